@@ -1,0 +1,65 @@
+"""Forecasts of sensor readings with recurrent networks.
+
+    model = rnnforecast.train("readings.csv", horizon=24)
+    forecast = model.predict()
+    forecast.to_pandas()
+
+The functions are imported when they are first used, so that `rnnforecast --help` stays fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rnnforecast._version import __version__
+
+if TYPE_CHECKING:
+    from rnnforecast.config import (
+        Config,
+        DataConfig,
+        NetworkConfig,
+        PredictConfig,
+        TrainConfig,
+        WindowConfig,
+    )
+    from rnnforecast.errors import RnnForecastError
+    from rnnforecast.workflow import Model, Prediction, load, predict, train
+
+_HOMES = {
+    "rnnforecast.config": (
+        "Config",
+        "DataConfig",
+        "NetworkConfig",
+        "PredictConfig",
+        "TrainConfig",
+        "WindowConfig",
+    ),
+    "rnnforecast.errors": ("RnnForecastError",),
+    "rnnforecast.workflow": ("Model", "Prediction", "load", "predict", "train"),
+}
+
+__all__ = [
+    "Config",
+    "DataConfig",
+    "Model",
+    "NetworkConfig",
+    "PredictConfig",
+    "Prediction",
+    "RnnForecastError",
+    "TrainConfig",
+    "WindowConfig",
+    "__version__",
+    "load",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home when it is first used."""
+    from importlib import import_module
+
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

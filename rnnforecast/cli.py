@@ -1,0 +1,220 @@
+"""The command line: options in, one call of the workflow, the result out.
+
+Only Typer and the standard library are imported here; everything else inside the commands.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rnnforecast._version import __version__
+from rnnforecast.config import (
+    Config,
+    DataConfig,
+    NetworkConfig,
+    PredictConfig,
+    TrainConfig,
+    WindowConfig,
+)
+from rnnforecast.console import Screen
+from rnnforecast.errors import RnnForecastError, UsageError
+from rnnforecast.options import CommonOptions, with_options
+
+if TYPE_CHECKING:
+    from rnnforecast.workflow import Model
+
+PARTIAL = 3
+
+app = typer.Typer(
+    name="rnnforecast",
+    help="Forecasts of sensor readings with recurrent networks.",
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "auto_envvar_prefix": "RNNFORECAST",
+    },
+)
+
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="CSV, Parquet, a folder, a glob in quotes, or -")
+]
+AgainData = Annotated[
+    str | None,
+    typer.Argument(metavar="[DATA]", help="Newer readings. Default: what the model was trained on."),
+]
+ModelPath = Annotated[Path, typer.Option("--model", "-m", help="The model directory.")]
+Version = Annotated[str | None, typer.Option(help="A saved version. Default: the one in force.")]
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001
+    if wanted:
+        Screen().result(f"rnnforecast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_show_version,
+            help="Show the version and exit.",
+            show_envvar=False,
+        ),
+    ] = False,
+) -> None:
+    """Forecasts of sensor readings with recurrent networks."""
+
+
+@app.command()
+@with_options
+def train(
+    data: Data,
+    *,
+    reading: DataConfig,
+    window: WindowConfig,
+    network: NetworkConfig,
+    training: TrainConfig,
+    common: CommonOptions,
+    model: ModelPath = Path("model"),
+    require_skill: Annotated[
+        float | None, typer.Option(help="Put in force only with at least this skill, in percent.")
+    ] = None,
+) -> None:
+    """Fit a network, measure it on held-out readings beside the naive methods, save it."""
+    from rnnforecast import reports, workflow
+
+    screen = _screen(common)
+    trained = workflow.train(
+        data,
+        model=model,
+        config=Config(reading, window, network, training),
+        require_skill=require_skill,
+        listener=screen,
+    )
+    screen.close()
+    if common.json:
+        screen.document(reports.train_document(trained))
+    else:
+        reports.print_training(trained, screen)
+
+
+@app.command()
+@with_options
+def predict(
+    data: AgainData = None,
+    *,
+    reading: DataConfig,
+    forecast: PredictConfig,
+    common: CommonOptions,
+    model: ModelPath = Path("model"),
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="A .csv, .parquet or .jsonl file, or -")
+    ] = "forecast.csv",
+    version: Version = None,
+) -> None:
+    """Forecast the steps after the last reading."""
+    from rnnforecast import reports, workflow
+    from rnnforecast.config import check_output
+
+    check_output(output)
+    screen = _screen(common)
+    prediction = workflow.predict(
+        model, data, config=forecast, reading=reading, version=version, listener=screen
+    )
+    screen.close()
+    from rnnforecast.data.writing import write_forecast
+
+    write_forecast(prediction.forecast, output, forecast.quantiles)
+    if common.json:
+        screen.document(reports.predict_document(prediction, output))
+    else:
+        reports.note_prediction(prediction, output, screen)
+    if prediction.is_partial:
+        raise typer.Exit(PARTIAL)
+
+
+@app.command()
+@with_options
+def show(
+    *,
+    common: CommonOptions,
+    model: ModelPath = Path("model"),
+    version: Version = None,
+    versions: Annotated[bool, typer.Option("--versions", help="List the saved versions.")] = False,
+) -> None:
+    """Show the model card: configuration, schema, provenance, metrics, versions."""
+    from rnnforecast import reports, workflow
+
+    screen = _screen(common)
+    if versions:
+        listing = workflow.versions(model)
+        reports.show_versions(listing, screen)
+        return
+    loaded = workflow.load(model, version=version)
+    if common.json:
+        screen.document(reports.model_document(loaded))
+    else:
+        reports.print_model(loaded, screen)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the contract's code. The only catch-all stands here."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    screen = Screen(
+        is_json="--json" in arguments, is_verbose=bool({"-v", "--verbose"} & set(arguments))
+    )
+    try:
+        command = typer.main.get_command(app)
+        code = command.main(args=arguments, prog_name="rnnforecast", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except RnnForecastError as error:
+        screen.error(error)
+        return error.exit_code
+    except typer.TyperException as error:
+        usage = _usage_error(error, arguments)
+        screen.error(usage)
+        return usage.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        screen.note("interrupted; nothing was published")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # a bug of ours: short for the user, whole with --verbose
+        if screen.is_verbose:
+            raise
+        screen.error(_bug(error))
+        return RnnForecastError.exit_code
+
+
+def _screen(common: CommonOptions) -> Screen:
+    has_color = not common.no_color and "NO_COLOR" not in os.environ
+    return Screen(common.quiet, common.verbose, common.json, has_color)
+
+
+def _usage_error(error: typer.TyperException, arguments: list[str]) -> UsageError:
+    message = getattr(error, "format_message", lambda: str(error))()
+    command = next((a for a in arguments if not a.startswith("-")), "")
+    return UsageError(message, hint=f"rnnforecast {command} --help".replace("  ", " "))
+
+
+def _bug(error: Exception) -> RnnForecastError:
+    return RnnForecastError(
+        f"a bug in rnnforecast: {type(error).__name__}: {error}",
+        hint="run again with  --verbose  and report what it prints",
+    )

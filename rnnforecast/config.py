@@ -1,0 +1,290 @@
+"""Everything that changes a result, as frozen dataclasses. Standard library only.
+
+A default lives here and nowhere else; the command line makes its options from these fields, and
+their `help` is the option's help. `None` or "auto" means: found in the data.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from rnnforecast.errors import UsageError
+
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+QUANTILES = (0.025, *DECILES, 0.975)
+"""The levels that every network learns: the nine deciles and the tails of a 95 % band."""
+
+BAND = (0.1, 0.9)
+"""What is written beside the median unless the user says otherwise."""
+OUTPUT_FORMATS = (".csv", ".parquet", ".jsonl")
+STANDARD_OUTPUT = "-"
+FALLBACKS = ("seasonal-naive", "naive")
+
+MAX_LOOKBACK = 16_384
+MAX_HORIZON = 16_384
+MAX_HIDDEN = 4_096
+MAX_LAYERS = 8
+
+_C = TypeVar("_C", "DataConfig", "WindowConfig")
+
+CELLS = ("gru", "lstm", "rnn")
+_MICROSECONDS = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "sec": 1_000_000,
+    "m": 60_000_000,
+    "min": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
+
+
+def option(
+    default: Any,
+    help: str,  # noqa: A002
+    *names: str,
+    choices: tuple[str, ...] = (),
+    listed: bool = False,
+) -> Any:
+    """Describe one field that is an option on the command line: its help and short names.
+
+    A tuple is an option that may be repeated, or, if `listed`, one list with commas.
+    """
+    metadata = {"help": help, "names": names, "choices": choices, "listed": listed}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How to read the readings. What is not given is inferred, said, and stored with the model."""
+
+    time: str | None = option(None, "Time column.")
+    series: str | None = option(None, "Column that names the series (long tables).")
+    target: tuple[str, ...] = option((), "Column to forecast; repeatable. Default: every numeric.")
+    freq: str | None = option(None, "Step between readings, such as 15min.")
+    agg: str | None = option(
+        None,
+        "How readings that fall into one step of --freq become one.",
+        choices=("mean", "sum", "last", "min", "max"),
+    )
+    tz: str | None = option(None, "Time zone of stamps that carry none, such as Europe/Vienna.")
+    sep: str | None = option(None, "Separator of the columns.")
+    decimal: str | None = option(None, "Decimal mark: . or ,")
+    encoding: str | None = option(None, "Text encoding, such as cp1252.")
+    skip_rows: int = option(0, "Lines to skip before the header.")
+    na_values: tuple[str, ...] = option((), "Text that means a missing reading; repeatable.")
+    on_duplicate: str = option(
+        "error",
+        "Two different readings of one series at one time.",
+        choices=("error", "last", "mean"),
+    )
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a choice that does not exist."""
+        _check_choices(self)
+        if self.agg and not self.freq:
+            raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """What is forecast from what: steps, a duration such as 24h, or auto."""
+
+    horizon: str = option("auto", "Steps to forecast: a number, a duration such as 24h.", "-H")
+    lookback: str = option("auto", "Steps of history the network sees: the same forms.", "-L")
+    season: str = option("auto", "Season: steps, a duration, none, or auto (found in the data).")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network's shape."""
+
+    cell: str = option("gru", "Recurrent cell.", choices=CELLS)
+    hidden: int = option(128, "Width of the recurrent state.")
+    layers: int = option(1, "Recurrent layers.")
+    segment: int | None = option(
+        None, "Readings that one recurrent step takes in; 1 is the textbook network."
+    )
+    dropout: float = option(0.3, "Share of the decoded state that is dropped while training.")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a shape that cannot be built."""
+        _check_choices(self)
+        _check_range("hidden", self.hidden, 1, MAX_HIDDEN)
+        _check_range("layers", self.layers, 1, MAX_LAYERS)
+        _check_range("dropout", self.dropout, 0.0, 0.95)
+        if self.segment is not None:
+            _check_range("segment", self.segment, 1, MAX_LOOKBACK)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the network learns. Equal configurations and equal readings give equal weights."""
+
+    epochs: int = option(10, "Epochs at most; training stops early when validation says so.")
+    batch_size: int = option(256, "Windows in one step.")
+    learning_rate: float = option(2e-3, "Peak of the one-cycle schedule.")
+    clip: float = option(1.0, "Largest global gradient norm.")
+    seed: int = option(0, "Seed of everything random.")
+    device: str = option("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))
+    threads: int | None = option(None, "Processor threads. Default: as many as there are.")
+    max_time: str | None = option(None, "Stop training after this time, such as 2m.")
+    steps: int | None = option(None, "Stop training after this many steps.")
+    validation: float = option(0.15, "Share of the readings that decides when to stop.")
+    test: float = option(0.15, "Share of the readings, the newest, that is held out.")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for values outside their range."""
+        _check_choices(self)
+        _check_range("epochs", self.epochs, 1, 10_000)
+        _check_range("batch-size", self.batch_size, 1, 1_000_000)
+        _check_range("learning-rate", self.learning_rate, 1e-9, 10.0)
+        _check_range("clip", self.clip, 1e-9, 1e9)
+        _check_range("seed", self.seed, 0, 2**63 - 1)
+        _check_range("validation", self.validation, 0.0, 0.9)
+        _check_range("test", self.test, 0.0, 0.9)
+        _check_range("validation + test", self.validation + self.test, 0.0, 0.9)
+        if self.threads is not None:
+            _check_range("threads", self.threads, 1, 1_024)
+        if self.steps is not None:
+            _check_range("steps", self.steps, 1, 10**9)
+        if self.max_time is not None:
+            parse_duration_us(self.max_time)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of it: what `train` needs beside the readings."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    window: WindowConfig = field(default_factory=WindowConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """What to forecast; the defaults ask for all that the model can."""
+
+    horizon: str | None = option(None, "Steps to forecast, up to the trained ones.", "-H")
+    quantiles: tuple[float, ...] = option(
+        BAND, "Quantiles to write beside the median.", listed=True
+    )
+    as_of: str | None = option(None, "Use no reading after this time. Default: the newest one.")
+    fallback: tuple[str, ...] = option(
+        (),
+        "Methods for series that the network cannot forecast: seasonal-naive, naive.",
+        choices=FALLBACKS,
+        listed=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a method or a level that does not exist."""
+        _check_choices(self)
+        for level in self.quantiles:
+            if level not in QUANTILES:
+                known = ", ".join(f"{q:g}" for q in QUANTILES)
+                raise UsageError(f"--quantiles {level:g} was not trained", hint=f"choose of {known}")
+
+
+@dataclass(frozen=True)
+class ForecastTask:
+    """What one network does, all found and fixed: it decides the shape of every tensor."""
+
+    lookback: int
+    horizon: int
+    season: int
+    """Steps after which the pattern repeats; 1 where there is no season."""
+    n_series: int
+    quantiles: tuple[float, ...] = QUANTILES
+
+    @property
+    def median(self) -> int:
+        """The position of the median among the quantiles."""
+        return self.quantiles.index(0.5)
+
+
+def check_output(path: str) -> None:
+    """Raise `UsageError` for a file that could not be written in any known format."""
+    if path != STANDARD_OUTPUT and not path.lower().endswith(OUTPUT_FORMATS):
+        raise UsageError(
+            f"cannot tell the format of {path!r}",
+            hint=f"end its name with one of {', '.join(OUTPUT_FORMATS)}",
+        )
+
+
+def override(config: _C, given: _C) -> _C:
+    """Return `config` with every field that `given` sets to something else than its default."""
+    changed = {
+        item.name: getattr(given, item.name)
+        for item in fields(given)
+        if getattr(given, item.name) != item.default
+    }
+    return replace(config, **changed)
+
+
+def parse_duration_us(text: str) -> int:
+    """Read a duration such as `15min`, `24h` or `1.5d` as microseconds.
+
+    Raises `UsageError` where it is none, or not positive.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)?\s*([a-zA-Z]+)\s*", text)
+    unit = match and _MICROSECONDS.get(match[2].lower())
+    if not match or not unit:
+        raise UsageError(
+            f"{text!r} is not a duration", hint="write a number and a unit, such as 15min, 24h, 7d"
+        )
+    length = round(float(match[1] or 1) * unit)
+    if length <= 0:
+        raise UsageError(f"{text!r} is not a positive duration")
+    return length
+
+
+def parse_steps(text: str, *, step_us: int, name: str, limit: int) -> int:
+    """Read `24` or `24h` as a number of steps. Raises `UsageError` where it is not whole."""
+    stripped = text.strip()
+    if re.fullmatch(r"[+-]?\d+", stripped):
+        steps = int(stripped)
+    else:
+        duration = parse_duration_us(stripped)
+        steps, rest = divmod(duration, step_us)
+        if rest:
+            raise UsageError(
+                f"--{name} {text} is not a whole number of steps of {format_duration(step_us)}"
+            )
+    _check_range(name, steps, 1, limit)
+    return steps
+
+
+def quantile_name(quantile: float) -> str:
+    """Name a quantile's column: 0.1 is `q10`, 0.025 is `q2.5`."""
+    return f"q{round(quantile * 100, 6):g}"
+
+
+def format_duration(microseconds: int) -> str:
+    """Write a duration in its largest whole unit: `15 min`, `1 h`, `1 d`."""
+    for unit in ("w", "d", "h", "min", "s", "ms"):
+        count, rest = divmod(microseconds, _MICROSECONDS[unit])
+        if count and not rest:
+            return f"{count} {unit}"
+    return f"{microseconds} us"
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"--{name} is {value}, but must lie between {low:g} and {high:g}")
+
+
+def _check_choices(config: Any) -> None:
+    for item in fields(config):
+        choices = item.metadata.get("choices")
+        value = getattr(config, item.name)
+        chosen = value if isinstance(value, tuple) else (value,)
+        for choice in chosen:
+            if choices and choice is not None and choice not in choices:
+                name = item.name.replace("_", "-")
+                raise UsageError(f"--{name} is {choice!r}, but must be one of {', '.join(choices)}")

@@ -1,0 +1,199 @@
+"""The only place that prints: tables, progress, errors, JSON.
+
+Standard output carries the result, standard error everything else. Text that comes from a file is
+escaped before it is shown. rich is imported only where a table or a bar is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rnnforecast.errors import RnnForecastError
+from rnnforecast.events import EpochEnded, Event, Noted, Progressed, Warned
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+_LONGEST = 200
+
+
+@dataclass
+class Screen:
+    """How much to say, and where."""
+
+    is_quiet: bool = False
+    is_verbose: bool = False
+    is_json: bool = False
+    has_color: bool = True
+    _progress: Progress | None = None
+    _bars: dict[str, TaskID] = field(default_factory=dict)
+
+    def __call__(self, event: Event) -> None:
+        """Listen to long work: progress on a terminal, lines elsewhere."""
+        match event:
+            case Warned():
+                self.note(f"warning: {event.message}")
+            case Noted():
+                if not self.is_quiet:
+                    self.note(event.message)
+            case EpochEnded():
+                if self.is_verbose or not (self.is_quiet or self._shows_bars()):
+                    self.note(_epoch_line(event))
+            case Progressed():
+                self._advance(event)
+
+    def note(self, message: str) -> None:
+        """Say one line on standard error."""
+        if self._progress is not None:
+            self._progress.console.print(printable(message), markup=False, highlight=False)
+        else:
+            print(printable(message), file=sys.stderr)
+
+    def result(self, text: str) -> None:
+        """Write a line of the result to standard output."""
+        print(text)
+
+    def document(self, value: Mapping[str, Any]) -> None:
+        """Write the result as one JSON document."""
+        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+
+    def table(
+        self, header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None
+    ) -> None:
+        """Draw a table on standard output; all columns but the first are figures."""
+        from rich.table import Table
+        from rich.text import Text
+
+        drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for place, name in enumerate(header):
+            drawn.add_column(name, justify="right" if place else "left", no_wrap=True)
+        for row in rows:
+            drawn.add_row(*(Text(printable(cell)) for cell in row))
+        self._rich(sys.stdout).print(drawn)
+
+    def error(self, error: RnnForecastError) -> None:
+        """Say what was found, where, and what to type next."""
+        self.close()
+        if self.is_json:
+            print(json.dumps(error_document(error), ensure_ascii=False), file=sys.stderr)
+        else:
+            print("\n".join(error_lines(error)), file=sys.stderr)
+
+    def close(self) -> None:
+        """End the progress bars, if there are any."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+            self._bars.clear()
+
+    def _shows_bars(self) -> bool:
+        return not self.is_quiet and not self.is_json and sys.stderr.isatty()
+
+    def _advance(self, event: Progressed) -> None:
+        if not self._shows_bars():
+            return
+        if self._progress is None:
+            self._progress = self._start_bars()
+        if event.task not in self._bars:
+            self._bars[event.task] = self._progress.add_task(event.task, total=event.total)
+        self._progress.update(self._bars[event.task], completed=event.done, total=event.total)
+        if event.done >= event.total:
+            self._progress.refresh()
+
+    def _start_bars(self) -> Progress:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} steps"),
+            TimeRemainingColumn(),
+            console=self._rich(sys.stderr),
+            transient=True,
+        )
+        progress.start()
+        return progress
+
+    def _rich(self, file: TextIO) -> Console:
+        from rich.console import Console
+
+        width = None if file.isatty() or "COLUMNS" in os.environ else 100
+        return Console(file=file, no_color=not self.has_color or None, width=width)
+
+
+def printable(text: str) -> str:
+    """Escape control characters, so that no text from a file steers the terminal; cut it short."""
+    safe = "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
+    return safe if len(safe) <= 5 * _LONGEST else safe[: 5 * _LONGEST] + "..."
+
+
+def error_document(error: RnnForecastError) -> dict[str, Any]:
+    """Return the contract's JSON object for a failure."""
+    at = error.location
+    document = {
+        "code": error.code,
+        "exit": error.exit_code,
+        "message": error.message,
+        "file": at and at.file,
+        "line": at and at.line,
+        "column": at and at.column,
+        "hint": error.hint,
+    }
+    return {"error": {key: value for key, value in document.items() if value is not None}}
+
+
+def error_lines(error: RnnForecastError) -> list[str]:
+    """Return a failure as lines: the message, the place, the user's own line with a caret, the fix."""
+    lines = [f"error: {printable(error.message)}"]
+    at = error.location
+    if at is not None:
+        number = "" if at.line is None else f":{at.line}"
+        place = "" if at.column_number is None else f"{at.column_number} "
+        column = "" if at.column is None else f"  column {place}{printable(at.column)!r}"
+        lines.append(f"  --> {printable(at.file)}{number}{column}")
+        if at.text is not None:
+            lines += _quoted(at.text, at.token)
+        if at.also_lines:
+            lines.append(f"   = also lines {_listed(at.also_lines)}")
+    if error.hint:
+        lines.append(f"   = help: {printable(error.hint)}")
+    return lines
+
+
+def figure(value: float | None, *, unit: str = "") -> str:
+    """Write a figure with four sensible digits; a dash where it is undefined."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    digits = 0 if size >= 10_000 else 1 if size >= 1000 else 2 if size >= 100 else 3
+    return (f"{value:.{digits}f}" if size >= 0.001 or size == 0 else f"{value:.2e}") + unit
+
+
+def _quoted(text: str, token: str | None) -> list[str]:
+    shown = printable(text)
+    begin = shown.find(printable(token)) if token else -1
+    cut = max(0, begin - _LONGEST // 2)
+    lines = [f"   |  {shown[cut : cut + _LONGEST]}"]
+    if token and begin >= 0:
+        lines.append(f"   |  {' ' * (begin - cut)}{'^' * min(len(printable(token)), 40)}")
+    return lines
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    texts = [str(n) for n in numbers]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def _epoch_line(event: EpochEnded) -> str:
+    held_out = "" if event.validation_loss is None else f", held out {event.validation_loss:.4f}"
+    best = " (best)" if event.is_best else ""
+    return (
+        f"epoch {event.epoch}: loss {event.train_loss:.4f}{held_out}{best}; gradient norm "
+        f"{event.gradient_norm:.3f}, {100 * event.clipped:.0f} % clipped"
+    )

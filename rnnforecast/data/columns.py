@@ -1,0 +1,60 @@
+"""What a column holds, judged from its first values: a time, numbers, text, or nothing.
+
+Below `csvfile` and `reading`, which both describe their columns with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["time", "number", "text", "empty", "other"]
+_NUMERIC_SHARE = 0.5
+_DATE = re.compile(
+    r"\s*(\d{4}[-/.]?\d{1,2}[-/.]?\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
+    r"([T ]+\d{1,2}:?\d{2}.*)?\s*"
+)
+EPOCH_UNITS_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
+EPOCH_1990_US, EPOCH_2100_US = 631_152_000_000_000, 4_102_444_800_000_000
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a source."""
+
+    name: str
+    kind: Kind
+    sample: tuple[str, ...] = ()
+    """Its first values as text, missing ones left out."""
+
+
+def kind_of_texts(name: str, cells: Sequence[str], *, is_number: Callable[[str], bool]) -> Column:
+    """Judge a column of text cells; missing ones are left out by the caller.
+
+    A column most of whose cells are numbers counts as numbers, so that the rest is an error with a
+    line, and not a column that is silently left out.
+    """
+    sample = tuple(cells[:1000])
+    n_numbers = sum(map(is_number, sample))
+    kind: Kind = "text"
+    if not sample:
+        kind = "empty"
+    elif n_numbers == len(sample):
+        kind = "number"
+    elif sum(_DATE.fullmatch(cell) is not None for cell in sample) > _NUMERIC_SHARE * len(sample):
+        kind = "time"
+    elif n_numbers >= _NUMERIC_SHARE * len(sample):
+        kind = "number"
+    return Column(name, kind, sample)
+
+
+def epoch_unit(values: Sequence[float]) -> str | None:
+    """Return the only unit in which all values are times between 1990 and 2100, if there is one."""
+    fitting = [
+        unit
+        for unit, factor in EPOCH_UNITS_US.items()
+        if values and all(EPOCH_1990_US <= value * factor < EPOCH_2100_US for value in values)
+    ]
+    return fitting[0] if len(fitting) == 1 else None

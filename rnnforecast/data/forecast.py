@@ -1,0 +1,164 @@
+"""Past, Forecast, and the Forecaster protocol: what a forecaster may see, and what it returns.
+
+The network and the baselines are Forecasters; they meet here and know nothing of each other. A
+`Past` cannot return a reading after its cutoffs. The truth is another object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnforecast.data.panel import Floats, Integers, Panel
+from rnnforecast.data.windows import TrainingWindows, gather
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Past:
+    """Many origins at once: for each a series, and the number of its rows that may be seen."""
+
+    _panel: Panel
+    series: Integers
+    """`(origin,)`: which series."""
+    cutoff: Integers
+    """`(origin,)`: how many rows of the series, from its first, lie before the cutoff."""
+
+    @property
+    def n_origins(self) -> int:
+        """How many origins there are."""
+        return len(self.series)
+
+    @property
+    def step_us(self) -> int:
+        """The grid's step in microseconds."""
+        return self._panel.step_us
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the panel's series, whether an origin names them or not."""
+        return self._panel.names
+
+    @property
+    def next_step(self) -> Integers:
+        """`(origin,)`: where lead 1 lies on the grid that begins in 1970. Seasons count from it."""
+        return self._panel.first_step[self.series] + self.cutoff
+
+    @property
+    def cutoff_time(self) -> Integers:
+        """`(origin,)`: time of the last row that may be seen, in microseconds."""
+        return self._panel.time_at(self.series, self.cutoff - 1)
+
+    def history(self, n: int) -> Floats:
+        """Return the last n rows before each cutoff, `(origin, n)`; NaN before the first row."""
+        first = self._panel.offsets[self.series]
+        end = first + self.cutoff
+        return gather(self._panel.target, end - n, n, low=first, high=end)
+
+    def share_seen(self, n: int) -> NDArray[np.float64]:
+        """`(origin,)`: the share of the last n rows before each cutoff that hold a reading."""
+        share: NDArray[np.float64] = np.isfinite(self.history(n)).mean(1)
+        return share
+
+    def readings(self, origin: int) -> Floats:
+        """Return all that one origin may see, `(row,)`."""
+        return self._panel.of(int(self.series[origin]))[: int(self.cutoff[origin])]
+
+    def windows(
+        self, lookback: int, horizon: int, *, targets_after: Past | None = None
+    ) -> TrainingWindows:
+        """Return the windows to learn from: all that end before the cutoffs, one origin a series.
+
+        With `targets_after`, their targets lie after its cutoffs; their histories may not.
+        """
+        return TrainingWindows.before(
+            self._panel,
+            self.series,
+            self.cutoff,
+            lookback=lookback,
+            horizon=horizon,
+            targets_from=None if targets_after is None else targets_after.cutoff,
+        )
+
+    def subset(self, origins: Integers | slice) -> Past:
+        """Return a Past of some of the origins."""
+        return replace(self, series=self.series[origins], cutoff=self.cutoff[origins])
+
+
+def past_of(panel: Panel, cutoff: Integers | None = None) -> Past:
+    """Make a Past with one origin a series; by default it sees all of the panel."""
+    every = np.arange(panel.n_series, dtype=np.int64)
+    return Past(panel, series=every, cutoff=panel.lengths if cutoff is None else cutoff)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Quantiles of the readings after each origin's cutoff, in the sensor's own units."""
+
+    values: Floats
+    """`(origin, horizon, quantile)`, finite, not decreasing along the quantiles."""
+    quantiles: tuple[float, ...]
+    names: tuple[str, ...]
+    """`(origin,)`: the series of each origin."""
+    cutoff_us: Integers
+    """`(origin,)`: the last time that the forecast could see, microseconds since 1970."""
+    step_us: int
+    tz: str | None = None
+    source: tuple[str, ...] | None = None
+    """`(origin,)`: which method made it, where there was a fallback."""
+
+    @property
+    def horizon(self) -> int:
+        """Steps ahead."""
+        return int(self.values.shape[1])
+
+    @property
+    def point(self) -> Floats:
+        """The medians, `(origin, horizon)`."""
+        median: Floats = self.values[:, :, self.quantiles.index(0.5)]
+        return median
+
+    @property
+    def times_us(self) -> Integers:
+        """`(origin, horizon)`: the time of each step, in microseconds."""
+        leads = np.arange(1, self.horizon + 1, dtype=np.int64)
+        return self.cutoff_us[:, None] + leads * self.step_us
+
+    def subset(self, origins: NDArray[np.bool_]) -> Forecast:
+        """Return the forecast of some of the origins."""
+        chosen = np.flatnonzero(origins)
+        return replace(
+            self,
+            values=self.values[chosen],
+            names=tuple(self.names[i] for i in chosen),
+            cutoff_us=self.cutoff_us[chosen],
+            source=self.source and tuple(self.source[i] for i in chosen),
+        )
+
+    def to_arrow(self, quantiles: Sequence[float] = (0.1, 0.9)) -> pa.Table:
+        """Return one row for each origin and step, with the contract's columns."""
+        from rnnforecast.data.writing import forecast_table
+
+        return forecast_table(self, quantiles)
+
+    def to_pandas(self, quantiles: Sequence[float] = (0.1, 0.9)) -> pd.DataFrame:
+        """Return the same as a pandas table."""
+        table: pd.DataFrame = self.to_arrow(quantiles).to_pandas()
+        return table
+
+
+class Forecaster(Protocol):
+    """Anything that forecasts. `fit` stands beside it: a classmethod that learns and makes one."""
+
+    def predict(
+        self, past: Past, horizon: int, quantiles: Sequence[float]
+    ) -> Forecast:  # pragma: no cover
+        """Forecast `horizon` steps after each cutoff; `quantiles` must hold 0.5."""
+        ...

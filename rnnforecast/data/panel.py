@@ -1,0 +1,86 @@
+"""Panel: every series on one regular grid, as flat arrays.
+
+A hole in time is NaN rows, so no window can silently span it. Nothing here reads or writes files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Many series, one after the other, each on a grid of the same step.
+
+    Row t of series s is `target[offsets[s] + t]`, read at `start[s] + t * step_us`.
+    """
+
+    target: Floats
+    """`(row,)`, in the sensor's own units; NaN where a reading is missing."""
+    offsets: Integers
+    """`(series + 1,)`: where each series begins in `target`, and the end of the last."""
+    start: Integers
+    """`(series,)`: time of each series' first row, microseconds since 1970, UTC or wall clock."""
+    names: tuple[str, ...]
+    step_us: int
+
+    @property
+    def n_series(self) -> int:
+        """How many series there are."""
+        return len(self.names)
+
+    @property
+    def lengths(self) -> Integers:
+        """`(series,)`: rows of each series, missing ones included."""
+        return np.diff(self.offsets)
+
+    @property
+    def first_step(self) -> Integers:
+        """`(series,)`: number of the first row on the grid that begins in 1970."""
+        return self.start // self.step_us
+
+    def of(self, series: int) -> Floats:
+        """Return the readings of one series, `(row,)`, as a view."""
+        return self.target[self.offsets[series] : self.offsets[series + 1]]
+
+    def time_at(self, series: Integers, row: Integers) -> Integers:
+        """Return the times, in microseconds, of these rows of these series; rows may lie ahead."""
+        return self.start[series] + row * self.step_us
+
+    def rows_before(self, time_us: int) -> Integers:
+        """`(series,)`: how many rows of each series lie before a time."""
+        ahead = -((self.start - time_us) // self.step_us)  # rounded up
+        return np.clip(ahead, 0, self.lengths)
+
+    def select(self, series: Integers) -> Panel:
+        """Return a panel of these series, in this order."""
+        if np.array_equal(series, np.arange(self.n_series)):
+            return self
+        parts = [self.of(int(s)) for s in series]
+        return replace(
+            self,
+            target=np.concatenate(parts) if parts else self.target[:0],
+            offsets=offsets_of(self.lengths[series]),
+            start=self.start[series],
+            names=tuple(self.names[int(s)] for s in series),
+        )
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of what the readings say, whatever file format they came in."""
+        digest = hashlib.sha256()
+        for array in (self.target, self.offsets, self.start, np.int64(self.step_us)):
+            digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+        digest.update("\0".join(self.names).encode())
+        return digest.hexdigest()
+
+
+def offsets_of(lengths: Integers) -> Integers:
+    """Turn lengths, `(series,)`, into offsets, `(series + 1,)`."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])

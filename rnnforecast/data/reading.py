@@ -1,0 +1,249 @@
+"""From DATA to Arrow batches: CSV, Parquet, folders, globs, standard input, tables in memory.
+
+A source has columns, gives batches, says where a row stands, and names its files. It does not know
+what its columns are for, nor what a time grid is.
+"""
+
+from __future__ import annotations
+
+import glob
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import pyarrow as pa
+import pyarrow.dataset as pa_dataset
+
+from rnnforecast.config import DataConfig
+from rnnforecast.data.columns import Column, Kind
+from rnnforecast.data.csvfile import CsvFile, open_csv_file
+from rnnforecast.errors import DataError, Location
+
+_CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+_PARQUET_ENDINGS = (".parquet", ".pq")
+_BATCH_ROWS = 1 << 17
+STANDARD_INPUT = "-"
+
+
+class Source(Protocol):
+    """Readings that have not been read yet."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns, in the order of the file."""
+
+    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read these columns as these types, a batch at a time; text that cannot be is an error."""
+
+    def location(self, row: int, column: str) -> Location:
+        """Say where a row (counted over all batches) stands."""
+
+
+@dataclass(frozen=True)
+class CsvSource:
+    """One CSV file, or several with the same columns, one after the other."""
+
+    name: str
+    files: tuple[CsvFile, ...]
+    temporary: IO[bytes] | None = None
+    """Standard input, kept until the source goes."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The first file's columns; the others have the same names."""
+        return self.files[0].columns
+
+    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read the files one after the other."""
+        for file in self.files:
+            yield from file.batches(wanted)
+
+    def location(self, row: int, column: str) -> Location:
+        """Find the file that holds the row, and the line."""
+        for file in self.files[:-1]:
+            n_rows = sum(b.num_rows for b in file.batches({column: pa.string()}))
+            if row < n_rows:
+                return file.location(row, column)
+            row -= n_rows
+        return self.files[-1].location(row, column)
+
+
+@dataclass(frozen=True)
+class ParquetSource:
+    """Parquet files, or a table in memory: anything that Arrow scans as a data set."""
+
+    name: str
+    dataset: pa_dataset.Dataset
+    columns: tuple[Column, ...]
+
+    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Scan only the wanted columns; little is read ahead, so that memory stays bounded."""
+        scan = self.dataset.to_batches(
+            columns=list(wanted), batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
+        )
+        try:
+            for batch in scan:
+                arrays = [_cast(batch.column(i), type_) for i, type_ in enumerate(wanted.values())]
+                yield pa.RecordBatch.from_arrays(arrays, names=list(wanted))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+            raise DataError(
+                f"{self.name} cannot be read: {error}",
+                code="unreadable",
+                location=Location(self.name),
+            ) from error
+
+    def location(self, row: int, column: str) -> Location:
+        """Count rows over all files."""
+        return Location(self.name, line=row + 1, column=column, unit="row")
+
+
+def open_source(data: object, config: DataConfig) -> Source:
+    """Open a path, a glob, `-`, a pandas table or an Arrow table. Raises `DataError`."""
+    if isinstance(data, str | Path):
+        return _open_path(str(data), config)
+    table = data if isinstance(data, pa.Table) else _from_pandas(data)
+    return _scanned("the table", pa_dataset.dataset(table))
+
+
+def _open_path(text: str, config: DataConfig) -> Source:
+    if text == STANDARD_INPUT:
+        return _open_standard_input(config)
+    paths = _expand(text)
+    if all(path.name.lower().endswith(_CSV_ENDINGS) or not path.suffix for path in paths):
+        files = tuple(open_csv_file(path, config, shown=str(path)) for path in paths)
+        _check_same_columns(files)
+        return CsvSource(text, files)
+    strange = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
+    if strange is not None:
+        raise DataError(
+            f"{strange} is neither CSV nor Parquet",
+            code="unknown-format",
+            location=Location(str(strange)),
+            hint=f"name it with one of {' '.join(_CSV_ENDINGS + _PARQUET_ENDINGS)}",
+        )
+    return _open_parquet(text, paths)
+
+
+def _expand(text: str) -> list[Path]:
+    """Return the files that a path stands for: itself, a folder's Parquet files, or a glob's."""
+    path = Path(text)
+    if path.is_dir():
+        found = [
+            p
+            for p in sorted(path.rglob("*"))
+            if p.is_file() and not any(x.startswith(("_", ".")) for x in p.relative_to(path).parts)
+        ]
+        if found:
+            return found
+        raise DataError(f"the folder {text} has no files", code="empty", location=Location(text))
+    if path.exists():
+        if not path.is_file():
+            raise DataError(f"{text} is not a regular file", code="not-a-file")
+        return [path]
+    found = [Path(name) for name in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207
+    if found:
+        return found
+    what = "matches no file" if glob.has_magic(text) else "does not exist"
+    raise DataError(
+        f"{text} {what}", code="not-found", hint="check the path; quote a pattern such as 'a/*.csv'"
+    )
+
+
+def _open_standard_input(config: DataConfig) -> Source:
+    """Copy standard input to an unnamed file: a table is looked at twice."""
+    file = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
+    shutil.copyfileobj(sys.stdin.buffer, file)
+    file.flush()
+    csv_file = open_csv_file(Path(file.name), config, shown="standard input")
+    return CsvSource("standard input", (csv_file,), temporary=file)
+
+
+def _open_parquet(text: str, paths: list[Path]) -> Source:
+    try:
+        partitioning = pa_dataset.partitioning(flavor="hive") if Path(text).is_dir() else None
+        dataset = pa_dataset.dataset(
+            [str(path) for path in paths],
+            format="parquet",
+            partitioning=partitioning,
+            partition_base_dir=text if partitioning else None,
+        )
+        return _scanned(text, dataset)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{text} is not a whole Parquet file: {error}",
+            code="unreadable",
+            location=Location(text),
+            hint="the file may still be being written, or is cut off; fetch it again",
+        ) from error
+
+
+def _scanned(name: str, dataset: pa_dataset.Dataset) -> ParquetSource:
+    head = dataset.head(1000)
+    columns = tuple(_column(name, field, head) for field in dataset.schema)
+    if not head.num_rows:
+        raise DataError(
+            f"{name} has columns, but no readings", code="header-only", location=Location(name)
+        )
+    return ParquetSource(name, dataset, columns)
+
+
+def _column(source: str, field: pa.Field, head: pa.Table) -> Column:
+    values = head.column(field.name).drop_null()
+    sample = tuple(str(value) for value in values[:1000].to_pylist())
+    type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    kind: Kind = "other"
+    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
+        kind = "time"
+    elif pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_):
+        kind = "number"
+    elif pa.types.is_string(type_) or pa.types.is_large_string(type_):
+        from rnnforecast.data.columns import kind_of_texts
+
+        judged = kind_of_texts(field.name, sample, is_number=lambda _: False)
+        kind = "text" if judged.kind == "empty" else judged.kind
+    elif pa.types.is_null(type_):
+        kind = "empty"
+    return Column(field.name, kind, sample)
+
+
+def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
+    """Cast to what is wanted; decimals go to floats through doubles."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_decimal(array.type) and pa.types.is_floating(type_):
+        array = array.cast(pa.float64())
+    return array.cast(type_, safe=False)
+
+
+def _check_same_columns(files: tuple[CsvFile, ...]) -> None:
+    names = {column.name for column in files[0].columns}
+    for file in files[1:]:
+        other = {column.name for column in file.columns}
+        if other != names:
+            raise DataError(
+                f"{file.shown} has other columns than {files[0].shown}: "
+                f"{', '.join(sorted(names ^ other))}",
+                code="different-columns",
+                location=Location(file.shown),
+            )
+
+
+def _from_pandas(data: object) -> pa.Table:
+    import pandas as pd
+
+    if isinstance(data, pd.DataFrame):
+        has_named_index = data.index.name is not None or isinstance(data.index, pd.DatetimeIndex)
+        frame: Any = data.reset_index() if has_named_index else data
+        return pa.Table.from_pandas(frame, preserve_index=False)
+    raise DataError(
+        f"readings must be a path, a pandas table or an Arrow table, not {type(data).__name__}",
+        code="unknown-format",
+    )

@@ -1,0 +1,206 @@
+"""Which column is time, series, target: inferred once, then stored with the model."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from rnnforecast.config import DataConfig
+from rnnforecast.data.columns import Column, epoch_unit
+from rnnforecast.data.reading import Source
+from rnnforecast.errors import DataError, Location
+from rnnforecast.events import Listener, Noted, Warned
+
+_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
+_SERIES_NAMES = (
+    "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
+    "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What each column is for, and the grid's step: `predict` then needs no column options."""
+
+    time: str
+    series: str | None
+    """The column that names the series of a long table; None for a wide one."""
+    targets: tuple[str, ...]
+    epoch_unit: str | None = None
+    """The unit of numeric time stamps; None where they are dates."""
+    step_us: int | None = None
+    tz: str | None = None
+    """The zone that stamps carry in and out; None for stamps without one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the manifest stores."""
+        return asdict(self)
+
+
+def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Schema:
+    """Decide what each column is for. Raises `DataError` where it cannot be decided."""
+    columns = {column.name: column for column in source.columns}
+    for name in (config.time, config.series, *config.target):
+        if name is not None:
+            check_column(name, columns, source.name)
+    time = columns[config.time] if config.time else _infer_time(source)
+    unit = _epoch_unit_of(time, source.name)
+    if unit is not None:
+        listener(Warned("epoch", f"column {time.name!r} is read as {unit} since 1970"))
+    series = config.series or _infer_series(source, time)
+    targets = config.target or _infer_targets(source, time.name, series)
+    _check_targets(source, targets, series, explicit=bool(config.target))
+    listener(Noted(_in_words(source, time.name, series, targets)))
+    _note_unused(source, (time.name, series, *targets), listener)
+    return Schema(time.name, series, targets, unit)
+
+
+def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
+    """Find a stored schema's columns in a source, by name; other columns and orders do not matter.
+
+    Columns that the user names now win. Raises `DataError` for one that is missing.
+    """
+    columns = {column.name: column for column in source.columns}
+    wanted = replace(
+        schema,
+        time=config.time or schema.time,
+        series=config.series or schema.series,
+        targets=config.target or schema.targets,
+    )
+    for name in (wanted.time, wanted.series, *wanted.targets):
+        if name is not None:
+            check_column(name, columns, source.name, code="missing-column")
+    return replace(wanted, epoch_unit=_epoch_unit_of(columns[wanted.time], source.name))
+
+
+def check_column(
+    name: str, columns: Iterable[str], source: str, *, code: str = "no-such-column"
+) -> None:
+    """Raise `DataError`, with the names that look alike, unless the column is there."""
+    there = list(columns)
+    if name in there:
+        return
+    folded = {column.strip().casefold(): column for column in there}
+    near = [folded[n] for n in difflib.get_close_matches(name.strip().casefold(), folded, n=3)]
+    listed = ", ".join(map(repr, near or there[:20]))
+    raise DataError(
+        f"{source} has no column {name!r}",
+        code=code,
+        location=Location(source, column=name),
+        hint=f"{'columns that look alike' if near else 'its columns are'}: {listed}",
+    )
+
+
+def _infer_time(source: Source) -> Column:
+    def rank(column: Column) -> int:
+        name = column.name.strip().casefold()
+        return _TIME_NAMES.index(name) if name in _TIME_NAMES else len(_TIME_NAMES)
+
+    times = [c for c in source.columns if c.kind == "time"]
+    times = times or [
+        c
+        for c in source.columns
+        if c.kind == "number" and rank(c) < len(_TIME_NAMES) and _unit(c) is not None
+    ]
+    if times:
+        return min(times, key=rank)
+    names = ", ".join(repr(c.name) for c in source.columns[:20])
+    raise DataError(
+        f"no time column was found in {source.name}",
+        code="no-time-column",
+        location=Location(source.name),
+        hint=f"name it with  --time COLUMN ; the columns are {names}",
+    )
+
+
+def _unit(column: Column) -> str | None:
+    try:
+        return epoch_unit([float(text) for text in column.sample])
+    except ValueError:
+        return None
+
+
+def _epoch_unit_of(time: Column, source: str) -> str | None:
+    if time.kind == "time":
+        return None
+    unit = _unit(time) if time.kind == "number" else None
+    if unit is None:
+        shown = f", such as {time.sample[0]!r}" if time.sample else ""
+        raise DataError(
+            f"column {time.name!r} holds no times{shown}",
+            code="not-a-time",
+            location=Location(source, column=time.name),
+            hint="name the time column with  --time COLUMN",
+        )
+    return unit
+
+
+def _infer_series(source: Source, time: Column) -> str | None:
+    """A text column with a telling name, or one whose values tell repeated time stamps apart."""
+    texts = [c for c in source.columns if c.kind == "text" and c.name != time.name]
+    named = [c for c in texts if c.name.strip().casefold() in _SERIES_NAMES]
+    if named:
+        return named[0].name
+    if len(set(time.sample)) == len(time.sample):
+        return None
+    for column in texts:
+        pairs = list(zip(time.sample, column.sample, strict=False))
+        if len(column.sample) == len(time.sample) and len(set(pairs)) == len(pairs):
+            return column.name
+    return None
+
+
+def _infer_targets(source: Source, time: str, series: str | None) -> tuple[str, ...]:
+    return tuple(
+        c.name for c in source.columns if c.kind == "number" and c.name not in (time, series)
+    )
+
+
+def _check_targets(
+    source: Source, targets: tuple[str, ...], series: str | None, *, explicit: bool
+) -> None:
+    if not targets:
+        raise DataError(
+            f"{source.name} has no numeric column to forecast",
+            code="no-target",
+            location=Location(source.name),
+            hint="name one with  --target COLUMN",
+        )
+    if series is not None and len(targets) > 1:
+        raise DataError(
+            f"a table with a series column has one target, but {', '.join(map(repr, targets))} "
+            "are numeric",
+            code="several-targets",
+            location=Location(source.name),
+            hint=f"name the one to forecast, such as  --target {targets[0]}",
+        )
+    by_name = {c.name: c for c in source.columns}
+    for name in targets:
+        column = by_name[name]
+        if explicit and column.kind != "number":
+            what = "is empty" if column.kind == "empty" else "does not hold numbers"
+            example = f": {column.sample[0]!r}" if column.sample else ""
+            raise DataError(
+                f"the target {name!r} {what}{example}",
+                code="target-not-numeric",
+                location=Location(source.name, column=name),
+                hint="choose a numeric column, or name what means missing with  --na-values",
+            )
+
+
+def _in_words(source: Source, time: str, series: str | None, targets: tuple[str, ...]) -> str:
+    shown = ", ".join(targets[:5]) + (f" and {len(targets) - 5} more" if len(targets) > 5 else "")
+    layout = f"series named by {series!r}, target {shown}" if series else f"targets {shown}"
+    return f"{source.name}: time {time!r}, {layout}"
+
+
+def _note_unused(source: Source, used: tuple[str | None, ...], listener: Listener) -> None:
+    unused = [c.name for c in source.columns if c.name not in used]
+    empty = [c.name for c in source.columns if c.kind == "empty" and c.name in unused]
+    if empty:
+        listener(Warned("empty-column", f"empty, left out: {', '.join(empty)}", len(empty)))
+    text = [name for name in unused if name not in empty]
+    if text:
+        listener(Noted(f"not used: {', '.join(text)}"))

@@ -1,0 +1,178 @@
+"""The season, and the window lengths that follow from it.
+
+Apart from `timegrid`, which knows stamps but no values, and from `quality`, which judges readings:
+here readings before the cutoff decide after how many steps their pattern repeats.
+
+The measure is the variogram D(k), the mean of (y[t] - y[t-k])^2. A pattern of period m makes it dip
+at k = m, beneath its level at m/2 and 3m/2, and slow drifts, which fill the autocorrelation at every
+lag, do not hide the dip.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnforecast.config import MAX_LOOKBACK, WindowConfig, format_duration, parse_steps
+from rnnforecast.data.forecast import Past
+from rnnforecast.data.panel import Floats
+from rnnforecast.errors import NotEnoughDataError
+
+_DAY_US = 86_400_000_000
+_NATURAL_US = (60_000_000, 3_600_000_000, _DAY_US, 7 * _DAY_US)
+_MIN_DIP = 0.1
+_LONGER_MUST_GAIN = 0.7
+_MAX_SERIES = 32
+_MAX_ROWS = 65_536
+_USUAL_LOOKBACK = 336
+LONGEST_SEASON = 720
+"""A longer season would not fit into a look-back."""
+_NO_SEASON_HORIZON = 24
+
+
+def resolve_season(config: WindowConfig, past: Past) -> int:
+    """Return the season in steps: what the user said, or what the readings before the cutoff say.
+
+    1 stands for none.
+    """
+    if config.season == "none":
+        return 1
+    if config.season == "auto":
+        return find_season(past)
+    return parse_steps(config.season, step_us=past.step_us, name="season", limit=MAX_LOOKBACK)
+
+
+def find_season(past: Past) -> int:
+    """Find the period, in steps, after which the readings repeat; 1 where there is none.
+
+    A season has at most 720 steps, or no look-back would hold it. Periods of the calendar (minute, hour, day, week) come first; the shortest wins unless a longer
+    one explains much more. Only where none shows is any other period looked for.
+    """
+    chosen = np.unique(np.linspace(0, past.n_origins - 1, _MAX_SERIES).astype(np.int64))
+    curves = [_variogram(past.readings(int(i))[-_MAX_ROWS:]) for i in chosen]
+    natural = [us // past.step_us for us in _NATURAL_US if us % past.step_us == 0]
+    season = 1
+    for period in (p for p in natural if 2 <= p <= LONGEST_SEASON):
+        dip = _median_dip(curves, period)
+        if dip < _MIN_DIP:
+            continue
+        if season == 1 or _gain(curves, season, period) < _LONGER_MUST_GAIN:
+            season = period
+    return season if season > 1 else _any_period(curves)
+
+
+def _variogram(readings: Floats) -> NDArray[np.float64]:
+    """D(k) for k in [0, rows / 2), over the pairs of which both readings are there."""
+    seen = np.isfinite(readings)
+    n = len(readings)
+    if seen.sum() < 4:
+        return np.full(max(n // 2, 1), np.nan)
+    low, high = np.quantile(readings[seen], (0.005, 0.995))  # a spike must not decide
+    clipped = np.clip(readings, low, high, dtype=np.float64)
+    values = np.where(seen, clipped - clipped[seen].mean(), 0.0)
+    size = 1 << int(2 * n - 1).bit_length()
+    one = np.fft.rfft(seen.astype(np.float64), size)
+    first = np.fft.rfft(values, size)
+    second = np.fft.rfft(values**2, size)
+
+    def correlate(a: NDArray[np.complex128], b: NDArray[np.complex128]) -> NDArray[np.float64]:
+        return np.fft.irfft(a * np.conj(b), size)[: max(n // 2, 1)]
+
+    pairs = correlate(one, one)
+    squares = correlate(second, one) + correlate(one, second) - 2 * correlate(first, first)
+    enough = pairs > 0.5
+    return np.where(enough, squares / np.where(enough, pairs, 1.0), np.nan)
+
+
+def _dip(curve: NDArray[np.float64], period: int) -> float:
+    """How far D dips at the period: 1 when the pattern repeats exactly, 0 without a pattern."""
+    if period * 3 // 2 >= len(curve):
+        return float("nan")
+    around = (curve[period // 2] + curve[period * 3 // 2]) / 2
+    return float(1 - curve[period] / around) if around > 0 else float("nan")
+
+
+def _median_dip(curves: list[NDArray[np.float64]], period: int) -> float:
+    dips = [dip for curve in curves if np.isfinite(dip := _dip(curve, period))]
+    return float(np.median(dips)) if dips else 0.0
+
+
+def _gain(curves: list[NDArray[np.float64]], shorter: int, longer: int) -> float:
+    """The share of the variogram at the shorter period that is left at the longer one."""
+    ratios = [c[longer] / c[shorter] for c in curves if longer < len(c) and c[shorter] > 0]
+    return float(np.nanmedian(ratios)) if ratios else float("inf")
+
+
+def _any_period(curves: list[NDArray[np.float64]]) -> int:
+    """Find the period with the deepest dip among all up to a sixth of the readings."""
+    longest = max((len(curve) for curve in curves), default=0) // 3
+    periods = np.arange(4, min(longest, LONGEST_SEASON) + 1)
+    dips = np.array([_median_dip(curves, int(p)) for p in periods])
+    if not len(dips) or dips.max() < 3 * _MIN_DIP:
+        return 1
+    good = np.flatnonzero(dips >= 0.9 * dips.max())
+    run = good[: int(np.argmax(np.append(np.diff(good) > 1, True))) + 1]  # the first peak
+    return int(periods[run[np.argmax(dips[run])]])
+
+
+def resolve_windows(
+    config: WindowConfig, *, season: int, step_us: int, longest: int
+) -> tuple[int, int]:
+    """Return (lookback, horizon) in steps.
+
+    By default the horizon is one season; the look-back is a whole number of seasons near 336 steps,
+    at most 720, and never more than the data have room for: `longest` is the longest series' rows.
+    """
+    horizon = (
+        max(1, min(season if season > 1 else _NO_SEASON_HORIZON, longest // 8))
+        if config.horizon == "auto"
+        else parse_steps(config.horizon, step_us=step_us, name="horizon", limit=MAX_LOOKBACK)
+    )
+    if config.lookback == "auto":
+        room = min(LONGEST_SEASON, max((longest - 3 * horizon) // 3, 1))
+        lookback = min(room, max(2, round(_USUAL_LOOKBACK / season)) * season)
+        if lookback > season:
+            lookback -= lookback % season
+    else:
+        lookback = parse_steps(
+            config.lookback, step_us=step_us, name="lookback", limit=MAX_LOOKBACK
+        )
+    if longest < lookback + horizon:
+        raise NotEnoughDataError(
+            f"the longest series has {longest} rows, but training needs at least "
+            f"lookback + horizon = {lookback} + {horizon} = {lookback + horizon}",
+            code="too-short",
+            hint="pass a shorter --lookback or --horizon, or more readings",
+        )
+    return lookback, horizon
+
+
+def resolve_segment(segment: int | None, *, season: int, lookback: int) -> int:
+    """Return how many readings one recurrent step takes in.
+
+    By default the divisor or multiple of the season that is nearest to an eighth of the look-back,
+    but between 24 and 48 steps: segments that do not divide the season forecast worse.
+    """
+    if segment is not None:
+        return min(segment, lookback)
+    wanted = min(max(lookback / 8, 24.0), 48.0)
+    fitting = [k for k in range(2, lookback + 1) if season % k == 0 or k % season == 0]
+    if season == 1 or not fitting:
+        return max(1, min(round(wanted), lookback))
+    return min(fitting, key=lambda k: abs(np.log(k / wanted)))
+
+
+def in_words(
+    step_us: int, *, season: int, horizon: int, lookback: int, segment: int
+) -> tuple[str, ...]:
+    """Say what was settled, a line each."""
+
+    def steps(n: int) -> str:
+        return f"{n} steps ({format_duration(n * step_us)})" if n > 1 else "1 step"
+
+    return (
+        f"step {format_duration(step_us)}",
+        f"season {steps(season)}" if season > 1 else "no season",
+        f"horizon {steps(horizon)}",
+        f"look-back {steps(lookback)}, in segments of {segment}",
+    )

@@ -1,0 +1,129 @@
+"""Windows: a window is an integer, and nothing is copied until a batch is gathered.
+
+A training window covers `lookback + horizon` rows of one series. All windows of all series are
+numbered from 0, series by series; a number becomes a row by one search in the cumulated counts, so
+memory grows with the number of series, never with the number of windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from rnnforecast.data.panel import Floats, Integers, Panel
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows, gathered: what one step of training takes in."""
+
+    history: Floats
+    """`(window, lookback)`, NaN where missing."""
+    future: Floats
+    """`(window, horizon)`, NaN where missing: no loss there."""
+    series: Integers
+    """`(window,)`: which series of the panel."""
+    next_step: Integers
+    """`(window,)`: where lead 1 lies on the grid that begins in 1970."""
+
+
+@dataclass(frozen=True)
+class TrainingWindows:
+    """All windows of some series that end before a cutoff."""
+
+    _panel: Panel
+    series: Integers
+    """`(series,)`: the series that windows are taken from."""
+    first: Integers
+    """`(series,)`: row of the panel where the first window of each series begins."""
+    ends: Integers
+    """`(series,)`: cumulated counts of windows."""
+    lookback: int
+    horizon: int
+
+    @classmethod
+    def before(
+        cls,
+        panel: Panel,
+        series: Integers,
+        cutoff: Integers,
+        *,
+        lookback: int,
+        horizon: int,
+        targets_from: Integers | None = None,
+    ) -> TrainingWindows:
+        """Count the windows whose last row lies before `cutoff`, `(series,)`, in rows.
+
+        With `targets_from`, `(series,)`, no target lies before that row; histories may.
+        """
+        begin = np.zeros_like(cutoff)
+        if targets_from is not None:
+            begin = np.maximum(targets_from - lookback, 0)
+        counts = np.maximum(cutoff - begin - lookback - horizon + 1, 0)
+        return cls(
+            panel,
+            series=series,
+            first=panel.offsets[series] + begin,
+            ends=np.cumsum(counts),
+            lookback=lookback,
+            horizon=horizon,
+        )
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def gather(self, windows: Integers) -> Batch:
+        """Gather windows by number, `(window,)`, in `[0, len(self))`."""
+        place = np.searchsorted(self.ends, windows, side="right")
+        counted = np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])
+        rows = self.first[place] + windows - counted[place]
+        series = self.series[place]
+        values = sliding_window_view(self._panel.target, self.lookback + self.horizon)[rows]
+        step = self._panel.first_step[series] + rows - self._panel.offsets[series]
+        return Batch(
+            history=values[:, : self.lookback],
+            future=values[:, self.lookback :],
+            series=series,
+            next_step=step + self.lookback,
+        )
+
+    def spread(self, n: int) -> Integers:
+        """Return the numbers of at most n windows, evenly spread over all of them."""
+        total = len(self)
+        return np.unique(np.linspace(0, max(total - 1, 0), min(n, total)).astype(np.int64))
+
+
+def epoch_batches(
+    windows: TrainingWindows, *, n_steps: int, batch_size: int, seed: int, epoch: int
+) -> Iterator[Batch]:
+    """Gather the batches of one epoch: `n_steps` of them, decided by seed and epoch alone."""
+    rng = np.random.default_rng((seed, epoch))
+    order = _draw(len(windows), n_steps * batch_size, rng)
+    for step in range(n_steps):
+        yield windows.gather(order[step * batch_size : (step + 1) * batch_size])
+
+
+def _draw(n_windows: int, n_draws: int, rng: np.random.Generator) -> Integers:
+    """Draw window numbers: whole shuffles while they fit, else one from each equal stretch."""
+    if n_draws >= n_windows:
+        rounds = -(-n_draws // n_windows)
+        return np.concatenate([rng.permutation(n_windows) for _ in range(rounds)])[:n_draws]
+    edges = np.linspace(0, n_windows, n_draws + 1)
+    inside = edges[:-1] + rng.random(n_draws) * np.diff(edges)
+    return rng.permutation(np.minimum(inside.astype(np.int64), n_windows - 1))
+
+
+def gather(target: Floats, start: Integers, width: int, *, low: Integers, high: Integers) -> Floats:
+    """Return `target[start : start + width]` for each start, NaN outside `[low, high)`.
+
+    All are rows of `target`, `(window,)`; the result is `(window, width)`.
+    """
+    if width <= len(target) and (start >= low).all() and (start + width <= high).all():
+        return sliding_window_view(target, width)[start]
+    rows = start[:, None] + np.arange(width)
+    inside = (rows >= low[:, None]) & (rows < high[:, None])
+    values = target[np.where(inside, rows, 0)] if len(target) else np.empty(rows.shape, np.float32)
+    return np.where(inside, values, np.float32(np.nan))

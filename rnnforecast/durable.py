@@ -1,0 +1,113 @@
+"""The only place with fsync and rename: publish a file, publish a directory, replace a pointer.
+
+A reader sees the old or the new, never a mix, and what was published survives a power cut: every
+file is fsynced before it gets its name, and the directory that holds the name afterwards. Every
+failure is a `WriteError` that names the path; what was there before is unchanged.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from rnnforecast.errors import WriteError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+@contextmanager
+def publishing_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path`; when the block ends well, it becomes `path`."""
+    temporary = _temporary_beside(path)
+    with _naming(path):
+        try:
+            with _create(temporary) as file:
+                yield file
+                _sync(file)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_directory(path.parent)
+
+
+def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make the directory `path` with these files, all of them or none.
+
+    The files are written in the mapping's order: put the manifest last. `path` must not exist.
+    """
+    temporary = _temporary_beside(path)
+    with _naming(path):
+        try:
+            temporary.mkdir()
+            for name, content in files.items():
+                with _create(temporary / name) as file:
+                    file.write(content)
+                    _sync(file)
+            _sync_directory(temporary)
+            os.rename(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        _sync_directory(path.parent)
+
+
+def replace_pointer(path: Path, text: str) -> None:
+    """Make `path` a file that holds one line."""
+    with publishing_file(path) as file:
+        file.write(f"{text}\n".encode())
+
+
+def make_directory(path: Path) -> None:
+    """Make `path` and its parents, durably; one that exists is left as it is."""
+    with _naming(path):
+        for directory in reversed((path, *path.parents)):
+            if not directory.exists():
+                directory.mkdir(exist_ok=True)
+                _sync_directory(directory.parent)
+        if not path.is_dir():
+            raise NotADirectoryError(f"{path} is not a directory")
+
+
+def _temporary_beside(path: Path) -> Path:
+    return path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+
+
+def _create(path: Path) -> BinaryIO:
+    """Open a new file for writing; its mode follows the umask, an existing one is an error."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    return os.fdopen(descriptor, "wb")
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn an OSError into a WriteError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WriteError(
+            f"cannot write {path}: {reason}",
+            code="cannot-write",
+            hint="what was there before is unchanged; "
+            "check that the folder exists, that it can be written and that the disk has space",
+        ) from error

@@ -1,0 +1,96 @@
+"""What can go wrong, as one tree. Each class carries the exit code of the command line.
+
+    RnnForecastError
+    ├── UsageError          2   options or configuration
+    ├── DataError           4   readings that cannot be used, or do not match the model
+    ├── NotEnoughDataError  5   no series is long enough, or the data is stale
+    ├── ModelError          6   the model is missing, damaged or incompatible
+    ├── WriteError          7   the result cannot be written
+    └── QualityGateError    8   a gate said no: the candidate is kept, not put in force
+
+This module knows nothing of files or networks: it only holds what was found, where, and what to
+type next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where something was found: a physical line of a text file, or a row of a Parquet file."""
+
+    file: str
+    line: int | None = None
+    column: str | None = None
+    column_number: int | None = None
+    text: str | None = None
+    """The user's own line."""
+    token: str | None = None
+    """The part of the line that is at fault."""
+    also_lines: tuple[int, ...] = ()
+    unit: str = "line"
+
+
+class RnnForecastError(Exception):
+    """A failure that a user can act on: what was found, where, and what to type next."""
+
+    exit_code = 1
+    default_code = "internal"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        location: Location | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.location = location
+        self.hint = hint
+
+
+class UsageError(RnnForecastError):
+    """Options or configuration that cannot be meant."""
+
+    exit_code = 2
+    default_code = "usage"
+
+
+class DataError(RnnForecastError):
+    """Readings that cannot be used, or that do not match the model."""
+
+    exit_code = 4
+    default_code = "data"
+
+
+class NotEnoughDataError(RnnForecastError):
+    """No series is long enough, or the readings are too old."""
+
+    exit_code = 5
+    default_code = "not-enough-data"
+
+
+class ModelError(RnnForecastError):
+    """The model is missing, damaged or incompatible."""
+
+    exit_code = 6
+    default_code = "model"
+
+
+class WriteError(RnnForecastError):
+    """The result cannot be written; what was there before is unchanged."""
+
+    exit_code = 7
+    default_code = "write"
+
+
+class QualityGateError(RnnForecastError):
+    """A quality gate said no: the candidate is kept, but not put in force."""
+
+    exit_code = 8
+    default_code = "quality-gate"

@@ -1,0 +1,95 @@
+"""The network beside the naive methods on readings that none of them has seen, and a verdict.
+
+Apart from `metrics`, which knows arrays, and `baselines`, which knows forecasts: here methods meet
+the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnnforecast.config import QUANTILES, format_duration
+from rnnforecast.data.forecast import Forecaster, Past
+from rnnforecast.data.panel import Floats, Panel
+from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
+from rnnforecast.evaluate.metrics import Metrics, compute_metrics, skill
+
+UNKNOWN = "no held-out readings say how good the network is"
+NETWORK, NAIVE, SEASONAL_NAIVE = "network", "naive", "seasonal_naive"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every method's metrics on the same windows, and the network's skill over the best other."""
+
+    metrics: dict[str, Metrics]
+    season: int
+    step_us: int
+    n_windows: int
+    skill: float | None
+    """Percent by which the network's MASE is below that of the better naive method."""
+    skill_over: str | None
+
+    @property
+    def verdict(self) -> str:
+        """Say in words how good the network is."""
+        if self.skill is None:
+            return UNKNOWN
+        size = f"{abs(self.skill):.0f} %" if abs(self.skill) >= 1 else f"{abs(self.skill):.1f} %"
+        side = "better" if self.skill > 0 else "worse"
+        return f"{size} {side} than {self._in_words(self.skill_over)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON and the artifact hold."""
+        return {
+            "metrics": {name: m.to_json() for name, m in self.metrics.items()},
+            "skill": self.skill,
+            "skill_over": self.skill_over,
+            "n_windows": self.n_windows,
+            "verdict": self.verdict,
+        }
+
+    def _in_words(self, method: str | None) -> str:
+        if method == NAIVE:
+            return "repeating the last reading (naive)"
+        length = self.season * self.step_us
+        known = {86_400_000_000: "yesterday", 604_800_000_000: "last week"}
+        what = known.get(length, f"the last {format_duration(length)}")
+        return f"repeating {what} (seasonal naive)"
+
+
+def not_compared() -> dict[str, Any]:
+    """Return the same fields as `Comparison.to_json` where nothing could be held out."""
+    return {"metrics": {}, "skill": None, "skill_over": None, "n_windows": 0, "verdict": UNKNOWN}
+
+
+def compare(
+    network: Forecaster, origins: Past, truth: Floats, *, horizon: int, season: int
+) -> Comparison:
+    """Score the network and the naive methods; `truth` is `(origin, horizon)`, NaN where missing."""
+    methods: dict[str, Forecaster] = {
+        NETWORK: network,
+        NAIVE: naive(),
+        SEASONAL_NAIVE: SeasonalNaive(season),
+    }
+    scale = seasonal_differences(origins, season).mean_absolute
+    metrics = {
+        name: compute_metrics(
+            truth, method.predict(origins, horizon, QUANTILES), scale=scale, series=origins.series
+        )
+        for name, method in methods.items()
+    }
+    gain, over = skill(metrics[NETWORK], {n: m for n, m in metrics.items() if n != NETWORK})
+    return Comparison(metrics, season, origins.step_us, origins.n_origins, gain, over)
+
+
+def truth_after(panel: Panel, origins: Past, horizon: int) -> Floats:
+    """Return what came after each cutoff, `(origin, horizon)`; NaN where missing or not yet there."""
+    from rnnforecast.data.windows import gather
+
+    first = panel.offsets[origins.series] + origins.cutoff
+    end = panel.offsets[origins.series + 1]
+    return gather(panel.target, first, horizon, low=first, high=end).astype(np.float32)

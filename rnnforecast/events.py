@@ -1,0 +1,73 @@
+"""What long work reports. The console and logs listen; nobody below them prints.
+
+An event is a fact with its numbers; how it reads on a screen is the listener's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A decision that the user did not make himself, in one line."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that was accepted, but that the user should know. Stands in the manifest too."""
+
+    code: str
+    message: str
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Progressed:
+    """`done` of `total` steps of `task` are behind us. The first has done = 0, the last = total."""
+
+    task: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class EpochEnded:
+    """One epoch of training is over."""
+
+    epoch: int
+    steps: int
+    train_loss: float
+    validation_loss: float | None
+    gradient_norm: float
+    """The median norm before clipping."""
+    clipped: float
+    """The share of steps that were clipped."""
+    is_best: bool
+
+
+Event = Noted | Warned | Progressed | EpochEnded
+Listener = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """Listen to nothing."""
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Passes events on, and keeps the warnings for the manifest and the result."""
+
+    listener: Listener
+    warnings: list[Warned]
+
+    def __call__(self, event: Event) -> None:
+        """Keep a warning once; pass every event on."""
+        if isinstance(event, Warned):
+            if event in self.warnings:
+                return
+            self.warnings.append(event)
+        self.listener(event)

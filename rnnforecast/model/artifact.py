@@ -1,0 +1,359 @@
+"""Artifact: a trained network as files, and back. No torch here, no pickle, no code from a file.
+
+`pack` gives the files of a version; `load` reads them under these rules, each with a test:
+
+1. Only the fixed names are opened, as regular files, without following links.
+2. The manifest is bounded in size and depth; duplicate keys, NaN and unknown types are refused.
+3. A newer format is refused as such; an older one would be migrated in memory.
+4. Size before hash before parse.
+5. Widths and window lengths are bounded; names, shapes and types of the tensors follow from the
+   configuration, and what differs is named.
+6. Every weight is finite.
+7. A self-test, a fixed input and its output, is stored; `forecaster` runs it once torch is there.
+8. There is no pickle.
+
+The hashes prove integrity, not where a model comes from. Every failure is a `ModelError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import stat
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnforecast.config import (
+    MAX_HORIZON,
+    MAX_LOOKBACK,
+    Config,
+    DataConfig,
+    ForecastTask,
+    NetworkConfig,
+    TrainConfig,
+    WindowConfig,
+)
+from rnnforecast.data.schema import Schema
+from rnnforecast.errors import ModelError, UsageError
+
+FORMAT = "rnnforecast-model"
+FORMAT_VERSION = 1
+MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
+METRICS, HISTORY = "metrics.json", "history.csv"
+_FILES = (WEIGHTS, SERIES, METRICS, HISTORY)
+_MAX_MANIFEST_BYTES = 1 << 24
+_MAX_DEPTH = 12
+_MAX_SERIES = 10_000_000
+_MAX_SEASON = MAX_LOOKBACK
+_GATES = {"gru": 3, "lstm": 4, "rnn": 1}
+
+Tensors = dict[str, NDArray[np.float32]]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A trained network and everything that predicting with it needs."""
+
+    task: ForecastTask
+    config: Config
+    schema: Schema
+    names: tuple[str, ...]
+    """The series that the network knows, in the order of its entries 1, 2, ..."""
+    weights: Tensors
+    metrics: dict[str, Any]
+    history: str
+    """The training log as CSV."""
+    learnt_until: str
+    training_range: dict[str, Any]
+    self_test: dict[str, Any]
+    provenance: dict[str, Any]
+    parent: str | None = None
+
+    @property
+    def n_parameters(self) -> int:
+        """How many figures the network has learnt; the scaling statistics do not count."""
+        fixed = ("center", "scale")
+        return sum(int(w.size) for name, w in self.weights.items() if name not in fixed)
+
+    def pack(self) -> dict[str, bytes]:
+        """Return the files of a version, the manifest last."""
+        from safetensors.numpy import save
+
+        files = {
+            WEIGHTS: save(dict(sorted(self.weights.items()))),
+            SERIES: _pack_names(self.names),
+            METRICS: _to_json(self.metrics),
+            HISTORY: self.history.encode(),
+        }
+        listed = {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in files.items()
+        }
+        return {**files, MANIFEST: _to_json({**self.to_json(), "files": listed})}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the manifest says, but for the list of files."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "kind": "rnn",
+            "parent": self.parent,
+            "task": asdict(self.task),
+            "config": asdict(self.config),
+            "schema": self.schema.to_json(),
+            "season": self.task.season,
+            "learnt_until": self.learnt_until,
+            "training_range": self.training_range,
+            "calibration": None,
+            "self_test": self.self_test,
+            "provenance": self.provenance,
+        }
+
+
+def load(directory: Path) -> Artifact:
+    """Read and verify a version. Raises `ModelError`; nothing in the files is run."""
+    manifest = load_manifest(directory)
+    files = {name: _read_listed(directory, name, manifest) for name in _FILES}
+    try:
+        task, config = _task_of(manifest), _config_of(manifest)
+        schema = _build(Schema, manifest["schema"])
+        names = _unpack_names(files[SERIES])
+        _check_bounds(task, config, names)
+        weights = _unpack_weights(files[WEIGHTS])
+        _check_weights(weights, expected_shapes(task, config.network))
+        return Artifact(
+            task=task,
+            config=config,
+            schema=schema,
+            names=names,
+            weights=weights,
+            metrics=parse_json(files[METRICS]),
+            history=files[HISTORY].decode(),
+            learnt_until=manifest["learnt_until"],
+            training_range=manifest["training_range"],
+            self_test=manifest["self_test"],
+            provenance=manifest["provenance"],
+            parent=manifest["parent"],
+        )
+    except (KeyError, TypeError, ValueError, UsageError) as error:
+        raise _damaged(directory, f"it does not describe a network ({error!r})") from error
+
+
+def load_manifest(directory: Path) -> dict[str, Any]:
+    """Read the manifest alone, and check what it says of itself. Raises `ModelError`."""
+    content = _read_regular(directory / MANIFEST, _MAX_MANIFEST_BYTES)
+    try:
+        manifest = parse_json(content)
+        version = manifest["format_version"]
+        if manifest["format"] != FORMAT or type(version) is not int or version < 1:
+            raise ValueError("not a model of rnnforecast")
+    except (KeyError, TypeError, ValueError) as error:
+        raise _damaged(directory, f"its manifest cannot be read ({error})") from error
+    if version > FORMAT_VERSION:
+        raise ModelError(
+            f"{directory} was written by a newer rnnforecast (format {version}, this one reads "
+            f"up to {FORMAT_VERSION})",
+            code="newer-format",
+            hint="update rnnforecast, or train again with this one",
+        )
+    return manifest
+
+
+def expected_shapes(task: ForecastTask, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every tensor that a network of this configuration has."""
+    assert config.segment is not None
+    entries, width, gates = task.n_series + 1, config.hidden, _GATES[config.cell]
+    out_segment = min(config.segment, task.horizon)
+    shapes: dict[str, tuple[int, ...]] = {
+        "center": (entries,),
+        "scale": (entries,),
+        "cycle.weight": (entries, task.season),
+        "anchor": (task.horizon,),
+        "read.weight": (width, config.segment),
+        "read.bias": (width,),
+        "read_missing.weight": (width, config.segment),
+        "identity.weight": (entries, width),
+        "position": (-(-task.horizon // out_segment), width),
+        "head.weight": (out_segment * len(task.quantiles), width),
+        "head.bias": (out_segment * len(task.quantiles),),
+    }
+    for layer in range(config.layers):
+        for way in ("ih", "hh"):
+            shapes[f"recurrence.weight_{way}_l{layer}"] = (gates * width, width)
+            shapes[f"recurrence.bias_{way}_l{layer}"] = (gates * width,)
+    return shapes
+
+
+def parse_json(content: bytes) -> dict[str, Any]:
+    """Parse JSON strictly: an object without duplicate keys, NaN or deep nesting, else ValueError."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return result
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not a number")
+
+    try:
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    _check_depth(value, _MAX_DEPTH)
+    return value
+
+
+def _check_depth(value: Any, deepest: int) -> None:
+    if not deepest:
+        raise ValueError("nested too deeply")
+    children = value.values() if isinstance(value, dict) else value
+    if isinstance(value, dict | list):
+        for child in children:
+            _check_depth(child, deepest - 1)
+
+
+def _to_json(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _pack_names(names: tuple[str, ...]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pa_parquet
+
+    buffer = io.BytesIO()
+    pa_parquet.write_table(pa.table({"series": pa.array(names, pa.string())}), buffer)
+    return buffer.getvalue()
+
+
+def _unpack_names(content: bytes) -> tuple[str, ...]:
+    import pyarrow as pa
+    import pyarrow.parquet as pa_parquet
+
+    try:
+        file = pa_parquet.ParquetFile(pa.BufferReader(content))
+        if file.metadata.num_rows > _MAX_SERIES or file.schema_arrow != pa.schema(
+            {"series": pa.string()}
+        ):
+            raise ValueError("the series names are not what was written")
+        return tuple(file.read().column(0).to_pylist())
+    except pa.ArrowException as error:
+        raise ValueError(f"the series names cannot be read: {error}") from error
+
+
+def _unpack_weights(content: bytes) -> Tensors:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as load_tensors
+
+    try:
+        tensors: Tensors = load_tensors(content)
+    except SafetensorError as error:
+        raise ValueError(f"the weights cannot be read: {error}") from error
+    return tensors
+
+
+def _check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights:
+            raise ValueError(f"tensor {name} is missing")
+        if name not in expected:
+            raise ValueError(f"tensor {name} does not belong to this network")
+        tensor = weights[name]
+        if tensor.shape != expected[name] or tensor.dtype != np.float32:
+            raise ValueError(
+                f"tensor {name} is {tensor.dtype} {tensor.shape}, not float32 {expected[name]}"
+            )
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"tensor {name} holds a value that is not finite")
+
+
+def _check_bounds(task: ForecastTask, config: Config, names: tuple[str, ...]) -> None:
+    sizes = {
+        "lookback": (task.lookback, MAX_LOOKBACK),
+        "horizon": (task.horizon, MAX_HORIZON),
+        "season": (task.season, _MAX_SEASON),
+        "segment": (config.network.segment, MAX_LOOKBACK),
+        "n_series": (task.n_series, _MAX_SERIES),
+    }
+    for name, (value, limit) in sizes.items():
+        if type(value) is not int or not 1 <= value <= limit:
+            raise ValueError(f"{name} is {value!r}")
+    if len(names) != task.n_series or len(set(names)) != len(names):
+        raise ValueError("the series names do not fit the network")
+    levels = task.quantiles
+    if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
+        raise ValueError("the quantiles are not increasing levels around the median")
+    if not 0 < levels[0] <= levels[-1] < 1:
+        raise ValueError("the quantiles do not lie between 0 and 1")
+
+
+def _task_of(manifest: dict[str, Any]) -> ForecastTask:
+    return _build(ForecastTask, manifest["task"])
+
+
+def _config_of(manifest: dict[str, Any]) -> Config:
+    parts = manifest["config"]
+    return Config(
+        data=_build(DataConfig, parts["data"]),
+        window=_build(WindowConfig, parts["window"]),
+        network=_build(NetworkConfig, parts["network"]),
+        training=_build(TrainConfig, parts["training"]),
+    )
+
+
+def _build(cls: type[_T], values: dict[str, Any]) -> _T:
+    """Make a dataclass from JSON: every field there, none unknown, lists as tuples."""
+    known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
+    if set(values) != set(known):
+        raise ValueError(f"{cls.__name__} has other fields: {sorted(set(values) ^ set(known))}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _read_listed(directory: Path, name: str, manifest: dict[str, Any]) -> bytes:
+    """Read a file that the manifest lists, checking size before hash."""
+    try:
+        entry = manifest["files"][name]
+        size, digest = entry["bytes"], entry["sha256"]
+    except (KeyError, TypeError) as error:
+        raise _damaged(directory, f"its manifest does not list {name}") from error
+    if type(size) is not int or size < 0:
+        raise _damaged(directory, f"its manifest gives no size for {name}")
+    content = _read_regular(directory / name, size)
+    if len(content) != size:
+        raise _damaged(directory, f"{name} has {len(content)} bytes, not {size}")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _damaged(directory, f"{name} is not what was written (its hash differs)")
+    return content
+
+
+def _read_regular(path: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes, without following a link."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise _damaged(path.parent, f"{path.name} cannot be opened ({error.strerror})") from error
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _damaged(path.parent, f"{path.name} is not a regular file")
+        if status.st_size > limit:
+            raise _damaged(path.parent, f"{path.name} has {status.st_size} bytes, over {limit}")
+        return file.read(limit + 1)
+
+
+def _damaged(directory: Path, why: str) -> ModelError:
+    return ModelError(
+        f"the model version {directory} cannot be used: {why}",
+        code="damaged-model",
+        hint="put an intact copy in its place, or train again",
+    )

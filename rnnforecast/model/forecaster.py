@@ -1,0 +1,193 @@
+"""RNNForecaster: fit a network to a Past, learn on, predict. A Forecaster like the baselines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from rnnforecast.config import ForecastTask, NetworkConfig, TrainConfig
+from rnnforecast.data.forecast import Forecast, Past
+from rnnforecast.data.panel import Floats, Integers
+from rnnforecast.data.scaling import fit_scaling
+from rnnforecast.errors import ModelError, UsageError
+from rnnforecast.events import Listener, ignore
+from rnnforecast.model.artifact import Tensors
+from rnnforecast.model.network import Network
+from rnnforecast.model.start import start_from
+from rnnforecast.model.training import TrainingLog, continue_training, train_network
+
+_BATCH = 2048
+_SELF_TEST_LEADS = 4
+_SELF_TEST_TOLERANCE = 1e-3
+_CONTINUED_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class RNNForecaster:
+    """A trained network and the names of the series that it knows."""
+
+    network: Network
+    names: tuple[str, ...]
+    log: TrainingLog | None = None
+    learn_on_steps: int = 0
+    """Steps taken over all readings after the network was measured."""
+
+    @classmethod
+    def fit(
+        cls,
+        train: Past,
+        validation: Past | None,
+        *,
+        task: ForecastTask,
+        network: NetworkConfig,
+        config: TrainConfig,
+        listener: Listener = ignore,
+    ) -> RNNForecaster:
+        """Learn from the readings before the cutoffs of `train`, one origin a series.
+
+        The readings from there to the cutoffs of `validation` decide when to stop.
+        """
+        windows = train.windows(task.lookback, task.horizon)
+        held_out = validation and validation.windows(
+            task.lookback, task.horizon, targets_after=train
+        )
+        with _repeatable(config):
+            model = Network(task, network)
+            start_from(model, fit_scaling(train), windows)
+            model.to(_device(config))
+            log = train_network(
+                model, windows, validation=held_out, config=config, listener=listener
+            )
+        return cls(model.eval(), train.names, log)
+
+    def learn_on(
+        self, past: Past, *, config: TrainConfig, listener: Listener = ignore
+    ) -> RNNForecaster:
+        """Return a forecaster that has also learnt from the readings before these cutoffs.
+
+        It takes a quarter of the steps that led to the best weights, over all windows, old and new.
+        """
+        assert self.log is not None
+        task = self.network.task
+        n_steps = max(1, round(_CONTINUED_SHARE * self.log.best_steps))
+        with _repeatable(config):
+            model = Network(task, self.network.config)
+            model.load_state_dict(self.network.state_dict())
+            model.to(_device(config))
+            continue_training(
+                model,
+                past.windows(task.lookback, task.horizon),
+                n_steps=n_steps,
+                config=config,
+                listener=listener,
+            )
+        return replace(self, network=model.eval(), learn_on_steps=n_steps)
+
+    def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
+        """Forecast up to the trained horizon after each cutoff, at the trained quantiles."""
+        task = self.network.task
+        levels = [task.quantiles.index(q) for q in quantiles]
+        known = {name: entry for entry, name in enumerate(self.names, start=1)}
+        entries = np.array([known.get(name, 0) for name in past.names], np.int64)
+        values = np.empty((past.n_origins, horizon, len(levels)), np.float32)
+        for first in range(0, past.n_origins, _BATCH):
+            part = past.subset(slice(first, first + _BATCH))
+            output = self._run(part.history(task.lookback), entries[part.series], part.next_step)
+            values[first : first + _BATCH] = output[:, :horizon, levels]
+        return Forecast(
+            values=values,
+            quantiles=tuple(quantiles),
+            names=tuple(past.names[s] for s in past.series),
+            cutoff_us=past.cutoff_time,
+            step_us=past.step_us,
+        )
+
+    def tensors(self) -> Tensors:
+        """Return every weight as a numpy array, for the artifact."""
+        state = self.network.state_dict()
+        return {name: value.cpu().numpy().copy() for name, value in state.items()}
+
+    def self_test(self) -> dict[str, Any]:
+        """Return a fixed input's output, which every later load must reproduce."""
+        output = self._self_test_output()
+        return {"tolerance": _SELF_TEST_TOLERANCE, "output": [round(float(x), 7) for x in output]}
+
+    @classmethod
+    def restore(
+        cls,
+        task: ForecastTask,
+        network: NetworkConfig,
+        *,
+        names: tuple[str, ...],
+        weights: Tensors,
+        self_test: dict[str, Any],
+    ) -> RNNForecaster:
+        """Make a forecaster from verified weights, and run the stored self-test.
+
+        Raises `ModelError` where this machine's torch computes something else.
+        """
+        with torch.device("meta"):
+            model = Network(task, network)
+        model.load_state_dict(
+            {name: torch.from_numpy(value) for name, value in weights.items()}, assign=True
+        )
+        forecaster = cls(model.eval(), names)
+        expected = np.array(self_test["output"], np.float64)
+        output = forecaster._self_test_output()
+        size = np.abs(expected).max(initial=1e-6)
+        if output.shape != expected.shape or not np.allclose(
+            output / size, expected / size, atol=self_test["tolerance"], rtol=0
+        ):
+            raise ModelError(
+                "the model does not reproduce its self-test with this release of torch",
+                code="self-test",
+                hint="use the torch version that `rnnforecast show` names, or train again",
+            )
+        return forecaster
+
+    @torch.no_grad()
+    def _run(self, history: Floats, entries: Integers, next_step: Integers) -> Floats:
+        device = self.network.center.device
+        inputs = [torch.from_numpy(x).to(device) for x in (history, entries, next_step)]
+        output: Floats = self.network(*inputs).cpu().numpy()
+        return output
+
+    def _self_test_output(self) -> Floats:
+        """Medians and outer quantiles of the first leads, for a fixed wave with a gap."""
+        task = self.network.task
+        wave = np.sin(np.arange(task.lookback) * 0.7) + 0.01 * np.arange(task.lookback)
+        wave[:: max(7, task.lookback // 5)] = np.nan
+        center, scale = (float(x[-1]) for x in (self.network.center, self.network.scale))
+        history = (center + scale * wave).astype(np.float32)[None]
+        output = self._run(history, np.array([task.n_series]), np.array([0]))
+        scaled = (output[0, :_SELF_TEST_LEADS] - center) / scale
+        return scaled[:, [0, task.median, -1]].ravel()
+
+
+def _device(config: TrainConfig) -> torch.device:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda, but torch finds no CUDA device", hint="use --device cpu")
+    wants_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if wants_cuda else "cpu")
+
+
+@contextmanager
+def _repeatable(config: TrainConfig) -> Iterator[None]:
+    """Seed torch, fix its threads, forbid what is not deterministic; undo all of it at the end."""
+    threads = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic)
+            torch.set_num_threads(threads)

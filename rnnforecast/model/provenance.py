@@ -1,0 +1,86 @@
+"""Where a model comes from: versions, readings, time ranges, the training log. No torch here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+from dataclasses import asdict, fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnforecast._version import __version__
+from rnnforecast.data.schema import Schema
+from rnnforecast.data.split import Split
+from rnnforecast.data.stamps import format_stamp
+from rnnforecast.events import EpochEnded, Warned
+
+if TYPE_CHECKING:
+    from rnnforecast.model.training import TrainingLog
+
+_LIBRARIES = ("torch", "numpy", "pandas", "pyarrow", "safetensors")
+
+
+def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
+    """Return the time ranges of the parts, and how many readings there are."""
+    panel = split.panel
+    ends = panel.start + (panel.lengths - 1) * panel.step_us
+
+    def last_of(cutoff: np.ndarray[Any, np.dtype[np.int64]]) -> str | None:
+        seen = np.flatnonzero(cutoff > 0)
+        times = panel.time_at(seen, cutoff[seen] - 1)
+        return format_stamp(int(times.max()), schema.tz) if len(times) else None
+
+    return {
+        "first_reading": format_stamp(int(panel.start.min()), schema.tz),
+        "last_reading": format_stamp(int(ends.max()), schema.tz),
+        "train_until": last_of(split.train.cutoff),
+        "validation_until": last_of(split.validation.cutoff) if split.validation else None,
+        "test_from": None
+        if split.test_from_us is None
+        else format_stamp(split.test_from_us, schema.tz),
+        "n_series": panel.n_series,
+        "n_rows": len(panel.target),
+        "n_readings": int(np.count_nonzero(np.isfinite(panel.target))),
+    }
+
+
+def describe_run(
+    split: Split, data: object, log: TrainingLog, *, learn_on_steps: int, warnings: list[Warned]
+) -> dict[str, Any]:
+    """Return who made the model of what, and how long it took to learn, in steps."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "rnnforecast": __version__,
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "source": _absolute(data),
+        "fingerprint": split.panel.fingerprint(),
+        "steps": log.steps,
+        "best_steps": log.best_steps,
+        "learn_on_steps": learn_on_steps,
+        "epochs": len(log.epochs),
+        "warnings": [asdict(warning) for warning in warnings],
+    }
+
+
+def history_csv(epochs: tuple[EpochEnded, ...]) -> str:
+    """Return the training log as CSV, a row for each epoch."""
+    text = io.StringIO()
+    names = [item.name for item in fields(EpochEnded)]
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    for epoch in epochs:
+        writer.writerow(asdict(epoch))
+    return text.getvalue()
+
+
+def _absolute(data: object) -> str | None:
+    """A path that `predict` can read again from any folder; None for a stream or a table."""
+    if isinstance(data, str | Path) and str(data) != "-":
+        return str(Path(data).absolute())
+    return None

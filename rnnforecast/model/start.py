@@ -1,0 +1,83 @@
+"""What the training readings say before the first step: scaling, seasonal pattern, anchor.
+
+Apart from `network`, which knows no data, and `training`, which knows no closed forms: a recurrent
+network that starts from the seasonal means and from the best multiple of the newest reading has only
+the rest to learn, and most of its few hundred steps go into that.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rnnforecast.data.panel import Floats
+from rnnforecast.data.scaling import Scaling
+from rnnforecast.data.windows import Batch, TrainingWindows
+from rnnforecast.model.network import Network, normalise
+
+_WINDOWS = 4096
+_PRIOR_READINGS = 2.0
+"""A phase with this many readings gets half of their mean: one reading is no pattern."""
+
+
+@torch.no_grad()
+def start_from(network: Network, scaling: Scaling, windows: TrainingWindows) -> None:
+    """Set scaling, cycles and anchor from the training windows, in place."""
+    network.center[1:] = torch.from_numpy(scaling.center)
+    network.scale[1:] = torch.from_numpy(scaling.scale)
+    batch = windows.gather(windows.spread(_WINDOWS))
+    if network.task.season > 1:
+        network.cycle.weight.copy_(torch.from_numpy(_seasonal_means(network, batch)))
+    network.anchor.copy_(torch.from_numpy(_anchor(network, batch)))
+
+
+def _seasonal_means(network: Network, batch: Batch) -> Floats:
+    """Mean deviation from the window's mean at each phase, `(series + 1, season)`, scaled.
+
+    Entry 0, for unknown series, is the mean over the series.
+    """
+    task = network.task
+    values = np.concatenate([batch.history, batch.future], axis=1)
+    scale = network.scale.numpy()[batch.series + 1]
+    with np.errstate(invalid="ignore"):
+        whole = values[:, : max(task.season, values.shape[1] // task.season * task.season)]
+        deviation = (values - np.nanmean(whole, axis=1, keepdims=True)) / scale[:, None]
+    steps = batch.next_step[:, None] - task.lookback + np.arange(values.shape[1])
+    place = (batch.series + 1)[:, None] * task.season + steps % task.season
+    seen = np.isfinite(deviation)
+    shape = (task.n_series + 1) * task.season
+    sums = np.bincount(place[seen], weights=deviation[seen], minlength=shape)
+    counts = np.bincount(place[seen], minlength=shape)
+    cycles = (sums / (counts + _PRIOR_READINGS)).reshape(-1, task.season)
+    cycles[0] = cycles[1:].mean(0)
+    return (cycles - cycles.mean(1, keepdims=True)).astype(np.float32)
+
+
+def _anchor(network: Network, batch: Batch) -> Floats:
+    """For each lead, `(horizon,)`, the multiple of the newest reading with the least absolute error.
+
+    Both are normalised as the network sees them. The best a in |y - a x| is the median of y / x
+    weighted by |x|: 1 for a random walk, 0 where the newest reading says nothing.
+    """
+    lookback = network.task.lookback
+    history, future = torch.from_numpy(batch.history), torch.from_numpy(batch.future)
+    series = torch.from_numpy(batch.series) + 1
+    center, scale = network.scaling(history, series)
+    cycle = network.cycle_at(series, torch.from_numpy(batch.next_step))
+    window = normalise((history - center) / scale - cycle[:, :lookback])
+    ahead = (future - center) / scale - cycle[:, lookback:] - window.level
+    newest = window.newest.double().numpy()[:, 0]
+    ratios = (ahead / window.spread).double().numpy() / np.where(newest == 0, np.nan, newest)[:, None]
+    weights = np.abs(newest) * window.spread.numpy()[:, 0]
+    return np.array([_weighted_median(ratios[:, k], weights) for k in range(ratios.shape[1])])
+
+
+def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> np.float32:
+    seen = np.isfinite(values)
+    if not seen.any():
+        return np.float32(0)
+    order = np.argsort(values[seen])
+    cumulated = np.cumsum(weights[seen][order])
+    middle = int(np.searchsorted(cumulated, cumulated[-1] / 2))
+    return np.float32(np.clip(values[seen][order][middle], 0.0, 1.0))

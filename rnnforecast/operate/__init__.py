@@ -1,0 +1,1 @@
+"""Leave it to cron. Standard library only."""

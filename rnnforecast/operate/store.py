@@ -1,0 +1,84 @@
+"""The model directory: versions, CURRENT, publish. It knows files and names, not what is in them.
+
+A version directory never changes once it is named. Readers resolve CURRENT once and then stay with
+that version, whatever is published meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rnnforecast.durable import make_directory, publish_directory, replace_pointer
+from rnnforecast.errors import ModelError, UsageError
+
+CURRENT = "CURRENT"
+VERSIONS = "versions"
+_NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+
+
+def publish_version(model: Path, files: Mapping[str, bytes], *, now: datetime) -> str:
+    """Save a new version and return its name. It is not in force yet: see `put_in_force`."""
+    versions = model / VERSIONS
+    make_directory(versions)
+    digest = hashlib.sha256(repr(now).encode())
+    for content in files.values():
+        digest.update(content)
+    name = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest.hexdigest()[:6]}"
+    publish_directory(versions / name, files)
+    return name
+
+
+def put_in_force(model: Path, version: str) -> None:
+    """Make a saved version the one that readers use."""
+    replace_pointer(model / CURRENT, version)
+
+
+def resolve_version(model: Path, version: str | None = None) -> Path:
+    """Return the directory of a version: the named one, or the one in force. Raises `ModelError`."""
+    if not model.is_dir():
+        raise ModelError(
+            f"there is no model at {model}",
+            code="no-model",
+            hint="train one first with  rnnforecast train DATA , or pass its folder with  --model",
+        )
+    name = _read_current(model) if version is None else version
+    if not _NAME.fullmatch(name):
+        if version is not None:
+            raise UsageError(f"{version!r} is not the name of a version", hint=_known(model))
+        raise ModelError(
+            f"{model / CURRENT} does not name a version", code="damaged-model", hint=_known(model)
+        )
+    directory = model / VERSIONS / name
+    if not directory.is_dir() or directory.is_symlink():
+        raise ModelError(
+            f"{model} has no version {name}", code="no-such-version", hint=_known(model)
+        )
+    return directory
+
+
+def list_versions(model: Path) -> list[str]:
+    """Return the names of all saved versions, oldest first."""
+    if not (model / VERSIONS).is_dir():
+        return []
+    return sorted(p.name for p in (model / VERSIONS).iterdir() if _NAME.fullmatch(p.name))
+
+
+def _read_current(model: Path) -> str:
+    try:
+        with (model / CURRENT).open("rb") as file:
+            return file.read(200).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise ModelError(
+            f"{model} is not a model directory: {CURRENT} cannot be read ({error.strerror})",
+            code="no-model",
+            hint="pass the folder that `rnnforecast train` wrote with  --model",
+        ) from error
+
+
+def _known(model: Path) -> str:
+    versions = list_versions(model)
+    return f"saved versions: {', '.join(versions[-5:])}" if versions else "no version is saved there"

@@ -1,0 +1,184 @@
+"""What a result looks like: as a JSON document, and as lines and tables for a person.
+
+Apart from `console`, which prints anything but knows no results, and from `cli`, whose commands stay
+short.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rnnforecast.config import format_duration, quantile_name
+from rnnforecast.console import Screen, figure
+
+if TYPE_CHECKING:
+    from rnnforecast.model.artifact import Artifact
+    from rnnforecast.workflow import Model, Prediction
+
+_METRICS = {
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "smape": "sMAPE %",
+    "mase": "MASE",
+    "wql": "WQL",
+    "coverage_80": "in q10..q90",
+}
+_HEAD_ROWS = 5
+
+
+def train_document(model: Model) -> dict[str, Any]:
+    """Return what `train --json` prints."""
+    artifact, timing = model.artifact, model.timing or {}
+    return {
+        "model": str(model.path),
+        "version": model.version,
+        "horizon": artifact.task.horizon,
+        "lookback": artifact.task.lookback,
+        "season": artifact.task.season,
+        "segment": artifact.config.network.segment,
+        "epochs": artifact.provenance["epochs"],
+        "steps": artifact.provenance["steps"],
+        "parameters": artifact.n_parameters,
+        "seconds": timing.get("total_s"),
+        "split": artifact.training_range,
+        "metrics": artifact.metrics["metrics"],
+        "skill": artifact.metrics["skill"],
+        "skill_over": artifact.metrics["skill_over"],
+        "verdict": artifact.metrics["verdict"],
+        "warnings": artifact.provenance["warnings"],
+        "timing": timing,
+    }
+
+
+def print_training(model: Model, screen: Screen) -> None:
+    """Print the held-out metrics, the verdict, and where the model is."""
+    _print_metrics(model.artifact, screen)
+    screen.result(f"saved: {model.path} version {model.version}")
+    screen.note("next: rnnforecast predict" + _model_option(model))
+
+
+def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
+    """Return what `predict --json` prints."""
+    forecast = prediction.forecast
+    return {
+        "output": output,
+        "series": len(forecast.names),
+        "horizon": forecast.horizon,
+        "rows": len(forecast.names) * forecast.horizon,
+        "left_out": list(prediction.left_out),
+        "shortened": list(prediction.shortened),
+        "warnings": [{"code": w.code, "message": w.message, "count": w.count} for w in prediction.warnings],
+    }
+
+
+def note_prediction(prediction: Prediction, output: str, screen: Screen) -> None:
+    """Say where the forecast is, and show its first rows."""
+    from rnnforecast.data.stamps import format_stamp
+
+    if output == "-":
+        return
+    forecast = prediction.forecast
+    quantiles = [q for q in forecast.quantiles if q != 0.5]
+    rows = [
+        (
+            forecast.names[0],
+            format_stamp(int(forecast.times_us[0, lead]), forecast.tz),
+            figure(float(forecast.point[0, lead])),
+            *(figure(float(forecast.values[0, lead, forecast.quantiles.index(q)])) for q in quantiles),
+        )
+        for lead in range(min(_HEAD_ROWS, forecast.horizon))
+    ]
+    header = ("series", "timestamp", "forecast", *map(quantile_name, quantiles))
+    if not screen.is_quiet:
+        screen.table(header, rows)
+        n_series, horizon = len(forecast.names), forecast.horizon
+        screen.result(f"written: {output} ({n_series} series x {horizon} steps)")
+
+
+def model_document(model: Model) -> dict[str, Any]:
+    """Return what `show --json` prints."""
+    artifact = model.artifact
+    return {
+        "model": str(model.path),
+        "version": model.version,
+        "parent": artifact.parent,
+        "horizon": artifact.task.horizon,
+        "lookback": artifact.task.lookback,
+        "season": artifact.task.season,
+        "quantiles": list(artifact.task.quantiles),
+        "parameters": artifact.n_parameters,
+        "config": artifact.to_json()["config"],
+        "schema": artifact.schema.to_json(),
+        "series": list(artifact.names),
+        "learnt_until": artifact.learnt_until,
+        "training_range": artifact.training_range,
+        "provenance": artifact.provenance,
+        **artifact.metrics,
+    }
+
+
+def print_model(model: Model, screen: Screen) -> None:
+    """Print the model card."""
+    artifact = model.artifact
+    task, network, made = artifact.task, artifact.config.network, artifact.provenance
+    step_us = artifact.schema.step_us or 1
+    season = format_duration(task.season * step_us) if task.season > 1 else "none"
+    columns = f"time {artifact.schema.time!r}"
+    if artifact.schema.series:
+        columns += f", series {artifact.schema.series!r}"
+    facts = {
+        "model": f"{model.path} version {model.version}",
+        "columns": f"{columns}, targets {_some(artifact.schema.targets)}",
+        "series": f"{len(artifact.names)}: {_some(artifact.names)}",
+        "step": format_duration(step_us),
+        "season": season,
+        "horizon": f"{task.horizon} steps ({format_duration(task.horizon * step_us)})",
+        "look-back": f"{task.lookback} steps ({format_duration(task.lookback * step_us)})",
+        "network": f"{network.cell.upper()} of width {network.hidden}, {network.layers} layer(s), "
+        f"segments of {network.segment}, {artifact.n_parameters} parameters",
+        "trained": f"{made['best_steps']} of {made['steps']} steps until "
+        f"{artifact.training_range['train_until']}, then {made['learn_on_steps']} steps "
+        f"over all readings until {artifact.learnt_until}",
+        "made": f"{made['created']} by rnnforecast {made['rnnforecast']}, "
+        f"torch {made['libraries']['torch']}",
+        "source": str(made["source"]),
+    }
+    for name, fact in facts.items():
+        screen.result(f"{name:<10} {fact}")
+    _print_metrics(artifact, screen)
+
+
+def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:
+    """Print the saved versions, the one in force marked."""
+    if screen.is_json:
+        screen.document({"versions": listing})
+        return
+    rows = [
+        (item["version"], "in force" if item["in_force"] else "", figure(item["skill"], unit=" %"))
+        for item in listing
+    ]
+    screen.table(("version", "", "skill"), rows)
+
+
+def _print_metrics(artifact: Artifact, screen: Screen) -> None:
+    metrics = artifact.metrics["metrics"]
+    if metrics:
+        rows = [
+            (name.replace("_", " "), *(figure(values[key]) for key in _METRICS))
+            for name, values in metrics.items()
+        ]
+        ranges = artifact.training_range
+        title = (
+            f"Held out: {artifact.metrics['n_windows']} forecasts from {ranges['test_from']} "
+            f"to {ranges['last_reading']}"
+        )
+        screen.table(("method", *_METRICS.values()), rows, title=title)
+    screen.result(f"verdict: {artifact.metrics['verdict']}")
+
+
+def _model_option(model: Model) -> str:
+    return "" if str(model.path) == "model" else f" --model {model.path}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

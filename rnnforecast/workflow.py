@@ -1,0 +1,429 @@
+"""The stories, each read from top to bottom: train, predict, show. Also the public functions.
+
+A story wires the rooms together and decides nothing that a room could decide. It prints nothing: it
+reports events and returns a result. What is slow to import is imported where it is first needed, so
+that a damaged model is refused before torch is loaded.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnforecast.config import (
+    Config,
+    DataConfig,
+    ForecastTask,
+    PredictConfig,
+    WindowConfig,
+    override,
+    parse_steps,
+)
+from rnnforecast.errors import NotEnoughDataError, QualityGateError, UsageError
+from rnnforecast.events import Listener, Noted, Recorder, Warned, ignore
+from rnnforecast.operate import store
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rnnforecast.data.forecast import Forecast, Past
+    from rnnforecast.data.panel import Panel
+    from rnnforecast.data.schema import Schema
+    from rnnforecast.data.split import Split
+    from rnnforecast.evaluate.comparison import Comparison
+    from rnnforecast.model.artifact import Artifact
+    from rnnforecast.model.forecaster import RNNForecaster
+
+DEFAULT_MODEL = "model"
+_ENOUGH_SEEN = 0.5
+"""A look-back with less of its readings than this is a shortened history."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network, as `train` and `load` return it."""
+
+    artifact: Artifact
+    path: Path | None = None
+    """The model directory; None where nothing was saved."""
+    version: str | None = None
+    warnings: tuple[Warned, ...] = ()
+    timing: dict[str, float] | None = None
+
+    def predict(self, data: object = None, config: PredictConfig | None = None) -> Forecast:
+        """Forecast the steps after the last reading of `data`, or of what it was trained on."""
+        return predict(self, data, config=config).forecast
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Held-out metrics by method, with the skill and the verdict."""
+        return self.artifact.metrics
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A forecast, and which series are not in it or were forecast from too little."""
+
+    forecast: Forecast
+    left_out: tuple[str, ...]
+    shortened: tuple[str, ...]
+    warnings: tuple[Warned, ...]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some series did not get the forecast that they should have."""
+        return bool(self.left_out or self.shortened)
+
+
+def train(
+    data: object,
+    *,
+    model: str | Path | None = DEFAULT_MODEL,
+    horizon: int | str | None = None,
+    lookback: int | str | None = None,
+    config: Config | None = None,
+    require_skill: float | None = None,
+    listener: Listener = ignore,
+) -> Model:
+    """Fit a network to readings, measure it on held-out ones, save it as a new version.
+
+    `data` is a path, a pandas or an Arrow table. With `model=None` nothing is saved. Raises a
+    `RnnForecastError`; a failed run leaves the version in force as it was.
+    """
+    clock = _Clock()
+    config = _with_windows(config or Config(), horizon, lookback)
+    events = Recorder(listener, [])
+    panel, schema = _read(data, config.data, events)
+    clock.lap("read_s")
+    split, task, config = _plan(panel, config, events)
+    forecaster = _fit(split, task, config, events)
+    clock.lap("fit_s")
+    comparison = _compare(forecaster, split, task)
+    clock.lap("evaluate_s")
+    forecaster = _learn_on(forecaster, split, config, events)
+    clock.lap("learn_on_s")
+    artifact = _describe(forecaster, split, schema, config, comparison, data, events)
+    if model is None:
+        return Model(artifact, warnings=tuple(events.warnings), timing=clock.laps)
+    path = Path(model)
+    version = store.publish_version(path, artifact.pack(), now=datetime.now(UTC))
+    _require(require_skill, comparison, version)
+    store.put_in_force(path, version)
+    return Model(artifact, path, version, tuple(events.warnings), clock.laps)
+
+
+def predict(
+    model: Model | str | Path = DEFAULT_MODEL,
+    data: object = None,
+    *,
+    config: PredictConfig | None = None,
+    reading: DataConfig | None = None,
+    version: str | None = None,
+    listener: Listener = ignore,
+) -> Prediction:
+    """Forecast the steps after the last reading.
+
+    Without `data`, the source that the model was trained on is read again; `reading` overrides how.
+    Raises a `RnnForecastError`; a series that cannot be forecast is left out and named.
+    """
+    config = config or PredictConfig()
+    events = Recorder(listener, [])
+    artifact = (model if isinstance(model, Model) else load(model, version=version)).artifact
+    horizon = _horizon_of(config, artifact)
+    past, schema = _read_past(artifact, data, config, reading or DataConfig(), events)
+    forecaster = _restore(artifact)  # torch is imported here, once the readings are known to serve
+    return _forecast(forecaster, past, horizon, artifact.task, schema, config, events)
+
+
+def load(model: str | Path = DEFAULT_MODEL, *, version: str | None = None) -> Model:
+    """Load a saved version, by default the one in force. Raises `ModelError` if it is damaged."""
+    from rnnforecast.model import artifact
+
+    directory = store.resolve_version(Path(model), version)
+    return Model(artifact.load(directory), Path(model), directory.name)
+
+
+def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
+    """List the saved versions, oldest first: name, whether it is in force, skill, when made."""
+    from rnnforecast.model import artifact
+
+    in_force = store.resolve_version(Path(model)).name
+    listing = []
+    for name in store.list_versions(Path(model)):
+        loaded = artifact.load(store.resolve_version(Path(model), name))
+        listing.append(
+            {
+                "version": name,
+                "in_force": name == in_force,
+                "skill": loaded.metrics["skill"],
+                "learnt_until": loaded.learnt_until,
+            }
+        )
+    return listing
+
+
+class _Clock:
+    """Durations of the parts of a story, on a clock that never goes back."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """End a part."""
+        now = time.monotonic()
+        self.laps[name] = round(now - self._last, 3)
+        self.laps["total_s"] = round(now - self._started, 3)
+        self._last = now
+
+
+def _with_windows(config: Config, horizon: int | str | None, lookback: int | str | None) -> Config:
+    given = WindowConfig(
+        horizon="auto" if horizon is None else str(horizon),
+        lookback="auto" if lookback is None else str(lookback),
+    )
+    return replace(config, window=override(config.window, given))
+
+
+def _read(data: object, config: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
+    from rnnforecast.data.reading import open_source
+    from rnnforecast.data.schema import infer_schema
+    from rnnforecast.data.timegrid import read_panel
+
+    source = open_source(data, config)
+    return read_panel(source, infer_schema(source, config, listener), config, listener)
+
+
+def _plan(
+    panel: Panel, config: Config, listener: Listener
+) -> tuple[Split, ForecastTask, Config]:
+    """Settle the season, the windows, the segment and the split; say what was found."""
+    from rnnforecast.data import season as seasons
+    from rnnforecast.data.split import known_before_test, split_by_time
+
+    shares = {"validation": config.training.validation, "test": config.training.test}
+    season = seasons.resolve_season(config.window, known_before_test(panel, **shares))
+    lookback, horizon = seasons.resolve_windows(
+        config.window, season=season, step_us=panel.step_us, longest=int(panel.lengths.max())
+    )
+    split = split_by_time(panel, lookback=lookback, horizon=horizon, **shares)
+    segment = seasons.resolve_segment(config.network.segment, season=season, lookback=lookback)
+    for line in seasons.in_words(
+        panel.step_us, season=season, horizon=horizon, lookback=lookback, segment=segment
+    ):
+        listener(Noted(line))
+    too_short = panel.lengths < lookback + horizon
+    if too_short.any():
+        n_short = int(too_short.sum())
+        listener(Warned("short-series", f"{n_short} series are too short to learn from", n_short))
+    if split.test_from_us is None:
+        listener(Warned("nothing-held-out", "too few readings to hold any out: nothing is measured"))
+    task = ForecastTask(lookback, horizon, season, panel.n_series)
+    return split, task, replace(config, network=replace(config.network, segment=segment))
+
+
+def _fit(split: Split, task: ForecastTask, config: Config, listener: Listener) -> RNNForecaster:
+    from rnnforecast.model.forecaster import RNNForecaster
+
+    return RNNForecaster.fit(
+        split.train,
+        split.validation,
+        task=task,
+        network=config.network,
+        config=config.training,
+        listener=listener,
+    )
+
+
+def _compare(forecaster: RNNForecaster, split: Split, task: ForecastTask) -> Comparison | None:
+    from rnnforecast.data.split import test_origins
+    from rnnforecast.evaluate.comparison import compare, truth_after
+
+    if split.test_from_us is None:
+        return None
+    origins = test_origins(split, lookback=task.lookback, horizon=task.horizon)
+    truth = truth_after(split.panel, origins, task.horizon)
+    return compare(forecaster, origins, truth, horizon=task.horizon, season=task.season)
+
+
+def _learn_on(
+    forecaster: RNNForecaster, split: Split, config: Config, listener: Listener
+) -> RNNForecaster:
+    """Let the version that is saved learn from the held-out readings too, now that it is measured."""
+    if split.before_test is split.train and split.test_from_us is None:
+        return forecaster
+    return forecaster.learn_on(split.everything, config=config.training, listener=listener)
+
+
+def _describe(
+    forecaster: RNNForecaster,
+    split: Split,
+    schema: Schema,
+    config: Config,
+    comparison: Comparison | None,
+    data: object,
+    events: Recorder,
+) -> Artifact:
+    from rnnforecast.evaluate.comparison import not_compared
+    from rnnforecast.model.artifact import Artifact
+    from rnnforecast.model.provenance import describe_ranges, describe_run, history_csv
+
+    assert forecaster.log is not None
+    ranges = describe_ranges(split, schema)
+    return Artifact(
+        task=forecaster.network.task,
+        config=config,
+        schema=schema,
+        names=forecaster.names,
+        weights=forecaster.tensors(),
+        metrics=comparison.to_json() if comparison else not_compared(),
+        history=history_csv(forecaster.log.epochs),
+        learnt_until=ranges["last_reading"],
+        training_range=ranges,
+        self_test=forecaster.self_test(),
+        provenance=describe_run(
+            split,
+            data,
+            forecaster.log,
+            learn_on_steps=forecaster.learn_on_steps,
+            warnings=events.warnings,
+        ),
+    )
+
+
+def _require(skill: float | None, comparison: Comparison | None, version: str) -> None:
+    """Raise `QualityGateError` unless the network is as much better as the user asks for."""
+    if skill is None:
+        return
+    reached = comparison.skill if comparison else None
+    if reached is None or reached < skill:
+        shown = "unknown" if reached is None else f"{reached:.1f} %"
+        raise QualityGateError(
+            f"the skill is {shown}, but --require-skill asks for {skill:g} %",
+            code="require-skill",
+            hint=f"version {version} was saved, but not put in force",
+        )
+
+
+def _horizon_of(config: PredictConfig, artifact: Artifact) -> int:
+    task, step_us = artifact.task, artifact.schema.step_us
+    if config.horizon is None:
+        return task.horizon
+    assert step_us is not None
+    horizon = parse_steps(config.horizon, step_us=step_us, name="horizon", limit=10**9)
+    if horizon > task.horizon:
+        raise UsageError(
+            f"--horizon {config.horizon} is {horizon} steps, but the model was trained for "
+            f"{task.horizon}",
+            hint=f"train again with  --horizon {config.horizon}",
+        )
+    return horizon
+
+
+def _read_past(
+    artifact: Artifact, data: object, config: PredictConfig, reading: DataConfig, listener: Listener
+) -> tuple[Past, Schema]:
+    """Read new readings as the model's own were read, up to the as-of time."""
+    from rnnforecast.data.forecast import past_of
+    from rnnforecast.data.reading import open_source
+    from rnnforecast.data.schema import match_schema
+    from rnnforecast.data.stamps import parse_time_us
+    from rnnforecast.data.timegrid import check_step, read_panel
+
+    data = _source_of(artifact) if data is None else data
+    options = override(artifact.config.data, reading)
+    source = open_source(data, options)
+    schema = match_schema(source, artifact.schema, options)
+    panel, schema = read_panel(source, schema, options, listener)
+    check_step(panel, artifact.schema)
+    _warn_vanished(panel, artifact, listener)
+    if config.as_of is None:
+        return past_of(panel), schema
+    until = parse_time_us(config.as_of, schema.tz) + 1
+    seen = past_of(panel, panel.rows_before(until))
+    return seen.subset(seen.cutoff > 0), schema
+
+
+def _source_of(artifact: Artifact) -> str:
+    source = artifact.provenance.get("source")
+    if not isinstance(source, str):
+        raise UsageError(
+            "the model was not trained on a file, so there is nothing to read again",
+            hint="pass the readings:  rnnforecast predict DATA",
+        )
+    return source
+
+
+def _warn_vanished(panel: Panel, artifact: Artifact, listener: Listener) -> None:
+    gone = sorted(set(artifact.names) - set(panel.names))
+    if gone and artifact.schema.series:
+        shown = ", ".join(gone[:5])
+        listener(Warned("vanished-series", f"not in these readings: {shown}", len(gone)))
+
+
+def _restore(artifact: Artifact) -> RNNForecaster:
+    from rnnforecast.model.forecaster import RNNForecaster
+
+    return RNNForecaster.restore(
+        artifact.task,
+        artifact.config.network,
+        names=artifact.names,
+        weights=artifact.weights,
+        self_test=artifact.self_test,
+    )
+
+
+def _forecast(
+    forecaster: RNNForecaster,
+    past: Past,
+    horizon: int,
+    task: ForecastTask,
+    schema: Schema,
+    config: PredictConfig,
+    events: Recorder,
+) -> Prediction:
+    """Forecast every series; flag what has too little history, leave out what has none."""
+    import numpy as np
+
+    from rnnforecast.evaluate.fallback import fill_from_fallbacks
+
+    levels = tuple(sorted({0.5, *config.quantiles}))
+    forecast = replace(forecaster.predict(past, horizon, levels), tz=schema.tz)
+    seen = past.share_seen(task.lookback)
+    short = (seen < _ENOUGH_SEEN) & (seen > 0)
+    lacking: NDArray[np.bool_] = seen < _ENOUGH_SEEN if config.fallback else seen == 0
+    forecast = replace(
+        forecast, values=np.where(lacking[:, None, None], np.float32(np.nan), forecast.values)
+    )
+    if config.fallback:
+        forecast = fill_from_fallbacks(forecast, past, config.fallback, season=task.season)
+    kept = np.isfinite(forecast.values).all((1, 2))
+    names = np.array(forecast.names, object)
+    prediction = Prediction(
+        forecast.subset(kept),
+        left_out=tuple(names[~kept]),
+        shortened=tuple(names[short & kept]),
+        warnings=(),
+    )
+    _warn_partial(prediction, task, events)
+    if not kept.any():
+        raise NotEnoughDataError(
+            "no series has a reading in its look-back, so nothing can be forecast",
+            code="too-short",
+            hint="pass newer readings, or add  --fallback seasonal-naive,naive",
+        )
+    return replace(prediction, warnings=tuple(events.warnings))
+
+
+def _warn_partial(prediction: Prediction, task: ForecastTask, listener: Listener) -> None:
+    for code, names, what in (
+        ("left-out", prediction.left_out, "could not be forecast"),
+        ("shortened", prediction.shortened, f"have less than half of {task.lookback} readings"),
+    ):
+        if names:
+            listener(Warned(code, f"{what}: {', '.join(map(str, names[:5]))}", len(names)))
+
