@@ -8,9 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,7 +27,7 @@ from rnnforecast.errors import RnnForecastError, UsageError
 from rnnforecast.options import CommonOptions, with_options
 
 if TYPE_CHECKING:
-    from rnnforecast.workflow import Model
+    pass
 
 PARTIAL = 3
 
@@ -48,7 +47,9 @@ Data = Annotated[
 ]
 AgainData = Annotated[
     str | None,
-    typer.Argument(metavar="[DATA]", help="Newer readings. Default: what the model was trained on."),
+    typer.Argument(
+        metavar="[DATA]", help="Newer readings. Default: what the model was trained on."
+    ),
 ]
 ModelPath = Annotated[Path, typer.Option("--model", "-m", help="The model directory.")]
 Version = Annotated[str | None, typer.Option(help="A saved version. Default: the one in force.")]
@@ -62,8 +63,9 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001
 
 @app.callback()
 def root(
-    version: Annotated[  # noqa: ARG001
-        bool, typer.Option(
+    version: Annotated[
+        bool,
+        typer.Option(
             "--version",
             is_eager=True,
             callback=_show_version,

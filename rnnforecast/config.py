@@ -188,7 +188,9 @@ class PredictConfig:
         for level in self.quantiles:
             if level not in QUANTILES:
                 known = ", ".join(f"{q:g}" for q in QUANTILES)
-                raise UsageError(f"--quantiles {level:g} was not trained", hint=f"choose of {known}")
+                raise UsageError(
+                    f"--quantiles {level:g} was not trained", hint=f"choose of {known}"
+                )
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,9 @@ class Screen:
         from rich.table import Table
         from rich.text import Text
 
-        drawn = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        if title:
+            self.result(title)
+        drawn = Table(box=None, pad_edge=False)
         for place, name in enumerate(header):
             drawn.add_column(name, justify="right" if place else "left", no_wrap=True)
         for row in rows:

@@ -67,7 +67,9 @@ def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
         "rows": len(forecast.names) * forecast.horizon,
         "left_out": list(prediction.left_out),
         "shortened": list(prediction.shortened),
-        "warnings": [{"code": w.code, "message": w.message, "count": w.count} for w in prediction.warnings],
+        "warnings": [
+            {"code": w.code, "message": w.message, "count": w.count} for w in prediction.warnings
+        ],
     }
 
 
@@ -84,7 +86,10 @@ def note_prediction(prediction: Prediction, output: str, screen: Screen) -> None
             forecast.names[0],
             format_stamp(int(forecast.times_us[0, lead]), forecast.tz),
             figure(float(forecast.point[0, lead])),
-            *(figure(float(forecast.values[0, lead, forecast.quantiles.index(q)])) for q in quantiles),
+            *(
+                figure(float(forecast.values[0, lead, forecast.quantiles.index(q)]))
+                for q in quantiles
+            ),
         )
         for lead in range(min(_HEAD_ROWS, forecast.horizon))
     ]

@@ -198,9 +198,7 @@ def _read(data: object, config: DataConfig, listener: Listener) -> tuple[Panel, 
     return read_panel(source, infer_schema(source, config, listener), config, listener)
 
 
-def _plan(
-    panel: Panel, config: Config, listener: Listener
-) -> tuple[Split, ForecastTask, Config]:
+def _plan(panel: Panel, config: Config, listener: Listener) -> tuple[Split, ForecastTask, Config]:
     """Settle the season, the windows, the segment and the split; say what was found."""
     from rnnforecast.data import season as seasons
     from rnnforecast.data.split import known_before_test, split_by_time
@@ -221,7 +219,9 @@ def _plan(
         n_short = int(too_short.sum())
         listener(Warned("short-series", f"{n_short} series are too short to learn from", n_short))
     if split.test_from_us is None:
-        listener(Warned("nothing-held-out", "too few readings to hold any out: nothing is measured"))
+        listener(
+            Warned("nothing-held-out", "too few readings to hold any out: nothing is measured")
+        )
     task = ForecastTask(lookback, horizon, season, panel.n_series)
     return split, task, replace(config, network=replace(config.network, segment=segment))
 
@@ -426,4 +426,3 @@ def _warn_partial(prediction: Prediction, task: ForecastTask, listener: Listener
     ):
         if names:
             listener(Warned(code, f"{what}: {', '.join(map(str, names[:5]))}", len(names)))
-

@@ -198,7 +198,10 @@ def open_csv_file(path: Path, config: DataConfig, *, shown: str) -> CsvFile:
     rows = [line for line in lines if line.strip()]
     if not rows:
         raise DataError(
-            f"{shown} is empty", code="empty", location=Location(shown), hint="pass a file with rows"
+            f"{shown} is empty",
+            code="empty",
+            location=Location(shown),
+            hint="pass a file with rows",
         )
     sep = config.sep or _find_separator(rows[: _HEAD_LINES + 1])
     table = [row for row in csv.reader(lines, delimiter=sep) if row]

@@ -85,11 +85,17 @@ def _variogram(readings: Floats) -> NDArray[np.float64]:
 
 
 def _dip(curve: NDArray[np.float64], period: int) -> float:
-    """How far D dips at the period: 1 when the pattern repeats exactly, 0 without a pattern."""
+    """How far D dips at the period: 1 when the pattern repeats exactly, 0 without a pattern.
+
+    It must also be a minimum among its neighbours a quarter away: a smooth curve that only rises
+    lies beneath its chords too.
+    """
     if period * 3 // 2 >= len(curve):
         return float("nan")
-    around = (curve[period // 2] + curve[period * 3 // 2]) / 2
-    return float(1 - curve[period] / around) if around > 0 else float("nan")
+    near = max(1, period // 4)
+    if not curve[period] < min(curve[period - near], curve[period + near]):
+        return 0.0
+    return float(1 - curve[period] * 2 / (curve[period // 2] + curve[period * 3 // 2]))
 
 
 def _median_dip(curves: list[NDArray[np.float64]], period: int) -> float:
@@ -120,8 +126,9 @@ def resolve_windows(
 ) -> tuple[int, int]:
     """Return (lookback, horizon) in steps.
 
-    By default the horizon is one season; the look-back is a whole number of seasons near 336 steps,
-    at most 720, and never more than the data have room for: `longest` is the longest series' rows.
+    By default the horizon is one season, and the look-back a whole number of seasons near 336 steps.
+    Without a season, where only the recent past tells, it is four horizons. It is at most 720, and
+    never more than the data have room for: `longest` is the longest series' rows.
     """
     horizon = (
         max(1, min(season if season > 1 else _NO_SEASON_HORIZON, longest // 8))
@@ -130,7 +137,10 @@ def resolve_windows(
     )
     if config.lookback == "auto":
         room = min(LONGEST_SEASON, max((longest - 3 * horizon) // 3, 1))
-        lookback = min(room, max(2, round(_USUAL_LOOKBACK / season)) * season)
+        wanted = max(2, round(_USUAL_LOOKBACK / season)) * season
+        if season == 1:
+            wanted = min(max(4 * horizon, 2 * _NO_SEASON_HORIZON), _USUAL_LOOKBACK)
+        lookback = min(wanted, room)
         if lookback > season:
             lookback -= lookback % season
     else:

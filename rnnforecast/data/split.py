@@ -61,7 +61,9 @@ def split_by_time(
     return Split(
         panel,
         train=train,
-        validation=past_of(panel, panel.rows_before(test_from)) if train_until < test_from else None,
+        validation=past_of(panel, panel.rows_before(test_from))
+        if train_until < test_from
+        else None,
         test_from_us=test_from if test_from < end else None,
     )
 

@@ -93,7 +93,9 @@ class StampReader:
         texts = array.to_pandas()
         parsed = pd.to_datetime(texts, utc=is_aware, errors="coerce", format="ISO8601")
         if parsed.isna().all():
-            parsed = pd.to_datetime(texts, utc=is_aware, errors="coerce", format=self._format(texts))
+            parsed = pd.to_datetime(
+                texts, utc=is_aware, errors="coerce", format=self._format(texts)
+            )
         bad = parsed.isna().to_numpy()
         if bad.any():
             n_bad = int(bad.sum())
@@ -150,7 +152,9 @@ def parse_time_us(text: str, tz: str | None) -> int:
     try:
         stamp = pd.Timestamp(text)
     except ValueError as error:
-        raise UsageError(f"{text!r} is not a time", hint="write 2024-05-01 or 2024-05-01T12:00") from error
+        raise UsageError(
+            f"{text!r} is not a time", hint="write 2024-05-01 or 2024-05-01T12:00"
+        ) from error
     if tz is not None:
         stamp = stamp.tz_localize(tz) if stamp.tzinfo is None else stamp
         stamp = stamp.tz_convert("UTC")

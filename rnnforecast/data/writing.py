@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
@@ -61,7 +62,13 @@ def _decode(codes: pa.Array, names: Sequence[str]) -> pa.Array:
 
 def _write_csv(table: pa.Table, file: BinaryIO) -> None:
     file.write((",".join(table.column_names) + "\n").encode())
-    options = pa_csv.WriteOptions(include_header=False, quoting_style="needed")
+    texts = [name for name in table.column_names if pa.types.is_string(table[name].type)]
+    special = any(
+        pc.any(pc.match_substring_regex(pc.unique(table[name]), '[,"\r\n]')).as_py()
+        for name in texts
+    )
+    style = "needed" if special else "none"  # "needed" quotes every text
+    options = pa_csv.WriteOptions(include_header=False, quoting_style=style)
     pa_csv.write_csv(_with_text_stamps(table), file, options)
 
 

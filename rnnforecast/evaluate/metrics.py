@@ -80,9 +80,7 @@ def smape(actual: Doubles, forecast: Doubles) -> float | None:
     return _mean(np.where(size > 0, 200 * error / np.where(size > 0, size, 1.0), size * 0))
 
 
-def mase(
-    actual: Doubles, forecast: Doubles, *, scale: Doubles, series: Integers
-) -> float | None:
+def mase(actual: Doubles, forecast: Doubles, *, scale: Doubles, series: Integers) -> float | None:
     """Mean over series of the absolute error over the in-sample seasonal naive error.
 
     Hyndman and Koehler 2006. Windows whose scale is 0 or unknown do not count; a series none of

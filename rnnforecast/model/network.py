@@ -107,7 +107,9 @@ class Network(nn.Module):
         """
         center, scale = self.scaling(history, series)
         scaled = (history - center) / scale
-        return self.forecast_scaled(scaled, series, next_step) * scale[..., None] + center[..., None]
+        return (
+            self.forecast_scaled(scaled, series, next_step) * scale[..., None] + center[..., None]
+        )
 
     def forecast_scaled(self, scaled: Tensor, series: Tensor, next_step: Tensor) -> Tensor:
         """Forecast, (N, H, Q), in units of each series' scale: what the loss is computed in."""
@@ -124,7 +126,9 @@ class Network(nn.Module):
         out = hidden[-1]
         for layer in range(self.recurrence.num_layers):
             if layer:
-                x_gates = F.linear(out, self._part("weight_ih", layer), self._part("bias_ih", layer))
+                x_gates = F.linear(
+                    out, self._part("weight_ih", layer), self._part("bias_ih", layer)
+                )
             state = hidden[layer]
             h_gates = F.linear(state, self._part("weight_hh", layer), self._part("bias_hh", layer))
             cell = None if cells is None else cells[layer][:, None]

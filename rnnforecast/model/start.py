@@ -68,7 +68,9 @@ def _anchor(network: Network, batch: Batch) -> Floats:
     window = normalise((history - center) / scale - cycle[:, :lookback])
     ahead = (future - center) / scale - cycle[:, lookback:] - window.level
     newest = window.newest.double().numpy()[:, 0]
-    ratios = (ahead / window.spread).double().numpy() / np.where(newest == 0, np.nan, newest)[:, None]
+    ratios = (ahead / window.spread).double().numpy() / np.where(newest == 0, np.nan, newest)[
+        :, None
+    ]
     weights = np.abs(newest) * window.spread.numpy()[:, 0]
     return np.array([_weighted_median(ratios[:, k], weights) for k in range(ratios.shape[1])])
 

@@ -204,7 +204,9 @@ def _validation_batches(
 @torch.no_grad()
 def _evaluate(network: Network, batches: Callable[[], Iterable[Batch]]) -> float:
     network.eval()
-    losses = [(float(_loss(network, batch)), np.isfinite(batch.future).sum()) for batch in batches()]
+    losses = [
+        (float(_loss(network, batch)), np.isfinite(batch.future).sum()) for batch in batches()
+    ]
     weights = np.array([n for _, n in losses], np.float64)
     return float(np.dot([loss for loss, _ in losses], weights) / max(weights.sum(), 1.0))
 

@@ -81,4 +81,6 @@ def _read_current(model: Path) -> str:
 
 def _known(model: Path) -> str:
     versions = list_versions(model)
-    return f"saved versions: {', '.join(versions[-5:])}" if versions else "no version is saved there"
+    return (
+        f"saved versions: {', '.join(versions[-5:])}" if versions else "no version is saved there"
+    )

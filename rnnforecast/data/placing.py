@@ -1,0 +1,171 @@
+"""Each row to its place on the grid: the step it falls on, and which reading counts there.
+
+Between `rows`, which knows files, and `panel`. It takes regular times as given: `timegrid` has moved
+them onto the grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rnnforecast.config import DataConfig
+from rnnforecast.data.panel import Floats, Integers, Panel, offsets_of
+from rnnforecast.data.reading import Source
+from rnnforecast.data.rows import Rows
+from rnnforecast.data.schema import Schema
+from rnnforecast.errors import DataError
+from rnnforecast.events import Listener, Warned
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where each series of rows lies on the grid."""
+
+    start: Integers
+    lengths: Integers
+    step_us: int
+
+    @property
+    def offsets(self) -> Integers:
+        return offsets_of(self.lengths)
+
+
+def place_rows(rows: Rows, grid: Grid, source: Source, schema: Schema, config: DataConfig) -> Panel:
+    """Scatter the rows onto the grid, one target at a time; each target's chunks go as it is done."""
+    places = [
+        (grid.offsets[codes] + (times - grid.start[codes]) // grid.step_us)
+        for times, codes in zip(rows.times, rows.codes, strict=True)
+    ]
+    n_grid, n_targets = int(grid.lengths.sum()), len(rows.values)
+    rows.times, rows.codes = [], []
+    repeats = _has_repeats(places, n_grid)
+    target = np.full(n_grid * n_targets, np.nan, np.float32)
+    for i in range(n_targets):
+        chunks, rows.values[i] = rows.values[i], []
+        into = target[i * n_grid : (i + 1) * n_grid]
+        if repeats:
+            _scatter_repeats(into, places, chunks, source, schema.targets[i], schema, config)
+        else:
+            _scatter(into, places, chunks)
+    return Panel(
+        target=target,
+        offsets=offsets_of(np.tile(grid.lengths, n_targets)),
+        start=np.tile(grid.start, n_targets),
+        names=tuple(rows.names),
+        step_us=grid.step_us,
+    )
+
+
+def _has_repeats(places: list[Integers], n_grid: int) -> bool:
+    taken = np.zeros(n_grid, np.bool_)
+    for place in places:
+        taken[place] = True
+    return int(np.count_nonzero(taken)) < sum(map(len, places))
+
+
+def _scatter(into: Floats, places: list[Integers], chunks: list[Floats]) -> None:
+    """Write each reading to its place; a missing one never overwrites, and the last one stays."""
+    for place, chunk in zip(places, chunks, strict=True):
+        seen = np.isfinite(chunk)
+        into[place[seen]] = chunk[seen]
+
+
+def _scatter_repeats(
+    into: Floats,
+    places: list[Integers],
+    chunks: list[Floats],
+    source: Source,
+    column: str,
+    schema: Schema,
+    config: DataConfig,
+) -> None:
+    """Place readings of which several fall on one step: as `--agg` or `--on-duplicate` say."""
+    how = config.agg or config.on_duplicate
+    if how in ("error", "last"):
+        _scatter(into, places, chunks)
+        if how == "error":
+            _reject_conflicts(into, places, chunks, source, schema, column)
+        return
+    place = np.concatenate(places)
+    value = np.concatenate(chunks).astype(np.float64)
+    seen = np.isfinite(value)
+    place, value = place[seen], value[seen]
+    if how in ("min", "max"):
+        worst = np.inf if how == "min" else -np.inf
+        result = np.full(len(into), worst)
+        (np.minimum if how == "min" else np.maximum).at(result, place, value)
+        into[:] = np.where(np.isfinite(result), result, np.nan)
+        return
+    sums = np.bincount(place, weights=value, minlength=len(into))
+    counts = np.bincount(place, minlength=len(into))
+    with np.errstate(invalid="ignore"):
+        into[:] = np.where(counts > 0, sums / (counts if how == "mean" else 1), np.nan)
+
+
+def _reject_conflicts(
+    into: Floats,
+    places: list[Integers],
+    chunks: list[Floats],
+    source: Source,
+    schema: Schema,
+    column: str,
+) -> None:
+    n_before = 0
+    for place, chunk in zip(places, chunks, strict=True):
+        differs = np.isfinite(chunk) & (into[place] != chunk)
+        if differs.any():
+            raise DataError(
+                f"two different readings of {column!r} at one time",
+                code="duplicate-time",
+                location=source.location(n_before + int(np.argmax(differs)), schema.time),
+                hint="say which counts, with  --on-duplicate last  or  --on-duplicate mean"
+                + (
+                    "" if schema.series else " ; if a column names the series, add  --series COLUMN"
+                ),
+            )
+        n_before += len(chunk)
+
+
+def trim(panel: Panel, *, is_wide: bool) -> Panel:
+    """Cut rows without any reading off both ends: of all sensors of a wide table, of each series."""
+    seen = np.isfinite(panel.target)
+    if is_wide:
+        seen = np.repeat(seen.reshape(panel.n_series, -1).any(0)[None], panel.n_series, 0).ravel()
+    rows = np.flatnonzero(seen)
+    if len(rows) == len(seen) or not len(rows):
+        return panel
+    first = np.searchsorted(rows, panel.offsets[:-1])
+    last = np.searchsorted(rows, panel.offsets[1:]) - 1
+    empty = last < first
+    begin = np.where(empty, panel.offsets[:-1], rows[np.minimum(first, len(rows) - 1)])
+    end = np.where(empty, panel.offsets[1:], rows[last] + 1)
+    if (begin == panel.offsets[:-1]).all() and (end == panel.offsets[1:]).all():
+        return panel
+    parts = [panel.target[a:b] for a, b in zip(begin, end, strict=True)]
+    return replace(
+        panel,
+        target=np.concatenate(parts),
+        offsets=offsets_of(end - begin),
+        start=panel.start + (begin - panel.offsets[:-1]) * panel.step_us,
+    )
+
+
+def drop_empty(
+    panel: Panel, schema: Schema, config: DataConfig, source: Source, listener: Listener
+) -> Panel:
+    """Leave out series without any reading; raise where the user named one, or none is left."""
+    counts = np.add.reduceat(np.isfinite(panel.target), panel.offsets[:-1], dtype=np.int64)
+    empty = [panel.names[i] for i in np.flatnonzero(counts == 0)]
+    if not empty:
+        return panel
+    named = [name for name in empty if name in config.target]
+    if named or len(empty) == panel.n_series:
+        raise DataError(
+            f"column {(named or schema.targets)[0]!r} holds no reading",
+            code="no-readings",
+            hint=f"choose another target of {source.name}",
+        )
+    listener(Warned("empty-series", f"no readings, left out: {', '.join(empty[:10])}", len(empty)))
+    return panel.select(np.flatnonzero(counts > 0))

@@ -1,0 +1,107 @@
+"""All rows of a source, in its own order, as flat chunks: time, which series, readings.
+
+Between `reading`, which gives Arrow batches, and `placing`, which gives each row its place on the grid.
+A chunk is dropped as soon as it has been placed, so that the readings are held twice only for a
+moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rnnforecast.config import DataConfig
+from rnnforecast.data.columns import Column
+from rnnforecast.data.panel import Floats, Integers
+from rnnforecast.data.reading import Source
+from rnnforecast.data.schema import Schema
+from rnnforecast.data.stamps import StampReader, Zone, localise
+from rnnforecast.errors import DataError
+
+
+@dataclass
+class Rows:
+    """All rows of a source as flat chunks, in the order of the file. Chunks go as they are placed."""
+
+    times: list[Integers]
+    codes: list[NDArray[np.int32]]
+    """Which series each row belongs to; all 0 for a wide table."""
+    values: list[list[Floats]]
+    """One list of chunks for each target."""
+    names: list[str]
+
+
+def first_times(rows: Rows) -> Integers:
+    n_series = max((int(c.max(initial=0)) for c in rows.codes), default=0) + 1
+    first = np.full(n_series, np.iinfo(np.int64).max)
+    for times, codes in zip(rows.times, rows.codes, strict=True):
+        np.minimum.at(first, codes, times)
+    return first
+
+
+def read_rows(source: Source, schema: Schema, config: DataConfig) -> tuple[Rows, str | None]:
+    stamps = StampReader(source, schema, Zone.of_sample(_column(source, schema.time).sample))
+    wanted = {schema.time: stamps.arrow_type}
+    if schema.series:
+        wanted[schema.series] = pa.string()
+    wanted.update({name: pa.float32() for name in schema.targets})
+    rows = Rows([], [], [[] for _ in schema.targets], [])
+    known: dict[str, int] = {}
+    n_before = 0
+    for batch in source.batches(wanted):
+        rows.times.append(stamps.read(batch.column(schema.time), n_before))
+        rows.codes.append(_codes(batch, schema, known, source, n_before))
+        for i, name in enumerate(schema.targets):
+            rows.values[i].append(_floats(batch.column(name)))
+        n_before += batch.num_rows
+    rows.names = list(known) if schema.series else list(schema.targets)
+    if config.tz and not stamps.zone.is_aware:
+        rows.times = localise(rows.times, config.tz)
+        return rows, config.tz
+    return rows, stamps.zone.name
+
+
+def _column(source: Source, name: str) -> Column:
+    return next(column for column in source.columns if column.name == name)
+
+
+def _codes(
+    batch: pa.RecordBatch, schema: Schema, known: dict[str, int], source: Source, n_before: int
+) -> NDArray[np.int32]:
+    """Number the series of each row, in order of first appearance."""
+    if schema.series is None:
+        return np.zeros(batch.num_rows, np.int32)
+    encoded = batch.column(schema.series).dictionary_encode()
+    if encoded.null_count:
+        row = int(np.flatnonzero(encoded.is_null().to_numpy(zero_copy_only=False))[0])
+        raise DataError(
+            f"a row has no series name in column {schema.series!r}",
+            code="missing-series",
+            location=source.location(n_before + row, schema.series),
+            hint="fill it in, or remove the row",
+        )
+    numbers = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
+    return np.array(numbers, np.int32)[encoded.indices.to_numpy()]
+
+
+def _floats(column: pa.Array) -> Floats:
+    values = column.to_numpy(zero_copy_only=False)
+    return np.array(values, np.float32)  # a copy: it must not hold on to the whole block
+
+
+def reject_infinite(rows: Rows, source: Source, schema: Schema) -> None:
+    for name, chunks in zip(schema.targets, rows.values, strict=True):
+        n_before = 0
+        for chunk in chunks:
+            infinite = np.isinf(chunk)
+            if infinite.any():
+                raise DataError(
+                    f"column {name!r} holds a value that is infinite",
+                    code="infinite",
+                    location=source.location(n_before + int(np.argmax(infinite)), name),
+                    hint="to treat it as missing, add  --na-values inf",
+                )
+            n_before += len(chunk)

@@ -1,0 +1,47 @@
+"""Builders that every test may use: panels, series, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from rnnforecast.data.panel import Panel, offsets_of
+
+HOUR_US = 3_600_000_000
+START_US = 1_704_067_200_000_000  # 2024-01-01 00:00
+
+
+def make_panel(*series: object, step_us: int = HOUR_US, start_us: int = START_US) -> Panel:
+    """Make a panel of these readings, one array a series, named s0, s1, ..."""
+    arrays = [np.asarray(readings, np.float32) for readings in series]
+    lengths = np.array([len(a) for a in arrays], np.int64)
+    return Panel(
+        target=np.concatenate(arrays) if arrays else np.empty(0, np.float32),
+        offsets=offsets_of(lengths),
+        start=np.full(len(arrays), start_us, np.int64),
+        names=tuple(f"s{i}" for i in range(len(arrays))),
+        step_us=step_us,
+    )
+
+
+def wave(n: int, *, season: int = 24, noise: float = 0.1, seed: int = 0) -> np.ndarray:
+    """Make n readings with a season and noise, around 20."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(n)
+    readings = 20 + 5 * np.sin(2 * np.pi * t / season) + noise * rng.standard_normal(n)
+    return readings.astype(np.float32)
+
+
+def random_walk(n: int, *, seed: int = 0) -> np.ndarray:
+    """Make n steps of a random walk."""
+    return np.random.default_rng(seed).standard_normal(n).cumsum().astype(np.float32)
+
+
+def write_wide(path: Path, *, freq: str = "1h", start: str = "2024-01-01", **columns: object) -> Path:
+    """Write a wide CSV with a `timestamp` column and these sensors."""
+    length = len(next(iter(columns.values())))  # type: ignore[arg-type]
+    stamps = pd.date_range(start, periods=length, freq=freq)
+    pd.DataFrame({"timestamp": stamps, **columns}).to_csv(path, index=False)
+    return path
