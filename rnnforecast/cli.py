@@ -63,6 +63,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001
 
 @app.callback()
 def root(
+    *,
     version: Annotated[
         bool,
         typer.Option(

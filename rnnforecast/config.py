@@ -125,7 +125,7 @@ class NetworkConfig:
 class TrainConfig:
     """How the network learns. Equal configurations and equal readings give equal weights."""
 
-    epochs: int = option(10, "Epochs at most; training stops early when validation says so.")
+    epochs: int = option(6, "Epochs at most; training stops early when validation says so.")
     batch_size: int = option(256, "Windows in one step.")
     learning_rate: float = option(2e-3, "Peak of the one-cycle schedule.")
     clip: float = option(1.0, "Largest global gradient norm.")

@@ -151,7 +151,7 @@ def error_document(error: RnnForecastError) -> dict[str, Any]:
 
 
 def error_lines(error: RnnForecastError) -> list[str]:
-    """Return a failure as lines: the message, the place, the user's own line with a caret, the fix."""
+    """Return a failure as lines: message, place, the user's own line with a caret, fix."""
     lines = [f"error: {printable(error.message)}"]
     at = error.location
     if at is not None:

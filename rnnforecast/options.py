@@ -33,7 +33,7 @@ class CommonOptions:
     verbose: bool = option(False, "Say more; show the trace of a bug.", "-v")
     json: bool = option(False, "One JSON document on standard output, nothing else there.")
     no_color: bool = option(False, "No colour.")
-    config: Path | None = option(None, f"Options from this TOML file. Default: {CONFIG_FILE}.")
+    config: Path | None = option(None, "Options from this TOML file. Default: rnnforecast.toml.")
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -68,7 +68,7 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
         raise UsageError(f"{file} cannot be read: {error}", code="config-file") from error
     root = context.find_root().command
     _check_keys(tables, set(getattr(root, "commands", {})), what=f"{file} has a table")
-    table = {str(k).replace("-", "_"): v for k, v in tables.get(context.info_name, {}).items()}
+    table = {str(k).replace("-", "_"): v for k, v in tables.get(str(context.info_name), {}).items()}
     known = {parameter.name for parameter in context.command.params if parameter.name}
     _check_keys(table, known - {"config"}, what=f"[{context.info_name}] in {file} has a key")
     listed = {key: _listed(value, key, context) for key, value in table.items()}
@@ -128,7 +128,8 @@ def _value(given: Any, item: Field[Any]) -> Any:
     if not item.metadata["listed"]:
         return tuple(given or ()) if isinstance(item.default, tuple) else given
     parts = [part.strip() for part in given.split(",") if part.strip()]
-    if not isinstance(next(iter(item.default), None), float):
+    default: tuple[Any, ...] = item.default  # type: ignore[assignment]
+    if not isinstance(next(iter(default), None), float):
         return tuple(parts)
     try:
         return tuple(float(part) for part in parts)

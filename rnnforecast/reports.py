@@ -1,7 +1,7 @@
 """What a result looks like: as a JSON document, and as lines and tables for a person.
 
-Apart from `console`, which prints anything but knows no results, and from `cli`, whose commands stay
-short.
+Apart from `console`, which prints anything but knows no results, and from `cli`, whose commands
+stay short.
 """
 
 from __future__ import annotations

@@ -100,11 +100,11 @@ def train(
     panel, schema = _read(data, config.data, events)
     clock.lap("read_s")
     split, task, config = _plan(panel, config, events)
-    forecaster = _fit(split, task, config, events)
+    fitted = _fit(split, task, config, events)
     clock.lap("fit_s")
-    comparison = _compare(forecaster, split, task)
+    comparison = _compare(fitted, split, task, config, events)
     clock.lap("evaluate_s")
-    forecaster = _learn_on(forecaster, split, config, events)
+    forecaster = _learn_on(fitted, split.train, split.everything, config, events)
     clock.lap("learn_on_s")
     artifact = _describe(forecaster, split, schema, config, comparison, data, events)
     if model is None:
@@ -239,24 +239,31 @@ def _fit(split: Split, task: ForecastTask, config: Config, listener: Listener) -
     )
 
 
-def _compare(forecaster: RNNForecaster, split: Split, task: ForecastTask) -> Comparison | None:
+def _compare(
+    fitted: RNNForecaster, split: Split, task: ForecastTask, config: Config, listener: Listener
+) -> Comparison | None:
+    """Measure on the test part what the saved version will be one part later.
+
+    The network first learns from the validation part as the saved one will learn from all parts.
+    """
     from rnnforecast.data.split import test_origins
     from rnnforecast.evaluate.comparison import compare, truth_after
 
     if split.test_from_us is None:
         return None
+    forecaster = _learn_on(fitted, split.train, split.before_test, config, listener)
     origins = test_origins(split, lookback=task.lookback, horizon=task.horizon)
     truth = truth_after(split.panel, origins, task.horizon)
     return compare(forecaster, origins, truth, horizon=task.horizon, season=task.season)
 
 
 def _learn_on(
-    forecaster: RNNForecaster, split: Split, config: Config, listener: Listener
+    fitted: RNNForecaster, learnt: Past, known: Past, config: Config, listener: Listener
 ) -> RNNForecaster:
-    """Let the version that is saved learn from the held-out readings too, now that it is measured."""
-    if split.before_test is split.train and split.test_from_us is None:
-        return forecaster
-    return forecaster.learn_on(split.everything, config=config.training, listener=listener)
+    """Let the network learn from the readings after `learnt` too, where there are any."""
+    if known.cutoff.sum() == learnt.cutoff.sum():
+        return fitted
+    return fitted.learn_on(known, config=config.training, listener=listener)
 
 
 def _describe(
@@ -401,7 +408,7 @@ def _forecast(
     )
     if config.fallback:
         forecast = fill_from_fallbacks(forecast, past, config.fallback, season=task.season)
-    kept = np.isfinite(forecast.values).all((1, 2))
+    kept = np.asarray(np.isfinite(forecast.values).all((1, 2)))
     names = np.array(forecast.names, object)
     prediction = Prediction(
         forecast.subset(kept),

@@ -87,7 +87,7 @@ class Past:
             targets_from=None if targets_after is None else targets_after.cutoff,
         )
 
-    def subset(self, origins: Integers | slice) -> Past:
+    def subset(self, origins: Integers | NDArray[np.bool_] | slice) -> Past:
         """Return a Past of some of the origins."""
         return replace(self, series=self.series[origins], cutoff=self.cutoff[origins])
 

@@ -76,7 +76,7 @@ class Panel:
         """Return a SHA-256 of what the readings say, whatever file format they came in."""
         digest = hashlib.sha256()
         for array in (self.target, self.offsets, self.start, np.int64(self.step_us)):
-            digest.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+            digest.update(np.ascontiguousarray(array).data)
         digest.update("\0".join(self.names).encode())
         return digest.hexdigest()
 

@@ -1,7 +1,7 @@
 """Each row to its place on the grid: the step it falls on, and which reading counts there.
 
-Between `rows`, which knows files, and `panel`. It takes regular times as given: `timegrid` has moved
-them onto the grid.
+Between `rows`, which knows files, and `panel`. It takes regular times as given: `timegrid` has
+moved them onto the grid.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ class Grid:
 
     @property
     def offsets(self) -> Integers:
+        """`(series + 1,)`: where each series begins on one target's stretch of the grid."""
         return offsets_of(self.lengths)
 
 
 def place_rows(rows: Rows, grid: Grid, source: Source, schema: Schema, config: DataConfig) -> Panel:
-    """Scatter the rows onto the grid, one target at a time; each target's chunks go as it is done."""
+    """Scatter the rows onto the grid, one target at a time; its chunks go as it is done."""
     places = [
         (grid.offsets[codes] + (times - grid.start[codes]) // grid.step_us)
         for times, codes in zip(rows.times, rows.codes, strict=True)
@@ -129,10 +130,13 @@ def _reject_conflicts(
 
 
 def trim(panel: Panel, *, is_wide: bool) -> Panel:
-    """Cut rows without any reading off both ends: of all sensors of a wide table, of each series."""
+    """Cut rows without any reading off both ends: of a wide table, or of each series.
+
+    The sensors of a wide table share their rows, so a row stays while one sensor has a reading.
+    """
     seen = np.isfinite(panel.target)
     if is_wide:
-        seen = np.repeat(seen.reshape(panel.n_series, -1).any(0)[None], panel.n_series, 0).ravel()
+        seen = np.tile(seen.reshape(panel.n_series, -1).any(0), panel.n_series)
     rows = np.flatnonzero(seen)
     if len(rows) == len(seen) or not len(rows):
         return panel

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.dataset as pa_dataset
 
 from rnnforecast.config import DataConfig
-from rnnforecast.data.columns import Column, Kind
+from rnnforecast.data.columns import Column, Kind, kind_of_texts
 from rnnforecast.data.csvfile import CsvFile, open_csv_file
 from rnnforecast.errors import DataError, Location
 
@@ -187,7 +187,7 @@ def _open_parquet(text: str, paths: list[Path]) -> Source:
 
 def _scanned(name: str, dataset: pa_dataset.Dataset) -> ParquetSource:
     head = dataset.head(1000)
-    columns = tuple(_column(name, field, head) for field in dataset.schema)
+    columns = tuple(_column(field, head) for field in dataset.schema)
     if not head.num_rows:
         raise DataError(
             f"{name} has columns, but no readings", code="header-only", location=Location(name)
@@ -195,7 +195,7 @@ def _scanned(name: str, dataset: pa_dataset.Dataset) -> ParquetSource:
     return ParquetSource(name, dataset, columns)
 
 
-def _column(source: str, field: pa.Field, head: pa.Table) -> Column:
+def _column(field: pa.Field, head: pa.Table) -> Column:
     values = head.column(field.name).drop_null()
     sample = tuple(str(value) for value in values[:1000].to_pylist())
     type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
@@ -205,8 +205,6 @@ def _column(source: str, field: pa.Field, head: pa.Table) -> Column:
     elif pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_):
         kind = "number"
     elif pa.types.is_string(type_) or pa.types.is_large_string(type_):
-        from rnnforecast.data.columns import kind_of_texts
-
         judged = kind_of_texts(field.name, sample, is_number=lambda _: False)
         kind = "text" if judged.kind == "empty" else judged.kind
     elif pa.types.is_null(type_):

@@ -1,6 +1,6 @@
 """All rows of a source, in its own order, as flat chunks: time, which series, readings.
 
-Between `reading`, which gives Arrow batches, and `placing`, which gives each row its place on the grid.
+Between `reading`, which gives Arrow batches, and `placing`, which finds each row's place.
 A chunk is dropped as soon as it has been placed, so that the readings are held twice only for a
 moment.
 """
@@ -24,7 +24,7 @@ from rnnforecast.errors import DataError
 
 @dataclass
 class Rows:
-    """All rows of a source as flat chunks, in the order of the file. Chunks go as they are placed."""
+    """All rows of a source as flat chunks, in the order of the file."""
 
     times: list[Integers]
     codes: list[NDArray[np.int32]]
@@ -35,6 +35,7 @@ class Rows:
 
 
 def first_times(rows: Rows) -> Integers:
+    """`(series,)`: the earliest time of each series."""
     n_series = max((int(c.max(initial=0)) for c in rows.codes), default=0) + 1
     first = np.full(n_series, np.iinfo(np.int64).max)
     for times, codes in zip(rows.times, rows.codes, strict=True):
@@ -43,6 +44,7 @@ def first_times(rows: Rows) -> Integers:
 
 
 def read_rows(source: Source, schema: Schema, config: DataConfig) -> tuple[Rows, str | None]:
+    """Read the columns that a schema names; return them with the zone that the stamps carry."""
     stamps = StampReader(source, schema, Zone.of_sample(_column(source, schema.time).sample))
     wanted = {schema.time: stamps.arrow_type}
     if schema.series:
@@ -71,7 +73,7 @@ def _column(source: Source, name: str) -> Column:
 def _codes(
     batch: pa.RecordBatch, schema: Schema, known: dict[str, int], source: Source, n_before: int
 ) -> NDArray[np.int32]:
-    """Number the series of each row, in order of first appearance."""
+    """Return the number of each row's series, in order of first appearance."""
     if schema.series is None:
         return np.zeros(batch.num_rows, np.int32)
     encoded = batch.column(schema.series).dictionary_encode()
@@ -84,7 +86,8 @@ def _codes(
             hint="fill it in, or remove the row",
         )
     numbers = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
-    return np.array(numbers, np.int32)[encoded.indices.to_numpy()]
+    codes: NDArray[np.int32] = np.array(numbers, np.int32)[encoded.indices.to_numpy()]
+    return codes
 
 
 def _floats(column: pa.Array) -> Floats:
@@ -93,6 +96,7 @@ def _floats(column: pa.Array) -> Floats:
 
 
 def reject_infinite(rows: Rows, source: Source, schema: Schema) -> None:
+    """Raise `DataError` for the first reading that is not finite."""
     for name, chunks in zip(schema.targets, rows.values, strict=True):
         n_before = 0
         for chunk in chunks:

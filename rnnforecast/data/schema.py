@@ -138,7 +138,7 @@ def _epoch_unit_of(time: Column, source: str) -> str | None:
 
 
 def _infer_series(source: Source, time: Column) -> str | None:
-    """A text column with a telling name, or one whose values tell repeated time stamps apart."""
+    """Find a text column with a telling name, or one that tells repeated stamps apart."""
     texts = [c for c in source.columns if c.kind == "text" and c.name != time.name]
     named = [c for c in texts if c.name.strip().casefold() in _SERIES_NAMES]
     if named:

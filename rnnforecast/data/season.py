@@ -4,8 +4,8 @@ Apart from `timegrid`, which knows stamps but no values, and from `quality`, whi
 here readings before the cutoff decide after how many steps their pattern repeats.
 
 The measure is the variogram D(k), the mean of (y[t] - y[t-k])^2. A pattern of period m makes it dip
-at k = m, beneath its level at m/2 and 3m/2, and slow drifts, which fill the autocorrelation at every
-lag, do not hide the dip.
+at k = m, beneath its level at m/2 and 3m/2, and slow drifts, which fill the autocorrelation at
+every lag, do not hide the dip.
 """
 
 from __future__ import annotations
@@ -45,8 +45,9 @@ def resolve_season(config: WindowConfig, past: Past) -> int:
 def find_season(past: Past) -> int:
     """Find the period, in steps, after which the readings repeat; 1 where there is none.
 
-    A season has at most 720 steps, or no look-back would hold it. Periods of the calendar (minute, hour, day, week) come first; the shortest wins unless a longer
-    one explains much more. Only where none shows is any other period looked for.
+    A season has at most 720 steps, or no look-back would hold it. Periods of the calendar (minute,
+    hour, day, week) come first; the shortest wins unless a longer one explains much more. Only
+    where none shows is any other period looked for.
     """
     chosen = np.unique(np.linspace(0, past.n_origins - 1, _MAX_SERIES).astype(np.int64))
     curves = [_variogram(past.readings(int(i))[-_MAX_ROWS:]) for i in chosen]
@@ -104,7 +105,7 @@ def _median_dip(curves: list[NDArray[np.float64]], period: int) -> float:
 
 
 def _gain(curves: list[NDArray[np.float64]], shorter: int, longer: int) -> float:
-    """The share of the variogram at the shorter period that is left at the longer one."""
+    """Return the share of the variogram at the shorter period that is left at the longer one."""
     ratios = [c[longer] / c[shorter] for c in curves if longer < len(c) and c[shorter] > 0]
     return float(np.nanmedian(ratios)) if ratios else float("inf")
 
@@ -126,7 +127,7 @@ def resolve_windows(
 ) -> tuple[int, int]:
     """Return (lookback, horizon) in steps.
 
-    By default the horizon is one season, and the look-back a whole number of seasons near 336 steps.
+    By default the horizon is one season, and the look-back whole seasons, near 336 steps.
     Without a season, where only the recent past tells, it is four horizons. It is at most 720, and
     never more than the data have room for: `longest` is the longest series' rows.
     """

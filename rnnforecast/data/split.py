@@ -54,7 +54,8 @@ def split_by_time(
     train_until = (
         _moment(panel, test_from, share=share, at_least=horizon) if validation else test_from
     )
-    for train_until, test_from in ((train_until, test_from), (test_from, test_from), (end, end)):
+    cuts = [(train_until, test_from), (test_from, test_from), (end, end)]
+    for train_until, test_from in cuts:  # noqa: B007
         train = past_of(panel, panel.rows_before(train_until))
         if len(train.windows(lookback, horizon)):
             break
@@ -92,12 +93,12 @@ def test_origins(split: Split, *, lookback: int, horizon: int) -> Past:
 
 
 def _end_of(panel: Panel) -> int:
-    """The first time after all readings."""
+    """Return the first time after all readings."""
     return int((panel.start + panel.lengths * panel.step_us).max())
 
 
 def _moment(panel: Panel, before_us: int, *, share: float, at_least: int) -> int:
-    """The grid time that leaves this share of the rows before `before_us` after it."""
+    """Return the grid time that leaves this share of the rows before `before_us` after it."""
     total = int(panel.rows_before(before_us).sum())
     low, high = int(panel.start.min()), before_us
     while high - low > panel.step_us:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -88,7 +89,8 @@ class StampReader:
         except pa.ArrowInvalid:
             pass
         else:
-            fast: Integers = stamps.cast(pa.int64()).to_numpy()
+            microseconds = stamps.cast(pa.int64())
+            fast: Integers = np.asarray(microseconds, np.int64)
             return fast
         texts = array.to_pandas()
         parsed = pd.to_datetime(texts, utc=is_aware, errors="coerce", format="ISO8601")
@@ -107,10 +109,11 @@ class StampReader:
                 hint="correct or remove the row; mixed formats in one column are not guessed",
             )
         naive = parsed.dt.tz_localize(None) if is_aware else parsed
-        return naive.to_numpy("datetime64[us]").astype(np.int64)
+        times: Integers = naive.to_numpy("datetime64[us]").astype(np.int64)
+        return times
 
     def _format(self, texts: pd.Series[str]) -> str:
-        """The one format of stamps that are not ISO 8601; day and month are never guessed."""
+        """Find the one format of stamps that are not ISO 8601; day and month are never guessed."""
         guessed = pd.tseries.api.guess_datetime_format(str(texts.iloc[0]))
         if guessed and re.match(r"%[dm][-/.]%[dm]", guessed):
             parts = np.array([re.split(r"[-/.]", text.strip())[:2] for text in texts])
@@ -172,7 +175,7 @@ def format_stamps(stamps: pa.ChunkedArray) -> pa.Array:
     """Write stamps as text: `2024-05-01 12:00:00`, with the offset where they have a zone."""
     whole = stamps.cast(pa.int64())
     is_whole = pc.all(pc.equal(pc.multiply(pc.divide(whole, 1_000_000), 1_000_000), whole)).as_py()
-    unit = "s" if is_whole else "us"
+    unit: Literal["s", "us"] = "s" if is_whole else "us"
     if stamps.type.tz is None:
         return stamps.cast(pa.timestamp(unit)).cast(pa.string())
     local = pd.DatetimeIndex(whole.to_numpy().view("datetime64[us]"), tz="UTC")

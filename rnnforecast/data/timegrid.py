@@ -1,7 +1,7 @@
 """Time stamps to rows of a regular grid: zones, the step, gaps, duplicates.
 
-It takes a source's batches and a schema and gives a Panel; nothing after this validates again. Times
-are microseconds since 1970, UTC for aware stamps, wall clock for naive ones.
+It takes a source's batches and a schema and gives a Panel; nothing after this validates again.
+Times are microseconds since 1970, UTC for aware stamps, wall clock for naive ones.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def check_step(panel: Panel, schema: Schema) -> None:
 
 
 def _find_step(rows: Rows, config: DataConfig) -> int:
-    """The step is what the user said, or the commonest one found."""
+    """Return the step: what the user said, or the commonest one found."""
     if config.freq:
         return parse_duration_us(config.freq)
     differences = _differences(rows)

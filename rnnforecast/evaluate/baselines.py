@@ -1,4 +1,4 @@
-"""The forecasts that every number stands beside: naive, and seasonal naive. Both are Forecasters."""
+"""The forecasts that every number stands beside: naive and seasonal naive, both Forecasters."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SeasonalNaive:
         )
 
     def _last_season(self, past: Past) -> Floats:
-        """The newest reading at each phase, `(origin, season)`, oldest phase first."""
+        """Return the newest reading at each phase, `(origin, season)`, oldest phase first."""
         season = past.history(self.season)
         n_rows = int(past.cutoff.max(initial=0))
         for back in range(2, -(-n_rows // self.season) + 1):

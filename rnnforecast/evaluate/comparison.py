@@ -69,7 +69,7 @@ def not_compared() -> dict[str, Any]:
 def compare(
     network: Forecaster, origins: Past, truth: Floats, *, horizon: int, season: int
 ) -> Comparison:
-    """Score the network and the naive methods; `truth` is `(origin, horizon)`, NaN where missing."""
+    """Score network and naive methods; `truth` is `(origin, horizon)`, NaN where missing."""
     methods: dict[str, Forecaster] = {
         NETWORK: network,
         NAIVE: naive(),
@@ -87,7 +87,7 @@ def compare(
 
 
 def truth_after(panel: Panel, origins: Past, horizon: int) -> Floats:
-    """Return what came after each cutoff, `(origin, horizon)`; NaN where missing or not yet there."""
+    """Return what came after each cutoff, `(origin, horizon)`; NaN where nothing did."""
     from rnnforecast.data.windows import gather
 
     first = panel.offsets[origins.series] + origins.cutoff

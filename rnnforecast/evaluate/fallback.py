@@ -1,7 +1,7 @@
 """What a series gets that the network cannot forecast: the next method in the user's list.
 
-Apart from `baselines`, which forecasts, and from the stories: here rows of one forecast are replaced
-by another's, and marked with where they come from.
+Apart from `baselines`, which forecasts, and from the stories: here rows of one forecast are
+replaced by another's, and marked with where they come from.
 """
 
 from __future__ import annotations

@@ -97,9 +97,10 @@ def mase(actual: Doubles, forecast: Doubles, *, scale: Doubles, series: Integers
 
 
 def wql(actual: Doubles, quantiles: Doubles, levels: Doubles) -> float | None:
-    """Weighted quantile loss: mean over levels of twice the summed pinball loss over the summed
-    absolute actuals (Salinas and others 2020, section 4).
-    """  # fmt: skip
+    """Weighted quantile loss, as in Salinas and others 2020, section 4.
+
+    The mean over levels of twice the summed pinball loss over the summed absolute actuals.
+    """
     error = actual[:, :, None] - quantiles
     pinball = np.maximum(levels * error, (levels - 1) * error)
     total = np.nansum(np.abs(actual))
@@ -109,13 +110,13 @@ def wql(actual: Doubles, quantiles: Doubles, levels: Doubles) -> float | None:
 
 
 def coverage(actual: Doubles, low: Doubles, high: Doubles) -> float | None:
-    """The share of actuals inside `[low, high]`."""
+    """Return the share of actuals inside `[low, high]`."""
     inside = ((actual >= low) & (actual <= high)).astype(np.float64)
     return _mean(np.where(np.isfinite(actual), inside, np.nan))
 
 
 def skill(network: Metrics, others: dict[str, Metrics]) -> tuple[float | None, str | None]:
-    """Return by how many percent the network's MASE is below the best other's, and whose that is."""
+    """Return by how many percent the network's MASE is below the best other's, and whose."""
     known = {name: m.mase for name, m in others.items() if m.mase is not None}
     if network.mase is None or not known:
         return None, None
@@ -128,7 +129,8 @@ def skill(network: Metrics, others: dict[str, Metrics]) -> tuple[float | None, s
 def normal_quantiles(point: Doubles, deviation: Doubles, levels: tuple[float, ...]) -> Doubles:
     """Quantiles of a normal distribution around each point, `(..., quantile)`."""
     steps = np.array([NormalDist().inv_cdf(q) for q in levels])
-    return point[..., None] + deviation[..., None] * steps
+    quantiles: Doubles = point[..., None] + deviation[..., None] * steps
+    return quantiles
 
 
 def _mean(values: Doubles) -> float | None:

@@ -193,7 +193,7 @@ def expected_shapes(task: ForecastTask, config: NetworkConfig) -> dict[str, tupl
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """Parse JSON strictly: an object without duplicate keys, NaN or deep nesting, else ValueError."""
+    """Parse JSON strictly: no duplicate keys, NaN or deep nesting; else ValueError."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -209,7 +209,7 @@ def parse_json(content: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
-        raise ValueError("not an object")
+        raise ValueError("not an object")  # noqa: TRY004
     _check_depth(value, _MAX_DEPTH)
     return value
 

@@ -25,7 +25,7 @@ from rnnforecast.model.training import TrainingLog, continue_training, train_net
 _BATCH = 2048
 _SELF_TEST_LEADS = 4
 _SELF_TEST_TOLERANCE = 1e-3
-_CONTINUED_SHARE = 0.25
+_CONTINUED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class RNNForecaster:
         The readings from there to the cutoffs of `validation` decide when to stop.
         """
         windows = train.windows(task.lookback, task.horizon)
-        held_out = validation and validation.windows(
-            task.lookback, task.horizon, targets_after=train
-        )
+        held_out = None
+        if validation is not None:
+            held_out = validation.windows(task.lookback, task.horizon, targets_after=train)
         with _repeatable(config):
             model = Network(task, network)
             start_from(model, fit_scaling(train), windows)
@@ -71,7 +71,8 @@ class RNNForecaster:
     ) -> RNNForecaster:
         """Return a forecaster that has also learnt from the readings before these cutoffs.
 
-        It takes a quarter of the steps that led to the best weights, over all windows, old and new.
+        It takes half of the steps that led to the best weights, over all windows, old and new, at a
+        rate that starts at a quarter of the peak.
         """
         assert self.log is not None
         task = self.network.task

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from rnnforecast.config import ForecastTask, NetworkConfig
 
@@ -38,7 +38,7 @@ class Window(NamedTuple):
 class Cell(NamedTuple):
     """One kind of recurrence: torch's fused layer, and one step of it written out for decoding."""
 
-    layer: type[nn.RNNBase]
+    layer: type[nn.GRU | nn.LSTM | nn.RNN]
     n_gates: int
     step: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
     """(input gates, state gates, state, cell state) -> new state"""
@@ -92,7 +92,9 @@ class Network(nn.Module):
         self.read = nn.Linear(self.segment, width)
         self.read_missing = nn.Linear(self.segment, width, bias=False)
         self.cell = CELLS[config.cell]
-        self.recurrence = self.cell.layer(width, width, config.layers, batch_first=True)
+        self.recurrence: nn.RNNBase = self.cell.layer(
+            width, width, num_layers=config.layers, batch_first=True
+        )
         self.identity = nn.Embedding(n_entries, width)
         self.position = nn.Parameter(torch.empty(-(-task.horizon // self.out_segment), width))
         self.dropout = nn.Dropout(config.dropout)
@@ -147,7 +149,8 @@ class Network(nn.Module):
         phase = (next_step - lookback) % season
         turn = (phase[:, None] + torch.arange(season, device=phase.device)) % season
         turned = patterns.gather(1, turn)
-        return turned.repeat(1, -(-width // season))[:, :width]
+        pattern: Tensor = turned.repeat(1, -(-width // season))[:, :width]
+        return pattern
 
     def scaling(self, history: Tensor, series: Tensor) -> tuple[Tensor, Tensor]:
         """Level and scale of each window's series, (N, 1) each; its own where it is unknown."""
@@ -160,11 +163,11 @@ class Network(nn.Module):
         return torch.where(unknown, mean, center), torch.where(unknown, own_scale, scale)
 
     def _encode(self, window: Window) -> tuple[Tensor, Tensor | None]:
-        """Final hidden (and cell) states, (layers, N, D)."""
+        """Return the final hidden (and cell) states, (layers, N, D)."""
         short = -self.task.lookback % self.segment  # the first segment may be part empty
         values = window.values - self.anchor.detach().mean() * window.newest
-        values = F.pad(values, (short, 0)).unflatten(1, (-1, self.segment))  # (N, S, segment)
-        missing = F.pad(window.missing, (short, 0), value=1.0).unflatten(1, (-1, self.segment))
+        values = F.pad(values, (short, 0)).reshape(len(values), -1, self.segment)  # (N, S, segment)
+        missing = F.pad(window.missing, (short, 0), value=1.0).reshape(values.shape)
         entering = F.relu(self.read(values) + self.read_missing(missing))
         _, state = self.recurrence(entering)
         return state if isinstance(state, tuple) else (state, None)
@@ -228,7 +231,7 @@ def _carry_forward(values: Tensor, seen: Tensor) -> Tensor:
 
 
 def order_quantiles(raw: Tensor, median: int) -> Tensor:
-    """Turn raw outputs, (..., Q), into quantiles that cannot cross: the median, and gaps from it."""
+    """Turn raw outputs, (..., Q), into quantiles that cannot cross: a median and gaps."""
     middle = raw[..., median : median + 1]
     gaps = F.softplus(torch.cat([raw[..., :median], raw[..., median + 1 :]], -1))
     below = middle - gaps[..., :median].flip(-1).cumsum(-1).flip(-1)
@@ -237,7 +240,7 @@ def order_quantiles(raw: Tensor, median: int) -> Tensor:
 
 
 def normal_quantile_bias(task: ForecastTask) -> Tensor:
-    """Raw outputs, (Q,), that `order_quantiles` turns into those of a narrow normal distribution."""
+    """Return raw outputs, (Q,), that `order_quantiles` turns into a narrow normal's."""
     normal = torch.tensor([NormalDist(0.0, 0.5).inv_cdf(q) for q in task.quantiles])
     gaps = normal.diff()
     raw = torch.log(torch.expm1(gaps))

@@ -80,7 +80,7 @@ def history_csv(epochs: tuple[EpochEnded, ...]) -> str:
 
 
 def _absolute(data: object) -> str | None:
-    """A path that `predict` can read again from any folder; None for a stream or a table."""
+    """Return a path that `predict` can read from any folder; None for a stream or a table."""
     if isinstance(data, str | Path) and str(data) != "-":
         return str(Path(data).absolute())
     return None

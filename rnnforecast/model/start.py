@@ -1,8 +1,8 @@
 """What the training readings say before the first step: scaling, seasonal pattern, anchor.
 
 Apart from `network`, which knows no data, and `training`, which knows no closed forms: a recurrent
-network that starts from the seasonal means and from the best multiple of the newest reading has only
-the rest to learn, and most of its few hundred steps go into that.
+network that starts from the seasonal means and from the best multiple of the newest reading has
+only the rest to learn, and most of its few hundred steps go into that.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
     counts = np.bincount(place[seen], minlength=shape)
     cycles = (sums / (counts + _PRIOR_READINGS)).reshape(-1, task.season)
     cycles[0] = cycles[1:].mean(0)
-    return (cycles - cycles.mean(1, keepdims=True)).astype(np.float32)
+    centred: Floats = (cycles - cycles.mean(1, keepdims=True)).astype(np.float32)
+    return centred
 
 
 def _anchor(network: Network, batch: Batch) -> Floats:
-    """For each lead, `(horizon,)`, the multiple of the newest reading with the least absolute error.
+    """Return for each lead the multiple of the newest reading with the least absolute error.
 
     Both are normalised as the network sees them. The best a in |y - a x| is the median of y / x
     weighted by |x|: 1 for a random walk, 0 where the newest reading says nothing.

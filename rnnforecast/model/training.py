@@ -24,6 +24,8 @@ _UNKNOWN_SHARE = 1 / 16
 _MIN_EPOCH_STEPS = 40
 _MAX_EPOCH_STEPS = 120
 _PATIENCE = 3
+_FIRST_SHARE = 0.5
+"""Share of `--max-time` until training stops; learning on from there takes up to the rest."""
 _VALIDATION_WINDOWS = 4096
 _SEEN_SHARE = 0.5
 """Training windows with less of their history than this are not used."""
@@ -153,7 +155,7 @@ def quantile_loss(forecast: Tensor, actual: Tensor, quantiles: tuple[float, ...]
 def _deadline(config: TrainConfig) -> float:
     if config.max_time is None:
         return float("inf")
-    return time.monotonic() + parse_duration_us(config.max_time) / 1e6
+    return time.monotonic() + _FIRST_SHARE * parse_duration_us(config.max_time) / 1e6
 
 
 def _step(

@@ -38,7 +38,7 @@ def put_in_force(model: Path, version: str) -> None:
 
 
 def resolve_version(model: Path, version: str | None = None) -> Path:
-    """Return the directory of a version: the named one, or the one in force. Raises `ModelError`."""
+    """Return a version's directory: the named one, or the one in force, or `ModelError`."""
     if not model.is_dir():
         raise ModelError(
             f"there is no model at {model}",
