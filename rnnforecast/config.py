@@ -6,6 +6,7 @@ their `help` is the option's help. `None` or "auto" means: found in the data.
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
@@ -86,6 +87,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for a choice that does not exist."""
         _check_choices(self)
+        _check_text_form(self)
         if self.agg and not self.freq:
             raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
 
@@ -234,7 +236,7 @@ def parse_duration_us(text: str) -> int:
 
     Raises `UsageError` where it is none, or not positive.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)?\s*([a-zA-Z]+)\s*", text)
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)?\s*([a-zA-Z]+)\s*", text)
     unit = match and _MICROSECONDS.get(match[2].lower())
     if not match or not unit:
         raise UsageError(
@@ -249,7 +251,7 @@ def parse_duration_us(text: str) -> int:
 def parse_steps(text: str, *, step_us: int, name: str, limit: int) -> int:
     """Read `24` or `24h` as a number of steps. Raises `UsageError` where it is not whole."""
     stripped = text.strip()
-    if re.fullmatch(r"[+-]?\d+", stripped):
+    if re.fullmatch(r"[+-]?\d{1,18}", stripped):
         steps = int(stripped)
     else:
         duration = parse_duration_us(stripped)
@@ -279,6 +281,19 @@ def format_duration(microseconds: int) -> str:
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise UsageError(f"--{name} is {value}, but must lie between {low:g} and {high:g}")
+
+
+def _check_text_form(config: DataConfig) -> None:
+    for name, value in (("sep", config.sep), ("decimal", config.decimal)):
+        if value is not None and len(value) != 1:
+            hint = "for a tab in a shell, write  --sep $'\\t'" if value == "\\t" else None
+            raise UsageError(f"--{name} is {value!r}, but must be one character", hint=hint)
+    try:
+        codecs.lookup(config.encoding or "utf-8")
+    except LookupError as error:
+        raise UsageError(
+            f"--encoding {config.encoding} is not known", hint="such as utf-8, cp1252, utf-16"
+        ) from error
 
 
 def _check_choices(config: Any) -> None:

@@ -29,12 +29,13 @@ def publishing_file(path: Path) -> Iterator[BinaryIO]:
             with _create(temporary) as file:
                 yield file
                 _sync(file)
-            os.replace(temporary, path)
+            with _taking_back(path):
+                os.replace(temporary, path)
+                _sync_directory(path.parent)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        _sync_directory(path.parent)
 
 
 def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
@@ -52,10 +53,14 @@ def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
                     _sync(file)
             _sync_directory(temporary)
             os.rename(temporary, path)
+            try:
+                _sync_directory(path.parent)
+            except BaseException:
+                os.rename(path, temporary)
+                raise
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync_directory(path.parent)
 
 
 def replace_pointer(path: Path, text: str) -> None:
@@ -73,6 +78,28 @@ def make_directory(path: Path) -> None:
                 _sync_directory(directory.parent)
         if not path.is_dir():
             raise NotADirectoryError(f"{path} is not a directory")
+
+
+@contextmanager
+def _taking_back(path: Path) -> Iterator[None]:
+    """Make `path` what it was before, by a second name of the old file, where the block fails.
+
+    Exit code 7 says that nothing was published, but a rename is seen before it is known to last. On
+    a file system without hard links the new file stays.
+    """
+    is_new = not os.path.lexists(path)
+    before = _temporary_beside(path)
+    with suppress(OSError):
+        os.link(path, before, follow_symlinks=False)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            path.unlink() if is_new else os.replace(before, path)
+        raise
+    finally:
+        with suppress(OSError):
+            before.unlink()
 
 
 def _temporary_beside(path: Path) -> Path:

@@ -64,11 +64,17 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
     try:
         with file.open("rb") as opened:
             tables = tomllib.load(opened)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{file} cannot be read: {error}", code="config-file") from error
     root = context.find_root().command
     _check_keys(tables, set(getattr(root, "commands", {})), what=f"{file} has a table")
-    table = {str(k).replace("-", "_"): v for k, v in tables.get(str(context.info_name), {}).items()}
+    given = tables.get(str(context.info_name), {})
+    if not isinstance(given, dict):
+        raise UsageError(
+            f"{context.info_name} in {file} is {given!r}, not a table",
+            hint=f"write [{context.info_name}] on a line of its own, and its options below",
+        )
+    table = {str(k).replace("-", "_"): v for k, v in given.items()}
     known = {parameter.name for parameter in context.command.params if parameter.name}
     _check_keys(table, known - {"config"}, what=f"[{context.info_name}] in {file} has a key")
     listed = {key: _listed(value, key, context) for key, value in table.items()}
@@ -77,11 +83,11 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def _listed(value: Any, key: str, context: typer.Context) -> Any:
-    """Write a TOML list as the text with commas that a list option takes."""
+    """Give a list option its list as text with commas, and a repeatable one a list."""
     is_repeatable = any(p.name == key and p.multiple for p in context.command.params)
-    if isinstance(value, list) and not is_repeatable:
-        return ",".join(map(str, value))
-    return value
+    if is_repeatable:
+        return value if isinstance(value, list) else [value]
+    return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _check_keys(given: dict[str, Any], known: set[str], *, what: str) -> None:

@@ -10,6 +10,7 @@ import codecs
 import csv
 import gzip
 import io
+import itertools
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -28,9 +29,12 @@ MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None",
 """Text that means a missing reading, beside what `--na-values` adds."""
 _SEPARATORS = (",", ";", "\t", "|")
 _HEAD_BYTES = 1 << 18
+_MAX_HEAD_BYTES = 1 << 24
 _HEAD_LINES = 100
+_MIN_HEAD_LINES = 3
 _BLOCK_BYTES = 1 << 22
 _MAX_LISTED = 5
+_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class CsvFile:
         try:
             with self._open() as stream, pa_csv.open_csv(stream, **options) as reader:
                 yield from reader
-        except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, EOFError, OSError) as error:
+        except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, *_DAMAGED, OSError) as error:
             raise self._explain(error, wanted) from error
 
     def location(self, row: int, column: str) -> Location:
@@ -103,12 +107,18 @@ class CsvFile:
                     kept.append(line)
                     yield line
 
+            n_skipped = sum(1 for _ in itertools.islice(text, self.dialect.skip_rows))
             reader = csv.reader(remember(), delimiter=self.dialect.sep)
-            for index, cells in enumerate(row for row in reader if row):
-                first = reader.line_num - len(kept) + 1
-                if index > self.dialect.skip_rows:
-                    yield first, kept[0].rstrip("\r\n"), cells
-                kept.clear()
+            is_header = True
+            try:
+                for cells in reader:
+                    if cells and not is_header:
+                        first = n_skipped + reader.line_num - len(kept) + 1
+                        yield first, kept[0].rstrip("\r\n"), cells
+                    is_header = is_header and not cells
+                    kept.clear()
+            except csv.Error as error:
+                raise _field_too_long(self.shown) from error
 
     def _at(self, number: int, line: str, cells: Sequence[str], column: str) -> Location:
         place = [c.name for c in self.columns].index(column)
@@ -123,13 +133,8 @@ class CsvFile:
 
     def _explain(self, error: Exception, wanted: dict[str, pa.DataType]) -> DataError:
         """Find what pyarrow stumbled over, by reading the rows one by one."""
-        if isinstance(error, EOFError | zlib.error | gzip.BadGzipFile):
-            return DataError(
-                f"{self.shown} is cut off or damaged: {error}",
-                code="truncated",
-                location=Location(self.shown),
-                hint="the file may still be being written; fetch it again",
-            )
+        if isinstance(error, _DAMAGED):
+            return _truncated(error, self.shown)
         numbers = [name for name, type_ in wanted.items() if pa.types.is_floating(type_)]
         bad: dict[str, list[tuple[Location, str]]] = {}
         for number, line, cells in self._lines():
@@ -204,7 +209,10 @@ def open_csv_file(path: Path, config: DataConfig, *, shown: str) -> CsvFile:
             hint="pass a file with rows",
         )
     sep = config.sep or _find_separator(rows[: _HEAD_LINES + 1])
-    table = [row for row in csv.reader(lines, delimiter=sep) if row]
+    try:
+        table = [row for row in csv.reader(lines, delimiter=sep) if row]
+    except csv.Error as error:
+        raise _field_too_long(shown) from error
     names, body = table[0], table[1:]
     if not body:
         raise DataError(
@@ -233,14 +241,17 @@ def open_binary(path: Path) -> BinaryIO:
     file = path.open("rb")
     packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)
-    return io.BufferedReader(gzip.GzipFile(fileobj=file)) if packed else file
+    if not packed:
+        return file
+    file.close()
+    return io.BufferedReader(gzip.GzipFile(path))
 
 
 def is_number(text: str, decimal: str) -> bool:
     """Tell whether a cell is a number with this decimal mark."""
     mark = re.escape(decimal)
-    pattern = rf"\s*[+-]?(\d+({mark}\d*)?|{mark}\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(inf|infinity)\s*"
-    return re.fullmatch(pattern, text, re.IGNORECASE) is not None
+    pattern = rf"[+-]?(\d+({mark}\d*)?|{mark}\d+)(e[+-]?\d+)?|[+-]?(inf|infinity)"
+    return re.fullmatch(pattern, text.strip(" \t"), re.IGNORECASE | re.ASCII) is not None
 
 
 def quote(text: str) -> str:
@@ -253,16 +264,47 @@ def _read_head(path: Path, shown: str) -> tuple[bytes, bool]:
     try:
         with open_binary(path) as file:
             head = file.read(_HEAD_BYTES)
+            while _n_lines(head) < _MIN_HEAD_LINES and len(head) < _MAX_HEAD_BYTES:
+                more = file.read(len(head) or 1)  # the rows of a very wide table are long
+                if not more:
+                    break
+                head += more
             return head, not file.read(1)
-    except (OSError, EOFError, zlib.error) as error:
+    except _DAMAGED as error:
+        raise _truncated(error, shown) from error
+    except OSError as error:
         raise DataError(
             f"{shown} cannot be read: {error}", code="unreadable", location=Location(shown)
         ) from error
 
 
+def _n_lines(head: bytes) -> int:
+    return max(head.count(b"\n"), head.count(b"\r"))
+
+
+def _truncated(error: Exception, shown: str) -> DataError:
+    return DataError(
+        f"{shown} is cut off or damaged: {error}",
+        code="truncated",
+        location=Location(shown),
+        hint="the file may still be being written; fetch it again",
+    )
+
+
+def _field_too_long(shown: str) -> DataError:
+    return DataError(
+        f"{shown} has a field of more than {csv.field_size_limit()} characters",
+        code="long-field",
+        location=Location(shown),
+        hint="a quote that is opened but never closed does this; correct the line",
+    )
+
+
 def _find_encoding(head: bytes, shown: str) -> str:
     if head.startswith(codecs.BOM_UTF8):
         return "utf-8-sig"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError as error:
@@ -283,7 +325,10 @@ def _find_separator(lines: list[str]) -> str:
         return [len(row) for row in csv.reader(lines, delimiter=sep) if row]
 
     def merit(sep: str) -> tuple[bool, int]:
-        fields = counts(sep)
+        try:
+            fields = counts(sep)
+        except csv.Error:  # without its own separator, a very wide row is one field, too long
+            return False, 0
         consistent = fields[0] > 1 and len(set(fields)) == 1
         return consistent, fields[0]
 

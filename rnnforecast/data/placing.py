@@ -18,6 +18,8 @@ from rnnforecast.data.schema import Schema
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Warned
 
+_HOUR_US = 3_600_000_000
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -33,23 +35,31 @@ class Grid:
         return offsets_of(self.lengths)
 
 
-def place_rows(rows: Rows, grid: Grid, source: Source, schema: Schema, config: DataConfig) -> Panel:
-    """Scatter the rows onto the grid, one target at a time; its chunks go as it is done."""
+def place_rows(
+    rows: Rows, grid: Grid, source: Source, schema: Schema, config: DataConfig, listener: Listener
+) -> Panel:
+    """Scatter the rows onto the grid, one target at a time; its chunks go as it is done.
+
+    Of several readings on one step, `--agg` or `--on-duplicate` say which counts; where neither
+    does, readings that differ raise `DataError`.
+    """
     places = [
         (grid.offsets[codes] + (times - grid.start[codes]) // grid.step_us)
         for times, codes in zip(rows.times, rows.codes, strict=True)
     ]
     n_grid, n_targets = int(grid.lengths.sum()), len(rows.values)
     rows.times, rows.codes = [], []
-    repeats = _has_repeats(places, n_grid)
+    how = _rule_for_repeats(places, grid, config, listener)
     target = np.full(n_grid * n_targets, np.nan, np.float32)
     for i in range(n_targets):
         chunks, rows.values[i] = rows.values[i], []
         into = target[i * n_grid : (i + 1) * n_grid]
-        if repeats:
-            _scatter_repeats(into, places, chunks, source, schema.targets[i], schema, config)
-        else:
+        if how in ("last", "error"):
             _scatter(into, places, chunks)
+        else:
+            _aggregate(into, places, chunks, how)
+        if how == "error":
+            _reject_conflicts(into, places, chunks, source, schema, schema.targets[i])
     return Panel(
         target=target,
         offsets=offsets_of(np.tile(grid.lengths, n_targets)),
@@ -59,11 +69,43 @@ def place_rows(rows: Rows, grid: Grid, source: Source, schema: Schema, config: D
     )
 
 
-def _has_repeats(places: list[Integers], n_grid: int) -> bool:
+def _rule_for_repeats(
+    places: list[Integers], grid: Grid, config: DataConfig, listener: Listener
+) -> str:
+    """Return what to do with several readings on one step; `last` where there are none."""
+    n_repeats = _count_repeats(places, int(grid.lengths.sum()))
+    if not n_repeats:
+        return "last"
+    how = config.agg or config.on_duplicate
+    if how == "error" and _was_set_back(places, n_repeats, grid.step_us):
+        listener(
+            Warned(
+                "clock-set-back",
+                f"the clock was set back by an hour: {n_repeats} time stamps occur twice, "
+                "the later reading counts",
+                n_repeats,
+            )
+        )
+        return "last"
+    return how
+
+
+def _count_repeats(places: list[Integers], n_grid: int) -> int:
     taken = np.zeros(n_grid, np.bool_)
     for place in places:
         taken[place] = True
-    return int(np.count_nonzero(taken)) < sum(map(len, places))
+    return sum(map(len, places)) - int(np.count_nonzero(taken))
+
+
+def _was_set_back(places: list[Integers], n_repeats: int, step_us: int) -> bool:
+    """Tell whether all repeats are whole hours that a clock went through twice.
+
+    Readings every hour or less often cannot show it: one repeated stamp may be anything.
+    """
+    hour = _HOUR_US // step_us
+    jumps = np.diff(np.concatenate(places))
+    back = jumps[jumps <= 0]
+    return hour >= 2 and bool((back == 1 - hour).all()) and n_repeats == hour * len(back)
 
 
 def _scatter(into: Floats, places: list[Integers], chunks: list[Floats]) -> None:
@@ -73,22 +115,8 @@ def _scatter(into: Floats, places: list[Integers], chunks: list[Floats]) -> None
         into[place[seen]] = chunk[seen]
 
 
-def _scatter_repeats(
-    into: Floats,
-    places: list[Integers],
-    chunks: list[Floats],
-    source: Source,
-    column: str,
-    schema: Schema,
-    config: DataConfig,
-) -> None:
-    """Place readings of which several fall on one step: as `--agg` or `--on-duplicate` say."""
-    how = config.agg or config.on_duplicate
-    if how in ("error", "last"):
-        _scatter(into, places, chunks)
-        if how == "error":
-            _reject_conflicts(into, places, chunks, source, schema, column)
-        return
+def _aggregate(into: Floats, places: list[Integers], chunks: list[Floats], how: str) -> None:
+    """Make one reading of those on each step: their mean, sum, min or max; missing ones apart."""
     place = np.concatenate(places)
     value = np.concatenate(chunks).astype(np.float64)
     seen = np.isfinite(value)

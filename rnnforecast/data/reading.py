@@ -93,7 +93,7 @@ class ParquetSource:
             for batch in scan:
                 arrays = [_cast(batch.column(i), type_) for i, type_ in enumerate(wanted.values())]
                 yield pa.RecordBatch.from_arrays(arrays, names=list(wanted))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise DataError(
                 f"{self.name} cannot be read: {error}",
                 code="unreadable",
@@ -110,6 +110,12 @@ def open_source(data: object, config: DataConfig) -> Source:
     if isinstance(data, str | Path):
         return _open_path(str(data), config)
     table = data if isinstance(data, pa.Table) else _from_pandas(data)
+    if len(set(table.column_names)) < table.num_columns:
+        raise DataError(
+            "two columns of the table have the same name",
+            code="duplicate-column",
+            hint="give every column a name of its own",
+        )
     return _scanned("the table", pa_dataset.dataset(table))
 
 
@@ -168,21 +174,30 @@ def _open_standard_input(config: DataConfig) -> Source:
 
 def _open_parquet(text: str, paths: list[Path]) -> Source:
     try:
-        partitioning = pa_dataset.partitioning(flavor="hive") if Path(text).is_dir() else None
+        partitioning = _hive_partitioning(Path(text), paths)
         dataset = pa_dataset.dataset(
             [str(path) for path in paths],
             format="parquet",
             partitioning=partitioning,
-            partition_base_dir=text if partitioning else None,
+            partition_base_dir=text,
         )
         return _scanned(text, dataset)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{text} is not a whole Parquet file: {error}",
             code="unreadable",
             location=Location(text),
             hint="the file may still be being written, or is cut off; fetch it again",
         ) from error
+
+
+def _hive_partitioning(folder: Path, paths: list[Path]) -> pa_dataset.Partitioning | None:
+    """Read what subfolders are called, such as `id=007`, as text: it names things."""
+    if not folder.is_dir():
+        return None
+    parts = (part for path in paths for part in path.relative_to(folder).parts[:-1])
+    names = dict.fromkeys(part.partition("=")[0] for part in parts if "=" in part)
+    return pa_dataset.partitioning(pa.schema([(n, pa.string()) for n in names]), flavor="hive")
 
 
 def _scanned(name: str, dataset: pa_dataset.Dataset) -> ParquetSource:
@@ -238,9 +253,18 @@ def _from_pandas(data: object) -> pa.Table:
     import pandas as pd
 
     if isinstance(data, pd.DataFrame):
-        has_named_index = data.index.name is not None or isinstance(data.index, pd.DatetimeIndex)
-        frame: Any = data.reset_index() if has_named_index else data
-        return pa.Table.from_pandas(frame, preserve_index=False)
+        frame: Any = data
+        names = [name for name in data.index.names if name is not None]
+        if (names or isinstance(data.index, pd.DatetimeIndex)) and not set(names) & set(data):
+            frame = data.reset_index()
+        try:
+            return pa.Table.from_pandas(frame, preserve_index=False)
+        except (pa.ArrowException, ValueError) as error:
+            raise DataError(
+                f"the pandas table cannot be read: {error}",
+                code="unreadable",
+                hint="give every column a name of its own, and values of one type",
+            ) from error
     raise DataError(
         f"readings must be a path, a pandas table or an Arrow table, not {type(data).__name__}",
         code="unknown-format",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.config import DataConfig
 from rnnforecast.data.columns import Column
+from rnnforecast.data.csvfile import quote
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema
@@ -61,7 +62,7 @@ def read_rows(source: Source, schema: Schema, config: DataConfig) -> tuple[Rows,
         n_before += batch.num_rows
     rows.names = list(known) if schema.series else list(schema.targets)
     if config.tz and not stamps.zone.is_aware:
-        rows.times = localise(rows.times, config.tz)
+        rows.times = localise(rows.times, rows.codes, config.tz)
         return rows, config.tz
     return rows, stamps.zone.name
 
@@ -102,10 +103,14 @@ def reject_infinite(rows: Rows, source: Source, schema: Schema) -> None:
         for chunk in chunks:
             infinite = np.isinf(chunk)
             if infinite.any():
+                location = source.location(n_before + int(np.argmax(infinite)), name)
+                token = location.token
                 raise DataError(
                     f"column {name!r} holds a value that is infinite",
                     code="infinite",
-                    location=source.location(n_before + int(np.argmax(infinite)), name),
-                    hint="to treat it as missing, add  --na-values inf",
+                    location=location,
+                    hint=f"to treat it as missing, add  --na-values {quote(token)}"
+                    if token
+                    else "remove the value, or make it a missing one",
                 )
             n_before += len(chunk)

@@ -128,7 +128,7 @@ def resolve_windows(
     """Return (lookback, horizon) in steps.
 
     By default the horizon is one season, and the look-back whole seasons, near 336 steps.
-    Without a season, where only the recent past tells, it is four horizons. It is at most 720, and
+    Without a season, where only the recent past tells, it is two horizons. It is at most 720, and
     never more than the data have room for: `longest` is the longest series' rows.
     """
     horizon = (
@@ -140,7 +140,7 @@ def resolve_windows(
         room = min(LONGEST_SEASON, max((longest - 3 * horizon) // 3, 1))
         wanted = max(2, round(_USUAL_LOOKBACK / season)) * season
         if season == 1:
-            wanted = min(max(4 * horizon, 2 * _NO_SEASON_HORIZON), _USUAL_LOOKBACK)
+            wanted = max(2 * horizon, 2 * _NO_SEASON_HORIZON)
         lookback = min(wanted, room)
         if lookback > season:
             lookback -= lookback % season
@@ -161,16 +161,16 @@ def resolve_windows(
 def resolve_segment(segment: int | None, *, season: int, lookback: int) -> int:
     """Return how many readings one recurrent step takes in.
 
-    By default the divisor or multiple of the season that is nearest to an eighth of the look-back,
-    but between 24 and 48 steps: segments that do not divide the season forecast worse.
+    By default an eighth of the look-back; with a season the divisor or multiple of it that is
+    nearest to that between 24 and 48 steps: segments that do not divide the season forecast worse.
     """
     if segment is not None:
         return min(segment, lookback)
-    wanted = min(max(lookback / 8, 24.0), 48.0)
-    fitting = [k for k in range(2, lookback + 1) if season % k == 0 or k % season == 0]
-    if season == 1 or not fitting:
-        return max(1, min(round(wanted), lookback))
-    return min(fitting, key=lambda k: abs(np.log(k / wanted)))
+    eighth = lookback / 8
+    if season == 1:
+        return max(1, min(round(eighth), 48))
+    fitting = [k for k in range(1, lookback + 1) if season % k == 0 or k % season == 0]
+    return min(fitting, key=lambda k: abs(np.log(k / min(max(eighth, 24.0), 48.0))))
 
 
 def in_words(

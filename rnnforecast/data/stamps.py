@@ -7,6 +7,7 @@ count from 1970, in UTC for aware stamps and on the wall clock for naive ones.
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from rnnforecast.data.columns import EPOCH_UNITS_US
 from rnnforecast.data.panel import Integers
@@ -22,7 +24,8 @@ from rnnforecast.data.schema import Schema
 from rnnforecast.errors import DataError, UsageError
 
 _EARLIEST_US, _LATEST_US = -2_208_988_800_000_000, 7_258_118_400_000_000  # 1900, 2200
-_OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}.*?(Z|[+-]\d{2}:?\d{2})$")
+_OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}.*?(Z|[+-]\d{2}(:?\d{2})?)$")
+_DAY_AND_MONTH = re.compile(r"\s*(\d{1,2})[-/.](\d{1,2})")
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,9 @@ class Zone:
         if not offsets:
             return cls(is_aware=False)
         only = next(iter(offsets)) if len(offsets) == 1 else "Z"
-        if only in ("Z", "+00:00", "+0000", "-00:00"):
+        if not only.strip("Z+-0:"):
             return cls(is_aware=True, name="UTC")
-        return cls(is_aware=True, name=only if ":" in only else f"{only[:3]}:{only[3:]}")
+        return cls(is_aware=True, name=f"{only[:3]}:{only[3:].strip(':') or '00'}")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ class StampReader:
             )
         if self.schema.epoch_unit:
             factor = EPOCH_UNITS_US[self.schema.epoch_unit]
-            times = np.rint(array.to_numpy(zero_copy_only=False) * factor).astype(np.int64)
+            times: Integers = np.rint(array.to_numpy(zero_copy_only=False) * factor).astype(
+                np.int64
+            )
         else:
             times = self._from_text(array, n_before)
         outside = (times < _EARLIEST_US) | (times >= _LATEST_US)
@@ -93,11 +98,9 @@ class StampReader:
             fast: Integers = np.asarray(microseconds, np.int64)
             return fast
         texts = array.to_pandas()
-        parsed = pd.to_datetime(texts, utc=is_aware, errors="coerce", format="ISO8601")
+        parsed = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
         if parsed.isna().all():
-            parsed = pd.to_datetime(
-                texts, utc=is_aware, errors="coerce", format=self._format(texts)
-            )
+            parsed = pd.to_datetime(texts, utc=True, errors="coerce", format=self._format(texts))
         bad = parsed.isna().to_numpy()
         if bad.any():
             n_bad = int(bad.sum())
@@ -108,16 +111,24 @@ class StampReader:
                 n_before + int(np.argmax(bad)),
                 hint="correct or remove the row; mixed formats in one column are not guessed",
             )
-        naive = parsed.dt.tz_localize(None) if is_aware else parsed
-        times: Integers = naive.to_numpy("datetime64[us]").astype(np.int64)
+        differs = np.array([(_OFFSET.search(t.strip()) is None) == is_aware for t in texts])
+        if differs.any():
+            raise self._error(
+                f"some stamps in column {self.schema.time!r} carry an offset from UTC, others none",
+                "mixed-zones",
+                n_before + int(np.argmax(differs)),
+                hint="write the offset, such as +01:00 or Z, in every row or in none",
+            )
+        times: Integers = parsed.dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
         return times
 
     def _format(self, texts: pd.Series[str]) -> str:
         """Find the one format of stamps that are not ISO 8601; day and month are never guessed."""
-        guessed = pd.tseries.api.guess_datetime_format(str(texts.iloc[0]))
+        guesses = (_guess_format(text) for text in texts.iloc[:100])
+        guessed = next((guess for guess in guesses if guess), None)
         if guessed and re.match(r"%[dm][-/.]%[dm]", guessed):
-            parts = np.array([re.split(r"[-/.]", text.strip())[:2] for text in texts])
-            first, second = (parts[:, i].astype(int).max() for i in (0, 1))
+            parts = [match for text in texts if (match := _DAY_AND_MONTH.match(text))]
+            first, second = (max(int(match[i]) for match in parts) for i in (1, 2))
             if first <= 12 and second <= 12:
                 raise self._error(
                     f"day and month cannot be told apart in column {self.schema.time!r}",
@@ -135,10 +146,16 @@ class StampReader:
         return DataError(message, code=code, location=location, hint=hint)
 
 
-def localise(times: list[Integers], tz: str) -> list[Integers]:
-    """Read wall-clock times in a zone; the hour that occurs twice is told apart by its order."""
+def localise(times: list[Integers], codes: list[NDArray[np.int32]], tz: str) -> list[Integers]:
+    """Read wall-clock times in a zone.
+
+    The hour that occurs twice is told apart by the order within each series, which `codes` tell;
+    a series whose last row lies before its first runs backwards.
+    """
     ends = np.cumsum([len(chunk) for chunk in times])[:-1]
-    index = pd.DatetimeIndex(np.concatenate(times).view("datetime64[us]"))
+    flat = np.concatenate(times)
+    order = _forward_order(flat, np.concatenate(codes))
+    index = pd.DatetimeIndex(flat[order].view("datetime64[us]"))
     try:
         local = index.tz_localize(tz, ambiguous="infer", nonexistent="raise")
     except (ValueError, KeyError) as error:
@@ -147,7 +164,23 @@ def localise(times: list[Integers], tz: str) -> list[Integers]:
             code="zone",
             hint="check --tz ; stamps in UTC or standard time need none",
         ) from error
-    return np.split(local.tz_convert("UTC").as_unit("us").asi8, ends)
+    flat[order] = local.tz_convert("UTC").as_unit("us").asi8
+    return np.split(flat, ends)
+
+
+def _forward_order(times: Integers, codes: NDArray[np.int32]) -> Integers:
+    """Return the rows, series by series, each as its clock ran."""
+    position = np.arange(len(times))
+    n_series = int(codes.max(initial=0)) + 1
+    first, last = np.zeros(n_series, np.int64), np.zeros(n_series, np.int64)
+    first[codes[::-1]], last[codes] = times[::-1], times
+    return np.lexsort((np.where(last < first, -1, 1)[codes] * position, codes))
+
+
+def _guess_format(text: str) -> str | None:
+    with warnings.catch_warnings():  # pandas warns of a day that stands first; it is checked here
+        warnings.simplefilter("ignore", UserWarning)
+        return pd.tseries.api.guess_datetime_format(text)
 
 
 def parse_time_us(text: str, tz: str | None) -> int:

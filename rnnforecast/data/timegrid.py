@@ -39,7 +39,7 @@ def read_panel(
         rows.times = [times - times % step_us for times in rows.times]
     else:
         _snap(rows, step_us, source, schema, listener)
-    panel = place_rows(rows, _grid_of(rows, step_us, source), source, schema, config)
+    panel = place_rows(rows, _grid_of(rows, step_us, source), source, schema, config, listener)
     panel = trim(panel, is_wide=schema.series is None)
     panel = drop_empty(panel, schema, config, source, listener)
     _note_gaps(panel, listener)
@@ -64,9 +64,10 @@ def _find_step(rows: Rows, config: DataConfig) -> int:
         return parse_duration_us(config.freq)
     differences = _differences(rows)
     if not len(differences):
+        n_rows = sum(map(len, rows.times))
+        what = "1 row of readings is" if n_rows == 1 else f"{n_rows} rows without a second time are"
         raise NotEnoughDataError(
-            f"{sum(map(len, rows.times))} row of readings is not enough: training needs at least "
-            "lookback + horizon of them",
+            f"{what} not enough: training needs at least lookback + horizon of them",
             code="too-short",
             hint="pass more readings",
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rnnforecast.data.forecast import Forecast, Past
@@ -48,16 +49,11 @@ class SeasonalNaive:
         )
 
     def _last_season(self, past: Past) -> Floats:
-        """Return the newest reading at each phase, `(origin, season)`, oldest phase first."""
-        season = past.history(self.season)
-        n_rows = int(past.cutoff.max(initial=0))
-        for back in range(2, -(-n_rows // self.season) + 1):
-            missing = np.flatnonzero(np.isnan(season).any(1))
-            if not len(missing):
-                break
-            older = past.subset(missing).history(back * self.season)[:, : self.season]
-            season[missing] = np.where(np.isnan(season[missing]), older, season[missing])
-        return np.where(np.isnan(season), _last_reading(past)[:, None], season)
+        """Return what each of the next readings repeats, `(origin, season)`."""
+        season = _newest_readings(past, self.season)
+        if not np.isnan(season).any():
+            return season
+        return np.where(np.isnan(season), _newest_readings(past, 1), season)
 
 
 def naive() -> SeasonalNaive:
@@ -104,14 +100,25 @@ def _running(values: Doubles) -> Doubles:
     return np.concatenate([np.zeros(1), np.cumsum(values)])
 
 
-def _last_reading(past: Past) -> Floats:
-    last = np.full(past.n_origins, np.nan, np.float32)
-    for width in (1, 16, int(past.cutoff.max(initial=0))):
-        missing = np.flatnonzero(np.isnan(last))
-        if not len(missing) or not width:
-            break
-        history = past.subset(missing).history(width)
-        seen = np.isfinite(history)
-        at = width - 1 - np.argmax(seen[:, ::-1], axis=1)
-        last[missing] = np.where(seen.any(1), history[np.arange(len(missing)), at], np.nan)
-    return last
+def _newest_readings(past: Past, season: int) -> Floats:
+    """Find the newest reading at each phase of the season, `(origin, season)`, oldest first.
+
+    Origins of one series share one pass over its readings.
+    """
+    newest = past.history(season)
+    gapped = np.flatnonzero(np.isnan(newest).any(1))
+    part = past.subset(gapped)
+    for origins in _by_series(part):
+        longest = origins[np.argmax(part.cutoff[origins])]
+        carried = _carry_forward(part.readings(int(longest)), season)
+        newest[gapped[origins]] = sliding_window_view(carried, season)[part.cutoff[origins]]
+    return newest
+
+
+def _carry_forward(readings: Floats, season: int) -> Floats:
+    """Fill each gap from the season before; the result begins with one season of NaN."""
+    behind = np.full(-len(readings) % season, np.nan, np.float32)
+    before = np.full(season, np.nan, np.float32)
+    table = np.concatenate([before, readings, behind]).reshape(-1, season)
+    seen = np.where(np.isfinite(table), np.arange(len(table))[:, None], 0)
+    return np.take_along_axis(table, np.maximum.accumulate(seen), axis=0).ravel()

@@ -3,7 +3,8 @@
 `pack` gives the files of a version; `load` reads them under these rules, each with a test:
 
 1. Only the fixed names are opened, as regular files, without following links.
-2. The manifest is bounded in size and depth; duplicate keys, NaN and unknown types are refused.
+2. The manifest is bounded in size and depth; duplicate keys, NaN, unknown fields and types are
+   refused, and so is a manifest that differs from its own hash.
 3. A newer format is refused as such; an older one would be migrated in memory.
 4. Size before hash before parse.
 5. Widths and window lengths are bounded; names, shapes and types of the tensors follow from the
@@ -20,12 +21,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +54,7 @@ _MAX_MANIFEST_BYTES = 1 << 24
 _MAX_DEPTH = 12
 _MAX_SERIES = 10_000_000
 _MAX_SEASON = MAX_LOOKBACK
+_MAX_OUTPUT = 1e30
 _GATES = {"gru": 3, "lstm": 4, "rnn": 1}
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -94,13 +97,14 @@ class Artifact:
             HISTORY: self.history.encode(),
         }
         listed = {
-            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            name: {"bytes": len(content), "sha256": _digest(content)}
             for name, content in files.items()
         }
-        return {**files, MANIFEST: _to_json({**self.to_json(), "files": listed})}
+        manifest = {**self.to_json(), "files": listed}
+        return {**files, MANIFEST: _to_json({**manifest, "sha256": _digest(_to_json(manifest))})}
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the manifest says, but for the list of files."""
+        """Return what the manifest says, but for the list of files and its own hash."""
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -129,7 +133,8 @@ def load(directory: Path) -> Artifact:
         _check_bounds(task, config, names)
         weights = _unpack_weights(files[WEIGHTS])
         _check_weights(weights, expected_shapes(task, config.network))
-        return Artifact(
+        _check_self_test(manifest)
+        artifact = Artifact(
             task=task,
             config=config,
             schema=schema,
@@ -143,8 +148,10 @@ def load(directory: Path) -> Artifact:
             provenance=manifest["provenance"],
             parent=manifest["parent"],
         )
+        _check_rest(manifest, artifact)
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise _damaged(directory, f"it does not describe a network ({error!r})") from error
+    return artifact
 
 
 def load_manifest(directory: Path) -> dict[str, Any]:
@@ -204,8 +211,16 @@ def parse_json(content: bytes) -> dict[str, Any]:
     def refuse(constant: str) -> Any:
         raise ValueError(f"{constant} is not a number")
 
+    def finite(text: str) -> float:
+        return value if math.isfinite(value := float(text)) else refuse(text)
+
     try:
-        value = json.loads(content.decode("utf-8"), object_pairs_hook=unique, parse_constant=refuse)
+        value = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_constant=refuse,
+            parse_float=finite,
+        )
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
@@ -227,6 +242,10 @@ def _to_json(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
 def _pack_names(names: tuple[str, ...]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pa_parquet
@@ -246,9 +265,12 @@ def _unpack_names(content: bytes) -> tuple[str, ...]:
             {"series": pa.string()}
         ):
             raise ValueError("the series names are not what was written")
-        return tuple(file.read().column(0).to_pylist())
-    except pa.ArrowException as error:
+        names = file.read().column(0)
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"the series names cannot be read: {error}") from error
+    if names.null_count:
+        raise ValueError("a series has no name")
+    return tuple(names.to_pylist())
 
 
 def _unpack_weights(content: bytes) -> Tensors:
@@ -297,6 +319,31 @@ def _check_bounds(task: ForecastTask, config: Config, names: tuple[str, ...]) ->
         raise ValueError("the quantiles do not lie between 0 and 1")
 
 
+def _check_self_test(manifest: dict[str, Any]) -> None:
+    self_test = manifest["self_test"]
+    output = self_test["output"]
+    if not isinstance(output, list) or not output:
+        raise ValueError("the self-test has no output")
+    for number in (self_test["tolerance"], *output):
+        if type(number) not in (int, float) or abs(number) > _MAX_OUTPUT:
+            raise ValueError(f"the self-test holds {number!r}")
+
+
+def _check_rest(manifest: dict[str, Any], artifact: Artifact) -> None:
+    """Refuse what no other check looked at. It comes last: the others say more."""
+    said = dict(manifest)
+    digest = said.pop("sha256")
+    for name in ("learnt_until", "training_range", "provenance", "parent"):
+        if not _is_of(said[name], get_type_hints(Artifact)[name]):
+            raise ValueError(f"{name} is {said[name]!r}")
+    meant = parse_json(_to_json(artifact.to_json()))
+    for name in sorted(said.keys() - {"files"} | meant.keys()):
+        if said.get(name) != meant.get(name) or name not in meant:
+            raise ValueError(f"the manifest's {name} is not what was written")
+    if _digest(_to_json(said)) != digest:
+        raise ValueError("the manifest is not what was written (its hash differs)")
+
+
 def _task_of(manifest: dict[str, Any]) -> ForecastTask:
     return _build(ForecastTask, manifest["task"])
 
@@ -313,10 +360,25 @@ def _config_of(manifest: dict[str, Any]) -> Config:
 
 def _build(cls: type[_T], values: dict[str, Any]) -> _T:
     """Make a dataclass from JSON: every field there, none unknown, lists as tuples."""
-    known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
-    if set(values) != set(known):
-        raise ValueError(f"{cls.__name__} has other fields: {sorted(set(values) ^ set(known))}")
+    hints = get_type_hints(cls)
+    if not isinstance(values, dict) or set(values) != set(hints):
+        raise ValueError(f"{cls.__name__} has other fields: {sorted(set(values) ^ set(hints))}")
+    for name, value in values.items():
+        if not _is_of(value, hints[name]):
+            raise ValueError(f"{name} is {value!r}")
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON is what a field of this type holds."""
+    options = get_args(hint)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict)
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_is_of(part, options[0]) for part in value)
+    if options:
+        return any(_is_of(value, option) for option in options)
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def _read_listed(directory: Path, name: str, manifest: dict[str, Any]) -> bytes:
@@ -331,7 +393,7 @@ def _read_listed(directory: Path, name: str, manifest: dict[str, Any]) -> bytes:
     content = _read_regular(directory / name, size)
     if len(content) != size:
         raise _damaged(directory, f"{name} has {len(content)} bytes, not {size}")
-    if hashlib.sha256(content).hexdigest() != digest:
+    if _digest(content) != digest:
         raise _damaged(directory, f"{name} is not what was written (its hash differs)")
     return content
 
@@ -339,16 +401,20 @@ def _read_listed(directory: Path, name: str, manifest: dict[str, Any]) -> bytes:
 def _read_regular(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes, without following a link."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(path, "rb", opener=_open_itself) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise _damaged(path.parent, f"{path.name} is not a regular file")
+            if status.st_size > limit:
+                raise _damaged(path.parent, f"{path.name} has {status.st_size} bytes, over {limit}")
+            return file.read(status.st_size + 1)
     except OSError as error:
-        raise _damaged(path.parent, f"{path.name} cannot be opened ({error.strerror})") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _damaged(path.parent, f"{path.name} is not a regular file")
-        if status.st_size > limit:
-            raise _damaged(path.parent, f"{path.name} has {status.st_size} bytes, over {limit}")
-        return file.read(limit + 1)
+        raise _damaged(path.parent, f"{path.name} cannot be read ({error.strerror})") from error
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open without following a link, and without waiting for the writer of a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def _damaged(directory: Path, why: str) -> ModelError:

@@ -158,7 +158,8 @@ class Network(nn.Module):
         unknown = (series == 0)[:, None]
         if not bool(unknown.any()):
             return center, scale
-        mean, deviation = _moments(history, torch.isfinite(history))
+        mean, variance = _moments(history, torch.isfinite(history))
+        deviation = variance.sqrt()
         own_scale = torch.where(deviation > 1e-6 * mean.abs(), deviation, 1.0)
         return torch.where(unknown, mean, center), torch.where(unknown, own_scale, scale)
 
@@ -208,8 +209,8 @@ def normalise(scaled: Tensor) -> Window:
     A missing reading repeats the last one before it, 0 where there is none.
     """
     seen = torch.isfinite(scaled)
-    level, deviation = _moments(scaled, seen)
-    spread = (deviation.square() + _SPREAD_FLOOR**2).sqrt()
+    level, variance = _moments(scaled, seen)
+    spread = (variance + _SPREAD_FLOOR**2).sqrt()
     values = torch.where(seen, scaled - level, 0.0) / spread
     if not bool(seen.all()):
         values = _carry_forward(values, seen)
@@ -217,11 +218,11 @@ def normalise(scaled: Tensor) -> Window:
 
 
 def _moments(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of what is there in each row, (N, 1) each; 0 where nothing is."""
+    """Mean and variance of what is there in each row, (N, 1) each; 0 where nothing is."""
     n_seen = seen.sum(1, keepdim=True).clamp(min=1)
     mean = torch.where(seen, values, 0.0).sum(1, keepdim=True) / n_seen
     variance = torch.where(seen, values - mean, 0.0).square().sum(1, keepdim=True) / n_seen
-    return mean, variance.sqrt()
+    return mean, variance
 
 
 def _carry_forward(values: Tensor, seen: Tensor) -> Tensor:

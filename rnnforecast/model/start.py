@@ -40,9 +40,8 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
     task = network.task
     values = np.concatenate([batch.history, batch.future], axis=1)
     scale = network.scale.numpy()[batch.series + 1]
-    with np.errstate(invalid="ignore"):
-        whole = values[:, : max(task.season, values.shape[1] // task.season * task.season)]
-        deviation = (values - np.nanmean(whole, axis=1, keepdims=True)) / scale[:, None]
+    whole = values[:, : max(task.season, values.shape[1] // task.season * task.season)]
+    deviation = (values - _row_means(whole)) / scale[:, None]
     steps = batch.next_step[:, None] - task.lookback + np.arange(values.shape[1])
     place = (batch.series + 1)[:, None] * task.season + steps % task.season
     seen = np.isfinite(deviation)
@@ -53,6 +52,14 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
     cycles[0] = cycles[1:].mean(0)
     centred: Floats = (cycles - cycles.mean(1, keepdims=True)).astype(np.float32)
     return centred
+
+
+def _row_means(values: Floats) -> Floats:
+    """Mean of what is there in each row, `(row, 1)`; 0 where nothing is."""
+    seen = np.isfinite(values)
+    sums = np.where(seen, values, np.float32(0)).sum(1, keepdims=True)
+    means: Floats = sums / np.maximum(seen.sum(1, keepdims=True), 1).astype(np.float32)
+    return means
 
 
 def _anchor(network: Network, batch: Batch) -> Floats:

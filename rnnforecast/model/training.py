@@ -164,7 +164,7 @@ def _step(
     """Take one step; return the loss and the gradient's norm before clipping."""
     network.train()
     optimizer.zero_grad(set_to_none=True)
-    loss = _loss(network, batch)
+    loss = batch_loss(network, batch)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
     value, size = float(loss.detach()), float(norm)
@@ -178,8 +178,12 @@ def _step(
     return value, size
 
 
-def _loss(network: Network, batch: Batch) -> Tensor:
-    """Quantile loss of a batch in units of each series' scale."""
+def batch_loss(network: Network, batch: Batch) -> Tensor:
+    """Return the quantile loss of a batch in units of each series' scale.
+
+    While training, some windows are shown without their name, and those with less than half of
+    their history do not count.
+    """
     device = network.center.device
     history, future = (torch.from_numpy(x).to(device) for x in (batch.history, batch.future))
     series = torch.from_numpy(batch.series).to(device) + 1
@@ -207,7 +211,7 @@ def _validation_batches(
 def _evaluate(network: Network, batches: Callable[[], Iterable[Batch]]) -> float:
     network.eval()
     losses = [
-        (float(_loss(network, batch)), np.isfinite(batch.future).sum()) for batch in batches()
+        (float(batch_loss(network, batch)), np.isfinite(batch.future).sum()) for batch in batches()
     ]
     weights = np.array([n for _, n in losses], np.float64)
     return float(np.dot([loss for loss, _ in losses], weights) / max(weights.sum(), 1.0))

@@ -7,7 +7,9 @@ that version, whatever is published meanwhile.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,7 +41,7 @@ def put_in_force(model: Path, version: str) -> None:
 
 def resolve_version(model: Path, version: str | None = None) -> Path:
     """Return a version's directory: the named one, or the one in force, or `ModelError`."""
-    if not model.is_dir():
+    if not _is_directory(model):
         raise ModelError(
             f"there is no model at {model}",
             code="no-model",
@@ -53,7 +55,7 @@ def resolve_version(model: Path, version: str | None = None) -> Path:
             f"{model / CURRENT} does not name a version", code="damaged-model", hint=_known(model)
         )
     directory = model / VERSIONS / name
-    if not directory.is_dir() or directory.is_symlink():
+    if directory.is_symlink() or not _is_directory(directory):
         raise ModelError(
             f"{model} has no version {name}", code="no-such-version", hint=_known(model)
         )
@@ -62,13 +64,18 @@ def resolve_version(model: Path, version: str | None = None) -> Path:
 
 def list_versions(model: Path) -> list[str]:
     """Return the names of all saved versions, oldest first."""
-    if not (model / VERSIONS).is_dir():
+    try:
+        with os.scandir(model / VERSIONS) as entries:
+            found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
         return []
-    return sorted(p.name for p in (model / VERSIONS).iterdir() if _NAME.fullmatch(p.name))
+    return sorted(name for name in found if _NAME.fullmatch(name))
 
 
 def _read_current(model: Path) -> str:
     try:
+        if not stat.S_ISREG((model / CURRENT).stat().st_mode):  # a pipe would wait for ever
+            return ""
         with (model / CURRENT).open("rb") as file:
             return file.read(200).decode("ascii", "replace").strip()
     except OSError as error:
@@ -77,6 +84,14 @@ def _read_current(model: Path) -> str:
             code="no-model",
             hint="pass the folder that `rnnforecast train` wrote with  --model",
         ) from error
+
+
+def _is_directory(path: Path) -> bool:
+    """Whether there is a directory that can be looked at; `Path.is_dir` raises where it cannot."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _known(model: Path) -> str:

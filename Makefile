@@ -1,0 +1,38 @@
+# make demo   set up .venv and run the main job on sample_data/
+# make test   set up the same .venv, then ruff, mypy and pytest: what CI runs
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+
+.PHONY: demo test fast lint clean
+
+demo: $(VENV)/installed
+	@mkdir -p $(DEMO)
+	$(BIN)/rnnforecast train sample_data/pumping_station.csv --model $(DEMO)/model
+	$(BIN)/rnnforecast predict --model $(DEMO)/model --output $(DEMO)/forecast.csv --quiet
+	$(BIN)/rnnforecast show --model $(DEMO)/model
+	@echo
+	@head -n 6 $(DEMO)/forecast.csv
+	@echo "the forecast is in $(DEMO)/forecast.csv"
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fast: $(VENV)/installed
+	$(BIN)/pytest -m "not slow"
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) build ./*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

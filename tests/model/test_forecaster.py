@@ -1,0 +1,180 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from rnnforecast.config import QUANTILES, ForecastTask, NetworkConfig, TrainConfig, WindowConfig
+from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.season import resolve_season
+from rnnforecast.errors import ModelError
+from rnnforecast.model.forecaster import RNNForecaster
+from tests.builders import make_panel, random_walk, wave
+
+SMALL = NetworkConfig(hidden=16, segment=6)
+QUICK = TrainConfig(epochs=2, batch_size=64)
+
+
+def fit(panel, train_until: int, validation_until: int, *, task=None, config=QUICK, network=SMALL):
+    task = task or ForecastTask(lookback=24, horizon=6, season=12, n_series=panel.n_series)
+    ends = np.ones(panel.n_series, np.int64)
+    return RNNForecaster.fit(
+        past_of(panel, train_until * ends),
+        past_of(panel, validation_until * ends),
+        task=task,
+        network=network,
+        config=config,
+    )
+
+
+def everything_learnt(forecaster: RNNForecaster) -> dict[str, bytes]:
+    return {name: tensor.tobytes() for name, tensor in forecaster.tensors().items()}
+
+
+def test_changing_a_reading_after_the_cutoff_changes_nothing() -> None:
+    first = wave(300, season=12, seed=1)
+    second = wave(300, season=12, seed=2)
+    changed = [first.copy(), second.copy()]
+    changed[0][240:] = 1e6
+    changed[1][240:] = np.nan
+    forecasters, forecasts, seasons = [], [], []
+    for panel in (make_panel(first, second), make_panel(*changed)):
+        forecaster = fit(panel, 180, 240).learn_on(
+            past_of(panel, np.array([240, 240])), config=QUICK
+        )
+        past = Past(panel, series=np.array([0, 1, 1]), cutoff=np.array([240, 240, 200]))
+        forecasters.append(everything_learnt(forecaster))
+        forecasts.append(forecaster.predict(past, 6, QUANTILES).values.tobytes())
+        seasons.append(resolve_season(WindowConfig(), past_of(panel, np.array([240, 240]))))
+    assert forecasters[0] == forecasters[1]
+    assert forecasts[0] == forecasts[1]
+    assert seasons[0] == seasons[1]
+
+
+def test_changing_a_reading_before_the_cutoff_does_change_the_weights() -> None:
+    readings = wave(300, season=12)
+    changed = readings.copy()
+    changed[150] += 3
+    assert everything_learnt(fit(make_panel(readings), 180, 240)) != everything_learnt(
+        fit(make_panel(changed), 180, 240)
+    )
+
+
+def test_validation_readings_decide_when_to_stop_but_do_not_touch_scaling() -> None:
+    readings = wave(300, season=12)
+    changed = readings.copy()
+    changed[180:240] *= 50
+    plain, other = (fit(make_panel(x), 180, 240).network for x in (readings, changed))
+    assert torch.equal(plain.center, other.center)
+    assert torch.equal(plain.scale, other.scale)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
+    panel = make_panel(wave(300))
+    same = [everything_learnt(fit(panel, 180, 240)) for _ in range(2)]
+    other = everything_learnt(fit(panel, 180, 240, config=dataclasses.replace(QUICK, seed=1)))
+    assert same[0] == same[1]
+    assert same[0] != other
+
+
+def test_fitting_leaves_torchs_own_state_as_it_was() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    threads = torch.get_num_threads()
+    fit(make_panel(wave(300)), 180, 240, config=dataclasses.replace(QUICK, threads=1))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_random_walk_is_forecast_as_well_as_by_its_last_value() -> None:
+    panel = make_panel(*(random_walk(900, seed=s) for s in range(6)))
+    task = ForecastTask(lookback=48, horizon=8, season=1, n_series=6)
+    forecaster = fit(panel, 600, 750, task=task, network=NetworkConfig(hidden=32, segment=8))
+    rows = np.arange(750, 892)
+    past = Past(panel, series=np.repeat(np.arange(6), len(rows)), cutoff=np.tile(rows, 6))
+    truth = np.concatenate([panel.of(s)[rows] for s in range(6)])
+    last = np.concatenate([panel.of(s)[rows - 1] for s in range(6)])
+    error = np.abs(forecaster.predict(past, 8, QUANTILES).point[:, 0] - truth).mean()
+    assert error < 1.1 * np.abs(last - truth).mean()
+
+
+def test_a_season_is_learnt() -> None:
+    panel = make_panel(wave(600, season=12, noise=0.1))
+    forecaster = fit(panel, 400, 500)
+    past = past_of(panel, np.array([560]))
+    forecast = forecaster.predict(past, 6, QUANTILES)
+    assert np.abs(forecast.point[0] - panel.target[560:566]).max() < 1.0
+
+
+def test_prediction_does_not_depend_on_how_origins_are_batched() -> None:
+    panel = make_panel(wave(300), wave(300, seed=3))
+    forecaster = fit(panel, 180, 240)
+    rows = np.arange(100, 240)
+    past = Past(panel, series=np.repeat([0, 1], len(rows)), cutoff=np.tile(rows, 2))
+    together = forecaster.predict(past, 6, QUANTILES).values
+    alone = [forecaster.predict(past.subset(slice(i, i + 1)), 6, QUANTILES).values for i in (0, 99)]
+    assert np.allclose(together[[0, 99]], np.concatenate(alone), atol=1e-4)
+
+
+def test_a_shorter_horizon_is_the_beginning_of_the_whole() -> None:
+    panel = make_panel(wave(300))
+    forecaster = fit(panel, 180, 240)
+    whole = forecaster.predict(past_of(panel), 6, QUANTILES).values
+    assert np.array_equal(forecaster.predict(past_of(panel), 2, QUANTILES).values, whole[:, :2])
+
+
+def test_a_series_that_was_never_seen_is_forecast() -> None:
+    forecaster = fit(make_panel(wave(600, season=12)), 400, 500)
+    stranger = dataclasses.replace(
+        make_panel(1000 + 40 * (wave(200, season=12, seed=9) - 20)), names=("new",)
+    )
+    forecast = forecaster.predict(past_of(stranger, np.array([180])), 6, QUANTILES)
+    assert np.abs(forecast.point[0] - stranger.target[180:186]).max() < 80
+
+
+def test_a_forecast_does_not_depend_on_the_names_beside_it() -> None:
+    panel = make_panel(wave(300, seed=1), wave(300, seed=2))
+    forecaster = fit(panel, 180, 240)
+    both = forecaster.predict(past_of(panel), 6, QUANTILES).values
+    turned = forecaster.predict(past_of(panel.select(np.array([1, 0]))), 6, QUANTILES).values
+    assert np.allclose(both[::-1], turned, atol=1e-5)
+
+
+def test_restoring_gives_the_same_forecasts() -> None:
+    panel = make_panel(wave(300))
+    forecaster = fit(panel, 180, 240)
+    restored = RNNForecaster.restore(
+        forecaster.network.task,
+        forecaster.network.config,
+        names=forecaster.names,
+        weights=forecaster.tensors(),
+        self_test=forecaster.self_test(),
+    )
+    past = past_of(panel)
+    before, after = (f.predict(past, 6, QUANTILES).values for f in (forecaster, restored))
+    assert np.array_equal(before, after)
+
+
+def test_a_model_that_computes_something_else_fails_its_self_test() -> None:
+    forecaster = fit(make_panel(wave(300)), 180, 240)
+    stored = forecaster.self_test()
+    stored["output"][0] += 0.1
+    with pytest.raises(ModelError, match="self-test"):
+        RNNForecaster.restore(
+            forecaster.network.task,
+            forecaster.network.config,
+            names=forecaster.names,
+            weights=forecaster.tensors(),
+            self_test=stored,
+        )
+
+
+def test_series_with_gaps_can_be_learnt_and_forecast() -> None:
+    readings = wave(400, season=12)
+    readings[::7] = np.nan
+    readings[100:140] = np.nan
+    forecaster = fit(make_panel(readings), 280, 340)
+    forecast = forecaster.predict(past_of(make_panel(readings)), 6, QUANTILES)
+    assert np.isfinite(forecast.values).all()
