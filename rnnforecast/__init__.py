@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         WindowConfig,
     )
     from rnnforecast.errors import RnnForecastError
-    from rnnforecast.workflow import Model, Prediction, load, predict, train
+    from rnnforecast.evaluate.fallback import Prediction
+    from rnnforecast.workflow import Model, load, predict, train
 
 _HOMES = {
     "rnnforecast.config": (
@@ -35,7 +36,8 @@ _HOMES = {
         "WindowConfig",
     ),
     "rnnforecast.errors": ("RnnForecastError",),
-    "rnnforecast.workflow": ("Model", "Prediction", "load", "predict", "train"),
+    "rnnforecast.evaluate.fallback": ("Prediction",),
+    "rnnforecast.workflow": ("Model", "load", "predict", "train"),
 }
 
 __all__ = [

@@ -12,8 +12,9 @@ from rnnforecast.config import format_duration, quantile_name
 from rnnforecast.console import Screen, figure
 
 if TYPE_CHECKING:
+    from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.model.artifact import Artifact
-    from rnnforecast.workflow import Model, Prediction
+    from rnnforecast.workflow import Model
 
 _METRICS = {
     "mae": "MAE",
@@ -54,7 +55,8 @@ def print_training(model: Model, screen: Screen) -> None:
     """Print the held-out metrics, the verdict, and where the model is."""
     _print_metrics(model.artifact, screen)
     screen.result(f"saved: {model.path} version {model.version}")
-    screen.note("next: rnnforecast predict" + _model_option(model))
+    if not screen.is_quiet:
+        screen.note("next: rnnforecast predict" + _model_option(model))
 
 
 def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
@@ -67,6 +69,7 @@ def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
         "rows": len(forecast.names) * forecast.horizon,
         "left_out": list(prediction.left_out),
         "shortened": list(prediction.shortened),
+        "replaced": list(prediction.replaced),
         "warnings": [
             {"code": w.code, "message": w.message, "count": w.count} for w in prediction.warnings
         ],

@@ -27,20 +27,16 @@ from rnnforecast.events import Listener, Noted, Recorder, Warned, ignore
 from rnnforecast.operate import store
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from rnnforecast.data.forecast import Forecast, Past
     from rnnforecast.data.panel import Panel
     from rnnforecast.data.schema import Schema
     from rnnforecast.data.split import Split
     from rnnforecast.evaluate.comparison import Comparison
+    from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.model.artifact import Artifact
     from rnnforecast.model.forecaster import RNNForecaster
 
 DEFAULT_MODEL = "model"
-_ENOUGH_SEEN = 0.5
-"""A look-back with less of its readings than this is a shortened history."""
 
 
 @dataclass(frozen=True)
@@ -62,21 +58,6 @@ class Model:
     def metrics(self) -> dict[str, Any]:
         """Held-out metrics by method, with the skill and the verdict."""
         return self.artifact.metrics
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """A forecast, and which series are not in it or were forecast from too little."""
-
-    forecast: Forecast
-    left_out: tuple[str, ...]
-    shortened: tuple[str, ...]
-    warnings: tuple[Warned, ...]
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether some series did not get the forecast that they should have."""
-        return bool(self.left_out or self.shortened)
 
 
 def train(
@@ -136,7 +117,7 @@ def predict(
     horizon = _horizon_of(config, artifact)
     past, schema = _read_past(artifact, data, config, reading or DataConfig(), events)
     forecaster = _restore(artifact)  # torch is imported here, once the readings are known to serve
-    return _forecast(forecaster, past, horizon, artifact.task, schema, config, events)
+    return _forecast(forecaster, past, horizon, schema, config, events)
 
 
 def load(model: str | Path = DEFAULT_MODEL, *, version: str | None = None) -> Model:
@@ -388,48 +369,30 @@ def _forecast(
     forecaster: RNNForecaster,
     past: Past,
     horizon: int,
-    task: ForecastTask,
     schema: Schema,
     config: PredictConfig,
     events: Recorder,
 ) -> Prediction:
-    """Forecast every series; flag what has too little history, leave out what has none."""
-    import numpy as np
+    """Forecast every series that can be, and say which could not."""
+    from rnnforecast.evaluate.fallback import predict_or_fall_back, warnings_of
 
-    from rnnforecast.evaluate.fallback import fill_from_fallbacks
-
-    levels = tuple(sorted({0.5, *config.quantiles}))
-    forecast = replace(forecaster.predict(past, horizon, levels), tz=schema.tz)
-    seen = past.share_seen(task.lookback)
-    short = (seen < _ENOUGH_SEEN) & (seen > 0)
-    lacking: NDArray[np.bool_] = seen < _ENOUGH_SEEN if config.fallback else seen == 0
-    forecast = replace(
-        forecast, values=np.where(lacking[:, None, None], np.float32(np.nan), forecast.values)
+    task = forecaster.network.task
+    prediction = predict_or_fall_back(
+        forecaster,
+        past,
+        horizon,
+        sorted({0.5, *config.quantiles}),
+        lookback=task.lookback,
+        season=task.season,
+        fallbacks=config.fallback,
     )
-    if config.fallback:
-        forecast = fill_from_fallbacks(forecast, past, config.fallback, season=task.season)
-    kept = np.asarray(np.isfinite(forecast.values).all((1, 2)))
-    names = np.array(forecast.names, object)
-    prediction = Prediction(
-        forecast.subset(kept),
-        left_out=tuple(names[~kept]),
-        shortened=tuple(names[short & kept]),
-        warnings=(),
-    )
-    _warn_partial(prediction, task, events)
-    if not kept.any():
+    for warning in warnings_of(prediction, lookback=task.lookback):
+        events(warning)
+    if not prediction.forecast.names:
         raise NotEnoughDataError(
             "no series has a reading in its look-back, so nothing can be forecast",
             code="too-short",
             hint="pass newer readings, or add  --fallback seasonal-naive,naive",
         )
-    return replace(prediction, warnings=tuple(events.warnings))
-
-
-def _warn_partial(prediction: Prediction, task: ForecastTask, listener: Listener) -> None:
-    for code, names, what in (
-        ("left-out", prediction.left_out, "could not be forecast"),
-        ("shortened", prediction.shortened, f"have less than half of {task.lookback} readings"),
-    ):
-        if names:
-            listener(Warned(code, f"{what}: {', '.join(map(str, names[:5]))}", len(names)))
+    forecast = replace(prediction.forecast, tz=schema.tz)
+    return replace(prediction, forecast=forecast, warnings=tuple(events.warnings))

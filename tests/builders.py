@@ -39,7 +39,9 @@ def random_walk(n: int, *, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(n).cumsum().astype(np.float32)
 
 
-def write_wide(path: Path, *, freq: str = "1h", start: str = "2024-01-01", **columns: object) -> Path:
+def write_wide(
+    path: Path, *, freq: str = "1h", start: str = "2024-01-01", **columns: object
+) -> Path:
     """Write a wide CSV with a `timestamp` column and these sensors."""
     length = len(next(iter(columns.values())))  # type: ignore[arg-type]
     stamps = pd.date_range(start, periods=length, freq=freq)

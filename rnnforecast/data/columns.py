@@ -28,6 +28,10 @@ class Column:
     kind: Kind
     sample: tuple[str, ...] = ()
     """Its first values as text, missing ones left out."""
+    is_typed: bool = False
+    """Whether the file itself says that these are times, as Parquet does."""
+    tz: str | None = None
+    """The zone that the file gives such times."""
 
 
 def kind_of_texts(name: str, cells: Sequence[str], *, is_number: Callable[[str], bool]) -> Column:

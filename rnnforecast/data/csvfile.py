@@ -197,8 +197,8 @@ def open_csv_file(path: Path, config: DataConfig, *, shown: str) -> CsvFile:
     """
     head, whole = _read_head(path, shown)
     encoding = config.encoding or _find_encoding(head, shown)
-    text = head.decode(encoding, "replace")
-    lines = text.splitlines()
+    text = head.decode(encoding, "replace").removeprefix("\ufeff")
+    lines = list(io.StringIO(text, newline=""))  # str.splitlines also cuts where CSV does not
     lines = (lines if whole else lines[:-1])[config.skip_rows :]
     rows = [line for line in lines if line.strip()]
     if not rows:
@@ -218,10 +218,10 @@ def open_csv_file(path: Path, config: DataConfig, *, shown: str) -> CsvFile:
         raise DataError(
             f"{shown} has a header, but no readings",
             code="header-only",
-            location=Location(shown, line=1, text=rows[0]),
+            location=Location(shown, line=1, text=rows[0].rstrip("\r\n")),
             hint="pass a file with rows below the header",
         )
-    _check_names(names, rows[0], shown, sep=sep)
+    _check_names(names, rows[0].rstrip("\r\n"), shown, sep=sep)
     missing = (*MISSING, *config.na_values)
     decimal = config.decimal or _find_decimal(body, sep, missing)
     dialect = Dialect(sep, decimal, encoding, config.skip_rows, missing)

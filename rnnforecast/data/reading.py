@@ -202,7 +202,7 @@ def _hive_partitioning(folder: Path, paths: list[Path]) -> pa_dataset.Partitioni
 
 def _scanned(name: str, dataset: pa_dataset.Dataset) -> ParquetSource:
     head = dataset.head(1000)
-    columns = tuple(_column(field, head) for field in dataset.schema)
+    columns = tuple(_column(field, head) for field in dataset.schema if not _is_row_number(field))
     if not head.num_rows:
         raise DataError(
             f"{name} has columns, but no readings", code="header-only", location=Location(name)
@@ -216,8 +216,8 @@ def _column(field: pa.Field, head: pa.Table) -> Column:
     type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     kind: Kind = "other"
     if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
-        kind = "time"
-    elif pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_):
+        return Column(field.name, "time", sample, is_typed=True, tz=getattr(type_, "tz", None))
+    if pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_):
         kind = "number"
     elif pa.types.is_string(type_) or pa.types.is_large_string(type_):
         judged = kind_of_texts(field.name, sample, is_number=lambda _: False)
@@ -225,6 +225,11 @@ def _column(field: pa.Field, head: pa.Table) -> Column:
     elif pa.types.is_null(type_):
         kind = "empty"
     return Column(field.name, kind, sample)
+
+
+def _is_row_number(field: pa.Field) -> bool:
+    """Tell whether pandas wrote this column to keep an index that only counts rows."""
+    return field.name.startswith("__index_level_") and bool(pa.types.is_integer(field.type))
 
 
 def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:

@@ -14,12 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.config import DataConfig
-from rnnforecast.data.columns import Column
 from rnnforecast.data.csvfile import quote
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema
-from rnnforecast.data.stamps import StampReader, Zone, localise
+from rnnforecast.data.stamps import StampReader, localise
 from rnnforecast.errors import DataError
 
 
@@ -46,7 +45,7 @@ def first_times(rows: Rows) -> Integers:
 
 def read_rows(source: Source, schema: Schema, config: DataConfig) -> tuple[Rows, str | None]:
     """Read the columns that a schema names; return them with the zone that the stamps carry."""
-    stamps = StampReader(source, schema, Zone.of_sample(_column(source, schema.time).sample))
+    stamps = StampReader.of(source, schema)
     wanted = {schema.time: stamps.arrow_type}
     if schema.series:
         wanted[schema.series] = pa.string()
@@ -65,10 +64,6 @@ def read_rows(source: Source, schema: Schema, config: DataConfig) -> tuple[Rows,
         rows.times = localise(rows.times, rows.codes, config.tz)
         return rows, config.tz
     return rows, stamps.zone.name
-
-
-def _column(source: Source, name: str) -> Column:
-    return next(column for column in source.columns if column.name == name)
 
 
 def _codes(

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rnnforecast.data.columns import EPOCH_UNITS_US
+from rnnforecast.data.columns import EPOCH_UNITS_US, Column
 from rnnforecast.data.panel import Integers
 from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema
@@ -36,9 +36,11 @@ class Zone:
     name: str | None = None
 
     @classmethod
-    def of_sample(cls, sample: tuple[str, ...]) -> Zone:
-        """Read it off the first stamps: one offset is kept, several become UTC."""
-        offsets = {match[1] for text in sample if (match := _OFFSET.search(text.strip()))}
+    def of_column(cls, column: Column) -> Zone:
+        """Take it from the file, or its first stamps: one offset is kept, several are UTC."""
+        if column.is_typed:
+            return cls(is_aware=column.tz is not None, name=column.tz)
+        offsets = {match[1] for text in column.sample if (match := _OFFSET.search(text.strip()))}
         if not offsets:
             return cls(is_aware=False)
         only = next(iter(offsets)) if len(offsets) == 1 else "Z"
@@ -54,10 +56,19 @@ class StampReader:
     source: Source
     schema: Schema
     zone: Zone
+    is_typed: bool
+
+    @classmethod
+    def of(cls, source: Source, schema: Schema) -> StampReader:
+        """Make one for a source's time column."""
+        column = next(c for c in source.columns if c.name == schema.time)
+        return cls(source, schema, Zone.of_column(column), column.is_typed)
 
     @property
     def arrow_type(self) -> pa.DataType:
         """What to read the column as."""
+        if self.is_typed:
+            return pa.timestamp("us", tz="UTC" if self.zone.is_aware else None)
         return pa.float64() if self.schema.epoch_unit else pa.string()
 
     def read(self, array: pa.Array, n_before: int) -> Integers:
@@ -70,11 +81,12 @@ class StampReader:
                 n_before + int(np.argmax(missing)),
                 hint="remove the row, or name the time column with  --time COLUMN",
             )
-        if self.schema.epoch_unit:
+        times: Integers
+        if self.is_typed:
+            times = np.asarray(array.cast(pa.int64()).to_numpy())
+        elif self.schema.epoch_unit:
             factor = EPOCH_UNITS_US[self.schema.epoch_unit]
-            times: Integers = np.rint(array.to_numpy(zero_copy_only=False) * factor).astype(
-                np.int64
-            )
+            times = np.rint(array.to_numpy(zero_copy_only=False) * factor).astype(np.int64)
         else:
             times = self._from_text(array, n_before)
         outside = (times < _EARLIEST_US) | (times >= _LATEST_US)
@@ -196,7 +208,7 @@ def parse_time_us(text: str, tz: str | None) -> int:
         stamp = stamp.tz_convert("UTC")
     elif stamp.tzinfo is not None:
         raise UsageError(f"{text!r} has a zone, but the readings have none")
-    return int(stamp.as_unit("us").value)
+    return int(stamp.tz_localize(None).to_datetime64().astype("datetime64[us]").astype(np.int64))
 
 
 def stamp_array(times_us: Integers, tz: str | None) -> pa.Array:

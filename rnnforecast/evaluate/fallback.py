@@ -1,27 +1,95 @@
-"""What a series gets that the network cannot forecast: the next method in the user's list.
+"""Which series get a forecast: by the network, by a fallback, or none at all.
 
-Apart from `baselines`, which forecasts, and from the stories: here rows of one forecast are
-replaced by another's, and marked with where they come from.
+Apart from `baselines`, which forecasts, and from the stories: here one forecast is judged by what
+its histories held, and rows of it are left out or replaced, each with a mark.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rnnforecast.data.forecast import Forecast, Past
+from rnnforecast.data.forecast import Forecast, Forecaster, Past
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from rnnforecast.evaluate.comparison import NETWORK
+from rnnforecast.events import Warned
+
+_ENOUGH_SEEN = 0.5
+"""A look-back with a smaller share of its readings than this is a shortened history."""
 
 
-def fill_from_fallbacks(
-    forecast: Forecast,
+@dataclass(frozen=True)
+class Prediction:
+    """A forecast, and which series are not in it or did not get what they should have."""
+
+    forecast: Forecast
+    left_out: tuple[str, ...]
+    """Without a forecast: no method has anything to go by."""
+    shortened: tuple[str, ...]
+    """Forecast by the network from less than half of a look-back."""
+    replaced: tuple[str, ...]
+    """Forecast by a fallback, as the forecast's `source` says."""
+    warnings: tuple[Warned, ...] = ()
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some series did not get the forecast that they should have."""
+        return bool(self.left_out or self.shortened or self.replaced)
+
+
+def predict_or_fall_back(
+    network: Forecaster,
     past: Past,
-    methods: tuple[str, ...],
+    horizon: int,
+    quantiles: Sequence[float],
     *,
+    lookback: int,
     season: int,
-) -> Forecast:
+    fallbacks: tuple[str, ...] = (),
+) -> Prediction:
+    """Forecast every origin that can be.
+
+    With fallbacks, a look-back with less than half of its readings goes to the first of them that
+    can; without, the network does what it can, and only an empty look-back is left out.
+    """
+    forecast = network.predict(past, horizon, quantiles)
+    seen = past.share_seen(lookback)
+    short = seen < _ENOUGH_SEEN
+    lacking = short if fallbacks else seen == 0
+    values = np.where(lacking[:, None, None], np.float32(np.nan), forecast.values)
+    forecast = replace(forecast, values=values)
+    if fallbacks:
+        forecast = _fill(forecast, past, fallbacks, season=season)
+    kept = np.asarray(np.isfinite(forecast.values).all((1, 2)))
+
+    def named(chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[str, ...]:
+        return tuple(forecast.names[i] for i in np.flatnonzero(chosen))
+
+    return Prediction(
+        forecast.subset(kept),
+        left_out=named(~kept),
+        shortened=named(short & kept & ~lacking),
+        replaced=named(lacking & kept),
+    )
+
+
+def warnings_of(prediction: Prediction, *, lookback: int) -> list[Warned]:
+    """Say what is not as it should be, a warning for each kind."""
+    kinds = {
+        "left-out": (prediction.left_out, "no reading to forecast from, left out"),
+        "shortened": (prediction.shortened, f"less than half of {lookback} readings to go by"),
+        "fallback": (prediction.replaced, "forecast by a fallback"),
+    }
+    return [
+        Warned(code, f"{what}: {', '.join(names[:5])}" + ", ..." * (len(names) > 5), len(names))
+        for code, (names, what) in kinds.items()
+        if names
+    ]
+
+
+def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: int) -> Forecast:
     """Replace the origins whose forecast is NaN by the first method that can forecast them.
 
     One that no method can forecast keeps NaN. `source` names the method of each origin.

@@ -1,0 +1,77 @@
+"""Fixtures: the command line in this process, and one small model that tests share."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rnnforecast.cli import run
+from tests.builders import wave, write_wide
+
+SMALL = ["--hidden", "8", "--epochs", "1", "-L", "24", "-H", "6"]
+"""Options of a network that trains in a second."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """Standard output as one JSON document."""
+        value: dict[str, Any] = json.loads(self.out)
+        return value
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The JSON error on standard error."""
+        value: dict[str, Any] = json.loads(self.err.strip().splitlines()[-1])["error"]
+        return value
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Command:
+    """Run the command line in an empty working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        code = run([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Outcome(code, printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `data.csv`, two sensors, and `model`, trained on it. Not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    second = 3 * wave(400, seed=1) - 10
+    second[200:205] = np.nan
+    write_wide(folder / "data.csv", flow=wave(400), level=second)
+    code = run(["train", str(folder / "data.csv"), "--model", str(folder / "model"), "-q", *SMALL])
+    assert code == 0
+    return folder
+
+
+@pytest.fixture
+def workplace(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the trained folder that a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "place"))

@@ -1,0 +1,81 @@
+"""Tables as text, and one way to read them: what the tests of this room share."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from rnnforecast.config import DataConfig
+from rnnforecast.data.panel import Panel
+from rnnforecast.data.reading import open_source
+from rnnforecast.data.schema import Schema, infer_schema
+from rnnforecast.data.timegrid import read_panel
+from rnnforecast.errors import RnnForecastError
+from rnnforecast.events import Event, Noted, Warned
+
+few = settings(deadline=None, max_examples=40, derandomize=True, database=None)
+"""Hypothesis for laws that touch the disk: the same few examples each time."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What came of reading a table."""
+
+    panel: Panel
+    schema: Schema
+    events: tuple[Event, ...]
+
+    @property
+    def notes(self) -> str:
+        """All that was said."""
+        return "\n".join(event.message for event in self.events if isinstance(event, Noted))
+
+    @property
+    def warnings(self) -> dict[str, Warned]:
+        """The warnings by their code."""
+        return {event.code: event for event in self.events if isinstance(event, Warned)}
+
+
+def read(data: object, **options) -> Read:
+    """Read a table as `train` does."""
+    events: list[Event] = []
+    config = DataConfig(**options)
+    source = open_source(data, config)
+    schema = infer_schema(source, config, events.append)
+    panel, schema = read_panel(source, schema, config, events.append)
+    return Read(panel, schema, tuple(events))
+
+
+def failure(data: object, **options) -> RnnForecastError:
+    """Read a table that cannot be used, and return the error."""
+    with pytest.raises(RnnForecastError) as caught:
+        read(data, **options)
+    return caught.value
+
+
+def write(path: Path, *lines: str, end: str = "\n", encoding: str = "utf-8") -> Path:
+    """Write lines to a file, each with its line end."""
+    path.write_bytes("".join(line + end for line in lines).encode(encoding))
+    return path
+
+
+def hourly(*cells: object, sep: str = ",", start: int = 0) -> list[str]:
+    """Make a line for each cell: an hour of 2024 (number `start` is the first), then the cell."""
+    return [
+        f"2024-01-{1 + hour // 24:02d} {hour % 24:02d}:00{sep}{cell}"
+        for hour, cell in enumerate(cells, start)
+    ]
+
+
+def pasted(hint: str) -> dict[str, object]:
+    """Turn the options that a hint offers into what the command line would make of them."""
+    words = shlex.split(hint[hint.index("--") :])
+    options: dict[str, object] = {}
+    for option, value in zip(words[::2], words[1::2], strict=True):
+        name = option.removeprefix("--").replace("-", "_")
+        options[name] = (value,) if name in ("na_values", "target") else value
+    return options

@@ -1,0 +1,293 @@
+"""One CSV file: its dialect, its encoding, and the physical line of what is wrong in it."""
+
+import csv
+import gzip
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnforecast.config import DataConfig
+from rnnforecast.data.csvfile import is_number, quote
+from rnnforecast.errors import DataError, UsageError
+from tests.data.tables import failure, few, hourly, pasted, read, write
+
+HEADER = "timestamp,temp"
+LINES = [HEADER, *hourly(1, 2, 3, 4)]
+WRONG = [HEADER, *hourly(1, 2, 3, "ERR", 5)]
+
+
+@pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
+def test_the_separator_is_recognised(tmp_path, sep):
+    lines = [f"timestamp{sep}temp{sep}flow", *hourly(*[f"1.5{sep}2"] * 3, sep=sep)]
+
+    panel = read(write(tmp_path / "table.tsv", *lines)).panel
+
+    assert panel.names == ("temp", "flow")
+    assert panel.target.tolist() == [1.5] * 3 + [2] * 3
+
+
+def test_a_separator_inside_of_quotes_does_not_count(tmp_path):
+    lines = ['timestamp,"temp; inside",note', *hourly('1,"a;b"', '2,"c;d"', "3,e")]
+
+    assert read(write(tmp_path / "x.csv", *lines)).panel.names == ("temp; inside",)
+
+
+def test_the_separator_can_be_said(tmp_path):
+    lines = ["timestamp:temp", "2024-01-01:1", "2024-01-02:2", "2024-01-03:3"]
+
+    assert read(write(tmp_path / "x.csv", *lines), sep=":").panel.target.tolist() == [1, 2, 3]
+
+
+def test_a_decimal_comma_between_commas_is_an_error_whose_fix_works(tmp_path):
+    path = write(tmp_path / "x.csv", HEADER, *hourly(1, 2, '"3,5"', 4))
+
+    error = failure(path)
+
+    assert (error.location.line, error.location.token) == (4, "3,5")
+    assert pasted(error.hint) == {"decimal": ","}
+    assert read(path, **pasted(error.hint)).panel.target.tolist() == [1, 2, 3.5, 4]
+
+
+def test_a_decimal_point_where_commas_are_said_is_an_error_whose_fix_works(tmp_path):
+    path = write(tmp_path / "x.csv", "timestamp;temp", *hourly(1, 2, "3.5", 4, sep=";"))
+
+    error = failure(path, decimal=",")
+
+    assert pasted(error.hint) == {"decimal": "."}
+    assert read(path, **pasted(error.hint)).panel.target.tolist() == [1, 2, 3.5, 4]
+
+
+@pytest.mark.parametrize(
+    "options", [{"sep": "\\t"}, {"sep": ""}, {"decimal": ",,"}, {"encoding": "no-such"}]
+)
+def test_options_that_cannot_be_meant_are_usage_errors(options):
+    with pytest.raises(UsageError):
+        DataConfig(**options)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_line_end_reads_alike_and_counts_lines_alike(tmp_path, end):
+    expected = read(write(tmp_path / "a.csv", *LINES)).panel.fingerprint()
+
+    assert read(write(tmp_path / "b.csv", *LINES, end=end)).panel.fingerprint() == expected
+    assert failure(write(tmp_path / "c.csv", *WRONG, end=end)).location.line == 5
+
+
+def test_a_last_line_without_an_end_is_read(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("\n".join(LINES))
+
+    assert read(path).panel.lengths[0] == 4
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_says_the_encoding(tmp_path, encoding):
+    lines = ["timestamp,temp °C", *LINES[1:]]
+
+    result = read(write(tmp_path / "x.csv", *lines, encoding=encoding))
+
+    assert result.schema.time == "timestamp"
+    assert result.panel.names == ("temp °C",)
+    wrong = write(tmp_path / "y.csv", *WRONG, encoding=encoding)
+    assert failure(wrong).location.line == 5
+
+
+def test_a_byte_order_mark_is_no_part_of_a_name_when_utf_8_is_said(tmp_path):
+    path = write(tmp_path / "x.csv", *LINES, encoding="utf-8-sig")
+
+    assert read(path, encoding="utf-8").schema.time == "timestamp"
+
+
+def test_bytes_that_are_not_utf_8_name_their_line_and_a_fix_that_works(tmp_path):
+    path = write(tmp_path / "x.csv", HEADER + ",µ", *hourly("1,a", "2,°", "3,c"), encoding="cp1252")
+
+    error = failure(path)
+
+    assert (error.code, error.location.line) == ("encoding", 1)
+    assert "0xb5" in error.message
+    assert read(path, **pasted(error.hint)).panel.target.tolist() == [1, 2, 3]
+
+
+def test_trailing_blank_lines_do_not_count(tmp_path):
+    assert read(write(tmp_path / "x.csv", *LINES, "", "", "")).panel.lengths[0] == 4
+
+
+def test_a_blank_line_is_counted_as_a_line_but_not_as_a_row(tmp_path):
+    lines = [*WRONG[:3], "", "", *WRONG[3:]]
+
+    place = failure(write(tmp_path / "x.csv", *lines)).location
+
+    assert (place.line, place.text, place.token) == (7, WRONG[4], "ERR")
+
+
+def test_quoted_line_breaks_do_not_shift_line_numbers(tmp_path):
+    lines = [HEADER + ",note", '2024-01-01 00:00,1,"a', "b", 'c"', *hourly("2,x", "ERR,y", "4,z")]
+
+    place = failure(write(tmp_path / "x.csv", *lines), target=("temp",)).location
+
+    assert (place.line, place.token) == (6, "ERR")
+    assert place.text == "2024-01-01 01:00,ERR,y"
+
+
+def test_a_header_may_hold_a_line_break(tmp_path):
+    lines = ['timestamp,"temp', '°C"', *hourly(1, 2, "ERR", 4)]
+    path = write(tmp_path / "x.csv", *lines)
+
+    assert failure(path).location.line == 5
+    assert read(path, na_values=("ERR",)).panel.names == ("temp\n°C",)
+
+
+def test_lines_end_only_where_csv_says_so(tmp_path):
+    lines = ["timestamp,id,v", *hourly("a\x85b,1", "a\x85b,2", "a\x85b,3")]
+
+    assert read(write(tmp_path / "x.csv", *lines)).panel.names == ("a\x85b",)
+
+
+@pytest.mark.parametrize("line", ["2024-01-01 09:00,1,2", "2024-01-01 09:00", "   "])
+def test_a_ragged_row_is_an_error_with_its_line(tmp_path, line):
+    error = failure(write(tmp_path / "x.csv", *LINES, line))
+
+    assert (type(error), error.code) == (DataError, "ragged-row")
+    assert (error.location.line, error.location.text) == (6, line)
+    assert "the header has 2" in error.message
+
+
+def test_lines_before_the_header_can_be_skipped(tmp_path):
+    lines = ['# "unit 7', "", "# Vienna", "timestamp,temp", *hourly("ERR", 2, 3, 4)]
+    path = write(tmp_path / "x.csv", *lines)
+
+    error = failure(path, skip_rows=3)
+
+    assert (error.location.line, error.location.token) == (5, "ERR")
+    assert read(path, skip_rows=3, na_values=("ERR",)).panel.target.tolist() == [2, 3, 4]
+
+
+def test_names_that_stand_twice_are_an_error(tmp_path):
+    error = failure(write(tmp_path / "x.csv", "timestamp,a,a", *hourly("1,2", "3,4")))
+
+    assert (error.code, error.location.line) == ("duplicate-column", 1)
+    assert "'a'" in error.message
+
+
+def test_a_single_column_asks_for_the_separator(tmp_path):
+    error = failure(write(tmp_path / "x.csv", "timestamp:temp", *hourly(1, 2, sep=":")))
+
+    assert error.code == "one-column"
+    assert "--sep" in error.hint
+
+
+@pytest.mark.parametrize("text", ["1", "-1.5", "+2", ".5", "5.", "1e-3", " 7 ", "\t7", "inf"])
+def test_what_counts_as_a_number_is_read_as_that_number(tmp_path, text):
+    assert is_number(text, ".")
+    lines = [HEADER, *hourly(0, 0, text, 0)]
+    if "inf" in text:
+        assert failure(write(tmp_path / "x.csv", *lines)).code == "infinite"
+    else:
+        assert read(write(tmp_path / "x.csv", *lines)).panel.target[2] == np.float32(text)
+
+
+@pytest.mark.parametrize("text", ["1,5", "1_000", "٣", "\u00a05", "0x10", "1.2.3", "e5", "1d5"])
+def test_what_is_no_number_is_an_error_with_its_line(tmp_path, text):
+    assert not is_number(text, ".")
+    cells = hourly("0;a", "0;a", f"{text};a", "0;a", sep=";")
+
+    error = failure(write(tmp_path / "x.csv", "timestamp;temp;n", *cells), decimal=".")
+
+    assert (error.code, error.location.line, error.location.token) == ("not-a-number", 4, text)
+
+
+@pytest.mark.parametrize("token", ["", "NaN", "NA", "null", "-", "#N/A"])
+def test_what_usually_means_missing_is_missing(tmp_path, token):
+    panel = read(write(tmp_path / "x.csv", HEADER, *hourly(1, token, 3))).panel
+
+    np.testing.assert_array_equal(panel.target, [1, np.nan, 3])
+
+
+def test_a_gzip_file_reads_like_what_is_in_it(tmp_path):
+    plain = write(tmp_path / "x.csv", *LINES)
+    packed = tmp_path / "x.csv.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+
+    assert read(packed).panel.fingerprint() == read(plain).panel.fingerprint()
+    packed.write_bytes(gzip.compress("\n".join(WRONG).encode()))
+    assert failure(packed).location.line == 5
+
+
+def long_file(n: int) -> bytes:
+    """Make a CSV file that is longer than its first look."""
+    stamps = np.datetime64("2000-01-01") + np.arange(n).astype("timedelta64[m]")
+    readings = np.random.default_rng(0).standard_normal(n)
+    rows = (f"{s},{v}\n" for s, v in zip(stamps, readings, strict=True))
+    return (HEADER + "\n" + "".join(rows)).encode()
+
+
+@pytest.mark.parametrize("n", [20, 12_000])
+def test_a_gzip_file_that_is_cut_off_is_an_error(tmp_path, n):
+    packed = gzip.compress(long_file(n))
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(packed[: len(packed) * 3 // 4])
+
+    error = failure(path)
+
+    assert (type(error), error.code) == (DataError, "truncated")
+
+
+def test_a_damaged_gzip_file_is_an_error(tmp_path):
+    packed = bytearray(gzip.compress(long_file(12_000)))
+    packed[-4000:-3000] = b"\xff" * 1000
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(packed)
+
+    assert failure(path).code == "truncated"
+
+
+def test_what_is_wrong_far_down_is_found(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(long_file(12_000) + b"2000-01-09 08:00,ERR\n")
+
+    assert failure(path).location.line == 12_002
+
+
+def test_a_quote_that_is_never_closed_is_an_error(tmp_path):
+    lines = [HEADER + ",note", '2024-01-01 00:00,1,"a', *["x" * 1000] * 200]
+
+    error = failure(write(tmp_path / "x.csv", *lines))
+
+    assert (type(error), error.code) == (DataError, "long-field")
+    assert "quote" in error.hint
+
+
+def test_a_very_wide_table_is_read(tmp_path):
+    n, width = 3, 6_000
+    header = "timestamp," + ",".join(f"a sensor with a rather long name {i}" for i in range(width))
+    rows = hourly(*(",".join(str(row + i) for i in range(width)) for row in range(n)))
+
+    panel = read(write(tmp_path / "wide.csv", header, *rows)).panel
+
+    assert panel.n_series == width
+    expected = np.arange(width)[:, None] + np.arange(n)
+    np.testing.assert_array_equal(panel.target.reshape(width, n), expected)
+
+
+@few
+@given(st.lists(st.text("ab,;\"'\n\r\t é|", min_size=1), min_size=1, max_size=4, unique=True))
+def test_any_column_names_come_back_as_they_are(tmp_path_factory, names):
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["timestamp", *names])
+    for line in hourly(*range(4)):
+        writer.writerow([line.split(",")[0], *range(1, len(names) + 1)])
+    path = tmp_path_factory.mktemp("names") / "x.csv"
+    path.write_bytes(text.getvalue().encode())
+
+    panel = read(path, sep=",").panel
+
+    assert panel.names == tuple(names)
+
+
+@given(st.text(min_size=1))
+def test_a_quoted_word_is_one_word_to_a_shell(text):
+    assert pasted(f"add  --na-values {quote(text)}") == {"na_values": (text,)}

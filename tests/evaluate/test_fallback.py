@@ -1,0 +1,160 @@
+"""Which series get a forecast: by the network, by a fallback, or none at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from rnnforecast.config import QUANTILES
+from rnnforecast.data.forecast import Forecast, Past, past_of
+from rnnforecast.evaluate.baselines import SeasonalNaive, naive
+from rnnforecast.evaluate.fallback import Prediction, predict_or_fall_back, warnings_of
+from tests.builders import make_panel, wave
+
+NAN = np.nan
+SEASON, LOOKBACK, HORIZON = 4, 8, 6
+WHOLE, HALF, SHORT, OLD, EMPTY = range(5)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A stand-in for the network: 100 for every origin, whatever it has seen."""
+
+    value: float = 100.0
+
+    def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
+        forecast = naive().predict(past, horizon, quantiles)
+        values = np.full_like(forecast.values, self.value)
+        return replace(forecast, values=values)
+
+
+@pytest.fixture
+def past() -> Past:
+    """A series with a whole look-back, half of one, less, none but older readings, and nothing."""
+    return past_of(
+        make_panel(
+            wave(12),
+            [1.0, 2.0, 3.0, 4.0],
+            [1.0, 2.0, 3.0],
+            [5.0, 6.0, *[NAN] * LOOKBACK],
+            [NAN, NAN],
+        )
+    )
+
+
+def predicted(past: Past, *fallbacks: str, quantiles: Sequence[float] = QUANTILES) -> Prediction:
+    return predict_or_fall_back(
+        Constant(),
+        past,
+        HORIZON,
+        quantiles,
+        lookback=LOOKBACK,
+        season=SEASON,
+        fallbacks=fallbacks,
+    )
+
+
+def test_without_fallbacks_the_network_forecasts_all_that_have_a_reading_to_go_by(
+    past: Past,
+) -> None:
+    found = predicted(past)
+
+    assert found.forecast.names == ("s0", "s1", "s2")
+    assert (found.forecast.values == 100).all()
+    assert found.forecast.source is None
+    assert (found.left_out, found.shortened, found.replaced) == (("s3", "s4"), ("s2",), ())
+
+
+def test_with_fallbacks_less_than_half_a_look_back_goes_to_the_first_method(past: Past) -> None:
+    for methods, baseline, name in (
+        (("seasonal-naive", "naive"), SeasonalNaive(SEASON), "seasonal_naive"),
+        (("naive", "seasonal-naive"), naive(), "naive"),
+    ):
+        found = predicted(past, *methods)
+
+        expected = baseline.predict(past, HORIZON, QUANTILES).values[[SHORT, OLD]]
+        np.testing.assert_array_equal(found.forecast.values[[SHORT, OLD]], expected)
+        assert found.forecast.source == ("network", "network", name, name)
+        assert (found.left_out, found.shortened, found.replaced) == (("s4",), (), ("s2", "s3"))
+
+
+def test_a_fallback_touches_no_series_that_the_network_can_forecast(past: Past) -> None:
+    found = predicted(past, "seasonal-naive", "naive")
+
+    assert (found.forecast.values[[WHOLE, HALF]] == 100).all()
+
+
+def test_a_series_without_any_reading_is_left_out_whatever_the_fallbacks(past: Past) -> None:
+    found = predicted(past.subset(np.array([EMPTY, WHOLE])), "seasonal-naive", "naive")
+
+    assert found.forecast.names == ("s0",)
+    assert found.left_out == ("s4",)
+
+
+def test_a_series_that_the_network_answers_with_nan_is_left_out(past: Past) -> None:
+    found = predict_or_fall_back(
+        Constant(NAN), past, HORIZON, QUANTILES, lookback=LOOKBACK, season=SEASON
+    )
+
+    assert found.forecast.names == ()
+    assert found.left_out == ("s0", "s1", "s2", "s3", "s4")
+    assert found.shortened == ()
+
+
+def test_every_forecast_that_is_returned_is_finite_and_has_the_quantiles_asked_for(
+    past: Past,
+) -> None:
+    levels = (0.1, 0.5, 0.9)
+
+    found = predicted(past, "naive", quantiles=levels)
+
+    assert found.forecast.quantiles == levels
+    assert np.isfinite(found.forecast.values).all()
+    expected = naive().predict(past, HORIZON, levels).values[SHORT]
+    np.testing.assert_array_equal(found.forecast.values[SHORT], expected)
+
+
+def test_rows_keep_their_order_and_cutoffs(past: Past) -> None:
+    order = np.array([OLD, WHOLE, EMPTY, SHORT])
+
+    found = predicted(past.subset(order), "naive")
+
+    kept = past.subset(np.array([OLD, WHOLE, SHORT]))
+    assert found.forecast.names == ("s3", "s0", "s2")
+    np.testing.assert_array_equal(found.forecast.cutoff_us, kept.cutoff_time)
+
+
+def test_a_prediction_is_partial_unless_the_network_forecast_every_series_in_full(
+    past: Past,
+) -> None:
+    def is_partial(series: int, *fallbacks: str) -> bool:
+        return predicted(past.subset(np.array([WHOLE, series])), *fallbacks).is_partial
+
+    assert not is_partial(HALF)
+    assert not is_partial(HALF, "naive")
+    assert is_partial(SHORT)
+    assert is_partial(SHORT, "naive")
+    assert is_partial(EMPTY)
+
+
+def test_each_kind_of_lack_is_one_warning_that_names_and_counts_the_series(past: Past) -> None:
+    without = warnings_of(predicted(past), lookback=LOOKBACK)
+    with_fallback = warnings_of(predicted(past, "naive"), lookback=LOOKBACK)
+
+    assert [(w.code, w.count) for w in without] == [("left-out", 2), ("shortened", 1)]
+    assert [(w.code, w.count) for w in with_fallback] == [("left-out", 1), ("fallback", 2)]
+    assert without[0].message.endswith(": s3, s4")
+    assert "half of 8 readings" in without[1].message
+    assert warnings_of(predicted(past.subset(np.array([WHOLE]))), lookback=LOOKBACK) == []
+
+
+def test_a_long_list_of_series_is_cut_short_in_a_warning() -> None:
+    past = past_of(make_panel(*[[1.0]] * 7))
+
+    (warning,) = warnings_of(predicted(past), lookback=LOOKBACK)
+
+    assert warning.message.endswith(": s0, s1, s2, s3, s4, ...")
+    assert warning.count == 7

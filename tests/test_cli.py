@@ -1,0 +1,225 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rnnforecast
+from rnnforecast.cli import app
+from tests.conftest import Command
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "pandas", "pyarrow", "sklearn", "numpy", "rich", "matplotlib")
+
+
+def fresh(*arguments: str, folder: Path | None = None) -> tuple[int, set[str]]:
+    """Run the command line in a fresh interpreter; return its code and the modules it loaded."""
+    program = (
+        "import sys\n"
+        "from rnnforecast.cli import run\n"
+        "code = run(sys.argv[1:])\n"
+        "print('MODULES', code, *sorted({m.split('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=60,
+    )
+    words = done.stdout.splitlines()[-1].split()
+    assert words[0] == "MODULES", done.stderr
+    return int(words[1]), set(words[2:])
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"]])
+def test_help_and_version_load_nothing_heavy(arguments: list[str]) -> None:
+    code, modules = fresh(*arguments)
+    assert code == 0
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_a_usage_error_loads_nothing_heavy() -> None:
+    code, modules = fresh("train", "data.csv", "--no-such-option")
+    assert code == 2
+    assert modules.isdisjoint(HEAVY)
+
+
+def test_show_loads_no_torch(trained: Path) -> None:
+    code, modules = fresh("show", "--model", str(trained / "model"))
+    assert code == 0
+    assert "torch" not in modules
+
+
+def test_bad_data_and_bad_models_are_refused_before_torch_is_loaded(workplace: Path) -> None:
+    (workplace / "bad.csv").write_text("timestamp,flow,level\n2024-01-01,x,1\n")
+    code, modules = fresh("predict", "bad.csv", folder=workplace)
+    assert code == 4 and "torch" not in modules
+    weights = next((workplace / "model" / "versions").iterdir()) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    code, modules = fresh("predict", folder=workplace)
+    assert code == 6 and "torch" not in modules
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(rnnforecast.__all__) == [
+        "Config",
+        "DataConfig",
+        "Model",
+        "NetworkConfig",
+        "PredictConfig",
+        "Prediction",
+        "RnnForecastError",
+        "TrainConfig",
+        "WindowConfig",
+        "__version__",
+        "load",
+        "predict",
+        "train",
+    ]
+    for name in rnnforecast.__all__:
+        assert getattr(rnnforecast, name) is not None
+    with pytest.raises(AttributeError):
+        _ = rnnforecast.no_such_name
+
+
+def test_version_is_one_line(command: Command) -> None:
+    outcome = command("--version")
+    assert (outcome.code, outcome.out) == (0, f"rnnforecast {rnnforecast.__version__}\n")
+
+
+def test_a_missing_command_is_a_usage_error(command: Command) -> None:
+    assert command("fit", "data.csv").code == 2
+    assert command().code == 2
+
+
+def test_show_prints_the_card_and_json_the_whole_of_it(command: Command, trained: Path) -> None:
+    card = command("show", "-m", trained / "model").out
+    for word in ("GRU", "flow, level", "1 h", "6 steps", "seasonal naive", "verdict"):
+        assert word in card
+    document = command("show", "-m", trained / "model", "--json").document
+    assert document["schema"]["targets"] == ["flow", "level"]
+    assert document["provenance"]["fingerprint"]
+    assert document["config"]["network"]["hidden"] == 8
+
+
+def test_an_error_as_json_is_one_object_on_standard_error(command: Command) -> None:
+    Path("bad.csv").write_text("time,flow\n2024-01-01,1\n2024-01-02,2\n2024-01-03,oops\n")
+    outcome = command("train", "bad.csv", "--json")
+    assert outcome.code == 4 and outcome.out == ""
+    error = json.loads(outcome.err.splitlines()[-1])["error"]
+    assert error["exit"] == 4
+    assert error["line"] == 4
+    assert error["column"] == "flow"
+    assert error["file"] == "bad.csv"
+    assert "--na-values oops" in error["hint"]
+
+
+def test_an_error_quotes_the_users_line_with_a_caret(command: Command) -> None:
+    Path("bad.csv").write_text("time,flow,level\n2024-01-01,1,1\n2024-01-02,2,oops\n")
+    lines = command("train", "bad.csv").err.splitlines()
+    quoted = next(i for i, line in enumerate(lines) if "2024-01-02,2,oops" in line)
+    assert lines[quoted + 1].index("^") == lines[quoted].index("oops")
+    assert lines[quoted + 1].count("^") == 4
+
+
+def test_text_from_a_file_cannot_steer_the_terminal(command: Command) -> None:
+    Path("bad.csv").write_text("time,fl\x1b[31mow\n2024-01-01,1\n2024-01-02,\x1b]0;pwned\x07\n")
+    outcome = command("train", "bad.csv")
+    assert outcome.code == 4
+    assert "\x1b" not in outcome.err and "\x07" not in outcome.err
+
+
+def test_a_bug_is_short_without_verbose_and_whole_with_it(
+    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rnnforecast.workflow.load", lambda *_, **__: 1 / 0)
+    outcome = command("show", "-m", trained / "model")
+    assert outcome.code == 1
+    assert "a bug in rnnforecast: ZeroDivisionError" in outcome.err
+    assert "Traceback" not in outcome.err
+    with pytest.raises(ZeroDivisionError):
+        command("show", "-m", trained / "model", "--verbose")
+
+
+def test_a_reader_that_closes_the_pipe_early_is_no_error(trained: Path) -> None:
+    program = f"{sys.executable} -m rnnforecast show -m {trained / 'model'} --json | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {program}"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_command_is_documented() -> None:
+    text = (ROOT / "README.md").read_text()
+    names = [c.name or c.callback.__name__ for c in app.registered_commands]  # type: ignore[union-attr]
+    for name in names:
+        assert f"rnnforecast {name}" in text
+
+
+@pytest.mark.slow
+def test_help_costs_little_over_a_bare_interpreter() -> None:
+    def median(*arguments: str) -> float:
+        import time
+
+        times = []
+        for _ in range(10):
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], capture_output=True, timeout=60)
+            times.append(time.perf_counter() - begin)
+        return sorted(times)[5]
+
+    assert median("-m", "rnnforecast", "--help") - median("-c", "pass") < 0.150
+
+
+def test_precedence_is_command_line_then_environment_then_file(
+    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("rnnforecast.toml").write_text('[train]\nhorizon = "5"\nlookback = "24"\nhidden = 8\n')
+    monkeypatch.setenv("RNNFORECAST_TRAIN_EPOCHS", "1")
+    monkeypatch.setenv("RNNFORECAST_TRAIN_HORIZON", "4")
+    data = trained / "data.csv"
+    assert command("train", data, "--json", "-H", "3").document["horizon"] == 3
+    assert command("train", data, "--json").document["horizon"] == 4
+    monkeypatch.delenv("RNNFORECAST_TRAIN_HORIZON")
+    document = command("train", data, "--json").document
+    assert (document["horizon"], document["lookback"], document["epochs"]) == (5, 24, 1)
+
+
+def test_an_unknown_key_in_a_file_names_the_nearest_known_one(
+    command: Command, trained: Path
+) -> None:
+    Path("rnnforecast.toml").write_text("[train]\nhorizn = 5\n")
+    outcome = command("train", trained / "data.csv")
+    assert outcome.code == 2
+    assert re.search(r"'horizn'.*\n.*'horizon'", outcome.err)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_weights_and_forecasts(trained: Path, tmp_path: Path) -> None:
+    results = []
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        options = ["--hidden", "16", "--epochs", "2", "-L", "48", "-H", "12", "-q"]
+        for arguments in (["train", str(trained / "data.csv"), *options], ["predict", "-q"]):
+            subprocess.run(
+                [sys.executable, "-m", "rnnforecast", *arguments],
+                cwd=folder,
+                check=True,
+                timeout=120,
+                env={**os.environ, "PYTHONHASHSEED": (name == "a" and "1") or "2"},
+            )
+        version = next((folder / "model" / "versions").iterdir())
+        results.append(
+            [
+                (version / "weights.safetensors").read_bytes(),
+                (version / "metrics.json").read_bytes(),
+                (version / "history.csv").read_bytes(),
+                (folder / "forecast.csv").read_bytes(),
+            ]
+        )
+    assert results[0] == results[1]

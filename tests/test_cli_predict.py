@@ -1,0 +1,214 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pa_parquet
+import pytest
+
+from tests.builders import wave, write_wide
+from tests.conftest import SMALL, Command
+
+
+def test_without_arguments_it_forecasts_what_the_model_was_trained_on(
+    command: Command, tmp_path: Path
+) -> None:
+    write_wide(tmp_path / "data.csv", flow=wave(300), level=wave(300, seed=2))
+    assert command("train", "data.csv", "-q", *SMALL).code == 0
+    assert command("predict").code == 0
+    forecast = pd.read_csv("forecast.csv")
+    assert list(forecast.columns) == ["series", "timestamp", "forecast", "q10", "q90"]
+    assert list(forecast["series"]) == ["flow"] * 6 + ["level"] * 6
+    last = pd.Timestamp(pd.read_csv("data.csv")["timestamp"].iloc[-1])
+    expected = pd.date_range(last + pd.Timedelta("1h"), periods=6, freq="1h")
+    assert list(pd.to_datetime(forecast["timestamp"][:6])) == list(expected)
+    assert (forecast["q10"] <= forecast["forecast"]).all()
+    assert (forecast["forecast"] <= forecast["q90"]).all()
+
+
+def test_the_same_model_and_readings_give_the_same_bytes(command: Command, trained: Path) -> None:
+    for name in ("a.csv", "b.csv", "a.parquet", "b.parquet", "a.jsonl", "b.jsonl"):
+        assert command("predict", "-m", trained / "model", "-q", "-o", name).code == 0
+    for ending in ("csv", "parquet", "jsonl"):
+        assert Path(f"a.{ending}").read_bytes() == Path(f"b.{ending}").read_bytes()
+    csv, parquet = pd.read_csv("a.csv"), pa_parquet.read_table("a.parquet").to_pandas()
+    lines = pd.read_json("a.jsonl", lines=True)
+    assert np.allclose(csv["forecast"], parquet["forecast"])
+    assert np.allclose(csv["forecast"], lines["forecast"])
+
+
+def test_a_dash_writes_csv_to_standard_output_and_nothing_else(
+    command: Command, trained: Path
+) -> None:
+    outcome = command("predict", "-m", trained / "model", "-o", "-")
+    assert list(pd.read_csv(io.StringIO(outcome.out)).columns)[:3] == [
+        "series",
+        "timestamp",
+        "forecast",
+    ]
+    assert not Path("forecast.csv").exists()
+
+
+def test_json_says_what_was_written(command: Command, trained: Path) -> None:
+    document = command("predict", "-m", trained / "model", "--json").document
+    assert document["output"] == "forecast.csv"
+    assert (document["series"], document["horizon"], document["rows"]) == (2, 6, 12)
+
+
+def test_quantiles_are_chosen_and_named(command: Command, trained: Path) -> None:
+    command("predict", "-m", trained / "model", "-q", "--quantiles", "0.025,0.5,0.9")
+    columns = list(pd.read_csv("forecast.csv").columns)
+    assert columns == ["series", "timestamp", "forecast", "q2.5", "q50", "q90"]
+    outcome = command("predict", "-m", trained / "model", "--quantiles", "0.001")
+    assert outcome.code == 2 and "0.025" in outcome.err
+
+
+def test_a_shorter_horizon_is_the_beginning_of_the_whole(command: Command, trained: Path) -> None:
+    command("predict", "-m", trained / "model", "-q")
+    whole = pd.read_csv("forecast.csv")
+    command("predict", "-m", trained / "model", "-q", "--horizon", "2h")
+    part = pd.read_csv("forecast.csv")
+    assert part.equals(whole.groupby("series").head(2).reset_index(drop=True))
+    assert command("predict", "-m", trained / "model", "-H", "7").code == 2
+
+
+def test_as_of_forecasts_what_the_readings_until_then_give(command: Command, trained: Path) -> None:
+    readings = pd.read_csv(trained / "data.csv")
+    readings[:300].to_csv("part.csv", index=False)
+    moment = readings["timestamp"][299]
+    command("predict", "part.csv", "-m", trained / "model", "-q", "-o", "part-forecast.csv")
+    command("predict", "-m", trained / "model", "-q", "--as-of", moment)
+    assert Path("forecast.csv").read_bytes() == Path("part-forecast.csv").read_bytes()
+
+
+def test_newer_readings_are_forecast_by_the_names_of_their_columns(
+    command: Command, trained: Path
+) -> None:
+    readings = pd.read_csv(trained / "data.csv")
+    command("predict", "-m", trained / "model", "-q")
+    before = pd.read_csv("forecast.csv")
+    readings["extra"] = 1.0
+    readings[["extra", "level", "timestamp", "flow"]].to_csv("turned.csv", index=False)
+    assert command("predict", "turned.csv", "-m", trained / "model", "-q").code == 0
+    after = pd.read_csv("forecast.csv")
+    assert after.equals(before)
+
+
+def test_a_missing_column_names_those_that_look_alike(command: Command, trained: Path) -> None:
+    readings = pd.read_csv(trained / "data.csv").rename(columns={"level": "Level "})
+    readings.to_csv("renamed.csv", index=False)
+    outcome = command("predict", "renamed.csv", "-m", trained / "model", "--json")
+    assert outcome.code == 4
+    assert outcome.error["code"] == "missing-column"
+    assert "'Level '" in outcome.error["hint"]
+    assert not Path("forecast.csv").exists()
+
+
+def test_another_step_is_refused_and_the_offered_fix_works(command: Command, trained: Path) -> None:
+    write_wide(Path("fast.csv"), freq="10min", flow=wave(600), level=wave(600))
+    outcome = command("predict", "fast.csv", "-m", trained / "model")
+    assert outcome.code == 4
+    assert "every 1 h" in outcome.err and "--freq 1h --agg mean" in outcome.err
+    fixed = command(
+        "predict", "fast.csv", "-m", trained / "model", "-q", "--freq", "1h", "--agg", "mean"
+    )
+    assert fixed.code == 0
+
+
+def test_a_failure_leaves_the_previous_forecast_byte_for_byte(
+    command: Command, trained: Path
+) -> None:
+    command("predict", "-m", trained / "model", "-q")
+    before = Path("forecast.csv").read_bytes()
+    Path("bad.csv").write_text("timestamp,flow,level\n")
+    assert command("predict", "bad.csv", "-m", trained / "model").code == 4
+    assert command("predict", "gone.csv", "-m", trained / "model").code == 4
+    assert Path("forecast.csv").read_bytes() == before
+
+
+def test_a_dead_sensor_is_left_out_and_the_run_is_partial(command: Command, trained: Path) -> None:
+    readings = pd.read_csv(trained / "data.csv")
+    readings.loc[300:, "level"] = np.nan
+    readings.to_csv("dead.csv", index=False)
+    outcome = command("predict", "dead.csv", "-m", trained / "model", "--json")
+    assert outcome.code == 3
+    assert outcome.document["left_out"] == ["level"]
+    forecast = pd.read_csv("forecast.csv")
+    assert list(forecast["series"].unique()) == ["flow"]
+    assert forecast.notna().all().all()
+
+
+def test_a_fallback_forecasts_it_and_says_so(command: Command, trained: Path) -> None:
+    readings = pd.read_csv(trained / "data.csv")
+    readings.loc[300:, "level"] = np.nan
+    readings.to_csv("dead.csv", index=False)
+    options = ["--fallback", "seasonal-naive,naive", "-q"]
+    outcome = command("predict", "dead.csv", "-m", trained / "model", *options)
+    forecast = pd.read_csv("forecast.csv")
+    assert list(forecast.columns)[-1] == "source"
+    assert dict(zip(forecast["series"], forecast["source"], strict=True)) == {
+        "flow": "network",
+        "level": "seasonal_naive",
+    }
+    assert forecast.notna().all().all()
+    assert outcome.code == 3
+
+
+def test_no_series_with_a_reading_in_its_look_back_is_exit_5(
+    command: Command, trained: Path
+) -> None:
+    assert command("predict", "-m", trained / "model", "--as-of", "1999-01-01").code == 5
+    readings = pd.read_csv(trained / "data.csv")
+    readings.loc[1:, ["flow", "level"]] = np.nan
+    readings.to_csv("dead.csv", index=False)
+    outcome = command("predict", "dead.csv", "-m", trained / "model")
+    assert outcome.code == 3, "one reading each: shortened"
+    assert pd.read_csv("forecast.csv")["timestamp"][0] == "2024-01-01 01:00:00"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["-m", "nowhere"], 6),
+        (["--version", "../../etc"], 2),
+        (["--version", "20200101T000000Z-aaaaaa"], 6),
+        (["-o", "forecast.xlsx"], 2),
+        (["-o", "no/such/folder/forecast.csv"], 7),
+        (["--as-of", "the day before"], 2),
+        (["--fallback", "oracle"], 2),
+    ],
+)
+def test_what_cannot_be_done_has_its_exit_code(
+    command: Command, trained: Path, arguments: list[str], code: int
+) -> None:
+    model = [] if "-m" in arguments else ["-m", trained / "model"]
+    outcome = command("predict", *model, *arguments)
+    assert outcome.code == code
+    assert "error: " in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_aware_stamps_stay_aware(command: Command) -> None:
+    stamps = pd.date_range("2024-01-01", periods=200, freq="1h", tz="Europe/Vienna")
+    frame = pd.DataFrame({"time": stamps.strftime("%Y-%m-%dT%H:%M:%S%z"), "flow": wave(200)})
+    frame.to_csv("data.csv", index=False)
+    assert command("train", "data.csv", "-q", *SMALL).code == 0
+    assert command("predict", "-q").code == 0
+    first = pd.read_csv("forecast.csv")["timestamp"][0]
+    assert first == "2024-01-09 08:00:00+01:00"
+
+
+def test_a_model_trained_on_a_stream_needs_data_to_predict(
+    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (trained / "data.csv").read_bytes()
+
+    def feed() -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    feed()
+    assert command("train", "-", "-q", *SMALL).code == 0
+    outcome = command("predict")
+    assert outcome.code == 2 and "predict DATA" in outcome.err
+    feed()
+    assert command("predict", "-", "-q").code == 0
