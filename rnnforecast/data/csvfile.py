@@ -78,10 +78,15 @@ class CsvFile:
             ),
         }
         try:
-            with self._open() as stream, pa_csv.open_csv(stream, **options) as reader:
+            with (
+                self._open() as stream,
+                pa_csv.open_csv(stream, **options) as reader,
+            ):
                 yield from reader
         except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, *_DAMAGED, OSError) as error:
             raise self._explain(error, wanted) from error
+        finally:
+            pa.default_memory_pool().release_unused()
 
     def location(self, row: int, column: str) -> Location:
         """Say where a row (0 is the first after the header) stands, and quote it."""

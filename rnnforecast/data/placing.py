@@ -43,12 +43,8 @@ def place_rows(
     Of several readings on one step, `--agg` or `--on-duplicate` say which counts; where neither
     does, readings that differ raise `DataError`.
     """
-    places = [
-        (grid.offsets[codes] + (times - grid.start[codes]) // grid.step_us)
-        for times, codes in zip(rows.times, rows.codes, strict=True)
-    ]
+    places = _find_places(rows, grid)
     n_grid, n_targets = int(grid.lengths.sum()), len(rows.values)
-    rows.times, rows.codes = [], []
     how = _rule_for_repeats(places, grid, config, listener)
     target = np.full(n_grid * n_targets, np.nan, np.float32)
     for i in range(n_targets):
@@ -67,6 +63,17 @@ def place_rows(
         names=tuple(rows.names),
         step_us=grid.step_us,
     )
+
+
+def _find_places(rows: Rows, grid: Grid) -> list[Integers]:
+    """Turn the times of all rows into places on the grid; the times themselves are given up."""
+    places, rows.times = rows.times, []
+    for place, codes in zip(places, rows.codes, strict=True):
+        np.subtract(place, grid.start[codes], out=place)
+        np.floor_divide(place, grid.step_us, out=place)
+        np.add(place, grid.offsets[codes], out=place)
+    rows.codes = []
+    return places
 
 
 def _rule_for_repeats(

@@ -10,22 +10,23 @@ import glob
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
+from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.dataset as pa_dataset
 
 from rnnforecast.config import DataConfig
-from rnnforecast.data.columns import Column, Kind, kind_of_texts
+from rnnforecast.data.columns import Column
 from rnnforecast.data.csvfile import CsvFile, open_csv_file
+from rnnforecast.data.parquetfile import ParquetFile, TableSource, open_parquet
 from rnnforecast.errors import DataError, Location
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
-_BATCH_ROWS = 1 << 17
 STANDARD_INPUT = "-"
 
 
@@ -53,8 +54,6 @@ class CsvSource:
 
     name: str
     files: tuple[CsvFile, ...]
-    temporary: IO[bytes] | None = None
-    """Standard input, kept until the source goes."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -76,35 +75,6 @@ class CsvSource:
         return self.files[-1].location(row, column)
 
 
-@dataclass(frozen=True)
-class ParquetSource:
-    """Parquet files, or a table in memory: anything that Arrow scans as a data set."""
-
-    name: str
-    dataset: pa_dataset.Dataset
-    columns: tuple[Column, ...]
-
-    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        """Scan only the wanted columns; little is read ahead, so that memory stays bounded."""
-        scan = self.dataset.to_batches(
-            columns=list(wanted), batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1
-        )
-        try:
-            for batch in scan:
-                arrays = [_cast(batch.column(i), type_) for i, type_ in enumerate(wanted.values())]
-                yield pa.RecordBatch.from_arrays(arrays, names=list(wanted))
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{self.name} cannot be read: {error}",
-                code="unreadable",
-                location=Location(self.name),
-            ) from error
-
-    def location(self, row: int, column: str) -> Location:
-        """Count rows over all files."""
-        return Location(self.name, line=row + 1, column=column, unit="row")
-
-
 def open_source(data: object, config: DataConfig) -> Source:
     """Open a path, a glob, `-`, a pandas table or an Arrow table. Raises `DataError`."""
     if isinstance(data, str | Path):
@@ -116,7 +86,7 @@ def open_source(data: object, config: DataConfig) -> Source:
             code="duplicate-column",
             hint="give every column a name of its own",
         )
-    return _scanned("the table", pa_dataset.dataset(table))
+    return TableSource(table)
 
 
 def _open_path(text: str, config: DataConfig) -> Source:
@@ -135,7 +105,8 @@ def _open_path(text: str, config: DataConfig) -> Source:
             location=Location(str(strange)),
             hint=f"name it with one of {' '.join(_CSV_ENDINGS + _PARQUET_ENDINGS)}",
         )
-    return _open_parquet(text, paths)
+    folder = Path(text)
+    return open_parquet(text, tuple(ParquetFile(p, _folder_values(p, folder)) for p in paths))
 
 
 def _expand(text: str) -> list[Path]:
@@ -164,81 +135,26 @@ def _expand(text: str) -> list[Path]:
 
 
 def _open_standard_input(config: DataConfig) -> Source:
-    """Copy standard input to an unnamed file: a table is looked at twice."""
+    """Copy standard input to a file that goes with the source: a table is looked at twice."""
     file = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
-    shutil.copyfileobj(sys.stdin.buffer, file)
-    file.flush()
-    csv_file = open_csv_file(Path(file.name), config, shown="standard input")
-    return CsvSource("standard input", (csv_file,), temporary=file)
-
-
-def _open_parquet(text: str, paths: list[Path]) -> Source:
     try:
-        partitioning = _hive_partitioning(Path(text), paths)
-        dataset = pa_dataset.dataset(
-            [str(path) for path in paths],
-            format="parquet",
-            partitioning=partitioning,
-            partition_base_dir=text,
-        )
-        return _scanned(text, dataset)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{text} is not a whole Parquet file: {error}",
-            code="unreadable",
-            location=Location(text),
-            hint="the file may still be being written, or is cut off; fetch it again",
-        ) from error
+        shutil.copyfileobj(sys.stdin.buffer, file)
+        file.flush()
+        csv_file = open_csv_file(Path(file.name), config, shown="standard input")
+    except BaseException:
+        file.close()
+        raise
+    source = CsvSource("standard input", (csv_file,))
+    weakref.finalize(source, file.close)
+    return source
 
 
-def _hive_partitioning(folder: Path, paths: list[Path]) -> pa_dataset.Partitioning | None:
+def _folder_values(path: Path, folder: Path) -> tuple[tuple[str, str], ...]:
     """Read what subfolders are called, such as `id=007`, as text: it names things."""
     if not folder.is_dir():
-        return None
-    parts = (part for path in paths for part in path.relative_to(folder).parts[:-1])
-    names = dict.fromkeys(part.partition("=")[0] for part in parts if "=" in part)
-    return pa_dataset.partitioning(pa.schema([(n, pa.string()) for n in names]), flavor="hive")
-
-
-def _scanned(name: str, dataset: pa_dataset.Dataset) -> ParquetSource:
-    head = dataset.head(1000)
-    columns = tuple(_column(field, head) for field in dataset.schema if not _is_row_number(field))
-    if not head.num_rows:
-        raise DataError(
-            f"{name} has columns, but no readings", code="header-only", location=Location(name)
-        )
-    return ParquetSource(name, dataset, columns)
-
-
-def _column(field: pa.Field, head: pa.Table) -> Column:
-    values = head.column(field.name).drop_null()
-    sample = tuple(str(value) for value in values[:1000].to_pylist())
-    type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    kind: Kind = "other"
-    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
-        return Column(field.name, "time", sample, is_typed=True, tz=getattr(type_, "tz", None))
-    if pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_):
-        kind = "number"
-    elif pa.types.is_string(type_) or pa.types.is_large_string(type_):
-        judged = kind_of_texts(field.name, sample, is_number=lambda _: False)
-        kind = "text" if judged.kind == "empty" else judged.kind
-    elif pa.types.is_null(type_):
-        kind = "empty"
-    return Column(field.name, kind, sample)
-
-
-def _is_row_number(field: pa.Field) -> bool:
-    """Tell whether pandas wrote this column to keep an index that only counts rows."""
-    return field.name.startswith("__index_level_") and bool(pa.types.is_integer(field.type))
-
-
-def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
-    """Cast to what is wanted; decimals go to floats through doubles."""
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    if pa.types.is_decimal(array.type) and pa.types.is_floating(type_):
-        array = array.cast(pa.float64())
-    return array.cast(type_, safe=False)
+        return ()
+    pairs = (part.partition("=") for part in path.relative_to(folder).parts[:-1])
+    return tuple((name, unquote(value)) for name, mark, value in pairs if mark)
 
 
 def _check_same_columns(files: tuple[CsvFile, ...]) -> None:

@@ -8,6 +8,7 @@ moment.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,9 @@ from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import StampReader, localise
 from rnnforecast.errors import DataError
 
+_FIRST_ROWS = 1 << 12
+_CHUNK_ROWS = 1 << 20
+
 
 @dataclass
 class Rows:
@@ -32,6 +36,27 @@ class Rows:
     values: list[list[Floats]]
     """One list of chunks for each target."""
     names: list[str]
+
+
+class _Growing:
+    """An array that grows at its end; its chunks are views of it, and it goes with the last."""
+
+    def __init__(self, dtype: type[np.generic]) -> None:
+        self._array = np.empty(_FIRST_ROWS, dtype)
+        self._n = 0
+
+    def append(self, values: NDArray[np.generic]) -> None:
+        """Copy values to the end, cast to the array's type."""
+        end = self._n + len(values)
+        if end > len(self._array):
+            self._array.resize(max(end, 2 * len(self._array)), refcheck=False)
+        self._array[self._n : end] = values
+        self._n = end
+
+    def chunks(self) -> list[NDArray[Any]]:
+        """Return all that was appended, in chunks of the same lengths for every column."""
+        self._array.resize(self._n, refcheck=False)
+        return [self._array[i : i + _CHUNK_ROWS] for i in range(0, self._n, _CHUNK_ROWS)]
 
 
 def first_times(rows: Rows) -> Integers:
@@ -50,16 +75,18 @@ def read_rows(source: Source, schema: Schema, config: DataConfig) -> tuple[Rows,
     if schema.series:
         wanted[schema.series] = pa.string()
     wanted.update({name: pa.float32() for name in schema.targets})
-    rows = Rows([], [], [[] for _ in schema.targets], [])
+    times, codes = _Growing(np.int64), _Growing(np.int32)
+    values = [_Growing(np.float32) for _ in schema.targets]
     known: dict[str, int] = {}
     n_before = 0
     for batch in source.batches(wanted):
-        rows.times.append(stamps.read(batch.column(schema.time), n_before))
-        rows.codes.append(_codes(batch, schema, known, source, n_before))
-        for i, name in enumerate(schema.targets):
-            rows.values[i].append(_floats(batch.column(name)))
+        times.append(stamps.read(batch.column(schema.time), n_before))
+        codes.append(_codes(batch, schema, known, source, n_before))
+        for growing, name in zip(values, schema.targets, strict=True):
+            growing.append(batch.column(name).to_numpy(zero_copy_only=False))
         n_before += batch.num_rows
-    rows.names = list(known) if schema.series else list(schema.targets)
+    names = list(known) if schema.series else list(schema.targets)
+    rows = Rows(times.chunks(), codes.chunks(), [v.chunks() for v in values], names)
     if config.tz and not stamps.zone.is_aware:
         rows.times = localise(rows.times, rows.codes, config.tz)
         return rows, config.tz
@@ -84,11 +111,6 @@ def _codes(
     numbers = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
     codes: NDArray[np.int32] = np.array(numbers, np.int32)[encoded.indices.to_numpy()]
     return codes
-
-
-def _floats(column: pa.Array) -> Floats:
-    values = column.to_numpy(zero_copy_only=False)
-    return np.array(values, np.float32)  # a copy: it must not hold on to the whole block
 
 
 def reject_infinite(rows: Rows, source: Source, schema: Schema) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.panel import Panel
 
-_MAX_EVALUATED = 500_000
+_MAX_EVALUATED = 150_000
 _MIN_ORIGINS = 20
 
 
@@ -107,5 +107,5 @@ def _moment(panel: Panel, before_us: int, *, share: float, at_least: int) -> int
             low = middle
         else:
             high = middle
-    steps_back = max(1, at_least, round((before_us - low) / panel.step_us))
+    steps_back = max(1, at_least, (before_us - low) // panel.step_us)
     return before_us - steps_back * panel.step_us

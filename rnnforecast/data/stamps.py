@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +26,6 @@ from rnnforecast.errors import DataError, UsageError
 
 _EARLIEST_US, _LATEST_US = -2_208_988_800_000_000, 7_258_118_400_000_000  # 1900, 2200
 _OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}.*?(Z|[+-]\d{2}(:?\d{2})?)$")
-_DAY_AND_MONTH = re.compile(r"\s*(\d{1,2})[-/.](\d{1,2})")
 
 
 @dataclass(frozen=True)
@@ -136,10 +136,12 @@ class StampReader:
 
     def _format(self, texts: pd.Series[str]) -> str:
         """Find the one format of stamps that are not ISO 8601; day and month are never guessed."""
-        guesses = (_guess_format(text) for text in texts.iloc[:100])
-        guessed = next((guess for guess in guesses if guess), None)
-        if guessed and re.match(r"%[dm][-/.]%[dm]", guessed):
-            parts = [match for text in texts if (match := _DAY_AND_MONTH.match(text))]
+        guesses = Counter(filter(None, map(_guess_format, texts.iloc[:100])))
+        guessed = max(guesses, key=guesses.__getitem__, default="ISO8601")
+        if re.match(r"%[dm][-/.]%[dm]", guessed):
+            mark = guessed[2]
+            pattern = re.compile(r"\s*(\d{1,2})M(\d{1,2})M".replace("M", re.escape(mark)))
+            parts = [match for text in texts if (match := pattern.match(text))]
             first, second = (max(int(match[i]) for match in parts) for i in (1, 2))
             if first <= 12 and second <= 12:
                 raise self._error(
@@ -148,10 +150,9 @@ class StampReader:
                     0,
                     hint="write the stamps as YYYY-MM-DD",
                 )
-            mark = guessed[2]
             order = f"%d{mark}%m" if first > 12 else f"%m{mark}%d"
             guessed = order + guessed[5:]
-        return guessed or "ISO8601"
+        return guessed
 
     def _error(self, message: str, code: str, row: int, *, hint: str) -> DataError:
         location = self.source.location(row, self.schema.time)
@@ -199,12 +200,15 @@ def parse_time_us(text: str, tz: str | None) -> int:
     """Read a time that a user typed as microseconds; without a zone it is in the data's."""
     try:
         stamp = pd.Timestamp(text)
+        if tz is not None and stamp.tzinfo is None:
+            stamp = stamp.tz_localize(tz)
+        if pd.isna(stamp):
+            raise ValueError("it is empty")
     except ValueError as error:
         raise UsageError(
-            f"{text!r} is not a time", hint="write 2024-05-01 or 2024-05-01T12:00"
+            f"{text!r} is not a time: {error}", hint="write 2024-05-01 or 2024-05-01T12:00+00:00"
         ) from error
     if tz is not None:
-        stamp = stamp.tz_localize(tz) if stamp.tzinfo is None else stamp
         stamp = stamp.tz_convert("UTC")
     elif stamp.tzinfo is not None:
         raise UsageError(f"{text!r} has a zone, but the readings have none")

@@ -30,6 +30,9 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+import safetensors.numpy
 from numpy.typing import NDArray
 
 from rnnforecast.config import (
@@ -49,8 +52,9 @@ FORMAT = "rnnforecast-model"
 FORMAT_VERSION = 1
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 METRICS, HISTORY = "metrics.json", "history.csv"
-_FILES = (WEIGHTS, SERIES, METRICS, HISTORY)
 _MAX_MANIFEST_BYTES = 1 << 24
+_MAX_BYTES = {SERIES: 1 << 30, METRICS: 1 << 24, HISTORY: 1 << 24}
+_MAX_HEADER_BYTES = 1 << 20
 _MAX_DEPTH = 12
 _MAX_SERIES = 10_000_000
 _MAX_SEASON = MAX_LOOKBACK
@@ -88,10 +92,8 @@ class Artifact:
 
     def pack(self) -> dict[str, bytes]:
         """Return the files of a version, the manifest last."""
-        from safetensors.numpy import save
-
         files = {
-            WEIGHTS: save(dict(sorted(self.weights.items()))),
+            WEIGHTS: safetensors.numpy.save(dict(sorted(self.weights.items()))),
             SERIES: _pack_names(self.names),
             METRICS: _to_json(self.metrics),
             HISTORY: self.history.encode(),
@@ -122,18 +124,28 @@ class Artifact:
         }
 
 
+_STORED = (Artifact, ForecastTask, Schema, DataConfig, WindowConfig, NetworkConfig, TrainConfig)
+_HINTS: dict[type, dict[str, Any]] = {cls: get_type_hints(cls) for cls in _STORED}
+"""Types of the fields. Found here: looking them up runs Python, and a load must run none."""
+
+
 def load(directory: Path) -> Artifact:
     """Read and verify a version. Raises `ModelError`; nothing in the files is run."""
     manifest = load_manifest(directory)
-    files = {name: _read_listed(directory, name, manifest) for name in _FILES}
     try:
         task, config = _task_of(manifest), _config_of(manifest)
         schema = _build(Schema, manifest["schema"])
-        names = _unpack_names(files[SERIES])
-        _check_bounds(task, config, names)
-        weights = _unpack_weights(files[WEIGHTS])
-        _check_weights(weights, expected_shapes(task, config.network))
+        _check_bounds(task, config)
         _check_self_test(manifest)
+        shapes = expected_shapes(task, config.network)
+        limits = {
+            **_MAX_BYTES,
+            WEIGHTS: _MAX_HEADER_BYTES + 4 * sum(map(math.prod, shapes.values())),
+        }
+        files = {name: _read_listed(directory, name, manifest, limits[name]) for name in limits}
+        names = _unpack_names(files[SERIES], task.n_series)
+        weights = _unpack_weights(files[WEIGHTS])
+        _check_weights(weights, shapes)
         artifact = Artifact(
             task=task,
             config=config,
@@ -247,39 +259,30 @@ def _digest(content: bytes) -> str:
 
 
 def _pack_names(names: tuple[str, ...]) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pa_parquet
-
     buffer = io.BytesIO()
     pa_parquet.write_table(pa.table({"series": pa.array(names, pa.string())}), buffer)
     return buffer.getvalue()
 
 
-def _unpack_names(content: bytes) -> tuple[str, ...]:
-    import pyarrow as pa
-    import pyarrow.parquet as pa_parquet
-
+def _unpack_names(content: bytes, n_series: int) -> tuple[str, ...]:
     try:
         file = pa_parquet.ParquetFile(pa.BufferReader(content))
-        if file.metadata.num_rows > _MAX_SERIES or file.schema_arrow != pa.schema(
-            {"series": pa.string()}
-        ):
+        if file.schema_arrow != pa.schema({"series": pa.string()}):
             raise ValueError("the series names are not what was written")
+        if file.metadata.num_rows != n_series:
+            raise ValueError(f"there are {file.metadata.num_rows} series names, not {n_series}")
         names = file.read().column(0)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"the series names cannot be read: {error}") from error
-    if names.null_count:
-        raise ValueError("a series has no name")
+    if names.null_count or len(names.unique()) != n_series:
+        raise ValueError("the series names are not all there, or not all different")
     return tuple(names.to_pylist())
 
 
 def _unpack_weights(content: bytes) -> Tensors:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load as load_tensors
-
     try:
-        tensors: Tensors = load_tensors(content)
-    except SafetensorError as error:
+        tensors: Tensors = safetensors.numpy.load(content)
+    except safetensors.SafetensorError as error:
         raise ValueError(f"the weights cannot be read: {error}") from error
     return tensors
 
@@ -299,7 +302,7 @@ def _check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> No
             raise ValueError(f"tensor {name} holds a value that is not finite")
 
 
-def _check_bounds(task: ForecastTask, config: Config, names: tuple[str, ...]) -> None:
+def _check_bounds(task: ForecastTask, config: Config) -> None:
     sizes = {
         "lookback": (task.lookback, MAX_LOOKBACK),
         "horizon": (task.horizon, MAX_HORIZON),
@@ -310,8 +313,6 @@ def _check_bounds(task: ForecastTask, config: Config, names: tuple[str, ...]) ->
     for name, (value, limit) in sizes.items():
         if type(value) is not int or not 1 <= value <= limit:
             raise ValueError(f"{name} is {value!r}")
-    if len(names) != task.n_series or len(set(names)) != len(names):
-        raise ValueError("the series names do not fit the network")
     levels = task.quantiles
     if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
         raise ValueError("the quantiles are not increasing levels around the median")
@@ -334,11 +335,11 @@ def _check_rest(manifest: dict[str, Any], artifact: Artifact) -> None:
     said = dict(manifest)
     digest = said.pop("sha256")
     for name in ("learnt_until", "training_range", "provenance", "parent"):
-        if not _is_of(said[name], get_type_hints(Artifact)[name]):
+        if not _is_of(said[name], _HINTS[Artifact][name]):
             raise ValueError(f"{name} is {said[name]!r}")
     meant = parse_json(_to_json(artifact.to_json()))
     for name in sorted(said.keys() - {"files"} | meant.keys()):
-        if said.get(name) != meant.get(name) or name not in meant:
+        if name not in said or name not in meant or said[name] != meant[name]:
             raise ValueError(f"the manifest's {name} is not what was written")
     if _digest(_to_json(said)) != digest:
         raise ValueError("the manifest is not what was written (its hash differs)")
@@ -360,7 +361,7 @@ def _config_of(manifest: dict[str, Any]) -> Config:
 
 def _build(cls: type[_T], values: dict[str, Any]) -> _T:
     """Make a dataclass from JSON: every field there, none unknown, lists as tuples."""
-    hints = get_type_hints(cls)
+    hints = _HINTS[cls]
     if not isinstance(values, dict) or set(values) != set(hints):
         raise ValueError(f"{cls.__name__} has other fields: {sorted(set(values) ^ set(hints))}")
     for name, value in values.items():
@@ -381,15 +382,15 @@ def _is_of(value: Any, hint: Any) -> bool:
     return type(value) is hint or (hint is float and type(value) is int)
 
 
-def _read_listed(directory: Path, name: str, manifest: dict[str, Any]) -> bytes:
+def _read_listed(directory: Path, name: str, manifest: dict[str, Any], limit: int) -> bytes:
     """Read a file that the manifest lists, checking size before hash."""
     try:
         entry = manifest["files"][name]
         size, digest = entry["bytes"], entry["sha256"]
     except (KeyError, TypeError) as error:
         raise _damaged(directory, f"its manifest does not list {name}") from error
-    if type(size) is not int or size < 0:
-        raise _damaged(directory, f"its manifest gives no size for {name}")
+    if type(size) is not int or not 0 <= size <= limit:
+        raise _damaged(directory, f"its manifest says {size!r} bytes for {name}")
     content = _read_regular(directory / name, size)
     if len(content) != size:
         raise _damaged(directory, f"{name} has {len(content)} bytes, not {size}")

@@ -288,6 +288,7 @@ def test_any_column_names_come_back_as_they_are(tmp_path_factory, names):
     assert panel.names == tuple(names)
 
 
+@few
 @given(st.text(min_size=1))
 def test_a_quoted_word_is_one_word_to_a_shell(text):
     assert pasted(f"add  --na-values {quote(text)}") == {"na_values": (text,)}

@@ -1,4 +1,4 @@
-"""Sources of every kind give the same panel: files, folders, patterns, streams, tables in memory."""
+"""Sources of every kind give the same panel: files, folders, patterns, streams, tables."""
 
 import datetime as dt
 import io
@@ -121,14 +121,15 @@ def test_several_csv_files_are_one_table_whatever_the_order_of_their_columns(tmp
 
 @pytest.mark.parametrize("wrong", ["2024-01-01 02:00,ERR", "2024-01-01 01:00,7"])
 def test_of_several_csv_files_the_one_at_fault_is_named(tmp_path, wrong):
-    write(tmp_path / "1.csv", "timestamp,temp", *hourly(1, 2))
+    first = write(tmp_path / "1.csv", "timestamp,temp", *hourly(1, 2))
     second = write(tmp_path / "2.csv", "timestamp,temp", wrong, *hourly(4, 5, start=3))
     write(tmp_path / "3.csv", "timestamp,temp", *hourly(6, start=5))
 
     place = failure(tmp_path).location
 
-    assert place.line == 2 if "ERR" in wrong else place.line in (2, 3)
-    assert place.file in ((str(second),) if "ERR" in wrong else (str(second), str(tmp_path / "1.csv")))
+    assert (place.file, place.line) in [(str(second), 2), (str(first), 3)]
+    assert place.text in (wrong, hourly(1, 2)[1])
+    assert "ERR" not in wrong or place.token == "ERR"
 
 
 def test_csv_files_with_other_columns_are_an_error_that_names_them(tmp_path):
@@ -191,7 +192,8 @@ def test_parquet_files_that_do_not_fit_together_are_an_error(tmp_path, other):
 
 
 def test_whole_numbers_and_fractions_of_several_files_go_together(tmp_path):
-    parquet(tmp_path / "a.parquet", part(0).cast(pa.schema({"ts": pa.timestamp("us"), "a": "int64"})))
+    whole = part(0).set_column(1, "a", part(0)["a"].cast("int64"))
+    parquet(tmp_path / "a.parquet", whole)
     parquet(tmp_path / "b.parquet", part(6))
 
     assert read(tmp_path).panel.target.tolist() == list(range(12))
@@ -206,7 +208,9 @@ def test_every_numeric_type_is_a_target(type_):
     assert panel.target.tolist() == list(range(6))
 
 
-@pytest.mark.parametrize("type_", [pa.string(), pa.large_string(), pa.dictionary("int32", "string")])
+@pytest.mark.parametrize(
+    "type_", [pa.string(), pa.large_string(), pa.dictionary("int32", "string")]
+)
 def test_every_text_type_names_series(type_):
     table = pa.concat_tables([part(0), part(0)])
     names = pa.array(["a"] * 6 + ["b"] * 6).cast(type_)
@@ -245,7 +249,7 @@ def test_an_index_of_series_and_time_is_read_as_columns():
         (FRAME.iloc[:0], "header-only"),
         (FRAME.rename(columns={"b": "a"}), "unreadable"),
         (FRAME.assign(a=[1, "x", 3, 4, 5, 6]), "unreadable"),
-        (pa.table([pa.array(STAMPS), pa.nulls(6), pa.nulls(6)], names=["t", "a", "a"]), "duplicate-column"),
+        (pa.table([STAMPS, pa.nulls(6), pa.nulls(6)], names=["t", "a", "a"]), "duplicate-column"),
         ([1, 2, 3], "unknown-format"),
     ],
 )  # fmt: skip
@@ -273,13 +277,16 @@ def test_an_empty_folder_and_another_format_are_errors(tmp_path):
     assert failure("/dev/null").code == "not-a-file"
 
 
+readings = st.floats(width=32, allow_nan=False, allow_infinity=False)
+columns_of_readings = st.lists(
+    st.lists(st.none() | readings, min_size=3).filter(lambda column: set(column) != {None}),
+    min_size=1,
+    max_size=3,
+)
+
+
 @few
-@given(
-    st.lists(
-        st.lists(st.none() | st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=3),
-        min_size=1, max_size=3,
-    ).filter(lambda columns: all(any(v is not None for v in column) for column in columns))
-)  # fmt: skip
+@given(columns_of_readings)
 def test_a_panel_survives_csv_and_parquet(tmp_path_factory, columns):
     folder = tmp_path_factory.mktemp("panel")
     length = max(map(len, columns))

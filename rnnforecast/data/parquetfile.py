@@ -1,0 +1,191 @@
+"""Parquet files and Arrow tables: their columns, and their batches.
+
+Apart from `reading`, which knows sources of every kind: here columns have types, folders may name
+values, and memory has to be handed back. Whole row groups are never read ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+
+from rnnforecast.data.columns import Column, Kind, kind_of_texts
+from rnnforecast.errors import DataError, Location
+
+_BATCH_VALUES = 1 << 20
+_MIN_BATCH_ROWS = 1 << 10
+_HEAD_ROWS = 1000
+_BUFFER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """One Parquet file; `folders` are the values that its folders' names give, as in `id=007`."""
+
+    path: Path
+    folders: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns and their types, the folders' last. Raises `DataError` if it is damaged."""
+        try:
+            schema = pa_parquet.read_schema(self.path)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+        for name, _ in self.folders:
+            schema = schema.append(pa.field(name, pa.string()))
+        return schema
+
+    def batches(self, names: list[str], n_rows: int) -> Iterator[pa.RecordBatch]:
+        """Read these columns, at most `n_rows` rows at a time, in the order of `names`."""
+        given = dict(self.folders)
+        try:
+            with pa_parquet.ParquetFile(
+                self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES
+            ) as file:
+                stored = [name for name in names if name not in given]
+                for batch in file.iter_batches(n_rows, columns=stored, use_threads=False):
+                    arrays = [
+                        pa.repeat(given[n], batch.num_rows) if n in given else batch.column(n)
+                        for n in names
+                    ]
+                    yield pa.RecordBatch.from_arrays(arrays, names=names)
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+        finally:
+            pa.default_memory_pool().release_unused()
+
+    def _damaged(self, error: Exception) -> DataError:
+        return DataError(
+            f"{self.path} is not a whole Parquet file: {error}",
+            code="unreadable",
+            location=Location(str(self.path)),
+            hint="the file may still be being written, or is cut off; fetch it again",
+        )
+
+
+@dataclass(frozen=True)
+class ParquetSource:
+    """Parquet files, one after the other."""
+
+    name: str
+    files: tuple[ParquetFile, ...]
+    columns: tuple[Column, ...]
+
+    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read the files one after the other. Raises `DataError` for one without a column."""
+        for file in self.files:
+            missing = [name for name in wanted if name not in file.schema.names]
+            if missing:
+                raise DataError(
+                    f"{file.path} has no column {missing[0]!r}, but other files have",
+                    code="different-columns",
+                    location=Location(str(file.path), column=missing[0]),
+                )
+            n_rows = max(_MIN_BATCH_ROWS, _BATCH_VALUES // len(wanted))
+            for batch in file.batches(list(wanted), n_rows):
+                yield _cast_all(batch, wanted, self.name)
+
+    def location(self, row: int, column: str) -> Location:
+        """Find the file that holds the row, and count from its first."""
+        for file in self.files[:-1]:
+            n_rows = pa_parquet.read_metadata(file.path).num_rows
+            if row < n_rows:
+                return Location(str(file.path), line=row + 1, column=column, unit="row")
+            row -= n_rows
+        return Location(str(self.files[-1].path), line=row + 1, column=column, unit="row")
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """An Arrow table in memory."""
+
+    table: pa.Table
+    name: str = "the table"
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The table's columns."""
+        return _describe(self.table.schema, self.table[:_HEAD_ROWS])
+
+    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Hand out the table's rows in parts."""
+        for batch in self.table.select(list(wanted)).to_batches(max_chunksize=_BATCH_VALUES):
+            yield _cast_all(batch, wanted, self.name)
+
+    def location(self, row: int, column: str) -> Location:
+        """Count the rows from 1."""
+        return Location(self.name, line=row + 1, column=column, unit="row")
+
+
+def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:
+    """Find out what the columns of Parquet files hold, from the first file that has rows."""
+    for file in files:
+        schema = file.schema
+        head = next(_head(file, schema), None)
+        if head is not None and head.num_rows:
+            return ParquetSource(name, files, _describe(schema, head))
+    raise DataError(
+        f"{name} has columns, but no readings", code="header-only", location=Location(name)
+    )
+
+
+def _head(file: ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Give the first rows; a column that is nested is not read."""
+    names = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    for batch in file.batches(names, _HEAD_ROWS):
+        yield pa.Table.from_batches([batch])
+
+
+def _describe(schema: pa.Schema, head: pa.Table) -> tuple[Column, ...]:
+    return tuple(_column(field, head) for field in schema if not _is_row_number(field))
+
+
+def _column(field: pa.Field, head: pa.Table) -> Column:
+    if pa.types.is_nested(field.type):
+        return Column(field.name, "other")
+    sample = tuple(str(value) for value in head.column(field.name).drop_null().to_pylist())
+    type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
+        return Column(field.name, "time", sample, is_typed=True, tz=getattr(type_, "tz", None))
+    kind: Kind = "other"
+    if pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_):
+        kind = "number"
+    elif pa.types.is_string(type_) or pa.types.is_large_string(type_):
+        judged = kind_of_texts(field.name, sample, is_number=lambda _: False)
+        kind = "text" if judged.kind == "empty" else judged.kind
+    elif pa.types.is_null(type_):
+        kind = "empty"
+    return Column(field.name, kind, sample)
+
+
+def _is_row_number(field: pa.Field) -> bool:
+    """Tell whether pandas wrote this column to keep an index that only counts rows."""
+    return field.name.startswith("__index_level_") and bool(pa.types.is_integer(field.type))
+
+
+def _cast_all(batch: pa.RecordBatch, wanted: dict[str, pa.DataType], source: str) -> pa.RecordBatch:
+    arrays = []
+    for name, type_ in wanted.items():
+        try:
+            arrays.append(_cast(batch.column(name), type_))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(
+                f"column {name!r} of {source} cannot be read as {type_}: {error}",
+                code="unreadable",
+                location=Location(source, column=name),
+            ) from error
+    return pa.RecordBatch.from_arrays(arrays, names=list(wanted))
+
+
+def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
+    """Cast to what is wanted; decimals go to floats through doubles."""
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_decimal(array.type) and pa.types.is_floating(type_):
+        array = array.cast(pa.float64())
+    return array.cast(type_, safe=False)

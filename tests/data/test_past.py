@@ -1,0 +1,206 @@
+"""Past: what a forecaster may see. Change the future, and nothing that it hands out moves."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnforecast.data.forecast import Forecast, Past, past_of
+from rnnforecast.data.panel import Panel
+from rnnforecast.data.scaling import fit_scaling
+from rnnforecast.data.season import find_season
+from rnnforecast.data.split import known_before_test, split_by_time
+from rnnforecast.data.windows import TrainingWindows
+from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
+from tests.data.tables import few
+
+CUTOFF = np.array([60, 45, 0, 80], np.int64)
+LOOKBACK, HORIZON = 12, 6
+
+
+def sensors() -> Panel:
+    """Make four sensors with gaps."""
+    readings = [wave(100, noise=1, seed=s) for s in range(3)] + [random_walk(90, seed=3)]
+    for series in readings:
+        series[30:34] = np.nan
+    return make_panel(*readings)
+
+
+def with_another_future(panel: Panel, cutoff: np.ndarray) -> Panel:
+    """Change every reading after the cutoffs, and make some of them go and others come."""
+    target = panel.target.copy()
+    rng = np.random.default_rng(0)
+    for s in range(panel.n_series):
+        future = target[panel.offsets[s] + cutoff[s] : panel.offsets[s + 1]]
+        future[:] = np.where(rng.random(len(future)) < 0.3, np.nan, 1e6 * rng.random(len(future)))
+    return dataclasses.replace(panel, target=target)
+
+
+def with_another_past(panel: Panel, cutoff: np.ndarray) -> Panel:
+    """Change the readings shortly before the cutoffs."""
+    target = panel.target.copy()
+    for s in range(panel.n_series):
+        row = panel.offsets[s] + cutoff[s]
+        target[max(row - LOOKBACK, panel.offsets[s]) : row] *= -3
+    return dataclasses.replace(panel, target=target)
+
+
+def everything_in(windows: TrainingWindows) -> list[np.ndarray]:
+    """Gather all windows."""
+    batch = windows.gather(np.arange(len(windows)))
+    return [batch.history, batch.future, batch.series, batch.next_step]
+
+
+def earlier(past: Past) -> Past:
+    """Move the cutoffs back."""
+    return dataclasses.replace(past, cutoff=np.maximum(past.cutoff - 20, 0))
+
+
+VIEWS: dict[str, Callable[[Past], object]] = {
+    "series": lambda past: past.series,
+    "cutoff": lambda past: past.cutoff,
+    "n_origins": lambda past: past.n_origins,
+    "step_us": lambda past: past.step_us,
+    "names": lambda past: past.names,
+    "next_step": lambda past: past.next_step,
+    "cutoff_time": lambda past: past.cutoff_time,
+    "history": lambda past: past.history(LOOKBACK),
+    "share_seen": lambda past: past.share_seen(LOOKBACK),
+    "readings": lambda past: np.concatenate([past.readings(i) for i in range(past.n_origins)]),
+    "windows": lambda past: everything_in(past.windows(LOOKBACK, HORIZON)),
+    "windows of a later part": lambda past: everything_in(
+        past.windows(LOOKBACK, HORIZON, targets_after=earlier(past))
+    ),
+    "subset": lambda past: past.subset(np.array([3, 0])).history(LOOKBACK),
+    "fit_scaling": lambda past: dataclasses.astuple(fit_scaling(past)),
+    "find_season": find_season,
+}
+READINGS = ("history", "readings", "windows", "windows of a later part", "subset", "fit_scaling")
+
+
+def assert_same(one: object, other: object) -> None:
+    many = isinstance(one, list | tuple) and not isinstance(one[0], str)
+    for a, b in zip(one, other, strict=True) if many else [(one, other)]:
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_nothing_of_a_past_moves_when_the_future_changes(view):
+    panel = sensors()
+    past = past_of(panel, CUTOFF)
+    changed = past_of(with_another_future(panel, CUTOFF), CUTOFF)
+
+    assert_same(VIEWS[view](past), VIEWS[view](changed))
+
+
+@pytest.mark.parametrize("view", READINGS)
+def test_what_a_past_shows_moves_when_the_past_changes(view):
+    panel = sensors()
+    past = past_of(panel, CUTOFF)
+    changed = past_of(with_another_past(panel, CUTOFF), CUTOFF)
+
+    with pytest.raises(AssertionError):
+        assert_same(VIEWS[view](past), VIEWS[view](changed))
+
+
+def test_the_law_covers_all_that_a_past_offers():
+    fields = {field.name for field in dataclasses.fields(Past)}
+    offered = {name for name in {*dir(Past), *fields} if not name.startswith("_")}
+
+    assert offered <= set(VIEWS)
+
+
+@few
+@given(st.integers(1, 30), st.lists(st.integers(0, 20), min_size=1, max_size=6))
+def test_history_is_the_last_rows_before_each_cutoff(n, cutoffs):
+    panel = make_panel(np.arange(20.0), np.arange(100.0, 120.0))
+    series = np.arange(len(cutoffs)) % 2
+    past = Past(panel, series=series, cutoff=np.array(cutoffs, np.int64))
+
+    history = past.history(n)
+
+    for i, cutoff in enumerate(cutoffs):
+        seen = panel.of(series[i])[:cutoff][-n:]
+        expected = [*[np.nan] * (n - len(seen)), *seen]
+        np.testing.assert_array_equal(history[i], expected)
+        np.testing.assert_array_equal(past.readings(i)[-n:], seen)
+
+
+def test_the_share_seen_counts_missing_readings_and_what_lies_before_the_first_row():
+    panel = make_panel([1, np.nan, 3, 4], [1.0, 2.0])
+
+    assert past_of(panel).share_seen(4).tolist() == [0.75, 0.5]
+
+
+def test_a_past_sees_everything_unless_it_has_a_cutoff():
+    panel = make_panel([1, 2, 3], [4])
+
+    assert past_of(panel).cutoff.tolist() == [3, 1]
+    assert past_of(panel, np.array([2, 0])).readings(0).tolist() == [1, 2]
+
+
+def test_times_of_a_past_follow_from_its_cutoffs():
+    past = Past(make_panel(np.zeros(5)), series=np.array([0, 0]), cutoff=np.array([1, 4]))
+
+    assert past.cutoff_time.tolist() == [START_US, START_US + 3 * HOUR_US]
+    assert (past.next_step - START_US // HOUR_US).tolist() == [1, 4]
+
+
+def test_windows_of_the_validation_part_share_no_target_with_the_train_part():
+    split = split_by_time(make_panel(wave(200)), validation=0.2, test=0.2, lookback=12, horizon=6)
+    rows = make_panel(np.arange(200.0))
+    train, validation = (
+        dataclasses.replace(past, _panel=rows) for past in (split.train, split.validation)
+    )
+
+    learnt = everything_in(train.windows(12, 6))
+    judged = everything_in(validation.windows(12, 6, targets_after=train))
+
+    assert max(learnt[0].max(), learnt[1].max()) < judged[1].min()
+    assert judged[1].max() < rows.rows_before(split.test_from_us)[0]
+    assert judged[0].min() >= judged[1].min() - 12
+
+
+def test_nothing_chosen_before_training_depends_on_what_is_held_out():
+    panel = make_panel(wave(300), wave(200, seed=1))
+    shares = {"validation": 0.15, "test": 0.15}
+    past = known_before_test(panel, **shares)
+
+    changed = known_before_test(with_another_future(panel, past.cutoff), **shares)
+
+    np.testing.assert_array_equal(past.cutoff, changed.cutoff)
+    assert find_season(past) == find_season(changed) == 24
+
+
+def forecast_of(*names: str) -> Forecast:
+    """Make a forecast of three steps and three quantiles."""
+    n = len(names)
+    return Forecast(
+        values=np.arange(n * 9, dtype=np.float32).reshape(n, 3, 3),
+        quantiles=(0.1, 0.5, 0.9),
+        names=names,
+        cutoff_us=START_US + np.arange(n) * HOUR_US,
+        step_us=HOUR_US,
+        source=tuple(f"by {name}" for name in names),
+    )
+
+
+def test_the_point_forecast_is_the_median():
+    assert forecast_of("a", "b").point.tolist() == [[1, 4, 7], [10, 13, 16]]
+
+
+def test_a_forecast_begins_a_step_after_its_cutoff():
+    hours = (forecast_of("a", "b").times_us - START_US) / HOUR_US
+
+    assert hours.tolist() == [[1, 2, 3], [2, 3, 4]]
+
+
+def test_a_part_of_a_forecast_keeps_what_belongs_to_its_origins():
+    part = forecast_of("a", "b", "c").subset(np.array([True, False, True]))
+
+    assert (part.names, part.source) == (("a", "c"), ("by a", "by c"))
+    assert part.values[:, 0, 0].tolist() == [0, 18]
+    assert ((part.cutoff_us - START_US) / HOUR_US).tolist() == [0, 2]

@@ -1,0 +1,99 @@
+"""Level and spread of each series: robust, and blind to what is missing."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnforecast.data.forecast import past_of
+from rnnforecast.data.scaling import fit_scaling
+from tests.builders import make_panel, wave
+from tests.data.tables import few
+
+
+def fitted(*series: object) -> list[tuple[float, float]]:
+    """Fit all of these series: (center, scale) of each."""
+    scaling = fit_scaling(past_of(make_panel(*series)))
+    return list(zip(scaling.center.tolist(), scaling.scale.tolist(), strict=True))
+
+
+def test_the_level_is_the_median_and_the_spread_comes_from_the_middle_half():
+    readings = wave(500, noise=2)
+
+    center, scale = fitted(readings)[0]
+
+    low, middle, high = np.quantile(readings.astype(float), (0.25, 0.5, 0.75))
+    assert center == pytest.approx(middle)
+    assert scale == pytest.approx((high - low) / 1.349)
+
+
+def test_normal_readings_get_their_standard_deviation():
+    readings = np.random.default_rng(0).normal(50, 3, 20_000)
+
+    center, scale = fitted(readings)[0]
+
+    assert center == pytest.approx(50, abs=0.1)
+    assert scale == pytest.approx(3, rel=0.03)
+
+
+def test_spikes_hardly_move_it():
+    spiked = wave(500)
+    spiked[::50] = 1e6
+
+    assert fitted(spiked)[0] == pytest.approx(fitted(wave(500))[0], rel=0.1)
+
+
+def test_missing_readings_do_not_count():
+    readings = wave(300)
+    with_gaps = np.insert(readings, [5, 5, 5, 200], np.nan)
+
+    assert fitted(with_gaps) == fitted(readings)
+
+
+@few
+@given(st.floats(0.01, 1000), st.floats(-1000, 1000))
+def test_another_unit_scales_and_shifts_it(factor, shift):
+    (center, scale), (moved, stretched) = fitted(wave(200), factor * wave(200) + shift)
+
+    size = factor * scale + abs(shift)
+    assert moved == pytest.approx(factor * center + shift, abs=1e-5 * size + 1e-5)
+    assert stretched == pytest.approx(factor * scale, rel=1e-3, abs=1e-6 * size)
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected"),
+    [
+        ([], (0, 1)),
+        ([np.nan] * 5, (0, 1)),
+        ([7.0], (7, 1)),
+        ([7.0] * 100, (7, 1)),
+        ([0.0] * 100, (0, 1)),
+        ([1e20] * 3, (np.float32(1e20), 1)),
+    ],
+)
+def test_a_series_without_spread_gets_one(readings, expected):
+    assert fitted(readings)[0] == expected
+
+
+def test_a_series_that_rests_most_of_the_time_gets_its_standard_deviation():
+    readings = np.zeros(100)
+    readings[:10] = 5
+
+    assert fitted(readings)[0] == pytest.approx((0, readings.std()))
+
+
+def test_a_tiny_spread_is_kept():
+    center, scale = fitted(1e-9 * wave(200))[0]
+
+    assert scale == pytest.approx(fitted(wave(200))[0][1] * 1e-9, rel=1e-4)
+    assert center > 0
+
+
+def test_each_series_has_its_own():
+    assert fitted(wave(100), 10 * wave(100)) == [*fitted(wave(100)), *fitted(10 * wave(100))]
+
+
+def test_no_series_at_all_give_empty_arrays():
+    scaling = fit_scaling(past_of(make_panel([1.0])).subset(slice(0, 0)))
+
+    assert (scaling.center.shape, scaling.scale.shape) == ((0,), (0,))

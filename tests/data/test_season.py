@@ -1,0 +1,233 @@
+"""The season against a double loop, and the window lengths that follow from it."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from rnnforecast.config import WindowConfig
+from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.season import (
+    LONGEST_SEASON,
+    _variogram,
+    find_season,
+    in_words,
+    resolve_season,
+    resolve_segment,
+    resolve_windows,
+)
+from rnnforecast.errors import NotEnoughDataError, UsageError
+from tests.builders import HOUR_US, make_panel, random_walk, wave
+from tests.data.tables import few
+
+MINUTE_US = 60_000_000
+DAY_US = 24 * HOUR_US
+
+
+def past(*series: object, step_us: int = HOUR_US) -> Past:
+    """Make a past that sees all of these series."""
+    return past_of(make_panel(*series, step_us=step_us))
+
+
+def variogram_by_loops(readings: np.ndarray) -> list[float]:
+    """Mean squared difference of the readings k steps apart, of the pairs that are both there."""
+    low, high = np.quantile(readings[np.isfinite(readings)], (0.005, 0.995))
+    y = np.clip(readings.astype(np.float64), low, high)
+    means = []
+    for k in range(len(y) // 2):
+        squares = [
+            (y[t] - y[t - k]) ** 2
+            for t in range(k, len(y))
+            if not np.isnan(y[t]) and not np.isnan(y[t - k])
+        ]
+        means.append(sum(squares) / len(squares) if squares else np.nan)
+    return means
+
+
+@pytest.mark.parametrize("offset", [0, 1e4])
+@pytest.mark.parametrize("missing", [0, 0.1, 0.7])
+def test_the_variogram_is_that_of_a_double_loop(missing, offset):
+    readings = offset + wave(60, season=7, noise=1)
+    readings[np.random.default_rng(1).random(60) < missing] = np.nan
+
+    np.testing.assert_allclose(
+        _variogram(readings), variogram_by_loops(readings), rtol=1e-6, atol=1e-6
+    )
+
+
+def test_the_variogram_of_too_few_readings_is_unknown():
+    assert np.isnan(_variogram(np.float32([1, 2, np.nan, 3, np.nan, np.nan]))).all()
+
+
+@pytest.mark.parametrize(
+    ("period_us", "step_us"),
+    [
+        (DAY_US, HOUR_US),
+        (DAY_US, 15 * MINUTE_US),
+        (DAY_US, 10 * MINUTE_US),
+        (HOUR_US, 5 * MINUTE_US),
+        (7 * DAY_US, DAY_US),
+        (MINUTE_US, 1_000_000),
+    ],
+)
+def test_a_period_of_the_calendar_is_found(period_us, step_us):
+    season = period_us // step_us
+
+    assert find_season(past(wave(12 * season, season=season, noise=1), step_us=step_us)) == season
+
+
+def test_a_day_is_found_under_a_slow_drift_with_gaps_and_spikes():
+    readings = wave(24 * 40, noise=1) + 10 * random_walk(24 * 40) / 24
+    readings[100:190] = np.nan
+    readings[[50, 300, 777]] = 5000
+
+    assert find_season(past(readings)) == 24
+
+
+def test_a_week_wins_over_a_day_only_where_it_explains_much_more():
+    hours = np.arange(24 * 7 * 8)
+    weekend = hours // 24 % 7 >= 5
+    day = np.sin(2 * np.pi * hours / 24)
+    noise = 0.1 * np.random.default_rng(0).standard_normal(len(hours))
+
+    assert find_season(past(day + noise)) == 24
+    assert find_season(past(np.where(weekend, 0, 5 + 3 * day) + noise)) == 168
+
+
+def test_a_period_that_no_calendar_knows_is_found_too():
+    assert find_season(past(wave(37 * 20, season=37, noise=0.5))) == 37
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_there_is_no_season_in_noise_and_random_walks(seed):
+    noise = np.random.default_rng(seed).standard_normal(1000)
+
+    assert find_season(past(noise)) == 1
+    assert find_season(past(random_walk(1000, seed=seed))) == 1
+
+
+@pytest.mark.parametrize(
+    "readings", [[], [1.0], [1.0, 2.0, 3.0], np.full(500, 7.0), np.full(500, np.nan)]
+)
+def test_there_is_no_season_in_constant_missing_or_few_readings(readings):
+    assert find_season(past(readings)) == 1
+
+
+def test_a_season_that_no_look_back_holds_is_none():
+    season = LONGEST_SEASON * 2
+
+    assert find_season(past(wave(5 * season, season=season), step_us=MINUTE_US)) <= LONGEST_SEASON
+
+
+def test_most_series_decide():
+    series = [wave(480, seed=s, noise=1) for s in range(6)] + [np.zeros(480), random_walk(480)]
+
+    assert find_season(past(*series)) == 24
+
+
+def test_a_series_that_is_constant_in_part_warns_of_nothing():
+    readings = wave(480)
+    readings[:300] = 20
+
+    assert find_season(past(readings, np.zeros(480), [1.0, np.nan])) in (1, 24)
+
+
+@pytest.mark.parametrize(
+    ("text", "season"), [("none", 1), ("auto", 24), ("12", 12), ("6h", 6), ("1d", 24)]
+)
+def test_a_season_can_be_said(text, season):
+    assert resolve_season(WindowConfig(season=text), past(wave(480))) == season
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "90min", "weekly", "1000000"])
+def test_a_season_that_cannot_be_meant_is_a_usage_error(text):
+    with pytest.raises(UsageError):
+        resolve_season(WindowConfig(season=text), past(wave(480)))
+
+
+seasons = st.sampled_from([1, 2, 7, 12, 24, 37, 48, 96, 168, 288, 720])
+
+
+@few
+@given(seasons, st.integers(1, 50_000))
+def test_windows_that_are_found_fit_into_the_data(season, longest):
+    try:
+        lookback, horizon = resolve_windows(
+            WindowConfig(), season=season, step_us=HOUR_US, longest=longest
+        )
+    except NotEnoughDataError:
+        assert longest < 3
+        return
+
+    assert lookback >= 1 <= horizon
+    assert lookback + horizon <= longest
+    assert lookback <= LONGEST_SEASON
+    assert lookback <= season or lookback % season == 0
+
+
+@few
+@given(seasons.filter(lambda season: season > 1))
+def test_with_room_the_horizon_is_a_season_and_the_look_back_at_least_two(season):
+    lookback, horizon = resolve_windows(
+        WindowConfig(), season=season, step_us=HOUR_US, longest=20_000
+    )
+
+    assert horizon == season
+    assert lookback >= min(2 * season, LONGEST_SEASON)
+
+
+def test_window_lengths_can_be_steps_or_durations():
+    config = WindowConfig(horizon="6h", lookback="48")
+
+    assert resolve_windows(config, season=24, step_us=30 * MINUTE_US, longest=100) == (48, 12)
+
+
+@few
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 120))
+def test_windows_that_do_not_fit_are_not_enough_data(lookback, horizon, longest):
+    config = WindowConfig(horizon=str(horizon), lookback=str(lookback))
+    options = {"season": 24, "step_us": HOUR_US, "longest": longest}
+
+    if lookback + horizon <= longest:
+        assert resolve_windows(config, **options) == (lookback, horizon)
+        return
+    with pytest.raises(NotEnoughDataError) as caught:
+        resolve_windows(config, **options)
+    assert caught.value.exit_code == 5
+    assert f"{lookback} + {horizon} = {lookback + horizon}" in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["0", "-4", "45min", "soon", "20000"])
+@pytest.mark.parametrize("name", ["horizon", "lookback"])
+def test_window_lengths_that_cannot_be_meant_are_usage_errors(name, text):
+    with pytest.raises(UsageError, match=f"--{name}|duration"):
+        resolve_windows(WindowConfig(**{name: text}), season=1, step_us=HOUR_US, longest=10**6)
+
+
+@few
+@given(seasons, st.integers(1, 720))
+def test_a_segment_divides_the_season_or_is_a_multiple_of_it(season, lookback):
+    segment = resolve_segment(None, season=season, lookback=lookback)
+
+    assert 1 <= segment <= lookback
+    if season > 1:
+        assert season % segment == 0 or segment % season == 0
+
+
+@few
+@given(st.integers(1, 100), st.integers(1, 100))
+def test_a_segment_that_is_said_is_taken_but_never_longer_than_the_look_back(segment, lookback):
+    assert resolve_segment(segment, season=24, lookback=lookback) == min(segment, lookback)
+
+
+@few
+@given(seasons, st.integers(1, 400), st.integers(1, 400))
+def test_what_was_settled_is_said(season, horizon, lookback):
+    assume(season > 1 < horizon)
+
+    said = in_words(HOUR_US, season=season, horizon=horizon, lookback=lookback, segment=5)
+
+    assert said[0] == "step 1 h"
+    assert f"season {season} steps" in said[1]
+    assert f"horizon {horizon} steps" in said[2]
+    assert "segments of 5" in said[3]

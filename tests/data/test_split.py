@@ -1,0 +1,196 @@
+"""The split by time: one moment for all series, parts that do not overlap, nothing too small."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from rnnforecast.data.panel import Panel
+from rnnforecast.data.split import Split, known_before_test, split_by_time, test_origins
+from tests.builders import HOUR_US, START_US, make_panel
+from tests.data.tables import few
+
+test_origins.__test__ = False  # a function of the package, not a test
+SHARES = {"validation": 0.15, "test": 0.15}
+
+
+def staggered(lengths: list[int], begins: list[int]) -> Panel:
+    """Make a panel whose series begin at these hours; the reading is the hour."""
+    panel = make_panel(*(begin + np.arange(n) for n, begin in zip(lengths, begins, strict=True)))
+    return dataclasses.replace(panel, start=START_US + np.array(begins, np.int64) * HOUR_US)
+
+
+@st.composite
+def splits(draw):
+    """Draw a panel with room for a window, and split it."""
+    n = draw(st.integers(1, 4))
+    lengths = [draw(st.integers(1, 150)) for _ in range(n)]
+    begins = [draw(st.integers(0, 100)) for _ in range(n)]
+    lookback, horizon = draw(st.integers(1, 20)), draw(st.integers(1, 10))
+    assume(max(lengths) >= lookback + horizon)
+    shares = {
+        "validation": draw(st.sampled_from([0.0, 0.1, 0.15, 0.4])),
+        "test": draw(st.sampled_from([0.0, 0.1, 0.15, 0.4])),
+    }
+    panel = staggered(lengths, begins)
+    return split_by_time(panel, lookback=lookback, horizon=horizon, **shares), lookback, horizon
+
+
+def hours_of(split: Split) -> tuple[list[int], list[int], list[int]]:
+    """Return the hours of all readings of the train, the validation and the test part."""
+    panel = split.panel
+    train, validation, test = [], [], []
+    until = split.before_test.cutoff
+    for s in range(panel.n_series):
+        readings = panel.of(s).astype(int).tolist()
+        train += readings[: split.train.cutoff[s]]
+        validation += readings[split.train.cutoff[s] : until[s]]
+        test += readings[until[s] :]
+    return train, validation, test
+
+
+@few
+@given(splits())
+def test_parts_are_cut_at_one_moment_for_all_series(drawn):
+    split, *_ = drawn
+    train, validation, test = hours_of(split)
+
+    assert max(train) < min(validation, default=10**6)
+    assert max(train + validation) < min(test, default=10**6)
+    assert (split.validation is None) == (not validation)
+    assert (split.test_from_us is None) == (not test)
+    if test:
+        first = (split.test_from_us - START_US) / HOUR_US
+        assert max(train + validation) < first <= min(test)
+
+
+@few
+@given(splits())
+def test_there_is_always_a_window_to_train_on(drawn):
+    split, lookback, horizon = drawn
+
+    assert len(split.train.windows(lookback, horizon)) > 0
+
+
+@few
+@given(splits())
+def test_a_part_that_is_there_spans_a_horizon(drawn):
+    split, _, horizon = drawn
+    train, validation, test = hours_of(split)
+    end = max(train + validation + test) + 1
+    test_from = end if split.test_from_us is None else (split.test_from_us - START_US) // HOUR_US
+
+    assert end - test_from >= horizon or not test
+    assert test_from - max(train) - 1 >= horizon or not validation
+
+
+@few
+@given(splits())
+def test_test_origins_see_the_test_part_alone_as_truth(drawn):
+    split, lookback, horizon = drawn
+    assume(split.test_from_us is not None)
+
+    origins = test_origins(split, lookback=lookback, horizon=horizon)
+
+    lengths = split.panel.lengths[origins.series]
+    assert (origins.cutoff >= lookback).all()
+    assert (origins.cutoff + horizon <= lengths).all()
+    assert (origins.cutoff >= split.before_test.cutoff[origins.series]).all()
+    assert len({*zip(origins.series.tolist(), origins.cutoff.tolist(), strict=True)}) == len(
+        lengths
+    )
+
+
+@pytest.mark.parametrize("n", [400, 1000, 12345])
+@pytest.mark.parametrize(("validation", "test"), [(0.15, 0.15), (0.1, 0.3), (0.5, 0.2)])
+def test_parts_have_the_sizes_that_were_asked_for(n, validation, test):
+    panel = staggered([n], [0])
+
+    split = split_by_time(panel, validation=validation, test=test, lookback=24, horizon=12)
+
+    sizes = [len(part) for part in hours_of(split)]
+    assert sizes == pytest.approx([n * (1 - validation - test), n * validation, n * test], abs=1.5)
+
+
+def test_shares_count_the_readings_of_all_series():
+    panel = staggered([1000, 500], [0, 500])
+
+    sizes = [len(part) for part in hours_of(split_by_time(panel, lookback=24, horizon=6, **SHARES))]
+
+    assert sizes == pytest.approx([1050, 225, 225], abs=4)
+
+
+def test_a_share_of_zero_leaves_its_part_out():
+    panel = staggered([200], [0])
+
+    no_test = split_by_time(panel, validation=0.2, test=0.0, lookback=12, horizon=6)
+    no_validation = split_by_time(panel, validation=0.0, test=0.2, lookback=12, horizon=6)
+
+    assert no_test.test_from_us is None
+    assert no_test.validation.cutoff.tolist() == [200]
+    assert no_validation.validation is None
+    assert no_validation.before_test is no_validation.train
+    assert no_validation.train.cutoff.tolist() == [160]
+
+
+def test_data_of_exactly_one_window_train_and_hold_nothing_out():
+    split = split_by_time(staggered([30], [0]), lookback=24, horizon=6, **SHARES)
+
+    assert split.train.cutoff.tolist() == [30]
+    assert len(split.train.windows(24, 6)) == 1
+    assert split.validation is None
+    assert split.test_from_us is None
+
+
+@pytest.mark.parametrize(
+    ("n", "parts"), [(35, "train"), (36, "train, test"), (44, "train, validation, test")]
+)
+def test_the_validation_part_goes_first_where_room_is_short(n, parts):
+    split = split_by_time(staggered([n], [0]), lookback=24, horizon=6, **SHARES)
+
+    there = ["train"]
+    there += ["validation"] if split.validation else []
+    there += ["test"] if split.test_from_us is not None else []
+    assert ", ".join(there) == parts
+
+
+def test_series_that_end_before_the_test_part_train_with_all_they_have():
+    split = split_by_time(staggered([1000, 100], [0, 0]), lookback=12, horizon=6, **SHARES)
+
+    assert split.train.cutoff[1] == 100
+
+
+def test_everything_is_all_readings():
+    split = split_by_time(staggered([100, 50], [0, 7]), lookback=12, horizon=6, **SHARES)
+
+    assert split.everything.cutoff.tolist() == [100, 50]
+
+
+def test_what_is_known_before_the_test_part_does_not_need_window_lengths():
+    panel = staggered([1000], [0])
+    split = split_by_time(panel, lookback=24, horizon=12, **SHARES)
+
+    known = known_before_test(panel, **SHARES)
+
+    assert known.cutoff[0] <= split.train.cutoff[0] + 1
+    assert known_before_test(staggered([3], [0]), **SHARES).cutoff[0] >= 1
+
+
+def test_test_origins_lie_a_horizon_apart_and_closer_where_that_gives_few():
+    long = split_by_time(staggered([4000], [0]), lookback=24, horizon=12, **SHARES)
+    short = split_by_time(staggered([400], [0]), lookback=24, horizon=12, **SHARES)
+
+    assert set(np.diff(test_origins(long, lookback=24, horizon=12).cutoff)) == {12}
+    closer = test_origins(short, lookback=24, horizon=12)
+    assert closer.n_origins >= 20
+    assert len(set(np.diff(closer.cutoff))) == 1
+
+
+def test_the_first_test_origin_forecasts_the_first_reading_of_the_test_part():
+    split = split_by_time(staggered([400], [0]), lookback=24, horizon=12, **SHARES)
+
+    first = test_origins(split, lookback=24, horizon=12)
+
+    assert first.cutoff_time[0] + HOUR_US == split.test_from_us

@@ -1,0 +1,251 @@
+"""Time stamps: formats, zones, daylight saving, and back to text."""
+
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnforecast.data.stamps import format_stamps, parse_time_us, stamp_array
+from rnnforecast.errors import DataError, UsageError
+from tests.builders import HOUR_US, START_US
+from tests.data.tables import Read, failure, few, read, write
+
+VIENNA = "Europe/Vienna"
+
+
+def stamped(path, stamps, **options) -> Read:
+    """Read a file with these stamps; the reading of each is its number."""
+    lines = [f"{stamp},{i}" for i, stamp in enumerate(stamps)]
+    return read(write(path / "x.csv", "time,v", *lines), **options)
+
+
+def refused(path, stamps, **options) -> DataError:
+    """Read a file with these stamps that cannot be read."""
+    lines = [f"{stamp},{i}" for i, stamp in enumerate(stamps)]
+    return failure(write(path / "x.csv", "time,v", *lines), **options)
+
+
+def wall_clock(start: str, n: int, freq: str) -> list[str]:
+    """Return what a clock in Vienna shows, n times, whatever the season of the year."""
+    index = pd.date_range(start, periods=n, freq=freq, tz=VIENNA)
+    return [str(stamp.tz_localize(None)) for stamp in index]
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        ["2024-01-01T00:00:00", "2024-01-01T01:00:00", "2024-01-01T02:00:00"],
+        ["2024-01-01 00:00", "2024-01-01 01:00", "2024-01-01 02:00"],
+        ["2024-01-01 00:00:00.000000000", "2024-01-01 01:00:00.000", "2024-01-01 02:00:00"],
+        ["20240101T0000", "20240101T0100", "20240101T0200"],
+        ["2024-01-01T00:00:00Z", "2024-01-01T01:00:00Z", "2024-01-01T02:00:00Z"],
+        ["2024-01-01 00:00+00", "2024-01-01 01:00+00", "2024-01-01 02:00+00"],
+        ["2024-01-01T01:00:00+01:00", "2024-01-01T01:00:00Z", "2024-01-01T04:00:00+02:00"],
+        [START_US // 10**6 + 3600 * i for i in range(3)],
+        [START_US // 10**3 + 3_600_000 * i for i in range(3)],
+        [START_US + HOUR_US * i for i in range(3)],
+        [(START_US + HOUR_US * i) * 1000 for i in range(3)],
+        [f"{START_US / 10**6 + 3600 * i:.3f}" for i in range(3)],
+    ],
+)
+def test_every_way_to_write_the_same_hours_reads_as_them(tmp_path, stamps):
+    panel = stamped(tmp_path, stamps).panel
+
+    assert (panel.start.tolist(), panel.step_us) == ([START_US], HOUR_US)
+    assert panel.target.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("pattern", ["%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M", "%d-%m-%Y"])
+def test_day_and_month_are_told_apart_by_a_day_after_the_twelfth(tmp_path, pattern):
+    days = [dt.datetime(2024, 3, day) for day in range(10, 16)]
+
+    panel = stamped(tmp_path, [day.strftime(pattern) for day in days]).panel
+
+    assert panel.start[0] == np.datetime64("2024-03-10", "us").astype(int)
+    assert panel.lengths[0] == 6
+
+
+def test_day_and_month_that_cannot_be_told_apart_are_never_guessed(tmp_path):
+    error = refused(tmp_path, ["01.02.2024", "02.02.2024", "03.02.2024"])
+
+    assert (type(error), error.code) == (DataError, "ambiguous-date")
+    assert "YYYY-MM-DD" in error.hint
+
+
+@pytest.mark.parametrize("good", ["2024-03-1{}", "1{}.03.2024"])
+@pytest.mark.parametrize("bad", ["ERR", "2024-02-30", "03/14/2024", "24:00"])
+@pytest.mark.parametrize("place", [0, 2])
+def test_what_is_no_time_in_the_columns_format_is_an_error_with_its_line(
+    tmp_path, good, bad, place
+):
+    stamps = [good.format(i) for i in range(5)]
+    stamps[place] = bad
+
+    error = refused(tmp_path, stamps)
+
+    assert (type(error), error.code) == (DataError, "not-a-time")
+    assert error.message.startswith("1 value in column 'time'")
+    assert (error.location.line, error.location.token) == (place + 2, bad)
+
+
+def test_a_row_without_a_stamp_is_an_error_with_its_line(tmp_path):
+    error = refused(tmp_path, ["2024-01-01", "2024-01-02", "", "2024-01-04"])
+
+    assert (error.code, error.location.line) == ("missing-time", 4)
+
+
+@pytest.mark.parametrize("stamp", ["0001-01-01", "1899-12-31", "2200-01-01", "9999-12-31"])
+def test_a_year_that_cannot_be_meant_is_an_error_with_its_line(tmp_path, stamp):
+    error = refused(tmp_path, ["2024-01-01", "2024-01-02", stamp])
+
+    assert (error.code, error.location.line) == ("time-range", 4)
+
+
+def test_seconds_since_1970_are_said(tmp_path):
+    result = stamped(tmp_path, [START_US // 10**6 + 600 * i for i in range(3)])
+
+    assert result.schema.epoch_unit == "s"
+    assert "'time' is read as s since 1970" in result.warnings["epoch"].message
+
+
+@pytest.mark.parametrize(
+    ("stamps", "tz"),
+    [
+        (["2024-01-01T00:00", "2024-01-01T01:00"], None),
+        (["2024-01-01T00:00Z", "2024-01-01T01:00Z"], "UTC"),
+        (["2024-01-01T00:00+01:00", "2024-01-01T01:00+01:00"], "+01:00"),
+        (["2024-01-01T00:00-0330", "2024-01-01T01:00-0330"], "-03:30"),
+        (["2024-01-01T00:00+05", "2024-01-01T01:00+05"], "+05:00"),
+        (["2024-01-01T00:00+01:00", "2024-01-01T02:00+02:00"], "UTC"),
+    ],
+)
+def test_the_zone_that_stamps_carry_is_kept(tmp_path, stamps, tz):
+    assert stamped(tmp_path, stamps).schema.tz == tz
+
+
+def test_a_named_zone_of_a_table_is_kept():
+    index = pd.date_range("2024-10-26 12:00", periods=30, freq="h", tz=VIENNA)
+
+    result = read(pd.DataFrame({"ts": index, "v": range(30)}))
+
+    assert result.schema.tz == VIENNA
+    assert result.panel.start[0] == index.as_unit("us").asi8[0]
+
+
+@pytest.mark.parametrize("first", ["2024-01-01T00:00Z", "2024-01-01T00:00"])
+def test_stamps_with_and_without_an_offset_are_never_mixed(tmp_path, first):
+    stamps = [first, "2024-01-01T01:00", "2024-01-01T02:00", "2024-01-01T03:00Z"]
+
+    error = refused(tmp_path, stamps)
+
+    assert (type(error), error.code) == (DataError, "mixed-zones")
+
+
+def test_an_offset_that_appears_far_down_is_an_error_with_its_line(tmp_path):
+    stamps = [str(np.datetime64("2024-01-01T00:00") + i) for i in range(1200)]
+
+    error = refused(tmp_path, [*stamps, "2024-01-01T20:00Z"])
+
+    assert (error.code, error.location.line) == ("mixed-zones", 1202)
+
+
+@pytest.mark.parametrize("freq", ["15min", "1h"])
+@pytest.mark.parametrize("start", ["2024-03-30 20:00", "2024-10-26 20:00", "2024-07-01"])
+def test_a_zone_makes_wall_clocks_regular_in_any_season(tmp_path, start, freq):
+    result = stamped(tmp_path, wall_clock(start, 60, freq), tz=VIENNA)
+
+    assert result.schema.tz == VIENNA
+    assert result.panel.target.tolist() == list(range(60))
+    assert result.panel.start[0] == pd.Timestamp(start, tz=VIENNA).timestamp() * 10**6
+
+
+def test_the_hour_that_occurs_twice_is_told_apart_in_a_file_that_runs_backwards(tmp_path):
+    stamps = wall_clock("2024-10-26 20:00", 12, "1h")
+
+    panel = stamped(tmp_path, stamps[::-1], tz=VIENNA).panel
+
+    assert panel.target.tolist() == list(range(11, -1, -1))
+
+
+@pytest.mark.parametrize("by_series", [True, False])
+def test_the_hour_that_occurs_twice_is_told_apart_in_each_series(tmp_path, by_series):
+    stamps = wall_clock("2024-10-26 20:00", 12, "1h")
+    rows = [f"{stamp},{name},{i}" for i, stamp in enumerate(stamps) for name in "ab"]
+    rows = sorted(rows, key=lambda row: row.split(",")[1]) if by_series else rows
+    path = write(tmp_path / "x.csv", "time,id,v", *rows)
+
+    panel = read(path, tz=VIENNA).panel
+
+    assert panel.of(0).tolist() == panel.of(1).tolist() == list(range(12))
+
+
+def test_an_hour_that_the_zone_skips_is_an_error(tmp_path):
+    stamps = [f"2024-03-31 {hour:02d}:00" for hour in range(6)]
+
+    error = refused(tmp_path, stamps, tz=VIENNA)
+
+    assert (type(error), error.code) == (DataError, "zone")
+    assert "2024-03-31 02:00" in error.message
+
+
+def test_a_zone_that_does_not_exist_is_an_error(tmp_path):
+    assert refused(tmp_path, ["2024-01-01", "2024-01-02"], tz="Mars/Base").code == "zone"
+
+
+def test_the_zone_option_leaves_stamps_with_an_offset_alone(tmp_path):
+    result = stamped(tmp_path, ["2024-01-01T00:00Z", "2024-01-01T01:00Z"], tz=VIENNA)
+
+    assert (result.schema.tz, result.panel.start[0]) == ("UTC", START_US)
+
+
+@pytest.mark.parametrize(
+    ("text", "tz", "expected"),
+    [
+        ("2024-01-01", None, START_US),
+        ("2024-01-01T01:00", "UTC", START_US + HOUR_US),
+        ("2024-01-01T01:00", VIENNA, START_US),
+        ("2024-01-01T01:00+01:00", "UTC", START_US),
+        ("2024-01-01T00:00:00.000001Z", VIENNA, START_US + 1),
+    ],
+)
+def test_a_time_that_a_user_types_is_in_the_zone_of_the_data(text, tz, expected):
+    assert parse_time_us(text, tz) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "tz"),
+    [
+        ("soon", None),
+        ("", "UTC"),
+        ("99999-01-01", None),
+        ("2024-01-01T00:00Z", None),
+        ("2024-10-27T02:30", VIENNA),
+        ("2024-03-31T02:30", VIENNA),
+    ],
+)
+def test_a_time_that_cannot_be_meant_is_a_usage_error(text, tz):
+    with pytest.raises(UsageError):
+        parse_time_us(text, tz)
+
+
+@few
+@given(
+    st.lists(st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2199, 1, 1)), min_size=1),
+    st.sampled_from([None, "UTC", "+05:30", "-03:00", VIENNA, "America/New_York"]),
+)
+def test_stamps_as_text_are_the_same_moments_in_their_zone(moments, tz):
+    times = np.array(moments, "datetime64[us]").astype(np.int64)
+
+    texts = format_stamps(pa.chunked_array([stamp_array(times, tz)])).to_pylist()
+
+    back = [dt.datetime.fromisoformat(text) for text in texts]
+    assert all((stamp.tzinfo is not None) == (tz is not None) for stamp in back)
+    utc = [b.replace(tzinfo=b.tzinfo or dt.UTC).astimezone(dt.UTC) for b in back]
+    assert [stamp.replace(tzinfo=None) for stamp in utc] == moments
+    if tz is not None:
+        offsets = [pd.Timestamp(m, tz="UTC").tz_convert(tz).utcoffset() for m in moments]
+        assert [stamp.utcoffset() for stamp in back] == offsets

@@ -1,0 +1,231 @@
+"""Stamps to a regular grid: the step, jitter, irregular stamps, resampling, gaps."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnforecast.config import DataConfig
+from rnnforecast.data.reading import open_source
+from rnnforecast.data.schema import match_schema
+from rnnforecast.data.timegrid import check_step, read_panel
+from rnnforecast.errors import DataError, UsageError
+from rnnforecast.events import ignore
+from tests.builders import HOUR_US, START_US
+from tests.data.tables import failure, few, hourly, pasted, read, write
+
+MINUTE_US = 60_000_000
+
+
+def table(times_us: object, readings: object = None, **columns: object) -> pa.Table:
+    """Make a table of these times, counted from the start of 2024, and readings 0, 1, ..."""
+    times = np.asarray(times_us, np.int64) + START_US
+    readings = np.arange(len(times)) if readings is None else readings
+    return pa.table(
+        {"ts": pa.array(times.view("datetime64[us]")), "v": np.asarray(readings, float), **columns}
+    )
+
+
+@pytest.mark.parametrize(
+    "step_us", [1_000, 250_000, 1_000_000, 7 * MINUTE_US, HOUR_US, 24 * HOUR_US, 168 * HOUR_US]
+)
+def test_the_step_is_what_lies_between_most_stamps(step_us):
+    steps = [0, 1, 2, 3, 5, 6, 7, 20]
+
+    panel = read(table([step * step_us for step in steps])).panel
+
+    assert panel.step_us == step_us
+    assert np.flatnonzero(np.isfinite(panel.target)).tolist() == steps
+
+
+@few
+@given(st.permutations(range(12)), st.sets(st.integers(0, 60), min_size=12, max_size=12))
+def test_the_order_of_rows_does_not_matter(order, steps):
+    steps = sorted(steps)
+    times = [step * HOUR_US for step in steps]
+    expected = read(table(times), freq="1h").panel
+
+    shuffled = table([times[i] for i in order], [float(i) for i in order])
+
+    assert read(shuffled, freq="1h").panel.fingerprint() == expected.fingerprint()
+
+
+@few
+@given(st.lists(st.integers(-599, 599), min_size=8, max_size=30))
+def test_stamps_that_jitter_by_less_than_a_tenth_are_moved_onto_the_grid(jitter):
+    jitter[0] = 0
+    seconds = np.arange(len(jitter)) * 6000 + np.array(jitter)
+
+    result = read(table(seconds * 1_000_000), freq="100min")
+
+    assert result.panel.target.tolist() == list(range(len(jitter)))
+    n_moved = sum(offset != 0 for offset in jitter)
+    assert n_moved == (result.warnings["jitter"].count if n_moved else 0)
+    assert n_moved or "jitter" not in result.warnings
+
+
+def test_the_step_is_found_through_jitter():
+    offsets = np.random.default_rng(0).integers(-20, 20, 200)
+    offsets[0] = 0
+
+    result = read(table((np.arange(200) * 600 + offsets) * 1_000_000))
+
+    assert result.panel.step_us == 10 * MINUTE_US
+    assert result.panel.target.tolist() == list(range(200))
+
+
+def test_irregular_stamps_are_an_error_whose_fix_works(tmp_path):
+    minutes = ["00", "10", "20", "34", "40"]
+    lines = [f"2024-01-01 00:{minute}:00,{i}" for i, minute in enumerate(minutes)]
+    path = write(tmp_path / "x.csv", "ts,v", *lines)
+
+    error = failure(path)
+
+    assert (type(error), error.exit_code, error.code) == (DataError, 4, "irregular")
+    assert (error.location.line, error.location.token) == (5, "2024-01-01 00:34:00")
+    assert pasted(error.hint) == {"freq": "10min", "agg": "mean"}
+    fixed = read(path, **pasted(error.hint)).panel
+    assert fixed.target.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("agg", "expected"),
+    [
+        ("mean", [2, 5, np.nan, 7]),
+        ("sum", [6, 10, np.nan, 7]),
+        ("last", [3, 4, np.nan, 7]),
+        ("min", [1, 4, np.nan, 7]),
+        ("max", [3, 6, np.nan, 7]),
+    ],
+)
+def test_resampling_makes_one_reading_of_those_in_a_step(agg, expected):
+    minutes = np.array([0, 20, 40, 60, 70, 80, 190])
+    readings = [1, 2, 3, 6, np.nan, 4, 7]
+
+    panel = read(table(minutes * MINUTE_US, readings), freq="1h", agg=agg).panel
+
+    np.testing.assert_array_equal(panel.target, expected)
+
+
+def test_resampled_steps_begin_on_the_hour():
+    minutes = np.array([50, 70, 90, 110])
+
+    panel = read(table(minutes * MINUTE_US), freq="1h", agg="mean").panel
+
+    assert panel.start.tolist() == [START_US]
+    assert panel.target.tolist() == [0, 2]
+
+
+def test_a_step_that_readings_do_not_fit_needs_an_aggregate():
+    error = failure(table(np.arange(6) * 20 * MINUTE_US), freq="1h")
+
+    assert error.code == "irregular"
+    assert pasted(error.hint) == {"freq": "1h", "agg": "mean"}
+
+
+def test_an_aggregate_without_a_step_and_a_step_that_is_none_are_usage_errors():
+    with pytest.raises(UsageError):
+        DataConfig(agg="mean")
+    with pytest.raises(UsageError):
+        read(table(np.arange(6) * HOUR_US), freq="often")
+
+
+def test_a_finer_step_leaves_the_steps_between_missing():
+    panel = read(table(np.arange(3) * HOUR_US), freq="30min").panel
+
+    np.testing.assert_array_equal(panel.target, [0, np.nan, 1, np.nan, 2])
+
+
+def test_a_stamp_far_from_the_others_is_an_error_and_no_endless_grid():
+    times = [*range(10), 10_000_000]
+
+    error = failure(table(np.array(times) * MINUTE_US))
+
+    assert (type(error), error.code) == (DataError, "sparse")
+    assert "11 rows" in error.message
+
+
+def test_gaps_of_each_series_are_counted():
+    times = np.array([0, 1, 4, 0, 1, 2]) * HOUR_US
+    names = pa.array(["a"] * 3 + ["b"] * 3)
+
+    result = read(table(times, [1, 2, 3, 4, np.nan, 6], id=names))
+
+    assert "3 of 8 readings are missing" in result.notes
+    assert "the longest gap is 2 h" in result.notes
+
+
+def test_series_have_starts_and_lengths_of_their_own():
+    times = np.array([5, 6, 7, 0, 1, 9]) * HOUR_US
+    names = pa.array(["b", "b", "b", "a", "a", "c"])
+
+    panel = read(table(times, id=names)).panel
+
+    assert panel.names == ("b", "a", "c")
+    assert panel.lengths.tolist() == [3, 2, 1]
+    assert panel.start.tolist() == [START_US + h * HOUR_US for h in (5, 0, 9)]
+
+
+def test_series_of_different_phases_keep_their_own_stamps():
+    half = HOUR_US // 2
+    times = [0, HOUR_US, 2 * HOUR_US, half, half + HOUR_US, half + 2 * HOUR_US]
+    names = pa.array(["a"] * 3 + ["b"] * 3)
+
+    panel = read(table(times, id=names)).panel
+
+    assert panel.start.tolist() == [START_US, START_US + half]
+
+
+@few
+@given(st.data())
+def test_a_long_table_in_time_order_reads_as_the_same_table_by_series(data):
+    lengths = data.draw(st.lists(st.integers(2, 12), min_size=1, max_size=5))
+    rows = [(t * HOUR_US, f"s{i}", 100 * i + t) for i, n in enumerate(lengths) for t in range(n)]
+    by_time = sorted(rows, key=lambda row: row[0])
+
+    grouped, mixed = (
+        read(table([r[0] for r in order], [r[2] for r in order], id=[r[1] for r in order]))
+        for order in (rows, by_time)
+    )
+
+    assert grouped.panel.lengths.tolist() == lengths
+    assert mixed.panel.fingerprint() == grouped.panel.fingerprint()
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_an_infinite_reading_is_an_error_with_a_fix_that_works(tmp_path, wide):
+    cells = ["1", "2", "-inf", "1e400"]
+    header = "ts,v" if wide else "ts,id,v"
+    path = write(tmp_path / "x.csv", header, *hourly(*(c if wide else f"a,{c}" for c in cells)))
+
+    first = failure(path)
+    second = failure(path, **pasted(first.hint))
+
+    assert (first.code, first.location.line, first.location.token) == ("infinite", 4, "-inf")
+    assert (second.location.line, second.location.token) == (5, "1e400")
+    assert read(path, na_values=("-inf", "1e400")).panel.target.tolist() == [1, 2]
+
+
+def test_a_model_refuses_readings_at_another_step():
+    trained = read(table(np.arange(6) * HOUR_US)).schema
+    source = open_source(table(np.arange(60) * 10 * MINUTE_US), DataConfig())
+    schema = match_schema(source, trained, DataConfig())
+    panel, _ = read_panel(source, schema, DataConfig(), ignore)
+
+    with pytest.raises(DataError) as caught:
+        check_step(panel, trained)
+
+    assert caught.value.code == "other-step"
+    assert pasted(caught.value.hint) == {"freq": "1h", "agg": "mean"}
+    options = DataConfig(**pasted(caught.value.hint))
+    check_step(read_panel(source, schema, options, ignore)[0], trained)
+
+
+def test_the_schema_that_comes_back_holds_the_step_and_the_zone():
+    stamps = pd.date_range("2024-01-01", periods=4, freq="15min", tz="UTC")
+
+    schema = read(pd.DataFrame({"ts": stamps, "v": range(4)})).schema
+
+    assert (schema.step_us, schema.tz) == (15 * MINUTE_US, "UTC")

@@ -1,0 +1,864 @@
+"""Artifacts: what is packed loads again; whatever is damaged is refused, and no code is run.
+
+The numbers of the rules are those at the top of `artifact`. Damage that a hash would hide is given
+right hashes, so that the check behind it is reached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+import pytest
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save
+
+from rnnforecast.config import Config, DataConfig, ForecastTask, NetworkConfig, TrainConfig
+from rnnforecast.data.schema import Schema
+from rnnforecast.durable import publish_directory
+from rnnforecast.errors import ModelError
+from rnnforecast.model import artifact as artifacts
+from rnnforecast.model.artifact import Artifact, expected_shapes, load, load_manifest, parse_json
+
+MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
+NAMES = (WEIGHTS, SERIES, "metrics.json", "history.csv")
+ALL_NAMES = (*NAMES, MANIFEST)
+TASK = ForecastTask(lookback=8, horizon=3, season=4, n_series=2)
+NETWORK = NetworkConfig(cell="gru", hidden=4, layers=1, segment=2)
+
+Files = dict[str, bytes]
+Change = Callable[[dict[str, Any]], object]
+
+
+def make_artifact(
+    *, seed: int = 0, task: ForecastTask = TASK, network: NetworkConfig = NETWORK
+) -> Artifact:
+    """Make an artifact with random weights."""
+    rng = np.random.default_rng(seed)
+    shapes = expected_shapes(task, network)
+    return Artifact(
+        task=task,
+        config=Config(
+            data=DataConfig(target=("flow", "Höhe"), freq="1h"),
+            network=network,
+            training=TrainConfig(seed=seed, max_time="2m"),
+        ),
+        schema=Schema("time", None, ("flow", "Höhe"), step_us=3_600_000_000, tz="Europe/Vienna"),
+        names=("flow", f"Höhe\n{seed}"),
+        weights={n: rng.normal(size=s).astype(np.float32) for n, s in sorted(shapes.items())},
+        metrics={"metrics": {}, "skill": None, "verdict": f"none {seed}"},
+        history=f"epoch,loss\n1,0.{seed}5\n",
+        learnt_until=f"2024-01-0{seed + 1} 00:00:00",
+        training_range={"n_rows": 100 + seed, "test_from": None},
+        self_test={"tolerance": 0.001, "output": [0.5, -1e-05, float(seed)]},
+        provenance={"created": f"2026-01-0{seed + 1}", "warnings": [], "source": "/data/größe.csv"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files() -> Files:
+    return make_artifact().pack()
+
+
+@pytest.fixture
+def version(tmp_path: Path) -> Path:
+    return tmp_path / "20260101T000000Z-abcdef"
+
+
+def written(directory: Path, files: Files) -> Path:
+    """Write a version as it is, without the checks of publishing."""
+    directory.mkdir(exist_ok=True)
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
+    return directory
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def text_of(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def with_right_hashes(
+    files: Files, change: Change = lambda _manifest: None, **content: bytes
+) -> Files:
+    """Replace files and change the manifest, then make every size and hash right again."""
+    changed = {
+        **files,
+        **{
+            {"weights": WEIGHTS, "series": SERIES, "metrics": "metrics.json"}[n]: c
+            for n, c in content.items()
+        },
+    }
+    manifest = json.loads(changed[MANIFEST])
+    for name in NAMES:
+        entry = {"bytes": len(changed[name]), "sha256": digest(changed[name])}
+        manifest["files"][name] = entry
+    change(manifest)
+    manifest.pop("sha256")
+    manifest["sha256"] = digest(text_of(manifest))
+    return {**changed, MANIFEST: text_of(manifest)}  # fmt: skip
+
+
+def refusal(directory: Path) -> ModelError:
+    """Load what must be refused; return the error, which must help a user."""
+    began = time.process_time()
+    with pytest.raises(ModelError) as caught:
+        load(directory)
+    error = caught.value
+    assert time.process_time() - began < 2
+    assert error.exit_code == 6
+    assert str(directory) in error.message
+    assert error.hint
+    return error
+
+
+def assert_same(found: Artifact, expected: Artifact) -> None:
+    assert found.weights.keys() == expected.weights.keys()
+    for name, weight in expected.weights.items():
+        np.testing.assert_array_equal(found.weights[name], weight)
+        assert found.weights[name].dtype == np.float32
+    assert replace(found, weights={}) == replace(expected, weights={})
+
+
+# Round trip
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_what_is_published_loads_as_it_was(version: Path, cell: str, layers: int) -> None:
+    expected = make_artifact(network=replace(NETWORK, cell=cell, layers=layers))
+
+    publish_directory(version, expected.pack())
+
+    assert_same(load(version), expected)
+
+
+def test_packing_again_what_was_loaded_gives_the_same_bytes(version: Path, files: Files) -> None:
+    assert load(written(version, files)).pack() == files
+
+
+def test_the_order_in_which_weights_are_given_changes_nothing(files: Files) -> None:
+    artifact = make_artifact()
+    backwards = dict(sorted(artifact.weights.items(), reverse=True))
+
+    assert replace(artifact, weights=backwards).pack() == files
+
+
+def test_the_manifest_is_written_last_and_lists_every_other_file(files: Files) -> None:
+    manifest = json.loads(files[MANIFEST])
+
+    assert list(files)[-1] == MANIFEST
+    assert manifest["files"] == {
+        name: {"bytes": len(content), "sha256": digest(content)}
+        for name, content in files.items()
+        if name != MANIFEST
+    }
+
+
+def test_the_manifest_has_the_fields_that_the_contract_names(files: Files) -> None:
+    manifest = json.loads(files[MANIFEST])
+
+    named = (
+        "format format_version kind parent config schema season learnt_until training_range "
+        "calibration self_test provenance files"
+    )
+    assert set(named.split()) <= manifest.keys()
+
+
+def test_the_weights_carry_no_metadata(files: Files) -> None:
+    length = int.from_bytes(files[WEIGHTS][:8], "little")
+
+    assert "__metadata__" not in json.loads(files[WEIGHTS][8 : 8 + length])
+
+
+def test_scaling_statistics_do_not_count_as_parameters() -> None:
+    artifact = make_artifact()
+
+    everything = sum(weight.size for weight in artifact.weights.values())
+
+    assert artifact.n_parameters == everything - 2 * (TASK.n_series + 1)
+
+
+def test_hundreds_of_series_come_back_in_their_order(version: Path) -> None:
+    task = replace(TASK, n_series=300)
+    expected = replace(make_artifact(task=task), names=tuple(f"s{i % 7}/{i}" for i in range(300)))
+
+    assert load(written(version, expected.pack())).names == expected.names
+
+
+# Rule 1: only the fixed names, regular files, no links
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_a_missing_file_is_named(version: Path, files: Files, name: str) -> None:
+    written(version, files)
+    (version / name).unlink()
+
+    assert name in refusal(version).message
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_a_link_is_refused_even_where_it_leads_to_the_right_content(
+    version: Path, files: Files, name: str
+) -> None:
+    written(version, files)
+    (version / name).rename(version.parent / "aside")
+    (version / name).symlink_to(version.parent / "aside")
+
+    assert name in refusal(version).message
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_what_is_no_regular_file_is_refused_without_waiting(
+    version: Path, files: Files, name: str
+) -> None:
+    written(version, files)
+    (version / name).unlink()
+    os.mkfifo(version / name)
+    assert name in refusal(version).message
+
+    (version / name).unlink()
+    (version / name).mkdir()
+    assert name in refusal(version).message
+
+
+def test_a_file_that_cannot_be_read_is_a_refusal(
+    version: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    written(version, files)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", fail)
+        error = refusal(version)
+
+    assert "Input/output error" in error.message
+
+
+def test_other_files_beside_them_are_not_opened(version: Path, files: Files) -> None:
+    written(version, files)
+    os.mkfifo(version / "report.html")
+    (version / "weights.pkl").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+
+    assert_same(load(version), make_artifact())
+
+
+def test_names_that_the_manifest_lists_beside_them_are_not_opened(
+    version: Path, files: Files
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"]["../outside"] = {"bytes": 1, "sha256": digest(b"x")}
+
+    assert_same(load(written(version, with_right_hashes(files, change))), make_artifact())
+
+
+def test_a_folder_without_a_model_is_a_refusal(version: Path) -> None:
+    version.mkdir()
+    assert MANIFEST in refusal(version).message
+    assert MANIFEST in refusal(version / "missing").message
+
+
+# Rule 2: the manifest is bounded, strict JSON, with known fields and types
+
+
+BAD_JSON = {
+    "empty": b"",
+    "no object": b"[1, 2]",
+    "a number": b"3",
+    "cut short": b'{"a": 1',
+    "something behind": b"{} {}",
+    "a key twice": b'{"a": 1, "a": 1}',
+    "a key twice, deeper": b'{"a": {"b": [{"c": 1, "c": 2}]}}',
+    "NaN": b'{"a": NaN}',
+    "Infinity": b'{"a": [Infinity]}',
+    "-Infinity": b'{"a": -Infinity}',
+    "a number that overflows": b'{"a": 1e999}',
+    "a number of 5000 digits": b'{"a": %s}' % (b"9" * 5000),
+    "nested 13 deep": b'{"a":' * 13 + b"1" + b"}" * 13,
+    "nested 100,000 deep": b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "not UTF-8": b'{"a": "\xff"}',
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "a comment": b"{} // no",
+}
+
+
+@pytest.mark.parametrize("content", BAD_JSON.values(), ids=BAD_JSON.keys())
+def test_json_that_is_not_strict_is_refused(version: Path, files: Files, content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_json(content)
+
+    written(version, {**files, MANIFEST: content})
+    assert "manifest" in refusal(version).message
+
+    written(version, with_right_hashes(files, metrics=content))
+    refusal(version)
+
+
+def test_strict_json_is_read() -> None:
+    content = b'{"a": [1, -2.5e3, "x", null, true, {"b": {}}]}'
+
+    assert parse_json(content) == {"a": [1, -2500.0, "x", None, True, {"b": {}}]}
+
+
+def test_a_manifest_that_is_too_large_is_refused_unread(version: Path, files: Files) -> None:
+    written(version, files)
+    os.truncate(version / MANIFEST, 1 << 40)
+
+    assert f"{1 << 40} bytes" in refusal(version).message
+
+
+FIELDS = json.loads(make_artifact().pack()[MANIFEST]).keys()
+PARTS = ("task", "schema", "config", "config.data", "config.window", "config.network")
+
+
+def part_of(manifest: dict[str, Any], part: str) -> dict[str, Any]:
+    for name in part.split(".") if part else ():
+        manifest = manifest[name]
+    return manifest
+
+
+@pytest.mark.parametrize("part", ["", *PARTS, "config.training"])
+def test_a_field_that_is_not_known_is_named(version: Path, files: Files, part: str) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        part_of(manifest, part)["run_this"] = "rm"
+
+    error = refusal(written(version, with_right_hashes(files, change)))
+
+    assert "run_this" in error.message or "the manifest's config" in error.message
+
+
+@pytest.mark.parametrize("field", sorted(FIELDS))
+def test_a_field_that_is_missing_is_refused(version: Path, files: Files, field: str) -> None:
+    manifest = json.loads(files[MANIFEST])
+    del manifest[field]
+    if field != "sha256":
+        del manifest["sha256"]
+        manifest["sha256"] = digest(text_of(manifest))
+
+    refusal(written(version, {**files, MANIFEST: text_of(manifest)}))
+
+
+WRONG_TYPES = [
+    ("config.network.hidden", 4.0),
+    ("config.network.hidden", "4"),
+    ("config.network.hidden", True),
+    ("config.network.hidden", None),
+    ("config.network.cell", ["gru"]),
+    ("config.network.cell", "transformer"),
+    ("config.training.learning_rate", "0.1"),
+    ("config.training.max_time", 5),
+    ("config.data.target", "flow"),
+    ("config.data.target", [1]),
+    ("config.window.horizon", 24),
+    ("config.data", []),
+    ("config", 7),
+    ("task.lookback", 8.0),
+    ("task.season", False),
+    ("task", ["lookback", "horizon", "season", "n_series", "quantiles"]),
+    ("schema.time", 5),
+    ("schema.tz", {"zone": "UTC"}),
+    ("schema.targets", {"flow": 1}),
+    ("learnt_until", None),
+    ("training_range", []),
+    ("provenance", "none"),
+    ("parent", 3),
+    ("calibration", {"x": 1}),
+    ("kind", "pickle"),
+    ("season", 5),
+    ("format", "torch"),
+    ("format_version", "1"),
+    ("format_version", True),
+    ("format_version", 0),
+    ("format_version", 1.0),
+    ("self_test.output", []),
+    ("self_test.output", 1.0),
+    ("self_test.output", [None]),
+    ("self_test.output", ["1"]),
+    ("self_test.tolerance", "loose"),
+    ("self_test", [1]),
+    ("files", []),
+    ("files.weights\\.safetensors", None),
+    ("files.weights\\.safetensors.bytes", -1),
+    ("files.weights\\.safetensors.bytes", "10"),
+    ("files.weights\\.safetensors.bytes", 1 << 62),
+    ("files.weights\\.safetensors.sha256", 5),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), WRONG_TYPES)
+def test_a_field_of_another_type_or_value_is_refused(
+    version: Path, files: Files, place: str, value: object
+) -> None:
+    *above, field = [n.replace("\0", ".") for n in place.replace("\\.", "\0").split(".")]
+
+    def change(manifest: dict[str, Any]) -> None:
+        for name in above:
+            manifest = manifest[name]
+        assert field in manifest
+        manifest[field] = value
+
+    refusal(written(version, with_right_hashes(files, change)))
+
+
+def test_a_manifest_that_differs_from_its_own_hash_is_refused(version: Path, files: Files) -> None:
+    """A date in it is looked at by no other check."""
+    changed = files[MANIFEST].replace(b'"created": "2026-01-01"', b'"created": "2025-01-01"')
+    assert changed != files[MANIFEST]
+
+    assert "its hash differs" in refusal(written(version, {**files, MANIFEST: changed})).message
+
+
+# Rule 3: formats
+
+
+@pytest.mark.parametrize("format_version", [2, 99])
+def test_a_newer_format_is_refused_as_such(
+    version: Path, files: Files, format_version: int
+) -> None:
+    """The rest of it may look like nothing that is known now."""
+    manifest = {"format": "rnnforecast-model", "format_version": format_version, "new": {}}
+
+    error = refusal(written(version, {**files, MANIFEST: text_of(manifest)}))
+
+    assert "was written by a newer rnnforecast" in error.message
+    assert error.code == "newer-format"
+    assert "update" in error.hint
+
+
+# Rule 4: size before hash before parse
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_that_is_too_large_is_refused_unread(version: Path, files: Files, name: str) -> None:
+    written(version, files)
+    os.truncate(version / name, 1 << 40)
+
+    assert f"{name} has {1 << 40} bytes" in refusal(version).message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_size_that_no_such_file_has_is_refused_although_the_manifest_says_so(
+    version: Path, files: Files, name: str
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["files"][name]["bytes"] = 1 << 40
+
+    written(version, with_right_hashes(files, change))
+    os.truncate(version / name, 1 << 40)
+
+    assert f"{1 << 40} bytes for {name}" in refusal(version).message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hash_that_differs_is_found_before_the_content_is_parsed(
+    version: Path, files: Files, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def parse(*_arguments: object) -> None:
+        raise AssertionError("parsed before the hash was checked")
+
+    content = bytes([files[name][0] ^ 1]) + files[name][1:]
+    written(version, {**files, name: content})
+    for parser in ("_unpack_names", "_unpack_weights"):
+        monkeypatch.setattr(artifacts, parser, parse)
+
+    assert f"{name} is not what was written" in refusal(version).message
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_a_file_that_is_cut_short_is_refused(version: Path, files: Files, name: str) -> None:
+    written(version, files)
+    content = files[name]
+
+    lengths = {0, 1, len(content) // 2, len(content) - 2, *range(0, len(content) - 1, 1024)}
+    for length in sorted(length for length in lengths if length >= 0):
+        (version / name).write_bytes(content[:length])
+        assert name.removesuffix(".json") in refusal(version).message
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_flipped_bit_is_refused_and_the_file_named(
+    version: Path, files: Files, name: str
+) -> None:
+    written(version, files)
+    draw = random.Random(name)
+    header = range(0, min(len(files[name]), 400), 8)
+
+    for at in [*header, *(draw.randrange(len(files[name])) for _ in range(40))]:
+        (version / name).write_bytes(flipped(files[name], at, draw.randrange(8)))
+        assert name in refusal(version).message
+
+
+def test_a_flipped_bit_of_the_manifest_is_refused(version: Path, files: Files) -> None:
+    written(version, files)
+    content, draw = files[MANIFEST], random.Random(0)
+
+    for at in range(0, len(content) - 1, 5):
+        (version / MANIFEST).write_bytes(flipped(content, at, draw.randrange(8)))
+        refusal_unless_same_meaning(version)
+
+
+def refusal_unless_same_meaning(version: Path) -> None:
+    """`1e-05` and `1E-05` say the same."""
+    if b"1E-05" in (version / MANIFEST).read_bytes():
+        assert_same(load(version), make_artifact())
+    else:
+        refusal(version)
+
+
+def flipped(content: bytes, at: int, bit: int) -> bytes:
+    return content[:at] + bytes([content[at] ^ (1 << bit)]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("name", ALL_NAMES)
+def test_a_file_of_another_version_is_refused(version: Path, files: Files, name: str) -> None:
+    other = make_artifact(seed=1).pack()
+    assert other[name] != files[name]
+
+    refusal(written(version, {**files, name: other[name]}))
+
+
+# Rule 5: bounds, names, shapes and types
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "size"),
+    [
+        (part, field, size)
+        for part, field in (
+            ("task", "lookback"),
+            ("task", "horizon"),
+            ("task", "season"),
+            ("task", "n_series"),
+            ("config.network", "segment"),
+            ("config.network", "hidden"),
+            ("config.network", "layers"),
+        )
+        for size in (0, -1, 10**12)
+    ],
+)
+def test_sizes_out_of_bounds_are_named_before_anything_is_allocated(
+    version: Path, files: Files, part: str, field: str, size: int
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        part_of(manifest, part)[field] = size
+        manifest["season"] = manifest["task"]["season"]
+
+    error = refusal(written(version, with_right_hashes(files, change)))
+
+    assert f"{field} is {size}" in error.message
+
+
+@pytest.mark.parametrize("field", ["lookback", "horizon", "season", "n_series"])
+def test_sizes_within_bounds_that_do_not_fit_the_weights_are_refused(
+    version: Path, files: Files, field: str
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["task"][field] = 16_000
+        manifest["season"] = manifest["task"]["season"]
+
+    changed = written(version, with_right_hashes(files, change))
+
+    if field == "lookback":  # no tensor has its length
+        assert load(changed).task.lookback == 16_000
+    else:
+        refusal(changed)
+
+
+def test_a_missing_tensor_is_named(version: Path, files: Files) -> None:
+    for name in load_tensors(files[WEIGHTS]):
+        tensors = load_tensors(files[WEIGHTS])
+        del tensors[name]
+
+        error = refusal(written(version, with_right_hashes(files, weights=save(tensors))))
+
+        assert f"tensor {name} is missing" in error.message
+
+
+def test_an_extra_tensor_is_named(version: Path, files: Files) -> None:
+    tensors = {**load_tensors(files[WEIGHTS]), "evil.weight": np.zeros(2, np.float32)}
+
+    error = refusal(written(version, with_right_hashes(files, weights=save(tensors))))
+
+    assert "tensor evil.weight does not belong" in error.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w.T.copy(),
+        lambda w: w[:-1],
+        lambda w: w.ravel(),
+        lambda w: w[None],
+        lambda w: np.concatenate([w, w]),
+        lambda w: w.astype(np.float64),
+        lambda w: w.astype(np.float16),
+        lambda w: w.astype(np.int32),
+        lambda w: w[:0],
+    ],
+    ids=["turned", "short", "flat", "deep", "twice", "double", "half", "integer", "empty"],
+)
+def test_a_tensor_of_another_shape_or_type_is_named(
+    version: Path, files: Files, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    tensors = load_tensors(files[WEIGHTS])
+    tensors["read.weight"] = change(tensors["read.weight"])
+
+    error = refusal(written(version, with_right_hashes(files, weights=save(tensors))))
+
+    assert "tensor read.weight is" in error.message
+    assert "not float32 (4, 2)" in error.message
+
+
+@pytest.mark.parametrize(
+    "quantiles",
+    [
+        [],
+        [0.1, 0.9],
+        [0.9, 0.5, 0.1],
+        [0.1, 0.5, 0.5, 0.9],
+        [0.0, 0.5],
+        [0.5, 1.0],
+        [-0.1, 0.5],
+        [0.5, 7],
+        ["0.5"],
+        [k / 1000 for k in range(401, 601)],
+    ],
+)
+def test_quantiles_that_are_no_increasing_levels_around_the_median_are_refused(
+    version: Path, files: Files, quantiles: list
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["task"]["quantiles"] = quantiles
+
+    assert "quantiles" in refusal(written(version, with_right_hashes(files, change))).message
+
+
+def series_file(names: list, column: str = "series", kind: Any = None) -> bytes:
+    buffer = pa.BufferOutputStream()
+    pa_parquet.write_table(pa.table({column: pa.array(names, kind or pa.string())}), buffer)
+    return buffer.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        series_file(["a"]),
+        series_file(["a", "b", "c"]),
+        series_file(["a", "a"]),
+        series_file(["a", None]),
+        series_file(["a", "b"], column="name"),
+        series_file([1, 2], kind=pa.int64()),
+        series_file([b"a", b"\xff"], kind=pa.binary()),
+        b"PAR1",
+        b"not parquet at all",
+        b"",
+    ],
+    ids=["fewer", "more", "equal", "null", "column", "numbers", "bytes", "magic", "text", "empty"],
+)
+def test_series_names_that_do_not_fit_are_refused(
+    version: Path, files: Files, content: bytes
+) -> None:
+    assert "series" in refusal(written(version, with_right_hashes(files, series=content))).message
+
+
+def test_a_damaged_parquet_or_safetensors_file_with_a_right_hash_is_refused_or_harmless(
+    version: Path, files: Files
+) -> None:
+    """What the libraries make of it: never an exception of theirs."""
+    draw = random.Random(1)
+    n_refused = 0
+    for name, key in ((SERIES, "series"), (WEIGHTS, "weights")):
+        for _ in range(60):
+            at = draw.randrange(min(len(files[name]), 600))
+            content = flipped(files[name], at, draw.randrange(8))
+            written(version, with_right_hashes(files, **{key: content}))
+            try:
+                load(version)
+            except ModelError as error:
+                assert error.exit_code == 6
+                n_refused += 1
+    assert n_refused > 30
+
+
+# Rule 6: weights are finite
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_weight_that_is_not_finite_is_refused_and_its_tensor_named(
+    version: Path, files: Files, value: float
+) -> None:
+    for name in ("center", "recurrence.bias_hh_l0"):
+        tensors = load_tensors(files[WEIGHTS])
+        tensors[name][-1] = value
+
+        error = refusal(written(version, with_right_hashes(files, weights=save(tensors))))
+
+        assert f"tensor {name} holds a value that is not finite" in error.message
+
+
+# Rule 7: the self-test
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_expected_shapes_are_those_of_the_network(cell: str, layers: int) -> None:
+    from rnnforecast.model.network import Network
+
+    for segment in (1, 2, 5):
+        config = NetworkConfig(cell=cell, hidden=6, layers=layers, segment=segment)
+        state = Network(TASK, config).state_dict()
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        assert expected_shapes(TASK, config) == shapes
+
+
+def trained_artifact() -> Artifact:
+    import torch
+
+    from rnnforecast.model.forecaster import RNNForecaster
+    from rnnforecast.model.network import Network
+
+    torch.manual_seed(0)
+    artifact = make_artifact()
+    forecaster = RNNForecaster(Network(TASK, NETWORK).eval(), artifact.names)
+    return replace(artifact, weights=forecaster.tensors(), self_test=forecaster.self_test())
+
+
+def restored(artifact: Artifact) -> object:
+    from rnnforecast.model.forecaster import RNNForecaster
+
+    return RNNForecaster.restore(
+        artifact.task,
+        artifact.config.network,
+        names=artifact.names,
+        weights=artifact.weights,
+        self_test=artifact.self_test,
+    )
+
+
+def test_a_network_that_was_saved_passes_its_self_test_and_is_the_same(version: Path) -> None:
+    expected = trained_artifact()
+
+    loaded = load(written(version, expected.pack()))
+
+    assert restored(loaded).self_test() == expected.self_test  # type: ignore[attr-defined]
+
+
+def test_weights_that_were_exchanged_fail_the_self_test(version: Path) -> None:
+    expected = trained_artifact()
+    other = {**expected.weights, "head.bias": expected.weights["head.bias"] + np.float32(0.1)}
+
+    loaded = load(written(version, replace(expected, weights=other).pack()))
+
+    with pytest.raises(ModelError, match="self-test") as caught:
+        restored(loaded)
+    assert (caught.value.exit_code, caught.value.code) == (6, "self-test")
+
+
+# Rule 8: no code
+
+
+IN_FRESH_INTERPRETER = """
+import sys
+from pathlib import Path
+from rnnforecast.errors import ModelError
+from rnnforecast.model.artifact import load
+
+WATCHED = {"exec", "pickle.find_class", "os.system", "os.exec", "os.fork", "os.posix_spawn",
+           "subprocess.Popen", "ctypes.dlopen", "marshal.loads"}
+good, damaged = map(Path, sys.argv[1:])
+
+def load_all():
+    load(good)
+    for version in sorted(damaged.iterdir()):
+        try:
+            load(version)
+        except ModelError:
+            continue
+        raise SystemExit(f"{version} was loaded")
+
+load_all()  # imports fire the event "exec"
+seen = []
+sys.addaudithook(lambda event, _: event in WATCHED and seen.append(event))
+load_all()
+during = list(seen)
+exec("pass")
+print(during, seen[len(during):])
+"""
+
+
+def test_loading_runs_no_code(version: Path, files: Files) -> None:
+    damaged = version.parent / "damaged"
+    damaged.mkdir()
+    payload = (
+        b"\x80\x04\x95\x1c\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93."
+    )
+    for number, name in enumerate(ALL_NAMES):
+        written(damaged / f"pickle{number}", {**files, name: payload})
+    for number, key in enumerate(("weights", "series", "metrics")):
+        written(damaged / f"hashed{number}", with_right_hashes(files, **{key: payload}))
+
+    done = subprocess.run(
+        [sys.executable, "-c", IN_FRESH_INTERPRETER, written(version, files), damaged],
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[] ['exec']\n", "")
+
+
+REFUSED_EARLY = """
+import sys
+from rnnforecast.cli import run
+code = run(sys.argv[1:])
+print(code, "torch" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("command", ["show", "predict"])
+def test_a_damaged_model_is_refused_within_two_seconds_and_before_torch_is_imported(
+    tmp_path: Path, files: Files, command: str
+) -> None:
+    name = "20260101T000000Z-abcdef"
+    (tmp_path / "model" / "versions").mkdir(parents=True)
+    written(
+        tmp_path / "model" / "versions" / name,
+        {**files, WEIGHTS: flipped(files[WEIGHTS], len(files[WEIGHTS]) - 1, 0)},
+    )
+    (tmp_path / "model" / "CURRENT").write_text(f"{name}\n")
+
+    before = os.times()
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED_EARLY, command, "--model", "model"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    after = os.times()
+
+    assert done.stdout == "6 False\n"
+    assert "its hash differs" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert after.children_user + after.children_system - sum(before[2:4]) < 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
+
+
+def test_the_manifest_alone_can_be_read(version: Path, files: Files) -> None:
+    written(version, {MANIFEST: files[MANIFEST]})
+
+    assert load_manifest(version)["learnt_until"] == "2024-01-01 00:00:00"
