@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,6 +73,7 @@ def root(
             callback=_show_version,
             help="Show the version and exit.",
             show_envvar=False,
+            allow_from_autoenv=False,  # RNNFORECAST_VERSION says other things in many images
         ),
     ] = False,
 ) -> None:
@@ -171,12 +173,20 @@ def show(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with the contract's code. The only catch-all stands here."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    """Run the command line and leave with the contract's code.
+
+    The interpreter is left without taking torch apart first, which would take half a second: by now
+    every file is closed and every stream is flushed here.
+    """
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command and return its exit code."""
+    """Run one command and return its exit code. The only catch-all stands here."""
     screen = Screen(
         is_json="--json" in arguments, is_verbose=bool({"-v", "--verbose"} & set(arguments))
     )

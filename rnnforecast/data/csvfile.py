@@ -79,10 +79,12 @@ class CsvFile:
         }
         try:
             with (
-                self._open() as stream,
+                _QuoteCounter(self._open()) as stream,
                 pa_csv.open_csv(stream, **options) as reader,
             ):
                 yield from reader
+            if stream.n_quotes % 2:
+                self._check_end()
         except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, *_DAMAGED, OSError) as error:
             raise self._explain(error, wanted) from error
         finally:
@@ -124,6 +126,24 @@ class CsvFile:
                     kept.clear()
             except csv.Error as error:
                 raise _field_too_long(self.shown) from error
+
+    def _check_end(self) -> None:
+        """Raise where the file ends inside of quotes: they swallow all rows that follow them."""
+        with self._open() as raw, io.TextIOWrapper(raw, self.dialect.encoding, "replace") as text:
+            first = 1 + sum(1 for _ in itertools.islice(text, self.dialect.skip_rows))
+            reader = csv.reader(text, delimiter=self.dialect.sep, strict=True)
+            try:
+                for _ in reader:
+                    first = self.dialect.skip_rows + reader.line_num + 1
+            except csv.Error as error:
+                if "end of data" not in str(error):
+                    return  # quotes of another kind, which are read as they stand
+                raise DataError(
+                    f"{self.shown} ends inside of quotes that are opened in line {first}",
+                    code="unclosed-quote",
+                    location=Location(self.shown, line=first),
+                    hint="close the quote, or fetch the file again if it is cut off",
+                ) from error
 
     def _at(self, number: int, line: str, cells: Sequence[str], column: str) -> Location:
         place = [c.name for c in self.columns].index(column)
@@ -193,6 +213,29 @@ class CsvFile:
         if self.dialect.decimal == "," and is_number(token, "."):
             return "if the point is a decimal mark, add  --decimal ."
         return f"to treat it as missing, add  --na-values {quote(token)}"
+
+
+class _QuoteCounter(io.BufferedIOBase):
+    """A stream that counts the quotes that are read from it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.n_quotes = 0
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read some bytes, or all."""
+        block = self._file.read(-1 if size is None else size)
+        self.n_quotes += block.count(b'"')
+        return block
+
+    def close(self) -> None:
+        """Close the file below."""
+        self._file.close()
+        super().close()
 
 
 def open_csv_file(path: Path, config: DataConfig, *, shown: str) -> CsvFile:

@@ -37,7 +37,8 @@ class ParquetFile:
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error
         for name, _ in self.folders:
-            schema = schema.append(pa.field(name, pa.string()))
+            field, at = pa.field(name, pa.string()), schema.get_field_index(name)
+            schema = schema.append(field) if at < 0 else schema.set(at, field)
         return schema
 
     def batches(self, names: list[str], n_rows: int) -> Iterator[pa.RecordBatch]:
@@ -126,6 +127,12 @@ def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:
     """Find out what the columns of Parquet files hold, from the first file that has rows."""
     for file in files:
         schema = file.schema
+        if len(set(schema.names)) < len(schema):
+            raise DataError(
+                f"two columns of {file.path} have the same name",
+                code="duplicate-column",
+                location=Location(str(file.path)),
+            )
         head = next(_head(file, schema), None)
         if head is not None and head.num_rows:
             return ParquetSource(name, files, _describe(schema, head))

@@ -86,6 +86,8 @@ def open_source(data: object, config: DataConfig) -> Source:
             code="duplicate-column",
             hint="give every column a name of its own",
         )
+    if not table.num_rows:
+        raise DataError("the table has columns, but no readings", code="header-only")
     return TableSource(table)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -57,6 +57,8 @@ class StampReader:
     schema: Schema
     zone: Zone
     is_typed: bool
+    _decided: list[str] = field(default_factory=list)
+    """The format of stamps that are not ISO 8601: an early batch decides for all that follow."""
 
     @classmethod
     def of(cls, source: Source, schema: Schema) -> StampReader:
@@ -107,7 +109,7 @@ class StampReader:
             pass
         else:
             microseconds = stamps.cast(pa.int64())
-            fast: Integers = np.asarray(microseconds, np.int64)
+            fast: Integers = np.array(microseconds.to_numpy())
             return fast
         texts = array.to_pandas()
         parsed = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
@@ -136,6 +138,8 @@ class StampReader:
 
     def _format(self, texts: pd.Series[str]) -> str:
         """Find the one format of stamps that are not ISO 8601; day and month are never guessed."""
+        if self._decided:
+            return self._decided[0]
         guesses = Counter(filter(None, map(_guess_format, texts.iloc[:100])))
         guessed = max(guesses, key=guesses.__getitem__, default="ISO8601")
         if re.match(r"%[dm][-/.]%[dm]", guessed):
@@ -152,6 +156,7 @@ class StampReader:
                 )
             order = f"%d{mark}%m" if first > 12 else f"%m{mark}%d"
             guessed = order + guessed[5:]
+        self._decided.append(guessed)
         return guessed
 
     def _error(self, message: str, code: str, row: int, *, hint: str) -> DataError:

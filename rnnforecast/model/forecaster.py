@@ -133,7 +133,7 @@ class RNNForecaster:
 
         Raises `ModelError` where this machine's torch computes something else.
         """
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]):
             model = Network(task, network)
         model.load_state_dict(
             {name: torch.from_numpy(value) for name, value in weights.items()}, assign=True

@@ -6,6 +6,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
@@ -79,3 +82,17 @@ def pasted(hint: str) -> dict[str, object]:
         name = option.removeprefix("--").replace("-", "_")
         options[name] = (value,) if name in ("na_values", "target") else value
     return options
+
+
+def part(start: int, *, of: str = "a", n: int = 6) -> pa.Table:
+    """Make a table of n hours, the first one `start`; the reading is the number of its hour."""
+    hours = np.arange(start, start + n)
+    stamps = np.datetime64("2024-01-01", "us") + hours.astype("timedelta64[h]")
+    return pa.table({"ts": pa.array(stamps), of: hours.astype(np.float64)})
+
+
+def parquet(path: Path, table: pa.Table) -> Path:
+    """Write a Parquet file, and the folders above it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path)
+    return path

@@ -1,7 +1,6 @@
-"""One CSV file: its dialect, its encoding, and the physical line of what is wrong in it."""
+"""One CSV file: its dialect, its encoding, and what counts as a number."""
 
 import csv
-import gzip
 import io
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from rnnforecast.config import DataConfig
 from rnnforecast.data.csvfile import is_number, quote
-from rnnforecast.errors import DataError, UsageError
+from rnnforecast.errors import UsageError
 from tests.data.tables import failure, few, hourly, pasted, read, write
 
 HEADER = "timestamp,temp"
@@ -68,21 +67,6 @@ def test_options_that_cannot_be_meant_are_usage_errors(options):
         DataConfig(**options)
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_every_line_end_reads_alike_and_counts_lines_alike(tmp_path, end):
-    expected = read(write(tmp_path / "a.csv", *LINES)).panel.fingerprint()
-
-    assert read(write(tmp_path / "b.csv", *LINES, end=end)).panel.fingerprint() == expected
-    assert failure(write(tmp_path / "c.csv", *WRONG, end=end)).location.line == 5
-
-
-def test_a_last_line_without_an_end_is_read(tmp_path):
-    path = tmp_path / "x.csv"
-    path.write_text("\n".join(LINES))
-
-    assert read(path).panel.lengths[0] == 4
-
-
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_byte_order_mark_says_the_encoding(tmp_path, encoding):
     lines = ["timestamp,temp °C", *LINES[1:]]
@@ -109,60 +93,6 @@ def test_bytes_that_are_not_utf_8_name_their_line_and_a_fix_that_works(tmp_path)
     assert (error.code, error.location.line) == ("encoding", 1)
     assert "0xb5" in error.message
     assert read(path, **pasted(error.hint)).panel.target.tolist() == [1, 2, 3]
-
-
-def test_trailing_blank_lines_do_not_count(tmp_path):
-    assert read(write(tmp_path / "x.csv", *LINES, "", "", "")).panel.lengths[0] == 4
-
-
-def test_a_blank_line_is_counted_as_a_line_but_not_as_a_row(tmp_path):
-    lines = [*WRONG[:3], "", "", *WRONG[3:]]
-
-    place = failure(write(tmp_path / "x.csv", *lines)).location
-
-    assert (place.line, place.text, place.token) == (7, WRONG[4], "ERR")
-
-
-def test_quoted_line_breaks_do_not_shift_line_numbers(tmp_path):
-    lines = [HEADER + ",note", '2024-01-01 00:00,1,"a', "b", 'c"', *hourly("2,x", "ERR,y", "4,z")]
-
-    place = failure(write(tmp_path / "x.csv", *lines), target=("temp",)).location
-
-    assert (place.line, place.token) == (6, "ERR")
-    assert place.text == "2024-01-01 01:00,ERR,y"
-
-
-def test_a_header_may_hold_a_line_break(tmp_path):
-    lines = ['timestamp,"temp', '°C"', *hourly(1, 2, "ERR", 4)]
-    path = write(tmp_path / "x.csv", *lines)
-
-    assert failure(path).location.line == 5
-    assert read(path, na_values=("ERR",)).panel.names == ("temp\n°C",)
-
-
-def test_lines_end_only_where_csv_says_so(tmp_path):
-    lines = ["timestamp,id,v", *hourly("a\x85b,1", "a\x85b,2", "a\x85b,3")]
-
-    assert read(write(tmp_path / "x.csv", *lines)).panel.names == ("a\x85b",)
-
-
-@pytest.mark.parametrize("line", ["2024-01-01 09:00,1,2", "2024-01-01 09:00", "   "])
-def test_a_ragged_row_is_an_error_with_its_line(tmp_path, line):
-    error = failure(write(tmp_path / "x.csv", *LINES, line))
-
-    assert (type(error), error.code) == (DataError, "ragged-row")
-    assert (error.location.line, error.location.text) == (6, line)
-    assert "the header has 2" in error.message
-
-
-def test_lines_before_the_header_can_be_skipped(tmp_path):
-    lines = ['# "unit 7', "", "# Vienna", "timestamp,temp", *hourly("ERR", 2, 3, 4)]
-    path = write(tmp_path / "x.csv", *lines)
-
-    error = failure(path, skip_rows=3)
-
-    assert (error.location.line, error.location.token) == (5, "ERR")
-    assert read(path, skip_rows=3, na_values=("ERR",)).panel.target.tolist() == [2, 3, 4]
 
 
 def test_names_that_stand_twice_are_an_error(tmp_path):
@@ -204,72 +134,6 @@ def test_what_usually_means_missing_is_missing(tmp_path, token):
     panel = read(write(tmp_path / "x.csv", HEADER, *hourly(1, token, 3))).panel
 
     np.testing.assert_array_equal(panel.target, [1, np.nan, 3])
-
-
-def test_a_gzip_file_reads_like_what_is_in_it(tmp_path):
-    plain = write(tmp_path / "x.csv", *LINES)
-    packed = tmp_path / "x.csv.gz"
-    packed.write_bytes(gzip.compress(plain.read_bytes()))
-
-    assert read(packed).panel.fingerprint() == read(plain).panel.fingerprint()
-    packed.write_bytes(gzip.compress("\n".join(WRONG).encode()))
-    assert failure(packed).location.line == 5
-
-
-def long_file(n: int) -> bytes:
-    """Make a CSV file that is longer than its first look."""
-    stamps = np.datetime64("2000-01-01") + np.arange(n).astype("timedelta64[m]")
-    readings = np.random.default_rng(0).standard_normal(n)
-    rows = (f"{s},{v}\n" for s, v in zip(stamps, readings, strict=True))
-    return (HEADER + "\n" + "".join(rows)).encode()
-
-
-@pytest.mark.parametrize("n", [20, 12_000])
-def test_a_gzip_file_that_is_cut_off_is_an_error(tmp_path, n):
-    packed = gzip.compress(long_file(n))
-    path = tmp_path / "x.csv.gz"
-    path.write_bytes(packed[: len(packed) * 3 // 4])
-
-    error = failure(path)
-
-    assert (type(error), error.code) == (DataError, "truncated")
-
-
-def test_a_damaged_gzip_file_is_an_error(tmp_path):
-    packed = bytearray(gzip.compress(long_file(12_000)))
-    packed[-4000:-3000] = b"\xff" * 1000
-    path = tmp_path / "x.csv.gz"
-    path.write_bytes(packed)
-
-    assert failure(path).code == "truncated"
-
-
-def test_what_is_wrong_far_down_is_found(tmp_path):
-    path = tmp_path / "x.csv"
-    path.write_bytes(long_file(12_000) + b"2000-01-09 08:00,ERR\n")
-
-    assert failure(path).location.line == 12_002
-
-
-def test_a_quote_that_is_never_closed_is_an_error(tmp_path):
-    lines = [HEADER + ",note", '2024-01-01 00:00,1,"a', *["x" * 1000] * 200]
-
-    error = failure(write(tmp_path / "x.csv", *lines))
-
-    assert (type(error), error.code) == (DataError, "long-field")
-    assert "quote" in error.hint
-
-
-def test_a_very_wide_table_is_read(tmp_path):
-    n, width = 3, 6_000
-    header = "timestamp," + ",".join(f"a sensor with a rather long name {i}" for i in range(width))
-    rows = hourly(*(",".join(str(row + i) for i in range(width)) for row in range(n)))
-
-    panel = read(write(tmp_path / "wide.csv", header, *rows)).panel
-
-    assert panel.n_series == width
-    expected = np.arange(width)[:, None] + np.arange(n)
-    np.testing.assert_array_equal(panel.target.reshape(width, n), expected)
 
 
 @few

@@ -76,6 +76,15 @@ def test_day_and_month_that_cannot_be_told_apart_are_never_guessed(tmp_path):
     assert "YYYY-MM-DD" in error.hint
 
 
+def test_day_and_month_are_told_apart_once_for_all_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr("rnnforecast.data.csvfile._BLOCK_BYTES", 100)
+    days = [dt.datetime(2024, 1, 28) + dt.timedelta(i) for i in range(16)]
+
+    panel = stamped(tmp_path, [day.strftime("%d.%m.%Y") for day in days]).panel
+
+    assert panel.target.tolist() == list(range(16))
+
+
 @pytest.mark.parametrize("good", ["2024-03-1{}", "1{}.03.2024"])
 @pytest.mark.parametrize("bad", ["ERR", "2024-02-30", "03/14/2024", "24:00"])
 @pytest.mark.parametrize("place", [0, 2])

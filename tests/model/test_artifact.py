@@ -64,7 +64,7 @@ def make_artifact(
         training_range={"n_rows": 100 + seed, "test_from": None},
         self_test={"tolerance": 0.001, "output": [0.5, -1e-05, float(seed)]},
         provenance={"created": f"2026-01-0{seed + 1}", "warnings": [], "source": "/data/größe.csv"},
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +97,8 @@ def with_right_hashes(
     files: Files, change: Change = lambda _manifest: None, **content: bytes
 ) -> Files:
     """Replace files and change the manifest, then make every size and hash right again."""
-    changed = {
-        **files,
-        **{
-            {"weights": WEIGHTS, "series": SERIES, "metrics": "metrics.json"}[n]: c
-            for n, c in content.items()
-        },
-    }
+    names = {"weights": WEIGHTS, "series": SERIES, "metrics": "metrics.json"}
+    changed = {**files, **{names[key]: replaced for key, replaced in content.items()}}
     manifest = json.loads(changed[MANIFEST])
     for name in NAMES:
         entry = {"bytes": len(changed[name]), "sha256": digest(changed[name])}
@@ -111,7 +106,7 @@ def with_right_hashes(
     change(manifest)
     manifest.pop("sha256")
     manifest["sha256"] = digest(text_of(manifest))
-    return {**changed, MANIFEST: text_of(manifest)}  # fmt: skip
+    return {**changed, MANIFEST: text_of(manifest)}
 
 
 def refusal(directory: Path) -> ModelError:
@@ -646,7 +641,9 @@ def test_quantiles_that_are_no_increasing_levels_around_the_median_are_refused(
     def change(manifest: dict[str, Any]) -> None:
         manifest["task"]["quantiles"] = quantiles
 
-    assert "quantiles" in refusal(written(version, with_right_hashes(files, change))).message
+    error = refusal(written(version, with_right_hashes(files, change)))
+
+    assert "the quantiles " in error.message or "quantiles is" in error.message
 
 
 def series_file(names: list, column: str = "series", kind: Any = None) -> bytes:
@@ -674,7 +671,20 @@ def series_file(names: list, column: str = "series", kind: Any = None) -> bytes:
 def test_series_names_that_do_not_fit_are_refused(
     version: Path, files: Files, content: bytes
 ) -> None:
-    assert "series" in refusal(written(version, with_right_hashes(files, series=content))).message
+    error = refusal(written(version, with_right_hashes(files, series=content)))
+
+    assert "series names" in error.message
+
+
+def test_series_names_are_counted_before_they_are_read(
+    version: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = series_file(["a", "b", "c"])
+    monkeypatch.delattr(pa_parquet.ParquetFile, "read")
+
+    error = refusal(written(version, with_right_hashes(files, series=content)))
+
+    assert "there are 3 series names, not 2" in error.message
 
 
 def test_a_damaged_parquet_or_safetensors_file_with_a_right_hash_is_refused_or_harmless(

@@ -1,0 +1,200 @@
+"""Parquet files and Arrow tables: types, folders that name values, files that are damaged."""
+
+import datetime as dt
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from rnnforecast.errors import DataError
+from tests.data.tables import failure, parquet, part, read
+
+HOURS = list(range(12))
+
+
+def test_a_folder_of_parquet_files_is_one_table(tmp_path):
+    for name, start in (("b", 6), ("a", 0), ("c", 12)):
+        parquet(tmp_path / f"{name}.parquet", part(start))
+
+    panel = read(tmp_path).panel
+
+    assert panel.target.tolist() == list(range(18))
+
+
+def test_files_that_are_no_readings_are_ignored_by_their_names(tmp_path):
+    parquet(tmp_path / "a.parquet", part(0))
+    for name in ("_SUCCESS", ".a.parquet.crc", "_metadata.json"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "_temporary").mkdir()
+    (tmp_path / "_temporary" / "b.parquet").write_text("half")
+
+    assert read(tmp_path).panel.lengths.tolist() == [6]
+
+
+def test_ids_in_folder_names_stay_text(tmp_path):
+    for machine in ("007", "7", "a b"):
+        parquet(tmp_path / f"machine={machine}" / "x.parquet", part(0))
+
+    result = read(tmp_path)
+
+    assert result.schema.series == "machine"
+    assert sorted(result.panel.names) == ["007", "7", "a b"]
+
+
+def test_folders_of_a_calendar_are_no_readings(tmp_path):
+    for month, start in ((1, 0), (2, 6)):
+        parquet(tmp_path / "year=2024" / f"month={month}" / "x.parquet", part(start))
+
+    panel = read(tmp_path).panel
+
+    assert panel.names == ("a",)
+    assert panel.target.tolist() == HOURS
+
+
+@pytest.mark.parametrize("keep", [0, 10, 300])
+def test_a_parquet_file_that_is_cut_off_is_an_error(tmp_path, keep):
+    path = parquet(tmp_path / "x.parquet", part(0))
+    path.write_bytes(path.read_bytes()[:keep])
+
+    error = failure(path)
+
+    assert (type(error), error.code) == (DataError, "unreadable")
+    assert "cut off" in error.hint
+
+
+def test_a_damaged_parquet_file_is_an_error(tmp_path):
+    path = parquet(tmp_path / "x.parquet", part(0, n=5000))
+    content = bytearray(path.read_bytes())
+    content[4:600] = bytes(596)
+    path.write_bytes(content)
+
+    assert failure(path).code == "unreadable"
+
+
+@pytest.mark.parametrize("other", [pa.array([[1.0]] * 6), pa.array(["x"] * 6)])
+def test_parquet_files_that_do_not_fit_together_are_an_error(tmp_path, other):
+    parquet(tmp_path / "a.parquet", part(0))
+    parquet(tmp_path / "b.parquet", part(6).set_column(1, "a", other))
+
+    assert failure(tmp_path).exit_code == 4
+
+
+def test_whole_numbers_and_fractions_of_several_files_go_together(tmp_path):
+    whole = part(0).set_column(1, "a", part(0)["a"].cast("int64"))
+    parquet(tmp_path / "a.parquet", whole)
+    parquet(tmp_path / "b.parquet", part(6))
+
+    assert read(tmp_path).panel.target.tolist() == HOURS
+
+
+@pytest.mark.parametrize("type_", ["int8", "uint64", "float16", "float64", pa.decimal128(12, 3)])
+def test_every_numeric_type_is_a_target(type_):
+    table = part(0)
+
+    panel = read(table.set_column(1, "a", table["a"].cast(type_))).panel
+
+    assert panel.target.tolist() == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "type_", [pa.string(), pa.large_string(), pa.dictionary("int32", "string")]
+)
+def test_every_text_type_names_series(type_):
+    table = pa.concat_tables([part(0), part(0)])
+    names = pa.array(["a"] * 6 + ["b"] * 6).cast(type_)
+
+    assert read(table.append_column("id", names)).panel.names == ("a", "b")
+
+
+def test_columns_of_other_types_are_left_out():
+    table = part(0).append_column("list", pa.array([[1]] * 6)).append_column("n", pa.nulls(6))
+
+    result = read(table)
+
+    assert result.panel.names == ("a",)
+    assert "list" in result.notes
+    assert result.warnings["empty-column"].count == 1
+
+
+def test_dates_of_a_table_are_days():
+    days = [dt.date(2024, 2, 28) + dt.timedelta(i) for i in range(3)]
+
+    panel = read(pa.table({"day": days, "v": [1.0, 2.0, 3.0]})).panel
+
+    assert panel.step_us == 86_400_000_000
+    assert panel.start[0] == np.datetime64("2024-02-28", "us").astype(int)
+
+
+def test_a_column_that_later_files_lack_is_an_error_that_names_the_file(tmp_path):
+    parquet(tmp_path / "a.parquet", part(0))
+    second = parquet(tmp_path / "b.parquet", part(6, of="z"))
+
+    error = failure(tmp_path)
+
+    assert (type(error), error.exit_code) == (DataError, 4)
+    assert error.location.file == str(second)
+    assert "'a'" in error.message
+
+
+def test_other_columns_of_later_files_do_not_matter(tmp_path):
+    parquet(tmp_path / "a.parquet", part(0))
+    parquet(tmp_path / "b.parquet", part(6).append_column("z", pa.nulls(6)))
+
+    assert read(tmp_path).panel.target.tolist() == HOURS
+
+
+def test_the_file_and_its_row_are_named(tmp_path):
+    parquet(tmp_path / "a.parquet", part(0))
+    wrong = part(6).set_column(1, "a", pa.array([1.0, 2.0, float("inf"), 4.0, 5.0, 6.0]))
+    second = parquet(tmp_path / "b.parquet", wrong)
+
+    place = failure(tmp_path).location
+
+    assert (place.file, place.unit, place.line, place.column) == (str(second), "row", 3, "a")
+
+
+def test_names_that_stand_twice_are_an_error(tmp_path):
+    parquet(tmp_path / "x.parquet", part(0).append_column("a", pa.nulls(6)))
+
+    assert failure(tmp_path / "x.parquet").code == "duplicate-column"
+
+
+def test_a_first_file_without_rows_does_not_decide(tmp_path):
+    parquet(tmp_path / "a.parquet", part(0, n=0))
+    parquet(tmp_path / "b.parquet", part(0))
+
+    assert read(tmp_path).panel.lengths.tolist() == [6]
+
+
+def test_files_without_any_row_are_a_data_error(tmp_path):
+    parquet(tmp_path / "a.parquet", part(0, n=0))
+
+    assert failure(tmp_path).code == "header-only"
+
+
+def test_names_with_points_are_read_as_they_are(tmp_path):
+    table = part(0, of="temp").append_column("temp.inlet", pa.array(range(6, 12)))
+    parquet(tmp_path / "a.parquet", table)
+
+    panel = read(tmp_path / "a.parquet").panel
+
+    assert panel.names == ("temp", "temp.inlet")
+    assert panel.target.tolist() == HOURS
+
+
+def test_a_column_that_a_folder_names_too_stands_once(tmp_path):
+    for machine in (7, 8):
+        table = part(0).append_column("machine", pa.array([machine] * 6))
+        parquet(tmp_path / f"machine={machine}" / "x.parquet", table)
+
+    result = read(tmp_path, series="machine")
+
+    assert result.panel.names == ("7", "8")
+
+
+def test_the_row_numbers_that_pandas_keeps_are_no_readings(tmp_path):
+    frame = part(0).to_pandas()
+    frame.index = range(5, 11)
+    frame[1:].to_parquet(tmp_path / "x.parquet", index=True)
+
+    assert read(tmp_path / "x.parquet").panel.names == ("a",)
