@@ -1,18 +1,14 @@
-"""One CSV file: its dialect, its batches, and where in it something stands.
+"""One CSV file: its batches, and where in it something stands.
 
 Apart from `reading`, which knows sources of every kind, because text needs what no other format
-does: an encoding, separators, decimal marks, and physical line numbers.
+does: physical line numbers, and rows that have to be read one by one to find what is wrong.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
-import gzip
 import io
 import itertools
-import re
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,30 +18,21 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from rnnforecast.config import DataConfig
-from rnnforecast.data.columns import Column, kind_of_texts
+from rnnforecast.data.columns import Column
+from rnnforecast.data.dialect import (
+    DAMAGED,
+    Dialect,
+    field_too_long,
+    is_number,
+    open_binary,
+    quote,
+    sniff,
+    truncated,
+)
 from rnnforecast.errors import DataError, Location
 
-MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-", "--")
-"""Text that means a missing reading, beside what `--na-values` adds."""
-_SEPARATORS = (",", ";", "\t", "|")
-_HEAD_BYTES = 1 << 18
-_MAX_HEAD_BYTES = 1 << 24
-_HEAD_LINES = 100
-_MIN_HEAD_LINES = 3
 _BLOCK_BYTES = 1 << 22
 _MAX_LISTED = 5
-_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How one CSV file is written."""
-
-    sep: str
-    decimal: str
-    encoding: str
-    skip_rows: int
-    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -85,7 +72,7 @@ class CsvFile:
                 yield from reader
             if stream.n_quotes % 2:
                 self._check_end()
-        except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, *_DAMAGED, OSError) as error:
+        except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, *DAMAGED, OSError) as error:
             raise self._explain(error, wanted) from error
         finally:
             pa.default_memory_pool().release_unused()
@@ -125,7 +112,7 @@ class CsvFile:
                     is_header = is_header and not cells
                     kept.clear()
             except csv.Error as error:
-                raise _field_too_long(self.shown) from error
+                raise field_too_long(self.shown) from error
 
     def _check_end(self) -> None:
         """Raise where the file ends inside of quotes: they swallow all rows that follow them."""
@@ -158,8 +145,8 @@ class CsvFile:
 
     def _explain(self, error: Exception, wanted: dict[str, pa.DataType]) -> DataError:
         """Find what pyarrow stumbled over, by reading the rows one by one."""
-        if isinstance(error, _DAMAGED):
-            return _truncated(error, self.shown)
+        if isinstance(error, DAMAGED):
+            return truncated(error, self.shown)
         numbers = [name for name, type_ in wanted.items() if pa.types.is_floating(type_)]
         bad: dict[str, list[tuple[Location, str]]] = {}
         for number, line, cells in self._lines():
@@ -239,179 +226,5 @@ class _QuoteCounter(io.BufferedIOBase):
 
 
 def open_csv_file(path: Path, config: DataConfig, *, shown: str) -> CsvFile:
-    """Find out how a CSV file is written and what its columns hold, from its first lines.
-
-    Raises `DataError` for a file that is empty, has no rows, or is no table.
-    """
-    head, whole = _read_head(path, shown)
-    encoding = config.encoding or _find_encoding(head, shown)
-    text = head.decode(encoding, "replace").removeprefix("\ufeff")
-    lines = list(io.StringIO(text, newline=""))  # str.splitlines also cuts where CSV does not
-    lines = (lines if whole else lines[:-1])[config.skip_rows :]
-    rows = [line for line in lines if line.strip()]
-    if not rows:
-        raise DataError(
-            f"{shown} is empty",
-            code="empty",
-            location=Location(shown),
-            hint="pass a file with rows",
-        )
-    sep = config.sep or _find_separator(rows[: _HEAD_LINES + 1])
-    try:
-        table = [row for row in csv.reader(lines, delimiter=sep) if row]
-    except csv.Error as error:
-        raise _field_too_long(shown) from error
-    names, body = table[0], table[1:]
-    if not body:
-        raise DataError(
-            f"{shown} has a header, but no readings",
-            code="header-only",
-            location=Location(shown, line=1, text=rows[0].rstrip("\r\n")),
-            hint="pass a file with rows below the header",
-        )
-    _check_names(names, rows[0].rstrip("\r\n"), shown, sep=sep)
-    missing = (*MISSING, *config.na_values)
-    decimal = config.decimal or _find_decimal(body, sep, missing)
-    dialect = Dialect(sep, decimal, encoding, config.skip_rows, missing)
-    columns = tuple(
-        kind_of_texts(
-            name,
-            [row[i] for row in body if i < len(row) and row[i] not in missing],
-            is_number=lambda cell: is_number(cell, decimal),
-        )
-        for i, name in enumerate(names)
-    )
-    return CsvFile(path, shown, dialect, columns)
-
-
-def open_binary(path: Path) -> BinaryIO:
-    """Open a file for reading, unpacked if its first bytes say that it is gzip."""
-    file = path.open("rb")
-    packed = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    if not packed:
-        return file
-    file.close()
-    return io.BufferedReader(gzip.GzipFile(path))
-
-
-def is_number(text: str, decimal: str) -> bool:
-    """Tell whether a cell is a number with this decimal mark."""
-    mark = re.escape(decimal)
-    pattern = rf"[+-]?(\d+({mark}\d*)?|{mark}\d+)(e[+-]?\d+)?|[+-]?(inf|infinity)"
-    return re.fullmatch(pattern, text.strip(" \t"), re.IGNORECASE | re.ASCII) is not None
-
-
-def quote(text: str) -> str:
-    """Quote a word for a shell where it needs it; an option's value must not look like one."""
-    plain = re.fullmatch(r"[\w.,:/+@%-]+", text) is not None
-    return text if plain else "'" + text.replace("'", "'\\''") + "'"
-
-
-def _read_head(path: Path, shown: str) -> tuple[bytes, bool]:
-    try:
-        with open_binary(path) as file:
-            head = file.read(_HEAD_BYTES)
-            while _n_lines(head) < _MIN_HEAD_LINES and len(head) < _MAX_HEAD_BYTES:
-                more = file.read(len(head) or 1)  # the rows of a very wide table are long
-                if not more:
-                    break
-                head += more
-            return head, not file.read(1)
-    except _DAMAGED as error:
-        raise _truncated(error, shown) from error
-    except OSError as error:
-        raise DataError(
-            f"{shown} cannot be read: {error}", code="unreadable", location=Location(shown)
-        ) from error
-
-
-def _n_lines(head: bytes) -> int:
-    return max(head.count(b"\n"), head.count(b"\r"))
-
-
-def _truncated(error: Exception, shown: str) -> DataError:
-    return DataError(
-        f"{shown} is cut off or damaged: {error}",
-        code="truncated",
-        location=Location(shown),
-        hint="the file may still be being written; fetch it again",
-    )
-
-
-def _field_too_long(shown: str) -> DataError:
-    return DataError(
-        f"{shown} has a field of more than {csv.field_size_limit()} characters",
-        code="long-field",
-        location=Location(shown),
-        hint="a quote that is opened but never closed does this; correct the line",
-    )
-
-
-def _find_encoding(head: bytes, shown: str) -> str:
-    if head.startswith(codecs.BOM_UTF8):
-        return "utf-8-sig"
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
-    try:
-        codecs.getincrementaldecoder("utf-8")().decode(head)
-    except UnicodeDecodeError as error:
-        line = head[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"byte {head[error.start]:#04x} is not UTF-8 text",
-            code="encoding",
-            location=Location(shown, line=line),
-            hint="name the encoding, such as  --encoding cp1252",
-        ) from error
-    return "utf-8"
-
-
-def _find_separator(lines: list[str]) -> str:
-    """Find the separator that gives every line as many fields as the header, the most of them."""
-
-    def counts(sep: str) -> list[int]:
-        return [len(row) for row in csv.reader(lines, delimiter=sep) if row]
-
-    def merit(sep: str) -> tuple[bool, int]:
-        try:
-            fields = counts(sep)
-        except csv.Error:  # without its own separator, a very wide row is one field, too long
-            return False, 0
-        consistent = fields[0] > 1 and len(set(fields)) == 1
-        return consistent, fields[0]
-
-    return max(_SEPARATORS, key=merit)
-
-
-def _find_decimal(body: list[list[str]], sep: str, missing: tuple[str, ...]) -> str:
-    """Find the decimal mark: a comma only where it explains whole columns that a point does not."""
-    if sep == ",":
-        return "."
-    for cells in zip(*(row for row in body if len(row) == len(body[0])), strict=True):
-        there = [cell for cell in cells if cell not in missing]
-        if (
-            there
-            and all(is_number(cell, ",") for cell in there)
-            and not all(is_number(cell, ".") for cell in there)
-        ):
-            return ","
-    return "."
-
-
-def _check_names(names: list[str], line: str, shown: str, *, sep: str) -> None:
-    location = Location(shown, line=1, text=line)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(
-            f"two columns are called {twice!r}",
-            code="duplicate-column",
-            location=location,
-            hint="give every column a name of its own",
-        )
-    if len(names) == 1:
-        raise DataError(
-            f"only one column was found, {names[0]!r}",
-            code="one-column",
-            location=location,
-            hint=f"if another separator than {sep!r} divides the columns, name it with  --sep",
-        )
+    """Look at a CSV file's first lines. Raises `DataError` if it is empty or no table."""
+    return CsvFile(path, shown, *sniff(path, config, shown=shown))

@@ -56,6 +56,10 @@ def place_rows(
             _aggregate(into, places, chunks, how)
         if how == "error":
             _reject_conflicts(into, places, chunks, source, schema, schema.targets[i])
+    if how == "error":
+        n_repeats = _count_repeats(places, n_grid)
+        what = f"{n_repeats} rows repeat a time stamp with the same readings and count once"
+        listener(Warned("repeated-row", what, n_repeats))
     return Panel(
         target=target,
         offsets=offsets_of(np.tile(grid.lengths, n_targets)),

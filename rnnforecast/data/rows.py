@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.config import DataConfig
-from rnnforecast.data.csvfile import quote
+from rnnforecast.data.dialect import quote
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema

@@ -143,6 +143,9 @@ def _infer_series(source: Source, time: Column) -> str | None:
     named = [c for c in texts if c.name.strip().casefold() in _SERIES_NAMES]
     if named:
         return named[0].name
+    numbered = [c for c in source.columns if c.kind == "number" and _is_id(c)]
+    if numbered:
+        return numbered[0].name
     if len(set(time.sample)) == len(time.sample):
         return None
     for column in texts:
@@ -150,6 +153,16 @@ def _infer_series(source: Source, time: Column) -> str | None:
         if len(column.sample) == len(time.sample) and len(set(pairs)) == len(pairs):
             return column.name
     return None
+
+
+def _is_id(column: Column) -> bool:
+    """Tell whether a column of whole numbers is called an id and repeats, as sensors' do."""
+    name = column.name.strip().casefold()
+    return (
+        (name == "id" or name.endswith("_id"))
+        and all(text.strip().isdigit() for text in column.sample)
+        and len(set(column.sample)) < max(2, len(column.sample))
+    )
 
 
 def _infer_targets(source: Source, time: str, series: str | None) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows, first_times, read_rows, reject_infinite
 from rnnforecast.data.schema import Schema
-from rnnforecast.errors import DataError, NotEnoughDataError
+from rnnforecast.errors import DataError, Location, NotEnoughDataError
 from rnnforecast.events import Listener, Noted, Warned
 
 _JITTER = 0.1
@@ -34,7 +34,7 @@ def read_panel(
     """
     rows, tz = read_rows(source, schema, config)
     reject_infinite(rows, source, schema)
-    step_us = _find_step(rows, config)
+    step_us = _find_step(rows, schema, config)
     if config.agg:
         rows.times = [times - times % step_us for times in rows.times]
     else:
@@ -58,11 +58,16 @@ def check_step(panel: Panel, schema: Schema) -> None:
         )
 
 
-def _find_step(rows: Rows, config: DataConfig) -> int:
-    """Return the step: what the user said, or the commonest one found."""
+def _find_step(rows: Rows, schema: Schema, config: DataConfig) -> int:
+    """Return the step: what the user said, or the commonest one found.
+
+    One reading has none; then it is the one that the model was trained on.
+    """
     if config.freq:
         return parse_duration_us(config.freq)
     differences = _differences(rows)
+    if not len(differences) and schema.step_us is not None:
+        return schema.step_us
     if not len(differences):
         n_rows = sum(map(len, rows.times))
         what = "1 row of readings is" if n_rows == 1 else f"{n_rows} rows without a second time are"
@@ -113,27 +118,45 @@ def _steps_between(times: Integers) -> Integers:
 
 
 def _snap(rows: Rows, step_us: int, source: Source, schema: Schema, listener: Listener) -> None:
-    """Move stamps that jitter a little onto the grid; raise for those far from it."""
+    """Move stamps that jitter a little onto the grid; raise for those far from it.
+
+    The grid of a series begins at its first stamp; where stamps jitter, it is the one that begins
+    in 1970 if all lie near that, so that a first stamp that is late does not move all others.
+    """
     first = first_times(rows)
+    if not any(
+        _off(t, first[c], step_us).any() for t, c in zip(rows.times, rows.codes, strict=True)
+    ):
+        return
+    limit = _JITTER * step_us
+    near_1970 = all((np.abs(_off(times, 0, step_us)) <= limit).all() for times in rows.times)
     n_moved, n_before = 0, 0
     for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
-        base = first[codes]
-        off = (times - base + step_us // 2) % step_us - step_us // 2
-        far = np.abs(off) > _JITTER * step_us
+        off = _off(times, 0 if near_1970 else first[codes], step_us)
+        far = np.abs(off) > limit
         if far.any():
-            raise DataError(
-                f"the time stamps are not regular: most are {format_duration(step_us)} apart, "
-                "this one does not fit",
-                code="irregular",
-                location=source.location(n_before + int(np.argmax(far)), schema.time),
-                hint=f"to put the readings on a grid, add  "
-                f"--freq {format_duration(step_us).replace(' ', '')} --agg mean",
-            )
+            row = n_before + int(np.argmax(far))
+            raise _irregular(step_us, source.location(row, schema.time))
         n_moved += int(np.count_nonzero(off))
         n_before += len(times)
         rows.times[i] = times - off
-    if n_moved:
-        listener(Warned("jitter", f"{n_moved} time stamps were moved onto the grid", n_moved))
+    listener(Warned("jitter", f"{n_moved} time stamps were moved onto the grid", n_moved))
+
+
+def _off(times: Integers, base: Integers | int, step_us: int) -> Integers:
+    """How far each time lies from the nearest point of the grid that `base` lies on."""
+    off: Integers = (times - base + step_us // 2) % step_us - step_us // 2
+    return off
+
+
+def _irregular(step_us: int, location: Location) -> DataError:
+    step = format_duration(step_us)
+    return DataError(
+        f"the time stamps are not regular: most are {step} apart, this one does not fit",
+        code="irregular",
+        location=location,
+        hint=f"to put the readings on a grid, add  --freq {step.replace(' ', '')} --agg mean",
+    )
 
 
 def _grid_of(rows: Rows, step_us: int, source: Source) -> Grid:
