@@ -1,5 +1,7 @@
 """Which column is time, series, target: what is inferred, what is refused, what is stored."""
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from rnnforecast.config import DataConfig
@@ -171,3 +173,19 @@ def test_stamps_may_turn_from_dates_to_numbers(tmp_path):
 
     assert schema.epoch_unit is None
     assert matched(other, schema).epoch_unit == "ms"
+
+
+def test_a_numeric_id_that_repeats_names_the_series():
+    stamps = pd.date_range("2024-01-01", periods=6, freq="1h")
+    frame = pd.DataFrame(
+        {"time": [*stamps, *stamps], "sensor_id": [7] * 6 + [12] * 6, "temp": np.arange(12.0)}
+    )
+    found = read(frame)
+    assert found.schema.series == "sensor_id"
+    assert found.panel.names == ("7", "12")
+
+
+def test_a_numeric_id_that_counts_rows_names_nothing():
+    stamps = pd.date_range("2024-01-01", periods=6, freq="1h")
+    frame = pd.DataFrame({"time": stamps, "id": np.arange(6), "temp": np.arange(6.0)})
+    assert read(frame).schema.series is None

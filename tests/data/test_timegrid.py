@@ -229,3 +229,27 @@ def test_the_schema_that_comes_back_holds_the_step_and_the_zone():
     schema = read(pd.DataFrame({"ts": stamps, "v": range(4)})).schema
 
     assert (schema.step_us, schema.tz) == (15 * MINUTE_US, "UTC")
+
+
+def test_a_first_stamp_that_is_late_does_not_move_the_others():
+    stamps = pd.date_range("2024-01-01", periods=12, freq="10min").to_numpy().copy()
+    stamps[0] += np.timedelta64(40, "s")
+    found = read(pd.DataFrame({"time": stamps, "flow": np.arange(12.0)}))
+    assert found.panel.start[0] == START_US
+    assert found.warnings["jitter"].count == 1
+
+
+def test_regular_stamps_past_the_minute_stay_where_they_are():
+    stamps = pd.date_range("2024-01-01 00:00:02", periods=12, freq="10min")
+    found = read(pd.DataFrame({"time": stamps, "flow": np.arange(12.0)}))
+    assert found.panel.start[0] == START_US + 2_000_000
+    assert "jitter" not in found.warnings
+
+
+def test_one_reading_has_the_step_that_the_model_was_trained_on():
+    stamps = pd.date_range("2024-01-01", periods=12, freq="10min")
+    frame = pd.DataFrame({"time": stamps, "flow": np.arange(12.0)})
+    schema = read(frame).schema
+    source = open_source(frame[:1], DataConfig())
+    panel, _ = read_panel(source, schema, DataConfig(), lambda _: None)
+    assert (panel.step_us, len(panel.target)) == (600_000_000, 1)
