@@ -129,17 +129,18 @@ def predict(
 ) -> None:
     """Forecast the steps after the last reading."""
     from rnnforecast import reports, workflow
-    from rnnforecast.config import check_output
 
-    check_output(output)
     screen = _screen(common)
     prediction = workflow.predict(
-        model, data, config=forecast, reading=reading, version=version, listener=screen
+        model,
+        data,
+        config=forecast,
+        reading=reading,
+        version=version,
+        output=output,
+        listener=screen,
     )
     screen.close()
-    from rnnforecast.data.writing import write_forecast
-
-    write_forecast(prediction.forecast, output, forecast.quantiles)
     if common.json:
         screen.document(reports.predict_document(prediction, output))
     else:

@@ -162,7 +162,11 @@ def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:
         screen.document({"versions": listing})
         return
     rows = [
-        (item["version"], "in force" if item["in_force"] else "", figure(item["skill"], unit=" %"))
+        (
+            item["version"],
+            "in force" if item["in_force"] else "damaged" if "damage" in item else "",
+            figure(item["skill"], unit=" %"),
+        )
         for item in listing
     ]
     screen.table(("version", "", "skill"), rows)

@@ -19,10 +19,11 @@ from rnnforecast.config import (
     ForecastTask,
     PredictConfig,
     WindowConfig,
+    check_output,
     override,
     parse_steps,
 )
-from rnnforecast.errors import NotEnoughDataError, QualityGateError, UsageError
+from rnnforecast.errors import ModelError, NotEnoughDataError, QualityGateError, UsageError
 from rnnforecast.events import Listener, Noted, Recorder, Warned, ignore
 from rnnforecast.operate import store
 
@@ -104,20 +105,28 @@ def predict(
     config: PredictConfig | None = None,
     reading: DataConfig | None = None,
     version: str | None = None,
+    output: str | Path | None = None,
     listener: Listener = ignore,
 ) -> Prediction:
-    """Forecast the steps after the last reading.
+    """Forecast the steps after the last reading; with `output`, write them to a file, or to `-`.
 
     Without `data`, the source that the model was trained on is read again; `reading` overrides how.
     Raises a `RnnForecastError`; a series that cannot be forecast is left out and named.
     """
+    from rnnforecast.data.writing import write_forecast
+
     config = config or PredictConfig()
+    if output is not None:
+        check_output(str(output))
     events = Recorder(listener, [])
     artifact = (model if isinstance(model, Model) else load(model, version=version)).artifact
     horizon = _horizon_of(config, artifact)
     past, schema = _read_past(artifact, data, config, reading or DataConfig(), events)
     forecaster = _restore(artifact)  # torch is imported here, once the readings are known to serve
-    return _forecast(forecaster, past, horizon, schema, config, events)
+    prediction = _forecast(forecaster, past, horizon, schema, config, events)
+    if output is not None:
+        write_forecast(prediction.forecast, str(output), config.quantiles)
+    return prediction
 
 
 def load(model: str | Path = DEFAULT_MODEL, *, version: str | None = None) -> Model:
@@ -129,21 +138,19 @@ def load(model: str | Path = DEFAULT_MODEL, *, version: str | None = None) -> Mo
 
 
 def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
-    """List the saved versions, oldest first: name, whether it is in force, skill, when made."""
+    """List the saved versions, oldest first: name, in force or not, skill, or what is wrong."""
     from rnnforecast.model import artifact
 
-    in_force = store.resolve_version(Path(model)).name
-    listing = []
+    in_force = store.name_in_force(Path(model))
+    listing: list[dict[str, Any]] = []
     for name in store.list_versions(Path(model)):
-        loaded = artifact.load(store.resolve_version(Path(model), name))
-        listing.append(
-            {
-                "version": name,
-                "in_force": name == in_force,
-                "skill": loaded.metrics["skill"],
-                "learnt_until": loaded.learnt_until,
-            }
-        )
+        item: dict[str, Any] = {"version": name, "in_force": name == in_force}
+        try:
+            loaded = artifact.load(store.resolve_version(Path(model), name))
+            item |= {"skill": loaded.metrics["skill"], "learnt_until": loaded.learnt_until}
+        except ModelError as error:
+            item |= {"skill": None, "learnt_until": None, "damage": error.message}
+        listing.append(item)
     return listing
 
 
@@ -234,6 +241,7 @@ def _compare(
         return None
     forecaster = _learn_on(fitted, split.train, split.before_test, config, listener)
     origins = test_origins(split, lookback=task.lookback, horizon=task.horizon)
+    origins = origins.subset(origins.share_seen(task.lookback) > 0)  # a dead sensor has no forecast
     truth = truth_after(split.panel, origins, task.horizon)
     return compare(forecaster, origins, truth, horizon=task.horizon, season=task.season)
 

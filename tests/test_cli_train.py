@@ -143,6 +143,37 @@ def test_a_gate_keeps_the_candidate_but_does_not_put_it_in_force(
     assert len(list((model / "versions").iterdir())) == 2
 
 
+def test_a_first_candidate_behind_a_gate_is_listed_but_not_in_force(
+    command: Command, trained: Path
+) -> None:
+    assert command("train", trained / "data.csv", "--require-skill", "99.9", *SMALL).code == 8
+    listed = command("show", "--versions", "--json").document["versions"]
+    assert [item["in_force"] for item in listed] == [False]
+    assert command("predict", trained / "data.csv").code == 6
+
+
+def test_a_damaged_version_does_not_hide_the_others(command: Command, workplace: Path) -> None:
+    model = workplace / "model"
+    command("train", workplace / "data.csv", "-m", model, "-q", *SMALL)
+    first, second = sorted((model / "versions").iterdir())
+    (first / "weights.safetensors").write_bytes(b"")
+    listed = command("show", "-m", model, "--versions", "--json").document["versions"]
+    assert ["damage" in item for item in listed] == [True, False]
+    assert listed[1]["in_force"]
+    assert listed[1]["version"] == second.name
+
+
+def test_a_sensor_without_readings_in_the_test_part_does_not_spoil_the_metrics(
+    command: Command, tmp_path: Path
+) -> None:
+    dead = wave(400, seed=1)
+    dead[200:] = np.nan
+    write_wide(tmp_path / "data.csv", flow=wave(400), dead=dead)
+    metrics = command("train", "data.csv", "--json", *SMALL).document["metrics"]
+    assert len({m["n"] for m in metrics.values()}) == 1
+    assert all(m["mae"] < 10 for m in metrics.values())
+
+
 def test_a_failed_run_leaves_the_model_as_it_was(command: Command, workplace: Path) -> None:
     model = workplace / "model"
     before = {p: p.read_bytes() for p in model.rglob("*") if p.is_file()}

@@ -18,6 +18,8 @@ from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differ
 from rnnforecast.evaluate.metrics import Metrics, compute_metrics, skill
 
 UNKNOWN = "no held-out readings say how good the network is"
+_EQUAL = 0.05
+"""Percent of skill that shows as 0.0."""
 NETWORK, NAIVE, SEASONAL_NAIVE = "network", "naive", "seasonal_naive"
 
 
@@ -36,8 +38,12 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """Say in words how good the network is."""
-        if self.skill is None:
+        if self.skill_over is None:
             return UNKNOWN
+        if self.skill is None:
+            return f"worse than {self._in_words(self.skill_over)}, which makes no error here"
+        if abs(self.skill) < _EQUAL:
+            return f"as good as {self._in_words(self.skill_over)}"
         size = f"{abs(self.skill):.0f} %" if abs(self.skill) >= 1 else f"{abs(self.skill):.1f} %"
         side = "better" if self.skill > 0 else "worse"
         return f"{size} {side} than {self._in_words(self.skill_over)}"

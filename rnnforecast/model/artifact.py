@@ -18,16 +18,11 @@ The hashes prove integrity, not where a model comes from. Every failure is a `Mo
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import math
-import os
-import stat
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +42,8 @@ from rnnforecast.config import (
 )
 from rnnforecast.data.schema import Schema
 from rnnforecast.errors import ModelError, UsageError
+from rnnforecast.model.files import damaged, read_listed, read_regular
+from rnnforecast.model.strict import build, digest, is_of, parse_json, to_json
 
 FORMAT = "rnnforecast-model"
 FORMAT_VERSION = 1
@@ -55,14 +52,12 @@ METRICS, HISTORY = "metrics.json", "history.csv"
 _MAX_MANIFEST_BYTES = 1 << 24
 _MAX_BYTES = {SERIES: 1 << 30, METRICS: 1 << 24, HISTORY: 1 << 24}
 _MAX_HEADER_BYTES = 1 << 20
-_MAX_DEPTH = 12
 _MAX_SERIES = 10_000_000
 _MAX_SEASON = MAX_LOOKBACK
 _MAX_OUTPUT = 1e30
 _GATES = {"gru": 3, "lstm": 4, "rnn": 1}
 
 Tensors = dict[str, NDArray[np.float32]]
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -95,15 +90,15 @@ class Artifact:
         files = {
             WEIGHTS: safetensors.numpy.save(dict(sorted(self.weights.items()))),
             SERIES: _pack_names(self.names),
-            METRICS: _to_json(self.metrics),
+            METRICS: to_json(self.metrics),
             HISTORY: self.history.encode(),
         }
         listed = {
-            name: {"bytes": len(content), "sha256": _digest(content)}
+            name: {"bytes": len(content), "sha256": digest(content)}
             for name, content in files.items()
         }
         manifest = {**self.to_json(), "files": listed}
-        return {**files, MANIFEST: _to_json({**manifest, "sha256": _digest(_to_json(manifest))})}
+        return {**files, MANIFEST: to_json({**manifest, "sha256": digest(to_json(manifest))})}
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest says, but for the list of files and its own hash."""
@@ -134,7 +129,7 @@ def load(directory: Path) -> Artifact:
     manifest = load_manifest(directory)
     try:
         task, config = _task_of(manifest), _config_of(manifest)
-        schema = _build(Schema, manifest["schema"])
+        schema = build(Schema, manifest["schema"], _HINTS[Schema])
         _check_bounds(task, config)
         _check_self_test(manifest)
         shapes = expected_shapes(task, config.network)
@@ -142,7 +137,7 @@ def load(directory: Path) -> Artifact:
             **_MAX_BYTES,
             WEIGHTS: _MAX_HEADER_BYTES + 4 * sum(map(math.prod, shapes.values())),
         }
-        files = {name: _read_listed(directory, name, manifest, limits[name]) for name in limits}
+        files = {name: read_listed(directory, name, manifest, limits[name]) for name in limits}
         names = _unpack_names(files[SERIES], task.n_series)
         weights = _unpack_weights(files[WEIGHTS])
         _check_weights(weights, shapes)
@@ -162,20 +157,20 @@ def load(directory: Path) -> Artifact:
         )
         _check_rest(manifest, artifact)
     except (KeyError, TypeError, ValueError, UsageError) as error:
-        raise _damaged(directory, f"it does not describe a network ({error!r})") from error
+        raise damaged(directory, f"it does not describe a network ({error!r})") from error
     return artifact
 
 
 def load_manifest(directory: Path) -> dict[str, Any]:
     """Read the manifest alone, and check what it says of itself. Raises `ModelError`."""
-    content = _read_regular(directory / MANIFEST, _MAX_MANIFEST_BYTES)
+    content = read_regular(directory / MANIFEST, _MAX_MANIFEST_BYTES)
     try:
         manifest = parse_json(content)
         version = manifest["format_version"]
         if manifest["format"] != FORMAT or type(version) is not int or version < 1:
             raise ValueError("not a model of rnnforecast")
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(directory, f"its manifest cannot be read ({error})") from error
+        raise damaged(directory, f"its manifest cannot be read ({error})") from error
     if version > FORMAT_VERSION:
         raise ModelError(
             f"{directory} was written by a newer rnnforecast (format {version}, this one reads "
@@ -209,53 +204,6 @@ def expected_shapes(task: ForecastTask, config: NetworkConfig) -> dict[str, tupl
             shapes[f"recurrence.weight_{way}_l{layer}"] = (gates * width, width)
             shapes[f"recurrence.bias_{way}_l{layer}"] = (gates * width,)
     return shapes
-
-
-def parse_json(content: bytes) -> dict[str, Any]:
-    """Parse JSON strictly: no duplicate keys, NaN or deep nesting; else ValueError."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return result
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is not a number")
-
-    def finite(text: str) -> float:
-        return value if math.isfinite(value := float(text)) else refuse(text)
-
-    try:
-        value = json.loads(
-            content.decode("utf-8"),
-            object_pairs_hook=unique,
-            parse_constant=refuse,
-            parse_float=finite,
-        )
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if not isinstance(value, dict):
-        raise ValueError("not an object")  # noqa: TRY004
-    _check_depth(value, _MAX_DEPTH)
-    return value
-
-
-def _check_depth(value: Any, deepest: int) -> None:
-    if not deepest:
-        raise ValueError("nested too deeply")
-    children = value.values() if isinstance(value, dict) else value
-    if isinstance(value, dict | list):
-        for child in children:
-            _check_depth(child, deepest - 1)
-
-
-def _to_json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _pack_names(names: tuple[str, ...]) -> bytes:
@@ -333,94 +281,27 @@ def _check_self_test(manifest: dict[str, Any]) -> None:
 def _check_rest(manifest: dict[str, Any], artifact: Artifact) -> None:
     """Refuse what no other check looked at. It comes last: the others say more."""
     said = dict(manifest)
-    digest = said.pop("sha256")
+    expected = said.pop("sha256")
     for name in ("learnt_until", "training_range", "provenance", "parent"):
-        if not _is_of(said[name], _HINTS[Artifact][name]):
+        if not is_of(said[name], _HINTS[Artifact][name]):
             raise ValueError(f"{name} is {said[name]!r}")
-    meant = parse_json(_to_json(artifact.to_json()))
+    meant = parse_json(to_json(artifact.to_json()))
     for name in sorted(said.keys() - {"files"} | meant.keys()):
         if name not in said or name not in meant or said[name] != meant[name]:
             raise ValueError(f"the manifest's {name} is not what was written")
-    if _digest(_to_json(said)) != digest:
+    if digest(to_json(said)) != expected:
         raise ValueError("the manifest is not what was written (its hash differs)")
 
 
 def _task_of(manifest: dict[str, Any]) -> ForecastTask:
-    return _build(ForecastTask, manifest["task"])
+    return build(ForecastTask, manifest["task"], _HINTS[ForecastTask])
 
 
 def _config_of(manifest: dict[str, Any]) -> Config:
     parts = manifest["config"]
     return Config(
-        data=_build(DataConfig, parts["data"]),
-        window=_build(WindowConfig, parts["window"]),
-        network=_build(NetworkConfig, parts["network"]),
-        training=_build(TrainConfig, parts["training"]),
-    )
-
-
-def _build(cls: type[_T], values: dict[str, Any]) -> _T:
-    """Make a dataclass from JSON: every field there, none unknown, lists as tuples."""
-    hints = _HINTS[cls]
-    if not isinstance(values, dict) or set(values) != set(hints):
-        raise ValueError(f"{cls.__name__} has other fields: {sorted(set(values) ^ set(hints))}")
-    for name, value in values.items():
-        if not _is_of(value, hints[name]):
-            raise ValueError(f"{name} is {value!r}")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-
-
-def _is_of(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON is what a field of this type holds."""
-    options = get_args(hint)
-    if get_origin(hint) is dict:
-        return isinstance(value, dict)
-    if get_origin(hint) is tuple:
-        return isinstance(value, list) and all(_is_of(part, options[0]) for part in value)
-    if options:
-        return any(_is_of(value, option) for option in options)
-    return type(value) is hint or (hint is float and type(value) is int)
-
-
-def _read_listed(directory: Path, name: str, manifest: dict[str, Any], limit: int) -> bytes:
-    """Read a file that the manifest lists, checking size before hash."""
-    try:
-        entry = manifest["files"][name]
-        size, digest = entry["bytes"], entry["sha256"]
-    except (KeyError, TypeError) as error:
-        raise _damaged(directory, f"its manifest does not list {name}") from error
-    if type(size) is not int or not 0 <= size <= limit:
-        raise _damaged(directory, f"its manifest says {size!r} bytes for {name}")
-    content = _read_regular(directory / name, size)
-    if len(content) != size:
-        raise _damaged(directory, f"{name} has {len(content)} bytes, not {size}")
-    if _digest(content) != digest:
-        raise _damaged(directory, f"{name} is not what was written (its hash differs)")
-    return content
-
-
-def _read_regular(path: Path, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes, without following a link."""
-    try:
-        with open(path, "rb", opener=_open_itself) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise _damaged(path.parent, f"{path.name} is not a regular file")
-            if status.st_size > limit:
-                raise _damaged(path.parent, f"{path.name} has {status.st_size} bytes, over {limit}")
-            return file.read(status.st_size + 1)
-    except OSError as error:
-        raise _damaged(path.parent, f"{path.name} cannot be read ({error.strerror})") from error
-
-
-def _open_itself(path: str, flags: int) -> int:
-    """Open without following a link, and without waiting for the writer of a pipe."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
-def _damaged(directory: Path, why: str) -> ModelError:
-    return ModelError(
-        f"the model version {directory} cannot be used: {why}",
-        code="damaged-model",
-        hint="put an intact copy in its place, or train again",
+        data=build(DataConfig, parts["data"], _HINTS[DataConfig]),
+        window=build(WindowConfig, parts["window"], _HINTS[WindowConfig]),
+        network=build(NetworkConfig, parts["network"], _HINTS[NetworkConfig]),
+        training=build(TrainConfig, parts["training"], _HINTS[TrainConfig]),
     )

@@ -62,6 +62,16 @@ def resolve_version(model: Path, version: str | None = None) -> Path:
     return directory
 
 
+def name_in_force(model: Path) -> str | None:
+    """Return the version in force; None where versions are saved, but none is in force."""
+    try:
+        return resolve_version(model).name
+    except ModelError:
+        if not list_versions(model):
+            raise
+        return None
+
+
 def list_versions(model: Path) -> list[str]:
     """Return the names of all saved versions, oldest first."""
     try:

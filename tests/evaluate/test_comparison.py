@@ -163,7 +163,13 @@ def test_readings_after_the_truth_change_nothing() -> None:
             of_skill(20.0, "seasonal_naive", season=96, step_us=HOUR_US // 4),
             "20 % better than repeating yesterday (seasonal naive)",
         ),
-        (of_skill(None), UNKNOWN),
+        (of_skill(0.0), "as good as repeating the last reading (naive)"),
+        (of_skill(-0.04), "as good as repeating the last reading (naive)"),
+        (
+            of_skill(None, "naive"),
+            "worse than repeating the last reading (naive), which makes no error here",
+        ),
+        (of_skill(None, None), UNKNOWN),
     ],
 )
 def test_the_verdict_says_how_good_the_network_is(comparison: Comparison, verdict: str) -> None:

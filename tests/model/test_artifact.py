@@ -30,7 +30,8 @@ from rnnforecast.data.schema import Schema
 from rnnforecast.durable import publish_directory
 from rnnforecast.errors import ModelError
 from rnnforecast.model import artifact as artifacts
-from rnnforecast.model.artifact import Artifact, expected_shapes, load, load_manifest, parse_json
+from rnnforecast.model.artifact import Artifact, expected_shapes, load, load_manifest
+from rnnforecast.model.strict import parse_json
 
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 NAMES = (WEIGHTS, SERIES, "metrics.json", "history.csv")
@@ -90,7 +91,7 @@ def digest(content: bytes) -> str:
 
 
 def text_of(manifest: dict[str, Any]) -> bytes:
-    return (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
+    return (json.dumps(manifest, indent=2) + "\n").encode()
 
 
 def with_right_hashes(

@@ -126,7 +126,8 @@ def test_an_epoch_is_bounded_however_large_the_data_are() -> None:
 
 @pytest.mark.parametrize(("n_missing", "teaches"), [(0, True), (12, True), (13, False)])
 def test_a_window_with_more_than_half_of_its_history_missing_teaches_nothing(
-    n_missing: int, teaches: bool
+    n_missing: int,
+    teaches: bool,  # noqa: FBT001
 ) -> None:
     readings = wave(30, season=12)
     readings[:n_missing] = np.nan

@@ -1,0 +1,59 @@
+"""The files of a version, read with care: regular ones, of the size and hash that was written.
+
+Below `artifact`, which says which files there are. Every failure is a `ModelError`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from rnnforecast.errors import ModelError
+from rnnforecast.model.strict import digest
+
+
+def read_listed(directory: Path, name: str, manifest: dict[str, Any], limit: int) -> bytes:
+    """Read a file that the manifest lists, checking size before hash."""
+    try:
+        entry = manifest["files"][name]
+        size, expected = entry["bytes"], entry["sha256"]
+    except (KeyError, TypeError) as error:
+        raise damaged(directory, f"its manifest does not list {name}") from error
+    if type(size) is not int or not 0 <= size <= limit:
+        raise damaged(directory, f"its manifest says {size!r} bytes for {name}")
+    content = read_regular(directory / name, size)
+    if len(content) != size:
+        raise damaged(directory, f"{name} has {len(content)} bytes, not {size}")
+    if digest(content) != expected:
+        raise damaged(directory, f"{name} is not what was written (its hash differs)")
+    return content
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes, without following a link."""
+    try:
+        with open(path, "rb", opener=_open_itself) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise damaged(path.parent, f"{path.name} is not a regular file")
+            if status.st_size > limit:
+                raise damaged(path.parent, f"{path.name} has {status.st_size} bytes, over {limit}")
+            return file.read(status.st_size + 1)
+    except OSError as error:
+        raise damaged(path.parent, f"{path.name} cannot be read ({error.strerror})") from error
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open without following a link, and without waiting for the writer of a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def damaged(directory: Path, why: str) -> ModelError:
+    """Say that a version cannot be used, and why."""
+    return ModelError(
+        f"the model version {directory} cannot be used: {why}",
+        code="damaged-model",
+        hint="put an intact copy in its place, or train again",
+    )

@@ -1,0 +1,86 @@
+"""JSON that is only what it may be: parsed strictly, and turned into dataclasses field by field.
+
+Below `artifact`, which says which fields a manifest has. Whatever does not fit is a ValueError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar, get_args, get_origin
+
+_MAX_DEPTH = 12
+_T = TypeVar("_T")
+
+
+def parse_json(content: bytes) -> dict[str, Any]:
+    """Parse JSON strictly: no duplicate keys, NaN or deep nesting; else ValueError."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return result
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not a number")
+
+    def finite(text: str) -> float:
+        return value if math.isfinite(value := float(text)) else refuse(text)
+
+    try:
+        value = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_constant=refuse,
+            parse_float=finite,
+        )
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("not an object")  # noqa: TRY004
+    _check_depth(value, _MAX_DEPTH)
+    return value
+
+
+def _check_depth(value: Any, deepest: int) -> None:
+    if not deepest:
+        raise ValueError("nested too deeply")
+    children = value.values() if isinstance(value, dict) else value
+    if isinstance(value, dict | list):
+        for child in children:
+            _check_depth(child, deepest - 1)
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """Write JSON in ASCII: a path need not be text, and then has no UTF-8."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of a file's content."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def build(cls: type[_T], values: dict[str, Any], hints: dict[str, Any]) -> _T:
+    """Make a dataclass from JSON: every field there, none unknown, lists as tuples."""
+    if not isinstance(values, dict) or set(values) != set(hints):
+        raise ValueError(f"{cls.__name__} has other fields: {sorted(set(values) ^ set(hints))}")
+    for name, value in values.items():
+        if not is_of(value, hints[name]):
+            raise ValueError(f"{name} is {value!r}")
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def is_of(value: Any, hint: Any) -> bool:
+    """Whether a value from JSON is what a field of this type holds."""
+    options = get_args(hint)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict)
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and all(is_of(part, options[0]) for part in value)
+    if options:
+        return any(is_of(value, option) for option in options)
+    return type(value) is hint or (hint is float and type(value) is int)
