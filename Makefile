@@ -1,12 +1,13 @@
 # make demo   set up .venv and run the main job on sample_data/
-# make test   set up the same .venv, then ruff, mypy and pytest: what CI runs
+# make test   set up the same .venv, then ruff, mypy and pytest
+# make slow   the tests that take longer; CI runs both
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test fast lint clean
+.PHONY: demo test slow lint clean
 
 demo: $(VENV)/installed
 	@mkdir -p $(DEMO)
@@ -18,15 +19,15 @@ demo: $(VENV)/installed
 	@echo "the forecast is in $(DEMO)/forecast.csv"
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not slow"
+
+slow: $(VENV)/installed
+	$(BIN)/pytest -m slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-
-fast: $(VENV)/installed
-	$(BIN)/pytest -m "not slow"
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

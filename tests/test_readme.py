@@ -1,0 +1,75 @@
+"""The README's commands and lines of Python run as they stand there, on a small network."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import Command
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes a minute with the defaults takes a second."""
+    for option, value in {"EPOCHS": "1", "HIDDEN": "8", "STEPS": "5"}.items():
+        monkeypatch.setenv(f"RNNFORECAST_TRAIN_{option}", value)
+
+
+@pytest.fixture
+def sample_data(tmp_path: Path) -> None:
+    (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
+
+
+@pytest.mark.usefixtures("sample_data")
+def test_the_job_by_hand_ends_with_a_forecast(command: Command) -> None:
+    lines = [line for line in blocks("sh")[1].splitlines() if line.startswith("rnnforecast ")]
+    assert [shlex.split(line)[1] for line in lines] == ["train", "predict", "show"]
+    for line in lines:
+        assert command(*shlex.split(line)[1:]).code == 0
+    assert len(pd.read_csv("forecast.csv")) == 3 * 144
+
+
+def test_both_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for line in blocks("sh")[0].splitlines():
+        target = line.split()[1]
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.usefixtures("sample_data", "command")
+def test_the_lines_of_python_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rnnforecast
+    from rnnforecast import workflow
+
+    quick = rnnforecast.Config(
+        network=rnnforecast.NetworkConfig(hidden=8),
+        training=rnnforecast.TrainConfig(epochs=1, steps=5),
+    )
+    monkeypatch.setattr(workflow, "Config", lambda: quick)
+    names: dict[str, object] = {}
+    exec(blocks("python")[0], names)
+    assert isinstance(names["model"], rnnforecast.Model)
+    assert len(names["forecast"].to_pandas()) == 3 * 24  # type: ignore[attr-defined]
+
+
+def test_the_exit_codes_are_those_of_the_error_tree() -> None:
+    from rnnforecast import errors
+
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    kinds = [k for k in vars(errors).values() if isinstance(k, type) and hasattr(k, "exit_code")]
+    assert {kind.exit_code for kind in kinds} <= documented
+
+
+def test_the_files_of_a_version_are_all_described(trained: Path) -> None:
+    version = next((trained / "model" / "versions").iterdir())
+    for path in version.iterdir():
+        assert path.name in README
