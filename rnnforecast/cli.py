@@ -207,13 +207,22 @@ def run(arguments: list[str]) -> int:
         screen.note("interrupted; nothing was published")
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _leave_closed_pipe()
+    except SystemExit as leaving:  # Typer leaves by itself where a reader has closed the pipe
+        if isinstance(leaving.__context__, BrokenPipeError):
+            return _leave_closed_pipe()
+        raise
     except Exception as error:  # a bug of ours: short for the user, whole with --verbose
         if screen.is_verbose:
             raise
         screen.error(_bug(error))
         return RnnForecastError.exit_code
+
+
+def _leave_closed_pipe() -> int:
+    """Send the rest nowhere: a reader that has seen enough, such as `head`, is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
 
 
 def _screen(common: CommonOptions) -> Screen:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from rnnforecast.config import (
     Config,
     DataConfig,
-    ForecastTask,
     PredictConfig,
     WindowConfig,
     check_output,
@@ -24,14 +23,14 @@ from rnnforecast.config import (
     parse_steps,
 )
 from rnnforecast.errors import ModelError, NotEnoughDataError, QualityGateError, UsageError
-from rnnforecast.events import Listener, Noted, Recorder, Warned, ignore
+from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.operate import store
 
 if TYPE_CHECKING:
     from rnnforecast.data.forecast import Forecast, Past
     from rnnforecast.data.panel import Panel
+    from rnnforecast.data.planning import Plan
     from rnnforecast.data.schema import Schema
-    from rnnforecast.data.split import Split
     from rnnforecast.evaluate.comparison import Comparison
     from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.model.artifact import Artifact
@@ -76,19 +75,30 @@ def train(
     `data` is a path, a pandas or an Arrow table. With `model=None` nothing is saved. Raises a
     `RnnForecastError`; a failed run leaves the version in force as it was.
     """
+    from rnnforecast.data.planning import plan_training
+    from rnnforecast.evaluate.comparison import not_compared
+    from rnnforecast.model.provenance import describe_model
+
     clock = _Clock()
     config = _with_windows(config or Config(), horizon, lookback)
     events = Recorder(listener, [])
     panel, schema = _read(data, config.data, events)
     clock.lap("read_s")
-    split, task, config = _plan(panel, config, events)
-    fitted = _fit(split, task, config, events)
+    plan = plan_training(panel, config, events)
+    fitted = _fit(plan, events)
     clock.lap("fit_s")
-    comparison = _compare(fitted, split, task, config, events)
+    comparison = _compare(fitted, plan, events)
     clock.lap("evaluate_s")
-    forecaster = _learn_on(fitted, split.train, split.everything, config, events)
+    forecaster = _learn_on(fitted, plan, plan.split.everything, events)
     clock.lap("learn_on_s")
-    artifact = _describe(forecaster, split, schema, config, comparison, data, events)
+    artifact = describe_model(
+        forecaster,
+        plan,
+        schema,
+        metrics=comparison.to_json() if comparison else not_compared(),
+        source=data,
+        warnings=events.warnings,
+    )
     if model is None:
         return Model(artifact, warnings=tuple(events.warnings), timing=clock.laps)
     path = Path(model)
@@ -186,50 +196,20 @@ def _read(data: object, config: DataConfig, listener: Listener) -> tuple[Panel, 
     return read_panel(source, infer_schema(source, config, listener), config, listener)
 
 
-def _plan(panel: Panel, config: Config, listener: Listener) -> tuple[Split, ForecastTask, Config]:
-    """Settle the season, the windows, the segment and the split; say what was found."""
-    from rnnforecast.data import season as seasons
-    from rnnforecast.data.split import known_before_test, split_by_time
-
-    shares = {"validation": config.training.validation, "test": config.training.test}
-    season = seasons.resolve_season(config.window, known_before_test(panel, **shares))
-    lookback, horizon = seasons.resolve_windows(
-        config.window, season=season, step_us=panel.step_us, longest=int(panel.lengths.max())
-    )
-    split = split_by_time(panel, lookback=lookback, horizon=horizon, **shares)
-    segment = seasons.resolve_segment(config.network.segment, season=season, lookback=lookback)
-    for line in seasons.in_words(
-        panel.step_us, season=season, horizon=horizon, lookback=lookback, segment=segment
-    ):
-        listener(Noted(line))
-    too_short = panel.lengths < lookback + horizon
-    if too_short.any():
-        n_short = int(too_short.sum())
-        listener(Warned("short-series", f"{n_short} series are too short to learn from", n_short))
-    if split.test_from_us is None:
-        listener(
-            Warned("nothing-held-out", "too few readings to hold any out: nothing is measured")
-        )
-    task = ForecastTask(lookback, horizon, season, panel.n_series)
-    return split, task, replace(config, network=replace(config.network, segment=segment))
-
-
-def _fit(split: Split, task: ForecastTask, config: Config, listener: Listener) -> RNNForecaster:
+def _fit(plan: Plan, listener: Listener) -> RNNForecaster:
     from rnnforecast.model.forecaster import RNNForecaster
 
     return RNNForecaster.fit(
-        split.train,
-        split.validation,
-        task=task,
-        network=config.network,
-        config=config.training,
+        plan.split.train,
+        plan.split.validation,
+        task=plan.task,
+        network=plan.config.network,
+        config=plan.config.training,
         listener=listener,
     )
 
 
-def _compare(
-    fitted: RNNForecaster, split: Split, task: ForecastTask, config: Config, listener: Listener
-) -> Comparison | None:
+def _compare(fitted: RNNForecaster, plan: Plan, listener: Listener) -> Comparison | None:
     """Measure on the test part what the saved version will be one part later.
 
     The network first learns from the validation part as the saved one will learn from all parts.
@@ -237,58 +217,21 @@ def _compare(
     from rnnforecast.data.split import test_origins
     from rnnforecast.evaluate.comparison import compare, truth_after
 
+    split, task = plan.split, plan.task
     if split.test_from_us is None:
         return None
-    forecaster = _learn_on(fitted, split.train, split.before_test, config, listener)
+    forecaster = _learn_on(fitted, plan, split.before_test, listener)
     origins = test_origins(split, lookback=task.lookback, horizon=task.horizon)
     origins = origins.subset(origins.share_seen(task.lookback) > 0)  # a dead sensor has no forecast
     truth = truth_after(split.panel, origins, task.horizon)
     return compare(forecaster, origins, truth, horizon=task.horizon, season=task.season)
 
 
-def _learn_on(
-    fitted: RNNForecaster, learnt: Past, known: Past, config: Config, listener: Listener
-) -> RNNForecaster:
-    """Let the network learn from the readings after `learnt` too, where there are any."""
-    if known.cutoff.sum() == learnt.cutoff.sum():
+def _learn_on(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener) -> RNNForecaster:
+    """Let the network learn from the readings after the train part too, where there are any."""
+    if known.cutoff.sum() == plan.split.train.cutoff.sum():
         return fitted
-    return fitted.learn_on(known, config=config.training, listener=listener)
-
-
-def _describe(
-    forecaster: RNNForecaster,
-    split: Split,
-    schema: Schema,
-    config: Config,
-    comparison: Comparison | None,
-    data: object,
-    events: Recorder,
-) -> Artifact:
-    from rnnforecast.evaluate.comparison import not_compared
-    from rnnforecast.model.artifact import Artifact
-    from rnnforecast.model.provenance import describe_ranges, describe_run, history_csv
-
-    assert forecaster.log is not None
-    ranges = describe_ranges(split, schema)
-    return Artifact(
-        task=forecaster.network.task,
-        config=config,
-        schema=schema,
-        names=forecaster.names,
-        weights=forecaster.tensors(),
-        metrics=comparison.to_json() if comparison else not_compared(),
-        history=history_csv(forecaster.log.epochs),
-        learnt_until=ranges["last_reading"],
-        training_range=ranges,
-        self_test=forecaster.self_test(),
-        provenance=describe_run(
-            split,
-            data,
-            forecaster.log,
-            learn_on_steps=forecaster.learn_on_steps,
-            warnings=events.warnings,
-        ),
-    )
+    return fitted.learn_on(known, config=plan.config.training, listener=listener)
 
 
 def _require(skill: float | None, comparison: Comparison | None, version: str) -> None:

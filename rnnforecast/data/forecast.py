@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from rnnforecast.config import BAND, quantile_name
 from rnnforecast.data.panel import Floats, Integers, Panel
+from rnnforecast.data.stamps import stamp_array
 from rnnforecast.data.windows import TrainingWindows, gather
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,25 @@ class Forecast:
             source=self.source and tuple(self.source[i] for i in chosen),
         )
 
-    def to_arrow(self, quantiles: Sequence[float] = (0.1, 0.9)) -> pa.Table:
-        """Return one row for each origin and step, with the contract's columns."""
-        from rnnforecast.data.writing import forecast_table
+    def to_arrow(self, quantiles: Sequence[float] = BAND) -> pa.Table:
+        """Return one row for each origin and step: series, timestamp, forecast, the quantiles.
 
-        return forecast_table(self, quantiles)
+        The order is that of the origins, then time. The quantiles must be some of the forecast's.
+        """
+        codes = pa.array(np.repeat(np.arange(len(self.names), dtype=np.int32), self.horizon))
+        columns: dict[str, pa.Array] = {
+            "series": _decode(codes, self.names),
+            "timestamp": stamp_array(self.times_us, self.tz),
+            "forecast": pa.array(self.point.ravel()),
+        }
+        for quantile in quantiles:
+            at = self.quantiles.index(quantile)
+            columns[quantile_name(quantile)] = pa.array(self.values[:, :, at].ravel())
+        if self.source is not None:
+            columns["source"] = _decode(codes, self.source)
+        return pa.table(columns)
 
-    def to_pandas(self, quantiles: Sequence[float] = (0.1, 0.9)) -> pd.DataFrame:
+    def to_pandas(self, quantiles: Sequence[float] = BAND) -> pd.DataFrame:
         """Return the same as a pandas table."""
         table: pd.DataFrame = self.to_arrow(quantiles).to_pandas()
         return table
@@ -162,3 +176,7 @@ class Forecaster(Protocol):
     ) -> Forecast:  # pragma: no cover
         """Forecast `horizon` steps after each cutoff; `quantiles` must hold 0.5."""
         ...
+
+
+def _decode(codes: pa.Array, names: Sequence[str]) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())).dictionary_decode()

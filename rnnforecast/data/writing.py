@@ -9,42 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
-from rnnforecast.config import STANDARD_OUTPUT, quantile_name
+from rnnforecast.config import STANDARD_OUTPUT
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.stamps import format_stamps, stamp_array
+from rnnforecast.data.stamps import format_stamps
 from rnnforecast.durable import publishing_file
-
-
-def forecast_table(forecast: Forecast, quantiles: Sequence[float]) -> pa.Table:
-    """Return one row for each origin and step: series, timestamp, forecast, then the quantiles.
-
-    The order is that of the origins, then time. Quantiles that the forecast does not hold are a
-    `ValueError`; the caller has checked them.
-    """
-    n_origins, horizon = forecast.values.shape[:2]
-    codes = pa.array(np.repeat(np.arange(n_origins, dtype=np.int32), horizon))
-    columns: dict[str, pa.Array] = {
-        "series": _decode(codes, forecast.names),
-        "timestamp": stamp_array(forecast.times_us, forecast.tz),
-        "forecast": pa.array(forecast.point.ravel()),
-    }
-    for quantile in quantiles:
-        at = forecast.quantiles.index(quantile)
-        columns[quantile_name(quantile)] = pa.array(forecast.values[:, :, at].ravel())
-    if forecast.source is not None:
-        columns["source"] = _decode(codes, forecast.source)
-    return pa.table(columns)
 
 
 def write_forecast(forecast: Forecast, path: str, quantiles: Sequence[float]) -> None:
     """Write a forecast; the file appears whole or not at all. `-` is CSV on standard output."""
-    table = forecast_table(forecast, quantiles)
+    table = forecast.to_arrow(quantiles)
     if path == STANDARD_OUTPUT:
         buffer = io.BytesIO()
         _write_csv(table, buffer)
@@ -54,10 +32,6 @@ def write_forecast(forecast: Forecast, path: str, quantiles: Sequence[float]) ->
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_json_lines}
     with publishing_file(Path(path)) as file:
         write[Path(path).suffix.lower()](table, file)
-
-
-def _decode(codes: pa.Array, names: Sequence[str]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())).dictionary_decode()
 
 
 def _write_csv(table: pa.Table, file: BinaryIO) -> None:

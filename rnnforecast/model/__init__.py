@@ -1,1 +1,1 @@
-"""The network: the only room that imports torch, and only in three of its modules."""
+"""The network: the only room that imports torch, and only in some of its modules."""

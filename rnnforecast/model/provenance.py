@@ -14,15 +14,44 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnforecast._version import __version__
+from rnnforecast.data.planning import Plan
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.split import Split
 from rnnforecast.data.stamps import format_stamp
 from rnnforecast.events import EpochEnded, Warned
+from rnnforecast.model.artifact import Artifact
 
 if TYPE_CHECKING:
-    from rnnforecast.model.training import TrainingLog
+    from rnnforecast.model.forecaster import RNNForecaster
 
 _LIBRARIES = ("torch", "numpy", "pandas", "pyarrow", "safetensors")
+
+
+def describe_model(
+    forecaster: RNNForecaster,
+    plan: Plan,
+    schema: Schema,
+    *,
+    metrics: dict[str, Any],
+    source: object,
+    warnings: list[Warned],
+) -> Artifact:
+    """Put together all that a saved version says of itself."""
+    assert forecaster.log is not None
+    ranges = describe_ranges(plan.split, schema)
+    return Artifact(
+        task=plan.task,
+        config=plan.config,
+        schema=schema,
+        names=forecaster.names,
+        weights=forecaster.tensors(),
+        metrics=metrics,
+        history=history_csv(forecaster.log.epochs),
+        learnt_until=ranges["last_reading"],
+        training_range=ranges,
+        self_test=forecaster.self_test(),
+        provenance=describe_run(plan, forecaster, source, warnings),
+    )
 
 
 def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
@@ -50,19 +79,21 @@ def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
 
 
 def describe_run(
-    split: Split, data: object, log: TrainingLog, *, learn_on_steps: int, warnings: list[Warned]
+    plan: Plan, forecaster: RNNForecaster, source: object, warnings: list[Warned]
 ) -> dict[str, Any]:
-    """Return who made the model of what, and how long it took to learn, in steps."""
+    """Return who made the model of what, and how long it learnt, in steps."""
+    log = forecaster.log
+    assert log is not None
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "rnnforecast": __version__,
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
-        "source": _absolute(data),
-        "fingerprint": split.panel.fingerprint(),
+        "source": _absolute(source),
+        "fingerprint": plan.split.panel.fingerprint(),
         "steps": log.steps,
         "best_steps": log.best_steps,
-        "learn_on_steps": learn_on_steps,
+        "learn_on_steps": forecaster.learn_on_steps,
         "epochs": len(log.epochs),
         "warnings": [asdict(warning) for warning in warnings],
     }

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.writing import forecast_table, write_forecast
+from rnnforecast.data.writing import write_forecast
 from rnnforecast.errors import WriteError
 from tests.builders import HOUR_US, START_US
 from tests.data.tables import few, read
@@ -117,7 +117,7 @@ def test_a_parquet_file_holds_the_forecast(tmp_path_factory, forecast):
 
     table = pq.read_table(path)
 
-    assert table.equals(forecast_table(forecast, WRITTEN))
+    assert table.equals(forecast.to_arrow(WRITTEN))
     assert table.schema.field("timestamp").type == pa.timestamp("us", tz=forecast.tz)
     moments = table["timestamp"].cast(pa.int64())
     columns = table.set_column(1, "timestamp", moments).to_pydict().values()
@@ -152,7 +152,7 @@ def test_a_written_forecast_can_be_read_as_readings(tmp_path_factory, shown):
 
 
 def test_only_the_quantiles_asked_for_are_written():
-    table = forecast_table(small(), (0.9,))
+    table = small().to_arrow((0.9,))
 
     assert table.column_names == ["series", "timestamp", "forecast", "q90"]
     assert table["forecast"].to_pylist() == [2, 6]
@@ -161,7 +161,7 @@ def test_only_the_quantiles_asked_for_are_written():
 
 def test_a_quantile_that_the_forecast_does_not_hold_is_an_error():
     with pytest.raises(ValueError):
-        forecast_table(small(), (0.3,))
+        small().to_arrow((0.3,))
 
 
 def test_plain_names_are_written_without_quotes(tmp_path):

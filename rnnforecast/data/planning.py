@@ -1,0 +1,50 @@
+"""What a training will do, settled before it starts: season, windows, segments, split.
+
+Apart from `season` and `split`, which each settle one thing, and from the stories, which do not
+decide: here they are put in their order, and what was found is said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from rnnforecast.config import Config, ForecastTask
+from rnnforecast.data import season as seasons
+from rnnforecast.data.panel import Panel
+from rnnforecast.data.split import Split, known_before_test, split_by_time
+from rnnforecast.events import Listener, Noted, Warned
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A training, all of it settled."""
+
+    split: Split
+    task: ForecastTask
+    config: Config
+    """The user's, with the segment filled in."""
+
+
+def plan_training(panel: Panel, config: Config, listener: Listener) -> Plan:
+    """Settle what the user left open; say what was found, and what will not be used.
+
+    Raises `NotEnoughDataError` where no series is as long as one window.
+    """
+    shares = {"validation": config.training.validation, "test": config.training.test}
+    season = seasons.resolve_season(config.window, known_before_test(panel, **shares))
+    lookback, horizon = seasons.resolve_windows(
+        config.window, season=season, step_us=panel.step_us, longest=int(panel.lengths.max())
+    )
+    segment = seasons.resolve_segment(config.network.segment, season=season, lookback=lookback)
+    found = {"season": season, "horizon": horizon, "lookback": lookback, "segment": segment}
+    for line in seasons.in_words(panel.step_us, **found):
+        listener(Noted(line))
+    split = split_by_time(panel, lookback=lookback, horizon=horizon, **shares)
+    n_short = int((panel.lengths < lookback + horizon).sum())
+    if n_short:
+        listener(Warned("short-series", f"{n_short} series are too short to learn from", n_short))
+    if split.test_from_us is None:
+        message = "too few readings to hold any out: nothing is measured"
+        listener(Warned("nothing-held-out", message))
+    task = ForecastTask(lookback, horizon, season, panel.n_series)
+    return Plan(split, task, replace(config, network=replace(config.network, segment=segment)))
