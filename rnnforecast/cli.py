@@ -10,7 +10,7 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -24,13 +24,11 @@ from rnnforecast.config import (
     WindowConfig,
 )
 from rnnforecast.console import Screen
-from rnnforecast.errors import RnnForecastError, UsageError
+from rnnforecast.errors import RnnForecastError, UsageError, WriteError
 from rnnforecast.options import CommonOptions, with_options
 
-if TYPE_CHECKING:
-    pass
-
 PARTIAL = 3
+_INTERRUPTED = 128 + signal.SIGINT
 
 app = typer.Typer(
     name="rnnforecast",
@@ -83,6 +81,7 @@ def root(
 @app.command()
 @with_options
 def train(
+    context: typer.Context,
     data: Data,
     *,
     reading: DataConfig,
@@ -98,7 +97,7 @@ def train(
     """Fit a network, measure it on held-out readings beside the naive methods, save it."""
     from rnnforecast import reports, workflow
 
-    screen = _screen(common)
+    screen = _screen(context, common)
     trained = workflow.train(
         data,
         model=model,
@@ -116,6 +115,7 @@ def train(
 @app.command()
 @with_options
 def predict(
+    context: typer.Context,
     data: AgainData = None,
     *,
     reading: DataConfig,
@@ -130,7 +130,9 @@ def predict(
     """Forecast the steps after the last reading."""
     from rnnforecast import reports, workflow
 
-    screen = _screen(common)
+    if common.json and output == "-":
+        raise UsageError("--json and -o - both want standard output", hint="name an output file")
+    screen = _screen(context, common)
     prediction = workflow.predict(
         model,
         data,
@@ -152,6 +154,7 @@ def predict(
 @app.command()
 @with_options
 def show(
+    context: typer.Context,
     *,
     common: CommonOptions,
     model: ModelPath = Path("model"),
@@ -161,7 +164,7 @@ def show(
     """Show the model card: configuration, schema, provenance, metrics, versions."""
     from rnnforecast import reports, workflow
 
-    screen = _screen(common)
+    screen = _screen(context, common)
     if versions:
         listing = workflow.versions(model)
         reports.show_versions(listing, screen)
@@ -188,24 +191,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code. The only catch-all stands here."""
-    screen = Screen(
-        is_json="--json" in arguments, is_verbose=bool({"-v", "--verbose"} & set(arguments))
-    )
+    screen = Screen(is_json="--json" in arguments, is_verbose="--verbose" in arguments)
     try:
         command = typer.main.get_command(app)
-        code = command.main(args=arguments, prog_name="rnnforecast", standalone_mode=False)
+        code = command.main(
+            args=arguments, prog_name="rnnforecast", standalone_mode=False, obj=screen
+        )
         sys.stdout.flush()
+        if code == _INTERRUPTED:
+            screen.close()
+            screen.note("interrupted; nothing was published")
         return int(code or 0)
     except RnnForecastError as error:
-        screen.error(error)
-        return error.exit_code
+        return screen.error(error)
     except typer.TyperException as error:
-        usage = _usage_error(error, arguments)
-        screen.error(usage)
-        return usage.exit_code
+        return screen.error(_usage_error(error, arguments))
     except (KeyboardInterrupt, typer.Abort):
+        screen.close()
         screen.note("interrupted; nothing was published")
-        return 128 + signal.SIGINT
+        return _INTERRUPTED
     except BrokenPipeError:
         return _leave_closed_pipe()
     except SystemExit as leaving:  # Typer leaves by itself where a reader has closed the pipe
@@ -213,10 +217,14 @@ def run(arguments: list[str]) -> int:
             return _leave_closed_pipe()
         raise
     except Exception as error:  # a bug of ours: short for the user, whole with --verbose
+        if isinstance(error, OSError) and error.filename is None:
+            return screen.error(WriteError(f"cannot write standard output: {error.strerror}"))
         if screen.is_verbose:
+            screen.close()
             raise
-        screen.error(_bug(error))
-        return RnnForecastError.exit_code
+        return screen.error(_bug(error))
+    finally:
+        screen.close()
 
 
 def _leave_closed_pipe() -> int:
@@ -225,15 +233,21 @@ def _leave_closed_pipe() -> int:
     return 0
 
 
-def _screen(common: CommonOptions) -> Screen:
-    has_color = not common.no_color and "NO_COLOR" not in os.environ
-    return Screen(common.quiet, common.verbose, common.json, has_color)
+def _screen(context: typer.Context, common: CommonOptions) -> Screen:
+    """Set the screen that this run has to what the options say."""
+    screen: Screen = context.obj
+    screen.is_quiet, screen.is_verbose, screen.is_json = common.quiet, common.verbose, common.json
+    screen.has_color = not common.no_color and "NO_COLOR" not in os.environ
+    return screen
 
 
 def _usage_error(error: typer.TyperException, arguments: list[str]) -> UsageError:
     message = getattr(error, "format_message", lambda: str(error))()
-    command = next((a for a in arguments if not a.startswith("-")), "")
-    return UsageError(message, hint=f"rnnforecast {command} --help".replace("  ", " "))
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    command = next((a for a in arguments if a in known), None)
+    return UsageError(
+        message, hint=f"rnnforecast {command} --help" if command else "rnnforecast --help"
+    )
 
 
 def _bug(error: Exception) -> RnnForecastError:

@@ -188,11 +188,7 @@ class PredictConfig:
         """Raise `UsageError` for a method or a level that does not exist."""
         _check_choices(self)
         for level in self.quantiles:
-            if level not in QUANTILES:
-                known = ", ".join(f"{q:g}" for q in QUANTILES)
-                raise UsageError(
-                    f"--quantiles {level:g} was not trained", hint=f"choose of {known}"
-                )
+            _check_range("quantiles", level, QUANTILES[0], QUANTILES[-1])
 
 
 @dataclass(frozen=True)

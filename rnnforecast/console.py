@@ -79,13 +79,14 @@ class Screen:
             drawn.add_row(*(Text(printable(cell)) for cell in row))
         self._rich(sys.stdout).print(drawn)
 
-    def error(self, error: RnnForecastError) -> None:
-        """Say what was found, where, and what to type next."""
+    def error(self, error: RnnForecastError) -> int:
+        """Say what was found, where, and what to type next; return the exit code."""
         self.close()
         if self.is_json:
             print(json.dumps(error_document(error), ensure_ascii=False), file=sys.stderr)
         else:
             print("\n".join(error_lines(error)), file=sys.stderr)
+        return error.exit_code
 
     def close(self) -> None:
         """End the progress bars, if there are any."""
@@ -126,7 +127,9 @@ class Screen:
         from rich.console import Console
 
         width = None if file.isatty() or "COLUMNS" in os.environ else 100
-        return Console(file=file, no_color=not self.has_color or None, width=width)
+        if self.has_color:
+            return Console(file=file, width=width)
+        return Console(file=file, width=width, color_system=None)
 
 
 def printable(text: str) -> str:
@@ -173,6 +176,8 @@ def figure(value: float | None, *, unit: str = "") -> str:
     if value is None:
         return "-"
     size = abs(value)
+    if size >= 1e7:
+        return f"{value:.3e}{unit}"
     digits = 0 if size >= 10_000 else 1 if size >= 1000 else 2 if size >= 100 else 3
     return (f"{value:.{digits}f}" if size >= 0.001 or size == 0 else f"{value:.2e}") + unit
 

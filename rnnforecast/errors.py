@@ -3,6 +3,7 @@
     RnnForecastError
     ├── UsageError          2   options or configuration
     ├── DataError           4   readings that cannot be used, or do not match the model
+    │   └── DivergedError   4   training on them came to no number
     ├── NotEnoughDataError  5   no series is long enough, or the data is stale
     ├── ModelError          6   the model is missing, damaged or incompatible
     ├── WriteError          7   the result cannot be written
@@ -66,6 +67,12 @@ class DataError(RnnForecastError):
 
     exit_code = 4
     default_code = "data"
+
+
+class DivergedError(DataError):
+    """Training came to a loss that is not finite: nothing is saved."""
+
+    default_code = "diverged"
 
 
 class NotEnoughDataError(RnnForecastError):

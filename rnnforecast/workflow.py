@@ -7,6 +7,7 @@ that a damaged model is refused before torch is loaded.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -79,6 +80,8 @@ def train(
     from rnnforecast.evaluate.comparison import not_compared
     from rnnforecast.model.provenance import describe_model
 
+    if require_skill is not None and not math.isfinite(require_skill):
+        raise UsageError(f"--require-skill {require_skill} is not a number")
     clock = _Clock()
     config = _with_windows(config or Config(), horizon, lookback)
     events = Recorder(listener, [])
@@ -268,8 +271,9 @@ def _read_past(
 ) -> tuple[Past, Schema]:
     """Read new readings as the model's own were read, up to the as-of time."""
     from rnnforecast.data.forecast import past_of
+    from rnnforecast.data.placing import trim
     from rnnforecast.data.reading import open_source
-    from rnnforecast.data.schema import match_schema
+    from rnnforecast.data.schema import check_zone, match_schema
     from rnnforecast.data.stamps import parse_time_us
     from rnnforecast.data.timegrid import check_step, read_panel
 
@@ -279,12 +283,12 @@ def _read_past(
     schema = match_schema(source, artifact.schema, options)
     panel, schema = read_panel(source, schema, options, listener)
     check_step(panel, artifact.schema)
+    check_zone(schema, artifact.schema)
     _warn_vanished(panel, artifact, listener)
-    if config.as_of is None:
-        return past_of(panel), schema
-    until = parse_time_us(config.as_of, schema.tz) + 1
-    seen = past_of(panel, panel.rows_before(until))
-    return seen.subset(seen.cutoff > 0), schema
+    if config.as_of is not None:
+        seen = panel.rows_before(parse_time_us(config.as_of, schema.tz) + 1)
+        panel = trim(panel.before(seen), is_wide=schema.series is None)
+    return past_of(panel), schema
 
 
 def _source_of(artifact: Artifact) -> str:

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -223,3 +224,71 @@ def test_two_processes_give_the_same_weights_and_forecasts(trained: Path, tmp_pa
             ]
         )
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_publishes_nothing(
+    trained: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    arguments = ["train", str(trained / "data.csv"), "--hidden", "512", "--epochs", "1000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rnnforecast", *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 1"):
+            break
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
+    expected = {signal.SIGINT: 130, signal.SIGTERM: -signal.SIGTERM}
+    assert process.returncode == expected[number]
+    if number == signal.SIGINT:
+        assert rest.splitlines()[-1] == "interrupted; nothing was published"
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_full_disk_behind_standard_output_is_a_write_error(trained: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rnnforecast", "show", "-m", str(trained / "model")],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 7
+    assert "cannot write standard output" in done.stderr
+
+
+def test_no_color_sends_no_escapes_to_a_terminal(trained: Path) -> None:
+    import pty
+
+    main, terminal = pty.openpty()
+    arguments = ["show", "-m", str(trained / "model"), "--no-color"]
+    subprocess.run(
+        [sys.executable, "-m", "rnnforecast", *arguments], stdout=terminal, timeout=60, check=True
+    )
+    os.close(terminal)
+    assert b"\x1b" not in os.read(main, 65536)
+    os.close(main)
+
+
+@pytest.mark.slow
+def test_predict_costs_little_over_importing_torch(trained: Path, tmp_path: Path) -> None:
+    import statistics
+    import time
+
+    commands = {
+        "torch": ["-c", "import torch"],
+        "predict": ["-m", "rnnforecast", "predict", "-q", "-m", str(trained / "model")],
+    }
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(7):
+        for name, command in commands.items():
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, *command], cwd=tmp_path, check=True, timeout=60)
+            times[name].append(time.perf_counter() - begin)
+    assert statistics.median(times["predict"]) <= 1.6 * statistics.median(times["torch"])

@@ -212,3 +212,51 @@ def test_a_model_trained_on_a_stream_needs_data_to_predict(
     assert outcome.code == 2 and "predict DATA" in outcome.err
     feed()
     assert command("predict", "-", "-q").code == 0
+
+
+def test_as_of_inside_a_gap_forecasts_what_the_last_reading_before_it_gives(
+    command: Command, trained: Path
+) -> None:
+    readings = pd.read_csv(trained / "data.csv")
+    readings[:300].to_csv("part.csv", index=False)
+    pd.concat([readings[:300], readings[320:]]).to_csv("gap.csv", index=False)
+    command("predict", "part.csv", "-m", trained / "model", "-q", "-o", "part-forecast.csv")
+    moment = readings["timestamp"][310]
+    command("predict", "gap.csv", "-m", trained / "model", "-q", "--as-of", moment)
+    assert Path("forecast.csv").read_bytes() == Path("part-forecast.csv").read_bytes()
+
+
+def test_a_sensor_that_never_reads_again_is_named_and_can_not_be_forecast(
+    command: Command, trained: Path
+) -> None:
+    readings = pd.read_csv(trained / "data.csv")
+    readings["level"] = np.nan
+    readings.to_csv("dead.csv", index=False)
+    outcome = command("predict", "dead.csv", "-m", trained / "model", "--json")
+    assert outcome.code == 3
+    assert outcome.document["left_out"] == ["level"]
+
+
+def test_stamps_without_a_zone_do_not_fit_a_model_that_has_one(command: Command) -> None:
+    stamps = pd.date_range("2024-01-01", periods=200, freq="1h", tz="UTC")
+    pd.DataFrame({"time": stamps.strftime("%Y-%m-%dT%H:%M:%SZ"), "flow": wave(200)}).to_csv(
+        "aware.csv", index=False
+    )
+    write_wide(Path("naive.csv"), flow=wave(200))
+    Path("naive.csv").write_text(Path("naive.csv").read_text().replace("timestamp", "time"))
+    assert command("train", "aware.csv", "-q", *SMALL).code == 0
+    outcome = command("predict", "naive.csv")
+    assert outcome.code == 4 and "--tz UTC" in outcome.err
+    assert command("predict", "naive.csv", "-q", "--tz", "UTC").code == 0
+
+
+def test_quantiles_between_the_trained_ones_lie_between_them(
+    command: Command, trained: Path
+) -> None:
+    command("predict", "-m", trained / "model", "-q", "--quantiles", "0.2,0.25,0.3")
+    forecast = pd.read_csv("forecast.csv")
+    assert np.allclose(forecast["q25"], (forecast["q20"] + forecast["q30"]) / 2, atol=1e-3)
+
+
+def test_json_and_csv_do_not_share_standard_output(command: Command, trained: Path) -> None:
+    assert command("predict", "-m", trained / "model", "--json", "-o", "-").code == 2

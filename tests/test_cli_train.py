@@ -261,3 +261,63 @@ def test_a_long_table_trains_with_series_of_different_lengths(
     assert command("predict", "-q").code == 3, "C has less than half of its look-back"
     forecast = pd.read_csv("forecast.csv")
     assert list(forecast["series"].unique()) == ["A", "B", "C"]
+
+
+def test_a_sensor_that_came_late_is_learnt_in_its_own_units(
+    command: Command, tmp_path: Path
+) -> None:
+    late = 1e-4 * wave(600, seed=3)
+    late[:440] = np.nan  # it begins after the train part
+    write_wide(tmp_path / "data.csv", flow=wave(600), late=late)
+    assert command("train", "data.csv", "-q", *SMALL).code == 0
+    assert command("predict", "-q").code == 0
+    forecast = pd.read_csv("forecast.csv").set_index("series").loc["late", "forecast"]
+    assert np.abs(forecast - 20e-4).max() < 10e-4
+
+
+def test_the_season_is_not_looked_for_in_the_held_out_part(
+    command: Command, tmp_path: Path
+) -> None:
+    quiet = random_walk(600)
+    loud = quiet.copy()
+    loud[360:] = 50 * np.sin(2 * np.pi * np.arange(240) / 24)
+    seasons = []
+    for name, readings in (("quiet", quiet), ("loud", loud)):
+        write_wide(tmp_path / f"{name}.csv", flow=readings)
+        options = ["--hidden", "8", "--epochs", "1", "-L", "24", "-H", "240"]
+        seasons.append(command("train", f"{name}.csv", "--json", *options).document["season"])
+    assert seasons[0] == seasons[1]
+
+
+def test_what_is_measured_has_learnt_nothing_from_the_test_part(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rnnforecast.evaluate import comparison
+
+    measured = []
+    compare = comparison.compare
+
+    def spy(network, *arguments, **options):
+        measured.append({k: v.tobytes() for k, v in network.tensors().items()})
+        return compare(network, *arguments, **options)
+
+    monkeypatch.setattr(comparison, "compare", spy)
+    readings = wave(400)
+    for name in ("a", "b"):
+        write_wide(tmp_path / f"{name}.csv", flow=readings)
+        assert command("train", f"{name}.csv", "-m", name, "-q", *SMALL).code == 0
+        readings[-60:] *= -3
+    assert measured[0] == measured[1]
+
+
+def test_a_gate_that_is_no_number_is_a_usage_error(command: Command, trained: Path) -> None:
+    assert command("train", trained / "data.csv", "--require-skill", "nan", *SMALL).code == 2
+
+
+def test_constant_readings_are_called_what_they_are(command: Command, tmp_path: Path) -> None:
+    write_wide(tmp_path / "data.csv", flow=np.full(400, 7.0))
+    document = command("train", "data.csv", "--json", *SMALL).document
+    assert document["metrics"]["naive"]["mase"] is None
+    assert "never change" in document["verdict"]
+    command("predict", "-q")
+    assert np.allclose(pd.read_csv("forecast.csv")["forecast"], 7.0, atol=0.1)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rnnforecast.config import BAND, quantile_name
+from rnnforecast.config import quantile_name
 from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.stamps import stamp_array
 from rnnforecast.data.windows import TrainingWindows, gather
@@ -144,11 +144,14 @@ class Forecast:
             source=self.source and tuple(self.source[i] for i in chosen),
         )
 
-    def to_arrow(self, quantiles: Sequence[float] = BAND) -> pa.Table:
+    def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:
         """Return one row for each origin and step: series, timestamp, forecast, the quantiles.
 
-        The order is that of the origins, then time. The quantiles must be some of the forecast's.
+        The order is that of the origins, then time. The quantiles must be some of the forecast's;
+        by default they are all of them but the median, which `forecast` is.
         """
+        if quantiles is None:
+            quantiles = [q for q in self.quantiles if q != 0.5]
         codes = pa.array(np.repeat(np.arange(len(self.names), dtype=np.int32), self.horizon))
         columns: dict[str, pa.Array] = {
             "series": _decode(codes, self.names),
@@ -162,7 +165,7 @@ class Forecast:
             columns["source"] = _decode(codes, self.source)
         return pa.table(columns)
 
-    def to_pandas(self, quantiles: Sequence[float] = BAND) -> pd.DataFrame:
+    def to_pandas(self, quantiles: Sequence[float] | None = None) -> pd.DataFrame:
         """Return the same as a pandas table."""
         table: pd.DataFrame = self.to_arrow(quantiles).to_pandas()
         return table

@@ -59,6 +59,11 @@ class Panel:
         ahead = -((self.start - time_us) // self.step_us)  # rounded up
         return np.clip(ahead, 0, self.lengths)
 
+    def before(self, rows: Integers) -> Panel:
+        """Return a panel of the first rows of each series, `(series,)` of them."""
+        parts = [self.of(s)[: int(rows[s])] for s in range(self.n_series)]
+        return replace(self, target=np.concatenate(parts), offsets=offsets_of(rows))
+
     def select(self, series: Integers) -> Panel:
         """Return a panel of these series, in this order."""
         if np.array_equal(series, np.arange(self.n_series)):

@@ -198,12 +198,17 @@ def trim(panel: Panel, *, is_wide: bool) -> Panel:
 def drop_empty(
     panel: Panel, schema: Schema, config: DataConfig, source: Source, listener: Listener
 ) -> Panel:
-    """Leave out series without any reading; raise where the user named one, or none is left."""
+    """Leave out series without any reading; raise where the user named one, or none is left.
+
+    A stored schema keeps them: that a sensor of the model fell silent is for the forecast to say.
+    """
     counts = np.add.reduceat(np.isfinite(panel.target), panel.offsets[:-1], dtype=np.int64)
     empty = [panel.names[i] for i in np.flatnonzero(counts == 0)]
     if not empty:
         return panel
     named = [name for name in empty if name in config.target]
+    if schema.step_us is not None and len(empty) < panel.n_series:
+        return panel
     if named or len(empty) == panel.n_series:
         raise DataError(
             f"column {(named or schema.targets)[0]!r} holds no reading",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rnnforecast.config import Config, ForecastTask
+from rnnforecast.config import MAX_HORIZON, Config, ForecastTask, parse_steps
 from rnnforecast.data import season as seasons
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import Split, known_before_test, split_by_time
@@ -31,20 +31,33 @@ def plan_training(panel: Panel, config: Config, listener: Listener) -> Plan:
     Raises `NotEnoughDataError` where no series is as long as one window.
     """
     shares = {"validation": config.training.validation, "test": config.training.test}
-    season = seasons.resolve_season(config.window, known_before_test(panel, **shares))
+    longest = int(panel.lengths.max())
+    at_least = seasons.longest_auto_horizon(longest)
+    if config.window.horizon != "auto":
+        at_least = parse_steps(
+            config.window.horizon, step_us=panel.step_us, name="horizon", limit=MAX_HORIZON
+        )
+    known = known_before_test(panel, at_least=at_least, **shares)
+    season = seasons.resolve_season(config.window, known)
     lookback, horizon = seasons.resolve_windows(
-        config.window, season=season, step_us=panel.step_us, longest=int(panel.lengths.max())
+        config.window, season=season, step_us=panel.step_us, longest=longest
     )
     segment = seasons.resolve_segment(config.network.segment, season=season, lookback=lookback)
     found = {"season": season, "horizon": horizon, "lookback": lookback, "segment": segment}
     for line in seasons.in_words(panel.step_us, **found):
         listener(Noted(line))
     split = split_by_time(panel, lookback=lookback, horizon=horizon, **shares)
-    n_short = int((panel.lengths < lookback + horizon).sum())
+    _warn(split, lookback + horizon, listener)
+    task = ForecastTask(lookback, horizon, season, panel.n_series)
+    return Plan(split, task, replace(config, network=replace(config.network, segment=segment)))
+
+
+def _warn(split: Split, needed: int, listener: Listener) -> None:
+    n_short = int((split.panel.lengths < needed).sum())
     if n_short:
         listener(Warned("short-series", f"{n_short} series are too short to learn from", n_short))
     if split.test_from_us is None:
-        message = "too few readings to hold any out: nothing is measured"
-        listener(Warned("nothing-held-out", message))
-    task = ForecastTask(lookback, horizon, season, panel.n_series)
-    return Plan(split, task, replace(config, network=replace(config.network, segment=segment)))
+        listener(Warned("nothing-held-out", "no readings are held out: nothing is measured"))
+    if split.validation is None:
+        message = "no readings are left to validate on: training does not stop early"
+        listener(Warned("no-validation", message))

@@ -114,6 +114,10 @@ def _open_path(text: str, config: DataConfig) -> Source:
 def _expand(text: str) -> list[Path]:
     """Return the files that a path stands for: itself, a folder's Parquet files, or a glob's."""
     path = Path(text)
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{text} cannot be a path: {error}", code="not-found") from error
     if path.is_dir():
         found = [
             p

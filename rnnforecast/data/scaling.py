@@ -21,8 +21,8 @@ _IQR_OF_NORMAL = 1.349
 class Scaling:
     """`(origin,)` each: the median, and the interquartile range made comparable with a deviation.
 
-    A series whose middle half is constant gets its standard deviation, a constant one 1, one
-    without any reading 0 and 1.
+    A series whose middle half is constant gets its standard deviation, a constant one 1; one
+    without any reading yet has NaN.
     """
 
     center: Floats
@@ -40,7 +40,7 @@ def _fit_one(readings: Floats) -> tuple[float, float]:
     sample = readings[:: max(1, len(readings) // _SAMPLE)]
     seen = sample[np.isfinite(sample)].astype(np.float64)
     if not len(seen):
-        return 0.0, 1.0
+        return float("nan"), float("nan")
     low, center, high = np.quantile(seen, (0.25, 0.5, 0.75))
     scale = (high - low) / _IQR_OF_NORMAL
     if scale <= 1e-6 * abs(center):

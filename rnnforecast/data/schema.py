@@ -75,6 +75,23 @@ def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
     return replace(wanted, epoch_unit=_epoch_unit_of(columns[wanted.time], source.name))
 
 
+def check_zone(schema: Schema, trained: Schema) -> None:
+    """Raise `DataError` if only these stamps, or only the model's, carry a zone."""
+    if (schema.tz is None) == (trained.tz is None):
+        return
+    if schema.tz is None:
+        raise DataError(
+            f"the model was trained on stamps with a zone ({trained.tz}), but these have none",
+            code="other-zone",
+            hint=f"say which zone they are in, such as  --tz {trained.tz}",
+        )
+    raise DataError(
+        f"the model was trained on stamps without a zone, but these have one ({schema.tz})",
+        code="other-zone",
+        hint="write the stamps without an offset, or train again on stamps that have one",
+    )
+
+
 def check_column(
     name: str, columns: Iterable[str], source: str, *, code: str = "no-such-column"
 ) -> None:

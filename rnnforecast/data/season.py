@@ -21,6 +21,8 @@ from rnnforecast.errors import NotEnoughDataError
 _DAY_US = 86_400_000_000
 _NATURAL_US = (60_000_000, 3_600_000_000, _DAY_US, 7 * _DAY_US)
 _MIN_DIP = 0.1
+_NOISE = 4.0
+"""Two standard deviations of the dip of white noise, times the root of the number of pairs."""
 _LONGER_MUST_GAIN = 0.7
 _MAX_SERIES = 32
 _MAX_ROWS = 65_536
@@ -96,7 +98,9 @@ def _dip(curve: NDArray[np.float64], period: int) -> float:
     near = max(1, period // 4)
     if not curve[period] < min(curve[period - near], curve[period + near]):
         return 0.0
-    return float(1 - curve[period] * 2 / (curve[period // 2] + curve[period * 3 // 2]))
+    dip = float(1 - curve[period] * 2 / (curve[period // 2] + curve[period * 3 // 2]))
+    n_pairs = 2 * len(curve) - period
+    return dip if dip > _NOISE / np.sqrt(n_pairs) else 0.0
 
 
 def _median_dip(curves: list[NDArray[np.float64]], period: int) -> float:
@@ -119,7 +123,13 @@ def _any_period(curves: list[NDArray[np.float64]]) -> int:
         return 1
     good = np.flatnonzero(dips >= 0.9 * dips.max())
     run = good[: int(np.argmax(np.append(np.diff(good) > 1, True))) + 1]  # the first peak
-    return int(periods[run[np.argmax(dips[run])]])
+    best = int(periods[run[np.argmax(dips[run])]])
+    return best if best < periods[-1] else 1  # at the end of the range the dip may lie beyond it
+
+
+def longest_auto_horizon(longest: int) -> int:
+    """Return the longest horizon that is chosen by itself for series of at most so many rows."""
+    return max(1, min(LONGEST_SEASON, longest // 8))
 
 
 def resolve_windows(
@@ -132,7 +142,7 @@ def resolve_windows(
     never more than the data have room for: `longest` is the longest series' rows.
     """
     horizon = (
-        max(1, min(season if season > 1 else _NO_SEASON_HORIZON, longest // 8))
+        min(season if season > 1 else _NO_SEASON_HORIZON, longest_auto_horizon(longest))
         if config.horizon == "auto"
         else parse_steps(config.horizon, step_us=step_us, name="horizon", limit=MAX_LOOKBACK)
     )

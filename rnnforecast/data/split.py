@@ -49,11 +49,7 @@ def split_by_time(
     part goes first, then the test part.
     """
     end = _end_of(panel)
-    test_from = _moment(panel, end, share=test, at_least=horizon) if test else end
-    share = validation / (1 - test)
-    train_until = (
-        _moment(panel, test_from, share=share, at_least=horizon) if validation else test_from
-    )
+    train_until, test_from = _cuts(panel, validation=validation, test=test, at_least=horizon)
     cuts = [(train_until, test_from), (test_from, test_from), (end, end)]
     for train_until, test_from in cuts:  # noqa: B007
         train = past_of(panel, panel.rows_before(train_until))
@@ -69,13 +65,14 @@ def split_by_time(
     )
 
 
-def known_before_test(panel: Panel, *, validation: float, test: float) -> Past:
+def known_before_test(panel: Panel, *, validation: float, test: float, at_least: int) -> Past:
     """Return what lies before both held-out parts, for choices made before windows have lengths.
 
-    Where nothing lies there, it is everything.
+    `at_least` is the longest horizon that may come of them: the parts are that long or longer, so
+    that no later choice moves them back over readings that were looked at here.
     """
-    split = split_by_time(panel, validation=validation, test=test, lookback=1, horizon=1)
-    return split.train
+    train_until, _ = _cuts(panel, validation=validation, test=test, at_least=at_least)
+    return past_of(panel, panel.rows_before(train_until))
 
 
 def test_origins(split: Split, *, lookback: int, horizon: int) -> Past:
@@ -90,6 +87,16 @@ def test_origins(split: Split, *, lookback: int, horizon: int) -> Past:
     number = np.arange(len(series)) - np.repeat(np.cumsum(counts) - counts, counts)
     thinned = slice(None, None, max(1, -(-len(series) * horizon // _MAX_EVALUATED)))
     return Past(panel, series=series, cutoff=first[series] + number * stride).subset(thinned)
+
+
+def _cuts(panel: Panel, *, validation: float, test: float, at_least: int) -> tuple[int, int]:
+    """Return the first times that no longer belong to the train and to the validation part."""
+    end = _end_of(panel)
+    test_from = _moment(panel, end, share=test, at_least=at_least) if test else end
+    if not validation:
+        return test_from, test_from
+    share = validation / (1 - test)
+    return _moment(panel, test_from, share=share, at_least=at_least), test_from
 
 
 def _end_of(panel: Panel) -> int:

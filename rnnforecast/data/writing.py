@@ -27,7 +27,7 @@ def write_forecast(forecast: Forecast, path: str, quantiles: Sequence[float]) ->
         buffer = io.BytesIO()
         _write_csv(table, buffer)
         sys.stdout.write(buffer.getvalue().decode())
-        sys.stdout.flush()
+        sys.stdout.flush()  # the entry of the command line knows what a full or closed stream means
         return
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_json_lines}
     with publishing_file(Path(path)) as file:

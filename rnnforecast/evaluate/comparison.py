@@ -18,6 +18,7 @@ from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differ
 from rnnforecast.evaluate.metrics import Metrics, compute_metrics, skill
 
 UNKNOWN = "no held-out readings say how good the network is"
+UNDEFINED = "the readings never change from season to season, so no method can be better"
 _EQUAL = 0.05
 """Percent of skill that shows as 0.0."""
 NETWORK, NAIVE, SEASONAL_NAIVE = "network", "naive", "seasonal_naive"
@@ -39,7 +40,7 @@ class Comparison:
     def verdict(self) -> str:
         """Say in words how good the network is."""
         if self.skill_over is None:
-            return UNKNOWN
+            return UNDEFINED if any(m.n for m in self.metrics.values()) else UNKNOWN
         if self.skill is None:
             return f"worse than {self._in_words(self.skill_over)}, which makes no error here"
         if abs(self.skill) < _EQUAL:

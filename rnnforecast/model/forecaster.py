@@ -19,10 +19,11 @@ from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model.artifact import Tensors
 from rnnforecast.model.network import Network
-from rnnforecast.model.start import start_from
+from rnnforecast.model.start import scale_newcomers, start_from
 from rnnforecast.model.training import TrainingLog, continue_training, train_network
 
-_BATCH = 2048
+_MAX_BATCH = 2048
+_BATCH_VALUES = 1 << 22
 _SELF_TEST_LEADS = 4
 _SELF_TEST_TOLERANCE = 1e-3
 _CONTINUED_SHARE = 0.5
@@ -80,6 +81,7 @@ class RNNForecaster:
         with _repeatable(config):
             model = Network(task, self.network.config)
             model.load_state_dict(self.network.state_dict())
+            scale_newcomers(model, past)
             model.to(_device(config))
             continue_training(
                 model,
@@ -91,16 +93,20 @@ class RNNForecaster:
         return replace(self, network=model.eval(), learn_on_steps=n_steps)
 
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
-        """Forecast up to the trained horizon after each cutoff, at the trained quantiles."""
+        """Forecast up to the trained horizon after each cutoff.
+
+        Quantiles between the trained ones are interpolated; there are none outside them.
+        """
         task = self.network.task
-        levels = [task.quantiles.index(q) for q in quantiles]
         known = {name: entry for entry, name in enumerate(self.names, start=1)}
         entries = np.array([known.get(name, 0) for name in past.names], np.int64)
-        values = np.empty((past.n_origins, horizon, len(levels)), np.float32)
-        for first in range(0, past.n_origins, _BATCH):
-            part = past.subset(slice(first, first + _BATCH))
+        values = np.empty((past.n_origins, horizon, len(quantiles)), np.float32)
+        width = task.lookback + task.horizon * len(task.quantiles)
+        size = max(1, min(_MAX_BATCH, _BATCH_VALUES // width))
+        for first in range(0, past.n_origins, size):
+            part = past.subset(slice(first, first + size))
             output = self._run(part.history(task.lookback), entries[part.series], part.next_step)
-            values[first : first + _BATCH] = output[:, :horizon, levels]
+            values[first : first + size] = _at_levels(output[:, :horizon], task, quantiles)
         return Forecast(
             values=values,
             quantiles=tuple(quantiles),
@@ -171,6 +177,24 @@ class RNNForecaster:
         return scaled[:, [0, task.median, -1]].ravel()
 
 
+def _at_levels(output: Floats, task: ForecastTask, quantiles: Sequence[float]) -> Floats:
+    """Pick or interpolate quantiles, `(window, horizon, quantile)`, among the trained ones."""
+    levels = np.array(task.quantiles)
+    upper = np.clip(np.searchsorted(levels, quantiles), 1, len(levels) - 1)
+    weight = (np.array(quantiles) - levels[upper - 1]) / (levels[upper] - levels[upper - 1])
+    low, high = output[..., upper - 1], output[..., upper]
+    between: Floats = low + (high - low) * weight.astype(np.float32)
+    exact = np.isclose(weight, 1.0)
+    return np.where(exact, high, between)
+
+
+def _n_processors() -> int:
+    """How many processors this process may use; not every system says."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _device(config: TrainConfig) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda, but torch finds no CUDA device", hint="use --device cpu")
@@ -180,13 +204,19 @@ def _device(config: TrainConfig) -> torch.device:
 
 @contextmanager
 def _repeatable(config: TrainConfig) -> Iterator[None]:
-    """Seed torch, fix its threads, forbid what is not deterministic; undo all of it at the end."""
+    """Seed torch, fix its threads, forbid what is not deterministic; undo all of it at the end.
+
+    On CUDA what has no deterministic version is allowed: there a run repeats only nearly.
+    """
+    on_cuda = _device(config).type == "cuda"
+    if on_cuda:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
-        torch.use_deterministic_algorithms(True)
+        torch.set_num_threads(config.threads or _n_processors())
+        torch.use_deterministic_algorithms(True, warn_only=on_cuda)
         try:
             yield
         finally:

@@ -153,9 +153,12 @@ class Network(nn.Module):
         return pattern
 
     def scaling(self, history: Tensor, series: Tensor) -> tuple[Tensor, Tensor]:
-        """Level and scale of each window's series, (N, 1) each; its own where it is unknown."""
+        """Level and scale of each window's series, (N, 1) each; its own where it is unknown.
+
+        Unknown are series 0, and one that had no reading yet when the scaling was fitted.
+        """
         center, scale = self.center[series, None], self.scale[series, None]
-        unknown = (series == 0)[:, None]
+        unknown = (series == 0)[:, None] | torch.isnan(scale)
         if not bool(unknown.any()):
             return center, scale
         mean, variance = _moments(history, torch.isfinite(history))

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Floats
-from rnnforecast.data.scaling import Scaling
+from rnnforecast.data.scaling import Scaling, fit_scaling
 from rnnforecast.data.windows import Batch, TrainingWindows
 from rnnforecast.model.network import Network, normalise
 
@@ -32,6 +33,16 @@ def start_from(network: Network, scaling: Scaling, windows: TrainingWindows) -> 
     network.anchor.copy_(torch.from_numpy(_anchor(network, batch)))
 
 
+@torch.no_grad()
+def scale_newcomers(network: Network, past: Past) -> None:
+    """Fit the scaling of series that had no reading before to what they have now, in place."""
+    missing = np.flatnonzero(np.isnan(network.scale.cpu().numpy()[1:]))
+    if len(missing):
+        scaling = fit_scaling(past.subset(missing))
+        network.center[missing + 1] = torch.from_numpy(scaling.center).to(network.center.device)
+        network.scale[missing + 1] = torch.from_numpy(scaling.scale).to(network.scale.device)
+
+
 def _seasonal_means(network: Network, batch: Batch) -> Floats:
     """Mean deviation from the window's mean at each phase, `(series + 1, season)`, scaled.
 
@@ -49,7 +60,8 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
     sums = np.bincount(place[seen], weights=deviation[seen], minlength=shape)
     counts = np.bincount(place[seen], minlength=shape)
     cycles = (sums / (counts + _PRIOR_READINGS)).reshape(-1, task.season)
-    cycles[0] = cycles[1:].mean(0)
+    known = counts.reshape(-1, task.season).any(1)
+    cycles[0] = cycles[known].mean(0) if known.any() else 0.0
     centred: Floats = (cycles - cycles.mean(1, keepdims=True)).astype(np.float32)
     return centred
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rnnforecast.config import TrainConfig, parse_duration_us
 from rnnforecast.data.windows import Batch, TrainingWindows, epoch_batches
-from rnnforecast.errors import RnnForecastError
+from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Listener, Progressed
 from rnnforecast.model.network import Network
 
@@ -25,19 +25,12 @@ _MIN_EPOCH_STEPS = 40
 _MAX_EPOCH_STEPS = 120
 _PATIENCE = 3
 _FIRST_SHARE = 0.5
-"""Share of `--max-time` until training stops; learning on from there takes up to the rest."""
+"""Share of `--max-time` until training stops; learning on then takes at most as many steps."""
 _VALIDATION_WINDOWS = 4096
 _SEEN_SHARE = 0.5
 """Training windows with less of their history than this are not used."""
 
 Weights = dict[str, Tensor]
-
-
-class DivergedError(RnnForecastError):
-    """The loss is no longer a number: nothing is saved."""
-
-    exit_code = 4
-    default_code = "diverged"
 
 
 @dataclass(frozen=True)
@@ -188,12 +181,17 @@ def batch_loss(network: Network, batch: Batch) -> Tensor:
     history, future = (torch.from_numpy(x).to(device) for x in (batch.history, batch.future))
     series = torch.from_numpy(batch.series).to(device) + 1
     next_step = torch.from_numpy(batch.next_step).to(device)
+    center, scale = network.scaling(
+        history, series
+    )  # of the loss, whether the name is shown or not
     if network.training:
         series = series * (torch.rand(len(series), device=device) >= _UNKNOWN_SHARE)
         too_empty = torch.isfinite(history).float().mean(1) < _SEEN_SHARE
         future = torch.where(too_empty[:, None], torch.nan, future)
-    center, scale = network.scaling(history, series)
-    forecast = network.forecast_scaled((history - center) / scale, series, next_step)
+    own_center, own_scale = network.scaling(history, series)
+    scaled = network.forecast_scaled((history - own_center) / own_scale, series, next_step)
+    shift, stretch = (own_center - center) / scale, own_scale / scale
+    forecast = scaled * stretch[..., None] + shift[..., None]
     return quantile_loss(forecast, (future - center) / scale, network.task.quantiles)
 
 

@@ -166,7 +166,7 @@ def test_windows_of_the_validation_part_share_no_target_with_the_train_part():
 
 def test_nothing_chosen_before_training_depends_on_what_is_held_out():
     panel = make_panel(wave(300), wave(200, seed=1))
-    shares = {"validation": 0.15, "test": 0.15}
+    shares = {"validation": 0.15, "test": 0.15, "at_least": 24}
     past = known_before_test(panel, **shares)
 
     changed = known_before_test(with_another_future(panel, past.cutoff), **shares)

@@ -63,8 +63,6 @@ def test_another_unit_scales_and_shifts_it(factor, shift):
 @pytest.mark.parametrize(
     ("readings", "expected"),
     [
-        ([], (0, 1)),
-        ([np.nan] * 5, (0, 1)),
         ([7.0], (7, 1)),
         ([7.0] * 100, (7, 1)),
         ([0.0] * 100, (0, 1)),
@@ -73,6 +71,11 @@ def test_another_unit_scales_and_shifts_it(factor, shift):
 )
 def test_a_series_without_spread_gets_one(readings, expected):
     assert fitted(readings)[0] == expected
+
+
+@pytest.mark.parametrize("readings", [[], [np.nan] * 5])
+def test_a_series_without_readings_has_no_scaling_yet(readings):
+    assert np.isnan(fitted(readings)[0]).all()
 
 
 def test_a_series_that_rests_most_of_the_time_gets_its_standard_deviation():

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from rnnforecast.config import quantile_name
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.writing import write_forecast
 from rnnforecast.errors import WriteError
@@ -193,13 +194,8 @@ def test_pandas_and_arrow_tables_say_the_same():
     assert frame.equals(forecast.to_arrow(WRITTEN).to_pandas())
     assert list(frame.columns) == COLUMNS
     assert str(frame["timestamp"].dt.tz) == "Europe/Vienna"
-    assert forecast.to_pandas().columns.tolist() == [
-        "series",
-        "timestamp",
-        "forecast",
-        "q10",
-        "q90",
-    ]
+    others = [quantile_name(q) for q in forecast.quantiles if q != 0.5]
+    assert forecast.to_pandas().columns.tolist()[3 : 3 + len(others)] == others
 
 
 def test_a_zone_is_written_with_the_offset_of_each_season(tmp_path):

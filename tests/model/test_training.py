@@ -7,11 +7,11 @@ import torch
 from rnnforecast.config import ForecastTask, NetworkConfig, TrainConfig
 from rnnforecast.data.forecast import past_of
 from rnnforecast.data.scaling import fit_scaling
+from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, ignore
 from rnnforecast.model.network import Network
 from rnnforecast.model.start import start_from
 from rnnforecast.model.training import (
-    DivergedError,
     batch_loss,
     quantile_loss,
     steps_per_epoch,
