@@ -15,7 +15,7 @@ import pytest
 from rnnforecast.cli import run
 from tests.builders import wave, write_wide
 
-SMALL = ["--hidden", "8", "--epochs", "1", "-L", "24", "-H", "6"]
+SMALL = ["--hidden", "8", "--epochs", "1", "-L", "24", "-H", "6", "--threads", "1"]
 """Options of a network that trains in a second."""
 
 

@@ -230,7 +230,7 @@ def test_two_processes_give_the_same_weights_and_forecasts(trained: Path, tmp_pa
 def test_an_interrupted_training_publishes_nothing(
     trained: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    arguments = ["train", str(trained / "data.csv"), "--hidden", "512", "--epochs", "1000"]
+    arguments = ["train", str(trained / "data.csv"), "--hidden", "64", "--epochs", "1000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "rnnforecast", *arguments],
         cwd=tmp_path,

@@ -208,7 +208,18 @@ def test_every_cell_trains_and_predicts_with_and_without_segments(
 
 def test_durations_mean_steps(command: Command, tmp_path: Path) -> None:
     write_wide(tmp_path / "data.csv", freq="10min", flow=random_walk(400))
-    options = ["--hidden", "8", "--epochs", "1", "--horizon", "1h", "--lookback", "4h"]
+    options = [
+        "--threads",
+        "1",
+        "--hidden",
+        "8",
+        "--epochs",
+        "1",
+        "--horizon",
+        "1h",
+        "--lookback",
+        "4h",
+    ]
     document = command("train", "data.csv", "--json", "--season", "1d", *options).document
     assert (document["horizon"], document["lookback"], document["season"]) == (6, 24, 144)
 
@@ -284,7 +295,7 @@ def test_the_season_is_not_looked_for_in_the_held_out_part(
     seasons = []
     for name, readings in (("quiet", quiet), ("loud", loud)):
         write_wide(tmp_path / f"{name}.csv", flow=readings)
-        options = ["--hidden", "8", "--epochs", "1", "-L", "24", "-H", "240"]
+        options = ["--threads", "1", "--hidden", "8", "--epochs", "1", "-L", "24", "-H", "240"]
         seasons.append(command("train", f"{name}.csv", "--json", *options).document["season"])
     assert seasons[0] == seasons[1]
 

@@ -20,7 +20,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes a minute with the defaults takes a second."""
-    for option, value in {"EPOCHS": "1", "HIDDEN": "8", "STEPS": "5"}.items():
+    for option, value in {"EPOCHS": "1", "HIDDEN": "8", "STEPS": "5", "THREADS": "1"}.items():
         monkeypatch.setenv(f"RNNFORECAST_TRAIN_{option}", value)
 
 

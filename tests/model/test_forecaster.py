@@ -12,7 +12,7 @@ from rnnforecast.model.forecaster import RNNForecaster
 from tests.builders import make_panel, random_walk, wave
 
 SMALL = NetworkConfig(hidden=16, segment=6)
-QUICK = TrainConfig(epochs=2, batch_size=64)
+QUICK = TrainConfig(epochs=2, batch_size=64, threads=1)
 
 
 def fit(panel, train_until: int, validation_until: int, *, task=None, config=QUICK, network=SMALL):
