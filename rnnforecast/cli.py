@@ -192,6 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code. The only catch-all stands here."""
     screen = Screen(is_json="--json" in arguments, is_verbose="--verbose" in arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts its threads
     try:
         command = typer.main.get_command(app)
         code = command.main(
