@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import pytest
 from rnnforecast.cli import run
 from tests.builders import wave, write_wide
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
 SMALL = ["--hidden", "8", "--epochs", "1", "-L", "24", "-H", "6", "--threads", "1"]
 """Options of a network that trains in a second."""
 
