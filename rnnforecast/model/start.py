@@ -18,6 +18,8 @@ from rnnforecast.data.windows import Batch, TrainingWindows
 from rnnforecast.model.network import Network, normalise
 
 _WINDOWS = 4096
+_MOST = 5.0
+"""Readings further from the series' level, in units of its scale, count as this far."""
 _PRIOR_READINGS = 2.0
 """A phase with this many readings gets half of their mean: one reading is no pattern."""
 
@@ -50,9 +52,10 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
     """
     task = network.task
     values = np.concatenate([batch.history, batch.future], axis=1)
-    scale = network.scale.numpy()[batch.series + 1]
-    whole = values[:, : max(task.season, values.shape[1] // task.season * task.season)]
-    deviation = (values - _row_means(whole)) / scale[:, None]
+    center, scale = (x.numpy()[batch.series + 1, None] for x in (network.center, network.scale))
+    scaled = np.clip((values - center) / scale, -_MOST, _MOST)  # one spike is no season
+    whole = scaled[:, : max(task.season, values.shape[1] // task.season * task.season)]
+    deviation = scaled - _row_means(whole)
     steps = batch.next_step[:, None] - task.lookback + np.arange(values.shape[1])
     place = (batch.series + 1)[:, None] * task.season + steps % task.season
     seen = np.isfinite(deviation)

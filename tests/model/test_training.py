@@ -164,3 +164,14 @@ def test_the_cycle_starts_from_the_seasonal_means() -> None:
     phase = (int(panel.first_step[0]) + np.arange(12)) % 12
     pattern = network.cycle.weight[1].detach().numpy()[phase] * network.scale[1].item()
     assert np.allclose(pattern, panel.target[:12] - 20, atol=0.05)
+
+
+def test_one_spike_does_not_become_a_season() -> None:
+    readings = wave(3000, season=12, noise=0.0)
+    readings[1500] = 65535.0
+    network = Network(TASK, SMALL)
+    past = past_of(make_panel(readings))
+    start_from(network, fit_scaling(past), past.windows(24, 6))
+    phase = (int(make_panel(readings).first_step[0]) + np.arange(12)) % 12
+    pattern = network.cycle.weight[1].detach().numpy()[phase] * network.scale[1].item()
+    assert np.allclose(pattern, readings[:12] - 20, atol=0.3)
