@@ -80,8 +80,7 @@ def train(
     from rnnforecast.evaluate.comparison import not_compared
     from rnnforecast.model.provenance import describe_model
 
-    if require_skill is not None and not math.isfinite(require_skill):
-        raise UsageError(f"--require-skill {require_skill} is not a number")
+    _check_gate(require_skill)
     clock = _Clock()
     config = _with_windows(config or Config(), horizon, lookback)
     events = Recorder(listener, [])
@@ -235,6 +234,11 @@ def _learn_on(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener
     if known.cutoff.sum() == plan.split.train.cutoff.sum():
         return fitted
     return fitted.learn_on(known, config=plan.config.training, listener=listener)
+
+
+def _check_gate(skill: float | None) -> None:
+    if skill is not None and not math.isfinite(skill):
+        raise UsageError(f"--require-skill {skill} is not a number")
 
 
 def _require(skill: float | None, comparison: Comparison | None, version: str) -> None:
