@@ -7,10 +7,10 @@ their `help` is the option's help. `None` or "auto" means: found in the data.
 from __future__ import annotations
 
 import codecs
-import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from rnnforecast.durations import check_range, parse_duration_us
 from rnnforecast.errors import UsageError
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -21,6 +21,7 @@ BAND = (0.1, 0.9)
 """What is written beside the median unless the user says otherwise."""
 OUTPUT_FORMATS = (".csv", ".parquet", ".jsonl")
 STANDARD_OUTPUT = "-"
+DEFAULT_MODEL = "model"
 FALLBACKS = ("seasonal-naive", "naive")
 
 MAX_LOOKBACK = 16_384
@@ -31,17 +32,6 @@ MAX_LAYERS = 8
 _C = TypeVar("_C", "DataConfig", "WindowConfig")
 
 CELLS = ("gru", "lstm", "rnn")
-_MICROSECONDS = {
-    "us": 1,
-    "ms": 1_000,
-    "s": 1_000_000,
-    "sec": 1_000_000,
-    "m": 60_000_000,
-    "min": 60_000_000,
-    "h": 3_600_000_000,
-    "d": 86_400_000_000,
-    "w": 604_800_000_000,
-}
 
 
 def option(
@@ -100,6 +90,11 @@ class WindowConfig:
     lookback: str = option("auto", "Steps of history the network sees: the same forms.", "-L")
     season: str = option("auto", "Season: steps, a duration, none, or auto (found in the data).")
 
+    def __post_init__(self) -> None:
+        """Take numbers of steps as well as text, as they come from Python."""
+        for name in ("horizon", "lookback", "season"):
+            object.__setattr__(self, name, str(getattr(self, name)))
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -116,11 +111,11 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for a shape that cannot be built."""
         _check_choices(self)
-        _check_range("hidden", self.hidden, 1, MAX_HIDDEN)
-        _check_range("layers", self.layers, 1, MAX_LAYERS)
-        _check_range("dropout", self.dropout, 0.0, 0.95)
+        check_range("hidden", self.hidden, 1, MAX_HIDDEN)
+        check_range("layers", self.layers, 1, MAX_LAYERS)
+        check_range("dropout", self.dropout, 0.0, 0.95)
         if self.segment is not None:
-            _check_range("segment", self.segment, 1, MAX_LOOKBACK)
+            check_range("segment", self.segment, 1, MAX_LOOKBACK)
 
 
 @dataclass(frozen=True)
@@ -142,18 +137,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for values outside their range."""
         _check_choices(self)
-        _check_range("epochs", self.epochs, 1, 10_000)
-        _check_range("batch-size", self.batch_size, 1, 1_000_000)
-        _check_range("learning-rate", self.learning_rate, 1e-9, 10.0)
-        _check_range("clip", self.clip, 1e-9, 1e9)
-        _check_range("seed", self.seed, 0, 2**63 - 1)
-        _check_range("validation", self.validation, 0.0, 0.9)
-        _check_range("test", self.test, 0.0, 0.9)
-        _check_range("validation + test", self.validation + self.test, 0.0, 0.9)
+        check_range("epochs", self.epochs, 1, 10_000)
+        check_range("batch-size", self.batch_size, 1, 1_000_000)
+        check_range("learning-rate", self.learning_rate, 1e-9, 10.0)
+        check_range("clip", self.clip, 1e-9, 1e9)
+        check_range("seed", self.seed, 0, 2**63 - 1)
+        check_range("validation", self.validation, 0.0, 0.9)
+        check_range("test", self.test, 0.0, 0.9)
+        check_range("validation + test", self.validation + self.test, 0.0, 0.9)
         if self.threads is not None:
-            _check_range("threads", self.threads, 1, 1_024)
+            check_range("threads", self.threads, 1, 1_024)
         if self.steps is not None:
-            _check_range("steps", self.steps, 1, 10**9)
+            check_range("steps", self.steps, 1, 10**9)
         if self.max_time is not None:
             parse_duration_us(self.max_time)
 
@@ -170,7 +165,10 @@ class Config:
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """What to forecast; the defaults ask for all that the model can."""
+    """What to forecast; the defaults ask for all that the model can.
+
+    From Python the horizon may be a number of steps.
+    """
 
     horizon: str | None = option(None, "Steps to forecast, up to the trained ones.", "-H")
     quantiles: tuple[float, ...] = option(
@@ -187,8 +185,10 @@ class PredictConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for a method or a level that does not exist."""
         _check_choices(self)
+        if self.horizon is not None:
+            object.__setattr__(self, "horizon", str(self.horizon))
         for level in self.quantiles:
-            _check_range("quantiles", level, QUANTILES[0], QUANTILES[-1])
+            check_range("quantiles", level, QUANTILES[0], QUANTILES[-1])
 
 
 @dataclass(frozen=True)
@@ -227,56 +227,9 @@ def override(config: _C, given: _C) -> _C:
     return replace(config, **changed)
 
 
-def parse_duration_us(text: str) -> int:
-    """Read a duration such as `15min`, `24h` or `1.5d` as microseconds.
-
-    Raises `UsageError` where it is none, or not positive.
-    """
-    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)?\s*([a-zA-Z]+)\s*", text)
-    unit = match and _MICROSECONDS.get(match[2].lower())
-    if not match or not unit:
-        raise UsageError(
-            f"{text!r} is not a duration", hint="write a number and a unit, such as 15min, 24h, 7d"
-        )
-    length = round(float(match[1] or 1) * unit)
-    if length <= 0:
-        raise UsageError(f"{text!r} is not a positive duration")
-    return length
-
-
-def parse_steps(text: str, *, step_us: int, name: str, limit: int) -> int:
-    """Read `24` or `24h` as a number of steps. Raises `UsageError` where it is not whole."""
-    stripped = text.strip()
-    if re.fullmatch(r"[+-]?\d{1,18}", stripped):
-        steps = int(stripped)
-    else:
-        duration = parse_duration_us(stripped)
-        steps, rest = divmod(duration, step_us)
-        if rest:
-            raise UsageError(
-                f"--{name} {text} is not a whole number of steps of {format_duration(step_us)}"
-            )
-    _check_range(name, steps, 1, limit)
-    return steps
-
-
 def quantile_name(quantile: float) -> str:
     """Name a quantile's column: 0.1 is `q10`, 0.025 is `q2.5`."""
     return f"q{round(quantile * 100, 6):g}"
-
-
-def format_duration(microseconds: int) -> str:
-    """Write a duration in its largest whole unit: `15 min`, `1 h`, `1 d`."""
-    for unit in ("w", "d", "h", "min", "s", "ms"):
-        count, rest = divmod(microseconds, _MICROSECONDS[unit])
-        if count and not rest:
-            return f"{count} {unit}"
-    return f"{microseconds} us"
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UsageError(f"--{name} is {value}, but must lie between {low:g} and {high:g}")
 
 
 def _check_text_form(config: DataConfig) -> None:

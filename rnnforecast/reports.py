@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.config import format_duration, quantile_name
+from rnnforecast.config import quantile_name
 from rnnforecast.console import Screen, figure
+from rnnforecast.durations import format_duration
 
 if TYPE_CHECKING:
     from rnnforecast.evaluate.fallback import Prediction

@@ -23,6 +23,7 @@ def make_panel(*series: object, step_us: int = HOUR_US, start_us: int = START_US
         start=np.full(len(arrays), start_us, np.int64),
         names=tuple(f"s{i}" for i in range(len(arrays))),
         step_us=step_us,
+        base=np.zeros(len(arrays)),
     )
 
 

@@ -25,12 +25,10 @@ from rnnforecast.config import (
     TrainConfig,
     WindowConfig,
     check_output,
-    format_duration,
     override,
-    parse_duration_us,
-    parse_steps,
     quantile_name,
 )
+from rnnforecast.durations import format_duration, parse_duration_us, parse_steps
 from rnnforecast.errors import UsageError
 
 SECOND, HOUR, DAY = 10**6, 3600 * 10**6, 86_400 * 10**6

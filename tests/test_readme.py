@@ -48,13 +48,13 @@ def test_both_make_targets_exist() -> None:
 @pytest.mark.usefixtures("sample_data", "command")
 def test_the_lines_of_python_run(monkeypatch: pytest.MonkeyPatch) -> None:
     import rnnforecast
-    from rnnforecast import workflow
+    from rnnforecast.workflow import training
 
     quick = rnnforecast.Config(
         network=rnnforecast.NetworkConfig(hidden=8),
         training=rnnforecast.TrainConfig(epochs=1, steps=5),
     )
-    monkeypatch.setattr(workflow, "Config", lambda: quick)
+    monkeypatch.setattr(training, "Config", lambda: quick)
     names: dict[str, object] = {}
     exec(blocks("python")[0], names)
     assert isinstance(names["model"], rnnforecast.Model)

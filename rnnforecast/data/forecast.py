@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.config import quantile_name
-from rnnforecast.data.panel import Floats, Integers, Panel
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
 from rnnforecast.data.stamps import stamp_array
 from rnnforecast.data.windows import TrainingWindows, gather
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+Values = NDArray[np.floating[Any]]
+"""Of a forecast: float32, or doubles where float32 would blur them."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class Past:
     def names(self) -> tuple[str, ...]:
         """The names of the panel's series, whether an origin names them or not."""
         return self._panel.names
+
+    @property
+    def base(self) -> Doubles:
+        """`(origin,)`: what was subtracted from the readings that the origin sees."""
+        return self._panel.base[self.series]
 
     @property
     def next_step(self) -> Integers:
@@ -104,7 +113,7 @@ def past_of(panel: Panel, cutoff: Integers | None = None) -> Past:
 class Forecast:
     """Quantiles of the readings after each origin's cutoff, in the sensor's own units."""
 
-    values: Floats
+    values: Values
     """`(origin, horizon, quantile)`, finite, not decreasing along the quantiles."""
     quantiles: tuple[float, ...]
     names: tuple[str, ...]
@@ -122,9 +131,9 @@ class Forecast:
         return int(self.values.shape[1])
 
     @property
-    def point(self) -> Floats:
+    def point(self) -> Values:
         """The medians, `(origin, horizon)`."""
-        median: Floats = self.values[:, :, self.quantiles.index(0.5)]
+        median: Values = self.values[:, :, self.quantiles.index(0.5)]
         return median
 
     @property
@@ -156,11 +165,12 @@ class Forecast:
         columns: dict[str, pa.Array] = {
             "series": _decode(codes, self.names),
             "timestamp": stamp_array(self.times_us, self.tz),
-            "forecast": pa.array(self.point.ravel()),
         }
+        values = self.values if self.values.dtype == np.float32 else _sensible(self.values)
+        columns["forecast"] = pa.array(values[:, :, self.quantiles.index(0.5)].ravel())
         for quantile in quantiles:
             at = self.quantiles.index(quantile)
-            columns[quantile_name(quantile)] = pa.array(self.values[:, :, at].ravel())
+            columns[quantile_name(quantile)] = pa.array(values[:, :, at].ravel())
         if self.source is not None:
             columns["source"] = _decode(codes, self.source)
         return pa.table(columns)
@@ -171,6 +181,14 @@ class Forecast:
         return table
 
 
+def in_own_units(values: Floats, past: Past) -> Values:
+    """Add each origin's base to what was forecast, `(origin, ...)`; doubles where there is one."""
+    base = past.base
+    if not base.any():
+        return values
+    return values + base.reshape(-1, *[1] * (values.ndim - 1))
+
+
 class Forecaster(Protocol):
     """Anything that forecasts. `fit` stands beside it: a classmethod that learns and makes one."""
 
@@ -179,6 +197,19 @@ class Forecaster(Protocol):
     ) -> Forecast:  # pragma: no cover
         """Forecast `horizon` steps after each cutoff; `quantiles` must hold 0.5."""
         ...
+
+
+def _sensible(values: Values) -> Values:
+    """Round doubles, `(origin, ...)`, to a millionth of what each origin's forecast spans.
+
+    They come from float32; without this, every sum with a base would show its 16 digits.
+    """
+    flat = values.reshape(len(values), -1).astype(np.float64)
+    span = np.maximum(np.ptp(flat, axis=1, keepdims=True), 1e-6 * np.abs(flat[:, :1]))
+    digits = 6 - np.floor(np.log10(np.where(span > 0, span, 1.0)))
+    unit = 10.0 ** np.clip(digits, 0, 15)
+    rounded: Values = (np.rint(flat * unit) / unit).reshape(values.shape)
+    return rounded
 
 
 def _decode(codes: pa.Array, names: Sequence[str]) -> pa.Array:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
@@ -23,13 +24,15 @@ class Panel:
     """
 
     target: Floats
-    """`(row,)`, in the sensor's own units; NaN where a reading is missing."""
+    """`(row,)`, readings less the base of their series; NaN where a reading is missing."""
     offsets: Integers
     """`(series + 1,)`: where each series begins in `target`, and the end of the last."""
     start: Integers
     """`(series,)`: time of each series' first row, microseconds since 1970, UTC or wall clock."""
     names: tuple[str, ...]
     step_us: int
+    base: Doubles
+    """`(series,)`, in the sensor's own units: 0, but for readings that float32 would blur."""
 
     @property
     def n_series(self) -> int:
@@ -75,12 +78,13 @@ class Panel:
             offsets=offsets_of(self.lengths[series]),
             start=self.start[series],
             names=tuple(self.names[int(s)] for s in series),
+            base=self.base[series],
         )
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of what the readings say, whatever file format they came in."""
         digest = hashlib.sha256()
-        for array in (self.target, self.offsets, self.start, np.int64(self.step_us)):
+        for array in (self.target, self.offsets, self.start, np.int64(self.step_us), self.base):
             digest.update(np.ascontiguousarray(array).data)
         digest.update("\0".join(self.names).encode())
         return digest.hexdigest()

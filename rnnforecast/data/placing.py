@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rnnforecast.config import DataConfig
-from rnnforecast.data.panel import Floats, Integers, Panel, offsets_of
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.schema import Schema
@@ -54,6 +54,8 @@ def place_rows(
             _scatter(into, places, chunks)
         else:
             _aggregate(into, places, chunks, how)
+            if how == "sum" and rows.base[i].any():
+                _add_base_of_sums(into, places, chunks, np.repeat(rows.base[i], grid.lengths))
         if how == "error":
             _reject_conflicts(into, places, chunks, source, schema, schema.targets[i])
     if how == "error":
@@ -66,6 +68,7 @@ def place_rows(
         start=np.tile(grid.start, n_targets),
         names=tuple(rows.names),
         step_us=grid.step_us,
+        base=np.concatenate(rows.base),
     )
 
 
@@ -142,6 +145,16 @@ def _aggregate(into: Floats, places: list[Integers], chunks: list[Floats], how: 
     counts = np.bincount(place, minlength=len(into))
     with np.errstate(invalid="ignore"):
         into[:] = np.where(counts > 0, sums / (counts if how == "mean" else 1), np.nan)
+
+
+def _add_base_of_sums(
+    into: Floats, places: list[Integers], chunks: list[Floats], base: Doubles
+) -> None:
+    """Add to each sum the bases, `(grid row,)`, that its readings lack; one stays subtracted."""
+    for place, chunk in zip(places, chunks, strict=True):
+        seen = place[np.isfinite(chunk)]
+        np.add.at(into, seen, base[seen])
+    into -= base
 
 
 def _reject_conflicts(

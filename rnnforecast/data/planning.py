@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rnnforecast.config import MAX_HORIZON, Config, ForecastTask, parse_steps
+from rnnforecast.config import MAX_HORIZON, Config, ForecastTask
 from rnnforecast.data import season as seasons
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import Split, known_before_test, split_by_time
+from rnnforecast.durations import parse_steps
 from rnnforecast.events import Listener, Noted, Warned
 
 

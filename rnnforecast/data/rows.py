@@ -7,6 +7,7 @@ moment.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.config import DataConfig
+from rnnforecast.data import levels
 from rnnforecast.data.dialect import quote
-from rnnforecast.data.panel import Floats, Integers
+from rnnforecast.data.panel import Doubles, Floats, Integers
 from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import StampReader, localise
@@ -24,6 +26,8 @@ from rnnforecast.errors import DataError
 
 _FIRST_ROWS = 1 << 12
 _CHUNK_ROWS = 1 << 20
+_MOST = 1e30
+"""No sensor reads more, and squares of more do not fit into float32 sums."""
 
 
 @dataclass
@@ -34,7 +38,9 @@ class Rows:
     codes: list[NDArray[np.int32]]
     """Which series each row belongs to; all 0 for a wide table."""
     values: list[list[Floats]]
-    """One list of chunks for each target."""
+    """One list of chunks for each target, less the base."""
+    base: list[Doubles]
+    """For each target, `(series,)`: one for a wide table."""
     names: list[str]
 
 
@@ -44,6 +50,11 @@ class _Growing:
     def __init__(self, dtype: type[np.generic]) -> None:
         self._array = np.empty(_FIRST_ROWS, dtype)
         self._n = 0
+
+    def widen(self, dtype: type[np.generic]) -> None:
+        """Hold values of another type from here on."""
+        if self._array.dtype != dtype:
+            self._array = self._array.astype(dtype)
 
     def append(self, values: NDArray[np.generic]) -> None:
         """Copy values to the end, cast to the array's type."""
@@ -68,13 +79,19 @@ def first_times(rows: Rows) -> Integers:
     return first
 
 
-def read_rows(source: Source, schema: Schema, config: DataConfig) -> tuple[Rows, str | None]:
-    """Read the columns that a schema names; return them with the zone that the stamps carry."""
+def read_rows(
+    source: Source, schema: Schema, config: DataConfig, *, known_base: Mapping[str, float]
+) -> tuple[Rows, str | None]:
+    """Read the columns that a schema names; return them with the zone that the stamps carry.
+
+    `known_base` is what a model subtracts from the series that it knows. Raises `DataError` for a
+    reading that is not finite.
+    """
     stamps = StampReader.of(source, schema)
     wanted = {schema.time: stamps.arrow_type}
     if schema.series:
         wanted[schema.series] = pa.string()
-    wanted.update({name: pa.float32() for name in schema.targets})
+    wanted.update({name: pa.float64() for name in schema.targets})
     times, codes = _Growing(np.int64), _Growing(np.int32)
     values = [_Growing(np.float32) for _ in schema.targets]
     known: dict[str, int] = {}
@@ -83,14 +100,50 @@ def read_rows(source: Source, schema: Schema, config: DataConfig) -> tuple[Rows,
         times.append(stamps.read(batch.column(schema.time), n_before))
         codes.append(_codes(batch, schema, known, source, n_before))
         for growing, name in zip(values, schema.targets, strict=True):
-            growing.append(batch.column(name).to_numpy(zero_copy_only=False))
+            readings = batch.column(name).to_numpy(zero_copy_only=False)
+            if _largest(readings, name, source, n_before) >= levels.LARGE:
+                growing.widen(np.float64)
+            growing.append(readings)
         n_before += batch.num_rows
     names = list(known) if schema.series else list(schema.targets)
-    rows = Rows(times.chunks(), codes.chunks(), [v.chunks() for v in values], names)
+    rows = Rows(times.chunks(), codes.chunks(), [], [], names)
+    for growing, name in zip(values, schema.targets, strict=True):
+        _append_values(rows, growing.chunks(), names if schema.series else [name], known_base)
     if config.tz and not stamps.zone.is_aware:
         rows.times = localise(rows.times, rows.codes, config.tz)
         return rows, config.tz
     return rows, stamps.zone.name
+
+
+def _append_values(
+    rows: Rows, chunks: list[Doubles], names: list[str], known_base: Mapping[str, float]
+) -> None:
+    """Add one target's readings, less their base."""
+    if chunks and chunks[0].dtype == np.float64:
+        found = levels.find_base(rows.times, rows.codes, chunks, n_series=len(names))
+    else:
+        found = np.zeros(len(names))
+    base = levels.known_base(names, found, known_base) if known_base else found
+    rows.base.append(base)
+    rows.values.append(levels.subtract_base(rows.codes, chunks, base))
+
+
+def _largest(readings: Doubles, name: str, source: Source, n_before: int) -> float:
+    """Return the largest size of these readings; raise `DataError` for one that is no reading."""
+    sizes = np.abs(readings)
+    most = float(np.fmax.reduce(sizes, initial=0.0))
+    if most <= _MOST:
+        return most
+    location = source.location(n_before + int(np.argmax(sizes > _MOST)), name)
+    what = "infinite" if np.isinf(most) else f"larger than {_MOST:g}"
+    raise DataError(
+        f"column {name!r} holds a value that is {what}",
+        code="infinite",
+        location=location,
+        hint=f"to treat it as missing, add  --na-values {quote(location.token)}"
+        if location.token
+        else "remove the value, or make it a missing one",
+    )
 
 
 def _codes(
@@ -111,23 +164,3 @@ def _codes(
     numbers = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
     codes: NDArray[np.int32] = np.array(numbers, np.int32)[encoded.indices.to_numpy()]
     return codes
-
-
-def reject_infinite(rows: Rows, source: Source, schema: Schema) -> None:
-    """Raise `DataError` for the first reading that is not finite."""
-    for name, chunks in zip(schema.targets, rows.values, strict=True):
-        n_before = 0
-        for chunk in chunks:
-            infinite = np.isinf(chunk)
-            if infinite.any():
-                location = source.location(n_before + int(np.argmax(infinite)), name)
-                token = location.token
-                raise DataError(
-                    f"column {name!r} holds a value that is infinite",
-                    code="infinite",
-                    location=location,
-                    hint=f"to treat it as missing, add  --na-values {quote(token)}"
-                    if token
-                    else "remove the value, or make it a missing one",
-                )
-            n_before += len(chunk)

@@ -13,9 +13,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.config import MAX_LOOKBACK, WindowConfig, format_duration, parse_steps
+from rnnforecast.config import MAX_LOOKBACK, WindowConfig
 from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Floats
+from rnnforecast.durations import format_duration, parse_steps
 from rnnforecast.errors import NotEnoughDataError
 
 _DAY_US = 86_400_000_000

@@ -6,16 +6,19 @@ Times are microseconds since 1970, UTC for aware stamps, wall clock for naive on
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 
-from rnnforecast.config import DataConfig, format_duration, parse_duration_us
+from rnnforecast.config import DataConfig
 from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.reading import Source
-from rnnforecast.data.rows import Rows, first_times, read_rows, reject_infinite
+from rnnforecast.data.rows import Rows, first_times, read_rows
 from rnnforecast.data.schema import Schema
+from rnnforecast.durations import format_duration, parse_duration_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
 from rnnforecast.events import Listener, Noted, Warned
 
@@ -25,15 +28,20 @@ _STEP_SERIES = 32
 
 
 def read_panel(
-    source: Source, schema: Schema, config: DataConfig, listener: Listener
+    source: Source,
+    schema: Schema,
+    config: DataConfig,
+    listener: Listener,
+    *,
+    known_base: Mapping[str, float] = MappingProxyType({}),
 ) -> tuple[Panel, Schema]:
     """Read a source onto a regular grid; return it with the schema, step and zone filled in.
 
-    A missing reading is NaN, and so is every step without a row. Raises `DataError` for stamps that
-    cannot be read, are irregular, or repeat with different readings.
+    A missing reading is NaN, and so is every step without a row. `known_base` is what a model
+    subtracts from the series that it knows. Raises `DataError` for stamps that cannot be read, are
+    irregular, or repeat with different readings, and for readings that are not finite.
     """
-    rows, tz = read_rows(source, schema, config)
-    reject_infinite(rows, source, schema)
+    rows, tz = read_rows(source, schema, config, known_base=known_base)
     step_us = _find_step(rows, schema, config)
     if config.agg:
         rows.times = [times - times % step_us for times in rows.times]

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from rnnforecast.data.forecast import Forecast, Past
-from rnnforecast.data.panel import Floats
-from rnnforecast.evaluate.metrics import Doubles, normal_quantiles
+from rnnforecast.data.forecast import Forecast, Past, in_own_units
+from rnnforecast.data.panel import Doubles, Floats
+from rnnforecast.evaluate.metrics import normal_quantiles
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class SeasonalNaive:
         spread = np.sqrt(seasonal_differences(past, self.season).mean_square)
         deviation = np.where(np.isfinite(spread), spread, 0.0)[:, None] * np.sqrt(seasons_ahead)
         levels = tuple(quantiles)
+        values = normal_quantiles(point, deviation, levels).astype(np.float32)
         return Forecast(
-            values=normal_quantiles(point, deviation, levels).astype(np.float32),
+            values=in_own_units(values, past),
             quantiles=levels,
             names=tuple(past.names[s] for s in past.series),
             cutoff_us=past.cutoff_time,

@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from rnnforecast.config import QUANTILES, format_duration
-from rnnforecast.data.forecast import Forecaster, Past
-from rnnforecast.data.panel import Floats, Panel
+from rnnforecast.config import QUANTILES
+from rnnforecast.data.forecast import Forecaster, Past, Values, in_own_units
+from rnnforecast.data.panel import Panel
+from rnnforecast.durations import format_duration
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.metrics import Metrics, compute_metrics, skill
 
@@ -74,7 +73,7 @@ def not_compared() -> dict[str, Any]:
 
 
 def compare(
-    network: Forecaster, origins: Past, truth: Floats, *, horizon: int, season: int
+    network: Forecaster, origins: Past, truth: Values, *, horizon: int, season: int
 ) -> Comparison:
     """Score network and naive methods; `truth` is `(origin, horizon)`, NaN where missing."""
     methods: dict[str, Forecaster] = {
@@ -93,10 +92,10 @@ def compare(
     return Comparison(metrics, season, origins.step_us, origins.n_origins, gain, over)
 
 
-def truth_after(panel: Panel, origins: Past, horizon: int) -> Floats:
+def truth_after(panel: Panel, origins: Past, horizon: int) -> Values:
     """Return what came after each cutoff, `(origin, horizon)`; NaN where nothing did."""
     from rnnforecast.data.windows import gather
 
     first = panel.offsets[origins.series] + origins.cutoff
     end = panel.offsets[origins.series + 1]
-    return gather(panel.target, first, horizon, low=first, high=end).astype(np.float32)
+    return in_own_units(gather(panel.target, first, horizon, low=first, high=end), origins)

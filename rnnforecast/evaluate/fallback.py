@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from rnnforecast.data.forecast import Forecast, Forecaster, Past
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from rnnforecast.evaluate.comparison import NETWORK
 from rnnforecast.events import Warned
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _ENOUGH_SEEN = 0.5
 """A look-back with a smaller share of its readings than this is a shortened history."""
@@ -32,6 +37,14 @@ class Prediction:
     replaced: tuple[str, ...]
     """Forecast by a fallback, as the forecast's `source` says."""
     warnings: tuple[Warned, ...] = ()
+
+    def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:
+        """Return the forecast's rows: see `Forecast.to_arrow`."""
+        return self.forecast.to_arrow(quantiles)
+
+    def to_pandas(self, quantiles: Sequence[float] | None = None) -> pd.DataFrame:
+        """Return the same as a pandas table."""
+        return self.forecast.to_pandas(quantiles)
 
     @property
     def is_partial(self) -> bool:

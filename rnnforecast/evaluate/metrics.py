@@ -10,13 +10,10 @@ from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rnnforecast.config import DECILES
-from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.panel import Floats, Integers
-
-Doubles = NDArray[np.float64]
+from rnnforecast.data.forecast import Forecast, Values
+from rnnforecast.data.panel import Doubles, Integers
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Metrics:
 
 
 def compute_metrics(
-    actual: Floats, forecast: Forecast, *, scale: Doubles, series: Integers
+    actual: Values, forecast: Forecast, *, scale: Doubles, series: Integers
 ) -> Metrics:
     """Score a forecast, which must hold the nine deciles, against what came.
 

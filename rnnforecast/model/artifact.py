@@ -28,11 +28,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import safetensors.numpy
-from numpy.typing import NDArray
 
 from rnnforecast.config import (
-    MAX_HORIZON,
-    MAX_LOOKBACK,
     Config,
     DataConfig,
     ForecastTask,
@@ -42,6 +39,13 @@ from rnnforecast.config import (
 )
 from rnnforecast.data.schema import Schema
 from rnnforecast.errors import ModelError, UsageError
+from rnnforecast.model.expected import (
+    Tensors,
+    check_bounds,
+    check_self_test,
+    check_weights,
+    expected_shapes,
+)
 from rnnforecast.model.files import damaged, read_listed, read_regular
 from rnnforecast.model.strict import build, digest, is_of, parse_json, to_json
 
@@ -52,12 +56,8 @@ METRICS, HISTORY = "metrics.json", "history.csv"
 _MAX_MANIFEST_BYTES = 1 << 24
 _MAX_BYTES = {SERIES: 1 << 30, METRICS: 1 << 24, HISTORY: 1 << 24}
 _MAX_HEADER_BYTES = 1 << 20
-_MAX_SERIES = 10_000_000
-_MAX_SEASON = MAX_LOOKBACK
-_MAX_OUTPUT = 1e30
-_GATES = {"gru": 3, "lstm": 4, "rnn": 1}
-
-Tensors = dict[str, NDArray[np.float32]]
+_SERIES_SCHEMA = pa.schema({"series": pa.string(), "base": pa.float64()})
+_FIRST_SERIES_SCHEMA = pa.schema({"series": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class Artifact:
     schema: Schema
     names: tuple[str, ...]
     """The series that the network knows, in the order of its entries 1, 2, ..."""
+    base: tuple[float, ...]
+    """What is subtracted from the readings of each, as `data.levels` says."""
     weights: Tensors
     metrics: dict[str, Any]
     history: str
@@ -89,7 +91,7 @@ class Artifact:
         """Return the files of a version, the manifest last."""
         files = {
             WEIGHTS: safetensors.numpy.save(dict(sorted(self.weights.items()))),
-            SERIES: _pack_names(self.names),
+            SERIES: _pack_series(self.names, self.base),
             METRICS: to_json(self.metrics),
             HISTORY: self.history.encode(),
         }
@@ -130,22 +132,23 @@ def load(directory: Path) -> Artifact:
     try:
         task, config = _task_of(manifest), _config_of(manifest)
         schema = build(Schema, manifest["schema"], _HINTS[Schema])
-        _check_bounds(task, config)
-        _check_self_test(manifest)
+        check_bounds(task, config)
+        check_self_test(manifest)
         shapes = expected_shapes(task, config.network)
         limits = {
             **_MAX_BYTES,
             WEIGHTS: _MAX_HEADER_BYTES + 4 * sum(map(math.prod, shapes.values())),
         }
         files = {name: read_listed(directory, name, manifest, limits[name]) for name in limits}
-        names = _unpack_names(files[SERIES], task.n_series)
+        names, base = _unpack_series(files[SERIES], task.n_series)
         weights = _unpack_weights(files[WEIGHTS])
-        _check_weights(weights, shapes)
+        check_weights(weights, shapes)
         artifact = Artifact(
             task=task,
             config=config,
             schema=schema,
             names=names,
+            base=base,
             weights=weights,
             metrics=parse_json(files[METRICS]),
             history=files[HISTORY].decode(),
@@ -181,50 +184,33 @@ def load_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def expected_shapes(task: ForecastTask, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor that a network of this configuration has."""
-    assert config.segment is not None
-    entries, width, gates = task.n_series + 1, config.hidden, _GATES[config.cell]
-    out_segment = min(config.segment, task.horizon)
-    shapes: dict[str, tuple[int, ...]] = {
-        "center": (entries,),
-        "scale": (entries,),
-        "cycle.weight": (entries, task.season),
-        "anchor": (task.horizon,),
-        "read.weight": (width, config.segment),
-        "read.bias": (width,),
-        "read_missing.weight": (width, config.segment),
-        "identity.weight": (entries, width),
-        "position": (-(-task.horizon // out_segment), width),
-        "head.weight": (out_segment * len(task.quantiles), width),
-        "head.bias": (out_segment * len(task.quantiles),),
-    }
-    for layer in range(config.layers):
-        for way in ("ih", "hh"):
-            shapes[f"recurrence.weight_{way}_l{layer}"] = (gates * width, width)
-            shapes[f"recurrence.bias_{way}_l{layer}"] = (gates * width,)
-    return shapes
-
-
-def _pack_names(names: tuple[str, ...]) -> bytes:
+def _pack_series(names: tuple[str, ...], base: tuple[float, ...]) -> bytes:
     buffer = io.BytesIO()
-    pa_parquet.write_table(pa.table({"series": pa.array(names, pa.string())}), buffer)
+    table = pa.table({"series": pa.array(names, pa.string()), "base": pa.array(base, pa.float64())})
+    pa_parquet.write_table(table, buffer)
     return buffer.getvalue()
 
 
-def _unpack_names(content: bytes, n_series: int) -> tuple[str, ...]:
+def _unpack_series(content: bytes, n_series: int) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Return names and bases; the first files had no bases, which were all 0."""
     try:
         file = pa_parquet.ParquetFile(pa.BufferReader(content))
-        if file.schema_arrow != pa.schema({"series": pa.string()}):
+        if file.schema_arrow not in (_SERIES_SCHEMA, _FIRST_SERIES_SCHEMA):
             raise ValueError("the series names are not what was written")
         if file.metadata.num_rows != n_series:
             raise ValueError(f"there are {file.metadata.num_rows} series names, not {n_series}")
-        names = file.read().column(0)
+        table = file.read()
+        names = table.column("series")
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"the series names cannot be read: {error}") from error
     if names.null_count or len(names.unique()) != n_series:
         raise ValueError("the series names are not all there, or not all different")
-    return tuple(names.to_pylist())
+    if "base" not in table.column_names:
+        return tuple(names.to_pylist()), (0.0,) * n_series
+    base = table.column("base").to_numpy()
+    if not np.isfinite(base).all():
+        raise ValueError("the base of a series is not finite")
+    return tuple(names.to_pylist()), tuple(base.tolist())
 
 
 def _unpack_weights(content: bytes) -> Tensors:
@@ -233,49 +219,6 @@ def _unpack_weights(content: bytes) -> Tensors:
     except safetensors.SafetensorError as error:
         raise ValueError(f"the weights cannot be read: {error}") from error
     return tensors
-
-
-def _check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
-    for name in sorted(expected.keys() | weights.keys()):
-        if name not in weights:
-            raise ValueError(f"tensor {name} is missing")
-        if name not in expected:
-            raise ValueError(f"tensor {name} does not belong to this network")
-        tensor = weights[name]
-        if tensor.shape != expected[name] or tensor.dtype != np.float32:
-            raise ValueError(
-                f"tensor {name} is {tensor.dtype} {tensor.shape}, not float32 {expected[name]}"
-            )
-        if not np.isfinite(tensor).all():
-            raise ValueError(f"tensor {name} holds a value that is not finite")
-
-
-def _check_bounds(task: ForecastTask, config: Config) -> None:
-    sizes = {
-        "lookback": (task.lookback, MAX_LOOKBACK),
-        "horizon": (task.horizon, MAX_HORIZON),
-        "season": (task.season, _MAX_SEASON),
-        "segment": (config.network.segment, MAX_LOOKBACK),
-        "n_series": (task.n_series, _MAX_SERIES),
-    }
-    for name, (value, limit) in sizes.items():
-        if type(value) is not int or not 1 <= value <= limit:
-            raise ValueError(f"{name} is {value!r}")
-    levels = task.quantiles
-    if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
-        raise ValueError("the quantiles are not increasing levels around the median")
-    if not 0 < levels[0] <= levels[-1] < 1:
-        raise ValueError("the quantiles do not lie between 0 and 1")
-
-
-def _check_self_test(manifest: dict[str, Any]) -> None:
-    self_test = manifest["self_test"]
-    output = self_test["output"]
-    if not isinstance(output, list) or not output:
-        raise ValueError("the self-test has no output")
-    for number in (self_test["tolerance"], *output):
-        if type(number) not in (int, float) or abs(number) > _MAX_OUTPUT:
-            raise ValueError(f"the self-test holds {number!r}")
 
 
 def _check_rest(manifest: dict[str, Any], artifact: Artifact) -> None:

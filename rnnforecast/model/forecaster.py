@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from rnnforecast.config import ForecastTask, NetworkConfig, TrainConfig
-from rnnforecast.data.forecast import Forecast, Past
+from rnnforecast.data.forecast import Forecast, Past, in_own_units
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
-from rnnforecast.model.artifact import Tensors
+from rnnforecast.model.expected import Tensors
 from rnnforecast.model.network import Network
 from rnnforecast.model.start import scale_newcomers, start_from
 from rnnforecast.model.training import TrainingLog, continue_training, train_network
@@ -108,7 +108,7 @@ class RNNForecaster:
             output = self._run(part.history(task.lookback), entries[part.series], part.next_step)
             values[first : first + size] = _at_levels(output[:, :horizon], task, quantiles)
         return Forecast(
-            values=values,
+            values=in_own_units(values, past),
             quantiles=tuple(quantiles),
             names=tuple(past.names[s] for s in past.series),
             cutoff_us=past.cutoff_time,

@@ -102,7 +102,7 @@ class Network(nn.Module):
         self._initialise()
 
     def forward(self, history: Tensor, series: Tensor, next_step: Tensor) -> Tensor:
-        """Forecast in the sensors' own units, (N, H, Q).
+        """Forecast in the units of the panel, (N, H, Q): the sensors' own, less a base.
 
         history (N, L), NaN where missing; series (N,), 0 for unknown; next_step (N,), where lead 1
         lies on the grid that begins in 1970.

@@ -44,6 +44,7 @@ def describe_model(
         config=plan.config,
         schema=schema,
         names=forecaster.names,
+        base=tuple(plan.split.panel.base.tolist()),
         weights=forecaster.tensors(),
         metrics=metrics,
         history=history_csv(forecaster.log.epochs),

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnforecast.config import TrainConfig, parse_duration_us
+from rnnforecast.config import TrainConfig
 from rnnforecast.data.windows import Batch, TrainingWindows, epoch_batches
+from rnnforecast.durations import parse_duration_us
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Listener, Progressed
 from rnnforecast.model.network import Network

@@ -65,6 +65,7 @@ VIEWS: dict[str, Callable[[Past], object]] = {
     "n_origins": lambda past: past.n_origins,
     "step_us": lambda past: past.step_us,
     "names": lambda past: past.names,
+    "base": lambda past: past.base,
     "next_step": lambda past: past.next_step,
     "cutoff_time": lambda past: past.cutoff_time,
     "history": lambda past: past.history(LOOKBACK),

@@ -30,7 +30,8 @@ from rnnforecast.data.schema import Schema
 from rnnforecast.durable import publish_directory
 from rnnforecast.errors import ModelError
 from rnnforecast.model import artifact as artifacts
-from rnnforecast.model.artifact import Artifact, expected_shapes, load, load_manifest
+from rnnforecast.model.artifact import Artifact, load, load_manifest
+from rnnforecast.model.expected import expected_shapes
 from rnnforecast.model.strict import parse_json
 
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
@@ -58,6 +59,7 @@ def make_artifact(
         ),
         schema=Schema("time", None, ("flow", "Höhe"), step_us=3_600_000_000, tz="Europe/Vienna"),
         names=("flow", f"Höhe\n{seed}"),
+        base=(0.0, 1e8 + seed),
         weights={n: rng.normal(size=s).astype(np.float32) for n, s in sorted(shapes.items())},
         metrics={"metrics": {}, "skill": None, "verdict": f"none {seed}"},
         history=f"epoch,loss\n1,0.{seed}5\n",
@@ -192,9 +194,16 @@ def test_scaling_statistics_do_not_count_as_parameters() -> None:
 
 def test_hundreds_of_series_come_back_in_their_order(version: Path) -> None:
     task = replace(TASK, n_series=300)
-    expected = replace(make_artifact(task=task), names=tuple(f"s{i % 7}/{i}" for i in range(300)))
+    expected = replace(
+        make_artifact(task=task),
+        names=tuple(f"s{i % 7}/{i}" for i in range(300)),
+        base=tuple(map(float, range(300))),
+    )
 
-    assert load(written(version, expected.pack())).names == expected.names
+    loaded = load(written(version, expected.pack()))
+
+    assert loaded.names == expected.names
+    assert loaded.base == expected.base
 
 
 # Rule 1: only the fixed names, regular files, no links
@@ -470,7 +479,7 @@ def test_a_hash_that_differs_is_found_before_the_content_is_parsed(
 
     content = bytes([files[name][0] ^ 1]) + files[name][1:]
     written(version, {**files, name: content})
-    for parser in ("_unpack_names", "_unpack_weights"):
+    for parser in ("_unpack_series", "_unpack_weights"):
         monkeypatch.setattr(artifacts, parser, parse)
 
     assert f"{name} is not what was written" in refusal(version).message

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnforecast.config import QUANTILES, ForecastTask, NetworkConfig
-from rnnforecast.model.artifact import expected_shapes
+from rnnforecast.model.expected import expected_shapes
 from rnnforecast.model.network import CELLS, Network, Window, normalise, order_quantiles
 
 CELL_NAMES = sorted(CELLS)

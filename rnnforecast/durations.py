@@ -1,0 +1,73 @@
+"""Durations: `15min` and `24h` to microseconds and steps, and back to words.
+
+Below `config`, whose options they are. Standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+
+from rnnforecast.errors import UsageError
+
+_MICROSECONDS = {
+    "us": 1,
+    "ms": 1_000,
+    "s": 1_000_000,
+    "sec": 1_000_000,
+    "m": 60_000_000,
+    "min": 60_000_000,
+    "h": 3_600_000_000,
+    "d": 86_400_000_000,
+    "w": 604_800_000_000,
+}
+_LONGEST_US = 300 * 365 * _MICROSECONDS["d"]
+
+
+def parse_duration_us(text: str) -> int:
+    """Read a duration such as `15min`, `24h` or `1.5d` as microseconds.
+
+    Raises `UsageError` where it is none, or not positive.
+    """
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)?\s*([a-zA-Z]+)\s*", text)
+    unit = match and _MICROSECONDS.get(match[2].lower())
+    if not match or not unit:
+        raise UsageError(
+            f"{text!r} is not a duration", hint="write a number and a unit, such as 15min, 24h, 7d"
+        )
+    length = round(float(match[1] or 1) * unit)
+    if length <= 0:
+        raise UsageError(f"{text!r} is not a positive duration")
+    if length > _LONGEST_US:
+        raise UsageError(f"{text!r} is longer than 300 years")
+    return length
+
+
+def parse_steps(text: str | int, *, step_us: int, name: str, limit: int) -> int:
+    """Read 24, `24` or `24h` as a number of steps. Raises `UsageError` where it is not whole."""
+    stripped = str(text).strip()
+    if re.fullmatch(r"[+-]?\d{1,18}", stripped):
+        steps = int(stripped)
+    else:
+        duration = parse_duration_us(stripped)
+        steps, rest = divmod(duration, step_us)
+        if rest:
+            raise UsageError(
+                f"--{name} {text} is not a whole number of steps of {format_duration(step_us)}"
+            )
+    check_range(name, steps, 1, limit)
+    return steps
+
+
+def format_duration(microseconds: int) -> str:
+    """Write a duration in its largest whole unit: `15 min`, `1 h`, `1 d`."""
+    for unit in ("w", "d", "h", "min", "s", "ms"):
+        count, rest = divmod(microseconds, _MICROSECONDS[unit])
+        if count and not rest:
+            return f"{count} {unit}"
+    return f"{microseconds} us"
+
+
+def check_range(name: str, value: float, low: float, high: float) -> None:
+    """Raise `UsageError` for the value of an option outside `[low, high]`."""
+    if not low <= value <= high:
+        raise UsageError(f"--{name} is {value}, but must lie between {low:g} and {high:g}")

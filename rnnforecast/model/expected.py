@@ -1,0 +1,92 @@
+"""What a network of a given configuration must look like: sizes, tensors, self-test. No torch here.
+
+Apart from `artifact`, which knows files: here what was read from them is held against the task and
+the configuration, and a `ValueError` says what does not fit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnforecast.config import MAX_HORIZON, MAX_LOOKBACK, Config, ForecastTask, NetworkConfig
+
+_MAX_SERIES = 10_000_000
+_MAX_SEASON = MAX_LOOKBACK
+_MAX_OUTPUT = 1e30
+_GATES = {"gru": 3, "lstm": 4, "rnn": 1}
+
+Tensors = dict[str, NDArray[np.float32]]
+
+
+def expected_shapes(task: ForecastTask, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every tensor that a network of this configuration has."""
+    assert config.segment is not None
+    entries, width, gates = task.n_series + 1, config.hidden, _GATES[config.cell]
+    out_segment = min(config.segment, task.horizon)
+    shapes: dict[str, tuple[int, ...]] = {
+        "center": (entries,),
+        "scale": (entries,),
+        "cycle.weight": (entries, task.season),
+        "anchor": (task.horizon,),
+        "read.weight": (width, config.segment),
+        "read.bias": (width,),
+        "read_missing.weight": (width, config.segment),
+        "identity.weight": (entries, width),
+        "position": (-(-task.horizon // out_segment), width),
+        "head.weight": (out_segment * len(task.quantiles), width),
+        "head.bias": (out_segment * len(task.quantiles),),
+    }
+    for layer in range(config.layers):
+        for way in ("ih", "hh"):
+            shapes[f"recurrence.weight_{way}_l{layer}"] = (gates * width, width)
+            shapes[f"recurrence.bias_{way}_l{layer}"] = (gates * width,)
+    return shapes
+
+
+def check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
+    """Raise `ValueError` unless these are the tensors of the network, all of them finite."""
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights:
+            raise ValueError(f"tensor {name} is missing")
+        if name not in expected:
+            raise ValueError(f"tensor {name} does not belong to this network")
+        tensor = weights[name]
+        if tensor.shape != expected[name] or tensor.dtype != np.float32:
+            raise ValueError(
+                f"tensor {name} is {tensor.dtype} {tensor.shape}, not float32 {expected[name]}"
+            )
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"tensor {name} holds a value that is not finite")
+
+
+def check_bounds(task: ForecastTask, config: Config) -> None:
+    """Raise `ValueError` for sizes that no network has, before anything of that size is made."""
+    sizes = {
+        "lookback": (task.lookback, MAX_LOOKBACK),
+        "horizon": (task.horizon, MAX_HORIZON),
+        "season": (task.season, _MAX_SEASON),
+        "segment": (config.network.segment, MAX_LOOKBACK),
+        "n_series": (task.n_series, _MAX_SERIES),
+    }
+    for name, (value, limit) in sizes.items():
+        if type(value) is not int or not 1 <= value <= limit:
+            raise ValueError(f"{name} is {value!r}")
+    levels = task.quantiles
+    if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
+        raise ValueError("the quantiles are not increasing levels around the median")
+    if not 0 < levels[0] <= levels[-1] < 1:
+        raise ValueError("the quantiles do not lie between 0 and 1")
+
+
+def check_self_test(manifest: dict[str, Any]) -> None:
+    """Raise `ValueError` unless the self-test is a list of sensible numbers."""
+    self_test = manifest["self_test"]
+    output = self_test["output"]
+    if not isinstance(output, list) or not output:
+        raise ValueError("the self-test has no output")
+    for number in (self_test["tolerance"], *output):
+        if type(number) not in (int, float) or abs(number) > _MAX_OUTPUT:
+            raise ValueError(f"the self-test holds {number!r}")

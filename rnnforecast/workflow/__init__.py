@@ -1,0 +1,12 @@
+"""The stories, each read from top to bottom, one module for each. Also the public functions.
+
+A story wires the rooms together and decides nothing that a room could decide. It prints nothing: it
+reports events and returns a result. What is slow to import is imported where it is first needed, so
+that a damaged model is refused before torch is loaded.
+"""
+
+from rnnforecast.workflow.prediction import predict
+from rnnforecast.workflow.saved import Model, load, versions
+from rnnforecast.workflow.training import train
+
+__all__ = ["Model", "load", "predict", "train", "versions"]

@@ -1,0 +1,148 @@
+"""The story of forecasting: load a version, read, forecast what can be, write."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rnnforecast.config import DEFAULT_MODEL, DataConfig, PredictConfig, check_output, override
+from rnnforecast.durations import parse_steps
+from rnnforecast.errors import NotEnoughDataError, UsageError
+from rnnforecast.events import Listener, Recorder, ignore
+from rnnforecast.workflow.saved import Model, load
+
+if TYPE_CHECKING:
+    from rnnforecast.data.forecast import Past
+    from rnnforecast.data.schema import Schema
+    from rnnforecast.evaluate.fallback import Prediction
+    from rnnforecast.model.artifact import Artifact
+    from rnnforecast.model.forecaster import RNNForecaster
+
+
+def predict(
+    model: Model | str | Path = DEFAULT_MODEL,
+    data: object = None,
+    *,
+    config: PredictConfig | None = None,
+    reading: DataConfig | None = None,
+    version: str | None = None,
+    output: str | Path | None = None,
+    listener: Listener = ignore,
+) -> Prediction:
+    """Forecast the steps after the last reading; with `output`, write them to a file, or to `-`.
+
+    Without `data`, the source that the model was trained on is read again; `reading` overrides how.
+    Raises a `RnnForecastError`; a series that cannot be forecast is left out and named.
+    """
+    from rnnforecast.data.writing import write_forecast
+
+    config = config or PredictConfig()
+    if output is not None:
+        check_output(str(output))
+    events = Recorder(listener, [])
+    artifact = (model if isinstance(model, Model) else load(model, version=version)).artifact
+    horizon = _horizon_of(config, artifact)
+    past, schema = _read_past(artifact, data, config, reading or DataConfig(), events)
+    forecaster = _restore(artifact)  # torch is imported here, once the readings are known to serve
+    prediction = _forecast(forecaster, past, horizon, schema, config, events)
+    if output is not None:
+        write_forecast(prediction.forecast, str(output), config.quantiles)
+    return prediction
+
+
+def _horizon_of(config: PredictConfig, artifact: Artifact) -> int:
+    task, step_us = artifact.task, artifact.schema.step_us
+    if config.horizon is None:
+        return task.horizon
+    assert step_us is not None
+    horizon = parse_steps(config.horizon, step_us=step_us, name="horizon", limit=10**9)
+    if horizon > task.horizon:
+        raise UsageError(
+            f"--horizon {config.horizon} is {horizon} steps, but the model was trained for "
+            f"{task.horizon}",
+            hint=f"train again with  --horizon {config.horizon}",
+        )
+    return horizon
+
+
+def _read_past(
+    artifact: Artifact, data: object, config: PredictConfig, reading: DataConfig, listener: Listener
+) -> tuple[Past, Schema]:
+    """Read new readings as the model's own were, and say what is strange about them."""
+    import numpy as np
+
+    from rnnforecast.data.newer import Known, read_past, warn_of_strangers
+
+    known = Known(
+        artifact.names,
+        np.array(artifact.base),
+        center=artifact.weights["center"][1:],
+        scale=artifact.weights["scale"][1:],
+    )
+    past, schema = read_past(
+        _source_of(artifact) if data is None else data,
+        schema=artifact.schema,
+        options=override(artifact.config.data, reading),
+        as_of=config.as_of,
+        known=known,
+        listener=listener,
+    )
+    task = artifact.task
+    warn_of_strangers(past, known, listener, lookback=task.lookback, horizon=task.horizon)
+    return past, schema
+
+
+def _source_of(artifact: Artifact) -> str:
+    source = artifact.provenance.get("source")
+    if not isinstance(source, str):
+        raise UsageError(
+            "the model was not trained on a file, so there is nothing to read again",
+            hint="pass the readings:  rnnforecast predict DATA",
+        )
+    return source
+
+
+def _restore(artifact: Artifact) -> RNNForecaster:
+    from rnnforecast.model.forecaster import RNNForecaster
+
+    return RNNForecaster.restore(
+        artifact.task,
+        artifact.config.network,
+        names=artifact.names,
+        weights=artifact.weights,
+        self_test=artifact.self_test,
+    )
+
+
+def _forecast(
+    forecaster: RNNForecaster,
+    past: Past,
+    horizon: int,
+    schema: Schema,
+    config: PredictConfig,
+    events: Recorder,
+) -> Prediction:
+    """Forecast every series that can be, and say which could not."""
+    from rnnforecast.evaluate.fallback import predict_or_fall_back, warnings_of
+
+    task = forecaster.network.task
+    prediction = predict_or_fall_back(
+        forecaster,
+        past,
+        horizon,
+        sorted({0.5, *config.quantiles}),
+        lookback=task.lookback,
+        season=task.season,
+        fallbacks=config.fallback,
+    )
+    for warning in warnings_of(prediction, lookback=task.lookback):
+        events(warning)
+    if not prediction.forecast.names:
+        raise NotEnoughDataError(
+            "no series has a reading in its look-back, so nothing can be forecast",
+            code="too-short",
+            hint="pass newer readings, or add  --fallback seasonal-naive,naive",
+        )
+    forecast = replace(prediction.forecast, tz=schema.tz)
+    return replace(prediction, forecast=forecast, warnings=tuple(events.warnings))

@@ -1,0 +1,162 @@
+"""The story of training: read, plan, fit, measure, learn on, save, put in force."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rnnforecast.config import DEFAULT_MODEL, Config, DataConfig, WindowConfig, override
+from rnnforecast.errors import QualityGateError, UsageError
+from rnnforecast.events import Listener, Recorder, ignore
+from rnnforecast.operate import store
+from rnnforecast.workflow.saved import Model
+
+if TYPE_CHECKING:
+    from rnnforecast.data.forecast import Past
+    from rnnforecast.data.panel import Panel
+    from rnnforecast.data.planning import Plan
+    from rnnforecast.data.schema import Schema
+    from rnnforecast.evaluate.comparison import Comparison
+    from rnnforecast.model.forecaster import RNNForecaster
+
+
+def train(
+    data: object,
+    *,
+    model: str | Path | None = DEFAULT_MODEL,
+    horizon: int | str | None = None,
+    lookback: int | str | None = None,
+    config: Config | None = None,
+    require_skill: float | None = None,
+    listener: Listener = ignore,
+) -> Model:
+    """Fit a network to readings, measure it on held-out ones, save it as a new version.
+
+    `data` is a path, a pandas or an Arrow table. With `model=None` nothing is saved. Raises a
+    `RnnForecastError`; a failed run leaves the version in force as it was.
+    """
+    from rnnforecast.data.planning import plan_training
+    from rnnforecast.evaluate.comparison import not_compared
+    from rnnforecast.model.provenance import describe_model
+
+    _check_gate(require_skill)
+    clock = _Clock()
+    config = _with_windows(config or Config(), horizon, lookback)
+    events = Recorder(listener, [])
+    panel, schema = _read(data, config.data, events)
+    clock.lap("read_s")
+    plan = plan_training(panel, config, events)
+    fitted = _fit(plan, events)
+    clock.lap("fit_s")
+    comparison = _compare(fitted, plan, events)
+    clock.lap("evaluate_s")
+    forecaster = _learn_on(fitted, plan, plan.split.everything, events)
+    clock.lap("learn_on_s")
+    artifact = describe_model(
+        forecaster,
+        plan,
+        schema,
+        metrics=comparison.to_json() if comparison else not_compared(),
+        source=data,
+        warnings=events.warnings,
+    )
+    if model is None:
+        return Model(artifact, warnings=tuple(events.warnings), timing=clock.laps)
+    path = Path(model)
+    version = store.publish_version(path, artifact.pack(), now=datetime.now(UTC))
+    _require(require_skill, comparison, version)
+    store.put_in_force(path, version)
+    return Model(artifact, path, version, tuple(events.warnings), clock.laps)
+
+
+class _Clock:
+    """Durations of the parts of a story, on a clock that never goes back."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """End a part."""
+        now = time.monotonic()
+        self.laps[name] = round(now - self._last, 3)
+        self.laps["total_s"] = round(now - self._started, 3)
+        self._last = now
+
+
+def _with_windows(config: Config, horizon: int | str | None, lookback: int | str | None) -> Config:
+    given = WindowConfig(
+        horizon="auto" if horizon is None else str(horizon),
+        lookback="auto" if lookback is None else str(lookback),
+    )
+    return replace(config, window=override(config.window, given))
+
+
+def _read(data: object, config: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
+    from rnnforecast.data.reading import open_source
+    from rnnforecast.data.schema import infer_schema
+    from rnnforecast.data.timegrid import read_panel
+
+    source = open_source(data, config)
+    return read_panel(source, infer_schema(source, config, listener), config, listener)
+
+
+def _fit(plan: Plan, listener: Listener) -> RNNForecaster:
+    from rnnforecast.model.forecaster import RNNForecaster
+
+    return RNNForecaster.fit(
+        plan.split.train,
+        plan.split.validation,
+        task=plan.task,
+        network=plan.config.network,
+        config=plan.config.training,
+        listener=listener,
+    )
+
+
+def _compare(fitted: RNNForecaster, plan: Plan, listener: Listener) -> Comparison | None:
+    """Measure on the test part what the saved version will be one part later.
+
+    The network first learns from the validation part as the saved one will learn from all parts.
+    """
+    from rnnforecast.data.split import test_origins
+    from rnnforecast.evaluate.comparison import compare, truth_after
+
+    split, task = plan.split, plan.task
+    if split.test_from_us is None:
+        return None
+    forecaster = _learn_on(fitted, plan, split.before_test, listener)
+    origins = test_origins(split, lookback=task.lookback, horizon=task.horizon)
+    origins = origins.subset(origins.share_seen(task.lookback) > 0)  # a dead sensor has no forecast
+    truth = truth_after(split.panel, origins, task.horizon)
+    return compare(forecaster, origins, truth, horizon=task.horizon, season=task.season)
+
+
+def _learn_on(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener) -> RNNForecaster:
+    """Let the network learn from the readings after the train part too, where there are any."""
+    if known.cutoff.sum() == plan.split.train.cutoff.sum():
+        return fitted
+    return fitted.learn_on(known, config=plan.config.training, listener=listener)
+
+
+def _check_gate(skill: float | None) -> None:
+    if skill is not None and not math.isfinite(skill):
+        raise UsageError(f"--require-skill {skill} is not a number")
+
+
+def _require(skill: float | None, comparison: Comparison | None, version: str) -> None:
+    """Raise `QualityGateError` unless the network is as much better as the user asks for."""
+    if skill is None:
+        return
+    reached = comparison.skill if comparison else None
+    if reached is None or reached < skill:
+        shown = "unknown" if reached is None else f"{reached:.1f} %"
+        raise QualityGateError(
+            f"the skill is {shown}, but --require-skill asks for {skill:g} %",
+            code="require-skill",
+            hint=f"version {version} was saved, but not put in force",
+        )

@@ -1,0 +1,66 @@
+"""Newer readings beside what a network knows: gone, new, stale, on another scale."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rnnforecast.data.forecast import past_of
+from rnnforecast.data.newer import Known, warn_of_strangers
+from tests.builders import make_panel, wave
+
+
+def known(*names: str, center: float = 20.0, scale: float = 4.0) -> Known:
+    n = len(names)
+    values = (np.full(n, value, np.float32) for value in (center, scale))
+    return Known(names, np.zeros(n), *values)
+
+
+def warnings(panel, what):
+    heard = []
+    warn_of_strangers(past_of(panel), what, heard.append, lookback=48, horizon=24)
+    return {warned.code: warned for warned in heard}
+
+
+def test_readings_like_the_known_ones_get_no_warning():
+    assert warnings(make_panel(wave(100), wave(100)), known("s0", "s1")) == {}
+
+
+def test_series_that_are_gone_or_new_are_named():
+    found = warnings(make_panel(wave(100), wave(100)), known("s0", "old"))
+    assert found.keys() == {"vanished-series", "new-series"}
+    assert "old" in found["vanished-series"].message
+    assert "s1" in found["new-series"].message
+
+
+@pytest.mark.parametrize(("behind", "is_stale"), [(24, False), (25, True)])
+def test_a_series_that_ended_more_than_a_horizon_ago_is_stale(behind, is_stale):
+    panel = make_panel(wave(200), wave(200 - behind))
+    assert ("stale-series" in warnings(panel, known("s0", "s1"))) == is_stale
+
+
+def test_readings_in_another_unit_are_named():
+    fahrenheit = make_panel(wave(100), wave(100) * 1.8 + 32)
+    found = warnings(fahrenheit, known("s0", "s1"))
+    assert found.keys() == {"other-scale"}
+    assert found["other-scale"].message.endswith(": s1")
+
+
+def test_a_base_is_subtracted_before_levels_are_compared():
+    panel = replace(make_panel(wave(100)), base=np.array([1e8]))
+    assert warnings(panel, known("s0")) == {}
+
+
+def test_series_without_readings_or_without_a_level_are_not_compared():
+    silent = np.full(100, np.nan)
+    what = known("s0", "s1")
+    what.center[1] = what.scale[1] = np.nan
+    assert warnings(make_panel(silent, wave(100) * 100), what) == {}
+
+
+def test_a_long_list_is_cut_and_counted():
+    found = warnings(make_panel(*[wave(60)] * 9), known("other"))
+    assert found["new-series"].count == 9
+    assert found["new-series"].message.endswith("s4, ...")
