@@ -26,6 +26,7 @@ _METRICS = {
     "coverage_80": "in q10..q90",
 }
 _HEAD_ROWS = 5
+_WORST = 3
 
 
 def train_document(model: Model) -> dict[str, Any]:
@@ -47,6 +48,7 @@ def train_document(model: Model) -> dict[str, Any]:
         "skill": artifact.metrics["skill"],
         "skill_over": artifact.metrics["skill_over"],
         "verdict": artifact.metrics["verdict"],
+        "worse_series": artifact.metrics["worse_series"],
         "warnings": artifact.provenance["warnings"],
         "timing": timing,
     }
@@ -187,6 +189,14 @@ def _print_metrics(artifact: Artifact, screen: Screen) -> None:
         )
         screen.table(("method", *_METRICS.values()), rows, title=title)
     screen.result(f"verdict: {artifact.metrics['verdict']}")
+    worse = artifact.metrics.get("worse_series")  # the first versions do not have it
+    if worse:
+        shown = ", ".join(
+            f"{item['series']} (MASE {figure(item['mase'])} against {figure(item['naive_mase'])})"
+            for item in worse[:_WORST]
+        )
+        more = f" and {len(worse) - _WORST} more" if len(worse) > _WORST else ""
+        screen.result(f"worse for {len(worse)} of {len(artifact.names)} series: {shown}{more}")
 
 
 def _model_option(model: Model) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Floats
 
+CONSTANT_SCALE = 1.0
 _SAMPLE = 100_000
 _IQR_OF_NORMAL = 1.349
 
@@ -46,5 +47,5 @@ def _fit_one(readings: Floats) -> tuple[float, float]:
     if scale <= 1e-6 * abs(center):
         scale = float(seen.std())
     if scale <= 1e-6 * max(abs(center), 1e-30):
-        scale = 1.0
+        scale = CONSTANT_SCALE
     return float(center), float(scale)

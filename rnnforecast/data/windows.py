@@ -72,6 +72,11 @@ class TrainingWindows:
             horizon=horizon,
         )
 
+    @property
+    def counts(self) -> Integers:
+        """`(series,)`: how many windows each series has."""
+        return np.diff(self.ends, prepend=0)
+
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 

@@ -83,14 +83,21 @@ def mase(actual: Doubles, forecast: Doubles, *, scale: Doubles, series: Integers
     Hyndman and Koehler 2006. Windows whose scale is 0 or unknown do not count; a series none of
     whose windows count does not either.
     """
+    return _mean(mase_by_series(actual, forecast, scale=scale, series=series))
+
+
+def mase_by_series(
+    actual: Doubles, forecast: Doubles, *, scale: Doubles, series: Integers
+) -> Doubles:
+    """Each series' part of MASE, `(highest number of a series + 1,)`; NaN where it is undefined."""
     usable = np.isfinite(scale) & (scale > 0)
     scaled = np.abs(actual - forecast)[usable] / scale[usable, None]
     seen = np.isfinite(scaled)
-    if not seen.any():
-        return None
+    n_series = int(series.max(initial=-1)) + 1
     owner = np.broadcast_to(series[usable, None], scaled.shape)[seen]
-    sums, counts = np.bincount(owner, weights=scaled[seen]), np.bincount(owner)
-    return float(np.mean(sums[counts > 0] / counts[counts > 0]))
+    sums = np.bincount(owner, weights=scaled[seen], minlength=n_series)
+    counts = np.bincount(owner, minlength=n_series)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def wql(actual: Doubles, quantiles: Doubles, levels: Doubles) -> float | None:

@@ -14,12 +14,12 @@ import torch
 from rnnforecast.config import ForecastTask, NetworkConfig, TrainConfig
 from rnnforecast.data.forecast import Forecast, Past, in_own_units
 from rnnforecast.data.panel import Floats, Integers
-from rnnforecast.data.scaling import fit_scaling
+from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model.expected import Tensors
 from rnnforecast.model.network import Network
-from rnnforecast.model.start import scale_newcomers, start_from
+from rnnforecast.model.start import find_newcomers, start_from, start_newcomers
 from rnnforecast.model.training import TrainingLog, continue_training, train_network
 
 _MAX_BATCH = 2048
@@ -27,6 +27,7 @@ _BATCH_VALUES = 1 << 22
 _SELF_TEST_LEADS = 4
 _SELF_TEST_TOLERANCE = 1e-3
 _CONTINUED_SHARE = 0.5
+_FEW = 3
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class RNNForecaster:
     log: TrainingLog | None = None
     learn_on_steps: int = 0
     """Steps taken over all readings after the network was measured."""
+    newcomers: tuple[int, ...] = ()
+    """Numbers of the series that had no window to learn from."""
 
     @classmethod
     def fit(
@@ -65,7 +68,8 @@ class RNNForecaster:
             log = train_network(
                 model, windows, validation=held_out, config=config, listener=listener
             )
-        return cls(model.eval(), train.names, log)
+        newcomers = find_newcomers(train, windows)
+        return cls(model.eval(), train.names, log, newcomers=tuple(newcomers.tolist()))
 
     def learn_on(
         self, past: Past, *, config: TrainConfig, listener: Listener = ignore
@@ -81,7 +85,7 @@ class RNNForecaster:
         with _repeatable(config):
             model = Network(task, self.network.config)
             model.load_state_dict(self.network.state_dict())
-            scale_newcomers(model, past)
+            start_newcomers(model, np.array(self.newcomers, np.int64), past)
             model.to(_device(config))
             continue_training(
                 model,
@@ -95,7 +99,9 @@ class RNNForecaster:
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast up to the trained horizon after each cutoff.
 
-        Quantiles between the trained ones are interpolated; there are none outside them.
+        Quantiles between the trained ones are interpolated; there are none outside them. A series
+        that has never changed is forecast as it is; one that is unknown and has only one or two
+        readings to go by gets NaN: nothing says in which units it is.
         """
         task = self.network.task
         known = {name: entry for entry, name in enumerate(self.names, start=1)}
@@ -105,8 +111,11 @@ class RNNForecaster:
         size = max(1, min(_MAX_BATCH, _BATCH_VALUES // width))
         for first in range(0, past.n_origins, size):
             part = past.subset(slice(first, first + size))
-            output = self._run(part.history(task.lookback), entries[part.series], part.next_step)
-            values[first : first + size] = _at_levels(output[:, :horizon], task, quantiles)
+            history, entry = part.history(task.lookback), entries[part.series]
+            output = self._run(history, entry, part.next_step)[:, :horizon]
+            self._hold_constants(output, history, entry)
+            output[(entry == 0) & (np.isfinite(history).sum(1) < _FEW)] = np.nan
+            values[first : first + size] = _at_levels(output, task, quantiles)
         return Forecast(
             values=in_own_units(values, past),
             quantiles=tuple(quantiles),
@@ -157,6 +166,13 @@ class RNNForecaster:
                 hint="use the torch version that `rnnforecast show` names, or train again",
             )
         return forecaster
+
+    def _hold_constants(self, output: Floats, history: Floats, entry: Integers) -> None:
+        """Forecast a series that has never changed, in training or since, as it is, in place."""
+        center, scale = (x.cpu().numpy()[entry] for x in (self.network.center, self.network.scale))
+        as_ever = (np.isnan(history) | (history == center[:, None])).all(1)
+        held = as_ever & (scale == CONSTANT_SCALE)
+        output[held] = center[held, None, None]
 
     @torch.no_grad()
     def _run(self, history: Floats, entries: Integers, next_step: Integers) -> Floats:

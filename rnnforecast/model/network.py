@@ -23,6 +23,10 @@ from rnnforecast.config import ForecastTask, NetworkConfig
 
 _SPREAD_FLOOR = 1e-2
 """Least spread of a window, in units of its series' scale: a stuck sensor has none of its own."""
+SEEN_SHARE = 0.5
+"""Windows with less of their history than this are not trained on."""
+_PRIOR_READINGS = 4.0
+"""An empty window has the spread of its series, as if so many readings said so."""
 
 
 class Window(NamedTuple):
@@ -209,10 +213,14 @@ class Network(nn.Module):
 def normalise(scaled: Tensor) -> Window:
     """Bring each window, (N, L), to zero mean and unit spread over the readings that are there.
 
-    A missing reading repeats the last one before it, 0 where there is none.
+    A missing reading repeats the last one before it, 0 where there is none. A few readings do not
+    show their spread: the emptier a window, the more its series' own, 1, counts.
     """
     seen = torch.isfinite(scaled)
     level, variance = _moments(scaled, seen)
+    n_seen = seen.sum(1, keepdim=True)
+    prior = _PRIOR_READINGS * (1 - n_seen / scaled.shape[1])
+    variance = (variance * n_seen + prior) / (n_seen + prior)
     spread = (variance + _SPREAD_FLOOR**2).sqrt()
     values = torch.where(seen, scaled - level, 0.0) / spread
     if not bool(seen.all()):

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from rnnforecast.data.forecast import Past
-from rnnforecast.data.panel import Floats
+from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.scaling import Scaling, fit_scaling
 from rnnforecast.data.windows import Batch, TrainingWindows
-from rnnforecast.model.network import Network, normalise
+from rnnforecast.model.network import SEEN_SHARE, Network, normalise
 
 _WINDOWS = 4096
 _MOST = 5.0
@@ -35,14 +35,40 @@ def start_from(network: Network, scaling: Scaling, windows: TrainingWindows) -> 
     network.anchor.copy_(torch.from_numpy(_anchor(network, batch)))
 
 
+def find_newcomers(train: Past, windows: TrainingWindows) -> Integers:
+    """Return the numbers of the series that had next to nothing to learn from.
+
+    They have no window, or fewer readings than a window must have to be used.
+    """
+    n_seen = np.array([np.isfinite(train.readings(i)).sum() for i in range(train.n_origins)])
+    found: Integers = train.series[
+        (windows.counts == 0) | (n_seen <= SEEN_SHARE * windows.lookback)
+    ]
+    return found
+
+
 @torch.no_grad()
-def scale_newcomers(network: Network, past: Past) -> None:
-    """Fit the scaling of series that had no reading before to what they have now, in place."""
-    missing = np.flatnonzero(np.isnan(network.scale.cpu().numpy()[1:]))
-    if len(missing):
-        scaling = fit_scaling(past.subset(missing))
-        network.center[missing + 1] = torch.from_numpy(scaling.center).to(network.center.device)
-        network.scale[missing + 1] = torch.from_numpy(scaling.scale).to(network.scale.device)
+def start_newcomers(network: Network, newcomers: Integers, past: Past) -> None:
+    """Let series without a training window so far start from what they have now, in place.
+
+    `newcomers`, `(series,)`, are numbers of series. Their scaling and cycles come from the readings
+    before the cutoffs, all else from the entry for unknown series, which the network has trained.
+    """
+    if not len(newcomers):
+        return
+    entries = torch.from_numpy(newcomers) + 1
+    part = past.subset(newcomers)
+    scaling = fit_scaling(part)
+    network.center[entries] = torch.from_numpy(scaling.center)
+    network.scale[entries] = torch.from_numpy(scaling.scale)
+    network.identity.weight[entries] = network.identity.weight[0].clone()
+    network.cycle.weight[entries] = network.cycle.weight[0].clone()
+    windows = part.windows(network.task.lookback, network.task.horizon)
+    if len(windows) and network.task.season > 1:
+        batch = windows.gather(windows.spread(_WINDOWS))
+        own = torch.from_numpy(_seasonal_means(network, batch))
+        taught = torch.from_numpy(np.unique(batch.series)) + 1
+        network.cycle.weight[taught] = own[taught]
 
 
 def _seasonal_means(network: Network, batch: Batch) -> Floats:

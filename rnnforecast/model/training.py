@@ -18,7 +18,7 @@ from rnnforecast.data.windows import Batch, TrainingWindows, epoch_batches
 from rnnforecast.durations import parse_duration_us
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Listener, Progressed
-from rnnforecast.model.network import Network
+from rnnforecast.model.network import SEEN_SHARE, Network
 
 _UNKNOWN_SHARE = 1 / 16
 """Share of the training windows shown without their series' name, so that a new one can come."""
@@ -28,8 +28,6 @@ _PATIENCE = 3
 _FIRST_SHARE = 0.5
 """Share of `--max-time` until training stops; learning on then takes at most as many steps."""
 _VALIDATION_WINDOWS = 4096
-_SEEN_SHARE = 0.5
-"""Training windows with less of their history than this are not used."""
 
 Weights = dict[str, Tensor]
 
@@ -187,7 +185,7 @@ def batch_loss(network: Network, batch: Batch) -> Tensor:
     )  # of the loss, whether the name is shown or not
     if network.training:
         series = series * (torch.rand(len(series), device=device) >= _UNKNOWN_SHARE)
-        too_empty = torch.isfinite(history).float().mean(1) < _SEEN_SHARE
+        too_empty = torch.isfinite(history).float().mean(1) < SEEN_SHARE
         future = torch.where(too_empty[:, None], torch.nan, future)
     own_center, own_scale = network.scaling(history, series)
     scaled = network.forecast_scaled((history - own_center) / own_scale, series, next_step)

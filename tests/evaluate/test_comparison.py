@@ -167,7 +167,7 @@ def test_readings_after_the_truth_change_nothing() -> None:
         (of_skill(-0.04), "as good as repeating the last reading (naive)"),
         (
             of_skill(None, "naive"),
-            "worse than repeating the last reading (naive), which makes no error here",
+            "worse than repeating the last reading (naive), whose MASE is 0 here",
         ),
         (of_skill(None, None), UNKNOWN),
     ],
@@ -199,3 +199,18 @@ def test_a_past_of_the_whole_panel_has_no_truth() -> None:
     panel = make_panel(wave(30), wave(20))
 
     assert np.isnan(truth_after(panel, past_of(panel), 5)).all()
+
+
+def test_series_that_the_network_forecasts_worse_are_named_the_worst_first() -> None:
+    panel = make_panel(wave(240), 10 * wave(240, seed=1), 0.01 * wave(240, seed=2), wave(240))
+
+    found = compared(Shifted(SeasonalNaive(DAY), by=0.2), panel, 150, 170)
+
+    assert found.skill_over == "seasonal_naive"
+    assert found.worse[0].series == "s2"
+    assert all(item.mase > item.naive_mase for item in found.worse)
+    assert found.to_json()["worse_series"][0]["series"] == "s2"
+
+
+def test_a_network_that_is_better_everywhere_is_worse_nowhere() -> None:
+    assert compared(Shifted(SeasonalNaive(DAY)), make_panel(wave(240)), 150).worse == ()

@@ -158,3 +158,20 @@ def test_a_long_list_of_series_is_cut_short_in_a_warning() -> None:
 
     assert warning.message.endswith(": s0, s1, s2, s3, s4, ...")
     assert warning.count == 7
+
+
+def test_what_the_network_cannot_forecast_goes_to_a_fallback_or_is_left_out(past: Past) -> None:
+    prediction = predict_or_fall_back(
+        Constant(NAN), past, HORIZON, QUANTILES, lookback=LOOKBACK, season=SEASON
+    )
+    assert prediction.left_out == past.names
+    filled = predict_or_fall_back(
+        Constant(NAN),
+        past,
+        HORIZON,
+        QUANTILES,
+        lookback=LOOKBACK,
+        season=SEASON,
+        fallbacks=("naive",),
+    )
+    assert filled.replaced == past.names[:-1]

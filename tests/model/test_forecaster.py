@@ -178,3 +178,57 @@ def test_series_with_gaps_can_be_learnt_and_forecast() -> None:
     forecaster = fit(make_panel(readings), 280, 340)
     forecast = forecaster.predict(past_of(make_panel(readings)), 6, QUANTILES)
     assert np.isfinite(forecast.values).all()
+
+
+def test_a_series_too_young_to_train_on_starts_from_its_own_pattern() -> None:
+    old, young = wave(600, season=12), wave(600, season=12)
+    phase = np.roll(young, 6)  # what the network has learnt of the other is wrong for this one
+    phase[:440] = np.nan
+    panel = make_panel(old, phase)
+    forecaster = fit(panel, 450, 540)
+    assert forecaster.newcomers == (1,)
+    later = past_of(panel, np.array([540, 540]))
+    learnt = forecaster.learn_on(later, config=QUICK)
+    errors = [
+        np.abs(f.predict(later, 6, QUANTILES).point[1] - panel.target[1140:1146]).mean()
+        for f in (forecaster, learnt)
+    ]
+    assert errors[1] < 0.3 * errors[0]
+
+
+def test_a_series_that_never_changes_is_forecast_as_it_is() -> None:
+    panel = make_panel(wave(300), np.full(300, 5.1))
+    forecaster = fit(panel, 180, 240).learn_on(past_of(panel), config=QUICK)
+    values = forecaster.predict(past_of(panel), 6, QUANTILES).values[1]
+    assert np.array_equal(values, np.full_like(values, 5.1))
+    moved = make_panel(wave(300), np.append(np.full(299, 5.1), 6.0))
+    spread = np.ptp(forecaster.predict(past_of(moved), 6, QUANTILES).values[1], axis=-1)
+    assert (spread > 0).all()
+
+
+def test_one_reading_has_a_band_as_wide_as_its_series() -> None:
+    panel = make_panel(wave(600, season=12))
+    forecaster = fit(panel, 400, 500, config=dataclasses.replace(QUICK, epochs=4))
+    one = dataclasses.replace(panel, target=np.append(np.full(599, np.nan), 20).astype(np.float32))
+    bands = [
+        np.ptp(forecaster.predict(past_of(p), 6, (0.1, 0.5, 0.9)).values, axis=-1).mean()
+        for p in (panel, one)
+    ]
+    assert bands[1] > 1.3 * bands[0]
+
+
+def test_an_unknown_series_with_two_readings_is_not_forecast() -> None:
+    forecaster = fit(make_panel(wave(300)), 180, 240)
+    strangers = make_panel([1.0, 2.0], [1.0, 2.0, 3.0])
+    strangers = dataclasses.replace(strangers, names=("two", "three"))
+    values = forecaster.predict(past_of(strangers), 6, QUANTILES).values
+    assert np.isnan(values[0]).all()
+    assert np.isfinite(values[1]).all()
+
+
+def test_a_base_is_added_to_what_is_forecast() -> None:
+    panel = make_panel(wave(300))
+    raised = dataclasses.replace(panel, base=np.array([1e8]))
+    forecaster = fit(panel, 180, 240)
+    low, high = (forecaster.predict(past_of(p), 6, QUANTILES).values for p in (panel, raised))
+    assert np.abs(high - 1e8 - low).max() < 1e-6

@@ -161,7 +161,9 @@ def test_normalising_uses_only_the_readings_that_are_there() -> None:
     values = torch.tensor([[1.0, torch.nan, 3.0, torch.nan, 5.0]])
     window = normalise(values)
     assert window.level.item() == pytest.approx(3.0)
-    assert window.spread.item() == pytest.approx(np.std([1, 3, 5]), rel=1e-3)
+    prior = 4 * 2 / 5  # readings of the series' own spread, by the share that is missing
+    spread = np.sqrt((3 * np.var([1, 3, 5]) + prior) / (3 + prior))
+    assert window.spread.item() == pytest.approx(spread, rel=1e-3)
     assert window.missing.tolist() == [[0, 1, 0, 1, 0]]
     assert window.values[0, 1] == window.values[0, 0]
     assert window.newest.item() == window.values[0, -1].item()
