@@ -1,6 +1,6 @@
 """`python -m rnnforecast` is the command line."""
 
-from rnnforecast.cli import main
+from rnnforecast.entry import main
 
 if __name__ == "__main__":
     main()

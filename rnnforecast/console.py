@@ -31,6 +31,8 @@ class Screen:
     is_verbose: bool = False
     is_json: bool = False
     has_color: bool = True
+    has_published: bool = False
+    """Whether what was asked for is done: what fails from then on is only the telling."""
     _progress: Progress | None = None
     _bars: dict[str, TaskID] = field(default_factory=dict)
 
@@ -57,11 +59,11 @@ class Screen:
 
     def result(self, text: str) -> None:
         """Write a line of the result to standard output."""
-        print(text)
+        print(printable(text))
 
     def document(self, value: Mapping[str, Any]) -> None:
         """Write the result as one JSON document."""
-        print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(value, indent=2, ensure_ascii=_is_narrow(sys.stdout), allow_nan=False))
 
     def table(
         self, header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None
@@ -83,7 +85,8 @@ class Screen:
         """Say what was found, where, and what to type next; return the exit code."""
         self.close()
         if self.is_json:
-            print(json.dumps(error_document(error), ensure_ascii=False), file=sys.stderr)
+            document = json.dumps(error_document(error), ensure_ascii=_is_narrow(sys.stderr))
+            print(document, file=sys.stderr)
         else:
             print("\n".join(error_lines(error)), file=sys.stderr)
         return error.exit_code
@@ -136,6 +139,11 @@ def printable(text: str) -> str:
     """Escape control characters, so that no text from a file steers the terminal; cut it short."""
     safe = "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
     return safe if len(safe) <= 5 * _LONGEST else safe[: 5 * _LONGEST] + "..."
+
+
+def _is_narrow(stream: TextIO) -> bool:
+    """Whether some characters do not fit into the stream's encoding: JSON has its own escapes."""
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "") != "utf8"
 
 
 def error_document(error: RnnForecastError) -> dict[str, Any]:

@@ -7,7 +7,8 @@
     ├── NotEnoughDataError  5   no series is long enough, or the data is stale
     ├── ModelError          6   the model is missing, damaged or incompatible
     ├── WriteError          7   the result cannot be written
-    └── QualityGateError    8   a gate said no: the candidate is kept, not put in force
+    ├── QualityGateError    8   a gate said no: the candidate is kept, not put in force
+    └── UntoldError         9   published, but standard output could not be written
 
 This module knows nothing of files or networks: it only holds what was found, where, and what to
 type next.
@@ -101,3 +102,10 @@ class QualityGateError(RnnForecastError):
 
     exit_code = 8
     default_code = "quality-gate"
+
+
+class UntoldError(RnnForecastError):
+    """All is done and published, but standard output did not take the words about it."""
+
+    exit_code = 9
+    default_code = "untold"

@@ -4,13 +4,16 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import rnnforecast
 from rnnforecast.cli import app
-from tests.conftest import Command
+from tests.builders import wave
+from tests.conftest import SMALL, Command
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "pandas", "pyarrow", "sklearn", "numpy", "rich", "matplotlib")
@@ -20,7 +23,7 @@ def fresh(*arguments: str, folder: Path | None = None) -> tuple[int, set[str]]:
     """Run the command line in a fresh interpreter; return its code and the modules it loaded."""
     program = (
         "import sys\n"
-        "from rnnforecast.cli import run\n"
+        "from rnnforecast.entry import run\n"
         "code = run(sys.argv[1:])\n"
         "print('MODULES', code, *sorted({m.split('.')[0] for m in sys.modules}))"
     )
@@ -226,11 +229,14 @@ def test_two_processes_give_the_same_weights_and_forecasts(trained: Path, tmp_pa
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "more"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGHUP, ()), (signal.SIGINT, ("--json",))],
+)
 def test_an_interrupted_training_publishes_nothing(
-    trained: Path, tmp_path: Path, number: signal.Signals
+    trained: Path, tmp_path: Path, number: signal.Signals, more: tuple[str, ...]
 ) -> None:
-    arguments = ["train", str(trained / "data.csv"), "--hidden", "64", "--epochs", "1000"]
+    arguments = ["train", str(trained / "data.csv"), "--hidden", "64", "--epochs", "1000", *more]
     process = subprocess.Popen(
         [sys.executable, "-m", "rnnforecast", *arguments],
         cwd=tmp_path,
@@ -243,24 +249,107 @@ def test_an_interrupted_training_publishes_nothing(
             break
     process.send_signal(number)
     _, rest = process.communicate(timeout=60)
-    expected = {signal.SIGINT: 130, signal.SIGTERM: -signal.SIGTERM}
-    assert process.returncode == expected[number]
-    if number == signal.SIGINT:
-        assert rest.splitlines()[-1] == "interrupted; nothing was published"
+    assert process.returncode == 128 + number
+    last = rest.splitlines()[-1]
+    if more:
+        assert json.loads(last)["error"]["exit"] == 130
+    else:
+        assert last == "error: interrupted; nothing was published"
     assert not (tmp_path / "model").exists()
 
 
+def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line of a shell in which `rnnforecast` is this one."""
+    program = f"{sys.executable} -m rnnforecast"
+    return subprocess.run(
+        ["bash", "-c", command.replace("rnnforecast", program)],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 def test_a_full_disk_behind_standard_output_is_a_write_error(trained: Path) -> None:
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "rnnforecast", "show", "-m", str(trained / "model")],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-        )
+    done = shell("rnnforecast show > /dev/full", trained)
     assert done.returncode == 7
     assert "cannot write standard output" in done.stderr
+
+
+@pytest.mark.parametrize("more", ["", "--json"])
+def test_a_forecast_that_is_published_is_not_called_a_failure_to_write(
+    workplace: Path, more: str
+) -> None:
+    done = shell(f"rnnforecast predict {more} > /dev/full", workplace)
+    assert done.returncode == 9
+    assert "published" in done.stderr
+    assert (workplace / "forecast.csv").exists()
+    assert shell("rnnforecast predict -o - > /dev/full", workplace).returncode == 7
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_process_without_its_streams_works(workplace: Path, closed: str) -> None:
+    done = shell(f"rnnforecast predict {closed}", workplace)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    rows = (workplace / "forecast.csv").read_text().splitlines()
+    assert len(rows) == 13
+    assert all(row.count(",") == 4 for row in rows)
+
+
+def test_closed_standard_input_holds_no_readings(workplace: Path) -> None:
+    done = shell("rnnforecast predict - <&-", workplace)
+    assert (done.returncode, "standard input is empty" in done.stderr) == (4, True)
+
+
+@pytest.mark.parametrize("more", ["", "--json"])
+def test_a_narrow_terminal_gets_names_escaped(workplace: Path, more: str) -> None:
+    done = shell(
+        f"rnnforecast predict -o 'wörter 🌡.csv' {more}", workplace, PYTHONIOENCODING="ascii"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (workplace / "wörter 🌡.csv").exists()
+    if more:
+        assert json.loads(done.stdout)["output"] == "wörter 🌡.csv"
+
+
+def test_standard_input_leaves_no_file_behind_when_it_is_stopped(
+    workplace: Path, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rnnforecast", "predict", "-"],
+        cwd=workplace,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(scratch)},
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"timestamp,flow,level\n")
+    process.stdin.flush()
+    deadline = time.monotonic() + 30
+    while not list(scratch.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert list(scratch.iterdir())
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 143
+    process.stdin.close()
+    assert list(scratch.iterdir()) == []
+
+
+def test_names_from_a_file_cannot_steer_the_terminal_of_show(
+    command: Command, tmp_path: Path
+) -> None:
+    name = "fl\x1b[31mow\nline"
+    frame = pd.DataFrame({"time": pd.date_range("2024-01-01", periods=300, freq="1h")})
+    frame[name] = wave(300)
+    frame.to_parquet(tmp_path / "odd.parquet")
+    assert command("train", "odd.parquet", *SMALL).code == 0
+    out = command("show").out
+    assert "\x1b" not in out
+    assert "ow\\nline" in out
 
 
 def test_no_color_sends_no_escapes_to_a_terminal(trained: Path) -> None:

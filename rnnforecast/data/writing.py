@@ -26,7 +26,8 @@ def write_forecast(forecast: Forecast, path: str, quantiles: Sequence[float]) ->
     if path == STANDARD_OUTPUT:
         buffer = io.BytesIO()
         _write_csv(table, buffer)
-        sys.stdout.write(buffer.getvalue().decode())
+        sys.stdout.flush()
+        sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal speaks
         sys.stdout.flush()  # the entry of the command line knows what a full or closed stream means
         return
     write = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_json_lines}

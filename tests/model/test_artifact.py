@@ -844,7 +844,7 @@ def test_loading_runs_no_code(version: Path, files: Files) -> None:
 
 REFUSED_EARLY = """
 import sys
-from rnnforecast.cli import run
+from rnnforecast.entry import run
 code = run(sys.argv[1:])
 print(code, "torch" in sys.modules)
 """

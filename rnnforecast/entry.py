@@ -1,0 +1,149 @@
+"""From a process to one command and back: streams, signals, exit codes.
+
+Apart from `cli`, which says what the commands are: here stands the only catch-all, and whatever
+happens becomes a code of the contract.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+import typer
+
+from rnnforecast.cli import app
+from rnnforecast.console import Screen
+from rnnforecast.errors import RnnForecastError, UntoldError, UsageError, WriteError
+
+_SIGNALS = ("SIGHUP", "SIGINT", "SIGTERM")  # not every system has all of them
+
+
+class Stopped(BaseException):
+    """A signal asked this process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and leave with the contract's code.
+
+    The interpreter is left without taking torch apart first, which would take half a second: by now
+    every file is closed and every stream is flushed here.
+    """
+    _open_streams()
+    for name in _SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks
+            signal.signal(number, _stop)
+    code = run(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code. The only catch-all stands here."""
+    screen = Screen(is_json="--json" in arguments, is_verbose="--verbose" in arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts its threads
+    try:
+        command = typer.main.get_command(app)
+        code = command.main(
+            args=arguments, prog_name="rnnforecast", standalone_mode=False, obj=screen
+        )
+        sys.stdout.flush()
+        if code == 128 + signal.SIGINT:  # Typer's own answer to an interrupt
+            return _interrupted(screen, signal.SIGINT)
+        return int(code or 0)
+    except RnnForecastError as error:
+        return screen.error(error)
+    except typer.TyperException as error:
+        return screen.error(_usage_error(error, arguments))
+    except Stopped as stopped:
+        return _interrupted(screen, stopped.number)
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted(screen, signal.SIGINT)
+    except BrokenPipeError:
+        return _leave_closed_pipe()
+    except SystemExit as leaving:  # Typer leaves by itself where a reader has closed the pipe
+        if isinstance(leaving.__context__, BrokenPipeError):
+            return _leave_closed_pipe()
+        raise
+    except Exception as error:  # a bug of ours: short for the user, whole with --verbose
+        if isinstance(error, OSError) and error.filename is None:
+            return screen.error(_untold(error, screen))
+        if screen.is_verbose:
+            screen.close()
+            raise
+        return screen.error(_bug(error))
+    finally:
+        screen.close()
+
+
+def _open_streams() -> None:
+    """Give a process that was started without some of its streams empty ones.
+
+    Without this a file that is opened later would get the number of standard output, and what is
+    printed would end in it. Text that a stream's encoding does not have is escaped.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    sys.stdin = sys.stdin or open(0)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Stopped(number)
+
+
+def _interrupted(screen: Screen, number: int) -> int:
+    """Say that a signal came, and whether anything was published by then."""
+    if screen.has_published:
+        return screen.error(UntoldError("interrupted, but all is done and published"))
+    error = RnnForecastError("interrupted; nothing was published", code="interrupted")
+    error.exit_code = 128 + number
+    return screen.error(error)
+
+
+def _leave_closed_pipe() -> int:
+    """Send the rest nowhere: a reader that has seen enough, such as `head`, is no error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 0
+
+
+def _untold(error: OSError, screen: Screen) -> RnnForecastError:
+    """Say that standard output took no more; what is published by then stays."""
+    what = f"cannot write standard output: {error.strerror}"
+    if screen.has_published:
+        return UntoldError(f"{what}; all else is done and published")
+    return WriteError(what)
+
+
+def _usage_error(error: typer.TyperException, arguments: list[str]) -> UsageError:
+    message = getattr(error, "format_message", lambda: str(error))()
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    command = next((a for a in arguments if a in known), None)
+    return UsageError(
+        message, hint=f"rnnforecast {command} --help" if command else "rnnforecast --help"
+    )
+
+
+def _bug(error: Exception) -> RnnForecastError:
+    return RnnForecastError(
+        f"a bug in rnnforecast: {type(error).__name__}: {error}",
+        hint="run again with  --verbose  and report what it prints",
+    )
