@@ -6,7 +6,7 @@ their `help` is the option's help. `None` or "auto" means: found in the data.
 
 from __future__ import annotations
 
-import codecs
+import io
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
@@ -238,8 +238,8 @@ def _check_text_form(config: DataConfig) -> None:
             hint = "for a tab in a shell, write  --sep $'\\t'" if value == "\\t" else None
             raise UsageError(f"--{name} is {value!r}, but must be one character", hint=hint)
     try:
-        codecs.lookup(config.encoding or "utf-8")
-    except LookupError as error:
+        io.TextIOWrapper(io.BytesIO(), encoding=config.encoding or "utf-8")
+    except (LookupError, ValueError) as error:
         raise UsageError(
             f"--encoding {config.encoding} is not known", hint="such as utf-8, cp1252, utf-16"
         ) from error

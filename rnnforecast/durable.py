@@ -7,6 +7,7 @@ failure is a `WriteError` that names the path; what was there before is unchange
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
@@ -78,6 +79,16 @@ def make_directory(path: Path) -> None:
                 _sync_directory(directory.parent)
         if not path.is_dir():
             raise NotADirectoryError(f"{path} is not a directory")
+
+
+def check_directory(path: Path) -> None:
+    """Raise `WriteError` where no directory `path` could be made or written to; make nothing."""
+    with _naming(path):
+        nearest = next(known for known in (path, *path.parents) if os.path.lexists(known))
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is not a directory")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, f"{nearest} does not let you write")
 
 
 @contextmanager

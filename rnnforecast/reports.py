@@ -6,9 +6,10 @@ stay short.
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.config import quantile_name
+from rnnforecast.config import DEFAULT_MODEL, quantile_name
 from rnnforecast.console import Screen, figure
 from rnnforecast.durations import format_duration
 
@@ -167,7 +168,7 @@ def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:
     rows = [
         (
             item["version"],
-            "in force" if item["in_force"] else "damaged" if "damage" in item else "",
+            ", ".join(["in force"] * item["in_force"] + ["damaged"] * ("damage" in item)),
             figure(item["skill"], unit=" %"),
         )
         for item in listing
@@ -200,7 +201,7 @@ def _print_metrics(artifact: Artifact, screen: Screen) -> None:
 
 
 def _model_option(model: Model) -> str:
-    return "" if str(model.path) == "model" else f" --model {model.path}"
+    return "" if str(model.path) == DEFAULT_MODEL else f" --model {shlex.quote(str(model.path))}"
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -175,6 +175,8 @@ def test_no_series_with_a_reading_in_its_look_back_is_exit_5(
         (["-o", "forecast.xlsx"], 2),
         (["-o", "no/such/folder/forecast.csv"], 7),
         (["--as-of", "the day before"], 2),
+        (["--as-of", "now"], 2),
+        (["--as-of", "today"], 2),
         (["--fallback", "oracle"], 2),
     ],
 )

@@ -1,4 +1,5 @@
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,29 @@ def test_a_first_candidate_behind_a_gate_is_listed_but_not_in_force(
     listed = command("show", "--versions", "--json").document["versions"]
     assert [item["in_force"] for item in listed] == [False]
     assert command("predict", trained / "data.csv").code == 6
+
+
+def test_a_place_where_no_model_can_be_is_refused_before_the_work(
+    command: Command, tmp_path: Path
+) -> None:
+    write_wide(tmp_path / "data.csv", flow=wave(200))
+    for place in ("data.csv", "data.csv/below"):
+        outcome = command("train", "data.csv", "-m", place, *SMALL)
+        assert outcome.code == 7
+        assert "epoch" not in outcome.err and "is not a directory" in outcome.err
+
+
+def test_the_next_command_can_be_pasted(command: Command, tmp_path: Path) -> None:
+    write_wide(tmp_path / "data.csv", flow=wave(200))
+    err = command("train", "data.csv", "-m", "plant 7's", *SMALL).err
+    line = next(line for line in err.splitlines() if line.startswith("next: "))
+    assert command(*shlex.split(line.removeprefix("next: rnnforecast"))).code == 0
+
+
+def test_a_damaged_version_in_force_is_listed_as_both(command: Command, workplace: Path) -> None:
+    weights = next((workplace / "model" / "versions").iterdir()) / "weights.safetensors"
+    weights.write_bytes(b"")
+    assert "in force, damaged" in command("show", "-m", workplace / "model", "--versions").out
 
 
 def test_a_damaged_version_does_not_hide_the_others(command: Command, workplace: Path) -> None:

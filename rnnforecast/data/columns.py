@@ -16,6 +16,7 @@ _DATE = re.compile(
     r"\s*(\d{4}[-/.]?\d{1,2}[-/.]?\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
     r"([T ]+\d{1,2}:?\d{2}.*)?\s*"
 )
+_TIME_OF_DAY = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm])?\s*")
 EPOCH_UNITS_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 EPOCH_1990_US, EPOCH_2100_US = 631_152_000_000_000, 4_102_444_800_000_000
 
@@ -47,11 +48,28 @@ def kind_of_texts(name: str, cells: Sequence[str], *, is_number: Callable[[str],
         kind = "empty"
     elif n_numbers == len(sample):
         kind = "number"
-    elif sum(_DATE.fullmatch(cell) is not None for cell in sample) > _NUMERIC_SHARE * len(sample):
+    elif sum(is_date(cell) for cell in sample) > _NUMERIC_SHARE * len(sample):
         kind = "time"
     elif n_numbers >= _NUMERIC_SHARE * len(sample):
         kind = "number"
     return Column(name, kind, sample)
+
+
+def is_number(text: str, decimal: str) -> bool:
+    """Tell whether a cell is a number with this decimal mark."""
+    mark = re.escape(decimal)
+    pattern = rf"[+-]?(\d+({mark}\d*)?|{mark}\d+)(e[+-]?\d+)?|[+-]?(inf|infinity)"
+    return re.fullmatch(pattern, text.strip(" \t"), re.IGNORECASE | re.ASCII) is not None
+
+
+def is_date(text: str) -> bool:
+    """Tell whether a cell looks like a date, with or without a time of day."""
+    return _DATE.fullmatch(text) is not None
+
+
+def is_time_of_day(text: str) -> bool:
+    """Tell whether a cell looks like a time of day without a date."""
+    return _TIME_OF_DAY.fullmatch(text) is not None
 
 
 def epoch_unit(values: Sequence[float]) -> str | None:

@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from rnnforecast.config import DataConfig
-from rnnforecast.data.columns import Column
+from rnnforecast.data.columns import Column, is_number
 from rnnforecast.data.dialect import (
     DAMAGED,
     Dialect,
+    bounded_lines,
     field_too_long,
-    is_number,
     open_binary,
     quote,
     sniff,
@@ -95,13 +95,14 @@ class CsvFile:
             io.TextIOWrapper(raw, self.dialect.encoding, "replace", newline="") as text,
         ):
             kept: list[str] = []
+            lines = bounded_lines(text, self.shown)
 
             def remember() -> Iterator[str]:
-                for line in text:
+                for line in lines:
                     kept.append(line)
                     yield line
 
-            n_skipped = sum(1 for _ in itertools.islice(text, self.dialect.skip_rows))
+            n_skipped = sum(1 for _ in itertools.islice(lines, self.dialect.skip_rows))
             reader = csv.reader(remember(), delimiter=self.dialect.sep)
             is_header = True
             try:
@@ -117,8 +118,9 @@ class CsvFile:
     def _check_end(self) -> None:
         """Raise where the file ends inside of quotes: they swallow all rows that follow them."""
         with self._open() as raw, io.TextIOWrapper(raw, self.dialect.encoding, "replace") as text:
-            first = 1 + sum(1 for _ in itertools.islice(text, self.dialect.skip_rows))
-            reader = csv.reader(text, delimiter=self.dialect.sep, strict=True)
+            lines = bounded_lines(text, self.shown)
+            first = 1 + sum(1 for _ in itertools.islice(lines, self.dialect.skip_rows))
+            reader = csv.reader(lines, delimiter=self.dialect.sep, strict=True)
             try:
                 for _ in reader:
                     first = self.dialect.skip_rows + reader.line_num + 1

@@ -10,21 +10,23 @@ import codecs
 import csv
 import gzip
 import io
+import itertools
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from rnnforecast.config import DataConfig
-from rnnforecast.data.columns import Column, kind_of_texts
+from rnnforecast.data.columns import Column, is_number, kind_of_texts
+from rnnforecast.data.header import SEPARATORS, Header
 from rnnforecast.errors import DataError, Location
 
 MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-", "--")
 """Text that means a missing reading, beside what `--na-values` adds."""
-_SEPARATORS = (",", ";", "\t", "|")
 _HEAD_BYTES = 1 << 18
-_MAX_HEAD_BYTES = 1 << 24
+MAX_LINE_BYTES = 1 << 24
 _HEAD_LINES = 100
 _MIN_HEAD_LINES = 3
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
@@ -49,9 +51,7 @@ def sniff(path: Path, config: DataConfig, *, shown: str) -> tuple[Dialect, tuple
     """
     head, whole = _read_head(path, shown)
     encoding = config.encoding or _find_encoding(head, shown)
-    text = head.decode(encoding, "replace").removeprefix("\ufeff")
-    lines = list(io.StringIO(text, newline=""))  # str.splitlines also cuts where CSV does not
-    lines = (lines if whole else lines[:-1])[config.skip_rows :]
+    lines = _lines_of(head, encoding, whole=whole, shown=shown)[config.skip_rows :]
     rows = [line for line in lines if line.strip()]
     if not rows:
         raise DataError(
@@ -66,16 +66,11 @@ def sniff(path: Path, config: DataConfig, *, shown: str) -> tuple[Dialect, tuple
     except csv.Error as error:
         raise field_too_long(shown) from error
     names, body = table[0], table[1:]
-    if not body:
-        raise DataError(
-            f"{shown} has a header, but no readings",
-            code="header-only",
-            location=Location(shown, line=1, text=rows[0].rstrip("\r\n")),
-            hint="pass a file with rows below the header",
-        )
-    _check_names(names, rows[0].rstrip("\r\n"), shown, sep=sep)
+    header = Header(shown, config.skip_rows, rows, sep)
+    header.check(names, has_body=bool(body))
     missing = (*MISSING, *config.na_values)
     decimal = config.decimal or _find_decimal(body, sep, missing)
+    header.check_is_no_row(names, decimal)
     dialect = Dialect(sep, decimal, encoding, config.skip_rows, missing)
     columns = tuple(
         kind_of_texts(
@@ -99,13 +94,6 @@ def open_binary(path: Path) -> BinaryIO:
     return io.BufferedReader(gzip.GzipFile(path))
 
 
-def is_number(text: str, decimal: str) -> bool:
-    """Tell whether a cell is a number with this decimal mark."""
-    mark = re.escape(decimal)
-    pattern = rf"[+-]?(\d+({mark}\d*)?|{mark}\d+)(e[+-]?\d+)?|[+-]?(inf|infinity)"
-    return re.fullmatch(pattern, text.strip(" \t"), re.IGNORECASE | re.ASCII) is not None
-
-
 def quote(text: str) -> str:
     """Quote a word for a shell where it needs it; an option's value must not look like one."""
     plain = re.fullmatch(r"[\w.,:/+@%-]+", text) is not None
@@ -116,7 +104,7 @@ def _read_head(path: Path, shown: str) -> tuple[bytes, bool]:
     try:
         with open_binary(path) as file:
             head = file.read(_HEAD_BYTES)
-            while _n_lines(head) < _MIN_HEAD_LINES and len(head) < _MAX_HEAD_BYTES:
+            while _n_lines(head) < _MIN_HEAD_LINES and len(head) < MAX_LINE_BYTES:
                 more = file.read(len(head) or 1)  # the rows of a very wide table are long
                 if not more:
                     break
@@ -130,6 +118,15 @@ def _read_head(path: Path, shown: str) -> tuple[bytes, bool]:
         ) from error
 
 
+def _lines_of(head: bytes, encoding: str, *, whole: bool, shown: str) -> list[str]:
+    """Cut the head into whole lines. Raises `DataError` where it is one endless line."""
+    text = head.decode(encoding, "replace").removeprefix("\ufeff")
+    lines = list(io.StringIO(text, newline=""))  # str.splitlines also cuts where CSV does not
+    if not whole and len(lines) < _MIN_HEAD_LINES:
+        raise line_too_long(shown, len(lines))
+    return lines if whole else lines[:-1]
+
+
 def _n_lines(head: bytes) -> int:
     return max(head.count(b"\n"), head.count(b"\r"))
 
@@ -141,6 +138,27 @@ def truncated(error: Exception, shown: str) -> DataError:
         code="truncated",
         location=Location(shown),
         hint="the file may still be being written; fetch it again",
+    )
+
+
+def bounded_lines(text: TextIO, shown: str) -> Iterator[str]:
+    """Give the lines of a file one by one. Raises `DataError` for one that would fill memory."""
+    for number in itertools.count(1):
+        line = text.readline(MAX_LINE_BYTES + 1)
+        if len(line) > MAX_LINE_BYTES:
+            raise line_too_long(shown, number)
+        if not line:
+            return
+        yield line
+
+
+def line_too_long(shown: str, line: int) -> DataError:
+    """Say that a line is longer than that of any table."""
+    return DataError(
+        f"line {line} has more than {MAX_LINE_BYTES >> 20} million characters",
+        code="long-line",
+        location=Location(shown, line=line),
+        hint="this is no table of readings; check what wrote the file",
     )
 
 
@@ -159,6 +177,8 @@ def _find_encoding(head: bytes, shown: str) -> str:
         return "utf-8-sig"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
+    if 0 in head:
+        raise _no_text(head, shown)
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError as error:
@@ -170,6 +190,21 @@ def _find_encoding(head: bytes, shown: str) -> str:
             hint="name the encoding, such as  --encoding cp1252",
         ) from error
     return "utf-8"
+
+
+def _no_text(head: bytes, shown: str) -> DataError:
+    """Say that bytes of 0 are no text, unless nearly every second one is 0, as in UTF-16."""
+    even, odd = head[::2].count(0), head[1::2].count(0)
+    is_utf16 = max(even, odd) > len(head) // 3 and min(even, odd) < len(head) // 20
+    return DataError(
+        f"{shown} holds bytes of 0, as "
+        + ("UTF-16 does, but no mark that says so" if is_utf16 else "no text does"),
+        code="encoding",
+        location=Location(shown),
+        hint=f"if it is UTF-16, add  --encoding utf-16-{'be' if even > odd else 'le'}"
+        if is_utf16
+        else "pass a CSV file; a Parquet file must be called .parquet",
+    )
 
 
 def _find_separator(lines: list[str]) -> str:
@@ -186,7 +221,7 @@ def _find_separator(lines: list[str]) -> str:
         consistent = fields[0] > 1 and len(set(fields)) == 1
         return consistent, fields[0]
 
-    return max(_SEPARATORS, key=merit)
+    return max(SEPARATORS, key=merit)
 
 
 def _find_decimal(body: list[list[str]], sep: str, missing: tuple[str, ...]) -> str:
@@ -202,22 +237,3 @@ def _find_decimal(body: list[list[str]], sep: str, missing: tuple[str, ...]) -> 
         ):
             return ","
     return "."
-
-
-def _check_names(names: list[str], line: str, shown: str, *, sep: str) -> None:
-    location = Location(shown, line=1, text=line)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(
-            f"two columns are called {twice!r}",
-            code="duplicate-column",
-            location=location,
-            hint="give every column a name of its own",
-        )
-    if len(names) == 1:
-        raise DataError(
-            f"only one column was found, {names[0]!r}",
-            code="one-column",
-            location=location,
-            hint=f"if another separator than {sep!r} divides the columns, name it with  --sep",
-        )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rnnforecast.config import DataConfig
+from rnnforecast.data.dialect import quote
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows
@@ -173,12 +174,17 @@ def _reject_conflicts(
                 f"two different readings of {column!r} at one time",
                 code="duplicate-time",
                 location=source.location(n_before + int(np.argmax(differs)), schema.time),
-                hint="say which counts, with  --on-duplicate last  or  --on-duplicate mean"
-                + (
-                    "" if schema.series else " ; if a column names the series, add  --series COLUMN"
-                ),
+                hint=_hint_for_conflicts(source, schema),
             )
         n_before += len(chunk)
+
+
+def _hint_for_conflicts(source: Source, schema: Schema) -> str:
+    hint = "say which counts, with  --on-duplicate last  or  --on-duplicate mean"
+    texts = [c.name for c in source.columns if c.kind == "text" and c.name != schema.time]
+    if schema.series or not texts:
+        return hint
+    return f"if column {texts[0]!r} names the series, add  --series {quote(texts[0])} ; else {hint}"
 
 
 def trim(panel: Panel, *, is_wide: bool) -> Panel:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from rnnforecast.config import MAX_HORIZON, Config, ForecastTask
 from rnnforecast.data import season as seasons
 from rnnforecast.data.panel import Panel
@@ -54,6 +56,12 @@ def plan_training(panel: Panel, config: Config, listener: Listener) -> Plan:
 
 
 def _warn(split: Split, needed: int, listener: Listener) -> None:
+    panel = split.panel
+    spans = [fn.reduceat(panel.target, panel.offsets[:-1]) for fn in (np.fmin, np.fmax)]
+    constant = [name for name, low, high in zip(panel.names, *spans, strict=True) if low == high]
+    if constant:
+        shown = ", ".join(constant[:5]) + ", ..." * (len(constant) > 5)
+        listener(Warned("constant-series", f"always the same reading: {shown}", len(constant)))
     n_short = int((split.panel.lengths < needed).sum())
     if n_short:
         listener(Warned("short-series", f"{n_short} series are too short to learn from", n_short))

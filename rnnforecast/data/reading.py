@@ -23,7 +23,7 @@ from rnnforecast.config import DataConfig
 from rnnforecast.data.columns import Column
 from rnnforecast.data.csvfile import CsvFile, open_csv_file
 from rnnforecast.data.parquetfile import ParquetFile, TableSource, open_parquet
-from rnnforecast.errors import DataError, Location
+from rnnforecast.errors import DataError, Location, UsageError
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
@@ -92,6 +92,8 @@ def open_source(data: object, config: DataConfig) -> Source:
 
 
 def _open_path(text: str, config: DataConfig) -> Source:
+    if not text:
+        raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")
     if text == STANDARD_INPUT:
         return _open_standard_input(config)
     paths = _expand(text)

@@ -54,7 +54,9 @@ class _Growing:
     def widen(self, dtype: type[np.generic]) -> None:
         """Hold values of another type from here on."""
         if self._array.dtype != dtype:
-            self._array = self._array.astype(dtype)
+            wide = np.empty(len(self._array), dtype)
+            wide[: self._n] = self._array[: self._n]
+            self._array = wide
 
     def append(self, values: NDArray[np.generic]) -> None:
         """Copy values to the end, cast to the array's type."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rnnforecast.config import DataConfig
-from rnnforecast.data.columns import Column, epoch_unit
+from rnnforecast.data.columns import Column, epoch_unit, is_number, is_time_of_day
 from rnnforecast.data.reading import Source
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Noted, Warned
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
+_TIME_PARTS = ("year", "month", "day", "hour", "minute", "second")
 _SERIES_NAMES = (
     "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
     "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
@@ -45,6 +47,7 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     for name in (config.time, config.series, *config.target):
         if name is not None:
             check_column(name, columns, source.name)
+    _reject_split_time(source, config)
     time = columns[config.time] if config.time else _infer_time(source)
     unit = _epoch_unit_of(time, source.name)
     if unit is not None:
@@ -107,6 +110,29 @@ def check_column(
         code=code,
         location=Location(source, column=name),
         hint=f"{'columns that look alike' if near else 'its columns are'}: {listed}",
+    )
+
+
+def _reject_split_time(source: Source, config: DataConfig) -> None:
+    """Raise `DataError` where the time is spread over columns and the user named none."""
+    if config.time:
+        return
+    clocks = [c.name for c in source.columns if c.sample and all(map(is_time_of_day, c.sample))]
+    dates = [
+        c.name for c in source.columns if c.kind == "time" and not any(":" in t for t in c.sample)
+    ]
+    parts = [c.name for c in source.columns if c.name.strip().casefold() in _TIME_PARTS]
+    if clocks and dates:
+        spread = [dates[0], clocks[0]]
+    elif len(parts) > 1 and not any(c.kind == "time" for c in source.columns):
+        spread = parts
+    else:
+        return
+    raise DataError(
+        f"the time is spread over the columns {', '.join(map(repr, spread))}",
+        code="split-time",
+        location=Location(source.name),
+        hint="join them into one column, such as 2024-05-01 13:00",
     )
 
 
@@ -196,7 +222,7 @@ def _check_targets(
             f"{source.name} has no numeric column to forecast",
             code="no-target",
             location=Location(source.name),
-            hint="name one with  --target COLUMN",
+            hint=_hint_for_text(source),
         )
     if series is not None and len(targets) > 1:
         raise DataError(
@@ -218,6 +244,23 @@ def _check_targets(
                 location=Location(source.name, column=name),
                 hint="choose a numeric column, or name what means missing with  --na-values",
             )
+
+
+def _hint_for_text(source: Source) -> str:
+    """Say what the columns that hold neither times nor numbers look like."""
+    for column in source.columns:
+        token = column.sample[0] if column.kind == "text" and column.sample else ""
+        bare = re.sub("[.,' ]", "", token)
+        if token and is_number(token, ","):
+            return (
+                f"{column.name!r} holds {token!r}: if the comma is a decimal mark, add  --decimal ,"
+            )
+        if token and is_number(bare, "."):
+            return f"{column.name!r} holds {token!r}: write numbers without thousands separators"
+    text = next((c for c in source.columns if c.kind == "text" and c.sample), None)
+    if text is None:
+        return "a column to forecast must hold numbers"
+    return f"a column to forecast must hold numbers, but {text.name!r} holds {text.sample[0]!r}"
 
 
 def _in_words(source: Source, time: str, series: str | None, targets: tuple[str, ...]) -> str:

@@ -28,6 +28,8 @@ _LONGER_MUST_GAIN = 0.7
 _MAX_SERIES = 32
 _MAX_ROWS = 65_536
 _USUAL_LOOKBACK = 336
+_FEWEST_ROWS = 20
+"""Fewer say nothing about how wrong a forecast will be."""
 LONGEST_SEASON = 720
 """A longer season would not fit into a look-back."""
 _NO_SEASON_HORIZON = 24
@@ -142,6 +144,12 @@ def resolve_windows(
     Without a season, where only the recent past tells, it is two horizons. It is at most 720, and
     never more than the data have room for: `longest` is the longest series' rows.
     """
+    if longest < _FEWEST_ROWS and "auto" in (config.horizon, config.lookback):
+        raise NotEnoughDataError(
+            f"the longest series has {longest} rows, but training needs at least {_FEWEST_ROWS}",
+            code="too-short",
+            hint="pass more readings; fewer are taken where --lookback and --horizon are given",
+        )
     horizon = (
         min(season if season > 1 else _NO_SEASON_HORIZON, longest_auto_horizon(longest))
         if config.horizon == "auto"

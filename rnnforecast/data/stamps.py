@@ -202,8 +202,13 @@ def _guess_format(text: str) -> str | None:
 
 
 def parse_time_us(text: str, tz: str | None) -> int:
-    """Read a time that a user typed as microseconds; without a zone it is in the data's."""
+    """Read a time that a user typed as microseconds; without a zone it is in the data's.
+
+    Words such as `now` are refused: no result depends on a clock.
+    """
     try:
+        if not any(character.isdigit() for character in text):
+            raise ValueError("it names no date")
         stamp = pd.Timestamp(text)
         if tz is not None and stamp.tzinfo is None:
             stamp = stamp.tz_localize(tz)

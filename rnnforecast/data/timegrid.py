@@ -25,6 +25,16 @@ from rnnforecast.events import Listener, Noted, Warned
 _JITTER = 0.1
 _SPARSE = 20
 _STEP_SERIES = 32
+_USUAL_STEPS_US = tuple(
+    parse_duration_us(f"{count}{unit}")
+    for unit, counts in {
+        "s": (1, 2, 5, 10, 15, 30),
+        "m": (1, 2, 5, 10, 15, 20, 30),
+        "h": (1, 2, 3, 4, 6, 12),
+        "d": (1, 7),
+    }.items()
+    for count in counts
+)
 
 
 def read_panel(
@@ -47,7 +57,9 @@ def read_panel(
         rows.times = [times - times % step_us for times in rows.times]
     else:
         _snap(rows, step_us, source, schema, listener)
-    panel = place_rows(rows, _grid_of(rows, step_us, source), source, schema, config, listener)
+    panel = place_rows(
+        rows, _grid_of(rows, step_us, source, schema), source, schema, config, listener
+    )
     panel = trim(panel, is_wide=schema.series is None)
     panel = drop_empty(panel, schema, config, source, listener)
     _note_gaps(panel, listener)
@@ -158,16 +170,23 @@ def _off(times: Integers, base: Integers | int, step_us: int) -> Integers:
 
 
 def _irregular(step_us: int, location: Location) -> DataError:
-    step = format_duration(step_us)
+    grid = format_duration(_natural_step(step_us)).replace(" ", "")
     return DataError(
-        f"the time stamps are not regular: most are {step} apart, this one does not fit",
+        "the time stamps are not regular: the commonest step is "
+        f"{format_duration(step_us)}, and this one does not fit",
         code="irregular",
         location=location,
-        hint=f"to put the readings on a grid, add  --freq {step.replace(' ', '')} --agg mean",
+        hint=f"to put the readings on a grid, add  --freq {grid} --agg mean",
     )
 
 
-def _grid_of(rows: Rows, step_us: int, source: Source) -> Grid:
+def _natural_step(step_us: int) -> int:
+    """Return the usual step that is nearest, if it is near, else the step itself."""
+    nearest = min(_USUAL_STEPS_US, key=lambda usual: abs(usual - step_us))
+    return nearest if abs(nearest - step_us) <= _JITTER * nearest else step_us
+
+
+def _grid_of(rows: Rows, step_us: int, source: Source, schema: Schema) -> Grid:
     start = first_times(rows)
     last = np.full(len(start), np.iinfo(np.int64).min)
     for times, codes in zip(rows.times, rows.codes, strict=True):
@@ -175,13 +194,22 @@ def _grid_of(rows: Rows, step_us: int, source: Source) -> Grid:
     lengths = (last - start) // step_us + 1
     n_rows, n_grid = sum(map(len, rows.times)), int(lengths.sum())
     if n_grid > max(_SPARSE * n_rows, 10_000):
-        raise DataError(
-            f"{n_rows} rows spread over {n_grid} steps of {format_duration(step_us)}",
-            code="sparse",
-            hint=f"{source.name} may have a stamp far from the others; else say the step, "
-            "such as  --freq 1h --agg mean",
-        )
+        raise _sparse(rows, step_us, n_grid, source, schema)
     return Grid(start, lengths, step_us)
+
+
+def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schema) -> DataError:
+    """Name the row whose stamp lies furthest from the middle of all."""
+    times = np.concatenate(rows.times)
+    far = int(np.argmax(np.abs(times - np.median(times))))
+    return DataError(
+        f"{len(times)} rows spread over {n_grid} steps of {format_duration(step_us)}; "
+        "this stamp lies furthest from the others",
+        code="sparse",
+        location=source.location(far, schema.time),
+        hint="correct or remove it if it is wrong; if readings are that rare, say a longer step, "
+        "such as  --freq 1d --agg mean",
+    )
 
 
 def _note_gaps(panel: Panel, listener: Listener) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rnnforecast.durable import make_directory, publish_directory, replace_pointer
+from rnnforecast.durable import check_directory, make_directory, publish_directory, replace_pointer
 from rnnforecast.errors import ModelError, UsageError
 
 CURRENT = "CURRENT"
@@ -32,6 +32,11 @@ def publish_version(model: Path, files: Mapping[str, bytes], *, now: datetime) -
     name = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{digest.hexdigest()[:6]}"
     publish_directory(versions / name, files)
     return name
+
+
+def check_place(model: Path) -> None:
+    """Raise `WriteError` where a model could not be saved: before the work, not after it."""
+    check_directory(model / VERSIONS)
 
 
 def put_in_force(model: Path, version: str) -> None:

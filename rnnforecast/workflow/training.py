@@ -44,6 +44,8 @@ def train(
     from rnnforecast.model.provenance import describe_model
 
     _check_gate(require_skill)
+    if model is not None:
+        store.check_place(Path(model))
     clock = _Clock()
     config = _with_windows(config or Config(), horizon, lookback)
     events = Recorder(listener, [])

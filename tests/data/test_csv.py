@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnforecast.config import DataConfig
-from rnnforecast.data.dialect import is_number, quote
+from rnnforecast.data.columns import is_number
+from rnnforecast.data.dialect import quote
 from rnnforecast.errors import UsageError
 from tests.data.tables import failure, few, hourly, pasted, read, write
 

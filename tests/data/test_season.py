@@ -156,7 +156,7 @@ def test_windows_that_are_found_fit_into_the_data(season, longest):
             WindowConfig(), season=season, step_us=HOUR_US, longest=longest
         )
     except NotEnoughDataError:
-        assert longest < 3
+        assert longest < 20
         return
 
     assert lookback >= 1 <= horizon

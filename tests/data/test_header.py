@@ -1,0 +1,97 @@
+"""What stands where the header should be: readings, a preamble, halves of a time."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from rnnforecast.data.header import guess_preamble
+from tests.data.tables import failure, hourly, pasted, read, write
+
+HEADER = "timestamp,temp"
+
+
+def test_a_first_row_of_readings_is_no_header(tmp_path):
+    error = failure(write(tmp_path / "bare.csv", *hourly(1, 2, 3)))
+    assert (error.code, error.exit_code, error.location.line) == ("no-header", 4, 1)
+    assert "time,sensor1" in error.hint
+
+
+@pytest.mark.parametrize("header", ["2024,temp", ",temp", "timestamp,1"])
+def test_one_odd_name_is_still_a_header(tmp_path, header):
+    assert read(write(tmp_path / "odd.csv", header, *hourly(1, 2, 3))).panel.n_series == 1
+
+
+@pytest.mark.parametrize(
+    "preamble",
+    [
+        ["# Logger X100"],
+        ["# Logger X100", "# Site: Plant 7", "#"],
+        ["Logger;X100", "Serial,123,456", "Exported,2024"],
+        ["Logger X100, plant 7, line 3"],
+    ],
+)
+def test_what_stands_above_the_header_is_counted_and_the_fix_works(tmp_path, preamble):
+    path = write(tmp_path / "logger.csv", *preamble, HEADER, *hourly(1, 2, 3, 4))
+    hint = failure(path).hint
+    assert pasted(hint) == {"skip_rows": str(len(preamble))}
+    assert read(path, skip_rows=len(preamble)).panel.target.tolist() == [1, 2, 3, 4]
+
+
+def test_a_decimal_comma_or_a_ragged_row_is_no_preamble():
+    commas = ["time;temp", *["2024-01-01;20,5"] * 5]
+    assert guess_preamble(commas, ",") == 0
+    ragged = [HEADER, *hourly(1, 2), "2024-01-01 02:00,3,4", *hourly(1, 2, 3)]
+    assert guess_preamble(ragged, ",") == 0
+
+
+def test_a_date_and_a_time_of_day_are_not_taken_for_a_series(tmp_path):
+    rows = [f"2024-01-0{1 + i // 24},{i % 24:02d}:00,{i}" for i in range(72)]
+    error = failure(write(tmp_path / "split.csv", "date,time,temp", *rows))
+    assert (error.code, error.exit_code) == ("split-time", 4)
+    assert "'date', 'time'" in error.message
+
+
+def test_a_year_a_month_and_a_day_are_not_targets(tmp_path):
+    rows = [f"2024,1,{1 + i // 24},{i % 24},{i}" for i in range(72)]
+    error = failure(write(tmp_path / "parts.csv", "year,month,day,hour,temp", *rows))
+    assert error.code == "split-time"
+
+
+@pytest.mark.parametrize(("order", "encoding"), [("le", "utf-16-le"), ("be", "utf-16-be")])
+def test_utf_16_without_a_mark_is_named_and_the_fix_works(tmp_path, order, encoding):
+    path = tmp_path / "wide.csv"
+    path.write_bytes("\n".join([HEADER, *hourly(1, 2, 3, 4)]).encode(encoding))
+    error = failure(path)
+    assert error.code == "encoding"
+    assert pasted(error.hint) == {"encoding": f"utf-16-{order}"}
+    assert read(path, **pasted(error.hint)).panel.target.tolist() == [1, 2, 3, 4]
+
+
+def test_bytes_of_0_are_no_text(tmp_path):
+    path = tmp_path / "zeros.csv"
+    path.write_bytes(bytes(5000))
+    assert failure(path).code == "encoding"
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"), [("'20,5'", "--decimal ,"), ("1.234,5", "thousands"), ("true", "'true'")]
+)
+def test_a_column_of_text_is_shown_where_no_column_holds_numbers(tmp_path, token, expected):
+    quoted = token.replace("'", '"') if "," in token else token
+    rows = [f"2024-01-01 {i:02d}:00;{quoted}" for i in range(10)]
+    hint = failure(write(tmp_path / "text.csv", "time;temp", *rows), decimal=".").hint
+    assert expected in hint
+
+
+@pytest.mark.parametrize("n_rows", [0, 300])
+def test_a_line_without_end_is_refused_without_being_held(tmp_path, n_rows):
+    path = tmp_path / "bomb.csv.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write("\n".join([HEADER, *hourly(*range(n_rows)), ""]).encode())
+        for _ in range(64):
+            file.write(b"1" * (1 << 20))
+    error = failure(path)
+    assert (error.code, error.exit_code) == ("long-line", 4)
+    assert error.location.line in (1, n_rows + 2)
