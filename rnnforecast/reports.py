@@ -190,7 +190,7 @@ def _print_metrics(artifact: Artifact, screen: Screen) -> None:
         )
         screen.table(("method", *_METRICS.values()), rows, title=title)
     screen.result(f"verdict: {artifact.metrics['verdict']}")
-    worse = artifact.metrics.get("worse_series")  # the first versions do not have it
+    worse = artifact.metrics["worse_series"]
     if worse:
         shown = ", ".join(
             f"{item['series']} (MASE {figure(item['mase'])} against {figure(item['naive_mase'])})"

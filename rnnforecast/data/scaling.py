@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnforecast.data.forecast import Past
-from rnnforecast.data.panel import Floats
+from rnnforecast.data.panel import Doubles, Floats
 
 CONSTANT_SCALE = 1.0
 _SAMPLE = 100_000
 _IQR_OF_NORMAL = 1.349
+_ONE_IN, _TIMES, _LEAST = 500, 6.0, 3.0
+"""One reading in 500 may be a spike; no sensor leaves six times the range of the others."""
 
 
 @dataclass(frozen=True)
@@ -28,24 +30,33 @@ class Scaling:
 
     center: Floats
     scale: Floats
+    reach: Floats
+    """In units of the scale: how far from the center a reading may lie and still be believed."""
 
 
 def fit_scaling(past: Past) -> Scaling:
     """Fit level and spread to what each origin may see; missing readings do not count."""
-    pairs = np.array([_fit_one(past.readings(i)) for i in range(past.n_origins)], np.float32)
-    pairs = pairs.reshape(-1, 2)
-    return Scaling(center=pairs[:, 0], scale=pairs[:, 1])
+    fitted = np.array([_fit_one(past.readings(i)) for i in range(past.n_origins)], np.float32)
+    center, scale, reach = fitted.reshape(-1, 3).T
+    return Scaling(center, scale, reach)
 
 
-def _fit_one(readings: Floats) -> tuple[float, float]:
+def _fit_one(readings: Floats) -> tuple[float, float, float]:
     sample = readings[:: max(1, len(readings) // _SAMPLE)]
     seen = sample[np.isfinite(sample)].astype(np.float64)
     if not len(seen):
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), float("nan")
     low, center, high = np.quantile(seen, (0.25, 0.5, 0.75))
     scale = (high - low) / _IQR_OF_NORMAL
     if scale <= 1e-6 * abs(center):
         scale = float(seen.std())
     if scale <= 1e-6 * max(abs(center), 1e-30):
         scale = CONSTANT_SCALE
-    return float(center), float(scale)
+    return float(center), float(scale), _reach(np.abs(seen - center) / scale)
+
+
+def _reach(distances: Doubles) -> float:
+    """Return several times the largest distance, spikes left out: the most that was not rare."""
+    rare = 1 + len(distances) // _ONE_IN
+    usual = np.partition(distances, -rare - 1)[-rare - 1] if len(distances) > rare else 0.0
+    return _TIMES * max(float(usual), _LEAST)

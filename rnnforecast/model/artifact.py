@@ -57,7 +57,6 @@ _MAX_MANIFEST_BYTES = 1 << 24
 _MAX_BYTES = {SERIES: 1 << 30, METRICS: 1 << 24, HISTORY: 1 << 24}
 _MAX_HEADER_BYTES = 1 << 20
 _SERIES_SCHEMA = pa.schema({"series": pa.string(), "base": pa.float64()})
-_FIRST_SERIES_SCHEMA = pa.schema({"series": pa.string()})
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class Artifact:
     @property
     def n_parameters(self) -> int:
         """How many figures the network has learnt; the scaling statistics do not count."""
-        fixed = ("center", "scale")
+        fixed = ("center", "scale", "reach")
         return sum(int(w.size) for name, w in self.weights.items() if name not in fixed)
 
     def pack(self) -> dict[str, bytes]:
@@ -192,10 +191,9 @@ def _pack_series(names: tuple[str, ...], base: tuple[float, ...]) -> bytes:
 
 
 def _unpack_series(content: bytes, n_series: int) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Return names and bases; the first files had no bases, which were all 0."""
     try:
         file = pa_parquet.ParquetFile(pa.BufferReader(content))
-        if file.schema_arrow not in (_SERIES_SCHEMA, _FIRST_SERIES_SCHEMA):
+        if file.schema_arrow != _SERIES_SCHEMA:
             raise ValueError("the series names are not what was written")
         if file.metadata.num_rows != n_series:
             raise ValueError(f"there are {file.metadata.num_rows} series names, not {n_series}")
@@ -205,8 +203,6 @@ def _unpack_series(content: bytes, n_series: int) -> tuple[tuple[str, ...], tupl
         raise ValueError(f"the series names cannot be read: {error}") from error
     if names.null_count or len(names.unique()) != n_series:
         raise ValueError("the series names are not all there, or not all different")
-    if "base" not in table.column_names:
-        return tuple(names.to_pylist()), (0.0,) * n_series
     base = table.column("base").to_numpy()
     if not np.isfinite(base).all():
         raise ValueError("the base of a series is not finite")

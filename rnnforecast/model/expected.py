@@ -29,6 +29,7 @@ def expected_shapes(task: ForecastTask, config: NetworkConfig) -> dict[str, tupl
     shapes: dict[str, tuple[int, ...]] = {
         "center": (entries,),
         "scale": (entries,),
+        "reach": (entries,),
         "cycle.weight": (entries, task.season),
         "anchor": (task.horizon,),
         "read.weight": (width, config.segment),

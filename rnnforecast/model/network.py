@@ -23,6 +23,8 @@ from rnnforecast.config import ForecastTask, NetworkConfig
 
 _SPREAD_FLOOR = 1e-2
 """Least spread of a window, in units of its series' scale: a stuck sensor has none of its own."""
+_NO_LIMIT = 1e30
+_SPIKE_SHARE = 0.05
 SEEN_SHARE = 0.5
 """Windows with less of their history than this are not trained on."""
 _PRIOR_READINGS = 4.0
@@ -80,6 +82,7 @@ class Network(nn.Module):
 
     center: Tensor  # (series + 1,)
     scale: Tensor  # (series + 1,)
+    reach: Tensor  # (series + 1,), in units of scale
 
     def __init__(self, task: ForecastTask, config: NetworkConfig) -> None:
         super().__init__()
@@ -91,6 +94,7 @@ class Network(nn.Module):
         n_entries, width = task.n_series + 1, config.hidden
         self.register_buffer("center", torch.zeros(n_entries))
         self.register_buffer("scale", torch.ones(n_entries))
+        self.register_buffer("reach", torch.full((n_entries,), _NO_LIMIT))
         self.cycle = nn.Embedding(n_entries, task.season)
         self.anchor = nn.Parameter(torch.zeros(task.horizon))
         self.read = nn.Linear(self.segment, width)
@@ -111,11 +115,10 @@ class Network(nn.Module):
         history (N, L), NaN where missing; series (N,), 0 for unknown; next_step (N,), where lead 1
         lies on the grid that begins in 1970.
         """
+        history = self.believable(history, series)
         center, scale = self.scaling(history, series)
-        scaled = (history - center) / scale
-        return (
-            self.forecast_scaled(scaled, series, next_step) * scale[..., None] + center[..., None]
-        )
+        forecast = self.forecast_scaled((history - center) / scale, series, next_step)
+        return forecast * scale[..., None] + center[..., None]
 
     def forecast_scaled(self, scaled: Tensor, series: Tensor, next_step: Tensor) -> Tensor:
         """Forecast, (N, H, Q), in units of each series' scale: what the loss is computed in."""
@@ -144,6 +147,16 @@ class Network(nn.Module):
         leads = raw.reshape(len(raw), -1, n_quantiles)[:, : self.task.horizon]
         ordered = order_quantiles(leads, self.task.median)
         return ordered + (self.anchor * window.newest)[..., None]
+
+    def believable(self, history: Tensor, series: Tensor) -> Tensor:
+        """Take a few readings beyond the reach of their series for missing: they are spikes.
+
+        More than a few of them in one window are a new level, and stay.
+        """
+        reach = (self.reach * self.scale)[series, None]
+        beyond = (history - self.center[series, None]).abs() > reach  # False where either is NaN
+        few = beyond.sum(1, keepdim=True) <= _SPIKE_SHARE * history.shape[1]
+        return torch.where(beyond & few, torch.nan, history)
 
     def cycle_at(self, series: Tensor, next_step: Tensor) -> Tensor:
         """Look up the season's pattern over history and horizon, (N, L + H)."""

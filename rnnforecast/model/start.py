@@ -29,6 +29,7 @@ def start_from(network: Network, scaling: Scaling, windows: TrainingWindows) -> 
     """Set scaling, cycles and anchor from the training windows, in place."""
     network.center[1:] = torch.from_numpy(scaling.center)
     network.scale[1:] = torch.from_numpy(scaling.scale)
+    network.reach[1:] = torch.from_numpy(scaling.reach)
     batch = windows.gather(windows.spread(_WINDOWS))
     if network.task.season > 1:
         network.cycle.weight.copy_(torch.from_numpy(_seasonal_means(network, batch)))
@@ -61,6 +62,7 @@ def start_newcomers(network: Network, newcomers: Integers, past: Past) -> None:
     scaling = fit_scaling(part)
     network.center[entries] = torch.from_numpy(scaling.center)
     network.scale[entries] = torch.from_numpy(scaling.scale)
+    network.reach[entries] = torch.from_numpy(scaling.reach)
     network.identity.weight[entries] = network.identity.weight[0].clone()
     network.cycle.weight[entries] = network.cycle.weight[0].clone()
     windows = part.windows(network.task.lookback, network.task.horizon)
@@ -112,6 +114,7 @@ def _anchor(network: Network, batch: Batch) -> Floats:
     lookback = network.task.lookback
     history, future = torch.from_numpy(batch.history), torch.from_numpy(batch.future)
     series = torch.from_numpy(batch.series) + 1
+    history = network.believable(history, series)
     center, scale = network.scaling(history, series)
     cycle = network.cycle_at(series, torch.from_numpy(batch.next_step))
     window = normalise((history - center) / scale - cycle[:, :lookback])

@@ -171,7 +171,7 @@ def _step(
 
 
 def batch_loss(network: Network, batch: Batch) -> Tensor:
-    """Return the quantile loss of a batch in units of each series' scale.
+    """Return the quantile loss of a batch in units of each series' scale; spikes do not count.
 
     While training, some windows are shown without their name, and those with less than half of
     their history do not count.
@@ -180,9 +180,8 @@ def batch_loss(network: Network, batch: Batch) -> Tensor:
     history, future = (torch.from_numpy(x).to(device) for x in (batch.history, batch.future))
     series = torch.from_numpy(batch.series).to(device) + 1
     next_step = torch.from_numpy(batch.next_step).to(device)
-    center, scale = network.scaling(
-        history, series
-    )  # of the loss, whether the name is shown or not
+    history, future = (network.believable(part, series) for part in (history, future))
+    center, scale = network.scaling(history, series)  # of the loss: whether a name is shown or not
     if network.training:
         series = series * (torch.rand(len(series), device=device) >= _UNKNOWN_SHARE)
         too_empty = torch.isfinite(history).float().mean(1) < SEEN_SHARE

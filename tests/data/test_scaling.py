@@ -100,3 +100,19 @@ def test_no_series_at_all_give_empty_arrays():
     scaling = fit_scaling(past_of(make_panel([1.0])).subset(slice(0, 0)))
 
     assert (scaling.center.shape, scaling.scale.shape) == ((0,), (0,))
+
+
+def test_the_reach_holds_every_usual_reading_and_no_spike():
+    spiked = wave(2000, noise=1)
+    spiked[::700] = 65_535
+    scaling = fit_scaling(past_of(make_panel(spiked, wave(2000, noise=1))))
+    distances = np.abs(spiked - scaling.center[0]) / scaling.scale[0]
+    assert (distances > scaling.reach[0]).sum() == 3
+    assert scaling.reach[0] == pytest.approx(scaling.reach[1], rel=0.1)
+
+
+def test_readings_that_are_far_but_not_rare_are_within_reach():
+    bursts = np.zeros(2000)
+    bursts[::50] = 400.0
+    scaling = fit_scaling(past_of(make_panel(bursts)))
+    assert 400 / scaling.scale[0] < scaling.reach[0]

@@ -189,7 +189,7 @@ def test_scaling_statistics_do_not_count_as_parameters() -> None:
 
     everything = sum(weight.size for weight in artifact.weights.values())
 
-    assert artifact.n_parameters == everything - 2 * (TASK.n_series + 1)
+    assert artifact.n_parameters == everything - 3 * (TASK.n_series + 1)
 
 
 def test_hundreds_of_series_come_back_in_their_order(version: Path) -> None:
@@ -656,9 +656,13 @@ def test_quantiles_that_are_no_increasing_levels_around_the_median_are_refused(
     assert "the quantiles " in error.message or "quantiles is" in error.message
 
 
-def series_file(names: list, column: str = "series", kind: Any = None) -> bytes:
+def series_file(
+    names: list, column: str = "series", kind: Any = None, base: float | None = 0.0
+) -> bytes:
     buffer = pa.BufferOutputStream()
-    pa_parquet.write_table(pa.table({column: pa.array(names, kind or pa.string())}), buffer)
+    bases = pa.array([base] * len(names), pa.float64())
+    table = pa.table({column: pa.array(names, kind or pa.string()), "base": bases})
+    pa_parquet.write_table(table, buffer)
     return buffer.getvalue().to_pybytes()
 
 
@@ -684,6 +688,15 @@ def test_series_names_that_do_not_fit_are_refused(
     error = refusal(written(version, with_right_hashes(files, series=content)))
 
     assert "series names" in error.message
+
+
+@pytest.mark.parametrize("base", [None, np.nan, np.inf])
+def test_a_base_that_is_no_number_is_refused(version: Path, files: Files, base: Any) -> None:
+    content = series_file(["a", "b"], base=base)
+
+    error = refusal(written(version, with_right_hashes(files, series=content)))
+
+    assert "the base of a series is not finite" in error.message
 
 
 def test_series_names_are_counted_before_they_are_read(

@@ -184,3 +184,34 @@ def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open() -> None:
         assert torch.allclose(gate @ gate.T, torch.eye(16), atol=1e-5)
     assert (network.recurrence.bias_ih_l0[16:32] == 1).all()
     assert (network.recurrence.bias_hh_l0 == 0).all()
+
+
+def with_reach(reach: float) -> Network:
+    network = make_network()
+    network.reach[1:] = reach
+    return network
+
+
+def test_a_spike_in_the_history_does_not_move_the_forecast() -> None:
+    network = with_reach(20.0)
+    history = torch.randn(1, 24)
+    spiked, gapped = history.clone(), history.clone()
+    spiked[0, 7], gapped[0, 7] = 65_535.0, torch.nan
+    series, step = torch.ones(1).long(), torch.zeros(1).long()
+    assert torch.equal(network(spiked, series, step), network(gapped, series, step))
+    assert not torch.equal(with_reach(1e6)(spiked, series, step), network(gapped, series, step))
+
+
+def test_a_new_level_is_believed() -> None:
+    network = with_reach(20.0)
+    history = torch.randn(1, 24)
+    series, step = torch.ones(1).long(), torch.zeros(1).long()
+    raised = network(history + 500.0, series, step)
+    assert torch.allclose(raised, network(history, series, step) + 500.0, atol=0.05)
+
+
+def test_a_series_without_a_reach_believes_everything() -> None:
+    network = with_reach(torch.nan)
+    history = torch.randn(2, 24)
+    history[:, 3] = 1e5
+    assert torch.equal(network.believable(history, torch.tensor([0, 1])), history)
