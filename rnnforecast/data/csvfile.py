@@ -151,6 +151,8 @@ class CsvFile:
             return truncated(error, self.shown)
         numbers = [name for name, type_ in wanted.items() if pa.types.is_floating(type_)]
         bad: dict[str, list[tuple[Location, str]]] = {}
+        other = {".": ",", ",": "."}[self.dialect.decimal]
+        fits_other = dict.fromkeys(numbers, True)
         for number, line, cells in self._lines():
             if len(cells) != len(self.columns):
                 return DataError(
@@ -162,11 +164,14 @@ class CsvFile:
                 )
             for name in numbers:
                 location = self._at(number, line, cells, name)
-                if self._is_number(location.token or ""):
+                token = location.token or ""
+                fits_other[name] &= token in self.dialect.missing or is_number(token, other)
+                if self._is_number(token):
                     continue
-                bad.setdefault(name, []).append((location, location.token or ""))
+                bad.setdefault(name, []).append((location, token))
         if bad:
-            return self._not_numbers(*next(iter(bad.items())))
+            name = next(iter(bad))
+            return self._not_numbers(name, bad[name], mark=other if fits_other[name] else None)
         return DataError(
             f"{self.shown} cannot be read: {error}",
             code="unreadable",
@@ -177,7 +182,10 @@ class CsvFile:
     def _is_number(self, text: str) -> bool:
         return text in self.dialect.missing or is_number(text, self.dialect.decimal)
 
-    def _not_numbers(self, column: str, bad: list[tuple[Location, str]]) -> DataError:
+    def _not_numbers(
+        self, column: str, bad: list[tuple[Location, str]], *, mark: str | None
+    ) -> DataError:
+        """Name the first of some texts; `mark` is the decimal mark with which all are numbers."""
         first, token = bad[0]
         rest = tuple(place.line or 0 for place, _ in bad[1 : _MAX_LISTED + 1])
         return DataError(
@@ -193,15 +201,10 @@ class CsvFile:
                 token=token,
                 also_lines=rest,
             ),
-            hint=self._number_hint(token),
+            hint=f"to treat it as missing, add  --na-values {quote(token)}"
+            if mark is None
+            else f"if all of them have another decimal mark, add  --decimal {mark}",
         )
-
-    def _number_hint(self, token: str) -> str:
-        if self.dialect.decimal == "." and is_number(token, ","):
-            return "if the comma is a decimal mark, add  --decimal ,"
-        if self.dialect.decimal == "," and is_number(token, "."):
-            return "if the point is a decimal mark, add  --decimal ."
-        return f"to treat it as missing, add  --na-values {quote(token)}"
 
 
 class _QuoteCounter(io.BufferedIOBase):

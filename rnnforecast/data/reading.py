@@ -102,6 +102,15 @@ def _open_path(text: str, config: DataConfig) -> Source:
         _check_same_columns(files)
         return CsvSource(text, files)
     strange = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
+    if strange is not None and strange.name.lower().endswith(_CSV_ENDINGS):
+        raise DataError(
+            f"{text} holds CSV files and others, or is a folder of them: {strange}",
+            code="mixed-formats",
+            location=Location(str(strange)),
+            hint=f"name the CSV files with a pattern in quotes, such as  '{Path(text) / '*.csv'}'"
+            if Path(text).is_dir()
+            else "name files of one format",
+        )
     if strange is not None:
         raise DataError(
             f"{strange} is neither CSV nor Parquet",

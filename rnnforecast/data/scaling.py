@@ -14,6 +14,8 @@ from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Doubles, Floats
 
 CONSTANT_SCALE = 1.0
+_BLUR = 2e-7
+"""Less than this, relative to the level, float32 does not show."""
 _SAMPLE = 100_000
 _IQR_OF_NORMAL = 1.349
 _ONE_IN, _TIMES, _LEAST = 500, 6.0, 3.0
@@ -48,9 +50,9 @@ def _fit_one(readings: Floats) -> tuple[float, float, float]:
         return float("nan"), float("nan"), float("nan")
     low, center, high = np.quantile(seen, (0.25, 0.5, 0.75))
     scale = (high - low) / _IQR_OF_NORMAL
-    if scale <= 1e-6 * abs(center):
+    if scale <= _BLUR * abs(center):
         scale = float(seen.std())
-    if scale <= 1e-6 * max(abs(center), 1e-30):
+    if scale <= _BLUR * max(abs(center), 1e-30):
         scale = CONSTANT_SCALE
     return float(center), float(scale), _reach(np.abs(seen - center) / scale)
 

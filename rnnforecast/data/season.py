@@ -44,7 +44,15 @@ def resolve_season(config: WindowConfig, past: Past) -> int:
         return 1
     if config.season == "auto":
         return find_season(past)
-    return parse_steps(config.season, step_us=past.step_us, name="season", limit=MAX_LOOKBACK)
+    season = parse_steps(config.season, step_us=past.step_us, name="season", limit=MAX_LOOKBACK)
+    longest = int(past.cutoff.max(initial=0))
+    if season >= longest:
+        raise NotEnoughDataError(
+            f"a season of {season} steps does not fit into {longest} rows to learn from",
+            code="too-short",
+            hint="pass a shorter --season, or more readings",
+        )
+    return season
 
 
 def find_season(past: Past) -> int:

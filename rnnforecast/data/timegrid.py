@@ -60,7 +60,12 @@ def read_panel(
     panel = place_rows(
         rows, _grid_of(rows, step_us, source, schema), source, schema, config, listener
     )
+    end_us = _end_of(panel)
     panel = trim(panel, is_wide=schema.series is None)
+    n_empty = (end_us - _end_of(panel)) // step_us
+    if n_empty:
+        message = f"the last {n_empty} rows hold no reading: a forecast begins before their end"
+        listener(Warned("empty-tail", message, int(n_empty)))
     panel = drop_empty(panel, schema, config, source, listener)
     _note_gaps(panel, listener)
     targets = schema.targets if schema.series else panel.names
@@ -71,10 +76,13 @@ def check_step(panel: Panel, schema: Schema) -> None:
     """Raise `DataError` unless the readings come at the step that the model was trained on."""
     if schema.step_us is not None and panel.step_us != schema.step_us:
         expected, found = format_duration(schema.step_us), format_duration(panel.step_us)
+        is_finer = schema.step_us % panel.step_us == 0
         raise DataError(
             f"the model expects a reading every {expected}, but these come every {found}",
             code="other-step",
-            hint=f"to bring them to its step, add  --freq {expected.replace(' ', '')} --agg mean",
+            hint=f"to bring them to its step, add  --freq {expected.replace(' ', '')} --agg mean"
+            if is_finer
+            else "pass readings of the model's step, or train again on these",
         )
 
 
@@ -210,6 +218,10 @@ def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schem
         hint="correct or remove it if it is wrong; if readings are that rare, say a longer step, "
         "such as  --freq 1d --agg mean",
     )
+
+
+def _end_of(panel: Panel) -> int:
+    return int((panel.start + panel.lengths * panel.step_us).max())
 
 
 def _note_gaps(panel: Panel, listener: Listener) -> None:

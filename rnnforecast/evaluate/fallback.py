@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from rnnforecast.data.forecast import Forecast, Forecaster, Past
-from rnnforecast.evaluate.baselines import SeasonalNaive, naive
+from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.comparison import NETWORK
 from rnnforecast.events import Warned
 
@@ -106,7 +106,8 @@ def warnings_of(prediction: Prediction, *, lookback: int) -> list[Warned]:
 def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: int) -> Forecast:
     """Replace the origins whose forecast is NaN by the first method that can forecast them.
 
-    One that no method can forecast keeps NaN. `source` names the method of each origin.
+    A method needs a past that shows how wide its band is: two readings a season apart. One that no
+    method can forecast keeps NaN. `source` names the method of each origin.
     """
     values = forecast.values.copy()
     source = [NETWORK] * past.n_origins
@@ -115,9 +116,11 @@ def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: i
         if not len(open_rows):
             break
         baseline = naive() if method == "naive" else SeasonalNaive(season)
-        other = baseline.predict(past.subset(open_rows), forecast.horizon, forecast.quantiles)
-        for row, filled in zip(open_rows, other.values, strict=True):
-            if np.isfinite(filled).all():
+        part = past.subset(open_rows)
+        other = baseline.predict(part, forecast.horizon, forecast.quantiles)
+        has_band = np.isfinite(seasonal_differences(part, baseline.season).mean_square)
+        for row, filled, usable in zip(open_rows, other.values, has_band, strict=True):
+            if usable and np.isfinite(filled).all():
                 values[row] = filled
                 source[row] = method.replace("-", "_")
     return replace(forecast, values=values, source=tuple(source))

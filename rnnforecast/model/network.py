@@ -25,8 +25,10 @@ _SPREAD_FLOOR = 1e-2
 """Least spread of a window, in units of its series' scale: a stuck sensor has none of its own."""
 _NO_LIMIT = 1e30
 _SPIKE_SHARE = 0.05
-SEEN_SHARE = 0.5
-"""Windows with less of their history than this are not trained on."""
+_SPIKE_RUN = 3
+"""So many readings in a row are no spike."""
+_OWN_REACH = 14.0
+"""Interquartile ranges, as many as 18 scales of a normal distribution."""
 _PRIOR_READINGS = 4.0
 """An empty window has the spread of its series, as if so many readings said so."""
 
@@ -149,14 +151,22 @@ class Network(nn.Module):
         return ordered + (self.anchor * window.newest)[..., None]
 
     def believable(self, history: Tensor, series: Tensor) -> Tensor:
-        """Take a few readings beyond the reach of their series for missing: they are spikes.
+        """Take a few single readings beyond the reach of their series for missing: spikes.
 
-        More than a few of them in one window are a new level, and stay.
+        More than a few of them in one window, or several in a row, are a new level, and stay. An
+        unknown series is judged by the middle of its window.
         """
-        reach = (self.reach * self.scale)[series, None]
-        beyond = (history - self.center[series, None]).abs() > reach  # False where either is NaN
+        center, reach = self.center[series, None], (self.reach * self.scale)[series, None]
+        unknown = series == 0
+        if bool(unknown.any()):
+            quarters = torch.tensor((0.25, 0.5, 0.75), device=history.device)
+            low, middle, high = history[unknown].nanquantile(quarters, dim=1)[..., None]
+            center, reach = center.clone(), reach.clone()
+            center[unknown] = middle
+            reach[unknown] = torch.where(high > low, _OWN_REACH * (high - low), torch.nan)
+        beyond = (history - center).abs() > reach  # False where either is NaN
         few = beyond.sum(1, keepdim=True) <= _SPIKE_SHARE * history.shape[1]
-        return torch.where(beyond & few, torch.nan, history)
+        return torch.where(beyond & few & ~_in_runs(beyond), torch.nan, history)
 
     def cycle_at(self, series: Tensor, next_step: Tensor) -> Tensor:
         """Look up the season's pattern over history and horizon, (N, L + H)."""
@@ -221,6 +231,13 @@ class Network(nn.Module):
         nn.init.normal_(self.position, std=1.0)
         self.head.bias.copy_(normal_quantile_bias(self.task).repeat(self.out_segment))
         self.head.weight.mul_(0.5)
+
+
+def _in_runs(marked: Tensor) -> Tensor:
+    """Tell which marks, (N, L), stand in a run of at least three."""
+    wide = F.pad(marked, (_SPIKE_RUN - 1, _SPIKE_RUN - 1))
+    runs = wide.unfold(1, _SPIKE_RUN, 1).all(-1)  # (N, L + 2): a run begins here
+    return runs.unfold(1, _SPIKE_RUN, 1).any(-1)
 
 
 def normalise(scaled: Tensor) -> Window:

@@ -94,6 +94,12 @@ def _read_current(model: Path) -> str:
         with (model / CURRENT).open("rb") as file:
             return file.read(200).decode("ascii", "replace").strip()
     except OSError as error:
+        if list_versions(model):
+            raise ModelError(
+                f"no version of {model} is in force",
+                code="no-version-in-force",
+                hint=f"name one with  --version ; {_known(model)}",
+            ) from error
         raise ModelError(
             f"{model} is not a model directory: {CURRENT} cannot be read ({error.strerror})",
             code="no-model",

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rnnforecast.config import DataConfig
 from rnnforecast.data.stamps import format_stamps, parse_time_us, stamp_array
 from rnnforecast.errors import DataError, UsageError
 from tests.builders import HOUR_US, START_US
@@ -201,8 +202,9 @@ def test_an_hour_that_the_zone_skips_is_an_error(tmp_path):
     assert "2024-03-31 02:00" in error.message
 
 
-def test_a_zone_that_does_not_exist_is_an_error(tmp_path):
-    assert refused(tmp_path, ["2024-01-01", "2024-01-02"], tz="Mars/Base").code == "zone"
+def test_a_zone_that_does_not_exist_is_an_error():
+    with pytest.raises(UsageError, match="Mars/Base"):
+        DataConfig(tz="Mars/Base")
 
 
 def test_the_zone_option_leaves_stamps_with_an_offset_alone(tmp_path):

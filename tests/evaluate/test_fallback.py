@@ -68,17 +68,28 @@ def test_without_fallbacks_the_network_forecasts_all_that_have_a_reading_to_go_b
     assert (found.left_out, found.shortened, found.replaced) == (("s3", "s4"), ("s2",), ())
 
 
-def test_with_fallbacks_less_than_half_a_look_back_goes_to_the_first_method(past: Past) -> None:
+def test_with_fallbacks_less_than_half_a_look_back_goes_to_the_first_method() -> None:
+    old = [*wave(9, season=SEASON), *[NAN] * LOOKBACK]
+    past = past_of(make_panel(wave(12), [1.0, 2.0, 4.0], old, [NAN]))
     for methods, baseline, name in (
         (("seasonal-naive", "naive"), SeasonalNaive(SEASON), "seasonal_naive"),
         (("naive", "seasonal-naive"), naive(), "naive"),
     ):
         found = predicted(past, *methods)
 
-        expected = baseline.predict(past, HORIZON, QUANTILES).values[[SHORT, OLD]]
-        np.testing.assert_array_equal(found.forecast.values[[SHORT, OLD]], expected)
-        assert found.forecast.source == ("network", "network", name, name)
-        assert (found.left_out, found.shortened, found.replaced) == (("s4",), (), ("s2", "s3"))
+        expected = baseline.predict(past, HORIZON, QUANTILES).values[2]
+        np.testing.assert_array_equal(found.forecast.values[2], expected)
+        assert found.forecast.source == ("network", "naive", name)
+        assert (found.left_out, found.shortened, found.replaced) == (("s3",), (), ("s1", "s2"))
+
+
+def test_a_method_that_cannot_tell_its_band_gives_way_to_the_next(past: Past) -> None:
+    found = predicted(past, "seasonal-naive", "naive")
+
+    assert found.forecast.source == ("network", "network", "naive", "naive")
+    alone = predicted(past, "seasonal-naive")
+    assert alone.left_out == ("s2", "s3", "s4")
+    assert (np.ptp(found.forecast.values[2], axis=-1) > 0).all()
 
 
 def test_a_fallback_touches_no_series_that_the_network_can_forecast(past: Past) -> None:

@@ -212,6 +212,28 @@ def test_a_new_level_is_believed() -> None:
 
 def test_a_series_without_a_reach_believes_everything() -> None:
     network = with_reach(torch.nan)
-    history = torch.randn(2, 24)
+    history = torch.randn(1, 24)
     history[:, 3] = 1e5
-    assert torch.equal(network.believable(history, torch.tensor([0, 1])), history)
+    assert torch.equal(network.believable(history, torch.tensor([1])), history)
+
+
+def test_an_unknown_series_is_judged_by_its_own_window() -> None:
+    network = with_reach(20.0)
+    history = 1000 + torch.randn(2, 24)
+    history[0, 3] = 1e9
+    seen = network.believable(history, torch.tensor([0, 0]))
+    assert torch.isnan(seen).nonzero().tolist() == [[0, 3]]
+    constant = torch.full((1, 24), 7.0)
+    constant[0, 5] = 8.0
+    assert torch.equal(network.believable(constant, torch.tensor([0])), constant)
+
+
+@pytest.mark.parametrize(("run", "is_believed"), [(1, False), (2, False), (3, True)])
+def test_several_far_readings_in_a_row_are_no_spike(run: int, *, is_believed: bool) -> None:
+    network = with_reach(20.0)
+    history = torch.randn(1, 24).repeat(1, 3)
+    for start in (0, 30, 72 - run):
+        changed = history.clone()
+        changed[0, start : start + run] = 500.0
+        seen = network.believable(changed, torch.ones(1).long())
+        assert torch.isfinite(seen).all() == is_believed

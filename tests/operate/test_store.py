@@ -141,7 +141,17 @@ def test_a_path_that_holds_no_model_is_an_error_never_a_crash(tmp_path: Path, na
 
 
 def test_a_model_without_current_is_an_error_that_names_it(model: Path) -> None:
-    publish(model)
+    version = publish(model)
+
+    error = refusal(model)
+
+    assert (error.exit_code, error.code) == (6, "no-version-in-force")
+    assert version in error.hint
+    assert "--version" in error.hint
+
+
+def test_a_folder_without_versions_is_no_model(model: Path) -> None:
+    (model / "versions").mkdir(parents=True)
 
     error = refusal(model)
 
