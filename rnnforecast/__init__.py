@@ -15,6 +15,7 @@ from rnnforecast._version import __version__
 
 if TYPE_CHECKING:
     from rnnforecast.config import (
+        BacktestConfig,
         Config,
         DataConfig,
         NetworkConfig,
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     )
     from rnnforecast.errors import RnnForecastError
     from rnnforecast.evaluate.fallback import Prediction
-    from rnnforecast.workflow import Model, load, predict, train
+    from rnnforecast.workflow import Backtest, Model, backtest, load, predict, train
 
 _HOMES = {
     "rnnforecast.config": (
+        "BacktestConfig",
         "Config",
         "DataConfig",
         "NetworkConfig",
@@ -37,10 +39,12 @@ _HOMES = {
     ),
     "rnnforecast.errors": ("RnnForecastError",),
     "rnnforecast.evaluate.fallback": ("Prediction",),
-    "rnnforecast.workflow": ("Model", "load", "predict", "train"),
+    "rnnforecast.workflow": ("Backtest", "Model", "backtest", "load", "predict", "train"),
 }
 
 __all__ = [
+    "Backtest",
+    "BacktestConfig",
     "Config",
     "DataConfig",
     "Model",
@@ -51,6 +55,7 @@ __all__ = [
     "TrainConfig",
     "WindowConfig",
     "__version__",
+    "backtest",
     "load",
     "predict",
     "train",

@@ -15,6 +15,7 @@ from rnnforecast._version import __version__
 from rnnforecast.config import (
     DEFAULT_MODEL,
     STANDARD_OUTPUT,
+    BacktestConfig,
     Config,
     DataConfig,
     NetworkConfig,
@@ -149,6 +150,49 @@ def predict(
         reports.note_prediction(prediction, output, screen)
     if prediction.is_partial:
         raise typer.Exit(PARTIAL)
+
+
+@app.command()
+@with_options
+def backtest(
+    context: typer.Context,
+    data: Data,
+    *,
+    reading: DataConfig,
+    ends: BacktestConfig,
+    window: WindowConfig,
+    network: NetworkConfig,
+    training: TrainConfig,
+    common: CommonOptions,
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", "-m", help="Try this model, on readings it has not learnt from."),
+    ] = None,
+    version: Version = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="A .csv, .parquet or .jsonl file of all forecasts."),
+    ] = None,
+) -> None:
+    """Forecast from many origins in the past, and compare with what came."""
+    from rnnforecast import reports, workflow
+
+    screen = _screen(context, common)
+    result = workflow.backtest(
+        data,
+        model=model,
+        version=version,
+        config=Config(reading, window, network, training),
+        ends=ends,
+        output=output,
+        listener=screen,
+    )
+    screen.has_published = output is not None
+    screen.close()
+    if common.json:
+        screen.document(reports.backtest_document(result, output))
+    else:
+        reports.print_backtest(result, output, screen)
 
 
 @app.command()

@@ -7,8 +7,10 @@ their `help` is the option's help. `None` or "auto" means: found in the data.
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rnnforecast.durations import check_range, parse_duration_us
 from rnnforecast.errors import UsageError
@@ -23,6 +25,7 @@ OUTPUT_FORMATS = (".csv", ".parquet", ".jsonl")
 STANDARD_OUTPUT = "-"
 DEFAULT_MODEL = "model"
 FALLBACKS = ("seasonal-naive", "naive")
+BASELINES = ("naive", "seasonal-naive", "ridge")
 
 MAX_LOOKBACK = 16_384
 MAX_HORIZON = 16_384
@@ -78,6 +81,7 @@ class DataConfig:
         """Raise `UsageError` for a choice that does not exist."""
         _check_choices(self)
         _check_text_form(self)
+        check_range("skip-rows", self.skip_rows, 0, 10**9)
         if self.agg and not self.freq:
             raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
 
@@ -192,6 +196,34 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
+class BacktestConfig:
+    """Where the parts of the readings end, and which origins are tried.
+
+    An end is a time stamp or a row number, the first that no longer belongs.
+    """
+
+    train_end: str | None = option(None, "End of the train part: a time stamp or a row number.")
+    validation_end: str | None = option(None, "End of the validation part; the test part follows.")
+    test_end: str | None = option(None, "End of the test part. Default: the end of the readings.")
+    stride: int | None = option(None, "Steps between origins. Default: the horizon.")
+    windows: int | None = option(None, "Only so many windows, the last of the test part.")
+    refit: int | None = option(None, "Fit again after so many windows.")
+    baselines: tuple[str, ...] = option(
+        BASELINES, "Methods beside the network.", choices=BASELINES, listed=True
+    )
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for numbers that cannot be meant; take row numbers from Python."""
+        _check_choices(self)
+        for name in ("train_end", "validation_end", "test_end"):
+            end = getattr(self, name)
+            object.__setattr__(self, name, None if end is None else str(end))
+        for name in ("stride", "windows", "refit"):
+            if getattr(self, name) is not None:
+                check_range(name, getattr(self, name), 1, 10**9)
+
+
+@dataclass(frozen=True)
 class ForecastTask:
     """What one network does, all found and fixed: it decides the shape of every tensor."""
 
@@ -208,9 +240,11 @@ class ForecastTask:
         return self.quantiles.index(0.5)
 
 
-def check_output(path: str) -> None:
+def check_output(path: str, *, allows_stream: bool = True) -> None:
     """Raise `UsageError` for a file that could not be written in any known format."""
-    if path != STANDARD_OUTPUT and not path.lower().endswith(OUTPUT_FORMATS):
+    if allows_stream and path == STANDARD_OUTPUT:
+        return
+    if not path.lower().endswith(OUTPUT_FORMATS):
         raise UsageError(
             f"cannot tell the format of {path!r}",
             hint=f"end its name with one of {', '.join(OUTPUT_FORMATS)}",
@@ -237,6 +271,15 @@ def _check_text_form(config: DataConfig) -> None:
         if value is not None and len(value) != 1:
             hint = "for a tab in a shell, write  --sep $'\\t'" if value == "\\t" else None
             raise UsageError(f"--{name} is {value!r}, but must be one character", hint=hint)
+    if config.decimal not in (None, ".", ","):
+        raise UsageError(f"--decimal is {config.decimal!r}, but must be . or ,")
+    if config.tz is not None and not re.fullmatch(r"[+-]\d\d:\d\d", config.tz):
+        try:
+            ZoneInfo(config.tz)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise UsageError(
+                f"--tz {config.tz} is not known", hint="such as UTC, Europe/Vienna, +01:00"
+            ) from error
     try:
         io.TextIOWrapper(io.BytesIO(), encoding=config.encoding or "utf-8")
     except (LookupError, ValueError) as error:

@@ -7,6 +7,7 @@ stay short.
 from __future__ import annotations
 
 import shlex
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rnnforecast.config import DEFAULT_MODEL, quantile_name
@@ -14,9 +15,10 @@ from rnnforecast.console import Screen, figure
 from rnnforecast.durations import format_duration
 
 if TYPE_CHECKING:
+    from rnnforecast.evaluate.comparison import Comparison
     from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.model.artifact import Artifact
-    from rnnforecast.workflow import Model
+    from rnnforecast.workflow import Backtest, Model
 
 _METRICS = {
     "mae": "MAE",
@@ -26,6 +28,7 @@ _METRICS = {
     "wql": "WQL",
     "coverage_80": "in q10..q90",
 }
+_SCALED = {"scaled_mse": "MSE/s2", "scaled_mae": "MAE/s"}
 _HEAD_ROWS = 5
 _WORST = 3
 
@@ -48,6 +51,7 @@ def train_document(model: Model) -> dict[str, Any]:
         "metrics": artifact.metrics["metrics"],
         "skill": artifact.metrics["skill"],
         "skill_over": artifact.metrics["skill_over"],
+        "skill_interval": artifact.metrics["skill_interval"],
         "verdict": artifact.metrics["verdict"],
         "worse_series": artifact.metrics["worse_series"],
         "warnings": artifact.provenance["warnings"],
@@ -61,6 +65,55 @@ def print_training(model: Model, screen: Screen) -> None:
     screen.result(f"saved: {model.path} version {model.version}")
     if not screen.is_quiet:
         screen.note("next: rnnforecast predict" + _model_option(model))
+
+
+def backtest_document(result: Backtest, output: str | None) -> dict[str, Any]:
+    """Return what `backtest --json` prints."""
+    task = result.task
+    return {
+        "version": result.version,
+        "output": output,
+        "horizon": task.horizon,
+        "lookback": task.lookback,
+        "season": task.season,
+        "stride": result.stride,
+        "split": result.split,
+        **result.comparison.to_json(),
+        "warnings": [asdict(warning) for warning in result.warnings],
+        "timing": result.timing,
+    }
+
+
+def print_backtest(result: Backtest, output: str | None, screen: Screen) -> None:
+    """Print the metrics, the verdict, the worst series, and the errors by lead."""
+    comparison, split = result.comparison, result.split
+    title = (
+        f"Test part: {comparison.n_windows} forecasts of {result.task.horizon} steps from "
+        f"{split['validation_end']} on, before {split['test_end']}"
+    )
+    _print_methods(result.metrics, {**_METRICS, **_SCALED}, screen, title=title)
+    screen.result(f"verdict: {comparison.verdict}")
+    _print_worse(comparison.to_json(), screen)
+    _print_leads(comparison, screen)
+    if output is not None:
+        screen.result(f"written: {output}")
+
+
+def _print_leads(comparison: Comparison, screen: Screen) -> None:
+    """Print the scaled absolute error at the first, last and some other leads, and the worst."""
+    by_lead = comparison.by_lead or {}
+    network = [error or 0.0 for error in by_lead.get("network", [])]
+    if not network:
+        return
+    n, worst = len(network), max(range(len(network)), key=network.__getitem__)
+    shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1, worst})
+    header = ("lead", *(str(lead + 1) for lead in shown))
+    rows = [
+        (name.replace("_", " "), *(figure(errors[lead]) for lead in shown))
+        for name, errors in by_lead.items()
+    ]
+    title = f"Absolute error by lead, in standard deviations; the worst lead is {worst + 1}"
+    screen.table(header, rows, title=title)
 
 
 def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
@@ -179,25 +232,38 @@ def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:
 def _print_metrics(artifact: Artifact, screen: Screen) -> None:
     metrics = artifact.metrics["metrics"]
     if metrics:
-        rows = [
-            (name.replace("_", " "), *(figure(values[key]) for key in _METRICS))
-            for name, values in metrics.items()
-        ]
         ranges = artifact.training_range
         title = (
             f"Held out: {artifact.metrics['n_windows']} forecasts from {ranges['test_from']} "
             f"to {ranges['last_reading']}"
         )
-        screen.table(("method", *_METRICS.values()), rows, title=title)
+        _print_methods(metrics, _METRICS, screen, title=title)
     screen.result(f"verdict: {artifact.metrics['verdict']}")
-    worse = artifact.metrics["worse_series"]
-    if worse:
-        shown = ", ".join(
-            f"{item['series']} (MASE {figure(item['mase'])} against {figure(item['naive_mase'])})"
-            for item in worse[:_WORST]
-        )
-        more = f" and {len(worse) - _WORST} more" if len(worse) > _WORST else ""
-        screen.result(f"worse for {len(worse)} of {len(artifact.names)} series: {shown}{more}")
+    _print_worse(artifact.metrics, screen)
+
+
+def _print_methods(
+    metrics: dict[str, Any], columns: dict[str, str], screen: Screen, *, title: str
+) -> None:
+    """Print a row of figures for each method."""
+    rows = [
+        (name.replace("_", " "), *(figure(values[key]) for key in columns))
+        for name, values in metrics.items()
+    ]
+    screen.table(("method", *columns.values()), rows, title=title)
+
+
+def _print_worse(compared: dict[str, Any], screen: Screen) -> None:
+    """Name the series that the network forecasts worse than a naive method does."""
+    n_worse = compared["n_worse"]
+    if not n_worse:
+        return
+    shown = ", ".join(
+        f"{item['series']} (MASE {figure(item['mase'])} against {figure(item['naive_mase'])})"
+        for item in compared["worse_series"][:_WORST]
+    )
+    more = f" and {n_worse - _WORST} more" if n_worse > _WORST else ""
+    screen.result(f"worse for {n_worse} series: {shown}{more}")
 
 
 def _model_option(model: Model) -> str:

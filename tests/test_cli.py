@@ -70,6 +70,8 @@ def test_bad_data_and_bad_models_are_refused_before_torch_is_loaded(workplace: P
 
 def test_the_public_names_are_these() -> None:
     assert sorted(rnnforecast.__all__) == [
+        "Backtest",
+        "BacktestConfig",
         "Config",
         "DataConfig",
         "Model",
@@ -80,6 +82,7 @@ def test_the_public_names_are_these() -> None:
         "TrainConfig",
         "WindowConfig",
         "__version__",
+        "backtest",
         "load",
         "predict",
         "train",

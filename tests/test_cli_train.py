@@ -327,22 +327,37 @@ def test_the_season_is_not_looked_for_in_the_held_out_part(
 def test_what_is_measured_has_learnt_nothing_from_the_test_part(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rnnforecast.evaluate import comparison
+    from rnnforecast.evaluate import backtest
 
     measured = []
-    compare = comparison.compare
+    evaluate = backtest.evaluate
 
-    def spy(network, *arguments, **options):
-        measured.append({k: v.tobytes() for k, v in network.tensors().items()})
-        return compare(network, *arguments, **options)
+    def spy(rounds, *arguments, **options):
+        tensors = rounds[0].forecasters["network"].tensors()
+        measured.append({k: v.tobytes() for k, v in tensors.items()})
+        return evaluate(rounds, *arguments, **options)
 
-    monkeypatch.setattr(comparison, "compare", spy)
+    monkeypatch.setattr(backtest, "evaluate", spy)
     readings = wave(400)
     for name in ("a", "b"):
         write_wide(tmp_path / f"{name}.csv", flow=readings)
         assert command("train", f"{name}.csv", "-m", name, "-q", *SMALL).code == 0
         readings[-60:] *= -3
     assert measured[0] == measured[1]
+
+
+def test_a_season_longer_than_the_readings_is_refused(command: Command, tmp_path: Path) -> None:
+    write_wide(tmp_path / "data.csv", flow=wave(400))
+    outcome = command("train", "data.csv", "--season", "1000", *SMALL)
+    assert outcome.code == 5
+    assert "a season of 1000 steps" in outcome.err
+
+
+def test_readings_too_sparse_to_learn_from_are_refused(command: Command, tmp_path: Path) -> None:
+    write_wide(tmp_path / "data.csv", flow=wave(400))
+    outcome = command("train", "data.csv", "--freq", "7min", "--agg", "sum", *SMALL)
+    assert outcome.code == 5
+    assert "no window has half of its history" in outcome.err
 
 
 def test_a_gate_that_is_no_number_is_a_usage_error(command: Command, trained: Path) -> None:

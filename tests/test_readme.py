@@ -22,6 +22,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes a minute with the defaults takes a second."""
     for option, value in {"EPOCHS": "1", "HIDDEN": "8", "STEPS": "5", "THREADS": "1"}.items():
         monkeypatch.setenv(f"RNNFORECAST_TRAIN_{option}", value)
+        monkeypatch.setenv(f"RNNFORECAST_BACKTEST_{option}", value)
 
 
 @pytest.fixture
@@ -38,6 +39,14 @@ def test_the_job_by_hand_ends_with_a_forecast(command: Command) -> None:
     assert len(pd.read_csv("forecast.csv")) == 3 * 144
 
 
+@pytest.mark.usefixtures("sample_data")
+def test_the_line_of_the_backtest_runs(command: Command) -> None:
+    line = blocks("sh")[2].strip()
+    outcome = command(*shlex.split(line)[1:], "--windows", "3")
+    assert outcome.code == 0
+    assert "verdict: " in outcome.out
+
+
 def test_both_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for line in blocks("sh")[0].splitlines():
@@ -48,13 +57,14 @@ def test_both_make_targets_exist() -> None:
 @pytest.mark.usefixtures("sample_data", "command")
 def test_the_lines_of_python_run(monkeypatch: pytest.MonkeyPatch) -> None:
     import rnnforecast
-    from rnnforecast.workflow import training
+    from rnnforecast.workflow import backtesting, training
 
     quick = rnnforecast.Config(
         network=rnnforecast.NetworkConfig(hidden=8),
         training=rnnforecast.TrainConfig(epochs=1, steps=5),
     )
     monkeypatch.setattr(training, "Config", lambda: quick)
+    monkeypatch.setattr(backtesting, "Config", lambda: quick)
     names: dict[str, object] = {}
     exec(blocks("python")[0], names)
     assert isinstance(names["model"], rnnforecast.Model)

@@ -102,6 +102,11 @@ class Past:
         """Return a Past of some of the origins."""
         return replace(self, series=self.series[origins], cutoff=self.cutoff[origins])
 
+    def alone(self, origin: int) -> Past:
+        """Return one origin over a panel of its own that ends at the cutoff."""
+        panel = self._panel.select(self.series[origin : origin + 1])
+        return past_of(panel.before(self.cutoff[origin : origin + 1]))
+
 
 def past_of(panel: Panel, cutoff: Integers | None = None) -> Past:
     """Make a Past with one origin a series; by default it sees all of the panel."""
@@ -205,9 +210,10 @@ def _sensible(values: Values) -> Values:
     They come from float32; without this, every sum with a base would show its 16 digits.
     """
     flat = values.reshape(len(values), -1).astype(np.float64)
-    span = np.maximum(np.ptp(flat, axis=1, keepdims=True), 1e-6 * np.abs(flat[:, :1]))
+    span, size = np.ptp(flat, axis=1, keepdims=True), np.abs(flat).max(1, keepdims=True)
     digits = 6 - np.floor(np.log10(np.where(span > 0, span, 1.0)))
-    unit = 10.0 ** np.clip(digits, 0, 15)
+    possible = 15 - np.ceil(np.log10(np.where(size > 0, size, 1.0)))
+    unit = 10.0 ** np.clip(np.minimum(digits, possible), 0, 15)
     rounded: Values = (np.rint(flat * unit) / unit).reshape(values.shape)
     return rounded
 

@@ -13,17 +13,20 @@ from numpy.typing import NDArray
 
 from rnnforecast.config import DataConfig
 from rnnforecast.data.forecast import Past, past_of
-from rnnforecast.data.panel import Doubles, Floats
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
 from rnnforecast.data.placing import trim
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import Schema, check_zone, match_schema
-from rnnforecast.data.stamps import parse_time_us
+from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.data.timegrid import check_step, read_panel
+from rnnforecast.errors import NotEnoughDataError
 from rnnforecast.events import Listener, Warned
 
-_FAR = 5.0
-"""Scales from the level of the training readings to the median of a look-back that is strange."""
+_FAR = 3.0
+"""Scales from the level of the training readings to a median that is strange."""
 _LISTED = 5
+_RUN = 3
+"""So many far readings in a row are believed."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Known:
     center: Floats
     """Level of the training readings, less the base; NaN where there was none."""
     scale: Floats
+    reach: Floats
+    """In scales: a single reading further off the level is taken for missing."""
 
 
 def read_past(
@@ -50,16 +55,31 @@ def read_past(
 
     Raises `DataError` for readings that do not match the schema: a column, the step, the zone.
     """
+    panel, found = read_newer(data, schema=schema, options=options, known=known, listener=listener)
+    if as_of is not None:
+        seen = panel.rows_before(parse_time_us(as_of, found.tz) + 1)
+        if not seen.any():
+            first = format_stamp(int(panel.start.min()), found.tz)
+            raise NotEnoughDataError(
+                f"--as-of {as_of} lies before the first reading, {first}",
+                code="too-short",
+                hint="pass a later time",
+            )
+        panel = trim(panel.before(seen), is_wide=found.series is None)
+    return past_of(panel), found
+
+
+def read_newer(
+    data: object, *, schema: Schema, options: DataConfig, known: Known, listener: Listener
+) -> tuple[Panel, Schema]:
+    """Read new readings whole; raises as `read_past` does."""
     source = open_source(data, options)
     found = match_schema(source, schema, options)
     base = dict(zip(known.names, known.base.tolist(), strict=True))
     panel, found = read_panel(source, found, options, listener, known_base=base)
     check_step(panel, schema)
     check_zone(found, schema)
-    if as_of is not None:
-        seen = panel.rows_before(parse_time_us(as_of, found.tz) + 1)
-        panel = trim(panel.before(seen), is_wide=found.series is None)
-    return past_of(panel), found
+    return panel, found
 
 
 def warn_of_strangers(
@@ -69,8 +89,8 @@ def warn_of_strangers(
     place = {name: at for at, name in enumerate(known.names)}
     entry = np.array([place.get(name, -1) for name in past.names], np.int64)
     there = set(past.names)
-    newest = past.cutoff_time.max(initial=0)
-    is_stale = newest - past.cutoff_time > horizon * past.step_us
+    rows_behind = (past.cutoff_time.max(initial=0) - past.cutoff_time) // past.step_us
+    is_stale = rows_behind + _n_missing_at_end(past, lookback) > horizon
     kinds: dict[str, tuple[str, list[str]]] = {
         "vanished-series": (
             "not in these readings",
@@ -81,12 +101,16 @@ def warn_of_strangers(
             _chosen(past.names, entry < 0),
         ),
         "stale-series": (
-            "ends so long before the newest reading that its forecast lies in the past",
+            "no reading for longer than the horizon, so its forecast says little",
             _chosen(past.names, is_stale),
         ),
+        "far-reading": (
+            "the newest reading is so far off that it is taken for missing",
+            _chosen(past.names, _is_beyond(past, known, entry)),
+        ),
         "other-scale": (
-            "readings far outside of what the network has learnt from",
-            _chosen(past.names, _is_far(past, known, entry, lookback)),
+            "newest readings far outside of what was learnt from (is the unit the same?)",
+            _chosen(past.names, _is_far(past, known, entry, (lookback, min(horizon, lookback)))),
         ),
     }
     for code, (what, names) in kinds.items():
@@ -95,15 +119,34 @@ def warn_of_strangers(
             listener(Warned(code, f"{what}: {shown}", len(names)))
 
 
-def _is_far(past: Past, known: Known, entry: NDArray[np.int64], lookback: int) -> NDArray[np.bool_]:
-    """`(series,)`: whether the middle of a look-back lies many scales off the known level."""
+def _is_far(
+    past: Past, known: Known, entry: NDArray[np.int64], stretches: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """`(series,)`: whether the middle of one of the newest stretches is off the known level."""
     far = np.zeros(len(entry), np.bool_)
-    rows = np.flatnonzero((entry >= 0) & (past.share_seen(lookback) > 0))
-    if len(rows):
-        middle = np.nanmedian(past.subset(rows).history(lookback), axis=1)
-        at = entry[rows]
-        far[rows] = np.abs(middle - known.center[at]) > _FAR * known.scale[at]
+    for n in stretches:
+        rows = np.flatnonzero((entry >= 0) & (past.share_seen(n) > 0))
+        if len(rows):
+            middle = np.nanmedian(past.subset(rows).history(n), axis=1)
+            at = entry[rows]
+            far[rows] |= np.abs(middle - known.center[at]) > _FAR * known.scale[at]
     return far
+
+
+def _is_beyond(past: Past, known: Known, entry: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """`(series,)`: whether the newest reading is beyond reach and the two before it are not."""
+    newest = past.history(_RUN)
+    at = np.maximum(entry, 0)[:, None]
+    beyond = np.abs(newest - known.center[at]) > known.reach[at] * known.scale[at]
+    found: NDArray[np.bool_] = (entry >= 0) & beyond[:, -1] & ~beyond.all(1)
+    return found
+
+
+def _n_missing_at_end(past: Past, n: int) -> Integers:
+    """`(series,)`: how many of the last n rows follow the last reading."""
+    seen = np.isfinite(past.history(n))
+    behind: Integers = np.where(seen.any(1), np.argmax(seen[:, ::-1], axis=1), n)
+    return behind
 
 
 def _chosen(names: tuple[str, ...], chosen: NDArray[np.bool_]) -> list[str]:

@@ -10,12 +10,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rnnforecast.config import MAX_HORIZON, Config, ForecastTask
+from rnnforecast.config import MAX_HORIZON, BacktestConfig, Config, ForecastTask, NetworkConfig
 from rnnforecast.data import season as seasons
+from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.split import Split, known_before_test, split_by_time
+from rnnforecast.data.split import (
+    Split,
+    cuts_by_ends,
+    cuts_by_share,
+    split_at,
+    split_by_time,
+)
+from rnnforecast.data.windows import SEEN_SHARE
 from rnnforecast.durations import parse_steps
+from rnnforecast.errors import NotEnoughDataError
 from rnnforecast.events import Listener, Noted, Warned
+
+_LOOKED_AT = 1024
 
 
 @dataclass(frozen=True)
@@ -35,24 +46,80 @@ def plan_training(panel: Panel, config: Config, listener: Listener) -> Plan:
     """
     shares = {"validation": config.training.validation, "test": config.training.test}
     longest = int(panel.lengths.max())
-    at_least = seasons.longest_auto_horizon(longest)
-    if config.window.horizon != "auto":
-        at_least = parse_steps(
-            config.window.horizon, step_us=panel.step_us, name="horizon", limit=MAX_HORIZON
+    cuts = cuts_by_share(panel, at_least=_longest_horizon(config, panel, longest), **shares)
+    known = past_of(panel, panel.rows_before(cuts.train_until_us))
+    task, network = _settle(config, known, listener, longest=longest)
+    split = split_by_time(panel, lookback=task.lookback, horizon=task.horizon, **shares)
+    _check_usable(split, task)
+    _warn(split, task.lookback + task.horizon, listener)
+    return Plan(split, task, replace(config, network=network))
+
+
+def plan_backtest(
+    panel: Panel, config: Config, ends: BacktestConfig, tz: str | None, listener: Listener
+) -> Plan:
+    """Settle the same for a backtest, from the readings before the train part ends.
+
+    The panel must end where the test part does. Raises `UsageError` for ends that do not follow
+    each other, `NotEnoughDataError` where a part is too short.
+    """
+    shares = {"validation": config.training.validation, "test": config.training.test}
+    at_least = _longest_horizon(config, panel, int(panel.lengths.max()))
+    earliest = cuts_by_ends(panel, ends, tz, horizon=at_least, **shares)
+    known = past_of(panel, panel.rows_before(earliest.train_until_us))
+    task, network = _settle(config, known, listener, longest=int(known.cutoff.max()))
+    cuts = cuts_by_ends(panel, ends, tz, horizon=task.horizon, **shares)
+    split = split_at(panel, cuts)
+    needed = task.lookback + task.horizon
+    if not len(split.train.windows(task.lookback, task.horizon)):
+        raise NotEnoughDataError(
+            f"the longest series has {int(split.train.cutoff.max())} rows before the train part "
+            f"ends, but training needs at least lookback + horizon = {needed}",
+            code="too-short",
+            hint="pass a later --train-end, or a shorter --lookback or --horizon",
         )
-    known = known_before_test(panel, at_least=at_least, **shares)
+    _check_usable(split, task)
+    _warn(split, needed, listener)
+    return Plan(split, task, replace(config, network=network))
+
+
+def _longest_horizon(config: Config, panel: Panel, longest: int) -> int:
+    """Return the horizon that the user named, or the longest that may be found."""
+    horizon = config.window.horizon
+    if horizon == "auto":
+        return seasons.longest_auto_horizon(longest)
+    return parse_steps(horizon, step_us=panel.step_us, name="horizon", limit=MAX_HORIZON)
+
+
+def _settle(
+    config: Config, known: Past, listener: Listener, *, longest: int
+) -> tuple[ForecastTask, NetworkConfig]:
+    """Find season, windows and segments in what is known, and say what was found."""
     season = seasons.resolve_season(config.window, known)
     lookback, horizon = seasons.resolve_windows(
-        config.window, season=season, step_us=panel.step_us, longest=longest
+        config.window, season=season, step_us=known.step_us, longest=longest
     )
     segment = seasons.resolve_segment(config.network.segment, season=season, lookback=lookback)
     found = {"season": season, "horizon": horizon, "lookback": lookback, "segment": segment}
-    for line in seasons.in_words(panel.step_us, **found):
+    for line in seasons.in_words(known.step_us, **found):
         listener(Noted(line))
-    split = split_by_time(panel, lookback=lookback, horizon=horizon, **shares)
-    _warn(split, lookback + horizon, listener)
-    task = ForecastTask(lookback, horizon, season, panel.n_series)
-    return Plan(split, task, replace(config, network=replace(config.network, segment=segment)))
+    task = ForecastTask(lookback, horizon, season, len(known.names))
+    return task, replace(config.network, segment=segment)
+
+
+def _check_usable(split: Split, task: ForecastTask) -> None:
+    """Raise `NotEnoughDataError` where gaps leave no training window half of its history."""
+    windows = split.train.windows(task.lookback, task.horizon)
+    batch = windows.gather(windows.spread(_LOOKED_AT))
+    whole = np.isfinite(batch.history).mean(1) >= SEEN_SHARE
+    if not (whole & np.isfinite(batch.future).any(1)).any():
+        target = split.panel.target
+        raise NotEnoughDataError(
+            f"no window has half of its history: {int(np.isnan(target).sum())} of {len(target)} "
+            "readings are missing",
+            code="too-sparse",
+            hint="pass a longer step, such as  --freq 1h --agg mean , or a shorter --lookback",
+        )
 
 
 def _warn(split: Split, needed: int, listener: Listener) -> None:
@@ -60,13 +127,17 @@ def _warn(split: Split, needed: int, listener: Listener) -> None:
     spans = [fn.reduceat(panel.target, panel.offsets[:-1]) for fn in (np.fmin, np.fmax)]
     constant = [name for name, low, high in zip(panel.names, *spans, strict=True) if low == high]
     if constant:
-        shown = ", ".join(constant[:5]) + ", ..." * (len(constant) > 5)
-        listener(Warned("constant-series", f"always the same reading: {shown}", len(constant)))
-    n_short = int((split.panel.lengths < needed).sum())
-    if n_short:
-        listener(Warned("short-series", f"{n_short} series are too short to learn from", n_short))
+        message = f"always the same reading: {_some(constant)}"
+        listener(Warned("constant-series", message, len(constant)))
+    short = [panel.names[i] for i in np.flatnonzero(panel.lengths < needed)]
+    if short:
+        listener(Warned("short-series", f"too short to learn from: {_some(short)}", len(short)))
     if split.test_from_us is None:
         listener(Warned("nothing-held-out", "no readings are held out: nothing is measured"))
     if split.validation is None:
         message = "no readings are left to validate on: training does not stop early"
         listener(Warned("no-validation", message))
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)

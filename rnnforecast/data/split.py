@@ -1,21 +1,33 @@
 """The split by time: what trains, what decides when to stop, what is held out.
 
-Apart from `windows`, which takes cutoffs as given: here the share of the readings becomes a moment,
-the same for every series, so that nothing learnt from one series is later than what another is
-judged by.
+Apart from `windows`, which takes cutoffs as given: here shares of the readings, or ends that the
+user names, become moments, the same for every series, so that nothing learnt from one series is
+later than what another is judged by.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
-import numpy as np
-
+from rnnforecast.config import BacktestConfig
 from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.stamps import format_stamp, parse_time_us
+from rnnforecast.errors import NotEnoughDataError, UsageError
 
 _MAX_EVALUATED = 150_000
 _MIN_ORIGINS = 20
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Three moments, in microseconds: the first times that no longer belong to each part."""
+
+    train_until_us: int
+    test_from_us: int
+    end_us: int
 
 
 @dataclass(frozen=True)
@@ -48,55 +60,98 @@ def split_by_time(
     Each part is at least one horizon long. Where that leaves no window to train on, the validation
     part goes first, then the test part.
     """
-    end = _end_of(panel)
-    train_until, test_from = _cuts(panel, validation=validation, test=test, at_least=horizon)
-    cuts = [(train_until, test_from), (test_from, test_from), (end, end)]
-    for train_until, test_from in cuts:  # noqa: B007
-        train = past_of(panel, panel.rows_before(train_until))
-        if len(train.windows(lookback, horizon)):
+    cuts = cuts_by_share(panel, validation=validation, test=test, at_least=horizon)
+    end = cuts.end_us
+    smaller = replace(cuts, train_until_us=cuts.test_from_us)
+    for tried in (cuts, smaller, Cuts(end, end, end)):
+        split = split_at(panel, tried)
+        if len(split.train.windows(lookback, horizon)):
             break
+    return split
+
+
+def split_at(panel: Panel, cuts: Cuts) -> Split:
+    """Cut a panel at three moments."""
+    train_until, test_from = cuts.train_until_us, cuts.test_from_us
     return Split(
         panel,
-        train=train,
+        train=past_of(panel, panel.rows_before(train_until)),
         validation=past_of(panel, panel.rows_before(test_from))
         if train_until < test_from
         else None,
-        test_from_us=test_from if test_from < end else None,
+        test_from_us=test_from if test_from < cuts.end_us else None,
     )
 
 
-def known_before_test(panel: Panel, *, validation: float, test: float, at_least: int) -> Past:
-    """Return what lies before both held-out parts, for choices made before windows have lengths.
-
-    `at_least` is the longest horizon that may come of them: the parts are that long or longer, so
-    that no later choice moves them back over readings that were looked at here.
-    """
-    train_until, _ = _cuts(panel, validation=validation, test=test, at_least=at_least)
-    return past_of(panel, panel.rows_before(train_until))
-
-
-def test_origins(split: Split, *, lookback: int, horizon: int) -> Past:
+def test_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
     """Return the origins of the test part: a horizon apart, closer where that gives too few."""
     assert split.test_from_us is not None
     panel = split.panel
-    first = np.maximum(panel.rows_before(split.test_from_us), lookback)
-    rows = np.maximum(panel.lengths - horizon - first + 1, 0)
-    stride = max(1, min(horizon, int(rows.max(initial=0)) // _MIN_ORIGINS))
-    counts = -(-rows // stride)
-    series = np.repeat(np.arange(panel.n_series, dtype=np.int64), counts)
-    number = np.arange(len(series)) - np.repeat(np.cumsum(counts) - counts, counts)
-    thinned = slice(None, None, max(1, -(-len(series) * horizon // _MAX_EVALUATED)))
-    return Past(panel, series=series, cutoff=first[series] + number * stride).subset(thinned)
+    every = {"lookback": lookback, "horizon": horizon}
+    rows = int(Origins.rolling(panel, split.test_from_us, stride=1, **every).counts.max(initial=0))
+    stride = max(1, min(horizon, rows // _MIN_ORIGINS))
+    origins = Origins.rolling(panel, split.test_from_us, stride=stride, **every)
+    return origins.thinned(_MAX_EVALUATED // horizon)
 
 
-def _cuts(panel: Panel, *, validation: float, test: float, at_least: int) -> tuple[int, int]:
-    """Return the first times that no longer belong to the train and to the validation part."""
+def cuts_by_share(panel: Panel, *, validation: float, test: float, at_least: int) -> Cuts:
+    """Return the moments that leave these shares of the rows, and at least so many, after them."""
     end = _end_of(panel)
     test_from = _moment(panel, end, share=test, at_least=at_least) if test else end
     if not validation:
-        return test_from, test_from
+        return Cuts(test_from, test_from, end)
     share = validation / (1 - test)
-    return _moment(panel, test_from, share=share, at_least=at_least), test_from
+    return Cuts(_moment(panel, test_from, share=share, at_least=at_least), test_from, end)
+
+
+def cuts_by_ends(
+    panel: Panel,
+    ends: BacktestConfig,
+    tz: str | None,
+    *,
+    validation: float,
+    test: float,
+    horizon: int,
+) -> Cuts:
+    """Return the moments that the user names; what is not named comes from shares of the rows.
+
+    The panel must end where the test part does. Raises `UsageError` for ends in another order, and
+    `NotEnoughDataError` where a part is empty.
+    """
+    end = _end_of(panel)
+    if ends.validation_end is not None:
+        test_from = moment_of(ends.validation_end, panel, tz)
+    elif ends.windows is not None:
+        stride = ends.stride or horizon
+        test_from = end - (horizon + (ends.windows - 1) * stride) * panel.step_us
+    else:
+        test_from = _moment(panel, end, share=test, at_least=horizon)
+    if ends.train_end is not None:
+        train_until = moment_of(ends.train_end, panel, tz)
+    else:
+        share = validation / (1 - test)
+        train_until = _moment(panel, test_from, share=share, at_least=horizon)
+    shown = [format_stamp(us, tz) for us in (train_until, test_from, end)]
+    if not train_until <= test_from < end:
+        raise UsageError(
+            f"the train part ends at {shown[0]}, the validation part at {shown[1]} and the test "
+            f"part at {shown[2]}: they must follow each other",
+            hint="check --train-end, --validation-end and --test-end",
+        )
+    if not past_of(panel, panel.rows_before(train_until)).cutoff.any():
+        raise NotEnoughDataError(
+            f"no reading lies before the end of the train part, {shown[0]}",
+            code="too-short",
+            hint="pass a later --train-end, or fewer --windows",
+        )
+    return Cuts(train_until, test_from, end)
+
+
+def moment_of(text: str, panel: Panel, tz: str | None) -> int:
+    """Read a time stamp or a row number, counted from the first row of all, as a moment."""
+    if re.fullmatch(r"\d{1,12}", text.strip()):
+        return int(panel.start.min()) + int(text) * panel.step_us
+    return parse_time_us(text, tz)
 
 
 def _end_of(panel: Panel) -> int:

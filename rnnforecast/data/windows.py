@@ -15,6 +15,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from rnnforecast.data.panel import Floats, Integers, Panel
 
+SEEN_SHARE = 0.5
+"""Windows with less of their history than this are not trained on."""
+
 
 @dataclass(frozen=True)
 class Batch:

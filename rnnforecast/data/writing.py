@@ -5,18 +5,21 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.config import STANDARD_OUTPUT
-from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.stamps import format_stamps
+from rnnforecast.data.forecast import Forecast, Values
+from rnnforecast.data.stamps import format_stamps, stamp_array
 from rnnforecast.durable import publishing_file
 
 
@@ -35,8 +38,76 @@ def write_forecast(forecast: Forecast, path: str, quantiles: Sequence[float]) ->
         write[Path(path).suffix.lower()](table, file)
 
 
-def _write_csv(table: pa.Table, file: BinaryIO) -> None:
-    file.write((",".join(table.column_names) + "\n").encode())
+@dataclass
+class BacktestFile:
+    """A file that takes the forecasts of a backtest, a part at a time: a row for each value."""
+
+    _file: BinaryIO
+    _ending: str
+    _tz: str | None
+    _parquet: pa_parquet.ParquetWriter | None = None
+    _is_empty: bool = True
+
+    def write(self, method: str, forecast: Forecast, actual: Values) -> None:
+        """Append some windows of one method, and their actuals, `(window, horizon)`."""
+        table = _with_actuals(method, replace(forecast, tz=self._tz), actual)
+        if self._ending == ".parquet":
+            table = table.cast(_in_doubles(table.schema))
+            if self._parquet is None:
+                self._parquet = pa_parquet.ParquetWriter(self._file, table.schema)
+            self._parquet.write_table(table)
+        elif self._ending == ".jsonl":
+            _write_json_lines(table, self._file)
+        else:
+            _write_csv(table, self._file, has_header=self._is_empty)
+        self._is_empty = False
+
+    def close(self) -> None:
+        """Write what a Parquet file ends with."""
+        if self._parquet is not None:
+            self._parquet.close()
+
+
+def _in_doubles(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with doubles for floats: parts with a base have doubles, others not."""
+    fields = [
+        field.with_type(pa.float64()) if pa.types.is_floating(field.type) else field
+        for field in schema
+    ]
+    return pa.schema(fields)
+
+
+@contextmanager
+def publishing_backtest(path: str, tz: str | None) -> Iterator[BacktestFile]:
+    """Open a file for the forecasts of a backtest; it appears whole or not at all."""
+    with publishing_file(Path(path)) as file:
+        rows = BacktestFile(file, Path(path).suffix.lower(), tz)
+        yield rows
+        rows.close()
+
+
+def _with_actuals(method: str, forecast: Forecast, actual: Values) -> pa.Table:
+    """Return a row for each value, figures as doubles: method, series, cutoff, ..., actual, ..."""
+    table = forecast.to_arrow()
+    n, horizon = actual.shape
+    leads = np.tile(np.arange(1, horizon + 1, dtype=np.int32), n)
+    cutoff = stamp_array(np.repeat(forecast.cutoff_us, horizon), forecast.tz)
+    columns = {
+        "method": pa.repeat(method, len(table)),
+        "series": table["series"],
+        "cutoff": cutoff,
+        "timestamp": table["timestamp"],
+        "lead": pa.array(leads),
+        "actual": pa.array(actual.ravel(), from_pandas=True),
+    }
+    for name in table.column_names[2:]:
+        columns[name] = table[name]
+    return pa.table(columns)
+
+
+def _write_csv(table: pa.Table, file: BinaryIO, *, has_header: bool = True) -> None:
+    if has_header:
+        file.write((",".join(table.column_names) + "\n").encode())
     texts = [name for name in table.column_names if pa.types.is_string(table[name].type)]
     special = any(
         pc.any(pc.match_substring_regex(pc.unique(table[name]), '[,"\r\n]')).as_py()
@@ -57,6 +128,7 @@ def _write_json_lines(table: pa.Table, file: BinaryIO) -> None:
 
 
 def _with_text_stamps(table: pa.Table) -> pa.Table:
-    place = table.column_names.index("timestamp")
-    stamps = format_stamps(table.column("timestamp"))
-    return table.set_column(place, "timestamp", stamps)
+    for place, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type):
+            table = table.set_column(place, field.name, format_stamps(table.column(place)))
+    return table

@@ -1,28 +1,29 @@
-"""The network beside the naive methods on readings that none of them has seen, and a verdict.
+"""The network beside the baselines on the same held-out windows, and a verdict in words.
 
-Apart from `metrics`, which knows arrays, and `baselines`, which knows forecasts: here methods meet
-the truth.
+Apart from `backtest`, which lets methods forecast and counts their errors: here the counts become
+figures that a person can act on.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from rnnforecast.config import QUANTILES
-from rnnforecast.data.forecast import Forecaster, Past, Values, in_own_units
-from rnnforecast.data.panel import Doubles, Panel
 from rnnforecast.durations import format_duration
-from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
-from rnnforecast.evaluate.metrics import Metrics, compute_metrics, mase_by_series, skill
+from rnnforecast.evaluate.bootstrap import skill_interval
+from rnnforecast.evaluate.metrics import Metrics, skill
+from rnnforecast.evaluate.tally import Tally
 
 UNKNOWN = "no held-out readings say how good the network is"
 UNDEFINED = "the readings never change from season to season, so no method can be better"
 _EQUAL = 0.05
 """Percent of skill that shows as 0.0."""
-NETWORK, NAIVE, SEASONAL_NAIVE = "network", "naive", "seasonal_naive"
+NETWORK, NAIVE, SEASONAL_NAIVE, RIDGE = "network", "naive", "seasonal_naive", "ridge"
+_SKILL_OVER = (NAIVE, SEASONAL_NAIVE)
+_MOST_WORSE = 20
 
 
 @dataclass(frozen=True)
@@ -36,30 +37,36 @@ class Worse:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every method's metrics on the same windows, and the network's skill over the best other."""
+    """Every method's metrics on the same windows, and the network's skill over the best naive."""
 
     metrics: dict[str, Metrics]
     season: int
     step_us: int
     n_windows: int
-    skill: float | None
+    skill: float | None = None
     """Percent by which the network's MASE is below that of the better naive method."""
-    skill_over: str | None
+    skill_over: str | None = None
+    skill_interval: tuple[float, float] | None = None
+    """Its 95 % interval by block bootstrap; None where there are too few stretches of time."""
+    n_worse: int = 0
+    """How many series the network forecasts worse than `skill_over`."""
     worse: tuple[Worse, ...] = ()
-    """The series for which the network is worse than `skill_over`, the worst first."""
+    """These series, the worst first; the first twenty."""
+    by_lead: Mapping[str, list[float | None]] | None = None
+    """For each method the scaled absolute error by lead."""
 
     @property
     def verdict(self) -> str:
         """Say in words how good the network is."""
         if self.skill_over is None:
             return UNDEFINED if any(m.n for m in self.metrics.values()) else UNKNOWN
+        over = self._in_words(self.skill_over)
         if self.skill is None:
-            return f"worse than {self._in_words(self.skill_over)}, whose MASE is 0 here"
+            return f"worse than {over}, whose MASE is 0 here"
         if abs(self.skill) < _EQUAL:
-            return f"as good as {self._in_words(self.skill_over)}"
-        size = f"{abs(self.skill):.0f} %" if abs(self.skill) >= 1 else f"{abs(self.skill):.1f} %"
+            return f"as good as {over}" + self._beside_ridge()
         side = "better" if self.skill > 0 else "worse"
-        return f"{size} {side} than {self._in_words(self.skill_over)}"
+        return f"{_percent(self.skill)} {side} than {over}{self._how_sure()}{self._beside_ridge()}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what JSON and the artifact hold."""
@@ -67,8 +74,11 @@ class Comparison:
             "metrics": {name: m.to_json() for name, m in self.metrics.items()},
             "skill": self.skill,
             "skill_over": self.skill_over,
+            "skill_interval": None if self.skill_interval is None else list(self.skill_interval),
             "n_windows": self.n_windows,
             "verdict": self.verdict,
+            "by_lead": self.by_lead or {},
+            "n_worse": self.n_worse,
             "worse_series": [asdict(item) for item in self.worse],
         }
 
@@ -80,49 +90,66 @@ class Comparison:
         what = known.get(length, f"the last {format_duration(length)}")
         return f"repeating {what} (seasonal naive)"
 
+    def _how_sure(self) -> str:
+        if self.skill is None or self.skill_interval is None:
+            return ""
+        low, high = self.skill_interval
+        if self.skill < 0:
+            low, high = -high, -low
+        return f", between {low:.0f} and {high:.0f} %"
+
+    def _beside_ridge(self) -> str:
+        """Say it plainly where ridge regression is better than the network."""
+        if RIDGE not in self.metrics:
+            return ""
+        ridge, network = self.metrics[RIDGE].mase, self.metrics[NETWORK].mase
+        if ridge is None or network is None or ridge >= network:
+            return ""
+        return f"; but ridge regression on lags is {_percent(100 * (1 - ridge / network))} better"
+
 
 def not_compared() -> dict[str, Any]:
     """Return the same fields as `Comparison.to_json` where nothing could be held out."""
-    nothing = Comparison({}, 1, 1, n_windows=0, skill=None, skill_over=None)
-    return nothing.to_json()
+    return Comparison({}, season=1, step_us=1, n_windows=0).to_json()
 
 
 def compare(
-    network: Forecaster, origins: Past, truth: Values, *, horizon: int, season: int
+    tallies: dict[str, Tally], *, names: tuple[str, ...], season: int, step_us: int
 ) -> Comparison:
-    """Score network and naive methods; `truth` is `(origin, horizon)`, NaN where missing."""
-    methods: dict[str, Forecaster] = {
-        NETWORK: network,
-        NAIVE: naive(),
-        SEASONAL_NAIVE: SeasonalNaive(season),
-    }
-    scale = seasonal_differences(origins, season).mean_absolute
-    metrics, by_series = {}, {}
-    for name, method in methods.items():
-        forecast = method.predict(origins, horizon, QUANTILES)
-        metrics[name] = compute_metrics(truth, forecast, scale=scale, series=origins.series)
-        by_series[name] = mase_by_series(
-            truth.astype(np.float64),
-            forecast.point.astype(np.float64),
-            scale=scale,
-            series=origins.series,
-        )
-    gain, over = skill(metrics[NETWORK], {n: m for n, m in metrics.items() if n != NETWORK})
-    worse = _worse(origins.names, by_series[NETWORK], by_series[over]) if over else ()
-    return Comparison(metrics, season, origins.step_us, origins.n_origins, gain, over, worse)
+    """Turn the counted errors of the network and the baselines into figures and a verdict."""
+    metrics = {name: tally.metrics() for name, tally in tallies.items()}
+    naive = {name: m for name, m in metrics.items() if name in _SKILL_OVER}
+    gain, over = skill(metrics[NETWORK], naive)
+    found = Comparison(
+        metrics,
+        season,
+        step_us,
+        n_windows=tallies[NETWORK].n_windows,
+        skill=gain,
+        skill_over=over,
+        by_lead={name: _by_lead(tally) for name, tally in tallies.items()},
+    )
+    if over is None:
+        return found
+    worse = _worse(names, tallies[NETWORK], tallies[over])
+    interval = skill_interval(tallies[NETWORK], tallies[over])
+    return replace(
+        found, skill_interval=interval, n_worse=len(worse), worse=tuple(worse[:_MOST_WORSE])
+    )
 
 
-def _worse(names: tuple[str, ...], network: Doubles, other: Doubles) -> tuple[Worse, ...]:
-    """Find the series whose MASE, `(series,)`, is above the other's; the worst ratio first."""
-    found = np.flatnonzero(network > other)
-    order = np.argsort(other[found] / network[found], kind="stable")
-    return tuple(Worse(names[i], float(network[i]), float(other[i])) for i in found[order])
+def _worse(names: tuple[str, ...], network: Tally, other: Tally) -> list[Worse]:
+    """Find the series whose MASE is above the other's; the worst ratio first."""
+    own, others = network.mase_by_series(), other.mase_by_series()
+    found = np.flatnonzero(own > others)
+    order = np.argsort(others[found] / own[found], kind="stable")
+    return [Worse(names[i], float(own[i]), float(others[i])) for i in found[order]]
 
 
-def truth_after(panel: Panel, origins: Past, horizon: int) -> Values:
-    """Return what came after each cutoff, `(origin, horizon)`; NaN where nothing did."""
-    from rnnforecast.data.windows import gather
+def _by_lead(tally: Tally) -> list[float | None]:
+    return [float(x) if np.isfinite(x) else None for x in tally.by_lead.values]
 
-    first = panel.offsets[origins.series] + origins.cutoff
-    end = panel.offsets[origins.series + 1]
-    return in_own_units(gather(panel.target, first, horizon, low=first, high=end), origins)
+
+def _percent(value: float) -> str:
+    size = abs(value)
+    return f"{size:.0f} %" if size >= 1 else f"{size:.1f} %"

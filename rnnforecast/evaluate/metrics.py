@@ -11,8 +11,6 @@ from statistics import NormalDist
 
 import numpy as np
 
-from rnnforecast.config import DECILES
-from rnnforecast.data.forecast import Forecast, Values
 from rnnforecast.data.panel import Doubles, Integers
 
 
@@ -26,34 +24,13 @@ class Metrics:
     mase: float | None
     wql: float | None
     coverage_80: float | None
+    scaled_mse: float | None
+    scaled_mae: float | None
     n: int
 
     def to_json(self) -> dict[str, float | int | None]:
         """Return what JSON shows under `metrics.<method>`."""
         return asdict(self)
-
-
-def compute_metrics(
-    actual: Values, forecast: Forecast, *, scale: Doubles, series: Integers
-) -> Metrics:
-    """Score a forecast, which must hold the nine deciles, against what came.
-
-    `scale` is the in-sample error of the seasonal naive forecast before each cutoff, `series` which
-    series each window belongs to: MASE is a mean over series.
-    """
-    truth = actual.astype(np.float64)
-    at = [forecast.quantiles.index(q) for q in DECILES]
-    deciles = forecast.values[:, :, at].astype(np.float64)
-    point = forecast.point.astype(np.float64)
-    return Metrics(
-        mae=mae(truth, point),
-        rmse=rmse(truth, point),
-        smape=smape(truth, point),
-        mase=mase(truth, point, scale=scale, series=series),
-        wql=wql(truth, deciles, np.array(DECILES)),
-        coverage_80=coverage(truth, deciles[:, :, 0], deciles[:, :, -1]),
-        n=int(np.isfinite(truth).sum()),
-    )
 
 
 def mae(actual: Doubles, forecast: Doubles) -> float | None:
@@ -72,9 +49,14 @@ def smape(actual: Doubles, forecast: Doubles) -> float | None:
 
     0 / 0 counts as 0: a zero that was forecast as zero is no error.
     """
+    return _mean(percentage_errors(actual, forecast))
+
+
+def percentage_errors(actual: Doubles, forecast: Doubles) -> Doubles:
+    """Return the parts of `smape`, one for each reading; NaN where it is missing."""
     size = np.abs(actual) + np.abs(forecast)
     error = np.abs(actual - forecast)
-    return _mean(np.where(size > 0, 200 * error / np.where(size > 0, size, 1.0), size * 0))
+    return np.where(size > 0, 200 * error / np.where(size > 0, size, 1.0), size * 0)
 
 
 def mase(actual: Doubles, forecast: Doubles, *, scale: Doubles, series: Integers) -> float | None:
@@ -83,21 +65,29 @@ def mase(actual: Doubles, forecast: Doubles, *, scale: Doubles, series: Integers
     Hyndman and Koehler 2006. Windows whose scale is 0 or unknown do not count; a series none of
     whose windows count does not either.
     """
-    return _mean(mase_by_series(actual, forecast, scale=scale, series=series))
+    errors = scaled_errors(actual, forecast, scale)
+    return _mean(np.array([_mean(errors[series == s]) for s in np.unique(series)], np.float64))
 
 
-def mase_by_series(
-    actual: Doubles, forecast: Doubles, *, scale: Doubles, series: Integers
-) -> Doubles:
-    """Each series' part of MASE, `(highest number of a series + 1,)`; NaN where it is undefined."""
-    usable = np.isfinite(scale) & (scale > 0)
-    scaled = np.abs(actual - forecast)[usable] / scale[usable, None]
-    seen = np.isfinite(scaled)
-    n_series = int(series.max(initial=-1)) + 1
-    owner = np.broadcast_to(series[usable, None], scaled.shape)[seen]
-    sums = np.bincount(owner, weights=scaled[seen], minlength=n_series)
-    counts = np.bincount(owner, minlength=n_series)
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+def scaled_errors(actual: Doubles, forecast: Doubles, scale: Doubles) -> Doubles:
+    """Absolute errors over each window's scale, `(window,)`; NaN where it is 0 or unknown."""
+    usable = np.where(np.isfinite(scale) & (scale > 0), scale, np.nan)
+    errors: Doubles = np.abs(actual - forecast) / usable[:, None]
+    return errors
+
+
+def scaled_mae(actual: Doubles, forecast: Doubles, *, deviation: Doubles) -> float | None:
+    """Mean absolute error in standard deviations of each series, `(window,)`.
+
+    It is what papers on long horizons print as MAE (Zhou and others 2021, Informer). Windows whose
+    deviation is 0 or unknown do not count.
+    """
+    return _mean(scaled_errors(actual, forecast, deviation))
+
+
+def scaled_mse(actual: Doubles, forecast: Doubles, *, deviation: Doubles) -> float | None:
+    """Mean squared error in variances of each series: what the same papers print as MSE."""
+    return _mean(scaled_errors(actual, forecast, deviation) ** 2)
 
 
 def wql(actual: Doubles, quantiles: Doubles, levels: Doubles) -> float | None:
@@ -105,12 +95,18 @@ def wql(actual: Doubles, quantiles: Doubles, levels: Doubles) -> float | None:
 
     The mean over levels of twice the summed pinball loss over the summed absolute actuals.
     """
-    error = actual[:, :, None] - quantiles
-    pinball = np.maximum(levels * error, (levels - 1) * error)
     total = np.nansum(np.abs(actual))
     if not np.isfinite(actual).any() or total == 0:
         return None
-    return float(np.mean(2 * np.nansum(pinball, axis=(0, 1)) / total))
+    losses = pinball_losses(actual, quantiles, levels)
+    return float(np.mean(2 * np.nansum(losses, axis=(0, 1)) / total))
+
+
+def pinball_losses(actual: Doubles, quantiles: Doubles, levels: Doubles) -> Doubles:
+    """Return the loss of each reading at each level, `(window, horizon, quantile)`."""
+    error = actual[:, :, None] - quantiles
+    losses: Doubles = np.maximum(levels * error, (levels - 1) * error)
+    return losses
 
 
 def coverage(actual: Doubles, low: Doubles, high: Doubles) -> float | None:
@@ -138,5 +134,6 @@ def normal_quantiles(point: Doubles, deviation: Doubles, levels: tuple[float, ..
 
 
 def _mean(values: Doubles) -> float | None:
+    """Return the mean of what is there; an undefined part of it, None in a list, is NaN here."""
     seen = values[np.isfinite(values)]
     return float(seen.mean()) if seen.size else None

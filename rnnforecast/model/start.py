@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.scaling import Scaling, fit_scaling
-from rnnforecast.data.windows import Batch, TrainingWindows
-from rnnforecast.model.network import SEEN_SHARE, Network, normalise
+from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows
+from rnnforecast.model.network import Network, normalise
 
 _WINDOWS = 4096
 _MOST = 5.0

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from rnnforecast.config import TrainConfig
-from rnnforecast.data.windows import Batch, TrainingWindows, epoch_batches
+from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows, epoch_batches
 from rnnforecast.durations import parse_duration_us
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Listener, Progressed
-from rnnforecast.model.network import SEEN_SHARE, Network
+from rnnforecast.model.network import Network
 
 _UNKNOWN_SHARE = 1 / 16
 """Share of the training windows shown without their series' name, so that a new one can come."""

@@ -5,8 +5,9 @@ reports events and returns a result. What is slow to import is imported where it
 that a damaged model is refused before torch is loaded.
 """
 
+from rnnforecast.workflow.backtesting import Backtest, backtest
 from rnnforecast.workflow.prediction import predict
 from rnnforecast.workflow.saved import Model, load, versions
 from rnnforecast.workflow.training import train
 
-__all__ = ["Model", "load", "predict", "train", "versions"]
+__all__ = ["Backtest", "Model", "backtest", "load", "predict", "train", "versions"]

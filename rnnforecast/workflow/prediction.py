@@ -10,7 +10,7 @@ from rnnforecast.config import DEFAULT_MODEL, DataConfig, PredictConfig, check_o
 from rnnforecast.durations import parse_steps
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Recorder, ignore
-from rnnforecast.workflow.saved import Model, load
+from rnnforecast.workflow.saved import Model, known_of, load
 
 if TYPE_CHECKING:
     from rnnforecast.data.forecast import Past
@@ -44,7 +44,7 @@ def predict(
     artifact = (model if isinstance(model, Model) else load(model, version=version)).artifact
     horizon = _horizon_of(config, artifact)
     past, schema = _read_past(artifact, data, config, reading or DataConfig(), events)
-    forecaster = _restore(artifact)  # torch is imported here, once the readings are known to serve
+    forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
     prediction = _forecast(forecaster, past, horizon, schema, config, events)
     if output is not None:
         write_forecast(prediction.forecast, str(output), config.quantiles)
@@ -70,16 +70,9 @@ def _read_past(
     artifact: Artifact, data: object, config: PredictConfig, reading: DataConfig, listener: Listener
 ) -> tuple[Past, Schema]:
     """Read new readings as the model's own were, and say what is strange about them."""
-    import numpy as np
+    from rnnforecast.data.newer import read_past, warn_of_strangers
 
-    from rnnforecast.data.newer import Known, read_past, warn_of_strangers
-
-    known = Known(
-        artifact.names,
-        np.array(artifact.base),
-        center=artifact.weights["center"][1:],
-        scale=artifact.weights["scale"][1:],
-    )
+    known = known_of(artifact)
     past, schema = read_past(
         _source_of(artifact) if data is None else data,
         schema=artifact.schema,
@@ -103,7 +96,8 @@ def _source_of(artifact: Artifact) -> str:
     return source
 
 
-def _restore(artifact: Artifact) -> RNNForecaster:
+def restore(artifact: Artifact) -> RNNForecaster:
+    """Make the network of a saved version; torch is imported here. Raises `ModelError`."""
     from rnnforecast.model.forecaster import RNNForecaster
 
     return RNNForecaster.restore(

@@ -12,6 +12,7 @@ from rnnforecast.events import Warned
 from rnnforecast.operate import store
 
 if TYPE_CHECKING:
+    from rnnforecast.data.newer import Known
     from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.model.artifact import Artifact
 
@@ -62,3 +63,18 @@ def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
             item |= {"skill": None, "learnt_until": None, "damage": error.message}
         listing.append(item)
     return listing
+
+
+def known_of(artifact: Artifact) -> Known:
+    """Return what a saved network knows of the series that it has learnt from."""
+    import numpy as np
+
+    from rnnforecast.data.newer import Known
+
+    return Known(
+        artifact.names,
+        np.array(artifact.base),
+        center=artifact.weights["center"][1:],
+        scale=artifact.weights["scale"][1:],
+        reach=artifact.weights["reach"][1:],
+    )

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import DEFAULT_MODEL, Config, DataConfig, WindowConfig, override
+from rnnforecast.config import DEFAULT_MODEL, Config
 from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.events import Listener, Recorder, ignore
 from rnnforecast.operate import store
 from rnnforecast.workflow.saved import Model
+from rnnforecast.workflow.steps import Clock, fit_network, read_readings, with_windows
 
 if TYPE_CHECKING:
-    from rnnforecast.data.forecast import Past
-    from rnnforecast.data.panel import Panel
+    from rnnforecast.data.forecast import Forecaster, Past
     from rnnforecast.data.planning import Plan
-    from rnnforecast.data.schema import Schema
     from rnnforecast.evaluate.comparison import Comparison
     from rnnforecast.model.forecaster import RNNForecaster
 
@@ -46,13 +43,13 @@ def train(
     _check_gate(require_skill)
     if model is not None:
         store.check_place(Path(model))
-    clock = _Clock()
-    config = _with_windows(config or Config(), horizon, lookback)
+    clock = Clock()
+    config = with_windows(config or Config(), horizon, lookback)
     events = Recorder(listener, [])
-    panel, schema = _read(data, config.data, events)
+    panel, schema = read_readings(data, config.data, events)
     clock.lap("read_s")
     plan = plan_training(panel, config, events)
-    fitted = _fit(plan, events)
+    fitted = fit_network(plan, plan.split, events)
     clock.lap("fit_s")
     comparison = _compare(fitted, plan, events)
     clock.lap("evaluate_s")
@@ -75,67 +72,33 @@ def train(
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)
 
 
-class _Clock:
-    """Durations of the parts of a story, on a clock that never goes back."""
-
-    def __init__(self) -> None:
-        self._started = self._last = time.monotonic()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        """End a part."""
-        now = time.monotonic()
-        self.laps[name] = round(now - self._last, 3)
-        self.laps["total_s"] = round(now - self._started, 3)
-        self._last = now
-
-
-def _with_windows(config: Config, horizon: int | str | None, lookback: int | str | None) -> Config:
-    given = WindowConfig(
-        horizon="auto" if horizon is None else str(horizon),
-        lookback="auto" if lookback is None else str(lookback),
-    )
-    return replace(config, window=override(config.window, given))
-
-
-def _read(data: object, config: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
-    from rnnforecast.data.reading import open_source
-    from rnnforecast.data.schema import infer_schema
-    from rnnforecast.data.timegrid import read_panel
-
-    source = open_source(data, config)
-    return read_panel(source, infer_schema(source, config, listener), config, listener)
-
-
-def _fit(plan: Plan, listener: Listener) -> RNNForecaster:
-    from rnnforecast.model.forecaster import RNNForecaster
-
-    return RNNForecaster.fit(
-        plan.split.train,
-        plan.split.validation,
-        task=plan.task,
-        network=plan.config.network,
-        config=plan.config.training,
-        listener=listener,
-    )
-
-
 def _compare(fitted: RNNForecaster, plan: Plan, listener: Listener) -> Comparison | None:
     """Measure on the test part what the saved version will be one part later.
 
     The network first learns from the validation part as the saved one will learn from all parts.
     """
     from rnnforecast.data.split import test_origins
-    from rnnforecast.evaluate.comparison import compare, truth_after
+    from rnnforecast.evaluate.backtest import Round, Truth, Units, deviations, evaluate
+    from rnnforecast.evaluate.baselines import SeasonalNaive, naive
+    from rnnforecast.evaluate.comparison import NAIVE, NETWORK, SEASONAL_NAIVE, compare
 
     split, task = plan.split, plan.task
     if split.test_from_us is None:
         return None
-    forecaster = _learn_on(fitted, plan, split.before_test, listener)
+    forecasters: dict[str, Forecaster] = {
+        NETWORK: _learn_on(fitted, plan, split.before_test, listener),
+        NAIVE: naive(),
+        SEASONAL_NAIVE: SeasonalNaive(task.season),
+    }
     origins = test_origins(split, lookback=task.lookback, horizon=task.horizon)
-    origins = origins.subset(origins.share_seen(task.lookback) > 0)  # a dead sensor has no forecast
-    truth = truth_after(split.panel, origins, task.horizon)
-    return compare(forecaster, origins, truth, horizon=task.horizon, season=task.season)
+    tallies = evaluate(
+        [Round(origins, forecasters)],
+        Truth(split.panel, task.horizon),
+        Units(task.season, deviations(split.train)),
+        lookback=task.lookback,
+    )
+    panel = split.panel
+    return compare(tallies, names=panel.names, season=task.season, step_us=panel.step_us)
 
 
 def _learn_on(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener) -> RNNForecaster:

@@ -14,7 +14,7 @@ from tests.builders import make_panel, wave
 
 def known(*names: str, center: float = 20.0, scale: float = 4.0) -> Known:
     n = len(names)
-    values = (np.full(n, value, np.float32) for value in (center, scale))
+    values = (np.full(n, value, np.float32) for value in (center, scale, 18.0))
     return Known(names, np.zeros(n), *values)
 
 
@@ -57,7 +57,30 @@ def test_series_without_readings_or_without_a_level_are_not_compared():
     silent = np.full(100, np.nan)
     what = known("s0", "s1")
     what.center[1] = what.scale[1] = np.nan
-    assert warnings(make_panel(silent, wave(100) * 100), what) == {}
+    found = warnings(make_panel(silent, wave(100) * 100), what)
+    assert found.keys() == {"stale-series"}
+    assert found["stale-series"].message.endswith(": s0")
+
+
+@pytest.mark.parametrize(("missing", "is_stale"), [(24, False), (25, True)])
+def test_a_sensor_that_fell_silent_among_others_is_stale(missing, is_stale):
+    silent = wave(200)
+    silent[-missing:] = np.nan
+    found = warnings(make_panel(wave(200), silent), known("s0", "s1"))
+    assert ("stale-series" in found) == is_stale
+
+
+@pytest.mark.parametrize(("n", "code"), [(1, "far-reading"), (2, "far-reading"), (3, None)])
+def test_a_newest_reading_that_is_taken_for_missing_is_named(n, code):
+    spiked = wave(100)
+    spiked[-n:] = 900
+    assert warnings(make_panel(spiked), known("s0")).keys() == ({code} if code else set())
+
+
+def test_a_new_level_of_the_newest_day_is_named():
+    raised = wave(100)
+    raised[-24:] += 500
+    assert warnings(make_panel(raised), known("s0")).keys() == {"other-scale"}
 
 
 def test_a_long_list_is_cut_and_counted():

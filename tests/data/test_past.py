@@ -12,7 +12,7 @@ from rnnforecast.data.forecast import Forecast, Past, past_of
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.season import find_season
-from rnnforecast.data.split import known_before_test, split_by_time
+from rnnforecast.data.split import cuts_by_share, split_by_time
 from rnnforecast.data.windows import TrainingWindows
 from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
 from tests.data.tables import few
@@ -75,6 +75,7 @@ VIEWS: dict[str, Callable[[Past], object]] = {
     "windows of a later part": lambda past: everything_in(
         past.windows(LOOKBACK, HORIZON, targets_after=earlier(past))
     ),
+    "alone": lambda past: past.alone(1).history(LOOKBACK),
     "subset": lambda past: past.subset(np.array([3, 0])).history(LOOKBACK),
     "fit_scaling": lambda past: dataclasses.astuple(fit_scaling(past)),
     "find_season": find_season,
@@ -168,11 +169,13 @@ def test_windows_of_the_validation_part_share_no_target_with_the_train_part():
 def test_nothing_chosen_before_training_depends_on_what_is_held_out():
     panel = make_panel(wave(300), wave(200, seed=1))
     shares = {"validation": 0.15, "test": 0.15, "at_least": 24}
-    past = known_before_test(panel, **shares)
+    cuts = cuts_by_share(panel, **shares)
+    past = past_of(panel, panel.rows_before(cuts.train_until_us))
 
-    changed = known_before_test(with_another_future(panel, past.cutoff), **shares)
+    another = with_another_future(panel, past.cutoff)
+    changed = past_of(another, another.rows_before(cuts.train_until_us))
 
-    np.testing.assert_array_equal(past.cutoff, changed.cutoff)
+    assert cuts_by_share(another, **shares) == cuts
     assert find_season(past) == find_season(changed) == 24
 
 

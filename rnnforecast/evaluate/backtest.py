@@ -1,0 +1,171 @@
+"""Rolling-origin evaluation: what forecasters say at many origins, against what came.
+
+Past and truth are separate objects: forecasters get a `Past`, which cannot return a later reading,
+and the truth stays here. Because a private field can always be reached, a few forecasts are made
+again from a table that ends at their cutoff, and must be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from rnnforecast.config import QUANTILES
+from rnnforecast.data.forecast import Forecast, Forecaster, Past, Values, in_own_units
+from rnnforecast.data.origins import Origins
+from rnnforecast.data.panel import Doubles, Integers, Panel
+from rnnforecast.data.windows import gather
+from rnnforecast.evaluate.baselines import seasonal_differences
+from rnnforecast.evaluate.tally import Tally, Windows
+from rnnforecast.events import Listener, Progressed, ignore
+
+_PART_VALUES = 1 << 22
+_MAX_BLOCKS = 200
+_MAX_BLOCK_VALUES = 1 << 22
+_N_AUDITED = 3
+_AUDIT_TOLERANCE = 1e-3
+
+
+class LeakageError(Exception):
+    """A forecaster has used readings after its cutoff."""
+
+
+class Sink(Protocol):
+    """Where single forecasts go."""
+
+    def write(self, method: str, forecast: Forecast, actual: Values) -> None:
+        """Take some windows of one method, and their actuals, `(window, horizon)`."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What came after the cutoffs: nobody who forecasts holds one."""
+
+    _panel: Panel
+    horizon: int
+
+    def after(self, origins: Past) -> Values:
+        """Return the readings of each horizon, `(origin, horizon)`; NaN where there is none."""
+        first = self._panel.offsets[origins.series] + origins.cutoff
+        end = self._panel.offsets[origins.series + 1]
+        readings = gather(self._panel.target, first, self.horizon, low=first, high=end)
+        return in_own_units(readings, origins)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Origins, and the forecasters that may have learnt from what lies before the first of them."""
+
+    origins: Origins
+    forecasters: Mapping[str, Forecaster]
+
+
+@dataclass(frozen=True)
+class Units:
+    """What errors are measured in."""
+
+    season: int
+    deviation: Doubles
+    """`(series,)`: standard deviation before the train part ends."""
+
+
+def evaluate(
+    rounds: Sequence[Round],
+    truth: Truth,
+    units: Units,
+    *,
+    lookback: int,
+    sink: Sink | None = None,
+    listener: Listener = ignore,
+) -> dict[str, Tally]:
+    """Score every method of the rounds on all their origins; each method must be in each round.
+
+    Origins whose look-back holds no reading are left out: nothing can be forecast there. Raises
+    `LeakageError` for a forecaster whose forecast changes when later readings are taken away.
+    """
+    blocks = _Blocks.of(rounds, truth.horizon)
+    methods = list(rounds[0].forecasters)
+    total, done = len(methods) * sum(len(r.origins) for r in rounds), 0
+    tallies = {}
+    for method in methods:
+        tally = Tally(len(rounds[0].origins.names), truth.horizon, blocks.n)
+        for part, forecaster in _parts(rounds, method, truth.horizon, lookback):
+            forecast = forecaster.predict(part, truth.horizon, QUANTILES)
+            _audit(forecaster, part, forecast)
+            actual = truth.after(part)
+            scale = seasonal_differences(part, units.season).mean_absolute
+            deviation = units.deviation[part.series]
+            tally.add(
+                actual, forecast, Windows(part.series, scale, deviation, blocks.number_of(part))
+            )
+            if sink is not None:
+                sink.write(method, forecast, actual)
+            done += part.n_origins
+            listener(Progressed("trying origins", done, total))
+        tallies[method] = tally
+    listener(Progressed("trying origins", total, total))
+    return tallies
+
+
+def deviations(past: Past) -> Doubles:
+    """`(origin,)`: the standard deviation of all that each origin may see; NaN where nothing is."""
+    found = np.full(past.n_origins, np.nan)
+    for origin in range(past.n_origins):
+        readings = past.readings(origin)
+        seen = readings[np.isfinite(readings)]
+        if len(seen):
+            found[origin] = seen.std(dtype=np.float64)
+    return found
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Equal stretches of time, each at least a horizon long, so that few windows overlap two."""
+
+    first_us: int
+    length_us: int
+    n: int
+
+    @classmethod
+    def of(cls, rounds: Sequence[Round], horizon: int) -> _Blocks:
+        ranges = [r.origins.time_range for r in rounds if len(r.origins)]
+        step_us = rounds[0].origins.step_us
+        if not ranges:
+            return cls(0, step_us, 1)
+        first, last = min(r[0] for r in ranges), max(r[1] for r in ranges)
+        n_series = len(rounds[0].origins.names)
+        at_most = max(1, min(_MAX_BLOCKS, _MAX_BLOCK_VALUES // n_series))
+        span = last - first + step_us
+        length = max(horizon * step_us, -(-span // at_most))
+        return cls(first, length, -(-span // length))
+
+    def number_of(self, part: Past) -> Integers:
+        """Return the block that each cutoff lies in, `(origin,)`."""
+        return (part.cutoff_time + part.step_us - self.first_us) // self.length_us
+
+
+def _parts(
+    rounds: Sequence[Round], method: str, horizon: int, lookback: int
+) -> Iterator[tuple[Past, Forecaster]]:
+    size = max(1, _PART_VALUES // (horizon * len(QUANTILES)))
+    for one in rounds:
+        for part in one.origins.parts(size):
+            seen = part.share_seen(lookback) > 0
+            if seen.any():
+                yield (part if seen.all() else part.subset(seen)), one.forecasters[method]
+
+
+def _audit(forecaster: Forecaster, part: Past, forecast: Forecast) -> None:
+    """Forecast a few origins again, from panels that end at their cutoffs."""
+    for origin in np.unique(np.linspace(0, part.n_origins - 1, _N_AUDITED).astype(int)):
+        alone = forecaster.predict(part.alone(int(origin)), forecast.horizon, QUANTILES).values[0]
+        values = forecast.values[origin]
+        size = np.nanmax(np.abs(values - np.nanmedian(values)), initial=1e-12)
+        if not np.allclose(alone, values, rtol=1e-5, atol=_AUDIT_TOLERANCE * size, equal_nan=True):
+            raise LeakageError(
+                f"the forecast of {forecast.names[origin]!r} changes when the readings after its "
+                "cutoff are taken away"
+            )

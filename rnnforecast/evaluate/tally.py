@@ -1,0 +1,161 @@
+"""Running sums of one method's errors: windows go in a part at a time, and are forgotten.
+
+Apart from `metrics`, whose functions see all windows at once: memory here does not grow with them.
+Beside the contract's metrics it keeps the errors by series, by lead and by stretch of time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rnnforecast.config import DECILES
+from rnnforecast.data.forecast import Forecast, Values
+from rnnforecast.data.panel import Doubles, Integers
+from rnnforecast.evaluate.metrics import (
+    Metrics,
+    percentage_errors,
+    pinball_losses,
+    scaled_errors,
+)
+
+_LEVELS = np.array(DECILES)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What scoring must know of each window beside its actuals, `(window,)` each."""
+
+    series: Integers
+    scale: Doubles
+    """In-sample error of the seasonal naive forecast before the cutoff: the unit of MASE."""
+    deviation: Doubles
+    """Standard deviation of the series before the train part ends."""
+    block: Integers
+    """Which stretch of time the cutoff lies in."""
+
+
+@dataclass
+class _Mean:
+    """A mean in the making, one for each group."""
+
+    sums: Doubles
+    counts: Integers
+
+    @classmethod
+    def of(cls, *shape: int) -> _Mean:
+        return cls(np.zeros(shape), np.zeros(shape, np.int64))
+
+    def add(self, values: Doubles, group: Integers | int = 0) -> None:
+        """Add values to their groups, numbers of the flat result; missing ones do not count."""
+        seen = np.isfinite(values)
+        owner = np.broadcast_to(group, values.shape)[seen]
+        size = self.sums.size
+        self.sums += np.bincount(owner, values[seen], size).reshape(self.sums.shape)
+        self.counts += np.bincount(owner, minlength=size).reshape(self.counts.shape)
+
+    @property
+    def values(self) -> Doubles:
+        """The means; NaN for a group without a value."""
+        return np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), np.nan)
+
+    @property
+    def only(self) -> float | None:
+        """The mean of a single group."""
+        return _or_none(float(self.values.ravel()[0]))
+
+
+@dataclass
+class Tally:
+    """The sums of one method."""
+
+    n_series: int
+    horizon: int
+    n_blocks: int
+    absolute: _Mean = field(init=False)
+    squared: _Mean = field(init=False)
+    percentage: _Mean = field(init=False)
+    scaled: _Mean = field(init=False)
+    scaled_squared: _Mean = field(init=False)
+    inside: _Mean = field(init=False)
+    by_series: _Mean = field(init=False)
+    """MAE, `(series,)`."""
+    by_lead: _Mean = field(init=False)
+    """Scaled absolute errors, `(horizon,)`."""
+    by_block: _Mean = field(init=False)
+    """Absolute errors in units of MASE, `(block, series)`."""
+    pinball: Doubles = field(init=False)
+    size: float = 0.0
+    """Sum of the absolute actuals."""
+    n_windows: int = 0
+
+    def __post_init__(self) -> None:
+        """Start from nothing."""
+        for name in ("absolute", "squared", "percentage", "scaled", "scaled_squared", "inside"):
+            setattr(self, name, _Mean.of(1))
+        self.by_series = _Mean.of(self.n_series)
+        self.by_lead = _Mean.of(self.horizon)
+        self.by_block = _Mean.of(self.n_blocks, self.n_series)
+        self.pinball = np.zeros(len(DECILES))
+
+    def add(self, actual: Values, forecast: Forecast, windows: Windows) -> None:
+        """Count some windows: actuals `(window, horizon)`, NaN where missing, and their forecast.
+
+        The forecast must hold the nine deciles.
+        """
+        truth, point = actual.astype(np.float64), forecast.point.astype(np.float64)
+        at = [forecast.quantiles.index(q) for q in DECILES]
+        deciles = forecast.values[:, :, at].astype(np.float64)
+        errors = np.abs(truth - point)
+        series = windows.series[:, None]
+        self.absolute.add(errors)
+        self.squared.add(errors**2)
+        self.percentage.add(percentage_errors(truth, point))
+        within = (deciles[:, :, 0] <= truth) & (truth <= deciles[:, :, -1])
+        self.inside.add(np.where(np.isfinite(truth), within, np.nan))
+        in_deviations = scaled_errors(truth, point, windows.deviation)
+        self.scaled.add(in_deviations)
+        self.scaled_squared.add(in_deviations**2)
+        self.by_lead.add(in_deviations, np.arange(self.horizon))
+        self.by_series.add(errors, series)
+        in_scales = scaled_errors(truth, point, windows.scale)
+        self.by_block.add(in_scales, windows.block[:, None] * self.n_series + series)
+        self.pinball += np.nansum(pinball_losses(truth, deciles, _LEVELS), axis=(0, 1))
+        self.size += float(np.nansum(np.abs(truth)))
+        self.n_windows += len(truth)
+
+    def metrics(self) -> Metrics:
+        """Return the contract's metrics of all that was counted."""
+        squared = self.squared.only
+        return Metrics(
+            mae=self.absolute.only,
+            rmse=None if squared is None else float(np.sqrt(squared)),
+            smape=self.percentage.only,
+            mase=mean_or_none(self.mase_by_series()),
+            wql=float(np.mean(2 * self.pinball / self.size)) if self.size > 0 else None,
+            coverage_80=self.inside.only,
+            scaled_mse=self.scaled_squared.only,
+            scaled_mae=self.scaled.only,
+            n=int(self.absolute.counts[0]),
+        )
+
+    def mase_by_series(self, weights: Doubles | None = None) -> Doubles:
+        """`(series,)`: each series' part of MASE; NaN where undefined.
+
+        With weights, `(..., block)`, each stretch of time counts so often: `(..., series)`.
+        """
+        weights = np.ones(self.n_blocks) if weights is None else weights
+        counts = weights @ self.by_block.counts
+        sums = weights @ self.by_block.sums
+        return np.where(counts > 0, sums / np.where(counts > 0, counts, 1.0), np.nan)
+
+
+def mean_or_none(values: Doubles) -> float | None:
+    """Return the mean of what is there; None where nothing is."""
+    seen = values[np.isfinite(values)]
+    return float(seen.mean()) if seen.size else None
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None

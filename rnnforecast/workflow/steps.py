@@ -1,0 +1,65 @@
+"""What several stories do: read a table, fit a network to a part of it, keep the time."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rnnforecast.config import Config, DataConfig, WindowConfig, override
+from rnnforecast.events import Listener
+
+if TYPE_CHECKING:
+    from rnnforecast.data.panel import Panel
+    from rnnforecast.data.planning import Plan
+    from rnnforecast.data.schema import Schema
+    from rnnforecast.data.split import Split
+    from rnnforecast.model.forecaster import RNNForecaster
+
+
+class Clock:
+    """Durations of the parts of a story, on a clock that never goes back."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.monotonic()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """End a part."""
+        now = time.monotonic()
+        self.laps[name] = round(now - self._last, 3)
+        self.laps["total_s"] = round(now - self._started, 3)
+        self._last = now
+
+
+def with_windows(config: Config, horizon: int | str | None, lookback: int | str | None) -> Config:
+    """Return the configuration with the windows that a caller names beside it."""
+    given = WindowConfig(
+        horizon="auto" if horizon is None else str(horizon),
+        lookback="auto" if lookback is None else str(lookback),
+    )
+    return replace(config, window=override(config.window, given))
+
+
+def read_readings(data: object, config: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
+    """Read a table onto a regular grid; return it with what its columns are for."""
+    from rnnforecast.data.reading import open_source
+    from rnnforecast.data.schema import infer_schema
+    from rnnforecast.data.timegrid import read_panel
+
+    source = open_source(data, config)
+    return read_panel(source, infer_schema(source, config, listener), config, listener)
+
+
+def fit_network(plan: Plan, split: Split, listener: Listener) -> RNNForecaster:
+    """Fit a network to the train part of a split, which need not be the plan's own."""
+    from rnnforecast.model.forecaster import RNNForecaster
+
+    return RNNForecaster.fit(
+        split.train,
+        split.validation,
+        task=plan.task,
+        network=plan.config.network,
+        config=plan.config.training,
+        listener=listener,
+    )

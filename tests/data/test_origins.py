@@ -1,0 +1,74 @@
+"""Rolling origins: numbers that become cutoffs, series by series, a part at a time."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnforecast.data.origins import Origins
+from tests.builders import HOUR_US, START_US, make_panel
+from tests.data.tables import few
+
+
+def slow_origins(lengths, begins, test_from, lookback, horizon, stride, until):
+    """Walk through every row of every series."""
+    found = []
+    for series, (length, begin) in enumerate(zip(lengths, begins, strict=True)):
+        first = max(lookback, min(max(test_from - begin, 0), length))
+        found += [
+            (series, cutoff)
+            for cutoff in range(first, length - horizon + 1, stride)
+            if until is None or begin + cutoff < until
+        ]
+    return found
+
+
+@few
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 30)), min_size=1, max_size=4),
+    st.integers(0, 70),
+    st.integers(1, 9),
+    st.integers(1, 6),
+    st.integers(1, 7),
+    st.none() | st.integers(0, 90),
+    st.integers(1, 50),
+)
+def test_origins_are_those_of_a_walk_through_every_row(
+    series, test_from, lookback, horizon, stride, until, size
+):
+    lengths, begins = zip(*series, strict=True)
+    panel = make_panel(*(np.zeros(n) for n in lengths))
+    panel = dataclasses.replace(panel, start=START_US + np.array(begins, np.int64) * HOUR_US)
+
+    origins = Origins.rolling(
+        panel,
+        START_US + test_from * HOUR_US,
+        lookback=lookback,
+        horizon=horizon,
+        stride=stride,
+        until_us=None if until is None else START_US + until * HOUR_US,
+    )
+
+    parts = list(origins.parts(size))
+    found = [pair for p in parts for pair in zip(p.series.tolist(), p.cutoff.tolist(), strict=True)]
+    assert found == slow_origins(lengths, begins, test_from, lookback, horizon, stride, until)
+    assert len(origins) == len(found)
+    assert all(part.n_origins <= size for part in parts)
+    if found:
+        times = [begins[s] + cutoff for s, cutoff in found]
+        expected = tuple(START_US + t * HOUR_US for t in (min(times), max(times)))
+        assert origins.time_range == expected
+
+
+@pytest.mark.parametrize(("at_most", "n"), [(1000, 89), (89, 89), (88, 45), (1, 1)])
+def test_thinned_origins_are_spread_over_all(at_most, n):
+    panel = make_panel(np.zeros(100))
+    origins = Origins.rolling(panel, START_US, lookback=2, horizon=10, stride=1)
+
+    thinned = origins.thinned(at_most)
+
+    cutoffs = next(thinned.parts(1000)).cutoff
+    assert len(thinned) == len(cutoffs) == n <= at_most
+    assert len(set(np.diff(cutoffs).tolist())) <= 1

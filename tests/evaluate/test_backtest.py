@@ -1,0 +1,175 @@
+"""The backtest: past and truth apart, every origin scored once, and no way to look ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from rnnforecast.config import QUANTILES
+from rnnforecast.data.forecast import Forecast, Past, past_of
+from rnnforecast.data.origins import Origins
+from rnnforecast.evaluate.backtest import (
+    LeakageError,
+    Round,
+    Truth,
+    Units,
+    deviations,
+    evaluate,
+)
+from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
+from rnnforecast.evaluate.metrics import mae, mase
+from tests.builders import START_US, make_panel, random_walk, wave
+
+NAN = np.nan
+DAY, LOOKBACK, HORIZON = 24, 24, 12
+
+
+def rolling(panel, *, from_row: int = 100, stride: int = 5, until_row: int | None = None):
+    hour = panel.step_us
+    return Origins.rolling(
+        panel,
+        START_US + from_row * hour,
+        lookback=LOOKBACK,
+        horizon=HORIZON,
+        stride=stride,
+        until_us=None if until_row is None else START_US + until_row * hour,
+    )
+
+
+def tried(panel, forecaster, **options):
+    units = Units(DAY, np.ones(panel.n_series))
+    rounds = [Round(rolling(panel), {"it": forecaster})]
+    return evaluate(rounds, Truth(panel, HORIZON), units, lookback=LOOKBACK, **options)["it"]
+
+
+@dataclass(frozen=True)
+class Cheat:
+    """Reaches into a private field of the past, and forecasts what comes."""
+
+    def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
+        forecast = naive().predict(past, horizon, quantiles)
+        panel = past._panel
+        first = panel.offsets[past.series] + past.cutoff
+        rows = np.minimum(first[:, None] + np.arange(horizon), len(panel.target) - 1)
+        values = np.repeat(panel.target[rows][:, :, None], len(quantiles), axis=2)
+        return replace(forecast, values=values)
+
+
+def test_the_truth_is_what_came_after_each_cutoff_and_nan_where_nothing_did() -> None:
+    panel = make_panel([1, 2, NAN, 4, 5], [6, 7])
+
+    truth = Truth(panel, 3).after(Past(panel, np.array([0, 0, 1, 1]), np.array([1, 4, 1, 2])))
+
+    np.testing.assert_array_equal(
+        truth, np.array([[2, NAN, 4], [5, NAN, NAN], [7, NAN, NAN], [NAN] * 3], np.float32)
+    )
+
+
+def test_the_past_and_the_truth_together_are_the_series() -> None:
+    panel = make_panel(random_walk(40), random_walk(60, seed=1))
+    past = past_of(panel, np.array([25, 25]))
+
+    truth = Truth(panel, 10).after(past)
+
+    for s in range(2):
+        joined = np.concatenate([past.readings(s), truth[s]])
+        np.testing.assert_array_equal(joined, panel.of(s)[:35])
+
+
+def test_a_past_of_the_whole_panel_has_no_truth() -> None:
+    panel = make_panel(wave(30), wave(20))
+
+    assert np.isnan(Truth(panel, 5).after(past_of(panel))).all()
+
+
+def test_the_truth_of_a_meter_is_in_its_own_units() -> None:
+    panel = replace(make_panel(wave(30)), base=np.array([1e8]))
+
+    truth = Truth(panel, 5).after(past_of(panel, np.array([20])))
+
+    np.testing.assert_array_equal(truth[0], 1e8 + panel.target[20:25].astype(np.float64))
+
+
+@pytest.mark.parametrize("looks", ["history", "readings", "windows", "alone"])
+def test_a_past_hands_out_nothing_after_its_cutoff(looks: str) -> None:
+    panel = make_panel(np.arange(200.0))
+    past = past_of(panel, np.array([120]))
+
+    shown = {
+        "history": lambda: past.history(500),
+        "readings": lambda: past.readings(0),
+        "windows": lambda: past.windows(24, 12).gather(np.arange(len(past.windows(24, 12)))).future,
+        "alone": lambda: past.alone(0)._panel.target,
+    }[looks]()
+
+    assert np.nanmax(shown) == 119
+
+
+def test_a_forecaster_that_reaches_for_the_future_is_caught() -> None:
+    with pytest.raises(LeakageError, match="after its cutoff"):
+        tried(make_panel(wave(300)), Cheat())
+
+
+@pytest.mark.parametrize("method", [naive(), SeasonalNaive(DAY)])
+def test_honest_forecasters_are_not_accused(method: SeasonalNaive) -> None:
+    readings = wave(300)
+    readings[130:150] = NAN
+    tried(make_panel(readings, 1e6 * random_walk(280)), method)
+
+
+def test_every_origin_is_scored_once_whatever_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    panel = make_panel(wave(300), np.where(np.arange(250) % 7 == 0, NAN, wave(250, seed=1)))
+    past = next(rolling(panel).parts(10_000))
+    truth = Truth(panel, HORIZON).after(past).astype(np.float64)
+    point = naive().predict(past, HORIZON, QUANTILES).point.astype(np.float64)
+    scale = seasonal_differences(past, DAY).mean_absolute
+    expected = (mae(truth, point), mase(truth, point, scale=scale, series=past.series))
+
+    for values in (1, HORIZON * len(QUANTILES) * 7, 1 << 22):
+        monkeypatch.setattr("rnnforecast.evaluate.backtest._PART_VALUES", values)
+        found = tried(panel, naive())
+        assert (found.metrics().mae, found.metrics().mase) == pytest.approx(expected)
+        assert found.n_windows == past.n_origins
+
+
+def test_rounds_divide_the_origins_between_forecasters() -> None:
+    panel = make_panel(wave(300))
+    whole = tried(panel, naive()).metrics()
+    rounds = [
+        Round(rolling(panel, until_row=200), {"it": naive()}),
+        Round(rolling(panel, from_row=200), {"it": SeasonalNaive(DAY)}),
+    ]
+
+    found = evaluate(rounds, Truth(panel, HORIZON), Units(DAY, np.ones(1)), lookback=LOOKBACK)
+
+    seasonal = tried(panel, SeasonalNaive(DAY)).metrics()
+    assert found["it"].metrics().n == whole.n == seasonal.n
+    assert seasonal.mae < found["it"].metrics().mae < whole.mae
+
+
+def test_origins_whose_look_back_is_empty_are_left_out() -> None:
+    readings = wave(300)
+    readings[60:200] = NAN
+    panel = make_panel(readings)
+    found = tried(panel, naive())
+    assert 0 < found.n_windows < len(rolling(panel))
+    assert found.metrics().mae is not None
+
+
+def test_no_block_is_shorter_than_a_horizon() -> None:
+    counts = tried(make_panel(wave(300)), naive()).by_block.counts
+    n_origins = len(rolling(make_panel(wave(300))))
+    assert len(counts) <= (300 - 100) // HORIZON + 1
+    assert counts.sum() == n_origins * HORIZON
+
+
+def test_deviations_are_those_of_the_readings_that_may_be_seen() -> None:
+    readings = wave(300)
+    readings[::5] = NAN
+    panel = make_panel(readings, np.full(300, NAN))
+    found = deviations(past_of(panel, np.array([200, 200])))
+    assert found[0] == pytest.approx(np.nanstd(readings[:200].astype(np.float64)))
+    assert np.isnan(found[1])
