@@ -53,7 +53,7 @@ def train_document(model: Model) -> dict[str, Any]:
         "skill_over": artifact.metrics["skill_over"],
         "skill_interval": artifact.metrics["skill_interval"],
         "verdict": artifact.metrics["verdict"],
-        "worse_series": artifact.metrics["worse_series"],
+        "worst_series": artifact.metrics["worst_series"],
         "warnings": artifact.provenance["warnings"],
         "timing": timing,
     }
@@ -93,10 +93,23 @@ def print_backtest(result: Backtest, output: str | None, screen: Screen) -> None
     )
     _print_methods(result.metrics, {**_METRICS, **_SCALED}, screen, title=title)
     screen.result(f"verdict: {comparison.verdict}")
-    _print_worse(comparison.to_json(), screen)
+    _print_worst(comparison, screen)
     _print_leads(comparison, screen)
     if output is not None:
         screen.result(f"written: {output}")
+
+
+def _print_worst(comparison: Comparison, screen: Screen) -> None:
+    """Print the series with the highest error beside the better naive method's."""
+    if len(comparison.worst) < 2:
+        return
+    over = str(comparison.skill_over).replace("_", " ")
+    rows = [
+        (item.series, figure(item.mase), figure(item.naive_mase))
+        for item in comparison.worst[:_HEAD_ROWS]
+    ]
+    title = f"MASE of the worst series; worse than {over} are {comparison.n_worse}"
+    screen.table(("series", "network", over), rows, title=title)
 
 
 def _print_leads(comparison: Comparison, screen: Screen) -> None:
@@ -260,7 +273,7 @@ def _print_worse(compared: dict[str, Any], screen: Screen) -> None:
         return
     shown = ", ".join(
         f"{item['series']} (MASE {figure(item['mase'])} against {figure(item['naive_mase'])})"
-        for item in compared["worse_series"][:_WORST]
+        for item in compared["worst_series"][: min(n_worse, _WORST)]
     )
     more = f" and {n_worse - _WORST} more" if n_worse > _WORST else ""
     screen.result(f"worse for {n_worse} series: {shown}{more}")

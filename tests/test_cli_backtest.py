@@ -30,7 +30,7 @@ FIELDS = {
     "verdict",
     "by_lead",
     "n_worse",
-    "worse_series",
+    "worst_series",
     "warnings",
     "timing",
 }

@@ -40,3 +40,38 @@ def test_the_defaults_beat_the_better_of_the_naive_methods(
     forecast = pd.read_csv("forecast.csv")
     assert forecast["timestamp"][0] == first
     assert len(forecast) == document["horizon"] * document["split"]["n_series"]
+
+
+@pytest.mark.parametrize(
+    ("name", "ends", "horizon", "seasonal", "naive"),
+    [
+        ("ETTh1", (8640, 11520, 14400), 96, (0.512, 0.433), (1.294, 0.713)),
+        ("ETTh1", (8640, 11520, 14400), 192, (0.581, 0.469), None),
+        ("ETTh1", (8640, 11520, 14400), 336, (0.650, 0.501), None),
+        ("ETTh1", (8640, 11520, 14400), 720, (0.655, 0.514), None),
+        ("ETTm1", (34560, 46080, 57600), 96, (0.423, 0.387), None),
+    ],
+)
+def test_the_naive_methods_have_their_published_errors(
+    command: Command, name: str, ends: tuple[int, ...], horizon: int, seasonal: tuple, naive: tuple
+) -> None:
+    """The long-horizon protocol: split by row, stride 1, errors over the train part's deviation."""
+    options = zip(("--train-end", "--validation-end", "--test-end"), ends, strict=True)
+    path = Path(FOLDER or "") / f"{name}.csv"
+    quick = ["--hidden", "8", "--steps", "1", "--stride", "1", "--baselines", "naive"]
+    metrics = command(
+        "backtest",
+        path,
+        "--json",
+        *quick,
+        "--lookback",
+        "96",
+        "--horizon",
+        horizon,
+        *(word for option in options for word in option),
+    ).document["metrics"]
+    n_windows = ends[2] - ends[1] - horizon + 1
+    for method, published in (("seasonal_naive", seasonal), ("naive", naive)):
+        found = (metrics[method]["scaled_mse"], metrics[method]["scaled_mae"])
+        assert published is None or tuple(round(value, 3) for value in found) == published
+        assert metrics[method]["n"] == n_windows * horizon * 7

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnforecast.data.panel import Doubles
 from rnnforecast.durations import format_duration
 from rnnforecast.evaluate.bootstrap import skill_interval
 from rnnforecast.evaluate.metrics import Metrics, skill
@@ -19,16 +20,17 @@ from rnnforecast.evaluate.tally import Tally
 
 UNKNOWN = "no held-out readings say how good the network is"
 UNDEFINED = "the readings never change from season to season, so no method can be better"
+_TINY = 1e-9
 _EQUAL = 0.05
 """Percent of skill that shows as 0.0."""
 NETWORK, NAIVE, SEASONAL_NAIVE, RIDGE = "network", "naive", "seasonal_naive", "ridge"
 _SKILL_OVER = (NAIVE, SEASONAL_NAIVE)
-_MOST_WORSE = 20
+_MOST_LISTED = 20
 
 
 @dataclass(frozen=True)
-class Worse:
-    """A series that the network forecasts worse than a naive method does."""
+class OneSeries:
+    """How the network forecasts one series, beside the better naive method."""
 
     series: str
     mase: float
@@ -50,8 +52,8 @@ class Comparison:
     """Its 95 % interval by block bootstrap; None where there are too few stretches of time."""
     n_worse: int = 0
     """How many series the network forecasts worse than `skill_over`."""
-    worse: tuple[Worse, ...] = ()
-    """These series, the worst first; the first twenty."""
+    worst: tuple[OneSeries, ...] = ()
+    """The series with the highest error beside `skill_over`'s, the worst first; at most twenty."""
     by_lead: Mapping[str, list[float | None]] | None = None
     """For each method the scaled absolute error by lead."""
 
@@ -79,7 +81,7 @@ class Comparison:
             "verdict": self.verdict,
             "by_lead": self.by_lead or {},
             "n_worse": self.n_worse,
-            "worse_series": [asdict(item) for item in self.worse],
+            "worst_series": [asdict(item) for item in self.worst],
         }
 
     def _in_words(self, method: str | None) -> str:
@@ -131,19 +133,21 @@ def compare(
     )
     if over is None:
         return found
-    worse = _worse(names, tallies[NETWORK], tallies[over])
-    interval = skill_interval(tallies[NETWORK], tallies[over])
+    own, others = (tallies[name].mase_by_series() for name in (NETWORK, over))
     return replace(
-        found, skill_interval=interval, n_worse=len(worse), worse=tuple(worse[:_MOST_WORSE])
+        found,
+        skill_interval=skill_interval(tallies[NETWORK], tallies[over]),
+        n_worse=int((own > others).sum()),
+        worst=_worst(names, own, others),
     )
 
 
-def _worse(names: tuple[str, ...], network: Tally, other: Tally) -> list[Worse]:
-    """Find the series whose MASE is above the other's; the worst ratio first."""
-    own, others = network.mase_by_series(), other.mase_by_series()
-    found = np.flatnonzero(own > others)
-    order = np.argsort(others[found] / own[found], kind="stable")
-    return [Worse(names[i], float(own[i]), float(others[i])) for i in found[order]]
+def _worst(names: tuple[str, ...], own: Doubles, others: Doubles) -> tuple[OneSeries, ...]:
+    """List the series by the ratio of their MASE, `(series,)`, to the other's, the worst first."""
+    known = np.flatnonzero(np.isfinite(own) & np.isfinite(others))
+    ratio = (own[known] + _TINY) / (others[known] + _TINY)
+    order = known[np.argsort(-ratio, kind="stable")][:_MOST_LISTED]
+    return tuple(OneSeries(names[i], float(own[i]), float(others[i])) for i in order)
 
 
 def _by_lead(tally: Tally) -> list[float | None]:
