@@ -209,18 +209,25 @@ class BacktestConfig:
     windows: int | None = option(None, "Only so many windows, the last of the test part.")
     refit: int | None = option(None, "Fit again after so many windows.")
     baselines: tuple[str, ...] = option(
-        BASELINES, "Methods beside the network.", choices=BASELINES, listed=True
+        BASELINES,
+        "Methods beside the network; the naive ones are always there.",
+        choices=BASELINES,
+        listed=True,
     )
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for numbers that cannot be meant; take row numbers from Python."""
+        object.__setattr__(self, "baselines", tuple(self.baselines))
         _check_choices(self)
         for name in ("train_end", "validation_end", "test_end"):
             end = getattr(self, name)
             object.__setattr__(self, name, None if end is None else str(end))
         for name in ("stride", "windows", "refit"):
-            if getattr(self, name) is not None:
-                check_range(name, getattr(self, name), 1, 10**9)
+            value = getattr(self, name)
+            if value is not None and type(value) is not int:
+                raise UsageError(f"--{name} is {value!r}, but must be a whole number")
+            if value is not None:
+                check_range(name, value, 1, 10**6)
 
 
 @dataclass(frozen=True)
@@ -240,7 +247,7 @@ class ForecastTask:
         return self.quantiles.index(0.5)
 
 
-def check_output(path: str, *, allows_stream: bool = True) -> None:
+def check_format(path: str, *, allows_stream: bool = True) -> None:
     """Raise `UsageError` for a file that could not be written in any known format."""
     if allows_stream and path == STANDARD_OUTPUT:
         return

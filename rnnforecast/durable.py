@@ -91,6 +91,16 @@ def check_directory(path: Path) -> None:
             raise PermissionError(errno.EACCES, f"{nearest} does not let you write")
 
 
+def check_file(path: Path) -> None:
+    """Raise `WriteError` where no file `path` could be published: before the work, not after it."""
+    with _naming(path):
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, f"{path} is a folder")
+    check_directory(path.parent)
+
+
 @contextmanager
 def _taking_back(path: Path) -> Iterator[None]:
     """Make `path` what it was before, by a second name of the old file, where the block fails.

@@ -116,7 +116,7 @@ def _print_leads(comparison: Comparison, screen: Screen) -> None:
     """Print the scaled absolute error at the first, last and some other leads, and the worst."""
     by_lead = comparison.by_lead or {}
     network = [error or 0.0 for error in by_lead.get("network", [])]
-    if not network:
+    if not any(network):
         return
     n, worst = len(network), max(range(len(network)), key=network.__getitem__)
     shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1, worst})

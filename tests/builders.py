@@ -24,6 +24,7 @@ def make_panel(*series: object, step_us: int = HOUR_US, start_us: int = START_US
         names=tuple(f"s{i}" for i in range(len(arrays))),
         step_us=step_us,
         base=np.zeros(len(arrays)),
+        first_us=start_us,
     )
 
 

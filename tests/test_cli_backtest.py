@@ -256,6 +256,14 @@ def test_a_version_without_newer_readings_says_what_is_missing(
         (["-o", "rows.xlsx"], 2),
         (["-o", "-"], 2),
         (["--windows", "1000"], 5),
+        (["--windows", "1000000"], 5),
+        (["--windows", "1000000000"], 2),
+        (["--train-end", "999999999999"], 2),
+        (["--test-end", "20240501"], 2),
+        (["--train-end", "-5"], 2),
+        (["--version", "foo"], 2),
+        (["-o", "data.csv"], 2),
+        (["-o", "."], 2),
         (["--train-end", "10", "--validation-end", "300"], 5),
         (["--test-end", "0"], 5),
         (["-o", "no/such/folder/rows.csv"], 7),
@@ -297,3 +305,55 @@ def test_from_python_a_backtest_is_one_call(data: Path) -> None:
     assert list(result.metrics) == METHODS[:3]
     assert json.dumps(result.metrics)
     assert "repeating" in result.verdict
+
+
+def test_windows_without_a_horizon_are_a_usage_error(command: Command, data: Path) -> None:
+    outcome = command("backtest", data, "--windows", "3", "--hidden", "8")
+    assert outcome.code == 2
+    assert "--horizon" in outcome.err
+
+
+def test_options_of_a_network_beside_a_saved_version_are_refused(
+    command: Command, trained: Path
+) -> None:
+    model = ["-m", trained / "model"]
+    assert command("backtest", trained / "data.csv", *model, "--hidden", "9").code == 2
+
+
+def write_long(path: Path, factor: float = 1.0) -> Path:
+    """Write three series, one of which begins late in the test part; `factor` changes its end."""
+    begins = {"a": 0, "b": 40, "late": 340}
+    stamps = pd.date_range("2024-01-01", periods=420, freq="1h")
+    parts = []
+    for seed, (name, begin) in enumerate(begins.items()):
+        value = wave(420, seed=seed)
+        value[380:] *= factor
+        frame = pd.DataFrame({"time": stamps, "machine": name, "value": value})
+        parts.append(frame[begin:])
+    pd.concat(parts).to_csv(path, index=False)
+    return path
+
+
+def test_a_refit_learns_nothing_from_what_it_is_tried_on(command: Command, tmp_path: Path) -> None:
+    """A series that begins in the test part must not move the ends of the parts."""
+    forecasts = []
+    for factor in (1.0, -7.0):
+        data = write_long(tmp_path / "long.csv", factor)
+        options = [*SMALL_TEST, "--stride", "12", "--refit", "2", "-o", "rows.csv", "--json"]
+        document = command("backtest", data, *options).document
+        assert document["split"]["train_end"] == "2024-01-11 10:00:00"
+        rows = pd.read_csv("rows.csv", parse_dates=["cutoff"])
+        before = rows[rows.cutoff < pd.Timestamp("2024-01-16 20:00")].drop(columns="actual")
+        forecasts.append(before.reset_index(drop=True))
+    pd.testing.assert_frame_equal(*forecasts)
+
+
+def test_refit_tries_the_same_origins(command: Command, tmp_path: Path) -> None:
+    data = write_long(tmp_path / "long.csv")
+    found = []
+    for refit in ([], ["--refit", "1"], ["--refit", "3"]):
+        command("backtest", data, *SMALL_TEST, "--stride", "12", "-q", "-o", "rows.csv", *refit)
+        rows = pd.read_csv("rows.csv")
+        origins = rows[["method", "series", "cutoff"]].drop_duplicates()
+        found.append(sorted(origins.itertuples(index=False, name=None)))
+    assert found[0] == found[1] == found[2]

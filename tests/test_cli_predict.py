@@ -262,3 +262,12 @@ def test_quantiles_between_the_trained_ones_lie_between_them(
 
 def test_json_and_csv_do_not_share_standard_output(command: Command, trained: Path) -> None:
     assert command("predict", "-m", trained / "model", "--json", "-o", "-").code == 2
+
+
+def test_the_readings_are_not_overwritten_by_their_forecast(
+    command: Command, workplace: Path
+) -> None:
+    data = workplace / "data.csv"
+    before = data.read_bytes()
+    assert command("predict", data, "-m", workplace / "model", "-o", data).code == 2
+    assert data.read_bytes() == before

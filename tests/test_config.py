@@ -24,7 +24,7 @@ from rnnforecast.config import (
     PredictConfig,
     TrainConfig,
     WindowConfig,
-    check_output,
+    check_format,
     override,
     quantile_name,
 )
@@ -321,12 +321,12 @@ def _unchecked(cls: type, **values: Any) -> Any:
 
 @pytest.mark.parametrize("path", ["a.csv", "a.parquet", "a.jsonl", "b.c/A.CSV", "-"])
 def test_an_output_in_a_known_format_is_accepted(path: str) -> None:
-    assert check_output(path) is None
+    assert check_format(path) is None
 
 
 @pytest.mark.parametrize("path", ["forecast", "a.xlsx", "a.csv.gz", "", "--", "csv"])
 def test_an_output_in_no_known_format_is_refused_with_those_that_are(path: str) -> None:
-    error = refused(lambda: check_output(path))
+    error = refused(lambda: check_format(path))
 
     assert repr(path) in error.message
     assert ".csv, .parquet, .jsonl" in error.hint

@@ -31,24 +31,28 @@ class Origins:
 
     @classmethod
     def rolling(
-        cls,
-        panel: Panel,
-        from_us: int,
-        *,
-        lookback: int,
-        horizon: int,
-        stride: int,
-        until_us: int | None = None,
+        cls, panel: Panel, from_us: int, *, lookback: int, horizon: int, stride: int
     ) -> Origins:
         """Return the origins whose leads lie in the panel, at `from_us` or later.
 
-        Before each lie at least `lookback` rows. With `until_us` the cutoffs lie before that time.
+        Before each lie at least `lookback` rows.
         """
         first = np.maximum(panel.rows_before(from_us), lookback)
         last = panel.lengths - horizon
-        if until_us is not None:
-            last = np.minimum(last, panel.rows_before(until_us) - 1)
         return cls(panel, first, np.maximum((last - first) // stride + 1, 0), stride)
+
+    def between(self, from_us: int, until_us: int) -> Origins:
+        """Return those of the origins whose first lead lies in `[from_us, until_us)`."""
+        stride_us = self.stride * self._panel.step_us
+        first_us = self._panel.start + self.first * self._panel.step_us
+
+        def n_before(moment: int) -> Integers:
+            count: Integers = np.clip(-((first_us - moment) // stride_us), 0, self.counts)
+            return count
+
+        skipped = n_before(from_us)
+        counts = n_before(until_us) - skipped
+        return replace(self, first=self.first + skipped * self.stride, counts=counts)
 
     def __len__(self) -> int:
         return math.ceil(int(self.counts.sum()) / self.every)

@@ -33,6 +33,8 @@ class Panel:
     step_us: int
     base: Doubles
     """`(series,)`, in the sensor's own units: 0, but for readings that float32 would blur."""
+    first_us: int
+    """Time of the table's first row, also where it held no reading: row numbers count from it."""
 
     @property
     def n_series(self) -> int:
@@ -43,6 +45,11 @@ class Panel:
     def lengths(self) -> Integers:
         """`(series,)`: rows of each series, missing ones included."""
         return np.diff(self.offsets)
+
+    @property
+    def end_us(self) -> int:
+        """The first time after all rows."""
+        return int((self.start + self.lengths * self.step_us).max())
 
     @property
     def first_step(self) -> Integers:

@@ -70,6 +70,7 @@ def place_rows(
         names=tuple(rows.names),
         step_us=grid.step_us,
         base=np.concatenate(rows.base),
+        first_us=int(grid.start.min()),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from rnnforecast.config import MAX_HORIZON, BacktestConfig, Config, ForecastTask, NetworkConfig
 from rnnforecast.data import season as seasons
 from rnnforecast.data.forecast import Past, past_of
-from rnnforecast.data.panel import Panel
+from rnnforecast.data.panel import Integers, Panel
 from rnnforecast.data.split import (
     Split,
     cuts_by_ends,
@@ -23,7 +23,7 @@ from rnnforecast.data.split import (
 )
 from rnnforecast.data.windows import SEEN_SHARE
 from rnnforecast.durations import parse_steps
-from rnnforecast.errors import NotEnoughDataError
+from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Noted, Warned
 
 _LOOKED_AT = 1024
@@ -51,7 +51,7 @@ def plan_training(panel: Panel, config: Config, listener: Listener) -> Plan:
     task, network = _settle(config, known, listener, longest=longest)
     split = split_by_time(panel, lookback=task.lookback, horizon=task.horizon, **shares)
     _check_usable(split, task)
-    _warn(split, task.lookback + task.horizon, listener)
+    _warn(split, task.lookback + task.horizon, listener, lengths=panel.lengths)
     return Plan(split, task, replace(config, network=network))
 
 
@@ -64,6 +64,11 @@ def plan_backtest(
     each other, `NotEnoughDataError` where a part is too short.
     """
     shares = {"validation": config.training.validation, "test": config.training.test}
+    if config.window.horizon == "auto" and ends.windows is not None:
+        raise UsageError(
+            "--windows needs --horizon: how far back the last windows reach depends on it",
+            hint="add one, such as  --horizon 24",
+        )
     at_least = _longest_horizon(config, panel, int(panel.lengths.max()))
     earliest = cuts_by_ends(panel, ends, tz, horizon=at_least, **shares)
     known = past_of(panel, panel.rows_before(earliest.train_until_us))
@@ -79,7 +84,7 @@ def plan_backtest(
             hint="pass a later --train-end, or a shorter --lookback or --horizon",
         )
     _check_usable(split, task)
-    _warn(split, needed, listener)
+    _warn(split, needed, listener, lengths=split.train.cutoff)
     return Plan(split, task, replace(config, network=network))
 
 
@@ -122,14 +127,15 @@ def _check_usable(split: Split, task: ForecastTask) -> None:
         )
 
 
-def _warn(split: Split, needed: int, listener: Listener) -> None:
+def _warn(split: Split, needed: int, listener: Listener, *, lengths: Integers) -> None:
+    """Say which of these lengths, `(series,)`, are too short, and what else is amiss."""
     panel = split.panel
     spans = [fn.reduceat(panel.target, panel.offsets[:-1]) for fn in (np.fmin, np.fmax)]
     constant = [name for name, low, high in zip(panel.names, *spans, strict=True) if low == high]
     if constant:
         message = f"always the same reading: {_some(constant)}"
         listener(Warned("constant-series", message, len(constant)))
-    short = [panel.names[i] for i in np.flatnonzero(panel.lengths < needed)]
+    short = [panel.names[i] for i in np.flatnonzero(lengths < needed)]
     if short:
         listener(Warned("short-series", f"too short to learn from: {_some(short)}", len(short)))
     if split.test_from_us is None:

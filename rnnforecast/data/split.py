@@ -40,6 +40,10 @@ class Split:
     """Sees up to the end of the validation part; its targets lie after the train part."""
     test_from_us: int | None
     """The first time that belongs to the test part."""
+    train_until_us: int
+    """The first time that no longer belongs to the train part."""
+    end_us: int
+    """The first time after the test part."""
 
     @property
     def before_test(self) -> Past:
@@ -80,6 +84,8 @@ def split_at(panel: Panel, cuts: Cuts) -> Split:
         if train_until < test_from
         else None,
         test_from_us=test_from if test_from < cuts.end_us else None,
+        train_until_us=train_until,
+        end_us=cuts.end_us,
     )
 
 
@@ -96,7 +102,7 @@ def test_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
 
 def cuts_by_share(panel: Panel, *, validation: float, test: float, at_least: int) -> Cuts:
     """Return the moments that leave these shares of the rows, and at least so many, after them."""
-    end = _end_of(panel)
+    end = panel.end_us
     test_from = _moment(panel, end, share=test, at_least=at_least) if test else end
     if not validation:
         return Cuts(test_from, test_from, end)
@@ -116,47 +122,66 @@ def cuts_by_ends(
     """Return the moments that the user names; what is not named comes from shares of the rows.
 
     The panel must end where the test part does. Raises `UsageError` for ends in another order, and
-    `NotEnoughDataError` where a part is empty.
+    `NotEnoughDataError` where no reading is left to learn from.
     """
-    end = _end_of(panel)
-    if ends.validation_end is not None:
-        test_from = moment_of(ends.validation_end, panel, tz)
-    elif ends.windows is not None:
-        stride = ends.stride or horizon
-        test_from = end - (horizon + (ends.windows - 1) * stride) * panel.step_us
-    else:
-        test_from = _moment(panel, end, share=test, at_least=horizon)
+    test_from = first_of_test(panel, ends, tz, horizon=horizon)
+    if test_from is None:
+        test_from = _moment(panel, panel.end_us, share=test, at_least=horizon)
+    train_until = test_from
     if ends.train_end is not None:
         train_until = moment_of(ends.train_end, panel, tz)
-    else:
+    elif validation:
         share = validation / (1 - test)
         train_until = _moment(panel, test_from, share=share, at_least=horizon)
-    shown = [format_stamp(us, tz) for us in (train_until, test_from, end)]
-    if not train_until <= test_from < end:
-        raise UsageError(
-            f"the train part ends at {shown[0]}, the validation part at {shown[1]} and the test "
-            f"part at {shown[2]}: they must follow each other",
-            hint="check --train-end, --validation-end and --test-end",
-        )
-    if not past_of(panel, panel.rows_before(train_until)).cutoff.any():
+    cuts = Cuts(train_until, test_from, panel.end_us)
+    if not train_until <= test_from < cuts.end_us:
+        raise _out_of_order(cuts, tz)
+    if not panel.rows_before(train_until).any():
         raise NotEnoughDataError(
-            f"no reading lies before the end of the train part, {shown[0]}",
+            "no reading lies before the end of the train part",
             code="too-short",
             hint="pass a later --train-end, or fewer --windows",
         )
-    return Cuts(train_until, test_from, end)
+    return cuts
+
+
+def first_of_test(
+    panel: Panel, ends: BacktestConfig, tz: str | None, *, horizon: int
+) -> int | None:
+    """Return where the user lets the test part begin: the later of an end and the windows."""
+    named = []
+    if ends.validation_end is not None:
+        named.append(moment_of(ends.validation_end, panel, tz))
+    if ends.windows is not None:
+        n_steps = horizon + (ends.windows - 1) * (ends.stride or horizon)
+        named.append(max(panel.end_us - n_steps * panel.step_us, panel.first_us))
+    return max(named, default=None)
 
 
 def moment_of(text: str, panel: Panel, tz: str | None) -> int:
-    """Read a time stamp or a row number, counted from the first row of all, as a moment."""
-    if re.fullmatch(r"\d{1,12}", text.strip()):
-        return int(panel.start.min()) + int(text) * panel.step_us
-    return parse_time_us(text, tz)
+    """Read a time stamp, or a row number counted from the table's first row, as a moment.
+
+    Raises `UsageError` for neither, and for a row that the table does not have.
+    """
+    if not re.fullmatch(r"[+-]?\d+", text.strip()):
+        return parse_time_us(text, tz)
+    n_rows = (panel.end_us - panel.first_us) // panel.step_us
+    if not 0 <= int(text) <= n_rows:
+        raise UsageError(
+            f"row {text} is none of the {n_rows} rows of these readings",
+            hint="write a date with dashes, such as 2024-05-01",
+        )
+    return panel.first_us + int(text) * panel.step_us
 
 
-def _end_of(panel: Panel) -> int:
-    """Return the first time after all readings."""
-    return int((panel.start + panel.lengths * panel.step_us).max())
+def _out_of_order(cuts: Cuts, tz: str | None) -> UsageError:
+    moments = (cuts.train_until_us, cuts.test_from_us, cuts.end_us)
+    shown = [format_stamp(us, tz) for us in moments]
+    return UsageError(
+        f"the train part ends at {shown[0]}, the validation part at {shown[1]}, the test part at "
+        f"{shown[2]}: they must follow each other",
+        hint="check --train-end, --validation-end and --test-end",
+    )
 
 
 def _moment(panel: Panel, before_us: int, *, share: float, at_least: int) -> int:

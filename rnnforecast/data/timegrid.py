@@ -60,9 +60,9 @@ def read_panel(
     panel = place_rows(
         rows, _grid_of(rows, step_us, source, schema), source, schema, config, listener
     )
-    end_us = _end_of(panel)
+    end_us = panel.end_us
     panel = trim(panel, is_wide=schema.series is None)
-    n_empty = (end_us - _end_of(panel)) // step_us
+    n_empty = (end_us - panel.end_us) // step_us
     if n_empty:
         message = f"the last {n_empty} rows hold no reading: a forecast begins before their end"
         listener(Warned("empty-tail", message, int(n_empty)))
@@ -218,10 +218,6 @@ def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schem
         hint="correct or remove it if it is wrong; if readings are that rare, say a longer step, "
         "such as  --freq 1d --agg mean",
     )
-
-
-def _end_of(panel: Panel) -> int:
-    return int((panel.start + panel.lengths * panel.step_us).max())
 
 
 def _note_gaps(panel: Panel, listener: Listener) -> None:

@@ -38,6 +38,9 @@ def write_forecast(forecast: Forecast, path: str, quantiles: Sequence[float]) ->
         write[Path(path).suffix.lower()](table, file)
 
 
+_LINES_AT_ONCE = 1 << 16
+
+
 @dataclass
 class BacktestFile:
     """A file that takes the forecasts of a backtest, a part at a time: a row for each value."""
@@ -87,7 +90,7 @@ def publishing_backtest(path: str, tz: str | None) -> Iterator[BacktestFile]:
 
 
 def _with_actuals(method: str, forecast: Forecast, actual: Values) -> pa.Table:
-    """Return a row for each value, figures as doubles: method, series, cutoff, ..., actual, ..."""
+    """Return a row for each value, with its method, cutoff, lead and actual."""
     table = forecast.to_arrow()
     n, horizon = actual.shape
     leads = np.tile(np.arange(1, horizon + 1, dtype=np.int32), n)
@@ -123,8 +126,9 @@ def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
 
 
 def _write_json_lines(table: pa.Table, file: BinaryIO) -> None:
-    for row in _with_text_stamps(table).to_pylist():
-        file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    for batch in _with_text_stamps(table).to_batches(max_chunksize=_LINES_AT_ONCE):
+        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in batch.to_pylist()]
+        file.write(("\n".join(lines) + "\n").encode())
 
 
 def _with_text_stamps(table: pa.Table) -> pa.Table:

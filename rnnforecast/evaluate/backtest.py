@@ -7,7 +7,7 @@ again from a table that ends at their cutoff, and must be the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,8 @@ _MAX_BLOCKS = 200
 _MAX_BLOCK_VALUES = 1 << 22
 _N_AUDITED = 3
 _AUDIT_TOLERANCE = 1e-3
+_BLUR = 1e-4
+"""A forecast without spread may differ by so much of its level, times the tolerance."""
 
 
 class LeakageError(Exception):
@@ -81,33 +83,51 @@ def evaluate(
     sink: Sink | None = None,
     listener: Listener = ignore,
 ) -> dict[str, Tally]:
-    """Score every method of the rounds on all their origins; each method must be in each round.
+    """Score every method on the same origins: those that all methods of a round can forecast.
 
-    Origins whose look-back holds no reading are left out: nothing can be forecast there. Raises
-    `LeakageError` for a forecaster whose forecast changes when later readings are taken away.
+    Raises `LeakageError` for a forecast that changes when later readings are taken away.
     """
     blocks = _Blocks.of(rounds, truth.horizon)
-    methods = list(rounds[0].forecasters)
-    total, done = len(methods) * sum(len(r.origins) for r in rounds), 0
-    tallies = {}
-    for method in methods:
-        tally = Tally(len(rounds[0].origins.names), truth.horizon, blocks.n)
-        for part, forecaster in _parts(rounds, method, truth.horizon, lookback):
-            forecast = forecaster.predict(part, truth.horizon, QUANTILES)
-            _audit(forecaster, part, forecast)
+    n_series = len(rounds[0].origins.names)
+    tallies = {name: Tally(n_series, truth.horizon, blocks.n) for name in rounds[0].forecasters}
+    total, done = sum(len(one.origins) for one in rounds), 0
+    size = max(1, _PART_VALUES // (lookback + truth.horizon * len(QUANTILES)))
+    for one in rounds:
+        for part in one.origins.parts(size):
+            done += part.n_origins
+            forecasts = _forecasts_of(one, part, truth.horizon, lookback)
+            if forecasts is None:
+                continue
+            part, made = forecasts  # noqa: PLW2901
             actual = truth.after(part)
             scale = seasonal_differences(part, units.season).mean_absolute
-            deviation = units.deviation[part.series]
-            tally.add(
-                actual, forecast, Windows(part.series, scale, deviation, blocks.number_of(part))
-            )
-            if sink is not None:
-                sink.write(method, forecast, actual)
-            done += part.n_origins
+            deviation, block = units.deviation[part.series], blocks.number_of(part)
+            windows = Windows(part.series, scale, deviation, block)
+            for name, forecast in made.items():
+                tallies[name].add(actual, forecast, windows)
+                if sink is not None:
+                    sink.write(name, forecast, actual)
             listener(Progressed("trying origins", done, total))
-        tallies[method] = tally
     listener(Progressed("trying origins", total, total))
     return tallies
+
+
+def _forecasts_of(
+    one: Round, part: Past, horizon: int, lookback: int
+) -> tuple[Past, dict[str, Forecast]] | None:
+    """Forecast the origins that every method can; None where there are none."""
+    part = part.subset(part.share_seen(lookback) > 0)
+    if not part.n_origins:
+        return None
+    made = {name: f.predict(part, horizon, QUANTILES) for name, f in one.forecasters.items()}
+    for name, forecast in made.items():
+        _audit(one.forecasters[name], part, forecast)
+    can = np.all([np.isfinite(f.values).all((1, 2)) for f in made.values()], axis=0)
+    if can.all():
+        return part, made
+    if not can.any():
+        return None
+    return part.subset(can), {name: forecast.subset(can) for name, forecast in made.items()}
 
 
 def deviations(past: Past) -> Doubles:
@@ -123,7 +143,7 @@ def deviations(past: Past) -> Doubles:
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Equal stretches of time, each at least a horizon long, so that few windows overlap two."""
+    """Equal stretches of time, each at least a horizon long: a window reaches into one more."""
 
     first_us: int
     length_us: int
@@ -147,24 +167,15 @@ class _Blocks:
         return (part.cutoff_time + part.step_us - self.first_us) // self.length_us
 
 
-def _parts(
-    rounds: Sequence[Round], method: str, horizon: int, lookback: int
-) -> Iterator[tuple[Past, Forecaster]]:
-    size = max(1, _PART_VALUES // (horizon * len(QUANTILES)))
-    for one in rounds:
-        for part in one.origins.parts(size):
-            seen = part.share_seen(lookback) > 0
-            if seen.any():
-                yield (part if seen.all() else part.subset(seen)), one.forecasters[method]
-
-
 def _audit(forecaster: Forecaster, part: Past, forecast: Forecast) -> None:
     """Forecast a few origins again, from panels that end at their cutoffs."""
     for origin in np.unique(np.linspace(0, part.n_origins - 1, _N_AUDITED).astype(int)):
         alone = forecaster.predict(part.alone(int(origin)), forecast.horizon, QUANTILES).values[0]
-        values = forecast.values[origin]
-        size = np.nanmax(np.abs(values - np.nanmedian(values)), initial=1e-12)
-        if not np.allclose(alone, values, rtol=1e-5, atol=_AUDIT_TOLERANCE * size, equal_nan=True):
+        values = forecast.values[origin].astype(np.float64)
+        if np.isnan(values).any() and np.isnan(alone).any():
+            continue
+        size = np.ptp(values) + _BLUR * np.abs(values).max()
+        if not np.allclose(alone, values, rtol=0, atol=_AUDIT_TOLERANCE * size):
             raise LeakageError(
                 f"the forecast of {forecast.names[origin]!r} changes when the readings after its "
                 "cutoff are taken away"

@@ -1,8 +1,8 @@
 """How sure a skill is: a confidence interval by block bootstrap over origins.
 
-Errors of neighbouring origins go together, so whole stretches of time are drawn, never single
-windows (Künsch 1989, here with blocks that do not overlap). All series of a stretch are drawn
-together: they share its weather.
+Errors of neighbouring origins go together, so runs of stretches of time in a row are drawn, never
+single windows: the circular moving block bootstrap (Politis and Romano 1992). All series of a
+stretch are drawn together: they share its weather.
 """
 
 from __future__ import annotations
@@ -14,25 +14,29 @@ from rnnforecast.evaluate.tally import Tally
 
 _N_DRAWS, _N_PARTS = 1000, 20
 _SHARE = 0.95
-_FEWEST_BLOCKS = 5
+_FEWEST_STRETCHES = 8
 """Fewer stretches of time say nothing about how the next will be."""
+_RUN = 1.5
+"""Stretches in one run, times the cube root of their number: the usual rate (Künsch 1989)."""
 
 
 def skill_interval(network: Tally, other: Tally) -> tuple[float, float] | None:
-    """Return the 95 % interval of the skill, in percent; None where there are too few blocks.
+    """Return the 95 % interval of the skill, in percent; None where there is too little time.
 
     The skill is by how much the network's MASE lies below the other's, on the same windows.
     """
     used = np.flatnonzero(network.by_block.counts.sum(1))
-    if len(used) < _FEWEST_BLOCKS:
+    n = len(used)
+    if n < _FEWEST_STRETCHES:
         return None
     rng = np.random.default_rng(0)
+    run = int(np.ceil(_RUN * np.cbrt(n)))
     ratios = []
     for _ in range(_N_PARTS):
-        weights = np.zeros((_N_DRAWS // _N_PARTS, network.n_blocks))
-        weights[:, used] = rng.multinomial(
-            len(used), np.full(len(used), 1 / len(used)), size=len(weights)
-        )
+        begins = rng.integers(0, n, (_N_DRAWS // _N_PARTS, -(-n // run), 1))
+        drawn = ((begins + np.arange(run)) % n).reshape(len(begins), -1)[:, :n]
+        weights = np.zeros((len(drawn), network.n_blocks))
+        np.add.at(weights, (np.arange(len(drawn))[:, None], used[drawn]), 1.0)
         ratios.append(_mase(network, weights) / _mase(other, weights))
     ratio = np.concatenate(ratios)
     skills = 100 * (1 - ratio[np.isfinite(ratio)])

@@ -18,9 +18,9 @@ from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.evaluate.metrics import normal_quantiles
 
-_MAX_WINDOWS = 20_000
+_MAX_WINDOWS = 10_000
 _MAX_VALIDATION_WINDOWS = 4_000
-_STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1_000.0, 10_000.0)
+_STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1_000.0)
 _USUAL_STRENGTH = 100.0
 """Where no validation readings decide."""
 

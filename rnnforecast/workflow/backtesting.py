@@ -11,11 +11,11 @@ from rnnforecast.config import (
     BacktestConfig,
     Config,
     ForecastTask,
-    check_output,
 )
+from rnnforecast.errors import UsageError
 from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.workflow.saved import Model, load
-from rnnforecast.workflow.steps import Clock, with_windows
+from rnnforecast.workflow.steps import Clock, check_output, with_windows
 from rnnforecast.workflow.trial import Trial, fitted_trial, saved_trial
 
 if TYPE_CHECKING:
@@ -68,9 +68,11 @@ def backtest(
     """
     ends = ends or BacktestConfig()
     if output is not None:
-        check_output(str(output), allows_stream=False)
+        check_output(output, data, allows_stream=False)
     config = with_windows(config or Config(), horizon, lookback)
     events, clock = Recorder(listener, []), Clock()
+    if model is None and version is not None:
+        raise UsageError("--version names one of a model's", hint="add  --model DIR")
     if model is None:
         trial = fitted_trial(data, config, ends, events, clock)
     else:

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import DEFAULT_MODEL, DataConfig, PredictConfig, check_output, override
+from rnnforecast.config import DEFAULT_MODEL, DataConfig, PredictConfig, check_format, override
 from rnnforecast.durations import parse_steps
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Recorder, ignore
 from rnnforecast.workflow.saved import Model, known_of, load
+from rnnforecast.workflow.steps import check_output
 
 if TYPE_CHECKING:
     from rnnforecast.data.forecast import Past
@@ -39,9 +40,11 @@ def predict(
 
     config = config or PredictConfig()
     if output is not None:
-        check_output(str(output))
+        check_format(str(output))
     events = Recorder(listener, [])
     artifact = (model if isinstance(model, Model) else load(model, version=version)).artifact
+    if output is not None:
+        check_output(output, artifact.provenance["source"] if data is None else data)
     horizon = _horizon_of(config, artifact)
     past, schema = _read_past(artifact, data, config, reading or DataConfig(), events)
     forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve

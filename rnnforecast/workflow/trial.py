@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.config import BacktestConfig, Config, ForecastTask, WindowConfig, override
+from rnnforecast.config import (
+    BacktestConfig,
+    Config,
+    ForecastTask,
+    NetworkConfig,
+    TrainConfig,
+    WindowConfig,
+    override,
+)
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Warned
 from rnnforecast.workflow.saved import Model, known_of
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from rnnforecast.data.planning import Plan
     from rnnforecast.data.split import Split
     from rnnforecast.evaluate.backtest import Round
+    from rnnforecast.model.artifact import Artifact
 
 
 @dataclass(frozen=True)
@@ -38,13 +47,14 @@ class Trial:
         """Return the first times that no longer belong to each part."""
         from rnnforecast.data.stamps import format_stamp
 
-        panel, test_from = self.split.panel, self.split.test_from_us
-        assert test_from is not None
-        train = self.split.train
-        end = int((panel.start + panel.lengths * panel.step_us).max())
-        train_end = int(train.cutoff_time.max()) + panel.step_us if train.n_origins else None
-        ends = {"train_end": train_end, "validation_end": test_from, "test_end": end}
-        return {k: None if us is None else format_stamp(us, self.tz) for k, us in ends.items()}
+        split = self.split
+        assert split.test_from_us is not None
+        ends = {
+            "train_end": split.train_until_us,
+            "validation_end": split.test_from_us,
+            "test_end": split.end_us,
+        }
+        return {name: format_stamp(us, self.tz) for name, us in ends.items()}
 
 
 def fitted_trial(
@@ -72,26 +82,20 @@ def _rounds(plan: Plan, ends: BacktestConfig, stride: int, listener: Listener) -
     split, task, panel = plan.split, plan.task, plan.split.panel
     test_from = split.test_from_us
     assert test_from is not None
-    end = int((panel.start + panel.lengths * panel.step_us).max())
-    train_until = int(split.train.cutoff_time.max()) + panel.step_us
-    length = end - test_from if ends.refit is None else ends.refit * stride * panel.step_us
+    length = split.end_us - test_from if ends.refit is None else ends.refit * stride * panel.step_us
+    origins = Origins.rolling(
+        panel, test_from, lookback=task.lookback, horizon=task.horizon, stride=stride
+    )
     rounds = []
-    for begin in range(test_from, end, length):
-        origins = Origins.rolling(
-            panel,
-            begin,
-            lookback=task.lookback,
-            horizon=task.horizon,
-            stride=stride,
-            until_us=begin + length,
-        )
-        if not len(origins):
+    for begin in range(test_from, split.end_us, length):
+        now = origins.between(begin, begin + length)
+        if not len(now):
             continue
-        moved = Cuts(train_until + begin - test_from, begin, end)
-        parts = split if begin == test_from else split_at(panel, moved)
+        moved = Cuts(split.train_until_us + begin - test_from, begin, split.end_us)
+        parts = split_at(panel, moved)
         network: Forecaster = fit_network(plan, parts, listener)
         others = _baselines(ends.baselines, parts, task, listener)
-        rounds.append(Round(origins, {NETWORK: network, **others}))
+        rounds.append(Round(now, {NETWORK: network, **others}))
     if not rounds:
         raise NotEnoughDataError(
             f"no window of lookback + horizon = {task.lookback} + {task.horizon} fits into the "
@@ -106,8 +110,6 @@ def saved_trial(
     saved: Model, data: object, config: Config, ends: BacktestConfig, listener: Listener
 ) -> Trial:
     """Try a saved version on readings that it has not learnt from."""
-    from rnnforecast.data.forecast import past_of
-    from rnnforecast.data.newer import read_newer, warn_of_strangers
     from rnnforecast.data.origins import Origins
     from rnnforecast.evaluate.backtest import Round
     from rnnforecast.evaluate.comparison import NETWORK
@@ -115,22 +117,14 @@ def saved_trial(
 
     artifact = saved.artifact
     task = artifact.task
-    if config.window != WindowConfig() or ends.refit is not None:
+    fixed = (config.window, config.network, config.training)
+    if fixed != (WindowConfig(), NetworkConfig(), TrainConfig()) or ends.refit is not None:
         raise UsageError(
-            "a saved version has its own horizon and look-back, and is not fitted again",
-            hint="leave --horizon, --lookback, --season and --refit out, or --model",
+            "a saved version has its own windows and network, and is not fitted again",
+            hint="leave out --model, or the options of the windows, the network and the training",
         )
-    known = known_of(artifact)
-    panel, schema = read_newer(
-        data,
-        schema=artifact.schema,
-        options=override(artifact.config.data, config.data),
-        known=known,
-        listener=listener,
-    )
-    panel = _until(panel, ends.test_end, schema.tz)
-    warn_of_strangers(past_of(panel), known, listener, lookback=task.lookback, horizon=task.horizon)
-    split = _split_after_learnt(saved, panel, schema.tz, ends)
+    panel, tz = _read_newer(artifact, data, config, ends, listener)
+    split = _split_after_learnt(saved, panel, tz, ends)
     stride = ends.stride or task.horizon
     origins = None
     if split.test_from_us is not None:
@@ -145,23 +139,37 @@ def saved_trial(
             hint="pass newer readings, together with a look-back of older ones",
         )
     forecasters = {NETWORK: restore(artifact), **_baselines(ends.baselines, split, task, listener)}
-    return Trial([Round(origins, forecasters)], task, split, stride, schema.tz, saved.version)
+    return Trial([Round(origins, forecasters)], task, split, stride, tz, saved.version)
+
+
+def _read_newer(
+    artifact: Artifact, data: object, config: Config, ends: BacktestConfig, listener: Listener
+) -> tuple[Panel, str | None]:
+    """Read readings for a saved version, up to the end of the test part; return them and a zone."""
+    from rnnforecast.data.forecast import past_of
+    from rnnforecast.data.newer import read_newer, warn_of_strangers
+
+    task, known = artifact.task, known_of(artifact)
+    panel, schema = read_newer(
+        data,
+        schema=artifact.schema,
+        options=override(artifact.config.data, config.data),
+        known=known,
+        listener=listener,
+    )
+    warn_of_strangers(past_of(panel), known, listener, lookback=task.lookback, horizon=task.horizon)
+    return _until(panel, ends.test_end, schema.tz), schema.tz
 
 
 def _split_after_learnt(saved: Model, panel: Panel, tz: str | None, ends: BacktestConfig) -> Split:
     """Begin the test part after what the version has learnt from, or where the user says."""
-    from rnnforecast.data.split import Cuts, moment_of, split_at
+    from rnnforecast.data.split import Cuts, first_of_test, moment_of, split_at
     from rnnforecast.data.stamps import format_stamp, parse_time_us
 
     learnt = parse_time_us(saved.artifact.learnt_until, tz)
-    end = int((panel.start + panel.lengths * panel.step_us).max())
-    test_from = learnt + panel.step_us
-    horizon = saved.artifact.task.horizon
-    if ends.validation_end is not None:
-        test_from = moment_of(ends.validation_end, panel, tz)
-    elif ends.windows is not None:
-        stride = ends.stride or horizon
-        test_from = end - (horizon + (ends.windows - 1) * stride) * panel.step_us
+    test_from = first_of_test(panel, ends, tz, horizon=saved.artifact.task.horizon)
+    if test_from is None:
+        test_from = learnt + panel.step_us
     if test_from <= learnt:
         raise DataError(
             f"version {saved.version} has learnt from the readings until "
@@ -172,7 +180,9 @@ def _split_after_learnt(saved: Model, panel: Panel, tz: str | None, ends: Backte
             f"'{format_stamp(learnt + panel.step_us, tz)}'  or fewer --windows",
         )
     train_until = test_from if ends.train_end is None else moment_of(ends.train_end, panel, tz)
-    return split_at(panel, Cuts(min(train_until, test_from), test_from, end))
+    if train_until > test_from:
+        raise UsageError("--train-end lies in the test part", hint="pass an earlier one")
+    return split_at(panel, Cuts(train_until, test_from, panel.end_us))
 
 
 def _baselines(

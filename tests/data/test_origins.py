@@ -1,6 +1,7 @@
 """Rolling origins: numbers that become cutoffs, series by series, a part at a time."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -12,17 +13,19 @@ from tests.builders import HOUR_US, START_US, make_panel
 from tests.data.tables import few
 
 
-def slow_origins(lengths, begins, test_from, lookback, horizon, stride, until):
+def slow_origins(lengths, begins, test_from, lookback, horizon, stride):
     """Walk through every row of every series."""
     found = []
     for series, (length, begin) in enumerate(zip(lengths, begins, strict=True)):
         first = max(lookback, min(max(test_from - begin, 0), length))
-        found += [
-            (series, cutoff)
-            for cutoff in range(first, length - horizon + 1, stride)
-            if until is None or begin + cutoff < until
-        ]
+        found += [(series, cutoff) for cutoff in range(first, length - horizon + 1, stride)]
     return found
+
+
+def pairs(origins, size=1000):
+    parts = list(origins.parts(size))
+    assert all(part.n_origins <= size for part in parts)
+    return [pair for p in parts for pair in zip(p.series.tolist(), p.cutoff.tolist(), strict=True)]
 
 
 @few
@@ -32,11 +35,11 @@ def slow_origins(lengths, begins, test_from, lookback, horizon, stride, until):
     st.integers(1, 9),
     st.integers(1, 6),
     st.integers(1, 7),
-    st.none() | st.integers(0, 90),
+    st.lists(st.integers(0, 90), max_size=3),
     st.integers(1, 50),
 )
 def test_origins_are_those_of_a_walk_through_every_row(
-    series, test_from, lookback, horizon, stride, until, size
+    series, test_from, lookback, horizon, stride, cuts, size
 ):
     lengths, begins = zip(*series, strict=True)
     panel = make_panel(*(np.zeros(n) for n in lengths))
@@ -48,18 +51,21 @@ def test_origins_are_those_of_a_walk_through_every_row(
         lookback=lookback,
         horizon=horizon,
         stride=stride,
-        until_us=None if until is None else START_US + until * HOUR_US,
     )
 
-    parts = list(origins.parts(size))
-    found = [pair for p in parts for pair in zip(p.series.tolist(), p.cutoff.tolist(), strict=True)]
-    assert found == slow_origins(lengths, begins, test_from, lookback, horizon, stride, until)
+    found = pairs(origins, size)
+    assert found == slow_origins(lengths, begins, test_from, lookback, horizon, stride)
     assert len(origins) == len(found)
-    assert all(part.n_origins <= size for part in parts)
     if found:
         times = [begins[s] + cutoff for s, cutoff in found]
         expected = tuple(START_US + t * HOUR_US for t in (min(times), max(times)))
         assert origins.time_range == expected
+    divided = []
+    for begin, until in itertools.pairwise([-1, *sorted(cuts), 1000]):
+        part = pairs(origins.between(START_US + begin * HOUR_US, START_US + until * HOUR_US))
+        assert all(begin <= begins[s] + cutoff < until for s, cutoff in part)
+        divided += part
+    assert sorted(divided) == sorted(found)
 
 
 @pytest.mark.parametrize(("at_most", "n"), [(1000, 89), (89, 89), (88, 45), (1, 1)])

@@ -256,7 +256,6 @@ def test_windows_are_the_last_of_the_readings(stride, first):
         {"train_end": 200, "validation_end": 100},
         {"train_end": 299},
         {"validation_end": 300},
-        {"validation_end": 400},
     ],
 )
 def test_parts_that_do_not_follow_each_other_are_a_usage_error(ends):
@@ -267,3 +266,28 @@ def test_parts_that_do_not_follow_each_other_are_a_usage_error(ends):
 def test_a_train_part_without_a_reading_is_too_short():
     with pytest.raises(NotEnoughDataError, match="no reading lies before"):
         ends_of(staggered([300], [0]), train_end=0, validation_end=100)
+
+
+@pytest.mark.parametrize("row", ["301", "20240501", "-1", "9" * 20])
+def test_a_row_that_the_table_does_not_have_is_a_usage_error(row):
+    with pytest.raises(UsageError, match="none of the 300 rows"):
+        moment_of(row, staggered([300], [0]), None)
+
+
+def test_rows_count_from_the_first_of_the_table_also_where_it_is_empty():
+    panel = dataclasses.replace(staggered([300], [24]), first_us=START_US)
+    assert hour_of(moment_of("100", panel, None)) == 100
+
+
+def test_windows_beside_an_end_are_the_last_of_that_test_part():
+    panel = staggered([300], [0])
+    late = ends_of(panel, validation_end=280, windows=5)
+    early = ends_of(panel, validation_end=200, windows=5)
+    assert hour_of(late.test_from_us) == 280
+    assert hour_of(early.test_from_us) == 300 - 5 * 12
+
+
+def test_without_a_validation_share_the_train_part_ends_where_the_test_begins():
+    shares = {"validation": 0.0, "test": 0.2}
+    cuts = cuts_by_ends(staggered([300], [0]), BacktestConfig(), None, horizon=12, **shares)
+    assert cuts.train_until_us == cuts.test_from_us

@@ -27,16 +27,12 @@ NAN = np.nan
 DAY, LOOKBACK, HORIZON = 24, 24, 12
 
 
-def rolling(panel, *, from_row: int = 100, stride: int = 5, until_row: int | None = None):
+def rolling(panel, *, from_row: int = 100, until_row: int = 10_000):
     hour = panel.step_us
+    begin, until = (START_US + row * hour for row in (from_row, until_row))
     return Origins.rolling(
-        panel,
-        START_US + from_row * hour,
-        lookback=LOOKBACK,
-        horizon=HORIZON,
-        stride=stride,
-        until_us=None if until_row is None else START_US + until_row * hour,
-    )
+        panel, START_US + 100 * hour, lookback=LOOKBACK, horizon=HORIZON, stride=5
+    ).between(begin, until)
 
 
 def tried(panel, forecaster, **options):
@@ -128,7 +124,7 @@ def test_every_origin_is_scored_once_whatever_the_parts(monkeypatch: pytest.Monk
     scale = seasonal_differences(past, DAY).mean_absolute
     expected = (mae(truth, point), mase(truth, point, scale=scale, series=past.series))
 
-    for values in (1, HORIZON * len(QUANTILES) * 7, 1 << 22):
+    for values in (1, (LOOKBACK + HORIZON * len(QUANTILES)) * 7, 1 << 22):
         monkeypatch.setattr("rnnforecast.evaluate.backtest._PART_VALUES", values)
         found = tried(panel, naive())
         assert (found.metrics().mae, found.metrics().mase) == pytest.approx(expected)
@@ -157,6 +153,41 @@ def test_origins_whose_look_back_is_empty_are_left_out() -> None:
     found = tried(panel, naive())
     assert 0 < found.n_windows < len(rolling(panel))
     assert found.metrics().mae is not None
+
+
+@dataclass(frozen=True)
+class Sometimes:
+    """Forecasts every other origin of a part alone, and NaN for the others."""
+
+    def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
+        forecast = naive().predict(past, horizon, quantiles)
+        values = forecast.values.copy()
+        values[past.cutoff % 10 == 0] = NAN
+        return replace(forecast, values=values)
+
+
+def test_methods_are_scored_on_the_origins_that_all_of_them_can_forecast() -> None:
+    panel = make_panel(wave(300))
+    rounds = [Round(rolling(panel), {"it": Sometimes(), "other": naive()})]
+    written = []
+
+    class Sink:
+        def write(self, method: str, forecast: Forecast, actual: np.ndarray) -> None:
+            written.append((method, forecast, actual))
+
+    found = evaluate(
+        rounds, Truth(panel, HORIZON), Units(DAY, np.ones(1)), lookback=LOOKBACK, sink=Sink()
+    )
+
+    assert found["it"].metrics() == found["other"].metrics()
+    assert found["it"].n_windows < len(rolling(panel))
+    assert all(np.isfinite(forecast.values).all() for _, forecast, _ in written)
+
+
+def test_the_audit_is_not_blind_for_large_meters() -> None:
+    panel = replace(make_panel(random_walk(300)), base=np.array([1e8]))
+    with pytest.raises(LeakageError):
+        tried(panel, Cheat())
 
 
 def test_no_block_is_shorter_than_a_horizon() -> None:
