@@ -91,6 +91,8 @@ def warn_of_strangers(
     there = set(past.names)
     rows_behind = (past.cutoff_time.max(initial=0) - past.cutoff_time) // past.step_us
     is_stale = rows_behind + _n_missing_at_end(past, lookback) > horizon
+    is_far = _is_far(past, known, entry, (lookback, min(horizon, lookback)))
+    beyond = _beyond(past, known, entry)
     kinds: dict[str, tuple[str, list[str]]] = {
         "vanished-series": (
             "not in these readings",
@@ -106,11 +108,11 @@ def warn_of_strangers(
         ),
         "far-reading": (
             "the newest reading is so far off that it is taken for missing",
-            _chosen(past.names, _is_beyond(past, known, entry)),
+            _chosen(past.names, beyond[:, -1] & ~beyond.all(1)),
         ),
         "other-scale": (
             "newest readings far outside of what was learnt from (is the unit the same?)",
-            _chosen(past.names, _is_far(past, known, entry, (lookback, min(horizon, lookback)))),
+            _chosen(past.names, is_far | beyond.all(1)),
         ),
     }
     for code, (what, names) in kinds.items():
@@ -133,12 +135,12 @@ def _is_far(
     return far
 
 
-def _is_beyond(past: Past, known: Known, entry: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """`(series,)`: whether the newest reading is beyond reach and the two before it are not."""
+def _beyond(past: Past, known: Known, entry: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """`(series, 3)`: which of the three newest readings are beyond the reach of their series."""
     newest = past.history(_RUN)
     at = np.maximum(entry, 0)[:, None]
     beyond = np.abs(newest - known.center[at]) > known.reach[at] * known.scale[at]
-    found: NDArray[np.bool_] = (entry >= 0) & beyond[:, -1] & ~beyond.all(1)
+    found: NDArray[np.bool_] = (entry >= 0)[:, None] & beyond
     return found
 
 

@@ -70,11 +70,13 @@ def test_a_sensor_that_fell_silent_among_others_is_stale(missing, is_stale):
     assert ("stale-series" in found) == is_stale
 
 
-@pytest.mark.parametrize(("n", "code"), [(1, "far-reading"), (2, "far-reading"), (3, None)])
-def test_a_newest_reading_that_is_taken_for_missing_is_named(n, code):
+@pytest.mark.parametrize(
+    ("n", "code"), [(1, "far-reading"), (2, "far-reading"), (3, "other-scale")]
+)
+def test_newest_readings_that_are_far_off_are_named(n, code):
     spiked = wave(100)
     spiked[-n:] = 900
-    assert warnings(make_panel(spiked), known("s0")).keys() == ({code} if code else set())
+    assert warnings(make_panel(spiked), known("s0")).keys() == {code}
 
 
 def test_a_new_level_of_the_newest_day_is_named():
