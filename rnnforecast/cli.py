@@ -177,11 +177,12 @@ def backtest(
     """Forecast from many origins in the past, and compare with what came."""
     from rnnforecast import reports, workflow
 
+    if model is None and version is not None:
+        raise UsageError("--version names one of a model's", hint="add  --model DIR")
     screen = _screen(context, common)
     result = workflow.backtest(
         data,
-        model=model,
-        version=version,
+        model=None if model is None else workflow.load(model, version=version),
         config=Config(reading, window, network, training),
         ends=ends,
         output=output,

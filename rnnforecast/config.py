@@ -9,11 +9,12 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rnnforecast.durations import check_range, parse_duration_us
 from rnnforecast.errors import UsageError
+from rnnforecast.fields import check_choices, option
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 QUANTILES = (0.025, *DECILES, 0.975)
@@ -32,24 +33,9 @@ MAX_HORIZON = 16_384
 MAX_HIDDEN = 4_096
 MAX_LAYERS = 8
 
-_C = TypeVar("_C", "DataConfig", "WindowConfig")
-
 CELLS = ("gru", "lstm", "rnn")
 
-
-def option(
-    default: Any,
-    help: str,  # noqa: A002
-    *names: str,
-    choices: tuple[str, ...] = (),
-    listed: bool = False,
-) -> Any:
-    """Describe one field that is an option on the command line: its help and short names.
-
-    A tuple is an option that may be repeated, or, if `listed`, one list with commas.
-    """
-    metadata = {"help": help, "names": names, "choices": choices, "listed": listed}
-    return field(default=default, metadata=metadata)
+_C = TypeVar("_C", "DataConfig", "WindowConfig")
 
 
 @dataclass(frozen=True)
@@ -79,7 +65,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a choice that does not exist."""
-        _check_choices(self)
+        check_choices(self)
         _check_text_form(self)
         check_range("skip-rows", self.skip_rows, 0, 10**9)
         if self.agg and not self.freq:
@@ -114,7 +100,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a shape that cannot be built."""
-        _check_choices(self)
+        check_choices(self)
         check_range("hidden", self.hidden, 1, MAX_HIDDEN)
         check_range("layers", self.layers, 1, MAX_LAYERS)
         check_range("dropout", self.dropout, 0.0, 0.95)
@@ -140,7 +126,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for values outside their range."""
-        _check_choices(self)
+        check_choices(self)
         check_range("epochs", self.epochs, 1, 10_000)
         check_range("batch-size", self.batch_size, 1, 1_000_000)
         check_range("learning-rate", self.learning_rate, 1e-9, 10.0)
@@ -188,7 +174,7 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a method or a level that does not exist."""
-        _check_choices(self)
+        check_choices(self)
         if self.horizon is not None:
             object.__setattr__(self, "horizon", str(self.horizon))
         for level in self.quantiles:
@@ -218,7 +204,7 @@ class BacktestConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for numbers that cannot be meant; take row numbers from Python."""
         object.__setattr__(self, "baselines", tuple(self.baselines))
-        _check_choices(self)
+        check_choices(self)
         for name in ("train_end", "validation_end", "test_end"):
             end = getattr(self, name)
             object.__setattr__(self, name, None if end is None else str(end))
@@ -293,14 +279,3 @@ def _check_text_form(config: DataConfig) -> None:
         raise UsageError(
             f"--encoding {config.encoding} is not known", hint="such as utf-8, cp1252, utf-16"
         ) from error
-
-
-def _check_choices(config: Any) -> None:
-    for item in fields(config):
-        choices = item.metadata.get("choices")
-        value = getattr(config, item.name)
-        chosen = value if isinstance(value, tuple) else (value,)
-        for choice in chosen:
-            if choices and choice is not None and choice not in choices:
-                name = item.name.replace("_", "-")
-                raise UsageError(f"--{name} is {choice!r}, but must be one of {', '.join(choices)}")

@@ -18,8 +18,7 @@ import typer
 from rnnforecast.cli import app
 from rnnforecast.console import Screen
 from rnnforecast.errors import RnnForecastError, UntoldError, UsageError, WriteError
-
-_SIGNALS = ("SIGHUP", "SIGINT", "SIGTERM")  # not every system has all of them
+from rnnforecast.signals import on_signals
 
 
 class Stopped(BaseException):
@@ -37,10 +36,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     every file is closed and every stream is flushed here.
     """
     _open_streams()
-    for name in _SIGNALS:
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks
-            signal.signal(number, _stop)
+    on_signals(_stop)
     code = run(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

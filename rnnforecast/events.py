@@ -5,8 +5,10 @@ An event is a fact with its numbers; how it reads on a screen is the listener's 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,12 @@ class Warned:
     code: str
     message: str
     count: int = 1
+
+    @classmethod
+    def naming(cls, code: str, what: str, names: Sequence[str]) -> Warned:
+        """Warn of something that these, series or columns, have in common; the first are named."""
+        shown = ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)
+        return cls(code, f"{what}: {shown}", len(names))
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from rnnforecast.config import option
 from rnnforecast.errors import UsageError
+from rnnforecast.fields import option
 
 CONFIG_FILE = "rnnforecast.toml"
 

@@ -330,3 +330,12 @@ def test_an_output_in_no_known_format_is_refused_with_those_that_are(path: str) 
 
     assert repr(path) in error.message
     assert ".csv, .parquet, .jsonl" in error.hint
+
+
+def test_a_long_list_of_names_is_cut_and_counted() -> None:
+    from rnnforecast.events import Warned
+
+    few = Warned.naming("code", "gone", ["a", "b"])
+    many = Warned.naming("code", "gone", [f"s{i}" for i in range(9)])
+    assert (few.message, few.count) == ("gone: a, b", 2)
+    assert (many.message, many.count) == ("gone: s0, s1, s2, s3, s4, ...", 9)

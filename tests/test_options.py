@@ -11,15 +11,9 @@ import pytest
 import typer
 
 from rnnforecast import cli
-from rnnforecast.config import (
-    DataConfig,
-    NetworkConfig,
-    PredictConfig,
-    TrainConfig,
-    WindowConfig,
-    option,
-)
+from rnnforecast.config import DataConfig, NetworkConfig, PredictConfig, TrainConfig, WindowConfig
 from rnnforecast.errors import UsageError
+from rnnforecast.fields import option
 from rnnforecast.options import CommonOptions, with_options
 from tests.conftest import Command
 

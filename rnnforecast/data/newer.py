@@ -16,6 +16,7 @@ from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
 from rnnforecast.data.placing import trim
 from rnnforecast.data.reading import open_source
+from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.schema import Schema, check_zone, match_schema
 from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.data.timegrid import check_step, read_panel
@@ -24,9 +25,6 @@ from rnnforecast.events import Listener, Warned
 
 _FAR = 3.0
 """Scales from the level of the training readings to a median that is strange."""
-_LISTED = 5
-_RUN = 3
-"""So many far readings in a row are believed."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,7 @@ def warn_of_strangers(
     }
     for code, (what, names) in kinds.items():
         if names:
-            shown = ", ".join(names[:_LISTED]) + ", ..." * (len(names) > _LISTED)
-            listener(Warned(code, f"{what}: {shown}", len(names)))
+            listener(Warned.naming(code, what, names))
 
 
 def _is_far(
@@ -137,7 +134,7 @@ def _is_far(
 
 def _beyond(past: Past, known: Known, entry: NDArray[np.int64]) -> NDArray[np.bool_]:
     """`(series, 3)`: which of the three newest readings are beyond the reach of their series."""
-    newest = past.history(_RUN)
+    newest = past.history(SPIKE_RUN)
     at = np.maximum(entry, 0)[:, None]
     beyond = np.abs(newest - known.center[at]) > known.reach[at] * known.scale[at]
     found: NDArray[np.bool_] = (entry >= 0)[:, None] & beyond

@@ -235,5 +235,5 @@ def drop_empty(
             code="no-readings",
             hint=f"choose another target of {source.name}",
         )
-    listener(Warned("empty-series", f"no readings, left out: {', '.join(empty[:10])}", len(empty)))
+    listener(Warned.naming("empty-series", "no readings, left out", empty))
     return panel.select(np.flatnonzero(counts > 0))

@@ -133,17 +133,12 @@ def _warn(split: Split, needed: int, listener: Listener, *, lengths: Integers) -
     spans = [fn.reduceat(panel.target, panel.offsets[:-1]) for fn in (np.fmin, np.fmax)]
     constant = [name for name, low, high in zip(panel.names, *spans, strict=True) if low == high]
     if constant:
-        message = f"always the same reading: {_some(constant)}"
-        listener(Warned("constant-series", message, len(constant)))
+        listener(Warned.naming("constant-series", "always the same reading", constant))
     short = [panel.names[i] for i in np.flatnonzero(lengths < needed)]
     if short:
-        listener(Warned("short-series", f"too short to learn from: {_some(short)}", len(short)))
+        listener(Warned.naming("short-series", "too short to learn from", short))
     if split.test_from_us is None:
         listener(Warned("nothing-held-out", "no readings are held out: nothing is measured"))
     if split.validation is None:
         message = "no readings are left to validate on: training does not stop early"
         listener(Warned("no-validation", message))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + ", ..." * (len(names) > 5)

@@ -14,6 +14,8 @@ from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Doubles, Floats
 
 CONSTANT_SCALE = 1.0
+SPIKE_RUN = 3
+"""So many readings in a row beyond the reach of their series are a new level, no spike."""
 _BLUR = 2e-7
 """Less than this, relative to the level, float32 does not show."""
 _SAMPLE = 100_000

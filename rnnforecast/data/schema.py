@@ -273,7 +273,7 @@ def _note_unused(source: Source, used: tuple[str | None, ...], listener: Listene
     unused = [c.name for c in source.columns if c.name not in used]
     empty = [c.name for c in source.columns if c.kind == "empty" and c.name in unused]
     if empty:
-        listener(Warned("empty-column", f"empty, left out: {', '.join(empty)}", len(empty)))
+        listener(Warned.naming("empty-column", "empty, left out", empty))
     text = [name for name in unused if name not in empty]
     if text:
         listener(Noted(f"not used: {', '.join(text)}"))

@@ -96,11 +96,7 @@ def warnings_of(prediction: Prediction, *, lookback: int) -> list[Warned]:
         "shortened": (prediction.shortened, f"less than half of {lookback} readings to go by"),
         "fallback": (prediction.replaced, "forecast by a fallback"),
     }
-    return [
-        Warned(code, f"{what}: {', '.join(names[:5])}" + ", ..." * (len(names) > 5), len(names))
-        for code, (names, what) in kinds.items()
-        if names
-    ]
+    return [Warned.naming(code, what, names) for code, (names, what) in kinds.items() if names]
 
 
 def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: int) -> Forecast:

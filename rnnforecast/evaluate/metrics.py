@@ -35,12 +35,12 @@ class Metrics:
 
 def mae(actual: Doubles, forecast: Doubles) -> float | None:
     """Mean absolute error, in the sensor's unit."""
-    return _mean(np.abs(actual - forecast))
+    return mean(np.abs(actual - forecast))
 
 
 def rmse(actual: Doubles, forecast: Doubles) -> float | None:
     """Root of the mean squared error, in the sensor's unit."""
-    squared = _mean((actual - forecast) ** 2)
+    squared = mean((actual - forecast) ** 2)
     return None if squared is None else float(np.sqrt(squared))
 
 
@@ -49,7 +49,7 @@ def smape(actual: Doubles, forecast: Doubles) -> float | None:
 
     0 / 0 counts as 0: a zero that was forecast as zero is no error.
     """
-    return _mean(percentage_errors(actual, forecast))
+    return mean(percentage_errors(actual, forecast))
 
 
 def percentage_errors(actual: Doubles, forecast: Doubles) -> Doubles:
@@ -66,7 +66,7 @@ def mase(actual: Doubles, forecast: Doubles, *, scale: Doubles, series: Integers
     whose windows count does not either.
     """
     errors = scaled_errors(actual, forecast, scale)
-    return _mean(np.array([_mean(errors[series == s]) for s in np.unique(series)], np.float64))
+    return mean(np.array([mean(errors[series == s]) for s in np.unique(series)], np.float64))
 
 
 def scaled_errors(actual: Doubles, forecast: Doubles, scale: Doubles) -> Doubles:
@@ -82,12 +82,12 @@ def scaled_mae(actual: Doubles, forecast: Doubles, *, deviation: Doubles) -> flo
     It is what papers on long horizons print as MAE (Zhou and others 2021, Informer). Windows whose
     deviation is 0 or unknown do not count.
     """
-    return _mean(scaled_errors(actual, forecast, deviation))
+    return mean(scaled_errors(actual, forecast, deviation))
 
 
 def scaled_mse(actual: Doubles, forecast: Doubles, *, deviation: Doubles) -> float | None:
     """Mean squared error in variances of each series: what the same papers print as MSE."""
-    return _mean(scaled_errors(actual, forecast, deviation) ** 2)
+    return mean(scaled_errors(actual, forecast, deviation) ** 2)
 
 
 def wql(actual: Doubles, quantiles: Doubles, levels: Doubles) -> float | None:
@@ -112,7 +112,7 @@ def pinball_losses(actual: Doubles, quantiles: Doubles, levels: Doubles) -> Doub
 def coverage(actual: Doubles, low: Doubles, high: Doubles) -> float | None:
     """Return the share of actuals inside `[low, high]`."""
     inside = ((actual >= low) & (actual <= high)).astype(np.float64)
-    return _mean(np.where(np.isfinite(actual), inside, np.nan))
+    return mean(np.where(np.isfinite(actual), inside, np.nan))
 
 
 def skill(network: Metrics, others: dict[str, Metrics]) -> tuple[float | None, str | None]:
@@ -133,7 +133,7 @@ def normal_quantiles(point: Doubles, deviation: Doubles, levels: tuple[float, ..
     return quantiles
 
 
-def _mean(values: Doubles) -> float | None:
-    """Return the mean of what is there; an undefined part of it, None in a list, is NaN here."""
+def mean(values: Doubles) -> float | None:
+    """Return the mean of what is there; None where nothing is."""
     seen = values[np.isfinite(values)]
     return float(seen.mean()) if seen.size else None

@@ -15,6 +15,7 @@ from rnnforecast.data.forecast import Forecast, Values
 from rnnforecast.data.panel import Doubles, Integers
 from rnnforecast.evaluate.metrics import (
     Metrics,
+    mean,
     percentage_errors,
     pinball_losses,
     scaled_errors,
@@ -63,7 +64,7 @@ class _Mean:
     @property
     def only(self) -> float | None:
         """The mean of a single group."""
-        return _or_none(float(self.values.ravel()[0]))
+        return mean(self.values)
 
 
 @dataclass
@@ -132,7 +133,7 @@ class Tally:
             mae=self.absolute.only,
             rmse=None if squared is None else float(np.sqrt(squared)),
             smape=self.percentage.only,
-            mase=mean_or_none(self.mase_by_series()),
+            mase=mean(self.mase_by_series()),
             wql=float(np.mean(2 * self.pinball / self.size)) if self.size > 0 else None,
             coverage_80=self.inside.only,
             scaled_mse=self.scaled_squared.only,
@@ -149,13 +150,3 @@ class Tally:
         counts = weights @ self.by_block.counts
         sums = weights @ self.by_block.sums
         return np.where(counts > 0, sums / np.where(counts > 0, counts, 1.0), np.nan)
-
-
-def mean_or_none(values: Doubles) -> float | None:
-    """Return the mean of what is there; None where nothing is."""
-    seen = values[np.isfinite(values)]
-    return float(seen.mean()) if seen.size else None
-
-
-def _or_none(value: float) -> float | None:
-    return value if np.isfinite(value) else None

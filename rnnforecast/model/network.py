@@ -20,13 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from rnnforecast.config import ForecastTask, NetworkConfig
+from rnnforecast.data.scaling import SPIKE_RUN
 
 _SPREAD_FLOOR = 1e-2
 """Least spread of a window, in units of its series' scale: a stuck sensor has none of its own."""
 _NO_LIMIT = 1e30
 _SPIKE_SHARE = 0.05
-_SPIKE_RUN = 3
-"""So many readings in a row are no spike."""
 _OWN_REACH = 14.0
 """Interquartile ranges, as many as 18 scales of a normal distribution."""
 _PRIOR_READINGS = 4.0
@@ -234,10 +233,10 @@ class Network(nn.Module):
 
 
 def _in_runs(marked: Tensor) -> Tensor:
-    """Tell which marks, (N, L), stand in a run of at least three."""
-    wide = F.pad(marked, (_SPIKE_RUN - 1, _SPIKE_RUN - 1))
-    runs = wide.unfold(1, _SPIKE_RUN, 1).all(-1)  # (N, L + 2): a run begins here
-    return runs.unfold(1, _SPIKE_RUN, 1).any(-1)
+    """Tell which marks, (N, L), stand in a run that is too long for a spike."""
+    wide = F.pad(marked, (SPIKE_RUN - 1, SPIKE_RUN - 1))
+    runs = wide.unfold(1, SPIKE_RUN, 1).all(-1)  # a run begins here
+    return runs.unfold(1, SPIKE_RUN, 1).any(-1)
 
 
 def normalise(scaled: Tensor) -> Window:

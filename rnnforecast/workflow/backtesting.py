@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.config import (
-    BacktestConfig,
-    Config,
-    ForecastTask,
-)
-from rnnforecast.errors import UsageError
+from rnnforecast.config import BacktestConfig, Config, ForecastTask
 from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.workflow.saved import Model, load
 from rnnforecast.workflow.steps import Clock, check_output, with_windows
@@ -52,7 +47,6 @@ def backtest(
     data: object,
     *,
     model: Model | str | Path | None = None,
-    version: str | None = None,
     horizon: int | str | None = None,
     lookback: int | str | None = None,
     config: Config | None = None,
@@ -62,21 +56,19 @@ def backtest(
 ) -> Backtest:
     """Forecast from rolling origins in the test part, and score the forecasts beside baselines'.
 
-    A network is fitted to the readings before the test part; with `model`, that saved version is
-    tried instead, on readings that it has not learnt from. With `output`, each forecast value is
-    written with its actual. Raises a `RnnForecastError`.
+    A network is fitted to the readings before the test part. With `model` that one is tried, of a
+    directory the version in force, on readings that it has not learnt from. With `output`, each
+    forecast value is written with its actual. Raises a `RnnForecastError`.
     """
     ends = ends or BacktestConfig()
     if output is not None:
         check_output(output, data, allows_stream=False)
     config = with_windows(config or Config(), horizon, lookback)
     events, clock = Recorder(listener, []), Clock()
-    if model is None and version is not None:
-        raise UsageError("--version names one of a model's", hint="add  --model DIR")
     if model is None:
         trial = fitted_trial(data, config, ends, events, clock)
     else:
-        saved = model if isinstance(model, Model) else load(model, version=version)
+        saved = model if isinstance(model, Model) else load(model)
         trial = saved_trial(saved, data, config, ends, events)
     clock.lap("prepare_s")
     comparison = _run(trial, output, events)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rnnforecast.data.forecast import Forecaster, Past
     from rnnforecast.data.planning import Plan
     from rnnforecast.evaluate.comparison import Comparison
+    from rnnforecast.model.artifact import Artifact
     from rnnforecast.model.forecaster import RNNForecaster
 
 
@@ -63,13 +64,19 @@ def train(
         source=data,
         warnings=events.warnings,
     )
-    if model is None:
-        return Model(artifact, warnings=tuple(events.warnings), timing=clock.laps)
-    path = Path(model)
+    path = None if model is None else Path(model)
+    version = None if path is None else _save(path, artifact, comparison, require_skill)
+    return Model(artifact, path, version, tuple(events.warnings), clock.laps)
+
+
+def _save(
+    path: Path, artifact: Artifact, comparison: Comparison | None, require_skill: float | None
+) -> str:
+    """Save a new version and put it in force, unless it is not as good as the user asks for."""
     version = store.publish_version(path, artifact.pack(), now=datetime.now(UTC))
     _require(require_skill, comparison, version)
     store.put_in_force(path, version)
-    return Model(artifact, path, version, tuple(events.warnings), clock.laps)
+    return version
 
 
 def _compare(fitted: RNNForecaster, plan: Plan, listener: Listener) -> Comparison | None:
