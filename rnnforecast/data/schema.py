@@ -132,7 +132,8 @@ def _reject_split_time(source: Source, config: DataConfig) -> None:
         f"the time is spread over the columns {', '.join(map(repr, spread))}",
         code="split-time",
         location=Location(source.name),
-        hint="join them into one column, such as 2024-05-01 13:00",
+        hint="join them into one column, such as 2024-05-01 13:00 ; where one alone is the time, "
+        "name it with  --time COLUMN",
     )
 
 
