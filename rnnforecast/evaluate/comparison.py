@@ -110,9 +110,9 @@ class Comparison:
         return f"; but ridge regression on lags is {_percent(100 * (1 - ridge / network))} better"
 
 
-def not_compared() -> dict[str, Any]:
-    """Return the same fields as `Comparison.to_json` where nothing could be held out."""
-    return Comparison({}, season=1, step_us=1, n_windows=0).to_json()
+def not_compared() -> Comparison:
+    """Return the comparison of a training that could hold nothing out."""
+    return Comparison({}, season=1, step_us=1, n_windows=0)
 
 
 def compare(

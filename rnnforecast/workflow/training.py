@@ -38,15 +38,12 @@ def train(
     `RnnForecastError`; a failed run leaves the version in force as it was.
     """
     from rnnforecast.data.planning import plan_training
-    from rnnforecast.evaluate.comparison import not_compared
     from rnnforecast.model.provenance import describe_model
 
-    _check_gate(require_skill)
-    if model is not None:
-        store.check_place(Path(model))
-    clock = Clock()
+    path = None if model is None else Path(model)
+    _check_wishes(path, require_skill)
     config = with_windows(config or Config(), horizon, lookback)
-    events = Recorder(listener, [])
+    events, clock = Recorder(listener, []), Clock()
     panel, schema = read_readings(data, config.data, events)
     clock.lap("read_s")
     plan = plan_training(panel, config, events)
@@ -60,17 +57,16 @@ def train(
         forecaster,
         plan,
         schema,
-        metrics=comparison.to_json() if comparison else not_compared(),
+        metrics=comparison.to_json(),
         source=data,
         warnings=events.warnings,
     )
-    path = None if model is None else Path(model)
     version = None if path is None else _save(path, artifact, comparison, require_skill)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)
 
 
 def _save(
-    path: Path, artifact: Artifact, comparison: Comparison | None, require_skill: float | None
+    path: Path, artifact: Artifact, comparison: Comparison, require_skill: float | None
 ) -> str:
     """Save a new version and put it in force, unless it is not as good as the user asks for."""
     version = store.publish_version(path, artifact.pack(), now=datetime.now(UTC))
@@ -79,7 +75,7 @@ def _save(
     return version
 
 
-def _compare(fitted: RNNForecaster, plan: Plan, listener: Listener) -> Comparison | None:
+def _compare(fitted: RNNForecaster, plan: Plan, listener: Listener) -> Comparison:
     """Measure on the test part what the saved version will be one part later.
 
     The network first learns from the validation part as the saved one will learn from all parts.
@@ -87,11 +83,17 @@ def _compare(fitted: RNNForecaster, plan: Plan, listener: Listener) -> Compariso
     from rnnforecast.data.split import test_origins
     from rnnforecast.evaluate.backtest import Round, Truth, Units, deviations, evaluate
     from rnnforecast.evaluate.baselines import SeasonalNaive, naive
-    from rnnforecast.evaluate.comparison import NAIVE, NETWORK, SEASONAL_NAIVE, compare
+    from rnnforecast.evaluate.comparison import (
+        NAIVE,
+        NETWORK,
+        SEASONAL_NAIVE,
+        compare,
+        not_compared,
+    )
 
     split, task = plan.split, plan.task
     if split.test_from_us is None:
-        return None
+        return not_compared()
     forecasters: dict[str, Forecaster] = {
         NETWORK: _learn_on(fitted, plan, split.before_test, listener),
         NAIVE: naive(),
@@ -115,16 +117,19 @@ def _learn_on(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener
     return fitted.learn_on(known, config=plan.config.training, listener=listener)
 
 
-def _check_gate(skill: float | None) -> None:
+def _check_wishes(path: Path | None, skill: float | None) -> None:
+    """Raise for a gate that is no number, or a place where no model can be, before the work."""
     if skill is not None and not math.isfinite(skill):
         raise UsageError(f"--require-skill {skill} is not a number")
+    if path is not None:
+        store.check_place(path)
 
 
-def _require(skill: float | None, comparison: Comparison | None, version: str) -> None:
+def _require(skill: float | None, comparison: Comparison, version: str) -> None:
     """Raise `QualityGateError` unless the network is as much better as the user asks for."""
     if skill is None:
         return
-    reached = comparison.skill if comparison else None
+    reached = comparison.skill
     if reached is None or reached < skill:
         shown = "unknown" if reached is None else f"{reached:.1f} %"
         raise QualityGateError(

@@ -184,7 +184,7 @@ def test_json_holds_every_metric_and_the_verdict() -> None:
 def test_json_has_the_same_fields_where_nothing_could_be_compared() -> None:
     found = compared(Shifted(naive()), make_panel(wave(240)), 150)
 
-    nothing = not_compared()
+    nothing = not_compared().to_json()
 
     assert nothing.keys() == found.to_json().keys()
     assert (nothing["skill"], nothing["metrics"], nothing["verdict"]) == (None, {}, UNKNOWN)
