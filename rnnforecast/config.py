@@ -32,6 +32,7 @@ MAX_LOOKBACK = 16_384
 MAX_HORIZON = 16_384
 MAX_HIDDEN = 4_096
 MAX_LAYERS = 8
+MAX_MEMBERS = 16
 
 CELLS = ("gru", "lstm", "rnn")
 
@@ -217,6 +218,18 @@ class BacktestConfig:
 
 
 @dataclass(frozen=True)
+class MemberTask:
+    """What is particular to one network of the committee."""
+
+    lookback: int
+    """It sees so many steps, the newest ones."""
+    segment: int
+    """Readings that one recurrent step takes in."""
+    augmented: bool
+    """Whether it learns from windows that are made of windows, too."""
+
+
+@dataclass(frozen=True)
 class ForecastTask:
     """What one network does, all found and fixed: it decides the shape of every tensor."""
 
@@ -225,6 +238,7 @@ class ForecastTask:
     season: int
     """Steps after which the pattern repeats; 1 where there is no season."""
     n_series: int
+    members: tuple[MemberTask, ...]
     quantiles: tuple[float, ...] = QUANTILES
 
     @property

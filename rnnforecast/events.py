@@ -44,8 +44,9 @@ class Progressed:
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """One epoch of training is over."""
+    """One epoch of one member's training is over."""
 
+    member: int
     epoch: int
     steps: int
     train_loss: float

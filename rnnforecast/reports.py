@@ -10,7 +10,7 @@ import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.config import DEFAULT_MODEL, quantile_name
+from rnnforecast.config import DEFAULT_MODEL, MemberTask, quantile_name
 from rnnforecast.console import Screen, figure
 from rnnforecast.durations import format_duration
 
@@ -42,7 +42,7 @@ def train_document(model: Model) -> dict[str, Any]:
         "horizon": artifact.task.horizon,
         "lookback": artifact.task.lookback,
         "season": artifact.task.season,
-        "segment": artifact.config.network.segment,
+        "members": [asdict(own) for own in artifact.task.members],
         "epochs": artifact.provenance["epochs"],
         "steps": artifact.provenance["steps"],
         "parameters": artifact.n_parameters,
@@ -213,9 +213,10 @@ def print_model(model: Model, screen: Screen) -> None:
         "horizon": f"{task.horizon} steps ({format_duration(task.horizon * step_us)})",
         "look-back": f"{task.lookback} steps ({format_duration(task.lookback * step_us)})",
         "network": f"{network.cell.upper()} of width {network.hidden}, {network.layers} layer(s), "
-        f"segments of {network.segment}, {artifact.n_parameters} parameters",
-        "trained": f"{made['best_steps']} of {made['steps']} steps until "
-        f"{artifact.training_range['train_until']}, then {made['learn_on_steps']} steps "
+        f"{artifact.n_parameters} parameters",
+        "members": "; ".join(_member_in_words(own) for own in task.members),
+        "trained": f"{_numbers(made['best_steps'])} of {made['steps']} steps until "
+        f"{artifact.training_range['train_until']}, then {_numbers(made['learn_on_steps'])} steps "
         f"over all readings until {artifact.learnt_until}",
         "made": f"{made['created']} by rnnforecast {made['rnnforecast']}, "
         f"torch {made['libraries']['torch']}",
@@ -224,6 +225,15 @@ def print_model(model: Model, screen: Screen) -> None:
     for name, fact in facts.items():
         screen.result(f"{name:<10} {fact}")
     _print_metrics(artifact, screen)
+
+
+def _member_in_words(own: MemberTask) -> str:
+    seen = "windows and mixtures of them" if own.augmented else "windows"
+    return f"{own.lookback} steps in segments of {own.segment}, learnt from {seen}"
+
+
+def _numbers(steps: list[int]) -> str:
+    return " and ".join(map(str, steps))
 
 
 def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:

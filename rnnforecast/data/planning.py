@@ -6,11 +6,11 @@ decide: here they are put in their order, and what was found is said.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from rnnforecast.config import MAX_HORIZON, BacktestConfig, Config, ForecastTask, NetworkConfig
+from rnnforecast.config import MAX_HORIZON, BacktestConfig, Config, ForecastTask, MemberTask
 from rnnforecast.data import season as seasons
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.panel import Integers, Panel
@@ -36,7 +36,6 @@ class Plan:
     split: Split
     task: ForecastTask
     config: Config
-    """The user's, with the segment filled in."""
 
 
 def plan_training(panel: Panel, config: Config, listener: Listener) -> Plan:
@@ -48,11 +47,11 @@ def plan_training(panel: Panel, config: Config, listener: Listener) -> Plan:
     longest = int(panel.lengths.max())
     cuts = cuts_by_share(panel, at_least=_longest_horizon(config, panel, longest), **shares)
     known = past_of(panel, panel.rows_before(cuts.train_until_us))
-    task, network = _settle(config, known, listener, longest=longest)
+    task = _settle(config, known, listener, longest=longest)
     split = split_by_time(panel, lookback=task.lookback, horizon=task.horizon, **shares)
     _check_usable(split, task)
     _warn(split, task.lookback + task.horizon, listener, lengths=panel.lengths)
-    return Plan(split, task, replace(config, network=network))
+    return Plan(split, task, config)
 
 
 def plan_backtest(
@@ -72,7 +71,7 @@ def plan_backtest(
     at_least = _longest_horizon(config, panel, int(panel.lengths.max()))
     earliest = cuts_by_ends(panel, ends, tz, horizon=at_least, **shares)
     known = past_of(panel, panel.rows_before(earliest.train_until_us))
-    task, network = _settle(config, known, listener, longest=int(known.cutoff.max()))
+    task = _settle(config, known, listener, longest=int(known.cutoff.max()))
     cuts = cuts_by_ends(panel, ends, tz, horizon=task.horizon, **shares)
     split = split_at(panel, cuts)
     needed = task.lookback + task.horizon
@@ -85,7 +84,7 @@ def plan_backtest(
         )
     _check_usable(split, task)
     _warn(split, needed, listener, lengths=split.train.cutoff)
-    return Plan(split, task, replace(config, network=network))
+    return Plan(split, task, config)
 
 
 def _longest_horizon(config: Config, panel: Panel, longest: int) -> int:
@@ -96,20 +95,28 @@ def _longest_horizon(config: Config, panel: Panel, longest: int) -> int:
     return parse_steps(horizon, step_us=panel.step_us, name="horizon", limit=MAX_HORIZON)
 
 
-def _settle(
-    config: Config, known: Past, listener: Listener, *, longest: int
-) -> tuple[ForecastTask, NetworkConfig]:
-    """Find season, windows and segments in what is known, and say what was found."""
+def _settle(config: Config, known: Past, listener: Listener, *, longest: int) -> ForecastTask:
+    """Find season, windows and members in what is known, and say what was found."""
     season = seasons.resolve_season(config.window, known)
-    lookback, horizon = seasons.resolve_windows(
+    lookbacks, horizon = seasons.resolve_windows(
         config.window, season=season, step_us=known.step_us, longest=longest
     )
-    segment = seasons.resolve_segment(config.network.segment, season=season, lookback=lookback)
-    found = {"season": season, "horizon": horizon, "lookback": lookback, "segment": segment}
-    for line in seasons.in_words(known.step_us, **found):
+    members = _members(config.network.segment, season, lookbacks)
+    for line in seasons.in_words(known.step_us, season=season, horizon=horizon, members=members):
         listener(Noted(line))
-    task = ForecastTask(lookback, horizon, season, len(known.names))
-    return task, replace(config.network, segment=segment)
+    return ForecastTask(lookbacks[-1], horizon, season, len(known.names), members)
+
+
+def _members(
+    segment: int | None, season: int, lookbacks: tuple[int, ...]
+) -> tuple[MemberTask, ...]:
+    """Return two members for each look-back: one learns from the windows as they are, one not."""
+    segments = [seasons.resolve_segment(segment, season=season, lookback=n) for n in lookbacks]
+    return tuple(
+        MemberTask(lookback, own, augmented)
+        for lookback, own in zip(lookbacks, segments, strict=True)
+        for augmented in (False, True)
+    )
 
 
 def _check_usable(split: Split, task: ForecastTask) -> None:

@@ -10,10 +10,12 @@ every lag, do not hide the dip.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.config import MAX_LOOKBACK, WindowConfig
+from rnnforecast.config import MAX_LOOKBACK, MemberTask, WindowConfig
 from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Floats
 from rnnforecast.durations import format_duration, parse_steps
@@ -27,7 +29,10 @@ _NOISE = 4.0
 _LONGER_MUST_GAIN = 0.7
 _MAX_SERIES = 32
 _MAX_ROWS = 65_536
-_USUAL_LOOKBACK = 336
+_LOOKBACKS = (336, 720)
+"""Where the readings have a season, validation chooses among look-backs near these."""
+_USUAL_SEGMENT = 48
+_SHORT_SEGMENT = 24
 _FEWEST_ROWS = 20
 """Fewer say nothing about how wrong a forecast will be."""
 LONGEST_SEASON = 720
@@ -145,12 +150,12 @@ def longest_auto_horizon(longest: int) -> int:
 
 def resolve_windows(
     config: WindowConfig, *, season: int, step_us: int, longest: int
-) -> tuple[int, int]:
-    """Return (lookback, horizon) in steps.
+) -> tuple[tuple[int, ...], int]:
+    """Return the look-backs that validation may choose among, increasing, and the horizon.
 
-    By default the horizon is one season, and the look-back whole seasons, near 336 steps.
-    Without a season, where only the recent past tells, it is two horizons. It is at most 720, and
-    never more than the data have room for: `longest` is the longest series' rows.
+    By default the horizon is one season, and the look-backs whole seasons, near 336 and 720 steps.
+    Without a season, where only the recent past tells, they are two and four horizons. They are at
+    most 720, and never more than the data have room for: `longest` is the longest series' rows.
     """
     if longest < _FEWEST_ROWS and "auto" in (config.horizon, config.lookback):
         raise NotEnoughDataError(
@@ -164,44 +169,52 @@ def resolve_windows(
         else parse_steps(config.horizon, step_us=step_us, name="horizon", limit=MAX_LOOKBACK)
     )
     if config.lookback == "auto":
-        room = min(LONGEST_SEASON, max((longest - 3 * horizon) // 3, 1))
-        wanted = max(2, round(_USUAL_LOOKBACK / season)) * season
-        if season == 1:
-            wanted = max(2 * horizon, 2 * _NO_SEASON_HORIZON)
-        lookback = min(wanted, room)
-        if lookback > season:
-            lookback -= lookback % season
+        lookbacks = _lookbacks(season=season, horizon=horizon, longest=longest)
     else:
         lookback = parse_steps(
             config.lookback, step_us=step_us, name="lookback", limit=MAX_LOOKBACK
         )
-    if longest < lookback + horizon:
+        lookbacks = (lookback,)
+    if longest < lookbacks[-1] + horizon:
         raise NotEnoughDataError(
             f"the longest series has {longest} rows, but training needs at least "
-            f"lookback + horizon = {lookback} + {horizon} = {lookback + horizon}",
+            f"lookback + horizon = {lookbacks[-1]} + {horizon} = {lookbacks[-1] + horizon}",
             code="too-short",
             hint="pass a shorter --lookback or --horizon, or more readings",
         )
-    return lookback, horizon
+    return lookbacks, horizon
+
+
+def _lookbacks(*, season: int, horizon: int, longest: int) -> tuple[int, ...]:
+    room = min(LONGEST_SEASON, max((longest - 3 * horizon) // 3, 1))
+    if season == 1:
+        shortest = max(2 * horizon, 2 * _NO_SEASON_HORIZON)
+        wanted = [shortest, 2 * shortest]
+    else:
+        wanted = [max(2, round(steps / season)) * season for steps in _LOOKBACKS]
+    found = {min(steps, room) for steps in wanted}
+    whole = {steps - steps % season if steps > season else steps for steps in found}
+    return tuple(sorted(whole))
 
 
 def resolve_segment(segment: int | None, *, season: int, lookback: int) -> int:
     """Return how many readings one recurrent step takes in.
 
-    By default an eighth of the look-back; with a season the divisor or multiple of it that is
-    nearest to that between 24 and 48 steps: segments that do not divide the season forecast worse.
+    Without a season an eighth of the look-back; else the divisor or multiple of it that is nearest
+    to 48 steps, at most a season, or 24 where that is shorter, and half of the look-back: segments
+    that do not divide the season, or span several days, forecast worse.
     """
     if segment is not None:
         return min(segment, lookback)
-    eighth = lookback / 8
     if season == 1:
-        return max(1, min(round(eighth), 48))
-    fitting = [k for k in range(1, lookback + 1) if season % k == 0 or k % season == 0]
-    return min(fitting, key=lambda k: abs(np.log(k / min(max(eighth, 24.0), 48.0))))
+        return max(1, min(round(lookback / 8), _USUAL_SEGMENT))
+    longest = max(1, min(max(season, _SHORT_SEGMENT), lookback // 2))
+    fitting = [k for k in range(1, longest + 1) if season % k == 0 or k % season == 0]
+    return min(fitting, key=lambda k: abs(np.log(k / _USUAL_SEGMENT)))
 
 
 def in_words(
-    step_us: int, *, season: int, horizon: int, lookback: int, segment: int
+    step_us: int, *, season: int, horizon: int, members: Sequence[MemberTask]
 ) -> tuple[str, ...]:
     """Say what was settled, a line each."""
 
@@ -212,5 +225,7 @@ def in_words(
         f"step {format_duration(step_us)}",
         f"season {steps(season)}" if season > 1 else "no season",
         f"horizon {steps(horizon)}",
-        f"look-back {steps(lookback)}, in segments of {segment}",
+        *dict.fromkeys(
+            f"look-back {steps(own.lookback)}, in segments of {own.segment}" for own in members
+        ),
     )

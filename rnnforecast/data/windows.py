@@ -105,10 +105,10 @@ class TrainingWindows:
 
 
 def epoch_batches(
-    windows: TrainingWindows, *, n_steps: int, batch_size: int, seed: int, epoch: int
+    windows: TrainingWindows, *, n_steps: int, batch_size: int, key: tuple[int, ...]
 ) -> Iterator[Batch]:
-    """Gather the batches of one epoch: `n_steps` of them, decided by seed and epoch alone."""
-    rng = np.random.default_rng((seed, epoch))
+    """Gather the batches of one epoch: `n_steps` of them, decided by the key alone."""
+    rng = np.random.default_rng(key)
     order = _draw(len(windows), n_steps * batch_size, rng)
     for step in range(n_steps):
         yield windows.gather(order[step * batch_size : (step + 1) * batch_size])

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -33,6 +33,7 @@ from rnnforecast.config import (
     Config,
     DataConfig,
     ForecastTask,
+    MemberTask,
     NetworkConfig,
     TrainConfig,
     WindowConfig,
@@ -120,7 +121,16 @@ class Artifact:
         }
 
 
-_STORED = (Artifact, ForecastTask, Schema, DataConfig, WindowConfig, NetworkConfig, TrainConfig)
+_STORED = (
+    Artifact,
+    ForecastTask,
+    MemberTask,
+    Schema,
+    DataConfig,
+    WindowConfig,
+    NetworkConfig,
+    TrainConfig,
+)
 _HINTS: dict[type, dict[str, Any]] = {cls: get_type_hints(cls) for cls in _STORED}
 """Types of the fields. Found here: looking them up runs Python, and a load must run none."""
 
@@ -131,7 +141,7 @@ def load(directory: Path) -> Artifact:
     try:
         task, config = _task_of(manifest), _config_of(manifest)
         schema = build(Schema, manifest["schema"], _HINTS[Schema])
-        check_bounds(task, config)
+        check_bounds(task)
         check_self_test(manifest)
         shapes = expected_shapes(task, config.network)
         limits = {
@@ -233,7 +243,10 @@ def _check_rest(manifest: dict[str, Any], artifact: Artifact) -> None:
 
 
 def _task_of(manifest: dict[str, Any]) -> ForecastTask:
-    return build(ForecastTask, manifest["task"], _HINTS[ForecastTask])
+    said = manifest["task"]
+    members = tuple(build(MemberTask, own, _HINTS[MemberTask]) for own in said["members"])
+    task = build(ForecastTask, {**said, "members": []}, _HINTS[ForecastTask])
+    return replace(task, members=members)
 
 
 def _config_of(manifest: dict[str, Any]) -> Config:

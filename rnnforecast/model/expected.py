@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.config import MAX_HORIZON, MAX_LOOKBACK, Config, ForecastTask, NetworkConfig
+from rnnforecast.config import (
+    MAX_HORIZON,
+    MAX_LOOKBACK,
+    MAX_MEMBERS,
+    ForecastTask,
+    MemberTask,
+    NetworkConfig,
+)
 
 _MAX_SERIES = 10_000_000
 _MAX_SEASON = MAX_LOOKBACK
@@ -23,27 +30,34 @@ Tensors = dict[str, NDArray[np.float32]]
 
 def expected_shapes(task: ForecastTask, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every tensor that a network of this configuration has."""
-    assert config.segment is not None
+    entries = task.n_series + 1
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("center", "scale", "reach"), (entries,))
+    for number, own in enumerate(task.members):
+        for name, shape in _member_shapes(task, own, config).items():
+            shapes[f"members.{number}.{name}"] = shape
+    return shapes
+
+
+def _member_shapes(
+    task: ForecastTask, own: MemberTask, config: NetworkConfig
+) -> dict[str, tuple[int, ...]]:
     entries, width, gates = task.n_series + 1, config.hidden, _GATES[config.cell]
-    out_segment = min(config.segment, task.horizon)
+    out_segment = min(own.segment, task.horizon)
     shapes: dict[str, tuple[int, ...]] = {
-        "center": (entries,),
-        "scale": (entries,),
-        "reach": (entries,),
         "cycle.weight": (entries, task.season),
         "anchor": (task.horizon,),
-        "read.weight": (width, config.segment),
+        "read.weight": (width, own.segment),
         "read.bias": (width,),
-        "read_missing.weight": (width, config.segment),
+        "read_missing.weight": (width, own.segment),
         "identity.weight": (entries, width),
         "position": (-(-task.horizon // out_segment), width),
         "head.weight": (out_segment * len(task.quantiles), width),
         "head.bias": (out_segment * len(task.quantiles),),
     }
     for layer in range(config.layers):
-        for way in ("ih", "hh"):
-            shapes[f"recurrence.weight_{way}_l{layer}"] = (gates * width, width)
-            shapes[f"recurrence.bias_{way}_l{layer}"] = (gates * width,)
+        for way in ("from_input", "from_state"):
+            shapes[f"recurrence.{way}.{layer}.weight"] = (gates * width, width)
+            shapes[f"recurrence.{way}.{layer}.bias"] = (gates * width,)
     return shapes
 
 
@@ -63,15 +77,18 @@ def check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> Non
             raise ValueError(f"tensor {name} holds a value that is not finite")
 
 
-def check_bounds(task: ForecastTask, config: Config) -> None:
+def check_bounds(task: ForecastTask) -> None:
     """Raise `ValueError` for sizes that no network has, before anything of that size is made."""
     sizes = {
         "lookback": (task.lookback, MAX_LOOKBACK),
         "horizon": (task.horizon, MAX_HORIZON),
         "season": (task.season, _MAX_SEASON),
-        "segment": (config.network.segment, MAX_LOOKBACK),
         "n_series": (task.n_series, _MAX_SERIES),
+        "number of members": (len(task.members), MAX_MEMBERS),
     }
+    for number, own in enumerate(task.members):
+        sizes[f"look-back of member {number}"] = (own.lookback, task.lookback)
+        sizes[f"segment of member {number}"] = (own.segment, own.lookback)
     for name, (value, limit) in sizes.items():
         if type(value) is not int or not 1 <= value <= limit:
             raise ValueError(f"{name} is {value!r}")

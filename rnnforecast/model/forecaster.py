@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils import deterministic
 
 from rnnforecast.config import ForecastTask, NetworkConfig, TrainConfig
 from rnnforecast.data.forecast import Forecast, Past, in_own_units
@@ -17,10 +18,15 @@ from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
+from rnnforecast.model.committee import (
+    CommitteeLog,
+    learn_on_members,
+    n_processors,
+    train_members,
+)
 from rnnforecast.model.expected import Tensors
 from rnnforecast.model.network import Network
 from rnnforecast.model.start import find_newcomers, start_from, start_newcomers
-from rnnforecast.model.training import TrainingLog, continue_training, train_network
 
 _MAX_BATCH = 2048
 _BATCH_VALUES = 1 << 22
@@ -36,9 +42,9 @@ class RNNForecaster:
 
     network: Network
     names: tuple[str, ...]
-    log: TrainingLog | None = None
-    learn_on_steps: int = 0
-    """Steps taken over all readings after the network was measured."""
+    log: CommitteeLog | None = None
+    learn_on_steps: tuple[int, ...] = ()
+    """Steps that each member took over all readings after the network was measured."""
     newcomers: tuple[int, ...] = ()
     """Numbers of the series that had no window to learn from."""
 
@@ -65,7 +71,7 @@ class RNNForecaster:
             model = Network(task, network)
             start_from(model, fit_scaling(train), windows)
             model.to(_device(config))
-            log = train_network(
+            log = train_members(
                 model, windows, validation=held_out, config=config, listener=listener
             )
         newcomers = find_newcomers(train, windows)
@@ -76,18 +82,19 @@ class RNNForecaster:
     ) -> RNNForecaster:
         """Return a forecaster that has also learnt from the readings before these cutoffs.
 
-        It takes half of the steps that led to the best weights, over all windows, old and new, at a
-        rate that starts at a quarter of the peak.
+        Each member takes half of the steps that led to its best weights, over all windows, old and
+        new, at a rate that starts at a quarter of the first.
         """
         assert self.log is not None
         task = self.network.task
-        n_steps = max(1, round(_CONTINUED_SHARE * self.log.best_steps))
+        best = [self.log.members[i].best_steps for i in self.log.kept]
+        n_steps = tuple(max(1, round(_CONTINUED_SHARE * steps)) for steps in best)
         with _repeatable(config):
             model = Network(task, self.network.config)
             model.load_state_dict(self.network.state_dict())
             start_newcomers(model, np.array(self.newcomers, np.int64), past)
             model.to(_device(config))
-            continue_training(
+            learn_on_members(
                 model,
                 past.windows(task.lookback, task.horizon),
                 n_steps=n_steps,
@@ -204,13 +211,6 @@ def _at_levels(output: Floats, task: ForecastTask, quantiles: Sequence[float]) -
     return np.where(exact, high, between)
 
 
-def _n_processors() -> int:
-    """How many processors this process may use; not every system says."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _device(config: TrainConfig) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda, but torch finds no CUDA device", hint="use --device cpu")
@@ -228,13 +228,16 @@ def _repeatable(config: TrainConfig) -> Iterator[None]:
     if on_cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    was_deterministic = torch.are_deterministic_algorithms_enabled()
+    filled = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        torch.set_num_threads(config.threads or _n_processors())
+        torch.set_num_threads(config.threads or n_processors())
         torch.use_deterministic_algorithms(True, warn_only=on_cuda)
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(deterministic)
+            torch.use_deterministic_algorithms(was_deterministic)
+            deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
             torch.set_num_threads(threads)

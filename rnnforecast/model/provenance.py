@@ -40,7 +40,7 @@ def describe_model(
     assert forecaster.log is not None
     ranges = describe_ranges(plan.split, schema)
     return Artifact(
-        task=plan.task,
+        task=forecaster.network.task,
         config=plan.config,
         schema=schema,
         names=forecaster.names,
@@ -93,8 +93,8 @@ def describe_run(
         "source": _absolute(source),
         "fingerprint": plan.split.panel.fingerprint(),
         "steps": log.steps,
-        "best_steps": log.best_steps,
-        "learn_on_steps": forecaster.learn_on_steps,
+        "best_steps": [log.members[i].best_steps for i in log.kept],
+        "learn_on_steps": list(forecaster.learn_on_steps),
         "epochs": len(log.epochs),
         "warnings": [asdict(warning) for warning in warnings],
     }

@@ -15,7 +15,10 @@ from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.scaling import Scaling, fit_scaling
 from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows
-from rnnforecast.model.network import Network, normalise
+from rnnforecast.model.member import Member
+from rnnforecast.model.network import Network
+from rnnforecast.model.normalising import normalise
+from rnnforecast.model.validation import entries, scaled_windows
 
 _WINDOWS = 4096
 _MOST = 5.0
@@ -31,9 +34,11 @@ def start_from(network: Network, scaling: Scaling, windows: TrainingWindows) -> 
     network.scale[1:] = torch.from_numpy(scaling.scale)
     network.reach[1:] = torch.from_numpy(scaling.reach)
     batch = windows.gather(windows.spread(_WINDOWS))
-    if network.task.season > 1:
-        network.cycle.weight.copy_(torch.from_numpy(_seasonal_means(network, batch)))
-    network.anchor.copy_(torch.from_numpy(_anchor(network, batch)))
+    cycles = torch.from_numpy(_seasonal_means(network, batch))
+    for member in network.members:
+        if network.task.season > 1:
+            member.cycle.weight.copy_(cycles)
+        member.anchor.copy_(torch.from_numpy(_anchor(network, member, batch)))
 
 
 def find_newcomers(train: Past, windows: TrainingWindows) -> Integers:
@@ -57,20 +62,22 @@ def start_newcomers(network: Network, newcomers: Integers, past: Past) -> None:
     """
     if not len(newcomers):
         return
-    entries = torch.from_numpy(newcomers) + 1
+    added = torch.from_numpy(newcomers) + 1
     part = past.subset(newcomers)
     scaling = fit_scaling(part)
-    network.center[entries] = torch.from_numpy(scaling.center)
-    network.scale[entries] = torch.from_numpy(scaling.scale)
-    network.reach[entries] = torch.from_numpy(scaling.reach)
-    network.identity.weight[entries] = network.identity.weight[0].clone()
-    network.cycle.weight[entries] = network.cycle.weight[0].clone()
+    network.center[added] = torch.from_numpy(scaling.center)
+    network.scale[added] = torch.from_numpy(scaling.scale)
+    network.reach[added] = torch.from_numpy(scaling.reach)
+    for member in network.members:
+        member.identity.weight[added] = member.identity.weight[0].clone()
+        member.cycle.weight[added] = member.cycle.weight[0].clone()
     windows = part.windows(network.task.lookback, network.task.horizon)
     if len(windows) and network.task.season > 1:
         batch = windows.gather(windows.spread(_WINDOWS))
         own = torch.from_numpy(_seasonal_means(network, batch))
         taught = torch.from_numpy(np.unique(batch.series)) + 1
-        network.cycle.weight[taught] = own[taught]
+        for member in network.members:
+            member.cycle.weight[taught] = own[taught]
 
 
 def _seasonal_means(network: Network, batch: Batch) -> Floats:
@@ -105,20 +112,17 @@ def _row_means(values: Floats) -> Floats:
     return means
 
 
-def _anchor(network: Network, batch: Batch) -> Floats:
+def _anchor(network: Network, member: Member, batch: Batch) -> Floats:
     """Return for each lead the multiple of the newest reading with the least absolute error.
 
-    Both are normalised as the network sees them. The best a in |y - a x| is the median of y / x
+    Both are normalised as the member sees them. The best a in |y - a x| is the median of y / x
     weighted by |x|: 1 for a random walk, 0 where the newest reading says nothing.
     """
-    lookback = network.task.lookback
-    history, future = torch.from_numpy(batch.history), torch.from_numpy(batch.future)
-    series = torch.from_numpy(batch.series) + 1
-    history = network.believable(history, series)
-    center, scale = network.scaling(history, series)
-    cycle = network.cycle_at(series, torch.from_numpy(batch.next_step))
-    window = normalise((history - center) / scale - cycle[:, :lookback])
-    ahead = (future - center) / scale - cycle[:, lookback:] - window.level
+    series = entries(batch, network.center.device)
+    history, future, next_step, _ = scaled_windows(network, batch, series, series)
+    past, ahead = member.cycle_around(series, next_step)
+    window = normalise(history[:, -member.own.lookback :] - past)
+    ahead = future - ahead - window.level
     newest = window.newest.double().numpy()[:, 0]
     ratios = (ahead / window.spread).double().numpy() / np.where(newest == 0, np.nan, newest)[
         :, None

@@ -1,13 +1,18 @@
-"""The loop: one-cycle rate, clipping, early stopping, the best weights restored.
+"""How one member learns: warm-up, clipping, averaged weights, early stopping, the best ones kept.
 
-It knows a network and batches. It does not know files, baselines, or what the weights are for.
+It knows a network, one of its members, and batches. It does not know files, baselines, other
+members, or what the weights are for. The rate does not depend on how long training will last, so
+that one which is stopped early has taken the same steps as one that was meant to be short.
+
+The weights that are measured and kept are a running mean over the last steps (Polyak and Juditsky
+1992): at a constant rate single weights jump about the minimum, their mean lies in it.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,26 +20,31 @@ from torch import Tensor
 
 from rnnforecast.config import TrainConfig
 from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows, epoch_batches
-from rnnforecast.durations import parse_duration_us
 from rnnforecast.errors import DivergedError
-from rnnforecast.events import EpochEnded, Listener, Progressed
+from rnnforecast.events import EpochEnded
+from rnnforecast.model.augment import augment
+from rnnforecast.model.loss import pinball
+from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
+from rnnforecast.model.normalising import normalise
+from rnnforecast.model.validation import ValidationWindows, entries, scaled_windows
 
+CONTINUED_RATE = 0.25
+"""Share of the rate at which a trained network learns on."""
 _UNKNOWN_SHARE = 1 / 16
 """Share of the training windows shown without their series' name, so that a new one can come."""
+_WARM_UP = 100
+"""Steps until the full rate."""
+_AVERAGED = 50
+"""Steps that the mean of the weights reaches back."""
 _MIN_EPOCH_STEPS = 40
 _MAX_EPOCH_STEPS = 120
 _PATIENCE = 3
-_FIRST_SHARE = 0.5
-"""Share of `--max-time` until training stops; learning on then takes at most as many steps."""
-_VALIDATION_WINDOWS = 4096
-
-Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """What happened, epoch by epoch."""
+    """What happened to one member, epoch by epoch."""
 
     epochs: tuple[EpochEnded, ...]
     steps: int
@@ -43,207 +53,212 @@ class TrainingLog:
     """Steps taken until the weights that were kept."""
 
 
-@dataclass
-class _Run:
-    """The mutable state of one training: what a checkpoint would hold."""
-
-    step: int = 0
-    best_loss: float = float("inf")
-    best_step: int = 0
-    best: Weights = field(default_factory=dict)
-    epochs: list[EpochEnded] = field(default_factory=list)
-
-
 def steps_per_epoch(n_windows: int, config: TrainConfig) -> int:
     """How many steps an epoch has: it depends on the size of the data, never on a clock."""
     whole = -(-n_windows // config.batch_size)
     return min(max(whole, _MIN_EPOCH_STEPS), _MAX_EPOCH_STEPS)
 
 
-def train_network(
-    network: Network,
-    windows: TrainingWindows,
-    *,
-    validation: TrainingWindows | None,
-    config: TrainConfig,
-    listener: Listener,
-) -> TrainingLog:
-    """Fit the network in place; with validation windows the best weights seen are restored."""
-    n_steps = steps_per_epoch(len(windows), config)
-    total = n_steps * config.epochs
-    last = min(total, config.steps or total)
-    deadline = _deadline(config)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total)
-    held_out = _validation_batches(validation, config)
-    run = _Run()
-    for epoch in range(config.epochs):
-        losses, norms = [], []
-        batches = epoch_batches(
-            windows, n_steps=n_steps, batch_size=config.batch_size, seed=config.seed, epoch=epoch
+class MemberTraining:
+    """The training of one member, step by step, so that several can go on side by side."""
+
+    def __init__(
+        self,
+        network: Network,
+        index: int,
+        windows: TrainingWindows,
+        validation: ValidationWindows | None,
+        config: TrainConfig,
+    ) -> None:
+        self.member = network.members[index]
+        self.index = index
+        self.steps = 0
+        self.best_steps = 0
+        self.epochs: list[EpochEnded] = []
+        self._network = network
+        self._windows = windows
+        self._validation = validation
+        self._config = config
+        self._epoch_steps = steps_per_epoch(len(windows), config)
+        self._parameters = list(self.member.parameters())
+        self._averaged = [p.detach().clone() for p in self._parameters]
+        self._best = self._averaged
+        self.best_loss = float("inf")
+        self._optimizer = _optimizer(self._parameters, config.learning_rate)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimizer, lambda step: min(1.0, (step + 1) / _WARM_UP)
         )
-        for batch in batches:
-            loss, norm = _step(network, batch, optimizer, clip=config.clip)
-            schedule.step()
-            losses.append(loss)
-            norms.append(norm)
-            run.step += 1
-            listener(Progressed("training", run.step, last))
-            if run.step >= last or time.monotonic() > deadline:
-                break
-        _end_epoch(run, network, held_out, losses=losses, norms=norms, clip=config.clip)
-        listener(run.epochs[-1])
-        if run.step >= last or time.monotonic() > deadline or _has_stopped_improving(run):
-            break
-    listener(Progressed("training", last, last))
-    if run.best:
-        network.load_state_dict(run.best)
-    return TrainingLog(tuple(run.epochs), run.step, run.best_step if run.best else run.step)
+        self._generator = seeded(config.seed, index, device=network.center.device)
+        self._batches: Iterator[Batch] = iter(())
+        self._losses: list[Tensor] = []
+        self._norms: list[Tensor] = []
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether validation says that more steps would not help."""
+        recent = self.epochs[-_PATIENCE:]
+        return (
+            len(self.epochs) > _PATIENCE
+            and recent[-1].validation_loss is not None
+            and not any(epoch.is_best for epoch in recent)
+        )
+
+    @property
+    def steps_to_epoch_end(self) -> int:
+        """How many steps are left of the epoch."""
+        return self._epoch_steps - self.steps % self._epoch_steps
+
+    def step(self) -> EpochEnded | None:
+        """Take one step; at the end of an epoch say how it went. Raises `DivergedError`."""
+        if self.steps % self._epoch_steps == 0:
+            self._batches = epoch_batches(
+                self._windows,
+                n_steps=self._epoch_steps,
+                batch_size=self._config.batch_size,
+                key=(self._config.seed, self.index, self.steps // self._epoch_steps),
+            )
+        loss, norm = take_step(
+            self._network,
+            self.member,
+            next(self._batches),
+            self._optimizer,
+            clip=self._config.clip,
+            generator=self._generator,
+        )
+        self._schedule.step()
+        self.steps += 1
+        share = max(1 / _AVERAGED, 9 / (self.steps + 9))
+        torch._foreach_lerp_(self._averaged, [p.detach() for p in self._parameters], share)
+        self._losses.append(loss)
+        self._norms.append(norm)
+        return self.end_epoch() if self.steps % self._epoch_steps == 0 else None
+
+    def end_epoch(self) -> EpochEnded | None:
+        """Measure the averaged weights, and remember them if they are the best so far."""
+        if not self._losses:
+            return None
+        losses, norms = (torch.stack(x).cpu().numpy() for x in (self._losses, self._norms))
+        if not (np.isfinite(losses).all() and np.isfinite(norms).all()):
+            raise DivergedError(
+                f"training diverged: the loss became {losses[~np.isfinite(losses + norms)][0]}",
+                hint="nothing was saved; try a lower --learning-rate or --clip, "
+                "and look for extreme readings in the data",
+            )
+        self._losses, self._norms = [], []
+        loss = None
+        if self._validation is not None:
+            with using(self._parameters, self._averaged):
+                loss = self._validation.loss(self._network, [self.member])
+        is_best = loss is None or loss < self.best_loss
+        if is_best:
+            self.best_loss = float("inf") if loss is None else loss
+            self._best, self.best_steps = [x.clone() for x in self._averaged], self.steps
+        ended = EpochEnded(
+            member=self.index,
+            epoch=len(self.epochs) + 1,
+            steps=self.steps,
+            train_loss=float(losses.mean()),
+            validation_loss=loss,
+            gradient_norm=float(np.median(norms)),
+            clipped=float((norms > self._config.clip).mean()),
+            is_best=is_best and loss is not None,
+        )
+        self.epochs.append(ended)
+        return ended
+
+    def finish(self) -> TrainingLog:
+        """Put the best weights in force; without validation they are the last."""
+        with torch.no_grad():
+            for parameter, best in zip(self._parameters, self._best, strict=True):
+                parameter.copy_(best)
+        return TrainingLog(tuple(self.epochs), self.steps, self.best_steps)
 
 
-def continue_training(
+def take_step(
     network: Network,
+    member: Member,
+    batch: Batch,
+    optimizer: torch.optim.Optimizer,
+    *,
+    clip: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Take one step; return the loss and the gradient's norm before clipping."""
+    optimizer.zero_grad(set_to_none=True)
+    loss = member_loss(network, member, batch, generator)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(member.parameters(), clip)
+    optimizer.step()
+    return loss.detach(), norm
+
+
+def member_loss(
+    network: Network, member: Member, batch: Batch, generator: torch.Generator
+) -> Tensor:
+    """Return the quantile loss of a batch in units of each series' scale; spikes do not count.
+
+    Some windows are shown without their name; those with less than half of their history do not
+    count. The members that are augmented see windows made of windows.
+    """
+    series = entries(batch, network.center.device)
+    hidden = torch.rand(len(series), generator=generator, device=series.device) < _UNKNOWN_SHARE
+    shown = torch.where(hidden, 0, series)
+    history, future, next_step, stretch = scaled_windows(network, batch, series, shown)
+    too_empty = torch.isfinite(history).float().mean(1, keepdim=True) < SEEN_SHARE
+    past, ahead = member.cycle_around(shown, next_step)
+    past, ahead = history[:, -member.own.lookback :] - past, future - ahead
+    if member.own.augmented:
+        past, ahead = augment(past, ahead, generator)
+    counts = torch.isfinite(ahead) & ~too_empty
+    window = normalise(past)
+    leads = member.decode(window, shown, generator=generator)
+    goal = (torch.where(counts, ahead, 0.0) - window.level) / window.spread
+    loss = pinball(leads, goal - member.anchored(window), member.levels) * window.spread * stretch
+    return torch.where(counts, loss, 0.0).sum() / counts.sum().clamp(min=1)
+
+
+def learn_on(
+    network: Network,
+    index: int,
     windows: TrainingWindows,
     *,
     n_steps: int,
     config: TrainConfig,
-    listener: Listener,
-) -> None:
+) -> Iterator[int]:
     """Take `n_steps` more steps over these windows, at a rate that falls from a part of the peak.
 
-    There is nothing left to stop early on: the number of steps is decided beforehand.
+    There is nothing left to stop early on: the number of steps is decided beforehand. Yields the
+    number of steps taken after each.
     """
-    rate = config.learning_rate * CONTINUED_RATE
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
+    member = network.members[index]
+    optimizer = _optimizer(list(member.parameters()), config.learning_rate * CONTINUED_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, n_steps)
-    batches = epoch_batches(
-        windows,
-        n_steps=n_steps,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        epoch=config.epochs,
-    )
+    key = (config.seed, index, config.epochs)
+    generator = seeded(*key, device=network.center.device)
+    batches = epoch_batches(windows, n_steps=n_steps, batch_size=config.batch_size, key=key)
     for step, batch in enumerate(batches, start=1):
-        _step(network, batch, optimizer, clip=config.clip)
+        take_step(network, member, batch, optimizer, clip=config.clip, generator=generator)
         schedule.step()
-        listener(Progressed("learning from the held-out readings", step, n_steps))
+        yield step
 
 
-CONTINUED_RATE = 0.25
+def seeded(*key: int, device: torch.device) -> torch.Generator:
+    """Make a source of random numbers that these numbers alone decide."""
+    (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
+    return torch.Generator(device).manual_seed(int(seed))
 
 
-def quantile_loss(forecast: Tensor, actual: Tensor, quantiles: tuple[float, ...]) -> Tensor:
-    """Mean pinball loss of (N, H, Q) over the readings that are there, (N, H); 0 if none is.
-
-    Twice the pinball loss at the median is the absolute error.
-    """
-    seen = torch.isfinite(actual)
-    error = torch.where(seen, actual, 0.0)[..., None] - forecast
-    levels = torch.tensor(quantiles, dtype=error.dtype, device=error.device)
-    pinball = torch.maximum(levels * error, (levels - 1.0) * error).mean(-1)
-    return torch.where(seen, pinball, 0.0).sum() / seen.sum().clamp(min=1)
-
-
-def _deadline(config: TrainConfig) -> float:
-    if config.max_time is None:
-        return float("inf")
-    return time.monotonic() + _FIRST_SHARE * parse_duration_us(config.max_time) / 1e6
+@contextmanager
+def using(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[None]:
+    """Put other values in force for a while."""
+    with torch.no_grad():
+        own = [p.detach().clone() for p in parameters]
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+        yield
+        for parameter, value in zip(parameters, own, strict=True):
+            parameter.copy_(value)
 
 
-def _step(
-    network: Network, batch: Batch, optimizer: torch.optim.Optimizer, *, clip: float
-) -> tuple[float, float]:
-    """Take one step; return the loss and the gradient's norm before clipping."""
-    network.train()
-    optimizer.zero_grad(set_to_none=True)
-    loss = batch_loss(network, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
-    value, size = float(loss.detach()), float(norm)
-    if not np.isfinite(value) or not np.isfinite(size):
-        raise DivergedError(
-            f"training diverged: the loss became {value}",
-            hint="nothing was saved; try a lower --learning-rate or --clip, "
-            "and look for extreme readings in the data",
-        )
-    optimizer.step()
-    return value, size
-
-
-def batch_loss(network: Network, batch: Batch) -> Tensor:
-    """Return the quantile loss of a batch in units of each series' scale; spikes do not count.
-
-    While training, some windows are shown without their name, and those with less than half of
-    their history do not count.
-    """
-    device = network.center.device
-    history, future = (torch.from_numpy(x).to(device) for x in (batch.history, batch.future))
-    series = torch.from_numpy(batch.series).to(device) + 1
-    next_step = torch.from_numpy(batch.next_step).to(device)
-    history, future = (network.believable(part, series) for part in (history, future))
-    center, scale = network.scaling(history, series)  # of the loss: whether a name is shown or not
-    if network.training:
-        series = series * (torch.rand(len(series), device=device) >= _UNKNOWN_SHARE)
-        too_empty = torch.isfinite(history).float().mean(1) < SEEN_SHARE
-        future = torch.where(too_empty[:, None], torch.nan, future)
-    own_center, own_scale = network.scaling(history, series)
-    scaled = network.forecast_scaled((history - own_center) / own_scale, series, next_step)
-    shift, stretch = (own_center - center) / scale, own_scale / scale
-    forecast = scaled * stretch[..., None] + shift[..., None]
-    return quantile_loss(forecast, (future - center) / scale, network.task.quantiles)
-
-
-def _validation_batches(
-    windows: TrainingWindows | None, config: TrainConfig
-) -> Callable[[], Iterable[Batch]] | None:
-    if windows is None or not len(windows):
-        return None
-    chosen = windows.spread(_VALIDATION_WINDOWS)
-    parts = np.array_split(chosen, max(1, len(chosen) // config.batch_size))
-    return lambda: (windows.gather(part) for part in parts)
-
-
-@torch.no_grad()
-def _evaluate(network: Network, batches: Callable[[], Iterable[Batch]]) -> float:
-    network.eval()
-    losses = [
-        (float(batch_loss(network, batch)), np.isfinite(batch.future).sum()) for batch in batches()
-    ]
-    weights = np.array([n for _, n in losses], np.float64)
-    return float(np.dot([loss for loss, _ in losses], weights) / max(weights.sum(), 1.0))
-
-
-def _end_epoch(
-    run: _Run,
-    network: Network,
-    held_out: Callable[[], Iterable[Batch]] | None,
-    *,
-    losses: list[float],
-    norms: list[float],
-    clip: float,
-) -> None:
-    loss = None if held_out is None else _evaluate(network, held_out)
-    is_best = loss is not None and loss < run.best_loss
-    if loss is not None and is_best:
-        run.best_loss, run.best_step = loss, run.step
-        run.best = {name: value.clone() for name, value in network.state_dict().items()}
-    run.epochs.append(
-        EpochEnded(
-            epoch=len(run.epochs) + 1,
-            steps=run.step,
-            train_loss=float(np.mean(losses)),
-            validation_loss=loss,
-            gradient_norm=float(np.median(norms)),
-            clipped=float(np.mean(np.array(norms) > clip)),
-            is_best=is_best,
-        )
-    )
-
-
-def _has_stopped_improving(run: _Run) -> bool:
-    recent = run.epochs[-_PATIENCE:]
-    return (
-        len(run.epochs) > _PATIENCE
-        and recent[-1].validation_loss is not None
-        and not any(epoch.is_best for epoch in recent)
-    )
+def _optimizer(parameters: Sequence[Tensor], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=rate, fused=True)

@@ -1,0 +1,213 @@
+"""Training of the members side by side, and the choice among them.
+
+Each member learns in a thread of its own, with its share of the processors: small products gain
+little from a second processor, and torch lets go of the interpreter while it computes. All take the
+same number of steps between two looks at the clock, so that what `--max-time` ended can be repeated
+with `--steps`. Which threads there are changes nothing but the time.
+
+Validation decides twice: after a third of the steps the better half of many members goes on
+(successive halving, Jamieson and Talwalkar 2016), and at the end those are kept whose mean
+forecast, of all groups of members, is best.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from rnnforecast.config import TrainConfig
+from rnnforecast.data.windows import TrainingWindows
+from rnnforecast.durations import parse_duration_us
+from rnnforecast.events import EpochEnded, Event, Listener, Progressed
+from rnnforecast.model.network import Network
+from rnnforecast.model.training import MemberTraining, TrainingLog, learn_on, steps_per_epoch
+from rnnforecast.model.validation import ValidationWindows
+
+_FIRST_SHARE = 0.5
+"""Share of `--max-time` until training stops; learning on then takes at most as many steps."""
+_TRIED_STEPS = 5
+"""With `--max-time` so many steps show how long one takes."""
+_MOST_FINALISTS = 2
+_HALVED_AFTER = 3
+"""A third of the steps decides which members go on."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class CommitteeLog:
+    """What happened to all members, and which of them were kept."""
+
+    members: tuple[TrainingLog, ...]
+    kept: tuple[int, ...]
+
+    @property
+    def epochs(self) -> tuple[EpochEnded, ...]:
+        """Every epoch of every member, member by member."""
+        return tuple(epoch for member in self.members for epoch in member.epochs)
+
+    @property
+    def steps(self) -> int:
+        """Steps that the member which trained longest has taken: `--steps` repeats them."""
+        return max(member.steps for member in self.members)
+
+
+def train_members(
+    network: Network,
+    windows: TrainingWindows,
+    *,
+    validation: TrainingWindows | None,
+    config: TrainConfig,
+    listener: Listener,
+) -> CommitteeLog:
+    """Fit the network in place, and drop the members that do not help."""
+    held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
+    indices = range(len(network.members))
+    trainings = [MemberTraining(network, i, windows, held_out, config) for i in indices]
+    whole = steps_per_epoch(len(windows), config) * config.epochs
+    last = min(whole, config.steps or whole)
+    with _side_by_side(len(trainings), config, network.center.device) as workers:
+        told = _Told(listener, "training", last * len(trainings))
+        pace = _Pace(config)
+        racing, steps = trainings, 0
+        while steps < last and racing:
+            n_steps = min(racing[0].steps_to_epoch_end, last - steps, pace.steps_left(steps))
+            if n_steps < 1:
+                break
+            workers.each(racing, lambda one, n=n_steps: _take(one, n, told, workers))  # type: ignore[misc]
+            steps += n_steps
+            racing = [one for one in racing if not one.has_stopped]
+            if held_out is not None and _HALVED_AFTER * steps >= whole:
+                racing = sorted(racing, key=lambda one: one.best_loss)[:_MOST_FINALISTS]
+        workers.each(trainings, lambda one: told.tell(one.end_epoch()))
+    told.finish()
+    logs = tuple(one.finish() for one in trainings)
+    kept = tuple(indices) if held_out is None else _best_group(network, held_out)
+    network.keep(kept)
+    return CommitteeLog(logs, kept)
+
+
+def _take(one: MemberTraining, n_steps: int, told: _Told, workers: _Workers) -> None:
+    for _ in range(n_steps):
+        if workers.given_up.is_set():
+            return
+        told.tell(one.step())
+        told.advance()
+
+
+def _best_group(network: Network, validation: ValidationWindows) -> tuple[int, ...]:
+    """Return the members whose mean forecast has the least loss, of all groups of them."""
+    indices = range(len(network.members))
+    groups = [g for size in indices for g in itertools.combinations(indices, size + 1)]
+    members = list(network.members)
+    losses = validation.losses(network, [[members[i] for i in g] for g in groups])
+    return groups[losses.index(min(losses))]
+
+
+def learn_on_members(
+    network: Network,
+    windows: TrainingWindows,
+    *,
+    n_steps: Sequence[int],
+    config: TrainConfig,
+    listener: Listener,
+) -> None:
+    """Let each member take so many more steps over these windows, in place."""
+    told = _Told(listener, "learning from the held-out readings", sum(n_steps))
+    with _side_by_side(len(n_steps), config, network.center.device) as workers:
+
+        def learn(index: int) -> None:
+            for _ in learn_on(network, index, windows, n_steps=n_steps[index], config=config):
+                told.advance()
+                if workers.given_up.is_set():
+                    return
+
+        workers.each(range(len(n_steps)), learn)
+    told.finish()
+
+
+def n_processors() -> int:
+    """How many processors this process may use; not every system says."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class _Workers:
+    pool: ThreadPoolExecutor
+    given_up: threading.Event
+
+    def each(self, items: Sequence[_T], work: Callable[[_T], None]) -> None:
+        """Do this for each item side by side, and wait for all; the first error is raised."""
+        for future in [self.pool.submit(work, item) for item in items]:
+            future.result()
+
+
+@contextmanager
+def _side_by_side(n: int, config: TrainConfig, device: torch.device) -> Iterator[_Workers]:
+    """Start threads that share the processors. An error, or a signal, ends their work at once."""
+    n_threads = config.threads or n_processors()
+    n_workers = 1 if device.type == "cuda" else min(n, n_threads)
+    own = max(1, n_threads // n_workers)
+    workers = _Workers(
+        ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(own,)),
+        threading.Event(),
+    )
+    with workers.pool:
+        try:
+            yield workers
+        except BaseException:
+            workers.given_up.set()
+            raise
+
+
+class _Told:
+    """Tells a listener, from several threads, one event at a time."""
+
+    def __init__(self, listener: Listener, task: str, total: int) -> None:
+        self._listener, self._task, self._total, self._done = listener, task, total, 0
+        self._lock = threading.Lock()
+
+    def tell(self, event: Event | None) -> None:
+        """Pass an event on, where there is one."""
+        if event is not None:
+            with self._lock:
+                self._listener(event)
+
+    def advance(self) -> None:
+        """One more step is done."""
+        with self._lock:
+            self._done += 1
+            self._listener(Progressed(self._task, self._done, self._total))
+
+    def finish(self) -> None:
+        """All that will be done is done."""
+        self._listener(Progressed(self._task, self._total, self._total))
+
+
+class _Pace:
+    """How many steps fit into the time that is left."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self._started = time.monotonic()
+        limit = config.max_time
+        self._seconds = None if limit is None else _FIRST_SHARE * parse_duration_us(limit) / 1e6
+
+    def steps_left(self, steps: int) -> int:
+        """Return how many more steps may be taken after so many; a few where none was taken yet."""
+        if self._seconds is None:
+            return 1 << 62
+        if not steps:
+            return _TRIED_STEPS
+        spent = time.monotonic() - self._started
+        return int((self._seconds - spent) * steps / spent)

@@ -1,0 +1,141 @@
+"""One recurrent network: a recurrence over segments, every lead decoded from its final state.
+
+A `Network` is a committee of these. Shapes: N windows, L lookback, H horizon, Q quantiles, S
+segments of the history, M segments of the horizon, D hidden.
+
+Sources: segments and parallel decoding, SegRNN (Lin and others 2023, arXiv 2308.11200); the learned
+cycle, CycleNet (Lin and others 2024, arXiv 2409.18479).
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from rnnforecast.config import ForecastTask, MemberTask, NetworkConfig
+from rnnforecast.model.normalising import Window, normalise
+from rnnforecast.model.recurrence import Recurrence, State
+
+_START_SPREAD = 0.5
+"""Standard deviation of a forecast before the first step, in units of the window's spread."""
+
+
+class Member(nn.Module):
+    """Forecasts quantiles of H readings from the last L. Series 0 stands for every unknown one."""
+
+    mixing: Tensor  # (Q, Q)
+    levels: Tensor  # (Q,)
+
+    def __init__(self, task: ForecastTask, own: MemberTask, config: NetworkConfig) -> None:
+        super().__init__()
+        self.task = task
+        self.own = own
+        n_entries, width, n_quantiles = task.n_series + 1, config.hidden, len(task.quantiles)
+        self.out_segment = min(own.segment, task.horizon)
+        self.cycle = nn.Embedding(n_entries, task.season)
+        self.anchor = nn.Parameter(torch.zeros(task.horizon))
+        self.read = nn.Linear(own.segment, width)
+        self.read_missing = nn.Linear(own.segment, width, bias=False)
+        self.recurrence = Recurrence(config.cell, width, config.layers)
+        self.identity = nn.Embedding(n_entries, width)
+        self.position = nn.Parameter(torch.empty(-(-task.horizon // self.out_segment), width))
+        self.dropout = config.dropout
+        self.head = nn.Linear(width, self.out_segment * n_quantiles)
+        self.register_buffer("mixing", mixing(n_quantiles, task.median), persistent=False)
+        self.register_buffer("levels", torch.tensor(task.quantiles), persistent=False)
+        self._initialise()
+
+    def forward(self, scaled: Tensor, series: Tensor, next_step: Tensor) -> Tensor:
+        """Forecast in units of each series' scale, (N, H, Q), in the order of the quantiles.
+
+        scaled (N, at least L), NaN where missing; series and next_step (N,), see `Network`.
+        """
+        past, ahead = self.cycle_around(series, next_step)
+        window = normalise(scaled[:, -self.own.lookback :] - past)
+        leads = self.decode(window, series).sort(-1).values + self.anchored(window)[..., None]
+        return leads * window.spread[..., None] + (window.level + ahead)[..., None]
+
+    def decode(
+        self, window: Window, series: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Run the recurrence over one window and decode every lead from its end, (N, H, Q).
+
+        The quantiles may cross. With a generator, as in training, part of the state is dropped,
+        the same part for all leads.
+        """
+        out = self.recurrence.ask(self._queries(series), self._encode(window))  # (N, M, D)
+        if generator is not None and self.dropout:
+            shape = (len(out), 1, out.shape[-1])
+            kept = torch.rand(shape, generator=generator, device=out.device) >= self.dropout
+            out = out * (kept / (1 - self.dropout))
+        n_quantiles = len(self.task.quantiles)
+        weight = self.mixing @ self.head.weight.view(self.out_segment, n_quantiles, -1)
+        bias = self.head.bias.view(self.out_segment, n_quantiles) @ self.mixing.T
+        raw = F.linear(out, weight.flatten(0, 1), bias.flatten())  # (N, M, out_segment * Q)
+        return raw.reshape(len(raw), -1, n_quantiles)[:, : self.task.horizon]
+
+    def anchored(self, window: Window) -> Tensor:
+        """Return what the newest reading alone says of each lead, (N, H), normalised."""
+        return self.anchor * window.newest
+
+    def cycle_around(self, series: Tensor, next_step: Tensor) -> tuple[Tensor, Tensor]:
+        """Look up the season's pattern over history, (N, L), and horizon, (N, H)."""
+        lookback, season = self.own.lookback, self.task.season
+        width = lookback + self.task.horizon
+        phase = (next_step - lookback) % season
+        turn = (phase[:, None] + torch.arange(season, device=phase.device)) % season
+        turned = self.cycle(series).gather(1, turn)  # (N, season)
+        pattern = turned.repeat(1, -(-width // season))[:, :width]
+        return pattern[:, :lookback], pattern[:, lookback:]
+
+    def _encode(self, window: Window) -> list[State]:
+        """Return the final state of each layer."""
+        values = window.values - self.anchor.detach().mean() * window.newest
+        entering = self.read(self._segments(values, empty=0.0))  # (S, N, D)
+        if window.missing is not None or self.own.lookback % self.own.segment:
+            missing = torch.zeros_like(values) if window.missing is None else window.missing
+            entering = entering + self.read_missing(self._segments(missing, empty=1.0))
+        final: list[State] = self.recurrence(F.relu(entering))
+        return final
+
+    def _segments(self, values: Tensor, *, empty: float) -> Tensor:
+        """Cut (N, L) into (S, N, segment); the first segment may be part empty."""
+        padded = F.pad(values, (-self.own.lookback % self.own.segment, 0), value=empty)
+        return padded.view(len(values), -1, self.own.segment).transpose(0, 1)
+
+    def _queries(self, series: Tensor) -> Tensor:
+        """Input gates of the queries, (N, M, gates * D): which stretch, and which series."""
+        first = self.recurrence.from_input[0]
+        where, who = first(self.position), F.linear(self.identity(series), first.weight)
+        queries: Tensor = where + who[:, None]
+        return queries
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        nn.init.zeros_(self.cycle.weight)
+        nn.init.zeros_(self.read_missing.weight)  # a gap says nothing until training says otherwise
+        nn.init.normal_(self.identity.weight, std=0.1)
+        nn.init.normal_(self.position, std=1.0)
+        normal = torch.tensor(
+            [NormalDist(0, _START_SPREAD).inv_cdf(q) for q in self.task.quantiles]
+        )
+        self.head.bias.copy_(torch.linalg.solve(self.mixing, normal).repeat(self.out_segment))
+        self.head.weight.mul_(0.5)
+
+
+def mixing(n_quantiles: int, median: int) -> Tensor:
+    """Return the matrix, (Q, Q), that makes quantiles of a median and of gaps between neighbours.
+
+    What the head learns for the median then moves all quantiles. The gaps may become negative:
+    quantiles that cross are put in order.
+    """
+    matrix = torch.zeros(n_quantiles, n_quantiles)
+    matrix[:, median] = 1.0
+    for i in range(median):
+        matrix[i, i:median] = -1.0
+    for i in range(median + 1, n_quantiles):
+        matrix[i, median + 1 : i + 1] = 1.0
+    return matrix

@@ -1,0 +1,78 @@
+"""The loss on windows held back: what stops training, and what chooses among members.
+
+Apart from `training`, which looks at one member: here forecasts of several are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnforecast.data.windows import Batch, TrainingWindows
+from rnnforecast.model.loss import quantile_loss
+from rnnforecast.model.member import Member
+from rnnforecast.model.network import Network, mean_of
+
+_MOST_WINDOWS = 4096
+_BATCH_VALUES = 1 << 21
+
+
+@dataclass(frozen=True)
+class ValidationWindows:
+    """Windows spread evenly over the validation part."""
+
+    _windows: TrainingWindows
+
+    @torch.no_grad()
+    def losses(self, network: Network, groups: Sequence[Sequence[Member]]) -> list[float]:
+        """Return the quantile loss of each group's mean forecast, in units of the series' scale."""
+        everyone = list({id(m): m for group in groups for m in group}.values())
+        chosen = self._windows.spread(_MOST_WINDOWS)
+        task = network.task
+        width = task.lookback + task.horizon * len(task.quantiles)
+        n_parts = max(1, len(chosen) * width // _BATCH_VALUES)
+        sums, n_seen = np.zeros(len(groups)), 0
+        for part in np.array_split(chosen, n_parts):
+            batch = self._windows.gather(part)
+            series = entries(batch, network.center.device)
+            history, future, next_step, _ = scaled_windows(network, batch, series, series)
+            made = {id(m): m(history, series, next_step) for m in everyone}
+            count = int(np.isfinite(batch.future).sum())
+            n_seen += count
+            for number, group in enumerate(groups):
+                forecast = mean_of([made[id(m)] for m in group])
+                loss = quantile_loss(forecast, future, task.quantiles)
+                sums[number] += float(loss) * count
+        return list(sums / max(n_seen, 1))
+
+    def loss(self, network: Network, members: Sequence[Member]) -> float:
+        """Return the loss of the mean of these members' forecasts."""
+        return self.losses(network, [members])[0]
+
+
+def entries(batch: Batch, device: torch.device) -> Tensor:
+    """Return the entry of each window's series, (N,): 0 stands for unknown ones."""
+    return torch.from_numpy(batch.series).to(device) + 1
+
+
+def scaled_windows(
+    network: Network, batch: Batch, series: Tensor, shown: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return history, (N, L), and future, (N, H), in the units of the series as it is shown.
+
+    Also the step of lead 1, (N,), and how many units of the series itself one of these is, (N, 1).
+    Spikes are missing.
+    """
+    device = network.center.device
+    history, future, next_step = (
+        torch.from_numpy(x).to(device) for x in (batch.history, batch.future, batch.next_step)
+    )
+    history, future = (network.believable(part, series) for part in (history, future))
+    _, scale = network.scaling(history, series)
+    center, shown_scale = network.scaling(history, shown)
+    history, future = ((part - center) / shown_scale for part in (history, future))
+    return history, future, next_step, shown_scale / scale
