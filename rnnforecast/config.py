@@ -113,9 +113,9 @@ class NetworkConfig:
 class TrainConfig:
     """How the network learns. Equal configurations and equal readings give equal weights."""
 
-    epochs: int = option(6, "Epochs at most; training stops early when validation says so.")
+    epochs: int = option(8, "Epochs at most; training stops early when validation says so.")
     batch_size: int = option(256, "Windows in one step.")
-    learning_rate: float = option(2e-3, "Peak of the one-cycle schedule.")
+    learning_rate: float = option(3e-3, "Step size of the optimizer, after a warm-up.")
     clip: float = option(1.0, "Largest global gradient norm.")
     seed: int = option(0, "Seed of everything random.")
     device: str = option("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))

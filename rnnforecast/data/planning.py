@@ -27,6 +27,7 @@ from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Noted, Warned
 
 _LOOKED_AT = 1024
+_AUGMENTED_MEMBERS = 3
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,16 @@ def _settle(config: Config, known: Past, listener: Listener, *, longest: int) ->
 def _members(
     segment: int | None, season: int, lookbacks: tuple[int, ...]
 ) -> tuple[MemberTask, ...]:
-    """Return two members for each look-back: one learns from the windows as they are, one not."""
-    segments = [seasons.resolve_segment(segment, season=season, lookback=n) for n in lookbacks]
+    """Return some members that learn from mixed windows, and one that learns from them as they are.
+
+    They differ in their look-backs where there are several, else in what is random. The longest,
+    which takes longest to train, comes first.
+    """
+    kinds = [(lookbacks[i % len(lookbacks)], True) for i in range(_AUGMENTED_MEMBERS)]
+    kinds.append((lookbacks[len(lookbacks) // 2], False))
     return tuple(
-        MemberTask(lookback, own, augmented)
-        for lookback, own in zip(lookbacks, segments, strict=True)
-        for augmented in (False, True)
+        MemberTask(n, seasons.resolve_segment(segment, season=season, lookback=n), augmented)
+        for n, augmented in sorted(kinds, reverse=True)
     )
 
 

@@ -29,10 +29,9 @@ _NOISE = 4.0
 _LONGER_MUST_GAIN = 0.7
 _MAX_SERIES = 32
 _MAX_ROWS = 65_536
-_LOOKBACKS = (336, 720)
+_LOOKBACKS = (168, 336, 672)
 """Where the readings have a season, validation chooses among look-backs near these."""
-_USUAL_SEGMENT = 48
-_SHORT_SEGMENT = 24
+_SEGMENTS = (24, 48, 96)
 _FEWEST_ROWS = 20
 """Fewer say nothing about how wrong a forecast will be."""
 LONGEST_SEASON = 720
@@ -153,9 +152,10 @@ def resolve_windows(
 ) -> tuple[tuple[int, ...], int]:
     """Return the look-backs that validation may choose among, increasing, and the horizon.
 
-    By default the horizon is one season, and the look-backs whole seasons, near 336 and 720 steps.
-    Without a season, where only the recent past tells, they are two and four horizons. They are at
-    most 720, and never more than the data have room for: `longest` is the longest series' rows.
+    By default the horizon is one season, and the look-backs whole seasons, near 168, 336 and 672
+    steps. Without a season, where only the recent past tells, they are one, two and four horizons.
+    They are at most 720, and never more than the data have room for: `longest` is the longest
+    series' rows.
     """
     if longest < _FEWEST_ROWS and "auto" in (config.horizon, config.lookback):
         raise NotEnoughDataError(
@@ -189,7 +189,7 @@ def _lookbacks(*, season: int, horizon: int, longest: int) -> tuple[int, ...]:
     room = min(LONGEST_SEASON, max((longest - 3 * horizon) // 3, 1))
     if season == 1:
         shortest = max(2 * horizon, 2 * _NO_SEASON_HORIZON)
-        wanted = [shortest, 2 * shortest]
+        wanted = [shortest // 2, shortest, 2 * shortest]
     else:
         wanted = [max(2, round(steps / season)) * season for steps in _LOOKBACKS]
     found = {min(steps, room) for steps in wanted}
@@ -200,17 +200,17 @@ def _lookbacks(*, season: int, horizon: int, longest: int) -> tuple[int, ...]:
 def resolve_segment(segment: int | None, *, season: int, lookback: int) -> int:
     """Return how many readings one recurrent step takes in.
 
-    Without a season an eighth of the look-back; else the divisor or multiple of it that is nearest
-    to 48 steps, at most a season, or 24 where that is shorter, and half of the look-back: segments
-    that do not divide the season, or span several days, forecast worse.
+    Without a season an eighth of the look-back, at most 48; else one season, or where that is not
+    between 24 and 96 steps or more than a quarter of the look-back, the largest divisor or multiple
+    beneath: segments that do not divide the season, or span several days, forecast worse.
     """
     if segment is not None:
         return min(segment, lookback)
+    short, usual, long = _SEGMENTS
     if season == 1:
-        return max(1, min(round(lookback / 8), _USUAL_SEGMENT))
-    longest = max(1, min(max(season, _SHORT_SEGMENT), lookback // 2))
-    fitting = [k for k in range(1, longest + 1) if season % k == 0 or k % season == 0]
-    return min(fitting, key=lambda k: abs(np.log(k / _USUAL_SEGMENT)))
+        return max(1, min(round(lookback / 8), usual))
+    longest = min(max(season, short), long, max(lookback // 4, usual), max(lookback // 2, 1))
+    return max(k for k in range(1, longest + 1) if season % k == 0 or k % season == 0)
 
 
 def in_words(

@@ -5,9 +5,9 @@ little from a second processor, and torch lets go of the interpreter while it co
 same number of steps between two looks at the clock, so that what `--max-time` ended can be repeated
 with `--steps`. Which threads there are changes nothing but the time.
 
-Validation decides twice: after a third of the steps the better half of many members goes on
-(successive halving, Jamieson and Talwalkar 2016), and at the end those are kept whose mean
-forecast, of all groups of members, is best.
+At the end validation decides which members are kept: of all groups of them the largest whose mean
+forecast is within one percent of the best. One stretch of readings says little about which of two
+good members will be the better one on the next; a mean of both is hardly ever worse.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _FIRST_SHARE = 0.5
 """Share of `--max-time` until training stops; learning on then takes at most as many steps."""
 _TRIED_STEPS = 5
 """With `--max-time` so many steps show how long one takes."""
-_MOST_FINALISTS = 2
-_HALVED_AFTER = 3
-"""A third of the steps decides which members go on."""
+_CHOOSING_WINDOWS = 4096
+_AS_GOOD = 1.01
+"""A group is as good as the best one while its loss is at most so many times as large."""
 
 _T = TypeVar("_T")
 
@@ -73,21 +73,19 @@ def train_members(
     held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
     indices = range(len(network.members))
     trainings = [MemberTraining(network, i, windows, held_out, config) for i in indices]
-    whole = steps_per_epoch(len(windows), config) * config.epochs
-    last = min(whole, config.steps or whole)
+    last = steps_per_epoch(len(windows), config) * config.epochs
+    last = min(last, config.steps or last)
     with _side_by_side(len(trainings), config, network.center.device) as workers:
         told = _Told(listener, "training", last * len(trainings))
         pace = _Pace(config)
-        racing, steps = trainings, 0
-        while steps < last and racing:
-            n_steps = min(racing[0].steps_to_epoch_end, last - steps, pace.steps_left(steps))
+        going, steps = trainings, 0
+        while steps < last and going:
+            n_steps = min(going[0].steps_to_epoch_end, last - steps, pace.steps_left(steps))
             if n_steps < 1:
                 break
-            workers.each(racing, lambda one, n=n_steps: _take(one, n, told, workers))  # type: ignore[misc]
+            workers.each(going, lambda one, n=n_steps: _take(one, n, told, workers))  # type: ignore[misc]
             steps += n_steps
-            racing = [one for one in racing if not one.has_stopped]
-            if held_out is not None and _HALVED_AFTER * steps >= whole:
-                racing = sorted(racing, key=lambda one: one.best_loss)[:_MOST_FINALISTS]
+            going = [one for one in going if not one.has_stopped]
         workers.each(trainings, lambda one: told.tell(one.end_epoch()))
     told.finish()
     logs = tuple(one.finish() for one in trainings)
@@ -105,12 +103,18 @@ def _take(one: MemberTraining, n_steps: int, told: _Told, workers: _Workers) -> 
 
 
 def _best_group(network: Network, validation: ValidationWindows) -> tuple[int, ...]:
-    """Return the members whose mean forecast has the least loss, of all groups of them."""
+    """Return the largest group of members that is as good as the best; the best of these."""
     indices = range(len(network.members))
     groups = [g for size in indices for g in itertools.combinations(indices, size + 1)]
     members = list(network.members)
-    losses = validation.losses(network, [[members[i] for i in g] for g in groups])
-    return groups[losses.index(min(losses))]
+    seats = [[members[i] for i in g] for g in groups]
+    losses = validation.losses(network, seats, most=_CHOOSING_WINDOWS)
+    good = [
+        (-len(g), loss, g)
+        for g, loss in zip(groups, losses, strict=True)
+        if loss <= _AS_GOOD * min(losses)
+    ]
+    return min(good)[2]
 
 
 def learn_on_members(

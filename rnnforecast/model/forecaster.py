@@ -32,7 +32,7 @@ _MAX_BATCH = 2048
 _BATCH_VALUES = 1 << 22
 _SELF_TEST_LEADS = 4
 _SELF_TEST_TOLERANCE = 1e-3
-_CONTINUED_SHARE = 0.5
+_CONTINUED_SHARE = 0.25
 _FEW = 3
 
 
@@ -82,7 +82,7 @@ class RNNForecaster:
     ) -> RNNForecaster:
         """Return a forecaster that has also learnt from the readings before these cutoffs.
 
-        Each member takes half of the steps that led to its best weights, over all windows, old and
+        Each member takes a quarter of the steps that led to its best weights, over all windows, old and
         new, at a rate that starts at a quarter of the first.
         """
         assert self.log is not None

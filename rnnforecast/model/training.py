@@ -37,9 +37,11 @@ _WARM_UP = 100
 """Steps until the full rate."""
 _AVERAGED = 50
 """Steps that the mean of the weights reaches back."""
-_MIN_EPOCH_STEPS = 40
-_MAX_EPOCH_STEPS = 120
+_MIN_EPOCH_STEPS = 20
+_MAX_EPOCH_STEPS = 60
 _PATIENCE = 3
+_EPOCH_WINDOWS = 2048
+"""At most so many validation windows are forecast after each epoch."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class MemberTraining:
         self._parameters = list(self.member.parameters())
         self._averaged = [p.detach().clone() for p in self._parameters]
         self._best = self._averaged
-        self.best_loss = float("inf")
+        self._best_loss = float("inf")
         self._optimizer = _optimizer(self._parameters, config.learning_rate)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, lambda step: min(1.0, (step + 1) / _WARM_UP)
@@ -148,10 +150,12 @@ class MemberTraining:
         loss = None
         if self._validation is not None:
             with using(self._parameters, self._averaged):
-                loss = self._validation.loss(self._network, [self.member])
-        is_best = loss is None or loss < self.best_loss
+                (loss,) = self._validation.losses(
+                    self._network, [[self.member]], most=_EPOCH_WINDOWS
+                )
+        is_best = loss is None or loss < self._best_loss
         if is_best:
-            self.best_loss = float("inf") if loss is None else loss
+            self._best_loss = float("inf") if loss is None else loss
             self._best, self.best_steps = [x.clone() for x in self._averaged], self.steps
         ended = EpochEnded(
             member=self.index,

@@ -17,7 +17,6 @@ from rnnforecast.model.loss import quantile_loss
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network, mean_of
 
-_MOST_WINDOWS = 4096
 _BATCH_VALUES = 1 << 21
 
 
@@ -28,10 +27,15 @@ class ValidationWindows:
     _windows: TrainingWindows
 
     @torch.no_grad()
-    def losses(self, network: Network, groups: Sequence[Sequence[Member]]) -> list[float]:
-        """Return the quantile loss of each group's mean forecast, in units of the series' scale."""
+    def losses(
+        self, network: Network, groups: Sequence[Sequence[Member]], *, most: int
+    ) -> list[float]:
+        """Return the quantile loss of each group's mean forecast, in units of the series' scale.
+
+        It is computed over at most so many windows, evenly spread.
+        """
         everyone = list({id(m): m for group in groups for m in group}.values())
-        chosen = self._windows.spread(_MOST_WINDOWS)
+        chosen = self._windows.spread(most)
         task = network.task
         width = task.lookback + task.horizon * len(task.quantiles)
         n_parts = max(1, len(chosen) * width // _BATCH_VALUES)
@@ -48,10 +52,6 @@ class ValidationWindows:
                 loss = quantile_loss(forecast, future, task.quantiles)
                 sums[number] += float(loss) * count
         return list(sums / max(n_seen, 1))
-
-    def loss(self, network: Network, members: Sequence[Member]) -> float:
-        """Return the loss of the mean of these members' forecasts."""
-        return self.losses(network, [members])[0]
 
 
 def entries(batch: Batch, device: torch.device) -> Tensor:
