@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -148,9 +148,12 @@ class _Workers:
     given_up: threading.Event
 
     def each(self, items: Sequence[_T], work: Callable[[_T], None]) -> None:
-        """Do this for each item side by side, and wait for all; the first error is raised."""
-        for future in [self.pool.submit(work, item) for item in items]:
-            future.result()
+        """Do this for each item side by side, and wait for all; an error is raised at once."""
+        futures = [self.pool.submit(work, item) for item in items]
+        ended = wait(futures, return_when=FIRST_EXCEPTION).done
+        for future in futures:
+            if future in ended:
+                future.result()
 
 
 @contextmanager
