@@ -73,7 +73,8 @@ def train_members(
     held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
     indices = range(len(network.members))
     trainings = [MemberTraining(network, i, windows, held_out, config) for i in indices]
-    whole = steps_per_epoch(len(windows), config) * config.epochs
+    per_epoch = steps_per_epoch(len(windows), config)
+    whole = per_epoch * config.epochs
     last = min(whole, config.steps or whole)
     with _side_by_side(len(trainings), config, network.center.device) as workers:
         told = _Told(listener, "training", last * len(trainings))
@@ -86,7 +87,8 @@ def train_members(
             workers.each(racing, lambda one, n=n_steps: _take(one, n, told, workers))  # type: ignore[misc]
             steps += n_steps
             racing = [one for one in racing if not one.has_stopped]
-            if held_out is not None and _HALVED_AFTER * steps >= whole:
+            is_whole = steps % per_epoch == 0  # elsewhere nothing new was measured
+            if held_out is not None and is_whole and _HALVED_AFTER * steps >= whole:
                 racing = sorted(racing, key=lambda one: one.best_loss)[:_MOST_FINALISTS]
         workers.each(trainings, lambda one: told.tell(one.end_epoch()))
     told.finish()
