@@ -22,9 +22,8 @@ from rnnforecast.model.loss import quantile_loss
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import MemberTraining
 from tests.builders import make_panel, make_task, wave
-from tests.model.fitting import FOUR, MIXED, PLAIN, SHORT, SMALL, fit, split, started
+from tests.model.fitting import FOUR, MIXED, PLAIN, SHORT, SMALL, fit, split, started, weights_of
 from tests.model.fitting import train as train_in_place
-from tests.model.fitting import weights_of
 
 NOISY = wave(400, season=12, noise=2.0)
 QUICK = TrainConfig(epochs=3, batch_size=16, threads=2)
@@ -59,25 +58,37 @@ def steps_of(log: CommitteeLog) -> list[int]:
 # Which threads there are
 
 
-def fitted(threads: int) -> RNNForecaster:
-    """Fit four members with so many threads, and let them learn on."""
+def fitted(threads: int, *, is_validated: bool = True) -> RNNForecaster:
+    """Fit four members with so many threads; without validation all of them are kept."""
     panel = make_panel(NOISY)
-    config = dataclasses.replace(QUICK, threads=threads)
-    forecaster = RNNForecaster.fit(
+    return RNNForecaster.fit(
         past_of(panel, np.array([280])),
-        past_of(panel, np.array([340])),
+        past_of(panel, np.array([340])) if is_validated else None,
         task=make_task(members=FOUR),
         network=SMALL,
-        config=config,
+        config=dataclasses.replace(QUICK, epochs=2, threads=threads),
     )
-    return forecaster.learn_on(past_of(panel), config=config)
 
 
-def test_the_number_of_threads_changes_no_weight() -> None:
-    one, two, five = (fitted(threads) for threads in (1, 2, 5))
+@pytest.mark.parametrize("threads", [2, 4])
+def test_members_that_learn_side_by_side_learn_what_they_learn_one_by_one(threads: int) -> None:
+    one, several = fitted(1), fitted(threads)
 
-    assert one.log == two.log == five.log
-    assert weights_of(one.network) == weights_of(two.network) == weights_of(five.network)
+    assert several.log == one.log
+    assert weights_of(several.network) == weights_of(one.network)
+
+
+def test_members_that_learn_on_side_by_side_learn_what_they_learn_one_by_one() -> None:
+    first = fitted(1, is_validated=False)
+    everything = past_of(make_panel(NOISY))
+
+    one, two = (
+        first.learn_on(everything, config=dataclasses.replace(QUICK, threads=threads))
+        for threads in (1, 2)
+    )
+
+    assert len(one.network.members) == 4
+    assert weights_of(two.network) == weights_of(one.network) != weights_of(first.network)
 
 
 # How long it lasts
@@ -95,8 +106,9 @@ def test_what_a_time_limit_ended_can_be_repeated_with_as_many_steps() -> None:
     assert weights_of(repeated) == weights_of(network)
 
 
-@pytest.mark.parametrize("chunks", [[5, 30, 5, 10, 5, 15], [5, 35, 20, 10], [5, 3]])
-@pytest.mark.parametrize("epochs", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("epochs", "chunks"), [(1, [5, 20, 9]), (3, [5, 35, 20, 10]), (4, [5, 30, 5, 15, 15]), (4, [5])]
+)
 def test_when_the_clock_was_looked_at_changes_nothing(
     epochs: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,14 +216,11 @@ def test_the_look_back_shrinks_to_what_the_kept_members_need() -> None:
 
 
 def test_learning_on_takes_half_of_the_steps_to_the_best_weights_of_those_kept() -> None:
-    panel = make_panel(NOISY)
-    forecaster = fitted(2)
-    log = forecaster.log
-    best = [log.members[i].best_steps for i in log.kept]
-    assert forecaster.learn_on_steps == tuple(round(steps / 2) for steps in best)
-    seen: list[Event] = []
-    forecaster.learn_on(past_of(panel), config=QUICK, listener=seen.append)
-    assert seen[-1].done == seen[-1].total == sum(forecaster.learn_on_steps)
+    first, seen = fitted(2), []
+    learnt = first.learn_on(past_of(make_panel(NOISY)), config=QUICK, listener=seen.append)
+    best = [first.log.members[i].best_steps for i in first.log.kept]
+    assert learnt.learn_on_steps == tuple(round(steps / 2) for steps in best)
+    assert seen[-1].done == seen[-1].total == sum(learnt.learn_on_steps)
 
 
 # Listeners, errors and signals
