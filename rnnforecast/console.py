@@ -209,6 +209,6 @@ def _epoch_line(event: EpochEnded) -> str:
     held_out = "" if event.validation_loss is None else f", held out {event.validation_loss:.4f}"
     best = " (best)" if event.is_best else ""
     return (
-        f"epoch {event.epoch}: loss {event.train_loss:.4f}{held_out}{best}; gradient norm "
-        f"{event.gradient_norm:.3f}, {100 * event.clipped:.0f} % clipped"
+        f"epoch {event.epoch} of member {event.member}: loss {event.train_loss:.4f}{held_out}"
+        f"{best}; gradient norm {event.gradient_norm:.3f}, {100 * event.clipped:.0f} % clipped"
     )

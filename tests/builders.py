@@ -1,4 +1,4 @@
-"""Builders that every test may use: panels, series, files."""
+"""Builders that every test may use: panels, tasks, series, files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from rnnforecast.config import ForecastTask, MemberTask
 from rnnforecast.data.panel import Panel, offsets_of
 
 HOUR_US = 3_600_000_000
@@ -26,6 +27,20 @@ def make_panel(*series: object, step_us: int = HOUR_US, start_us: int = START_US
         base=np.zeros(len(arrays)),
         first_us=start_us,
     )
+
+
+def make_task(
+    lookback: int = 24,
+    horizon: int = 6,
+    season: int = 12,
+    n_series: int = 1,
+    *,
+    segment: int = 6,
+    members: tuple[MemberTask, ...] | None = None,
+) -> ForecastTask:
+    """Make the task of these members; by default of one that learns from windows as they are."""
+    members = members or (MemberTask(lookback, min(segment, lookback), augmented=False),)
+    return ForecastTask(lookback, horizon, season, n_series, members)
 
 
 def wave(n: int, *, season: int = 24, noise: float = 0.1, seed: int = 0) -> np.ndarray:

@@ -19,7 +19,6 @@ from rnnforecast.config import (
     QUANTILES,
     Config,
     DataConfig,
-    ForecastTask,
     NetworkConfig,
     PredictConfig,
     TrainConfig,
@@ -30,6 +29,7 @@ from rnnforecast.config import (
 )
 from rnnforecast.durations import format_duration, parse_duration_us, parse_steps
 from rnnforecast.errors import UsageError
+from tests.builders import make_task
 
 SECOND, HOUR, DAY = 10**6, 3600 * 10**6, 86_400 * 10**6
 repeatable = settings(max_examples=200, deadline=None, derandomize=True)
@@ -258,7 +258,7 @@ def test_every_network_learns_the_nine_deciles_and_a_band_of_95_percent() -> Non
     assert tuple(k / 10 for k in range(1, 10)) == DECILES
     assert {0.025, *DECILES, 0.975} == set(QUANTILES)
     assert list(QUANTILES) == sorted(QUANTILES)
-    assert QUANTILES[ForecastTask(1, 1, 1, 1).median] == 0.5
+    assert QUANTILES[make_task(1, 1, 1, 1).median] == 0.5
 
 
 @pytest.mark.parametrize(

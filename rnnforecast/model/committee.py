@@ -3,7 +3,8 @@
 Each member learns in a thread of its own, with its share of the processors: small products gain
 little from a second processor, and torch lets go of the interpreter while it computes. All take the
 same number of steps between two looks at the clock, so that what `--max-time` ended can be repeated
-with `--steps`. Which threads there are changes nothing but the time.
+with `--steps`. How many threads there are changes nothing but the time, as long as each member has one; beyond that
+sums are rounded differently.
 
 At the end validation decides which members are kept: of all groups of them the largest whose mean
 forecast is within one percent of the best. One stretch of readings says little about which of two
@@ -17,7 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -152,9 +153,12 @@ class _Workers:
     given_up: threading.Event
 
     def each(self, items: Sequence[_T], work: Callable[[_T], None]) -> None:
-        """Do this for each item side by side, and wait for all; the first error is raised."""
-        for future in [self.pool.submit(work, item) for item in items]:
-            future.result()
+        """Do this for each item side by side, and wait for all; an error is raised at once."""
+        futures = [self.pool.submit(work, item) for item in items]
+        ended = wait(futures, return_when=FIRST_EXCEPTION).done
+        for future in futures:
+            if future in ended:
+                future.result()
 
 
 @contextmanager

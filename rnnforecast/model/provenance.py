@@ -95,7 +95,7 @@ def describe_run(
         "steps": log.steps,
         "best_steps": [log.members[i].best_steps for i in log.kept],
         "learn_on_steps": list(forecaster.learn_on_steps),
-        "epochs": len(log.epochs),
+        "epochs": max(len(member.epochs) for member in log.members),
         "warnings": [asdict(warning) for warning in warnings],
     }
 

@@ -51,7 +51,7 @@ class ValidationWindows:
                 forecast = mean_of([made[id(m)] for m in group])
                 loss = quantile_loss(forecast, future, task.quantiles)
                 sums[number] += float(loss) * count
-        return list(sums / max(n_seen, 1))
+        return [float(total) / max(n_seen, 1) for total in sums]
 
 
 def entries(batch: Batch, device: torch.device) -> Tensor:

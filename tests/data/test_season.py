@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rnnforecast.config import WindowConfig
+from rnnforecast.config import MemberTask, WindowConfig
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.season import (
     LONGEST_SEASON,
@@ -152,34 +152,82 @@ seasons = st.sampled_from([1, 2, 7, 12, 24, 37, 48, 96, 168, 288, 720])
 @given(seasons, st.integers(1, 50_000))
 def test_windows_that_are_found_fit_into_the_data(season, longest):
     try:
-        lookback, horizon = resolve_windows(
+        lookbacks, horizon = resolve_windows(
             WindowConfig(), season=season, step_us=HOUR_US, longest=longest
         )
     except NotEnoughDataError:
         assert longest < 20
         return
 
-    assert lookback >= 1 <= horizon
-    assert lookback + horizon <= longest
-    assert lookback <= LONGEST_SEASON
-    assert lookback <= season or lookback % season == 0
+    assert 1 <= len(lookbacks) <= 2
+    assert list(lookbacks) == sorted(set(lookbacks))
+    assert lookbacks[0] >= 1 <= horizon
+    assert lookbacks[-1] + horizon <= longest
+    assert lookbacks[-1] <= LONGEST_SEASON
+    assert all(steps <= season or steps % season == 0 for steps in lookbacks)
 
 
 @few
 @given(seasons.filter(lambda season: season > 1))
 def test_with_room_the_horizon_is_a_season_and_the_look_back_at_least_two(season):
-    lookback, horizon = resolve_windows(
+    lookbacks, horizon = resolve_windows(
         WindowConfig(), season=season, step_us=HOUR_US, longest=20_000
     )
 
     assert horizon == season
-    assert lookback >= min(2 * season, LONGEST_SEASON)
+    assert lookbacks[0] >= min(2 * season, LONGEST_SEASON)
+
+
+@pytest.mark.parametrize(
+    ("season", "expected"),
+    [
+        (24, ((336, 720), 24)),  # hours of a day
+        (96, ((384, 672), 96)),  # quarters of an hour
+        (144, ((288, 720), 144)),  # ten minutes
+        (7, ((336, 714), 7)),  # days of a week
+        (168, ((336, 672), 168)),  # hours of a week
+        (720, ((720,), 720)),
+        (1, ((48, 96), 24)),
+    ],
+)
+def test_with_room_there_is_a_usual_and_a_long_look_back(season, expected):
+    found = resolve_windows(WindowConfig(), season=season, step_us=HOUR_US, longest=20_000)
+
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("season", "longest", "expected"),
+    [
+        (24, 1151, ((336,), 24)),
+        (24, 1152, ((336, 360), 24)),
+        (24, 1300, ((336, 408), 24)),
+        (24, 300, ((72,), 24)),
+        (24, 40, ((8,), 5)),
+        (144, 400, ((83,), 50)),
+        (1, 300, ((48, 76), 24)),
+        (1, 216, ((48,), 24)),
+        (1, 20, ((4,), 2)),
+    ],
+)
+def test_short_readings_leave_room_for_shorter_or_fewer_look_backs(season, longest, expected):
+    found = resolve_windows(WindowConfig(), season=season, step_us=HOUR_US, longest=longest)
+
+    assert found == expected
+
+
+def test_a_longer_horizon_makes_look_backs_without_a_season_longer():
+    config = WindowConfig(horizon="60")
+
+    found = resolve_windows(config, season=1, step_us=HOUR_US, longest=20_000)
+
+    assert found == ((120, 240), 60)
 
 
 def test_window_lengths_can_be_steps_or_durations():
     config = WindowConfig(horizon="6h", lookback="48")
 
-    assert resolve_windows(config, season=24, step_us=30 * MINUTE_US, longest=100) == (48, 12)
+    assert resolve_windows(config, season=24, step_us=30 * MINUTE_US, longest=100) == ((48,), 12)
 
 
 @few
@@ -189,7 +237,7 @@ def test_windows_that_do_not_fit_are_not_enough_data(lookback, horizon, longest)
     options = {"season": 24, "step_us": HOUR_US, "longest": longest}
 
     if lookback + horizon <= longest:
-        assert resolve_windows(config, **options) == (lookback, horizon)
+        assert resolve_windows(config, **options) == ((lookback,), horizon)
         return
     with pytest.raises(NotEnoughDataError) as caught:
         resolve_windows(config, **options)
@@ -209,9 +257,33 @@ def test_window_lengths_that_cannot_be_meant_are_usage_errors(name, text):
 def test_a_segment_divides_the_season_or_is_a_multiple_of_it(season, lookback):
     segment = resolve_segment(None, season=season, lookback=lookback)
 
-    assert 1 <= segment <= lookback
+    assert 1 <= segment <= max(lookback // 2, 1)
+    assert segment <= max(season, 48 if season == 1 else 24)
     if season > 1:
         assert season % segment == 0 or segment % season == 0
+
+
+@pytest.mark.parametrize(
+    ("season", "lookback", "segment"),
+    [
+        (24, 336, 24),
+        (24, 720, 24),
+        (96, 384, 48),
+        (144, 288, 48),
+        (7, 336, 21),
+        (168, 336, 42),
+        (37, 333, 37),
+        (24, 30, 12),
+        (24, 2, 1),
+        (24, 1, 1),
+        (1, 48, 6),
+        (1, 96, 12),
+        (1, 720, 48),
+        (1, 3, 1),
+    ],
+)
+def test_a_segment_is_near_48_steps_and_no_longer_than_a_season(season, lookback, segment):
+    assert resolve_segment(None, season=season, lookback=lookback) == segment
 
 
 @few
@@ -225,9 +297,14 @@ def test_a_segment_that_is_said_is_taken_but_never_longer_than_the_look_back(seg
 def test_what_was_settled_is_said(season, horizon, lookback):
     assume(season > 1 < horizon)
 
-    said = in_words(HOUR_US, season=season, horizon=horizon, lookback=lookback, segment=5)
+    members = [MemberTask(n, 5, augmented) for n in (lookback, 1000) for augmented in (0, 1)]
+
+    said = in_words(HOUR_US, season=season, horizon=horizon, members=members)
 
     assert said[0] == "step 1 h"
     assert f"season {season} steps" in said[1]
     assert f"horizon {horizon} steps" in said[2]
-    assert "segments of 5" in said[3]
+    assert f"look-back {lookback} step" in said[3]
+    assert "look-back 1000 steps" in said[4]
+    assert all(line.endswith("in segments of 5") for line in said[3:])
+    assert len(said) == 5

@@ -124,17 +124,17 @@ def test_spread_windows_are_even_and_hold_both_ends(n_windows, n):
         assert np.ptp(np.diff(spread)) <= 1 if len(spread) > 1 else n_windows == 1
 
 
-def drawn(n_windows: int, *, n_steps: int, batch_size: int, seed: int = 0, epoch: int = 0):
+def drawn(n_windows: int, *, n_steps: int, batch_size: int, key: tuple[int, ...] = (0, 0, 0)):
     """Return the first readings of the windows of each batch: the windows' numbers."""
     windows = windows_of(make_panel(np.arange(n_windows + 1.0)), 1, 1)
-    batches = epoch_batches(windows, n_steps=n_steps, batch_size=batch_size, seed=seed, epoch=epoch)
+    batches = epoch_batches(windows, n_steps=n_steps, batch_size=batch_size, key=key)
     return [batch.history[:, 0].astype(int).tolist() for batch in batches]
 
 
 @few
 @given(st.integers(1, 200), st.integers(1, 8), st.integers(1, 30), st.integers(0, 5))
 def test_an_epoch_has_as_many_batches_and_windows_as_were_asked_for(n, n_steps, batch_size, epoch):
-    batches = drawn(n, n_steps=n_steps, batch_size=batch_size, epoch=epoch)
+    batches = drawn(n, n_steps=n_steps, batch_size=batch_size, key=(0, 0, epoch))
 
     assert [len(batch) for batch in batches] == [batch_size] * n_steps
     numbers = list(chain(*batches))
@@ -151,12 +151,12 @@ def test_fewer_draws_than_windows_take_one_from_each_stretch():
     assert numbers != list(range(0, 1000, 10))
 
 
-def test_seed_and_epoch_alone_decide_the_order():
-    first = drawn(100, n_steps=5, batch_size=20, seed=1, epoch=2)
+def test_the_key_alone_decides_the_order():
+    first = drawn(100, n_steps=5, batch_size=20, key=(1, 2, 3))
 
-    assert drawn(100, n_steps=5, batch_size=20, seed=1, epoch=2) == first
-    assert drawn(100, n_steps=5, batch_size=20, seed=2, epoch=1) != first
-    assert drawn(100, n_steps=5, batch_size=20, seed=1, epoch=3) != first
+    assert drawn(100, n_steps=5, batch_size=20, key=(1, 2, 3)) == first
+    for other in ((2, 1, 3), (0, 2, 3), (1, 0, 3), (1, 2, 0)):
+        assert drawn(100, n_steps=5, batch_size=20, key=other) != first
     assert list(chain(*first)) != list(range(100))
 
 

@@ -25,7 +25,15 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save
 
-from rnnforecast.config import Config, DataConfig, ForecastTask, NetworkConfig, TrainConfig
+from rnnforecast.config import (
+    MAX_MEMBERS,
+    Config,
+    DataConfig,
+    ForecastTask,
+    MemberTask,
+    NetworkConfig,
+    TrainConfig,
+)
 from rnnforecast.data.schema import Schema
 from rnnforecast.durable import publish_directory
 from rnnforecast.errors import ModelError
@@ -37,7 +45,8 @@ from rnnforecast.model.strict import parse_json
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 NAMES = (WEIGHTS, SERIES, "metrics.json", "history.csv")
 ALL_NAMES = (*NAMES, MANIFEST)
-TASK = ForecastTask(lookback=8, horizon=3, season=4, n_series=2)
+MEMBERS = (MemberTask(8, 2, augmented=False), MemberTask(6, 4, augmented=True))
+TASK = ForecastTask(lookback=8, horizon=3, season=4, n_series=2, members=MEMBERS)
 NETWORK = NetworkConfig(cell="gru", hidden=4, layers=1, segment=2)
 
 Files = dict[str, bytes]
@@ -375,6 +384,16 @@ WRONG_TYPES = [
     ("config", 7),
     ("task.lookback", 8.0),
     ("task.season", False),
+    ("task.members", None),
+    ("task.members", 5),
+    ("task.members", {}),
+    ("task.members", []),
+    ("task.members", [[8, 2, False]]),
+    ("task.members", ["gru"]),
+    ("task.members", [{"lookback": 8, "segment": 2}]),
+    ("task.members", [{"lookback": 8, "segment": 2, "augmented": 0}]),
+    ("task.members", [{"lookback": 8, "segment": 2.0, "augmented": False}]),
+    ("task.members", [{"lookback": 8, "segment": 2, "augmented": False, "cell": "gru"}]),
     ("task", ["lookback", "horizon", "season", "n_series", "quantiles"]),
     ("schema.time", 5),
     ("schema.tz", {"zone": "UTC"}),
@@ -569,6 +588,51 @@ def test_sizes_out_of_bounds_are_named_before_anything_is_allocated(
     assert f"{field} is {size}" in error.message
 
 
+@pytest.mark.parametrize(
+    ("place", "field", "size", "words"),
+    [
+        (0, "lookback", 0, "look-back of member 0 is 0"),
+        (1, "lookback", 9, "look-back of member 1 is 9"),
+        (1, "lookback", 10**12, "look-back of member 1 is 1000000000000"),
+        (0, "segment", -1, "segment of member 0 is -1"),
+        (1, "segment", 7, "segment of member 1 is 7"),
+    ],
+)
+def test_a_member_that_sees_more_than_the_look_back_is_named(
+    version: Path, files: Files, place: int, field: str, size: int, words: str
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["task"]["members"][place][field] = size
+
+    error = refusal(written(version, with_right_hashes(files, change)))
+
+    assert words in error.message
+
+
+@pytest.mark.parametrize("n_members", [0, MAX_MEMBERS + 1])
+def test_a_committee_of_none_or_too_many_is_refused(
+    version: Path, files: Files, n_members: int
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["task"]["members"] = manifest["task"]["members"][:1] * n_members
+
+    error = refusal(written(version, with_right_hashes(files, change)))
+
+    assert f"number of members is {n_members}" in error.message
+
+
+@pytest.mark.parametrize("n_members", [1, 3])
+def test_a_committee_that_does_not_fit_the_weights_is_refused(
+    version: Path, files: Files, n_members: int
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["task"]["members"] = (manifest["task"]["members"] * 2)[:n_members]
+
+    error = refusal(written(version, with_right_hashes(files, change)))
+
+    assert "tensor members." in error.message
+
+
 @pytest.mark.parametrize("field", ["lookback", "horizon", "season", "n_series"])
 def test_sizes_within_bounds_that_do_not_fit_the_weights_are_refused(
     version: Path, files: Files, field: str
@@ -622,11 +686,11 @@ def test_a_tensor_of_another_shape_or_type_is_named(
     version: Path, files: Files, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     tensors = load_tensors(files[WEIGHTS])
-    tensors["read.weight"] = change(tensors["read.weight"])
+    tensors["members.0.read.weight"] = change(tensors["members.0.read.weight"])
 
     error = refusal(written(version, with_right_hashes(files, weights=save(tensors))))
 
-    assert "tensor read.weight is" in error.message
+    assert "tensor members.0.read.weight is" in error.message
     assert "not float32 (4, 2)" in error.message
 
 
@@ -736,7 +800,7 @@ def test_a_damaged_parquet_or_safetensors_file_with_a_right_hash_is_refused_or_h
 def test_a_weight_that_is_not_finite_is_refused_and_its_tensor_named(
     version: Path, files: Files, value: float
 ) -> None:
-    for name in ("center", "recurrence.bias_hh_l0"):
+    for name in ("center", "members.1.recurrence.from_state.0.bias"):
         tensors = load_tensors(files[WEIGHTS])
         tensors[name][-1] = value
 
@@ -753,11 +817,13 @@ def test_a_weight_that_is_not_finite_is_refused_and_its_tensor_named(
 def test_expected_shapes_are_those_of_the_network(cell: str, layers: int) -> None:
     from rnnforecast.model.network import Network
 
+    config = NetworkConfig(cell=cell, hidden=6, layers=layers)
     for segment in (1, 2, 5):
-        config = NetworkConfig(cell=cell, hidden=6, layers=layers, segment=segment)
-        state = Network(TASK, config).state_dict()
+        members = (*MEMBERS, MemberTask(7, segment, augmented=False))
+        task = replace(TASK, members=members)
+        state = Network(task, config).state_dict()
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        assert expected_shapes(TASK, config) == shapes
+        assert expected_shapes(task, config) == shapes
 
 
 def trained_artifact() -> Artifact:
@@ -794,7 +860,8 @@ def test_a_network_that_was_saved_passes_its_self_test_and_is_the_same(version: 
 
 def test_weights_that_were_exchanged_fail_the_self_test(version: Path) -> None:
     expected = trained_artifact()
-    other = {**expected.weights, "head.bias": expected.weights["head.bias"] + np.float32(0.1)}
+    name = "members.1.head.bias"
+    other = {**expected.weights, name: expected.weights[name] + np.float32(0.1)}
 
     loaded = load(written(version, replace(expected, weights=other).pack()))
 

@@ -4,19 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config import QUANTILES, ForecastTask, NetworkConfig, TrainConfig, WindowConfig
+from rnnforecast.config import QUANTILES, MemberTask, NetworkConfig, TrainConfig, WindowConfig
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.season import resolve_season
 from rnnforecast.errors import ModelError
 from rnnforecast.model.forecaster import RNNForecaster
-from tests.builders import make_panel, random_walk, wave
+from tests.builders import make_panel, make_task, random_walk, wave
 
-SMALL = NetworkConfig(hidden=16, segment=6)
+SMALL = NetworkConfig(hidden=16)
+MEMBERS = (MemberTask(24, 6, augmented=False), MemberTask(18, 6, augmented=True))
 QUICK = TrainConfig(epochs=2, batch_size=64, threads=1)
 
 
 def fit(panel, train_until: int, validation_until: int, *, task=None, config=QUICK, network=SMALL):
-    task = task or ForecastTask(lookback=24, horizon=6, season=12, n_series=panel.n_series)
+    task = task or make_task(n_series=panel.n_series, members=MEMBERS)
     ends = np.ones(panel.n_series, np.int64)
     return RNNForecaster.fit(
         past_of(panel, train_until * ends),
@@ -90,8 +91,8 @@ def test_fitting_leaves_torchs_own_state_as_it_was() -> None:
 
 def test_a_random_walk_is_forecast_as_well_as_by_its_last_value() -> None:
     panel = make_panel(*(random_walk(900, seed=s) for s in range(6)))
-    task = ForecastTask(lookback=48, horizon=8, season=1, n_series=6)
-    forecaster = fit(panel, 600, 750, task=task, network=NetworkConfig(hidden=32, segment=8))
+    task = make_task(lookback=48, horizon=8, season=1, n_series=6, segment=8)
+    forecaster = fit(panel, 600, 750, task=task, network=NetworkConfig(hidden=32))
     rows = np.arange(750, 892)
     past = Past(panel, series=np.repeat(np.arange(6), len(rows)), cutoff=np.tile(rows, 6))
     truth = np.concatenate([panel.of(s)[rows] for s in range(6)])

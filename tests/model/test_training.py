@@ -1,92 +1,167 @@
+"""The training of one member: what it minimises, what it keeps, and when it ends."""
+
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config import ForecastTask, NetworkConfig, TrainConfig
+from rnnforecast.config import MemberTask, NetworkConfig, TrainConfig
 from rnnforecast.data.forecast import past_of
-from rnnforecast.data.scaling import fit_scaling
+from rnnforecast.data.windows import Batch
 from rnnforecast.errors import DivergedError
-from rnnforecast.events import EpochEnded, Event, ignore
+from rnnforecast.events import EpochEnded, Event
+from rnnforecast.model import training
+from rnnforecast.model.loss import quantile_loss
 from rnnforecast.model.network import Network
-from rnnforecast.model.start import start_from
 from rnnforecast.model.training import (
-    batch_loss,
-    quantile_loss,
+    MemberTraining,
+    learn_on,
+    member_loss,
+    seeded,
     steps_per_epoch,
-    train_network,
+    using,
 )
-from tests.builders import make_panel, random_walk, wave
+from rnnforecast.model.validation import ValidationWindows
+from tests.builders import make_panel, make_task, wave
+from tests.model.fitting import FOUR, MIXED, PLAIN, SHORT, SMALL, fit, split, started, weights_of
 
-TASK = ForecastTask(lookback=24, horizon=6, season=12, n_series=1)
-SMALL = NetworkConfig(hidden=8, segment=6)
-
-
-def split(readings: np.ndarray):
-    panel = make_panel(readings)
-    return past_of(panel, np.array([len(readings) * 3 // 4])), past_of(panel)
+CPU = torch.device("cpu")
+NOISY = wave(400, season=12, noise=2.0)
 
 
-def fit(readings: np.ndarray, config: TrainConfig, listener=ignore):
-    train, validation = split(readings)
-    torch.manual_seed(config.seed)
-    network = Network(TASK, SMALL)
+def make_training(
+    config: TrainConfig, *, readings: np.ndarray = NOISY, is_validated: bool = True
+) -> tuple[Network, MemberTraining]:
+    """Start the training of one plain member."""
+    train, everything = split(readings)
+    network = started(readings, make_task())
+    held_out = ValidationWindows(everything.windows(24, 6, targets_after=train))
     windows = train.windows(24, 6)
-    start_from(network, fit_scaling(train), windows)
-    log = train_network(
-        network,
-        windows,
-        validation=validation.windows(24, 6, targets_after=train),
-        config=config,
-        listener=listener,
-    )
-    return network, log
+    return network, MemberTraining(network, 0, windows, held_out if is_validated else None, config)
 
 
-def test_quantile_loss_is_the_mean_of_the_pinball_losses() -> None:
-    rng = np.random.default_rng(0)
-    forecast, actual = rng.normal(size=(4, 3, 2)), rng.normal(size=(4, 3))
-    actual[1, 2] = np.nan
-    levels = (0.2, 0.7)
-    losses = [
-        max(q * (actual[i, h] - forecast[i, h, k]), (q - 1) * (actual[i, h] - forecast[i, h, k]))
-        for i in range(4)
-        for h in range(3)
-        for k, q in enumerate(levels)
-        if np.isfinite(actual[i, h])
-    ]
-    found = quantile_loss(torch.from_numpy(forecast), torch.from_numpy(actual), levels)
-    assert found.item() == pytest.approx(np.mean(losses))
+def gathered(readings: np.ndarray) -> Batch:
+    """Gather all windows of 24 + 6 readings."""
+    windows = past_of(make_panel(readings)).windows(24, 6)
+    return windows.gather(np.arange(len(windows)))
 
 
-def test_a_missing_target_carries_no_loss_and_no_gradient() -> None:
-    forecast = torch.zeros(1, 3, 2, requires_grad=True)
-    actual = torch.tensor([[1.0, torch.nan, 2.0]])
-    quantile_loss(forecast, actual, (0.1, 0.9)).backward()
-    assert (forecast.grad[0, 1] == 0).all()
-    assert (forecast.grad[0, [0, 2]] != 0).all()
-    assert quantile_loss(forecast, torch.full((1, 3), torch.nan), (0.1, 0.9)).item() == 0
+def make_calm_network(own: MemberTask) -> Network:
+    """Make a network without dropout whose quantiles do not cross."""
+    torch.manual_seed(0)
+    network = Network(make_task(members=(own,)), NetworkConfig(hidden=8, dropout=0.0))
+    network.center[1], network.scale[1] = 20.0, 5.0
+    with torch.no_grad():
+        network.members[0].head.weight.mul_(0.1)
+        network.members[0].anchor.fill_(0.5)
+    return network
+
+
+@pytest.mark.parametrize("own", [PLAIN, SHORT])
+def test_the_loss_is_the_quantile_loss_of_what_the_member_forecasts(
+    own: MemberTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_UNKNOWN_SHARE", 0.0)
+    readings = NOISY.copy()
+    readings[50:60], readings[::13] = np.nan, np.nan
+    network = make_calm_network(own)
+    member, batch = network.members[0], gathered(readings)
+
+    found = member_loss(network, member, batch, seeded(0, device=CPU))
+
+    history, future = ((torch.from_numpy(x) - 20) / 5 for x in (batch.history, batch.future))
+    series, step = torch.ones(len(history)).long(), torch.from_numpy(batch.next_step)
+    forecast = member(history, series, step)
+    assert torch.isnan(future).any()
+    expected = quantile_loss(forecast, future, network.task.quantiles)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_window_shown_without_its_name_counts_in_the_units_of_its_series(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training, "_UNKNOWN_SHARE", 1.0)
+    network = make_calm_network(PLAIN)
+    member, batch = network.members[0], gathered(NOISY)
+
+    found = member_loss(network, member, batch, seeded(0, device=CPU))
+
+    inputs = (torch.from_numpy(batch.history), torch.zeros(len(batch.series)).long())
+    forecast = network(*inputs, torch.from_numpy(batch.next_step))
+    loss = quantile_loss(forecast, torch.from_numpy(batch.future), network.task.quantiles) / 5
+    assert found.item() == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_only_an_augmented_member_learns_from_windows_made_of_windows() -> None:
+    network = Network(make_task(members=(PLAIN, MIXED)), NetworkConfig(hidden=8, dropout=0.0))
+    plain, mixed = network.members
+    mixed.load_state_dict(plain.state_dict())
+    batch = gathered(NOISY)
+
+    losses = [member_loss(network, m, batch, seeded(0, device=CPU)).item() for m in (plain, mixed)]
+
+    assert losses[0] != losses[1]
+    mixed.own = PLAIN
+    assert member_loss(network, mixed, batch, seeded(0, device=CPU)).item() == losses[0]
 
 
 def test_the_best_weights_seen_are_restored() -> None:
     seen: list[Event] = []
-    config = TrainConfig(epochs=6, batch_size=32, learning_rate=0.05)
-    network, log = fit(wave(400, season=12, noise=2.0), config, seen.append)
+    config = TrainConfig(epochs=8, batch_size=32, learning_rate=0.05)
+    network, log = fit(NOISY, config, seen.append)
     epochs = [event for event in seen if isinstance(event, EpochEnded)]
     best = min(epochs, key=lambda e: e.validation_loss)
-    assert best.is_best and best.steps == log.best_steps
-    assert log.best_steps < log.steps, "the test needs a run that overfits"
-    train, validation = split(wave(400, season=12, noise=2.0))
+    (own,) = log.members
+    assert best.is_best and best.steps == own.best_steps
+    assert own.best_steps < own.steps == log.steps, "the test needs a run that overfits"
+    assert log.epochs == own.epochs == tuple(epochs)
+    train, validation = split(NOISY)
     held_out = validation.windows(24, 6, targets_after=train)
     batch = held_out.gather(np.arange(len(held_out)))
-    network.eval()
     with torch.no_grad():
         series, step = torch.ones(len(held_out)).long(), torch.from_numpy(batch.next_step)
         scaled = (torch.from_numpy(batch.history) - network.center[1]) / network.scale[1]
         future = (torch.from_numpy(batch.future) - network.center[1]) / network.scale[1]
-        loss = quantile_loss(network.forecast_scaled(scaled, series, step), future, TASK.quantiles)
+        forecast = network.members[0](scaled, series, step)
+        loss = quantile_loss(forecast, future, network.task.quantiles)
     assert loss.item() == pytest.approx(best.validation_loss, rel=1e-4)
+
+
+def test_three_epochs_without_a_better_one_end_the_training() -> None:
+    _, log = fit(NOISY, TrainConfig(epochs=40, batch_size=32, learning_rate=0.05))
+    (own,) = log.members
+    assert len(own.epochs) < 40
+    assert own.steps - own.best_steps == 3 * 40
+
+
+def test_what_is_kept_is_a_running_mean_of_the_weights() -> None:
+    network, run = make_training(TrainConfig(batch_size=32), is_validated=False)
+    head = network.members[0].head.weight
+    mean, shares = head.detach().double().clone(), []
+    for step in range(1, 71):
+        run.step()
+        shares.append(max(1 / 50, 9 / (step + 9)))
+        mean += shares[-1] * (head.detach().double() - mean)
+    last = head.detach().clone()
+    run.end_epoch()
+    log = run.finish()
+
+    assert torch.allclose(head.double(), mean, atol=1e-5)
+    assert not torch.allclose(head, last, atol=1e-5)
+    assert (log.steps, log.best_steps) == (70, 70)
+
+
+def test_the_rate_is_constant_after_the_warm_up_however_long_the_training_is() -> None:
+    for epochs in (1, 100):
+        _, run = make_training(TrainConfig(batch_size=4, epochs=epochs, learning_rate=0.01))
+        rates = []
+        for _ in range(120):
+            rates.append(run._optimizer.param_groups[0]["lr"])
+            run.step()
+        assert rates == pytest.approx([0.01 * min(1, (k + 1) / 100) for k in range(120)])
 
 
 def test_a_run_stopped_after_n_steps_is_the_beginning_of_the_whole_run() -> None:
@@ -101,13 +176,11 @@ def test_a_run_stopped_after_n_steps_is_the_beginning_of_the_whole_run() -> None
 
 
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
-    train, _ = split(wave(400))
-    network = Network(TASK, SMALL)
-    torch.nn.init.constant_(network.head.bias, float("nan"))
+    network, run = make_training(TrainConfig(batch_size=32))
+    torch.nn.init.constant_(network.members[0].head.bias, float("nan"))
     with pytest.raises(DivergedError) as caught:
-        train_network(
-            network, train.windows(24, 6), validation=None, config=TrainConfig(), listener=ignore
-        )
+        for _ in range(40):
+            run.step()
     assert "--learning-rate" in (caught.value.hint or "")
 
 
@@ -124,54 +197,46 @@ def test_an_epoch_is_bounded_however_large_the_data_are() -> None:
     assert steps_per_epoch(10**9, config) == 120
 
 
+@pytest.mark.parametrize("own", [PLAIN, MIXED, SHORT])
 @pytest.mark.parametrize(("n_missing", "teaches"), [(0, True), (12, True), (13, False)])
 def test_a_window_with_more_than_half_of_its_history_missing_teaches_nothing(
     n_missing: int,
     teaches: bool,  # noqa: FBT001
+    own: MemberTask,
 ) -> None:
     readings = wave(30, season=12)
     readings[:n_missing] = np.nan
-    network = Network(TASK, SMALL)
-    batch = past_of(make_panel(readings)).windows(24, 6).gather(np.array([0]))
+    network = Network(make_task(members=(own,)), SMALL)
+    member, batch = network.members[0], gathered(readings)
     assert np.isnan(batch.history).sum() == n_missing
-    batch_loss(network, batch).backward()
-    assert bool((network.head.bias.grad != 0).any()) == teaches
+    member_loss(network, member, batch, seeded(0, device=CPU)).backward()
+    assert bool((member.head.bias.grad != 0).any()) == teaches
 
 
-def test_the_anchor_of_a_random_walk_is_its_newest_reading() -> None:
-    panel = make_panel(*(random_walk(600, seed=s) for s in range(4)))
-    task = ForecastTask(lookback=24, horizon=6, season=1, n_series=4)
-    network = Network(task, SMALL)
-    past = past_of(panel)
-    start_from(network, fit_scaling(past), past.windows(24, 6))
-    assert (network.anchor > 0.9).all()
+def test_each_member_draws_other_windows_and_other_random_numbers() -> None:
+    network = started(NOISY, make_task(members=(PLAIN, PLAIN)))
+    network.members[1].load_state_dict(network.members[0].state_dict())
+    windows = split(NOISY)[0].windows(24, 6)
+    for index in range(2):
+        run = MemberTraining(network, index, windows, None, TrainConfig(batch_size=8))
+        run.step()
+    first, second = (m.head.weight for m in network.members)
+    assert not torch.equal(first, second)
 
 
-def test_the_anchor_of_white_noise_is_near_nothing() -> None:
-    panel = make_panel(np.random.default_rng(0).normal(size=3000))
-    task = ForecastTask(lookback=24, horizon=6, season=1, n_series=1)
-    network = Network(task, SMALL)
-    past = past_of(panel)
-    start_from(network, fit_scaling(past), past.windows(24, 6))
-    assert (network.anchor < 0.15).all()
+def test_learning_on_takes_the_steps_it_was_given_and_changes_one_member() -> None:
+    network = started(NOISY, make_task(members=FOUR))
+    before = weights_of(network)
+    windows = split(NOISY)[1].windows(24, 6)
+    steps = learn_on(network, 2, windows, n_steps=5, config=TrainConfig(batch_size=8))
+    assert list(steps) == [1, 2, 3, 4, 5]
+    after = weights_of(network)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed and all(name.startswith("members.2.") for name in changed)
 
 
-def test_the_cycle_starts_from_the_seasonal_means() -> None:
-    panel = make_panel(wave(600, season=12, noise=0.0))
-    network = Network(TASK, SMALL)
-    past = past_of(panel)
-    start_from(network, fit_scaling(past), past.windows(24, 6))
-    phase = (int(panel.first_step[0]) + np.arange(12)) % 12
-    pattern = network.cycle.weight[1].detach().numpy()[phase] * network.scale[1].item()
-    assert np.allclose(pattern, panel.target[:12] - 20, atol=0.05)
-
-
-def test_one_spike_does_not_become_a_season() -> None:
-    readings = wave(3000, season=12, noise=0.0)
-    readings[1500] = 65535.0
-    network = Network(TASK, SMALL)
-    past = past_of(make_panel(readings))
-    start_from(network, fit_scaling(past), past.windows(24, 6))
-    phase = (int(make_panel(readings).first_step[0]) + np.arange(12)) % 12
-    pattern = network.cycle.weight[1].detach().numpy()[phase] * network.scale[1].item()
-    assert np.allclose(pattern, readings[:12] - 20, atol=0.3)
+def test_other_values_are_in_force_only_for_a_while() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    with using([parameter], [torch.ones(3)]):
+        assert parameter.tolist() == [1, 1, 1]
+    assert parameter.tolist() == [0, 0, 0]

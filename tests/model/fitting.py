@@ -1,0 +1,69 @@
+"""What tests of training share: readings cut in two, and a small network fitted to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from rnnforecast.config import ForecastTask, MemberTask, NetworkConfig, TrainConfig
+from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.scaling import fit_scaling
+from rnnforecast.events import Listener, ignore
+from rnnforecast.model.committee import CommitteeLog, train_members
+from rnnforecast.model.network import Network
+from rnnforecast.model.start import start_from
+from tests.builders import make_panel, make_task
+
+SMALL = NetworkConfig(hidden=8)
+PLAIN = MemberTask(24, 6, augmented=False)
+MIXED = MemberTask(24, 6, augmented=True)
+SHORT = MemberTask(12, 6, augmented=False)
+SHORT_MIXED = MemberTask(12, 6, augmented=True)
+FOUR = (PLAIN, MIXED, SHORT, SHORT_MIXED)
+
+
+def split(readings: np.ndarray) -> tuple[Past, Past]:
+    """Return the first three quarters, and all of the readings."""
+    panel = make_panel(readings)
+    return past_of(panel, np.array([len(readings) * 3 // 4])), past_of(panel)
+
+
+def started(readings: np.ndarray, task: ForecastTask, *, seed: int = 0) -> Network:
+    """Make a network before its first step."""
+    train, _ = split(readings)
+    torch.manual_seed(seed)
+    network = Network(task, SMALL)
+    start_from(network, fit_scaling(train), train.windows(task.lookback, task.horizon))
+    return network
+
+
+def train(
+    network: Network, readings: np.ndarray, config: TrainConfig, listener: Listener = ignore
+) -> CommitteeLog:
+    """Train a network in place on the first three quarters, validated on the rest."""
+    first, everything = split(readings)
+    task = network.task
+    return train_members(
+        network,
+        first.windows(task.lookback, task.horizon),
+        validation=everything.windows(task.lookback, task.horizon, targets_after=first),
+        config=config,
+        listener=listener,
+    )
+
+
+def fit(
+    readings: np.ndarray,
+    config: TrainConfig,
+    listener: Listener = ignore,
+    *,
+    members: tuple[MemberTask, ...] = (PLAIN,),
+) -> tuple[Network, CommitteeLog]:
+    """Make a network and train it."""
+    network = started(readings, make_task(members=members), seed=config.seed)
+    return network, train(network, readings, config, listener)
+
+
+def weights_of(network: Network) -> dict[str, bytes]:
+    """Return every weight, to compare bit by bit."""
+    return {name: x.numpy().tobytes() for name, x in network.state_dict().items()}

@@ -1,0 +1,83 @@
+"""What a network starts from: anchors, and the pattern of the season."""
+
+import numpy as np
+import torch
+
+from rnnforecast.config import NetworkConfig
+from rnnforecast.data.forecast import past_of
+from rnnforecast.data.scaling import fit_scaling
+from rnnforecast.model.network import Network
+from rnnforecast.model.normalising import normalise
+from rnnforecast.model.start import start_from
+from tests.builders import make_panel, make_task, random_walk, wave
+from tests.model.fitting import PLAIN, SHORT_MIXED
+
+TASK = make_task()
+SMALL = NetworkConfig(hidden=8)
+
+
+def test_the_anchor_of_a_random_walk_is_its_newest_reading() -> None:
+    panel = make_panel(*(random_walk(600, seed=s) for s in range(4)))
+    task = make_task(season=1, n_series=4)
+    network = Network(task, SMALL)
+    past = past_of(panel)
+    start_from(network, fit_scaling(past), past.windows(24, 6))
+    assert (network.members[0].anchor > 0.9).all()
+
+
+def test_the_anchor_of_white_noise_is_near_nothing() -> None:
+    panel = make_panel(np.random.default_rng(0).normal(size=3000))
+    task = make_task(season=1)
+    network = Network(task, SMALL)
+    past = past_of(panel)
+    start_from(network, fit_scaling(past), past.windows(24, 6))
+    assert (network.members[0].anchor < 0.15).all()
+
+
+def test_the_cycle_starts_from_the_seasonal_means() -> None:
+    panel = make_panel(wave(600, season=12, noise=0.0))
+    network = Network(TASK, SMALL)
+    past = past_of(panel)
+    start_from(network, fit_scaling(past), past.windows(24, 6))
+    phase = (int(panel.first_step[0]) + np.arange(12)) % 12
+    pattern = network.members[0].cycle.weight[1].detach().numpy()[phase] * network.scale[1].item()
+    assert np.allclose(pattern, panel.target[:12] - 20, atol=0.05)
+
+
+def test_one_spike_does_not_become_a_season() -> None:
+    readings = wave(3000, season=12, noise=0.0)
+    readings[1500] = 65535.0
+    network = Network(TASK, SMALL)
+    past = past_of(make_panel(readings))
+    start_from(network, fit_scaling(past), past.windows(24, 6))
+    phase = (int(make_panel(readings).first_step[0]) + np.arange(12)) % 12
+    pattern = network.members[0].cycle.weight[1].detach().numpy()[phase] * network.scale[1].item()
+    assert np.allclose(pattern, readings[:12] - 20, atol=0.3)
+
+
+def test_every_member_starts_from_the_same_cycle_and_an_anchor_of_its_own_window() -> None:
+    past = past_of(make_panel(wave(600, season=12, noise=2.0)))
+    network = Network(make_task(members=(PLAIN, SHORT_MIXED)), SMALL)
+    windows = past.windows(24, 6)
+    start_from(network, fit_scaling(past), windows)
+    first, second = network.members
+    assert torch.equal(first.cycle.weight, second.cycle.weight)
+    assert not torch.equal(first.anchor, second.anchor)
+
+    batch = windows.gather(np.arange(len(windows)))
+    scaled = (torch.from_numpy(batch.history) - network.center[1]) / network.scale[1]
+    future = (torch.from_numpy(batch.future) - network.center[1]) / network.scale[1]
+    series, step = torch.ones(len(batch.series)).long(), torch.from_numpy(batch.next_step)
+    for member in network.members:
+        before, ahead = member.cycle_around(series, step)
+        window = normalise(scaled[:, -member.own.lookback :] - before)
+        for lead in range(6):
+            goal = future[:, lead] - ahead[:, lead] - window.level[:, 0]
+            newest = (window.newest * window.spread)[:, 0]
+
+            def error(share: float, goal=goal, newest=newest) -> float:
+                return (goal - share * newest).abs().mean().item()
+
+            tried = np.linspace(0, 1, 101)
+            best = tried[np.argmin([error(share) for share in tried])]
+            assert abs(member.anchor[lead].item() - best) < 0.02

@@ -1,0 +1,45 @@
+"""The loss of groups of members against a loop over the windows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rnnforecast.model import validation
+from rnnforecast.model.loss import quantile_loss
+from rnnforecast.model.validation import ValidationWindows
+from tests.builders import make_task, wave
+from tests.model.fitting import FOUR, split, started
+
+
+@pytest.mark.parametrize("batch_values", [1 << 21, 1000])
+def test_the_loss_of_a_group_is_that_of_the_mean_of_its_forecasts(
+    batch_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "_BATCH_VALUES", batch_values)
+    readings = wave(200, season=12, noise=2.0)
+    readings[160:170] = np.nan
+    network = started(readings, make_task(members=FOUR))
+    train, everything = split(readings)
+    windows = everything.windows(24, 6, targets_after=train)
+    a, b, c, d = network.members
+    groups = [[a], [c], [a, b], [b, c, d], [a, b, c, d]]
+
+    found = ValidationWindows(windows).losses(network, groups)
+
+    batch = windows.gather(np.arange(len(windows)))
+    center, scale = network.center[1], network.scale[1]
+    history, future = (
+        (torch.from_numpy(x) - center) / scale for x in (batch.history, batch.future)
+    )
+    step = torch.from_numpy(batch.next_step)
+    for group, loss in zip(groups, found, strict=True):
+        forecasts, ones = [], torch.ones(1).long()
+        for i in range(len(history)):
+            made = [m(history[i, None], ones, step[i, None]) for m in group]
+            forecasts.append(sum(made) / len(made))
+        expected = quantile_loss(torch.cat(forecasts), future, network.task.quantiles)
+        assert loss == pytest.approx(expected.item(), rel=1e-4)
+    assert len(set(found)) == len(groups)
+    assert ValidationWindows(windows).loss(network, [a, b]) == pytest.approx(found[2])
