@@ -68,7 +68,7 @@ def many_series() -> pd.DataFrame:
 
 
 def scaled_errors(forecast: np.ndarray, actual: np.ndarray, deviation: np.ndarray) -> Result:
-    """MSE and MAE of `(window, horizon, series)` in units of each series' deviation, `(series,)`."""
+    """MSE and MAE of `(window, horizon, series)` in units of the deviation, `(series,)`."""
     error = (forecast - actual) / deviation
     return {"scaled_mse": float((error**2).mean()), "scaled_mae": float(np.abs(error).mean())}
 
@@ -102,8 +102,8 @@ def _our_backtest(batch: int, steps: int | None) -> Any:
     )
 
 
-def ours_error(batch: int, windows: int) -> Result:
-    """Train with the defaults, and score; the batch and the number of windows are the defaults."""
+def ours_error(_batch: int, _windows: int) -> Result:
+    """Train with the default batch and number of windows, and score."""
     started = time.monotonic()
     result = _our_backtest(256, None)
     own = result.metrics["network"]

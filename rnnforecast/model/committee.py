@@ -3,8 +3,8 @@
 Each member learns in a thread of its own, with its share of the processors: small products gain
 little from a second processor, and torch lets go of the interpreter while it computes. All take the
 same number of steps between two looks at the clock, so that what `--max-time` ended can be repeated
-with `--steps`. How many threads there are changes nothing but the time, as long as each member has one; beyond that
-sums are rounded differently.
+with `--steps`. How many threads there are changes nothing but the time, as long as each member has
+one; with several, sums are rounded differently.
 
 At the end validation decides which members are kept: of all groups of them the largest whose mean
 forecast is within one percent of the best. One stretch of readings says little about which of two

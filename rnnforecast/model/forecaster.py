@@ -82,8 +82,8 @@ class RNNForecaster:
     ) -> RNNForecaster:
         """Return a forecaster that has also learnt from the readings before these cutoffs.
 
-        Each member takes a quarter of the steps that led to its best weights, over all windows, old and
-        new, at a rate that starts at a quarter of the first.
+        Each member takes a quarter of the steps that led to its best weights, over all windows, old
+        and new, at a rate that starts at a quarter of the first.
         """
         assert self.log is not None
         task = self.network.task

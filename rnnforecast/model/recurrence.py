@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rnnforecast.model.product import RoundedLinear
+
 
 class State(NamedTuple):
     """What one layer remembers: `memory` is the LSTM's cell, and None elsewhere."""
@@ -98,11 +100,16 @@ def _linears(width: int, n_out: int, layers: int) -> Any:
     return nn.ModuleList(nn.Linear(width, n_out) for _ in range(layers))
 
 
+_Product = Callable[[Tensor], Tensor]
+
+
 class Recurrence(nn.Module):
     """Layers of one cell, all of width D."""
 
     from_input: Sequence[nn.Linear]
     from_state: Sequence[nn.Linear]
+    rounds: bool
+    """Whether the products over the history are taken in bfloat16 while there are gradients."""
 
     def __init__(self, cell: str, width: int, layers: int) -> None:
         super().__init__()
@@ -110,14 +117,16 @@ class Recurrence(nn.Module):
         n_gates = self.cell.n_gates * width
         self.from_input = _linears(width, n_gates, layers)
         self.from_state = _linears(width, n_gates, layers)
+        self.rounds = False
         self._initialise(width)
 
     def forward(self, entering: Tensor) -> list[State]:
         """Run over all steps, (S, N, D); return the final state of each layer."""
         final: list[State] = []
-        for from_input, from_state in zip(self.from_input, self.from_state, strict=True):
+        for from_input, from_state in zip(*self._products(), strict=True):
             state, states = self._zeros(entering), []
-            h_gates = from_state.bias.expand(entering.shape[1], -1)  # of a state of zeros
+            bias = self.from_state[len(final)].bias
+            h_gates = bias.expand(entering.shape[1], -1)  # of a state of zeros
             for x_gates in from_input(entering).unbind(0):
                 state = self.cell.step(x_gates, h_gates, state)
                 states.append(state.hidden)
@@ -141,6 +150,13 @@ class Recurrence(nn.Module):
             memory = None if state.memory is None else state.memory[:, None]
             out = self.cell.step(gates, h_gates, State(state.hidden[:, None], memory)).hidden
         return out
+
+    def _products(self) -> tuple[Sequence[_Product], Sequence[_Product]]:
+        if not (self.rounds and torch.is_grad_enabled()):
+            return self.from_input, self.from_state
+        layers = self.from_input, self.from_state
+        from_input, from_state = ([RoundedLinear(one) for one in each] for each in layers)
+        return from_input, from_state
 
     def _zeros(self, entering: Tensor) -> State:
         zeros = entering.new_zeros(entering.shape[1:])

@@ -27,6 +27,7 @@ from rnnforecast.model.loss import pinball
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.model.normalising import normalise
+from rnnforecast.model.product import has_fast_bfloat16
 from rnnforecast.model.validation import ValidationWindows, entries, scaled_windows
 
 CONTINUED_RATE = 0.25
@@ -86,7 +87,7 @@ class MemberTraining:
         self._averaged = [p.detach().clone() for p in self._parameters]
         self._best = self._averaged
         self._best_loss = float("inf")
-        self._optimizer = _optimizer(self._parameters, config.learning_rate)
+        self._optimizer = _optimizer(self.member, config.learning_rate)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimizer, lambda step: min(1.0, (step + 1) / _WARM_UP)
         )
@@ -235,7 +236,7 @@ def learn_on(
     number of steps taken after each.
     """
     member = network.members[index]
-    optimizer = _optimizer(list(member.parameters()), config.learning_rate * CONTINUED_RATE)
+    optimizer = _optimizer(member, config.learning_rate * CONTINUED_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, n_steps)
     key = (config.seed, index, config.epochs)
     generator = seeded(*key, device=network.center.device)
@@ -264,5 +265,6 @@ def using(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[No
             parameter.copy_(value)
 
 
-def _optimizer(parameters: Sequence[Tensor], rate: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(parameters, lr=rate, fused=True)
+def _optimizer(member: Member, rate: float) -> torch.optim.Optimizer:
+    member.recurrence.rounds = has_fast_bfloat16(member.anchor.device)
+    return torch.optim.AdamW(member.parameters(), lr=rate, fused=True)
