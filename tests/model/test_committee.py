@@ -1,4 +1,4 @@
-"""The committee: members learn side by side, the better ones go on, the best group is kept."""
+"""The committee: members learn side by side, and the largest group that is good is kept."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import time
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rnnforecast.config import TrainConfig
 from rnnforecast.data.forecast import past_of
@@ -19,15 +21,20 @@ from rnnforecast.model import committee, training
 from rnnforecast.model.committee import CommitteeLog, learn_on_members, train_members
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.loss import quantile_loss
+from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import MemberTraining
 from tests.builders import make_panel, make_task, wave
+from tests.data.tables import few
 from tests.model.fitting import FOUR, MIXED, PLAIN, SHORT, SMALL, fit, split, started, weights_of
 from tests.model.fitting import train as train_in_place
 
 NOISY = wave(400, season=12, noise=2.0)
 QUICK = TrainConfig(epochs=3, batch_size=16, threads=2)
+HASTY = dataclasses.replace(QUICK, epochs=12, learning_rate=0.05)
+STILL = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-6)
 PAIR = (PLAIN, MIXED)
+THREE = (PLAIN, MIXED, SHORT)
 
 
 def losses_by_hand(network: Network, members: list[torch.nn.Module]) -> dict[tuple, float]:
@@ -107,7 +114,7 @@ def test_what_a_time_limit_ended_can_be_repeated_with_as_many_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "chunks"), [(1, [5, 20, 9]), (3, [5, 35, 20, 10]), (4, [5, 30, 5, 15, 15]), (4, [5])]
+    ("epochs", "chunks"), [(1, [5, 10, 4]), (3, [5, 15, 10, 5]), (4, [5, 12, 3, 8, 7]), (4, [5])]
 )
 def test_when_the_clock_was_looked_at_changes_nothing(
     epochs: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch
@@ -123,7 +130,7 @@ def test_when_the_clock_was_looked_at_changes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(committee, "_Pace", Scripted)
         network, log = fit(NOISY, config, members=FOUR)
-    assert log.steps == min(sum(chunks), 40 * epochs)
+    assert log.steps == min(sum(chunks), 20 * epochs)
 
     repeated, other = fit(NOISY, dataclasses.replace(config, steps=log.steps), members=FOUR)
 
@@ -139,24 +146,24 @@ def test_a_time_limit_allows_half_of_it_for_the_first_training() -> None:
 
 def test_progress_comes_to_its_end_although_members_drop_out() -> None:
     seen: list[Event] = []
-    fit(NOISY, QUICK, seen.append, members=FOUR)
+    _, log = fit(NOISY, HASTY, seen.append, members=FOUR)
+    assert len(set(steps_of(log))) > 1, "the test needs a member that stops before the others"
     progress = [event for event in seen if isinstance(event, Progressed)]
     done = [event.done for event in progress]
     assert done == sorted(done)
-    assert {(event.task, event.total) for event in progress} == {("training", 4 * 120)}
+    assert {(event.task, event.total) for event in progress} == {("training", 4 * 12 * 20)}
     assert progress[-1].done == progress[-1].total
 
 
-# Who goes on, and who is kept
+# Who is kept
 
 
-def test_after_a_third_of_the_steps_the_better_two_of_four_go_on() -> None:
-    _, log = fit(NOISY, QUICK, members=FOUR)
+def test_every_member_goes_on_until_validation_says_that_it_gains_no_more() -> None:
+    _, log = fit(NOISY, HASTY, members=FOUR)
 
-    assert sorted(steps_of(log)) == [40, 40, 120, 120]
-    first = [member.epochs[0].validation_loss for member in log.members]
-    better = sorted(range(4), key=first.__getitem__)[:2]
-    assert {i for i in range(4) if log.members[i].steps == 120} == set(better)
+    for own in log.members:
+        assert own.steps == 12 * 20 or own.steps - own.best_steps == 3 * 20
+    assert len(set(steps_of(log))) > 1, "the test needs a member that stops before the others"
 
 
 def test_without_validation_all_members_go_on_and_are_kept() -> None:
@@ -165,45 +172,125 @@ def test_without_validation_all_members_go_on_and_are_kept() -> None:
 
     log = train_members(network, windows, validation=None, config=QUICK, listener=ignore)
 
-    assert steps_of(log) == [120] * 4
+    assert steps_of(log) == [60] * 4
     assert log.kept == (0, 1, 2, 3)
     assert network.task.members == FOUR
 
 
-def test_the_group_with_the_least_validation_loss_is_kept() -> None:
-    network = started(NOISY, make_task(members=(PLAIN, MIXED, SHORT)))
+Group = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scripted:
+    """Validation that knows the loss of each group; of others it says that they are very bad."""
+
+    known: dict[Group, float]
+
+    def losses(self, network: Network, groups: list[list[Member]], *, most: int) -> list[float]:
+        assert most > 0
+        number = {id(member): i for i, member in enumerate(network.members)}
+        return [self.known.get(tuple(number[id(m)] for m in group), 9.0) for group in groups]
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept"),
+    [
+        ({(0,): 1, (1,): 1, (2,): 1, (0, 1): 1, (0, 1, 2): 1.009}, (0, 1, 2)),
+        ({(1,): 1, (0, 1, 2): 1.011, (0, 1): 1.009, (1, 2): 1.005, (0, 2): 1.02}, (1, 2)),
+        ({(0,): 1.04, (1,): 1.08, (0, 1): 1, (0, 2): 1.02, (0, 1, 2): 1.015}, (0, 1)),
+        ({(0,): 1.002, (2,): 1, (0, 2): 1.03, (0, 1, 2): 1.02}, (2,)),
+        ({(0, 1): 1.001, (0, 2): 1.001, (1, 2): 1.001, (2,): 1}, (0, 1)),
+    ],
+    ids=["all as good", "best of the pairs", "a pair beats its parts", "one alone", "a tie"],
+)
+def test_the_largest_group_within_one_percent_is_kept_and_the_best_of_these(
+    losses: dict[Group, float], kept: Group
+) -> None:
+    network = Network(make_task(members=THREE), SMALL)
+
+    assert committee._best_group(network, Scripted(losses)) == kept  # type: ignore[arg-type]
+
+
+GROUPS = [g for size in (1, 2, 3, 4) for g in itertools.combinations(range(4), size)]
+
+
+@few
+@given(st.lists(st.integers(1000, 1040), min_size=15, max_size=15))
+def test_no_larger_group_and_none_as_large_would_be_better(drawn: list[int]) -> None:
+    losses = dict(zip(GROUPS, drawn, strict=True))
+    network = Network(make_task(members=FOUR), SMALL)
+
+    kept = committee._best_group(network, Scripted(losses))  # type: ignore[arg-type]
+
+    good = [g for g in GROUPS if 100 * losses[g] <= 101 * min(drawn)]
+    assert kept in good
+    assert all(len(g) <= len(kept) for g in good)
+    assert all(losses[kept] <= losses[g] for g in good if len(g) == len(kept))
+
+
+def largest_good(losses: dict[Group, float]) -> Group:
+    """Return the best of the largest groups whose loss is within one percent of the least."""
+    good = [g for g in losses if losses[g] <= 1.01 * min(losses.values())]
+    return min(good, key=lambda g: (-len(g), losses[g]))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_of_members_that_learnt_the_largest_good_group_is_kept(seed: int) -> None:
+    network = started(NOISY, make_task(members=THREE), seed=seed)
     everyone = list(network.members)
 
     log = train_in_place(network, NOISY, QUICK)
 
-    losses = losses_by_hand(network, everyone)
-    assert log.kept == min(losses, key=losses.__getitem__)
+    assert log.kept == largest_good(losses_by_hand(network, everyone))
     assert list(network.members) == [everyone[i] for i in log.kept]
-    assert network.task.members == tuple((PLAIN, MIXED, SHORT)[i] for i in log.kept)
+    assert network.task.members == tuple(THREE[i] for i in log.kept)
+
+
+def err(network: Network, *errors: float) -> list[Member]:
+    """Let the members forecast the same, but for an error, in units of the series; return them."""
+    with torch.no_grad():
+        for member, error in zip(network.members, errors, strict=True):
+            member.head.weight.zero_()
+            member.head.bias.view(6, -1)[:, network.task.median] += error
+    return list(network.members)
 
 
 @pytest.mark.parametrize("bad", [0, 1])
-def test_a_bad_member_is_left_out(bad: int) -> None:
+@pytest.mark.parametrize("error", [0.4, 50.0])
+def test_a_member_that_harms_the_mean_is_left_out(bad: int, error: float) -> None:
     network = started(NOISY, make_task(members=PAIR))
-    torch.nn.init.constant_(network.members[bad].head.bias, 50.0)
+    everyone = err(network, *(error * (i == bad) for i in range(2)))
 
-    log = train_in_place(network, NOISY, dataclasses.replace(QUICK, learning_rate=1e-6))
+    log = train_in_place(network, NOISY, STILL)
 
+    losses = losses_by_hand(network, everyone)
+    assert losses[0, 1] > 1.01 * losses[1 - bad,]
     assert log.kept == (1 - bad,)
     assert network.task.members == (PAIR[1 - bad],)
-    assert steps_of(log) == [120, 120], "two may go on to the end"
+    assert steps_of(log) == [20, 20], "a bad one learns to the end too"
 
 
-def test_members_that_err_in_opposite_ways_are_better_together() -> None:
+def test_a_member_that_is_a_little_worse_but_does_no_harm_stays() -> None:
     network = started(NOISY, make_task(members=PAIR))
-    with torch.no_grad():
-        for member, error in zip(network.members, (1.0, -1.0), strict=True):
-            member.head.weight.zero_()
-            member.head.bias.view(6, -1)[:, network.task.median] += error
+    everyone = err(network, 0.0, 0.25)
 
-    log = train_in_place(network, NOISY, dataclasses.replace(QUICK, learning_rate=1e-6, steps=40))
+    log = train_in_place(network, NOISY, STILL)
 
+    losses = losses_by_hand(network, everyone)
+    assert losses[0,] < losses[0, 1] < 1.01 * losses[0,] < losses[1,]
     assert log.kept == (0, 1)
+
+
+@pytest.mark.parametrize(("third", "kept"), [(4.0, (0, 1)), (0.0, (0, 1, 2))])
+def test_members_that_err_in_opposite_ways_are_better_together(third: float, kept: Group) -> None:
+    network = started(NOISY, make_task(members=THREE))
+    everyone = err(network, 1.0, -1.0, third)
+
+    log = train_in_place(network, NOISY, STILL)
+
+    losses = losses_by_hand(network, everyone)
+    assert 1.01 * losses[0, 1] < min(losses[0,], losses[1,])
+    assert log.kept == kept
 
 
 def test_the_look_back_shrinks_to_what_the_kept_members_need() -> None:
@@ -215,11 +302,11 @@ def test_the_look_back_shrinks_to_what_the_kept_members_need() -> None:
     assert network.task.lookback == SHORT.lookback
 
 
-def test_learning_on_takes_half_of_the_steps_to_the_best_weights_of_those_kept() -> None:
+def test_learning_on_takes_a_quarter_of_the_steps_to_the_best_weights_of_those_kept() -> None:
     first, seen = fitted(2), []
     learnt = first.learn_on(past_of(make_panel(NOISY)), config=QUICK, listener=seen.append)
     best = [first.log.members[i].best_steps for i in first.log.kept]
-    assert learnt.learn_on_steps == tuple(round(steps / 2) for steps in best)
+    assert learnt.learn_on_steps == tuple(round(steps / 4) for steps in best)
     assert seen[-1].done == seen[-1].total == sum(learnt.learn_on_steps)
 
 
