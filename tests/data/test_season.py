@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rnnforecast.config import MemberTask, WindowConfig
@@ -159,12 +159,33 @@ def test_windows_that_are_found_fit_into_the_data(season, longest):
         assert longest < 20
         return
 
-    assert 1 <= len(lookbacks) <= 2
+    assert 1 <= len(lookbacks) <= 3
     assert list(lookbacks) == sorted(set(lookbacks))
     assert lookbacks[0] >= 1 <= horizon
     assert lookbacks[-1] + horizon <= longest
     assert lookbacks[-1] <= LONGEST_SEASON
     assert all(steps <= season or steps % season == 0 for steps in lookbacks)
+
+
+@settings(few, max_examples=300)
+@given(st.integers(1, 720), st.integers(1, 720), st.integers(20, 20_000))
+def test_look_backs_beside_any_horizon_increase_and_leave_room(season, horizon, longest):
+    config = WindowConfig(horizon=str(horizon))
+    room = min(LONGEST_SEASON, max((longest - 3 * horizon) // 3, 1))
+
+    try:
+        lookbacks, found = resolve_windows(config, season=season, step_us=HOUR_US, longest=longest)
+    except NotEnoughDataError:
+        assert longest <= horizon, "only a horizon that fills the data leaves nothing"
+        return
+
+    assert found == horizon
+    assert 1 <= len(lookbacks) <= 3
+    assert list(lookbacks) == sorted(set(lookbacks))
+    assert 1 <= lookbacks[0] <= lookbacks[-1] <= room
+    assert all(steps < season or steps % season == 0 for steps in lookbacks)
+    if season > 1 and room >= 2 * season:
+        assert lookbacks[0] >= 2 * season
 
 
 @few
@@ -181,16 +202,18 @@ def test_with_room_the_horizon_is_a_season_and_the_look_back_at_least_two(season
 @pytest.mark.parametrize(
     ("season", "expected"),
     [
-        (24, ((336, 720), 24)),  # hours of a day
-        (96, ((384, 672), 96)),  # quarters of an hour
+        (24, ((168, 336, 672), 24)),  # hours of a day
+        (48, ((192, 336, 672), 48)),  # half hours
+        (96, ((192, 384, 672), 96)),  # quarters of an hour
         (144, ((288, 720), 144)),  # ten minutes
-        (7, ((336, 714), 7)),  # days of a week
+        (288, ((576,), 288)),  # five minutes
+        (7, ((168, 336, 672), 7)),  # days of a week
         (168, ((336, 672), 168)),  # hours of a week
         (720, ((720,), 720)),
-        (1, ((48, 96), 24)),
+        (1, ((24, 48, 96), 24)),
     ],
 )
-def test_with_room_there_is_a_usual_and_a_long_look_back(season, expected):
+def test_with_room_there_is_a_short_a_usual_and_a_long_look_back(season, expected):
     found = resolve_windows(WindowConfig(), season=season, step_us=HOUR_US, longest=20_000)
 
     assert found == expected
@@ -199,14 +222,16 @@ def test_with_room_there_is_a_usual_and_a_long_look_back(season, expected):
 @pytest.mark.parametrize(
     ("season", "longest", "expected"),
     [
-        (24, 1151, ((336,), 24)),
-        (24, 1152, ((336, 360), 24)),
-        (24, 1300, ((336, 408), 24)),
+        (24, 1151, ((168, 336), 24)),
+        (24, 1152, ((168, 336, 360), 24)),
+        (24, 1300, ((168, 336, 408), 24)),
+        (24, 600, ((168,), 24)),
         (24, 300, ((72,), 24)),
         (24, 40, ((8,), 5)),
         (144, 400, ((83,), 50)),
-        (1, 300, ((48, 76), 24)),
-        (1, 216, ((48,), 24)),
+        (1, 300, ((24, 48, 76), 24)),
+        (1, 216, ((24, 48), 24)),
+        (1, 168, ((24, 35), 21)),
         (1, 20, ((4,), 2)),
     ],
 )
@@ -221,7 +246,7 @@ def test_a_longer_horizon_makes_look_backs_without_a_season_longer():
 
     found = resolve_windows(config, season=1, step_us=HOUR_US, longest=20_000)
 
-    assert found == ((120, 240), 60)
+    assert found == ((60, 120, 240), 60)
 
 
 def test_window_lengths_can_be_steps_or_durations():
@@ -258,20 +283,29 @@ def test_a_segment_divides_the_season_or_is_a_multiple_of_it(season, lookback):
     segment = resolve_segment(None, season=season, lookback=lookback)
 
     assert 1 <= segment <= max(lookback // 2, 1)
-    assert segment <= max(season, 48 if season == 1 else 24)
+    assert segment <= (48 if season == 1 else min(max(season, 24), 96))
+    assert segment <= max(lookback // 4, 48)
     if season > 1:
         assert season % segment == 0 or segment % season == 0
+    if 24 <= season <= min(96, lookback // 4):
+        assert segment == season
 
 
 @pytest.mark.parametrize(
     ("season", "lookback", "segment"),
     [
         (24, 336, 24),
-        (24, 720, 24),
-        (96, 384, 48),
-        (144, 288, 48),
+        (24, 168, 24),
+        (24, 672, 24),
+        (96, 384, 96),
+        (96, 383, 48),
+        (96, 192, 48),
+        (48, 192, 48),
+        (144, 288, 72),
         (7, 336, 21),
-        (168, 336, 42),
+        (168, 336, 84),
+        (168, 672, 84),
+        (720, 720, 90),
         (37, 333, 37),
         (24, 30, 12),
         (24, 2, 1),
@@ -282,7 +316,9 @@ def test_a_segment_divides_the_season_or_is_a_multiple_of_it(season, lookback):
         (1, 3, 1),
     ],
 )
-def test_a_segment_is_near_48_steps_and_no_longer_than_a_season(season, lookback, segment):
+def test_a_segment_is_a_season_or_the_largest_part_or_multiple_that_is_short_enough(
+    season, lookback, segment
+):
     assert resolve_segment(None, season=season, lookback=lookback) == segment
 
 

@@ -1,9 +1,8 @@
-"""The committee: members learn side by side, the better ones go on, the best group is kept."""
+"""The committee: members learn side by side, for as long as they may, and errors end them."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import threading
 import time
 
@@ -18,37 +17,16 @@ from rnnforecast.events import EpochEnded, Event, Progressed, ignore
 from rnnforecast.model import committee, training
 from rnnforecast.model.committee import CommitteeLog, learn_on_members, train_members
 from rnnforecast.model.forecaster import RNNForecaster
-from rnnforecast.model.loss import quantile_loss
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import MemberTraining
 from tests.builders import make_panel, make_task, wave
-from tests.model.fitting import FOUR, MIXED, PLAIN, SHORT, SMALL, fit, split, started, weights_of
+from tests.model.fitting import FOUR, MIXED, PLAIN, SMALL, fit, split, started, weights_of
 from tests.model.fitting import train as train_in_place
 
 NOISY = wave(400, season=12, noise=2.0)
 QUICK = TrainConfig(epochs=3, batch_size=16, threads=2)
+HASTY = dataclasses.replace(QUICK, epochs=12, learning_rate=0.05)
 PAIR = (PLAIN, MIXED)
-
-
-def losses_by_hand(network: Network, members: list[torch.nn.Module]) -> dict[tuple, float]:
-    """Return the loss of every group of these members on the validation part."""
-    train, everything = split(NOISY)
-    windows = everything.windows(24, 6, targets_after=train)
-    batch = windows.gather(np.arange(len(windows)))
-    center, scale = network.center[1], network.scale[1]
-    history, future = (
-        (torch.from_numpy(x) - center) / scale for x in (batch.history, batch.future)
-    )
-    series, step = torch.ones(len(history)).long(), torch.from_numpy(batch.next_step)
-    with torch.no_grad():
-        made = [member(history, series, step) for member in members]
-    return {
-        group: quantile_loss(
-            sum(made[i] for i in group) / len(group), future, network.task.quantiles
-        ).item()
-        for size in range(1, len(members) + 1)
-        for group in itertools.combinations(range(len(members)), size)
-    }
 
 
 def steps_of(log: CommitteeLog) -> list[int]:
@@ -107,7 +85,7 @@ def test_what_a_time_limit_ended_can_be_repeated_with_as_many_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "chunks"), [(1, [5, 20, 9]), (3, [5, 35, 20, 10]), (4, [5, 30, 5, 15, 15]), (4, [5])]
+    ("epochs", "chunks"), [(1, [5, 10, 4]), (3, [5, 15, 10, 5]), (4, [5, 12, 3, 8, 7]), (4, [5])]
 )
 def test_when_the_clock_was_looked_at_changes_nothing(
     epochs: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch
@@ -123,7 +101,7 @@ def test_when_the_clock_was_looked_at_changes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(committee, "_Pace", Scripted)
         network, log = fit(NOISY, config, members=FOUR)
-    assert log.steps == min(sum(chunks), 40 * epochs)
+    assert log.steps == min(sum(chunks), 20 * epochs)
 
     repeated, other = fit(NOISY, dataclasses.replace(config, steps=log.steps), members=FOUR)
 
@@ -139,24 +117,24 @@ def test_a_time_limit_allows_half_of_it_for_the_first_training() -> None:
 
 def test_progress_comes_to_its_end_although_members_drop_out() -> None:
     seen: list[Event] = []
-    fit(NOISY, QUICK, seen.append, members=FOUR)
+    _, log = fit(NOISY, HASTY, seen.append, members=FOUR)
+    assert len(set(steps_of(log))) > 1, "the test needs a member that stops before the others"
     progress = [event for event in seen if isinstance(event, Progressed)]
     done = [event.done for event in progress]
     assert done == sorted(done)
-    assert {(event.task, event.total) for event in progress} == {("training", 4 * 120)}
+    assert {(event.task, event.total) for event in progress} == {("training", 4 * 12 * 20)}
     assert progress[-1].done == progress[-1].total
 
 
-# Who goes on, and who is kept
+# Who goes on
 
 
-def test_after_a_third_of_the_steps_the_better_two_of_four_go_on() -> None:
-    _, log = fit(NOISY, QUICK, members=FOUR)
+def test_every_member_goes_on_until_validation_says_that_it_gains_no_more() -> None:
+    _, log = fit(NOISY, HASTY, members=FOUR)
 
-    assert sorted(steps_of(log)) == [40, 40, 120, 120]
-    first = [member.epochs[0].validation_loss for member in log.members]
-    better = sorted(range(4), key=first.__getitem__)[:2]
-    assert {i for i in range(4) if log.members[i].steps == 120} == set(better)
+    for own in log.members:
+        assert own.steps == 12 * 20 or own.steps - own.best_steps == 3 * 20
+    assert len(set(steps_of(log))) > 1, "the test needs a member that stops before the others"
 
 
 def test_without_validation_all_members_go_on_and_are_kept() -> None:
@@ -165,61 +143,16 @@ def test_without_validation_all_members_go_on_and_are_kept() -> None:
 
     log = train_members(network, windows, validation=None, config=QUICK, listener=ignore)
 
-    assert steps_of(log) == [120] * 4
+    assert steps_of(log) == [60] * 4
     assert log.kept == (0, 1, 2, 3)
     assert network.task.members == FOUR
 
 
-def test_the_group_with_the_least_validation_loss_is_kept() -> None:
-    network = started(NOISY, make_task(members=(PLAIN, MIXED, SHORT)))
-    everyone = list(network.members)
-
-    log = train_in_place(network, NOISY, QUICK)
-
-    losses = losses_by_hand(network, everyone)
-    assert log.kept == min(losses, key=losses.__getitem__)
-    assert list(network.members) == [everyone[i] for i in log.kept]
-    assert network.task.members == tuple((PLAIN, MIXED, SHORT)[i] for i in log.kept)
-
-
-@pytest.mark.parametrize("bad", [0, 1])
-def test_a_bad_member_is_left_out(bad: int) -> None:
-    network = started(NOISY, make_task(members=PAIR))
-    torch.nn.init.constant_(network.members[bad].head.bias, 50.0)
-
-    log = train_in_place(network, NOISY, dataclasses.replace(QUICK, learning_rate=1e-6))
-
-    assert log.kept == (1 - bad,)
-    assert network.task.members == (PAIR[1 - bad],)
-    assert steps_of(log) == [120, 120], "two may go on to the end"
-
-
-def test_members_that_err_in_opposite_ways_are_better_together() -> None:
-    network = started(NOISY, make_task(members=PAIR))
-    with torch.no_grad():
-        for member, error in zip(network.members, (1.0, -1.0), strict=True):
-            member.head.weight.zero_()
-            member.head.bias.view(6, -1)[:, network.task.median] += error
-
-    log = train_in_place(network, NOISY, dataclasses.replace(QUICK, learning_rate=1e-6, steps=40))
-
-    assert log.kept == (0, 1)
-
-
-def test_the_look_back_shrinks_to_what_the_kept_members_need() -> None:
-    network = started(NOISY, make_task(members=(PLAIN, SHORT)))
-    torch.nn.init.constant_(network.members[0].head.bias, 50.0)
-
-    train_in_place(network, NOISY, dataclasses.replace(QUICK, learning_rate=1e-6, epochs=1))
-
-    assert network.task.lookback == SHORT.lookback
-
-
-def test_learning_on_takes_half_of_the_steps_to_the_best_weights_of_those_kept() -> None:
+def test_learning_on_takes_a_quarter_of_the_steps_to_the_best_weights_of_those_kept() -> None:
     first, seen = fitted(2), []
     learnt = first.learn_on(past_of(make_panel(NOISY)), config=QUICK, listener=seen.append)
     best = [first.log.members[i].best_steps for i in first.log.kept]
-    assert learnt.learn_on_steps == tuple(round(steps / 2) for steps in best)
+    assert learnt.learn_on_steps == tuple(round(steps / 4) for steps in best)
     assert seen[-1].done == seen[-1].total == sum(learnt.learn_on_steps)
 
 
