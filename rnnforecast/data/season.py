@@ -200,9 +200,10 @@ def _lookbacks(*, season: int, horizon: int, longest: int) -> tuple[int, ...]:
 def resolve_segment(segment: int | None, *, season: int, lookback: int) -> int:
     """Return how many readings one recurrent step takes in.
 
-    Without a season an eighth of the look-back, at most 48; else one season, or where that is not
-    between 24 and 96 steps or more than a quarter of the look-back, the largest divisor or multiple
-    beneath: segments that do not divide the season, or span several days, forecast worse.
+    Without a season an eighth of the look-back, at most 48. Else one season, or where that is not
+    between 24 and 96 steps the largest divisor or multiple beneath; it is at most a quarter of the
+    look-back, or 48 steps where these are more, and at most half of it. Segments that do not divide
+    the season, or span several of them, forecast worse.
     """
     if segment is not None:
         return min(segment, lookback)
