@@ -45,7 +45,7 @@ class Screen:
                 if not self.is_quiet:
                     self.note(event.message)
             case EpochEnded():
-                if self.is_verbose or not (self.is_quiet or self._shows_bars()):
+                if self.is_verbose:
                     self.note(_epoch_line(event))
             case Progressed():
                 self._advance(event)

@@ -214,7 +214,7 @@ def print_model(model: Model, screen: Screen) -> None:
         "look-back": f"{task.lookback} steps ({format_duration(task.lookback * step_us)})",
         "network": f"{network.cell.upper()} of width {network.hidden}, {network.layers} layer(s), "
         f"{artifact.n_parameters} parameters",
-        "members": "; ".join(_member_in_words(own) for own in task.members),
+        "members": _members_in_words(task.members),
         "trained": f"{_numbers(made['best_steps'])} of {made['steps']} steps until "
         f"{artifact.training_range['train_until']}, then {_numbers(made['learn_on_steps'])} steps "
         f"over all readings until {artifact.learnt_until}",
@@ -227,13 +227,14 @@ def print_model(model: Model, screen: Screen) -> None:
     _print_metrics(artifact, screen)
 
 
-def _member_in_words(own: MemberTask) -> str:
-    seen = "windows and mixtures of them" if own.augmented else "windows"
-    return f"{own.lookback} steps in segments of {own.segment}, learnt from {seen}"
+def _members_in_words(members: tuple[MemberTask, ...]) -> str:
+    plain = {False: " from plain windows", True: ""}
+    each = (f"{own.lookback} in {own.segment}s{plain[own.augmented]}" for own in members)
+    return f"{len(members)}, which look back " + ", ".join(each)
 
 
 def _numbers(steps: list[int]) -> str:
-    return " and ".join(map(str, steps))
+    return ", ".join(map(str, steps))
 
 
 def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:

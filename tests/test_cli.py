@@ -239,7 +239,8 @@ def test_two_processes_give_the_same_weights_and_forecasts(trained: Path, tmp_pa
 def test_an_interrupted_training_publishes_nothing(
     trained: Path, tmp_path: Path, number: signal.Signals, more: tuple[str, ...]
 ) -> None:
-    arguments = ["train", str(trained / "data.csv"), "--hidden", "64", "--epochs", "1000", *more]
+    options = ["--hidden", "64", "--epochs", "1000", "--verbose", *more]
+    arguments = ["train", str(trained / "data.csv"), *options]
     process = subprocess.Popen(
         [sys.executable, "-m", "rnnforecast", *arguments],
         cwd=tmp_path,

@@ -197,8 +197,7 @@ def test_refit_learns_from_the_readings_that_have_come_since(
     again = command("backtest", "data.csv", *options, "--refit", "5")
 
     assert again.code == 0
-    for member in (0, 1):
-        assert again.err.count(f"epoch 1 of member {member}:") == 4
+    assert again.err.count("trained 4 members, 40 steps") == 4
     assert once.document["n_windows"] == again.document["n_windows"]
     mae = [o.document["metrics"]["ridge"]["mae"] for o in (once, again)]
     assert mae[1] != mae[0]

@@ -28,7 +28,7 @@ import torch
 from rnnforecast.config import TrainConfig
 from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.durations import parse_duration_us
-from rnnforecast.events import EpochEnded, Event, Listener, Progressed
+from rnnforecast.events import EpochEnded, Event, Listener, Noted, Progressed
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import MemberTraining, TrainingLog, learn_on, steps_per_epoch
 from rnnforecast.model.validation import ValidationWindows
@@ -92,6 +92,7 @@ def train_members(
     logs = tuple(one.finish() for one in trainings)
     kept = tuple(indices) if held_out is None else _best_group(network, held_out)
     network.keep(kept)
+    listener(Noted(f"trained {len(logs)} members, {steps} steps; {len(kept)} of them forecast"))
     return CommitteeLog(logs, kept)
 
 
