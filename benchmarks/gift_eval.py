@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from scores import scores
 
 import rnnforecast
 
@@ -96,12 +97,4 @@ def run(task: Task, *, seed: int, steps: int | None = None) -> dict[str, float]:
         ),
         ends=rnnforecast.BacktestConfig(windows=task.windows, baselines=()),
     )
-    own, naive = (result.metrics[name] for name in ("network", "seasonal_naive"))
-    return {
-        "first": own["mase"],
-        "second": own["wql"],
-        "naive_first": naive["mase"],
-        "naive_second": naive["wql"],
-        "coverage_80": own["coverage_80"],
-        "seconds": result.timing["total_s"],
-    }
+    return scores(result, "mase", "wql")

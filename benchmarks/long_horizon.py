@@ -13,6 +13,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from scores import scores
+
 import rnnforecast
 
 HORIZONS = (96, 192, 336, 720)
@@ -94,12 +96,4 @@ def run(task: Task, *, seed: int, steps: int | None = None) -> dict[str, float]:
             baselines=(),
         ),
     )
-    own, naive = (result.metrics[name] for name in ("network", "seasonal_naive"))
-    return {
-        "first": own["scaled_mse"],
-        "second": own["scaled_mae"],
-        "naive_first": naive["scaled_mse"],
-        "naive_second": naive["scaled_mae"],
-        "coverage_80": own["coverage_80"],
-        "seconds": result.timing["total_s"],
-    }
+    return scores(result, "scaled_mse", "scaled_mae")

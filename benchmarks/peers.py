@@ -9,8 +9,8 @@ is that of further steps: a short and a longer training differ by them alone. Th
 with its fastest batch, on as many windows as ours takes by default, and forecasts every window of
 the test part: rows to 8640 train, to 11520 validate, to 14400 test.
 
-Ours trains a committee of two such networks; a window counts once for each network that learns from
-it. Every measurement runs in a process of its own.
+Ours trains a committee of four such networks; a window counts once for each network that learns
+from it. Every measurement runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+OURS = "rnnforecast"
 LOOKBACK = HORIZON = 96
 WIDTH = 128
 TRAIN_END, VALIDATION_END, TEST_END = 8640, 11520, 14400
@@ -254,12 +255,14 @@ def darts_error(batch: int, windows: int) -> Result:
 
 
 LIBRARIES: dict[str, tuple[Callable[[int, int], float], Callable[[int, int], Result]]] = {
-    "rnnforecast": (ours_rate, ours_error),
+    OURS: (ours_rate, ours_error),
     "neuralforecast": (neuralforecast_rate, neuralforecast_error),
     "darts": (darts_rate, darts_error),
 }
-PREDICTIONS = {"rnnforecast": ours_predict, "neuralforecast": neuralforecast_predict}
-MEMBERS = {"rnnforecast": 2}
+PREDICTIONS = {OURS: ours_predict, "neuralforecast": neuralforecast_predict}
+MEMBERS = 4
+"""Networks of ours that train side by side."""
+OUR_WINDOWS = MEMBERS * 480 * 256
 
 
 def _fastest(work: Callable[[], object]) -> float:
@@ -278,7 +281,7 @@ def _threads() -> int:
 def apart(threads: int, *task: object) -> Any:
     """Run one measurement in a process of its own, and return what it prints last."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-    if task[1] != "rnnforecast":
+    if task[1] != OURS:
         del environment["OMP_WAIT_POLICY"]  # as the libraries come
     command = [sys.executable, __file__, "--one", *map(str, task)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -296,42 +299,55 @@ def measure(task: list[str]) -> object:
     return (rate if kind == "rate" else error)(*map(int, numbers))
 
 
+def measure_rates(threads: int) -> dict[str, dict[int, float]]:
+    """Return the windows a second of each library, by the size of its batches."""
+    rates: dict[str, dict[int, float]] = {name: {} for name in LIBRARIES}
+    for batch in BATCHES:
+        short, longer = (max(1, steps * 1024 // batch) for steps in (SHORT, LONGER))
+        for name in LIBRARIES:
+            seconds = [apart(threads, "rate", name, batch, n) for n in (short, longer)]
+            windows = (longer - short) * batch * (MEMBERS if name == OURS else 1)
+            rates[name][batch] = windows / (seconds[1] - seconds[0])
+    return rates
+
+
+def compare_training(threads: int, windows: int) -> None:
+    """Print the table of rates and errors, and the ratio of the rates."""
+    rates = measure_rates(threads)
+    print(f"{threads} threads, {LOOKBACK} -> {HORIZON}, width {WIDTH}, windows a second:\n")
+    print(f"| library | {' | '.join(f'batch {b:,}' for b in BATCHES)} | seconds | MSE/MAE |")
+    print("|---" * (len(BATCHES) + 3) + "|")
+    for name, by_batch in rates.items():
+        best = max(by_batch, key=by_batch.__getitem__)
+        error = apart(threads, "error", name, best, windows)
+        cells = [f"{by_batch[batch]:,.0f}" for batch in BATCHES]
+        cells += [f"{error['seconds']:.0f}", f"{error['scaled_mse']:.3f}/{error['scaled_mae']:.3f}"]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    fastest = {name: max(by_batch.values()) for name, by_batch in rates.items()}
+    ratio = fastest.pop(OURS) / max(fastest.values())
+    print(f"\nours over the faster peer: {ratio:.1f} times the windows a second")
+
+
+def compare_forecasting(threads: int) -> None:
+    """Print how long each library takes for many series."""
+    seconds = {name: apart(threads, "predict", name) for name in PREDICTIONS}
+    told = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
+    ratio = seconds["neuralforecast"] / seconds[OURS]
+    print(f"forecasting {MANY_SERIES:,} series, {HORIZON} steps: {told}: {ratio:.1f} times as fast")
+
+
 def main() -> None:
-    """Print one table for training, one for forecasting."""
+    """Compare training, then forecasting."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--windows", type=int, default=2 * 720 * 256)
+    parser.add_argument("--windows", type=int, default=OUR_WINDOWS)
     parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         print(json.dumps(measure(given.one)))
         return
-    rates: dict[str, dict[int, float]] = {name: {} for name in LIBRARIES}
-    for batch in BATCHES:
-        for name in LIBRARIES:
-            short, longer = (max(1, steps * 1024 // batch) for steps in (SHORT, LONGER))
-            seconds = [apart(given.threads, "rate", name, batch, n) for n in (short, longer)]
-            windows = (longer - short) * batch * MEMBERS.get(name, 1)
-            rates[name][batch] = windows / (seconds[1] - seconds[0])
-    print(f"{given.threads} threads, {LOOKBACK} -> {HORIZON}, width {WIDTH}, windows a second:\n")
-    print(f"| library | {' | '.join(f'batch {b:,}' for b in BATCHES)} | seconds | MSE/MAE |")
-    print("|---" * (len(BATCHES) + 3) + "|")
-    errors = {}
-    for name in LIBRARIES:
-        best = max(rates[name], key=lambda batch: rates[name][batch])
-        errors[name] = error = apart(given.threads, "error", name, best, given.windows)
-        cells = [f"{rates[name][batch]:,.0f}" for batch in BATCHES]
-        cells += [f"{error['seconds']:.0f}", f"{error['scaled_mse']:.3f}/{error['scaled_mae']:.3f}"]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    ours, peers = (max(rates[n].values()) for n in ("rnnforecast",)), list(LIBRARIES)[1:]
-    faster = max(max(rates[n].values()) for n in peers)
-    print(
-        f"\nours over the faster peer: {next(iter(ours)) / faster:.1f} times the windows a second"
-    )
-    seconds = {name: apart(given.threads, "predict", name) for name in PREDICTIONS}
-    told = ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
-    ratio = seconds["neuralforecast"] / seconds["rnnforecast"]
-    print(f"forecasting {MANY_SERIES:,} series, {HORIZON} steps: {told}: {ratio:.1f} times as fast")
+    compare_training(given.threads, given.windows)
+    compare_forecasting(given.threads)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,7 @@ def describe_run(
         "source": _absolute(source),
         "fingerprint": plan.split.panel.fingerprint(),
         "steps": log.steps,
+        "kept_members": list(log.kept),
         "best_steps": [log.members[i].best_steps for i in log.kept],
         "learn_on_steps": list(forecaster.learn_on_steps),
         "epochs": max(len(member.epochs) for member in log.members),

@@ -260,9 +260,11 @@ def using(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[No
         own = [p.detach().clone() for p in parameters]
         for parameter, value in zip(parameters, values, strict=True):
             parameter.copy_(value)
-        yield
-        for parameter, value in zip(parameters, own, strict=True):
-            parameter.copy_(value)
+        try:
+            yield
+        finally:
+            for parameter, value in zip(parameters, own, strict=True):
+                parameter.copy_(value)
 
 
 def _optimizer(member: Member, rate: float) -> torch.optim.Optimizer:

@@ -53,13 +53,9 @@ def train(
     clock.lap("evaluate_s")
     forecaster = _learn_on(fitted, plan, plan.split.everything, events)
     clock.lap("learn_on_s")
+    metrics = comparison.to_json()
     artifact = describe_model(
-        forecaster,
-        plan,
-        schema,
-        metrics=comparison.to_json(),
-        source=data,
-        warnings=events.warnings,
+        forecaster, plan, schema, metrics=metrics, source=data, warnings=events.warnings
     )
     version = None if path is None else _save(path, artifact, comparison, require_skill)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from statistics import NormalDist
+from typing import Any
 
 import pytest
 import torch
@@ -11,28 +12,15 @@ from torch import Tensor, nn
 from rnnforecast.config import QUANTILES, MemberTask, NetworkConfig
 from rnnforecast.model.member import Member, mixing
 from rnnforecast.model.normalising import Window, normalise
-from rnnforecast.model.recurrence import CELLS
 from tests.builders import make_task
+from tests.model.networks import CELL_NAMES, make_network
 from tests.model.test_recurrence import TORCHS_OWN
 
-CELL_NAMES = sorted(CELLS)
 
-
-def make_member(
-    *,
-    cell: str = "gru",
-    lookback: int = 24,
-    horizon: int = 12,
-    segment: int = 6,
-    season: int = 4,
-    layers: int = 1,
-    dropout: float = 0.0,
-    kind: type[Member] = Member,
-) -> Member:
-    torch.manual_seed(0)
-    config = NetworkConfig(cell=cell, hidden=16, layers=layers, dropout=dropout)
-    task = make_task(lookback, horizon, season, 2, segment=segment)
-    return kind(task, task.members[0], config).eval()
+def make_member(**options: Any) -> Member:
+    """Make the only member of a small network."""
+    (member,) = make_network(**options).members
+    return member
 
 
 def make_window(member: Member, n: int = 3) -> Window:
@@ -81,7 +69,8 @@ def test_every_lead_depends_on_the_newest_reading(cell: str, segment: int) -> No
 @pytest.mark.parametrize("segment", [1, 6])
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_decoding_from_an_earlier_state_is_caught(cell: str, segment: int) -> None:
-    member = make_member(cell=cell, segment=segment, kind=LaggingMember)
+    network = make_network(cell=cell, segment=segment)
+    member = LaggingMember(network.task, network.task.members[0], network.config).eval()
     assert not (gradients_at_the_newest(member) > 1e-9).all()
 
 

@@ -6,30 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnforecast.config import QUANTILES, MemberTask, NetworkConfig
+from rnnforecast.config import QUANTILES, MemberTask
 from rnnforecast.model.expected import expected_shapes
 from rnnforecast.model.network import Network
-from rnnforecast.model.recurrence import CELLS
 from tests.builders import make_task
-
-CELL_NAMES = sorted(CELLS)
-
-
-def make_network(
-    *,
-    cell: str = "gru",
-    lookback: int = 24,
-    horizon: int = 12,
-    segment: int = 6,
-    season: int = 4,
-    layers: int = 1,
-    members: tuple[MemberTask, ...] | None = None,
-) -> Network:
-    torch.manual_seed(0)
-    config = NetworkConfig(cell=cell, hidden=16, layers=layers, dropout=0.0)
-    task = make_task(lookback, horizon, season, 2, segment=segment, members=members)
-    return Network(task, config).eval()
-
+from tests.model.networks import CELL_NAMES, make_network
 
 COMMITTEE = (
     MemberTask(24, 6, augmented=False),

@@ -1,0 +1,30 @@
+"""Small networks that tests of the model share."""
+
+from __future__ import annotations
+
+import torch
+
+from rnnforecast.config import MemberTask, NetworkConfig
+from rnnforecast.model.network import Network
+from rnnforecast.model.recurrence import CELLS
+from tests.builders import make_task
+
+CELL_NAMES = sorted(CELLS)
+
+
+def make_network(
+    *,
+    cell: str = "gru",
+    lookback: int = 24,
+    horizon: int = 12,
+    segment: int = 6,
+    season: int = 4,
+    layers: int = 1,
+    dropout: float = 0.0,
+    members: tuple[MemberTask, ...] | None = None,
+) -> Network:
+    """Make a network of width 16 for two series, by default of one member."""
+    torch.manual_seed(0)
+    config = NetworkConfig(cell=cell, hidden=16, layers=layers, dropout=dropout)
+    task = make_task(lookback, horizon, season, 2, segment=segment, members=members)
+    return Network(task, config).eval()
