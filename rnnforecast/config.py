@@ -225,8 +225,17 @@ class MemberTask:
     """It sees so many steps, the newest ones."""
     segment: int
     """Readings that one recurrent step takes in."""
-    augmented: bool
-    """Whether it learns from windows that are made of windows, too."""
+    linear: bool
+    """Whether a window turned upside down, stretched, or mixed with another is as good as any: it
+    learns from such windows, and sees each at unit spread."""
+    seasonal: bool
+    """Whether level and pattern of the window's own seasons last into the horizon; only where it
+    holds two of them."""
+
+    @property
+    def n_lasting(self) -> int:
+        """How many parts of a window last: its newest reading always does."""
+        return 3 if self.seasonal else 1
 
 
 @dataclass(frozen=True)

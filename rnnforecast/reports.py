@@ -228,9 +228,11 @@ def print_model(model: Model, screen: Screen) -> None:
 
 
 def _members_in_words(members: tuple[MemberTask, ...]) -> str:
-    plain = {False: " from plain windows", True: ""}
-    each = (f"{own.lookback} in {own.segment}s{plain[own.augmented]}" for own in members)
-    return f"{len(members)}, which look back " + ", ".join(each)
+    def in_words(own: MemberTask) -> str:
+        notes = ["own pattern"] * own.seasonal + ["plain windows"] * (not own.linear)
+        return f"{own.lookback} in {own.segment}s" + (f" ({', '.join(notes)})" if notes else "")
+
+    return f"{len(members)}, which look back " + ", ".join(map(in_words, members))
 
 
 def _numbers(steps: list[int]) -> str:

@@ -39,7 +39,9 @@ def make_task(
     members: tuple[MemberTask, ...] | None = None,
 ) -> ForecastTask:
     """Make the task of these members; by default of one that learns from windows as they are."""
-    members = members or (MemberTask(lookback, min(segment, lookback), augmented=False),)
+    members = members or (
+        MemberTask(lookback, min(segment, lookback), linear=False, seasonal=False),
+    )
     return ForecastTask(lookback, horizon, season, n_series, members)
 
 

@@ -27,7 +27,6 @@ from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Noted, Warned
 
 _LOOKED_AT = 1024
-_AUGMENTED_MEMBERS = 3
 
 
 @dataclass(frozen=True)
@@ -111,16 +110,20 @@ def _settle(config: Config, known: Past, listener: Listener, *, longest: int) ->
 def _members(
     segment: int | None, season: int, lookbacks: tuple[int, ...]
 ) -> tuple[MemberTask, ...]:
-    """Return some members that learn from mixed windows, and one that learns from them as they are.
+    """Return three members that look back differently far, and take less and less for granted.
 
-    They differ in their look-backs where there are several, else in what is random. The longest,
-    which takes longest to train, comes first.
+    Only one believes that the window's own pattern lasts: the one that sees most of it. The one
+    that looks back longest, and takes longest to train, comes first.
     """
-    kinds = [(lookbacks[i % len(lookbacks)], True) for i in range(_AUGMENTED_MEMBERS)]
-    kinds.append((lookbacks[len(lookbacks) // 2], False))
+    longest, middle, shortest = lookbacks[-1], lookbacks[len(lookbacks) // 2], lookbacks[0]
+    kinds = [
+        (longest, True, 1 < season <= longest // 2),
+        (middle, False, False),
+        (shortest, True, False),
+    ]
     return tuple(
-        MemberTask(n, seasons.resolve_segment(segment, season=season, lookback=n), augmented)
-        for n, augmented in sorted(kinds, reverse=True)
+        MemberTask(n, seasons.resolve_segment(segment, season=season, lookback=n), linear, seasonal)
+        for n, linear, seasonal in kinds
     )
 
 

@@ -29,7 +29,7 @@ _NOISE = 4.0
 _LONGER_MUST_GAIN = 0.7
 _MAX_SERIES = 32
 _MAX_ROWS = 65_536
-_LOOKBACKS = (168, 336, 672)
+_MOST_SEASONS = 21
 """Where the readings have a season, validation chooses among look-backs near these."""
 _SEGMENTS = (24, 48, 96)
 _FEWEST_ROWS = 20
@@ -152,10 +152,10 @@ def resolve_windows(
 ) -> tuple[tuple[int, ...], int]:
     """Return the look-backs that validation may choose among, increasing, and the horizon.
 
-    By default the horizon is one season, and the look-backs whole seasons, near 168, 336 and 672
-    steps. Without a season, where only the recent past tells, they are one, two and four horizons.
-    They are at most 720, and never more than the data have room for: `longest` is the longest
-    series' rows.
+    By default the horizon is one season, the longest look-back 21 seasons, and the others a third
+    and two thirds of it, in whole seasons. Without a season, where only the recent past tells, they
+    are one, two and four horizons. They are at most 720 steps, and never more than the data have
+    room for: `longest` is the longest series' rows.
     """
     if longest < _FEWEST_ROWS and "auto" in (config.horizon, config.lookback):
         raise NotEnoughDataError(
@@ -191,7 +191,8 @@ def _lookbacks(*, season: int, horizon: int, longest: int) -> tuple[int, ...]:
         shortest = max(2 * horizon, 2 * _NO_SEASON_HORIZON)
         wanted = [shortest // 2, shortest, 2 * shortest]
     else:
-        wanted = [max(2, round(steps / season)) * season for steps in _LOOKBACKS]
+        most = min(_MOST_SEASONS, room // season)
+        wanted = [max(2, round(most * thirds / 3)) * season for thirds in (1, 2, 3)]
     found = {min(steps, room) for steps in wanted}
     whole = {steps - steps % season if steps > season else steps for steps in found}
     return tuple(sorted(whole))

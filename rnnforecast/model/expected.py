@@ -45,7 +45,7 @@ def _member_shapes(
     out_segment = min(own.segment, task.horizon)
     shapes: dict[str, tuple[int, ...]] = {
         "cycle.weight": (entries, task.season),
-        "anchor": (task.horizon,),
+        "persistence": (own.n_lasting, task.horizon),
         "read.weight": (width, own.segment),
         "read.bias": (width,),
         "read_missing.weight": (width, own.segment),
@@ -92,6 +92,8 @@ def check_bounds(task: ForecastTask) -> None:
     for name, (value, limit) in sizes.items():
         if type(value) is not int or not 1 <= value <= limit:
             raise ValueError(f"{name} is {value!r}")
+    if any(own.seasonal and not 1 < task.season <= own.lookback // 2 for own in task.members):
+        raise ValueError("a member takes its pattern from less than two seasons")
     levels = task.quantiles
     if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
         raise ValueError("the quantiles are not increasing levels around the median")

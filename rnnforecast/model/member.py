@@ -17,6 +17,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from rnnforecast.config import ForecastTask, MemberTask, NetworkConfig
 from rnnforecast.model.normalising import Window, normalise
+from rnnforecast.model.persistence import Part, lasting
 from rnnforecast.model.recurrence import Recurrence, State
 
 _START_SPREAD = 0.5
@@ -36,7 +37,7 @@ class Member(nn.Module):
         n_entries, width, n_quantiles = task.n_series + 1, config.hidden, len(task.quantiles)
         self.out_segment = min(own.segment, task.horizon)
         self.cycle = nn.Embedding(n_entries, task.season)
-        self.anchor = nn.Parameter(torch.zeros(task.horizon))
+        self.persistence = nn.Parameter(torch.zeros(own.n_lasting, task.horizon))
         self.read = nn.Linear(own.segment, width)
         self.read_missing = nn.Linear(own.segment, width, bias=False)
         self.recurrence = Recurrence(config.cell, width, config.layers)
@@ -54,8 +55,8 @@ class Member(nn.Module):
         scaled (N, at least L), NaN where missing; series and next_step (N,), see `Network`.
         """
         past, ahead = self.cycle_around(series, next_step)
-        window = normalise(scaled[:, -self.own.lookback :] - past)
-        leads = self.decode(window, series).sort(-1).values + self.anchored(window)[..., None]
+        window = self.normalised(scaled[:, -self.own.lookback :] - past)
+        leads = self.decode(window, series).sort(-1).values + self.persisting(window)[..., None]
         return leads * window.spread[..., None] + (window.level + ahead)[..., None]
 
     def decode(
@@ -77,9 +78,19 @@ class Member(nn.Module):
         raw = F.linear(out, weight.flatten(0, 1), bias.flatten())  # (N, M, out_segment * Q)
         return raw.reshape(len(raw), -1, n_quantiles)[:, : self.task.horizon]
 
-    def anchored(self, window: Window) -> Tensor:
-        """Return what the newest reading alone says of each lead, (N, H), normalised."""
-        return self.anchor * window.newest
+    def normalised(self, past: Tensor) -> Window:
+        """Return deviations from the season's pattern, (N, L), as this member sees them."""
+        return normalise(past, rescaled=self.own.linear)
+
+    def lasting(self, window: Window) -> list[Part]:
+        """Return what of the window lasts into the horizon."""
+        season = self.task.season if self.own.seasonal else None
+        return lasting(window, season=season, horizon=self.task.horizon)
+
+    def persisting(self, window: Window) -> Tensor:
+        """Return what is left of it at each lead, (N, H), normalised."""
+        parts = zip(self.persistence, self.lasting(window), strict=True)
+        return torch.stack([share * part.ahead for share, part in parts]).sum(0)
 
     def cycle_around(self, series: Tensor, next_step: Tensor) -> tuple[Tensor, Tensor]:
         """Look up the season's pattern over history, (N, L), and horizon, (N, H)."""
@@ -93,7 +104,9 @@ class Member(nn.Module):
 
     def _encode(self, window: Window) -> list[State]:
         """Return the final state of each layer."""
-        values = window.values - self.anchor.detach().mean() * window.newest
+        values = window.values
+        for share, part in zip(self.persistence.detach(), self.lasting(window), strict=True):
+            values = values - share.mean() * part.past
         entering = self.read(self._segments(values, empty=0.0))  # (S, N, D)
         if window.missing is not None or self.own.lookback % self.own.segment:
             missing = torch.zeros_like(values) if window.missing is None else window.missing

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+_WIDEST = 4.0
+"""A window that moves more than so many times as its series used to is brought to this spread."""
 _SPREAD_FLOOR = 1e-2
 """Least spread of a window, in units of its series' scale: a stuck sensor has none of its own."""
 _PRIOR_READINGS = 4.0
@@ -21,18 +23,19 @@ _PRIOR_READINGS = 4.0
 class Window(NamedTuple):
     """One batch of histories after normalisation."""
 
-    values: Tensor  # (N, L), 0 mean and unit spread over the readings that are there
+    values: Tensor  # (N, L), 0 mean over the readings that are there
     missing: Tensor | None  # (N, L), 1.0 where no reading is; None where all are there
     level: Tensor  # (N, 1), in units of the series' scale
-    spread: Tensor  # (N, 1)
+    spread: Tensor  # (N, 1), what the values are in units of
     newest: Tensor  # (N, 1), the last reading that is there, normalised
 
 
-def normalise(scaled: Tensor) -> Window:
-    """Bring each window, (N, L), to zero mean and unit spread over the readings that are there.
+def normalise(scaled: Tensor, *, rescaled: bool = True) -> Window:
+    """Bring each window, (N, L), to zero mean over the readings that are there.
 
-    A missing reading repeats the last one before it, 0 where there is none. A few readings do not
-    show their spread: the emptier a window, the more its series' own, 1, counts.
+    Where it is rescaled also to unit spread; else it stays in the units of its series. A missing
+    reading repeats the last one before it, 0 where there is none. A few readings do not show their
+    spread: the emptier a window, the more its series' own, 1, counts.
     """
     seen = torch.isfinite(scaled)
     level, variance = moments(scaled, seen)
@@ -40,6 +43,8 @@ def normalise(scaled: Tensor) -> Window:
     prior = _PRIOR_READINGS * (1 - n_seen / scaled.shape[1])
     variance = (variance * n_seen + prior) / (n_seen + prior)
     spread = (variance + _SPREAD_FLOOR**2).sqrt()
+    if not rescaled:
+        spread = (spread / _WIDEST).clamp(min=1.0)
     values = torch.where(seen, scaled - level, 0.0) / spread
     missing = None
     if not bool(seen.all()):

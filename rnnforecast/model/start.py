@@ -1,7 +1,7 @@
-"""What the training readings say before the first step: scaling, seasonal pattern, anchor.
+"""What the training readings say before the first step: scaling, seasonal pattern, persistence.
 
 Apart from `network`, which knows no data, and `training`, which knows no closed forms: a recurrent
-network that starts from the seasonal means and from the best multiple of the newest reading has
+network that starts from the seasonal means and from what usually lasts of a window has
 only the rest to learn, and most of its few hundred steps go into that.
 """
 
@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rnnforecast.data.forecast import Past
-from rnnforecast.data.panel import Floats, Integers
+from rnnforecast.data.panel import Doubles, Floats, Integers
 from rnnforecast.data.scaling import Scaling, fit_scaling
 from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
-from rnnforecast.model.normalising import normalise
 from rnnforecast.model.validation import entries, scaled_windows
 
 _WINDOWS = 4096
+_FEWER_WINDOWS = 1024
+_ROUNDS = 3
 _MOST = 5.0
 """Readings further from the series' level, in units of its scale, count as this far."""
 _PRIOR_READINGS = 2.0
@@ -29,16 +29,16 @@ _PRIOR_READINGS = 2.0
 
 @torch.no_grad()
 def start_from(network: Network, scaling: Scaling, windows: TrainingWindows) -> None:
-    """Set scaling, cycles and anchor from the training windows, in place."""
+    """Set scaling, cycles and persistence from the training windows, in place."""
     network.center[1:] = torch.from_numpy(scaling.center)
     network.scale[1:] = torch.from_numpy(scaling.scale)
     network.reach[1:] = torch.from_numpy(scaling.reach)
-    batch = windows.gather(windows.spread(_WINDOWS))
+    batch, part = (windows.gather(windows.spread(n)) for n in (_WINDOWS, _FEWER_WINDOWS))
     cycles = torch.from_numpy(_seasonal_means(network, batch))
     for member in network.members:
         if network.task.season > 1:
             member.cycle.weight.copy_(cycles)
-        member.anchor.copy_(torch.from_numpy(_anchor(network, member, batch)))
+        member.persistence.copy_(torch.from_numpy(_persistence(network, member, part)))
 
 
 def find_newcomers(train: Past, windows: TrainingWindows) -> Integers:
@@ -112,30 +112,39 @@ def _row_means(values: Floats) -> Floats:
     return means
 
 
-def _anchor(network: Network, member: Member, batch: Batch) -> Floats:
-    """Return for each lead the multiple of the newest reading with the least absolute error.
+def _persistence(network: Network, member: Member, batch: Batch) -> Floats:
+    """Return for each lasting part and lead the share, `(part, horizon)`, with the least error.
 
-    Both are normalised as the member sees them. The best a in |y - a x| is the median of y / x
-    weighted by |x|: 1 for a random walk, 0 where the newest reading says nothing.
+    All is normalised as the member sees it. The best a in |y - a x| is the median of y / x weighted
+    by |x|: for the newest reading 1 in a random walk, 0 where it says nothing. Several parts take
+    turns, each fitted to what the others leave.
     """
     series = entries(batch, network.center.device)
     history, future, next_step, _ = scaled_windows(network, batch, series, series)
     past, ahead = member.cycle_around(series, next_step)
-    window = normalise(history[:, -member.own.lookback :] - past)
-    ahead = future - ahead - window.level
-    newest = window.newest.double().numpy()[:, 0]
-    ratios = (ahead / window.spread).double().numpy() / np.where(newest == 0, np.nan, newest)[
-        :, None
-    ]
-    weights = np.abs(newest) * window.spread.numpy()[:, 0]
-    return np.array([_weighted_median(ratios[:, k], weights) for k in range(ratios.shape[1])])
+    window = member.normalised(history[:, -member.own.lookback :] - past)
+    spread = window.spread.double().numpy()
+    left = ((future - ahead - window.level) / window.spread).double().numpy()
+    parts = [part.ahead.double().numpy() for part in member.lasting(window)]
+    shares = np.zeros((len(parts), member.task.horizon))
+    for _ in range(_ROUNDS if len(parts) > 1 else 1):
+        for i in reversed(range(len(parts))):
+            left += shares[i] * parts[i]
+            ratios = left / np.where(parts[i] == 0, np.nan, parts[i])
+            shares[i] = _weighted_medians(ratios, np.abs(parts[i]) * spread).clip(0.0, 1.0)
+            left -= shares[i] * parts[i]
+    return shares.astype(np.float32)
 
 
-def _weighted_median(values: NDArray[np.float64], weights: NDArray[np.float64]) -> np.float32:
-    seen = np.isfinite(values)
-    if not seen.any():
-        return np.float32(0)
-    order = np.argsort(values[seen])
-    cumulated = np.cumsum(weights[seen][order])
-    middle = int(np.searchsorted(cumulated, cumulated[-1] / 2))
-    return np.float32(np.clip(values[seen][order][middle], 0.0, 1.0))
+def _weighted_medians(values: Doubles, weights: Doubles) -> Doubles:
+    """Return the median of each column of `(row, column)`, by weight; NaN does not count.
+
+    It is 0 where nothing counts.
+    """
+    weights = np.where(np.isnan(values), 0.0, weights)
+    order = np.argsort(values, axis=0)
+    cumulated = np.take_along_axis(weights, order, axis=0).cumsum(0)
+    middle = (cumulated < cumulated[-1] / 2).sum(0, keepdims=True)
+    row = np.take_along_axis(order, middle, axis=0)
+    medians: Doubles = np.nan_to_num(np.take_along_axis(values, row, axis=0)[0])
+    return medians

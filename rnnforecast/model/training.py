@@ -26,7 +26,6 @@ from rnnforecast.model.augment import augment
 from rnnforecast.model.loss import pinball
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
-from rnnforecast.model.normalising import normalise
 from rnnforecast.model.product import has_fast_bfloat16
 from rnnforecast.model.validation import ValidationWindows, entries, scaled_windows
 
@@ -203,7 +202,7 @@ def member_loss(
     """Return the quantile loss of a batch in units of each series' scale; spikes do not count.
 
     Some windows are shown without their name; those with less than half of their history do not
-    count. The members that are augmented see windows made of windows.
+    count. Members that are linear see windows made of windows.
     """
     series = entries(batch, network.center.device)
     hidden = torch.rand(len(series), generator=generator, device=series.device) < _UNKNOWN_SHARE
@@ -212,13 +211,13 @@ def member_loss(
     too_empty = torch.isfinite(history).float().mean(1, keepdim=True) < SEEN_SHARE
     past, ahead = member.cycle_around(shown, next_step)
     past, ahead = history[:, -member.own.lookback :] - past, future - ahead
-    if member.own.augmented:
+    if member.own.linear:
         past, ahead = augment(past, ahead, generator)
     counts = torch.isfinite(ahead) & ~too_empty
-    window = normalise(past)
+    window = member.normalised(past)
     leads = member.decode(window, shown, generator=generator)
     goal = (torch.where(counts, ahead, 0.0) - window.level) / window.spread
-    loss = pinball(leads, goal - member.anchored(window), member.levels) * window.spread * stretch
+    loss = pinball(leads, goal - member.persisting(window), member.levels) * window.spread * stretch
     return torch.where(counts, loss, 0.0).sum() / counts.sum().clamp(min=1)
 
 
@@ -268,5 +267,5 @@ def using(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[No
 
 
 def _optimizer(member: Member, rate: float) -> torch.optim.Optimizer:
-    member.recurrence.rounds = has_fast_bfloat16(member.anchor.device)
+    member.recurrence.rounds = has_fast_bfloat16(member.persistence.device)
     return torch.optim.AdamW(member.parameters(), lr=rate, fused=True)

@@ -202,13 +202,13 @@ def test_with_room_the_horizon_is_a_season_and_the_look_back_at_least_two(season
 @pytest.mark.parametrize(
     ("season", "expected"),
     [
-        (24, ((168, 336, 672), 24)),  # hours of a day
-        (48, ((192, 336, 672), 48)),  # half hours
-        (96, ((192, 384, 672), 96)),  # quarters of an hour
-        (144, ((288, 720), 144)),  # ten minutes
+        (24, ((168, 336, 504), 24)),  # hours of a day
+        (48, ((240, 480, 720), 48)),  # half hours
+        (96, ((192, 480, 672), 96)),  # quarters of an hour
+        (144, ((288, 432, 720), 144)),  # ten minutes
         (288, ((576,), 288)),  # five minutes
-        (7, ((168, 336, 672), 7)),  # days of a week
-        (168, ((336, 672), 168)),  # hours of a week
+        (7, ((49, 98, 147), 7)),  # days of a week
+        (168, ((336, 504, 672), 168)),  # hours of a week
         (720, ((720,), 720)),
         (1, ((24, 48, 96), 24)),
     ],
@@ -222,11 +222,11 @@ def test_with_room_there_is_a_short_a_usual_and_a_long_look_back(season, expecte
 @pytest.mark.parametrize(
     ("season", "longest", "expected"),
     [
-        (24, 1151, ((168, 336), 24)),
-        (24, 1152, ((168, 336, 360), 24)),
-        (24, 1300, ((168, 336, 408), 24)),
-        (24, 600, ((168,), 24)),
-        (24, 300, ((72,), 24)),
+        (24, 1151, ((120, 216, 336), 24)),
+        (24, 1152, ((120, 240, 360), 24)),
+        (24, 1300, ((144, 264, 408), 24)),
+        (24, 600, ((48, 120, 168), 24)),
+        (24, 300, ((48, 72), 24)),
         (24, 40, ((8,), 5)),
         (144, 400, ((83,), 50)),
         (1, 300, ((24, 48, 76), 24)),
@@ -333,7 +333,7 @@ def test_a_segment_that_is_said_is_taken_but_never_longer_than_the_look_back(seg
 def test_what_was_settled_is_said(season, horizon, lookback):
     assume(season > 1 < horizon)
 
-    members = [MemberTask(n, 5, augmented) for n in (lookback, 1000) for augmented in (0, 1)]
+    members = [MemberTask(n, 5, kind, kind) for n in (lookback, 1000) for kind in (False, True)]
 
     said = in_words(HOUR_US, season=season, horizon=horizon, members=members)
 

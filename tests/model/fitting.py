@@ -15,10 +15,11 @@ from rnnforecast.model.start import start_from
 from tests.builders import make_panel, make_task
 
 SMALL = NetworkConfig(hidden=8)
-PLAIN = MemberTask(24, 6, augmented=False)
-MIXED = MemberTask(24, 6, augmented=True)
-SHORT = MemberTask(12, 6, augmented=False)
-SHORT_MIXED = MemberTask(12, 6, augmented=True)
+PLAIN = MemberTask(24, 6, linear=False, seasonal=False)
+MIXED = MemberTask(24, 6, linear=True, seasonal=False)
+SHORT = MemberTask(12, 6, linear=False, seasonal=False)
+SHORT_MIXED = MemberTask(12, 6, linear=True, seasonal=False)
+SEASONAL = MemberTask(24, 6, linear=True, seasonal=True)
 FOUR = (PLAIN, MIXED, SHORT, SHORT_MIXED)
 
 

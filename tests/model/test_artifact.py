@@ -45,7 +45,11 @@ from rnnforecast.model.strict import parse_json
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 NAMES = (WEIGHTS, SERIES, "metrics.json", "history.csv")
 ALL_NAMES = (*NAMES, MANIFEST)
-MEMBERS = (MemberTask(8, 2, augmented=False), MemberTask(6, 4, augmented=True))
+MEMBERS = (
+    MemberTask(8, 2, linear=False, seasonal=False),
+    MemberTask(6, 4, linear=True, seasonal=False),
+)
+MEMBER = {"lookback": 8, "segment": 2, "linear": False, "seasonal": True}
 TASK = ForecastTask(lookback=8, horizon=3, season=4, n_series=2, members=MEMBERS)
 NETWORK = NetworkConfig(cell="gru", hidden=4, layers=1, segment=2)
 
@@ -391,9 +395,12 @@ WRONG_TYPES = [
     ("task.members", [[8, 2, False]]),
     ("task.members", ["gru"]),
     ("task.members", [{"lookback": 8, "segment": 2}]),
-    ("task.members", [{"lookback": 8, "segment": 2, "augmented": 0}]),
-    ("task.members", [{"lookback": 8, "segment": 2.0, "augmented": False}]),
-    ("task.members", [{"lookback": 8, "segment": 2, "augmented": False, "cell": "gru"}]),
+    ("task.members", [{"lookback": 8, "segment": 2, "linear": False}]),
+    ("task.members", [MEMBER | {"linear": 0}]),
+    ("task.members", [MEMBER | {"seasonal": None}]),
+    ("task.members", [MEMBER | {"seasonal": True, "lookback": 7}]),
+    ("task.members", [MEMBER | {"segment": 2.0}]),
+    ("task.members", [MEMBER | {"cell": "gru"}]),
     ("task", ["lookback", "horizon", "season", "n_series", "quantiles"]),
     ("schema.time", 5),
     ("schema.tz", {"zone": "UTC"}),
@@ -819,7 +826,7 @@ def test_expected_shapes_are_those_of_the_network(cell: str, layers: int) -> Non
 
     config = NetworkConfig(cell=cell, hidden=6, layers=layers)
     for segment in (1, 2, 5):
-        members = (*MEMBERS, MemberTask(7, segment, augmented=False))
+        members = (*MEMBERS, MemberTask(7, segment, linear=False, seasonal=False))
         task = replace(TASK, members=members)
         state = Network(task, config).state_dict()
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}

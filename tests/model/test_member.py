@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rnnforecast.config import QUANTILES, MemberTask, NetworkConfig
 from rnnforecast.model.member import Member, mixing
-from rnnforecast.model.normalising import Window, normalise
+from rnnforecast.model.normalising import Window
 from tests.builders import make_task
 from tests.model.networks import CELL_NAMES, make_network
 from tests.model.test_recurrence import TORCHS_OWN
@@ -25,7 +25,7 @@ def make_member(**options: Any) -> Member:
 
 def make_window(member: Member, n: int = 3) -> Window:
     torch.manual_seed(1)
-    return normalise(torch.randn(n, member.own.lookback))
+    return member.normalised(torch.randn(n, member.own.lookback))
 
 
 def known(n: int) -> tuple[Tensor, Tensor]:
@@ -36,7 +36,8 @@ def known(n: int) -> tuple[Tensor, Tensor]:
 def gradients_at_the_newest(member: Member) -> Tensor:
     """Gradient of every lead's median with respect to the newest reading, (horizon,).
 
-    The window's level, spread and anchor are constants, so all of it comes through the recurrence.
+    Level, spread and newest reading of the window are constants: all of it comes through the
+    recurrence.
     """
     window = make_window(member)
     values = window.values.clone().requires_grad_()
@@ -100,7 +101,7 @@ def test_decoding_is_a_run_of_torchs_own_layers_for_each_stretch_of_the_horizon(
 ) -> None:
     member = make_member(cell=cell, layers=layers, lookback=lookback, horizon=horizon)
     nn.init.normal_(member.read_missing.weight)
-    nn.init.constant_(member.anchor, 0.3)
+    nn.init.constant_(member.persistence, 0.3)
     window, series = make_window(member), torch.tensor([0, 1, 2])
     own = TORCHS_OWN[cell](16, 16, num_layers=layers)
     with torch.no_grad():
@@ -141,15 +142,15 @@ def test_quantiles_never_cross_whatever_the_head_says() -> None:
 def test_quantiles_that_cross_are_put_in_order() -> None:
     member = make_member(season=1)
     nn.init.normal_(member.head.weight, std=5.0)
-    nn.init.normal_(member.anchor)
+    nn.init.normal_(member.persistence)
     scaled = torch.randn(4, 24)
     series, step = known(4)
-    window = normalise(scaled)
-    decoded, anchored = member.decode(window, series), member.anchored(window)
+    window = member.normalised(scaled)
+    decoded, lasting = member.decode(window, series), member.persisting(window)
     forecast = member(scaled, series, step)
     for n in range(4):
         for lead in range(12):
-            ordered = torch.tensor(sorted(decoded[n, lead].tolist())) + anchored[n, lead]
+            ordered = torch.tensor(sorted(decoded[n, lead].tolist())) + lasting[n, lead]
             expected = ordered * window.spread[n] + window.level[n]
             assert torch.allclose(forecast[n, lead], expected, atol=1e-5)
 
@@ -163,11 +164,19 @@ def test_an_untrained_member_gives_the_quantiles_of_a_normal_distribution() -> N
 
 
 def test_a_shifted_and_stretched_window_gives_a_shifted_and_stretched_forecast() -> None:
-    member = make_member(season=1)
+    member = make_member(season=1, members=(MemberTask(24, 6, linear=True, seasonal=False),))
     history = torch.randn(4, 24)
     plain = member(history, *known(4))
     moved = member(7 + 3 * history, *known(4))
     assert torch.allclose(moved, 7 + 3 * plain, atol=2e-3)
+
+
+def test_a_member_that_is_not_linear_sees_how_much_a_window_moves() -> None:
+    member = make_member(season=1)
+    history = torch.randn(4, 24)
+    plain = member(history, *known(4))
+    assert torch.allclose(member(7 + history, *known(4)), 7 + plain, atol=1e-4)
+    assert not torch.allclose(member(3 * history, *known(4)), 3 * plain, atol=0.1)
 
 
 def test_missing_readings_are_a_mask_and_not_a_value() -> None:
@@ -201,7 +210,7 @@ def test_the_cycle_follows_the_calendar_and_not_the_window(next_step: int) -> No
 
 def test_a_member_sees_only_its_own_newest_readings_of_a_longer_window() -> None:
     torch.manual_seed(0)
-    task = make_task(24, 12, 5, 2, members=(MemberTask(14, 6, augmented=False),))
+    task = make_task(24, 12, 5, 2, members=(MemberTask(14, 6, linear=False, seasonal=False),))
     member = Member(task, task.members[0], NetworkConfig(hidden=16)).eval()
     nn.init.normal_(member.cycle.weight)
     history, series, step = torch.randn(3, 24), torch.tensor([0, 1, 2]), torch.tensor([0, 7, 13])

@@ -13,9 +13,9 @@ from tests.builders import make_task
 from tests.model.networks import CELL_NAMES, make_network
 
 COMMITTEE = (
-    MemberTask(24, 6, augmented=False),
-    MemberTask(11, 4, augmented=True),
-    MemberTask(7, 7, augmented=False),
+    MemberTask(24, 6, linear=False, seasonal=False),
+    MemberTask(11, 4, linear=True, seasonal=False),
+    MemberTask(7, 7, linear=False, seasonal=False),
 )
 
 

@@ -24,6 +24,20 @@ def test_a_window_without_a_gap_has_no_mask_and_zero_mean_and_unit_spread() -> N
     assert torch.allclose(window.values.std(1, correction=0), torch.ones(5), atol=1e-3)
 
 
+def test_a_window_that_is_not_rescaled_keeps_the_units_of_its_series() -> None:
+    values = 7 + 3 * torch.randn(5, 200)
+    window = normalise(values, rescaled=False)
+    assert window.spread.tolist() == [[1.0]] * 5
+    assert torch.allclose(window.values, values - window.level)
+
+
+def test_a_window_far_wider_than_its_series_is_brought_down_to_the_widest_that_is_believed() -> (
+    None
+):
+    window = normalise(1000 * torch.randn(5, 200), rescaled=False)
+    assert torch.allclose(window.values.std(1, correction=0), torch.full((5,), 4.0), rtol=1e-3)
+
+
 def test_a_gap_in_one_window_changes_no_other_window() -> None:
     values = torch.randn(2, 30)
     gapped = values.clone()

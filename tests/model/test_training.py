@@ -56,7 +56,7 @@ def make_calm_network(own: MemberTask) -> Network:
     network.center[1], network.scale[1] = 20.0, 5.0
     with torch.no_grad():
         network.members[0].head.weight.mul_(0.1)
-        network.members[0].anchor.fill_(0.5)
+        network.members[0].persistence.fill_(0.5)
     return network
 
 
@@ -95,7 +95,7 @@ def test_a_window_shown_without_its_name_counts_in_the_units_of_its_series(
     assert found.item() == pytest.approx(loss.item(), rel=1e-4)
 
 
-def test_only_an_augmented_member_learns_from_windows_made_of_windows() -> None:
+def test_only_a_linear_member_learns_from_windows_made_of_windows() -> None:
     network = Network(make_task(members=(PLAIN, MIXED)), NetworkConfig(hidden=8, dropout=0.0))
     plain, mixed = network.members
     mixed.load_state_dict(plain.state_dict())
