@@ -103,20 +103,27 @@ class Member(nn.Module):
         return pattern[:, :lookback], pattern[:, lookback:]
 
     def _encode(self, window: Window) -> list[State]:
-        """Return the final state of each layer."""
-        values = window.values
-        for share, part in zip(self.persistence.detach(), self.lasting(window), strict=True):
+        """Return the final state of each layer.
+
+        What lasts is taken out of the values; the pattern is shown instead, before them.
+        """
+        values, parts = window.values, self.lasting(window)
+        for share, part in zip(self.persistence.detach(), parts, strict=True):
             values = values - share.mean() * part.past
         entering = self.read(self._segments(values, empty=0.0))  # (S, N, D)
         if window.missing is not None or self.own.lookback % self.own.segment:
             missing = torch.zeros_like(values) if window.missing is None else window.missing
             entering = entering + self.read_missing(self._segments(missing, empty=1.0))
+        if self.own.seasonal:
+            length = -(-self.task.season // self.own.segment) * self.own.segment
+            pattern = self.read(self._segments(parts[-1].past[:, -length:], empty=0.0))
+            entering = torch.cat([pattern, entering])
         final: list[State] = self.recurrence(F.relu(entering))
         return final
 
     def _segments(self, values: Tensor, *, empty: float) -> Tensor:
         """Cut (N, L) into (S, N, segment); the first segment may be part empty."""
-        padded = F.pad(values, (-self.own.lookback % self.own.segment, 0), value=empty)
+        padded = F.pad(values, (-values.shape[1] % self.own.segment, 0), value=empty)
         return padded.view(len(values), -1, self.own.segment).transpose(0, 1)
 
     def _queries(self, series: Tensor) -> Tensor:

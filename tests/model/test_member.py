@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rnnforecast.config import QUANTILES, MemberTask, NetworkConfig
 from rnnforecast.model.member import Member, mixing
 from rnnforecast.model.normalising import Window
+from rnnforecast.model.persistence import lasting
 from tests.builders import make_task
 from tests.model.networks import CELL_NAMES, make_network
 from tests.model.test_recurrence import TORCHS_OWN
@@ -93,13 +94,16 @@ def test_mixing_adds_up_the_gaps_on_both_sides_of_the_median(n_quantiles: int, m
     assert torch.allclose(found, quantiles_by_a_loop(raw, median), atol=1e-5)
 
 
+@pytest.mark.parametrize("season", [None, 8])
 @pytest.mark.parametrize(("lookback", "horizon"), [(24, 12), (23, 7)])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_decoding_is_a_run_of_torchs_own_layers_for_each_stretch_of_the_horizon(
-    cell: str, layers: int, lookback: int, horizon: int
+    cell: str, layers: int, lookback: int, horizon: int, season: int | None
 ) -> None:
-    member = make_member(cell=cell, layers=layers, lookback=lookback, horizon=horizon)
+    members = (MemberTask(lookback, 6, linear=True, seasonal=season is not None),)
+    sizes = {"lookback": lookback, "horizon": horizon, "season": 8}
+    member = make_member(cell=cell, layers=layers, members=members, **sizes)
     nn.init.normal_(member.read_missing.weight)
     nn.init.constant_(member.persistence, 0.3)
     window, series = make_window(member), torch.tensor([0, 1, 2])
@@ -112,13 +116,17 @@ def test_decoding_is_a_run_of_torchs_own_layers_for_each_stretch_of_the_horizon(
                 getattr(own, f"bias_{letter}h_l{k}").copy_(linear.bias)
 
     short = -lookback % 6
-    read = window.values - 0.3 * window.newest
+    parts = lasting(window, season=season, horizon=horizon)
+    read = window.values - 0.3 * sum(part.past for part in parts)
     read = torch.cat([torch.zeros(3, short), read], 1)
     missing = torch.cat([torch.ones(3, short), torch.zeros(3, lookback)], 1)
     entering = [
         torch.relu(member.read(read[:, i : i + 6]) + member.read_missing(missing[:, i : i + 6]))
         for i in range(0, lookback + short, 6)
     ]
+    if season is not None:  # a season of 8 is shown in two segments of 6
+        pattern = parts[2].past[:, -12:]
+        entering = [torch.relu(member.read(pattern[:, i : i + 6])) for i in (0, 6)] + entering
     stretches = []
     for position in member.position:
         outputs, _ = own(torch.stack([*entering, position + member.identity(series)]))
