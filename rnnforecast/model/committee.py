@@ -8,12 +8,14 @@ one; with several, sums are rounded differently.
 
 At the end validation decides which members are kept: of all groups of them the largest whose mean
 forecast is within one percent of the best. One stretch of readings says little about which of two
-good members will be the better one on the next; a mean of both is hardly ever worse.
+good members will be the better one on the next; a mean of both is hardly ever worse. A short one
+says still less, so there the percent grows, as standard errors do with fewer windows.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import threading
 import time
@@ -38,8 +40,9 @@ _FIRST_SHARE = 0.5
 _TRIED_STEPS = 5
 """With `--max-time` so many steps show how long one takes."""
 _CHOOSING_WINDOWS = 4096
-_AS_GOOD = 1.01
-"""A group is as good as the best one while its loss is at most so many times as large."""
+_AS_GOOD, _CERTAIN = 0.01, 100
+"""A group is as good as the best one while its loss is larger by at most this share; by more where
+there are fewer validation windows apart from each other than this number."""
 
 _T = TypeVar("_T")
 
@@ -111,10 +114,11 @@ def _best_group(network: Network, validation: ValidationWindows) -> tuple[int, .
     members = list(network.members)
     seats = [[members[i] for i in g] for g in groups]
     losses = validation.losses(network, seats, most=_CHOOSING_WINDOWS)
+    tolerance = _AS_GOOD * max(1.0, math.sqrt(_CERTAIN / validation.n_apart))
     good = [
         (-len(g), loss, g)
         for g, loss in zip(groups, losses, strict=True)
-        if loss <= _AS_GOOD * min(losses)
+        if loss <= (1 + tolerance) * min(losses)
     ]
     return min(good)[2]
 

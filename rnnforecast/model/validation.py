@@ -26,6 +26,11 @@ class ValidationWindows:
 
     _windows: TrainingWindows
 
+    @property
+    def n_apart(self) -> float:
+        """About how many windows there are whose targets do not overlap."""
+        return len(self._windows) / self._windows.horizon
+
     @torch.no_grad()
     def losses(
         self, network: Network, groups: Sequence[Sequence[Member]], *, most: int

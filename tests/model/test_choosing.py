@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -25,6 +26,9 @@ QUICK = TrainConfig(epochs=3, batch_size=16, threads=2)
 STILL = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-6)
 PAIR = (PLAIN, PLAIN)
 THREE = (PLAIN, PLAIN, SHORT)
+
+AS_GOOD = 1 + 0.01 * math.sqrt(100 / (95 / 6))
+"""The validation part of the noisy readings has 95 windows of six steps."""
 
 Group = tuple[int, ...]
 
@@ -55,6 +59,7 @@ class Scripted:
     """Validation that knows the loss of each group; of others it says that they are very bad."""
 
     known: dict[Group, float]
+    n_apart: float = 1000.0
 
     def losses(self, network: Network, groups: list[list[Member]], *, most: int) -> list[float]:
         assert most > 0
@@ -81,6 +86,18 @@ def test_the_largest_group_within_one_percent_is_kept_and_the_best_of_these(
     assert committee._best_group(network, Scripted(losses)) == kept  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("n_apart", "kept"), [(400, (1,)), (101, (1,)), (25, (0, 1)), (4, (0, 1, 2))]
+)
+def test_few_validation_windows_leave_more_groups_as_good_as_the_best(
+    n_apart: float, kept: Group
+) -> None:
+    network = Network(make_task(members=THREE), SMALL)
+    losses = {(1,): 1.0, (0, 1): 1.019, (0, 1, 2): 1.045}
+
+    assert committee._best_group(network, Scripted(losses, n_apart)) == kept  # type: ignore[arg-type]
+
+
 GROUPS = [g for size in (1, 2, 3, 4) for g in itertools.combinations(range(4), size)]
 
 
@@ -99,8 +116,8 @@ def test_no_larger_group_and_none_as_large_would_be_better(drawn: list[int]) -> 
 
 
 def largest_good(losses: dict[Group, float]) -> Group:
-    """Return the best of the largest groups whose loss is within one percent of the least."""
-    good = [g for g in losses if losses[g] <= 1.01 * min(losses.values())]
+    """Return the best of the largest groups whose loss is as good as the least."""
+    good = [g for g in losses if losses[g] <= AS_GOOD * min(losses.values())]
     return min(good, key=lambda g: (-len(g), losses[g]))
 
 
@@ -134,7 +151,7 @@ def test_a_member_that_harms_the_mean_is_left_out(bad: int, error: float) -> Non
     log = train(network, NOISY, STILL)
 
     losses = losses_by_hand(network, everyone)
-    assert losses[0, 1] > 1.01 * losses[1 - bad,]
+    assert losses[0, 1] > AS_GOOD * losses[1 - bad,]
     assert log.kept == (1 - bad,)
     assert list(network.members) == [everyone[1 - bad]]
     assert [own.steps for own in log.members] == [20, 20], "a bad one learns to the end too"
@@ -142,12 +159,12 @@ def test_a_member_that_harms_the_mean_is_left_out(bad: int, error: float) -> Non
 
 def test_a_member_that_is_a_little_worse_but_does_no_harm_stays() -> None:
     network = started(NOISY, make_task(members=PAIR))
-    everyone = err(network, 0.0, 0.1)
+    everyone = err(network, 0.0, 0.15)
 
     log = train(network, NOISY, STILL)
 
     losses = losses_by_hand(network, everyone)
-    assert losses[0,] < losses[0, 1] < 1.01 * losses[0,] < losses[1,]
+    assert losses[0,] < losses[0, 1] < AS_GOOD * losses[0,] < losses[1,]
     assert log.kept == (0, 1)
 
 
@@ -159,7 +176,7 @@ def test_members_that_err_in_opposite_ways_are_better_together(third: float, kep
     log = train(network, NOISY, STILL)
 
     losses = losses_by_hand(network, everyone)
-    assert 1.01 * losses[0, 1] < min(losses[0,], losses[1,])
+    assert AS_GOOD * losses[0, 1] < min(losses[0,], losses[1,])
     assert log.kept == kept
 
 
