@@ -1,8 +1,7 @@
 """The eight ETT1 tasks of GIFT-Eval (Aksu and others 2024): what was published, and our runs.
 
 Each task is one call of `rnnforecast.backtest` with the defaults, but for the horizon, the windows
-and the season, which the protocol fixes, and the validation part. The protocol sets none aside, and
-nothing is learnt from it: it is a tenth of the readings, as usual in the long-horizon papers.
+and the season that the protocol fixes.
 """
 
 from __future__ import annotations
@@ -94,7 +93,7 @@ def run(task: Task, *, seed: int, steps: int | None = None) -> dict[str, float]:
                 horizon=str(task.horizon),
                 season="none" if task.season == 1 else str(task.season),
             ),
-            training=rnnforecast.TrainConfig(steps=steps, seed=seed, validation=0.1),
+            training=rnnforecast.TrainConfig(steps=steps, seed=seed),
         ),
         ends=rnnforecast.BacktestConfig(windows=task.windows, baselines=()),
     )
