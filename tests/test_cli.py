@@ -241,12 +241,14 @@ def test_an_interrupted_training_publishes_nothing(
 ) -> None:
     options = ["--hidden", "64", "--epochs", "1000", "--verbose", *more]
     arguments = ["train", str(trained / "data.csv"), *options]
+    before = signal.signal(number, signal.SIG_DFL)  # a child ignores what is ignored, as under nohup
     process = subprocess.Popen(
         [sys.executable, "-m", "rnnforecast", *arguments],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(number, before)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("epoch 1"):
