@@ -241,7 +241,7 @@ def test_an_interrupted_training_publishes_nothing(
 ) -> None:
     options = ["--hidden", "64", "--epochs", "1000", "--verbose", *more]
     arguments = ["train", str(trained / "data.csv"), *options]
-    before = signal.signal(number, signal.SIG_DFL)  # a child ignores what is ignored, as under nohup
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup one is ignored
     process = subprocess.Popen(
         [sys.executable, "-m", "rnnforecast", *arguments],
         cwd=tmp_path,
