@@ -110,7 +110,7 @@ def _settle(config: Config, known: Past, listener: Listener, *, longest: int) ->
 def _members(
     segment: int | None, season: int, lookbacks: tuple[int, ...]
 ) -> tuple[MemberTask, ...]:
-    """Return three members that look back differently far, and take less and less for granted.
+    """Return three members that take different things for granted, and look back differently far.
 
     Only one believes that the window's own pattern lasts: the one that sees most of it. The one
     that looks back longest, and takes longest to train, comes first.

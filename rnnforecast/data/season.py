@@ -30,7 +30,7 @@ _LONGER_MUST_GAIN = 0.7
 _MAX_SERIES = 32
 _MAX_ROWS = 65_536
 _MOST_SEASONS = 21
-"""Where the readings have a season, validation chooses among look-backs near these."""
+"""So many the longest look-back holds; the others hold a third and two thirds of them."""
 _SEGMENTS = (24, 48, 96)
 _FEWEST_ROWS = 20
 """Fewer say nothing about how wrong a forecast will be."""

@@ -27,9 +27,9 @@ class ValidationWindows:
     _windows: TrainingWindows
 
     @property
-    def n_apart(self) -> float:
-        """About how many windows there are whose targets do not overlap."""
-        return len(self._windows) / self._windows.horizon
+    def n_apart(self) -> int:
+        """How many windows there are whose targets do not overlap."""
+        return int((-(-self._windows.counts // self._windows.horizon)).sum())
 
     @torch.no_grad()
     def losses(

@@ -30,7 +30,7 @@ def members_of(made: Plan) -> list[tuple[int, int, bool, bool]]:
     ],
     ids=["three look-backs", "shorter ones", "one"],
 )
-def test_three_members_take_less_and_less_for_granted(
+def test_three_members_take_different_things_for_granted(
     n: int, expected: list[tuple[int, int, bool, bool]]
 ) -> None:
     made = plan(wave(n))

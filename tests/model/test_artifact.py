@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from rnnforecast.durable import publish_directory
 from rnnforecast.errors import ModelError
 from rnnforecast.model import artifact as artifacts
 from rnnforecast.model.artifact import Artifact, load, load_manifest
-from rnnforecast.model.expected import expected_shapes
+from rnnforecast.model.expected import check_bounds, expected_shapes
 from rnnforecast.model.strict import parse_json
 
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
@@ -398,7 +399,6 @@ WRONG_TYPES = [
     ("task.members", [{"lookback": 8, "segment": 2, "linear": False}]),
     ("task.members", [MEMBER | {"linear": 0}]),
     ("task.members", [MEMBER | {"seasonal": None}]),
-    ("task.members", [MEMBER | {"seasonal": True, "lookback": 7}]),
     ("task.members", [MEMBER | {"segment": 2.0}]),
     ("task.members", [MEMBER | {"cell": "gru"}]),
     ("task", ["lookback", "horizon", "season", "n_series", "quantiles"]),
@@ -969,3 +969,16 @@ def test_the_manifest_alone_can_be_read(version: Path, files: Files) -> None:
     written(version, {MANIFEST: files[MANIFEST]})
 
     assert load_manifest(version)["learnt_until"] == "2024-01-01 00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("season", "lookback", "fits"), [(4, 8, True), (4, 7, False), (1, 8, False), (8, 8, False)]
+)
+def test_a_pattern_is_taken_from_two_seasons_at_least(
+    season: int, lookback: int, *, fits: bool
+) -> None:
+    members = (MemberTask(lookback, 2, linear=True, seasonal=True),)
+    task = ForecastTask(lookback, horizon=3, season=season, n_series=2, members=members)
+
+    with nullcontext() if fits else pytest.raises(ValueError, match="two seasons"):
+        check_bounds(task)

@@ -27,8 +27,8 @@ STILL = dataclasses.replace(QUICK, epochs=1, learning_rate=1e-6)
 PAIR = (PLAIN, PLAIN)
 THREE = (PLAIN, PLAIN, SHORT)
 
-AS_GOOD = 1 + 0.01 * math.sqrt(100 / (95 / 6))
-"""The validation part of the noisy readings has 95 windows of six steps."""
+AS_GOOD = 1 + 0.01 * math.sqrt(100 / 16)
+"""The validation part of the noisy readings has 16 windows of six steps apart from each other."""
 
 Group = tuple[int, ...]
 
@@ -59,7 +59,7 @@ class Scripted:
     """Validation that knows the loss of each group; of others it says that they are very bad."""
 
     known: dict[Group, float]
-    n_apart: float = 1000.0
+    n_apart: int = 1000
 
     def losses(self, network: Network, groups: list[list[Member]], *, most: int) -> list[float]:
         assert most > 0
@@ -90,7 +90,7 @@ def test_the_largest_group_within_one_percent_is_kept_and_the_best_of_these(
     ("n_apart", "kept"), [(400, (1,)), (101, (1,)), (25, (0, 1)), (4, (0, 1, 2))]
 )
 def test_few_validation_windows_leave_more_groups_as_good_as_the_best(
-    n_apart: float, kept: Group
+    n_apart: int, kept: Group
 ) -> None:
     network = Network(make_task(members=THREE), SMALL)
     losses = {(1,): 1.0, (0, 1): 1.019, (0, 1, 2): 1.045}

@@ -105,7 +105,8 @@ def test_decoding_is_a_run_of_torchs_own_layers_for_each_stretch_of_the_horizon(
     sizes = {"lookback": lookback, "horizon": horizon, "season": 8}
     member = make_member(cell=cell, layers=layers, members=members, **sizes)
     nn.init.normal_(member.read_missing.weight)
-    nn.init.constant_(member.persistence, 0.3)
+    shares = torch.tensor([0.3, 0.2, 0.9])[: len(member.persistence)]
+    member.persistence.data.copy_(shares[:, None])
     window, series = make_window(member), torch.tensor([0, 1, 2])
     own = TORCHS_OWN[cell](16, 16, num_layers=layers)
     with torch.no_grad():
@@ -117,7 +118,8 @@ def test_decoding_is_a_run_of_torchs_own_layers_for_each_stretch_of_the_horizon(
 
     short = -lookback % 6
     parts = lasting(window, season=season, horizon=horizon)
-    read = window.values - 0.3 * sum(part.past for part in parts)
+    lasts = sum(share * part.past for share, part in zip(shares.tolist(), parts, strict=True))
+    read = window.values - lasts
     read = torch.cat([torch.zeros(3, short), read], 1)
     missing = torch.cat([torch.ones(3, short), torch.zeros(3, lookback)], 1)
     entering = [
@@ -135,6 +137,20 @@ def test_decoding_is_a_run_of_torchs_own_layers_for_each_stretch_of_the_horizon(
     expected = torch.cat(stretches, 1)[:, :horizon]
 
     assert torch.allclose(member.decode(window, series), expected, atol=1e-5)
+
+
+def test_every_part_that_lasts_has_a_share_of_its_own_at_each_lead() -> None:
+    member = make_member(season=8, members=(MemberTask(24, 6, linear=True, seasonal=True),))
+    nn.init.normal_(member.persistence)
+    window = make_window(member)
+    newest, level, pattern = lasting(window, season=8, horizon=12)
+
+    found = member.persisting(window)
+
+    for lead in range(12):
+        a, b, c = member.persistence[:, lead]
+        expected = a * newest.ahead[:, 0] + b * level.ahead[:, 0] + c * pattern.ahead[:, lead]
+        assert torch.allclose(found[:, lead], expected, atol=1e-5)
 
 
 def test_quantiles_never_cross_whatever_the_head_says() -> None:

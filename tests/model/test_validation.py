@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from rnnforecast.data.forecast import past_of
 from rnnforecast.model import validation
 from rnnforecast.model.loss import quantile_loss
 from rnnforecast.model.validation import ValidationWindows
-from tests.builders import make_task, wave
+from tests.builders import make_panel, make_task, wave
 from tests.model.fitting import FOUR, split, started
 
 
@@ -45,3 +46,13 @@ def test_the_loss_of_a_group_is_that_of_the_mean_of_its_forecasts(
         expected = quantile_loss(torch.cat(forecasts), future, network.task.quantiles)
         assert loss == pytest.approx(expected.item(), rel=1e-4)
     assert len(set(found)) == len(groups)
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_apart"),
+    [([36], 1), ([41], 1), ([42], 2), ([66], 6), ([36] * 300, 300), ([20, 36, 48], 1 + 3)],
+)
+def test_windows_apart_are_counted_series_by_series(rows: list[int], n_apart: int) -> None:
+    past = past_of(make_panel(*(wave(n) for n in rows)))
+
+    assert ValidationWindows(past.windows(30, 6)).n_apart == n_apart
