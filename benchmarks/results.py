@@ -5,13 +5,14 @@
 Runs the long-horizon tables and the probabilistic tasks with the defaults, once for each seed, and
 writes the medians beside the published figures. The seasonal naive column must come out as it was
 published, digit for digit: then the rest compares; `--steps 1` shows that in a few minutes, with
-networks that have learnt nothing. Single runs are kept in results.jsonl, so that a run which was
-interrupted goes on where it was; remove that file to measure anew.
+networks that have learnt nothing. Single runs are kept in results.jsonl with a digest of the code
+that made them, so that a run which was interrupted goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -25,10 +26,15 @@ from typing import Any
 import gift_eval
 import long_horizon
 
+import rnnforecast
+
 _HERE = Path(__file__).parent
 _KEPT = _HERE / "results.jsonl"
 _NAIVE = "seasonal naive"
 _BOTH = ("first", "second")
+_PACKAGE = Path(rnnforecast.__file__).parent
+_DECIDES = ("config.py", "task.py", "data", "model", "evaluate", "workflow")
+"""What of the package decides a figure."""
 
 Run = dict[str, Any]
 Runner = Callable[..., dict[str, float]]
@@ -45,10 +51,11 @@ PARTS: dict[str, tuple[str, Mapping[str, Any], Runner]] = {
 def measure(part: str, seeds: Sequence[int], steps: int | None) -> list[Run]:
     """Run what has not been run yet; return all runs of this part with these seeds."""
     _, tasks, runner = PARTS[part]
+    code = _digest()
     runs = []
     for seed in seeds:
         for name, task in tasks.items():
-            key = {"part": part, "task": name, "seed": seed, "steps": steps}
+            key = {"part": part, "task": name, "seed": seed, "steps": steps, "code": code}
             done = [run for run in _kept() if key.items() <= run.items()]
             run = done[-1] if done else {**key, **runner(task, seed=seed, steps=steps)}
             if not done:
@@ -59,6 +66,13 @@ def measure(part: str, seeds: Sequence[int], steps: int | None) -> list[Run]:
                 )
             runs.append(run)
     return runs
+
+
+def _digest() -> str:
+    """Return a digest of the source that decides the figures."""
+    sources = sorted(_PACKAGE.rglob("*.py"))
+    text = "".join(s.read_text() for s in sources if s.relative_to(_PACKAGE).parts[0] in _DECIDES)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _kept() -> list[Run]:

@@ -217,45 +217,6 @@ class BacktestConfig:
                 check_range(name, value, 1, 10**6)
 
 
-@dataclass(frozen=True)
-class MemberTask:
-    """What is particular to one network of the committee."""
-
-    lookback: int
-    """It sees so many steps, the newest ones."""
-    segment: int
-    """Readings that one recurrent step takes in."""
-    linear: bool
-    """Whether a window turned upside down, stretched, or mixed with another is as good as any: it
-    learns from such windows, and sees each at unit spread."""
-    seasonal: bool
-    """Whether level and pattern of the window's own seasons last into the horizon; only where it
-    holds two of them."""
-
-    @property
-    def n_lasting(self) -> int:
-        """How many parts of a window last: its newest reading always does."""
-        return 3 if self.seasonal else 1
-
-
-@dataclass(frozen=True)
-class ForecastTask:
-    """What one network does, all found and fixed: it decides the shape of every tensor."""
-
-    lookback: int
-    horizon: int
-    season: int
-    """Steps after which the pattern repeats; 1 where there is no season."""
-    n_series: int
-    members: tuple[MemberTask, ...]
-    quantiles: tuple[float, ...] = QUANTILES
-
-    @property
-    def median(self) -> int:
-        """The position of the median among the quantiles."""
-        return self.quantiles.index(0.5)
-
-
 def check_format(path: str, *, allows_stream: bool = True) -> None:
     """Raise `UsageError` for a file that could not be written in any known format."""
     if allows_stream and path == STANDARD_OUTPUT:

@@ -10,7 +10,7 @@ import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.config import DEFAULT_MODEL, MemberTask, quantile_name
+from rnnforecast.config import DEFAULT_MODEL, quantile_name
 from rnnforecast.console import Screen, figure
 from rnnforecast.durations import format_duration
 
@@ -214,7 +214,7 @@ def print_model(model: Model, screen: Screen) -> None:
         "look-back": f"{task.lookback} steps ({format_duration(task.lookback * step_us)})",
         "network": f"{network.cell.upper()} of width {network.hidden}, {network.layers} layer(s), "
         f"{artifact.n_parameters} parameters",
-        "members": _members_in_words(task.members),
+        "members": "; ".join(str(own) for own in task.members),
         "trained": f"{_numbers(made['best_steps'])} of {made['steps']} steps until "
         f"{artifact.training_range['train_until']}, then {_numbers(made['learn_on_steps'])} steps "
         f"over all readings until {artifact.learnt_until}",
@@ -225,14 +225,6 @@ def print_model(model: Model, screen: Screen) -> None:
     for name, fact in facts.items():
         screen.result(f"{name:<10} {fact}")
     _print_metrics(artifact, screen)
-
-
-def _members_in_words(members: tuple[MemberTask, ...]) -> str:
-    def in_words(own: MemberTask) -> str:
-        notes = ["own pattern"] * own.seasonal + ["plain windows"] * (not own.linear)
-        return f"{own.lookback} in {own.segment}s" + (f" ({', '.join(notes)})" if notes else "")
-
-    return f"{len(members)}, which look back " + ", ".join(map(in_words, members))
 
 
 def _numbers(steps: list[int]) -> str:

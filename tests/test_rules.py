@@ -18,7 +18,17 @@ MODULES = {
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 ROOMS = ("data", "model", "evaluate", "operate")
-GROUND = ("config", "durations", "errors", "fields", "signals", "events", "durable", "_version")
+GROUND = (
+    "config",
+    "task",
+    "durations",
+    "errors",
+    "fields",
+    "signals",
+    "events",
+    "durable",
+    "_version",
+)
 """What every room may import; it imports the standard library and itself only."""
 BELOW = {
     "data": ("data",),

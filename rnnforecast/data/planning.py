@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnforecast.config import MAX_HORIZON, BacktestConfig, Config, ForecastTask, MemberTask
+from rnnforecast.config import MAX_HORIZON, BacktestConfig, Config
 from rnnforecast.data import season as seasons
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.panel import Integers, Panel
@@ -25,6 +25,7 @@ from rnnforecast.data.windows import SEEN_SHARE
 from rnnforecast.durations import parse_steps
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Noted, Warned
+from rnnforecast.task import ForecastTask, MemberTask
 
 _LOOKED_AT = 1024
 
@@ -112,18 +113,19 @@ def _members(
 ) -> tuple[MemberTask, ...]:
     """Return three members that take different things for granted, and look back differently far.
 
-    Only one believes that the window's own pattern lasts: the one that sees most of it. The one
-    that looks back longest, and takes longest to train, comes first.
+    The plain one is in the middle. The one that looks back longest, and takes longest to train,
+    comes first.
     """
     longest, middle, shortest = lookbacks[-1], lookbacks[len(lookbacks) // 2], lookbacks[0]
-    kinds = [
-        (longest, True, 1 < season <= longest // 2),
-        (middle, False, False),
-        (shortest, True, False),
-    ]
+    kinds = [(longest, True), (middle, False), (shortest, True)]
     return tuple(
-        MemberTask(n, seasons.resolve_segment(segment, season=season, lookback=n), linear, seasonal)
-        for n, linear, seasonal in kinds
+        MemberTask(
+            n,
+            seasons.resolve_segment(segment, season=season, lookback=n),
+            linear=linear,
+            seasonal=linear and 1 < season <= n // 2,
+        )
+        for n, linear in kinds
     )
 
 

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.config import MAX_LOOKBACK, MemberTask, WindowConfig
+from rnnforecast.config import MAX_LOOKBACK, WindowConfig
 from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Floats
 from rnnforecast.durations import format_duration, parse_steps
 from rnnforecast.errors import NotEnoughDataError
+from rnnforecast.task import MemberTask
 
 _DAY_US = 86_400_000_000
 _NATURAL_US = (60_000_000, 3_600_000_000, _DAY_US, 7 * _DAY_US)
@@ -29,7 +30,7 @@ _NOISE = 4.0
 _LONGER_MUST_GAIN = 0.7
 _MAX_SERIES = 32
 _MAX_ROWS = 65_536
-_MOST_SEASONS = 21
+_SEASONS = 21
 """So many the longest look-back holds; the others hold a third and two thirds of them."""
 _SEGMENTS = (24, 48, 96)
 _FEWEST_ROWS = 20
@@ -152,10 +153,10 @@ def resolve_windows(
 ) -> tuple[tuple[int, ...], int]:
     """Return the look-backs that validation may choose among, increasing, and the horizon.
 
-    By default the horizon is one season, the longest look-back 21 seasons, and the others a third
-    and two thirds of it, in whole seasons. Without a season, where only the recent past tells, they
-    are one, two and four horizons. They are at most 720 steps, and never more than the data have
-    room for: `longest` is the longest series' rows.
+    By default the horizon is one season, the longest look-back 21 seasons, or as many as a longer
+    horizon has, and the others a third and two thirds of it, in whole seasons. Without a season,
+    where only the recent past tells, they are one, two and four horizons. They are at most 720
+    steps, and never more than the data have room for: `longest` is the longest series' rows.
     """
     if longest < _FEWEST_ROWS and "auto" in (config.horizon, config.lookback):
         raise NotEnoughDataError(
@@ -191,7 +192,7 @@ def _lookbacks(*, season: int, horizon: int, longest: int) -> tuple[int, ...]:
         shortest = max(2 * horizon, 2 * _NO_SEASON_HORIZON)
         wanted = [shortest // 2, shortest, 2 * shortest]
     else:
-        most = min(_MOST_SEASONS, room // season)
+        most = min(max(_SEASONS, -(-horizon // season)), room // season)
         wanted = [max(2, round(most * thirds / 3)) * season for thirds in (1, 2, 3)]
     found = {min(steps, room) for steps in wanted}
     whole = {steps - steps % season if steps > season else steps for steps in found}

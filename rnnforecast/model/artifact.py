@@ -29,15 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import safetensors.numpy
 
-from rnnforecast.config import (
-    Config,
-    DataConfig,
-    ForecastTask,
-    MemberTask,
-    NetworkConfig,
-    TrainConfig,
-    WindowConfig,
-)
+from rnnforecast.config import Config, DataConfig, NetworkConfig, TrainConfig, WindowConfig
 from rnnforecast.data.schema import Schema
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.model.expected import (
@@ -49,6 +41,7 @@ from rnnforecast.model.expected import (
 )
 from rnnforecast.model.files import damaged, read_listed, read_regular
 from rnnforecast.model.strict import build, digest, is_of, parse_json, to_json
+from rnnforecast.task import ForecastTask, MemberTask
 
 FORMAT = "rnnforecast-model"
 FORMAT_VERSION = 1

@@ -11,14 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.config import (
-    MAX_HORIZON,
-    MAX_LOOKBACK,
-    MAX_MEMBERS,
-    ForecastTask,
-    MemberTask,
-    NetworkConfig,
-)
+from rnnforecast.config import MAX_HORIZON, MAX_LOOKBACK, MAX_MEMBERS, NetworkConfig
+from rnnforecast.task import ForecastTask, MemberTask
 
 _MAX_SERIES = 10_000_000
 _MAX_SEASON = MAX_LOOKBACK

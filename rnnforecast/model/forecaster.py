@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils import deterministic
 
-from rnnforecast.config import ForecastTask, NetworkConfig, TrainConfig
+from rnnforecast.config import NetworkConfig, TrainConfig
 from rnnforecast.data.forecast import Forecast, Past, in_own_units
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
@@ -27,6 +27,7 @@ from rnnforecast.model.committee import (
 from rnnforecast.model.expected import Tensors
 from rnnforecast.model.network import Network
 from rnnforecast.model.start import find_newcomers, start_from, start_newcomers
+from rnnforecast.task import ForecastTask
 
 _MAX_BATCH = 2048
 _BATCH_VALUES = 1 << 22

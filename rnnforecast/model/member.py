@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from rnnforecast.config import ForecastTask, MemberTask, NetworkConfig
+from rnnforecast.config import NetworkConfig
 from rnnforecast.model.normalising import Window, normalise
 from rnnforecast.model.persistence import Part, lasting
 from rnnforecast.model.recurrence import Recurrence, State
+from rnnforecast.task import ForecastTask, MemberTask
 
 _START_SPREAD = 0.5
 """Standard deviation of a forecast before the first step, in units of the window's spread."""

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from rnnforecast.config import ForecastTask, NetworkConfig
+from rnnforecast.config import NetworkConfig
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.model.member import Member
 from rnnforecast.model.normalising import moments
+from rnnforecast.task import ForecastTask
 
 _NO_LIMIT = 1e30
 _SPIKE_SHARE = 0.05

@@ -24,7 +24,10 @@ class Part(NamedTuple):
 
 
 def lasting(window: Window, *, season: int | None, horizon: int) -> list[Part]:
-    """Return the newest reading and, with a season, the newest one's level and the mean pattern."""
+    """Return the newest reading and, with a season, the newest one's level and the mean pattern.
+
+    They are as many as `MemberTask.n_lasting` says.
+    """
     parts = [Part(window.newest, window.newest)]
     if season is not None:
         level, pattern = _level_and_pattern(window, season)

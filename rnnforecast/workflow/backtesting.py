@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.config import BacktestConfig, Config, ForecastTask
+from rnnforecast.config import BacktestConfig, Config
 from rnnforecast.events import Listener, Recorder, Warned, ignore
+from rnnforecast.task import ForecastTask
 from rnnforecast.workflow.saved import Model, load
 from rnnforecast.workflow.steps import Clock, check_output, with_windows
 from rnnforecast.workflow.trial import Trial, fitted_trial, saved_trial

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from rnnforecast.config import (
     BacktestConfig,
     Config,
-    ForecastTask,
     NetworkConfig,
     TrainConfig,
     WindowConfig,
@@ -20,6 +19,7 @@ from rnnforecast.config import (
 )
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Warned
+from rnnforecast.task import ForecastTask
 from rnnforecast.workflow.saved import Model, known_of
 from rnnforecast.workflow.steps import Clock, fit_network, read_readings
 

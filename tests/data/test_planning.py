@@ -24,9 +24,9 @@ def members_of(made: Plan) -> list[tuple[int, int, bool, bool]]:
 @pytest.mark.parametrize(
     ("n", "expected"),
     [
-        (4000, [(504, 24, True, True), (336, 24, False, False), (168, 24, True, False)]),
-        (600, [(168, 24, True, True), (120, 24, False, False), (48, 24, True, False)]),
-        (250, [(48, 24, True, True), (48, 24, False, False), (48, 24, True, False)]),
+        (4000, [(504, 24, True, True), (336, 24, False, False), (168, 24, True, True)]),
+        (600, [(168, 24, True, True), (120, 24, False, False), (48, 24, True, True)]),
+        (250, [(48, 24, True, True), (48, 24, False, False), (48, 24, True, True)]),
     ],
     ids=["three look-backs", "shorter ones", "one"],
 )
@@ -60,7 +60,8 @@ def test_with_a_given_look_back_all_members_have_it() -> None:
 def test_a_pattern_is_what_occurs_twice() -> None:
     made = [plan(wave(600), lookback=str(n), horizon="6", season="24") for n in (24, 47, 48)]
 
-    assert [one.task.members[0].seasonal for one in made] == [False, False, True]
+    for one, expected in zip(made, (False, False, True), strict=True):
+        assert [own.seasonal for own in one.task.members] == [expected, False, expected]
 
 
 def test_a_given_segment_is_that_of_every_member() -> None:
@@ -80,7 +81,7 @@ def test_members_always_are_two_linear_ones_and_one_plain_the_longest_first(
     assert lookbacks == sorted(lookbacks, reverse=True)
     assert made.task.lookback == lookbacks[0]
     assert [own.linear for own in made.task.members] == [True, False, True]
-    assert not any(own.seasonal for own in made.task.members[1:])
+    assert all(own.linear or not own.seasonal for own in made.task.members)
 
 
 def test_each_look_back_is_said_once() -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rnnforecast.config import MemberTask, WindowConfig
+from rnnforecast.config import WindowConfig
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.season import (
     LONGEST_SEASON,
@@ -17,6 +17,7 @@ from rnnforecast.data.season import (
     resolve_windows,
 )
 from rnnforecast.errors import NotEnoughDataError, UsageError
+from rnnforecast.task import MemberTask
 from tests.builders import HOUR_US, make_panel, random_walk, wave
 from tests.data.tables import few
 
@@ -241,12 +242,23 @@ def test_short_readings_leave_room_for_shorter_or_fewer_look_backs(season, longe
     assert found == expected
 
 
-def test_a_longer_horizon_makes_look_backs_without_a_season_longer():
-    config = WindowConfig(horizon="60")
+@pytest.mark.parametrize(
+    ("season", "horizon", "expected"),
+    [
+        (1, 60, (60, 120, 240)),
+        (24, 500, (168, 336, 504)),
+        (24, 720, (240, 480, 720)),
+        (4, 84, (28, 56, 84)),
+        (4, 120, (40, 80, 120)),
+        (4, 1000, (240, 480, 720)),
+    ],
+)
+def test_a_longer_horizon_makes_look_backs_longer(season, horizon, expected):
+    config = WindowConfig(horizon=str(horizon))
 
-    found = resolve_windows(config, season=1, step_us=HOUR_US, longest=20_000)
+    found = resolve_windows(config, season=season, step_us=HOUR_US, longest=20_000)
 
-    assert found == ((60, 120, 240), 60)
+    assert found == (expected, horizon)
 
 
 def test_window_lengths_can_be_steps_or_durations():

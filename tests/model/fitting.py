@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rnnforecast.config import ForecastTask, MemberTask, NetworkConfig, TrainConfig
+from rnnforecast.config import NetworkConfig, TrainConfig
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model.committee import CommitteeLog, train_members
 from rnnforecast.model.network import Network
 from rnnforecast.model.start import start_from
+from rnnforecast.task import ForecastTask, MemberTask
 from tests.builders import make_panel, make_task
 
 SMALL = NetworkConfig(hidden=8)
@@ -20,7 +21,7 @@ MIXED = MemberTask(24, 6, linear=True, seasonal=False)
 SHORT = MemberTask(12, 6, linear=False, seasonal=False)
 SHORT_MIXED = MemberTask(12, 6, linear=True, seasonal=False)
 SEASONAL = MemberTask(24, 6, linear=True, seasonal=True)
-FOUR = (PLAIN, MIXED, SHORT, SHORT_MIXED)
+FOUR = (SEASONAL, PLAIN, SHORT, SHORT_MIXED)
 
 
 def split(readings: np.ndarray) -> tuple[Past, Past]:

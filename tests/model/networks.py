@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from rnnforecast.config import MemberTask, NetworkConfig
+from rnnforecast.config import NetworkConfig
 from rnnforecast.model.network import Network
 from rnnforecast.model.recurrence import CELLS
+from rnnforecast.task import MemberTask
 from tests.builders import make_task
 
 CELL_NAMES = sorted(CELLS)

@@ -26,15 +26,7 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save
 
-from rnnforecast.config import (
-    MAX_MEMBERS,
-    Config,
-    DataConfig,
-    ForecastTask,
-    MemberTask,
-    NetworkConfig,
-    TrainConfig,
-)
+from rnnforecast.config import MAX_MEMBERS, Config, DataConfig, NetworkConfig, TrainConfig
 from rnnforecast.data.schema import Schema
 from rnnforecast.durable import publish_directory
 from rnnforecast.errors import ModelError
@@ -42,12 +34,13 @@ from rnnforecast.model import artifact as artifacts
 from rnnforecast.model.artifact import Artifact, load, load_manifest
 from rnnforecast.model.expected import check_bounds, expected_shapes
 from rnnforecast.model.strict import parse_json
+from rnnforecast.task import ForecastTask, MemberTask
 
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 NAMES = (WEIGHTS, SERIES, "metrics.json", "history.csv")
 ALL_NAMES = (*NAMES, MANIFEST)
 MEMBERS = (
-    MemberTask(8, 2, linear=False, seasonal=False),
+    MemberTask(8, 2, linear=True, seasonal=True),
     MemberTask(6, 4, linear=True, seasonal=False),
 )
 MEMBER = {"lookback": 8, "segment": 2, "linear": False, "seasonal": True}

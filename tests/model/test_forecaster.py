@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config import QUANTILES, MemberTask, NetworkConfig, TrainConfig, WindowConfig
+from rnnforecast.config import QUANTILES, NetworkConfig, TrainConfig, WindowConfig
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.season import resolve_season
 from rnnforecast.errors import ModelError
 from rnnforecast.model.forecaster import RNNForecaster
+from rnnforecast.task import MemberTask
 from tests.builders import make_panel, make_task, random_walk, wave
 
 SMALL = NetworkConfig(hidden=16)
@@ -130,6 +131,7 @@ def test_a_shorter_horizon_is_the_beginning_of_the_whole() -> None:
 
 
 def test_a_series_that_was_never_seen_is_forecast() -> None:
+    # The member in the series' units learns those of a stranger from one window in sixteen.
     config = dataclasses.replace(QUICK, epochs=8)
     forecaster = fit(make_panel(wave(600, season=12)), 400, 500, config=config)
     stranger = dataclasses.replace(

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnforecast.config import QUANTILES, MemberTask
+from rnnforecast.config import QUANTILES
 from rnnforecast.model.expected import expected_shapes
 from rnnforecast.model.network import Network
+from rnnforecast.task import MemberTask
 from tests.builders import make_task
 from tests.model.networks import CELL_NAMES, make_network
 
 COMMITTEE = (
-    MemberTask(24, 6, linear=False, seasonal=False),
+    MemberTask(24, 6, linear=True, seasonal=True),
     MemberTask(11, 4, linear=True, seasonal=False),
     MemberTask(7, 7, linear=False, seasonal=False),
 )

@@ -1,11 +1,13 @@
 """What a network starts from: what lasts, and the pattern of the season."""
 
 import numpy as np
+import pytest
 import torch
 
 from rnnforecast.config import NetworkConfig
 from rnnforecast.data.forecast import past_of
 from rnnforecast.data.scaling import fit_scaling
+from rnnforecast.model import start
 from rnnforecast.model.network import Network
 from rnnforecast.model.start import _weighted_medians, start_from
 from tests.builders import make_panel, make_task, random_walk, wave
@@ -43,10 +45,10 @@ def test_the_cycle_starts_from_the_seasonal_means() -> None:
     assert np.allclose(pattern, panel.target[:12] - 20, atol=0.05)
 
 
-def what_lasts(readings: np.ndarray) -> np.ndarray:
+def what_lasts(*readings: np.ndarray) -> np.ndarray:
     """Return the shares that a member starts from: newest reading, level, pattern; each lead."""
-    network = Network(make_task(season=6, members=(SEASONAL,)), SMALL)
-    past = past_of(make_panel(readings.astype(np.float32)))
+    network = Network(make_task(season=6, n_series=len(readings), members=(SEASONAL,)), SMALL)
+    past = past_of(make_panel(*(one.astype(np.float32) for one in readings)))
     start_from(network, fit_scaling(past), past.windows(24, 6))
     return network.members[0].persistence.detach().numpy()
 
@@ -73,6 +75,19 @@ def test_the_level_of_the_newest_season_lasts_where_single_readings_are_noisy() 
     assert (level > 0.7).all()
     assert (level > 2 * newest).all()
     assert (level > 2 * pattern).all()
+
+
+def test_windows_with_less_than_half_of_their_history_do_not_say_what_lasts() -> None:
+    walk, noise = random_walk(600, seed=0), np.random.default_rng(0).normal(0, 50, 400)
+    noise[np.arange(400) % 3 > 0] = np.nan
+    assert np.allclose(what_lasts(walk, noise), what_lasts(walk), atol=1e-5)
+
+
+def test_a_long_horizon_is_worked_through_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = wave(1200, season=6, noise=3.0)
+    whole = what_lasts(readings)
+    monkeypatch.setattr(start, "_SORTED_LEADS", 4)
+    assert np.array_equal(what_lasts(readings), whole)
 
 
 def test_one_spike_does_not_become_a_season() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config import MemberTask, NetworkConfig, TrainConfig
+from rnnforecast.config import NetworkConfig, TrainConfig
 from rnnforecast.data.forecast import past_of
 from rnnforecast.data.windows import Batch
 from rnnforecast.errors import DivergedError
@@ -25,6 +25,7 @@ from rnnforecast.model.training import (
     using,
 )
 from rnnforecast.model.validation import ValidationWindows
+from rnnforecast.task import MemberTask
 from tests.builders import make_panel, make_task, wave
 from tests.model.fitting import FOUR, MIXED, PLAIN, SHORT, SMALL, fit, split, started, weights_of
 

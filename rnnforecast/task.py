@@ -1,0 +1,56 @@
+"""What a network does, all of it found and fixed, as frozen dataclasses. Standard library only.
+
+Apart from `config`, which holds what the user asked for and may leave open.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rnnforecast.config import QUANTILES
+
+
+@dataclass(frozen=True)
+class MemberTask:
+    """What is particular to one network of the committee."""
+
+    lookback: int
+    """It sees so many steps, the newest ones."""
+    segment: int
+    """Readings that one recurrent step takes in."""
+    linear: bool
+    """Whether a window turned upside down, stretched, or mixed with another is as good as any: it
+    learns from such windows, and sees each at unit spread."""
+    seasonal: bool
+    """Whether level and pattern of the window's own seasons last into the horizon; only where it
+    holds two of them."""
+
+    def __str__(self) -> str:
+        """Say it in the words of `show`."""
+        words = [f"{self.lookback} steps in segments of {self.segment}"]
+        words += ["the window's own pattern lasts"] * self.seasonal
+        words += ["in the series' units"] * (not self.linear)
+        return ", ".join(words)
+
+    @property
+    def n_lasting(self) -> int:
+        """How many parts of a window last, as `model.persistence` lists them."""
+        return 3 if self.seasonal else 1
+
+
+@dataclass(frozen=True)
+class ForecastTask:
+    """What one network does, all found and fixed: it decides the shape of every tensor."""
+
+    lookback: int
+    horizon: int
+    season: int
+    """Steps after which the pattern repeats; 1 where there is no season."""
+    n_series: int
+    members: tuple[MemberTask, ...]
+    quantiles: tuple[float, ...] = QUANTILES
+
+    @property
+    def median(self) -> int:
+        """The position of the median among the quantiles."""
+        return self.quantiles.index(0.5)
