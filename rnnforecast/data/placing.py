@@ -47,10 +47,11 @@ def place_rows(
     places = _find_places(rows, grid)
     n_grid, n_targets = int(grid.lengths.sum()), len(rows.values)
     how = _rule_for_repeats(places, grid, config, listener)
-    target = np.full(n_grid * n_targets, np.nan, np.float32)
+    target = np.empty(n_grid * n_targets, np.float32)  # memory is taken as chunks give theirs up
     for i in range(n_targets):
         chunks, rows.values[i] = rows.values[i], []
         into = target[i * n_grid : (i + 1) * n_grid]
+        into.fill(np.nan)
         if how in ("last", "error"):
             _scatter(into, places, chunks)
         else:
@@ -194,16 +195,18 @@ def trim(panel: Panel, *, is_wide: bool) -> Panel:
     The sensors of a wide table share their rows, so a row stays while one sensor has a reading.
     """
     seen = np.isfinite(panel.target)
-    if is_wide:
-        seen = np.tile(seen.reshape(panel.n_series, -1).any(0), panel.n_series)
-    rows = np.flatnonzero(seen)
-    if len(rows) == len(seen) or not len(rows):
+    if seen.all() or not seen.any():
         return panel
-    first = np.searchsorted(rows, panel.offsets[:-1])
-    last = np.searchsorted(rows, panel.offsets[1:]) - 1
-    empty = last < first
-    begin = np.where(empty, panel.offsets[:-1], rows[np.minimum(first, len(rows) - 1)])
-    end = np.where(empty, panel.offsets[1:], rows[last] + 1)
+    begin, end = panel.offsets[:-1], panel.offsets[1:]
+    if is_wide:
+        rows = np.flatnonzero(seen.reshape(panel.n_series, -1).any(0))
+        begin, end = begin + rows[0], begin + rows[-1] + 1
+    else:
+        rows = np.flatnonzero(seen)
+        first, last = np.searchsorted(rows, begin), np.searchsorted(rows, end) - 1
+        empty = last < first
+        begin = np.where(empty, begin, rows[np.minimum(first, len(rows) - 1)])
+        end = np.where(empty, end, rows[last] + 1)
     if (begin == panel.offsets[:-1]).all() and (end == panel.offsets[1:]).all():
         return panel
     parts = [panel.target[a:b] for a, b in zip(begin, end, strict=True)]
@@ -222,8 +225,8 @@ def drop_empty(
 
     A stored schema keeps them: that a sensor of the model fell silent is for the forecast to say.
     """
-    counts = np.add.reduceat(np.isfinite(panel.target), panel.offsets[:-1], dtype=np.int64)
-    empty = [panel.names[i] for i in np.flatnonzero(counts == 0)]
+    has_reading = np.logical_or.reduceat(np.isfinite(panel.target), panel.offsets[:-1])
+    empty = [panel.names[i] for i in np.flatnonzero(~has_reading)]
     if not empty:
         return panel
     named = [name for name in empty if name in config.target]
@@ -236,4 +239,4 @@ def drop_empty(
             hint=f"choose another target of {source.name}",
         )
     listener(Warned.naming("empty-series", "no readings, left out", empty))
-    return panel.select(np.flatnonzero(counts > 0))
+    return panel.select(np.flatnonzero(has_reading))

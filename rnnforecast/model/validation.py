@@ -18,6 +18,7 @@ from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network, mean_of
 
 _BATCH_VALUES = 1 << 21
+_BATCH_WINDOWS = 1024
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ValidationWindows:
         chosen = self._windows.spread(most)
         task = network.task
         width = task.lookback + task.horizon * len(task.quantiles)
-        n_parts = max(1, len(chosen) * width // _BATCH_VALUES)
+        n_parts = max(1, len(chosen) * width // _BATCH_VALUES, len(chosen) // _BATCH_WINDOWS)
         sums, n_seen = np.zeros(len(groups)), 0
         for part in np.array_split(chosen, n_parts):
             batch = self._windows.gather(part)
