@@ -1,6 +1,6 @@
 """Training of the members side by side, and the choice among them.
 
-Each member learns in a thread of its own, with its share of the processors: small products gain
+Members learn in threads side by side, each with its share of the processors: small products gain
 little from a second processor, and torch lets go of the interpreter while it computes. All take the
 same number of steps between two looks at the clock, so that what `--max-time` ended can be repeated
 with `--steps`. How many threads there are changes nothing but the time, as long as each member has
@@ -39,6 +39,10 @@ _FIRST_SHARE = 0.5
 """Share of `--max-time` until training stops; learning on then takes at most as many steps."""
 _TRIED_STEPS = 5
 """With `--max-time` so many steps show how long one takes."""
+_TURN_STEPS = 4
+"""Steps that a member takes before another one may have its thread."""
+_WAIT_S = 0.1
+"""Threads without a member look so often whether all was given up."""
 _CHOOSING_WINDOWS = 4096
 _AS_GOOD, _CERTAIN = 0.01, 100
 """A group is as good as the best one while its loss is larger by at most this share; by more where
@@ -87,7 +91,7 @@ def train_members(
             n_steps = min(going[0].steps_to_epoch_end, last - steps, pace.steps_left(steps))
             if n_steps < 1:
                 break
-            workers.each(going, lambda one, n=n_steps: _take(one, n, told, workers))  # type: ignore[misc]
+            workers.share(_Turns(going, n_steps), told)
             steps += n_steps
             going = [one for one in going if not one.has_stopped]
         workers.each(trainings, lambda one: told.tell(one.end_epoch()))
@@ -97,14 +101,6 @@ def train_members(
     network.keep(kept)
     listener(Noted(f"trained {len(logs)} members, {steps} steps; {len(kept)} of them forecast"))
     return CommitteeLog(logs, kept)
-
-
-def _take(one: MemberTraining, n_steps: int, told: _Told, workers: _Workers) -> None:
-    for _ in range(n_steps):
-        if workers.given_up.is_set():
-            return
-        told.tell(one.step())
-        told.advance()
 
 
 def _best_group(network: Network, validation: ValidationWindows) -> tuple[int, ...]:
@@ -152,10 +148,52 @@ def n_processors() -> int:
     return os.cpu_count() or 1
 
 
+class _Turns:
+    """Members take turns of a few steps, so that no processor waits while three share two.
+
+    Of those that are not at it, the one goes next that has most to do, by its look-back.
+    """
+
+    def __init__(self, members: Sequence[MemberTraining], n_steps: int) -> None:
+        self._left = dict.fromkeys(members, n_steps)
+        self._idle = set(members)
+        self._changed = threading.Condition()
+
+    def work(self, told: _Told, given_up: threading.Event) -> None:
+        """Take turns until all is done, or given up."""
+        while (turn := self._next(given_up)) is not None:
+            one, n_steps = turn
+            try:
+                for _ in range(n_steps):
+                    told.tell(one.step())
+                    told.advance()
+            finally:
+                with self._changed:
+                    self._left[one] -= n_steps
+                    self._idle.add(one)
+                    self._changed.notify_all()
+
+    def _next(self, given_up: threading.Event) -> tuple[MemberTraining, int] | None:
+        with self._changed:
+            while any(self._left.values()) and not given_up.is_set():
+                waiting = [one for one in self._idle if self._left[one]]
+                if waiting:
+                    one = max(waiting, key=lambda x: (self._left[x] * x.lookback, -x.index))
+                    self._idle.remove(one)
+                    return one, min(self._left[one], _TURN_STEPS)
+                self._changed.wait(_WAIT_S)
+        return None
+
+
 @dataclass(frozen=True)
 class _Workers:
     pool: ThreadPoolExecutor
+    n: int
     given_up: threading.Event
+
+    def share(self, turns: _Turns, told: _Told) -> None:
+        """Let all threads take turns until they are done."""
+        self.each(range(self.n), lambda _: turns.work(told, self.given_up))
 
     def each(self, items: Sequence[_T], work: Callable[[_T], None]) -> None:
         """Do this for each item side by side, and wait for all; an error is raised at once."""
@@ -174,6 +212,7 @@ def _side_by_side(n: int, config: TrainConfig, device: torch.device) -> Iterator
     own = max(1, n_threads // n_workers)
     workers = _Workers(
         ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(own,)),
+        n_workers,
         threading.Event(),
     )
     with workers.pool:

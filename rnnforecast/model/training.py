@@ -96,6 +96,11 @@ class MemberTraining:
         self._norms: list[Tensor] = []
 
     @property
+    def lookback(self) -> int:
+        """Steps of history: how long one of training takes grows with them."""
+        return self.member.own.lookback
+
+    @property
     def has_stopped(self) -> bool:
         """Whether validation says that more steps would not help."""
         recent = self.epochs[-_PATIENCE:]

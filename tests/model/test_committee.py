@@ -270,3 +270,50 @@ def test_an_error_of_a_listener_while_learning_on_reaches_the_caller() -> None:
     windows = split(NOISY)[1].windows(24, 6)
     with pytest.raises(KeyboardInterrupt):
         learn_on_members(network, windows, n_steps=[9, 9], config=QUICK, listener=listen)
+
+
+# Turns
+
+
+class Scripted:
+    """A member whose steps take no time; it notes who takes them."""
+
+    def __init__(self, index: int, lookback: int, taken: list[int], fails_at: int = -1) -> None:
+        self.index, self.lookback, self.taken, self.fails_at = index, lookback, taken, fails_at
+        self.is_at_it = False
+
+    def step(self) -> None:
+        assert not self.is_at_it, "one member is in two threads"
+        self.is_at_it = True
+        self.taken.append(self.index)
+        if self.taken.count(self.index) == self.fails_at:
+            raise RuntimeError("a step failed")
+        self.is_at_it = False
+
+
+def take_turns(members: list[Scripted], n_workers: int, n_steps: int) -> None:
+    config = dataclasses.replace(QUICK, threads=n_workers)
+    told = committee._Told(lambda _event: None, "training", n_steps * len(members))
+    with committee._side_by_side(len(members), config, torch.device("cpu")) as workers:
+        workers.share(committee._Turns(members, n_steps), told)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 3])
+@pytest.mark.parametrize("n_steps", [1, 4, 30])
+def test_every_member_takes_its_steps_in_one_thread_at_a_time(n_workers: int, n_steps: int) -> None:
+    taken: list[int] = []
+    take_turns([Scripted(i, 96, taken) for i in range(3)], n_workers, n_steps)
+    assert sorted(taken) == [i for i in range(3) for _ in range(n_steps)]
+
+
+def test_with_one_thread_the_one_with_most_to_do_comes_first() -> None:
+    taken: list[int] = []
+    take_turns([Scripted(0, 40, taken), Scripted(1, 96, taken)], 1, 8)
+    assert taken == [1] * 8 + [0] * 8
+
+
+def test_a_step_that_fails_ends_all_turns() -> None:
+    taken: list[int] = []
+    with pytest.raises(RuntimeError, match="a step failed"):
+        take_turns([Scripted(i, 96, taken, fails_at=6 if i else -1) for i in range(3)], 2, 1000)
+    assert len(taken) < 3000
