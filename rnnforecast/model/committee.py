@@ -165,6 +165,8 @@ class _Turns:
             one, n_steps = turn
             try:
                 for _ in range(n_steps):
+                    if given_up.is_set():
+                        return
                     told.tell(one.step())
                     told.advance()
             finally:

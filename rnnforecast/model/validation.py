@@ -19,6 +19,7 @@ from rnnforecast.model.network import Network, mean_of
 
 _BATCH_VALUES = 1 << 21
 _BATCH_WINDOWS = 1024
+"""At most so many values, and windows, at once: activations take more memory than either."""
 
 
 @dataclass(frozen=True)

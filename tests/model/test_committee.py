@@ -317,3 +317,17 @@ def test_a_step_that_fails_ends_all_turns() -> None:
     with pytest.raises(RuntimeError, match="a step failed"):
         take_turns([Scripted(i, 96, taken, fails_at=6 if i else -1) for i in range(3)], 2, 1000)
     assert len(taken) < 3000
+
+
+def test_what_is_given_up_takes_not_one_step_more() -> None:
+    taken: list[int] = []
+    given_up = threading.Event()
+
+    class Last(Scripted):
+        def step(self) -> None:
+            super().step()
+            given_up.set()
+
+    told = committee._Told(lambda _event: None, "training", 30)
+    committee._Turns([Last(0, 96, taken)], 30).work(told, given_up)  # type: ignore[list-item]
+    assert taken == [0]
