@@ -17,13 +17,13 @@ from rnnforecast.config import (
     STANDARD_OUTPUT,
     BacktestConfig,
     Config,
-    DataConfig,
     NetworkConfig,
     PredictConfig,
     TrainConfig,
     WindowConfig,
 )
 from rnnforecast.console import Screen
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.options import CommonOptions, with_options
 

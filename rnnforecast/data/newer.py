@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
 from rnnforecast.data.placing import trim
@@ -20,6 +19,7 @@ from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.schema import Schema, check_zone, match_schema
 from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.data.timegrid import check_step, read_panel
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import NotEnoughDataError
 from rnnforecast.events import Listener, Warned
 
@@ -71,7 +71,7 @@ def read_newer(
     data: object, *, schema: Schema, options: DataConfig, known: Known, listener: Listener
 ) -> tuple[Panel, Schema]:
     """Read new readings whole; raises as `read_past` does."""
-    source = open_source(data, options)
+    source = open_source(data, options, listener)
     found = match_schema(source, schema, options)
     base = dict(zip(known.names, known.base.tolist(), strict=True))
     panel, found = read_panel(source, found, options, listener, known_base=base)

@@ -19,11 +19,12 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.columns import Column
 from rnnforecast.data.csvfile import CsvFile, open_csv_file
 from rnnforecast.data.parquetfile import ParquetFile, TableSource, open_parquet
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.events import Listener, ignore
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
@@ -75,10 +76,10 @@ class CsvSource:
         return self.files[-1].location(row, column)
 
 
-def open_source(data: object, config: DataConfig) -> Source:
+def open_source(data: object, config: DataConfig, listener: Listener = ignore) -> Source:
     """Open a path, a glob, `-`, a pandas table or an Arrow table. Raises `DataError`."""
     if isinstance(data, str | Path):
-        return _open_path(str(data), config)
+        return _open_path(str(data), config, listener)
     table = data if isinstance(data, pa.Table) else _from_pandas(data)
     if len(set(table.column_names)) < table.num_columns:
         raise DataError(
@@ -91,14 +92,14 @@ def open_source(data: object, config: DataConfig) -> Source:
     return TableSource(table)
 
 
-def _open_path(text: str, config: DataConfig) -> Source:
+def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     if not text:
         raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")
     if text == STANDARD_INPUT:
-        return _open_standard_input(config)
+        return _open_standard_input(config, listener)
     paths = _expand(text)
     if all(path.name.lower().endswith(_CSV_ENDINGS) or not path.suffix for path in paths):
-        files = tuple(open_csv_file(path, config, shown=str(path)) for path in paths)
+        files = tuple(open_csv_file(path, config, listener, shown=str(path)) for path in paths)
         _check_same_columns(files)
         return CsvSource(text, files)
     strange = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
@@ -151,13 +152,13 @@ def _expand(text: str) -> list[Path]:
     )
 
 
-def _open_standard_input(config: DataConfig) -> Source:
+def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
     """Copy standard input to a file that goes with the source: a table is looked at twice."""
     file = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
     try:
         shutil.copyfileobj(sys.stdin.buffer, file)
         file.flush()
-        csv_file = open_csv_file(Path(file.name), config, shown="standard input")
+        csv_file = open_csv_file(Path(file.name), config, listener, shown="standard input")
     except BaseException:
         file.close()
         raise

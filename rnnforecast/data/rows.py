@@ -15,14 +15,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data import levels
 from rnnforecast.data.dialect import quote
 from rnnforecast.data.panel import Doubles, Floats, Integers
 from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import StampReader, localise
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
+from rnnforecast.events import Listener, Warned
 
 _FIRST_ROWS = 1 << 12
 _CHUNK_ROWS = 1 << 20
@@ -82,14 +83,19 @@ def first_times(rows: Rows) -> Integers:
 
 
 def read_rows(
-    source: Source, schema: Schema, config: DataConfig, *, known_base: Mapping[str, float]
+    source: Source,
+    schema: Schema,
+    config: DataConfig,
+    listener: Listener,
+    *,
+    known_base: Mapping[str, float],
 ) -> tuple[Rows, str | None]:
     """Read the columns that a schema names; return them with the zone that the stamps carry.
 
     `known_base` is what a model subtracts from the series that it knows. Raises `DataError` for a
     reading that is not finite.
     """
-    stamps = StampReader.of(source, schema)
+    stamps = StampReader.of(source, schema, config)
     wanted = {schema.time: stamps.arrow_type}
     if schema.series:
         wanted[schema.series] = pa.string()
@@ -103,10 +109,14 @@ def read_rows(
         codes.append(_codes(batch, schema, known, source, n_before))
         for growing, name in zip(values, schema.targets, strict=True):
             readings = batch.column(name).to_numpy(zero_copy_only=False)
+            if config.inf_as_na:
+                readings = np.where(np.isinf(readings), np.nan, readings)
             if _largest(readings, name, source, n_before) >= levels.LARGE:
                 growing.widen(np.float64)
             growing.append(readings)
         n_before += batch.num_rows
+    for what, count in stamps.repairs.items():
+        listener(Warned("repaired-time", f"{what}, {count} times", count))
     names = list(known) if schema.series else list(schema.targets)
     rows = Rows(times.chunks(), codes.chunks(), [], [], names)
     for growing, name in zip(values, schema.targets, strict=True):
@@ -142,7 +152,9 @@ def _largest(readings: Doubles, name: str, source: Source, n_before: int) -> flo
         f"column {name!r} holds a value that is {what}",
         code="infinite",
         location=location,
-        hint=f"to treat it as missing, add  --na-values {quote(location.token)}"
+        hint="to treat such values as missing, add  --inf-as-na"
+        if np.isinf(most)
+        else f"to treat it as missing, add  --na-values {quote(location.token)}"
         if location.token
         else "remove the value, or make it a missing one",
     )

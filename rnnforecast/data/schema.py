@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.columns import Column, epoch_unit, is_number, is_time_of_day
 from rnnforecast.data.reading import Source
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Noted, Warned
 
@@ -48,9 +48,9 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
         if name is not None:
             check_column(name, columns, source.name)
     _reject_split_time(source, config)
-    time = columns[config.time] if config.time else _infer_time(source)
-    unit = _epoch_unit_of(time, source.name)
-    if unit is not None:
+    time = columns[config.time] if config.time else _infer_time(source, config)
+    unit = _epoch_unit_of(time, source.name, config)
+    if unit is not None and config.time_unit is None:
         listener(Warned("epoch", f"column {time.name!r} is read as {unit} since 1970"))
     series = config.series or _infer_series(source, time)
     targets = config.target or _infer_targets(source, time.name, series)
@@ -75,7 +75,8 @@ def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
     for name in (wanted.time, wanted.series, *wanted.targets):
         if name is not None:
             check_column(name, columns, source.name, code="missing-column")
-    return replace(wanted, epoch_unit=_epoch_unit_of(columns[wanted.time], source.name))
+    unit = _epoch_unit_of(columns[wanted.time], source.name, config)
+    return replace(wanted, epoch_unit=unit)
 
 
 def check_zone(schema: Schema, trained: Schema) -> None:
@@ -137,12 +138,14 @@ def _reject_split_time(source: Source, config: DataConfig) -> None:
     )
 
 
-def _infer_time(source: Source) -> Column:
+def _infer_time(source: Source, config: DataConfig) -> Column:
     def rank(column: Column) -> int:
         name = column.name.strip().casefold()
         return _TIME_NAMES.index(name) if name in _TIME_NAMES else len(_TIME_NAMES)
 
     times = [c for c in source.columns if c.kind == "time"]
+    if not times and (config.time_unit or config.time_format):
+        times = [c for c in source.columns if rank(c) < len(_TIME_NAMES)]
     times = times or [
         c
         for c in source.columns
@@ -166,10 +169,19 @@ def _unit(column: Column) -> str | None:
         return None
 
 
-def _epoch_unit_of(time: Column, source: str) -> str | None:
-    if time.kind == "time":
+def _epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:
+    if time.kind == "time" or config.time_format is not None:
         return None
-    unit = _unit(time) if time.kind == "number" else None
+    unit = (config.time_unit or _unit(time)) if time.kind == "number" else None
+    if unit is None and time.kind == "number":
+        raise DataError(
+            f"column {time.name!r} holds numbers, such as {time.sample[0]}, and no unit alone makes"
+            " them times between 1990 and 2100",
+            code="time-unit",
+            location=Location(source, column=time.name),
+            hint="say what they count since 1970, such as  --time-unit s , or name the time column "
+            "with  --time COLUMN",
+        )
     if unit is None:
         shown = f", such as {time.sample[0]!r}" if time.sample else ""
         raise DataError(

@@ -12,12 +12,12 @@ from types import MappingProxyType
 
 import numpy as np
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows, first_times, read_rows
 from rnnforecast.data.schema import Schema
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import format_duration, parse_duration_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
 from rnnforecast.events import Listener, Noted, Warned
@@ -51,7 +51,7 @@ def read_panel(
     subtracts from the series that it knows. Raises `DataError` for stamps that cannot be read, are
     irregular, or repeat with different readings, and for readings that are not finite.
     """
-    rows, tz = read_rows(source, schema, config, known_base=known_base)
+    rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
     step_us = _find_step(rows, schema, config)
     if config.agg:
         rows.times = [times - times % step_us for times in rows.times]

@@ -29,8 +29,9 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import safetensors.numpy
 
-from rnnforecast.config import Config, DataConfig, NetworkConfig, TrainConfig, WindowConfig
+from rnnforecast.config import Config, NetworkConfig, TrainConfig, WindowConfig
 from rnnforecast.data.schema import Schema
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.model.expected import (
     Tensors,

@@ -7,14 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import (
-    STANDARD_OUTPUT,
-    Config,
-    DataConfig,
-    WindowConfig,
-    check_format,
-    override,
-)
+from rnnforecast.config import STANDARD_OUTPUT, Config, WindowConfig, check_format, override
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durable import check_file
 from rnnforecast.errors import UsageError
 from rnnforecast.events import Listener
@@ -57,7 +51,7 @@ def read_readings(data: object, config: DataConfig, listener: Listener) -> tuple
     from rnnforecast.data.schema import infer_schema
     from rnnforecast.data.timegrid import read_panel
 
-    source = open_source(data, config)
+    source = open_source(data, config, listener)
     return read_panel(source, infer_schema(source, config, listener), config, listener)
 
 

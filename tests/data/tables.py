@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import Schema, infer_schema
 from rnnforecast.data.timegrid import read_panel
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import RnnForecastError
 from rnnforecast.events import Event, Noted, Warned
 
@@ -47,7 +47,7 @@ def read(data: object, **options) -> Read:
     """Read a table as `train` does."""
     events: list[Event] = []
     config = DataConfig(**options)
-    source = open_source(data, config)
+    source = open_source(data, config, events.append)
     schema = infer_schema(source, config, events.append)
     panel, schema = read_panel(source, schema, config, events.append)
     return Read(panel, schema, tuple(events))
@@ -78,9 +78,11 @@ def pasted(hint: str) -> dict[str, object]:
     """Turn the options that a hint offers into what the command line would make of them."""
     words = shlex.split(hint[hint.index("--") :])
     options: dict[str, object] = {}
-    for option, value in zip(words[::2], words[1::2], strict=True):
-        name = option.removeprefix("--").replace("-", "_")
-        options[name] = (value,) if name in ("na_values", "target") else value
+    for i, word in enumerate(words):
+        if word.startswith("--"):
+            name = word.removeprefix("--").replace("-", "_")
+            value = words[i + 1] if i + 1 < len(words) else True  # a flag has none
+            options[name] = (value,) if name in ("na_values", "target") else value
     return options
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import match_schema
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, NotEnoughDataError
 from tests.data.tables import failure, hourly, pasted, read, write
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.stamps import format_stamps, parse_time_us, stamp_array
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
 from tests.builders import HOUR_US, START_US
 from tests.data.tables import Read, failure, few, read, write

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import match_schema
 from rnnforecast.data.timegrid import check_step, read_panel
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import ignore
 from tests.builders import HOUR_US, START_US

@@ -26,8 +26,9 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save
 
-from rnnforecast.config import MAX_MEMBERS, Config, DataConfig, NetworkConfig, TrainConfig
+from rnnforecast.config import MAX_MEMBERS, Config, NetworkConfig, TrainConfig
 from rnnforecast.data.schema import Schema
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durable import publish_directory
 from rnnforecast.errors import ModelError
 from rnnforecast.model import artifact as artifacts

@@ -1,0 +1,74 @@
+"""Streams between a file and pyarrow, which has no comments and does not count quotes."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import BinaryIO
+
+
+class LinesLeftOut(io.BufferedIOBase):
+    """A stream without its first lines, and without those that begin with a mark.
+
+    Bytes of a line end must be those of ASCII. A comment has to be a line of its own, not the
+    second one of a cell.
+    """
+
+    def __init__(self, file: BinaryIO, n_first: int, mark: bytes) -> None:
+        self._file = file
+        self._comment = re.compile(
+            rb"^" + re.escape(mark) + rb"[^\r\n]*(?:\r\n|\n|\r|\Z)", re.MULTILINE
+        )
+        self._n_first = n_first
+        self._rest = b""
+        self._is_done = False
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read some bytes, or all; fewer than asked for, but none only at the end."""
+        made = b""
+        while not made and not self._is_done:
+            block = self._file.read(-1 if size is None else size)
+            self._is_done = not block
+            whole, mark, self._rest = (self._rest + block).rpartition(b"\n")
+            if self._is_done:
+                whole, self._rest = whole + mark + self._rest, b""
+                mark = b""
+            whole += mark
+            if self._n_first:
+                lines = whole.splitlines(keepends=True)
+                whole = b"".join(lines[self._n_first :])
+                self._n_first -= min(self._n_first, len(lines))
+            made = self._comment.sub(b"", whole)
+        return made
+
+    def close(self) -> None:
+        """Close the file below."""
+        self._file.close()
+        super().close()
+
+
+class QuoteCounter(io.BufferedIOBase):
+    """A stream that counts the quotes that are read from it."""
+
+    def __init__(self, file: BinaryIO | LinesLeftOut) -> None:
+        self._file = file
+        self.n_quotes = 0
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read some bytes, or all."""
+        block = self._file.read(-1 if size is None else size)
+        self.n_quotes += block.count(b'"')
+        return block
+
+    def close(self) -> None:
+        """Close the file below."""
+        self._file.close()
+        super().close()

@@ -1,0 +1,107 @@
+"""How readings are read, as one frozen dataclass. Standard library only.
+
+What is not given is inferred, said, and stored with the model. A default lives here and nowhere
+else; the command line makes its options from these fields.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from rnnforecast.durations import EPOCH_UNITS_US, check_range
+from rnnforecast.errors import UsageError
+from rnnforecast.fields import check_choices, option
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How to read the readings. What is not given is inferred, said, and stored with the model."""
+
+    time: str | None = option(None, "Time column.")
+    series: str | None = option(None, "Column that names the series (long tables).")
+    target: tuple[str, ...] = option((), "Column to forecast; repeatable. Default: every numeric.")
+    freq: str | None = option(None, "Step between readings, such as 15min.")
+    agg: str | None = option(
+        None,
+        "How readings that fall into one step of --freq become one.",
+        choices=("mean", "sum", "last", "min", "max"),
+    )
+    tz: str | None = option(None, "Time zone of stamps that carry none, such as Europe/Vienna.")
+    sep: str | None = option(None, "Separator of the columns.")
+    decimal: str | None = option(None, "Decimal mark: . or ,")
+    thousands: str | None = option(None, "Mark between thousands, such as . in 1.234,5")
+    encoding: str | None = option(None, "Text encoding, such as cp1252.")
+    skip_rows: int = option(0, "Lines to skip: above the header, or of units below it.")
+    comment: str | None = option(None, "Mark with which lines begin that are no rows, such as #.")
+    no_header: bool = option(False, "The first line is a row; --columns names the columns.")
+    columns: tuple[str, ...] = option((), "Names of all columns, with commas.", listed=True)
+    na_values: tuple[str, ...] = option((), "Text that means a missing reading; repeatable.")
+    inf_as_na: bool = option(False, "Take infinite values for missing readings.")
+    time_format: str | None = option(None, "Format of the stamps, such as '%d/%m/%Y %H:%M'.")
+    time_unit: str | None = option(
+        None, "What numeric stamps count since 1970.", choices=tuple(EPOCH_UNITS_US)
+    )
+    time_range: str = option("1900:2200", "Years that stamps may lie in, the last one apart.")
+    on_duplicate: str = option(
+        "error",
+        "Two different readings of one series at one time.",
+        choices=("error", "last", "mean"),
+    )
+
+    @property
+    def years(self) -> tuple[int, int]:
+        """The first year that a stamp may lie in, and the first that it may not."""
+        match = re.fullmatch(r"(\d{4}):(\d{4})", self.time_range)
+        if match is None or not 1 <= int(match[1]) < int(match[2]):
+            raise UsageError(
+                f"--time-range is {self.time_range!r}, but must be two years, such as 1900:2200"
+            )
+        return int(match[1]), int(match[2])
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a choice that does not exist."""
+        check_choices(self)
+        _ = self.years
+        _check_text_form(self)
+        check_range("skip-rows", self.skip_rows, 0, 10**9)
+        if self.agg and not self.freq:
+            raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
+
+
+def _check_text_form(config: DataConfig) -> None:
+    if config.no_header != bool(config.columns):
+        raise UsageError(
+            "--no-header and --columns need each other",
+            hint="such as  --no-header --columns time,flow,level",
+        )
+    for name, value in (
+        ("sep", config.sep),
+        ("decimal", config.decimal),
+        ("thousands", config.thousands),
+    ):
+        if value is not None and len(value) != 1:
+            hint = "for a tab in a shell, write  --sep $'\\t'" if value == "\\t" else None
+            raise UsageError(f"--{name} is {value!r}, but must be one character", hint=hint)
+    if config.decimal not in (None, ".", ","):
+        raise UsageError(f"--decimal is {config.decimal!r}, but must be . or ,")
+    if config.thousands is not None and config.thousands == (config.decimal or "."):
+        raise UsageError(
+            f"--thousands and --decimal are both {config.thousands!r}",
+            hint="say the decimal mark, too, such as  --thousands . --decimal ,",
+        )
+    if config.tz is not None and not re.fullmatch(r"[+-]\d\d:\d\d", config.tz):
+        try:
+            ZoneInfo(config.tz)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise UsageError(
+                f"--tz {config.tz} is not known", hint="such as UTC, Europe/Vienna, +01:00"
+            ) from error
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=config.encoding or "utf-8")
+    except (LookupError, ValueError) as error:
+        raise UsageError(
+            f"--encoding {config.encoding} is not known", hint="such as utf-8, cp1252, utf-16"
+        ) from error
