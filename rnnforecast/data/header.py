@@ -155,13 +155,23 @@ class Header:
         texts = self.lines.texts
         if len(set(_count_fields(texts, self.sep))) == 1 and self.sep in texts[0]:
             return 0
-        return max(guess_preamble(texts, sep) for sep in SEPARATORS)
+        n_comments = len(texts) - len(self._without_comments())
+        return n_comments or max(guess_preamble(texts, sep) for sep in SEPARATORS)
+
+    def _without_comments(self) -> Sequence[str]:
+        """Leave out lines that begin as the first does, where that makes a table of the rest."""
+        texts = self.lines.texts
+        mark = texts[0][0]
+        rest = [text for text in texts if not text.startswith(mark)]
+        if mark.isalnum() or mark in "\"'" or len(rest) < _MIN_ROWS:
+            return texts
+        counts = [set(_count_fields(rest, sep)) for sep in SEPARATORS]
+        return rest if any(len(c) == 1 and c != {1} for c in counts) else texts
 
     def _hint_for_preamble(self, n_lines: int) -> str:
-        """Offer to skip these lines, as comments where all of them begin with a mark."""
-        above = self.lines.texts[:n_lines]
-        mark = above[0][0]
-        if not mark.isalnum() and mark not in "\"'" and all(t.startswith(mark) for t in above):
+        """Offer to skip these lines, as comments where they begin with a mark."""
+        if len(self._without_comments()) < len(self.lines.texts):
+            mark = self.lines.texts[0][0]
             return f"if lines that begin with {mark} are comments, add  --comment '{mark}'"
         n_rows = self.lines.numbers[n_lines] - 1
         return f"to skip what stands above the header, add  --skip-rows {n_rows}"

@@ -17,6 +17,7 @@ from rnnforecast.data.placing import trim
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.schema import Schema, check_zone, match_schema
+from rnnforecast.data.splittime import join_time
 from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.data.timegrid import check_step, read_panel
 from rnnforecast.dataconfig import DataConfig
@@ -71,7 +72,7 @@ def read_newer(
     data: object, *, schema: Schema, options: DataConfig, known: Known, listener: Listener
 ) -> tuple[Panel, Schema]:
     """Read new readings whole; raises as `read_past` does."""
-    source = open_source(data, options, listener)
+    source = join_time(open_source(data, options, listener), options.time or schema.time)
     found = match_schema(source, schema, options)
     base = dict(zip(known.names, known.base.tolist(), strict=True))
     panel, found = read_panel(source, found, options, listener, known_base=base)

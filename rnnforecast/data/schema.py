@@ -8,14 +8,13 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rnnforecast.data.columns import Column, epoch_unit, is_number, is_time_of_day
+from rnnforecast.data.columns import Column, epoch_unit, is_number
 from rnnforecast.data.reading import Source
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Noted, Warned
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
-_TIME_PARTS = ("year", "month", "day", "hour", "minute", "second")
 _SERIES_NAMES = (
     "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
     "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
@@ -47,7 +46,6 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     for name in (config.time, config.series, *config.target):
         if name is not None:
             check_column(name, columns, source.name)
-    _reject_split_time(source, config)
     time = columns[config.time] if config.time else _infer_time(source, config)
     unit = _epoch_unit_of(time, source.name, config)
     if unit is not None and config.time_unit is None:
@@ -111,30 +109,6 @@ def check_column(
         code=code,
         location=Location(source, column=name),
         hint=f"{'columns that look alike' if near else 'its columns are'}: {listed}",
-    )
-
-
-def _reject_split_time(source: Source, config: DataConfig) -> None:
-    """Raise `DataError` where the time is spread over columns and the user named none."""
-    if config.time:
-        return
-    clocks = [c.name for c in source.columns if c.sample and all(map(is_time_of_day, c.sample))]
-    dates = [
-        c.name for c in source.columns if c.kind == "time" and not any(":" in t for t in c.sample)
-    ]
-    parts = [c.name for c in source.columns if c.name.strip().casefold() in _TIME_PARTS]
-    if clocks and dates:
-        spread = [dates[0], clocks[0]]
-    elif len(parts) > 1 and not any(c.kind == "time" for c in source.columns):
-        spread = parts
-    else:
-        return
-    raise DataError(
-        f"the time is spread over the columns {', '.join(map(repr, spread))}",
-        code="split-time",
-        location=Location(source.name),
-        hint="join them into one column, such as 2024-05-01 13:00 ; where one alone is the time, "
-        "name it with  --time COLUMN",
     )
 
 

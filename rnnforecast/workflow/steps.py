@@ -49,9 +49,10 @@ def read_readings(data: object, config: DataConfig, listener: Listener) -> tuple
     """Read a table onto a regular grid; return it with what its columns are for."""
     from rnnforecast.data.reading import open_source
     from rnnforecast.data.schema import infer_schema
+    from rnnforecast.data.splittime import join_time
     from rnnforecast.data.timegrid import read_panel
 
-    source = open_source(data, config, listener)
+    source = join_time(open_source(data, config, listener), config.time)
     return read_panel(source, infer_schema(source, config, listener), config, listener)
 
 

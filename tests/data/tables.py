@@ -15,6 +15,7 @@ from hypothesis import settings
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import Schema, infer_schema
+from rnnforecast.data.splittime import join_time
 from rnnforecast.data.timegrid import read_panel
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import RnnForecastError
@@ -47,7 +48,7 @@ def read(data: object, **options) -> Read:
     """Read a table as `train` does."""
     events: list[Event] = []
     config = DataConfig(**options)
-    source = open_source(data, config, events.append)
+    source = join_time(open_source(data, config, events.append), config.time)
     schema = infer_schema(source, config, events.append)
     panel, schema = read_panel(source, schema, config, events.append)
     return Read(panel, schema, tuple(events))

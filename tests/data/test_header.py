@@ -56,21 +56,6 @@ def test_a_decimal_comma_or_a_ragged_row_is_no_preamble():
     assert guess_preamble(ragged, ",") == 0
 
 
-def test_a_date_and_a_time_of_day_are_not_taken_for_a_series(tmp_path):
-    rows = [f"2024-01-0{1 + i // 24},{i % 24:02d}:00,{i}" for i in range(72)]
-    path = write(tmp_path / "split.csv", "date,time,temp", *rows)
-    error = failure(path)
-    assert (error.code, error.exit_code) == ("split-time", 4)
-    assert "'date', 'time'" in error.message
-    assert read(path, time="date", series="time").panel.n_series == 24
-
-
-def test_a_year_a_month_and_a_day_are_not_targets(tmp_path):
-    rows = [f"2024,1,{1 + i // 24},{i % 24},{i}" for i in range(72)]
-    error = failure(write(tmp_path / "parts.csv", "year,month,day,hour,temp", *rows))
-    assert error.code == "split-time"
-
-
 @pytest.mark.parametrize(("order", "encoding"), [("le", "utf-16-le"), ("be", "utf-16-be")])
 def test_utf_16_without_a_mark_is_named_and_the_fix_works(tmp_path, order, encoding):
     path = tmp_path / "wide.csv"

@@ -201,10 +201,9 @@ def test_an_infinite_reading_is_an_error_with_a_fix_that_works(tmp_path, wide):
     path = write(tmp_path / "x.csv", header, *hourly(*(c if wide else f"a,{c}" for c in cells)))
 
     first = failure(path)
-    second = failure(path, **pasted(first.hint))
 
     assert (first.code, first.location.line, first.location.token) == ("infinite", 4, "-inf")
-    assert (second.location.line, second.location.token) == (5, "1e400")
+    assert read(path, **pasted(first.hint)).panel.target.tolist() == [1, 2]
     assert read(path, na_values=("-inf", "1e400")).panel.target.tolist() == [1, 2]
 
 
