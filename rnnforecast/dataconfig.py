@@ -39,6 +39,11 @@ class DataConfig:
     no_header: bool = option(False, "The first line is a row; --columns names the columns.")
     columns: tuple[str, ...] = option((), "Names of all columns, with commas.", listed=True)
     na_values: tuple[str, ...] = option((), "Text that means a missing reading; repeatable.")
+    on_bad_rows: str = option(
+        "error", "Rows with too few or too many fields.", choices=("error", "skip")
+    )
+    rejects: str | None = option(None, "Write the rows that are skipped to this file.")
+    max_bad_rows: str = option("0.1%", "Skip so many rows at most: a share, or a number.")
     inf_as_na: bool = option(False, "Take infinite values for missing readings.")
     time_format: str | None = option(None, "Format of the stamps, such as '%d/%m/%Y %H:%M'.")
     time_unit: str | None = option(
@@ -61,10 +66,22 @@ class DataConfig:
             )
         return int(match[1]), int(match[2])
 
+    def most_bad_rows(self, n_rows: int) -> int:
+        """How many of so many rows may be skipped, one at least where it is a share."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", self.max_bad_rows)
+        if match is None or (match[2] and float(match[1]) > 100):
+            raise UsageError(
+                f"--max-bad-rows is {self.max_bad_rows!r}, but must be a number such as 20, or a "
+                "share such as 0.1%"
+            )
+        return max(1, int(float(match[1]) / 100 * n_rows)) if match[2] else int(float(match[1]))
+
     def __post_init__(self) -> None:
         """Raise `UsageError` for a choice that does not exist."""
         check_choices(self)
-        _ = self.years
+        _ = self.years, self.most_bad_rows(0)
+        if self.rejects is not None and self.on_bad_rows != "skip":
+            raise UsageError("--rejects needs --on-bad-rows skip")
         _check_text_form(self)
         check_range("skip-rows", self.skip_rows, 0, 10**9)
         if self.agg and not self.freq:

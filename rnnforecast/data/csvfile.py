@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
@@ -38,6 +38,9 @@ class CsvFile:
     """What the file is called in messages."""
     dialect: Dialect
     columns: tuple[Column, ...]
+    skips_bad_rows: bool = False
+    _skipped: list[str] = field(default_factory=list)
+    """Rows with too few or too many fields that the last reading came across."""
 
     def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Read these columns, a block at a time. Raises `DataError` with the line at fault."""
@@ -51,7 +54,11 @@ class CsvFile:
                 encoding=dialect.encoding,
                 use_threads=False,
             ),
-            "parse_options": pa_csv.ParseOptions(delimiter=dialect.sep, newlines_in_values=True),
+            "parse_options": pa_csv.ParseOptions(
+                delimiter=dialect.sep,
+                newlines_in_values=True,
+                invalid_row_handler=self._skip if self.skips_bad_rows else None,
+            ),
             "convert_options": pa_csv.ConvertOptions(
                 column_types=as_text if dialect.thousands else wanted,
                 include_columns=list(wanted),
@@ -60,6 +67,7 @@ class CsvFile:
                 decimal_point=dialect.decimal,
             ),
         }
+        self._skipped.clear()
         try:
             with (
                 QuoteCounter(self._rows_alone()) as stream,
@@ -74,9 +82,25 @@ class CsvFile:
         finally:
             pa.default_memory_pool().release_unused()
 
+    def _skip(self, row: pa_csv.InvalidRow) -> str:
+        self._skipped.append(row.text)
+        return "skip"
+
+    def rejected(self) -> list[Location]:
+        """Return where the rows stand that the last reading skipped."""
+        if not self._skipped:
+            return []
+        return [
+            Location(self.shown, number, text=line)
+            for number, line, cells in self._lines()
+            if len(cells) != len(self.columns)
+        ]
+
     def location(self, row: int, column: str) -> Location:
         """Say where a row (0 is the first after the header) stands, and quote it."""
         for number, line, cells in self._lines():
+            if self.skips_bad_rows and len(cells) != len(self.columns):
+                continue
             if row == 0:
                 return self._at(number, line, cells, column)
             row -= 1
@@ -160,12 +184,14 @@ class CsvFile:
         self._check_end()
         for number, line, cells in self._lines():
             if len(cells) != len(self.columns):
+                if self.skips_bad_rows:
+                    continue
                 return DataError(
                     f"line {number} has {len(cells)} fields, but the header has "
                     f"{len(self.columns)}",
                     code="ragged-row",
                     location=Location(self.shown, line=number, text=line),
-                    hint="correct or remove the line; a decimal comma needs another separator",
+                    hint="correct the line, or add  --on-bad-rows skip",
                 )
             for name in numbers:
                 location = self._at(number, line, cells, name)
@@ -233,4 +259,5 @@ def ungroup(
 
 def open_csv_file(path: Path, config: DataConfig, listener: Listener, *, shown: str) -> CsvFile:
     """Look at a CSV file's first lines. Raises `DataError` if it is empty or no table."""
-    return CsvFile(path, shown, *sniff(path, config, listener, shown=shown))
+    found = sniff(path, config, listener, shown=shown)
+    return CsvFile(path, shown, *found, skips_bad_rows=config.on_bad_rows == "skip")

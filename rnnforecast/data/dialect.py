@@ -24,7 +24,6 @@ MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None",
 _HEAD_LINES = 100
 _GROUPED = ((",", "."), (".", ","), (",", " "), (".", " "), (".", "'"), (",", "\u00a0"))
 """Decimal mark and mark between thousands, as they occur together."""
-_GROUPED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -93,12 +92,14 @@ def sniff(
 
 def _reject_grouped(column: Column, dialect: Dialect, shown: str) -> None:
     """Raise `DataError` for a column that would be numbers with marks between thousands."""
-    if column.kind != "text" or dialect.thousands is not None:
+    odd = [cell for cell in column.sample if not dialect.is_number(cell)]
+    if column.kind not in ("text", "number") or not odd or dialect.thousands is not None:
         return
     for decimal, thousands in _GROUPED:
-        numbers = [cell for cell in column.sample if is_number(cell, decimal, thousands)]
-        grouped = next((cell for cell in numbers if thousands in cell), None)
-        if grouped is not None and len(numbers) > _GROUPED_SHARE * len(column.sample):
+        if all(is_number(cell, decimal, thousands) for cell in odd):
+            grouped = next((cell for cell in odd if thousands in cell), None)
+            if grouped is None:
+                continue
             also = f" --decimal {decimal}" if decimal != dialect.decimal else ""
             raise DataError(
                 f"column {column.name!r} holds {grouped!r}: numbers with marks between thousands",

@@ -100,6 +100,10 @@ class ParquetSource:
             row -= n_rows
         return Location(str(self.files[-1].path), line=row + 1, column=column, unit="row")
 
+    def rejected(self) -> list[Location]:
+        """Return none: each row has every column."""
+        return []
+
 
 @dataclass(frozen=True)
 class TableSource:
@@ -121,6 +125,10 @@ class TableSource:
     def location(self, row: int, column: str) -> Location:
         """Count the rows from 1."""
         return Location(self.name, line=row + 1, column=column, unit="row")
+
+    def rejected(self) -> list[Location]:
+        """Return none: each row has every column."""
+        return []
 
 
 def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:

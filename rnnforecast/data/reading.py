@@ -48,6 +48,9 @@ class Source(Protocol):
     def location(self, row: int, column: str) -> Location:
         """Say where a row (counted over all batches) stands."""
 
+    def rejected(self) -> list[Location]:
+        """Say where the rows stand that the last reading skipped."""
+
 
 @dataclass(frozen=True)
 class CsvSource:
@@ -74,6 +77,10 @@ class CsvSource:
                 return file.location(row, column)
             row -= n_rows
         return self.files[-1].location(row, column)
+
+    def rejected(self) -> list[Location]:
+        """Gather them from all files."""
+        return [place for file in self.files for place in file.rejected()]
 
 
 def open_source(data: object, config: DataConfig, listener: Listener = ignore) -> Source:

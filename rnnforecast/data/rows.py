@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.data import levels
+from rnnforecast.data.badrows import report_skipped
 from rnnforecast.data.dialect import quote
 from rnnforecast.data.panel import Doubles, Floats, Integers
 from rnnforecast.data.reading import Source
@@ -115,6 +116,7 @@ def read_rows(
                 growing.widen(np.float64)
             growing.append(readings)
         n_before += batch.num_rows
+    report_skipped(source.rejected(), n_before, config, listener)
     for what, count in stamps.repairs.items():
         listener(Warned("repaired-time", f"{what}, {count} times", count))
     names = list(known) if schema.series else list(schema.targets)

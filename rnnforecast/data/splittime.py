@@ -64,6 +64,10 @@ class JoinedTime:
         """Say where a row stands; its time stands where the first part does."""
         return self.source.location(row, self.parts[0] if column == self.time else column)
 
+    def rejected(self) -> list[Location]:
+        """Say what the source says."""
+        return self.source.rejected()
+
     def _join(self, texts: list[pa.Array]) -> pa.Array:
         """Put the parts together as ISO 8601 has them."""
         trimmed = [pc.utf8_trim_whitespace(text) for text in texts]

@@ -17,7 +17,7 @@ class LinesLeftOut(io.BufferedIOBase):
     def __init__(self, file: BinaryIO, n_first: int, mark: bytes) -> None:
         self._file = file
         self._comment = re.compile(
-            rb"^" + re.escape(mark) + rb"[^\r\n]*(?:\r\n|\n|\r|\Z)", re.MULTILINE
+            rb"(?:^|(?<=[\r\n]))" + re.escape(mark) + rb"[^\r\n]*(?:\r\n|\n|\r|\Z)"
         )
         self._n_first = n_first
         self._rest = b""

@@ -82,8 +82,11 @@ def pasted(hint: str) -> dict[str, object]:
     for i, word in enumerate(words):
         if word.startswith("--"):
             name = word.removeprefix("--").replace("-", "_")
-            value = words[i + 1] if i + 1 < len(words) else True  # a flag has none
-            options[name] = (value,) if name in ("na_values", "target") else value
+            is_flag = i + 1 == len(words) or words[i + 1].startswith("--")
+            value: object = True if is_flag else words[i + 1]
+            if name in ("na_values", "target"):
+                value = (value,)
+            options[name] = tuple(words[i + 1].split(",")) if name == "columns" else value
     return options
 
 
