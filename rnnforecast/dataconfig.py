@@ -50,6 +50,8 @@ class DataConfig:
         None, "What numeric stamps count since 1970.", choices=tuple(EPOCH_UNITS_US)
     )
     time_range: str = option("1900:2200", "Years that stamps may lie in, the last one apart.")
+    allow_future: bool = option(False, "Take readings whose time has not come yet.")
+    map: tuple[str, ...] = option((), "A column's new name and the model's: new=old; repeatable.")
     on_duplicate: str = option(
         "error",
         "Two different readings of one series at one time.",
@@ -79,6 +81,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for a choice that does not exist."""
         check_choices(self)
+        for pair in self.map:
+            if not all(pair.partition("=")[::2]):
+                raise UsageError(f"--map is {pair!r}, but must be two names, such as new=old")
         _ = self.years, self.most_bad_rows(0)
         if self.rejects is not None and self.on_bad_rows != "skip":
             raise UsageError("--rejects needs --on-bad-rows skip")

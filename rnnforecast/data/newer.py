@@ -6,7 +6,8 @@ has learnt from says which series are new, gone, stale or on another scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,14 @@ from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
 from rnnforecast.data.placing import trim
 from rnnforecast.data.reading import open_source
+from rnnforecast.data.renaming import rename
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.schema import Schema, check_zone, match_schema
 from rnnforecast.data.splittime import join_time
 from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.data.timegrid import check_step, read_panel
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.errors import NotEnoughDataError
+from rnnforecast.errors import DataError, NotEnoughDataError
 from rnnforecast.events import Listener, Warned
 
 _FAR = 3.0
@@ -72,13 +74,53 @@ def read_newer(
     data: object, *, schema: Schema, options: DataConfig, known: Known, listener: Listener
 ) -> tuple[Panel, Schema]:
     """Read new readings whole; raises as `read_past` does."""
-    source = join_time(open_source(data, options, listener), options.time or schema.time)
+    source = rename(open_source(data, options, listener), options.map)
+    source = join_time(source, options.time or schema.time)
     found = match_schema(source, schema, options)
     base = dict(zip(known.names, known.base.tolist(), strict=True))
     panel, found = read_panel(source, found, options, listener, known_base=base)
     check_step(panel, schema)
     check_zone(found, schema)
-    return panel, found
+    return _with_known_names(panel, known, listener), found
+
+
+def _with_known_names(panel: Panel, known: Known, listener: Listener) -> Panel:
+    """Call series what the model calls them where only the writing of a number differs.
+
+    So 7, 7.0 and 007 are one sensor. Raises `DataError` where they could be two.
+    """
+    there = set(panel.names)
+    absent = [name for name in known.names if name not in there]
+    by_number = {_canonical(name): name for name in absent}
+    strangers = there - set(known.names)
+    renamed = {n: by_number[_canonical(n)] for n in strangers if _canonical(n) in by_number}
+    if not renamed:
+        return panel
+    new = next(name for name in panel.names if name in renamed)
+    if len(by_number) < len(absent) or len(set(renamed.values())) < len(renamed):
+        raise DataError(
+            f"series {new!r} is not in the model, and could be several of its series",
+            code="other-names",
+            hint=f"write the names as the model has them, such as {renamed[new]!r}",
+        )
+    what = f"{new!r} is taken for {renamed[new]!r} of the model, and so on"
+    listener(Warned("names-written-otherwise", what, len(renamed)))
+    names = tuple(renamed.get(name, name) for name in panel.names)
+    return _on_known_base(replace(panel, names=names), known)
+
+
+def _on_known_base(panel: Panel, known: Known) -> Panel:
+    """Subtract from each series what the model subtracts from it, instead of what was found."""
+    base = dict(zip(known.names, known.base.tolist(), strict=True))
+    wanted = np.array([base.get(n, b) for n, b in zip(panel.names, panel.base, strict=True)])
+    shift = np.repeat(panel.base - wanted, panel.lengths)
+    return replace(panel, target=(panel.target + shift).astype(np.float32), base=wanted)
+
+
+def _canonical(name: str) -> str:
+    """Write a whole number without zeros before and after it."""
+    match = re.fullmatch(r"0*(\d+)(?:\.0*)?", name.strip())
+    return match[1] if match else name.strip()
 
 
 def warn_of_strangers(

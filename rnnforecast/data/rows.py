@@ -7,6 +7,7 @@ moment.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,8 @@ from rnnforecast.events import Listener, Warned
 
 _FIRST_ROWS = 1 << 12
 _CHUNK_ROWS = 1 << 20
+_EASTERNMOST_US = 14 * 3_600_000_000
+"""Clocks on the wall are ahead of UTC by this at most."""
 _MOST = 1e30
 """No sensor reads more, and squares of more do not fit into float32 sums."""
 
@@ -106,7 +109,10 @@ def read_rows(
     known: dict[str, int] = {}
     n_before = 0
     for batch in source.batches(wanted):
-        times.append(stamps.read(batch.column(schema.time), n_before))
+        read = stamps.read(batch.column(schema.time), n_before)
+        times.append(read)
+        if not config.allow_future:
+            _reject_future(read, batch, schema, stamps, n_before)
         codes.append(_codes(batch, schema, known, source, n_before))
         for growing, name in zip(values, schema.targets, strict=True):
             readings = batch.column(name).to_numpy(zero_copy_only=False)
@@ -127,6 +133,28 @@ def read_rows(
         rows.times = localise(rows.times, rows.codes, config.tz)
         return rows, config.tz
     return rows, stamps.zone.name
+
+
+def _reject_future(
+    times: Integers, batch: pa.RecordBatch, schema: Schema, stamps: StampReader, n_before: int
+) -> None:
+    """Raise `DataError` for a reading whose time has not come in any zone, or in its own.
+
+    Rows without a reading may lie ahead: they hold what is known of the future.
+    """
+    now_us = time.time_ns() // 1000 + (0 if stamps.zone.is_aware else _EASTERNMOST_US)
+    late = np.flatnonzero(times > now_us)
+    for name in schema.targets if len(late) else ():
+        there = np.isfinite(batch.column(name).to_numpy(zero_copy_only=False)[late])
+        if there.any():
+            raise DataError(
+                "a reading has a time that has not come yet",
+                code="future",
+                location=stamps.source.location(
+                    n_before + int(late[np.argmax(there)]), schema.time
+                ),
+                hint="correct the clock of the sensor; if it is meant, add  --allow-future",
+            )
 
 
 def _append_values(

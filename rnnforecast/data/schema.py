@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rnnforecast.data.columns import Column, epoch_unit, is_number
+from rnnforecast.data.dialect import quote
 from rnnforecast.data.reading import Source
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
@@ -104,11 +105,14 @@ def check_column(
     folded = {column.strip().casefold(): column for column in there}
     near = [folded[n] for n in difflib.get_close_matches(name.strip().casefold(), folded, n=3)]
     listed = ", ".join(map(repr, near or there[:20]))
+    hint = f"{'columns that look alike' if near else 'its columns are'}: {listed}"
+    if near and code == "missing-column":
+        hint += f" ; if it has another name now, add  --map {quote(f'{near[0]}={name}')}"
     raise DataError(
         f"{source} has no column {name!r}",
         code=code,
         location=Location(source, column=name),
-        hint=f"{'columns that look alike' if near else 'its columns are'}: {listed}",
+        hint=hint,
     )
 
 

@@ -14,6 +14,7 @@ from hypothesis import settings
 
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.reading import open_source
+from rnnforecast.data.renaming import rename
 from rnnforecast.data.schema import Schema, infer_schema
 from rnnforecast.data.splittime import join_time
 from rnnforecast.data.timegrid import read_panel
@@ -48,7 +49,7 @@ def read(data: object, **options) -> Read:
     """Read a table as `train` does."""
     events: list[Event] = []
     config = DataConfig(**options)
-    source = join_time(open_source(data, config, events.append), config.time)
+    source = join_time(rename(open_source(data, config, events.append), config.map), config.time)
     schema = infer_schema(source, config, events.append)
     panel, schema = read_panel(source, schema, config, events.append)
     return Read(panel, schema, tuple(events))
@@ -84,7 +85,7 @@ def pasted(hint: str) -> dict[str, object]:
             name = word.removeprefix("--").replace("-", "_")
             is_flag = i + 1 == len(words) or words[i + 1].startswith("--")
             value: object = True if is_flag else words[i + 1]
-            if name in ("na_values", "target"):
+            if name in ("na_values", "target", "map"):
                 value = (value,)
             options[name] = tuple(words[i + 1].split(",")) if name == "columns" else value
     return options

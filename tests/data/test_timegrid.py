@@ -141,10 +141,27 @@ def test_a_finer_step_leaves_the_steps_between_missing():
 def test_a_stamp_far_from_the_others_is_an_error_and_no_endless_grid():
     times = [*range(10), 10_000_000]
 
-    error = failure(table(np.array(times) * MINUTE_US))
+    error = failure(table(np.array(times) * MINUTE_US), allow_future=True)
 
     assert (type(error), error.code) == (DataError, "sparse")
     assert "11 rows" in error.message
+
+
+@pytest.mark.parametrize(
+    ("ahead", "zone"), [("15h", None), ("2min", "UTC"), ("2min", "Asia/Tokyo")]
+)
+def test_a_reading_that_has_not_come_yet_is_an_error_with_its_row(ahead, zone):
+    newest = pd.Timestamp.now("UTC").floor("1min") + pd.Timedelta(ahead)
+    stamps = pd.date_range(end=newest, periods=6, freq="1h")
+    stamps = stamps.tz_convert(zone) if zone else stamps.tz_localize(None)
+    frame = pd.DataFrame({"ts": stamps, "v": np.arange(6.0)})
+
+    error = failure(frame)
+
+    assert (error.code, error.exit_code, error.location.line) == ("future", 4, 6)
+    assert read(frame, **pasted(error.hint)).panel.lengths[0] == 6
+    frame.loc[5, "v"] = np.nan  # what is known of the future may lie ahead
+    assert read(frame).panel.lengths[0] == 5
 
 
 def test_gaps_of_each_series_are_counted():
