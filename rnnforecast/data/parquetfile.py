@@ -104,6 +104,11 @@ class ParquetSource:
         """Return none: each row has every column."""
         return []
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return tuple(file.path for file in self.files)
+
 
 @dataclass(frozen=True)
 class TableSource:
@@ -129,6 +134,11 @@ class TableSource:
     def rejected(self) -> list[Location]:
         """Return none: each row has every column."""
         return []
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return ()
 
 
 def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:

@@ -51,6 +51,31 @@ class Source(Protocol):
     def rejected(self) -> list[Location]:
         """Say where the rows stand that the last reading skipped."""
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+
+
+@dataclass(frozen=True)
+class WrappedSource:
+    """What a source seen in another way has in common with it."""
+
+    source: Source
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.source.name
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return self.source.paths
+
+    def rejected(self) -> list[Location]:
+        """Say where the rows stand that the last reading skipped."""
+        return self.source.rejected()
+
 
 @dataclass(frozen=True)
 class CsvSource:
@@ -81,6 +106,11 @@ class CsvSource:
     def rejected(self) -> list[Location]:
         """Gather them from all files."""
         return [place for file in self.files for place in file.rejected()]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return tuple(file.path for file in self.files)
 
 
 def open_source(data: object, config: DataConfig, listener: Listener = ignore) -> Source:

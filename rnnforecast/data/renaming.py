@@ -8,22 +8,16 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from rnnforecast.data.columns import Column
-from rnnforecast.data.reading import Source
+from rnnforecast.data.reading import Source, WrappedSource
 from rnnforecast.errors import Location, UsageError
 
 
 @dataclass(frozen=True)
-class Renamed:
+class Renamed(WrappedSource):
     """A source some of whose columns have other names."""
 
-    source: Source
     own: dict[str, str]
     """What a column is called in the source, by its new name."""
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return self.source.name
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -41,10 +35,6 @@ class Renamed:
     def location(self, row: int, column: str) -> Location:
         """Say where a row stands; the column has the name that stands there."""
         return self.source.location(row, self.own.get(column, column))
-
-    def rejected(self) -> list[Location]:
-        """Say what the source says."""
-        return self.source.rejected()
 
 
 def rename(source: Source, pairs: Sequence[str]) -> Source:

@@ -8,7 +8,7 @@ moment.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from rnnforecast.data import levels
 from rnnforecast.data.badrows import report_skipped
 from rnnforecast.data.dialect import quote
+from rnnforecast.data.filestates import watching
 from rnnforecast.data.panel import Doubles, Floats, Integers
 from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema
@@ -108,7 +109,7 @@ def read_rows(
     values = [_Growing(np.float32) for _ in schema.targets]
     known: dict[str, int] = {}
     n_before = 0
-    for batch in source.batches(wanted):
+    for batch in _watched(source, wanted, listener):
         read = stamps.read(batch.column(schema.time), n_before)
         times.append(read)
         if not config.allow_future:
@@ -133,6 +134,13 @@ def read_rows(
         rows.times = localise(rows.times, rows.codes, config.tz)
         return rows, config.tz
     return rows, stamps.zone.name
+
+
+def _watched(
+    source: Source, wanted: dict[str, pa.DataType], listener: Listener
+) -> Iterator[pa.RecordBatch]:
+    with watching(source.paths, listener):
+        yield from source.batches(wanted)
 
 
 def _reject_future(

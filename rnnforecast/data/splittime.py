@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from rnnforecast.data.columns import Column, is_time_of_day
 from rnnforecast.data.dialect import quote
-from rnnforecast.data.reading import Source
+from rnnforecast.data.reading import Source, WrappedSource
 from rnnforecast.errors import DataError, Location
 
 _PARTS = ("year", "month", "day", "hour", "minute", "second")
@@ -24,16 +24,10 @@ _CLOCK_NAMES = ("time", "hour", "clock", "time_of_day", "zeit", "uhrzeit", "hora
 
 
 @dataclass(frozen=True)
-class JoinedTime:
+class JoinedTime(WrappedSource):
     """A source whose time stands in several columns, seen as one with a single time column."""
 
-    source: Source
     parts: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return self.source.name
 
     @property
     def time(self) -> str:
@@ -63,10 +57,6 @@ class JoinedTime:
     def location(self, row: int, column: str) -> Location:
         """Say where a row stands; its time stands where the first part does."""
         return self.source.location(row, self.parts[0] if column == self.time else column)
-
-    def rejected(self) -> list[Location]:
-        """Say what the source says."""
-        return self.source.rejected()
 
     def _join(self, texts: list[pa.Array]) -> pa.Array:
         """Put the parts together as ISO 8601 has them."""

@@ -24,6 +24,8 @@ from rnnforecast.events import Listener, Noted, Warned
 
 _JITTER = 0.1
 _SPARSE = 20
+_RESET_STEPS, _RESETS = 10, 0.01
+"""A jump back by more steps is a clock that was reset, unless it occurs in many rows."""
 _STEP_SERIES = 32
 _USUAL_STEPS_US = tuple(
     parse_duration_us(f"{count}{unit}")
@@ -53,6 +55,7 @@ def read_panel(
     """
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
     step_us = _find_step(rows, schema, config)
+    _note_jumps_back(rows, step_us, listener)
     if config.agg:
         rows.times = [times - times % step_us for times in rows.times]
     else:
@@ -84,6 +87,21 @@ def check_step(panel: Panel, schema: Schema) -> None:
             if is_finer
             else "pass readings of the model's step, or train again on these",
         )
+
+
+def _note_jumps_back(rows: Rows, step_us: int, listener: Listener) -> None:
+    """Warn where the time of a series goes back by many steps: a clock was reset, or parts moved."""
+    if not rows.times:
+        return
+    times, codes = np.concatenate(rows.times), np.concatenate(rows.codes)
+    order = np.argsort(codes, kind="stable")
+    times, codes = times[order], codes[order]
+    is_back = (np.diff(times) < -_RESET_STEPS * step_us) & (codes[1:] == codes[:-1])
+    n_back = int(np.count_nonzero(is_back))
+    if 0 < n_back <= _RESETS * len(times):
+        most = int(-np.diff(times)[is_back].min())
+        message = f"the time goes back {n_back} times, by {format_duration(most)} at most: "
+        listener(Warned("time-goes-back", message + "the rows are sorted", n_back))
 
 
 def _find_step(rows: Rows, schema: Schema, config: DataConfig) -> int:

@@ -164,6 +164,23 @@ def test_a_reading_that_has_not_come_yet_is_an_error_with_its_row(ahead, zone):
     assert read(frame).panel.lengths[0] == 5
 
 
+def test_a_time_that_goes_back_is_said_and_the_rows_are_sorted():
+    hours = np.concatenate([np.arange(200, 400), np.arange(200)])
+    result = read(table(hours * HOUR_US))
+    assert result.warnings["time-goes-back"].count == 1
+    assert "399 h" in result.warnings["time-goes-back"].message
+    assert (result.panel.start[0], result.panel.lengths[0]) == (START_US, 400)
+
+
+def test_series_one_after_the_other_are_no_clock_that_was_reset():
+    hours, names = np.tile(np.arange(200), 2), np.repeat(["a", "b"], 200)
+    assert read(table(hours * HOUR_US, id=names)).warnings == {}
+
+
+def test_rows_from_new_to_old_are_no_clock_that_was_reset():
+    assert read(table(np.arange(400)[::-1] * HOUR_US)).warnings == {}
+
+
 def test_gaps_of_each_series_are_counted():
     times = np.array([0, 1, 4, 0, 1, 2]) * HOUR_US
     names = pa.array(["a"] * 3 + ["b"] * 3)
