@@ -7,11 +7,13 @@ else; the command line makes its options from these fields.
 from __future__ import annotations
 
 import io
+import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from rnnforecast.durations import EPOCH_UNITS_US, check_range
+from rnnforecast.durations import EPOCH_UNITS_US, check_range, parse_duration_us
 from rnnforecast.errors import UsageError
 from rnnforecast.fields import check_choices, option
 
@@ -50,6 +52,12 @@ class DataConfig:
         None, "What numeric stamps count since 1970.", choices=tuple(EPOCH_UNITS_US)
     )
     time_range: str = option("1900:2200", "Years that stamps may lie in, the last one apart.")
+    valid_range: tuple[str, ...] = option(
+        (), "Readings outside are missing: column=low:high, either may be left out; repeatable."
+    )
+    stuck_as_na: str | None = option(
+        None, "Readings that stay the same for so long, such as 6h, are missing."
+    )
     allow_future: bool = option(False, "Take readings whose time has not come yet.")
     map: tuple[str, ...] = option((), "A column's new name and the model's: new=old; repeatable.")
     on_duplicate: str = option(
@@ -57,6 +65,34 @@ class DataConfig:
         "Two different readings of one series at one time.",
         choices=("error", "last", "mean"),
     )
+
+    @property
+    def valid_ranges(self) -> dict[str, tuple[float, float]]:
+        """The lowest and the highest believable reading of a column."""
+        ranges = {}
+        for text in self.valid_range:
+            name, _, ends = text.rpartition("=")
+            low, mark, high = ends.partition(":")
+            try:
+                found = float(low or "-inf"), float(high or "inf")
+            except ValueError:
+                found = math.nan, math.nan
+            if not name or not mark or not found[0] < found[1]:
+                raise UsageError(
+                    f"--valid-range is {text!r}, but must be a column, its lowest and its highest "
+                    "reading, such as temp=-40:90"
+                )
+            ranges[name] = found
+        return ranges
+
+    @property
+    def missing_numbers(self) -> tuple[float, ...]:
+        """What of the texts that mean a missing reading are numbers."""
+        numbers = []
+        for text in self.na_values:
+            with suppress(ValueError):
+                numbers.append(float(text))
+        return tuple(numbers)
 
     @property
     def years(self) -> tuple[int, int]:
@@ -84,7 +120,9 @@ class DataConfig:
         for pair in self.map:
             if not all(pair.partition("=")[::2]):
                 raise UsageError(f"--map is {pair!r}, but must be two names, such as new=old")
-        _ = self.years, self.most_bad_rows(0)
+        if self.stuck_as_na is not None:
+            parse_duration_us(self.stuck_as_na)
+        _ = self.valid_ranges, self.years, self.most_bad_rows(0)
         if self.rejects is not None and self.on_bad_rows != "skip":
             raise UsageError("--rejects needs --on-bad-rows skip")
         _check_text_form(self)

@@ -117,8 +117,7 @@ def read_rows(
         codes.append(_codes(batch, schema, known, source, n_before))
         for growing, name in zip(values, schema.targets, strict=True):
             readings = batch.column(name).to_numpy(zero_copy_only=False)
-            if config.inf_as_na:
-                readings = np.where(np.isinf(readings), np.nan, readings)
+            readings = _without(readings, config)
             if _largest(readings, name, source, n_before) >= levels.LARGE:
                 growing.widen(np.float64)
             growing.append(readings)
@@ -134,6 +133,16 @@ def read_rows(
         rows.times = localise(rows.times, rows.codes, config.tz)
         return rows, config.tz
     return rows, stamps.zone.name
+
+
+def _without(readings: Doubles, config: DataConfig) -> Doubles:
+    """Take for missing what the user says, as a number too: -200 is also -200.0."""
+    if not (config.inf_as_na or config.missing_numbers):
+        return readings
+    is_missing = np.isin(readings, config.missing_numbers)
+    if config.inf_as_na:
+        is_missing |= np.isinf(readings)
+    return np.where(is_missing, np.nan, readings)
 
 
 def _watched(

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from rnnforecast.data.cleaning import clean
 from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.reading import Source
@@ -63,6 +64,7 @@ def read_panel(
     panel = place_rows(
         rows, _grid_of(rows, step_us, source, schema), source, schema, config, listener
     )
+    panel = clean(panel, schema, config, listener, tz=tz)
     end_us = panel.end_us
     panel = trim(panel, is_wide=schema.series is None)
     n_empty = (end_us - panel.end_us) // step_us
@@ -90,7 +92,7 @@ def check_step(panel: Panel, schema: Schema) -> None:
 
 
 def _note_jumps_back(rows: Rows, step_us: int, listener: Listener) -> None:
-    """Warn where the time of a series goes back by many steps: a clock was reset, or parts moved."""
+    """Warn where the time of a series goes back by many steps: parts moved, or a clock reset."""
     if not rows.times:
         return
     times, codes = np.concatenate(rows.times), np.concatenate(rows.codes)
