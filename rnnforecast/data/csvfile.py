@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,10 +219,13 @@ class CsvFile:
     ) -> DataError:
         """Name the first of some texts; `mark` is the decimal mark with which all are numbers."""
         first, token = bad[0]
+        tokens = Counter(text for _, text in bad).most_common(_MAX_LISTED)
+        listed = ", ".join(f"{text!r} {count} times" for text, count in tokens)
+        all_missing = " ".join(f"--na-values {quote(text)}" for text, _ in tokens)
         rest = tuple(place.line or 0 for place, _ in bad[1 : _MAX_LISTED + 1])
         return DataError(
             f"{len(bad)} value{'s' * (len(bad) > 1)} in column {column!r} "
-            f"{'are' if len(bad) > 1 else 'is'} not a number",
+            f"{'are' if len(bad) > 1 else 'is'} not a number" + f": {listed}" * (len(tokens) > 1),
             code="not-a-number",
             location=Location(
                 first.file,
@@ -232,7 +236,7 @@ class CsvFile:
                 token=token,
                 also_lines=rest,
             ),
-            hint=f"to treat it as missing, add  --na-values {quote(token)}"
+            hint=f"to treat {'it' if len(tokens) == 1 else 'them'} as missing, add  {all_missing}"
             if mark is None
             else f"if all of them have another decimal mark, add  --decimal {mark}",
         )

@@ -112,7 +112,7 @@ def _reject_grouped(column: Column, dialect: Dialect, shown: str) -> None:
 
 def quote(text: str) -> str:
     """Quote a word for a shell where it needs it; an option's value must not look like one."""
-    plain = re.fullmatch(r"[\w.,:/+@%-]+", text) is not None
+    plain = re.fullmatch(r"[\w.,:/+@%=-]+", text) is not None
     return text if plain else "'" + text.replace("'", "'\\''") + "'"
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
 from rnnforecast.data.placing import trim
-from rnnforecast.data.reading import open_source
+from rnnforecast.data.reading import Source, open_source
 from rnnforecast.data.renaming import rename
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.schema import Schema, check_zone, match_schema
@@ -76,6 +76,13 @@ def read_newer(
     """Read new readings whole; raises as `read_past` does."""
     source = rename(open_source(data, options, listener), options.map)
     source = join_time(source, options.time or schema.time)
+    return read_matching(source, schema=schema, options=options, known=known, listener=listener)
+
+
+def read_matching(
+    source: Source, *, schema: Schema, options: DataConfig, known: Known, listener: Listener
+) -> tuple[Panel, Schema]:
+    """Read a source that is open as a model's own readings were; raises as `read_past` does."""
     found = match_schema(source, schema, options)
     base = dict(zip(known.names, known.base.tolist(), strict=True))
     panel, found = read_panel(source, found, options, listener, known_base=base)

@@ -112,7 +112,7 @@ def find_sentinels(panel: Panel) -> Sentinels:
         gap = np.abs(worst - extreme.reduceat(rest, starts))
         own = worst + panel.base[filled]
         known = np.isin(own.astype(np.float32), np.array(_SENTINELS, np.float32))
-        spread = _deviations(rest, starts, lengths)
+        spread = deviations(rest, starts, lengths)
         is_far = gap > _FAR * np.where(known, np.maximum(spread, 0), spread)
         chosen = is_far & ((count >= _FEWEST_SENTINELS) | known) & (known | (spread > 0))
         found.append((filled[chosen], own[chosen], count[chosen]))
@@ -141,12 +141,19 @@ def find_spikes(panel: Panel, center: Floats, reach: Floats) -> Runs:
     return spikes.chosen(length < SPIKE_RUN)
 
 
-def _deviations(values: Floats, starts: Integers, lengths: Integers) -> Doubles:
-    """Return the standard deviation of what is there, `(series,)`; 0 where nothing is."""
+def means(values: Floats, starts: Integers) -> Doubles:
+    """Return the mean of what is there in each series, `(series,)`; 0 where nothing is."""
     seen = np.isfinite(values)
-    there = np.where(seen, values, 0.0).astype(np.float64)
     n = np.maximum(np.add.reduceat(seen, starts, dtype=np.int64), 1)
-    mean = np.add.reduceat(there, starts) / n
-    deviation = np.where(seen, there - np.repeat(mean, lengths), 0.0)
-    found: Doubles = np.sqrt(np.add.reduceat(deviation**2, starts) / n)
+    found: Doubles = np.add.reduceat(np.where(seen, values, 0.0), starts, dtype=np.float64) / n
+    return found
+
+
+def deviations(values: Floats, starts: Integers, lengths: Integers) -> Doubles:
+    """Return the standard deviation of what is there, `(series,)`; 0 where nothing is."""
+    from_mean = values - np.repeat(means(values, starts), lengths)
+    seen = np.isfinite(from_mean)
+    n = np.maximum(np.add.reduceat(seen, starts, dtype=np.int64), 1)
+    squares = np.add.reduceat(np.where(seen, from_mean, 0.0) ** 2, starts)
+    found: Doubles = np.sqrt(squares / n)
     return found

@@ -6,6 +6,7 @@ Times are microseconds since 1970, UTC for aware stamps, wall clock for naive on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -26,7 +27,8 @@ from rnnforecast.events import Listener, Noted, Warned
 _JITTER = 0.1
 _SPARSE = 20
 _RESET_STEPS, _RESETS = 10, 0.01
-"""A jump back by more steps is a clock that was reset, unless it occurs in many rows."""
+"""A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
+_HOUR_US = 3_600_000_000
 _STEP_SERIES = 32
 _USUAL_STEPS_US = tuple(
     parse_duration_us(f"{count}{unit}")
@@ -60,7 +62,7 @@ def read_panel(
     if config.agg:
         rows.times = [times - times % step_us for times in rows.times]
     else:
-        _snap(rows, step_us, source, schema, listener)
+        _snap(rows, step_us, source, schema, listener, freq=config.freq)
     panel = place_rows(
         rows, _grid_of(rows, step_us, source, schema), source, schema, config, listener
     )
@@ -98,7 +100,8 @@ def _note_jumps_back(rows: Rows, step_us: int, listener: Listener) -> None:
     times, codes = np.concatenate(rows.times), np.concatenate(rows.codes)
     order = np.argsort(codes, kind="stable")
     times, codes = times[order], codes[order]
-    is_back = (np.diff(times) < -_RESET_STEPS * step_us) & (codes[1:] == codes[:-1])
+    least = max(_RESET_STEPS * step_us, _HOUR_US)
+    is_back = (np.diff(times) < -least) & (codes[1:] == codes[:-1])
     n_back = int(np.count_nonzero(is_back))
     if 0 < n_back <= _RESETS * len(times):
         most = int(-np.diff(times)[is_back].min())
@@ -165,7 +168,15 @@ def _steps_between(times: Integers) -> Integers:
     return differences[differences > 0]
 
 
-def _snap(rows: Rows, step_us: int, source: Source, schema: Schema, listener: Listener) -> None:
+def _snap(
+    rows: Rows,
+    step_us: int,
+    source: Source,
+    schema: Schema,
+    listener: Listener,
+    *,
+    freq: str | None,
+) -> None:
     """Move stamps that jitter a little onto the grid; raise for those far from it.
 
     The grid of a series begins at its first stamp; where stamps jitter, it is the one that begins
@@ -184,7 +195,7 @@ def _snap(rows: Rows, step_us: int, source: Source, schema: Schema, listener: Li
         far = np.abs(off) > limit
         if far.any():
             row = n_before + int(np.argmax(far))
-            raise _irregular(step_us, source.location(row, schema.time))
+            raise _irregular(rows, source.location(row, schema.time), freq)
         n_moved += int(np.count_nonzero(off))
         n_before += len(times)
         rows.times[i] = times - off
@@ -197,21 +208,17 @@ def _off(times: Integers, base: Integers | int, step_us: int) -> Integers:
     return off
 
 
-def _irregular(step_us: int, location: Location) -> DataError:
-    grid = format_duration(_natural_step(step_us)).replace(" ", "")
+def _irregular(rows: Rows, location: Location, freq: str | None) -> DataError:
+    usual = float(np.median(_differences(rows)))
+    nearest = min(_USUAL_STEPS_US, key=lambda step: abs(math.log(step / usual)))
+    grid = freq or format_duration(nearest).replace(" ", "")
     return DataError(
-        "the time stamps are not regular: the commonest step is "
-        f"{format_duration(step_us)}, and this one does not fit",
+        f"the time stamps are not regular: about {format_duration(round(usual))} lie between them, "
+        "and this one does not fit",
         code="irregular",
         location=location,
         hint=f"to put the readings on a grid, add  --freq {grid} --agg mean",
     )
-
-
-def _natural_step(step_us: int) -> int:
-    """Return the usual step that is nearest, if it is near, else the step itself."""
-    nearest = min(_USUAL_STEPS_US, key=lambda usual: abs(usual - step_us))
-    return nearest if abs(nearest - step_us) <= _JITTER * nearest else step_us
 
 
 def _grid_of(rows: Rows, step_us: int, source: Source, schema: Schema) -> Grid:

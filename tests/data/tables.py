@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -76,17 +77,17 @@ def hourly(*cells: object, sep: str = ",", start: int = 0) -> list[str]:
     ]
 
 
-def pasted(hint: str) -> dict[str, object]:
+def pasted(hint: str) -> dict[str, Any]:
     """Turn the options that a hint offers into what the command line would make of them."""
     words = shlex.split(hint[hint.index("--") :])
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     for i, word in enumerate(words):
         if word.startswith("--"):
             name = word.removeprefix("--").replace("-", "_")
             is_flag = i + 1 == len(words) or words[i + 1].startswith("--")
             value: object = True if is_flag else words[i + 1]
             if name in ("na_values", "target", "map"):
-                value = (value,)
+                value = (*options.get(name, ()), value)
             options[name] = tuple(words[i + 1].split(",")) if name == "columns" else value
     return options
 
