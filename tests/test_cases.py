@@ -40,6 +40,7 @@ class Case:
     """The exit code with the options that are offered; None where none are."""
     also: tuple[str, ...] = ()
     """What else is said."""
+    options: tuple[str, ...] = ()
 
 
 def cells(changes: dict[int, str] | None = None) -> list[str]:
@@ -143,8 +144,8 @@ CALENDAR = [
     f"{t.year},{t.month},{t.day},{t.hour},{x:.2f}" for t, x in zip(TIMES, TEMP, strict=True)
 ]
 DAY_AND_HOUR = [f"{t.date()},{t.time()},{x:.2f}" for t, x in zip(TIMES, TEMP, strict=True)]
-STUCK = cells({i: "19.50" for i in range(50, 110)})
-SENTINEL = cells({i: "-200" for i in (5, 40, 41, 42, 90, 150)})
+STUCK = cells(dict.fromkeys(range(50, 110), "19.50"))
+SENTINEL = cells(dict.fromkeys((5, 40, 41, 42, 90, 150), "-200"))
 SPIKES = cells({50: "65535", 80: "65535"})
 ENDLESS = '2024-03-09 07:00:00,"5,3'
 
@@ -227,6 +228,22 @@ CASES = {
     "35 the hour that comes twice": Case(
         text(local("2024-10-26", "2024-10-29", "15min")), FOUND, "clock-set-back"
     ),
+    "35 once in an hour": Case(
+        text(local("2024-10-20", "2024-10-31", "1h")), BAD, "duplicate-time", OK
+    ),
+    "35 with the zone": Case(
+        text(local("2024-10-20", "2024-10-31", "1h")), OK, options=("--tz", "Europe/Vienna")
+    ),
+    "36 with the zone": Case(
+        text(local("2024-03-20", "2024-04-05", "1h")), OK, options=("--tz", "Europe/Vienna")
+    ),
+    "36 an hour that is not": Case(
+        text(stamped(pd.date_range("2024-03-20", "2024-04-05", freq="1h"))),
+        BAD,
+        "nonexistent-time",
+        OK,
+        options=("--tz", "Europe/Vienna"),
+    ),
     "37 leap second": Case(
         text(with_row(10, "2024-03-01 09:59:60,5,6")), FOUND, "repaired-time", also=("jitter",)
     ),
@@ -284,8 +301,7 @@ CASES = {
 
 def options_in(message: str) -> list[str]:
     """Cut the options out of a message that offers some."""
-    words = shlex.split(message[message.index("--") :].split("  or  ")[0].split(" ; ")[0])
-    return words
+    return shlex.split(message[message.index("--") :].split("  or  ")[0].split(" ; ")[0])
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -295,7 +311,7 @@ def test_each_case_has_its_verdict_its_words_and_a_fix_that_works(
     case = CASES[name]
     path = case.build()
 
-    outcome = command("check", path, "--json")
+    outcome = command("check", path, *case.options, "--json")
 
     assert outcome.code == case.exit_code, outcome.err
     assert "Traceback" not in outcome.err

@@ -7,6 +7,7 @@ moved them onto the grid.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Warned
 
 _HOUR_US = 3_600_000_000
+_SUNDAY = 6
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class Grid:
     def offsets(self) -> Integers:
         """`(series + 1,)`: where each series begins on one target's stretch of the grid."""
         return offsets_of(self.lengths)
+
+    def time_at(self, place: int) -> int:
+        """Return the time of a place on it."""
+        series = int(np.searchsorted(self.offsets, place, side="right")) - 1
+        return int(self.start[series] + (place - self.offsets[series]) * self.step_us)
 
 
 def place_rows(
@@ -59,7 +66,7 @@ def place_rows(
             if how == "sum" and rows.base[i].any():
                 _add_base_of_sums(into, places, chunks, np.repeat(rows.base[i], grid.lengths))
         if how == "error":
-            _reject_conflicts(into, places, chunks, source, schema, schema.targets[i])
+            _reject_conflicts(into, places, chunks, grid, source, schema, schema.targets[i])
     if how == "error":
         n_repeats = _count_repeats(places, n_grid)
         what = f"{n_repeats} rows repeat a time stamp with the same readings and count once"
@@ -164,6 +171,7 @@ def _reject_conflicts(
     into: Floats,
     places: list[Integers],
     chunks: list[Floats],
+    grid: Grid,
     source: Source,
     schema: Schema,
     column: str,
@@ -172,21 +180,30 @@ def _reject_conflicts(
     for place, chunk in zip(places, chunks, strict=True):
         differs = np.isfinite(chunk) & (into[place] != chunk)
         if differs.any():
+            row = int(np.argmax(differs))
             raise DataError(
                 f"two different readings of {column!r} at one time",
                 code="duplicate-time",
-                location=source.location(n_before + int(np.argmax(differs)), schema.time),
-                hint=_hint_for_conflicts(source, schema),
+                location=source.location(n_before + row, schema.time),
+                hint=_hint_for_conflicts(source, schema, grid.time_at(int(place[row]))),
             )
         n_before += len(chunk)
 
 
-def _hint_for_conflicts(source: Source, schema: Schema) -> str:
+def _hint_for_conflicts(source: Source, schema: Schema, time_us: int) -> str:
     hint = "say which counts, with  --on-duplicate last  or  --on-duplicate mean"
+    if _may_be_end_of_summer_time(time_us):
+        hint += " ; if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
     texts = [c.name for c in source.columns if c.kind == "text" and c.name != schema.time]
     if schema.series or not texts:
         return hint
     return f"if column {texts[0]!r} names the series, add  --series {quote(texts[0])} ; else {hint}"
+
+
+def _may_be_end_of_summer_time(time_us: int) -> bool:
+    """Tell whether clocks are set back somewhere at this time: in the first hours of a Sunday."""
+    time = datetime(1970, 1, 1) + timedelta(microseconds=time_us)
+    return time.weekday() == _SUNDAY and time.hour <= 3 and time.month in (3, 4, 9, 10, 11)
 
 
 def trim(panel: Panel, *, is_wide: bool) -> Panel:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,8 @@ def read_rows(
     for growing, name in zip(values, schema.targets, strict=True):
         _append_values(rows, growing.chunks(), names if schema.series else [name], known_base)
     if config.tz and not stamps.zone.is_aware:
-        rows.times = localise(rows.times, rows.codes, config.tz)
+        locate = partial(source.location, column=schema.time)
+        rows.times = localise(rows.times, rows.codes, config.tz, locate)
         return rows, config.tz
     return rows, stamps.zone.name
 

@@ -228,7 +228,8 @@ def test_an_hour_that_the_zone_skips_is_an_error(tmp_path):
 
     error = refused(tmp_path, stamps, tz=VIENNA)
 
-    assert (type(error), error.code) == (DataError, "zone")
+    assert (type(error), error.code) == (DataError, "nonexistent-time")
+    assert error.location.line == 4
     assert "2024-03-31 02:00" in error.message
 
 
