@@ -52,6 +52,12 @@ class DataConfig:
         None, "What numeric stamps count since 1970.", choices=tuple(EPOCH_UNITS_US)
     )
     time_range: str = option("1900:2200", "Years that stamps may lie in, the last one apart.")
+    counter: tuple[str, ...] = option(
+        (), "A column that counts up, as meters do: its differences are forecast; repeatable."
+    )
+    exclude: str | None = option(
+        None, "CSV file of bad times, with columns series (empty: all), from, to; to is apart."
+    )
     valid_range: tuple[str, ...] = option(
         (), "Readings outside are missing: column=low:high, either may be left out; repeatable."
     )

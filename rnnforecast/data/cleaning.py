@@ -6,9 +6,11 @@ Between `placing`, which makes a panel, and `quality`, which finds what is stran
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from rnnforecast.data.badtimes import exclude
 from rnnforecast.data.dialect import quote
 from rnnforecast.data.panel import Floats, Panel
 from rnnforecast.data.quality import Runs, find_runs, find_sentinels, find_stuck
@@ -29,6 +31,8 @@ def clean(
     target = _within_ranges(panel, schema, config, listener)
     if target is not panel.target:
         panel = replace(panel, target=target)
+    if config.exclude is not None:
+        panel = exclude(panel, Path(config.exclude), tz, listener)
     runs = find_runs(panel)
     if config.stuck_as_na is not None:
         least = -(-parse_duration_us(config.stuck_as_na) // panel.step_us)

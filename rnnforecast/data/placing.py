@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
+from rnnforecast.data.counters import differences
 from rnnforecast.data.dialect import quote
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of
 from rnnforecast.data.reading import Source
@@ -58,7 +59,10 @@ def place_rows(
     for i in range(n_targets):
         chunks, rows.values[i] = rows.values[i], []
         into = target[i * n_grid : (i + 1) * n_grid]
-        into.fill(np.nan)
+        if schema.targets[i] in config.counter:
+            into = np.full(n_grid, np.nan)  # counts need more digits than their differences
+        else:
+            into.fill(np.nan)
         if how in ("last", "error"):
             _scatter(into, places, chunks)
         else:
@@ -67,6 +71,11 @@ def place_rows(
                 _add_base_of_sums(into, places, chunks, np.repeat(rows.base[i], grid.lengths))
         if how == "error":
             _reject_conflicts(into, places, chunks, grid, source, schema, schema.targets[i])
+        if schema.targets[i] in config.counter:
+            counted = differences(
+                into.astype(np.float64), grid.offsets[:-1], schema.targets[i], listener
+            )
+            target[i * n_grid : (i + 1) * n_grid] = counted
     if how == "error":
         n_repeats = _count_repeats(places, n_grid)
         what = f"{n_repeats} rows repeat a time stamp with the same readings and count once"

@@ -107,7 +107,9 @@ def read_rows(
         wanted[schema.series] = pa.string()
     wanted.update({name: pa.float64() for name in schema.targets})
     times, codes = _Growing(np.int64), _Growing(np.int32)
-    values = [_Growing(np.float32) for _ in schema.targets]
+    values = [
+        _Growing(np.float64 if name in config.counter else np.float32) for name in schema.targets
+    ]
     known: dict[str, int] = {}
     n_before = 0
     for batch in _watched(source, wanted, listener):
@@ -129,7 +131,12 @@ def read_rows(
     names = list(known) if schema.series else list(schema.targets)
     rows = Rows(times.chunks(), codes.chunks(), [], [], names)
     for growing, name in zip(values, schema.targets, strict=True):
-        _append_values(rows, growing.chunks(), names if schema.series else [name], known_base)
+        own = names if schema.series else [name]
+        if name in config.counter:
+            rows.base.append(np.zeros(len(own)))
+            rows.values.append(growing.chunks())
+        else:
+            _append_values(rows, growing.chunks(), own, known_base)
     if config.tz and not stamps.zone.is_aware:
         locate = partial(source.location, column=schema.time)
         rows.times = localise(rows.times, rows.codes, config.tz, locate)
