@@ -66,6 +66,10 @@ class DataConfig:
     )
     allow_future: bool = option(False, "Take readings whose time has not come yet.")
     map: tuple[str, ...] = option((), "A column's new name and the model's: new=old; repeatable.")
+    max_memory: str | None = option(
+        None, "Refuse a table that needs more, such as 4G. Default: most of what there is."
+    )
+    max_input_bytes: str = option("64G", "Refuse a file that unpacks to more.")
     on_duplicate: str = option(
         "error",
         "Two different readings of one series at one time.",
@@ -110,6 +114,16 @@ class DataConfig:
             )
         return int(match[1]), int(match[2])
 
+    @property
+    def memory_limit(self) -> int | None:
+        """How many bytes reading and training may need; None for most of what the machine has."""
+        return None if self.max_memory is None else _parse_bytes("max-memory", self.max_memory)
+
+    @property
+    def input_limit(self) -> int:
+        """How many bytes a file may unpack to."""
+        return _parse_bytes("max-input-bytes", self.max_input_bytes)
+
     def most_bad_rows(self, n_rows: int) -> int:
         """How many of so many rows may be skipped, one at least where it is a share."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", self.max_bad_rows)
@@ -123,6 +137,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for a choice that does not exist."""
         check_choices(self)
+        _ = self.memory_limit, self.input_limit
         for pair in self.map:
             if not all(pair.partition("=")[::2]):
                 raise UsageError(f"--map is {pair!r}, but must be two names, such as new=old")
@@ -135,6 +150,14 @@ class DataConfig:
         check_range("skip-rows", self.skip_rows, 0, 10**9)
         if self.agg and not self.freq:
             raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
+
+
+def _parse_bytes(name: str, text: str) -> int:
+    """Read a size such as 4G or 500M, or plain bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise UsageError(f"--{name} is {text!r}, but must be a size, such as 4G or 500M")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def _check_text_form(config: DataConfig) -> None:

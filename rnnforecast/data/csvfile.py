@@ -20,8 +20,15 @@ import pyarrow.csv as pa_csv
 
 from rnnforecast.data.columns import Column, is_number, number_pattern
 from rnnforecast.data.dialect import Dialect, quote, sniff
-from rnnforecast.data.streams import LinesLeftOut, QuoteCounter
-from rnnforecast.data.textfile import DAMAGED, bounded_lines, field_too_long, open_binary, truncated
+from rnnforecast.data.streams import CountedStream, LinesLeftOut
+from rnnforecast.data.textfile import (
+    DAMAGED,
+    GZIP_MARK,
+    bounded_lines,
+    field_too_long,
+    open_binary,
+    truncated,
+)
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener
@@ -39,7 +46,8 @@ class CsvFile:
     """What the file is called in messages."""
     dialect: Dialect
     columns: tuple[Column, ...]
-    skips_bad_rows: bool = False
+    skips_bad_rows: bool
+    most_bytes: int
     _skipped: list[str] = field(default_factory=list)
     """Rows with too few or too many fields that the last reading came across."""
 
@@ -71,7 +79,7 @@ class CsvFile:
         self._skipped.clear()
         try:
             with (
-                QuoteCounter(self._rows_alone()) as stream,
+                CountedStream(self._rows_alone(), self.most_bytes, self.shown) as stream,
                 pa_csv.open_csv(stream, **options) as reader,
             ):
                 for batch in reader:
@@ -82,6 +90,16 @@ class CsvFile:
             raise self._explain(error, wanted) from error
         finally:
             pa.default_memory_pool().release_unused()
+
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are, by the size of the file; of a packed one nothing is known."""
+        size = self.path.stat().st_size
+        with self.path.open("rb") as file:
+            head = file.read(_BLOCK_BYTES)
+        if head.startswith(GZIP_MARK):
+            return 0
+        return int(size / max(len(head), 1) * max(head.count(b"\n"), head.count(b"\r")))
 
     def _skip(self, row: pa_csv.InvalidRow) -> str:
         self._skipped.append(row.text)
@@ -264,4 +282,10 @@ def ungroup(
 def open_csv_file(path: Path, config: DataConfig, listener: Listener, *, shown: str) -> CsvFile:
     """Look at a CSV file's first lines. Raises `DataError` if it is empty or no table."""
     found = sniff(path, config, listener, shown=shown)
-    return CsvFile(path, shown, *found, skips_bad_rows=config.on_bad_rows == "skip")
+    return CsvFile(
+        path,
+        shown,
+        *found,
+        skips_bad_rows=config.on_bad_rows == "skip",
+        most_bytes=config.input_limit,
+    )

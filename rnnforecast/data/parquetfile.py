@@ -109,6 +109,11 @@ class ParquetSource:
         """The files that are read."""
         return tuple(file.path for file in self.files)
 
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are, as the footers say."""
+        return sum(pa_parquet.read_metadata(file.path).num_rows for file in self.files)
+
 
 @dataclass(frozen=True)
 class TableSource:
@@ -139,6 +144,11 @@ class TableSource:
     def paths(self) -> tuple[Path, ...]:
         """The files that are read."""
         return ()
+
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are."""
+        return int(self.table.num_rows)
 
 
 def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:

@@ -55,6 +55,10 @@ class Source(Protocol):
     def paths(self) -> tuple[Path, ...]:
         """The files that are read."""
 
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are, as far as can be told without reading them."""
+
 
 @dataclass(frozen=True)
 class WrappedSource:
@@ -71,6 +75,11 @@ class WrappedSource:
     def paths(self) -> tuple[Path, ...]:
         """The files that are read."""
         return self.source.paths
+
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are, as far as can be told without reading them."""
+        return self.source.n_rows_about
 
     def rejected(self) -> list[Location]:
         """Say where the rows stand that the last reading skipped."""
@@ -111,6 +120,11 @@ class CsvSource:
     def paths(self) -> tuple[Path, ...]:
         """The files that are read."""
         return tuple(file.path for file in self.files)
+
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are, by the size of the files and of their first rows."""
+        return sum(file.n_rows_about for file in self.files)
 
 
 def open_source(data: object, config: DataConfig, listener: Listener = ignore) -> Source:

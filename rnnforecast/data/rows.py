@@ -21,6 +21,7 @@ from rnnforecast.data import levels
 from rnnforecast.data.badrows import report_skipped
 from rnnforecast.data.dialect import quote
 from rnnforecast.data.filestates import watching
+from rnnforecast.data.memory import check_memory
 from rnnforecast.data.panel import Doubles, Floats, Integers
 from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema
@@ -112,6 +113,7 @@ def read_rows(
     ]
     known: dict[str, int] = {}
     n_before = 0
+    check_memory(source.n_rows_about, len(schema.targets), config, source.name)
     for batch in _watched(source, wanted, listener):
         read = stamps.read(batch.column(schema.time), n_before)
         times.append(read)
@@ -125,6 +127,7 @@ def read_rows(
                 growing.widen(np.float64)
             growing.append(readings)
         n_before += batch.num_rows
+        check_memory(n_before, len(schema.targets), config, source.name)
     report_skipped(source.rejected(), n_before, config, listener)
     for what, count in stamps.repairs.items():
         listener(Warned("repaired-time", f"{what}, {count} times", count))

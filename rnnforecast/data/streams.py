@@ -1,10 +1,12 @@
-"""Streams between a file and pyarrow, which has no comments and does not count quotes."""
+"""Streams between a file and pyarrow, which knows no comments and no limits."""
 
 from __future__ import annotations
 
 import io
 import re
 from typing import BinaryIO
+
+from rnnforecast.errors import DataError, Location
 
 
 class LinesLeftOut(io.BufferedIOBase):
@@ -51,11 +53,11 @@ class LinesLeftOut(io.BufferedIOBase):
         super().close()
 
 
-class QuoteCounter(io.BufferedIOBase):
-    """A stream that counts the quotes that are read from it."""
+class CountedStream(io.BufferedIOBase):
+    """A stream that counts the quotes that are read from it, and ends a file without end."""
 
-    def __init__(self, file: BinaryIO | LinesLeftOut) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO | LinesLeftOut, limit: int, shown: str) -> None:
+        self._file, self._left, self._shown = file, limit, shown
         self.n_quotes = 0
 
     def readable(self) -> bool:
@@ -63,9 +65,17 @@ class QuoteCounter(io.BufferedIOBase):
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read some bytes, or all."""
+        """Read some bytes, or all. Raises `DataError` where more come than may."""
         block = self._file.read(-1 if size is None else size)
         self.n_quotes += block.count(b'"')
+        self._left -= len(block)
+        if self._left < 0:
+            raise DataError(
+                f"{self._shown} unpacks to more bytes than may be read",
+                code="input-bytes",
+                location=Location(self._shown),
+                hint="if it is as large as that, add  --max-input-bytes 1T",
+            )
         return block
 
     def close(self) -> None:

@@ -22,6 +22,8 @@ from rnnforecast.events import Listener, Warned
 _HEAD_BYTES = 1 << 18
 MAX_LINE_BYTES = 1 << 24
 _MIN_HEAD_LINES = 3
+GZIP_MARK = b"\x1f\x8b"
+"""The first bytes of a packed file."""
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 """What reading a damaged gzip file raises."""
 _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
@@ -30,7 +32,7 @@ _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
 def open_binary(path: Path) -> BinaryIO:
     """Open a file for reading, unpacked if its first bytes say that it is gzip."""
     file = path.open("rb")
-    packed = file.read(2) == b"\x1f\x8b"
+    packed = file.read(2) == GZIP_MARK
     file.seek(0)
     if not packed:
         return file

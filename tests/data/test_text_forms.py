@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 
+from rnnforecast.data import memory
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 from tests.data.tables import failure, hourly, pasted, read, write
@@ -172,3 +175,47 @@ def test_other_years_can_be_said(tmp_path):
     path = write(tmp_path / "x.csv", "time,v", "1850-01-01,1", "1850-01-02,2")
     assert failure(path).code == "time-range"
     assert read(path, time_range="1800:1900").panel.target.tolist() == [1, 2]
+
+
+def test_a_packed_file_that_unpacks_to_more_than_may_be_is_refused_early(tmp_path):
+    path = tmp_path / "bomb.csv.gz"
+    row = b"2024-01-01 00:00,1\n"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b"time,v\n")
+        for _ in range(200):
+            file.write(row * 10_000)
+    assert path.stat().st_size < 1_000_000
+
+    error = failure(path, max_input_bytes="20M")
+
+    assert (error.code, error.exit_code) == ("input-bytes", 4)
+    assert read(path, max_input_bytes="100M", freq="1h", agg="mean").panel.lengths[0] == 1
+
+
+def test_a_table_that_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = write(tmp_path / "x.csv", "time,v", *hourly(*range(700)))
+    monkeypatch.setattr(memory, "_FIXED", 0)
+    error = failure(path, max_memory="10K")
+    assert (error.code, error.exit_code) == ("memory", 4)
+    assert "700" in error.message or "about" in error.message
+    assert read(path, **pasted(error.hint.split(" ; ")[0])).panel.lengths[0] == 700
+
+
+def test_a_packed_table_that_does_not_fit_is_refused_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress("\n".join(["time,v", *hourly(*range(700))]).encode()))
+    monkeypatch.setattr(memory, "_FIXED", 0)
+    assert failure(path, max_memory="10K").code == "memory"
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"), [("4G", 4 << 30), ("500M", 500 << 20), ("1.5 KiB", 1536), ("77", 77)]
+)
+def test_sizes_are_read_as_people_write_them(text, n_bytes):
+    assert DataConfig(max_memory=text).memory_limit == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1G", "much", "4X"])
+def test_a_size_that_cannot_be_meant_is_a_usage_error(text):
+    with pytest.raises(UsageError):
+        DataConfig(max_memory=text)
