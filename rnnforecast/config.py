@@ -137,9 +137,16 @@ class PredictConfig:
         listed=True,
     )
 
+    require_series: bool = option(False, "Fail where a series of the model is not in the readings.")
+    max_drift: float | None = option(
+        None, "Publish nothing where a series is further off its trained level, in its spreads."
+    )
+
     def __post_init__(self) -> None:
         """Raise `UsageError` for a method or a level that does not exist."""
         check_choices(self)
+        if self.max_drift is not None:
+            check_range("max-drift", self.max_drift, 0.0, 1e9)
         if self.horizon is not None:
             object.__setattr__(self, "horizon", str(self.horizon))
         for level in self.quantiles:

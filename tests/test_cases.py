@@ -199,6 +199,7 @@ CASES = {
         text(lines(cells({5: "ON", 9: "OFF"}))), BAD, "not-a-number", OK
     ),
     "26 no reading at all": Case(text(lines([""] * N)), FOUND, "empty-column"),
+    "27 constant": Case(text(lines(["5"] * N)), FOUND, "constant-series"),
     "28 stuck": Case(text(lines(STUCK)), FOUND, "stuck-sensor", OK),
     "29 spikes": Case(text(lines(SPIKES)), FOUND, "sentinel", OK),
     "30 UTC with nanoseconds": Case(text(lines(form="%Y-%m-%dT%H:%M:%S.000000123Z")), OK),

@@ -27,25 +27,34 @@ _LISTED = 5
 def clean(
     panel: Panel, schema: Schema, config: DataConfig, listener: Listener, *, tz: str | None
 ) -> Panel:
-    """Take readings out of their range, and of stuck sensors, for missing; say what is left."""
+    """Take for missing what the user does not believe: ranges, bad times, stuck sensors."""
     target = _within_ranges(panel, schema, config, listener)
     if target is not panel.target:
         panel = replace(panel, target=target)
     if config.exclude is not None:
         panel = exclude(panel, Path(config.exclude), tz, listener)
-    runs = find_runs(panel)
     if config.stuck_as_na is not None:
-        least = -(-parse_duration_us(config.stuck_as_na) // panel.step_us)
-        stuck = runs.chosen(~runs.is_missing & (runs.length >= max(least, 2)))
-        target = panel.target.copy()
-        target[_rows(stuck)] = np.nan
-        n_rows = int(stuck.length.sum())
-        if n_rows:
-            listener(Noted(f"{n_rows} readings of sensors that stood still are missing"))
-        return replace(panel, target=target)
-    _warn_of_stuck(panel, runs, listener, tz)
-    _warn_of_sentinels(panel, listener)
+        panel = _without_stuck(panel, parse_duration_us(config.stuck_as_na), listener)
     return panel
+
+
+def warn_of_oddities(panel: Panel, listener: Listener, *, tz: str | None) -> None:
+    """Say which sensors stand still or never change, and which values seem to mean missing ones."""
+    _warn_of_constant(panel, listener)
+    _warn_of_stuck(panel, listener, tz)
+    _warn_of_sentinels(panel, listener)
+
+
+def _without_stuck(panel: Panel, least_us: int, listener: Listener) -> Panel:
+    runs = find_runs(panel)
+    least = max(-(-least_us // panel.step_us), 2)
+    stuck = runs.chosen(~runs.is_missing & (runs.length >= least))
+    target = panel.target.copy()
+    target[_rows(stuck)] = np.nan
+    n_rows = int(stuck.length.sum())
+    if n_rows:
+        listener(Noted(f"{n_rows} readings of sensors that stood still are missing"))
+    return replace(panel, target=target)
 
 
 def _within_ranges(panel: Panel, schema: Schema, config: DataConfig, listener: Listener) -> Floats:
@@ -87,8 +96,15 @@ def _rows(runs: Runs) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return rows
 
 
-def _warn_of_stuck(panel: Panel, runs: Runs, listener: Listener, tz: str | None) -> None:
-    stuck = find_stuck(runs, panel.n_series)
+def _warn_of_constant(panel: Panel, listener: Listener) -> None:
+    lows, highs = (fn.reduceat(panel.target, panel.offsets[:-1]) for fn in (np.fmin, np.fmax))
+    constant = [panel.names[i] for i in np.flatnonzero(lows == highs)]
+    if constant:
+        listener(Warned.naming("constant-series", "always the same reading", constant))
+
+
+def _warn_of_stuck(panel: Panel, listener: Listener, tz: str | None) -> None:
+    stuck = find_stuck(find_runs(panel), panel.n_series)
     if not len(stuck.begin):
         return
     longest = np.argsort(-stuck.length, kind="stable")[:_LISTED]

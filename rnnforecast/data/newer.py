@@ -23,7 +23,7 @@ from rnnforecast.data.splittime import join_time
 from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.data.timegrid import check_step, read_panel
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.errors import DataError, NotEnoughDataError
+from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError
 from rnnforecast.events import Listener, Warned
 
 _FAR = 3.0
@@ -134,8 +134,7 @@ def warn_of_strangers(
     past: Past, known: Known, listener: Listener, *, lookback: int, horizon: int
 ) -> None:
     """Say which series are gone, new, stale, or far from what the network has learnt from."""
-    place = {name: at for at, name in enumerate(known.names)}
-    entry = np.array([place.get(name, -1) for name in past.names], np.int64)
+    entry = _entries(past, known)
     there = set(past.names)
     rows_behind = (past.cutoff_time.max(initial=0) - past.cutoff_time) // past.step_us
     is_stale = rows_behind + _n_missing_at_end(past, lookback) > horizon
@@ -168,17 +167,60 @@ def warn_of_strangers(
             listener(Warned.naming(code, what, names))
 
 
+def require_series(past: Past, known: Known) -> None:
+    """Raise `DataError` where a series that the network knows is not there."""
+    there = set(past.names)
+    gone = [name for name in known.names if name not in there]
+    if gone:
+        raise DataError(
+            f"{len(gone)} series of the model are not in these readings: {', '.join(gone[:5])}"
+            + ", ..." * (len(gone) > 5),
+            code="vanished-series",
+            hint="pass readings of all of them, or leave out  --require-series",
+        )
+
+
+def check_drift(past: Past, known: Known, *, lookback: int, limit: float) -> None:
+    """Raise `QualityGateError` where a series' look-back is further off its trained level.
+
+    The limit is in scales of the training readings; a series that is new has no level.
+    """
+    drift = np.nan_to_num(_drift(past, known, _entries(past, known), lookback))
+    worst = int(np.argmax(drift))
+    if drift[worst] > limit:
+        n_over = int(np.count_nonzero(drift > limit))
+        raise QualityGateError(
+            f"{n_over} series are further off the level they were trained on than --max-drift "
+            f"{limit:g}: {past.names[worst]} by {drift[worst]:.1f} spreads",
+            code="drift",
+            hint="check the unit; if the level is right, train again on newer readings",
+        )
+
+
+def _entries(past: Past, known: Known) -> NDArray[np.int64]:
+    """`(series,)`: where the network knows each series; -1 where it does not."""
+    place = {name: at for at, name in enumerate(known.names)}
+    return np.array([place.get(name, -1) for name in past.names], np.int64)
+
+
+def _drift(past: Past, known: Known, entry: NDArray[np.int64], n: int) -> Doubles:
+    """`(series,)`: how far the middle of the last n rows is off the known level, in its scales."""
+    drift = np.full(len(entry), np.nan)
+    rows = np.flatnonzero((entry >= 0) & (past.share_seen(n) > 0))
+    if len(rows):
+        at = entry[rows]
+        middle = np.nanmedian(past.subset(rows).history(n), axis=1)
+        drift[rows] = np.abs(middle - known.center[at]) / known.scale[at]
+    return drift
+
+
 def _is_far(
     past: Past, known: Known, entry: NDArray[np.int64], stretches: tuple[int, ...]
 ) -> NDArray[np.bool_]:
     """`(series,)`: whether the middle of one of the newest stretches is off the known level."""
-    far = np.zeros(len(entry), np.bool_)
+    far: NDArray[np.bool_] = np.zeros(len(entry), np.bool_)
     for n in stretches:
-        rows = np.flatnonzero((entry >= 0) & (past.share_seen(n) > 0))
-        if len(rows):
-            middle = np.nanmedian(past.subset(rows).history(n), axis=1)
-            at = entry[rows]
-            far[rows] |= np.abs(middle - known.center[at]) > _FAR * known.scale[at]
+        far |= np.nan_to_num(_drift(past, known, entry, n)) > _FAR
     return far
 
 

@@ -147,10 +147,6 @@ def _check_usable(split: Split, task: ForecastTask) -> None:
 def _warn(split: Split, needed: int, listener: Listener, *, lengths: Integers) -> None:
     """Say which of these lengths, `(series,)`, are too short, and what else is amiss."""
     panel = split.panel
-    spans = [fn.reduceat(panel.target, panel.offsets[:-1]) for fn in (np.fmin, np.fmax)]
-    constant = [name for name, low, high in zip(panel.names, *spans, strict=True) if low == high]
-    if constant:
-        listener(Warned.naming("constant-series", "always the same reading", constant))
     short = [panel.names[i] for i in np.flatnonzero(lengths < needed)]
     if short:
         listener(Warned.naming("short-series", "too short to learn from", short))

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from rnnforecast.data.cleaning import clean
+from rnnforecast.data.cleaning import clean, warn_of_oddities
 from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.reading import Source
@@ -75,6 +75,8 @@ def read_panel(
         listener(Warned("empty-tail", message, int(n_empty)))
     panel = drop_empty(panel, schema, config, source, listener)
     _note_gaps(panel, listener)
+    if schema.step_us is None:  # a model's own readings were looked at when it was trained
+        warn_of_oddities(panel, listener, tz=tz)
     targets = schema.targets if schema.series else panel.names
     return panel, replace(schema, step_us=step_us, tz=tz, targets=targets)
 

@@ -98,6 +98,7 @@ def _read(
     source: Source, config: DataConfig, model: Model | None, listener: Listener
 ) -> tuple[Panel, Schema]:
     """Read the table; a model's columns, step and series are held against it."""
+    from rnnforecast.data.cleaning import warn_of_oddities
     from rnnforecast.data.forecast import past_of
     from rnnforecast.data.newer import read_matching, warn_of_strangers
     from rnnforecast.data.schema import infer_schema
@@ -110,6 +111,7 @@ def _read(
         source, schema=model.artifact.schema, options=config, known=known, listener=listener
     )
     past = past_of(panel)
+    warn_of_oddities(panel, listener, tz=schema.tz)
     warn_of_strangers(past, known, listener, lookback=task.lookback, horizon=task.horizon)
     return panel, schema
 

@@ -74,7 +74,7 @@ def _read_past(
     artifact: Artifact, data: object, config: PredictConfig, reading: DataConfig, listener: Listener
 ) -> tuple[Past, Schema]:
     """Read new readings as the model's own were, and say what is strange about them."""
-    from rnnforecast.data.newer import read_past, warn_of_strangers
+    from rnnforecast.data.newer import check_drift, read_past, require_series, warn_of_strangers
 
     known = known_of(artifact)
     past, schema = read_past(
@@ -87,6 +87,10 @@ def _read_past(
     )
     task = artifact.task
     warn_of_strangers(past, known, listener, lookback=task.lookback, horizon=task.horizon)
+    if config.require_series:
+        require_series(past, known)
+    if config.max_drift is not None:
+        check_drift(past, known, lookback=task.lookback, limit=config.max_drift)
     return past, schema
 
 

@@ -9,11 +9,17 @@ import pandas as pd
 import pytest
 
 from rnnforecast.data.forecast import past_of
-from rnnforecast.data.newer import Known, read_newer, warn_of_strangers
+from rnnforecast.data.newer import (
+    Known,
+    check_drift,
+    read_newer,
+    require_series,
+    warn_of_strangers,
+)
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.schema import Schema
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.errors import DataError, UsageError
+from rnnforecast.errors import DataError, QualityGateError, UsageError
 from rnnforecast.events import Event, ignore
 from tests.builders import make_panel, wave
 from tests.data.tables import hourly, pasted, read, write
@@ -164,3 +170,22 @@ def test_a_renaming_that_cannot_be_is_a_usage_error(tmp_path, pair):
     path = write(tmp_path / "b.csv", "ts,temp2,flow", *hourly(*(f"{i},{i}" for i in range(48))))
     with pytest.raises(UsageError):
         read(path, map=(pair,))
+
+
+def test_series_can_be_required():
+    require_series(past_of(make_panel(wave(100), wave(100))), known("s0", "s1"))
+    with pytest.raises(DataError, match="old") as caught:
+        require_series(past_of(make_panel(wave(100))), known("s0", "old"))
+    assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(("shift", "limit", "passes"), [(0, 1, True), (6, 2, True), (20, 2, False)])
+def test_a_level_that_drifted_is_stopped_at_the_gate(shift, limit, passes):
+    past = past_of(make_panel(wave(100), wave(100) + shift, wave(100) + 1000))
+    what = known("s0", "s1")
+    if passes:
+        check_drift(past, what, lookback=48, limit=limit)
+        return
+    with pytest.raises(QualityGateError, match="s1 by") as caught:
+        check_drift(past, what, lookback=48, limit=limit)
+    assert caught.value.exit_code == 8
