@@ -5,6 +5,7 @@ Between `placing`, which makes a panel, and `quality`, which finds what is stran
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from rnnforecast.data.badtimes import exclude
 from rnnforecast.data.dialect import quote
+from rnnforecast.data.oddities import BLOCK_ROWS, Stretch, find_oddities
 from rnnforecast.data.panel import Floats, Panel
-from rnnforecast.data.quality import Runs, find_runs, find_sentinels, find_stuck
+from rnnforecast.data.quality import Runs, find_runs
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import format_stamp
 from rnnforecast.dataconfig import DataConfig
@@ -40,18 +42,21 @@ def clean(
 
 def warn_of_oddities(panel: Panel, listener: Listener, *, tz: str | None) -> None:
     """Say which sensors stand still or never change, and which values seem to mean missing ones."""
-    _warn_of_constant(panel, listener)
-    _warn_of_stuck(panel, listener, tz)
-    _warn_of_sentinels(panel, listener)
+    found = find_oddities(panel)
+    if found.constant:
+        listener(Warned.naming("constant-series", "always the same reading", found.constant))
+    _warn_of_stuck(found.stuck, listener, step_us=panel.step_us, tz=tz)
+    _warn_of_sentinels(found.sentinels, listener)
 
 
 def _without_stuck(panel: Panel, least_us: int, listener: Listener) -> Panel:
-    runs = find_runs(panel)
     least = max(-(-least_us // panel.step_us), 2)
-    stuck = runs.chosen(~runs.is_missing & (runs.length >= least))
-    target = panel.target.copy()
-    target[_rows(stuck)] = np.nan
-    n_rows = int(stuck.length.sum())
+    target, n_rows = panel.target.copy(), 0
+    for first, part in panel.blocks(BLOCK_ROWS):
+        runs = find_runs(part)
+        stuck = runs.chosen(~runs.is_missing & (runs.length >= least))
+        target[panel.offsets[first] + _rows(stuck)] = np.nan
+        n_rows += int(stuck.length.sum())
     if n_rows:
         listener(Noted(f"{n_rows} readings of sensors that stood still are missing"))
     return replace(panel, target=target)
@@ -96,45 +101,27 @@ def _rows(runs: Runs) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return rows
 
 
-def _warn_of_constant(panel: Panel, listener: Listener) -> None:
-    lows, highs = (fn.reduceat(panel.target, panel.offsets[:-1]) for fn in (np.fmin, np.fmax))
-    constant = [panel.names[i] for i in np.flatnonzero(lows == highs)]
-    if constant:
-        listener(Warned.naming("constant-series", "always the same reading", constant))
-
-
-def _warn_of_stuck(panel: Panel, listener: Listener, tz: str | None) -> None:
-    stuck = find_stuck(find_runs(panel), panel.n_series)
-    if not len(stuck.begin):
+def _warn_of_stuck(
+    stuck: Sequence[Stretch], listener: Listener, *, step_us: int, tz: str | None
+) -> None:
+    if not stuck:
         return
-    longest = np.argsort(-stuck.length, kind="stable")[:_LISTED]
-    listed = "; ".join(_stretch(panel, stuck, int(i), tz) for i in longest)
-    shortest = format_duration(int(stuck.length.min()) * panel.step_us).replace(" ", "")
-    more = f" and {len(stuck.begin) - _LISTED} more" * (len(stuck.begin) > _LISTED)
+    longest = sorted(stuck, key=lambda one: -one.n_rows)[:_LISTED]
+    listed = "; ".join(
+        f"{one.series} from {format_stamp(one.start_us, tz)} to {format_stamp(one.end_us, tz)}"
+        for one in longest
+    )
+    shortest = format_duration(min(one.n_rows for one in stuck) * step_us).replace(" ", "")
+    more = f" and {len(stuck) - _LISTED} more" * (len(stuck) > _LISTED)
     message = f"sensors stand still: {listed}{more}; if they hang, add  --stuck-as-na {shortest}"
-    listener(Warned("stuck-sensor", message, len(stuck.begin)))
+    listener(Warned("stuck-sensor", message, len(stuck)))
 
 
-def _stretch(panel: Panel, runs: Runs, number: int, tz: str | None) -> str:
-    series = int(runs.series[number])
-    row = int(runs.begin[number] - panel.offsets[series])
-    first = int(panel.start[series]) + row * panel.step_us
-    last = first + int(runs.length[number] - 1) * panel.step_us
-    return f"{panel.names[series]} from {format_stamp(first, tz)} to {format_stamp(last, tz)}"
-
-
-def _warn_of_sentinels(panel: Panel, listener: Listener) -> None:
-    found = find_sentinels(panel)
-    for value in np.unique(found.value):
-        own = found.value == value
-        names = [panel.names[i] for i in found.series[own]]
-        count = int(found.count[own].sum())
-        shown = ", ".join(names[:_LISTED]) + ", ..." * (len(names) > _LISTED)
-        listener(
-            Warned(
-                "sentinel",
-                f"{value:g} occurs {count} times, far from all other readings, in {shown}: if it "
-                f"means a missing one, add  --na-values {quote(f'{value:g}')}",
-                count,
-            )
-        )
+def _warn_of_sentinels(sentinels: Sequence[Stretch], listener: Listener) -> None:
+    for value in sorted({one.value for one in sentinels}):
+        own = [one for one in sentinels if one.value == value]
+        count = sum(one.n_rows for one in own)
+        shown = ", ".join(one.series for one in own[:_LISTED]) + ", ..." * (len(own) > _LISTED)
+        message = f"{value:g} occurs {count} times, far from all other readings, in {shown}: if it "
+        message += f"means a missing one, add  --na-values {quote(f'{value:g}')}"
+        listener(Warned("sentinel", message, count))

@@ -6,6 +6,7 @@ A hole in time is NaN rows, so no window can silently span it. Nothing here read
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,6 +88,29 @@ class Panel:
             names=tuple(self.names[int(s)] for s in series),
             base=self.base[series],
         )
+
+    def blocks(self, n_rows: int) -> Iterator[tuple[int, Panel]]:
+        """Give the series in parts of about so many rows, views each, with the first one's number.
+
+        What needs several numbers a row then needs them for one part at a time.
+        """
+        first = 0
+        while first < self.n_series:
+            wanted = self.offsets[first] + n_rows
+            last = max(first + 1, int(np.searchsorted(self.offsets, wanted, side="right")) - 1)
+            begin, end = self.offsets[first], self.offsets[last]
+            yield (
+                first,
+                replace(
+                    self,
+                    target=self.target[begin:end],
+                    offsets=self.offsets[first : last + 1] - begin,
+                    start=self.start[first:last],
+                    names=self.names[first:last],
+                    base=self.base[first:last],
+                ),
+            )
+            first = last
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of what the readings say, whatever file format they came in."""

@@ -13,6 +13,7 @@ import numpy as np
 from rnnforecast.data import quality
 from rnnforecast.data.columns import Column
 from rnnforecast.data.forecast import past_of
+from rnnforecast.data.oddities import BLOCK_ROWS, Stretch, find_oddities
 from rnnforecast.data.panel import Doubles, Integers, Panel
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.season import find_season
@@ -65,23 +66,42 @@ class Survey:
 
 def survey(panel: Panel, tz: str | None) -> Survey:
     """Look at all series of a panel."""
-    runs, found = quality.find_runs(panel), quality.find_sentinels(panel)
-    seen = np.isfinite(panel.target)
-    starts = panel.offsets[:-1]
-    n_seen = np.add.reduceat(seen, starts, dtype=np.int64)
-    level = quality.means(panel.target, starts)
+    parts = [_figures(part) for _, part in panel.blocks(BLOCK_ROWS)]
+    missing, longest_gap, level, spread = (
+        np.concatenate(columns) for columns in zip(*parts, strict=True)
+    )
+    odd = find_oddities(panel)
     return Survey(
         panel=panel,
-        missing=panel.lengths - n_seen,
-        longest_gap=quality.longest_gaps(runs, panel.n_series),
-        level=np.where(n_seen > 0, level + panel.base, np.nan),
-        spread=np.where(
-            n_seen > 0, quality.deviations(panel.target, starts, panel.lengths), np.nan
-        ),
+        missing=missing,
+        longest_gap=longest_gap,
+        level=level,
+        spread=spread,
         season=_seasons(panel),
-        findings=(*_stuck(panel, runs, tz), *_sentinels(panel, found, tz)),
-        sentinels=tuple(np.unique(found.value).tolist()),
+        findings=(
+            *(_finding("stuck-sensor", "stands at", one, tz) for one in odd.stuck),
+            *(_finding("sentinel", "far from all others:", one, tz) for one in odd.sentinels),
+        ),
+        sentinels=tuple(sorted({one.value for one in odd.sentinels})),
     )
+
+
+def _figures(part: Panel) -> tuple[Integers, Integers, Doubles, Doubles]:
+    """Missing readings, longest gap, mean and standard deviation of each series."""
+    starts = part.offsets[:-1]
+    n_seen = np.add.reduceat(np.isfinite(part.target), starts, dtype=np.int64)
+    spread = quality.deviations(part.target, starts, part.lengths)
+    return (
+        part.lengths - n_seen,
+        quality.longest_gaps(quality.find_runs(part), part.n_series),
+        np.where(n_seen > 0, quality.means(part.target, starts) + part.base, np.nan),
+        np.where(n_seen > 0, spread, np.nan),
+    )
+
+
+def _finding(code: str, what: str, one: Stretch, tz: str | None) -> Finding:
+    start, end = format_stamp(one.start_us, tz), format_stamp(one.end_us, tz)
+    return Finding(code, one.series, f"{what} {one.value:g}", one.n_rows, start, end)
 
 
 def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tuple[Role, ...]:
@@ -110,36 +130,3 @@ def _seasons(panel: Panel) -> Integers:
     if panel.n_series > _OWN_SEASONS:
         return np.full(panel.n_series, find_season(past), np.int64)
     return np.array([find_season(past.subset(slice(i, i + 1))) for i in range(panel.n_series)])
-
-
-def _stuck(panel: Panel, runs: quality.Runs, tz: str | None) -> list[Finding]:
-    found = quality.find_stuck(runs, panel.n_series)
-    return [
-        Finding(
-            "stuck-sensor",
-            panel.names[series],
-            f"stands at {panel.target[begin] + panel.base[series]:g}",
-            int(length),
-            *_times(panel, int(series), int(begin), int(begin + length - 1), tz),
-        )
-        for begin, length, series in zip(found.begin, found.length, found.series, strict=True)
-    ]
-
-
-def _sentinels(panel: Panel, found: quality.Sentinels, tz: str | None) -> list[Finding]:
-    findings = []
-    for series, value, count in zip(found.series, found.value, found.count, strict=True):
-        rows = np.flatnonzero(panel.of(series) == np.float32(value - panel.base[series]))
-        first, last = (int(panel.offsets[series] + rows[i]) for i in (0, -1))
-        message = f"{value:g} is far from all other readings"
-        times = _times(panel, int(series), first, last, tz)
-        findings.append(Finding("sentinel", panel.names[series], message, int(count), *times))
-    return findings
-
-
-def _times(panel: Panel, series: int, first: int, last: int, tz: str | None) -> tuple[str, str]:
-    """Format the times of two of the panel's rows."""
-    start, offset = int(panel.start[series]), int(panel.offsets[series])
-    us = (start + (row - offset) * panel.step_us for row in (first, last))
-    begin, end = (format_stamp(time, tz) for time in us)
-    return begin, end
