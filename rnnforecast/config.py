@@ -31,6 +31,7 @@ MAX_HORIZON = 16_384
 MAX_HIDDEN = 4_096
 MAX_LAYERS = 8
 MAX_MEMBERS = 16
+MAX_FEATURES = 4096
 
 CELLS = ("gru", "lstm", "rnn")
 
@@ -136,7 +137,7 @@ class PredictConfig:
         choices=FALLBACKS,
         listed=True,
     )
-
+    future: str | None = option(None, "File with the future values of --known columns.")
     require_series: bool = option(False, "Fail where a series of the model is not in the readings.")
     max_drift: float | None = option(
         None, "Publish nothing where a series is further off its trained level, in its spreads."

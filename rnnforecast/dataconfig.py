@@ -25,6 +25,16 @@ class DataConfig:
     time: str | None = option(None, "Time column.")
     series: str | None = option(None, "Column that names the series (long tables).")
     target: tuple[str, ...] = option((), "Column to forecast; repeatable. Default: every numeric.")
+    known: tuple[str, ...] = option(
+        (), "Column whose future values are known: setpoints, tariffs, plans; repeatable."
+    )
+    past: tuple[str, ...] = option((), "Column that helps but is known only up to now; repeatable.")
+    static: tuple[str, ...] = option(
+        (), "Column that stays the same for each series (long tables); repeatable."
+    )
+    categorical: tuple[str, ...] = option(
+        (), "Column of --known, --past or --static whose values are names; repeatable."
+    )
     freq: str | None = option(None, "Step between readings, such as 15min.")
     agg: str | None = option(
         None,
@@ -137,6 +147,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for a choice that does not exist."""
         check_choices(self)
+        _check_roles(self)
         _ = self.memory_limit, self.input_limit
         for pair in self.map:
             if not all(pair.partition("=")[::2]):
@@ -150,6 +161,20 @@ class DataConfig:
         check_range("skip-rows", self.skip_rows, 0, 10**9)
         if self.agg and not self.freq:
             raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
+
+
+def _check_roles(config: DataConfig) -> None:
+    """Raise `UsageError` for a column that is named for two things, or for a kind without a role."""
+    named = [config.time, config.series, *config.target]
+    named += [*config.known, *config.past, *config.static]
+    for name in {name for name in named if name is not None}:
+        if named.count(name) > 1:
+            raise UsageError(f"column {name!r} is named for two things")
+    for name in config.categorical:
+        if name not in (*config.known, *config.past, *config.static):
+            raise UsageError(
+                f"--categorical {name} needs --known, --past or --static for the same column"
+            )
 
 
 def _parse_bytes(name: str, text: str) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.future import with_future
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
 from rnnforecast.data.placing import trim
 from rnnforecast.data.reading import Source, open_source
@@ -49,14 +50,22 @@ def read_past(
     schema: Schema,
     options: DataConfig,
     as_of: str | None,
+    future: object = None,
     known: Known,
     listener: Listener,
 ) -> tuple[Past, Schema]:
     """Read new readings up to the as-of time, one origin a series, at the end of each.
 
+    `future` holds what is known ahead, where it does not stand in rows after the last reading.
+
     Raises `DataError` for readings that do not match the schema: a column, the step, the zone.
     """
-    panel, found = read_newer(data, schema=schema, options=options, known=known, listener=listener)
+    source = _open(data, schema, options, listener)
+    if future is not None:
+        source = with_future(source, _open(future, schema, options, listener), schema)
+    panel, found = read_matching(
+        source, schema=schema, options=options, known=known, listener=listener
+    )
     if as_of is not None:
         seen = panel.rows_before(parse_time_us(as_of, found.tz) + 1)
         if not seen.any():
@@ -74,9 +83,13 @@ def read_newer(
     data: object, *, schema: Schema, options: DataConfig, known: Known, listener: Listener
 ) -> tuple[Panel, Schema]:
     """Read new readings whole; raises as `read_past` does."""
-    source = rename(open_source(data, options, listener), options.map)
-    source = join_time(source, options.time or schema.time)
+    source = _open(data, schema, options, listener)
     return read_matching(source, schema=schema, options=options, known=known, listener=listener)
+
+
+def _open(data: object, schema: Schema, options: DataConfig, listener: Listener) -> Source:
+    source = rename(open_source(data, options, listener), options.map)
+    return join_time(source, options.time or schema.time)
 
 
 def read_matching(

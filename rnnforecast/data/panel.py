@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnforecast.data.covariates import Covariates
+
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -36,6 +38,8 @@ class Panel:
     """`(series,)`, in the sensor's own units: 0, but for readings that float32 would blur."""
     first_us: int
     """Time of the table's first row, also where it held no reading: row numbers count from it."""
+    covariates: Covariates | None = None
+    """What stands beside the readings; it may reach beyond them."""
 
     @property
     def n_series(self) -> int:
@@ -87,6 +91,7 @@ class Panel:
             start=self.start[series],
             names=tuple(self.names[int(s)] for s in series),
             base=self.base[series],
+            covariates=self.covariates and self.covariates.select(series),
         )
 
     def blocks(self, n_rows: int) -> Iterator[tuple[int, Panel]]:
@@ -108,6 +113,7 @@ class Panel:
                     start=self.start[first:last],
                     names=self.names[first:last],
                     base=self.base[first:last],
+                    covariates=None,
                 ),
             )
             first = last
@@ -117,6 +123,9 @@ class Panel:
         digest = hashlib.sha256()
         for array in (self.target, self.offsets, self.start, np.int64(self.step_us), self.base):
             digest.update(np.ascontiguousarray(array).data)
+        if self.covariates is not None:
+            for array in (self.covariates.values, self.covariates.static, self.covariates.begin):
+                digest.update(np.ascontiguousarray(array).data)
         digest.update("\0".join(self.names).encode())
         return digest.hexdigest()
 

@@ -12,7 +12,9 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from rnnforecast.data.counters import differences
+from rnnforecast.data.covariates import Covariates
 from rnnforecast.data.dialect import quote
+from rnnforecast.data.features import features_of, gathered, once_a_series
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows
@@ -55,6 +57,7 @@ def place_rows(
     places = _find_places(rows, grid)
     n_grid, n_targets = int(grid.lengths.sum()), len(rows.values)
     how = _rule_for_repeats(places, grid, config, listener)
+    covariates = _place_covariates(rows, places, grid, schema, config)
     target = np.empty(n_grid * n_targets, np.float32)  # memory is taken as chunks give theirs up
     for i in range(n_targets):
         chunks, rows.values[i] = rows.values[i], []
@@ -88,7 +91,31 @@ def place_rows(
         step_us=grid.step_us,
         base=np.concatenate(rows.base),
         first_us=int(grid.start.min()),
+        covariates=covariates,
     )
+
+
+def _place_covariates(
+    rows: Rows, places: list[Integers], grid: Grid, schema: Schema, config: DataConfig
+) -> Covariates | None:
+    """Scatter what stands beside the readings onto the grid, as features; None if nothing does."""
+    if not schema.covariates:
+        return None
+    features: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
+    names: dict[str, list[str]] = {"known": [], "past": [], "static": []}
+    for covariate in schema.covariates:
+        chunks = rows.covariates.pop(covariate.name)
+        placed = np.full(int(grid.lengths.sum()), np.nan, np.float32)
+        if config.agg and config.agg != "last" and not covariate.is_text:
+            _aggregate(placed, places, chunks, config.agg)
+        else:
+            _scatter(placed, places, chunks)
+        if covariate.role == "static":
+            placed = once_a_series(covariate, placed, grid.offsets, rows.names)
+        found, called = features_of(covariate, placed, rows.texts.get(covariate.name, []))
+        features[covariate.role].append(found)
+        names[covariate.role] += called
+    return gathered(features, names, grid.offsets, len(rows.values))
 
 
 def _find_places(rows: Rows, grid: Grid) -> list[Integers]:
@@ -241,6 +268,7 @@ def trim(panel: Panel, *, is_wide: bool) -> Panel:
         target=np.concatenate(parts),
         offsets=offsets_of(end - begin),
         start=panel.start + (begin - panel.offsets[:-1]) * panel.step_us,
+        covariates=panel.covariates and panel.covariates.moved(begin - panel.offsets[:-1]),
     )
 
 

@@ -6,7 +6,7 @@ decide: here they are put in their order, and what was found is said.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -102,10 +102,22 @@ def _settle(config: Config, known: Past, listener: Listener, *, longest: int) ->
     lookbacks, horizon = seasons.resolve_windows(
         config.window, season=season, step_us=known.step_us, longest=longest
     )
+    n_known, n_past, n_static = known.n_features
     members = _members(config.network.segment, season, lookbacks)
+    if n_known + n_past + n_static:
+        members += tuple(replace(own, covariates=True) for own in members)
     for line in seasons.in_words(known.step_us, season=season, horizon=horizon, members=members):
         listener(Noted(line))
-    return ForecastTask(lookbacks[-1], horizon, season, len(known.names), members)
+    return ForecastTask(
+        lookbacks[-1],
+        horizon,
+        season,
+        len(known.names),
+        members,
+        n_known=n_known,
+        n_past=n_past,
+        n_static=n_static,
+    )
 
 
 def _members(

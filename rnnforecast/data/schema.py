@@ -12,7 +12,7 @@ from rnnforecast.data.columns import Column, epoch_unit, is_number
 from rnnforecast.data.dialect import quote
 from rnnforecast.data.reading import Source
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.errors import DataError, Location
+from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, Noted, Warned
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
@@ -20,6 +20,18 @@ _SERIES_NAMES = (
     "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
     "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """A column that stands beside the readings."""
+
+    name: str
+    role: str
+    """known (ahead), past (up to now) or static (the same for a series at all times)."""
+    is_text: bool = False
+    categories: tuple[str, ...] | None = None
+    """The texts that are told apart; None for numbers, and until a table has been read."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,12 @@ class Schema:
     step_us: int | None = None
     tz: str | None = None
     """The zone that stamps carry in and out; None for stamps without one."""
+    covariates: tuple[Covariate, ...] = ()
+
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        """The columns that stand beside the readings."""
+        return tuple(covariate.name for covariate in self.covariates)
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest stores."""
@@ -44,7 +62,8 @@ class Schema:
 def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Schema:
     """Decide what each column is for. Raises `DataError` where it cannot be decided."""
     columns = {column.name: column for column in source.columns}
-    for name in (config.time, config.series, *config.target):
+    beside = (*config.known, *config.past, *config.static)
+    for name in (config.time, config.series, *config.target, *beside):
         if name is not None:
             check_column(name, columns, source.name)
     time = columns[config.time] if config.time else _infer_time(source, config)
@@ -52,11 +71,12 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     if unit is not None and config.time_unit is None:
         listener(Warned("epoch", f"column {time.name!r} is read as {unit} since 1970"))
     series = config.series or _infer_series(source, time)
-    targets = config.target or _infer_targets(source, time.name, series)
+    targets = config.target or _infer_targets(source, (time.name, series, *beside))
     _check_targets(source, targets, series, explicit=bool(config.target))
+    covariates = _covariates(columns, config, series, listener)
     listener(Noted(_in_words(source, time.name, series, targets)))
-    _note_unused(source, (time.name, series, *targets), listener)
-    return Schema(time.name, series, targets, unit)
+    _note_unused(source, (time.name, series, *targets, *beside), listener)
+    return Schema(time.name, series, targets, unit, covariates=covariates)
 
 
 def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
@@ -71,7 +91,7 @@ def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
         series=config.series or schema.series,
         targets=config.target or schema.targets,
     )
-    for name in (wanted.time, wanted.series, *wanted.targets):
+    for name in (wanted.time, wanted.series, *wanted.targets, *wanted.covariate_names):
         if name is not None:
             check_column(name, columns, source.name, code="missing-column")
     unit = _epoch_unit_of(columns[wanted.time], source.name, config)
@@ -199,9 +219,28 @@ def _is_id(column: Column) -> bool:
     )
 
 
-def _infer_targets(source: Source, time: str, series: str | None) -> tuple[str, ...]:
+def _infer_targets(source: Source, others: tuple[str | None, ...]) -> tuple[str, ...]:
+    return tuple(c.name for c in source.columns if c.kind == "number" and c.name not in others)
+
+
+def _covariates(
+    columns: dict[str, Column], config: DataConfig, series: str | None, listener: Listener
+) -> tuple[Covariate, ...]:
+    """Return the columns that the user names; one without any value is left out."""
+    if config.static and series is None:
+        raise UsageError(
+            "--static needs a table with a column that names the series",
+            hint="name it with  --series COLUMN",
+        )
+    roles = {"known": config.known, "past": config.past, "static": config.static}
+    found = [(columns[name], role) for role, names in roles.items() for name in names]
+    empty = [column.name for column, _ in found if column.kind == "empty"]
+    if empty:
+        listener(Warned.naming("empty-covariate", "empty, left out", empty))
     return tuple(
-        c.name for c in source.columns if c.kind == "number" and c.name not in (time, series)
+        Covariate(c.name, role, is_text=c.kind != "number" or c.name in config.categorical)
+        for c, role in found
+        if c.kind != "empty"
     )
 
 

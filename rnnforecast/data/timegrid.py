@@ -14,6 +14,7 @@ from types import MappingProxyType
 import numpy as np
 
 from rnnforecast.data.cleaning import clean, warn_of_oddities
+from rnnforecast.data.features import with_categories
 from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.reading import Source
@@ -57,6 +58,7 @@ def read_panel(
     irregular, or repeat with different readings, and for readings that are not finite.
     """
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
+    schema = with_categories(schema, rows.texts, rows.covariates, listener)
     step_us = _find_step(rows, schema, config)
     _note_jumps_back(rows, step_us, listener)
     if config.agg:
@@ -70,7 +72,7 @@ def read_panel(
     end_us = panel.end_us
     panel = trim(panel, is_wide=schema.series is None)
     n_empty = (end_us - panel.end_us) // step_us
-    if n_empty:
+    if n_empty and not any(covariate.role == "known" for covariate in schema.covariates):
         message = f"the last {n_empty} rows hold no reading: a forecast begins before their end"
         listener(Warned("empty-tail", message, int(n_empty)))
     panel = drop_empty(panel, schema, config, source, listener)

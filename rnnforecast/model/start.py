@@ -18,7 +18,7 @@ from rnnforecast.data.scaling import Scaling, fit_scaling
 from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
-from rnnforecast.model.validation import entries, scaled_windows
+from rnnforecast.model.validation import entries, features_beside, scaled_windows
 
 _WINDOWS = 4096
 _SORTED_WINDOWS = 1024
@@ -39,6 +39,8 @@ def start_from(network: Network, scaling: Scaling, windows: TrainingWindows) -> 
     network.center[1:] = torch.from_numpy(scaling.center)
     network.scale[1:] = torch.from_numpy(scaling.scale)
     network.reach[1:] = torch.from_numpy(scaling.reach)
+    if network.task.n_features:
+        _standardise_features(network, windows.gather(windows.spread(_WINDOWS)))
     many, few = (windows.gather(windows.spread(n)) for n in (_WINDOWS, _SORTED_WINDOWS))
     cycles = torch.from_numpy(_seasonal_means(network, many))
     for member in network.members:
@@ -110,6 +112,26 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
     return centred
 
 
+def _standardise_features(network: Network, batch: Batch) -> None:
+    """Set mean and deviation of each feature, in place; what never changes keeps its scale."""
+    assert batch.features is not None
+    means, scales = [], []
+    for values in batch.features:
+        flat = (
+            values.swapaxes(0, 1)
+            .reshape(values.shape[1], values.size // max(values.shape[1], 1))
+            .astype(np.float64)
+        )
+        seen = np.isfinite(flat)
+        n_seen = np.maximum(seen.sum(1), 1)
+        mean = np.where(seen, flat, 0).sum(1) / n_seen
+        square = np.where(seen, (flat - mean[:, None]) ** 2, 0).sum(1) / n_seen
+        means.append(mean)
+        scales.append(np.where(square > 0, np.sqrt(square), 1.0))
+    network.feature_mean.copy_(torch.from_numpy(np.concatenate(means)))
+    network.feature_scale.copy_(torch.from_numpy(np.concatenate(scales)))
+
+
 def _row_means(values: Floats) -> Floats:
     """Mean of what is there in each row, `(row, 1)`; 0 where nothing is."""
     seen = np.isfinite(values)
@@ -126,7 +148,8 @@ def _persistence(network: Network, member: Member, batch: Batch) -> Floats:
     """
     series = entries(batch, network.center.device)
     history, future, next_step, _ = scaled_windows(network, batch, series, series)
-    past, ahead = member.cycle_around(series, next_step)
+    beside = features_beside(network, batch)
+    past, ahead = member.expected_around(series, next_step, beside)
     window = member.normalised(history[:, -member.own.lookback :] - past)
     goal = ((future - ahead - window.level) / window.spread).numpy()
     goal[np.isfinite(batch.history).mean(1) < SEEN_SHARE] = np.nan

@@ -47,6 +47,7 @@ def predict(
     if output is not None:
         check_output(output, artifact.provenance["source"] if data is None else data)
     horizon = _horizon_of(config, artifact)
+    _check_future(config, artifact)
     past, schema = _read_past(artifact, data, config, reading or DataConfig(), events)
     forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
     prediction = _forecast(forecaster, past, horizon, schema, config, events)
@@ -74,6 +75,7 @@ def _read_past(
     artifact: Artifact, data: object, config: PredictConfig, reading: DataConfig, listener: Listener
 ) -> tuple[Past, Schema]:
     """Read new readings as the model's own were, and say what is strange about them."""
+    from rnnforecast.data.future import check_known_ahead
     from rnnforecast.data.newer import check_drift, read_past, require_series, warn_of_strangers
 
     known = known_of(artifact)
@@ -82,16 +84,27 @@ def _read_past(
         schema=artifact.schema,
         options=override(artifact.config.data, reading),
         as_of=config.as_of,
+        future=config.future,
         known=known,
         listener=listener,
     )
     task = artifact.task
+    check_known_ahead(past, _horizon_of(config, artifact), schema.tz)
     warn_of_strangers(past, known, listener, lookback=task.lookback, horizon=task.horizon)
     if config.require_series:
         require_series(past, known)
     if config.max_drift is not None:
         check_drift(past, known, lookback=task.lookback, limit=config.max_drift)
     return past, schema
+
+
+def _check_future(config: PredictConfig, artifact: Artifact) -> None:
+    """Raise `UsageError` for a file of known values that the model would not look at."""
+    if config.future is not None and not artifact.task.n_known:
+        raise UsageError(
+            "--future names a file, but the model was trained without --known columns",
+            hint="leave it out, or train again with  --known COLUMN",
+        )
 
 
 def _source_of(artifact: Artifact) -> str:

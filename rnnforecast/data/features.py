@@ -1,0 +1,109 @@
+"""Columns of covariates to features on the grid: numbers as they are, texts by what they say.
+
+Apart from `covariates`, which holds the result, and `placing`, which finds each row's place. A text
+column becomes one feature for each of its commonest texts and one for all others; a text that is new
+when forecasting counts among these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from rnnforecast.data.covariates import Covariates
+from rnnforecast.data.panel import Floats, Integers
+from rnnforecast.data.schema import Covariate, Schema
+from rnnforecast.errors import DataError
+from rnnforecast.events import Listener, Noted
+
+_MOST_CATEGORIES = 32
+_RARE = 0.001
+"""Texts in a smaller share of the rows are not told apart: there is nothing to learn of them."""
+
+
+def with_categories(
+    schema: Schema, texts: dict[str, list[str]], codes: dict[str, list[Floats]], listener: Listener
+) -> Schema:
+    """Settle which texts of each column are told apart, unless a model has; the commonest first.
+
+    `texts` are all that occur in a column, `codes` their numbers, `(row,)` in chunks.
+    """
+    settled = []
+    for covariate in schema.covariates:
+        if covariate.is_text and covariate.categories is None:
+            counts = np.zeros(len(texts[covariate.name]), np.int64)
+            for chunk in codes[covariate.name]:
+                numbers = chunk[np.isfinite(chunk)].astype(np.int64)
+                counts += np.bincount(numbers, minlength=len(counts))
+            order = np.argsort(-counts, kind="stable")[:_MOST_CATEGORIES]
+            common = [i for i in order if counts[i] > _RARE * counts.sum()]
+            names = tuple(texts[covariate.name][i] for i in common)
+            listener(Noted(f"column {covariate.name!r} has the categories {', '.join(names)}"))
+            covariate = replace(covariate, categories=names)
+        settled.append(covariate)
+    return replace(schema, covariates=tuple(settled))
+
+
+def features_of(covariate: Covariate, placed: Floats, texts: list[str]) -> tuple[Floats, list[str]]:
+    """Return a covariate's features, `(feature, place)`, and what each is called; NaN is unknown.
+
+    `placed` holds its numbers, `(place,)`; of texts their place among `texts`.
+    """
+    if covariate.categories is None:
+        return placed[None], [covariate.name]
+    place = {text: i for i, text in enumerate(covariate.categories)}
+    other = len(place)
+    entry = np.array([*(place.get(text, other) for text in texts), other], np.int64)
+    is_known = np.isfinite(placed)
+    category = entry[np.where(is_known, placed, len(texts)).astype(np.int64)]
+    features = (category == np.arange(other + 1)[:, None]).astype(np.float32)
+    features[:, ~is_known] = np.nan
+    return features, [f"{covariate.name}={text}" for text in (*covariate.categories, "(other)")]
+
+
+def once_a_series(
+    covariate: Covariate, placed: Floats, offsets: Integers, names: list[str]
+) -> Floats:
+    """Return the one value that each series has, `(series,)`; NaN where it has none.
+
+    `placed` holds numbers, or numbers of texts, `(place,)`. Raises `DataError` for a series that
+    has several.
+    """
+    starts = offsets[:-1]
+    low = np.fmin.reduceat(placed, starts)
+    high = np.fmax.reduceat(placed, starts)
+    differs = np.flatnonzero(low < high)
+    if len(differs):
+        raise DataError(
+            f"column {covariate.name!r} is not the same at all times for series "
+            f"{names[differs[0]]!r}" + f" and {len(differs) - 1} more" * (len(differs) > 1),
+            code="not-static",
+            hint=f"if it is known ahead, write  --known {covariate.name} , else  "
+            f"--past {covariate.name}",
+        )
+    return low
+
+
+def gathered(
+    features: dict[str, list[Floats]],
+    names: dict[str, list[str]],
+    offsets: Integers,
+    n_targets: int,
+) -> Covariates:
+    """Put features by role, `(feature, place)` or `(feature, series)`, together for a panel."""
+    n_places, n_series = int(offsets[-1]), len(offsets) - 1
+    known, past = (
+        np.concatenate([*features[role], np.empty((0, n_places), np.float32)])
+        for role in ("known", "past")
+    )
+    static = np.concatenate([*features["static"], np.empty((0, n_series), np.float32)])
+    return Covariates(
+        values=np.concatenate([known, past]),
+        n_known=len(known),
+        static=np.tile(static.T, (n_targets, 1)),
+        names=tuple(names["known"] + names["past"] + names["static"]),
+        begin=np.tile(offsets[:-1], n_targets),
+        low=np.tile(offsets[:-1], n_targets),
+        high=np.tile(offsets[1:], n_targets),
+    )
