@@ -35,6 +35,15 @@ class DataConfig:
     categorical: tuple[str, ...] = option(
         (), "Column of --known, --past or --static whose values are names; repeatable."
     )
+    calendar: tuple[str, ...] = option(
+        (),
+        "What the calendar says, where it helps: hour, weekday, month.",
+        choices=("hour", "weekday", "month"),
+        listed=True,
+    )
+    holidays: str | None = option(
+        None, "Country whose public holidays are known, or a part of one, such as DE-BY."
+    )
     freq: str | None = option(None, "Step between readings, such as 15min.")
     agg: str | None = option(
         None,
@@ -164,7 +173,7 @@ class DataConfig:
 
 
 def _check_roles(config: DataConfig) -> None:
-    """Raise `UsageError` for a column that is named for two things, or for a kind without a role."""
+    """Raise `UsageError` for a column that is named twice, or for a kind without a role."""
     named = [config.time, config.series, *config.target]
     named += [*config.known, *config.past, *config.static]
     for name in {name for name in named if name is not None}:

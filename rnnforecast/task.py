@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from rnnforecast.config import QUANTILES
 
-
 CURVES = 16
-"""Curves that the reaction of a series to covariates known ahead is made of, beside straight lines."""
+"""Curves that a series' reaction to covariates known ahead is made of, beside straight lines."""
 
 
 @dataclass(frozen=True)

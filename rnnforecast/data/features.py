@@ -1,8 +1,8 @@
 """Columns of covariates to features on the grid: numbers as they are, texts by what they say.
 
-Apart from `covariates`, which holds the result, and `placing`, which finds each row's place. A text
-column becomes one feature for each of its commonest texts and one for all others; a text that is new
-when forecasting counts among these.
+Apart from `covariates`, which holds the result, and `placing`, which finds each row's place. A
+column of texts becomes one feature for each of its commonest texts and one for all others; a text
+that is new when forecasting counts among these.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rnnforecast.data.covariates import Covariates
+from rnnforecast.data.covariates import Covariates, Track
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.errors import DataError
@@ -85,25 +85,21 @@ def once_a_series(
     return low
 
 
-def gathered(
+def tracks_of(
     features: dict[str, list[Floats]],
     names: dict[str, list[str]],
     offsets: Integers,
     n_targets: int,
 ) -> Covariates:
-    """Put features by role, `(feature, place)` or `(feature, series)`, together for a panel."""
-    n_places, n_series = int(offsets[-1]), len(offsets) - 1
-    known, past = (
-        np.concatenate([*features[role], np.empty((0, n_places), np.float32)])
-        for role in ("known", "past")
-    )
-    static = np.concatenate([*features["static"], np.empty((0, n_series), np.float32)])
-    return Covariates(
-        values=np.concatenate([known, past]),
-        n_known=len(known),
-        static=np.tile(static.T, (n_targets, 1)),
-        names=tuple(names["known"] + names["past"] + names["static"]),
-        begin=np.tile(offsets[:-1], n_targets),
-        low=np.tile(offsets[:-1], n_targets),
-        high=np.tile(offsets[1:], n_targets),
-    )
+    """Put features by role, `(feature, place)` or `(feature, series)`, together for a panel.
+
+    The targets of a wide table share them.
+    """
+    begin, high = np.tile(offsets[:-1], n_targets), np.tile(offsets[1:], n_targets)
+
+    def track(role: str) -> Track:
+        values = np.concatenate([*features[role], np.empty((0, int(offsets[-1])), np.float32)])
+        return Track(values, tuple(names[role]), begin, low=begin, high=high)
+
+    static = np.concatenate([*features["static"], np.empty((0, len(offsets) - 1), np.float32)])
+    return Covariates((track("known"),), track("past"), np.tile(static.T, (n_targets, 1)))

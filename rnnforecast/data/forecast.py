@@ -81,17 +81,17 @@ class Past:
         return (0, 0, 0) if covariates is None else covariates.sizes
 
     @property
-    def feature_names(self) -> tuple[str, ...]:
-        """What the features are called."""
+    def known_names(self) -> tuple[str, ...]:
+        """What the features that are known ahead are called."""
         covariates = self._panel.covariates
-        return () if covariates is None else covariates.names
+        return () if covariates is None else covariates.known_names
 
     def features(self, lookback: int, horizon: int) -> Features | None:
         """Return the covariates around each cutoff; those of after it only where known ahead."""
         covariates = self._panel.covariates
-        return covariates and covariates.features(
-            self.series, self.cutoff, lookback=lookback, horizon=horizon
-        )
+        if covariates is None:
+            return None
+        return covariates.features(self.series, self.cutoff, lookback=lookback, horizon=horizon)
 
     def share_seen(self, n: int) -> NDArray[np.float64]:
         """`(origin,)`: the share of the last n rows before each cutoff that hold a reading."""

@@ -1,4 +1,4 @@
-"""What is known of the future: rows of a second file, and whether all that a forecast needs is there.
+"""What is known of the future: rows of a second file, and whether a forecast has all it needs.
 
 Between `reading`, which opens files, and `newer`, which reads for a trained model.
 """
@@ -115,13 +115,13 @@ def check_known_ahead(past: Past, horizon: int, tz: str | None) -> None:
     origin = int(np.argmax(unknown.any((1, 2))))
     feature = int(np.argmax(unknown[origin].any(1)))
     leads = np.flatnonzero(unknown[origin, feature]) + 1
-    column = past.feature_names[feature].partition("=")[0]
+    column = past.known_names[feature].partition("=")[0]
     times = past.cutoff_time[origin] + leads * past.step_us
     shown = ", ".join(format_stamp(int(time), tz) for time in times[:_SHOWN])
     more = f", ... ({len(times)} of {horizon})" if len(times) > _SHOWN else ""
     raise DataError(
         f"{column!r} is not known for {past.names[past.series[origin]]!r} at {shown}{more}",
         code="missing-future",
-        hint="add rows with these stamps after the last reading, which they lack, or pass them in a "
-        "second file with  --future FILE",
+        hint="add rows with these stamps below the last reading, without readings, or pass them in "
+        "a second file with  --future FILE",
     )

@@ -124,7 +124,8 @@ class Panel:
         for array in (self.target, self.offsets, self.start, np.int64(self.step_us), self.base):
             digest.update(np.ascontiguousarray(array).data)
         if self.covariates is not None:
-            for array in (self.covariates.values, self.covariates.static, self.covariates.begin):
+            tracks = (*self.covariates.known, self.covariates.past)
+            for array in (self.covariates.static, *(track.values for track in tracks)):
                 digest.update(np.ascontiguousarray(array).data)
         digest.update("\0".join(self.names).encode())
         return digest.hexdigest()

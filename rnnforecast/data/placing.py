@@ -14,7 +14,7 @@ import numpy as np
 from rnnforecast.data.counters import differences
 from rnnforecast.data.covariates import Covariates
 from rnnforecast.data.dialect import quote
-from rnnforecast.data.features import features_of, gathered, once_a_series
+from rnnforecast.data.features import features_of, once_a_series, tracks_of
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows
@@ -115,7 +115,7 @@ def _place_covariates(
         found, called = features_of(covariate, placed, rows.texts.get(covariate.name, []))
         features[covariate.role].append(found)
         names[covariate.role] += called
-    return gathered(features, names, grid.offsets, len(rows.values))
+    return tracks_of(features, names, grid.offsets, len(rows.values))
 
 
 def _find_places(rows: Rows, grid: Grid) -> list[Integers]:

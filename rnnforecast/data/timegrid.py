@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from rnnforecast.data.calendar import with_calendar
 from rnnforecast.data.cleaning import clean, warn_of_oddities
 from rnnforecast.data.features import with_categories
 from rnnforecast.data.panel import Floats, Integers, Panel
@@ -76,6 +77,7 @@ def read_panel(
         message = f"the last {n_empty} rows hold no reading: a forecast begins before their end"
         listener(Warned("empty-tail", message, int(n_empty)))
     panel = drop_empty(panel, schema, config, source, listener)
+    panel = with_calendar(panel, config, tz)
     _note_gaps(panel, listener)
     if schema.step_us is None:  # a model's own readings were looked at when it was trained
         warn_of_oddities(panel, listener, tz=tz)

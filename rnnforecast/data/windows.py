@@ -100,8 +100,9 @@ class TrainingWindows:
             future=values[:, self.lookback :],
             series=series,
             next_step=self._panel.first_step[series] + row,
-            features=covariates
-            and covariates.features(series, row, lookback=self.lookback, horizon=self.horizon),
+            features=None
+            if covariates is None
+            else covariates.features(series, row, lookback=self.lookback, horizon=self.horizon),
         )
 
     def spread(self, n: int) -> Integers:

@@ -1,9 +1,10 @@
-"""What one member makes of the covariates: of those known ahead, of those known so far, of static ones.
+"""What one member makes of covariates: known ahead, known up to now, static.
 
-Apart from `member`, which knows the readings. Three ways lead in: what covariates known ahead explain
-at the same step is taken out of the history and put back over the horizon, series by series; all of
-them are read by the recurrence with the readings; and those of each stretch of the horizon are part of
-the question that the stretch asks. All begin at zero: as if there were no covariates.
+Apart from `member`, which knows the readings. Three ways lead in. What covariates known ahead
+explain at the same step, each series in its own way, is taken out of the history and put back over
+the horizon, as the season is. The recurrence reads them beside the readings. And those of each
+stretch of the horizon are part of the question that the stretch asks. All three begin at zero, as
+if there were no covariates.
 
 Shapes: N windows, L lookback, H horizon, K features known ahead, P known up to now, C static, S
 segments of the history, M segments of the horizon, D hidden.
@@ -21,6 +22,7 @@ from rnnforecast.task import CURVES, ForecastTask, MemberTask
 
 MOST = 10.0
 """Features further from their mean, in standard deviations, count as this far."""
+_Module = TypeVar("_Module", nn.Linear, nn.Embedding)
 
 
 class Beside(NamedTuple):
@@ -39,30 +41,29 @@ class Reader(nn.Module):
     ) -> None:
         super().__init__()
         self.task, self.own = task, own
-        self.out_segment, self.width = out_segment, width
+        self.out_segment = out_segment
         n_known, n_seen = task.n_known, task.n_known + task.n_past
         if n_known:
             self.curves = nn.Linear(n_known, CURVES)
-            self.reaction = _zero(nn.Embedding(task.n_series + 1, n_known + CURVES))
-            self.ask = _zero(nn.Linear(n_known * out_segment, width, bias=False))
+            self.reaction = _from_zero(nn.Embedding(task.n_series + 1, n_known + CURVES))
+            self.ask = _from_zero(nn.Linear(n_known * out_segment, width, bias=False))
         if n_seen:
-            self.read = _zero(nn.Linear(n_seen * own.segment, width, bias=False))
+            self.read = _from_zero(nn.Linear(n_seen * own.segment, width, bias=False))
         if task.n_static:
-            self.describe = _zero(nn.Linear(task.n_static, width, bias=False))
+            self.describe = _from_zero(nn.Linear(task.n_static, width, bias=False))
 
     def explained(self, beside: Beside, series: Tensor) -> tuple[Tensor, Tensor]:
-        """What the known covariates explain at each step, (N, L) and (N, H)."""
+        """Return what the known covariates explain, (N, L) and (N, H), or (N, 1) of zeros."""
         if not self.task.n_known:
             nothing = beside.past.new_zeros(len(series), 1)
             return nothing, nothing
         known = self._newest(beside.known, self.task.horizon).transpose(1, 2)
-        reaction = self.reaction(series)[..., None]  # (N, K + curves, 1)
-        shapes = torch.cat([known, F.relu(self.curves(known))], -1)
-        effect = (shapes @ reaction)[..., 0]
+        shapes = torch.cat([known, F.relu(self.curves(known))], -1)  # (N, L + H, K + curves)
+        effect = (shapes @ self.reaction(series)[..., None])[..., 0]
         return effect[:, : self.own.lookback], effect[:, self.own.lookback :]
 
     def history(self, beside: Beside) -> Tensor | float:
-        """What enters the recurrence with each segment of the history, (S, N, D)."""
+        """Return what enters the recurrence with each segment of the history, (S, N, D), or 0."""
         if not self.task.n_known + self.task.n_past:
             return 0.0
         known = self._newest(beside.known[..., : self.task.lookback], 0)
@@ -70,27 +71,26 @@ class Reader(nn.Module):
         entering: Tensor = self.read(_cut(seen, self.own.segment, at_end=False)).transpose(0, 1)
         return entering
 
-    def question(self, beside: Beside) -> Tensor:
-        """What each stretch of the horizon adds to its question, (N, M, D), or (N, 1, D)."""
-        asked = self._ahead(beside)
-        if self.task.n_static:
-            asked = asked + self.describe(beside.static)[:, None]
-        return asked
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to add to a question."""
+        return self.task.n_known + self.task.n_static > 0
 
-    def _ahead(self, beside: Beside) -> Tensor:
-        if not self.task.n_known:
-            return beside.past.new_zeros(len(beside.past), 1, self.width)
-        ahead = beside.known[..., self.task.lookback :]
-        return self.ask(_cut(ahead, self.out_segment, at_end=True))
+    def question(self, beside: Beside) -> Tensor:
+        """Return what the stretches of the horizon add to their questions, (N, M or 1, D)."""
+        parts: list[Tensor] = []
+        if self.task.n_known:
+            ahead = beside.known[..., self.task.lookback :]
+            parts.append(self.ask(_cut(ahead, self.out_segment, at_end=True)))
+        if self.task.n_static:
+            parts.append(self.describe(beside.static)[:, None])
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def _newest(self, values: Tensor, n_more: int) -> Tensor:
         return values[..., -(self.own.lookback + n_more) :]
 
 
-_Module = TypeVar("_Module", nn.Linear, nn.Embedding)
-
-
-def _zero(module: _Module) -> _Module:
+def _from_zero(module: _Module) -> _Module:
     nn.init.zeros_(module.weight)
     return module
 

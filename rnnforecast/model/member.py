@@ -160,7 +160,7 @@ class Member(nn.Module):
         first = self.recurrence.from_input[0]
         where, who = first(self.position), F.linear(self.identity(series), first.weight)
         queries: Tensor = where + who[:, None]
-        if self.reader is not None:
+        if self.reader is not None and self.reader.asks:
             assert beside is not None
             queries = queries + F.linear(self.reader.question(beside), first.weight)
         return queries

@@ -84,13 +84,11 @@ class Network(nn.Module):
         """Standardise covariates; what is unknown is as before, or else their mean."""
         if features is None or not self.task.n_features:
             return None
-        sizes = (self.task.n_known, self.task.n_past, self.task.n_static)
-        means, scales = self.feature_mean.split(sizes), self.feature_scale.split(sizes)
+        sizes = [self.task.n_known, self.task.n_past, self.task.n_static]
+        means = torch.split(self.feature_mean, sizes)
+        scales = torch.split(self.feature_scale, sizes)
         known, past, static = (
-            (
-                (one - mean.view(-1, *[1] * (one.dim() - 2)))
-                / scale.view(-1, *[1] * (one.dim() - 2))
-            ).clamp(-MOST, MOST)
+            ((one.transpose(1, -1) - mean) / scale).clamp(-MOST, MOST).transpose(1, -1)
             for one, mean, scale in zip(features, means, scales, strict=True)
         )
         return Beside(_filled(known), _filled(past), static.nan_to_num(0.0))
