@@ -18,6 +18,8 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 
 _DAY_US = 86_400_000_000
+_FAR_US = 36_525 * _DAY_US
+"""Nobody knows the holidays after a century."""
 _HARMONICS = (1, 2)
 
 
@@ -30,7 +32,8 @@ def with_calendar(panel: Panel, config: DataConfig, tz: str | None) -> Panel:
     if not (config.calendar or config.holidays):
         return panel
     first = int(panel.first_step.min())
-    last = int((panel.first_step + panel.lengths).max()) + MAX_HORIZON
+    n_ahead = min(MAX_HORIZON, _FAR_US // panel.step_us)
+    last = int((panel.first_step + panel.lengths).max()) + n_ahead
     times = np.arange(first, last, dtype=np.int64) * panel.step_us
     clock = pd.DatetimeIndex((times + panel.start[0] % panel.step_us).astype("datetime64[us]"))
     if tz is not None:
@@ -56,7 +59,7 @@ def _said(clock: pd.DatetimeIndex, config: DataConfig, step_us: int) -> dict[str
     if "hour" in config.calendar and step_us < _DAY_US:
         said |= _waves("hour", (clock.hour + clock.minute / 60).to_numpy(), 24)
     if "weekday" in config.calendar and step_us <= _DAY_US:
-        weekday = clock.weekday.to_numpy()
+        weekday = clock.day_of_week.to_numpy()
         said |= {f"weekday={day}": (weekday == day).astype(np.float32) for day in range(7)}
     if "month" in config.calendar:
         said |= _waves("month", (clock.month - 1 + (clock.day - 1) / 31).to_numpy(), 12)

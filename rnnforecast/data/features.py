@@ -15,34 +15,47 @@ from rnnforecast.data.covariates import Covariates, Track
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.errors import DataError
-from rnnforecast.events import Listener, Noted
+from rnnforecast.events import Listener, Noted, Warned
 
 _MOST_CATEGORIES = 32
 _RARE = 0.001
 """Texts in a smaller share of the rows are not told apart: there is nothing to learn of them."""
 
 
-def with_categories(
-    schema: Schema, texts: dict[str, list[str]], codes: dict[str, list[Floats]], listener: Listener
+def settle_covariates(
+    schema: Schema, texts: dict[str, list[str]], chunks: dict[str, list[Floats]], listener: Listener
 ) -> Schema:
-    """Settle which texts of each column are told apart, unless a model has; the commonest first.
+    """Settle which covariates there are, and which texts of each are told apart.
 
-    `texts` are all that occur in a column, `codes` their numbers, `(row,)` in chunks.
+    `texts` are all that occur in a column, `chunks` its values, `(row,)` each: numbers, or those of
+    texts. A model has settled it already.
     """
+    if schema.step_us is not None:
+        return schema
+    empty = [
+        name for name, values in chunks.items() if not any(np.isfinite(x).any() for x in values)
+    ]
+    if empty:
+        listener(Warned.naming("empty-covariate", "no values, left out", empty))
     settled = []
     for covariate in schema.covariates:
-        if covariate.is_text and covariate.categories is None:
-            counts = np.zeros(len(texts[covariate.name]), np.int64)
-            for chunk in codes[covariate.name]:
-                numbers = chunk[np.isfinite(chunk)].astype(np.int64)
-                counts += np.bincount(numbers, minlength=len(counts))
-            order = np.argsort(-counts, kind="stable")[:_MOST_CATEGORIES]
-            common = [i for i in order if counts[i] > _RARE * counts.sum()]
-            names = tuple(texts[covariate.name][i] for i in common)
-            listener(Noted(f"column {covariate.name!r} has the categories {', '.join(names)}"))
-            covariate = replace(covariate, categories=names)
+        name = covariate.name
+        if name in empty:
+            continue
+        if covariate.is_text:
+            covariate = replace(covariate, categories=_common(texts[name], chunks[name]))
+            listener(Noted(f"column {name!r} is of {', '.join(covariate.categories or ())}"))
         settled.append(covariate)
     return replace(schema, covariates=tuple(settled))
+
+
+def _common(texts: list[str], chunks: list[Floats]) -> tuple[str, ...]:
+    """Return the texts that occur often enough, the commonest first."""
+    counts = np.zeros(len(texts), np.int64)
+    for chunk in chunks:
+        counts += np.bincount(chunk[np.isfinite(chunk)].astype(np.int64), minlength=len(texts))
+    order = np.argsort(-counts, kind="stable")[:_MOST_CATEGORIES]
+    return tuple(texts[i] for i in order if counts[i] > _RARE * counts.sum())
 
 
 def features_of(covariate: Covariate, placed: Floats, texts: list[str]) -> tuple[Floats, list[str]]:

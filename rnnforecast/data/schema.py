@@ -73,7 +73,7 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     series = config.series or _infer_series(source, time)
     targets = config.target or _infer_targets(source, (time.name, series, *beside))
     _check_targets(source, targets, series, explicit=bool(config.target))
-    covariates = _covariates(columns, config, series, listener)
+    covariates = _covariates(columns, config, series)
     listener(Noted(_in_words(source, time.name, series, targets)))
     _note_unused(source, (time.name, series, *targets, *beside), listener)
     return Schema(time.name, series, targets, unit, covariates=covariates)
@@ -224,23 +224,19 @@ def _infer_targets(source: Source, others: tuple[str | None, ...]) -> tuple[str,
 
 
 def _covariates(
-    columns: dict[str, Column], config: DataConfig, series: str | None, listener: Listener
+    columns: dict[str, Column], config: DataConfig, series: str | None
 ) -> tuple[Covariate, ...]:
-    """Return the columns that the user names; one without any value is left out."""
+    """Return the columns that the user names."""
     if config.static and series is None:
         raise UsageError(
             "--static needs a table with a column that names the series",
             hint="name it with  --series COLUMN",
         )
     roles = {"known": config.known, "past": config.past, "static": config.static}
-    found = [(columns[name], role) for role, names in roles.items() for name in names]
-    empty = [column.name for column, _ in found if column.kind == "empty"]
-    if empty:
-        listener(Warned.naming("empty-covariate", "empty, left out", empty))
     return tuple(
-        Covariate(c.name, role, is_text=c.kind != "number" or c.name in config.categorical)
-        for c, role in found
-        if c.kind != "empty"
+        Covariate(name, role, is_text=columns[name].kind != "number" or name in config.categorical)
+        for role, names in roles.items()
+        for name in names
     )
 
 

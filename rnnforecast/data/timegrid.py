@@ -15,7 +15,7 @@ import numpy as np
 
 from rnnforecast.data.calendar import with_calendar
 from rnnforecast.data.cleaning import clean, warn_of_oddities
-from rnnforecast.data.features import with_categories
+from rnnforecast.data.features import settle_covariates
 from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.reading import Source
@@ -59,7 +59,7 @@ def read_panel(
     irregular, or repeat with different readings, and for readings that are not finite.
     """
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
-    schema = with_categories(schema, rows.texts, rows.covariates, listener)
+    schema = settle_covariates(schema, rows.texts, rows.covariates, listener)
     step_us = _find_step(rows, schema, config)
     _note_jumps_back(rows, step_us, listener)
     if config.agg:
