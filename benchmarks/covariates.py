@@ -5,7 +5,8 @@
 Beijing's particles (PM2.5), a day ahead, with the weather known up to now. A made-up reading that a
 setpoint known ahead drives, at once, with a lag, and along a curve. And covariates that are noise,
 which should change nothing: beside a random walk, and beside ETTh1's oil temperature. Everything is
-the default but what the rows say; the test part is that of a plain `backtest`, every step an origin.
+as by default but what the rows say; the test part is that of a plain `backtest`, every step an
+origin.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from rnnforecast.durations import format_duration
 if TYPE_CHECKING:
     from rnnforecast.workflow import Check
 
+_ROLES = ("time", "series", "target", "known ahead", "known up to now", "static", "not used")
 _ROWS = 20
 """So many series are listed on a screen, those with findings first; JSON has all of them."""
 
@@ -95,7 +96,7 @@ def print_check(found: Check, screen: Screen) -> None:
 
 def _roles_in_words(found: Check) -> list[str]:
     words = []
-    for role in ("time", "series", "target", "not used"):
+    for role in _ROLES:
         names = [column.name for column in found.columns if column.role == role]
         if names:
             shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -42,10 +42,10 @@ def settle_covariates(
         name = covariate.name
         if name in empty:
             continue
-        if covariate.is_text:
-            covariate = replace(covariate, categories=_common(texts[name], chunks[name]))
-            listener(Noted(f"column {name!r} is of {', '.join(covariate.categories or ())}"))
-        settled.append(covariate)
+        categories = _common(texts[name], chunks[name]) if covariate.is_text else None
+        if categories is not None:
+            listener(Noted(f"column {name!r} is one of {', '.join(categories)}"))
+        settled.append(replace(covariate, categories=categories))
     return replace(schema, covariates=tuple(settled))
 
 

@@ -19,6 +19,7 @@ from rnnforecast.data.schema import Schema
 from rnnforecast.data.season import find_season
 from rnnforecast.data.stamps import format_stamp
 
+_IN_WORDS = {"known": "known ahead", "past": "known up to now", "static": "static"}
 _OWN_SEASONS = 256
 """With more series than these, the season of all is each one's."""
 
@@ -118,6 +119,8 @@ def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tu
             role = "series"
         elif name in schema.targets:
             role = "target"
+        elif name in schema.covariate_names:
+            role = next(_IN_WORDS[c.role] for c in schema.covariates if c.name == name)
         else:
             role = "not used"
         return Role(name, role, "named by the user" if name in given else why)

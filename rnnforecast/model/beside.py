@@ -26,7 +26,7 @@ _Module = TypeVar("_Module", nn.Linear, nn.Embedding)
 
 
 class Beside(NamedTuple):
-    """The covariates of some windows, standardised; 0 where unknown."""
+    """The covariates of some windows, standardised; 0 where unknown. L is at least a member's."""
 
     known: Tensor  # (N, K, L + H)
     past: Tensor  # (N, P, L)
@@ -66,7 +66,7 @@ class Reader(nn.Module):
         """Return what enters the recurrence with each segment of the history, (S, N, D), or 0."""
         if not self.task.n_known + self.task.n_past:
             return 0.0
-        known = self._newest(beside.known[..., : self.task.lookback], 0)
+        known = self._newest(beside.known[..., : -self.task.horizon], 0)
         seen = torch.cat([known, self._newest(beside.past, 0)], 1)
         entering: Tensor = self.read(_cut(seen, self.own.segment, at_end=False)).transpose(0, 1)
         return entering
@@ -80,7 +80,7 @@ class Reader(nn.Module):
         """Return what the stretches of the horizon add to their questions, (N, M or 1, D)."""
         parts: list[Tensor] = []
         if self.task.n_known:
-            ahead = beside.known[..., self.task.lookback :]
+            ahead = beside.known[..., -self.task.horizon :]
             parts.append(self.ask(_cut(ahead, self.out_segment, at_end=True)))
         if self.task.n_static:
             parts.append(self.describe(beside.static)[:, None])

@@ -71,10 +71,16 @@ class Network(nn.Module):
         return mean_of(forecasts) * scale[..., None] + center[..., None]
 
     def keep(self, chosen: Sequence[int]) -> None:
-        """Go on with these members alone; the look-back becomes as long as they need."""
+        """Go on with these members alone; the look-back becomes as long as they need.
+
+        Covariates that none of them sees are no part of the task any more.
+        """
         members = tuple(self.task.members[i] for i in chosen)
         lookback = max(own.lookback for own in members)
         self.task = replace(self.task, members=members, lookback=lookback)
+        if self.task.n_features and not any(own.covariates for own in members):
+            self.task = replace(self.task, n_known=0, n_past=0, n_static=0)
+            del self.feature_mean, self.feature_scale
         self._seat([self.members[i] for i in chosen])
 
     def _seat(self, members: Iterable[Member]) -> None:

@@ -18,6 +18,7 @@ from rnnforecast.data.scaling import Scaling, fit_scaling
 from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
+from rnnforecast.model.reactions import standardise_features, start_reactions
 from rnnforecast.model.validation import entries, features_beside, scaled_windows
 
 _WINDOWS = 4096
@@ -39,13 +40,14 @@ def start_from(network: Network, scaling: Scaling, windows: TrainingWindows) -> 
     network.center[1:] = torch.from_numpy(scaling.center)
     network.scale[1:] = torch.from_numpy(scaling.scale)
     network.reach[1:] = torch.from_numpy(scaling.reach)
-    if network.task.n_features:
-        _standardise_features(network, windows.gather(windows.spread(_WINDOWS)))
     many, few = (windows.gather(windows.spread(n)) for n in (_WINDOWS, _SORTED_WINDOWS))
+    if network.task.n_features:
+        standardise_features(network, many)
     cycles = torch.from_numpy(_seasonal_means(network, many))
     for member in network.members:
         if network.task.season > 1:
             member.cycle.weight.copy_(cycles)
+        start_reactions(network, member, many)
         member.persistence.copy_(torch.from_numpy(_persistence(network, member, few)))
 
 
@@ -79,6 +81,9 @@ def start_newcomers(network: Network, newcomers: Integers, past: Past) -> None:
     for member in network.members:
         member.identity.weight[added] = member.identity.weight[0].clone()
         member.cycle.weight[added] = member.cycle.weight[0].clone()
+        if member.reader is not None and network.task.n_known:
+            reaction = member.reader.reaction.weight
+            reaction[added] = reaction[0].clone()
     windows = part.windows(network.task.lookback, network.task.horizon)
     if len(windows) and network.task.season > 1:
         batch = windows.gather(windows.spread(_WINDOWS))
@@ -110,26 +115,6 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
     cycles[0] = cycles[known].mean(0) if known.any() else 0.0
     centred: Floats = (cycles - cycles.mean(1, keepdims=True)).astype(np.float32)
     return centred
-
-
-def _standardise_features(network: Network, batch: Batch) -> None:
-    """Set mean and deviation of each feature, in place; what never changes keeps its scale."""
-    assert batch.features is not None
-    means, scales = [], []
-    for values in batch.features:
-        flat = (
-            values.swapaxes(0, 1)
-            .reshape(values.shape[1], values.size // max(values.shape[1], 1))
-            .astype(np.float64)
-        )
-        seen = np.isfinite(flat)
-        n_seen = np.maximum(seen.sum(1), 1)
-        mean = np.where(seen, flat, 0).sum(1) / n_seen
-        square = np.where(seen, (flat - mean[:, None]) ** 2, 0).sum(1) / n_seen
-        means.append(mean)
-        scales.append(np.where(square > 0, np.sqrt(square), 1.0))
-    network.feature_mean.copy_(torch.from_numpy(np.concatenate(means)))
-    network.feature_scale.copy_(torch.from_numpy(np.concatenate(scales)))
 
 
 def _row_means(values: Floats) -> Floats:

@@ -74,7 +74,14 @@ def check(
     source = _open(data, config, model, events)
     panel, schema = _read(source, config, model, events)
     found = survey(panel, schema.tz)
-    named = (config.time, config.series, *config.target)
+    named = (
+        config.time,
+        config.series,
+        *config.target,
+        *config.known,
+        *config.past,
+        *config.static,
+    )
     return Check(
         source=source.name,
         columns=roles(source.columns, schema, given={name for name in named if name}),

@@ -10,7 +10,7 @@ from rnnforecast.config import DEFAULT_MODEL, PredictConfig, check_format, overr
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import parse_steps
 from rnnforecast.errors import NotEnoughDataError, UsageError
-from rnnforecast.events import Listener, Recorder, ignore
+from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.workflow.saved import Model, known_of, load
 from rnnforecast.workflow.steps import check_output
 
@@ -47,7 +47,6 @@ def predict(
     if output is not None:
         check_output(output, artifact.provenance["source"] if data is None else data)
     horizon = _horizon_of(config, artifact)
-    _check_future(config, artifact)
     past, schema = _read_past(artifact, data, config, reading or DataConfig(), events)
     forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
     prediction = _forecast(forecaster, past, horizon, schema, config, events)
@@ -84,7 +83,7 @@ def _read_past(
         schema=artifact.schema,
         options=override(artifact.config.data, reading),
         as_of=config.as_of,
-        future=config.future,
+        future=_future_of(config, artifact, listener),
         known=known,
         listener=listener,
     )
@@ -98,13 +97,13 @@ def _read_past(
     return past, schema
 
 
-def _check_future(config: PredictConfig, artifact: Artifact) -> None:
-    """Raise `UsageError` for a file of known values that the model would not look at."""
+def _future_of(config: PredictConfig, artifact: Artifact, listener: Listener) -> str | None:
+    """Return the file with what is known ahead; a network that sees nothing of it needs none."""
     if config.future is not None and not artifact.task.n_known:
-        raise UsageError(
-            "--future names a file, but the model was trained without --known columns",
-            hint="leave it out, or train again with  --known COLUMN",
-        )
+        message = "the model uses no covariate that is known ahead: --future is not read"
+        listener(Warned("unused-future", message))
+        return None
+    return config.future
 
 
 def _source_of(artifact: Artifact) -> str:

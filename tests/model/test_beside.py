@@ -119,6 +119,17 @@ def test_what_known_covariates_explain_is_taken_out_and_put_back() -> None:
     assert effect[1].std() > 0.1
 
 
+def test_a_member_sees_the_newest_of_a_longer_history() -> None:
+    short = replace(SEES, lookback=12)
+    member, beside = learnt(make_member(own=short)), make_beside()
+    history, series, step = windows()
+    shorter = Beside(beside.known[..., 12:], beside.past[..., 12:], beside.static)
+
+    found = member(history[:, 12:], series, step, shorter)
+
+    assert torch.equal(found, member(history, series, step, beside))
+
+
 def test_each_series_reacts_in_its_own_way() -> None:
     member, beside = make_member(), make_beside()
     assert member.reader is not None
