@@ -1,7 +1,7 @@
 """What the training readings say of covariates before the first step: units, plain reactions.
 
-Apart from `start`, which does the same for the readings themselves. A reaction that has to grow from
-zero takes hundreds of steps; least squares gives the straight part of it at once.
+Apart from `start`, which does the same for the readings themselves. A reaction that has to grow
+from zero takes hundreds of steps; least squares gives the straight part of it at once.
 """
 
 from __future__ import annotations
