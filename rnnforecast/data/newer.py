@@ -209,9 +209,20 @@ def _drift(past: Past, known: Known, entry: NDArray[np.int64], n: int) -> Double
     rows = np.flatnonzero((entry >= 0) & (past.share_seen(n) > 0))
     if len(rows):
         at = entry[rows]
-        middle = np.nanmedian(past.subset(rows).history(n), axis=1)
+        middle = _medians(past.subset(rows).history(n))
         drift[rows] = np.abs(middle - known.center[at]) / known.scale[at]
     return drift
+
+
+def _medians(values: Floats) -> Floats:
+    """Return the median of what is there in each row, `(row,)`; something is there in each.
+
+    `numpy.nanmedian` takes a hundred times as long over many short rows.
+    """
+    ordered, row = np.sort(values, axis=1), np.arange(len(values))  # missing ones come last
+    n = np.isfinite(values).sum(1)
+    middle: Floats = (ordered[row, (n - 1) // 2] + ordered[row, n // 2]) / 2
+    return middle
 
 
 def _is_far(

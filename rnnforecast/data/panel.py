@@ -16,6 +16,8 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
+_COPIED_ROWS = 1 << 20
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -72,20 +74,20 @@ class Panel:
 
     def before(self, rows: Integers) -> Panel:
         """Return a panel of the first rows of each series, `(series,)` of them."""
-        parts = [self.of(s)[: int(rows[s])] for s in range(self.n_series)]
-        return replace(self, target=np.concatenate(parts), offsets=offsets_of(rows))
+        begin = self.offsets[:-1]
+        target = stretches(self.target, begin, begin + rows)
+        return replace(self, target=target, offsets=offsets_of(rows))
 
     def select(self, series: Integers) -> Panel:
         """Return a panel of these series, in this order."""
         if np.array_equal(series, np.arange(self.n_series)):
             return self
-        parts = [self.of(int(s)) for s in series]
         return replace(
             self,
-            target=np.concatenate(parts) if parts else self.target[:0],
+            target=stretches(self.target, self.offsets[series], self.offsets[series + 1]),
             offsets=offsets_of(self.lengths[series]),
             start=self.start[series],
-            names=tuple(self.names[int(s)] for s in series),
+            names=tuple(map(self.names.__getitem__, series.tolist())),
             base=self.base[series],
         )
 
@@ -119,6 +121,29 @@ class Panel:
             digest.update(np.ascontiguousarray(array).data)
         digest.update("\0".join(self.names).encode())
         return digest.hexdigest()
+
+
+def stretches(target: Floats, begin: Integers, end: Integers) -> Floats:
+    """Copy the rows `[begin, end)` of each stretch, `(stretch,)`, one after the other.
+
+    Short ones are copied many at once, so that it costs what the rows cost.
+    """
+    offsets = offsets_of(end - begin)
+    copied = np.empty(offsets[-1], target.dtype)
+    first = 0
+    while first < len(begin):
+        last = int(np.searchsorted(offsets, offsets[first] + _COPIED_ROWS, side="right")) - 1
+        last = max(first + 1, last)
+        into = copied[offsets[first] : offsets[last]]
+        if last == first + 1:
+            into[:] = target[begin[first] : end[first]]
+        else:
+            rows = np.repeat(
+                begin[first:last] - offsets[first:last], np.diff(offsets[first : last + 1])
+            )
+            np.take(target, rows + np.arange(offsets[first], offsets[last]), out=into)
+        first = last
+    return copied
 
 
 def offsets_of(lengths: Integers) -> Integers:

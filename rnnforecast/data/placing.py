@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnforecast.data.counters import differences
 from rnnforecast.data.dialect import quote
-from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of, stretches
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.schema import Schema
@@ -235,10 +235,9 @@ def trim(panel: Panel, *, is_wide: bool) -> Panel:
         end = np.where(empty, end, rows[last] + 1)
     if (begin == panel.offsets[:-1]).all() and (end == panel.offsets[1:]).all():
         return panel
-    parts = [panel.target[a:b] for a, b in zip(begin, end, strict=True)]
     return replace(
         panel,
-        target=np.concatenate(parts),
+        target=stretches(panel.target, begin, end),
         offsets=offsets_of(end - begin),
         start=panel.start + (begin - panel.offsets[:-1]) * panel.step_us,
     )

@@ -106,8 +106,8 @@ def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: i
     method can forecast keeps NaN. `source` names the method of each origin.
     """
     values = forecast.values.copy()
-    source = [NETWORK] * past.n_origins
-    for method in methods:
+    source = np.zeros(past.n_origins, np.int64)
+    for number, method in enumerate(methods, start=1):
         open_rows = np.flatnonzero(np.isnan(values).any((1, 2)))
         if not len(open_rows):
             break
@@ -115,8 +115,8 @@ def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: i
         part = past.subset(open_rows)
         other = baseline.predict(part, forecast.horizon, forecast.quantiles)
         has_band = np.isfinite(seasonal_differences(part, baseline.season).mean_square)
-        for row, filled, usable in zip(open_rows, other.values, has_band, strict=True):
-            if usable and np.isfinite(filled).all():
-                values[row] = filled
-                source[row] = method.replace("-", "_")
-    return replace(forecast, values=values, source=tuple(source))
+        usable = has_band & np.isfinite(other.values).all((1, 2))
+        values[open_rows[usable]] = other.values[usable]
+        source[open_rows[usable]] = number
+    names = (NETWORK, *(method.replace("-", "_") for method in methods))
+    return replace(forecast, values=values, source=tuple(map(names.__getitem__, source.tolist())))
