@@ -92,7 +92,7 @@ def predict_or_fall_back(
 def warnings_of(prediction: Prediction, *, lookback: int) -> list[Warned]:
     """Say what is not as it should be, a warning for each kind."""
     kinds = {
-        "left-out": (prediction.left_out, "no reading to forecast from, left out"),
+        "left-out": (prediction.left_out, "too little to forecast from, left out"),
         "shortened": (prediction.shortened, f"less than half of {lookback} readings to go by"),
         "fallback": (prediction.replaced, "forecast by a fallback"),
     }
