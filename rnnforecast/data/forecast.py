@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.config import quantile_name
-from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
 from rnnforecast.data.stamps import stamp_array
 from rnnforecast.data.windows import TrainingWindows, gather
 
@@ -182,13 +182,12 @@ class Forecast:
 
     def subset(self, origins: NDArray[np.bool_]) -> Forecast:
         """Return the forecast of some of the origins."""
-        chosen = np.flatnonzero(origins)
         return replace(
             self,
-            values=self.values[chosen],
-            names=tuple(self.names[i] for i in chosen),
-            cutoff_us=self.cutoff_us[chosen],
-            source=self.source and tuple(self.source[i] for i in chosen),
+            values=self.values[origins],
+            names=pick(self.names, origins),
+            cutoff_us=self.cutoff_us[origins],
+            source=self.source and pick(self.source, origins),
         )
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:

@@ -7,13 +7,14 @@ has learnt from says which series are new, gone, stale or on another scale.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.forecast import Past, past_of
-from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
 from rnnforecast.data.placing import trim
 from rnnforecast.data.reading import Source, open_source
 from rnnforecast.data.renaming import rename
@@ -140,26 +141,26 @@ def warn_of_strangers(
     is_stale = rows_behind + _n_missing_at_end(past, lookback) > horizon
     is_far = _is_far(past, known, entry, (lookback, min(horizon, lookback)))
     beyond = _beyond(past, known, entry)
-    kinds: dict[str, tuple[str, list[str]]] = {
+    kinds: dict[str, tuple[str, Sequence[str]]] = {
         "vanished-series": (
             "not in these readings",
             [name for name in known.names if name not in there],
         ),
         "new-series": (
             "not in the training readings, forecast by the shape of their look-back alone",
-            _chosen(past.names, entry < 0),
+            pick(past.names, entry < 0),
         ),
         "stale-series": (
             "no reading for longer than the horizon, so its forecast says little",
-            _chosen(past.names, is_stale),
+            pick(past.names, is_stale),
         ),
         "far-reading": (
             "the newest reading is so far off that it is taken for missing",
-            _chosen(past.names, beyond[:, -1] & ~beyond.all(1)),
+            pick(past.names, beyond[:, -1] & ~beyond.all(1)),
         ),
         "other-scale": (
             "newest readings far outside of what was learnt from (is the unit the same?)",
-            _chosen(past.names, is_far | beyond.all(1)),
+            pick(past.names, is_far | beyond.all(1)),
         ),
     }
     for code, (what, names) in kinds.items():
@@ -249,7 +250,3 @@ def _n_missing_at_end(past: Past, n: int) -> Integers:
     seen = np.isfinite(past.history(n))
     behind: Integers = np.where(seen.any(1), np.argmax(seen[:, ::-1], axis=1), n)
     return behind
-
-
-def _chosen(names: tuple[str, ...], chosen: NDArray[np.bool_]) -> list[str]:
-    return [names[i] for i in np.flatnonzero(chosen)]

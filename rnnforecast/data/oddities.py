@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data import quality
-from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
 
 BLOCK_ROWS = 1 << 22
 
@@ -84,7 +84,7 @@ def find_oddities(panel: Panel) -> Oddities:
         constant.append(first + np.flatnonzero(lows == highs))
         stuck.append(_stuck(part))
         sentinels.append(_sentinels(part))
-    names = tuple(map(panel.names.__getitem__, np.concatenate(constant).tolist()))
+    names = pick(panel.names, np.concatenate(constant))
     return Oddities(names, _joined(stuck), _joined(sentinels))
 
 

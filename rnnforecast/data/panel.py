@@ -6,7 +6,7 @@ A hole in time is NaN rows, so no window can silently span it. Nothing here read
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,7 +87,7 @@ class Panel:
             target=stretches(self.target, self.offsets[series], self.offsets[series + 1]),
             offsets=offsets_of(self.lengths[series]),
             start=self.start[series],
-            names=tuple(map(self.names.__getitem__, series.tolist())),
+            names=pick(self.names, series),
             base=self.base[series],
         )
 
@@ -144,6 +144,12 @@ def stretches(target: Floats, begin: Integers, end: Integers) -> Floats:
             np.take(target, rows + np.arange(offsets[first], offsets[last]), out=into)
         first = last
     return copied
+
+
+def pick(names: Sequence[str], at: Integers | NDArray[np.bool_]) -> tuple[str, ...]:
+    """Return the names at these places, or where this is true, without a call for each."""
+    places = np.flatnonzero(at) if at.dtype == np.bool_ else at
+    return tuple(map(names.__getitem__, places.tolist()))
 
 
 def offsets_of(lengths: Integers) -> Integers:

@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnforecast.data.counters import differences
 from rnnforecast.data.dialect import quote
-from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of, stretches
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of, pick, stretches
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.schema import Schema
@@ -251,7 +251,7 @@ def drop_empty(
     A stored schema keeps them: that a sensor of the model fell silent is for the forecast to say.
     """
     has_reading = np.logical_or.reduceat(np.isfinite(panel.target), panel.offsets[:-1])
-    empty = [panel.names[i] for i in np.flatnonzero(~has_reading)]
+    empty = pick(panel.names, ~has_reading)
     if not empty:
         return panel
     named = [name for name in empty if name in config.target]

@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rnnforecast.data.forecast import Forecast, Past, in_own_units
-from rnnforecast.data.panel import Doubles, Floats, Integers
+from rnnforecast.data.panel import Doubles, Floats, Integers, pick
 from rnnforecast.evaluate.metrics import normal_quantiles
 
 
@@ -45,7 +45,7 @@ class SeasonalNaive:
         return Forecast(
             values=in_own_units(values, past),
             quantiles=levels,
-            names=tuple(past.names[s] for s in past.series),
+            names=pick(past.names, past.series),
             cutoff_us=past.cutoff_time,
             step_us=past.step_us,
         )

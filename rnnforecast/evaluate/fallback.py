@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from rnnforecast.data.forecast import Forecast, Forecaster, Past
+from rnnforecast.data.panel import pick
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.comparison import NETWORK
 from rnnforecast.events import Warned
@@ -77,15 +78,12 @@ def predict_or_fall_back(
     if fallbacks:
         forecast = _fill(forecast, past, fallbacks, season=season)
     kept = np.asarray(np.isfinite(forecast.values).all((1, 2)))
-
-    def named(chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[str, ...]:
-        return tuple(forecast.names[i] for i in np.flatnonzero(chosen))
-
+    names = forecast.names
     return Prediction(
         forecast.subset(kept),
-        left_out=named(~kept),
-        shortened=named(short & kept & ~lacking),
-        replaced=named(lacking & kept),
+        left_out=pick(names, ~kept),
+        shortened=pick(names, short & kept & ~lacking),
+        replaced=pick(names, lacking & kept),
     )
 
 
@@ -119,4 +117,4 @@ def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: i
         values[open_rows[usable]] = other.values[usable]
         source[open_rows[usable]] = number
     names = (NETWORK, *(method.replace("-", "_") for method in methods))
-    return replace(forecast, values=values, source=tuple(map(names.__getitem__, source.tolist())))
+    return replace(forecast, values=values, source=pick(names, source))
