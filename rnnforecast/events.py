@@ -29,7 +29,9 @@ class Warned:
     @classmethod
     def naming(cls, code: str, what: str, names: Sequence[str]) -> Warned:
         """Warn of something that these, series or columns, have in common; the first are named."""
-        shown = ", ".join(names[:_NAMED]) + ", ..." * (len(names) > _NAMED)
+        shown = ", ".join(names[:_NAMED])
+        if len(names) > _NAMED:
+            what, shown = f"{what}, {len(names)} in all", f"{shown}, ..."
         return cls(code, f"{what}: {shown}", len(names))
 
 

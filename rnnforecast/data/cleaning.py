@@ -5,16 +5,16 @@ Between `placing`, which makes a panel, and `quality`, which finds what is stran
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnforecast.data.badtimes import exclude
 from rnnforecast.data.dialect import quote
-from rnnforecast.data.oddities import BLOCK_ROWS, Stretch, find_oddities
-from rnnforecast.data.panel import Floats, Panel
+from rnnforecast.data.oddities import BLOCK_ROWS, Stretches, find_oddities
+from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.quality import Runs, find_runs
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import format_stamp
@@ -67,61 +67,71 @@ def _within_ranges(panel: Panel, schema: Schema, config: DataConfig, listener: L
     target = panel.target
     for name, (low, high) in config.valid_ranges.items():
         chosen = _series_called(panel, schema, name)
-        if not len(chosen):
+        if not chosen.any():
             raise UsageError(
                 f"--valid-range names {name!r}, but there is no such series or target",
                 hint=f"such as  --valid-range {quote(panel.names[0])}={low:g}:{high:g}",
             )
-        for series in chosen:
-            rows = slice(*panel.offsets[series : series + 2])
-            own = target[rows].astype(np.float64) + panel.base[series]
+        for first, part in panel.blocks(BLOCK_ROWS):
+            own = part.target + np.repeat(part.base, part.lengths)
             with np.errstate(invalid="ignore"):
                 outside = (own < low) | (own > high)
+            outside &= np.repeat(chosen[first : first + part.n_series], part.lengths)
             if outside.any():
                 target = target.copy() if target is panel.target else target
-                target[rows][outside] = np.nan
+                target[panel.offsets[first] + np.flatnonzero(outside)] = np.nan
     n_out = int(np.count_nonzero(np.isnan(target)) - np.count_nonzero(np.isnan(panel.target)))
     if n_out:
         listener(Noted(f"{n_out} readings outside of their range are missing"))
     return target
 
 
-def _series_called(panel: Panel, schema: Schema, name: str) -> list[int]:
-    """Return the series of this name; all of a long table where its target has it."""
+def _series_called(panel: Panel, schema: Schema, name: str) -> NDArray[np.bool_]:
+    """Tell which series, `(series,)`, have this name: all of a long table whose target has it."""
     if schema.series is not None and name in schema.targets:
-        return list(range(panel.n_series))
-    return [i for i, own in enumerate(panel.names) if own == name]
+        return np.ones(panel.n_series, np.bool_)
+    return np.array([own == name for own in panel.names], np.bool_)
 
 
-def _rows(runs: Runs) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _rows(runs: Runs) -> Integers:
     """Return all rows of the runs."""
     first = np.cumsum(runs.length) - runs.length
     within = np.arange(int(runs.length.sum())) - np.repeat(first, runs.length)
-    rows: np.ndarray[tuple[int], np.dtype[np.int64]] = np.repeat(runs.begin, runs.length) + within
+    rows: Integers = np.repeat(runs.begin, runs.length) + within
     return rows
 
 
-def _warn_of_stuck(
-    stuck: Sequence[Stretch], listener: Listener, *, step_us: int, tz: str | None
-) -> None:
-    if not stuck:
+def _warn_of_stuck(stuck: Stretches, listener: Listener, *, step_us: int, tz: str | None) -> None:
+    if not len(stuck):
         return
-    longest = sorted(stuck, key=lambda one: -one.n_rows)[:_LISTED]
+    longest = stuck.chosen(np.argsort(-stuck.n_rows, kind="stable")[:_LISTED])
     listed = "; ".join(
         f"{one.series} from {format_stamp(one.start_us, tz)} to {format_stamp(one.end_us, tz)}"
         for one in longest
     )
-    shortest = format_duration(min(one.n_rows for one in stuck) * step_us).replace(" ", "")
+    shortest = format_duration(int(stuck.n_rows.min()) * step_us).replace(" ", "")
     more = f" and {len(stuck) - _LISTED} more" * (len(stuck) > _LISTED)
     message = f"sensors stand still: {listed}{more}; if they hang, add  --stuck-as-na {shortest}"
     listener(Warned("stuck-sensor", message, len(stuck)))
 
 
-def _warn_of_sentinels(sentinels: Sequence[Stretch], listener: Listener) -> None:
-    for value in sorted({one.value for one in sentinels}):
-        own = [one for one in sentinels if one.value == value]
-        count = sum(one.n_rows for one in own)
-        shown = ", ".join(one.series for one in own[:_LISTED]) + ", ..." * (len(own) > _LISTED)
-        message = f"{value:g} occurs {count} times, far from all other readings, in {shown}: if it "
-        message += f"means a missing one, add  --na-values {quote(f'{value:g}')}"
+def _warn_of_sentinels(sentinels: Stretches, listener: Listener) -> None:
+    """Name the values that occur most often, in their order; of more of them, how many."""
+    values, which = np.unique(sentinels.value, return_inverse=True)
+    counts = np.bincount(which, weights=sentinels.n_rows, minlength=len(values)).astype(np.int64)
+    commonest = np.argsort(-counts, kind="stable")
+    for at in np.sort(commonest[:_LISTED]).tolist():
+        value, count = f"{values[at]:g}", int(counts[at])
+        own = np.flatnonzero(which == at)
+        shown = ", ".join(one.series for one in sentinels.chosen(own[:_LISTED]))
+        shown += ", ..." * (len(own) > _LISTED)
+        message = f"{value} occurs {count} times, far from all other readings, in {shown}: if it "
+        message += f"means a missing one, add  --na-values {quote(value)}"
         listener(Warned("sentinel", message, count))
+    if len(values) > _LISTED:
+        count = int(counts[commonest[_LISTED:]].sum())
+        n_more = len(values) - _LISTED
+        message = f"{n_more} more values occur {count} times, far from all other readings"
+        listener(
+            Warned("more-sentinels", f"{message}: look at them with  rnnforecast check", count)
+        )

@@ -6,7 +6,7 @@ The network and the baselines are Forecasters; they meet here and know nothing o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,9 +16,13 @@ from numpy.typing import NDArray
 
 from rnnforecast.config import quantile_name
 from rnnforecast.data.covariates import Features
-from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
 from rnnforecast.data.stamps import stamp_array
 from rnnforecast.data.windows import TrainingWindows, gather
+
+_TABLE_VALUES = 1 << 20
+_EQUAL_ROWS = 32
+"""Origins with fewer rows than this share tables, however unlike their numbers are."""
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,6 +106,35 @@ class Past:
         """Return all that one origin may see, `(row,)`."""
         return self._panel.of(int(self.series[origin]))[: int(self.cutoff[origin])]
 
+    def tables(self) -> Iterator[tuple[Integers, Floats]]:
+        """Give all that the origins may see, as tables: their origins, and `(origin, row)`.
+
+        Row 0 is the first of the series; after the cutoff is NaN. Origins that see about as much
+        share a table, so that many short series cost what their readings cost. Origins that see
+        nothing are in tables without a row.
+        """
+        order = np.argsort(self.cutoff, kind="stable")
+        lengths = self.cutoff[order]
+        begin = 0
+        while begin < len(order):
+            alike = max(_EQUAL_ROWS, 2 * int(lengths[begin]))
+            end = int(np.searchsorted(lengths, alike, side="right"))
+            n_values = np.arange(1, end - begin + 1) * lengths[begin:end]
+            end = begin + max(1, int(np.searchsorted(n_values, _TABLE_VALUES, side="right")))
+            origins, width = order[begin:end], int(lengths[end - 1])
+            low = self._panel.offsets[self.series[origins]]
+            high = low + self.cutoff[origins]
+            yield origins, gather(self._panel.target, low, width, low=low, high=high)
+            begin = end
+
+    @property
+    def n_seen(self) -> Integers:
+        """`(origin,)`: how many readings each origin may see."""
+        counts = np.zeros(self.n_origins, np.int64)
+        for origins, readings in self.tables():
+            counts[origins] = np.isfinite(readings).sum(1)
+        return counts
+
     def windows(
         self, lookback: int, horizon: int, *, targets_after: Past | None = None
     ) -> TrainingWindows:
@@ -169,13 +202,12 @@ class Forecast:
 
     def subset(self, origins: NDArray[np.bool_]) -> Forecast:
         """Return the forecast of some of the origins."""
-        chosen = np.flatnonzero(origins)
         return replace(
             self,
-            values=self.values[chosen],
-            names=tuple(self.names[i] for i in chosen),
-            cutoff_us=self.cutoff_us[chosen],
-            source=self.source and tuple(self.source[i] for i in chosen),
+            values=self.values[origins],
+            names=pick(self.names, origins),
+            cutoff_us=self.cutoff_us[origins],
+            source=self.source and pick(self.source, origins),
         )
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:

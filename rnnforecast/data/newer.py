@@ -7,6 +7,7 @@ has learnt from says which series are new, gone, stale or on another scale.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.future import with_future
-from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
 from rnnforecast.data.placing import trim
 from rnnforecast.data.reading import Source, open_source
 from rnnforecast.data.renaming import rename
@@ -153,26 +154,26 @@ def warn_of_strangers(
     is_stale = rows_behind + _n_missing_at_end(past, lookback) > horizon
     is_far = _is_far(past, known, entry, (lookback, min(horizon, lookback)))
     beyond = _beyond(past, known, entry)
-    kinds: dict[str, tuple[str, list[str]]] = {
+    kinds: dict[str, tuple[str, Sequence[str]]] = {
         "vanished-series": (
             "not in these readings",
             [name for name in known.names if name not in there],
         ),
         "new-series": (
             "not in the training readings, forecast by the shape of their look-back alone",
-            _chosen(past.names, entry < 0),
+            pick(past.names, entry < 0),
         ),
         "stale-series": (
             "no reading for longer than the horizon, so its forecast says little",
-            _chosen(past.names, is_stale),
+            pick(past.names, is_stale),
         ),
         "far-reading": (
             "the newest reading is so far off that it is taken for missing",
-            _chosen(past.names, beyond[:, -1] & ~beyond.all(1)),
+            pick(past.names, beyond[:, -1] & ~beyond.all(1)),
         ),
         "other-scale": (
             "newest readings far outside of what was learnt from (is the unit the same?)",
-            _chosen(past.names, is_far | beyond.all(1)),
+            pick(past.names, is_far | beyond.all(1)),
         ),
     }
     for code, (what, names) in kinds.items():
@@ -222,9 +223,20 @@ def _drift(past: Past, known: Known, entry: NDArray[np.int64], n: int) -> Double
     rows = np.flatnonzero((entry >= 0) & (past.share_seen(n) > 0))
     if len(rows):
         at = entry[rows]
-        middle = np.nanmedian(past.subset(rows).history(n), axis=1)
+        middle = _medians(past.subset(rows).history(n))
         drift[rows] = np.abs(middle - known.center[at]) / known.scale[at]
     return drift
+
+
+def _medians(values: Floats) -> Floats:
+    """Return the median of what is there in each row, `(row,)`; something is there in each.
+
+    `numpy.nanmedian` takes a hundred times as long over many short rows.
+    """
+    ordered, row = np.sort(values, axis=1), np.arange(len(values))  # missing ones come last
+    n = np.isfinite(values).sum(1)
+    middle: Floats = (ordered[row, (n - 1) // 2] + ordered[row, n // 2]) / 2
+    return middle
 
 
 def _is_far(
@@ -251,7 +263,3 @@ def _n_missing_at_end(past: Past, n: int) -> Integers:
     seen = np.isfinite(past.history(n))
     behind: Integers = np.where(seen.any(1), np.argmax(seen[:, ::-1], axis=1), n)
     return behind
-
-
-def _chosen(names: tuple[str, ...], chosen: NDArray[np.bool_]) -> list[str]:
-    return [names[i] for i in np.flatnonzero(chosen)]

@@ -6,13 +6,15 @@ done in parts of a panel, because runs need several numbers for each reading.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnforecast.data import quality
-from rnnforecast.data.panel import Panel
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
 
 BLOCK_ROWS = 1 << 22
 
@@ -31,45 +33,97 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class Stretches:
+    """Many of them, `(stretch,)` each: of all series, there may be one in every one."""
+
+    names: tuple[str, ...]
+    """All series of the panel."""
+    series: Integers
+    value: Doubles
+    n_rows: Integers
+    start_us: Integers
+    end_us: Integers
+
+    def __len__(self) -> int:
+        return len(self.series)
+
+    def __iter__(self) -> Iterator[Stretch]:
+        columns = (self.series, self.value, self.n_rows, self.start_us, self.end_us)
+        for series, *rest in zip(*(column.tolist() for column in columns), strict=True):
+            yield Stretch(self.names[series], *rest)
+
+    def chosen(self, which: Integers | NDArray[np.bool_]) -> Stretches:
+        """Return some of them."""
+        return Stretches(
+            self.names,
+            self.series[which],
+            self.value[which],
+            self.n_rows[which],
+            self.start_us[which],
+            self.end_us[which],
+        )
+
+
+@dataclass(frozen=True)
 class Oddities:
     """All that is strange."""
 
     constant: tuple[str, ...]
     """Series that never change."""
-    stuck: tuple[Stretch, ...]
-    sentinels: tuple[Stretch, ...]
+    stuck: Stretches
+    sentinels: Stretches
 
 
 def find_oddities(panel: Panel) -> Oddities:
     """Look at all series of a panel."""
-    constant: list[str] = []
-    stuck: list[Stretch] = []
-    sentinels: list[Stretch] = []
-    for _, part in panel.blocks(BLOCK_ROWS):
+    constant: list[Integers] = []
+    stuck: list[Stretches] = []
+    sentinels: list[Stretches] = []
+    for first, part in panel.blocks(BLOCK_ROWS):
         lows, highs = (fn.reduceat(part.target, part.offsets[:-1]) for fn in (np.fmin, np.fmax))
-        constant += [part.names[i] for i in np.flatnonzero(lows == highs)]
-        stuck += _stuck(part)
-        sentinels += _sentinels(part)
-    return Oddities(tuple(constant), tuple(stuck), tuple(sentinels))
+        constant.append(first + np.flatnonzero(lows == highs))
+        stuck.append(_stuck(part))
+        sentinels.append(_sentinels(part))
+    names = pick(panel.names, np.concatenate(constant))
+    return Oddities(names, _joined(stuck), _joined(sentinels))
 
 
-def _stuck(part: Panel) -> Iterator[Stretch]:
+def _stuck(part: Panel) -> Stretches:
     found = quality.find_stuck(quality.find_runs(part), part.n_series)
-    for begin, length, series in zip(found.begin, found.length, found.series, strict=True):
-        rows = int(begin), int(begin + length - 1)
-        yield _stretch(part, int(series), float(part.target[begin]), int(length), rows)
+    last = found.begin + found.length - 1
+    return _stretches(
+        part, found.series, part.target[found.begin], found.length, (found.begin, last)
+    )
 
 
-def _sentinels(part: Panel) -> Iterator[Stretch]:
+def _sentinels(part: Panel) -> Stretches:
     found = quality.find_sentinels(part)
-    for series, value, count in zip(found.series, found.value, found.count, strict=True):
-        less = np.float32(value - part.base[series])
-        rows = part.offsets[series] + np.flatnonzero(part.of(series) == less)
-        ends = int(rows[0]), int(rows[-1])
-        yield _stretch(part, int(series), float(less), int(count), ends)
+    less = (found.value - part.base[found.series]).astype(np.float32)
+    own = part.select(found.series)
+    is_there = np.flatnonzero(own.target == np.repeat(less, own.lengths))
+    first = is_there[np.searchsorted(is_there, own.offsets[:-1])]
+    last = is_there[np.searchsorted(is_there, own.offsets[1:]) - 1]
+    shift = part.offsets[found.series] - own.offsets[:-1]
+    return _stretches(part, found.series, less, found.count, (first + shift, last + shift))
 
 
-def _stretch(part: Panel, series: int, value: float, n_rows: int, rows: tuple[int, int]) -> Stretch:
-    start, offset = int(part.start[series]), int(part.offsets[series])
-    first, last = (start + (row - offset) * part.step_us for row in rows)
-    return Stretch(part.names[series], value + float(part.base[series]), n_rows, first, last)
+def _stretches(
+    part: Panel, series: Integers, value: Floats, n_rows: Integers, rows: tuple[Integers, Integers]
+) -> Stretches:
+    """Tell values, times and names of stretches from their first and last rows in the panel."""
+    start_us, end_us = (part.time_at(series, row - part.offsets[series]) for row in rows)
+    own = value.astype(np.float64) + part.base[series]
+    return Stretches(part.names, series, own, n_rows, start_us, end_us)
+
+
+def _joined(parts: Sequence[Stretches]) -> Stretches:
+    """Put together the stretches of the parts of a panel."""
+    before = np.cumsum([0, *(len(part.names) for part in parts)])
+    return Stretches(
+        tuple(itertools.chain.from_iterable(part.names for part in parts)),
+        np.concatenate([part.series + n for part, n in zip(parts, before[:-1], strict=True)]),
+        np.concatenate([part.value for part in parts]),
+        np.concatenate([part.n_rows for part in parts]),
+        np.concatenate([part.start_us for part in parts]),
+        np.concatenate([part.end_us for part in parts]),
+    )

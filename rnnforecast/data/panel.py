@@ -6,7 +6,7 @@ A hole in time is NaN rows, so no window can silently span it. Nothing here read
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,8 @@ from rnnforecast.data.covariates import Covariates
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+_COPIED_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -76,20 +78,20 @@ class Panel:
 
     def before(self, rows: Integers) -> Panel:
         """Return a panel of the first rows of each series, `(series,)` of them."""
-        parts = [self.of(s)[: int(rows[s])] for s in range(self.n_series)]
-        return replace(self, target=np.concatenate(parts), offsets=offsets_of(rows))
+        begin = self.offsets[:-1]
+        target = stretches(self.target, begin, begin + rows)
+        return replace(self, target=target, offsets=offsets_of(rows))
 
     def select(self, series: Integers) -> Panel:
         """Return a panel of these series, in this order."""
         if np.array_equal(series, np.arange(self.n_series)):
             return self
-        parts = [self.of(int(s)) for s in series]
         return replace(
             self,
-            target=np.concatenate(parts) if parts else self.target[:0],
+            target=stretches(self.target, self.offsets[series], self.offsets[series + 1]),
             offsets=offsets_of(self.lengths[series]),
             start=self.start[series],
-            names=tuple(self.names[int(s)] for s in series),
+            names=pick(self.names, series),
             base=self.base[series],
             covariates=self.covariates and self.covariates.select(series),
         )
@@ -129,6 +131,35 @@ class Panel:
                 digest.update(np.ascontiguousarray(array).data)
         digest.update("\0".join(self.names).encode())
         return digest.hexdigest()
+
+
+def stretches(target: Floats, begin: Integers, end: Integers) -> Floats:
+    """Copy the rows `[begin, end)` of each stretch, `(stretch,)`, one after the other.
+
+    Short ones are copied many at once, so that it costs what the rows cost.
+    """
+    offsets = offsets_of(end - begin)
+    copied = np.empty(offsets[-1], target.dtype)
+    first = 0
+    while first < len(begin):
+        last = int(np.searchsorted(offsets, offsets[first] + _COPIED_ROWS, side="right")) - 1
+        last = max(first + 1, last)
+        into = copied[offsets[first] : offsets[last]]
+        if last == first + 1:
+            into[:] = target[begin[first] : end[first]]
+        else:
+            rows = np.repeat(
+                begin[first:last] - offsets[first:last], np.diff(offsets[first : last + 1])
+            )
+            np.take(target, rows + np.arange(offsets[first], offsets[last]), out=into)
+        first = last
+    return copied
+
+
+def pick(names: Sequence[str], at: Integers | NDArray[np.bool_]) -> tuple[str, ...]:
+    """Return the names at these places, or where this is true, without a call for each."""
+    places = np.flatnonzero(at) if at.dtype == np.bool_ else at
+    return tuple(map(names.__getitem__, places.tolist()))
 
 
 def offsets_of(lengths: Integers) -> Integers:

@@ -15,7 +15,7 @@ from rnnforecast.data.counters import differences
 from rnnforecast.data.covariates import Covariates
 from rnnforecast.data.dialect import quote
 from rnnforecast.data.features import features_of, once_a_series, tracks_of
-from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of, pick, stretches
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.schema import Schema
@@ -262,10 +262,9 @@ def trim(panel: Panel, *, is_wide: bool) -> Panel:
         end = np.where(empty, end, rows[last] + 1)
     if (begin == panel.offsets[:-1]).all() and (end == panel.offsets[1:]).all():
         return panel
-    parts = [panel.target[a:b] for a, b in zip(begin, end, strict=True)]
     return replace(
         panel,
-        target=np.concatenate(parts),
+        target=stretches(panel.target, begin, end),
         offsets=offsets_of(end - begin),
         start=panel.start + (begin - panel.offsets[:-1]) * panel.step_us,
         covariates=panel.covariates and panel.covariates.moved(begin - panel.offsets[:-1]),
@@ -280,7 +279,7 @@ def drop_empty(
     A stored schema keeps them: that a sensor of the model fell silent is for the forecast to say.
     """
     has_reading = np.logical_or.reduceat(np.isfinite(panel.target), panel.offsets[:-1])
-    empty = [panel.names[i] for i in np.flatnonzero(~has_reading)]
+    empty = pick(panel.names, ~has_reading)
     if not empty:
         return panel
     named = [name for name in empty if name in config.target]

@@ -13,7 +13,7 @@ import numpy as np
 from rnnforecast.config import MAX_HORIZON, BacktestConfig, Config
 from rnnforecast.data import season as seasons
 from rnnforecast.data.forecast import Past, past_of
-from rnnforecast.data.panel import Integers, Panel
+from rnnforecast.data.panel import Integers, Panel, pick
 from rnnforecast.data.split import (
     Split,
     cuts_by_ends,
@@ -159,7 +159,7 @@ def _check_usable(split: Split, task: ForecastTask) -> None:
 def _warn(split: Split, needed: int, listener: Listener, *, lengths: Integers) -> None:
     """Say which of these lengths, `(series,)`, are too short, and what else is amiss."""
     panel = split.panel
-    short = [panel.names[i] for i in np.flatnonzero(lengths < needed)]
+    short = pick(panel.names, lengths < needed)
     if short:
         listener(Warned.naming("short-series", "too short to learn from", short))
     if split.test_from_us is None:

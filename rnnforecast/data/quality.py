@@ -82,7 +82,9 @@ def find_stuck(runs: Runs, n_series: int) -> Runs:
     So the nights of a solar panel and the dry days of a rain gauge are usual; a series that never
     changes is constant, not stuck.
     """
-    seen = runs.chosen(~runs.is_missing)
+    has_long = np.zeros(n_series, np.bool_)
+    has_long[runs.series[~runs.is_missing & (runs.length >= _FEWEST_STUCK)]] = True
+    seen = runs.chosen(~runs.is_missing & has_long[runs.series])
     if not len(seen.begin):
         return seen
     order = np.lexsort((seen.length, seen.series))
@@ -100,22 +102,27 @@ def find_sentinels(panel: Panel) -> Sentinels:
 
     One that loggers are known to write needs no repetition.
     """
-    found: list[tuple[Integers, Doubles, Integers]] = []
+    found = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))]
     filled = np.flatnonzero(panel.lengths > 0)
     starts = panel.offsets[:-1][filled]
     lengths = panel.lengths[filled]
     for extreme in (np.fmin, np.fmax):
-        worst = extreme.reduceat(panel.target, starts).astype(np.float64)
-        is_worst = panel.target == np.repeat(worst, lengths).astype(np.float32)
-        rest = np.where(is_worst, np.float32(np.nan), panel.target)
-        count = np.add.reduceat(is_worst, starts, dtype=np.int64)
-        gap = np.abs(worst - extreme.reduceat(rest, starts))
-        own = worst + panel.base[filled]
+        worst = extreme.reduceat(panel.target, starts)
+        own = worst.astype(np.float64) + panel.base[filled]
         known = np.isin(own.astype(np.float32), np.array(_SENTINELS, np.float32))
-        spread = deviations(rest, starts, lengths)
-        is_far = gap > _FAR * np.where(known, np.maximum(spread, 0), spread)
-        chosen = is_far & ((count >= _FEWEST_SENTINELS) | known) & (known | (spread > 0))
-        found.append((filled[chosen], own[chosen], count[chosen]))
+        is_worst = panel.target == np.repeat(worst, lengths)
+        count = np.add.reduceat(is_worst, starts, dtype=np.int64)
+        likely = np.flatnonzero((count >= _FEWEST_SENTINELS) | known)
+        if not len(likely):  # of most panels: what follows takes most of the time
+            continue
+        worst, own, known, count = worst[likely], own[likely], known[likely], count[likely]
+        part = panel.select(filled[likely])
+        is_worst = part.target == np.repeat(worst, part.lengths)
+        rest = np.where(is_worst, np.float32(np.nan), part.target)
+        gap = np.abs(worst.astype(np.float64) - extreme.reduceat(rest, part.offsets[:-1]))
+        spread = deviations(rest, part.offsets[:-1], part.lengths)
+        chosen = (gap > _FAR * spread) & (known | (spread > 0))
+        found.append((filled[likely[chosen]], own[chosen], count[chosen]))
     series, value, count = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return Sentinels(series, value, count)
 

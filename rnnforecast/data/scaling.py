@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnforecast.data.forecast import Past
-from rnnforecast.data.panel import Doubles, Floats
+from rnnforecast.data.panel import Doubles, Floats, Integers
 
 CONSTANT_SCALE = 1.0
 SPIKE_RUN = 3
@@ -40,27 +40,56 @@ class Scaling:
 
 def fit_scaling(past: Past) -> Scaling:
     """Fit level and spread to what each origin may see; missing readings do not count."""
-    fitted = np.array([_fit_one(past.readings(i)) for i in range(past.n_origins)], np.float32)
-    center, scale, reach = fitted.reshape(-1, 3).T
-    return Scaling(center, scale, reach)
+    fitted = np.full((past.n_origins, 3), np.nan, np.float32)
+    for origins, readings in past.tables():
+        steps = np.maximum(past.cutoff[origins] // _SAMPLE, 1)
+        if steps[-1] == 1:  # the longest comes last
+            fitted[origins] = _fit(readings)
+            continue
+        for origin, row, step in zip(origins, readings, steps, strict=True):  # long ones: few
+            fitted[origin] = _fit(row[None, : past.cutoff[origin] : step])[0]
+    return Scaling(*np.ascontiguousarray(fitted.T))
 
 
-def _fit_one(readings: Floats) -> tuple[float, float, float]:
-    sample = readings[:: max(1, len(readings) // _SAMPLE)]
-    seen = sample[np.isfinite(sample)].astype(np.float64)
-    if not len(seen):
-        return float("nan"), float("nan"), float("nan")
-    low, center, high = np.quantile(seen, (0.25, 0.5, 0.75))
+def _fit(readings: Floats) -> Doubles:
+    """Center, scale and reach of each row, `(row, 3)`; a row without any reading has NaN."""
+    ordered = np.sort(readings, axis=1)  # missing ones come last
+    n = np.isfinite(ordered).sum(1)
+    fitted = np.full((len(ordered), 3), np.nan)
+    there = n > 0
+    if not there.any():
+        return fitted
+    values, n = ordered[there, : n.max()].astype(np.float64), n[there]
+    low, center, high = (_quantiles(values, n, level) for level in (0.25, 0.5, 0.75))
     scale = (high - low) / _IQR_OF_NORMAL
-    if scale <= _BLUR * abs(center):
-        scale = float(seen.std())
-    if scale <= _BLUR * max(abs(center), 1e-30):
-        scale = CONSTANT_SCALE
-    return float(center), float(scale), _reach(np.abs(seen - center) / scale)
+    flat = scale <= _BLUR * np.abs(center)
+    if flat.any():
+        scale[flat] = np.nanstd(values[flat], axis=1)
+    scale[scale <= _BLUR * np.maximum(np.abs(center), 1e-30)] = CONSTANT_SCALE
+    distances = np.abs(values - center[:, None]) / scale[:, None]
+    fitted[there] = np.stack([center, scale, _reach(distances, n)], axis=1)
+    return fitted
 
 
-def _reach(distances: Doubles) -> float:
-    """Return several times the largest distance, spikes left out: the most that was not rare."""
-    rare = 1 + len(distances) // _ONE_IN
-    usual = np.partition(distances, -rare - 1)[-rare - 1] if len(distances) > rare else 0.0
-    return _TIMES * max(float(usual), _LEAST)
+def _quantiles(ordered: Doubles, n: Integers, level: float) -> Doubles:
+    """Return a quantile of the first n values of each row, as `numpy.quantile` interpolates."""
+    row, place = np.arange(len(n)), level * (n - 1)
+    below = place.astype(np.int64)
+    part = place - below
+    low, high = ordered[row, below], ordered[row, np.minimum(below + 1, n - 1)]
+    found: Doubles = np.where(
+        part < 0.5, low + (high - low) * part, high - (high - low) * (1 - part)
+    )
+    return found
+
+
+def _reach(distances: Doubles, n: Integers) -> Doubles:
+    """Return several times the largest of each row's n distances, spikes left out.
+
+    It is the most that was not rare.
+    """
+    rare = 1 + n // _ONE_IN
+    distances.sort(axis=1)
+    usual = distances[np.arange(len(n)), np.maximum(n - rare - 1, 0)]
+    reach: Doubles = _TIMES * np.maximum(np.where(n > rare, usual, 0.0), _LEAST)
+    return reach

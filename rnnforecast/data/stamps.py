@@ -248,9 +248,11 @@ def format_stamps(stamps: pa.ChunkedArray) -> pa.Array:
     unit: Literal["s", "us"] = "s" if is_whole else "us"
     if stamps.type.tz is None:
         return stamps.cast(pa.timestamp(unit)).cast(pa.string())
-    local = pd.DatetimeIndex(whole.to_numpy().view("datetime64[us]"), tz="UTC")
+    each = whole.combine_chunks().dictionary_encode()  # many series share their stamps
+    local = pd.DatetimeIndex(each.dictionary.to_numpy().view("datetime64[us]"), tz="UTC")
     local = local.tz_convert(stamps.type.tz).as_unit(unit)
-    return pa.array([stamp.isoformat(" ") for stamp in local], pa.string())
+    texts = pa.array([stamp.isoformat(" ") for stamp in local], pa.string())
+    return pa.DictionaryArray.from_arrays(each.indices, texts).dictionary_decode()
 
 
 def format_stamp(time_us: int, tz: str | None) -> str:

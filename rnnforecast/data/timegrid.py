@@ -7,16 +7,18 @@ Times are microseconds since 1970, UTC for aware stamps, wall clock for naive on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnforecast.data.calendar import with_calendar
 from rnnforecast.data.cleaning import clean, warn_of_oddities
 from rnnforecast.data.features import settle_covariates
-from rnnforecast.data.panel import Floats, Integers, Panel
+from rnnforecast.data.panel import Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows, first_times, read_rows
@@ -101,18 +103,30 @@ def check_step(panel: Panel, schema: Schema) -> None:
 
 def _note_jumps_back(rows: Rows, step_us: int, listener: Listener) -> None:
     """Warn where the time of a series goes back by many steps: parts moved, or a clock reset."""
-    if not rows.times:
+    chunks, codes = rows.times, rows.codes
+    if not any((times[1:] < times[:-1]).any() for times in _overlapping(chunks)):
         return
-    times, codes = np.concatenate(rows.times), np.concatenate(rows.codes)
-    order = np.argsort(codes, kind="stable")
-    times, codes = times[order], codes[order]
+    if any((owner[1:] < owner[:-1]).any() for owner in _overlapping(codes)):
+        flat = np.concatenate(codes)
+        order = np.argsort(flat, kind="stable")
+        chunks, codes = [np.concatenate(chunks)[order]], [flat[order]]
     least = max(_RESET_STEPS * step_us, _HOUR_US)
-    is_back = (np.diff(times) < -least) & (codes[1:] == codes[:-1])
-    n_back = int(np.count_nonzero(is_back))
-    if 0 < n_back <= _RESETS * len(times):
-        most = int(-np.diff(times)[is_back].min())
+    n_back, most = 0, 0
+    for times, owner in zip(_overlapping(chunks), _overlapping(codes), strict=True):
+        back = np.diff(times)[owner[1:] == owner[:-1]]
+        n_back += int(np.count_nonzero(back < -least))
+        most = max(most, -int(back.min(initial=0)))
+    if 0 < n_back <= _RESETS * sum(map(len, rows.times)):
         message = f"the time goes back {n_back} times, by {format_duration(most)} at most: "
         listener(Warned("time-goes-back", message + "the rows are sorted", n_back))
+
+
+def _overlapping(chunks: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """Give each chunk with the last row of the one before it."""
+    last = [chunk[:0] for chunk in chunks[:1]]
+    for chunk in chunks:
+        yield np.concatenate([*last, chunk])
+        last = [chunk[-1:]]
 
 
 def _find_step(rows: Rows, schema: Schema, config: DataConfig) -> int:
@@ -160,11 +174,13 @@ def _differences(rows: Rows) -> Integers:
     ):
         return _steps_between(np.concatenate(rows.times))
     n_series = len(rows.names)
-    parts = []
-    for code in np.unique(np.linspace(0, n_series - 1, _STEP_SERIES).astype(np.int32)):
-        pairs = zip(rows.times, rows.codes, strict=True)
-        parts.append(_steps_between(np.concatenate([t[c == code] for t, c in pairs])))
-    return np.concatenate(parts)
+    chosen = np.unique(np.linspace(0, n_series - 1, _STEP_SERIES).astype(np.int32))
+    is_chosen = np.zeros(n_series, np.bool_)
+    is_chosen[chosen] = True
+    picked = [np.flatnonzero(is_chosen[codes]) for codes in rows.codes]
+    times = np.concatenate([t[at] for t, at in zip(rows.times, picked, strict=True)])
+    codes = np.concatenate([c[at] for c, at in zip(rows.codes, picked, strict=True)])
+    return np.concatenate([_steps_between(times[codes == code]) for code in chosen])
 
 
 def _steps_between(times: Integers) -> Integers:
@@ -256,7 +272,7 @@ def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schem
 def _note_gaps(panel: Panel, listener: Listener) -> None:
     n_missing = int(np.count_nonzero(~np.isfinite(panel.target)))
     if n_missing:
-        longest = max(_longest_gap(panel.of(i)) for i in range(panel.n_series))
+        longest = _longest_gap(panel)
         listener(
             Noted(
                 f"{n_missing} of {len(panel.target)} readings are missing, the longest gap is "
@@ -265,7 +281,10 @@ def _note_gaps(panel: Panel, listener: Listener) -> None:
         )
 
 
-def _longest_gap(readings: Floats) -> int:
-    there = np.flatnonzero(np.isfinite(readings))
-    ends = np.concatenate([[-1], there, [len(readings)]])
-    return int(np.diff(ends).max() - 1)
+def _longest_gap(panel: Panel) -> int:
+    """Return how many readings in a row one series lacks at most."""
+    missing = np.flatnonzero(~np.isfinite(panel.target))
+    is_first_row = np.zeros(len(panel.target) + 1, np.bool_)
+    is_first_row[panel.offsets] = True
+    begin = np.flatnonzero((np.diff(missing, prepend=-2) > 1) | is_first_row[missing])
+    return int(np.diff(begin, append=len(missing)).max())

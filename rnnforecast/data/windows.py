@@ -136,9 +136,15 @@ def gather(target: Floats, start: Integers, width: int, *, low: Integers, high: 
 
     All are rows of `target`, `(window,)`; the result is `(window, width)`.
     """
-    if width <= len(target) and (start >= low).all() and (start + width <= high).all():
+    whole = (start >= low) & (start + width <= high)
+    if whole.all() and width <= len(target):
         return sliding_window_view(target, width)[start]
-    rows = start[:, None] + np.arange(width)
-    inside = (rows >= low[:, None]) & (rows < high[:, None])
-    values = target[np.where(inside, rows, 0)] if len(target) else np.empty(rows.shape, np.float32)
-    return np.where(inside, values, np.float32(np.nan))
+    values = np.empty((len(start), width), np.float32)
+    if whole.any():
+        values[whole] = sliding_window_view(target, width)[start[whole]]
+    cut = np.flatnonzero(~whole)
+    rows = start[cut, None] + np.arange(width)
+    inside = (rows >= low[cut, None]) & (rows < high[cut, None])
+    found = target[np.where(inside, rows, 0)] if len(target) else np.float32(np.nan)
+    values[cut] = np.where(inside, found, np.float32(np.nan))
+    return values

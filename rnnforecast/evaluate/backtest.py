@@ -133,11 +133,9 @@ def _forecasts_of(
 def deviations(past: Past) -> Doubles:
     """`(origin,)`: the standard deviation of all that each origin may see; NaN where nothing is."""
     found = np.full(past.n_origins, np.nan)
-    for origin in range(past.n_origins):
-        readings = past.readings(origin)
-        seen = readings[np.isfinite(readings)]
-        if len(seen):
-            found[origin] = seen.std(dtype=np.float64)
+    for origins, readings in past.tables():
+        there = np.isfinite(readings).any(1)
+        found[origins[there]] = np.nanstd(readings[there].astype(np.float64), axis=1)
     return found
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rnnforecast.data.forecast import Forecast, Past, in_own_units
-from rnnforecast.data.panel import Doubles, Floats
+from rnnforecast.data.panel import Doubles, Floats, Integers, pick
 from rnnforecast.evaluate.metrics import normal_quantiles
 
 
@@ -44,7 +45,7 @@ class SeasonalNaive:
         return Forecast(
             values=in_own_units(values, past),
             quantiles=levels,
-            names=tuple(past.names[s] for s in past.series),
+            names=pick(past.names, past.series),
             cutoff_us=past.cutoff_time,
             step_us=past.step_us,
         )
@@ -78,27 +79,40 @@ def seasonal_differences(past: Past, season: int) -> Differences:
     """
     absolute = np.full(past.n_origins, np.nan)
     square = np.full(past.n_origins, np.nan)
-    for origins in _by_series(past):
-        longest = origins[np.argmax(past.cutoff[origins])]
-        readings = past.readings(int(longest)).astype(np.float64)
-        difference = readings[season:] - readings[:-season]
-        ends = np.maximum(past.cutoff[origins] - season, 0)
-        counts = _running(np.isfinite(difference).astype(np.float64))[ends]
+    for origins, row, readings in _by_series(past):
+        values = readings.astype(np.float64)
+        difference = values[:, season:] - values[:, :-season]
+        at = row, np.maximum(past.cutoff[origins] - season, 0)
+        counts = _running(np.isfinite(difference))[at]
         clean = np.nan_to_num(difference)
         with np.errstate(invalid="ignore", divide="ignore"):
-            absolute[origins] = _running(np.abs(clean))[ends] / counts
-            square[origins] = _running(clean**2)[ends] / counts
+            absolute[origins] = _running(np.abs(clean))[at] / counts
+            square[origins] = _running(clean**2)[at] / counts
     return Differences(absolute, square)
 
 
-def _by_series(past: Past) -> list[NDArray[np.intp]]:
-    order = np.argsort(past.series, kind="stable")
-    edges = np.flatnonzero(np.diff(past.series[order])) + 1
-    return [part for part in np.split(order, edges) if len(part)]
+def _by_series(past: Past) -> Iterator[tuple[Integers, Integers, Floats]]:
+    """Give origins, the row of each, and readings `(row, reading)`: as far as a series is seen.
+
+    Origins of one series have the same row.
+    """
+    order = np.lexsort((past.cutoff, past.series))
+    is_last = np.append(np.diff(past.series[order]) > 0, True)[: len(order)]
+    longest = order[is_last]  # one for each series
+    begin = np.flatnonzero(np.concatenate([[True], is_last[:-1]])[: len(order)])
+    counts = np.diff(begin, append=len(order))
+    for chosen, readings in past.subset(longest).tables():
+        n = counts[chosen]
+        row = np.repeat(np.arange(len(chosen)), n)
+        within = np.arange(len(row)) - np.repeat(np.cumsum(n) - n, n)
+        yield order[np.repeat(begin[chosen], n) + within], row, readings
 
 
-def _running(values: Doubles) -> Doubles:
-    return np.concatenate([np.zeros(1), np.cumsum(values)])
+def _running(values: NDArray[Any]) -> Doubles:
+    """Return sums of the first 0, 1, ... values of each row, `(row, value + 1)`."""
+    sums = np.zeros((len(values), values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    return sums
 
 
 def _newest_readings(past: Past, season: int) -> Floats:
@@ -109,17 +123,17 @@ def _newest_readings(past: Past, season: int) -> Floats:
     newest = past.history(season)
     gapped = np.flatnonzero(np.isnan(newest).any(1))
     part = past.subset(gapped)
-    for origins in _by_series(part):
-        longest = origins[np.argmax(part.cutoff[origins])]
-        carried = _carry_forward(part.readings(int(longest)), season)
-        newest[gapped[origins]] = sliding_window_view(carried, season)[part.cutoff[origins]]
+    for origins, row, readings in _by_series(part):
+        carried = sliding_window_view(_carry_forward(readings, season), season, axis=1)
+        newest[gapped[origins]] = carried[row, part.cutoff[origins]]
     return newest
 
 
 def _carry_forward(readings: Floats, season: int) -> Floats:
-    """Fill each gap from the season before; the result begins with one season of NaN."""
-    behind = np.full(-len(readings) % season, np.nan, np.float32)
-    before = np.full(season, np.nan, np.float32)
-    table = np.concatenate([before, readings, behind]).reshape(-1, season)
-    seen = np.where(np.isfinite(table), np.arange(len(table))[:, None], 0)
-    return np.take_along_axis(table, np.maximum.accumulate(seen), axis=0).ravel()
+    """Fill each gap, `(row, reading)`, from the season before; one season of NaN comes first."""
+    n, width = readings.shape
+    table = np.full((n, 1 + -(-width // season), season), np.nan, np.float32)
+    table.reshape(n, -1)[:, season : season + width] = readings
+    seen = np.where(np.isfinite(table), np.arange(table.shape[1])[:, None], 0)
+    newest = np.maximum.accumulate(seen, axis=1)
+    return np.take_along_axis(table, newest, axis=1).reshape(n, -1)

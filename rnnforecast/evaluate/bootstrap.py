@@ -48,7 +48,7 @@ def skill_interval(network: Tally, other: Tally) -> tuple[float, float] | None:
 
 def _mase(tally: Tally, weights: Doubles) -> Doubles:
     """MASE of each draw, `(draw,)`; NaN where it is undefined or 0."""
-    by_series = tally.mase_by_series(weights)
+    by_series = tally.drawn_mase(weights)
     known = np.isfinite(by_series)
     counts = known.sum(1)
     sums = np.where(known, by_series, 0.0).sum(1)

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from rnnforecast.data.forecast import Forecast, Forecaster, Past
+from rnnforecast.data.panel import pick
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.comparison import NETWORK
 from rnnforecast.events import Warned
@@ -77,22 +78,19 @@ def predict_or_fall_back(
     if fallbacks:
         forecast = _fill(forecast, past, fallbacks, season=season)
     kept = np.asarray(np.isfinite(forecast.values).all((1, 2)))
-
-    def named(chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[str, ...]:
-        return tuple(forecast.names[i] for i in np.flatnonzero(chosen))
-
+    names = forecast.names
     return Prediction(
         forecast.subset(kept),
-        left_out=named(~kept),
-        shortened=named(short & kept & ~lacking),
-        replaced=named(lacking & kept),
+        left_out=pick(names, ~kept),
+        shortened=pick(names, short & kept & ~lacking),
+        replaced=pick(names, lacking & kept),
     )
 
 
 def warnings_of(prediction: Prediction, *, lookback: int) -> list[Warned]:
     """Say what is not as it should be, a warning for each kind."""
     kinds = {
-        "left-out": (prediction.left_out, "no reading to forecast from, left out"),
+        "left-out": (prediction.left_out, "too little to forecast from, left out"),
         "shortened": (prediction.shortened, f"less than half of {lookback} readings to go by"),
         "fallback": (prediction.replaced, "forecast by a fallback"),
     }
@@ -106,8 +104,8 @@ def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: i
     method can forecast keeps NaN. `source` names the method of each origin.
     """
     values = forecast.values.copy()
-    source = [NETWORK] * past.n_origins
-    for method in methods:
+    source = np.zeros(past.n_origins, np.int64)
+    for number, method in enumerate(methods, start=1):
         open_rows = np.flatnonzero(np.isnan(values).any((1, 2)))
         if not len(open_rows):
             break
@@ -115,8 +113,8 @@ def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: i
         part = past.subset(open_rows)
         other = baseline.predict(part, forecast.horizon, forecast.quantiles)
         has_band = np.isfinite(seasonal_differences(part, baseline.season).mean_square)
-        for row, filled, usable in zip(open_rows, other.values, has_band, strict=True):
-            if usable and np.isfinite(filled).all():
-                values[row] = filled
-                source[row] = method.replace("-", "_")
-    return replace(forecast, values=values, source=tuple(source))
+        usable = has_band & np.isfinite(other.values).all((1, 2))
+        values[open_rows[usable]] = other.values[usable]
+        source[open_rows[usable]] = number
+    names = (NETWORK, *(method.replace("-", "_") for method in methods))
+    return replace(forecast, values=values, source=pick(names, source))

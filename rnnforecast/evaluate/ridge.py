@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.linear_model import Ridge
 
 from rnnforecast.data.forecast import Forecast, Past, in_own_units
-from rnnforecast.data.panel import Doubles, Floats
+from rnnforecast.data.panel import Doubles, Floats, pick
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.evaluate.metrics import normal_quantiles
@@ -75,7 +75,7 @@ class RidgeOnLags:
         """
         lookback = self.coefficients.shape[1]
         history = past.history(lookback).astype(np.float64)
-        names = tuple(past.names[s] for s in past.series)
+        names = pick(past.names, past.series)
         own = np.array([self.scale_of.get(name, np.nan) for name in names])
         level, filled = _level_and_filled(history)
         spread = np.sqrt((filled**2).mean(1))

@@ -141,12 +141,18 @@ class Tally:
             n=int(self.absolute.counts[0]),
         )
 
-    def mase_by_series(self, weights: Doubles | None = None) -> Doubles:
-        """`(series,)`: each series' part of MASE; NaN where undefined.
+    def mase_by_series(self) -> Doubles:
+        """`(series,)`: each series' part of MASE; NaN where undefined."""
+        return self._mase(np.ones(self.n_blocks), slice(None))
 
-        With weights, `(..., block)`, each stretch of time counts so often: `(..., series)`.
+    def drawn_mase(self, weights: Doubles) -> Doubles:
+        """`(draw, series)`: the same where each stretch of time counts so often, `(draw, block)`.
+
+        Only series that were forecast at all are there.
         """
-        weights = np.ones(self.n_blocks) if weights is None else weights
-        counts = weights @ self.by_block.counts
-        sums = weights @ self.by_block.sums
+        return self._mase(weights, np.flatnonzero(self.by_block.counts.any(0)))
+
+    def _mase(self, weights: Doubles, series: Integers | slice) -> Doubles:
+        counts = weights @ self.by_block.counts[:, series]
+        sums = weights @ self.by_block.sums[:, series]
         return np.where(counts > 0, sums / np.where(counts > 0, counts, 1.0), np.nan)

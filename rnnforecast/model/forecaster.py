@@ -15,7 +15,7 @@ from torch.utils import deterministic
 from rnnforecast.config import NetworkConfig, TrainConfig
 from rnnforecast.data.covariates import Features
 from rnnforecast.data.forecast import Forecast, Past, in_own_units
-from rnnforecast.data.panel import Floats, Integers
+from rnnforecast.data.panel import Floats, Integers, pick
 from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
@@ -129,7 +129,7 @@ class RNNForecaster:
         return Forecast(
             values=in_own_units(values, past),
             quantiles=tuple(quantiles),
-            names=tuple(past.names[s] for s in past.series),
+            names=pick(past.names, past.series),
             cutoff_us=past.cutoff_time,
             step_us=past.step_us,
         )

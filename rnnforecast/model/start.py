@@ -56,9 +56,8 @@ def find_newcomers(train: Past, windows: TrainingWindows) -> Integers:
 
     They have no window, or fewer readings than a window must have to be used.
     """
-    n_seen = np.array([np.isfinite(train.readings(i)).sum() for i in range(train.n_origins)])
     found: Integers = train.series[
-        (windows.counts == 0) | (n_seen <= SEEN_SHARE * windows.lookback)
+        (windows.counts == 0) | (train.n_seen <= SEEN_SHARE * windows.lookback)
     ]
     return found
 

@@ -11,6 +11,7 @@ import pytest
 from rnnforecast.data.forecast import past_of
 from rnnforecast.data.newer import (
     Known,
+    _medians,
     check_drift,
     read_newer,
     require_series,
@@ -189,3 +190,11 @@ def test_a_level_that_drifted_is_stopped_at_the_gate(shift, limit, passes):
     with pytest.raises(QualityGateError, match="s1 by") as caught:
         check_drift(past, what, lookback=48, limit=limit)
     assert caught.value.exit_code == 8
+
+
+def test_the_middle_of_each_row_is_numpys():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(50, 31)).astype(np.float32)
+    values[rng.random(values.shape) < 0.5] = np.nan
+    values[:, 7] = 3
+    np.testing.assert_array_equal(_medians(values), np.nanmedian(values, axis=1))

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data.panel import offsets_of
+from rnnforecast.data import panel as panels
+from rnnforecast.data.panel import offsets_of, stretches
 from tests.builders import HOUR_US, START_US, make_panel
 from tests.data.tables import few
 
@@ -74,3 +75,29 @@ def test_offsets_begin_at_zero_and_end_with_the_sum(lengths):
     assert offsets[0] == 0
     assert np.diff(offsets).tolist() == lengths
     assert offsets.dtype == np.int64
+
+
+@few
+@given(
+    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=8),
+    st.sampled_from([1, 7, 1000]),
+)
+def test_stretches_are_the_slices_one_after_the_other(pairs, copied_at_once):
+    target = np.arange(50, dtype=np.float32)
+    pairs = [tuple(sorted(pair)) for pair in pairs]
+    begin, end = np.array(pairs, np.int64).reshape(-1, 2).T
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(panels, "_COPIED_ROWS", copied_at_once)
+        found = stretches(target, begin, end)
+
+    assert found.tolist() == [x for a, b in pairs for x in range(a, b)]
+
+
+def test_the_first_rows_of_each_series_are_a_panel_of_their_own():
+    panel = make_panel([1, 2, 3], [4], [5, 6])
+
+    first = panel.before(np.array([2, 0, 1]))
+
+    assert [first.of(s).tolist() for s in range(3)] == [[1, 2], [], [5]]
+    assert panel.target.tolist() == [1, 2, 3, 4, 5, 6]

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rnnforecast.data import forecast as forecasts
 from rnnforecast.data.covariates import Covariates, Track
 from rnnforecast.data.forecast import Forecast, Past, past_of
 from rnnforecast.data.panel import Panel
@@ -93,6 +94,8 @@ VIEWS: dict[str, Callable[[Past], object]] = {
     "features": lambda past: list(past.features(LOOKBACK, HORIZON) or ()),
     "share_seen": lambda past: past.share_seen(LOOKBACK),
     "readings": lambda past: np.concatenate([past.readings(i) for i in range(past.n_origins)]),
+    "tables": lambda past: [table for _, table in past.tables()],
+    "n_seen": lambda past: past.n_seen,
     "windows": lambda past: everything_in(past.windows(LOOKBACK, HORIZON)),
     "windows of a later part": lambda past: everything_in(
         past.windows(LOOKBACK, HORIZON, targets_after=earlier(past))
@@ -102,7 +105,15 @@ VIEWS: dict[str, Callable[[Past], object]] = {
     "fit_scaling": lambda past: dataclasses.astuple(fit_scaling(past)),
     "find_season": find_season,
 }
-READINGS = ("history", "readings", "windows", "windows of a later part", "subset", "fit_scaling")
+READINGS = (
+    "history",
+    "readings",
+    "tables",
+    "windows",
+    "windows of a later part",
+    "subset",
+    "fit_scaling",
+)
 
 
 def assert_same(one: object, other: object) -> None:
@@ -157,6 +168,33 @@ def test_the_share_seen_counts_missing_readings_and_what_lies_before_the_first_r
     panel = make_panel([1, np.nan, 3, 4], [1.0, 2.0])
 
     assert past_of(panel).share_seen(4).tolist() == [0.75, 0.5]
+
+
+@few
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=20), st.integers(1, 2000))
+def test_tables_hold_what_each_origin_may_see_once_and_little_else(cutoffs, n_values):
+    panel = make_panel(np.arange(300.0), np.arange(1000.0, 1300.0))
+    series = np.arange(len(cutoffs)) % 2
+    past = Past(panel, series=series, cutoff=np.array(cutoffs, np.int64))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(forecasts, "_TABLE_VALUES", n_values)
+        tables = list(past.tables())
+
+    assert sorted(np.concatenate([origins for origins, _ in tables])) == list(range(len(cutoffs)))
+    for origins, table in tables:
+        assert table.size <= max(n_values, *cutoffs)
+        assert table.size <= 32 * len(origins) + 2 * past.cutoff[origins].sum()
+        for origin, row in zip(origins, table, strict=True):
+            seen = past.readings(origin)
+            np.testing.assert_array_equal(row[: len(seen)], seen)
+            assert np.isnan(row[len(seen) :]).all()
+
+
+def test_the_readings_that_may_be_seen_are_counted():
+    panel = make_panel([1, np.nan, 3, 4], [np.nan], [5.0, 6.0])
+
+    assert past_of(panel, np.array([3, 1, 0])).n_seen.tolist() == [2, 0, 0]
 
 
 def test_a_past_sees_everything_unless_it_has_a_cutoff():

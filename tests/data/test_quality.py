@@ -91,6 +91,54 @@ def test_a_constant_series_and_one_of_gaps_are_not_stuck():
     assert stuck(np.full(400, 5.0), np.full(400, np.nan)) == []
 
 
+def stuck_by_a_loop(panel: Panel) -> list[tuple[int, int, int, bool]]:
+    """Runs of at least 24, and of ten times the length that 99 % of a series' runs stay within."""
+    found = []
+    for s in range(panel.n_series):
+        own = [run for run in runs_by_a_loop(panel) if run[2] == s and not run[3]]
+        lengths = sorted(n for _, n, _, _ in own)
+        if len(own) < 2:
+            continue
+        usual = lengths[max(min(int(np.ceil(0.99 * len(own))), len(own) - 1) - 1, 0)]
+        found += [run for run in own if run[1] >= max(24, 10 * usual)]
+    return found
+
+
+@few
+@given(st.lists(st.lists(st.tuples(cells, st.integers(1, 40)), min_size=1), min_size=1, max_size=4))
+def test_stuck_runs_are_those_that_a_loop_finds(pieces):
+    table = [[value for value, n in series for _ in range(n)] for series in pieces]
+    assert stuck(*table) == stuck_by_a_loop(make_panel(*table))
+
+
+def sentinels_by_a_loop(panel: Panel) -> list[tuple[int, float, int]]:
+    found = []
+    for worst_of in (np.nanmin, np.nanmax):
+        for s in range(panel.n_series):
+            readings = panel.of(s)[np.isfinite(panel.of(s))].astype(np.float64)
+            if not len(readings):
+                continue
+            worst = worst_of(readings)
+            rest, count = readings[readings != worst], int((readings == worst).sum())
+            if not len(rest) or abs(worst - worst_of(rest)) <= 5 * rest.std():
+                continue
+            if worst in (-999.0, 9999.0) or (count >= 3 and rest.std() > 0):
+                found.append((s, worst, count))
+    return found
+
+
+@few
+@given(
+    st.lists(
+        st.lists(st.sampled_from([0.0, 1.0, 2.0, 500.0, -77.0, -999.0, 9999.0, float("nan")])),
+        min_size=1,
+        max_size=5,
+    )
+)
+def test_sentinels_are_those_that_a_loop_finds(table):
+    assert sentinels(*table) == sentinels_by_a_loop(make_panel(*table))
+
+
 def sentinels(*series: np.ndarray, base: float = 0.0) -> list[tuple[int, float, int]]:
     panel = make_panel(*series, base=np.full(len(series), base)) if base else make_panel(*series)
     found = find_sentinels(panel)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rnnforecast.data import scaling as scalings
 from rnnforecast.data.forecast import past_of
 from rnnforecast.data.scaling import fit_scaling
 from tests.builders import make_panel, wave
@@ -116,3 +117,39 @@ def test_readings_that_are_far_but_not_rare_are_within_reach():
     bursts[::50] = 400.0
     scaling = fit_scaling(past_of(make_panel(bursts)))
     assert 400 / scaling.scale[0] < scaling.reach[0]
+
+
+def fitted_by_a_loop(readings: np.ndarray) -> tuple[float, float, float]:
+    """One series after the other, with numpy's own quantiles."""
+    sample = readings[:: max(1, len(readings) // scalings._SAMPLE)]
+    seen = sample[np.isfinite(sample)].astype(np.float64)
+    if not len(seen):
+        return (np.nan,) * 3
+    low, center, high = np.quantile(seen, (0.25, 0.5, 0.75))
+    scale = (high - low) / 1.349
+    if scale <= 2e-7 * abs(center):
+        scale = seen.std()
+    if scale <= 2e-7 * max(abs(center), 1e-30):
+        scale = 1.0
+    distances, rare = np.sort(np.abs(seen - center) / scale), 1 + len(seen) // 500
+    usual = distances[-rare - 1] if len(seen) > rare else 0.0
+    return center, scale, 6.0 * max(usual, 3.0)
+
+
+@pytest.mark.parametrize("sample", [50, 100_000])
+def test_many_series_are_fitted_as_each_of_them_is_by_a_loop(sample, monkeypatch):
+    """With a sample of 50, longer ones are thinned, each by its own step."""
+    monkeypatch.setattr(scalings, "_SAMPLE", sample)
+    rng = np.random.default_rng(0)
+    series = [rng.normal(5, 2, n) for n in (1, 2, 3, 4, 49, 100, 130, 500, 501, 1700, 1000)]
+    series += [np.full(n, 7.1) for n in (1, 5, 200)]
+    series += [np.where(rng.random(300) < 0.1, 5.0, 0.0), [], [np.nan] * 70]
+    for readings in series[6:11]:
+        readings[rng.random(len(readings)) < 0.3] = np.nan
+    past = past_of(make_panel(*series))
+
+    found = fit_scaling(past)
+
+    expected = [fitted_by_a_loop(past.readings(i)) for i in range(past.n_origins)]
+    together = np.stack([found.center, found.scale, found.reach], axis=1)
+    np.testing.assert_array_equal(together, np.array(expected, np.float32))

@@ -7,13 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rnnforecast.data import rows
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import match_schema
-from rnnforecast.data.timegrid import check_step, read_panel
+from rnnforecast.data.timegrid import _longest_gap, check_step, read_panel
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import ignore
-from tests.builders import HOUR_US, START_US
+from tests.builders import HOUR_US, START_US, make_panel
 from tests.data.tables import failure, few, hourly, pasted, read, write
 
 MINUTE_US = 60_000_000
@@ -175,6 +176,39 @@ def test_a_time_that_goes_back_is_said_and_the_rows_are_sorted():
 def test_series_one_after_the_other_are_no_clock_that_was_reset():
     hours, names = np.tile(np.arange(200), 2), np.repeat(["a", "b"], 200)
     assert read(table(hours * HOUR_US, id=names)).warnings == {}
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 1 << 20])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_a_clock_that_was_reset_is_found_in_one_of_many_series(
+    chunk_rows, interleaved, monkeypatch
+):
+    monkeypatch.setattr(rows, "_CHUNK_ROWS", chunk_rows)
+    hours = np.concatenate([np.arange(200), np.arange(100, 200), np.arange(100)])
+    names = np.repeat(["a", "b"], 200)
+    order = np.arange(400).reshape(2, -1).T.ravel() if interleaved else np.arange(400)
+
+    warned = read(table(hours[order] * HOUR_US, id=names[order])).warnings["time-goes-back"]
+
+    assert warned.count == 1
+    assert "199 h" in warned.message
+
+
+def longest_gap_by_a_loop(panel):
+    longest = 0
+    for s in range(panel.n_series):
+        run = 0
+        for reading in panel.of(s):
+            run = run + 1 if np.isnan(reading) else 0
+            longest = max(longest, run)
+    return longest
+
+
+@few
+@given(st.lists(st.lists(st.sampled_from([1.0, np.nan]), max_size=12), min_size=1, max_size=5))
+def test_the_longest_gap_is_that_of_one_series(readings):
+    panel = make_panel(*readings, [np.nan])
+    assert _longest_gap(panel) == longest_gap_by_a_loop(panel)
 
 
 def test_rows_from_new_to_old_are_no_clock_that_was_reset():
