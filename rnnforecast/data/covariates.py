@@ -61,8 +61,12 @@ class Track:
         """
         places = (self.begin[series] + first)[:, None] + np.arange(width)
         inside = (places >= self.low[series, None]) & (places < self.high[series, None])
-        found: Floats = self.values[:, np.where(inside, places, 0)]
-        found[:, ~inside] = np.nan
+        found: Floats
+        if inside.all():
+            found = self.values[:, places]
+        else:
+            found = self.values[:, np.where(inside, places, 0)]
+            found[:, ~inside] = np.nan
         return found.transpose(1, 0, 2)
 
 

@@ -8,7 +8,7 @@ memory grows with the number of series, never with the number of windows.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -104,6 +104,10 @@ class TrainingWindows:
             if covariates is None
             else covariates.features(series, row, lookback=self.lookback, horizon=self.horizon),
         )
+
+    def without_features(self) -> TrainingWindows:
+        """Return the same windows without covariates, for whom does not look at them."""
+        return replace(self, _panel=replace(self._panel, covariates=None))
 
     def spread(self, n: int) -> Integers:
         """Return the numbers of at most n windows, evenly spread over all of them."""

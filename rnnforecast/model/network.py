@@ -141,9 +141,9 @@ def mean_of(forecasts: Sequence[Tensor]) -> Tensor:
 
 def _filled(values: Tensor) -> Tensor:
     """Carry the last value forward, (N, F, T); 0 where there is none before."""
-    seen = torch.isfinite(values)
-    if bool(seen.all()):
+    if bool(torch.isfinite(values.sum())):  # one pass; what is not missing is bounded
         return values
+    seen = torch.isfinite(values)
     flat = carry_forward(values.nan_to_num(0.0).flatten(0, 1), seen.flatten(0, 1))
     return flat.view(values.shape)
 

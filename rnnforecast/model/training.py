@@ -79,7 +79,7 @@ class MemberTraining:
         self.best_steps = 0
         self.epochs: list[EpochEnded] = []
         self._network = network
-        self._windows = windows
+        self._windows = seen_by(self.member, windows)
         self._validation = validation
         self._config = config
         self._epoch_steps = steps_per_epoch(len(windows), config)
@@ -248,11 +248,17 @@ def learn_on(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, n_steps)
     key = (config.seed, index, config.epochs)
     generator = seeded(*key, device=network.center.device)
+    windows = seen_by(member, windows)
     batches = epoch_batches(windows, n_steps=n_steps, batch_size=config.batch_size, key=key)
     for step, batch in enumerate(batches, start=1):
         take_step(network, member, batch, optimizer, clip=config.clip, generator=generator)
         schedule.step()
         yield step
+
+
+def seen_by(member: Member, windows: TrainingWindows) -> TrainingWindows:
+    """Return the windows as a member looks at them: covariates are not gathered in vain."""
+    return windows if member.own.covariates else windows.without_features()
 
 
 def seeded(*key: int, device: torch.device) -> torch.Generator:
