@@ -84,7 +84,8 @@ def measure(folder: Path, *command: str) -> dict[str, float]:
     if ended.returncode not in (0, 3):
         raise RuntimeError(ended.stderr)
     print(ended.stderr, file=sys.stderr)
-    return {**json.loads(report.read_text()), "whole_s": took}
+    timing = json.loads(ended.stdout).get("timing", {})
+    return {**timing, **json.loads(report.read_text()), "whole_s": took}
 
 
 def main() -> int:
@@ -112,16 +113,17 @@ def main() -> int:
         write_readings(folder / "readings.parquet", lengths, begins, by_time=options.by_time)
         trained = measure(
             *(folder, "train", "readings.parquet"),
-            *("--horizon", str(HORIZON), "--steps", str(STEPS), "--model", "model"),
+            *("--horizon", str(HORIZON), "--steps", str(STEPS), "--model", "model", "--json"),
         )
-        forecast = measure(folder, "predict", "--model", "model", "-o", "forecast.csv")
+        forecast = measure(folder, "predict", "--model", "model", "-o", "forecast.csv", "--json")
     print(f"{os.cpu_count()} cores, horizon {HORIZON}, {STEPS} steps")
-    print("| series | rows | to the first step s | train s | predict s | peak MB |")
-    print("|---|---|---|---|---|---|")
+    print("| series | rows | read s | first step s | fit s | train s | predict s | peak MB |")
+    print("|---|---|---|---|---|---|---|---|")
     peaks = "/".join(f"{found['peak_mb']:.0f}" for found in (trained, forecast))
     print(
-        f"| {options.series} | {int(lengths.sum())} | {trained['first_step_s']:.1f} "
-        f"| {trained['whole_s']:.1f} | {forecast['whole_s']:.1f} | {peaks} |"
+        f"| {options.series} | {int(lengths.sum())} | {trained['read_s']:.1f} "
+        f"| {trained['first_step_s']:.1f} | {trained['fit_s']:.1f} | {trained['whole_s']:.1f} "
+        f"| {forecast['whole_s']:.1f} | {peaks} |"
     )
     return 0 if max(trained["first_step_s"], forecast["whole_s"]) < LIMIT_S else 1
 

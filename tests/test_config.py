@@ -338,4 +338,4 @@ def test_a_long_list_of_names_is_cut_and_counted() -> None:
     few = Warned.naming("code", "gone", ["a", "b"])
     many = Warned.naming("code", "gone", [f"s{i}" for i in range(9)])
     assert (few.message, few.count) == ("gone: a, b", 2)
-    assert (many.message, many.count) == ("gone: s0, s1, s2, s3, s4, ...", 9)
+    assert (many.message, many.count) == ("gone, 9 in all: s0, s1, s2, s3, s4, ...", 9)
