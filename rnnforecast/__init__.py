@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from rnnforecast.config import (
         BacktestConfig,
         Config,
-        DataConfig,
         NetworkConfig,
         PredictConfig,
         TrainConfig,
         WindowConfig,
     )
+    from rnnforecast.dataconfig import DataConfig
     from rnnforecast.errors import RnnForecastError
     from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.workflow import Backtest, Model, backtest, load, predict, train
@@ -31,12 +31,12 @@ _HOMES = {
     "rnnforecast.config": (
         "BacktestConfig",
         "Config",
-        "DataConfig",
         "NetworkConfig",
         "PredictConfig",
         "TrainConfig",
         "WindowConfig",
     ),
+    "rnnforecast.dataconfig": ("DataConfig",),
     "rnnforecast.errors": ("RnnForecastError",),
     "rnnforecast.evaluate.fallback": ("Prediction",),
     "rnnforecast.workflow": ("Backtest", "Model", "backtest", "load", "predict", "train"),

@@ -17,14 +17,15 @@ from rnnforecast.config import (
     STANDARD_OUTPUT,
     BacktestConfig,
     Config,
-    DataConfig,
     NetworkConfig,
     PredictConfig,
     TrainConfig,
     WindowConfig,
 )
 from rnnforecast.console import Screen
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
+from rnnforecast.events import ignore
 from rnnforecast.options import CommonOptions, with_options
 
 PARTIAL = 3
@@ -75,6 +76,35 @@ def root(
     ] = False,
 ) -> None:
     """Forecasts of sensor readings with recurrent networks."""
+
+
+@app.command()
+@with_options
+def check(
+    context: typer.Context,
+    data: Data,
+    *,
+    reading: DataConfig,
+    common: CommonOptions,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", help="Say whether the data fit this model.")
+    ] = None,
+    version: Version = None,
+) -> None:
+    """Say what is in the data, what is strange about it, and what to type next."""
+    from rnnforecast import checkreport, workflow
+
+    if model is None and version is not None:
+        raise UsageError("--version names one of a model's", hint="add  --model DIR")
+    screen = _screen(context, common)
+    saved = None if model is None else workflow.load(model, version=version)
+    found = workflow.check(data, config=reading, model=saved, listener=ignore)
+    if common.json:
+        screen.document(checkreport.check_document(found))
+    else:
+        checkreport.print_check(found, screen)
+    if not found.is_clean:
+        raise typer.Exit(PARTIAL)
 
 
 @app.command()

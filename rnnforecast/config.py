@@ -6,12 +6,10 @@ their `help` is the option's help. `None` or "auto" means: found in the data.
 
 from __future__ import annotations
 
-import io
-import re
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import check_range, parse_duration_us
 from rnnforecast.errors import UsageError
 from rnnforecast.fields import check_choices, option
@@ -33,44 +31,11 @@ MAX_HORIZON = 16_384
 MAX_HIDDEN = 4_096
 MAX_LAYERS = 8
 MAX_MEMBERS = 16
+MAX_FEATURES = 4096
 
 CELLS = ("gru", "lstm", "rnn")
 
 _C = TypeVar("_C", "DataConfig", "WindowConfig")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """How to read the readings. What is not given is inferred, said, and stored with the model."""
-
-    time: str | None = option(None, "Time column.")
-    series: str | None = option(None, "Column that names the series (long tables).")
-    target: tuple[str, ...] = option((), "Column to forecast; repeatable. Default: every numeric.")
-    freq: str | None = option(None, "Step between readings, such as 15min.")
-    agg: str | None = option(
-        None,
-        "How readings that fall into one step of --freq become one.",
-        choices=("mean", "sum", "last", "min", "max"),
-    )
-    tz: str | None = option(None, "Time zone of stamps that carry none, such as Europe/Vienna.")
-    sep: str | None = option(None, "Separator of the columns.")
-    decimal: str | None = option(None, "Decimal mark: . or ,")
-    encoding: str | None = option(None, "Text encoding, such as cp1252.")
-    skip_rows: int = option(0, "Lines to skip before the header.")
-    na_values: tuple[str, ...] = option((), "Text that means a missing reading; repeatable.")
-    on_duplicate: str = option(
-        "error",
-        "Two different readings of one series at one time.",
-        choices=("error", "last", "mean"),
-    )
-
-    def __post_init__(self) -> None:
-        """Raise `UsageError` for a choice that does not exist."""
-        check_choices(self)
-        _check_text_form(self)
-        check_range("skip-rows", self.skip_rows, 0, 10**9)
-        if self.agg and not self.freq:
-            raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
 
 
 @dataclass(frozen=True)
@@ -172,10 +137,17 @@ class PredictConfig:
         choices=FALLBACKS,
         listed=True,
     )
+    future: str | None = option(None, "File with the future values of --known columns.")
+    require_series: bool = option(False, "Fail where a series of the model is not in the readings.")
+    max_drift: float | None = option(
+        None, "Publish nothing where a series is further off its trained level, in its spreads."
+    )
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a method or a level that does not exist."""
         check_choices(self)
+        if self.max_drift is not None:
+            check_range("max-drift", self.max_drift, 0.0, 1e9)
         if self.horizon is not None:
             object.__setattr__(self, "horizon", str(self.horizon))
         for level in self.quantiles:
@@ -241,25 +213,3 @@ def override(config: _C, given: _C) -> _C:
 def quantile_name(quantile: float) -> str:
     """Name a quantile's column: 0.1 is `q10`, 0.025 is `q2.5`."""
     return f"q{round(quantile * 100, 6):g}"
-
-
-def _check_text_form(config: DataConfig) -> None:
-    for name, value in (("sep", config.sep), ("decimal", config.decimal)):
-        if value is not None and len(value) != 1:
-            hint = "for a tab in a shell, write  --sep $'\\t'" if value == "\\t" else None
-            raise UsageError(f"--{name} is {value!r}, but must be one character", hint=hint)
-    if config.decimal not in (None, ".", ","):
-        raise UsageError(f"--decimal is {config.decimal!r}, but must be . or ,")
-    if config.tz is not None and not re.fullmatch(r"[+-]\d\d:\d\d", config.tz):
-        try:
-            ZoneInfo(config.tz)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise UsageError(
-                f"--tz {config.tz} is not known", hint="such as UTC, Europe/Vienna, +01:00"
-            ) from error
-    try:
-        io.TextIOWrapper(io.BytesIO(), encoding=config.encoding or "utf-8")
-    except (LookupError, ValueError) as error:
-        raise UsageError(
-            f"--encoding {config.encoding} is not known", hint="such as utf-8, cp1252, utf-16"
-        ) from error

@@ -20,6 +20,8 @@ _MICROSECONDS = {
     "d": 86_400_000_000,
     "w": 604_800_000_000,
 }
+EPOCH_UNITS_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
+"""What numeric time stamps may count."""
 _LONGEST_US = 300 * 365 * _MICROSECONDS["d"]
 
 

@@ -27,6 +27,23 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def options_of(config: Any) -> list[str]:
+    """Return the command-line options that say what differs from the defaults, word by word."""
+    words = []
+    for item in fields(config):
+        value, name = getattr(config, item.name), f"--{item.name.replace('_', '-')}"
+        if value == item.default:
+            continue
+        if value is True:
+            words.append(name)
+        elif item.metadata.get("listed"):
+            words += [name, ",".join(map(str, value))]
+        else:
+            for one in value if isinstance(value, tuple) else (value,):
+                words += [name, str(one)]
+    return words
+
+
 def check_choices(config: Any) -> None:
     """Raise `UsageError` for a field whose value is none of its choices."""
     for item in fields(config):

@@ -207,6 +207,7 @@ def print_model(model: Model, screen: Screen) -> None:
     facts = {
         "model": f"{model.path} version {model.version}",
         "columns": f"{columns}, targets {_some(artifact.schema.targets)}",
+        **_covariates_in_words(artifact),
         "series": f"{len(artifact.names)}: {_some(artifact.names)}",
         "step": format_duration(step_us),
         "season": season,
@@ -225,6 +226,20 @@ def print_model(model: Model, screen: Screen) -> None:
     for name, fact in facts.items():
         screen.result(f"{name:<10} {fact}")
     _print_metrics(artifact, screen)
+
+
+def _covariates_in_words(artifact: Artifact) -> dict[str, str]:
+    """Say which columns the network sees beside the readings, one line for all kinds."""
+    kinds = {"known": "known ahead", "past": "known up to now", "static": "static"}
+    by_role = {
+        words: [c.name for c in artifact.schema.covariates if c.role == role]
+        for role, words in kinds.items()
+    }
+    asked = artifact.config.data
+    if artifact.task.n_known:
+        by_role["calendar"] = [*asked.calendar, *filter(None, [asked.holidays])]
+    lines = [f"{words} {_some(tuple(names))}" for words, names in by_role.items() if names]
+    return {"covariates": "; ".join(lines)} if lines else {}
 
 
 def _numbers(steps: list[int]) -> str:

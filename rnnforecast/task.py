@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from rnnforecast.config import QUANTILES
 
+CURVES = 16
+"""Curves that a series' reaction to covariates known ahead is made of, beside straight lines."""
+
 
 @dataclass(frozen=True)
 class MemberTask:
@@ -24,12 +27,15 @@ class MemberTask:
     seasonal: bool
     """Whether level and pattern of the window's own seasons last into the horizon; only where it
     holds two of them."""
+    covariates: bool = False
+    """Whether it sees the covariates."""
 
     def __str__(self) -> str:
         """Say it in the words of `show`."""
         words = [f"{self.lookback} steps in segments of {self.segment}"]
         words += ["the window's own pattern lasts"] * self.seasonal
         words += ["in the series' units"] * (not self.linear)
+        words += ["with covariates"] * self.covariates
         return ", ".join(words)
 
     @property
@@ -49,6 +55,17 @@ class ForecastTask:
     n_series: int
     members: tuple[MemberTask, ...]
     quantiles: tuple[float, ...] = QUANTILES
+    n_known: int = 0
+    """Features of covariates that are known ahead."""
+    n_past: int = 0
+    """Features of covariates that are known up to now only."""
+    n_static: int = 0
+    """Features that stay the same for each series."""
+
+    @property
+    def n_features(self) -> int:
+        """All of them."""
+        return self.n_known + self.n_past + self.n_static
 
     @property
     def median(self) -> int:

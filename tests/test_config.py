@@ -18,7 +18,6 @@ from rnnforecast.config import (
     MAX_LOOKBACK,
     QUANTILES,
     Config,
-    DataConfig,
     NetworkConfig,
     PredictConfig,
     TrainConfig,
@@ -27,6 +26,7 @@ from rnnforecast.config import (
     override,
     quantile_name,
 )
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import format_duration, parse_duration_us, parse_steps
 from rnnforecast.errors import UsageError
 from tests.builders import make_task

@@ -11,7 +11,8 @@ import pytest
 import typer
 
 from rnnforecast import cli
-from rnnforecast.config import DataConfig, NetworkConfig, PredictConfig, TrainConfig, WindowConfig
+from rnnforecast.config import NetworkConfig, PredictConfig, TrainConfig, WindowConfig
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.fields import option
 from rnnforecast.options import CommonOptions, with_options

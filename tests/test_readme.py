@@ -40,8 +40,16 @@ def test_the_job_by_hand_ends_with_a_forecast(command: Command) -> None:
 
 
 @pytest.mark.usefixtures("sample_data")
+def test_the_line_of_the_check_runs_and_ends_with_one_to_train(command: Command) -> None:
+    (line,) = (block.strip() for block in blocks("sh") if block.startswith("rnnforecast check"))
+    outcome = command(*shlex.split(line)[1:])
+    assert outcome.code == 3, "one sensor of the sample stands still for a night"
+    assert "rnnforecast train sample_data/pumping_station.csv" in outcome.out
+
+
+@pytest.mark.usefixtures("sample_data")
 def test_the_line_of_the_backtest_runs(command: Command) -> None:
-    line = blocks("sh")[2].strip()
+    (line,) = (block.strip() for block in blocks("sh") if block.startswith("rnnforecast backtest"))
     outcome = command(*shlex.split(line)[1:], "--windows", "3")
     assert outcome.code == 0
     assert "verdict: " in outcome.out

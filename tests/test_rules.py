@@ -20,6 +20,7 @@ MODULES = {
 ROOMS = ("data", "model", "evaluate", "operate")
 GROUND = (
     "config",
+    "dataconfig",
     "task",
     "durations",
     "errors",

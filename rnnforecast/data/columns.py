@@ -8,7 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
+
+from rnnforecast.durations import EPOCH_UNITS_US
 
 Kind = Literal["time", "number", "text", "empty", "other"]
 _NUMERIC_SHARE = 0.5
@@ -17,7 +20,11 @@ _DATE = re.compile(
     r"([T ]+\d{1,2}:?\d{2}.*)?\s*"
 )
 _TIME_OF_DAY = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm])?\s*")
-EPOCH_UNITS_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
+_UNIT = re.compile(
+    r"[cdhkmMGnu]?(s|m|g|a|v|w|wh|j|n|pa|bar|hz|l|va|var|ohm)"
+    "|min|h|t|psi|c|degc|f|degf|k|rpm|ppm|ppb|ph|lux|lx|db",
+    re.IGNORECASE,
+)
 EPOCH_1990_US, EPOCH_2100_US = 631_152_000_000_000, 4_102_444_800_000_000
 
 
@@ -55,16 +62,33 @@ def kind_of_texts(name: str, cells: Sequence[str], *, is_number: Callable[[str],
     return Column(name, kind, sample)
 
 
-def is_number(text: str, decimal: str) -> bool:
-    """Tell whether a cell is a number with this decimal mark."""
-    mark = re.escape(decimal)
-    pattern = rf"[+-]?(\d+({mark}\d*)?|{mark}\d+)(e[+-]?\d+)?|[+-]?(inf|infinity)"
-    return re.fullmatch(pattern, text.strip(" \t"), re.IGNORECASE | re.ASCII) is not None
+def is_number(text: str, decimal: str, thousands: str | None = None) -> bool:
+    """Tell whether a cell is a number with this decimal mark, and this mark between thousands."""
+    return number_pattern(decimal, thousands).fullmatch(text.strip(" \t")) is not None
+
+
+@cache
+def number_pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
+    """Return the pattern of a number."""
+    mark, digits = re.escape(decimal), r"\d+"
+    if thousands is not None:
+        digits = rf"(?:\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+|\d+)"
+    pattern = rf"[+-]?(?:{digits}(?:{mark}\d*)?|{mark}\d+)(?:e[+-]?\d+)?|[+-]?(?:inf|infinity)"
+    return re.compile(pattern, re.IGNORECASE | re.ASCII)
 
 
 def is_date(text: str) -> bool:
     """Tell whether a cell looks like a date, with or without a time of day."""
     return _DATE.fullmatch(text) is not None
+
+
+def is_unit(text: str) -> bool:
+    """Tell whether a cell looks like a unit: in brackets, with a sign of one, or a known one."""
+    bare = text.strip()
+    in_brackets = bare[:1] in tuple("[(") and bare[-1:] in tuple(")]")
+    return (
+        in_brackets or any(sign in bare for sign in "°%µ²³/") or _UNIT.fullmatch(bare) is not None
+    )
 
 
 def is_time_of_day(text: str) -> bool:

@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from rnnforecast.config import DataConfig
-from rnnforecast.data.columns import Column, is_number
-from rnnforecast.data.dialect import (
+from rnnforecast.data.columns import Column, is_number, number_pattern
+from rnnforecast.data.dialect import Dialect, quote, sniff
+from rnnforecast.data.streams import CountedStream, LinesLeftOut
+from rnnforecast.data.textfile import (
     DAMAGED,
-    Dialect,
+    GZIP_MARK,
     bounded_lines,
     field_too_long,
     open_binary,
-    quote,
-    sniff,
     truncated,
 )
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
+from rnnforecast.events import Listener
 
 _BLOCK_BYTES = 1 << 22
 _MAX_LISTED = 5
@@ -44,32 +46,44 @@ class CsvFile:
     """What the file is called in messages."""
     dialect: Dialect
     columns: tuple[Column, ...]
+    skips_bad_rows: bool
+    most_bytes: int
+    _skipped: list[str] = field(default_factory=list)
+    """Rows with too few or too many fields that the last reading came across."""
 
     def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Read these columns, a block at a time. Raises `DataError` with the line at fault."""
         dialect = self.dialect
+        as_text = {n: pa.string() if pa.types.is_floating(t) else t for n, t in wanted.items()}
         options = {
             "read_options": pa_csv.ReadOptions(
                 block_size=_BLOCK_BYTES,
-                skip_rows=dialect.skip_rows,
+                skip_rows=0 if dialect.comment else dialect.n_above,
+                column_names=dialect.names,
                 encoding=dialect.encoding,
                 use_threads=False,
             ),
-            "parse_options": pa_csv.ParseOptions(delimiter=dialect.sep, newlines_in_values=True),
+            "parse_options": pa_csv.ParseOptions(
+                delimiter=dialect.sep,
+                newlines_in_values=True,
+                invalid_row_handler=self._skip if self.skips_bad_rows else None,
+            ),
             "convert_options": pa_csv.ConvertOptions(
-                column_types=wanted,
+                column_types=as_text if dialect.thousands else wanted,
                 include_columns=list(wanted),
                 null_values=list(dialect.missing),
                 strings_can_be_null=True,
                 decimal_point=dialect.decimal,
             ),
         }
+        self._skipped.clear()
         try:
             with (
-                _QuoteCounter(self._open()) as stream,
+                CountedStream(self._rows_alone(), self.most_bytes, self.shown) as stream,
                 pa_csv.open_csv(stream, **options) as reader,
             ):
-                yield from reader
+                for batch in reader:
+                    yield ungroup(batch, wanted, dialect) if dialect.thousands else batch
             if stream.n_quotes % 2:
                 self._check_end()
         except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, *DAMAGED, OSError) as error:
@@ -77,9 +91,35 @@ class CsvFile:
         finally:
             pa.default_memory_pool().release_unused()
 
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are, by the size of the file; of a packed one nothing is known."""
+        size = self.path.stat().st_size
+        with self.path.open("rb") as file:
+            head = file.read(_BLOCK_BYTES)
+        if head.startswith(GZIP_MARK):
+            return 0
+        return int(size / max(len(head), 1) * max(head.count(b"\n"), head.count(b"\r")))
+
+    def _skip(self, row: pa_csv.InvalidRow) -> str:
+        self._skipped.append(row.text)
+        return "skip"
+
+    def rejected(self) -> list[Location]:
+        """Return where the rows stand that the last reading skipped."""
+        if not self._skipped:
+            return []
+        return [
+            Location(self.shown, number, text=line)
+            for number, line, cells in self._lines()
+            if len(cells) != len(self.columns)
+        ]
+
     def location(self, row: int, column: str) -> Location:
         """Say where a row (0 is the first after the header) stands, and quote it."""
         for number, line, cells in self._lines():
+            if self.skips_bad_rows and len(cells) != len(self.columns):
+                continue
             if row == 0:
                 return self._at(number, line, cells, column)
             row -= 1
@@ -88,51 +128,58 @@ class CsvFile:
     def _open(self) -> BinaryIO:
         return open_binary(self.path)
 
+    def _rows_alone(self) -> BinaryIO | LinesLeftOut:
+        """Open the file; where it may have comments, without them and without the header."""
+        if self.dialect.comment is None:
+            return self._open()
+        return LinesLeftOut(self._open(), self.dialect.n_above, self.dialect.comment.encode())
+
     def _lines(self) -> Iterator[tuple[int, str, list[str]]]:
-        """Every row after the header: physical line number, first line of its text, cells."""
+        """Every row: physical line number, first line of its text, cells."""
         with (
             self._open() as raw,
             io.TextIOWrapper(raw, self.dialect.encoding, "replace", newline="") as text,
         ):
-            kept: list[str] = []
-            lines = bounded_lines(text, self.shown)
-
-            def remember() -> Iterator[str]:
-                for line in lines:
-                    kept.append(line)
-                    yield line
-
-            n_skipped = sum(1 for _ in itertools.islice(lines, self.dialect.skip_rows))
-            reader = csv.reader(remember(), delimiter=self.dialect.sep)
-            is_header = True
+            read: list[tuple[int, str]] = []
+            reader = csv.reader(self._remembered(text, read), delimiter=self.dialect.sep)
             try:
                 for cells in reader:
-                    if cells and not is_header:
-                        first = n_skipped + reader.line_num - len(kept) + 1
-                        yield first, kept[0].rstrip("\r\n"), cells
-                    is_header = is_header and not cells
-                    kept.clear()
+                    if cells:
+                        number, line = read[0]
+                        yield number, line.rstrip("\r\n"), cells
+                    read.clear()
             except csv.Error as error:
                 raise field_too_long(self.shown) from error
+
+    def _remembered(self, text: TextIO, read: list[tuple[int, str]]) -> Iterator[str]:
+        """Give the lines below the header that are no comments, and note each with its number."""
+        comment = self.dialect.comment
+        for number, line in enumerate(bounded_lines(text, self.shown), 1):
+            if number > self.dialect.n_above and not (comment and line.startswith(comment)):
+                read.append((number, line))
+                yield line
 
     def _check_end(self) -> None:
         """Raise where the file ends inside of quotes: they swallow all rows that follow them."""
         with self._open() as raw, io.TextIOWrapper(raw, self.dialect.encoding, "replace") as text:
-            lines = bounded_lines(text, self.shown)
-            first = 1 + sum(1 for _ in itertools.islice(lines, self.dialect.skip_rows))
+            read: list[tuple[int, str]] = []
+            lines = self._remembered(text, read)
             reader = csv.reader(lines, delimiter=self.dialect.sep, strict=True)
             try:
                 for _ in reader:
-                    first = self.dialect.skip_rows + reader.line_num + 1
+                    read.clear()
             except csv.Error as error:
                 if "end of data" not in str(error):
                     return  # quotes of another kind, which are read as they stand
-                raise DataError(
-                    f"{self.shown} ends inside of quotes that are opened in line {first}",
-                    code="unclosed-quote",
-                    location=Location(self.shown, line=first),
-                    hint="close the quote, or fetch the file again if it is cut off",
-                ) from error
+                raise self._unclosed(*read[0]) from error
+
+    def _unclosed(self, number: int, line: str) -> DataError:
+        return DataError(
+            f"{self.shown} ends inside of quotes that are opened in line {number}",
+            code="unclosed-quote",
+            location=Location(self.shown, line=number, text=line.rstrip("\r\n")),
+            hint="close the quote, or fetch the file again if it is cut off",
+        )
 
     def _at(self, number: int, line: str, cells: Sequence[str], column: str) -> Location:
         place = [c.name for c in self.columns].index(column)
@@ -153,14 +200,17 @@ class CsvFile:
         bad: dict[str, list[tuple[Location, str]]] = {}
         other = {".": ",", ",": "."}[self.dialect.decimal]
         fits_other = dict.fromkeys(numbers, True)
+        self._check_end()
         for number, line, cells in self._lines():
             if len(cells) != len(self.columns):
+                if self.skips_bad_rows:
+                    continue
                 return DataError(
                     f"line {number} has {len(cells)} fields, but the header has "
                     f"{len(self.columns)}",
                     code="ragged-row",
                     location=Location(self.shown, line=number, text=line),
-                    hint="correct or remove the line; a decimal comma needs another separator",
+                    hint="correct the line, or add  --on-bad-rows skip",
                 )
             for name in numbers:
                 location = self._at(number, line, cells, name)
@@ -180,17 +230,20 @@ class CsvFile:
         )
 
     def _is_number(self, text: str) -> bool:
-        return text in self.dialect.missing or is_number(text, self.dialect.decimal)
+        return text in self.dialect.missing or self.dialect.is_number(text)
 
     def _not_numbers(
         self, column: str, bad: list[tuple[Location, str]], *, mark: str | None
     ) -> DataError:
         """Name the first of some texts; `mark` is the decimal mark with which all are numbers."""
         first, token = bad[0]
+        tokens = Counter(text for _, text in bad).most_common(_MAX_LISTED)
+        listed = ", ".join(f"{text!r} {count} times" for text, count in tokens)
+        all_missing = " ".join(f"--na-values {quote(text)}" for text, _ in tokens)
         rest = tuple(place.line or 0 for place, _ in bad[1 : _MAX_LISTED + 1])
         return DataError(
             f"{len(bad)} value{'s' * (len(bad) > 1)} in column {column!r} "
-            f"{'are' if len(bad) > 1 else 'is'} not a number",
+            f"{'are' if len(bad) > 1 else 'is'} not a number" + f": {listed}" * (len(tokens) > 1),
             code="not-a-number",
             location=Location(
                 first.file,
@@ -201,35 +254,38 @@ class CsvFile:
                 token=token,
                 also_lines=rest,
             ),
-            hint=f"to treat it as missing, add  --na-values {quote(token)}"
+            hint=f"to treat {'it' if len(tokens) == 1 else 'them'} as missing, add  {all_missing}"
             if mark is None
             else f"if all of them have another decimal mark, add  --decimal {mark}",
         )
 
 
-class _QuoteCounter(io.BufferedIOBase):
-    """A stream that counts the quotes that are read from it."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self.n_quotes = 0
-
-    def readable(self) -> bool:
-        """Say that it can be read."""
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read some bytes, or all."""
-        block = self._file.read(-1 if size is None else size)
-        self.n_quotes += block.count(b'"')
-        return block
-
-    def close(self) -> None:
-        """Close the file below."""
-        self._file.close()
-        super().close()
+def ungroup(
+    batch: pa.RecordBatch, wanted: dict[str, pa.DataType], dialect: Dialect
+) -> pa.RecordBatch:
+    """Turn texts with marks between thousands into numbers. Raises `ArrowInvalid` for others."""
+    assert dialect.thousands is not None
+    pattern = f"^({number_pattern(dialect.decimal, dialect.thousands).pattern})$"
+    columns = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if not pa.types.is_floating(wanted[name]):
+            columns.append(column)
+            continue
+        texts = pc.utf8_trim(column, " \t")
+        if pc.all(pc.match_substring_regex(texts, pattern, ignore_case=True)).as_py() is False:
+            raise pa.ArrowInvalid(f"column {name} holds text")
+        plain = pc.replace_substring(texts, dialect.thousands, "")
+        columns.append(pc.replace_substring(plain, dialect.decimal, ".").cast(wanted[name]))
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
-def open_csv_file(path: Path, config: DataConfig, *, shown: str) -> CsvFile:
+def open_csv_file(path: Path, config: DataConfig, listener: Listener, *, shown: str) -> CsvFile:
     """Look at a CSV file's first lines. Raises `DataError` if it is empty or no table."""
-    return CsvFile(path, shown, *sniff(path, config, shown=shown))
+    found = sniff(path, config, listener, shown=shown)
+    return CsvFile(
+        path,
+        shown,
+        *found,
+        skips_bad_rows=config.on_bad_rows == "skip",
+        most_bytes=config.input_limit,
+    )

@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.config import quantile_name
+from rnnforecast.data.covariates import Features
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
 from rnnforecast.data.stamps import stamp_array
 from rnnforecast.data.windows import TrainingWindows, gather
@@ -72,6 +73,25 @@ class Past:
         first = self._panel.offsets[self.series]
         end = first + self.cutoff
         return gather(self._panel.target, end - n, n, low=first, high=end)
+
+    @property
+    def n_features(self) -> tuple[int, int, int]:
+        """How many features are known ahead, known up to now, and static."""
+        covariates = self._panel.covariates
+        return (0, 0, 0) if covariates is None else covariates.sizes
+
+    @property
+    def known_names(self) -> tuple[str, ...]:
+        """What the features that are known ahead are called."""
+        covariates = self._panel.covariates
+        return () if covariates is None else covariates.known_names
+
+    def features(self, lookback: int, horizon: int) -> Features | None:
+        """Return the covariates around each cutoff; those of after it only where known ahead."""
+        covariates = self._panel.covariates
+        if covariates is None:
+            return None
+        return covariates.features(self.series, self.cutoff, lookback=lookback, horizon=horizon)
 
     def share_seen(self, n: int) -> NDArray[np.float64]:
         """`(origin,)`: the share of the last n rows before each cutoff that hold a reading."""

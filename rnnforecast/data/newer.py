@@ -6,21 +6,25 @@ has learnt from says which series are new, gone, stale or on another scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.future import with_future
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
 from rnnforecast.data.placing import trim
-from rnnforecast.data.reading import open_source
+from rnnforecast.data.reading import Source, open_source
+from rnnforecast.data.renaming import rename
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.schema import Schema, check_zone, match_schema
+from rnnforecast.data.splittime import join_time
 from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.data.timegrid import check_step, read_panel
-from rnnforecast.errors import NotEnoughDataError
+from rnnforecast.dataconfig import DataConfig
+from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError
 from rnnforecast.events import Listener, Warned
 
 _FAR = 3.0
@@ -46,14 +50,22 @@ def read_past(
     schema: Schema,
     options: DataConfig,
     as_of: str | None,
+    future: object = None,
     known: Known,
     listener: Listener,
 ) -> tuple[Past, Schema]:
     """Read new readings up to the as-of time, one origin a series, at the end of each.
 
+    `future` holds what is known ahead, where it does not stand in rows after the last reading.
+
     Raises `DataError` for readings that do not match the schema: a column, the step, the zone.
     """
-    panel, found = read_newer(data, schema=schema, options=options, known=known, listener=listener)
+    source = _open(data, schema, options, listener)
+    if future is not None:
+        source = with_future(source, _open(future, schema, options, listener), schema)
+    panel, found = read_matching(
+        source, schema=schema, options=options, known=known, listener=listener
+    )
     if as_of is not None:
         seen = panel.rows_before(parse_time_us(as_of, found.tz) + 1)
         if not seen.any():
@@ -71,21 +83,71 @@ def read_newer(
     data: object, *, schema: Schema, options: DataConfig, known: Known, listener: Listener
 ) -> tuple[Panel, Schema]:
     """Read new readings whole; raises as `read_past` does."""
-    source = open_source(data, options)
+    source = _open(data, schema, options, listener)
+    return read_matching(source, schema=schema, options=options, known=known, listener=listener)
+
+
+def _open(data: object, schema: Schema, options: DataConfig, listener: Listener) -> Source:
+    source = rename(open_source(data, options, listener), options.map)
+    return join_time(source, options.time or schema.time)
+
+
+def read_matching(
+    source: Source, *, schema: Schema, options: DataConfig, known: Known, listener: Listener
+) -> tuple[Panel, Schema]:
+    """Read a source that is open as a model's own readings were; raises as `read_past` does."""
     found = match_schema(source, schema, options)
     base = dict(zip(known.names, known.base.tolist(), strict=True))
     panel, found = read_panel(source, found, options, listener, known_base=base)
     check_step(panel, schema)
     check_zone(found, schema)
-    return panel, found
+    return _with_known_names(panel, known, listener), found
+
+
+def _with_known_names(panel: Panel, known: Known, listener: Listener) -> Panel:
+    """Call series what the model calls them where only the writing of a number differs.
+
+    So 7, 7.0 and 007 are one sensor. Raises `DataError` where they could be two.
+    """
+    there = set(panel.names)
+    absent = [name for name in known.names if name not in there]
+    by_number = {_canonical(name): name for name in absent}
+    strangers = there - set(known.names)
+    renamed = {n: by_number[_canonical(n)] for n in strangers if _canonical(n) in by_number}
+    if not renamed:
+        return panel
+    new = next(name for name in panel.names if name in renamed)
+    if len(by_number) < len(absent) or len(set(renamed.values())) < len(renamed):
+        raise DataError(
+            f"series {new!r} is not in the model, and could be several of its series",
+            code="other-names",
+            hint=f"write the names as the model has them, such as {renamed[new]!r}",
+        )
+    what = f"{new!r} is taken for {renamed[new]!r} of the model, and so on"
+    listener(Warned("names-written-otherwise", what, len(renamed)))
+    names = tuple(renamed.get(name, name) for name in panel.names)
+    return _on_known_base(replace(panel, names=names), known)
+
+
+def _on_known_base(panel: Panel, known: Known) -> Panel:
+    """Subtract from each series what the model subtracts from it, instead of what was found."""
+    base = dict(zip(known.names, known.base.tolist(), strict=True))
+    wanted = np.array([base.get(n, b) for n, b in zip(panel.names, panel.base, strict=True)])
+    shift = np.repeat(panel.base - wanted, panel.lengths)
+    return replace(panel, target=(panel.target + shift).astype(np.float32), base=wanted)
+
+
+def _canonical(name: str) -> str:
+    """Write a whole number without zeros before and after it."""
+    match = re.fullmatch(r"0*(\d+)(?:\.0*)?", name.strip())
+    return match[1] if match else name.strip()
 
 
 def warn_of_strangers(
     past: Past, known: Known, listener: Listener, *, lookback: int, horizon: int
 ) -> None:
     """Say which series are gone, new, stale, or far from what the network has learnt from."""
-    place = {name: at for at, name in enumerate(known.names)}
-    entry = np.array([place.get(name, -1) for name in past.names], np.int64)
+    entry = _entries(past, known)
     there = set(past.names)
     rows_behind = (past.cutoff_time.max(initial=0) - past.cutoff_time) // past.step_us
     is_stale = rows_behind + _n_missing_at_end(past, lookback) > horizon
@@ -118,17 +180,60 @@ def warn_of_strangers(
             listener(Warned.naming(code, what, names))
 
 
+def require_series(past: Past, known: Known) -> None:
+    """Raise `DataError` where a series that the network knows is not there."""
+    there = set(past.names)
+    gone = [name for name in known.names if name not in there]
+    if gone:
+        raise DataError(
+            f"{len(gone)} series of the model are not in these readings: {', '.join(gone[:5])}"
+            + ", ..." * (len(gone) > 5),
+            code="vanished-series",
+            hint="pass readings of all of them, or leave out  --require-series",
+        )
+
+
+def check_drift(past: Past, known: Known, *, lookback: int, limit: float) -> None:
+    """Raise `QualityGateError` where a series' look-back is further off its trained level.
+
+    The limit is in scales of the training readings; a series that is new has no level.
+    """
+    drift = np.nan_to_num(_drift(past, known, _entries(past, known), lookback))
+    worst = int(np.argmax(drift))
+    if drift[worst] > limit:
+        n_over = int(np.count_nonzero(drift > limit))
+        raise QualityGateError(
+            f"{n_over} series are further off the level they were trained on than --max-drift "
+            f"{limit:g}: {past.names[worst]} by {drift[worst]:.1f} spreads",
+            code="drift",
+            hint="check the unit; if the level is right, train again on newer readings",
+        )
+
+
+def _entries(past: Past, known: Known) -> NDArray[np.int64]:
+    """`(series,)`: where the network knows each series; -1 where it does not."""
+    place = {name: at for at, name in enumerate(known.names)}
+    return np.array([place.get(name, -1) for name in past.names], np.int64)
+
+
+def _drift(past: Past, known: Known, entry: NDArray[np.int64], n: int) -> Doubles:
+    """`(series,)`: how far the middle of the last n rows is off the known level, in its scales."""
+    drift = np.full(len(entry), np.nan)
+    rows = np.flatnonzero((entry >= 0) & (past.share_seen(n) > 0))
+    if len(rows):
+        at = entry[rows]
+        middle = np.nanmedian(past.subset(rows).history(n), axis=1)
+        drift[rows] = np.abs(middle - known.center[at]) / known.scale[at]
+    return drift
+
+
 def _is_far(
     past: Past, known: Known, entry: NDArray[np.int64], stretches: tuple[int, ...]
 ) -> NDArray[np.bool_]:
     """`(series,)`: whether the middle of one of the newest stretches is off the known level."""
-    far = np.zeros(len(entry), np.bool_)
+    far: NDArray[np.bool_] = np.zeros(len(entry), np.bool_)
     for n in stretches:
-        rows = np.flatnonzero((entry >= 0) & (past.share_seen(n) > 0))
-        if len(rows):
-            middle = np.nanmedian(past.subset(rows).history(n), axis=1)
-            at = entry[rows]
-            far[rows] |= np.abs(middle - known.center[at]) > _FAR * known.scale[at]
+        far |= np.nan_to_num(_drift(past, known, entry, n)) > _FAR
     return far
 
 

@@ -6,10 +6,13 @@ A hole in time is NaN rows, so no window can silently span it. Nothing here read
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rnnforecast.data.covariates import Covariates
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -35,6 +38,8 @@ class Panel:
     """`(series,)`, in the sensor's own units: 0, but for readings that float32 would blur."""
     first_us: int
     """Time of the table's first row, also where it held no reading: row numbers count from it."""
+    covariates: Covariates | None = None
+    """What stands beside the readings; it may reach beyond them."""
 
     @property
     def n_series(self) -> int:
@@ -86,13 +91,42 @@ class Panel:
             start=self.start[series],
             names=tuple(self.names[int(s)] for s in series),
             base=self.base[series],
+            covariates=self.covariates and self.covariates.select(series),
         )
+
+    def blocks(self, n_rows: int) -> Iterator[tuple[int, Panel]]:
+        """Give the series in parts of about so many rows, views each, with the first one's number.
+
+        What needs several numbers a row then needs them for one part at a time.
+        """
+        first = 0
+        while first < self.n_series:
+            wanted = self.offsets[first] + n_rows
+            last = max(first + 1, int(np.searchsorted(self.offsets, wanted, side="right")) - 1)
+            begin, end = self.offsets[first], self.offsets[last]
+            yield (
+                first,
+                replace(
+                    self,
+                    target=self.target[begin:end],
+                    offsets=self.offsets[first : last + 1] - begin,
+                    start=self.start[first:last],
+                    names=self.names[first:last],
+                    base=self.base[first:last],
+                    covariates=None,
+                ),
+            )
+            first = last
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of what the readings say, whatever file format they came in."""
         digest = hashlib.sha256()
         for array in (self.target, self.offsets, self.start, np.int64(self.step_us), self.base):
             digest.update(np.ascontiguousarray(array).data)
+        if self.covariates is not None:
+            tracks = (*self.covariates.known, self.covariates.past)
+            for array in (self.covariates.static, *(track.values for track in tracks)):
+                digest.update(np.ascontiguousarray(array).data)
         digest.update("\0".join(self.names).encode())
         return digest.hexdigest()
 

@@ -100,6 +100,20 @@ class ParquetSource:
             row -= n_rows
         return Location(str(self.files[-1].path), line=row + 1, column=column, unit="row")
 
+    def rejected(self) -> list[Location]:
+        """Return none: each row has every column."""
+        return []
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return tuple(file.path for file in self.files)
+
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are, as the footers say."""
+        return sum(pa_parquet.read_metadata(file.path).num_rows for file in self.files)
+
 
 @dataclass(frozen=True)
 class TableSource:
@@ -121,6 +135,20 @@ class TableSource:
     def location(self, row: int, column: str) -> Location:
         """Count the rows from 1."""
         return Location(self.name, line=row + 1, column=column, unit="row")
+
+    def rejected(self) -> list[Location]:
+        """Return none: each row has every column."""
+        return []
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return ()
+
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are."""
+        return int(self.table.num_rows)
 
 
 def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:

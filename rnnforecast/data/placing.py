@@ -7,19 +7,24 @@ moved them onto the grid.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import numpy as np
 
-from rnnforecast.config import DataConfig
+from rnnforecast.data.counters import differences
+from rnnforecast.data.covariates import Covariates
 from rnnforecast.data.dialect import quote
+from rnnforecast.data.features import features_of, once_a_series, tracks_of
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.schema import Schema
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Warned
 
 _HOUR_US = 3_600_000_000
+_SUNDAY = 6
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,11 @@ class Grid:
         """`(series + 1,)`: where each series begins on one target's stretch of the grid."""
         return offsets_of(self.lengths)
 
+    def time_at(self, place: int) -> int:
+        """Return the time of a place on it."""
+        series = int(np.searchsorted(self.offsets, place, side="right")) - 1
+        return int(self.start[series] + (place - self.offsets[series]) * self.step_us)
+
 
 def place_rows(
     rows: Rows, grid: Grid, source: Source, schema: Schema, config: DataConfig, listener: Listener
@@ -47,11 +57,15 @@ def place_rows(
     places = _find_places(rows, grid)
     n_grid, n_targets = int(grid.lengths.sum()), len(rows.values)
     how = _rule_for_repeats(places, grid, config, listener)
+    covariates = _place_covariates(rows, places, grid, schema, config)
     target = np.empty(n_grid * n_targets, np.float32)  # memory is taken as chunks give theirs up
     for i in range(n_targets):
         chunks, rows.values[i] = rows.values[i], []
         into = target[i * n_grid : (i + 1) * n_grid]
-        into.fill(np.nan)
+        if schema.targets[i] in config.counter:
+            into = np.full(n_grid, np.nan)  # counts need more digits than their differences
+        else:
+            into.fill(np.nan)
         if how in ("last", "error"):
             _scatter(into, places, chunks)
         else:
@@ -59,7 +73,12 @@ def place_rows(
             if how == "sum" and rows.base[i].any():
                 _add_base_of_sums(into, places, chunks, np.repeat(rows.base[i], grid.lengths))
         if how == "error":
-            _reject_conflicts(into, places, chunks, source, schema, schema.targets[i])
+            _reject_conflicts(into, places, chunks, grid, source, schema, schema.targets[i])
+        if schema.targets[i] in config.counter:
+            counted = differences(
+                into.astype(np.float64), grid.offsets[:-1], schema.targets[i], listener
+            )
+            target[i * n_grid : (i + 1) * n_grid] = counted
     if how == "error":
         n_repeats = _count_repeats(places, n_grid)
         what = f"{n_repeats} rows repeat a time stamp with the same readings and count once"
@@ -72,7 +91,31 @@ def place_rows(
         step_us=grid.step_us,
         base=np.concatenate(rows.base),
         first_us=int(grid.start.min()),
+        covariates=covariates,
     )
+
+
+def _place_covariates(
+    rows: Rows, places: list[Integers], grid: Grid, schema: Schema, config: DataConfig
+) -> Covariates | None:
+    """Scatter what stands beside the readings onto the grid, as features; None if nothing does."""
+    if not schema.covariates:
+        return None
+    features: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
+    names: dict[str, list[str]] = {"known": [], "past": [], "static": []}
+    for covariate in schema.covariates:
+        chunks = rows.covariates.pop(covariate.name)
+        placed = np.full(int(grid.lengths.sum()), np.nan, np.float32)
+        if config.agg and config.agg != "last" and not covariate.is_text:
+            _aggregate(placed, places, chunks, config.agg)
+        else:
+            _scatter(placed, places, chunks)
+        if covariate.role == "static":
+            placed = once_a_series(covariate, placed, grid.offsets, rows.names)
+        found, called = features_of(covariate, placed, rows.texts.get(covariate.name, []))
+        features[covariate.role].append(found)
+        names[covariate.role] += called
+    return tracks_of(features, names, grid.offsets, len(rows.values))
 
 
 def _find_places(rows: Rows, grid: Grid) -> list[Integers]:
@@ -164,6 +207,7 @@ def _reject_conflicts(
     into: Floats,
     places: list[Integers],
     chunks: list[Floats],
+    grid: Grid,
     source: Source,
     schema: Schema,
     column: str,
@@ -172,21 +216,30 @@ def _reject_conflicts(
     for place, chunk in zip(places, chunks, strict=True):
         differs = np.isfinite(chunk) & (into[place] != chunk)
         if differs.any():
+            row = int(np.argmax(differs))
             raise DataError(
                 f"two different readings of {column!r} at one time",
                 code="duplicate-time",
-                location=source.location(n_before + int(np.argmax(differs)), schema.time),
-                hint=_hint_for_conflicts(source, schema),
+                location=source.location(n_before + row, schema.time),
+                hint=_hint_for_conflicts(source, schema, grid.time_at(int(place[row]))),
             )
         n_before += len(chunk)
 
 
-def _hint_for_conflicts(source: Source, schema: Schema) -> str:
+def _hint_for_conflicts(source: Source, schema: Schema, time_us: int) -> str:
     hint = "say which counts, with  --on-duplicate last  or  --on-duplicate mean"
+    if _may_be_end_of_summer_time(time_us):
+        hint += " ; if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
     texts = [c.name for c in source.columns if c.kind == "text" and c.name != schema.time]
     if schema.series or not texts:
         return hint
     return f"if column {texts[0]!r} names the series, add  --series {quote(texts[0])} ; else {hint}"
+
+
+def _may_be_end_of_summer_time(time_us: int) -> bool:
+    """Tell whether clocks are set back somewhere at this time: in the first hours of a Sunday."""
+    time = datetime(1970, 1, 1) + timedelta(microseconds=time_us)
+    return time.weekday() == _SUNDAY and time.hour <= 3 and time.month in (3, 4, 9, 10, 11)
 
 
 def trim(panel: Panel, *, is_wide: bool) -> Panel:
@@ -215,6 +268,7 @@ def trim(panel: Panel, *, is_wide: bool) -> Panel:
         target=np.concatenate(parts),
         offsets=offsets_of(end - begin),
         start=panel.start + (begin - panel.offsets[:-1]) * panel.step_us,
+        covariates=panel.covariates and panel.covariates.moved(begin - panel.offsets[:-1]),
     )
 
 

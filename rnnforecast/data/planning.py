@@ -6,7 +6,7 @@ decide: here they are put in their order, and what was found is said.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -102,10 +102,22 @@ def _settle(config: Config, known: Past, listener: Listener, *, longest: int) ->
     lookbacks, horizon = seasons.resolve_windows(
         config.window, season=season, step_us=known.step_us, longest=longest
     )
+    n_known, n_past, n_static = known.n_features
     members = _members(config.network.segment, season, lookbacks)
+    if n_known + n_past + n_static:
+        members += tuple(replace(own, covariates=True) for own in members)
     for line in seasons.in_words(known.step_us, season=season, horizon=horizon, members=members):
         listener(Noted(line))
-    return ForecastTask(lookbacks[-1], horizon, season, len(known.names), members)
+    return ForecastTask(
+        lookbacks[-1],
+        horizon,
+        season,
+        len(known.names),
+        members,
+        n_known=n_known,
+        n_past=n_past,
+        n_static=n_static,
+    )
 
 
 def _members(
@@ -147,10 +159,6 @@ def _check_usable(split: Split, task: ForecastTask) -> None:
 def _warn(split: Split, needed: int, listener: Listener, *, lengths: Integers) -> None:
     """Say which of these lengths, `(series,)`, are too short, and what else is amiss."""
     panel = split.panel
-    spans = [fn.reduceat(panel.target, panel.offsets[:-1]) for fn in (np.fmin, np.fmax)]
-    constant = [name for name, low, high in zip(panel.names, *spans, strict=True) if low == high]
-    if constant:
-        listener(Warned.naming("constant-series", "always the same reading", constant))
     short = [panel.names[i] for i in np.flatnonzero(lengths < needed)]
     if short:
         listener(Warned.naming("short-series", "too short to learn from", short))

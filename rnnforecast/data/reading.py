@@ -19,11 +19,12 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.columns import Column
 from rnnforecast.data.csvfile import CsvFile, open_csv_file
 from rnnforecast.data.parquetfile import ParquetFile, TableSource, open_parquet
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.events import Listener, ignore
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
@@ -46,6 +47,43 @@ class Source(Protocol):
 
     def location(self, row: int, column: str) -> Location:
         """Say where a row (counted over all batches) stands."""
+
+    def rejected(self) -> list[Location]:
+        """Say where the rows stand that the last reading skipped."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are, as far as can be told without reading them."""
+
+
+@dataclass(frozen=True)
+class WrappedSource:
+    """What a source seen in another way has in common with it."""
+
+    source: Source
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.source.name
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return self.source.paths
+
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are, as far as can be told without reading them."""
+        return self.source.n_rows_about
+
+    def rejected(self) -> list[Location]:
+        """Say where the rows stand that the last reading skipped."""
+        return self.source.rejected()
 
 
 @dataclass(frozen=True)
@@ -74,11 +112,25 @@ class CsvSource:
             row -= n_rows
         return self.files[-1].location(row, column)
 
+    def rejected(self) -> list[Location]:
+        """Gather them from all files."""
+        return [place for file in self.files for place in file.rejected()]
 
-def open_source(data: object, config: DataConfig) -> Source:
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return tuple(file.path for file in self.files)
+
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are, by the size of the files and of their first rows."""
+        return sum(file.n_rows_about for file in self.files)
+
+
+def open_source(data: object, config: DataConfig, listener: Listener = ignore) -> Source:
     """Open a path, a glob, `-`, a pandas table or an Arrow table. Raises `DataError`."""
     if isinstance(data, str | Path):
-        return _open_path(str(data), config)
+        return _open_path(str(data), config, listener)
     table = data if isinstance(data, pa.Table) else _from_pandas(data)
     if len(set(table.column_names)) < table.num_columns:
         raise DataError(
@@ -91,14 +143,14 @@ def open_source(data: object, config: DataConfig) -> Source:
     return TableSource(table)
 
 
-def _open_path(text: str, config: DataConfig) -> Source:
+def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     if not text:
         raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")
     if text == STANDARD_INPUT:
-        return _open_standard_input(config)
+        return _open_standard_input(config, listener)
     paths = _expand(text)
     if all(path.name.lower().endswith(_CSV_ENDINGS) or not path.suffix for path in paths):
-        files = tuple(open_csv_file(path, config, shown=str(path)) for path in paths)
+        files = tuple(open_csv_file(path, config, listener, shown=str(path)) for path in paths)
         _check_same_columns(files)
         return CsvSource(text, files)
     strange = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
@@ -151,13 +203,13 @@ def _expand(text: str) -> list[Path]:
     )
 
 
-def _open_standard_input(config: DataConfig) -> Source:
+def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
     """Copy standard input to a file that goes with the source: a table is looked at twice."""
     file = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
     try:
         shutil.copyfileobj(sys.stdin.buffer, file)
         file.flush()
-        csv_file = open_csv_file(Path(file.name), config, shown="standard input")
+        csv_file = open_csv_file(Path(file.name), config, listener, shown="standard input")
     except BaseException:
         file.close()
         raise

@@ -7,25 +7,34 @@ moment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data import levels
+from rnnforecast.data.badrows import report_skipped
 from rnnforecast.data.dialect import quote
+from rnnforecast.data.filestates import watching
+from rnnforecast.data.memory import check_memory
 from rnnforecast.data.panel import Doubles, Floats, Integers
 from rnnforecast.data.reading import Source
-from rnnforecast.data.schema import Schema
+from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.data.stamps import StampReader, localise
-from rnnforecast.errors import DataError
+from rnnforecast.dataconfig import DataConfig
+from rnnforecast.errors import DataError, Location
+from rnnforecast.events import Listener, Warned
 
 _FIRST_ROWS = 1 << 12
 _CHUNK_ROWS = 1 << 20
+_MOST_TEXTS = 10_000
+_EASTERNMOST_US = 14 * 3_600_000_000
+"""Clocks on the wall are ahead of UTC by this at most."""
 _MOST = 1e30
 """No sensor reads more, and squares of more do not fit into float32 sums."""
 
@@ -42,6 +51,10 @@ class Rows:
     base: list[Doubles]
     """For each target, `(series,)`: one for a wide table."""
     names: list[str]
+    covariates: dict[str, list[Floats]]
+    """The chunks of each covariate; of texts their numbers."""
+    texts: dict[str, list[str]]
+    """The texts of each covariate that holds such, in order of appearance."""
 
 
 class _Growing:
@@ -82,39 +95,154 @@ def first_times(rows: Rows) -> Integers:
 
 
 def read_rows(
-    source: Source, schema: Schema, config: DataConfig, *, known_base: Mapping[str, float]
+    source: Source,
+    schema: Schema,
+    config: DataConfig,
+    listener: Listener,
+    *,
+    known_base: Mapping[str, float],
 ) -> tuple[Rows, str | None]:
     """Read the columns that a schema names; return them with the zone that the stamps carry.
 
     `known_base` is what a model subtracts from the series that it knows. Raises `DataError` for a
     reading that is not finite.
     """
-    stamps = StampReader.of(source, schema)
+    stamps = StampReader.of(source, schema, config)
     wanted = {schema.time: stamps.arrow_type}
     if schema.series:
         wanted[schema.series] = pa.string()
     wanted.update({name: pa.float64() for name in schema.targets})
+    beside = _Beside(schema.covariates)
+    wanted.update(beside.wanted)
     times, codes = _Growing(np.int64), _Growing(np.int32)
-    values = [_Growing(np.float32) for _ in schema.targets]
+    values = [
+        _Growing(np.float64 if name in config.counter else np.float32) for name in schema.targets
+    ]
     known: dict[str, int] = {}
-    n_before = 0
-    for batch in source.batches(wanted):
-        times.append(stamps.read(batch.column(schema.time), n_before))
+    n_before, n_columns = 0, len(schema.targets) + len(schema.covariates)
+    check_memory(source.n_rows_about, n_columns, config, source.name)
+    for batch in _watched(source, wanted, schema, listener):
+        read = stamps.read(batch.column(schema.time), n_before)
+        times.append(read)
+        if not config.allow_future:
+            _reject_future(read, batch, schema, stamps, n_before)
         codes.append(_codes(batch, schema, known, source, n_before))
         for growing, name in zip(values, schema.targets, strict=True):
             readings = batch.column(name).to_numpy(zero_copy_only=False)
+            readings = _without(readings, config)
             if _largest(readings, name, source, n_before) >= levels.LARGE:
                 growing.widen(np.float64)
             growing.append(readings)
+        beside.append(batch, config, source, n_before)
         n_before += batch.num_rows
+        check_memory(n_before, n_columns, config, source.name)
+    report_skipped(source.rejected(), n_before, config, listener)
+    for what, count in stamps.repairs.items():
+        listener(Warned("repaired-time", f"{what}, {count} times", count))
     names = list(known) if schema.series else list(schema.targets)
-    rows = Rows(times.chunks(), codes.chunks(), [], [], names)
+    rows = Rows(times.chunks(), codes.chunks(), [], [], names, beside.chunks(), beside.texts)
     for growing, name in zip(values, schema.targets, strict=True):
-        _append_values(rows, growing.chunks(), names if schema.series else [name], known_base)
+        own = names if schema.series else [name]
+        if name in config.counter:
+            rows.base.append(np.zeros(len(own)))
+            rows.values.append(growing.chunks())
+        else:
+            _append_values(rows, growing.chunks(), own, known_base)
     if config.tz and not stamps.zone.is_aware:
-        rows.times = localise(rows.times, rows.codes, config.tz)
+        locate = partial(source.location, column=schema.time)
+        rows.times = localise(rows.times, rows.codes, config.tz, locate)
         return rows, config.tz
     return rows, stamps.zone.name
+
+
+def _without(readings: Doubles, config: DataConfig) -> Doubles:
+    """Take for missing what the user says, as a number too: -200 is also -200.0."""
+    if not (config.inf_as_na or config.missing_numbers):
+        return readings
+    is_missing = np.isin(readings, config.missing_numbers)
+    if config.inf_as_na:
+        is_missing |= np.isinf(readings)
+    return np.where(is_missing, np.nan, readings)
+
+
+def _watched(
+    source: Source, wanted: dict[str, pa.DataType], schema: Schema, listener: Listener
+) -> Iterator[pa.RecordBatch]:
+    with watching(source.paths, listener):
+        try:
+            yield from source.batches(wanted)
+        except DataError as error:
+            column = error.location and error.location.column
+            if error.code == "not-a-number" and column in schema.covariate_names:
+                error.hint = f"if its values are names, add  --categorical {quote(str(column))} ; "
+                error.hint += "else name what means missing with  --na-values"
+            raise
+
+
+class _Beside:
+    """The columns that stand beside the readings, while they are read."""
+
+    def __init__(self, covariates: tuple[Covariate, ...]) -> None:
+        self.wanted = {c.name: pa.string() if c.is_text else pa.float64() for c in covariates}
+        self.texts: dict[str, list[str]] = {c.name: [] for c in covariates if c.is_text}
+        self._numbers: dict[str, dict[str, int]] = {name: {} for name in self.texts}
+        self._growing = {c.name: _Growing(np.float32) for c in covariates}
+
+    def append(
+        self, batch: pa.RecordBatch, config: DataConfig, source: Source, n_before: int
+    ) -> None:
+        """Add a batch's values: numbers as they are, texts by their numbers, NaN where missing."""
+        for name, growing in self._growing.items():
+            if name in self.texts:
+                growing.append(self._coded(name, batch.column(name), source))
+            else:
+                values = _without(batch.column(name).to_numpy(zero_copy_only=False), config)
+                _largest(values, name, source, n_before)
+                growing.append(values)
+
+    def chunks(self) -> dict[str, list[Floats]]:
+        """Return all that was appended."""
+        return {name: growing.chunks() for name, growing in self._growing.items()}
+
+    def _coded(self, name: str, column: pa.Array, source: Source) -> Doubles:
+        encoded = column.dictionary_encode()
+        numbers = self._numbers[name]
+        for text in encoded.dictionary.to_pylist():
+            if text not in numbers:
+                numbers[text] = len(numbers)
+                self.texts[name].append(text)
+        if len(numbers) > _MOST_TEXTS:
+            raise DataError(
+                f"column {name!r} holds more than {_MOST_TEXTS} different texts",
+                code="too-many-categories",
+                location=Location(source.name, column=name),
+                hint="leave it out, or put its texts into groups",
+            )
+        own = np.array([numbers[text] for text in encoded.dictionary.to_pylist()] or [0], float)
+        codes = encoded.indices.to_numpy(zero_copy_only=False).astype(float)
+        return np.where(np.isnan(codes), np.nan, own[np.nan_to_num(codes).astype(np.int64)])
+
+
+def _reject_future(
+    times: Integers, batch: pa.RecordBatch, schema: Schema, stamps: StampReader, n_before: int
+) -> None:
+    """Raise `DataError` for a reading whose time has not come in any zone, or in its own.
+
+    Rows without a reading may lie ahead: they hold what is known of the future.
+    """
+    now_us = time.time_ns() // 1000 + (0 if stamps.zone.is_aware else _EASTERNMOST_US)
+    late = np.flatnonzero(times > now_us)
+    for name in schema.targets if len(late) else ():
+        there = np.isfinite(batch.column(name).to_numpy(zero_copy_only=False)[late])
+        if there.any():
+            raise DataError(
+                "a reading has a time that has not come yet",
+                code="future",
+                location=stamps.source.location(
+                    n_before + int(late[np.argmax(there)]), schema.time
+                ),
+                hint="correct the clock of the sensor; if it is meant, add  --allow-future",
+            )
 
 
 def _append_values(
@@ -142,7 +270,9 @@ def _largest(readings: Doubles, name: str, source: Source, n_before: int) -> flo
         f"column {name!r} holds a value that is {what}",
         code="infinite",
         location=location,
-        hint=f"to treat it as missing, add  --na-values {quote(location.token)}"
+        hint="to treat such values as missing, add  --inf-as-na"
+        if np.isinf(most)
+        else f"to treat it as missing, add  --na-values {quote(location.token)}"
         if location.token
         else "remove the value, or make it a missing one",
     )

@@ -8,18 +8,30 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rnnforecast.config import DataConfig
-from rnnforecast.data.columns import Column, epoch_unit, is_number, is_time_of_day
+from rnnforecast.data.columns import Column, epoch_unit, is_number
+from rnnforecast.data.dialect import quote
 from rnnforecast.data.reading import Source
-from rnnforecast.errors import DataError, Location
+from rnnforecast.dataconfig import DataConfig
+from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, Noted, Warned
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
-_TIME_PARTS = ("year", "month", "day", "hour", "minute", "second")
 _SERIES_NAMES = (
     "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
     "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """A column that stands beside the readings."""
+
+    name: str
+    role: str
+    """known (ahead), past (up to now) or static (the same for a series at all times)."""
+    is_text: bool = False
+    categories: tuple[str, ...] | None = None
+    """The texts that are told apart; None for numbers, and until a table has been read."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,12 @@ class Schema:
     step_us: int | None = None
     tz: str | None = None
     """The zone that stamps carry in and out; None for stamps without one."""
+    covariates: tuple[Covariate, ...] = ()
+
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        """The columns that stand beside the readings."""
+        return tuple(covariate.name for covariate in self.covariates)
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest stores."""
@@ -44,20 +62,21 @@ class Schema:
 def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Schema:
     """Decide what each column is for. Raises `DataError` where it cannot be decided."""
     columns = {column.name: column for column in source.columns}
-    for name in (config.time, config.series, *config.target):
+    beside = (*config.known, *config.past, *config.static)
+    for name in (config.time, config.series, *config.target, *beside):
         if name is not None:
             check_column(name, columns, source.name)
-    _reject_split_time(source, config)
-    time = columns[config.time] if config.time else _infer_time(source)
-    unit = _epoch_unit_of(time, source.name)
-    if unit is not None:
+    time = columns[config.time] if config.time else _infer_time(source, config)
+    unit = _epoch_unit_of(time, source.name, config)
+    if unit is not None and config.time_unit is None:
         listener(Warned("epoch", f"column {time.name!r} is read as {unit} since 1970"))
     series = config.series or _infer_series(source, time)
-    targets = config.target or _infer_targets(source, time.name, series)
+    targets = config.target or _infer_targets(source, (time.name, series, *beside))
     _check_targets(source, targets, series, explicit=bool(config.target))
+    covariates = _covariates(columns, config, series)
     listener(Noted(_in_words(source, time.name, series, targets)))
-    _note_unused(source, (time.name, series, *targets), listener)
-    return Schema(time.name, series, targets, unit)
+    _note_unused(source, (time.name, series, *targets, *beside), listener)
+    return Schema(time.name, series, targets, unit, covariates=covariates)
 
 
 def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
@@ -72,10 +91,11 @@ def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
         series=config.series or schema.series,
         targets=config.target or schema.targets,
     )
-    for name in (wanted.time, wanted.series, *wanted.targets):
+    for name in (wanted.time, wanted.series, *wanted.targets, *wanted.covariate_names):
         if name is not None:
             check_column(name, columns, source.name, code="missing-column")
-    return replace(wanted, epoch_unit=_epoch_unit_of(columns[wanted.time], source.name))
+    unit = _epoch_unit_of(columns[wanted.time], source.name, config)
+    return replace(wanted, epoch_unit=unit)
 
 
 def check_zone(schema: Schema, trained: Schema) -> None:
@@ -105,44 +125,25 @@ def check_column(
     folded = {column.strip().casefold(): column for column in there}
     near = [folded[n] for n in difflib.get_close_matches(name.strip().casefold(), folded, n=3)]
     listed = ", ".join(map(repr, near or there[:20]))
+    hint = f"{'columns that look alike' if near else 'its columns are'}: {listed}"
+    if near and code == "missing-column":
+        hint += f" ; if it has another name now, add  --map {quote(f'{near[0]}={name}')}"
     raise DataError(
         f"{source} has no column {name!r}",
         code=code,
         location=Location(source, column=name),
-        hint=f"{'columns that look alike' if near else 'its columns are'}: {listed}",
+        hint=hint,
     )
 
 
-def _reject_split_time(source: Source, config: DataConfig) -> None:
-    """Raise `DataError` where the time is spread over columns and the user named none."""
-    if config.time:
-        return
-    clocks = [c.name for c in source.columns if c.sample and all(map(is_time_of_day, c.sample))]
-    dates = [
-        c.name for c in source.columns if c.kind == "time" and not any(":" in t for t in c.sample)
-    ]
-    parts = [c.name for c in source.columns if c.name.strip().casefold() in _TIME_PARTS]
-    if clocks and dates:
-        spread = [dates[0], clocks[0]]
-    elif len(parts) > 1 and not any(c.kind == "time" for c in source.columns):
-        spread = parts
-    else:
-        return
-    raise DataError(
-        f"the time is spread over the columns {', '.join(map(repr, spread))}",
-        code="split-time",
-        location=Location(source.name),
-        hint="join them into one column, such as 2024-05-01 13:00 ; where one alone is the time, "
-        "name it with  --time COLUMN",
-    )
-
-
-def _infer_time(source: Source) -> Column:
+def _infer_time(source: Source, config: DataConfig) -> Column:
     def rank(column: Column) -> int:
         name = column.name.strip().casefold()
         return _TIME_NAMES.index(name) if name in _TIME_NAMES else len(_TIME_NAMES)
 
     times = [c for c in source.columns if c.kind == "time"]
+    if not times and (config.time_unit or config.time_format):
+        times = [c for c in source.columns if rank(c) < len(_TIME_NAMES)]
     times = times or [
         c
         for c in source.columns
@@ -166,10 +167,19 @@ def _unit(column: Column) -> str | None:
         return None
 
 
-def _epoch_unit_of(time: Column, source: str) -> str | None:
-    if time.kind == "time":
+def _epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:
+    if time.kind == "time" or config.time_format is not None:
         return None
-    unit = _unit(time) if time.kind == "number" else None
+    unit = (config.time_unit or _unit(time)) if time.kind == "number" else None
+    if unit is None and time.kind == "number":
+        raise DataError(
+            f"column {time.name!r} holds numbers, such as {time.sample[0]}, and no unit alone makes"
+            " them times between 1990 and 2100",
+            code="time-unit",
+            location=Location(source, column=time.name),
+            hint="say what they count since 1970, such as  --time-unit s , or name the time column "
+            "with  --time COLUMN",
+        )
     if unit is None:
         shown = f", such as {time.sample[0]!r}" if time.sample else ""
         raise DataError(
@@ -209,9 +219,24 @@ def _is_id(column: Column) -> bool:
     )
 
 
-def _infer_targets(source: Source, time: str, series: str | None) -> tuple[str, ...]:
+def _infer_targets(source: Source, others: tuple[str | None, ...]) -> tuple[str, ...]:
+    return tuple(c.name for c in source.columns if c.kind == "number" and c.name not in others)
+
+
+def _covariates(
+    columns: dict[str, Column], config: DataConfig, series: str | None
+) -> tuple[Covariate, ...]:
+    """Return the columns that the user names."""
+    if config.static and series is None:
+        raise UsageError(
+            "--static needs a table with a column that names the series",
+            hint="name it with  --series COLUMN",
+        )
+    roles = {"known": config.known, "past": config.past, "static": config.static}
     return tuple(
-        c.name for c in source.columns if c.kind == "number" and c.name not in (time, series)
+        Covariate(name, role, is_text=columns[name].kind != "number" or name in config.categorical)
+        for role, names in roles.items()
+        for name in names
     )
 
 

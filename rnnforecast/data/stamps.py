@@ -6,9 +6,8 @@ count from 1970, in UTC for aware stamps and on the wall clock for naive ones.
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rnnforecast.data.columns import EPOCH_UNITS_US, Column
+from rnnforecast.data.columns import Column
 from rnnforecast.data.panel import Integers
 from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema
-from rnnforecast.errors import DataError, UsageError
-
-_EARLIEST_US, _LATEST_US = -2_208_988_800_000_000, 7_258_118_400_000_000  # 1900, 2200
-_OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}.*?(Z|[+-]\d{2}(:?\d{2})?)$")
+from rnnforecast.data.stamptexts import OFFSET, AmbiguousDateError, StampTexts, guess_format
+from rnnforecast.dataconfig import DataConfig
+from rnnforecast.durations import EPOCH_UNITS_US
+from rnnforecast.errors import DataError, Location, UsageError
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Zone:
         """Take it from the file, or its first stamps: one offset is kept, several are UTC."""
         if column.is_typed:
             return cls(is_aware=column.tz is not None, name=column.tz)
-        offsets = {match[1] for text in column.sample if (match := _OFFSET.search(text.strip()))}
+        offsets = {match[1] for text in column.sample if (match := OFFSET.search(text.strip()))}
         if not offsets:
             return cls(is_aware=False)
         only = next(iter(offsets)) if len(offsets) == 1 else "Z"
@@ -57,14 +56,19 @@ class StampReader:
     schema: Schema
     zone: Zone
     is_typed: bool
-    _decided: list[str] = field(default_factory=list)
-    """The format of stamps that are not ISO 8601: an early batch decides for all that follow."""
+    texts: StampTexts
+    years: tuple[int, int]
+    """The first year that a stamp may lie in, and the first that it may not."""
+    repairs: Counter[str] = field(default_factory=Counter)
+    """How many stamps of a kind were read as something near, by what is said of them."""
 
     @classmethod
-    def of(cls, source: Source, schema: Schema) -> StampReader:
+    def of(cls, source: Source, schema: Schema, config: DataConfig) -> StampReader:
         """Make one for a source's time column."""
         column = next(c for c in source.columns if c.name == schema.time)
-        return cls(source, schema, Zone.of_column(column), column.is_typed)
+        zone = Zone.of_column(column)
+        texts = StampTexts(zone.is_aware, config.time_format)
+        return cls(source, schema, zone, column.is_typed, texts, config.years)
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -91,81 +95,80 @@ class StampReader:
             times = np.rint(array.to_numpy(zero_copy_only=False) * factor).astype(np.int64)
         else:
             times = self._from_text(array, n_before)
-        outside = (times < _EARLIEST_US) | (times >= _LATEST_US)
+        first, end = self.years
+        outside = (times < _year_us(first)) | (times >= _year_us(end))
         if outside.any():
             raise self._error(
-                "a time stamp lies outside the years 1900 to 2200",
+                f"a time stamp lies outside the years {first} to {end}",
                 "time-range",
                 n_before + int(np.argmax(outside)),
-                hint="correct or remove the row",
+                hint="correct or remove the row; if it is right, say the years, such as  "
+                f"--time-range {first}:2300",
             )
         return times
 
     def _from_text(self, array: pa.Array, n_before: int) -> Integers:
-        is_aware = self.zone.is_aware
-        try:  # nearly every file has ISO 8601, and Arrow reads it without making objects
-            stamps = pc.cast(array, pa.timestamp("us", tz="UTC" if is_aware else None))
-        except pa.ArrowInvalid:
-            pass
-        else:
-            microseconds = stamps.cast(pa.int64())
-            fast: Integers = np.array(microseconds.to_numpy())
-            return fast
-        texts = array.to_pandas()
-        parsed = pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
-        if parsed.isna().all():
-            parsed = pd.to_datetime(texts, utc=True, errors="coerce", format=self._format(texts))
-        bad = parsed.isna().to_numpy()
-        if bad.any():
-            n_bad = int(bad.sum())
+        column = self.schema.time
+        try:
+            parsed = self.texts.parse(array)
+        except AmbiguousDateError:
             raise self._error(
-                f"{n_bad} value{'s' * (n_bad > 1)} in column {self.schema.time!r} "
-                f"{'are' if n_bad > 1 else 'is'} not a time",
-                "not-a-time",
-                n_before + int(np.argmax(bad)),
-                hint="correct or remove the row; mixed formats in one column are not guessed",
-            )
-        differs = np.array([(_OFFSET.search(t.strip()) is None) == is_aware for t in texts])
-        if differs.any():
+                f"day and month cannot be told apart in column {column!r}",
+                "ambiguous-date",
+                0,
+                hint="say the format, such as  --time-format '%d/%m/%Y %H:%M'",
+            ) from None
+        if parsed.bad.any():
+            raise self._not_times(array, parsed.bad, n_before)
+        if parsed.differs.any():
             raise self._error(
-                f"some stamps in column {self.schema.time!r} carry an offset from UTC, others none",
+                f"some stamps in column {column!r} carry an offset from UTC, others none",
                 "mixed-zones",
-                n_before + int(np.argmax(differs)),
+                n_before + int(np.argmax(parsed.differs)),
                 hint="write the offset, such as +01:00 or Z, in every row or in none",
             )
-        times: Integers = parsed.dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
-        return times
+        self.repairs.update(parsed.repairs)
+        return parsed.times
 
-    def _format(self, texts: pd.Series[str]) -> str:
-        """Find the one format of stamps that are not ISO 8601; day and month are never guessed."""
-        if self._decided:
-            return self._decided[0]
-        guesses = Counter(filter(None, map(_guess_format, texts.iloc[:100])))
-        guessed = max(guesses, key=guesses.__getitem__, default="ISO8601")
-        if re.match(r"%[dm][-/.]%[dm]", guessed):
-            mark = guessed[2]
-            pattern = re.compile(r"\s*(\d{1,2})M(\d{1,2})M".replace("M", re.escape(mark)))
-            parts = [match for text in texts if (match := pattern.match(text))]
-            first, second = (max(int(match[i]) for match in parts) for i in (1, 2))
-            if first <= 12 and second <= 12:
-                raise self._error(
-                    f"day and month cannot be told apart in column {self.schema.time!r}",
-                    "ambiguous-date",
-                    0,
-                    hint="write the stamps as YYYY-MM-DD",
-                )
-            order = f"%d{mark}%m" if first > 12 else f"%m{mark}%d"
-            guessed = order + guessed[5:]
-        self._decided.append(guessed)
-        return guessed
+    def _not_times(self, array: pa.Array, bad: NDArray[np.bool_], n_before: int) -> DataError:
+        """Name the first text that is no time, and the format of the others where it has one."""
+        n_bad, first = int(bad.sum()), int(np.argmax(bad))
+        text, column = str(array[first]), self.schema.time
+        good = np.flatnonzero(~bad)
+        if len(good) and guess_format(text) is not None:
+            return self._error(
+                f"column {column!r} has stamps of several formats, such as {str(array[good[0]])!r} "
+                f"and {text!r}",
+                "several-formats",
+                n_before + first,
+                hint="write all of them in one format; which is meant is not guessed row by row",
+            )
+        return self._error(
+            f"{n_bad} value{'s' * (n_bad > 1)} in column {column!r} "
+            f"{'are' if n_bad > 1 else 'is'} not a time",
+            "not-a-time",
+            n_before + first,
+            hint="correct or remove the row"
+            if self.texts.format is None
+            else f"they must look like --time-format {self.texts.format}",
+        )
 
     def _error(self, message: str, code: str, row: int, *, hint: str) -> DataError:
         location = self.source.location(row, self.schema.time)
         return DataError(message, code=code, location=location, hint=hint)
 
 
-def localise(times: list[Integers], codes: list[NDArray[np.int32]], tz: str) -> list[Integers]:
-    """Read wall-clock times in a zone.
+def _year_us(year: int) -> int:
+    return int(np.datetime64(f"{year:04d}", "us").astype(np.int64))
+
+
+def localise(
+    times: list[Integers],
+    codes: list[NDArray[np.int32]],
+    tz: str,
+    locate: Callable[[int], Location],
+) -> list[Integers]:
+    """Read wall-clock times in a zone. Raises `DataError` at one that cannot be read, or not told.
 
     The hour that occurs twice is told apart by the order within each series, which `codes` tell;
     a series whose last row lies before its first runs backwards.
@@ -177,13 +180,27 @@ def localise(times: list[Integers], codes: list[NDArray[np.int32]], tz: str) -> 
     try:
         local = index.tz_localize(tz, ambiguous="infer", nonexistent="raise")
     except (ValueError, KeyError) as error:
-        raise DataError(
-            f"the stamps do not fit the zone {tz}: {error}",
-            code="zone",
-            hint="check --tz ; stamps in UTC or standard time need none",
-        ) from error
+        raise _misfit(index, order, tz, locate) from error
     flat[order] = local.tz_convert("UTC").as_unit("us").asi8
     return np.split(flat, ends)
+
+
+def _misfit(
+    index: pd.DatetimeIndex, order: Integers, tz: str, locate: Callable[[int], Location]
+) -> DataError:
+    """Name the first time that a zone does not have, or else has twice."""
+    is_later = np.zeros(len(index), np.bool_)
+    skipped = index.tz_localize(tz, ambiguous=is_later, nonexistent="NaT").isna()
+    twice = index.tz_localize(tz, ambiguous="NaT", nonexistent="shift_forward").isna()
+    if skipped.any():
+        first, code = int(np.argmax(skipped)), "nonexistent-time"
+        what = f"{index[first]} does not exist in {tz}: the clock was set forward over it"
+        hint = "if the clock knows no summer time, say so, such as  --tz UTC  or  --tz +01:00"
+    else:
+        first, code = int(np.argmax(twice)), "ambiguous-time"
+        what = f"{index[first]} occurs twice in {tz}, and the order of the rows does not tell which"
+        hint = "write the offset from UTC in every stamp, or sort the rows by time"
+    return DataError(what, code=code, location=locate(int(order[first])), hint=hint)
 
 
 def _forward_order(times: Integers, codes: NDArray[np.int32]) -> Integers:
@@ -193,12 +210,6 @@ def _forward_order(times: Integers, codes: NDArray[np.int32]) -> Integers:
     first, last = np.zeros(n_series, np.int64), np.zeros(n_series, np.int64)
     first[codes[::-1]], last[codes] = times[::-1], times
     return np.lexsort((np.where(last < first, -1, 1)[codes] * position, codes))
-
-
-def _guess_format(text: str) -> str | None:
-    with warnings.catch_warnings():  # pandas warns of a day that stands first; it is checked here
-        warnings.simplefilter("ignore", UserWarning)
-        return pd.tseries.api.guess_datetime_format(text)
 
 
 def parse_time_us(text: str, tz: str | None) -> int:

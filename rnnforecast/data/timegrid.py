@@ -6,24 +6,31 @@ Times are microseconds since 1970, UTC for aware stamps, wall clock for naive on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 
-from rnnforecast.config import DataConfig
+from rnnforecast.data.calendar import with_calendar
+from rnnforecast.data.cleaning import clean, warn_of_oddities
+from rnnforecast.data.features import settle_covariates
 from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows, first_times, read_rows
 from rnnforecast.data.schema import Schema
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import format_duration, parse_duration_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
 from rnnforecast.events import Listener, Noted, Warned
 
 _JITTER = 0.1
 _SPARSE = 20
+_RESET_STEPS, _RESETS = 10, 0.01
+"""A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
+_HOUR_US = 3_600_000_000
 _STEP_SERIES = 32
 _USUAL_STEPS_US = tuple(
     parse_duration_us(f"{count}{unit}")
@@ -51,23 +58,29 @@ def read_panel(
     subtracts from the series that it knows. Raises `DataError` for stamps that cannot be read, are
     irregular, or repeat with different readings, and for readings that are not finite.
     """
-    rows, tz = read_rows(source, schema, config, known_base=known_base)
+    rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
+    schema = settle_covariates(schema, rows.texts, rows.covariates, listener)
     step_us = _find_step(rows, schema, config)
+    _note_jumps_back(rows, step_us, listener)
     if config.agg:
         rows.times = [times - times % step_us for times in rows.times]
     else:
-        _snap(rows, step_us, source, schema, listener)
+        _snap(rows, step_us, source, schema, listener, freq=config.freq)
     panel = place_rows(
         rows, _grid_of(rows, step_us, source, schema), source, schema, config, listener
     )
+    panel = clean(panel, schema, config, listener, tz=tz)
     end_us = panel.end_us
     panel = trim(panel, is_wide=schema.series is None)
     n_empty = (end_us - panel.end_us) // step_us
-    if n_empty:
+    if n_empty and not any(covariate.role == "known" for covariate in schema.covariates):
         message = f"the last {n_empty} rows hold no reading: a forecast begins before their end"
         listener(Warned("empty-tail", message, int(n_empty)))
     panel = drop_empty(panel, schema, config, source, listener)
+    panel = with_calendar(panel, config, tz)
     _note_gaps(panel, listener)
+    if schema.step_us is None:  # a model's own readings were looked at when it was trained
+        warn_of_oddities(panel, listener, tz=tz)
     targets = schema.targets if schema.series else panel.names
     return panel, replace(schema, step_us=step_us, tz=tz, targets=targets)
 
@@ -84,6 +97,22 @@ def check_step(panel: Panel, schema: Schema) -> None:
             if is_finer
             else "pass readings of the model's step, or train again on these",
         )
+
+
+def _note_jumps_back(rows: Rows, step_us: int, listener: Listener) -> None:
+    """Warn where the time of a series goes back by many steps: parts moved, or a clock reset."""
+    if not rows.times:
+        return
+    times, codes = np.concatenate(rows.times), np.concatenate(rows.codes)
+    order = np.argsort(codes, kind="stable")
+    times, codes = times[order], codes[order]
+    least = max(_RESET_STEPS * step_us, _HOUR_US)
+    is_back = (np.diff(times) < -least) & (codes[1:] == codes[:-1])
+    n_back = int(np.count_nonzero(is_back))
+    if 0 < n_back <= _RESETS * len(times):
+        most = int(-np.diff(times)[is_back].min())
+        message = f"the time goes back {n_back} times, by {format_duration(most)} at most: "
+        listener(Warned("time-goes-back", message + "the rows are sorted", n_back))
 
 
 def _find_step(rows: Rows, schema: Schema, config: DataConfig) -> int:
@@ -145,7 +174,15 @@ def _steps_between(times: Integers) -> Integers:
     return differences[differences > 0]
 
 
-def _snap(rows: Rows, step_us: int, source: Source, schema: Schema, listener: Listener) -> None:
+def _snap(
+    rows: Rows,
+    step_us: int,
+    source: Source,
+    schema: Schema,
+    listener: Listener,
+    *,
+    freq: str | None,
+) -> None:
     """Move stamps that jitter a little onto the grid; raise for those far from it.
 
     The grid of a series begins at its first stamp; where stamps jitter, it is the one that begins
@@ -164,7 +201,7 @@ def _snap(rows: Rows, step_us: int, source: Source, schema: Schema, listener: Li
         far = np.abs(off) > limit
         if far.any():
             row = n_before + int(np.argmax(far))
-            raise _irregular(step_us, source.location(row, schema.time))
+            raise _irregular(rows, source.location(row, schema.time), freq)
         n_moved += int(np.count_nonzero(off))
         n_before += len(times)
         rows.times[i] = times - off
@@ -177,21 +214,17 @@ def _off(times: Integers, base: Integers | int, step_us: int) -> Integers:
     return off
 
 
-def _irregular(step_us: int, location: Location) -> DataError:
-    grid = format_duration(_natural_step(step_us)).replace(" ", "")
+def _irregular(rows: Rows, location: Location, freq: str | None) -> DataError:
+    usual = float(np.median(_differences(rows)))
+    nearest = min(_USUAL_STEPS_US, key=lambda step: abs(math.log(step / usual)))
+    grid = freq or format_duration(nearest).replace(" ", "")
     return DataError(
-        "the time stamps are not regular: the commonest step is "
-        f"{format_duration(step_us)}, and this one does not fit",
+        f"the time stamps are not regular: about {format_duration(round(usual))} lie between them, "
+        "and this one does not fit",
         code="irregular",
         location=location,
         hint=f"to put the readings on a grid, add  --freq {grid} --agg mean",
     )
-
-
-def _natural_step(step_us: int) -> int:
-    """Return the usual step that is nearest, if it is near, else the step itself."""
-    nearest = min(_USUAL_STEPS_US, key=lambda usual: abs(usual - step_us))
-    return nearest if abs(nearest - step_us) <= _JITTER * nearest else step_us
 
 
 def _grid_of(rows: Rows, step_us: int, source: Source, schema: Schema) -> Grid:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from rnnforecast.data.covariates import Features
 from rnnforecast.data.panel import Floats, Integers, Panel
 
 SEEN_SHARE = 0.5
@@ -31,6 +32,8 @@ class Batch:
     """`(window,)`: which series of the panel."""
     next_step: Integers
     """`(window,)`: where lead 1 lies on the grid that begins in 1970."""
+    features: Features | None = None
+    """The covariates, where there are any."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,16 @@ class TrainingWindows:
         rows = self.first[place] + windows - counted[place]
         series = self.series[place]
         values = sliding_window_view(self._panel.target, self.lookback + self.horizon)[rows]
-        step = self._panel.first_step[series] + rows - self._panel.offsets[series]
+        row = rows - self._panel.offsets[series] + self.lookback
+        covariates = self._panel.covariates
         return Batch(
             history=values[:, : self.lookback],
             future=values[:, self.lookback :],
             series=series,
-            next_step=step + self.lookback,
+            next_step=self._panel.first_step[series] + row,
+            features=None
+            if covariates is None
+            else covariates.features(series, row, lookback=self.lookback, horizon=self.horizon),
         )
 
     def spread(self, n: int) -> Integers:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import io
 import math
+import operator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -29,8 +30,9 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 import safetensors.numpy
 
-from rnnforecast.config import Config, DataConfig, NetworkConfig, TrainConfig, WindowConfig
-from rnnforecast.data.schema import Schema
+from rnnforecast.config import Config, NetworkConfig, TrainConfig, WindowConfig
+from rnnforecast.data.schema import Covariate, Schema
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.model.expected import (
     Tensors,
@@ -119,6 +121,7 @@ _STORED = (
     ForecastTask,
     MemberTask,
     Schema,
+    Covariate,
     DataConfig,
     WindowConfig,
     NetworkConfig,
@@ -133,7 +136,7 @@ def load(directory: Path) -> Artifact:
     manifest = load_manifest(directory)
     try:
         task, config = _task_of(manifest), _config_of(manifest)
-        schema = build(Schema, manifest["schema"], _HINTS[Schema])
+        schema = _schema_of(manifest)
         check_bounds(task)
         check_self_test(manifest)
         shapes = expected_shapes(task, config.network)
@@ -229,7 +232,9 @@ def _check_rest(manifest: dict[str, Any], artifact: Artifact) -> None:
             raise ValueError(f"{name} is {said[name]!r}")
     meant = parse_json(to_json(artifact.to_json()))
     for name in sorted(said.keys() - {"files"} | meant.keys()):
-        if name not in said or name not in meant or said[name] != meant[name]:
+        grows = name in ("config", "task", "schema")  # fields are added with time
+        fits = _is_part if grows else operator.eq
+        if name not in said or name not in meant or not fits(said[name], meant[name]):
             raise ValueError(f"the manifest's {name} is not what was written")
     if digest(to_json(said)) != expected:
         raise ValueError("the manifest is not what was written (its hash differs)")
@@ -242,6 +247,13 @@ def _task_of(manifest: dict[str, Any]) -> ForecastTask:
     return replace(task, members=members)
 
 
+def _schema_of(manifest: dict[str, Any]) -> Schema:
+    said = manifest["schema"]
+    hints = _HINTS[Covariate]
+    covariates = tuple(build(Covariate, one, hints) for one in said.get("covariates", ()))
+    return replace(build(Schema, {**said, "covariates": []}, _HINTS[Schema]), covariates=covariates)
+
+
 def _config_of(manifest: dict[str, Any]) -> Config:
     parts = manifest["config"]
     return Config(
@@ -250,3 +262,12 @@ def _config_of(manifest: dict[str, Any]) -> Config:
         network=build(NetworkConfig, parts["network"], _HINTS[NetworkConfig]),
         training=build(TrainConfig, parts["training"], _HINTS[TrainConfig]),
     )
+
+
+def _is_part(said: Any, meant: Any) -> bool:
+    """Tell whether all that is said is meant: defaults that came later are meant alone."""
+    if isinstance(said, list) and isinstance(meant, list):
+        return len(said) == len(meant) and all(map(_is_part, said, meant))
+    if not (isinstance(said, dict) and isinstance(meant, dict)):
+        return bool(said == meant)
+    return set(said) <= set(meant) and all(_is_part(said[key], meant[key]) for key in said)

@@ -10,6 +10,8 @@ forecasts Ansari and others 2024 (Chronos).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -18,20 +20,26 @@ _MIXING_POWER = 1 / 0.3
 """The smaller share of a mixture is half of u to this power, near the smaller of Beta(0.3, 0.3)."""
 
 
-def augment(past: Tensor, ahead: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Turn some windows upside down, and mix each with another one.
+class Mixture(NamedTuple):
+    """Which windows are turned upside down, and which is mixed with which."""
 
-    past (N, L) and ahead (N, H) are deviations from the season's pattern, NaN where missing. Where
-    the other window has no reading, the window's own stays.
-    """
-    n, device = len(past), past.device
+    sign: Tensor  # (N, 1)
+    share: Tensor  # (N, 1)
+    other: Tensor  # (N,)
+
+    def of(self, values: Tensor) -> Tensor:
+        """Mix deviations, (N, ...), NaN where missing: there the window's own stays."""
+        shape = (-1, *[1] * (values.dim() - 1))
+        values = values * self.sign.view(shape)
+        mixed = torch.lerp(values, values[self.other], self.share.view(shape))
+        return torch.where(torch.isnan(mixed), values, mixed)
+
+
+def draw_mixture(n: int, generator: torch.Generator) -> Mixture:
+    """Draw how windows are turned upside down, and mixed each with another one."""
+    device = generator.device
     mirrored = torch.rand(n, 1, generator=generator, device=device) < MIRRORED_SHARE
     sign = torch.where(mirrored, -1.0, 1.0)
     share = 0.5 * torch.rand(n, 1, generator=generator, device=device) ** _MIXING_POWER
     other = torch.randperm(n, generator=generator, device=device)
-    return _mix(past * sign, share, other), _mix(ahead * sign, share, other)
-
-
-def _mix(values: Tensor, share: Tensor, other: Tensor) -> Tensor:
-    mixed = torch.lerp(values, values[other], share)
-    return torch.where(torch.isnan(mixed), values, mixed)
+    return Mixture(sign, share, other)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.config import MAX_HORIZON, MAX_LOOKBACK, MAX_MEMBERS, NetworkConfig
-from rnnforecast.task import ForecastTask, MemberTask
+from rnnforecast.config import MAX_FEATURES, MAX_HORIZON, MAX_LOOKBACK, MAX_MEMBERS, NetworkConfig
+from rnnforecast.task import CURVES, ForecastTask, MemberTask
 
 _MAX_SERIES = 10_000_000
 _MAX_SEASON = MAX_LOOKBACK
@@ -26,6 +26,8 @@ def expected_shapes(task: ForecastTask, config: NetworkConfig) -> dict[str, tupl
     """Return the name and shape of every tensor that a network of this configuration has."""
     entries = task.n_series + 1
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("center", "scale", "reach"), (entries,))
+    if task.n_features:
+        shapes |= dict.fromkeys(("feature_mean", "feature_scale"), (task.n_features,))
     for number, own in enumerate(task.members):
         for name, shape in _member_shapes(task, own, config).items():
             shapes[f"members.{number}.{name}"] = shape
@@ -52,6 +54,24 @@ def _member_shapes(
         for way in ("from_input", "from_state"):
             shapes[f"recurrence.{way}.{layer}.weight"] = (gates * width, width)
             shapes[f"recurrence.{way}.{layer}.bias"] = (gates * width,)
+    if own.covariates:
+        shapes |= _reader_shapes(task, own, out_segment, width)
+    return shapes
+
+
+def _reader_shapes(
+    task: ForecastTask, own: MemberTask, out_segment: int, width: int
+) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    if task.n_known:
+        shapes["reader.curves.weight"] = (CURVES, task.n_known)
+        shapes["reader.curves.bias"] = (CURVES,)
+        shapes["reader.reaction.weight"] = (task.n_series + 1, task.n_known + CURVES)
+        shapes["reader.ask.weight"] = (width, task.n_known * out_segment)
+    if task.n_known + task.n_past:
+        shapes["reader.read.weight"] = (width, (task.n_known + task.n_past) * own.segment)
+    if task.n_static:
+        shapes["reader.describe.weight"] = (width, task.n_static)
     return shapes
 
 
@@ -83,6 +103,11 @@ def check_bounds(task: ForecastTask) -> None:
     for number, own in enumerate(task.members):
         sizes[f"look-back of member {number}"] = (own.lookback, task.lookback)
         sizes[f"segment of member {number}"] = (own.segment, own.lookback)
+    features = ("n_known", "n_past", "n_static")
+    if any(not 0 <= getattr(task, name) <= MAX_FEATURES for name in features):
+        raise ValueError("there are fewer features than none, or too many")
+    if any(own.covariates for own in task.members) and not task.n_features:
+        raise ValueError("a member sees covariates, but there are none")
     for name, (value, limit) in sizes.items():
         if type(value) is not int or not 1 <= value <= limit:
             raise ValueError(f"{name} is {value!r}")

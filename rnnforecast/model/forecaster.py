@@ -13,6 +13,7 @@ import torch
 from torch.utils import deterministic
 
 from rnnforecast.config import NetworkConfig, TrainConfig
+from rnnforecast.data.covariates import Features
 from rnnforecast.data.forecast import Forecast, Past, in_own_units
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
@@ -120,7 +121,8 @@ class RNNForecaster:
         for first in range(0, past.n_origins, size):
             part = past.subset(slice(first, first + size))
             history, entry = part.history(task.lookback), entries[part.series]
-            output = self._run(history, entry, part.next_step)[:, :horizon]
+            features = part.features(task.lookback, task.horizon)
+            output = self._run(history, entry, part.next_step, features)[:, :horizon]
             self._hold_constants(output, history, entry)
             output[(entry == 0) & (np.isfinite(history).sum(1) < _FEW)] = np.nan
             values[first : first + size] = _at_levels(output, task, quantiles)
@@ -183,10 +185,17 @@ class RNNForecaster:
         output[held] = center[held, None, None]
 
     @torch.no_grad()
-    def _run(self, history: Floats, entries: Integers, next_step: Integers) -> Floats:
+    def _run(
+        self,
+        history: Floats,
+        entries: Integers,
+        next_step: Integers,
+        features: Features | None = None,
+    ) -> Floats:
         device = self.network.center.device
         inputs = [torch.from_numpy(x).to(device) for x in (history, entries, next_step)]
-        output: Floats = self.network(*inputs).cpu().numpy()
+        beside = features and [torch.from_numpy(x).to(device) for x in features]
+        output: Floats = self.network(*inputs, beside).cpu().numpy()
         return output
 
     def _self_test_output(self) -> Floats:
@@ -196,9 +205,29 @@ class RNNForecaster:
         wave[:: max(7, task.lookback // 5)] = np.nan
         center, scale = (float(x[-1]) for x in (self.network.center, self.network.scale))
         history = (center + scale * wave).astype(np.float32)[None]
-        output = self._run(history, np.array([task.n_series]), np.array([0]))
+        features = self._self_test_features()
+        output = self._run(history, np.array([task.n_series]), np.array([0]), features)
         scaled = (output[0, :_SELF_TEST_LEADS] - center) / scale
         return scaled[:, [0, task.median, -1]].ravel()
+
+    def _self_test_features(self) -> Features | None:
+        """Waves for covariates, each of its own length."""
+        task = self.network.task
+        if not task.n_features:
+            return None
+        mean, scale = (
+            x.cpu().numpy()[:, None]
+            for x in (self.network.feature_mean, self.network.feature_scale)
+        )
+        steps = np.arange(task.lookback + task.horizon) * 0.3
+        waves = np.sin(steps / np.arange(1, task.n_features + 1)[:, None])
+        values = (mean + scale * waves).astype(np.float32)[None]
+        n_ahead = task.n_known + task.n_past
+        return Features(
+            known=values[:, : task.n_known],
+            past=values[:, task.n_known : n_ahead, : task.lookback],
+            static=values[:, n_ahead:, 0],
+        )
 
 
 def _at_levels(output: Floats, task: ForecastTask, quantiles: Sequence[float]) -> Floats:

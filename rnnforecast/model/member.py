@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from rnnforecast.config import NetworkConfig
+from rnnforecast.model.beside import Beside, Reader
 from rnnforecast.model.normalising import Window, normalise
 from rnnforecast.model.persistence import Part, lasting
 from rnnforecast.model.recurrence import Recurrence, State
@@ -44,31 +45,44 @@ class Member(nn.Module):
         self.recurrence = Recurrence(config.cell, width, config.layers)
         self.identity = nn.Embedding(n_entries, width)
         self.position = nn.Parameter(torch.empty(-(-task.horizon // self.out_segment), width))
+        self.reader = None
+        if own.covariates:
+            self.reader = Reader(task, own, out_segment=self.out_segment, width=width)
         self.dropout = config.dropout
         self.head = nn.Linear(width, self.out_segment * n_quantiles)
         self.register_buffer("mixing", mixing(n_quantiles, task.median), persistent=False)
         self.register_buffer("levels", torch.tensor(task.quantiles), persistent=False)
         self._initialise()
 
-    def forward(self, scaled: Tensor, series: Tensor, next_step: Tensor) -> Tensor:
+    def forward(
+        self, scaled: Tensor, series: Tensor, next_step: Tensor, beside: Beside | None = None
+    ) -> Tensor:
         """Forecast in units of each series' scale, (N, H, Q), in the order of the quantiles.
 
         scaled (N, at least L), NaN where missing; series and next_step (N,), see `Network`.
         """
-        past, ahead = self.cycle_around(series, next_step)
+        past, ahead = self.expected_around(series, next_step, beside)
         window = self.normalised(scaled[:, -self.own.lookback :] - past)
-        leads = self.decode(window, series).sort(-1).values + self.persisting(window)[..., None]
+        leads = (
+            self.decode(window, series, beside).sort(-1).values + self.persisting(window)[..., None]
+        )
         return leads * window.spread[..., None] + (window.level + ahead)[..., None]
 
     def decode(
-        self, window: Window, series: Tensor, *, generator: torch.Generator | None = None
+        self,
+        window: Window,
+        series: Tensor,
+        beside: Beside | None = None,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Run the recurrence over one window and decode every lead from its end, (N, H, Q).
 
         The quantiles may cross. With a generator, as in training, part of the state is dropped,
         the same part for all leads.
         """
-        out = self.recurrence.ask(self._queries(series), self._encode(window))  # (N, M, D)
+        queries, final = self._queries(series, beside), self._encode(window, beside)
+        out = self.recurrence.ask(queries, final)  # (N, M, D)
         if generator is not None and self.dropout:
             shape = (len(out), 1, out.shape[-1])
             kept = torch.rand(shape, generator=generator, device=out.device) >= self.dropout
@@ -93,6 +107,17 @@ class Member(nn.Module):
         parts = zip(self.persistence, self.lasting(window), strict=True)
         return torch.stack([share * part.ahead for share, part in parts]).sum(0)
 
+    def expected_around(
+        self, series: Tensor, next_step: Tensor, beside: Beside | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what season and known covariates let expect, (N, L) and (N, H)."""
+        past, ahead = self.cycle_around(series, next_step)
+        if self.reader is not None:
+            assert beside is not None
+            more_past, more_ahead = self.reader.explained(beside, series)
+            past, ahead = past + more_past, ahead + more_ahead
+        return past, ahead
+
     def cycle_around(self, series: Tensor, next_step: Tensor) -> tuple[Tensor, Tensor]:
         """Look up the season's pattern over history, (N, L), and horizon, (N, H)."""
         lookback, season = self.own.lookback, self.task.season
@@ -103,7 +128,7 @@ class Member(nn.Module):
         pattern = turned.repeat(1, -(-width // season))[:, :width]
         return pattern[:, :lookback], pattern[:, lookback:]
 
-    def _encode(self, window: Window) -> list[State]:
+    def _encode(self, window: Window, beside: Beside | None) -> list[State]:
         """Return the final state of each layer.
 
         What lasts is taken out of the values; the pattern is shown instead, before them.
@@ -115,6 +140,9 @@ class Member(nn.Module):
         if window.missing is not None or self.own.lookback % self.own.segment:
             missing = torch.zeros_like(values) if window.missing is None else window.missing
             entering = entering + self.read_missing(self._segments(missing, empty=1.0))
+        if self.reader is not None:
+            assert beside is not None
+            entering = entering + self.reader.history(beside)
         if self.own.seasonal:
             length = -(-self.task.season // self.own.segment) * self.own.segment
             pattern = self.read(self._segments(parts[-1].past[:, -length:], empty=0.0))
@@ -127,11 +155,14 @@ class Member(nn.Module):
         padded = F.pad(values, (-values.shape[1] % self.own.segment, 0), value=empty)
         return padded.view(len(values), -1, self.own.segment).transpose(0, 1)
 
-    def _queries(self, series: Tensor) -> Tensor:
+    def _queries(self, series: Tensor, beside: Beside | None) -> Tensor:
         """Input gates of the queries, (N, M, gates * D): which stretch, and which series."""
         first = self.recurrence.from_input[0]
         where, who = first(self.position), F.linear(self.identity(series), first.weight)
         queries: Tensor = where + who[:, None]
+        if self.reader is not None and self.reader.asks:
+            assert beside is not None
+            queries = queries + F.linear(self.reader.question(beside), first.weight)
         return queries
 
     @torch.no_grad()

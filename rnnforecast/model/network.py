@@ -16,8 +16,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from rnnforecast.config import NetworkConfig
 from rnnforecast.data.scaling import SPIKE_RUN
+from rnnforecast.model.beside import MOST, Beside
 from rnnforecast.model.member import Member
-from rnnforecast.model.normalising import moments
+from rnnforecast.model.normalising import carry_forward, moments
 from rnnforecast.task import ForecastTask
 
 _NO_LIMIT = 1e30
@@ -32,6 +33,8 @@ class Network(nn.Module):
     center: Tensor  # (series + 1,)
     scale: Tensor  # (series + 1,)
     reach: Tensor  # (series + 1,), in units of scale
+    feature_mean: Tensor  # (K + P + C,)
+    feature_scale: Tensor  # (K + P + C,)
     members: Sequence[Member]
 
     def __init__(self, task: ForecastTask, config: NetworkConfig) -> None:
@@ -42,29 +45,59 @@ class Network(nn.Module):
         self.register_buffer("center", torch.zeros(n_entries))
         self.register_buffer("scale", torch.ones(n_entries))
         self.register_buffer("reach", torch.full((n_entries,), _NO_LIMIT))
+        if task.n_features:
+            self.register_buffer("feature_mean", torch.zeros(task.n_features))
+            self.register_buffer("feature_scale", torch.ones(task.n_features))
         self._seat(Member(task, own, config) for own in task.members)
 
-    def forward(self, history: Tensor, series: Tensor, next_step: Tensor) -> Tensor:
+    def forward(
+        self,
+        history: Tensor,
+        series: Tensor,
+        next_step: Tensor,
+        features: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """Forecast in the units of the panel, (N, H, Q): the sensors' own, less a base.
 
         history (N, L), NaN where missing; series (N,), 0 for unknown; next_step (N,), where lead 1
-        lies on the grid that begins in 1970. Each quantile is the mean of the members'.
+        lies on the grid that begins in 1970; features known ahead (N, K, L + H), known up to now
+        (N, P, L) and static (N, C), NaN where unknown. Each quantile is the mean of the members'.
         """
         history = self.believable(history, series)
         center, scale = self.scaling(history, series)
         scaled = (history - center) / scale
-        forecasts = [member(scaled, series, next_step) for member in self.members]
+        beside = self.beside(features)
+        forecasts = [member(scaled, series, next_step, beside) for member in self.members]
         return mean_of(forecasts) * scale[..., None] + center[..., None]
 
     def keep(self, chosen: Sequence[int]) -> None:
-        """Go on with these members alone; the look-back becomes as long as they need."""
+        """Go on with these members alone; the look-back becomes as long as they need.
+
+        Covariates that none of them sees are no part of the task any more.
+        """
         members = tuple(self.task.members[i] for i in chosen)
         lookback = max(own.lookback for own in members)
         self.task = replace(self.task, members=members, lookback=lookback)
+        if self.task.n_features and not any(own.covariates for own in members):
+            self.task = replace(self.task, n_known=0, n_past=0, n_static=0)
+            del self.feature_mean, self.feature_scale
         self._seat([self.members[i] for i in chosen])
 
     def _seat(self, members: Iterable[Member]) -> None:
         self.members = nn.ModuleList(members)  # type: ignore[assignment]
+
+    def beside(self, features: Sequence[Tensor] | None) -> Beside | None:
+        """Standardise covariates; what is unknown is as before, or else their mean."""
+        if features is None or not self.task.n_features:
+            return None
+        sizes = [self.task.n_known, self.task.n_past, self.task.n_static]
+        means = torch.split(self.feature_mean, sizes)
+        scales = torch.split(self.feature_scale, sizes)
+        known, past, static = (
+            ((one.transpose(1, -1) - mean) / scale).clamp(-MOST, MOST).transpose(1, -1)
+            for one, mean, scale in zip(features, means, scales, strict=True)
+        )
+        return Beside(_filled(known), _filled(past), static.nan_to_num(0.0))
 
     def believable(self, history: Tensor, series: Tensor) -> Tensor:
         """Take a few single readings beyond the reach of their series for missing: spikes.
@@ -104,6 +137,15 @@ class Network(nn.Module):
 def mean_of(forecasts: Sequence[Tensor]) -> Tensor:
     """Average forecasts, each (N, H, Q), quantile by quantile."""
     return forecasts[0] if len(forecasts) == 1 else torch.stack(list(forecasts)).mean(0)
+
+
+def _filled(values: Tensor) -> Tensor:
+    """Carry the last value forward, (N, F, T); 0 where there is none before."""
+    seen = torch.isfinite(values)
+    if bool(seen.all()):
+        return values
+    flat = carry_forward(values.nan_to_num(0.0).flatten(0, 1), seen.flatten(0, 1))
+    return flat.view(values.shape)
 
 
 def _in_runs(marked: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ def normalise(scaled: Tensor, *, rescaled: bool = True) -> Window:
     values = torch.where(seen, scaled - level, 0.0) / spread
     missing = None
     if not bool(seen.all()):
-        values = _carry_forward(values, seen)
+        values = carry_forward(values, seen)
         missing = (~seen).to(scaled.dtype)
     return Window(values, missing, level, spread, values[:, -1:].detach())
 
@@ -61,7 +61,8 @@ def moments(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def _carry_forward(values: Tensor, seen: Tensor) -> Tensor:
+def carry_forward(values: Tensor, seen: Tensor) -> Tensor:
+    """Repeat the last value that is there, (N, L); what stands before the first one stays."""
     positions = torch.arange(values.shape[1], device=values.device).expand_as(values)
     last = torch.where(seen, positions, 0).cummax(1).values
     return values.gather(1, last)

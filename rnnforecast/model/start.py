@@ -18,7 +18,8 @@ from rnnforecast.data.scaling import Scaling, fit_scaling
 from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
-from rnnforecast.model.validation import entries, scaled_windows
+from rnnforecast.model.reactions import standardise_features, start_reactions
+from rnnforecast.model.validation import entries, features_beside, scaled_windows
 
 _WINDOWS = 4096
 _SORTED_WINDOWS = 1024
@@ -40,10 +41,13 @@ def start_from(network: Network, scaling: Scaling, windows: TrainingWindows) -> 
     network.scale[1:] = torch.from_numpy(scaling.scale)
     network.reach[1:] = torch.from_numpy(scaling.reach)
     many, few = (windows.gather(windows.spread(n)) for n in (_WINDOWS, _SORTED_WINDOWS))
+    if network.task.n_features:
+        standardise_features(network, many)
     cycles = torch.from_numpy(_seasonal_means(network, many))
     for member in network.members:
         if network.task.season > 1:
             member.cycle.weight.copy_(cycles)
+        start_reactions(network, member, many)
         member.persistence.copy_(torch.from_numpy(_persistence(network, member, few)))
 
 
@@ -77,6 +81,9 @@ def start_newcomers(network: Network, newcomers: Integers, past: Past) -> None:
     for member in network.members:
         member.identity.weight[added] = member.identity.weight[0].clone()
         member.cycle.weight[added] = member.cycle.weight[0].clone()
+        if member.reader is not None and network.task.n_known:
+            reaction = member.reader.reaction.weight
+            reaction[added] = reaction[0].clone()
     windows = part.windows(network.task.lookback, network.task.horizon)
     if len(windows) and network.task.season > 1:
         batch = windows.gather(windows.spread(_WINDOWS))
@@ -126,7 +133,8 @@ def _persistence(network: Network, member: Member, batch: Batch) -> Floats:
     """
     series = entries(batch, network.center.device)
     history, future, next_step, _ = scaled_windows(network, batch, series, series)
-    past, ahead = member.cycle_around(series, next_step)
+    beside = features_beside(network, batch)
+    past, ahead = member.expected_around(series, next_step, beside)
     window = member.normalised(history[:, -member.own.lookback :] - past)
     goal = ((future - ahead - window.level) / window.spread).numpy()
     goal[np.isfinite(batch.history).mean(1) < SEEN_SHARE] = np.nan

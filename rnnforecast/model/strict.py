@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from typing import Any, TypeVar, get_args, get_origin
 
 _MAX_DEPTH = 12
@@ -65,9 +66,15 @@ def digest(content: bytes) -> str:
 
 
 def build(cls: type[_T], values: dict[str, Any], hints: dict[str, Any]) -> _T:
-    """Make a dataclass from JSON: every field there, none unknown, lists as tuples."""
-    if not isinstance(values, dict) or set(values) != set(hints):
-        raise ValueError(f"{cls.__name__} has other fields: {sorted(set(values) ^ set(hints))}")
+    """Make a dataclass from JSON: no field unknown, lists as tuples.
+
+    Only what has a default may be missing: an option that came after the artifact.
+    """
+    if not isinstance(values, dict) or not set(values) <= set(hints):
+        raise ValueError(f"{cls.__name__} has other fields: {sorted(set(values) - set(hints))}")
+    missing = {f.name for f in fields(cls) if f.default is MISSING} - set(values)  # type: ignore[arg-type]
+    if missing:
+        raise ValueError(f"{cls.__name__} lacks {sorted(missing)}")
     for name, value in values.items():
         if not is_of(value, hints[name]):
             raise ValueError(f"{name} is {value!r}")

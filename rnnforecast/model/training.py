@@ -22,12 +22,13 @@ from rnnforecast.config import TrainConfig
 from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows, epoch_batches
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded
-from rnnforecast.model.augment import augment
+from rnnforecast.model.augment import draw_mixture
+from rnnforecast.model.beside import Beside
 from rnnforecast.model.loss import pinball
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.model.product import has_fast_bfloat16
-from rnnforecast.model.validation import ValidationWindows, entries, scaled_windows
+from rnnforecast.model.validation import ValidationWindows, entries, features_beside, scaled_windows
 
 CONTINUED_RATE = 0.25
 """Share of the rate at which a trained network learns on."""
@@ -213,14 +214,17 @@ def member_loss(
     hidden = torch.rand(len(series), generator=generator, device=series.device) < _UNKNOWN_SHARE
     shown = torch.where(hidden, 0, series)
     history, future, next_step, stretch = scaled_windows(network, batch, series, shown)
+    beside = features_beside(network, batch)
     too_empty = torch.isfinite(history).float().mean(1, keepdim=True) < SEEN_SHARE
-    past, ahead = member.cycle_around(shown, next_step)
+    past, ahead = member.expected_around(shown, next_step, beside)
     past, ahead = history[:, -member.own.lookback :] - past, future - ahead
     if member.own.linear:
-        past, ahead = augment(past, ahead, generator)
+        mixture = draw_mixture(len(past), generator)
+        past, ahead = mixture.of(past), mixture.of(ahead)
+        beside = beside and Beside(*map(mixture.of, beside))
     counts = torch.isfinite(ahead) & ~too_empty
     window = member.normalised(past)
-    leads = member.decode(window, shown, generator=generator)
+    leads = member.decode(window, shown, beside, generator=generator)
     goal = (torch.where(counts, ahead, 0.0) - window.level) / window.spread
     loss = pinball(leads, goal - member.persisting(window), member.levels) * window.spread * stretch
     return torch.where(counts, loss, 0.0).sum() / counts.sum().clamp(min=1)

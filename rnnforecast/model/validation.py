@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rnnforecast.data.windows import Batch, TrainingWindows
+from rnnforecast.model.beside import Beside
 from rnnforecast.model.loss import quantile_loss
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network, mean_of
@@ -51,7 +52,8 @@ class ValidationWindows:
             batch = self._windows.gather(part)
             series = entries(batch, network.center.device)
             history, future, next_step, _ = scaled_windows(network, batch, series, series)
-            made = {id(m): m(history, series, next_step) for m in everyone}
+            beside = features_beside(network, batch)
+            made = {id(m): m(history, series, next_step, beside) for m in everyone}
             count = int(np.isfinite(batch.future).sum())
             n_seen += count
             for number, group in enumerate(groups):
@@ -64,6 +66,14 @@ class ValidationWindows:
 def entries(batch: Batch, device: torch.device) -> Tensor:
     """Return the entry of each window's series, (N,): 0 stands for unknown ones."""
     return torch.from_numpy(batch.series).to(device) + 1
+
+
+def features_beside(network: Network, batch: Batch) -> Beside | None:
+    """Return the covariates of a batch, standardised."""
+    if batch.features is None:
+        return None
+    device = network.center.device
+    return network.beside([torch.from_numpy(x).to(device) for x in batch.features])
 
 
 def scaled_windows(

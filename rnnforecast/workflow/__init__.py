@@ -6,8 +6,19 @@ that a damaged model is refused before torch is loaded.
 """
 
 from rnnforecast.workflow.backtesting import Backtest, backtest
+from rnnforecast.workflow.checking import Check, check
 from rnnforecast.workflow.prediction import predict
 from rnnforecast.workflow.saved import Model, load, versions
 from rnnforecast.workflow.training import train
 
-__all__ = ["Backtest", "Model", "backtest", "load", "predict", "train", "versions"]
+__all__ = [
+    "Backtest",
+    "Check",
+    "Model",
+    "backtest",
+    "check",
+    "load",
+    "predict",
+    "train",
+    "versions",
+]

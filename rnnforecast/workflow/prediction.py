@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import DEFAULT_MODEL, DataConfig, PredictConfig, check_format, override
+from rnnforecast.config import DEFAULT_MODEL, PredictConfig, check_format, override
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import parse_steps
 from rnnforecast.errors import NotEnoughDataError, UsageError
-from rnnforecast.events import Listener, Recorder, ignore
+from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.workflow.saved import Model, known_of, load
 from rnnforecast.workflow.steps import check_output
 
@@ -73,7 +74,8 @@ def _read_past(
     artifact: Artifact, data: object, config: PredictConfig, reading: DataConfig, listener: Listener
 ) -> tuple[Past, Schema]:
     """Read new readings as the model's own were, and say what is strange about them."""
-    from rnnforecast.data.newer import read_past, warn_of_strangers
+    from rnnforecast.data.future import check_known_ahead
+    from rnnforecast.data.newer import check_drift, read_past, require_series, warn_of_strangers
 
     known = known_of(artifact)
     past, schema = read_past(
@@ -81,12 +83,27 @@ def _read_past(
         schema=artifact.schema,
         options=override(artifact.config.data, reading),
         as_of=config.as_of,
+        future=_future_of(config, artifact, listener),
         known=known,
         listener=listener,
     )
     task = artifact.task
+    check_known_ahead(past, _horizon_of(config, artifact), schema.tz)
     warn_of_strangers(past, known, listener, lookback=task.lookback, horizon=task.horizon)
+    if config.require_series:
+        require_series(past, known)
+    if config.max_drift is not None:
+        check_drift(past, known, lookback=task.lookback, limit=config.max_drift)
     return past, schema
+
+
+def _future_of(config: PredictConfig, artifact: Artifact, listener: Listener) -> str | None:
+    """Return the file with what is known ahead; a network that sees nothing of it needs none."""
+    if config.future is not None and not artifact.task.n_known:
+        message = "the model uses no covariate that is known ahead: --future is not read"
+        listener(Warned("unused-future", message))
+        return None
+    return config.future
 
 
 def _source_of(artifact: Artifact) -> str:

@@ -7,14 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import (
-    STANDARD_OUTPUT,
-    Config,
-    DataConfig,
-    WindowConfig,
-    check_format,
-    override,
-)
+from rnnforecast.config import STANDARD_OUTPUT, Config, WindowConfig, check_format, override
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durable import check_file
 from rnnforecast.errors import UsageError
 from rnnforecast.events import Listener
@@ -54,10 +48,12 @@ def with_windows(config: Config, horizon: int | str | None, lookback: int | str 
 def read_readings(data: object, config: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
     """Read a table onto a regular grid; return it with what its columns are for."""
     from rnnforecast.data.reading import open_source
+    from rnnforecast.data.renaming import rename
     from rnnforecast.data.schema import infer_schema
+    from rnnforecast.data.splittime import join_time
     from rnnforecast.data.timegrid import read_panel
 
-    source = open_source(data, config)
+    source = join_time(rename(open_source(data, config, listener), config.map), config.time)
     return read_panel(source, infer_schema(source, config, listener), config, listener)
 
 

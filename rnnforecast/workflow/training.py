@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnnforecast.config import DEFAULT_MODEL, Config
 from rnnforecast.errors import QualityGateError, UsageError
-from rnnforecast.events import Listener, Recorder, ignore
+from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.operate import store
 from rnnforecast.workflow.saved import Model
 from rnnforecast.workflow.steps import Clock, fit_network, read_readings, with_windows
@@ -17,6 +18,7 @@ from rnnforecast.workflow.steps import Clock, fit_network, read_readings, with_w
 if TYPE_CHECKING:
     from rnnforecast.data.forecast import Forecaster, Past
     from rnnforecast.data.planning import Plan
+    from rnnforecast.data.schema import Schema
     from rnnforecast.evaluate.comparison import Comparison
     from rnnforecast.model.artifact import Artifact
     from rnnforecast.model.forecaster import RNNForecaster
@@ -48,6 +50,7 @@ def train(
     clock.lap("read_s")
     plan = plan_training(panel, config, events)
     fitted = fit_network(plan, plan.split, events)
+    schema = _schema_of_use(schema, plan, fitted, events)
     clock.lap("fit_s")
     comparison = _compare(fitted, plan, events)
     clock.lap("evaluate_s")
@@ -59,6 +62,15 @@ def train(
     )
     version = None if path is None else _save(path, artifact, comparison, require_skill)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)
+
+
+def _schema_of_use(schema: Schema, plan: Plan, fitted: RNNForecaster, listener: Listener) -> Schema:
+    """Return the schema without covariates that the network does without."""
+    if fitted.network.task.n_features or not plan.task.n_features:
+        return schema
+    message = "the covariates do not help on held-out readings: the network does without them"
+    listener(Warned("unused-covariates", message))
+    return replace(schema, covariates=())
 
 
 def _save(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.reading import open_source
+from rnnforecast.data.renaming import rename
 from rnnforecast.data.schema import Schema, infer_schema
+from rnnforecast.data.splittime import join_time
 from rnnforecast.data.timegrid import read_panel
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import RnnForecastError
 from rnnforecast.events import Event, Noted, Warned
 
@@ -47,7 +50,7 @@ def read(data: object, **options) -> Read:
     """Read a table as `train` does."""
     events: list[Event] = []
     config = DataConfig(**options)
-    source = open_source(data, config)
+    source = join_time(rename(open_source(data, config, events.append), config.map), config.time)
     schema = infer_schema(source, config, events.append)
     panel, schema = read_panel(source, schema, config, events.append)
     return Read(panel, schema, tuple(events))
@@ -74,13 +77,18 @@ def hourly(*cells: object, sep: str = ",", start: int = 0) -> list[str]:
     ]
 
 
-def pasted(hint: str) -> dict[str, object]:
+def pasted(hint: str) -> dict[str, Any]:
     """Turn the options that a hint offers into what the command line would make of them."""
     words = shlex.split(hint[hint.index("--") :])
-    options: dict[str, object] = {}
-    for option, value in zip(words[::2], words[1::2], strict=True):
-        name = option.removeprefix("--").replace("-", "_")
-        options[name] = (value,) if name in ("na_values", "target") else value
+    options: dict[str, Any] = {}
+    for i, word in enumerate(words):
+        if word.startswith("--"):
+            name = word.removeprefix("--").replace("-", "_")
+            is_flag = i + 1 == len(words) or words[i + 1].startswith("--")
+            value: object = True if is_flag else words[i + 1]
+            if name in ("na_values", "target", "map"):
+                value = (*options.get(name, ()), value)
+            options[name] = tuple(words[i + 1].split(",")) if name == "columns" else value
     return options
 
 

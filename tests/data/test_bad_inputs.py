@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import match_schema
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, NotEnoughDataError
-from tests.data.tables import failure, hourly, pasted, read, write
+from tests.data.tables import failure, hourly, part, pasted, read, write
 
 HEADER = "timestamp,temp"
 
@@ -168,3 +168,16 @@ def test_a_column_that_the_model_needs_is_missed_with_its_nearest_names(tmp_path
     assert "'Temperature'" in caught.value.message
     assert "'temperatur '" in caught.value.hint
     assert "flow" not in caught.value.hint
+
+
+@pytest.mark.parametrize("cell", ["-200", "-200.0", "-2e2"])
+def test_a_number_that_means_missing_is_missing_however_it_is_written(tmp_path, cell):
+    path = write(tmp_path / "x.csv", HEADER, *hourly(1, cell, 3))
+    panel = read(path, na_values=("-200",)).panel
+    np.testing.assert_array_equal(panel.target, [1, np.nan, 3])
+
+
+def test_a_number_that_means_missing_is_missing_in_a_typed_table():
+    table = part(0, n=4)
+    panel = read(table, na_values=("2",)).panel
+    np.testing.assert_array_equal(panel.target, [0, 1, np.nan, 3])

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.columns import is_number
 from rnnforecast.data.dialect import quote
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 from tests.data.tables import failure, few, hourly, pasted, read, write
 
@@ -86,14 +86,31 @@ def test_a_byte_order_mark_is_no_part_of_a_name_when_utf_8_is_said(tmp_path):
     assert read(path, encoding="utf-8").schema.time == "timestamp"
 
 
-def test_bytes_that_are_not_utf_8_name_their_line_and_a_fix_that_works(tmp_path):
-    path = write(tmp_path / "x.csv", HEADER + ",µ", *hourly("1,a", "2,°", "3,c"), encoding="cp1252")
+def test_western_text_that_is_not_utf_8_is_read_as_cp1252_and_said(tmp_path):
+    path = write(
+        tmp_path / "x.csv", "timestamp,temp °C,m³", *hourly("1,2", "2,3", "3,4"), encoding="cp1252"
+    )
+
+    table = read(path)
+
+    assert table.schema.targets == ("temp °C", "m³")
+    assert "line 1" in table.warnings["encoding"].message
+    assert "cp1252" in table.warnings["encoding"].message
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [("Температура", "cp1251"), ("温度传感器", "gbk"), ("温度センサ", "shift_jis")],
+)
+def test_other_text_that_is_not_utf_8_names_its_line_and_a_fix_that_works(tmp_path, name, encoding):
+    path = write(tmp_path / "x.csv", f"timestamp,{name}", *hourly(1, 2, 3), encoding=encoding)
 
     error = failure(path)
 
     assert (error.code, error.location.line) == ("encoding", 1)
-    assert "0xb5" in error.message
-    assert read(path, **pasted(error.hint)).panel.target.tolist() == [1, 2, 3]
+    assert "0x" in error.message
+    options = {**pasted(error.hint), "encoding": encoding}
+    assert read(path, **options).schema.targets == (name,)
 
 
 def test_names_that_stand_twice_are_an_error(tmp_path):

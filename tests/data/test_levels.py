@@ -7,12 +7,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.forecast import Forecast, in_own_units, past_of
 from rnnforecast.data.levels import LARGE, find_base
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import infer_schema
 from rnnforecast.data.timegrid import read_panel
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.events import ignore
 from tests.builders import make_panel
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rnnforecast.data.covariates import Covariates, Track
 from rnnforecast.data.forecast import Forecast, Past, past_of
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import fit_scaling
@@ -26,17 +27,35 @@ def sensors() -> Panel:
     readings = [wave(100, noise=1, seed=s) for s in range(3)] + [random_walk(90, seed=3)]
     for series in readings:
         series[30:34] = np.nan
-    return make_panel(*readings)
+    panel = make_panel(*readings)
+    begin, end = panel.offsets[:-1], panel.offsets[1:]
+    values = np.random.default_rng(4).random((2, len(panel.target))).astype(np.float32)
+    known, past = (
+        Track(one[None], (name,), begin, begin, end)
+        for one, name in zip(values, ("known", "past"), strict=True)
+    )
+    return dataclasses.replace(panel, covariates=Covariates((known,), past, np.ones((4, 1))))
 
 
 def with_another_future(panel: Panel, cutoff: np.ndarray) -> Panel:
-    """Change every reading after the cutoffs, and make some of them go and others come."""
+    """Change every reading after the cutoffs, and make some of them go and others come.
+
+    Also every covariate but those that are known ahead.
+    """
     target = panel.target.copy()
+    arrays = [target]
+    covariates = panel.covariates
+    if covariates is not None:
+        past = dataclasses.replace(covariates.past, values=covariates.past.values.copy())
+        covariates = dataclasses.replace(covariates, past=past)
+        arrays.append(past.values[0])
     rng = np.random.default_rng(0)
     for s in range(panel.n_series):
-        future = target[panel.offsets[s] + cutoff[s] : panel.offsets[s + 1]]
-        future[:] = np.where(rng.random(len(future)) < 0.3, np.nan, 1e6 * rng.random(len(future)))
-    return dataclasses.replace(panel, target=target)
+        later = slice(panel.offsets[s] + cutoff[s], panel.offsets[s + 1])
+        for future in (array[later] for array in arrays):
+            is_gone = rng.random(len(future)) < 0.3
+            future[:] = np.where(is_gone, np.nan, 1e6 * rng.random(len(future)))
+    return dataclasses.replace(panel, target=target, covariates=covariates)
 
 
 def with_another_past(panel: Panel, cutoff: np.ndarray) -> Panel:
@@ -69,6 +88,9 @@ VIEWS: dict[str, Callable[[Past], object]] = {
     "next_step": lambda past: past.next_step,
     "cutoff_time": lambda past: past.cutoff_time,
     "history": lambda past: past.history(LOOKBACK),
+    "n_features": lambda past: past.n_features,
+    "known_names": lambda past: past.known_names,
+    "features": lambda past: list(past.features(LOOKBACK, HORIZON) or ()),
     "share_seen": lambda past: past.share_seen(LOOKBACK),
     "readings": lambda past: np.concatenate([past.readings(i) for i in range(past.n_origins)]),
     "windows": lambda past: everything_in(past.windows(LOOKBACK, HORIZON)),

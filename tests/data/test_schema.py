@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import Schema, match_schema
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from tests.data.tables import failure, hourly, pasted, read, write
 
@@ -128,8 +128,20 @@ def test_a_named_target_that_holds_no_numbers_is_refused(tmp_path, cells, what):
 def test_a_named_time_column_that_holds_no_times_is_refused(tmp_path):
     error = failure(table(tmp_path, "when,v,w", "1.5,2", "2.5,3"), time="v")
 
-    assert (error.code, error.location.column) == ("not-a-time", "v")
-    assert "'1.5'" in error.message
+    assert (error.code, error.location.column) == ("time-unit", "v")
+    assert "1.5" in error.message
+
+
+@pytest.mark.parametrize(("unit", "step_us"), [("s", 10**6), ("ms", 1000), ("us", 1)])
+def test_numbers_that_could_be_several_units_ask_for_one(tmp_path, unit, step_us):
+    path = write(tmp_path / "x.csv", "time,v", *(f"{i},{i * i}" for i in range(10, 20)))
+    error = failure(path, time="time")
+    assert error.code == "time-unit" and "--time-unit" in error.hint
+
+    result = read(path, time_unit=unit)
+
+    assert result.panel.start[0] == 10 * step_us
+    assert result.panel.step_us == step_us
 
 
 def test_an_empty_column_is_left_out_with_a_warning(tmp_path):

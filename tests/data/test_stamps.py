@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.stamps import format_stamps, parse_time_us, stamp_array
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
 from tests.builders import HOUR_US, START_US
 from tests.data.tables import Read, failure, few, read, write
@@ -74,7 +74,33 @@ def test_day_and_month_that_cannot_be_told_apart_are_never_guessed(tmp_path):
     error = refused(tmp_path, ["01.02.2024", "02.02.2024", "03.02.2024"])
 
     assert (type(error), error.code) == (DataError, "ambiguous-date")
-    assert "YYYY-MM-DD" in error.hint
+    assert "--time-format" in error.hint
+
+
+@pytest.mark.parametrize(("pattern", "second"), [("%d.%m.%Y", 2), ("%m.%d.%Y", 1)])
+def test_a_format_that_is_said_is_taken(tmp_path, pattern, second):
+    stamps = ["01.02.2024", "02.02.2024", "03.02.2024"]
+    panel = stamped(tmp_path, stamps, freq="1d", agg="mean", time_format=pattern).panel
+    first = dt.datetime(2024, second, 3 - second)
+    assert panel.start[0] == np.datetime64(first, "us").astype(int)
+
+
+def test_a_stamp_that_does_not_fit_the_format_that_is_said_is_an_error_with_its_line(tmp_path):
+    error = refused(tmp_path, ["01.02.2024", "2024-02-02", "03.02.2024"], time_format="%d.%m.%Y")
+    assert (error.code, error.location.line) == ("several-formats", 3)
+
+
+def test_midnight_may_be_the_end_of_a_day(tmp_path):
+    result = stamped(tmp_path, ["2024-02-28 23:00", "2024-02-28 24:00", "2024-02-29 01:00"])
+    assert (result.panel.target.tolist(), result.panel.step_us) == ([0, 1, 2], HOUR_US)
+    assert "1 times" in result.warnings["repaired-time"].message
+
+
+def test_a_leap_second_is_the_end_of_the_one_before(tmp_path):
+    stamps = ["2016-12-31 23:59:58", "2016-12-31 23:59:60", "2017-01-01 00:00:00"]
+    result = stamped(tmp_path, stamps, freq="1s", agg="mean")
+    assert result.panel.target.tolist() == [0, 1, 2]
+    assert "leap" in result.warnings["repaired-time"].message
 
 
 def test_day_and_month_are_told_apart_once_for_all_batches(tmp_path, monkeypatch):
@@ -97,8 +123,12 @@ def test_what_is_no_time_in_the_columns_format_is_an_error_with_its_line(
 
     error = refused(tmp_path, stamps)
 
-    assert (type(error), error.code) == (DataError, "not-a-time")
-    assert error.message.startswith("1 value in column 'time'")
+    assert type(error) is DataError
+    if error.code == "several-formats":
+        assert bad in error.message and stamps[1 - place // 2] in error.message
+    else:
+        assert error.code == "not-a-time"
+        assert error.message.startswith("1 value in column 'time'")
     assert (error.location.line, error.location.token) == (place + 2, bad)
 
 
@@ -198,7 +228,8 @@ def test_an_hour_that_the_zone_skips_is_an_error(tmp_path):
 
     error = refused(tmp_path, stamps, tz=VIENNA)
 
-    assert (type(error), error.code) == (DataError, "zone")
+    assert (type(error), error.code) == (DataError, "nonexistent-time")
+    assert error.location.line == 4
     assert "2024-03-31 02:00" in error.message
 
 

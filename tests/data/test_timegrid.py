@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.config import DataConfig
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import match_schema
 from rnnforecast.data.timegrid import check_step, read_panel
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import ignore
 from tests.builders import HOUR_US, START_US
@@ -141,10 +141,44 @@ def test_a_finer_step_leaves_the_steps_between_missing():
 def test_a_stamp_far_from_the_others_is_an_error_and_no_endless_grid():
     times = [*range(10), 10_000_000]
 
-    error = failure(table(np.array(times) * MINUTE_US))
+    error = failure(table(np.array(times) * MINUTE_US), allow_future=True)
 
     assert (type(error), error.code) == (DataError, "sparse")
     assert "11 rows" in error.message
+
+
+@pytest.mark.parametrize(
+    ("ahead", "zone"), [("15h", None), ("2min", "UTC"), ("2min", "Asia/Tokyo")]
+)
+def test_a_reading_that_has_not_come_yet_is_an_error_with_its_row(ahead, zone):
+    newest = pd.Timestamp.now("UTC").floor("1min") + pd.Timedelta(ahead)
+    stamps = pd.date_range(end=newest, periods=6, freq="1h")
+    stamps = stamps.tz_convert(zone) if zone else stamps.tz_localize(None)
+    frame = pd.DataFrame({"ts": stamps, "v": np.arange(6.0)})
+
+    error = failure(frame)
+
+    assert (error.code, error.exit_code, error.location.line) == ("future", 4, 6)
+    assert read(frame, **pasted(error.hint)).panel.lengths[0] == 6
+    frame.loc[5, "v"] = np.nan  # what is known of the future may lie ahead
+    assert read(frame).panel.lengths[0] == 5
+
+
+def test_a_time_that_goes_back_is_said_and_the_rows_are_sorted():
+    hours = np.concatenate([np.arange(200, 400), np.arange(200)])
+    result = read(table(hours * HOUR_US))
+    assert result.warnings["time-goes-back"].count == 1
+    assert "399 h" in result.warnings["time-goes-back"].message
+    assert (result.panel.start[0], result.panel.lengths[0]) == (START_US, 400)
+
+
+def test_series_one_after_the_other_are_no_clock_that_was_reset():
+    hours, names = np.tile(np.arange(200), 2), np.repeat(["a", "b"], 200)
+    assert read(table(hours * HOUR_US, id=names)).warnings == {}
+
+
+def test_rows_from_new_to_old_are_no_clock_that_was_reset():
+    assert read(table(np.arange(400)[::-1] * HOUR_US)).warnings == {}
 
 
 def test_gaps_of_each_series_are_counted():
@@ -201,10 +235,9 @@ def test_an_infinite_reading_is_an_error_with_a_fix_that_works(tmp_path, wide):
     path = write(tmp_path / "x.csv", header, *hourly(*(c if wide else f"a,{c}" for c in cells)))
 
     first = failure(path)
-    second = failure(path, **pasted(first.hint))
 
     assert (first.code, first.location.line, first.location.token) == ("infinite", 4, "-inf")
-    assert (second.location.line, second.location.token) == (5, "1e400")
+    assert read(path, **pasted(first.hint)).panel.target.tolist() == [1, 2]
     assert read(path, na_values=("-inf", "1e400")).panel.target.tolist() == [1, 2]
 
 

@@ -7,11 +7,16 @@ import torch
 from torch import Tensor
 
 from rnnforecast.model import augment as augmenting
-from rnnforecast.model.augment import augment
+from rnnforecast.model.augment import draw_mixture
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def augment(past: Tensor, ahead: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    mixture = draw_mixture(len(past), generator)
+    return mixture.of(past), mixture.of(ahead)
 
 
 def make_windows(n: int = 40) -> tuple[Tensor, Tensor]:

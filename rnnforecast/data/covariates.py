@@ -1,0 +1,115 @@
+"""Covariates: what stands beside the readings, on the same grid, as flat arrays of features.
+
+Apart from `panel`, which holds what is forecast. A numeric column is one feature; a text column is
+one for each of its values, and one for all others. Nothing here reads files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+
+
+class Features(NamedTuple):
+    """The covariates of some windows, NaN where unknown."""
+
+    known: Floats
+    """`(window, feature, lookback + horizon)`: known ahead, over history and horizon."""
+    past: Floats
+    """`(window, feature, lookback)`: known up to now."""
+    static: Floats
+    """`(window, feature)`: the same at all times."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Features of many series, each on a stretch of its own, or all on one that they share.
+
+    Row t of series s is `values[:, begin[s] + t]` where that place belongs to the series; rows may
+    lie before and after those of its readings.
+    """
+
+    values: Floats
+    """`(feature, place)`, NaN where unknown."""
+    names: tuple[str, ...]
+    begin: Integers
+    """`(series,)`: the place of each series' first row."""
+    low: Integers
+    """`(series,)`: the first place that belongs to the series."""
+    high: Integers
+    """`(series,)`: the first place that no longer does."""
+
+    def select(self, series: Integers) -> Track:
+        """Return the tracks of these series, in this order."""
+        begin, low, high = (x[series] for x in (self.begin, self.low, self.high))
+        return replace(self, begin=begin, low=low, high=high)
+
+    def moved(self, rows: Integers) -> Track:
+        """Return the tracks of a panel that begins so many rows later, `(series,)`."""
+        return replace(self, begin=self.begin + rows)
+
+    def gather(self, series: Integers, first: Integers, width: int) -> Floats:
+        """Return `width` rows from these on, `(window, feature, width)`; NaN where there is none.
+
+        `series` and `first` are `(window,)`; rows before a series' first one count down from -1.
+        """
+        places = (self.begin[series] + first)[:, None] + np.arange(width)
+        inside = (places >= self.low[series, None]) & (places < self.high[series, None])
+        found: Floats = self.values[:, np.where(inside, places, 0)]
+        found[:, ~inside] = np.nan
+        return found.transpose(1, 0, 2)
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """What stands beside a panel's readings."""
+
+    known: tuple[Track, ...]
+    """What is known ahead: columns of the table, and what the calendar says."""
+    past: Track
+    """What is known up to now."""
+    static: Floats
+    """`(series, feature)`: what stays the same."""
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """How many features are known ahead, known up to now, and static."""
+        n_known = sum(len(track.values) for track in self.known)
+        return n_known, len(self.past.values), self.static.shape[1]
+
+    @property
+    def known_names(self) -> tuple[str, ...]:
+        """What each feature that is known ahead is called."""
+        return tuple(name for track in self.known for name in track.names)
+
+    def select(self, series: Integers) -> Covariates:
+        """Return the covariates of these series, in this order."""
+        return Covariates(
+            known=tuple(track.select(series) for track in self.known),
+            past=self.past.select(series),
+            static=self.static[series],
+        )
+
+    def moved(self, rows: Integers) -> Covariates:
+        """Return the covariates of a panel that begins so many rows later, `(series,)`."""
+        known = tuple(track.moved(rows) for track in self.known)
+        return replace(self, known=known, past=self.past.moved(rows))
+
+    def features(self, series: Integers, row: Integers, *, lookback: int, horizon: int) -> Features:
+        """Gather the covariates around these rows, `(window,)`: lead 1 lies at `row`.
+
+        What is not known ahead ends before it.
+        """
+        first = row - lookback
+        known = [track.gather(series, first, lookback + horizon) for track in self.known]
+        return Features(
+            known=known[0] if len(known) == 1 else np.concatenate(known, axis=1),
+            past=self.past.gather(series, first, lookback),
+            static=self.static[series],
+        )

@@ -1,0 +1,159 @@
+"""What is strange about readings: sensors that are stuck, sentinels, spikes, long gaps.
+
+Apart from `placing`, which knows rows: here a panel is judged, all series at once, without a loop
+over them. Nothing is changed; what is found is said, and the user decides.
+
+Shapes: a panel's rows lie one after the other, series by series, as in `Panel`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
+from rnnforecast.data.scaling import SPIKE_RUN
+
+_FEWEST_STUCK = 24
+_TIMES_USUAL = 10
+_USUAL_SHARE = 0.99
+"""A run is usual that so many of a series' runs do not exceed."""
+_SENTINELS = (-32768.0, -9999.0, -999.9, -999.0, -200.0, -99.0, 999.0, 9999.0, 32767.0, 65535.0)
+_FEWEST_SENTINELS = 3
+_FAR = 5.0
+"""Standard deviations of the other readings between them and a value that means missing."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Stretches of the same reading, or of missing ones; all of a panel's, in its order."""
+
+    begin: Integers
+    """`(run,)`, rows of the panel."""
+    length: Integers
+    series: Integers
+    is_missing: NDArray[np.bool_]
+
+    def chosen(self, which: NDArray[np.bool_]) -> Runs:
+        """Return some of them."""
+        return Runs(
+            self.begin[which], self.length[which], self.series[which], self.is_missing[which]
+        )
+
+
+@dataclass(frozen=True)
+class Sentinels:
+    """Values that stand for missing readings: the series they occur in, how often, where."""
+
+    series: Integers
+    value: Doubles
+    """In the sensor's own units."""
+    count: Integers
+
+
+def find_runs(panel: Panel) -> Runs:
+    """Cut all series into runs; none reaches over the end of its series."""
+    target = panel.target
+    missing = np.isnan(target)
+    begins = np.empty(len(target), np.bool_)
+    begins[:1] = True
+    both_missing = missing[1:] & missing[:-1]
+    begins[1:] = (target[1:] != target[:-1]) & ~both_missing
+    begins[panel.offsets[:-1][panel.lengths > 0]] = True
+    begin = np.flatnonzero(begins)
+    series = np.searchsorted(panel.offsets, begin, side="right") - 1
+    length = np.diff(begin, append=len(target))
+    return Runs(begin, length, series, missing[begin])
+
+
+def longest_gaps(runs: Runs, n_series: int) -> Integers:
+    """`(series,)`: rows of the longest stretch without a reading."""
+    gaps = runs.chosen(runs.is_missing)
+    longest = np.zeros(n_series, np.int64)
+    np.maximum.at(longest, gaps.series, gaps.length)
+    return longest
+
+
+def find_stuck(runs: Runs, n_series: int) -> Runs:
+    """Return runs of one reading that are far longer than this series' runs usually are.
+
+    So the nights of a solar panel and the dry days of a rain gauge are usual; a series that never
+    changes is constant, not stuck.
+    """
+    seen = runs.chosen(~runs.is_missing)
+    if not len(seen.begin):
+        return seen
+    order = np.lexsort((seen.length, seen.series))
+    counts = np.bincount(seen.series, minlength=n_series)
+    first = np.cumsum(counts) - counts
+    rank = np.minimum(np.ceil(_USUAL_SHARE * counts), np.maximum(counts - 1, 0)).astype(np.int64)
+    place = np.minimum(first + np.maximum(rank - 1, 0), len(order) - 1)
+    usual = np.where(counts > 1, seen.length[order][place], np.iinfo(np.int64).max // 100)
+    least = np.maximum(_FEWEST_STUCK, _TIMES_USUAL * usual)
+    return seen.chosen(seen.length >= least[seen.series])
+
+
+def find_sentinels(panel: Panel) -> Sentinels:
+    """Return values that are each a series' largest or smallest, repeated, far from all others.
+
+    One that loggers are known to write needs no repetition.
+    """
+    found: list[tuple[Integers, Doubles, Integers]] = []
+    filled = np.flatnonzero(panel.lengths > 0)
+    starts = panel.offsets[:-1][filled]
+    lengths = panel.lengths[filled]
+    for extreme in (np.fmin, np.fmax):
+        worst = extreme.reduceat(panel.target, starts).astype(np.float64)
+        is_worst = panel.target == np.repeat(worst, lengths).astype(np.float32)
+        rest = np.where(is_worst, np.float32(np.nan), panel.target)
+        count = np.add.reduceat(is_worst, starts, dtype=np.int64)
+        gap = np.abs(worst - extreme.reduceat(rest, starts))
+        own = worst + panel.base[filled]
+        known = np.isin(own.astype(np.float32), np.array(_SENTINELS, np.float32))
+        spread = deviations(rest, starts, lengths)
+        is_far = gap > _FAR * np.where(known, np.maximum(spread, 0), spread)
+        chosen = is_far & ((count >= _FEWEST_SENTINELS) | known) & (known | (spread > 0))
+        found.append((filled[chosen], own[chosen], count[chosen]))
+    series, value, count = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Sentinels(series, value, count)
+
+
+def find_spikes(panel: Panel, center: Floats, reach: Floats) -> Runs:
+    """Return single readings, or a few in a row, that lie out of reach of their series.
+
+    center and reach, `(series,)`, in the panel's units: what the network takes for missing.
+    """
+    lengths = panel.lengths
+    with np.errstate(invalid="ignore"):
+        far = np.abs(panel.target - np.repeat(center, lengths)) > np.repeat(reach, lengths)
+    begins = far.copy()
+    begins[1:] &= ~far[:-1]
+    begins[panel.offsets[:-1][lengths > 0]] |= far[panel.offsets[:-1][lengths > 0]]
+    begin = np.flatnonzero(begins)
+    if not len(begin):
+        nothing = np.zeros(0, np.int64)
+        return Runs(nothing, nothing, nothing, np.zeros(0, np.bool_))
+    length = np.add.reduceat(far, begin, dtype=np.int64)
+    series = np.searchsorted(panel.offsets, begin, side="right") - 1
+    spikes = Runs(begin, length, series, np.zeros(len(begin), np.bool_))
+    return spikes.chosen(length < SPIKE_RUN)
+
+
+def means(values: Floats, starts: Integers) -> Doubles:
+    """Return the mean of what is there in each series, `(series,)`; 0 where nothing is."""
+    seen = np.isfinite(values)
+    n = np.maximum(np.add.reduceat(seen, starts, dtype=np.int64), 1)
+    found: Doubles = np.add.reduceat(np.where(seen, values, 0.0), starts, dtype=np.float64) / n
+    return found
+
+
+def deviations(values: Floats, starts: Integers, lengths: Integers) -> Doubles:
+    """Return the standard deviation of what is there, `(series,)`; 0 where nothing is."""
+    from_mean = values - np.repeat(means(values, starts), lengths)
+    seen = np.isfinite(from_mean)
+    n = np.maximum(np.add.reduceat(seen, starts, dtype=np.int64), 1)
+    squares = np.add.reduceat(np.where(seen, from_mean, 0.0) ** 2, starts)
+    found: Doubles = np.sqrt(squares / n)
+    return found

@@ -1,0 +1,131 @@
+"""The story of looking at a table before it is used: read, survey, propose what to type next."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rnnforecast.config import override
+from rnnforecast.dataconfig import DataConfig
+from rnnforecast.events import Listener, Recorder, Warned, ignore
+from rnnforecast.fields import options_of
+from rnnforecast.workflow.saved import Model, known_of
+
+if TYPE_CHECKING:
+    from rnnforecast.data.panel import Panel
+    from rnnforecast.data.reading import Source
+    from rnnforecast.data.schema import Schema
+    from rnnforecast.data.survey import Role, Survey
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is in a table, and whether it can be used."""
+
+    source: str
+    columns: tuple[Role, ...]
+    schema: Schema
+    survey: Survey
+    warnings: tuple[Warned, ...]
+    train: str
+    """The command line to train on it."""
+
+    @property
+    def start(self) -> str:
+        """The time of the first reading."""
+        return self._format(int(self.survey.panel.start.min()))
+
+    @property
+    def end(self) -> str:
+        """The time of the last one."""
+        panel = self.survey.panel
+        return self._format(panel.end_us - panel.step_us)
+
+    def _format(self, time_us: int) -> str:
+        from rnnforecast.data.stamps import format_stamp
+
+        return format_stamp(time_us, self.schema.tz)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is strange."""
+        return not self.warnings
+
+
+def check(
+    data: object,
+    *,
+    config: DataConfig | None = None,
+    model: Model | None = None,
+    listener: Listener = ignore,
+) -> Check:
+    """Say what is in a table; with a model, whether the model can forecast from it.
+
+    Raises a `RnnForecastError` for a table that cannot be used, or does not fit the model.
+    """
+    from rnnforecast.data.survey import roles, survey
+
+    events = Recorder(listener, [])
+    config = config or DataConfig()
+    if model is not None:
+        config = override(model.artifact.config.data, config)
+    source = _open(data, config, model, events)
+    panel, schema = _read(source, config, model, events)
+    found = survey(panel, schema.tz)
+    named = (
+        config.time,
+        config.series,
+        *config.target,
+        *config.known,
+        *config.past,
+        *config.static,
+    )
+    return Check(
+        source=source.name,
+        columns=roles(source.columns, schema, given={name for name in named if name}),
+        schema=schema,
+        survey=found,
+        warnings=tuple(events.warnings),
+        train=_command(data, config, found),
+    )
+
+
+def _open(data: object, config: DataConfig, model: Model | None, listener: Listener) -> Source:
+    from rnnforecast.data.reading import open_source
+    from rnnforecast.data.renaming import rename
+    from rnnforecast.data.splittime import join_time
+
+    source = rename(open_source(data, config, listener), config.map)
+    return join_time(source, config.time or (model.artifact.schema.time if model else None))
+
+
+def _read(
+    source: Source, config: DataConfig, model: Model | None, listener: Listener
+) -> tuple[Panel, Schema]:
+    """Read the table; a model's columns, step and series are held against it."""
+    from rnnforecast.data.cleaning import warn_of_oddities
+    from rnnforecast.data.forecast import past_of
+    from rnnforecast.data.newer import read_matching, warn_of_strangers
+    from rnnforecast.data.schema import infer_schema
+    from rnnforecast.data.timegrid import read_panel
+
+    if model is None:
+        return read_panel(source, infer_schema(source, config, listener), config, listener)
+    task, known = model.artifact.task, known_of(model.artifact)
+    panel, schema = read_matching(
+        source, schema=model.artifact.schema, options=config, known=known, listener=listener
+    )
+    past = past_of(panel)
+    warn_of_oddities(panel, listener, tz=schema.tz)
+    warn_of_strangers(past, known, listener, lookback=task.lookback, horizon=task.horizon)
+    return panel, schema
+
+
+def _command(data: object, config: DataConfig, found: Survey) -> str:
+    """Return the line that trains on the table, with what is missing by all appearance left out."""
+    strange = {f"{value:g}" for value in found.sentinels}
+    config = replace(config, na_values=(*config.na_values, *sorted(strange)))
+    path = str(data) if isinstance(data, str | Path) else "DATA"
+    return shlex.join(["rnnforecast", "train", path, *options_of(config)])

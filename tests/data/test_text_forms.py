@@ -1,0 +1,221 @@
+"""How text is written: marks between thousands, comments, headers, rows that do not fit."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from rnnforecast.data import memory
+from rnnforecast.dataconfig import DataConfig
+from rnnforecast.errors import UsageError
+from tests.data.tables import failure, hourly, pasted, read, write
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1.234,5", "12.345.678", "21,4", "0"], [1234.5, 12345678, 21.4, 0]),
+        (["1 234.5", "12 345 678", "21.4", "0"], [1234.5, 12345678, 21.4, 0]),
+        (["1'234.5", "12'345'678", "21.4", "0"], [1234.5, 12345678, 21.4, 0]),
+        (["1,234.5", "12,345,678", "21.4", "-1,000"], [1234.5, 12345678, 21.4, -1000]),
+    ],
+)
+def test_marks_between_thousands_are_asked_for_and_the_fix_works(tmp_path, cells, expected):
+    path = write(tmp_path / "x.csv", "time;v", *hourly(*cells, sep=";"))
+
+    error = failure(path)
+
+    assert (error.code, error.exit_code) == ("thousands", 4)
+    assert "1234.5" in error.hint
+    assert read(path, **pasted(error.hint)).panel.target.tolist() == pytest.approx(expected)
+
+
+def test_a_group_of_other_than_three_digits_is_no_number(tmp_path):
+    path = write(tmp_path / "x.csv", "time;v", *hourly("1.234", "1.5", "2.345", "3.456", sep=";"))
+    error = failure(path, thousands=".", decimal=",")
+    assert (error.code, error.location.line, error.location.token) == ("not-a-number", 3, "1.5")
+
+
+def test_missing_cells_stay_missing_beside_marks_between_thousands(tmp_path):
+    path = write(tmp_path / "x.csv", "time;v", *hourly("1.234,0", "", "NaN", "5", sep=";"))
+    table = read(path, thousands=".", decimal=",").panel.target
+    assert table[[0, 3]].tolist() == [1234, 5]
+    assert (table[1:3] != table[1:3]).all()
+
+
+def test_the_same_mark_cannot_be_both() -> None:
+    with pytest.raises(UsageError):
+        DataConfig(thousands=".")
+
+
+def test_a_decimal_comma_is_said(tmp_path):
+    path = write(tmp_path / "x.csv", "time;v", *hourly("1,5", "2,5", sep=";"))
+    result = read(path)
+    assert result.panel.target.tolist() == [1.5, 2.5]
+    assert "commas" in result.warnings["decimal-comma"].message
+    assert "decimal-comma" not in read(path, decimal=",").warnings
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_comments_are_left_out_wherever_they_stand(tmp_path, end):
+    lines = ["# logger 7", "time,v", "# units", *hourly(1, 2), "#,", *hourly(3, start=2), "# end"]
+    path = write(tmp_path / "x.csv", *lines, end=end)
+    assert read(path, comment="#").panel.target.tolist() == [1, 2, 3]
+
+
+def test_lines_are_counted_past_comments(tmp_path):
+    lines = ["# logger 7", "time,v", *hourly(1), "# a,b", *hourly("ERR", 3, start=1)]
+    error = failure(write(tmp_path / "x.csv", *lines), comment="#")
+    assert (error.location.line, error.location.token) == (5, "ERR")
+
+
+def test_comments_may_end_in_any_block(tmp_path, monkeypatch):
+    monkeypatch.setattr("rnnforecast.data.csvfile._BLOCK_BYTES", 64)
+    lines = [x for i in range(40) for x in (f"# {'x' * (i * 7 % 90)}", *hourly(i, start=i))]
+    path = write(tmp_path / "x.csv", "time,v", *lines)
+    assert read(path, comment="#").panel.target.tolist() == list(range(40))
+
+
+def test_a_file_without_a_header_asks_for_names_and_the_fix_works(tmp_path):
+    path = write(tmp_path / "x.csv", *hourly("1,5", "2,6", "3,7"))
+
+    error = failure(path)
+
+    assert (error.code, error.location.line) == ("no-header", 1)
+    result = read(path, **pasted(error.hint))
+    assert result.panel.names == ("sensor1", "sensor2")
+    assert result.panel.of(0).tolist() == [1, 2, 3]
+
+
+def test_names_must_be_as_many_as_the_fields(tmp_path):
+    path = write(tmp_path / "x.csv", *hourly("1,5", "2,6", "3,7"))
+    error = failure(path, no_header=True, columns=("time", "a"))
+    assert error.code == "no-header"
+    assert "2 names" in error.message and "3 fields" in error.message
+
+
+@pytest.mark.parametrize(
+    "units", [",°C,m3/h", "[-],[degC],[m3/h]", "datetime,degC,l/s", "string,float,float"]
+)
+def test_a_line_of_units_under_the_header_is_named_and_the_fix_works(tmp_path, units):
+    path = write(tmp_path / "x.csv", "time,temp,flow", units, *hourly("1,5", "2,6", "3,7"))
+
+    error = failure(path)
+
+    assert (error.code, error.location.line) == ("units-row", 2)
+    options = pasted(error.hint)
+    assert options == {"skip_rows": "1"}
+    result = read(path, skip_rows=1)
+    assert result.panel.names == ("temp", "flow")
+    assert result.panel.of(1).tolist() == [5, 6, 7]
+
+
+def test_two_lines_of_names_are_no_units(tmp_path):
+    path = write(tmp_path / "x.csv", "Time,Plant,Basin", "time,temp,flow", *hourly("1,5", "2,6"))
+    assert read(path, skip_rows=1).panel.names == ("temp", "flow")
+
+
+def test_a_separator_at_the_end_of_every_row_is_no_column(tmp_path):
+    path = write(tmp_path / "x.csv", "time,v", *hourly("1,", "2,", "3,"))
+    assert read(path).panel.names == ("v",)
+
+
+RAGGED = ["time,a,b", *hourly(*(f"{i},{2 * i}" for i in range(40)))]
+
+
+def test_rows_that_do_not_fit_can_be_skipped_and_are_kept_elsewhere(tmp_path):
+    lines = RAGGED.copy()
+    lines[7] = "2024-01-01 06:00,1"
+    lines[9] = "2024-01-01 08:00,1,2,3"
+    path = write(tmp_path / "x.csv", *lines)
+    assert failure(path).code == "ragged-row"
+
+    many = failure(path, on_bad_rows="skip", rejects=str(tmp_path / "bad.csv"))
+    result = read(path, on_bad_rows="skip", max_bad_rows="5%", rejects=str(tmp_path / "bad.csv"))
+
+    assert (many.code, many.location.line, many.location.also_lines) == ("bad-rows", 8, (10,))
+    assert read(path, on_bad_rows="skip", **pasted(many.hint)).panel.lengths[0] == 40
+    assert (tmp_path / "bad.csv").read_text().splitlines() == [lines[7], lines[9]]
+    kept = result.panel.of(0)
+    assert [i for i in range(40) if kept[i] != i] == [6, 8]
+    assert (result.warnings["bad-rows"].count, "line 8" in result.warnings["bad-rows"].message) == (
+        2,
+        True,
+    )
+
+
+def test_lines_are_counted_past_rows_that_are_skipped(tmp_path):
+    lines = RAGGED.copy()
+    lines[7], lines[20] = "2024-01-01 06:00,1", "2024-01-01 19:00,1,1e99"
+    path = write(tmp_path / "x.csv", *lines)
+    error = failure(path, on_bad_rows="skip", max_bad_rows="5")
+    assert (error.code, error.location.line) == ("infinite", 21)
+
+
+def test_a_row_that_is_cut_off_inside_of_quotes_says_so(tmp_path):
+    path = write(tmp_path / "x.csv", "time,a,b", *hourly("1,2", "3,4"), '2024-01-01 02:00,"5,6')
+    error = failure(path)
+    assert (error.code, error.location.line) == ("unclosed-quote", 4)
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "101%", "1.5.2", ""])
+def test_a_share_of_bad_rows_that_cannot_be_meant_is_a_usage_error(text):
+    with pytest.raises(UsageError):
+        DataConfig(on_bad_rows="skip", max_bad_rows=text)
+
+
+@pytest.mark.parametrize("text", ["1900", "2200:1900", "a:b", "0000:2000"])
+def test_years_that_cannot_be_meant_are_a_usage_error(text):
+    with pytest.raises(UsageError):
+        DataConfig(time_range=text)
+
+
+def test_other_years_can_be_said(tmp_path):
+    path = write(tmp_path / "x.csv", "time,v", "1850-01-01,1", "1850-01-02,2")
+    assert failure(path).code == "time-range"
+    assert read(path, time_range="1800:1900").panel.target.tolist() == [1, 2]
+
+
+def test_a_packed_file_that_unpacks_to_more_than_may_be_is_refused_early(tmp_path):
+    path = tmp_path / "bomb.csv.gz"
+    row = b"2024-01-01 00:00,1\n"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b"time,v\n")
+        for _ in range(200):
+            file.write(row * 10_000)
+    assert path.stat().st_size < 1_000_000
+
+    error = failure(path, max_input_bytes="20M")
+
+    assert (error.code, error.exit_code) == ("input-bytes", 4)
+    assert read(path, max_input_bytes="100M", freq="1h", agg="mean").panel.lengths[0] == 1
+
+
+def test_a_table_that_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = write(tmp_path / "x.csv", "time,v", *hourly(*range(700)))
+    monkeypatch.setattr(memory, "_FIXED", 0)
+    error = failure(path, max_memory="10K")
+    assert (error.code, error.exit_code) == ("memory", 4)
+    assert "700" in error.message or "about" in error.message
+    assert read(path, **pasted(error.hint.split(" ; ")[0])).panel.lengths[0] == 700
+
+
+def test_a_packed_table_that_does_not_fit_is_refused_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.csv.gz"
+    path.write_bytes(gzip.compress("\n".join(["time,v", *hourly(*range(700))]).encode()))
+    monkeypatch.setattr(memory, "_FIXED", 0)
+    assert failure(path, max_memory="10K").code == "memory"
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"), [("4G", 4 << 30), ("500M", 500 << 20), ("1.5 KiB", 1536), ("77", 77)]
+)
+def test_sizes_are_read_as_people_write_them(text, n_bytes):
+    assert DataConfig(max_memory=text).memory_limit == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1G", "much", "4X"])
+def test_a_size_that_cannot_be_meant_is_a_usage_error(text):
+    with pytest.raises(UsageError):
+        DataConfig(max_memory=text)
