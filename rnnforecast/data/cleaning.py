@@ -13,9 +13,9 @@ import numpy as np
 
 from rnnforecast.data.badtimes import exclude
 from rnnforecast.data.dialect import quote
-from rnnforecast.data.oddities import BLOCK_ROWS, Stretch, find_oddities
+from rnnforecast.data.oddities import Stretch, find_oddities
 from rnnforecast.data.panel import Floats, Panel
-from rnnforecast.data.quality import Runs, find_runs
+from rnnforecast.data.quality import BLOCK_ROWS, Runs, find_runs
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import format_stamp
 from rnnforecast.dataconfig import DataConfig

@@ -1,7 +1,7 @@
 """What is strange about a panel, as stretches of single series with their times.
 
-Between `quality`, which finds places in arrays, and `cleaning` and `survey`, which say them. It is
-done in parts of a panel, because runs need several numbers for each reading.
+Between `quality`, which finds places in arrays, and `cleaning` and `survey`, which say them. The
+figures of the series say which may be strange; only these are looked at again, in parts.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnforecast.data import quality
+from rnnforecast.data.figures import find_figures
 from rnnforecast.data.panel import Panel
-
-BLOCK_ROWS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,16 @@ class Oddities:
 
 def find_oddities(panel: Panel) -> Oddities:
     """Look at all series of a panel."""
-    constant: list[str] = []
+    figures = find_figures(panel)
+    may_miss = quality.may_hold_sentinels(figures, panel.base)
     stuck: list[Stretch] = []
     sentinels: list[Stretch] = []
-    for _, part in panel.blocks(BLOCK_ROWS):
-        lows, highs = (fn.reduceat(part.target, part.offsets[:-1]) for fn in (np.fmin, np.fmax))
-        constant += [part.names[i] for i in np.flatnonzero(lows == highs)]
-        stuck += _stuck(part)
-        sentinels += _sentinels(part)
-    return Oddities(tuple(constant), tuple(stuck), tuple(sentinels))
+    for first, part in panel.blocks(quality.BLOCK_ROWS):
+        own = slice(first, first + part.n_series)
+        stuck += _stuck(part.select(np.flatnonzero(figures.may_stand_still[own])))
+        sentinels += _sentinels(part.select(np.flatnonzero(may_miss[own])))
+    constant = np.flatnonzero(figures.low == figures.high)
+    return Oddities(tuple(panel.names[i] for i in constant), tuple(stuck), tuple(sentinels))
 
 
 def _stuck(part: Panel) -> Iterator[Stretch]:

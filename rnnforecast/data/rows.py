@@ -105,7 +105,7 @@ def read_rows(
     stamps = StampReader.of(source, schema, config)
     wanted = {schema.time: stamps.arrow_type}
     if schema.series:
-        wanted[schema.series] = pa.string()
+        wanted[schema.series] = pa.dictionary(pa.int32(), pa.string())
     wanted.update({name: pa.float64() for name in schema.targets})
     times, codes = _Growing(np.int64), _Growing(np.int32)
     values = [

@@ -72,8 +72,8 @@ class StampReader:
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """What to read the column as."""
-        if self.is_typed:
+        """What to read the column as; text that is no ISO 8601 comes as text all the same."""
+        if self.is_typed or (self.schema.epoch_unit is None and self.texts.format is None):
             return pa.timestamp("us", tz="UTC" if self.zone.is_aware else None)
         return pa.float64() if self.schema.epoch_unit else pa.string()
 
@@ -88,7 +88,7 @@ class StampReader:
                 hint="remove the row, or name the time column with  --time COLUMN",
             )
         times: Integers
-        if self.is_typed:
+        if pa.types.is_timestamp(array.type):
             times = np.asarray(array.cast(pa.int64()).to_numpy())
         elif self.schema.epoch_unit:
             factor = EPOCH_UNITS_US[self.schema.epoch_unit]

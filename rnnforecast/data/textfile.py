@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Warned
@@ -29,7 +29,7 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
 
 
-def open_binary(path: Path) -> BinaryIO:
+def open_binary(path: Path) -> io.BufferedReader:
     """Open a file for reading, unpacked if its first bytes say that it is gzip."""
     file = path.open("rb")
     packed = file.read(2) == GZIP_MARK

@@ -14,8 +14,9 @@ from types import MappingProxyType
 import numpy as np
 
 from rnnforecast.data.cleaning import clean, warn_of_oddities
-from rnnforecast.data.panel import Floats, Integers, Panel
+from rnnforecast.data.panel import Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
+from rnnforecast.data.quality import longest_gaps
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows, first_times, read_rows
 from rnnforecast.data.schema import Schema
@@ -250,18 +251,8 @@ def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schem
 
 
 def _note_gaps(panel: Panel, listener: Listener) -> None:
-    n_missing = int(np.count_nonzero(~np.isfinite(panel.target)))
+    n_missing = int(np.count_nonzero(np.isnan(panel.target)))
     if n_missing:
-        longest = max(_longest_gap(panel.of(i)) for i in range(panel.n_series))
-        listener(
-            Noted(
-                f"{n_missing} of {len(panel.target)} readings are missing, the longest gap is "
-                f"{format_duration(longest * panel.step_us)}"
-            )
-        )
-
-
-def _longest_gap(readings: Floats) -> int:
-    there = np.flatnonzero(np.isfinite(readings))
-    ends = np.concatenate([[-1], there, [len(readings)]])
-    return int(np.diff(ends).max() - 1)
+        longest = format_duration(int(longest_gaps(panel).max()) * panel.step_us)
+        message = f"{n_missing} of {len(panel.target)} readings are missing, the longest gap is "
+        listener(Noted(message + longest))

@@ -71,7 +71,7 @@ def test_lines_are_counted_past_comments(tmp_path):
 
 
 def test_comments_may_end_in_any_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnforecast.data.csvfile._BLOCK_BYTES", 64)
+    monkeypatch.setattr("rnnforecast.data.csvblocks.BLOCK_BYTES", 64)
     lines = [x for i in range(40) for x in (f"# {'x' * (i * 7 % 90)}", *hourly(i, start=i))]
     path = write(tmp_path / "x.csv", "time,v", *lines)
     assert read(path, comment="#").panel.target.tolist() == list(range(40))
