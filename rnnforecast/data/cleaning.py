@@ -30,9 +30,8 @@ def clean(
     panel: Panel, schema: Schema, config: DataConfig, listener: Listener, *, tz: str | None
 ) -> Panel:
     """Take for missing what the user does not believe: ranges, bad times, stuck sensors."""
-    target = _within_ranges(panel, schema, config, listener)
-    if target is not panel.target:
-        panel = replace(panel, target=target)
+    if config.valid_range:
+        panel = replace(panel, target=_within_ranges(panel, schema, config, listener))
     if config.exclude is not None:
         panel = exclude(panel, Path(config.exclude), tz, listener)
     if config.stuck_as_na is not None:

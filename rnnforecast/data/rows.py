@@ -43,13 +43,18 @@ class Rows:
     """All rows of a source as flat chunks, in the order of the file."""
 
     times: list[Integers]
-    codes: list[NDArray[np.int32]]
+    codes: list[NDArray[np.integer]]
     """Which series each row belongs to; all 0 for a wide table."""
     values: list[list[Floats]]
     """One list of chunks for each target, less the base."""
     base: list[Doubles]
     """For each target, `(series,)`: one for a wide table."""
     names: list[str]
+
+    @property
+    def n_series(self) -> int:
+        """How many series the codes tell apart."""
+        return len(self.base[0])
 
 
 class _Growing:
@@ -80,15 +85,6 @@ class _Growing:
         return [self._array[i : i + _CHUNK_ROWS] for i in range(0, self._n, _CHUNK_ROWS)]
 
 
-def first_times(rows: Rows) -> Integers:
-    """`(series,)`: the earliest time of each series."""
-    n_series = max((int(c.max(initial=0)) for c in rows.codes), default=0) + 1
-    first = np.full(n_series, np.iinfo(np.int64).max)
-    for times, codes in zip(rows.times, rows.codes, strict=True):
-        np.minimum.at(first, codes, times)
-    return first
-
-
 def read_rows(
     source: Source,
     schema: Schema,
@@ -107,7 +103,7 @@ def read_rows(
     if schema.series:
         wanted[schema.series] = pa.dictionary(pa.int32(), pa.string())
     wanted.update({name: pa.float64() for name in schema.targets})
-    times, codes = _Growing(np.int64), _Growing(np.int32)
+    times, codes = _Growing(np.int64), _Growing(np.int16)
     values = [
         _Growing(np.float64 if name in config.counter else np.float32) for name in schema.targets
     ]
@@ -119,7 +115,10 @@ def read_rows(
         times.append(read)
         if not config.allow_future:
             _reject_future(read, batch, schema, stamps, n_before)
-        codes.append(_codes(batch, schema, known, source, n_before))
+        numbers = _codes(batch, schema, known, source, n_before)
+        if len(known) > np.iinfo(np.int16).max:
+            codes.widen(np.int32)
+        codes.append(numbers)
         for growing, name in zip(values, schema.targets, strict=True):
             readings = batch.column(name).to_numpy(zero_copy_only=False)
             readings = _without(readings, config)

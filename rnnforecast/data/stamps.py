@@ -164,7 +164,7 @@ def _year_us(year: int) -> int:
 
 def localise(
     times: list[Integers],
-    codes: list[NDArray[np.int32]],
+    codes: list[NDArray[np.integer]],
     tz: str,
     locate: Callable[[int], Location],
 ) -> list[Integers]:
@@ -203,7 +203,7 @@ def _misfit(
     return DataError(what, code=code, location=locate(int(order[first])), hint=hint)
 
 
-def _forward_order(times: Integers, codes: NDArray[np.int32]) -> Integers:
+def _forward_order(times: Integers, codes: NDArray[np.integer]) -> Integers:
     """Return the rows, series by series, each as its clock ran."""
     position = np.arange(len(times))
     n_series = int(codes.max(initial=0)) + 1

@@ -14,11 +14,12 @@ from types import MappingProxyType
 import numpy as np
 
 from rnnforecast.data.cleaning import clean, warn_of_oddities
+from rnnforecast.data.order import Order, find_order
 from rnnforecast.data.panel import Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.quality import longest_gaps
 from rnnforecast.data.reading import Source
-from rnnforecast.data.rows import Rows, first_times, read_rows
+from rnnforecast.data.rows import Rows, read_rows
 from rnnforecast.data.schema import Schema
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import format_duration, parse_duration_us
@@ -30,7 +31,6 @@ _SPARSE = 20
 _RESET_STEPS, _RESETS = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 _HOUR_US = 3_600_000_000
-_STEP_SERIES = 32
 _USUAL_STEPS_US = tuple(
     parse_duration_us(f"{count}{unit}")
     for unit, counts in {
@@ -58,15 +58,16 @@ def read_panel(
     irregular, or repeat with different readings, and for readings that are not finite.
     """
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
-    step_us = _find_step(rows, schema, config)
-    _note_jumps_back(rows, step_us, listener)
+    order = find_order(rows)
+    step_us = _find_step(order, rows, schema, config)
+    _note_jumps_back(order, rows, step_us, listener)
     if config.agg:
         rows.times = [times - times % step_us for times in rows.times]
-    else:
-        _snap(rows, step_us, source, schema, listener, freq=config.freq)
-    panel = place_rows(
-        rows, _grid_of(rows, step_us, source, schema), source, schema, config, listener
-    )
+        order = replace(order, start=_floor(order.start, step_us), end=_floor(order.end, step_us))
+    elif not order.is_multiple_of(step_us):
+        order = _snap(rows, order, step_us, source, schema, listener, freq=config.freq)
+    grid = _grid_of(rows, order, step_us, source, schema)
+    panel = place_rows(rows, grid, source, schema, config, listener)
     panel = clean(panel, schema, config, listener, tz=tz)
     end_us = panel.end_us
     panel = trim(panel, is_wide=schema.series is None)
@@ -96,33 +97,31 @@ def check_step(panel: Panel, schema: Schema) -> None:
         )
 
 
-def _note_jumps_back(rows: Rows, step_us: int, listener: Listener) -> None:
+def _floor(times: Integers, step_us: int) -> Integers:
+    return times - times % step_us
+
+
+def _note_jumps_back(order: Order, rows: Rows, step_us: int, listener: Listener) -> None:
     """Warn where the time of a series goes back by many steps: parts moved, or a clock reset."""
-    if not rows.times:
-        return
-    times, codes = np.concatenate(rows.times), np.concatenate(rows.codes)
-    order = np.argsort(codes, kind="stable")
-    times, codes = times[order], codes[order]
-    least = max(_RESET_STEPS * step_us, _HOUR_US)
-    is_back = (np.diff(times) < -least) & (codes[1:] == codes[:-1])
-    n_back = int(np.count_nonzero(is_back))
-    if 0 < n_back <= _RESETS * len(times):
-        most = int(-np.diff(times)[is_back].min())
-        message = f"the time goes back {n_back} times, by {format_duration(most)} at most: "
-        listener(Warned("time-goes-back", message + "the rows are sorted", n_back))
+    n_rows = sum(map(len, rows.times))
+    far = order.back[order.back > max(_RESET_STEPS * step_us, _HOUR_US)]
+    if 0 < len(far) <= _RESETS * n_rows:
+        most = format_duration(int(far.max()))
+        message = f"the time goes back {len(far)} times, by {most} at most: the rows are sorted"
+        listener(Warned("time-goes-back", message, len(far)))
 
 
-def _find_step(rows: Rows, schema: Schema, config: DataConfig) -> int:
+def _find_step(order: Order, rows: Rows, schema: Schema, config: DataConfig) -> int:
     """Return the step: what the user said, or the commonest one found.
 
     One reading has none; then it is the one that the model was trained on.
     """
+    steps = order.steps
     if config.freq:
         return parse_duration_us(config.freq)
-    differences = _differences(rows)
-    if not len(differences) and schema.step_us is not None:
+    if not steps.total and schema.step_us is not None:
         return schema.step_us
-    if not len(differences):
+    if not steps.total:
         n_rows = sum(map(len, rows.times))
         what = "1 row of readings is" if n_rows == 1 else f"{n_rows} rows without a second time are"
         raise NotEnoughDataError(
@@ -130,12 +129,10 @@ def _find_step(rows: Rows, schema: Schema, config: DataConfig) -> int:
             code="too-short",
             hint="pass more readings",
         )
-    values, counts = np.unique(differences, return_counts=True)
-    step = int(values[np.argmax(counts)])
-    if counts.max() < 0.5 * len(differences):
-        near = np.median(differences)
-        if np.mean(np.abs(differences - near) <= _JITTER * near) > 0.5:
-            step = _round_step(float(near))
+    step, count = steps.commonest
+    near = steps.median
+    if count < 0.5 * steps.total and steps.count_near(near, _JITTER) > 0.5 * steps.total:
+        return _round_step(near)
     return step
 
 
@@ -148,48 +145,26 @@ def _round_step(step: float) -> int:
     return round(step)
 
 
-def _differences(rows: Rows) -> Integers:
-    """Positive differences between neighbouring stamps, of some series."""
-    if (
-        len(rows.values) > 1
-        or not rows.codes
-        or max(int(c.max(initial=0)) for c in rows.codes) == 0
-    ):
-        return _steps_between(np.concatenate(rows.times))
-    n_series = len(rows.names)
-    parts = []
-    for code in np.unique(np.linspace(0, n_series - 1, _STEP_SERIES).astype(np.int32)):
-        pairs = zip(rows.times, rows.codes, strict=True)
-        parts.append(_steps_between(np.concatenate([t[c == code] for t, c in pairs])))
-    return np.concatenate(parts)
-
-
-def _steps_between(times: Integers) -> Integers:
-    differences = np.diff(times)
-    if (differences < 0).any():
-        differences = np.diff(np.sort(times))
-    return differences[differences > 0]
-
-
 def _snap(
     rows: Rows,
+    order: Order,
     step_us: int,
     source: Source,
     schema: Schema,
     listener: Listener,
     *,
     freq: str | None,
-) -> None:
+) -> Order:
     """Move stamps that jitter a little onto the grid; raise for those far from it.
 
     The grid of a series begins at its first stamp; where stamps jitter, it is the one that begins
     in 1970 if all lie near that, so that a first stamp that is late does not move all others.
     """
-    first = first_times(rows)
+    first = order.start
     if not any(
         _off(t, first[c], step_us).any() for t, c in zip(rows.times, rows.codes, strict=True)
     ):
-        return
+        return order
     limit = _JITTER * step_us
     near_1970 = all((np.abs(_off(times, 0, step_us)) <= limit).all() for times in rows.times)
     n_moved, n_before = 0, 0
@@ -198,11 +173,14 @@ def _snap(
         far = np.abs(off) > limit
         if far.any():
             row = n_before + int(np.argmax(far))
-            raise _irregular(rows, source.location(row, schema.time), freq)
+            raise _irregular(order, source.location(row, schema.time), freq)
         n_moved += int(np.count_nonzero(off))
         n_before += len(times)
         rows.times[i] = times - off
     listener(Warned("jitter", f"{n_moved} time stamps were moved onto the grid", n_moved))
+    base = 0 if near_1970 else first
+    start, end = (times - _off(times, base, step_us) for times in (first, order.end))
+    return replace(order, start=start, end=end)
 
 
 def _off(times: Integers, base: Integers | int, step_us: int) -> Integers:
@@ -211,8 +189,8 @@ def _off(times: Integers, base: Integers | int, step_us: int) -> Integers:
     return off
 
 
-def _irregular(rows: Rows, location: Location, freq: str | None) -> DataError:
-    usual = float(np.median(_differences(rows)))
+def _irregular(order: Order, location: Location, freq: str | None) -> DataError:
+    usual = order.steps.median
     nearest = min(_USUAL_STEPS_US, key=lambda step: abs(math.log(step / usual)))
     grid = freq or format_duration(nearest).replace(" ", "")
     return DataError(
@@ -224,16 +202,12 @@ def _irregular(rows: Rows, location: Location, freq: str | None) -> DataError:
     )
 
 
-def _grid_of(rows: Rows, step_us: int, source: Source, schema: Schema) -> Grid:
-    start = first_times(rows)
-    last = np.full(len(start), np.iinfo(np.int64).min)
-    for times, codes in zip(rows.times, rows.codes, strict=True):
-        np.maximum.at(last, codes, times)
-    lengths = (last - start) // step_us + 1
+def _grid_of(rows: Rows, order: Order, step_us: int, source: Source, schema: Schema) -> Grid:
+    lengths = (order.end - order.start) // step_us + 1
     n_rows, n_grid = sum(map(len, rows.times)), int(lengths.sum())
     if n_grid > max(_SPARSE * n_rows, 10_000):
         raise _sparse(rows, step_us, n_grid, source, schema)
-    return Grid(start, lengths, step_us)
+    return Grid(order.start, lengths, step_us)
 
 
 def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schema) -> DataError:
