@@ -241,7 +241,8 @@ def main() -> int:
     cases = [
         case
         for case in (CHECKING if options.check else READING)
-        if not options.cases or any(case.name.startswith(name) for name in options.cases)
+        if not options.cases
+        or any(f"{case.name} ".startswith(f"{name} ") for name in options.cases)
     ]
     if options.check:
         print("| table | million readings | check s |\n|---|---|---|")

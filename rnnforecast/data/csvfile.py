@@ -25,11 +25,11 @@ from rnnforecast.data.dialect import Dialect, quote, sniff
 from rnnforecast.data.streams import LimitedStream, LinesLeftOut, Recoded
 from rnnforecast.data.textfile import (
     DAMAGED,
-    GZIP_MARK,
     bounded_lines,
     field_too_long,
     open_binary,
     truncated,
+    unpacked_size,
 )
 from rnnforecast.data.threads import in_threads
 from rnnforecast.dataconfig import DataConfig
@@ -78,13 +78,15 @@ class CsvFile:
 
     @property
     def n_rows_about(self) -> int:
-        """How many rows there are, by the size of the file; of a packed one nothing is known."""
-        size = self.path.stat().st_size
-        with self.path.open("rb") as file:
-            head = file.read(BLOCK_BYTES)
-        if head.startswith(GZIP_MARK):
-            return 0
-        return int(size / max(len(head), 1) * max(head.count(b"\n"), head.count(b"\r")))
+        """How many rows there are, by the size of the file and of its first rows."""
+        try:
+            with self._open() as file:
+                head = file.read(BLOCK_BYTES)
+            n_bytes = unpacked_size(self.path)
+        except (*DAMAGED, OSError):
+            return 0  # reading will say what is wrong
+        n_lines = max(head.count(b"\n"), head.count(b"\r"))
+        return int(n_bytes / max(len(head), 1) * n_lines)
 
     def _skip(self, row: pa_csv.InvalidRow) -> str:
         self._skipped.append(row.text)

@@ -49,7 +49,7 @@ class ParquetFile:
                 self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES
             ) as file:
                 stored = [name for name in names if name not in given]
-                for batch in file.iter_batches(n_rows, columns=stored, use_threads=False):
+                for batch in file.iter_batches(n_rows, columns=stored, use_threads=True):
                     arrays = [
                         pa.repeat(given[n], batch.num_rows) if n in given else batch.column(n)
                         for n in names
@@ -80,7 +80,8 @@ class ParquetSource:
     def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Read the files one after the other. Raises `DataError` for one without a column."""
         for file in self.files:
-            missing = [name for name in wanted if name not in file.schema.names]
+            there = set(file.schema.names)  # reading it takes long where columns are many
+            missing = [name for name in wanted if name not in there]
             if missing:
                 raise DataError(
                     f"{file.path} has no column {missing[0]!r}, but other files have",

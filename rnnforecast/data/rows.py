@@ -28,7 +28,7 @@ from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import StampReader, localise
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
-from rnnforecast.events import Listener, Warned
+from rnnforecast.events import Listener, Progressed, Warned
 
 _FIRST_ROWS = 1 << 12
 _CHUNK_ROWS = 1 << 20
@@ -108,8 +108,9 @@ def read_rows(
         _Growing(np.float64 if name in config.counter else np.float32) for name in schema.targets
     ]
     known: dict[str, int] = {}
-    n_before = 0
-    check_memory(source.n_rows_about, len(schema.targets), config, source.name)
+    n_before, n_about = 0, source.n_rows_about
+    check_memory(n_about, len(schema.targets), config, source.name)
+    listener(_progress(0, n_about))
     for batch in _watched(source, wanted, listener):
         read = stamps.read(batch.column(schema.time), n_before)
         times.append(read)
@@ -127,6 +128,8 @@ def read_rows(
             growing.append(readings)
         n_before += batch.num_rows
         check_memory(n_before, len(schema.targets), config, source.name)
+        listener(_progress(n_before, n_about))
+    listener(_progress(n_before, n_before))
     report_skipped(source.rejected(), n_before, config, listener)
     for what, count in stamps.repairs.items():
         listener(Warned("repaired-time", f"{what}, {count} times", count))
@@ -144,6 +147,10 @@ def read_rows(
         rows.times = localise(rows.times, rows.codes, config.tz, locate)
         return rows, config.tz
     return rows, stamps.zone.name
+
+
+def _progress(n_rows: int, n_about: int) -> Progressed:
+    return Progressed("reading", n_rows, max(n_rows, n_about), "rows")
 
 
 def _without(readings: Doubles, config: DataConfig) -> Doubles:

@@ -19,6 +19,7 @@ from rnnforecast.data.panel import Doubles, Integers, Panel
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.season import find_season
 from rnnforecast.data.stamps import format_stamp
+from rnnforecast.events import Listener, Progressed, ignore
 
 _OWN_SEASONS = 256
 """With more series than these, the season of all is each one's."""
@@ -65,7 +66,7 @@ class Survey:
     """Values that seem to mean a missing reading."""
 
 
-def survey(panel: Panel, tz: str | None) -> Survey:
+def survey(panel: Panel, tz: str | None, listener: Listener = ignore) -> Survey:
     """Look at all series of a panel."""
     figures = find_figures(panel)
     odd = find_oddities(panel)
@@ -75,7 +76,7 @@ def survey(panel: Panel, tz: str | None) -> Survey:
         longest_gap=quality.longest_gaps(panel),
         level=figures.mean + panel.base,
         spread=figures.spread,
-        season=_seasons(panel),
+        season=_seasons(panel, listener),
         findings=(
             *(_finding("stuck-sensor", "stands at", one, tz) for one in odd.stuck),
             *(_finding("sentinel", "far from all others:", one, tz) for one in odd.sentinels),
@@ -110,8 +111,14 @@ def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tu
     return tuple(role_of(column) for column in columns)
 
 
-def _seasons(panel: Panel) -> Integers:
+def _seasons(panel: Panel, listener: Listener) -> Integers:
     past = past_of(panel)
-    if panel.n_series > _OWN_SEASONS:
-        return np.full(panel.n_series, find_season(past), np.int64)
-    return np.array([find_season(past.subset(slice(i, i + 1))) for i in range(panel.n_series)])
+    n_series = panel.n_series
+    if n_series > _OWN_SEASONS:
+        return np.full(n_series, find_season(past), np.int64)
+    seasons = np.ones(n_series, np.int64)
+    for i in range(n_series):
+        listener(Progressed("looking for seasons", i, n_series, "series"))
+        seasons[i] = find_season(past.subset(slice(i, i + 1)))
+    listener(Progressed("looking for seasons", n_series, n_series, "series"))
+    return seasons
