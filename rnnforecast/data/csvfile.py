@@ -37,6 +37,8 @@ from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener
 
 _MAX_LISTED = 5
+_MOST_REMEMBERED = 1 << 16
+"""So many texts that are numbers are known without looking at them again."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,9 @@ class CsvFile:
         """Find what pyarrow stumbled over, by reading the rows one by one."""
         if isinstance(error, DAMAGED):
             return truncated(error, self.shown)
-        numbers = [name for name, type_ in wanted.items() if pa.types.is_floating(type_)]
+        places = {c.name: place for place, c in enumerate(self.columns)}
+        numbers = {n: places[n] for n, type_ in wanted.items() if pa.types.is_floating(type_)}
+        good: set[str] = set()
         bad: dict[str, list[tuple[Location, str]]] = {}
         other = {".": ",", ",": "."}[self.dialect.decimal]
         fits_other = dict.fromkeys(numbers, True)
@@ -200,13 +204,17 @@ class CsvFile:
                     location=Location(self.shown, line=number, text=line),
                     hint="correct the line, or add  --on-bad-rows skip",
                 )
-            for name in numbers:
-                location = self._at(number, line, cells, name)
-                token = location.token or ""
-                fits_other[name] &= token in self.dialect.missing or is_number(token, other)
-                if self._is_number(token):
+            for name, place in numbers.items():
+                token = cells[place]
+                if fits_other[name]:
+                    fits_other[name] = token in self.dialect.missing or is_number(token, other)
+                if token in good:
                     continue
-                bad.setdefault(name, []).append((location, token))
+                if self._is_number(token):
+                    if len(good) < _MOST_REMEMBERED:
+                        good.add(token)
+                    continue
+                bad.setdefault(name, []).append((self._at(number, line, cells, name), token))
         if bad:
             name = next(iter(bad))
             return self._not_numbers(name, bad[name], mark=other if fits_other[name] else None)
