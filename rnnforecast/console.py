@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _LONGEST = 200
+_BAR_AFTER_S = 1.0
 
 
 @dataclass
@@ -35,6 +37,8 @@ class Screen:
     """Whether what was asked for is done: what fails from then on is only the telling."""
     _progress: Progress | None = None
     _bars: dict[str, TaskID] = field(default_factory=dict)
+    _begun: dict[str, float] = field(default_factory=dict)
+    """When a task was heard of first, in seconds."""
 
     def __call__(self, event: Event) -> None:
         """Listen to long work: progress on a terminal, lines elsewhere."""
@@ -97,17 +101,26 @@ class Screen:
             self._progress.stop()
             self._progress = None
             self._bars.clear()
+        self._begun.clear()
 
     def _shows_bars(self) -> bool:
         return not self.is_quiet and not self.is_json and sys.stderr.isatty()
 
     def _advance(self, event: Progressed) -> None:
+        """Move a bar; there is none for what is over within a second."""
         if not self._shows_bars():
+            return
+        now = time.monotonic()
+        is_new = event.task not in self._bars
+        begun = self._begun.setdefault(event.task, now)
+        if is_new and (now - begun < _BAR_AFTER_S or event.done >= event.total):
             return
         if self._progress is None:
             self._progress = self._start_bars()
-        if event.task not in self._bars:
-            self._bars[event.task] = self._progress.add_task(event.task, total=event.total)
+        if is_new:
+            self._bars[event.task] = self._progress.add_task(
+                event.task, total=event.total, completed=event.done, unit=event.unit
+            )
         self._progress.update(self._bars[event.task], completed=event.done, total=event.total)
         if event.done >= event.total:
             self._progress.refresh()
@@ -118,7 +131,7 @@ class Screen:
         progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} steps"),
+            TextColumn("{task.completed}/{task.total} {task.fields[unit]}"),
             TimeRemainingColumn(),
             console=self._rich(sys.stderr),
             transient=True,

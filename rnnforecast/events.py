@@ -37,11 +37,15 @@ class Warned:
 
 @dataclass(frozen=True)
 class Progressed:
-    """`done` of `total` steps of `task` are behind us. The first has done = 0, the last = total."""
+    """`done` of `total` steps of `task` are behind us. The first has done = 0, the last = total.
+
+    Before that, the total may be an estimate.
+    """
 
     task: str
     done: int
     total: int
+    unit: str = "steps"
 
 
 @dataclass(frozen=True)

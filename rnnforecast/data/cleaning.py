@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.badtimes import exclude
 from rnnforecast.data.dialect import quote
-from rnnforecast.data.oddities import BLOCK_ROWS, Stretches, find_oddities
+from rnnforecast.data.oddities import Stretches, find_oddities
 from rnnforecast.data.panel import Floats, Integers, Panel
-from rnnforecast.data.quality import Runs, find_runs
+from rnnforecast.data.quality import BLOCK_ROWS, Runs, find_runs
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import format_stamp
 from rnnforecast.dataconfig import DataConfig
@@ -30,9 +30,8 @@ def clean(
     panel: Panel, schema: Schema, config: DataConfig, listener: Listener, *, tz: str | None
 ) -> Panel:
     """Take for missing what the user does not believe: ranges, bad times, stuck sensors."""
-    target = _within_ranges(panel, schema, config, listener)
-    if target is not panel.target:
-        panel = replace(panel, target=target)
+    if config.valid_range:
+        panel = replace(panel, target=_within_ranges(panel, schema, config, listener))
     if config.exclude is not None:
         panel = exclude(panel, Path(config.exclude), tz, listener)
     if config.stuck_as_na is not None:

@@ -6,35 +6,39 @@ does: physical line numbers, and rows that have to be read one by one to find wh
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from rnnforecast.data.columns import Column, is_number, number_pattern
+from rnnforecast.data.columns import Column, is_number
+from rnnforecast.data.csvblocks import BLOCK_BYTES, Conversion, RowBlocks
 from rnnforecast.data.dialect import Dialect, quote, sniff
-from rnnforecast.data.streams import CountedStream, LinesLeftOut
+from rnnforecast.data.streams import LimitedStream, LinesLeftOut, Recoded
 from rnnforecast.data.textfile import (
     DAMAGED,
-    GZIP_MARK,
     bounded_lines,
     field_too_long,
     open_binary,
     truncated,
+    unpacked_size,
 )
+from rnnforecast.data.threads import in_threads
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener
 
-_BLOCK_BYTES = 1 << 22
 _MAX_LISTED = 5
+_MOST_REMEMBERED = 1 << 16
+"""So many texts that are numbers are known without looking at them again."""
 
 
 @dataclass(frozen=True)
@@ -52,39 +56,22 @@ class CsvFile:
     """Rows with too few or too many fields that the last reading came across."""
 
     def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        """Read these columns, a block at a time. Raises `DataError` with the line at fault."""
-        dialect = self.dialect
-        as_text = {n: pa.string() if pa.types.is_floating(t) else t for n, t in wanted.items()}
-        options = {
-            "read_options": pa_csv.ReadOptions(
-                block_size=_BLOCK_BYTES,
-                skip_rows=0 if dialect.comment else dialect.n_above,
-                column_names=dialect.names,
-                encoding=dialect.encoding,
-                use_threads=False,
-            ),
-            "parse_options": pa_csv.ParseOptions(
-                delimiter=dialect.sep,
-                newlines_in_values=True,
-                invalid_row_handler=self._skip if self.skips_bad_rows else None,
-            ),
-            "convert_options": pa_csv.ConvertOptions(
-                column_types=as_text if dialect.thousands else wanted,
-                include_columns=list(wanted),
-                null_values=list(dialect.missing),
-                strings_can_be_null=True,
-                decimal_point=dialect.decimal,
-            ),
-        }
+        """Read these columns, a block at a time. Raises `DataError` with the line at fault.
+
+        Time stamps that are not ISO 8601 come as text.
+        """
+        skip = self._skip if self.skips_bad_rows else None
+        convert = Conversion(self.dialect, wanted, skip)
         self._skipped.clear()
         try:
-            with (
-                CountedStream(self._rows_alone(), self.most_bytes, self.shown) as stream,
-                pa_csv.open_csv(stream, **options) as reader,
-            ):
-                for batch in reader:
-                    yield ungroup(batch, wanted, dialect) if dialect.thousands else batch
-            if stream.n_quotes % 2:
+            with LimitedStream(self._rows_alone(), self.most_bytes, self.shown) as stream:
+                blocks = RowBlocks(stream, self.dialect.sep)
+                for batches in in_threads(partial(convert.of_block, blocks), blocks):
+                    yield from batches
+                rest = blocks.rest
+                if rest is not None:
+                    yield from convert.of_stream(rest)
+            if rest is not None and rest.n_quotes % 2:
                 self._check_end()
         except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, *DAMAGED, OSError) as error:
             raise self._explain(error, wanted) from error
@@ -93,13 +80,15 @@ class CsvFile:
 
     @property
     def n_rows_about(self) -> int:
-        """How many rows there are, by the size of the file; of a packed one nothing is known."""
-        size = self.path.stat().st_size
-        with self.path.open("rb") as file:
-            head = file.read(_BLOCK_BYTES)
-        if head.startswith(GZIP_MARK):
-            return 0
-        return int(size / max(len(head), 1) * max(head.count(b"\n"), head.count(b"\r")))
+        """How many rows there are, by the size of the file and of its first rows."""
+        try:
+            with self._open() as file:
+                head = file.read(BLOCK_BYTES)
+            n_bytes = unpacked_size(self.path)
+        except (*DAMAGED, OSError):
+            return 0  # reading will say what is wrong
+        n_lines = max(head.count(b"\n"), head.count(b"\r"))
+        return int(n_bytes / max(len(head), 1) * n_lines)
 
     def _skip(self, row: pa_csv.InvalidRow) -> str:
         self._skipped.append(row.text)
@@ -125,14 +114,15 @@ class CsvFile:
             row -= 1
         return Location(file=self.shown, column=column)
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> io.BufferedReader:
         return open_binary(self.path)
 
-    def _rows_alone(self) -> BinaryIO | LinesLeftOut:
-        """Open the file; where it may have comments, without them and without the header."""
-        if self.dialect.comment is None:
-            return self._open()
-        return LinesLeftOut(self._open(), self.dialect.n_above, self.dialect.comment.encode())
+    def _rows_alone(self) -> LinesLeftOut:
+        """Open the file as UTF-8, without comments and without what is above the first row."""
+        file, encoding = self._open(), self.dialect.encoding
+        is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+        text = file if is_utf8 else Recoded(file, encoding)
+        return LinesLeftOut(text, self.dialect.n_above, self.dialect.comment)
 
     def _lines(self) -> Iterator[tuple[int, str, list[str]]]:
         """Every row: physical line number, first line of its text, cells."""
@@ -196,7 +186,9 @@ class CsvFile:
         """Find what pyarrow stumbled over, by reading the rows one by one."""
         if isinstance(error, DAMAGED):
             return truncated(error, self.shown)
-        numbers = [name for name, type_ in wanted.items() if pa.types.is_floating(type_)]
+        places = {c.name: place for place, c in enumerate(self.columns)}
+        numbers = {n: places[n] for n, type_ in wanted.items() if pa.types.is_floating(type_)}
+        good: set[str] = set()
         bad: dict[str, list[tuple[Location, str]]] = {}
         other = {".": ",", ",": "."}[self.dialect.decimal]
         fits_other = dict.fromkeys(numbers, True)
@@ -212,13 +204,17 @@ class CsvFile:
                     location=Location(self.shown, line=number, text=line),
                     hint="correct the line, or add  --on-bad-rows skip",
                 )
-            for name in numbers:
-                location = self._at(number, line, cells, name)
-                token = location.token or ""
-                fits_other[name] &= token in self.dialect.missing or is_number(token, other)
-                if self._is_number(token):
+            for name, place in numbers.items():
+                token = cells[place]
+                if fits_other[name]:
+                    fits_other[name] = token in self.dialect.missing or is_number(token, other)
+                if token in good:
                     continue
-                bad.setdefault(name, []).append((location, token))
+                if self._is_number(token):
+                    if len(good) < _MOST_REMEMBERED:
+                        good.add(token)
+                    continue
+                bad.setdefault(name, []).append((self._at(number, line, cells, name), token))
         if bad:
             name = next(iter(bad))
             return self._not_numbers(name, bad[name], mark=other if fits_other[name] else None)
@@ -258,25 +254,6 @@ class CsvFile:
             if mark is None
             else f"if all of them have another decimal mark, add  --decimal {mark}",
         )
-
-
-def ungroup(
-    batch: pa.RecordBatch, wanted: dict[str, pa.DataType], dialect: Dialect
-) -> pa.RecordBatch:
-    """Turn texts with marks between thousands into numbers. Raises `ArrowInvalid` for others."""
-    assert dialect.thousands is not None
-    pattern = f"^({number_pattern(dialect.decimal, dialect.thousands).pattern})$"
-    columns = []
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if not pa.types.is_floating(wanted[name]):
-            columns.append(column)
-            continue
-        texts = pc.utf8_trim(column, " \t")
-        if pc.all(pc.match_substring_regex(texts, pattern, ignore_case=True)).as_py() is False:
-            raise pa.ArrowInvalid(f"column {name} holds text")
-        plain = pc.replace_substring(texts, dialect.thousands, "")
-        columns.append(pc.replace_substring(plain, dialect.decimal, ".").cast(wanted[name]))
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def open_csv_file(path: Path, config: DataConfig, listener: Listener, *, shown: str) -> CsvFile:

@@ -22,7 +22,7 @@ _EARLIEST = 5
 
 def find_base(
     times: Sequence[Integers],
-    codes: Sequence[NDArray[np.int32]],
+    codes: Sequence[NDArray[np.integer]],
     values: Sequence[Doubles],
     *,
     n_series: int,
@@ -62,7 +62,7 @@ def known_base(names: Sequence[str], found: Doubles, known: Mapping[str, float])
 
 
 def subtract_base(
-    codes: Sequence[NDArray[np.int32]], values: Sequence[Doubles], base: Doubles
+    codes: Sequence[NDArray[np.integer]], values: Sequence[Doubles], base: Doubles
 ) -> list[Floats]:
     """Return the chunks of readings, `(row,)`, less the base of their series, as float32."""
     if not base.any():

@@ -1,7 +1,7 @@
 """What is strange about a panel, as stretches of single series with their times.
 
-Between `quality`, which finds places in arrays, and `cleaning` and `survey`, which say them. It is
-done in parts of a panel, because runs need several numbers for each reading.
+Between `quality`, which finds places in arrays, and `cleaning` and `survey`, which say them. The
+figures of the series say which may be strange; only these are looked at again, in parts.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data import quality
+from rnnforecast.data.figures import find_figures
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
-
-BLOCK_ROWS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -76,15 +75,15 @@ class Oddities:
 
 def find_oddities(panel: Panel) -> Oddities:
     """Look at all series of a panel."""
-    constant: list[Integers] = []
+    figures = find_figures(panel)
+    may_miss = quality.may_hold_sentinels(figures, panel.base)
     stuck: list[Stretches] = []
     sentinels: list[Stretches] = []
-    for first, part in panel.blocks(BLOCK_ROWS):
-        lows, highs = (fn.reduceat(part.target, part.offsets[:-1]) for fn in (np.fmin, np.fmax))
-        constant.append(first + np.flatnonzero(lows == highs))
-        stuck.append(_stuck(part))
-        sentinels.append(_sentinels(part))
-    names = pick(panel.names, np.concatenate(constant))
+    for first, part in panel.blocks(quality.BLOCK_ROWS):
+        own = slice(first, first + part.n_series)
+        stuck.append(_stuck(part.select(np.flatnonzero(figures.may_stand_still[own]))))
+        sentinels.append(_sentinels(part.select(np.flatnonzero(may_miss[own]))))
+    names = pick(panel.names, np.flatnonzero(figures.low == figures.high))
     return Oddities(names, _joined(stuck), _joined(sentinels))
 
 

@@ -49,7 +49,7 @@ class ParquetFile:
                 self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES
             ) as file:
                 stored = [name for name in names if name not in given]
-                for batch in file.iter_batches(n_rows, columns=stored, use_threads=False):
+                for batch in file.iter_batches(n_rows, columns=stored, use_threads=True):
                     arrays = [
                         pa.repeat(given[n], batch.num_rows) if n in given else batch.column(n)
                         for n in names
@@ -80,7 +80,8 @@ class ParquetSource:
     def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Read the files one after the other. Raises `DataError` for one without a column."""
         for file in self.files:
-            missing = [name for name in wanted if name not in file.schema.names]
+            there = set(file.schema.names)  # reading it takes long where columns are many
+            missing = [name for name in wanted if name not in there]
             if missing:
                 raise DataError(
                     f"{file.path} has no column {missing[0]!r}, but other files have",
@@ -190,12 +191,17 @@ def _column(field: pa.Field, head: pa.Table) -> Column:
     kind: Kind = "other"
     if pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_):
         kind = "number"
-    elif pa.types.is_string(type_) or pa.types.is_large_string(type_):
+    elif is_text(type_):
         judged = kind_of_texts(field.name, sample, is_number=lambda _: False)
         kind = "text" if judged.kind == "empty" else judged.kind
     elif pa.types.is_null(type_):
         kind = "empty"
     return Column(field.name, kind, sample)
+
+
+def is_text(type_: pa.DataType) -> bool:
+    """Tell whether a type is that of texts, of any length."""
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def _is_row_number(field: pa.Field) -> bool:
@@ -218,9 +224,13 @@ def _cast_all(batch: pa.RecordBatch, wanted: dict[str, pa.DataType], source: str
 
 
 def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
-    """Cast to what is wanted; decimals go to floats through doubles."""
+    """Cast to what is wanted; decimals go to floats through doubles, and texts stay texts."""
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        array = array.dictionary_decode()  # the dictionary may hold what no row has
+    if pa.types.is_dictionary(type_):
+        return _cast(array, type_.value_type).dictionary_encode()
+    if is_text(array.type) and pa.types.is_timestamp(type_):
+        return array
     if pa.types.is_decimal(array.type) and pa.types.is_floating(type_):
         array = array.cast(pa.float64())
     return array.cast(type_, safe=False)

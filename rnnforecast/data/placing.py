@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnforecast.data.counters import differences
 from rnnforecast.data.covariates import Covariates
@@ -19,12 +20,15 @@ from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, offsets_of,
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.schema import Schema
+from rnnforecast.data.threads import in_threads
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Warned
 
 _HOUR_US = 3_600_000_000
 _SUNDAY = 6
+_ONCE = "once"
+"""The rule for a table that has one reading on each step at most."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ def place_rows(
     n_grid, n_targets = int(grid.lengths.sum()), len(rows.values)
     how = _rule_for_repeats(places, grid, config, listener)
     covariates = _place_covariates(rows, places, grid, schema, config)
+    spots = [_spot(place) for place in places] if how == _ONCE else []
     target = np.empty(n_grid * n_targets, np.float32)  # memory is taken as chunks give theirs up
     for i in range(n_targets):
         chunks, rows.values[i] = rows.values[i], []
@@ -66,7 +71,10 @@ def place_rows(
             into = np.full(n_grid, np.nan)  # counts need more digits than their differences
         else:
             into.fill(np.nan)
-        if how in ("last", "error"):
+        if how == _ONCE:
+            for spot, chunk in zip(spots, chunks, strict=True):
+                into[spot] = chunk
+        elif how in ("last", "error"):
             _scatter(into, places, chunks)
         else:
             _aggregate(into, places, chunks, how)
@@ -121,21 +129,35 @@ def _place_covariates(
 def _find_places(rows: Rows, grid: Grid) -> list[Integers]:
     """Turn the times of all rows into places on the grid; the times themselves are given up."""
     places, rows.times = rows.times, []
-    for place, codes in zip(places, rows.codes, strict=True):
-        np.subtract(place, grid.start[codes], out=place)
+    first = grid.offsets[:-1] - grid.start // grid.step_us
+    late = grid.start % grid.step_us
+
+    def find(pair: tuple[Integers, NDArray[np.integer]]) -> None:
+        place, codes = pair
+        place -= late[codes]
         np.floor_divide(place, grid.step_us, out=place)
-        np.add(place, grid.offsets[codes], out=place)
+        place += first[codes]
+
+    for _ in in_threads(find, zip(places, rows.codes, strict=True)):
+        pass
     rows.codes = []
     return places
+
+
+def _spot(place: Integers) -> Integers | slice:
+    """Return the places as a slice where they follow each other."""
+    begin, end = int(place[0]), int(place[-1]) + 1
+    is_slice = end - begin == len(place) and bool((np.diff(place) == 1).all())
+    return slice(begin, end) if is_slice else place
 
 
 def _rule_for_repeats(
     places: list[Integers], grid: Grid, config: DataConfig, listener: Listener
 ) -> str:
-    """Return what to do with several readings on one step; `last` where there are none."""
+    """Return what to do with several readings on one step, or that there are none."""
     n_repeats = _count_repeats(places, int(grid.lengths.sum()))
     if not n_repeats:
-        return "last"
+        return _ONCE
     how = config.agg or config.on_duplicate
     if how == "error" and _was_set_back(places, n_repeats, grid.step_us):
         listener(

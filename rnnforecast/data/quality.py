@@ -13,10 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnforecast.data.figures import STILL, Figures
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
 from rnnforecast.data.scaling import SPIKE_RUN
 
-_FEWEST_STUCK = 24
+BLOCK_ROWS = 1 << 20
+"""What needs several numbers for each reading is done for so many rows, one series at least."""
+_FEWEST_STUCK = 2 * STILL
 _TIMES_USUAL = 10
 _USUAL_SHARE = 0.99
 """A run is usual that so many of a series' runs do not exceed."""
@@ -24,6 +27,8 @@ _SENTINELS = (-32768.0, -9999.0, -999.9, -999.0, -200.0, -99.0, 999.0, 9999.0, 3
 _FEWEST_SENTINELS = 3
 _FAR = 5.0
 """Standard deviations of the other readings between them and a value that means missing."""
+_NEARLY, _ROUNDING = 0.99, 1e-6
+"""Room for rounding where a deviation is computed from others."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,23 @@ def find_runs(panel: Panel) -> Runs:
     return Runs(begin, length, series, missing[begin])
 
 
-def longest_gaps(runs: Runs, n_series: int) -> Integers:
+def longest_gaps(panel: Panel) -> Integers:
     """`(series,)`: rows of the longest stretch without a reading."""
-    gaps = runs.chosen(runs.is_missing)
-    longest = np.zeros(n_series, np.int64)
-    np.maximum.at(longest, gaps.series, gaps.length)
+    parts = [_longest_gaps(part) for _, part in panel.blocks(BLOCK_ROWS)]
+    return np.concatenate([np.zeros(0, np.int64), *parts])
+
+
+def _longest_gaps(part: Panel) -> Integers:
+    longest = np.zeros(part.n_series, np.int64)
+    missing = np.isnan(part.target)
+    if not missing.any():
+        return longest
+    changes = np.flatnonzero(missing[1:] != missing[:-1]) + 1
+    begin = np.union1d(changes, part.offsets[:-1][part.lengths > 0])
+    length = np.diff(begin, append=len(missing))
+    gap = missing[begin]
+    series = np.searchsorted(part.offsets, begin[gap], side="right") - 1
+    np.maximum.at(longest, series, length[gap])
     return longest
 
 
@@ -82,19 +99,53 @@ def find_stuck(runs: Runs, n_series: int) -> Runs:
     So the nights of a solar panel and the dry days of a rain gauge are usual; a series that never
     changes is constant, not stuck.
     """
-    has_long = np.zeros(n_series, np.bool_)
-    has_long[runs.series[~runs.is_missing & (runs.length >= _FEWEST_STUCK)]] = True
-    seen = runs.chosen(~runs.is_missing & has_long[runs.series])
-    if not len(seen.begin):
-        return seen
-    order = np.lexsort((seen.length, seen.series))
+    seen = runs.chosen(~runs.is_missing)
     counts = np.bincount(seen.series, minlength=n_series)
-    first = np.cumsum(counts) - counts
     rank = np.minimum(np.ceil(_USUAL_SHARE * counts), np.maximum(counts - 1, 0)).astype(np.int64)
-    place = np.minimum(first + np.maximum(rank - 1, 0), len(order) - 1)
-    usual = np.where(counts > 1, seen.length[order][place], np.iinfo(np.int64).max // 100)
+    from_top = counts - np.maximum(rank, 1)
+    usual = _from_top(seen.chosen(seen.length > 1), n_series, from_top)
+    usual[counts < 2] = np.iinfo(np.int64).max // 100
     least = np.maximum(_FEWEST_STUCK, _TIMES_USUAL * usual)
     return seen.chosen(seen.length >= least[seen.series])
+
+
+def _from_top(longer: Runs, n_series: int, place: Integers) -> Integers:
+    """`(series,)`: the length at this place from the longest, which is place 0.
+
+    `longer` are the runs of more than one reading; those after them have one.
+    """
+    lengths = np.ones(n_series, np.int64)
+    if not len(longer.length):
+        return lengths
+    most = int(longer.length.max()) + 1
+    order = np.sort(longer.series * most + longer.length)  # much faster than sorting by two keys
+    counts = np.bincount(longer.series, minlength=n_series)
+    there = (place >= 0) & (place < counts)
+    lengths[there] = order[(np.cumsum(counts) - 1 - place)[there]] % most
+    return lengths
+
+
+def may_hold_sentinels(figures: Figures, base: Doubles) -> NDArray[np.bool_]:
+    """`(series,)`: whether an extreme can be a sentinel, by what the others must be like.
+
+    Where it is False, `find_sentinels` finds none.
+    """
+    found = np.zeros(len(base), np.bool_)
+    variance = figures.spread**2
+    for extreme, count in ((figures.low, figures.n_low), (figures.high, figures.n_high)):
+        share = count / np.maximum(figures.n_seen, 1)
+        others = np.where(share < 1, 1 - share, np.nan)
+        apart = np.abs(extreme - figures.mean) / others  # from the mean of the others
+        rest = variance / others - share * apart**2
+        rest = np.maximum(rest - _ROUNDING * variance, 0)
+        with np.errstate(invalid="ignore"):
+            is_far = apart > _NEARLY * _FAR * np.sqrt(rest)
+        found |= is_far & ((count >= _FEWEST_SENTINELS) | _is_known(extreme + base))
+    return found
+
+
+def _is_known(values: Doubles) -> NDArray[np.bool_]:
+    return np.isin(values.astype(np.float32), np.array(_SENTINELS, np.float32))
 
 
 def find_sentinels(panel: Panel) -> Sentinels:
@@ -107,22 +158,17 @@ def find_sentinels(panel: Panel) -> Sentinels:
     starts = panel.offsets[:-1][filled]
     lengths = panel.lengths[filled]
     for extreme in (np.fmin, np.fmax):
-        worst = extreme.reduceat(panel.target, starts)
-        own = worst.astype(np.float64) + panel.base[filled]
-        known = np.isin(own.astype(np.float32), np.array(_SENTINELS, np.float32))
-        is_worst = panel.target == np.repeat(worst, lengths)
+        worst = extreme.reduceat(panel.target, starts).astype(np.float64)
+        is_worst = panel.target == np.repeat(worst, lengths).astype(np.float32)
+        rest = np.where(is_worst, np.float32(np.nan), panel.target)
         count = np.add.reduceat(is_worst, starts, dtype=np.int64)
-        likely = np.flatnonzero((count >= _FEWEST_SENTINELS) | known)
-        if not len(likely):  # of most panels: what follows takes most of the time
-            continue
-        worst, own, known, count = worst[likely], own[likely], known[likely], count[likely]
-        part = panel.select(filled[likely])
-        is_worst = part.target == np.repeat(worst, part.lengths)
-        rest = np.where(is_worst, np.float32(np.nan), part.target)
-        gap = np.abs(worst.astype(np.float64) - extreme.reduceat(rest, part.offsets[:-1]))
-        spread = deviations(rest, part.offsets[:-1], part.lengths)
-        chosen = (gap > _FAR * spread) & (known | (spread > 0))
-        found.append((filled[likely[chosen]], own[chosen], count[chosen]))
+        gap = np.abs(worst - extreme.reduceat(rest, starts))
+        own = worst + panel.base[filled]
+        known = _is_known(own)
+        spread = deviations(rest, starts, lengths)
+        is_far = gap > _FAR * np.where(known, np.maximum(spread, 0), spread)
+        chosen = is_far & ((count >= _FEWEST_SENTINELS) | known) & (known | (spread > 0))
+        found.append((filled[chosen], own[chosen], count[chosen]))
     series, value, count = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return Sentinels(series, value, count)
 

@@ -43,7 +43,10 @@ class Source(Protocol):
         """The columns, in the order of the file."""
 
     def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        """Read these columns as these types, a batch at a time; text that cannot be is an error."""
+        """Read these columns as these types, a batch at a time; text that cannot be is an error.
+
+        Time stamps may come as text, though: there are more ways to write them than ISO 8601.
+        """
 
     def location(self, row: int, column: str) -> Location:
         """Say where a row (counted over all batches) stands."""

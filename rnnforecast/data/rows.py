@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.data.stamps import StampReader, localise
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
-from rnnforecast.events import Listener, Warned
+from rnnforecast.events import Listener, Progressed, Warned
 
 _FIRST_ROWS = 1 << 12
 _CHUNK_ROWS = 1 << 20
@@ -44,17 +44,22 @@ class Rows:
     """All rows of a source as flat chunks, in the order of the file."""
 
     times: list[Integers]
-    codes: list[NDArray[np.int32]]
+    codes: list[NDArray[np.integer]]
     """Which series each row belongs to; all 0 for a wide table."""
     values: list[list[Floats]]
     """One list of chunks for each target, less the base."""
     base: list[Doubles]
     """For each target, `(series,)`: one for a wide table."""
     names: list[str]
-    covariates: dict[str, list[Floats]]
+    covariates: dict[str, list[Floats]] = field(default_factory=dict)
     """The chunks of each covariate; of texts their numbers."""
-    texts: dict[str, list[str]]
+    texts: dict[str, list[str]] = field(default_factory=dict)
     """The texts of each covariate that holds such, in order of appearance."""
+
+    @property
+    def n_series(self) -> int:
+        """How many series the codes tell apart."""
+        return len(self.base[0])
 
 
 class _Growing:
@@ -85,15 +90,6 @@ class _Growing:
         return [self._array[i : i + _CHUNK_ROWS] for i in range(0, self._n, _CHUNK_ROWS)]
 
 
-def first_times(rows: Rows) -> Integers:
-    """`(series,)`: the earliest time of each series."""
-    n_series = max((int(c.max(initial=0)) for c in rows.codes), default=0) + 1
-    first = np.full(n_series, np.iinfo(np.int64).max)
-    for times, codes in zip(rows.times, rows.codes, strict=True):
-        np.minimum.at(first, codes, times)
-    return first
-
-
 def read_rows(
     source: Source,
     schema: Schema,
@@ -110,23 +106,28 @@ def read_rows(
     stamps = StampReader.of(source, schema, config)
     wanted = {schema.time: stamps.arrow_type}
     if schema.series:
-        wanted[schema.series] = pa.string()
+        wanted[schema.series] = pa.dictionary(pa.int32(), pa.string())
     wanted.update({name: pa.float64() for name in schema.targets})
     beside = _Beside(schema.covariates)
     wanted.update(beside.wanted)
-    times, codes = _Growing(np.int64), _Growing(np.int32)
+    times, codes = _Growing(np.int64), _Growing(np.int16)
     values = [
         _Growing(np.float64 if name in config.counter else np.float32) for name in schema.targets
     ]
     known: dict[str, int] = {}
-    n_before, n_columns = 0, len(schema.targets) + len(schema.covariates)
-    check_memory(source.n_rows_about, n_columns, config, source.name)
+    n_before, n_about = 0, source.n_rows_about
+    n_columns = len(schema.targets) + len(schema.covariates)
+    check_memory(n_about, n_columns, config, source.name)
+    listener(_progress(0, n_about))
     for batch in _watched(source, wanted, schema, listener):
         read = stamps.read(batch.column(schema.time), n_before)
         times.append(read)
         if not config.allow_future:
             _reject_future(read, batch, schema, stamps, n_before)
-        codes.append(_codes(batch, schema, known, source, n_before))
+        numbers = _codes(batch, schema, known, source, n_before)
+        if len(known) > np.iinfo(np.int16).max:
+            codes.widen(np.int32)
+        codes.append(numbers)
         for growing, name in zip(values, schema.targets, strict=True):
             readings = batch.column(name).to_numpy(zero_copy_only=False)
             readings = _without(readings, config)
@@ -136,6 +137,8 @@ def read_rows(
         beside.append(batch, config, source, n_before)
         n_before += batch.num_rows
         check_memory(n_before, n_columns, config, source.name)
+        listener(_progress(n_before, n_about))
+    listener(_progress(n_before, n_before))
     report_skipped(source.rejected(), n_before, config, listener)
     for what, count in stamps.repairs.items():
         listener(Warned("repaired-time", f"{what}, {count} times", count))
@@ -153,6 +156,10 @@ def read_rows(
         rows.times = localise(rows.times, rows.codes, config.tz, locate)
         return rows, config.tz
     return rows, stamps.zone.name
+
+
+def _progress(n_rows: int, n_about: int) -> Progressed:
+    return Progressed("reading", n_rows, max(n_rows, n_about), "rows")
 
 
 def _without(readings: Doubles, config: DataConfig) -> Doubles:

@@ -72,8 +72,8 @@ class StampReader:
 
     @property
     def arrow_type(self) -> pa.DataType:
-        """What to read the column as."""
-        if self.is_typed:
+        """What to read the column as; text that is no ISO 8601 comes as text all the same."""
+        if self.is_typed or (self.schema.epoch_unit is None and self.texts.format is None):
             return pa.timestamp("us", tz="UTC" if self.zone.is_aware else None)
         return pa.float64() if self.schema.epoch_unit else pa.string()
 
@@ -88,7 +88,7 @@ class StampReader:
                 hint="remove the row, or name the time column with  --time COLUMN",
             )
         times: Integers
-        if self.is_typed:
+        if pa.types.is_timestamp(array.type):
             times = np.asarray(array.cast(pa.int64()).to_numpy())
         elif self.schema.epoch_unit:
             factor = EPOCH_UNITS_US[self.schema.epoch_unit]
@@ -164,7 +164,7 @@ def _year_us(year: int) -> int:
 
 def localise(
     times: list[Integers],
-    codes: list[NDArray[np.int32]],
+    codes: list[NDArray[np.integer]],
     tz: str,
     locate: Callable[[int], Location],
 ) -> list[Integers]:
@@ -203,7 +203,7 @@ def _misfit(
     return DataError(what, code=code, location=locate(int(order[first])), hint=hint)
 
 
-def _forward_order(times: Integers, codes: NDArray[np.int32]) -> Integers:
+def _forward_order(times: Integers, codes: NDArray[np.integer]) -> Integers:
     """Return the rows, series by series, each as its clock ran."""
     position = np.arange(len(times))
     n_series = int(codes.max(initial=0)) + 1

@@ -12,12 +12,14 @@ import numpy as np
 
 from rnnforecast.data import quality
 from rnnforecast.data.columns import Column
+from rnnforecast.data.figures import find_figures
 from rnnforecast.data.forecast import past_of
-from rnnforecast.data.oddities import BLOCK_ROWS, Stretch, find_oddities
+from rnnforecast.data.oddities import Stretch, find_oddities
 from rnnforecast.data.panel import Doubles, Integers, Panel
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.season import find_season
 from rnnforecast.data.stamps import format_stamp
+from rnnforecast.events import Listener, Progressed, ignore
 
 _IN_WORDS = {"known": "known ahead", "past": "known up to now", "static": "static"}
 _OWN_SEASONS = 256
@@ -65,38 +67,22 @@ class Survey:
     """Values that seem to mean a missing reading."""
 
 
-def survey(panel: Panel, tz: str | None) -> Survey:
+def survey(panel: Panel, tz: str | None, listener: Listener = ignore) -> Survey:
     """Look at all series of a panel."""
-    parts = [_figures(part) for _, part in panel.blocks(BLOCK_ROWS)]
-    missing, longest_gap, level, spread = (
-        np.concatenate(columns) for columns in zip(*parts, strict=True)
-    )
+    figures = find_figures(panel)
     odd = find_oddities(panel)
     return Survey(
         panel=panel,
-        missing=missing,
-        longest_gap=longest_gap,
-        level=level,
-        spread=spread,
-        season=_seasons(panel),
+        missing=panel.lengths - figures.n_seen,
+        longest_gap=quality.longest_gaps(panel),
+        level=figures.mean + panel.base,
+        spread=figures.spread,
+        season=_seasons(panel, listener),
         findings=(
             *(_finding("stuck-sensor", "stands at", one, tz) for one in odd.stuck),
             *(_finding("sentinel", "far from all others:", one, tz) for one in odd.sentinels),
         ),
         sentinels=tuple(sorted({one.value for one in odd.sentinels})),
-    )
-
-
-def _figures(part: Panel) -> tuple[Integers, Integers, Doubles, Doubles]:
-    """Missing readings, longest gap, mean and standard deviation of each series."""
-    starts = part.offsets[:-1]
-    n_seen = np.add.reduceat(np.isfinite(part.target), starts, dtype=np.int64)
-    spread = quality.deviations(part.target, starts, part.lengths)
-    return (
-        part.lengths - n_seen,
-        quality.longest_gaps(quality.find_runs(part), part.n_series),
-        np.where(n_seen > 0, quality.means(part.target, starts) + part.base, np.nan),
-        np.where(n_seen > 0, spread, np.nan),
     )
 
 
@@ -128,8 +114,14 @@ def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tu
     return tuple(role_of(column) for column in columns)
 
 
-def _seasons(panel: Panel) -> Integers:
+def _seasons(panel: Panel, listener: Listener) -> Integers:
     past = past_of(panel)
-    if panel.n_series > _OWN_SEASONS:
-        return np.full(panel.n_series, find_season(past), np.int64)
-    return np.array([find_season(past.subset(slice(i, i + 1))) for i in range(panel.n_series)])
+    n_series = panel.n_series
+    if n_series > _OWN_SEASONS:
+        return np.full(n_series, find_season(past), np.int64)
+    seasons = np.ones(n_series, np.int64)
+    for i in range(n_series):
+        listener(Progressed("looking for seasons", i, n_series, "series"))
+        seasons[i] = find_season(past.subset(slice(i, i + 1)))
+    listener(Progressed("looking for seasons", n_series, n_series, "series"))
+    return seasons

@@ -14,7 +14,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Warned
@@ -22,22 +22,32 @@ from rnnforecast.events import Listener, Warned
 _HEAD_BYTES = 1 << 18
 MAX_LINE_BYTES = 1 << 24
 _MIN_HEAD_LINES = 3
-GZIP_MARK = b"\x1f\x8b"
+_GZIP_MARK = b"\x1f\x8b"
 """The first bytes of a packed file."""
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 """What reading a damaged gzip file raises."""
 _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
 
 
-def open_binary(path: Path) -> BinaryIO:
+def open_binary(path: Path) -> io.BufferedReader:
     """Open a file for reading, unpacked if its first bytes say that it is gzip."""
     file = path.open("rb")
-    packed = file.read(2) == GZIP_MARK
+    packed = file.read(2) == _GZIP_MARK
     file.seek(0)
     if not packed:
         return file
     file.close()
     return io.BufferedReader(gzip.GzipFile(path))
+
+
+def unpacked_size(path: Path) -> int:
+    """Return how many bytes a file unpacks to; of a packed one of over 4 GB, how many at least."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(2) != _GZIP_MARK:
+            return size
+        file.seek(-4, io.SEEK_END)
+        return max(size, int.from_bytes(file.read(4), "little"))
 
 
 def read_head(path: Path, shown: str) -> tuple[bytes, bool]:

@@ -7,21 +7,21 @@ Times are microseconds since 1970, UTC for aware stamps, wall clock for naive on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rnnforecast.data.calendar import with_calendar
 from rnnforecast.data.cleaning import clean, warn_of_oddities
 from rnnforecast.data.features import settle_covariates
+from rnnforecast.data.order import Order, find_order
 from rnnforecast.data.panel import Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
+from rnnforecast.data.quality import longest_gaps
 from rnnforecast.data.reading import Source
-from rnnforecast.data.rows import Rows, first_times, read_rows
+from rnnforecast.data.rows import Rows, read_rows
 from rnnforecast.data.schema import Schema
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import format_duration, parse_duration_us
@@ -33,7 +33,6 @@ _SPARSE = 20
 _RESET_STEPS, _RESETS = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 _HOUR_US = 3_600_000_000
-_STEP_SERIES = 32
 _USUAL_STEPS_US = tuple(
     parse_duration_us(f"{count}{unit}")
     for unit, counts in {
@@ -62,15 +61,16 @@ def read_panel(
     """
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
     schema = settle_covariates(schema, rows.texts, rows.covariates, listener)
-    step_us = _find_step(rows, schema, config)
-    _note_jumps_back(rows, step_us, listener)
+    order = find_order(rows)
+    step_us = _find_step(order, rows, schema, config)
+    _note_jumps_back(order, rows, step_us, listener)
     if config.agg:
         rows.times = [times - times % step_us for times in rows.times]
-    else:
-        _snap(rows, step_us, source, schema, listener, freq=config.freq)
-    panel = place_rows(
-        rows, _grid_of(rows, step_us, source, schema), source, schema, config, listener
-    )
+        order = replace(order, start=_floor(order.start, step_us), end=_floor(order.end, step_us))
+    elif not order.is_multiple_of(step_us):
+        order = _snap(rows, order, step_us, source, schema, listener, freq=config.freq)
+    grid = _grid_of(rows, order, step_us, source, schema)
+    panel = place_rows(rows, grid, source, schema, config, listener)
     panel = clean(panel, schema, config, listener, tz=tz)
     end_us = panel.end_us
     panel = trim(panel, is_wide=schema.series is None)
@@ -101,45 +101,31 @@ def check_step(panel: Panel, schema: Schema) -> None:
         )
 
 
-def _note_jumps_back(rows: Rows, step_us: int, listener: Listener) -> None:
+def _floor(times: Integers, step_us: int) -> Integers:
+    return times - times % step_us
+
+
+def _note_jumps_back(order: Order, rows: Rows, step_us: int, listener: Listener) -> None:
     """Warn where the time of a series goes back by many steps: parts moved, or a clock reset."""
-    chunks, codes = rows.times, rows.codes
-    if not any((times[1:] < times[:-1]).any() for times in _overlapping(chunks)):
-        return
-    if any((owner[1:] < owner[:-1]).any() for owner in _overlapping(codes)):
-        flat = np.concatenate(codes)
-        order = np.argsort(flat, kind="stable")
-        chunks, codes = [np.concatenate(chunks)[order]], [flat[order]]
-    least = max(_RESET_STEPS * step_us, _HOUR_US)
-    n_back, most = 0, 0
-    for times, owner in zip(_overlapping(chunks), _overlapping(codes), strict=True):
-        back = np.diff(times)[owner[1:] == owner[:-1]]
-        n_back += int(np.count_nonzero(back < -least))
-        most = max(most, -int(back.min(initial=0)))
-    if 0 < n_back <= _RESETS * sum(map(len, rows.times)):
-        message = f"the time goes back {n_back} times, by {format_duration(most)} at most: "
-        listener(Warned("time-goes-back", message + "the rows are sorted", n_back))
+    n_rows = sum(map(len, rows.times))
+    far = order.back[order.back > max(_RESET_STEPS * step_us, _HOUR_US)]
+    if 0 < len(far) <= _RESETS * n_rows:
+        most = format_duration(int(far.max()))
+        message = f"the time goes back {len(far)} times, by {most} at most: the rows are sorted"
+        listener(Warned("time-goes-back", message, len(far)))
 
 
-def _overlapping(chunks: Sequence[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-    """Give each chunk with the last row of the one before it."""
-    last = [chunk[:0] for chunk in chunks[:1]]
-    for chunk in chunks:
-        yield np.concatenate([*last, chunk])
-        last = [chunk[-1:]]
-
-
-def _find_step(rows: Rows, schema: Schema, config: DataConfig) -> int:
+def _find_step(order: Order, rows: Rows, schema: Schema, config: DataConfig) -> int:
     """Return the step: what the user said, or the commonest one found.
 
     One reading has none; then it is the one that the model was trained on.
     """
+    steps = order.steps
     if config.freq:
         return parse_duration_us(config.freq)
-    differences = _differences(rows)
-    if not len(differences) and schema.step_us is not None:
+    if not steps.total and schema.step_us is not None:
         return schema.step_us
-    if not len(differences):
+    if not steps.total:
         n_rows = sum(map(len, rows.times))
         what = "1 row of readings is" if n_rows == 1 else f"{n_rows} rows without a second time are"
         raise NotEnoughDataError(
@@ -147,12 +133,10 @@ def _find_step(rows: Rows, schema: Schema, config: DataConfig) -> int:
             code="too-short",
             hint="pass more readings",
         )
-    values, counts = np.unique(differences, return_counts=True)
-    step = int(values[np.argmax(counts)])
-    if counts.max() < 0.5 * len(differences):
-        near = np.median(differences)
-        if np.mean(np.abs(differences - near) <= _JITTER * near) > 0.5:
-            step = _round_step(float(near))
+    step, count = steps.commonest
+    near = steps.median
+    if count < 0.5 * steps.total and steps.count_near(near, _JITTER) > 0.5 * steps.total:
+        return _round_step(near)
     return step
 
 
@@ -165,50 +149,26 @@ def _round_step(step: float) -> int:
     return round(step)
 
 
-def _differences(rows: Rows) -> Integers:
-    """Positive differences between neighbouring stamps, of some series."""
-    if (
-        len(rows.values) > 1
-        or not rows.codes
-        or max(int(c.max(initial=0)) for c in rows.codes) == 0
-    ):
-        return _steps_between(np.concatenate(rows.times))
-    n_series = len(rows.names)
-    chosen = np.unique(np.linspace(0, n_series - 1, _STEP_SERIES).astype(np.int32))
-    is_chosen = np.zeros(n_series, np.bool_)
-    is_chosen[chosen] = True
-    picked = [np.flatnonzero(is_chosen[codes]) for codes in rows.codes]
-    times = np.concatenate([t[at] for t, at in zip(rows.times, picked, strict=True)])
-    codes = np.concatenate([c[at] for c, at in zip(rows.codes, picked, strict=True)])
-    return np.concatenate([_steps_between(times[codes == code]) for code in chosen])
-
-
-def _steps_between(times: Integers) -> Integers:
-    differences = np.diff(times)
-    if (differences < 0).any():
-        differences = np.diff(np.sort(times))
-    return differences[differences > 0]
-
-
 def _snap(
     rows: Rows,
+    order: Order,
     step_us: int,
     source: Source,
     schema: Schema,
     listener: Listener,
     *,
     freq: str | None,
-) -> None:
+) -> Order:
     """Move stamps that jitter a little onto the grid; raise for those far from it.
 
     The grid of a series begins at its first stamp; where stamps jitter, it is the one that begins
     in 1970 if all lie near that, so that a first stamp that is late does not move all others.
     """
-    first = first_times(rows)
+    first = order.start
     if not any(
         _off(t, first[c], step_us).any() for t, c in zip(rows.times, rows.codes, strict=True)
     ):
-        return
+        return order
     limit = _JITTER * step_us
     near_1970 = all((np.abs(_off(times, 0, step_us)) <= limit).all() for times in rows.times)
     n_moved, n_before = 0, 0
@@ -217,11 +177,14 @@ def _snap(
         far = np.abs(off) > limit
         if far.any():
             row = n_before + int(np.argmax(far))
-            raise _irregular(rows, source.location(row, schema.time), freq)
+            raise _irregular(order, source.location(row, schema.time), freq)
         n_moved += int(np.count_nonzero(off))
         n_before += len(times)
         rows.times[i] = times - off
     listener(Warned("jitter", f"{n_moved} time stamps were moved onto the grid", n_moved))
+    base = 0 if near_1970 else first
+    start, end = (times - _off(times, base, step_us) for times in (first, order.end))
+    return replace(order, start=start, end=end)
 
 
 def _off(times: Integers, base: Integers | int, step_us: int) -> Integers:
@@ -230,8 +193,8 @@ def _off(times: Integers, base: Integers | int, step_us: int) -> Integers:
     return off
 
 
-def _irregular(rows: Rows, location: Location, freq: str | None) -> DataError:
-    usual = float(np.median(_differences(rows)))
+def _irregular(order: Order, location: Location, freq: str | None) -> DataError:
+    usual = order.steps.median
     nearest = min(_USUAL_STEPS_US, key=lambda step: abs(math.log(step / usual)))
     grid = freq or format_duration(nearest).replace(" ", "")
     return DataError(
@@ -243,16 +206,12 @@ def _irregular(rows: Rows, location: Location, freq: str | None) -> DataError:
     )
 
 
-def _grid_of(rows: Rows, step_us: int, source: Source, schema: Schema) -> Grid:
-    start = first_times(rows)
-    last = np.full(len(start), np.iinfo(np.int64).min)
-    for times, codes in zip(rows.times, rows.codes, strict=True):
-        np.maximum.at(last, codes, times)
-    lengths = (last - start) // step_us + 1
+def _grid_of(rows: Rows, order: Order, step_us: int, source: Source, schema: Schema) -> Grid:
+    lengths = (order.end - order.start) // step_us + 1
     n_rows, n_grid = sum(map(len, rows.times)), int(lengths.sum())
     if n_grid > max(_SPARSE * n_rows, 10_000):
         raise _sparse(rows, step_us, n_grid, source, schema)
-    return Grid(start, lengths, step_us)
+    return Grid(order.start, lengths, step_us)
 
 
 def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schema) -> DataError:
@@ -270,21 +229,8 @@ def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schem
 
 
 def _note_gaps(panel: Panel, listener: Listener) -> None:
-    n_missing = int(np.count_nonzero(~np.isfinite(panel.target)))
+    n_missing = int(np.count_nonzero(np.isnan(panel.target)))
     if n_missing:
-        longest = _longest_gap(panel)
-        listener(
-            Noted(
-                f"{n_missing} of {len(panel.target)} readings are missing, the longest gap is "
-                f"{format_duration(longest * panel.step_us)}"
-            )
-        )
-
-
-def _longest_gap(panel: Panel) -> int:
-    """Return how many readings in a row one series lacks at most."""
-    missing = np.flatnonzero(~np.isfinite(panel.target))
-    is_first_row = np.zeros(len(panel.target) + 1, np.bool_)
-    is_first_row[panel.offsets] = True
-    begin = np.flatnonzero((np.diff(missing, prepend=-2) > 1) | is_first_row[missing])
-    return int(np.diff(begin, append=len(missing)).max())
+        longest = format_duration(int(longest_gaps(panel).max()) * panel.step_us)
+        message = f"{n_missing} of {len(panel.target)} readings are missing, the longest gap is "
+        listener(Noted(message + longest))

@@ -73,7 +73,7 @@ def check(
         config = override(model.artifact.config.data, config)
     source = _open(data, config, model, events)
     panel, schema = _read(source, config, model, events)
-    found = survey(panel, schema.tz)
+    found = survey(panel, schema.tz, events)
     named = (
         config.time,
         config.series,

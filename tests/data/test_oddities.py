@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rnnforecast.data import oddities
+from rnnforecast.data import quality
 from rnnforecast.data.cleaning import warn_of_oddities
 from rnnforecast.data.oddities import Stretch, find_oddities
 from rnnforecast.data.panel import Panel
@@ -28,7 +28,7 @@ def strange() -> Panel:
 def test_stretches_have_their_series_value_and_times_whatever_the_parts(
     block_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(oddities, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(quality, "BLOCK_ROWS", block_rows)
     panel = strange()
 
     found = find_oddities(panel)

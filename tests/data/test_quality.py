@@ -55,7 +55,7 @@ def test_runs_are_those_that_a_loop_finds(table):
         max([n for _, n, s, gap in expected if gap and s == i], default=0)
         for i in range(len(table))
     ]
-    assert longest_gaps(runs, panel.n_series).tolist() == gaps
+    assert longest_gaps(panel).tolist() == gaps
 
 
 def stuck(*series: np.ndarray) -> list[tuple[int, int, int, bool]]:
@@ -178,3 +178,17 @@ def test_spikes_are_short():
         panel, np.array([20, 20], np.float32), np.array([1e9, np.nan], np.float32)
     )
     assert listed(nothing) == []
+
+
+@few
+@given(st.lists(st.lists(st.integers(1, 40), max_size=200), min_size=1, max_size=3))
+def test_what_is_stuck_stands_ten_times_longer_than_99_of_100_runs(table):
+    lengths = [[*own, 1] for own in table]
+    series = [np.repeat(np.arange(len(own)) % 2.0, own) for own in lengths]
+    expected = []
+    for number, own in enumerate(lengths):
+        n = len(own)
+        usual = sorted(own)[max(min(int(np.ceil(0.99 * n)), n - 1), 1) - 1] if n > 1 else np.inf
+        expected += [(number, length) for length in own if length >= max(24, 10 * usual)]
+
+    assert [(s, n) for _, n, s, _ in stuck(*series)] == expected

@@ -104,7 +104,7 @@ def test_a_leap_second_is_the_end_of_the_one_before(tmp_path):
 
 
 def test_day_and_month_are_told_apart_once_for_all_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnforecast.data.csvfile._BLOCK_BYTES", 100)
+    monkeypatch.setattr("rnnforecast.data.csvblocks.BLOCK_BYTES", 100)
     days = [dt.datetime(2024, 1, 28) + dt.timedelta(i) for i in range(16)]
 
     panel = stamped(tmp_path, [day.strftime("%d.%m.%Y") for day in days]).panel

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import gzip
+from typing import NoReturn
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rnnforecast.data import memory
+from rnnforecast.data.csvfile import CsvFile
+from rnnforecast.data.parquetfile import ParquetSource
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 from tests.data.tables import failure, hourly, pasted, read, write
@@ -71,7 +77,7 @@ def test_lines_are_counted_past_comments(tmp_path):
 
 
 def test_comments_may_end_in_any_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnforecast.data.csvfile._BLOCK_BYTES", 64)
+    monkeypatch.setattr("rnnforecast.data.csvblocks.BLOCK_BYTES", 64)
     lines = [x for i in range(40) for x in (f"# {'x' * (i * 7 % 90)}", *hourly(i, start=i))]
     path = write(tmp_path / "x.csv", "time,v", *lines)
     assert read(path, comment="#").panel.target.tolist() == list(range(40))
@@ -201,11 +207,38 @@ def test_a_table_that_does_not_fit_is_refused_before_it_is_read(tmp_path, monkey
     assert read(path, **pasted(error.hint.split(" ; ")[0])).panel.lengths[0] == 700
 
 
-def test_a_packed_table_that_does_not_fit_is_refused_while_it_is_read(tmp_path, monkeypatch):
+def unread(*_: object) -> NoReturn:
+    raise AssertionError("it was read")
+
+
+def test_a_packed_table_that_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress("\n".join(["time,v", *hourly(*range(700))]).encode()))
     monkeypatch.setattr(memory, "_FIXED", 0)
+    monkeypatch.setattr(CsvFile, "batches", unread)
     assert failure(path, max_memory="10K").code == "memory"
+
+
+def test_a_packed_table_that_hides_its_size_is_refused_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.csv.gz"
+    whole = "\n".join(["time,v", *hourly(*range(700)), ""]).encode()
+    path.write_bytes(gzip.compress(whole) + gzip.compress(b"2024-02-01 00:00,1\n"))
+    monkeypatch.setattr(memory, "_FIXED", 0)
+    assert failure(path, max_memory="14K").code == "memory"
+    assert read(path, max_memory="20K").panel.lengths[0] == 745
+
+
+def test_a_parquet_file_that_does_not_fit_is_refused_by_its_footer(tmp_path, monkeypatch):
+    n = 30_000_000
+    table = pa.table({"time": pa.array(np.zeros(n, "datetime64[us]")), "v": np.zeros(n)})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=n)
+    assert (tmp_path / "x.parquet").stat().st_size < 1_000_000
+    monkeypatch.setattr(ParquetSource, "batches", unread)
+
+    error = failure(tmp_path / "x.parquet", max_memory="1G")
+
+    assert (error.code, error.exit_code) == ("memory", 4)
+    assert str(n) in error.message
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from rnnforecast.data import rows
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import match_schema
-from rnnforecast.data.timegrid import _longest_gap, check_step, read_panel
+from rnnforecast.data.timegrid import check_step, read_panel
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import ignore
-from tests.builders import HOUR_US, START_US, make_panel
+from tests.builders import HOUR_US, START_US
 from tests.data.tables import failure, few, hourly, pasted, read, write
 
 MINUTE_US = 60_000_000
@@ -192,23 +192,6 @@ def test_a_clock_that_was_reset_is_found_in_one_of_many_series(
 
     assert warned.count == 1
     assert "199 h" in warned.message
-
-
-def longest_gap_by_a_loop(panel):
-    longest = 0
-    for s in range(panel.n_series):
-        run = 0
-        for reading in panel.of(s):
-            run = run + 1 if np.isnan(reading) else 0
-            longest = max(longest, run)
-    return longest
-
-
-@few
-@given(st.lists(st.lists(st.sampled_from([1.0, np.nan]), max_size=12), min_size=1, max_size=5))
-def test_the_longest_gap_is_that_of_one_series(readings):
-    panel = make_panel(*readings, [np.nan])
-    assert _longest_gap(panel) == longest_gap_by_a_loop(panel)
 
 
 def test_rows_from_new_to_old_are_no_clock_that_was_reset():
