@@ -254,7 +254,7 @@ CASES = {
     "39 year 9999": Case(text([*lines(), "9999-12-31 00:00:00,5,6"]), BAD, "time-range"),
     "40 the same row twice": Case(text([*lines()[:10], *lines()[9:]]), FOUND, "repeated-row"),
     "41 two readings at one time": Case(
-        text([*lines()[:10], lines()[9].replace(",", ",9", 1), *lines()[10:]]),
+        text([*lines()[:10], lines(cells({9: "21.99"}))[9], *lines()[10:]]),
         BAD,
         "duplicate-time",
         OK,

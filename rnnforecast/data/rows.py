@@ -7,7 +7,6 @@ moment.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rnnforecast.data import levels
 from rnnforecast.data.badrows import report_skipped
+from rnnforecast.data.columns import is_digits
 from rnnforecast.data.dialect import quote
 from rnnforecast.data.filestates import watching
 from rnnforecast.data.memory import check_memory
@@ -32,8 +33,8 @@ from rnnforecast.events import Listener, Warned
 
 _FIRST_ROWS = 1 << 12
 _CHUNK_ROWS = 1 << 20
-_EASTERNMOST_US = 14 * 3_600_000_000
-"""Clocks on the wall are ahead of UTC by this at most."""
+_EXACT = 2.0**53
+"""Up to this, doubles hold every whole number."""
 _MOST = 1e30
 """No sensor reads more, and squares of more do not fit into float32 sums."""
 
@@ -112,23 +113,24 @@ def read_rows(
         _Growing(np.float64 if name in config.counter else np.float32) for name in schema.targets
     ]
     known: dict[str, int] = {}
+    largest = dict.fromkeys(schema.targets, 0.0)
     n_before = 0
     check_memory(source.n_rows_about, len(schema.targets), config, source.name)
     for batch in _watched(source, wanted, listener):
         read = stamps.read(batch.column(schema.time), n_before)
         times.append(read)
-        if not config.allow_future:
-            _reject_future(read, batch, schema, stamps, n_before)
         codes.append(_codes(batch, schema, known, source, n_before))
         for growing, name in zip(values, schema.targets, strict=True):
             readings = batch.column(name).to_numpy(zero_copy_only=False)
             readings = _without(readings, config)
-            if _largest(readings, name, source, n_before) >= levels.LARGE:
+            largest[name] = max(largest[name], _largest(readings, name, source, n_before))
+            if largest[name] >= levels.LARGE:
                 growing.widen(np.float64)
             growing.append(readings)
         n_before += batch.num_rows
         check_memory(n_before, len(schema.targets), config, source.name)
     report_skipped(source.rejected(), n_before, config, listener)
+    _warn_of_lost_digits(source, largest, listener)
     for what, count in stamps.repairs.items():
         listener(Warned("repaired-time", f"{what}, {count} times", count))
     names = list(known) if schema.series else list(schema.targets)
@@ -164,28 +166,6 @@ def _watched(
         yield from source.batches(wanted)
 
 
-def _reject_future(
-    times: Integers, batch: pa.RecordBatch, schema: Schema, stamps: StampReader, n_before: int
-) -> None:
-    """Raise `DataError` for a reading whose time has not come in any zone, or in its own.
-
-    Rows without a reading may lie ahead: they hold what is known of the future.
-    """
-    now_us = time.time_ns() // 1000 + (0 if stamps.zone.is_aware else _EASTERNMOST_US)
-    late = np.flatnonzero(times > now_us)
-    for name in schema.targets if len(late) else ():
-        there = np.isfinite(batch.column(name).to_numpy(zero_copy_only=False)[late])
-        if there.any():
-            raise DataError(
-                "a reading has a time that has not come yet",
-                code="future",
-                location=stamps.source.location(
-                    n_before + int(late[np.argmax(there)]), schema.time
-                ),
-                hint="correct the clock of the sensor; if it is meant, add  --allow-future",
-            )
-
-
 def _append_values(
     rows: Rows, chunks: list[Doubles], names: list[str], known_base: Mapping[str, float]
 ) -> None:
@@ -219,13 +199,26 @@ def _largest(readings: Doubles, name: str, source: Source, n_before: int) -> flo
     )
 
 
+def _warn_of_lost_digits(source: Source, largest: Mapping[str, float], listener: Listener) -> None:
+    """Say which columns hold whole numbers that doubles round, such as ids and keys."""
+    rounded = [
+        column.name
+        for column in source.columns
+        if largest.get(column.name, 0.0) > _EXACT and all(map(is_digits, column.sample))
+    ]
+    if rounded:
+        what = "whole numbers above 2^53, whose last digits are lost"
+        listener(Warned.naming("lost-digits", what, rounded))
+
+
 def _codes(
     batch: pa.RecordBatch, schema: Schema, known: dict[str, int], source: Source, n_before: int
 ) -> NDArray[np.int32]:
     """Return the number of each row's series, in order of first appearance."""
     if schema.series is None:
         return np.zeros(batch.num_rows, np.int32)
-    encoded = batch.column(schema.series).dictionary_encode()
+    column = batch.column(schema.series)
+    encoded = pc.if_else(pc.equal(column, ""), None, column).dictionary_encode()
     if encoded.null_count:
         row = int(np.flatnonzero(encoded.is_null().to_numpy(zero_copy_only=False))[0])
         raise DataError(

@@ -6,9 +6,10 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
-from rnnforecast.data.columns import Column, epoch_unit, is_number
+from rnnforecast.data.columns import Column, epoch_unit, is_digits, is_number
 from rnnforecast.data.dialect import quote
 from rnnforecast.data.reading import Source
 from rnnforecast.dataconfig import DataConfig
@@ -19,6 +20,10 @@ _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time",
 _SERIES_NAMES = (
     "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
     "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
+)  # fmt: skip
+_ROW_NUMBER_NAMES = (
+    "", "#", "no", "no.", "nr", "nr.", "index", "idx", "row", "row_id", "row_number", "rownum",
+    "record", "unnamed: 0",
 )  # fmt: skip
 
 
@@ -201,8 +206,21 @@ def _is_id(column: Column) -> bool:
 
 def _infer_targets(source: Source, time: str, series: str | None) -> tuple[str, ...]:
     return tuple(
-        c.name for c in source.columns if c.kind == "number" and c.name not in (time, series)
+        c.name
+        for c in source.columns
+        if c.kind == "number" and c.name not in (time, series) and not _counts_rows(c)
     )
+
+
+def _counts_rows(column: Column) -> bool:
+    """Tell whether a column only numbers the rows: its name says so, and each is one more."""
+    if column.name.strip().casefold() not in _ROW_NUMBER_NAMES:
+        return False
+    texts = [text.strip() for text in column.sample]
+    if not all(is_digits(text) and len(text) < 16 for text in texts):
+        return False
+    numbers = list(map(int, texts))
+    return all(b - a == 1 for a, b in pairwise(numbers))
 
 
 def _check_targets(

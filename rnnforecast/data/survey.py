@@ -6,19 +6,32 @@ it is put together for somebody who wants to look before he trains.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from rnnforecast.data import quality
 from rnnforecast.data.columns import Column
+from rnnforecast.data.dialect import quote
 from rnnforecast.data.forecast import past_of
-from rnnforecast.data.oddities import BLOCK_ROWS, Stretch, find_oddities
+from rnnforecast.data.oddities import (
+    BLOCK_ROWS,
+    Shift,
+    Spikes,
+    Stretch,
+    find_oddities,
+    find_shifts,
+    find_spikes,
+)
 from rnnforecast.data.panel import Doubles, Integers, Panel
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.season import find_season
 from rnnforecast.data.stamps import format_stamp
+from rnnforecast.data.summertime import missing_of
+from rnnforecast.events import Warned
 
+_LISTED = 5
 _OWN_SEASONS = 256
 """With more series than these, the season of all is each one's."""
 
@@ -62,15 +75,18 @@ class Survey:
     findings: tuple[Finding, ...]
     sentinels: tuple[float, ...]
     """Values that seem to mean a missing reading."""
+    warnings: tuple[Warned, ...]
+    """Of spikes and of levels that jump."""
 
 
 def survey(panel: Panel, tz: str | None) -> Survey:
     """Look at all series of a panel."""
-    parts = [_figures(part) for _, part in panel.blocks(BLOCK_ROWS)]
+    parts = [_figures(part, tz) for _, part in panel.blocks(BLOCK_ROWS)]
     missing, longest_gap, level, spread = (
         np.concatenate(columns) for columns in zip(*parts, strict=True)
     )
     odd = find_oddities(panel)
+    spikes, shifts = tuple(find_spikes(panel, odd.sentinels)), tuple(find_shifts(panel))
     return Survey(
         panel=panel,
         missing=missing,
@@ -81,19 +97,59 @@ def survey(panel: Panel, tz: str | None) -> Survey:
         findings=(
             *(_finding("stuck-sensor", "stands at", one, tz) for one in odd.stuck),
             *(_finding("sentinel", "far from all others:", one, tz) for one in odd.sentinels),
+            *(_finding("spike", "far from all others:", one.first, tz) for one in spikes),
+            *(_shift_finding(one, panel, tz) for one in shifts),
         ),
         sentinels=tuple(sorted({one.value for one in odd.sentinels})),
+        warnings=(*_warnings_of_spikes(spikes, tz), *_warnings_of_shifts(shifts, tz)),
     )
 
 
-def _figures(part: Panel) -> tuple[Integers, Integers, Doubles, Doubles]:
+def _warnings_of_spikes(spikes: tuple[Spikes, ...], tz: str | None) -> Iterator[Warned]:
+    if spikes:
+        shown = "; ".join(
+            f"{one.series} reads {one.value:g} at {format_stamp(one.start_us, tz)}"
+            for one in (spike.first for spike in spikes[:_LISTED])
+        )
+        ranges = " ".join(
+            f"--valid-range {quote(f'{one.first.series}={_round(one.low)}:{_round(one.high)}')}"
+            for one in spikes[:_LISTED]
+        )
+        message = f"{sum(one.n_rows for one in spikes)} readings lie far from all others: {shown}"
+        message += ", ..." * (len(spikes) > _LISTED) + f"; if they are wrong, add  {ranges}"
+        yield Warned("spike", message, sum(one.n_rows for one in spikes))
+
+
+def _warnings_of_shifts(shifts: tuple[Shift, ...], tz: str | None) -> Iterator[Warned]:
+    if shifts:
+        shown = "; ".join(
+            f"{one.series} from {one.before:.4g} to {one.after:.4g} at "
+            f"{format_stamp(one.time_us, tz)}"
+            for one in shifts[:_LISTED]
+        )
+        message = f"levels jump and stay: {shown}" + ", ..." * (len(shifts) > _LISTED)
+        message += "; if a unit was changed there, convert what came before, or leave it out"
+        yield Warned("level-jump", message, len(shifts))
+
+
+def _shift_finding(one: Shift, panel: Panel, tz: str | None) -> Finding:
+    start, end = format_stamp(one.time_us, tz), format_stamp(panel.end_us - panel.step_us, tz)
+    what = f"jumps from {one.before:.4g} to {one.after:.4g}"
+    return Finding("level-jump", one.series, what, one.n_rows, start, end)
+
+
+def _round(value: float) -> str:
+    """Write a bound with as few digits as it needs."""
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def _figures(part: Panel, tz: str | None) -> tuple[Integers, Integers, Doubles, Doubles]:
     """Missing readings, longest gap, mean and standard deviation of each series."""
     starts = part.offsets[:-1]
     n_seen = np.add.reduceat(np.isfinite(part.target), starts, dtype=np.int64)
     spread = quality.deviations(part.target, starts, part.lengths)
     return (
-        part.lengths - n_seen,
-        quality.longest_gaps(quality.find_runs(part), part.n_series),
+        *missing_of(part, tz),
         np.where(n_seen > 0, quality.means(part.target, starts) + part.base, np.nan),
         np.where(n_seen > 0, spread, np.nan),
     )

@@ -14,11 +14,14 @@ from types import MappingProxyType
 import numpy as np
 
 from rnnforecast.data.cleaning import clean, warn_of_oddities
-from rnnforecast.data.panel import Floats, Integers, Panel
+from rnnforecast.data.futuretimes import judge_future
+from rnnforecast.data.oddities import BLOCK_ROWS
+from rnnforecast.data.panel import Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows, first_times, read_rows
 from rnnforecast.data.schema import Schema
+from rnnforecast.data.summertime import missing_of
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import format_duration, parse_duration_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
@@ -58,6 +61,8 @@ def read_panel(
     """
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
     step_us = _find_step(rows, schema, config)
+    if not config.allow_future:
+        judge_future(rows, step_us, source, schema, listener, is_aware=tz is not None)
     _note_jumps_back(rows, step_us, listener)
     if config.agg:
         rows.times = [times - times % step_us for times in rows.times]
@@ -74,7 +79,7 @@ def read_panel(
         message = f"the last {n_empty} rows hold no reading: a forecast begins before their end"
         listener(Warned("empty-tail", message, int(n_empty)))
     panel = drop_empty(panel, schema, config, source, listener)
-    _note_gaps(panel, listener)
+    _note_gaps(panel, listener, tz)
     if schema.step_us is None:  # a model's own readings were looked at when it was trained
         warn_of_oddities(panel, listener, tz=tz)
     targets = schema.targets if schema.series else panel.names
@@ -249,19 +254,17 @@ def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schem
     )
 
 
-def _note_gaps(panel: Panel, listener: Listener) -> None:
-    n_missing = int(np.count_nonzero(~np.isfinite(panel.target)))
+def _note_gaps(panel: Panel, listener: Listener, tz: str | None) -> None:
+    if np.isfinite(panel.target).all():
+        return
+    found = [missing_of(part, tz) for _, part in panel.blocks(BLOCK_ROWS)]
+    n_missing, longest = sum(int(n.sum()) for n, _ in found), max(int(m.max()) for _, m in found)
     if n_missing:
-        longest = max(_longest_gap(panel.of(i)) for i in range(panel.n_series))
         listener(
             Noted(
                 f"{n_missing} of {len(panel.target)} readings are missing, the longest gap is "
                 f"{format_duration(longest * panel.step_us)}"
             )
         )
-
-
-def _longest_gap(readings: Floats) -> int:
-    there = np.flatnonzero(np.isfinite(readings))
-    ends = np.concatenate([[-1], there, [len(readings)]])
-    return int(np.diff(ends).max() - 1)
+    else:
+        listener(Noted("nothing is missing but the hour that clocks skip in spring"))
