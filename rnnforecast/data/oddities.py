@@ -18,6 +18,7 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import fit_scaling
 
 BLOCK_ROWS = 1 << 22
+_FEWEST_ROWS = 24
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,13 @@ class Shift:
 
 
 def find_spikes(panel: Panel, sentinels: Iterable[Stretch]) -> Iterator[Spikes]:
-    """Give the series with spikes; a value that seems to mean a missing reading is none."""
+    """Give the series with spikes; a value that seems to mean a missing reading is none.
+
+    A series of a few rows does not show what its usual readings are.
+    """
     known = {(one.series, np.float32(one.value)) for one in sentinels}
-    for _, part in panel.blocks(BLOCK_ROWS):
+    long_enough = panel.select(np.flatnonzero(panel.lengths >= _FEWEST_ROWS))
+    for _, part in long_enough.blocks(BLOCK_ROWS):
         scaling = fit_scaling(past_of(part))
         reach = scaling.reach * scaling.scale
         found = quality.find_spikes(part, scaling.center, reach)

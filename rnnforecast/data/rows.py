@@ -31,7 +31,7 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Warned
 
-_FIRST_ROWS = 1 << 12
+_FIRST_ROWS = 1 << 6
 _CHUNK_ROWS = 1 << 20
 _EXACT = 2.0**53
 """Up to this, doubles hold every whole number."""

@@ -21,6 +21,7 @@ _SERIES_NAMES = (
     "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
     "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
 )  # fmt: skip
+_MANY_COLUMNS = 2000
 _ROW_NUMBER_NAMES = (
     "", "#", "no", "no.", "nr", "nr.", "index", "idx", "row", "row_id", "row_number", "rownum",
     "record", "unnamed: 0",
@@ -60,7 +61,10 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     targets = config.target or _infer_targets(source, time.name, series)
     _check_targets(source, targets, series, explicit=bool(config.target))
     listener(Noted(_in_words(source, time.name, series, targets)))
-    _note_unused(source, (time.name, series, *targets), listener)
+    if series is None and len(targets) > _MANY_COLUMNS:
+        what = f"{len(targets)} columns: a long table (time, series, value; --series names the "
+        listener(Noted(what + "second) takes less time to read"))
+    _note_unused(source, {time.name, series, *targets}, listener)
     return Schema(time.name, series, targets, unit)
 
 
@@ -278,11 +282,11 @@ def _in_words(source: Source, time: str, series: str | None, targets: tuple[str,
     return f"{source.name}: time {time!r}, {layout}"
 
 
-def _note_unused(source: Source, used: tuple[str | None, ...], listener: Listener) -> None:
-    unused = [c.name for c in source.columns if c.name not in used]
-    empty = [c.name for c in source.columns if c.kind == "empty" and c.name in unused]
+def _note_unused(source: Source, used: set[str | None], listener: Listener) -> None:
+    unused = [c for c in source.columns if c.name not in used]
+    empty = [c.name for c in unused if c.kind == "empty"]
     if empty:
         listener(Warned.naming("empty-column", "empty, left out", empty))
-    text = [name for name in unused if name not in empty]
+    text = [c.name for c in unused if c.kind != "empty"]
     if text:
         listener(Noted(f"not used: {', '.join(text)}"))

@@ -162,6 +162,7 @@ def _finding(code: str, what: str, one: Stretch, tz: str | None) -> Finding:
 
 def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tuple[Role, ...]:
     """Say what each column was taken for; `given` are those that the user named."""
+    targets = set(schema.targets)
 
     def role_of(column: Column) -> Role:
         name, kind = column.name, column.kind
@@ -172,7 +173,7 @@ def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tu
             role = "time"
         elif name == schema.series:
             role = "series"
-        elif name in schema.targets:
+        elif name in targets:
             role = "target"
         else:
             role = "not used"
