@@ -142,6 +142,9 @@ class PredictConfig:
     max_drift: float | None = option(
         None, "Publish nothing where a series is further off its trained level, in its spreads."
     )
+    excel_safe: bool = option(
+        False, "Put ' before names that a spreadsheet would take for a formula (CSV)."
+    )
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a method or a level that does not exist."""

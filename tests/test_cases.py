@@ -189,6 +189,9 @@ CASES = {
         text([HEADER, *lines()], "Logger\nSerial 5\n\nStart"), BAD, "one-column", OK
     ),
     "20 comments": Case(text([HEADER, *lines()], "# Logger\n# a,b,c"), BAD, "one-column", OK),
+    "21 numbers of rows": Case(
+        text([f"{i},{line}" for i, line in enumerate(lines())], f"No,{HEADER}"), OK
+    ),
     "21 odd names": Case(text(lines(), "time,Temp ,flöw 🌊"), OK),
     "22 words for missing": Case(text(lines(cells({5: "NaN", 9: "--", 11: "#N/A"}))), OK),
     "22 other words": Case(
@@ -202,6 +205,11 @@ CASES = {
     "27 constant": Case(text(lines(["5"] * N)), FOUND, "constant-series"),
     "28 stuck": Case(text(lines(STUCK)), FOUND, "stuck-sensor", OK),
     "29 spikes": Case(text(lines(SPIKES)), FOUND, "sentinel", OK),
+    "29 a spike": Case(text(lines(cells({50: "812"}))), FOUND, "spike", OK),
+    "29 a unit that changed": Case(
+        text(lines([f"{x if i < 120 else 1.8 * x + 32:.2f}" for i, x in enumerate(TEMP)])),
+        OK,  # too few readings to tell a change of unit from weather
+    ),
     "30 UTC with nanoseconds": Case(text(lines(form="%Y-%m-%dT%H:%M:%S.000000123Z")), OK),
     "30 an offset": Case(text(lines(form="%Y-%m-%dT%H:%M:%S+01:00")), OK),
     "31 seconds": Case(text(epoch(1)), FOUND, "epoch"),
@@ -245,6 +253,7 @@ CASES = {
         OK,
         options=("--tz", "Europe/Vienna"),
     ),
+    "36 without a zone": Case(text(local("2024-03-20", "2024-04-05", "1h")), OK),
     "37 leap second": Case(
         text(with_row(10, "2024-03-01 09:59:60,5,6")), FOUND, "repaired-time", also=("jitter",)
     ),
@@ -254,7 +263,7 @@ CASES = {
     "39 year 9999": Case(text([*lines(), "9999-12-31 00:00:00,5,6"]), BAD, "time-range"),
     "40 the same row twice": Case(text([*lines()[:10], *lines()[9:]]), FOUND, "repeated-row"),
     "41 two readings at one time": Case(
-        text([*lines()[:10], lines()[9].replace(",", ",9", 1), *lines()[10:]]),
+        text([*lines()[:10], lines(cells({9: "21.99"}))[9], *lines()[10:]]),
         BAD,
         "duplicate-time",
         OK,
@@ -290,6 +299,11 @@ CASES = {
     ),
     "54 another format": Case(
         folder(parquet("parts/a.parquet", temp=TEMP), stray=("b.csv",)), BAD, "mixed-formats"
+    ),
+    "55 a whole number too large for a double": Case(
+        parquet(temp=pa.array([2**63 + 4096 * i * (i % 7) for i in range(N)], pa.uint64())),
+        FOUND,
+        "lost-digits",
     ),
     "56 nested": Case(parquet(temp=TEMP, lists=[[1.0]] * N), OK),
     "60 /dev/null": Case(lambda: "/dev/null", BAD, "not-a-file"),

@@ -105,3 +105,47 @@ def test_many_series_are_counted(command: Command) -> None:
     outcome = command("check", "data.csv")
     assert "and 10 more series" in outcome.out
     assert len(command("check", "data.csv", "--json").document["series"]) == 30
+
+
+def test_a_column_that_numbers_the_rows_is_no_target(command: Command) -> None:
+    frame = pd.DataFrame({"No": range(1, 401), "flow": wave(400), "row": wave(400, seed=1)})
+    frame.insert(0, "time", pd.date_range("2024-01-01", periods=400, freq="1h"))
+    frame.to_csv("x.csv", index=False)
+    roles = {c["name"]: c["role"] for c in command("check", "x.csv", "--json").document["columns"]}
+    assert roles == {"time": "time", "No": "not used", "flow": "target", "row": "target"}
+
+
+def test_the_hour_that_clocks_skip_in_spring_is_not_missing(command: Command) -> None:
+    times = pd.date_range("2024-03-20", periods=500, freq="15min", tz="Europe/Vienna")
+    times = pd.date_range(times[0], periods=2000, freq="15min")
+    frame = pd.DataFrame({"time": times.tz_localize(None), "flow": wave(2000, season=96)})
+    frame.to_csv("x.csv", index=False)
+    (series,) = command("check", "x.csv", "--json").document["series"]
+    assert (series["length"], series["missing"], series["longest_gap"]) == (2004, 0, 0)
+
+    frame.drop(range(300, 304)).to_csv("x.csv", index=False)
+    (series,) = command("check", "x.csv", "--json").document["series"]
+    assert (series["missing"], series["longest_gap"]) == (4, 4)
+
+
+def test_a_spike_and_a_level_that_jumps_are_said_with_their_times(command: Command) -> None:
+    celsius, flow = wave(480), wave(480, seed=1)
+    flow[77] = 5000
+    unit = np.where(np.arange(480) < 300, celsius, 1.8 * celsius + 32)
+    write_wide(Path("data.csv"), temp=unit, flow=flow)
+
+    outcome = command("check", "data.csv", "--json")
+
+    findings = {f["code"]: f for s in outcome.document["series"] for f in s["findings"]}
+    assert set(findings) == {"spike", "level-jump"}
+    assert (findings["spike"]["series"], findings["spike"]["start"]) == (
+        "flow",
+        "2024-01-04 05:00:00",
+    )
+    jump = findings["level-jump"]
+    assert jump["series"] == "temp"
+    assert abs(pd.Timestamp(jump["start"]) - pd.Timestamp("2024-01-13 12:00")) <= pd.Timedelta("6h")
+    said = next(f["message"] for f in outcome.document["findings"] if f["code"] == "spike")
+    fix = shlex.split(said[said.index("--") :])
+    again = command("check", "data.csv", *fix, "--json").document
+    assert [f["code"] for f in again["findings"]] == ["level-jump"]

@@ -271,3 +271,23 @@ def test_the_readings_are_not_overwritten_by_their_forecast(
     before = data.read_bytes()
     assert command("predict", data, "-m", workplace / "model", "-o", data).code == 2
     assert data.read_bytes() == before
+
+
+def test_names_like_formulas_are_said_and_can_be_made_text(command: Command) -> None:
+    names = ["=cmd()", "-5", "@x", "flow"]
+    times = pd.date_range("2024-01-01", periods=300, freq="1h")
+    parts = [pd.DataFrame({"time": times, "sensor": n, "v": wave(300)}) for n in names]
+    pd.concat(parts).to_csv("data.csv", index=False)
+    assert command("train", "data.csv", "-q", *SMALL).code == 0
+
+    plain = command("predict")
+
+    assert plain.code == 0
+    assert "--excel-safe" in plain.err
+    assert list(pd.read_csv("forecast.csv", dtype=str)["series"].unique()) == names
+    safe = command("predict", "--excel-safe")
+    assert "formula" not in safe.err
+    written = list(pd.read_csv("forecast.csv", dtype=str)["series"].unique())
+    assert written == ["'=cmd()", "-5", "'@x", "flow"]
+    assert "formula" not in command("predict", "-o", "f.parquet").err
+    assert list(pa_parquet.read_table("f.parquet").to_pandas()["series"].unique()) == names

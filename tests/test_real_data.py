@@ -1,6 +1,7 @@
 """Real sensors with the defaults: the network beats the better of the naive methods."""
 
 import os
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from tests.conftest import Command
 
 FOLDER = os.environ.get("RNNFORECAST_DATA")
+ETT = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,6 +42,40 @@ def test_the_defaults_beat_the_better_of_the_naive_methods(
     forecast = pd.read_csv("forecast.csv")
     assert forecast["timestamp"][0] == first
     assert len(forecast) == document["horizon"] * document["split"]["n_series"]
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "first"),
+    [
+        (
+            "beijing_pm25.csv",
+            ["pm2.5", "DEWP", "TEMP", "PRES", "Iws", "Is", "Ir"],
+            "2015-01-01 00:00:00",
+        ),
+        ("machine_temperature_system_failure.csv", ["value"], "2014-02-19 15:30:00"),
+        ("ETTh1.csv", [*ETT], "2018-06-26 20:00:00"),
+        ("ETTm1.csv", [*ETT], "2018-06-26 20:00:00"),
+    ],
+)
+def test_the_line_that_check_proposes_trains_and_a_forecast_follows(
+    command: Command, name: str, targets: list[str], first: str
+) -> None:
+    looked = command("check", Path(FOLDER or "") / name, "--json")
+    assert looked.code in (0, 3)
+    roles = {column["name"]: column["role"] for column in looked.document["columns"]}
+    assert [name for name, role in roles.items() if role == "target"] == targets
+    program, *words = shlex.split(looked.document["train"])
+    assert program == "rnnforecast"
+
+    trained = command(*words, "--steps", "20", "--json")
+
+    assert trained.code == 0, trained.err
+    assert command("predict", "-m", "model", "-q").code == 0
+    forecast = pd.read_csv("forecast.csv")
+    assert list(forecast["series"].unique()) == targets
+    assert set(forecast.groupby("series")["timestamp"].first()) == {first}
+    assert len(forecast) == len(targets) * trained.document["horizon"]
+    assert forecast[["forecast", "q10", "q90"]].notna().all(axis=None)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,12 @@ def number_pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE | re.ASCII)
 
 
+def is_digits(text: str) -> bool:
+    """Tell whether a cell is a whole number, written without a point or an exponent."""
+    bare = text.strip().removeprefix("-")
+    return bare.isascii() and bare.isdigit()
+
+
 def is_date(text: str) -> bool:
     """Tell whether a cell looks like a date, with or without a time of day."""
     return _DATE.fullmatch(text) is not None

@@ -12,7 +12,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TextIO
 
@@ -172,7 +172,7 @@ class CsvFile:
         )
 
     def _at(self, number: int, line: str, cells: Sequence[str], column: str) -> Location:
-        place = [c.name for c in self.columns].index(column)
+        place = self._places[column]
         return Location(
             file=self.shown,
             line=number,
@@ -181,6 +181,10 @@ class CsvFile:
             text=line,
             token=cells[place] if place < len(cells) else None,
         )
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {column.name: place for place, column in enumerate(self.columns)}
 
     def _explain(self, error: Exception, wanted: dict[str, pa.DataType]) -> DataError:
         """Find what pyarrow stumbled over, by reading the rows one by one."""

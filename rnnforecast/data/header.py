@@ -6,6 +6,7 @@ Below `dialect`, which finds out how a file is written: here its first lines are
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ class Header:
                 "header-only",
                 hint="pass a file with rows below the header",
             )
-        twice = next((name for name in self.names if self.names.count(name) > 1), None)
+        twice = next((name for name, n in Counter(self.names).items() if n > 1), None)
         if twice is not None:
             raise self._error(
                 f"two columns are called {twice!r}",

@@ -90,7 +90,7 @@ def find_oddities(panel: Panel) -> Oddities:
 def _stuck(part: Panel) -> Stretches:
     found = quality.find_stuck(quality.find_runs(part), part.n_series)
     last = found.begin + found.length - 1
-    return _stretches(
+    return stretches_of(
         part, found.series, part.target[found.begin], found.length, (found.begin, last)
     )
 
@@ -103,10 +103,10 @@ def _sentinels(part: Panel) -> Stretches:
     first = is_there[np.searchsorted(is_there, own.offsets[:-1])]
     last = is_there[np.searchsorted(is_there, own.offsets[1:]) - 1]
     shift = part.offsets[found.series] - own.offsets[:-1]
-    return _stretches(part, found.series, less, found.count, (first + shift, last + shift))
+    return stretches_of(part, found.series, less, found.count, (first + shift, last + shift))
 
 
-def _stretches(
+def stretches_of(
     part: Panel, series: Integers, value: Floats, n_rows: Integers, rows: tuple[Integers, Integers]
 ) -> Stretches:
     """Tell values, times and names of stretches from their first and last rows in the panel."""

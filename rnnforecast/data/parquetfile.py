@@ -54,6 +54,11 @@ class ParquetFile:
                         pa.repeat(given[n], batch.num_rows) if n in given else batch.column(n)
                         for n in names
                     ]
+                    for array in arrays:
+                        if not pa.types.is_primitive(array.type):
+                            is_coded = pa.types.is_dictionary(array.type)
+                            texts = array.dictionary if is_coded else array
+                            texts.validate(full=True)  # a damaged page may hold no UTF-8
                     yield pa.RecordBatch.from_arrays(arrays, names=names)
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(error) from error
@@ -184,8 +189,8 @@ def _describe(schema: pa.Schema, head: pa.Table) -> tuple[Column, ...]:
 def _column(field: pa.Field, head: pa.Table) -> Column:
     if pa.types.is_nested(field.type):
         return Column(field.name, "other")
-    sample = tuple(str(value) for value in head.column(field.name).drop_null().to_pylist())
     type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    sample = _sample(field.name, head.column(field.name).drop_null(), type_)
     if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
         return Column(field.name, "time", sample, is_typed=True, tz=getattr(type_, "tz", None))
     kind: Kind = "other"
@@ -197,6 +202,27 @@ def _column(field: pa.Field, head: pa.Table) -> Column:
     elif pa.types.is_null(type_):
         kind = "empty"
     return Column(field.name, kind, sample)
+
+
+def _sample(name: str, values: pa.ChunkedArray, type_: pa.DataType) -> tuple[str, ...]:
+    """Return values as text; none of a type that nothing is made of.
+
+    Times go to text in Arrow: Python has no years above 9999, which a damaged file may hold.
+    """
+    if pa.types.is_temporal(type_) and not pa.types.is_duration(type_):
+        try:
+            return tuple(values.cast(type_).cast(pa.string()).to_pylist())
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"the times of column {name!r} cannot be read: {error}",
+                code="unknown-zone",
+                location=Location(name, column=name),
+                hint="write the column with a zone that is known, such as UTC",
+            ) from error
+    is_plain = pa.types.is_primitive(type_) and not pa.types.is_duration(type_)
+    if is_plain or pa.types.is_decimal(type_) or is_text(type_):
+        return tuple(map(str, values.to_pylist()))
+    return ()
 
 
 def is_text(type_: pa.DataType) -> bool:

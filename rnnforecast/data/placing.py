@@ -239,13 +239,23 @@ def _reject_conflicts(
         differs = np.isfinite(chunk) & (into[place] != chunk)
         if differs.any():
             row = int(np.argmax(differs))
+            other = _other_row(places, chunks, int(place[row]), n_before + row)
+            location = source.location(n_before + row, schema.time)
+            also = source.location(other, schema.time).line
             raise DataError(
                 f"two different readings of {column!r} at one time",
                 code="duplicate-time",
-                location=source.location(n_before + row, schema.time),
+                location=replace(location, also_lines=(also,) if also else ()),
                 hint=_hint_for_conflicts(source, schema, grid.time_at(int(place[row]))),
             )
         n_before += len(chunk)
+
+
+def _other_row(places: list[Integers], chunks: list[Floats], place: int, row: int) -> int:
+    """Return the last row, counted over all chunks, with a reading at this place, but not `row`."""
+    there = [(own == place) & np.isfinite(c) for own, c in zip(places, chunks, strict=True)]
+    rows = np.flatnonzero(np.concatenate(there))
+    return int(rows[rows != row][-1])
 
 
 def _hint_for_conflicts(source: Source, schema: Schema, time_us: int) -> str:

@@ -73,24 +73,15 @@ def find_runs(panel: Panel) -> Runs:
     return Runs(begin, length, series, missing[begin])
 
 
-def longest_gaps(panel: Panel) -> Integers:
-    """`(series,)`: rows of the longest stretch without a reading."""
-    parts = [_longest_gaps(part) for _, part in panel.blocks(BLOCK_ROWS)]
-    return np.concatenate([np.zeros(0, np.int64), *parts])
-
-
-def _longest_gaps(part: Panel) -> Integers:
-    longest = np.zeros(part.n_series, np.int64)
-    missing = np.isnan(part.target)
-    if not missing.any():
-        return longest
+def find_gaps(panel: Panel) -> Runs:
+    """Return the stretches without a reading."""
+    missing = np.isnan(panel.target)
     changes = np.flatnonzero(missing[1:] != missing[:-1]) + 1
-    begin = np.union1d(changes, part.offsets[:-1][part.lengths > 0])
+    begin = np.union1d(changes, panel.offsets[:-1][panel.lengths > 0])
     length = np.diff(begin, append=len(missing))
-    gap = missing[begin]
-    series = np.searchsorted(part.offsets, begin[gap], side="right") - 1
-    np.maximum.at(longest, series, length[gap])
-    return longest
+    gap = missing[begin] if len(begin) else np.zeros(0, np.bool_)
+    series = np.searchsorted(panel.offsets, begin[gap], side="right") - 1
+    return Runs(begin[gap], length[gap], series, np.ones(len(series), np.bool_))
 
 
 def find_stuck(runs: Runs, n_series: int) -> Runs:

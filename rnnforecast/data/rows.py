@@ -7,7 +7,6 @@ moment.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rnnforecast.data import levels
 from rnnforecast.data.badrows import report_skipped
+from rnnforecast.data.columns import is_digits
 from rnnforecast.data.dialect import quote
 from rnnforecast.data.filestates import watching
 from rnnforecast.data.memory import check_memory
@@ -30,11 +31,11 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Progressed, Warned
 
-_FIRST_ROWS = 1 << 12
+_FIRST_ROWS = 1 << 6
 _CHUNK_ROWS = 1 << 20
 _MOST_TEXTS = 10_000
-_EASTERNMOST_US = 14 * 3_600_000_000
-"""Clocks on the wall are ahead of UTC by this at most."""
+_EXACT = 2.0**53
+"""Up to this, doubles hold every whole number."""
 _MOST = 1e30
 """No sensor reads more, and squares of more do not fit into float32 sums."""
 
@@ -115,6 +116,7 @@ def read_rows(
         _Growing(np.float64 if name in config.counter else np.float32) for name in schema.targets
     ]
     known: dict[str, int] = {}
+    largest = dict.fromkeys(schema.targets, 0.0)
     n_before, n_about = 0, source.n_rows_about
     n_columns = len(schema.targets) + len(schema.covariates)
     check_memory(n_about, n_columns, config, source.name)
@@ -122,8 +124,6 @@ def read_rows(
     for batch in _watched(source, wanted, schema, listener):
         read = stamps.read(batch.column(schema.time), n_before)
         times.append(read)
-        if not config.allow_future:
-            _reject_future(read, batch, schema, stamps, n_before)
         numbers = _codes(batch, schema, known, source, n_before)
         if len(known) > np.iinfo(np.int16).max:
             codes.widen(np.int32)
@@ -131,7 +131,8 @@ def read_rows(
         for growing, name in zip(values, schema.targets, strict=True):
             readings = batch.column(name).to_numpy(zero_copy_only=False)
             readings = _without(readings, config)
-            if _largest(readings, name, source, n_before) >= levels.LARGE:
+            largest[name] = max(largest[name], _largest(readings, name, source, n_before))
+            if largest[name] >= levels.LARGE:
                 growing.widen(np.float64)
             growing.append(readings)
         beside.append(batch, config, source, n_before)
@@ -140,6 +141,7 @@ def read_rows(
         listener(_progress(n_before, n_about))
     listener(_progress(n_before, n_before))
     report_skipped(source.rejected(), n_before, config, listener)
+    _warn_of_lost_digits(source, largest, listener)
     for what, count in stamps.repairs.items():
         listener(Warned("repaired-time", f"{what}, {count} times", count))
     names = list(known) if schema.series else list(schema.targets)
@@ -230,28 +232,6 @@ class _Beside:
         return np.where(np.isnan(codes), np.nan, own[np.nan_to_num(codes).astype(np.int64)])
 
 
-def _reject_future(
-    times: Integers, batch: pa.RecordBatch, schema: Schema, stamps: StampReader, n_before: int
-) -> None:
-    """Raise `DataError` for a reading whose time has not come in any zone, or in its own.
-
-    Rows without a reading may lie ahead: they hold what is known of the future.
-    """
-    now_us = time.time_ns() // 1000 + (0 if stamps.zone.is_aware else _EASTERNMOST_US)
-    late = np.flatnonzero(times > now_us)
-    for name in schema.targets if len(late) else ():
-        there = np.isfinite(batch.column(name).to_numpy(zero_copy_only=False)[late])
-        if there.any():
-            raise DataError(
-                "a reading has a time that has not come yet",
-                code="future",
-                location=stamps.source.location(
-                    n_before + int(late[np.argmax(there)]), schema.time
-                ),
-                hint="correct the clock of the sensor; if it is meant, add  --allow-future",
-            )
-
-
 def _append_values(
     rows: Rows, chunks: list[Doubles], names: list[str], known_base: Mapping[str, float]
 ) -> None:
@@ -285,6 +265,18 @@ def _largest(readings: Doubles, name: str, source: Source, n_before: int) -> flo
     )
 
 
+def _warn_of_lost_digits(source: Source, largest: Mapping[str, float], listener: Listener) -> None:
+    """Say which columns hold whole numbers that doubles round, such as ids and keys."""
+    rounded = [
+        column.name
+        for column in source.columns
+        if largest.get(column.name, 0.0) > _EXACT and all(map(is_digits, column.sample))
+    ]
+    if rounded:
+        what = "whole numbers above 2^53, whose last digits are lost"
+        listener(Warned.naming("lost-digits", what, rounded))
+
+
 def _codes(
     batch: pa.RecordBatch, schema: Schema, known: dict[str, int], source: Source, n_before: int
 ) -> NDArray[np.int32]:
@@ -292,14 +284,18 @@ def _codes(
     if schema.series is None:
         return np.zeros(batch.num_rows, np.int32)
     encoded = batch.column(schema.series).dictionary_encode()
-    if encoded.null_count:
-        row = int(np.flatnonzero(encoded.is_null().to_numpy(zero_copy_only=False))[0])
+    names = encoded.dictionary.to_pylist()
+    is_missing = encoded.is_null()
+    if "" in names:
+        is_missing = pc.or_(is_missing, pc.equal(encoded.indices, names.index("")).fill_null(True))
+    if pc.any(is_missing).as_py():
+        row = int(np.argmax(is_missing.to_numpy(zero_copy_only=False)))
         raise DataError(
             f"a row has no series name in column {schema.series!r}",
             code="missing-series",
             location=source.location(n_before + row, schema.series),
             hint="fill it in, or remove the row",
         )
-    numbers = [known.setdefault(name, len(known)) for name in encoded.dictionary.to_pylist()]
+    numbers = [known.setdefault(name, len(known)) for name in names]
     codes: NDArray[np.int32] = np.array(numbers, np.int32)[encoded.indices.to_numpy()]
     return codes

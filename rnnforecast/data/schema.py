@@ -6,9 +6,10 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
-from rnnforecast.data.columns import Column, epoch_unit, is_number
+from rnnforecast.data.columns import Column, epoch_unit, is_digits, is_number
 from rnnforecast.data.dialect import quote
 from rnnforecast.data.reading import Source
 from rnnforecast.dataconfig import DataConfig
@@ -19,6 +20,11 @@ _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time",
 _SERIES_NAMES = (
     "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
     "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
+)  # fmt: skip
+_MANY_COLUMNS = 2000
+_ROW_NUMBER_NAMES = (
+    "", "#", "no", "no.", "nr", "nr.", "index", "idx", "row", "row_id", "row_number", "rownum",
+    "record", "unnamed: 0",
 )  # fmt: skip
 
 
@@ -75,7 +81,10 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     _check_targets(source, targets, series, explicit=bool(config.target))
     covariates = _covariates(columns, config, series)
     listener(Noted(_in_words(source, time.name, series, targets)))
-    _note_unused(source, (time.name, series, *targets, *beside), listener)
+    if series is None and len(targets) > _MANY_COLUMNS:
+        what = f"{len(targets)} columns: a long table (time, series, value; --series names the "
+        listener(Noted(what + "second) takes less time to read"))
+    _note_unused(source, {time.name, series, *targets, *beside}, listener)
     return Schema(time.name, series, targets, unit, covariates=covariates)
 
 
@@ -220,7 +229,11 @@ def _is_id(column: Column) -> bool:
 
 
 def _infer_targets(source: Source, others: tuple[str | None, ...]) -> tuple[str, ...]:
-    return tuple(c.name for c in source.columns if c.kind == "number" and c.name not in others)
+    return tuple(
+        c.name
+        for c in source.columns
+        if c.kind == "number" and c.name not in others and not _counts_rows(c)
+    )
 
 
 def _covariates(
@@ -238,6 +251,17 @@ def _covariates(
         for role, names in roles.items()
         for name in names
     )
+
+
+def _counts_rows(column: Column) -> bool:
+    """Tell whether a column only numbers the rows: its name says so, and each is one more."""
+    if column.name.strip().casefold() not in _ROW_NUMBER_NAMES:
+        return False
+    texts = [text.strip() for text in column.sample]
+    if not all(is_digits(text) and len(text) < 16 for text in texts):
+        return False
+    numbers = list(map(int, texts))
+    return all(b - a == 1 for a, b in pairwise(numbers))
 
 
 def _check_targets(
@@ -295,11 +319,11 @@ def _in_words(source: Source, time: str, series: str | None, targets: tuple[str,
     return f"{source.name}: time {time!r}, {layout}"
 
 
-def _note_unused(source: Source, used: tuple[str | None, ...], listener: Listener) -> None:
-    unused = [c.name for c in source.columns if c.name not in used]
-    empty = [c.name for c in source.columns if c.kind == "empty" and c.name in unused]
+def _note_unused(source: Source, used: set[str | None], listener: Listener) -> None:
+    unused = [c for c in source.columns if c.name not in used]
+    empty = [c.name for c in unused if c.kind == "empty"]
     if empty:
         listener(Warned.naming("empty-column", "empty, left out", empty))
-    text = [name for name in unused if name not in empty]
+    text = [c.name for c in unused if c.kind != "empty"]
     if text:
         listener(Noted(f"not used: {', '.join(text)}"))

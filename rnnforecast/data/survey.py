@@ -6,22 +6,26 @@ it is put together for somebody who wants to look before he trains.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from rnnforecast.data import quality
 from rnnforecast.data.columns import Column
+from rnnforecast.data.dialect import quote
 from rnnforecast.data.figures import find_figures
 from rnnforecast.data.forecast import past_of
 from rnnforecast.data.oddities import Stretch, find_oddities
+from rnnforecast.data.outliers import Shift, Spikes, find_shifts, find_spikes
 from rnnforecast.data.panel import Doubles, Integers, Panel
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.season import find_season
 from rnnforecast.data.stamps import format_stamp
-from rnnforecast.events import Listener, Progressed, ignore
+from rnnforecast.data.summertime import missing_of
+from rnnforecast.events import Listener, Progressed, Warned, ignore
 
 _IN_WORDS = {"known": "known ahead", "past": "known up to now", "static": "static"}
+_LISTED = 5
 _OWN_SEASONS = 256
 """With more series than these, the season of all is each one's."""
 
@@ -65,25 +69,71 @@ class Survey:
     findings: tuple[Finding, ...]
     sentinels: tuple[float, ...]
     """Values that seem to mean a missing reading."""
+    warnings: tuple[Warned, ...]
+    """Of spikes and of levels that jump."""
 
 
 def survey(panel: Panel, tz: str | None, listener: Listener = ignore) -> Survey:
     """Look at all series of a panel."""
     figures = find_figures(panel)
     odd = find_oddities(panel)
+    spikes = tuple(find_spikes(panel, odd.sentinels))
+    shifts = tuple(find_shifts(panel, figures))
+    missing, longest_gap = missing_of(panel, tz)
     return Survey(
         panel=panel,
-        missing=panel.lengths - figures.n_seen,
-        longest_gap=quality.longest_gaps(panel),
+        missing=missing,
+        longest_gap=longest_gap,
         level=figures.mean + panel.base,
         spread=figures.spread,
         season=_seasons(panel, listener),
         findings=(
             *(_finding("stuck-sensor", "stands at", one, tz) for one in odd.stuck),
             *(_finding("sentinel", "far from all others:", one, tz) for one in odd.sentinels),
+            *(_finding("spike", "far from all others:", one.first, tz) for one in spikes),
+            *(_shift_finding(one, panel, tz) for one in shifts),
         ),
         sentinels=tuple(sorted({one.value for one in odd.sentinels})),
+        warnings=(*_warnings_of_spikes(spikes, tz), *_warnings_of_shifts(shifts, tz)),
     )
+
+
+def _warnings_of_spikes(spikes: tuple[Spikes, ...], tz: str | None) -> Iterator[Warned]:
+    if spikes:
+        shown = "; ".join(
+            f"{one.series} reads {one.value:g} at {format_stamp(one.start_us, tz)}"
+            for one in (spike.first for spike in spikes[:_LISTED])
+        )
+        ranges = " ".join(
+            f"--valid-range {quote(f'{one.first.series}={_round(one.low)}:{_round(one.high)}')}"
+            for one in spikes[:_LISTED]
+        )
+        message = f"{sum(one.n_rows for one in spikes)} readings lie far from all others: {shown}"
+        message += ", ..." * (len(spikes) > _LISTED) + f"; if they are wrong, add  {ranges}"
+        yield Warned("spike", message, sum(one.n_rows for one in spikes))
+
+
+def _warnings_of_shifts(shifts: tuple[Shift, ...], tz: str | None) -> Iterator[Warned]:
+    if shifts:
+        shown = "; ".join(
+            f"{one.series} from {one.before:.4g} to {one.after:.4g} at "
+            f"{format_stamp(one.time_us, tz)}"
+            for one in shifts[:_LISTED]
+        )
+        message = f"levels jump and stay: {shown}" + ", ..." * (len(shifts) > _LISTED)
+        message += "; if a unit was changed there, convert what came before, or leave it out"
+        yield Warned("level-jump", message, len(shifts))
+
+
+def _shift_finding(one: Shift, panel: Panel, tz: str | None) -> Finding:
+    start, end = format_stamp(one.time_us, tz), format_stamp(panel.end_us - panel.step_us, tz)
+    what = f"jumps from {one.before:.4g} to {one.after:.4g}"
+    return Finding("level-jump", one.series, what, one.n_rows, start, end)
+
+
+def _round(value: float) -> str:
+    """Write a bound with as few digits as it needs."""
+    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def _finding(code: str, what: str, one: Stretch, tz: str | None) -> Finding:
@@ -93,6 +143,7 @@ def _finding(code: str, what: str, one: Stretch, tz: str | None) -> Finding:
 
 def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tuple[Role, ...]:
     """Say what each column was taken for; `given` are those that the user named."""
+    targets = set(schema.targets)
 
     def role_of(column: Column) -> Role:
         name, kind = column.name, column.kind
@@ -103,7 +154,7 @@ def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tu
             role = "time"
         elif name == schema.series:
             role = "series"
-        elif name in schema.targets:
+        elif name in targets:
             role = "target"
         elif name in schema.covariate_names:
             role = next(_IN_WORDS[c.role] for c in schema.covariates if c.name == name)

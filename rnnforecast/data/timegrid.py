@@ -16,13 +16,14 @@ import numpy as np
 from rnnforecast.data.calendar import with_calendar
 from rnnforecast.data.cleaning import clean, warn_of_oddities
 from rnnforecast.data.features import settle_covariates
+from rnnforecast.data.futuretimes import judge_future
 from rnnforecast.data.order import Order, find_order
 from rnnforecast.data.panel import Integers, Panel
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
-from rnnforecast.data.quality import longest_gaps
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows, read_rows
 from rnnforecast.data.schema import Schema
+from rnnforecast.data.summertime import missing_of
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import format_duration, parse_duration_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
@@ -63,6 +64,8 @@ def read_panel(
     schema = settle_covariates(schema, rows.texts, rows.covariates, listener)
     order = find_order(rows)
     step_us = _find_step(order, rows, schema, config)
+    if not config.allow_future:
+        judge_future(rows, step_us, source, schema, listener, is_aware=tz is not None)
     _note_jumps_back(order, rows, step_us, listener)
     if config.agg:
         rows.times = [times - times % step_us for times in rows.times]
@@ -80,7 +83,7 @@ def read_panel(
         listener(Warned("empty-tail", message, int(n_empty)))
     panel = drop_empty(panel, schema, config, source, listener)
     panel = with_calendar(panel, config, tz)
-    _note_gaps(panel, listener)
+    _note_gaps(panel, listener, tz)
     if schema.step_us is None:  # a model's own readings were looked at when it was trained
         warn_of_oddities(panel, listener, tz=tz)
     targets = schema.targets if schema.series else panel.names
@@ -228,9 +231,12 @@ def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schem
     )
 
 
-def _note_gaps(panel: Panel, listener: Listener) -> None:
-    n_missing = int(np.count_nonzero(np.isnan(panel.target)))
-    if n_missing:
-        longest = format_duration(int(longest_gaps(panel).max()) * panel.step_us)
-        message = f"{n_missing} of {len(panel.target)} readings are missing, the longest gap is "
-        listener(Noted(message + longest))
+def _note_gaps(panel: Panel, listener: Listener, tz: str | None) -> None:
+    if not np.isnan(panel.target).any():
+        return
+    missing, longest = missing_of(panel, tz)
+    if not missing.any():
+        listener(Noted("nothing is missing but the hour that clocks skip in spring"))
+        return
+    what = f"{int(missing.sum())} of {len(panel.target)} readings are missing, the longest gap is "
+    listener(Noted(what + format_duration(int(longest.max()) * panel.step_us)))

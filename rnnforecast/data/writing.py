@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,22 @@ from rnnforecast.config import STANDARD_OUTPUT
 from rnnforecast.data.forecast import Forecast, Values
 from rnnforecast.data.stamps import format_stamps, stamp_array
 from rnnforecast.durable import publishing_file
+
+_FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]*$)")
+"""How a text begins that spreadsheets take for a formula; a number is none."""
+
+
+def names_like_formulas(forecast: Forecast, path: str) -> list[str]:
+    """Return the series whose name a spreadsheet would run, where the file is one for it: CSV."""
+    if path != STANDARD_OUTPUT and Path(path).suffix.lower() != ".csv":
+        return []
+    return [name for name in dict.fromkeys(forecast.names) if _FORMULA.match(name)]
+
+
+def without_formulas(forecast: Forecast) -> Forecast:
+    """Return the forecast with a mark before such names that makes them text."""
+    names = tuple(f"'{name}" if _FORMULA.match(name) else name for name in forecast.names)
+    return replace(forecast, names=names)
 
 
 def write_forecast(forecast: Forecast, path: str, quantiles: Sequence[float]) -> None:

@@ -63,16 +63,17 @@ def predict_or_fall_back(
     season: int,
     fallbacks: tuple[str, ...] = (),
 ) -> Prediction:
-    """Forecast every origin that can be; the network gives NaN for those that it cannot.
+    """Forecast every origin that can be; the network gives no numbers for those that it cannot.
 
     With fallbacks, a look-back with less than half of its readings goes to the first of them that
     can; without, the network does what it can, and only an empty look-back is left out.
     """
-    forecast = network.predict(past, horizon, quantiles)
+    with np.errstate(over="ignore", invalid="ignore"):  # readings that float32 cannot square
+        forecast = network.predict(past, horizon, quantiles)
     seen = past.share_seen(lookback)
     short = seen < _ENOUGH_SEEN
     lacking = short if fallbacks else seen == 0
-    lacking = lacking | np.isnan(forecast.values).any((1, 2))
+    lacking = lacking | ~np.isfinite(forecast.values).all((1, 2))
     values = np.where(lacking[:, None, None], np.float32(np.nan), forecast.values)
     forecast = replace(forecast, values=values)
     if fallbacks:

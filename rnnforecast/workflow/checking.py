@@ -74,6 +74,8 @@ def check(
     source = _open(data, config, model, events)
     panel, schema = _read(source, config, model, events)
     found = survey(panel, schema.tz, events)
+    for warning in found.warnings:
+        events(warning)
     named = (
         config.time,
         config.series,

@@ -15,7 +15,7 @@ from rnnforecast.workflow.saved import Model, known_of, load
 from rnnforecast.workflow.steps import check_output
 
 if TYPE_CHECKING:
-    from rnnforecast.data.forecast import Past
+    from rnnforecast.data.forecast import Forecast, Past
     from rnnforecast.data.schema import Schema
     from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.model.artifact import Artifact
@@ -37,8 +37,6 @@ def predict(
     Without `data`, the source that the model was trained on is read again; `reading` overrides how.
     Raises a `RnnForecastError`; a series that cannot be forecast is left out and named.
     """
-    from rnnforecast.data.writing import write_forecast
-
     config = config or PredictConfig()
     if output is not None:
         check_format(str(output))
@@ -51,8 +49,21 @@ def predict(
     forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
     prediction = _forecast(forecaster, past, horizon, schema, config, events)
     if output is not None:
-        write_forecast(prediction.forecast, str(output), config.quantiles)
-    return prediction
+        _write(prediction.forecast, str(output), config, events)
+    return replace(prediction, warnings=tuple(events.warnings))
+
+
+def _write(forecast: Forecast, output: str, config: PredictConfig, listener: Listener) -> None:
+    """Write the forecast; names that a spreadsheet would run are said, or marked as text."""
+    from rnnforecast.data.writing import names_like_formulas, without_formulas, write_forecast
+
+    formulas = names_like_formulas(forecast, output)
+    if formulas and config.excel_safe:
+        forecast = without_formulas(forecast)
+    elif formulas:
+        what = "spreadsheets run names like these as formulas (--excel-safe marks them as text)"
+        listener(Warned.naming("formula", what, formulas))
+    write_forecast(forecast, output, config.quantiles)
 
 
 def _horizon_of(config: PredictConfig, artifact: Artifact) -> int:
@@ -158,5 +169,4 @@ def _forecast(
             code="too-short",
             hint="pass newer readings, or add  --fallback seasonal-naive,naive",
         )
-    forecast = replace(prediction.forecast, tz=schema.tz)
-    return replace(prediction, forecast=forecast, warnings=tuple(events.warnings))
+    return replace(prediction, forecast=replace(prediction.forecast, tz=schema.tz))

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.quality import (
     Runs,
+    find_gaps,
     find_runs,
     find_sentinels,
     find_spikes,
     find_stuck,
-    longest_gaps,
 )
 from tests.builders import make_panel, wave
 from tests.data.tables import few
@@ -51,11 +51,7 @@ def test_runs_are_those_that_a_loop_finds(table):
     runs = find_runs(panel)
     expected = runs_by_a_loop(panel)
     assert listed(runs) == expected
-    gaps = [
-        max([n for _, n, s, gap in expected if gap and s == i], default=0)
-        for i in range(len(table))
-    ]
-    assert longest_gaps(panel).tolist() == gaps
+    assert listed(find_gaps(panel)) == [run for run in expected if run[3]]
 
 
 def stuck(*series: np.ndarray) -> list[tuple[int, int, int, bool]]:

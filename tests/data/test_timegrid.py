@@ -149,7 +149,7 @@ def test_a_stamp_far_from_the_others_is_an_error_and_no_endless_grid():
 
 
 @pytest.mark.parametrize(
-    ("ahead", "zone"), [("15h", None), ("2min", "UTC"), ("2min", "Asia/Tokyo")]
+    ("ahead", "zone"), [("15h5min", None), ("62min", "UTC"), ("62min", "Asia/Tokyo")]
 )
 def test_a_reading_that_has_not_come_yet_is_an_error_with_its_row(ahead, zone):
     newest = pd.Timestamp.now("UTC").floor("1min") + pd.Timedelta(ahead)
@@ -163,6 +163,19 @@ def test_a_reading_that_has_not_come_yet_is_an_error_with_its_row(ahead, zone):
     assert read(frame, **pasted(error.hint)).panel.lengths[0] == 6
     frame.loc[5, "v"] = np.nan  # what is known of the future may lie ahead
     assert read(frame).panel.lengths[0] == 5
+
+
+@pytest.mark.parametrize(("ahead", "zone"), [("14h30min", None), ("30min", "UTC")])
+def test_a_clock_that_is_ahead_by_less_than_a_step_is_said(ahead, zone):
+    newest = pd.Timestamp.now("UTC").floor("1min") + pd.Timedelta(ahead)
+    stamps = pd.date_range(end=newest, periods=6, freq="1h")
+    stamps = stamps.tz_convert(zone) if zone else stamps.tz_localize(None)
+
+    result = read(pd.DataFrame({"ts": stamps, "v": np.arange(6.0)}))
+
+    assert result.panel.lengths[0] == 6
+    assert result.warnings["future"].count == 1
+    assert "1 h at most" in result.warnings["future"].message
 
 
 def test_a_time_that_goes_back_is_said_and_the_rows_are_sorted():

@@ -1,0 +1,122 @@
+"""Commands in processes of their own: how long each takes, how much memory, what it says.
+
+`run_all` starts one process that imports the libraries once; it forks for each command, so that a
+command's memory is its own and the imports are paid for once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+LIMIT_S = 30
+_MOST_ADDRESSES = 16 << 30
+"""A command that wants more than this fails, and the machine that runs the tests does not."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command, in a folder."""
+
+    name: str
+    folder: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of one."""
+
+    code: int
+    """-9 where it was stopped after the limit."""
+    seconds: float
+    peak_bytes: int
+    out: str
+    err: str
+
+
+def run_all(jobs: Sequence[Job], folder: Path) -> dict[str, Done]:
+    """Run the commands one after the other, each in a process of its own; results by name."""
+    plan, results = folder / "jobs.json", folder / "results.json"
+    plan.write_text(json.dumps([asdict(job) for job in jobs]))
+    command = [sys.executable, "-m", "tests.limited", str(plan), str(results)]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=LIMIT_S * len(jobs) + 60)
+    return {name: Done(**found) for name, found in json.loads(results.read_text()).items()}
+
+
+def _main(plan: Path, results: Path) -> None:
+    from rnnforecast import checkreport, reports, workflow  # noqa: F401
+    from rnnforecast.data import survey  # noqa: F401
+    from rnnforecast.evaluate import comparison  # noqa: F401
+    from rnnforecast.model import forecaster  # noqa: F401
+
+    jobs = [Job(**job) for job in json.loads(plan.read_text())]
+    done = {job.name: asdict(_run(job, results.with_suffix(""))) for job in jobs}
+    results.write_text(json.dumps(done))
+
+
+def _run(job: Job, stem: Path) -> Done:
+    out, err, peak = (stem.with_suffix(ending) for ending in (".out", ".err", ".peak"))
+    peak.unlink(missing_ok=True)
+    started = time.monotonic()
+    child = os.fork()
+    if not child:
+        _be_the_command(job, out, err, peak)
+    status = _wait(child)
+    return Done(
+        code=os.waitstatus_to_exitcode(status),
+        seconds=time.monotonic() - started,
+        peak_bytes=int(peak.read_text()) if peak.exists() else 0,
+        out=out.read_text(encoding="utf-8"),
+        err=err.read_text(encoding="utf-8"),
+    )
+
+
+def _wait(child: int) -> int:
+    deadline = time.monotonic() + LIMIT_S
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def _be_the_command(job: Job, out: Path, err: Path, peak: Path) -> None:
+    """Run the command as the console script does, and note the memory; does not return."""
+    from rnnforecast.entry import run
+
+    code = 70
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_ADDRESSES, _MOST_ADDRESSES))
+        os.chdir(job.folder)
+        for number, path in ((1, out), (2, err)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        code = run(list(job.words))
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        peak.write_text(str(_peak_bytes()))
+        os._exit(code)
+
+
+def _peak_bytes() -> int:
+    """Return the most memory that this process had: its own, not what it was before it forked."""
+    match = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    return int(match[1]) << 10
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), Path(sys.argv[2]))
