@@ -41,7 +41,7 @@ def test_the_job_by_hand_ends_with_a_forecast(command: Command) -> None:
 
 @pytest.mark.usefixtures("sample_data")
 def test_the_line_of_the_backtest_runs(command: Command) -> None:
-    line = blocks("sh")[2].strip()
+    (line,) = (block.strip() for block in blocks("sh") if block.startswith("rnnforecast backtest"))
     outcome = command(*shlex.split(line)[1:], "--windows", "3")
     assert outcome.code == 0
     assert "verdict: " in outcome.out
