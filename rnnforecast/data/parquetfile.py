@@ -20,6 +20,8 @@ _BATCH_VALUES = 1 << 20
 _MIN_BATCH_ROWS = 1 << 10
 _HEAD_ROWS = 1000
 _BUFFER_BYTES = 1 << 16
+_DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What reading a damaged file raises; the last one for names of columns."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class ParquetFile:
         """The columns and their types, the folders' last. Raises `DataError` if it is damaged."""
         try:
             schema = pa_parquet.read_schema(self.path)
-        except (pa.ArrowException, OSError) as error:
+            _ = schema.names  # which are decoded here
+        except _DAMAGED as error:
             raise self._damaged(error) from error
         for name, _ in self.folders:
             field, at = pa.field(name, pa.string()), schema.get_field_index(name)
@@ -60,7 +63,7 @@ class ParquetFile:
                             texts = array.dictionary if is_coded else array
                             texts.validate(full=True)  # a damaged page may hold no UTF-8
                     yield pa.RecordBatch.from_arrays(arrays, names=names)
-        except (pa.ArrowException, OSError) as error:
+        except _DAMAGED as error:
             raise self._damaged(error) from error
         finally:
             pa.default_memory_pool().release_unused()
