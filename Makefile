@@ -19,10 +19,10 @@ demo: $(VENV)/installed
 	@echo "the forecast is in $(DEMO)/forecast.csv"
 
 test: lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n auto -m "not slow"
 
 slow: $(VENV)/installed
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n auto -m slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
