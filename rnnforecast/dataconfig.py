@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from rnnforecast.durations import EPOCH_UNITS_US, check_range, parse_duration_us
+from rnnforecast.durations import EPOCH_UNITS_US, check_range, parse_duration_us, parse_steps
 from rnnforecast.errors import UsageError
 from rnnforecast.fields import check_choices, option
 
@@ -83,6 +83,9 @@ class DataConfig:
     stuck_as_na: str | None = option(
         None, "Readings that stay the same for so long, such as 6h, are missing."
     )
+    max_gap: str | None = option(
+        None, "Longest gap that a forecast may rest on, in steps or as a duration."
+    )
     allow_future: bool = option(False, "Take readings whose time has not come yet.")
     map: tuple[str, ...] = option((), "A column's new name and the model's: new=old; repeatable.")
     max_memory: str | None = option(
@@ -122,6 +125,12 @@ class DataConfig:
             with suppress(ValueError):
                 numbers.append(float(text))
         return tuple(numbers)
+
+    def max_gap_steps(self, step_us: int) -> int | None:
+        """How many steps in a row may be missing; None for any number."""
+        if self.max_gap is None:
+            return None
+        return parse_steps(self.max_gap, step_us=step_us, name="max-gap", limit=10**9)
 
     @property
     def years(self) -> tuple[int, int]:

@@ -291,3 +291,23 @@ def test_names_like_formulas_are_said_and_can_be_made_text(command: Command) -> 
     assert written == ["'=cmd()", "-5", "'@x", "flow"]
     assert "formula" not in command("predict", "-o", "f.parquet").err
     assert list(pa_parquet.read_table("f.parquet").to_pandas()["series"].unique()) == names
+
+
+def test_a_history_with_a_longer_gap_than_is_accepted_gets_no_forecast(
+    command: Command, trained: Path
+) -> None:
+    table = pd.read_csv(trained / "data.csv")
+    name = next(name for name in table if name != "timestamp")
+    table.loc[len(table) - 12 : len(table) - 8, name] = np.nan  # five of them, in the look-back
+    table.to_csv("gap.csv", index=False)
+    options = ["-m", trained / "model", "-q"]
+
+    assert command("predict", "gap.csv", *options, "--max-gap", "5").code == 0
+    outcome = command("predict", "gap.csv", *options, "--max-gap", "4h")
+
+    assert outcome.code == 3
+    assert f"a gap longer than --max-gap 4h: {name}" in outcome.err
+    assert name not in set(pd.read_csv("forecast.csv")["series"])
+    fallback = command("predict", "gap.csv", *options, "--max-gap", "4", "--fallback", "naive")
+    assert fallback.code == 3
+    assert set(pd.read_csv("forecast.csv").query("source == 'naive'")["series"]) == {name}

@@ -102,6 +102,17 @@ class Past:
         share: NDArray[np.float64] = np.isfinite(self.history(n)).mean(1)
         return share
 
+    def longest_gap(self, n: int) -> Integers:
+        """`(origin,)`: most rows in a row without a reading, of the last n before each cutoff.
+
+        Rows before a series' first one are no gap.
+        """
+        rows = np.arange(n)
+        is_own = rows >= n - self.cutoff[:, None]
+        last = np.where(np.isfinite(self.history(n)) | ~is_own, rows, -1)
+        longest: Integers = (rows - np.maximum.accumulate(last, axis=1)).max(1)
+        return longest
+
     def readings(self, origin: int) -> Floats:
         """Return all that one origin may see, `(row,)`."""
         return self._panel.of(int(self.series[origin]))[: int(self.cutoff[origin])]

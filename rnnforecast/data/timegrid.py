@@ -18,7 +18,7 @@ from rnnforecast.data.cleaning import clean, warn_of_oddities
 from rnnforecast.data.features import settle_covariates
 from rnnforecast.data.futuretimes import judge_future
 from rnnforecast.data.order import Order, find_order
-from rnnforecast.data.panel import Integers, Panel
+from rnnforecast.data.panel import Integers, Panel, pick
 from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows, read_rows
@@ -83,7 +83,7 @@ def read_panel(
         listener(Warned("empty-tail", message, int(n_empty)))
     panel = drop_empty(panel, schema, config, source, listener)
     panel = with_calendar(panel, config, tz)
-    _note_gaps(panel, listener, tz)
+    _note_gaps(panel, config, listener, tz)
     if schema.step_us is None:  # a model's own readings were looked at when it was trained
         warn_of_oddities(panel, listener, tz=tz)
     targets = schema.targets if schema.series else panel.names
@@ -231,7 +231,8 @@ def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schem
     )
 
 
-def _note_gaps(panel: Panel, listener: Listener, tz: str | None) -> None:
+def _note_gaps(panel: Panel, config: DataConfig, listener: Listener, tz: str | None) -> None:
+    """Say how much is missing; warn of series with a gap that is longer than the user accepts."""
     if not np.isnan(panel.target).any():
         return
     missing, longest = missing_of(panel, tz)
@@ -240,3 +241,7 @@ def _note_gaps(panel: Panel, listener: Listener, tz: str | None) -> None:
         return
     what = f"{int(missing.sum())} of {len(panel.target)} readings are missing, the longest gap is "
     listener(Noted(what + format_duration(int(longest.max()) * panel.step_us)))
+    limit = config.max_gap_steps(panel.step_us)
+    if limit is not None and longest.max() > limit:
+        names = pick(panel.names, np.flatnonzero(longest > limit))
+        listener(Warned.naming("long-gap", f"a gap longer than --max-gap {config.max_gap}", names))

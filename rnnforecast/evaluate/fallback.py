@@ -62,17 +62,21 @@ def predict_or_fall_back(
     lookback: int,
     season: int,
     fallbacks: tuple[str, ...] = (),
+    max_gap: int | None = None,
 ) -> Prediction:
     """Forecast every origin that can be; the network gives no numbers for those that it cannot.
 
     With fallbacks, a look-back with less than half of its readings goes to the first of them that
-    can; without, the network does what it can, and only an empty look-back is left out.
+    can; without, the network does what it can, and only an empty look-back is left out, or one
+    with a gap of more than `max_gap` rows.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # readings that float32 cannot square
         forecast = network.predict(past, horizon, quantiles)
     seen = past.share_seen(lookback)
     short = seen < _ENOUGH_SEEN
     lacking = short if fallbacks else seen == 0
+    if max_gap is not None:
+        lacking = lacking | (past.longest_gap(lookback) > max_gap)
     lacking = lacking | ~np.isfinite(forecast.values).all((1, 2))
     values = np.where(lacking[:, None, None], np.float32(np.nan), forecast.values)
     forecast = replace(forecast, values=values)

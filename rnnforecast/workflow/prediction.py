@@ -45,9 +45,11 @@ def predict(
     if output is not None:
         check_output(output, artifact.provenance["source"] if data is None else data)
     horizon = _horizon_of(config, artifact)
-    past, schema = _read_past(artifact, data, config, reading or DataConfig(), events)
+    options = override(artifact.config.data, reading or DataConfig())
+    past, schema = _read_past(artifact, data, config, options, events)
     forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
-    prediction = _forecast(forecaster, past, horizon, schema, config, events)
+    gap = options.max_gap_steps(past.step_us)
+    prediction = _forecast(forecaster, past, horizon, schema, config, events, max_gap=gap)
     if output is not None:
         _write(prediction.forecast, str(output), config, events)
     return replace(prediction, warnings=tuple(events.warnings))
@@ -82,7 +84,7 @@ def _horizon_of(config: PredictConfig, artifact: Artifact) -> int:
 
 
 def _read_past(
-    artifact: Artifact, data: object, config: PredictConfig, reading: DataConfig, listener: Listener
+    artifact: Artifact, data: object, config: PredictConfig, options: DataConfig, listener: Listener
 ) -> tuple[Past, Schema]:
     """Read new readings as the model's own were, and say what is strange about them."""
     from rnnforecast.data.future import check_known_ahead
@@ -92,7 +94,7 @@ def _read_past(
     past, schema = read_past(
         _source_of(artifact) if data is None else data,
         schema=artifact.schema,
-        options=override(artifact.config.data, reading),
+        options=options,
         as_of=config.as_of,
         future=_future_of(config, artifact, listener),
         known=known,
@@ -147,6 +149,8 @@ def _forecast(
     schema: Schema,
     config: PredictConfig,
     events: Recorder,
+    *,
+    max_gap: int | None,
 ) -> Prediction:
     """Forecast every series that can be, and say which could not."""
     from rnnforecast.evaluate.fallback import predict_or_fall_back, warnings_of
@@ -160,6 +164,7 @@ def _forecast(
         lookback=task.lookback,
         season=task.season,
         fallbacks=config.fallback,
+        max_gap=max_gap,
     )
     for warning in warnings_of(prediction, lookback=task.lookback):
         events(warning)

@@ -92,6 +92,7 @@ VIEWS: dict[str, Callable[[Past], object]] = {
     "n_features": lambda past: past.n_features,
     "known_names": lambda past: past.known_names,
     "features": lambda past: list(past.features(LOOKBACK, HORIZON) or ()),
+    "longest_gap": lambda past: past.longest_gap(LOOKBACK),
     "share_seen": lambda past: past.share_seen(LOOKBACK),
     "readings": lambda past: np.concatenate([past.readings(i) for i in range(past.n_origins)]),
     "tables": lambda past: [table for _, table in past.tables()],
@@ -268,3 +269,14 @@ def test_a_part_of_a_forecast_keeps_what_belongs_to_its_origins():
     assert (part.names, part.source) == (("a", "c"), ("by a", "by c"))
     assert part.values[:, 0, 0].tolist() == [0, 18]
     assert ((part.cutoff_us - START_US) / HOUR_US).tolist() == [0, 2]
+
+
+@few
+@given(st.lists(st.sampled_from([1.0, np.nan]), max_size=15), st.integers(1, 18))
+def test_the_longest_gap_is_of_rows_that_the_series_has(readings, n):
+    past = past_of(make_panel(readings, [np.nan, 1.0]))
+    run = longest = 0
+    for reading in readings[-n:]:
+        run = run + 1 if np.isnan(reading) else 0
+        longest = max(longest, run)
+    assert past.longest_gap(n).tolist() == [longest, int(n > 1)]
