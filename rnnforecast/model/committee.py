@@ -97,10 +97,16 @@ def train_members(
         workers.each(trainings, lambda one: told.tell(one.end_epoch()))
     told.finish()
     logs = tuple(one.finish() for one in trainings)
-    kept = tuple(indices) if held_out is None else _best_group(network, held_out)
+    kept = _unjudged(network) if held_out is None else _best_group(network, held_out)
     network.keep(kept)
     listener(Noted(f"trained {len(logs)} members, {steps} steps; {len(kept)} of them forecast"))
     return CommitteeLog(logs, kept)
+
+
+def _unjudged(network: Network) -> tuple[int, ...]:
+    """Return the members to keep where nothing is held out: those that see what the user named."""
+    every = range(len(network.members))
+    return tuple(i for i in every if network.members[i].own.covariates) or tuple(every)
 
 
 def _best_group(network: Network, validation: ValidationWindows) -> tuple[int, ...]:

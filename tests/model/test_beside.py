@@ -185,12 +185,14 @@ def driven(n: int = 600, *, unit: float = 1.0, offset: float = 0.0) -> Past:
     return past_of(replace(panel, covariates=beside))
 
 
-def fit(past: Past, *members: MemberTask, epochs: int = 20) -> RNNForecaster:
+def fit(
+    past: Past, *members: MemberTask, epochs: int = 20, validates: bool = True
+) -> RNNForecaster:
     task = replace(make_task(LOOKBACK, HORIZON, 1, 1, members=members), n_known=1)
     first = replace(past, cutoff=past.cutoff * 3 // 4)
     return RNNForecaster.fit(
         first,
-        past,
+        past if validates else None,
         task=task,
         network=NetworkConfig(hidden=16),
         config=TrainConfig(epochs=epochs, threads=1, batch_size=64, learning_rate=1e-2),
@@ -245,3 +247,12 @@ def test_a_saved_network_reproduces_its_self_test() -> None:
         restored.predict(past, HORIZON, (0.5,)).values,
         forecaster.predict(past, HORIZON, (0.5,)).values,
     )
+
+
+@pytest.mark.parametrize(("members", "kept"), [((BLIND, SEES), (1,)), ((BLIND, BLIND), (0, 1))])
+def test_without_validation_the_members_that_see_covariates_are_kept(
+    members: tuple[MemberTask, ...], kept: tuple[int, ...]
+) -> None:
+    forecaster = fit(driven(), *members, epochs=1, validates=False)
+
+    assert forecaster.log is not None and forecaster.log.kept == kept
