@@ -189,7 +189,7 @@ class CsvFile:
     def _explain(self, error: Exception, wanted: dict[str, pa.DataType]) -> DataError:
         """Find what pyarrow stumbled over, by reading the rows one by one."""
         if isinstance(error, DAMAGED):
-            return truncated(error, self.shown)
+            return truncated(error, self.path, self.shown)
         places = {c.name: place for place, c in enumerate(self.columns)}
         numbers = {n: places[n] for n, type_ in wanted.items() if pa.types.is_floating(type_)}
         good: set[str] = set()

@@ -13,6 +13,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -62,7 +63,7 @@ def read_head(path: Path, shown: str) -> tuple[bytes, bool]:
                 head += more
             return head, not file.read(1)
     except DAMAGED as error:
-        raise truncated(error, shown) from error
+        raise truncated(error, path, shown) from error
     except OSError as error:
         raise DataError(
             f"{shown} cannot be read: {error}", code="unreadable", location=Location(shown)
@@ -82,12 +83,16 @@ def _n_lines(head: bytes) -> int:
     return max(head.count(b"\n"), head.count(b"\r"))
 
 
-def truncated(error: Exception, shown: str) -> DataError:
-    """Say that a file ends too early."""
+def truncated(error: Exception, path: Path, shown: str) -> DataError:
+    """Say that a packed file ends too early, and after which line."""
+    last = 0
+    with gzip.GzipFile(path) as file, suppress(*DAMAGED):
+        while part := file.read1():
+            last += part.count(b"\n")
     return DataError(
-        f"{shown} is cut off or damaged: {error}",
+        f"{shown} is cut off or damaged: {error}" + f"; the last whole line is {last}" * (last > 0),
         code="truncated",
-        location=Location(shown),
+        location=Location(shown, line=last or None),
         hint="the file may still be being written; fetch it again",
     )
 

@@ -252,3 +252,17 @@ def test_sizes_are_read_as_people_write_them(text, n_bytes):
 def test_a_size_that_cannot_be_meant_is_a_usage_error(text):
     with pytest.raises(UsageError):
         DataConfig(max_memory=text)
+
+
+@pytest.mark.parametrize("n", [600, 60_000])
+def test_a_packed_file_that_is_cut_off_names_its_last_whole_line(tmp_path, n):
+    readings = np.random.default_rng(0).random(n)
+    rows = [f"{stamp},{reading}" for stamp, reading in enumerate(readings, 1_700_000_000)]
+    packed = gzip.compress("\n".join(["time,temp", *rows]).encode())
+    path = tmp_path / "cut.csv.gz"
+    path.write_bytes(packed[: len(packed) // 2])
+    error = failure(path)
+
+    assert error.code == "truncated"
+    assert error.location.line == pytest.approx(n / 2, rel=0.05)
+    assert f"the last whole line is {error.location.line}" in error.message
