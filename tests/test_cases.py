@@ -238,7 +238,10 @@ CASES = {
         text(local("2024-10-26", "2024-10-29", "15min")), FOUND, "clock-set-back"
     ),
     "35 once in an hour": Case(
-        text(local("2024-10-20", "2024-10-31", "1h")), BAD, "duplicate-time", OK
+        text(local("2024-10-20", "2024-10-31", "1h")), FOUND, "clock-set-back"
+    ),
+    "35 not on such a day": Case(
+        text(stamped(TIMES[:100].append(TIMES[99:]))), BAD, "duplicate-time", OK
     ),
     "35 with the zone": Case(
         text(local("2024-10-20", "2024-10-31", "1h")), OK, options=("--tz", "Europe/Vienna")

@@ -159,7 +159,7 @@ def _rule_for_repeats(
     if not n_repeats:
         return _ONCE
     how = config.agg or config.on_duplicate
-    if how == "error" and _was_set_back(places, n_repeats, grid.step_us):
+    if how == "error" and _was_set_back(places, n_repeats, grid):
         listener(
             Warned(
                 "clock-set-back",
@@ -179,15 +179,20 @@ def _count_repeats(places: list[Integers], n_grid: int) -> int:
     return sum(map(len, places)) - int(np.count_nonzero(taken))
 
 
-def _was_set_back(places: list[Integers], n_repeats: int, step_us: int) -> bool:
+def _was_set_back(places: list[Integers], n_repeats: int, grid: Grid) -> bool:
     """Tell whether all repeats are whole hours that a clock went through twice.
 
-    Readings every hour or less often cannot show it: one repeated stamp may be anything.
+    One reading an hour shows only a repeated stamp, which may be anything: there the day and the
+    hour must be those of a change. Readings less often cannot show it.
     """
-    hour = _HOUR_US // step_us
-    jumps = np.diff(np.concatenate(places))
+    hour = _HOUR_US // grid.step_us
+    place = np.concatenate(places)
+    jumps = np.diff(place)
     back = jumps[jumps <= 0]
-    return hour >= 2 and bool((back == 1 - hour).all()) and n_repeats == hour * len(back)
+    if hour < 1 or (back != 1 - hour).any() or n_repeats != hour * len(back):
+        return False
+    repeated = place[1:][jumps <= 0].tolist()
+    return hour > 1 or all(_may_be_end_of_summer_time(grid.time_at(one)) for one in repeated)
 
 
 def _scatter(into: Floats, places: list[Integers], chunks: list[Floats]) -> None:
