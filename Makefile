@@ -22,7 +22,7 @@ test: lint
 	$(BIN)/pytest -n auto -m "not slow"
 
 slow: $(VENV)/installed
-	$(BIN)/pytest -n auto -m slow
+	$(BIN)/pytest -m slow
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
