@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -76,7 +76,8 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     unit = _epoch_unit_of(time, source.name, config)
     if unit is not None and config.time_unit is None:
         listener(Warned("epoch", f"column {time.name!r} is read as {unit} since 1970"))
-    series = config.series or _infer_series(source, time)
+    free = [column for column in source.columns if column.name not in (time.name, *beside)]
+    series = config.series or _infer_series(free, time)
     targets = config.target or _infer_targets(source, (time.name, series, *beside))
     _check_targets(source, targets, series, explicit=bool(config.target))
     covariates = _covariates(columns, config, series)
@@ -200,13 +201,16 @@ def _epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:
     return unit
 
 
-def _infer_series(source: Source, time: Column) -> str | None:
-    """Find a text column with a telling name, or one that tells repeated stamps apart."""
-    texts = [c for c in source.columns if c.kind == "text" and c.name != time.name]
+def _infer_series(columns: Sequence[Column], time: Column) -> str | None:
+    """Find a text column with a telling name, or one that tells repeated stamps apart.
+
+    The columns are those that nothing else is known of.
+    """
+    texts = [c for c in columns if c.kind == "text"]
     named = [c for c in texts if c.name.strip().casefold() in _SERIES_NAMES]
     if named:
         return named[0].name
-    numbered = [c for c in source.columns if c.kind == "number" and _is_id(c)]
+    numbered = [c for c in columns if c.kind == "number" and _is_id(c)]
     if numbered:
         return numbered[0].name
     if len(set(time.sample)) == len(time.sample):

@@ -54,6 +54,15 @@ def test_a_column_that_is_named_is_no_target() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["unit", "machine"])
+def test_a_covariate_whose_name_sounds_like_a_series_is_none(name: str) -> None:
+    table = wide(flow=1.0, **{name: ["a", "b"] * 20})
+    panel, _, schema, _ = read(table, DataConfig(past=(name,)))
+
+    assert schema.series is None
+    assert panel.names == ("y", "flow")
+
+
 def test_texts_become_features_and_rare_and_new_ones_count_as_others() -> None:
     mode = np.array(["low", "high", "high", None] * 1000, object)
     mode[5] = "once"
