@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.future import with_future
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
-from rnnforecast.data.placing import trim
 from rnnforecast.data.reading import Source, open_source
 from rnnforecast.data.renaming import rename
 from rnnforecast.data.scaling import SPIKE_RUN
@@ -24,6 +23,7 @@ from rnnforecast.data.schema import Schema, check_zone, match_schema
 from rnnforecast.data.splittime import join_time
 from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.data.timegrid import check_step, read_panel
+from rnnforecast.data.trimming import trim
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError
 from rnnforecast.events import Listener, Warned

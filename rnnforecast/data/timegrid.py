@@ -19,11 +19,13 @@ from rnnforecast.data.features import settle_covariates
 from rnnforecast.data.futuretimes import judge_future
 from rnnforecast.data.order import Order, find_order
 from rnnforecast.data.panel import Integers, Panel, pick
-from rnnforecast.data.placing import Grid, drop_empty, place_rows, trim
+from rnnforecast.data.placing import place_rows
 from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows, read_rows
+from rnnforecast.data.scattering import Grid
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.summertime import missing_of
+from rnnforecast.data.trimming import drop_empty, trim
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import format_duration, parse_duration_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError

@@ -1,0 +1,120 @@
+"""Several readings on one step: which counts, a clock that was set back, and what is a mistake.
+
+Between `scattering`, which writes, and `placing`, which asks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from rnnforecast.data.dialect import quote
+from rnnforecast.data.panel import Floats, Integers
+from rnnforecast.data.reading import Source
+from rnnforecast.data.scattering import Grid, Readings
+from rnnforecast.data.schema import Schema
+from rnnforecast.dataconfig import DataConfig
+from rnnforecast.errors import DataError
+from rnnforecast.events import Listener, Warned
+
+ONCE = "once"
+"""The rule for a table that has one reading on each step at most."""
+_HOUR_US = 3_600_000_000
+_SUNDAY = 6
+
+
+def rule_for_repeats(
+    places: list[Integers], grid: Grid, config: DataConfig, listener: Listener
+) -> str:
+    """Return what to do with several readings on one step, or that there are none."""
+    n_repeats = count_repeats(places, int(grid.lengths.sum()))
+    if not n_repeats:
+        return ONCE
+    how = config.agg or config.on_duplicate
+    if how == "error" and _was_set_back(places, n_repeats, grid):
+        listener(
+            Warned(
+                "clock-set-back",
+                f"the clock was set back by an hour: {n_repeats} time stamps occur twice, "
+                "the later reading counts",
+                n_repeats,
+            )
+        )
+        return "last"
+    return how
+
+
+def count_repeats(places: list[Integers], n_grid: int) -> int:
+    """Return how many rows there are more than places that they fall on."""
+    taken = np.zeros(n_grid, np.bool_)
+    for place in places:
+        taken[place] = True
+    return sum(map(len, places)) - int(np.count_nonzero(taken))
+
+
+def _was_set_back(places: list[Integers], n_repeats: int, grid: Grid) -> bool:
+    """Tell whether all repeats are whole hours that a clock went through twice.
+
+    One reading an hour shows only a repeated stamp, which may be anything: there the day and the
+    hour must be those of a change. Readings less often cannot show it.
+    """
+    hour = _HOUR_US // grid.step_us
+    place = np.concatenate(places)
+    jumps = np.diff(place)
+    back = jumps[jumps <= 0]
+    if hour < 1 or (back != 1 - hour).any() or n_repeats != hour * len(back):
+        return False
+    repeated = place[1:][jumps <= 0].tolist()
+    return hour > 1 or all(_may_be_end_of_summer_time(grid.time_at(one)) for one in repeated)
+
+
+def reject_conflicts(
+    into: Readings,
+    places: list[Integers],
+    chunks: list[Floats],
+    grid: Grid,
+    source: Source,
+    schema: Schema,
+    column: str,
+) -> None:
+    """Raise `DataError` where a reading differs from the one that was placed."""
+    n_before = 0
+    for place, chunk in zip(places, chunks, strict=True):
+        differs = np.isfinite(chunk) & (into[place] != chunk)
+        if differs.any():
+            row = int(np.argmax(differs))
+            other = _other_row(places, chunks, int(place[row]), n_before + row)
+            location = source.location(n_before + row, schema.time)
+            also = source.location(other, schema.time).line
+            raise DataError(
+                f"two different readings of {column!r} at one time",
+                code="duplicate-time",
+                location=replace(location, also_lines=(also,) if also else ()),
+                hint=_hint_for_conflicts(source, schema, grid.time_at(int(place[row]))),
+            )
+        n_before += len(chunk)
+
+
+def _other_row(places: list[Integers], chunks: list[Floats], place: int, row: int) -> int:
+    """Return the last row, counted over all chunks, with a reading at this place, but not `row`."""
+    there = [(own == place) & np.isfinite(c) for own, c in zip(places, chunks, strict=True)]
+    rows = np.flatnonzero(np.concatenate(there))
+    return int(rows[rows != row][-1])
+
+
+def _hint_for_conflicts(source: Source, schema: Schema, time_us: int) -> str:
+    hint = "say which counts, with  --on-duplicate last  or  --on-duplicate mean"
+    if _may_be_end_of_summer_time(time_us):
+        hint += " ; if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
+    texts = [c.name for c in source.columns if c.kind == "text" and c.name != schema.time]
+    if schema.series or not texts:
+        return hint
+    return f"if column {texts[0]!r} names the series, add  --series {quote(texts[0])} ; else {hint}"
+
+
+def _may_be_end_of_summer_time(time_us: int) -> bool:
+    """Tell whether clocks are set back somewhere at this time: in the first hours of a Sunday."""
+    time = datetime(1970, 1, 1) + timedelta(microseconds=time_us)
+    return time.weekday() == _SUNDAY and time.hour <= 3 and time.month in (3, 4, 9, 10, 11)
