@@ -14,10 +14,10 @@ import pytest
 
 from rnnforecast.config import QUANTILES
 from rnnforecast.data.forecast import past_of
+from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.newer import Known, warn_of_strangers
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.schema import infer_schema
 from rnnforecast.data.timegrid import read_panel
 from rnnforecast.data.writing import write_forecast
 from rnnforecast.dataconfig import DataConfig

@@ -109,8 +109,8 @@ def _read(
     """Read the table; a model's columns, step and series are held against it."""
     from rnnforecast.data.cleaning import warn_of_oddities
     from rnnforecast.data.forecast import past_of
+    from rnnforecast.data.inference import infer_schema
     from rnnforecast.data.newer import read_matching, warn_of_strangers
-    from rnnforecast.data.schema import infer_schema
     from rnnforecast.data.timegrid import read_panel
 
     if model is None:

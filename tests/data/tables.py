@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
+from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.renaming import rename
-from rnnforecast.data.schema import Schema, infer_schema
+from rnnforecast.data.schema import Schema
 from rnnforecast.data.splittime import join_time
 from rnnforecast.data.timegrid import read_panel
 from rnnforecast.dataconfig import DataConfig

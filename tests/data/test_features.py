@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from rnnforecast.data.covariates import Covariates
+from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.reading import open_source
-from rnnforecast.data.schema import Schema, infer_schema, match_schema
+from rnnforecast.data.schema import Schema, match_schema
 from rnnforecast.data.timegrid import read_panel
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
