@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data import rows
+from rnnforecast.data import growing
 from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import match_schema
 from rnnforecast.data.timegrid import check_step, read_panel
@@ -196,7 +196,7 @@ def test_series_one_after_the_other_are_no_clock_that_was_reset():
 def test_a_clock_that_was_reset_is_found_in_one_of_many_series(
     chunk_rows, interleaved, monkeypatch
 ):
-    monkeypatch.setattr(rows, "_CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(growing, "_CHUNK_ROWS", chunk_rows)
     hours = np.concatenate([np.arange(200), np.arange(100, 200), np.arange(100)])
     names = np.repeat(["a", "b"], 200)
     order = np.arange(400).reshape(2, -1).T.ravel() if interleaved else np.arange(400)
