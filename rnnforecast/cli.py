@@ -205,7 +205,7 @@ def backtest(
     ] = None,
 ) -> None:
     """Forecast from many origins in the past, and compare with what came."""
-    from rnnforecast import reports, workflow
+    from rnnforecast import backtestreport, workflow
 
     if model is None and version is not None:
         raise UsageError("--version names one of a model's", hint="add  --model DIR")
@@ -221,9 +221,9 @@ def backtest(
     screen.has_published = output is not None
     screen.close()
     if common.json:
-        screen.document(reports.backtest_document(result, output))
+        screen.document(backtestreport.backtest_document(result, output))
     else:
-        reports.print_backtest(result, output, screen)
+        backtestreport.print_backtest(result, output, screen)
 
 
 @app.command()

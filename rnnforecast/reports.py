@@ -7,6 +7,7 @@ stay short.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,11 @@ from rnnforecast.console import Screen, figure
 from rnnforecast.durations import format_duration
 
 if TYPE_CHECKING:
-    from rnnforecast.evaluate.comparison import Comparison
     from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.model.artifact import Artifact
-    from rnnforecast.workflow import Backtest, Model
+    from rnnforecast.workflow import Model
 
-_METRICS = {
+METRICS = {
     "mae": "MAE",
     "rmse": "RMSE",
     "smape": "sMAPE %",
@@ -28,8 +28,8 @@ _METRICS = {
     "wql": "WQL",
     "coverage_80": "in q10..q90",
 }
-_SCALED = {"scaled_mse": "MSE/s2", "scaled_mae": "MAE/s"}
-_HEAD_ROWS = 5
+HEAD_ROWS = 5
+"""So many rows of a longer result are shown."""
 _WORST = 3
 
 
@@ -67,68 +67,6 @@ def print_training(model: Model, screen: Screen) -> None:
         screen.note("next: rnnforecast predict" + _model_option(model))
 
 
-def backtest_document(result: Backtest, output: str | None) -> dict[str, Any]:
-    """Return what `backtest --json` prints."""
-    task = result.task
-    return {
-        "version": result.version,
-        "output": output,
-        "horizon": task.horizon,
-        "lookback": task.lookback,
-        "season": task.season,
-        "stride": result.stride,
-        "split": result.split,
-        **result.comparison.to_json(),
-        "warnings": [asdict(warning) for warning in result.warnings],
-        "timing": result.timing,
-    }
-
-
-def print_backtest(result: Backtest, output: str | None, screen: Screen) -> None:
-    """Print the metrics, the verdict, the worst series, and the errors by lead."""
-    comparison, split = result.comparison, result.split
-    title = (
-        f"Test part: {comparison.n_windows} forecasts of {result.task.horizon} steps from "
-        f"{split['validation_end']} on, before {split['test_end']}"
-    )
-    _print_methods(result.metrics, {**_METRICS, **_SCALED}, screen, title=title)
-    screen.result(f"verdict: {comparison.verdict}")
-    _print_worst(comparison, screen)
-    _print_leads(comparison, screen)
-    if output is not None:
-        screen.result(f"written: {output}")
-
-
-def _print_worst(comparison: Comparison, screen: Screen) -> None:
-    """Print the series with the highest error beside the better naive method's."""
-    if len(comparison.worst) < 2:
-        return
-    over = str(comparison.skill_over).replace("_", " ")
-    rows = [
-        (item.series, figure(item.mase), figure(item.naive_mase))
-        for item in comparison.worst[:_HEAD_ROWS]
-    ]
-    title = f"MASE of the worst series; worse than {over} are {comparison.n_worse}"
-    screen.table(("series", "network", over), rows, title=title)
-
-
-def _print_leads(comparison: Comparison, screen: Screen) -> None:
-    """Print the scaled absolute error at the first, last and some other leads, and the worst."""
-    by_lead = comparison.by_lead or {}
-    network = [error or 0.0 for error in by_lead.get("network", [])]
-    if not any(network):
-        return
-    n, worst = len(network), max(range(len(network)), key=network.__getitem__)
-    shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1, worst})
-    header = ("lead", *(str(lead + 1) for lead in shown))
-    rows = [
-        (name.replace("_", " "), *(figure(errors[lead]) for lead in shown))
-        for name, errors in by_lead.items()
-    ]
-    title = f"Absolute error by lead, in standard deviations; the worst lead is {worst + 1}"
-    screen.table(header, rows, title=title)
-
-
 def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
     """Return what `predict --json` prints."""
     forecast = prediction.forecast
@@ -164,7 +102,7 @@ def note_prediction(prediction: Prediction, output: str, screen: Screen) -> None
                 for q in quantiles
             ),
         )
-        for lead in range(min(_HEAD_ROWS, forecast.horizon))
+        for lead in range(min(HEAD_ROWS, forecast.horizon))
     ]
     header = ("series", "timestamp", "forecast", *map(quantile_name, quantiles))
     if not screen.is_quiet:
@@ -270,15 +208,15 @@ def _print_metrics(artifact: Artifact, screen: Screen) -> None:
             f"Held out: {artifact.metrics['n_windows']} forecasts from {ranges['test_from']} "
             f"to {ranges['last_reading']}"
         )
-        _print_methods(metrics, _METRICS, screen, title=title)
+        print_methods(metrics, METRICS, screen, title=title)
     screen.result(f"verdict: {artifact.metrics['verdict']}")
     _print_worse(artifact.metrics, screen)
 
 
-def _print_methods(
-    metrics: dict[str, Any], columns: dict[str, str], screen: Screen, *, title: str
+def print_methods(
+    metrics: dict[str, Any], columns: Mapping[str, str], screen: Screen, *, title: str
 ) -> None:
-    """Print a row of figures for each method."""
+    """Print a row of figures for each method; `columns` maps the metrics to their headings."""
     rows = [
         (name.replace("_", " "), *(figure(values[key]) for key in columns))
         for name, values in metrics.items()

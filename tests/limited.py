@@ -55,7 +55,7 @@ def run_all(jobs: Sequence[Job], folder: Path) -> dict[str, Done]:
 
 
 def _main(plan: Path, results: Path) -> None:
-    from rnnforecast import checkreport, reports, workflow  # noqa: F401
+    from rnnforecast import backtestreport, checkreport, reports, workflow  # noqa: F401
     from rnnforecast.data import survey  # noqa: F401
     from rnnforecast.evaluate import comparison  # noqa: F401
     from rnnforecast.model import forecaster  # noqa: F401

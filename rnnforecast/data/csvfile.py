@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -19,9 +18,10 @@ from typing import TextIO
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from rnnforecast.data.columns import Column, is_number
+from rnnforecast.data.columns import Column
 from rnnforecast.data.csvblocks import BLOCK_BYTES, Conversion, RowBlocks
-from rnnforecast.data.dialect import Dialect, quote, sniff
+from rnnforecast.data.dialect import Dialect, sniff
+from rnnforecast.data.misfits import Misfits
 from rnnforecast.data.streams import LimitedStream, LinesLeftOut, Recoded
 from rnnforecast.data.textfile import (
     DAMAGED,
@@ -35,10 +35,6 @@ from rnnforecast.data.threads import in_threads
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener
-
-_MAX_LISTED = 5
-_MOST_REMEMBERED = 1 << 16
-"""So many texts that are numbers are known without looking at them again."""
 
 
 @dataclass(frozen=True)
@@ -190,73 +186,28 @@ class CsvFile:
         """Find what pyarrow stumbled over, by reading the rows one by one."""
         if isinstance(error, DAMAGED):
             return truncated(error, self.path, self.shown)
-        places = {c.name: place for place, c in enumerate(self.columns)}
-        numbers = {n: places[n] for n, type_ in wanted.items() if pa.types.is_floating(type_)}
-        good: set[str] = set()
-        bad: dict[str, list[tuple[Location, str]]] = {}
-        other = {".": ",", ",": "."}[self.dialect.decimal]
-        fits_other = dict.fromkeys(numbers, True)
         self._check_end()
+        numbers = [name for name, type_ in wanted.items() if pa.types.is_floating(type_)]
+        misfits = Misfits(self.dialect, {name: self._places[name] for name in numbers})
         for number, line, cells in self._lines():
-            if len(cells) != len(self.columns):
-                if self.skips_bad_rows:
-                    continue
-                return DataError(
-                    f"line {number} has {len(cells)} fields, but the header has "
-                    f"{len(self.columns)}",
-                    code="ragged-row",
-                    location=Location(self.shown, line=number, text=line),
-                    hint="correct the line, or add  --on-bad-rows skip",
-                )
-            for name, place in numbers.items():
-                token = cells[place]
-                if fits_other[name]:
-                    fits_other[name] = token in self.dialect.missing or is_number(token, other)
-                if token in good:
-                    continue
-                if self._is_number(token):
-                    if len(good) < _MOST_REMEMBERED:
-                        good.add(token)
-                    continue
-                bad.setdefault(name, []).append((self._at(number, line, cells, name), token))
-        if bad:
-            name = next(iter(bad))
-            return self._not_numbers(name, bad[name], mark=other if fits_other[name] else None)
-        return DataError(
+            if len(cells) == len(self.columns):
+                for name in misfits.of(cells):
+                    misfits.note(name, self._at(number, line, cells, name))
+            elif not self.skips_bad_rows:
+                return self._ragged(number, line, len(cells))
+        return misfits.error() or DataError(
             f"{self.shown} cannot be read: {error}",
             code="unreadable",
             location=Location(self.shown),
             hint="if the file is not UTF-8 text, name its encoding, such as  --encoding cp1252",
         )
 
-    def _is_number(self, text: str) -> bool:
-        return text in self.dialect.missing or self.dialect.is_number(text)
-
-    def _not_numbers(
-        self, column: str, bad: list[tuple[Location, str]], *, mark: str | None
-    ) -> DataError:
-        """Name the first of some texts; `mark` is the decimal mark with which all are numbers."""
-        first, token = bad[0]
-        tokens = Counter(text for _, text in bad).most_common(_MAX_LISTED)
-        listed = ", ".join(f"{text!r} {count} times" for text, count in tokens)
-        all_missing = " ".join(f"--na-values {quote(text)}" for text, _ in tokens)
-        rest = tuple(place.line or 0 for place, _ in bad[1 : _MAX_LISTED + 1])
+    def _ragged(self, number: int, line: str, n_fields: int) -> DataError:
         return DataError(
-            f"{len(bad)} value{'s' * (len(bad) > 1)} in column {column!r} "
-            f"{'are' if len(bad) > 1 else 'is'} not a number" + f": {listed}" * (len(tokens) > 1),
-            code="not-a-number",
-            location=Location(
-                first.file,
-                first.line,
-                column,
-                first.column_number,
-                text=first.text,
-                token=token,
-                also_lines=rest,
-            ),
-            hint=f"to treat {'it' if len(tokens) == 1 else 'them'} as missing, add  {all_missing}"
-            if mark is None
-            else f"if all of them have another decimal mark, add  --decimal {mark}",
+            f"line {number} has {n_fields} fields, but the header has {len(self.columns)}",
+            code="ragged-row",
+            location=Location(self.shown, line=number, text=line),
+            hint="correct the line, or add  --on-bad-rows skip",
         )
 
 

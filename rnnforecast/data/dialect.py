@@ -77,17 +77,17 @@ def sniff(
     dialect = Dialect(
         sep, decimal, config.thousands, encoding, config.comment, names, header.n_above, missing
     )
-    columns = tuple(
-        kind_of_texts(
-            name,
-            [row[i] for row in body if i < len(row) and row[i] not in missing],
-            is_number=dialect.is_number,
-        )
-        for i, name in enumerate(names)
-    )
+    columns = tuple(_column(name, i, body, dialect) for i, name in enumerate(names))
     for column in columns:
         _reject_grouped(column, dialect, shown)
     return dialect, columns
+
+
+def _column(name: str, place: int, body: list[list[str]], dialect: Dialect) -> Column:
+    """Tell what the cells at one place of the first rows are."""
+    cells = (row[place] for row in body if place < len(row))
+    there = [cell for cell in cells if cell not in dialect.missing]
+    return kind_of_texts(name, there, is_number=dialect.is_number)
 
 
 def _reject_grouped(column: Column, dialect: Dialect, shown: str) -> None:

@@ -21,8 +21,8 @@ _PIECE_ROWS = STILL << 14
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Of each series, `(series,)`; without a reading the extremes and the level are NaN."""
+class _Readings:
+    """What some stretches of readings are, `(stretch,)`: NaN for one without a reading."""
 
     n_seen: Integers
     low: Floats
@@ -32,6 +32,12 @@ class Figures:
     """How often the smallest occurs."""
     n_high: Integers
     mean: Doubles
+
+
+@dataclass(frozen=True)
+class Figures(_Readings):
+    """Of each series, `(series,)`."""
+
     spread: Doubles
     """Standard deviation."""
     may_stand_still: NDArray[np.bool_]
@@ -39,20 +45,14 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class _Pieces:
-    """Figures of stretches of rows, `(piece,)`, none of which reaches over the end of a series."""
+class _Pieces(_Readings):
+    """Of stretches that lie within one series and one piece of the panel."""
 
     series: Integers
-    n_seen: Integers
-    low: Floats
-    high: Floats
-    n_low: Integers
-    n_high: Integers
-    mean: Doubles
     squares: Doubles
-    """Sum of the squared distances from the mean of the piece."""
+    """Sum of the squared distances from the mean of the stretch."""
     still: Integers
-    """`(any,)`: numbers of series."""
+    """`(any,)`: numbers of series whose readings may stay the same."""
 
 
 def find_figures(panel: Panel) -> Figures:
@@ -139,13 +139,13 @@ def _pieces(panel: Panel, begin: int) -> _Pieces:
     np.square(apart, out=apart)
     low, high = np.fmin.reduceat(target, starts), np.fmax.reduceat(target, starts)
     return _Pieces(
-        np.searchsorted(panel.offsets, starts + begin, side="right") - 1,
         n_seen,
         low,
         high,
         np.add.reduceat(target == along(low), starts, dtype=np.int64),
         np.add.reduceat(target == along(high), starts, dtype=np.int64),
         mean,
+        np.searchsorted(panel.offsets, starts + begin, side="right") - 1,
         np.add.reduceat(apart, starts),
         _still(panel, begin, begin + len(target)),
     )

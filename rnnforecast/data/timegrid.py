@@ -25,7 +25,7 @@ from rnnforecast.data.rows import Rows, read_rows
 from rnnforecast.data.scattering import Grid
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.summertime import missing_of
-from rnnforecast.data.trimming import drop_empty, trim
+from rnnforecast.data.trimming import drop_empty, trim_and_warn
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import format_duration, parse_duration_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
@@ -69,20 +69,11 @@ def read_panel(
     if not config.allow_future:
         judge_future(rows, step_us, source, schema, listener, is_aware=tz is not None)
     _note_jumps_back(order, rows, step_us, listener)
-    if config.agg:
-        rows.times = [times - times % step_us for times in rows.times]
-        order = replace(order, start=_floor(order.start, step_us), end=_floor(order.end, step_us))
-    elif not order.is_multiple_of(step_us):
-        order = _snap(rows, order, step_us, source, schema, listener, freq=config.freq)
+    order = _aligned(rows, order, step_us, source, schema, config, listener)
     grid = _grid_of(rows, order, step_us, source, schema)
     panel = place_rows(rows, grid, source, schema, config, listener)
     panel = clean(panel, schema, config, listener, tz=tz)
-    end_us = panel.end_us
-    panel = trim(panel, is_wide=schema.series is None)
-    n_empty = (end_us - panel.end_us) // step_us
-    if n_empty and not any(covariate.role == "known" for covariate in schema.covariates):
-        message = f"the last {n_empty} rows hold no reading: a forecast begins before their end"
-        listener(Warned("empty-tail", message, int(n_empty)))
+    panel = trim_and_warn(panel, schema, listener)
     panel = drop_empty(panel, schema, config, source, listener)
     panel = with_calendar(panel, config, tz)
     _note_gaps(panel, config, listener, tz)
@@ -104,10 +95,6 @@ def check_step(panel: Panel, schema: Schema) -> None:
             if is_finer
             else "pass readings of the model's step, or train again on these",
         )
-
-
-def _floor(times: Integers, step_us: int) -> Integers:
-    return times - times % step_us
 
 
 def _note_jumps_back(order: Order, rows: Rows, step_us: int, listener: Listener) -> None:
@@ -152,6 +139,28 @@ def _round_step(step: float) -> int:
         if rounded and abs(rounded - step) < 0.01 * step:
             return int(rounded)
     return round(step)
+
+
+def _aligned(
+    rows: Rows,
+    order: Order,
+    step_us: int,
+    source: Source,
+    schema: Schema,
+    config: DataConfig,
+    listener: Listener,
+) -> Order:
+    """Move stamps onto the grid: to the beginning of their step where readings are put together."""
+    if not config.agg and order.is_multiple_of(step_us):
+        return order
+    if not config.agg:
+        return _snap(rows, order, step_us, source, schema, listener, freq=config.freq)
+
+    def floor(times: Integers) -> Integers:
+        return times - times % step_us
+
+    rows.times = list(map(floor, rows.times))
+    return replace(order, start=floor(order.start), end=floor(order.end))
 
 
 def _snap(

@@ -17,6 +17,19 @@ from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Warned
 
 
+def trim_and_warn(panel: Panel, schema: Schema, listener: Listener) -> Panel:
+    """Cut off rows without any reading; warn of those at the end.
+
+    Where covariates are known ahead, such rows are there to hold them.
+    """
+    trimmed = trim(panel, is_wide=schema.series is None)
+    n_empty = (panel.end_us - trimmed.end_us) // panel.step_us
+    if n_empty and not any(covariate.role == "known" for covariate in schema.covariates):
+        message = f"the last {n_empty} rows hold no reading: a forecast begins before their end"
+        listener(Warned("empty-tail", message, int(n_empty)))
+    return trimmed
+
+
 def trim(panel: Panel, *, is_wide: bool) -> Panel:
     """Cut rows without any reading off both ends: of a wide table, or of each series.
 

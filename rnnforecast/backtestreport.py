@@ -1,0 +1,80 @@
+"""What `backtest` says: as a JSON document, and as tables of errors by method, series and lead.
+
+Beside `reports`, whose table of methods it prints, too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rnnforecast.console import Screen, figure
+from rnnforecast.reports import HEAD_ROWS, METRICS, print_methods
+
+if TYPE_CHECKING:
+    from rnnforecast.evaluate.comparison import Comparison
+    from rnnforecast.workflow import Backtest
+
+_SCALED = {"scaled_mse": "MSE/s2", "scaled_mae": "MAE/s"}
+
+
+def backtest_document(result: Backtest, output: str | None) -> dict[str, Any]:
+    """Return what `backtest --json` prints."""
+    task = result.task
+    return {
+        "version": result.version,
+        "output": output,
+        "horizon": task.horizon,
+        "lookback": task.lookback,
+        "season": task.season,
+        "stride": result.stride,
+        "split": result.split,
+        **result.comparison.to_json(),
+        "warnings": [asdict(warning) for warning in result.warnings],
+        "timing": result.timing,
+    }
+
+
+def print_backtest(result: Backtest, output: str | None, screen: Screen) -> None:
+    """Print the metrics, the verdict, the worst series, and the errors by lead."""
+    comparison, split = result.comparison, result.split
+    title = (
+        f"Test part: {comparison.n_windows} forecasts of {result.task.horizon} steps from "
+        f"{split['validation_end']} on, before {split['test_end']}"
+    )
+    print_methods(result.metrics, {**METRICS, **_SCALED}, screen, title=title)
+    screen.result(f"verdict: {comparison.verdict}")
+    _print_worst(comparison, screen)
+    _print_leads(comparison, screen)
+    if output is not None:
+        screen.result(f"written: {output}")
+
+
+def _print_worst(comparison: Comparison, screen: Screen) -> None:
+    """Print the series with the highest error beside the better naive method's."""
+    if len(comparison.worst) < 2:
+        return
+    over = str(comparison.skill_over).replace("_", " ")
+    rows = [
+        (item.series, figure(item.mase), figure(item.naive_mase))
+        for item in comparison.worst[:HEAD_ROWS]
+    ]
+    title = f"MASE of the worst series; worse than {over} are {comparison.n_worse}"
+    screen.table(("series", "network", over), rows, title=title)
+
+
+def _print_leads(comparison: Comparison, screen: Screen) -> None:
+    """Print the scaled absolute error at the first, last and some other leads, and the worst."""
+    by_lead = comparison.by_lead or {}
+    network = [error or 0.0 for error in by_lead.get("network", [])]
+    if not any(network):
+        return
+    n, worst = len(network), max(range(len(network)), key=network.__getitem__)
+    shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1, worst})
+    header = ("lead", *(str(lead + 1) for lead in shown))
+    rows = [
+        (name.replace("_", " "), *(figure(errors[lead]) for lead in shown))
+        for name, errors in by_lead.items()
+    ]
+    title = f"Absolute error by lead, in standard deviations; the worst lead is {worst + 1}"
+    screen.table(header, rows, title=title)
