@@ -58,6 +58,9 @@ class DataConfig:
     skip_rows: int = option(0, "Lines to skip: above the header, or of units below it.")
     comment: str | None = option(None, "Mark with which lines begin that are no rows, such as #.")
     no_header: bool = option(False, "The first line is a row; --columns names the columns.")
+    id_from_columns: bool = option(
+        False, "Every column is a series that its header names; none names the series of a row."
+    )
     columns: tuple[str, ...] = option((), "Names of all columns, with commas.", listed=True)
     na_values: tuple[str, ...] = option((), "Text that means a missing reading; repeatable.")
     on_bad_rows: str = option(
@@ -69,6 +72,11 @@ class DataConfig:
     time_format: str | None = option(None, "Format of the stamps, such as '%d/%m/%Y %H:%M'.")
     time_unit: str | None = option(
         None, "What numeric stamps count since 1970.", choices=tuple(EPOCH_UNITS_US)
+    )
+    leap_second: str = option(
+        "clamp",
+        "A sixtieth second: the end of the second before, or an error.",
+        choices=("clamp", "error"),
     )
     time_range: str = option("1900:2200", "Years that stamps may lie in, the last one apart.")
     counter: tuple[str, ...] = option(
@@ -188,6 +196,8 @@ def _check_roles(config: DataConfig) -> None:
     for name in {name for name in named if name is not None}:
         if named.count(name) > 1:
             raise UsageError(f"column {name!r} is named for two things")
+    if config.id_from_columns and (config.series or config.static):
+        raise UsageError("--id-from-columns needs a table without --series and --static")
     for name in config.categorical:
         if name not in (*config.known, *config.past, *config.static):
             raise UsageError(

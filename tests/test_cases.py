@@ -258,10 +258,16 @@ CASES = {
     ),
     "36 without a zone": Case(text(local("2024-03-20", "2024-04-05", "1h")), OK),
     "37 leap second": Case(
-        text(with_row(10, "2024-03-01 09:59:60,5,6")), FOUND, "repaired-time", also=("jitter",)
+        text(with_row(10, "2024-03-01 09:59:60,5,6")), FOUND, "leap-second", also=("jitter",)
+    ),
+    "37 leap second refused": Case(
+        text(with_row(10, "2024-03-01 09:59:60,5,6")),
+        BAD,
+        "leap-second",
+        options=("--leap-second", "error"),
     ),
     "38 30 February": Case(text(with_row(10, "2024-02-30 10:00:00,5,6")), BAD, "not-a-time"),
-    "38 24:00": Case(text(with_row(24, "2024-03-01 24:00:00,5,6")), FOUND, "repaired-time"),
+    "38 24:00": Case(text(with_row(24, "2024-03-01 24:00:00,5,6")), FOUND, "hour-24"),
     "39 year 1": Case(text(["0001-01-01 00:00:00,5,6", *lines()]), BAD, "time-range"),
     "39 year 9999": Case(text([*lines(), "9999-12-31 00:00:00,5,6"]), BAD, "time-range"),
     "40 the same row twice": Case(text([*lines()[:10], *lines()[9:]]), FOUND, "repeated-row"),
@@ -309,6 +315,18 @@ CASES = {
         "lost-digits",
     ),
     "56 nested": Case(parquet(temp=TEMP, lists=[[1.0]] * N), OK),
+    "56 nested, to be forecast": Case(
+        parquet(temp=TEMP, lists=[[1.0]] * N), BAD, "nested", options=("--target", "lists")
+    ),
+    "58 thousands of columns": Case(parquet(**{f"s{i}": TEMP for i in range(2500)}), OK),
+    "58 a column that names no series": Case(
+        text([f"{line},P7" for line in lines()], "time,temp,flow,tag"), BAD, "several-targets", OK
+    ),
+    "58 a column that names no series, as is said": Case(
+        text([f"{line},P7" for line in lines()], "time,temp,flow,tag"),
+        OK,
+        options=("--id-from-columns",),
+    ),
     "60 /dev/null": Case(lambda: "/dev/null", BAD, "not-a-file"),
     "60 no such file": Case(lambda: "none*.csv", BAD, "not-found"),
     "61 year, month, day, hour": Case(text(CALENDAR, "year,month,day,hour,temp"), OK),

@@ -1,4 +1,4 @@
-"""What a column holds, judged from its first values: a time, numbers, text, or nothing.
+"""What a column holds, judged from its first values: times, numbers, texts, lists, or nothing.
 
 Below `csvfile` and `reading`, which both describe their columns with it.
 """
@@ -13,7 +13,7 @@ from typing import Literal
 
 from rnnforecast.durations import EPOCH_UNITS_US
 
-Kind = Literal["time", "number", "text", "empty", "other"]
+Kind = Literal["time", "number", "text", "empty", "nested", "other"]
 _NUMERIC_SHARE = 0.5
 _DATE = re.compile(
     r"\s*(\d{4}[-/.]?\d{1,2}[-/.]?\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"

@@ -35,12 +35,13 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     for name in (config.time, config.series, *config.target, *beside):
         if name is not None:
             check_column(name, columns, source.name)
+            _reject_nested(columns[name], source.name)
     time = columns[config.time] if config.time else _infer_time(source, config)
     unit = epoch_unit_of(time, source.name, config)
     if unit is not None and config.time_unit is None:
         listener(Warned("epoch", f"column {time.name!r} is read as {unit} since 1970"))
     free = [column for column in source.columns if column.name not in (time.name, *beside)]
-    series = config.series or _infer_series(free, time)
+    series = None if config.id_from_columns else config.series or _infer_series(free, time)
     targets = config.target or _infer_targets(source, (time.name, series, *beside))
     _check_targets(source, targets, series, explicit=bool(config.target))
     covariates = _covariates(columns, config, series)
@@ -50,6 +51,16 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
         listener(Noted(what + "second) takes less time to read"))
     _note_unused(source, {time.name, series, *targets, *beside}, listener)
     return Schema(time.name, series, targets, unit, covariates=covariates)
+
+
+def _reject_nested(column: Column, source: str) -> None:
+    if column.kind == "nested":
+        raise DataError(
+            f"column {column.name!r} of {source} is nested: its cells are lists or tables",
+            code="nested",
+            location=Location(source, column=column.name),
+            hint="write what they hold into columns of their own",
+        )
 
 
 def _infer_time(source: Source, config: DataConfig) -> Column:

@@ -191,7 +191,7 @@ def _describe(schema: pa.Schema, head: pa.Table) -> tuple[Column, ...]:
 
 def _column(field: pa.Field, head: pa.Table) -> Column:
     if pa.types.is_nested(field.type):
-        return Column(field.name, "other")
+        return Column(field.name, "nested")
     type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     sample = _sample(field.name, head.column(field.name).drop_null(), type_)
     if pa.types.is_timestamp(type_) or pa.types.is_date(type_):

@@ -25,6 +25,7 @@ from rnnforecast.data.reading import Source
 from rnnforecast.data.rowcolumns import CovariateColumns, SeriesColumn, TargetColumns
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import StampReader, localise
+from rnnforecast.data.stamptexts import REPAIRS
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Progressed, Warned
@@ -79,8 +80,9 @@ def read_rows(
         n_rows += batch.num_rows
     report_skipped(source.rejected(), n_rows, config, listener)
     targets.warn_of_lost_digits(listener)
-    for what, count in stamps.repairs.items():
-        listener(Warned("repaired-time", f"{what}, {count} times", count))
+    for code, count in stamps.repairs.items():
+        what = f"{REPAIRS[code]} ({count} stamp{'s' * (count > 1)})"
+        listener(Warned(code, what, count))
     names = series.names if schema.series else list(schema.targets)
     own = {name: names if schema.series else [name] for name in schema.targets}
     when, codes = times.chunks(), series.chunks()

@@ -21,7 +21,13 @@ from rnnforecast.data.columns import Column
 from rnnforecast.data.panel import Integers
 from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema
-from rnnforecast.data.stamptexts import OFFSET, AmbiguousDateError, StampTexts, guess_format
+from rnnforecast.data.stamptexts import (
+    OFFSET,
+    AmbiguousDateError,
+    StampTexts,
+    guess_format,
+    has_leap_second,
+)
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import EPOCH_UNITS_US
 from rnnforecast.errors import DataError, Location, UsageError
@@ -59,8 +65,9 @@ class StampReader:
     texts: StampTexts
     years: tuple[int, int]
     """The first year that a stamp may lie in, and the first that it may not."""
+    takes_leap_seconds: bool
     repairs: Counter[str] = field(default_factory=Counter)
-    """How many stamps of a kind were read as something near, by what is said of them."""
+    """How many stamps were read as something near, by the code of the warning."""
 
     @classmethod
     def of(cls, source: Source, schema: Schema, config: DataConfig) -> StampReader:
@@ -68,7 +75,8 @@ class StampReader:
         column = next(c for c in source.columns if c.name == schema.time)
         zone = Zone.of_column(column)
         texts = StampTexts(zone.is_aware, config.time_format)
-        return cls(source, schema, zone, column.is_typed, texts, config.years)
+        takes = config.leap_second == "clamp"
+        return cls(source, schema, zone, column.is_typed, texts, config.years, takes)
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -126,6 +134,13 @@ class StampReader:
                 "mixed-zones",
                 n_before + int(np.argmax(parsed.differs)),
                 hint="write the offset, such as +01:00 or Z, in every row or in none",
+            )
+        if parsed.repairs["leap-second"] and not self.takes_leap_seconds:
+            raise self._error(
+                "a stamp names a leap second, which no clock here has",
+                "leap-second",
+                n_before + next(i for i, t in enumerate(array) if has_leap_second(str(t))),
+                hint="to read it as the end of the second before, leave out  --leap-second error",
             )
         self.repairs.update(parsed.repairs)
         return parsed.times

@@ -24,6 +24,12 @@ _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
 _DAY_US = 86_400_000_000
 
+REPAIRS = {
+    "hour-24": "24:00 is read as midnight of the next day",
+    "leap-second": "a leap second is read as the end of the second before",
+}
+"""What is said of stamps that are read as something near."""
+
 
 class AmbiguousDateError(ValueError):
     """Day and month could be either way round in every stamp."""
@@ -38,6 +44,7 @@ class Parsed(NamedTuple):
     differs: NDArray[np.bool_]
     """With an offset where the others have none, or without one."""
     repairs: Counter[str]
+    """How many were read as something near, by the code of the warning."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,11 @@ def guess_format(text: str) -> str | None:
         return pd.tseries.api.guess_datetime_format(text)
 
 
+def has_leap_second(text: str) -> bool:
+    """Tell whether a stamp names the sixtieth second of a minute."""
+    return _LEAP_SECOND.search(text) is not None
+
+
 def _repair(texts: pd.Series[str]) -> tuple[pd.Series[str], Integers, Counter[str]]:
     """Write 24:00 as the midnight after, a day to be added, and a leap second as the one before."""
     is_midnight = texts.str.contains(_MIDNIGHT).to_numpy(np.bool_)
@@ -111,8 +123,8 @@ def _repair(texts: pd.Series[str]) -> tuple[pd.Series[str], Integers, Counter[st
     repairs: Counter[str] = Counter()
     if is_midnight.any():
         texts = texts.str.replace(_MIDNIGHT, "00", regex=True)
-        repairs["24:00 is read as midnight of the next day"] += int(is_midnight.sum())
+        repairs["hour-24"] += int(is_midnight.sum())
     if is_leap.any():
         texts = texts.str.replace(_LEAP_SECOND, ":59.999", regex=True)
-        repairs["a leap second is read as the end of the second before"] += int(is_leap.sum())
+        repairs["leap-second"] += int(is_leap.sum())
     return texts, is_midnight.astype(np.int64), repairs

@@ -129,7 +129,7 @@ def test_stamps_of_another_kind_far_down_are_read_as_text(tmp_path):
     found = read(write(tmp_path / "x.csv", HEADER, *lines))
 
     assert found.panel.target.tolist() == list(range(72))
-    assert found.warnings["repaired-time"].count == 1
+    assert found.warnings["hour-24"].count == 1
 
 
 @pytest.mark.usefixtures("small_blocks")

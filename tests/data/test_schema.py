@@ -111,6 +111,14 @@ def test_a_long_table_with_two_numeric_columns_offers_a_fix_that_works(tmp_path)
     assert read(path, **pasted(error.hint)).schema.targets == ("v",)
 
 
+def test_where_columns_are_series_none_names_them(tmp_path):
+    path = table(tmp_path, "when,id,v,w", "a,1,2", "a,2,3", "a,3,4")
+
+    schema = read(path, id_from_columns=True).schema
+
+    assert (schema.series, schema.targets) == (None, ("v", "w"))
+
+
 def test_a_table_without_numbers_has_no_target(tmp_path):
     assert failure(table(tmp_path, "when,state", "on", "off", "on")).code == "no-target"
 

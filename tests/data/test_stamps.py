@@ -93,14 +93,20 @@ def test_a_stamp_that_does_not_fit_the_format_that_is_said_is_an_error_with_its_
 def test_midnight_may_be_the_end_of_a_day(tmp_path):
     result = stamped(tmp_path, ["2024-02-28 23:00", "2024-02-28 24:00", "2024-02-29 01:00"])
     assert (result.panel.target.tolist(), result.panel.step_us) == ([0, 1, 2], HOUR_US)
-    assert "1 times" in result.warnings["repaired-time"].message
+    assert result.warnings["hour-24"].count == 1
 
 
 def test_a_leap_second_is_the_end_of_the_one_before(tmp_path):
     stamps = ["2016-12-31 23:59:58", "2016-12-31 23:59:60", "2017-01-01 00:00:00"]
     result = stamped(tmp_path, stamps, freq="1s", agg="mean")
     assert result.panel.target.tolist() == [0, 1, 2]
-    assert "leap" in result.warnings["repaired-time"].message
+    assert result.warnings["leap-second"].count == 1
+
+
+def test_a_leap_second_may_be_an_error_with_its_line(tmp_path):
+    stamps = ["2016-12-31 23:59:58", "2016-12-31 23:59:60", "2017-01-01 00:00:00"]
+    error = refused(tmp_path, stamps, freq="1s", agg="mean", leap_second="error")
+    assert (error.code, error.location.line) == ("leap-second", 3)
 
 
 def test_day_and_month_are_told_apart_once_for_all_batches(tmp_path, monkeypatch):
