@@ -69,6 +69,13 @@ def format_duration(microseconds: int) -> str:
     return f"{microseconds} us"
 
 
+def shorten_duration(microseconds: int) -> str:
+    """Write it no longer than it is, in the largest unit of which it has three: `6h`, `116d`."""
+    units = ("d", "h", "min", "s", "ms", "us")
+    unit = next((u for u in units if microseconds >= 3 * _MICROSECONDS[u]), "us")
+    return f"{microseconds // _MICROSECONDS[unit]}{unit}"
+
+
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise `UsageError` for the value of an option outside `[low, high]`."""
     if not low <= value <= high:

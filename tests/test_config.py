@@ -27,7 +27,12 @@ from rnnforecast.config import (
     quantile_name,
 )
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.durations import format_duration, parse_duration_us, parse_steps
+from rnnforecast.durations import (
+    format_duration,
+    parse_duration_us,
+    parse_steps,
+    shorten_duration,
+)
 from rnnforecast.errors import UsageError
 from tests.builders import make_task
 
@@ -111,6 +116,27 @@ def test_a_duration_that_was_written_is_read_as_what_it_was(microseconds: int) -
 )
 def test_a_duration_is_written_in_its_largest_whole_unit(microseconds: int, text: str) -> None:
     assert format_duration(microseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [
+        (2806 * HOUR, "116d"),
+        (405 * 60 * SECOND, "6h"),
+        (30 * HOUR, "30h"),
+        (DAY, "24h"),
+        (179 * SECOND, "179s"),
+        (2, "2us"),
+    ],
+)
+def test_a_duration_is_shortened_where_its_end_says_little(microseconds: int, text: str) -> None:
+    assert shorten_duration(microseconds) == text
+
+
+@given(st.integers(1, 10**15))
+@repeatable
+def test_a_shortened_duration_is_never_longer_and_loses_less_than_a_quarter(length: int) -> None:
+    assert 0.75 * length < parse_duration_us(shorten_duration(length)) <= length
 
 
 # Steps

@@ -19,7 +19,7 @@ from rnnforecast.data.quality import BLOCK_ROWS, Runs, find_runs
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import format_stamp
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.durations import format_duration, parse_duration_us
+from rnnforecast.durations import parse_duration_us, shorten_duration
 from rnnforecast.errors import UsageError
 from rnnforecast.events import Listener, Noted, Warned
 
@@ -108,7 +108,7 @@ def _warn_of_stuck(stuck: Stretches, listener: Listener, *, step_us: int, tz: st
         f"{one.series} from {format_stamp(one.start_us, tz)} to {format_stamp(one.end_us, tz)}"
         for one in longest
     )
-    shortest = format_duration(int(stuck.n_rows.min()) * step_us).replace(" ", "")
+    shortest = shorten_duration(int(stuck.n_rows.min()) * step_us)
     more = f" and {len(stuck) - _LISTED} more" * (len(stuck) > _LISTED)
     message = f"sensors stand still: {listed}{more}; if they hang, add  --stuck-as-na {shortest}"
     listener(Warned("stuck-sensor", message, len(stuck)))

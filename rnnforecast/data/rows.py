@@ -49,6 +49,11 @@ class Rows:
     """The texts of each covariate that holds such, in order of appearance."""
 
     @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return sum(map(len, self.times))
+
+    @property
     def n_series(self) -> int:
         """How many series the codes tell apart."""
         return len(self.base[0])

@@ -28,6 +28,11 @@ class Covariate:
     categories: tuple[str, ...] | None = None
     """The texts that are told apart; None for numbers, and until a table has been read."""
 
+    @property
+    def n_features(self) -> int:
+        """How many features it becomes: of texts one for each, and one for all others."""
+        return 1 if self.categories is None else len(self.categories) + 1
+
 
 @dataclass(frozen=True)
 class Schema:

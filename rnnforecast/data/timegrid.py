@@ -17,6 +17,7 @@ from rnnforecast.data.calendar import with_calendar
 from rnnforecast.data.cleaning import clean, warn_of_oddities
 from rnnforecast.data.features import settle_covariates
 from rnnforecast.data.futuretimes import judge_future
+from rnnforecast.data.memory import check_memory
 from rnnforecast.data.order import Order, find_order
 from rnnforecast.data.panel import Integers, Panel, pick
 from rnnforecast.data.placing import place_rows
@@ -64,6 +65,8 @@ def read_panel(
     """
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
     schema = settle_covariates(schema, rows.texts, rows.covariates, listener)
+    n_features = sum(covariate.n_features for covariate in schema.covariates)
+    check_memory(rows.n_rows, len(schema.targets) + n_features, config, source.name)
     order = find_order(rows)
     step_us = _find_step(order, rows, schema, config)
     if not config.allow_future:
@@ -99,7 +102,7 @@ def check_step(panel: Panel, schema: Schema) -> None:
 
 def _note_jumps_back(order: Order, rows: Rows, step_us: int, listener: Listener) -> None:
     """Warn where the time of a series goes back by many steps: parts moved, or a clock reset."""
-    n_rows = sum(map(len, rows.times))
+    n_rows = rows.n_rows
     far = order.back[order.back > max(_RESET_STEPS * step_us, _HOUR_US)]
     if 0 < len(far) <= _RESETS * n_rows:
         most = format_duration(int(far.max()))
@@ -118,7 +121,7 @@ def _find_step(order: Order, rows: Rows, schema: Schema, config: DataConfig) -> 
     if not steps.total and schema.step_us is not None:
         return schema.step_us
     if not steps.total:
-        n_rows = sum(map(len, rows.times))
+        n_rows = rows.n_rows
         what = "1 row of readings is" if n_rows == 1 else f"{n_rows} rows without a second time are"
         raise NotEnoughDataError(
             f"{what} not enough: training needs at least lookback + horizon of them",
@@ -222,7 +225,7 @@ def _irregular(order: Order, location: Location, freq: str | None) -> DataError:
 
 def _grid_of(rows: Rows, order: Order, step_us: int, source: Source, schema: Schema) -> Grid:
     lengths = (order.end - order.start) // step_us + 1
-    n_rows, n_grid = sum(map(len, rows.times)), int(lengths.sum())
+    n_rows, n_grid = rows.n_rows, int(lengths.sum())
     if n_grid > max(_SPARSE * n_rows, 10_000):
         raise _sparse(rows, step_us, n_grid, source, schema)
     return Grid(order.start, lengths, step_us)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rnnforecast.data import memory
 from rnnforecast.data.covariates import Covariates
 from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.panel import Panel
@@ -82,6 +83,17 @@ def test_texts_become_features_and_rare_and_new_ones_count_as_others() -> None:
     _, found, again, _ = read(newer, DataConfig(past=("mode",)), schema)
     assert again.covariates == schema.covariates
     np.testing.assert_array_equal(found.past.values[:, :2].T, [[1, 0, 0], [0, 0, 1]])
+
+
+def test_texts_need_the_memory_of_all_their_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_FIXED", 0)
+    table = wide(2000, mode=[f"m{i % 20}" for i in range(2000)])
+
+    with pytest.raises(DataError) as caught:
+        read(table, DataConfig(past=("mode",), max_memory="100K"))
+
+    assert caught.value.code == "memory"
+    assert read(table, DataConfig(past=("mode",), max_memory="400K"))[1].sizes == (0, 21, 0)
 
 
 def test_numbers_that_are_names_are_told_apart() -> None:
