@@ -157,10 +157,10 @@ def peak_mb() -> float:
 def measure(path: str, by: str) -> dict[str, float]:
     """Read a table in this process and say what it took."""
     from rnnforecast.data.inference import infer_schema
-    from rnnforecast.data.reading import open_source
     from rnnforecast.data.timegrid import read_panel
     from rnnforecast.dataconfig import DataConfig
     from rnnforecast.events import ignore
+    from rnnforecast.sources.reading import open_source
 
     begin = time.perf_counter()
     if by == "rnnforecast":

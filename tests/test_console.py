@@ -70,7 +70,7 @@ def test_a_file_gets_no_bar(
 def test_reading_says_how_far_it_is(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rnnforecast.data.csvblocks.BLOCK_BYTES", 1000)
+    monkeypatch.setattr("rnnforecast.sources.csvblocks.BLOCK_BYTES", 1000)
     path = write_wide(tmp_path / name, flow=wave(400), level=wave(400, seed=1))
     heard: list[Event] = []
 

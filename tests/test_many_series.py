@@ -16,7 +16,6 @@ from rnnforecast.config import QUANTILES
 from rnnforecast.data.forecast import past_of
 from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.newer import Known, warn_of_strangers
-from rnnforecast.data.reading import open_source
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.timegrid import read_panel
 from rnnforecast.data.writing import write_forecast
@@ -25,6 +24,7 @@ from rnnforecast.evaluate.backtest import deviations
 from rnnforecast.evaluate.baselines import SeasonalNaive
 from rnnforecast.evaluate.fallback import predict_or_fall_back
 from rnnforecast.events import ignore
+from rnnforecast.sources.reading import open_source
 from tests.builders import HOUR_US
 
 N_READINGS, SHORT = 300_000, 60

@@ -17,7 +17,7 @@ MODULES = {
     "rnnforecast." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-ROOMS = ("data", "model", "evaluate", "operate")
+ROOMS = ("sources", "data", "model", "evaluate", "operate")
 GROUND = (
     "config",
     "dataconfig",
@@ -32,7 +32,8 @@ GROUND = (
 )
 """What every room may import; it imports the standard library and itself only."""
 BELOW = {
-    "data": ("data",),
+    "sources": ("sources",),
+    "data": ("data", "sources"),
     "model": ("model", "data"),
     "evaluate": ("evaluate", "data"),
     "operate": ("operate", "data"),

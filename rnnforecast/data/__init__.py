@@ -1,1 +1,1 @@
-"""From a file to windows, and from a forecast to a file. Knows numpy, pandas, pyarrow; no torch."""
+"""From columns to windows, and from forecasts to files. Knows numpy, pandas, pyarrow; no torch."""

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.badtimes import exclude
-from rnnforecast.data.dialect import quote
 from rnnforecast.data.oddities import Stretches, find_oddities
 from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.quality import BLOCK_ROWS, Runs, find_runs
@@ -22,6 +21,7 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import parse_duration_us, shorten_duration
 from rnnforecast.errors import UsageError
 from rnnforecast.events import Listener, Noted, Warned
+from rnnforecast.sources.dialect import quote
 
 _LISTED = 5
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
-from rnnforecast.data.threads import in_threads
+from rnnforecast.sources.threads import in_threads
 
 STILL = 12
 """Readings that stay the same for twice as many steps are the same at two multiples of it."""

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rnnforecast.data.columns import Column
 from rnnforecast.data.forecast import Past
-from rnnforecast.data.reading import Source, WrappedSource
 from rnnforecast.data.schema import Schema, check_column
 from rnnforecast.data.stamps import format_stamp
 from rnnforecast.errors import DataError, Location
+from rnnforecast.sources.columns import Column
+from rnnforecast.sources.reading import Source, WrappedSource
 
 _SHOWN = 3
 

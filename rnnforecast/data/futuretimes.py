@@ -9,12 +9,12 @@ import time
 
 import numpy as np
 
-from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.schema import Schema
 from rnnforecast.durations import format_duration
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Warned
+from rnnforecast.sources.reading import Source
 
 _EASTERNMOST_US = 14 * 3_600_000_000
 """Clocks on the wall are ahead of UTC by this at most."""

@@ -9,12 +9,12 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from rnnforecast.data.columns import Column, is_digits, is_number
-from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Covariate, Schema, check_column, epoch_unit_of, unit_of
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, Noted, Warned
+from rnnforecast.sources.columns import Column, is_digits, is_number
+from rnnforecast.sources.reading import Source
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
 _SERIES_NAMES = (

@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.future import with_future
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
-from rnnforecast.data.reading import Source, open_source
-from rnnforecast.data.renaming import rename
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.schema import Schema, check_zone, match_schema
-from rnnforecast.data.splittime import join_time
 from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.data.timegrid import check_step, read_panel
 from rnnforecast.data.trimming import trim
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError
 from rnnforecast.events import Listener, Warned
+from rnnforecast.sources.reading import Source, open_source
+from rnnforecast.sources.renaming import rename
+from rnnforecast.sources.splittime import join_time
 
 _FAR = 3.0
 """Scales from the level of the training readings to a median that is strange."""

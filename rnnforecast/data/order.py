@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.panel import Integers
 from rnnforecast.data.rows import Rows
-from rnnforecast.data.threads import in_threads
+from rnnforecast.sources.threads import in_threads
 
 _SORTED_SERIES = 32
 """Where rows are not in the order of time, so many series are sorted to find the step."""

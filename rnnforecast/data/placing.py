@@ -12,13 +12,13 @@ from rnnforecast.data.counters import differences
 from rnnforecast.data.covariates import Covariates
 from rnnforecast.data.features import features_of, once_a_series, tracks_of
 from rnnforecast.data.panel import Floats, Integers, Panel, offsets_of
-from rnnforecast.data.reading import Source
 from rnnforecast.data.repeats import ONCE, count_repeats, reject_conflicts, rule_for_repeats
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.scattering import Grid, find_places, spot, write
 from rnnforecast.data.schema import Schema
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.events import Listener, Warned
+from rnnforecast.sources.reading import Source
 
 
 def place_rows(

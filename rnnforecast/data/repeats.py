@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 
 import numpy as np
 
-from rnnforecast.data.dialect import quote
 from rnnforecast.data.panel import Floats, Integers
-from rnnforecast.data.reading import Source
 from rnnforecast.data.scattering import Grid, Readings
 from rnnforecast.data.schema import Schema
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Warned
+from rnnforecast.sources.dialect import quote
+from rnnforecast.sources.reading import Source
 
 ONCE = "once"
 """The rule for a table that has one reading on each step at most."""

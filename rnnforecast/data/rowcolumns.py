@@ -14,15 +14,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rnnforecast.data import levels
-from rnnforecast.data.columns import is_digits
-from rnnforecast.data.dialect import quote
 from rnnforecast.data.growing import Growing
 from rnnforecast.data.panel import Doubles, Floats, Integers
-from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Covariate
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Warned
+from rnnforecast.sources.columns import is_digits
+from rnnforecast.sources.dialect import quote
+from rnnforecast.sources.reading import Source
 
 _MOST_TEXTS = 10_000
 _EXACT = 2.0**53

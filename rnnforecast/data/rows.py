@@ -15,13 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rnnforecast.data.badrows import report_skipped
-from rnnforecast.data.dialect import quote
-from rnnforecast.data.filestates import watching
 from rnnforecast.data.growing import Growing
 from rnnforecast.data.memory import check_memory
 from rnnforecast.data.panel import Doubles, Floats, Integers
-from rnnforecast.data.reading import Source
 from rnnforecast.data.rowcolumns import CovariateColumns, SeriesColumn, TargetColumns
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import StampReader, localise
@@ -29,6 +25,10 @@ from rnnforecast.data.stamptexts import REPAIRS
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Progressed, Warned
+from rnnforecast.sources.badrows import report_skipped
+from rnnforecast.sources.dialect import quote
+from rnnforecast.sources.filestates import watching
+from rnnforecast.sources.reading import Source
 
 
 @dataclass

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.panel import Doubles, Floats, Integers, offsets_of
 from rnnforecast.data.rows import Rows
-from rnnforecast.data.threads import in_threads
+from rnnforecast.sources.threads import in_threads
 
 Readings = NDArray[np.floating[Any]]
 """float32, or doubles where counts of meters need them."""

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rnnforecast.data.columns import Column, epoch_unit
-from rnnforecast.data.dialect import quote
-from rnnforecast.data.reading import Source
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
+from rnnforecast.sources.columns import Column, epoch_unit
+from rnnforecast.sources.dialect import quote
+from rnnforecast.sources.reading import Source
 
 
 @dataclass(frozen=True)

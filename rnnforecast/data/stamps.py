@@ -17,9 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rnnforecast.data.columns import Column
 from rnnforecast.data.panel import Integers
-from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamptexts import (
     OFFSET,
@@ -31,6 +29,8 @@ from rnnforecast.data.stamptexts import (
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import EPOCH_UNITS_US
 from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.sources.columns import Column
+from rnnforecast.sources.reading import Source
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnforecast.data.columns import Column
-from rnnforecast.data.dialect import quote
 from rnnforecast.data.figures import find_figures
 from rnnforecast.data.forecast import past_of
 from rnnforecast.data.oddities import Stretch, find_oddities
@@ -23,6 +21,8 @@ from rnnforecast.data.season import find_season
 from rnnforecast.data.stamps import format_stamp
 from rnnforecast.data.summertime import missing_of
 from rnnforecast.events import Listener, Progressed, Warned, ignore
+from rnnforecast.sources.columns import Column
+from rnnforecast.sources.dialect import quote
 
 _IN_WORDS = {"known": "known ahead", "past": "known up to now", "static": "static"}
 _LISTED = 5

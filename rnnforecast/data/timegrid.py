@@ -21,7 +21,6 @@ from rnnforecast.data.memory import check_memory
 from rnnforecast.data.order import Order, find_order
 from rnnforecast.data.panel import Integers, Panel, pick
 from rnnforecast.data.placing import place_rows
-from rnnforecast.data.reading import Source
 from rnnforecast.data.rows import Rows, read_rows
 from rnnforecast.data.scattering import Grid
 from rnnforecast.data.schema import Schema
@@ -31,6 +30,7 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import format_duration, parse_duration_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
 from rnnforecast.events import Listener, Noted, Warned
+from rnnforecast.sources.reading import Source
 
 _JITTER = 0.1
 _SPARSE = 20

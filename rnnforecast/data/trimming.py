@@ -10,11 +10,11 @@ from dataclasses import replace
 import numpy as np
 
 from rnnforecast.data.panel import Panel, offsets_of, pick, stretches
-from rnnforecast.data.reading import Source
 from rnnforecast.data.schema import Schema
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Warned
+from rnnforecast.sources.reading import Source
 
 
 def trim_and_warn(panel: Panel, schema: Schema, listener: Listener) -> Panel:

@@ -15,9 +15,9 @@ from rnnforecast.workflow.saved import Model, known_of
 
 if TYPE_CHECKING:
     from rnnforecast.data.panel import Panel
-    from rnnforecast.data.reading import Source
     from rnnforecast.data.schema import Schema
     from rnnforecast.data.survey import Role, Survey
+    from rnnforecast.sources.reading import Source
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ def check(
 
 
 def _open(data: object, config: DataConfig, model: Model | None, listener: Listener) -> Source:
-    from rnnforecast.data.reading import open_source
-    from rnnforecast.data.renaming import rename
-    from rnnforecast.data.splittime import join_time
+    from rnnforecast.sources.reading import open_source
+    from rnnforecast.sources.renaming import rename
+    from rnnforecast.sources.splittime import join_time
 
     source = rename(open_source(data, config, listener), config.map)
     return join_time(source, config.time or (model.artifact.schema.time if model else None))

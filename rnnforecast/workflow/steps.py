@@ -48,10 +48,10 @@ def with_windows(config: Config, horizon: int | str | None, lookback: int | str 
 def read_readings(data: object, config: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
     """Read a table onto a regular grid; return it with what its columns are for."""
     from rnnforecast.data.inference import infer_schema
-    from rnnforecast.data.reading import open_source
-    from rnnforecast.data.renaming import rename
-    from rnnforecast.data.splittime import join_time
     from rnnforecast.data.timegrid import read_panel
+    from rnnforecast.sources.reading import open_source
+    from rnnforecast.sources.renaming import rename
+    from rnnforecast.sources.splittime import join_time
 
     source = join_time(rename(open_source(data, config, listener), config.map), config.time)
     return read_panel(source, infer_schema(source, config, listener), config, listener)

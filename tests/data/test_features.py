@@ -12,12 +12,12 @@ from rnnforecast.data import memory
 from rnnforecast.data.covariates import Covariates
 from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import Schema, match_schema
 from rnnforecast.data.timegrid import read_panel
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import Recorder, Warned, ignore
+from rnnforecast.sources.reading import open_source
 
 
 def read(

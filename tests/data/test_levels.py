@@ -10,10 +10,10 @@ import pytest
 from rnnforecast.data.forecast import Forecast, in_own_units, past_of
 from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.levels import LARGE, find_base
-from rnnforecast.data.reading import open_source
 from rnnforecast.data.timegrid import read_panel
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.events import ignore
+from rnnforecast.sources.reading import open_source
 from tests.builders import make_panel
 
 

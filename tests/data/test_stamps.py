@@ -110,7 +110,7 @@ def test_a_leap_second_may_be_an_error_with_its_line(tmp_path):
 
 
 def test_day_and_month_are_told_apart_once_for_all_batches(tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnforecast.data.csvblocks.BLOCK_BYTES", 100)
+    monkeypatch.setattr("rnnforecast.sources.csvblocks.BLOCK_BYTES", 100)
     days = [dt.datetime(2024, 1, 28) + dt.timedelta(i) for i in range(16)]
 
     panel = stamped(tmp_path, [day.strftime("%d.%m.%Y") for day in days]).panel

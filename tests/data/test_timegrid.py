@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnforecast.data import growing
-from rnnforecast.data.reading import open_source
 from rnnforecast.data.schema import match_schema
 from rnnforecast.data.timegrid import check_step, read_panel
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import ignore
+from rnnforecast.sources.reading import open_source
 from tests.builders import HOUR_US, START_US
 from tests.data.tables import failure, few, hourly, pasted, read, write
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from rnnforecast.data.columns import number_pattern
-from rnnforecast.data.dialect import Dialect
-from rnnforecast.data.streams import end_of_lines
-from rnnforecast.data.textfile import MAX_LINE_BYTES
+from rnnforecast.sources.columns import number_pattern
+from rnnforecast.sources.dialect import Dialect
+from rnnforecast.sources.streams import end_of_lines
+from rnnforecast.sources.textfile import MAX_LINE_BYTES
 
 BLOCK_BYTES = 1 << 22
 _ROOM = 1 << 16

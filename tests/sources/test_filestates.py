@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rnnforecast.data.filestates import watching
 from rnnforecast.errors import DataError
 from rnnforecast.events import Event, Warned
+from rnnforecast.sources.filestates import watching
 
 
 def changed_by(path: Path, change) -> list[Event]:

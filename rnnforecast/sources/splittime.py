@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rnnforecast.data.columns import Column, is_time_of_day
-from rnnforecast.data.dialect import quote
-from rnnforecast.data.reading import Source, WrappedSource
 from rnnforecast.errors import DataError, Location
+from rnnforecast.sources.columns import Column, is_time_of_day
+from rnnforecast.sources.dialect import quote
+from rnnforecast.sources.reading import Source, WrappedSource
 
 _PARTS = ("year", "month", "day", "hour", "minute", "second")
 _BEFORE = ("", "-", "-", " ", ":", ":")

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from rnnforecast.data.columns import Column
-from rnnforecast.data.reading import Source, WrappedSource
 from rnnforecast.errors import Location, UsageError
+from rnnforecast.sources.columns import Column
+from rnnforecast.sources.reading import Source, WrappedSource
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
-from rnnforecast.data.columns import Column, Kind, kind_of_texts
 from rnnforecast.errors import DataError, Location
+from rnnforecast.sources.columns import Column, Kind, kind_of_texts
 
 _BATCH_VALUES = 1 << 20
 _MIN_BATCH_ROWS = 1 << 10

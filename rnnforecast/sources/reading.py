@@ -19,12 +19,12 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from rnnforecast.data.columns import Column
-from rnnforecast.data.csvfile import CsvFile, open_csv_file
-from rnnforecast.data.parquetfile import ParquetFile, TableSource, open_parquet
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, ignore
+from rnnforecast.sources.columns import Column
+from rnnforecast.sources.csvfile import CsvFile, open_csv_file
+from rnnforecast.sources.parquetfile import ParquetFile, TableSource, open_parquet
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")

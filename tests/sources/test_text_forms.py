@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from rnnforecast.data import memory
-from rnnforecast.data.csvfile import CsvFile
-from rnnforecast.data.parquetfile import ParquetSource
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
+from rnnforecast.sources.csvfile import CsvFile
+from rnnforecast.sources.parquetfile import ParquetSource
 from tests.data.tables import failure, hourly, pasted, read, write
 
 
@@ -77,7 +77,7 @@ def test_lines_are_counted_past_comments(tmp_path):
 
 
 def test_comments_may_end_in_any_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnforecast.data.csvblocks.BLOCK_BYTES", 64)
+    monkeypatch.setattr("rnnforecast.sources.csvblocks.BLOCK_BYTES", 64)
     lines = [x for i in range(40) for x in (f"# {'x' * (i * 7 % 90)}", *hourly(i, start=i))]
     path = write(tmp_path / "x.csv", "time,v", *lines)
     assert read(path, comment="#").panel.target.tolist() == list(range(40))

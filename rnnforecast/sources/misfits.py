@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from rnnforecast.data.columns import is_number
-from rnnforecast.data.dialect import Dialect, quote
 from rnnforecast.errors import DataError, Location
+from rnnforecast.sources.columns import is_number
+from rnnforecast.sources.dialect import Dialect, quote
 
 _MAX_LISTED = 5
 _MOST_REMEMBERED = 1 << 16

@@ -18,12 +18,15 @@ from typing import TextIO
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from rnnforecast.data.columns import Column
-from rnnforecast.data.csvblocks import BLOCK_BYTES, Conversion, RowBlocks
-from rnnforecast.data.dialect import Dialect, sniff
-from rnnforecast.data.misfits import Misfits
-from rnnforecast.data.streams import LimitedStream, LinesLeftOut, Recoded
-from rnnforecast.data.textfile import (
+from rnnforecast.dataconfig import DataConfig
+from rnnforecast.errors import DataError, Location
+from rnnforecast.events import Listener
+from rnnforecast.sources.columns import Column
+from rnnforecast.sources.csvblocks import BLOCK_BYTES, Conversion, RowBlocks
+from rnnforecast.sources.dialect import Dialect, sniff
+from rnnforecast.sources.misfits import Misfits
+from rnnforecast.sources.streams import LimitedStream, LinesLeftOut, Recoded
+from rnnforecast.sources.textfile import (
     DAMAGED,
     bounded_lines,
     field_too_long,
@@ -31,10 +34,7 @@ from rnnforecast.data.textfile import (
     truncated,
     unpacked_size,
 )
-from rnnforecast.data.threads import in_threads
-from rnnforecast.dataconfig import DataConfig
-from rnnforecast.errors import DataError, Location
-from rnnforecast.events import Listener
+from rnnforecast.sources.threads import in_threads
 
 
 @dataclass(frozen=True)

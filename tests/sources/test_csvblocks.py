@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data import csvblocks
-from rnnforecast.data.csvblocks import RowBlocks, end_of_rows
+from rnnforecast.sources import csvblocks
+from rnnforecast.sources.csvblocks import RowBlocks, end_of_rows
 from tests.data.tables import failure, few, hourly, read, write
 
 HEADER = "timestamp,temp"

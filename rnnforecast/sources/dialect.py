@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnnforecast.data.columns import Column, is_number, kind_of_texts
-from rnnforecast.data.header import SEPARATORS, Lines, find_header
-from rnnforecast.data.textfile import field_too_long, find_encoding, lines_of, read_head
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Warned
+from rnnforecast.sources.columns import Column, is_number, kind_of_texts
+from rnnforecast.sources.header import SEPARATORS, Lines, find_header
+from rnnforecast.sources.textfile import field_too_long, find_encoding, lines_of, read_head
 
 MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-", "--")
 """Text that means a missing reading, beside what `--na-values` adds."""

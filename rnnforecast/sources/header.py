@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rnnforecast.data.columns import is_date, is_number, is_unit
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
+from rnnforecast.sources.columns import is_date, is_number, is_unit
 
 SEPARATORS = (",", ";", "\t", "|")
 _MIN_ROWS = 3
