@@ -58,9 +58,12 @@ class Reader(nn.Module):
             nothing = beside.past.new_zeros(len(series), 1)
             return nothing, nothing
         known = self._newest(beside.known, self.task.horizon).transpose(1, 2)
-        shapes = torch.cat([known, F.relu(self.curves(known))], -1)  # (N, L + H, K + curves)
-        effect = (shapes @ self.reaction(series)[..., None])[..., 0]
+        effect = (self.shapes(known) @ self.reaction(series)[..., None])[..., 0]
         return effect[:, : self.own.lookback], effect[:, self.own.lookback :]
+
+    def shapes(self, known: Tensor) -> Tensor:
+        """Return features (N, T, K) with bent lines of them, (N, T, K + curves)."""
+        return torch.cat([known, F.relu(self.curves(known))], -1)
 
     def history(self, beside: Beside) -> Tensor | float:
         """Return what enters the recurrence with each segment of the history, (S, N, D), or 0."""

@@ -1,7 +1,7 @@
 """What the training readings say of covariates before the first step: units, plain reactions.
 
 Apart from `start`, which does the same for the readings themselves. A reaction that has to grow
-from zero takes hundreds of steps; least squares gives the straight part of it at once.
+from zero takes hundreds of steps; least squares gives it at once, curves included.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def standardise_features(network: Network, batch: Batch) -> None:
 
 @torch.no_grad()
 def start_reactions(network: Network, member: Member, batch: Batch) -> None:
-    """Let a member begin with each series' straight reaction to what is known ahead, in place.
+    """Let a member begin with each series' reaction to what is known ahead, in place.
 
     It is the least squares fit of what differs within two horizons around each cutoff, so that slow
     drifts of both, which say nothing of a cause, hardly count. Entry 0 is that of all series.
@@ -63,7 +63,8 @@ def start_reactions(network: Network, member: Member, batch: Batch) -> None:
     readings = torch.cat([history, future], 1)[:, -cycles.shape[1] :].clamp(-_MOST, _MOST) - cycles
     n_newest = min(2 * horizon, readings.shape[1])
     y = readings[:, -n_newest:].double()
-    x = beside.known[..., -n_newest:].double()
+    known = beside.known[..., -n_newest:].transpose(1, 2)
+    x = member.reader.shapes(known).transpose(1, 2).double()
     seen = torch.isfinite(y).double()
     count = seen.sum(1, keepdim=True).clamp(min=1)
     y = (y.nan_to_num(0.0) - y.nan_to_num(0.0).sum(1, keepdim=True) / count) * seen
@@ -71,11 +72,13 @@ def start_reactions(network: Network, member: Member, batch: Batch) -> None:
     squares = (x @ x.transpose(1, 2) / n_newest).numpy()
     products = ((x @ y[..., None])[..., 0] / n_newest).numpy()
     found = _solve(squares, products, series.numpy(), network.task.n_series + 1)
-    member.reader.reaction.weight[:, : network.task.n_known] = torch.from_numpy(found).float()
+    member.reader.reaction.weight[:] = torch.from_numpy(found).float()
 
 
 def _solve(squares: Doubles, products: Doubles, series: np.ndarray, n_entries: int) -> Doubles:
     """Return the reaction of each entry, `(entry, feature)`, from the sums of windows.
+
+    A feature here is one of the covariates or a curve of them.
 
     squares `(window, feature, feature)`, products `(window, feature)`, series `(window,)`.
     """
