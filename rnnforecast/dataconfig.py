@@ -89,7 +89,8 @@ class DataConfig:
         (), "Readings outside are missing: column=low:high, either may be left out; repeatable."
     )
     stuck_as_na: str | None = option(
-        None, "Readings that stay the same for so long, such as 6h, are missing."
+        None,
+        "Readings that stay the same for so long, such as 6h, are missing.",
     )
     max_gap: str | None = option(
         None, "Longest gap that a forecast may rest on, in steps or as a duration."

@@ -2,44 +2,85 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from rnnforecast.data.panel import Panel
+from rnnforecast.data.panel import Integers
+from rnnforecast.data.rows import Rows
 from rnnforecast.data.stamps import parse_time_us
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, Noted, Warned
 
 _COLUMNS = ("series", "from", "to")
+_ALL = ""
+"""What stands for every series in the file."""
 
 
-def exclude(panel: Panel, path: Path, tz: str | None, listener: Listener) -> Panel:
+class _Times(NamedTuple):
+    """Stretches of time, microseconds, sorted by their beginnings."""
+
+    begin: Integers
+    end: Integers
+    """The latest end of all stretches that have begun, the first time that is no longer bad."""
+
+    def hold(self, times: Integers) -> NDArray[np.bool_]:
+        """Tell which times lie in one of them."""
+        last = np.searchsorted(self.begin, times, side="right") - 1
+        inside: NDArray[np.bool_] = (last >= 0) & (times < self.end[np.maximum(last, 0)])
+        return inside
+
+
+def exclude(rows: Rows, path: Path, tz: str | None, listener: Listener, *, is_wide: bool) -> None:
     """Take the readings of these times for missing, each from one time until before another.
 
     An empty series means all of them; one that is not there is warned of. Raises `DataError`.
     """
-    table = _read(path)
-    numbers = {name: i for i, name in enumerate(panel.names)}
-    target = panel.target.copy()
-    unknown: list[str] = []
-    for line, (name, begin, end) in enumerate(table.itertuples(index=False), 2):
-        if name and name not in numbers:
-            unknown.append(name)
-            continue
-        begin_us, end_us = (_time_us(text, tz, path, line) for text in (begin, end))
-        chosen = np.array([numbers[name]]) if name else np.arange(panel.n_series)
-        rows = [-((panel.start[chosen] - us) // panel.step_us) for us in (begin_us, end_us)]
-        first, last = (np.clip(r, 0, panel.lengths[chosen]) for r in rows)
-        for series, a, b in zip(chosen, first, last, strict=True):
-            target[panel.offsets[series] + a : panel.offsets[series] + b] = np.nan
-    n_out = int(np.isnan(target).sum() - np.isnan(panel.target).sum())
-    listener(Noted(f"{n_out} readings of the times in {path} are missing"))
+    bad = _bad_times(path, tz)
+    unknown = sorted(bad.keys() - {_ALL, *rows.names})
     if unknown:
         listener(Warned.naming("unknown-series", f"in {path}, but not in the readings", unknown))
-    return replace(panel, target=target)
+    n_out = 0
+    for i, chunks in enumerate(rows.values):
+        names = rows.names[i : i + 1] if is_wide else rows.names
+        for times, codes, chunk in zip(rows.times, rows.codes, chunks, strict=True):
+            for chosen, own in _by_series(codes, names, bad):
+                at = chosen[own.hold(times[chosen])]
+                n_out += int(np.count_nonzero(np.isfinite(chunk[at])))
+                chunk[at] = np.nan
+    listener(Noted(f"{n_out} readings of the times in {path} are missing"))
+
+
+def _by_series(
+    codes: NDArray[np.integer], names: list[str], bad: Mapping[str, _Times]
+) -> Iterator[tuple[Integers, _Times]]:
+    """Give the rows of each series that has bad times of its own, and all rows for those of all."""
+    if _ALL in bad:
+        yield np.arange(len(codes)), bad[_ALL]
+    numbers = [number for number, name in enumerate(names) if name in bad and name != _ALL]
+    if not numbers:
+        return
+    order = np.argsort(codes, kind="stable")
+    first, last = (np.searchsorted(codes[order], numbers, side=s) for s in ("left", "right"))
+    for number, begin, end in zip(numbers, first, last, strict=True):
+        yield order[begin:end], bad[names[number]]
+
+
+def _bad_times(path: Path, tz: str | None) -> dict[str, _Times]:
+    """Return the bad times of each series that the file names."""
+    found: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for line, (name, begin, end) in enumerate(_read(path).itertuples(index=False), 2):
+        found[name].append((_time_us(begin, tz, path, line), _time_us(end, tz, path, line)))
+    times = {}
+    for name, pairs in found.items():
+        begin, end = np.array(sorted(pairs), np.int64).T
+        times[name] = _Times(begin, np.maximum.accumulate(end))
+    return times
 
 
 def _read(path: Path) -> pd.DataFrame:

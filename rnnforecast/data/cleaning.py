@@ -1,6 +1,6 @@
 """What the user does not believe of the readings becomes missing; what is strange is said.
 
-Between `placing`, which makes a panel, and `quality`, which finds what is strange in it.
+Beside `placing`, which makes a panel of rows, and over `quality`, which looks for what is strange.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.badtimes import exclude
 from rnnforecast.data.oddities import Stretches, find_oddities
-from rnnforecast.data.panel import Floats, Integers, Panel
+from rnnforecast.data.panel import Integers, Panel
 from rnnforecast.data.quality import BLOCK_ROWS, Runs, find_runs
+from rnnforecast.data.rows import Rows
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import format_stamp
 from rnnforecast.dataconfig import DataConfig
@@ -26,17 +27,14 @@ from rnnforecast.sources.dialect import quote
 _LISTED = 5
 
 
-def clean(
-    panel: Panel, schema: Schema, config: DataConfig, listener: Listener, *, tz: str | None
-) -> Panel:
-    """Take for missing what the user does not believe: ranges, bad times, stuck sensors."""
+def clean_rows(
+    rows: Rows, schema: Schema, config: DataConfig, listener: Listener, *, tz: str | None
+) -> None:
+    """Take for missing what lies outside of ranges or in bad times, before readings are joined."""
     if config.valid_range:
-        panel = replace(panel, target=_within_ranges(panel, schema, config, listener))
+        _reject_outside(rows, schema, config, listener)
     if config.exclude is not None:
-        panel = exclude(panel, Path(config.exclude), tz, listener)
-    if config.stuck_as_na is not None:
-        panel = _without_stuck(panel, parse_duration_us(config.stuck_as_na), listener)
-    return panel
+        exclude(rows, Path(config.exclude), tz, listener, is_wide=schema.series is None)
 
 
 def warn_of_oddities(panel: Panel, listener: Listener, *, tz: str | None) -> None:
@@ -48,8 +46,14 @@ def warn_of_oddities(panel: Panel, listener: Listener, *, tz: str | None) -> Non
     _warn_of_sentinels(found.sentinels, listener)
 
 
-def _without_stuck(panel: Panel, least_us: int, listener: Listener) -> Panel:
-    least = max(-(-least_us // panel.step_us), 2)
+def without_stuck(panel: Panel, config: DataConfig, listener: Listener) -> Panel:
+    """Take readings for missing that stay the same for as long as the user says, all of a stretch.
+
+    A backtest from an origin within such a stretch misses its readings a little too early.
+    """
+    if config.stuck_as_na is None:
+        return panel
+    least = max(-(-parse_duration_us(config.stuck_as_na) // panel.step_us), 2)
     target, n_rows = panel.target.copy(), 0
     for first, part in panel.blocks(BLOCK_ROWS):
         runs = find_runs(part)
@@ -61,35 +65,41 @@ def _without_stuck(panel: Panel, least_us: int, listener: Listener) -> Panel:
     return replace(panel, target=target)
 
 
-def _within_ranges(panel: Panel, schema: Schema, config: DataConfig, listener: Listener) -> Floats:
-    """Return the readings, those outside of the user's ranges missing."""
-    target = panel.target
+def _reject_outside(rows: Rows, schema: Schema, config: DataConfig, listener: Listener) -> None:
+    """Take readings outside of the user's ranges for missing, in place."""
+    n_out = 0
     for name, (low, high) in config.valid_ranges.items():
-        chosen = _series_called(panel, schema, name)
-        if not chosen.any():
+        places = _places_of(name, rows, schema)
+        if not places:
             raise UsageError(
                 f"--valid-range names {name!r}, but there is no such series or target",
-                hint=f"such as  --valid-range {quote(panel.names[0])}={low:g}:{high:g}",
+                hint=f"such as  --valid-range {quote(rows.names[0])}={low:g}:{high:g}",
             )
-        for first, part in panel.blocks(BLOCK_ROWS):
-            own = part.target + np.repeat(part.base, part.lengths)
-            with np.errstate(invalid="ignore"):
-                outside = (own < low) | (own > high)
-            outside &= np.repeat(chosen[first : first + part.n_series], part.lengths)
-            if outside.any():
-                target = target.copy() if target is panel.target else target
-                target[panel.offsets[first] + np.flatnonzero(outside)] = np.nan
-    n_out = int(np.count_nonzero(np.isnan(target)) - np.count_nonzero(np.isnan(panel.target)))
+        for target, chosen in places:
+            base = rows.base[target]
+            for codes, chunk in zip(rows.codes, rows.values[target], strict=True):
+                own = chunk + base[codes]
+                with np.errstate(invalid="ignore"):
+                    outside = ((own < low) | (own > high)) & chosen[codes]
+                chunk[outside] = np.nan
+                n_out += int(np.count_nonzero(outside))
     if n_out:
         listener(Noted(f"{n_out} readings outside of their range are missing"))
-    return target
 
 
-def _series_called(panel: Panel, schema: Schema, name: str) -> NDArray[np.bool_]:
-    """Tell which series, `(series,)`, have this name: all of a long table whose target has it."""
-    if schema.series is not None and name in schema.targets:
-        return np.ones(panel.n_series, np.bool_)
-    return np.array([own == name for own in panel.names], np.bool_)
+def _places_of(name: str, rows: Rows, schema: Schema) -> list[tuple[int, NDArray[np.bool_]]]:
+    """Return the targets with this name, and which of their series, `(series,)`, are meant.
+
+    All of a long table are, whose target has the name, or else the one that has it.
+    """
+    if schema.series is None or name in schema.targets:
+        return [
+            (i, np.ones(len(rows.base[i]), np.bool_))
+            for i, target in enumerate(schema.targets)
+            if target == name
+        ]
+    chosen = np.array([own == name for own in rows.names], np.bool_)
+    return [(0, chosen)] if chosen.any() else []
 
 
 def _rows(runs: Runs) -> Integers:

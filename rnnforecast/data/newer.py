@@ -18,11 +18,9 @@ from rnnforecast.data.future import with_future
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.schema import Schema, check_zone, match_schema
-from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.data.timegrid import check_step, read_panel
-from rnnforecast.data.trimming import trim
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError
+from rnnforecast.errors import DataError, QualityGateError
 from rnnforecast.events import Listener, Warned
 from rnnforecast.sources.reading import Source, open_source
 from rnnforecast.sources.renaming import rename
@@ -65,18 +63,8 @@ def read_past(
     if future is not None:
         source = with_future(source, _open(future, schema, options, listener), schema)
     panel, found = read_matching(
-        source, schema=schema, options=options, known=known, listener=listener
+        source, schema=schema, options=options, known=known, listener=listener, as_of=as_of
     )
-    if as_of is not None:
-        seen = panel.rows_before(parse_time_us(as_of, found.tz) + 1)
-        if not seen.any():
-            first = format_stamp(int(panel.start.min()), found.tz)
-            raise NotEnoughDataError(
-                f"--as-of {as_of} lies before the first reading, {first}",
-                code="too-short",
-                hint="pass a later time",
-            )
-        panel = trim(panel.before(seen), is_wide=found.series is None)
     return past_of(panel), found
 
 
@@ -94,12 +82,18 @@ def _open(data: object, schema: Schema, options: DataConfig, listener: Listener)
 
 
 def read_matching(
-    source: Source, *, schema: Schema, options: DataConfig, known: Known, listener: Listener
+    source: Source,
+    *,
+    schema: Schema,
+    options: DataConfig,
+    known: Known,
+    listener: Listener,
+    as_of: str | None = None,
 ) -> tuple[Panel, Schema]:
     """Read a source that is open as a model's own readings were; raises as `read_past` does."""
     found = match_schema(source, schema, options)
     base = dict(zip(known.names, known.base.tolist(), strict=True))
-    panel, found = read_panel(source, found, options, listener, known_base=base)
+    panel, found = read_panel(source, found, options, listener, known_base=base, as_of=as_of)
     check_step(panel, schema)
     check_zone(found, schema)
     return _with_known_names(panel, known, listener), found

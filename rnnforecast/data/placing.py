@@ -15,7 +15,7 @@ from rnnforecast.data.panel import Floats, Integers, Panel, offsets_of
 from rnnforecast.data.repeats import ONCE, count_repeats, reject_conflicts, rule_for_repeats
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.scattering import Grid, find_places, spot, write
-from rnnforecast.data.schema import Schema
+from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.events import Listener, Warned
 from rnnforecast.sources.reading import Source
@@ -46,7 +46,7 @@ def place_rows(
                 into[at] = chunk
         else:
             base = np.repeat(rows.base[i], grid.lengths) if rows.base[i].any() else None
-            write(into, places, chunks, how, base)
+            write(into, places, chunks, "last" if is_counter and config.agg else how, base)
         if how == "error":
             reject_conflicts(into, places, chunks, grid, source, schema, name)
         if is_counter:
@@ -58,6 +58,13 @@ def place_rows(
         what = f"{n_repeats} rows repeat a time stamp with the same readings and count once"
         listener(Warned("repeated-row", what, n_repeats))
     return _panel_of(target, rows, grid, covariates)
+
+
+def _rule_beside(covariate: Covariate, config: DataConfig) -> str:
+    """Say how values of a covariate within one step become one; sums of them would mean nothing."""
+    if covariate.is_text or config.agg is None:
+        return "last"
+    return "mean" if config.agg == "sum" else config.agg
 
 
 def _panel_of(target: Floats, rows: Rows, grid: Grid, covariates: Covariates | None) -> Panel:
@@ -85,7 +92,7 @@ def _place_covariates(
     for covariate in schema.covariates:
         chunks = rows.covariates.pop(covariate.name)
         placed = np.full(int(grid.lengths.sum()), np.nan, np.float32)
-        write(placed, places, chunks, "last" if covariate.is_text else config.agg or "last")
+        write(placed, places, chunks, _rule_beside(covariate, config))
         if covariate.role == "static":
             placed = once_a_series(covariate, placed, grid.offsets, rows.names)
         found, called = features_of(covariate, placed, rows.texts.get(covariate.name, []))

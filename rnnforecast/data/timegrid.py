@@ -6,20 +6,21 @@ Times are microseconds since 1970, UTC for aware stamps, wall clock for naive on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
 
+from rnnforecast.data.aligning import JITTER, align
 from rnnforecast.data.calendar import with_calendar
-from rnnforecast.data.cleaning import clean, warn_of_oddities
+from rnnforecast.data.cleaning import clean_rows, warn_of_oddities, without_stuck
+from rnnforecast.data.cutoff import rows_until
 from rnnforecast.data.features import settle_covariates
 from rnnforecast.data.futuretimes import judge_future
 from rnnforecast.data.memory import check_memory
 from rnnforecast.data.order import Order, find_order
-from rnnforecast.data.panel import Integers, Panel, pick
+from rnnforecast.data.panel import Panel, pick
 from rnnforecast.data.placing import place_rows
 from rnnforecast.data.rows import Rows, read_rows
 from rnnforecast.data.scattering import Grid
@@ -28,25 +29,14 @@ from rnnforecast.data.summertime import missing_of
 from rnnforecast.data.trimming import drop_empty, trim_and_warn
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import format_duration, parse_duration_us
-from rnnforecast.errors import DataError, Location, NotEnoughDataError
+from rnnforecast.errors import DataError, NotEnoughDataError
 from rnnforecast.events import Listener, Noted, Warned
 from rnnforecast.sources.reading import Source
 
-_JITTER = 0.1
 _SPARSE = 20
 _RESET_STEPS, _RESETS = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 _HOUR_US = 3_600_000_000
-_USUAL_STEPS_US = tuple(
-    parse_duration_us(f"{count}{unit}")
-    for unit, counts in {
-        "s": (1, 2, 5, 10, 15, 30),
-        "m": (1, 2, 5, 10, 15, 20, 30),
-        "h": (1, 2, 3, 4, 6, 12),
-        "d": (1, 7),
-    }.items()
-    for count in counts
-)
 
 
 def read_panel(
@@ -56,14 +46,19 @@ def read_panel(
     listener: Listener,
     *,
     known_base: Mapping[str, float] = MappingProxyType({}),
+    as_of: str | None = None,
 ) -> tuple[Panel, Schema]:
     """Read a source onto a regular grid; return it with the schema, step and zone filled in.
 
     A missing reading is NaN, and so is every step without a row. `known_base` is what a model
-    subtracts from the series that it knows. Raises `DataError` for stamps that cannot be read, are
-    irregular, or repeat with different readings, and for readings that are not finite.
+    subtracts from the series that it knows; readings later than `as_of` are not used. Raises
+    `DataError` for stamps that cannot be read, are irregular, or repeat with different readings,
+    and for readings that are not finite.
     """
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
+    if as_of is not None:
+        rows = rows_until(rows, as_of, schema, tz)
+    clean_rows(rows, schema, config, listener, tz=tz)
     schema = settle_covariates(schema, rows.texts, rows.covariates, listener)
     n_features = sum(covariate.n_features for covariate in schema.covariates)
     check_memory(rows.n_rows, len(schema.targets) + n_features, config, source.name)
@@ -72,13 +67,13 @@ def read_panel(
     if not config.allow_future:
         judge_future(rows, step_us, source, schema, listener, is_aware=tz is not None)
     _note_jumps_back(order, rows, step_us, listener)
-    order = _aligned(rows, order, step_us, source, schema, config, listener)
+    order = align(rows, order, step_us, source, schema, config, listener)
     grid = _grid_of(rows, order, step_us, source, schema)
     panel = place_rows(rows, grid, source, schema, config, listener)
-    panel = clean(panel, schema, config, listener, tz=tz)
+    panel = without_stuck(panel, config, listener)
     panel = trim_and_warn(panel, schema, listener)
     panel = drop_empty(panel, schema, config, source, listener)
-    panel = with_calendar(panel, config, tz)
+    panel = with_calendar(panel, config, schema.tz or tz)
     _note_gaps(panel, config, listener, tz)
     if schema.step_us is None:  # a model's own readings were looked at when it was trained
         warn_of_oddities(panel, listener, tz=tz)
@@ -130,7 +125,7 @@ def _find_step(order: Order, rows: Rows, schema: Schema, config: DataConfig) -> 
         )
     step, count = steps.commonest
     near = steps.median
-    if count < 0.5 * steps.total and steps.count_near(near, _JITTER) > 0.5 * steps.total:
+    if count < 0.5 * steps.total and steps.count_near(near, JITTER) > 0.5 * steps.total:
         return _round_step(near)
     return step
 
@@ -142,85 +137,6 @@ def _round_step(step: float) -> int:
         if rounded and abs(rounded - step) < 0.01 * step:
             return int(rounded)
     return round(step)
-
-
-def _aligned(
-    rows: Rows,
-    order: Order,
-    step_us: int,
-    source: Source,
-    schema: Schema,
-    config: DataConfig,
-    listener: Listener,
-) -> Order:
-    """Move stamps onto the grid: to the beginning of their step where readings are put together."""
-    if not config.agg and order.is_multiple_of(step_us):
-        return order
-    if not config.agg:
-        return _snap(rows, order, step_us, source, schema, listener, freq=config.freq)
-
-    def floor(times: Integers) -> Integers:
-        return times - times % step_us
-
-    rows.times = list(map(floor, rows.times))
-    return replace(order, start=floor(order.start), end=floor(order.end))
-
-
-def _snap(
-    rows: Rows,
-    order: Order,
-    step_us: int,
-    source: Source,
-    schema: Schema,
-    listener: Listener,
-    *,
-    freq: str | None,
-) -> Order:
-    """Move stamps that jitter a little onto the grid; raise for those far from it.
-
-    The grid of a series begins at its first stamp; where stamps jitter, it is the one that begins
-    in 1970 if all lie near that, so that a first stamp that is late does not move all others.
-    """
-    first = order.start
-    if not any(
-        _off(t, first[c], step_us).any() for t, c in zip(rows.times, rows.codes, strict=True)
-    ):
-        return order
-    limit = _JITTER * step_us
-    near_1970 = all((np.abs(_off(times, 0, step_us)) <= limit).all() for times in rows.times)
-    n_moved, n_before = 0, 0
-    for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
-        off = _off(times, 0 if near_1970 else first[codes], step_us)
-        far = np.abs(off) > limit
-        if far.any():
-            row = n_before + int(np.argmax(far))
-            raise _irregular(order, source.location(row, schema.time), freq)
-        n_moved += int(np.count_nonzero(off))
-        n_before += len(times)
-        rows.times[i] = times - off
-    listener(Warned("jitter", f"{n_moved} time stamps were moved onto the grid", n_moved))
-    base = 0 if near_1970 else first
-    start, end = (times - _off(times, base, step_us) for times in (first, order.end))
-    return replace(order, start=start, end=end)
-
-
-def _off(times: Integers, base: Integers | int, step_us: int) -> Integers:
-    """How far each time lies from the nearest point of the grid that `base` lies on."""
-    off: Integers = (times - base + step_us // 2) % step_us - step_us // 2
-    return off
-
-
-def _irregular(order: Order, location: Location, freq: str | None) -> DataError:
-    usual = order.steps.median
-    nearest = min(_USUAL_STEPS_US, key=lambda step: abs(math.log(step / usual)))
-    grid = freq or format_duration(nearest).replace(" ", "")
-    return DataError(
-        f"the time stamps are not regular: about {format_duration(round(usual))} lie between them, "
-        "and this one does not fit",
-        code="irregular",
-        location=location,
-        hint=f"to put the readings on a grid, add  --freq {grid} --agg mean",
-    )
 
 
 def _grid_of(rows: Rows, order: Order, step_us: int, source: Source, schema: Schema) -> Grid:

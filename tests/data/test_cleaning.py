@@ -64,6 +64,29 @@ def test_readings_out_of_their_range_are_missing():
     assert "3 readings" in result.notes
 
 
+@pytest.mark.parametrize("agg", ["mean", "max", "last"])
+def test_readings_that_are_not_believed_go_before_others_are_put_together(tmp_path, agg):
+    table = pd.DataFrame({"ts": pd.date_range("2024-01-01", periods=400, freq="15min"), "a": 20.0})
+    table.loc[[41, 43], "a"] = 200.0
+    bad = write(tmp_path / "bad.csv", "series,from,to", "a,2024-01-01 10:15,2024-01-01 10:30")
+    assert read(table, freq="1h", agg=agg).panel.target[10] > 20
+
+    by_range = read(table, freq="1h", agg=agg, valid_range=("a=-40:90",))
+    by_time = read(table, freq="1h", agg=agg, valid_range=("a=:90",), exclude=str(bad))
+
+    assert "2 readings" in by_range.notes
+    assert set(by_range.panel.target.tolist()) == set(by_time.panel.target.tolist()) == {20.0}
+
+
+@pytest.mark.parametrize("agg", ["mean", "sum", "last", "max"])
+def test_a_counter_counts_as_much_in_longer_steps(agg):
+    table = frame(kwh=np.arange(400.0))
+
+    target = read(table, counter=("kwh",), freq="4h", agg=agg).panel.target
+
+    assert target.tolist() == [4.0] * 99
+
+
 def test_a_range_of_a_long_tables_target_holds_for_all_series_and_one_of_a_series_for_it():
     parts = [frame(v=wave(100, seed=s)).assign(id=name) for s, name in enumerate("ab")]
     for part in parts:

@@ -182,6 +182,14 @@ def test_aggregation_takes_the_mean_of_numbers_and_the_last_text() -> None:
     np.testing.assert_array_equal(covariates.past.values[1], [1, 1])
 
 
+def test_sums_are_of_readings_and_not_of_what_stands_beside() -> None:
+    table = wide(8, freq="15min", load=[1.0, 2, 3, 6, 5, 5, 5, 5])
+    panel, covariates, _, _ = read(table, DataConfig(past=("load",), freq="1h", agg="sum"))
+
+    assert panel.target.tolist() == [6, 22]
+    assert covariates.past.values.tolist() == [[3, 5]]
+
+
 def test_a_column_is_named_for_one_thing_only() -> None:
     for given in (
         {"known": ("a",), "past": ("a",)},
@@ -236,6 +244,18 @@ def test_the_hour_is_that_of_the_wall_before_and_after_clocks_are_changed(day: s
     at = calendar_at(DataConfig(calendar=("hour",)), f"{day} 06:00", tz="Europe/Berlin")
 
     assert at["hour=sin1"] == pytest.approx(1)
+
+
+def test_the_hour_is_that_of_the_zone_that_the_model_knows() -> None:
+    stamps = pd.date_range("2024-01-01", periods=48, freq="h", tz="Asia/Tokyo")
+    table = pd.DataFrame({"time": stamps, "y": np.arange(48.0)})
+    config = DataConfig(calendar=("hour",))
+    _, at_home, schema, _ = read(table, config)
+
+    moved = table.assign(time=table["time"].dt.tz_convert("UTC"))
+    _, elsewhere, _, _ = read(moved, config, schema)
+
+    np.testing.assert_array_equal(elsewhere.known[-1].values, at_home.known[-1].values)
 
 
 def test_a_reading_a_day_has_no_hour() -> None:

@@ -102,12 +102,31 @@ def test_irregular_stamps_are_an_error_whose_fix_works(tmp_path):
     ],
 )
 def test_resampling_makes_one_reading_of_those_in_a_step(agg, expected):
-    minutes = np.array([0, 20, 40, 60, 70, 80, 190])
+    minutes = np.array([0, 20, 40, 60, 70, 80, 220])
     readings = [1, 2, 3, 6, np.nan, 4, 7]
 
     panel = read(table(minutes * MINUTE_US, readings), freq="1h", agg=agg).panel
 
     np.testing.assert_array_equal(panel.target, expected)
+
+
+@pytest.mark.parametrize("last_minute", [180, 190, 200, 205])
+def test_a_step_that_is_not_over_counts_for_nothing(last_minute):
+    minutes = np.array([*range(0, 180, 20), *range(180, last_minute + 1, 20)])
+
+    found = read(table(minutes * MINUTE_US, np.ones(len(minutes))), freq="1h", agg="sum").panel
+
+    np.testing.assert_array_equal(found.target, [3, 3, 3])
+
+
+def test_each_series_has_its_own_newest_step():
+    a, b = np.arange(0, 180, 10), np.arange(0, 150, 10)
+    stamps = np.concatenate([a, b]) * MINUTE_US
+    names = pa.array(["a"] * len(a) + ["b"] * len(b))
+
+    panel = read(table(stamps, np.ones(len(stamps)), id=names), freq="1h", agg="sum").panel
+
+    assert [panel.of(i).tolist() for i in (0, 1)] == [[6, 6, 6], [6, 6]]
 
 
 def test_resampled_steps_begin_on_the_hour():
