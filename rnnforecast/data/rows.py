@@ -20,8 +20,9 @@ from rnnforecast.data.memory import check_memory
 from rnnforecast.data.panel import Doubles, Floats, Integers
 from rnnforecast.data.rowcolumns import CovariateColumns, SeriesColumn, TargetColumns
 from rnnforecast.data.schema import Schema
-from rnnforecast.data.stamps import StampReader, localise
+from rnnforecast.data.stamps import StampReader
 from rnnforecast.data.stamptexts import REPAIRS
+from rnnforecast.data.wallclock import localise
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Progressed, Warned

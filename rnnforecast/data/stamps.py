@@ -7,7 +7,6 @@ count from 1970, in UTC for aware stamps and on the wall clock for naive ones.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,7 +27,7 @@ from rnnforecast.data.stamptexts import (
 )
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import EPOCH_UNITS_US
-from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.errors import DataError, UsageError
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.reading import Source
 
@@ -175,56 +174,6 @@ class StampReader:
 
 def _year_us(year: int) -> int:
     return int(np.datetime64(f"{year:04d}", "us").astype(np.int64))
-
-
-def localise(
-    times: list[Integers],
-    codes: list[NDArray[np.integer]],
-    tz: str,
-    locate: Callable[[int], Location],
-) -> list[Integers]:
-    """Read wall-clock times in a zone. Raises `DataError` at one that cannot be read, or not told.
-
-    The hour that occurs twice is told apart by the order within each series, which `codes` tell;
-    a series whose last row lies before its first runs backwards.
-    """
-    ends = np.cumsum([len(chunk) for chunk in times])[:-1]
-    flat = np.concatenate(times)
-    order = _forward_order(flat, np.concatenate(codes))
-    index = pd.DatetimeIndex(flat[order].view("datetime64[us]"))
-    try:
-        local = index.tz_localize(tz, ambiguous="infer", nonexistent="raise")
-    except (ValueError, KeyError) as error:
-        raise _misfit(index, order, tz, locate) from error
-    flat[order] = local.tz_convert("UTC").as_unit("us").asi8
-    return np.split(flat, ends)
-
-
-def _misfit(
-    index: pd.DatetimeIndex, order: Integers, tz: str, locate: Callable[[int], Location]
-) -> DataError:
-    """Name the first time that a zone does not have, or else has twice."""
-    is_later = np.zeros(len(index), np.bool_)
-    skipped = index.tz_localize(tz, ambiguous=is_later, nonexistent="NaT").isna()
-    twice = index.tz_localize(tz, ambiguous="NaT", nonexistent="shift_forward").isna()
-    if skipped.any():
-        first, code = int(np.argmax(skipped)), "nonexistent-time"
-        what = f"{index[first]} does not exist in {tz}: the clock was set forward over it"
-        hint = "if the clock knows no summer time, say so, such as  --tz UTC  or  --tz +01:00"
-    else:
-        first, code = int(np.argmax(twice)), "ambiguous-time"
-        what = f"{index[first]} occurs twice in {tz}, and the order of the rows does not tell which"
-        hint = "write the offset from UTC in every stamp, or sort the rows by time"
-    return DataError(what, code=code, location=locate(int(order[first])), hint=hint)
-
-
-def _forward_order(times: Integers, codes: NDArray[np.integer]) -> Integers:
-    """Return the rows, series by series, each as its clock ran."""
-    position = np.arange(len(times))
-    n_series = int(codes.max(initial=0)) + 1
-    first, last = np.zeros(n_series, np.int64), np.zeros(n_series, np.int64)
-    first[codes[::-1]], last[codes] = times[::-1], times
-    return np.lexsort((np.where(last < first, -1, 1)[codes] * position, codes))
 
 
 def parse_time_us(text: str, tz: str | None) -> int:

@@ -23,6 +23,7 @@ OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}.*?(Z|[+-]\d{2}(:?\d{2})?)$")
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
 _DAY_US = 86_400_000_000
+_END_OF_SECOND_US = 999_000
 
 REPAIRS = {
     "hour-24": "24:00 is read as midnight of the next day",
@@ -68,14 +69,14 @@ class StampTexts:
                 fast: Integers = np.array(stamps.cast(pa.int64()).to_numpy())
                 return Parsed(fast, nowhere, nowhere, Counter())
         texts = array.to_pandas()
-        repaired, days, repairs = _repair(texts)
+        repaired, more_us, repairs = _repair(texts)
         parsed = self._parse(repaired)
         bad = parsed.isna().to_numpy()
         differs = np.array([(OFFSET.search(t.strip()) is None) == self.is_aware for t in texts])
         if self.format is not None:
             differs = nowhere
         naive = parsed.dt.tz_localize(None).to_numpy("datetime64[us]")
-        return Parsed(naive.astype(np.int64) + days * _DAY_US, bad, differs, repairs)
+        return Parsed(naive.astype(np.int64) + more_us, bad, differs, repairs)
 
     def _parse(self, texts: pd.Series[str]) -> pd.Series[pd.Timestamp]:
         if self.format is not None:
@@ -117,7 +118,10 @@ def has_leap_second(text: str) -> bool:
 
 
 def _repair(texts: pd.Series[str]) -> tuple[pd.Series[str], Integers, Counter[str]]:
-    """Write 24:00 as the midnight after, a day to be added, and a leap second as the one before."""
+    """Write 24:00 as the midnight before, and a leap second as the second before.
+
+    With the texts comes what is to be added to their times, `(row,)`, in microseconds.
+    """
     is_midnight = texts.str.contains(_MIDNIGHT).to_numpy(np.bool_)
     is_leap = texts.str.contains(_LEAP_SECOND).to_numpy(np.bool_)
     repairs: Counter[str] = Counter()
@@ -125,6 +129,6 @@ def _repair(texts: pd.Series[str]) -> tuple[pd.Series[str], Integers, Counter[st
         texts = texts.str.replace(_MIDNIGHT, "00", regex=True)
         repairs["hour-24"] += int(is_midnight.sum())
     if is_leap.any():
-        texts = texts.str.replace(_LEAP_SECOND, ":59.999", regex=True)
+        texts = texts.str.replace(_LEAP_SECOND, ":59", regex=True)
         repairs["leap-second"] += int(is_leap.sum())
-    return texts, is_midnight.astype(np.int64), repairs
+    return texts, is_midnight * _DAY_US + is_leap * _END_OF_SECOND_US, repairs

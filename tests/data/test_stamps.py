@@ -103,6 +103,13 @@ def test_a_leap_second_is_the_end_of_the_one_before(tmp_path):
     assert result.warnings["leap-second"].count == 1
 
 
+def test_a_leap_second_in_another_format_is_one_too(tmp_path):
+    stamps = ["31.12.2016 23:59:58", "31.12.2016 23:59:60", "01.01.2017 00:00:00"]
+    result = stamped(tmp_path, stamps, freq="1s", agg="mean")
+    assert result.panel.target.tolist() == [0, 1, 2]
+    assert result.warnings["leap-second"].count == 1
+
+
 def test_a_leap_second_may_be_an_error_with_its_line(tmp_path):
     stamps = ["2016-12-31 23:59:58", "2016-12-31 23:59:60", "2017-01-01 00:00:00"]
     error = refused(tmp_path, stamps, freq="1s", agg="mean", leap_second="error")
@@ -227,6 +234,22 @@ def test_the_hour_that_occurs_twice_is_told_apart_in_each_series(tmp_path, by_se
     panel = read(path, tz=VIENNA).panel
 
     assert panel.of(0).tolist() == panel.of(1).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("freq", ["30min", "1h"])
+def test_readings_may_end_at_any_step_of_the_night_in_which_an_hour_occurs_twice(tmp_path, freq):
+    night = wall_clock("2024-10-26 20:00", 20, freq)
+    for n in range(3, 20):
+        panel = stamped(tmp_path, night[:n], tz=VIENNA).panel
+        assert panel.target.tolist() == list(range(n))
+
+
+def test_an_hour_that_was_read_once_of_two_is_an_error_with_its_line(tmp_path):
+    night = wall_clock("2024-10-26 20:00", 12, "1h")
+
+    error = refused(tmp_path, [*night[:6], *night[7:]], tz=VIENNA)
+
+    assert (error.code, error.location.line) == ("ambiguous-time", 8)
 
 
 def test_an_hour_that_the_zone_skips_is_an_error(tmp_path):
