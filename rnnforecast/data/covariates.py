@@ -54,6 +54,14 @@ class Track:
         """Return the tracks of a panel that begins so many rows later, `(series,)`."""
         return replace(self, begin=self.begin + rows)
 
+    def rows(self, n_rows: Integers) -> NDArray[np.bool_]:
+        """Tell which places, `(place,)`, hold a series' first rows, or come before: `(series,)`."""
+        n_places = self.values.shape[1]
+        edges = np.zeros(n_places + 1, np.int64)
+        np.add.at(edges, self.low, 1)
+        np.add.at(edges, np.clip(self.begin + n_rows, self.low, self.high), -1)
+        return np.cumsum(edges)[:n_places] > 0
+
     def gather(self, series: Integers, first: Integers, width: int) -> Floats:
         """Return `width` rows from these on, `(window, feature, width)`; NaN where there is none.
 
@@ -80,6 +88,7 @@ class Covariates:
     """What is known up to now."""
     static: Floats
     """`(series, feature)`: what stays the same."""
+    static_names: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -98,6 +107,7 @@ class Covariates:
             known=tuple(track.select(series) for track in self.known),
             past=self.past.select(series),
             static=self.static[series],
+            static_names=self.static_names,
         )
 
     def moved(self, rows: Integers) -> Covariates:
@@ -117,3 +127,24 @@ class Covariates:
             past=self.past.gather(series, first, lookback),
             static=self.static[series],
         )
+
+
+def covariates_of(
+    columns: dict[str, list[Floats]],
+    names: dict[str, tuple[str, ...]],
+    offsets: Integers,
+    n_targets: int,
+) -> Covariates:
+    """Put columns by role, `(place,)` or of static ones `(series,)`, together for a panel.
+
+    The targets of a wide table share them.
+    """
+    begin, high = np.tile(offsets[:-1], n_targets), np.tile(offsets[1:], n_targets)
+
+    def track(role: str) -> Track:
+        values = np.array(columns[role], np.float32).reshape(-1, int(offsets[-1]))
+        return Track(values, names[role], begin, low=begin, high=high)
+
+    static = np.array(columns["static"], np.float32).reshape(-1, len(offsets) - 1)
+    every = np.tile(static.T, (n_targets, 1))
+    return Covariates((track("known"),), track("past"), every, names["static"])

@@ -8,12 +8,16 @@ that is new when forecasting counts among these.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
+from rnnforecast.config import MAX_FEATURES
 from rnnforecast.data.covariates import Covariates, Track
-from rnnforecast.data.panel import Floats, Integers
+from rnnforecast.data.memory import check_memory
+from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.schema import Covariate, Schema
+from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Noted, Warned
 
@@ -23,39 +27,130 @@ _RARE = 0.001
 
 
 def settle_covariates(
-    schema: Schema, texts: dict[str, list[str]], chunks: dict[str, list[Floats]], listener: Listener
-) -> Schema:
-    """Settle which covariates there are, and which texts of each are told apart.
+    panel: Panel,
+    schema: Schema,
+    texts: dict[str, list[str]],
+    config: DataConfig,
+    listener: Listener,
+    *,
+    until_us: int | None,
+) -> tuple[Panel, Schema]:
+    """Make features of a panel's covariates, and settle which texts of each are told apart.
 
-    `texts` are all that occur in a column, `chunks` its values, `(row,)` each: numbers, or those of
-    texts. A model has settled it already.
+    `texts` are all that occur in a column. What is told apart, and whether there is anything to
+    tell, is found in the rows before `until_us`; a model has settled it already. Raises `DataError`
+    where there are more features than a network takes.
     """
-    if schema.step_us is not None:
-        return schema
-    empty = [
-        name for name, values in chunks.items() if not any(np.isfinite(x).any() for x in values)
-    ]
-    if empty:
-        listener(Warned.naming("empty-covariate", "no values, left out", empty))
+    if panel.covariates is None:
+        return panel, schema
+    columns = _columns(panel, panel.covariates, until_us)
+    if schema.step_us is None:
+        schema = _settled(schema, columns, texts, listener)
+    else:
+        empty = [c.name for c in schema.covariates if not columns[c.name].has_values]
+        _warn_of_empty(empty, "no values: the forecasts do without what they would say", listener)
+    if not schema.covariates:
+        return replace(panel, covariates=None), schema
+    _check_size(panel, schema, config)
+    return replace(panel, covariates=_expanded(panel.covariates, schema, columns, texts)), schema
+
+
+class _Column(NamedTuple):
+    """What one column holds: numbers, or those of texts."""
+
+    values: Floats
+    """`(place,)`, or `(series,)` of a static one."""
+    early: Floats
+    """Those of them that may be looked at."""
+
+    @property
+    def has_values(self) -> bool:
+        """Whether any of the early ones is known."""
+        return bool(np.isfinite(self.early).any())
+
+
+def _columns(panel: Panel, beside: Covariates, until_us: int | None) -> dict[str, _Column]:
+    """Return each column by its name."""
+    n_rows = panel.lengths if until_us is None else panel.rows_before(until_us)
+    columns = {}
+    for track in (*beside.known, beside.past):
+        is_early = slice(None) if until_us is None else track.rows(n_rows)
+        for name, values in zip(track.names, track.values, strict=True):
+            columns[name] = _Column(values, values[is_early])
+    for name, values in zip(beside.static_names, beside.static.T, strict=True):
+        columns[name] = _Column(values, values[n_rows > 0])
+    return columns
+
+
+def _settled(
+    schema: Schema, columns: dict[str, _Column], texts: dict[str, list[str]], listener: Listener
+) -> Schema:
+    """Return the schema with the covariates that say something, and the texts of each."""
+    empty = [c.name for c in schema.covariates if not columns[c.name].has_values]
+    _warn_of_empty(empty, "no values, left out", listener)
     settled = []
     for covariate in schema.covariates:
-        name = covariate.name
-        if name in empty:
+        if covariate.name in empty:
             continue
-        categories = _common(texts[name], chunks[name]) if covariate.is_text else None
-        if categories is not None:
+        name, categories = covariate.name, None
+        if covariate.is_text:
+            categories = _common(texts[name], columns[name].early)
             listener(Noted(f"column {name!r} is one of {', '.join(categories)}"))
         settled.append(replace(covariate, categories=categories))
     return replace(schema, covariates=tuple(settled))
 
 
-def _common(texts: list[str], chunks: list[Floats]) -> tuple[str, ...]:
+def _warn_of_empty(names: list[str], what: str, listener: Listener) -> None:
+    if names:
+        listener(Warned.naming("empty-covariate", what, names))
+
+
+def _common(texts: list[str], values: Floats) -> tuple[str, ...]:
     """Return the texts that occur often enough, the commonest first."""
-    counts = np.zeros(len(texts), np.int64)
-    for chunk in chunks:
-        counts += np.bincount(chunk[np.isfinite(chunk)].astype(np.int64), minlength=len(texts))
+    counts = np.bincount(values[np.isfinite(values)].astype(np.int64), minlength=len(texts))
     order = np.argsort(-counts, kind="stable")[:_MOST_CATEGORIES]
     return tuple(texts[i] for i in order if counts[i] > _RARE * counts.sum())
+
+
+def _check_size(panel: Panel, schema: Schema, config: DataConfig) -> None:
+    """Raise `DataError` for more features than memory, or a network, takes."""
+    for role in ("known", "past", "static"):
+        n_features = sum(c.n_features for c in schema.covariates if c.role == role)
+        if n_features > MAX_FEATURES:
+            raise DataError(
+                f"the columns of --{role} make {n_features} features, but a network takes "
+                f"{MAX_FEATURES}",
+                code="too-many-features",
+                hint="name fewer columns",
+            )
+    n_features = sum(c.n_features for c in schema.covariates)
+    n_targets = len(schema.targets)
+    check_memory(len(panel.target) // n_targets, n_targets + n_features, config, "the table")
+
+
+def _expanded(
+    beside: Covariates, schema: Schema, columns: dict[str, _Column], texts: dict[str, list[str]]
+) -> Covariates:
+    """Return covariates with the features of each column in its place."""
+    made: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
+    names: dict[str, list[str]] = {role: [] for role in made}
+    for covariate in schema.covariates:
+        values = columns[covariate.name].values
+        found, called = features_of(covariate, values, texts.get(covariate.name, []))
+        made[covariate.role].append(found)
+        names[covariate.role] += called
+
+    def track(role: str, raw: Track) -> Track:
+        values = np.concatenate([*made[role], np.empty((0, raw.values.shape[1]), np.float32)])
+        return replace(raw, values=values, names=tuple(names[role]))
+
+    static = np.concatenate([*made["static"], np.empty((0, len(beside.static)), np.float32)])
+    return Covariates(
+        (track("known", beside.known[0]),),
+        track("past", beside.past),
+        static.T,
+        tuple(names["static"]),
+    )
 
 
 def features_of(covariate: Covariate, placed: Floats, texts: list[str]) -> tuple[Floats, list[str]]:
@@ -96,23 +191,3 @@ def once_a_series(
             f"--past {covariate.name}",
         )
     return low
-
-
-def tracks_of(
-    features: dict[str, list[Floats]],
-    names: dict[str, list[str]],
-    offsets: Integers,
-    n_targets: int,
-) -> Covariates:
-    """Put features by role, `(feature, place)` or `(feature, series)`, together for a panel.
-
-    The targets of a wide table share them.
-    """
-    begin, high = np.tile(offsets[:-1], n_targets), np.tile(offsets[1:], n_targets)
-
-    def track(role: str) -> Track:
-        values = np.concatenate([*features[role], np.empty((0, int(offsets[-1])), np.float32)])
-        return Track(values, tuple(names[role]), begin, low=begin, high=high)
-
-    static = np.concatenate([*features["static"], np.empty((0, len(offsets) - 1), np.float32)])
-    return Covariates((track("known"),), track("past"), np.tile(static.T, (n_targets, 1)))

@@ -70,3 +70,11 @@ def subtract_base(
     return [
         (chunk - base[code]).astype(np.float32) for code, chunk in zip(codes, values, strict=True)
     ]
+
+
+def base_of_column(times: Sequence[Integers], values: Sequence[NDArray[Any]]) -> float:
+    """Return the base of a column that all series share: that of its five earliest values."""
+    if not values or values[0].dtype != np.float64:
+        return 0.0
+    one = [np.zeros(len(chunk), np.int16) for chunk in times]
+    return float(find_base(times, one, values, n_series=1)[0])

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from rnnforecast.data.counters import differences
-from rnnforecast.data.covariates import Covariates
-from rnnforecast.data.features import features_of, once_a_series, tracks_of
+from rnnforecast.data.covariates import Covariates, covariates_of
+from rnnforecast.data.features import once_a_series
 from rnnforecast.data.panel import Floats, Integers, Panel, offsets_of
 from rnnforecast.data.repeats import ONCE, count_repeats, reject_conflicts, rule_for_repeats
 from rnnforecast.data.rows import Rows
@@ -84,18 +84,19 @@ def _panel_of(target: Floats, rows: Rows, grid: Grid, covariates: Covariates | N
 def _place_covariates(
     rows: Rows, places: list[Integers], grid: Grid, schema: Schema, config: DataConfig
 ) -> Covariates | None:
-    """Scatter what stands beside the readings onto the grid, as features; None if nothing does."""
+    """Scatter what stands beside the readings onto the grid; None if nothing does.
+
+    Each column is one feature; of texts it holds the numbers, until `features` tells them apart.
+    """
     if not schema.covariates:
         return None
-    features: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
-    names: dict[str, list[str]] = {"known": [], "past": [], "static": []}
+    columns: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
     for covariate in schema.covariates:
         chunks = rows.covariates.pop(covariate.name)
         placed = np.full(int(grid.lengths.sum()), np.nan, np.float32)
         write(placed, places, chunks, _rule_beside(covariate, config))
         if covariate.role == "static":
             placed = once_a_series(covariate, placed, grid.offsets, rows.names)
-        found, called = features_of(covariate, placed, rows.texts.get(covariate.name, []))
-        features[covariate.role].append(found)
-        names[covariate.role] += called
-    return tracks_of(features, names, grid.offsets, len(rows.values))
+        columns[covariate.role].append(placed)
+    names = {role: tuple(c.name for c in schema.covariates if c.role == role) for role in columns}
+    return covariates_of(columns, names, grid.offsets, len(rows.values))

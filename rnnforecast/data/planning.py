@@ -88,6 +88,22 @@ def plan_backtest(
     return Plan(split, task, config)
 
 
+def train_end_us(panel: Panel, config: Config) -> int:
+    """Return the first moment that `plan_training` holds out."""
+    shares = {"validation": config.training.validation, "test": config.training.test}
+    horizon = _longest_horizon(config, panel, int(panel.lengths.max()))
+    return cuts_by_share(panel, at_least=horizon, **shares).train_until_us
+
+
+def backtest_train_end_us(
+    panel: Panel, config: Config, ends: BacktestConfig, tz: str | None
+) -> int:
+    """Return the first moment that `plan_backtest` holds out; raises as it does."""
+    shares = {"validation": config.training.validation, "test": config.training.test}
+    horizon = _longest_horizon(config, panel, int(panel.lengths.max()))
+    return cuts_by_ends(panel, ends, tz, horizon=horizon, **shares).train_until_us
+
+
 def _longest_horizon(config: Config, panel: Panel, longest: int) -> int:
     """Return the horizon that the user named, or the longest that may be found."""
     horizon = config.window.horizon

@@ -159,7 +159,10 @@ class CovariateColumns:
             if name in self.texts:
                 growing.append(self._coded(name, batch.column(name)))
             else:
-                growing.append(_believed(batch, name, self._source, self._config, n_before)[0])
+                values, largest = _believed(batch, name, self._source, self._config, n_before)
+                if largest >= levels.LARGE:
+                    growing.widen(np.float64)
+                growing.append(values)
 
     def chunks(self) -> dict[str, list[Floats]]:
         """Return all that was appended."""

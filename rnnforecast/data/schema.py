@@ -27,6 +27,8 @@ class Covariate:
     is_text: bool = False
     categories: tuple[str, ...] | None = None
     """The texts that are told apart; None for numbers, and until a table has been read."""
+    base: float = 0.0
+    """What is subtracted from numbers that float32 would blur."""
 
     @property
     def n_features(self) -> int:

@@ -6,7 +6,7 @@ Times are microseconds since 1970, UTC for aware stamps, wall clock for naive on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -18,7 +18,7 @@ from rnnforecast.data.cleaning import clean_rows, warn_of_oddities, without_stuc
 from rnnforecast.data.cutoff import rows_until
 from rnnforecast.data.features import settle_covariates
 from rnnforecast.data.futuretimes import judge_future
-from rnnforecast.data.memory import check_memory
+from rnnforecast.data.levels import base_of_column
 from rnnforecast.data.order import Order, find_order
 from rnnforecast.data.panel import Panel, pick
 from rnnforecast.data.placing import place_rows
@@ -39,6 +39,10 @@ _RESET_STEPS, _RESETS = 10, 0.01
 _HOUR_US = 3_600_000_000
 
 
+LearnsUntil = Callable[[Panel, str | None], int]
+"""Says of a panel, and the zone of its stamps, which moment ends what is learnt from."""
+
+
 def read_panel(
     source: Source,
     schema: Schema,
@@ -47,21 +51,21 @@ def read_panel(
     *,
     known_base: Mapping[str, float] = MappingProxyType({}),
     as_of: str | None = None,
+    learns_until: LearnsUntil | None = None,
 ) -> tuple[Panel, Schema]:
     """Read a source onto a regular grid; return it with the schema, step and zone filled in.
 
     A missing reading is NaN, and so is every step without a row. `known_base` is what a model
-    subtracts from the series that it knows; readings later than `as_of` are not used. Raises
-    `DataError` for stamps that cannot be read, are irregular, or repeat with different readings,
-    and for readings that are not finite.
+    subtracts from the series that it knows; readings later than `as_of` are not used; which texts
+    are told apart rests on the rows before what `learns_until` says of a panel. Raises `DataError`
+    for stamps that cannot be read, are irregular, or repeat with different readings, and for
+    readings that are not finite.
     """
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
     if as_of is not None:
         rows = rows_until(rows, as_of, schema, tz)
     clean_rows(rows, schema, config, listener, tz=tz)
-    schema = settle_covariates(schema, rows.texts, rows.covariates, listener)
-    n_features = sum(covariate.n_features for covariate in schema.covariates)
-    check_memory(rows.n_rows, len(schema.targets) + n_features, config, source.name)
+    schema = _on_base(rows, schema)
     order = find_order(rows)
     step_us = _find_step(order, rows, schema, config)
     if not config.allow_future:
@@ -73,12 +77,30 @@ def read_panel(
     panel = without_stuck(panel, config, listener)
     panel = trim_and_warn(panel, schema, listener)
     panel = drop_empty(panel, schema, config, source, listener)
+    until_us = learns_until(panel, tz) if learns_until and schema.covariates else None
+    panel, schema = settle_covariates(
+        panel, schema, rows.texts, config, listener, until_us=until_us
+    )
     panel = with_calendar(panel, config, schema.tz or tz)
     _note_gaps(panel, config, listener, tz)
     if schema.step_us is None:  # a model's own readings were looked at when it was trained
         warn_of_oddities(panel, listener, tz=tz)
     targets = schema.targets if schema.series else panel.names
     return panel, replace(schema, step_us=step_us, tz=tz, targets=targets)
+
+
+def _on_base(rows: Rows, schema: Schema) -> Schema:
+    """Subtract from large covariates what a model does, or else their first level, in place."""
+    covariates = []
+    for covariate in schema.covariates:
+        chunks, base = rows.covariates[covariate.name], covariate.base
+        if schema.step_us is None:
+            base = base_of_column(rows.times, chunks)
+        if base:
+            chunks = [chunk - base for chunk in chunks]
+        rows.covariates[covariate.name] = [c.astype(np.float32, copy=False) for c in chunks]
+        covariates.append(replace(covariate, base=base))
+    return replace(schema, covariates=tuple(covariates))
 
 
 def check_step(panel: Panel, schema: Schema) -> None:

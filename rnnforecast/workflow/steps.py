@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rnnforecast.data.planning import Plan
     from rnnforecast.data.schema import Schema
     from rnnforecast.data.split import Split
+    from rnnforecast.data.timegrid import LearnsUntil
     from rnnforecast.model.forecaster import RNNForecaster
 
 
@@ -45,8 +46,13 @@ def with_windows(config: Config, horizon: int | str | None, lookback: int | str 
     return replace(config, window=override(config.window, given))
 
 
-def read_readings(data: object, config: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
-    """Read a table onto a regular grid; return it with what its columns are for."""
+def read_readings(
+    data: object, config: DataConfig, listener: Listener, *, learns_until: LearnsUntil
+) -> tuple[Panel, Schema]:
+    """Read a table onto a regular grid; return it with what its columns are for.
+
+    `learns_until` says which moment ends what may be learnt from.
+    """
     from rnnforecast.data.inference import infer_schema
     from rnnforecast.data.timegrid import read_panel
     from rnnforecast.sources.reading import open_source
@@ -54,7 +60,8 @@ def read_readings(data: object, config: DataConfig, listener: Listener) -> tuple
     from rnnforecast.sources.splittime import join_time
 
     source = join_time(rename(open_source(data, config, listener), config.map), config.time)
-    return read_panel(source, infer_schema(source, config, listener), config, listener)
+    schema = infer_schema(source, config, listener)
+    return read_panel(source, schema, config, listener, learns_until=learns_until)
 
 
 def check_output(output: str | Path, data: object, *, allows_stream: bool = True) -> None:

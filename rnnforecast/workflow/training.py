@@ -39,14 +39,16 @@ def train(
     `data` is a path, a pandas or an Arrow table. With `model=None` nothing is saved. Raises a
     `RnnForecastError`; a failed run leaves the version in force as it was.
     """
-    from rnnforecast.data.planning import plan_training
+    from rnnforecast.data.planning import plan_training, train_end_us
     from rnnforecast.model.provenance import describe_model
 
     path = None if model is None else Path(model)
     _check_wishes(path, require_skill)
     config = with_windows(config or Config(), horizon, lookback)
     events, clock = Recorder(listener, []), Clock()
-    panel, schema = read_readings(data, config.data, events)
+    panel, schema = read_readings(
+        data, config.data, events, learns_until=lambda panel, _: train_end_us(panel, config)
+    )
     clock.lap("read_s")
     plan = plan_training(panel, config, events)
     fitted = fit_network(plan, plan.split, events)

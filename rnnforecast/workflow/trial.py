@@ -61,9 +61,12 @@ def fitted_trial(
     data: object, config: Config, ends: BacktestConfig, listener: Listener, clock: Clock
 ) -> Trial:
     """Fit a network to the readings before the test part."""
-    from rnnforecast.data.planning import plan_backtest
+    from rnnforecast.data.planning import backtest_train_end_us, plan_backtest
 
-    panel, schema = read_readings(data, config.data, listener)
+    def learns_until(panel: Panel, tz: str | None) -> int:
+        return backtest_train_end_us(_until(panel, ends.test_end, tz), config, ends, tz)
+
+    panel, schema = read_readings(data, config.data, listener, learns_until=learns_until)
     clock.lap("read_s")
     panel = _until(panel, ends.test_end, schema.tz)
     plan = plan_backtest(panel, config, ends, schema.tz, listener)

@@ -13,7 +13,7 @@ from rnnforecast.data.covariates import Covariates
 from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.schema import Schema, match_schema
-from rnnforecast.data.timegrid import read_panel
+from rnnforecast.data.timegrid import LearnsUntil, read_panel
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import Recorder, Warned, ignore
@@ -21,7 +21,10 @@ from rnnforecast.sources.reading import open_source
 
 
 def read(
-    table: pd.DataFrame, config: DataConfig, schema: Schema | None = None
+    table: pd.DataFrame,
+    config: DataConfig,
+    schema: Schema | None = None,
+    learns_until: LearnsUntil | None = None,
 ) -> tuple[Panel, Covariates, Schema, list[Warned]]:
     """Read a table; with a schema, as a trained model does."""
     events = Recorder(ignore, [])
@@ -31,7 +34,7 @@ def read(
         if schema is None
         else match_schema(source, schema, config)
     )
-    panel, found = read_panel(source, wanted, config, events)
+    panel, found = read_panel(source, wanted, config, events, learns_until=learns_until)
     assert panel.covariates is not None
     return panel, panel.covariates, found, events.warnings
 
@@ -94,6 +97,67 @@ def test_texts_need_the_memory_of_all_their_features(monkeypatch: pytest.MonkeyP
 
     assert caught.value.code == "memory"
     assert read(table, DataConfig(past=("mode",), max_memory="400K"))[1].sizes == (0, 21, 0)
+
+
+def test_texts_are_told_apart_by_what_may_be_learnt_from() -> None:
+    mode = ["a", "b"] * 10 + ["c"] * 20
+    table = wide(40, mode=mode, later=[np.nan] * 30 + [1.0] * 10)
+    config = DataConfig(known=("mode",), past=("later",))
+
+    _, covariates, schema, warned = read(table, config, learns_until=lambda panel, _: at(panel, 20))
+
+    assert [c.name for c in schema.covariates] == ["mode"]
+    assert schema.covariates[0].categories == ("a", "b")
+    assert covariates.known[0].values[:, 20:].tolist() == [[0] * 20, [0] * 20, [1] * 20]
+    assert [w.code for w in warned] == ["empty-covariate"]
+
+
+def test_what_is_told_apart_does_not_depend_on_what_comes_later() -> None:
+    early, late = ["a", "b", "b"] * 10, ["x", "a"] * 5
+    found = [
+        read(
+            wide(40, mode=early + end),
+            DataConfig(past=("mode",)),
+            learns_until=lambda panel, _: at(panel, 30),
+        )[2]
+        for end in (late, ["a"] * 10)
+    ]
+
+    assert found[0] == found[1]
+
+
+def at(panel: Panel, row: int) -> int:
+    return int(panel.start[0]) + row * panel.step_us
+
+
+def test_more_features_than_a_network_takes_are_refused() -> None:
+    names = tuple(f"c{i}" for i in range(4097))
+    table = pd.concat([wide(10), pd.DataFrame(1.0, range(10), names)], axis=1)
+
+    with pytest.raises(DataError, match="4097 features"):
+        read(table, DataConfig(past=names))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6, 1e9])
+def test_small_steps_of_large_covariates_are_kept(offset: float) -> None:
+    steps = np.arange(40.0) / 8
+    _, covariates, schema, _ = read(wide(load=offset + steps), DataConfig(past=("load",)))
+    _, newer, _, _ = read(wide(load=offset + steps + 5), DataConfig(), schema)
+
+    for values, more in ((covariates.past.values[0], 0), (newer.past.values[0], 5)):
+        np.testing.assert_allclose(
+            values + schema.covariates[0].base, offset + steps + more, atol=0.01
+        )
+        np.testing.assert_array_equal(np.diff(values), np.diff(steps))
+
+
+def test_a_covariate_that_says_nothing_any_more_is_said() -> None:
+    _, _, schema, _ = read(wide(load=np.arange(40.0)), DataConfig(past=("load",)))
+
+    _, covariates, again, warned = read(wide(load=np.full(40, np.nan)), DataConfig(), schema)
+
+    assert [w.code for w in warned] == ["empty-covariate"]
+    assert again.covariates == schema.covariates and np.isnan(covariates.past.values).all()
 
 
 def test_numbers_that_are_names_are_told_apart() -> None:
