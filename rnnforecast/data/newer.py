@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.future import with_future
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
-from rnnforecast.data.scaling import SPIKE_RUN
+from rnnforecast.data.scaling import SPIKE_RUN, TIMES
 from rnnforecast.data.schema import Schema, check_zone, match_schema
 from rnnforecast.data.timegrid import check_step, read_panel
 from rnnforecast.dataconfig import DataConfig
@@ -27,7 +27,7 @@ from rnnforecast.sources.renaming import rename
 from rnnforecast.sources.splittime import join_time
 
 _FAR = 3.0
-"""Scales from the level of the training readings to a median that is strange."""
+"""Scales from the level of the training readings to a median that may be strange."""
 
 
 @dataclass(frozen=True)
@@ -236,10 +236,11 @@ def _medians(values: Floats) -> Floats:
 def _is_far(
     past: Past, known: Known, entry: NDArray[np.int64], stretches: tuple[int, ...]
 ) -> NDArray[np.bool_]:
-    """`(series,)`: whether the middle of one of the newest stretches is off the known level."""
+    """`(series,)`: whether the middle of one of the newest stretches is where hardly one was."""
+    limit = np.maximum(known.reach[np.maximum(entry, 0)] / TIMES, _FAR)
     far: NDArray[np.bool_] = np.zeros(len(entry), np.bool_)
     for n in stretches:
-        far |= np.nan_to_num(_drift(past, known, entry, n)) > _FAR
+        far |= np.nan_to_num(_drift(past, known, entry, n)) > limit
     return far
 
 

@@ -29,11 +29,20 @@ _APART = 1.5
 class Spikes:
     """Readings of one series that lie out of its reach."""
 
-    first: Stretch
-    n_rows: int
+    stretches: tuple[Stretch, ...]
     low: float
     """In the sensor's own units: what the others lie between, with room to spare."""
     high: float
+
+    @property
+    def series(self) -> str:
+        """The name of the series."""
+        return self.stretches[0].series
+
+    @property
+    def n_rows(self) -> int:
+        """How many readings they are."""
+        return sum(one.n_rows for one in self.stretches)
 
 
 @dataclass(frozen=True)
@@ -67,8 +76,7 @@ def find_spikes(panel: Panel, sentinels: Iterable[Stretch]) -> Iterator[Spikes]:
             if (one.series, np.float32(one.value)) not in known:
                 by_series.setdefault(series, []).append(one)
         for at, spikes in by_series.items():
-            n_rows = sum(one.n_rows for one in spikes)
-            yield Spikes(spikes[0], n_rows, float(low[at]), float(high[at]))
+            yield Spikes(tuple(spikes), float(low[at]), float(high[at]))
 
 
 def find_shifts(panel: Panel, figures: Figures) -> Iterator[Shift]:

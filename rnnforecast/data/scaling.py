@@ -20,7 +20,7 @@ _BLUR = 2e-7
 """Less than this, relative to the level, float32 does not show."""
 _SAMPLE = 100_000
 _IQR_OF_NORMAL = 1.349
-_ONE_IN, _TIMES, _LEAST = 500, 6.0, 3.0
+_ONE_IN, TIMES, _LEAST = 500, 6.0, 3.0
 """One reading in 500 may be a spike; no sensor leaves six times the range of the others."""
 
 
@@ -91,5 +91,5 @@ def _reach(distances: Doubles, n: Integers) -> Doubles:
     rare = 1 + n // _ONE_IN
     distances.sort(axis=1)
     usual = distances[np.arange(len(n)), np.maximum(n - rare - 1, 0)]
-    reach: Doubles = _TIMES * np.maximum(np.where(n > rare, usual, 0.0), _LEAST)
+    reach: Doubles = TIMES * np.maximum(np.where(n > rare, usual, 0.0), _LEAST)
     return reach

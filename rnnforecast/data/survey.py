@@ -90,7 +90,7 @@ def survey(panel: Panel, tz: str | None, listener: Listener = ignore) -> Survey:
         findings=(
             *(_finding("stuck-sensor", "stands at", one, tz) for one in odd.stuck),
             *(_finding("sentinel", "far from all others:", one, tz) for one in odd.sentinels),
-            *(_finding("spike", "far from all others:", one.first, tz) for one in spikes),
+            *(_finding("spike", "far from all others:", one, tz) for one in _stretches(spikes)),
             *(_shift_finding(one, panel, tz) for one in shifts),
         ),
         sentinels=tuple(sorted({one.value for one in odd.sentinels})),
@@ -99,18 +99,23 @@ def survey(panel: Panel, tz: str | None, listener: Listener = ignore) -> Survey:
 
 
 def _warnings_of_spikes(spikes: tuple[Spikes, ...], tz: str | None) -> Iterator[Warned]:
-    if spikes:
-        shown = "; ".join(
-            f"{one.series} reads {one.value:g} at {format_stamp(one.start_us, tz)}"
-            for one in (spike.first for spike in spikes[:_LISTED])
-        )
-        ranges = " ".join(
-            f"--valid-range {quote(f'{one.first.series}={_round(one.low)}:{_round(one.high)}')}"
-            for one in spikes[:_LISTED]
-        )
-        message = f"{sum(one.n_rows for one in spikes)} readings lie far from all others: {shown}"
-        message += ", ..." * (len(spikes) > _LISTED) + f"; if they are wrong, add  {ranges}"
-        yield Warned("spike", message, sum(one.n_rows for one in spikes))
+    if not spikes:
+        return
+    stretches = _stretches(spikes)
+    shown = "; ".join(
+        f"{one.series} reads {one.value:g} at {format_stamp(one.start_us, tz)}"
+        for one in stretches[:_LISTED]
+    ) + ", ..." * (len(stretches) > _LISTED)
+    bounds = [(one.series, _round(one.low), _round(one.high)) for one in spikes[:_LISTED]]
+    ranges = " ".join(f"--valid-range {quote(f'{name}={a}:{b}')}" for name, a, b in bounds)
+    n_rows = sum(one.n_rows for one in spikes)
+    lie = f"{n_rows} readings lie" if n_rows > 1 else "1 reading lies"
+    message = f"{lie} far from all others: {shown}; if wrong, add  {ranges}"
+    yield Warned("spike", message, n_rows)
+
+
+def _stretches(spikes: tuple[Spikes, ...]) -> list[Stretch]:
+    return [stretch for one in spikes for stretch in one.stretches]
 
 
 def _warnings_of_shifts(shifts: tuple[Shift, ...], tz: str | None) -> Iterator[Warned]:
