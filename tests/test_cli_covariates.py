@@ -187,3 +187,19 @@ def test_holidays_without_the_package_say_what_to_install(
 
     assert outcome.code == 2
     assert "pip install 'rnnforecast[holidays]'" in outcome.err
+
+
+def test_a_text_among_numbers_is_no_name_for_a_model_that_knows_better(
+    command: Command, model: Path
+) -> None:
+    table = make_table().astype({"setpoint": object})
+    table.loc[7, "setpoint"] = "high"
+    table.to_csv("readings.csv", index=False)
+
+    new = command("check", "readings.csv", *KNOWN)
+    stored = command("predict", "readings.csv", "-m", model / "model")
+
+    assert "--categorical setpoint" in new.err
+    assert stored.code == 4
+    assert "add  --na-values high" in stored.err
+    assert "--categorical" not in stored.err
