@@ -26,10 +26,12 @@ def exclude(panel: Panel, path: Path, tz: str | None, listener: Listener) -> Pan
     target = panel.target.copy()
     unknown: list[str] = []
     for line, (name, begin, end) in enumerate(table.itertuples(index=False), 2):
+        begin_us, end_us = (_time_us(text, tz, path, line) for text in (begin, end))
+        if begin_us >= end_us:
+            raise _not_before(begin, end, path, line)
         if name and name not in numbers:
             unknown.append(name)
             continue
-        begin_us, end_us = (_time_us(text, tz, path, line) for text in (begin, end))
         chosen = np.array([numbers[name]]) if name else np.arange(panel.n_series)
         rows = [-((panel.start[chosen] - us) // panel.step_us) for us in (begin_us, end_us)]
         first, last = (np.clip(r, 0, panel.lengths[chosen]) for r in rows)
@@ -57,6 +59,17 @@ def _read(path: Path) -> pd.DataFrame:
             hint="leave series empty where a time is bad for all of them",
         )
     return table[list(_COLUMNS)]
+
+
+def _not_before(begin: str, end: str, path: Path, line: int) -> DataError:
+    return DataError(
+        f"a bad time from {begin} to {end} ends before it begins"
+        if begin != end
+        else f"a bad time from {begin} to {end} has no length",
+        code="bad-times",
+        location=Location(str(path), line),
+        hint="the column from is the first bad moment, to the first good one after it",
+    )
 
 
 def _time_us(text: str, tz: str | None, path: Path, line: int) -> int:
