@@ -9,7 +9,14 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from rnnforecast.data.schema import Covariate, Schema, check_column, epoch_unit_of, unit_of
+from rnnforecast.data.schema import (
+    Covariate,
+    Schema,
+    check_column,
+    check_counters,
+    epoch_unit_of,
+    unit_of,
+)
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, Noted, Warned
@@ -44,6 +51,7 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     series = None if config.id_from_columns else config.series or _infer_series(free, time)
     targets = config.target or _infer_targets(source, (time.name, series, *beside))
     _check_targets(source, targets, series, explicit=bool(config.target))
+    check_counters(targets, config)
     covariates = _covariates(columns, config, series)
     listener(Noted(_in_words(source, time.name, series, targets)))
     if series is None and len(targets) > _MANY_COLUMNS:
