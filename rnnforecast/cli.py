@@ -26,7 +26,7 @@ from rnnforecast.console import Screen
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.events import ignore
-from rnnforecast.options import CommonOptions, with_options
+from rnnforecast.options import CommonOptions, Given, with_options
 
 PARTIAL = 3
 
@@ -86,6 +86,7 @@ def check(
     *,
     reading: DataConfig,
     common: CommonOptions,
+    given: Given,
     model: Annotated[
         Path | None, typer.Option("--model", "-m", help="Say whether the data fit this model.")
     ] = None,
@@ -98,7 +99,7 @@ def check(
         raise UsageError("--version names one of a model's", hint="add  --model DIR")
     screen = _screen(context, common)
     saved = None if model is None else workflow.load(model, version=version)
-    found = workflow.check(data, config=reading, model=saved, listener=ignore)
+    found = workflow.check(data, config=reading, model=saved, given=given, listener=ignore)
     if common.json:
         screen.document(checkreport.check_document(found))
     else:
@@ -151,6 +152,7 @@ def predict(
     reading: DataConfig,
     forecast: PredictConfig,
     common: CommonOptions,
+    given: Given,
     model: ModelPath = Path(DEFAULT_MODEL),
     output: Annotated[
         str, typer.Option("--output", "-o", help="A .csv, .parquet or .jsonl file, or -")
@@ -168,6 +170,7 @@ def predict(
         data,
         config=forecast,
         reading=reading,
+        given=given,
         version=version,
         output=output,
         listener=screen,
@@ -194,6 +197,7 @@ def backtest(
     network: NetworkConfig,
     training: TrainConfig,
     common: CommonOptions,
+    given: Given,
     model: Annotated[
         Path | None,
         typer.Option("--model", "-m", help="Try this model, on readings it has not learnt from."),
@@ -214,6 +218,7 @@ def backtest(
         data,
         model=None if model is None else workflow.load(model, version=version),
         config=Config(reading, window, network, training),
+        given=given,
         ends=ends,
         output=output,
         listener=screen,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import DEFAULT_MODEL, PredictConfig, check_format, override
+from rnnforecast.config import DEFAULT_MODEL, PredictConfig, check_format
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import parse_steps
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.workflow.saved import Model, known_of, load
+from rnnforecast.workflow.settled import reading_of
 from rnnforecast.workflow.steps import check_output
 
 if TYPE_CHECKING:
@@ -28,14 +30,16 @@ def predict(
     *,
     config: PredictConfig | None = None,
     reading: DataConfig | None = None,
+    given: Collection[str] = (),
     version: str | None = None,
     output: str | Path | None = None,
     listener: Listener = ignore,
 ) -> Prediction:
     """Forecast the steps after the last reading; with `output`, write them to a file, or to `-`.
 
-    Without `data`, the source that the model was trained on is read again; `reading` overrides how.
-    Raises a `RnnForecastError`; a series that cannot be forecast is left out and named.
+    Without `data`, the source that the model was trained on is read again. What differs from the
+    defaults in `reading` overrides how, and so do its fields that `given` names. Raises a
+    `RnnForecastError`; a series that cannot be forecast is left out and named.
     """
     config = config or PredictConfig()
     if output is not None:
@@ -45,7 +49,7 @@ def predict(
     if output is not None:
         check_output(output, artifact.provenance["source"] if data is None else data)
     horizon = _horizon_of(config, artifact)
-    options = override(artifact.config.data, reading or DataConfig())
+    options = reading_of(artifact, reading, given)
     past, schema = _read_past(artifact, data, config, options, events)
     forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
     gap = options.max_gap_steps(past.step_us)
