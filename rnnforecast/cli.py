@@ -24,9 +24,10 @@ from rnnforecast.config import (
 )
 from rnnforecast.console import Screen
 from rnnforecast.dataconfig import DataConfig
+from rnnforecast.durable import check_spared
 from rnnforecast.errors import UsageError
 from rnnforecast.events import ignore
-from rnnforecast.options import CommonOptions, Given, with_options
+from rnnforecast.options import CONFIG_FILE, CommonOptions, Given, with_options
 
 PARTIAL = 3
 
@@ -257,8 +258,12 @@ def show(
 
 
 def _screen(context: typer.Context, common: CommonOptions) -> Screen:
-    """Set the screen that this run has to what the options say."""
+    """Set the screen that this run has to what the options say; no result goes over their file."""
     screen: Screen = context.obj
     screen.is_quiet, screen.is_verbose, screen.is_json = common.quiet, common.verbose, common.json
     screen.has_color = not common.no_color and "NO_COLOR" not in os.environ
+    for name in ("output", "rejects"):
+        if context.params.get(name) is not None:
+            path, file = Path(context.params[name]), common.config or Path(CONFIG_FILE)
+            check_spared(path, file, "the options")
     return screen

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.config import BacktestConfig, Config
+from rnnforecast.config import BacktestConfig, Config, check_format
 from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.task import ForecastTask
+from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, load
 from rnnforecast.workflow.settled import reading_of
-from rnnforecast.workflow.steps import Clock, check_output, with_windows
+from rnnforecast.workflow.steps import Clock, with_windows
 from rnnforecast.workflow.trial import Trial, fitted_trial, saved_trial
 
 if TYPE_CHECKING:
@@ -67,15 +68,17 @@ def backtest(
     """
     ends = ends or BacktestConfig()
     if output is not None:
-        check_output(output, data, allows_stream=False)
+        check_format(str(output), allows_stream=False)
     config = with_windows(config or Config(), horizon, lookback)
     events, clock = Recorder(listener, []), Clock()
-    if model is None:
+    saved = model if isinstance(model, Model | None) else load(model)
+    if saved is not None:
+        config = replace(config, data=reading_of(saved.artifact, config.data, given))
+    check_outputs(data, config.data, output=output, allows_stream=False)
+    if saved is None:
         trial = fitted_trial(data, config, ends, events, clock)
     else:
-        saved = model if isinstance(model, Model) else load(model)
-        reading = reading_of(saved.artifact, config.data, given)
-        trial = saved_trial(saved, data, replace(config, data=reading), ends, events)
+        trial = saved_trial(saved, data, config, ends, events)
     clock.lap("prepare_s")
     comparison = _run(trial, output, events)
     clock.lap("evaluate_s")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.fields import options_of
+from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, known_of
 from rnnforecast.workflow.settled import reading_of
 
@@ -75,6 +76,7 @@ def check(
     config = config or DataConfig()
     if model is not None:
         config = reading_of(model.artifact, config, given)
+    check_outputs(data, config)
     source = _open(data, config, model, events)
     panel, schema = _read(source, config, model, events)
     found = survey(panel, schema.tz, events)

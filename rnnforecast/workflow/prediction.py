@@ -12,9 +12,9 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import parse_steps
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Recorder, Warned, ignore
+from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, known_of, load
 from rnnforecast.workflow.settled import reading_of
-from rnnforecast.workflow.steps import check_output
 
 if TYPE_CHECKING:
     from rnnforecast.data.forecast import Forecast, Past
@@ -46,10 +46,10 @@ def predict(
         check_format(str(output))
     events = Recorder(listener, [])
     artifact = (model if isinstance(model, Model) else load(model, version=version)).artifact
-    if output is not None:
-        check_output(output, artifact.provenance["source"] if data is None else data)
-    horizon = _horizon_of(config, artifact)
     options = reading_of(artifact, reading, given)
+    source = artifact.provenance["source"] if data is None else data
+    check_outputs(source, options, output=output, future=config.future)
+    horizon = _horizon_of(config, artifact)
     past, schema = _read_past(artifact, data, config, options, events)
     forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
     gap = options.max_gap_steps(past.step_us)
