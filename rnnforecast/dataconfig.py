@@ -204,7 +204,7 @@ class DataConfig:
 
 
 def _check_roles(config: DataConfig) -> None:
-    """Raise `UsageError` for a column that is named twice, or for a kind without a role."""
+    """Raise `UsageError` for a column that is named twice."""
     named = [config.time, config.series, *config.target]
     named += [*config.known, *config.past, *config.static]
     for name in {name for name in named if name is not None}:
@@ -212,11 +212,6 @@ def _check_roles(config: DataConfig) -> None:
             raise UsageError(f"column {name!r} is named for two things")
     if config.id_from_columns and (config.series or config.static):
         raise UsageError("--id-from-columns needs a table without --series and --static")
-    for name in config.categorical:
-        if name not in (*config.known, *config.past, *config.static):
-            raise UsageError(
-                f"--categorical {name} needs --known, --past or --static for the same column"
-            )
 
 
 def _parse_bytes(name: str, text: str) -> int:

@@ -214,7 +214,7 @@ def test_a_text_among_numbers_is_no_name_for_a_model_that_knows_better(
         (["--static", "y"], "without --static"),
         (["--calendar", "hour"], "without --calendar"),
         (["--holidays", "DE"], "without --holidays"),
-        ([*KNOWN, "--categorical", "setpoint"], "without --categorical"),
+        (["--categorical", "setpoint"], "without --categorical"),
     ],
 )
 def test_what_a_model_has_settled_cannot_be_said_otherwise(
@@ -244,13 +244,16 @@ def test_what_a_model_has_settled_may_be_said_again(
     assert "the model was trained with --known setpoint, mode" in outcome.err
 
 
-def test_another_calendar_than_the_models_is_refused(command: Command) -> None:
+def test_a_calendar_and_kinds_are_those_of_the_model(command: Command) -> None:
     stamps = pd.date_range("2024-01-01", periods=400, freq="1h")
     y = 10 + 5 * np.isin(stamps.hour, (8, 9, 10)) + np.random.default_rng(0).normal(size=400)
-    pd.DataFrame({"time": stamps, "y": y}).to_csv("data.csv", index=False)
-    assert command("train", "data.csv", "--calendar", "hour,weekday", *FIT).code == 0
+    table = pd.DataFrame({"time": stamps, "y": y, "k": stamps.hour % 3})
+    table.to_csv("data.csv", index=False)
+    options = ["--target", "y", "--past", "k", "--categorical", "k", "--calendar", "hour,weekday"]
+    assert command("train", "data.csv", *options, *FIT).code == 0
 
     assert command("predict", "-q", "--calendar", "weekday,hour").code == 0
+    assert command("predict", "-q", "--categorical", "k").code == 0
     outcome = command("predict", "-q", "--calendar", "month")
 
     assert outcome.code == 2

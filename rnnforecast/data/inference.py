@@ -137,12 +137,17 @@ def _infer_targets(source: Source, others: tuple[str | None, ...]) -> tuple[str,
 def _covariates(
     columns: dict[str, Column], config: DataConfig, series: str | None
 ) -> tuple[Covariate, ...]:
-    """Return the columns that the user names."""
+    """Return the columns that the user names. Raises `UsageError` for a kind without a role."""
     if config.static and series is None:
         raise UsageError(
             "--static needs a table with a column that names the series",
             hint="name it with  --series COLUMN",
         )
+    for name in config.categorical:
+        if name not in (*config.known, *config.past, *config.static):
+            raise UsageError(
+                f"--categorical {name} needs --known, --past or --static for the same column"
+            )
     roles = {"known": config.known, "past": config.past, "static": config.static}
     return tuple(
         Covariate(name, role, is_text=columns[name].kind != "number" or name in config.categorical)
