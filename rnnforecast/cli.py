@@ -24,9 +24,10 @@ from rnnforecast.config import (
 )
 from rnnforecast.console import Screen
 from rnnforecast.dataconfig import DataConfig
+from rnnforecast.durable import check_spared
 from rnnforecast.errors import UsageError
 from rnnforecast.events import ignore
-from rnnforecast.options import CommonOptions, with_options
+from rnnforecast.options import CONFIG_FILE, CommonOptions, Given, with_options
 
 PARTIAL = 3
 
@@ -86,6 +87,7 @@ def check(
     *,
     reading: DataConfig,
     common: CommonOptions,
+    given: Given,
     model: Annotated[
         Path | None, typer.Option("--model", "-m", help="Say whether the data fit this model.")
     ] = None,
@@ -98,7 +100,7 @@ def check(
         raise UsageError("--version names one of a model's", hint="add  --model DIR")
     screen = _screen(context, common)
     saved = None if model is None else workflow.load(model, version=version)
-    found = workflow.check(data, config=reading, model=saved, listener=ignore)
+    found = workflow.check(data, config=reading, model=saved, given=given, listener=ignore)
     if common.json:
         screen.document(checkreport.check_document(found))
     else:
@@ -151,6 +153,7 @@ def predict(
     reading: DataConfig,
     forecast: PredictConfig,
     common: CommonOptions,
+    given: Given,
     model: ModelPath = Path(DEFAULT_MODEL),
     output: Annotated[
         str, typer.Option("--output", "-o", help="A .csv, .parquet or .jsonl file, or -")
@@ -168,6 +171,7 @@ def predict(
         data,
         config=forecast,
         reading=reading,
+        given=given,
         version=version,
         output=output,
         listener=screen,
@@ -194,6 +198,7 @@ def backtest(
     network: NetworkConfig,
     training: TrainConfig,
     common: CommonOptions,
+    given: Given,
     model: Annotated[
         Path | None,
         typer.Option("--model", "-m", help="Try this model, on readings it has not learnt from."),
@@ -214,6 +219,7 @@ def backtest(
         data,
         model=None if model is None else workflow.load(model, version=version),
         config=Config(reading, window, network, training),
+        given=given,
         ends=ends,
         output=output,
         listener=screen,
@@ -252,8 +258,12 @@ def show(
 
 
 def _screen(context: typer.Context, common: CommonOptions) -> Screen:
-    """Set the screen that this run has to what the options say."""
+    """Set the screen that this run has to what the options say; no result goes over their file."""
     screen: Screen = context.obj
     screen.is_quiet, screen.is_verbose, screen.is_json = common.quiet, common.verbose, common.json
     screen.has_color = not common.no_color and "NO_COLOR" not in os.environ
+    for name in ("output", "rejects"):
+        if context.params.get(name) is not None:
+            path, file = Path(context.params[name]), common.config or Path(CONFIG_FILE)
+            check_spared(path, file, "the options")
     return screen

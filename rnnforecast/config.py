@@ -6,8 +6,9 @@ their `help` is the option's help. `None` or "auto" means: found in the data.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import check_range, parse_duration_us
@@ -203,14 +204,18 @@ def check_format(path: str, *, allows_stream: bool = True) -> None:
         )
 
 
-def override(config: _C, given: _C) -> _C:
-    """Return `config` with every field that `given` sets to something else than its default."""
-    changed = {
-        item.name: getattr(given, item.name)
-        for item in fields(given)
-        if getattr(given, item.name) != item.default
-    }
-    return replace(config, **changed)
+def changes_of(config: DataConfig | WindowConfig, given: Collection[str] = ()) -> dict[str, Any]:
+    """Return the fields that differ from their defaults, and those that `given` names anyway."""
+    values = {item.name: (getattr(config, item.name), item.default) for item in fields(config)}
+    return {n: value for n, (value, default) in values.items() if n in given or value != default}
+
+
+def override(config: _C, changed: _C, given: Collection[str] = ()) -> _C:
+    """Return `config` with every field that `changed` sets to something else than its default.
+
+    Fields that `given` names are taken even if they equal it.
+    """
+    return replace(config, **changes_of(changed, given))
 
 
 def quantile_name(quantile: float) -> str:

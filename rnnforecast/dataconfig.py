@@ -13,9 +13,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from rnnforecast.durations import EPOCH_UNITS_US, check_range, parse_duration_us, parse_steps
+from rnnforecast.durations import (
+    EPOCH_UNITS_US,
+    check_range,
+    check_steps,
+    parse_duration_us,
+    parse_steps,
+)
 from rnnforecast.errors import UsageError
 from rnnforecast.fields import check_choices, option
+
+_MAX_GAP = 10**9
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]+)?"
+_OFFSET = r"[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
+"""From UTC, less than a day."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +150,7 @@ class DataConfig:
         """How many steps in a row may be missing; None for any number."""
         if self.max_gap is None:
             return None
-        return parse_steps(self.max_gap, step_us=step_us, name="max-gap", limit=10**9)
+        return parse_steps(self.max_gap, step_us=step_us, name="max-gap", limit=_MAX_GAP)
 
     @property
     def years(self) -> tuple[int, int]:
@@ -162,14 +173,15 @@ class DataConfig:
         return _parse_bytes("max-input-bytes", self.max_input_bytes)
 
     def most_bad_rows(self, n_rows: int) -> int:
-        """How many of so many rows may be skipped, one at least where it is a share."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", self.max_bad_rows)
+        """How many of so many rows may be skipped; of a share that is not 0, one at least."""
+        match = re.fullmatch(rf"({_NUMBER})(%?)", self.max_bad_rows)
         if match is None or (match[2] and float(match[1]) > 100):
             raise UsageError(
                 f"--max-bad-rows is {self.max_bad_rows!r}, but must be a number such as 20, or a "
                 "share such as 0.1%"
             )
-        return max(1, int(float(match[1]) / 100 * n_rows)) if match[2] else int(float(match[1]))
+        most = float(match[1])
+        return max(1, int(most / 100 * n_rows)) if match[2] and most else int(most)
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a choice that does not exist."""
@@ -181,6 +193,8 @@ class DataConfig:
                 raise UsageError(f"--map is {pair!r}, but must be two names, such as new=old")
         if self.stuck_as_na is not None:
             parse_duration_us(self.stuck_as_na)
+        if self.max_gap is not None:
+            check_steps(self.max_gap, name="max-gap", limit=_MAX_GAP)
         _ = self.valid_ranges, self.years, self.most_bad_rows(0)
         if self.rejects is not None and self.on_bad_rows != "skip":
             raise UsageError("--rejects needs --on-bad-rows skip")
@@ -191,7 +205,7 @@ class DataConfig:
 
 
 def _check_roles(config: DataConfig) -> None:
-    """Raise `UsageError` for a column that is named twice, or for a kind without a role."""
+    """Raise `UsageError` for a column that is named twice."""
     named = [config.time, config.series, *config.target]
     named += [*config.known, *config.past, *config.static]
     for name in {name for name in named if name is not None}:
@@ -199,16 +213,11 @@ def _check_roles(config: DataConfig) -> None:
             raise UsageError(f"column {name!r} is named for two things")
     if config.id_from_columns and (config.series or config.static):
         raise UsageError("--id-from-columns needs a table without --series and --static")
-    for name in config.categorical:
-        if name not in (*config.known, *config.past, *config.static):
-            raise UsageError(
-                f"--categorical {name} needs --known, --past or --static for the same column"
-            )
 
 
 def _parse_bytes(name: str, text: str) -> int:
     """Read a size such as 4G or 500M, or plain bytes."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) *([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(rf"({_NUMBER}) *([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None or not float(match[1]):
         raise UsageError(f"--{name} is {text!r}, but must be a size, such as 4G or 500M")
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
@@ -235,7 +244,7 @@ def _check_text_form(config: DataConfig) -> None:
             f"--thousands and --decimal are both {config.thousands!r}",
             hint="say the decimal mark, too, such as  --thousands . --decimal ,",
         )
-    if config.tz is not None and not re.fullmatch(r"[+-]\d\d:\d\d", config.tz):
+    if config.tz is not None and not re.fullmatch(_OFFSET, config.tz):
         try:
             ZoneInfo(config.tz)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:

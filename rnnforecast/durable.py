@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from rnnforecast.errors import WriteError
+from rnnforecast.errors import UsageError, WriteError
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -99,6 +99,15 @@ def check_file(path: Path) -> None:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, f"{path} is a folder")
     check_directory(path.parent)
+
+
+def check_spared(path: Path, kept: Path, what: str) -> None:
+    """Raise `UsageError` where `path` is the file `kept`, by whatever name, and so overwrites it.
+
+    `what` says what the file holds.
+    """
+    if path.exists() and kept.exists() and path.samefile(kept):
+        raise UsageError(f"{path} holds {what}, and would be overwritten", hint="name another file")
 
 
 @contextmanager

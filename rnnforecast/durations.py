@@ -46,18 +46,28 @@ def parse_duration_us(text: str) -> int:
 
 def parse_steps(text: str | int, *, step_us: int, name: str, limit: int) -> int:
     """Read 24, `24` or `24h` as a number of steps. Raises `UsageError` where it is not whole."""
-    stripped = str(text).strip()
-    if re.fullmatch(r"[+-]?\d{1,18}", stripped):
-        steps = int(stripped)
-    else:
-        duration = parse_duration_us(stripped)
-        steps, rest = divmod(duration, step_us)
-        if rest:
-            raise UsageError(
-                f"--{name} {text} is not a whole number of steps of {format_duration(step_us)}"
-            )
+    steps, rest = check_steps(text, name=name, limit=limit), 0
+    if steps is None:
+        steps, rest = divmod(parse_duration_us(str(text)), step_us)
+    if rest:
+        raise UsageError(
+            f"--{name} {text} is not a whole number of steps of {format_duration(step_us)}"
+        )
     check_range(name, steps, 1, limit)
     return steps
+
+
+def check_steps(text: str | int, *, name: str, limit: int) -> int | None:
+    """Return 24 for 24 and `24`, None for a duration, whose steps depend on the readings' step.
+
+    Raises `UsageError` for what is neither, and for a number that is not between 1 and the limit.
+    """
+    stripped = str(text).strip()
+    if not re.fullmatch(r"[+-]?\d{1,18}", stripped):
+        parse_duration_us(stripped)
+        return None
+    check_range(name, int(stripped), 1, limit)
+    return int(stripped)
 
 
 def format_duration(microseconds: int) -> str:

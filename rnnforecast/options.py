@@ -36,11 +36,22 @@ class CommonOptions:
     config: Path | None = option(None, "Options from this TOML file. Default: rnnforecast.toml.")
 
 
+class Given(frozenset[str]):
+    """Names of the options that were given, be it their default, and not left to it.
+
+    A command that takes it takes a `typer.Context`, too, called context.
+    """
+
+
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Expand the parameters of a command that are dataclasses into one option a field."""
+    """Expand the parameters of a command that are dataclasses into one option a field.
+
+    One that is `Given` becomes the names of those that the user has given.
+    """
     groups = _groups_of(command)
     own = inspect.signature(command, eval_str=True).parameters.values()
-    plain = [parameter for parameter in own if parameter.name not in groups]
+    told = [parameter.name for parameter in own if parameter.annotation is Given]
+    plain = [parameter for parameter in own if parameter.name not in (*groups, *told)]
     expanded = [_parameter(item, hint) for cls in groups.values() for item, hint in _items(cls)]
 
     @wraps(command)
@@ -48,6 +59,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         values = {parameter.name: given[parameter.name] for parameter in plain}
         for name, cls in groups.items():
             values[name] = cls(**{i.name: _value(given[i.name], i) for i in fields(cls)})
+        for name in told:
+            values[name] = _given_in(given["context"])
         command(**values)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*plain, *expanded)]
@@ -96,6 +109,12 @@ def _check_keys(given: dict[str, Any], known: set[str], *, what: str) -> None:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"the nearest known one is {near[0]!r}" if near else f"known: {sorted(known)}"
             raise UsageError(f"{what} {key!r} that is not known", code="unknown-key", hint=hint)
+
+
+def _given_in(context: typer.Context) -> Given:
+    """Tell which options come from the command line, the environment or a file."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return Given(name for name, source in sources.items() if source and source.name != "DEFAULT")
 
 
 def _groups_of(command: Callable[..., None]) -> dict[str, Any]:

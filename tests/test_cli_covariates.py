@@ -187,3 +187,74 @@ def test_holidays_without_the_package_say_what_to_install(
 
     assert outcome.code == 2
     assert "pip install 'rnnforecast[holidays]'" in outcome.err
+
+
+def test_a_text_among_numbers_is_no_name_for_a_model_that_knows_better(
+    command: Command, model: Path
+) -> None:
+    table = make_table().astype({"setpoint": object})
+    table.loc[7, "setpoint"] = "high"
+    table.to_csv("readings.csv", index=False)
+
+    new = command("check", "readings.csv", *KNOWN)
+    stored = command("predict", "readings.csv", "-m", model / "model")
+
+    assert "--categorical setpoint" in new.err
+    assert stored.code == 4
+    assert "add  --na-values high" in stored.err
+    assert "--categorical" not in stored.err
+
+
+@pytest.mark.parametrize(
+    ("options", "has"),
+    [
+        (["--known", "setpoint"], "with --known setpoint, mode"),
+        (["--known", "mode", "--known", "setpiont"], "with --known setpoint, mode"),
+        (["--past", "setpoint"], "without --past"),
+        (["--static", "y"], "without --static"),
+        (["--calendar", "hour"], "without --calendar"),
+        (["--holidays", "DE"], "without --holidays"),
+        (["--categorical", "setpoint"], "without --categorical"),
+    ],
+)
+def test_what_a_model_has_settled_cannot_be_said_otherwise(
+    command: Command, model: Path, options: list[str], has: str
+) -> None:
+    data = model / "data.csv"
+    for name in ("predict", "check", "backtest"):
+        outcome = command(name, data, "-m", model / "model", *options)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert f"the model was trained {has}, and cannot take {options[-2]}" in outcome.err
+
+
+def test_what_a_model_has_settled_may_be_said_again(
+    command: Command, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = ["--known", "mode", "--known", "setpoint"]
+    assert command("predict", "-m", model / "model", "-q", "-o", "plain.csv").code == 0
+    assert command("predict", "-m", model / "model", "-q", "-o", "again.csv", *again).code == 0
+    assert Path("again.csv").read_bytes() == Path("plain.csv").read_bytes()
+
+    monkeypatch.setenv("RNNFORECAST_PREDICT_CALENDAR", "hour")
+    assert command("predict", "-m", model / "model", *again).code == 2
+    monkeypatch.delenv("RNNFORECAST_PREDICT_CALENDAR")
+    Path("rnnforecast.toml").write_text("[predict]\nknown = []\n")
+    outcome = command("predict", "-m", model / "model")
+    assert outcome.code == 2
+    assert "the model was trained with --known setpoint, mode" in outcome.err
+
+
+def test_a_calendar_and_kinds_are_those_of_the_model(command: Command) -> None:
+    stamps = pd.date_range("2024-01-01", periods=400, freq="1h")
+    y = 10 + 5 * np.isin(stamps.hour, (8, 9, 10)) + np.random.default_rng(0).normal(size=400)
+    table = pd.DataFrame({"time": stamps, "y": y, "k": stamps.hour % 3})
+    table.to_csv("data.csv", index=False)
+    options = ["--target", "y", "--past", "k", "--categorical", "k", "--calendar", "hour,weekday"]
+    assert command("train", "data.csv", *options, *FIT).code == 0
+
+    assert command("predict", "-q", "--calendar", "weekday,hour").code == 0
+    assert command("predict", "-q", "--categorical", "k").code == 0
+    outcome = command("predict", "-q", "--calendar", "month")
+
+    assert outcome.code == 2
+    assert "trained with --calendar hour, weekday, and cannot take --calendar month" in outcome.err

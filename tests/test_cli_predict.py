@@ -311,3 +311,49 @@ def test_a_history_with_a_longer_gap_than_is_accepted_gets_no_forecast(
     fallback = command("predict", "gap.csv", *options, "--max-gap", "4", "--fallback", "naive")
     assert fallback.code == 3
     assert set(pd.read_csv("forecast.csv").query("source == 'naive'")["series"]) == {name}
+
+
+def test_an_option_that_is_given_wins_though_it_is_the_default(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rnnforecast
+
+    table = pd.read_csv(write_wide(Path("plain.csv"), flow=wave(300)))
+    pd.concat([table, table.tail(1).assign(flow=21)]).to_csv("data.csv", index=False)
+    assert command("train", "data.csv", "--on-duplicate", "last", "-q", *SMALL).code == 0
+    given = ["--on-duplicate", "error"]
+
+    assert command("predict", "-q").code == 0
+    for name in ("predict", "check", "backtest"):
+        outcome = command(name, "data.csv", "-m", "model", "--json", *given)
+        assert (outcome.code, outcome.error["code"]) == (4, "duplicate-time")
+    monkeypatch.setenv("RNNFORECAST_PREDICT_ON_DUPLICATE", "error")
+    assert command("predict", "-q").code == 4
+    monkeypatch.delenv("RNNFORECAST_PREDICT_ON_DUPLICATE")
+    Path("rnnforecast.toml").write_text("[predict]\non-duplicate = 'error'\n")
+    assert command("predict", "-q").code == 4
+    with pytest.raises(rnnforecast.RnnForecastError) as caught:
+        rnnforecast.predict(given=("on_duplicate",), reading=rnnforecast.DataConfig())
+    assert caught.value.code == "duplicate-time"
+
+
+def test_lines_that_are_no_longer_to_be_skipped_are_read(command: Command) -> None:
+    table = write_wide(Path("plain.csv"), flow=wave(300)).read_text()
+    Path("logger.csv").write_text("Logger 7\n" + table)
+    assert command("train", "logger.csv", "--skip-rows", "1", "-q", *SMALL).code == 0
+    assert command("predict", "-q", "-o", "a.csv").code == 0
+
+    assert command("predict", "plain.csv", "-q", "-o", "b.csv").code == 4
+    assert command("predict", "plain.csv", "--skip-rows", "0", "-q", "-o", "b.csv").code == 0
+
+    assert Path("a.csv").read_bytes() == Path("b.csv").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["predict", "check", "backtest"])
+def test_a_counter_that_the_model_does_not_forecast_is_a_usage_error(
+    command: Command, trained: Path, name: str
+) -> None:
+    outcome = command(name, trained / "data.csv", "-m", trained / "model", "--counter", "flwo")
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--counter flow" in outcome.err

@@ -334,6 +334,14 @@ def test_overriding_takes_what_was_given_and_keeps_the_rest() -> None:
     assert stored.sep == ";"
 
 
+def test_overriding_takes_what_is_named_even_if_it_equals_its_default() -> None:
+    stored = DataConfig(skip_rows=3, on_duplicate="last", target=("a",), sep=";")
+
+    assert override(stored, DataConfig(), ("skip_rows", "on_duplicate", "model")) == DataConfig(
+        target=("a",), sep=";"
+    )
+
+
 def test_overriding_checks_what_comes_out() -> None:
     refused(lambda: override(DataConfig(freq="1h"), _unchecked(DataConfig, agg="median")))
 

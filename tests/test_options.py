@@ -15,7 +15,7 @@ from rnnforecast.config import NetworkConfig, PredictConfig, TrainConfig, Window
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.fields import option
-from rnnforecast.options import CommonOptions, with_options
+from rnnforecast.options import CommonOptions, Given, with_options
 from tests.conftest import Command
 
 
@@ -50,13 +50,16 @@ def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parse:
     @app.command()
     @with_options
     def paint(
+        context: typer.Context,
         name: str = "",
         *,
         colours: Colours,
         common: CommonOptions,
+        given: Given,
         model: Annotated[Path, typer.Option("--model", "-m")] = Path("model"),
     ) -> None:
-        seen.update(name=name, colours=colours, common=common, model=model)
+        assert context.params
+        seen.update(name=name, colours=colours, common=common, given=given, model=model)
 
     @app.command()
     @with_options
@@ -188,6 +191,19 @@ def test_the_command_line_beats_the_environment_beats_the_file_beats_the_default
     assert found(*arguments) == from_line
     monkeypatch.delenv(variable)
     assert found(*arguments) == from_line
+
+
+def test_what_is_given_is_told_from_what_is_left_to_the_default(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert parse(key="given") == frozenset()
+
+    write_toml("[paint]\nlevels = [0.1, 0.9]\n")
+    monkeypatch.setenv("RNNFORECAST_PAINT_IS_LOUD", "0")
+
+    assert parse("--batch-size", "256", "-H", "auto") == Colours()
+    found = parse("--batch-size", "256", "-H", "auto", key="given")
+    assert found == {"batch_size", "horizon", "levels", "is_loud"}
 
 
 def test_a_flag_can_stand_in_the_file_and_in_the_environment(

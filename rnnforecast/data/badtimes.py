@@ -75,7 +75,10 @@ def _bad_times(path: Path, tz: str | None) -> dict[str, _Times]:
     """Return the bad times of each series that the file names."""
     found: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for line, (name, begin, end) in enumerate(_read(path).itertuples(index=False), 2):
-        found[name].append((_time_us(begin, tz, path, line), _time_us(end, tz, path, line)))
+        begin_us, end_us = (_time_us(text, tz, path, line) for text in (begin, end))
+        if begin_us >= end_us:
+            raise _not_before(begin, end, path, line)
+        found[name].append((begin_us, end_us))
     times = {}
     for name, pairs in found.items():
         begin, end = np.array(sorted(pairs), np.int64).T
@@ -98,6 +101,17 @@ def _read(path: Path) -> pd.DataFrame:
             hint="leave series empty where a time is bad for all of them",
         )
     return table[list(_COLUMNS)]
+
+
+def _not_before(begin: str, end: str, path: Path, line: int) -> DataError:
+    return DataError(
+        f"a bad time from {begin} to {end} ends before it begins"
+        if begin != end
+        else f"a bad time from {begin} to {end} has no length",
+        code="bad-times",
+        location=Location(str(path), line),
+        hint="the column from is the first bad moment, to the first good one after it",
+    )
 
 
 def _time_us(text: str, tz: str | None, path: Path, line: int) -> int:

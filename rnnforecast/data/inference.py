@@ -9,7 +9,14 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-from rnnforecast.data.schema import Covariate, Schema, check_column, epoch_unit_of, unit_of
+from rnnforecast.data.schema import (
+    Covariate,
+    Schema,
+    check_column,
+    check_counters,
+    epoch_unit_of,
+    unit_of,
+)
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, Noted, Warned
@@ -44,6 +51,7 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     series = None if config.id_from_columns else config.series or _infer_series(free, time)
     targets = config.target or _infer_targets(source, (time.name, series, *beside))
     _check_targets(source, targets, series, explicit=bool(config.target))
+    check_counters(targets, config)
     covariates = _covariates(columns, config, series)
     listener(Noted(_in_words(source, time.name, series, targets)))
     if series is None and len(targets) > _MANY_COLUMNS:
@@ -129,12 +137,17 @@ def _infer_targets(source: Source, others: tuple[str | None, ...]) -> tuple[str,
 def _covariates(
     columns: dict[str, Column], config: DataConfig, series: str | None
 ) -> tuple[Covariate, ...]:
-    """Return the columns that the user names."""
+    """Return the columns that the user names. Raises `UsageError` for a kind without a role."""
     if config.static and series is None:
         raise UsageError(
             "--static needs a table with a column that names the series",
             hint="name it with  --series COLUMN",
         )
+    for name in config.categorical:
+        if name not in (*config.known, *config.past, *config.static):
+            raise UsageError(
+                f"--categorical {name} needs --known, --past or --static for the same column"
+            )
     roles = {"known": config.known, "past": config.past, "static": config.static}
     return tuple(
         Covariate(name, role, is_text=columns[name].kind != "number" or name in config.categorical)

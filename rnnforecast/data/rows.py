@@ -122,7 +122,8 @@ def _watched(
                 listener(_progress(n_rows, n_about))
         except DataError as error:
             column = error.location and error.location.column
-            if error.code == "not-a-number" and column in schema.covariate_names:
+            is_settled = schema.step_us is not None  # a model knows which columns are names
+            if error.code == "not-a-number" and column in schema.covariate_names and not is_settled:
                 error.hint = f"if its values are names, add  --categorical {quote(str(column))} ; "
                 error.hint += "else name what means missing with  --na-values"
             raise

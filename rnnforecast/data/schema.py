@@ -6,12 +6,12 @@ Below `inference`, which decides it the first time.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.errors import DataError, Location
+from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.sources.columns import Column, epoch_unit
 from rnnforecast.sources.dialect import quote
 from rnnforecast.sources.reading import Source
@@ -97,6 +97,17 @@ def check_zone(schema: Schema, trained: Schema) -> None:
     )
 
 
+def check_counters(targets: Sequence[str], config: DataConfig) -> None:
+    """Raise `UsageError`, with the names that look alike, for a counter that is no target."""
+    for name in config.counter:
+        if name not in targets:
+            shown = [*_alike(name, targets), *targets][:1]
+            raise UsageError(
+                f"--counter names {name!r}, but there is no such target",
+                hint=f"such as  --counter {quote(shown[0])}" if shown else None,
+            )
+
+
 def check_column(
     name: str, columns: Iterable[str], source: str, *, code: str = "no-such-column"
 ) -> None:
@@ -104,8 +115,7 @@ def check_column(
     there = list(columns)
     if name in there:
         return
-    folded = {column.strip().casefold(): column for column in there}
-    near = [folded[n] for n in difflib.get_close_matches(name.strip().casefold(), folded, n=3)]
+    near = _alike(name, there)
     listed = ", ".join(map(repr, near or there[:20]))
     hint = f"{'columns that look alike' if near else 'its columns are'}: {listed}"
     if near and code == "missing-column":
@@ -116,6 +126,12 @@ def check_column(
         location=Location(source, column=name),
         hint=hint,
     )
+
+
+def _alike(name: str, there: Sequence[str]) -> list[str]:
+    """Return up to three of the names that look like this one, the nearest first."""
+    folded = {column.strip().casefold(): column for column in there}
+    return [folded[n] for n in difflib.get_close_matches(name.strip().casefold(), folded, n=3)]
 
 
 def unit_of(column: Column) -> str | None:

@@ -6,6 +6,7 @@ count from 1970, in UTC for aware stamps and on the wall clock for naive ones.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,6 +31,14 @@ from rnnforecast.durations import EPOCH_UNITS_US
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.reading import Source
+
+_CLOCK = "[0-9]{2}(:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?)?"
+_ISO_8601 = re.compile(
+    rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]{_CLOCK} ?(Z|[+-][0-9]{{2}}(:?[0-9]{{2}})?)?)?"
+    "|[0-9]{8}T[0-9]{4}([0-9]{2})?(Z|[+-][0-9]{2}([0-9]{2})?)?",
+    re.IGNORECASE,
+)
+"""A date, or a date with a time; zones as offsets."""
 
 
 @dataclass(frozen=True)
@@ -179,16 +188,15 @@ def _year_us(year: int) -> int:
 def parse_time_us(text: str, tz: str | None) -> int:
     """Read a time that a user typed as microseconds; without a zone it is in the data's.
 
-    Words such as `now` are refused: no result depends on a clock.
+    Only ISO 8601 with a whole date is read: 02.01.2024 is not guessed, and no result depends on a
+    clock, as that of `12:00` would. Raises `UsageError`.
     """
     try:
-        if not any(character.isdigit() for character in text):
-            raise ValueError("it names no date")
-        stamp = pd.Timestamp(text)
+        if not _ISO_8601.fullmatch(text.strip()):
+            raise ValueError("it is not written as ISO 8601 has it, year first")
+        stamp = pd.Timestamp(text.strip())
         if tz is not None and stamp.tzinfo is None:
             stamp = stamp.tz_localize(tz)
-        if pd.isna(stamp):
-            raise ValueError("it is empty")
     except ValueError as error:
         raise UsageError(
             f"{text!r} is not a time: {error}", hint="write 2024-05-01 or 2024-05-01T12:00+00:00"

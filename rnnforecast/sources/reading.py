@@ -250,8 +250,11 @@ def _from_pandas(data: object) -> pa.Table:
         names = [name for name in data.index.names if name is not None]
         if (names or isinstance(data.index, pd.DatetimeIndex)) and not set(names) & set(data):
             frame = data.reset_index()
+        types = dict(zip(frame.columns, frame.dtypes, strict=True))
+        sparse = {n: t.subtype for n, t in types.items() if isinstance(t, pd.SparseDtype)}
         try:
-            return pa.Table.from_pandas(frame, preserve_index=False)
+            dense = frame.astype(sparse) if sparse else frame
+            return pa.Table.from_pandas(dense, preserve_index=False)
         except (pa.ArrowException, ValueError) as error:
             raise DataError(
                 f"the pandas table cannot be read: {error}",

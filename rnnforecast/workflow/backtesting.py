@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.config import BacktestConfig, Config
+from rnnforecast.config import BacktestConfig, Config, check_format
 from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.task import ForecastTask
+from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, load
-from rnnforecast.workflow.steps import Clock, check_output, with_windows
+from rnnforecast.workflow.settled import reading_of
+from rnnforecast.workflow.steps import Clock, with_windows
 from rnnforecast.workflow.trial import Trial, fitted_trial, saved_trial
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ def backtest(
     horizon: int | str | None = None,
     lookback: int | str | None = None,
     config: Config | None = None,
+    given: Collection[str] = (),
     ends: BacktestConfig | None = None,
     output: str | Path | None = None,
     listener: Listener = ignore,
@@ -58,18 +62,22 @@ def backtest(
     """Forecast from rolling origins in the test part, and score the forecasts beside baselines'.
 
     A network is fitted to the readings before the test part. With `model` that one is tried, of a
-    directory the version in force, on readings that it has not learnt from. With `output`, each
-    forecast value is written with its actual. Raises a `RnnForecastError`.
+    directory the version in force, on readings that it has not learnt from, read as its own were
+    but for what differs from the defaults in `config.data`, and its fields that `given` names. With
+    `output`, each forecast value is written with its actual. Raises a `RnnForecastError`.
     """
     ends = ends or BacktestConfig()
     if output is not None:
-        check_output(output, data, allows_stream=False)
+        check_format(str(output), allows_stream=False)
     config = with_windows(config or Config(), horizon, lookback)
     events, clock = Recorder(listener, []), Clock()
-    if model is None:
+    saved = model if isinstance(model, Model | None) else load(model)
+    if saved is not None:
+        config = replace(config, data=reading_of(saved.artifact, config.data, given))
+    check_outputs(data, config.data, output=output, allows_stream=False)
+    if saved is None:
         trial = fitted_trial(data, config, ends, events, clock)
     else:
-        saved = model if isinstance(model, Model) else load(model)
         trial = saved_trial(saved, data, config, ends, events)
     clock.lap("prepare_s")
     comparison = _run(trial, output, events)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import override
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.fields import options_of
+from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, known_of
+from rnnforecast.workflow.settled import reading_of
 
 if TYPE_CHECKING:
     from rnnforecast.data.panel import Panel
@@ -59,18 +61,22 @@ def check(
     *,
     config: DataConfig | None = None,
     model: Model | None = None,
+    given: Collection[str] = (),
     listener: Listener = ignore,
 ) -> Check:
     """Say what is in a table; with a model, whether the model can forecast from it.
 
-    Raises a `RnnForecastError` for a table that cannot be used, or does not fit the model.
+    A model is asked how to read; what differs from the defaults in `config` overrides it, and so do
+    its fields that `given` names. Raises a `RnnForecastError` for a table that cannot be used, or
+    does not fit the model.
     """
     from rnnforecast.data.survey import roles, survey
 
     events = Recorder(listener, [])
     config = config or DataConfig()
     if model is not None:
-        config = override(model.artifact.config.data, config)
+        config = reading_of(model.artifact, config, given)
+    check_outputs(data, config)
     source = _open(data, config, model, events)
     panel, schema = _read(source, config, model, events)
     found = survey(panel, schema.tz, events)

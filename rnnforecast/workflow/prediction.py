@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import DEFAULT_MODEL, PredictConfig, check_format, override
+from rnnforecast.config import DEFAULT_MODEL, PredictConfig, check_format
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import parse_steps
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Recorder, Warned, ignore
+from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, known_of, load
-from rnnforecast.workflow.steps import check_output
+from rnnforecast.workflow.settled import reading_of
 
 if TYPE_CHECKING:
     from rnnforecast.data.forecast import Forecast, Past
@@ -28,24 +30,26 @@ def predict(
     *,
     config: PredictConfig | None = None,
     reading: DataConfig | None = None,
+    given: Collection[str] = (),
     version: str | None = None,
     output: str | Path | None = None,
     listener: Listener = ignore,
 ) -> Prediction:
     """Forecast the steps after the last reading; with `output`, write them to a file, or to `-`.
 
-    Without `data`, the source that the model was trained on is read again; `reading` overrides how.
-    Raises a `RnnForecastError`; a series that cannot be forecast is left out and named.
+    Without `data`, the source that the model was trained on is read again. What differs from the
+    defaults in `reading` overrides how, and so do its fields that `given` names. Raises a
+    `RnnForecastError`; a series that cannot be forecast is left out and named.
     """
     config = config or PredictConfig()
     if output is not None:
         check_format(str(output))
     events = Recorder(listener, [])
     artifact = (model if isinstance(model, Model) else load(model, version=version)).artifact
-    if output is not None:
-        check_output(output, artifact.provenance["source"] if data is None else data)
+    options = reading_of(artifact, reading, given)
+    source = artifact.provenance["source"] if data is None else data
+    check_outputs(source, options, output=output, future=config.future)
     horizon = _horizon_of(config, artifact)
-    options = override(artifact.config.data, reading or DataConfig())
     past, schema = _read_past(artifact, data, config, options, events)
     forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
     gap = options.max_gap_steps(past.step_us)

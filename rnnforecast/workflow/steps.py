@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import STANDARD_OUTPUT, Config, WindowConfig, check_format, override
+from rnnforecast.config import Config, WindowConfig, override
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.durable import check_file
-from rnnforecast.errors import UsageError
 from rnnforecast.events import Listener
 
 if TYPE_CHECKING:
@@ -62,20 +59,6 @@ def read_readings(
     source = join_time(rename(open_source(data, config, listener), config.map), config.time)
     schema = infer_schema(source, config, listener)
     return read_panel(source, schema, config, listener, learns_until=learns_until)
-
-
-def check_output(output: str | Path, data: object, *, allows_stream: bool = True) -> None:
-    """Raise where a result could not be written, or would overwrite the readings it comes from."""
-    check_format(str(output), allows_stream=allows_stream)
-    path = Path(output)
-    if str(output) == STANDARD_OUTPUT:
-        return
-    check_file(path)
-    is_there = isinstance(data, str | Path) and path.exists() and Path(data).exists()
-    if is_there and path.samefile(str(data)):
-        raise UsageError(
-            f"{path} holds the readings, and would be overwritten", hint="name another file"
-        )
 
 
 def fit_network(plan: Plan, split: Split, listener: Listener) -> RNNForecaster:

@@ -12,6 +12,7 @@ from rnnforecast.config import DEFAULT_MODEL, Config
 from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.operate import store
+from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model
 from rnnforecast.workflow.steps import Clock, fit_network, read_readings, with_windows
 
@@ -45,6 +46,7 @@ def train(
     path = None if model is None else Path(model)
     _check_wishes(path, require_skill)
     config = with_windows(config or Config(), horizon, lookback)
+    check_outputs(data, config.data)
     events, clock = Recorder(listener, []), Clock()
     panel, schema = read_readings(
         data, config.data, events, learns_until=lambda panel, _: train_end_us(panel, config)

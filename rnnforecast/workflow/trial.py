@@ -15,7 +15,6 @@ from rnnforecast.config import (
     NetworkConfig,
     TrainConfig,
     WindowConfig,
-    override,
 )
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Warned
@@ -112,7 +111,7 @@ def _rounds(plan: Plan, ends: BacktestConfig, stride: int, listener: Listener) -
 def saved_trial(
     saved: Model, data: object, config: Config, ends: BacktestConfig, listener: Listener
 ) -> Trial:
-    """Try a saved version on readings that it has not learnt from."""
+    """Try a saved version on readings that it has not learnt from, read as `config.data` says."""
     from rnnforecast.data.origins import Origins
     from rnnforecast.evaluate.backtest import Round
     from rnnforecast.evaluate.comparison import NETWORK
@@ -156,7 +155,7 @@ def _read_newer(
     panel, schema = read_newer(
         data,
         schema=artifact.schema,
-        options=override(artifact.config.data, config.data),
+        options=config.data,
         known=known,
         listener=listener,
     )

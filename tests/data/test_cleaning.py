@@ -115,6 +115,13 @@ def test_a_range_of_a_column_that_is_not_there_is_a_usage_error():
         read(frame(flow=wave(50)), valid_range=("temp=0:1",))
 
 
+def test_a_counter_that_is_no_target_is_a_usage_error_with_what_looks_alike():
+    error = failure(frame(kwh=np.arange(50.0), kvarh=wave(50)), counter=("KWH",))
+    assert (type(error), error.hint) == (UsageError, "such as  --counter kwh")
+    table = frame(kwh=np.arange(50.0), other=wave(50))
+    assert isinstance(failure(table, target=("other",), counter=("kwh",)), UsageError)
+
+
 def test_a_counter_becomes_what_it_counts_and_may_begin_anew():
     used = np.abs(wave(300).astype(np.float64)) / 100 + 0.01
     counts = 1_234_567.0 + np.cumsum(used)
@@ -168,6 +175,10 @@ def test_times_that_are_known_to_be_bad_are_missing(tmp_path):
     [
         (["series,start,end", "a,2024-01-01,2024-01-02"], 1),
         (["series,from,to", "a,2024-01-01,2024-01-02", "a,soon,2024-01-02"], 3),
+        (["series,from,to", "a,02.01.2024,2024-01-03"], 2),
+        (["series,from,to", "a,2024-01-01,2024-01-02", "a,2024-01-02,2024-01-01"], 3),
+        (["series,from,to", ",2024-01-02,2024-01-02"], 2),
+        (["series,from,to", "gone,2024-01-02,2024-01-01"], 2),
     ],
 )
 def test_bad_times_that_cannot_be_read_are_an_error_with_their_line(tmp_path, lines, line):

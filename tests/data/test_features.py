@@ -262,8 +262,13 @@ def test_a_column_is_named_for_one_thing_only() -> None:
     ):
         with pytest.raises(UsageError, match="named for two things"):
             DataConfig(**given)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="--categorical"):
-        DataConfig(categorical=("a",))
+
+
+def test_a_kind_needs_a_role(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("time,y,a\n2024-01-01,1,2\n2024-01-02,2,3\n")
+    with pytest.raises(UsageError, match="--categorical a needs --known"):
+        read(path, DataConfig(categorical=("a",)))
 
 
 def test_a_column_of_numbers_and_names_says_how_to_take_them(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Time stamps: formats, zones, daylight saving, and back to text."""
 
 import datetime as dt
+import re
 
 import numpy as np
 import pandas as pd
@@ -262,9 +263,17 @@ def test_an_hour_that_the_zone_skips_is_an_error(tmp_path):
     assert "2024-03-31 02:00" in error.message
 
 
-def test_a_zone_that_does_not_exist_is_an_error():
-    with pytest.raises(UsageError, match="Mars/Base"):
-        DataConfig(tz="Mars/Base")
+@pytest.mark.parametrize("tz", ["Mars/Base", "+24:00", "+25:00", "-99:99", "+01:60", ""])
+def test_a_zone_that_does_not_exist_is_an_error(tz):
+    with pytest.raises(UsageError, match=re.escape(f"--tz {tz}")):
+        DataConfig(tz=tz)
+
+
+@pytest.mark.parametrize("tz", ["+23:59", "-23:59", "+00:00"])
+def test_an_offset_may_be_nearly_a_day(tmp_path, tz):
+    result = stamped(tmp_path, ["2024-01-01T00:00", "2024-01-01T01:00"], tz=tz)
+
+    assert result.schema.tz == tz
 
 
 def test_the_zone_option_leaves_stamps_with_an_offset_alone(tmp_path):
@@ -281,6 +290,10 @@ def test_the_zone_option_leaves_stamps_with_an_offset_alone(tmp_path):
         ("2024-01-01T01:00", VIENNA, START_US),
         ("2024-01-01T01:00+01:00", "UTC", START_US),
         ("2024-01-01T00:00:00.000001Z", VIENNA, START_US + 1),
+        ("2024-01-01 02:00:00 +0200", "UTC", START_US),
+        ("2024-01-01t01z", VIENNA, START_US + HOUR_US),
+        ("20240101T010000", None, START_US + HOUR_US),
+        (" 2024-01-01 ", None, START_US),
     ],
 )
 def test_a_time_that_a_user_types_is_in_the_zone_of_the_data(text, tz, expected):
@@ -293,14 +306,28 @@ def test_a_time_that_a_user_types_is_in_the_zone_of_the_data(text, tz, expected)
         ("soon", None),
         ("", "UTC"),
         ("99999-01-01", None),
+        ("02.01.2024", None),
+        ("13.01.2024", None),
+        ("01/02/2024", None),
+        ("12:00", None),
+        ("T12:00", "UTC"),
+        ("2024", None),
+        ("2024-05", None),
+        ("20240501", None),
+        ("1 May 2024", None),
+        ("2024-02-30", None),
+        ("2024-01-01T24:00", None),
+        ("2024-01-01 00:00 Europe/Vienna", "UTC"),
+        ("-2024-01-01", None),
         ("2024-01-01T00:00Z", None),
         ("2024-10-27T02:30", VIENNA),
         ("2024-03-31T02:30", VIENNA),
     ],
 )
 def test_a_time_that_cannot_be_meant_is_a_usage_error(text, tz):
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError) as caught:
         parse_time_us(text, tz)
+    assert caught.value.hint is None or "2024-05-01T12:00" in caught.value.hint
 
 
 @few

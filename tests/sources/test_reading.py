@@ -157,6 +157,12 @@ columns_of_readings = st.lists(
 )
 
 
+def test_sparse_columns_of_a_pandas_table_are_read_as_what_they_hold():
+    sparse = FRAME.assign(a=pd.arrays.SparseArray(FRAME["a"]))
+
+    assert read(sparse).panel.fingerprint() == read(FRAME).panel.fingerprint()
+
+
 @few
 @given(columns_of_readings)
 def test_a_panel_survives_csv_and_parquet(tmp_path_factory, columns):

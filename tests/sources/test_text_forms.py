@@ -15,6 +15,7 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.sources.csvfile import CsvFile
 from rnnforecast.sources.parquetfile import ParquetSource
+from tests.builders import HOUR_US
 from tests.data.tables import failure, hourly, pasted, read, write
 
 
@@ -165,7 +166,19 @@ def test_a_row_that_is_cut_off_inside_of_quotes_says_so(tmp_path):
     assert (error.code, error.location.line) == ("unclosed-quote", 4)
 
 
-@pytest.mark.parametrize("text", ["x", "-1", "101%", "1.5.2", ""])
+@pytest.mark.parametrize(("text", "most"), [("0%", 0), ("0.0%", 0), ("0", 0), ("0.1%", 1)])
+def test_a_share_of_nothing_lets_no_bad_row_through(tmp_path, text, most):
+    path = write(tmp_path / "x.csv", *RAGGED[:7], "2024-01-01 06:00,1", *RAGGED[8:])
+    config = {"on_bad_rows": "skip", "max_bad_rows": text}
+
+    assert DataConfig(**config).most_bad_rows(41) == most
+    if most:
+        assert "bad-rows" in read(path, **config).warnings
+    else:
+        assert failure(path, **config).code == "bad-rows"
+
+
+@pytest.mark.parametrize("text", ["x", "-1", "101%", "1.5.2", "", "9" * 400, "9" * 400 + "%"])
 def test_a_share_of_bad_rows_that_cannot_be_meant_is_a_usage_error(text):
     with pytest.raises(UsageError):
         DataConfig(on_bad_rows="skip", max_bad_rows=text)
@@ -248,10 +261,22 @@ def test_sizes_are_read_as_people_write_them(text, n_bytes):
     assert DataConfig(max_memory=text).memory_limit == n_bytes
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1G", "much", "4X"])
-def test_a_size_that_cannot_be_meant_is_a_usage_error(text):
+@pytest.mark.parametrize("text", ["", "0", "-1G", "much", "4X", "9" * 400, "9" * 400 + "G"])
+@pytest.mark.parametrize("name", ["max_memory", "max_input_bytes"])
+def test_a_size_that_cannot_be_meant_is_a_usage_error(name, text):
     with pytest.raises(UsageError):
-        DataConfig(max_memory=text)
+        DataConfig(**{name: text})
+
+
+@pytest.mark.parametrize("text", ["-1", "0", "soon", "-3h", "9" * 400])
+def test_a_gap_that_cannot_be_meant_is_a_usage_error_before_anything_is_read(text):
+    with pytest.raises(UsageError):
+        DataConfig(max_gap=text)
+
+
+@pytest.mark.parametrize("text", ["3", "3h"])
+def test_a_gap_is_in_steps_or_a_duration(text):
+    assert DataConfig(max_gap=text).max_gap_steps(HOUR_US) == 3
 
 
 @pytest.mark.parametrize("n", [600, 60_000])
