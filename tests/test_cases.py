@@ -77,10 +77,12 @@ def with_row(place: int, row: str) -> list[str]:
     return [*lines()[:place], row, *lines()[place + 1 :]]
 
 
-def parquet(name: str = "x.parquet", later: str = "0h", **columns: object) -> Callable[[], Path]:
+def parquet(
+    name: str = "x.parquet", later: str = "0h", zone: str | None = None, **columns: object
+) -> Callable[[], Path]:
     def build() -> Path:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        times = pa.array(TIMES + pd.Timedelta(later))
+        times = pa.array((TIMES + pd.Timedelta(later)).tz_localize(zone))
         pq.write_table(pa.table({"time": times, **columns}), name)
         return Path(name)
 
@@ -233,6 +235,13 @@ CASES = {
     ),
     "34 some without an offset": Case(
         text([*lines(form="%Y-%m-%dT%H:%M:%SZ")[:100], *lines()[100:]]), BAD, "mixed-zones"
+    ),
+    "34 a part with a zone": Case(
+        folder(
+            parquet("parts/a.parquet", temp=TEMP), parquet("parts/b.parquet", zone="UTC", temp=TEMP)
+        ),
+        BAD,
+        "mixed-zones",
     ),
     "35 the hour that comes twice": Case(
         text(local("2024-10-26", "2024-10-29", "15min")), FOUND, "clock-set-back"
