@@ -95,7 +95,8 @@ def read_rows(
     rows = Rows(when, codes, values, base, names, beside.chunks(), beside.texts)
     if config.tz and not stamps.zone.is_aware:
         locate = partial(source.location, column=schema.time)
-        rows.times = localise(rows.times, rows.codes, config.tz, locate)
+        n_instants = sum(stamps.instants)
+        rows.times = localise(rows.times, rows.codes, config.tz, locate, n_instants=n_instants)
         return rows, config.tz
     return rows, stamps.zone.name
 

@@ -68,6 +68,8 @@ class StampReader:
     takes_leap_seconds: bool
     repairs: Counter[str] = field(default_factory=Counter)
     """How many stamps were read as something near, by the code of the warning."""
+    instants: list[int] = field(default_factory=list)
+    """How many stamps of each batch carried a zone although the column's own carry none."""
 
     @classmethod
     def of(cls, source: Source, schema: Schema, config: DataConfig) -> StampReader:
@@ -98,6 +100,8 @@ class StampReader:
         times: Integers
         if pa.types.is_timestamp(array.type):
             times = np.asarray(array.cast(pa.int64()).to_numpy())
+            if array.type.tz is not None and not self.zone.is_aware:
+                self.instants.append(len(times))
         elif self.schema.epoch_unit:
             factor = EPOCH_UNITS_US[self.schema.epoch_unit]
             times = np.rint(array.to_numpy(zero_copy_only=False) * factor).astype(np.int64)
@@ -182,15 +186,19 @@ def localise(
     codes: list[NDArray[np.integer]],
     tz: str,
     locate: Callable[[int], Location],
+    *,
+    n_instants: int = 0,
 ) -> list[Integers]:
     """Read wall-clock times in a zone. Raises `DataError` at one that cannot be read, or not told.
 
     The hour that occurs twice is told apart by the order within each series, which `codes` tell;
-    a series whose last row lies before its first runs backwards.
+    a series whose last row lies before its first runs backwards. The last `n_instants` rows are in
+    UTC already.
     """
     ends = np.cumsum([len(chunk) for chunk in times])[:-1]
     flat = np.concatenate(times)
-    order = _forward_order(flat, np.concatenate(codes))
+    n_local = len(flat) - n_instants
+    order = _forward_order(flat[:n_local], np.concatenate(codes)[:n_local])
     index = pd.DatetimeIndex(flat[order].view("datetime64[us]"))
     try:
         local = index.tz_localize(tz, ambiguous="infer", nonexistent="raise")
