@@ -286,6 +286,13 @@ CASES = {
         "duplicate-time",
         OK,
     ),
+    "41 two values beside the readings at one time": Case(
+        text([*lines()[:10], lines()[9][:-1] + "9", *lines()[10:]]),
+        BAD,
+        "duplicate-time",
+        OK,
+        options=("--target", "temp", "--known", "flow"),
+    ),
     "42 the time goes back": Case(text([*lines()[100:], *lines()[:100]]), FOUND, "time-goes-back"),
     "43 jitter": Case(text(jittered(60)), FOUND, "jitter"),
     "43 irregular": Case(text(jittered(3000)), BAD, "irregular", OK),
@@ -369,5 +376,5 @@ def test_each_case_has_its_verdict_its_words_and_a_fix_that_works(
         assert error["code"] == case.code
         offer = error.get("hint", "")
     if case.fixed is not None:
-        fixed = command("check", path, *options_in(offer), "--json")
+        fixed = command("check", path, *case.options, *options_in(offer), "--json")
         assert fixed.code == case.fixed, fixed.err

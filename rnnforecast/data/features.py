@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from rnnforecast.data.covariates import Covariates, Track
+from rnnforecast.data.naming import canonical
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.errors import DataError
@@ -51,25 +52,63 @@ def settle_covariates(
 
 def _common(texts: list[str], chunks: list[Floats]) -> tuple[str, ...]:
     """Return the texts that occur often enough, the commonest first."""
-    counts = np.zeros(len(texts), np.int64)
-    for chunk in chunks:
-        counts += np.bincount(chunk[np.isfinite(chunk)].astype(np.int64), minlength=len(texts))
+    counts = _counts(len(texts), chunks)
     order = np.argsort(-counts, kind="stable")[:_MOST_CATEGORIES]
     return tuple(texts[i] for i in order if counts[i] > _RARE * counts.sum())
 
 
-def features_of(covariate: Covariate, placed: Floats, texts: list[str]) -> tuple[Floats, list[str]]:
+def _counts(n_texts: int, chunks: list[Floats]) -> Integers:
+    """Return how often each text occurs, `(text,)`."""
+    counts = np.zeros(n_texts, np.int64)
+    for chunk in chunks:
+        counts += np.bincount(chunk[np.isfinite(chunk)].astype(np.int64), minlength=n_texts)
+    return counts
+
+
+def numbers_of(covariate: Covariate, texts: list[str]) -> Floats:
+    """Return the number of each text, `(text,)`: that of its category; beyond these, its own.
+
+    A text that is no category counts as the only one that writes the same number, as 2 and 2.0 do.
+    """
+    categories = covariate.categories or ()
+    exact = {text: i for i, text in enumerate(categories)}
+    alike: dict[str, list[int]] = {}
+    for text, i in exact.items():
+        alike.setdefault(canonical(text), []).append(i)
+
+    def number(i: int, text: str) -> int:
+        found = [exact[text]] if text in exact else alike.get(canonical(text), [])
+        return found[0] if len(found) == 1 else len(categories) + i
+
+    return np.array([number(i, text) for i, text in enumerate(texts)], np.float32)
+
+
+def warn_of_unknown(
+    covariate: Covariate, texts: list[str], chunks: list[Floats], name: str, listener: Listener
+) -> None:
+    """Say so where most values of a column are texts that the model does not tell apart.
+
+    `chunks` hold the numbers of `texts`, `(row,)` each, of the file that has this name.
+    """
+    counts = _counts(len(texts), chunks)
+    is_unknown = numbers_of(covariate, texts) >= len(covariate.categories or ())
+    if 2 * counts[is_unknown].sum() > counts.sum():
+        order = np.argsort(-counts, kind="stable")
+        unknown = [texts[i] for i in order if is_unknown[i] and counts[i]]
+        what = f"most of column {covariate.name!r} of {name} is unknown to the model"
+        listener(Warned.naming("unknown-categories", what, unknown))
+
+
+def features_of(covariate: Covariate, placed: Floats) -> tuple[Floats, list[str]]:
     """Return a covariate's features, `(feature, place)`, and what each is called; NaN is unknown.
 
-    `placed` holds its numbers, `(place,)`; of texts their place among `texts`.
+    `placed` holds its numbers, `(place,)`; of texts those that `numbers_of` gives.
     """
     if covariate.categories is None:
         return placed[None], [covariate.name]
-    place = {text: i for i, text in enumerate(covariate.categories)}
-    other = len(place)
-    entry = np.array([*(place.get(text, other) for text in texts), other], np.int64)
+    other = len(covariate.categories)
     is_known = np.isfinite(placed)
-    category = entry[np.where(is_known, placed, len(texts)).astype(np.int64)]
+    category = np.minimum(np.where(is_known, placed, other), other).astype(np.int64)
     features = (category == np.arange(other + 1)[:, None]).astype(np.float32)
     features[:, ~is_known] = np.nan
     return features, [f"{covariate.name}={text}" for text in (*covariate.categories, "(other)")]

@@ -101,6 +101,11 @@ def with_future(
     return WithFuture(source, plan, time, series, listener)
 
 
+def plan_of(source: Source) -> Plan | None:
+    """Return the plan whose rows ended the last reading of a source; None where it has none."""
+    return source.used[0] if isinstance(source, WithFuture) and source.used else None
+
+
 def _only_series(plan: Plan, series: str, names: set[str], listener: Listener) -> Plan:
     """Keep the rows of series that have readings; `names` are these. The others are named.
 
