@@ -144,8 +144,10 @@ def warn_of_strangers(
     """Say which series are gone, new, stale, or far from what the network has learnt from."""
     entry = _entries(past, known)
     there = set(past.names)
-    rows_behind = (past.cutoff_time.max(initial=0) - past.cutoff_time) // past.step_us
-    is_stale = rows_behind + _n_missing_at_end(past, lookback) > horizon
+    missing = _n_missing_at_end(past, lookback)
+    times = past.cutoff_time  # of a series without readings, only what is known ahead may end there
+    newest = times[missing < lookback].max(initial=times.min(initial=0))
+    is_stale = np.maximum((newest - times) // past.step_us, 0) + missing > horizon
     is_far = _is_far(past, known, entry, (lookback, min(horizon, lookback)))
     beyond = _beyond(past, known, entry)
     kinds: dict[str, tuple[str, Sequence[str]]] = {
