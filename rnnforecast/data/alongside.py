@@ -105,8 +105,7 @@ def place_covariates(
                 whole = _aggregated(parts, chunks, grid, config.agg)
                 placed = np.where(is_ahead, _planned(plan, placed), whole)
             else:
-                differs = np.isfinite(plan) & np.isfinite(placed) & (plan != placed) & ~is_ahead
-                contradicted += [covariate.name] * bool(differs.any())
+                contradicted += [covariate.name] * _is_contradicted(plan, placed, is_ahead)
                 placed = _planned(plan, placed)
         if covariate.role == "static":
             placed = once_a_series(covariate, placed, grid.offsets, rows.names)
@@ -173,6 +172,12 @@ def _planned(plan: Floats, placed: Floats) -> Floats:
     """Let the plan have the last word where it says something."""
     value: Floats = np.where(np.isfinite(plan), plan, placed)
     return value
+
+
+def _is_contradicted(plan: Floats, placed: Floats, is_ahead: Flags) -> bool:
+    """Tell whether the plan says something else at a time that has passed."""
+    is_both = np.isfinite(plan) & np.isfinite(placed)
+    return bool((is_both & (plan != placed) & ~is_ahead).any())
 
 
 def _is_ahead(rows: Rows, readings: Part, grid: Grid) -> Flags:
