@@ -77,10 +77,12 @@ def with_row(place: int, row: str) -> list[str]:
     return [*lines()[:place], row, *lines()[place + 1 :]]
 
 
-def parquet(name: str = "x.parquet", later: str = "0h", **columns: object) -> Callable[[], Path]:
+def parquet(
+    name: str = "x.parquet", later: str = "0h", zone: str | None = None, **columns: object
+) -> Callable[[], Path]:
     def build() -> Path:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
-        times = pa.array(TIMES + pd.Timedelta(later))
+        times = pa.array((TIMES + pd.Timedelta(later)).tz_localize(zone))
         pq.write_table(pa.table({"time": times, **columns}), name)
         return Path(name)
 
@@ -234,6 +236,13 @@ CASES = {
     "34 some without an offset": Case(
         text([*lines(form="%Y-%m-%dT%H:%M:%SZ")[:100], *lines()[100:]]), BAD, "mixed-zones"
     ),
+    "34 a part with a zone": Case(
+        folder(
+            parquet("parts/a.parquet", temp=TEMP), parquet("parts/b.parquet", zone="UTC", temp=TEMP)
+        ),
+        BAD,
+        "mixed-zones",
+    ),
     "35 the hour that comes twice": Case(
         text(local("2024-10-26", "2024-10-29", "15min")), FOUND, "clock-set-back"
     ),
@@ -276,6 +285,13 @@ CASES = {
         BAD,
         "duplicate-time",
         OK,
+    ),
+    "41 two values beside the readings at one time": Case(
+        text([*lines()[:10], lines()[9][:-1] + "9", *lines()[10:]]),
+        BAD,
+        "duplicate-time",
+        OK,
+        options=("--target", "temp", "--known", "flow"),
     ),
     "42 the time goes back": Case(text([*lines()[100:], *lines()[:100]]), FOUND, "time-goes-back"),
     "43 jitter": Case(text(jittered(60)), FOUND, "jitter"),
@@ -360,5 +376,5 @@ def test_each_case_has_its_verdict_its_words_and_a_fix_that_works(
         assert error["code"] == case.code
         offer = error.get("hint", "")
     if case.fixed is not None:
-        fixed = command("check", path, *options_in(offer), "--json")
+        fixed = command("check", path, *case.options, *options_in(offer), "--json")
         assert fixed.code == case.fixed, fixed.err

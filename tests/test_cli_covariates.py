@@ -258,3 +258,88 @@ def test_a_calendar_and_kinds_are_those_of_the_model(command: Command) -> None:
 
     assert outcome.code == 2
     assert "trained with --calendar hour, weekday, and cannot take --calendar month" in outcome.err
+
+
+def make_long(**ends: int) -> pd.DataFrame:
+    """Make a table of several series; each has readings for so many hours."""
+    tables = []
+    for name, end in ends.items():
+        table = make_table().drop(columns="mode").assign(id=name)
+        tables.append(table.assign(y=table["y"].where(np.arange(len(table)) < end)))
+    return pd.concat(tables)
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train once on two series."""
+    from rnnforecast.entry import run
+
+    folder = tmp_path_factory.mktemp("several")
+    make_long(a=N, b=N).to_csv(folder / "data.csv", index=False)
+    options = ["--known", "setpoint", "--series", "id", *FIT, "-m", str(folder / "model")]
+    assert run(["train", str(folder / "data.csv"), *options]) == 0
+    return folder / "model"
+
+
+def split(table: pd.DataFrame) -> list[str]:
+    """Write the rows before the end of the readings, and those after it; return the arguments."""
+    is_past = table["time"] < table["time"].min() + pd.Timedelta(hours=N)
+    table[is_past].to_csv("readings.csv", index=False)
+    table[~is_past].drop(columns="y").to_csv("plan.csv", index=False)
+    return ["readings.csv", "--future", "plan.csv", "-q"]
+
+
+@pytest.mark.parametrize("options", [[], ["--fallback", "seasonal-naive,naive"]])
+def test_a_silent_series_does_not_stand_in_the_way(
+    command: Command, several: Path, options: list[str]
+) -> None:
+    arguments = split(make_long(a=N, b=0))
+
+    outcome = command("predict", *arguments, "-m", several, *options)
+
+    assert outcome.code == 3, outcome.err
+    assert set(pd.read_csv("forecast.csv")["series"]) == {"a"}
+
+
+@pytest.mark.parametrize("behind", [5, 100])
+def test_a_series_that_ended_before_the_plan_does_not_stand_in_the_way(
+    command: Command, several: Path, behind: int
+) -> None:
+    table = make_long(a=N, b=N)
+    hour = (table["time"] - table["time"].min()) / pd.Timedelta(hours=1)
+    arguments = split(table[(table["id"] == "a") | (hour < N - behind) | (hour >= N)])
+
+    outcome = command("predict", *arguments, "-m", several)
+    assert outcome.code == 3, outcome.err
+    assert set(pd.read_csv("forecast.csv")["series"]) == {"a"}
+    assert "does not begin there: b" in outcome.err
+
+    outcome = command("predict", *arguments, "-m", several, "--fallback", "naive")
+    assert outcome.code == 3, outcome.err
+    forecast = pd.read_csv("forecast.csv")
+    assert set(forecast.loc[forecast["source"] == "naive", "series"]) == {"b"}
+
+
+def test_a_series_that_the_plan_forgets_is_an_error_with_its_stamps(
+    command: Command, several: Path
+) -> None:
+    arguments = split(make_long(a=N, b=N))
+    plan = pd.read_csv("plan.csv")
+    plan[plan["id"] == "a"].to_csv("plan.csv", index=False)
+
+    outcome = command("predict", *arguments, "-m", several, "--fallback", "naive", "--json")
+
+    assert (outcome.code, outcome.error["code"]) == (4, "missing-future")
+    assert "for 'b' at 2024-01-21 20:00:00" in outcome.error["message"]
+
+
+def test_a_series_that_only_the_plan_has_is_named(command: Command, several: Path) -> None:
+    arguments = split(make_long(a=N, b=N, c=0))
+    readings = pd.read_csv("readings.csv")
+    readings[readings["id"] != "c"].to_csv("readings.csv", index=False)
+
+    outcome = command("predict", *arguments, "-m", several)
+
+    assert outcome.code == 0
+    assert "plan.csv without readings, not used: c" in outcome.err
+    assert set(pd.read_csv("forecast.csv")["series"]) == {"a", "b"}

@@ -5,25 +5,60 @@ Between `rows`, which reads all of them, and `timegrid`. What is known ahead sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.data.panel import pick
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import format_stamp, parse_time_us
-from rnnforecast.errors import NotEnoughDataError
+from rnnforecast.errors import Location, NotEnoughDataError
+from rnnforecast.sources.columns import Column
+from rnnforecast.sources.reading import Source, WrappedSource
 
 Chunks = Sequence[NDArray[Any]]
 
 
-def rows_until(rows: Rows, as_of: str, schema: Schema, tz: str | None) -> Rows:
+@dataclass(frozen=True)
+class _Kept(WrappedSource):
+    """A source of which some rows are kept, `(row,)` in chunks: errors name their own lines."""
+
+    kept: Chunks
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All of them."""
+        return self.source.columns
+
+    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read all rows."""
+        return self.source.batches(wanted)
+
+    def location(self, row: int, column: str) -> Location:
+        """Say where one of the rows that are kept stands."""
+        for n_before, kept in zip(self._n_before(), self.kept, strict=True):
+            own = np.flatnonzero(kept)
+            if row < len(own):
+                return self.source.location(n_before + int(own[row]), column)
+            row -= len(own)
+        return self.source.location(row, column)
+
+    def _n_before(self) -> list[int]:
+        return [0, *np.cumsum([len(kept) for kept in self.kept]).tolist()][:-1]
+
+
+def rows_until(
+    rows: Rows, source: Source, as_of: str, schema: Schema, tz: str | None
+) -> tuple[Rows, Source]:
     """Return the rows up to a moment, and later ones only for what they tell ahead.
 
-    Raises `NotEnoughDataError` where there is none.
+    With them comes a source that knows where they stand. Raises `NotEnoughDataError` where there
+    is none.
     """
     until_us = parse_time_us(as_of, tz)
     is_late = [times > until_us for times in rows.times]
@@ -46,12 +81,14 @@ def rows_until(rows: Rows, as_of: str, schema: Schema, tz: str | None) -> Rows:
         kept = [has_begun[codes] for codes in rows.codes]
     else:
         kept = [~late for late in is_late]
-    return _chosen(rows, kept, has_begun, is_long=schema.series is not None)
+    chosen = _chosen(rows, kept, has_begun, is_long=schema.series is not None)
+    return chosen, _Kept(source, kept)
 
 
 def _chosen(rows: Rows, kept: Chunks, series: NDArray[np.bool_], *, is_long: bool) -> Rows:
     """Return some rows, of some series only, with these numbered anew."""
     number = np.cumsum(series) - 1
+    n_planned = _n_last(kept, rows.n_planned)
 
     def those(chunks: Chunks, change: Callable[[Any], Any] = lambda x: x) -> list[NDArray[Any]]:
         return [change(c[k]) for c, k in zip(chunks, kept, strict=True) if k.any()]
@@ -64,4 +101,16 @@ def _chosen(rows: Rows, kept: Chunks, series: NDArray[np.bool_], *, is_long: boo
         list(pick(rows.names, series)) if is_long else rows.names,
         {name: those(chunks) for name, chunks in rows.covariates.items()},
         rows.texts,
+        rows.plan,
+        n_planned,
     )
+
+
+def _n_last(kept: Chunks, n: int) -> int:
+    """Return how many of the last n rows, counted over all chunks, are kept."""
+    found = 0
+    for chunk in reversed(kept):
+        last = chunk[max(len(chunk) - n, 0) :]
+        n -= len(last)
+        found += int(np.count_nonzero(last))
+    return found

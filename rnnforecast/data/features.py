@@ -15,6 +15,7 @@ import numpy as np
 from rnnforecast.config import MAX_FEATURES
 from rnnforecast.data.covariates import Covariates, Track
 from rnnforecast.data.memory import check_memory
+from rnnforecast.data.naming import canonical
 from rnnforecast.data.panel import Floats, Integers, Panel
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.dataconfig import DataConfig
@@ -46,13 +47,14 @@ def settle_covariates(
     columns = _columns(panel, panel.covariates, until_us)
     if schema.step_us is None:
         schema = _settled(schema, columns, texts, listener)
+        columns |= _renumbered(schema, columns, texts)
     else:
         empty = [c.name for c in schema.covariates if not columns[c.name].has_values]
         _warn_of_empty(empty, "no values: the forecasts do without what they would say", listener)
     if not schema.covariates:
         return replace(panel, covariates=None), schema
     _check_size(panel, schema, config)
-    return replace(panel, covariates=_expanded(panel.covariates, schema, columns, texts)), schema
+    return replace(panel, covariates=_expanded(panel.covariates, schema, columns)), schema
 
 
 class _Column(NamedTuple):
@@ -100,6 +102,19 @@ def _settled(
     return replace(schema, covariates=tuple(settled))
 
 
+def _renumbered(
+    schema: Schema, columns: dict[str, _Column], texts: dict[str, list[str]]
+) -> dict[str, _Column]:
+    """Return the columns of texts by the numbers of what is told apart of them."""
+    found = {}
+    for covariate in schema.covariates:
+        if covariate.is_text:
+            column = columns[covariate.name]
+            values = renumber(column.values, numbers_of(covariate, texts[covariate.name]))
+            found[covariate.name] = column._replace(values=values)
+    return found
+
+
 def _warn_of_empty(names: list[str], what: str, listener: Listener) -> None:
     if names:
         listener(Warned.naming("empty-covariate", what, names))
@@ -107,7 +122,7 @@ def _warn_of_empty(names: list[str], what: str, listener: Listener) -> None:
 
 def _common(texts: list[str], values: Floats) -> tuple[str, ...]:
     """Return the texts that occur often enough, the commonest first."""
-    counts = np.bincount(values[np.isfinite(values)].astype(np.int64), minlength=len(texts))
+    counts = _counts(len(texts), [values])
     order = np.argsort(-counts, kind="stable")[:_MOST_CATEGORIES]
     return tuple(texts[i] for i in order if counts[i] > _RARE * counts.sum())
 
@@ -128,15 +143,13 @@ def _check_size(panel: Panel, schema: Schema, config: DataConfig) -> None:
     check_memory(len(panel.target) // n_targets, n_targets + n_features, config, "the table")
 
 
-def _expanded(
-    beside: Covariates, schema: Schema, columns: dict[str, _Column], texts: dict[str, list[str]]
-) -> Covariates:
+def _expanded(beside: Covariates, schema: Schema, columns: dict[str, _Column]) -> Covariates:
     """Return covariates with the features of each column in its place."""
     made: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
     names: dict[str, list[str]] = {role: [] for role in made}
     for covariate in schema.covariates:
         values = columns[covariate.name].values
-        found, called = features_of(covariate, values, texts.get(covariate.name, []))
+        found, called = features_of(covariate, values)
         made[covariate.role].append(found)
         names[covariate.role] += called
 
@@ -153,18 +166,64 @@ def _expanded(
     )
 
 
-def features_of(covariate: Covariate, placed: Floats, texts: list[str]) -> tuple[Floats, list[str]]:
+def _counts(n_texts: int, chunks: list[Floats]) -> Integers:
+    """Return how often each text occurs, `(text,)`."""
+    counts = np.zeros(n_texts, np.int64)
+    for chunk in chunks:
+        counts += np.bincount(chunk[np.isfinite(chunk)].astype(np.int64), minlength=n_texts)
+    return counts
+
+
+def numbers_of(covariate: Covariate, texts: list[str]) -> Floats:
+    """Return the number of each text, `(text,)`: that of its category; beyond these, its own.
+
+    A text that is no category counts as the only one that writes the same number, as 2 and 2.0 do.
+    """
+    categories = covariate.categories or ()
+    exact = {text: i for i, text in enumerate(categories)}
+    alike: dict[str, list[int]] = {}
+    for text, i in exact.items():
+        alike.setdefault(canonical(text), []).append(i)
+
+    def number(i: int, text: str) -> int:
+        found = [exact[text]] if text in exact else alike.get(canonical(text), [])
+        return found[0] if len(found) == 1 else len(categories) + i
+
+    return np.array([number(i, text) for i, text in enumerate(texts)], np.float32)
+
+
+def renumber(values: Floats, numbers: Floats) -> Floats:
+    """Return other numbers, `(text,)`, for those of texts; NaN stays."""
+    either: Floats = np.append(numbers, np.float32(np.nan))
+    return either[np.nan_to_num(values, nan=len(numbers)).astype(np.int64)]
+
+
+def warn_of_unknown(
+    covariate: Covariate, texts: list[str], chunks: list[Floats], name: str, listener: Listener
+) -> None:
+    """Say so where most values of a column are texts that the model does not tell apart.
+
+    `chunks` hold the numbers of `texts`, `(row,)` each, of the file that has this name.
+    """
+    counts = _counts(len(texts), chunks)
+    is_unknown = numbers_of(covariate, texts) >= len(covariate.categories or ())
+    if 2 * counts[is_unknown].sum() > counts.sum():
+        order = np.argsort(-counts, kind="stable")
+        unknown = [texts[i] for i in order if is_unknown[i] and counts[i]]
+        what = f"most of column {covariate.name!r} of {name} is unknown to the model"
+        listener(Warned.naming("unknown-categories", what, unknown))
+
+
+def features_of(covariate: Covariate, placed: Floats) -> tuple[Floats, list[str]]:
     """Return a covariate's features, `(feature, place)`, and what each is called; NaN is unknown.
 
-    `placed` holds its numbers, `(place,)`; of texts their place among `texts`.
+    `placed` holds its numbers, `(place,)`; of texts those that `numbers_of` gives.
     """
     if covariate.categories is None:
         return placed[None], [covariate.name]
-    place = {text: i for i, text in enumerate(covariate.categories)}
-    other = len(place)
-    entry = np.array([*(place.get(text, other) for text in texts), other], np.int64)
+    other = len(covariate.categories)
     is_known = np.isfinite(placed)
-    category = entry[np.where(is_known, placed, len(texts)).astype(np.int64)]
+    category = np.minimum(np.where(is_known, placed, other), other).astype(np.int64)
     features = (category == np.arange(other + 1)[:, None]).astype(np.float32)
     features[:, ~is_known] = np.nan
     return features, [f"{covariate.name}={text}" for text in (*covariate.categories, "(other)")]

@@ -43,7 +43,7 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
         if name is not None:
             check_column(name, columns, source.name)
             _reject_nested(columns[name], source.name)
-    time = columns[config.time] if config.time else _infer_time(source, config)
+    time = columns[config.time] if config.time else infer_time(source, config)
     unit = epoch_unit_of(time, source.name, config)
     if unit is not None and config.time_unit is None:
         listener(Warned("epoch", f"column {time.name!r} is read as {unit} since 1970"))
@@ -71,7 +71,9 @@ def _reject_nested(column: Column, source: str) -> None:
         )
 
 
-def _infer_time(source: Source, config: DataConfig) -> Column:
+def infer_time(source: Source, config: DataConfig) -> Column:
+    """Find the time column, by what columns hold and what they are called; raises `DataError`."""
+
     def rank(column: Column) -> int:
         name = column.name.strip().casefold()
         return _TIME_NAMES.index(name) if name in _TIME_NAMES else len(_TIME_NAMES)

@@ -6,7 +6,6 @@ has learnt from says which series are new, gone, stale or on another scale.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.future import with_future
+from rnnforecast.data.naming import canonical
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
 from rnnforecast.data.scaling import SPIKE_RUN, TIMES
 from rnnforecast.data.schema import Schema, check_zone, match_schema
@@ -61,7 +61,7 @@ def read_past(
     """
     source = _open(data, schema, options, listener)
     if future is not None:
-        source = with_future(source, _open(future, schema, options, listener), schema)
+        source = with_future(source, future, schema, options, listener)
     panel, found = read_matching(
         source, schema=schema, options=options, known=known, listener=listener, as_of=as_of
     )
@@ -106,9 +106,9 @@ def _with_known_names(panel: Panel, known: Known, listener: Listener) -> Panel:
     """
     there = set(panel.names)
     absent = [name for name in known.names if name not in there]
-    by_number = {_canonical(name): name for name in absent}
+    by_number = {canonical(name): name for name in absent}
     strangers = there - set(known.names)
-    renamed = {n: by_number[_canonical(n)] for n in strangers if _canonical(n) in by_number}
+    renamed = {n: by_number[canonical(n)] for n in strangers if canonical(n) in by_number}
     if not renamed:
         return panel
     new = next(name for name in panel.names if name in renamed)
@@ -132,20 +132,16 @@ def _on_known_base(panel: Panel, known: Known) -> Panel:
     return replace(panel, target=(panel.target + shift).astype(np.float32), base=wanted)
 
 
-def _canonical(name: str) -> str:
-    """Write a whole number without zeros before and after it."""
-    match = re.fullmatch(r"0*(\d+)(?:\.0*)?", name.strip())
-    return match[1] if match else name.strip()
-
-
 def warn_of_strangers(
     past: Past, known: Known, listener: Listener, *, lookback: int, horizon: int
 ) -> None:
     """Say which series are gone, new, stale, or far from what the network has learnt from."""
     entry = _entries(past, known)
     there = set(past.names)
-    rows_behind = (past.cutoff_time.max(initial=0) - past.cutoff_time) // past.step_us
-    is_stale = rows_behind + _n_missing_at_end(past, lookback) > horizon
+    missing = _n_missing_at_end(past, lookback)
+    times = past.cutoff_time  # of a series without readings, only what is known ahead may end there
+    newest = times[missing < lookback].max(initial=times.min(initial=0))
+    is_stale = np.maximum((newest - times) // past.step_us, 0) + missing > horizon
     is_far = _is_far(past, known, entry, (lookback, min(horizon, lookback)))
     beyond = _beyond(past, known, entry)
     kinds: dict[str, tuple[str, Sequence[str]]] = {

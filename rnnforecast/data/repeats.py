@@ -78,18 +78,24 @@ def reject_conflicts(
     source: Source,
     schema: Schema,
     column: str,
+    *,
+    first_row: int = 0,
+    what: str = "readings",
 ) -> None:
-    """Raise `DataError` where a reading differs from the one that was placed."""
+    """Raise `DataError` where a reading differs from the one that was placed.
+
+    `first_row` is the number of the first of these rows in the source.
+    """
     n_before = 0
     for place, chunk in zip(places, chunks, strict=True):
         differs = np.isfinite(chunk) & (into[place] != chunk)
         if differs.any():
             row = int(np.argmax(differs))
             other = _other_row(places, chunks, int(place[row]), n_before + row)
-            location = source.location(n_before + row, schema.time)
-            also = source.location(other, schema.time).line
+            location = source.location(first_row + n_before + row, schema.time)
+            also = source.location(first_row + other, schema.time).line
             raise DataError(
-                f"two different readings of {column!r} at one time",
+                f"two different {what} of {column!r} at one time",
                 code="duplicate-time",
                 location=replace(location, also_lines=(also,) if also else ()),
                 hint=_hint_for_conflicts(source, schema, grid.time_at(int(place[row]))),
@@ -108,7 +114,8 @@ def _hint_for_conflicts(source: Source, schema: Schema, time_us: int) -> str:
     hint = "say which counts, with  --on-duplicate last  or  --on-duplicate mean"
     if _may_be_end_of_summer_time(time_us):
         hint += " ; if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
-    texts = [c.name for c in source.columns if c.kind == "text" and c.name != schema.time]
+    used = (schema.time, *schema.covariate_names)
+    texts = [c.name for c in source.columns if c.kind == "text" and c.name not in used]
     if schema.series or not texts:
         return hint
     return f"if column {texts[0]!r} names the series, add  --series {quote(texts[0])} ; else {hint}"

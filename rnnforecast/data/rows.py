@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rnnforecast.data.future import plan_of
 from rnnforecast.data.growing import Growing
 from rnnforecast.data.memory import check_memory
 from rnnforecast.data.panel import Doubles, Floats, Integers
@@ -48,6 +49,10 @@ class Rows:
     """The chunks of each covariate; of texts their numbers."""
     texts: dict[str, list[str]] = field(default_factory=dict)
     """The texts of each covariate that holds such, in order of appearance."""
+    plan: str = ""
+    """What messages call the plan whose rows come last."""
+    n_planned: int = 0
+    """How many rows of a plan there are."""
 
     @property
     def n_rows(self) -> int:
@@ -94,9 +99,13 @@ def read_rows(
     when, codes = times.chunks(), series.chunks()
     values, base = targets.chunks(when, codes, own, known_base)
     rows = Rows(when, codes, values, base, names, beside.chunks(), beside.texts)
+    plan = plan_of(source)
+    if plan is not None:
+        rows.plan, rows.n_planned = plan.source.name, len(plan.rows)
     if config.tz and not stamps.zone.is_aware:
         locate = partial(source.location, column=schema.time)
-        rows.times = localise(rows.times, rows.codes, config.tz, locate)
+        n_instants = sum(stamps.instants)
+        rows.times = localise(rows.times, rows.codes, config.tz, locate, n_instants=n_instants)
         return rows, config.tz
     return rows, stamps.zone.name
 

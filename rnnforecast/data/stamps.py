@@ -76,6 +76,8 @@ class StampReader:
     takes_leap_seconds: bool
     repairs: Counter[str] = field(default_factory=Counter)
     """How many stamps were read as something near, by the code of the warning."""
+    instants: list[int] = field(default_factory=list)
+    """How many stamps of each batch carried a zone although the column's own carry none."""
 
     @classmethod
     def of(cls, source: Source, schema: Schema, config: DataConfig) -> StampReader:
@@ -106,6 +108,8 @@ class StampReader:
         times: Integers
         if pa.types.is_timestamp(array.type):
             times = np.asarray(array.cast(pa.int64()).to_numpy())
+            if array.type.tz is not None and not self.zone.is_aware:
+                self.instants.append(len(times))
         elif self.schema.epoch_unit:
             factor = EPOCH_UNITS_US[self.schema.epoch_unit]
             times = np.rint(array.to_numpy(zero_copy_only=False) * factor).astype(np.int64)

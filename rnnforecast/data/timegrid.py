@@ -63,7 +63,7 @@ def read_panel(
     """
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
     if as_of is not None:
-        rows = rows_until(rows, as_of, schema, tz)
+        rows, source = rows_until(rows, source, as_of, schema, tz)
     clean_rows(rows, schema, config, listener, tz=tz)
     schema = _on_base(rows, schema)
     order = find_order(rows)

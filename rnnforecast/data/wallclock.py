@@ -23,15 +23,19 @@ def localise(
     codes: list[NDArray[np.integer]],
     tz: str,
     locate: Callable[[int], Location],
+    *,
+    n_instants: int = 0,
 ) -> list[Integers]:
     """Read wall-clock times in a zone. Raises `DataError` at one that cannot be read, or not told.
 
     The hour that occurs twice is told apart by the order within each series, which `codes` tell;
-    a series whose last row lies before its first runs backwards.
+    a series whose last row lies before its first runs backwards. The last `n_instants` rows are in
+    UTC already.
     """
     ends = np.cumsum([len(chunk) for chunk in times])[:-1]
     flat, series = np.concatenate(times), np.concatenate(codes)
-    order = _forward_order(flat, series)
+    n_local = len(flat) - n_instants
+    order = _forward_order(flat[:n_local], series[:n_local])
     wall = pd.DatetimeIndex(flat[order].view("datetime64[us]"))
     is_twice = wall.tz_localize(tz, ambiguous="NaT", nonexistent="shift_forward").isna()
     twice = np.flatnonzero(is_twice)
@@ -39,7 +43,7 @@ def localise(
     if is_unclear.any():
         at = int(twice[np.argmax(is_unclear)])
         raise _unclear(wall[at], tz, locate(int(order[at])))
-    summer = np.zeros(len(flat), np.bool_)
+    summer = np.zeros(n_local, np.bool_)
     summer[twice] = is_first
     local = wall.tz_localize(tz, ambiguous=summer, nonexistent="NaT")
     if local.isna().any():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from rnnforecast.data.forecast import Forecast, Forecaster, Past
 from rnnforecast.data.panel import pick
@@ -63,20 +64,20 @@ def predict_or_fall_back(
     season: int,
     fallbacks: tuple[str, ...] = (),
     max_gap: int | None = None,
+    unknown: NDArray[np.bool_] | None = None,
 ) -> Prediction:
     """Forecast every origin that can be; the network gives no numbers for those that it cannot.
 
     With fallbacks, a look-back with less than half of its readings goes to the first of them that
     can; without, the network does what it can, and only an empty look-back is left out, or one
-    with a gap of more than `max_gap` rows.
+    with a gap of more than `max_gap` rows, or that lacks what must be `unknown`.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # readings that float32 cannot square
         forecast = network.predict(past, horizon, quantiles)
-    seen = past.share_seen(lookback)
-    short = seen < _ENOUGH_SEEN
-    lacking = short if fallbacks else seen == 0
-    if max_gap is not None:
-        lacking = lacking | (past.longest_gap(lookback) > max_gap)
+    short = past.share_seen(lookback) < _ENOUGH_SEEN
+    lacking = lacks_history(past, lookback, fallbacks=fallbacks, max_gap=max_gap)
+    if unknown is not None:
+        lacking = lacking | unknown
     lacking = lacking | ~np.isfinite(forecast.values).all((1, 2))
     values = np.where(lacking[:, None, None], np.float32(np.nan), forecast.values)
     forecast = replace(forecast, values=values)
@@ -90,6 +91,17 @@ def predict_or_fall_back(
         shortened=pick(names, short & kept & ~lacking),
         replaced=pick(names, lacking & kept),
     )
+
+
+def lacks_history(
+    past: Past, lookback: int, *, fallbacks: tuple[str, ...] = (), max_gap: int | None = None
+) -> NDArray[np.bool_]:
+    """`(origin,)`: which origins show too little for the network; see `predict_or_fall_back`."""
+    seen = past.share_seen(lookback)
+    lacking: NDArray[np.bool_] = seen < _ENOUGH_SEEN if fallbacks else seen == 0
+    if max_gap is not None:
+        lacking = lacking | (past.longest_gap(lookback) > max_gap)
+    return lacking
 
 
 def warnings_of(prediction: Prediction, *, lookback: int) -> list[Warned]:

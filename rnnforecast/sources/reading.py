@@ -254,14 +254,39 @@ def _from_pandas(data: object) -> pa.Table:
         sparse = {n: t.subtype for n, t in types.items() if isinstance(t, pd.SparseDtype)}
         try:
             dense = frame.astype(sparse) if sparse else frame
-            return pa.Table.from_pandas(dense, preserve_index=False)
+            table = pa.Table.from_pandas(dense, preserve_index=False)
         except (pa.ArrowException, ValueError) as error:
             raise DataError(
                 f"the pandas table cannot be read: {error}",
                 code="unreadable",
                 hint="give every column a name of its own, and values of one type",
             ) from error
+        _reject_mixed_zones(frame, table)
+        return table
     raise DataError(
         f"readings must be a path, a pandas table or an Arrow table, not {type(data).__name__}",
         code="unknown-format",
     )
+
+
+def _reject_mixed_zones(frame: Any, table: pa.Table) -> None:
+    """Raise `DataError` for a column of times only some of which have a zone.
+
+    Arrow takes those without one for UTC.
+    """
+    import pandas as pd
+
+    for field in table.schema:
+        if not pa.types.is_timestamp(field.type) or frame[field.name].dtype != object:
+            continue
+        zones: dict[bool, int] = {}
+        for row, time in enumerate(frame[field.name], start=1):
+            if not pd.isna(time):
+                zones.setdefault(getattr(time, "tzinfo", None) is None, row)
+        if len(zones) > 1:
+            raise DataError(
+                f"some times in column {field.name!r} have a zone, others none",
+                code="mixed-zones",
+                location=Location("the table", max(zones.values()), field.name, unit="row"),
+                hint="give all of them a zone, or none; --tz names the zone of times without one",
+            )

@@ -17,6 +17,9 @@ from rnnforecast.workflow.saved import Model, known_of, load
 from rnnforecast.workflow.settled import reading_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rnnforecast.data.forecast import Forecast, Past
     from rnnforecast.data.schema import Schema
     from rnnforecast.evaluate.fallback import Prediction
@@ -51,9 +54,12 @@ def predict(
     check_outputs(source, options, output=output, future=config.future)
     horizon = _horizon_of(config, artifact)
     past, schema = _read_past(artifact, data, config, options, events)
-    forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
     gap = options.max_gap_steps(past.step_us)
-    prediction = _forecast(forecaster, past, horizon, schema, config, events, max_gap=gap)
+    unknown = _unknown_ahead(past, artifact, config, schema, gap, events)
+    forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
+    prediction = _forecast(
+        forecaster, past, horizon, schema, config, events, max_gap=gap, unknown=unknown
+    )
     if output is not None:
         _write(prediction.forecast, str(output), config, events)
     return replace(prediction, warnings=tuple(events.warnings))
@@ -91,7 +97,6 @@ def _read_past(
     artifact: Artifact, data: object, config: PredictConfig, options: DataConfig, listener: Listener
 ) -> tuple[Past, Schema]:
     """Read new readings as the model's own were, and say what is strange about them."""
-    from rnnforecast.data.future import check_known_ahead
     from rnnforecast.data.newer import check_drift, read_past, require_series, warn_of_strangers
 
     known = known_of(artifact)
@@ -105,13 +110,35 @@ def _read_past(
         listener=listener,
     )
     task = artifact.task
-    check_known_ahead(past, _horizon_of(config, artifact), schema.tz)
     warn_of_strangers(past, known, listener, lookback=task.lookback, horizon=task.horizon)
     if config.require_series:
         require_series(past, known)
     if config.max_drift is not None:
         check_drift(past, known, lookback=task.lookback, limit=config.max_drift)
     return past, schema
+
+
+def _unknown_ahead(
+    past: Past,
+    artifact: Artifact,
+    config: PredictConfig,
+    schema: Schema,
+    max_gap: int | None,
+    listener: Listener,
+) -> NDArray[np.bool_]:
+    """`(origin,)`: which series the network cannot forecast as what comes is not known; say so."""
+    from rnnforecast.data.future import check_known_ahead
+    from rnnforecast.data.panel import pick
+    from rnnforecast.evaluate.fallback import lacks_history
+
+    lookback = artifact.task.lookback
+    lacking = lacks_history(past, lookback, fallbacks=config.fallback, max_gap=max_gap)
+    horizon = _horizon_of(config, artifact)
+    unknown = check_known_ahead(past, horizon, schema.tz, needed=~lacking)
+    if unknown.any():
+        what = "ended before the others, and what is known ahead does not begin there"
+        listener(Warned.naming("missing-future", what, pick(past.names, unknown)))
+    return unknown
 
 
 def _future_of(config: PredictConfig, artifact: Artifact, listener: Listener) -> str | None:
@@ -155,6 +182,7 @@ def _forecast(
     events: Recorder,
     *,
     max_gap: int | None,
+    unknown: NDArray[np.bool_],
 ) -> Prediction:
     """Forecast every series that can be, and say which could not."""
     from rnnforecast.evaluate.fallback import predict_or_fall_back, warnings_of
@@ -169,6 +197,7 @@ def _forecast(
         season=task.season,
         fallbacks=config.fallback,
         max_gap=max_gap,
+        unknown=unknown,
     )
     for warning in warnings_of(prediction, lookback=task.lookback):
         events(warning)

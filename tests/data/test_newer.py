@@ -55,6 +55,11 @@ def test_a_series_that_ended_more_than_a_horizon_ago_is_stale(behind, is_stale):
     assert ("stale-series" in warnings(panel, known("s0", "s1"))) == is_stale
 
 
+def test_rows_of_a_silent_series_that_reach_ahead_make_no_other_one_stale():
+    panel = make_panel(wave(200), np.full(300, np.nan))
+    assert "s0" not in warnings(panel, known("s0", "s1"))["stale-series"].message
+
+
 def test_readings_in_another_unit_are_named():
     fahrenheit = make_panel(wave(100), wave(100) * 1.8 + 32)
     found = warnings(fahrenheit, known("s0", "s1"))

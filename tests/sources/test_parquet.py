@@ -198,3 +198,47 @@ def test_the_row_numbers_that_pandas_keeps_are_no_readings(tmp_path):
     frame[1:].to_parquet(tmp_path / "x.parquet", index=True)
 
     assert read(tmp_path / "x.parquet").panel.names == ("a",)
+
+
+def aware(table, zone="Europe/Berlin"):
+    """Give the stamps of a table a zone."""
+    stamps = table["ts"].cast(pa.timestamp("us", tz="UTC")).cast(pa.timestamp("us", tz=zone))
+    return table.set_column(0, "ts", stamps)
+
+
+@pytest.mark.parametrize("is_first_aware", [True, False])
+def test_files_with_and_without_a_zone_do_not_go_together(tmp_path, is_first_aware):
+    for name, start, is_aware in (("a", 0, is_first_aware), ("b", 6, not is_first_aware)):
+        table = aware(part(start)) if is_aware else part(start)
+        parquet(tmp_path / f"{name}.parquet", table)
+
+    error = failure(tmp_path)
+
+    assert (type(error), error.code) == (DataError, "mixed-zones")
+    assert "b.parquet" in error.location.file
+    assert "--tz" in error.hint
+
+
+def test_dates_beside_stamps_with_a_zone_are_an_error(tmp_path):
+    parquet(tmp_path / "a.parquet", aware(part(0)))
+    dates = part(6)["ts"].cast(pa.date32())
+    parquet(tmp_path / "b.parquet", part(6).set_column(0, "ts", dates))
+
+    assert failure(tmp_path).code == "mixed-zones"
+
+
+def test_files_in_two_zones_are_one_table_of_instants(tmp_path):
+    parquet(tmp_path / "a.parquet", aware(part(0)))
+    parquet(tmp_path / "b.parquet", aware(part(6), "Asia/Tokyo"))
+
+    assert read(tmp_path).panel.target.tolist() == HOURS
+
+
+@pytest.mark.parametrize("type_", [pa.binary(), pa.large_binary()])
+def test_bytes_are_texts_where_they_are_utf_8(type_):
+    names = pa.array([b"a", "\u00b0".encode()] * 3, type_)
+    assert read(part(0).append_column("id", names), series="id").panel.names == ("a", "\u00b0")
+
+    names = pa.array([b"a", b"\xff"] * 3, type_)
+    error = failure(part(0).append_column("id", names), series="id")
+    assert (type(error), error.code) == (DataError, "unreadable")

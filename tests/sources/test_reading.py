@@ -179,3 +179,12 @@ def test_a_panel_survives_csv_and_parquet(tmp_path_factory, columns):
     for name in ("x.parquet", "x.csv"):
         panel = read(folder / name, freq="10min").panel
         assert panel.fingerprint() == expected.fingerprint()
+
+
+def test_times_of_a_pandas_column_have_a_zone_all_or_none():
+    first, second = pd.Timestamp("2024-01-01", tz="Europe/Berlin"), pd.Timestamp("2024-01-01 01:00")
+    frame = pd.DataFrame({"ts": [first, None, second], "a": [1.0, 2.0, 3.0]}, dtype=object)
+
+    error = failure(frame.astype({"a": float}))
+
+    assert (type(error), error.code, error.location.line) == (DataError, "mixed-zones", 3)
