@@ -47,6 +47,7 @@ def check_document(found: Check) -> dict[str, Any]:
         ],
         "findings": [asdict(warning) for warning in found.warnings],
         "train": found.train,
+        "predict": found.predict,
     }
 
 
@@ -91,7 +92,7 @@ def print_check(found: Check, screen: Screen) -> None:
         for warning in found.warnings:
             screen.result(f"  {warning.code}: {warning.message}")
     screen.result("")
-    screen.result(f"next: {found.train}")
+    screen.result(f"next: {found.predict or found.train}")
 
 
 def _roles_in_words(found: Check) -> list[str]:

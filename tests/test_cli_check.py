@@ -79,6 +79,9 @@ def test_a_table_that_cannot_be_used_is_an_error(command: Command) -> None:
 def test_a_model_that_fits_says_nothing(command: Command, trained: Path) -> None:
     outcome = command("check", trained / "data.csv", "-m", trained / "model")
     assert outcome.code == 0
+    assert "next: rnnforecast predict" in outcome.out
+    line = command("check", trained / "data.csv", "-m", trained / "model", "--json").document
+    assert command(*shlex.split(line["predict"])[1:], "-q").code == 0
 
 
 @pytest.mark.parametrize(
@@ -88,8 +91,9 @@ def test_a_model_that_fits_says_nothing(command: Command, trained: Path) -> None
         (lambda f: f.iloc[::2], 4, "every 1 h"),
         (lambda f: f.assign(flow=1.8 * f.flow + 132), 3, "flow"),
         (lambda f: f.assign(level=f.level.where(f.index < 300)), 3, "level"),
+        (lambda f: f.iloc[-5:], 3, "less than half of"),
     ],
-    ids=["renamed", "other step", "other unit", "silent"],
+    ids=["renamed", "other step", "other unit", "silent", "short"],
 )
 def test_a_model_that_does_not_fit_says_what(
     command: Command, trained: Path, change, code: int, word: str

@@ -70,7 +70,7 @@ def _reject_outside(rows: Rows, schema: Schema, config: DataConfig, listener: Li
     n_out = 0
     for name, (low, high) in config.valid_ranges.items():
         places = _places_of(name, rows, schema)
-        if not places:
+        if not places and schema.step_us is None:
             raise UsageError(
                 f"--valid-range names {name!r}, but there is no such series or target",
                 hint=f"such as  --valid-range {quote(rows.names[0])}={low:g}:{high:g}",

@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.forecast import Forecast, Forecaster, Past
 from rnnforecast.data.panel import pick
+from rnnforecast.data.windows import SEEN_SHARE
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.comparison import NETWORK
-from rnnforecast.events import Warned
+from rnnforecast.events import Listener, Warned
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_ENOUGH_SEEN = 0.5
-"""A look-back with a smaller share of its readings than this is a shortened history."""
+
+_SHORT = "less than half of {} readings to go by"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def predict_or_fall_back(
     """
     with np.errstate(over="ignore", invalid="ignore"):  # readings that float32 cannot square
         forecast = network.predict(past, horizon, quantiles)
-    short = past.share_seen(lookback) < _ENOUGH_SEEN
+    short = past.share_seen(lookback) < SEEN_SHARE
     lacking = lacks_history(past, lookback, fallbacks=fallbacks, max_gap=max_gap)
     if unknown is not None:
         lacking = lacking | unknown
@@ -98,7 +99,7 @@ def lacks_history(
 ) -> NDArray[np.bool_]:
     """`(origin,)`: which origins show too little for the network; see `predict_or_fall_back`."""
     seen = past.share_seen(lookback)
-    lacking: NDArray[np.bool_] = seen < _ENOUGH_SEEN if fallbacks else seen == 0
+    lacking: NDArray[np.bool_] = seen < SEEN_SHARE if fallbacks else seen == 0
     if max_gap is not None:
         lacking = lacking | (past.longest_gap(lookback) > max_gap)
     return lacking
@@ -108,10 +109,22 @@ def warnings_of(prediction: Prediction, *, lookback: int) -> list[Warned]:
     """Say what is not as it should be, a warning for each kind."""
     kinds = {
         "left-out": (prediction.left_out, "too little to forecast from, left out"),
-        "shortened": (prediction.shortened, f"less than half of {lookback} readings to go by"),
+        "shortened": (prediction.shortened, _SHORT.format(lookback)),
         "fallback": (prediction.replaced, "forecast by a fallback"),
     }
     return [Warned.naming(code, what, names) for code, (names, what) in kinds.items() if names]
+
+
+def warn_of_short(past: Past, listener: Listener, *, lookback: int) -> None:
+    """Say which series a network would forecast from a shortened history, or not at all."""
+    seen = past.share_seen(lookback)
+    for code, what, which in (
+        ("left-out", "no reading to forecast from", seen == 0),
+        ("shortened", _SHORT.format(lookback), (seen > 0) & (seen < SEEN_SHARE)),
+    ):
+        names = pick(past.names, which)
+        if names:
+            listener(Warned.naming(code, what, names))
 
 
 def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: int) -> Forecast:

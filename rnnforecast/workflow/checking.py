@@ -33,6 +33,8 @@ class Check:
     warnings: tuple[Warned, ...]
     train: str
     """The command line to train on it."""
+    predict: str | None = None
+    """The command line to forecast from it, with the model that it was held against."""
 
     @property
     def start(self) -> str:
@@ -97,6 +99,7 @@ def check(
         survey=found,
         warnings=tuple(events.warnings),
         train=_command(data, config, found),
+        predict=None if model is None else _predict_command(data, model),
     )
 
 
@@ -118,6 +121,7 @@ def _read(
     from rnnforecast.data.inference import infer_schema
     from rnnforecast.data.newer import read_matching, warn_of_strangers
     from rnnforecast.data.timegrid import read_panel
+    from rnnforecast.evaluate.fallback import warn_of_short
 
     if model is None:
         return read_panel(source, infer_schema(source, config, listener), config, listener)
@@ -128,7 +132,14 @@ def _read(
     past = past_of(panel)
     warn_of_oddities(panel, listener, tz=schema.tz)
     warn_of_strangers(past, known, listener, lookback=task.lookback, horizon=task.horizon)
+    warn_of_short(past, listener, lookback=task.lookback)
     return panel, schema
+
+
+def _predict_command(data: object, model: Model) -> str:
+    """Return the line that forecasts from the table with a saved model."""
+    path = str(data) if isinstance(data, str | Path) else "DATA"
+    return shlex.join(["rnnforecast", "predict", path, "--model", str(model.path)])
 
 
 def _command(data: object, config: DataConfig, found: Survey) -> str:

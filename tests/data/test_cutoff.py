@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,17 +12,18 @@ from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.timegrid import read_panel
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.errors import NotEnoughDataError
+from rnnforecast.errors import DataError, NotEnoughDataError
 from rnnforecast.events import ignore
 from rnnforecast.sources.reading import open_source
 from tests.builders import wave
+from tests.data.tables import write
 
 AS_OF = "2024-01-02 05:20:00"
 N_BEFORE = 353
 """Readings every five minutes from 2024-01-01 on until then."""
 
 
-def read(frame: pd.DataFrame, as_of: str = AS_OF, **options: object) -> Panel:
+def read(frame: object, as_of: str = AS_OF, **options: object) -> Panel:
     config = DataConfig(**options)
     source = open_source(frame, config, ignore)
     schema = infer_schema(source, config, ignore)
@@ -88,6 +91,20 @@ def test_a_static_value_that_changes_later_is_the_one_of_before() -> None:
     covariates = read(table, target=("v",), static=("size",)).covariates
 
     assert covariates is not None and covariates.static.tolist() == [[1.0]]
+
+
+def test_errors_name_the_lines_of_the_file_that_rows_are_left_out_of(tmp_path: Path) -> None:
+    rows = [f"{time},{name},1" for name in "ab" for time in frame(400)["ts"]]
+    rows.insert(1, rows[0])
+    rows[450] = rows[449][:-1] + "2"
+    path = write(tmp_path / "x.csv", "ts,id,v", *rows)
+
+    with pytest.raises(DataError) as caught:
+        read(path)
+
+    assert caught.value.code == "duplicate-time"
+    place = caught.value.location
+    assert place is not None and (place.line, place.also_lines) == (451, (452,))
 
 
 def test_a_time_before_all_readings_is_an_error() -> None:
