@@ -1,6 +1,8 @@
 """What covariates are worth: the error with them over the error without, three seeds.
 
-    RNNFORECAST_DATA=... python benchmarks/covariates.py [--seeds 0,1,2]
+    RNNFORECAST_DATA=... python benchmarks/covariates.py [--seeds 0,1,2] [CASE ...]
+
+A CASE is a part of the name of some.
 
 Beijing's particles (PM2.5), a day ahead, with the weather known up to now. A made-up reading that a
 setpoint known ahead drives, at once, with a lag, and along a curve. And covariates that are noise,
@@ -110,10 +112,14 @@ def main() -> None:
     """Print one row a case: the medians over the seeds, and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0,1,2")
-    seeds = [int(seed) for seed in parser.parse_args().seeds.split(",")]
+    parser.add_argument("cases", nargs="*", default=[""])
+    given = parser.parse_args()
+    seeds = [int(seed) for seed in given.seeds.split(",")]
     print("| case | MAE without | with | ratio | WQL ratio | seconds without | with |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for name, make in CASES.items():
+        if not any(part in name for part in given.cases):
+            continue
         table, config = make()
         beside = [*config.known, *config.past]
         plain = rnnforecast.DataConfig(time=config.time, target=config.target)

@@ -102,12 +102,17 @@ def read_rows(
     plan = plan_of(source)
     if plan is not None:
         rows.plan, rows.n_planned = plan.source.name, len(plan.rows)
-    if config.tz and not stamps.zone.is_aware:
-        locate = partial(source.location, column=schema.time)
-        n_instants = sum(stamps.instants)
-        rows.times = localise(rows.times, rows.codes, config.tz, locate, n_instants=n_instants)
-        return rows, config.tz
-    return rows, stamps.zone.name
+    return rows, _localised(rows, stamps, config.tz)
+
+
+def _localised(rows: Rows, stamps: StampReader, tz: str | None) -> str | None:
+    """Read wall-clock times in the zone that the user names, in place; return the zone of all."""
+    if tz is None or stamps.zone.is_aware:
+        return stamps.zone.name
+    locate = partial(stamps.source.location, column=stamps.schema.time)
+    n_instants = sum(stamps.instants)
+    rows.times = localise(rows.times, rows.codes, tz, locate, n_instants=n_instants)
+    return tz
 
 
 def _watched(

@@ -66,14 +66,7 @@ def read_panel(
         rows, source = rows_until(rows, source, as_of, schema, tz)
     clean_rows(rows, schema, config, listener, tz=tz)
     schema = _on_base(rows, schema)
-    order = find_order(rows)
-    step_us = _find_step(order, rows, schema, config)
-    if not config.allow_future:
-        judge_future(rows, step_us, source, schema, listener, is_aware=tz is not None)
-    _note_jumps_back(order, rows, step_us, listener)
-    order = align(rows, order, step_us, source, schema, config, listener)
-    grid = _grid_of(rows, order, step_us, source, schema)
-    panel = place_rows(rows, grid, source, schema, config, listener)
+    panel = _to_grid(rows, source, schema, config, listener, is_aware=tz is not None)
     panel = without_stuck(panel, config, listener)
     panel = trim_and_warn(panel, schema, listener)
     panel = drop_empty(panel, schema, config, source, listener)
@@ -86,7 +79,27 @@ def read_panel(
     if schema.step_us is None:  # a model's own readings were looked at when it was trained
         warn_of_oddities(panel, listener, tz=tz)
     targets = schema.targets if schema.series else panel.names
-    return panel, replace(schema, step_us=step_us, tz=tz, targets=targets)
+    return panel, replace(schema, step_us=panel.step_us, tz=tz, targets=targets)
+
+
+def _to_grid(
+    rows: Rows,
+    source: Source,
+    schema: Schema,
+    config: DataConfig,
+    listener: Listener,
+    *,
+    is_aware: bool,
+) -> Panel:
+    """Find the step, and put each row on its grid."""
+    order = find_order(rows)
+    step_us = _find_step(order, rows, schema, config)
+    if not config.allow_future:
+        judge_future(rows, step_us, source, schema, listener, is_aware=is_aware)
+    _note_jumps_back(order, rows, step_us, listener)
+    order = align(rows, order, step_us, source, schema, config, listener)
+    grid = _grid_of(rows, order, step_us, source, schema)
+    return place_rows(rows, grid, source, schema, config, listener)
 
 
 def _on_base(rows: Rows, schema: Schema) -> Schema:
