@@ -13,6 +13,7 @@ import numpy as np
 from rnnforecast.data.panel import Floats, Integers
 from rnnforecast.data.scattering import Grid, Readings
 from rnnforecast.data.schema import Schema
+from rnnforecast.data.stamps import format_stamp
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Warned
@@ -33,17 +34,14 @@ def rule_for_repeats(
     if not n_repeats:
         return ONCE
     how = config.agg or config.on_duplicate
-    if how == "error" and _was_set_back(places, n_repeats, grid):
-        listener(
-            Warned(
-                "clock-set-back",
-                f"the clock was set back by an hour: {n_repeats} time stamps occur twice, "
-                "the later reading counts",
-                n_repeats,
-            )
-        )
-        return "last"
-    return how
+    back_to = _set_back_to(places, n_repeats, grid) if how == "error" else None
+    if back_to is None:
+        return how
+    message = f"the clock was set back by an hour: {n_repeats} time stamps occur twice, the first "
+    message += f"{format_stamp(grid.time_at(back_to), None)}, and the later reading counts; to use "
+    message += "both where they are an hour of their own, name the zone with  --tz"
+    listener(Warned("clock-set-back", message, n_repeats))
+    return "last"
 
 
 def count_repeats(places: list[Integers], n_grid: int) -> int:
@@ -54,8 +52,8 @@ def count_repeats(places: list[Integers], n_grid: int) -> int:
     return sum(map(len, places)) - int(np.count_nonzero(taken))
 
 
-def _was_set_back(places: list[Integers], n_repeats: int, grid: Grid) -> bool:
-    """Tell whether all repeats are whole hours that a clock went through twice.
+def _set_back_to(places: list[Integers], n_repeats: int, grid: Grid) -> int | None:
+    """Return the first place to which a clock went back; None unless all repeats are whole hours.
 
     One reading an hour shows only a repeated stamp, which may be anything: there the day and the
     hour must be those of a change. Readings less often cannot show it.
@@ -65,9 +63,11 @@ def _was_set_back(places: list[Integers], n_repeats: int, grid: Grid) -> bool:
     jumps = np.diff(place)
     back = jumps[jumps <= 0]
     if hour < 1 or (back != 1 - hour).any() or n_repeats != hour * len(back):
-        return False
+        return None
     repeated = place[1:][jumps <= 0].tolist()
-    return hour > 1 or all(_may_be_end_of_summer_time(grid.time_at(one)) for one in repeated)
+    if hour > 1 or all(_may_be_end_of_summer_time(grid.time_at(one)) for one in repeated):
+        return int(repeated[0])
+    return None
 
 
 def reject_conflicts(

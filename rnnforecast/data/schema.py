@@ -6,7 +6,7 @@ Below `inference`, which decides it the first time.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -73,9 +73,10 @@ def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
         series=config.series or schema.series,
         targets=config.target or schema.targets,
     )
-    for name in (wanted.time, wanted.series, *wanted.targets, *wanted.covariate_names):
+    names = (wanted.time, wanted.series, *wanted.targets, *wanted.covariate_names)
+    for name in names:
         if name is not None:
-            check_column(name, columns, source.name, code="missing-column")
+            check_column(name, columns, source.name, code="missing-column", taken=names)
     unit = epoch_unit_of(columns[wanted.time], source.name, config)
     return replace(wanted, epoch_unit=unit)
 
@@ -109,12 +110,21 @@ def check_counters(targets: Sequence[str], config: DataConfig) -> None:
 
 
 def check_column(
-    name: str, columns: Iterable[str], source: str, *, code: str = "no-such-column"
+    name: str,
+    columns: Iterable[str],
+    source: str,
+    *,
+    code: str = "no-such-column",
+    taken: Collection[str | None] = (),
 ) -> None:
-    """Raise `DataError`, with the names that look alike, unless the column is there."""
+    """Raise `DataError` unless the column is there, with the names that look alike.
+
+    Those that are `taken` are columns of their own, and not meant.
+    """
     there = list(columns)
     if name in there:
         return
+    there = [column for column in there if column not in taken] or there
     near = _alike(name, there)
     listed = ", ".join(map(repr, near or there[:20]))
     hint = f"{'columns that look alike' if near else 'its columns are'}: {listed}"
