@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,14 @@ from torch import Tensor
 from rnnforecast.config import NetworkConfig, TrainConfig
 from rnnforecast.data.covariates import Covariates, Track
 from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.model.beside import Beside
 from rnnforecast.model.expected import expected_shapes
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
+from rnnforecast.model.start import start_from
+from rnnforecast.model.validation import features_beside
 from rnnforecast.task import ForecastTask, MemberTask
 from tests.builders import make_panel, make_task
 
@@ -171,11 +175,13 @@ def test_what_is_missing_is_as_before_or_average() -> None:
     assert beside.static.item() == 0
 
 
-def driven(n: int = 600, *, unit: float = 1.0, offset: float = 0.0) -> Past:
+def driven(
+    n: int = 600, *, unit: float = 1.0, offset: float = 0.0, effect: Callable = lambda x: 3 * x
+) -> Past:
     """Make a reading that a setpoint drives, written in some unit, to be forecast at 3/4."""
     rng = np.random.default_rng(0)
     setpoint = np.repeat(rng.normal(size=n // 6 + 10), 6)[: n + HORIZON].astype(np.float32)
-    readings = 20 + 3 * setpoint[:n] + 0.1 * rng.normal(size=n)
+    readings = 20 + effect(setpoint[:n]) + 0.1 * rng.normal(size=n)
     panel = make_panel(readings)
     every = np.zeros(1, np.int64)
     values = (unit * setpoint + offset)[None].astype(np.float32)
@@ -197,6 +203,26 @@ def fit(
         network=NetworkConfig(hidden=16),
         config=TrainConfig(epochs=epochs, threads=1, batch_size=64, learning_rate=1e-2),
     )
+
+
+@pytest.mark.parametrize("effect", [lambda x: 3 * x, lambda x: 3 * x**2, lambda x: 3 * np.abs(x)])
+def test_a_reaction_is_there_before_training(effect: Callable[[np.ndarray], np.ndarray]) -> None:
+    past = driven(effect=effect)
+    drawn = past.windows(LOOKBACK, HORIZON)
+    batch = drawn.gather(drawn.spread(200))
+    task = replace(make_task(LOOKBACK, HORIZON, 1, 1, members=(SEES,)), n_known=1)
+    torch.manual_seed(0)
+    network = Network(task, NetworkConfig(hidden=16))
+
+    start_from(network, fit_scaling(past), drawn)
+
+    (member,), beside = network.members, features_beside(network, batch)
+    assert member.reader is not None and beside is not None and batch.features is not None
+    with torch.no_grad():
+        found = torch.cat(member.reader.explained(beside, torch.ones(200).long()), 1).numpy()
+    actual = effect(batch.features.known[:, 0])
+    left = network.scale[1].item() * found - actual
+    assert left.std() < 0.3 * actual.std()
 
 
 def test_a_setpoint_that_is_known_halves_the_error() -> None:
