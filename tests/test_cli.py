@@ -234,7 +234,12 @@ def test_two_processes_give_the_same_weights_and_forecasts(trained: Path, tmp_pa
 
 @pytest.mark.parametrize(
     ("number", "more"),
-    [(signal.SIGINT, ()), (signal.SIGTERM, ()), (signal.SIGHUP, ()), (signal.SIGINT, ("--json",))],
+    [
+        (signal.SIGINT, ()),
+        (signal.SIGTERM, ()),
+        pytest.param(signal.SIGHUP, (), marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, ("--json",), marks=pytest.mark.slow),
+    ],
 )
 def test_an_interrupted_training_publishes_nothing(
     trained: Path, tmp_path: Path, number: signal.Signals, more: tuple[str, ...]

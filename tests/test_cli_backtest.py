@@ -186,6 +186,7 @@ def test_windows_takes_the_last_ones(command: Command, data: Path) -> None:
     assert hours == [14, 10, 6]
 
 
+@pytest.mark.slow
 def test_refit_learns_from_the_readings_that_have_come_since(
     command: Command, tmp_path: Path
 ) -> None:
@@ -334,6 +335,7 @@ def write_long(path: Path, factor: float = 1.0) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_refit_learns_nothing_from_what_it_is_tried_on(command: Command, tmp_path: Path) -> None:
     """A series that begins in the test part must not move the ends of the parts."""
     forecasts = []

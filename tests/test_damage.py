@@ -121,7 +121,7 @@ PARQUET = replace(LONG, format="parquet")
 @example(PARQUET, (("other series", 1169),))  # a series whose name is empty
 @example(replace(LONG, n_rows=130), (("other unit", 2312), ("dropped", 6009)))  # 1e30
 @given(form=forms(), damages=damages())
-@settings(quick, max_examples=120)
+@settings(quick, max_examples=80)
 def test_a_damaged_file_gives_a_forecast_or_a_documented_code(
     command: Command, models: dict[bool, Path], form: Form, damages: tuple[Damage, ...]
 ) -> None:
