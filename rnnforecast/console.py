@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _LONGEST = 200
+_UNSEEN = re.compile("[\x7f-\x9f\u2028\u2029]")
+"""Characters that move the cursor or end a line, beside those that JSON escapes itself."""
 _BAR_AFTER_S = 1.0
 
 
@@ -67,7 +70,7 @@ class Screen:
 
     def document(self, value: Mapping[str, Any]) -> None:
         """Write the result as one JSON document."""
-        print(json.dumps(value, indent=2, ensure_ascii=_is_narrow(sys.stdout), allow_nan=False))
+        print(_json(value, sys.stdout, indent=2))
 
     def table(
         self, header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None
@@ -89,8 +92,7 @@ class Screen:
         """Say what was found, where, and what to type next; return the exit code."""
         self.close()
         if self.is_json:
-            document = json.dumps(error_document(error), ensure_ascii=_is_narrow(sys.stderr))
-            print(document, file=sys.stderr)
+            print(_json(error_document(error), sys.stderr), file=sys.stderr)
         else:
             print("\n".join(error_lines(error)), file=sys.stderr)
         return error.exit_code
@@ -154,9 +156,14 @@ def printable(text: str) -> str:
     return safe if len(safe) <= 5 * _LONGEST else safe[: 5 * _LONGEST] + "..."
 
 
-def _is_narrow(stream: TextIO) -> bool:
-    """Whether some characters do not fit into the stream's encoding: JSON has its own escapes."""
-    return (getattr(stream, "encoding", None) or "").lower().replace("-", "") != "utf8"
+def _json(value: Mapping[str, Any], stream: TextIO, *, indent: int | None = None) -> str:
+    """Write JSON for a stream, with escapes for what does not fit into it.
+
+    And for what would look like the end of a line: JSON lets some such characters stand.
+    """
+    encoding = (getattr(stream, "encoding", None) or "").lower().replace("-", "")
+    text = json.dumps(value, indent=indent, ensure_ascii=encoding != "utf8", allow_nan=False)
+    return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def error_document(error: RnnForecastError) -> dict[str, Any]:

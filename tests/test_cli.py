@@ -392,3 +392,16 @@ def test_predict_costs_little_over_importing_torch(trained: Path, tmp_path: Path
             subprocess.run([sys.executable, *command], cwd=tmp_path, check=True, timeout=60)
             times[name].append(time.perf_counter() - begin)
     assert statistics.median(times["predict"]) <= 1.6 * statistics.median(times["torch"])
+
+
+@pytest.mark.parametrize("character", ["\x85", "\u2028", "\u2029", "\x9b"])
+def test_an_error_is_one_line_of_json_whatever_a_cell_holds(
+    command: Command, character: str
+) -> None:
+    rows = [f"2024-01-{day:02d},{day}" for day in range(1, 29)]
+    Path("x.csv").write_text("\n".join(["time,v", *rows, f"2024-01-29,7{character}"]), "utf-8")
+
+    outcome = command("check", "x.csv", "--json")
+
+    assert (outcome.code, len(outcome.err.splitlines())) == (4, 1)
+    assert repr(f"7{character}")[1:-1] in repr(outcome.error["hint"])
