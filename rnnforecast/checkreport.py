@@ -53,7 +53,7 @@ def check_document(found: Check) -> dict[str, Any]:
 
 def print_check(found: Check, screen: Screen) -> None:
     """Print what is in the table, and the line to train on it."""
-    survey, panel = found.survey, found.survey.panel
+    panel = found.survey.panel
     facts = {
         "columns": "; ".join(_roles_in_words(found)),
         "step": format_duration(panel.step_us),
@@ -64,9 +64,25 @@ def print_check(found: Check, screen: Screen) -> None:
     for name, fact in facts.items():
         screen.result(f"{name:<9}{fact}")
     screen.result("")
+    header = ("series", "rows", "missing %", "longest gap", "level", "spread", "season")
+    screen.table(header, _series_rows(found))
+    if panel.n_series > _ROWS:
+        screen.result(f"and {panel.n_series - _ROWS} more series")
+    if found.warnings:
+        screen.result("")
+        screen.result(f"findings: {len(found.warnings)}")
+        for warning in found.warnings:
+            screen.result(f"  {warning.code}: {warning.message}")
+    screen.result("")
+    screen.result(f"next: {found.predict or found.train}")
+
+
+def _series_rows(found: Check) -> list[tuple[str, ...]]:
+    """Return a row of figures for each of the first series, those with findings first."""
+    survey, panel = found.survey, found.survey.panel
     strange = {finding.series for finding in survey.findings}
     order = sorted(range(panel.n_series), key=lambda i: (panel.names[i] not in strange, i))
-    rows = [
+    return [
         (
             panel.names[i],
             str(int(panel.lengths[i])),
@@ -82,17 +98,6 @@ def print_check(found: Check, screen: Screen) -> None:
         )
         for i in order[:_ROWS]
     ]
-    header = ("series", "rows", "missing %", "longest gap", "level", "spread", "season")
-    screen.table(header, rows)
-    if panel.n_series > _ROWS:
-        screen.result(f"and {panel.n_series - _ROWS} more series")
-    if found.warnings:
-        screen.result("")
-        screen.result(f"findings: {len(found.warnings)}")
-        for warning in found.warnings:
-            screen.result(f"  {warning.code}: {warning.message}")
-    screen.result("")
-    screen.result(f"next: {found.predict or found.train}")
 
 
 def _roles_in_words(found: Check) -> list[str]:

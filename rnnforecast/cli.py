@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +28,9 @@ from rnnforecast.durable import check_spared
 from rnnforecast.errors import UsageError
 from rnnforecast.events import ignore
 from rnnforecast.options import CONFIG_FILE, CommonOptions, Given, with_options
+
+if TYPE_CHECKING:
+    from rnnforecast.workflow import Model
 
 PARTIAL = 3
 
@@ -96,10 +99,8 @@ def check(
     """Say what is in the data, what is strange about it, and what to type next."""
     from rnnforecast import checkreport, workflow
 
-    if model is None and version is not None:
-        raise UsageError("--version names one of a model's", hint="add  --model DIR")
     screen = _screen(context, common)
-    saved = None if model is None else workflow.load(model, version=version)
+    saved = _saved(model, version)
     found = workflow.check(data, config=reading, model=saved, given=given, listener=ignore)
     if common.json:
         screen.document(checkreport.check_document(found))
@@ -212,12 +213,10 @@ def backtest(
     """Forecast from many origins in the past, and compare with what came."""
     from rnnforecast import backtestreport, workflow
 
-    if model is None and version is not None:
-        raise UsageError("--version names one of a model's", hint="add  --model DIR")
     screen = _screen(context, common)
     result = workflow.backtest(
         data,
-        model=None if model is None else workflow.load(model, version=version),
+        model=_saved(model, version),
         config=Config(reading, window, network, training),
         given=given,
         ends=ends,
@@ -255,6 +254,15 @@ def show(
         screen.document(reports.model_document(loaded))
     else:
         reports.print_model(loaded, screen)
+
+
+def _saved(model: Path | None, version: str | None) -> Model | None:
+    """Load the model that a command may do without."""
+    from rnnforecast import workflow
+
+    if model is None and version is not None:
+        raise UsageError("--version names one of a model's", hint="add  --model DIR")
+    return None if model is None else workflow.load(model, version=version)
 
 
 def _screen(context: typer.Context, common: CommonOptions) -> Screen:

@@ -119,6 +119,12 @@ class DataConfig:
     )
 
     @property
+    def named_columns(self) -> tuple[str, ...]:
+        """The columns that the user names, whatever for."""
+        named = (self.time, self.series, *self.target, *self.known, *self.past, *self.static)
+        return tuple(name for name in named if name is not None)
+
+    @property
     def valid_ranges(self) -> dict[str, tuple[float, float]]:
         """The lowest and the highest believable reading of a column."""
         ranges = {}
@@ -206,9 +212,8 @@ class DataConfig:
 
 def _check_roles(config: DataConfig) -> None:
     """Raise `UsageError` for a column that is named twice."""
-    named = [config.time, config.series, *config.target]
-    named += [*config.known, *config.past, *config.static]
-    for name in {name for name in named if name is not None}:
+    named = config.named_columns
+    for name in named:
         if named.count(name) > 1:
             raise UsageError(f"column {name!r} is named for two things")
     if config.id_from_columns and (config.series or config.static):

@@ -22,7 +22,7 @@ from rnnforecast.data.writing import write_forecast
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.evaluate.backtest import deviations
 from rnnforecast.evaluate.baselines import SeasonalNaive
-from rnnforecast.evaluate.fallback import predict_or_fall_back
+from rnnforecast.evaluate.fallback import Fallback, predict_or_fall_back
 from rnnforecast.events import ignore
 from rnnforecast.sources.reading import open_source
 from tests.builders import HOUR_US
@@ -64,9 +64,7 @@ def prepare_and_forecast(source: pa.Table, path: Path, horizon: int) -> None:
         past,
         horizon,
         QUANTILES,
-        lookback=LOOKBACK,
-        season=24,
-        fallbacks=("seasonal-naive", "naive"),
+        Fallback(LOOKBACK, 24, ("seasonal-naive", "naive")),
     )
     assert len(prediction.forecast.names) > 0.9 * panel.n_series
     write_forecast(prediction.forecast, str(path), (0.1, 0.9))

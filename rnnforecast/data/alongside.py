@@ -6,17 +6,13 @@ from those of the readings' own file: each must agree with itself, and the plan 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.covariates import Covariates, covariates_of
 from rnnforecast.data.features import numbers_of, once_a_series, renumber, warn_of_unknown
-from rnnforecast.data.panel import Floats, Integers
-from rnnforecast.data.repeats import ONCE, reject_conflicts, rule_for_repeats
+from rnnforecast.data.panel import Floats
+from rnnforecast.data.repeats import ONCE, Part, reject_conflicts
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.scattering import Grid, write
 from rnnforecast.data.schema import Covariate, Schema
@@ -25,54 +21,6 @@ from rnnforecast.events import Listener, Warned
 from rnnforecast.sources.reading import Source
 
 Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The rows of one file, among all, and what to do where several of them fall on one step."""
-
-    name: str
-    what: str
-    """What messages call that which it holds."""
-    first_row: int
-    places: list[Integers]
-    how: str
-
-    def of(self, chunks: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return its rows of a column, as views."""
-        return _cut(chunks, self.first_row, self.first_row + sum(map(len, self.places)))
-
-
-def parts_of(
-    rows: Rows,
-    places: list[Integers],
-    grid: Grid,
-    source: Source,
-    config: DataConfig,
-    listener: Listener,
-) -> tuple[Part, ...]:
-    """Return the rows of the readings, and then those of a plan where there is one."""
-    n_rows = sum(map(len, places))
-    n_readings = n_rows - rows.n_planned
-    own = _cut(places, 0, n_readings)
-    rule = rule_for_repeats(own, grid, config, listener)
-    readings = Part(source.name, "readings", 0, own, rule)
-    if not rows.n_planned:
-        return (readings,)
-    ahead = _cut(places, n_readings, n_rows)
-    rule = rule_for_repeats(ahead, grid, config, listener)
-    return readings, Part(rows.plan, "values", n_readings, ahead, rule)
-
-
-def _cut(chunks: Sequence[NDArray[Any]], first: int, end: int) -> list[NDArray[Any]]:
-    """Return the rows from `first` to before `end`, counted over all chunks."""
-    found, n_before = [], 0
-    for chunk in chunks:
-        rows = chunk[max(first - n_before, 0) : max(end - n_before, 0)]
-        n_before += len(chunk)
-        if len(rows):
-            found.append(rows)
-    return found
 
 
 def place_covariates(
@@ -143,17 +91,7 @@ def _placed(
     how = _rule_beside(part.how, covariate)
     write(placed, part.places, own, how)
     if how == "error":
-        reject_conflicts(
-            placed,
-            part.places,
-            own,
-            grid,
-            source,
-            schema,
-            covariate.name,
-            first_row=part.first_row,
-            what="values",
-        )
+        reject_conflicts(placed, part, own, grid, source, schema, covariate.name)
     return placed
 
 

@@ -38,11 +38,10 @@ _ROW_NUMBER_NAMES = (
 def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Schema:
     """Decide what each column is for. Raises `DataError` where it cannot be decided."""
     columns = {column.name: column for column in source.columns}
+    for name in config.named_columns:
+        check_column(name, columns, source.name)
+        _reject_nested(columns[name], source.name)
     beside = (*config.known, *config.past, *config.static)
-    for name in (config.time, config.series, *config.target, *beside):
-        if name is not None:
-            check_column(name, columns, source.name)
-            _reject_nested(columns[name], source.name)
     time = columns[config.time] if config.time else infer_time(source, config)
     unit = epoch_unit_of(time, source.name, config)
     if unit is not None and config.time_unit is None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnforecast.data.alongside import parts_of, place_covariates
+from rnnforecast.data.alongside import place_covariates
 from rnnforecast.data.counters import differences
 from rnnforecast.data.covariates import Covariates
 from rnnforecast.data.panel import Floats, Panel, offsets_of
-from rnnforecast.data.repeats import ONCE, count_repeats, reject_conflicts
+from rnnforecast.data.repeats import ONCE, count_repeats, parts_of, reject_conflicts
 from rnnforecast.data.rows import Rows
 from rnnforecast.data.scattering import Grid, find_places, spot, write
 from rnnforecast.data.schema import Schema
@@ -48,7 +48,7 @@ def place_rows(
             base = np.repeat(rows.base[i], grid.lengths) if rows.base[i].any() else None
             write(into, places, chunks, "last" if is_counter and config.agg else how, base)
         if how == "error":
-            reject_conflicts(into, places, chunks, grid, source, schema, name)
+            reject_conflicts(into, parts[0], chunks, grid, source, schema, name)
         if is_counter:
             own[:] = differences(
                 into.astype(np.float64, copy=False), grid.offsets[:-1], name, listener

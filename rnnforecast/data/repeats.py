@@ -5,12 +5,16 @@ Between `scattering`, which writes, and `placing`, which asks.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnforecast.data.panel import Floats, Integers
+from rnnforecast.data.rows import Rows
 from rnnforecast.data.scattering import Grid, Readings
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.stamps import format_stamp
@@ -24,6 +28,54 @@ ONCE = "once"
 """The rule for a table that has one reading on each step at most."""
 _HOUR_US = 3_600_000_000
 _SUNDAY = 6
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one file, among all, and what to do where several of them fall on one step."""
+
+    name: str
+    what: str
+    """What messages call that which it holds."""
+    first_row: int
+    places: list[Integers]
+    how: str
+
+    def of(self, chunks: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Return its rows of a column, as views."""
+        return _cut(chunks, self.first_row, self.first_row + sum(map(len, self.places)))
+
+
+def parts_of(
+    rows: Rows,
+    places: list[Integers],
+    grid: Grid,
+    source: Source,
+    config: DataConfig,
+    listener: Listener,
+) -> tuple[Part, ...]:
+    """Return the rows of the readings, and then those of a plan where there is one."""
+    n_rows = sum(map(len, places))
+    n_readings = n_rows - rows.n_planned
+    own = _cut(places, 0, n_readings)
+    rule = rule_for_repeats(own, grid, config, listener)
+    readings = Part(source.name, "readings", 0, own, rule)
+    if not rows.n_planned:
+        return (readings,)
+    ahead = _cut(places, n_readings, n_rows)
+    rule = rule_for_repeats(ahead, grid, config, listener)
+    return readings, Part(rows.plan, "values", n_readings, ahead, rule)
+
+
+def _cut(chunks: Sequence[NDArray[Any]], first: int, end: int) -> list[NDArray[Any]]:
+    """Return the rows from `first` to before `end`, counted over all chunks."""
+    found, n_before = [], 0
+    for chunk in chunks:
+        rows = chunk[max(first - n_before, 0) : max(end - n_before, 0)]
+        n_before += len(chunk)
+        if len(rows):
+            found.append(rows)
+    return found
 
 
 def rule_for_repeats(
@@ -72,28 +124,23 @@ def _set_back_to(places: list[Integers], n_repeats: int, grid: Grid) -> int | No
 
 def reject_conflicts(
     into: Readings,
-    places: list[Integers],
+    part: Part,
     chunks: list[Floats],
     grid: Grid,
     source: Source,
     schema: Schema,
     column: str,
-    *,
-    first_row: int = 0,
-    what: str = "readings",
 ) -> None:
-    """Raise `DataError` where a reading differs from the one that was placed.
-
-    `first_row` is the number of the first of these rows in the source.
-    """
+    """Raise `DataError` where a value of a file's rows differs from the one that was placed."""
+    what = "readings" if column in schema.targets else "values"
     n_before = 0
-    for place, chunk in zip(places, chunks, strict=True):
+    for place, chunk in zip(part.places, chunks, strict=True):
         differs = np.isfinite(chunk) & (into[place] != chunk)
         if differs.any():
             row = int(np.argmax(differs))
-            other = _other_row(places, chunks, int(place[row]), n_before + row)
-            location = source.location(first_row + n_before + row, schema.time)
-            also = source.location(first_row + other, schema.time).line
+            other = _other_row(part.places, chunks, int(place[row]), n_before + row)
+            location = source.location(part.first_row + n_before + row, schema.time)
+            also = source.location(part.first_row + other, schema.time).line
             raise DataError(
                 f"two different {what} of {column!r} at one time",
                 code="duplicate-time",

@@ -55,35 +55,54 @@ class Prediction:
         return bool(self.left_out or self.shortened or self.replaced)
 
 
+@dataclass(frozen=True)
+class Fallback:
+    """When a network's forecast counts, and what stands in for it where it does not."""
+
+    lookback: int
+    season: int
+    methods: tuple[str, ...] = ()
+    """Names of naive methods, the first that can forecast a series; none: it is left out."""
+    max_gap: int | None = None
+    """So many rows of a look-back may be missing in a row."""
+
+    def lacks_history(self, past: Past) -> NDArray[np.bool_]:
+        """`(origin,)`: which origins show too little for the network.
+
+        Where methods stand by, that is less than half of a look-back; else the network does what it
+        can, and only an empty look-back is too little, or one with a longer gap.
+        """
+        seen = past.share_seen(self.lookback)
+        lacking: NDArray[np.bool_] = seen < SEEN_SHARE if self.methods else seen == 0
+        if self.max_gap is not None:
+            lacking = lacking | (past.longest_gap(self.lookback) > self.max_gap)
+        return lacking
+
+
 def predict_or_fall_back(
     network: Forecaster,
     past: Past,
     horizon: int,
     quantiles: Sequence[float],
+    rule: Fallback,
     *,
-    lookback: int,
-    season: int,
-    fallbacks: tuple[str, ...] = (),
-    max_gap: int | None = None,
     unknown: NDArray[np.bool_] | None = None,
 ) -> Prediction:
     """Forecast every origin that can be; the network gives no numbers for those that it cannot.
 
-    With fallbacks, a look-back with less than half of its readings goes to the first of them that
-    can; without, the network does what it can, and only an empty look-back is left out, or one
-    with a gap of more than `max_gap` rows, or that lacks what must be `unknown`.
+    Nor does it count for those, `(origin,)`, of which something ahead is `unknown` to it.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # readings that float32 cannot square
         forecast = network.predict(past, horizon, quantiles)
-    short = past.share_seen(lookback) < SEEN_SHARE
-    lacking = lacks_history(past, lookback, fallbacks=fallbacks, max_gap=max_gap)
+    short = past.share_seen(rule.lookback) < SEEN_SHARE
+    lacking = rule.lacks_history(past)
     if unknown is not None:
         lacking = lacking | unknown
     lacking = lacking | ~np.isfinite(forecast.values).all((1, 2))
     values = np.where(lacking[:, None, None], np.float32(np.nan), forecast.values)
     forecast = replace(forecast, values=values)
-    if fallbacks:
-        forecast = _fill(forecast, past, fallbacks, season=season)
+    if rule.methods:
+        forecast = _fill(forecast, past, rule.methods, season=rule.season)
     kept = np.asarray(np.isfinite(forecast.values).all((1, 2)))
     names = forecast.names
     return Prediction(
@@ -92,17 +111,6 @@ def predict_or_fall_back(
         shortened=pick(names, short & kept & ~lacking),
         replaced=pick(names, lacking & kept),
     )
-
-
-def lacks_history(
-    past: Past, lookback: int, *, fallbacks: tuple[str, ...] = (), max_gap: int | None = None
-) -> NDArray[np.bool_]:
-    """`(origin,)`: which origins show too little for the network; see `predict_or_fall_back`."""
-    seen = past.share_seen(lookback)
-    lacking: NDArray[np.bool_] = seen < SEEN_SHARE if fallbacks else seen == 0
-    if max_gap is not None:
-        lacking = lacking | (past.longest_gap(lookback) > max_gap)
-    return lacking
 
 
 def warnings_of(prediction: Prediction, *, lookback: int) -> list[Warned]:

@@ -82,6 +82,10 @@ def backtest(
     clock.lap("prepare_s")
     comparison = _run(trial, output, events)
     clock.lap("evaluate_s")
+    return _result(trial, comparison, events, clock)
+
+
+def _result(trial: Trial, comparison: Comparison, events: Recorder, clock: Clock) -> Backtest:
     return Backtest(
         comparison,
         trial.task,

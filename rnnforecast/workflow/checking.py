@@ -84,17 +84,9 @@ def check(
     found = survey(panel, schema.tz, events)
     for warning in found.warnings:
         events(warning)
-    named = (
-        config.time,
-        config.series,
-        *config.target,
-        *config.known,
-        *config.past,
-        *config.static,
-    )
     return Check(
         source=source.name,
-        columns=roles(source.columns, schema, given={name for name in named if name}),
+        columns=roles(source.columns, schema, given=set(config.named_columns)),
         schema=schema,
         survey=found,
         warnings=tuple(events.warnings),

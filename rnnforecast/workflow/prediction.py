@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rnnforecast.data.forecast import Forecast, Past
     from rnnforecast.data.schema import Schema
-    from rnnforecast.evaluate.fallback import Prediction
+    from rnnforecast.evaluate.fallback import Fallback, Prediction
     from rnnforecast.model.artifact import Artifact
     from rnnforecast.model.forecaster import RNNForecaster
 
@@ -44,6 +44,8 @@ def predict(
     defaults in `reading` overrides how, and so do its fields that `given` names. Raises a
     `RnnForecastError`; a series that cannot be forecast is left out and named.
     """
+    from rnnforecast.evaluate.fallback import Fallback
+
     config = config or PredictConfig()
     if output is not None:
         check_format(str(output))
@@ -54,12 +56,11 @@ def predict(
     check_outputs(source, options, output=output, future=config.future)
     horizon = _horizon_of(config, artifact)
     past, schema = _read_past(artifact, data, config, options, events)
-    gap = options.max_gap_steps(past.step_us)
-    unknown = _unknown_ahead(past, artifact, config, schema, gap, events)
+    task, max_gap = artifact.task, options.max_gap_steps(past.step_us)
+    rule = Fallback(task.lookback, task.season, config.fallback, max_gap)
+    unknown = _unknown_ahead(past, horizon, schema, rule, events)
     forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
-    prediction = _forecast(
-        forecaster, past, horizon, schema, config, events, max_gap=gap, unknown=unknown
-    )
+    prediction = _forecast(forecaster, past, horizon, schema, config, rule, unknown, events)
     if output is not None:
         _write(prediction.forecast, str(output), config, events)
     return replace(prediction, warnings=tuple(events.warnings))
@@ -119,22 +120,13 @@ def _read_past(
 
 
 def _unknown_ahead(
-    past: Past,
-    artifact: Artifact,
-    config: PredictConfig,
-    schema: Schema,
-    max_gap: int | None,
-    listener: Listener,
+    past: Past, horizon: int, schema: Schema, rule: Fallback, listener: Listener
 ) -> NDArray[np.bool_]:
     """`(origin,)`: which series the network cannot forecast as what comes is not known; say so."""
     from rnnforecast.data.future import check_known_ahead
     from rnnforecast.data.panel import pick
-    from rnnforecast.evaluate.fallback import lacks_history
 
-    lookback = artifact.task.lookback
-    lacking = lacks_history(past, lookback, fallbacks=config.fallback, max_gap=max_gap)
-    horizon = _horizon_of(config, artifact)
-    unknown = check_known_ahead(past, horizon, schema.tz, needed=~lacking)
+    unknown = check_known_ahead(past, horizon, schema.tz, needed=~rule.lacks_history(past))
     if unknown.any():
         what = "ended before the others, and what is known ahead does not begin there"
         listener(Warned.naming("missing-future", what, pick(past.names, unknown)))
@@ -179,27 +171,16 @@ def _forecast(
     horizon: int,
     schema: Schema,
     config: PredictConfig,
-    events: Recorder,
-    *,
-    max_gap: int | None,
+    rule: Fallback,
     unknown: NDArray[np.bool_],
+    events: Recorder,
 ) -> Prediction:
     """Forecast every series that can be, and say which could not."""
     from rnnforecast.evaluate.fallback import predict_or_fall_back, warnings_of
 
-    task = forecaster.network.task
-    prediction = predict_or_fall_back(
-        forecaster,
-        past,
-        horizon,
-        sorted({0.5, *config.quantiles}),
-        lookback=task.lookback,
-        season=task.season,
-        fallbacks=config.fallback,
-        max_gap=max_gap,
-        unknown=unknown,
-    )
-    for warning in warnings_of(prediction, lookback=task.lookback):
+    quantiles = sorted({0.5, *config.quantiles})
+    prediction = predict_or_fall_back(forecaster, past, horizon, quantiles, rule, unknown=unknown)
+    for warning in warnings_of(prediction, lookback=rule.lookback):
         events(warning)
     if not prediction.forecast.names:
         raise NotEnoughDataError(

@@ -60,9 +60,9 @@ def train(
     clock.lap("evaluate_s")
     forecaster = _learn_on(fitted, plan, plan.split.everything, events)
     clock.lap("learn_on_s")
-    metrics = comparison.to_json()
+    metrics, warnings = comparison.to_json(), events.warnings
     artifact = describe_model(
-        forecaster, plan, schema, metrics=metrics, source=data, warnings=events.warnings
+        forecaster, plan, schema, metrics=metrics, source=data, warnings=warnings
     )
     version = None if path is None else _save(path, artifact, comparison, require_skill)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)

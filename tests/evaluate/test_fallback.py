@@ -11,7 +11,7 @@ import pytest
 from rnnforecast.config import QUANTILES
 from rnnforecast.data.forecast import Forecast, Past, past_of
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
-from rnnforecast.evaluate.fallback import Prediction, predict_or_fall_back, warnings_of
+from rnnforecast.evaluate.fallback import Fallback, Prediction, predict_or_fall_back, warnings_of
 from tests.builders import make_panel, wave
 
 NAN = np.nan
@@ -46,15 +46,8 @@ def past() -> Past:
 
 
 def predicted(past: Past, *fallbacks: str, quantiles: Sequence[float] = QUANTILES) -> Prediction:
-    return predict_or_fall_back(
-        Constant(),
-        past,
-        HORIZON,
-        quantiles,
-        lookback=LOOKBACK,
-        season=SEASON,
-        fallbacks=fallbacks,
-    )
+    rule = Fallback(LOOKBACK, SEASON, fallbacks)
+    return predict_or_fall_back(Constant(), past, HORIZON, quantiles, rule)
 
 
 def test_without_fallbacks_the_network_forecasts_all_that_have_a_reading_to_go_by(
@@ -107,7 +100,7 @@ def test_a_series_without_any_reading_is_left_out_whatever_the_fallbacks(past: P
 
 def test_a_series_that_the_network_answers_with_nan_is_left_out(past: Past) -> None:
     found = predict_or_fall_back(
-        Constant(NAN), past, HORIZON, QUANTILES, lookback=LOOKBACK, season=SEASON
+        Constant(NAN), past, HORIZON, QUANTILES, Fallback(LOOKBACK, SEASON)
     )
 
     assert found.forecast.names == ()
@@ -173,16 +166,9 @@ def test_a_long_list_of_series_is_cut_short_in_a_warning() -> None:
 
 def test_what_the_network_cannot_forecast_goes_to_a_fallback_or_is_left_out(past: Past) -> None:
     prediction = predict_or_fall_back(
-        Constant(NAN), past, HORIZON, QUANTILES, lookback=LOOKBACK, season=SEASON
+        Constant(NAN), past, HORIZON, QUANTILES, Fallback(LOOKBACK, SEASON)
     )
     assert prediction.left_out == past.names
-    filled = predict_or_fall_back(
-        Constant(NAN),
-        past,
-        HORIZON,
-        QUANTILES,
-        lookback=LOOKBACK,
-        season=SEASON,
-        fallbacks=("naive",),
-    )
+    rule = Fallback(LOOKBACK, SEASON, ("naive",))
+    filled = predict_or_fall_back(Constant(NAN), past, HORIZON, QUANTILES, rule)
     assert filled.replaced == past.names[:-1]
