@@ -31,6 +31,7 @@ FIELDS = {
     "by_lead",
     "n_worse",
     "worst_series",
+    "bands",
     "warnings",
     "timing",
 }
@@ -62,6 +63,13 @@ def test_json_has_the_fields_of_the_contract(command: Command, data: Path) -> No
     low, high = document["skill_interval"]
     assert low <= document["skill"] <= high
     assert all(len(errors) == 6 for errors in document["by_lead"].values())
+    bands = document["bands"]
+    at = bands["levels"].index
+    inside = bands["observed"][at(0.9)] - bands["observed"][at(0.1)]
+    assert document["metrics"]["network"]["coverage_80"] == pytest.approx(inside, abs=1e-9)
+    before = bands["uncalibrated"][at(0.9)] - bands["uncalibrated"][at(0.1)]
+    assert bands["uncalibrated_coverage_80"] == pytest.approx(before, abs=1e-9)
+    assert bands["narrowest"][1] <= bands["widest"][1]
 
 
 def test_the_same_command_twice_gives_the_same_json(command: Command, data: Path) -> None:

@@ -1,5 +1,6 @@
 import io
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
@@ -257,7 +258,10 @@ def test_quantiles_between_the_trained_ones_lie_between_them(
 ) -> None:
     command("predict", "-m", trained / "model", "-q", "--quantiles", "0.2,0.25,0.3")
     forecast = pd.read_csv("forecast.csv")
-    assert np.allclose(forecast["q25"], (forecast["q20"] + forecast["q30"]) / 2, atol=1e-3)
+    scores = [NormalDist().inv_cdf(level) for level in (0.2, 0.25, 0.3)]
+    share = (scores[1] - scores[0]) / (scores[2] - scores[0])
+    expected = forecast["q20"] + share * (forecast["q30"] - forecast["q20"])
+    assert np.allclose(forecast["q25"], expected, atol=1e-3)
 
 
 def test_json_and_csv_do_not_share_standard_output(command: Command, trained: Path) -> None:

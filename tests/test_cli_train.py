@@ -333,7 +333,8 @@ def test_what_is_measured_has_learnt_nothing_from_the_test_part(
     evaluate = backtest.evaluate
 
     def spy(rounds, *arguments, **options):
-        tensors = rounds[0].forecasters["network"].tensors()
+        network = rounds[0].forecasters["network"]
+        tensors = {**network.forecaster.tensors(), "moves": network.calibration.by_lead}
         measured.append({k: v.tobytes() for k, v in tensors.items()})
         return evaluate(rounds, *arguments, **options)
 

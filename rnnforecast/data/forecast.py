@@ -193,6 +193,8 @@ class Forecast:
     tz: str | None = None
     source: tuple[str, ...] | None = None
     """`(origin,)`: which method made it, where there was a fallback."""
+    uncalibrated: Values | None = None
+    """The values before their quantiles were moved, where they were."""
 
     @property
     def horizon(self) -> int:
@@ -219,6 +221,7 @@ class Forecast:
             names=pick(self.names, origins),
             cutoff_us=self.cutoff_us[origins],
             source=self.source and pick(self.source, origins),
+            uncalibrated=None if self.uncalibrated is None else self.uncalibrated[origins],
         )
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:

@@ -18,7 +18,10 @@ from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.errors import NotEnoughDataError, UsageError
 
 _MAX_EVALUATED = 150_000
+_MAX_CALIBRATED = 400_000
+"""At most so many readings are forecast in the test part, and in the validation part."""
 _MIN_ORIGINS = 20
+_CALIBRATED_A_HORIZON = 4
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,19 @@ def test_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
     stride = max(1, min(horizon, rows // _MIN_ORIGINS))
     origins = Origins.rolling(panel, split.test_from_us, stride=stride, **every)
     return origins.thinned(_MAX_EVALUATED // horizon)
+
+
+def validation_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
+    """Return origins in the validation part, whose leads end before the test part does.
+
+    There are some in each horizon, an odd number of steps apart: not always at the same hour.
+    """
+    assert split.validation is not None
+    panel = split.panel.before(split.validation.cutoff)
+    stride = max(1, horizon // _CALIBRATED_A_HORIZON) | 1
+    every = {"lookback": lookback, "horizon": horizon, "stride": stride}
+    origins = Origins.rolling(panel, split.train_until_us, **every)
+    return origins.thinned(_MAX_CALIBRATED // horizon)
 
 
 def cuts_by_share(panel: Panel, *, validation: float, test: float, at_least: int) -> Cuts:

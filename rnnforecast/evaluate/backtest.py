@@ -8,7 +8,7 @@ again from a table that ends at their cutoff, and must be the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -19,10 +19,10 @@ from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Doubles, Integers, Panel
 from rnnforecast.data.windows import gather
 from rnnforecast.evaluate.baselines import seasonal_differences
-from rnnforecast.evaluate.tally import Tally, Windows
+from rnnforecast.evaluate.tally import UNCALIBRATED, Tally, Windows
 from rnnforecast.events import Listener, Progressed, ignore
 
-_PART_VALUES = 1 << 22
+PART_VALUES = 1 << 22
 _MAX_BLOCKS = 200
 _MAX_BLOCK_VALUES = 1 << 22
 _N_AUDITED = 3
@@ -85,13 +85,14 @@ def evaluate(
 ) -> dict[str, Tally]:
     """Score every method on the same origins: those that all methods of a round can forecast.
 
-    Raises `LeakageError` for a forecast that changes when later readings are taken away.
+    What one would be without its calibration is scored, too, as `UNCALIBRATED`. Raises
+    `LeakageError` for a forecast that changes when later readings are taken away.
     """
     blocks = _Blocks.of(rounds, truth.horizon)
     n_series = len(rounds[0].origins.names)
     tallies = {name: Tally(n_series, truth.horizon, blocks.n) for name in rounds[0].forecasters}
     total, done = sum(len(one.origins) for one in rounds), 0
-    size = max(1, _PART_VALUES // (lookback + truth.horizon * len(QUANTILES)))
+    size = max(1, PART_VALUES // (lookback + truth.horizon * len(QUANTILES)))
     for one in rounds:
         for part in one.origins.parts(size):
             done += part.n_origins
@@ -105,6 +106,9 @@ def evaluate(
             windows = Windows(part.series, scale, deviation, block)
             for name, forecast in made.items():
                 tallies[name].add(actual, forecast, windows)
+                if forecast.uncalibrated is not None:
+                    raw = tallies.setdefault(UNCALIBRATED, tallies[name].empty())
+                    raw.add(actual, replace(forecast, values=forecast.uncalibrated), windows)
                 if sink is not None:
                     sink.write(name, forecast, actual)
             listener(Progressed("trying origins", done, total))

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from rnnforecast.config import QUANTILES
 from rnnforecast.data.panel import Doubles
 from rnnforecast.durations import format_duration
 from rnnforecast.evaluate.bootstrap import skill_interval
 from rnnforecast.evaluate.metrics import Metrics, skill
-from rnnforecast.evaluate.tally import Tally
+from rnnforecast.evaluate.tally import UNCALIBRATED, Tally
 
 UNKNOWN = "no held-out readings say how good the network is"
 UNDEFINED = "the readings never change from season to season, so no method can be better"
@@ -38,6 +39,22 @@ class OneSeries:
 
 
 @dataclass(frozen=True)
+class Bands:
+    """How many of the actuals the network's bands hold."""
+
+    levels: tuple[float, ...]
+    observed: tuple[float, ...]
+    """Share of the actuals at or below each quantile."""
+    narrowest: tuple[str, float]
+    widest: tuple[str, float]
+    """The series with the smallest and the largest share inside q10..q90."""
+    uncalibrated: tuple[float, ...] | None = None
+    """The same shares without the calibration; None where there is none."""
+    uncalibrated_coverage_80: float | None = None
+    uncalibrated_wql: float | None = None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Every method's metrics on the same windows, and the network's skill over the best naive."""
 
@@ -56,6 +73,7 @@ class Comparison:
     """The series with the highest error beside `skill_over`'s, the worst first; at most twenty."""
     by_lead: Mapping[str, list[float | None]] | None = None
     """For each method the scaled absolute error by lead."""
+    bands: Bands | None = None
 
     @property
     def verdict(self) -> str:
@@ -82,6 +100,7 @@ class Comparison:
             "by_lead": self.by_lead or {},
             "n_worse": self.n_worse,
             "worst_series": [asdict(item) for item in self.worst],
+            "bands": self.bands and asdict(self.bands),
         }
 
     def _in_words(self, method: str | None) -> str:
@@ -119,6 +138,10 @@ def compare(
     tallies: dict[str, Tally], *, names: tuple[str, ...], season: int, step_us: int
 ) -> Comparison:
     """Turn the counted errors of the network and the baselines into figures and a verdict."""
+    raw, tallies = (
+        tallies.get(UNCALIBRATED),
+        {k: v for k, v in tallies.items() if k != UNCALIBRATED},
+    )
     metrics = {name: tally.metrics() for name, tally in tallies.items()}
     naive = {name: m for name, m in metrics.items() if name in _SKILL_OVER}
     gain, over = skill(metrics[NETWORK], naive)
@@ -130,6 +153,7 @@ def compare(
         skill=gain,
         skill_over=over,
         by_lead={name: _by_lead(tally) for name, tally in tallies.items()},
+        bands=_bands(tallies[NETWORK], raw, names),
     )
     if over is None:
         return found
@@ -148,6 +172,29 @@ def _worst(names: tuple[str, ...], own: Doubles, others: Doubles) -> tuple[OneSe
     ratio = (own[known] + _TINY) / (others[known] + _TINY)
     order = known[np.argsort(-ratio, kind="stable")][:_MOST_LISTED]
     return tuple(OneSeries(names[i], float(own[i]), float(others[i])) for i in order)
+
+
+def _bands(tally: Tally, raw: Tally | None, names: tuple[str, ...]) -> Bands | None:
+    """Say how many actuals lie below each quantile; None where there is no actual."""
+    by_series = tally.inside.values
+    if not np.isfinite(by_series).any():
+        return None
+    low, high = int(np.nanargmin(by_series)), int(np.nanargmax(by_series))
+    found = Bands(
+        QUANTILES,
+        tuple(tally.below.values.tolist()),
+        narrowest=(names[low], float(by_series[low])),
+        widest=(names[high], float(by_series[high])),
+    )
+    if raw is None:
+        return found
+    before = raw.metrics()
+    return replace(
+        found,
+        uncalibrated=tuple(raw.below.values.tolist()),
+        uncalibrated_coverage_80=before.coverage_80,
+        uncalibrated_wql=before.wql,
+    )
 
 
 def _by_lead(tally: Tally) -> list[float | None]:

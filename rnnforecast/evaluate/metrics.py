@@ -7,11 +7,11 @@ in-sample scales `(window,)`. Nothing here knows where a forecast comes from.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 
 import numpy as np
 
 from rnnforecast.data.panel import Doubles, Integers
+from rnnforecast.data.quantiles import normal_scores
 
 
 @dataclass(frozen=True)
@@ -128,8 +128,7 @@ def skill(network: Metrics, others: dict[str, Metrics]) -> tuple[float | None, s
 
 def normal_quantiles(point: Doubles, deviation: Doubles, levels: tuple[float, ...]) -> Doubles:
     """Quantiles of a normal distribution around each point, `(..., quantile)`."""
-    steps = np.array([NormalDist().inv_cdf(q) for q in levels])
-    quantiles: Doubles = point[..., None] + deviation[..., None] * steps
+    quantiles: Doubles = point[..., None] + deviation[..., None] * normal_scores(levels)
     return quantiles
 
 

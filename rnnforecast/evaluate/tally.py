@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rnnforecast.config import DECILES
+from rnnforecast.config import DECILES, QUANTILES
 from rnnforecast.data.forecast import Forecast, Values
 from rnnforecast.data.panel import Doubles, Integers
 from rnnforecast.evaluate.metrics import (
@@ -21,7 +21,10 @@ from rnnforecast.evaluate.metrics import (
     scaled_errors,
 )
 
+UNCALIBRATED = "uncalibrated"
+"""Under this name stands what the network would be without its calibration."""
 _LEVELS = np.array(DECILES)
+_AT_DECILES = [QUANTILES.index(level) for level in DECILES]
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,10 @@ class _Mean:
         return np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), np.nan)
 
     @property
-    def only(self) -> float | None:
-        """The mean of a single group."""
-        return mean(self.values)
+    def overall(self) -> float | None:
+        """The mean over all groups together."""
+        n = int(self.counts.sum())
+        return float(self.sums.sum() / n) if n else None
 
 
 @dataclass
@@ -79,7 +83,10 @@ class Tally:
     percentage: _Mean = field(init=False)
     scaled: _Mean = field(init=False)
     scaled_squared: _Mean = field(init=False)
+    below: _Mean = field(init=False)
+    """Share of the actuals at or below each quantile, `(quantile,)`."""
     inside: _Mean = field(init=False)
+    """Share of the actuals inside q10..q90, `(series,)`."""
     by_series: _Mean = field(init=False)
     """MAE, `(series,)`."""
     by_lead: _Mean = field(init=False)
@@ -93,28 +100,36 @@ class Tally:
 
     def __post_init__(self) -> None:
         """Start from nothing."""
-        for name in ("absolute", "squared", "percentage", "scaled", "scaled_squared", "inside"):
+        for name in ("absolute", "squared", "percentage", "scaled", "scaled_squared"):
             setattr(self, name, _Mean.of(1))
+        self.below = _Mean.of(len(QUANTILES))
+        self.inside = _Mean.of(self.n_series)
         self.by_series = _Mean.of(self.n_series)
         self.by_lead = _Mean.of(self.horizon)
         self.by_block = _Mean.of(self.n_blocks, self.n_series)
         self.pinball = np.zeros(len(DECILES))
 
+    def empty(self) -> Tally:
+        """Return one like this that nothing has been counted in."""
+        return Tally(self.n_series, self.horizon, self.n_blocks)
+
     def add(self, actual: Values, forecast: Forecast, windows: Windows) -> None:
         """Count some windows: actuals `(window, horizon)`, NaN where missing, and their forecast.
 
-        The forecast must hold the nine deciles.
+        The forecast must hold the trained quantiles, and only them.
         """
         truth, point = actual.astype(np.float64), forecast.point.astype(np.float64)
-        at = [forecast.quantiles.index(q) for q in DECILES]
-        deciles = forecast.values[:, :, at].astype(np.float64)
+        quantiles = forecast.values.astype(np.float64)
+        deciles = quantiles[:, :, _AT_DECILES]
         errors = np.abs(truth - point)
         series = windows.series[:, None]
         self.absolute.add(errors)
         self.squared.add(errors**2)
         self.percentage.add(percentage_errors(truth, point))
         within = (deciles[:, :, 0] <= truth) & (truth <= deciles[:, :, -1])
-        self.inside.add(np.where(np.isfinite(truth), within, np.nan))
+        self.inside.add(np.where(np.isfinite(truth), within, np.nan), series)
+        under = np.where(np.isfinite(truth)[:, :, None], truth[:, :, None] <= quantiles, np.nan)
+        self.below.add(under, np.arange(len(QUANTILES)))
         in_deviations = scaled_errors(truth, point, windows.deviation)
         self.scaled.add(in_deviations)
         self.scaled_squared.add(in_deviations**2)
@@ -128,16 +143,16 @@ class Tally:
 
     def metrics(self) -> Metrics:
         """Return the contract's metrics of all that was counted."""
-        squared = self.squared.only
+        squared = self.squared.overall
         return Metrics(
-            mae=self.absolute.only,
+            mae=self.absolute.overall,
             rmse=None if squared is None else float(np.sqrt(squared)),
-            smape=self.percentage.only,
+            smape=self.percentage.overall,
             mase=mean(self.mase_by_series()),
             wql=float(np.mean(2 * self.pinball / self.size)) if self.size > 0 else None,
-            coverage_80=self.inside.only,
-            scaled_mse=self.scaled_squared.only,
-            scaled_mae=self.scaled.only,
+            coverage_80=self.inside.overall,
+            scaled_mse=self.scaled_squared.overall,
+            scaled_mae=self.scaled.overall,
             n=int(self.absolute.counts[0]),
         )
 

@@ -18,19 +18,17 @@ The hashes prove integrity, not where a model comes from. Every failure is a `Mo
 
 from __future__ import annotations
 
-import io
 import math
 import operator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pa_parquet
 import safetensors.numpy
 
 from rnnforecast.config import Config, NetworkConfig, TrainConfig, WindowConfig
+from rnnforecast.data.calibration import Calibration
+from rnnforecast.data.panel import Floats
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import ModelError, UsageError
@@ -42,6 +40,7 @@ from rnnforecast.model.expected import (
     expected_shapes,
 )
 from rnnforecast.model.files import damaged, read_listed, read_regular
+from rnnforecast.model.series import SeriesTable, pack_series, unpack_series
 from rnnforecast.model.strict import build, digest, is_of, parse_json, to_json
 from rnnforecast.task import ForecastTask, MemberTask
 
@@ -52,7 +51,6 @@ METRICS, HISTORY = "metrics.json", "history.csv"
 _MAX_MANIFEST_BYTES = 1 << 24
 _MAX_BYTES = {SERIES: 1 << 30, METRICS: 1 << 24, HISTORY: 1 << 24}
 _MAX_HEADER_BYTES = 1 << 20
-_SERIES_SCHEMA = pa.schema({"series": pa.string(), "base": pa.float64()})
 
 
 @dataclass(frozen=True)
@@ -75,6 +73,8 @@ class Artifact:
     self_test: dict[str, Any]
     provenance: dict[str, Any]
     parent: str | None = None
+    calibration: Calibration | None = None
+    """How its quantiles move; None where too little was held out to say."""
 
     @property
     def n_parameters(self) -> int:
@@ -82,11 +82,16 @@ class Artifact:
         fixed = ("center", "scale", "reach")
         return sum(int(w.size) for name, w in self.weights.items() if name not in fixed)
 
+    @property
+    def _series(self) -> SeriesTable:
+        moves = None if self.calibration is None else self.calibration.by_series
+        return SeriesTable(self.names, self.base, moves)
+
     def pack(self) -> dict[str, bytes]:
         """Return the files of a version, the manifest last."""
         files = {
             WEIGHTS: safetensors.numpy.save(dict(sorted(self.weights.items()))),
-            SERIES: _pack_series(self.names, self.base),
+            SERIES: pack_series(self._series),
             METRICS: to_json(self.metrics),
             HISTORY: self.history.encode(),
         }
@@ -110,7 +115,7 @@ class Artifact:
             "season": self.task.season,
             "learnt_until": self.learnt_until,
             "training_range": self.training_range,
-            "calibration": None,
+            "calibration": self.calibration and self.calibration.to_json(),
             "self_test": self.self_test,
             "provenance": self.provenance,
         }
@@ -145,15 +150,15 @@ def load(directory: Path) -> Artifact:
             WEIGHTS: _MAX_HEADER_BYTES + 4 * sum(map(math.prod, shapes.values())),
         }
         files = {name: read_listed(directory, name, manifest, limits[name]) for name in limits}
-        names, base = _unpack_series(files[SERIES], task.n_series)
+        series = unpack_series(files[SERIES], task.n_series)
         weights = _unpack_weights(files[WEIGHTS])
         check_weights(weights, shapes)
         artifact = Artifact(
             task=task,
             config=config,
             schema=schema,
-            names=names,
-            base=base,
+            names=series.names,
+            base=series.base,
             weights=weights,
             metrics=parse_json(files[METRICS]),
             history=files[HISTORY].decode(),
@@ -162,6 +167,7 @@ def load(directory: Path) -> Artifact:
             self_test=manifest["self_test"],
             provenance=manifest["provenance"],
             parent=manifest["parent"],
+            calibration=_calibration_of(manifest, series.moves, task.horizon),
         )
         _check_rest(manifest, artifact)
     except (KeyError, TypeError, ValueError, UsageError) as error:
@@ -189,30 +195,18 @@ def load_manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def _pack_series(names: tuple[str, ...], base: tuple[float, ...]) -> bytes:
-    buffer = io.BytesIO()
-    table = pa.table({"series": pa.array(names, pa.string()), "base": pa.array(base, pa.float64())})
-    pa_parquet.write_table(table, buffer)
-    return buffer.getvalue()
-
-
-def _unpack_series(content: bytes, n_series: int) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    try:
-        file = pa_parquet.ParquetFile(pa.BufferReader(content))
-        if file.schema_arrow != _SERIES_SCHEMA:
-            raise ValueError("the series names are not what was written")
-        if file.metadata.num_rows != n_series:
-            raise ValueError(f"there are {file.metadata.num_rows} series names, not {n_series}")
-        table = file.read()
-        names = table.column("series")
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"the series names cannot be read: {error}") from error
-    if names.null_count or len(names.unique()) != n_series:
-        raise ValueError("the series names are not all there, or not all different")
-    base = table.column("base").to_numpy()
-    if not np.isfinite(base).all():
-        raise ValueError("the base of a series is not finite")
-    return tuple(names.to_pylist()), tuple(base.tolist())
+def _calibration_of(
+    manifest: dict[str, Any], moves: Floats | None, horizon: int
+) -> Calibration | None:
+    said = manifest["calibration"]
+    if said is None and moves is None:
+        return None
+    if said is None or moves is None:
+        raise ValueError("there is only a part of the calibration")
+    calibration = Calibration.from_json(said, moves)
+    if calibration.lead_ends[-1] != horizon:
+        raise ValueError("the calibration is for another horizon")
+    return calibration
 
 
 def _unpack_weights(content: bytes) -> Tensors:

@@ -16,6 +16,7 @@ from rnnforecast.config import NetworkConfig, TrainConfig
 from rnnforecast.data.covariates import Features
 from rnnforecast.data.forecast import Forecast, Past, in_own_units
 from rnnforecast.data.panel import Floats, Integers, pick
+from rnnforecast.data.quantiles import at_levels
 from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
@@ -125,7 +126,7 @@ class RNNForecaster:
             output = self._run(history, entry, part.next_step, features)[:, :horizon]
             self._hold_constants(output, history, entry)
             output[(entry == 0) & (np.isfinite(history).sum(1) < _FEW)] = np.nan
-            values[first : first + size] = _at_levels(output, task, quantiles)
+            values[first : first + size] = at_levels(output, task.quantiles, quantiles)
         return Forecast(
             values=in_own_units(values, past),
             quantiles=tuple(quantiles),
@@ -228,17 +229,6 @@ class RNNForecaster:
             past=values[:, task.n_known : n_ahead, : task.lookback],
             static=values[:, n_ahead:, 0],
         )
-
-
-def _at_levels(output: Floats, task: ForecastTask, quantiles: Sequence[float]) -> Floats:
-    """Pick or interpolate quantiles, `(window, horizon, quantile)`, among the trained ones."""
-    levels = np.array(task.quantiles)
-    upper = np.clip(np.searchsorted(levels, quantiles), 1, len(levels) - 1)
-    weight = (np.array(quantiles) - levels[upper - 1]) / (levels[upper] - levels[upper - 1])
-    low, high = output[..., upper - 1], output[..., upper]
-    between: Floats = low + (high - low) * weight.astype(np.float32)
-    exact = np.isclose(weight, 1.0)
-    return np.where(exact, high, between)
 
 
 def _device(config: TrainConfig) -> torch.device:

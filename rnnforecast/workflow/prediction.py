@@ -15,16 +15,16 @@ from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, known_of, load
 from rnnforecast.workflow.settled import reading_of
+from rnnforecast.workflow.steps import with_calibration
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rnnforecast.data.forecast import Forecast, Past
+    from rnnforecast.data.forecast import Forecast, Forecaster, Past
     from rnnforecast.data.schema import Schema
     from rnnforecast.evaluate.fallback import Fallback, Prediction
     from rnnforecast.model.artifact import Artifact
-    from rnnforecast.model.forecaster import RNNForecaster
 
 
 def predict(
@@ -152,21 +152,22 @@ def _source_of(artifact: Artifact) -> str:
     return source
 
 
-def restore(artifact: Artifact) -> RNNForecaster:
-    """Make the network of a saved version; torch is imported here. Raises `ModelError`."""
+def restore(artifact: Artifact) -> Forecaster:
+    """Make the forecaster of a saved version; torch is imported here. Raises `ModelError`."""
     from rnnforecast.model.forecaster import RNNForecaster
 
-    return RNNForecaster.restore(
+    network = RNNForecaster.restore(
         artifact.task,
         artifact.config.network,
         names=artifact.names,
         weights=artifact.weights,
         self_test=artifact.self_test,
     )
+    return with_calibration(network, artifact.calibration, artifact.names)
 
 
 def _forecast(
-    forecaster: RNNForecaster,
+    forecaster: Forecaster,
     past: Past,
     horizon: int,
     schema: Schema,

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 from rnnforecast.config import Config, WindowConfig, override
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.events import Listener
+from rnnforecast.events import Listener, Noted
+from rnnforecast.task import ForecastTask
 
 if TYPE_CHECKING:
+    from rnnforecast.data.calibration import Calibration
+    from rnnforecast.data.forecast import Forecaster
     from rnnforecast.data.panel import Panel
     from rnnforecast.data.planning import Plan
     from rnnforecast.data.schema import Schema
@@ -73,3 +76,33 @@ def fit_network(plan: Plan, split: Split, listener: Listener) -> RNNForecaster:
         config=plan.config.training,
         listener=listener,
     )
+
+
+def calibrate(
+    fitted: Forecaster, split: Split, task: ForecastTask, listener: Listener
+) -> Calibration | None:
+    """Find how the quantiles of a fitted network move, on the windows that it was held out from.
+
+    None where there are too few of them, which is said.
+    """
+    from rnnforecast.data.split import validation_origins
+    from rnnforecast.evaluate.backtest import Truth
+    from rnnforecast.evaluate.intervals import fit_calibration
+
+    found = None
+    if split.validation is not None:
+        origins = validation_origins(split, lookback=task.lookback, horizon=task.horizon)
+        truth = Truth(split.panel, task.horizon)
+        found = fit_calibration(fitted, origins, truth, lookback=task.lookback)
+    if found is None:
+        listener(Noted("too little is held out to calibrate the quantiles: they stay as learnt"))
+    return found
+
+
+def with_calibration(
+    forecaster: Forecaster, calibration: Calibration | None, names: tuple[str, ...]
+) -> Forecaster:
+    """Return a forecaster whose quantiles move, where there is something to move them by."""
+    from rnnforecast.evaluate.intervals import Calibrated
+
+    return forecaster if calibration is None else Calibrated(forecaster, calibration, names)

@@ -14,9 +14,17 @@ from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.operate import store
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model
-from rnnforecast.workflow.steps import Clock, fit_network, read_readings, with_windows
+from rnnforecast.workflow.steps import (
+    Clock,
+    calibrate,
+    fit_network,
+    read_readings,
+    with_calibration,
+    with_windows,
+)
 
 if TYPE_CHECKING:
+    from rnnforecast.data.calibration import Calibration
     from rnnforecast.data.forecast import Forecaster, Past
     from rnnforecast.data.planning import Plan
     from rnnforecast.data.schema import Schema
@@ -56,7 +64,9 @@ def train(
     fitted = fit_network(plan, plan.split, events)
     schema = _schema_of_use(schema, plan, fitted, events)
     clock.lap("fit_s")
-    comparison = _compare(fitted, plan, events)
+    calibration = calibrate(fitted, plan.split, plan.task, events)
+    clock.lap("calibrate_s")
+    comparison = _compare(fitted, calibration, plan, events)
     clock.lap("evaluate_s")
     forecaster = _learn_on(fitted, plan, plan.split.everything, events)
     clock.lap("learn_on_s")
@@ -64,6 +74,7 @@ def train(
     artifact = describe_model(
         forecaster, plan, schema, metrics=metrics, source=data, warnings=warnings
     )
+    artifact = replace(artifact, calibration=calibration)
     version = None if path is None else _save(path, artifact, comparison, require_skill)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)
 
@@ -87,7 +98,9 @@ def _save(
     return version
 
 
-def _compare(fitted: RNNForecaster, plan: Plan, listener: Listener) -> Comparison:
+def _compare(
+    fitted: RNNForecaster, calibration: Calibration | None, plan: Plan, listener: Listener
+) -> Comparison:
     """Measure on the test part what the saved version will be one part later.
 
     The network first learns from the validation part as the saved one will learn from all parts.
@@ -106,8 +119,9 @@ def _compare(fitted: RNNForecaster, plan: Plan, listener: Listener) -> Compariso
     split, task = plan.split, plan.task
     if split.test_from_us is None:
         return not_compared()
+    network = _learn_on(fitted, plan, split.before_test, listener)
     forecasters: dict[str, Forecaster] = {
-        NETWORK: _learn_on(fitted, plan, split.before_test, listener),
+        NETWORK: with_calibration(network, calibration, network.names),
         NAIVE: naive(),
         SEASONAL_NAIVE: SeasonalNaive(task.season),
     }

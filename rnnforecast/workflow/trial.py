@@ -20,7 +20,13 @@ from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Warned
 from rnnforecast.task import ForecastTask
 from rnnforecast.workflow.saved import Model, known_of
-from rnnforecast.workflow.steps import Clock, fit_network, read_readings
+from rnnforecast.workflow.steps import (
+    Clock,
+    calibrate,
+    fit_network,
+    read_readings,
+    with_calibration,
+)
 
 if TYPE_CHECKING:
     from rnnforecast.data.forecast import Forecaster
@@ -95,7 +101,9 @@ def _rounds(plan: Plan, ends: BacktestConfig, stride: int, listener: Listener) -
             continue
         moved = Cuts(split.train_until_us + begin - test_from, begin, split.end_us)
         parts = split_at(panel, moved)
-        network: Forecaster = fit_network(plan, parts, listener)
+        fitted = fit_network(plan, parts, listener)
+        calibration = calibrate(fitted, parts, task, listener)
+        network = with_calibration(fitted, calibration, fitted.names)
         others = _baselines(ends.baselines, parts, task, listener)
         rounds.append(Round(now, {NETWORK: network, **others}))
     if not rounds:

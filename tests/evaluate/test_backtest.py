@@ -21,6 +21,7 @@ from rnnforecast.evaluate.backtest import (
 )
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.metrics import mae, mase
+from rnnforecast.evaluate.tally import UNCALIBRATED
 from tests.builders import START_US, make_panel, random_walk, wave
 
 NAN = np.nan
@@ -125,10 +126,32 @@ def test_every_origin_is_scored_once_whatever_the_parts(monkeypatch: pytest.Monk
     expected = (mae(truth, point), mase(truth, point, scale=scale, series=past.series))
 
     for values in (1, (LOOKBACK + HORIZON * len(QUANTILES)) * 7, 1 << 22):
-        monkeypatch.setattr("rnnforecast.evaluate.backtest._PART_VALUES", values)
+        monkeypatch.setattr("rnnforecast.evaluate.backtest.PART_VALUES", values)
         found = tried(panel, naive())
         assert (found.metrics().mae, found.metrics().mase) == pytest.approx(expected)
         assert found.n_windows == past.n_origins
+
+
+@dataclass(frozen=True)
+class Widened:
+    """Naive, with twice the spread, and what it was before."""
+
+    def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
+        forecast = naive().predict(past, horizon, quantiles)
+        point = forecast.point[:, :, None]
+        values = point + 2 * (forecast.values - point)
+        return replace(forecast, values=values, uncalibrated=forecast.values)
+
+
+def test_a_calibrated_method_is_also_scored_as_it_was_before() -> None:
+    panel = make_panel(wave(300), random_walk(250))
+    rounds = [Round(rolling(panel), {"it": Widened(), "naive": naive()})]
+
+    found = evaluate(rounds, Truth(panel, HORIZON), Units(DAY, np.ones(2)), lookback=LOOKBACK)
+
+    assert found[UNCALIBRATED].metrics() == found["naive"].metrics()
+    assert found["it"].metrics().coverage_80 > found["naive"].metrics().coverage_80
+    assert found["it"].metrics().mae == found["naive"].metrics().mae
 
 
 def test_rounds_divide_the_origins_between_forecasters() -> None:

@@ -27,6 +27,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save
 
 from rnnforecast.config import MAX_MEMBERS, Config, NetworkConfig, TrainConfig
+from rnnforecast.data.calibration import Calibration
 from rnnforecast.data.schema import Schema
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durable import publish_directory
@@ -53,9 +54,13 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def make_artifact(
-    *, seed: int = 0, task: ForecastTask = TASK, network: NetworkConfig = NETWORK
+    *,
+    seed: int = 0,
+    task: ForecastTask = TASK,
+    network: NetworkConfig = NETWORK,
+    is_calibrated: bool = True,
 ) -> Artifact:
-    """Make an artifact with random weights."""
+    """Make an artifact with random weights, and random moves of its quantiles."""
     rng = np.random.default_rng(seed)
     shapes = expected_shapes(task, network)
     return Artifact(
@@ -75,7 +80,14 @@ def make_artifact(
         training_range={"n_rows": 100 + seed, "test_from": None},
         self_test={"tolerance": 0.001, "output": [0.5, -1e-05, float(seed)]},
         provenance={"created": f"2026-01-0{seed + 1}", "warnings": [], "source": "/data/größe.csv"},
+        calibration=make_calibration(rng, task) if is_calibrated else None,
     )
+
+
+def make_calibration(rng: np.random.Generator, task: ForecastTask) -> Calibration:
+    """Make one of two groups of leads, with moves that no rounding leaves as they are."""
+    by_lead, by_series = (rng.normal(size=(n, 5)).astype(np.float32) for n in (2, task.n_series))
+    return Calibration((1, task.horizon), by_lead, by_series, n_windows=90, n_stretches=9)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +150,13 @@ def assert_same(found: Artifact, expected: Artifact) -> None:
     for name, weight in expected.weights.items():
         np.testing.assert_array_equal(found.weights[name], weight)
         assert found.weights[name].dtype == np.float32
-    assert replace(found, weights={}) == replace(expected, weights={})
+    assert (found.calibration is None) == (expected.calibration is None)
+    if found.calibration is not None:
+        assert found.calibration.to_json() == expected.calibration.to_json()
+        moves, meant = found.calibration.by_series, expected.calibration.by_series
+        assert moves.tobytes() == meant.tobytes()
+    plain = {"weights": {}, "calibration": None}
+    assert replace(found, **plain) == replace(expected, **plain)
 
 
 # Round trip
@@ -152,6 +170,51 @@ def test_what_is_published_loads_as_it_was(version: Path, cell: str, layers: int
     publish_directory(version, expected.pack())
 
     assert_same(load(version), expected)
+
+
+def test_a_version_without_a_calibration_loads_as_it_was(version: Path) -> None:
+    expected = make_artifact(is_calibrated=False)
+
+    publish_directory(version, expected.pack())
+
+    assert_same(load(version), expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("lead_ends", [1, 5], "for another horizon"),
+        ("lead_ends", [6, 1], "the groups of leads"),
+        ("lead_ends", [], "the groups of leads"),
+        ("lead_ends", [0, 6], "the groups of leads"),
+        ("lead_ends", [1.0, 6], "in fractions"),
+        ("by_lead", [[0.0] * 5], "not for these quantiles"),
+        ("by_lead", [[0.0] * 4] * 2, "not for these quantiles"),
+        ("by_lead", [[1e39] * 5] * 2, "not finite"),
+        ("by_lead", [["a"] * 5] * 2, "does not describe a network"),
+        ("n_windows", True, "in fractions"),
+        ("method", "another", "the manifest's calibration"),
+    ],
+)
+def test_a_calibration_that_does_not_fit_is_refused(
+    version: Path, files: Files, field: str, value: Any, said: str
+) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["calibration"][field] = value
+
+    error = refusal(written(version, with_right_hashes(files, change)))
+
+    assert said in error.message
+
+
+def test_half_a_calibration_is_refused(version: Path, files: Files) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["calibration"] = None
+
+    plain = make_artifact(is_calibrated=False).pack()["series.parquet"]
+    for half in (with_right_hashes(files, change), with_right_hashes(files, series=plain)):
+        error = refusal(written(version, half))
+        assert "only a part of the calibration" in error.message
 
 
 def test_packing_again_what_was_loaded_gives_the_same_bytes(version: Path, files: Files) -> None:
@@ -499,7 +562,7 @@ def test_a_hash_that_differs_is_found_before_the_content_is_parsed(
 
     content = bytes([files[name][0] ^ 1]) + files[name][1:]
     written(version, {**files, name: content})
-    for parser in ("_unpack_series", "_unpack_weights"):
+    for parser in ("unpack_series", "_unpack_weights"):
         monkeypatch.setattr(artifacts, parser, parse)
 
     assert f"{name} is not what was written" in refusal(version).message
