@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rnnforecast.console import Screen, figure
-from rnnforecast.reports import HEAD_ROWS, METRICS, print_methods
+from rnnforecast.reports import HEAD_ROWS, METRICS, print_bands, print_methods
 
 if TYPE_CHECKING:
     from rnnforecast.evaluate.comparison import Comparison
@@ -44,6 +44,7 @@ def print_backtest(result: Backtest, output: str | None, screen: Screen) -> None
     )
     print_methods(result.metrics, {**METRICS, **_SCALED}, screen, title=title)
     screen.result(f"verdict: {comparison.verdict}")
+    print_bands(comparison.to_json()["bands"], screen)
     _print_worst(comparison, screen)
     _print_leads(comparison, screen)
     if output is not None:

@@ -210,6 +210,7 @@ def _print_metrics(artifact: Artifact, screen: Screen) -> None:
         )
         print_methods(metrics, METRICS, screen, title=title)
     screen.result(f"verdict: {artifact.metrics['verdict']}")
+    print_bands(artifact.metrics.get("bands"), screen)
     _print_worse(artifact.metrics, screen)
 
 
@@ -222,6 +223,22 @@ def print_methods(
         for name, values in metrics.items()
     ]
     screen.table(("method", *columns.values()), rows, title=title)
+
+
+def print_bands(bands: dict[str, Any] | None, screen: Screen) -> None:
+    """Say how many readings lie inside q10..q90, before and after calibration, and by series."""
+    if bands is None:
+        return
+    at = bands["levels"].index
+    share = bands["observed"][at(0.9)] - bands["observed"][at(0.1)]
+    before, (low, least), (high, most) = (
+        bands[key] for key in ("uncalibrated_coverage_80", "narrowest", "widest")
+    )
+    was = ", not calibrated" if before is None else f" ({100 * before:.0f} % before calibration)"
+    line = f"q10..q90 hold {100 * share:.0f} % of the readings, of 80 %{was}"
+    if low != high:
+        line += f"; by series from {100 * least:.0f} % ({low}) to {100 * most:.0f} % ({high})"
+    screen.result(line)
 
 
 def _print_worse(compared: dict[str, Any], screen: Screen) -> None:
