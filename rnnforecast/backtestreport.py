@@ -5,11 +5,15 @@ Beside `reports`, whose table of methods it prints, too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.console import Screen, figure
-from rnnforecast.reports import HEAD_ROWS, METRICS, print_bands, print_methods
+from rnnforecast.console import Screen
+from rnnforecast.evaluate.metrics import HEADINGS
+from rnnforecast.numerals import figure
+from rnnforecast.reports import HEAD_ROWS, print_bands, print_methods
 
 if TYPE_CHECKING:
     from rnnforecast.evaluate.comparison import Comparison
@@ -18,12 +22,13 @@ if TYPE_CHECKING:
 _SCALED = {"scaled_mse": "MSE/s2", "scaled_mae": "MAE/s"}
 
 
-def backtest_document(result: Backtest, output: str | None) -> dict[str, Any]:
+def backtest_document(result: Backtest, output: str | None, report: Path | None) -> dict[str, Any]:
     """Return what `backtest --json` prints."""
     task = result.task
     return {
         "version": result.version,
         "output": output,
+        "report": report and str(report),
         "horizon": task.horizon,
         "lookback": task.lookback,
         "season": task.season,
@@ -35,20 +40,21 @@ def backtest_document(result: Backtest, output: str | None) -> dict[str, Any]:
     }
 
 
-def print_backtest(result: Backtest, output: str | None, screen: Screen) -> None:
+def print_backtest(result: Backtest, written: Sequence[object], screen: Screen) -> None:
     """Print the metrics, the verdict, the worst series, and the errors by lead."""
     comparison, split = result.comparison, result.split
     title = (
         f"Test part: {comparison.n_windows} forecasts of {result.task.horizon} steps from "
         f"{split['validation_end']} on, before {split['test_end']}"
     )
-    print_methods(result.metrics, {**METRICS, **_SCALED}, screen, title=title)
+    print_methods(result.metrics, {**HEADINGS, **_SCALED}, screen, title=title)
     screen.result(f"verdict: {comparison.verdict}")
     print_bands(comparison.to_json()["bands"], screen)
     _print_worst(comparison, screen)
     _print_leads(comparison, screen)
-    if output is not None:
-        screen.result(f"written: {output}")
+    for path in written:
+        if path is not None:
+            screen.result(f"written: {path}")
 
 
 def _print_worst(comparison: Comparison, screen: Screen) -> None:

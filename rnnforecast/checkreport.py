@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.console import Screen, figure
+from rnnforecast.console import Screen
 from rnnforecast.durations import format_duration
+from rnnforecast.numerals import figure
 
 if TYPE_CHECKING:
     from rnnforecast.workflow import Check

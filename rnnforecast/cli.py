@@ -125,6 +125,9 @@ def train(
     require_skill: Annotated[
         float | None, typer.Option(help="Put in force only with at least this skill, in percent.")
     ] = None,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Save an HTML report with the version.")
+    ] = True,
 ) -> None:
     """Fit a network, measure it on held-out readings beside the naive methods, save it."""
     from rnnforecast import reports, workflow
@@ -135,6 +138,7 @@ def train(
         model=model,
         config=Config(reading, window, network, training),
         require_skill=require_skill,
+        report=report,
         listener=screen,
     )
     screen.has_published = True
@@ -209,6 +213,9 @@ def backtest(
         str | None,
         typer.Option("--output", "-o", help="A .csv, .parquet or .jsonl file of all forecasts."),
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="An .html file that shows what was found.")
+    ] = None,
 ) -> None:
     """Forecast from many origins in the past, and compare with what came."""
     from rnnforecast import backtestreport, workflow
@@ -221,14 +228,15 @@ def backtest(
         given=given,
         ends=ends,
         output=output,
+        report=report,
         listener=screen,
     )
-    screen.has_published = output is not None
+    screen.has_published = output is not None or report is not None
     screen.close()
     if common.json:
-        screen.document(backtestreport.backtest_document(result, output))
+        screen.document(backtestreport.backtest_document(result, output, report))
     else:
-        backtestreport.print_backtest(result, output, screen)
+        backtestreport.print_backtest(result, (output, report), screen)
 
 
 @app.command()
@@ -270,8 +278,8 @@ def _screen(context: typer.Context, common: CommonOptions) -> Screen:
     screen: Screen = context.obj
     screen.is_quiet, screen.is_verbose, screen.is_json = common.quiet, common.verbose, common.json
     screen.has_color = not common.no_color and "NO_COLOR" not in os.environ
-    for name in ("output", "rejects"):
-        if context.params.get(name) is not None:
+    for name in ("output", "rejects", "report"):
+        if not isinstance(context.params.get(name), bool | None):
             path, file = Path(context.params[name]), common.config or Path(CONFIG_FILE)
             check_spared(path, file, "the options")
     return screen

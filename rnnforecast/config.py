@@ -204,6 +204,12 @@ def check_format(path: str, *, allows_stream: bool = True) -> None:
         )
 
 
+def check_page(path: str) -> None:
+    """Raise `UsageError` for a report whose name does not say that it is a page."""
+    if not path.lower().endswith((".html", ".htm")):
+        raise UsageError(f"a report is a page, but {path!r} is not", hint="end its name with .html")
+
+
 def changes_of(config: DataConfig | WindowConfig, given: Collection[str] = ()) -> dict[str, Any]:
     """Return the fields that differ from their defaults, and those that `given` names anyway."""
     values = {item.name: (getattr(config, item.name), item.default) for item in fields(config)}

@@ -12,22 +12,15 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rnnforecast.config import DEFAULT_MODEL, quantile_name
-from rnnforecast.console import Screen, figure
-from rnnforecast.durations import format_duration
+from rnnforecast.console import Screen
+from rnnforecast.evaluate.metrics import HEADINGS
+from rnnforecast.numerals import figure
 
 if TYPE_CHECKING:
     from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.model.artifact import Artifact
     from rnnforecast.workflow import Model
 
-METRICS = {
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "smape": "sMAPE %",
-    "mase": "MASE",
-    "wql": "WQL",
-    "coverage_80": "in q10..q90",
-}
 HEAD_ROWS = 5
 """So many rows of a longer result are shown."""
 _WORST = 3
@@ -135,53 +128,12 @@ def model_document(model: Model) -> dict[str, Any]:
 
 def print_model(model: Model, screen: Screen) -> None:
     """Print the model card."""
-    artifact = model.artifact
-    task, network, made = artifact.task, artifact.config.network, artifact.provenance
-    step_us = artifact.schema.step_us or 1
-    season = format_duration(task.season * step_us) if task.season > 1 else "none"
-    columns = f"time {artifact.schema.time!r}"
-    if artifact.schema.series:
-        columns += f", series {artifact.schema.series!r}"
-    facts = {
-        "model": f"{model.path} version {model.version}",
-        "columns": f"{columns}, targets {_some(artifact.schema.targets)}",
-        **_covariates_in_words(artifact),
-        "series": f"{len(artifact.names)}: {_some(artifact.names)}",
-        "step": format_duration(step_us),
-        "season": season,
-        "horizon": f"{task.horizon} steps ({format_duration(task.horizon * step_us)})",
-        "look-back": f"{task.lookback} steps ({format_duration(task.lookback * step_us)})",
-        "network": f"{network.cell.upper()} of width {network.hidden}, {network.layers} layer(s), "
-        f"{artifact.n_parameters} parameters",
-        "members": "; ".join(str(own) for own in task.members),
-        "trained": f"{_numbers(made['best_steps'])} of {made['steps']} steps until "
-        f"{artifact.training_range['train_until']}, then {_numbers(made['learn_on_steps'])} steps "
-        f"over all readings until {artifact.learnt_until}",
-        "made": f"{made['created']} by rnnforecast {made['rnnforecast']}, "
-        f"torch {made['libraries']['torch']}",
-        "source": str(made["source"]),
-    }
+    from rnnforecast.workflow.card import card_of
+
+    facts = {"model": f"{model.path} version {model.version}", **card_of(model.artifact)}
     for name, fact in facts.items():
         screen.result(f"{name:<10} {fact}")
-    _print_metrics(artifact, screen)
-
-
-def _covariates_in_words(artifact: Artifact) -> dict[str, str]:
-    """Say which columns the network sees beside the readings, one line for all kinds."""
-    kinds = {"known": "known ahead", "past": "known up to now", "static": "static"}
-    by_role = {
-        words: [c.name for c in artifact.schema.covariates if c.role == role]
-        for role, words in kinds.items()
-    }
-    asked = artifact.config.data
-    if artifact.task.n_known:
-        by_role["calendar"] = [*asked.calendar, *filter(None, [asked.holidays])]
-    lines = [f"{words} {_some(tuple(names))}" for words, names in by_role.items() if names]
-    return {"covariates": "; ".join(lines)} if lines else {}
-
-
-def _numbers(steps: list[int]) -> str:
-    return ", ".join(map(str, steps))
+    _print_metrics(model.artifact, screen)
 
 
 def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:
@@ -208,7 +160,7 @@ def _print_metrics(artifact: Artifact, screen: Screen) -> None:
             f"Held out: {artifact.metrics['n_windows']} forecasts from {ranges['test_from']} "
             f"to {ranges['last_reading']}"
         )
-        print_methods(metrics, METRICS, screen, title=title)
+        print_methods(metrics, HEADINGS, screen, title=title)
     screen.result(f"verdict: {artifact.metrics['verdict']}")
     print_bands(artifact.metrics.get("bands"), screen)
     _print_worse(artifact.metrics, screen)
@@ -256,7 +208,3 @@ def _print_worse(compared: dict[str, Any], screen: Screen) -> None:
 
 def _model_option(model: Model) -> str:
     return "" if str(model.path) == DEFAULT_MODEL else f" --model {shlex.quote(str(model.path))}"
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

@@ -17,7 +17,7 @@ MODULES = {
     "rnnforecast." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-ROOMS = ("sources", "data", "model", "evaluate", "operate")
+ROOMS = ("sources", "data", "model", "evaluate", "pictures", "operate")
 GROUND = (
     "config",
     "dataconfig",
@@ -25,6 +25,7 @@ GROUND = (
     "durations",
     "errors",
     "fields",
+    "numerals",
     "signals",
     "events",
     "durable",
@@ -36,6 +37,7 @@ BELOW = {
     "data": ("data", "sources"),
     "model": ("model", "data"),
     "evaluate": ("evaluate", "data"),
+    "pictures": ("pictures", "data"),
     "operate": ("operate", "data"),
 }
 ENTRIES = ("cli", "entry", "__init__", "__main__")

@@ -47,7 +47,7 @@ from rnnforecast.task import ForecastTask, MemberTask
 FORMAT = "rnnforecast-model"
 FORMAT_VERSION = 1
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
-METRICS, HISTORY = "metrics.json", "history.csv"
+METRICS, HISTORY, REPORT = "metrics.json", "history.csv", "report.html"
 _MAX_MANIFEST_BYTES = 1 << 24
 _MAX_BYTES = {SERIES: 1 << 30, METRICS: 1 << 24, HISTORY: 1 << 24}
 _MAX_HEADER_BYTES = 1 << 20
@@ -87,14 +87,16 @@ class Artifact:
         moves = None if self.calibration is None else self.calibration.by_series
         return SeriesTable(self.names, self.base, moves)
 
-    def pack(self) -> dict[str, bytes]:
-        """Return the files of a version, the manifest last."""
+    def pack(self, report: str | None = None) -> dict[str, bytes]:
+        """Return the files of a version, the manifest last; a report is never read again."""
         files = {
             WEIGHTS: safetensors.numpy.save(dict(sorted(self.weights.items()))),
             SERIES: pack_series(self._series),
             METRICS: to_json(self.metrics),
             HISTORY: self.history.encode(),
         }
+        if report is not None:
+            files[REPORT] = report.encode()
         listed = {
             name: {"bytes": len(content), "sha256": digest(content)}
             for name, content in files.items()

@@ -24,15 +24,20 @@ def check_outputs(
     options: DataConfig,
     *,
     output: str | Path | None = None,
+    report: str | Path | None = None,
     future: object = None,
     allows_stream: bool = True,
 ) -> None:
     """Raise where a result could not be written, or would overwrite something that is read.
 
-    Results are the `output` and the rows that are rejected; read are the readings, what is known
-    ahead, and the times that are bad.
+    Results are the `output`, the `report` and the rows that are rejected; read are the readings,
+    what is known ahead, and the times that are bad.
     """
     results = [] if options.rejects is None else [Path(options.rejects)]
+    if report is not None:
+        check_file(Path(report))
+        _check_apart(Path(report), results)
+        results.append(Path(report))
     if output is not None:
         check_format(str(output), allows_stream=allows_stream)
         if str(output) != STANDARD_OUTPUT:
@@ -50,8 +55,8 @@ def _check_apart(output: Path, rejects: list[Path]) -> None:
     for path in rejects:
         if path.resolve() == output.resolve():
             raise UsageError(
-                f"{output} cannot hold both the result and the rejected rows",
-                hint="name another file with  --rejects",
+                f"{output} cannot hold two results at once",
+                hint="name different files with  --output, --report  and  --rejects",
             )
 
 

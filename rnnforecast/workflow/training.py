@@ -13,6 +13,7 @@ from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.operate import store
 from rnnforecast.workflow.outputs import check_outputs
+from rnnforecast.workflow.reporting import windows_seen
 from rnnforecast.workflow.saved import Model
 from rnnforecast.workflow.steps import (
     Clock,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rnnforecast.evaluate.comparison import Comparison
     from rnnforecast.model.artifact import Artifact
     from rnnforecast.model.forecaster import RNNForecaster
+    from rnnforecast.pictures.report import Seen
 
 
 def train(
@@ -41,11 +43,13 @@ def train(
     lookback: int | str | None = None,
     config: Config | None = None,
     require_skill: float | None = None,
+    report: bool = True,
     listener: Listener = ignore,
 ) -> Model:
     """Fit a network to readings, measure it on held-out ones, save it as a new version.
 
-    `data` is a path, a pandas or an Arrow table. With `model=None` nothing is saved. Raises a
+    `data` is a path, a pandas or an Arrow table. With `model=None` nothing is saved; a `report` in
+    HTML lies in each version unless it is not wanted. Raises a
     `RnnForecastError`; a failed run leaves the version in force as it was.
     """
     from rnnforecast.data.planning import plan_training, train_end_us
@@ -66,16 +70,26 @@ def train(
     clock.lap("fit_s")
     calibration = calibrate(fitted, plan.split, plan.task, events)
     clock.lap("calibrate_s")
-    comparison = _compare(fitted, calibration, plan, events)
+    comparison, seen = _compare(fitted, calibration, plan, schema.tz, events)
     clock.lap("evaluate_s")
     forecaster = _learn_on(fitted, plan, plan.split.everything, events)
     clock.lap("learn_on_s")
-    metrics, warnings = comparison.to_json(), events.warnings
     artifact = describe_model(
-        forecaster, plan, schema, metrics=metrics, source=data, warnings=warnings
+        forecaster,
+        plan,
+        schema,
+        metrics=comparison.to_json(),
+        source=data,
+        warnings=events.warnings,
     )
     artifact = replace(artifact, calibration=calibration)
-    version = None if path is None else _save(path, artifact, comparison, require_skill)
+    if path is None:
+        return Model(artifact, None, None, tuple(events.warnings), clock.laps)
+    shown = None
+    if report:
+        shown = _report(artifact, comparison, seen, fitted, events.warnings)
+        clock.lap("report_s")
+    version = _save(path, artifact, shown, comparison, require_skill)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)
 
 
@@ -88,20 +102,43 @@ def _schema_of_use(schema: Schema, plan: Plan, fitted: RNNForecaster, listener: 
     return replace(schema, covariates=())
 
 
+def _report(
+    artifact: Artifact,
+    comparison: Comparison,
+    seen: tuple[Seen, ...],
+    fitted: RNNForecaster,
+    warnings: list[Warned],
+) -> str:
+    """Draw the report of a version."""
+    from rnnforecast.pictures.report import report_html
+    from rnnforecast.workflow.reporting import training_report
+
+    assert fitted.log is not None
+    return report_html(training_report(artifact, comparison, seen, fitted.log.epochs, warnings))
+
+
 def _save(
-    path: Path, artifact: Artifact, comparison: Comparison, require_skill: float | None
+    path: Path,
+    artifact: Artifact,
+    report: str | None,
+    comparison: Comparison,
+    require_skill: float | None,
 ) -> str:
     """Save a new version and put it in force, unless it is not as good as the user asks for."""
-    version = store.publish_version(path, artifact.pack(), now=datetime.now(UTC))
+    version = store.publish_version(path, artifact.pack(report), now=datetime.now(UTC))
     _require(require_skill, comparison, version)
     store.put_in_force(path, version)
     return version
 
 
 def _compare(
-    fitted: RNNForecaster, calibration: Calibration | None, plan: Plan, listener: Listener
-) -> Comparison:
-    """Measure on the test part what the saved version will be one part later.
+    fitted: RNNForecaster,
+    calibration: Calibration | None,
+    plan: Plan,
+    tz: str | None,
+    listener: Listener,
+) -> tuple[Comparison, tuple[Seen, ...]]:
+    """Measure on the test part what the saved version will be one part later; show some windows.
 
     The network first learns from the validation part as the saved one will learn from all parts.
     """
@@ -118,7 +155,7 @@ def _compare(
 
     split, task = plan.split, plan.task
     if split.test_from_us is None:
-        return not_compared()
+        return not_compared(), ()
     network = _learn_on(fitted, plan, split.before_test, listener)
     forecasters: dict[str, Forecaster] = {
         NETWORK: with_calibration(network, calibration, network.names),
@@ -126,14 +163,11 @@ def _compare(
         SEASONAL_NAIVE: SeasonalNaive(task.season),
     }
     origins = test_origins(split, lookback=task.lookback, horizon=task.horizon)
-    tallies = evaluate(
-        [Round(origins, forecasters)],
-        Truth(split.panel, task.horizon),
-        Units(task.season, deviations(split.train)),
-        lookback=task.lookback,
-    )
-    panel = split.panel
-    return compare(tallies, names=panel.names, season=task.season, step_us=panel.step_us)
+    panel, rounds = split.panel, [Round(origins, forecasters)]
+    truth, units = Truth(panel, task.horizon), Units(task.season, deviations(split.train))
+    tallies = evaluate(rounds, truth, units, lookback=task.lookback)
+    found = compare(tallies, names=panel.names, season=task.season, step_us=panel.step_us)
+    return found, windows_seen(rounds, truth, tallies, found, lookback=task.lookback, tz=tz)
 
 
 def _learn_on(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener) -> RNNForecaster:

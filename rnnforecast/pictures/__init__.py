@@ -1,0 +1,1 @@
+"""What a forecast looks like: pictures, one HTML file. Knows numpy; matplotlib where it draws."""

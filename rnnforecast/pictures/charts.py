@@ -1,0 +1,200 @@
+"""The charts of the report beside the fans: error by lead, calibration, training.
+
+Each function draws on axes of its own and returns the texts that its parts say when pointed at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rnnforecast.data.stamps import format_stamp
+from rnnforecast.durations import format_duration
+from rnnforecast.events import EpochEnded
+from rnnforecast.numerals import figure
+from rnnforecast.pictures.drawing import Palette
+from rnnforecast.pictures.fan import Fan
+from rnnforecast.pictures.svg import TIP
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MAX_TIPS = 48
+_DASHES = ("-", "--", ":", "-.")
+
+
+def explain_fan(axes: Axes, fan: Fan) -> dict[str, str]:
+    """Lay columns over a drawn fan that say its time, actual, forecast and bands."""
+    leads = _thinned(len(fan.ahead_us))
+    half = (fan.ahead_us[1] - fan.ahead_us[0]) / 2 if len(fan.ahead_us) > 1 else 1
+    edges = fan.ahead_us[leads].astype(np.float64)
+    begins = np.concatenate([[edges[0] - half], (edges[1:] + edges[:-1]) / 2])
+    ends = np.concatenate([begins[1:], [edges[-1] + half]])
+    tips = {}
+    for number, lead in enumerate(leads):
+        words = [f"{format_stamp(int(fan.ahead_us[lead]), fan.tz)}"]
+        if fan.actual is not None and np.isfinite(fan.actual[lead]):
+            words.append(f"reading {figure(float(fan.actual[lead]))}")
+        words.append(f"forecast {figure(float(fan.point[lead]))}")
+        words += [
+            f"{100 * share:g} % between {figure(float(low[lead]))} and {figure(float(high[lead]))}"
+            for share, low, high in fan.bands
+        ]
+        span = (np.array([begins[number], ends[number]])).astype("datetime64[us]")
+        axes.axvspan(span[0], span[1], gid=f"{TIP}{number}", zorder=9, alpha=0.0)
+        tips[f"{TIP}{number}"] = ", ".join(words)
+    return tips
+
+
+def draw_leads(
+    axes: Axes, by_lead: Mapping[str, Sequence[float | None]], step_us: int, palette: Palette
+) -> dict[str, str]:
+    """Draw each method's error by lead; the network's line is the one that is solid and thick."""
+    colours = (palette.forecast, palette.other, palette.readings, palette.third)
+    for number, (method, errors) in enumerate(by_lead.items()):
+        values = np.array([np.nan if e is None else e for e in errors])
+        leads = np.arange(1, len(values) + 1)
+        axes.plot(
+            leads,
+            values,
+            _DASHES[number % 4],
+            color=colours[number % 4],
+            linewidth=2.0 if number == 0 else 1.2,
+            marker="." if len(values) == 1 else None,
+            label=method.replace("_", " "),
+        )
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.01)
+    axes.set_xlabel(f"steps ahead, of {format_duration(step_us)}")
+    axes.set_ylabel("error, standard deviations")
+    _legend(axes)
+    return _columns(
+        axes,
+        [
+            (
+                lead + 1,
+                f"{lead + 1} steps ahead: "
+                + ", ".join(
+                    f"{method.replace('_', ' ')} {figure(errors[lead])}"
+                    for method, errors in by_lead.items()
+                ),
+            )
+            for lead in _thinned(max(map(len, by_lead.values()), default=0))
+        ],
+    )
+
+
+def draw_calibration(
+    axes: Axes,
+    levels: Sequence[float],
+    observed: Sequence[float],
+    before: Sequence[float] | None,
+    palette: Palette,
+) -> dict[str, str]:
+    """Draw the share of readings below each quantile over the share that there should be."""
+    axes.plot([0, 1], [0, 1], color=palette.muted, linewidth=0.8, linestyle=":", label="ideal")
+    if before is not None:
+        axes.plot(levels, before, "o--", color=palette.other, markersize=3, label="as learnt")
+    axes.plot(levels, observed, "o-", color=palette.forecast, markersize=4, label="calibrated")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("quantile")
+    axes.set_ylabel("share of readings below")
+    _legend(axes)
+    words = [
+        (level, f"below q{100 * level:g} lie {100 * share:.1f} % of the readings")
+        for level, share in zip(levels, observed, strict=True)
+    ]
+    return _columns(axes, words)
+
+
+def draw_losses(axes: Axes, epochs: Sequence[EpochEnded], palette: Palette) -> dict[str, str]:
+    """Draw the loss after each epoch, member by member: on what is learnt, and held out."""
+    _draw_members(axes, epochs, palette, "train_loss", style="--", width=1.0)
+    _draw_members(axes, epochs, palette, "validation_loss", style="-", width=1.6)
+    best = [(e.steps, e.validation_loss) for e in _best_of(epochs)]
+    kept = [(steps, loss) for steps, loss in best if loss is not None]
+    axes.plot(
+        [steps for steps, _ in kept],
+        [loss for _, loss in kept],
+        "o",
+        color=palette.ink,
+        markersize=4,
+        linestyle="none",
+        label="kept",
+    )
+    axes.set_xlabel("steps")
+    axes.set_ylabel("quantile loss")
+    _legend(axes)
+    return {}
+
+
+def draw_clipping(axes: Axes, epochs: Sequence[EpochEnded], palette: Palette) -> dict[str, str]:
+    """Draw which share of the steps was clipped in each epoch, member by member."""
+    _draw_members(axes, epochs, palette, "clipped", style="-", width=1.4)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel("steps")
+    axes.set_ylabel("share of steps clipped")
+    _legend(axes)
+    return {}
+
+
+def _draw_members(
+    axes: Axes,
+    epochs: Sequence[EpochEnded],
+    palette: Palette,
+    field: str,
+    *,
+    style: str,
+    width: float,
+) -> None:
+    colours = (palette.forecast, palette.other, palette.third, palette.readings)
+    what = "learning" if field == "train_loss" else "member"
+    for member in sorted({e.member for e in epochs}):
+        own = [e for e in epochs if e.member == member]
+        values = [np.nan if (v := getattr(e, field)) is None else v for e in own]
+        if np.isnan(values).all():
+            continue
+        label = f"{what} {member}" if what == "member" else None
+        axes.plot(
+            [e.steps for e in own],
+            values,
+            style,
+            color=colours[member % 4],
+            linewidth=width,
+            marker="." if len(own) == 1 else None,
+            label=label,
+        )
+
+
+def _best_of(epochs: Sequence[EpochEnded]) -> list[EpochEnded]:
+    """Return the last epoch of each member that was its best."""
+    return list({e.member: e for e in epochs if e.is_best}.values())
+
+
+def _columns(axes: Axes, words: Sequence[tuple[float, str]]) -> dict[str, str]:
+    """Lay columns over the axes, each around its place, that say their words."""
+    if not words:
+        return {}
+    low, high = axes.get_xlim()
+    places = [place for place, _ in words]
+    edges = [low, *((a + b) / 2 for a, b in pairwise(places)), high]
+    tips = {}
+    for number, (_, text) in enumerate(words):
+        axes.axvspan(edges[number], edges[number + 1], gid=f"{TIP}{number}", zorder=9, alpha=0.0)
+        tips[f"{TIP}{number}"] = text
+    axes.set_xlim(low, high)
+    return tips
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(frameon=False, fontsize=9, handlelength=1.8)
+
+
+def _thinned(n: int) -> list[int]:
+    """Return at most so many of n numbers, evenly, with the last."""
+    every = max(1, -(-n // _MAX_TIPS))
+    return list(range(n - 1, -1, -every))[::-1]
