@@ -18,6 +18,7 @@ from rnnforecast.config import (
     BacktestConfig,
     Config,
     NetworkConfig,
+    PlotConfig,
     PredictConfig,
     TrainConfig,
     WindowConfig,
@@ -164,12 +165,20 @@ def predict(
         str, typer.Option("--output", "-o", help="A .csv, .parquet or .jsonl file, or -")
     ] = "forecast.csv",
     version: Version = None,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Show the forecast in the terminal.")
+    ] = False,
 ) -> None:
     """Forecast the steps after the last reading."""
-    from rnnforecast import reports, workflow
+    from rnnforecast import plotreport, reports, workflow
 
-    if common.json and output == STANDARD_OUTPUT:
-        raise UsageError("--json and -o - both want standard output", hint="name an output file")
+    if output == STANDARD_OUTPUT and (common.json or plot):
+        wanting = "--json" if common.json else "--plot"
+        raise UsageError(
+            f"{wanting} and -o - both want standard output", hint="name an output file"
+        )
+    if common.json and plot:
+        raise UsageError("--json and --plot both want standard output", hint="leave out one")
     screen = _screen(context, common)
     prediction = workflow.predict(
         model,
@@ -187,8 +196,56 @@ def predict(
         screen.document(reports.predict_document(prediction, output))
     else:
         reports.note_prediction(prediction, output, screen)
+        if plot:
+            plotreport.show_prediction(prediction, screen)
     if prediction.is_partial:
         raise typer.Exit(PARTIAL)
+
+
+@app.command()
+@with_options
+def plot(
+    context: typer.Context,
+    *,
+    common: CommonOptions,
+    looks: PlotConfig,
+    data: Annotated[
+        str | None, typer.Option(help="Readings to show before and beside the forecast.")
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Read the data as this model does. Default: model, if it is there.",
+        ),
+    ] = None,
+    version: Version = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="A .png, .svg or .html file.")
+    ] = None,
+) -> None:
+    """Show a forecast with the readings around it: in the terminal, or as a picture."""
+    from rnnforecast import plotreport, workflow
+
+    screen = _screen(context, common)
+    if model is None and data is not None and (Path(DEFAULT_MODEL) / "CURRENT").is_file():
+        model = Path(DEFAULT_MODEL)
+    is_shown = output is None and not common.json
+    fans = workflow.plot(
+        data,
+        config=looks,
+        model=_saved(model, version),
+        output=output,
+        most=plotreport.MOST_SHOWN if is_shown else workflow.MOST_DRAWN,
+        listener=screen,
+    )
+    if common.json:
+        screen.document(plotreport.plot_document(fans, output))
+    elif output is None:
+        plotreport.show_fans(fans, screen)
+    else:
+        screen.result(f"written: {output} ({len(fans)} series)")
 
 
 @app.command()

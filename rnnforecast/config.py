@@ -22,6 +22,7 @@ QUANTILES = (0.025, *DECILES, 0.975)
 BAND = (0.1, 0.9)
 """What is written beside the median unless the user says otherwise."""
 OUTPUT_FORMATS = (".csv", ".parquet", ".jsonl")
+PICTURE_FORMATS = (".png", ".svg", ".html")
 STANDARD_OUTPUT = "-"
 DEFAULT_MODEL = "model"
 FALLBACKS = ("seasonal-naive", "naive")
@@ -159,6 +160,15 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
+class PlotConfig:
+    """Which part of a forecast to look at, and how far back."""
+
+    forecast: str = option("forecast.csv", "What `predict` has written.")
+    series: tuple[str, ...] = option((), "A series to show; repeatable. Default: the first ones.")
+    history: str = option("auto", "Readings before the forecast: steps, a duration, or auto.")
+
+
+@dataclass(frozen=True)
 class BacktestConfig:
     """Where the parts of the readings end, and which origins are tried.
 
@@ -201,6 +211,15 @@ def check_format(path: str, *, allows_stream: bool = True) -> None:
         raise UsageError(
             f"cannot tell the format of {path!r}",
             hint=f"end its name with one of {', '.join(OUTPUT_FORMATS)}",
+        )
+
+
+def check_picture(path: str) -> None:
+    """Raise `UsageError` for a picture that could not be drawn in any known format."""
+    if not path.lower().endswith(PICTURE_FORMATS):
+        raise UsageError(
+            f"cannot tell the format of {path!r}",
+            hint=f"end its name with one of {', '.join(PICTURE_FORMATS)}",
         )
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -87,6 +87,14 @@ class Screen:
         for row in rows:
             drawn.add_row(*(Text(printable(cell)) for cell in row))
         self._rich(sys.stdout).print(drawn)
+
+    def picture(self, draw: Callable[[int, bool, bool], Sequence[str]]) -> None:
+        """Write lines that `draw` makes for a width, with colour or not, in Unicode or not."""
+        console = self._rich(sys.stdout)
+        encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
+        is_unicode = encoding.replace("-", "").startswith("utf")
+        for line in draw(console.width, console.color_system is not None, is_unicode):
+            print(line)
 
     def error(self, error: RnnForecastError) -> int:
         """Say what was found, where, and what to type next; return the exit code."""

@@ -39,6 +39,8 @@ class Prediction:
     """Forecast by the network from less than half of a look-back."""
     replaced: tuple[str, ...]
     """Forecast by a fallback, as the forecast's `source` says."""
+    past: Past
+    """What was seen of the series that are forecast, in their order."""
     warnings: tuple[Warned, ...] = ()
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:
@@ -110,6 +112,7 @@ def predict_or_fall_back(
         left_out=pick(names, ~kept),
         shortened=pick(names, short & kept & ~lacking),
         replaced=pick(names, lacking & kept),
+        past=past.subset(kept),
     )
 
 

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 Picture = tuple[str, str]
 """An SVG and its caption."""
+_LEGEND = (
+    "The dark line are the readings, before and after the dotted line, where the forecast begins. "
+    "The coloured line is the forecast."
+)
 _SHOWN = (0.025, 0.1, 0.5, 0.9, 0.975)
 """Quantiles of the bands in the report."""
 
@@ -77,6 +81,19 @@ def report_html(report: Report) -> str:
     return page(report.title, parts)
 
 
+def forecast_html(fans: Sequence[Fan]) -> str:
+    """Return a page with a forecast alone, a picture for each series."""
+    title = f"Forecast of {len(fans)} series" if len(fans) > 1 else f"Forecast of {fans[0].name}"
+    with drawing(PAGE):
+        pictures = [
+            (_draw_fan(fan, f"fan{number}", f"Forecast of {fan.name}", ""), fan.name)
+            for number, fan in enumerate(fans)
+        ]
+    bands = ", ".join(f"{100 * share:g} %" for share, _, _ in fans[0].bands)
+    said = f"{_LEGEND} Its bands should hold {bands} of the readings." if bands else _LEGEND
+    return page(title, [heading(title, 1), paragraph(said), figures(pictures)])
+
+
 def _metrics(report: Report) -> list[str]:
     if not report.metrics:
         return [paragraph("No readings were held out, so nothing says how good the network is.")]
@@ -105,27 +122,16 @@ def _metrics(report: Report) -> list[str]:
 def _examples(report: Report) -> list[str]:
     if not report.seen:
         return []
-    pictures = []
-    for number, seen in enumerate(report.seen):
-        fan = seen.fan.only(_SHOWN)
-
-        def draw(axes: Axes, fan: Fan = fan) -> dict[str, str]:
-            draw_fan(axes, fan, PAGE)
-            return charts.explain_fan(axes, fan)
-
-        pictures.append(
-            (
-                _draw(f"fan{number}", seen.title, f"{seen.sentence} {_in_words(fan)}", draw),
-                f"{seen.title}. {seen.sentence}",
-            )
+    pictures = [
+        (
+            _draw_fan(seen.fan.only(_SHOWN), f"fan{number}", seen.title, seen.sentence),
+            f"{seen.title}. {seen.sentence}",
         )
+        for number, seen in enumerate(report.seen)
+    ]
     return [
         heading("Forecasts of readings that the network had not seen"),
-        paragraph(
-            "The dark line are the readings, before and after the dotted line, where the forecast "
-            "begins. The coloured line is the forecast, with bands that should hold 80 % and 95 % "
-            "of the readings."
-        ),
+        paragraph(f"{_LEGEND} Its bands should hold 80 % and 95 % of the readings."),
         figures(pictures),
     ]
 
@@ -207,6 +213,14 @@ def _findings(report: Report) -> list[str]:
         name = code.replace("-", " ")
         items[name] = f"{items[name]}; {message}" if items[name] else message
     return [*found, facts(items)]
+
+
+def _draw_fan(fan: Fan, name: str, title: str, sentence: str) -> str:
+    def draw(axes: Axes) -> dict[str, str]:
+        draw_fan(axes, fan, PAGE)
+        return charts.explain_fan(axes, fan)
+
+    return _draw(name, title, f"{sentence} {_in_words(fan)}".strip(), draw)
 
 
 def _draw(name: str, title: str, description: str, draw: Callable[[Axes], dict[str, str]]) -> str:

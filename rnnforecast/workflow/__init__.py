@@ -7,17 +7,20 @@ that a damaged model is refused before torch is loaded.
 
 from rnnforecast.workflow.backtesting import Backtest, backtest
 from rnnforecast.workflow.checking import Check, check
+from rnnforecast.workflow.plotting import MOST_DRAWN, plot
 from rnnforecast.workflow.prediction import predict
 from rnnforecast.workflow.saved import Model, load, versions
 from rnnforecast.workflow.training import train
 
 __all__ = [
+    "MOST_DRAWN",
     "Backtest",
     "Check",
     "Model",
     "backtest",
     "check",
     "load",
+    "plot",
     "predict",
     "train",
     "versions",

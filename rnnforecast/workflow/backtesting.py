@@ -80,7 +80,7 @@ def backtest(
     saved = model if isinstance(model, Model | None) else load(model)
     if saved is not None:
         config = replace(config, data=reading_of(saved.artifact, config.data, given))
-    check_outputs(data, config.data, output=output, report=report, allows_stream=False)
+    check_outputs(data, config.data, output=output, page=report, allows_stream=False)
     if saved is None:
         trial = fitted_trial(data, config, ends, events, clock)
     else:

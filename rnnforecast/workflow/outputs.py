@@ -6,7 +6,7 @@ It looks at paths only; what is in a file, and whether it can be read, others sa
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,27 +24,24 @@ def check_outputs(
     options: DataConfig,
     *,
     output: str | Path | None = None,
-    report: str | Path | None = None,
-    future: object = None,
+    page: str | Path | None = None,
+    others: Mapping[str, object] | None = None,
     allows_stream: bool = True,
 ) -> None:
     """Raise where a result could not be written, or would overwrite something that is read.
 
-    Results are the `output`, the `report` and the rows that are rejected; read are the readings,
-    what is known ahead, and the times that are bad.
+    Results are the `output`, a `page` or picture, and the rows that are rejected; read are the
+    readings, the times that are bad, and `others`, which are named for messages.
     """
     results = [] if options.rejects is None else [Path(options.rejects)]
-    if report is not None:
-        check_file(Path(report))
-        _check_apart(Path(report), results)
-        results.append(Path(report))
     if output is not None:
         check_format(str(output), allows_stream=allows_stream)
-        if str(output) != STANDARD_OUTPUT:
-            check_file(Path(output))
-            _check_apart(Path(output), results)
-            results.append(Path(output))
-    sources = {"the readings": data, "what is known ahead": future, "bad times": options.exclude}
+    for path in (output, page):
+        if path is not None and str(path) != STANDARD_OUTPUT:
+            check_file(Path(path))
+            _check_apart(Path(path), results)
+            results.append(Path(path))
+    sources = {"the readings": data, "bad times": options.exclude, **(others or {})}
     for path in results:
         for what, source in sources.items():
             if isinstance(source, str | Path) and str(source):

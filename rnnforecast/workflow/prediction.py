@@ -53,7 +53,7 @@ def predict(
     artifact = (model if isinstance(model, Model) else load(model, version=version)).artifact
     options = reading_of(artifact, reading, given)
     source = artifact.provenance["source"] if data is None else data
-    check_outputs(source, options, output=output, future=config.future)
+    check_outputs(source, options, output=output, others={"what is known ahead": config.future})
     horizon = _horizon_of(config, artifact)
     past, schema = _read_past(artifact, data, config, options, events)
     task, max_gap = artifact.task, options.max_gap_steps(past.step_us)
