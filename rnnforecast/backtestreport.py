@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnnforecast.card import HEADINGS
 from rnnforecast.console import Screen
-from rnnforecast.evaluate.metrics import HEADINGS
 from rnnforecast.numerals import figure
 from rnnforecast.reports import HEAD_ROWS, print_bands, print_methods
 

@@ -14,6 +14,7 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import check_range, parse_duration_us
 from rnnforecast.errors import UsageError
 from rnnforecast.fields import check_choices, option
+from rnnforecast.limits import parse_limits, parse_ranges
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 QUANTILES = (0.025, *DECILES, 0.975)
@@ -139,6 +140,12 @@ class PredictConfig:
         choices=FALLBACKS,
         listed=True,
     )
+    bounds: tuple[str, ...] = option(
+        (), "Forecast and quantiles stay inside: name=low:high, either may be left out; repeatable."
+    )
+    exceed: tuple[str, ...] = option(
+        (), "Add p_exceed, the probability of a reading above: name=limit; repeatable."
+    )
     future: str | None = option(None, "File with the future values of --known columns.")
     require_series: bool = option(False, "Fail where a series of the model is not in the readings.")
     max_drift: float | None = option(
@@ -157,6 +164,34 @@ class PredictConfig:
             object.__setattr__(self, "horizon", str(self.horizon))
         for level in self.quantiles:
             check_range("quantiles", level, QUANTILES[0], QUANTILES[-1])
+        _ = self.ranges, self.limits
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """The lowest and the highest forecast of a series or a column."""
+        return parse_ranges("bounds", self.bounds)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The reading of a series or a column above which it counts."""
+        return parse_limits("exceed", self.exceed)
+
+
+@dataclass(frozen=True)
+class AnomalyConfig:
+    """Which readings are held against forecasts, and which of them are listed."""
+
+    at_least: float = option(
+        5.0, "List what is so surprising: standard deviations off a normal forecast."
+    )
+    stride: int | None = option(None, "Steps between forecasts. Default: the horizon.")
+    since: str | None = option(None, "Judge no reading before this time.")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for numbers that cannot be meant."""
+        check_range("at-least", self.at_least, 0.0, 100.0)
+        if self.stride is not None:
+            check_range("stride", self.stride, 1, MAX_HORIZON)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ else; the command line makes its options from these fields.
 from __future__ import annotations
 
 import io
-import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from rnnforecast.durations import (
 )
 from rnnforecast.errors import UsageError
 from rnnforecast.fields import check_choices, option
+from rnnforecast.limits import parse_ranges
 
 _MAX_GAP = 10**9
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]+)?"
@@ -127,21 +127,7 @@ class DataConfig:
     @property
     def valid_ranges(self) -> dict[str, tuple[float, float]]:
         """The lowest and the highest believable reading of a column."""
-        ranges = {}
-        for text in self.valid_range:
-            name, _, ends = text.rpartition("=")
-            low, mark, high = ends.partition(":")
-            try:
-                found = float(low or "-inf"), float(high or "inf")
-            except ValueError:
-                found = math.nan, math.nan
-            if not name or not mark or not found[0] < found[1]:
-                raise UsageError(
-                    f"--valid-range is {text!r}, but must be a column, its lowest and its highest "
-                    "reading, such as temp=-40:90"
-                )
-            ranges[name] = found
-        return ranges
+        return parse_ranges("valid-range", self.valid_range)
 
     @property
     def missing_numbers(self) -> tuple[float, ...]:

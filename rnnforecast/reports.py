@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from rnnforecast.card import HEADINGS, card_of
 from rnnforecast.config import DEFAULT_MODEL, quantile_name
 from rnnforecast.console import Screen
-from rnnforecast.evaluate.metrics import HEADINGS
 from rnnforecast.numerals import figure
 
 if TYPE_CHECKING:
+    from rnnforecast.evaluate.bounding import Exceedance
     from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.model.artifact import Artifact
     from rnnforecast.workflow import Model
@@ -71,6 +72,7 @@ def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
         "left_out": list(prediction.left_out),
         "shortened": list(prediction.shortened),
         "replaced": list(prediction.replaced),
+        "exceed": [asdict(one) for one in prediction.exceedances],
         "warnings": [
             {"code": w.code, "message": w.message, "count": w.count} for w in prediction.warnings
         ],
@@ -101,7 +103,18 @@ def note_prediction(prediction: Prediction, output: str, screen: Screen) -> None
     if not screen.is_quiet:
         screen.table(header, rows)
         n_series, horizon = len(forecast.names), forecast.horizon
+        for one in prediction.exceedances[:HEAD_ROWS]:
+            screen.result(_exceedance_in_words(one))
+        if len(prediction.exceedances) > HEAD_ROWS:
+            screen.result(f"and {len(prediction.exceedances) - HEAD_ROWS} more limits")
         screen.result(f"written: {output} ({n_series} series x {horizon} steps)")
+
+
+def _exceedance_in_words(one: Exceedance) -> str:
+    highest = f"{100 * one.highest:.0f} % at {one.at}"
+    if one.first is None:
+        return f"{one.series}: never likely above {one.limit:g}; at most {highest}"
+    return f"{one.series}: likely above {one.limit:g} from {one.first} on; at most {highest}"
 
 
 def model_document(model: Model) -> dict[str, Any]:
@@ -128,8 +141,6 @@ def model_document(model: Model) -> dict[str, Any]:
 
 def print_model(model: Model, screen: Screen) -> None:
     """Print the model card."""
-    from rnnforecast.workflow.card import card_of
-
     facts = {"model": f"{model.path} version {model.version}", **card_of(model.artifact)}
     for name, fact in facts.items():
         screen.result(f"{name:<10} {fact}")

@@ -195,6 +195,8 @@ class Forecast:
     """`(origin,)`: which method made it, where there was a fallback."""
     uncalibrated: Values | None = None
     """The values before their quantiles were moved, where they were."""
+    p_exceed: NDArray[np.float64] | None = None
+    """`(origin, horizon)`: the probability of a reading above a limit; NaN where there is none."""
 
     @property
     def horizon(self) -> int:
@@ -222,7 +224,15 @@ class Forecast:
             cutoff_us=self.cutoff_us[origins],
             source=self.source and pick(self.source, origins),
             uncalibrated=None if self.uncalibrated is None else self.uncalibrated[origins],
+            p_exceed=None if self.p_exceed is None else self.p_exceed[origins],
         )
+
+    def only(self, quantiles: Sequence[float]) -> Forecast:
+        """Return the forecast with these of its quantiles."""
+        at = [self.quantiles.index(level) for level in quantiles]
+        before = None if self.uncalibrated is None else self.uncalibrated[:, :, at]
+        kept = self.values[:, :, at]
+        return replace(self, values=kept, quantiles=tuple(quantiles), uncalibrated=before)
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:
         """Return one row for each origin and step: series, timestamp, forecast, the quantiles.
@@ -242,6 +252,8 @@ class Forecast:
         for quantile in quantiles:
             at = self.quantiles.index(quantile)
             columns[quantile_name(quantile)] = pa.array(values[:, :, at].ravel())
+        if self.p_exceed is not None:
+            columns["p_exceed"] = pa.array(self.p_exceed.round(6).ravel(), from_pandas=True)
         if self.source is not None:
             columns["source"] = _decode(codes, self.source)
         return pa.table(columns)

@@ -42,7 +42,11 @@ def without_formulas(forecast: Forecast) -> Forecast:
 
 def write_forecast(forecast: Forecast, path: str, quantiles: Sequence[float]) -> None:
     """Write a forecast; the file appears whole or not at all. `-` is CSV on standard output."""
-    table = forecast.to_arrow(quantiles)
+    write_table(forecast.to_arrow(quantiles), path)
+
+
+def write_table(table: pa.Table, path: str) -> None:
+    """Write a table; the file appears whole or not at all. `-` is CSV on standard output."""
     if path == STANDARD_OUTPUT:
         buffer = io.BytesIO()
         _write_csv(table, buffer)

@@ -18,6 +18,7 @@ from rnnforecast.data.forecast import Forecast, Forecaster, Past
 from rnnforecast.data.panel import pick
 from rnnforecast.data.windows import SEEN_SHARE
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
+from rnnforecast.evaluate.bounding import Exceedance
 from rnnforecast.evaluate.comparison import NETWORK
 from rnnforecast.events import Listener, Warned
 
@@ -41,6 +42,8 @@ class Prediction:
     """Forecast by a fallback, as the forecast's `source` says."""
     past: Past
     """What was seen of the series that are forecast, in their order."""
+    exceedances: tuple[Exceedance, ...] = ()
+    """When series with a limit are likely above it."""
     warnings: tuple[Warned, ...] = ()
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:

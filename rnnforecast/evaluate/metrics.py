@@ -13,16 +13,6 @@ import numpy as np
 from rnnforecast.data.panel import Doubles, Integers
 from rnnforecast.data.quantiles import normal_scores
 
-HEADINGS = {
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "smape": "sMAPE %",
-    "mase": "MASE",
-    "wql": "WQL",
-    "coverage_80": "in q10..q90",
-}
-"""Metrics that people see, and what they are called."""
-
 
 @dataclass(frozen=True)
 class Metrics:

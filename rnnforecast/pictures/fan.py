@@ -9,6 +9,9 @@ import numpy as np
 from rnnforecast.data.forecast import Forecast, Past, Values
 from rnnforecast.data.panel import Doubles, Integers
 
+_HORIZONS_BACK = 3
+_FEWEST_BACK = 24
+
 
 @dataclass(frozen=True)
 class Fan:
@@ -57,6 +60,11 @@ class Fan:
         return replace(
             self, values=self.values[:, at], quantiles=tuple(self.quantiles[i] for i in at)
         )
+
+
+def rows_back(horizon: int) -> int:
+    """Return how many readings before a forecast of so many steps are worth a look."""
+    return max(_FEWEST_BACK, _HORIZONS_BACK * horizon)
 
 
 def fans_of(

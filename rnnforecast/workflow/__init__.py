@@ -5,6 +5,7 @@ reports events and returns a result. What is slow to import is imported where it
 that a damaged model is refused before torch is loaded.
 """
 
+from rnnforecast.workflow.anomalies import Search, anomalies
 from rnnforecast.workflow.backtesting import Backtest, backtest
 from rnnforecast.workflow.checking import Check, check
 from rnnforecast.workflow.plotting import MOST_DRAWN, plot
@@ -17,6 +18,8 @@ __all__ = [
     "Backtest",
     "Check",
     "Model",
+    "Search",
+    "anomalies",
     "backtest",
     "check",
     "load",

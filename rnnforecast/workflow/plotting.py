@@ -22,13 +22,10 @@ if TYPE_CHECKING:
 
     from rnnforecast.data.forecast import Past
     from rnnforecast.data.issued import Issued
-    from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.pictures.fan import Fan
 
 MOST_DRAWN = 12
 """Series in a picture, unless more are named."""
-_HORIZONS_BACK = 3
-_FEWEST_BACK = 24
 _MOST_BACK = 100_000
 
 
@@ -61,18 +58,6 @@ def plot(
     if output is not None:
         _draw(fans, Path(output))
     return fans
-
-
-def fans_of_prediction(prediction: Prediction, most: int) -> list[Fan]:
-    """Return the first series of a forecast that was just made, with the readings before it."""
-    import numpy as np
-
-    from rnnforecast.pictures.fan import fans_of
-
-    forecast = prediction.forecast
-    first = np.arange(len(forecast.names)) < most
-    n_rows = max(_FEWEST_BACK, _HORIZONS_BACK * forecast.horizon)
-    return fans_of(prediction.past.subset(first), forecast.subset(first), n_rows=n_rows)
 
 
 def _chosen(
@@ -182,8 +167,10 @@ def _beside(
 
 
 def _rows_back(history: str, step_us: int, horizon: int) -> int:
+    from rnnforecast.pictures.fan import rows_back
+
     if history == "auto":
-        return max(_FEWEST_BACK, _HORIZONS_BACK * horizon)
+        return rows_back(horizon)
     return parse_steps(history, step_us=step_us, name="history", limit=_MOST_BACK)
 
 

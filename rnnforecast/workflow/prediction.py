@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import DEFAULT_MODEL, PredictConfig, check_format
+from rnnforecast.config import DEFAULT_MODEL, QUANTILES, PredictConfig, check_format
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import parse_steps
 from rnnforecast.errors import NotEnoughDataError, UsageError
@@ -61,9 +61,29 @@ def predict(
     unknown = _unknown_ahead(past, horizon, schema, rule, events)
     forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
     prediction = _forecast(forecaster, past, horizon, schema, config, rule, unknown, events)
+    prediction = _limited(prediction, schema, config, events)
     if output is not None:
         _write(prediction.forecast, str(output), config, events)
     return replace(prediction, warnings=tuple(events.warnings))
+
+
+def _limited(
+    prediction: Prediction, schema: Schema, config: PredictConfig, listener: Listener
+) -> Prediction:
+    """Keep the forecast within its bounds, and say how likely readings go above their limits."""
+    from rnnforecast.data.panel import pick
+    from rnnforecast.evaluate.bounding import exceeding, outside, within
+
+    targets = schema.targets if schema.series is not None else ()
+    ranges = config.ranges
+    beyond = outside(prediction.forecast, prediction.past, ranges, targets)
+    if beyond.any():
+        what = "the newest readings lie outside of their --bounds, the forecast does not"
+        listener(Warned.naming("bounds", what, pick(prediction.forecast.names, beyond)))
+    forecast = within(prediction.forecast, ranges, targets)
+    forecast, found = exceeding(forecast, config.limits, ranges, targets)
+    forecast = forecast.only(sorted({0.5, *config.quantiles}))
+    return replace(prediction, forecast=forecast, exceedances=found)
 
 
 def _write(forecast: Forecast, output: str, config: PredictConfig, listener: Listener) -> None:
@@ -179,7 +199,7 @@ def _forecast(
     """Forecast every series that can be, and say which could not."""
     from rnnforecast.evaluate.fallback import predict_or_fall_back, warnings_of
 
-    quantiles = sorted({0.5, *config.quantiles})
+    quantiles = sorted({0.5, *config.quantiles, *(QUANTILES if config.limits else ())})
     prediction = predict_or_fall_back(forecaster, past, horizon, quantiles, rule, unknown=unknown)
     for warning in warnings_of(prediction, lookback=rule.lookback):
         events(warning)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from rnnforecast.card import HEADINGS, card_of
 from rnnforecast.numerals import figure
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ def training_report(
     warnings: Sequence[Warned],
 ) -> Report:
     """Return the report of a version that was just trained."""
-    from rnnforecast.workflow.card import card_of
-
     ranges = artifact.training_range
     held_out = (
         f"Measured on {comparison.n_windows} forecasts from {ranges['test_from']} to "
@@ -88,7 +87,6 @@ def _report(
     warnings: Sequence[Warned],
     card: dict[str, str],
 ) -> Report:
-    from rnnforecast.evaluate.metrics import HEADINGS
     from rnnforecast.pictures.report import Report
 
     found: dict[str, Any] = comparison.to_json()

@@ -1,4 +1,4 @@
-"""The model card: what a saved version is, in words, for the screen and for the report."""
+"""A model in words, for the screen and the report: its card, and what its metrics are called."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from rnnforecast.durations import format_duration
 
 if TYPE_CHECKING:
     from rnnforecast.model.artifact import Artifact
+
+HEADINGS = {
+    "mae": "MAE",
+    "rmse": "RMSE",
+    "smape": "sMAPE %",
+    "mase": "MASE",
+    "wql": "WQL",
+    "coverage_80": "in q10..q90",
+}
+"""Metrics that people see, and what they are called."""
 
 
 def card_of(artifact: Artifact) -> dict[str, str]:

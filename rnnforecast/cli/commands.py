@@ -1,86 +1,29 @@
-"""The command line: options in, one call of the workflow, the result out.
-
-Only Typer and the standard library are imported here; everything else inside the commands.
-"""
+"""The commands around a model: check, train, predict, backtest, show."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from rnnforecast._version import __version__
+from rnnforecast.cli.base import AgainData, Data, ModelPath, Version, app, saved, screen_of
 from rnnforecast.config import (
     DEFAULT_MODEL,
     STANDARD_OUTPUT,
     BacktestConfig,
     Config,
     NetworkConfig,
-    PlotConfig,
     PredictConfig,
     TrainConfig,
     WindowConfig,
 )
-from rnnforecast.console import Screen
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.durable import check_spared
 from rnnforecast.errors import UsageError
 from rnnforecast.events import ignore
-from rnnforecast.options import CONFIG_FILE, CommonOptions, Given, with_options
-
-if TYPE_CHECKING:
-    from rnnforecast.workflow import Model
+from rnnforecast.options import CommonOptions, Given, with_options
 
 PARTIAL = 3
-
-app = typer.Typer(
-    name="rnnforecast",
-    help="Forecasts of sensor readings with recurrent networks.",
-    add_completion=False,
-    rich_markup_mode=None,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "auto_envvar_prefix": "RNNFORECAST",
-    },
-)
-
-Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="CSV, Parquet, a folder, a glob in quotes, or -")
-]
-AgainData = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="[DATA]", help="Newer readings. Default: what the model was trained on."
-    ),
-]
-ModelPath = Annotated[Path, typer.Option("--model", "-m", help="The model directory.")]
-Version = Annotated[str | None, typer.Option(help="A saved version. Default: the one in force.")]
-
-
-def _show_version(wanted: bool) -> None:  # noqa: FBT001
-    if wanted:
-        Screen().result(f"rnnforecast {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    *,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            is_eager=True,
-            callback=_show_version,
-            help="Show the version and exit.",
-            show_envvar=False,
-            allow_from_autoenv=False,  # RNNFORECAST_VERSION says other things in many images
-        ),
-    ] = False,
-) -> None:
-    """Forecasts of sensor readings with recurrent networks."""
 
 
 @app.command()
@@ -100,9 +43,9 @@ def check(
     """Say what is in the data, what is strange about it, and what to type next."""
     from rnnforecast import checkreport, workflow
 
-    screen = _screen(context, common)
-    saved = _saved(model, version)
-    found = workflow.check(data, config=reading, model=saved, given=given, listener=ignore)
+    screen = screen_of(context, common)
+    held = saved(model, version)
+    found = workflow.check(data, config=reading, model=held, given=given, listener=ignore)
     if common.json:
         screen.document(checkreport.check_document(found))
     else:
@@ -133,7 +76,7 @@ def train(
     """Fit a network, measure it on held-out readings beside the naive methods, save it."""
     from rnnforecast import reports, workflow
 
-    screen = _screen(context, common)
+    screen = screen_of(context, common)
     trained = workflow.train(
         data,
         model=model,
@@ -179,7 +122,7 @@ def predict(
         )
     if common.json and plot:
         raise UsageError("--json and --plot both want standard output", hint="leave out one")
-    screen = _screen(context, common)
+    screen = screen_of(context, common)
     prediction = workflow.predict(
         model,
         data,
@@ -200,52 +143,6 @@ def predict(
             plotreport.show_prediction(prediction, screen)
     if prediction.is_partial:
         raise typer.Exit(PARTIAL)
-
-
-@app.command()
-@with_options
-def plot(
-    context: typer.Context,
-    *,
-    common: CommonOptions,
-    looks: PlotConfig,
-    data: Annotated[
-        str | None, typer.Option(help="Readings to show before and beside the forecast.")
-    ] = None,
-    model: Annotated[
-        Path | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help="Read the data as this model does. Default: model, if it is there.",
-        ),
-    ] = None,
-    version: Version = None,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", help="A .png, .svg or .html file.")
-    ] = None,
-) -> None:
-    """Show a forecast with the readings around it: in the terminal, or as a picture."""
-    from rnnforecast import plotreport, workflow
-
-    screen = _screen(context, common)
-    if model is None and data is not None and (Path(DEFAULT_MODEL) / "CURRENT").is_file():
-        model = Path(DEFAULT_MODEL)
-    is_shown = output is None and not common.json
-    fans = workflow.plot(
-        data,
-        config=looks,
-        model=_saved(model, version),
-        output=output,
-        most=plotreport.MOST_SHOWN if is_shown else workflow.MOST_DRAWN,
-        listener=screen,
-    )
-    if common.json:
-        screen.document(plotreport.plot_document(fans, output))
-    elif output is None:
-        plotreport.show_fans(fans, screen)
-    else:
-        screen.result(f"written: {output} ({len(fans)} series)")
 
 
 @app.command()
@@ -277,10 +174,10 @@ def backtest(
     """Forecast from many origins in the past, and compare with what came."""
     from rnnforecast import backtestreport, workflow
 
-    screen = _screen(context, common)
+    screen = screen_of(context, common)
     result = workflow.backtest(
         data,
-        model=_saved(model, version),
+        model=saved(model, version),
         config=Config(reading, window, network, training),
         given=given,
         ends=ends,
@@ -309,7 +206,7 @@ def show(
     """Show the model card: configuration, schema, provenance, metrics, versions."""
     from rnnforecast import reports, workflow
 
-    screen = _screen(context, common)
+    screen = screen_of(context, common)
     if versions:
         listing = workflow.versions(model)
         reports.show_versions(listing, screen)
@@ -319,24 +216,3 @@ def show(
         screen.document(reports.model_document(loaded))
     else:
         reports.print_model(loaded, screen)
-
-
-def _saved(model: Path | None, version: str | None) -> Model | None:
-    """Load the model that a command may do without."""
-    from rnnforecast import workflow
-
-    if model is None and version is not None:
-        raise UsageError("--version names one of a model's", hint="add  --model DIR")
-    return None if model is None else workflow.load(model, version=version)
-
-
-def _screen(context: typer.Context, common: CommonOptions) -> Screen:
-    """Set the screen that this run has to what the options say; no result goes over their file."""
-    screen: Screen = context.obj
-    screen.is_quiet, screen.is_verbose, screen.is_json = common.quiet, common.verbose, common.json
-    screen.has_color = not common.no_color and "NO_COLOR" not in os.environ
-    for name in ("output", "rejects", "report"):
-        if not isinstance(context.params.get(name), bool | None):
-            path, file = Path(context.params[name]), common.config or Path(CONFIG_FILE)
-            check_spared(path, file, "the options")
-    return screen
