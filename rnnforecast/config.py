@@ -182,7 +182,7 @@ class AnomalyConfig:
     """Which readings are held against forecasts, and which of them are listed."""
 
     at_least: float = option(
-        5.0, "List what is so surprising: standard deviations off a normal forecast."
+        4.0, "List what is so surprising: standard deviations off a normal forecast."
     )
     stride: int | None = option(None, "Steps between forecasts. Default: the horizon.")
     since: str | None = option(None, "Judge no reading before this time.")

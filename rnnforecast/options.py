@@ -13,7 +13,7 @@ import inspect
 import tomllib
 from collections.abc import Callable
 from dataclasses import Field, dataclass, fields, is_dataclass
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -52,7 +52,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     own = inspect.signature(command, eval_str=True).parameters.values()
     told = [parameter.name for parameter in own if parameter.annotation is Given]
     plain = [parameter for parameter in own if parameter.name not in (*groups, *told)]
-    expanded = [_parameter(item, hint) for cls in groups.values() for item, hint in _items(cls)]
+    expanded = [parameter for cls in groups.values() for parameter in _parameters(cls)]
 
     @wraps(command)
     def call(**given: Any) -> None:
@@ -122,9 +122,11 @@ def _groups_of(command: Callable[..., None]) -> dict[str, Any]:
     return {name: hint for name, hint in hints.items() if is_dataclass(hint)}
 
 
-def _items(cls: Any) -> list[tuple[Field[Any], Any]]:
+@cache
+def _parameters(cls: Any) -> tuple[inspect.Parameter, ...]:
+    """Return the fields of a group as Typer options; several commands have the same group."""
     hints = get_type_hints(cls)
-    return [(item, hints[item.name]) for item in fields(cls)]
+    return tuple(_parameter(item, hints[item.name]) for item in fields(cls))
 
 
 def _parameter(item: Field[Any], hint: Any) -> inspect.Parameter:
