@@ -111,10 +111,9 @@ def note_prediction(prediction: Prediction, output: str, screen: Screen) -> None
 
 
 def _exceedance_in_words(one: Exceedance) -> str:
-    highest = f"{100 * one.highest:.0f} % at {one.at}"
-    if one.first is None:
-        return f"{one.series}: never likely above {one.limit:g}; at most {highest}"
-    return f"{one.series}: likely above {one.limit:g} from {one.first} on; at most {highest}"
+    likely = "never likely" if one.first is None else f"likely from {one.first}"
+    highest = f"highest {100 * one.highest:.0f} % at {one.at}"
+    return f"{one.series} above {one.limit:g}: {likely}, {highest}"
 
 
 def model_document(model: Model) -> dict[str, Any]:

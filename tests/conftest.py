@@ -17,6 +17,7 @@ from rnnforecast.entry import run
 from tests.builders import wave, write_wide
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
+os.environ.setdefault("RNNFORECAST_TRAIN_REPORT", "0")  # drawing takes as long as such training
 SMALL = ["--hidden", "8", "--epochs", "1", "-L", "24", "-H", "6", "--threads", "1"]
 """Options of a network that trains in a second."""
 
@@ -68,8 +69,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     second = 3 * wave(400, seed=1) - 10
     second[200:205] = np.nan
     write_wide(folder / "data.csv", flow=wave(400), level=second)
-    code = run(["train", str(folder / "data.csv"), "--model", str(folder / "model"), "-q", *SMALL])
-    assert code == 0
+    line = ["train", str(folder / "data.csv"), "--model", str(folder / "model"), "-q", "--report"]
+    assert run([*line, *SMALL]) == 0
     return folder
 
 

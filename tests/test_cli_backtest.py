@@ -32,6 +32,7 @@ FIELDS = {
     "n_worse",
     "worst_series",
     "bands",
+    "report",
     "warnings",
     "timing",
 }

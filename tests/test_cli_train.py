@@ -47,6 +47,7 @@ def test_the_model_directory_is_the_contracts(trained: Path) -> None:
         "series.parquet",
         "metrics.json",
         "history.csv",
+        "report.html",
     }
     manifest = json.loads((trained / "model" / "versions" / version / "manifest.json").read_text())
     assert manifest.keys() >= {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _STYLE: Any = {
-    "font.family": "sans-serif",
+    "font.family": ["DejaVu Sans", "Noto Sans CJK JP", "Noto Sans", "sans-serif"],
     "font.size": 10.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -75,7 +76,8 @@ def drawing(palette: Palette) -> Iterator[None]:
         "grid.color": palette.grid,
     }
     try:
-        with mpl.rc_context({**_STYLE, **colours}):
+        with mpl.rc_context({**_STYLE, **colours}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # a box is drawn
             yield
     finally:
         logger.setLevel(level)
@@ -177,7 +179,12 @@ def _zone(tz: str | None) -> tzinfo:
     return pd.DatetimeTZDtype(tz=tz).tz
 
 
+def visible(text: str) -> str:
+    """Return a text with blanks for what cannot be seen, such as the codes that steer terminals."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def _one_line(text: str, longest: int = 40) -> str:
     """Return a name that fits above a picture."""
-    text = "".join(c if c.isprintable() else " " for c in text)
+    text = visible(text)
     return text if len(text) <= longest else text[: longest - 1] + "…"

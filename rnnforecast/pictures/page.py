@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 
-from rnnforecast.pictures.drawing import Palette
+from rnnforecast.pictures.drawing import Palette, visible
 
 LIGHT = Palette()
 DARK = Palette(
@@ -64,7 +64,7 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 def words(text: str) -> str:
     """Escape text that comes from anywhere; what cannot be seen becomes a blank."""
-    return escape("".join(c if c.isprintable() else " " for c in text))
+    return escape(visible(text))
 
 
 def heading(text: str, level: int = 2) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from rnnforecast.pictures.drawing import Palette
+from rnnforecast.pictures.drawing import Palette, visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def inline_svg(
                 parent.remove(child)
     for place, (tag, text) in enumerate((("title", title), ("desc", description))):
         element = ET.Element(f"{{{_SVG}}}{tag}", {"id": f"{name}-{tag}"})
-        element.text = text
+        element.text = visible(text)
         root.insert(place, element)
     size = root.get("viewBox")
     root.attrib.clear()
@@ -78,7 +78,7 @@ def _explain(root: ET.Element, tips: Mapping[str, str]) -> None:
         if text is None:
             continue
         title = ET.Element(f"{{{_SVG}}}title")
-        title.text = text
+        title.text = visible(text)
         element.insert(0, title)
         for path in element.iter(f"{{{_SVG}}}path"):
             path.attrib.pop("clip-path", None)

@@ -13,6 +13,7 @@ import numpy as np
 from rnnforecast.data.panel import Doubles, Integers
 from rnnforecast.data.stamps import format_stamp
 from rnnforecast.numerals import figure
+from rnnforecast.pictures.drawing import visible
 from rnnforecast.pictures.fan import Fan
 
 if TYPE_CHECKING:
@@ -53,15 +54,15 @@ def terminal_plot(
     return lines if is_unicode else [_in_ascii(line) for line in lines]
 
 
-def _curves(fan: Fan) -> Iterator[tuple[Integers, Doubles, str]]:
-    """Give what is drawn, the most important last: times, values, colour."""
+def _curves(fan: Fan) -> Iterator[tuple[Integers, Doubles, str | None]]:
+    """Give what is drawn, the most important last: times, values, colour (None: the text's)."""
     for _, low, high in fan.bands[:1]:
         yield fan.ahead_us, low, "cyan"
         yield fan.ahead_us, high, "cyan"
-    yield fan.times_us, fan.readings, "white"
+    yield fan.times_us, fan.readings, None
     if fan.actual is not None:
-        yield fan.ahead_us, fan.actual, "white"
-    yield fan.ahead_us, fan.point, "bright_blue"
+        yield fan.ahead_us, fan.actual, None
+    yield fan.ahead_us, fan.point, "blue"
 
 
 def _canvas(size: tuple[int, int], times: tuple[int, int], values: tuple[float, float]) -> Canvas:
@@ -117,7 +118,7 @@ def _time_axis(fan: Fan, begin: int, end: int, n_columns: int) -> list[str]:
 
 
 def _fit(text: str, width: int) -> str:
-    text = "".join(c if c.isprintable() else " " for c in text)
+    text = visible(text)
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
