@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rnnforecast.errors import RnnForecastError
 from rnnforecast.events import EpochEnded, Event, Noted, Progressed, Warned
+from rnnforecast.tables import Row, fit_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +27,8 @@ _LONGEST = 200
 _UNSEEN = re.compile("[\x7f-\x9f\u2028\u2029]")
 """Characters that move the cursor or end a line, beside those that JSON escapes itself."""
 _BAR_AFTER_S = 1.0
+_UNBOUNDED = 10_000
+"""Cells of a table in a file: as many as it takes."""
 
 
 @dataclass
@@ -75,18 +78,27 @@ class Screen:
     def table(
         self, header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None
     ) -> None:
-        """Draw a table on standard output; all columns but the first are figures."""
+        """Draw a table on standard output; all columns but the first are figures.
+
+        It is no wider than the screen, where there is one; columns that did not fit are named on
+        standard error.
+        """
         from rich.table import Table
         from rich.text import Text
 
         if title:
             self.result(title)
-        drawn = Table(box=None, pad_edge=False)
+        console = self._rich(sys.stdout, off_screen=_UNBOUNDED)
+        shown: list[Row] = [[printable(cell) for cell in row] for row in rows]
+        header, shown, left_out = fit_table(header, shown, console.width)
+        drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for place, name in enumerate(header):
             drawn.add_column(name, justify="right" if place else "left", no_wrap=True)
-        for row in rows:
-            drawn.add_row(*(Text(printable(cell)) for cell in row))
-        self._rich(sys.stdout).print(drawn)
+        for row in shown:
+            drawn.add_row(*map(Text, row))
+        console.print(drawn)
+        if left_out and not self.is_quiet:
+            self.note(f"the screen is too narrow for {', '.join(left_out)}; --json has all")
 
     def picture(self, draw: Callable[[int, bool, bool], Sequence[str]]) -> None:
         """Write lines that `draw` makes for a width, with colour or not, in Unicode or not."""
@@ -149,10 +161,11 @@ class Screen:
         progress.start()
         return progress
 
-    def _rich(self, file: TextIO) -> Console:
+    def _rich(self, file: TextIO, *, off_screen: int = 100) -> Console:
+        """Make a console as wide as the screen; where there is none, `off_screen` cells."""
         from rich.console import Console
 
-        width = None if file.isatty() or "COLUMNS" in os.environ else 100
+        width = None if file.isatty() or "COLUMNS" in os.environ else off_screen
         if self.has_color:
             return Console(file=file, width=width)
         return Console(file=file, width=width, color_system=None)
