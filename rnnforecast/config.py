@@ -147,6 +147,10 @@ class PredictConfig:
         (), "Add p_exceed, the probability of a reading above: name=limit; repeatable."
     )
     future: str | None = option(None, "File with the future values of --known columns.")
+    max_age: str | None = option(
+        None, "Publish nothing where the newest reading is older, such as 2h."
+    )
+    warn_age: str | None = option(None, "Warn where the newest reading is older.")
     require_series: bool = option(False, "Fail where a series of the model is not in the readings.")
     max_drift: float | None = option(
         None, "Publish nothing where a series is further off its trained level, in its spreads."
@@ -164,6 +168,8 @@ class PredictConfig:
             object.__setattr__(self, "horizon", str(self.horizon))
         for level in self.quantiles:
             check_range("quantiles", level, QUANTILES[0], QUANTILES[-1])
+        for age in filter(None, (self.max_age, self.warn_age)):
+            parse_duration_us(age)
         _ = self.ranges, self.limits
 
     @property

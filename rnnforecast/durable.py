@@ -16,9 +16,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from rnnforecast.crashpoints import crash_point
 from rnnforecast.errors import UsageError, WriteError
 
 TEMPORARY_PREFIX = ".tmp-"
+_RANDOM_BYTES = 6
+_LONGEST_NAME = 255
 
 
 @contextmanager
@@ -28,11 +31,16 @@ def publishing_file(path: Path) -> Iterator[BinaryIO]:
     with _naming(path):
         try:
             with _create(temporary) as file:
+                crash_point("file-created")
                 yield file
+                crash_point("file-written")
                 _sync(file)
+            crash_point("file-synced")
             with _taking_back(path):
                 os.replace(temporary, path)
+                crash_point("file-named")
                 _sync_directory(path.parent)
+            crash_point("file-published")
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
@@ -51,9 +59,12 @@ def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
             for name, content in files.items():
                 with _create(temporary / name) as file:
                     file.write(content)
+                    crash_point("part-written")
                     _sync(file)
             _sync_directory(temporary)
+            crash_point("directory-synced")
             os.rename(temporary, path)
+            crash_point("directory-named")
             try:
                 _sync_directory(path.parent)
             except BaseException:
@@ -68,6 +79,40 @@ def replace_pointer(path: Path, text: str) -> None:
     """Make `path` a file that holds one line."""
     with publishing_file(path) as file:
         file.write(f"{text}\n".encode())
+
+
+def remove_directory(path: Path) -> None:
+    """Take a directory away: first its name, in one step, then what is in it.
+
+    Who opens it later finds nothing, never a part; what a kill leaves has a temporary name.
+    """
+    temporary = _temporary_beside(path)
+    with _naming(path):
+        os.rename(path, temporary)
+        crash_point("directory-unnamed")
+        shutil.rmtree(temporary)
+        _sync_directory(path.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Take a file away; one that is gone already is no error."""
+    with _naming(path):
+        path.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+
+
+def collect_leftovers(directory: Path, *, of: str = "*") -> None:
+    """Remove what a killed writer has left for names that fit a pattern, as far as it can be.
+
+    Only for who holds the lock under which those names are written.
+    """
+    random = "[0-9a-f]" * (2 * _RANDOM_BYTES)
+    for path in directory.glob(f"{TEMPORARY_PREFIX}{random}-{of}"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
 
 
 def make_directory(path: Path) -> None:
@@ -133,7 +178,10 @@ def _taking_back(path: Path) -> Iterator[None]:
 
 
 def _temporary_beside(path: Path) -> Path:
-    return path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
+    """Return a new name in the same directory that says what it is for."""
+    beginning = f"{TEMPORARY_PREFIX}{secrets.token_hex(_RANDOM_BYTES)}-"
+    room = _LONGEST_NAME - len(beginning)
+    return path.parent / (beginning + os.fsdecode(os.fsencode(path.name)[:room]))
 
 
 def _create(path: Path) -> BinaryIO:

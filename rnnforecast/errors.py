@@ -8,7 +8,9 @@
     ├── ModelError          6   the model is missing, damaged or incompatible
     ├── WriteError          7   the result cannot be written
     ├── QualityGateError    8   a gate said no: the candidate is kept, not put in force
-    └── UntoldError         9   published, but standard output could not be written
+    ├── UntoldError         9   published, but standard output could not be written
+    ├── LockedError        11   another process is writing there
+    └── TimeLimitError    124   --max-time ran out
 
 This module knows nothing of files or networks: it only holds what was found, where, and what to
 type next.
@@ -109,3 +111,17 @@ class UntoldError(RnnForecastError):
 
     exit_code = 9
     default_code = "untold"
+
+
+class LockedError(RnnForecastError):
+    """Another process holds the lock: nothing was begun."""
+
+    exit_code = 11
+    default_code = "locked"
+
+
+class TimeLimitError(RnnForecastError):
+    """`--max-time` ran out before anything was published."""
+
+    exit_code = 124
+    default_code = "time-limit"

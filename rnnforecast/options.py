@@ -87,10 +87,11 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
             f"{context.info_name} in {file} is {given!r}, not a table",
             hint=f"write [{context.info_name}] on a line of its own, and its options below",
         )
+    known = {p.name.rstrip("_"): p.name for p in context.command.params if p.name}
     table = {str(k).replace("-", "_"): v for k, v in given.items()}
-    known = {parameter.name for parameter in context.command.params if parameter.name}
-    _check_keys(table, known - {"config"}, what=f"[{context.info_name}] in {file} has a key")
-    listed = {key: _listed(value, key, context) for key, value in table.items()}
+    _check_keys(table, set(known) - {"config"}, what=f"[{context.info_name}] in {file} has a key")
+    named = {known[key]: value for key, value in table.items()}
+    listed = {key: _listed(value, key, context) for key, value in named.items()}
     context.default_map = {**listed, **(context.default_map or {})}
     return path
 
@@ -131,7 +132,8 @@ def _parameters(cls: Any) -> tuple[inspect.Parameter, ...]:
 
 def _parameter(item: Field[Any], hint: Any) -> inspect.Parameter:
     """One field as a Typer option."""
-    names = [f"--{item.name.replace('_', '-')}", *item.metadata["names"]]
+    spelled = item.name.rstrip("_").replace("_", "-")  # from is a word of Python
+    names = [f"--{spelled}", *item.metadata["names"]]
     choices = item.metadata["choices"]
     text = item.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
     eager: dict[str, Any] = {}

@@ -295,6 +295,26 @@ def _fail_one(durable: ModuleType, story: Story, place: Path, disk: Disk) -> Non
         assert without_leftovers(contents(place)) == story.after
 
 
+def what_is_removed_goes_in_one_step_and_for_good(durable: ModuleType, folder: Path) -> None:
+    (folder / "v1").mkdir()
+    for name, content in FILES.items():
+        (folder / "v1" / name).write_bytes(content)
+    (folder / "f.csv").write_bytes(OLD)
+    seen = []
+
+    with using(Disk(look=lambda: seen.append(len(contents(folder / "v1"))))) as disk:
+        durable.remove_directory(folder / "v1")
+        durable.remove_file(folder / "f.csv")
+
+    assert set(seen) <= {0, len(FILES)}
+    assert list(folder.iterdir()) == []
+    steps = [what[:2] for what in disk.log]
+    unnamed = steps.index(("rename", str(folder / "v1")))
+    gone = steps.index(("unlink", str(folder / "f.csv")))
+    assert ("fsync", str(folder)) in steps[unnamed:gone]
+    assert ("fsync", str(folder)) in steps[gone:]
+
+
 LAWS = [
     what_is_published_is_whole_and_nothing_else_changes,
     a_reader_sees_the_old_or_the_new_at_every_moment,
@@ -303,6 +323,7 @@ LAWS = [
     files_are_written_in_the_order_given,
     a_new_folder_is_synced_into_its_parent,
     whatever_fails_what_was_there_stays_as_it_was,
+    what_is_removed_goes_in_one_step_and_for_good,
 ]
 
 
@@ -432,12 +453,38 @@ def test_a_link_under_the_temporary_name_is_not_followed(
 ) -> None:
     (tmp_path / "victim").write_bytes(OLD)
     monkeypatch.setattr("secrets.token_hex", lambda _n: "0")
-    (tmp_path / f".tmp-{os.getpid()}-0").symlink_to("victim")
+    (tmp_path / ".tmp-0-f.csv").symlink_to("victim")
 
     with pytest.raises(WriteError, match="File exists"):
         published.replace_pointer(tmp_path / "f.csv", "x")
 
     assert contents(tmp_path)["victim"] == OLD
+
+
+def test_what_a_killed_writer_left_is_collected_for_the_names_that_are_asked_for(
+    tmp_path: Path,
+) -> None:
+    left = {f".tmp-{'0a' * 6}-f.csv": OLD, f".tmp-{'1b' * 6}-v2/manifest": OLD}
+    other = {f".tmp-{'2c' * 6}-g.csv": OLD, ".tmp-mine": OLD, "f.csv": NEW}
+    Story("left", "", {**left, **other}, {}).prepare(tmp_path)
+
+    published.collect_leftovers(tmp_path, of="[fv]*")
+
+    assert contents(tmp_path) == other
+
+
+def test_a_name_as_long_as_can_be_is_published(tmp_path: Path) -> None:
+    path = tmp_path / ("ü" * 127 + "x")
+
+    published.replace_pointer(path, "x")
+
+    assert contents(tmp_path) == {path.name: b"x\n"}
+
+
+def test_removing_what_is_not_there_is_an_error_for_a_directory_only(tmp_path: Path) -> None:
+    published.remove_file(tmp_path / "f.csv")
+    with pytest.raises(WriteError, match="v1"):
+        published.remove_directory(tmp_path / "v1")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.newer import Known, warn_of_strangers
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.timegrid import read_panel
-from rnnforecast.data.writing import write_forecast
+from rnnforecast.data.writing import write_table
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.evaluate.backtest import deviations
 from rnnforecast.evaluate.baselines import SeasonalNaive
@@ -67,7 +67,7 @@ def prepare_and_forecast(source: pa.Table, path: Path, horizon: int) -> None:
         Fallback(LOOKBACK, 24, ("seasonal-naive", "naive")),
     )
     assert len(prediction.forecast.names) > 0.9 * panel.n_series
-    write_forecast(prediction.forecast, str(path), (0.1, 0.9))
+    write_table(prediction.forecast.to_arrow((0.1, 0.9)), str(path))
 
 
 def seconds(work: Callable[[], None]) -> float:

@@ -21,6 +21,7 @@ ROOMS = ("sources", "data", "model", "evaluate", "pictures", "operate")
 GROUND = (
     "card",
     "config",
+    "crashpoints",
     "dataconfig",
     "task",
     "durations",

@@ -1,4 +1,4 @@
-"""Tables on a screen: never wider, names give way from their middle, then columns from the right."""
+"""Tables on a screen: never wider. Names give way from their middle, then columns go."""
 
 from __future__ import annotations
 

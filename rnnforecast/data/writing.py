@@ -6,7 +6,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,11 +40,6 @@ def without_formulas(forecast: Forecast) -> Forecast:
     return replace(forecast, names=names)
 
 
-def write_forecast(forecast: Forecast, path: str, quantiles: Sequence[float]) -> None:
-    """Write a forecast; the file appears whole or not at all. `-` is CSV on standard output."""
-    write_table(forecast.to_arrow(quantiles), path)
-
-
 def write_table(table: pa.Table, path: str) -> None:
     """Write a table; the file appears whole or not at all. `-` is CSV on standard output."""
     if path == STANDARD_OUTPUT:
@@ -54,9 +49,15 @@ def write_table(table: pa.Table, path: str) -> None:
         sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal speaks
         sys.stdout.flush()  # the entry of the command line knows what a full or closed stream means
         return
-    write = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_json_lines}
     with publishing_file(Path(path)) as file:
-        write[Path(path).suffix.lower()](table, file)
+        _WRITE[Path(path).suffix.lower()](table, file)
+
+
+def encode_table(table: pa.Table, path: str) -> bytes:
+    """Return what a file of this name holds."""
+    buffer = io.BytesIO()
+    _WRITE[Path(path).suffix.lower()](table, buffer)
+    return buffer.getvalue()
 
 
 _LINES_AT_ONCE = 1 << 16
@@ -157,3 +158,7 @@ def _with_text_stamps(table: pa.Table) -> pa.Table:
         if pa.types.is_timestamp(field.type):
             table = table.set_column(place, field.name, format_stamps(table.column(place)))
     return table
+
+
+_WRITE = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_json_lines}
+"""How a table is written, by the ending of the file's name."""

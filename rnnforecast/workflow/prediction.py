@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from rnnforecast.workflow.steps import with_calibration
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from rnnforecast.data.forecast import Forecast, Forecaster, Past
@@ -44,7 +45,7 @@ def predict(
     defaults in `reading` overrides how, and so do its fields that `given` names. Raises a
     `RnnForecastError`; a series that cannot be forecast is left out and named.
     """
-    from rnnforecast.evaluate.fallback import Fallback
+    from rnnforecast.data.writing import write_table
 
     config = config or PredictConfig()
     if output is not None:
@@ -54,17 +55,49 @@ def predict(
     options = reading_of(artifact, reading, given)
     source = artifact.provenance["source"] if data is None else data
     check_outputs(source, options, output=output, others={"what is known ahead": config.future})
+    prediction = forecast(prepare(artifact, data, config, options, events), events)
+    if output is not None:
+        write_table(table_to_write(prediction.forecast, str(output), config, events), str(output))
+    return replace(prediction, warnings=tuple(events.warnings))
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a forecast needs: read, held against the model and found to serve. No torch yet."""
+
+    artifact: Artifact
+    past: Past
+    schema: Schema
+    config: PredictConfig
+    options: DataConfig
+    horizon: int
+    age_us: int
+    """Age of the newest reading."""
+
+
+def prepare(
+    artifact: Artifact, data: object, config: PredictConfig, options: DataConfig, events: Recorder
+) -> Ready:
+    """Read the readings that a saved version forecasts from; without `data`, its own again."""
+    from rnnforecast.data.freshness import check_fresh
+
     horizon = _horizon_of(config, artifact)
     past, schema = _read_past(artifact, data, config, options, events)
-    task, max_gap = artifact.task, options.max_gap_steps(past.step_us)
+    age_us = check_fresh(past, schema.tz, config, events)
+    return Ready(artifact, past, schema, config, options, horizon, age_us)
+
+
+def forecast(ready: Ready, events: Recorder) -> Prediction:
+    """Forecast every series that can be; torch is imported here."""
+    from rnnforecast.evaluate.fallback import Fallback
+
+    task, past, config = ready.artifact.task, ready.past, ready.config
+    max_gap = ready.options.max_gap_steps(past.step_us)
     rule = Fallback(task.lookback, task.season, config.fallback, max_gap)
-    unknown = _unknown_ahead(past, horizon, schema, rule, events)
-    forecaster = restore(artifact)  # torch is imported here, once the readings are known to serve
-    prediction = _forecast(forecaster, past, horizon, schema, config, rule, unknown, events)
-    prediction = _limited(prediction, schema, config, events)
-    if output is not None:
-        _write(prediction.forecast, str(output), config, events)
-    return replace(prediction, warnings=tuple(events.warnings))
+    unknown = _unknown_ahead(past, ready.horizon, ready.schema, rule, events)
+    forecaster = restore(ready.artifact)
+    prediction = _forecast(forecaster, ready, rule, unknown, events)
+    return _limited(prediction, ready.schema, config, events)
 
 
 def _limited(
@@ -86,9 +119,11 @@ def _limited(
     return replace(prediction, forecast=forecast, exceedances=found)
 
 
-def _write(forecast: Forecast, output: str, config: PredictConfig, listener: Listener) -> None:
-    """Write the forecast; names that a spreadsheet would run are said, or marked as text."""
-    from rnnforecast.data.writing import names_like_formulas, without_formulas, write_forecast
+def table_to_write(
+    forecast: Forecast, output: str, config: PredictConfig, listener: Listener
+) -> pa.Table:
+    """Return what is written; names that a spreadsheet would run are said, or marked as text."""
+    from rnnforecast.data.writing import names_like_formulas, without_formulas
 
     formulas = names_like_formulas(forecast, output)
     if formulas and config.excel_safe:
@@ -96,7 +131,7 @@ def _write(forecast: Forecast, output: str, config: PredictConfig, listener: Lis
     elif formulas:
         what = "spreadsheets run names like these as formulas (--excel-safe marks them as text)"
         listener(Warned.naming("formula", what, formulas))
-    write_forecast(forecast, output, config.quantiles)
+    return forecast.to_arrow(config.quantiles)
 
 
 def _horizon_of(config: PredictConfig, artifact: Artifact) -> int:
@@ -188,10 +223,7 @@ def restore(artifact: Artifact) -> Forecaster:
 
 def _forecast(
     forecaster: Forecaster,
-    past: Past,
-    horizon: int,
-    schema: Schema,
-    config: PredictConfig,
+    ready: Ready,
     rule: Fallback,
     unknown: NDArray[np.bool_],
     events: Recorder,
@@ -199,8 +231,11 @@ def _forecast(
     """Forecast every series that can be, and say which could not."""
     from rnnforecast.evaluate.fallback import predict_or_fall_back, warnings_of
 
+    config = ready.config
     quantiles = sorted({0.5, *config.quantiles, *(QUANTILES if config.limits else ())})
-    prediction = predict_or_fall_back(forecaster, past, horizon, quantiles, rule, unknown=unknown)
+    prediction = predict_or_fall_back(
+        forecaster, ready.past, ready.horizon, quantiles, rule, unknown=unknown
+    )
     for warning in warnings_of(prediction, lookback=rule.lookback):
         events(warning)
     if not prediction.forecast.names:
@@ -209,4 +244,4 @@ def _forecast(
             code="too-short",
             hint="pass newer readings, or add  --fallback seasonal-naive,naive",
         )
-    return replace(prediction, forecast=replace(prediction.forecast, tz=schema.tz))
+    return replace(prediction, forecast=replace(prediction.forecast, tz=ready.schema.tz))

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from rnnforecast.config import quantile_name
+from rnnforecast.data import writing
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.writing import write_forecast
+from rnnforecast.data.writing import write_table
 from rnnforecast.errors import WriteError
 from tests.builders import HOUR_US, START_US
 from tests.data.tables import few, read
@@ -81,7 +82,7 @@ def small(**changes: object) -> Forecast:
 @given(forecasts())
 def test_a_csv_file_holds_the_forecast(tmp_path_factory, forecast):
     path = tmp_path_factory.mktemp("out") / "f.csv"
-    write_forecast(forecast, str(path), WRITTEN)
+    write_table(forecast.to_arrow(WRITTEN), str(path))
 
     with path.open(newline="", encoding="utf-8") as file:
         header, *rows = csv.reader(file)
@@ -98,7 +99,7 @@ def test_a_csv_file_holds_the_forecast(tmp_path_factory, forecast):
 @given(forecasts())
 def test_a_json_lines_file_holds_the_forecast(tmp_path_factory, forecast):
     path = tmp_path_factory.mktemp("out") / "f.jsonl"
-    write_forecast(forecast, str(path), WRITTEN)
+    write_table(forecast.to_arrow(WRITTEN), str(path))
 
     rows = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
@@ -114,7 +115,7 @@ def test_a_json_lines_file_holds_the_forecast(tmp_path_factory, forecast):
 @given(forecasts())
 def test_a_parquet_file_holds_the_forecast(tmp_path_factory, forecast):
     path = tmp_path_factory.mktemp("out") / "f.parquet"
-    write_forecast(forecast, str(path), WRITTEN)
+    write_table(forecast.to_arrow(WRITTEN), str(path))
 
     table = pq.read_table(path)
 
@@ -131,7 +132,7 @@ def test_the_same_forecast_gives_the_same_bytes(tmp_path_factory, forecast):
     folder = tmp_path_factory.mktemp("out")
     for ending in ("csv", "jsonl", "parquet"):
         for name in "ab":
-            write_forecast(forecast, str(folder / f"{name}.{ending}"), WRITTEN)
+            write_table(forecast.to_arrow(WRITTEN), str(folder / f"{name}.{ending}"))
 
         assert (folder / f"a.{ending}").read_bytes() == (folder / f"b.{ending}").read_bytes()
 
@@ -143,7 +144,7 @@ def test_a_written_forecast_can_be_read_as_readings(tmp_path_factory, shown):
     values = np.random.default_rng(0).normal(size=(len(shown), 3, 4)).astype(np.float32)
     forecast = small(names=tuple(shown), cutoff_us=np.full(len(shown), START_US))
     forecast = Forecast(**{**vars(forecast), "values": values})
-    write_forecast(forecast, str(path), WRITTEN)
+    write_table(forecast.to_arrow(WRITTEN), str(path))
 
     panel = read(path, sep=",", series="series", target=("forecast",)).panel
 
@@ -166,7 +167,7 @@ def test_a_quantile_that_the_forecast_does_not_hold_is_an_error():
 
 
 def test_plain_names_are_written_without_quotes(tmp_path):
-    write_forecast(small(), str(tmp_path / "f.csv"), (0.1,))
+    write_table(small().to_arrow((0.1,)), str(tmp_path / "f.csv"))
 
     assert (tmp_path / "f.csv").read_text() == (
         "series,timestamp,forecast,q10\na,2024-01-01 01:00:00,2,1\na,2024-01-01 02:00:00,6,5\n"
@@ -174,14 +175,14 @@ def test_plain_names_are_written_without_quotes(tmp_path):
 
 
 def test_standard_output_gets_csv(capsys, tmp_path):
-    write_forecast(small(), "-", WRITTEN)
-    write_forecast(small(), str(tmp_path / "f.csv"), WRITTEN)
+    write_table(small().to_arrow(WRITTEN), "-")
+    write_table(small().to_arrow(WRITTEN), str(tmp_path / "f.csv"))
 
     assert capsys.readouterr().out == (tmp_path / "f.csv").read_text()
 
 
 def test_the_ending_may_be_in_capitals(tmp_path):
-    write_forecast(small(), str(tmp_path / "F.PARQUET"), WRITTEN)
+    write_table(small().to_arrow(WRITTEN), str(tmp_path / "F.PARQUET"))
 
     assert pq.read_table(tmp_path / "F.PARQUET").num_rows == 2
 
@@ -201,7 +202,7 @@ def test_pandas_and_arrow_tables_say_the_same():
 def test_a_zone_is_written_with_the_offset_of_each_season(tmp_path):
     cutoff = pd.Timestamp("2024-10-27 02:30", tz="UTC").timestamp() * 10**6 - 2 * HOUR_US
     forecast = small(tz="Europe/Vienna", cutoff_us=np.array([int(cutoff)]))
-    write_forecast(forecast, str(tmp_path / "f.csv"), ())
+    write_table(forecast.to_arrow(()), str(tmp_path / "f.csv"))
 
     rows = list(csv.reader(io.StringIO((tmp_path / "f.csv").read_text())))
 
@@ -216,12 +217,12 @@ def test_a_forecast_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypa
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("rnnforecast.data.writing._write_csv", write_half)
+    monkeypatch.setitem(writing._WRITE, ".csv", write_half)
     path = tmp_path / "f.csv"
     path.write_text("old")
 
     with pytest.raises(WriteError, match="No space left"):
-        write_forecast(small(), str(path), WRITTEN)
+        write_table(small().to_arrow(WRITTEN), str(path))
 
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["f.csv"]
@@ -229,7 +230,7 @@ def test_a_forecast_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypa
 
 def test_a_folder_that_is_missing_is_a_write_error(tmp_path):
     with pytest.raises(WriteError) as caught:
-        write_forecast(small(), str(tmp_path / "no" / "f.csv"), WRITTEN)
+        write_table(small().to_arrow(WRITTEN), str(tmp_path / "no" / "f.csv"))
 
     assert caught.value.exit_code == 7
     assert "no/f.csv" in caught.value.message

@@ -1,0 +1,202 @@
+"""A job file, read: TOML into the dataclasses of `jobconfig`, strictly. Standard library only.
+
+Paths are relative to the job file, so that a job does the same from whatever directory cron starts
+it in. What is wrong is a `UsageError` that names the table and the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from rnnforecast.config import PredictConfig, check_format
+from rnnforecast.dataconfig import DataConfig
+from rnnforecast.errors import UsageError
+from rnnforecast.fields import check_choices
+from rnnforecast.jobconfig import (
+    AS_OF,
+    Job,
+    KeepPart,
+    LogPart,
+    ModelPart,
+    NotifyPart,
+    RetrainPart,
+)
+
+_T = TypeVar("_T")
+_TABLES = (
+    "data",
+    "model",
+    "forecast",
+    "fresh",
+    "ledger",
+    "log",
+    "metrics",
+    "keep",
+    "notify",
+    "retrain",
+)
+
+
+def read_job(path: Path) -> Job:
+    """Read a job file. Raises `UsageError` for one that cannot be meant, and names the key."""
+    tables = _read_tables(path)
+    _check_keys(tables, _TABLES, f"{path} has a table")
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: {name} must be a table", hint=f"write [{name}] on a line")
+    data, forecast = dict(tables.get("data", {})), dict(tables.get("forecast", {}))
+    place = path.parent
+    source = _placed(_take(path, data, "data", "source"), place)
+    output = _placed(_take(path, forecast, "forecast", "output"), place)
+    _check_output(path, output)
+    reading = _section(DataConfig, data, path, "data")
+    ledger = _section(_Ledger, tables.get("ledger", {}), path, "ledger")
+    textfile = _section(_Metrics, tables.get("metrics", {}), path, "metrics").textfile
+    log = _section(LogPart, tables.get("log", {}), path, "log")
+    model = _section(ModelPart, tables.get("model", {}), path, "model")
+    return Job(
+        path=path,
+        source=source,
+        output=output,
+        reading=_with_places(reading, ("exclude", "rejects"), place),
+        given=frozenset(key.replace("-", "_") for key in data),
+        model=replace(model, path=_placed(model.path, place)),
+        forecast=_forecast_of(forecast, tables.get("fresh", {}), path),
+        ledger=ledger.path and _placed(ledger.path, place),
+        log=_with_places(log, ("file",), place),
+        textfile=textfile and _placed(textfile, place),
+        keep=_section(KeepPart, tables.get("keep", {}), path, "keep"),
+        notify=_section(NotifyPart, tables.get("notify", {}), path, "notify"),
+        retrain=_section(RetrainPart, tables.get("retrain", {}), path, "retrain"),
+        tables=tables,
+    )
+
+
+@dataclass(frozen=True)
+class _Ledger:
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class _Metrics:
+    textfile: str | None = None
+
+
+def _read_tables(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no job file {path}", code="no-job") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}", code="job-file") from error
+
+
+def _check_output(path: Path, output: str) -> None:
+    check_format(output, allows_stream=False)
+    name = Path(output).name.replace(AS_OF, "")
+    if re.search(r"[{}]", name) or AS_OF in str(Path(output).parent):
+        raise UsageError(
+            f"{path}: [forecast] output is {output!r}, but only {AS_OF} can stand for something, "
+            "in the name of the file"
+        )
+
+
+def _forecast_of(table: dict[str, Any], fresh: dict[str, Any], path: Path) -> PredictConfig:
+    """Return what the tables [forecast] and [fresh] say together."""
+    ages = ("max_age", "warn_age")
+    others = [f.name for f in fields(PredictConfig) if f.name not in (*ages, "as_of")]
+    _check_keys(table, others, f"[forecast] in {path} has a key")
+    _check_keys(fresh, ages, f"[fresh] in {path} has a key")
+    config = _section(PredictConfig, {**table, **fresh}, path, "forecast")
+    return _with_places(config, ("future",), path.parent)
+
+
+def _take(path: Path, table: dict[str, Any], name: str, key: str) -> str:
+    """Take a text out of a table that must have it."""
+    value = table.pop(key, None)
+    if not isinstance(value, str) or not value or value == "-":
+        raise UsageError(
+            f"{path}: [{name}] must have {key}, the path of a file",
+            hint=f'such as  {key} = "{"readings.csv" if key == "source" else "forecast.csv"}"',
+        )
+    return value
+
+
+def _placed(path: str, place: Path) -> str:
+    return str(place / path)
+
+
+def _with_places(part: _T, names: tuple[str, ...], place: Path) -> _T:
+    found = {name: getattr(part, name) for name in names}
+    changed = {name: _placed(path, place) for name, path in found.items() if path is not None}
+    return replace(part, **changed)  # type: ignore[type-var]
+
+
+def _section(cls: type[_T], table: Mapping[str, Any], path: Path, name: str) -> _T:
+    """Make a dataclass of a table; its keys may be written with hyphens."""
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    hints = get_type_hints(cls)
+    _check_keys(values, tuple(hints), f"[{name}] in {path} has a key")
+    try:
+        made = {key: _value(value, hints[key]) for key, value in values.items()}
+    except TypeError:
+        wrong = next(key for key, value in values.items() if not _fits(value, hints[key]))
+        raise UsageError(
+            f"[{name}] in {path}: {wrong} is {values[wrong]!r}, but must be {_kind(hints[wrong])}"
+        ) from None
+    try:
+        section = cls(**made)
+        check_choices(section)
+    except UsageError as error:
+        raise UsageError(f"[{name}] in {path}: {error.message}", hint=error.hint) from error
+    return section
+
+
+def _check_keys(table: Mapping[str, Any], known: tuple[str, ...] | list[str], what: str) -> None:
+    for key in table:
+        if key.replace("-", "_") not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"the nearest known one is {near[0]!r}" if near else f"known: {sorted(known)}"
+            raise UsageError(f"{what} {key!r} that is not known", code="unknown-key", hint=hint)
+
+
+def _value(value: Any, hint: Any) -> Any:
+    """Turn a value of TOML into that of a field; `TypeError` where it is of another kind."""
+    options = [one for one in get_args(hint) if one is not type(None)]
+    if get_origin(hint) is tuple:
+        each = value if isinstance(value, list) else [value]
+        return tuple(_value(one, options[0]) for one in each)
+    wanted = options[0] if options else hint
+    if wanted is bool or isinstance(value, bool):
+        if wanted is bool and isinstance(value, bool):
+            return value
+    elif wanted is float and isinstance(value, int | float):
+        return float(value)
+    elif wanted is str and isinstance(value, str | int | float):
+        return str(value)
+    elif wanted is int and isinstance(value, int):
+        return value
+    raise TypeError(wanted)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    try:
+        _value(value, hint)
+    except TypeError:
+        return False
+    return True
+
+
+def _kind(hint: Any) -> str:
+    names = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+    options = [one for one in get_args(hint) if one in names]
+    if get_origin(hint) is tuple:
+        return f"a list of {'numbers' if options == [float] else 'texts'}"
+    return names[options[0] if options else hint]

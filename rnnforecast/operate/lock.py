@@ -1,0 +1,122 @@
+"""One writer: a kernel lock on a file, which is gone when its process is, however that ends.
+
+There are no ages, no stealing: the holder's process, host and start stand in the file for the
+message only. The file goes with the lock, so a writer that waited checks that the one it has
+locked is still the one that has the name.
+
+A forked child has the descriptor too, and would keep the lock after its parent is killed; so it
+closes it. Closing one of two descriptors of an flock does not let go of it; of a POSIX lock it
+would, whichever file object it came from, which is why that is not used here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rnnforecast.durable import make_directory
+from rnnforecast.errors import LockedError, WriteError
+
+_BUSY = (errno.EAGAIN, errno.EACCES)
+_POLL_S = 0.05
+_held: set[int] = set()
+
+
+@contextmanager
+def holding(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock `path` while the block runs; make its folder where there is none.
+
+    Raises `LockedError` where another holds it for longer than `wait_s`, `WriteError` where it
+    cannot be made. A folder that was made and holds nothing in the end goes again.
+    """
+    folder_is_new = not path.parent.exists()
+    descriptor = _acquire(path, time.monotonic() + wait_s)
+    _held.add(descriptor)
+    try:
+        _say_who(descriptor)
+        yield
+    finally:
+        _held.discard(descriptor)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+        if folder_is_new:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+
+
+def _acquire(path: Path, deadline: float) -> int:
+    while True:
+        make_directory(path.parent)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except FileNotFoundError:  # the folder went with the lock of another
+            continue
+        except OSError as error:
+            raise WriteError(f"cannot lock {path}: {error.strerror}", code="cannot-lock") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _has_name(descriptor, path):
+                return descriptor
+            os.close(descriptor)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno not in _BUSY:
+                raise WriteError(
+                    f"cannot lock {path}: {error.strerror}",
+                    code="cannot-lock",
+                    hint="the file system must know locks",
+                ) from error
+            if time.monotonic() >= deadline:
+                raise _taken(path) from None
+            time.sleep(_POLL_S)
+
+
+def _has_name(descriptor: int, path: Path) -> bool:
+    """Tell whether the file that is locked is the one that others find."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _say_who(descriptor: int) -> None:
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    with contextlib.suppress(OSError):  # a full disk keeps nobody from holding a lock
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
+
+
+def _taken(path: Path) -> LockedError:
+    try:
+        holder = json.loads(path.read_bytes()[:1000])
+        who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        who = "another process"
+    return LockedError(
+        f"{path.parent} is being written to by {who}",
+        hint="wait for it, such as with  --lock-wait 10m",
+    )
+
+
+def _let_go_in_child() -> None:
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
