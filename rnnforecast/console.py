@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rnnforecast.errors import RnnForecastError
-from rnnforecast.events import EpochEnded, Event, Noted, Progressed, Warned
+from rnnforecast.events import EpochEnded, Event, Noted, Progressed, Published, Warned
 from rnnforecast.tables import Row, fit_table
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Screen:
                     self.note(_epoch_line(event))
             case Progressed():
                 self._advance(event)
+            case Published():
+                self.has_published = True
 
     def note(self, message: str) -> None:
         """Say one line on standard error."""

@@ -64,7 +64,14 @@ class EpochEnded:
     is_best: bool
 
 
-Event = Noted | Warned | Progressed | EpochEnded
+@dataclass(frozen=True)
+class Published:
+    """A result is there for others to see; what may still fail is what follows it."""
+
+    path: str
+
+
+Event = Noted | Warned | Progressed | EpochEnded | Published
 Listener = Callable[[Event], None]
 
 

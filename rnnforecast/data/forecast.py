@@ -6,6 +6,7 @@ The network and the baselines are Forecasters; they meet here and know nothing o
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -63,6 +64,16 @@ class Past:
         return self._panel.base[self.series]
 
     @property
+    def n_rows(self) -> int:
+        """How many rows the panel has, missing readings included."""
+        return len(self._panel.target)
+
+    @property
+    def first_us(self) -> int:
+        """Time of the panel's first row, in microseconds."""
+        return int(self._panel.start.min())
+
+    @property
     def next_step(self) -> Integers:
         """`(origin,)`: where lead 1 lies on the grid that begins in 1970. Seasons count from it."""
         return self._panel.first_step[self.series] + self.cutoff
@@ -116,6 +127,27 @@ class Past:
     def readings(self, origin: int) -> Floats:
         """Return all that one origin may see, `(row,)`."""
         return self._panel.of(int(self.series[origin]))[: int(self.cutoff[origin])]
+
+    def fingerprint(self) -> str:
+        """Return a SHA-256 of what all origins together may see, and where they stand."""
+        digest = hashlib.sha256(self._panel.fingerprint().encode())
+        for array in (self.series, self.cutoff):
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def at(self, origins: Integers, times_us: Integers) -> Doubles:
+        """Return what origins saw at these times, `(reading,)` each, in the sensor's own units.
+
+        NaN for a time that lies after the cutoff, before the first row, or between two steps, and
+        for an origin -1.
+        """
+        series, cutoff = self.series[origins], self.cutoff[origins]
+        row, rest = np.divmod(times_us - self._panel.start[series], self.step_us)
+        there = (origins >= 0) & (rest == 0) & (row >= 0) & (row < cutoff)
+        found = np.full(len(origins), np.nan)
+        place = self._panel.offsets[series[there]] + row[there]
+        found[there] = self._panel.target[place].astype(np.float64) + self.base[origins[there]]
+        return found
 
     def tables(self) -> Iterator[tuple[Integers, Floats]]:
         """Give all that the origins may see, as tables: their origins, and `(origin, row)`.

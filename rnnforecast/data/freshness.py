@@ -7,7 +7,7 @@ the clock, so that a day in the past can be run again as it was.
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import numpy as np
 
@@ -57,6 +57,13 @@ def check_fresh(past: Past, tz: str | None, config: PredictConfig, listener: Lis
     if config.warn_age is not None and age > parse_duration_us(config.warn_age):
         listener(Warned(STALE, f"{what}, more than --warn-age {config.warn_age}"))
     return age
+
+
+def epoch_s(time_us: int, tz: str | None) -> float:
+    """Return a reading's time in seconds since 1970, in UTC, as other programs count them."""
+    if tz is not None:
+        return time_us / 1e6
+    return (datetime(1970, 1, 1) + timedelta(microseconds=time_us)).astimezone().timestamp()
 
 
 def _now_us(tz: str | None) -> int:

@@ -39,6 +39,7 @@ _ISO_8601 = re.compile(
     re.IGNORECASE,
 )
 """A date, or a date with a time; zones as offsets."""
+_MOST_MOMENTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -195,16 +196,12 @@ def parse_time_us(text: str, tz: str | None) -> int:
     Only ISO 8601 with a whole date is read: 02.01.2024 is not guessed, and no result depends on a
     clock, as that of `12:00` would. Raises `UsageError`.
     """
-    try:
-        if not _ISO_8601.fullmatch(text.strip()):
-            raise ValueError("it is not written as ISO 8601 has it, year first")
-        stamp = pd.Timestamp(text.strip())
-        if tz is not None and stamp.tzinfo is None:
+    stamp = _typed_time(text)
+    if tz is not None and stamp.tzinfo is None:
+        try:
             stamp = stamp.tz_localize(tz)
-    except ValueError as error:
-        raise UsageError(
-            f"{text!r} is not a time: {error}", hint="write 2024-05-01 or 2024-05-01T12:00+00:00"
-        ) from error
+        except ValueError as error:
+            raise UsageError(f"{text!r} is not a time in {tz}: {error}") from error
     if tz is not None:
         stamp = stamp.tz_convert("UTC")
     elif stamp.tzinfo is not None:
@@ -235,3 +232,41 @@ def format_stamp(time_us: int, tz: str | None) -> str:
     """Write one stamp as text."""
     text: str = format_stamps(pa.chunked_array([stamp_array(np.array([time_us]), tz)]))[0].as_py()
     return text
+
+
+def file_stamp(time_us: int, tz: str | None) -> str:
+    """Write one stamp for the name of a file: `2024-05-01T120000`, with Z and in UTC if aware.
+
+    Names of one zone lie in the order of their times.
+    """
+    text = format_stamp(time_us, None).replace(" ", "T").replace(":", "")
+    return text if tz is None else f"{text}Z"
+
+
+def each_moment(first: str, last: str, every_us: int) -> list[str]:
+    """Return times from the first to the last at most, so far apart, written as the first is.
+
+    A day is 24 hours here. Raises `UsageError` for what is no time, or ends before it begins.
+    """
+    begin, end = _typed_time(first), _typed_time(last)
+    if (begin.tzinfo is None) != (end.tzinfo is None):
+        raise UsageError(f"of {first!r} and {last!r} only one has a zone")
+    if end < begin:
+        raise UsageError(f"--to {last} lies before --from {first}")
+    n_times = int((end - begin) / pd.Timedelta(every_us, "us")) + 1
+    if n_times > _MOST_MOMENTS:
+        raise UsageError(f"--from {first} --to {last} are {n_times} times", hint="--every longer")
+    step = pd.Timedelta(every_us, "us")
+    return [(begin + i * step).isoformat() for i in range(n_times)]
+
+
+def _typed_time(text: str) -> pd.Timestamp:
+    """Read a time that a user typed: ISO 8601 with a whole date. Raises `UsageError`."""
+    try:
+        if not _ISO_8601.fullmatch(text.strip()):
+            raise ValueError("it is not written as ISO 8601 has it, year first")
+        return pd.Timestamp(text.strip())
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is not a time: {error}", hint="write 2024-05-01 or 2024-05-01T12:00+00:00"
+        ) from error

@@ -7,7 +7,7 @@ figures that a person can act on.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from rnnforecast.durations import format_duration
 from rnnforecast.evaluate.bootstrap import skill_interval
 from rnnforecast.evaluate.metrics import Metrics, skill
 from rnnforecast.evaluate.tally import UNCALIBRATED, Tally
+from rnnforecast.evaluate.usual import Usual, usual_of
 
 UNKNOWN = "no held-out readings say how good the network is"
 UNDEFINED = "the readings never change from season to season, so no method can be better"
@@ -74,6 +75,8 @@ class Comparison:
     by_lead: Mapping[str, list[float | None]] | None = None
     """For each method the scaled absolute error by lead."""
     bands: Bands | None = None
+    usual: Usual | None = field(default=None, compare=False)
+    """How single forecasts of each series differ."""
 
     @property
     def verdict(self) -> str:
@@ -101,6 +104,7 @@ class Comparison:
             "n_worse": self.n_worse,
             "worst_series": [asdict(item) for item in self.worst],
             "bands": self.bands and asdict(self.bands),
+            "usual": self.usual and self.usual.to_json(),
         }
 
     def _in_words(self, method: str | None) -> str:
@@ -154,6 +158,7 @@ def compare(
         skill_over=over,
         by_lead={name: _by_lead(tally) for name, tally in tallies.items()},
         bands=_bands(tallies[NETWORK], raw, names),
+        usual=usual_of(tallies[NETWORK], tallies[SEASONAL_NAIVE], names),
     )
     if over is None:
         return found
@@ -176,7 +181,7 @@ def _worst(names: tuple[str, ...], own: Doubles, others: Doubles) -> tuple[OneSe
 
 def _bands(tally: Tally, raw: Tally | None, names: tuple[str, ...]) -> Bands | None:
     """Say how many actuals lie below each quantile; None where there is no actual."""
-    by_series = tally.inside.values
+    by_series = tally.coverage_by_series()
     if not np.isfinite(by_series).any():
         return None
     low, high = int(np.nanargmin(by_series)), int(np.nanargmax(by_series))

@@ -86,7 +86,7 @@ class Tally:
     below: _Mean = field(init=False)
     """Share of the actuals at or below each quantile, `(quantile,)`."""
     inside: _Mean = field(init=False)
-    """Share of the actuals inside q10..q90, `(series,)`."""
+    """Share of the actuals inside q10..q90, `(block, series)`."""
     by_series: _Mean = field(init=False)
     """MAE, `(series,)`."""
     by_lead: _Mean = field(init=False)
@@ -103,7 +103,7 @@ class Tally:
         for name in ("absolute", "squared", "percentage", "scaled", "scaled_squared"):
             setattr(self, name, _Mean.of(1))
         self.below = _Mean.of(len(QUANTILES))
-        self.inside = _Mean.of(self.n_series)
+        self.inside = _Mean.of(self.n_blocks, self.n_series)
         self.by_series = _Mean.of(self.n_series)
         self.by_lead = _Mean.of(self.horizon)
         self.by_block = _Mean.of(self.n_blocks, self.n_series)
@@ -127,7 +127,8 @@ class Tally:
         self.squared.add(errors**2)
         self.percentage.add(percentage_errors(truth, point))
         within = (deciles[:, :, 0] <= truth) & (truth <= deciles[:, :, -1])
-        self.inside.add(np.where(np.isfinite(truth), within, np.nan), series)
+        cell = windows.block[:, None] * self.n_series + series
+        self.inside.add(np.where(np.isfinite(truth), within, np.nan), cell)
         under = np.where(np.isfinite(truth)[:, :, None], truth[:, :, None] <= quantiles, np.nan)
         self.below.add(under, np.arange(len(QUANTILES)))
         in_deviations = scaled_errors(truth, point, windows.deviation)
@@ -136,7 +137,7 @@ class Tally:
         self.by_lead.add(in_deviations, np.arange(self.horizon))
         self.by_series.add(errors, series)
         in_scales = scaled_errors(truth, point, windows.scale)
-        self.by_block.add(in_scales, windows.block[:, None] * self.n_series + series)
+        self.by_block.add(in_scales, cell)
         self.pinball += np.nansum(pinball_losses(truth, deciles, _LEVELS), axis=(0, 1))
         self.size += float(np.nansum(np.abs(truth)))
         self.n_windows += len(truth)
@@ -155,6 +156,11 @@ class Tally:
             scaled_mae=self.scaled.overall,
             n=int(self.absolute.counts[0]),
         )
+
+    def coverage_by_series(self) -> Doubles:
+        """`(series,)`: share of the actuals inside q10..q90; NaN where there is none."""
+        sums, counts = self.inside.sums.sum(0), self.inside.counts.sum(0)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
     def mase_by_series(self) -> Doubles:
         """`(series,)`: each series' part of MASE; NaN where undefined."""

@@ -10,15 +10,24 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from rnnforecast.durable import check_directory, make_directory, publish_directory, replace_pointer
+from rnnforecast.durable import (
+    check_directory,
+    collect_leftovers,
+    make_directory,
+    publish_directory,
+    remove_directory,
+    replace_pointer,
+)
 from rnnforecast.errors import ModelError, UsageError
 
 CURRENT = "CURRENT"
 VERSIONS = "versions"
+LOCK = ".lock"
+_YOUNG = timedelta(hours=1)
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 
 
@@ -85,6 +94,31 @@ def list_versions(model: Path) -> list[str]:
     except OSError:
         return []
     return sorted(name for name in found if _NAME.fullmatch(name))
+
+
+def retire_versions(model: Path, *, keep: int, pinned: Collection[str], now: datetime) -> list[str]:
+    """Remove all versions but the newest `keep`; return what is gone. The lock must be held.
+
+    The version in force stays, those that are pinned, and what is younger than an hour. Nothing
+    goes within an hour of a change of which is in force, as a reader may still have resolved the
+    one before, nor while the clock is behind what it has shown.
+    """
+    names = list_versions(model)
+    young = f"{now.astimezone(UTC) - _YOUNG:%Y%m%dT%H%M%SZ}"
+    changed = datetime.fromtimestamp((model / CURRENT).stat().st_mtime, UTC)
+    if not names or names[-1] > f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}~" or now < changed + _YOUNG:
+        return []
+    kept = {*names[-keep:], *pinned, name_in_force(model)}
+    gone = [name for name in names if name not in kept and name < young]
+    for name in gone:
+        remove_directory(model / VERSIONS / name)
+    return gone
+
+
+def collect(model: Path) -> None:
+    """Remove what killed writers have left; the lock must be held."""
+    collect_leftovers(model)
+    collect_leftovers(model / VERSIONS)
 
 
 def _read_current(model: Path) -> str:

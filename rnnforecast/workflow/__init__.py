@@ -8,23 +8,38 @@ that a damaged model is refused before torch is loaded.
 from rnnforecast.workflow.anomalies import Search, anomalies
 from rnnforecast.workflow.backtesting import Backtest, backtest
 from rnnforecast.workflow.checking import Check, check
+from rnnforecast.workflow.cycle import Cycle, exit_code_of
 from rnnforecast.workflow.plotting import MOST_DRAWN, plot
 from rnnforecast.workflow.prediction import predict
+from rnnforecast.workflow.running import run
 from rnnforecast.workflow.saved import Model, load, versions
+from rnnforecast.workflow.scoring import DEFAULT_LEDGER, Scored, score, score_job
+from rnnforecast.workflow.status import Status, status
 from rnnforecast.workflow.training import train
+from rnnforecast.workflow.using import use
 
 __all__ = [
+    "DEFAULT_LEDGER",
     "MOST_DRAWN",
     "Backtest",
     "Check",
+    "Cycle",
     "Model",
+    "Scored",
     "Search",
+    "Status",
     "anomalies",
     "backtest",
     "check",
+    "exit_code_of",
     "load",
     "plot",
     "predict",
+    "run",
+    "score",
+    "score_job",
+    "status",
     "train",
+    "use",
     "versions",
 ]

@@ -60,7 +60,7 @@ def _check_apart(output: Path, rejects: list[Path]) -> None:
 def _check_source_spared(path: Path, source: str, what: str) -> None:
     """Raise `UsageError` where a source holds the file, or would the next time it is read."""
     with suppress(OSError, ValueError):  # no path at all, which is said where it is opened
-        for file in _files_of(source) if path.exists() else ():
+        for file in files_of(source) if path.exists() else ():
             check_spared(path, file, what)
         if _takes_in(source, path):
             raise UsageError(
@@ -69,7 +69,7 @@ def _check_source_spared(path: Path, source: str, what: str) -> None:
             )
 
 
-def _files_of(source: str) -> Iterator[Path]:
+def files_of(source: str) -> Iterator[Path]:
     """Give the files that a source stands for, as far as they are there."""
     path = Path(_STANDARD_INPUT_FILE if source == _STANDARD_INPUT else source)
     if path.is_dir():

@@ -157,7 +157,7 @@ def _read_past(
 
     known = known_of(artifact)
     past, schema = read_past(
-        _source_of(artifact) if data is None else data,
+        source_of(artifact) if data is None else data,
         schema=artifact.schema,
         options=options,
         as_of=config.as_of,
@@ -197,7 +197,8 @@ def _future_of(config: PredictConfig, artifact: Artifact, listener: Listener) ->
     return config.future
 
 
-def _source_of(artifact: Artifact) -> str:
+def source_of(artifact: Artifact) -> str:
+    """Return the file that a version was trained on. Raises `UsageError` where it was none."""
     source = artifact.provenance.get("source")
     if not isinstance(source, str):
         raise UsageError(

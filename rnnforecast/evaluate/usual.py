@@ -1,0 +1,97 @@
+"""What was usual at training: how much single forecasts of a series differ in quality.
+
+Later, live forecasts are held against it: a few bad days are no news where such days were seen
+before, and are where they were not. Stretches of time, each a horizon long at least, are the units,
+as single windows share their weather.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnnforecast.data.panel import Doubles
+from rnnforecast.evaluate.tally import Tally
+
+FIELDS = ("coverage", "coverage_sd", "ratio", "excess_sd")
+_FEWEST = 5
+"""Stretches that a deviation can be told from."""
+_MOST_SERIES = 5000
+"""Of so many series each stands for itself in the manifest."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """Means and deviations over single forecasts, `(series,)` each; NaN where too few are known."""
+
+    names: tuple[str, ...]
+    coverage: Doubles
+    """Share of the actuals inside q10..q90."""
+    coverage_sd: Doubles
+    ratio: Doubles
+    """Absolute errors of the network over those of the seasonal naive forecast."""
+    excess_sd: Doubles
+    """Deviation of an error from `ratio` times the seasonal naive one, in units of MASE."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the manifest holds: figures by series, and their medians for all others."""
+        table = np.stack([getattr(self, name) for name in FIELDS], axis=1)
+        known = np.isfinite(table).all(1)
+        rows = {
+            name: [round(float(x), 6) for x in row]
+            for name, row, has in zip(self.names, table, known, strict=True)
+            if has and len(self.names) <= _MOST_SERIES
+        }
+        middle = np.median(table[known], axis=0).round(6).tolist() if known.any() else None
+        return {"fields": list(FIELDS), "series": rows, "others": middle}
+
+
+def usual_from(said: Any, names: Sequence[str]) -> Doubles:
+    """Return the figures of these series, `(series, 4)`, as `FIELDS` says; NaN where unknown.
+
+    `said` is what `Usual.to_json` gave, or None, of a version that has none.
+    """
+    said = said or {"series": {}, "others": None}
+    unknown = said["others"] or [np.nan] * len(FIELDS)
+    rows = [said["series"].get(name, unknown) for name in names]
+    return np.array(rows, np.float64).reshape(len(names), len(FIELDS))
+
+
+def usual_of(network: Tally, naive: Tally, names: tuple[str, ...]) -> Usual:
+    """Say how forecasts differed from stretch to stretch, per forecast of one horizon.
+
+    A stretch that holds several forecasts differs less than one of them does: by the root of their
+    number, were they independent.
+    """
+    errors, others, inside = network.by_block, naive.by_block, network.inside
+    several = np.sqrt(np.maximum(_mean_where(inside.counts > 0, inside.counts), network.horizon))
+    several /= np.sqrt(network.horizon)
+    both = (errors.counts > 0) & (others.counts > 0)
+    own, naives = (np.where(both, one.values, 0.0).sum(0) for one in (errors, others))
+    ratio = np.where(naives > 0, own / np.where(naives > 0, naives, 1.0), np.nan)
+    excess = np.where(both, errors.values - ratio * others.values, np.nan)
+    return Usual(
+        names,
+        network.coverage_by_series(),
+        _deviation(inside.values) * several,
+        ratio,
+        _deviation(excess) * several,
+    )
+
+
+def _mean_where(there: Any, values: Any) -> Doubles:
+    """Return the mean over the blocks that are there, `(series,)`; 0 where none is."""
+    found: Doubles = np.where(there, values, 0).sum(0) / np.maximum(there.sum(0), 1)
+    return found
+
+
+def _deviation(values: Doubles) -> Doubles:
+    """Return the deviation over blocks, `(series,)`; NaN where too few of them hold something."""
+    seen = np.isfinite(values)
+    n = seen.sum(0)
+    mean = np.where(seen, values, 0.0).sum(0) / np.maximum(n, 1)
+    squares = np.where(seen, values - mean, 0.0) ** 2
+    return np.where(n >= _FEWEST, np.sqrt(squares.sum(0) / np.maximum(n - 1, 1)), np.nan)

@@ -1,0 +1,124 @@
+"""What runs, scores and the state of a job look like: as JSON documents, and for a person.
+
+Beside `reports`, which does the same for the results of networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rnnforecast.console import Screen
+from rnnforecast.durations import shorten_duration
+from rnnforecast.numerals import figure
+
+if TYPE_CHECKING:
+    from rnnforecast.workflow import Cycle, Scored, Status
+
+_SHOWN = 20
+
+
+def run_document(cycles: Sequence[Cycle]) -> dict[str, Any]:
+    """Return what `run --json` prints: of one run its facts, of a catch-up a list of them."""
+    documents = [_cycle_document(cycle) for cycle in cycles]
+    return documents[0] if len(documents) == 1 else {"runs": documents}
+
+
+def _cycle_document(cycle: Cycle) -> dict[str, Any]:
+    aftermath = cycle.aftermath
+    return {
+        "status": cycle.status,
+        "exit": cycle.exit_code,
+        "key": cycle.key,
+        "output": cycle.output and str(cycle.output),
+        "version": cycle.version,
+        "as_of": cycle.as_of,
+        "series": cycle.series,
+        "not_as_usual": cycle.not_as_usual,
+        "warnings": [asdict(warning) for warning in cycle.warnings],
+        "error": cycle.error and cycle.error.message,
+        "scores": [asdict(score) for score in aftermath.scores],
+        "retired": list(aftermath.retired),
+        "retrain": aftermath.retrain,
+        "timing": cycle.timing,
+    }
+
+
+def print_run(cycles: Sequence[Cycle], screen: Screen) -> None:
+    """Print a line for each run, and what else it did."""
+    if screen.is_quiet:
+        return
+    for cycle in cycles:
+        where = "" if cycle.output is None else f": {cycle.output}"
+        as_of = "" if cycle.as_of is None else f" as of {cycle.as_of}"
+        screen.result(f"{cycle.status}{where}{as_of}")
+        if cycle.error is not None and len(cycles) > 1:
+            screen.note(f"  {cycle.error.message}")
+        if cycle.aftermath.retrain is not None:
+            screen.result(f"retrained: {cycle.aftermath.retrain['reason']}")
+        if cycle.aftermath.retired:
+            screen.result(f"removed: {len(cycle.aftermath.retired)} old outputs and versions")
+
+
+def score_document(scored: Scored) -> dict[str, Any]:
+    """Return what `score --json` prints."""
+    return {
+        "since": scored.since,
+        "until": scored.until,
+        "scores": [asdict(score) for score in scored.scores],
+        "flagged": [score.series for score in scored.scores if score.flag],
+        "warnings": [asdict(warning) for warning in scored.warnings],
+    }
+
+
+def print_scores(scored: Scored, screen: Screen) -> None:
+    """Print a row for each group; the first ones where there are many, flagged ones before."""
+    found = sorted(scored.scores, key=lambda score: score.flag is None)
+    has = [name for name in ("series", "lead", "day") if getattr(found[0], name) is not None]
+    rows = [
+        (
+            *(str(getattr(score, name)) for name in has),
+            str(score.n),
+            figure(score.mae),
+            figure(score.skill),
+            figure(score.coverage_80),
+            figure(score.drift),
+            score.flag or "",
+        )
+        for score in found[:_SHOWN]
+    ]
+    title = f"Forecasts whose readings came until {scored.until}" + (
+        "" if scored.since is None else f", from {scored.since} on"
+    )
+    header = (*has, "readings", "MAE", "skill %", "in q10..q90", "drift", "flag")
+    screen.table(header if has else ("all", *header), rows, title=title)
+    if len(found) > _SHOWN:
+        screen.result(f"and {len(found) - _SHOWN} more; --json has all")
+
+
+def print_status(found: Status, screen: Screen) -> None:
+    """Print how a job does, a line for each fact."""
+    said = found.to_json()
+    facts = {
+        "last exit": _told(said["last_exit"], found.last_message),
+        "last run": _ago(said["last_run_age_s"]),
+        "last success": _ago(said["last_success_age_s"]),
+        "newest reading": _ago(said["data_age_s"]),
+        "model": f"{said['version'] or 'none'}, trained {_ago(said['model_age_s'])}",
+        "forecast": f"{said['output'] or 'none'}, published {_ago(said['forecast_age_s'])}",
+    }
+    for name, fact in facts.items():
+        screen.result(f"{name:<15}{fact}")
+
+
+def _told(code: int | None, message: str | None) -> str:
+    if code is None:
+        return "unknown: no run has told, or the job file names no [log] file"
+    return f"{code}" + (f": {message}" if message else "")
+
+
+def _ago(age_s: int | None) -> str:
+    if age_s is None:
+        return "unknown"
+    return f"{age_s}s ago" if age_s < 3 else f"{shorten_duration(age_s * 1_000_000)} ago"

@@ -1,0 +1,45 @@
+"""A limit to how long a block may take. Standard library only."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rnnforecast.errors import TimeLimitError, UsageError
+
+
+class _Expired(BaseException):
+    """No `except Exception` of a library may swallow it."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise `TimeLimitError` in the block once so many seconds are over.
+
+    It is a timer of the process, so it works in the main thread alone, and one at a time.
+    """
+    if seconds == math.inf:
+        yield
+        return
+
+    def expire(_number: int, _frame: FrameType | None) -> None:
+        raise _Expired
+
+    try:
+        before = signal.signal(signal.SIGALRM, expire)
+    except ValueError as error:
+        raise UsageError("--max-time works in the main thread only") from error
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+        yield
+    except _Expired:
+        raise TimeLimitError(
+            "--max-time ran out; nothing was published",
+            hint="what was there before is unchanged",
+        ) from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
