@@ -21,10 +21,11 @@ from rnnforecast.data.panel import Doubles, Integers
 from rnnforecast.data.stamps import stamp_array
 from rnnforecast.evaluate.baselines import SeasonalNaive, seasonal_differences
 from rnnforecast.evaluate.comparison import NETWORK
-from rnnforecast.evaluate.usual import FIELDS, usual_from
+from rnnforecast.evaluate.usual import FIELDS, SMALLEST, usual_from
 
 DRIFTED = 4.0
 """Deviations off what was usual from which a series is flagged."""
+_AS_GOOD_AS = 9
 _ORDER = "issue"
 _DAY_US = 86_400_000_000
 
@@ -79,9 +80,9 @@ class Score:
     """Percent by which the MASE is below that of the seasonal naive forecast."""
     coverage_80: float | None
     drift: float | None
-    """How far coverage or skill are off what was usual, in deviations; None where unknown."""
+    """How far the newest forecasts are off what was usual, in deviations; None where unknown."""
     flag: str | None
-    """What has left its band: coverage, skill, or both."""
+    """What has left its band: coverage, skill, error, or several of them."""
 
 
 def score_issues(
@@ -154,9 +155,7 @@ def _days(times_us: Integers, tz: str | None) -> NDArray[Any]:
 def _score(key: dict[str, Any], rows: pd.DataFrame) -> Score:
     errors = rows.groupby("series", observed=True)[["scaled", "naive"]].mean().dropna()
     own, naive = errors["scaled"].mean(), errors["naive"].mean()
-    off = _off_usual(rows)
-    known = [abs(x) for x in off.values() if np.isfinite(x)]
-    flags = [name for name, x in off.items() if np.isfinite(x) and abs(x) > DRIFTED]
+    off = {name: x for name, x in _off_usual(rows).items() if np.isfinite(x)}
     return Score(
         series=None if "series" not in key else str(key["series"]),
         lead=None if "lead" not in key else int(key["lead"]),
@@ -165,30 +164,44 @@ def _score(key: dict[str, Any], rows: pd.DataFrame) -> Score:
         mae=float(rows["error"].mean()),
         skill=float(100 * (1 - own / naive)) if naive > 0 else None,
         coverage_80=float(rows["inside"].mean()),
-        drift=max(known, default=None),
-        flag=", ".join(flags) or None,
+        drift=max([0.0, *off.values()]) if off else None,
+        flag=", ".join(name for name, x in off.items() if x > DRIFTED) or None,
     )
 
 
 def _off_usual(rows: pd.DataFrame) -> dict[str, float]:
-    """Return by how many deviations coverage and skill are off what was usual; NaN if unknown.
+    """Return by how many deviations the newest forecasts are off what was usual; NaN if unknown.
 
-    The units are forecasts, a series and a cutoff each. Of one that few readings have come of yet
-    coverage is the surer to differ by chance. Errors count only where they are higher than usual.
+    The units are forecasts, a series and a cutoff each. Of one that few readings have come of yet,
+    figures are the surer to differ by chance. Skill and errors count only where they are worse.
     """
     names = ["inside", "scaled", "naive", *(f"usual_{name}" for name in FIELDS)]
-    windows = rows.groupby(["series", "cutoff"], observed=True)[names].mean().dropna()
-    n = rows.groupby(["series", "cutoff"], observed=True).size().loc[windows.index].to_numpy()
-    found = {name: windows[name].to_numpy() for name in names}
-    share, sd = found["usual_coverage"], found["usual_coverage_sd"]
-    coverage = _standing_out(found["inside"] - share, sd**2 + share * (1 - share) / n)
-    excess = found["scaled"] - found["usual_ratio"] * found["naive"]
-    longest = max(n, default=1)
-    skill = _standing_out(excess, found["usual_excess_sd"] ** 2 * longest / n)
-    return {"coverage": coverage, "skill": max(skill, 0.0) if np.isfinite(skill) else skill}
+    windows = rows.groupby(["cutoff", "series"], observed=True)[names].mean().dropna()
+    n = rows.groupby(["cutoff", "series"], observed=True).size().loc[windows.index].to_numpy()
+    found = {name.removeprefix("usual_"): windows[name].to_numpy() for name in names}
+    few = max(n, default=1) / n
+    share, excess = found["coverage"], found["scaled"] - found["ratio"] * found["naive"]
+    growth = np.log(np.maximum(found["scaled"], SMALLEST)) - found["log_error"]
+    by_chance = share * (1 - share) / n
+    coverage = _standing_out(found["inside"] - share, found["coverage_sd"] ** 2 + by_chance)
+    skill = _standing_out(excess, found["excess_sd"] ** 2 * few)
+    error = _standing_out(growth, found["log_error_sd"] ** 2 * few)
+    return {
+        "coverage": float(max(np.abs(coverage), default=np.nan)),
+        "skill": float(max(skill, default=np.nan)),
+        "error": float(max(error, default=np.nan)),
+    }
 
 
-def _standing_out(differences: Doubles, variances: Doubles) -> float:
-    """Return how many deviations the sum of differences is from 0; NaN where nothing varies."""
-    variance = float(variances.sum())
-    return float(differences.sum() / np.sqrt(variance)) if variance > 0 else float("nan")
+def _standing_out(differences: Doubles, variances: Doubles) -> Doubles:
+    """By how many deviations the newest 1, 2, ... differences are off 0 together.
+
+    So a day that is strange is seen on the next, and a month that is a little strange at its end.
+    What was usual is known from one stretch of time: no number of forecasts says more than
+    `_AS_GOOD_AS` of them.
+    """
+    sums, spread = np.cumsum(differences[::-1]), np.cumsum(variances[::-1])
+    n = np.arange(1, len(sums) + 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Doubles = sums / np.sqrt(spread * (1 + n / _AS_GOOD_AS))
+    return found[np.isfinite(found)]

@@ -16,7 +16,9 @@ import numpy as np
 from rnnforecast.data.panel import Doubles
 from rnnforecast.evaluate.tally import Tally
 
-FIELDS = ("coverage", "coverage_sd", "ratio", "excess_sd")
+FIELDS = ("coverage", "coverage_sd", "ratio", "excess_sd", "log_error", "log_error_sd")
+SMALLEST = 1e-6
+"""Errors, in units of MASE, that are as good as none."""
 _FEWEST = 5
 """Stretches that a deviation can be told from."""
 _MOST_SERIES = 5000
@@ -35,6 +37,9 @@ class Usual:
     """Absolute errors of the network over those of the seasonal naive forecast."""
     excess_sd: Doubles
     """Deviation of an error from `ratio` times the seasonal naive one, in units of MASE."""
+    log_error: Doubles
+    """Logarithm of the absolute error in units of MASE: errors differ by factors."""
+    log_error_sd: Doubles
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest holds: figures by series, and their medians for all others."""
@@ -50,7 +55,7 @@ class Usual:
 
 
 def usual_from(said: Any, names: Sequence[str]) -> Doubles:
-    """Return the figures of these series, `(series, 4)`, as `FIELDS` says; NaN where unknown.
+    """Return the figures of these series, `(series, figure)`, as `FIELDS` says; NaN where unknown.
 
     `said` is what `Usual.to_json` gave, or None, of a version that has none.
     """
@@ -73,12 +78,15 @@ def usual_of(network: Tally, naive: Tally, names: tuple[str, ...]) -> Usual:
     own, naives = (np.where(both, one.values, 0.0).sum(0) for one in (errors, others))
     ratio = np.where(naives > 0, own / np.where(naives > 0, naives, 1.0), np.nan)
     excess = np.where(both, errors.values - ratio * others.values, np.nan)
+    logs = np.log(np.maximum(errors.values, SMALLEST))
     return Usual(
         names,
         network.coverage_by_series(),
         _deviation(inside.values) * several,
         ratio,
         _deviation(excess) * several,
+        np.nan_to_num(logs).sum(0) / np.maximum(np.isfinite(logs).sum(0), 1),
+        _deviation(logs) * several,
     )
 
 
