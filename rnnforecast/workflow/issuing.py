@@ -63,7 +63,8 @@ class Issue:
         quantiles = tuple(sorted({0.1, 0.9, *job.forecast.quantiles}))
         config = replace(job.forecast, as_of=as_of, quantiles=quantiles)
         others = {"what is known ahead": config.future}
-        check_outputs(job.source, options, output=job.output, others=others)
+        output = job.output if Path(job.output).parent.is_dir() else None  # a plan makes no folder
+        check_outputs(job.source, options, output=output, others=others)
         ready = prepare(artifact, job.source, config, options, events)
         newest, tz = int(newest_readings(ready.past).max(initial=-1)), ready.schema.tz
         moment = file_stamp(newest if as_of is None else parse_time_us(as_of, tz), tz)

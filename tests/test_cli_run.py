@@ -1,0 +1,383 @@
+"""`run`: published once, whole, or not at all; what it says in its log and its gauges."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pa_parquet
+import pytest
+
+from tests.conftest import Command, Outcome
+
+JOB = """
+[data]
+source = "data.csv"
+[model]
+path = "model"
+[forecast]
+output = "out/forecast.csv"
+fallback = ["seasonal-naive", "naive"]
+[ledger]
+path = "ledger"
+[log]
+file = "run.log"
+[metrics]
+textfile = "job.prom"
+"""
+
+
+@pytest.fixture
+def place(workplace: Path) -> Path:
+    (workplace / "job.toml").write_text(JOB)
+    return workplace
+
+
+def change(place: Path, before: str, after: str) -> None:
+    job = place / "job.toml"
+    assert before in job.read_text()
+    job.write_text(job.read_text().replace(before, after))
+
+
+def files(place: Path) -> dict[str, bytes]:
+    """Everything but the log and the gauges, which may change with every run."""
+    told = ("run.log", "job.prom")
+    every = (path for path in sorted(place.rglob("*")) if path.is_file())
+    return {str(p.relative_to(place)): p.read_bytes() for p in every if p.name not in told}
+
+
+def log(place: Path) -> list[dict]:
+    return [json.loads(line) for line in (place / "run.log").read_text().splitlines()]
+
+
+def gauges(place: Path) -> dict[str, float]:
+    lines = (place / "job.prom").read_text().splitlines()
+    pairs = (line.split() for line in lines if not line.startswith("#"))
+    return {name.partition("{")[0].removeprefix("rnnforecast_"): float(x) for name, x in pairs}
+
+
+def run(command: Command, place: Path, *more: object) -> Outcome:
+    return command("run", place / "job.toml", "--json", *more)
+
+
+def stamps_of(place: Path) -> list[str]:
+    return pd.read_csv(place / "data.csv")["timestamp"].tolist()
+
+
+def test_a_run_publishes_what_predict_writes(command: Command, place: Path) -> None:
+    outcome = run(command, place)
+    assert outcome.code == 0
+    document = outcome.document
+    assert (document["status"], document["series"]) == ("published", 2)
+    command("predict", place / "data.csv", "-m", place / "model", "-q", "-o", "other.csv")
+    assert (place / "out/forecast.csv").read_bytes().startswith(b"series,timestamp,forecast,q10")
+    ours = pd.read_csv(place / "out/forecast.csv").drop(columns="source")
+    assert ours.equals(pd.read_csv("other.csv"))
+    assert document["output"] == str(place / "out/forecast.csv")
+    assert document["as_of"] == stamps_of(place)[-1].replace(" ", "T").replace(":", "")
+
+
+def test_the_manifest_names_what_was_read_and_what_was_written(
+    command: Command, place: Path
+) -> None:
+    key = run(command, place).document["key"]
+    said = json.loads((place / "out/run.json").read_text())
+    (part,) = (place / "ledger").glob("*.parquet")
+    assert said["key"] == key
+    for name, path in (("output", place / "out/forecast.csv"), ("ledger", part)):
+        assert said[name]["path"] == str(path)
+        assert said[name]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [Path(one["path"]).name for one in said["inputs"]] == ["data.csv"]
+    assert said["data"]["newest"] == stamps_of(place)[-1]
+    forecast = said["config"]["forecast"]
+    assert forecast["fallback"]["origin"].endswith("job.toml")
+    assert forecast["bounds"] == {"value": [], "origin": "default"}
+
+
+def test_the_same_run_again_writes_nothing(command: Command, place: Path) -> None:
+    run(command, place)
+    before = files(place)
+    states = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+
+    again = run(command, place)
+
+    assert (again.code, again.document["status"]) == (0, "already published")
+    assert files(place) == before
+    changed = {path.name for path, at in states.items() if path.stat().st_mtime_ns != at}
+    assert changed == {"run.log", "job.prom"}
+    assert log(place)[-1]["status"] == "already published"
+
+
+def test_force_publishes_again_the_same_bytes(command: Command, place: Path) -> None:
+    run(command, place)
+    before = files(place)
+    again = run(command, place, "--force")
+    assert again.document["status"] == "published"
+    after = files(place)
+    assert {n for n in after if after[n] != before.get(n)} == {"out/run.json"}
+    assert before.keys() == after.keys()
+
+
+@pytest.mark.parametrize("damage", ["output", "ledger", "manifest"])
+def test_what_is_missing_or_damaged_is_made_again(
+    damage: str, command: Command, place: Path
+) -> None:
+    run(command, place)
+    before = files(place)
+    (part,) = (place / "ledger").glob("*.parquet")
+    harmed = {"output": place / "out/forecast.csv", "ledger": part}
+    harmed["manifest"] = place / "out/run.json"
+    if damage == "output":
+        harmed[damage].write_bytes(b"half")
+    else:
+        harmed[damage].unlink()
+
+    assert run(command, place).document["status"] == "published"
+
+    after = files(place)
+    assert {n: after[n] for n in after if n != "out/run.json"} == {
+        n: before[n] for n in before if n != "out/run.json"
+    }
+    assert run(command, place).document["status"] == "already published"
+
+
+def test_new_readings_are_another_run(command: Command, place: Path) -> None:
+    first = run(command, place).document
+    readings = pd.read_csv(place / "data.csv")
+    readings[:-1].to_csv(place / "data.csv", index=False)
+    second = run(command, place).document
+    assert second["status"] == "published"
+    assert second["key"] != first["key"]
+    assert len(list((place / "ledger").glob("*.parquet"))) == 2
+
+
+def test_other_bytes_that_say_the_same_are_the_same_run(command: Command, place: Path) -> None:
+    run(command, place)
+    content = (place / "data.csv").read_bytes()
+    (place / "data.csv").write_bytes(content.replace(b"\n", b"\r\n"))
+    assert run(command, place).document["status"] == "already published"
+
+
+def test_a_job_does_the_same_from_any_folder(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(command, place)
+    monkeypatch.chdir(place)
+    assert command("run", "job.toml", "--json").document["status"] == "already published"
+
+
+def test_a_catch_up_has_one_output_for_each_time(command: Command, place: Path) -> None:
+    change(place, "out/forecast.csv", "out/{as_of}.csv")
+    stamps = stamps_of(place)
+    first, last = (stamps[n].replace(" ", "T") for n in (300, 372))
+    outcome = run(command, place, "--from", first, "--to", last, "--every", "1d")
+    assert outcome.code == 0
+    times = [one["as_of"] for one in outcome.document["runs"]]
+    assert times == [stamps[n].replace(" ", "T").replace(":", "") for n in (300, 324, 348, 372)]
+    for n, time in zip((300, 324, 348, 372), times, strict=True):
+        part = pd.read_csv(place / f"out/{time}.csv")
+        assert part["timestamp"].min() == stamps[n + 1]
+    again = run(command, place, "--from", first, "--to", last)
+    assert {one["status"] for one in again.document["runs"]} == {"already published"}
+
+
+def test_a_catch_up_goes_on_after_a_time_that_has_no_readings(
+    command: Command, place: Path
+) -> None:
+    change(place, "out/forecast.csv", "out/{as_of}.csv")
+    outcome = run(command, place, "--from", "2023-12-31", "--to", "2024-01-02")
+    assert [one["status"] for one in outcome.document["runs"]] == [
+        "failed",
+        "failed",
+        "published",
+    ]
+    assert outcome.code == 5
+
+
+def test_stale_readings_publish_nothing_and_leave_what_is_there(
+    command: Command, place: Path
+) -> None:
+    run(command, place)
+    before, success = files(place), gauges(place)["last_success_timestamp_seconds"]
+    (place / "job.toml").write_text(JOB + '[fresh]\nmax_age = "2h"\n')
+    before["job.toml"] = (place / "job.toml").read_bytes()
+
+    outcome = run(command, place)
+
+    assert outcome.code == 5
+    assert outcome.document["status"] == "stale"
+    assert outcome.error["code"] == "stale"
+    assert files(place) == before
+    assert log(place)[-1]["exit"] == 5
+    found = gauges(place)
+    assert (found["last_exit_code"], found["last_success_timestamp_seconds"]) == (5, success)
+
+
+def test_a_series_that_falls_back_is_partial_and_marked(command: Command, place: Path) -> None:
+    readings = pd.read_csv(place / "data.csv")
+    readings.loc[370:, "level"] = float("nan")
+    readings.to_csv(place / "data.csv", index=False)
+    outcome = run(command, place)
+    assert outcome.code == 3
+    assert outcome.document["not_as_usual"] == 1
+    sources = pd.read_csv(place / "out/forecast.csv").groupby("series")["source"].unique()
+    assert sources["flow"].tolist() == ["network"]
+    assert sources["level"].tolist() == ["seasonal_naive"]
+    assert gauges(place)["series_not_as_usual"] == 1
+    assert run(command, place, "--force", "--fail-on", "error").code == 0
+
+
+def test_a_dry_run_writes_nothing(command: Command, place: Path) -> None:
+    before = files(place)
+    outcome = run(command, place, "--dry-run")
+    assert (outcome.code, outcome.document["status"]) == (0, "planned")
+    assert files(place) == before
+    assert not (place / "run.log").exists() and not (place / "out").exists()
+    run(command, place)
+    assert run(command, place, "--dry-run").document["status"] == "already published"
+
+
+def test_a_failure_is_told(command: Command, place: Path) -> None:
+    script = (
+        "import os, sys; open('told', 'w').write(os.environ['RNNFORECAST_EXIT'] + sys.stdin.read())"
+    )
+    told = json.dumps([sys.executable, "-c", script.replace("'told'", repr(str(place / "told")))])
+    (place / "job.toml").write_text(JOB + f"[notify]\non_failure = {told}\n")
+    (place / "data.csv").write_text("no,table\n")
+    outcome = run(command, place)
+    assert outcome.code == 4
+    said = (place / "told").read_text()
+    assert said.startswith("4") and "job job failed" in said
+    assert log(place)[-1]["status"] == "failed"
+
+
+def test_a_command_that_cannot_be_told_is_a_warning(command: Command, place: Path) -> None:
+    (place / "job.toml").write_text(JOB + '[notify]\non_failure = ["/no/such/command"]\n')
+    (place / "data.csv").write_text("no,table\n")
+    outcome = run(command, place)
+    assert outcome.code == 4
+    assert "/no/such/command" in outcome.err
+
+
+def test_a_damaged_model_is_exit_6_and_logged(command: Command, place: Path) -> None:
+    (weights,) = (place / "model").rglob("weights.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert run(command, place).code == 6
+    assert log(place)[-1]["exit"] == 6
+    assert not (place / "out/forecast.csv").exists()
+
+
+def test_an_output_among_the_readings_is_refused(command: Command, place: Path) -> None:
+    change(place, '"data.csv"', '"*.csv"')
+    change(place, "out/forecast.csv", "forecast.csv")
+    outcome = run(command, place)
+    assert outcome.code == 2 and "would lie among" in outcome.err
+
+
+def test_two_jobs_do_not_share_a_manifest(command: Command, place: Path) -> None:
+    run(command, place)
+    (place / "other.toml").write_text(JOB.replace("out/forecast.csv", "out/other.csv"))
+    outcome = command("run", place / "other.toml", "--json")
+    assert (outcome.code, outcome.error["code"]) == (2, "shared-output")
+
+
+def test_the_ledger_keeps_what_the_forecast_is_held_against(command: Command, place: Path) -> None:
+    run(command, place)
+    (part,) = (place / "ledger").glob("*.parquet")
+    rows = pa_parquet.read_table(part).to_pandas()
+    assert list(rows["lead"]) == [1, 2, 3, 4, 5, 6] * 2
+    readings = pd.read_csv(place / "data.csv")
+    assert rows["seasonal_naive"][:6].tolist() == pytest.approx(
+        readings["flow"][-24:-18].tolist(), rel=1e-6
+    )
+    assert (rows["cutoff"].astype(str).unique() == [stamps_of(place)[-1]]).all()
+
+
+def test_score_joins_the_ledger_with_what_has_come(command: Command, place: Path) -> None:
+    change(place, "out/forecast.csv", "out/{as_of}.csv")
+    stamps = [stamp.replace(" ", "T") for stamp in stamps_of(place)]
+    run(command, place, "--from", stamps[300], "--to", stamps[372], "--every", "6h")
+    model = ["--ledger", place / "ledger", "--data", place / "data.csv", "-m", place / "model"]
+    outcome = command("score", *model, "--json")
+    assert outcome.code == 0
+    scores = {one["series"]: one for one in outcome.document["scores"]}
+    assert list(scores) == ["flow", "level"]
+    readings = pd.read_csv(place / "data.csv").set_index("timestamp")
+    parts = [pa_parquet.read_table(p) for p in sorted((place / "ledger").glob("*.parquet"))]
+    rows = pd.concat(part.to_pandas() for part in parts)
+    for name, score in scores.items():
+        own = rows[rows["series"] == name]
+        actual = own["timestamp"].astype(str).map(readings[name])
+        seen = actual.notna()
+        assert score["n"] == int(seen.sum())
+        assert score["mae"] == pytest.approx(float((actual - own["forecast"])[seen].abs().mean()))
+    by_lead = command("score", *model, "--json", "--by", "lead").document["scores"]
+    assert [one["lead"] for one in by_lead] == [1, 2, 3, 4, 5, 6]
+    assert command("score", "--job", place / "job.toml", "--json").document == outcome.document
+    assert command("score", *model, "--since", "2d", "--by", "series,day").code == 0
+
+
+def test_score_without_readings_that_came_is_exit_5(command: Command, place: Path) -> None:
+    run(command, place)
+    outcome = command("score", "--job", place / "job.toml", "--json")
+    assert (outcome.code, outcome.error["code"]) == (5, "nothing-to-score")
+
+
+def test_a_drift_that_may_not_be_is_exit_8(command: Command, place: Path) -> None:
+    change(place, "out/forecast.csv", "out/{as_of}.csv")
+    readings = pd.read_csv(place / "data.csv")
+    stamps = [stamp.replace(" ", "T") for stamp in readings["timestamp"]]
+    run(command, place, "--from", stamps[340], "--to", stamps[390], "--every", "6h")
+    assert command("score", "--job", place / "job.toml", "--max-drift", "6").code == 0
+    readings.loc[341:, "flow"] += 500
+    readings.to_csv(place / "data.csv", index=False)
+    outcome = command("score", "--job", place / "job.toml", "--json", "--max-drift", "6")
+    assert outcome.code == 8 and "flow" in outcome.error["message"]
+
+
+def test_status_says_how_old_everything_is(command: Command, place: Path) -> None:
+    unknown = command("status", place / "job.toml", "--json").document
+    assert (unknown["last_exit"], unknown["output"]) == (None, None)
+    run(command, place)
+    known = command("status", place / "job.toml", "--json").document
+    assert known["last_exit"] == 0
+    assert known["last_success_age_s"] < 60 and known["forecast_age_s"] < 60
+    assert known["data_age_s"] > 86_400 * 365
+    assert known["output"] == str(place / "out/forecast.csv")
+    (place / "data.csv").write_text("no,table\n")
+    run(command, place)
+    failed = command("status", place / "job.toml", "--json").document
+    assert failed["last_exit"] == 4
+    assert failed["last_success_age_s"] < 60
+    assert "4" in command("status", place / "job.toml").out.splitlines()[0]
+
+
+def test_a_time_limit_is_exit_124_and_publishes_nothing(command: Command, place: Path) -> None:
+    outcome = run(command, place, "--max-time", "1ms")
+    assert (outcome.code, outcome.error["code"]) == (124, "time-limit")
+    assert not (place / "out/forecast.csv").exists()
+    assert log(place)[-1]["exit"] == 124
+
+
+def test_use_puts_another_version_in_force_and_back(command: Command, place: Path) -> None:
+    (first,) = (path.name for path in (place / "model/versions").iterdir())
+    small = ["--hidden", "8", "--epochs", "1", "-L", "24", "-H", "6", "--threads", "1"]
+    command("train", place / "data.csv", "-m", place / "model", "-q", "--seed", "3", *small)
+    second = (place / "model/CURRENT").read_text().strip()
+    assert second != first
+    outcome = command("use", first, "-m", place / "model", "--json")
+    assert outcome.document == {"model": str(place / "model"), "version": first, "before": second}
+    assert (place / "model/CURRENT").read_text() == f"{first}\n"
+    assert command("use", first, "-m", place / "model").out == f"{first} is in force already\n"
+    assert command("use", "20200101T000000Z-000000", "-m", place / "model").code == 6
+
+
+def test_a_damaged_version_does_not_come_into_force(command: Command, place: Path) -> None:
+    (version,) = (place / "model/versions").iterdir()
+    (version / "weights.safetensors").write_bytes(b"")
+    before = files(place / "model")
+    assert command("use", version.name, "-m", place / "model").code == 6
+    assert files(place / "model") == before
