@@ -64,7 +64,14 @@ class EpochEnded:
     is_best: bool
 
 
-Event = Noted | Warned | Progressed | EpochEnded
+@dataclass(frozen=True)
+class Published:
+    """What was asked for is done, and in force: what fails from here on is only the telling."""
+
+    version: str
+
+
+Event = Noted | Warned | Progressed | EpochEnded | Published
 Listener = Callable[[Event], None]
 
 

@@ -20,15 +20,12 @@ from rnnforecast.data.quantiles import at_levels
 from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
-from rnnforecast.model.committee import (
-    CommitteeLog,
-    learn_on_members,
-    n_processors,
-    train_members,
-)
+from rnnforecast.model.checkpoint import Checkpoints
+from rnnforecast.model.committee import CommitteeLog, learn_on_members, train_members
 from rnnforecast.model.expected import Tensors
 from rnnforecast.model.network import Network
 from rnnforecast.model.start import find_newcomers, start_from, start_newcomers
+from rnnforecast.model.workers import n_processors
 from rnnforecast.task import ForecastTask
 
 _MAX_BATCH = 2048
@@ -61,10 +58,12 @@ class RNNForecaster:
         network: NetworkConfig,
         config: TrainConfig,
         listener: Listener = ignore,
+        checkpoints: Checkpoints | None = None,
     ) -> RNNForecaster:
         """Learn from the readings before the cutoffs of `train`, one origin a series.
 
-        The readings from there to the cutoffs of `validation` decide when to stop.
+        The readings from there to the cutoffs of `validation` decide when to stop. With
+        `checkpoints` a training that was interrupted can be gone on with.
         """
         windows = train.windows(task.lookback, task.horizon)
         held_out = None
@@ -75,7 +74,12 @@ class RNNForecaster:
             start_from(model, fit_scaling(train), windows)
             model.to(_device(config))
             log = train_members(
-                model, windows, validation=held_out, config=config, listener=listener
+                model,
+                windows,
+                validation=held_out,
+                config=config,
+                listener=listener,
+                checkpoints=checkpoints,
             )
         newcomers = find_newcomers(train, windows)
         return cls(model.eval(), train.names, log, newcomers=tuple(newcomers.tolist()))
