@@ -34,7 +34,7 @@ _LEAST_LIMIT = 1 << 30
 """A checkpoint of another training may be larger than this one's, and is to be told from it."""
 _TYPES = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8"}
 _STATE, _HASH, _HASH_BYTES = "state", "sha256", 32
-_SHOWN = 80
+_SHOWN = 60
 """Characters of two values that are shown in a message."""
 _HINTS = get_type_hints(EpochEnded)
 

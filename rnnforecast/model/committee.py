@@ -67,18 +67,17 @@ def train_members(
     validation: TrainingWindows | None,
     config: TrainConfig,
     listener: Listener,
-    rate: float | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> CommitteeLog:
     """Fit the network in place, and drop the members that do not help.
 
-    `rate` is the configuration's unless given. With `checkpoints` the training can be gone on with
-    after a signal: it ends at a step, is saved, and the signal is raised. With `--max-time` the
-    steps taken before then count, and the time begins anew.
+    With `checkpoints` the training can be gone on with after a signal: it ends at a step, is saved,
+    and the signal is raised. With `--max-time` the steps taken before then count, and the time
+    begins anew.
     """
     held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
     indices = range(len(network.members))
-    members = [MemberTraining(network, i, windows, held_out, config, rate=rate) for i in indices]
+    members = [MemberTraining(network, i, windows, held_out, config) for i in indices]
     last = steps_per_epoch(len(windows), config) * config.epochs
     committee = _Committee(members, min(last, config.steps or last), checkpoints)
     begun, pace = committee.resume(listener), _Pace(config)

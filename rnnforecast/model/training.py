@@ -77,10 +77,7 @@ class MemberTraining:
         windows: TrainingWindows,
         validation: ValidationWindows | None,
         config: TrainConfig,
-        *,
-        rate: float | None = None,
     ) -> None:
-        """Begin with the weights that there are; `rate` is the configuration's unless given."""
         self.member = network.members[index]
         self.index = index
         self.steps = 0
@@ -95,8 +92,7 @@ class MemberTraining:
         self._averaged = [p.detach().clone() for p in self._parameters]
         self._best = self._averaged
         self._best_loss = float("inf")
-        self._rate = config.learning_rate if rate is None else rate
-        self._optimizer = make_optimizer(self.member, self._rate)
+        self._optimizer = make_optimizer(self.member, config.learning_rate)
         self._set_rate()
         self._generator = seeded(config.seed, index, device=network.center.device)
         self._batches: Iterator[Batch] = iter(())
@@ -237,7 +233,7 @@ class MemberTraining:
     def _set_rate(self) -> None:
         """Warm up; the rate of a step depends on the number of steps before it alone."""
         (group,) = self._optimizer.param_groups
-        group["lr"] = self._rate * min(1.0, (self.steps + 1) / _WARM_UP)
+        group["lr"] = self._config.learning_rate * min(1.0, (self.steps + 1) / _WARM_UP)
 
     def _epoch_batches(self) -> Iterator[Batch]:
         """Gather the batches of the epoch that the next step is in."""
