@@ -83,7 +83,7 @@ def start_again(network: Network, other: Network, entries: Integers, past: Past)
     `entries`, `(series,)`, is each series' number in the other's embeddings, 0 where it is new: it
     then starts as `start_newcomers` lets it. Scaling is fitted to `past`. Where the scale of a
     known series has changed, its cycle and its reactions are converted, so that they mean what they
-    meant in the sensor's own units; a linear member then forecasts what it did. What the others
+    meant in the sensor's own units; a linear member then forecasts nearly what it did. What others
     have learnt of readings in units of a scale, they have to adapt. Statistics of covariates stay.
     """
     scaling = fit_scaling(past)
