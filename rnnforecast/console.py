@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -58,16 +59,18 @@ class Screen:
                 if self.is_verbose:
                     self.note(_epoch_line(event))
             case Progressed():
-                self._advance(event)
+                with suppress(OSError, ValueError):  # the terminal may be gone
+                    self._advance(event)
             case Published():
                 self.has_published = True
 
     def note(self, message: str) -> None:
-        """Say one line on standard error."""
-        if self._progress is not None:
-            self._progress.console.print(printable(message), markup=False, highlight=False)
-        else:
-            print(printable(message), file=sys.stderr)
+        """Say one line on standard error; where nobody takes it, nothing but the line is lost."""
+        with suppress(OSError, ValueError):
+            if self._progress is not None:
+                self._progress.console.print(printable(message), markup=False, highlight=False)
+            else:
+                print(printable(message), file=sys.stderr)
 
     def result(self, text: str) -> None:
         """Write a line of the result to standard output."""
@@ -113,16 +116,18 @@ class Screen:
     def error(self, error: RnnForecastError) -> int:
         """Say what was found, where, and what to type next; return the exit code."""
         self.close()
-        if self.is_json:
-            print(_json(error_document(error), sys.stderr), file=sys.stderr)
-        else:
-            print("\n".join(error_lines(error)), file=sys.stderr)
+        with suppress(OSError, ValueError):  # the code says it, too
+            if self.is_json:
+                print(_json(error_document(error), sys.stderr), file=sys.stderr)
+            else:
+                print("\n".join(error_lines(error)), file=sys.stderr)
         return error.exit_code
 
     def close(self) -> None:
         """End the progress bars, if there are any."""
         if self._progress is not None:
-            self._progress.stop()
+            with suppress(OSError, ValueError):
+                self._progress.stop()
             self._progress = None
             self._bars.clear()
         self._begun.clear()

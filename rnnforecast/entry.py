@@ -22,11 +22,24 @@ from rnnforecast.signals import on_signals
 
 
 class Stopped(BaseException):
-    """A signal asked this process to end."""
+    """A signal asked this process to end; its notes say how to go on."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+class _Stopping:
+    """Answers signals: the first is raised in the main thread, the second ends the process."""
+
+    def __init__(self) -> None:
+        self.came: Stopped | None = None
+
+    def __call__(self, number: int, _frame: FrameType | None) -> NoReturn:
+        if self.came is not None:
+            os._exit(128 + number)
+        self.came = Stopped(number)
+        raise self.came
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -36,15 +49,22 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     every file is closed and every stream is flushed here.
     """
     _open_streams()
-    on_signals(_stop)
-    code = run(sys.argv[1:] if arguments is None else arguments)
+    stopping = _Stopping()
+    on_signals(stopping)
+    try:
+        code = run(sys.argv[1:] if arguments is None else arguments, stopping)
+    except Stopped:  # it came while the end was told
+        code = 0
+    if stopping.came is not None:
+        code = code or 128 + stopping.came.number
+    on_signals(lambda number, _frame: os._exit(code or 128 + number))
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], stopping: _Stopping | None = None) -> int:
     """Run one command and return its exit code. The only catch-all stands here."""
     screen = Screen(is_json="--json" in arguments, is_verbose="--verbose" in arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts its threads
@@ -55,16 +75,16 @@ def run(arguments: list[str]) -> int:
         )
         sys.stdout.flush()
         if code == 128 + signal.SIGINT:  # Typer's own answer to an interrupt
-            return _interrupted(screen, signal.SIGINT)
+            return _interrupted(screen, KeyboardInterrupt())
+        if stopping is not None and stopping.came is not None:  # swallowed where nothing may raise
+            return _interrupted(screen, stopping.came)
         return int(code or 0)
     except RnnForecastError as error:
         return screen.error(error)
     except typer.TyperException as error:
         return screen.error(_usage_error(error, arguments))
-    except Stopped as stopped:
-        return _interrupted(screen, stopped.number)
-    except (KeyboardInterrupt, typer.Abort):
-        return _interrupted(screen, signal.SIGINT)
+    except (Stopped, KeyboardInterrupt, typer.Abort) as stopped:
+        return _interrupted(screen, stopped)
     except BrokenPipeError:
         return _leave_closed_pipe()
     except SystemExit as leaving:  # Typer leaves by itself where a reader has closed the pipe
@@ -102,15 +122,15 @@ def _open_streams() -> None:
             reconfigure(errors="backslashreplace")
 
 
-def _stop(number: int, _frame: FrameType | None) -> NoReturn:
-    raise Stopped(number)
-
-
-def _interrupted(screen: Screen, number: int) -> int:
-    """Say that a signal came, and whether anything was published by then."""
+def _interrupted(screen: Screen, stopped: BaseException) -> int:
+    """Say that a signal came, whether anything was published by then, and how to go on."""
     if screen.has_published:
         return screen.error(UntoldError("interrupted, but all is done and published"))
-    error = RnnForecastError("interrupted; nothing was published", code="interrupted")
+    notes = getattr(stopped, "__notes__", [])
+    error = RnnForecastError(
+        "interrupted; nothing was published", code="interrupted", hint="; ".join(notes) or None
+    )
+    number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
     error.exit_code = 128 + number
     return screen.error(error)
 

@@ -66,9 +66,9 @@ class EpochEnded:
 
 @dataclass(frozen=True)
 class Published:
-    """A result is there for others to see; what may still fail is what follows it."""
+    """A result is there for others to see, and counts: what may fail now only follows it."""
 
-    path: str
+    what: str
 
 
 Event = Noted | Warned | Progressed | EpochEnded | Published

@@ -72,6 +72,9 @@ def train(
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Save an HTML report with the version.")
     ] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
+    ] = False,
 ) -> None:
     """Fit a network, measure it on held-out readings beside the naive methods, save it."""
     from rnnforecast import reports, workflow
@@ -83,6 +86,7 @@ def train(
         config=Config(reading, window, network, training),
         require_skill=require_skill,
         report=report,
+        resume=resume,
         listener=screen,
     )
     screen.has_published = True

@@ -16,39 +16,30 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-import torch
 
 from rnnforecast.config import TrainConfig
 from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.durations import parse_duration_us
-from rnnforecast.events import EpochEnded, Event, Listener, Noted, Progressed
+from rnnforecast.errors import WriteError
+from rnnforecast.events import EpochEnded, Listener, Noted, Warned
+from rnnforecast.model.checkpoint import Checkpoints, damaged
 from rnnforecast.model.network import Network
+from rnnforecast.model.state import TrainingState
 from rnnforecast.model.training import MemberTraining, TrainingLog, learn_on, steps_per_epoch
 from rnnforecast.model.validation import ValidationWindows
+from rnnforecast.model.workers import Told, Turns, side_by_side
 
 _FIRST_SHARE = 0.5
 """Share of `--max-time` until training stops; learning on then takes at most as many steps."""
 _TRIED_STEPS = 5
 """With `--max-time` so many steps show how long one takes."""
-_TURN_STEPS = 4
-"""Steps that a member takes before another one may have its thread."""
-_WAIT_S = 0.1
-"""Threads without a member look so often whether all was given up."""
 _CHOOSING_WINDOWS = 4096
 _AS_GOOD, _CERTAIN = 0.01, 100
 """A group is as good as the best one while its loss is larger by at most this share; by more where
 there are fewer validation windows apart from each other than this number."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -76,31 +67,107 @@ def train_members(
     validation: TrainingWindows | None,
     config: TrainConfig,
     listener: Listener,
+    checkpoints: Checkpoints | None = None,
 ) -> CommitteeLog:
-    """Fit the network in place, and drop the members that do not help."""
+    """Fit the network in place, and drop the members that do not help.
+
+    With `checkpoints` the training can be gone on with after a signal: it ends at a step, is saved,
+    and the signal is raised. With `--max-time` the steps taken before then count, and the time
+    begins anew.
+    """
     held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
     indices = range(len(network.members))
-    trainings = [MemberTraining(network, i, windows, held_out, config) for i in indices]
+    members = [MemberTraining(network, i, windows, held_out, config) for i in indices]
     last = steps_per_epoch(len(windows), config) * config.epochs
-    last = min(last, config.steps or last)
-    with _side_by_side(len(trainings), config, network.center.device) as workers:
-        told = _Told(listener, "training", last * len(trainings))
-        pace = _Pace(config)
-        going, steps = trainings, 0
-        while steps < last and going:
-            n_steps = min(going[0].steps_to_epoch_end, last - steps, pace.steps_left(steps))
-            if n_steps < 1:
-                break
-            workers.share(_Turns(going, n_steps), told)
-            steps += n_steps
-            going = [one for one in going if not one.has_stopped]
-        workers.each(trainings, lambda one: told.tell(one.end_epoch()))
+    committee = _Committee(members, min(last, config.steps or last), checkpoints)
+    begun, pace = committee.resume(listener), _Pace(config)
+    total, done = committee.last * len(members), sum(one.steps for one in members)
+    told = Told(listener, "training", total, done=done)
+    with side_by_side(len(members), config, network.center.device, told) as workers:
+        aim = begun if begun.steps else committee.after(begun, pace.steps_left(0))
+        while aim.going:
+            workers.share(Turns(committee.left(aim)), told)
+            if workers.signals:
+                committee.save(aim, told)
+                raise workers.signals[0]
+            aim = committee.after(aim, pace.steps_left(aim.steps - begun.steps))
+            committee.save(aim, told)
+        workers.each(members, lambda one: told.tell(one.end_epoch()))
     told.finish()
-    logs = tuple(one.finish() for one in trainings)
+    logs = tuple(one.finish() for one in members)
     kept = _unjudged(network) if held_out is None else _best_group(network, held_out)
     network.keep(kept)
-    listener(Noted(f"trained {len(logs)} members, {steps} steps; {len(kept)} of them forecast"))
+    listener(Noted(f"trained {len(logs)} members, {aim.steps} steps; {len(kept)} of them forecast"))
     return CommitteeLog(logs, kept)
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """How far the committee goes before it looks again who goes on."""
+
+    steps: int
+    going: tuple[int, ...]
+    """Numbers of the members that go on; none where the training is over."""
+
+
+@dataclass(frozen=True)
+class _Committee:
+    """The members in training, and where they are kept meanwhile."""
+
+    members: Sequence[MemberTraining]
+    last: int
+    """Steps that none of them goes beyond."""
+    checkpoints: Checkpoints | None
+
+    def after(self, aim: _Aim, most: int) -> _Aim:
+        """Say how far to go on from there, by at most so many steps, and who does."""
+        going = tuple(i for i in aim.going if not self.members[i].has_stopped)
+        n_steps = min(most, self.last - aim.steps)
+        if not going or n_steps < 1:
+            return _Aim(aim.steps, ())
+        return _Aim(aim.steps + min(n_steps, self.members[going[0]].steps_to_epoch_end), going)
+
+    def left(self, aim: _Aim) -> dict[MemberTraining, int]:
+        """Return how many steps each member has to take; after a signal they differ."""
+        return {self.members[i]: aim.steps - self.members[i].steps for i in aim.going}
+
+    def save(self, aim: _Aim, told: Told) -> None:
+        """Keep the members as they are. Training goes on where that fails, as the user is told."""
+        state = self._state(aim)
+        if self.checkpoints is None or state is None:
+            return
+        try:
+            self.checkpoints.save(state)
+        except WriteError as error:
+            told.tell(Warned("no-checkpoint", f"the training cannot be kept: {error.message}"))
+
+    def resume(self, listener: Listener) -> _Aim:
+        """Go on from a checkpoint, where there is one that is wanted, and say where it was."""
+        begun = _Aim(0, tuple(range(len(self.members))))
+        if self.checkpoints is None or not self.checkpoints.is_resuming:
+            return begun
+        like = self._state(begun)
+        assert like is not None
+        state = self.checkpoints.load(like)
+        if state is None:
+            listener(Noted("there is no checkpoint to go on from: training begins anew"))
+            return begun
+        try:
+            if state.target > self.last:
+                raise ValueError(f"it is on its way to step {state.target}, after the last")
+            for member, own in zip(self.members, state.members, strict=True):
+                member.restore(own)
+        except (RuntimeError, ValueError) as error:  # the random numbers of another release
+            raise damaged(self.checkpoints.path, str(error)) from error
+        listener(Noted(f"training goes on after step {min(own.steps for own in state.members)}"))
+        return _Aim(state.target, state.going)
+
+    def _state(self, aim: _Aim) -> TrainingState | None:
+        """Return what a checkpoint holds; None where a member has come to no number."""
+        states = [state for one in self.members if (state := one.state()) is not None]
+        if len(states) < len(self.members):
+            return None
+        return TrainingState(aim.steps, aim.going, tuple(states))
 
 
 def _unjudged(network: Network) -> tuple[int, ...]:
@@ -134,8 +201,8 @@ def learn_on_members(
     listener: Listener,
 ) -> None:
     """Let each member take so many more steps over these windows, in place."""
-    told = _Told(listener, "learning from the held-out readings", sum(n_steps))
-    with _side_by_side(len(n_steps), config, network.center.device) as workers:
+    told = Told(listener, "learning from the held-out readings", sum(n_steps))
+    with side_by_side(len(n_steps), config, network.center.device, told) as workers:
 
         def learn(index: int) -> None:
             for _ in learn_on(network, index, windows, n_steps=n_steps[index], config=config):
@@ -145,114 +212,6 @@ def learn_on_members(
 
         workers.each(range(len(n_steps)), learn)
     told.finish()
-
-
-def n_processors() -> int:
-    """How many processors this process may use; not every system says."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-class _Turns:
-    """Members take turns of a few steps, so that no processor waits while three share two.
-
-    Of those that are not at it, the one goes next that has most to do, by its look-back.
-    """
-
-    def __init__(self, members: Sequence[MemberTraining], n_steps: int) -> None:
-        self._left = dict.fromkeys(members, n_steps)
-        self._idle = set(members)
-        self._changed = threading.Condition()
-
-    def work(self, told: _Told, given_up: threading.Event) -> None:
-        """Take turns until all is done, or given up."""
-        while (turn := self._next(given_up)) is not None:
-            one, n_steps = turn
-            try:
-                for _ in range(n_steps):
-                    if given_up.is_set():
-                        return
-                    told.tell(one.step())
-                    told.advance()
-            finally:
-                with self._changed:
-                    self._left[one] -= n_steps
-                    self._idle.add(one)
-                    self._changed.notify_all()
-
-    def _next(self, given_up: threading.Event) -> tuple[MemberTraining, int] | None:
-        with self._changed:
-            while any(self._left.values()) and not given_up.is_set():
-                waiting = [one for one in self._idle if self._left[one]]
-                if waiting:
-                    one = max(waiting, key=lambda x: (self._left[x] * x.lookback, -x.index))
-                    self._idle.remove(one)
-                    return one, min(self._left[one], _TURN_STEPS)
-                self._changed.wait(_WAIT_S)
-        return None
-
-
-@dataclass(frozen=True)
-class _Workers:
-    pool: ThreadPoolExecutor
-    n: int
-    given_up: threading.Event
-
-    def share(self, turns: _Turns, told: _Told) -> None:
-        """Let all threads take turns until they are done."""
-        self.each(range(self.n), lambda _: turns.work(told, self.given_up))
-
-    def each(self, items: Sequence[_T], work: Callable[[_T], None]) -> None:
-        """Do this for each item side by side, and wait for all; an error is raised at once."""
-        futures = [self.pool.submit(work, item) for item in items]
-        ended = wait(futures, return_when=FIRST_EXCEPTION).done
-        for future in futures:
-            if future in ended:
-                future.result()
-
-
-@contextmanager
-def _side_by_side(n: int, config: TrainConfig, device: torch.device) -> Iterator[_Workers]:
-    """Start threads that share the processors. An error, or a signal, ends their work at once."""
-    n_threads = config.threads or n_processors()
-    n_workers = 1 if device.type == "cuda" else min(n, n_threads)
-    own = max(1, n_threads // n_workers)
-    workers = _Workers(
-        ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(own,)),
-        n_workers,
-        threading.Event(),
-    )
-    with workers.pool:
-        try:
-            yield workers
-        except BaseException:
-            workers.given_up.set()
-            raise
-
-
-class _Told:
-    """Tells a listener, from several threads, one event at a time."""
-
-    def __init__(self, listener: Listener, task: str, total: int) -> None:
-        self._listener, self._task, self._total, self._done = listener, task, total, 0
-        self._lock = threading.Lock()
-
-    def tell(self, event: Event | None) -> None:
-        """Pass an event on, where there is one."""
-        if event is not None:
-            with self._lock:
-                self._listener(event)
-
-    def advance(self) -> None:
-        """One more step is done."""
-        with self._lock:
-            self._done += 1
-            self._listener(Progressed(self._task, self._done, self._total))
-
-    def finish(self) -> None:
-        """All that will be done is done."""
-        self._listener(Progressed(self._task, self._total, self._total))
 
 
 class _Pace:

@@ -34,15 +34,23 @@ def read_listed(directory: Path, name: str, manifest: dict[str, Any], limit: int
 def read_regular(path: Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes, without following a link."""
     try:
+        return read_bounded(path, limit)
+    except ValueError as error:
+        raise damaged(path.parent, str(error)) from error
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Do the same for any file; `ValueError` says what is wrong with it."""
+    try:
         with open(path, "rb", opener=_open_itself) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise damaged(path.parent, f"{path.name} is not a regular file")
+                raise ValueError(f"{path.name} is not a regular file")
             if status.st_size > limit:
-                raise damaged(path.parent, f"{path.name} has {status.st_size} bytes, over {limit}")
+                raise ValueError(f"{path.name} has {status.st_size} bytes, over {limit}")
             return file.read(status.st_size + 1)
     except OSError as error:
-        raise damaged(path.parent, f"{path.name} cannot be read ({error.strerror})") from error
+        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
 
 
 def _open_itself(path: str, flags: int) -> int:

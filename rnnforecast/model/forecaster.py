@@ -20,15 +20,19 @@ from rnnforecast.data.quantiles import at_levels
 from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
-from rnnforecast.model.committee import (
-    CommitteeLog,
-    learn_on_members,
-    n_processors,
-    train_members,
-)
+from rnnforecast.model.checkpoint import Checkpoints
+from rnnforecast.model.committee import CommitteeLog, learn_on_members, train_members
 from rnnforecast.model.expected import Tensors
 from rnnforecast.model.network import Network
-from rnnforecast.model.start import find_newcomers, start_from, start_newcomers
+from rnnforecast.model.start import (
+    check_start,
+    entries_in,
+    find_newcomers,
+    start_again,
+    start_from,
+    start_newcomers,
+)
+from rnnforecast.model.workers import n_processors
 from rnnforecast.task import ForecastTask
 
 _MAX_BATCH = 2048
@@ -61,10 +65,15 @@ class RNNForecaster:
         network: NetworkConfig,
         config: TrainConfig,
         listener: Listener = ignore,
+        checkpoints: Checkpoints | None = None,
+        start: RNNForecaster | None = None,
     ) -> RNNForecaster:
         """Learn from the readings before the cutoffs of `train`, one origin a series.
 
-        The readings from there to the cutoffs of `validation` decide when to stop.
+        The readings from there to the cutoffs of `validation` decide when to stop. With
+        `checkpoints` a training that was interrupted can be gone on with. With `start` it begins
+        from what that network has learnt, as `start_again` says; the task must be that network's
+        own but for the number of series, or a `ModelError` names what differs.
         """
         windows = train.windows(task.lookback, task.horizon)
         held_out = None
@@ -72,13 +81,24 @@ class RNNForecaster:
             held_out = validation.windows(task.lookback, task.horizon, targets_after=train)
         with _repeatable(config):
             model = Network(task, network)
-            start_from(model, fit_scaling(train), windows)
+            entries = np.zeros(task.n_series, np.int64)
+            if start is None:
+                start_from(model, fit_scaling(train), windows)
+            else:
+                check_start(start.network, task, network)
+                entries = entries_in(train.names, start.network, start.names)
+                start_again(model, start.network, entries, train)
             model.to(_device(config))
             log = train_members(
-                model, windows, validation=held_out, config=config, listener=listener
+                model,
+                windows,
+                validation=held_out,
+                config=config,
+                listener=listener,
+                checkpoints=checkpoints,
             )
-        newcomers = find_newcomers(train, windows)
-        return cls(model.eval(), train.names, log, newcomers=tuple(newcomers.tolist()))
+        newcomers = [i for i in find_newcomers(train, windows).tolist() if not entries[i]]
+        return cls(model.eval(), train.names, log, newcomers=tuple(newcomers))
 
     def learn_on(
         self, past: Past, *, config: TrainConfig, listener: Listener = ignore

@@ -20,6 +20,7 @@ from rnnforecast.data.split import Split
 from rnnforecast.data.stamps import format_stamp
 from rnnforecast.events import EpochEnded, Warned
 from rnnforecast.model.artifact import Artifact
+from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints
 
 if TYPE_CHECKING:
     from rnnforecast.model.forecaster import RNNForecaster
@@ -53,6 +54,24 @@ def describe_model(
         self_test=forecaster.self_test(),
         provenance=describe_run(plan, forecaster, source, warnings),
     )
+
+
+def checkpoints_of(model: Path, plan: Plan, *, is_resuming: bool) -> Checkpoints:
+    """Say where the training of a plan is kept, and all that its weights depend on."""
+    from rnnforecast.model.workers import n_processors
+
+    training, task = plan.config.training, plan.task
+    said = {**asdict(task), **asdict(plan.config.network), **asdict(training)}
+    said["threads"] = training.threads or n_processors()
+    members = "; ".join(map(str, task.members))
+    identity = {
+        "readings": plan.split.panel.fingerprint(),
+        "rnnforecast": __version__,
+        "torch": version("torch"),
+        "python": platform.python_version(),
+        **{name: str(value) for name, value in {**said, "members": members}.items()},
+    }
+    return Checkpoints(model / CHECKPOINT, identity, is_resuming)
 
 
 def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:

@@ -12,14 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from rnnforecast.config import NetworkConfig
 from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Doubles, Floats, Integers
 from rnnforecast.data.scaling import Scaling, fit_scaling
 from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows
+from rnnforecast.errors import ModelError
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.model.reactions import standardise_features, start_reactions
 from rnnforecast.model.validation import entries, features_beside, scaled_windows
+from rnnforecast.task import ForecastTask
 
 _WINDOWS = 4096
 _SORTED_WINDOWS = 1024
@@ -30,6 +33,11 @@ _ROUNDS = 3
 """Further turns move the shares of three parts by 0.02 on average (ETTh1), less than training."""
 _MOST = 5.0
 """Readings further from the series' level, in units of its scale, count as this far."""
+_IN_SCALES = ("cycle.weight", "reaction.weight")
+_BY_SERIES = ("identity.weight", *_IN_SCALES)
+"""Tensors with a row for each series; the first are in units of its scale."""
+_SHAPING = ("cell", "hidden", "layers")
+"""Options of a network that its weights' shapes depend on, or their meaning."""
 _PRIOR_READINGS = 2.0
 """A phase with this many readings gets half of their mean: one reading is no pattern."""
 
@@ -49,6 +57,59 @@ def start_from(network: Network, scaling: Scaling, windows: TrainingWindows) -> 
             member.cycle.weight.copy_(cycles)
         start_reactions(network, member, many)
         member.persistence.copy_(torch.from_numpy(_persistence(network, member, few)))
+
+
+def check_start(other: Network, task: ForecastTask, config: NetworkConfig) -> None:
+    """Raise `ModelError` where another network's weights do not fit into one for this task."""
+    asked = {**vars(task), **{name: getattr(config, name) for name in _SHAPING}}
+    there = {**vars(other.task), **{name: getattr(other.config, name) for name in _SHAPING}}
+    differing = [
+        f"{name} is {asked[name]}, not {there[name]}"
+        for name in asked
+        if name != "n_series" and asked[name] != there[name]
+    ]
+    if differing:
+        raise ModelError(
+            f"training cannot begin from a network of another task: {'; '.join(differing)}",
+            code="other-task",
+            hint="train without it, or with its windows, season, covariates and network",
+        )
+
+
+@torch.no_grad()
+def start_again(network: Network, other: Network, entries: Integers, past: Past) -> None:
+    """Begin with the weights of another network of the same task, in place.
+
+    `entries`, `(series,)`, is each series' number in the other's embeddings, 0 where it is new: it
+    then starts as `start_newcomers` lets it. Scaling is fitted to `past`. Where the scale of a
+    known series has changed, its cycle and its reactions are converted, so that they mean what they
+    meant in the sensor's own units; a linear member then forecasts nearly what it did. What others
+    have learnt of readings in units of a scale, they have to adapt. Statistics of covariates stay.
+    """
+    scaling = fit_scaling(past)
+    network.center[1:] = torch.from_numpy(scaling.center)
+    network.scale[1:] = torch.from_numpy(scaling.scale)
+    network.reach[1:] = torch.from_numpy(scaling.reach)
+    rows = torch.from_numpy(np.append(np.int64(0), entries))
+    ratio = (other.scale.to(rows.device)[rows] / network.scale)[:, None]
+    ratio[rows == 0] = 1.0
+    own, given = network.state_dict(), other.state_dict()
+    for name in own.keys() - {"center", "scale", "reach"}:
+        value = given[name].to(rows.device)
+        if name.endswith(_BY_SERIES):
+            value = value[rows] * (ratio if name.endswith(_IN_SCALES) else 1.0)
+        own[name].copy_(value)
+    start_newcomers(network, np.flatnonzero(entries == 0), past)
+
+
+def entries_in(names: Sequence[str], network: Network, known: Sequence[str]) -> Integers:
+    """Return the entry of each name, `(name,)`, in a network that knows these series; 0 for none.
+
+    A series that had no reading yet when that network was trained counts as unknown.
+    """
+    there = torch.isfinite(network.scale[1:]).tolist()
+    places = {name: i for i, name in enumerate(known, start=1) if there[i - 1]}
+    return np.array([places.get(name, 0) for name in names], np.int64)
 
 
 def find_newcomers(train: Past, windows: TrainingWindows) -> Integers:

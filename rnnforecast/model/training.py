@@ -11,29 +11,34 @@ The weights that are measured and kept are a running mean over the last steps (P
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rnnforecast.config import TrainConfig
-from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows, epoch_batches
+from rnnforecast.data.windows import Batch, TrainingWindows, epoch_batches
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded
-from rnnforecast.model.augment import draw_mixture
-from rnnforecast.model.beside import Beside
-from rnnforecast.model.loss import pinball
+from rnnforecast.model.expected import Tensors
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
-from rnnforecast.model.product import has_fast_bfloat16
-from rnnforecast.model.validation import ValidationWindows, entries, features_beside, scaled_windows
+from rnnforecast.model.state import MemberState
+from rnnforecast.model.stepping import (
+    figures,
+    make_optimizer,
+    moments_of,
+    restore_moments,
+    seeded,
+    take_step,
+    using,
+)
+from rnnforecast.model.validation import ValidationWindows
 
 CONTINUED_RATE = 0.25
 """Share of the rate at which a trained network learns on."""
-_UNKNOWN_SHARE = 1 / 16
-"""Share of the training windows shown without their series' name, so that a new one can come."""
 _WARM_UP = 100
 """Steps until the full rate."""
 _AVERAGED = 50
@@ -87,10 +92,8 @@ class MemberTraining:
         self._averaged = [p.detach().clone() for p in self._parameters]
         self._best = self._averaged
         self._best_loss = float("inf")
-        self._optimizer = _optimizer(self.member, config.learning_rate)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimizer, lambda step: min(1.0, (step + 1) / _WARM_UP)
-        )
+        self._optimizer = make_optimizer(self.member, config.learning_rate)
+        self._set_rate()
         self._generator = seeded(config.seed, index, device=network.center.device)
         self._batches: Iterator[Batch] = iter(())
         self._losses: list[Tensor] = []
@@ -119,12 +122,7 @@ class MemberTraining:
     def step(self) -> EpochEnded | None:
         """Take one step; at the end of an epoch say how it went. Raises `DivergedError`."""
         if self.steps % self._epoch_steps == 0:
-            self._batches = epoch_batches(
-                self._windows,
-                n_steps=self._epoch_steps,
-                batch_size=self._config.batch_size,
-                key=(self._config.seed, self.index, self.steps // self._epoch_steps),
-            )
+            self._batches = self._epoch_batches()
         loss, norm = take_step(
             self._network,
             self.member,
@@ -133,8 +131,8 @@ class MemberTraining:
             clip=self._config.clip,
             generator=self._generator,
         )
-        self._schedule.step()
         self.steps += 1
+        self._set_rate()
         share = max(1 / _AVERAGED, 9 / (self.steps + 9))
         torch._foreach_lerp_(self._averaged, [p.detach() for p in self._parameters], share)
         self._losses.append(loss)
@@ -145,7 +143,7 @@ class MemberTraining:
         """Measure the averaged weights, and remember them if they are the best so far."""
         if not self._losses:
             return None
-        losses, norms = (torch.stack(x).cpu().numpy() for x in (self._losses, self._norms))
+        losses, norms = (figures(x) for x in (self._losses, self._norms))
         if not (np.isfinite(losses).all() and np.isfinite(norms).all()):
             raise DivergedError(
                 f"training diverged: the loss became {losses[~np.isfinite(losses + norms)][0]}",
@@ -183,51 +181,72 @@ class MemberTraining:
                 parameter.copy_(best)
         return TrainingLog(tuple(self.epochs), self.steps, self.best_steps)
 
+    def state(self) -> MemberState | None:
+        """Return all that the next step depends on; None where that would be no number.
 
-def take_step(
-    network: Network,
-    member: Member,
-    batch: Batch,
-    optimizer: torch.optim.Optimizer,
-    *,
-    clip: float,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Take one step; return the loss and the gradient's norm before clipping."""
-    optimizer.zero_grad(set_to_none=True)
-    loss = member_loss(network, member, batch, generator)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(member.parameters(), clip)
-    optimizer.step()
-    return loss.detach(), norm
+        Arrays share their memory with the tensors as far as they can: use them before that step.
+        """
+        losses, norms = (figures(x) for x in (self._losses, self._norms))
+        held_out = [epoch.validation_loss or 0.0 for epoch in self.epochs]
+        if not all(np.isfinite(x).all() for x in (losses, norms, held_out)):
+            return None
+        means, squares, counts = moments_of(self._optimizer, self._parameters)
+        return MemberState(
+            steps=self.steps,
+            best_steps=self.best_steps,
+            best_loss=self._best_loss if np.isfinite(self._best_loss) else None,
+            epochs=tuple(self.epochs),
+            weights=self._named(self._parameters),
+            averaged=self._named(self._averaged),
+            best=self._named(self._best),
+            means=self._named(means),
+            squares=self._named(squares),
+            counts=figures(counts),
+            losses=losses,
+            norms=norms,
+            generator=self._generator.get_state().numpy(),
+        )
 
+    @torch.no_grad()
+    def restore(self, state: MemberState) -> None:
+        """Be where the training was that had this state."""
+        own: dict[str, Sequence[Tensor]] = {"weights": self._parameters, "averaged": self._averaged}
+        self._best = self._averaged  # as long as there is no best: `state.best` is a copy
+        if state.best_steps:
+            own["best"] = self._best = [x.clone() for x in self._averaged]
+        for kind, tensors in own.items():
+            for tensor, value in zip(tensors, getattr(state, kind).values(), strict=True):
+                tensor.copy_(torch.from_numpy(value))
+        moments = (state.means.values(), state.squares.values(), state.counts)
+        restore_moments(self._optimizer, self._parameters, *moments)
+        self.steps, self.best_steps = state.steps, state.best_steps
+        self._best_loss = float("inf") if state.best_loss is None else state.best_loss
+        self.epochs = list(state.epochs)
+        device = self._parameters[0].device
+        self._losses, self._norms = (
+            list(torch.from_numpy(x).to(device)) for x in (state.losses, state.norms)
+        )
+        self._generator.set_state(torch.from_numpy(state.generator))
+        self._set_rate()
+        self._batches = islice(self._epoch_batches(), self.steps % self._epoch_steps, None)
 
-def member_loss(
-    network: Network, member: Member, batch: Batch, generator: torch.Generator
-) -> Tensor:
-    """Return the quantile loss of a batch in units of each series' scale; spikes do not count.
+    def _set_rate(self) -> None:
+        """Warm up; the rate of a step depends on the number of steps before it alone."""
+        (group,) = self._optimizer.param_groups
+        group["lr"] = self._config.learning_rate * min(1.0, (self.steps + 1) / _WARM_UP)
 
-    Some windows are shown without their name; those with less than half of their history do not
-    count. Members that are linear see windows made of windows.
-    """
-    series = entries(batch, network.center.device)
-    hidden = torch.rand(len(series), generator=generator, device=series.device) < _UNKNOWN_SHARE
-    shown = torch.where(hidden, 0, series)
-    history, future, next_step, stretch = scaled_windows(network, batch, series, shown)
-    beside = features_beside(network, batch)
-    too_empty = torch.isfinite(history).float().mean(1, keepdim=True) < SEEN_SHARE
-    past, ahead = member.expected_around(shown, next_step, beside)
-    past, ahead = history[:, -member.own.lookback :] - past, future - ahead
-    if member.own.linear:
-        mixture = draw_mixture(len(past), generator)
-        past, ahead = mixture.of(past), mixture.of(ahead)
-        beside = beside and Beside(*map(mixture.of, beside))
-    counts = torch.isfinite(ahead) & ~too_empty
-    window = member.normalised(past)
-    leads = member.decode(window, shown, beside, generator=generator)
-    goal = (torch.where(counts, ahead, 0.0) - window.level) / window.spread
-    loss = pinball(leads, goal - member.persisting(window), member.levels) * window.spread * stretch
-    return torch.where(counts, loss, 0.0).sum() / counts.sum().clamp(min=1)
+    def _epoch_batches(self) -> Iterator[Batch]:
+        """Gather the batches of the epoch that the next step is in."""
+        return epoch_batches(
+            self._windows,
+            n_steps=self._epoch_steps,
+            batch_size=self._config.batch_size,
+            key=(self._config.seed, self.index, self.steps // self._epoch_steps),
+        )
+
+    def _named(self, tensors: Sequence[Tensor]) -> Tensors:
+        names = (name for name, _ in self.member.named_parameters())
+        return {n: x.detach().cpu().numpy() for n, x in zip(names, tensors, strict=True)}
 
 
 def learn_on(
@@ -244,7 +263,7 @@ def learn_on(
     number of steps taken after each.
     """
     member = network.members[index]
-    optimizer = _optimizer(member, config.learning_rate * CONTINUED_RATE)
+    optimizer = make_optimizer(member, config.learning_rate * CONTINUED_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, n_steps)
     key = (config.seed, index, config.epochs)
     generator = seeded(*key, device=network.center.device)
@@ -259,28 +278,3 @@ def learn_on(
 def seen_by(member: Member, windows: TrainingWindows) -> TrainingWindows:
     """Return the windows as a member looks at them: covariates are not gathered in vain."""
     return windows if member.own.covariates else windows.without_features()
-
-
-def seeded(*key: int, device: torch.device) -> torch.Generator:
-    """Make a source of random numbers that these numbers alone decide."""
-    (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
-    return torch.Generator(device).manual_seed(int(seed))
-
-
-@contextmanager
-def using(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[None]:
-    """Put other values in force for a while."""
-    with torch.no_grad():
-        own = [p.detach().clone() for p in parameters]
-        for parameter, value in zip(parameters, values, strict=True):
-            parameter.copy_(value)
-        try:
-            yield
-        finally:
-            for parameter, value in zip(parameters, own, strict=True):
-                parameter.copy_(value)
-
-
-def _optimizer(member: Member, rate: float) -> torch.optim.Optimizer:
-    member.recurrence.rounds = has_fast_bfloat16(member.persistence.device)
-    return torch.optim.AdamW(member.parameters(), lr=rate, fused=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rnnforecast.data.schema import Schema
     from rnnforecast.data.split import Split
     from rnnforecast.data.timegrid import LearnsUntil
+    from rnnforecast.model.checkpoint import Checkpoints
     from rnnforecast.model.forecaster import RNNForecaster
 
 
@@ -64,7 +65,9 @@ def read_readings(
     return read_panel(source, schema, config, listener, learns_until=learns_until)
 
 
-def fit_network(plan: Plan, split: Split, listener: Listener) -> RNNForecaster:
+def fit_network(
+    plan: Plan, split: Split, listener: Listener, checkpoints: Checkpoints | None = None
+) -> RNNForecaster:
     """Fit a network to the train part of a split, which need not be the plan's own."""
     from rnnforecast.model.forecaster import RNNForecaster
 
@@ -75,6 +78,7 @@ def fit_network(plan: Plan, split: Split, listener: Listener) -> RNNForecaster:
         network=plan.config.network,
         config=plan.config.training,
         listener=listener,
+        checkpoints=checkpoints,
     )
 
 

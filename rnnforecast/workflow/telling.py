@@ -47,7 +47,7 @@ class Teller:
         self.listener(event)
         if isinstance(event, Published):
             self.has_published = True
-            self.journal.record("published", {"output": event.path}, self.listener)
+            self.journal.record("published", {"output": event.what}, self.listener)
         elif isinstance(event, Warned):
             facts = {"code": event.code, "message": event.message, "count": event.count}
             self.journal.record("warning", facts, self.listener)

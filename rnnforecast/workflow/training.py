@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from rnnforecast.config import DEFAULT_MODEL, Config
 from rnnforecast.errors import QualityGateError, UsageError
-from rnnforecast.events import Listener, Recorder, Warned, ignore
+from rnnforecast.events import Listener, Published, Recorder, Warned, ignore
 from rnnforecast.operate import store
+from rnnforecast.signals import holding_back
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.reporting import windows_seen
 from rnnforecast.workflow.saved import Model
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from rnnforecast.data.schema import Schema
     from rnnforecast.evaluate.comparison import Comparison
     from rnnforecast.model.artifact import Artifact
+    from rnnforecast.model.checkpoint import Checkpoints
     from rnnforecast.model.forecaster import RNNForecaster
     from rnnforecast.pictures.report import Seen
 
@@ -44,6 +48,7 @@ def train(
     config: Config | None = None,
     require_skill: float | None = None,
     report: bool = True,
+    resume: bool = False,
     listener: Listener = ignore,
 ) -> Model:
     """Fit a network to readings, measure it on held-out ones, save it as a new version.
@@ -51,12 +56,16 @@ def train(
     `data` is a path, a pandas or an Arrow table. With `model=None` nothing is saved; a `report` in
     HTML lies in each version unless it is not wanted. Raises a
     `RnnForecastError`; a failed run leaves the version in force as it was.
+
+    A training that a signal ends leaves a checkpoint beside the versions; with `resume` it goes on
+    from there, and ends in the same weights as one that was not interrupted. With `max_time` the
+    steps taken before then count, and the time begins anew.
     """
     from rnnforecast.data.planning import plan_training, train_end_us
-    from rnnforecast.model.provenance import describe_model
+    from rnnforecast.model.provenance import checkpoints_of, describe_model
 
     path = None if model is None else Path(model)
-    _check_wishes(path, require_skill)
+    _check_wishes(path, require_skill, resume=resume)
     config = with_windows(config or Config(), horizon, lookback)
     check_outputs(data, config.data)
     events, clock = Recorder(listener, []), Clock()
@@ -65,32 +74,49 @@ def train(
     )
     clock.lap("read_s")
     plan = plan_training(panel, config, events)
-    fitted = fit_network(plan, plan.split, events)
-    schema = _schema_of_use(schema, plan, fitted, events)
-    clock.lap("fit_s")
-    calibration = calibrate(fitted, plan.split, plan.task, events)
-    clock.lap("calibrate_s")
-    comparison, seen = _compare(fitted, calibration, plan, schema.tz, events)
-    clock.lap("evaluate_s")
-    forecaster = _learn_on(fitted, plan, plan.split.everything, events)
-    clock.lap("learn_on_s")
-    artifact = describe_model(
-        forecaster,
-        plan,
-        schema,
-        metrics=comparison.to_json(),
-        source=data,
-        warnings=events.warnings,
-    )
-    artifact = replace(artifact, calibration=calibration)
-    if path is None:
-        return Model(artifact, None, None, tuple(events.warnings), clock.laps)
-    shown = None
-    if report:
-        shown = _report(artifact, comparison, seen, fitted, events.warnings)
-        clock.lap("report_s")
-    version = _save(path, artifact, shown, comparison, require_skill)
+    checkpoints = None if path is None else checkpoints_of(path, plan, is_resuming=resume)
+    with _resumable(checkpoints):
+        fitted = fit_network(plan, plan.split, events, checkpoints)
+        schema = _schema_of_use(schema, plan, fitted, events)
+        clock.lap("fit_s")
+        calibration = calibrate(fitted, plan.split, plan.task, events)
+        clock.lap("calibrate_s")
+        comparison, seen = _compare(fitted, calibration, plan, schema.tz, events)
+        clock.lap("evaluate_s")
+        forecaster = _learn_on(fitted, plan, plan.split.everything, events)
+        clock.lap("learn_on_s")
+        artifact = describe_model(
+            forecaster,
+            plan,
+            schema,
+            metrics=comparison.to_json(),
+            source=data,
+            warnings=events.warnings,
+        )
+        artifact = replace(artifact, calibration=calibration)
+        if path is None:
+            return Model(artifact, None, None, tuple(events.warnings), clock.laps)
+        shown = None
+        if report:
+            shown = _report(artifact, comparison, seen, fitted, events.warnings)
+            clock.lap("report_s")
+        version = _save(path, artifact, shown, comparison, require_skill, events)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)
+
+
+@contextmanager
+def _resumable(checkpoints: Checkpoints | None) -> Iterator[None]:
+    """Say, where a signal ends this training, that it can be gone on with, if it can."""
+    before = checkpoints and checkpoints.stamp()
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as stopped:  # what a signal raises
+        after = checkpoints and checkpoints.stamp()
+        if checkpoints and after and (checkpoints.is_resuming or after != before):
+            stopped.add_note("the training is kept: the same command with  --resume  goes on")
+        raise
 
 
 def _schema_of_use(schema: Schema, plan: Plan, fitted: RNNForecaster, listener: Listener) -> Schema:
@@ -123,11 +149,22 @@ def _save(
     report: str | None,
     comparison: Comparison,
     require_skill: float | None,
+    listener: Listener,
 ) -> str:
-    """Save a new version and put it in force, unless it is not as good as the user asks for."""
-    version = store.publish_version(path, artifact.pack(report), now=datetime.now(UTC))
-    _require(require_skill, comparison, version)
-    store.put_in_force(path, version)
+    """Save a new version and put it in force, unless it is not as good as the user asks for.
+
+    A signal meanwhile counts afterwards, so that what is said of it is what happened. The
+    checkpoint has served its purpose either way.
+    """
+    from rnnforecast.model.checkpoint import discard_checkpoint
+
+    files = artifact.pack(report)
+    with holding_back(lambda: None):
+        version = store.publish_version(path, files, now=datetime.now(UTC))
+        discard_checkpoint(path)
+        _require(require_skill, comparison, version)
+        store.put_in_force(path, version)
+        listener(Published(version))
     return version
 
 
@@ -177,8 +214,10 @@ def _learn_on(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener
     return fitted.learn_on(known, config=plan.config.training, listener=listener)
 
 
-def _check_wishes(path: Path | None, skill: float | None) -> None:
+def _check_wishes(path: Path | None, skill: float | None, *, resume: bool) -> None:
     """Raise for a gate that is no number, or a place where no model can be, before the work."""
+    if resume and path is None:
+        raise UsageError("resume goes on from a checkpoint, and without a model there is none")
     if skill is not None and not math.isfinite(skill):
         raise UsageError(f"--require-skill {skill} is not a number")
     if path is not None:

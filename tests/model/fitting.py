@@ -9,6 +9,7 @@ from rnnforecast.config import NetworkConfig, TrainConfig
 from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.events import Listener, ignore
+from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.committee import CommitteeLog, train_members
 from rnnforecast.model.network import Network
 from rnnforecast.model.start import start_from
@@ -40,7 +41,12 @@ def started(readings: np.ndarray, task: ForecastTask, *, seed: int = 0) -> Netwo
 
 
 def train(
-    network: Network, readings: np.ndarray, config: TrainConfig, listener: Listener = ignore
+    network: Network,
+    readings: np.ndarray,
+    config: TrainConfig,
+    listener: Listener = ignore,
+    *,
+    checkpoints: Checkpoints | None = None,
 ) -> CommitteeLog:
     """Train a network in place on the first three quarters, validated on the rest."""
     first, everything = split(readings)
@@ -51,6 +57,7 @@ def train(
         validation=everything.windows(task.lookback, task.horizon, targets_after=first),
         config=config,
         listener=listener,
+        checkpoints=checkpoints,
     )
 
 
@@ -60,10 +67,11 @@ def fit(
     listener: Listener = ignore,
     *,
     members: tuple[MemberTask, ...] = (PLAIN,),
+    checkpoints: Checkpoints | None = None,
 ) -> tuple[Network, CommitteeLog]:
     """Make a network and train it."""
     network = started(readings, make_task(members=members), seed=config.seed)
-    return network, train(network, readings, config, listener)
+    return network, train(network, readings, config, listener, checkpoints=checkpoints)
 
 
 def weights_of(network: Network) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ from rnnforecast.model.committee import CommitteeLog, learn_on_members, train_me
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import MemberTraining
+from rnnforecast.model.workers import GivenUp, Told, Turns, side_by_side
 from tests.builders import make_panel, make_task, wave
 from tests.model.fitting import FOUR, MIXED, PLAIN, SMALL, fit, split, started, weights_of
 from tests.model.fitting import train as train_in_place
@@ -293,9 +294,9 @@ class Scripted:
 
 def take_turns(members: list[Scripted], n_workers: int, n_steps: int) -> None:
     config = dataclasses.replace(QUICK, threads=n_workers)
-    told = committee._Told(lambda _event: None, "training", n_steps * len(members))
-    with committee._side_by_side(len(members), config, torch.device("cpu")) as workers:
-        workers.share(committee._Turns(members, n_steps), told)  # type: ignore[arg-type]
+    told = Told(lambda _event: None, "training", n_steps * len(members))
+    with side_by_side(len(members), config, torch.device("cpu"), told) as workers:
+        workers.share(Turns(dict.fromkeys(members, n_steps)), told)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
@@ -321,13 +322,13 @@ def test_a_step_that_fails_ends_all_turns() -> None:
 
 def test_what_is_given_up_takes_not_one_step_more() -> None:
     taken: list[int] = []
-    given_up = threading.Event()
+    given_up = GivenUp()
 
     class Last(Scripted):
         def step(self) -> None:
             super().step()
             given_up.set()
 
-    told = committee._Told(lambda _event: None, "training", 30)
-    committee._Turns([Last(0, 96, taken)], 30).work(told, given_up)  # type: ignore[list-item]
+    told = Told(lambda _event: None, "training", 30)
+    Turns({Last(0, 96, taken): 30}).work(told, given_up)  # type: ignore[dict-item]
     assert taken == [0]

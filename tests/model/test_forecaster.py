@@ -203,6 +203,46 @@ def test_a_series_too_young_to_train_on_starts_from_its_own_pattern() -> None:
     assert errors[1] < 0.3 * errors[0]
 
 
+def test_a_training_that_begins_from_another_network_begins_where_that_one_is() -> None:
+    panel = make_panel(wave(300, seed=1), wave(300, seed=2))
+    first = fit(panel, 180, 240)
+    ends, still = np.full(2, 180), dataclasses.replace(QUICK, steps=1, learning_rate=1e-9)
+    again = RNNForecaster.fit(
+        past_of(panel, ends),
+        past_of(panel, ends + 60),
+        task=first.network.task,
+        network=SMALL,
+        config=still,
+        start=first,
+    )
+    past = past_of(panel)
+    before, after = (f.predict(past, 6, QUANTILES).values for f in (first, again))
+    assert np.allclose(before, after, atol=1e-4)
+    kept = [first.log.members[i].epochs for i in first.log.kept]
+    for own, learnt in zip(again.log.members, kept, strict=True):
+        best = min(epoch.validation_loss for epoch in learnt)
+        assert own.epochs[0].validation_loss == pytest.approx(best, rel=1e-4)
+
+
+def test_a_known_series_without_windows_keeps_what_was_learnt_of_it() -> None:
+    old, gone = wave(600, season=12), wave(600, season=12, seed=3)
+    first = fit(make_panel(old, gone), 400, 500)
+    gone[:] = np.nan
+    gone[430:440] = 20 + np.arange(10)
+    panel = dataclasses.replace(make_panel(old, gone, gone), names=("s0", "s1", "new"))
+    again = RNNForecaster.fit(
+        past_of(panel, np.full(3, 450)),
+        past_of(panel, np.full(3, 550)),
+        task=dataclasses.replace(first.network.task, n_series=3),
+        network=SMALL,
+        config=QUICK,
+        start=first,
+    )
+    assert again.names == ("s0", "s1", "new")
+    assert again.newcomers == (2,)
+    assert np.isfinite(again.predict(past_of(panel), 6, QUANTILES).values[0]).all()
+
+
 def test_a_series_that_never_changes_is_forecast_as_it_is() -> None:
     panel = make_panel(wave(300), np.full(300, 5.1))
     forecaster = fit(panel, 180, 240).learn_on(past_of(panel), config=QUICK)

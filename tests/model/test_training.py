@@ -13,17 +13,11 @@ from rnnforecast.data.forecast import past_of
 from rnnforecast.data.windows import Batch
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event
-from rnnforecast.model import training
+from rnnforecast.model import stepping
 from rnnforecast.model.loss import quantile_loss
 from rnnforecast.model.network import Network
-from rnnforecast.model.training import (
-    MemberTraining,
-    learn_on,
-    member_loss,
-    seeded,
-    steps_per_epoch,
-    using,
-)
+from rnnforecast.model.stepping import member_loss, seeded, using
+from rnnforecast.model.training import MemberTraining, learn_on, steps_per_epoch
 from rnnforecast.model.validation import ValidationWindows
 from rnnforecast.task import MemberTask
 from tests.builders import make_panel, make_task, wave
@@ -65,7 +59,7 @@ def make_calm_network(own: MemberTask) -> Network:
 def test_the_loss_is_the_quantile_loss_of_what_the_member_forecasts(
     own: MemberTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_UNKNOWN_SHARE", 0.0)
+    monkeypatch.setattr(stepping, "_UNKNOWN_SHARE", 0.0)
     readings = NOISY.copy()
     readings[50:60], readings[::13] = np.nan, np.nan
     network = make_calm_network(own)
@@ -84,7 +78,7 @@ def test_the_loss_is_the_quantile_loss_of_what_the_member_forecasts(
 def test_a_window_shown_without_its_name_counts_in_the_units_of_its_series(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training, "_UNKNOWN_SHARE", 1.0)
+    monkeypatch.setattr(stepping, "_UNKNOWN_SHARE", 1.0)
     network = make_calm_network(PLAIN)
     member, batch = network.members[0], gathered(NOISY)
 

@@ -1,0 +1,247 @@
+"""Checkpoint: a training that is under way, as one file, and back. No torch here, no pickle.
+
+The file is safetensors: every tensor of each member, the rest as JSON in a tensor of bytes (the
+format's own metadata has no fixed order), and at its end the SHA-256 of all before. It is read as a
+model is: a regular file of bounded size, by no link; hash before parse; strict JSON; tensors of the
+names, shapes and types that this training has, and finite. Every failure is a `ModelError`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from rnnforecast.durable import make_directory, publishing_file
+from rnnforecast.errors import ModelError, UsageError
+from rnnforecast.events import EpochEnded
+from rnnforecast.model.files import read_bounded
+from rnnforecast.model.state import KINDS, MemberState, TrainingState
+from rnnforecast.model.strict import build, parse_json, to_json
+
+CHECKPOINT = "checkpoint.safetensors"
+_FORMAT = "rnnforecast-checkpoint"
+_FORMAT_VERSION = 1
+_LEAST_LIMIT = 1 << 30
+"""A checkpoint of another training may be larger than this one's, and is to be told from it."""
+_TYPES = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8"}
+_STATE, _HASH, _HASH_BYTES = "state", "sha256", 32
+_SHOWN = 60
+"""Characters of two values that are shown in a message."""
+_HINTS = get_type_hints(EpochEnded)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a training keeps its checkpoint, and how it is told from another one's."""
+
+    path: Path
+    identity: Mapping[str, str]
+    """All that the weights depend on, by names for messages: the same means the same result."""
+    is_resuming: bool = False
+    """Whether a checkpoint that is there is gone on from, rather than overwritten."""
+
+    def save(self, state: TrainingState) -> None:
+        """Replace the checkpoint; a reader sees the old or the new one. Raises `WriteError`."""
+        make_directory(self.path.parent)
+        with publishing_file(self.path) as file:
+            for part in pack(state, self.identity):
+                file.write(part)
+
+    def load(self, like: TrainingState) -> TrainingState | None:
+        """Return what to go on from; None where there is nothing, or it is not wanted.
+
+        `like` is this training before its first step. Raises `UsageError` for the checkpoint of
+        another training, saying what differs, and `ModelError` for a damaged one.
+        """
+        if not self.is_resuming or self.stamp() is None:
+            return None
+        limit = max(_LEAST_LIMIT, 2 * sum(x.nbytes for x in like.tensors().values()))
+        try:
+            said, tensors = _parse(read_bounded(self.path, limit))
+            _check_same(self.path, said["identity"], self.identity)
+            return _state_of(said, tensors, like)
+        except (KeyError, TypeError) as error:
+            raise damaged(self.path, f"it is not what a training writes ({error!r})") from error
+        except ValueError as error:
+            raise damaged(self.path, str(error)) from error
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Return what changes whenever the checkpoint is saved; None where there is none."""
+        try:
+            status = self.path.lstat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+
+def discard_checkpoint(model: Path) -> None:
+    """Remove the checkpoint in a model directory. Where that fails it stays, and does no harm."""
+    with suppress(OSError):
+        (model / CHECKPOINT).unlink()
+
+
+def damaged(path: Path, why: str) -> ModelError:
+    """Say that a checkpoint cannot be used, and why."""
+    return ModelError(
+        f"the checkpoint {path} cannot be used: {why}",
+        code="damaged-checkpoint",
+        hint="leave out  --resume  to train from the beginning",
+    )
+
+
+def pack(state: TrainingState, identity: Mapping[str, str]) -> Iterator[bytes | memoryview[Any]]:
+    """Give the parts of the file, one after the other; no tensor is copied."""
+    said = {
+        "format": _FORMAT,
+        "format_version": _FORMAT_VERSION,
+        "identity": dict(identity),
+        "target": state.target,
+        "going": list(state.going),
+        "members": [member.figures() for member in state.members],
+    }
+    tensors = {**state.tensors(), _STATE: np.frombuffer(to_json(said), np.uint8)}
+    header = _header({name: (_TYPES[x.dtype], x.shape, x.nbytes) for name, x in tensors.items()})
+    digest = hashlib.sha256()
+    parts: list[bytes | memoryview[Any]] = [header, *(x.data for x in tensors.values())]
+    for part in parts:
+        digest.update(part)
+        yield part
+    yield digest.digest()
+
+
+def unpack(content: bytes, like: TrainingState) -> tuple[TrainingState, dict[str, str]]:
+    """Return what `pack` has packed. Raises `ValueError` for what does not fit `like`."""
+    said, tensors = _parse(content)
+    return _state_of(said, tensors, like), said["identity"]
+
+
+def _header(entries: Mapping[str, tuple[str, tuple[int, ...], int]]) -> bytes:
+    """Return the header of a safetensors file with these types, shapes and sizes in bytes."""
+    listed, begin = {}, 0
+    for name, (kind, shape, size) in {**entries, _HASH: ("U8", (32,), _HASH_BYTES)}.items():
+        offsets = [begin, begin + size]
+        listed[name] = {"dtype": kind, "shape": list(shape), "data_offsets": offsets}
+        begin += size
+    text = json.dumps(listed).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return what a file says, and its tensors; `ValueError` for what `pack` has not written."""
+    end = len(content) - _HASH_BYTES
+    if end < 0 or hashlib.sha256(memoryview(content)[:end]).digest() != content[end:]:
+        raise ValueError("it is not what was written (its hash differs)")
+    try:
+        tensors: dict[str, NDArray[Any]] = safetensors.numpy.load(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"it cannot be read: {error}") from error
+    said = parse_json(tensors.pop(_STATE).tobytes())
+    tensors.pop(_HASH)
+    if said["format"] != _FORMAT or type(said["format_version"]) is not int:
+        raise ValueError("it is no checkpoint of rnnforecast")
+    if not isinstance(said["identity"], dict):
+        raise ValueError("it does not say of what it is")  # noqa: TRY004
+    return said, tensors
+
+
+def _check_same(path: Path, said: Mapping[str, Any], meant: Mapping[str, str]) -> None:
+    """Raise `UsageError` for a checkpoint of other readings, options or versions."""
+    differing = [name for name in {**meant, **said} if said.get(name) != meant.get(name)]
+    if not differing:
+        return
+    found = [_difference(name, said.get(name), meant.get(name)) for name in differing]
+    raise UsageError(
+        f"{path} is a checkpoint of another training: {'; '.join(found)}",
+        code="other-checkpoint",
+        hint="go on with what it was begun with, or leave out  --resume  to begin anew",
+    )
+
+
+def _difference(name: str, said: Any, meant: str | None) -> str:
+    if len(f"{said}{meant}") > _SHOWN:
+        return f"other {name}"
+    return f"{name} was {said}, and is {meant}"
+
+
+def _state_of(
+    said: dict[str, Any], tensors: dict[str, NDArray[Any]], like: TrainingState
+) -> TrainingState:
+    """Put a state together again. Raises `ValueError` for what does not fit."""
+    if said["format_version"] != _FORMAT_VERSION:
+        raise ValueError(f"its format is {said['format_version']!r}, not {_FORMAT_VERSION}")
+    _check_tensors(tensors, like.tensors())
+    numbers = range(len(like.members))
+    going = said["going"]
+    if len(said["members"]) != len(numbers) or not set(going) <= set(numbers):
+        raise ValueError("it is of other members")
+    members = tuple(
+        _member_of(figures, f"members.{number}.", tensors, like.members[number])
+        for number, figures in enumerate(said["members"])
+    )
+    target = _counted(said["target"])
+    if any(member.steps > target for member in members):
+        raise ValueError("a member is further than it was to go")
+    return TrainingState(target, tuple(sorted(going)), members)
+
+
+def _member_of(
+    figures: dict[str, Any], prefix: str, tensors: dict[str, NDArray[Any]], like: MemberState
+) -> MemberState:
+    best_loss = figures["best_loss"]
+    if best_loss is not None and type(best_loss) is not float:
+        raise ValueError(f"the best loss is {best_loss!r}")
+    parameters = {
+        kind: {name: tensors[f"{prefix}{kind}.{name}"] for name in getattr(like, kind)}
+        for kind in KINDS
+    }
+    return MemberState(
+        steps=_counted(figures["steps"]),
+        best_steps=_counted(figures["best_steps"]),
+        best_loss=best_loss,
+        epochs=tuple(build(EpochEnded, epoch, _HINTS) for epoch in figures["epochs"]),
+        weights=parameters["weights"],
+        averaged=parameters["averaged"],
+        best=parameters["best"],
+        means=parameters["means"],
+        squares=parameters["squares"],
+        counts=tensors[f"{prefix}counts"],
+        losses=tensors[f"{prefix}losses"],
+        norms=tensors[f"{prefix}norms"],
+        generator=tensors[f"{prefix}generator"],
+    )
+
+
+def _counted(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no number of steps")
+    return value
+
+
+def _check_tensors(tensors: Mapping[str, NDArray[Any]], like: Mapping[str, NDArray[Any]]) -> None:
+    """Raise `ValueError` for tensors that a state like this does not have, or that hold no number.
+
+    How many steps of the epoch there are differs.
+    """
+    for name in sorted(tensors.keys() | like.keys()):
+        if name not in tensors:
+            raise ValueError(f"tensor {name} is missing")
+        if name not in like:
+            raise ValueError(f"tensor {name} does not belong to this training")
+        found, meant = tensors[name], like[name]
+        is_free = name.endswith((".losses", ".norms")) and found.ndim == 1
+        if found.dtype != meant.dtype or not (is_free or found.shape == meant.shape):
+            raise ValueError(
+                f"tensor {name} is {found.dtype} {found.shape}, not {meant.dtype} {meant.shape}"
+            )
+        if found.dtype == np.float32 and not np.isfinite(found).all():
+            raise ValueError(f"tensor {name} holds a value that is not finite")
