@@ -198,6 +198,10 @@ class Past:
         """Return a Past of some of the origins."""
         return replace(self, series=self.series[origins], cutoff=self.cutoff[origins])
 
+    def panel_seen(self) -> Panel:
+        """Return the panel as it ends at the cutoffs; there must be one origin for each series."""
+        return self._panel.select(self.series).before(self.cutoff)
+
     def alone(self, origin: int) -> Past:
         """Return one origin over a panel of its own that ends at the cutoff."""
         panel = self._panel.select(self.series[origin : origin + 1])

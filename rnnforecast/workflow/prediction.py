@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rnnforecast.data.schema import Schema
     from rnnforecast.evaluate.fallback import Fallback, Prediction
     from rnnforecast.model.artifact import Artifact
+    from rnnforecast.model.forecaster import RNNForecaster
 
 
 def predict(
@@ -210,16 +211,20 @@ def source_of(artifact: Artifact) -> str:
 
 def restore(artifact: Artifact) -> Forecaster:
     """Make the forecaster of a saved version; torch is imported here. Raises `ModelError`."""
+    return with_calibration(restore_network(artifact), artifact.calibration, artifact.names)
+
+
+def restore_network(artifact: Artifact) -> RNNForecaster:
+    """Make the network of a saved version, whose quantiles are as it learnt them."""
     from rnnforecast.model.forecaster import RNNForecaster
 
-    network = RNNForecaster.restore(
+    return RNNForecaster.restore(
         artifact.task,
         artifact.config.network,
         names=artifact.names,
         weights=artifact.weights,
         self_test=artifact.self_test,
     )
-    return with_calibration(network, artifact.calibration, artifact.names)
 
 
 def _forecast(

@@ -1,26 +1,30 @@
-"""What several stories do: read a table, fit a network to a part of it, keep the time."""
+"""What several stories do: read a table, fit a network to a part of it, measure it, keep time."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rnnforecast.config import Config, WindowConfig, override
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.events import Listener, Noted
+from rnnforecast.events import Listener, Noted, Warned
 from rnnforecast.task import ForecastTask
 
 if TYPE_CHECKING:
     from rnnforecast.data.calibration import Calibration
-    from rnnforecast.data.forecast import Forecaster
+    from rnnforecast.data.forecast import Forecaster, Past
     from rnnforecast.data.panel import Panel
     from rnnforecast.data.planning import Plan
     from rnnforecast.data.schema import Schema
     from rnnforecast.data.split import Split
     from rnnforecast.data.timegrid import LearnsUntil
+    from rnnforecast.evaluate.comparison import Comparison
+    from rnnforecast.model.artifact import Artifact
     from rnnforecast.model.checkpoint import Checkpoints
     from rnnforecast.model.forecaster import RNNForecaster
+    from rnnforecast.pictures.report import Seen
 
 
 class Clock:
@@ -66,9 +70,17 @@ def read_readings(
 
 
 def fit_network(
-    plan: Plan, split: Split, listener: Listener, checkpoints: Checkpoints | None = None
+    plan: Plan,
+    split: Split,
+    listener: Listener,
+    *,
+    checkpoints: Checkpoints | None = None,
+    start: RNNForecaster | None = None,
 ) -> RNNForecaster:
-    """Fit a network to the train part of a split, which need not be the plan's own."""
+    """Fit a network to the train part of a split, which need not be the plan's own.
+
+    With `start` it begins from what that one has learnt.
+    """
     from rnnforecast.model.forecaster import RNNForecaster
 
     return RNNForecaster.fit(
@@ -79,6 +91,7 @@ def fit_network(
         config=plan.config.training,
         listener=listener,
         checkpoints=checkpoints,
+        start=start,
     )
 
 
@@ -110,3 +123,68 @@ def with_calibration(
     from rnnforecast.evaluate.intervals import Calibrated
 
     return forecaster if calibration is None else Calibrated(forecaster, calibration, names)
+
+
+def compare_held_out(
+    fitted: RNNForecaster,
+    calibration: Calibration | None,
+    plan: Plan,
+    tz: str | None,
+    listener: Listener,
+    beside: Mapping[str, Forecaster] | None = None,
+) -> tuple[Comparison, tuple[Seen, ...]]:
+    """Measure on the test part what the saved version will be one part later; show some windows.
+
+    The network first learns from the validation part as the saved one will learn from all parts.
+    Forecasters `beside` it are measured on the same windows.
+    """
+    from rnnforecast.data.split import test_origins
+    from rnnforecast.evaluate.backtest import Round, Truth, Units, deviations, evaluate
+    from rnnforecast.evaluate.baselines import SeasonalNaive, naive
+    from rnnforecast.evaluate.comparison import (
+        NAIVE,
+        NETWORK,
+        SEASONAL_NAIVE,
+        compare,
+        not_compared,
+    )
+    from rnnforecast.workflow.reporting import windows_seen
+
+    split, task = plan.split, plan.task
+    if split.test_from_us is None:
+        return not_compared(), ()
+    network = learn_on(fitted, plan, split.before_test, listener)
+    forecasters: dict[str, Forecaster] = {
+        NETWORK: with_calibration(network, calibration, network.names),
+        NAIVE: naive(),
+        SEASONAL_NAIVE: SeasonalNaive(task.season),
+        **(beside or {}),
+    }
+    origins = test_origins(split, lookback=task.lookback, horizon=task.horizon)
+    panel, rounds = split.panel, [Round(origins, forecasters)]
+    truth, units = Truth(panel, task.horizon), Units(task.season, deviations(split.train))
+    tallies = evaluate(rounds, truth, units, lookback=task.lookback)
+    found = compare(tallies, names=panel.names, season=task.season, step_us=panel.step_us)
+    return found, windows_seen(rounds, truth, tallies, found, lookback=task.lookback, tz=tz)
+
+
+def learn_on(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener) -> RNNForecaster:
+    """Let the network learn from the readings after the train part too, where there are any."""
+    if known.cutoff.sum() == plan.split.train.cutoff.sum():
+        return fitted
+    return fitted.learn_on(known, config=plan.config.training, listener=listener)
+
+
+def draw_report(
+    artifact: Artifact,
+    comparison: Comparison,
+    seen: tuple[Seen, ...],
+    fitted: RNNForecaster,
+    warnings: Sequence[Warned],
+) -> str:
+    """Draw the report of a version."""
+    from rnnforecast.pictures.report import report_html
+    from rnnforecast.workflow.reporting import training_report
+
+    assert fitted.log is not None
+    return report_html(training_report(artifact, comparison, seen, fitted.log.epochs, warnings))

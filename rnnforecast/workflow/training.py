@@ -16,27 +16,25 @@ from rnnforecast.events import Listener, Published, Recorder, Warned, ignore
 from rnnforecast.operate import store
 from rnnforecast.signals import holding_back
 from rnnforecast.workflow.outputs import check_outputs
-from rnnforecast.workflow.reporting import windows_seen
 from rnnforecast.workflow.saved import Model
 from rnnforecast.workflow.steps import (
     Clock,
     calibrate,
+    compare_held_out,
+    draw_report,
     fit_network,
+    learn_on,
     read_readings,
-    with_calibration,
     with_windows,
 )
 
 if TYPE_CHECKING:
-    from rnnforecast.data.calibration import Calibration
-    from rnnforecast.data.forecast import Forecaster, Past
     from rnnforecast.data.planning import Plan
     from rnnforecast.data.schema import Schema
     from rnnforecast.evaluate.comparison import Comparison
     from rnnforecast.model.artifact import Artifact
     from rnnforecast.model.checkpoint import Checkpoints
     from rnnforecast.model.forecaster import RNNForecaster
-    from rnnforecast.pictures.report import Seen
 
 
 def train(
@@ -76,14 +74,14 @@ def train(
     plan = plan_training(panel, config, events)
     checkpoints = None if path is None else checkpoints_of(path, plan, is_resuming=resume)
     with _resumable(checkpoints):
-        fitted = fit_network(plan, plan.split, events, checkpoints)
+        fitted = fit_network(plan, plan.split, events, checkpoints=checkpoints)
         schema = _schema_of_use(schema, plan, fitted, events)
         clock.lap("fit_s")
         calibration = calibrate(fitted, plan.split, plan.task, events)
         clock.lap("calibrate_s")
-        comparison, seen = _compare(fitted, calibration, plan, schema.tz, events)
+        comparison, seen = compare_held_out(fitted, calibration, plan, schema.tz, events)
         clock.lap("evaluate_s")
-        forecaster = _learn_on(fitted, plan, plan.split.everything, events)
+        forecaster = learn_on(fitted, plan, plan.split.everything, events)
         clock.lap("learn_on_s")
         artifact = describe_model(
             forecaster,
@@ -98,7 +96,7 @@ def train(
             return Model(artifact, None, None, tuple(events.warnings), clock.laps)
         shown = None
         if report:
-            shown = _report(artifact, comparison, seen, fitted, events.warnings)
+            shown = draw_report(artifact, comparison, seen, fitted, events.warnings)
             clock.lap("report_s")
         version = _save(path, artifact, shown, comparison, require_skill, events)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)
@@ -128,21 +126,6 @@ def _schema_of_use(schema: Schema, plan: Plan, fitted: RNNForecaster, listener: 
     return replace(schema, covariates=())
 
 
-def _report(
-    artifact: Artifact,
-    comparison: Comparison,
-    seen: tuple[Seen, ...],
-    fitted: RNNForecaster,
-    warnings: list[Warned],
-) -> str:
-    """Draw the report of a version."""
-    from rnnforecast.pictures.report import report_html
-    from rnnforecast.workflow.reporting import training_report
-
-    assert fitted.log is not None
-    return report_html(training_report(artifact, comparison, seen, fitted.log.epochs, warnings))
-
-
 def _save(
     path: Path,
     artifact: Artifact,
@@ -166,52 +149,6 @@ def _save(
         store.put_in_force(path, version)
         listener(Published(version))
     return version
-
-
-def _compare(
-    fitted: RNNForecaster,
-    calibration: Calibration | None,
-    plan: Plan,
-    tz: str | None,
-    listener: Listener,
-) -> tuple[Comparison, tuple[Seen, ...]]:
-    """Measure on the test part what the saved version will be one part later; show some windows.
-
-    The network first learns from the validation part as the saved one will learn from all parts.
-    """
-    from rnnforecast.data.split import test_origins
-    from rnnforecast.evaluate.backtest import Round, Truth, Units, deviations, evaluate
-    from rnnforecast.evaluate.baselines import SeasonalNaive, naive
-    from rnnforecast.evaluate.comparison import (
-        NAIVE,
-        NETWORK,
-        SEASONAL_NAIVE,
-        compare,
-        not_compared,
-    )
-
-    split, task = plan.split, plan.task
-    if split.test_from_us is None:
-        return not_compared(), ()
-    network = _learn_on(fitted, plan, split.before_test, listener)
-    forecasters: dict[str, Forecaster] = {
-        NETWORK: with_calibration(network, calibration, network.names),
-        NAIVE: naive(),
-        SEASONAL_NAIVE: SeasonalNaive(task.season),
-    }
-    origins = test_origins(split, lookback=task.lookback, horizon=task.horizon)
-    panel, rounds = split.panel, [Round(origins, forecasters)]
-    truth, units = Truth(panel, task.horizon), Units(task.season, deviations(split.train))
-    tallies = evaluate(rounds, truth, units, lookback=task.lookback)
-    found = compare(tallies, names=panel.names, season=task.season, step_us=panel.step_us)
-    return found, windows_seen(rounds, truth, tallies, found, lookback=task.lookback, tz=tz)
-
-
-def _learn_on(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener) -> RNNForecaster:
-    """Let the network learn from the readings after the train part too, where there are any."""
-    if known.cutoff.sum() == plan.split.train.cutoff.sum():
-        return fitted
-    return fitted.learn_on(known, config=plan.config.training, listener=listener)
 
 
 def _check_wishes(path: Path | None, skill: float | None, *, resume: bool) -> None:
