@@ -22,7 +22,7 @@ from rnnforecast.jobconfig import AS_OF, Job
 
 FORMAT, FORMAT_VERSION = "rnnforecast-run", 1
 MANIFEST = "run.json"
-_STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}(?:\.[0-9]+)?Z?"
+_STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}(?:_[0-9]{6})?Z?"
 """What stands for `{as_of}` in the name of a file."""
 
 
