@@ -7,6 +7,7 @@ it in. What is wrong is a `UsageError` that names the table and the key.
 from __future__ import annotations
 
 import difflib
+import glob
 import re
 import tomllib
 from collections.abc import Mapping
@@ -50,9 +51,10 @@ def read_job(path: Path) -> Job:
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise UsageError(f"{path}: {name} must be a table", hint=f"write [{name}] on a line")
+        _check_texts(table, f"[{name}] in {path}")
     data, forecast = dict(tables.get("data", {})), dict(tables.get("forecast", {}))
     place = path.parent
-    source = _placed(_take(path, data, "data", "source"), place)
+    source = _source_of(_take(path, data, "data", "source"), place)
     output = _placed(_take(path, forecast, "forecast", "output"), place)
     _check_output(path, output)
     reading = _section(DataConfig, data, path, "data")
@@ -98,6 +100,25 @@ def _read_tables(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {error}", code="job-file") from error
 
 
+def _check_texts(table: Mapping[str, Any], where: str) -> None:
+    """Raise `UsageError` for what no path and no argument can hold, and for a key that is twice."""
+    spelt: dict[str, str] = {}
+    for key, value in table.items():
+        each = value if isinstance(value, list) else [value]
+        if any(isinstance(one, str) and "\0" in one for one in each):
+            raise UsageError(f"{where}: {key} holds a NUL character", hint="take it out")
+        other = spelt.setdefault(key.replace("-", "_"), key)
+        if other != key:
+            raise UsageError(f"{where} has both {other} and {key}", hint="leave out one")
+
+
+def _source_of(source: str, place: Path) -> str:
+    """Return where a source lies: a pattern is one by its own marks, not by its folder's."""
+    if not glob.has_magic(source) or (place / source).exists():
+        return _placed(source, place)
+    return _placed(source, Path(glob.escape(str(place))))
+
+
 def _check_output(path: Path, output: str) -> None:
     check_format(output, allows_stream=False)
     name = Path(output).name.replace(AS_OF, "")
@@ -114,7 +135,11 @@ def _forecast_of(table: dict[str, Any], fresh: dict[str, Any], path: Path) -> Pr
     others = [f.name for f in fields(PredictConfig) if f.name not in (*ages, "as_of")]
     _check_keys(table, others, f"[forecast] in {path} has a key")
     _check_keys(fresh, ages, f"[fresh] in {path} has a key")
-    config = _section(PredictConfig, {**table, **fresh}, path, "forecast")
+    config, limits = (
+        _section(PredictConfig, each, path, name)
+        for each, name in ((table, "forecast"), (fresh, "fresh"))
+    )
+    config = replace(config, max_age=limits.max_age, warn_age=limits.warn_age)
     return _with_places(config, ("future",), path.parent)
 
 
@@ -143,7 +168,7 @@ def _section(cls: type[_T], table: Mapping[str, Any], path: Path, name: str) -> 
     """Make a dataclass of a table; its keys may be written with hyphens."""
     values = {key.replace("-", "_"): value for key, value in table.items()}
     hints = get_type_hints(cls)
-    _check_keys(values, tuple(hints), f"[{name}] in {path} has a key")
+    _check_keys(table, tuple(hints), f"[{name}] in {path} has a key")
     try:
         made = {key: _value(value, hints[key]) for key, value in values.items()}
     except TypeError:
@@ -155,8 +180,21 @@ def _section(cls: type[_T], table: Mapping[str, Any], path: Path, name: str) -> 
         section = cls(**made)
         check_choices(section)
     except UsageError as error:
-        raise UsageError(f"[{name}] in {path}: {error.message}", hint=error.hint) from error
+        key = next((key for key in made if _is_at_fault(cls, key, made[key])), "")
+        where = f"[{name}] in {path}: " + (
+            "" if key in error.message.replace("-", "_") else f"{key}: "
+        )
+        raise UsageError(f"{where}{error.message}", hint=error.hint) from error
     return section
+
+
+def _is_at_fault(cls: type[Any], key: str, value: Any) -> bool:
+    """Tell whether a key cannot be meant, whatever the others are."""
+    try:
+        cls(**{key: value})
+    except UsageError:
+        return True
+    return False
 
 
 def _check_keys(table: Mapping[str, Any], known: tuple[str, ...] | list[str], what: str) -> None:

@@ -33,13 +33,15 @@ def time_limit(seconds: float) -> Iterator[None]:
     except ValueError as error:
         raise UsageError("--max-time works in the main thread only") from error
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
-        yield
+        try:
+            signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+            yield
+        finally:  # the alarm may come even here, and is an answer then as well
+            signal.setitimer(signal.ITIMER_REAL, 0)
     except _Expired:
         raise TimeLimitError(
             "--max-time ran out; nothing was published",
             hint="what was there before is unchanged",
         ) from None
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -115,6 +115,11 @@ class Covariates:
         known = tuple(track.moved(rows) for track in self.known)
         return replace(self, known=known, past=self.past.moved(rows))
 
+    def until(self, rows: Integers) -> Covariates:
+        """Return the same, but what is known up to now is unknown after those rows, `(series,)`."""
+        values = np.where(self.past.rows(rows), self.past.values, np.float32(np.nan))
+        return replace(self, past=replace(self.past, values=values))
+
     def features(self, series: Integers, row: Integers, *, lookback: int, horizon: int) -> Features:
         """Gather the covariates around these rows, `(window,)`: lead 1 lies at `row`.
 

@@ -129,8 +129,13 @@ class Past:
         return self._panel.of(int(self.series[origin]))[: int(self.cutoff[origin])]
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of what all origins together may see, and where they stand."""
-        digest = hashlib.sha256(self._panel.fingerprint().encode())
+        """Return a SHA-256 of what all origins together may see, and where they stand.
+
+        What is known ahead counts as seen, however far it reaches.
+        """
+        furthest = np.zeros(self._panel.n_series, np.int64)
+        np.maximum.at(furthest, self.series, self.cutoff)
+        digest = hashlib.sha256(self._panel.seen(furthest).fingerprint().encode())
         for array in (self.series, self.cutoff):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
@@ -141,10 +146,12 @@ class Past:
         NaN for a time that lies after the cutoff, before the first row, or between two steps, and
         for an origin -1.
         """
+        found = np.full(len(origins), np.nan)
+        if not self.n_origins:
+            return found
         series, cutoff = self.series[origins], self.cutoff[origins]
         row, rest = np.divmod(times_us - self._panel.start[series], self.step_us)
         there = (origins >= 0) & (rest == 0) & (row >= 0) & (row < cutoff)
-        found = np.full(len(origins), np.nan)
         place = self._panel.offsets[series[there]] + row[there]
         found[there] = self._panel.target[place].astype(np.float64) + self.base[origins[there]]
         return found

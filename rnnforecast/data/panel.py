@@ -82,6 +82,11 @@ class Panel:
         target = stretches(self.target, begin, begin + rows)
         return replace(self, target=target, offsets=offsets_of(rows))
 
+    def seen(self, rows: Integers) -> Panel:
+        """Return the first rows of each series; beside them stays only what is known ahead."""
+        panel = self if np.array_equal(rows, self.lengths) else self.before(rows)
+        return replace(panel, covariates=self.covariates and self.covariates.until(rows))
+
     def select(self, series: Integers) -> Panel:
         """Return a panel of these series, in this order."""
         if np.array_equal(series, np.arange(self.n_series)):

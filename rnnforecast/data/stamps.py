@@ -237,9 +237,10 @@ def format_stamp(time_us: int, tz: str | None) -> str:
 def file_stamp(time_us: int, tz: str | None) -> str:
     """Write one stamp for the name of a file: `2024-05-01T120000`, with Z and in UTC if aware.
 
-    Names of one zone lie in the order of their times.
+    Names of one zone lie in the order of their times; so a fraction of a second comes after `_`,
+    which is behind `Z` and all that a name goes on with, as `.` is not.
     """
-    text = format_stamp(time_us, None).replace(" ", "T").replace(":", "")
+    text = format_stamp(time_us, None).replace(" ", "T").replace(":", "").replace(".", "_")
     return text if tz is None else f"{text}Z"
 
 

@@ -41,6 +41,9 @@ _PREFIX = "rnnforecast_"
 _LINE = re.compile(r"rnnforecast_(\w+)\{job=\"(?:[^\"\\]|\\.)*\"\} (\S+)")
 _APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _LONGEST_LINE = 1 << 16
+_LONGEST_VALUE = 2000
+_SHOWN = 20
+_BEGIN = b'{"time": "'
 _TAIL_BYTES = 1 << 20
 
 
@@ -59,11 +62,14 @@ class Journal:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         entry = {"time": now, "job": self.job, "event": event, **facts}
-        line = json.dumps(entry) if self.log_format == "json" else _as_text(entry)
+        written = json.dumps if self.log_format == "json" else _as_text
+        line = written(entry)
+        if len(line) >= _LONGEST_LINE:
+            line = written({name: _shortened(value) for name, value in entry.items()})
         try:
             descriptor = os.open(self.log, _APPENDING, 0o666)
             try:
-                os.write(descriptor, line[:_LONGEST_LINE].encode() + b"\n")
+                os.write(descriptor, f"{line}\n".encode())
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -82,7 +88,7 @@ class Journal:
                 lines.append(f'{_PREFIX}{name}{{job="{label}"}} {kept[name]:.15g}')
         try:
             with publishing_file(self.textfile) as file:
-                file.write(("\n".join(lines) + "\n").encode())
+                file.write(("\n".join(lines) + "\n").encode(errors="replace"))
         except WriteError as error:
             listener(Warned("textfile", error.message))
 
@@ -96,7 +102,7 @@ class Journal:
         return found
 
     def last(self, event: str) -> dict[str, Any] | None:
-        """Return the newest entry of this kind in a log of JSON lines; None where there is none."""
+        """Return the job's newest entry of a kind in a log of JSON lines; None where is none."""
         if self.log is None:
             return None
         with suppress(OSError):
@@ -104,14 +110,40 @@ class Journal:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
                 lines = file.read().splitlines()
             for line in reversed(lines):
-                with suppress(ValueError):
-                    entry = json.loads(line)
-                    if isinstance(entry, dict) and entry.get("event") == event:
-                        return entry
+                entry = _entry(line)
+                if entry is None or entry.get("job") != self.job:
+                    continue  # several jobs may share a log
+                if entry.get("event") == event:
+                    return entry
         return None
 
 
 def _as_text(entry: Mapping[str, Any]) -> str:
-    words = [str(entry["time"]), str(entry["job"]), str(entry["event"])]
+    job = str(entry["job"])
+    job = job if re.fullmatch(r"[\w.-]+", job) else json.dumps(job)
+    words = [str(entry["time"]), job, str(entry["event"])]
     rest = {k: v for k, v in entry.items() if k not in ("time", "job", "event")}
     return " ".join([*words, *(f"{key}={json.dumps(value)}" for key, value in rest.items())])
+
+
+def _shortened(value: Any) -> Any:
+    """Return what of a value there is room for in a line: a text's beginning, a list's first."""
+    if len(json.dumps(value)) <= _LONGEST_VALUE:
+        return value
+    if isinstance(value, str):
+        return f"{value[: _LONGEST_VALUE // 10]}..."
+    if isinstance(value, list | tuple) and len(json.dumps(value[:_SHOWN])) <= _LONGEST_VALUE:
+        return [*value[:_SHOWN], f"and {len(value) - _SHOWN} more"]
+    return "too long for a line"
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """Read a line of the log; of one that a full disk or a power cut has cut short, what follows.
+
+    No text within an entry looks like its beginning, as quotes are escaped there.
+    """
+    for begin in (0, line.rfind(_BEGIN)):
+        with suppress(ValueError, RecursionError):
+            entry = json.loads(line[max(begin, 0) :])
+            return entry if isinstance(entry, dict) else None
+    return None

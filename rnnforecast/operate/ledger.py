@@ -18,7 +18,9 @@ import pyarrow.parquet as pa_parquet
 from rnnforecast.durable import publishing_file
 from rnnforecast.errors import DataError, Location
 
-_NAME = re.compile(r"([0-9T.Z-]{15,40})_(\d{4,9})_([0-9a-f]{16})\.parquet")
+_NAME = re.compile(
+    r"(\d{4}-\d{2}-\d{2}T\d{6}(?:_\d{6})?Z?)_(\d{4,9})_([0-9a-f]{16})\.parquet", re.ASCII
+)
 KEY_LENGTH = 16
 """So much of a run's key stands in the name of its part."""
 ISSUE = "issue"

@@ -45,18 +45,14 @@ def holding(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         _say_who(descriptor)
         yield
     finally:
-        _held.discard(descriptor)
-        with contextlib.suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
-        if folder_is_new:
-            with contextlib.suppress(OSError):
-                path.parent.rmdir()
+        if descriptor in _held:  # a forked child that comes by here has let go of it already
+            _held.discard(descriptor)
+            _let_go(descriptor, path, takes_folder=folder_is_new)
 
 
 def _acquire(path: Path, deadline: float) -> int:
     while True:
-        make_directory(path.parent)
+        _make_folder(path.parent)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         except FileNotFoundError:  # the folder went with the lock of another
@@ -79,6 +75,27 @@ def _acquire(path: Path, deadline: float) -> int:
             if time.monotonic() >= deadline:
                 raise _taken(path) from None
             time.sleep(_POLL_S)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make the lock's folder; one that goes again meanwhile, with the lock of another, may."""
+    try:
+        make_directory(folder)
+    except WriteError as error:
+        is_raced = isinstance(error.__cause__, FileExistsError | NotADirectoryError)
+        if not is_raced or os.path.lexists(folder) or not folder.parent.is_dir():
+            raise
+
+
+def _let_go(descriptor: int, path: Path, *, takes_folder: bool) -> None:
+    """Take the file away while it is locked, unless its name is another's by now."""
+    if _has_name(descriptor, path):
+        with contextlib.suppress(OSError):
+            path.unlink()
+    os.close(descriptor)
+    if takes_folder:
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
 
 def _has_name(descriptor: int, path: Path) -> bool:

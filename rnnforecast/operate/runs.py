@@ -22,8 +22,11 @@ from rnnforecast.jobconfig import AS_OF, Job
 
 FORMAT, FORMAT_VERSION = "rnnforecast-run", 1
 MANIFEST = "run.json"
-_STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}(?:\.[0-9]+)?Z?"
+_STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}(?:_[0-9]{6})?Z?"
 """What stands for `{as_of}` in the name of a file."""
+_WHOLE, _FRACTION = (form.replace("#", "[0-9]") for form in ("####-##-##T######", "_######"))
+_STAMP_GLOBS = tuple(_WHOLE + rest for rest in ("", "Z", _FRACTION, f"{_FRACTION}Z"))
+"""The same, as patterns of files."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +52,25 @@ def key_of(facts: Mapping[str, Any]) -> str:
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """Read a run's manifest; None where there is none that can be read."""
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, RecursionError):
         said = json.loads(path.read_bytes())
         if isinstance(said, dict) and said.get("format") == FORMAT:
             return said
     return None
 
 
-def published(place: Place, key: str, *, has_ledger: bool) -> dict[str, Any] | None:
-    """Return the manifest of a run that is published whole; None where something is missing."""
+def published(place: Place, key: str, *, ledger: Path | None) -> dict[str, Any] | None:
+    """Return the manifest of a run that is published whole; None where something is missing.
+
+    Of a job with a ledger a part there belongs to it.
+    """
     said = read_manifest(place.manifest)
     if said is None or said.get("key") != key:
         return None
     is_there = _is_as_said(said.get("output"), place.output)
-    if has_ledger:
-        is_there = is_there and _is_as_said(said.get("ledger"))
+    if ledger is not None:
+        part = ledger / Path(_path_of(said.get("ledger"))).name
+        is_there = is_there and _is_as_said(said.get("ledger"), part)
     return said if is_there else None
 
 
@@ -72,7 +79,7 @@ def check_own_place(place: Place, job: Job) -> None:
     said = read_manifest(place.manifest)
     if said is None:
         return
-    other = said.get("job"), (said.get("output") or {}).get("path")
+    other = said.get("job"), _path_of(said.get("output"))
     if other[0] != str(job.path.resolve()) and other[1] != str(place.output.resolve()):
         raise UsageError(
             f"{place.manifest} belongs to another job, {other[0]}, with the output {other[1]}",
@@ -118,7 +125,8 @@ def list_outputs(job: Job) -> list[Path]:
     after = re.escape(after).replace(re.escape(AS_OF), _STAMP)
     name = re.compile(re.escape(before) + f"({_STAMP})" + after)
     try:
-        found = [(m[1], p) for p in pattern.parent.iterdir() if (m := name.fullmatch(p.name))]
+        named = [(m[1], p) for p in pattern.parent.iterdir() if (m := name.fullmatch(p.name))]
+        found = [(stamp, path) for stamp, path in named if path.is_file()]
     except OSError:
         return []
     return [path for _, path in sorted(found)]
@@ -138,14 +146,14 @@ def newest_manifest(job: Job) -> dict[str, Any] | None:
 def retire_outputs(job: Job, *, spared: Path) -> list[Path]:
     """Remove all outputs but the newest `keep.forecasts`, and `spared`; return what is gone.
 
-    The forecast goes first: a manifest without one counts for nothing.
+    The manifest goes first: a forecast without one is found again by who is cut short here.
     """
     if job.keep.forecasts is None or AS_OF not in job.output:
         return []
     gone = [path for path in list_outputs(job)[: -job.keep.forecasts] if path != spared]
     for path in gone:
-        remove_file(path)
         remove_file(path.with_suffix(f".{MANIFEST}"))
+        remove_file(path)
     return gone
 
 
@@ -154,16 +162,24 @@ def collect(job: Job) -> None:
     place = place_of(job, AS_OF)
     written = [place.output, place.manifest, *([Path(job.textfile)] if job.textfile else [])]
     for path in written:
-        of = "*".join(map(glob.escape, path.name.split(AS_OF)))
-        collect_leftovers(path.parent, of=of)
+        parts = [glob.escape(part) for part in path.name.split(AS_OF)]
+        for of in {stamp.join(parts) for stamp in _STAMP_GLOBS}:
+            collect_leftovers(path.parent, of=of)
     if job.ledger is not None:
-        collect_leftovers(Path(job.ledger))
+        for stamp in _STAMP_GLOBS:
+            collect_leftovers(Path(job.ledger), of=f"{stamp}_*_*.parquet")
 
 
-def _is_as_said(said: Any, path: Path | None = None) -> bool:
-    """Tell whether a file is what a manifest says of it; with a path, whether it is this one."""
-    with suppress(OSError, KeyError, TypeError):
-        found = describe_input(path or Path(said["path"]))
+def _path_of(said: Any) -> str:
+    """Return the path of a file that a manifest names; nothing where it names none."""
+    path = said.get("path") if isinstance(said, dict) else None
+    return path if isinstance(path, str) else ""
+
+
+def _is_as_said(said: Any, path: Path) -> bool:
+    """Tell whether a file is the one that a manifest names, and what it says of it."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = describe_input(path)
         return all(found[name] == said[name] for name in found)
     return False
 

@@ -101,14 +101,18 @@ def retire_versions(model: Path, *, keep: int, pinned: Collection[str], now: dat
 
     The version in force stays, those that are pinned, and what is younger than an hour. Nothing
     goes within an hour of a change of which is in force, as a reader may still have resolved the
-    one before, nor while the clock is behind what it has shown.
+    one before, nor while the clock is behind what it has shown, nor where CURRENT leads to
+    no version.
     """
     names = list_versions(model)
+    in_force = name_in_force(model) if names else None
+    if in_force is None:
+        return []
     young = f"{now.astimezone(UTC) - _YOUNG:%Y%m%dT%H%M%SZ}"
     changed = datetime.fromtimestamp((model / CURRENT).stat().st_mtime, UTC)
-    if not names or names[-1] > f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}~" or now < changed + _YOUNG:
+    if names[-1] > f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}~" or now < changed + _YOUNG:
         return []
-    kept = {*names[-keep:], *pinned, name_in_force(model)}
+    kept = {*names[-keep:], *pinned, in_force}
     gone = [name for name in names if name not in kept and name < young]
     for name in gone:
         remove_directory(model / VERSIONS / name)

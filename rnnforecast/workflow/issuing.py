@@ -82,8 +82,8 @@ class Issue:
     @property
     def is_published(self) -> bool:
         """Whether this very run is published whole."""
-        has_ledger = self.job.ledger is not None
-        return runs.published(self.place, self.key, has_ledger=has_ledger) is not None
+        ledger = None if self.job.ledger is None else Path(self.job.ledger)
+        return runs.published(self.place, self.key, ledger=ledger) is not None
 
     def publish(
         self, prediction: Prediction, events: Recorder, clock: Clock, arguments: Sequence[str]

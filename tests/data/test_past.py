@@ -79,6 +79,12 @@ def earlier(past: Past) -> Past:
     return dataclasses.replace(past, cutoff=np.maximum(past.cutoff - 20, 0))
 
 
+def every_time(past: Past) -> tuple[np.ndarray, np.ndarray]:
+    """Return all that can be asked of `at`: each origin at each time, the future too."""
+    times = past.first_us + np.arange(-5, 120) * past.step_us
+    return np.repeat(np.arange(past.n_origins), len(times)), np.tile(times, past.n_origins)
+
+
 VIEWS: dict[str, Callable[[Past], object]] = {
     "series": lambda past: past.series,
     "cutoff": lambda past: past.cutoff,
@@ -102,6 +108,10 @@ VIEWS: dict[str, Callable[[Past], object]] = {
         past.windows(LOOKBACK, HORIZON, targets_after=earlier(past))
     ),
     "alone": lambda past: past.alone(1).history(LOOKBACK),
+    "n_rows": lambda past: past.n_rows,
+    "first_us": lambda past: past.first_us,
+    "fingerprint": lambda past: past.fingerprint(),
+    "at": lambda past: past.at(*every_time(past)),
     "subset": lambda past: past.subset(np.array([3, 0])).history(LOOKBACK),
     "fit_scaling": lambda past: dataclasses.astuple(fit_scaling(past)),
     "find_season": find_season,
@@ -114,6 +124,8 @@ READINGS = (
     "windows of a later part",
     "subset",
     "fit_scaling",
+    "fingerprint",
+    "at",
 )
 
 
@@ -280,3 +292,110 @@ def test_the_longest_gap_is_of_rows_that_the_series_has(readings, n):
         run = run + 1 if np.isnan(reading) else 0
         longest = max(longest, run)
     assert past.longest_gap(n).tolist() == [longest, int(n > 1)]
+
+
+def read_slowly(past: Past, panel: Panel, origin: int, time_us: int) -> float:
+    """Look a reading up row by row."""
+    if origin < 0:
+        return np.nan
+    series = int(past.series[origin])
+    for row in range(int(past.cutoff[origin])):
+        if panel.start[series] + row * panel.step_us == time_us:
+            return float(panel.of(series)[row]) + panel.base[series]
+    return np.nan
+
+
+@few
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 8)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(-1, 3), st.integers(-20, 100)), max_size=30),
+)
+def test_a_reading_is_found_by_its_time_and_none_after_the_cutoff(origins, asked):
+    """Steps of 10 us, series that begin at 0 and at 30, readings with a base."""
+    panel = dataclasses.replace(
+        make_panel([0, np.nan, 2, 3, 4, 5, 6, 7], np.arange(10.0, 18.0), step_us=10, start_us=0),
+        start=np.array([0, 30]),
+        base=np.array([0.0, 1e6]),
+    )
+    series, cutoff = (np.array(x, np.int64) for x in zip(*origins, strict=True))
+    past = Past(panel, series=series, cutoff=cutoff)
+    asked = [(origin, time) for origin, time in asked if origin < len(origins)]
+    numbers = np.array([origin for origin, _ in asked], np.int64)
+    times = np.array([time for _, time in asked], np.int64)
+
+    found = past.at(numbers, times)
+
+    expected = [read_slowly(past, panel, origin, time) for origin, time in asked]
+    np.testing.assert_array_equal(found, np.array(expected, np.float64))
+
+
+def test_nothing_is_found_where_there_is_no_origin():
+    past = past_of(make_panel())
+    assert (
+        past.at(np.array([-1, -1]), np.array([0, START_US])).tolist()
+        == [pytest.approx(np.nan, nan_ok=True)] * 2
+    )
+    assert past.at(np.empty(0, np.int64), np.empty(0, np.int64)).tolist() == []
+
+
+def test_the_fingerprint_changes_with_every_reading_that_is_seen_and_with_no_other():
+    panel = make_panel([1, np.nan, 3, 4], [5.0, 6.0, 7.0])
+    past = past_of(panel, np.array([3, 2]))
+    is_seen = [True, True, True, False, True, True, False]
+
+    for place, seen in enumerate(is_seen):
+        target = panel.target.copy()
+        target[place] = 1.5
+        another = dataclasses.replace(past, _panel=dataclasses.replace(panel, target=target))
+        assert (another.fingerprint() != past.fingerprint()) == seen
+
+
+def test_the_fingerprint_is_that_of_a_table_that_ends_at_the_cutoffs():
+    panel, cutoff = sensors(), np.array([60, 45, 1, 80])
+    short = panel.before(cutoff)
+
+    assert past_of(panel, cutoff).fingerprint() == past_of(short).fingerprint()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"start": START_US + HOUR_US * np.arange(4)},
+        {"step_us": 2 * HOUR_US},
+        {"names": ("s0", "s1", "s2", "another")},
+        {"base": np.array([0.0, 0.0, 0.0, 1.0])},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_the_fingerprint_changes_with_what_the_readings_are(change):
+    panel = sensors()
+    changed = dataclasses.replace(panel, **change)
+
+    assert past_of(changed, CUTOFF).fingerprint() != past_of(panel, CUTOFF).fingerprint()
+
+
+def test_the_fingerprint_changes_with_where_its_origins_stand():
+    panel = sensors()
+    pasts = [
+        past_of(panel, CUTOFF),
+        past_of(panel, CUTOFF + np.array([1, 0, 0, 0])),
+        Past(panel, series=np.arange(4)[::-1], cutoff=CUTOFF),
+        past_of(panel, CUTOFF).subset(np.array([0, 1])),
+        Past(panel, series=np.array([0, 0, 1, 2, 3]), cutoff=np.array([60, 50, 45, 0, 80])),
+    ]
+    assert len({past.fingerprint() for past in pasts}) == len(pasts)
+
+
+def test_the_fingerprint_changes_with_what_is_known_ahead_and_was_known_before():
+    panel = sensors()
+    covariates = panel.covariates
+    before = past_of(panel, CUTOFF).fingerprint()
+
+    for role, place, moves in (("known", 70, True), ("past", 59, True), ("past", 60, False)):
+        track = covariates.known[0] if role == "known" else covariates.past
+        values = track.values.copy()
+        values[0, place] += 1  # of the first series, which is seen up to row 60
+        changed = dataclasses.replace(track, values=values)
+        another = {role: (changed,) if role == "known" else changed}
+        moved = dataclasses.replace(panel, covariates=dataclasses.replace(covariates, **another))
+        assert (past_of(moved, CUTOFF).fingerprint() != before) == moves

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data.stamps import format_stamps, parse_time_us, stamp_array
+from rnnforecast.data.stamps import (
+    each_moment,
+    file_stamp,
+    format_stamps,
+    parse_time_us,
+    stamp_array,
+)
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
 from tests.builders import HOUR_US, START_US
@@ -347,3 +353,98 @@ def test_stamps_as_text_are_the_same_moments_in_their_zone(moments, tz):
     if tz is not None:
         offsets = [pd.Timestamp(m, tz="UTC").tz_convert(tz).utcoffset() for m in moments]
         assert [stamp.utcoffset() for stamp in back] == offsets
+
+
+EPOCH_YEARS = st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2199, 12, 31))
+ENDINGS = ["", ".parquet", ".run.json", "-flow.csv", "_0001_0123456789abcdef.parquet"]
+"""What names of files go on with."""
+
+
+def microseconds(moment: dt.datetime) -> int:
+    return int(np.datetime64(moment, "us").astype(np.int64))
+
+
+@few
+@given(
+    EPOCH_YEARS,
+    st.one_of(st.integers(1, 2_000_000), st.integers(1, 10**15)),
+    st.sampled_from([None, "UTC", VIENNA, "-03:00"]),
+    st.sampled_from(ENDINGS),
+    st.booleans(),
+)
+def test_names_of_files_lie_in_the_order_of_their_times(moment, later, tz, ending, is_whole):
+    first = microseconds(moment.replace(microsecond=0) if is_whole else moment)
+
+    before, after = (file_stamp(time, tz) + ending for time in (first, first + later))
+
+    assert before < after
+
+
+@few
+@given(EPOCH_YEARS, st.sampled_from([None, VIENNA]))
+def test_a_name_of_a_file_says_its_time_in_utc_if_it_has_a_zone(moment, tz):
+    name = file_stamp(microseconds(moment), tz)
+
+    assert re.fullmatch(r"[0-9T_Z-]+", name), "no character that a file system or a shell minds"
+    assert name.endswith("Z") == (tz is not None)
+    form = "%Y-%m-%dT%H%M%S" + ("_%f" if moment.microsecond else "")
+    assert dt.datetime.strptime(name.rstrip("Z"), form) == moment
+
+
+def test_a_name_of_a_file_is_as_short_as_its_time():
+    assert file_stamp(START_US, None) == "2024-01-01T000000"
+    assert file_stamp(START_US, VIENNA) == "2024-01-01T000000Z"
+    assert file_stamp(START_US + 500_000, "UTC") == "2024-01-01T000000_500000Z"
+
+
+@few
+@given(
+    EPOCH_YEARS,
+    st.integers(0, 50),
+    st.integers(1, 10**13),
+    st.integers(0, 10**13),
+    st.sampled_from(["", "Z", "+05:30"]),
+)
+def test_moments_go_from_the_first_to_the_last_and_are_so_far_apart(
+    begin, n_steps, every_us, rest_us, zone
+):
+    end = begin + dt.timedelta(microseconds=n_steps * every_us + min(rest_us, every_us - 1))
+    found = each_moment(begin.isoformat() + zone, end.isoformat() + zone, every_us)
+
+    moments, moment = [], begin
+    while moment <= end:
+        moments.append(moment)
+        moment += dt.timedelta(microseconds=every_us)
+    tz = "UTC" if zone else None
+    given = [parse_time_us(text, tz) for text in found]
+    assert given == [parse_time_us(each.isoformat() + zone, tz) for each in moments]
+
+
+def test_moments_over_a_daylight_saving_night_are_24_hours_apart():
+    found = each_moment("2024-03-30T12:00+01:00", "2024-04-01T12:00+02:00", 24 * HOUR_US)
+
+    times = [parse_time_us(text, "UTC") for text in found]
+    assert np.diff(times).tolist() == [24 * HOUR_US]
+
+
+def test_a_single_moment_is_its_own_first_and_last():
+    assert each_moment("2024-05-01", "2024-05-01", HOUR_US) == ["2024-05-01T00:00:00"]
+    assert len(each_moment("2024-05-01", "2024-05-01T05:59", HOUR_US)) == 6
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "every_us", "what"),
+    [
+        ("2024-05-02", "2024-05-01", HOUR_US, "before"),
+        ("2024-05-01", "2024-05-02Z", HOUR_US, "not a time"),
+        ("2024-05-01", "2024-05-02T00:00Z", HOUR_US, "zone"),
+        ("2024-05-01T00:00+02:00", "2024-05-02", HOUR_US, "zone"),
+        ("yesterday", "2024-05-01", HOUR_US, "yesterday"),
+        ("2024-05-01", "01.06.2024", HOUR_US, "01.06.2024"),
+        ("2000-01-01", "2024-01-01", 1_000_000, "--every longer"),
+    ],
+)
+def test_moments_that_cannot_be_meant_are_a_usage_error(first, last, every_us, what):
+    with pytest.raises(UsageError) as caught:
+        each_moment(first, last, every_us)
+    assert what in f"{caught.value.message} {caught.value.hint}"

@@ -11,10 +11,12 @@ import pytest
 
 from rnnforecast.errors import ModelError, RnnForecastError, UsageError, WriteError
 from rnnforecast.operate.store import (
+    collect,
     list_versions,
     publish_version,
     put_in_force,
     resolve_version,
+    retire_versions,
 )
 
 NOW = datetime(2026, 11, 22, 8, 45, tzinfo=UTC)
@@ -255,3 +257,117 @@ def test_a_model_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path
 
     assert caught.value.exit_code == 7
     assert (tmp_path / "model").read_text() == "a file"
+
+
+def retired(
+    model: Path, *, keep: int = 1, pinned: tuple[str, ...] = (), hours: float = 24
+) -> list[str]:
+    """Retire versions so long after the first one was made; return what is gone."""
+    now = NOW + timedelta(hours=hours)
+    return retire_versions(model, keep=keep, pinned=pinned, now=now)
+
+
+def changed_at(model: Path, moment: datetime) -> None:
+    os.utime(model / "CURRENT", (moment.timestamp(), moment.timestamp()))
+
+
+@pytest.fixture
+def versions(model: Path) -> list[str]:
+    """Five versions, an hour between two, the second in force from the moment of the last on."""
+    names = [publish(model, minute=60 * hour) for hour in range(5)]
+    put_in_force(model, names[1])
+    changed_at(model, NOW + timedelta(hours=4))
+    return names
+
+
+@pytest.mark.parametrize("keep", range(1, 7))
+def test_retention_leaves_the_newest_versions_and_the_one_in_force(
+    model: Path, versions: list[str], keep: int
+) -> None:
+    expected = [name for name in versions if name == versions[1] or name in versions[-keep:]]
+
+    gone = retired(model, keep=keep)
+
+    assert list_versions(model) == expected
+    assert gone == [name for name in versions if name not in expected]
+    assert sorted(path.name for path in (model / "versions").iterdir()) == expected
+    assert resolve_version(model).name == versions[1]
+    assert retired(model, keep=keep) == []
+
+
+def test_retention_leaves_what_is_pinned_be_it_there_or_not(
+    model: Path, versions: list[str]
+) -> None:
+    pinned = (versions[0], versions[2], "20200101T000000Z-000000", "no name of a version")
+    assert retired(model, pinned=pinned) == [versions[3]]
+
+
+def test_retention_leaves_versions_of_the_last_hour(model: Path, versions: list[str]) -> None:
+    changed_at(model, NOW)
+    assert retired(model, hours=4) == [versions[0], versions[2]]
+    assert retired(model, hours=4 + 1 / 3600) == [versions[3]]
+
+
+def test_retention_waits_for_an_hour_after_another_version_came_into_force(
+    model: Path, versions: list[str]
+) -> None:
+    changed = NOW + timedelta(hours=20)
+    changed_at(model, changed)
+    for late in (timedelta(0), timedelta(minutes=59, seconds=59)):
+        assert retire_versions(model, keep=1, pinned=(), now=changed + late) == []
+    assert list_versions(model) == versions
+    later = changed + timedelta(minutes=60)
+    assert retire_versions(model, keep=1, pinned=(), now=later) == [versions[i] for i in (0, 2, 3)]
+
+
+@pytest.mark.parametrize("hours", [-24 * 365, -1, 0, 3.9])
+def test_retention_removes_nothing_while_the_clock_is_behind(
+    model: Path, versions: list[str], hours: float
+) -> None:
+    changed_at(model, NOW - timedelta(days=1000))
+    assert retired(model, hours=hours) == []
+    changed_at(model, NOW + timedelta(hours=5))
+    assert retired(model, hours=4.9) == []
+    assert list_versions(model) == versions
+
+
+def test_retention_reads_the_clock_of_any_zone(model: Path, versions: list[str]) -> None:
+    now = (NOW + timedelta(days=1)).astimezone(timezone(-timedelta(hours=11)))
+    gone = retire_versions(model, keep=1, pinned=(), now=now)
+    assert gone == [versions[0], versions[2], versions[3]]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"../elsewhere\n", b"20200101T000000Z-000000\n"])
+def test_retention_removes_nothing_where_nobody_knows_what_is_in_force(
+    model: Path, versions: list[str], content: bytes | None
+) -> None:
+    (model / "CURRENT").unlink()
+    if content is not None:
+        (model / "CURRENT").write_bytes(content)
+        changed_at(model, NOW)
+    assert retired(model) == []
+    assert list_versions(model) == versions
+
+
+def test_retention_of_no_versions_is_none(model: Path) -> None:
+    assert retired(model) == []
+    (model / "versions").mkdir(parents=True)
+    assert retired(model) == []
+
+
+def test_a_version_that_is_being_removed_is_never_seen_in_part(
+    model: Path, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        retired(model)
+
+    assert list_versions(model) == versions[1:]
+    for name in list_versions(model):
+        assert {p.name for p in resolve_version(model, name).iterdir()} == set(FILES)
+    monkeypatch.undo()
+    collect(model)
+    assert sorted(p.name for p in (model / "versions").iterdir()) == versions[1:]
