@@ -232,43 +232,6 @@ def test_two_processes_give_the_same_weights_and_forecasts(trained: Path, tmp_pa
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize(
-    ("number", "more"),
-    [
-        (signal.SIGINT, ()),
-        (signal.SIGTERM, ()),
-        pytest.param(signal.SIGHUP, (), marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, ("--json",), marks=pytest.mark.slow),
-    ],
-)
-def test_an_interrupted_training_publishes_nothing(
-    trained: Path, tmp_path: Path, number: signal.Signals, more: tuple[str, ...]
-) -> None:
-    options = ["--hidden", "64", "--epochs", "1000", "--verbose", *more]
-    arguments = ["train", str(trained / "data.csv"), *options]
-    before = signal.signal(number, signal.SIG_DFL)  # under nohup one is ignored
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rnnforecast", *arguments],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    signal.signal(number, before)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("epoch 1"):
-            break
-    process.send_signal(number)
-    _, rest = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    last = rest.splitlines()[-1]
-    if more:
-        assert json.loads(last)["error"]["exit"] == 130
-    else:
-        assert last == "error: interrupted; nothing was published"
-    assert not (tmp_path / "model").exists()
-
-
 def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command line of a shell in which `rnnforecast` is this one."""
     program = f"{sys.executable} -m rnnforecast"

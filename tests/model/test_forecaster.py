@@ -228,7 +228,7 @@ def test_a_known_series_without_windows_keeps_what_was_learnt_of_it() -> None:
     old, gone = wave(600, season=12), wave(600, season=12, seed=3)
     first = fit(make_panel(old, gone), 400, 500)
     gone[:] = np.nan
-    gone[430:440] = 20 + np.arange(10)
+    gone[430:438] = 20 + np.arange(8)
     panel = dataclasses.replace(make_panel(old, gone, gone), names=("s0", "s1", "new"))
     again = RNNForecaster.fit(
         past_of(panel, np.full(3, 450)),
