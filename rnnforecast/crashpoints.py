@@ -1,7 +1,8 @@
 """Places at which a process can be told to die, so that tests can see what a kill leaves behind.
 
 They do nothing unless the environment names one: `RNNFORECAST_CRASH_AT=file-synced` kills the
-process there the first time, `file-synced:3` the third. Standard library only.
+process there the first time, `file-synced:3` the third; `file-synced:3:STOP` stops it there, and it
+goes on when it is told to. Standard library only.
 """
 
 from __future__ import annotations
@@ -20,6 +21,6 @@ def crash_point(label: str) -> None:
     if wanted is None:
         return
     _passed[label] += 1
-    name, _, time = wanted.partition(":")
-    if name == label and _passed[label] == int(time or 1):
-        os.kill(os.getpid(), signal.SIGKILL)
+    name, time, how = [*wanted.split(":"), *("1", "KILL")[wanted.count(":") :]]
+    if name == label and _passed[label] == int(time):
+        os.kill(os.getpid(), signal.Signals[f"SIG{how}"])

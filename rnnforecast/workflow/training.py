@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from rnnforecast.config import DEFAULT_MODEL, Config
 from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.events import Listener, Published, Recorder, Warned, ignore
 from rnnforecast.operate import store
+from rnnforecast.operate.lock import holding
 from rnnforecast.signals import holding_back
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model
@@ -59,20 +60,41 @@ def train(
     from there, and ends in the same weights as one that was not interrupted. With `max_time` the
     steps taken before then count, and the time begins anew.
     """
+    path = None if model is None else Path(model)
+    _check_wishes(path, require_skill, resume=resume)
+    wishes = _Wishes(path, require_skill, report, resume)
+    config = with_windows(config or Config(), horizon, lookback)
+    check_outputs(data, config.data)
+    if path is None:
+        return _train(data, wishes, config, listener)
+    with holding(path / store.LOCK):
+        store.collect(path)
+        return _train(data, wishes, config, listener)
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What becomes of a training: where it is saved, when it is in force, how it is shown."""
+
+    path: Path | None
+    require_skill: float | None
+    report: bool
+    resume: bool
+
+
+def _train(data: object, wishes: _Wishes, config: Config, listener: Listener) -> Model:
+    """Train, with the lock of the model directory held where there is one."""
     from rnnforecast.data.planning import plan_training, train_end_us
     from rnnforecast.model.provenance import checkpoints_of, describe_model
 
-    path = None if model is None else Path(model)
-    _check_wishes(path, require_skill, resume=resume)
-    config = with_windows(config or Config(), horizon, lookback)
-    check_outputs(data, config.data)
+    path = wishes.path
     events, clock = Recorder(listener, []), Clock()
     panel, schema = read_readings(
         data, config.data, events, learns_until=lambda panel, _: train_end_us(panel, config)
     )
     clock.lap("read_s")
     plan = plan_training(panel, config, events)
-    checkpoints = None if path is None else checkpoints_of(path, plan, is_resuming=resume)
+    checkpoints = None if path is None else checkpoints_of(path, plan, is_resuming=wishes.resume)
     with _resumable(checkpoints):
         fitted = fit_network(plan, plan.split, events, checkpoints=checkpoints)
         schema = _schema_of_use(schema, plan, fitted, events)
@@ -95,10 +117,10 @@ def train(
         if path is None:
             return Model(artifact, None, None, tuple(events.warnings), clock.laps)
         shown = None
-        if report:
+        if wishes.report:
             shown = draw_report(artifact, comparison, seen, fitted, events.warnings)
             clock.lap("report_s")
-        version = _save(path, artifact, shown, comparison, require_skill, events)
+        version = _save(path, artifact, shown, comparison, wishes.require_skill, events)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)
 
 
