@@ -65,7 +65,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 
 def run(arguments: list[str], stopping: _Stopping | None = None) -> int:
-    """Run one command and return its exit code. The only catch-all stands here."""
+    """Run one command and return its exit code. The only catch-all stands here.
+
+    Where a signal came, it is the cause of whatever happened: code that it interrupts may turn what
+    it raises into another error, or swallow it.
+    """
     screen = Screen(is_json="--json" in arguments, is_verbose="--verbose" in arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts its threads
     try:
@@ -74,32 +78,38 @@ def run(arguments: list[str], stopping: _Stopping | None = None) -> int:
             args=arguments, prog_name="rnnforecast", standalone_mode=False, obj=screen
         )
         sys.stdout.flush()
+        if stopping is not None and stopping.came is not None:
+            return _interrupted(screen, stopping.came)
         if code == 128 + signal.SIGINT:  # Typer's own answer to an interrupt
             return _interrupted(screen, KeyboardInterrupt())
-        if stopping is not None and stopping.came is not None:  # swallowed where nothing may raise
-            return _interrupted(screen, stopping.came)
         return int(code or 0)
-    except RnnForecastError as error:
-        return screen.error(error)
-    except typer.TyperException as error:
-        return screen.error(_usage_error(error, arguments))
     except (Stopped, KeyboardInterrupt, typer.Abort) as stopped:
         return _interrupted(screen, stopped)
-    except BrokenPipeError:
-        return _leave_closed_pipe()
-    except SystemExit as leaving:  # Typer leaves by itself where a reader has closed the pipe
-        if isinstance(leaving.__context__, BrokenPipeError):
-            return _leave_closed_pipe()
-        raise
-    except Exception as error:  # a bug of ours: short for the user, whole with --verbose
-        if isinstance(error, OSError) and error.filename is None:
-            return screen.error(_untold(error, screen))
-        if screen.is_verbose:
-            screen.close()
-            raise
-        return screen.error(_bug(error))
+    except BaseException as error:
+        if stopping is not None and stopping.came is not None:
+            return _interrupted(screen, stopping.came)
+        return _failed(screen, error, arguments)
     finally:
         screen.close()
+
+
+def _failed(screen: Screen, error: BaseException, arguments: list[str]) -> int:
+    """Say what went wrong, and return the contract's code for it."""
+    match error:
+        case RnnForecastError():
+            return screen.error(error)
+        case typer.TyperException():
+            return screen.error(_usage_error(error, arguments))
+        case BrokenPipeError():
+            return _leave_closed_pipe()
+        case SystemExit(__context__=BrokenPipeError()):  # Typer leaves where a reader has left
+            return _leave_closed_pipe()
+        case OSError(filename=None):
+            return screen.error(_untold(error, screen))
+        case Exception() if not screen.is_verbose:  # a bug of ours: short for the user
+            return screen.error(_bug(error))
+    screen.close()
+    raise error
 
 
 def _open_streams() -> None:
