@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import special  # comes with scikit-learn
 
 from rnnforecast.data.panel import Doubles
 from rnnforecast.evaluate.tally import Tally
@@ -20,6 +21,7 @@ FIELDS = ("coverage", "coverage_sd", "ratio", "excess_sd", "log_error", "log_err
 SMALLEST = 1e-6
 """Errors, in units of MASE, that are as good as none."""
 _FEWEST = 5
+_SURE = 4.0
 """Stretches that a deviation can be told from."""
 _MOST_SERIES = 5000
 """Of so many series each stands for itself in the manifest."""
@@ -97,9 +99,14 @@ def _mean_where(there: Any, values: Any) -> Doubles:
 
 
 def _deviation(values: Doubles) -> Doubles:
-    """Return the deviation over blocks, `(series,)`; NaN where too few of them hold something."""
+    """Return the deviation over blocks, `(series,)`; NaN where too few of them hold something.
+
+    It is estimated, and the surer too small the fewer there are: it is stretched so that four of
+    it are as rare as four of a deviation that is known (Student 1908).
+    """
     seen = np.isfinite(values)
     n = seen.sum(0)
     mean = np.where(seen, values, 0.0).sum(0) / np.maximum(n, 1)
     squares = np.where(seen, values - mean, 0.0) ** 2
-    return np.where(n >= _FEWEST, np.sqrt(squares.sum(0) / np.maximum(n - 1, 1)), np.nan)
+    stretch = special.stdtrit(np.maximum(n - 1, 1), special.ndtr(_SURE)) / _SURE
+    return np.where(n >= _FEWEST, stretch * np.sqrt(squares.sum(0) / np.maximum(n - 1, 1)), np.nan)

@@ -39,6 +39,8 @@ IN_FORCE = "in_force"
 """The version in force stands under this name among the methods that are compared."""
 _FEWEST_HORIZONS, _MOST_HORIZONS = 3, 28
 """So long a stretch is held out to compare on, at least and at most."""
+_APART_HORIZONS = 7
+"""A drift is answered by one challenger in so long a time."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,10 @@ def _due(issue: Issue, scores: Sequence[Score]) -> _Due | None:
     held_out = min(int(rule.hold_out * newer), _MOST_HORIZONS * horizon)
     if held_out < _FEWEST_HORIZONS * horizon:
         return None
-    tried_us = max(learnt_us, *_tries(issue, tz), learnt_us)
+    tried_us = max([learnt_us, *_tries(issue, tz)])
     since_us = issue.newest_us - tried_us
     flagged = [str(score.series) for score in scores if score.flag]
-    if rule.when == "drift" and flagged and since_us >= _FEWEST_HORIZONS * horizon * step_us:
+    if rule.when == "drift" and flagged and since_us >= _APART_HORIZONS * horizon * step_us:
         return _Due(f"drift of {', '.join(flagged)}", held_out)
     if rule.every is not None and since_us >= parse_duration_us(rule.every):
         return _Due(f"{shorten_duration(since_us)} of new readings", held_out)

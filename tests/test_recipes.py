@@ -1,0 +1,125 @@
+"""The README's recipes for unattended runs do what they say, where the tool for it is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rnnforecast.jobfile import read_job
+from tests.conftest import Command
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PLACE = "/srv/forecasts"
+JOB = """
+[data]
+source = "data.csv"
+[model]
+path = "model"
+[forecast]
+output = "out/{as_of}.csv"
+"""
+
+
+def blocks(language: str) -> list[str]:
+    section = README.partition("## Left to cron")[2].partition("\n## ")[0]
+    return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
+
+
+@pytest.fixture
+def place(workplace: Path) -> Path:
+    """A folder like the recipes', with the commands where they have them."""
+    (workplace / "job.toml").write_text(JOB)
+    binaries = workplace / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    (binaries / "rnnforecast").write_text(f'#!/bin/sh\nexec {sys.executable} -m rnnforecast "$@"\n')
+    (binaries / "rnnforecast").chmod(0o755)
+    return workplace
+
+
+def shell(line: str, place: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{place / '.venv/bin'}:{os.environ['PATH']}"
+    return subprocess.run(
+        ["/bin/sh", "-c", line.replace(PLACE, str(place))],
+        cwd=place,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_job_file_of_the_readme_is_one(tmp_path: Path) -> None:
+    (tmp_path / "job.toml").write_text(blocks("toml")[0])
+    job = read_job(tmp_path / "job.toml")
+    assert job.forecast.max_age == "3h"
+    assert job.retrain.margin == 0.01
+
+
+def test_the_line_of_the_crontab_publishes_a_forecast(place: Path) -> None:
+    (line,) = blocks("crontab")
+    *moments, command = line.split(maxsplit=5)
+    assert len(moments) == 5
+    assert all(re.fullmatch(r"\*|[0-9]+", moment) for moment in moments)
+    assert "%" not in command, "cron takes it for a line break"
+    done = shell(command, place)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert len(list((place / "out").glob("*.csv"))) == 1
+
+
+@pytest.mark.slow
+def test_the_loop_over_days_does_each_of_them_once(place: Path) -> None:
+    (loop,) = (block for block in blocks("sh") if block.startswith("for day"))
+    loop = re.sub(r"in [0-9 -]+;", "in 2024-01-14 2024-01-15;", loop)
+    for _ in range(2):
+        done = shell(loop, place)
+        assert done.returncode == 0, done.stderr
+        names = sorted(path.name for path in (place / "out").glob("*.csv"))
+        assert names == ["2024-01-14T000000.csv", "2024-01-15T000000.csv"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+def test_the_units_are_what_systemd_takes(place: Path, tmp_path: Path) -> None:
+    units = []
+    for text in blocks("ini"):
+        name = re.search(r"^# .*/(\S+)$", text, re.MULTILINE)
+        assert name is not None
+        units.append(tmp_path / name[1])
+        units[-1].write_text(text.replace(PLACE, str(place)))
+    assert {unit.suffix for unit in units} == {".service", ".timer"}
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_units_command_publishes_a_forecast(command: Command, place: Path) -> None:
+    line = re.search(r"^ExecStart=\S+ (.*)$", "\n".join(blocks("ini")), re.MULTILINE)
+    assert line is not None
+    arguments = [place / "job.toml" if word == "job.toml" else word for word in line[1].split()]
+    assert command(*arguments).code == 0
+    assert len(list((place / "out").glob("*.csv"))) == 1
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl")
+def test_the_cron_job_is_a_resource(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(blocks("yaml")[0])
+    (tmp_path / "kustomization.yaml").write_text("resources:\n- job.yaml\n")
+    done = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "kind: CronJob" in done.stdout
+
+
+def test_the_arguments_of_the_cron_job_publish_a_forecast(command: Command, place: Path) -> None:
+    listed = re.search(r"args: \[(.*)\]", blocks("yaml")[0])
+    assert listed is not None
+    program, *words = [word.strip().strip('"') for word in listed[1].split(",")]
+    assert program == "rnnforecast"
+    outcome = command(*(word.replace("/data", str(place)) for word in words))
+    assert (outcome.code, outcome.document["status"]) == (0, "published")
