@@ -42,6 +42,8 @@ class Usual:
     log_error: Doubles
     """Logarithm of the absolute error in units of MASE: errors differ by factors."""
     log_error_sd: Doubles
+    stretches: int
+    """So many stretches of time they rest on."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest holds: figures by series, and their medians for all others."""
@@ -53,7 +55,12 @@ class Usual:
             if has and len(self.names) <= _MOST_SERIES
         }
         middle = np.median(table[known], axis=0).round(6).tolist() if known.any() else None
-        return {"fields": list(FIELDS), "series": rows, "others": middle}
+        return {
+            "fields": list(FIELDS),
+            "series": rows,
+            "others": middle,
+            "stretches": self.stretches,
+        }
 
 
 def usual_from(said: Any, names: Sequence[str]) -> Doubles:
@@ -89,6 +96,7 @@ def usual_of(network: Tally, naive: Tally, names: tuple[str, ...]) -> Usual:
         _deviation(excess) * several,
         np.nan_to_num(logs).sum(0) / np.maximum(np.isfinite(logs).sum(0), 1),
         _deviation(logs) * several,
+        int(inside.counts.any(1).sum()),
     )
 
 
