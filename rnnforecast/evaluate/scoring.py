@@ -126,6 +126,7 @@ def _with_readings(table: pa.Table, past: Past) -> pd.DataFrame:
     place = {name: number for number, name in enumerate(past.names)}
     origins = rows["series"].map(place).fillna(-1).to_numpy().astype(np.int64)
     rows["actual"] = past.at(origins, rows["time_us"].to_numpy())
+    rows["horizon"] = rows["lead"].max()
     rows = rows[np.isfinite(rows["actual"])]
     scale = rows["scale"].where(rows["scale"] > 0)
     scored: pd.DataFrame = rows.assign(
@@ -154,7 +155,7 @@ def _days(times_us: Integers, tz: str | None) -> NDArray[Any]:
 def _score(key: dict[str, Any], rows: pd.DataFrame) -> Score:
     errors = rows.groupby("series", observed=True)[["scaled", "naive"]].mean().dropna()
     own, naive = errors["scaled"].mean(), errors["naive"].mean()
-    off = _off_usual(rows)
+    off = {} if "lead" in key else _off_usual(rows)  # what is usual is known of whole horizons
     known = [abs(x) for x in off.values() if np.isfinite(x)]
     flags = [name for name, x in off.items() if np.isfinite(x) and abs(x) > DRIFTED]
     return Score(
@@ -174,17 +175,21 @@ def _off_usual(rows: pd.DataFrame) -> dict[str, float]:
     """Return by how many deviations coverage and skill are off what was usual; NaN if unknown.
 
     The units are forecasts, a series and a cutoff each. Of one that few readings have come of yet
-    coverage is the surer to differ by chance. Errors count only where they are higher than usual.
+    both are the surer to differ by chance. Errors count only where they are higher than usual.
+    Forecasts of the same times, of other cutoffs or series, err together: they count as one. What
+    was usual was told from a few stretches of time, and is not known better than those allow.
     """
-    names = ["inside", "scaled", "naive", *(f"usual_{name}" for name in FIELDS)]
+    names = ["inside", "scaled", "naive", "horizon", *(f"usual_{name}" for name in FIELDS)]
     windows = rows.groupby(["series", "cutoff"], observed=True)[names].mean().dropna()
     n = rows.groupby(["series", "cutoff"], observed=True).size().loc[windows.index].to_numpy()
     found = {name: windows[name].to_numpy() for name in names}
+    together = len(rows) / max(rows["time_us"].nunique(), 1)
+    unsure = together + len(n) / found["usual_stretches"]
     share, sd = found["usual_coverage"], found["usual_coverage_sd"]
-    coverage = _standing_out(found["inside"] - share, sd**2 + share * (1 - share) / n)
+    by_chance = share * (1 - share) / n * together
+    coverage = _standing_out(found["inside"] - share, sd**2 * unsure + by_chance)
     excess = found["scaled"] - found["usual_ratio"] * found["naive"]
-    longest = max(n, default=1)
-    skill = _standing_out(excess, found["usual_excess_sd"] ** 2 * longest / n)
+    skill = _standing_out(excess, found["usual_excess_sd"] ** 2 * (unsure * found["horizon"] / n))
     return {"coverage": coverage, "skill": max(skill, 0.0) if np.isfinite(skill) else skill}
 
 

@@ -16,8 +16,8 @@ import numpy as np
 from rnnforecast.data.panel import Doubles
 from rnnforecast.evaluate.tally import Tally
 
-FIELDS = ("coverage", "coverage_sd", "ratio", "excess_sd")
-_FEWEST = 5
+FIELDS = ("coverage", "coverage_sd", "ratio", "excess_sd", "stretches")
+_FEWEST = 10
 """Stretches that a deviation can be told from."""
 _MOST_SERIES = 5000
 """Of so many series each stands for itself in the manifest."""
@@ -35,6 +35,8 @@ class Usual:
     """Absolute errors of the network over those of the seasonal naive forecast."""
     excess_sd: Doubles
     """Deviation of an error from `ratio` times the seasonal naive one, in units of MASE."""
+    stretches: Doubles
+    """How many stretches of time all of that was told from: it is no surer than they are many."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest holds: figures by series, and their medians for all others."""
@@ -50,11 +52,12 @@ class Usual:
 
 
 def usual_from(said: Any, names: Sequence[str]) -> Doubles:
-    """Return the figures of these series, `(series, 4)`, as `FIELDS` says; NaN where unknown.
+    """Return the figures of these series, `(series, field)`, as `FIELDS` says; NaN where unknown.
 
     `said` is what `Usual.to_json` gave, or None, of a version that has none.
     """
-    said = said or {"series": {}, "others": None}
+    if not said or tuple(said["fields"]) != FIELDS:
+        said = {"series": {}, "others": None}
     unknown = said["others"] or [np.nan] * len(FIELDS)
     rows = [said["series"].get(name, unknown) for name in names]
     return np.array(rows, np.float64).reshape(len(names), len(FIELDS))
@@ -79,6 +82,7 @@ def usual_of(network: Tally, naive: Tally, names: tuple[str, ...]) -> Usual:
         _deviation(inside.values) * several,
         ratio,
         _deviation(excess) * several,
+        np.isfinite(excess).sum(0).astype(np.float64),
     )
 
 
