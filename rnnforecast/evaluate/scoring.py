@@ -25,7 +25,6 @@ from rnnforecast.evaluate.usual import FIELDS, SMALLEST, usual_from
 
 DRIFTED = 4.0
 """Deviations off what was usual from which a series is flagged."""
-_AS_GOOD_AS = 9
 _ORDER = "issue"
 _DAY_US = 86_400_000_000
 
@@ -112,6 +111,9 @@ def score_issues(
 
 def _with_readings(table: pa.Table, past: Past) -> pd.DataFrame:
     """Return the last issue of each forecast value whose reading is there, with that reading."""
+    usual = [f"usual_{name}" for name in FIELDS]
+    for name in set(usual) - set(table.column_names):  # issued by an older rnnforecast
+        table = table.append_column(name, pa.nulls(len(table), pa.float64()))
     rows = pd.DataFrame(
         {
             "series": table["series"].to_pandas(),
@@ -119,7 +121,7 @@ def _with_readings(table: pa.Table, past: Past) -> pd.DataFrame:
             "time_us": _microseconds(table["timestamp"]),
             **{n: table[n].to_numpy() for n in ("lead", "forecast", "q10", "q90", _ORDER)},
             **{n: table[n].to_numpy() for n in ("seasonal_naive", "scale")},
-            **{n: table[n].to_numpy() for n in (f"usual_{name}" for name in FIELDS)},
+            **{n: table[n].to_numpy() for n in usual},
         }
     )
     rows = rows.sort_values(_ORDER, kind="stable")
@@ -127,6 +129,7 @@ def _with_readings(table: pa.Table, past: Past) -> pd.DataFrame:
     place = {name: number for number, name in enumerate(past.names)}
     origins = rows["series"].map(place).fillna(-1).to_numpy().astype(np.int64)
     rows["actual"] = past.at(origins, rows["time_us"].to_numpy())
+    rows["horizon"] = rows["lead"].max()
     rows = rows[np.isfinite(rows["actual"])]
     scale = rows["scale"].where(rows["scale"] > 0)
     scored: pd.DataFrame = rows.assign(
@@ -155,7 +158,8 @@ def _days(times_us: Integers, tz: str | None) -> NDArray[Any]:
 def _score(key: dict[str, Any], rows: pd.DataFrame) -> Score:
     errors = rows.groupby("series", observed=True)[["scaled", "naive"]].mean().dropna()
     own, naive = errors["scaled"].mean(), errors["naive"].mean()
-    off = {name: x for name, x in _off_usual(rows).items() if np.isfinite(x)}
+    off = {} if "lead" in key else _off_usual(rows)  # what is usual is known of whole horizons
+    off = {name: x for name, x in off.items() if np.isfinite(x)}
     return Score(
         series=None if "series" not in key else str(key["series"]),
         lead=None if "lead" not in key else int(key["lead"]),
@@ -174,18 +178,26 @@ def _off_usual(rows: pd.DataFrame) -> dict[str, float]:
 
     The units are forecasts, a series and a cutoff each. Of one that few readings have come of yet,
     figures are the surer to differ by chance. Skill and errors count only where they are worse.
+    Forecasts of the same times, of other cutoffs or series, err together: they count as one.
     """
-    names = ["inside", "scaled", "naive", *(f"usual_{name}" for name in FIELDS)]
+    names = ["inside", "scaled", "naive", "horizon", *(f"usual_{name}" for name in FIELDS)]
     windows = rows.groupby(["cutoff", "series"], observed=True)[names].mean().dropna()
     n = rows.groupby(["cutoff", "series"], observed=True).size().loc[windows.index].to_numpy()
     found = {name.removeprefix("usual_"): windows[name].to_numpy() for name in names}
-    few = max(n, default=1) / n
-    share, excess = found["coverage"], found["scaled"] - found["ratio"] * found["naive"]
+    few, share = found["horizon"] / n, found["coverage"]
+    excess = found["scaled"] - found["ratio"] * found["naive"]
     growth = np.log(np.maximum(found["scaled"], SMALLEST)) - found["log_error"]
     by_chance = share * (1 - share) / n
-    coverage = _standing_out(found["inside"] - share, found["coverage_sd"] ** 2 + by_chance)
-    skill = _standing_out(excess, found["excess_sd"] ** 2 * few)
-    error = _standing_out(growth, found["log_error_sd"] ** 2 * few)
+    together = len(rows) / max(rows["time_us"].nunique(), 1)
+
+    def off(differences: Doubles, variances: Doubles) -> Doubles:
+        return _standing_out(
+            differences, variances, known_from=found["stretches"], together=together
+        )
+
+    coverage = off(found["inside"] - share, found["coverage_sd"] ** 2 + by_chance)
+    skill = off(excess, found["excess_sd"] ** 2 * few)
+    error = off(growth, found["log_error_sd"] ** 2 * few)
     return {
         "coverage": float(max(np.abs(coverage), default=np.nan)),
         "skill": float(max(skill, default=np.nan)),
@@ -193,15 +205,17 @@ def _off_usual(rows: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _standing_out(differences: Doubles, variances: Doubles) -> Doubles:
+def _standing_out(
+    differences: Doubles, variances: Doubles, *, known_from: Doubles, together: float
+) -> Doubles:
     """By how many deviations the newest 1, 2, ... differences are off 0 together.
 
     So a day that is strange is seen on the next, and a month that is a little strange at its end.
-    What was usual is known from one stretch of time: no number of forecasts says more than
-    `_AS_GOOD_AS` of them.
+    What was usual is known from some stretches of time: no number of forecasts says more than so
+    many of them. Of all differences `together` ones each differ as one.
     """
     sums, spread = np.cumsum(differences[::-1]), np.cumsum(variances[::-1])
     n = np.arange(1, len(sums) + 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        found: Doubles = sums / np.sqrt(spread * (1 + n / _AS_GOOD_AS))
+        found: Doubles = sums / np.sqrt(spread * (np.minimum(n, together) + n / known_from[::-1]))
     return found[np.isfinite(found)]

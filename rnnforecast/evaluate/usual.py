@@ -17,10 +17,18 @@ from scipy import special  # comes with scikit-learn
 from rnnforecast.data.panel import Doubles
 from rnnforecast.evaluate.tally import Tally
 
-FIELDS = ("coverage", "coverage_sd", "ratio", "excess_sd", "log_error", "log_error_sd")
+FIELDS = (
+    "coverage",
+    "coverage_sd",
+    "ratio",
+    "excess_sd",
+    "log_error",
+    "log_error_sd",
+    "stretches",
+)
 SMALLEST = 1e-6
 """Errors, in units of MASE, that are as good as none."""
-_FEWEST = 5
+_FEWEST = 8
 _SURE = 4.0
 """Stretches that a deviation can be told from."""
 _MOST_SERIES = 5000
@@ -42,8 +50,8 @@ class Usual:
     log_error: Doubles
     """Logarithm of the absolute error in units of MASE: errors differ by factors."""
     log_error_sd: Doubles
-    stretches: int
-    """So many stretches of time they rest on."""
+    stretches: Doubles
+    """How many stretches of time all of that was told from: it is no surer than they are many."""
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest holds: figures by series, and their medians for all others."""
@@ -55,12 +63,7 @@ class Usual:
             if has and len(self.names) <= _MOST_SERIES
         }
         middle = np.median(table[known], axis=0).round(6).tolist() if known.any() else None
-        return {
-            "fields": list(FIELDS),
-            "series": rows,
-            "others": middle,
-            "stretches": self.stretches,
-        }
+        return {"fields": list(FIELDS), "series": rows, "others": middle}
 
 
 def usual_from(said: Any, names: Sequence[str]) -> Doubles:
@@ -68,10 +71,18 @@ def usual_from(said: Any, names: Sequence[str]) -> Doubles:
 
     `said` is what `Usual.to_json` gave, or None, of a version that has none.
     """
-    said = said or {"series": {}, "others": None}
+    if not said or tuple(said["fields"]) != FIELDS:
+        said = {"series": {}, "others": None}
     unknown = said["others"] or [np.nan] * len(FIELDS)
     rows = [said["series"].get(name, unknown) for name in names]
     return np.array(rows, np.float64).reshape(len(names), len(FIELDS))
+
+
+def stretches_of(said: Any) -> float:
+    """Return on how many stretches of time rests what `Usual.to_json` gave; 0 for None."""
+    if not said or not said["others"] or tuple(said["fields"]) != FIELDS:
+        return 0.0
+    return float(said["others"][FIELDS.index("stretches")])
 
 
 def usual_of(network: Tally, naive: Tally, names: tuple[str, ...]) -> Usual:
@@ -96,7 +107,7 @@ def usual_of(network: Tally, naive: Tally, names: tuple[str, ...]) -> Usual:
         _deviation(excess) * several,
         np.nan_to_num(logs).sum(0) / np.maximum(np.isfinite(logs).sum(0), 1),
         _deviation(logs) * several,
-        int(inside.counts.any(1).sum()),
+        np.isfinite(excess).sum(0).astype(np.float64),
     )
 
 

@@ -178,6 +178,7 @@ def _decide(issue: Issue, due: _Due, comparison: Comparison) -> dict[str, Any]:
 
 def _with_usual(metrics: dict[str, Any], artifact: Artifact) -> dict[str, Any]:
     """Return the metrics with what was usual before, where that rests on more than it does now."""
-    now, before = metrics.get("usual") or {}, artifact.metrics.get("usual") or {}
-    kept = max(now, before, key=lambda said: said.get("stretches", 0))
-    return {**metrics, "usual": kept or None}
+    from rnnforecast.evaluate.usual import stretches_of
+
+    both = metrics.get("usual"), artifact.metrics.get("usual")
+    return {**metrics, "usual": max(both, key=stretches_of)}
