@@ -50,8 +50,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """
     _open_streams()
     stopping = _Stopping()
-    on_signals(stopping)
     try:
+        on_signals(stopping)
         code = run(sys.argv[1:] if arguments is None else arguments, stopping)
     except Stopped:  # it came while the end was told
         code = 0

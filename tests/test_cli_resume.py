@@ -145,7 +145,7 @@ def test_signals_at_random_moments_change_nothing_in_the_end(
 ) -> None:
     model, duration = whole
     rng, codes = random.Random(seed), []
-    while not codes or codes[-1] != 0:
+    while not codes or codes[-1] not in (0, 9):  # 9: it came while the version was published
         process = start(data, tmp_path, *OPTIONS, *WINDOWS, "--resume", stderr=subprocess.DEVNULL)
         number = rng.choice(list(CODES))
         time.sleep(rng.uniform(0.3, 1.0 if len(codes) < 6 else 2.0) * duration)
@@ -153,7 +153,7 @@ def test_signals_at_random_moments_change_nothing_in_the_end(
         began = time.monotonic()
         codes.append(ended(process, 30))
         assert time.monotonic() - began < 10 or codes[-1] == 0
-        assert codes[-1] in (0, CODES[number])
+        assert codes[-1] in (0, 9, CODES[number])
     assert weights(tmp_path / "model") == weights(model)
     assert not (tmp_path / "model" / "checkpoint.safetensors").exists()
 
@@ -162,7 +162,7 @@ def test_signals_at_random_moments_change_nothing_in_the_end(
 def test_a_signal_after_the_fit_leaves_what_resuming_skips_it_with(
     data: Path, tmp_path: Path, whole: tuple[Path, float]
 ) -> None:
-    process = start(data, tmp_path, *OPTIONS, *WINDOWS)
+    process = start(data, tmp_path, *OPTIONS, *WINDOWS, "--report")  # drawing takes a second
     wait_for(process, "trained 3 members")
     process.send_signal(signal.SIGINT)
     assert ended(process, 10) == 130
