@@ -47,7 +47,7 @@ file = "run.log"
 [keep]
 forecasts = 30
 [retrain]
-every = "56d"
+every = "84d"
 when = "drift"
 promote_if = "1%"
 """
@@ -79,9 +79,7 @@ def year(tmp_path_factory: pytest.TempPathFactory) -> Year:
     readings.loc[times >= SHIFT, "OT"] += SHIFTED
     readings[~within(times, STALE)].to_csv(place / "year.csv", index=False)
     (place / "job.toml").write_text(JOB)
-    config = Config(
-        network=NetworkConfig(hidden=16), training=TrainConfig(epochs=1, threads=2, steps=60)
-    )
+    config = Config(network=NetworkConfig(hidden=32), training=TrainConfig(epochs=2, threads=2))
     rnnforecast.train(
         place / "first.csv",
         model=place / "model",
