@@ -60,7 +60,15 @@ class NotifyPart:
     """Whom to tell."""
 
     on_failure: tuple[str, ...] = ()
-    """A command; it gets the message on standard input."""
+    """A command, word by word; it gets the message on standard input."""
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a command that is one text: it would name one program."""
+        if len(self.on_failure) == 1 and " " in (text := self.on_failure[0]):
+            words = ", ".join(f'"{word}"' for word in text.split())
+            raise UsageError(
+                f"on_failure is {text!r}, but must be a list of words", hint=f"write [{words}]"
+            )
 
 
 @dataclass(frozen=True)

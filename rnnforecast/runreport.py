@@ -67,7 +67,7 @@ def score_document(scored: Scored) -> dict[str, Any]:
         "since": scored.since,
         "until": scored.until,
         "scores": [asdict(score) for score in scored.scores],
-        "flagged": [score.series for score in scored.scores if score.flag],
+        "flagged": [one.series for one in scored.scores if one.flag and one.series],
         "warnings": [asdict(warning) for warning in scored.warnings],
     }
 

@@ -551,3 +551,14 @@ def test_two_jobs_that_write_to_one_folder_have_locks_of_their_own(tmp_path: Pat
     second = job_of(tmp_path, forecast={"output": "out/b.csv"})
     assert first.lock != second.lock
     assert first.lock.parent == second.lock.parent == tmp_path / "out"
+
+
+def test_a_command_that_is_one_text_is_refused_with_its_words(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text(
+        '[data]\nsource = "a.csv"\n[forecast]\noutput = "b.csv"\n'
+        '[notify]\non_failure = "logger -t x"\n'
+    )
+    with pytest.raises(UsageError, match="list of words") as caught:
+        read_job(path)
+    assert caught.value.hint == 'write ["logger", "-t", "x"]'

@@ -193,13 +193,14 @@ def _year_us(year: int) -> int:
 def parse_time_us(text: str, tz: str | None) -> int:
     """Read a time that a user typed as microseconds; without a zone it is in the data's.
 
-    Only ISO 8601 with a whole date is read: 02.01.2024 is not guessed, and no result depends on a
-    clock, as that of `12:00` would. Raises `UsageError`.
+    A time that clocks skip is the first after it. Only ISO 8601 with a whole date is read:
+    02.01.2024 is not guessed, and no result depends on a clock, as that of `12:00` would. Raises
+    `UsageError`.
     """
     stamp = _typed_time(text)
     if tz is not None and stamp.tzinfo is None:
         try:
-            stamp = stamp.tz_localize(tz)
+            stamp = stamp.tz_localize(tz, nonexistent="shift_forward")
         except ValueError as error:
             raise UsageError(f"{text!r} is not a time in {tz}: {error}") from error
     if tz is not None:

@@ -84,11 +84,12 @@ class Teller:
         self.journal.record("locked", {"message": error.message}, self.listener)
 
     def failed(self, error: BaseException) -> None:
-        """Tell how the whole call failed."""
+        """Tell how the whole call failed; who ended it by a signal need not be told."""
         code = _code_of(error, has_published=self.has_published)
         message = str(error) or type(error).__name__
         self._end(code, {"status": "failed", "message": message}, {})
-        self._notify(code, message)
+        if isinstance(error, Exception):
+            self._notify(code, message)
 
     def _end(self, code: int, facts: Mapping[str, Any], gauges: Mapping[str, Any]) -> None:
         now, took = time.time(), time.monotonic() - self._begun

@@ -448,3 +448,9 @@ def test_moments_that_cannot_be_meant_are_a_usage_error(first, last, every_us, w
     with pytest.raises(UsageError) as caught:
         each_moment(first, last, every_us)
     assert what in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_time_that_clocks_skip_is_the_first_after_it() -> None:
+    assert parse_time_us("2024-03-31T02:30", "Europe/Vienna") == parse_time_us(
+        "2024-03-31T03:00+02:00", "Europe/Vienna"
+    )
