@@ -327,7 +327,6 @@ def test_a_time_that_a_user_types_is_in_the_zone_of_the_data(text, tz, expected)
         ("-2024-01-01", None),
         ("2024-01-01T00:00Z", None),
         ("2024-10-27T02:30", VIENNA),
-        ("2024-03-31T02:30", VIENNA),
     ],
 )
 def test_a_time_that_cannot_be_meant_is_a_usage_error(text, tz):
