@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from rnnforecast.config import QUANTILES
-from rnnforecast.data.forecast import past_of
 from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.newer import Known, warn_of_strangers
+from rnnforecast.data.past import past_of
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.timegrid import read_panel
 from rnnforecast.data.writing import write_table

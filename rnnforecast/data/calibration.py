@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from rnnforecast.config import BAND, QUANTILES
-from rnnforecast.data.forecast import Values
 from rnnforecast.data.panel import Floats, Integers
+from rnnforecast.data.past import Values
 
 _MEDIAN = QUANTILES.index(0.5)
 PAIRS = tuple((low, len(QUANTILES) - 1 - low) for low in range(_MEDIAN))

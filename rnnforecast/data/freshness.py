@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from rnnforecast.config import PredictConfig
-from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Integers
+from rnnforecast.data.past import Past
 from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.durations import parse_duration_us, shorten_duration
 from rnnforecast.errors import NotEnoughDataError

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rnnforecast.data.forecast import Past
 from rnnforecast.data.naming import canonical
 from rnnforecast.data.panel import Integers
+from rnnforecast.data.past import Past
 from rnnforecast.data.plan import Plan, read_plan
 from rnnforecast.data.schema import Schema, check_column
 from rnnforecast.data.stamps import format_stamp

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.future import with_future
 from rnnforecast.data.naming import canonical
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel, pick
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.scaling import SPIKE_RUN, TIMES
 from rnnforecast.data.schema import Schema, check_zone, match_schema
 from rnnforecast.data.timegrid import check_step, read_panel

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Integers, Panel
+from rnnforecast.data.past import Past
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import numpy as np
 
 from rnnforecast.data import quality
 from rnnforecast.data.figures import Figures
-from rnnforecast.data.forecast import past_of
 from rnnforecast.data.jumps import find_jump
 from rnnforecast.data.oddities import Stretch, stretches_of
 from rnnforecast.data.panel import Doubles, Integers, Panel
+from rnnforecast.data.past import past_of
 from rnnforecast.data.scaling import fit_scaling
 
 _FEWEST_ROWS = 24

@@ -12,8 +12,8 @@ import numpy as np
 
 from rnnforecast.config import MAX_HORIZON, BacktestConfig, Config
 from rnnforecast.data import season as seasons
-from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.panel import Integers, Panel, pick
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.split import (
     Split,
     cuts_by_ends,

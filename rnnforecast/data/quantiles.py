@@ -13,8 +13,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from rnnforecast.data.forecast import Values
 from rnnforecast.data.panel import Doubles
+from rnnforecast.data.past import Values
 
 
 def at_levels(values: Values, trained: Sequence[float], wanted: Sequence[float]) -> Values:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Doubles, Floats, Integers
+from rnnforecast.data.past import Past
 
 CONSTANT_SCALE = 1.0
 SPIKE_RUN = 3

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.config import MAX_LOOKBACK, WindowConfig
-from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Floats
+from rnnforecast.data.past import Past
 from rnnforecast.durations import format_duration, parse_steps
 from rnnforecast.errors import NotEnoughDataError
 from rnnforecast.task import MemberTask

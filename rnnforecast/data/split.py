@@ -11,9 +11,9 @@ import re
 from dataclasses import dataclass, replace
 
 from rnnforecast.config import BacktestConfig
-from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.stamps import format_stamp, parse_time_us
 from rnnforecast.errors import NotEnoughDataError, UsageError
 

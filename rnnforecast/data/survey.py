@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnforecast.data.figures import find_figures
-from rnnforecast.data.forecast import past_of
 from rnnforecast.data.oddities import Stretch, find_oddities
 from rnnforecast.data.outliers import Shift, Spikes, find_shifts, find_spikes
 from rnnforecast.data.panel import Doubles, Integers, Panel
+from rnnforecast.data.past import past_of
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.season import find_season
 from rnnforecast.data.stamps import format_stamp

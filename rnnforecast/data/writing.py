@@ -19,7 +19,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.config import STANDARD_OUTPUT
-from rnnforecast.data.forecast import Forecast, Values
+from rnnforecast.data.forecast import Forecast
+from rnnforecast.data.past import Values
 from rnnforecast.data.stamps import format_stamps, stamp_array
 from rnnforecast.durable import publishing_file
 

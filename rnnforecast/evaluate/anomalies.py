@@ -15,9 +15,10 @@ import numpy as np
 import pyarrow as pa
 
 from rnnforecast.config import BAND, QUANTILES
-from rnnforecast.data.forecast import Forecaster, Past
+from rnnforecast.data.forecast import Forecaster
 from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Doubles, Integers, Panel
+from rnnforecast.data.past import Past
 from rnnforecast.data.quantiles import scores_of
 from rnnforecast.data.stamps import stamp_array
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth

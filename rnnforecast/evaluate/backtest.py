@@ -14,9 +14,10 @@ from typing import Protocol
 import numpy as np
 
 from rnnforecast.config import QUANTILES
-from rnnforecast.data.forecast import Forecast, Forecaster, Past, Values, in_own_units
+from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Doubles, Integers, Panel
+from rnnforecast.data.past import Past, Values, in_own_units
 from rnnforecast.data.windows import gather
 from rnnforecast.evaluate.baselines import seasonal_differences
 from rnnforecast.evaluate.tally import UNCALIBRATED, Tally, Windows

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from rnnforecast.data.forecast import Forecast, Past, in_own_units
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Doubles, Floats, Integers, pick
+from rnnforecast.data.past import Past, in_own_units
 from rnnforecast.evaluate.metrics import normal_quantiles
 
 

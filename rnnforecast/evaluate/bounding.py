@@ -9,8 +9,9 @@ from difflib import get_close_matches
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.forecast import Forecast, Past
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Doubles
+from rnnforecast.data.past import Past
 from rnnforecast.data.quantiles import share_below
 from rnnforecast.data.stamps import format_stamp
 from rnnforecast.errors import UsageError

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from rnnforecast.config import QUANTILES
-from rnnforecast.data.forecast import Forecast, Forecaster, Past, Values
+from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Doubles
+from rnnforecast.data.past import Past, Values
 from rnnforecast.evaluate.backtest import Truth
 from rnnforecast.evaluate.tally import Tally
 

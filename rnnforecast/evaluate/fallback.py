@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rnnforecast.data.forecast import Forecast, Forecaster, Past
+from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.panel import pick
+from rnnforecast.data.past import Past
 from rnnforecast.data.windows import SEEN_SHARE
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.bounding import Exceedance

@@ -24,9 +24,10 @@ import numpy as np
 
 from rnnforecast.config import QUANTILES
 from rnnforecast.data.calibration import PAIRS, Calibration, band_widths
-from rnnforecast.data.forecast import Forecast, Forecaster, Past, Values
+from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Doubles, Floats, Integers
+from rnnforecast.data.past import Past, Values
 from rnnforecast.data.quantiles import at_levels
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth
 

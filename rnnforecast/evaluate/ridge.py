@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import Ridge
 
-from rnnforecast.data.forecast import Forecast, Past, in_own_units
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Doubles, Floats, pick
+from rnnforecast.data.past import Past, in_own_units
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.evaluate.metrics import normal_quantiles

@@ -16,8 +16,9 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rnnforecast.data.forecast import Forecast, Past
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Doubles, Integers
+from rnnforecast.data.past import Past
 from rnnforecast.data.stamps import stamp_array
 from rnnforecast.evaluate.baselines import SeasonalNaive, seasonal_differences
 from rnnforecast.evaluate.comparison import NETWORK

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rnnforecast.config import DECILES, QUANTILES
-from rnnforecast.data.forecast import Forecast, Values
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Doubles, Integers
+from rnnforecast.data.past import Values
 from rnnforecast.evaluate.metrics import (
     Metrics,
     mean,

@@ -14,8 +14,9 @@ from torch.utils import deterministic
 
 from rnnforecast.config import NetworkConfig, TrainConfig
 from rnnforecast.data.covariates import Features
-from rnnforecast.data.forecast import Forecast, Past, in_own_units
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Floats, Integers, pick
+from rnnforecast.data.past import Past, in_own_units
 from rnnforecast.data.quantiles import at_levels
 from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
 from rnnforecast.errors import ModelError, UsageError

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from rnnforecast.config import NetworkConfig
-from rnnforecast.data.forecast import Past
 from rnnforecast.data.panel import Doubles, Floats, Integers
+from rnnforecast.data.past import Past
 from rnnforecast.data.scaling import Scaling, fit_scaling
 from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows
 from rnnforecast.errors import ModelError

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rnnforecast.data.forecast import Forecast, Past, Values
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Doubles, Integers
+from rnnforecast.data.past import Past, Values
 
 _HORIZONS_BACK = 3
 _FEWEST_BACK = 24

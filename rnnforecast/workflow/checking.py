@@ -109,9 +109,9 @@ def _read(
 ) -> tuple[Panel, Schema]:
     """Read the table; a model's columns, step and series are held against it."""
     from rnnforecast.data.cleaning import warn_of_oddities
-    from rnnforecast.data.forecast import past_of
     from rnnforecast.data.inference import infer_schema
     from rnnforecast.data.newer import read_matching, warn_of_strangers
+    from rnnforecast.data.past import past_of
     from rnnforecast.data.timegrid import read_panel
     from rnnforecast.evaluate.fallback import warn_of_short
 

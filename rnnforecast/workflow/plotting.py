@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rnnforecast.data.forecast import Past
     from rnnforecast.data.issued import Issued
+    from rnnforecast.data.past import Past
     from rnnforecast.pictures.fan import Fan
 
 MOST_DRAWN = 12
@@ -125,8 +125,8 @@ def _with_readings(
 
 
 def _read(data: object, model: Model | None, listener: Listener) -> tuple[Past, str | None]:
-    from rnnforecast.data.forecast import past_of
     from rnnforecast.data.newer import read_past
+    from rnnforecast.data.past import past_of
 
     if model is None:
         panel, schema = read_readings(

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from rnnforecast.data.forecast import Forecast, Forecaster, Past
+    from rnnforecast.data.forecast import Forecast, Forecaster
+    from rnnforecast.data.past import Past
     from rnnforecast.data.schema import Schema
     from rnnforecast.evaluate.fallback import Fallback, Prediction
     from rnnforecast.model.artifact import Artifact

@@ -20,7 +20,7 @@ from rnnforecast.workflow.saved import Model, known_of, load
 from rnnforecast.workflow.settled import reading_of
 
 if TYPE_CHECKING:
-    from rnnforecast.data.forecast import Past
+    from rnnforecast.data.past import Past
     from rnnforecast.evaluate.scoring import Score
 
 DEFAULT_LEDGER = "ledger"
@@ -52,8 +52,8 @@ def score(
     The readings are read as the model's own, by default from where those came. Raises a
     `RnnForecastError`, `QualityGateError` where a series has drifted further than it may.
     """
-    from rnnforecast.data.forecast import past_of
     from rnnforecast.data.newer import read_newer
+    from rnnforecast.data.past import past_of
     from rnnforecast.data.stamps import format_stamp
     from rnnforecast.workflow.prediction import source_of
 

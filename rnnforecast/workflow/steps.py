@@ -14,8 +14,9 @@ from rnnforecast.task import ForecastTask
 
 if TYPE_CHECKING:
     from rnnforecast.data.calibration import Calibration
-    from rnnforecast.data.forecast import Forecaster, Past
+    from rnnforecast.data.forecast import Forecaster
     from rnnforecast.data.panel import Panel
+    from rnnforecast.data.past import Past
     from rnnforecast.data.planning import Plan
     from rnnforecast.data.schema import Schema
     from rnnforecast.data.split import Split

@@ -156,8 +156,8 @@ def _read_newer(
     artifact: Artifact, data: object, config: Config, ends: BacktestConfig, listener: Listener
 ) -> tuple[Panel, str | None]:
     """Read readings for a saved version, up to the end of the test part; return them and a zone."""
-    from rnnforecast.data.forecast import past_of
     from rnnforecast.data.newer import read_newer, warn_of_strangers
+    from rnnforecast.data.past import past_of
 
     task, known = artifact.task, known_of(artifact)
     panel, schema = read_newer(

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnforecast.data.covariates import Covariates, Track
-from rnnforecast.data.forecast import past_of
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.past import past_of
 from tests.builders import make_panel
 
 LOOKBACK, HORIZON = 5, 3

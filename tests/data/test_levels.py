@@ -7,9 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from rnnforecast.data.forecast import Forecast, in_own_units, past_of
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.inference import infer_schema
 from rnnforecast.data.levels import LARGE, find_base
+from rnnforecast.data.past import in_own_units, past_of
 from rnnforecast.data.timegrid import read_panel
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.events import ignore

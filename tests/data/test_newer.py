@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnnforecast.data.forecast import past_of
 from rnnforecast.data.newer import (
     Known,
     _medians,
@@ -18,6 +17,7 @@ from rnnforecast.data.newer import (
     warn_of_strangers,
 )
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.past import past_of
 from rnnforecast.data.schema import Schema
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, QualityGateError, UsageError

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data import forecast as forecasts
+from rnnforecast.data import past as pasts
 from rnnforecast.data.covariates import Covariates, Track
-from rnnforecast.data.forecast import Forecast, Past, past_of
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.season import find_season
 from rnnforecast.data.split import cuts_by_share, split_by_time
@@ -108,6 +109,7 @@ VIEWS: dict[str, Callable[[Past], object]] = {
         past.windows(LOOKBACK, HORIZON, targets_after=earlier(past))
     ),
     "alone": lambda past: past.alone(1).history(LOOKBACK),
+    "panel_seen": lambda past: [past.panel_seen().target, past.panel_seen().offsets],
     "n_rows": lambda past: past.n_rows,
     "first_us": lambda past: past.first_us,
     "fingerprint": lambda past: past.fingerprint(),
@@ -126,6 +128,7 @@ READINGS = (
     "fit_scaling",
     "fingerprint",
     "at",
+    "panel_seen",
 )
 
 
@@ -191,7 +194,7 @@ def test_tables_hold_what_each_origin_may_see_once_and_little_else(cutoffs, n_va
     past = Past(panel, series=series, cutoff=np.array(cutoffs, np.int64))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(forecasts, "_TABLE_VALUES", n_values)
+        patched.setattr(pasts, "_TABLE_VALUES", n_values)
         tables = list(past.tables())
 
     assert sorted(np.concatenate([origins for origins, _ in tables])) == list(range(len(cutoffs)))

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnnforecast.data.forecast import Past
 from rnnforecast.data.future import check_known_ahead
 from rnnforecast.data.newer import Known, read_past
+from rnnforecast.data.past import Past
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Recorder, Warned, ignore

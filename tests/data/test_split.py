@@ -8,9 +8,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rnnforecast.config import BacktestConfig
-from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.split import (
     Cuts,
     Split,

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rnnforecast.config import QUANTILES
-from rnnforecast.data.forecast import Forecast, Past
+from rnnforecast.data.forecast import Forecast
+from rnnforecast.data.past import Past
 from rnnforecast.evaluate.anomalies import Anomalies, episodes, find_anomalies
 from rnnforecast.evaluate.baselines import SeasonalNaive
 from tests.builders import HOUR_US, START_US, make_panel, wave

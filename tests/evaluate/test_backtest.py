@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from rnnforecast.config import QUANTILES
-from rnnforecast.data.forecast import Forecast, Past, past_of
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.origins import Origins
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.evaluate.backtest import (
     LeakageError,
     Round,

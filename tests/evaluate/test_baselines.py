@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnforecast.config import QUANTILES
-from rnnforecast.data.forecast import Past, past_of
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rnnforecast.config import QUANTILES
-from rnnforecast.data.forecast import Forecast, past_of
+from rnnforecast.data.forecast import Forecast
+from rnnforecast.data.past import past_of
 from rnnforecast.data.quantiles import at_levels, scores_of, share_below
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.bounding import exceeding, outside, within

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from rnnforecast.data.forecast import Forecast, Past
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.past import Past
 from rnnforecast.evaluate.backtest import Round, Truth, Units, evaluate
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from rnnforecast.evaluate.comparison import UNKNOWN, Comparison, compare, not_compared

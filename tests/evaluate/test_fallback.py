@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rnnforecast.config import QUANTILES
-from rnnforecast.data.forecast import Forecast, Past, past_of
+from rnnforecast.data.forecast import Forecast
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from rnnforecast.evaluate.fallback import Fallback, Prediction, predict_or_fall_back, warnings_of
 from tests.builders import make_panel, wave

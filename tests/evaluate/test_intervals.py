@@ -11,9 +11,10 @@ import pytest
 
 from rnnforecast.config import QUANTILES
 from rnnforecast.data.calibration import PAIRS
-from rnnforecast.data.forecast import Forecast, Past
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import pick
+from rnnforecast.data.past import Past
 from rnnforecast.evaluate.backtest import Truth
 from rnnforecast.evaluate.intervals import Calibrated, _move, fit_calibration
 from tests.builders import HOUR_US, START_US, make_panel

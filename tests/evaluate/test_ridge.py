@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.evaluate.baselines import SeasonalNaive
 from rnnforecast.evaluate.ridge import RidgeOnLags

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 
 from rnnforecast.config import QUANTILES
-from rnnforecast.data.forecast import Forecast, Past, past_of
+from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.evaluate.backtest import Round, Truth, Units, evaluate
 from rnnforecast.evaluate.baselines import SeasonalNaive
 from rnnforecast.evaluate.comparison import compare

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from rnnforecast.config import NetworkConfig, TrainConfig
-from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model.checkpoint import Checkpoints

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rnnforecast.config import NetworkConfig, TrainConfig
 from rnnforecast.data.covariates import Covariates, Track
-from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.model.beside import Beside
 from rnnforecast.model.expected import expected_shapes

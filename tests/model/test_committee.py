@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rnnforecast.config import TrainConfig
-from rnnforecast.data.forecast import past_of
+from rnnforecast.data.past import past_of
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Progressed, ignore
 from rnnforecast.model import committee, training

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rnnforecast.config import QUANTILES, NetworkConfig, TrainConfig, WindowConfig
-from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.season import resolve_season
 from rnnforecast.errors import ModelError
 from rnnforecast.model.forecaster import RNNForecaster

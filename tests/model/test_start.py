@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rnnforecast.config import NetworkConfig
-from rnnforecast.data.forecast import Past, past_of
+from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.errors import ModelError
 from rnnforecast.model import start

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rnnforecast.config import NetworkConfig, TrainConfig
-from rnnforecast.data.forecast import past_of
+from rnnforecast.data.past import past_of
 from rnnforecast.data.windows import Batch
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event

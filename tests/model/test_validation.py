@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.data.forecast import past_of
+from rnnforecast.data.past import past_of
 from rnnforecast.model import validation
 from rnnforecast.model.loss import quantile_loss
 from rnnforecast.model.validation import ValidationWindows
