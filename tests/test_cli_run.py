@@ -320,6 +320,11 @@ def test_score_joins_the_ledger_with_what_has_come(command: Command, place: Path
     assert command("score", *model, "--since", "2d", "--by", "series,day").code == 0
 
 
+def test_score_without_a_ledger_says_so(command: Command, place: Path) -> None:
+    outcome = command("score", "--job", place / "job.toml", "--json")
+    assert (outcome.code, outcome.error["code"]) == (4, "no-ledger")
+
+
 def test_score_without_readings_that_came_is_exit_5(command: Command, place: Path) -> None:
     run(command, place)
     outcome = command("score", "--job", place / "job.toml", "--json")

@@ -60,6 +60,7 @@ def score(
     config = config or ScoreConfig()
     events = Recorder(listener, [])
     artifact = (model if isinstance(model, Model) else load(model)).artifact
+    _check_ledger(Path(ledger))
     options = reading_of(artifact, reading, given)
     source = source_of(artifact) if data is None else data
     check_outputs(source, options)
@@ -79,6 +80,17 @@ def score(
     begin = None if since is None else format_stamp(since, schema.tz)
     until = format_stamp(newest, schema.tz)
     return Scored(tuple(scores), begin, until, tuple(events.warnings))
+
+
+def _check_ledger(ledger: Path) -> None:
+    from rnnforecast.operate.ledger import list_parts
+
+    if not list_parts(ledger):
+        raise DataError(
+            f"there is no ledger with issued forecasts at {ledger}",
+            code="no-ledger",
+            hint="name the folder that  [ledger] path  of a job names, with  --ledger",
+        )
 
 
 def score_job(
