@@ -22,7 +22,8 @@ test: lint
 	$(BIN)/pytest -n auto -m "not slow"
 
 slow: $(VENV)/installed
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n auto --dist loadfile -m "slow and not timed"
+	$(BIN)/pytest -m timed
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

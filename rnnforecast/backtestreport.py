@@ -24,7 +24,8 @@ _SCALED = {"scaled_mse": "MSE/s2", "scaled_mae": "MAE/s"}
 
 def backtest_document(result: Backtest, output: str | None, report: Path | None) -> dict[str, Any]:
     """Return what `backtest --json` prints."""
-    task = result.task
+    task, found = result.task, result.comparison.to_json()
+    del found["usual"]  # for live forecasts of a saved version
     return {
         "version": result.version,
         "output": output,
@@ -34,7 +35,7 @@ def backtest_document(result: Backtest, output: str | None, report: Path | None)
         "season": task.season,
         "stride": result.stride,
         "split": result.split,
-        **result.comparison.to_json(),
+        **found,
         "warnings": [asdict(warning) for warning in result.warnings],
         "timing": result.timing,
     }

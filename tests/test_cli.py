@@ -168,6 +168,7 @@ def test_every_command_is_documented() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_help_costs_little_over_a_bare_interpreter() -> None:
     def median(*arguments: str) -> float:
         import time
@@ -340,6 +341,7 @@ def test_no_color_sends_no_escapes_to_a_terminal(trained: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timed
 def test_predict_costs_little_over_importing_torch(trained: Path, tmp_path: Path) -> None:
     import statistics
     import time

@@ -19,6 +19,7 @@ from tests.test_cases import CASES, FOUND, OK, TEMP, TIMES, lines, long, text
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timed,
     pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc"),
 ]
 
