@@ -36,7 +36,7 @@ def publishing_file(path: Path) -> Iterator[BinaryIO]:
                 crash_point("file-written")
                 _sync(file)
             crash_point("file-synced")
-            with _taking_back(path):
+            with taking_back(path):
                 os.replace(temporary, path)
                 crash_point("file-named")
                 _sync_directory(path.parent)
@@ -45,6 +45,29 @@ def publishing_file(path: Path) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 temporary.unlink()
             raise
+
+
+@contextmanager
+def taking_back(path: Path) -> Iterator[None]:
+    """Make `path` what it was before, by a second name of the old file, where the block fails.
+
+    Exit code 7 says that nothing was published, but a rename is seen before it is known to last,
+    and some files count only with one that follows. On a file system without hard links the new
+    file stays.
+    """
+    is_new = not os.path.lexists(path)
+    before = _temporary_beside(path)
+    with suppress(OSError):
+        os.link(path, before, follow_symlinks=False)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            path.unlink() if is_new else os.replace(before, path)
+        raise
+    finally:
+        with suppress(OSError):
+            before.unlink()
 
 
 def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
@@ -153,28 +176,6 @@ def check_spared(path: Path, kept: Path, what: str) -> None:
     """
     if path.exists() and kept.exists() and path.samefile(kept):
         raise UsageError(f"{path} holds {what}, and would be overwritten", hint="name another file")
-
-
-@contextmanager
-def _taking_back(path: Path) -> Iterator[None]:
-    """Make `path` what it was before, by a second name of the old file, where the block fails.
-
-    Exit code 7 says that nothing was published, but a rename is seen before it is known to last. On
-    a file system without hard links the new file stays.
-    """
-    is_new = not os.path.lexists(path)
-    before = _temporary_beside(path)
-    with suppress(OSError):
-        os.link(path, before, follow_symlinks=False)
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            path.unlink() if is_new else os.replace(before, path)
-        raise
-    finally:
-        with suppress(OSError):
-            before.unlink()
 
 
 def _temporary_beside(path: Path) -> Path:
