@@ -27,6 +27,7 @@ from tests.faults.warm import ROOT, Warm
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES)
 MOST_CALLS = 200
+LONGEST_MESSAGE = 300
 
 
 def n_descriptors() -> int:
@@ -73,7 +74,7 @@ def fails_whole(scene: Scene, command: Command, errors: tuple[int, ...]) -> None
             assert disk.has_failed, said
             assert names_a_path(outcome.err, scene), said
             # once names cannot be changed any more, nothing can be taken back
-            if not (disk.for_ever and disk.kind in ("rename", "link")):
+            if not (disk.for_ever and disk.kind == "rename"):
                 assert scene.read(command.result) == scene.before[command.result], said
         scene.expect(0, *command.words)
         scene.check_done(command)
@@ -108,7 +109,12 @@ def test_a_command_survives_each_call_that_fails(command: Command, scene: Scene)
     fails_whole(scene, command, ERRORS)
 
 
-def test_publishing_a_version_survives_each_call_that_fails(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    "errors", [(errno.EIO,), pytest.param(ERRORS, marks=pytest.mark.slow)], ids=["EIO", "all"]
+)
+def test_publishing_a_version_survives_each_call_that_fails(
+    errors: tuple[int, ...], scene: Scene
+) -> None:
     resolved = store.resolve_version(scene.model)
     files = {path.name: path.read_bytes() for path in resolved.iterdir()}
     before = (scene.model / store.CURRENT).read_bytes()
@@ -127,7 +133,7 @@ def test_publishing_a_version_survives_each_call_that_fails(scene: Scene) -> Non
             n_failed += 1
             assert disk.has_failed
             assert str(scene.model) in error.message
-            if not (disk.for_ever and disk.kind in ("rename", "link")):
+            if not (disk.for_ever and disk.kind == "rename"):
                 assert (scene.model / store.CURRENT).read_bytes() == before
         assert n_descriptors() == descriptors
         for name in store.list_versions(scene.model):
@@ -135,7 +141,7 @@ def test_publishing_a_version_survives_each_call_that_fails(scene: Scene) -> Non
             if name != resolved.name:
                 shutil.rmtree(scene.model / store.VERSIONS / name)
 
-    n_faults, n_attempts = each_fault(scene.folder, ERRORS, attempt)
+    n_faults, n_attempts = each_fault(scene.folder, errors, attempt)
     tell(
         2,
         "a version's publishing, each call fails",
@@ -209,12 +215,13 @@ def test_a_real_process_survives_a_call_that_fails(
 
 def test_files_that_may_not_grow_leave_what_was_there(scene: Scene, warm: Warm) -> None:
     """RLIMIT_FSIZE: the first bytes fit, the rest does not."""
-    limits, failed = (0, 100, 700, 2000), 0
+    limits, failed = (0, 400, 2000), 0
     for limit in limits:
         scene.reset()
         done = warm.run(*PREDICT.words, cwd=scene.place, limits={"FSIZE": limit})
         assert done.code in (0, 7), done
-        assert done.code == 0 or "File too large" in done.err
+        if done.code and limit > LONGEST_MESSAGE:  # standard error is a file here, too
+            assert "File too large" in done.err
         failed += done.code == 7
         expected = scene.after if done.code == 0 else scene.before
         assert scene.read(PREDICT.result) == expected[PREDICT.result]
