@@ -107,14 +107,15 @@ def replace_pointer(path: Path, text: str) -> None:
 def remove_directory(path: Path) -> None:
     """Take a directory away: first its name, in one step, then what is in it.
 
-    Who opens it later finds nothing, never a part; what a kill leaves has a temporary name.
+    Who opens it later finds nothing, never a part; what a kill leaves has a temporary name. The
+    name is gone for good before the first file is, or a power cut could bring it back without them.
     """
     temporary = _temporary_beside(path)
     with _naming(path):
         os.rename(path, temporary)
+        _sync_directory(path.parent)
         crash_point("directory-unnamed")
         shutil.rmtree(temporary)
-        _sync_directory(path.parent)
 
 
 def remove_file(path: Path) -> None:
