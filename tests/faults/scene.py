@@ -142,8 +142,12 @@ class Scene:
 
     def expect(self, code: int, *words: object) -> Outcome:
         """Run a command in this process, which ends with this code."""
+        return self.expect_any((code,), *words)
+
+    def expect_any(self, codes: tuple[int, ...], *words: object) -> Outcome:
+        """Run a command in this process, which ends with one of these codes."""
         outcome = quietly(*words, cwd=self.place)
-        assert outcome.code == code, outcome
+        assert outcome.code in codes, outcome
         return outcome
 
     def read(self, name: str) -> bytes | None:
