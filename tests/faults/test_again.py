@@ -21,7 +21,7 @@ import pytest
 import rnnforecast
 from rnnforecast.operate import store
 from tests.faults.counting import tell
-from tests.faults.scene import RUN, TOLD, Scene
+from tests.faults.scene import RUN, TOLD, TRAIN, Scene
 from tests.faults.versions import ages
 from tests.faults.warm import Warm
 
@@ -119,7 +119,6 @@ def durations(scene: Scene) -> list[float]:
 JUMPS = {
     "a year ahead": YEAR_S,
     "a year behind": -YEAR_S,
-    "an hour behind": -3600.0,
 }
 
 
@@ -141,6 +140,21 @@ def test_a_clock_that_jumps_changes_no_byte(jump: float, after_calls: int, scene
     tell(9, f"the clock jumps by {jump:.0f} s", durations=len(took), negative=0)
 
 
+def test_a_clock_that_is_behind_the_readings_publishes_nothing_until_it_is_right(
+    scene: Scene,
+) -> None:
+    """The readings seem to come from the future, which is refused."""
+    with clock_ahead(-10 * YEAR_S):
+        outcome = scene.expect(4, *RUN.words)
+    assert "has not come yet" in outcome.err
+    assert scene.read(RUN.result) == scene.before[RUN.result]
+    scene.expect(0, *RUN.words)
+    scene.check_done(RUN)
+    assert min(durations(scene)) >= 0
+    tell(9, "the clock is behind the readings", runs=1, published=0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe"])
 def test_a_night_in_which_the_clock_is_changed_changes_no_byte(
     zone: str, scene: Scene, monkeypatch: pytest.MonkeyPatch
@@ -148,7 +162,7 @@ def test_a_night_in_which_the_clock_is_changed_changes_no_byte(
     nights = [
         datetime(2024, month, day, hour, 30, tzinfo=UTC).timestamp()
         for month, day in ((3, 31), (10, 27), (3, 10), (11, 3), (4, 6), (10, 5))
-        for hour in (0, 1)
+        for hour in (0, 1, 5, 15)  # of UTC, before and after the change somewhere
     ]
     monkeypatch.setenv("TZ", zone)
     time.tzset()
@@ -184,8 +198,6 @@ def test_retention_takes_nothing_while_the_clock_is_behind(jump: float, scene: S
 def test_a_version_that_is_trained_while_the_clock_is_behind_comes_into_force(
     scene: Scene,
 ) -> None:
-    from tests.faults.scene import TRAIN
-
     older = store.resolve_version(scene.model).name
     with clock_ahead(-YEAR_S):
         scene.expect(0, *TRAIN.words)

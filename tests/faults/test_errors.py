@@ -20,6 +20,7 @@ import pytest
 from rnnforecast.errors import WriteError
 from rnnforecast.model import artifact
 from rnnforecast.operate import store
+from tests.faults.confined import confined, refused
 from tests.faults.counting import tell
 from tests.faults.disk import KINDS, Disk
 from tests.faults.scene import PREDICT, RUN, Command, Scene, quietly, remembered_forecasts
@@ -247,3 +248,25 @@ def test_a_run_whose_files_may_not_grow_leaves_what_was_there(scene: Scene, warm
         assert scene.leftovers() == []
     tell(7, "run, files of a bounded size", limits=len(limits), exit_7=failed, left_over=0)
     assert 0 < failed < len(limits)
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_and_then_has_room_again(scene: Scene) -> None:
+    """A disk of one megabyte, in a mount namespace of its own."""
+    refusal = refused()
+    if refusal is not None:
+        pytest.skip(refusal)
+    found = confined("full disk", scene.place)
+    assert set(found["codes"]) <= {0, 7}
+    assert found["codes"][:2] == [7, 7]
+    assert all(found["old"])
+    assert (found["last"], found["left"]) == ([0, 0], [])
+    for command in (RUN, PREDICT):
+        assert found["results"][command.name].encode() == scene.after[command.result]
+    tell(
+        7,
+        "a disk of a megabyte, full and then not",
+        runs=len(found["codes"]),
+        exit_7=found["codes"].count(7),
+        left_over=0,
+    )

@@ -261,7 +261,7 @@ def race(model: Path, *, n_ticks: int, n_readers: int) -> tuple[int, int, int, l
     return sum(counts), published, retired, violations
 
 
-@pytest.mark.parametrize("n_ticks", [100, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_ticks", [100, pytest.param(600, marks=pytest.mark.slow)])
 def test_no_reader_loses_the_version_that_it_resolved(n_ticks: int, scene: Scene) -> None:
     reads, published, retired, violations = race(scene.model, n_ticks=n_ticks, n_readers=4)
     tell(
