@@ -59,6 +59,7 @@ def test_another_user_who_may_not_write_forecasts_all_the_same(
     nobody = 65534
     place = Path(shutil.copytree(scene.place, Path("/var/tmp") / f"rnnforecast-{os.getpid()}"))
     try:
+        place.chmod(0o755)
         for path in (place / "out", place / "ledger"):
             shutil.rmtree(path)
             path.mkdir()
@@ -66,7 +67,7 @@ def test_another_user_who_may_not_write_forecasts_all_the_same(
         job = place / "job.toml"
         job.write_text(job.read_text().replace('"run.log"', '"out/log"').replace("job.p", "out/p"))
         before = files_in(place / "model")
-        words = ["-c", _AS_NOBODY, "run", "job.toml"]
+        words = ["-c", _AS_NOBODY, "run", str(job)]
         done = shell('"$@"', *words, cwd=place, env={})
         if b"No module named" in done.stderr:
             pytest.skip("another user cannot read the libraries of these tests")
