@@ -77,7 +77,7 @@ def _on_small_disk(place: Path) -> None:
 
 def _fill(filler: Path, room: int) -> None:
     """Leave so many bytes."""
-    with open(filler, "wb", buffering=0) as file:
+    with filler.open("wb", buffering=0) as file:
         try:
             while True:
                 file.write(b"x" * 4096)

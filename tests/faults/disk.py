@@ -98,8 +98,8 @@ class Disk:
         return call
 
     def _wrote(self, descriptor: int, path: str) -> None:
-        with open(f"/proc/self/fd/{descriptor}", "rb") as file:
-            self.steps.append(Step("write", path, content=file.read()))
+        content = Path(f"/proc/self/fd/{descriptor}").read_bytes()
+        self.steps.append(Step("write", path, content=content))
 
     def _fdopen(self, descriptor: int, mode: str = "r", *more: Any, **options: Any) -> Any:
         if mode != "wb" or not self._is_ours(_descriptor_path(descriptor)):

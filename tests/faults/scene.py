@@ -168,7 +168,7 @@ class Scene:
     # What must always hold
 
     def check(self) -> None:
-        """Whatever has happened: everything that is published is whole, and nothing else changed."""
+        """Whatever has happened: all that is published is whole, and nothing else has changed."""
         self._check_model()
         for command in (RUN, PREDICT):
             old_and_new = (self.before[command.result], self.after[command.result])

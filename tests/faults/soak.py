@@ -17,14 +17,13 @@ import io
 import os
 import random
 import resource
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +38,7 @@ from rnnforecast.model import artifact
 from rnnforecast.operate import ledger, runs, store
 from rnnforecast.operate.lock import holding
 from tests.conftest import SMALL
-from tests.faults.counting import tell
+from tests.faults.counting import say, tell
 from tests.faults.disk import KINDS, Disk
 from tests.faults.test_kills import LABELS
 from tests.faults.versions import ages
@@ -110,7 +109,9 @@ class Job:
         noise = np.random.default_rng(0).standard_normal(self.hour + 1)[hours]
         flow = 20 + 5 * np.sin(2 * np.pi * hours / 24) + 0.1 * noise
         stamps = [START + timedelta(hours=int(hour)) for hour in hours]
-        frame = pd.DataFrame({"timestamp": stamps, "flow": flow.round(3), "level": 3 * flow.round(2)})
+        frame = pd.DataFrame(
+            {"timestamp": stamps, "flow": flow.round(3), "level": 3 * flow.round(2)}
+        )
         text = frame.to_csv(index=False)
         temporary = self.place / "data.new"
         temporary.write_text(text[: len(text) - cut])
@@ -143,11 +144,10 @@ class Job:
         job = read_job(self.path)
         newest = runs.list_outputs(job)[-1]
         with tempfile.TemporaryDirectory() as folder:
-            config = job.forecast
-            workflow.predict(
-                self.place / "model", self.place / "data.csv", config=config, output=f"{folder}/f.csv"
-            )
-            expected = Path(folder, "f.csv").read_bytes()
+            output = Path(folder, "forecast.csv")
+            data = self.place / "data.csv"
+            workflow.predict(self.place / "model", data, config=job.forecast, output=output)
+            expected = output.read_bytes()
         assert newest.read_bytes() == expected, newest
         left = [path.name for path in self.place.rglob(".tmp-*")]
         assert not left, left
@@ -329,7 +329,7 @@ def run_soak(folder: Path, n_cycles: int, *, seed: int = 0, shows: bool = False)
                 cycle(job, soak, number)
                 soak.measure(job)
                 if shows and number % 50 == 49:
-                    print(f"{number + 1} cycles, {soak.memory[-1] / 1e6:.1f} MB", file=sys.stderr)
+                    say(f"{number + 1} cycles, {soak.memory[-1] / 1e6:.1f} MB")
     torch.set_num_threads(threads)
     soak.seconds = time.monotonic() - begun
     return soak
@@ -337,7 +337,7 @@ def run_soak(folder: Path, n_cycles: int, *, seed: int = 0, shows: bool = False)
 
 def report(soak: Soak) -> None:
     """Print the table, and count."""
-    print(soak.table())
+    say(soak.table())
     tell(
         14,
         "soak",

@@ -201,9 +201,7 @@ def test_retention_that_is_killed_takes_nothing_from_readers(
     (scene.place / "job.toml").write_text(
         (scene.place / "job.toml").read_text() + "[keep]\nversions = 1\n"
     )
-    killed = warm.run(
-        *RUN.words, cwd=scene.place, env={VARIABLE: f"directory-unnamed:{number}"}
-    )
+    killed = warm.run(*RUN.words, cwd=scene.place, env={VARIABLE: f"directory-unnamed:{number}"})
     assert killed.code == KILLED
     artifact.load(resolved)
     left = store.list_versions(scene.model)

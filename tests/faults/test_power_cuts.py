@@ -147,9 +147,7 @@ def in_functions(*names: str) -> list[tuple[int, int]]:
 def test_a_power_cut_notices_every_sync_and_rename_that_is_missing(scene: Scene) -> None:
     """But for the rename that takes a name back after an error, which no power cut sees."""
     places = in_functions("publish_directory", "publishing_file", "_sync", "_sync_directory")
-    unnoticed = [
-        place for place in places if not noticed(test_durable.without(place), scene)
-    ]
+    unnoticed = [place for place in places if not noticed(test_durable.without(place), scene)]
     lines = test_durable.SOURCE.splitlines()
     tell(3, "syncs and renames removed in turn", removed=len(places), unnoticed=len(unnoticed))
     assert [lines[line - 1].strip() for line, _ in unnoticed] == ["os.rename(path, temporary)"]

@@ -15,7 +15,7 @@ import pytest
 
 from tests.faults.confined import confined, refused
 from tests.faults.counting import tell
-from tests.faults.scene import JOB, Command, PREDICT, RUN, Scene, files_in, quietly
+from tests.faults.scene import JOB, PREDICT, RUN, Command, Scene, files_in, quietly
 from tests.faults.warm import QUIET, ROOT
 
 ODD = "a b\n\u00fc \U0001f321 'x\" $HOME;&"
@@ -52,9 +52,7 @@ def test_a_model_that_can_only_be_read_forecasts(scene: Scene) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_another_user_who_may_not_write_forecasts_all_the_same(
-    scene: Scene, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_another_user_who_may_not_write_forecasts_all_the_same(scene: Scene) -> None:
     """Nor has that user a home, or a place for caches."""
     nobody = 65534
     place = Path(shutil.copytree(scene.place, Path("/var/tmp") / f"rnnforecast-{os.getpid()}"))

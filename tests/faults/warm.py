@@ -8,6 +8,7 @@ threads that a child would miss. `plain` is the ordinary way, `python -m rnnfore
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -235,10 +236,7 @@ def _be_the_command(order: dict[str, Any]) -> NoReturn:
 
 
 def _import_all() -> None:
-    import pyarrow.dataset
-    import pydantic.type_adapter
     import torch
-    import typer._adapters  # noqa: F401
 
     from rnnforecast import reports, runreport, workflow  # noqa: F401
     from rnnforecast.data import survey  # noqa: F401
@@ -246,6 +244,9 @@ def _import_all() -> None:
     from rnnforecast.model import checkpoint, forecaster, provenance  # noqa: F401
     from rnnforecast.workflow import retraining  # noqa: F401
 
+    for name in ("pyarrow.dataset", "pydantic.type_adapter", "typer._adapters"):
+        with contextlib.suppress(ImportError):  # what others import late
+            importlib.import_module(name)
     torch.set_num_threads(1)
 
 
