@@ -1,13 +1,14 @@
 # make demo   set up .venv and run the main job on sample_data/
 # make test   set up the same .venv, then ruff, mypy and pytest
 # make slow   the tests that take longer; CI runs both
+# make soak   a thousand cycles of cron with a fault each, which takes a quarter of an hour
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow soak lint clean
 
 demo: $(VENV)/installed
 	@mkdir -p $(DEMO)
@@ -24,6 +25,9 @@ test: lint
 slow: $(VENV)/installed
 	$(BIN)/pytest -n auto --dist loadfile -m "slow and not timed"
 	$(BIN)/pytest -m timed
+
+soak: $(VENV)/installed
+	$(BIN)/python -m tests.faults.soak --cycles 1000
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

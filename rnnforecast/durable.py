@@ -36,7 +36,7 @@ def publishing_file(path: Path) -> Iterator[BinaryIO]:
                 crash_point("file-written")
                 _sync(file)
             crash_point("file-synced")
-            with _taking_back(path):
+            with taking_back(path):
                 os.replace(temporary, path)
                 crash_point("file-named")
                 _sync_directory(path.parent)
@@ -45,6 +45,29 @@ def publishing_file(path: Path) -> Iterator[BinaryIO]:
             with suppress(OSError):
                 temporary.unlink()
             raise
+
+
+@contextmanager
+def taking_back(path: Path) -> Iterator[None]:
+    """Make `path` what it was before, by a second name of the old file, where the block fails.
+
+    Exit code 7 says that nothing was published, but a rename is seen before it is known to last,
+    and some files count only with one that follows. On a file system without hard links the new
+    file stays.
+    """
+    is_new = not os.path.lexists(path)
+    before = _temporary_beside(path)
+    with suppress(OSError):
+        os.link(path, before, follow_symlinks=False)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            path.unlink() if is_new else os.replace(before, path)
+        raise
+    finally:
+        with suppress(OSError):
+            before.unlink()
 
 
 def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
@@ -84,14 +107,15 @@ def replace_pointer(path: Path, text: str) -> None:
 def remove_directory(path: Path) -> None:
     """Take a directory away: first its name, in one step, then what is in it.
 
-    Who opens it later finds nothing, never a part; what a kill leaves has a temporary name.
+    Who opens it later finds nothing, never a part; what a kill leaves has a temporary name. The
+    name is gone for good before the first file is, or a power cut could bring it back without them.
     """
     temporary = _temporary_beside(path)
     with _naming(path):
         os.rename(path, temporary)
+        _sync_directory(path.parent)
         crash_point("directory-unnamed")
         shutil.rmtree(temporary)
-        _sync_directory(path.parent)
 
 
 def remove_file(path: Path) -> None:
@@ -153,28 +177,6 @@ def check_spared(path: Path, kept: Path, what: str) -> None:
     """
     if path.exists() and kept.exists() and path.samefile(kept):
         raise UsageError(f"{path} holds {what}, and would be overwritten", hint="name another file")
-
-
-@contextmanager
-def _taking_back(path: Path) -> Iterator[None]:
-    """Make `path` what it was before, by a second name of the old file, where the block fails.
-
-    Exit code 7 says that nothing was published, but a rename is seen before it is known to last. On
-    a file system without hard links the new file stays.
-    """
-    is_new = not os.path.lexists(path)
-    before = _temporary_beside(path)
-    with suppress(OSError):
-        os.link(path, before, follow_symlinks=False)
-    try:
-        yield
-    except BaseException:
-        with suppress(OSError):
-            path.unlink() if is_new else os.replace(before, path)
-        raise
-    finally:
-        with suppress(OSError):
-            before.unlink()
 
 
 def _temporary_beside(path: Path) -> Path:

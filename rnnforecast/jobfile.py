@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import glob
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -155,7 +156,16 @@ def _take(path: Path, table: dict[str, Any], name: str, key: str) -> str:
 
 
 def _placed(path: str, place: Path) -> str:
-    return str(place / path)
+    """Return where a path leads that is relative to the job file, if a file can be called so."""
+    placed = str(place / path)
+    try:
+        os.fsencode(placed)
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the path {path!r} cannot be written in {error.encoding}, as this locale asks for",
+            hint="set LC_ALL=C.UTF-8 or PYTHONUTF8=1, or name the file otherwise",
+        ) from error
+    return placed
 
 
 def _with_places(part: _T, names: tuple[str, ...], place: Path) -> _T:

@@ -69,10 +69,18 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
+def _is_there(file: Path) -> bool:
+    """Tell whether there is a file; in a folder that this user may not look into there is none."""
+    try:
+        return file.is_file()
+    except OSError:
+        return False
+
+
 def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
     """Make a TOML file's table for this command its defaults, below the environment's."""
     file = path or Path(CONFIG_FILE)
-    if path is None and not file.is_file():
+    if path is None and not _is_there(file):
         return path
     try:
         with file.open("rb") as opened:

@@ -270,6 +270,23 @@ def test_a_damaged_model_is_exit_6_and_logged(command: Command, place: Path) -> 
     assert not (place / "out/forecast.csv").exists()
 
 
+def test_without_a_manifest_the_forecast_stays_as_it_was(command: Command, place: Path) -> None:
+    readings = (place / "data.csv").read_text().splitlines(keepends=True)
+    (place / "data.csv").write_text("".join(readings[:-6]))
+    assert run(command, place).code == 0
+    before = (place / "out/forecast.csv").read_bytes()
+    (place / "data.csv").write_text("".join(readings))
+    (place / "out/run.json").unlink()
+    (place / "out/run.json").mkdir()
+    outcome = run(command, place)
+    assert outcome.code == 7 and "run.json" in outcome.error["message"]
+    assert (place / "out/forecast.csv").read_bytes() == before
+    (place / "out/run.json").rmdir()
+    assert run(command, place).code == 0
+    assert (place / "out/forecast.csv").read_bytes() != before
+    assert not list(place.rglob(".tmp-*"))
+
+
 def test_an_output_among_the_readings_is_refused(command: Command, place: Path) -> None:
     change(place, '"data.csv"', '"*.csv"')
     change(place, "out/forecast.csv", "forecast.csv")

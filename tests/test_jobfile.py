@@ -562,3 +562,18 @@ def test_a_command_that_is_one_text_is_refused_with_its_words(tmp_path: Path) ->
     with pytest.raises(UsageError, match="list of words") as caught:
         read_job(path)
     assert caught.value.hint == 'write ["logger", "-t", "x"]'
+
+
+def test_a_path_that_the_locale_cannot_spell_is_refused_with_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_ascii(path: str) -> bytes:
+        return path.encode("ascii")
+
+    job = tmp_path / "job.toml"
+    job.write_text('[data]\nsource = "ü.csv"\n[forecast]\noutput = "out.csv"\n', "utf-8")
+    assert read_job(job).source.endswith("ü.csv")
+    monkeypatch.setattr("os.fsencode", in_ascii)
+    with pytest.raises(UsageError, match=r"'ü\.csv' cannot be written in ascii") as caught:
+        read_job(job)
+    assert caught.value.hint is not None and "PYTHONUTF8=1" in caught.value.hint

@@ -339,6 +339,16 @@ def test_a_file_that_is_named_must_be_there(parse: Parse) -> None:
         parse("--config", "missing.toml")
 
 
+def test_a_folder_that_one_may_not_look_into_has_no_file(
+    parse: Parse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    parse()
+
+
 # The commands themselves
 
 GROUPS = {

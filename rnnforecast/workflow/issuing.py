@@ -18,7 +18,7 @@ from rnnforecast._version import __version__
 from rnnforecast.config import PredictConfig
 from rnnforecast.crashpoints import crash_point
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.durable import make_directory
+from rnnforecast.durable import make_directory, taking_back
 from rnnforecast.events import Recorder
 from rnnforecast.jobconfig import Job, KeepPart, ModelPart, RetrainPart
 from rnnforecast.operate import runs
@@ -88,7 +88,10 @@ class Issue:
     def publish(
         self, prediction: Prediction, events: Recorder, clock: Clock, arguments: Sequence[str]
     ) -> dict[str, Any]:
-        """Publish the ledger's part, the forecast, and the manifest that makes both count."""
+        """Publish the ledger's part, the forecast, and the manifest that makes both count.
+
+        Where there can be no manifest, the forecast before it comes back.
+        """
         from rnnforecast.data.writing import encode_table
         from rnnforecast.workflow.prediction import table_to_write
 
@@ -97,11 +100,12 @@ class Issue:
         if self.job.ledger is not None:
             files["ledger"] = self._record(Path(self.job.ledger), prediction)
             crash_point("ledger-published")
-        files["output"] = runs.publish(output, encode_table(table, str(output)))
-        files["output"]["rows"] = table.num_rows
-        crash_point("forecast-published")
-        manifest = {**self.describe(events, arguments), **files, "timing": dict(clock.laps)}
-        runs.write_manifest(self.place.manifest, manifest)
+        with taking_back(output):
+            files["output"] = runs.publish(output, encode_table(table, str(output)))
+            files["output"]["rows"] = table.num_rows
+            crash_point("forecast-published")
+            manifest = {**self.describe(events, arguments), **files, "timing": dict(clock.laps)}
+            runs.write_manifest(self.place.manifest, manifest)
         crash_point("run-published")
         return manifest
 

@@ -1,0 +1,254 @@
+"""Commands in processes of their own, forked from one that has imported the libraries already.
+
+A process for each command costs a few tenths of a second then, and can be killed, stopped and
+limited like any other. The process that forks runs no product of matrices itself, so that it has no
+threads that a child would miss. `plain` is the ordinary way, `python -m rnnforecast`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).parents[2]
+QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RNNFORECAST_TRAIN_REPORT": "0"}
+PATIENCE_S = 120
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended; a signal is a negative code."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+@dataclass
+class Running:
+    """A command that was started."""
+
+    pid: int
+    stem: Path
+    _warm: Warm
+    _begun: float = field(default_factory=time.monotonic)
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Send it a signal; one that has ended hears nothing."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def is_stopped(self) -> bool:
+        """Wait until a signal has stopped it; False where it ended instead."""
+        return os.WIFSTOPPED(self._warm.told(self.pid, 0))
+
+    def wait(self) -> Done:
+        """Wait for its end."""
+        number = 0
+        while os.WIFSTOPPED(status := self._warm.told(self.pid, number)):
+            number += 1
+        out, err = (
+            self.stem.with_suffix(ending).read_text("utf-8", "replace")
+            for ending in (".out", ".err")
+        )
+        seconds = self._warm.ended[self.pid] - self._begun
+        return Done(os.waitstatus_to_exitcode(status), out, err, seconds)
+
+
+class Warm:
+    """The process that forks, seen from the tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ended: dict[int, float] = {}
+        self._n_started = 0
+        self._statuses: dict[int, list[int]] = {}
+        self._changed = threading.Condition()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.warm"],
+            cwd=ROOT,
+            env={**os.environ, **QUIET},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "ready\n"
+        self._pids: list[int] = []
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def start(
+        self,
+        *arguments: object,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        limits: Mapping[str, int] | None = None,
+    ) -> Running:
+        """Start a command; `limits` are names of `resource` without RLIMIT."""
+        self._n_started += 1
+        stem = self.folder / f"{self._n_started}"
+        order = {
+            "arguments": [str(argument) for argument in arguments],
+            "cwd": str(cwd),
+            "env": dict(env or {}),
+            "limits": dict(limits or {}),
+            "stem": str(stem),
+        }
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        with self._changed:
+            known = self._changed.wait_for(lambda: len(self._pids) >= self._n_started, PATIENCE_S)
+            assert known, "the process that forks does not answer"
+            return Running(self._pids[self._n_started - 1], stem, self)
+
+    def run(self, *arguments: object, cwd: Path, **options: Any) -> Done:
+        """Start a command and wait for its end."""
+        return self.start(*arguments, cwd=cwd, **options).wait()
+
+    def told(self, pid: int, number: int) -> int:
+        """Wait for a process' next change, counted from 0, and return its status."""
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: len(self._statuses.get(pid, ())) > number, PATIENCE_S
+            )
+            if not done:
+                os.kill(pid, signal.SIGKILL)
+                raise AssertionError(f"process {pid} did not end within {PATIENCE_S} s")
+            return self._statuses[pid][number]
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(PATIENCE_S)
+        self._listener.join(PATIENCE_S)
+        self._process.stdout.close()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            said = json.loads(line)
+            with self._changed:
+                if "started" in said:
+                    self._pids.append(said["started"])
+                    self._statuses[said["started"]] = []
+                else:
+                    self._statuses[said["pid"]].append(said["status"])
+                    self.ended[said["pid"]] = said["at"]
+                self._changed.notify_all()
+
+
+def plain(
+    *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, flags: tuple[str, ...] = ()
+) -> Done:
+    """Run a command as cron would, from nothing."""
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *flags, "-m", "rnnforecast", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **QUIET, "PYTHONPATH": str(ROOT), **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    return Done(done.returncode, done.stdout, done.stderr, time.monotonic() - begun)
+
+
+# The process that forks
+
+
+def _serve() -> None:
+    orders, answers = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    _import_all()
+    woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(waker)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    os.write(answers, b"ready\n")
+    rest = b""
+    while True:
+        ready, _, _ = select.select([orders, woken], [], [])
+        if woken in ready:
+            os.read(woken, 1000)
+            for change in _changes():
+                os.write(answers, json.dumps(change).encode() + b"\n")
+        if orders in ready:
+            content = os.read(orders, 1 << 16)
+            if not content:
+                return
+            *lines, rest = (rest + content).split(b"\n")
+            for line in lines:
+                child = os.fork()
+                if not child:
+                    os.close(orders)
+                    os.close(answers)
+                    _be_the_command(json.loads(line))
+                os.write(answers, json.dumps({"started": child}).encode() + b"\n")
+
+
+def _changes() -> Iterator[dict[str, Any]]:
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+            if not pid:
+                return
+            yield {"pid": pid, "status": status, "at": time.monotonic()}
+
+
+def _be_the_command(order: dict[str, Any]) -> NoReturn:
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number, ending in ((1, "out"), (2, "err")):
+            path = f"{order['stem']}.{ending}"
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.chdir(order["cwd"])
+        os.environ.update(order["env"])
+        for name, limit in order["limits"].items():
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
+        sys.argv[1:] = order["arguments"]
+        from rnnforecast.entry import main
+
+        main(order["arguments"])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(70)
+
+
+def _import_all() -> None:
+    import torch
+
+    from rnnforecast import reports, runreport, workflow  # noqa: F401
+    from rnnforecast.data import survey  # noqa: F401
+    from rnnforecast.evaluate import comparison, scoring  # noqa: F401
+    from rnnforecast.model import checkpoint, forecaster, provenance  # noqa: F401
+    from rnnforecast.workflow import retraining  # noqa: F401
+
+    for name in ("pyarrow.dataset", "pydantic.type_adapter", "typer._adapters"):
+        with contextlib.suppress(ImportError):  # what others import late
+            importlib.import_module(name)
+    torch.set_num_threads(1)
+
+
+if __name__ == "__main__":
+    _serve()
