@@ -123,6 +123,7 @@ def test_a_second_signal_ends_at_once(running: subprocess.Popen[str]) -> None:
     assert time.monotonic() - began < 1
 
 
+@pytest.mark.slow
 def test_what_was_interrupted_goes_on_to_the_same_bytes(
     data: Path, tmp_path: Path, whole: tuple[Path, float]
 ) -> None:

@@ -125,6 +125,7 @@ def test_who_is_at_the_model_is_not_disturbed(command: Command, place: Path) -> 
     assert len(versions(place)) == 1
 
 
+@pytest.mark.slow
 def test_a_drift_brings_a_challenger(command: Command, place: Path) -> None:
     stamps = [stamp.replace(" ", "T") for stamp in pd.read_csv(place / "data.csv")["timestamp"]]
     (version,) = (place / "model/versions").iterdir()

@@ -61,6 +61,7 @@ def test_the_job_file_of_the_readme_is_one(tmp_path: Path) -> None:
     assert job.retrain.margin == 0.01
 
 
+@pytest.mark.slow
 def test_the_line_of_the_crontab_publishes_a_forecast(place: Path) -> None:
     (line,) = blocks("crontab")
     *moments, command = line.split(maxsplit=5)

@@ -143,6 +143,7 @@ def test_what_is_interrupted_again_and_again_comes_to_the_same_end(
     assert outcome(*fit(NOISY, QUICK, members=FOUR, checkpoints=place)) == whole()
 
 
+@pytest.mark.slow
 def test_members_that_had_stopped_early_stay_stopped(
     place: Checkpoints, interrupted: Callable[..., None]
 ) -> None:
