@@ -547,7 +547,8 @@ def test_a_relative_path_is_published_in_the_working_directory(
 # The test of the tests
 
 SOURCE = Path(published.__file__).read_text()
-DURABLE_CALLS = ("os.fsync", "os.replace", "os.rename", "_sync", "_sync_directory")
+DURABLE_CALLS = ("os.fsync", "os.replace", "os.rename", "os.link", "_sync", "_sync_directory")
+OTHER_SPELLINGS = ("fsync", "fdatasync", "sync", "replace", "rename", "renames", "move", "link")
 
 
 def durable_calls() -> list[ast.Call]:
@@ -592,6 +593,14 @@ def test_no_fsync_and_no_rename_can_be_removed_unnoticed(
     place: tuple[int, int], tmp_path: Path
 ) -> None:
     assert broken_laws(without(place), tmp_path)
+
+
+def test_no_sync_and_no_rename_is_spelt_otherwise() -> None:
+    """Or it would not be among those that are removed."""
+    calls = [node for node in ast.walk(ast.parse(SOURCE)) if isinstance(node, ast.Call)]
+    spelt = {ast.unparse(c.func) for c in calls if isinstance(c.func, ast.Attribute)}
+    sounding = {name for name in spelt if name.rpartition(".")[2] in OTHER_SPELLINGS}
+    assert sounding == {name for name in DURABLE_CALLS if "." in name}
 
 
 def test_the_module_made_again_in_full_keeps_every_law(tmp_path: Path) -> None:

@@ -162,8 +162,11 @@ def test_a_locale_that_cannot_spell_a_path_is_an_error_that_says_what_to_set(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", "<&-", ">&-", "2>&-"])
-@pytest.mark.parametrize("command", [RUN, PREDICT], ids=lambda command: command.name)
+@pytest.mark.parametrize(
+    ("command", "streams"),
+    [(RUN, "<&- >&- 2>&-"), (RUN, ">&-"), (PREDICT, "<&- >&- 2>&-"), (PREDICT, "2>&-")],
+    ids=lambda x: getattr(x, "name", x),
+)
 def test_streams_may_be_closed(command: Command, streams: str, scene: Scene) -> None:
     """What is opened first must not take the place of a stream, nor be printed into."""
     words = ("-m", "rnnforecast", *command.words)
