@@ -42,20 +42,23 @@ def each_fault(
     *,
     modes: tuple[bool, ...] = (False, True),
 ) -> tuple[int, int]:
-    """Let the N-th call of each kind fail until none is left to; return faults and attempts."""
+    """Let the N-th call of each kind fail until none is left to; return faults and attempts.
+
+    Calls take turns with the errors, and so does each call once and from then on.
+    """
     n_faults = n_attempts = 0
     for kind in KINDS:
         for for_ever in modes:
-            for error in errors:
-                for at in range(1, MOST_CALLS):
-                    disk = Disk(root, kind, at, for_ever, error)
-                    attempt(disk)
-                    n_attempts += 1
-                    n_faults += disk.has_failed
-                    if not disk.has_failed:
-                        break
-                else:
-                    raise AssertionError(f"no run was clean of {kind}")
+            for at in range(1, MOST_CALLS):
+                error = errors[(at + for_ever) % len(errors)]
+                disk = Disk(root, kind, at, for_ever, error)
+                attempt(disk)
+                n_attempts += 1
+                n_faults += disk.has_failed
+                if not disk.has_failed:
+                    break
+            else:
+                raise AssertionError(f"no run was clean of {kind}")
     return n_faults, n_attempts
 
 
@@ -107,7 +110,7 @@ def names_a_path(said: str, scene: Scene) -> bool:
 
 
 def test_predict_survives_each_call_that_fails(scene: Scene) -> None:
-    fails_whole(scene, PREDICT, (errno.EIO,), modes=(False,))
+    fails_whole(scene, PREDICT, ERRORS, modes=(False,))
 
 
 @pytest.mark.slow
@@ -116,12 +119,7 @@ def test_a_command_survives_each_call_that_fails(command: Command, scene: Scene)
     fails_whole(scene, command, ERRORS)
 
 
-@pytest.mark.parametrize(
-    "errors", [(errno.EIO,), pytest.param(ERRORS, marks=pytest.mark.slow)], ids=["EIO", "all"]
-)
-def test_publishing_a_version_survives_each_call_that_fails(
-    errors: tuple[int, ...], scene: Scene
-) -> None:
+def test_publishing_a_version_survives_each_call_that_fails(scene: Scene) -> None:
     resolved = store.resolve_version(scene.model)
     files = {path.name: path.read_bytes() for path in resolved.iterdir()}
     before = (scene.model / store.CURRENT).read_bytes()
@@ -142,13 +140,13 @@ def test_publishing_a_version_survives_each_call_that_fails(
             assert str(scene.model) in error.message
             if not (disk.for_ever and disk.kind == "rename"):
                 assert (scene.model / store.CURRENT).read_bytes() == before
-        assert n_descriptors() == descriptors
+        assert n_descriptors() <= descriptors
         for name in store.list_versions(scene.model):
             artifact.load(store.resolve_version(scene.model, name))
             if name != resolved.name:
                 shutil.rmtree(scene.model / store.VERSIONS / name)
 
-    n_faults, n_attempts = each_fault(scene.folder, errors, attempt)
+    n_faults, n_attempts = each_fault(scene.folder, ERRORS, attempt)
     tell(
         2,
         "a version's publishing, each call fails",
