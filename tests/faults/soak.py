@@ -17,6 +17,7 @@ import io
 import os
 import random
 import resource
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from rnnforecast import workflow
 from rnnforecast.crashpoints import VARIABLE
@@ -70,7 +72,7 @@ CAP_BYTES = 1 << 30
 """So much address space may come on top of what there is once all libraries are imported."""
 WARM_UP = 0.2
 """Share of the cycles before growth is measured."""
-MOST_BYTES, MOST_DESCRIPTORS, MOST_FILES = 8192.0, 0.002, 0.02
+MOST_BYTES, MOST_BLOCKS, MOST_DESCRIPTORS, MOST_FILES = 8192.0, 10.0, 0.002, 0.02
 """So much may be added in each cycle, by the linear fit over a thousand of them."""
 FULL = 1000
 PLAIN_EVERY, RETIRE_EVERY = 20, 40
@@ -234,6 +236,9 @@ class Soak:
 
     faults: Counter[str] = field(default_factory=Counter)
     memory: list[int] = field(default_factory=list)
+    """Resident, in bytes: with what allocators keep for later."""
+    blocks: list[int] = field(default_factory=list)
+    """Blocks of memory that objects of Python hold: what is not forgotten shows here first."""
     descriptors: list[int] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
     n_plain: int = 0
@@ -244,6 +249,7 @@ class Soak:
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.memory.append(pages * resource.getpagesize())
+        self.blocks.append(sys.getallocatedblocks())
         self.descriptors.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
         parts = len(ledger.list_parts(job.place / "ledger"))  # the ledger grows, as it should
         files = sum(path.is_file() for path in job.place.rglob("*"))
@@ -260,6 +266,7 @@ class Soak:
         begin = int(WARM_UP * len(self.memory))
         for name, values, unit in (
             ("resident memory, MB", self.memory, 1e6),
+            ("blocks of Python, 1000", self.blocks, 1e3),
             ("open descriptors", self.descriptors, 1),
             ("files but the ledger's", self.files, 1),
         ):
@@ -277,6 +284,7 @@ class Soak:
         doubt = max(1.0, FULL / len(self.memory))
         assert self.slope(self.descriptors) < MOST_DESCRIPTORS * doubt, "descriptors are left open"
         assert self.slope(self.files) < MOST_FILES * doubt, "files are left over"
+        assert self.slope(self.blocks) < MOST_BLOCKS * doubt, "objects are kept"
         assert self.slope(self.memory) < MOST_BYTES * doubt, "memory grows"
 
 
@@ -316,11 +324,15 @@ def cycle(job: Job, soak: Soak, number: int) -> None:
 
 
 def run_soak(folder: Path, n_cycles: int, *, seed: int = 0, shows: bool = False) -> Soak:
-    """Run so many cycles and return what was measured."""
+    """Run so many cycles and return what was measured.
+
+    Torch and Arrow have one thread each: every thread more makes room of its own when it is first
+    needed, 8 MB at a time, which looks like growth for hundreds of cycles.
+    """
     import torch
 
-    threads, soak = torch.get_num_threads(), Soak()
-    torch.set_num_threads(1)
+    threads, soak = (torch.get_num_threads(), pa.cpu_count(), pa.io_thread_count()), Soak()
+    _set_threads(1, 1, 1)
     begun = time.monotonic()
     with contextlib.closing(Warm(folder)) as warm:
         job = Job.make(folder / "place", warm, seed)
@@ -330,9 +342,17 @@ def run_soak(folder: Path, n_cycles: int, *, seed: int = 0, shows: bool = False)
                 soak.measure(job)
                 if shows and number % 50 == 49:
                     say(f"{number + 1} cycles, {soak.memory[-1] / 1e6:.1f} MB")
-    torch.set_num_threads(threads)
+    _set_threads(*threads)
     soak.seconds = time.monotonic() - begun
     return soak
+
+
+def _set_threads(torch_: int, arrow: int, arrow_io: int) -> None:
+    import torch
+
+    torch.set_num_threads(torch_)
+    pa.set_cpu_count(arrow)
+    pa.set_io_thread_count(arrow_io)
 
 
 def report(soak: Soak) -> None:
@@ -343,6 +363,7 @@ def report(soak: Soak) -> None:
         "soak",
         cycles=len(soak.memory),
         bytes_a_cycle=soak.slope(soak.memory),
+        blocks_a_cycle=soak.slope(soak.blocks),
         descriptors_a_cycle=soak.slope(soak.descriptors),
         files_a_cycle=soak.slope(soak.files),
     )

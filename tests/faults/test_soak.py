@@ -21,10 +21,11 @@ def test_sixty_cycles_with_a_fault_each_leave_nothing_behind(tmp_path: Path) -> 
 def test_what_grows_is_noticed() -> None:
     steady = [100, 101, 99, 100, 102] * 200
     growing = [100 + number // 10 for number in range(1000)]
-    Soak(memory=steady, descriptors=steady, files=steady).check()
-    for name in ("memory", "descriptors", "files"):
-        measured = {"memory": steady, "descriptors": steady, "files": steady, name: growing}
-        if name == "memory":
+    names = ("memory", "blocks", "descriptors", "files")
+    Soak(**dict.fromkeys(names, steady)).check()
+    for name in names:
+        measured = {**dict.fromkeys(names, steady), name: growing}
+        if name in ("memory", "blocks"):
             measured[name] = [value << 20 for value in growing]
         with pytest.raises(AssertionError):
             Soak(**measured).check()
