@@ -70,8 +70,9 @@ ROWS = 400
 """So many readings the file holds, as one that is rotated."""
 CAP_BYTES = 1 << 30
 """So much address space may come on top of what there is once all libraries are imported."""
-WARM_UP = 0.2
-"""Share of the cycles before growth is measured."""
+WARM_UP = 0.4
+"""Share of the cycles before growth is measured: until then allocators take what they then keep, in
+steps of 8 MB, the last of them in about the three hundredth of a thousand cycles."""
 MOST_BYTES, MOST_BLOCKS, MOST_DESCRIPTORS, MOST_FILES = 8192.0, 10.0, 0.002, 0.02
 """So much may be added in each cycle, by the linear fit over a thousand of them."""
 FULL = 1000
