@@ -327,8 +327,8 @@ def cycle(job: Job, soak: Soak, number: int) -> None:
 def run_soak(folder: Path, n_cycles: int, *, seed: int = 0, shows: bool = False) -> Soak:
     """Run so many cycles and return what was measured.
 
-    Torch and Arrow have one thread each: every thread more makes room of its own when it is first
-    needed, 8 MB at a time, which looks like growth for hundreds of cycles.
+    Torch and Arrow have one thread each: those that are made later, when they are first needed,
+    would keep memory of their own.
     """
     import torch
 

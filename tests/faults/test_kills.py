@@ -74,7 +74,7 @@ class Reader:
     def _read_on(self) -> None:
         while not self._ended.is_set():
             self.read()
-            self._ended.wait(0.002)
+            self._ended.wait(0.005)
 
     def read(self) -> None:
         scene = self.scene
@@ -127,6 +127,8 @@ def test_a_kill_at_a_labelled_place_leaves_the_old_or_the_new(scene: Scene, warm
 def test_a_kill_at_every_labelled_place_leaves_the_old_or_the_new(
     command: Command, scene: Scene, warm: Warm
 ) -> None:
+    if command is TRAIN:
+        warm.import_too("torch._dynamo")  # as the first step of a training does
     kills, reader = 0, Reader(scene)
     for label in LABELS[command.name]:
         for passage in range(1, MOST_PASSAGES):
@@ -153,6 +155,8 @@ def test_a_kill_at_every_labelled_place_leaves_the_old_or_the_new(
 
 
 def kill_at_moments(scene: Scene, warm: Warm, command: Command, n: int, seed: int) -> None:
+    if command is TRAIN:
+        warm.import_too("torch._dynamo")
     rng, kills, reader = random.Random(seed), 0, Reader(scene)
     scene.reset()
     duration = warm.run(*command.words, cwd=scene.place).seconds

@@ -62,12 +62,14 @@ class Running:
         number = 0
         while os.WIFSTOPPED(status := self._warm.told(self.pid, number)):
             number += 1
-        out, err = (
-            self.stem.with_suffix(ending).read_text("utf-8", "replace")
-            for ending in (".out", ".err")
-        )
+        out, err = (_text_of(self.stem.with_suffix(ending)) for ending in (".out", ".err"))
         seconds = self._warm.ended[self.pid] - self._begun
         return Done(os.waitstatus_to_exitcode(status), out, err, seconds)
+
+
+def _text_of(path: Path) -> str:
+    """Read what a command said; one that was killed at once has not even opened the file."""
+    return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
 class Warm:
@@ -110,13 +112,15 @@ class Warm:
             "limits": dict(limits or {}),
             "stem": str(stem),
         }
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
+        self._order(order)
         with self._changed:
             known = self._changed.wait_for(lambda: len(self._pids) >= self._n_started, PATIENCE_S)
             assert known, "the process that forks does not answer"
             return Running(self._pids[self._n_started - 1], stem, self)
+
+    def import_too(self, module: str) -> None:
+        """Import what some commands import late; the next command waits for it."""
+        self._order({"import": module})
 
     def run(self, *arguments: object, cwd: Path, **options: Any) -> Done:
         """Start a command and wait for its end."""
@@ -140,6 +144,11 @@ class Warm:
         self._process.wait(PATIENCE_S)
         self._listener.join(PATIENCE_S)
         self._process.stdout.close()
+
+    def _order(self, order: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
 
     def _listen(self) -> None:
         assert self._process.stdout is not None
@@ -197,11 +206,15 @@ def _serve() -> None:
                 return
             *lines, rest = (rest + content).split(b"\n")
             for line in lines:
+                order = json.loads(line)
+                if "import" in order:
+                    importlib.import_module(order["import"])
+                    continue
                 child = os.fork()
                 if not child:
                     os.close(orders)
                     os.close(answers)
-                    _be_the_command(json.loads(line))
+                    _be_the_command(order)
                 os.write(answers, json.dumps({"started": child}).encode() + b"\n")
 
 
@@ -244,7 +257,7 @@ def _import_all() -> None:
     from rnnforecast.model import checkpoint, forecaster, provenance  # noqa: F401
     from rnnforecast.workflow import retraining  # noqa: F401
 
-    for name in ("pyarrow.dataset", "pydantic.type_adapter", "typer._adapters"):
+    for name in ("pyarrow.dataset", "pydantic.type_adapter", "typer._adapters", "rich.table"):
         with contextlib.suppress(ImportError):  # what others import late
             importlib.import_module(name)
     torch.set_num_threads(1)
