@@ -286,7 +286,8 @@ class Soak:
         assert self.slope(self.descriptors) < MOST_DESCRIPTORS * doubt, "descriptors are left open"
         assert self.slope(self.files) < MOST_FILES * doubt, "files are left over"
         assert self.slope(self.blocks) < MOST_BLOCKS * doubt, "objects are kept"
-        assert self.slope(self.memory) < MOST_BYTES * doubt, "memory grows"
+        if len(self.memory) >= FULL:  # one step of an allocator is all that a short run may see
+            assert self.slope(self.memory) < MOST_BYTES * doubt, "memory grows"
 
 
 @contextmanager
