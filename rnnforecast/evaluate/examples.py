@@ -19,9 +19,12 @@ from rnnforecast.data.past import Past, Values
 from rnnforecast.evaluate.backtest import Truth
 from rnnforecast.evaluate.tally import Tally
 
-_KINDS = ("best", "typical", "worst")
+_SHARES = {"best": 0.0, "typical": 0.5, "worst": 1.0}
+"""Where each kind lies, from the best to the worst."""
 _MOST_TRIED = 60
 """At most so many windows of a series are forecast again."""
+_PART = 10_000
+"""So many windows are looked through at a time."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def examples(
     """Return windows of the series that `method` forecasts best, as usual, and worst.
 
     Series are compared by its MASE over that of `beside`, or as it is where there is none. Series
-    without a window or without an error do not count.
+    without an error do not count, nor windows in which nothing was seen or nothing came.
     """
     errors = tallies[method].mase_by_series()
     if beside is not None:
@@ -62,19 +65,36 @@ def examples(
     if not len(known):
         return ()
     order = known[np.argsort(errors[known], kind="stable")]
-    if len(order) < len(_KINDS):
-        tried = _Tried.of(forecaster, origins, truth, series=int(order[0]), lookback=lookback)
-        return tuple(
-            tried.example(kind, "window", share)
-            for kind, share in zip(_KINDS, (0.0, 0.5, 1.0), strict=True)
-        )
-    picked = (order[0], order[len(order) // 2], order[-1])
+    if len(order) < len(_SHARES):
+        wanted = [(kind, "window", int(order[0]), share) for kind, share in _SHARES.items()]
+    else:
+        wanted = [
+            (kind, "series", int(order[round(share * (len(order) - 1))]), 0.5)
+            for kind, share in _SHARES.items()
+        ]
+    tried = {
+        series: _Tried.of(forecaster, past, truth)
+        for series in {series for _, _, series, _ in wanted}
+        if (past := _told(origins, truth, series, lookback)).series.size
+    }
     return tuple(
-        _Tried.of(forecaster, origins, truth, series=int(series), lookback=lookback).example(
-            kind, "series", 0.5
-        )
-        for kind, series in zip(_KINDS, picked, strict=True)
+        tried[series].example(kind, of, share)
+        for kind, of, series, share in wanted
+        if series in tried
     )
+
+
+def _told(origins: Origins, truth: Truth, series: int, lookback: int) -> Past:
+    """Return windows of a series in which something was seen and something came, evenly spread."""
+    counts = np.where(np.arange(len(origins.counts)) == series, origins.counts, 0)
+    own = replace(origins, counts=counts, every=1)
+    told = [
+        (part.share_seen(lookback) > 0) & np.isfinite(truth.after(part)).any(1)
+        for part in own.parts(_PART)
+    ]
+    number = np.flatnonzero(np.concatenate(told))
+    (every,) = own.parts(len(own))
+    return every.subset(number[:: max(1, -(-len(number) // _MOST_TRIED))])
 
 
 @dataclass(frozen=True)
@@ -85,28 +105,20 @@ class _Tried:
     forecast: Forecast
     actual: Values
     error: Doubles
-    """`(window,)`: mean absolute error, infinite where there is none."""
+    """`(window,)`: mean absolute error."""
 
     @classmethod
-    def of(
-        cls, forecaster: Forecaster, origins: Origins, truth: Truth, *, series: int, lookback: int
-    ) -> _Tried:
-        counts = np.where(np.arange(len(origins.counts)) == series, origins.counts, 0)
-        own = replace(origins, counts=counts, every=1).thinned(_MOST_TRIED)
-        past = next(own.parts(len(own)))
-        past = past.subset(past.share_seen(lookback) > 0)
+    def of(cls, forecaster: Forecaster, past: Past, truth: Truth) -> _Tried:
         forecast = forecaster.predict(past, truth.horizon, QUANTILES)
         actual = truth.after(past)
-        off = np.abs(actual - forecast.point).astype(np.float64)
-        n_known = np.isfinite(off).sum(1)
-        error = np.where(n_known > 0, np.nansum(off, axis=1) / np.maximum(n_known, 1), np.inf)
+        error: Doubles = np.nanmean(np.abs(actual - forecast.point).astype(np.float64), axis=1)
         return cls(past, forecast, actual, error)
 
     def example(self, kind: str, of: str, share: float) -> Example:
         """Return the window so far from the best to the worst."""
-        known = np.argsort(self.error, kind="stable")[: int(np.isfinite(self.error).sum())]
-        place = known[round(share * (len(known) - 1))]
-        alone = np.arange(len(self.error)) == place
+        order = np.argsort(self.error, kind="stable")
+        place = order[round(share * (len(order) - 1))]
+        alone = np.arange(len(order)) == place
         return Example(
             kind, of, self.past.subset(alone), self.forecast.subset(alone), self.actual[alone]
         )

@@ -61,5 +61,19 @@ def test_of_one_series_they_are_its_best_its_median_and_its_worst_window() -> No
     assert errors[0] < errors[2]
 
 
+def test_a_window_is_found_however_few_hold_a_reading() -> None:
+    """In most there is nothing to see or to hold a forecast against."""
+    series = wave(6000, noise=1.0)
+    series[70:5000] = np.nan
+    series[5007:] = np.nan
+
+    _, found = chosen(series)
+
+    assert [one.kind for one in found] == ["best", "typical", "worst"]
+    for one in found:
+        assert one.past.share_seen(LOOKBACK)[0] > 0
+        assert np.isfinite(one.actual).any()
+
+
 def test_without_a_window_there_is_nothing_to_look_at() -> None:
     assert chosen(wave(110))[1] == ()
