@@ -1,6 +1,7 @@
 # make demo   set up .venv and run the main job on sample_data/
 # make test   set up the same .venv, then ruff, mypy and pytest
 # make slow   the tests that take longer; CI runs both
+# make thorough   the slow tests, with four times as many kills, signals and damaged files
 # make soak   a thousand cycles of cron with a fault each, which takes a quarter of an hour
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 
-.PHONY: demo test slow soak lint clean
+.PHONY: demo test slow thorough soak lint clean
 
 demo: $(VENV)/installed
 	@mkdir -p $(DEMO)
@@ -25,6 +26,9 @@ test: lint
 slow: $(VENV)/installed
 	$(BIN)/pytest -n auto --dist loadfile -m "slow and not timed"
 	$(BIN)/pytest -m timed
+
+thorough: $(VENV)/installed
+	RNNFORECAST_THOROUGH=4 $(BIN)/pytest -n auto --dist loadfile -m "slow and not timed"
 
 soak: $(VENV)/installed
 	$(BIN)/python -m tests.faults.soak --cycles 1000

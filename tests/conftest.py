@@ -18,8 +18,8 @@ from tests.builders import wave, write_wide
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
 os.environ.setdefault("RNNFORECAST_TRAIN_REPORT", "0")  # drawing takes as long as such training
-SMALL = ["--hidden", "8", "--epochs", "1", "-L", "24", "-H", "6", "--threads", "1"]
-"""Options of a network that trains in a second."""
+SMALL = ["--hidden", "8", "--steps", "8", "-L", "24", "-H", "6", "--threads", "1"]
+"""Options of a network that trains in half a second."""
 
 
 @dataclass(frozen=True)

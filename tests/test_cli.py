@@ -252,6 +252,7 @@ def test_a_full_disk_behind_standard_output_is_a_write_error(trained: Path) -> N
     assert "cannot write standard output" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["", "--json"])
 def test_a_forecast_that_is_published_is_not_called_a_failure_to_write(
     workplace: Path, more: str
@@ -263,6 +264,7 @@ def test_a_forecast_that_is_published_is_not_called_a_failure_to_write(
     assert shell("rnnforecast predict -o - > /dev/full", workplace).returncode == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
 def test_a_process_without_its_streams_works(workplace: Path, closed: str) -> None:
     done = shell(f"rnnforecast predict {closed}", workplace)
@@ -278,6 +280,7 @@ def test_closed_standard_input_holds_no_readings(workplace: Path) -> None:
     assert (done.returncode, "standard input is empty" in done.stderr) == (4, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", ["", "--json"])
 def test_a_narrow_terminal_gets_names_escaped(workplace: Path, more: str) -> None:
     done = shell(

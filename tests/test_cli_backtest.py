@@ -359,6 +359,7 @@ def test_a_refit_learns_nothing_from_what_it_is_tried_on(command: Command, tmp_p
     pd.testing.assert_frame_equal(*forecasts)
 
 
+@pytest.mark.slow
 def test_refit_tries_the_same_origins(command: Command, tmp_path: Path) -> None:
     data = write_long(tmp_path / "long.csv")
     found = []

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
+from tests.thorough import often
 
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
 OPTIONS = ("--hidden", "32", "--epochs", "6", "--batch-size", "64", "--threads", "2", "--no-report")
@@ -115,6 +116,7 @@ def test_an_interrupted_training_publishes_nothing_and_says_how_to_go_on(
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["checkpoint.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(running: subprocess.Popen[str]) -> None:
     running.send_signal(signal.SIGTERM)
     running.send_signal(signal.SIGINT)
@@ -140,7 +142,7 @@ def test_what_was_interrupted_goes_on_to_the_same_bytes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(often(2)))
 def test_signals_at_random_moments_change_nothing_in_the_end(
     seed: int, data: Path, tmp_path: Path, whole: tuple[Path, float]
 ) -> None:

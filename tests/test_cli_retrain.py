@@ -46,6 +46,7 @@ def versions(place: Path) -> list[str]:
     return sorted(path.name for path in (place / "model/versions").iterdir())
 
 
+@pytest.mark.slow
 def test_a_challenger_that_is_better_is_put_in_force_and_says_why(
     command: Command, place: Path
 ) -> None:

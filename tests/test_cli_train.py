@@ -273,7 +273,7 @@ def test_options_that_cannot_be_meant_are_usage_errors(
 
 def test_steps_bound_the_training(command: Command, tmp_path: Path) -> None:
     write_wide(tmp_path / "data.csv", flow=wave(300))
-    outcome = command("train", "data.csv", "--json", "--steps", "7", *SMALL)
+    outcome = command("train", "data.csv", "--json", *SMALL, "--steps", "7")
     assert outcome.document["steps"] == 7
 
 
@@ -311,6 +311,7 @@ def test_a_sensor_that_came_late_is_learnt_in_its_own_units(
     assert np.abs(forecast - 20e-4).max() < 10e-4
 
 
+@pytest.mark.slow
 def test_the_season_is_not_looked_for_in_the_held_out_part(
     command: Command, tmp_path: Path
 ) -> None:

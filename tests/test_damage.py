@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 
 from tests.conftest import SMALL, Command, Outcome
 from tests.damage import SENSORS, Damage, Form, damages, forms
+from tests.thorough import often
 
 HORIZON, LIMIT_S = 6, 60
 OK, PARTIAL = 0, 3
@@ -121,7 +122,7 @@ PARQUET = replace(LONG, format="parquet")
 @example(PARQUET, (("other series", 1169),))  # a series whose name is empty
 @example(replace(LONG, n_rows=130), (("other unit", 2312), ("dropped", 6009)))  # 1e30
 @given(form=forms(), damages=damages())
-@settings(quick, max_examples=80)
+@settings(quick, max_examples=20)
 def test_a_damaged_file_gives_a_forecast_or_a_documented_code(
     command: Command, models: dict[bool, Path], form: Form, damages: tuple[Damage, ...]
 ) -> None:
@@ -130,7 +131,7 @@ def test_a_damaged_file_gives_a_forecast_or_a_documented_code(
 
 @pytest.mark.slow
 @given(form=forms(), damages=damages())
-@settings(quick, max_examples=1000, derandomize=IN_CI)
+@settings(quick, max_examples=often(250), derandomize=IN_CI)
 def test_many_damaged_files_give_a_forecast_or_a_documented_code(
     command: Command, models: dict[bool, Path], form: Form, damages: tuple[Damage, ...]
 ) -> None:
@@ -138,7 +139,7 @@ def test_many_damaged_files_give_a_forecast_or_a_documented_code(
 
 
 @given(form=forms())
-@settings(quick, max_examples=25)
+@settings(quick, max_examples=12)
 def test_the_same_readings_give_the_same_forecast_however_they_are_written(
     command: Command, models: dict[bool, Path], form: Form
 ) -> None:
@@ -169,7 +170,7 @@ def look(command: Command, form: Form, damages: tuple[Damage, ...]) -> None:
 
 
 @given(form=forms(), damages=damages(at_least=0))
-@settings(quick, max_examples=60)
+@settings(quick, max_examples=20)
 def test_a_look_at_a_damaged_file_ends_in_a_documented_code(
     command: Command, form: Form, damages: tuple[Damage, ...]
 ) -> None:
@@ -178,7 +179,7 @@ def test_a_look_at_a_damaged_file_ends_in_a_documented_code(
 
 @pytest.mark.slow
 @given(form=forms(), damages=damages(at_least=0))
-@settings(quick, max_examples=1000, derandomize=IN_CI)
+@settings(quick, max_examples=often(250), derandomize=IN_CI)
 def test_many_looks_at_damaged_files_end_in_documented_codes(
     command: Command, form: Form, damages: tuple[Damage, ...]
 ) -> None:
@@ -197,7 +198,7 @@ def learn(command: Command, form: Form, damages: tuple[Damage, ...]) -> None:
 
 
 @given(form=forms(), damages=damages(at_least=0))
-@settings(quick, max_examples=6)
+@settings(quick, max_examples=3)
 def test_training_on_a_damaged_file_saves_a_model_that_forecasts_or_none(
     command: Command, form: Form, damages: tuple[Damage, ...]
 ) -> None:
@@ -206,7 +207,7 @@ def test_training_on_a_damaged_file_saves_a_model_that_forecasts_or_none(
 
 @pytest.mark.slow
 @given(form=forms(), damages=damages(at_least=0))
-@settings(quick, max_examples=100, derandomize=IN_CI)
+@settings(quick, max_examples=often(40), derandomize=IN_CI)
 def test_many_trainings_on_damaged_files_save_a_model_that_forecasts_or_none(
     command: Command, form: Form, damages: tuple[Damage, ...]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Real sensors with the defaults: the network beats the better of the naive methods."""
+"""Real sensors with the defaults: the network soon beats the better of the naive methods."""
 
 import os
 import shlex
@@ -32,10 +32,12 @@ pytestmark = [
         ("ETTh1.csv", [], "seasonal_naive", "2018-06-26 20:00:00"),
     ],
 )
-def test_the_defaults_beat_the_better_of_the_naive_methods(
+def test_a_hundred_steps_with_the_defaults_beat_the_better_of_the_naive_methods(
     command: Command, name: str, options: list[str], over: str, first: str
 ) -> None:
-    document = command("train", Path(FOLDER or "") / name, "--json", *options).document
+    document = command(
+        "train", Path(FOLDER or "") / name, "--json", "--steps", "100", *options
+    ).document
     assert document["skill_over"] == over
     assert document["skill"] > 0
     assert command("predict", "-q").code == 0
@@ -82,8 +84,6 @@ def test_the_line_that_check_proposes_trains_and_a_forecast_follows(
     ("name", "ends", "horizon", "seasonal", "naive"),
     [
         ("ETTh1", (8640, 11520, 14400), 96, (0.512, 0.433), (1.294, 0.713)),
-        ("ETTh1", (8640, 11520, 14400), 192, (0.581, 0.469), None),
-        ("ETTh1", (8640, 11520, 14400), 336, (0.650, 0.501), None),
         ("ETTh1", (8640, 11520, 14400), 720, (0.655, 0.514), None),
         ("ETTm1", (34560, 46080, 57600), 96, (0.423, 0.387), None),
     ],

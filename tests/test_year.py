@@ -71,7 +71,7 @@ class Year:
 @pytest.fixture(scope="module")
 def year(tmp_path_factory: pytest.TempPathFactory) -> Year:
     place = tmp_path_factory.mktemp("year")
-    readings = pd.read_csv(DATA / "ETTh1.csv")
+    readings = pd.read_csv(DATA / "ETTh1.csv", usecols=["date", "HUFL", "HULL", "LUFL", "OT"])
     times = pd.to_datetime(readings["date"])
     readings[times < "2017-06-25"].to_csv(place / "first.csv", index=False)
     readings.loc[within(times, STUCK), "HULL"] = readings.loc[times == STUCK[0], "HULL"].iloc[0]
@@ -147,7 +147,7 @@ def test_score_gives_the_errors_of_backtests_from_the_same_cutoffs(year: Year) -
     issued = table[table["source"] == "network"]
     both = issued.merge(pd.concat(backtests), on=keys, suffixes=("", "_backtest"))
     both = both[both["actual"].notna()]
-    assert len(both) > 55_000
+    assert len(both) > 31_000
     size = both.groupby("series")["actual"].transform("std")
     assert (np.abs(both["forecast"] - both["forecast_backtest"]) < 1e-4 * size).all()
     errors = (both["actual"] - both["forecast_backtest"]).abs().groupby(both["series"]).mean()

@@ -333,6 +333,7 @@ def live(
     return score_issues(pa.table(table), past, None, since_us=None, by=(by,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_series", "every"), [(400, 24), (200, 6), (100, 1)])
 def test_series_that_are_as_they_were_at_training_are_hardly_ever_flagged(
     n_series: int, every: int

@@ -38,6 +38,7 @@ def changed(before: dict, after: dict) -> list[str]:
     return sorted(path for path in before | after if before.get(path) != after.get(path))
 
 
+@pytest.mark.slow
 def test_the_same_run_again_writes_nothing(scene: Scene, warm: Warm) -> None:
     """Nothing but the log, the text file, and the lock that comes and goes."""
     scene.expect(0, *RUN.words)

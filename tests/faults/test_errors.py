@@ -109,6 +109,7 @@ def names_a_path(said: str, scene: Scene) -> bool:
     return bool(re.search(r"(out|ledger|model|data)\b|job\.", error)) or str(scene.place) in error
 
 
+@pytest.mark.slow
 def test_predict_survives_each_call_that_fails(scene: Scene) -> None:
     fails_whole(scene, PREDICT, ERRORS, modes=(False,))
 

@@ -23,6 +23,7 @@ from tests.faults.counting import tell
 from tests.faults.scene import COMMANDS, PREDICT, RUN, TRAIN, Command, Scene
 from tests.faults.versions import ages
 from tests.faults.warm import Warm, plain
+from tests.thorough import often
 
 LABELS = {
     "run": (
@@ -187,12 +188,12 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new(scene: Scene, warm: Warm
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("command", "n"), [(RUN, 50), (PREDICT, 30), (TRAIN, 20)], ids=lambda x: getattr(x, "name", x)
+    ("command", "n"), [(RUN, 13), (PREDICT, 7), (TRAIN, 5)], ids=lambda x: getattr(x, "name", x)
 )
-def test_a_hundred_kills_at_random_moments_leave_the_old_or_the_new(
+def test_many_kills_at_random_moments_leave_the_old_or_the_new(
     command: Command, n: int, scene: Scene, warm: Warm
 ) -> None:
-    kill_at_moments(scene, warm, command, n, seed=7)
+    kill_at_moments(scene, warm, command, often(n), seed=7)
 
 
 @pytest.mark.parametrize("number", [1, 2])

@@ -225,6 +225,7 @@ def test_a_reaction_is_there_before_training(effect: Callable[[np.ndarray], np.n
     assert left.std() < 0.3 * actual.std()
 
 
+@pytest.mark.slow
 def test_a_setpoint_that_is_known_halves_the_error() -> None:
     past = driven()
     origins = np.arange(460, 590, 7)
@@ -250,6 +251,7 @@ def test_the_unit_of_a_covariate_does_not_matter() -> None:
     np.testing.assert_allclose(first, second, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_validation_leaves_out_the_members_that_do_not_see_what_helps() -> None:
     forecaster = fit(driven(), BLIND, SEES)
 

@@ -110,6 +110,7 @@ def whole_with_gaps() -> tuple[CommitteeLog, dict[str, bytes]]:
     return outcome(*fit(GAPPY, QUICK, members=FOUR))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_steps", "threads"), [(1, 2), (7, 1), (80, 2), (131, 1), (159, 2)])
 def test_a_training_that_was_interrupted_ends_in_the_bits_of_one_that_was_not(
     n_steps: int, threads: int, place: Checkpoints, interrupted: Callable[..., None]

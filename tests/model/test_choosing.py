@@ -121,6 +121,7 @@ def largest_good(losses: dict[Group, float]) -> Group:
     return min(good, key=lambda g: (-len(g), losses[g]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_of_members_that_learnt_the_largest_good_group_is_kept(seed: int) -> None:
     network = started(NOISY, make_task(members=THREE), seed=seed)

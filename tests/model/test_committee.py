@@ -49,6 +49,7 @@ def fitted(threads: int, *, is_validated: bool = True) -> RNNForecaster:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [2, 4])
 def test_members_that_learn_side_by_side_learn_what_they_learn_one_by_one(threads: int) -> None:
     one, several = fitted(1), fitted(threads)
@@ -85,6 +86,7 @@ def test_what_a_time_limit_ended_can_be_repeated_with_as_many_steps() -> None:
     assert weights_of(repeated) == weights_of(network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epochs", "chunks"), [(1, [5, 10, 4]), (3, [5, 15, 10, 5]), (4, [5, 12, 3, 8, 7]), (4, [5])]
 )
@@ -116,6 +118,7 @@ def test_a_time_limit_allows_half_of_it_for_the_first_training() -> None:
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.slow
 def test_progress_comes_to_its_end_although_members_drop_out() -> None:
     seen: list[Event] = []
     _, log = fit(NOISY, HASTY, seen.append, members=FOUR)
@@ -130,6 +133,7 @@ def test_progress_comes_to_its_end_although_members_drop_out() -> None:
 # Who goes on
 
 
+@pytest.mark.slow
 def test_every_member_goes_on_until_validation_says_that_it_gains_no_more() -> None:
     _, log = fit(NOISY, HASTY, members=FOUR)
 
