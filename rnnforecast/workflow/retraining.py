@@ -134,7 +134,9 @@ def _challenge(issue: Issue, due: _Due, model: Path, events: Recorder) -> dict[s
         parent=issue.model.version,
         provenance={**made.provenance, "challenge": decision},
     )
-    report = draw_report(made, comparison, seen, fitted, events.warnings)
+    report = None  # nobody looks at one that lost, and drawing takes half as long as learning
+    if decision["promoted"]:
+        report = draw_report(made, comparison, seen, fitted, events.warnings)
     version = store.publish_version(model, made.pack(report), now=datetime.now(UTC))
     if decision["promoted"]:
         store.put_in_force(model, version)
