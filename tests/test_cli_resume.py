@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,10 +166,14 @@ def test_signals_at_random_moments_change_nothing_in_the_end(
 def test_a_signal_after_the_fit_leaves_what_resuming_skips_it_with(
     data: Path, tmp_path: Path, whole: tuple[Path, float]
 ) -> None:
-    process = start(data, tmp_path, *OPTIONS, *WINDOWS, "--report")  # drawing takes a second
-    wait_for(process, "trained 3 members")
-    process.send_signal(signal.SIGINT)
-    assert ended(process, 10) == 130
+    for _ in range(5):  # on a busy machine a signal may come after all is published
+        process = start(data, tmp_path, *OPTIONS, *WINDOWS, "--report")  # drawing takes a second
+        wait_for(process, "trained 3 members")
+        process.send_signal(signal.SIGINT)
+        if (code := ended(process, 10)) not in (0, 9):
+            break
+        shutil.rmtree(tmp_path / "model")
+    assert code == 130
     again = start(data, tmp_path, *OPTIONS, *WINDOWS, "--resume", "--verbose")
     _, said = again.communicate(timeout=120)
     assert again.returncode == 0
