@@ -42,6 +42,7 @@ def card_of(artifact: Artifact) -> dict[str, str]:
         "trained": f"{_numbers(made['best_steps'])} of {made['steps']} steps until "
         f"{artifact.training_range['train_until']}, then {_numbers(made['learn_on_steps'])} steps "
         f"over all readings until {artifact.learnt_until}",
+        **_memory_in_words(artifact),
         "bands": _bands_in_words(artifact),
         "made": f"{made['created']} by rnnforecast {made['rnnforecast']}, "
         f"torch {made['libraries']['torch']}",
@@ -61,6 +62,15 @@ def _covariates_in_words(artifact: Artifact) -> dict[str, str]:
         by_role["calendar"] = [*asked.calendar, *filter(None, [asked.holidays])]
     lines = [f"{words} {_some(tuple(names))}" for words, names in by_role.items() if names]
     return {"covariates": "; ".join(lines)} if lines else {}
+
+
+def _memory_in_words(artifact: Artifact) -> dict[str, str]:
+    """Say how far back the network remembers; versions of old, and short ones, do not know."""
+    memory = artifact.metrics.get("memory")
+    if memory is None:
+        return {}
+    words = f"{memory['effective_memory']} of {memory['lookback']} steps ({memory['verdict']})"
+    return {"remembers": words}
 
 
 def _bands_in_words(artifact: Artifact) -> str:

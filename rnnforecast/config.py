@@ -36,7 +36,10 @@ MAX_LAYERS = 8
 MAX_MEMBERS = 16
 MAX_FEATURES = 4096
 
-CELLS = ("gru", "lstm", "rnn")
+CELLS = ("gru", "lstm", "mingru", "rnn")
+GATED = ("gru", "lstm", "mingru")
+"""Cells with a gate that says how long they remember."""
+INITS = ("orthogonal", "chrono", "default")
 
 _C = TypeVar("_C", "DataConfig", "WindowConfig")
 
@@ -65,11 +68,23 @@ class NetworkConfig:
     segment: int | None = option(
         None, "Readings that one recurrent step takes in; 1 is the textbook network."
     )
+    init: str = option(
+        "orthogonal",
+        "How the recurrence starts: chrono spreads how long its units remember over the window, "
+        "default is torch's own.",
+        choices=INITS,
+    )
     dropout: float = option(0.3, "Share of the decoded state that is dropped while training.")
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for a shape that cannot be built."""
         check_choices(self)
+        if self.init == "chrono" and self.cell not in GATED:
+            raise UsageError(
+                f"--init chrono sets how long gates let a unit remember, and --cell {self.cell} "
+                "has none",
+                hint=f"pass one of  --cell {' | '.join(GATED)}",
+            )
         check_range("hidden", self.hidden, 1, MAX_HIDDEN)
         check_range("layers", self.layers, 1, MAX_LAYERS)
         check_range("dropout", self.dropout, 0.0, 0.95)
@@ -84,7 +99,10 @@ class TrainConfig:
     epochs: int = option(8, "Epochs at most; training stops early when validation says so.")
     batch_size: int = option(256, "Windows in one step.")
     learning_rate: float = option(3e-3, "Step size of the optimizer, after a warm-up.")
-    clip: float = option(1.0, "Largest global gradient norm.")
+    clip: float = option(1.0, "Largest global gradient norm; 0 for no limit.")
+    truncate: int | None = option(
+        None, "Let gradients reach back over so many readings only. Default: all of them."
+    )
     seed: int = option(0, "Seed of everything random.")
     device: str = option("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))
     threads: int | None = option(None, "Processor threads. Default: as many as there are.")
@@ -99,13 +117,15 @@ class TrainConfig:
         check_range("epochs", self.epochs, 1, 10_000)
         check_range("batch-size", self.batch_size, 1, 1_000_000)
         check_range("learning-rate", self.learning_rate, 1e-9, 10.0)
-        check_range("clip", self.clip, 1e-9, 1e9)
+        check_range("clip", self.clip, 0.0, 1e9)
         check_range("seed", self.seed, 0, 2**63 - 1)
         check_range("validation", self.validation, 0.0, 0.9)
         check_range("test", self.test, 0.0, 0.9)
         check_range("validation + test", self.validation + self.test, 0.0, 0.9)
         if self.threads is not None:
             check_range("threads", self.threads, 1, 1_024)
+        if self.truncate is not None:
+            check_range("truncate", self.truncate, 1, MAX_LOOKBACK)
         if self.steps is not None:
             check_range("steps", self.steps, 1, 10**9)
         if self.max_time is not None:

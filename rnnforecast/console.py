@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rnnforecast.errors import RnnForecastError
 from rnnforecast.events import EpochEnded, Event, Noted, Progressed, Published, Warned
+from rnnforecast.numerals import figure
 from rnnforecast.tables import Row, fit_table
 
 if TYPE_CHECKING:
@@ -31,6 +32,20 @@ _BAR_AFTER_S = 1.0
 _UNBOUNDED = 10_000
 """Cells of a table in a file: as many as it takes."""
 
+_TRACE = {
+    "member": 6,
+    "epoch": 5,
+    "steps": 5,
+    "rate": 8,
+    "loss": 9,
+    "held out": 10,
+    "gradient": 9,
+    "99 %": 9,
+    "clipped": 7,
+    "memory": 6,
+}
+"""Columns of the trace, and how wide they are."""
+
 
 @dataclass
 class Screen:
@@ -39,11 +54,14 @@ class Screen:
     is_quiet: bool = False
     is_verbose: bool = False
     is_json: bool = False
+    is_tracing: bool = False
+    """Whether every epoch of a training is told, a line each."""
     has_color: bool = True
     has_published: bool = False
     """Whether what was asked for is done: what fails from then on is only the telling."""
     _progress: Progress | None = None
     _bars: dict[str, TaskID] = field(default_factory=dict)
+    _has_traced: bool = False
     _begun: dict[str, float] = field(default_factory=dict)
     """When a task was heard of first, in seconds."""
 
@@ -56,13 +74,21 @@ class Screen:
                 if not self.is_quiet:
                     self.note(event.message)
             case EpochEnded():
-                if self.is_verbose:
+                if self.is_tracing:
+                    self._trace(event)
+                elif self.is_verbose:
                     self.note(_epoch_line(event))
             case Progressed():
                 with suppress(OSError, ValueError):  # the terminal may be gone
                     self._advance(event)
             case Published():
                 self.has_published = True
+
+    def _trace(self, epoch: EpochEnded) -> None:
+        if not self._has_traced:
+            self._has_traced = True
+            self.note("  ".join(f"{name:>{width}}" for name, width in _TRACE.items()))
+        self.note("  ".join(_traced(epoch)))
 
     def note(self, message: str) -> None:
         """Say one line on standard error; where nobody takes it, nothing but the line is lost."""
@@ -249,3 +275,20 @@ def _epoch_line(event: EpochEnded) -> str:
         f"epoch {event.epoch} of member {event.member}: loss {event.train_loss:.4f}{held_out}"
         f"{best}; gradient norm {event.gradient_norm:.3f}, {100 * event.clipped:.0f} % clipped"
     )
+
+
+def _traced(epoch: EpochEnded) -> list[str]:
+    """Return what a line of the trace says of an epoch, as wide as its columns; * is the best."""
+    cells = (
+        str(epoch.member),
+        str(epoch.epoch),
+        str(epoch.steps),
+        f"{epoch.learning_rate:.1e}",
+        figure(epoch.train_loss),
+        figure(epoch.validation_loss) + ("*" if epoch.is_best else " "),
+        figure(epoch.gradient_norm),
+        figure(epoch.gradient_norm_99),
+        f"{100 * epoch.clipped:.0f} %",
+        "-" if epoch.effective_memory is None else str(epoch.effective_memory),
+    )
+    return [f"{cell:>{width}}" for cell, width in zip(cells, _TRACE.values(), strict=True)]

@@ -59,9 +59,15 @@ class EpochEnded:
     validation_loss: float | None
     gradient_norm: float
     """The median norm before clipping."""
+    gradient_norm_99: float
+    """Its 99th percentile."""
     clipped: float
-    """The share of steps that were clipped."""
+    """The share of steps that were clipped; without a limit, of those whose norm was above 1."""
+    learning_rate: float
+    """Of the last step."""
     is_best: bool
+    effective_memory: int | None = None
+    """How many readings back the forecasts make use of, in steps; not measured in every epoch."""
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def train_document(model: Model) -> dict[str, Any]:
         "skill_interval": artifact.metrics["skill_interval"],
         "verdict": artifact.metrics["verdict"],
         "worst_series": artifact.metrics["worst_series"],
+        "memory": artifact.metrics["memory"],
         "warnings": artifact.provenance["warnings"],
         "timing": timing,
     }
@@ -56,6 +57,7 @@ def train_document(model: Model) -> dict[str, Any]:
 def print_training(model: Model, screen: Screen) -> None:
     """Print the held-out metrics, the verdict, and where the model is."""
     _print_metrics(model.artifact, screen)
+    _print_memory(model.artifact, screen)
     screen.result(f"saved: {model.path} version {model.version}")
     if not screen.is_quiet:
         screen.note("next: rnnforecast predict" + _model_option(model))
@@ -201,6 +203,15 @@ def print_bands(bands: dict[str, Any] | None, screen: Screen) -> None:
     if low != high:
         line += f"; by series from {100 * least:.0f} % ({low}) to {100 * most:.0f} % ({high})"
     screen.result(line)
+
+
+def _print_memory(artifact: Artifact, screen: Screen) -> None:
+    """Say how far back the network remembers, and what to try where that is wrong."""
+    memory = artifact.metrics.get("memory")
+    if memory is None:
+        return
+    line = f"memory: {memory['verdict']}: {memory['reason']}"
+    screen.result(line if memory["advice"] is None else f"{line}; try  {memory['advice']}")
 
 
 def _print_worse(compared: dict[str, Any], screen: Screen) -> None:

@@ -219,7 +219,7 @@ def test_a_second_training_adds_a_version_and_keeps_the_first(
     assert first in {item["version"] for item in listed}
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm", "rnn"])
+@pytest.mark.parametrize("cell", ["gru", "lstm", "mingru", "rnn"])
 @pytest.mark.parametrize("segment", ["1", "8"])
 def test_every_cell_trains_and_predicts_with_and_without_segments(
     command: Command, tmp_path: Path, cell: str, segment: str
@@ -252,7 +252,7 @@ def test_durations_mean_steps(command: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (["--cell", "transformer"], "gru, lstm, rnn"),
+        (["--cell", "transformer"], "gru, lstm, mingru, rnn"),
         (["--horizon", "0"], "horizon"),
         (["--horizon", "25min"], "whole number of steps"),
         (["--dropout", "2"], "dropout"),

@@ -234,7 +234,7 @@ def test_the_parts_that_are_held_out_leave_something_to_learn_from() -> None:
 @pytest.mark.parametrize(
     ("cls", "field", "choices"),
     [
-        (NetworkConfig, "cell", ("gru", "lstm", "rnn")),
+        (NetworkConfig, "cell", ("gru", "lstm", "mingru", "rnn")),
         (TrainConfig, "device", ("auto", "cpu", "cuda")),
         (DataConfig, "on_duplicate", ("error", "last", "mean")),
         (PredictConfig, "fallback", (("seasonal-naive", "naive"), ("naive",), ())),
@@ -248,7 +248,7 @@ def test_a_choice_is_one_of_a_few(cls: type, field: str, choices: tuple) -> None
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: NetworkConfig(cell="GRU"), ("--cell", "'GRU'", "gru, lstm, rnn")),
+        (lambda: NetworkConfig(cell="GRU"), ("--cell", "'GRU'", "gru, lstm, mingru, rnn")),
         (lambda: TrainConfig(device="tpu"), ("--device", "'tpu'", "auto, cpu, cuda")),
         (lambda: DataConfig(on_duplicate="first"), ("--on-duplicate", "'first'", "last")),
         (lambda: DataConfig(freq="1h", agg="median"), ("--agg", "'median'", "mean")),

@@ -33,6 +33,7 @@ GROUND = (
     "numerals",
     "signals",
     "timelimit",
+    "verdicts",
     "events",
     "durable",
     "_version",

@@ -75,11 +75,15 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
     ] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Show gradients, losses and memory, epoch by epoch.")
+    ] = False,
 ) -> None:
     """Fit a network, measure it on held-out readings beside the naive methods, save it."""
     from rnnforecast import reports, workflow
 
     screen = screen_of(context, common)
+    screen.is_tracing = trace
     trained = workflow.train(
         data,
         model=model,

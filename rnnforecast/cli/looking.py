@@ -1,4 +1,4 @@
-"""Commands for who looks at what is there: a forecast as a picture, readings that surprise."""
+"""Commands for who looks at what is there: a forecast, readings that surprise, a memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rnnforecast.cli.base import Data, ModelPath, Version, app, saved, screen_of
+from rnnforecast.cli.base import AgainData, Data, ModelPath, Version, app, saved, screen_of
 from rnnforecast.config import DEFAULT_MODEL, STANDARD_OUTPUT, AnomalyConfig, PlotConfig
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
@@ -98,3 +98,36 @@ def anomalies(
         screen.document(plotreport.anomalies_document(search, output))
     elif output != STANDARD_OUTPUT:
         plotreport.print_anomalies(search, output, screen)
+
+
+@app.command()
+@with_options
+def memory(
+    context: typer.Context,
+    data: AgainData = None,
+    *,
+    reading: DataConfig,
+    common: CommonOptions,
+    given: Given,
+    model: ModelPath = Path(DEFAULT_MODEL),
+    version: Version = None,
+    units: Annotated[
+        bool, typer.Option("--units", help="Say how long each unit's gates let it remember.")
+    ] = False,
+) -> None:
+    """Say how far back the network remembers, and whether gradients vanish or explode."""
+    from rnnforecast import memoryreport, workflow
+
+    screen = screen_of(context, common)
+    found = workflow.memory(
+        data,
+        model=workflow.load(model, version=version),
+        reading=reading,
+        given=given,
+        listener=screen,
+    )
+    screen.close()
+    if common.json:
+        screen.document(memoryreport.memory_document(found, has_units=units))
+    else:
+        memoryreport.print_memory(found, screen, has_units=units)

@@ -31,6 +31,7 @@ from rnnforecast.model.state import TrainingState
 from rnnforecast.model.training import MemberTraining, TrainingLog, learn_on, steps_per_epoch
 from rnnforecast.model.validation import ValidationWindows
 from rnnforecast.model.workers import Told, Turns, side_by_side
+from rnnforecast.verdicts import exploding
 
 _FIRST_SHARE = 0.5
 """Share of `--max-time` until training stops; learning on then takes at most as many steps."""
@@ -75,6 +76,14 @@ def train_members(
     and the signal is raised. With `--max-time` the steps taken before then count, and the time
     begins anew.
     """
+    reach = config.truncate
+    if reach is not None and reach < network.task.lookback:
+        listener(
+            Noted(
+                f"gradients come through the last {reach} of {network.task.lookback} steps: what "
+                "is further back is remembered as it happens, and not learnt to be"
+            )
+        )
     held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
     indices = range(len(network.members))
     members = [MemberTraining(network, i, windows, held_out, config) for i in indices]
@@ -95,10 +104,23 @@ def train_members(
         workers.each(members, lambda one: told.tell(one.end_epoch()))
     told.finish()
     logs = tuple(one.finish() for one in members)
+    _warn_of_gradients(logs, config, listener)
     kept = _unjudged(network) if held_out is None else _best_group(network, held_out)
     network.keep(kept)
     listener(Noted(f"trained {len(logs)} members, {aim.steps} steps; {len(kept)} of them forecast"))
     return CommitteeLog(logs, kept)
+
+
+def _warn_of_gradients(
+    logs: Sequence[TrainingLog], config: TrainConfig, listener: Listener
+) -> None:
+    """Warn of members whose gradients were too large too often, or whose loss jumped."""
+    for number, log in enumerate(logs):
+        reason = log.explosion(config)
+        if reason is not None:
+            judged = exploding(reason, config)
+            message = f"{judged.verdict}: member {number}: {judged.reason}; try  {judged.advice}"
+            listener(Warned("exploding-gradients", message))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from rnnforecast.task import CURVES, ForecastTask, MemberTask
 _MAX_SERIES = 10_000_000
 _MAX_SEASON = MAX_LOOKBACK
 _MAX_OUTPUT = 1e30
-_GATES = {"gru": 3, "lstm": 4, "rnn": 1}
+_GATES = {"gru": 3, "lstm": 4, "mingru": 2, "rnn": 1}
+_WITHOUT_STATE = ("mingru",)
+"""Cells whose gates do not read the state."""
 
 Tensors = dict[str, NDArray[np.float32]]
 
@@ -51,7 +53,8 @@ def _member_shapes(
         "head.bias": (out_segment * len(task.quantiles),),
     }
     for layer in range(config.layers):
-        for way in ("from_input", "from_state"):
+        ways = ("from_input", "from_state")
+        for way in ways[: 1 if config.cell in _WITHOUT_STATE else 2]:
             shapes[f"recurrence.{way}.{layer}.weight"] = (gates * width, width)
             shapes[f"recurrence.{way}.{layer}.bias"] = (gates * width,)
     if own.covariates:

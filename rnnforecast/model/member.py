@@ -9,6 +9,7 @@ cycle, CycleNet (Lin and others 2024, arXiv 2409.18479).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import NormalDist
 
 import torch
@@ -17,9 +18,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from rnnforecast.config import NetworkConfig
 from rnnforecast.model.beside import Beside, Reader
+from rnnforecast.model.cells import State
 from rnnforecast.model.normalising import Window, normalise
 from rnnforecast.model.persistence import Part, lasting
-from rnnforecast.model.recurrence import Recurrence, State
+from rnnforecast.model.recurrence import Recurrence
 from rnnforecast.task import ForecastTask, MemberTask
 
 _START_SPREAD = 0.5
@@ -42,7 +44,10 @@ class Member(nn.Module):
         self.persistence = nn.Parameter(torch.zeros(own.n_lasting, task.horizon))
         self.read = nn.Linear(own.segment, width)
         self.read_missing = nn.Linear(own.segment, width, bias=False)
-        self.recurrence = Recurrence(config.cell, width, config.layers)
+        n_steps = -(-own.lookback // own.segment)
+        self.recurrence = Recurrence(
+            config.cell, width, config.layers, init=config.init, n_steps=n_steps
+        )
         self.identity = nn.Embedding(n_entries, width)
         self.position = nn.Parameter(torch.empty(-(-task.horizon // self.out_segment), width))
         self.reader = None
@@ -75,14 +80,30 @@ class Member(nn.Module):
         beside: Beside | None = None,
         *,
         generator: torch.Generator | None = None,
+        reach: int | None = None,
     ) -> Tensor:
         """Run the recurrence over one window and decode every lead from its end, (N, H, Q).
 
         The quantiles may cross. With a generator, as in training, part of the state is dropped,
-        the same part for all leads.
+        the same part for all leads. With a reach gradients come through the recurrent steps of the
+        last so many readings only.
         """
-        queries, final = self._queries(series, beside), self._encode(window, beside)
-        out = self.recurrence.ask(queries, final)  # (N, M, D)
+        entering = self.entering(window, beside)
+        n_steps = len(entering) if reach is None else -(-reach // self.own.segment)
+        return self.answers(
+            self.recurrence.truncated(entering, n_steps), series, beside, generator=generator
+        )
+
+    def answers(
+        self,
+        final: Sequence[State],
+        series: Tensor,
+        beside: Beside | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Decode every lead from the final state of each layer, (N, H, Q), as `decode` says."""
+        out = self.recurrence.ask(self._queries(series, beside), final)  # (N, M, D)
         if generator is not None and self.dropout:
             shape = (len(out), 1, out.shape[-1])
             kept = torch.rand(shape, generator=generator, device=out.device) >= self.dropout
@@ -128,8 +149,8 @@ class Member(nn.Module):
         pattern = turned.repeat(1, -(-width // season))[:, :width]
         return pattern[:, :lookback], pattern[:, lookback:]
 
-    def _encode(self, window: Window, beside: Beside | None) -> list[State]:
-        """Return the final state of each layer.
+    def entering(self, window: Window, beside: Beside | None = None) -> Tensor:
+        """Return what the recurrence runs over, (S, N, D).
 
         What lasts is taken out of the values; the pattern is shown instead, before them.
         """
@@ -147,8 +168,7 @@ class Member(nn.Module):
             length = -(-self.task.season // self.own.segment) * self.own.segment
             pattern = self.read(self._segments(parts[-1].past[:, -length:], empty=0.0))
             entering = torch.cat([pattern, entering])
-        final: list[State] = self.recurrence(F.relu(entering))
-        return final
+        return F.relu(entering)
 
     def _segments(self, values: Tensor, *, empty: float) -> Tensor:
         """Cut (N, L) into (S, N, segment); the first segment may be part empty."""

@@ -50,7 +50,7 @@ def normalise(scaled: Tensor, *, rescaled: bool = True) -> Window:
     if not bool(seen.all()):
         values = carry_forward(values, seen)
         missing = (~seen).to(scaled.dtype)
-    return Window(values, missing, level, spread, values[:, -1:].detach())
+    return Window(values, missing, level, spread, values[:, -1:])
 
 
 def moments(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnnforecast.config import TrainConfig
 from rnnforecast.data.panel import Floats
 from rnnforecast.data.windows import SEEN_SHARE, Batch
 from rnnforecast.model.augment import draw_mixture
@@ -38,20 +39,25 @@ def take_step(
     batch: Batch,
     optimizer: torch.optim.Optimizer,
     *,
-    clip: float,
+    config: TrainConfig,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Take one step; return the loss and the gradient's norm before clipping."""
     optimizer.zero_grad(set_to_none=True)
-    loss = member_loss(network, member, batch, generator)
+    loss = member_loss(network, member, batch, generator, reach=config.truncate)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(member.parameters(), clip)
+    norm = torch.nn.utils.clip_grad_norm_(member.parameters(), config.clip or float("inf"))
     optimizer.step()
     return loss.detach(), norm
 
 
 def member_loss(
-    network: Network, member: Member, batch: Batch, generator: torch.Generator
+    network: Network,
+    member: Member,
+    batch: Batch,
+    generator: torch.Generator,
+    *,
+    reach: int | None = None,
 ) -> Tensor:
     """Return the quantile loss of a batch in units of each series' scale; spikes do not count.
 
@@ -72,7 +78,8 @@ def member_loss(
         beside = beside and Beside(*map(mixture.of, beside))
     counts = torch.isfinite(ahead) & ~too_empty
     window = member.normalised(past)
-    leads = member.decode(window, shown, beside, generator=generator)
+    window = window._replace(newest=window.newest.detach())
+    leads = member.decode(window, shown, beside, generator=generator, reach=reach)
     goal = (torch.where(counts, ahead, 0.0) - window.level) / window.spread
     loss = pinball(leads, goal - member.persisting(window), member.levels) * window.spread * stretch
     return torch.where(counts, loss, 0.0).sum() / counts.sum().clamp(min=1)

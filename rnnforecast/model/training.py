@@ -24,6 +24,7 @@ from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded
 from rnnforecast.model.expected import Tensors
 from rnnforecast.model.member import Member
+from rnnforecast.model.memory import measure_cut
 from rnnforecast.model.network import Network
 from rnnforecast.model.state import MemberState
 from rnnforecast.model.stepping import (
@@ -36,6 +37,7 @@ from rnnforecast.model.stepping import (
     using,
 )
 from rnnforecast.model.validation import ValidationWindows
+from rnnforecast.verdicts import EXPLODING, LARGE_NORM, explosion
 
 CONTINUED_RATE = 0.25
 """Share of the rate at which a trained network learns on."""
@@ -48,6 +50,8 @@ _MAX_EPOCH_STEPS = 60
 _PATIENCE = 3
 _EPOCH_WINDOWS = 2048
 """At most so many validation windows are forecast after each epoch."""
+_MEMORY_EPOCHS, _MEMORY_WINDOWS = 3, 64
+"""After every so many epochs so many windows show how far back the member remembers."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class TrainingLog:
     """Steps taken until training stopped."""
     best_steps: int
     """Steps taken until the weights that were kept."""
+
+    def explosion(self, config: TrainConfig) -> str | None:
+        """Say why this training exploded; None where it did not."""
+        clipped = [epoch.clipped for epoch in self.epochs]
+        return explosion(clipped, [epoch.train_loss for epoch in self.epochs], config)
 
 
 def steps_per_epoch(n_windows: int, config: TrainConfig) -> int:
@@ -128,7 +137,7 @@ class MemberTraining:
             self.member,
             next(self._batches),
             self._optimizer,
-            clip=self._config.clip,
+            config=self._config,
             generator=self._generator,
         )
         self.steps += 1
@@ -145,18 +154,21 @@ class MemberTraining:
             return None
         losses, norms = (figures(x) for x in (self._losses, self._norms))
         if not (np.isfinite(losses).all() and np.isfinite(norms).all()):
+            became = losses[~np.isfinite(losses + norms)][0]
             raise DivergedError(
-                f"training diverged: the loss became {losses[~np.isfinite(losses + norms)][0]}",
+                f"{EXPLODING}: training diverged, the loss became {became}",
                 hint="nothing was saved; try a lower --learning-rate or --clip, "
                 "and look for extreme readings in the data",
             )
         self._losses, self._norms = [], []
-        loss = None
+        loss = effective_memory = None
         if self._validation is not None:
             with using(self._parameters, self._averaged):
                 (loss,) = self._validation.losses(
                     self._network, [[self.member]], most=_EPOCH_WINDOWS
                 )
+                if (len(self.epochs) + 1) % _MEMORY_EPOCHS == 0:
+                    effective_memory = self._effective_memory()
         is_best = loss is None or loss < self._best_loss
         if is_best:
             self._best_loss = float("inf") if loss is None else loss
@@ -168,8 +180,11 @@ class MemberTraining:
             train_loss=float(losses.mean()),
             validation_loss=loss,
             gradient_norm=float(np.median(norms)),
-            clipped=float((norms > self._config.clip).mean()),
+            gradient_norm_99=float(np.quantile(norms, 0.99)),
+            clipped=float((norms > (self._config.clip or LARGE_NORM)).mean()),
+            learning_rate=self._rate(self.steps - 1),
             is_best=is_best and loss is not None,
+            effective_memory=effective_memory,
         )
         self.epochs.append(ended)
         return ended
@@ -230,10 +245,20 @@ class MemberTraining:
         self._set_rate()
         self._batches = islice(self._epoch_batches(), self.steps % self._epoch_steps, None)
 
+    def _effective_memory(self) -> int:
+        """Measure how far back the member remembers, with the weights that are in force."""
+        assert self._validation is not None
+        batch = self._validation.gather(_MEMORY_WINDOWS)
+        cut = measure_cut(self._network, batch, members=[self.member], per_doubling=2)
+        return cut.effective
+
     def _set_rate(self) -> None:
         """Warm up; the rate of a step depends on the number of steps before it alone."""
         (group,) = self._optimizer.param_groups
-        group["lr"] = self._config.learning_rate * min(1.0, (self.steps + 1) / _WARM_UP)
+        group["lr"] = self._rate(self.steps)
+
+    def _rate(self, steps: int) -> float:
+        return self._config.learning_rate * min(1.0, (steps + 1) / _WARM_UP)
 
     def _epoch_batches(self) -> Iterator[Batch]:
         """Gather the batches of the epoch that the next step is in."""
@@ -270,7 +295,7 @@ def learn_on(
     windows = seen_by(member, windows)
     batches = epoch_batches(windows, n_steps=n_steps, batch_size=config.batch_size, key=key)
     for step, batch in enumerate(batches, start=1):
-        take_step(network, member, batch, optimizer, clip=config.clip, generator=generator)
+        take_step(network, member, batch, optimizer, config=config, generator=generator)
         schedule.step()
         yield step
 

@@ -34,6 +34,10 @@ class ValidationWindows:
         """How many windows there are whose targets do not overlap."""
         return int((-(-self._windows.counts // self._windows.horizon)).sum())
 
+    def gather(self, most: int) -> Batch:
+        """Return at most so many of the windows, evenly spread."""
+        return self._windows.gather(self._windows.spread(most))
+
     @torch.no_grad()
     def losses(
         self, network: Network, groups: Sequence[Sequence[Member]], *, most: int

@@ -1,4 +1,4 @@
-"""The charts of the report beside the fans: error by lead, calibration, training.
+"""The charts of the report beside the fans: error by lead, calibration, memory, training.
 
 Each function draws on axes of its own and returns the texts that its parts say when pointed at.
 """
@@ -109,6 +109,54 @@ def draw_calibration(
         for level, share in zip(levels, observed, strict=True)
     ]
     return _columns(axes, words)
+
+
+def draw_kept(
+    axes: Axes, kept: Sequence[int], losses: Sequence[float], effective: int, palette: Palette
+) -> dict[str, str]:
+    """Draw the loss over how many readings are seen, and from where on more of them change none."""
+    axes.plot(kept, losses, ".-", color=palette.forecast, markersize=4)
+    axes.axvline(effective, color=palette.muted, linewidth=1.0, linestyle=":")
+    axes.margins(x=0.01)
+    axes.set_xlabel("readings that are seen, the newest")
+    axes.set_ylabel("quantile loss")
+    words = [
+        (float(k), f"with the last {k} readings: loss {figure(x)}")
+        for k, x in zip(kept, losses, strict=True)
+    ]
+    return _columns(axes, [words[i] for i in _thinned(len(words))])
+
+
+def draw_lags(
+    axes: Axes,
+    gradients: Mapping[str, Sequence[float | None]],
+    leads: Mapping[str, int],
+    peaks: Sequence[int],
+    palette: Palette,
+) -> dict[str, str]:
+    """Draw each lead's gradient by lag, and the lags at which readings come again."""
+    colours = (palette.forecast, palette.other, palette.third)
+    for number, (name, curve) in enumerate(gradients.items()):
+        values = np.array([x if x else np.nan for x in curve], np.float64)
+        label = f"{name}, {leads[name]} ahead"
+        axes.plot(
+            np.arange(1, len(values) + 1),
+            values,
+            _DASHES[number % 4],
+            color=colours[number % 3],
+            linewidth=1.2,
+            label=label,
+        )
+    for lag in peaks:
+        axes.axvline(lag, color=palette.muted, linewidth=0.8, linestyle=":")
+    if any(any(curve) for curve in gradients.values()):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda size, _: f"{size:g}")
+    axes.margins(x=0.01)
+    axes.set_xlabel("lag, in steps back from the forecast")
+    axes.set_ylabel("gradient")
+    _legend(axes)
+    return {}
 
 
 def draw_losses(axes: Axes, epochs: Sequence[EpochEnded], palette: Palette) -> dict[str, str]:

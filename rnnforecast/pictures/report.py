@@ -40,6 +40,23 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class ShownMemory:
+    """How far back the network remembers."""
+
+    sentence: str
+    effective: int
+    kept: Sequence[int]
+    """Lengths of history, increasing."""
+    losses: Sequence[float]
+    """What each comes to."""
+    gradients: Mapping[str, Sequence[float | None]]
+    """How much a lead moves with the reading at each lag, from 1."""
+    leads: Mapping[str, int]
+    peaks: Sequence[int]
+    """Lags at which readings come again."""
+
+
+@dataclass(frozen=True)
 class Report:
     """All that the report shows. What is empty is said to be missing, or left out."""
 
@@ -61,6 +78,7 @@ class Report:
     findings: Sequence[tuple[str, str]]
     """What is strange about the readings: a code and a sentence."""
     card: Mapping[str, str]
+    memory: ShownMemory | None = None
 
 
 def report_html(report: Report) -> str:
@@ -73,6 +91,7 @@ def report_html(report: Report) -> str:
             *_examples(report),
             *_leads(report),
             *_calibration(report),
+            *_memory(report),
             *_training(report),
             *_findings(report),
             heading("Model card"),
@@ -173,6 +192,52 @@ def _calibration(report: Report) -> list[str]:
         lambda axes: charts.draw_calibration(axes, levels, observed, before, PAGE),
     )
     return [heading("Are the bands as wide as they say?"), figures([(svg, sentence)])]
+
+
+def _memory(report: Report) -> list[str]:
+    memory = report.memory
+    if memory is None:
+        return []
+    pictures = [
+        (
+            _draw(
+                "kept",
+                "Loss by the history that is seen",
+                f"Quantile loss of forecasts from the last readings only, over how many they are. "
+                f"From {memory.effective} on it is that of all {memory.kept[-1]}.",
+                lambda axes: charts.draw_kept(
+                    axes, memory.kept, memory.losses, memory.effective, PAGE
+                ),
+            ),
+            f"Loss of forecasts from the last readings only. With {memory.effective} of them it is "
+            f"within one percent of that with all {memory.kept[-1]}.",
+        ),
+        (
+            _draw(
+                "lags",
+                "Gradient by lag",
+                "How much the median forecast moves with the reading at each lag, for an early, a "
+                f"middle and a late lead, on a scale of powers of ten. {_lags_in_words(memory)}",
+                lambda axes: charts.draw_lags(
+                    axes, memory.gradients, memory.leads, memory.peaks, PAGE
+                ),
+            ),
+            "How much a forecast moves with the reading so many steps back. Dotted lines are lags "
+            "at which the readings come again.",
+        ),
+    ]
+    return [
+        heading("How far back the network remembers"),
+        paragraph(memory.sentence),
+        figures(pictures),
+    ]
+
+
+def _lags_in_words(memory: ShownMemory) -> str:
+    return "; ".join(
+        f"{name} from {figure(curve[0])} to {figure(curve[-1])}"
+        for name, curve in memory.gradients.items()
+    )
 
 
 def _training(report: Report) -> list[str]:

@@ -1,11 +1,11 @@
-"""A fan in the terminal, in braille dots, for a person who looks at the next days over ssh.
+"""Pictures in the terminal, in braille dots, for a person who looks over ssh: a fan, or a curve.
 
 The dots come from plotille's canvas; the frame is drawn here, so that no line is wider than asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,12 +46,43 @@ def terminal_plot(
         _mark(canvas, int(fan.ahead_us[0]), low, high, height)
     for moments, values, colour in _curves(fan):
         _draw(canvas, moments, values, colour if has_color else None)
-    labels = {0: figure(high), height // 2: figure((low + high) / 2), height - 1: figure(low)}
-    rows = canvas.plot(linesep="\n").split("\n")
     lines = [_fit(_heading(fan), n_columns + _LABEL + 1)]
-    lines += [f"{labels.get(i, '')[:_LABEL]:>{_LABEL}}┤{row}" for i, row in enumerate(rows)]
+    lines += _framed(canvas, low, high)
     lines += _time_axis(fan, begin, end, n_columns)
     return lines if is_unicode else [_in_ascii(line) for line in lines]
+
+
+def terminal_curve(
+    title: str,
+    places: Sequence[float],
+    values: Sequence[float],
+    ends: tuple[str, str],
+    *,
+    width: int,
+    height: int = 8,
+    has_color: bool = False,
+    is_unicode: bool = True,
+) -> list[str]:
+    """Return the lines of a curve over places that increase; `ends` are those of its axis."""
+    n_columns = max(_NARROWEST, width - _LABEL - 1)
+    low, high = _around(min(values), max(values))
+    begin, end = places[0], max(places[-1], places[0] + 1)
+    canvas = _canvas((n_columns, height), (begin, end), (low, high))
+    _draw(canvas, np.array(places), np.array(values), "blue" if has_color else None)
+    first, last = ends
+    space = max(1, n_columns - len(first) - len(last))
+    lines = [_fit(title, n_columns + _LABEL + 1), *_framed(canvas, low, high)]
+    lines += [f"{'':{_LABEL}}└{'─' * n_columns}"]
+    lines += [_fit(f"{'':{_LABEL + 1}}{first}{'':{space}}{last}", n_columns + _LABEL + 1)]
+    return lines if is_unicode else [_in_ascii(line) for line in lines]
+
+
+def _framed(canvas: Canvas, low: float, high: float) -> list[str]:
+    """Return the rows of a canvas, with what the highest, the middle and the lowest stand for."""
+    rows = canvas.plot(linesep="\n").split("\n")
+    height = len(rows)
+    labels = {0: figure(high), height // 2: figure((low + high) / 2), height - 1: figure(low)}
+    return [f"{labels.get(i, '')[:_LABEL]:>{_LABEL}}┤{row}" for i, row in enumerate(rows)]
 
 
 def _curves(fan: Fan) -> Iterator[tuple[Integers, Doubles, str | None]]:
@@ -65,7 +96,9 @@ def _curves(fan: Fan) -> Iterator[tuple[Integers, Doubles, str | None]]:
     yield fan.ahead_us, fan.point, "blue"
 
 
-def _canvas(size: tuple[int, int], times: tuple[int, int], values: tuple[float, float]) -> Canvas:
+def _canvas(
+    size: tuple[int, int], times: tuple[float, float], values: tuple[float, float]
+) -> Canvas:
     from plotille import Canvas
 
     (begin, end), (low, high) = times, values
@@ -83,7 +116,7 @@ def _mark(canvas: Canvas, since_us: int, low: float, high: float, height: int) -
         canvas.point(float(since_us), float(value))
 
 
-def _draw(canvas: Canvas, times: Integers, values: Doubles, colour: str | None) -> None:
+def _draw(canvas: Canvas, times: Integers | Doubles, values: Doubles, colour: str | None) -> None:
     """Draw lines between neighbours; a missing value leaves a gap, a lonely one is a dot."""
     there = np.isfinite(values)
     x = times.astype(np.float64)

@@ -9,8 +9,10 @@ from rnnforecast.workflow.anomalies import Search, anomalies
 from rnnforecast.workflow.backtesting import Backtest, backtest
 from rnnforecast.workflow.checking import Check, check
 from rnnforecast.workflow.cycle import Cycle, exit_code_of
+from rnnforecast.workflow.measuring import Remembered
 from rnnforecast.workflow.plotting import MOST_DRAWN, plot
 from rnnforecast.workflow.prediction import predict
+from rnnforecast.workflow.remembering import memory
 from rnnforecast.workflow.running import run
 from rnnforecast.workflow.saved import Model, load, versions
 from rnnforecast.workflow.scoring import DEFAULT_LEDGER, Scored, score, score_job
@@ -25,6 +27,7 @@ __all__ = [
     "Check",
     "Cycle",
     "Model",
+    "Remembered",
     "Scored",
     "Search",
     "Status",
@@ -33,6 +36,7 @@ __all__ = [
     "check",
     "exit_code_of",
     "load",
+    "memory",
     "plot",
     "predict",
     "run",

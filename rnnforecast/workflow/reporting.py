@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from rnnforecast.evaluate.tally import Tally
     from rnnforecast.events import EpochEnded, Warned
     from rnnforecast.model.artifact import Artifact
-    from rnnforecast.pictures.report import Report, Seen
+    from rnnforecast.pictures.report import Report, Seen, ShownMemory
     from rnnforecast.workflow.backtesting import Backtest
+    from rnnforecast.workflow.measuring import Remembered
 
 _SEASONS_SHOWN = 2
 """Readings before a forecast, in horizons."""
@@ -29,6 +30,7 @@ def training_report(
     seen: tuple[Seen, ...],
     epochs: Sequence[EpochEnded],
     warnings: Sequence[Warned],
+    remembered: Remembered | None = None,
 ) -> Report:
     """Return the report of a version that was just trained."""
     ranges = artifact.training_range
@@ -36,7 +38,7 @@ def training_report(
         f"Measured on {comparison.n_windows} forecasts from {ranges['test_from']} to "
         f"{ranges['last_reading']}, which the network had not seen then."
     )
-    return _report(
+    report = _report(
         f"Forecasts of {_names(artifact.schema.targets)}",
         comparison,
         seen,
@@ -44,6 +46,23 @@ def training_report(
         epochs=epochs,
         warnings=warnings,
         card=card_of(artifact),
+    )
+    return report if remembered is None else replace(report, memory=_shown(remembered))
+
+
+def _shown(remembered: Remembered) -> ShownMemory:
+    from rnnforecast.pictures.report import ShownMemory
+
+    memory, judged = remembered.memory, remembered.judged
+    advice = f" Try {judged.advice}." if judged.advice else ""
+    return ShownMemory(
+        f"{judged.verdict}: {judged.reason}.{advice}",
+        memory.effective,
+        memory.kept,
+        memory.losses,
+        memory.gradients,
+        memory.leads,
+        tuple(peak.lag for peak in memory.peaks if peak.lag <= memory.lookback),
     )
 
 

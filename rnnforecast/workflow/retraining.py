@@ -19,6 +19,7 @@ from rnnforecast.events import Recorder
 from rnnforecast.operate import store
 from rnnforecast.operate.lock import holding
 from rnnforecast.workflow.issuing import Issue
+from rnnforecast.workflow.measuring import remember_held_out
 from rnnforecast.workflow.prediction import restore, restore_network
 from rnnforecast.workflow.steps import (
     calibrate,
@@ -120,11 +121,15 @@ def _challenge(issue: Issue, due: _Due, model: Path, events: Recorder) -> dict[s
     )
     decision = _decide(issue, due, comparison)
     forecaster = learn_on(fitted, plan, plan.split.everything, events)
+    remembered = remember_held_out(fitted, plan) if decision["promoted"] else None
     made = describe_model(
         forecaster,
         plan,
         artifact.schema,
-        metrics=_with_usual(comparison.to_json(), artifact),
+        metrics={
+            **_with_usual(comparison.to_json(), artifact),
+            "memory": remembered and remembered.summary(),
+        },
         source=issue.job.source,
         warnings=events.warnings,
     )
@@ -136,7 +141,7 @@ def _challenge(issue: Issue, due: _Due, model: Path, events: Recorder) -> dict[s
     )
     report = None  # nobody looks at one that lost, and drawing takes half as long as learning
     if decision["promoted"]:
-        report = draw_report(made, comparison, seen, fitted, events.warnings)
+        report = draw_report(made, comparison, seen, fitted, events.warnings, remembered)
     version = store.publish_version(model, made.pack(report), now=datetime.now(UTC))
     if decision["promoted"]:
         store.put_in_force(model, version)

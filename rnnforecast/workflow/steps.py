@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rnnforecast.model.checkpoint import Checkpoints
     from rnnforecast.model.forecaster import RNNForecaster
     from rnnforecast.pictures.report import Seen
+    from rnnforecast.workflow.measuring import Remembered
 
 
 class Clock:
@@ -182,10 +183,13 @@ def draw_report(
     seen: tuple[Seen, ...],
     fitted: RNNForecaster,
     warnings: Sequence[Warned],
+    remembered: Remembered | None = None,
 ) -> str:
     """Draw the report of a version."""
     from rnnforecast.pictures.report import report_html
     from rnnforecast.workflow.reporting import training_report
 
     assert fitted.log is not None
-    return report_html(training_report(artifact, comparison, seen, fitted.log.epochs, warnings))
+    return report_html(
+        training_report(artifact, comparison, seen, fitted.log.epochs, warnings, remembered)
+    )

@@ -16,6 +16,7 @@ from rnnforecast.events import Listener, Published, Recorder, Warned, ignore
 from rnnforecast.operate import store
 from rnnforecast.operate.lock import holding
 from rnnforecast.signals import holding_back
+from rnnforecast.workflow.measuring import remember_held_out
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model
 from rnnforecast.workflow.steps import (
@@ -101,6 +102,8 @@ def _train(data: object, wishes: _Wishes, config: Config, listener: Listener) ->
         clock.lap("fit_s")
         calibration = calibrate(fitted, plan.split, plan.task, events)
         clock.lap("calibrate_s")
+        remembered = remember_held_out(fitted, plan)
+        clock.lap("memory_s")
         comparison, seen = compare_held_out(fitted, calibration, plan, schema.tz, events)
         clock.lap("evaluate_s")
         forecaster = learn_on(fitted, plan, plan.split.everything, events)
@@ -109,7 +112,10 @@ def _train(data: object, wishes: _Wishes, config: Config, listener: Listener) ->
             forecaster,
             plan,
             schema,
-            metrics=comparison.to_json(),
+            metrics={
+                **comparison.to_json(),
+                "memory": None if remembered is None else remembered.summary(),
+            },
             source=data,
             warnings=events.warnings,
         )
@@ -118,7 +124,7 @@ def _train(data: object, wishes: _Wishes, config: Config, listener: Listener) ->
             return Model(artifact, None, None, tuple(events.warnings), clock.laps)
         shown = None
         if wishes.report:
-            shown = draw_report(artifact, comparison, seen, fitted, events.warnings)
+            shown = draw_report(artifact, comparison, seen, fitted, events.warnings, remembered)
             clock.lap("report_s")
         version = _save(path, artifact, shown, comparison, wishes.require_skill, events)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)

@@ -16,7 +16,7 @@ from rnnforecast.model.persistence import lasting
 from rnnforecast.task import MemberTask
 from tests.builders import make_task
 from tests.model.networks import CELL_NAMES, make_network
-from tests.model.test_recurrence import TORCHS_OWN
+from tests.model.test_recurrence import OF_TORCH, TORCHS_OWN
 
 
 def make_member(**options: Any) -> Member:
@@ -98,7 +98,7 @@ def test_mixing_adds_up_the_gaps_on_both_sides_of_the_median(n_quantiles: int, m
 @pytest.mark.parametrize("season", [None, 8])
 @pytest.mark.parametrize(("lookback", "horizon"), [(24, 12), (23, 7)])
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", OF_TORCH)
 def test_decoding_is_a_run_of_torchs_own_layers_for_each_stretch_of_the_horizon(
     cell: str, layers: int, lookback: int, horizon: int, season: int | None
 ) -> None:

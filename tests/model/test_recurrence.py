@@ -1,15 +1,20 @@
-"""The recurrence against torch's own layers with the same weights."""
+"""The recurrence against torch's own layers with the same weights, and against slow loops."""
 
 from __future__ import annotations
+
+import math
+import operator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnforecast.model.recurrence import CELLS, Recurrence, State, _GRUStep
+from rnnforecast.model.cells import CELLS, State, _GRUStep
+from rnnforecast.model.recurrence import Recurrence
 
 CELL_NAMES = sorted(CELLS)
 TORCHS_OWN = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
+OF_TORCH = sorted(TORCHS_OWN)
 WIDTH, N_WINDOWS, N_STEPS, N_QUERIES = 5, 3, 7, 4
 
 
@@ -59,7 +64,7 @@ def run_by_torch(own: nn.RNNBase, entering: Tensor, states: object = None) -> tu
 
 @pytest.mark.parametrize("n_steps", [1, N_STEPS])
 @pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", OF_TORCH)
 def test_the_final_states_and_all_gradients_are_those_of_torchs_own_layers(
     cell: str, layers: int, n_steps: int
 ) -> None:
@@ -86,7 +91,7 @@ def test_the_final_states_and_all_gradients_are_those_of_torchs_own_layers(
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("cell", CELL_NAMES)
+@pytest.mark.parametrize("cell", OF_TORCH)
 def test_asking_is_one_more_step_of_torchs_own_layers_for_each_query(
     cell: str, layers: int
 ) -> None:
@@ -181,11 +186,128 @@ def test_the_grus_step_bears_gates_that_are_far_out() -> None:
 def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open(cell: str) -> None:
     recurrence = Recurrence(cell, 16, 2)
 
-    for from_input, from_state in zip(recurrence.from_input, recurrence.from_state, strict=True):
+    assert len(recurrence.from_state) == (2 if CELLS[cell].reads_state else 0)
+    for from_state in recurrence.from_state:
         for gate in from_state.weight.chunk(CELLS[cell].n_gates):
             assert torch.allclose(gate @ gate.T, torch.eye(16), atol=1e-5)
         assert (from_state.bias == 0).all()
+    for from_input in recurrence.from_input:
         opened = torch.zeros_like(from_input.bias)
         if cell == "lstm":
             opened[16:32] = 1
         assert torch.equal(from_input.bias, opened)
+
+
+def test_the_mingru_is_the_loop_of_its_equations() -> None:
+    """Feng and others 2024: z = sigmoid(W_z x); h = (1 - z) h + z W_h x, number by number."""
+    recurrence = make_recurrence("mingru", layers=2)
+    entering = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64)
+
+    final = recurrence(entering)
+
+    for n in range(N_WINDOWS):
+        inputs = entering[:, n].tolist()
+        for layer, linear in enumerate(recurrence.from_input):
+            weight, bias = linear.weight.tolist(), linear.bias.tolist()
+            hidden, outputs = [0.0] * WIDTH, []
+            for x in inputs:
+                product = [
+                    sum(map(operator.mul, row, x)) + b for row, b in zip(weight, bias, strict=True)
+                ]
+                for i in range(WIDTH):
+                    z = 1 - 1 / (1 + math.exp(-product[i]))  # the first gate says what is kept
+                    hidden[i] = (1 - z) * hidden[i] + z * product[WIDTH + i]
+                outputs.append(list(hidden))
+            assert final[layer].hidden[n].tolist() == pytest.approx(hidden)
+            inputs = outputs
+
+
+def test_no_step_of_the_mingru_makes_a_gradient_larger() -> None:
+    recurrence = make_recurrence("mingru")
+    begin = [State(torch.randn(N_WINDOWS, WIDTH, dtype=torch.float64).requires_grad_())]
+    entering = 10 * torch.randn(50, N_WINDOWS, WIDTH, dtype=torch.float64)
+
+    recurrence(entering, begin)[0].hidden.sum().backward()
+
+    assert (begin[0].hidden.grad.abs() <= 1).all()
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_a_pass_in_parts_that_carry_the_state_is_one_pass(cell: str, layers: int) -> None:
+    recurrence = make_recurrence(cell, layers=layers)
+    entering = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64)
+
+    states = None
+    for part in entering.split(3):
+        states = recurrence(part, states)
+
+    for one, other in zip(states, recurrence(entering), strict=True):
+        torch.testing.assert_close(one.hidden, other.hidden)
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_truncated_the_states_are_the_same_and_gradients_end_at_the_border(cell: str) -> None:
+    recurrence = make_recurrence(cell, layers=2)
+    entering = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64, requires_grad=True)
+
+    whole, part = recurrence(entering), recurrence.truncated(entering, 3)
+    gradients = [
+        torch.autograd.grad(final[-1].hidden.sum(), entering)[0].abs().sum((1, 2))
+        for final in (whole, part)
+    ]
+
+    for one, other in zip(whole, part, strict=True):
+        torch.testing.assert_close(one.hidden, other.hidden)
+    assert (gradients[0] > 0).all()
+    assert (gradients[1][:-3] == 0).all()
+    assert (gradients[1][-3:] > 0).all()
+
+
+@pytest.mark.parametrize("n_steps", [N_STEPS, N_STEPS + 5])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_truncated_after_all_steps_nothing_differs_in_any_bit(cell: str, n_steps: int) -> None:
+    recurrence = make_recurrence(cell).float()
+    entering = torch.randn(N_STEPS, N_WINDOWS, WIDTH)
+
+    found = []
+    for final in (recurrence(entering), recurrence.truncated(entering, n_steps)):
+        recurrence.zero_grad()
+        final[0].hidden.square().sum().backward()
+        found.append([final[0].hidden, *(p.grad for p in recurrence.parameters())])
+
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "mingru"])
+def test_chrono_spreads_how_long_units_remember_over_the_window(cell: str) -> None:
+    torch.manual_seed(0)
+    recurrence = Recurrence(cell, 400, 1, init="chrono", n_steps=200)
+
+    (kept,) = recurrence.log_kept(torch.zeros(1, 1, 400))
+
+    steps = 1 / -torch.expm1(kept)  # 1 / (1 - share) of a uniform draw between 1 and 200
+    assert steps.min() >= 1
+    assert steps.max() <= 200
+    quarters = torch.quantile(steps, torch.tensor([0.25, 0.5, 0.75]))
+    torch.testing.assert_close(quarters, torch.tensor([50.0, 100.0, 150.0]), rtol=0.2, atol=0)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "mingru"])
+def test_chrono_keeps_more_of_a_gradient_than_orthogonal_and_that_more_than_torchs_own(
+    cell: str,
+) -> None:
+    left = []
+    for init in ("default", "orthogonal", "chrono"):
+        torch.manual_seed(0)
+        recurrence = Recurrence(cell, 64, 1, init=init, n_steps=100)
+        memory = torch.zeros(8, 64) if CELLS[cell].has_memory else None
+        begin = State(torch.zeros(8, 64).requires_grad_(), memory)
+        entering = torch.randn(100, 8, 64)
+        (final,) = recurrence(entering, [begin])
+        (gradient,) = torch.autograd.grad(final.hidden.sum(), begin.hidden)
+        left.append(float(gradient.norm()))
+
+    assert left[2] > 100 * max(left[:2])
+    if cell != "mingru":  # whose gates have no recurrent weights
+        assert left[1] > 10 * left[0]

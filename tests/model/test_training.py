@@ -12,7 +12,7 @@ from rnnforecast.config import NetworkConfig, TrainConfig
 from rnnforecast.data.past import past_of
 from rnnforecast.data.windows import Batch
 from rnnforecast.errors import DivergedError
-from rnnforecast.events import EpochEnded, Event
+from rnnforecast.events import EpochEnded, Event, Listener, ignore
 from rnnforecast.model import stepping
 from rnnforecast.model.loss import quantile_loss
 from rnnforecast.model.network import Network
@@ -236,3 +236,51 @@ def test_other_values_are_in_force_only_for_a_while() -> None:
     with using([parameter], [torch.ones(3)]):
         assert parameter.tolist() == [1, 1, 1]
     assert parameter.tolist() == [0, 0, 0]
+
+
+def small_fit(listener: Listener = ignore, **options: object) -> dict[str, bytes]:
+    config = TrainConfig(epochs=1, batch_size=32, **options)
+    return weights_of(fit(NOISY, config, listener, members=(PLAIN, MIXED))[0])
+
+
+@pytest.mark.parametrize("reach", [24, 100])
+def test_truncated_after_the_whole_look_back_the_weights_are_the_same_bits(reach: int) -> None:
+    said: list[Event] = []
+
+    assert small_fit(said.append, truncate=reach) == small_fit()
+    assert not any("gradients come through" in str(event) for event in said)
+
+
+def test_truncated_before_it_they_differ_and_what_is_given_up_is_said() -> None:
+    said: list[Event] = []
+
+    assert small_fit(said.append, truncate=12) != small_fit()
+    assert any("the last 12 of 24 steps" in str(event) for event in said)
+
+
+def test_truncated_a_step_keeps_fewer_activations() -> None:
+    network = make_calm_network(MemberTask(24, 1, linear=False, seasonal=False))
+    batch, kept = gathered(NOISY), []
+    for reach in (None, 3):
+        sizes: dict[int, int] = {}
+
+        def keep(x: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            loss = member_loss(
+                network, network.members[0], batch, seeded(0, device=CPU), reach=reach
+            )
+        kept.append(sum(sizes.values()))
+        loss.backward()
+
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_no_limit_clips_nothing() -> None:
+    """Every gradient here is larger than 1e-9, and none than 1e9."""
+    free, wide, tight = (small_fit(clip=clip) for clip in (0.0, 1e9, 1e-9))
+
+    assert free == wide
+    assert free != tight

@@ -11,7 +11,7 @@ import pytest
 from rnnforecast.card import HEADINGS
 from rnnforecast.config import QUANTILES
 from rnnforecast.events import EpochEnded
-from rnnforecast.pictures.report import Report, Seen, forecast_html, report_html
+from rnnforecast.pictures.report import Report, Seen, ShownMemory, forecast_html, report_html
 from tests.builders import HOUR_US
 from tests.pictures.fans import make_fan
 
@@ -23,7 +23,16 @@ def make_report(name: str = "flow", *, n_seen: int = 3, horizon: int = 24) -> Re
     metrics = dict.fromkeys(HEADINGS, 0.5)
     epochs = [
         EpochEnded(
-            member, epoch, 40 * epoch, 0.3 / epoch, 0.4 / epoch, 0.7, 0.1, is_best=epoch == 2
+            member=member,
+            epoch=epoch,
+            steps=40 * epoch,
+            train_loss=0.3 / epoch,
+            validation_loss=0.4 / epoch,
+            gradient_norm=0.7,
+            gradient_norm_99=0.9,
+            clipped=0.1,
+            learning_rate=0.003,
+            is_best=epoch == 2,
         )
         for member in range(3)
         for epoch in (1, 2, 3)
@@ -54,6 +63,15 @@ def make_report(name: str = "flow", *, n_seen: int = 3, horizon: int = 24) -> Re
         epochs=epochs,
         findings=[("stuck-sensor", f"{name} stands still"), ("stuck-sensor", "another")],
         card={"series": name},
+        memory=ShownMemory(
+            f"OK: {name} is remembered.",
+            5,
+            kept=(0, 1, 5, 10),
+            losses=(0.9, 0.8, 0.5, 0.5),
+            gradients={"early": (0.5, None, 0.1), "late": (0.0, None, 0.0)},
+            leads={"early": 1, "late": horizon},
+            peaks=(5,),
+        ),
     )
 
 
@@ -122,7 +140,7 @@ def test_ids_are_unique_and_everything_that_is_referred_to_is_there(page: Page) 
 
 def test_every_picture_has_a_title_and_a_description(page: Page) -> None:
     pictures = [attributes for tag, attributes in page.tags if tag == "svg"]
-    assert len(pictures) == 7
+    assert len(pictures) == 9
     for attributes in pictures:
         assert attributes["role"] == "img"
         assert [part.split("-")[1] for part in attributes["aria-labelledby"].split()] == [
@@ -154,7 +172,15 @@ def test_values_are_there_for_who_points_at_them() -> None:
 
 def test_what_is_missing_is_left_out_or_said() -> None:
     bare = replace(
-        make_report(), metrics={}, seen=(), by_lead={}, bands=None, worst=(), epochs=(), findings=()
+        make_report(),
+        metrics={},
+        seen=(),
+        by_lead={},
+        bands=None,
+        worst=(),
+        epochs=(),
+        findings=(),
+        memory=None,
     )
     page = Page(report_html(bare))
 

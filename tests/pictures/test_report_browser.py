@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),  # the driver's own pipes
 ]
-PARTS = 7
+PARTS = 9
 """Pictures in a whole report."""
 
 

@@ -1,0 +1,263 @@
+"""What a network remembers, measured: on windows whose past is cut, and by gradients.
+
+Apart from `evaluate.remembering`, which judges the figures. Three measures, each with its limits:
+the error as history is cut costs forward passes only and cannot be fooled by gates that are closed
+(Khandelwal and others 2018, arXiv 1805.04623); gradients with respect to the readings say what a
+small change would do, and vanish where a gate is saturated (Ismail and others 2019, arXiv
+1910.12370); gradients with respect to the states show what is left of the path by which training
+learns (Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063).
+
+Shapes: N windows, L lookback, H horizon, S recurrent steps. A lag counts readings back from the
+forecast's begin: 1 is the newest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnnforecast.data.covariates import Features
+from rnnforecast.data.panel import Doubles
+from rnnforecast.data.windows import Batch
+from rnnforecast.model.beside import Beside
+from rnnforecast.model.cells import State
+from rnnforecast.model.loss import quantile_loss
+from rnnforecast.model.member import Member
+from rnnforecast.model.network import Network, mean_of
+from rnnforecast.model.normalising import Window
+from rnnforecast.model.validation import entries, features_beside, scaled_windows
+
+TOLERANCE = 0.01
+"""A history is long enough where the error is at most this share above that of the full one."""
+_PER_DOUBLING = 4
+"""Lengths that are tried between one and twice as much."""
+_CERTAIN = 0.02
+"""The effective memory is looked for until it is known to this share of itself."""
+_MOST_BORDERS = 64
+"""Gradients with respect to at most so many states along the window are asked for."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the error grows as history is cut."""
+
+    kept: tuple[int, ...]
+    """Lengths that were tried, in steps, increasing; the last is the look-back."""
+    losses: tuple[float, ...]
+    """The quantile loss with each, in units of each series' scale."""
+    effective: int
+    """The least length from which on the loss stays within a percent of that of the full one."""
+
+
+@dataclass(frozen=True)
+class Deviations:
+    """Readings and forecasts less what season and covariates let expect, in scales of a series."""
+
+    past: Doubles
+    """`(window, L)`, NaN where missing."""
+    future: Doubles
+    """`(window, H)`, the same."""
+    median: Doubles
+    """`(window, H)`, of the network."""
+
+    def error_beside(self, lag: int, correlation: float) -> float | None:
+        """Return the network's error in units of that of the reading one lag before, shrunk.
+
+        Both up to that many steps ahead; None where nothing is known there.
+        """
+        leads = np.arange(min(self.future.shape[1], lag))
+        repeated = correlation * self.past[:, self.past.shape[1] - lag + leads]
+        actual = self.future[:, leads]
+        known = np.isfinite(repeated) & np.isfinite(actual)
+        alone = np.abs(actual - repeated)[known].sum()
+        if not alone > 0:
+            return None
+        return float(np.abs(actual - self.median[:, leads])[known].sum() / alone)
+
+
+@torch.no_grad()
+def deviations(network: Network, batch: Batch) -> Deviations:
+    """Forecast a batch, and take out of all what is known by heart."""
+    series = entries(batch, network.center.device)
+    history, future, next_step, _ = scaled_windows(network, batch, series, series)
+    beside = features_beside(network, batch)
+    forecast = mean_of([member(history, series, next_step, beside) for member in network.members])
+    longest = max(network.members, key=lambda member: member.own.lookback)
+    past, ahead = longest.expected_around(series, next_step, beside)
+    parts = (
+        history[:, -past.shape[1] :] - past,
+        future - ahead,
+        forecast[:, :, network.task.median] - ahead,
+    )
+    return Deviations(*(part.double().cpu().numpy() for part in parts))
+
+
+@torch.no_grad()
+def pattern_of(network: Network, entry: int, first_step: int, n: int) -> Doubles:
+    """Return the season's pattern of a series over n rows, `(n,)`, in the units of the panel.
+
+    It is the mean of what the members have learnt; 0 for an unknown series.
+    """
+    if not entry:
+        return np.zeros(n)
+    cycles = torch.stack([member.cycle.weight[entry] for member in network.members]).mean(0)
+    pattern = (cycles * network.scale[entry]).double().cpu().numpy()
+    return pattern[(first_step + np.arange(n)) % network.task.season]
+
+
+def measure_cut(
+    network: Network,
+    batch: Batch,
+    *,
+    members: Sequence[Member] | None = None,
+    per_doubling: int = _PER_DOUBLING,
+) -> Cut:
+    """Forecast from the last k readings only, for k from none to all, with these members or all.
+
+    Older readings, and covariates beside them, are marked missing before anything is computed of
+    the window: its level and its spread would else tell of them.
+    """
+    members = list(network.members) if members is None else list(members)
+    lookback = max(member.own.lookback for member in members)
+
+    def loss(kept: int) -> float:
+        return _loss(network, _cut(batch, kept), members)
+
+    return cut_by(loss, lookback, per_doubling=per_doubling)
+
+
+def cut_by(loss: Callable[[int], float], lookback: int, *, per_doubling: int) -> Cut:
+    """Try lengths up to the look-back, and between those that enclose the effective memory."""
+    found = {kept: loss(kept) for kept in _lengths(lookback, per_doubling)}
+    limit = (1 + TOLERANCE) * found[lookback]
+    while True:
+        kept = sorted(found)
+        short = max((k for k in kept if not found[k] <= limit), default=-1)
+        effective = min(k for k in kept if k > short)
+        between = (short + effective) // 2
+        if short < 0 or effective - short <= max(1, _CERTAIN * effective):
+            break
+        found[between] = loss(between)
+    return Cut(tuple(kept), tuple(found[k] for k in kept), effective)
+
+
+def gradients_by_lag(network: Network, batch: Batch, leads: Sequence[int]) -> Doubles:
+    """Return how much the median forecast moves with each reading, `(lead, L)`, by lag.
+
+    The mean over the windows of the absolute gradient, both in the sensor's units; leads count from
+    1. Readings that are missing do not count; a lag at which none is there is NaN.
+    """
+    device = network.center.device
+    dtype = network.center.dtype
+    history = torch.from_numpy(batch.history).to(device, dtype).requires_grad_()
+    next_step = torch.from_numpy(batch.next_step).to(device)
+    features = batch.features and [torch.from_numpy(x).to(device, dtype) for x in batch.features]
+    medians = network(history, entries(batch, device), next_step, features)
+    medians = medians[:, :, network.task.median]
+    seen = np.isfinite(batch.history)
+    counts = seen.sum(0)
+    found = np.empty((len(leads), batch.history.shape[1]))
+    for row, lead in enumerate(leads):
+        (gradient,) = torch.autograd.grad(medians[:, lead - 1].sum(), history, retain_graph=True)
+        sizes = np.where(seen, gradient.abs().double().cpu().numpy(), 0.0).sum(0)
+        found[row] = np.where(counts > 0, sizes / np.maximum(counts, 1), np.nan)
+    return found[:, ::-1]
+
+
+def state_gradients(
+    network: Network, member: Member, batch: Batch, lead: int
+) -> tuple[list[int], Doubles]:
+    """Return how much a member's median moves with its state at earlier steps, and at which.
+
+    The window is run in chunks, and the gradient asked for at their borders: with the fused layers
+    of torch, `retain_grad` would show it at the last step only. The first result counts recurrent
+    steps from the end of the window, increasing from 0, where the forecast is decoded; the second
+    is the mean over the windows of the gradient's norm, over all layers, `(border,)`.
+    """
+    window, series, beside = _window_of(network, member, batch)
+    with torch.no_grad():
+        entering = member.entering(window, beside)
+    per_chunk = -(-len(entering) // _MOST_BORDERS)
+    first = len(entering) % per_chunk or per_chunk
+    sizes = [first, *[per_chunk] * ((len(entering) - first) // per_chunk)]
+    chunks = torch.split(entering, sizes)
+    borders = run_in_chunks(member, chunks)
+    leads = member.answers(borders[-1], series, beside)
+    moved = leads[:, lead - 1, network.task.median].sum()
+    parts = [part for states in borders for state in states for part in state if part is not None]
+    gradients = iter(torch.autograd.grad(moved, parts, allow_unused=True))
+    norms = []
+    for states in borders:
+        own = [next(gradients) for state in states for part in state if part is not None]
+        there = [part for part in own if part is not None]
+        norms.append(float(torch.cat(there, -1).norm(dim=-1).double().mean()) if there else 0.0)
+    back = [per_chunk * i for i in range(len(borders))]
+    return back, np.array(norms[::-1])
+
+
+def run_in_chunks(member: Member, chunks: Sequence[Tensor]) -> list[list[State]]:
+    """Run the recurrence chunk by chunk; return the states of all layers after each."""
+    borders: list[list[State]] = []
+    for chunk in chunks:
+        borders.append(member.recurrence(chunk, borders[-1] if borders else None))
+    return borders
+
+
+@torch.no_grad()
+def time_constants(network: Network, member: Member, batch: Batch) -> Doubles | None:
+    """Return after how many readings each unit has lost all but 1/e of its state, `(layer, D)`.
+
+    By the mean of what its gates let it keep; None for a cell that has none (Tallec and Ollivier
+    2018, arXiv 1804.11188).
+    """
+    window, _, beside = _window_of(network, member, batch)
+    kept = member.recurrence.log_kept(member.entering(window, beside))
+    if kept is None:
+        return None
+    rates: Doubles = -torch.stack(kept).double().cpu().numpy()
+    return member.own.segment / np.maximum(rates, 1e-9)
+
+
+def _lengths(lookback: int, per_doubling: int) -> list[int]:
+    n = int(np.ceil(per_doubling * np.log2(lookback))) + 1
+    return sorted({0, lookback, *np.geomspace(1, lookback, n).round().astype(int).tolist()})
+
+
+def _cut(batch: Batch, kept: int) -> Batch:
+    """Mark all but the last `kept` readings, and the covariates beside them, as missing."""
+    lookback = batch.history.shape[1]
+    n_cut = lookback - kept
+    if n_cut <= 0:
+        return batch
+    history = batch.history.copy()
+    history[:, :n_cut] = np.nan
+    features = batch.features
+    if features is not None:
+        known, past = features.known.copy(), features.past.copy()
+        known[:, :, :n_cut] = past[:, :, :n_cut] = np.nan
+        features = Features(known=known, past=past, static=features.static)
+    return replace(batch, history=history, features=features)
+
+
+@torch.no_grad()
+def _loss(network: Network, batch: Batch, members: Sequence[Member]) -> float:
+    series = entries(batch, network.center.device)
+    history, future, next_step, _ = scaled_windows(network, batch, series, series)
+    beside = features_beside(network, batch)
+    forecast = mean_of([member(history, series, next_step, beside) for member in members])
+    return float(quantile_loss(forecast, future, network.task.quantiles))
+
+
+def _window_of(
+    network: Network, member: Member, batch: Batch
+) -> tuple[Window, Tensor, Beside | None]:
+    """Return a batch as a member sees it, the entries of its series, and its covariates."""
+    series = entries(batch, network.center.device)
+    history, _, next_step, _ = scaled_windows(network, batch, series, series)
+    beside = features_beside(network, batch)
+    past, _ = member.expected_around(series, next_step, beside)
+    return member.normalised(history[:, -member.own.lookback :] - past), series, beside
