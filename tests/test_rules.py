@@ -31,6 +31,7 @@ GROUND = (
     "jobfile",
     "limits",
     "numerals",
+    "runconfig",
     "signals",
     "timelimit",
     "verdicts",

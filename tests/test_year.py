@@ -16,8 +16,8 @@ import pytest
 
 import rnnforecast
 from rnnforecast.config import BacktestConfig, Config, NetworkConfig, TrainConfig
-from rnnforecast.jobconfig import RunConfig
 from rnnforecast.operate.ledger import list_parts, read_parts
+from rnnforecast.runconfig import RunConfig
 from rnnforecast.workflow import Cycle, run, score_job
 
 DATA = Path(os.environ.get("RNNFORECAST_DATA", "missing"))

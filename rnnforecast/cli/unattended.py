@@ -11,8 +11,8 @@ import typer
 from rnnforecast.cli.base import ModelPath, app, screen_of
 from rnnforecast.config import DEFAULT_MODEL
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.jobconfig import RunConfig, ScoreConfig
 from rnnforecast.options import CommonOptions, Given, with_options
+from rnnforecast.runconfig import RunConfig, ScoreConfig
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
 

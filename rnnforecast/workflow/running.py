@@ -16,10 +16,11 @@ from rnnforecast.durable import check_file, check_spared, make_directory
 from rnnforecast.durations import parse_duration_us
 from rnnforecast.errors import DataError, LockedError, NotEnoughDataError
 from rnnforecast.events import Listener, Published, Recorder, ignore
-from rnnforecast.jobconfig import Job, RunConfig
+from rnnforecast.jobconfig import Job
 from rnnforecast.jobfile import read_job
 from rnnforecast.operate import runs
 from rnnforecast.operate.lock import holding
+from rnnforecast.runconfig import RunConfig
 from rnnforecast.timelimit import time_limit
 from rnnforecast.workflow.aftermath import after_publishing
 from rnnforecast.workflow.cycle import ALREADY, FAILED, PARTIAL, PLANNED, PUBLISHED, STALE, Cycle

@@ -13,8 +13,8 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import parse_duration_us
 from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError, UsageError
 from rnnforecast.events import Listener, Recorder, Warned, ignore
-from rnnforecast.jobconfig import ScoreConfig
 from rnnforecast.jobfile import read_job
+from rnnforecast.runconfig import ScoreConfig
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, known_of, load
 from rnnforecast.workflow.settled import reading_of
