@@ -76,14 +76,7 @@ def train_members(
     and the signal is raised. With `--max-time` the steps taken before then count, and the time
     begins anew.
     """
-    reach = config.truncate
-    if reach is not None and reach < network.task.lookback:
-        listener(
-            Noted(
-                f"gradients come through the last {reach} of {network.task.lookback} steps: what "
-                "is further back is remembered as it happens, and not learnt to be"
-            )
-        )
+    _note_truncation(network, config, listener)
     held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
     indices = range(len(network.members))
     members = [MemberTraining(network, i, windows, held_out, config) for i in indices]
@@ -109,6 +102,17 @@ def train_members(
     network.keep(kept)
     listener(Noted(f"trained {len(logs)} members, {aim.steps} steps; {len(kept)} of them forecast"))
     return CommitteeLog(logs, kept)
+
+
+def _note_truncation(network: Network, config: TrainConfig, listener: Listener) -> None:
+    """Say what is given up where gradients do not reach over the look-back."""
+    reach, lookback = config.truncate, network.task.lookback
+    if reach is not None and reach < lookback:
+        message = (
+            f"gradients come through the last {reach} of {lookback} steps: what is further back is "
+            "remembered as it happens, and not learnt to be"
+        )
+        listener(Noted(message))
 
 
 def _warn_of_gradients(

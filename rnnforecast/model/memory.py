@@ -82,9 +82,7 @@ class Deviations:
 @torch.no_grad()
 def deviations(network: Network, batch: Batch) -> Deviations:
     """Forecast a batch, and take out of all what is known by heart."""
-    series = entries(batch, network.center.device)
-    history, future, next_step, _ = scaled_windows(network, batch, series, series)
-    beside = features_beside(network, batch)
+    history, future, series, next_step, beside = _inputs(network, batch)
     forecast = mean_of([member(history, series, next_step, beside) for member in network.members])
     longest = max(network.members, key=lambda member: member.own.lookback)
     past, ahead = longest.expected_around(series, next_step, beside)
@@ -245,19 +243,22 @@ def _cut(batch: Batch, kept: int) -> Batch:
 
 @torch.no_grad()
 def _loss(network: Network, batch: Batch, members: Sequence[Member]) -> float:
-    series = entries(batch, network.center.device)
-    history, future, next_step, _ = scaled_windows(network, batch, series, series)
-    beside = features_beside(network, batch)
+    history, future, series, next_step, beside = _inputs(network, batch)
     forecast = mean_of([member(history, series, next_step, beside) for member in members])
     return float(quantile_loss(forecast, future, network.task.quantiles))
+
+
+def _inputs(network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Beside | None]:
+    """Return history and future, scaled, the entries of the series, the next step, covariates."""
+    series = entries(batch, network.center.device)
+    history, future, next_step, _ = scaled_windows(network, batch, series, series)
+    return history, future, series, next_step, features_beside(network, batch)
 
 
 def _window_of(
     network: Network, member: Member, batch: Batch
 ) -> tuple[Window, Tensor, Beside | None]:
     """Return a batch as a member sees it, the entries of its series, and its covariates."""
-    series = entries(batch, network.center.device)
-    history, _, next_step, _ = scaled_windows(network, batch, series, series)
-    beside = features_beside(network, batch)
+    history, _, series, next_step, beside = _inputs(network, batch)
     past, _ = member.expected_around(series, next_step, beside)
     return member.normalised(history[:, -member.own.lookback :] - past), series, beside
