@@ -22,8 +22,6 @@ QUANTILES = (0.025, *DECILES, 0.975)
 
 BAND = (0.1, 0.9)
 """What is written beside the median unless the user says otherwise."""
-OUTPUT_FORMATS = (".csv", ".parquet", ".jsonl")
-PICTURE_FORMATS = (".png", ".svg", ".html")
 STANDARD_OUTPUT = "-"
 DEFAULT_MODEL = "model"
 FALLBACKS = ("seasonal-naive", "naive")
@@ -262,32 +260,6 @@ class BacktestConfig:
                 raise UsageError(f"--{name} is {value!r}, but must be a whole number")
             if value is not None:
                 check_range(name, value, 1, 10**6)
-
-
-def check_format(path: str, *, allows_stream: bool = True) -> None:
-    """Raise `UsageError` for a file that could not be written in any known format."""
-    if allows_stream and path == STANDARD_OUTPUT:
-        return
-    if not path.lower().endswith(OUTPUT_FORMATS):
-        raise UsageError(
-            f"cannot tell the format of {path!r}",
-            hint=f"end its name with one of {', '.join(OUTPUT_FORMATS)}",
-        )
-
-
-def check_picture(path: str) -> None:
-    """Raise `UsageError` for a picture that could not be drawn in any known format."""
-    if not path.lower().endswith(PICTURE_FORMATS):
-        raise UsageError(
-            f"cannot tell the format of {path!r}",
-            hint=f"end its name with one of {', '.join(PICTURE_FORMATS)}",
-        )
-
-
-def check_page(path: str) -> None:
-    """Raise `UsageError` for a report whose name does not say that it is a page."""
-    if not path.lower().endswith((".html", ".htm")):
-        raise UsageError(f"a report is a page, but {path!r} is not", hint="end its name with .html")
 
 
 def changes_of(config: DataConfig | WindowConfig, given: Collection[str] = ()) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from rnnforecast.config import PredictConfig, check_format
+from rnnforecast.config import PredictConfig
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.fields import check_choices
+from rnnforecast.formats import check_format
 from rnnforecast.jobconfig import (
     AS_OF,
     Job,

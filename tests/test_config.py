@@ -22,7 +22,6 @@ from rnnforecast.config import (
     PredictConfig,
     TrainConfig,
     WindowConfig,
-    check_format,
     override,
     quantile_name,
 )
@@ -34,6 +33,7 @@ from rnnforecast.durations import (
     shorten_duration,
 )
 from rnnforecast.errors import UsageError
+from rnnforecast.formats import check_format
 from tests.builders import make_task
 
 SECOND, HOUR, DAY = 10**6, 3600 * 10**6, 86_400 * 10**6

@@ -27,6 +27,7 @@ GROUND = (
     "durations",
     "errors",
     "fields",
+    "formats",
     "jobconfig",
     "jobfile",
     "limits",

@@ -16,9 +16,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pa_parquet
 
-from rnnforecast.config import check_format
 from rnnforecast.data.panel import Doubles, Integers
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
+from rnnforecast.formats import check_format
 
 _NEEDED = ("series", "timestamp", "forecast")
 _QUANTILE = re.compile(r"q(\d{1,2}(?:\.\d+)?)")

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import DEFAULT_MODEL, AnomalyConfig, check_format
+from rnnforecast.config import DEFAULT_MODEL, AnomalyConfig
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Recorder, Warned, ignore
+from rnnforecast.formats import check_format
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.prediction import restore
 from rnnforecast.workflow.saved import Model, known_of, load

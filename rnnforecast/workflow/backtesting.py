@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnforecast.config import BacktestConfig, Config, check_format, check_page
+from rnnforecast.config import BacktestConfig, Config
 from rnnforecast.events import Listener, Recorder, Warned, ignore
+from rnnforecast.formats import check_format, check_page
 from rnnforecast.task import ForecastTask
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.reporting import backtest_report, windows_seen

@@ -11,10 +11,11 @@ from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 
-from rnnforecast.config import STANDARD_OUTPUT, check_format
+from rnnforecast.config import STANDARD_OUTPUT
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durable import check_file, check_spared
 from rnnforecast.errors import UsageError
+from rnnforecast.formats import check_format
 
 _STANDARD_INPUT, _STANDARD_INPUT_FILE = "-", "/dev/stdin"
 

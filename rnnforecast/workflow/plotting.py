@@ -7,11 +7,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import PlotConfig, check_picture
+from rnnforecast.config import PlotConfig
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import parse_steps
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import Listener, Noted, Warned, ignore
+from rnnforecast.formats import check_picture
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, known_of
 from rnnforecast.workflow.steps import read_readings

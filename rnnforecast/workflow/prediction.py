@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.config import DEFAULT_MODEL, QUANTILES, PredictConfig, check_format
+from rnnforecast.config import DEFAULT_MODEL, QUANTILES, PredictConfig
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.durations import parse_steps
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Recorder, Warned, ignore
+from rnnforecast.formats import check_format
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, known_of, load
 from rnnforecast.workflow.settled import reading_of
