@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.builders import wave, write_wide
@@ -121,3 +122,38 @@ def test_the_trace_tells_every_epoch_and_the_history_keeps_it(
         assert (row["effective_memory"] != "") == (row["epoch"] == "3")
         assert words[-1] == (row["effective_memory"] or "-")
     assert json.loads(outcome.out)["memory"]["lookback"] == 24
+
+
+@pytest.mark.slow
+def test_a_rate_that_is_far_too_high_is_called_exploding_and_what_is_advised_trains(
+    command: Command, tmp_path: Path
+) -> None:
+    noise, readings = np.random.default_rng(0).standard_normal(1500), np.zeros(1500)
+    for t in range(5, len(readings)):
+        readings[t] = 0.9 * readings[t - 5] + noise[t]
+    write_wide(tmp_path / "data.csv", x=readings)
+    line = [
+        "train",
+        "data.csv",
+        "--json",
+        "--report",
+        "--epochs",
+        "4",
+        "--threads",
+        "1",
+        "--clip",
+        "0",
+    ]
+    line += ["-H", "1", "-L", "20", "--season", "none", "--cell", "rnn", "--segment", "1"]
+
+    bad = command(*line, "-m", "bad", "--hidden", "16", "--learning-rate", "1", "--trace")
+    good = command(*line, "-m", "good", "--hidden", "16", *bad.document["memory"]["advice"].split())
+
+    assert bad.document["memory"]["verdict"] == "EXPLODING"
+    assert "warning: EXPLODING: member " in bad.err
+    (report,) = Path("bad").glob("versions/*/report.html")
+    assert "EXPLODING: in training" in report.read_text()
+    assert command("memory", "-m", "bad", "--json").document["verdict"] == "EXPLODING"
+    assert good.document["memory"]["verdict"] != "EXPLODING"
+    errors = [one.document["metrics"]["network"]["mae"] for one in (good, bad)]
+    assert errors[0] < 0.7 * errors[1]

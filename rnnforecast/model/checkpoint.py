@@ -29,7 +29,7 @@ from rnnforecast.model.strict import build, parse_json, to_json
 
 CHECKPOINT = "checkpoint.safetensors"
 _FORMAT = "rnnforecast-checkpoint"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _LEAST_LIMIT = 1 << 30
 """A checkpoint of another training may be larger than this one's, and is to be told from it."""
 _TYPES = {np.dtype(np.float32): "F32", np.dtype(np.uint8): "U8"}

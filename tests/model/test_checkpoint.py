@@ -449,7 +449,7 @@ def test_tensors_that_this_training_does_not_have_are_named(
         ('"target": 40', '"target": -1'),
         ('"target": 40', '"target": 20'),
         ('"target": 40', '"target": 4e1'),
-        ('"format_version": 1', '"format_version": 2'),
+        ('"format_version": 2', '"format_version": 1'),
         ('"format": "rnnforecast-checkpoint"', '"format": "other"'),
         ('"best_steps": 20', '"best_steps": "x"'),
         ('"best_loss": ', '"best_loss": NaN, "x": '),
