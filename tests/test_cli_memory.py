@@ -7,10 +7,9 @@ import io
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from tests.builders import wave, write_wide
+from tests.builders import delayed, wave, write_wide
 from tests.conftest import Command
 
 VERDICTS = {"OK", "VANISHING", "EXPLODING", "WASTED WINDOW"}
@@ -72,7 +71,7 @@ def test_newer_readings_are_measured_on_what_the_model_has_not_learnt(
 
     assert outcome.code == 0, outcome.err
     assert not outcome.document["warnings"]
-    assert outcome.document["windows"] == 128  # of 2 x 95
+    assert outcome.document["windows"] == 2 * 95
 
 
 def test_readings_that_are_too_few_are_said_to_be(
@@ -128,10 +127,7 @@ def test_the_trace_tells_every_epoch_and_the_history_keeps_it(
 def test_a_rate_that_is_far_too_high_is_called_exploding_and_what_is_advised_trains(
     command: Command, tmp_path: Path
 ) -> None:
-    noise, readings = np.random.default_rng(0).standard_normal(1500), np.zeros(1500)
-    for t in range(5, len(readings)):
-        readings[t] = 0.9 * readings[t - 5] + noise[t]
-    write_wide(tmp_path / "data.csv", x=readings)
+    write_wide(tmp_path / "data.csv", x=delayed(1500, 5))
     line = [
         "train",
         "data.csv",

@@ -22,9 +22,9 @@ _STRONG = 0.3
 """Autocorrelation of a peak, after the learned pattern, that a forecast should make use of."""
 _SHORT = 0.9
 """Share of a period from which on it counts as remembered."""
-_UNUSED, _EXPLAINED = 1.05, 0.9
-"""Errors, in units of what the reading one period before says alone: above the first the network
-makes no use of it; below the second it does better by other means, and need not."""
+_AS_GOOD, _EXPLAINED = 1.05, 0.9
+"""Errors, in units of what the reading one period before says alone: up to the first the network is
+as good as that reading; below the second it does better by other means, and need not remember."""
 _WASTED_SHARE = 0.25
 _FEW_STEPS = 8
 
@@ -40,6 +40,15 @@ class Peak:
     error: float | None = None
     """Error of the network up to this lead, in units of that of the reading one lag before, shrunk
     as the autocorrelation says; None where the look-back does not hold it."""
+    unaided: float | None = None
+    """The error of no forecast at all, in the same units."""
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether the network has not got half of the way from no forecast to that reading."""
+        if self.error is None or self.unaided is None:
+            return False
+        return self.error > max(_AS_GOOD, (1 + self.unaided) / 2)
 
 
 @dataclass(frozen=True)
@@ -149,7 +158,7 @@ def judge(memory: Memory, task: ForecastTask, config: Config) -> Judged:
         if peak.lag > memory.lookback or peak.left < _STRONG or peak.error is None:
             continue
         is_short = memory.effective < _SHORT * peak.lag and peak.error > _EXPLAINED
-        if is_short or peak.error > _UNUSED:
+        if is_short or peak.is_unused:
             reason = (
                 f"readings come again after {peak.lag} steps (autocorrelation {peak.left:.2f}), "
                 "but the forecasts make no use of it"

@@ -37,6 +37,10 @@ _PER_DOUBLING = 4
 """Lengths that are tried between one and twice as much."""
 _CERTAIN = 0.02
 """The effective memory is looked for until it is known to this share of itself."""
+_WINDOW_VALUES = 5000
+_MOST_WINDOWS = 1024
+"""As many windows as have so many values each, readings and states and forecasts, may be measured
+for each that must be; but at most so many. A percent is little beside the chance of a hundred."""
 _MOST_BORDERS = 64
 """Gradients with respect to at most so many states along the window are asked for."""
 
@@ -64,10 +68,11 @@ class Deviations:
     median: Doubles
     """`(window, H)`, of the network."""
 
-    def error_beside(self, lag: int, correlation: float) -> float | None:
-        """Return the network's error in units of that of the reading one lag before, shrunk.
+    def errors_beside(self, lag: int, correlation: float) -> tuple[float, float] | None:
+        """Return the error of the network, and of no forecast at all, up to that many steps ahead.
 
-        Both up to that many steps ahead; None where nothing is known there.
+        Both in units of the error of the reading one lag before, shrunk by its correlation; None
+        where nothing is known there. No forecast at all is that a reading deviates from nothing.
         """
         leads = np.arange(min(self.future.shape[1], lag))
         repeated = correlation * self.past[:, self.past.shape[1] - lag + leads]
@@ -76,7 +81,8 @@ class Deviations:
         alone = np.abs(actual - repeated)[known].sum()
         if not alone > 0:
             return None
-        return float(np.abs(actual - self.median[:, leads])[known].sum() / alone)
+        own = np.abs(actual - self.median[:, leads])[known].sum()
+        return float(own / alone), float(np.abs(actual)[known].sum() / alone)
 
 
 @torch.no_grad()
@@ -105,6 +111,15 @@ def pattern_of(network: Network, entry: int, first_step: int, n: int) -> Doubles
     cycles = torch.stack([member.cycle.weight[entry] for member in network.members]).mean(0)
     pattern = (cycles * network.scale[entry]).double().cpu().numpy()
     return pattern[(first_step + np.arange(n)) % network.task.season]
+
+
+def enough_windows(network: Network, members: Sequence[Member], least: int) -> int:
+    """Return how many windows to measure members on: more than the least where they cost little."""
+    task = network.task
+    states = sum(-(-member.own.lookback // member.own.segment) for member in members)
+    read = sum(member.own.lookback + task.horizon * len(task.quantiles) for member in members)
+    each = (states * network.config.hidden + read) / len(members)
+    return min(max(least, int(least * _WINDOW_VALUES / each)), max(least, _MOST_WINDOWS))
 
 
 def measure_cut(

@@ -24,7 +24,7 @@ from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded
 from rnnforecast.model.expected import Tensors
 from rnnforecast.model.member import Member
-from rnnforecast.model.memory import measure_cut
+from rnnforecast.model.memory import enough_windows, measure_cut
 from rnnforecast.model.network import Network
 from rnnforecast.model.state import MemberState
 from rnnforecast.model.stepping import (
@@ -51,7 +51,7 @@ _PATIENCE = 3
 _EPOCH_WINDOWS = 2048
 """At most so many validation windows are forecast after each epoch."""
 _MEMORY_EPOCHS, _MEMORY_WINDOWS = 3, 64
-"""After every so many epochs so many windows show how far back the member remembers."""
+"""After every so many epochs so many windows or more show how far back the member remembers."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,8 @@ class MemberTraining:
     def _effective_memory(self) -> int:
         """Measure how far back the member remembers, with the weights that are in force."""
         assert self._validation is not None
-        batch = self._validation.gather(_MEMORY_WINDOWS)
+        most = enough_windows(self._network, [self.member], _MEMORY_WINDOWS)
+        batch = self._validation.gather(most)
         cut = measure_cut(self._network, batch, members=[self.member], per_doubling=2)
         return cut.effective
 

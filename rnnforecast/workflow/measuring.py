@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FEWEST = 8
 """Windows that say something."""
 _TRAINING_WINDOWS = 64
-"""At most so many are looked at after a training, which should not take much longer for it."""
+"""So many are looked at after a training, which should not take much longer for it."""
 _GRADIENT_VALUES = 1 << 23
 """Recurrent states, in figures, that gradients are taken of at once: they are kept for it."""
 _MAX_SERIES = 32
@@ -73,7 +73,7 @@ def remember_held_out(fitted: RNNForecaster, plan: Plan) -> Remembered | None:
         plan.config,
         entries=range(1, split.panel.n_series + 1),
         explosion=next(filter(None, explosions), None),
-        most=_TRAINING_WINDOWS,
+        least=_TRAINING_WINDOWS,
     )
 
 
@@ -85,9 +85,9 @@ def remember(
     *,
     entries: Sequence[int],
     explosion: str | None,
-    most: int,
+    least: int,
 ) -> Remembered:
-    """Measure on at most so many windows, and judge.
+    """Measure on so many windows, on more where that costs little, and judge.
 
     `entries`, one for each series of the panel, are their numbers in the network, 0 for unknown
     ones; `explosion` is why the training of one of its members exploded, if one did.
@@ -95,9 +95,10 @@ def remember(
     import numpy as np
 
     from rnnforecast.evaluate.remembering import Memory, judge
-    from rnnforecast.model.memory import gradients_by_lag, measure_cut
+    from rnnforecast.model.memory import enough_windows, gradients_by_lag, measure_cut
 
     task = network.task
+    most = enough_windows(network, network.members, least)
     places = np.array(entries, np.int64) - 1
 
     def gathered(n: int) -> Batch:
@@ -178,6 +179,6 @@ def _peaks(network: Network, batch: Batch, panel: Panel, entries: Sequence[int])
     own = deviations(network, batch)
     found = []
     for lag in peaks(curve, int(panel.lengths[chosen].max())):
-        error = own.error_beside(lag, float(rest[lag])) if lag <= lookback else None
-        found.append(Peak(lag, float(curve[lag]), float(rest[lag]), error))
+        errors = own.errors_beside(lag, float(rest[lag])) if lag <= lookback else None
+        found.append(Peak(lag, float(curve[lag]), float(rest[lag]), *(errors or ())))
     return found

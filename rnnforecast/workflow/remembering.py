@@ -63,7 +63,7 @@ def memory(
         artifact.config,
         entries=entries_in(panel.names, forecaster.network, forecaster.names).tolist(),
         explosion=_explosion_in(artifact),
-        most=_WINDOWS,
+        least=_WINDOWS,
     )
     return replace(found, warnings=tuple(events.warnings))
 

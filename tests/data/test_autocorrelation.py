@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rnnforecast.data.autocorrelation import autocorrelation, median_curve, peaks
+from tests.builders import delayed
 
 
 def slow(readings: np.ndarray, lag: int) -> float:
@@ -43,11 +44,7 @@ def test_lags_without_pairs_are_unknown() -> None:
 
 @pytest.mark.parametrize("period", [5, 24, 50, 200])
 def test_readings_that_depend_on_one_some_steps_back_peak_there_alone(period: int) -> None:
-    rng = np.random.default_rng(0)
-    readings = np.zeros(12_000)
-    noise = rng.standard_normal(len(readings))
-    for t in range(period, len(readings)):
-        readings[t] = 0.9 * readings[t - period] + noise[t]
+    readings = delayed(12_000, period)
 
     found = peaks(autocorrelation(readings, 2 * period + 10), len(readings))
 

@@ -89,7 +89,10 @@ def test_a_gradient_that_grows_on_its_way_back_is_an_explosion() -> None:
         (44, Peak(50, 0.8, 0.7, 0.95), "VANISHING"),
         (45, Peak(50, 0.8, 0.7, 0.95), "OK"),
         (30, Peak(50, 0.8, 0.7, 0.5), "OK"),  # and does well without
-        (60, Peak(50, 0.8, 0.7, 1.06), "VANISHING"),  # sees it, and makes nothing of it
+        (60, Peak(50, 0.8, 0.7, 1.26, 1.5), "VANISHING"),  # sees it, and makes little of it
+        (60, Peak(50, 0.8, 0.7, 1.24, 1.5), "OK"),  # makes more than half of it
+        (60, Peak(50, 0.8, 0.7, 1.06, 1.04), "VANISHING"),
+        (60, Peak(50, 0.8, 0.7, 1.04, 1.04), "OK"),  # as good, as far as can be seen
         (30, Peak(50, 0.8, 0.2, 0.95), "OK"),  # the pattern says it already
         (30, Peak(150, 0.8, 0.7, None), "OK"),  # no look-back holds it
     ],
@@ -114,7 +117,7 @@ def test_against_vanishing_the_next_thing_to_try_is_named(
     config: Config, segment: int, advice: str
 ) -> None:
     task = replace(TASK, members=(replace(MEMBER, segment=segment),))
-    forgetful = replace(GOOD, effective=5, peaks=(Peak(50, 0.8, 0.7, 2.0),))
+    forgetful = replace(GOOD, effective=5, peaks=(Peak(50, 0.8, 0.7, 2.0, 1.4),))
 
     judged = judge(forgetful, task, config)
 
@@ -136,7 +139,7 @@ def test_a_shorter_window_holds_whole_seasons() -> None:
 
 
 def test_the_gravest_failure_comes_first() -> None:
-    both = {"effective": 3, "peaks": (Peak(50, 0.8, 0.7, 2.0),)}
+    both = {"effective": 3, "peaks": (Peak(50, 0.8, 0.7, 2.0, 1.4),)}
 
     assert verdict(**both, explosion="it did")[0] == "EXPLODING"
     assert verdict(**both)[0] == "VANISHING"

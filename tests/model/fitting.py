@@ -31,11 +31,13 @@ def split(readings: np.ndarray) -> tuple[Past, Past]:
     return past_of(panel, np.array([len(readings) * 3 // 4])), past_of(panel)
 
 
-def started(readings: np.ndarray, task: ForecastTask, *, seed: int = 0) -> Network:
+def started(
+    readings: np.ndarray, task: ForecastTask, *, seed: int = 0, config: NetworkConfig = SMALL
+) -> Network:
     """Make a network before its first step."""
     train, _ = split(readings)
     torch.manual_seed(seed)
-    network = Network(task, SMALL)
+    network = Network(task, config)
     start_from(network, fit_scaling(train), train.windows(task.lookback, task.horizon))
     return network
 

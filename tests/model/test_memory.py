@@ -13,6 +13,7 @@ from rnnforecast.model.cells import CELLS, State
 from rnnforecast.model.memory import (
     Deviations,
     cut_by,
+    enough_windows,
     gradients_by_lag,
     measure_cut,
     run_in_chunks,
@@ -202,15 +203,30 @@ def test_time_constants_are_those_of_the_gates_bias_where_nothing_else_moves_the
     np.testing.assert_allclose(found, 2 / -np.log(0.98), rtol=1e-6)
 
 
-def test_the_error_beside_a_repetition_is_one_for_who_repeats() -> None:
+def test_errors_beside_a_repetition_are_in_units_of_it() -> None:
     rng = np.random.default_rng(0)
     past, future = rng.standard_normal((40, 10)), rng.standard_normal((40, 3))
     repeats = 0.8 * past[:, 5:8]
 
-    assert Deviations(past, future, repeats).error_beside(5, 0.8) == 1.0
-    assert Deviations(past, future, future).error_beside(5, 0.8) == 0.0
-    assert Deviations(past, np.full_like(future, np.nan), repeats).error_beside(5, 0.8) is None
-    two = Deviations(past, future, repeats).error_beside(2, 0.8)
-    assert two == pytest.approx(
-        np.abs(future - repeats)[:, :2].sum() / np.abs(future[:, :2] - 0.8 * past[:, 8:10]).sum()
+    def beside(median: np.ndarray, lag: int = 5, actual: np.ndarray = future) -> object:
+        return Deviations(past, actual, median).errors_beside(lag, 0.8)
+
+    none_at_all = np.abs(future).sum() / np.abs(future - repeats).sum()
+    assert beside(repeats) == pytest.approx((1.0, none_at_all))
+    assert beside(future) == pytest.approx((0.0, none_at_all))
+    assert beside(0 * future) == pytest.approx((none_at_all, none_at_all))
+    assert beside(repeats, actual=np.full_like(future, np.nan)) is None
+    first_two = np.abs(future[:, :2] - 0.8 * past[:, 8:10]).sum()
+    assert beside(repeats, lag=2) == pytest.approx(
+        (np.abs(future - repeats)[:, :2].sum() / first_two, np.abs(future[:, :2]).sum() / first_two)
     )
+
+
+def test_more_windows_are_looked_at_where_they_cost_little() -> None:
+    small, long = make_network(members=(PLAIN,)), make_network(lookback=4000, segment=1)
+
+    assert enough_windows(long, long.members, 64) == 64
+    n_values = 4 * 16 + 24 + 12 * 11  # states, readings, quantiles of forecasts
+    assert enough_windows(small, small.members, 64) == min(64 * 5000 // n_values, 1024)
+    assert enough_windows(small, small.members, 600) == 1024
+    assert enough_windows(small, small.members, 2000) == 2000

@@ -1,0 +1,99 @@
+"""Memory as it is measured, held against a memory that is known: readings that come again.
+
+Each reading is 0.9 times the one so many steps before it, and noise. A network that has learnt that
+needs no further reading, and none that it may leave out. The readings have outages, so that it
+meets windows of which the past is missing before it is measured on such.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rnnforecast.config import Config, NetworkConfig, TrainConfig
+from rnnforecast.data.past import past_of
+from rnnforecast.task import MemberTask
+from rnnforecast.workflow.measuring import Remembered, remember
+from tests.builders import delayed, make_panel, make_task
+from tests.model.fitting import started, train
+
+N_READINGS = 24_000
+
+
+def with_outages(readings: np.ndarray, lookback: int) -> np.ndarray:
+    """Take out stretches of 0.4 look-backs, with 1.2 to 2 look-backs between them."""
+    rng = np.random.default_rng(1)
+    sparse, begin = readings.copy(), 0
+    while begin < len(readings):
+        begin += int(rng.integers(6 * lookback // 5, 2 * lookback))
+        end = begin + 2 * lookback // 5
+        sparse[begin:end] = np.nan
+        begin = end
+    return sparse
+
+
+def measured(cell: str, lag: int, *, lookback: int, segment: int, epochs: int) -> Remembered:
+    """Train one member, and measure its memory on other readings of the kind, without outages."""
+    network_config = NetworkConfig(cell=cell, hidden=32 if segment > 1 else 16, dropout=0.0)
+    config = Config(network=network_config, training=TrainConfig(epochs=epochs, threads=1))
+    member = MemberTask(lookback, segment, linear=False, seasonal=False)
+    task = make_task(lookback, 1, 1, members=(member,))
+    readings = with_outages(delayed(N_READINGS, lag), lookback)
+    network = started(readings, task, config=config.network)
+    train(network, readings, config.training)
+    newer = make_panel(delayed(8_000, lag, seed=9))
+    return remember(
+        network,
+        past_of(newer).windows(lookback, 1),
+        newer,
+        config,
+        entries=[1],
+        explosion=None,
+        least=128,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "lag", "segment"),
+    [
+        ("rnn", 5, 1),
+        ("gru", 5, 1),
+        ("lstm", 5, 1),
+        ("rnn", 50, 25),
+        ("gru", 50, 25),
+        ("lstm", 50, 25),
+        ("mingru", 50, 25),
+        ("gru", 200, 50),
+    ],
+)
+def test_what_was_learnt_is_remembered_to_where_it_lies(cell: str, lag: int, segment: int) -> None:
+    lookback = max(8, 3 * lag // 2)
+
+    found = measured(cell, lag, lookback=lookback, segment=segment, epochs=16)
+
+    memory, (peak,) = found.memory, found.memory.peaks
+    assert peak.lag == lag
+    assert peak.error is not None
+    assert peak.error < 1.25  # it was learnt: without, the error is 2.2
+    assert memory.effective == pytest.approx(lag, rel=0.1)
+    assert memory.members[0].effective_memory == pytest.approx(lag, rel=0.1)
+    assert found.judged.verdict == "OK"
+    gradient = np.array(memory.gradients["early"], np.float64)
+    assert int(gradient.argmax()) + 1 == lag
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cell", "lag"),
+    [("mingru", 5), ("rnn", 50), ("gru", 50), ("lstm", 50), ("mingru", 50), ("rnn", 200)],
+)
+def test_what_lies_too_far_back_step_by_step_is_said_to_have_vanished(cell: str, lag: int) -> None:
+    found = measured(cell, lag, lookback=max(8, 3 * lag // 2), segment=1, epochs=3)
+
+    (peak,) = found.memory.peaks
+    assert peak.error is not None
+    assert peak.error > 1.8
+    assert found.judged.verdict == "VANISHING"
+    assert found.judged.advice is not None
+    assert f"after {lag} steps" in found.judged.reason
