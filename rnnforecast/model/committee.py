@@ -26,9 +26,10 @@ from rnnforecast.durations import parse_duration_us
 from rnnforecast.errors import WriteError
 from rnnforecast.events import EpochEnded, Listener, Noted, Warned
 from rnnforecast.model.checkpoint import Checkpoints, damaged
+from rnnforecast.model.continuing import learn_on
 from rnnforecast.model.network import Network
 from rnnforecast.model.state import TrainingState
-from rnnforecast.model.training import MemberTraining, TrainingLog, learn_on, steps_per_epoch
+from rnnforecast.model.training import MemberTraining, TrainingLog, steps_per_epoch
 from rnnforecast.model.validation import ValidationWindows
 from rnnforecast.model.workers import Told, Turns, side_by_side
 from rnnforecast.verdicts import exploding

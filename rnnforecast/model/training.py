@@ -39,8 +39,6 @@ from rnnforecast.model.stepping import (
 from rnnforecast.model.validation import ValidationWindows
 from rnnforecast.verdicts import EXPLODING, LARGE_NORM, explosion
 
-CONTINUED_RATE = 0.25
-"""Share of the rate at which a trained network learns on."""
 _WARM_UP = 100
 """Steps until the full rate."""
 _AVERAGED = 50
@@ -273,32 +271,6 @@ class MemberTraining:
     def _named(self, tensors: Sequence[Tensor]) -> Tensors:
         names = (name for name, _ in self.member.named_parameters())
         return {n: x.detach().cpu().numpy() for n, x in zip(names, tensors, strict=True)}
-
-
-def learn_on(
-    network: Network,
-    index: int,
-    windows: TrainingWindows,
-    *,
-    n_steps: int,
-    config: TrainConfig,
-) -> Iterator[int]:
-    """Take `n_steps` more steps over these windows, at a rate that falls from a part of the peak.
-
-    There is nothing left to stop early on: the number of steps is decided beforehand. Yields the
-    number of steps taken after each.
-    """
-    member = network.members[index]
-    optimizer = make_optimizer(member, config.learning_rate * CONTINUED_RATE)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, n_steps)
-    key = (config.seed, index, config.epochs)
-    generator = seeded(*key, device=network.center.device)
-    windows = seen_by(member, windows)
-    batches = epoch_batches(windows, n_steps=n_steps, batch_size=config.batch_size, key=key)
-    for step, batch in enumerate(batches, start=1):
-        take_step(network, member, batch, optimizer, config=config, generator=generator)
-        schedule.step()
-        yield step
 
 
 def seen_by(member: Member, windows: TrainingWindows) -> TrainingWindows:

@@ -5,17 +5,18 @@ It knows pictures and plain figures, and not where they come from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rnnforecast.events import EpochEnded
 from rnnforecast.numerals import figure
 from rnnforecast.pictures import charts
-from rnnforecast.pictures.drawing import draw_fan, drawing, new_figure
+from rnnforecast.pictures.drawing import draw_fan, drawing
 from rnnforecast.pictures.fan import Fan
+from rnnforecast.pictures.memory import ShownMemory, memory_section
 from rnnforecast.pictures.page import facts, figures, heading, page, paragraph, table
-from rnnforecast.pictures.svg import PAGE, inline_svg
+from rnnforecast.pictures.svg import PAGE, draw_inline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,23 +38,6 @@ class Seen:
     title: str
     sentence: str
     fan: Fan
-
-
-@dataclass(frozen=True)
-class ShownMemory:
-    """How far back the network remembers."""
-
-    sentence: str
-    effective: int
-    kept: Sequence[int]
-    """Lengths of history, increasing."""
-    losses: Sequence[float]
-    """What each comes to."""
-    gradients: Mapping[str, Sequence[float | None]]
-    """How much a lead moves with the reading at each lag, from 1."""
-    leads: Mapping[str, int]
-    peaks: Sequence[int]
-    """Lags at which readings come again."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +75,7 @@ def report_html(report: Report) -> str:
             *_examples(report),
             *_leads(report),
             *_calibration(report),
-            *_memory(report),
+            *memory_section(report.memory),
             *_training(report),
             *_findings(report),
             heading("Model card"),
@@ -162,7 +146,7 @@ def _leads(report: Report) -> list[str]:
         f"{method.replace('_', ' ')} from {figure(errors[0])} to {figure(errors[-1])}"
         for method, errors in report.by_lead.items()
     )
-    svg = _draw(
+    svg = draw_inline(
         "leads",
         "Error by lead",
         f"Absolute error in standard deviations of each series, from the first step to the last: "
@@ -185,7 +169,7 @@ def _calibration(report: Report) -> list[str]:
         sentence += f" Before calibration it was {100 * bands['uncalibrated_coverage_80']:.1f} %."
     if low != high:
         sentence += f" By series from {100 * least:.0f} % ({low}) to {100 * most:.0f} % ({high})."
-    svg = _draw(
+    svg = draw_inline(
         "calibration",
         "Calibration",
         f"Share of readings below each quantile over the share that there should be. {sentence}",
@@ -194,59 +178,13 @@ def _calibration(report: Report) -> list[str]:
     return [heading("Are the bands as wide as they say?"), figures([(svg, sentence)])]
 
 
-def _memory(report: Report) -> list[str]:
-    memory = report.memory
-    if memory is None:
-        return []
-    pictures = [
-        (
-            _draw(
-                "kept",
-                "Loss by the history that is seen",
-                f"Quantile loss of forecasts from the last readings only, over how many they are. "
-                f"From {memory.effective} on it is that of all {memory.kept[-1]}.",
-                lambda axes: charts.draw_kept(
-                    axes, memory.kept, memory.losses, memory.effective, PAGE
-                ),
-            ),
-            f"Loss of forecasts from the last readings only. With {memory.effective} of them it is "
-            f"within one percent of that with all {memory.kept[-1]}.",
-        ),
-        (
-            _draw(
-                "lags",
-                "Gradient by lag",
-                "How much the median forecast moves with the reading at each lag, for an early, a "
-                f"middle and a late lead, on a scale of powers of ten. {_lags_in_words(memory)}",
-                lambda axes: charts.draw_lags(
-                    axes, memory.gradients, memory.leads, memory.peaks, PAGE
-                ),
-            ),
-            "How much a forecast moves with the reading so many steps back. Dotted lines are lags "
-            "at which the readings come again.",
-        ),
-    ]
-    return [
-        heading("How far back the network remembers"),
-        paragraph(memory.sentence),
-        figures(pictures),
-    ]
-
-
-def _lags_in_words(memory: ShownMemory) -> str:
-    return "; ".join(
-        f"{name} from {figure(curve[0])} to {figure(curve[-1])}"
-        for name, curve in memory.gradients.items()
-    )
-
-
 def _training(report: Report) -> list[str]:
     if not report.epochs:
         return []
     at_most = f"at most {100 * max(e.clipped for e in report.epochs):.0f} % in an epoch."
     pictures = [
         (
-            _draw(
+            draw_inline(
                 "loss",
                 "Loss by step",
                 "Quantile loss of each member after each epoch, on the windows that it learns from "
@@ -257,7 +195,7 @@ def _training(report: Report) -> list[str]:
             "weights that were kept.",
         ),
         (
-            _draw(
+            draw_inline(
                 "clipping",
                 "Clipped steps",
                 f"Share of steps whose gradient was clipped, by member: {at_most}",
@@ -285,13 +223,7 @@ def _draw_fan(fan: Fan, name: str, title: str, sentence: str) -> str:
         draw_fan(axes, fan, PAGE)
         return charts.explain_fan(axes, fan)
 
-    return _draw(name, title, f"{sentence} {_in_words(fan)}".strip(), draw)
-
-
-def _draw(name: str, title: str, description: str, draw: Callable[[Axes], dict[str, str]]) -> str:
-    chart = new_figure()
-    tips = draw(chart.subplots())
-    return inline_svg(chart, name, title=title, description=description, tips=tips)
+    return draw_inline(name, title, f"{sentence} {_in_words(fan)}".strip(), draw)
 
 
 def _in_words(fan: Fan) -> str:

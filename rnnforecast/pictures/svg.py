@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from rnnforecast.pictures.drawing import Palette, visible
+from rnnforecast.pictures.drawing import Palette, new_figure, visible
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -32,6 +33,15 @@ PAGE = Palette(
 """Colours to draw with; each becomes the page's variable of its name."""
 TIP = "tip-"
 """How the ids of what explains itself begin; see `inline_svg`."""
+
+
+def draw_inline(
+    name: str, title: str, description: str, draw: Callable[[Axes], dict[str, str]]
+) -> str:
+    """Draw on axes of its own; return the `<svg>`. `draw` returns its tips, see `inline_svg`."""
+    chart = new_figure()
+    tips = draw(chart.subplots())
+    return inline_svg(chart, name, title=title, description=description, tips=tips)
 
 
 def inline_svg(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from rnnforecast.evaluate.tally import Tally
     from rnnforecast.events import EpochEnded, Warned
     from rnnforecast.model.artifact import Artifact
-    from rnnforecast.pictures.report import Report, Seen, ShownMemory
+    from rnnforecast.pictures.memory import ShownMemory
+    from rnnforecast.pictures.report import Report, Seen
     from rnnforecast.workflow.backtesting import Backtest
     from rnnforecast.workflow.measuring import Remembered
 
@@ -51,7 +52,7 @@ def training_report(
 
 
 def _shown(remembered: Remembered) -> ShownMemory:
-    from rnnforecast.pictures.report import ShownMemory
+    from rnnforecast.pictures.memory import ShownMemory
 
     memory, judged = remembered.memory, remembered.judged
     advice = f" Try {judged.advice}." if judged.advice else ""

@@ -14,7 +14,7 @@ from rnnforecast.config import TrainConfig
 from rnnforecast.data.past import past_of
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Progressed, ignore
-from rnnforecast.model import committee, training
+from rnnforecast.model import committee, continuing
 from rnnforecast.model.committee import CommitteeLog, learn_on_members, train_members
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.network import Network
@@ -198,7 +198,7 @@ class Slow:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, failing: int) -> None:
         self.counts = {0: 0, 1: 0}
-        step, learn = MemberTraining.step, training.take_step
+        step, learn = MemberTraining.step, continuing.take_step
 
         def count(index: int) -> None:
             self.counts[index] += 1
@@ -215,7 +215,7 @@ class Slow:
             return learn(network, member, *rest, **more)
 
         self.of_training = lambda: monkeypatch.setattr(MemberTraining, "step", slow_step)
-        self.of_learning_on = lambda: monkeypatch.setattr(training, "take_step", slow_take)
+        self.of_learning_on = lambda: monkeypatch.setattr(continuing, "take_step", slow_take)
 
 
 @pytest.mark.parametrize("failing", [0, 1])

@@ -14,10 +14,11 @@ from rnnforecast.data.windows import Batch
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Listener, ignore
 from rnnforecast.model import stepping
+from rnnforecast.model.continuing import learn_on
 from rnnforecast.model.loss import quantile_loss
 from rnnforecast.model.network import Network
 from rnnforecast.model.stepping import member_loss, seeded, using
-from rnnforecast.model.training import MemberTraining, learn_on, steps_per_epoch
+from rnnforecast.model.training import MemberTraining, steps_per_epoch
 from rnnforecast.model.validation import ValidationWindows
 from rnnforecast.task import MemberTask
 from tests.builders import make_panel, make_task, wave

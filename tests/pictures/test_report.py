@@ -11,7 +11,8 @@ import pytest
 from rnnforecast.card import HEADINGS
 from rnnforecast.config import QUANTILES
 from rnnforecast.events import EpochEnded
-from rnnforecast.pictures.report import Report, Seen, ShownMemory, forecast_html, report_html
+from rnnforecast.pictures.memory import ShownMemory
+from rnnforecast.pictures.report import Report, Seen, forecast_html, report_html
 from tests.builders import HOUR_US
 from tests.pictures.fans import make_fan
 
