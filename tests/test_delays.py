@@ -32,9 +32,12 @@ def with_outages(readings: np.ndarray, lookback: int) -> np.ndarray:
     return sparse
 
 
-def measured(cell: str, lag: int, *, lookback: int, segment: int, epochs: int) -> Remembered:
+def measured(
+    cell: str, lag: int, *, lookback: int, segment: int, epochs: int, **shape: int
+) -> Remembered:
     """Train one member, and measure its memory on other readings of the kind, without outages."""
-    network_config = NetworkConfig(cell=cell, hidden=32 if segment > 1 else 16, dropout=0.0)
+    shape = {"hidden": 32 if segment > 1 else 16, **shape}
+    network_config = NetworkConfig(cell=cell, dropout=0.0, **shape)
     config = Config(network=network_config, training=TrainConfig(epochs=epochs, threads=1))
     member = MemberTask(lookback, segment, linear=False, seasonal=False)
     task = make_task(lookback, 1, 1, members=(member,))
@@ -97,3 +100,13 @@ def test_what_lies_too_far_back_step_by_step_is_said_to_have_vanished(cell: str,
     assert found.judged.verdict == "VANISHING"
     assert found.judged.advice is not None
     assert f"after {lag} steps" in found.judged.reason
+
+
+@pytest.mark.slow
+def test_a_second_layer_learns_what_a_single_one_of_gates_that_see_no_state_loses() -> None:
+    found = measured("mingru", 5, lookback=8, segment=1, epochs=40, hidden=32, layers=2)
+
+    (peak,) = found.memory.peaks
+    assert peak.error is not None
+    assert peak.error < 1.25  # a single layer ends above 1.8
+    assert found.judged.verdict == "OK"
