@@ -31,6 +31,8 @@ class Job:
     name: str
     folder: str
     words: tuple[str, ...]
+    is_alone: bool = False
+    """Whether nothing may run beside it: it takes a good part of the limit."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ class Done:
 
 
 def run_all(jobs: Sequence[Job], folder: Path) -> dict[str, Done]:
-    """Run the commands one after the other, each in a process of its own; results by name."""
+    """Run the commands, each in a process of its own; results by name.
+
+    Those that take long run one after the other, the others as many at a time as there are cores.
+    """
     plan, results = folder / "jobs.json", folder / "results.json"
     plan.write_text(json.dumps([asdict(job) for job in jobs]))
     command = [sys.executable, "-m", "tests.limited", str(plan), str(results)]
@@ -59,38 +64,67 @@ def _main(plan: Path, results: Path) -> None:
     from rnnforecast.data import survey  # noqa: F401
     from rnnforecast.evaluate import comparison  # noqa: F401
     from rnnforecast.model import forecaster  # noqa: F401
+    from rnnforecast.model.workers import n_processors
 
     jobs = [Job(**job) for job in json.loads(plan.read_text())]
-    done = {job.name: asdict(_run(job, results.with_suffix(""))) for job in jobs}
-    results.write_text(json.dumps(done))
+    done = {}
+    for n_lanes, alone in ((n_processors(), False), (1, True)):
+        own = [job for job in jobs if job.is_alone == alone]
+        done |= _run(own, results.parent, n_lanes=n_lanes)
+    results.write_text(json.dumps({name: asdict(one) for name, one in done.items()}))
 
 
-def _run(job: Job, stem: Path) -> Done:
-    out, err, peak = (stem.with_suffix(ending) for ending in (".out", ".err", ".peak"))
-    peak.unlink(missing_ok=True)
-    started = time.monotonic()
-    child = os.fork()
-    if not child:
-        _be_the_command(job, out, err, peak)
-    status = _wait(child)
-    return Done(
-        code=os.waitstatus_to_exitcode(status),
-        seconds=time.monotonic() - started,
-        peak_bytes=int(peak.read_text()) if peak.exists() else 0,
-        out=out.read_text(encoding="utf-8"),
-        err=err.read_text(encoding="utf-8"),
-    )
-
-
-def _wait(child: int) -> int:
-    deadline = time.monotonic() + LIMIT_S
-    while time.monotonic() < deadline:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
-            return status
+def _run(jobs: Sequence[Job], folder: Path, *, n_lanes: int) -> dict[str, Done]:
+    """Run jobs, so many at a time."""
+    waiting, running, done = list(reversed(jobs)), list[Running](), {}
+    while waiting or running:
+        while waiting and len(running) < n_lanes:
+            running.append(Running.of(waiting.pop(), folder))
+        for one in list(running):
+            if (ended := one.ended()) is not None:
+                done[one.job.name] = ended
+                running.remove(one)
         time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    return os.waitpid(child, 0)[1]
+    return done
+
+
+@dataclass(frozen=True)
+class Running:
+    """One command at work."""
+
+    job: Job
+    child: int
+    begun: float
+    out: Path
+    err: Path
+    peak: Path
+
+    @classmethod
+    def of(cls, job: Job, folder: Path) -> Running:
+        number = len(list(folder.glob("*.out")))
+        out, err, peak = (folder / f"{number}.{ending}" for ending in ("out", "err", "peak"))
+        out.touch()
+        begun = time.monotonic()
+        child = os.fork()
+        if not child:
+            _be_the_command(job, out, err, peak)
+        return cls(job, child, begun, out, err, peak)
+
+    def ended(self) -> Done | None:
+        """Return what came of it, where it has ended or has to: it is stopped after the limit."""
+        child, status = os.waitpid(self.child, os.WNOHANG)
+        if not child and time.monotonic() < self.begun + LIMIT_S:
+            return None
+        if not child:
+            os.kill(self.child, signal.SIGKILL)
+            status = os.waitpid(self.child, 0)[1]
+        return Done(
+            code=os.waitstatus_to_exitcode(status),
+            seconds=time.monotonic() - self.begun,
+            peak_bytes=int(self.peak.read_text()) if self.peak.exists() else 0,
+            out=self.out.read_text(encoding="utf-8"),
+            err=self.err.read_text(encoding="utf-8"),
+        )
 
 
 def _be_the_command(job: Job, out: Path, err: Path, peak: Path) -> None:

@@ -154,8 +154,9 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
             path = str(case.build())
         finally:
             os.chdir(back)
-        jobs.append(Job(f"check {name}", str(folder), ("check", path, *case.options)))
-        jobs.append(Job(f"train {name}", str(folder), ("train", path, *case.options, *TINY)))
+        for command, options in (("check", ()), ("train", TINY)):
+            line = (command, path, *case.options, *options)
+            jobs.append(Job(f"{command} {name}", str(folder), line, is_alone=name in HOSTILE))
     return run_all(jobs, tmp_path_factory.mktemp("ended"))
 
 
