@@ -20,7 +20,8 @@ from rnnforecast.model.network import Network, mean_of
 
 _BATCH_VALUES = 1 << 21
 _BATCH_WINDOWS = 1024
-"""At most so many values, and windows, at once: activations take more memory than either."""
+_BATCH_STATES = 1 << 23
+"""At most so many values, windows, and figures of states, at once: gates take a few times that."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,13 @@ class ValidationWindows:
         chosen = self._windows.spread(most)
         task = network.task
         width = task.lookback + task.horizon * len(task.quantiles)
-        n_parts = max(1, len(chosen) * width // _BATCH_VALUES, len(chosen) // _BATCH_WINDOWS)
+        n_steps = max(-(-member.own.lookback // member.own.segment) for member in everyone)
+        n_parts = max(
+            1,
+            len(chosen) * width // _BATCH_VALUES,
+            len(chosen) // _BATCH_WINDOWS,
+            len(chosen) * n_steps * network.config.hidden // _BATCH_STATES,
+        )
         sums, n_seen = np.zeros(len(groups)), 0
         for part in np.array_split(chosen, n_parts):
             batch = self._windows.gather(part)
