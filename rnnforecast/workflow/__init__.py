@@ -7,6 +7,7 @@ that a damaged model is refused before torch is loaded.
 
 from rnnforecast.workflow.anomalies import Search, anomalies
 from rnnforecast.workflow.backtesting import Backtest, backtest
+from rnnforecast.workflow.batch import Batched, predict_batch
 from rnnforecast.workflow.checking import Check, check
 from rnnforecast.workflow.cycle import Cycle, exit_code_of
 from rnnforecast.workflow.measuring import Remembered
@@ -24,6 +25,7 @@ __all__ = [
     "DEFAULT_LEDGER",
     "MOST_DRAWN",
     "Backtest",
+    "Batched",
     "Check",
     "Cycle",
     "Model",
@@ -39,6 +41,7 @@ __all__ = [
     "memory",
     "plot",
     "predict",
+    "predict_batch",
     "run",
     "score",
     "score_job",

@@ -25,7 +25,6 @@ from rnnforecast.workflow.buckets import BucketTask
 from rnnforecast.workflow.saved import load
 from rnnforecast.workflow.settled import reading_of
 
-
 _NO_RESULT = ("max_age", "warn_age", "excel_safe")
 """Options of a forecast that do not change what a part holds."""
 
@@ -53,7 +52,7 @@ class Batched:
 
 
 def predict_batch(
-    data: str | Path,
+    data: str | Path | None = None,
     *,
     output: str | Path,
     batch: BatchConfig,
@@ -66,6 +65,7 @@ def predict_batch(
 ) -> Batched:
     """Forecast buckets of a folder that `shard` has made, or put in force what is forecast.
 
+    Without `data` it is the folder that the model was trained on.
     `output` is a folder. With `batch.shard` the buckets of that shard are forecast; with
     `batch.commit` all of them are checked, and come into force; with `batch.workers` both is done.
     Raises a `RnnForecastError`; what was in force before stays until the whole is there.
@@ -83,7 +83,7 @@ def predict_batch(
 
 
 def _settle(
-    data: str | Path,
+    data: str | Path | None,
     output: Path,
     model: str | Path,
     config: PredictConfig | None,
@@ -93,7 +93,7 @@ def _settle(
 ) -> BucketTask:
     """Find out what the forecast is, and what it is called."""
     from rnnforecast.sources.shards import read_manifest
-    from rnnforecast.workflow.prediction import horizon_of
+    from rnnforecast.workflow.prediction import horizon_of, source_of
 
     config = config or PredictConfig()
     if config.future is not None:
@@ -103,6 +103,7 @@ def _settle(
         )
     loaded = load(model, version=version)
     options = reading_of(loaded.artifact, reading, given)
+    data = source_of(loaded.artifact) if data is None else data
     manifest = read_manifest(Path(data))
     kept = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
     key = runs.key_of(
@@ -117,8 +118,8 @@ def _settle(
     )
     _check_apart(output, Path(data))
     parts = Parts(output.resolve(), key, manifest.n_buckets)
-    paths = (str(Path(path).resolve()) for path in (data, model))
-    return BucketTask(*paths, str(loaded.version), config, options, parts)
+    folder, home = str(Path(data).resolve()), str(Path(model).resolve())
+    return BucketTask(folder, home, str(loaded.version), config, options, parts)
 
 
 def _check_apart(output: Path, data: Path) -> None:

@@ -116,7 +116,8 @@ def run_on_ray(
         ray.init(address=address, log_to_driver=False, logging_level="error", **local)
     try:
         remote = ray.remote(num_cpus=1, max_retries=_ATTEMPTS - 1)(predict_bucket)
-        waiting, running = list(buckets), []
+        waiting = list(buckets)
+        running: list[Any] = []
         while waiting or running:
             while waiting and len(running) < _IN_FLIGHT * workers:
                 running.append(remote.remote(task, waiting.pop(0)))
