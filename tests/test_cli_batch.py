@@ -1,4 +1,4 @@
-"""Forecasts in batches: whoever forecasts which bucket, in whatever order, the bytes are the same."""
+"""Forecasts in batches: whoever forecasts which bucket, and when, the bytes are the same."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def serial(plant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_one_worker_forecasts_every_series_as_one_command_does(
-    command: Command, plant: Path, serial: Path, tmp_path: Path
+    command: Command, plant: Path, serial: Path
 ) -> None:
     outcome = command("predict", plant / "long.csv", "-m", plant / "model", "-o", "all.csv")
 
@@ -106,9 +106,7 @@ def test_two_workers_give_the_same_bytes(
     assert parts_of(tmp_path / "out") == parts_of(serial)
 
 
-def test_tasks_of_ray_give_the_same_bytes(
-    command: Command, plant: Path, serial: Path, tmp_path: Path
-) -> None:
+def test_tasks_of_ray_give_the_same_bytes(plant: Path, serial: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
     line = predicting(plant, tmp_path / "out", "--engine", "ray", "--workers", "2")
 
@@ -164,7 +162,7 @@ def test_what_is_missing_or_damaged_is_not_committed_and_is_done_again(
 
 
 def test_a_part_with_series_of_another_bucket_is_refused(
-    command: Command, plant: Path, serial: Path, tmp_path: Path
+    command: Command, plant: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     command(*predicting(plant, output, "--shard", "0/1"))
@@ -261,7 +259,7 @@ def test_after_a_kill_the_same_command_gives_the_same_bytes(
 
 @pytest.mark.slow
 def test_workers_that_are_killed_again_and_again_lose_nothing_that_is_published(
-    command: Command, plant: Path, serial: Path, tmp_path: Path
+    plant: Path, serial: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
     line = [sys.executable, "-m", "rnnforecast", *predicting(plant, output, "--workers", "2")]
