@@ -26,7 +26,7 @@ from rnnforecast.sources.shards import Bucket
 
 FAN_OUT = 200
 """So many files are open at once."""
-BUDGET_BYTES = 96 << 20
+BUDGET_BYTES = 40 << 20
 """Of rows that wait."""
 _BUCKET = "__bucket"
 
@@ -65,6 +65,7 @@ class Waiting:
             self._flush(group)
         for group, batches in self._rows.items():
             self._rows[group] = [_copied(batches)]
+        pa.default_memory_pool().release_unused()
 
     def _flush(self, group: int) -> None:
         self._n_bytes -= self._bytes.pop(group)

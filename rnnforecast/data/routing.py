@@ -6,7 +6,7 @@ here: who reads the buckets does that.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +18,16 @@ from rnnforecast.data.schema import Schema
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.events import Listener, Progressed
 from rnnforecast.sources.badrows import report_skipped
-from rnnforecast.sources.buckets import digest_of
+from rnnforecast.sources.buckets import digests_of
 from rnnforecast.sources.filestates import watching
 from rnnforecast.sources.parquetfile import cast_all
 from rnnforecast.sources.reading import Source
 from rnnforecast.sources.stored import stored_names, stored_source, stored_types
 
 Numbers = NDArray[np.uint64]
+_PLACES = 1 << 21
+_AT_ONCE = 1 << 15
+"""So many names are Python's at a time: as such they are large."""
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 
 
@@ -38,18 +41,26 @@ class Routed:
 
 
 class Seen:
-    """Which series there were, by the hashes of their names: eight bytes for each."""
+    """Which series there were, by the hashes of their names: eight bytes for each.
+
+    Most come again and again: a table of the last ones, each at its own place, knows these at once.
+    """
 
     def __init__(self) -> None:
         self._numbers = np.zeros(0, np.uint64)
+        self._last = np.zeros(_PLACES, np.uint64)
 
     def add(self, numbers: Numbers) -> None:
-        """Remember these; most are known already."""
-        found = np.unique(numbers)
-        places = np.searchsorted(self._numbers, found)
-        at = np.minimum(places, max(len(self._numbers) - 1, 0))
-        is_new = self._numbers[at] != found if len(self._numbers) else np.ones(len(found), np.bool_)
-        self._numbers = np.insert(self._numbers, places[is_new], found[is_new])
+        """Remember these."""
+        places = numbers % np.uint64(_PLACES)
+        unsure = self._last[places] != numbers
+        self._last[places] = numbers
+        found = np.unique(numbers[unsure | (numbers == 0)])
+        at = np.searchsorted(self._numbers, found)
+        is_new = np.ones(len(found), np.bool_)
+        inside = at < len(self._numbers)
+        is_new[inside] = self._numbers[at[inside]] != found[inside]
+        self._numbers = np.insert(self._numbers, at[is_new], found[is_new])
 
     def counts(self, n_buckets: int) -> dict[int, int]:
         """Return how many there are in each bucket that has some."""
@@ -57,10 +68,11 @@ class Seen:
         return dict(zip(buckets.tolist(), counts.tolist(), strict=True))
 
 
-def numbers_of(names: Sequence[str]) -> Numbers:
+def numbers_of(names: pa.StringArray) -> Numbers:
     """Return the hashes of names as numbers, `(name,)`: modulo, their buckets."""
-    digests = np.frombuffer(b"".join(map(digest_of, names)), ">u8")
-    return digests.astype(np.uint64)
+    texts = names.cast(pa.binary())
+    parts = (texts.slice(at, _AT_ONCE).to_pylist() for at in range(0, len(texts), _AT_ONCE))
+    return np.frombuffer(b"".join(map(digests_of, parts)), ">u8").astype(np.uint64)
 
 
 @dataclass(frozen=True)
@@ -74,7 +86,7 @@ class Router:
     series: str | None
     """The column that names the series as it is stored; None for a wide table."""
     targets: dict[str, str]
-    """The columns with readings as they are stored; of a wide table by the names of their series."""
+    """The columns with readings as they are stored, by the names that the user knows."""
     n_buckets: int
     seen: Seen
 
@@ -83,7 +95,6 @@ class Router:
         cls,
         source: Source,
         schema: Schema,
-        config: DataConfig,
         n_buckets: int,
         listener: Listener,
     ) -> Router:
@@ -135,6 +146,7 @@ class Router:
                 else:
                     yield self._rows(batch, n_rows)
                 n_rows += batch.num_rows
+                pa.default_memory_pool().release_unused()
                 listener(Progressed("sharding", n_rows, max(n_rows, n_about), "rows"))
         report_skipped(self.source.rejected(), n_rows, config, listener)
         listener(Progressed("sharding", n_rows, n_rows, "rows"))
@@ -144,14 +156,14 @@ class Router:
         assert self.series is not None
         names = cast_all(batch.select([self.series]), {self.series: _NAMES}, self.source.name)
         encoded = encode_names(names.column(0), self.series, self.source, n_before)
-        numbers = numbers_of(encoded.dictionary.to_pylist())
+        numbers = numbers_of(encoded.dictionary)
         self.seen.add(numbers)
         buckets = (numbers % np.uint64(self.n_buckets)).astype(np.uint32)
         return Routed(buckets[encoded.indices.to_numpy()], batch)
 
     def _columns(self, batch: pa.RecordBatch) -> Iterator[Routed]:
         """Route the columns of a wide table: rows of one series each, with what stands beside."""
-        numbers = numbers_of(list(self.targets))
+        numbers = numbers_of(pa.array(self.targets))
         self.seen.add(numbers)
         buckets = (numbers % np.uint64(self.n_buckets)).tolist()
         schema = self.schema

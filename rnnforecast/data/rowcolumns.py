@@ -77,10 +77,10 @@ def encode_names(column: pa.Array, name: str, source: Source, n_before: int) -> 
     Raises `DataError` for a row without a name.
     """
     encoded = column.dictionary_encode()
-    names = encoded.dictionary.to_pylist()
     is_missing = encoded.is_null()
-    if "" in names:
-        is_empty = pc.equal(encoded.indices, names.index(""))
+    empty = pc.index(encoded.dictionary, "").as_py()
+    if empty >= 0:
+        is_empty = pc.equal(encoded.indices, empty)
         is_missing = pc.or_(is_missing, is_empty.fill_null(True))
     if pc.any(is_missing).as_py():
         row = int(np.argmax(is_missing.to_numpy(zero_copy_only=False)))

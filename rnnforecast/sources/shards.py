@@ -1,4 +1,4 @@
-"""A folder whose series are spread over buckets, each series wholly in one: its manifest, reading it.
+"""A folder whose series are spread over buckets, each wholly in one: its manifest, its rows.
 
 Below `reading`, which opens it where a folder has a manifest; who writes it is no matter here. What
 lies there is held against the manifest on each opening, by names and sizes; its hashes are for who

@@ -49,7 +49,7 @@ def stored_types(
     """
     names = [column.name for column in source.columns]
     if isinstance(source, TableSource):
-        return {name: source.table.schema.field(name).type for name in names}
+        return {name: _plain(source.table.schema.field(name).type) for name in names}
     if isinstance(source, ParquetSource | ShardFolder):
         return _types_of_files(source, names, used, listener)
     return {
@@ -70,7 +70,7 @@ def _types_of_files(
     for file in source.files:
         schema = file.schema
         for name in set(schema.names) & found.keys():
-            known, type_ = found[name], schema.field(name).type
+            known, type_ = found[name], _plain(schema.field(name).type)
             if type_ not in known:
                 known.append(type_)
         lacking = found.keys() - set(schema.names) - set(used)
@@ -79,6 +79,11 @@ def _types_of_files(
             listener(Warned("different-columns", message, len(lacking)))
             found = {name: types for name, types in found.items() if name not in lacking}
     return {name: _common(name, types, source.name) for name, types in found.items()}
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    """Return the type of the values where they are kept in a dictionary: Parquet makes its own."""
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
 
 
 def _common(name: str, types: Sequence[pa.DataType], source: str) -> pa.DataType:

@@ -97,7 +97,7 @@ def _write(
     from rnnforecast.data.routing import Router
     from rnnforecast.sources.shards import MANIFEST, Manifest
 
-    router = Router.of(source, schema, config, buckets, listener)
+    router = Router.of(source, schema, buckets, listener)
     with publishing_directory(path) as directory:
         files = write_buckets(
             router.routed(config, listener),
