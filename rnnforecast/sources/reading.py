@@ -25,6 +25,7 @@ from rnnforecast.events import Listener, ignore
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.csvfile import CsvFile, open_csv_file
 from rnnforecast.sources.parquetfile import ParquetFile, TableSource, open_parquet
+from rnnforecast.sources.shards import is_sharded, open_shards
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
@@ -151,6 +152,8 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
         raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")
     if text == STANDARD_INPUT:
         return _open_standard_input(config, listener)
+    if is_sharded(Path(text)):
+        return open_shards(text)
     paths = _expand(text)
     if all(path.name.lower().endswith(_CSV_ENDINGS) or not path.suffix for path in paths):
         files = tuple(open_csv_file(path, config, listener, shown=str(path)) for path in paths)

@@ -17,6 +17,7 @@ from rnnforecast.workflow.remembering import memory
 from rnnforecast.workflow.running import run
 from rnnforecast.workflow.saved import Model, load, versions
 from rnnforecast.workflow.scoring import DEFAULT_LEDGER, Scored, score, score_job
+from rnnforecast.workflow.sharding import Sharded, shard
 from rnnforecast.workflow.status import Status, status
 from rnnforecast.workflow.training import train
 from rnnforecast.workflow.using import use
@@ -32,6 +33,7 @@ __all__ = [
     "Remembered",
     "Scored",
     "Search",
+    "Sharded",
     "Status",
     "anomalies",
     "backtest",
@@ -45,6 +47,7 @@ __all__ = [
     "run",
     "score",
     "score_job",
+    "shard",
     "status",
     "train",
     "use",
