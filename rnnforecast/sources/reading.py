@@ -25,7 +25,7 @@ from rnnforecast.events import Listener, ignore
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.csvfile import CsvFile, open_csv_file
 from rnnforecast.sources.parquetfile import ParquetFile, TableSource, open_parquet
-from rnnforecast.sources.shards import is_sharded, open_shards
+from rnnforecast.sources.shards import ShardFolder, is_sharded, open_shards
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
@@ -132,7 +132,12 @@ class CsvSource:
 
 
 def open_source(data: object, config: DataConfig, listener: Listener = ignore) -> Source:
-    """Open a path, a glob, `-`, a pandas table or an Arrow table. Raises `DataError`."""
+    """Open a path, a glob, `-`, a pandas table or an Arrow table. Raises `DataError`.
+
+    Some buckets of a folder are open already.
+    """
+    if isinstance(data, ShardFolder):
+        return data
     if isinstance(data, str | Path):
         return _open_path(str(data), config, listener)
     table = data if isinstance(data, pa.Table) else _from_pandas(data)

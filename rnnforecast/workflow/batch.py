@@ -92,7 +92,7 @@ def _settle(
     version: str | None,
 ) -> BucketTask:
     """Find out what the forecast is, and what it is called."""
-    from rnnforecast.sources.shards import read_manifest
+    from rnnforecast.sources.shards import MANIFEST, is_sharded, read_manifest
     from rnnforecast.workflow.prediction import horizon_of, source_of
 
     config = config or PredictConfig()
@@ -104,6 +104,11 @@ def _settle(
     loaded = load(model, version=version)
     options = reading_of(loaded.artifact, reading, given)
     data = source_of(loaded.artifact) if data is None else data
+    if not is_sharded(Path(data)):
+        raise UsageError(
+            f"{data} is no folder of buckets, which a forecast in batches goes through",
+            hint=f"make one:  rnnforecast shard {data} --output buckets --buckets 64",
+        )
     manifest = read_manifest(Path(data))
     kept = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
     key = runs.key_of(
@@ -112,7 +117,7 @@ def _settle(
             "forecast": kept,
             "reading": asdict(options),
             "version": loaded.version,
-            "readings": manifest.sha256,
+            "readings": runs.describe_input(Path(data) / MANIFEST)["sha256"],
             "horizon": horizon_of(config, loaded.artifact),
         }
     )
@@ -174,7 +179,7 @@ def _check_series(task: BucketTask, said: dict[str, Any]) -> None:
     """Raise `DataError` for a part that holds series of another bucket, or not those it says."""
     import pyarrow.parquet as pa_parquet
 
-    from rnnforecast.sources.shards import bucket_of
+    from rnnforecast.sources.buckets import bucket_of
 
     if said["file"] is None:
         return

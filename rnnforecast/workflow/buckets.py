@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rnnforecast.data.forecast import Forecaster
     from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.model.artifact import Artifact
+    from rnnforecast.sources.shards import ShardFolder
 
 _NOTHING = {"rows": 0, "series": 0, "left_out": 0, "shortened": 0, "replaced": 0}
 
@@ -40,12 +41,12 @@ class BucketTask:
     options: DataConfig
     parts: Parts
 
-    def source_of(self, bucket: int) -> str | None:
-        """Return the file of a bucket; None where it is empty."""
-        from rnnforecast.sources.shards import read_manifest
+    def source_of(self, bucket: int) -> ShardFolder | None:
+        """Return the rows of a bucket; None where it is empty."""
+        from rnnforecast.sources.shards import open_buckets, read_manifest
 
-        name = read_manifest(Path(self.data)).files.get(bucket)
-        return None if name is None else str(Path(self.data) / name)
+        held = {one.bucket for one in read_manifest(Path(self.data)).files}
+        return open_buckets(self.data, [bucket]) if bucket in held else None
 
 
 def predict_bucket(task: BucketTask, bucket: int) -> dict[str, Any]:
@@ -67,7 +68,9 @@ def predict_bucket(task: BucketTask, bucket: int) -> dict[str, Any]:
         return there
 
 
-def _forecast(task: BucketTask, bucket: int, source: str) -> tuple[bytes | None, dict[str, Any]]:
+def _forecast(
+    task: BucketTask, bucket: int, source: ShardFolder
+) -> tuple[bytes | None, dict[str, Any]]:
     """Return the bytes of a bucket's part, and what its manifest counts."""
     from rnnforecast.data.writing import encode_table, in_doubles
     from rnnforecast.workflow.prediction import forecast, prepare, table_to_write
@@ -106,7 +109,7 @@ def _counted(prediction: Prediction, n_rows: int, events: Recorder) -> dict[str,
 
 
 def _belonging(bucket: int, n_buckets: int) -> Callable[[str], bool]:
-    from rnnforecast.sources.shards import bucket_of
+    from rnnforecast.sources.buckets import bucket_of
 
     return lambda name: bucket_of(name, n_buckets) == bucket
 

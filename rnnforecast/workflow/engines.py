@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
 from typing import Any
 
 from rnnforecast.errors import UsageError, WorkerError
@@ -103,7 +104,7 @@ def run_on_ray(
     Data, model and output must be paths that every node sees. Raises `UsageError` without Ray.
     """
     try:
-        import ray
+        ray: Any = import_module("ray")
     except ImportError as error:
         raise UsageError(
             "--engine ray needs Ray, which is not installed",
