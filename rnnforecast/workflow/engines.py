@@ -25,6 +25,8 @@ _ATTEMPTS = 3
 """How often a bucket is tried while workers die."""
 _PARENT_S = 0.5
 """A worker looks so often whether its parent lives."""
+_STORE_BYTES = 128 << 20
+"""What a local Ray may keep of results, which are manifests."""
 _IN_FLIGHT = 2
 """Tasks given out at once, for each worker: what waits in Ray's store stays small."""
 
@@ -103,6 +105,7 @@ def run_on_ray(
 
     Data, model and output must be paths that every node sees. Raises `UsageError` without Ray.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray: Any = import_module("ray")
     except ImportError as error:
@@ -113,8 +116,17 @@ def run_on_ray(
         ) from error
     begun = not ray.is_initialized()
     if begun:
-        local = {} if address else {"num_cpus": workers, "include_dashboard": False}
-        ray.init(address=address, log_to_driver=False, logging_level="error", **local)
+        local = {
+            "num_cpus": workers,
+            "include_dashboard": False,
+            "object_store_memory": _STORE_BYTES,
+        }
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level="error",
+            **({} if address else local),
+        )
     try:
         remote = ray.remote(num_cpus=1, max_retries=_ATTEMPTS - 1)(predict_bucket)
         waiting = list(buckets)
