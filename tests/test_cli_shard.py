@@ -243,6 +243,15 @@ def test_odd_names_are_series_like_all_others(command: Command) -> None:
     assert set(read("out").panel.names) == set(names)
 
 
+def test_columns_may_be_called_whatever_is_needed_on_the_way(command: Command) -> None:
+    frame = long("a", "b").rename(columns={"ts": "bucket"}).assign(__bucket="x", value_="y")
+    frame.to_parquet("x.parquet")
+
+    assert command("shard", "x.parquet", "--output", "out", "--buckets", 1000).code == 0
+
+    pd.testing.assert_frame_equal(ordered(all_rows("out")), ordered(frame))
+
+
 def test_numbers_that_name_things_stay_texts(command: Command) -> None:
     frame = long("007", "010").assign(line="01")
     frame.to_csv("x.csv", index=False)
