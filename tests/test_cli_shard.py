@@ -243,6 +243,15 @@ def test_odd_names_are_series_like_all_others(command: Command) -> None:
     assert set(read("out").panel.names) == set(names)
 
 
+def test_columns_may_be_called_whatever_is_needed_on_the_way(command: Command) -> None:
+    frame = long("a", "b").rename(columns={"ts": "bucket"}).assign(__bucket="x", value_="y")
+    frame.to_parquet("x.parquet")
+
+    assert command("shard", "x.parquet", "--output", "out", "--buckets", 1000).code == 0
+
+    pd.testing.assert_frame_equal(ordered(all_rows("out")), ordered(frame))
+
+
 def test_numbers_that_name_things_stay_texts(command: Command) -> None:
     frame = long("007", "010").assign(line="01")
     frame.to_csv("x.csv", index=False)
@@ -333,12 +342,13 @@ def test_what_is_there_is_refused_and_stays_as_it_is(command: Command, made: str
         path.write_text("mine")
     else:
         path.symlink_to("nowhere")
-    before = path.lstat()
+    before = path.lstat()  # but for when it was looked at
 
     outcome = command("shard", "x.parquet", "--output", "out", "--buckets", 4)
 
     assert (outcome.code, "out exists already" in outcome.err) == (2, True)
-    assert path.lstat() == before
+    assert path.lstat()[:7] == before[:7]
+    assert path.lstat().st_mtime_ns == before.st_mtime_ns
     assert sorted(p.name for p in Path().iterdir()) == ["out", "x.parquet"]
 
 

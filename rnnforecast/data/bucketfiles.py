@@ -242,7 +242,8 @@ def _numbered(part: Routed) -> pa.RecordBatch:
 def _read_spilled(path: Path) -> Iterator[Routed]:
     with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as reader:
         for batch in reader:
-            yield Routed(batch.column(_BUCKET).to_numpy(), batch.drop_columns([_BUCKET]))
+            last = batch.num_columns - 1  # by its place: a table may have a column of any name
+            yield Routed(batch.column(last).to_numpy(), batch.remove_column(last))
 
 
 def _split(

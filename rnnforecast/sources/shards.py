@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rnnforecast.errors import DataError, Location, UsageError
-from rnnforecast.sources.buckets import HASH, MOST_BUCKETS, bucket_of, file_of
+from rnnforecast.sources.buckets import HASH, MOST_BUCKETS, bucket_of, digests_of, file_of
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.parquetfile import ParquetFile, ParquetSource, open_parquet
 
@@ -182,11 +183,12 @@ class ShardFolder:
 
     def _check(self, names: Sequence[str], bucket: Bucket, known: set[str]) -> None:
         """Hold new names against the bucket that they are in; one without a name is not judged."""
-        for name in names:
-            if name and name not in known:
-                if bucket_of(name, self.manifest.n_buckets) != bucket.bucket:
-                    raise self._misplaced(name, bucket)
-                known.add(name)
+        new = [name for name in names if name and name not in known]
+        digests = np.frombuffer(digests_of(map(str.encode, new)), ">u8")
+        is_elsewhere = digests % np.uint64(self.manifest.n_buckets) != bucket.bucket
+        if is_elsewhere.any():
+            raise self._misplaced(new[int(np.argmax(is_elsewhere))], bucket)
+        known.update(new)
 
     def _misplaced(self, name: str, bucket: Bucket) -> DataError:
         """Say where else the series lies, which takes reading the names of all."""

@@ -38,13 +38,13 @@ def routed(n_buckets: int, *, n_batches: int = 40, n_rows: int = 500) -> Iterato
 
 
 @pytest.mark.parametrize("fan_out", [4, 7, 200])
-@pytest.mark.parametrize("n_buckets", [1, 3, 30, 150])
-@pytest.mark.parametrize("budget", [1, 10_000, 64 << 20])
+@pytest.mark.parametrize(
+    ("n_buckets", "budget"),
+    [(1, 1), (3, 1), (30, 1), (3, 10_000), (30, 10_000), (150, 10_000), (150, 64 << 20)],
+)
 def test_every_row_comes_out_once_in_its_bucket_and_in_order(
     tmp_path: Path, fan_out: int, n_buckets: int, budget: int
 ) -> None:
-    if budget == 1 and n_buckets > 30:
-        pytest.skip("a row group for each row")
     n_open, most = 0, 0
 
     def opened(*arguments: object, **options: object) -> pq.ParquetWriter:
