@@ -70,20 +70,35 @@ def taking_back(path: Path) -> Iterator[None]:
             before.unlink()
 
 
-def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
-    """Make the directory `path` with these files, all of them or none.
+class NewDirectory:
+    """A directory that is being written, under a temporary name.
 
-    The files are written in the mapping's order: put the manifest last. `path` must not exist.
+    At its path may lie what is needed meanwhile and gone before the end; `file` makes what stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[BinaryIO]:
+        """Open a new file of it for writing; where the block ends well, it is synced."""
+        with _create(self.path / name) as file:
+            yield file
+            crash_point("part-written")
+            _sync(file)
+
+
+@contextmanager
+def publishing_directory(path: Path) -> Iterator[NewDirectory]:
+    """Hand out a temporary directory beside `path`; when the block ends well, it becomes `path`.
+
+    `path` must not exist. Many files may be open at once; each is synced as it is closed.
     """
     temporary = _temporary_beside(path)
     with _naming(path):
         try:
             temporary.mkdir()
-            for name, content in files.items():
-                with _create(temporary / name) as file:
-                    file.write(content)
-                    crash_point("part-written")
-                    _sync(file)
+            yield NewDirectory(temporary)
             _sync_directory(temporary)
             crash_point("directory-synced")
             os.rename(temporary, path)
@@ -96,6 +111,17 @@ def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    """Make the directory `path` with these files, all of them or none.
+
+    The files are written in the mapping's order: put the manifest last. `path` must not exist.
+    """
+    with publishing_directory(path) as directory:
+        for name, content in files.items():
+            with directory.file(name) as file:
+                file.write(content)
 
 
 def replace_pointer(path: Path, text: str) -> None:

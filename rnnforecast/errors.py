@@ -9,6 +9,7 @@
     ├── WriteError          7   the result cannot be written
     ├── QualityGateError    8   a gate said no: the candidate is kept, not put in force
     ├── UntoldError         9   published, but standard output could not be written
+    ├── WorkerError        10   workers died again and again; what they had published stays
     ├── LockedError        11   another process is writing there
     └── TimeLimitError    124   --max-time ran out
 
@@ -111,6 +112,13 @@ class UntoldError(RnnForecastError):
 
     exit_code = 9
     default_code = "untold"
+
+
+class WorkerError(RnnForecastError):
+    """Workers died, or did not answer, and trying again did not help."""
+
+    exit_code = 10
+    default_code = "worker"
 
 
 class LockedError(RnnForecastError):

@@ -415,6 +415,32 @@ def test_a_directory_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["f.csv"]
 
 
+def test_a_directory_of_many_open_files_has_no_name_until_all_are_closed(tmp_path: Path) -> None:
+    path = tmp_path / "v"
+
+    with using(Disk()) as disk, published.publishing_directory(path) as directory:
+        with directory.file("a") as first, directory.file("b") as second:
+            for _ in range(3):
+                first.write(OLD)
+                second.write(NEW)
+        assert not path.exists()
+
+    assert contents(tmp_path) == {"v/a": 3 * OLD, "v/b": 3 * NEW}
+    assert [Path(what[1]).name for what in disk.log if what[0] == "fsync"][:2] == ["b", "a"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_error_of_who_fills_a_directory_passes_and_leaves_nothing(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    with pytest.raises(error), published.publishing_directory(tmp_path / "v") as directory:
+        with directory.file("a") as file:
+            file.write(NEW)
+        raise error
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_version_that_exists_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "v1").mkdir()
     (tmp_path / "v1" / "manifest").write_bytes(OLD)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rnnforecast.batchconfig import BatchConfig
 from rnnforecast.cli.base import AgainData, Data, ModelPath, Version, app, saved, screen_of
 from rnnforecast.config import (
     DEFAULT_MODEL,
@@ -21,7 +22,12 @@ from rnnforecast.config import (
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.events import ignore
+from rnnforecast.formats import OUTPUT_FORMATS
 from rnnforecast.options import CommonOptions, Given, with_options
+
+if TYPE_CHECKING:
+    from rnnforecast.console import Screen
+    from rnnforecast.workflow import Batched
 
 PARTIAL = 3
 
@@ -109,11 +115,15 @@ def predict(
     *,
     reading: DataConfig,
     forecast: PredictConfig,
+    batch: BatchConfig,
     common: CommonOptions,
     given: Given,
     model: ModelPath = Path(DEFAULT_MODEL),
     output: Annotated[
-        str, typer.Option("--output", "-o", help="A .csv, .parquet or .jsonl file, or -")
+        str,
+        typer.Option(
+            "--output", "-o", help="A .csv, .parquet or .jsonl file, or -; in batches a folder."
+        ),
     ] = "forecast.csv",
     version: Version = None,
     plot: Annotated[
@@ -123,6 +133,26 @@ def predict(
     """Forecast the steps after the last reading."""
     from rnnforecast import plotreport, reports, workflow
 
+    if batch.is_wanted:
+        if plot or "output" not in given or output.lower().endswith(OUTPUT_FORMATS):
+            raise UsageError(
+                "a forecast in batches is a folder of Parquet files",
+                hint="leave out --plot" if plot else "name a folder with  --output DIR",
+            )
+        screen = screen_of(context, common)
+        batched = workflow.predict_batch(
+            data,
+            output=output,
+            batch=batch,
+            model=model,
+            config=forecast,
+            reading=reading,
+            given=given,
+            version=version,
+            listener=screen,
+        )
+        _tell_batch(batched, screen, common)
+        return
     if output == STANDARD_OUTPUT and (common.json or plot):
         wanting = "--json" if common.json else "--plot"
         raise UsageError(
@@ -150,6 +180,19 @@ def predict(
         if plot:
             plotreport.show_prediction(prediction, screen)
     if prediction.is_partial:
+        raise typer.Exit(PARTIAL)
+
+
+def _tell_batch(batched: Batched, screen: Screen, common: CommonOptions) -> None:
+    from rnnforecast import batchreport
+
+    screen.has_published = True
+    screen.close()
+    if common.json:
+        screen.document(batchreport.batch_document(batched))
+    else:
+        batchreport.print_batch(batched, screen)
+    if batched.is_partial:
         raise typer.Exit(PARTIAL)
 
 

@@ -101,6 +101,9 @@ def _infer_series(columns: Sequence[Column], time: Column) -> str | None:
 
     The columns are those that nothing else is known of.
     """
+    said = [c for c in columns if c.is_series]
+    if said:
+        return said[0].name
     texts = [c for c in columns if c.kind == "text"]
     named = [c for c in texts if c.name.strip().casefold() in _SERIES_NAMES]
     if named:

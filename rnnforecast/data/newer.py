@@ -6,7 +6,7 @@ has learnt from says which series are new, gone, stale or on another scale.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +41,19 @@ class Known:
     scale: Floats
     reach: Floats
     """In scales: a single reading further off the level is taken for missing."""
+
+    def only(self, is_wanted: Callable[[str], bool] | None) -> Known:
+        """Return what is known of some of them; of all without a condition."""
+        if is_wanted is None:
+            return self
+        at = np.array([is_wanted(name) for name in self.names], bool)
+        return Known(
+            pick(self.names, at),
+            self.base[at],
+            center=self.center[at],
+            scale=self.scale[at],
+            reach=self.reach[at],
+        )
 
 
 def read_past(

@@ -64,23 +64,33 @@ class SeriesColumn:
     def _coded(self, batch: pa.RecordBatch, n_before: int) -> NDArray[np.int32]:
         if self._column is None:
             return np.zeros(batch.num_rows, np.int32)
-        encoded = batch.column(self._column).dictionary_encode()
+        encoded = encode_names(batch.column(self._column), self._column, self._source, n_before)
         names = encoded.dictionary.to_pylist()
-        is_missing = encoded.is_null()
-        if "" in names:
-            is_empty = pc.equal(encoded.indices, names.index(""))
-            is_missing = pc.or_(is_missing, is_empty.fill_null(True))
-        if pc.any(is_missing).as_py():
-            row = int(np.argmax(is_missing.to_numpy(zero_copy_only=False)))
-            raise DataError(
-                f"a row has no series name in column {self._column!r}",
-                code="missing-series",
-                location=self._source.location(n_before + row, self._column),
-                hint="fill it in, or remove the row",
-            )
         numbers = [self._known.setdefault(name, len(self._known)) for name in names]
         codes: NDArray[np.int32] = np.array(numbers, np.int32)[encoded.indices.to_numpy()]
         return codes
+
+
+def encode_names(column: pa.Array, name: str, source: Source, n_before: int) -> pa.DictionaryArray:
+    """Return series' names as a dictionary and each row's number in it.
+
+    Raises `DataError` for a row without a name.
+    """
+    encoded = column.dictionary_encode()
+    is_missing = encoded.is_null()
+    empty = pc.index(encoded.dictionary, "").as_py()
+    if empty >= 0:
+        is_empty = pc.equal(encoded.indices, empty)
+        is_missing = pc.or_(is_missing, is_empty.fill_null(True))
+    if pc.any(is_missing).as_py():
+        row = int(np.argmax(is_missing.to_numpy(zero_copy_only=False)))
+        raise DataError(
+            f"a row has no series name in column {name!r}",
+            code="missing-series",
+            location=source.location(n_before + row, name),
+            hint="fill it in, or remove the row",
+        )
+    return encoded
 
 
 class TargetColumns:

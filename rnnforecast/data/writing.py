@@ -78,7 +78,7 @@ class BacktestFile:
         """Append some windows of one method, and their actuals, `(window, horizon)`."""
         table = _with_actuals(method, replace(forecast, tz=self._tz), actual)
         if self._ending == ".parquet":
-            table = table.cast(_in_doubles(table.schema))
+            table = table.cast(in_doubles(table.schema))
             if self._parquet is None:
                 self._parquet = pa_parquet.ParquetWriter(self._file, table.schema)
             self._parquet.write_table(table)
@@ -94,7 +94,7 @@ class BacktestFile:
             self._parquet.close()
 
 
-def _in_doubles(schema: pa.Schema) -> pa.Schema:
+def in_doubles(schema: pa.Schema) -> pa.Schema:
     """Return the schema with doubles for floats: parts with a base have doubles, others not."""
     fields = [
         field.with_type(pa.float64()) if pa.types.is_floating(field.type) else field

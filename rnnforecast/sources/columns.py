@@ -40,6 +40,8 @@ class Column:
     """Whether the file itself says that these are times, as Parquet does."""
     tz: str | None = None
     """The zone that the file gives such times."""
+    is_series: bool = False
+    """Whether it is known to name the series, as a sharded folder says."""
 
 
 def kind_of_texts(name: str, cells: Sequence[str], *, is_number: Callable[[str], bool]) -> Column:

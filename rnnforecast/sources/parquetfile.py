@@ -98,7 +98,7 @@ class ParquetSource:
                 )
             n_rows = max(_MIN_BATCH_ROWS, _BATCH_VALUES // len(wanted))
             for batch in file.batches(list(wanted), n_rows):
-                yield _cast_all(batch, wanted, str(file.path))
+                yield cast_all(batch, wanted, str(file.path))
 
     def location(self, row: int, column: str) -> Location:
         """Find the file that holds the row, and count from its first."""
@@ -139,7 +139,7 @@ class TableSource:
     def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Hand out the table's rows in parts."""
         for batch in self.table.select(list(wanted)).to_batches(max_chunksize=_BATCH_VALUES):
-            yield _cast_all(batch, wanted, self.name)
+            yield cast_all(batch, wanted, self.name)
 
     def location(self, row: int, column: str) -> Location:
         """Count the rows from 1."""
@@ -238,7 +238,8 @@ def _is_row_number(field: pa.Field) -> bool:
     return field.name.startswith("__index_level_") and bool(pa.types.is_integer(field.type))
 
 
-def _cast_all(batch: pa.RecordBatch, wanted: dict[str, pa.DataType], source: str) -> pa.RecordBatch:
+def cast_all(batch: pa.RecordBatch, wanted: dict[str, pa.DataType], source: str) -> pa.RecordBatch:
+    """Return these columns as these types. Raises `DataError` for what cannot be."""
     arrays = []
     for name, type_ in wanted.items():
         array = batch.column(name)

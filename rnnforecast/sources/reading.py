@@ -25,6 +25,7 @@ from rnnforecast.events import Listener, ignore
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.csvfile import CsvFile, open_csv_file
 from rnnforecast.sources.parquetfile import ParquetFile, TableSource, open_parquet
+from rnnforecast.sources.shards import ShardFolder, is_sharded, open_shards
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
@@ -131,7 +132,12 @@ class CsvSource:
 
 
 def open_source(data: object, config: DataConfig, listener: Listener = ignore) -> Source:
-    """Open a path, a glob, `-`, a pandas table or an Arrow table. Raises `DataError`."""
+    """Open a path, a glob, `-`, a pandas table or an Arrow table. Raises `DataError`.
+
+    Some buckets of a folder are open already.
+    """
+    if isinstance(data, ShardFolder):
+        return data
     if isinstance(data, str | Path):
         return _open_path(str(data), config, listener)
     table = data if isinstance(data, pa.Table) else _from_pandas(data)
@@ -151,6 +157,8 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
         raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")
     if text == STANDARD_INPUT:
         return _open_standard_input(config, listener)
+    if is_sharded(Path(text)):
+        return open_shards(text)
     paths = _expand(text)
     if all(path.name.lower().endswith(_CSV_ENDINGS) or not path.suffix for path in paths):
         files = tuple(open_csv_file(path, config, listener, shown=str(path)) for path in paths)

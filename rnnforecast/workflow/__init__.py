@@ -7,6 +7,7 @@ that a damaged model is refused before torch is loaded.
 
 from rnnforecast.workflow.anomalies import Search, anomalies
 from rnnforecast.workflow.backtesting import Backtest, backtest
+from rnnforecast.workflow.batch import Batched, predict_batch
 from rnnforecast.workflow.checking import Check, check
 from rnnforecast.workflow.cycle import Cycle, exit_code_of
 from rnnforecast.workflow.measuring import Remembered
@@ -16,6 +17,7 @@ from rnnforecast.workflow.remembering import memory
 from rnnforecast.workflow.running import run
 from rnnforecast.workflow.saved import Model, load, versions
 from rnnforecast.workflow.scoring import DEFAULT_LEDGER, Scored, score, score_job
+from rnnforecast.workflow.sharding import Sharded, shard
 from rnnforecast.workflow.status import Status, status
 from rnnforecast.workflow.training import train
 from rnnforecast.workflow.using import use
@@ -24,12 +26,14 @@ __all__ = [
     "DEFAULT_LEDGER",
     "MOST_DRAWN",
     "Backtest",
+    "Batched",
     "Check",
     "Cycle",
     "Model",
     "Remembered",
     "Scored",
     "Search",
+    "Sharded",
     "Status",
     "anomalies",
     "backtest",
@@ -39,9 +43,11 @@ __all__ = [
     "memory",
     "plot",
     "predict",
+    "predict_batch",
     "run",
     "score",
     "score_job",
+    "shard",
     "status",
     "train",
     "use",

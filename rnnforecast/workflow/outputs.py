@@ -6,6 +6,7 @@ It looks at paths only; what is in a file, and whether it can be read, others sa
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from fnmatch import fnmatch
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from rnnforecast.config import STANDARD_OUTPUT
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.durable import check_file, check_spared
+from rnnforecast.durable import check_directory, check_file, check_spared
 from rnnforecast.errors import UsageError
 from rnnforecast.formats import check_format
 
@@ -47,6 +48,19 @@ def check_outputs(
         for what, source in sources.items():
             if isinstance(source, str | Path) and str(source):
                 _check_source_spared(path, str(source), what)
+
+
+def check_new_directory(path: Path, data: object, options: DataConfig) -> None:
+    """Raise where a directory could not be made, is there already, or would lie among readings."""
+    if os.path.lexists(path):
+        raise UsageError(
+            f"{path} exists already, and is never written over",
+            hint="name another folder with  --output , or remove this one first",
+        )
+    check_directory(path.parent)
+    check_outputs(data, options)
+    if isinstance(data, str | Path) and str(data):
+        _check_source_spared(path, str(data), "the readings")
 
 
 def _check_apart(output: Path, rejects: list[Path]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rnnforecast.data.forecast import Forecast, Forecaster
+    from rnnforecast.data.newer import Known
     from rnnforecast.data.past import Past
     from rnnforecast.data.schema import Schema
     from rnnforecast.evaluate.fallback import Fallback, Prediction
@@ -79,27 +80,37 @@ class Ready:
 
 
 def prepare(
-    artifact: Artifact, data: object, config: PredictConfig, options: DataConfig, events: Recorder
+    artifact: Artifact,
+    data: object,
+    config: PredictConfig,
+    options: DataConfig,
+    events: Recorder,
+    *,
+    is_expected: Callable[[str], bool] | None = None,
 ) -> Ready:
-    """Read the readings that a saved version forecasts from; without `data`, its own again."""
+    """Read the readings that a saved version forecasts from; without `data`, its own again.
+
+    Where they are a part of all, `is_expected` tells which series should be among them.
+    """
     from rnnforecast.data.freshness import check_fresh
 
-    horizon = _horizon_of(config, artifact)
-    past, schema = _read_past(artifact, data, config, options, events)
+    horizon = horizon_of(config, artifact)
+    known = known_of(artifact)
+    past, schema = _read_past(artifact, data, config, options, known, events)
+    _check_series(past, artifact, config, known.only(is_expected), events)
     age_us = check_fresh(past, schema.tz, config, events)
     return Ready(artifact, past, schema, config, options, horizon, age_us)
 
 
-def forecast(ready: Ready, events: Recorder) -> Prediction:
-    """Forecast every series that can be; torch is imported here."""
+def forecast(ready: Ready, events: Recorder, *, forecaster: Forecaster | None = None) -> Prediction:
+    """Forecast every series that can be; torch is imported here, but for who has a forecaster."""
     from rnnforecast.evaluate.fallback import Fallback
 
     task, past, config = ready.artifact.task, ready.past, ready.config
     max_gap = ready.options.max_gap_steps(past.step_us)
     rule = Fallback(task.lookback, task.season, config.fallback, max_gap)
     unknown = _unknown_ahead(past, ready.horizon, ready.schema, rule, events)
-    forecaster = restore(ready.artifact)
-    prediction = _forecast(forecaster, ready, rule, unknown, events)
+    prediction = _forecast(forecaster or restore(ready.artifact), ready, rule, unknown, events)
     return _limited(prediction, ready.schema, config, events)
 
 
@@ -137,7 +148,8 @@ def table_to_write(
     return forecast.to_arrow(config.quantiles)
 
 
-def _horizon_of(config: PredictConfig, artifact: Artifact) -> int:
+def horizon_of(config: PredictConfig, artifact: Artifact) -> int:
+    """Return how many steps are forecast. Raises `UsageError` for more than were trained."""
     task, step_us = artifact.task, artifact.schema.step_us
     if config.horizon is None:
         return task.horizon
@@ -153,13 +165,17 @@ def _horizon_of(config: PredictConfig, artifact: Artifact) -> int:
 
 
 def _read_past(
-    artifact: Artifact, data: object, config: PredictConfig, options: DataConfig, listener: Listener
+    artifact: Artifact,
+    data: object,
+    config: PredictConfig,
+    options: DataConfig,
+    known: Known,
+    listener: Listener,
 ) -> tuple[Past, Schema]:
-    """Read new readings as the model's own were, and say what is strange about them."""
-    from rnnforecast.data.newer import check_drift, read_past, require_series, warn_of_strangers
+    """Read new readings as the model's own were."""
+    from rnnforecast.data.newer import read_past
 
-    known = known_of(artifact)
-    past, schema = read_past(
+    return read_past(
         source_of(artifact) if data is None else data,
         schema=artifact.schema,
         options=options,
@@ -168,13 +184,20 @@ def _read_past(
         known=known,
         listener=listener,
     )
+
+
+def _check_series(
+    past: Past, artifact: Artifact, config: PredictConfig, known: Known, listener: Listener
+) -> None:
+    """Say what is strange about the readings beside those that the network knows."""
+    from rnnforecast.data.newer import check_drift, require_series, warn_of_strangers
+
     task = artifact.task
     warn_of_strangers(past, known, listener, lookback=task.lookback, horizon=task.horizon)
     if config.require_series:
         require_series(past, known)
     if config.max_drift is not None:
         check_drift(past, known, lookback=task.lookback, limit=config.max_drift)
-    return past, schema
 
 
 def _unknown_ahead(

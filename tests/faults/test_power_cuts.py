@@ -135,7 +135,7 @@ def in_functions(*names: str) -> list[tuple[int, int]]:
     spans = [
         (node.lineno, node.end_lineno or 0)
         for node in tree.body
-        if isinstance(node, ast.FunctionDef) and node.name in names
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names
     ]
     calls = test_durable.durable_calls()
     return [
@@ -148,7 +148,9 @@ def in_functions(*names: str) -> list[tuple[int, int]]:
 @pytest.mark.slow
 def test_a_power_cut_notices_every_sync_and_rename_that_is_missing(scene: Scene) -> None:
     """But for the rename that takes a name back after an error, which no power cut sees."""
-    places = in_functions("publish_directory", "publishing_file", "_sync", "_sync_directory")
+    places = in_functions(
+        *("NewDirectory", "publishing_directory", "publishing_file", "_sync", "_sync_directory")
+    )
     unnoticed = [place for place in places if not noticed(test_durable.without(place), scene)]
     lines = test_durable.SOURCE.splitlines()
     tell(3, "syncs and renames removed in turn", removed=len(places), unnoticed=len(unnoticed))

@@ -1,0 +1,284 @@
+"""A folder whose series are spread over buckets, each wholly in one: its manifest, its rows.
+
+Below `reading`, which opens it where a folder has a manifest; who writes it is no matter here. What
+lies there is held against the manifest on each opening, by names and sizes; its hashes are for who
+wants to know more. While series are read, the bucket of each name is held against that of its file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.sources.buckets import HASH, MOST_BUCKETS, bucket_of, digests_of, file_of
+from rnnforecast.sources.columns import Column
+from rnnforecast.sources.parquetfile import ParquetFile, ParquetSource, open_parquet
+
+MANIFEST = "_shards.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket that holds rows, and its file."""
+
+    bucket: int
+    file: str
+    rows: int
+    series: int
+    """How many there are."""
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a sharded folder holds, and what it was made of."""
+
+    n_buckets: int
+    files: tuple[Bucket, ...]
+    """Those that hold rows, in the order of their numbers."""
+    series_column: str
+    value_column: str
+    """The one with the readings."""
+    source: str
+    """The readings that it was made of."""
+    layout: str
+    """Whether these were long or wide."""
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are in all."""
+        return sum(one.rows for one in self.files)
+
+    @property
+    def n_series(self) -> int:
+        """How many series there are in all."""
+        return sum(one.series for one in self.files)
+
+    @property
+    def n_bytes(self) -> int:
+        """How large all files are together."""
+        return sum(one.bytes for one in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what stands in the file."""
+        return {
+            "format": _FORMAT,
+            "hash": HASH,
+            "buckets": self.n_buckets,
+            "empty": self.n_buckets - len(self.files),
+            "rows": self.n_rows,
+            "series": self.n_series,
+            "bytes": self.n_bytes,
+            "source": self.source,
+            "layout": self.layout,
+            "series_column": self.series_column,
+            "value_column": self.value_column,
+            "files": [asdict(one) for one in self.files],
+        }
+
+
+def is_sharded(folder: Path) -> bool:
+    """Tell whether a folder has a manifest of buckets."""
+    try:
+        return (folder / MANIFEST).is_file()
+    except (OSError, ValueError):
+        return False  # no path, which is said where it is opened
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read what a sharded folder says of itself. Raises `DataError` for what it cannot say."""
+    try:
+        said = json.loads((folder / MANIFEST).read_bytes())
+        if said["format"] != _FORMAT or said["hash"] != HASH:
+            raise ValueError(f"it is of format {said['format']}, {said['hash']}")
+        found = Manifest(
+            n_buckets=int(said["buckets"]),
+            files=tuple(Bucket(**one) for one in said["files"]),
+            series_column=str(said["series_column"]),
+            value_column=str(said["value_column"]),
+            source=str(said["source"]),
+            layout=str(said["layout"]),
+        )
+        _check_numbers(found)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _unlike(folder, f"{MANIFEST} cannot be used: {error}") from error
+    return found
+
+
+def _check_numbers(found: Manifest) -> None:
+    """Raise `ValueError` for buckets that are none, are not in order, or have other names."""
+    numbers = [one.bucket for one in found.files]
+    if not 1 <= found.n_buckets <= MOST_BUCKETS or numbers != sorted(set(numbers)):
+        raise ValueError("its buckets are not in order")
+    for one in found.files:
+        counts = (one.bucket, one.rows, one.series, one.bytes)
+        is_there = all(type(n) is int and n >= 0 for n in counts) and one.bucket < found.n_buckets
+        if not is_there or one.file != file_of(one.bucket, found.n_buckets):
+            raise ValueError(f"{one.file!r} is no file of bucket {one.bucket}")
+
+
+@dataclass(frozen=True)
+class ShardFolder:
+    """The files of all buckets of a folder, or of some, one after the other."""
+
+    parquet: ParquetSource
+    manifest: Manifest
+    buckets: tuple[Bucket, ...]
+    """Those that are read; each has its file in the source."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return self.parquet.name
+
+    @property
+    def files(self) -> tuple[ParquetFile, ...]:
+        """The buckets' files."""
+        return self.parquet.files
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files that are read."""
+        return self.parquet.paths
+
+    @property
+    def n_rows_about(self) -> int:
+        """How many rows there are, as the manifest says."""
+        return sum(one.rows for one in self.buckets)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns; of one it is known that it names the series."""
+        name = self.manifest.series_column
+        return tuple(replace(c, is_series=c.name == name) for c in self.parquet.columns)
+
+    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read the files one after the other. Raises `DataError` for a series in two of them."""
+        series = self.manifest.series_column
+        for file, bucket in zip(self.files, self.buckets, strict=True):
+            known: set[str] = set()
+            for batch in replace(self.parquet, files=(file,)).batches(wanted):
+                if series in wanted:
+                    self._check(names_in(batch.column(series)), bucket, known)
+                yield batch
+
+    def location(self, row: int, column: str) -> Location:
+        """Find the file that holds the row, and count from its first."""
+        return self.parquet.location(row, column)
+
+    def rejected(self) -> list[Location]:
+        """Return none: each row has every column."""
+        return []
+
+    def _check(self, names: Sequence[str], bucket: Bucket, known: set[str]) -> None:
+        """Hold new names against the bucket that they are in; one without a name is not judged."""
+        new = [name for name in names if name and name not in known]
+        digests = np.frombuffer(digests_of(map(str.encode, new)), ">u8")
+        is_elsewhere = digests % np.uint64(self.manifest.n_buckets) != bucket.bucket
+        if is_elsewhere.any():
+            raise self._misplaced(new[int(np.argmax(is_elsewhere))], bucket)
+        known.update(new)
+
+    def _misplaced(self, name: str, bucket: Bucket) -> DataError:
+        """Say where else the series lies, which takes reading the names of all."""
+        folder = self.paths[0].parent
+        here = folder / bucket.file
+        right = bucket_of(name, self.manifest.n_buckets)
+        for other in sorted(self.manifest.files, key=lambda one: one.bucket != right):
+            if other != bucket and name in _names_of(folder / other.file, self.parquet, self):
+                return DataError(
+                    f"series {name!r} lies in two buckets: {here} and {folder / other.file}",
+                    code="series-in-two-buckets",
+                    location=Location(str(here), column=self.manifest.series_column),
+                    hint="a series must lie wholly in one; make the folder again with  "
+                    "rnnforecast shard",
+                )
+        return _unlike(folder, f"series {name!r} lies in {here}, but belongs to bucket {right}")
+
+
+def names_in(column: pa.Array) -> list[str]:
+    """Return the different names in a column, as texts."""
+    is_coded = pa.types.is_dictionary(column.type)
+    names = column.dictionary if is_coded else pc.unique(column).drop_null()
+    texts: list[str] = names.cast(pa.string()).to_pylist()
+    return texts
+
+
+def _names_of(path: Path, like: ParquetSource, folder: ShardFolder) -> set[str]:
+    one = replace(like, files=(ParquetFile(path),))
+    wanted = {folder.manifest.series_column: pa.dictionary(pa.int32(), pa.string())}
+    return {name for batch in one.batches(wanted) for name in names_in(batch.column(0))}
+
+
+def open_shards(name: str) -> ShardFolder:
+    """Open all buckets of a folder. Raises `DataError` where its files are not as it says."""
+    folder = Path(name)
+    manifest = read_manifest(folder)
+    _check_files(folder, {one.file: one.bytes for one in manifest.files})
+    return _opened(name, manifest, manifest.files)
+
+
+def open_buckets(folder: str | Path, buckets: Sequence[int]) -> ShardFolder:
+    """Open some buckets of a folder, of which those without rows have no file.
+
+    Raises `UsageError` for a number that it does not have, `DataError` where all of them are empty,
+    or files are not as the manifest says.
+    """
+    place = Path(folder)
+    manifest = read_manifest(place)
+    strange = next((b for b in buckets if not 0 <= b < manifest.n_buckets), None)
+    if strange is not None:
+        raise UsageError(
+            f"{folder} has no bucket {strange}", hint=f"it has 0 to {manifest.n_buckets - 1}"
+        )
+    wanted = set(buckets)
+    chosen = tuple(one for one in manifest.files if one.bucket in wanted)
+    _check_files(place, {one.file: one.bytes for one in manifest.files}, only=chosen)
+    return _opened(str(folder), manifest, chosen)
+
+
+def _opened(name: str, manifest: Manifest, buckets: tuple[Bucket, ...]) -> ShardFolder:
+    files = tuple(ParquetFile(Path(name) / one.file) for one in buckets)
+    return ShardFolder(open_parquet(name, files), manifest, buckets)
+
+
+def _check_files(
+    folder: Path, expected: Mapping[str, int], only: Sequence[Bucket] | None = None
+) -> None:
+    """Raise `DataError` for a file that is missing, has another size, or is not in the manifest."""
+    sizes = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith(("_", ".")):
+                sizes[entry.name] = entry.stat().st_size if entry.is_file() else -1
+    for name in sorted(sizes.keys() - expected.keys()):
+        raise _unlike(folder, f"{folder / name} is not in its {MANIFEST}")
+    for name in expected if only is None else (one.file for one in only):
+        if name not in sizes:
+            raise _unlike(folder, f"{folder / name} is missing")
+        if sizes[name] != expected[name]:
+            raise _unlike(
+                folder,
+                f"{folder / name} has {sizes[name]} bytes, but its {MANIFEST} says "
+                f"{expected[name]}",
+            )
+
+
+def _unlike(folder: Path, message: str) -> DataError:
+    return DataError(
+        f"the buckets of {folder} are not what was written: {message}",
+        code="damaged-shards",
+        location=Location(str(folder)),
+        hint="copy the whole folder again, or make it again with  rnnforecast shard",
+    )

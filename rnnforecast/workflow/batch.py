@@ -1,0 +1,220 @@
+"""The story of a forecast in batches: settle what it is, forecast buckets, check all, put in force.
+
+Shards may be forecast anywhere, in any order and more than once; who commits looks at what is
+there, and at nothing else.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rnnforecast._version import __version__
+from rnnforecast.batchconfig import BatchConfig
+from rnnforecast.config import DEFAULT_MODEL, PredictConfig
+from rnnforecast.dataconfig import DataConfig
+from rnnforecast.errors import DataError, UsageError
+from rnnforecast.events import Listener, Progressed, Warned, ignore
+from rnnforecast.operate import runs
+from rnnforecast.operate.lock import holding
+from rnnforecast.operate.parts import COUNTS, LOCK, Parts
+from rnnforecast.workflow.buckets import BucketTask
+from rnnforecast.workflow.saved import load
+from rnnforecast.workflow.settled import reading_of
+
+_NO_RESULT = ("max_age", "warn_age", "excel_safe")
+"""Options of a forecast that do not change what a part holds."""
+
+
+@dataclass(frozen=True)
+class Batched:
+    """What came of it."""
+
+    status: str
+    """`forecast` (some buckets), `published`, or `already published`."""
+    output: Path
+    """The folder of this forecast, a Parquet file for each bucket that is not empty."""
+    key: str
+    version: str
+    buckets: tuple[int, ...]
+    """Those that this command looked at."""
+    counts: dict[str, int]
+    """Rows, and series by what became of them."""
+    warnings: tuple[Warned, ...]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some series did not get the forecast that they should have."""
+        return any(self.counts[name] for name in ("left_out", "shortened", "replaced"))
+
+
+def predict_batch(
+    data: str | Path | None = None,
+    *,
+    output: str | Path,
+    batch: BatchConfig,
+    model: str | Path = DEFAULT_MODEL,
+    config: PredictConfig | None = None,
+    reading: DataConfig | None = None,
+    given: Collection[str] = (),
+    version: str | None = None,
+    listener: Listener = ignore,
+) -> Batched:
+    """Forecast buckets of a folder that `shard` has made, or put in force what is forecast.
+
+    Without `data` it is the folder that the model was trained on.
+    `output` is a folder. With `batch.shard` the buckets of that shard are forecast; with
+    `batch.commit` all of them are checked, and come into force; with `batch.workers` both is done.
+    Raises a `RnnForecastError`; what was in force before stays until the whole is there.
+    """
+    task = _settle(data, Path(output), model, config, reading, given, version)
+    if batch.shard is not None:
+        index, n = batch.owned
+        owned = range(index, task.parts.n_buckets, n)
+        return _result("forecast", task, owned, list(_forecast(task, owned, batch, listener)))
+    everything = range(task.parts.n_buckets)
+    if batch.is_managed:
+        for _ in _forecast(task, everything, batch, listener):
+            pass
+    return _commit(task)
+
+
+def _settle(
+    data: str | Path | None,
+    output: Path,
+    model: str | Path,
+    config: PredictConfig | None,
+    reading: DataConfig | None,
+    given: Collection[str],
+    version: str | None,
+) -> BucketTask:
+    """Find out what the forecast is, and what it is called."""
+    from rnnforecast.sources.shards import MANIFEST, is_sharded, read_manifest
+    from rnnforecast.workflow.prediction import horizon_of, source_of
+
+    config = config or PredictConfig()
+    if config.future is not None:
+        raise UsageError(
+            "--future names a file for all series, and a bucket holds some of them",
+            hint="give what is known ahead as rows of DATA, and  rnnforecast shard  them with it",
+        )
+    loaded = load(model, version=version)
+    options = reading_of(loaded.artifact, reading, given)
+    data = source_of(loaded.artifact) if data is None else data
+    if not is_sharded(Path(data)):
+        raise UsageError(
+            f"{data} is no folder of buckets, which a forecast in batches goes through",
+            hint=f"make one:  rnnforecast shard {data} --output buckets --buckets 64",
+        )
+    manifest = read_manifest(Path(data))
+    kept = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
+    key = runs.key_of(
+        {
+            "rnnforecast": __version__,
+            "forecast": kept,
+            "reading": asdict(options),
+            "version": loaded.version,
+            "readings": runs.describe_input(Path(data) / MANIFEST)["sha256"],
+            "horizon": horizon_of(config, loaded.artifact),
+        }
+    )
+    _check_apart(output, Path(data))
+    parts = Parts(output.resolve(), key, manifest.n_buckets)
+    folder, home = str(Path(data).resolve()), str(Path(model).resolve())
+    return BucketTask(folder, home, str(loaded.version), config, options, parts)
+
+
+def _check_apart(output: Path, data: Path) -> None:
+    """Raise `UsageError` for an output that is no folder, or lies among the readings."""
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file, but a forecast in batches is a folder")
+    if output.resolve().is_relative_to(data.resolve()):
+        raise UsageError(
+            f"{output} would lie among the readings, {data}",
+            hint="name a folder elsewhere with  --output",
+        )
+
+
+def _forecast(
+    task: BucketTask, buckets: Sequence[int], batch: BatchConfig, listener: Listener
+) -> Iterator[dict[str, Any]]:
+    """Forecast what is missing, and give the manifests as they come."""
+    from rnnforecast.workflow import engines
+
+    there = {bucket: said for bucket in buckets if (said := task.parts.read(bucket)) is not None}
+    yield from there.values()
+    missing = [bucket for bucket in buckets if bucket not in there]
+    n_workers = min(batch.workers or 1, max(1, len(missing)))
+    if batch.engine == "ray":
+        found = engines.run_on_ray(task, missing, workers=n_workers, address=batch.address)
+    elif n_workers > 1:
+        found = engines.run_in_processes(task, missing, workers=n_workers)
+    else:
+        found = engines.run_here(task, missing)
+    for done, said in enumerate(found if missing else (), start=len(there) + 1):
+        listener(Progressed("forecasting", done, len(buckets), unit="buckets"))
+        yield said
+
+
+def _commit(task: BucketTask) -> Batched:
+    """Check all parts, and put the forecast in force, unless it is."""
+    parts = task.parts
+    there = parts.committed
+    found = list(parts.each())
+    everything = range(parts.n_buckets)
+    if there is not None and there.get("parts") == found:
+        return _result("already published", task, everything, found)
+    with holding(parts.output / LOCK):
+        for said in found:
+            _check_series(task, said)
+        result = _result("published", task, everything, found)
+        parts.commit({"version": task.version, **result.counts, "parts": found})
+    return result
+
+
+def _check_series(task: BucketTask, said: dict[str, Any]) -> None:
+    """Raise `DataError` for a part that holds series of another bucket, or not those it says."""
+    import pyarrow.parquet as pa_parquet
+
+    from rnnforecast.sources.buckets import bucket_of
+
+    if said["file"] is None:
+        return
+    bucket, n_buckets = said["bucket"], task.parts.n_buckets
+    path = task.parts.file_of(bucket)
+    table = pa_parquet.read_table(path, columns=["series"], partitioning=None)
+    names = table["series"].unique().to_pylist()
+    strange = [name for name in names if bucket_of(name, n_buckets) != bucket]
+    if strange or len(names) != said["series"] or table.num_rows != said["rows"]:
+        what = f"{strange[0]!r} of another bucket" if strange else "other series than it should"
+        raise DataError(f"{path} holds {what}", code="wrong-part", hint="delete it, and try again")
+
+
+def _result(
+    status: str, task: BucketTask, buckets: Sequence[int], found: Sequence[dict[str, Any]]
+) -> Batched:
+    counts = {name: sum(said[name] for said in found) for name in COUNTS}
+    return Batched(
+        status,
+        task.parts.folder,
+        task.parts.key,
+        task.version,
+        tuple(buckets),
+        counts,
+        tuple(_merged([Warned(**warning) for said in found for warning in said["warnings"]])),
+    )
+
+
+def _merged(warnings: Sequence[Warned]) -> Iterator[Warned]:
+    """Give one warning of each kind: the first, with what all of them count."""
+    counts: Counter[str] = Counter()
+    for warning in warnings:
+        counts[warning.code] += warning.count
+    first = {warning.code: warning for warning in reversed(warnings)}
+    for code, total in counts.items():
+        more = total - first[code].count
+        words = first[code].message + (f" (and {more} more in other buckets)" if more else "")
+        yield replace(first[code], message=words, count=total)

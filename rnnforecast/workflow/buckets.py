@@ -1,0 +1,127 @@
+"""One bucket of a forecast in batches: what a worker is told, and does, wherever it runs.
+
+A worker gets paths and options, never a network: it loads the version that is named, once, and
+forecasts with one thread, so that every engine gives the same bytes. Doing a bucket again is
+nothing where its part is published whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnforecast.config import PredictConfig
+from rnnforecast.crashpoints import crash_point
+from rnnforecast.dataconfig import DataConfig
+from rnnforecast.errors import NotEnoughDataError, WriteError
+from rnnforecast.events import Recorder, ignore
+from rnnforecast.operate.parts import Parts
+
+if TYPE_CHECKING:
+    from rnnforecast.data.forecast import Forecaster
+    from rnnforecast.evaluate.fallback import Prediction
+    from rnnforecast.model.artifact import Artifact
+    from rnnforecast.sources.shards import ShardFolder
+
+_NOTHING = {"rows": 0, "series": 0, "left_out": 0, "shortened": 0, "replaced": 0}
+
+
+@dataclass(frozen=True)
+class BucketTask:
+    """All that decides what a bucket comes to, but for which bucket it is."""
+
+    data: str
+    """The folder that `shard` has made."""
+    model: str
+    version: str
+    config: PredictConfig
+    options: DataConfig
+    parts: Parts
+
+    def source_of(self, bucket: int) -> ShardFolder | None:
+        """Return the rows of a bucket; None where it is empty."""
+        from rnnforecast.sources.shards import open_buckets, read_manifest
+
+        held = {one.bucket for one in read_manifest(Path(self.data)).files}
+        return open_buckets(self.data, [bucket]) if bucket in held else None
+
+
+def predict_bucket(task: BucketTask, bucket: int) -> dict[str, Any]:
+    """Forecast a bucket and publish its part, unless it is there; return its manifest."""
+    there = task.parts.read(bucket)
+    if there is not None:
+        return there
+    source = task.source_of(bucket)
+    content, counted = (None, {**_NOTHING, "warnings": []})
+    if source is not None:
+        content, counted = _forecast(task, bucket, source)
+    crash_point("part-forecast")
+    try:
+        return task.parts.publish(bucket, content, counted)
+    except WriteError:  # who has committed takes away what others are still writing
+        there = task.parts.read(bucket)
+        if there is None:
+            raise
+        return there
+
+
+def _forecast(
+    task: BucketTask, bucket: int, source: ShardFolder
+) -> tuple[bytes | None, dict[str, Any]]:
+    """Return the bytes of a bucket's part, and what its manifest counts."""
+    from rnnforecast.data.writing import encode_table, in_doubles
+    from rnnforecast.workflow.prediction import forecast, prepare, table_to_write
+
+    artifact, forecaster = _session(task.model, task.version)
+    events = Recorder(ignore, [])
+    ready = prepare(
+        artifact,
+        source,
+        task.config,
+        task.options,
+        events,
+        is_expected=_belonging(bucket, task.parts.n_buckets),
+    )
+    try:
+        prediction = forecast(ready, events, forecaster=forecaster)
+    except NotEnoughDataError:
+        n_left_out = ready.past.n_origins
+        warnings = [asdict(warning) for warning in events.warnings]
+        return None, {**_NOTHING, "left_out": n_left_out, "warnings": warnings}
+    path = str(task.parts.file_of(bucket))
+    table = table_to_write(prediction.forecast, path, task.config, events)
+    content = encode_table(table.cast(in_doubles(table.schema)), path)
+    return content, _counted(prediction, table.num_rows, events)
+
+
+def _counted(prediction: Prediction, n_rows: int, events: Recorder) -> dict[str, Any]:
+    return {
+        "rows": n_rows,
+        "series": len(prediction.forecast.names),
+        "left_out": len(prediction.left_out),
+        "shortened": len(prediction.shortened),
+        "replaced": len(prediction.replaced),
+        "warnings": [asdict(warning) for warning in events.warnings],
+    }
+
+
+def _belonging(bucket: int, n_buckets: int) -> Callable[[str], bool]:
+    from rnnforecast.sources.buckets import bucket_of
+
+    return lambda name: bucket_of(name, n_buckets) == bucket
+
+
+@lru_cache(maxsize=1)
+def _session(model: str, version: str) -> tuple[Artifact, Forecaster]:
+    """Load a version once for all buckets that this process forecasts, with one thread."""
+    import torch
+
+    from rnnforecast.workflow.prediction import restore
+    from rnnforecast.workflow.saved import load
+
+    torch.set_num_threads(1)
+    artifact = load(model, version=version).artifact
+    return artifact, restore(artifact)

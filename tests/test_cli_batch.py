@@ -1,0 +1,289 @@
+"""Forecasts in batches: whoever forecasts which bucket, and when, the bytes are the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rnnforecast.entry import run
+from tests.builders import wave
+from tests.conftest import SMALL, Command
+
+N_BUCKETS = 7
+N_SERIES = 9
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `long.csv`, `buckets` made of it, and `model`. Not to be changed."""
+    folder = tmp_path_factory.mktemp("plant")
+    stamps = pd.date_range("2026-01-01", periods=120, freq="h")
+    tables = [
+        pd.DataFrame({"time": stamps, "sensor": f"s{i}", "value": (i + 1) * wave(120, seed=i)})
+        for i in range(N_SERIES)
+    ]
+    pd.concat(tables).to_csv(folder / "long.csv", index=False)
+    for line in (
+        ["shard", folder / "long.csv", "--output", folder / "buckets", "--buckets", N_BUCKETS],
+        ["train", folder / "buckets", "--model", folder / "model", *SMALL],
+    ):
+        assert run([*map(str, line), "-q"]) == 0
+    return folder
+
+
+def predicting(plant: Path, output: Path, *more: object) -> list[str]:
+    line = ["predict", plant / "buckets", "-m", plant / "model", "-o", output, *more]
+    return [str(part) for part in line]
+
+
+def parts_of(output: Path) -> dict[str, bytes]:
+    """Everything that is published of a forecast, by name."""
+    (folder,) = (output / "runs").iterdir()
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def serial(plant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The forecast by one worker."""
+    output = tmp_path_factory.mktemp("serial") / "forecast"
+    assert run([*predicting(plant, output, "--workers", "1"), "-q"]) == 0
+    return output
+
+
+def test_one_worker_forecasts_every_series_as_one_command_does(
+    command: Command, plant: Path, serial: Path
+) -> None:
+    outcome = command("predict", plant / "long.csv", "-m", plant / "model", "-o", "all.csv")
+
+    assert outcome.code == 0, outcome.err
+    whole = pd.read_csv("all.csv", parse_dates=["timestamp"])
+    folder = serial / (serial / "CURRENT").read_text().strip()
+    batched = pd.read_parquet(folder)
+    order = ["series", "timestamp"]
+    whole, batched = (t.sort_values(order).reset_index(drop=True) for t in (whole, batched))
+    assert list(whole) == list(batched)
+    assert (whole["series"] == batched["series"]).all()
+    assert (whole["timestamp"] == batched["timestamp"]).all()
+    for name in list(whole)[2:]:
+        np.testing.assert_allclose(batched[name], whole[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 20])
+def test_shards_in_any_order_give_the_same_bytes(
+    n: int, command: Command, plant: Path, serial: Path, tmp_path: Path
+) -> None:
+    order = list(range(n))
+    random.Random(n).shuffle(order)
+    for index in [*order, order[0]]:  # one of them twice
+        outcome = command(*predicting(plant, tmp_path / "out", "--shard", f"{index}/{n}"))
+        assert outcome.code == 0, outcome.err
+    assert not (tmp_path / "out/CURRENT").exists()
+
+    outcome = command(*predicting(plant, tmp_path / "out", "--commit", "--json"))
+
+    assert outcome.code == 0, outcome.err
+    assert outcome.document["status"] == "published"
+    assert outcome.document["series"] == N_SERIES
+    assert outcome.document["rows"] == 6 * N_SERIES
+    assert outcome.document["buckets"] == list(range(N_BUCKETS))
+    assert parts_of(tmp_path / "out") == parts_of(serial)
+
+
+def test_two_workers_give_the_same_bytes(
+    command: Command, plant: Path, serial: Path, tmp_path: Path
+) -> None:
+    outcome = command(*predicting(plant, tmp_path / "out", "--workers", "2"))
+
+    assert outcome.code == 0, outcome.err
+    assert parts_of(tmp_path / "out") == parts_of(serial)
+
+
+def test_tasks_of_ray_give_the_same_bytes(plant: Path, serial: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    line = predicting(plant, tmp_path / "out", "--engine", "ray", "--workers", "2")
+
+    outcome = subprocess.run(
+        [sys.executable, "-m", "rnnforecast", *line], capture_output=True, text=True
+    )
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert parts_of(tmp_path / "out") == parts_of(serial)
+
+
+def test_without_ray_its_engine_says_how_to_install_it(
+    command: Command, plant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+
+    outcome = command(*predicting(plant, tmp_path / "out", "--engine", "ray", "--json"))
+
+    assert outcome.code == 2
+    assert "rnnforecast[ray]" in outcome.error["hint"]
+
+
+def test_the_same_again_writes_nothing(command: Command, plant: Path, serial: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in serial.rglob("*")}
+
+    outcome = command(*predicting(plant, serial, "--workers", "1", "--json"))
+
+    assert outcome.code == 0, outcome.err
+    assert outcome.document["status"] == "already published"
+    assert {path: path.stat().st_mtime_ns for path in serial.rglob("*")} == before
+
+
+def test_what_is_missing_or_damaged_is_not_committed_and_is_done_again(
+    command: Command, plant: Path, serial: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    for index in (0, 1):
+        command(*predicting(plant, output, "--shard", f"{index}/3"))
+
+    missing = command(*predicting(plant, output, "--commit", "--json"))
+    command(*predicting(plant, output, "--shard", "2/3"))
+    damaged = next(output.rglob("bucket-*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    refused = command(*predicting(plant, output, "--commit", "--json"))
+
+    for outcome in (missing, refused):
+        assert outcome.code == 4
+        assert outcome.error["code"] == "missing-parts"
+    assert "2, 5" in missing.error["message"]
+    assert not (output / "CURRENT").exists()
+    assert command(*predicting(plant, output, "--workers", "1")).code == 0
+    assert parts_of(output) == parts_of(serial)
+
+
+def test_a_part_with_series_of_another_bucket_is_refused(
+    command: Command, plant: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    command(*predicting(plant, output, "--shard", "0/1"))
+    said = [json.loads(path.read_text()) for path in sorted(output.rglob("_bucket-*.json"))]
+    one, other = [part for part in said if part["file"] is not None][:2]
+    (folder,) = (output / "runs").iterdir()
+    content = (folder / other["file"]["name"]).read_bytes()
+    (folder / one["file"]["name"]).write_bytes(content)
+    file = {**other["file"], "name": one["file"]["name"]}
+    forged = {**other, "bucket": one["bucket"], "file": file}
+    (folder / f"_bucket-{one['bucket']:05d}.json").write_text(json.dumps(forged))
+
+    outcome = command(*predicting(plant, output, "--commit", "--json"))
+
+    assert outcome.code == 4
+    assert outcome.error["code"] == "wrong-part"
+    assert "of another bucket" in outcome.error["message"]
+
+
+def test_another_model_is_another_forecast_beside_the_one_in_force(
+    command: Command, plant: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    command(*predicting(plant, output, "--workers", "1"))
+    first = (output / "CURRENT").read_text()
+
+    outcome = command(*predicting(plant, output, "--shard", "0/2", "--quantiles", "0.25"))
+
+    assert outcome.code == 0, outcome.err
+    assert len(list((output / "runs").iterdir())) == 2
+    assert (output / "CURRENT").read_text() == first
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--shard", "3/3"], "is not I/N"),
+        (["--shard", "x"], "is not I/N"),
+        (["--shard", "0/3", "--commit"], "different tasks"),
+        (["--workers", "0"], "between 1 and"),
+        (["--commit", "--workers", "2"], "by themselves"),
+        (["--commit", "--address", "auto"], "Ray cluster"),
+        (["--commit", "--future", "x.csv"], "a bucket holds some"),
+        (["--commit", "--plot"], "a folder of Parquet files"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_usage_error(
+    options: list[str], says: str, command: Command, plant: Path, tmp_path: Path
+) -> None:
+    outcome = command(*predicting(plant, tmp_path / "out", *options, "--json"))
+
+    assert outcome.code == 2
+    assert says in outcome.error["message"]
+
+
+def test_a_file_is_no_folder_of_buckets(command: Command, plant: Path, tmp_path: Path) -> None:
+    line = ["predict", plant / "long.csv", "-m", plant / "model", "--shard", "0/2", "--json"]
+
+    on_a_file = command(*line, "-o", tmp_path / "out")
+    to_a_file = command(*predicting(plant, tmp_path / "out.csv", "--shard", "0/2", "--json"))
+
+    assert on_a_file.code == 2
+    assert "rnnforecast shard" in on_a_file.error["hint"]
+    assert to_a_file.code == 2
+
+
+KILLS = [
+    ("part-forecast", ["--shard", "0/1"]),
+    ("file-synced", ["--shard", "0/1"]),
+    ("part-file-published:2", ["--shard", "0/1"]),
+    ("part-published:3", ["--shard", "0/1"]),
+    ("forecast-complete", ["--workers", "1"]),
+    ("forecast-in-force", ["--workers", "1"]),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("where", "options"), KILLS)
+def test_after_a_kill_the_same_command_gives_the_same_bytes(
+    where: str, options: list[str], command: Command, plant: Path, serial: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    line = [sys.executable, "-m", "rnnforecast", *predicting(plant, output, *options)]
+
+    killed = subprocess.run(line, env={**os.environ, "RNNFORECAST_CRASH_AT": where})
+
+    assert killed.returncode == -9
+    if where != "forecast-in-force":
+        assert not (output / "CURRENT").exists()
+    assert command(*predicting(plant, output, *options)).code == 0
+    assert command(*predicting(plant, output, "--commit")).code == 0
+    assert parts_of(output) == parts_of(serial)
+
+
+@pytest.mark.slow
+def test_workers_that_are_killed_again_and_again_lose_nothing_that_is_published(
+    plant: Path, serial: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    line = [sys.executable, "-m", "rnnforecast", *predicting(plant, output, "--workers", "2")]
+    always = {**os.environ, "RNNFORECAST_CRASH_AT": "part-forecast"}
+    once_each = {**os.environ, "RNNFORECAST_CRASH_AT": "part-forecast:3"}
+
+    hopeless = subprocess.run(line, env=always, capture_output=True, text=True)
+    hopeful = subprocess.run(line, env=once_each, capture_output=True, text=True)
+
+    assert hopeless.returncode == 10, hopeless.stderr
+    assert "worker died" in hopeless.stderr
+    assert hopeful.returncode == 0, hopeful.stderr
+    assert parts_of(output) == parts_of(serial)
+
+
+@pytest.mark.slow
+def test_two_on_the_same_shard_publish_it_once(
+    command: Command, plant: Path, serial: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    line = [sys.executable, "-m", "rnnforecast", *predicting(plant, output, "--shard", "0/1")]
+
+    both = [subprocess.Popen(line) for _ in range(2)]
+
+    assert [process.wait() for process in both] == [0, 0]
+    assert command(*predicting(plant, output, "--commit")).code == 0
+    assert parts_of(output) == parts_of(serial)
