@@ -252,6 +252,8 @@ def draw_explosion(results: Results) -> Any:
             _in_powers(axes)
             axes.set_xticks(range(1, GOOD.epochs + 1))
             axes.set_xlabel("epoch")
+    for axes in (left, right):
+        axes.set_ylim(0.1, 20)
     left.set_ylabel("gradient norm, 99th percentile")
     right.set_ylabel("loss on held-out readings")
     _legend(figure, left)
