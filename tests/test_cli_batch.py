@@ -182,6 +182,24 @@ def test_a_part_with_series_of_another_bucket_is_refused(
     assert "of another bucket" in outcome.error["message"]
 
 
+def test_series_that_the_model_does_not_know_are_forecast_and_said_to_be_new(
+    command: Command, plant: Path, tmp_path: Path
+) -> None:
+    few = pd.read_csv(plant / "long.csv")
+    few[few["sensor"] == "s0"].to_csv("few.csv", index=False)
+    assert command("train", "few.csv", "-m", "small", *SMALL, "-q").code == 0
+    line = ["predict", plant / "buckets", "-m", "small", "-o", tmp_path / "out", "--json"]
+
+    outcome = command(*line, "--workers", "1")
+    strict = command(*line, "--workers", "1", "--require-series")
+
+    assert outcome.code == strict.code == 0, outcome.err
+    warnings = {warning["code"]: warning["count"] for warning in outcome.document["warnings"]}
+    assert warnings["new-series"] == N_SERIES - 1
+    assert "vanished-series" not in warnings
+    assert outcome.document["series"] == N_SERIES
+
+
 def test_another_model_is_another_forecast_beside_the_one_in_force(
     command: Command, plant: Path, tmp_path: Path
 ) -> None:

@@ -41,19 +41,14 @@ class Known:
     scale: Floats
     reach: Floats
     """In scales: a single reading further off the level is taken for missing."""
+    is_expected: Callable[[str], bool] | None = None
+    """Which of the series should be among the readings; None: all of them."""
 
-    def only(self, is_wanted: Callable[[str], bool] | None) -> Known:
-        """Return what is known of some of them; of all without a condition."""
-        if is_wanted is None:
-            return self
-        at = np.array([is_wanted(name) for name in self.names], bool)
-        return Known(
-            pick(self.names, at),
-            self.base[at],
-            center=self.center[at],
-            scale=self.scale[at],
-            reach=self.reach[at],
-        )
+    def gone_from(self, names: Sequence[str]) -> list[str]:
+        """Return the series that should be among these, and are not."""
+        there = set(names)
+        gone = [name for name in self.names if name not in there]
+        return gone if self.is_expected is None else list(filter(self.is_expected, gone))
 
 
 def read_past(
@@ -150,7 +145,6 @@ def warn_of_strangers(
 ) -> None:
     """Say which series are gone, new, stale, or far from what the network has learnt from."""
     entry = _entries(past, known)
-    there = set(past.names)
     missing = _n_missing_at_end(past, lookback)
     times = past.cutoff_time  # of a series without readings, only what is known ahead may end there
     newest = times[missing < lookback].max(initial=times.min(initial=0))
@@ -158,10 +152,7 @@ def warn_of_strangers(
     is_far = _is_far(past, known, entry, (lookback, min(horizon, lookback)))
     beyond = _beyond(past, known, entry)
     kinds: dict[str, tuple[str, Sequence[str]]] = {
-        "vanished-series": (
-            "not in these readings",
-            [name for name in known.names if name not in there],
-        ),
+        "vanished-series": ("not in these readings", known.gone_from(past.names)),
         "new-series": (
             "not in the training readings, forecast by the shape of their look-back alone",
             pick(past.names, entry < 0),
@@ -186,8 +177,7 @@ def warn_of_strangers(
 
 def require_series(past: Past, known: Known) -> None:
     """Raise `DataError` where a series that the network knows is not there."""
-    there = set(past.names)
-    gone = [name for name in known.names if name not in there]
+    gone = known.gone_from(past.names)
     if gone:
         raise DataError(
             f"{len(gone)} series of the model are not in these readings: {', '.join(gone[:5])}"

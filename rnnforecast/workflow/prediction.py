@@ -95,9 +95,9 @@ def prepare(
     from rnnforecast.data.freshness import check_fresh
 
     horizon = horizon_of(config, artifact)
-    known = known_of(artifact)
+    known = replace(known_of(artifact), is_expected=is_expected)
     past, schema = _read_past(artifact, data, config, options, known, events)
-    _check_series(past, artifact, config, known.only(is_expected), events)
+    _check_series(past, artifact, config, known, events)
     age_us = check_fresh(past, schema.tz, config, events)
     return Ready(artifact, past, schema, config, options, horizon, age_us)
 
