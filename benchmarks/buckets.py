@@ -2,7 +2,7 @@
 
     python benchmarks/buckets.py [--series 5000] [--readings 2000] [--buckets 64]
 
-Makes hourly series, shards them, trains a small network on a few of them, and forecasts a quarter,
+Makes hourly series, shards them, trains a network of the default size on a few of them, and forecasts a quarter,
 half and all of the buckets with one worker, then all of them with one and with two in turn.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from many_series import write_readings
 
-SMALL = ("--hidden", "64", "--steps", "60", "-L", "168", "-H", "24", "--no-report", "-q")
+OPTIONS = ("--steps", "60", "-H", "24", "--no-report", "-q")
 ROUNDS = 3
 
 
@@ -62,7 +62,7 @@ def main() -> None:
             process.start()
             process.join()
         shard = run("shard", table, "--output", plant, "--buckets", given.buckets, "-q")
-        run("train", few, "-m", model, *SMALL)
+        run("train", few, "-m", model, *OPTIONS)
         print(f"shard: {shard[0]:.1f} s, {shard[1]:.0f} MB")
         line = ("predict", plant, "-m", model, "-q", "--output")
         for part in (4, 2, 1):
