@@ -2,8 +2,9 @@
 
     python benchmarks/buckets.py [--series 5000] [--readings 2000] [--buckets 64]
 
-Makes hourly series, shards them, trains a network of the default size on a few of them, and forecasts a quarter,
-half and all of the buckets with one worker, then all of them with one and with two in turn.
+Makes hourly series, shards them, trains a network of the default size on a few of them, and
+forecasts a quarter, half and all of the buckets with one worker, then all of them with one and with
+two in turn.
 """
 
 from __future__ import annotations

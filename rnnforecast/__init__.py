@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rnnforecast._version import __version__
 
 if TYPE_CHECKING:
+    from rnnforecast.batchconfig import BatchConfig
     from rnnforecast.config import (
         BacktestConfig,
         Config,
@@ -25,9 +26,20 @@ if TYPE_CHECKING:
     from rnnforecast.dataconfig import DataConfig
     from rnnforecast.errors import RnnForecastError
     from rnnforecast.evaluate.fallback import Prediction
-    from rnnforecast.workflow import Backtest, Model, backtest, load, predict, train
+    from rnnforecast.workflow import (
+        Backtest,
+        Batched,
+        Model,
+        backtest,
+        load,
+        predict,
+        predict_batch,
+        shard,
+        train,
+    )
 
 _HOMES = {
+    "rnnforecast.batchconfig": ("BatchConfig",),
     "rnnforecast.config": (
         "BacktestConfig",
         "Config",
@@ -39,12 +51,24 @@ _HOMES = {
     "rnnforecast.dataconfig": ("DataConfig",),
     "rnnforecast.errors": ("RnnForecastError",),
     "rnnforecast.evaluate.fallback": ("Prediction",),
-    "rnnforecast.workflow": ("Backtest", "Model", "backtest", "load", "predict", "train"),
+    "rnnforecast.workflow": (
+        "Backtest",
+        "Batched",
+        "Model",
+        "backtest",
+        "load",
+        "predict",
+        "predict_batch",
+        "shard",
+        "train",
+    ),
 }
 
 __all__ = [
     "Backtest",
     "BacktestConfig",
+    "BatchConfig",
+    "Batched",
     "Config",
     "DataConfig",
     "Model",
@@ -58,6 +82,8 @@ __all__ = [
     "backtest",
     "load",
     "predict",
+    "predict_batch",
+    "shard",
     "train",
 ]
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from rnnforecast.entry import run
 from tests.builders import wave
 from tests.conftest import SMALL, Command
 
+SCALE = (Path(__file__).parent.parent / "docs" / "scale.md").read_text(encoding="utf-8")
 N_BUCKETS = 7
 N_SERIES = 9
 
@@ -116,6 +119,29 @@ def test_tasks_of_ray_give_the_same_bytes(plant: Path, serial: Path, tmp_path: P
 
     assert outcome.returncode == 0, outcome.stderr
     assert parts_of(tmp_path / "out") == parts_of(serial)
+
+
+@pytest.mark.parametrize("engine", ["dask", "pyspark"])
+def test_the_recipe_for_another_engine_gives_the_same_bytes(
+    engine: str, plant: Path, serial: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip(engine, reason=f"{engine} is not installed")
+    dask, spark = re.findall(r"```python\n(.*?)```", SCALE, re.DOTALL)
+    if engine == "pyspark":
+        begin = "from pyspark.sql import SparkSession\nspark = SparkSession.builder.getOrCreate()\n"
+        _, _, commit = dask.partition('scheduler="processes")\n')
+        dask = dask.partition("if __name__")[0].replace("import dask\n", begin)
+        dask += spark + textwrap.dedent(commit)
+    (tmp_path / "recipe.py").write_text(dask)
+    (tmp_path / "plant").symlink_to(plant / "buckets")
+    (tmp_path / "model").symlink_to(plant / "model")
+
+    outcome = subprocess.run(
+        [sys.executable, "recipe.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert parts_of(tmp_path / "forecast") == parts_of(serial)
 
 
 def test_without_ray_its_engine_says_how_to_install_it(
