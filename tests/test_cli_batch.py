@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -224,6 +225,23 @@ def test_series_that_the_model_does_not_know_are_forecast_and_said_to_be_new(
     assert warnings["new-series"] == N_SERIES - 1
     assert "vanished-series" not in warnings
     assert outcome.document["series"] == N_SERIES
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_is_wrong_with_a_bucket_is_said_whoever_reads_it(
+    workers: int, command: Command, plant: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(plant / "buckets", tmp_path / "buckets")
+    file = max((tmp_path / "buckets").glob("bucket-*.parquet"))
+    file.write_bytes(b"PAR1" + b"?" * (file.stat().st_size - 8) + b"PAR1")
+    line = ["predict", tmp_path / "buckets", "-m", plant / "model", "-o", tmp_path / "out"]
+
+    outcome = command(*line, "--workers", str(workers), "--json")
+
+    assert outcome.code == 4
+    assert outcome.error["code"] == "unreadable"
+    assert file.name in outcome.error["message"]
+    assert outcome.error["hint"]
 
 
 def test_another_model_is_another_forecast_beside_the_one_in_force(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +65,7 @@ def _run_until_broken(
 ) -> Iterator[dict[str, Any]]:
     """Give what is forecast until all is, or a worker died."""
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, _follow_parent, (os.getpid(),))
+    pool = ProcessPoolExecutor(workers, spawn, _begin_worker, (os.getpid(),))
     try:
         futures = {pool.submit(predict_bucket, task, bucket) for bucket in buckets}
         while futures:
@@ -87,8 +88,9 @@ def _results(done: set[Future[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         future.result()
 
 
-def _follow_parent(parent: int) -> None:
-    """End with the parent: who is killed cannot tell its workers."""
+def _begin_worker(parent: int) -> None:
+    """Leave a key that interrupts all to the parent, and end with it: killed, it tells nobody."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == parent:
