@@ -137,8 +137,13 @@ def test_the_recipe_for_another_engine_gives_the_same_bytes(
     (tmp_path / "plant").symlink_to(plant / "buckets")
     (tmp_path / "model").symlink_to(plant / "model")
 
+    local = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
     outcome = subprocess.run(
-        [sys.executable, "recipe.py"], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "recipe.py"],
+        cwd=tmp_path,
+        env={**os.environ, **local},
+        capture_output=True,
+        text=True,
     )
 
     assert outcome.returncode == 0, outcome.stderr
