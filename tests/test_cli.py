@@ -72,6 +72,8 @@ def test_the_public_names_are_these() -> None:
     assert sorted(rnnforecast.__all__) == [
         "Backtest",
         "BacktestConfig",
+        "BatchConfig",
+        "Batched",
         "Config",
         "DataConfig",
         "Model",
@@ -85,6 +87,8 @@ def test_the_public_names_are_these() -> None:
         "backtest",
         "load",
         "predict",
+        "predict_batch",
+        "shard",
         "train",
     ]
     for name in rnnforecast.__all__:
