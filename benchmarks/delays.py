@@ -24,6 +24,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from delayed import delayed, with_outages
 
 import rnnforecast
 from rnnforecast.config import Config, NetworkConfig, TrainConfig, WindowConfig
@@ -60,26 +61,6 @@ GOOD = TrainConfig(epochs=12)
 Results = dict[str, dict[str, Any]]
 
 
-def delayed(n: int, lag: int, *, seed: int) -> np.ndarray:
-    """Return n readings, each 0.9 times the one `lag` before it, and noise of deviation 1."""
-    readings = np.random.default_rng(seed).standard_normal(n)
-    for t in range(lag, n):
-        readings[t] += 0.9 * readings[t - lag]
-    return readings
-
-
-def with_failures(readings: np.ndarray, lookback: int) -> np.ndarray:
-    """Take out stretches of 0.4 look-backs, with 1.2 to 2 look-backs between them."""
-    rng = np.random.default_rng(1)
-    sparse, begin = readings.copy(), 0
-    while begin < len(readings):
-        begin += int(rng.integers(6 * lookback // 5, 2 * lookback))
-        end = begin + 2 * lookback // 5
-        sparse[begin:end] = np.nan
-        begin = end
-    return sparse
-
-
 def hourly(readings: np.ndarray) -> pd.DataFrame:
     """Return readings as a table."""
     stamps = pd.date_range("2010-01-01", periods=len(readings), freq="h")
@@ -100,7 +81,7 @@ def measure(kind: str, lag: int, training: TrainConfig) -> dict[str, Any]:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         model = rnnforecast.train(
-            hourly(with_failures(delayed(N_READINGS, lag, seed=0), lookback)),
+            hourly(with_outages(delayed(N_READINGS, lag, seed=0), lookback)),
             model=folder,
             config=config,
             report=False,

@@ -66,11 +66,3 @@ def write_wide(
     stamps = pd.date_range(start, periods=length, freq=freq)
     pd.DataFrame({"timestamp": stamps, **columns}).to_csv(path, index=False)
     return path
-
-
-def delayed(n: int, lag: int, *, seed: int = 0) -> np.ndarray:
-    """Make n readings, each 0.9 times the one that many steps before it, and noise."""
-    readings = np.random.default_rng(seed).standard_normal(n)
-    for t in range(lag, n):
-        readings[t] += 0.9 * readings[t - lag]
-    return readings

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import delayed, wave, write_wide
+from benchmarks.delayed import delayed
+from tests.builders import wave, write_wide
 from tests.conftest import Command
 
 VERDICTS = {"OK", "VANISHING", "EXPLODING", "WASTED WINDOW"}

@@ -10,26 +10,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.delayed import delayed, with_outages
 from rnnforecast.config import Config, NetworkConfig, TrainConfig
 from rnnforecast.data.past import past_of
 from rnnforecast.task import MemberTask
 from rnnforecast.workflow.measuring import Remembered, remember
-from tests.builders import delayed, make_panel, make_task
+from tests.builders import make_panel, make_task
 from tests.model.fitting import started, train
 
 N_READINGS = 24_000
-
-
-def with_outages(readings: np.ndarray, lookback: int) -> np.ndarray:
-    """Take out stretches of 0.4 look-backs, with 1.2 to 2 look-backs between them."""
-    rng = np.random.default_rng(1)
-    sparse, begin = readings.copy(), 0
-    while begin < len(readings):
-        begin += int(rng.integers(6 * lookback // 5, 2 * lookback))
-        end = begin + 2 * lookback // 5
-        sparse[begin:end] = np.nan
-        begin = end
-    return sparse
 
 
 def measured(

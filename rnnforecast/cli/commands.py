@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ from rnnforecast.options import CommonOptions, Given, with_options
 
 if TYPE_CHECKING:
     from rnnforecast.console import Screen
+    from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.workflow import Batched
 
 PARTIAL = 3
@@ -131,28 +132,28 @@ def predict(
     ] = False,
 ) -> None:
     """Forecast the steps after the last reading."""
-    from rnnforecast import plotreport, reports, workflow
+    from rnnforecast import workflow
 
+    check = _check_batch_output if batch.is_wanted else _check_output
+    check(output, common, given, plot=plot)
+    screen = screen_of(context, common)
+    asked: dict[str, Any] = {
+        "model": model,
+        "data": data,
+        "config": forecast,
+        "reading": reading,
+        "given": given,
+        "version": version,
+        "output": output,
+        "listener": screen,
+    }
     if batch.is_wanted:
-        if plot or "output" not in given or output.lower().endswith(OUTPUT_FORMATS):
-            raise UsageError(
-                "a forecast in batches is a folder of Parquet files",
-                hint="leave out --plot" if plot else "name a folder with  --output DIR",
-            )
-        screen = screen_of(context, common)
-        batched = workflow.predict_batch(
-            data,
-            output=output,
-            batch=batch,
-            model=model,
-            config=forecast,
-            reading=reading,
-            given=given,
-            version=version,
-            listener=screen,
-        )
-        _tell_batch(batched, screen, common)
-        return
+        _tell_batch(workflow.predict_batch(batch=batch, **asked), screen, common)
+    else:
+        _tell_prediction(workflow.predict(**asked), output, screen, common, plot=plot)
+
+
+def _check_output(output: str, common: CommonOptions, _given: Given, *, plot: bool) -> None:
     if output == STANDARD_OUTPUT and (common.json or plot):
         wanting = "--json" if common.json else "--plot"
         raise UsageError(
@@ -160,17 +161,25 @@ def predict(
         )
     if common.json and plot:
         raise UsageError("--json and --plot both want standard output", hint="leave out one")
-    screen = screen_of(context, common)
-    prediction = workflow.predict(
-        model,
-        data,
-        config=forecast,
-        reading=reading,
-        given=given,
-        version=version,
-        output=output,
-        listener=screen,
-    )
+
+
+def _check_batch_output(output: str, _common: CommonOptions, given: Given, *, plot: bool) -> None:
+    if plot or "output" not in given or _names_file(output):
+        raise UsageError(
+            "a forecast in batches is a folder of Parquet files",
+            hint="leave out --plot" if plot else "name a folder with  --output DIR",
+        )
+
+
+def _names_file(output: str) -> bool:
+    return output == STANDARD_OUTPUT or output.lower().endswith(OUTPUT_FORMATS)
+
+
+def _tell_prediction(
+    prediction: Prediction, output: str, screen: Screen, common: CommonOptions, *, plot: bool
+) -> None:
+    from rnnforecast import plotreport, reports
+
     screen.has_published = output != STANDARD_OUTPUT
     screen.close()
     if common.json:

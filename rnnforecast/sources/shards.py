@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.errors import DataError, Location
 from rnnforecast.sources.buckets import HASH, MOST_BUCKETS, bucket_of, digests_of, file_of
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.parquetfile import ParquetFile, ParquetSource, open_parquet
@@ -225,27 +225,27 @@ def open_shards(name: str) -> ShardFolder:
     """Open all buckets of a folder. Raises `DataError` where its files are not as it says."""
     folder = Path(name)
     manifest = read_manifest(folder)
-    _check_files(folder, {one.file: one.bytes for one in manifest.files})
+    check_folder(folder, manifest)
     return _opened(name, manifest, manifest.files)
 
 
-def open_buckets(folder: str | Path, buckets: Sequence[int]) -> ShardFolder:
-    """Open some buckets of a folder, of which those without rows have no file.
+def check_folder(folder: str | Path, manifest: Manifest) -> None:
+    """Raise `DataError` where the files of a folder are not those that its manifest names."""
+    _check_files(Path(folder), {one.file: one.bytes for one in manifest.files})
 
-    Raises `UsageError` for a number that it does not have, `DataError` where all of them are empty,
-    or files are not as the manifest says.
+
+def open_bucket(folder: str | Path, manifest: Manifest, bucket: Bucket) -> ShardFolder:
+    """Open one bucket of a folder whose manifest is known: no other file is looked at.
+
+    For who opens one after the other. Raises `DataError` where its file is not as it should be.
     """
-    place = Path(folder)
-    manifest = read_manifest(place)
-    strange = next((b for b in buckets if not 0 <= b < manifest.n_buckets), None)
-    if strange is not None:
-        raise UsageError(
-            f"{folder} has no bucket {strange}", hint=f"it has 0 to {manifest.n_buckets - 1}"
-        )
-    wanted = set(buckets)
-    chosen = tuple(one for one in manifest.files if one.bucket in wanted)
-    _check_files(place, {one.file: one.bytes for one in manifest.files}, only=chosen)
-    return _opened(str(folder), manifest, chosen)
+    path = Path(folder) / bucket.file
+    try:
+        n_bytes = path.stat().st_size
+    except OSError as error:
+        raise _unlike(Path(folder), f"{path} is missing") from error
+    _check_size(path, n_bytes, bucket.bytes)
+    return _opened(str(folder), manifest, (bucket,))
 
 
 def _opened(name: str, manifest: Manifest, buckets: tuple[Bucket, ...]) -> ShardFolder:
@@ -253,9 +253,7 @@ def _opened(name: str, manifest: Manifest, buckets: tuple[Bucket, ...]) -> Shard
     return ShardFolder(open_parquet(name, files), manifest, buckets)
 
 
-def _check_files(
-    folder: Path, expected: Mapping[str, int], only: Sequence[Bucket] | None = None
-) -> None:
+def _check_files(folder: Path, expected: Mapping[str, int]) -> None:
     """Raise `DataError` for a file that is missing, has another size, or is not in the manifest."""
     sizes = {}
     with os.scandir(folder) as entries:
@@ -264,15 +262,15 @@ def _check_files(
                 sizes[entry.name] = entry.stat().st_size if entry.is_file() else -1
     for name in sorted(sizes.keys() - expected.keys()):
         raise _unlike(folder, f"{folder / name} is not in its {MANIFEST}")
-    for name in expected if only is None else (one.file for one in only):
+    for name, n_bytes in expected.items():
         if name not in sizes:
             raise _unlike(folder, f"{folder / name} is missing")
-        if sizes[name] != expected[name]:
-            raise _unlike(
-                folder,
-                f"{folder / name} has {sizes[name]} bytes, but its {MANIFEST} says "
-                f"{expected[name]}",
-            )
+        _check_size(folder / name, sizes[name], n_bytes)
+
+
+def _check_size(path: Path, found: int, expected: int) -> None:
+    if found != expected:
+        raise _unlike(path.parent, f"{path} has {found} bytes, but its {MANIFEST} says {expected}")
 
 
 def _unlike(folder: Path, message: str) -> DataError:

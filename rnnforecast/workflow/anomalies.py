@@ -50,7 +50,7 @@ def anomalies(
     """
     from rnnforecast.data.newer import read_newer
     from rnnforecast.data.writing import write_table
-    from rnnforecast.evaluate.anomalies import episodes, find_anomalies
+    from rnnforecast.evaluate.anomalies import episodes
 
     config = config or AnomalyConfig()
     if output is not None:
@@ -59,27 +59,13 @@ def anomalies(
     options = reading_of(artifact, reading, given)
     check_outputs(data, options, output=output)
     events, task = Recorder(listener, []), artifact.task
-    stride = _stride_of(config, task.horizon)
+    _ = _stride_of(config, task.horizon)  # before anything is read
     panel, schema = read_newer(
         data, schema=artifact.schema, options=options, known=known_of(artifact), listener=events
     )
     since = _since(config, panel, schema.tz)
     _warn_of_learnt(artifact, panel, since, schema.tz, events)
-    found = find_anomalies(
-        restore(artifact),
-        panel,
-        lookback=task.lookback,
-        stride=stride,
-        at_least=config.at_least,
-        since_us=since,
-        listener=events,
-    )
-    if not found.n_judged:
-        raise NotEnoughDataError(
-            f"no reading follows a whole look-back of {task.lookback} steps, so none can be judged",
-            code="too-short",
-            hint="pass more readings, or an earlier --since",
-        )
+    found = _find(artifact, panel, config, since, events)
     search = Search(
         replace(found, tz=schema.tz),
         tuple(episodes(found, apart=task.horizon)),
@@ -88,6 +74,31 @@ def anomalies(
     if output is not None:
         write_table(search.found.to_arrow(), str(output))
     return search
+
+
+def _find(
+    artifact: Artifact, panel: Panel, config: AnomalyConfig, since: int | None, listener: Listener
+) -> Anomalies:
+    """Judge all readings that can be. Raises `NotEnoughDataError` where none can."""
+    from rnnforecast.evaluate.anomalies import find_anomalies
+
+    task = artifact.task
+    found = find_anomalies(
+        restore(artifact),
+        panel,
+        lookback=task.lookback,
+        stride=_stride_of(config, task.horizon),
+        at_least=config.at_least,
+        since_us=since,
+        listener=listener,
+    )
+    if not found.n_judged:
+        raise NotEnoughDataError(
+            f"no reading follows a whole look-back of {task.lookback} steps, so none can be judged",
+            code="too-short",
+            hint="pass more readings, or an earlier --since",
+        )
+    return found
 
 
 def _stride_of(config: AnomalyConfig, horizon: int) -> int:

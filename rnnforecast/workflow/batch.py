@@ -92,7 +92,7 @@ def _settle(
     version: str | None,
 ) -> BucketTask:
     """Find out what the forecast is, and what it is called."""
-    from rnnforecast.sources.shards import MANIFEST, is_sharded, read_manifest
+    from rnnforecast.sources.shards import MANIFEST, check_folder, is_sharded, read_manifest
     from rnnforecast.workflow.prediction import horizon_of, source_of
 
     config = config or PredictConfig()
@@ -110,6 +110,7 @@ def _settle(
             hint=f"make one:  rnnforecast shard {data} --output buckets --buckets 64",
         )
     manifest = read_manifest(Path(data))
+    check_folder(data, manifest)
     kept = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
     key = runs.key_of(
         {

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rnnforecast.data.forecast import Forecaster
     from rnnforecast.evaluate.fallback import Prediction
     from rnnforecast.model.artifact import Artifact
-    from rnnforecast.sources.shards import ShardFolder
+    from rnnforecast.sources.shards import Bucket, Manifest, ShardFolder
 
 _NOTHING = {"rows": 0, "series": 0, "left_out": 0, "shortened": 0, "replaced": 0}
 
@@ -43,10 +43,10 @@ class BucketTask:
 
     def source_of(self, bucket: int) -> ShardFolder | None:
         """Return the rows of a bucket; None where it is empty."""
-        from rnnforecast.sources.shards import open_buckets, read_manifest
+        from rnnforecast.sources.shards import open_bucket
 
-        held = {one.bucket for one in read_manifest(Path(self.data)).files}
-        return open_buckets(self.data, [bucket]) if bucket in held else None
+        manifest, held = _held(self.data, self.parts.key)
+        return open_bucket(self.data, manifest, held[bucket]) if bucket in held else None
 
 
 def predict_bucket(task: BucketTask, bucket: int) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def _forecast(
         task.config,
         task.options,
         events,
-        is_expected=_belonging(bucket, task.parts.n_buckets),
+        is_expected=_belonging(task, bucket),
     )
     try:
         prediction = forecast(ready, events, forecaster=forecaster)
@@ -108,10 +108,33 @@ def _counted(prediction: Prediction, n_rows: int, events: Recorder) -> dict[str,
     }
 
 
-def _belonging(bucket: int, n_buckets: int) -> Callable[[str], bool]:
+def _belonging(task: BucketTask, bucket: int) -> Callable[[str], bool]:
+    """Return whether a series of the model belongs to a bucket."""
+    buckets = _buckets_of_known(task.model, task.version, task.parts.n_buckets)
+    return lambda name: buckets[name] == bucket
+
+
+# What does not depend on the bucket is found once: else a bucket's cost would grow with all others.
+
+
+@lru_cache(maxsize=1)
+def _buckets_of_known(model: str, version: str, n_buckets: int) -> dict[str, int]:
     from rnnforecast.sources.buckets import bucket_of
 
-    return lambda name: bucket_of(name, n_buckets) == bucket
+    artifact, _ = _session(model, version)
+    return {name: bucket_of(name, n_buckets) for name in artifact.names}
+
+
+@lru_cache(maxsize=1)
+def _held(data: str, _key: str) -> tuple[Manifest, dict[int, Bucket]]:
+    """Return the manifest of a folder, and the buckets that hold rows, by their numbers.
+
+    The key tells one manifest in the same place from another, where a worker lives for long.
+    """
+    from rnnforecast.sources.shards import read_manifest
+
+    manifest = read_manifest(Path(data))
+    return manifest, {one.bucket: one for one in manifest.files}
 
 
 @lru_cache(maxsize=1)

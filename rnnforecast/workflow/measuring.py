@@ -6,7 +6,7 @@ what a saved version may see.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from rnnforecast.events import Warned
 from rnnforecast.verdicts import Judged
 
 if TYPE_CHECKING:
-    from rnnforecast.data.panel import Doubles, Panel
+    from rnnforecast.data.panel import Doubles, Integers, Panel
     from rnnforecast.data.planning import Plan
     from rnnforecast.data.windows import Batch, TrainingWindows
     from rnnforecast.evaluate.remembering import MemberMemory, Memory, Peak
@@ -95,21 +95,16 @@ def remember(
     import numpy as np
 
     from rnnforecast.evaluate.remembering import Memory, judge
-    from rnnforecast.model.memory import enough_windows, gradients_by_lag, measure_cut
+    from rnnforecast.model.memory import enough_windows, measure_cut
 
     task = network.task
     most = enough_windows(network, network.members, least)
     places = np.array(entries, np.int64) - 1
-
-    def gathered(n: int) -> Batch:
-        batch = windows.gather(windows.spread(n))
-        return replace(batch, series=places[batch.series])
-
     n_steps = max(-(-own.lookback // own.segment) for own in task.members)
     room = _GRADIENT_VALUES // (n_steps * network.config.hidden)
-    batch, few = gathered(most), gathered(max(FEWEST, min(most, room)))
+    batch = _gathered(windows, most, places)
+    few = _gathered(windows, max(FEWEST, min(most, room)), places)
     leads = {"early": 1, "middle": (task.horizon + 1) // 2, "late": task.horizon}
-    gradients = gradients_by_lag(network, few, list(leads.values()))
     cut = measure_cut(network, batch)
     found = Memory(
         lookback=task.lookback,
@@ -117,16 +112,34 @@ def remember(
         kept=cut.kept,
         losses=cut.losses,
         leads=leads,
-        gradients={
-            name: tuple(None if np.isnan(x) else float(x) for x in row)
-            for name, row in zip(leads, gradients, strict=True)
-        },
+        gradients=_gradients(network, few, leads),
         members=tuple(_members(network, batch, few)),
         peaks=tuple(_peaks(network, batch, panel, entries)),
         n_windows=len(batch.series),
         explosion=explosion,
     )
     return Remembered(found, judge(found, task, config), panel.step_us)
+
+
+def _gathered(windows: TrainingWindows, n: int, places: Integers) -> Batch:
+    """Gather n windows; `places`, `(series,)`: where the network has each series, -1 nowhere."""
+    batch = windows.gather(windows.spread(n))
+    return replace(batch, series=places[batch.series])
+
+
+def _gradients(
+    network: Network, few: Batch, leads: Mapping[str, int]
+) -> dict[str, tuple[float | None, ...]]:
+    """Return how much each of some leads moves with each reading, by lag from 1."""
+    import numpy as np
+
+    from rnnforecast.model.memory import gradients_by_lag
+
+    found = gradients_by_lag(network, few, list(leads.values()))
+    return {
+        name: tuple(None if np.isnan(x) else float(x) for x in row)
+        for name, row in zip(leads, found, strict=True)
+    }
 
 
 def _members(network: Network, batch: Batch, few: Batch) -> list[MemberMemory]:

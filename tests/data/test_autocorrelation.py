@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.delayed import delayed
 from rnnforecast.data.autocorrelation import autocorrelation, median_curve, peaks
-from tests.builders import delayed
 
 
 def slow(readings: np.ndarray, lag: int) -> float:

@@ -12,10 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.errors import DataError, UsageError
+from rnnforecast.errors import DataError
 from rnnforecast.sources.buckets import bucket_of
 from rnnforecast.sources.reading import open_source
-from rnnforecast.sources.shards import MANIFEST, ShardFolder, open_buckets, read_manifest
+from rnnforecast.sources.shards import (
+    MANIFEST,
+    ShardFolder,
+    check_folder,
+    open_bucket,
+    read_manifest,
+)
 from rnnforecast.workflow import shard
 from tests.conftest import Command
 from tests.data.tables import failure, read
@@ -75,6 +81,12 @@ def test_a_folder_with_a_manifest_is_read_as_buckets(folder: Path) -> None:
     assert names_in(source) == set(NAMES)
 
 
+def opened(folder: Path, bucket: int) -> ShardFolder:
+    manifest = read_manifest(folder)
+    (held,) = (one for one in manifest.files if one.bucket == bucket)
+    return open_bucket(folder, manifest, held)
+
+
 def test_the_manifest_comes_back_as_it_was_written(folder: Path) -> None:
     manifest = read_manifest(folder)
 
@@ -83,38 +95,42 @@ def test_the_manifest_comes_back_as_it_was_written(folder: Path) -> None:
     assert manifest.n_bytes == sum(path.stat().st_size for path in files(folder))
 
 
-@pytest.mark.parametrize("chosen", [[0], [3, 1], [0, 1, 2, 3], [2, 2]])
-def test_some_buckets_hold_their_series_and_no_other(folder: Path, chosen: list[int]) -> None:
-    source = open_buckets(folder, chosen)
+@pytest.mark.parametrize("bucket", range(B))
+def test_one_bucket_holds_its_series_and_no_other(folder: Path, bucket: int) -> None:
+    source = opened(folder, bucket)
 
-    assert names_in(source) == {name for name in NAMES if bucket_of(name, B) in chosen}
+    assert names_in(source) == {name for name in NAMES if bucket_of(name, B) == bucket}
     assert source.n_rows_about == 20 * len(names_in(source))
-    assert len(source.files) == len(set(chosen))
+    assert len(source.files) == 1
 
 
 def test_other_buckets_need_not_be_there(folder: Path) -> None:
     files(folder)[0].unlink()
 
-    assert names_in(open_buckets(folder, [1]))
+    assert names_in(opened(folder, 1))
     with pytest.raises(DataError, match="is missing"):
-        open_buckets(folder, [0, 1])
+        opened(folder, 0)
+    with pytest.raises(DataError, match="is missing"):
+        check_folder(folder, read_manifest(folder))
 
 
-def test_a_bucket_that_does_not_exist_is_a_usage_error(folder: Path) -> None:
-    for bucket in (-1, B):
-        with pytest.raises(UsageError, match=f"no bucket {bucket}"):
-            open_buckets(folder, [bucket])
+def test_a_bucket_whose_file_has_grown_is_refused(folder: Path) -> None:
+    with files(folder)[0].open("ab") as file:
+        file.write(b"?")
+
+    with pytest.raises(DataError, match="bytes, but its"):
+        opened(folder, 0)
+    assert names_in(opened(folder, 1))
 
 
-def test_buckets_without_rows_hold_no_readings(tmp_path: Path) -> None:
+def test_buckets_without_rows_are_not_in_the_manifest(tmp_path: Path) -> None:
     frame = pd.DataFrame({"ts": pd.date_range("2024", periods=9), "id": "a", "temp": 1.0})
     shard(frame, tmp_path / "out", 10)
-    empty = [b for b in range(10) if b != bucket_of("a", 10)]
 
-    with pytest.raises(DataError) as caught:
-        open_buckets(tmp_path / "out", empty)
-    assert caught.value.code == "header-only"
-    assert names_in(open_buckets(tmp_path / "out", range(10))) == {"a"}
+    (held,) = read_manifest(tmp_path / "out").files
+
+    assert held.bucket == bucket_of("a", 10)
+    assert names_in(opened(tmp_path / "out", held.bucket)) == {"a"}
 
 
 def test_a_series_in_two_buckets_is_an_error_that_names_both(
@@ -133,7 +149,7 @@ def test_a_series_in_two_buckets_is_an_error_that_names_both(
         outcome = command(*words, *more, "--json")
         assert (outcome.code, outcome.error["code"]) == (4, "series-in-two-buckets")
     with pytest.raises(DataError, match="two buckets"):
-        names_in(open_buckets(folder, [1]))
+        names_in(opened(folder, 1))
 
 
 def test_a_series_in_a_bucket_that_is_not_its_own_is_an_error(folder: Path) -> None:
