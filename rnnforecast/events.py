@@ -5,8 +5,9 @@ An event is a fact with its numbers; how it reads on a screen is the listener's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 _NAMED = 5
 
@@ -75,6 +76,18 @@ class Published:
     """A result is there for others to see, and counts: what may fail now only follows it."""
 
     what: str
+
+
+def merged_warnings(warnings: Sequence[Warned], where: str) -> Iterator[Warned]:
+    """Give one warning of each kind, the first, with what all of them count, and say where."""
+    counts: Counter[str] = Counter()
+    for warning in warnings:
+        counts[warning.code] += warning.count
+    first = {warning.code: warning for warning in reversed(warnings)}
+    for code, total in counts.items():
+        more = total - first[code].count
+        words = first[code].message + (f" (and {more} more {where})" if more else "")
+        yield replace(first[code], message=words, count=total)
 
 
 Event = Noted | Warned | Progressed | EpochEnded | Published

@@ -23,7 +23,9 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.events import ignore
 from rnnforecast.formats import OUTPUT_FORMATS
+from rnnforecast.launch import speaks_for_all
 from rnnforecast.options import CommonOptions, Given, with_options
+from rnnforecast.ranksconfig import RanksConfig
 
 if TYPE_CHECKING:
     from rnnforecast.console import Screen
@@ -71,6 +73,7 @@ def train(
     window: WindowConfig,
     network: NetworkConfig,
     training: TrainConfig,
+    ranks: RanksConfig,
     common: CommonOptions,
     model: ModelPath = Path(DEFAULT_MODEL),
     require_skill: Annotated[
@@ -98,8 +101,11 @@ def train(
         require_skill=require_skill,
         report=report,
         resume=resume,
+        ranks=ranks,
         listener=screen,
     )
+    if not speaks_for_all():
+        return
     screen.has_published = True
     screen.close()
     if common.json:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnforecast.data.ranks import Ranks, filled
+
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 
@@ -45,6 +47,10 @@ class Track:
     high: Integers
     """`(series,)`: the first place that no longer does."""
 
+    def is_apart(self) -> bool:
+        """Tell whether each series has a stretch of its own."""
+        return bool((self.high - self.low).sum() <= self.values.shape[1])
+
     def select(self, series: Integers) -> Track:
         """Return the tracks of these series, in this order."""
         begin, low, high = (x[series] for x in (self.begin, self.low, self.high))
@@ -61,6 +67,24 @@ class Track:
         np.add.at(edges, self.low, 1)
         np.add.at(edges, np.clip(self.begin + n_rows, self.low, self.high), -1)
         return np.cumsum(edges)[:n_places] > 0
+
+    def fetched(self, chosen: Integers, here: NDArray[np.bool_], ranks: Ranks) -> Track:
+        """Return the track with the rows of these few series only, on all ranks."""
+        if not self.is_apart():
+            return self
+        sizes = filled(ranks, self.high - self.low, here)
+        before = filled(ranks, self.begin - self.low, here)
+        width, rows = len(self.values), []
+        for series in chosen.tolist():
+            own = np.zeros((width, sizes[series]), np.float32)
+            if here[series]:
+                own = self.values[:, self.low[series] : self.high[series]]
+            rows.append(filled(ranks, own, np.full(width, here[series])))
+        low = np.zeros_like(self.low)
+        low[chosen] = np.cumsum(sizes[chosen]) - sizes[chosen]
+        high = low.copy()
+        high[chosen] += sizes[chosen]
+        return replace(self, values=np.concatenate(rows, 1), begin=low + before, low=low, high=high)
 
     def gather(self, series: Integers, first: Integers, width: int) -> Floats:
         """Return `width` rows from these on, `(window, feature, width)`; NaN where there is none.
@@ -108,6 +132,15 @@ class Covariates:
             past=self.past.select(series),
             static=self.static[series],
             static_names=self.static_names,
+        )
+
+    def fetched(self, chosen: Integers, here: NDArray[np.bool_], ranks: Ranks) -> Covariates:
+        """Return those of these few series, `(series,)`, on all ranks; the numbers stay."""
+        return replace(
+            self,
+            known=tuple(track.fetched(chosen, here, ranks) for track in self.known),
+            past=self.past.fetched(chosen, here, ranks),
+            static=filled(ranks, self.static, here),
         )
 
     def moved(self, rows: Integers) -> Covariates:

@@ -17,7 +17,9 @@ from rnnforecast.data.covariates import Covariates, Track
 from rnnforecast.data.memory import check_memory
 from rnnforecast.data.naming import canonical
 from rnnforecast.data.panel import Floats, Integers, Panel
+from rnnforecast.data.ranks import Ranks
 from rnnforecast.data.schema import Covariate, Schema
+from rnnforecast.data.sharing import any_has, counts_of_all
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Noted, Warned
@@ -46,7 +48,7 @@ def settle_covariates(
         return panel, schema
     columns = _columns(panel, panel.covariates, until_us)
     if schema.step_us is None:
-        schema = _settled(schema, columns, texts, listener)
+        schema = _settled(schema, columns, texts, listener, panel.ranks)
         columns |= _renumbered(schema, columns, texts)
     else:
         empty = [c.name for c in schema.covariates if not columns[c.name].has_values]
@@ -85,10 +87,15 @@ def _columns(panel: Panel, beside: Covariates, until_us: int | None) -> dict[str
 
 
 def _settled(
-    schema: Schema, columns: dict[str, _Column], texts: dict[str, list[str]], listener: Listener
+    schema: Schema,
+    columns: dict[str, _Column],
+    texts: dict[str, list[str]],
+    listener: Listener,
+    ranks: Ranks,
 ) -> Schema:
     """Return the schema with the covariates that say something, and the texts of each."""
-    empty = [c.name for c in schema.covariates if not columns[c.name].has_values]
+    has = {c.name: columns[c.name].has_values for c in schema.covariates}
+    empty = [name for name, says in any_has(ranks, has).items() if not says]
     _warn_of_empty(empty, "no values, left out", listener)
     settled = []
     for covariate in schema.covariates:
@@ -96,7 +103,7 @@ def _settled(
             continue
         name, categories = covariate.name, None
         if covariate.is_text:
-            categories = _common(texts[name], columns[name].early)
+            categories = _common(texts[name], columns[name].early, ranks)
             listener(Noted(f"column {name!r} is one of {', '.join(categories)}"))
         settled.append(replace(covariate, categories=categories))
     return replace(schema, covariates=tuple(settled))
@@ -120,9 +127,11 @@ def _warn_of_empty(names: list[str], what: str, listener: Listener) -> None:
         listener(Warned.naming("empty-covariate", what, names))
 
 
-def _common(texts: list[str], values: Floats) -> tuple[str, ...]:
+def _common(texts: list[str], values: Floats, ranks: Ranks) -> tuple[str, ...]:
     """Return the texts that occur often enough, the commonest first."""
-    counts = _counts(len(texts), [values])
+    own = _counts(len(texts), [values]).tolist()
+    every = counts_of_all(ranks, dict(zip(texts, own, strict=True)))
+    texts, counts = list(every), np.array(list(every.values()), np.int64)
     order = np.argsort(-counts, kind="stable")[:_MOST_CATEGORIES]
     return tuple(texts[i] for i in order if counts[i] > _RARE * counts.sum())
 

@@ -105,8 +105,8 @@ def find_order(rows: Rows) -> Order:
         start[own], end[own] = np.minimum(start[own], chunk.low), np.maximum(end[own], chunk.high)
         last[own], is_known[own] = chunk.last, True
         if len(steps) > 100:
-            steps = [_merged(steps)]
-    merged = _merged(steps)
+            steps = [merged_steps(steps)]
+    merged = merged_steps(steps)
     is_whole = len(merged.lengths) < _MOST_STEPS
     backwards = np.concatenate([np.zeros(0, np.int64), *back])
     if len(backwards):
@@ -153,7 +153,7 @@ def _counted(lengths: Integers) -> Steps:
     return Steps(*np.unique(lengths, return_counts=True))
 
 
-def _merged(parts: list[Steps]) -> Steps:
+def merged_steps(parts: list[Steps]) -> Steps:
     """Count the steps of several parts together."""
     if len(parts) == 1 or not parts:
         return parts[0] if parts else _counted(np.zeros(0, np.int64))
@@ -173,7 +173,7 @@ def _sorted_steps(rows: Rows) -> Steps:
     which = [is_chosen[codes] for codes in rows.codes]
     times = np.concatenate([t[w] for t, w in zip(rows.times, which, strict=True)])
     codes = np.concatenate([c[w] for c, w in zip(rows.codes, which, strict=True)])
-    return _merged([_between(times[codes == code]) for code in chosen])
+    return merged_steps([_between(times[codes == code]) for code in chosen])
 
 
 def _between(times: Integers) -> Steps:

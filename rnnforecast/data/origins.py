@@ -7,13 +7,14 @@ time. Nothing grows with the number of origins; a part of them becomes a `Past` 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rnnforecast.data.panel import Integers, Panel
 from rnnforecast.data.past import Past
+from rnnforecast.data.ranks import Ranks
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,15 @@ class Origins:
     def step_us(self) -> int:
         """The grid's step in microseconds."""
         return self._panel.step_us
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who holds the panel together: all of them know of all origins."""
+        return self._panel.ranks
+
+    def fetched(self, series: Sequence[int]) -> Origins:
+        """Return the same over a panel that has a few series here, wherever they were."""
+        return replace(self, _panel=self._panel.fetched(series))
 
     @property
     def time_range(self) -> tuple[int, int]:

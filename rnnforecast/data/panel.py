@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.covariates import Covariates
+from rnnforecast.data.ranks import ALONE, Ranks, filled, joined
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -22,10 +23,23 @@ _COPIED_ROWS = 1 << 20
 
 
 @dataclass(frozen=True)
+class Shared:
+    """Where the readings of a panel are that several ranks hold together, each some series."""
+
+    ranks: Ranks
+    here: NDArray[np.bool_]
+    """`(series,)`: whose readings this rank has."""
+    lengths: Integers
+    """`(series,)`: rows of each series, wherever they are."""
+
+
+@dataclass(frozen=True)
 class Panel:
     """Many series, one after the other, each on a grid of the same step.
 
-    Row t of series s is `target[offsets[s] + t]`, read at `start[s] + t * step_us`.
+    Row t of series s is `target[offsets[s] + t]`, read at `start[s] + t * step_us`. Of a panel that
+    ranks share, each knows of all series where they stand, and has the rows of its own: `offsets`
+    are those of what is here, where series that are elsewhere have no row.
     """
 
     target: Floats
@@ -42,6 +56,29 @@ class Panel:
     """Time of the table's first row, also where it held no reading: row numbers count from it."""
     covariates: Covariates | None = None
     """What stands beside the readings; it may reach beyond them."""
+    shared: Shared | None = None
+    """Who has which series, where that is not this process alone."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who holds the panel together."""
+        return ALONE if self.shared is None else self.shared.ranks
+
+    @property
+    def here(self) -> NDArray[np.bool_]:
+        """`(series,)`: whose readings this process has."""
+        return np.ones(self.n_series, np.bool_) if self.shared is None else self.shared.here
+
+    @property
+    def n_readings(self) -> int:
+        """How many readings there are, missing ones not counted."""
+        seen = np.array([np.count_nonzero(np.isfinite(self.target))], np.int64)
+        return int(self.ranks.total(seen)[0])
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are, missing readings included."""
+        return int(self.lengths.sum())
 
     @property
     def n_series(self) -> int:
@@ -51,7 +88,7 @@ class Panel:
     @property
     def lengths(self) -> Integers:
         """`(series,)`: rows of each series, missing ones included."""
-        return np.diff(self.offsets)
+        return np.diff(self.offsets) if self.shared is None else self.shared.lengths
 
     @property
     def end_us(self) -> int:
@@ -63,9 +100,18 @@ class Panel:
         """`(series,)`: number of the first row on the grid that begins in 1970."""
         return self.start // self.step_us
 
-    def of(self, series: int) -> Floats:
-        """Return the readings of one series, `(row,)`, as a view."""
-        return self.target[self.offsets[series] : self.offsets[series + 1]]
+    def of(self, series: int, begin: int = 0, end: int | None = None) -> Floats:
+        """Return rows of one series, `(row,)`, by default all: a view, unless they are elsewhere.
+
+        All ranks ask for the same.
+        """
+        end = int(self.lengths[series]) if end is None else end
+        first = self.offsets[series]
+        if self.shared is None:
+            return self.target[first + begin : first + end]
+        here = np.full(max(end - begin, 0), self.shared.here[series])
+        own = self.target[first + begin : first + end] if here.any() else np.zeros(len(here), "f4")
+        return filled(self.ranks, own, here)
 
     def time_at(self, series: Integers, row: Integers) -> Integers:
         """Return the times, in microseconds, of these rows of these series; rows may lie ahead."""
@@ -79,8 +125,10 @@ class Panel:
     def before(self, rows: Integers) -> Panel:
         """Return a panel of the first rows of each series, `(series,)` of them."""
         begin = self.offsets[:-1]
-        target = stretches(self.target, begin, begin + rows)
-        return replace(self, target=target, offsets=offsets_of(rows))
+        stored = np.where(self.here, rows, 0)
+        target = stretches(self.target, begin, begin + stored)
+        shared = self.shared and replace(self.shared, lengths=rows)
+        return replace(self, target=target, offsets=offsets_of(stored), shared=shared)
 
     def seen(self, rows: Integers) -> Panel:
         """Return the first rows of each series; beside them stays only what is known ahead."""
@@ -91,14 +139,38 @@ class Panel:
         """Return a panel of these series, in this order."""
         if np.array_equal(series, np.arange(self.n_series)):
             return self
+        shared = self.shared and replace(
+            self.shared, here=self.shared.here[series], lengths=self.shared.lengths[series]
+        )
         return replace(
             self,
             target=stretches(self.target, self.offsets[series], self.offsets[series + 1]),
-            offsets=offsets_of(self.lengths[series]),
+            offsets=offsets_of(np.diff(self.offsets)[series]),
             start=self.start[series],
             names=pick(self.names, series),
             base=self.base[series],
             covariates=self.covariates and self.covariates.select(series),
+            shared=shared,
+        )
+
+    def fetched(self, series: Sequence[int]) -> Panel:
+        """Return a panel with the rows of these few series here, on all ranks, and of no other.
+
+        Their numbers stay.
+        """
+        if self.shared is None:
+            return self
+        here = np.zeros(self.n_series, np.bool_)
+        here[list(series)] = True
+        chosen = np.flatnonzero(here)
+        rows = [self.of(number) for number in chosen.tolist()]
+        beside = self.covariates and self.covariates.fetched(chosen, self.here, self.ranks)
+        return replace(
+            self,
+            target=np.concatenate([np.zeros(0, np.float32), *rows]),
+            offsets=offsets_of(np.where(here, self.lengths, 0)),
+            covariates=beside,
+            shared=Shared(ALONE, here, self.lengths),
         )
 
     def blocks(self, n_rows: int) -> Iterator[tuple[int, Panel]]:
@@ -126,7 +198,12 @@ class Panel:
             first = last
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of what the readings say, whatever file format they came in."""
+        """Return a SHA-256 of what the readings say, whatever file format they came in.
+
+        That of a panel that ranks share does not depend on how many there are.
+        """
+        if self.shared is not None:
+            return self._fingerprint_of_parts()
         digest = hashlib.sha256()
         for array in (self.target, self.offsets, self.start, np.int64(self.step_us), self.base):
             digest.update(np.ascontiguousarray(array).data)
@@ -136,6 +213,33 @@ class Panel:
                 digest.update(np.ascontiguousarray(array).data)
         digest.update("\0".join(self.names).encode())
         return digest.hexdigest()
+
+    def _fingerprint_of_parts(self) -> str:
+        """Return a SHA-256 of one for each series; what the calendar says follows from times."""
+        own = np.flatnonzero(self.here)
+        found = np.zeros((len(own), hashlib.sha256().digest_size), np.uint8)
+        for row, series in zip(found, own.tolist(), strict=True):
+            digest = hashlib.sha256(self.names[series].encode())
+            stored = self.target[self.offsets[series] : self.offsets[series + 1]]
+            arrays = [stored, self.start[series], self.base[series]]
+            if self.covariates is not None:
+                arrays.append(self.covariates.static[series])
+                tracks = (*self.covariates.known, self.covariates.past)
+                arrays += [
+                    track.values[:, track.low[series] : track.high[series]]
+                    for track in tracks
+                    if track.is_apart()
+                ]
+            for array in arrays:
+                digest.update(np.ascontiguousarray(array).data)
+            row[:] = np.frombuffer(digest.digest(), np.uint8)
+        whole = joined(self.ranks, found)
+        return hashlib.sha256(np.int64(self.step_us).tobytes() + whole.tobytes()).hexdigest()
+
+    def begins(self, series: Integers) -> Integers:
+        """Return where series that are here begin in `target`, `(window,)` each."""
+        assert self.shared is None or self.shared.here[series].all(), "these rows are elsewhere"
+        return self.offsets[series]
 
 
 def stretches(target: Floats, begin: Integers, end: Integers) -> Floats:

@@ -8,19 +8,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.covariates import Features
 from rnnforecast.data.panel import Doubles, Floats, Integers, Panel
+from rnnforecast.data.ranks import Ranks, filled
 from rnnforecast.data.windows import TrainingWindows, gather
 
 _TABLE_VALUES = 1 << 20
 _EQUAL_ROWS = 32
 """Origins with fewer rows than this share tables, however unlike their numbers are."""
 
+_Number = TypeVar("_Number", bound=np.generic)
 Values = NDArray[np.floating[Any]]
 """Of a forecast: float32, or doubles where float32 would blur them."""
 
@@ -58,7 +60,21 @@ class Past:
     @property
     def n_rows(self) -> int:
         """How many rows the panel has, missing readings included."""
-        return len(self._panel.target)
+        return self._panel.n_rows
+
+    @property
+    def ranks(self) -> Ranks:
+        """Who holds the panel together."""
+        return self._panel.ranks
+
+    @property
+    def here(self) -> NDArray[np.bool_]:
+        """`(origin,)`: whose readings this process has. What is said of them, it says alone."""
+        return self._panel.here[self.series]
+
+    def filled(self, values: NDArray[_Number]) -> NDArray[_Number]:
+        """Return figures of origins, `(origin, ...)`, each from the rank that has its readings."""
+        return filled(self.ranks, values, self.here)
 
     @property
     def first_us(self) -> int:
@@ -77,7 +93,7 @@ class Past:
 
     def history(self, n: int) -> Floats:
         """Return the last n rows before each cutoff, `(origin, n)`; NaN before the first row."""
-        first = self._panel.offsets[self.series]
+        first = self._panel.begins(self.series)
         end = first + self.cutoff
         return gather(self._panel.target, end - n, n, low=first, high=end)
 
@@ -116,9 +132,11 @@ class Past:
         longest: Integers = (rows - np.maximum.accumulate(last, axis=1)).max(1)
         return longest
 
-    def readings(self, origin: int) -> Floats:
-        """Return all that one origin may see, `(row,)`."""
-        return self._panel.of(int(self.series[origin]))[: int(self.cutoff[origin])]
+    def readings(self, origin: int, newest: int | None = None) -> Floats:
+        """Return all that one origin may see, `(row,)`, or its newest rows, wherever they are."""
+        end = int(self.cutoff[origin])
+        begin = 0 if newest is None else max(0, end - newest)
+        return self._panel.of(int(self.series[origin]), begin, end)
 
     def fingerprint(self) -> str:
         """Return a SHA-256 of what all origins together may see, and where they stand.
@@ -153,9 +171,10 @@ class Past:
 
         Row 0 is the first of the series; after the cutoff is NaN. Origins that see about as much
         share a table, so that many short series cost what their readings cost. Origins that see
-        nothing are in tables without a row.
+        nothing are in tables without a row; those of series that are elsewhere are in none.
         """
         order = np.argsort(self.cutoff, kind="stable")
+        order = order[self.here[order]]
         lengths = self.cutoff[order]
         begin = 0
         while begin < len(order):
@@ -164,7 +183,7 @@ class Past:
             n_values = np.arange(1, end - begin + 1) * lengths[begin:end]
             end = begin + max(1, int(np.searchsorted(n_values, _TABLE_VALUES, side="right")))
             origins, width = order[begin:end], int(lengths[end - 1])
-            low = self._panel.offsets[self.series[origins]]
+            low = self._panel.begins(self.series[origins])
             high = low + self.cutoff[origins]
             yield origins, gather(self._panel.target, low, width, low=low, high=high)
             begin = end
@@ -175,7 +194,7 @@ class Past:
         counts = np.zeros(self.n_origins, np.int64)
         for origins, readings in self.tables():
             counts[origins] = np.isfinite(readings).sum(1)
-        return counts
+        return self.filled(counts)
 
     def windows(
         self, lookback: int, horizon: int, *, targets_after: Past | None = None

@@ -163,9 +163,9 @@ def _check_usable(split: Split, task: ForecastTask) -> None:
     batch = windows.gather(windows.spread(_LOOKED_AT))
     whole = np.isfinite(batch.history).mean(1) >= SEEN_SHARE
     if not (whole & np.isfinite(batch.future).any(1)).any():
-        target = split.panel.target
+        n_rows = split.panel.n_rows
         raise NotEnoughDataError(
-            f"no window has half of its history: {int(np.isnan(target).sum())} of {len(target)} "
+            f"no window has half of its history: {n_rows - split.panel.n_readings} of {n_rows} "
             "readings are missing",
             code="too-sparse",
             hint="pass a longer step, such as  --freq 1h --agg mean , or a shorter --lookback",

@@ -48,7 +48,7 @@ def fit_scaling(past: Past) -> Scaling:
             continue
         for origin, row, step in zip(origins, readings, steps, strict=True):  # long ones: few
             fitted[origin] = _fit(row[None, : past.cutoff[origin] : step])[0]
-    return Scaling(*np.ascontiguousarray(fitted.T))
+    return Scaling(*np.ascontiguousarray(past.filled(fitted).T))
 
 
 def _fit(readings: Floats) -> Doubles:

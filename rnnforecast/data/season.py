@@ -68,7 +68,7 @@ def find_season(past: Past) -> int:
     where none shows is any other period looked for.
     """
     chosen = np.unique(np.linspace(0, past.n_origins - 1, _MAX_SERIES).astype(np.int64))
-    curves = [_variogram(past.readings(int(i))[-_MAX_ROWS:]) for i in chosen]
+    curves = [_variogram(past.readings(int(i), _MAX_ROWS)) for i in chosen]
     natural = [us // past.step_us for us in _NATURAL_US if us % past.step_us == 0]
     season = 1
     for period in (p for p in natural if 2 <= p <= LONGEST_SEASON):

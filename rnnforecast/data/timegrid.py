@@ -19,12 +19,14 @@ from rnnforecast.data.cutoff import rows_until
 from rnnforecast.data.features import settle_covariates
 from rnnforecast.data.futuretimes import judge_future
 from rnnforecast.data.levels import base_of_column
-from rnnforecast.data.order import Order, find_order
+from rnnforecast.data.order import Order, Steps, find_order
 from rnnforecast.data.panel import Panel, pick
 from rnnforecast.data.placing import place_rows
+from rnnforecast.data.ranks import ALONE, Ranks, all_say
 from rnnforecast.data.rows import Rows, read_rows
 from rnnforecast.data.scattering import Grid
 from rnnforecast.data.schema import Schema
+from rnnforecast.data.sharing import check_alike, share, steps_of_all
 from rnnforecast.data.summertime import missing_of
 from rnnforecast.data.trimming import drop_empty, trim_and_warn
 from rnnforecast.dataconfig import DataConfig
@@ -52,34 +54,39 @@ def read_panel(
     known_base: Mapping[str, float] = MappingProxyType({}),
     as_of: str | None = None,
     learns_until: LearnsUntil | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Panel, Schema]:
     """Read a source onto a regular grid; return it with the schema, step and zone filled in.
 
     A missing reading is NaN, and so is every step without a row. `known_base` is what a model
     subtracts from the series that it knows; readings later than `as_of` are not used; which texts
-    are told apart rests on the rows before what `learns_until` says of a panel. Raises `DataError`
-    for stamps that cannot be read, are irregular, or repeat with different readings, and for
-    readings that are not finite.
+    are told apart rests on the rows before what `learns_until` says of a panel. Of `ranks` each
+    reads a source of its own, and the panel is that of all. Raises `DataError` for stamps that
+    cannot be read, are irregular, or repeat with different readings, and for readings that are not
+    finite.
     """
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
     if as_of is not None:
         rows, source = rows_until(rows, source, as_of, schema, tz)
     clean_rows(rows, schema, config, listener, tz=tz)
     schema = _on_base(rows, schema)
-    panel = _to_grid(rows, source, schema, config, listener, is_aware=tz is not None)
+    panel = _to_grid(rows, source, schema, config, listener, is_aware=tz is not None, ranks=ranks)
     panel = without_stuck(panel, config, listener)
     panel = trim_and_warn(panel, schema, listener)
-    panel = drop_empty(panel, schema, config, source, listener)
+    own = drop_empty(panel, schema, config, source, listener, ranks)
+    panel = share(own, ranks)
     until_us = learns_until(panel, tz) if learns_until and schema.covariates else None
     panel, schema = settle_covariates(
         panel, schema, rows.texts, config, listener, until_us=until_us
     )
     panel = with_calendar(panel, config, schema.tz or tz)
-    _note_gaps(panel, config, listener, tz)
+    _note_gaps(own, config, listener, tz, ranks)
     if schema.step_us is None:  # a model's own readings were looked at when it was trained
-        warn_of_oddities(panel, listener, tz=tz)
+        warn_of_oddities(own, listener, tz=tz)
     targets = schema.targets if schema.series else panel.names
-    return panel, replace(schema, step_us=panel.step_us, tz=tz, targets=targets)
+    schema = replace(schema, step_us=panel.step_us, tz=tz, targets=targets)
+    check_alike(schema, ranks)
+    return panel, schema
 
 
 def _to_grid(
@@ -90,10 +97,11 @@ def _to_grid(
     listener: Listener,
     *,
     is_aware: bool,
+    ranks: Ranks,
 ) -> Panel:
     """Find the step, and put each row on its grid."""
     order = find_order(rows)
-    step_us = _find_step(order, rows, schema, config)
+    step_us = _find_step(steps_of_all(order.steps, ranks), rows, schema, config)
     if not config.allow_future:
         judge_future(rows, step_us, source, schema, listener, is_aware=is_aware)
     _note_jumps_back(order, rows, step_us, listener)
@@ -142,12 +150,11 @@ def _note_jumps_back(order: Order, rows: Rows, step_us: int, listener: Listener)
         listener(Warned("time-goes-back", message, len(far)))
 
 
-def _find_step(order: Order, rows: Rows, schema: Schema, config: DataConfig) -> int:
+def _find_step(steps: Steps, rows: Rows, schema: Schema, config: DataConfig) -> int:
     """Return the step: what the user said, or the commonest one found.
 
     One reading has none; then it is the one that the model was trained on.
     """
-    steps = order.steps
     if config.freq:
         return parse_duration_us(config.freq)
     if not steps.total and schema.step_us is not None:
@@ -198,17 +205,23 @@ def _sparse(rows: Rows, step_us: int, n_grid: int, source: Source, schema: Schem
     )
 
 
-def _note_gaps(panel: Panel, config: DataConfig, listener: Listener, tz: str | None) -> None:
+def _note_gaps(
+    panel: Panel, config: DataConfig, listener: Listener, tz: str | None, ranks: Ranks
+) -> None:
     """Say how much is missing; warn of series with a gap that is longer than the user accepts."""
-    if not np.isnan(panel.target).any():
-        return
-    missing, longest = missing_of(panel, tz)
-    if not missing.any():
+    n_nan = int(np.count_nonzero(np.isnan(panel.target)))
+    nothing = np.zeros((2, panel.n_series), np.int64)
+    missing, longest = missing_of(panel, tz) if n_nan else nothing
+    counts = np.array([n_nan, missing.sum(), len(panel.target)], np.int64)
+    n_nan, n_missing, n_rows = ranks.total(counts).tolist()
+    most = max(all_say(ranks, int(longest.max(initial=0))))
+    if n_nan and not n_missing:
         listener(Noted("nothing is missing but the hour that clocks skip in spring"))
+    if not n_missing:
         return
-    what = f"{int(missing.sum())} of {len(panel.target)} readings are missing, the longest gap is "
-    listener(Noted(what + format_duration(int(longest.max()) * panel.step_us)))
+    what = f"{n_missing} of {n_rows} readings are missing, the longest gap is "
+    listener(Noted(what + format_duration(most * panel.step_us)))
     limit = config.max_gap_steps(panel.step_us)
-    if limit is not None and longest.max() > limit:
+    if limit is not None and longest.max(initial=0) > limit:
         names = pick(panel.names, np.flatnonzero(longest > limit))
         listener(Warned.naming("long-gap", f"a gap longer than --max-gap {config.max_gap}", names))

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from rnnforecast.data.panel import Panel, offsets_of, pick, stretches
+from rnnforecast.data.ranks import ALONE, Ranks
 from rnnforecast.data.schema import Schema
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
@@ -60,7 +61,12 @@ def trim(panel: Panel, *, is_wide: bool) -> Panel:
 
 
 def drop_empty(
-    panel: Panel, schema: Schema, config: DataConfig, source: Source, listener: Listener
+    panel: Panel,
+    schema: Schema,
+    config: DataConfig,
+    source: Source,
+    listener: Listener,
+    ranks: Ranks = ALONE,
 ) -> Panel:
     """Leave out series without any reading; raise where the user named one, or none is left.
 
@@ -68,12 +74,13 @@ def drop_empty(
     """
     has_reading = np.logical_or.reduceat(np.isfinite(panel.target), panel.offsets[:-1])
     empty = pick(panel.names, ~has_reading)
+    n_left = int(ranks.total(np.array([np.count_nonzero(has_reading)], np.int64))[0])
     if not empty:
         return panel
     named = [name for name in empty if name in config.target]
     if schema.step_us is not None and len(empty) < panel.n_series:
         return panel
-    if named or len(empty) == panel.n_series:
+    if named or not n_left:
         raise DataError(
             f"column {(named or schema.targets)[0]!r} holds no reading",
             code="no-readings",

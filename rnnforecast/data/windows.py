@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from rnnforecast.data.covariates import Features
 from rnnforecast.data.panel import Floats, Integers, Panel
+from rnnforecast.data.ranks import Ranks, scattered
 
 SEEN_SHARE = 0.5
 """Windows with less of their history than this are not trained on."""
@@ -43,8 +44,8 @@ class TrainingWindows:
     _panel: Panel
     series: Integers
     """`(series,)`: the series that windows are taken from."""
-    first: Integers
-    """`(series,)`: row of the panel where the first window of each series begins."""
+    begin: Integers
+    """`(series,)`: row of the series where its first window begins."""
     ends: Integers
     """`(series,)`: cumulated counts of windows."""
     lookback: int
@@ -72,7 +73,7 @@ class TrainingWindows:
         return cls(
             panel,
             series=series,
-            first=panel.offsets[series] + begin,
+            begin=begin,
             ends=np.cumsum(counts),
             lookback=lookback,
             horizon=horizon,
@@ -83,6 +84,11 @@ class TrainingWindows:
         """`(series,)`: how many windows each series has."""
         return np.diff(self.ends, prepend=0)
 
+    @property
+    def ranks(self) -> Ranks:
+        """Who holds the windows together: they are gathered by all at once."""
+        return self._panel.ranks
+
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
@@ -90,20 +96,40 @@ class TrainingWindows:
         """Gather windows by number, `(window,)`, in `[0, len(self))`."""
         place = np.searchsorted(self.ends, windows, side="right")
         counted = np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])
-        rows = self.first[place] + windows - counted[place]
         series = self.series[place]
-        values = sliding_window_view(self._panel.target, self.lookback + self.horizon)[rows]
-        row = rows - self._panel.offsets[series] + self.lookback
-        covariates = self._panel.covariates
+        row = self.begin[place] + windows - counted[place] + self.lookback
+        values, features = self._rows(series, row)
         return Batch(
             history=values[:, : self.lookback],
             future=values[:, self.lookback :],
             series=series,
             next_step=self._panel.first_step[series] + row,
-            features=None
-            if covariates is None
-            else covariates.features(series, row, lookback=self.lookback, horizon=self.horizon),
+            features=features,
         )
+
+    def _rows(self, series: Integers, row: Integers) -> tuple[Floats, Features | None]:
+        """Return the readings around these rows, `(window, lookback + horizon)`, and covariates.
+
+        Of ranks each gives the windows of the series that it has, and all get all of them.
+        """
+        panel, width = self._panel, self.lookback + self.horizon
+        here = panel.here[series]
+        own, at = series[here], row[here]
+        first = panel.offsets[own] + at - self.lookback
+        values = np.empty((0, width), np.float32)
+        if len(first):
+            values = sliding_window_view(panel.target, width)[first]
+        features = None
+        if panel.covariates is not None:
+            features = panel.covariates.features(
+                own, at, lookback=self.lookback, horizon=self.horizon
+            )
+        if panel.shared is None:
+            return values, features
+        values = scattered(self.ranks, values, here)
+        if features is not None:
+            features = Features(*(scattered(self.ranks, x, here) for x in features))
+        return values, features
 
     def without_features(self) -> TrainingWindows:
         """Return the same windows without covariates, for whom does not look at them."""

@@ -18,6 +18,7 @@ from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Doubles, Integers, Panel
 from rnnforecast.data.past import Past, Values, in_own_units
+from rnnforecast.data.ranks import all_say
 from rnnforecast.data.windows import gather
 from rnnforecast.evaluate.baselines import seasonal_differences
 from rnnforecast.evaluate.tally import UNCALIBRATED, Tally, Windows
@@ -52,10 +53,14 @@ class Truth:
 
     def after(self, origins: Past) -> Values:
         """Return the readings of each horizon, `(origin, horizon)`; NaN where there is none."""
-        first = self._panel.offsets[origins.series] + origins.cutoff
+        first = self._panel.begins(origins.series) + origins.cutoff
         end = self._panel.offsets[origins.series + 1]
         readings = gather(self._panel.target, first, self.horizon, low=first, high=end)
         return in_own_units(readings, origins)
+
+    def fetched(self, series: Sequence[int]) -> Truth:
+        """Return that of a few series, which may be elsewhere."""
+        return replace(self, _panel=self._panel.fetched(series))
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,9 @@ def evaluate(
 ) -> dict[str, Tally]:
     """Score every method on the same origins: those that all methods of a round can forecast.
 
-    What one would be without its calibration is scored, too, as `UNCALIBRATED`. Raises
-    `LeakageError` for a forecast that changes when later readings are taken away.
+    What one would be without its calibration is scored, too, as `UNCALIBRATED`. Of ranks each
+    scores the origins of the series that it has. Raises `LeakageError` for a forecast that changes
+    when later readings are taken away.
     """
     blocks = _Blocks.of(rounds, truth.horizon)
     n_series = len(rounds[0].origins.names)
@@ -114,13 +120,17 @@ def evaluate(
                     sink.write(name, forecast, actual)
             listener(Progressed("trying origins", done, total))
     listener(Progressed("trying origins", total, total))
-    return tallies
+    ranks = rounds[0].origins.ranks
+    names = dict.fromkeys(name for said in all_say(ranks, list(tallies)) for name in said)
+    empty = next(iter(tallies.values())).empty()
+    return {name: tallies.get(name, empty).total(ranks) for name in names}
 
 
 def _forecasts_of(
     one: Round, part: Past, horizon: int, lookback: int
 ) -> tuple[Past, dict[str, Forecast]] | None:
     """Forecast the origins that every method can; None where there are none."""
+    part = part.subset(part.here)
     part = part.subset(part.share_seen(lookback) > 0)
     if not part.n_origins:
         return None
@@ -141,7 +151,7 @@ def deviations(past: Past) -> Doubles:
     for origins, readings in past.tables():
         there = np.isfinite(readings).any(1)
         found[origins[there]] = np.nanstd(readings[there].astype(np.float64), axis=1)
-    return found
+    return past.filled(found)
 
 
 @dataclass(frozen=True)

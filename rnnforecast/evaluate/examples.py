@@ -72,9 +72,11 @@ def examples(
             (kind, "series", int(order[round(share * (len(order) - 1))]), 0.5)
             for kind, share in _SHARES.items()
         ]
+    chosen = sorted({series for _, _, series, _ in wanted})
+    origins, truth = origins.fetched(chosen), truth.fetched(chosen)
     tried = {
         series: _Tried.of(forecaster, past, truth)
-        for series in {series for _, _, series, _ in wanted}
+        for series in chosen
         if (past := _told(origins, truth, series, lookback)).series.size
     }
     return tuple(

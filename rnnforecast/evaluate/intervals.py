@@ -29,6 +29,7 @@ from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Doubles, Floats, Integers
 from rnnforecast.data.past import Past, Values
 from rnnforecast.data.quantiles import at_levels
+from rnnforecast.data.ranks import joined
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth
 
 _MAX_STRETCHES = 20
@@ -36,6 +37,7 @@ _MIN_STRETCHES = 5
 """Fewer stretches of time do not tell chance from habit: nothing moves."""
 _MAX_GROUPS = 6
 """Groups of leads, the first ones short; one for each lead was no better on any data set."""
+_NONE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -123,20 +125,24 @@ def _score(
     forecaster: Forecaster, held_out: Origins, truth: Truth, *, lookback: int
 ) -> _Scores | None:
     """Forecast the held-out windows, and see how far outside of each pair the readings lie."""
-    values, series, cutoffs = [], [], []
+    ranks, shape = held_out.ranks, (0, truth.horizon, len(PAIRS))
+    values, series, cutoffs = [np.zeros(shape, np.float32)], [_NONE], [_NONE]
     size = max(1, PART_VALUES // (lookback + truth.horizon * len(QUANTILES)))
     for every in held_out.parts(size):
-        part = every.subset(every.share_seen(lookback) > 0)
+        part = every.subset(every.here)
+        part = part.subset(part.share_seen(lookback) > 0)
         if not part.n_origins:
             continue
         forecast = forecaster.predict(part, truth.horizon, QUANTILES)
         values.append(_outside(truth.after(part), forecast.values))
         series.append(part.series)
         cutoffs.append(part.cutoff_time)
-    if not values:
+    cutoff = joined(ranks, np.concatenate(cutoffs))
+    if not len(cutoff):
         return None
-    stretch = _stretches(np.concatenate(cutoffs), truth.horizon * held_out.step_us)
-    return _Scores(np.concatenate(values), np.concatenate(series), stretch)
+    stretch = _stretches(cutoff, truth.horizon * held_out.step_us)
+    scores = joined(ranks, np.concatenate(values))
+    return _Scores(scores, joined(ranks, np.concatenate(series)), stretch)
 
 
 def _outside(actual: Values, quantiles: Values) -> Floats:

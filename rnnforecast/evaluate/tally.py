@@ -14,6 +14,7 @@ from rnnforecast.config import DECILES, QUANTILES
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Doubles, Integers
 from rnnforecast.data.past import Values
+from rnnforecast.data.ranks import Ranks
 from rnnforecast.evaluate.metrics import (
     Metrics,
     mean,
@@ -59,6 +60,10 @@ class _Mean:
         size = self.sums.size
         self.sums += np.bincount(owner, values[seen], size).reshape(self.sums.shape)
         self.counts += np.bincount(owner, minlength=size).reshape(self.counts.shape)
+
+    def total(self, ranks: Ranks) -> _Mean:
+        """Return the same of what all ranks have added."""
+        return _Mean(ranks.total(self.sums), ranks.total(self.counts))
 
     @property
     def values(self) -> Doubles:
@@ -113,6 +118,19 @@ class Tally:
     def empty(self) -> Tally:
         """Return one like this that nothing has been counted in."""
         return Tally(self.n_series, self.horizon, self.n_blocks)
+
+    def total(self, ranks: Ranks) -> Tally:
+        """Return the sums of all ranks; the figures that belong to a window belong to one rank."""
+        if ranks.n == 1:
+            return self
+        whole = self.empty()
+        for name, part in vars(self).items():
+            if isinstance(part, _Mean):
+                setattr(whole, name, part.total(ranks))
+        whole.pinball = ranks.total(self.pinball)
+        size, n_windows = ranks.total(np.array([self.size, self.n_windows])).tolist()
+        whole.size, whole.n_windows = size, round(n_windows)
+        return whole
 
     def add(self, actual: Values, forecast: Forecast, windows: Windows) -> None:
         """Count some windows: actuals `(window, horizon)`, NaN where missing, and their forecast.

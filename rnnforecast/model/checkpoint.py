@@ -20,6 +20,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from rnnforecast.data.ranks import ALONE, Ranks, sent_by_first
 from rnnforecast.durable import make_directory, publishing_file
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import EpochEnded
@@ -48,9 +49,13 @@ class Checkpoints:
     """All that the weights depend on, by names for messages: the same means the same result."""
     is_resuming: bool = False
     """Whether a checkpoint that is there is gone on from, rather than overwritten."""
+    ranks: Ranks = ALONE
+    """Of these the first alone reads and writes it."""
 
     def save(self, state: TrainingState) -> None:
         """Replace the checkpoint; a reader sees the old or the new one. Raises `WriteError`."""
+        if self.ranks.rank:
+            return
         make_directory(self.path.parent)
         with publishing_file(self.path) as file:
             for part in pack(state, self.identity):
@@ -62,7 +67,18 @@ class Checkpoints:
         `like` is this training before its first step. Raises `UsageError` for the checkpoint of
         another training, saying what differs, and `ModelError` for a damaged one.
         """
-        if not self.is_resuming or self.stamp() is None:
+        if not self.is_resuming:
+            return None
+        if self.ranks.n == 1:
+            return self._read(like)
+        found = None if self.ranks.rank else self._read(like)
+        packed = None if found is None else b"".join(pack(found, self.identity))
+        content = sent_by_first(self.ranks, packed)
+        return None if content is None else unpack(content, like)[0]
+
+    def _read(self, like: TrainingState) -> TrainingState | None:
+        """Read the file; None where there is none."""
+        if self.stamp() is None:
             return None
         limit = max(_LEAST_LIMIT, 2 * sum(x.nbytes for x in like.tensors().values()))
         try:

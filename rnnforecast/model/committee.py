@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rnnforecast.config import TrainConfig
+from rnnforecast.data.ranks import said_by_first
 from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.durations import parse_duration_us
 from rnnforecast.errors import WriteError
@@ -86,14 +87,20 @@ def train_members(
     begun, pace = committee.resume(listener), _Pace(config)
     total, done = committee.last * len(members), sum(one.steps for one in members)
     told = Told(listener, "training", total, done=done)
-    with side_by_side(len(members), config, network.center.device, told) as workers:
-        aim = begun if begun.steps else committee.after(begun, pace.steps_left(0))
+    ranks = windows.ranks
+
+    def further(aim: _Aim) -> _Aim:
+        steps = pace.steps_left(aim.steps - begun.steps)
+        return committee.after(aim, said_by_first(ranks, steps))
+
+    with side_by_side(len(members), config, network.center.device, told, ranks) as workers:
+        aim = begun if begun.steps else further(begun)
         while aim.going:
             workers.share(Turns(committee.left(aim)), told)
             if workers.signals:
                 committee.save(aim, told)
                 raise workers.signals[0]
-            aim = committee.after(aim, pace.steps_left(aim.steps - begun.steps))
+            aim = further(aim)
             committee.save(aim, told)
         workers.each(members, lambda one: told.tell(one.end_epoch()))
     told.finish()
@@ -229,7 +236,8 @@ def learn_on_members(
 ) -> None:
     """Let each member take so many more steps over these windows, in place."""
     told = Told(listener, "learning from the held-out readings", sum(n_steps))
-    with side_by_side(len(n_steps), config, network.center.device, told) as workers:
+    device = network.center.device
+    with side_by_side(len(n_steps), config, device, told, windows.ranks) as workers:
 
         def learn(index: int) -> None:
             for _ in learn_on(network, index, windows, n_steps=n_steps[index], config=config):

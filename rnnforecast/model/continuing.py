@@ -40,6 +40,14 @@ def learn_on(
     windows = seen_by(member, windows)
     batches = epoch_batches(windows, n_steps=n_steps, batch_size=config.batch_size, key=key)
     for step, batch in enumerate(batches, start=1):
-        take_step(network, member, batch, optimizer, config=config, generator=generator)
+        take_step(
+            network,
+            member,
+            batch,
+            optimizer,
+            config=config,
+            generator=generator,
+            ranks=windows.ranks,
+        )
         schedule.step()
         yield step

@@ -21,6 +21,7 @@ from rnnforecast.data.quantiles import at_levels
 from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
+from rnnforecast.launch import launched
 from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.committee import CommitteeLog, learn_on_members, train_members
 from rnnforecast.model.expected import Tensors
@@ -256,7 +257,10 @@ def _device(config: TrainConfig) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda, but torch finds no CUDA device", hint="use --device cpu")
     wants_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if wants_cuda else "cpu")
+    if not wants_cuda:
+        return torch.device("cpu")
+    launch = launched()
+    return torch.device("cuda", 0 if launch is None else launch.rank_here)
 
 
 @contextmanager

@@ -79,20 +79,28 @@ class Member(nn.Module):
         series: Tensor,
         beside: Beside | None = None,
         *,
-        generator: torch.Generator | None = None,
+        kept: Tensor | None = None,
         reach: int | None = None,
     ) -> Tensor:
         """Run the recurrence over one window and decode every lead from its end, (N, H, Q).
 
-        The quantiles may cross. With a generator, as in training, part of the state is dropped,
-        the same part for all leads. With a reach gradients come through the recurrent steps of the
-        last so many readings only.
+        The quantiles may cross. `kept` is what `draw_kept` gives, in training. With a reach
+        gradients come through the recurrent steps of the last so many readings only.
         """
         entering = self.entering(window, beside)
         n_steps = len(entering) if reach is None else -(-reach // self.own.segment)
-        return self.answers(
-            self.recurrence.truncated(entering, n_steps), series, beside, generator=generator
-        )
+        return self.answers(self.recurrence.truncated(entering, n_steps), series, beside, kept=kept)
+
+    def draw_kept(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """Draw which parts of n states are not dropped, (N, 1, D), the same ones for all leads.
+
+        What is kept counts for more; None where nothing is dropped.
+        """
+        if not self.dropout:
+            return None
+        shape = (n, 1, self.identity.embedding_dim)
+        kept = torch.rand(shape, generator=generator, device=generator.device) >= self.dropout
+        return kept / (1 - self.dropout)
 
     def answers(
         self,
@@ -100,14 +108,12 @@ class Member(nn.Module):
         series: Tensor,
         beside: Beside | None = None,
         *,
-        generator: torch.Generator | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
         """Decode every lead from the final state of each layer, (N, H, Q), as `decode` says."""
         out = self.recurrence.ask(self._queries(series, beside), final)  # (N, M, D)
-        if generator is not None and self.dropout:
-            shape = (len(out), 1, out.shape[-1])
-            kept = torch.rand(shape, generator=generator, device=out.device) >= self.dropout
-            out = out * (kept / (1 - self.dropout))
+        if kept is not None:
+            out = out * kept
         n_quantiles = len(self.task.quantiles)
         weight = self.mixing @ self.head.weight.view(self.out_segment, n_quantiles, -1)
         bias = self.head.bias.view(self.out_segment, n_quantiles) @ self.mixing.T

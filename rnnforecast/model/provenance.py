@@ -57,21 +57,26 @@ def describe_model(
 
 
 def checkpoints_of(model: Path, plan: Plan, *, is_resuming: bool) -> Checkpoints:
-    """Say where the training of a plan is kept, and all that its weights depend on."""
+    """Say where the training of a plan is kept, and all that its weights depend on.
+
+    How many ranks there are, and threads of each, changes the last digits only: one that lacks a
+    machine goes on where it was.
+    """
     from rnnforecast.model.workers import n_processors
 
     training, task = plan.config.training, plan.task
     said = {**asdict(task), **asdict(plan.config.network), **asdict(training)}
-    said["threads"] = training.threads or n_processors()
+    panel = plan.split.panel
+    said["threads"] = training.threads or n_processors() if panel.shared is None else None
     members = "; ".join(map(str, task.members))
     identity = {
-        "readings": plan.split.panel.fingerprint(),
+        "readings": panel.fingerprint(),
         "rnnforecast": __version__,
         "torch": version("torch"),
         "python": platform.python_version(),
         **{name: str(value) for name, value in {**said, "members": members}.items()},
     }
-    return Checkpoints(model / CHECKPOINT, identity, is_resuming)
+    return Checkpoints(model / CHECKPOINT, identity, is_resuming, panel.ranks)
 
 
 def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
@@ -93,8 +98,8 @@ def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
         if split.test_from_us is None
         else format_stamp(split.test_from_us, schema.tz),
         "n_series": panel.n_series,
-        "n_rows": len(panel.target),
-        "n_readings": int(np.count_nonzero(np.isfinite(panel.target))),
+        "n_rows": panel.n_rows,
+        "n_readings": panel.n_readings,
     }
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rnnforecast.config import TrainConfig
 from rnnforecast.data.panel import Floats
+from rnnforecast.data.ranks import ALONE, Ranks, share_of
 from rnnforecast.data.windows import SEEN_SHARE, Batch
 from rnnforecast.model.augment import draw_mixture
 from rnnforecast.model.beside import Beside
@@ -21,6 +22,7 @@ from rnnforecast.model.loss import pinball
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.model.product import has_fast_bfloat16
+from rnnforecast.model.ranks import sum_gradients
 from rnnforecast.model.validation import entries, features_beside, scaled_windows
 
 _UNKNOWN_SHARE = 1 / 16
@@ -41,14 +43,21 @@ def take_step(
     *,
     config: TrainConfig,
     generator: torch.Generator,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor]:
-    """Take one step; return the loss and the gradient's norm before clipping."""
+    """Take one step; return the loss and the gradient's norm before clipping.
+
+    All ranks have the same batch, and each takes the gradient of its share of it.
+    """
     optimizer.zero_grad(set_to_none=True)
-    loss = member_loss(network, member, batch, generator, reach=config.truncate)
+    rows = share_of(ranks, len(batch.series))
+    loss = member_loss(network, member, batch, generator, reach=config.truncate, rows=rows)
     loss.backward()  # type: ignore[no-untyped-call]
-    norm = torch.nn.utils.clip_grad_norm_(member.parameters(), config.clip or float("inf"))
+    parameters = list(member.parameters())
+    loss = sum_gradients(parameters, loss, ranks)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or float("inf"))
     optimizer.step()
-    return loss.detach(), norm
+    return loss, norm
 
 
 def member_loss(
@@ -58,11 +67,13 @@ def member_loss(
     generator: torch.Generator,
     *,
     reach: int | None = None,
+    rows: slice = slice(None),
 ) -> Tensor:
     """Return the quantile loss of a batch in units of each series' scale; spikes do not count.
 
     Some windows are shown without their name; those with less than half of their history do not
-    count. Members that are linear see windows made of windows.
+    count. Members that are linear see windows made of windows. With `rows` it is the part of the
+    loss that these windows make up: those of all add up to the whole.
     """
     series = entries(batch, network.center.device)
     hidden = torch.rand(len(series), generator=generator, device=series.device) < _UNKNOWN_SHARE
@@ -76,13 +87,18 @@ def member_loss(
         mixture = draw_mixture(len(past), generator)
         past, ahead = mixture.of(past), mixture.of(ahead)
         beside = beside and Beside(*map(mixture.of, beside))
+    kept = member.draw_kept(len(past), generator)
     counts = torch.isfinite(ahead) & ~too_empty
+    n_counted = counts.sum().clamp(min=1)
+    past, ahead, shown, counts, stretch = (x[rows] for x in (past, ahead, shown, counts, stretch))
+    beside = beside and Beside(*(x[rows] for x in beside))
     window = member.normalised(past)
     window = window._replace(newest=window.newest.detach())
-    leads = member.decode(window, shown, beside, generator=generator, reach=reach)
+    kept = None if kept is None else kept[rows]
+    leads = member.decode(window, shown, beside, kept=kept, reach=reach)
     goal = (torch.where(counts, ahead, 0.0) - window.level) / window.spread
     loss = pinball(leads, goal - member.persisting(window), member.levels) * window.spread * stretch
-    return torch.where(counts, loss, 0.0).sum() / counts.sum().clamp(min=1)
+    return torch.where(counts, loss, 0.0).sum() / n_counted
 
 
 def seeded(*key: int, device: torch.device) -> torch.Generator:

@@ -137,6 +137,7 @@ class MemberTraining:
             self._optimizer,
             config=self._config,
             generator=self._generator,
+            ranks=self._windows.ranks,
         )
         self.steps += 1
         self._set_rate()

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnnforecast.data.covariates import Features
+from rnnforecast.data.ranks import Ranks, share_of
 from rnnforecast.data.windows import Batch, TrainingWindows
 from rnnforecast.model.beside import Beside
 from rnnforecast.model.loss import quantile_loss
@@ -45,7 +47,8 @@ class ValidationWindows:
     ) -> list[float]:
         """Return the quantile loss of each group's mean forecast, in units of the series' scale.
 
-        It is computed over at most so many windows, evenly spread.
+        It is computed over at most so many windows, evenly spread; of ranks each forecasts its
+        share of them.
         """
         everyone = list({id(m): m for group in groups for m in group}.values())
         chosen = self._windows.spread(most)
@@ -60,7 +63,9 @@ class ValidationWindows:
         )
         sums, n_seen = np.zeros(len(groups)), 0
         for part in np.array_split(chosen, n_parts):
-            batch = self._windows.gather(part)
+            batch = share_of_batch(self._windows.gather(part), self._windows.ranks)
+            if not len(batch.series):
+                continue
             series = entries(batch, network.center.device)
             history, future, next_step, _ = scaled_windows(network, batch, series, series)
             beside = features_beside(network, batch)
@@ -71,7 +76,22 @@ class ValidationWindows:
                 forecast = mean_of([made[id(m)] for m in group])
                 loss = quantile_loss(forecast, future, task.quantiles)
                 sums[number] += float(loss) * count
-        return [float(total) / max(n_seen, 1) for total in sums]
+        *totals, n_all = self._windows.ranks.total(np.array([*sums, n_seen])).tolist()
+        return [total / max(n_all, 1) for total in totals]
+
+
+def share_of_batch(batch: Batch, ranks: Ranks) -> Batch:
+    """Return the windows of a batch that are this rank's work."""
+    if ranks.n == 1:
+        return batch
+    rows = share_of(ranks, len(batch.series))
+    return Batch(
+        batch.history[rows],
+        batch.future[rows],
+        batch.series[rows],
+        batch.next_step[rows],
+        batch.features and Features(*(x[rows] for x in batch.features)),
+    )
 
 
 def entries(batch: Batch, device: torch.device) -> Tensor:

@@ -17,7 +17,9 @@ from typing import TypeVar
 import torch
 
 from rnnforecast.config import TrainConfig
+from rnnforecast.data.ranks import ALONE, Ranks
 from rnnforecast.events import Event, Listener, Noted, Progressed
+from rnnforecast.launch import launched
 from rnnforecast.model.training import MemberTraining
 from rnnforecast.signals import holding_back
 
@@ -30,10 +32,13 @@ _T = TypeVar("_T")
 
 
 def n_processors() -> int:
-    """How many processors this process may use; not every system says."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """How many processors this process may use; not every system says.
+
+    Those that a launcher has started on one machine share them.
+    """
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    launch = launched()
+    return n if launch is None else max(1, n // launch.n_here)
 
 
 class Told:
@@ -141,14 +146,15 @@ class Workers:
 
 @contextmanager
 def side_by_side(
-    n: int, config: TrainConfig, device: torch.device, told: Told
+    n: int, config: TrainConfig, device: torch.device, told: Told, ranks: Ranks = ALONE
 ) -> Iterator[Workers]:
     """Start threads that share the processors. An error, or a signal, ends their work at once.
 
-    What a signal raises is held back until all threads have ended.
+    What a signal raises is held back until all threads have ended. Of ranks each has one thread:
+    they wait for each other at every step, and so must take the same ones in the same order.
     """
     n_threads = config.threads or n_processors()
-    n_workers = 1 if device.type == "cuda" else min(n, n_threads)
+    n_workers = 1 if device.type == "cuda" or ranks.n > 1 else min(n, n_threads)
     own = max(1, n_threads // n_workers)
     stopping = Noted("stopping after this step; a second signal ends at once")
     with (

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rnnforecast.errors import DataError, Location
+from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.sources.buckets import HASH, MOST_BUCKETS, bucket_of, digests_of, file_of
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.parquetfile import ParquetFile, ParquetSource, open_parquet
@@ -227,6 +227,39 @@ def open_shards(name: str) -> ShardFolder:
     manifest = read_manifest(folder)
     check_folder(folder, manifest)
     return _opened(name, manifest, manifest.files)
+
+
+def open_share(data: object, rank: int, n: int) -> ShardFolder:
+    """Open the buckets of one of n processes that read a folder together, neighbours each.
+
+    Raises `UsageError` where there are no buckets, or fewer that hold rows than processes.
+    """
+    if not isinstance(data, str | Path) or not is_sharded(Path(data)):
+        raise UsageError(
+            f"{n} ranks need a folder of buckets, of which each reads some",
+            hint="make one:  rnnforecast shard DATA --output buckets --buckets 64",
+        )
+    folder = Path(data)
+    manifest = read_manifest(folder)
+    check_folder(folder, manifest)
+    if len(manifest.files) < n:
+        raise UsageError(
+            f"there are {n} ranks, but only {len(manifest.files)} buckets of {folder} hold rows",
+            hint="start fewer, or make more buckets",
+        )
+    return _opened(str(data), manifest, manifest.files[share_of_buckets(manifest, rank, n)])
+
+
+def share_of_buckets(manifest: Manifest, rank: int, n: int) -> slice:
+    """Return which buckets one of n processes reads: about as many rows as any other."""
+    rows = np.cumsum([one.rows for one in manifest.files])
+    aims = rows[-1] * np.arange(n + 1) / n
+    ends = np.searchsorted(rows - rows[0] / 2, aims)  # nearest, roughly
+    least = np.arange(n + 1)
+    ends = np.maximum.accumulate(ends - least) + least  # each gets one at least
+    ends = np.minimum(ends, len(rows) - least[::-1])
+    ends[0], ends[-1] = 0, len(rows)
+    return slice(int(ends[rank]), int(ends[rank + 1]))
 
 
 def check_folder(folder: str | Path, manifest: Manifest) -> None:

@@ -6,9 +6,8 @@ there, and at nothing else.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from rnnforecast.batchconfig import BatchConfig
 from rnnforecast.config import DEFAULT_MODEL, PredictConfig
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
-from rnnforecast.events import Listener, Progressed, Warned, ignore
+from rnnforecast.events import Listener, Progressed, Warned, ignore, merged_warnings
 from rnnforecast.operate import runs
 from rnnforecast.operate.lock import holding
 from rnnforecast.operate.parts import COUNTS, LOCK, Parts
@@ -198,6 +197,7 @@ def _result(
     status: str, task: BucketTask, buckets: Sequence[int], found: Sequence[dict[str, Any]]
 ) -> Batched:
     counts = {name: sum(said[name] for said in found) for name in COUNTS}
+    warnings = [Warned(**warning) for said in found for warning in said["warnings"]]
     return Batched(
         status,
         task.parts.folder,
@@ -205,17 +205,5 @@ def _result(
         task.version,
         tuple(buckets),
         counts,
-        tuple(_merged([Warned(**warning) for said in found for warning in said["warnings"]])),
+        tuple(merged_warnings(warnings, "in other buckets")),
     )
-
-
-def _merged(warnings: Sequence[Warned]) -> Iterator[Warned]:
-    """Give one warning of each kind: the first, with what all of them count."""
-    counts: Counter[str] = Counter()
-    for warning in warnings:
-        counts[warning.code] += warning.count
-    first = {warning.code: warning for warning in reversed(warnings)}
-    for code, total in counts.items():
-        more = total - first[code].count
-        words = first[code].message + (f" (and {more} more in other buckets)" if more else "")
-        yield replace(first[code], message=words, count=total)

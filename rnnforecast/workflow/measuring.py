@@ -180,10 +180,10 @@ def _peaks(network: Network, batch: Batch, panel: Panel, entries: Sequence[int])
     whole: list[Doubles] = []
     left: list[Doubles] = []
     for series in chosen.tolist():
-        readings = panel.of(series)[-_MAX_ROWS:].astype(np.float64)
+        n_before = max(0, int(panel.lengths[series]) - _MAX_ROWS)
+        readings = panel.of(series, n_before).astype(np.float64)
         if np.isfinite(readings).any():  # a spike must not decide
             readings = np.clip(readings, *np.nanquantile(readings, (0.005, 0.995)))
-        n_before = len(panel.of(series)) - len(readings)
         first_step = int(panel.first_step[series]) + n_before
         pattern = pattern_of(network, entries[series], first_step, len(readings))
         whole.append(autocorrelation(readings, 2 * lookback))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rnnforecast.data.panel import Panel
     from rnnforecast.data.past import Past
     from rnnforecast.data.planning import Plan
+    from rnnforecast.data.ranks import Ranks
     from rnnforecast.data.schema import Schema
     from rnnforecast.data.split import Split
     from rnnforecast.data.timegrid import LearnsUntil
@@ -54,21 +55,34 @@ def with_windows(config: Config, horizon: int | str | None, lookback: int | str 
 
 
 def read_readings(
-    data: object, config: DataConfig, listener: Listener, *, learns_until: LearnsUntil
+    data: object,
+    config: DataConfig,
+    listener: Listener,
+    *,
+    learns_until: LearnsUntil,
+    ranks: Ranks | None = None,
 ) -> tuple[Panel, Schema]:
     """Read a table onto a regular grid; return it with what its columns are for.
 
-    `learns_until` says which moment ends what may be learnt from.
+    `learns_until` says which moment ends what may be learnt from. Of `ranks` each reads buckets of
+    its own, of a folder that `shard` has made.
     """
     from rnnforecast.data.inference import infer_schema
+    from rnnforecast.data.ranks import ALONE
     from rnnforecast.data.timegrid import read_panel
-    from rnnforecast.sources.reading import open_source
+    from rnnforecast.sources.reading import Source, open_source
     from rnnforecast.sources.renaming import rename
+    from rnnforecast.sources.shards import open_share
     from rnnforecast.sources.splittime import join_time
 
-    source = join_time(rename(open_source(data, config, listener), config.map), config.time)
+    ranks = ranks or ALONE
+    if ranks is ALONE:
+        own: Source = open_source(data, config, listener)
+    else:
+        own = open_share(data, ranks.rank, ranks.n)
+    source = join_time(rename(own, config.map), config.time)
     schema = infer_schema(source, config, listener)
-    return read_panel(source, schema, config, listener, learns_until=learns_until)
+    return read_panel(source, schema, config, listener, learns_until=learns_until, ranks=ranks)
 
 
 def fit_network(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 from rnnforecast.config import DEFAULT_MODEL, Config
 from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.events import Listener, Published, Recorder, Warned, ignore
+from rnnforecast.launch import launched
 from rnnforecast.operate import store
 from rnnforecast.operate.lock import holding
+from rnnforecast.ranksconfig import RanksConfig
 from rnnforecast.signals import holding_back
 from rnnforecast.workflow.measuring import remember_held_out
 from rnnforecast.workflow.outputs import check_outputs
+from rnnforecast.workflow.ranks import joined, tell_of_others
 from rnnforecast.workflow.saved import Model
 from rnnforecast.workflow.steps import (
     Clock,
@@ -32,6 +35,7 @@ from rnnforecast.workflow.steps import (
 
 if TYPE_CHECKING:
     from rnnforecast.data.planning import Plan
+    from rnnforecast.data.ranks import Ranks
     from rnnforecast.data.schema import Schema
     from rnnforecast.evaluate.comparison import Comparison
     from rnnforecast.model.artifact import Artifact
@@ -49,6 +53,7 @@ def train(
     require_skill: float | None = None,
     report: bool = True,
     resume: bool = False,
+    ranks: RanksConfig | None = None,
     listener: Listener = ignore,
 ) -> Model:
     """Fit a network to readings, measure it on held-out ones, save it as a new version.
@@ -60,17 +65,23 @@ def train(
     A training that a signal ends leaves a checkpoint beside the versions; with `resume` it goes on
     from there, and ends in the same weights as one that was not interrupted. With `max_time` the
     steps taken before then count, and the time begins anew.
+
+    Where torchrun has started several processes, each of them calls this with the same arguments:
+    they train one network, on a folder that `shard` has made, and the first one saves it.
     """
     path = None if model is None else Path(model)
     _check_wishes(path, require_skill, resume=resume)
-    wishes = _Wishes(path, require_skill, report, resume)
     config = with_windows(config or Config(), horizon, lookback)
     check_outputs(data, config.data)
-    if path is None:
-        return _train(data, wishes, config, listener)
-    with holding(path / store.LOCK):
-        store.collect(path)
-        return _train(data, wishes, config, listener)
+    launch = launched()
+    resume = resume or (launch is not None and launch.is_restarted)
+    wishes = _Wishes(path, require_skill, report, resume)
+    with ExitStack() as stack:
+        if path is not None and (launch is None or launch.rank == 0):
+            stack.enter_context(holding(path / store.LOCK))
+            store.collect(path)
+        group = stack.enter_context(joined(ranks or RanksConfig()))
+        return _train(data, wishes, config, listener if group.rank == 0 else ignore, group)
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,9 @@ class _Wishes:
     resume: bool
 
 
-def _train(data: object, wishes: _Wishes, config: Config, listener: Listener) -> Model:
+def _train(
+    data: object, wishes: _Wishes, config: Config, listener: Listener, ranks: Ranks
+) -> Model:
     """Train, with the lock of the model directory held where there is one."""
     from rnnforecast.data.planning import plan_training, train_end_us
     from rnnforecast.model.provenance import checkpoints_of, describe_model
@@ -91,8 +104,13 @@ def _train(data: object, wishes: _Wishes, config: Config, listener: Listener) ->
     path = wishes.path
     events, clock = Recorder(listener, []), Clock()
     panel, schema = read_readings(
-        data, config.data, events, learns_until=lambda panel, _: train_end_us(panel, config)
+        data,
+        config.data,
+        events,
+        learns_until=lambda panel, _: train_end_us(panel, config),
+        ranks=ranks,
     )
+    tell_of_others(events, ranks)
     clock.lap("read_s")
     plan = plan_training(panel, config, events)
     checkpoints = None if path is None else checkpoints_of(path, plan, is_resuming=wishes.resume)
@@ -120,7 +138,7 @@ def _train(data: object, wishes: _Wishes, config: Config, listener: Listener) ->
             warnings=events.warnings,
         )
         artifact = replace(artifact, calibration=calibration)
-        if path is None:
+        if path is None or ranks.rank:
             return Model(artifact, None, None, tuple(events.warnings), clock.laps)
         shown = None
         if wishes.report:

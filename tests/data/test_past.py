@@ -104,6 +104,9 @@ VIEWS: dict[str, Callable[[Past], object]] = {
     "readings": lambda past: np.concatenate([past.readings(i) for i in range(past.n_origins)]),
     "tables": lambda past: [table for _, table in past.tables()],
     "n_seen": lambda past: past.n_seen,
+    "here": lambda past: past.here,
+    "filled": lambda past: past.filled(past.cutoff),
+    "ranks": lambda past: past.ranks.n,
     "windows": lambda past: everything_in(past.windows(LOOKBACK, HORIZON)),
     "windows of a later part": lambda past: everything_in(
         past.windows(LOOKBACK, HORIZON, targets_after=earlier(past))

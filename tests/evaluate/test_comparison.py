@@ -12,6 +12,7 @@ import pytest
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.past import Past
+from rnnforecast.data.ranks import ALONE, Ranks
 from rnnforecast.evaluate.backtest import Round, Truth, Units, evaluate
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from rnnforecast.evaluate.comparison import UNKNOWN, Comparison, compare, not_compared
@@ -27,6 +28,7 @@ class FixedOrigins:
 
     panel: Panel
     cutoffs: tuple[int, ...]
+    ranks: Ranks = ALONE
 
     def __len__(self) -> int:
         return self.panel.n_series * len(self.cutoffs)

@@ -52,12 +52,10 @@ def gradients_at_the_newest(member: Member) -> Tensor:
 class LaggingMember(Member):
     """The mistake to catch: later leads are decoded from a state that has not seen the newest."""
 
-    def decode(
-        self, window: Window, series: Tensor, *, generator: torch.Generator | None = None
-    ) -> Tensor:
-        output = super().decode(window, series, generator=generator)
+    def decode(self, window: Window, series: Tensor, *, kept: Tensor | None = None) -> Tensor:
+        output = super().decode(window, series, kept=kept)
         older = torch.cat([window.values[:, :1], window.values[:, :-1]], 1)
-        lagging = super().decode(window._replace(values=older), series, generator=generator)
+        lagging = super().decode(window._replace(values=older), series, kept=kept)
         half = self.task.horizon // 2
         return torch.cat([output[:, :half], lagging[:, half:]], 1)
 
@@ -257,7 +255,8 @@ def test_what_is_dropped_is_the_same_for_all_leads_and_decided_by_the_generator(
     window, series = make_window(member), torch.ones(3).long()
 
     def dropped(seed: int) -> Tensor:
-        return member.decode(window, series, generator=torch.Generator().manual_seed(seed))
+        kept = member.draw_kept(3, torch.Generator().manual_seed(seed))
+        return member.decode(window, series, kept=kept)
 
     whole, first = member.decode(window, series), dropped(0)
     assert torch.allclose(first[:, :6], first[:, 6:], atol=1e-6)
@@ -265,6 +264,6 @@ def test_what_is_dropped_is_the_same_for_all_leads_and_decided_by_the_generator(
     assert not torch.allclose(dropped(1), first, atol=1e-3)
     assert not torch.allclose(whole, first, atol=1e-3)
     many = Window(*(x if x is None else x[:1].expand(4000, -1) for x in window))
-    ones, generator = torch.ones(4000).long(), torch.Generator().manual_seed(0)
-    mean = member.decode(many, ones, generator=generator).mean(0)
+    ones, kept = torch.ones(4000).long(), member.draw_kept(4000, torch.Generator().manual_seed(0))
+    mean = member.decode(many, ones, kept=kept).mean(0)
     assert torch.allclose(mean, whole[0], atol=0.1)
