@@ -22,8 +22,8 @@ class Launch:
     """Which one of this machine."""
     n_here: int
     """How many of them share this machine."""
-    is_restarted: bool
-    """Whether the launcher has started all of them again, because one had died."""
+    restarts: int
+    """How often the launcher has started all of them again, because one had died."""
 
 
 def launched() -> Launch | None:
@@ -37,7 +37,7 @@ def launched() -> Launch | None:
             n=int(said["WORLD_SIZE"]),
             rank_here=int(said.get("LOCAL_RANK", "0")),
             n_here=max(1, int(said.get("LOCAL_WORLD_SIZE", "1"))),
-            is_restarted=int(said.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0,
+            restarts=int(said.get("TORCHELASTIC_RESTART_COUNT", "0")),
         )
     except ValueError:
         return None  # somebody else's variables

@@ -6,6 +6,7 @@ sent again. A rank that does not answer in time, or is gone, is a `WorkerError` 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,10 +17,15 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from rnnforecast.data.ranks import Ranks
 from rnnforecast.errors import WorkerError
+from rnnforecast.launch import launched
 
+_IN_SOURCE = re.compile(r"\[/[^]]*\] ?")
+"""Where in torch's own source an error arose."""
 _Number = TypeVar("_Number", bound=np.generic)
 
 
@@ -58,14 +64,19 @@ class TorchRanks:
 def joined_ranks(timeout_s: float) -> Iterator[Ranks]:
     """Meet the other processes that the launcher has started; each waits so long for any other.
 
-    Where somebody has joined them already, as Ray does, that group is taken.
+    Where somebody has joined them already, as Ray does, that group is taken. After a restart they
+    must not find the addresses of those who are gone, which torchrun keeps.
     """
     if dist.is_initialized():
         yield TorchRanks()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    launch, timeout = launched(), timedelta(seconds=timeout_s)
+    assert launch is not None
     with _answering():
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+        whole, rank, n = next(rendezvous("env://", timeout=timeout))
+        store = PrefixStore(f"attempt-{launch.restarts}", whole)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=n, timeout=timeout)
     yield TorchRanks()
     dist.destroy_process_group()  # not after an error: the others might never answer
 
@@ -104,7 +115,7 @@ def _answering() -> Iterator[None]:
     try:
         yield
     except (dist.DistError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = _IN_SOURCE.sub("", str(error).splitlines()[0])
         if "timed out" in reason.lower() or "timeout" in reason.lower():
             raise WorkerError(
                 "another rank did not answer in time: it is stopped, cannot be reached, or still "

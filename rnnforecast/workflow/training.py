@@ -73,14 +73,19 @@ def train(
     _check_wishes(path, require_skill, resume=resume)
     config = with_windows(config or Config(), horizon, lookback)
     check_outputs(data, config.data)
-    launch = launched()
-    resume = resume or (launch is not None and launch.is_restarted)
+    ranks, launch = ranks or RanksConfig(), launched()
+    if ranks.engine is not None and launch is None:
+        from rnnforecast.workflow.rayranks import train_on_ray
+
+        asked = {"config": config, "require_skill": require_skill, "report": report}
+        return train_on_ray(data, path, ranks, resume=resume, **asked)
+    resume = resume or (launch is not None and launch.restarts > 0)
     wishes = _Wishes(path, require_skill, report, resume)
     with ExitStack() as stack:
         if path is not None and (launch is None or launch.rank == 0):
             stack.enter_context(holding(path / store.LOCK))
             store.collect(path)
-        group = stack.enter_context(joined(ranks or RanksConfig()))
+        group = stack.enter_context(joined(ranks))
         return _train(data, wishes, config, listener if group.rank == 0 else ignore, group)
 
 

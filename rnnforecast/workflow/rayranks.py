@@ -1,0 +1,85 @@
+"""Training with ranks that Ray starts: its trainer around the same story, told by each worker.
+
+A worker gets paths and options, never readings or weights. Where one dies, Ray starts all of them
+again, and they go on from the checkpoint in the model directory.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rnnforecast.errors import RnnForecastError, UsageError, WorkerError
+from rnnforecast.operate import store
+from rnnforecast.ranksconfig import RanksConfig
+from rnnforecast.workflow.clusters import ATTEMPTS, ray_at
+from rnnforecast.workflow.saved import Model, load
+
+
+def train_on_ray(
+    data: object, model: Path | None, ranks: RanksConfig, *, resume: bool, **asked: Any
+) -> Model:
+    """Train with `ranks.workers` workers of Ray, and load what they have saved.
+
+    Every node must see data and model at the same paths. Raises what a worker raised, or
+    `WorkerError` where workers keep dying.
+    """
+    if model is None or not isinstance(data, str | Path):
+        raise UsageError("--engine ray needs paths: of a folder of buckets, and of a model")
+    if not resume:
+        _forget(model)  # from here on a checkpoint is one of this training
+    told = {
+        "data": str(Path(data).resolve()),
+        "model": str(model.resolve()),
+        "ranks": RanksConfig(rank_timeout=ranks.rank_timeout),
+        "resume": True,
+        **asked,
+    }
+    workers = ranks.workers or 1
+    with ray_at(ranks.address, workers=workers), tempfile.TemporaryDirectory() as kept:
+        train, torch = import_module("ray.train"), import_module("ray.train.torch")
+        uses_gpus = asked["config"].training.device == "cuda"
+        trainer = torch.TorchTrainer(
+            _train_as_rank,
+            train_loop_config=told,
+            torch_config=torch.TorchConfig(
+                backend="nccl" if uses_gpus else "gloo", timeout_s=max(1, int(ranks.timeout_s))
+            ),
+            scaling_config=train.ScalingConfig(num_workers=workers, use_gpu=uses_gpus),
+            run_config=train.RunConfig(
+                storage_path=kept, failure_config=train.FailureConfig(max_failures=ATTEMPTS - 1)
+            ),
+        )
+        try:
+            trainer.fit()
+        except train.TrainingFailedError as error:
+            raise _cause(error) from error
+    return load(model)
+
+
+def _train_as_rank(told: dict[str, Any]) -> None:
+    """Be one rank."""
+    from rnnforecast.workflow.training import train
+
+    train(**told)
+
+
+def _cause(error: Exception) -> RnnForecastError:
+    """Return what the workers raised, first of all what is no sequel of another's end."""
+    failures = getattr(error, "worker_failures", {}).values()
+    found = [one for one in failures if isinstance(one, RnnForecastError)]
+    found.sort(key=lambda one: isinstance(one, WorkerError))
+    if found:
+        return found[0]
+    return WorkerError(f"a worker of Ray died {ATTEMPTS} times: {str(error).splitlines()[0]}")
+
+
+def _forget(model: Path) -> None:
+    from rnnforecast.model.checkpoint import discard_checkpoint
+    from rnnforecast.operate.lock import holding
+
+    store.check_place(model)
+    with holding(model / store.LOCK):
+        discard_checkpoint(model)
