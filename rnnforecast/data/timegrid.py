@@ -65,6 +65,7 @@ def read_panel(
     cannot be read, are irregular, or repeat with different readings, and for readings that are not
     finite.
     """
+    check_alike(schema, ranks)
     rows, tz = read_rows(source, schema, config, listener, known_base=known_base)
     if as_of is not None:
         rows, source = rows_until(rows, source, as_of, schema, tz)

@@ -24,7 +24,7 @@ from rnnforecast.config import TrainConfig
 from rnnforecast.data.ranks import said_by_first
 from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.durations import parse_duration_us
-from rnnforecast.errors import WriteError
+from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.events import EpochEnded, Listener, Noted, Warned
 from rnnforecast.model.checkpoint import Checkpoints, damaged
 from rnnforecast.model.continuing import learn_on
@@ -78,6 +78,7 @@ def train_members(
     and the signal is raised. With `--max-time` the steps taken before then count, and the time
     begins anew.
     """
+    _check_shares(windows.ranks.n, config)
     _note_truncation(network, config, listener)
     held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
     indices = range(len(network.members))
@@ -110,6 +111,15 @@ def train_members(
     network.keep(kept)
     listener(Noted(f"trained {len(logs)} members, {aim.steps} steps; {len(kept)} of them forecast"))
     return CommitteeLog(logs, kept)
+
+
+def _check_shares(n_ranks: int, config: TrainConfig) -> None:
+    """Raise `UsageError` where a rank would have no window of a batch."""
+    if config.batch_size < n_ranks:
+        raise UsageError(
+            f"--batch-size {config.batch_size} is less than there are ranks, {n_ranks}",
+            hint="each rank takes a share of every batch: start fewer, or make it larger",
+        )
 
 
 def _note_truncation(network: Network, config: TrainConfig, listener: Listener) -> None:

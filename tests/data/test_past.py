@@ -36,7 +36,9 @@ def sensors() -> Panel:
         Track(one[None], (name,), begin, begin, end)
         for one, name in zip(values, ("known", "past"), strict=True)
     )
-    return dataclasses.replace(panel, covariates=Covariates((known,), past, np.ones((4, 1))))
+    return dataclasses.replace(
+        panel, covariates=Covariates((known,), past, np.ones((4, 1), np.float32))
+    )
 
 
 def with_another_future(panel: Panel, cutoff: np.ndarray) -> Panel:
