@@ -26,8 +26,12 @@ def train_on_ray(
     Every node must see data and model at the same paths. Raises what a worker raised, or
     `WorkerError` where workers keep dying.
     """
+    from rnnforecast.sources.shards import open_share
+
     if model is None or not isinstance(data, str | Path):
         raise UsageError("--engine ray needs paths: of a folder of buckets, and of a model")
+    workers = ranks.workers or 1
+    open_share(data, 0, workers)  # what cannot be shared out is told before Ray begins
     if not resume:
         _forget(model)  # from here on a checkpoint is one of this training
     told = {
@@ -37,7 +41,6 @@ def train_on_ray(
         "resume": True,
         **asked,
     }
-    workers = ranks.workers or 1
     with ray_at(ranks.address, workers=workers), tempfile.TemporaryDirectory() as kept:
         train, torch = import_module("ray.train"), import_module("ray.train.torch")
         uses_gpus = asked["config"].training.device == "cuda"

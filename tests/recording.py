@@ -1,0 +1,38 @@
+"""`python tests/recording.py LOSSES command ...`: the command line, and the loss of each step kept.
+
+One line of JSON for each rank goes into a file of its own, LOSSES.0 and so on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rnnforecast.entry import run
+from rnnforecast.launch import launched
+
+
+def main(losses: str, *arguments: str) -> int:
+    """Run a command with what takes the steps replaced by what takes and keeps them."""
+    from rnnforecast.model import continuing, training
+    from rnnforecast.model.stepping import take_step
+
+    kept: list[float] = []
+
+    def keeping(*given: Any, **named: Any) -> Any:
+        loss, norm = take_step(*given, **named)
+        kept.append(float(loss))
+        return loss, norm
+
+    training.take_step = continuing.take_step = keeping  # type: ignore[attr-defined]
+    code = run(list(arguments))
+    launch = launched()
+    rank = 0 if launch is None else launch.rank
+    Path(f"{losses}.{rank}").write_text(json.dumps(kept))
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
