@@ -97,7 +97,7 @@ def sum_gradients(parameters: Sequence[Tensor], loss: Tensor, ranks: Ranks) -> T
     parts = gradients.split([x.numel() for x in own])
     for parameter, there, part in zip(parameters, is_there.tolist(), parts, strict=True):
         parameter.grad = part.view_as(parameter) if there else None
-    return message[0]
+    return message[0].clone()  # a view would keep all of it
 
 
 def _sum(message: Tensor, ranks: Ranks) -> None:
