@@ -53,8 +53,8 @@ def steps_of_all(steps: Steps, ranks: Ranks) -> Steps:
     """Return the steps between the rows of all ranks."""
     if ranks.n == 1:
         return steps
-    pairs = joined(ranks, np.stack([steps.lengths, steps.counts], axis=1))
-    return merged_steps([Steps(*pairs.T)])
+    parts = ranks.gather(np.stack([steps.lengths, steps.counts]).tobytes())
+    return merged_steps([Steps(*np.frombuffer(part, np.int64).reshape(2, -1)) for part in parts])
 
 
 def check_alike(schema: Schema, ranks: Ranks) -> None:

@@ -11,11 +11,13 @@ import pytest
 
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.inference import infer_schema
+from rnnforecast.data.order import Steps
 from rnnforecast.data.origins import Origins
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.season import find_season
+from rnnforecast.data.sharing import steps_of_all
 from rnnforecast.data.timegrid import read_panel
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
@@ -222,6 +224,25 @@ def test_a_rank_with_one_reading_learns_the_step_from_the_others():
     for panel in panels:
         assert panel.step_us == 15 * 60_000_000
         assert panel.names == ("one", "many", "more")
+
+
+def test_steps_are_counted_over_all_ranks():
+    own = [Steps(np.array([60, 90]), np.array([5, 2])), Steps(np.array([30, 60]), np.array([4, 3]))]
+    for steps in together(2, lambda ranks: steps_of_all(own[ranks.rank], ranks)):
+        assert steps.lengths.tolist() == [30, 60, 90]
+        assert steps.counts.tolist() == [4, 8, 2]
+
+
+def test_a_rank_may_have_nothing_but_series_without_readings():
+    silent = table({"silent": 40, "mute": 30}).to_pandas().assign(value=np.nan)
+    panels, heard = read_parts(table({"a": 40}), pa.Table.from_pandas(silent))
+    for panel in panels:
+        assert panel.names == ("a",)
+        assert panel.lengths.tolist() == [40]
+    assert [len(panel.target) for panel in panels] == [40, 0]
+    assert any(isinstance(event, Warned) and event.code == "empty-series" for event in heard[1])
+    with pytest.raises(DataError, match="holds no reading"):
+        read_parts(pa.Table.from_pandas(silent), pa.Table.from_pandas(silent[:30]))
 
 
 def test_texts_are_told_apart_as_often_as_they_occur_on_all_ranks():
