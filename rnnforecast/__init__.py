@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rnnforecast.dataconfig import DataConfig
     from rnnforecast.errors import RnnForecastError
     from rnnforecast.evaluate.fallback import Prediction
+    from rnnforecast.ranksconfig import RanksConfig
     from rnnforecast.workflow import (
         Backtest,
         Batched,
@@ -51,6 +52,7 @@ _HOMES = {
     "rnnforecast.dataconfig": ("DataConfig",),
     "rnnforecast.errors": ("RnnForecastError",),
     "rnnforecast.evaluate.fallback": ("Prediction",),
+    "rnnforecast.ranksconfig": ("RanksConfig",),
     "rnnforecast.workflow": (
         "Backtest",
         "Batched",
@@ -75,6 +77,7 @@ __all__ = [
     "NetworkConfig",
     "PredictConfig",
     "Prediction",
+    "RanksConfig",
     "RnnForecastError",
     "TrainConfig",
     "WindowConfig",

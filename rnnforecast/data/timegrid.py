@@ -82,7 +82,7 @@ def read_panel(
     )
     panel = with_calendar(panel, config, schema.tz or tz)
     _note_gaps(own, config, listener, tz, ranks)
-    if schema.step_us is None and own.n_series:  # a model's own readings were looked at when it was trained
+    if schema.step_us is None and own.n_series:  # those of a model were looked at in training
         warn_of_oddities(own, listener, tz=tz)
     targets = schema.targets if schema.series else panel.names
     schema = replace(schema, step_us=panel.step_us, tz=tz, targets=targets)
