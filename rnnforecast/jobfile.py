@@ -30,6 +30,7 @@ from rnnforecast.jobconfig import (
     NotifyPart,
     RetrainPart,
 )
+from rnnforecast.urls import is_url, parse_url
 
 _T = TypeVar("_T")
 _TABLES = (
@@ -64,13 +65,14 @@ def read_job(path: Path) -> Job:
     textfile = _section(_Metrics, tables.get("metrics", {}), path, "metrics").textfile
     log = _section(LogPart, tables.get("log", {}), path, "log")
     model = _section(ModelPart, tables.get("model", {}), path, "model")
+    _check_model(path, model, tables)
     return Job(
         path=path,
         source=source,
         output=output,
         reading=_with_places(reading, ("exclude", "rejects"), place),
         given=frozenset(key.replace("-", "_") for key in data),
-        model=replace(model, path=_placed(model.path, place)),
+        model=replace(model, path=model.path if is_url(model.path) else _placed(model.path, place)),
         forecast=_forecast_of(forecast, tables.get("fresh", {}), path),
         ledger=ledger.path and _placed(ledger.path, place),
         log=_with_places(log, ("file",), place),
@@ -116,6 +118,8 @@ def _check_texts(table: Mapping[str, Any], where: str) -> None:
 
 def _source_of(source: str, place: Path) -> str:
     """Return where a source lies: a pattern is one by its own marks, not by its folder's."""
+    if is_url(source):
+        return source
     if not glob.has_magic(source) or (place / source).exists():
         return _placed(source, place)
     return _placed(source, Path(glob.escape(str(place))))
@@ -131,6 +135,23 @@ def _check_output(path: Path, output: str) -> None:
         )
 
 
+def _check_model(path: Path, model: ModelPart, tables: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for versions that come and go on a store, where there is no lock."""
+    wanting = (
+        "retrain"
+        if "retrain" in tables
+        else "keep"
+        if "versions" in tables.get("keep", {})
+        else None
+    )
+    if is_url(model.path) and wanting is not None:
+        raise UsageError(
+            f"{path}: [{wanting}] changes the model, and {parse_url(model.path)} has no lock",
+            code="not-on-a-store",
+            hint="let one machine train it, and put the version in force there",
+        )
+
+
 def _forecast_of(table: dict[str, Any], fresh: dict[str, Any], path: Path) -> PredictConfig:
     """Return what the tables [forecast] and [fresh] say together."""
     ages = ("max_age", "warn_age")
@@ -142,6 +163,8 @@ def _forecast_of(table: dict[str, Any], fresh: dict[str, Any], path: Path) -> Pr
         for each, name in ((table, "forecast"), (fresh, "fresh"))
     )
     config = replace(config, max_age=limits.max_age, warn_age=limits.warn_age)
+    if config.future is not None and is_url(config.future):
+        return config
     return _with_places(config, ("future",), path.parent)
 
 
@@ -157,7 +180,17 @@ def _take(path: Path, table: dict[str, Any], name: str, key: str) -> str:
 
 
 def _placed(path: str, place: Path) -> str:
-    """Return where a path leads that is relative to the job file, if a file can be called so."""
+    """Return where a path leads that is relative to the job file, if a file can be called so.
+
+    Raises `UsageError` for a URL: what a job writes counts by names on a disk.
+    """
+    if is_url(path):
+        raise UsageError(
+            f"a job cannot use {parse_url(path)} there: what it writes, and its small files, are "
+            "on this machine",
+            code="not-on-a-store",
+            hint="name a path, and copy the forecast afterwards",
+        )
     placed = str(place / path)
     try:
         os.fsencode(placed)

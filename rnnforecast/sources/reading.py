@@ -1,4 +1,4 @@
-"""From DATA to Arrow batches: CSV, Parquet, folders, globs, standard input, tables in memory.
+"""From DATA to Arrow batches: CSV, Parquet, folders, globs, URLs, standard input, tables in memory.
 
 A source has columns, gives batches, says where a row stands, and names its files. It does not know
 what its columns are for, nor what a time grid is.
@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,9 +22,11 @@ import pyarrow as pa
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, ignore
+from rnnforecast.places.remote import Place, Remote, place_of
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.csvfile import CsvFile, open_csv_file
 from rnnforecast.sources.parquetfile import ParquetFile, TableSource, open_parquet
+from rnnforecast.sources.remotefiles import expand_remote
 from rnnforecast.sources.shards import ShardFolder, is_sharded, open_shards
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
@@ -56,7 +58,7 @@ class Source(Protocol):
         """Say where the rows stand that the last reading skipped."""
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files that are read."""
 
     @property
@@ -76,7 +78,7 @@ class WrappedSource:
         return self.source.name
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files that are read."""
         return self.source.paths
 
@@ -121,7 +123,7 @@ class CsvSource:
         return [place for file in self.files for place in file.rejected()]
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files that are read."""
         return tuple(file.path for file in self.files)
 
@@ -157,9 +159,11 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
         raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")
     if text == STANDARD_INPUT:
         return _open_standard_input(config, listener)
-    if is_sharded(Path(text)):
+    place = place_of(text)
+    text = text if isinstance(place, Path) else str(place)
+    if is_sharded(place):
         return open_shards(text)
-    paths = _expand(text)
+    paths: Sequence[Place] = expand_remote(place) if isinstance(place, Remote) else _expand(text)
     if all(path.name.lower().endswith(_CSV_ENDINGS) or not path.suffix for path in paths):
         files = tuple(open_csv_file(path, config, listener, shown=str(path)) for path in paths)
         _check_same_columns(files)
@@ -170,8 +174,8 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
             f"{text} holds CSV files and others, or is a folder of them: {strange}",
             code="mixed-formats",
             location=Location(str(strange)),
-            hint=f"name the CSV files with a pattern in quotes, such as  '{Path(text) / '*.csv'}'"
-            if Path(text).is_dir()
+            hint=f"name the CSV files with a pattern in quotes, such as  '{place / '*.csv'}'"
+            if place.is_dir()
             else "name files of one format",
         )
     if strange is not None:
@@ -181,8 +185,7 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
             location=Location(str(strange)),
             hint=f"name it with one of {' '.join(_CSV_ENDINGS + _PARQUET_ENDINGS)}",
         )
-    folder = Path(text)
-    return open_parquet(text, tuple(ParquetFile(p, _folder_values(p, folder)) for p in paths))
+    return open_parquet(text, tuple(ParquetFile(p, _folder_values(p, place)) for p in paths))
 
 
 def _expand(text: str) -> list[Path]:
@@ -229,11 +232,15 @@ def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
     return source
 
 
-def _folder_values(path: Path, folder: Path) -> tuple[tuple[str, str], ...]:
+def _folder_values(path: Place, folder: Place) -> tuple[tuple[str, str], ...]:
     """Read what subfolders are called, such as `id=007`, as text: it names things."""
-    if not folder.is_dir():
+    if isinstance(path, Remote) and isinstance(folder, Remote):
+        parts = path.parts_below(folder)
+    elif isinstance(path, Path) and isinstance(folder, Path) and folder.is_dir():
+        parts = path.relative_to(folder).parts
+    else:
         return ()
-    pairs = (part.partition("=") for part in path.relative_to(folder).parts[:-1])
+    pairs = (part.partition("=") for part in parts[:-1])
     return tuple((name, unquote(value)) for name, mark, value in pairs if mark)
 
 

@@ -15,6 +15,7 @@ from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.events import Listener, Published, Recorder, Warned, ignore
 from rnnforecast.operate import store
 from rnnforecast.operate.lock import holding
+from rnnforecast.places.remote import Place, place_of
 from rnnforecast.signals import holding_back
 from rnnforecast.workflow.measuring import remember_held_out
 from rnnforecast.workflow.outputs import check_outputs
@@ -61,7 +62,7 @@ def train(
     from there, and ends in the same weights as one that was not interrupted. With `max_time` the
     steps taken before then count, and the time begins anew.
     """
-    path = None if model is None else Path(model)
+    path = None if model is None else place_of(model)
     _check_wishes(path, require_skill, resume=resume)
     wishes = _Wishes(path, require_skill, report, resume)
     config = with_windows(config or Config(), horizon, lookback)
@@ -77,7 +78,7 @@ def train(
 class _Wishes:
     """What becomes of a training: where it is saved, when it is in force, how it is shown."""
 
-    path: Path | None
+    path: Place | None
     require_skill: float | None
     report: bool
     resume: bool
@@ -155,7 +156,7 @@ def _schema_of_use(schema: Schema, plan: Plan, fitted: RNNForecaster, listener: 
 
 
 def _save(
-    path: Path,
+    path: Place,
     artifact: Artifact,
     report: str | None,
     comparison: Comparison,
@@ -179,7 +180,7 @@ def _save(
     return version
 
 
-def _check_wishes(path: Path | None, skill: float | None, *, resume: bool) -> None:
+def _check_wishes(path: Place | None, skill: float | None, *, resume: bool) -> None:
     """Raise for a gate that is no number, or a place where no model can be, before the work."""
     if resume and path is None:
         raise UsageError("resume goes on from a checkpoint, and without a model there is none")
