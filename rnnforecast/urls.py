@@ -77,6 +77,8 @@ def parse_url(text: str) -> Url:
     assert match is not None, "only what `is_url` knows as one"
     spelt, rest = match[1].lower(), match[2]
     scheme = _ALIASES.get(spelt, spelt)
+    if scheme == "file":
+        raise UsageError(f"{text} is a path of this machine", hint=f"name it as  {rest}")
     place, _, said = rest.partition("?")
     authority, _, key = place.partition("/")
     login, has_login, host = authority.rpartition("@")

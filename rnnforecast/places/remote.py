@@ -134,6 +134,11 @@ class RemoteFile(io.RawIOBase):
         read: int = self._try(lambda file: file.readinto(buffer))
         return read
 
+    def readall(self) -> bytes:
+        """Read what is left of it, in one request rather than in those of a disk's size."""
+        left: bytes = self._try(lambda file: file.read())
+        return left
+
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Go to another place, which asks for nothing."""
         at: int = self._try(lambda file: file.seek(offset, whence))
@@ -155,8 +160,7 @@ class RemoteFile(io.RawIOBase):
 def place_of(text: str | Place) -> Place:
     """Return the place that a path or a URL leads to; nothing is looked at there."""
     if isinstance(text, str) and is_url(text):
-        url = parse_url(text)
-        return Path(f"/{url.key}") if url.scheme == "file" else Remote(url)
+        return Remote(parse_url(text))
     if isinstance(text, Remote):
         return text
     check_not_collapsed(str(text))

@@ -77,7 +77,8 @@ def put(place: Remote, content: Any) -> None:
     """
     with naming(place), holding_back(lambda: None):
         check_writable(place)
-        with _store_of(place.url).open_output_stream(_path_of(place)) as stream:
+        # By itself pyarrow would pack what is called .gz
+        with _store_of(place.url).open_output_stream(_path_of(place), compression=None) as stream:
             stream.write(content)
 
 
