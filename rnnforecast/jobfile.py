@@ -30,7 +30,7 @@ from rnnforecast.jobconfig import (
     NotifyPart,
     RetrainPart,
 )
-from rnnforecast.urls import is_url, parse_url
+from rnnforecast.urls import check_not_collapsed, is_url, parse_url
 
 _T = TypeVar("_T")
 _TABLES = (
@@ -49,6 +49,7 @@ _TABLES = (
 
 def read_job(path: Path) -> Job:
     """Read a job file. Raises `UsageError` for one that cannot be meant, and names the key."""
+    check_not_collapsed(str(path))
     tables = _read_tables(path)
     _check_keys(tables, _TABLES, f"{path} has a table")
     for name, table in tables.items():

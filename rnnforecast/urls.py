@@ -15,10 +15,16 @@ from rnnforecast.errors import UsageError
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _ALIASES = {"s3a": "s3", "s3n": "s3", "gcs": "gs", "abfs": "abfss"}
+_AZURE = (
+    "account",
+    *("blob_storage_authority", "blob_storage_scheme"),
+    *("dfs_storage_authority", "dfs_storage_scheme"),
+)
 _NAMES = {
     "s3": ("endpoint_override", "scheme", "region", "anonymous", "tls_ca_file_path"),
     "gs": ("endpoint_override", "scheme", "project_id", "anonymous"),
-    "az": ("account",),
+    "az": _AZURE,
+    "abfss": _AZURE,
 }
 """What a query may say, by scheme; of other schemes nothing."""
 _SECRETS = {

@@ -107,7 +107,7 @@ class Bucket:
             found: bytes = stream.read()
             return found
 
-    def keys(self, below: str = "") -> list[str]:
+    def names(self, below: str = "") -> list[str]:
         """Return the keys of all objects, in order."""
         from pyarrow import fs
 
@@ -118,7 +118,7 @@ class Bucket:
 
     def all(self, below: str = "") -> dict[str, bytes]:
         """Return all objects."""
-        return {key: self.get(key) for key in self.keys(below)}
+        return {key: self.get(key) for key in self.names(below)}
 
     def remove(self, key: str) -> None:
         """Take an object away."""

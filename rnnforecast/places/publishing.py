@@ -32,6 +32,7 @@ def publishing_file(place: Place) -> Iterator[IO[bytes]]:
             yield file
         return
     with _naming(place), tempfile.TemporaryFile(prefix="rnnforecast-") as waiting:
+        crash_point("file-created")
         yield waiting
         waiting.flush()
         if waiting.tell():

@@ -210,14 +210,15 @@ def _open_gs(store: Url) -> Any:
         endpoint_override=said.get("endpoint_override"),
         scheme=said.get("scheme"),
         project_id=said.get("project_id"),
-        retry_time_limit=timedelta(seconds=ANSWER_S * ATTEMPTS),
+        retry_time_limit=timedelta(seconds=ANSWER_S),
     )
 
 
 def _open_azure(store: Url) -> Any:
     """Open Azure's store: the account stands in the URL, or in the environment as for `az`."""
+    said = dict(store.query)
     host = store.authority.rpartition("@")[2] if store.scheme == "abfss" else ""
-    account = host.partition(".")[0] or dict(store.query).get("account")
+    account = host.partition(".")[0] or said.get("account")
     account = account or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
     if not account:
         raise OSError(
@@ -229,6 +230,7 @@ def _open_azure(store: Url) -> Any:
         account,
         account_key=os.environ.get("AZURE_STORAGE_ACCOUNT_KEY"),
         sas_token=os.environ.get("AZURE_STORAGE_SAS_TOKEN"),
+        **{name: value for name, value in said.items() if name != "account"},
     )
 
 

@@ -60,7 +60,7 @@ def test_what_is_published_is_read_again_by_ranges(bucket: Bucket) -> None:
         file.write(content)
         assert not place.exists()
 
-    assert bucket.keys() == ["a b/ü+%20#.bin"]
+    assert bucket.names() == ["a b/ü+%20#.bin"]
     with place.open() as read:
         assert read.seek(-5, os.SEEK_END) == len(content) - 5
         assert read.read() == content[-5:]

@@ -84,7 +84,7 @@ def test_a_folder_of_buckets_is_held_against_its_manifest(bucket: Bucket, tmp_pa
     url = bucket.put("b", tmp_path / "b")
 
     assert read(url).panel.fingerprint() == read(tmp_path / "b").panel.fingerprint()
-    one = next(key for key in bucket.keys("b") if key.endswith(".parquet"))
+    one = next(key for key in bucket.names("b") if key.endswith(".parquet"))
     bucket.put(one, b"short")
     assert failure(url).code == "damaged-shards"
     bucket.remove(one)
