@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from tests import objectstore
 from tests.builders import wave, write_wide
 from tests.conftest import SMALL, Command
-from tests.faults.warm import Warm, plain
+from tests.faults.warm import ROOT, Warm, plain
 from tests.objectstore import ACCESS, Bucket
 
 SECRET = ACCESS["AWS_SECRET_ACCESS_KEY"]
@@ -227,6 +228,23 @@ def test_what_is_on_a_disk_waits_for_no_store() -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [("check", "s3://b/x.csv"), ("show", "-m", "s3://b/model")])
+def test_a_signal_is_answered_while_a_store_is_not(words: tuple[str, ...], tmp_path: Path) -> None:
+    with objectstore.silent() as port:
+        env = {**os.environ, **ACCESS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+        command = [sys.executable, "-m", "rnnforecast", *words]
+        running = subprocess.Popen(command, cwd=tmp_path, env={**env, "PYTHONPATH": str(ROOT)})
+        try:
+            time.sleep(3)
+            assert running.poll() is None
+            running.send_signal(signal.SIGINT)
+            assert running.wait(5) == 130
+        finally:
+            running.kill()
+            running.wait()
 
 
 @pytest.mark.slow

@@ -152,7 +152,7 @@ class RemoteFile(io.RawIOBase):
     def _try(self, work: Callable[[Any], Any]) -> Any:
         try:
             with stores().naming(self._place):
-                return work(getattr(self, "_file", None))
+                return stores().answering(lambda: work(getattr(self, "_file", None)))
         except OSError as error:
             raise self._turn(error) from error
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs as pa_fs
@@ -23,6 +25,7 @@ from rnnforecast.places.remote import Remote, State
 from rnnforecast.signals import holding_back
 from rnnforecast.urls import Url
 
+_T = TypeVar("_T")
 CONNECT_S, ANSWER_S, ATTEMPTS = 5.0, 10.0, 3
 """So long may a connection take, so long an answer stand still, and so often is it tried."""
 WRITABLE = ("s3", "gs")
@@ -51,7 +54,8 @@ def look_at(places: Sequence[Remote]) -> list[State | None]:
     if not places:
         return []
     with naming(places[0]):
-        found = _store_of(places[0].url).get_file_info([_path_of(place) for place in places])
+        paths = [_path_of(place) for place in places]
+        found = answering(lambda: _store_of(places[0].url).get_file_info(paths))
     return [_state_of(info) for info in found]
 
 
@@ -60,7 +64,7 @@ def list_below(folder: Remote, *, is_deep: bool) -> dict[Remote, State]:
     with naming(folder):
         path = _path_of(folder)
         selector = pa_fs.FileSelector(path, allow_not_found=True, recursive=is_deep)
-        infos = _store_of(folder.url).get_file_info(selector)
+        infos = answering(lambda: _store_of(folder.url).get_file_info(selector))
     found = {}
     for info in sorted(infos, key=lambda info: info.path):
         state = _state_of(info)
@@ -77,16 +81,20 @@ def put(place: Remote, content: Any) -> None:
     """
     with naming(place), holding_back(lambda: None):
         check_writable(place)
-        # By itself pyarrow would pack what is called .gz
-        with _store_of(place.url).open_output_stream(_path_of(place), compression=None) as stream:
-            stream.write(content)
+        answering(lambda: _write(place, content))
+
+
+def _write(place: Remote, content: Any) -> None:
+    # By itself pyarrow would pack what is called .gz
+    with _store_of(place.url).open_output_stream(_path_of(place), compression=None) as stream:
+        stream.write(content)
 
 
 def remove(place: Remote) -> None:
     """Take an object away; one that is gone already is no error."""
     with naming(place):
         try:
-            _store_of(place.url).delete_file(_path_of(place))
+            answering(lambda: _store_of(place.url).delete_file(_path_of(place)))
         except FileNotFoundError:
             return
 
@@ -94,7 +102,7 @@ def remove(place: Remote) -> None:
 def remove_below(folder: Remote) -> None:
     """Take away all objects below a prefix."""
     with naming(folder):
-        _store_of(folder.url).delete_dir(_path_of(folder))
+        answering(lambda: _store_of(folder.url).delete_dir(_path_of(folder)))
 
 
 def check_writable(place: Remote) -> None:
@@ -119,6 +127,22 @@ def check_bucket(place: Remote) -> None:
         return
     if found is None:
         raise OSError(errno.ENOENT, f"there is no bucket {place.url.authority}", str(place))
+
+
+def answering(work: Callable[[], _T]) -> _T:
+    """Do it in another thread, and wait: so signals are answered, whatever the network does."""
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    found: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            found.set_result(work())
+        except BaseException as error:  # whoever waits raises it
+            found.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return found.result()
 
 
 @contextmanager
