@@ -73,7 +73,7 @@ def read_job(path: Path) -> Job:
         output=output,
         reading=_with_places(reading, ("exclude", "rejects"), place),
         given=frozenset(key.replace("-", "_") for key in data),
-        model=replace(model, path=model.path if is_url(model.path) else _placed(model.path, place)),
+        model=replace(model, path=_placed_anywhere(model.path, place)),
         forecast=_forecast_of(forecast, tables.get("fresh", {}), path),
         ledger=ledger.path and _placed(ledger.path, place),
         log=_with_places(log, ("file",), place),
@@ -120,7 +120,7 @@ def _check_texts(table: Mapping[str, Any], where: str) -> None:
 def _source_of(source: str, place: Path) -> str:
     """Return where a source lies: a pattern is one by its own marks, not by its folder's."""
     if is_url(source):
-        return source
+        return str(parse_url(source))
     if not glob.has_magic(source) or (place / source).exists():
         return _placed(source, place)
     return _placed(source, Path(glob.escape(str(place))))
@@ -138,16 +138,11 @@ def _check_output(path: Path, output: str) -> None:
 
 def _check_model(path: Path, model: ModelPart, tables: Mapping[str, Any]) -> None:
     """Raise `UsageError` for versions that come and go on a store, where there is no lock."""
-    wanting = (
-        "retrain"
-        if "retrain" in tables
-        else "keep"
-        if "versions" in tables.get("keep", {})
-        else None
-    )
-    if is_url(model.path) and wanting is not None:
+    keeps = {"keep"} if "versions" in tables.get("keep", {}) else set()
+    wanting = sorted(keeps | ({"retrain"} & tables.keys()))
+    if is_url(model.path) and wanting:
         raise UsageError(
-            f"{path}: [{wanting}] changes the model, and {parse_url(model.path)} has no lock",
+            f"{path}: [{wanting[0]}] changes the model, and {parse_url(model.path)} has no lock",
             code="not-on-a-store",
             hint="let one machine train it, and put the version in force there",
         )
@@ -164,9 +159,7 @@ def _forecast_of(table: dict[str, Any], fresh: dict[str, Any], path: Path) -> Pr
         for each, name in ((table, "forecast"), (fresh, "fresh"))
     )
     config = replace(config, max_age=limits.max_age, warn_age=limits.warn_age)
-    if config.future is not None and is_url(config.future):
-        return config
-    return _with_places(config, ("future",), path.parent)
+    return replace(config, future=config.future and _placed_anywhere(config.future, path.parent))
 
 
 def _take(path: Path, table: dict[str, Any], name: str, key: str) -> str:
@@ -178,6 +171,11 @@ def _take(path: Path, table: dict[str, Any], name: str, key: str) -> str:
             hint=f'such as  {key} = "{"readings.csv" if key == "source" else "forecast.csv"}"',
         )
     return value
+
+
+def _placed_anywhere(path: str, place: Path) -> str:
+    """Return where a path or a URL leads, of what is only read."""
+    return str(parse_url(path)) if is_url(path) else _placed(path, place)
 
 
 def _placed(path: str, place: Path) -> str:

@@ -193,10 +193,16 @@ output = "out/forecast.csv"
         f'{text}[log]\nfile = "{stocked.url("run.log")}"\n',
         f"{text}[keep]\nversions = 3\n",
         f'{text}[retrain]\nevery = "1d"\n',
+        f'{text}[metrics]\ntextfile = "{stocked.url("x.prom")}"\n',
     ):
         job.write_text(wrong)
         done = command("run", "job.toml", "--json")
         assert (done.code, done.error["code"]) == (2, "not-on-a-store"), done.err
+    job.write_text(text.replace("s3://", "s3://me:a-password@"))
+    refused = command("run", "job.toml", "--json")
+    assert (refused.code, refused.error["code"]) == (2, "url")
+    assert not any(b"a-password" in p.read_bytes() for p in (tmp_path / "out").iterdir())
+    assert "a-password" not in refused.err
 
 
 @pytest.mark.slow

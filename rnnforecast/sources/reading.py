@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -25,6 +25,7 @@ from rnnforecast.events import Listener, ignore
 from rnnforecast.places.remote import Place, Remote, place_of
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.csvfile import CsvFile, open_csv_file
+from rnnforecast.sources.frames import table_of
 from rnnforecast.sources.parquetfile import ParquetFile, TableSource, open_parquet
 from rnnforecast.sources.remotefiles import expand_remote
 from rnnforecast.sources.shards import ShardFolder, is_sharded, open_shards
@@ -142,7 +143,7 @@ def open_source(data: object, config: DataConfig, listener: Listener = ignore) -
         return data
     if isinstance(data, str | Path):
         return _open_path(str(data), config, listener)
-    table = data if isinstance(data, pa.Table) else _from_pandas(data)
+    table = data if isinstance(data, pa.Table) else table_of(data)
     if len(set(table.column_names)) < table.num_columns:
         raise DataError(
             "two columns of the table have the same name",
@@ -254,54 +255,4 @@ def _check_same_columns(files: tuple[CsvFile, ...]) -> None:
                 f"{', '.join(sorted(names ^ other))}",
                 code="different-columns",
                 location=Location(file.shown),
-            )
-
-
-def _from_pandas(data: object) -> pa.Table:
-    import pandas as pd
-
-    if isinstance(data, pd.DataFrame):
-        frame: Any = data
-        names = [name for name in data.index.names if name is not None]
-        if (names or isinstance(data.index, pd.DatetimeIndex)) and not set(names) & set(data):
-            frame = data.reset_index()
-        types = dict(zip(frame.columns, frame.dtypes, strict=True))
-        sparse = {n: t.subtype for n, t in types.items() if isinstance(t, pd.SparseDtype)}
-        try:
-            dense = frame.astype(sparse) if sparse else frame
-            table = pa.Table.from_pandas(dense, preserve_index=False)
-        except (pa.ArrowException, ValueError) as error:
-            raise DataError(
-                f"the pandas table cannot be read: {error}",
-                code="unreadable",
-                hint="give every column a name of its own, and values of one type",
-            ) from error
-        _reject_mixed_zones(frame, table)
-        return table
-    raise DataError(
-        f"readings must be a path, a pandas table or an Arrow table, not {type(data).__name__}",
-        code="unknown-format",
-    )
-
-
-def _reject_mixed_zones(frame: Any, table: pa.Table) -> None:
-    """Raise `DataError` for a column of times only some of which have a zone.
-
-    Arrow takes those without one for UTC.
-    """
-    import pandas as pd
-
-    for field in table.schema:
-        if not pa.types.is_timestamp(field.type) or frame[field.name].dtype != object:
-            continue
-        zones: dict[bool, int] = {}
-        for row, time in enumerate(frame[field.name], start=1):
-            if not pd.isna(time):
-                zones.setdefault(getattr(time, "tzinfo", None) is None, row)
-        if len(zones) > 1:
-            raise DataError(
-                f"some times in column {field.name!r} have a zone, others none",
-                code="mixed-zones",
-                location=Location("the table", max(zones.values()), field.name, unit="row"),
-                hint="give all of them a zone, or none; --tz names the zone of times without one",
             )

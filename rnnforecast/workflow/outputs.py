@@ -89,8 +89,8 @@ def _check_source_spared(path: Place, data: str | Path, what: str) -> None:
             _check_object_spared(path, place, what)
         return
     with suppress(OSError, ValueError):  # no path at all, which is said where it is opened
-        for file in files_of(source) if path.exists() else ():
-            check_spared(path, Path(str(file)), what)
+        for file in _local_files_of(source) if path.exists() else ():
+            check_spared(path, file, what)
         if _takes_in(source, path):
             raise _among(path, source, what)
 
@@ -118,7 +118,11 @@ def files_of(source: str) -> Iterator[Place]:
         from rnnforecast.sources.remotefiles import expand_remote
 
         yield from expand_remote(place)
-        return
+    else:
+        yield from _local_files_of(source)
+
+
+def _local_files_of(source: str) -> Iterator[Path]:
     path = Path(_STANDARD_INPUT_FILE if source == _STANDARD_INPUT else source)
     if path.is_dir():
         yield from (file for file in path.rglob("*") if file.is_file())
