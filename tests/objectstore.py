@@ -11,9 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,30 @@ class _Denying(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    """Gives the files of a folder."""
+
+    def log_message(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
 @contextmanager
 def denying() -> Iterator[int]:
     """Serve a store that denies all access; give its port."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Denying)
+    with _listening(_Denying) as port:
+        yield port
+
+
+@contextmanager
+def web(folder: Path) -> Iterator[int]:
+    """Serve a folder to who asks by http; give the port."""
+    with _listening(partial(_Quiet, directory=str(folder))) as port:
+        yield port
+
+
+@contextmanager
+def _listening(handler: Callable[..., Any]) -> Iterator[int]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -227,6 +227,17 @@ def test_a_store_that_fails_in_the_middle_of_an_object_is_said(
     assert found.value.code == "unreadable"
 
 
+def test_text_is_read_from_a_server_of_the_web(tmp_path: Path) -> None:
+    for library in ("fsspec", "aiohttp"):
+        pytest.importorskip(library, reason="needs the extra fsspec")
+    (tmp_path / "x.csv").write_bytes(csv_of(FRAME))
+    with objectstore.web(tmp_path) as port:
+        url = f"http://127.0.0.1:{port}"
+        assert read(f"{url}/x.csv").panel.fingerprint() == read(FRAME).panel.fingerprint()
+        assert failure(f"{url}/none.csv").code == "not-found"
+    assert failure(f"{url}/x.csv").code == "unreadable"
+
+
 def change(bucket: Bucket) -> None:
     bucket.put("x.csv", b"ts,a\n1,2\n3,4\n")
 
