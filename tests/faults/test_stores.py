@@ -18,6 +18,7 @@ from rnnforecast.operate import store
 from rnnforecast.places.remote import place_of
 from rnnforecast.workflow import load
 from tests.conftest import SMALL
+from tests.faults.counting import tell
 from tests.faults.warm import Done, Warm
 from tests.objectstore import Bucket
 from tests.thorough import often
@@ -71,17 +72,18 @@ def test_a_kill_while_a_version_is_published_leaves_the_old_or_the_new_one_in_fo
     assert set(seen[:-1]) == {first}
     assert (seen[-1] != first) == (label == "file-published")
     assert check(place, before) not in seen
+    tell(16, f"killed at {label} of a training on a store", kills=passage, violations=0)
 
 
 @contextmanager
-def readers(place: Bucket, seen: set[str], wrong: list[str]) -> Iterator[None]:
+def readers(place: Bucket, seen: list[str], wrong: list[str]) -> Iterator[None]:
     """Load what is in force, again and again, while the block runs."""
     ended = threading.Event()
 
     def read() -> None:
         while not ended.is_set():
             try:
-                seen.add(str(load(place.url("model")).version))
+                seen.append(str(load(place.url("model")).version))
             except ModelError as error:
                 wrong.append(error.message)
 
@@ -99,7 +101,7 @@ def test_kills_at_random_moments_are_seen_by_no_reader(
     place: Bucket, warm: Warm, tmp_path: Path
 ) -> None:
     before, chance = place.all(), random.Random(5)
-    seen: set[str] = set()
+    seen: list[str] = []
     wrong: list[str] = []
     n_killed = 0
 
@@ -115,7 +117,8 @@ def test_kills_at_random_moments_are_seen_by_no_reader(
     assert wrong == []
     assert n_killed
     assert train(warm, place, tmp_path).code == 0
-    assert seen <= set(store.list_versions(place_of(place.url("model"))))
+    assert set(seen) <= set(store.list_versions(place_of(place.url("model"))))
+    tell(16, "killed at random moments", kills=n_killed, reads=len(seen), violations=len(wrong))
 
 
 @pytest.mark.slow
