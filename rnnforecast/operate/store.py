@@ -13,11 +13,12 @@ import os
 import re
 import stat
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rnnforecast.durable import collect_leftovers, remove_directory
-from rnnforecast.errors import ModelError, UsageError
+from rnnforecast.errors import ModelError, UsageError, WriteError
 from rnnforecast.places.publishing import (
     check_directory,
     make_directory,
@@ -135,9 +136,10 @@ def collect(model: Place) -> None:
     """
     if isinstance(model, Remote):
         begun = f"{datetime.now(UTC) - _ABANDONED:%Y%m%dT%H%M%SZ}"
-        for name, files in _versions_on(model).items():
-            if _LAST not in files and name < begun:
-                remove_below(model / VERSIONS / name)
+        with suppress(ModelError, WriteError):  # who may neither list nor delete may still write
+            for name, files in _versions_on(model).items():
+                if _LAST not in files and name < begun:
+                    remove_below(model / VERSIONS / name)
         return
     collect_leftovers(model)
     collect_leftovers(model / VERSIONS)

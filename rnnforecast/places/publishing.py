@@ -18,7 +18,7 @@ from typing import IO, Any
 from rnnforecast import durable
 from rnnforecast.crashpoints import crash_point
 from rnnforecast.errors import WriteError
-from rnnforecast.places.remote import Place, Remote, list_below, stores
+from rnnforecast.places.remote import Place, Remote, look_at, stores
 
 
 @contextmanager
@@ -55,8 +55,9 @@ def publish_directory(place: Place, files: Mapping[str, bytes]) -> None:
         for name, content in files.items():
             _put(place / name, content)
             crash_point("part-written")
-        there = {found.name: state.size for found, state in list_below(place).items()}
-        if any(there.get(name) != len(content) for name, content in files.items()):
+        found = look_at([place / name for name in files])
+        sizes = [None if state is None else state.size for state in found]
+        if sizes != [len(content) for content in files.values()]:
             raise OSError(errno.EIO, "somebody else has changed what was written", str(place))
     crash_point("directory-named")
 
