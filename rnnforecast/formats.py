@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rnnforecast.config import STANDARD_OUTPUT
 from rnnforecast.errors import UsageError
+from rnnforecast.urls import without_query
 
 OUTPUT_FORMATS = (".csv", ".parquet", ".jsonl")
 PICTURE_FORMATS = (".png", ".svg", ".html")
@@ -14,7 +15,7 @@ def check_format(path: str, *, allows_stream: bool = True) -> None:
     """Raise `UsageError` for a file that could not be written in any known format."""
     if allows_stream and path == STANDARD_OUTPUT:
         return
-    if not path.lower().endswith(OUTPUT_FORMATS):
+    if not without_query(path).lower().endswith(OUTPUT_FORMATS):
         raise UsageError(
             f"cannot tell the format of {path!r}",
             hint=f"end its name with one of {', '.join(OUTPUT_FORMATS)}",

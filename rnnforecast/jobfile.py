@@ -30,6 +30,7 @@ from rnnforecast.jobconfig import (
     NotifyPart,
     RetrainPart,
 )
+from rnnforecast.urls import check_not_collapsed, is_url, parse_url
 
 _T = TypeVar("_T")
 _TABLES = (
@@ -48,6 +49,7 @@ _TABLES = (
 
 def read_job(path: Path) -> Job:
     """Read a job file. Raises `UsageError` for one that cannot be meant, and names the key."""
+    check_not_collapsed(str(path))
     tables = _read_tables(path)
     _check_keys(tables, _TABLES, f"{path} has a table")
     for name, table in tables.items():
@@ -64,13 +66,14 @@ def read_job(path: Path) -> Job:
     textfile = _section(_Metrics, tables.get("metrics", {}), path, "metrics").textfile
     log = _section(LogPart, tables.get("log", {}), path, "log")
     model = _section(ModelPart, tables.get("model", {}), path, "model")
+    _check_model(path, model, tables)
     return Job(
         path=path,
         source=source,
         output=output,
         reading=_with_places(reading, ("exclude", "rejects"), place),
         given=frozenset(key.replace("-", "_") for key in data),
-        model=replace(model, path=_placed(model.path, place)),
+        model=replace(model, path=_placed_anywhere(model.path, place)),
         forecast=_forecast_of(forecast, tables.get("fresh", {}), path),
         ledger=ledger.path and _placed(ledger.path, place),
         log=_with_places(log, ("file",), place),
@@ -116,6 +119,8 @@ def _check_texts(table: Mapping[str, Any], where: str) -> None:
 
 def _source_of(source: str, place: Path) -> str:
     """Return where a source lies: a pattern is one by its own marks, not by its folder's."""
+    if is_url(source):
+        return str(parse_url(source))
     if not glob.has_magic(source) or (place / source).exists():
         return _placed(source, place)
     return _placed(source, Path(glob.escape(str(place))))
@@ -131,6 +136,18 @@ def _check_output(path: Path, output: str) -> None:
         )
 
 
+def _check_model(path: Path, model: ModelPart, tables: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for versions that come and go on a store, where there is no lock."""
+    keeps = {"keep"} if "versions" in tables.get("keep", {}) else set()
+    wanting = sorted(keeps | ({"retrain"} & tables.keys()))
+    if is_url(model.path) and wanting:
+        raise UsageError(
+            f"{path}: [{wanting[0]}] changes the model, and {parse_url(model.path)} has no lock",
+            code="not-on-a-store",
+            hint="let one machine train it, and put the version in force there",
+        )
+
+
 def _forecast_of(table: dict[str, Any], fresh: dict[str, Any], path: Path) -> PredictConfig:
     """Return what the tables [forecast] and [fresh] say together."""
     ages = ("max_age", "warn_age")
@@ -142,7 +159,7 @@ def _forecast_of(table: dict[str, Any], fresh: dict[str, Any], path: Path) -> Pr
         for each, name in ((table, "forecast"), (fresh, "fresh"))
     )
     config = replace(config, max_age=limits.max_age, warn_age=limits.warn_age)
-    return _with_places(config, ("future",), path.parent)
+    return replace(config, future=config.future and _placed_anywhere(config.future, path.parent))
 
 
 def _take(path: Path, table: dict[str, Any], name: str, key: str) -> str:
@@ -156,8 +173,23 @@ def _take(path: Path, table: dict[str, Any], name: str, key: str) -> str:
     return value
 
 
+def _placed_anywhere(path: str, place: Path) -> str:
+    """Return where a path or a URL leads, of what is only read."""
+    return str(parse_url(path)) if is_url(path) else _placed(path, place)
+
+
 def _placed(path: str, place: Path) -> str:
-    """Return where a path leads that is relative to the job file, if a file can be called so."""
+    """Return where a path leads that is relative to the job file, if a file can be called so.
+
+    Raises `UsageError` for a URL: what a job writes counts by names on a disk.
+    """
+    if is_url(path):
+        raise UsageError(
+            f"a job cannot use {parse_url(path)} there: what it writes, and its small files, are "
+            "on this machine",
+            code="not-on-a-store",
+            hint="name a path, and copy the forecast afterwards",
+        )
     placed = str(place / path)
     try:
         os.fsencode(placed)

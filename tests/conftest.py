@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from rnnforecast.entry import run
+from tests import objectstore
 from tests.builders import wave, write_wide
+from tests.objectstore import Bucket
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
 os.environ.setdefault("RNNFORECAST_TRAIN_REPORT", "0")  # drawing takes as long as such training
@@ -78,3 +80,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workplace(trained: Path, tmp_path: Path) -> Path:
     """A copy of the trained folder that a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "place"))
+
+
+@pytest.fixture(scope="session")
+def _store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    objectstore.require()
+    with objectstore.serving(tmp_path_factory.mktemp("store")) as port:
+        yield port
+
+
+@pytest.fixture
+def bucket(_store: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Bucket:
+    """Return an empty bucket on a store of this machine, which the environment leads to."""
+    made = Bucket.make(f"b{abs(hash(request.node.nodeid)):x}", _store)
+    for name, value in made.env.items():
+        monkeypatch.setenv(name, value)
+    return made

@@ -17,7 +17,7 @@ MODULES = {
     "rnnforecast." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-ROOMS = ("sources", "data", "model", "evaluate", "pictures", "operate")
+ROOMS = ("places", "sources", "data", "model", "evaluate", "pictures", "operate")
 GROUND = (
     "card",
     "config",
@@ -40,16 +40,18 @@ GROUND = (
     "verdicts",
     "events",
     "durable",
+    "urls",
     "_version",
 )
 """What every room may import; it imports the standard library and itself only."""
 BELOW = {
-    "sources": ("sources",),
-    "data": ("data", "sources"),
-    "model": ("model", "data"),
+    "places": ("places",),
+    "sources": ("sources", "places"),
+    "data": ("data", "sources", "places"),
+    "model": ("model", "data", "places"),
     "evaluate": ("evaluate", "data"),
     "pictures": ("pictures", "data"),
-    "operate": ("operate", "data"),
+    "operate": ("operate", "data", "places"),
 }
 ENTRIES = ("cli", "entry", "__init__", "__main__")
 
@@ -144,6 +146,12 @@ def test_only_durable_names_and_syncs_files(call: str) -> None:
     assert offenders(lambda tree: f"os.{call}" in named(tree), but=("rnnforecast.durable",)) == []
 
 
+def test_only_one_module_talks_to_stores() -> None:
+    libraries = {"pyarrow.fs", "fsspec"}
+
+    assert offenders(lambda tree: libraries & imported(tree)) == ["rnnforecast.places.stores"]
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_only_itself_what_lies_below_and_the_ground(room: str) -> None:
     for module, path in MODULES.items():
@@ -193,7 +201,7 @@ def test_the_command_line_starts_without_the_libraries_that_are_slow_to_import(m
     slow = {"torch", "numpy", "pandas", "pyarrow", "sklearn", "matplotlib", "rich", "safetensors"}
     assert not slow & {name.split(".")[0] for name in names}
     rooms = {room_of(name) for name in names if name.startswith("rnnforecast.")}
-    assert not (set(ROOMS) - {"operate"}) & rooms
+    assert not (set(ROOMS) - {"operate", "places"}) & rooms
 
 
 def test_no_room_imports_typer_or_rich() -> None:

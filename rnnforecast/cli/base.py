@@ -29,7 +29,8 @@ app = typer.Typer(
 )
 
 Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="CSV, Parquet, a folder, a glob in quotes, or -")
+    str,
+    typer.Argument(metavar="DATA", help="CSV, Parquet, a folder, a glob in quotes, a URL, or -"),
 ]
 AgainData = Annotated[
     str | None,
@@ -37,7 +38,9 @@ AgainData = Annotated[
         metavar="[DATA]", help="Newer readings. Default: what the model was trained on."
     ),
 ]
-ModelPath = Annotated[Path, typer.Option("--model", "-m", help="The model directory.")]
+ModelPath = Annotated[
+    str, typer.Option("--model", "-m", metavar="PATH", help="The model directory.")
+]
 Version = Annotated[str | None, typer.Option(help="A saved version. Default: the one in force.")]
 
 
@@ -65,7 +68,7 @@ def root(
     """Forecasts of sensor readings with recurrent networks."""
 
 
-def saved(model: Path | None, version: str | None) -> Model | None:
+def saved(model: str | None, version: str | None) -> Model | None:
     """Load the model that a command may do without."""
     from rnnforecast import workflow
 

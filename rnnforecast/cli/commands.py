@@ -26,6 +26,7 @@ from rnnforecast.formats import OUTPUT_FORMATS
 from rnnforecast.launch import speaks_for_all
 from rnnforecast.options import CommonOptions, Given, with_options
 from rnnforecast.ranksconfig import RanksConfig
+from rnnforecast.urls import without_query
 
 if TYPE_CHECKING:
     from rnnforecast.console import Screen
@@ -45,7 +46,8 @@ def check(
     common: CommonOptions,
     given: Given,
     model: Annotated[
-        Path | None, typer.Option("--model", "-m", help="Say whether the data fit this model.")
+        str | None,
+        typer.Option("--model", "-m", metavar="PATH", help="Say whether the data fit this model."),
     ] = None,
     version: Version = None,
 ) -> None:
@@ -75,7 +77,7 @@ def train(
     training: TrainConfig,
     ranks: RanksConfig,
     common: CommonOptions,
-    model: ModelPath = Path(DEFAULT_MODEL),
+    model: ModelPath = DEFAULT_MODEL,
     require_skill: Annotated[
         float | None, typer.Option(help="Put in force only with at least this skill, in percent.")
     ] = None,
@@ -125,7 +127,7 @@ def predict(
     batch: BatchConfig,
     common: CommonOptions,
     given: Given,
-    model: ModelPath = Path(DEFAULT_MODEL),
+    model: ModelPath = DEFAULT_MODEL,
     output: Annotated[
         str,
         typer.Option(
@@ -178,7 +180,7 @@ def _check_batch_output(output: str, _common: CommonOptions, given: Given, *, pl
 
 
 def _names_file(output: str) -> bool:
-    return output == STANDARD_OUTPUT or output.lower().endswith(OUTPUT_FORMATS)
+    return output == STANDARD_OUTPUT or without_query(output).lower().endswith(OUTPUT_FORMATS)
 
 
 def _tell_prediction(
@@ -225,8 +227,13 @@ def backtest(
     common: CommonOptions,
     given: Given,
     model: Annotated[
-        Path | None,
-        typer.Option("--model", "-m", help="Try this model, on readings it has not learnt from."),
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="PATH",
+            help="Try this model, on readings it has not learnt from.",
+        ),
     ] = None,
     version: Version = None,
     output: Annotated[
@@ -265,7 +272,7 @@ def show(
     context: typer.Context,
     *,
     common: CommonOptions,
-    model: ModelPath = Path(DEFAULT_MODEL),
+    model: ModelPath = DEFAULT_MODEL,
     version: Version = None,
     versions: Annotated[bool, typer.Option("--versions", help="List the saved versions.")] = False,
 ) -> None:

@@ -25,10 +25,11 @@ def plot(
         str | None, typer.Option(help="Readings to show before and beside the forecast.")
     ] = None,
     model: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "--model",
             "-m",
+            metavar="PATH",
             help="Read the data as this model does. Default: model, if it is there.",
         ),
     ] = None,
@@ -42,7 +43,7 @@ def plot(
 
     screen = screen_of(context, common)
     if model is None and data is not None and (Path(DEFAULT_MODEL) / "CURRENT").is_file():
-        model = Path(DEFAULT_MODEL)
+        model = DEFAULT_MODEL
     is_shown = output is None and not common.json
     fans = workflow.plot(
         data,
@@ -70,7 +71,7 @@ def anomalies(
     judging: AnomalyConfig,
     common: CommonOptions,
     given: Given,
-    model: ModelPath = Path(DEFAULT_MODEL),
+    model: ModelPath = DEFAULT_MODEL,
     version: Version = None,
     output: Annotated[
         str | None,
@@ -109,7 +110,7 @@ def memory(
     reading: DataConfig,
     common: CommonOptions,
     given: Given,
-    model: ModelPath = Path(DEFAULT_MODEL),
+    model: ModelPath = DEFAULT_MODEL,
     version: Version = None,
     units: Annotated[
         bool, typer.Option("--units", help="Say how long each unit's gates let it remember.")

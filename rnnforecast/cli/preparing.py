@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,7 +20,10 @@ def shard(
     reading: DataConfig,
     common: CommonOptions,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The folder to make. It must not exist.")
+        str,
+        typer.Option(
+            "--output", "-o", metavar="PATH", help="The folder to make. It must not exist."
+        ),
     ],
     buckets: Annotated[int, typer.Option(help="How many buckets, 1 to 100000.")],
 ) -> None:

@@ -51,7 +51,7 @@ def score(
     data: Annotated[
         str | None, typer.Option(help="Readings. Default: what the model was trained on.")
     ] = None,
-    model: ModelPath = Path(DEFAULT_MODEL),
+    model: ModelPath = DEFAULT_MODEL,
     job: Annotated[
         Path | None, typer.Option(help="Take ledger, readings and model from this job file.")
     ] = None,
@@ -100,7 +100,7 @@ def use(
     version: Annotated[str, typer.Argument(help="A saved version: see show --versions.")],
     *,
     common: CommonOptions,
-    model: ModelPath = Path(DEFAULT_MODEL),
+    model: ModelPath = DEFAULT_MODEL,
 ) -> None:
     """Put a saved version in force: roll back, or forward."""
     from rnnforecast import workflow

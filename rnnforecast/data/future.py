@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +22,7 @@ from rnnforecast.data.stamps import format_stamp
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Warned
+from rnnforecast.places.remote import Place
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.reading import Source, WrappedSource
 
@@ -42,7 +42,7 @@ class WithFuture(WrappedSource):
     """What of the plan the last reading gave: rows of series that have readings."""
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files that are read."""
         return (*self.source.paths, *self.plan.source.paths)
 

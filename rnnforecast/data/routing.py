@@ -19,8 +19,8 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.events import Listener, Progressed
 from rnnforecast.sources.badrows import report_skipped
 from rnnforecast.sources.buckets import digests_of
+from rnnforecast.sources.casting import cast_all
 from rnnforecast.sources.filestates import watching
-from rnnforecast.sources.parquetfile import cast_all
 from rnnforecast.sources.reading import Source
 from rnnforecast.sources.stored import stored_names, stored_source, stored_types
 

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,8 @@ from rnnforecast.config import STANDARD_OUTPUT
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.past import Values
 from rnnforecast.data.stamps import format_stamps, stamp_array
-from rnnforecast.durable import publishing_file
+from rnnforecast.places.publishing import publishing_file
+from rnnforecast.places.remote import place_of
 
 _FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]*$)")
 """How a text begins that spreadsheets take for a formula; a number is none."""
@@ -30,7 +30,7 @@ _FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]*$)")
 
 def names_like_formulas(forecast: Forecast, path: str) -> list[str]:
     """Return the series whose name a spreadsheet would run, where the file is one for it: CSV."""
-    if path != STANDARD_OUTPUT and Path(path).suffix.lower() != ".csv":
+    if path != STANDARD_OUTPUT and place_of(path).suffix.lower() != ".csv":
         return []
     return [name for name in dict.fromkeys(forecast.names) if _FORMULA.match(name)]
 
@@ -50,14 +50,14 @@ def write_table(table: pa.Table, path: str) -> None:
         sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal speaks
         sys.stdout.flush()  # the entry of the command line knows what a full or closed stream means
         return
-    with publishing_file(Path(path)) as file:
-        _WRITE[Path(path).suffix.lower()](table, file)
+    with publishing_file(place_of(path)) as file:
+        _WRITE[place_of(path).suffix.lower()](table, file)
 
 
 def encode_table(table: pa.Table, path: str) -> bytes:
     """Return what a file of this name holds."""
     buffer = io.BytesIO()
-    _WRITE[Path(path).suffix.lower()](table, buffer)
+    _WRITE[place_of(path).suffix.lower()](table, buffer)
     return buffer.getvalue()
 
 
@@ -68,7 +68,7 @@ _LINES_AT_ONCE = 1 << 16
 class BacktestFile:
     """A file that takes the forecasts of a backtest, a part at a time: a row for each value."""
 
-    _file: BinaryIO
+    _file: IO[bytes]
     _ending: str
     _tz: str | None
     _parquet: pa_parquet.ParquetWriter | None = None
@@ -106,8 +106,8 @@ def in_doubles(schema: pa.Schema) -> pa.Schema:
 @contextmanager
 def publishing_backtest(path: str, tz: str | None) -> Iterator[BacktestFile]:
     """Open a file for the forecasts of a backtest; it appears whole or not at all."""
-    with publishing_file(Path(path)) as file:
-        rows = BacktestFile(file, Path(path).suffix.lower(), tz)
+    with publishing_file(place_of(path)) as file:
+        rows = BacktestFile(file, place_of(path).suffix.lower(), tz)
         yield rows
         rows.close()
 
@@ -131,7 +131,7 @@ def _with_actuals(method: str, forecast: Forecast, actual: Values) -> pa.Table:
     return pa.table(columns)
 
 
-def _write_csv(table: pa.Table, file: BinaryIO, *, has_header: bool = True) -> None:
+def _write_csv(table: pa.Table, file: IO[bytes], *, has_header: bool = True) -> None:
     if has_header:
         file.write((",".join(table.column_names) + "\n").encode())
     texts = [name for name in table.column_names if pa.types.is_string(table[name].type)]
@@ -144,11 +144,11 @@ def _write_csv(table: pa.Table, file: BinaryIO, *, has_header: bool = True) -> N
     pa_csv.write_csv(_with_text_stamps(table), file, options)
 
 
-def _write_parquet(table: pa.Table, file: BinaryIO) -> None:
+def _write_parquet(table: pa.Table, file: IO[bytes]) -> None:
     pa_parquet.write_table(table, file)
 
 
-def _write_json_lines(table: pa.Table, file: BinaryIO) -> None:
+def _write_json_lines(table: pa.Table, file: IO[bytes]) -> None:
     for batch in _with_text_stamps(table).to_batches(max_chunksize=_LINES_AT_ONCE):
         lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in batch.to_pylist()]
         file.write(("\n".join(lines) + "\n").encode())

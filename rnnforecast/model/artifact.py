@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import safetensors.numpy
@@ -42,6 +41,7 @@ from rnnforecast.model.expected import (
 from rnnforecast.model.files import damaged, read_listed, read_regular
 from rnnforecast.model.series import SeriesTable, pack_series, unpack_series
 from rnnforecast.model.strict import build, digest, is_of, parse_json, to_json
+from rnnforecast.places.remote import Place
 from rnnforecast.task import ForecastTask, MemberTask
 
 FORMAT = "rnnforecast-model"
@@ -138,7 +138,7 @@ _HINTS: dict[type, dict[str, Any]] = {cls: get_type_hints(cls) for cls in _STORE
 """Types of the fields. Found here: looking them up runs Python, and a load must run none."""
 
 
-def load(directory: Path) -> Artifact:
+def load(directory: Place) -> Artifact:
     """Read and verify a version. Raises `ModelError`; nothing in the files is run."""
     manifest = load_manifest(directory)
     try:
@@ -177,7 +177,7 @@ def load(directory: Path) -> Artifact:
     return artifact
 
 
-def load_manifest(directory: Path) -> dict[str, Any]:
+def load_manifest(directory: Place) -> dict[str, Any]:
     """Read the manifest alone, and check what it says of itself. Raises `ModelError`."""
     content = read_regular(directory / MANIFEST, _MAX_MANIFEST_BYTES)
     try:

@@ -13,7 +13,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -21,12 +20,13 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from rnnforecast.data.ranks import ALONE, Ranks, sent_by_first
-from rnnforecast.durable import make_directory, publishing_file
-from rnnforecast.errors import ModelError, UsageError
+from rnnforecast.errors import ModelError, UsageError, WriteError
 from rnnforecast.events import EpochEnded
 from rnnforecast.model.files import read_bounded
 from rnnforecast.model.state import KINDS, MemberState, TrainingState
 from rnnforecast.model.strict import build, parse_json, to_json
+from rnnforecast.places.publishing import make_directory, publishing_file, remove_file
+from rnnforecast.places.remote import Place, Remote
 
 CHECKPOINT = "checkpoint.safetensors"
 _FORMAT = "rnnforecast-checkpoint"
@@ -44,7 +44,7 @@ _HINTS = get_type_hints(EpochEnded)
 class Checkpoints:
     """Where a training keeps its checkpoint, and how it is told from another one's."""
 
-    path: Path
+    path: Place
     identity: Mapping[str, str]
     """All that the weights depend on, by names for messages: the same means the same result."""
     is_resuming: bool = False
@@ -92,6 +92,8 @@ class Checkpoints:
 
     def stamp(self) -> tuple[int, int] | None:
         """Return what changes whenever the checkpoint is saved; None where there is none."""
+        if isinstance(self.path, Remote):
+            return _stamp_of(self.path)
         try:
             status = self.path.lstat()
         except OSError:
@@ -99,13 +101,23 @@ class Checkpoints:
         return status.st_ino, status.st_mtime_ns
 
 
-def discard_checkpoint(model: Path) -> None:
+def discard_checkpoint(model: Place) -> None:
     """Remove the checkpoint in a model directory. Where that fails it stays, and does no harm."""
+    path = model / CHECKPOINT
+    with suppress(OSError, WriteError):
+        remove_file(path) if isinstance(path, Remote) else path.unlink()
+
+
+def _stamp_of(place: Remote) -> tuple[int, int] | None:
+    """Return the same of an object; one that cannot be looked at is none, as on a disk."""
     with suppress(OSError):
-        (model / CHECKPOINT).unlink()
+        state = place.look()
+        if state is not None and state.size is not None:
+            return state.size, state.changed_ns or 0
+    return None
 
 
-def damaged(path: Path, why: str) -> ModelError:
+def damaged(path: Place, why: str) -> ModelError:
     """Say that a checkpoint cannot be used, and why."""
     return ModelError(
         f"the checkpoint {path} cannot be used: {why}",
@@ -170,7 +182,7 @@ def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return said, tensors
 
 
-def _check_same(path: Path, said: Mapping[str, Any], meant: Mapping[str, str]) -> None:
+def _check_same(path: Place, said: Mapping[str, Any], meant: Mapping[str, str]) -> None:
     """Raise `UsageError` for a checkpoint of other readings, options or versions."""
     differing = [name for name in {**meant, **said} if said.get(name) != meant.get(name)]
     if not differing:

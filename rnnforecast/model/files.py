@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import Any
 
 from rnnforecast.errors import ModelError
 from rnnforecast.model.strict import digest
+from rnnforecast.places.remote import Place, Remote
 
 
-def read_listed(directory: Path, name: str, manifest: dict[str, Any], limit: int) -> bytes:
+def read_listed(directory: Place, name: str, manifest: dict[str, Any], limit: int) -> bytes:
     """Read a file that the manifest lists, checking size before hash."""
     try:
         entry = manifest["files"][name]
@@ -31,7 +31,7 @@ def read_listed(directory: Path, name: str, manifest: dict[str, Any], limit: int
     return content
 
 
-def read_regular(path: Path, limit: int) -> bytes:
+def read_regular(path: Place, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes, without following a link."""
     try:
         return read_bounded(path, limit)
@@ -39,9 +39,11 @@ def read_regular(path: Path, limit: int) -> bytes:
         raise damaged(path.parent, str(error)) from error
 
 
-def read_bounded(path: Path, limit: int) -> bytes:
+def read_bounded(path: Place, limit: int) -> bytes:
     """Do the same for any file; `ValueError` says what is wrong with it."""
     try:
+        if isinstance(path, Remote):
+            return _read_object(path, limit)
         with open(path, "rb", opener=_open_itself) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -53,12 +55,22 @@ def read_bounded(path: Path, limit: int) -> bytes:
         raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
 
 
+def _read_object(place: Remote, limit: int) -> bytes:
+    """Read an object; there are no links on a store, and nothing but objects."""
+    with place.open() as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > limit:
+            raise ValueError(f"{place.name} has {size} bytes, over {limit}")
+        file.seek(0)
+        return file.read(size + 1)
+
+
 def _open_itself(path: str, flags: int) -> int:
     """Open without following a link, and without waiting for the writer of a pipe."""
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def damaged(directory: Path, why: str) -> ModelError:
+def damaged(directory: Place, why: str) -> ModelError:
     """Say that a version cannot be used, and why."""
     return ModelError(
         f"the model version {directory} cannot be used: {why}",

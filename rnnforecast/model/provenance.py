@@ -21,6 +21,7 @@ from rnnforecast.data.stamps import format_stamp
 from rnnforecast.events import EpochEnded, Warned
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints
+from rnnforecast.places.remote import Place, Remote, place_of
 
 if TYPE_CHECKING:
     from rnnforecast.model.forecaster import RNNForecaster
@@ -56,7 +57,7 @@ def describe_model(
     )
 
 
-def checkpoints_of(model: Path, plan: Plan, *, is_resuming: bool) -> Checkpoints:
+def checkpoints_of(model: Place, plan: Plan, *, is_resuming: bool) -> Checkpoints:
     """Say where the training of a plan is kept, and all that its weights depend on.
 
     How many ranks there are, and threads of each, changes the last digits only: one that lacks a
@@ -139,5 +140,6 @@ def history_csv(epochs: tuple[EpochEnded, ...]) -> str:
 def _absolute(data: object) -> str | None:
     """Return a path that `predict` can read from any folder; None for a stream or a table."""
     if isinstance(data, str | Path) and str(data) != "-":
-        return str(Path(data).absolute())
+        place = place_of(data)
+        return str(place if isinstance(place, Remote) else place.absolute())
     return None

@@ -7,6 +7,8 @@ locked is still the one that has the name.
 A forked child has the descriptor too, and would keep the lock after its parent is killed; so it
 closes it. Closing one of two descriptors of an flock does not let go of it; of a POSIX lock it
 would, whichever file object it came from, which is why that is not used here.
+
+An object store has no kernel, and so no lock: what is published there has to be whole without one.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 
 from rnnforecast.durable import make_directory
 from rnnforecast.errors import LockedError, WriteError
+from rnnforecast.places.remote import Place, Remote
 
 _BUSY = (errno.EAGAIN, errno.EACCES)
 _POLL_S = 0.05
@@ -32,12 +35,16 @@ _held: set[int] = set()
 
 
 @contextmanager
-def holding(path: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+def holding(path: Place, *, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the lock `path` while the block runs; make its folder where there is none.
 
     Raises `LockedError` where another holds it for longer than `wait_s`, `WriteError` where it
-    cannot be made. A folder that was made and holds nothing in the end goes again.
+    cannot be made. A folder that was made and holds nothing in the end goes again. On an object
+    store nothing is held.
     """
+    if isinstance(path, Remote):
+        yield
+        return
     folder_is_new = not path.parent.exists()
     descriptor = _acquire(path, time.monotonic() + wait_s)
     _held.add(descriptor)

@@ -9,6 +9,9 @@ The key is a hash of all that decides the forecast, so that whoever forecasts a 
 forecast, wherever and how often, publishes the same bytes in the same place. A part counts when its
 manifest does and the file is what that says. Names that begin with _ are no data for who reads the
 folder as Parquet.
+
+On an object store it is the same without a lock: each part is published whole, whoever commits has
+looked at all of them, and the last one to replace CURRENT wins.
 """
 
 from __future__ import annotations
@@ -21,9 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from rnnforecast.crashpoints import crash_point
-from rnnforecast.durable import collect_leftovers, make_directory, replace_pointer
+from rnnforecast.durable import collect_leftovers
 from rnnforecast.errors import DataError
 from rnnforecast.operate import runs
+from rnnforecast.places.publishing import make_directory, replace_pointer
+from rnnforecast.places.remote import Place
 
 PART, WHOLE = "rnnforecast-part", "rnnforecast-forecast"
 FORMAT_VERSION = 1
@@ -37,7 +42,7 @@ _KEY_DIGITS = 16
 class Parts:
     """Where the parts of one forecast are."""
 
-    output: Path
+    output: Place
     key: str
     n_buckets: int
 
@@ -47,15 +52,15 @@ class Parts:
         return f"{RUNS}/{self.key[:_KEY_DIGITS]}"
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """The same as a path."""
         return self.output / self.name
 
-    def file_of(self, bucket: int) -> Path:
+    def file_of(self, bucket: int) -> Place:
         """Return where the forecast of a bucket is."""
         return self.folder / f"bucket-{bucket:05d}-of-{self.n_buckets:05d}.parquet"
 
-    def manifest_of(self, bucket: int) -> Path:
+    def manifest_of(self, bucket: int) -> Place:
         """Return where its manifest is."""
         return self.folder / f"_bucket-{bucket:05d}.json"
 
@@ -107,14 +112,15 @@ class Parts:
     def committed(self) -> dict[str, Any] | None:
         """What the manifest of the whole says where this forecast is in force; else None."""
         with suppress(OSError, UnicodeDecodeError):
-            if (self.output / CURRENT).read_text(encoding="utf-8").strip() == self.name:
+            if (self.output / CURRENT).read_bytes().decode().strip() == self.name:
                 return _read_json(self.folder / MANIFEST, WHOLE)
         return None
 
     def commit(self, said: Mapping[str, Any]) -> dict[str, Any]:
         """Publish the manifest of the whole, and put it in force. The lock must be held."""
         for folder in (self.output, self.folder):  # who still writes a part writes one that is here
-            collect_leftovers(folder)
+            if isinstance(folder, Path):  # a store shows nothing that is not whole
+                collect_leftovers(folder)
         whole = {"key": self.key, "buckets": self.n_buckets, **said}
         _write_json(self.folder / MANIFEST, WHOLE, whole)
         crash_point("forecast-complete")
@@ -123,12 +129,12 @@ class Parts:
         return whole
 
 
-def _described(said: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _described(said: Mapping[str, Any], path: Place) -> dict[str, Any]:
     """Return what a manifest says of a file beside it: a folder may be moved."""
     return {"name": path.name, "bytes": said["bytes"], "sha256": said["sha256"]}
 
 
-def _read_json(path: Path, format_: str) -> dict[str, Any] | None:
+def _read_json(path: Place, format_: str) -> dict[str, Any] | None:
     with suppress(OSError, ValueError, RecursionError):
         said = json.loads(path.read_bytes())
         if isinstance(said, dict) and said.get("format") == format_:
@@ -136,6 +142,6 @@ def _read_json(path: Path, format_: str) -> dict[str, Any] | None:
     return None
 
 
-def _write_json(path: Path, format_: str, said: Mapping[str, Any]) -> None:
+def _write_json(path: Place, format_: str, said: Mapping[str, Any]) -> None:
     content = json.dumps({"format": format_, "format_version": FORMAT_VERSION, **said}, indent=2)
     runs.publish(path, f"{content}\n".encode())

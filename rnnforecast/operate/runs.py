@@ -13,12 +13,15 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rnnforecast.durable import collect_leftovers, publishing_file, remove_file
+from rnnforecast.durable import collect_leftovers, remove_file
 from rnnforecast.errors import UsageError
 from rnnforecast.jobconfig import AS_OF, Job
+from rnnforecast.places.publishing import publishing_file
+from rnnforecast.places.remote import Place as AnyPlace
 
 FORMAT, FORMAT_VERSION = "rnnforecast-run", 1
 MANIFEST = "run.json"
@@ -88,7 +91,7 @@ def check_own_place(place: Place, job: Job) -> None:
         )
 
 
-def publish(path: Path, content: bytes) -> dict[str, Any]:
+def publish(path: AnyPlace, content: bytes) -> dict[str, Any]:
     """Publish a file, unless it is what it should be already; return what a manifest says of it."""
     if not _holds(path, content):
         with publishing_file(path) as file:
@@ -96,7 +99,7 @@ def publish(path: Path, content: bytes) -> dict[str, Any]:
     return describe(path, content)
 
 
-def describe(path: Path, content: bytes) -> dict[str, Any]:
+def describe(path: AnyPlace, content: bytes) -> dict[str, Any]:
     """Return what a manifest says of a file."""
     sha256 = hashlib.sha256(content).hexdigest()
     return {"path": str(path.resolve()), "bytes": len(content), "sha256": sha256}
@@ -108,12 +111,23 @@ def write_manifest(path: Path, said: Mapping[str, Any]) -> None:
     publish(path, f"{content}\n".encode())
 
 
-def describe_input(path: Path) -> dict[str, Any]:
+def describe_input(path: AnyPlace) -> dict[str, Any]:
     """Return the same of a file that was read, and that may be large."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
     return {"path": str(path.resolve()), "bytes": size, "sha256": sha256}
+
+
+def describe_source(place: AnyPlace) -> dict[str, Any]:
+    """Return the same of what was read, wherever it is; an object is not fetched again for it."""
+    if isinstance(place, Path):
+        return describe_input(place)
+    state = place.look()
+    if state is None:
+        return {"path": str(place)}
+    changed = datetime.fromtimestamp((state.changed_ns or 0) / 1e9, UTC)
+    return {"path": str(place), "bytes": state.size, "changed": changed.isoformat()}
 
 
 def list_outputs(job: Job) -> list[Path]:
@@ -184,7 +198,8 @@ def _is_as_said(said: Any, path: Path) -> bool:
     return False
 
 
-def _holds(path: Path, content: bytes) -> bool:
+def _holds(path: AnyPlace, content: bytes) -> bool:
     with suppress(OSError):
-        return path.stat().st_size == len(content) and path.read_bytes() == content
+        size = path.stat().st_size if isinstance(path, Path) else path.size()
+        return size == len(content) and path.read_bytes() == content
     return False

@@ -2,6 +2,8 @@
 
 A version directory never changes once it is named. Readers resolve CURRENT once and then stay with
 that version, whatever is published meanwhile.
+
+On an object store a version counts once its manifest, which is put last, is there.
 """
 
 from __future__ import annotations
@@ -11,27 +13,33 @@ import os
 import re
 import stat
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from rnnforecast.durable import (
+from rnnforecast.durable import collect_leftovers, remove_directory
+from rnnforecast.errors import ModelError, UsageError, WriteError
+from rnnforecast.places.publishing import (
     check_directory,
-    collect_leftovers,
     make_directory,
     publish_directory,
-    remove_directory,
+    remove_below,
     replace_pointer,
 )
-from rnnforecast.errors import ModelError, UsageError
+from rnnforecast.places.remote import Place, Remote, list_below
 
 CURRENT = "CURRENT"
 VERSIONS = "versions"
 LOCK = ".lock"
+_LAST = "manifest.json"
 _YOUNG = timedelta(hours=1)
+_ABANDONED = timedelta(days=1)
+"""So old is what was left on a store, where no lock says whether it is still being written."""
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
+_TRAIN = "train one first with  rnnforecast train DATA , or pass its folder with  --model"
 
 
-def publish_version(model: Path, files: Mapping[str, bytes], *, now: datetime) -> str:
+def publish_version(model: Place, files: Mapping[str, bytes], *, now: datetime) -> str:
     """Save a new version and return its name. It is not in force yet: see `put_in_force`."""
     versions = model / VERSIONS
     make_directory(versions)
@@ -43,23 +51,23 @@ def publish_version(model: Path, files: Mapping[str, bytes], *, now: datetime) -
     return name
 
 
-def check_place(model: Path) -> None:
+def check_place(model: Place) -> None:
     """Raise `WriteError` where a model could not be saved: before the work, not after it."""
     check_directory(model / VERSIONS)
 
 
-def put_in_force(model: Path, version: str) -> None:
+def put_in_force(model: Place, version: str) -> None:
     """Make a saved version the one that readers use."""
     replace_pointer(model / CURRENT, version)
 
 
-def resolve_version(model: Path, version: str | None = None) -> Path:
+def resolve_version(model: Place, version: str | None = None) -> Place:
     """Return a version's directory: the named one, or the one in force, or `ModelError`."""
-    if not _is_directory(model):
+    if isinstance(model, Path) and not _is_directory(model):
         raise ModelError(
             f"there is no model at {model}",
             code="no-model",
-            hint="train one first with  rnnforecast train DATA , or pass its folder with  --model",
+            hint=_TRAIN,
         )
     name = _read_current(model) if version is None else version
     if not _NAME.fullmatch(name):
@@ -69,14 +77,14 @@ def resolve_version(model: Path, version: str | None = None) -> Path:
             f"{model / CURRENT} does not name a version", code="damaged-model", hint=_known(model)
         )
     directory = model / VERSIONS / name
-    if directory.is_symlink() or not _is_directory(directory):
+    if not _is_version(directory):
         raise ModelError(
             f"{model} has no version {name}", code="no-such-version", hint=_known(model)
         )
     return directory
 
 
-def name_in_force(model: Path) -> str | None:
+def name_in_force(model: Place) -> str | None:
     """Return the version in force; None where versions are saved, but none is in force."""
     try:
         return resolve_version(model).name
@@ -86,8 +94,10 @@ def name_in_force(model: Path) -> str | None:
         return None
 
 
-def list_versions(model: Path) -> list[str]:
+def list_versions(model: Place) -> list[str]:
     """Return the names of all saved versions, oldest first."""
+    if isinstance(model, Remote):
+        return sorted(name for name, files in _versions_on(model).items() if _LAST in files)
     try:
         with os.scandir(model / VERSIONS) as entries:
             found = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -119,13 +129,25 @@ def retire_versions(model: Path, *, keep: int, pinned: Collection[str], now: dat
     return gone
 
 
-def collect(model: Path) -> None:
-    """Remove what killed writers have left; the lock must be held."""
+def collect(model: Place) -> None:
+    """Remove what killed writers have left; the lock must be held.
+
+    On a store, where there is none, that is what has been without a manifest for a day.
+    """
+    if isinstance(model, Remote):
+        begun = f"{datetime.now(UTC) - _ABANDONED:%Y%m%dT%H%M%SZ}"
+        with suppress(ModelError, WriteError):  # who may neither list nor delete may still write
+            for name, files in _versions_on(model).items():
+                if _LAST not in files and name < begun:
+                    remove_below(model / VERSIONS / name)
+        return
     collect_leftovers(model)
     collect_leftovers(model / VERSIONS)
 
 
-def _read_current(model: Path) -> str:
+def _read_current(model: Place) -> str:
+    if isinstance(model, Remote):
+        return _read_current_on(model)
     try:
         if not stat.S_ISREG((model / CURRENT).stat().st_mode):  # a pipe would wait for ever
             return ""
@@ -133,16 +155,64 @@ def _read_current(model: Path) -> str:
             return file.read(200).decode("ascii", "replace").strip()
     except OSError as error:
         if list_versions(model):
-            raise ModelError(
-                f"no version of {model} is in force",
-                code="no-version-in-force",
-                hint=f"name one with  --version ; {_known(model)}",
-            ) from error
+            raise _not_in_force(model) from error
         raise ModelError(
             f"{model} is not a model directory: {CURRENT} cannot be read ({error.strerror})",
             code="no-model",
             hint="pass the folder that `rnnforecast train` wrote with  --model",
         ) from error
+
+
+def _not_in_force(model: Place) -> ModelError:
+    return ModelError(
+        f"no version of {model} is in force",
+        code="no-version-in-force",
+        hint=f"name one with  --version ; {_known(model)}",
+    )
+
+
+def _read_current_on(model: Remote) -> str:
+    """Do the same on a store, where a folder is nothing but the objects in it."""
+    try:
+        with (model / CURRENT).open() as file:
+            return file.read(200).decode("ascii", "replace").strip()
+    except FileNotFoundError as error:
+        if list_versions(model):
+            raise _not_in_force(model) from error
+        raise ModelError(f"there is no model at {model}", code="no-model", hint=_TRAIN) from error
+    except OSError as error:
+        raise _unreachable(model, error) from error
+
+
+def _versions_on(model: Remote) -> dict[str, set[str]]:
+    """Return the names of the files of each version that a store holds, whole or not."""
+    found: dict[str, set[str]] = {}
+    folder = model / VERSIONS
+    try:
+        for place in list_below(folder):
+            name, *rest = place.parts_below(folder)
+            if _NAME.fullmatch(name):
+                found.setdefault(name, set()).add("/".join(rest))
+    except OSError as error:
+        raise _unreachable(model, error) from error
+    return found
+
+
+def _is_version(directory: Place) -> bool:
+    if isinstance(directory, Path):
+        return not directory.is_symlink() and _is_directory(directory)
+    try:
+        return (directory / _LAST).is_file()
+    except OSError as error:
+        raise _unreachable(directory, error) from error
+
+
+def _unreachable(place: Remote, error: OSError) -> ModelError:
+    return ModelError(
+        f"the model at {place} cannot be read: {error.strerror}",
+        code="unreachable-model",
+        hint="check the URL, the credentials in the environment, and the network",
+    )
 
 
 def _is_directory(path: Path) -> bool:
@@ -153,7 +223,7 @@ def _is_directory(path: Path) -> bool:
         return False
 
 
-def _known(model: Path) -> str:
+def _known(model: Place) -> str:
     versions = list_versions(model)
     return (
         f"saved versions: {', '.join(versions[-5:])}" if versions else "no version is saved there"

@@ -12,7 +12,6 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TextIO
 
 import pyarrow as pa
@@ -21,6 +20,7 @@ import pyarrow.csv as pa_csv
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener
+from rnnforecast.places.remote import Place
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.csvblocks import BLOCK_BYTES, Conversion, RowBlocks
 from rnnforecast.sources.dialect import Dialect, sniff
@@ -41,7 +41,7 @@ from rnnforecast.sources.threads import in_threads
 class CsvFile:
     """A CSV file whose dialect and columns are known; the readings are not read yet."""
 
-    path: Path
+    path: Place
     shown: str
     """What the file is called in messages."""
     dialect: Dialect
@@ -211,7 +211,7 @@ class CsvFile:
         )
 
 
-def open_csv_file(path: Path, config: DataConfig, listener: Listener, *, shown: str) -> CsvFile:
+def open_csv_file(path: Place, config: DataConfig, listener: Listener, *, shown: str) -> CsvFile:
     """Look at a CSV file's first lines. Raises `DataError` if it is empty or no table."""
     found = sniff(path, config, listener, shown=shown)
     return CsvFile(

@@ -10,11 +10,11 @@ import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Warned
+from rnnforecast.places.remote import Place
 from rnnforecast.sources.columns import Column, is_number, kind_of_texts
 from rnnforecast.sources.header import SEPARATORS, Lines, find_header
 from rnnforecast.sources.textfile import field_too_long, find_encoding, lines_of, read_head
@@ -46,7 +46,7 @@ class Dialect:
 
 
 def sniff(
-    path: Path, config: DataConfig, listener: Listener, *, shown: str
+    path: Place, config: DataConfig, listener: Listener, *, shown: str
 ) -> tuple[Dialect, tuple[Column, ...]]:
     """Find out how a CSV file is written and what its columns hold, from its first lines.
 

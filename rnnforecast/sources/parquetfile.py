@@ -1,25 +1,31 @@
 """Parquet files and Arrow tables: their columns, and their batches.
 
 Apart from `reading`, which knows sources of every kind: here columns have types, folders may name
-values, and memory has to be handed back. Whole row groups are never read ahead.
+values, and memory has to be handed back. Whole row groups are never read ahead on a disk; on an
+object store those columns of one are that are wanted, as each request takes its time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.errors import DataError, Location
+from rnnforecast.places.remote import Place, Remote
+from rnnforecast.sources.casting import cast_all, is_text
 from rnnforecast.sources.columns import Column, Kind, kind_of_texts
+from rnnforecast.sources.remotefiles import opened
 
 _BATCH_VALUES = 1 << 20
 _MIN_BATCH_ROWS = 1 << 10
 _HEAD_ROWS = 1000
 _BUFFER_BYTES = 1 << 16
+_REMOTE_BUFFER_BYTES = 1 << 20
+_AHEAD_BYTES = 1 << 27
+"""A row group is read ahead from a store where what is wanted of it is no larger."""
 _DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged file raises; the last one for names of columns."""
 
@@ -28,14 +34,14 @@ _DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 class ParquetFile:
     """One Parquet file; `folders` are the values that its folders' names give, as in `id=007`."""
 
-    path: Path
+    path: Place
     folders: tuple[tuple[str, str], ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
         """The columns and their types, the folders' last. Raises `DataError` if it is damaged."""
         try:
-            schema = pa_parquet.read_schema(self.path)
+            schema = pa_parquet.read_schema(opened(self.path))
             _ = schema.names  # which are decoded here
         except _DAMAGED as error:
             raise self._damaged(error) from error
@@ -48,11 +54,9 @@ class ParquetFile:
         """Read these columns, at most `n_rows` rows at a time, in the order of `names`."""
         given = dict(self.folders)
         try:
-            with pa_parquet.ParquetFile(
-                self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES
-            ) as file:
-                stored = [name for name in names if name not in given]
-                for batch in file.iter_batches(n_rows, columns=stored, use_threads=True):
+            stored = [name for name in names if name not in given]
+            with self._open(stored) as file:
+                for batch in self._stored_batches(file, stored, n_rows):
                     arrays = [
                         pa.repeat(given[n], batch.num_rows) if n in given else batch.column(n)
                         for n in names
@@ -67,6 +71,30 @@ class ParquetFile:
             raise self._damaged(error) from error
         finally:
             pa.default_memory_pool().release_unused()
+
+    def _open(self, names: list[str]) -> pa_parquet.ParquetFile:
+        if not isinstance(self.path, Remote):
+            return pa_parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        metadata = pa_parquet.read_metadata(opened(self.path))
+        return pa_parquet.ParquetFile(
+            opened(self.path),
+            metadata=metadata,
+            pre_buffer=_largest_group(metadata, names) <= _AHEAD_BYTES,
+            buffer_size=_REMOTE_BUFFER_BYTES,
+        )
+
+    def _stored_batches(
+        self, file: pa_parquet.ParquetFile, names: list[str], n_rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Read what the file holds; from a store one row group after the other.
+
+        What was read ahead is held until its iterator ends.
+        """
+        if not isinstance(self.path, Remote):
+            yield from file.iter_batches(n_rows, columns=names, use_threads=True)
+            return
+        for group in range(file.num_row_groups):
+            yield from file.iter_batches(n_rows, [group], columns=names, use_threads=True)
 
     def _damaged(self, error: Exception) -> DataError:
         return DataError(
@@ -103,7 +131,7 @@ class ParquetSource:
     def location(self, row: int, column: str) -> Location:
         """Find the file that holds the row, and count from its first."""
         for file in self.files[:-1]:
-            n_rows = pa_parquet.read_metadata(file.path).num_rows
+            n_rows = pa_parquet.read_metadata(opened(file.path)).num_rows
             if row < n_rows:
                 return Location(str(file.path), line=row + 1, column=column, unit="row")
             row -= n_rows
@@ -114,14 +142,14 @@ class ParquetSource:
         return []
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files that are read."""
         return tuple(file.path for file in self.files)
 
     @property
     def n_rows_about(self) -> int:
         """How many rows there are, as the footers say."""
-        return sum(pa_parquet.read_metadata(file.path).num_rows for file in self.files)
+        return sum(pa_parquet.read_metadata(opened(file.path)).num_rows for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -150,7 +178,7 @@ class TableSource:
         return []
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files that are read."""
         return ()
 
@@ -176,6 +204,15 @@ def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:
     raise DataError(
         f"{name} has columns, but no readings", code="header-only", location=Location(name)
     )
+
+
+def _largest_group(metadata: pa_parquet.FileMetaData, names: list[str]) -> int:
+    """Return how many bytes these columns take in the row group where they take most."""
+    wanted, sizes = set(names), [0]
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        columns = map(group.column, range(group.num_columns))
+        sizes.append(sum(c.total_compressed_size for c in columns if c.path_in_schema in wanted))
+    return max(sizes)
 
 
 def _head(file: ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -228,61 +265,6 @@ def _sample(name: str, values: pa.ChunkedArray, type_: pa.DataType) -> tuple[str
     return ()
 
 
-def is_text(type_: pa.DataType) -> bool:
-    """Tell whether a type is that of texts, of any length."""
-    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
-
-
 def _is_row_number(field: pa.Field) -> bool:
     """Tell whether pandas wrote this column to keep an index that only counts rows."""
     return field.name.startswith("__index_level_") and bool(pa.types.is_integer(field.type))
-
-
-def cast_all(batch: pa.RecordBatch, wanted: dict[str, pa.DataType], source: str) -> pa.RecordBatch:
-    """Return these columns as these types. Raises `DataError` for what cannot be."""
-    arrays = []
-    for name, type_ in wanted.items():
-        array = batch.column(name)
-        if _has_other_zone(array.type, type_):
-            raise DataError(
-                f"the stamps in column {name!r} of {source} carry "
-                + ("no zone, but others do" if type_.tz else "a zone, but others carry none"),
-                code="mixed-zones",
-                location=Location(source, column=name),
-                hint="write all of them with a zone, or all without one; --tz names the zone of "
-                "stamps that carry none",
-            )
-        try:
-            arrays.append(_cast(array, type_))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DataError(
-                f"column {name!r} of {source} cannot be read as {type_}: {error}",
-                code="unreadable",
-                location=Location(source, column=name),
-            ) from error
-    return pa.RecordBatch.from_arrays(arrays, names=list(wanted))
-
-
-def _has_other_zone(found: pa.DataType, wanted: pa.DataType) -> bool:
-    """Tell whether stamps carry a zone where none is wanted, or none where one is."""
-    is_time = pa.types.is_timestamp(found) or pa.types.is_date(found)
-    if not (is_time and pa.types.is_timestamp(wanted)):
-        return False
-    return (getattr(found, "tz", None) is None) != (wanted.tz is None)
-
-
-def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
-    """Cast to what is wanted; decimals go to floats through doubles, and texts stay texts.
-
-    Bytes are texts only where they are UTF-8, which a cast that is not safe does not ask.
-    """
-    if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()  # the dictionary may hold what no row has
-    if pa.types.is_dictionary(type_):
-        return _cast(array, type_.value_type).dictionary_encode()
-    if is_text(array.type) and pa.types.is_timestamp(type_):
-        return array
-    if pa.types.is_decimal(array.type) and pa.types.is_floating(type_):
-        array = array.cast(pa.float64())
-    is_bytes = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
-    return array.cast(type_, safe=is_bytes)

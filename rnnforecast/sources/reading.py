@@ -1,4 +1,4 @@
-"""From DATA to Arrow batches: CSV, Parquet, folders, globs, standard input, tables in memory.
+"""From DATA to Arrow batches: CSV, Parquet, folders, globs, URLs, standard input, tables in memory.
 
 A source has columns, gives batches, says where a row stands, and names its files. It does not know
 what its columns are for, nor what a time grid is.
@@ -11,10 +11,10 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -22,9 +22,12 @@ import pyarrow as pa
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, ignore
+from rnnforecast.places.remote import Place, Remote, place_of
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.csvfile import CsvFile, open_csv_file
+from rnnforecast.sources.frames import table_of
 from rnnforecast.sources.parquetfile import ParquetFile, TableSource, open_parquet
+from rnnforecast.sources.remotefiles import expand_remote
 from rnnforecast.sources.shards import ShardFolder, is_sharded, open_shards
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
@@ -56,7 +59,7 @@ class Source(Protocol):
         """Say where the rows stand that the last reading skipped."""
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files that are read."""
 
     @property
@@ -76,7 +79,7 @@ class WrappedSource:
         return self.source.name
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files that are read."""
         return self.source.paths
 
@@ -121,7 +124,7 @@ class CsvSource:
         return [place for file in self.files for place in file.rejected()]
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files that are read."""
         return tuple(file.path for file in self.files)
 
@@ -140,7 +143,7 @@ def open_source(data: object, config: DataConfig, listener: Listener = ignore) -
         return data
     if isinstance(data, str | Path):
         return _open_path(str(data), config, listener)
-    table = data if isinstance(data, pa.Table) else _from_pandas(data)
+    table = data if isinstance(data, pa.Table) else table_of(data)
     if len(set(table.column_names)) < table.num_columns:
         raise DataError(
             "two columns of the table have the same name",
@@ -157,9 +160,11 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
         raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")
     if text == STANDARD_INPUT:
         return _open_standard_input(config, listener)
-    if is_sharded(Path(text)):
+    place = place_of(text)
+    text = text if isinstance(place, Path) else str(place)
+    if is_sharded(place):
         return open_shards(text)
-    paths = _expand(text)
+    paths: Sequence[Place] = expand_remote(place) if isinstance(place, Remote) else _expand(text)
     if all(path.name.lower().endswith(_CSV_ENDINGS) or not path.suffix for path in paths):
         files = tuple(open_csv_file(path, config, listener, shown=str(path)) for path in paths)
         _check_same_columns(files)
@@ -170,8 +175,8 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
             f"{text} holds CSV files and others, or is a folder of them: {strange}",
             code="mixed-formats",
             location=Location(str(strange)),
-            hint=f"name the CSV files with a pattern in quotes, such as  '{Path(text) / '*.csv'}'"
-            if Path(text).is_dir()
+            hint=f"name the CSV files with a pattern in quotes, such as  '{place / '*.csv'}'"
+            if place.is_dir()
             else "name files of one format",
         )
     if strange is not None:
@@ -181,8 +186,7 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
             location=Location(str(strange)),
             hint=f"name it with one of {' '.join(_CSV_ENDINGS + _PARQUET_ENDINGS)}",
         )
-    folder = Path(text)
-    return open_parquet(text, tuple(ParquetFile(p, _folder_values(p, folder)) for p in paths))
+    return open_parquet(text, tuple(ParquetFile(p, _folder_values(p, place)) for p in paths))
 
 
 def _expand(text: str) -> list[Path]:
@@ -229,11 +233,15 @@ def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
     return source
 
 
-def _folder_values(path: Path, folder: Path) -> tuple[tuple[str, str], ...]:
+def _folder_values(path: Place, folder: Place) -> tuple[tuple[str, str], ...]:
     """Read what subfolders are called, such as `id=007`, as text: it names things."""
-    if not folder.is_dir():
+    if isinstance(path, Remote) and isinstance(folder, Remote):
+        parts = path.parts_below(folder)
+    elif isinstance(path, Path) and isinstance(folder, Path) and folder.is_dir():
+        parts = path.relative_to(folder).parts
+    else:
         return ()
-    pairs = (part.partition("=") for part in path.relative_to(folder).parts[:-1])
+    pairs = (part.partition("=") for part in parts[:-1])
     return tuple((name, unquote(value)) for name, mark, value in pairs if mark)
 
 
@@ -247,54 +255,4 @@ def _check_same_columns(files: tuple[CsvFile, ...]) -> None:
                 f"{', '.join(sorted(names ^ other))}",
                 code="different-columns",
                 location=Location(file.shown),
-            )
-
-
-def _from_pandas(data: object) -> pa.Table:
-    import pandas as pd
-
-    if isinstance(data, pd.DataFrame):
-        frame: Any = data
-        names = [name for name in data.index.names if name is not None]
-        if (names or isinstance(data.index, pd.DatetimeIndex)) and not set(names) & set(data):
-            frame = data.reset_index()
-        types = dict(zip(frame.columns, frame.dtypes, strict=True))
-        sparse = {n: t.subtype for n, t in types.items() if isinstance(t, pd.SparseDtype)}
-        try:
-            dense = frame.astype(sparse) if sparse else frame
-            table = pa.Table.from_pandas(dense, preserve_index=False)
-        except (pa.ArrowException, ValueError) as error:
-            raise DataError(
-                f"the pandas table cannot be read: {error}",
-                code="unreadable",
-                hint="give every column a name of its own, and values of one type",
-            ) from error
-        _reject_mixed_zones(frame, table)
-        return table
-    raise DataError(
-        f"readings must be a path, a pandas table or an Arrow table, not {type(data).__name__}",
-        code="unknown-format",
-    )
-
-
-def _reject_mixed_zones(frame: Any, table: pa.Table) -> None:
-    """Raise `DataError` for a column of times only some of which have a zone.
-
-    Arrow takes those without one for UTC.
-    """
-    import pandas as pd
-
-    for field in table.schema:
-        if not pa.types.is_timestamp(field.type) or frame[field.name].dtype != object:
-            continue
-        zones: dict[bool, int] = {}
-        for row, time in enumerate(frame[field.name], start=1):
-            if not pd.isna(time):
-                zones.setdefault(getattr(time, "tzinfo", None) is None, row)
-        if len(zones) > 1:
-            raise DataError(
-                f"some times in column {field.name!r} have a zone, others none",
-                code="mixed-zones",
-                location=Location("the table", max(zones.values()), field.name, unit="row"),
-                hint="give all of them a zone, or none; --tz names the zone of times without one",
             )

@@ -7,21 +7,23 @@ wants to know more. While series are read, the bucket of each name is held again
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.errors import DataError, Location
+from rnnforecast.places.remote import Place, Remote, list_below, place_of
 from rnnforecast.sources.buckets import HASH, MOST_BUCKETS, bucket_of, digests_of, file_of
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.parquetfile import ParquetFile, ParquetSource, open_parquet
+from rnnforecast.sources.remotefiles import reading
 
 MANIFEST = "_shards.json"
 _FORMAT = 1
@@ -88,15 +90,18 @@ class Manifest:
         }
 
 
-def is_sharded(folder: Path) -> bool:
-    """Tell whether a folder has a manifest of buckets."""
+def is_sharded(folder: Place) -> bool:
+    """Tell whether a folder has a manifest of buckets. Raises `DataError` where a store fails."""
+    if isinstance(folder, Remote):
+        with reading(folder):
+            return not glob.has_magic(folder.url.key) and (folder / MANIFEST).is_file()
     try:
         return (folder / MANIFEST).is_file()
     except (OSError, ValueError):
         return False  # no path, which is said where it is opened
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Place) -> Manifest:
     """Read what a sharded folder says of itself. Raises `DataError` for what it cannot say."""
     try:
         said = json.loads((folder / MANIFEST).read_bytes())
@@ -148,7 +153,7 @@ class ShardFolder:
         return self.parquet.files
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def paths(self) -> tuple[Place, ...]:
         """The files that are read."""
         return self.parquet.paths
 
@@ -215,7 +220,7 @@ def names_in(column: pa.Array) -> list[str]:
     return texts
 
 
-def _names_of(path: Path, like: ParquetSource, folder: ShardFolder) -> set[str]:
+def _names_of(path: Place, like: ParquetSource, folder: ShardFolder) -> set[str]:
     one = replace(like, files=(ParquetFile(path),))
     wanted = {folder.manifest.series_column: pa.dictionary(pa.int32(), pa.string())}
     return {name for batch in one.batches(wanted) for name in names_in(batch.column(0))}
@@ -223,76 +228,52 @@ def _names_of(path: Path, like: ParquetSource, folder: ShardFolder) -> set[str]:
 
 def open_shards(name: str) -> ShardFolder:
     """Open all buckets of a folder. Raises `DataError` where its files are not as it says."""
-    folder = Path(name)
+    folder = place_of(name)
     manifest = read_manifest(folder)
     check_folder(folder, manifest)
-    return _opened(name, manifest, manifest.files)
+    return open_buckets(name, manifest, manifest.files)
 
 
-def open_share(data: object, rank: int, n: int) -> ShardFolder:
-    """Open the buckets of one of n processes that read a folder together, neighbours each.
-
-    Raises `UsageError` where there are no buckets, or fewer that hold rows than processes.
-    """
-    if not isinstance(data, str | Path) or not is_sharded(Path(data)):
-        raise UsageError(
-            f"{n} ranks need a folder of buckets, of which each reads some",
-            hint="make one:  rnnforecast shard DATA --output buckets --buckets 64",
-        )
-    folder = Path(data)
-    manifest = read_manifest(folder)
-    check_folder(folder, manifest)
-    if len(manifest.files) < n:
-        raise UsageError(
-            f"there are {n} ranks, but only {len(manifest.files)} buckets of {folder} hold rows",
-            hint="start fewer, or make more buckets",
-        )
-    return _opened(str(data), manifest, manifest.files[share_of_buckets(manifest, rank, n)])
-
-
-def share_of_buckets(manifest: Manifest, rank: int, n: int) -> slice:
-    """Return which buckets one of n processes reads: about as many rows as any other."""
-    rows = np.cumsum([one.rows for one in manifest.files])
-    aims = rows[-1] * np.arange(n + 1) / n
-    ends = np.searchsorted(rows - rows[0] / 2, aims)  # nearest, roughly
-    least = np.arange(n + 1)
-    ends = np.maximum.accumulate(ends - least) + least  # each gets one at least
-    ends = np.minimum(ends, len(rows) - least[::-1])
-    ends[0], ends[-1] = 0, len(rows)
-    return slice(int(ends[rank]), int(ends[rank + 1]))
-
-
-def check_folder(folder: str | Path, manifest: Manifest) -> None:
+def check_folder(folder: str | Place, manifest: Manifest) -> None:
     """Raise `DataError` where the files of a folder are not those that its manifest names."""
-    _check_files(Path(folder), {one.file: one.bytes for one in manifest.files})
+    _check_files(place_of(folder), {one.file: one.bytes for one in manifest.files})
 
 
-def open_bucket(folder: str | Path, manifest: Manifest, bucket: Bucket) -> ShardFolder:
+def open_bucket(folder: str | Place, manifest: Manifest, bucket: Bucket) -> ShardFolder:
     """Open one bucket of a folder whose manifest is known: no other file is looked at.
 
     For who opens one after the other. Raises `DataError` where its file is not as it should be.
     """
-    path = Path(folder) / bucket.file
+    path = place_of(folder) / bucket.file
     try:
-        n_bytes = path.stat().st_size
+        n_bytes = path.size() if isinstance(path, Remote) else path.stat().st_size
     except OSError as error:
-        raise _unlike(Path(folder), f"{path} is missing") from error
+        raise _unlike(path.parent, f"{path} is missing") from error
     _check_size(path, n_bytes, bucket.bytes)
-    return _opened(str(folder), manifest, (bucket,))
+    return open_buckets(str(folder), manifest, (bucket,))
 
 
-def _opened(name: str, manifest: Manifest, buckets: tuple[Bucket, ...]) -> ShardFolder:
-    files = tuple(ParquetFile(Path(name) / one.file) for one in buckets)
+def open_buckets(name: str, manifest: Manifest, buckets: tuple[Bucket, ...]) -> ShardFolder:
+    """Open some buckets of a folder that was held against its manifest."""
+    files = tuple(ParquetFile(place_of(name) / one.file) for one in buckets)
     return ShardFolder(open_parquet(name, files), manifest, buckets)
 
 
-def _check_files(folder: Path, expected: Mapping[str, int]) -> None:
-    """Raise `DataError` for a file that is missing, has another size, or is not in the manifest."""
-    sizes = {}
+def _sizes_in(folder: Place) -> dict[str, int]:
+    """Return how large each file in a folder is that may be one of its buckets; no file is -1."""
+    if isinstance(folder, Remote):
+        with reading(folder):
+            found = list_below(folder)
+        named = {"/".join(one.parts_below(folder)): state.size or 0 for one, state in found.items()}
+        return {name: size for name, size in named.items() if not name.startswith(("_", "."))}
     with os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.name.startswith(("_", ".")):
-                sizes[entry.name] = entry.stat().st_size if entry.is_file() else -1
+        shown = [entry for entry in entries if not entry.name.startswith(("_", "."))]
+        return {one.name: one.stat().st_size if one.is_file() else -1 for one in shown}
+
+
+def _check_files(folder: Place, expected: Mapping[str, int]) -> None:
+    """Raise `DataError` for a file that is missing, has another size, or is not in the manifest."""
+    sizes = _sizes_in(folder)
     for name in sorted(sizes.keys() - expected.keys()):
         raise _unlike(folder, f"{folder / name} is not in its {MANIFEST}")
     for name, n_bytes in expected.items():
@@ -301,12 +282,12 @@ def _check_files(folder: Path, expected: Mapping[str, int]) -> None:
         _check_size(folder / name, sizes[name], n_bytes)
 
 
-def _check_size(path: Path, found: int, expected: int) -> None:
+def _check_size(path: Place, found: int, expected: int) -> None:
     if found != expected:
         raise _unlike(path.parent, f"{path} has {found} bytes, but its {MANIFEST} says {expected}")
 
 
-def _unlike(folder: Path, message: str) -> DataError:
+def _unlike(folder: Place, message: str) -> DataError:
     return DataError(
         f"the buckets of {folder} are not what was written: {message}",
         code="damaged-shards",

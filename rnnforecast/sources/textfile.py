@@ -14,11 +14,12 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import TextIO
 
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Warned
+from rnnforecast.places.remote import Place, Remote
+from rnnforecast.sources.remotefiles import open_remote
 
 _HEAD_BYTES = 1 << 18
 MAX_LINE_BYTES = 1 << 24
@@ -30,28 +31,35 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
 
 
-def open_binary(path: Path) -> io.BufferedReader:
+def open_binary(path: Place) -> io.BufferedReader:
     """Open a file for reading, unpacked if its first bytes say that it is gzip."""
-    file = path.open("rb")
+    file = _open_as_it_is(path)
     packed = file.read(2) == _GZIP_MARK
     file.seek(0)
     if not packed:
         return file
+    if isinstance(path, Remote):
+        return io.BufferedReader(gzip.GzipFile(fileobj=file))
     file.close()
     return io.BufferedReader(gzip.GzipFile(path))
 
 
-def unpacked_size(path: Path) -> int:
+def _open_as_it_is(path: Place) -> io.BufferedReader:
+    return open_remote(path) if isinstance(path, Remote) else path.open("rb")
+
+
+def unpacked_size(path: Place) -> int:
     """Return how many bytes a file unpacks to; of a packed one of over 4 GB, how many at least."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    with _open_as_it_is(path) as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
         if file.read(2) != _GZIP_MARK:
             return size
         file.seek(-4, io.SEEK_END)
         return max(size, int.from_bytes(file.read(4), "little"))
 
 
-def read_head(path: Path, shown: str) -> tuple[bytes, bool]:
+def read_head(path: Place, shown: str) -> tuple[bytes, bool]:
     """Return the first bytes of a file, a few lines at least, and whether they are all of it."""
     try:
         with open_binary(path) as file:
@@ -83,10 +91,10 @@ def _n_lines(head: bytes) -> int:
     return max(head.count(b"\n"), head.count(b"\r"))
 
 
-def truncated(error: Exception, path: Path, shown: str) -> DataError:
+def truncated(error: Exception, path: Place, shown: str) -> DataError:
     """Say that a packed file ends too early, and after which line."""
     last = 0
-    with gzip.GzipFile(path) as file, suppress(*DAMAGED):
+    with _open_as_it_is(path) as packed, gzip.GzipFile(fileobj=packed) as file, suppress(*DAMAGED):
         while part := file.read1():
             last += part.count(b"\n")
     return DataError(

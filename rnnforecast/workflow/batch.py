@@ -20,6 +20,8 @@ from rnnforecast.events import Listener, Progressed, Warned, ignore, merged_warn
 from rnnforecast.operate import runs
 from rnnforecast.operate.lock import holding
 from rnnforecast.operate.parts import COUNTS, LOCK, Parts
+from rnnforecast.places.publishing import check_directory
+from rnnforecast.places.remote import Place, Remote, place_of
 from rnnforecast.workflow.buckets import BucketTask
 from rnnforecast.workflow.saved import load
 from rnnforecast.workflow.settled import reading_of
@@ -34,7 +36,7 @@ class Batched:
 
     status: str
     """`forecast` (some buckets), `published`, or `already published`."""
-    output: Path
+    output: Place
     """The folder of this forecast, a Parquet file for each bucket that is not empty."""
     key: str
     version: str
@@ -69,7 +71,7 @@ def predict_batch(
     `batch.commit` all of them are checked, and come into force; with `batch.workers` both is done.
     Raises a `RnnForecastError`; what was in force before stays until the whole is there.
     """
-    task = _settle(data, Path(output), model, config, reading, given, version)
+    task = _settle(data, place_of(output), model, config, reading, given, version)
     if batch.shard is not None:
         index, n = batch.owned
         owned = range(index, task.parts.n_buckets, n)
@@ -83,7 +85,7 @@ def predict_batch(
 
 def _settle(
     data: str | Path | None,
-    output: Path,
+    output: Place,
     model: str | Path,
     config: PredictConfig | None,
     reading: DataConfig | None,
@@ -103,12 +105,13 @@ def _settle(
     loaded = load(model, version=version)
     options = reading_of(loaded.artifact, reading, given)
     data = source_of(loaded.artifact) if data is None else data
-    if not is_sharded(Path(data)):
+    place = place_of(data)
+    if not is_sharded(place):
         raise UsageError(
             f"{data} is no folder of buckets, which a forecast in batches goes through",
             hint=f"make one:  rnnforecast shard {data} --output buckets --buckets 64",
         )
-    manifest = read_manifest(Path(data))
+    manifest = read_manifest(place)
     check_folder(data, manifest)
     kept = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
     key = runs.key_of(
@@ -117,21 +120,26 @@ def _settle(
             "forecast": kept,
             "reading": asdict(options),
             "version": loaded.version,
-            "readings": runs.describe_input(Path(data) / MANIFEST)["sha256"],
+            "readings": runs.describe_input(place / MANIFEST)["sha256"],
             "horizon": horizon_of(config, loaded.artifact),
         }
     )
-    _check_apart(output, Path(data))
+    _check_apart(output, place)
     parts = Parts(output.resolve(), key, manifest.n_buckets)
-    folder, home = str(Path(data).resolve()), str(Path(model).resolve())
+    folder, home = str(place.resolve()), str(place_of(model).resolve())
     return BucketTask(folder, home, str(loaded.version), config, options, parts)
 
 
-def _check_apart(output: Path, data: Path) -> None:
+def _check_apart(output: Place, data: Place) -> None:
     """Raise `UsageError` for an output that is no folder, or lies among the readings."""
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file, but a forecast in batches is a folder")
-    if output.resolve().is_relative_to(data.resolve()):
+    if isinstance(output, Remote):
+        check_directory(output)
+        is_among = isinstance(data, Remote) and output.is_relative_to(data)
+    else:
+        if output.exists() and not output.is_dir():
+            raise UsageError(f"{output} is a file, but a forecast in batches is a folder")
+        is_among = isinstance(data, Path) and output.resolve().is_relative_to(data.resolve())
+    if is_among:
         raise UsageError(
             f"{output} would lie among the readings, {data}",
             hint="name a folder elsewhere with  --output",
@@ -180,12 +188,13 @@ def _check_series(task: BucketTask, said: dict[str, Any]) -> None:
     import pyarrow.parquet as pa_parquet
 
     from rnnforecast.sources.buckets import bucket_of
+    from rnnforecast.sources.remotefiles import opened
 
     if said["file"] is None:
         return
     bucket, n_buckets = said["bucket"], task.parts.n_buckets
     path = task.parts.file_of(bucket)
-    table = pa_parquet.read_table(path, columns=["series"], partitioning=None)
+    table = pa_parquet.read_table(opened(path), columns=["series"], partitioning=None)
     names = table["series"].unique().to_pylist()
     strange = [name for name in names if bucket_of(name, n_buckets) != bucket]
     if strange or len(names) != said["series"] or table.num_rows != said["rows"]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnforecast.config import PredictConfig
@@ -19,6 +18,7 @@ from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import NotEnoughDataError, WriteError
 from rnnforecast.events import Recorder, ignore
 from rnnforecast.operate.parts import Parts
+from rnnforecast.places.remote import place_of
 
 if TYPE_CHECKING:
     from rnnforecast.data.forecast import Forecaster
@@ -133,7 +133,7 @@ def _held(data: str, _key: str) -> tuple[Manifest, dict[int, Bucket]]:
     """
     from rnnforecast.sources.shards import read_manifest
 
-    manifest = read_manifest(Path(data))
+    manifest = read_manifest(place_of(data))
     return manifest, {one.bucket: one for one in manifest.files}
 
 

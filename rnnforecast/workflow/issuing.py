@@ -22,6 +22,7 @@ from rnnforecast.durable import make_directory, taking_back
 from rnnforecast.events import Recorder
 from rnnforecast.jobconfig import Job, KeepPart, ModelPart, RetrainPart
 from rnnforecast.operate import runs
+from rnnforecast.places.remote import Place
 from rnnforecast.workflow.outputs import check_outputs, files_of
 from rnnforecast.workflow.saved import Model
 from rnnforecast.workflow.settled import reading_of
@@ -146,7 +147,9 @@ class Issue:
                 "python": platform.python_version(),
                 **{name: version(name) for name in _LIBRARIES},
             },
-            "inputs": [runs.describe_input(path) for path in _inputs(self.job, self.ready.options)],
+            "inputs": [
+                runs.describe_source(path) for path in _inputs(self.job, self.ready.options)
+            ],
             "data": {
                 "fingerprint": past.fingerprint(),
                 "series": past.n_origins,
@@ -175,10 +178,10 @@ def _key_of(job: Job, model: Model, ready: Ready, as_of: str) -> str:
     )
 
 
-def _inputs(job: Job, options: DataConfig) -> list[Path]:
+def _inputs(job: Job, options: DataConfig) -> list[Place]:
     """Return the files that were read."""
     sources = (job.source, options.exclude, job.forecast.future)
-    return sorted({path for source in sources if source for path in files_of(source)})
+    return sorted({path for source in sources if source for path in files_of(source)}, key=str)
 
 
 def _origins(job: Job, options: DataConfig) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Where results may be written: never over what they come from, nor among it.
 
-It looks at paths only; what is in a file, and whether it can be read, others say.
+It looks at names only; what is in a file, and whether it can be read, others say.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from pathlib import Path
 
 from rnnforecast.config import STANDARD_OUTPUT
 from rnnforecast.dataconfig import DataConfig
-from rnnforecast.durable import check_directory, check_file, check_spared
+from rnnforecast.durable import check_directory, check_spared
 from rnnforecast.errors import UsageError
 from rnnforecast.formats import check_format
+from rnnforecast.places.publishing import check_file
+from rnnforecast.places.remote import Place, Remote, local_path, place_of
 
 _STANDARD_INPUT, _STANDARD_INPUT_FILE = "-", "/dev/stdin"
 
@@ -35,19 +37,26 @@ def check_outputs(
     Results are the `output`, a `page` or picture, and the rows that are rejected; read are the
     readings, the times that are bad, and `others`, which are named for messages.
     """
-    results = [] if options.rejects is None else [Path(options.rejects)]
+    results: list[Place] = []
+    if options.rejects is not None:
+        results.append(local_path(options.rejects, "--rejects"))
+    if options.exclude is not None:
+        local_path(options.exclude, "--exclude")
     if output is not None:
         check_format(str(output), allows_stream=allows_stream)
+    if page is not None:
+        page = local_path(page, "a picture or a report")
     for path in (output, page):
         if path is not None and str(path) != STANDARD_OUTPUT:
-            check_file(Path(path))
-            _check_apart(Path(path), results)
-            results.append(Path(path))
+            place = place_of(path)
+            check_file(place)
+            _check_apart(place, results)
+            results.append(place)
     sources = {"the readings": data, "bad times": options.exclude, **(others or {})}
-    for path in results:
+    for place in results:
         for what, source in sources.items():
             if isinstance(source, str | Path) and str(source):
-                _check_source_spared(path, str(source), what)
+                _check_source_spared(place, source, what)
 
 
 def check_new_directory(path: Path, data: object, options: DataConfig) -> None:
@@ -60,10 +69,10 @@ def check_new_directory(path: Path, data: object, options: DataConfig) -> None:
     check_directory(path.parent)
     check_outputs(data, options)
     if isinstance(data, str | Path) and str(data):
-        _check_source_spared(path, str(data), "the readings")
+        _check_source_spared(path, data, "the readings")
 
 
-def _check_apart(output: Path, rejects: list[Path]) -> None:
+def _check_apart(output: Place, rejects: list[Place]) -> None:
     for path in rejects:
         if path.resolve() == output.resolve():
             raise UsageError(
@@ -72,20 +81,48 @@ def _check_apart(output: Path, rejects: list[Path]) -> None:
             )
 
 
-def _check_source_spared(path: Path, source: str, what: str) -> None:
+def _check_source_spared(path: Place, data: str | Path, what: str) -> None:
     """Raise `UsageError` where a source holds the file, or would the next time it is read."""
+    place, source = place_of(data), str(data)
+    if isinstance(path, Remote) or isinstance(place, Remote):
+        if isinstance(path, Remote) and isinstance(place, Remote):
+            _check_object_spared(path, place, what)
+        return
     with suppress(OSError, ValueError):  # no path at all, which is said where it is opened
-        for file in files_of(source) if path.exists() else ():
+        for file in _local_files_of(source) if path.exists() else ():
             check_spared(path, file, what)
         if _takes_in(source, path):
-            raise UsageError(
-                f"{path} would lie among {what}, {source}, and be read with them the next time",
-                hint="name a file elsewhere",
-            )
+            raise _among(path, source, what)
 
 
-def files_of(source: str) -> Iterator[Path]:
-    """Give the files that a source stands for, as far as they are there."""
+def _check_object_spared(path: Remote, source: Remote, what: str) -> None:
+    """Do the same on a store, by names alone."""
+    from rnnforecast.sources.remotefiles import takes_in
+
+    if path == source:
+        raise UsageError(f"{path} holds {what}, and would be overwritten", hint="name another file")
+    if takes_in(source, path):
+        raise _among(path, source, what)
+
+
+def _among(path: Place, source: object, what: str) -> UsageError:
+    return UsageError(
+        f"{path} would lie among {what}, {source}, and be read with them the next time",
+        hint="name a file elsewhere",
+    )
+
+
+def files_of(source: str) -> Iterator[Place]:
+    """Give the files, or objects, that a source stands for, as far as they are there."""
+    if isinstance(place := place_of(source), Remote):
+        from rnnforecast.sources.remotefiles import expand_remote
+
+        yield from expand_remote(place)
+    else:
+        yield from _local_files_of(source)
+
+
+def _local_files_of(source: str) -> Iterator[Path]:
     path = Path(_STANDARD_INPUT_FILE if source == _STANDARD_INPUT else source)
     if path.is_dir():
         yield from (file for file in path.rglob("*") if file.is_file())

@@ -13,6 +13,7 @@ from rnnforecast.durations import parse_steps
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import Listener, Noted, Warned, ignore
 from rnnforecast.formats import check_picture
+from rnnforecast.places.remote import local_path
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, known_of
 from rnnforecast.workflow.steps import read_readings
@@ -51,7 +52,9 @@ def plot(
         check_picture(str(output))
         others = {"the forecast": config.forecast}
         check_outputs(data, DataConfig(), page=output, others=others)
-    issued = _chosen(read_issued(Path(config.forecast)), config.series, most, listener)
+    issued = _chosen(
+        read_issued(local_path(config.forecast, "--forecast")), config.series, most, listener
+    )
     if data is None:
         fans = [_alone(one) for one in issued]
     else:

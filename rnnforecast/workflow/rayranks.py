@@ -13,20 +13,21 @@ from typing import Any
 
 from rnnforecast.errors import RnnForecastError, UsageError, WorkerError
 from rnnforecast.operate import store
+from rnnforecast.places.remote import Place, place_of
 from rnnforecast.ranksconfig import RanksConfig
 from rnnforecast.workflow.clusters import ATTEMPTS, ray_at
 from rnnforecast.workflow.saved import Model, load
 
 
 def train_on_ray(
-    data: object, model: Path | None, ranks: RanksConfig, *, resume: bool, **asked: Any
+    data: object, model: Place | None, ranks: RanksConfig, *, resume: bool, **asked: Any
 ) -> Model:
     """Train with `ranks.workers` workers of Ray, and load what they have saved.
 
     Every node must see data and model at the same paths. Raises what a worker raised, or
     `WorkerError` where workers keep dying.
     """
-    from rnnforecast.sources.shards import open_share
+    from rnnforecast.sources.shares import open_share
 
     if model is None or not isinstance(data, str | Path):
         raise UsageError("--engine ray needs paths: of a folder of buckets, and of a model")
@@ -35,7 +36,7 @@ def train_on_ray(
     if not resume:
         _forget(model)  # from here on a checkpoint is one of this training
     told = {
-        "data": str(Path(data).resolve()),
+        "data": str(place_of(data).resolve()),
         "model": str(model.resolve()),
         "ranks": RanksConfig(rank_timeout=ranks.rank_timeout),
         "resume": True,
@@ -79,10 +80,9 @@ def _cause(error: Exception) -> RnnForecastError:
     return WorkerError(f"a worker of Ray died {ATTEMPTS} times: {str(error).splitlines()[0]}")
 
 
-def _forget(model: Path) -> None:
+def _forget(model: Place) -> None:
     from rnnforecast.model.checkpoint import discard_checkpoint
     from rnnforecast.operate.lock import holding
 
-    store.check_place(model)
     with holding(model / store.LOCK):
         discard_checkpoint(model)

@@ -10,6 +10,7 @@ from rnnforecast.config import DEFAULT_MODEL, PredictConfig
 from rnnforecast.errors import ModelError
 from rnnforecast.events import Warned
 from rnnforecast.operate import store
+from rnnforecast.places.remote import Place, place_of
 
 if TYPE_CHECKING:
     from rnnforecast.data.newer import Known
@@ -22,7 +23,7 @@ class Model:
     """A trained network, as `train` and `load` return it."""
 
     artifact: Artifact = field(repr=False)
-    path: Path | None = None
+    path: Place | None = None
     """The model directory; None where nothing was saved."""
     version: str | None = None
     warnings: tuple[Warned, ...] = ()
@@ -40,24 +41,26 @@ class Model:
         return self.artifact.metrics
 
 
-def load(model: str | Path = DEFAULT_MODEL, *, version: str | None = None) -> Model:
+def load(model: str | Place = DEFAULT_MODEL, *, version: str | None = None) -> Model:
     """Load a saved version, by default the one in force. Raises `ModelError` if it is damaged."""
     from rnnforecast.model import artifact
 
-    directory = store.resolve_version(Path(model), version)
-    return Model(artifact.load(directory), Path(model), directory.name)
+    path = place_of(model)
+    directory = store.resolve_version(path, version)
+    return Model(artifact.load(directory), path, directory.name)
 
 
 def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
     """List the saved versions, oldest first: name, in force or not, skill, or what is wrong."""
     from rnnforecast.model import artifact
 
-    in_force = store.name_in_force(Path(model))
+    path = place_of(model)
+    in_force = store.name_in_force(path)
     listing: list[dict[str, Any]] = []
-    for name in store.list_versions(Path(model)):
+    for name in store.list_versions(path):
         item: dict[str, Any] = {"version": name, "in_force": name == in_force}
         try:
-            loaded = artifact.load(store.resolve_version(Path(model), name))
+            loaded = artifact.load(store.resolve_version(path, name))
             item |= {"skill": loaded.metrics["skill"], "learnt_until": loaded.learnt_until}
         except ModelError as error:
             item |= {"skill": None, "learnt_until": None, "damage": error.message}

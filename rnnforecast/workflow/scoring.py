@@ -14,6 +14,7 @@ from rnnforecast.durations import parse_duration_us
 from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError, UsageError
 from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.jobfile import read_job
+from rnnforecast.places.remote import local_path
 from rnnforecast.runconfig import ScoreConfig
 from rnnforecast.workflow.outputs import check_outputs
 from rnnforecast.workflow.saved import Model, known_of, load
@@ -60,7 +61,7 @@ def score(
     config = config or ScoreConfig()
     events = Recorder(listener, [])
     artifact = (model if isinstance(model, Model) else load(model)).artifact
-    _check_ledger(Path(ledger))
+    _check_ledger(local_path(ledger, "a ledger"))
     options = reading_of(artifact, reading, given)
     source = source_of(artifact) if data is None else data
     check_outputs(source, options)

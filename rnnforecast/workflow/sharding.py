@@ -16,6 +16,7 @@ from rnnforecast.errors import UsageError
 from rnnforecast.events import Listener, Published, Recorder, Warned, ignore
 from rnnforecast.fields import options_of
 from rnnforecast.operate.lock import holding
+from rnnforecast.places.remote import local_path
 from rnnforecast.workflow.outputs import check_new_directory
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def shard(
     """
     from rnnforecast.sources.buckets import MOST_BUCKETS
 
-    config, events, path = config or DataConfig(), Recorder(listener, []), Path(output)
+    config, events = config or DataConfig(), Recorder(listener, [])
+    path = local_path(output, "a folder of buckets that is being made")
     check_range("buckets", buckets, 1, MOST_BUCKETS)
     check_new_directory(path, data, config)
     with holding(path.with_name(f".lock-{path.name}")):

@@ -14,6 +14,7 @@ from rnnforecast.errors import ModelError
 from rnnforecast.jobfile import read_job
 from rnnforecast.operate import runs, store
 from rnnforecast.operate.journal import LAST_EXIT, LAST_RUN, LAST_SUCCESS
+from rnnforecast.places.remote import Place, place_of
 from rnnforecast.workflow.cycle import PARTIAL
 from rnnforecast.workflow.telling import FINISHED, age_s, journal_of
 
@@ -66,7 +67,7 @@ def status(path: str | Path) -> Status:
     if code in (0, PARTIAL):
         successes.append(ended)
     said = (published or {}).get("data") or {}
-    version, created = _version(Path(job.model.path), job.model.version)
+    version, created = _version(place_of(job.model.path), job.model.version)
     return Status(
         job=job.name,
         last_exit=code if isinstance(code, int) else _whole(gauges.get(LAST_EXIT)),
@@ -80,7 +81,7 @@ def status(path: str | Path) -> Status:
     )
 
 
-def _version(model: Path, pinned: str | None) -> tuple[str | None, float | None]:
+def _version(model: Place, pinned: str | None) -> tuple[str | None, float | None]:
     """Return the version that forecasts, and when it was made; None where there is none."""
     try:
         name = store.resolve_version(model, pinned).name

@@ -72,7 +72,7 @@ def read_readings(
     from rnnforecast.data.timegrid import read_panel
     from rnnforecast.sources.reading import Source, open_source
     from rnnforecast.sources.renaming import rename
-    from rnnforecast.sources.shards import open_share
+    from rnnforecast.sources.shares import open_share
     from rnnforecast.sources.splittime import join_time
 
     ranks = ranks or ALONE

@@ -16,6 +16,7 @@ from rnnforecast.events import Listener, Published, Recorder, Warned, ignore
 from rnnforecast.launch import launched
 from rnnforecast.operate import store
 from rnnforecast.operate.lock import holding
+from rnnforecast.places.remote import Place, place_of
 from rnnforecast.ranksconfig import RanksConfig
 from rnnforecast.signals import holding_back
 from rnnforecast.workflow.measuring import remember_held_out
@@ -69,7 +70,7 @@ def train(
     Where torchrun has started several processes, each of them calls this with the same arguments:
     they train one network, on a folder that `shard` has made, and the first one saves it.
     """
-    path = None if model is None else Path(model)
+    path = None if model is None else place_of(model)
     _check_wishes(path, require_skill, resume=resume)
     config = with_windows(config or Config(), horizon, lookback)
     check_outputs(data, config.data)
@@ -93,7 +94,7 @@ def train(
 class _Wishes:
     """What becomes of a training: where it is saved, when it is in force, how it is shown."""
 
-    path: Path | None
+    path: Place | None
     require_skill: float | None
     report: bool
     resume: bool
@@ -178,7 +179,7 @@ def _schema_of_use(schema: Schema, plan: Plan, fitted: RNNForecaster, listener: 
 
 
 def _save(
-    path: Path,
+    path: Place,
     artifact: Artifact,
     report: str | None,
     comparison: Comparison,
@@ -202,7 +203,7 @@ def _save(
     return version
 
 
-def _check_wishes(path: Path | None, skill: float | None, *, resume: bool) -> None:
+def _check_wishes(path: Place | None, skill: float | None, *, resume: bool) -> None:
     """Raise for a gate that is no number, or a place where no model can be, before the work."""
     if resume and path is None:
         raise UsageError("resume goes on from a checkpoint, and without a model there is none")

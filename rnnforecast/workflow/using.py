@@ -7,6 +7,7 @@ from pathlib import Path
 from rnnforecast.config import DEFAULT_MODEL
 from rnnforecast.operate import store
 from rnnforecast.operate.lock import holding
+from rnnforecast.places.remote import place_of
 from rnnforecast.workflow.saved import load
 
 
@@ -15,7 +16,7 @@ def use(version: str, *, model: str | Path = DEFAULT_MODEL) -> str | None:
 
     It is verified first, so that no damaged one comes into force. Raises a `RnnForecastError`.
     """
-    path = Path(model)
+    path = place_of(model)
     load(path, version=version)
     with holding(path / store.LOCK):
         store.collect(path)

@@ -1,0 +1,99 @@
+"""URLs: what is one, what it is made of, and that no secret is in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rnnforecast.errors import UsageError
+from rnnforecast.urls import Url, check_not_collapsed, is_url, parse_url, without_query
+
+SECRET = "a-secret"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("s3://bucket/a/b.csv", True),
+        ("S3://bucket/a", True),
+        ("abfss://c@account.dfs.core.windows.net/a", True),
+        ("https://host/a.csv", True),
+        ("a/b.csv", False),
+        ("c://b", False),
+        ("-", False),
+        ("", False),
+        ("s3:/bucket/a", False),
+        (Path("s3://bucket/a"), False),
+    ],
+)
+def test_a_url_has_a_scheme_and_two_slashes(text: object, said: bool) -> None:  # noqa: FBT001
+    assert is_url(text) is said
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("s3://b/a/x.csv", Url("s3", "b", "a/x.csv")),
+        ("S3A://b/a/", Url("s3", "b", "a")),
+        ("gcs://b", Url("gs", "b", "")),
+        ("s3://b/a b/ü#+%20.csv", Url("s3", "b", "a b/ü#+%20.csv")),
+        (
+            "s3://b/a?endpoint_override=http%3A%2F%2Fh:9&scheme=http",
+            Url("s3", "b", "a", (("endpoint_override", "http://h:9"), ("scheme", "http"))),
+        ),
+        (
+            "abfss://c@account.dfs.core.windows.net/a",
+            Url("abfss", "c@account.dfs.core.windows.net", "a"),
+        ),
+    ],
+)
+def test_a_url_is_taken_apart_and_put_together_again(text: str, url: Url) -> None:
+    assert parse_url(text) == url
+    assert parse_url(str(url)) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"s3://key:{SECRET}@bucket/a.csv",
+        f"s3://{SECRET}@bucket/a.csv",
+        f"abfss://c:{SECRET}@account.dfs.core.windows.net/a",
+        f"s3://bucket/a?secret_key={SECRET}",
+        f"az://bucket/a?sas_token={SECRET}",
+        f"https://host/a.csv?X-Amz-Signature={SECRET}",
+        f"foo://user:{SECRET}@host/a",
+    ],
+)
+def test_a_url_with_a_secret_is_refused_without_quoting_it(text: str) -> None:
+    with pytest.raises(UsageError) as found:
+        parse_url(text)
+
+    assert SECRET not in f"{found.value.message} {found.value.hint}"
+    assert "environment" in str(found.value.hint) or "_" in str(found.value.hint)
+
+
+@pytest.mark.parametrize("text", ["s3://", "s3:///a.csv", "s3://?scheme=http"])
+def test_a_url_without_a_bucket_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="names no bucket"):
+        parse_url(text)
+
+
+def test_a_sign_that_begins_a_query_is_none_of_a_pattern() -> None:
+    with pytest.raises(UsageError, match="cannot stand in the query"):
+        parse_url("s3://bucket/a?b.csv=")
+
+    assert parse_url("s3://bucket/a?").key == "a"
+
+
+@pytest.mark.parametrize("text", ["s3://b/a", "gs://b/a", "https://h/a"])
+def test_a_url_that_pathlib_has_shortened_is_known(text: str) -> None:
+    with pytest.raises(UsageError, match="is a URL"):
+        check_not_collapsed(str(Path(text)))
+
+    check_not_collapsed("a/s3:/b")
+
+
+def test_the_ending_of_a_name_is_that_before_the_query() -> None:
+    assert without_query("s3://b/x.csv?scheme=http") == "s3://b/x.csv"
+    assert without_query("what?.csv") == "what?.csv"
