@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
+from tests.objectstore import Bucket
 from tests.thorough import often
 
 CODES = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -305,3 +306,24 @@ def test_a_signal_while_a_version_is_published_counts_afterwards(
     assert outcome.code == 9
     assert "all is done and published" in outcome.err
     assert Path("model", "CURRENT").exists()
+
+
+@pytest.mark.slow
+def test_a_training_on_a_store_goes_on_from_its_checkpoint_there(
+    bucket: Bucket, data: Path, tmp_path: Path
+) -> None:
+    words = ("-m", bucket.url("model"), "--hidden", "32", "--epochs", "20", "--threads", "1")
+    words = (*words, *WINDOWS, "--batch-size", "64", "--no-report", "--verbose")
+    process = start(data, tmp_path, *words)
+    wait_for(process, "epoch 1")
+    process.send_signal(signal.SIGTERM)
+    assert ended(process, 60) == 143
+    assert bucket.names() == ["model/checkpoint.safetensors"]
+
+    assert ended(start(data, tmp_path, *words, "--resume"), 120) == 0
+    names = bucket.names()
+    assert "model/CURRENT" in names and "model/checkpoint.safetensors" not in names
+    assert ended(start(data, tmp_path, *words, "-m", "whole"), 120) == 0
+    version = bucket.get("model/CURRENT").decode().strip()
+    kept = bucket.get(f"model/versions/{version}/weights.safetensors")
+    assert kept == weights(tmp_path / "whole")

@@ -16,7 +16,7 @@ import pytest
 from tests import objectstore
 from tests.builders import wave, write_wide
 from tests.conftest import SMALL, Command
-from tests.faults.warm import ROOT, Warm, plain
+from tests.faults.warm import ROOT, plain
 from tests.objectstore import ACCESS, Bucket
 
 SECRET = ACCESS["AWS_SECRET_ACCESS_KEY"]
@@ -304,27 +304,3 @@ def test_training_with_everything_on_a_store(
     assert command("backtest", data, "--output", output, "-q", *SMALL).code == 0
     assert {"f.csv", "a.csv", "bt.parquet"} < set(bucket.names())
     assert not any(SECRET.encode() in content for content in bucket.all().values())
-
-
-@pytest.mark.slow
-def test_a_training_on_a_store_is_resumed_from_its_checkpoint(
-    bucket: Bucket, trained: Path, tmp_path: Path
-) -> None:
-
-    data = bucket.put("in/data.csv", trained / "data.csv")
-    words = ("train", data, "-m", bucket.url("model"), "-q", "--no-report", "--hidden", "16")
-    words = (*words, "-L", "24", "-H", "6", "--threads", "1", "--steps", "300")
-    warm = Warm(tmp_path)
-    try:
-        running = warm.start(*words, cwd=tmp_path, env=bucket.env)
-        time.sleep(2.5)
-        running.kill(signal.SIGTERM)
-        done = running.wait()
-        assert done.code == 143, done.err
-        assert "model/checkpoint.safetensors" in bucket.names(), done.err
-        done = warm.run(*words, "--resume", cwd=tmp_path, env=bucket.env)
-        assert done.code == 0, done.err
-    finally:
-        warm.close()
-    assert "model/checkpoint.safetensors" not in bucket.names()
-    assert "model/CURRENT" in bucket.names()

@@ -85,12 +85,16 @@ def _acquire(path: Path, deadline: float) -> int:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make the lock's folder; one that goes again meanwhile, with the lock of another, may."""
+    """Make the lock's folder; one that goes again meanwhile, with the lock of another, may.
+
+    A third one may have made it anew by the time of the look.
+    """
     try:
         make_directory(folder)
     except WriteError as error:
         is_raced = isinstance(error.__cause__, FileExistsError | NotADirectoryError)
-        if not is_raced or os.path.lexists(folder) or not folder.parent.is_dir():
+        is_other = os.path.lexists(folder) and not folder.is_dir()
+        if not is_raced or is_other or not folder.parent.is_dir():
             raise
 
 
