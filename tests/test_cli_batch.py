@@ -80,6 +80,23 @@ def test_one_worker_forecasts_every_series_as_one_command_does(
         np.testing.assert_allclose(batched[name], whole[name], rtol=1e-5)
 
 
+def test_a_bucket_imports_nothing_that_was_not_imported_before_workers_are_forked(
+    plant: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; from rnnforecast.workflow import batch, forked; before = set(sys.modules); "
+        "data, model, output = sys.argv[1:]; one = batch.BatchConfig(shard='0/1'); "
+        "batch.predict_batch(data, model=model, output=output, batch=one); "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    line = [sys.executable, "-c", program, plant / "buckets", plant / "model", tmp_path / "out"]
+
+    outcome = subprocess.run(line, capture_output=True, text=True)
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert set(outcome.stdout.split()) <= {"pyarrow.vendored.version"}
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 20])
 def test_shards_in_any_order_give_the_same_bytes(
     n: int, command: Command, plant: Path, serial: Path, tmp_path: Path

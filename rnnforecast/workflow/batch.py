@@ -70,6 +70,10 @@ def predict_batch(
     `batch.commit` all of them are checked, and come into force; with `batch.workers` both is done.
     Raises a `RnnForecastError`; what was in force before stays until the whole is there.
     """
+    from rnnforecast.workflow import engines
+
+    if batch.takes_processes:
+        engines.begin()
     task = _settle(data, Path(output), model, config, reading, given, version)
     if batch.shard is not None:
         index, n = batch.owned

@@ -7,9 +7,11 @@ nothing where its part is published whole.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,12 @@ if TYPE_CHECKING:
     from rnnforecast.model.artifact import Artifact
     from rnnforecast.sources.shards import Bucket, Manifest, ShardFolder
 
+_TAKEN = (
+    *("data.freshness", "data.newer", "data.writing", "evaluate.bounding", "evaluate.fallback"),
+    *("evaluate.intervals", "model.artifact", "model.forecaster", "sources.shards"),
+    *("workflow.engines", "workflow.prediction", "workflow.saved"),
+)
+"""Modules of this package that a bucket and its worker take; they import all others, and torch."""
 _NOTHING = {"rows": 0, "series": 0, "left_out": 0, "shortened": 0, "replaced": 0}
 
 
@@ -47,6 +55,22 @@ class BucketTask:
 
         manifest, held = _held(self.data, self.parts.key)
         return open_bucket(self.data, manifest, held[bucket]) if bucket in held else None
+
+
+def import_all() -> None:
+    """Import all that a bucket takes, at once, and do not look for garbage in it meanwhile.
+
+    There is none, and looking for it takes a tenth of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for name in _TAKEN:
+            import_module(f"rnnforecast.{name}")
+        import_module("pyarrow.pandas_compat")  # which pyarrow would import with the first times
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def predict_bucket(task: BucketTask, bucket: int) -> dict[str, Any]:

@@ -2,6 +2,10 @@
 
 Both take tasks by bucket, in any order; a bucket whose worker died is tried again. Neither knows
 what a bucket comes to.
+
+Workers are forked from a process that has imported what they take, once for all of them, and that
+ends with this one. It is begun first of all, and imports while this process finds out what is to be
+done. Where forks are not safe, as those of macOS' libraries are not, each worker imports by itself.
 """
 
 from __future__ import annotations
@@ -9,23 +13,25 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from importlib import import_module
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 from rnnforecast.errors import UsageError, WorkerError
-from rnnforecast.workflow.buckets import BucketTask, predict_bucket
+from rnnforecast.workflow.buckets import BucketTask, import_all, predict_bucket
 
 Engine = Callable[[BucketTask, Sequence[int]], Iterator[dict[str, Any]]]
 
 _ATTEMPTS = 3
 """How often a bucket is tried while workers die."""
-_PARENT_S = 0.5
-"""A worker looks so often whether its parent lives."""
+_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+_FORKED = "rnnforecast.workflow.forked"
 _STORE_BYTES = 128 << 20
 """What a local Ray may keep of results, which are manifests."""
 _IN_FLIGHT = 2
@@ -34,6 +40,7 @@ _IN_FLIGHT = 2
 
 def run_here(task: BucketTask, buckets: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Forecast one bucket after the other in this process."""
+    import_all()
     for bucket in buckets:
         yield predict_bucket(task, bucket)
 
@@ -43,7 +50,7 @@ def run_in_processes(
 ) -> Iterator[dict[str, Any]]:
     """Forecast buckets with processes of this machine. Raises `WorkerError` where they keep dying.
 
-    A process is new, not forked: what torch has begun would not go on in a copy.
+    None is forked from this one: what torch has begun would not go on in a copy.
     """
     left = list(buckets)
     for _ in range(_ATTEMPTS):
@@ -60,14 +67,51 @@ def run_in_processes(
     )
 
 
+def begin() -> None:
+    """Begin to import what workers take, in a process that they are forked from, unless there is.
+
+    A key that interrupts all is for this process alone, from the first moment on.
+    """
+    if _METHOD != "forkserver":
+        return
+    forkserver.set_forkserver_preload([_FORKED])
+    resource_tracker.ensure_running()  # else the next would do it, and let the signal through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with _importing_from_the_same_places():
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _importing_from_the_same_places() -> Iterator[None]:
+    """Let a process that is started here find modules where this one does, and nowhere else.
+
+    It would look into the working directory first, and not where this process was told to.
+    """
+    ours = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _run_until_broken(
     task: BucketTask, buckets: Sequence[int], workers: int
 ) -> Iterator[dict[str, Any]]:
     """Give what is forecast until all is, or a worker died."""
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, _begin_worker, (os.getpid(),))
+    begin()  # again, where that process died, too
+    context = multiprocessing.get_context(_METHOD)
+    pool = ProcessPoolExecutor(workers, context, _begin_worker)
     try:
-        futures = {pool.submit(predict_bucket, task, bucket) for bucket in buckets}
+        futures = _submitted(pool, task, buckets)
         while futures:
             done, futures = wait(futures, return_when=FIRST_COMPLETED)
             yield from _results(done)
@@ -80,6 +124,16 @@ def _run_until_broken(
             process.terminate()
 
 
+def _submitted(
+    pool: ProcessPoolExecutor, task: BucketTask, buckets: Sequence[int]
+) -> set[Future[dict[str, Any]]]:
+    """Give out buckets. Raises `BrokenProcessPool` where what workers are forked from has died."""
+    try:
+        return {pool.submit(predict_bucket, task, bucket) for bucket in buckets}
+    except (OSError, EOFError) as error:
+        raise BrokenProcessPool("no worker could be forked") from error
+
+
 def _results(done: set[Future[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """Give what is whole, and then raise what went wrong, if anything did."""
     failed = [future for future in done if future.exception() is not None]
@@ -88,13 +142,14 @@ def _results(done: set[Future[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         future.result()
 
 
-def _begin_worker(parent: int) -> None:
+def _begin_worker() -> None:
     """Leave a key that interrupts all to the parent, and end with it: killed, it tells nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PARENT_S)
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
