@@ -60,6 +60,11 @@ class BatchConfig:
         return self.workers is not None or self.engine is not None
 
     @property
+    def takes_processes(self) -> bool:
+        """Whether these workers are other processes of this machine."""
+        return self.engine != "ray" and (self.workers or 1) > 1
+
+    @property
     def owned(self) -> tuple[int, int]:
         """Which shard this is, and of how many: the buckets b with b mod N = I."""
         found = _SHARD.fullmatch(self.shard or "0/1")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rnnforecast import workflow
 from tests.builders import wave
 from tests.conftest import Command
 
@@ -114,6 +115,28 @@ def folder(*parts: Callable[[], Path], stray: tuple[str, ...] = ()) -> Callable[
         return "parts"
 
     return build
+
+
+def sharded(table: Callable[[], Path], change: Callable[[Path], object]) -> Callable[[], Path]:
+    """Make a folder of two buckets, and change it by hand."""
+
+    def build() -> Path:
+        workflow.shard(table(), "buckets", 2)
+        change(Path("buckets"))
+        return Path("buckets")
+
+    return build
+
+
+def into_both(buckets: Path) -> None:
+    """Write all rows into both buckets, and a manifest that fits."""
+    said = json.loads((buckets / "_shards.json").read_bytes())
+    paths = [buckets / one["file"] for one in said["files"]]
+    rows = pa.concat_tables([pq.read_table(path) for path in paths])
+    for one, path in zip(said["files"], paths, strict=True):
+        pq.write_table(rows, path)
+        one["bytes"] = path.stat().st_size
+    (buckets / "_shards.json").write_text(json.dumps(said))
 
 
 def stamped(times: pd.DatetimeIndex) -> list[str]:
@@ -348,6 +371,14 @@ CASES = {
     "61 year, month, day, hour": Case(text(CALENDAR, "year,month,day,hour,temp"), OK),
     "61 date and time": Case(text(DAY_AND_HOUR, "date,time,temp"), OK),
     "62 a sentinel": Case(text(lines(SENTINEL)), FOUND, "sentinel", OK),
+    "63 a series in two buckets": Case(
+        sharded(text(long("f", "g"), "time,id,temp"), into_both), BAD, "series-in-two-buckets"
+    ),
+    "63 a bucket that is missing": Case(
+        sharded(text(long("f", "g"), "time,id,temp"), lambda x: next(x.glob("bucket-*")).unlink()),
+        BAD,
+        "damaged-shards",
+    ),
 }
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from rnnforecast.entry import run
+from rnnforecast.sources.buckets import bucket_of
 from tests.builders import wave
 from tests.conftest import SMALL, Command
 
@@ -78,6 +79,70 @@ def test_one_worker_forecasts_every_series_as_one_command_does(
     assert (whole["timestamp"] == batched["timestamp"]).all()
     for name in list(whole)[2:]:
         np.testing.assert_allclose(batched[name], whole[name], rtol=1e-5)
+
+
+def test_a_bucket_imports_nothing_that_was_not_imported_before_workers_are_forked(
+    plant: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import sys; from rnnforecast.workflow import batch, forked; before = set(sys.modules); "
+        "data, model, output = sys.argv[1:]; one = batch.BatchConfig(shard='0/1'); "
+        "batch.predict_batch(data, model=model, output=output, batch=one); "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    line = [sys.executable, "-c", program, plant / "buckets", plant / "model", tmp_path / "out"]
+
+    outcome = subprocess.run(line, capture_output=True, text=True)
+
+    assert outcome.returncode == 0, outcome.stderr
+    assert set(outcome.stdout.split()) <= {"pyarrow.vendored.version"}
+
+
+@pytest.fixture
+def uneven(plant: Path, tmp_path: Path) -> list[str]:
+    """A command on buckets one of which has been silent for three days: its sensors are slow."""
+    table = pd.read_csv(plant / "long.csv", parse_dates=["time"])
+    silent = table["sensor"].map(lambda name: bucket_of(name, N_BUCKETS)) == bucket_of(
+        "s0", N_BUCKETS
+    )
+    table[~silent | (table["time"] < table["time"].max() - pd.Timedelta("3D"))].to_csv(
+        tmp_path / "uneven.csv", index=False
+    )
+    line = ["shard", tmp_path / "uneven.csv", "--output", tmp_path / "uneven", "--buckets"]
+    assert run([*map(str, line), str(N_BUCKETS), "-q"]) == 0
+    line = ["predict", tmp_path / "uneven", "-m", plant / "model", "-o", tmp_path / "out"]
+    return [*map(str, line), "--json"]
+
+
+@pytest.mark.parametrize("options", [["--workers", "1"], ["--workers", "2"]])
+def test_how_old_readings_are_is_judged_by_the_newest_of_all_buckets(
+    options: list[str], uneven: list[str], command: Command, tmp_path: Path
+) -> None:
+    at = ["--as-of", "2026-01-06 02:00"]  # the newest reading is of 23:00
+
+    stale = command(*uneven, *options, *at, "--max-age", "2h")
+    assert not (tmp_path / "out/CURRENT").exists()
+    fresh = command(*uneven, *options, *at, "--max-age", "4h", "--warn-age", "2h")
+    again = command(*uneven, *options, *at, "--max-age", "2h")
+
+    assert (stale.code, stale.error["code"]) == (5, "stale")
+    assert "--max-age 2h" in stale.error["message"]
+    assert fresh.code == 0, fresh.err
+    assert "stale" in [warning["code"] for warning in fresh.document["warnings"]]
+    assert again.code == 5, "what is published already is stale all the same"
+
+
+def test_who_forecasts_some_buckets_leaves_the_age_to_the_commit_and_says_so(
+    uneven: list[str], command: Command
+) -> None:
+    options = ["--as-of", "2026-01-06 02:00", "--max-age", "2h"]
+
+    some = command(*uneven, *options, "--shard", "0/1")
+    commit = command(*uneven, *options, "--commit")
+
+    assert some.code == 0, some.err
+    assert "judged-later" in [warning["code"] for warning in some.document["warnings"]]
+    assert (commit.code, commit.error["code"]) == (5, "stale")
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 20])

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rnnforecast.operate.lock import holding
 from rnnforecast.sources.buckets import bucket_of
+from rnnforecast.sources.parquetfile import COLUMNS_AT_ONCE, ParquetFile
 from rnnforecast.workflow import shard
 from tests.builders import wave
 from tests.conftest import SMALL, Command
@@ -139,6 +141,32 @@ def test_covariates_of_a_wide_table_stand_beside_each_series(command: Command) -
     found = read("out", known=("setpoint",), past=("series",))
     assert found.schema.series == "series_"
     assert set(found.panel.names) == {"flow", "level"}
+
+
+def test_a_wide_file_of_many_columns_is_read_a_few_at_a_time(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = []
+    batches = ParquetFile.batches
+
+    def watched(file: ParquetFile, names: list[str], n_rows: int) -> object:
+        together.append(len(names))
+        return batches(file, names, n_rows)
+
+    monkeypatch.setattr(ParquetFile, "batches", watched)
+    frame = wide(*(f"s{i}" for i in range(250))).assign(setpoint=np.arange(N) % 7.0)
+    frame.to_parquet("x.parquet", index=False, row_group_size=25)
+
+    outcome = command(
+        "shard", "x.parquet", "--output", "out", "--buckets", 8, "--known", "setpoint", "--json"
+    )
+
+    assert outcome.code == 0, outcome.err
+    assert max(together) <= COLUMNS_AT_ONCE + 2
+    check_buckets("out", "series")
+    expected = frame.melt(["ts", "setpoint"], var_name="series", value_name="value")
+    pd.testing.assert_frame_equal(ordered(all_rows("out")), ordered(expected))
+    same_panels("x.parquet", "out", known=("setpoint",))
 
 
 def test_several_files_and_types_become_one_table(command: Command) -> None:
@@ -360,6 +388,15 @@ def test_so_many_buckets_are_a_usage_error(command: Command, buckets: object) ->
 
     assert (outcome.code, "buckets" in outcome.err) == (2, True)
     assert [p.name for p in Path().iterdir()] == ["x.parquet"]
+
+
+def test_who_is_kept_out_hears_of_no_option_that_there_is_not(command: Command) -> None:
+    long("a").to_csv("x.csv", index=False)
+    with holding(Path(".lock-out").resolve()):
+        outcome = command("shard", "x.csv", "--output", "out", "--buckets", 2, "--json")
+
+    assert (outcome.code, outcome.error["code"]) == (11, "locked")
+    assert "--" not in outcome.error["hint"]
 
 
 def test_output_and_buckets_must_be_given(command: Command) -> None:

@@ -38,13 +38,22 @@ def newest_readings(past: Past) -> Integers:
     return newest
 
 
+def newest_of(past: Past) -> int:
+    """Return the time of the newest reading of all, in microseconds; -1 where there is none."""
+    return int(newest_readings(past).max(initial=-1))
+
+
 def check_fresh(past: Past, tz: str | None, config: PredictConfig, listener: Listener) -> int:
+    """Return the age of the newest reading, and judge it: see `check_age`."""
+    return check_age(newest_of(past), tz, config, listener)
+
+
+def check_age(newest: int, tz: str | None, config: PredictConfig, listener: Listener) -> int:
     """Return the age of the newest reading in microseconds, 0 where it is ahead of the clock.
 
     Warns where it is over `warn_age`; raises `NotEnoughDataError` with the code `stale` where it is
     over `max_age`. Stamps without a zone are on this machine's clock.
     """
-    newest = int(newest_readings(past).max(initial=-1))
     now = _now_us(tz) if config.as_of is None else parse_time_us(config.as_of, tz)
     age = max(0, now - newest)
     what = f"the newest reading, {format_stamp(newest, tz)}, is {shorten_duration(age)} old"

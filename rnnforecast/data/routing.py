@@ -21,6 +21,7 @@ from rnnforecast.sources.badrows import report_skipped
 from rnnforecast.sources.buckets import digests_of
 from rnnforecast.sources.casting import cast_all
 from rnnforecast.sources.filestates import watching
+from rnnforecast.sources.parquetfile import COLUMNS_AT_ONCE, ParquetSource
 from rnnforecast.sources.reading import Source
 from rnnforecast.sources.stored import stored_names, stored_source, stored_types
 
@@ -137,19 +138,33 @@ class Router:
 
     def routed(self, config: DataConfig, listener: Listener) -> Iterator[Routed]:
         """Read all rows. Raises `DataError` for a row without a series, and what cannot be read."""
-        n_rows, n_about = 0, self.source.n_rows_about
+        passes = self._passes()
+        n_rows, n_about = 0, self.source.n_rows_about * len(passes)
         listener(Progressed("sharding", 0, n_about, "rows"))
         with watching(self.source.paths, listener):
-            for batch in self.source.batches(self.types):
-                if self.series is None:
-                    yield from self._columns(batch)
-                else:
-                    yield self._rows(batch, n_rows)
-                n_rows += batch.num_rows
-                pa.default_memory_pool().release_unused()
-                listener(Progressed("sharding", n_rows, max(n_rows, n_about), "rows"))
+            for types in passes:
+                for batch in self.source.batches(types):
+                    if self.series is None:
+                        yield from self._columns(batch)
+                    else:
+                        yield self._rows(batch, n_rows)
+                    n_rows += batch.num_rows
+                    pa.default_memory_pool().release_unused()
+                    listener(Progressed("sharding", n_rows, max(n_rows, n_about), "rows"))
         report_skipped(self.source.rejected(), n_rows, config, listener)
         listener(Progressed("sharding", n_rows, n_rows, "rows"))
+
+    def _passes(self) -> list[dict[str, pa.DataType]]:
+        """Return which columns are read together: of a wide Parquet file not more than some.
+
+        All pass through memory, where each takes its share, however few rows are read at a time.
+        """
+        if self.series is not None or not isinstance(self.source, ParquetSource):
+            return [self.types]
+        targets = list(self.targets.values())
+        beside = {name: type_ for name, type_ in self.types.items() if name not in targets}
+        groups = [targets[i : i + COLUMNS_AT_ONCE] for i in range(0, len(targets), COLUMNS_AT_ONCE)]
+        return [{**beside, **{name: self.types[name] for name in own}} for own in groups]
 
     def _rows(self, batch: pa.RecordBatch, n_before: int) -> Routed:
         """Route the rows of a long table; each name is hashed once a batch."""
@@ -163,12 +178,14 @@ class Router:
 
     def _columns(self, batch: pa.RecordBatch) -> Iterator[Routed]:
         """Route the columns of a wide table: rows of one series each, with what stands beside."""
-        numbers = numbers_of(pa.array(self.targets))
+        there = set(batch.schema.names)
+        targets = {name: own for name, own in self.targets.items() if own in there}
+        numbers = numbers_of(pa.array(targets))
         self.seen.add(numbers)
         buckets = (numbers % np.uint64(self.n_buckets)).tolist()
         schema = self.schema
         kept = [batch.column(name) for name in schema.names[:-2]]
-        for bucket, (name, own) in zip(buckets, self.targets.items(), strict=True):
+        for bucket, (name, own) in zip(buckets, targets.items(), strict=True):
             columns = [*kept, pa.repeat(name, batch.num_rows), batch.column(own)]
             yield Routed(bucket, pa.RecordBatch.from_arrays(columns, schema=schema))
 

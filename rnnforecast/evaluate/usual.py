@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special  # comes with scikit-learn
 
 from rnnforecast.data.panel import Doubles
 from rnnforecast.evaluate.tally import Tally
@@ -123,6 +122,8 @@ def _deviation(values: Doubles) -> Doubles:
     It is estimated, and the surer too small the fewer there are: it is stretched so that four of
     it are as rare as four of a deviation that is known (Student 1908).
     """
+    from scipy import special  # slow to import, and no forecast needs it
+
     seen = np.isfinite(values)
     n = seen.sum(0)
     mean = np.where(seen, values, 0.0).sum(0) / np.maximum(n, 1)

@@ -35,18 +35,18 @@ _held: set[int] = set()
 
 
 @contextmanager
-def holding(path: Place, *, wait_s: float = 0.0) -> Iterator[None]:
+def holding(path: Place, *, wait_s: float | None = None) -> Iterator[None]:
     """Hold the lock `path` while the block runs; make its folder where there is none.
 
     Raises `LockedError` where another holds it for longer than `wait_s`, `WriteError` where it
-    cannot be made. A folder that was made and holds nothing in the end goes again. On an object
-    store nothing is held.
+    cannot be made. None does not wait, and is for commands that cannot be told to. A folder that
+    was made and holds nothing in the end goes again. On an object store nothing is held.
     """
     if isinstance(path, Remote):
         yield
         return
     folder_is_new = not path.parent.exists()
-    descriptor = _acquire(path, time.monotonic() + wait_s)
+    descriptor = _acquire(path, wait_s)
     _held.add(descriptor)
     try:
         _say_who(descriptor)
@@ -57,7 +57,8 @@ def holding(path: Place, *, wait_s: float = 0.0) -> Iterator[None]:
             _let_go(descriptor, path, takes_folder=folder_is_new)
 
 
-def _acquire(path: Path, deadline: float) -> int:
+def _acquire(path: Path, wait_s: float | None) -> int:
+    deadline = time.monotonic() + (wait_s or 0.0)
     while True:
         _make_folder(path.parent)
         try:
@@ -80,7 +81,7 @@ def _acquire(path: Path, deadline: float) -> int:
                     hint="the file system must know locks",
                 ) from error
             if time.monotonic() >= deadline:
-                raise _taken(path) from None
+                raise _taken(path, can_wait=wait_s is not None) from None
             time.sleep(_POLL_S)
 
 
@@ -128,7 +129,7 @@ def _say_who(descriptor: int) -> None:
         os.pwrite(descriptor, json.dumps(holder).encode() + b"\n", 0)
 
 
-def _taken(path: Path) -> LockedError:
+def _taken(path: Path, *, can_wait: bool) -> LockedError:
     try:
         holder = json.loads(path.read_bytes()[:1000])
         who = f"process {holder['pid']} on {holder['host']} since {holder['since']}"
@@ -136,7 +137,9 @@ def _taken(path: Path) -> LockedError:
         who = "another process"
     return LockedError(
         f"{path.parent} is being written to by {who}",
-        hint="wait for it, such as with  --lock-wait 10m",
+        hint="wait for it, such as with  --lock-wait 10m"
+        if can_wait
+        else "try again when that has ended",
     )
 
 

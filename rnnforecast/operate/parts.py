@@ -69,6 +69,8 @@ class Parts:
         said = _read_json(self.manifest_of(bucket), PART)
         if said is None or said.get("key") != self.key or said.get("bucket") != bucket:
             return None
+        if "newest_us" not in said:  # of a release that did not say how old readings are
+            return None
         if said.get("file") is None:
             return said
         with suppress(OSError):

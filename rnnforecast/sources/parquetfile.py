@@ -7,7 +7,8 @@ object store those columns of one are that are wanted, as each request takes its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -22,6 +23,8 @@ from rnnforecast.sources.remotefiles import opened
 _BATCH_VALUES = 1 << 20
 _MIN_BATCH_ROWS = 1 << 10
 _HEAD_ROWS = 1000
+COLUMNS_AT_ONCE = 100
+"""Of each column that is read a page or two are in memory, which may be a megabyte large."""
 _BUFFER_BYTES = 1 << 16
 _REMOTE_BUFFER_BYTES = 1 << 20
 _AHEAD_BYTES = 1 << 27
@@ -50,7 +53,7 @@ class ParquetFile:
             schema = schema.append(field) if at < 0 else schema.set(at, field)
         return schema
 
-    def batches(self, names: list[str], n_rows: int) -> Iterator[pa.RecordBatch]:
+    def batches(self, names: list[str], n_rows: int) -> Generator[pa.RecordBatch]:
         """Read these columns, at most `n_rows` rows at a time, in the order of `names`."""
         given = dict(self.folders)
         try:
@@ -198,7 +201,7 @@ def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:
                 code="duplicate-column",
                 location=Location(str(file.path)),
             )
-        head = next(_head(file, schema), None)
+        head = _head(file, schema)
         if head is not None and head.num_rows:
             return ParquetSource(name, files, _describe(schema, head))
     raise DataError(
@@ -215,11 +218,22 @@ def _largest_group(metadata: pa_parquet.FileMetaData, names: list[str]) -> int:
     return max(sizes)
 
 
-def _head(file: ParquetFile, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Give the first rows; a column that is nested is not read."""
+def _head(file: ParquetFile, schema: pa.Schema) -> pa.Table | None:
+    """Return the first rows; a column that is nested is not read. None where there are none."""
     names = [field.name for field in schema if not pa.types.is_nested(field.type)]
-    for batch in file.batches(names, _HEAD_ROWS):
-        yield pa.Table.from_batches([batch])
+    parts = []
+    for at in range(0, max(1, len(names)), COLUMNS_AT_ONCE):
+        batches = file.batches(names[at : at + COLUMNS_AT_ONCE], _HEAD_ROWS)
+        with closing(batches):
+            parts.append(next(batches, None))
+    found = [part for part in parts if part is not None]
+    if len(found) < len(parts):
+        return None
+    n_rows = min(part.num_rows for part in found)
+    columns = {
+        field.name: a[:n_rows] for part in found for field, a in zip(part.schema, part, strict=True)
+    }
+    return pa.table(columns)
 
 
 def _describe(schema: pa.Schema, head: pa.Table) -> tuple[Column, ...]:

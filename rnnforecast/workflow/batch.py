@@ -16,7 +16,14 @@ from rnnforecast.batchconfig import BatchConfig
 from rnnforecast.config import DEFAULT_MODEL, PredictConfig
 from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, UsageError
-from rnnforecast.events import Listener, Progressed, Warned, ignore, merged_warnings
+from rnnforecast.events import (
+    Listener,
+    Progressed,
+    Recorder,
+    Warned,
+    ignore,
+    merged_warnings,
+)
 from rnnforecast.operate import runs
 from rnnforecast.operate.lock import holding
 from rnnforecast.operate.parts import COUNTS, LOCK, Parts
@@ -71,11 +78,16 @@ def predict_batch(
     `batch.commit` all of them are checked, and come into force; with `batch.workers` both is done.
     Raises a `RnnForecastError`; what was in force before stays until the whole is there.
     """
+    from rnnforecast.workflow import engines
+
+    if batch.takes_processes:
+        engines.begin()
     task = _settle(data, place_of(output), model, config, reading, given, version)
     if batch.shard is not None:
         index, n = batch.owned
         owned = range(index, task.parts.n_buckets, n)
-        return _result("forecast", task, owned, list(_forecast(task, owned, batch, listener)))
+        found = list(_forecast(task, owned, batch, listener))
+        return _result("forecast", task, owned, found, _judged_later(task.config))
     everything = range(task.parts.n_buckets)
     if batch.is_managed:
         for _ in _forecast(task, everything, batch, listener):
@@ -127,7 +139,8 @@ def _settle(
     _check_apart(output, place)
     parts = Parts(output.resolve(), key, manifest.n_buckets)
     folder, home = str(place.resolve()), str(place_of(model).resolve())
-    return BucketTask(folder, home, str(loaded.version), config, options, parts)
+    tz = loaded.artifact.schema.tz
+    return BucketTask(folder, home, str(loaded.version), config, options, parts, tz)
 
 
 def _check_apart(output: Place, data: Place) -> None:
@@ -173,14 +186,40 @@ def _commit(task: BucketTask) -> Batched:
     there = parts.committed
     found = list(parts.each())
     everything = range(parts.n_buckets)
+    warned = _judged(task, found)
     if there is not None and there.get("parts") == found:
-        return _result("already published", task, everything, found)
+        return _result("already published", task, everything, found, warned)
     with holding(parts.output / LOCK):
         for said in found:
             _check_series(task, said)
-        result = _result("published", task, everything, found)
+        result = _result("published", task, everything, found, warned)
         parts.commit({"version": task.version, **result.counts, "parts": found})
     return result
+
+
+def _judged(task: BucketTask, found: Sequence[dict[str, Any]]) -> list[Warned]:
+    """Judge the age of the newest reading of all buckets. Raises `NotEnoughDataError` where stale.
+
+    A bucket whose sensors are slow, or silent, is no reason to hold back all others.
+    """
+    newest = [said["newest_us"] for said in found if said["newest_us"] is not None]
+    if not newest or not _judges_age(task.config):
+        return []
+    from rnnforecast.data.freshness import check_age
+
+    events = Recorder(ignore, [])
+    check_age(max(newest), task.tz, task.config, events)
+    return events.warnings
+
+
+def _judged_later(config: PredictConfig) -> list[Warned]:
+    """Say that who forecasts some buckets does not know how old the readings are."""
+    message = "--max-age and --warn-age are judged with --commit, by the newest reading of all"
+    return [Warned("judged-later", message)] if _judges_age(config) else []
+
+
+def _judges_age(config: PredictConfig) -> bool:
+    return config.max_age is not None or config.warn_age is not None
 
 
 def _check_series(task: BucketTask, said: dict[str, Any]) -> None:
@@ -203,7 +242,11 @@ def _check_series(task: BucketTask, said: dict[str, Any]) -> None:
 
 
 def _result(
-    status: str, task: BucketTask, buckets: Sequence[int], found: Sequence[dict[str, Any]]
+    status: str,
+    task: BucketTask,
+    buckets: Sequence[int],
+    found: Sequence[dict[str, Any]],
+    warned: Sequence[Warned],
 ) -> Batched:
     counts = {name: sum(said[name] for said in found) for name in COUNTS}
     warnings = [Warned(**warning) for said in found for warning in said["warnings"]]
@@ -214,5 +257,5 @@ def _result(
         task.version,
         tuple(buckets),
         counts,
-        tuple(merged_warnings(warnings, "in other buckets")),
+        (*warned, *merged_warnings(warnings, "in other buckets")),
     )

@@ -2,6 +2,10 @@
 
 Both take tasks by bucket, in any order; a bucket whose worker died is tried again. Neither knows
 what a bucket comes to.
+
+Workers are forked from a process that has imported what they take, once for all of them, and that
+ends with this one. It is begun first of all, and imports while this process finds out what is to be
+done. Where forks are not safe, as those of macOS' libraries are not, each worker imports by itself.
 """
 
 from __future__ import annotations
@@ -9,31 +13,30 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from importlib import import_module
+from contextlib import contextmanager
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
-from rnnforecast.errors import UsageError, WorkerError
-from rnnforecast.workflow.buckets import BucketTask, predict_bucket
+from rnnforecast.errors import WorkerError
+from rnnforecast.workflow.buckets import BucketTask, import_all, predict_bucket
+from rnnforecast.workflow.clusters import ATTEMPTS, ray_at
 
 Engine = Callable[[BucketTask, Sequence[int]], Iterator[dict[str, Any]]]
 
-_ATTEMPTS = 3
-"""How often a bucket is tried while workers die."""
-_PARENT_S = 0.5
-"""A worker looks so often whether its parent lives."""
-_STORE_BYTES = 128 << 20
-"""What a local Ray may keep of results, which are manifests."""
+_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+_FORKED = "rnnforecast.workflow.forked"
 _IN_FLIGHT = 2
 """Tasks given out at once, for each worker: what waits in Ray's store stays small."""
 
 
 def run_here(task: BucketTask, buckets: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Forecast one bucket after the other in this process."""
+    import_all()
     for bucket in buckets:
         yield predict_bucket(task, bucket)
 
@@ -43,31 +46,68 @@ def run_in_processes(
 ) -> Iterator[dict[str, Any]]:
     """Forecast buckets with processes of this machine. Raises `WorkerError` where they keep dying.
 
-    A process is new, not forked: what torch has begun would not go on in a copy.
+    None is forked from this one: what torch has begun would not go on in a copy.
     """
     left = list(buckets)
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         for said in _run_until_broken(task, left, workers):
             left.remove(said["bucket"])
             yield said
         if not left:
             return
     raise WorkerError(
-        f"a worker died {_ATTEMPTS} times; {len(left)} buckets are not forecast: "
+        f"a worker died {ATTEMPTS} times; {len(left)} buckets are not forecast: "
         + ", ".join(map(str, left[:5])),
         hint="memory may have run out: try fewer --workers, or more --buckets; what is forecast "
         "stays, and the same command goes on from there",
     )
 
 
+def begin() -> None:
+    """Begin to import what workers take, in a process that they are forked from, unless there is.
+
+    A key that interrupts all is for this process alone, from the first moment on.
+    """
+    if _METHOD != "forkserver":
+        return
+    forkserver.set_forkserver_preload([_FORKED])
+    resource_tracker.ensure_running()  # else the next would do it, and let the signal through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with _importing_from_the_same_places():
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _importing_from_the_same_places() -> Iterator[None]:
+    """Let a process that is started here find modules where this one does, and nowhere else.
+
+    It would look into the working directory first, and not where this process was told to.
+    """
+    ours = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _run_until_broken(
     task: BucketTask, buckets: Sequence[int], workers: int
 ) -> Iterator[dict[str, Any]]:
     """Give what is forecast until all is, or a worker died."""
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, spawn, _begin_worker, (os.getpid(),))
+    begin()  # again, where that process died, too
+    context = multiprocessing.get_context(_METHOD)
+    pool = ProcessPoolExecutor(workers, context, _begin_worker)
     try:
-        futures = {pool.submit(predict_bucket, task, bucket) for bucket in buckets}
+        futures = _submitted(pool, task, buckets)
         while futures:
             done, futures = wait(futures, return_when=FIRST_COMPLETED)
             yield from _results(done)
@@ -80,6 +120,16 @@ def _run_until_broken(
             process.terminate()
 
 
+def _submitted(
+    pool: ProcessPoolExecutor, task: BucketTask, buckets: Sequence[int]
+) -> set[Future[dict[str, Any]]]:
+    """Give out buckets. Raises `BrokenProcessPool` where what workers are forked from has died."""
+    try:
+        return {pool.submit(predict_bucket, task, bucket) for bucket in buckets}
+    except (OSError, EOFError) as error:
+        raise BrokenProcessPool("no worker could be forked") from error
+
+
 def _results(done: set[Future[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """Give what is whole, and then raise what went wrong, if anything did."""
     failed = [future for future in done if future.exception() is not None]
@@ -88,13 +138,14 @@ def _results(done: set[Future[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         future.result()
 
 
-def _begin_worker(parent: int) -> None:
+def _begin_worker() -> None:
     """Leave a key that interrupts all to the parent, and end with it: killed, it tells nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PARENT_S)
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -107,30 +158,8 @@ def run_on_ray(
 
     Data, model and output must be paths that every node sees. Raises `UsageError` without Ray.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        ray: Any = import_module("ray")
-    except ImportError as error:
-        raise UsageError(
-            "--engine ray needs Ray, which is not installed",
-            code="missing-extra",
-            hint="pip install 'rnnforecast[ray]'",
-        ) from error
-    begun = not ray.is_initialized()
-    if begun:
-        local = {
-            "num_cpus": workers,
-            "include_dashboard": False,
-            "object_store_memory": _STORE_BYTES,
-        }
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level="error",
-            **({} if address else local),
-        )
-    try:
-        remote = ray.remote(num_cpus=1, max_retries=_ATTEMPTS - 1)(predict_bucket)
+    with ray_at(address, workers=workers) as ray:
+        remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(predict_bucket)
         waiting = list(buckets)
         running: list[Any] = []
         while waiting or running:
@@ -139,9 +168,6 @@ def run_on_ray(
             done, running = ray.wait(running)
             for reference in done:
                 yield _of_ray(ray, reference)
-    finally:
-        if begun:
-            ray.shutdown()
 
 
 def _of_ray(ray: Any, reference: Any) -> dict[str, Any]:
@@ -151,5 +177,5 @@ def _of_ray(ray: Any, reference: Any) -> dict[str, Any]:
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
     except (ray.exceptions.RayError, ray.exceptions.WorkerCrashedError) as error:
-        raise WorkerError(f"a worker of Ray died {_ATTEMPTS} times: {error}") from error
+        raise WorkerError(f"a worker of Ray died {ATTEMPTS} times: {error}") from error
     return said

@@ -11,7 +11,8 @@ adds them to the file that RNNFORECAST_FAULT_COUNTS names.
     alone `tests/test_durable.py`
 3   what was not synced is lost: `test_power_cuts`
 4   eight at once, with readers: `test_many`; the lock alone: `tests/operate/test_lock.py`
-5   killed while a child lives: `test_many`; the lock alone: `tests/operate/test_lock.py`
+5   killed while a child lives: `test_many`; with workers: `test_workers`; the lock alone:
+    `tests/operate/test_lock.py`
 6   signals in a training, one and two, and going on: `tests/test_cli_resume.py`,
     `tests/test_signals.py`
 7   a full disk, then room again: `test_errors`; `/dev/full`: `tests/test_durable.py`

@@ -79,7 +79,8 @@ def keeps_out(
     for _, used_s, imported, words in (*others, alone):
         assert used_s < SOON_S
         assert not imported.intersection(SLOW_LIBRARIES)
-        assert f"process {first.pid} on " in words and "--lock-wait" in words
+        assert f"process {first.pid} on " in words
+        assert ("--lock-wait" in words) == (command.words[0] == "run")
     tell(
         4,
         f"{command.name} kept out by one that is stopped",

@@ -96,13 +96,15 @@ def test_in_one_process_two_holders_are_one_too_many(lock: Path) -> None:
 def test_who_is_refused_hears_of_the_holder(lock: Path) -> None:
     with another_holds(lock) as (process, _):
         error = refusal(lock)
+        waited = refusal(lock, wait_s=0.0)
 
     assert (error.exit_code, error.code) == (11, "locked")
     assert f"process {process.pid} on {socket.gethostname()} since " in error.message
     assert str(lock.parent) in error.message
     since = datetime.fromisoformat(error.message.split("since ")[1])
     assert abs((datetime.now(UTC) - since).total_seconds()) < 60
-    assert "--lock-wait" in error.hint
+    assert "--lock-wait" in waited.hint
+    assert error.hint and "--" not in error.hint, "of a command that has no such option"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff", b"[]", b"{}", b"null", b'{"pid": 1}'])
