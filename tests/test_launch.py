@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from rnnforecast.errors import UsageError
 from rnnforecast.launch import Launch, launched, speaks_for_all
 from rnnforecast.ranksconfig import RanksConfig
+from rnnforecast.workflow.ranks import launch_for
 
 SAID = {
     "RANK": "3",
@@ -66,3 +68,12 @@ def test_options_that_cannot_be_meant_are_told(given, told):
 def test_a_time_out_is_a_duration():
     assert RanksConfig(rank_timeout="90s").timeout_s == 90
     assert RanksConfig().timeout_s == 600
+
+
+def test_a_table_and_a_single_process_need_no_buckets(environment, tmp_path):
+    assert launch_for(tmp_path / "readings.csv") is not None, "which is refused"
+    assert launch_for(pd.DataFrame({"time": [], "flow": []})) is None
+    environment.setenv("WORLD_SIZE", "1")
+    assert launch_for(tmp_path / "readings.csv") is None
+    (tmp_path / "_shards.json").touch()
+    assert launch_for(str(tmp_path)) is not None, "fewer ranks go on where more have begun"

@@ -9,20 +9,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnnforecast.events import Recorder, Warned, merged_warnings
-from rnnforecast.launch import launched
+from rnnforecast.launch import Launch, launched
+from rnnforecast.places.remote import place_of
 from rnnforecast.ranksconfig import RanksConfig
 
 if TYPE_CHECKING:
     from rnnforecast.data.ranks import Ranks
 
 
+def launch_for(data: object) -> Launch | None:
+    """Return which rank this process is in a training from these readings; None if it is alone.
+
+    A table in memory is trained on alone, whatever a launcher was started for; so is by a single
+    process what is no folder of buckets.
+    """
+    from rnnforecast.sources.shards import is_sharded
+
+    launch = launched()
+    if launch is None or not isinstance(data, str | Path):
+        return None
+    return launch if launch.n > 1 or is_sharded(place_of(data)) else None
+
+
 @contextmanager
-def joined(config: RanksConfig) -> Iterator[Ranks]:
+def joined(config: RanksConfig, launch: Launch | None) -> Iterator[Ranks]:
     """Meet the processes that a launcher has started beside this one; there may be none."""
-    if launched() is None:
+    if launch is None:
         from rnnforecast.data.ranks import ALONE
 
         yield ALONE

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from rnnforecast.config import DEFAULT_MODEL, Config
 from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.events import Listener, Published, Recorder, Warned, ignore
-from rnnforecast.launch import launched
 from rnnforecast.operate import store
 from rnnforecast.operate.lock import holding
 from rnnforecast.places.remote import Place, place_of
@@ -21,7 +20,7 @@ from rnnforecast.ranksconfig import RanksConfig
 from rnnforecast.signals import holding_back
 from rnnforecast.workflow.measuring import remember_held_out
 from rnnforecast.workflow.outputs import check_outputs
-from rnnforecast.workflow.ranks import joined, tell_of_others
+from rnnforecast.workflow.ranks import joined, launch_for, tell_of_others
 from rnnforecast.workflow.saved import Model
 from rnnforecast.workflow.steps import (
     Clock,
@@ -68,13 +67,14 @@ def train(
     steps taken before then count, and the time begins anew.
 
     Where torchrun has started several processes, each of them calls this with the same arguments:
-    they train one network, on a folder that `shard` has made, and the first one saves it.
+    they train one network, on a folder that `shard` has made, and the first one saves it. A table
+    in memory each of them trains on alone.
     """
     path = None if model is None else place_of(model)
     _check_wishes(path, require_skill, resume=resume)
     config = with_windows(config or Config(), horizon, lookback)
     check_outputs(data, config.data)
-    ranks, launch = ranks or RanksConfig(), launched()
+    ranks, launch = ranks or RanksConfig(), launch_for(data)
     if ranks.engine is not None and launch is None:
         from rnnforecast.workflow.rayranks import train_on_ray
 
@@ -86,7 +86,7 @@ def train(
         if path is not None and (launch is None or launch.rank == 0):
             stack.enter_context(holding(path / store.LOCK))
             store.collect(path)
-        group = stack.enter_context(joined(ranks))
+        group = stack.enter_context(joined(ranks, launch))
         return _train(data, wishes, config, listener if group.rank == 0 else ignore, group)
 
 
