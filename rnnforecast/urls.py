@@ -54,6 +54,10 @@ class Url:
         path = f"{self.authority}/{self.key}" if self.key else self.authority
         return f"{self.scheme}://{path}" + f"?{query}" * bool(query)
 
+    def below(self, name: str) -> Url:
+        """Return what lies below it."""
+        return self.at(f"{self.key}/{name}".strip("/"))
+
     @property
     def path(self) -> PurePosixPath:
         """The key as a path, for its name and its ending."""

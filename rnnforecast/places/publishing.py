@@ -83,13 +83,13 @@ def remove_file(place: Place) -> None:
         durable.remove_file(place)
         return
     with _naming(place):
-        stores().remove(place)
+        stores().remove(place.url)
 
 
 def remove_below(place: Remote) -> None:
     """Take away all that lies below a prefix of a store."""
     with _naming(place):
-        stores().remove_below(place)
+        stores().remove_below(place.url)
 
 
 def check_directory(place: Place) -> None:
@@ -98,8 +98,8 @@ def check_directory(place: Place) -> None:
         durable.check_directory(place)
         return
     with _naming(place):
-        stores().check_writable(place)
-        stores().check_bucket(place)
+        stores().check_writable(place.url)
+        stores().check_bucket(place.url)
 
 
 def check_file(place: Place) -> None:
@@ -115,7 +115,7 @@ def check_file(place: Place) -> None:
 
 def _put(place: Remote, content: Any) -> None:
     crash_point("file-written")
-    stores().put(place, content)
+    stores().put(place.url, content)
     crash_point("file-published")
 
 

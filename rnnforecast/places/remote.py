@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rnnforecast.errors import UsageError
+from rnnforecast.places.state import State
 from rnnforecast.urls import Url, check_not_collapsed, is_url, parse_url
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Remote:
 
     def __truediv__(self, name: str) -> Remote:
         """Return what lies below it."""
-        return Remote(self.url.at(f"{self.url.key}/{name}".strip("/")))
+        return Remote(self.url.below(name))
 
     @property
     def name(self) -> str:
@@ -101,15 +102,6 @@ class Remote:
             return file.read()
 
 
-@dataclass(frozen=True)
-class State:
-    """What a store says of a name."""
-
-    size: int | None
-    """None where it is no object, but others lie below it."""
-    changed_ns: int | None
-
-
 Place = Path | Remote
 """Where something is read or published."""
 
@@ -119,7 +111,7 @@ class RemoteFile(io.RawIOBase):
 
     def __init__(self, place: Remote, turn: Callable[[OSError], Exception]) -> None:
         self._place, self._turn = place, turn
-        self._file = self._try(lambda _: stores().open_object(place))
+        self._file = self._try(lambda _: stores().open_object(place.url))
 
     def readable(self) -> bool:
         """Say that it can be read."""
@@ -151,7 +143,7 @@ class RemoteFile(io.RawIOBase):
 
     def _try(self, work: Callable[[Any], Any]) -> Any:
         try:
-            with stores().naming(self._place):
+            with stores().naming(self._place.url):
                 return stores().answering(lambda: work(getattr(self, "_file", None)))
         except OSError as error:
             raise self._turn(error) from error
@@ -181,14 +173,14 @@ def local_path(text: str | Place, what: str) -> Path:
 
 def look_at(places: Sequence[Remote]) -> list[State | None]:
     """Look at many names of one store side by side; None for each where there is nothing."""
-    found: list[State | None] = stores().look_at(places)
+    found: list[State | None] = stores().look_at([place.url for place in places])
     return found
 
 
 def list_below(folder: Remote, *, is_deep: bool = True) -> dict[Remote, State]:
     """Return the objects below a prefix, or only those right below it, in the order of names."""
-    found: dict[Remote, State] = stores().list_below(folder, is_deep=is_deep)
-    return found
+    found: dict[Url, State] = stores().list_below(folder.url, is_deep=is_deep)
+    return {Remote(url): state for url, state in found.items()}
 
 
 def _as_it_is(error: OSError) -> Exception:

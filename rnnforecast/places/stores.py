@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow import fs as pa_fs
 
-from rnnforecast.places.remote import Remote, State
+from rnnforecast.places.state import State
 from rnnforecast.signals import holding_back
 from rnnforecast.urls import Url
 
@@ -44,89 +44,88 @@ _SILENT = re.compile(
 _NO_BUCKET = re.compile("NO_SUCH_BUCKET|bucket does not exist|ContainerNotFound", re.IGNORECASE)
 
 
-def open_object(place: Remote) -> Any:
+def open_object(url: Url) -> Any:
     """Open an object, to be read by ranges."""
-    return _store_of(place.url).open_input_file(_path_of(place))
+    return _store_of(url).open_input_file(_path_of(url))
 
 
-def look_at(places: Sequence[Remote]) -> list[State | None]:
+def look_at(urls: Sequence[Url]) -> list[State | None]:
     """Look at many names of one store side by side; None where there is nothing."""
-    if not places:
+    if not urls:
         return []
-    with naming(places[0]):
-        paths = [_path_of(place) for place in places]
-        found = answering(lambda: _store_of(places[0].url).get_file_info(paths))
+    with naming(urls[0]):
+        paths = [_path_of(url) for url in urls]
+        found = answering(lambda: _store_of(urls[0]).get_file_info(paths))
     return [_state_of(info) for info in found]
 
 
-def list_below(folder: Remote, *, is_deep: bool) -> dict[Remote, State]:
+def list_below(folder: Url, *, is_deep: bool) -> dict[Url, State]:
     """Return the objects below a prefix, or only those right below it, in the order of names."""
     with naming(folder):
         path = _path_of(folder)
         selector = pa_fs.FileSelector(path, allow_not_found=True, recursive=is_deep)
-        infos = answering(lambda: _store_of(folder.url).get_file_info(selector))
+        infos = answering(lambda: _store_of(folder).get_file_info(selector))
     found = {}
     for info in sorted(infos, key=lambda info: info.path):
         state = _state_of(info)
         if state is not None and state.size is not None:
-            found[folder / info.path.removeprefix(path).strip("/")] = state
+            found[folder.below(info.path.removeprefix(path).strip("/"))] = state
     return found
 
 
-def put(place: Remote, content: Any) -> None:
+def put(url: Url, content: Any) -> None:
     """Make an object of these bytes: who reads sees what was there before, or all of them.
 
     A signal is held back meanwhile, for a stream that is left early would be closed, and so be
     published with what it has.
     """
-    with naming(place), holding_back(lambda: None):
-        check_writable(place)
-        answering(lambda: _write(place, content))
+    with naming(url), holding_back(lambda: None):
+        check_writable(url)
+        answering(lambda: _write(url, content))
 
 
-def _write(place: Remote, content: Any) -> None:
+def _write(url: Url, content: Any) -> None:
     # By itself pyarrow would pack what is called .gz
-    with _store_of(place.url).open_output_stream(_path_of(place), compression=None) as stream:
+    with _store_of(url).open_output_stream(_path_of(url), compression=None) as stream:
         stream.write(content)
 
 
-def remove(place: Remote) -> None:
+def remove(url: Url) -> None:
     """Take an object away; one that is gone already is no error."""
-    with naming(place):
+    with naming(url):
         try:
-            answering(lambda: _store_of(place.url).delete_file(_path_of(place)))
+            answering(lambda: _store_of(url).delete_file(_path_of(url)))
         except FileNotFoundError:
             return
 
 
-def remove_below(folder: Remote) -> None:
+def remove_below(folder: Url) -> None:
     """Take away all objects below a prefix."""
     with naming(folder):
-        answering(lambda: _store_of(folder.url).delete_dir(_path_of(folder)))
+        answering(lambda: _store_of(folder).delete_dir(_path_of(folder)))
 
 
-def check_writable(place: Remote) -> None:
+def check_writable(url: Url) -> None:
     """Raise `OSError` for a store where an object could be seen before it is whole."""
-    scheme = place.url.scheme
+    scheme = url.scheme
     if scheme not in WRITABLE:
         raise OSError(
             errno.EROFS,
             f"nothing is published on {scheme}://, where a part of it could be seen"
             if scheme in _OPENED
             else f"nothing is published on {scheme}://, only read",
-            str(place),
+            str(url),
         )
 
 
-def check_bucket(place: Remote) -> None:
+def check_bucket(url: Url) -> None:
     """Raise `OSError` where there is no bucket, or no answer; one that may not be seen passes."""
-    bucket = Remote(place.url.at(""))
     try:
-        found = bucket.look()
+        (found,) = look_at([url.at("")])
     except PermissionError:
         return
     if found is None:
-        raise OSError(errno.ENOENT, f"there is no bucket {place.url.authority}", str(place))
+        raise OSError(errno.ENOENT, f"there is no bucket {url.authority}", str(url))
 
 
 def answering(work: Callable[[], _T]) -> _T:
@@ -146,24 +145,24 @@ def answering(work: Callable[[], _T]) -> _T:
 
 
 @contextmanager
-def naming(place: Remote) -> Iterator[None]:
+def naming(url: Url) -> Iterator[None]:
     """Turn what a store's library raises into an `OSError` that names the URL."""
     try:
         yield
     except OSError as error:
         if error.filename is not None:
             raise
-        raise _said(error, place) from error
+        raise _said(error, url) from error
     except (pa.ArrowException, ValueError) as error:  # such as of an endpoint that is none
-        raise _said(error, place) from error
+        raise _said(error, url) from error
 
 
-def _said(error: Exception, place: Remote) -> OSError:
+def _said(error: Exception, url: Url) -> OSError:
     """Say in few words what is wrong; what may be a secret is in none of them."""
     text = re.sub("'[^']*'", "", str(error))  # names of buckets and keys may read like anything
     what: tuple[int, str]
     if _NO_BUCKET.search(text):
-        what = errno.ENOENT, f"there is no bucket {place.url.authority}"
+        what = errno.ENOENT, f"there is no bucket {url.authority}"
     elif isinstance(error, FileNotFoundError):
         what = errno.ENOENT, "there is no such object"
     elif _SILENT.search(text):
@@ -172,7 +171,7 @@ def _said(error: Exception, place: Remote) -> OSError:
         what = errno.EACCES, "the store denies access"
     else:
         what = errno.EIO, str(error).partition(" (Request ID")[0]
-    return OSError(*what, str(place))
+    return OSError(*what, str(url))
 
 
 def _detail(text: str) -> str:
@@ -187,9 +186,8 @@ def _state_of(info: Any) -> State | None:
     return State(info.size if info.type == pa_fs.FileType.File else None, info.mtime_ns)
 
 
-def _path_of(place: Remote) -> str:
+def _path_of(url: Url) -> str:
     """Return how the store's library calls it."""
-    url = place.url
     if url.scheme not in _OPENED:
         path: str = _store_of(url).handler.fs._strip_protocol(str(url))
         return path

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 
 from rnnforecast.errors import DataError, Location
-from rnnforecast.places.remote import Place, Remote, State, list_below, look_at, stores
+from rnnforecast.places.remote import Place, Remote, list_below, look_at, stores
+from rnnforecast.places.state import State
 
 _MAGIC = frozenset("*[")
 
@@ -38,7 +39,7 @@ def expand_remote(place: Remote) -> list[Remote]:
                 return [place]
             found = [one for one in list_below(place) if not _is_hidden(one.parts_below(place))]
             if state is None:
-                stores().check_bucket(place)
+                stores().check_bucket(place.url)
             is_there = state is not None
             code, what = ("empty", "has no files") if is_there else ("not-found", "does not exist")
     if found:

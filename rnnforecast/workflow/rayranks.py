@@ -7,6 +7,8 @@ again, and they go on from the checkpoint in the model directory.
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,15 @@ from rnnforecast.workflow.saved import Model, load
 
 
 def train_on_ray(
-    data: object, model: Place | None, ranks: RanksConfig, *, resume: bool, **asked: Any
+    train: Callable[..., Model],
+    data: object,
+    model: Place | None,
+    ranks: RanksConfig,
+    *,
+    resume: bool,
+    **asked: Any,
 ) -> Model:
-    """Train with `ranks.workers` workers of Ray, and load what they have saved.
+    """Let `ranks.workers` workers of Ray do what `train` does, and load what they have saved.
 
     Every node must see data and model at the same paths. Raises what a worker raised, or
     `WorkerError` where workers keep dying.
@@ -35,39 +43,37 @@ def train_on_ray(
     open_share(data, 0, workers)  # what cannot be shared out is told before Ray begins
     if not resume:
         _forget(model)  # from here on a checkpoint is one of this training
-    told = {
-        "data": str(place_of(data).resolve()),
-        "model": str(model.resolve()),
-        "ranks": RanksConfig(rank_timeout=ranks.rank_timeout),
-        "resume": True,
+    work = partial(
+        train,
+        str(place_of(data).resolve()),
+        model=str(model.resolve()),
+        ranks=RanksConfig(rank_timeout=ranks.rank_timeout),
+        resume=True,
         **asked,
-    }
+    )
     with ray_at(ranks.address, workers=workers), tempfile.TemporaryDirectory() as kept:
-        train, torch = import_module("ray.train"), import_module("ray.train.torch")
+        ray, torch = import_module("ray.train"), import_module("ray.train.torch")
         uses_gpus = asked["config"].training.device == "cuda"
         trainer = torch.TorchTrainer(
-            _train_as_rank,
-            train_loop_config=told,
+            _be_a_rank,
+            train_loop_config={"work": work},
             torch_config=torch.TorchConfig(
                 backend="nccl" if uses_gpus else "gloo", timeout_s=max(1, int(ranks.timeout_s))
             ),
-            scaling_config=train.ScalingConfig(num_workers=workers, use_gpu=uses_gpus),
-            run_config=train.RunConfig(
-                storage_path=kept, failure_config=train.FailureConfig(max_failures=ATTEMPTS - 1)
+            scaling_config=ray.ScalingConfig(num_workers=workers, use_gpu=uses_gpus),
+            run_config=ray.RunConfig(
+                storage_path=kept, failure_config=ray.FailureConfig(max_failures=ATTEMPTS - 1)
             ),
         )
         try:
             trainer.fit()
-        except train.TrainingFailedError as error:
+        except ray.TrainingFailedError as error:
             raise _cause(error) from error
     return load(model)
 
 
-def _train_as_rank(told: dict[str, Any]) -> None:
-    """Be one rank."""
-    from rnnforecast.workflow.training import train
-
-    train(**told)
+def _be_a_rank(told: dict[str, Any]) -> None:
+    told["work"]()
 
 
 def _cause(error: Exception) -> RnnForecastError:

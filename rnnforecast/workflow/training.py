@@ -79,7 +79,7 @@ def train(
         from rnnforecast.workflow.rayranks import train_on_ray
 
         asked = {"config": config, "require_skill": require_skill, "report": report}
-        return train_on_ray(data, path, ranks, resume=resume, **asked)
+        return train_on_ray(train, data, path, ranks, resume=resume, **asked)
     resume = resume or (launch is not None and launch.restarts > 0)
     wishes = _Wishes(path, require_skill, report, resume)
     with ExitStack() as stack:

@@ -78,7 +78,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(plant: Path, tmp_path: Path) -> Iterator[Work]:
+def work(plant: Path, tmp_path: Path, interruptible: None) -> Iterator[Work]:
     output = tmp_path / "out"
     line = ["predict", plant / "buckets", "-m", plant / "model", "-o", output, "--workers", "2"]
     process = subprocess.Popen(

@@ -13,6 +13,7 @@ import pytest
 from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.places import publishing, stores
 from rnnforecast.places.remote import Remote, list_below, local_path, look_at, place_of
+from rnnforecast.urls import Url
 from tests import objectstore
 from tests.objectstore import Bucket
 
@@ -89,7 +90,7 @@ def test_what_is_not_written_to_its_end_is_not_published(bucket: Bucket, how: st
 
 
 def test_a_signal_while_an_object_is_put_comes_after_it(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, interruptible: None
 ) -> None:
     """A stream that is left early would be published with what it has, which is nothing."""
     opened = stores._store_of
@@ -147,9 +148,9 @@ def test_a_directory_that_somebody_else_changes_meanwhile_does_not_count(
 ) -> None:
     put = stores.put
 
-    def put_and_lose(place: Remote, content: bytes) -> None:
-        put(place, content)
-        if place.name == "second":
+    def put_and_lose(url: Url, content: bytes) -> None:
+        put(url, content)
+        if url.path.name == "second":
             bucket.remove("v/first")
 
     monkeypatch.setattr(stores, "put", put_and_lose)
