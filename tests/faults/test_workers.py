@@ -18,6 +18,8 @@ from rnnforecast.entry import run
 from tests.builders import wave
 from tests.conftest import SMALL
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 N_BUCKETS = 400
 PATIENCE_S = 60
 SERVER = "multiprocessing.forkserver"
@@ -78,7 +80,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(plant: Path, tmp_path: Path, interruptible: None) -> Iterator[Work]:
+def work(plant: Path, tmp_path: Path) -> Iterator[Work]:
     output = tmp_path / "out"
     line = ["predict", plant / "buckets", "-m", plant / "model", "-o", output, "--workers", "2"]
     process = subprocess.Popen(

@@ -89,8 +89,9 @@ def test_what_is_not_written_to_its_end_is_not_published(bucket: Bucket, how: st
     assert bucket.all() == {"x": b"old"}
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_a_signal_while_an_object_is_put_comes_after_it(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch, interruptible: None
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream that is left early would be published with what it has, which is nothing."""
     opened = stores._store_of
