@@ -29,6 +29,7 @@ from rnnforecast.operate.lock import holding
 from rnnforecast.operate.parts import COUNTS, LOCK, Parts
 from rnnforecast.places.publishing import check_directory
 from rnnforecast.places.remote import Place, Remote, place_of
+from rnnforecast.signals import holding_back
 from rnnforecast.workflow.buckets import BucketTask
 from rnnforecast.workflow.saved import load
 from rnnforecast.workflow.settled import reading_of
@@ -80,9 +81,10 @@ def predict_batch(
     """
     from rnnforecast.workflow import engines
 
-    if batch.takes_processes:
-        engines.begin()
-    task = _settle(data, place_of(output), model, config, reading, given, version)
+    with holding_back(lambda: None):  # what a signal raises within an import may be lost there
+        if batch.takes_processes:
+            engines.begin()
+        task = _settle(data, place_of(output), model, config, reading, given, version)
     if batch.shard is not None:
         index, n = batch.owned
         owned = range(index, task.parts.n_buckets, n)
