@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from rnnforecast.errors import UsageError
+from rnnforecast.events import Event, Noted, Warned
 from rnnforecast.launch import Launch, launched, speaks_for_all
 from rnnforecast.ranksconfig import RanksConfig
-from rnnforecast.workflow.ranks import launch_for
+from rnnforecast.workflow.ranks import launch_for, warning_once
+from tests.together import ThreadRanks, together
 
 SAID = {
     "RANK": "3",
@@ -77,3 +81,19 @@ def test_a_table_and_a_single_process_need_no_buckets(environment, tmp_path):
     assert launch_for(tmp_path / "readings.csv") is None
     (tmp_path / "_shards.json").touch()
     assert launch_for(str(tmp_path)) is not None, "fewer ranks go on where more have begun"
+
+
+def test_all_are_warned_once_of_what_any_rank_was():
+    stuck, gap = Warned("stuck-sensor", "sensors stand still: a", 2), Warned("long-gap", "b")
+    own = [[stuck, Noted("step 1 h")], [gap, replace(stuck, message="c", count=5)]]
+
+    def heard(ranks: ThreadRanks) -> list[Event]:
+        found: list[Event] = []
+        with warning_once(found.append, ranks) as hearing:
+            for event in own[ranks.rank]:
+                hearing(event)
+        return found
+
+    merged = [Warned("stuck-sensor", "sensors stand still: a (and 5 more of other ranks)", 7), gap]
+    assert together(2, heard) == [[Noted("step 1 h"), *merged], merged]
+    assert together(1, heard) == [own[0]]

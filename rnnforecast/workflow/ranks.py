@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnforecast.events import Recorder, Warned, merged_warnings
+from rnnforecast.events import Event, Listener, Warned, merged_warnings
 from rnnforecast.launch import Launch, launched
 from rnnforecast.places.remote import place_of
 from rnnforecast.ranksconfig import RanksConfig
@@ -49,14 +49,24 @@ def joined(config: RanksConfig, launch: Launch | None) -> Iterator[Ranks]:
         yield ranks
 
 
-def tell_of_others(events: Recorder, ranks: Ranks) -> None:
-    """Let the first rank tell, once, what all ranks were warned of while they read."""
+@contextmanager
+def warning_once(listener: Listener, ranks: Ranks) -> Iterator[Listener]:
+    """Give each rank a listener for what it does; all are warned, in the end, of what any was."""
     from rnnforecast.data.ranks import all_say
 
-    said = all_say(ranks, [asdict(warning) for warning in events.warnings])
     if ranks.n == 1:
+        yield listener
         return
-    found = [Warned(**warning) for own in said for warning in own]
-    events.warnings.clear()
+    own: list[Warned] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Warned):
+            own.append(event)
+        else:
+            listener(event)
+
+    yield hear
+    said = all_say(ranks, [asdict(warning) for warning in own])
+    found = [Warned(**warning) for part in said for warning in part]
     for warning in merged_warnings(found, "of other ranks"):
-        events(warning)
+        listener(warning)

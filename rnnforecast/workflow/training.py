@@ -20,7 +20,7 @@ from rnnforecast.ranksconfig import RanksConfig
 from rnnforecast.signals import holding_back
 from rnnforecast.workflow.measuring import remember_held_out
 from rnnforecast.workflow.outputs import check_outputs
-from rnnforecast.workflow.ranks import joined, launch_for, tell_of_others
+from rnnforecast.workflow.ranks import joined, launch_for, warning_once
 from rnnforecast.workflow.saved import Model
 from rnnforecast.workflow.steps import (
     Clock,
@@ -109,14 +109,14 @@ def _train(
 
     path = wishes.path
     events, clock = Recorder(listener, []), Clock()
-    panel, schema = read_readings(
-        data,
-        config.data,
-        events,
-        learns_until=lambda panel, _: train_end_us(panel, config),
-        ranks=ranks,
-    )
-    tell_of_others(events, ranks)
+    with warning_once(events, ranks) as hearing:
+        panel, schema = read_readings(
+            data,
+            config.data,
+            hearing,
+            learns_until=lambda panel, _: train_end_us(panel, config),
+            ranks=ranks,
+        )
     clock.lap("read_s")
     plan = plan_training(panel, config, events)
     checkpoints = None if path is None else checkpoints_of(path, plan, is_resuming=wishes.resume)
