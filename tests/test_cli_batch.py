@@ -175,6 +175,7 @@ def test_two_workers_give_the_same_bytes(
     assert parts_of(tmp_path / "out") == parts_of(serial)
 
 
+@pytest.mark.slow
 def test_tasks_of_ray_give_the_same_bytes(plant: Path, serial: Path, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra ray is not installed")
     line = predicting(plant, tmp_path / "out", "--engine", "ray", "--workers", "2")
@@ -187,6 +188,7 @@ def test_tasks_of_ray_give_the_same_bytes(plant: Path, serial: Path, tmp_path: P
     assert parts_of(tmp_path / "out") == parts_of(serial)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["dask", "pyspark"])
 def test_the_recipe_for_another_engine_gives_the_same_bytes(
     engine: str, plant: Path, serial: Path, tmp_path: Path

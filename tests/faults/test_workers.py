@@ -18,7 +18,7 @@ from rnnforecast.entry import run
 from tests.builders import wave
 from tests.conftest import SMALL
 
-pytestmark = pytest.mark.usefixtures("interruptible")
+pytestmark = [pytest.mark.usefixtures("interruptible"), pytest.mark.slow]
 
 N_BUCKETS = 400
 PATIENCE_S = 60
