@@ -236,6 +236,7 @@ def test_what_is_on_a_disk_waits_for_no_store() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("words", [("check", "s3://b/x.csv"), ("show", "-m", "s3://b/model")])
 def test_a_signal_is_answered_while_a_store_is_not(words: tuple[str, ...], tmp_path: Path) -> None:
     with objectstore.silent() as port:

@@ -27,11 +27,11 @@ def launch_for(data: object) -> Launch | None:
     A table in memory is trained on alone, whatever a launcher was started for; so is by a single
     process what is no folder of buckets.
     """
-    from rnnforecast.sources.shards import is_sharded
-
     launch = launched()
     if launch is None or not isinstance(data, str | Path):
         return None
+    from rnnforecast.sources.shards import is_sharded
+
     return launch if launch.n > 1 or is_sharded(place_of(data)) else None
 
 
