@@ -34,8 +34,8 @@ MEMBERS = {
     "beside": MemberTask(24, 6, linear=True, seasonal=True, covariates=True),
 }
 CONFIG = TrainConfig(batch_size=32, epochs=2, threads=1)
-N_STEPS = 45
-"""Into the third epoch."""
+N_STEPS = 25
+"""Into the second epoch."""
 
 
 def readings() -> Panel:
@@ -74,8 +74,9 @@ def steps_of(network: Network, panel: Panel, config: TrainConfig = CONFIG) -> li
     return losses
 
 
-@pytest.mark.parametrize("kind", MEMBERS)
-@pytest.mark.parametrize("sizes", [(3, 1), (1, 1, 2)])
+@pytest.mark.parametrize(
+    ("kind", "sizes"), [("plain", (1, 1, 2)), ("linear", (3, 1)), ("beside", (1, 1, 2))]
+)
 def test_ranks_reach_the_losses_of_one_process_at_each_step(kind, sizes):
     panel = sensors() if kind == "beside" else readings()
     alone = begun(panel, MEMBERS[kind], dropout=0.1)
@@ -86,7 +87,7 @@ def test_ranks_reach_the_losses_of_one_process_at_each_step(kind, sizes):
         len(sizes), lambda ranks: steps_of(networks[ranks.rank], held_by(panel, sizes, ranks))
     )
 
-    assert len(expected) == N_STEPS + 2
+    assert len(expected) == N_STEPS + 1
     assert expected[-1] < expected[0], "it learns"
     for losses in found:
         np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
