@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rnnforecast.config import TrainConfig
-from rnnforecast.data.ranks import said_by_first
+from rnnforecast.data.ranks import Ranks, said_by_first
 from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.durations import parse_duration_us
 from rnnforecast.errors import UsageError, WriteError
@@ -85,23 +85,18 @@ def train_members(
     members = [MemberTraining(network, i, windows, held_out, config) for i in indices]
     last = steps_per_epoch(len(windows), config) * config.epochs
     committee = _Committee(members, min(last, config.steps or last), checkpoints)
-    begun, pace = committee.resume(listener), _Pace(config)
+    begun, pace = committee.resume(listener), _Pace(config, windows.ranks)
     total, done = committee.last * len(members), sum(one.steps for one in members)
     told = Told(listener, "training", total, done=done)
-    ranks = windows.ranks
-
-    def further(aim: _Aim) -> _Aim:
-        steps = pace.steps_left(aim.steps - begun.steps)
-        return committee.after(aim, said_by_first(ranks, steps))
-
-    with side_by_side(len(members), config, network.center.device, told, ranks) as workers:
-        aim = begun if begun.steps else further(begun)
+    device = network.center.device
+    with side_by_side(len(members), config, device, told, windows.ranks) as workers:
+        aim = begun if begun.steps else committee.after(begun, pace.steps_left(0))
         while aim.going:
             workers.share(Turns(committee.left(aim)), told)
             if workers.signals:
                 committee.save(aim, told)
                 raise workers.signals[0]
-            aim = further(aim)
+            aim = committee.after(aim, pace.steps_left(aim.steps - begun.steps))
             committee.save(aim, told)
         workers.each(members, lambda one: told.tell(one.end_epoch()))
     told.finish()
@@ -260,9 +255,10 @@ def learn_on_members(
 
 
 class _Pace:
-    """How many steps fit into the time that is left."""
+    """How many steps fit into the time that is left, by the clock of the first rank."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, ranks: Ranks) -> None:
+        self._ranks = ranks
         self._started = time.monotonic()
         limit = config.max_time
         self._seconds = None if limit is None else _FIRST_SHARE * parse_duration_us(limit) / 1e6
@@ -274,4 +270,4 @@ class _Pace:
         if not steps:
             return _TRIED_STEPS
         spent = time.monotonic() - self._started
-        return int((self._seconds - spent) * steps / spent)
+        return said_by_first(self._ranks, int((self._seconds - spent) * steps / spent))

@@ -52,24 +52,31 @@ def train_on_ray(
         **asked,
     )
     with ray_at(ranks.address, workers=workers), tempfile.TemporaryDirectory() as kept:
-        ray, torch = import_module("ray.train"), import_module("ray.train.torch")
         uses_gpus = asked["config"].training.device == "cuda"
-        trainer = torch.TorchTrainer(
-            _be_a_rank,
-            train_loop_config={"work": work},
-            torch_config=torch.TorchConfig(
-                backend="nccl" if uses_gpus else "gloo", timeout_s=max(1, int(ranks.timeout_s))
-            ),
-            scaling_config=ray.ScalingConfig(num_workers=workers, use_gpu=uses_gpus),
-            run_config=ray.RunConfig(
-                storage_path=kept, failure_config=ray.FailureConfig(max_failures=ATTEMPTS - 1)
-            ),
-        )
-        try:
-            trainer.fit()
-        except ray.TrainingFailedError as error:
-            raise _cause(error) from error
+        _fit(work, workers, kept, timeout_s=ranks.timeout_s, uses_gpus=uses_gpus)
     return load(model)
+
+
+def _fit(
+    work: Callable[[], Model], workers: int, kept: str, *, timeout_s: float, uses_gpus: bool
+) -> None:
+    """Let Ray's trainer do the work in each worker; in the folder `kept` it notes how it goes."""
+    ray, torch = import_module("ray.train"), import_module("ray.train.torch")
+    trainer = torch.TorchTrainer(
+        _be_a_rank,
+        train_loop_config={"work": work},
+        torch_config=torch.TorchConfig(
+            backend="nccl" if uses_gpus else "gloo", timeout_s=max(1, int(timeout_s))
+        ),
+        scaling_config=ray.ScalingConfig(num_workers=workers, use_gpu=uses_gpus),
+        run_config=ray.RunConfig(
+            storage_path=kept, failure_config=ray.FailureConfig(max_failures=ATTEMPTS - 1)
+        ),
+    )
+    try:
+        trainer.fit()
+    except ray.TrainingFailedError as error:
+        raise _cause(error) from error
 
 
 def _be_a_rank(told: dict[str, Any]) -> None:

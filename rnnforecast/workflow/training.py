@@ -104,21 +104,11 @@ def _train(
     data: object, wishes: _Wishes, config: Config, listener: Listener, ranks: Ranks
 ) -> Model:
     """Train, with the lock of the model directory held where there is one."""
-    from rnnforecast.data.planning import plan_training, train_end_us
     from rnnforecast.model.provenance import checkpoints_of, describe_model
 
     path = wishes.path
     events, clock = Recorder(listener, []), Clock()
-    with warning_once(events, ranks) as hearing:
-        panel, schema = read_readings(
-            data,
-            config.data,
-            hearing,
-            learns_until=lambda panel, _: train_end_us(panel, config),
-            ranks=ranks,
-        )
-    clock.lap("read_s")
-    plan = plan_training(panel, config, events)
+    plan, schema = _read_and_plan(data, config, events, clock, ranks)
     checkpoints = None if path is None else checkpoints_of(path, plan, is_resuming=wishes.resume)
     with _resumable(checkpoints):
         fitted = fit_network(plan, plan.split, events, checkpoints=checkpoints)
@@ -152,6 +142,24 @@ def _train(
             clock.lap("report_s")
         version = _save(path, artifact, shown, comparison, wishes.require_skill, events)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)
+
+
+def _read_and_plan(
+    data: object, config: Config, events: Listener, clock: Clock, ranks: Ranks
+) -> tuple[Plan, Schema]:
+    """Read the readings, of ranks each its own, and settle what the training will do."""
+    from rnnforecast.data.planning import plan_training, train_end_us
+
+    with warning_once(events, ranks) as hearing:
+        panel, schema = read_readings(
+            data,
+            config.data,
+            hearing,
+            learns_until=lambda panel, _: train_end_us(panel, config),
+            ranks=ranks,
+        )
+    clock.lap("read_s")
+    return plan_training(panel, config, events), schema
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 
 from rnnforecast.config import TrainConfig
 from rnnforecast.data.past import past_of
+from rnnforecast.data.ranks import Ranks
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Progressed, ignore
 from rnnforecast.model import committee, continuing
@@ -94,7 +95,7 @@ def test_when_the_clock_was_looked_at_changes_nothing(
     epochs: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Scripted:
-        def __init__(self, _config: TrainConfig) -> None:
+        def __init__(self, _config: TrainConfig, _ranks: Ranks) -> None:
             self.left = list(chunks)
 
         def steps_left(self, _steps: int) -> int:
