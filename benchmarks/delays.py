@@ -27,9 +27,9 @@ import pandas as pd
 from delayed import delayed, with_outages
 
 import rnnforecast
-from rnnforecast.config import Config, NetworkConfig, TrainConfig, WindowConfig
-from rnnforecast.pictures.drawing import Palette, drawing, new_figure
-from rnnforecast.workflow import memory
+from rnnforecast.config.training import Config, NetworkConfig, TrainConfig, WindowConfig
+from rnnforecast.report.plots import Palette, drawing, new_figure
+from rnnforecast.workflow.inspect import memory
 
 LAGS = (5, 30, 50, 200)
 N_READINGS, N_NEWER = 120_000, 8_000

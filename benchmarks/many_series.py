@@ -54,7 +54,7 @@ def write_readings(path: Path, lengths: np.ndarray, begins: np.ndarray, *, by_ti
 
 def run_command(report: Path, started: float, command: list[str]) -> int:
     """Run one command in this process; note when the first step was taken, and the peak memory."""
-    from rnnforecast import console, entry
+    from rnnforecast.cli import console, main
     from rnnforecast.events import Event, Progressed
 
     found: dict[str, float] = {}
@@ -66,7 +66,7 @@ def run_command(report: Path, started: float, command: list[str]) -> int:
         show(screen, event)
 
     console.Screen.__call__ = watch  # type: ignore[method-assign]
-    code = entry.run(command)
+    code = main.run(command)
     status = Path("/proc/self/status").read_text()
     found["peak_mb"] = int(status.split("VmHWM:")[1].split()[0]) / 1024
     report.write_text(json.dumps(found))

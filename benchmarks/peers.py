@@ -120,9 +120,8 @@ def ours_error(_batch: int, _windows: int) -> Result:
 def ours_predict() -> float:
     """Seconds to forecast 10,000 series that have been read, as neuralforecast's have."""
     import rnnforecast
-    from rnnforecast.data.newer import read_past
-    from rnnforecast.workflow.prediction import restore
-    from rnnforecast.workflow.saved import known_of
+    from rnnforecast.data.match import read_past
+    from rnnforecast.workflow.model import known_of, restore
 
     frame = many_series()
     model = rnnforecast.train(

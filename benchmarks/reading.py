@@ -156,11 +156,11 @@ def peak_mb() -> float:
 
 def measure(path: str, by: str) -> dict[str, float]:
     """Read a table in this process and say what it took."""
-    from rnnforecast.data.inference import infer_schema
-    from rnnforecast.data.timegrid import read_panel
-    from rnnforecast.dataconfig import DataConfig
+    from rnnforecast.config.reading import DataConfig
+    from rnnforecast.data.grid import read_panel
+    from rnnforecast.data.schema import infer_schema
     from rnnforecast.events import ignore
-    from rnnforecast.sources.reading import open_source
+    from rnnforecast.sources.source import open_source
 
     begin = time.perf_counter()
     if by == "rnnforecast":

@@ -4,18 +4,22 @@
     forecast = model.predict()
     forecast.to_pandas()
 
-The functions are imported when they are first used, so that `rnnforecast --help` stays fast.
+Names are imported when they are first used, so that `rnnforecast --help` stays fast.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rnnforecast._version import __version__
 
 if TYPE_CHECKING:
-    from rnnforecast.batchconfig import BatchConfig
-    from rnnforecast.config import (
+    from rnnforecast.batch.predict import Batched, predict_batch
+    from rnnforecast.batch.shard import shard
+    from rnnforecast.config.commands import BatchConfig, RanksConfig
+    from rnnforecast.config.reading import DataConfig
+    from rnnforecast.config.training import (
         BacktestConfig,
         Config,
         NetworkConfig,
@@ -23,47 +27,35 @@ if TYPE_CHECKING:
         TrainConfig,
         WindowConfig,
     )
-    from rnnforecast.dataconfig import DataConfig
     from rnnforecast.errors import RnnForecastError
-    from rnnforecast.evaluate.fallback import Prediction
-    from rnnforecast.ranksconfig import RanksConfig
-    from rnnforecast.workflow import (
-        Backtest,
-        Batched,
-        Model,
-        backtest,
-        load,
-        predict,
-        predict_batch,
-        shard,
-        train,
-    )
+    from rnnforecast.evaluate.postprocess import Prediction
+    from rnnforecast.jobs.ledger import score, score_job
+    from rnnforecast.jobs.log import status
+    from rnnforecast.jobs.run import run
+    from rnnforecast.workflow.backtest import Backtest, backtest
+    from rnnforecast.workflow.check import check
+    from rnnforecast.workflow.inspect import anomalies, memory, plot
+    from rnnforecast.workflow.model import Model, load, predict, use, versions
+    from rnnforecast.workflow.train import train
 
 _HOMES = {
-    "rnnforecast.batchconfig": ("BatchConfig",),
-    "rnnforecast.config": (
-        "BacktestConfig",
-        "Config",
-        "NetworkConfig",
-        "PredictConfig",
-        "TrainConfig",
-        "WindowConfig",
+    "rnnforecast.batch.predict": "Batched predict_batch",
+    "rnnforecast.batch.shard": "shard",
+    "rnnforecast.config.commands": "BatchConfig RanksConfig",
+    "rnnforecast.config.reading": "DataConfig",
+    "rnnforecast.config.training": (
+        "BacktestConfig Config NetworkConfig PredictConfig TrainConfig WindowConfig"
     ),
-    "rnnforecast.dataconfig": ("DataConfig",),
-    "rnnforecast.errors": ("RnnForecastError",),
-    "rnnforecast.evaluate.fallback": ("Prediction",),
-    "rnnforecast.ranksconfig": ("RanksConfig",),
-    "rnnforecast.workflow": (
-        "Backtest",
-        "Batched",
-        "Model",
-        "backtest",
-        "load",
-        "predict",
-        "predict_batch",
-        "shard",
-        "train",
-    ),
+    "rnnforecast.errors": "RnnForecastError",
+    "rnnforecast.evaluate.postprocess": "Prediction",
+    "rnnforecast.jobs.ledger": "score score_job",
+    "rnnforecast.jobs.log": "status",
+    "rnnforecast.jobs.run": "run",
+    "rnnforecast.workflow.backtest": "Backtest backtest",
+    "rnnforecast.workflow.check": "check",
+    "rnnforecast.workflow.inspect": "anomalies memory plot",
+    "rnnforecast.workflow.model": "Model load predict use versions",
+    "rnnforecast.workflow.train": "train",
 }
 
 __all__ = [
@@ -82,20 +74,28 @@ __all__ = [
     "TrainConfig",
     "WindowConfig",
     "__version__",
+    "anomalies",
     "backtest",
+    "check",
     "load",
+    "memory",
+    "plot",
     "predict",
     "predict_batch",
+    "run",
+    "score",
+    "score_job",
     "shard",
+    "status",
     "train",
+    "use",
+    "versions",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name from its home when it is first used."""
-    from importlib import import_module
-
     for home, names in _HOMES.items():
-        if name in names:
+        if name in names.split():
             return getattr(import_module(home), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

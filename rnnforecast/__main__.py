@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 
-from rnnforecast.signals import on_signals
+from rnnforecast.process import on_signals
 
 
 def main() -> None:
     """Run the command line. A signal while it is still being imported ends it without a trace."""
     on_signals(lambda number, _frame: os._exit(128 + number))
-    from rnnforecast.entry import main as enter
+    from rnnforecast.cli.main import main as enter
 
     enter()
 

@@ -1,8 +1,4 @@
-"""URLs of object stores as text: what one is, and what it is made of. Nothing is opened here.
-
-A URL is `scheme://bucket/key`, and perhaps `?name=value` with what says where the store is. It
-holds no secret: command lines, manifests and logs keep URLs.
-"""
+"""URLs of object stores as text: split, join, hide secrets. Standard library."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rnnforecast.data.panel import Panel, offsets_of
-from rnnforecast.task import ForecastTask, MemberTask
+from rnnforecast.data.arrays import offsets_of
+from rnnforecast.data.panel import Panel
+from rnnforecast.spec import ForecastTask, MemberTask
 
 HOUR_US = 3_600_000_000
 START_US = 1_704_067_200_000_000  # 2024-01-01 00:00

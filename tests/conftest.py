@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnnforecast.entry import run
+from rnnforecast.cli.main import run
 from tests import objectstore
 from tests.builders import wave, write_wide
 from tests.objectstore import Bucket

@@ -60,11 +60,10 @@ def run_all(jobs: Sequence[Job], folder: Path) -> dict[str, Done]:
 
 
 def _main(plan: Path, results: Path) -> None:
-    from rnnforecast import backtestreport, checkreport, reports, workflow  # noqa: F401
-    from rnnforecast.data import survey  # noqa: F401
     from rnnforecast.evaluate import comparison  # noqa: F401
     from rnnforecast.model import forecaster  # noqa: F401
-    from rnnforecast.model.workers import n_processors
+    from rnnforecast.model.ensemble import n_processors
+    from rnnforecast.workflow import backtest, check, inspect, train  # noqa: F401
 
     jobs = [Job(**job) for job in json.loads(plan.read_text())]
     done = {}
@@ -129,7 +128,7 @@ class Running:
 
 def _be_the_command(job: Job, out: Path, err: Path, peak: Path) -> None:
     """Run the command as the console script does, and note the memory; does not return."""
-    from rnnforecast.entry import run
+    from rnnforecast.cli.main import run
 
     code = 70
     try:

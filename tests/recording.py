@@ -10,14 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rnnforecast.entry import run
-from rnnforecast.launch import launched
+from rnnforecast.cli.main import run
+from rnnforecast.process import launched
 
 
 def main(losses: str, *arguments: str) -> int:
     """Run a command with what takes the steps replaced by what takes and keeps them."""
-    from rnnforecast.model import continuing, training
-    from rnnforecast.model.stepping import take_step
+    from rnnforecast.model import training
+    from rnnforecast.model.training import take_step
 
     kept: list[float] = []
 
@@ -26,7 +26,7 @@ def main(losses: str, *arguments: str) -> int:
         kept.append(float(loss))
         return loss, norm
 
-    training.take_step = continuing.take_step = keeping  # type: ignore[attr-defined]
+    training.take_step = training.take_step = keeping  # type: ignore[attr-defined]
     code = run(list(arguments))
     launch = launched()
     rank = 0 if launch is None else launch.rank

@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 import rnnforecast
-from rnnforecast import workflow
-from rnnforecast.config import AnomalyConfig
+from rnnforecast.config.training import AnomalyConfig
 from tests.builders import write_wide
 
 DATA = os.environ.get("RNNFORECAST_DATA")
@@ -52,7 +51,7 @@ def test_documented_failures_are_found_and_little_else(tmp_path: Path) -> None:
     quiet.to_csv(tmp_path / "early.csv", index=False)
     model = rnnforecast.train(tmp_path / "early.csv", model=None)
 
-    search = workflow.anomalies(source, model=model, config=AnomalyConfig())
+    search = rnnforecast.anomalies(source, model=model, config=AnomalyConfig())
 
     times = pd.to_datetime(search.found.times_us, unit="us")
     windows = [(pd.Timestamp(begin), pd.Timestamp(end)) for begin, end in FAILURES]

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rnnforecast import workflow
+import rnnforecast
 from tests.builders import wave
 from tests.conftest import Command
 
@@ -121,7 +121,7 @@ def sharded(table: Callable[[], Path], change: Callable[[Path], object]) -> Call
     """Make a folder of two buckets, and change it by hand."""
 
     def build() -> Path:
-        workflow.shard(table(), "buckets", 2)
+        rnnforecast.shard(table(), "buckets", 2)
         change(Path("buckets"))
         return Path("buckets")
 

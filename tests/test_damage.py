@@ -40,7 +40,7 @@ quick = settings(
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     """Models of a wide table without a zone, and (True) of a long one with one."""
-    from rnnforecast.entry import run
+    from rnnforecast.cli.main import run
 
     found = {}
     for is_long in (False, True):

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from benchmarks.delayed import delayed, with_outages
-from rnnforecast.config import Config, NetworkConfig, TrainConfig
-from rnnforecast.data.past import past_of
-from rnnforecast.task import MemberTask
-from rnnforecast.workflow.measuring import Remembered, remember
+from rnnforecast.config.training import Config, NetworkConfig, TrainConfig
+from rnnforecast.data.windows import past_of
+from rnnforecast.spec import MemberTask
+from rnnforecast.workflow.steps import Remembered, remember
 from tests.builders import make_panel, make_task
 from tests.model.fitting import started, train
 

@@ -12,19 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rnnforecast.config import QUANTILES
-from rnnforecast.data.inference import infer_schema
-from rnnforecast.data.newer import Known, warn_of_strangers
-from rnnforecast.data.past import past_of
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.training import QUANTILES
+from rnnforecast.data.grid import read_panel
+from rnnforecast.data.match import Known, warn_of_strangers
+from rnnforecast.data.output import write_table
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.timegrid import read_panel
-from rnnforecast.data.writing import write_table
-from rnnforecast.dataconfig import DataConfig
+from rnnforecast.data.schema import infer_schema
+from rnnforecast.data.windows import past_of
 from rnnforecast.evaluate.backtest import deviations
 from rnnforecast.evaluate.baselines import SeasonalNaive
-from rnnforecast.evaluate.fallback import Fallback, predict_or_fall_back
+from rnnforecast.evaluate.postprocess import Fallback, predict_or_fall_back
 from rnnforecast.events import ignore
-from rnnforecast.sources.reading import open_source
+from rnnforecast.sources.source import open_source
 from tests.builders import HOUR_US
 
 N_READINGS, SHORT = 300_000, 60

@@ -65,14 +65,14 @@ def test_both_make_targets_exist() -> None:
 @pytest.mark.usefixtures("sample_data", "command")
 def test_the_lines_of_python_run(monkeypatch: pytest.MonkeyPatch) -> None:
     import rnnforecast
-    from rnnforecast.workflow import backtesting, training
+    from rnnforecast.workflow import backtest, train
 
     quick = rnnforecast.Config(
         network=rnnforecast.NetworkConfig(hidden=8),
         training=rnnforecast.TrainConfig(epochs=1, steps=5),
     )
-    monkeypatch.setattr(training, "Config", lambda: quick)
-    monkeypatch.setattr(backtesting, "Config", lambda: quick)
+    monkeypatch.setattr(train, "Config", lambda: quick)
+    monkeypatch.setattr(backtest, "Config", lambda: quick)
     names: dict[str, object] = {}
     exec(blocks("python")[0], names)
     assert isinstance(names["model"], rnnforecast.Model)

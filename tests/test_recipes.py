@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rnnforecast.jobfile import read_job
+from rnnforecast.config.job import read_job
 from tests.conftest import Command
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")

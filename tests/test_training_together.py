@@ -17,9 +17,9 @@ import pandas as pd
 import pytest
 import safetensors.numpy
 
-from rnnforecast.entry import run
-from rnnforecast.sources.buckets import bucket_of
-from rnnforecast.workflow import load
+from rnnforecast.cli.main import run
+from rnnforecast.sources.shards import bucket_of
+from rnnforecast.workflow.model import load
 from tests.builders import wave
 from tests.conftest import Command
 

@@ -15,10 +15,11 @@ import pandas as pd
 import pytest
 
 import rnnforecast
-from rnnforecast.config import BacktestConfig, Config, NetworkConfig, TrainConfig
-from rnnforecast.operate.ledger import list_parts, read_parts
-from rnnforecast.runconfig import RunConfig
-from rnnforecast.workflow import Cycle, run, score_job
+from rnnforecast.config.commands import RunConfig
+from rnnforecast.config.training import BacktestConfig, Config, NetworkConfig, TrainConfig
+from rnnforecast.jobs.ledger import list_parts, read_parts, score_job
+from rnnforecast.jobs.log import Cycle
+from rnnforecast.jobs.run import run
 
 DATA = Path(os.environ.get("RNNFORECAST_DATA", "missing"))
 pytestmark = [

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from rnnforecast.data.grid import share
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.sharing import share
 
 _T = TypeVar("_T")
 _PATIENCE_S = 20

@@ -1,9 +1,7 @@
-"""The command line: options in, one call of the workflow, the result out.
+"""The command line: options in, one call of the public functions, the result out.
 
-Only Typer and the standard library are imported here; everything else inside the commands.
+Only Typer, Rich and the standard library are imported at module level; everything else inside
+commands.
+
+Libraries: typer, rich, numpy.
 """
-
-from rnnforecast.cli import commands, looking, preparing, unattended
-from rnnforecast.cli.base import app
-
-__all__ = ["app", "commands", "looking", "preparing", "unattended"]

@@ -1,1 +1,4 @@
-"""From columns to windows, and from forecasts to files. Knows numpy, pandas, pyarrow; no torch."""
+"""Readings as arrays: from a source to a panel to windows, and forecasts back to files.
+
+Libraries: numpy, pandas, pyarrow, holidays.
+"""

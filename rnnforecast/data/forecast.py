@@ -1,25 +1,27 @@
-"""Forecast, and the Forecaster protocol: what a forecaster returns for a `Past`.
-
-The network and the baselines are Forecasters; they meet here and know nothing of each other.
-"""
+"""Forecast and the Forecaster protocol; quantiles, and the offsets that calibrate them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from statistics import NormalDist
+from typing import Any, Protocol
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rnnforecast.config import quantile_name
-from rnnforecast.data.panel import Integers, pick
-from rnnforecast.data.past import Past, Values
-from rnnforecast.data.stamps import stamp_array
+from rnnforecast.config.training import BAND, QUANTILES, quantile_name
+from rnnforecast.data.arrays import Doubles, Floats, Integers, pick
+from rnnforecast.data.timestamps import stamp_array
+from rnnforecast.data.windows import Past, Values
 
-if TYPE_CHECKING:
-    import pandas as pd
+_error_function = np.vectorize(math.erf, otypes=[np.float64])
+_MEDIAN = QUANTILES.index(0.5)
+PAIRS = tuple((low, len(QUANTILES) - 1 - low) for low in range(_MEDIAN))
+"""Places of the levels with equal tails, the widest first."""
 
 
 @dataclass(frozen=True)
@@ -134,3 +136,117 @@ def _sensible(values: Values) -> Values:
 
 def _decode(codes: pa.Array, names: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())).dictionary_decode()
+
+
+def at_levels(values: Values, trained: Sequence[float], wanted: Sequence[float]) -> Values:
+    """Pick or interpolate quantiles, `(origin, horizon, quantile)`, among the trained ones.
+
+    Between two of them a quantile lies as far along as on a normal distribution: monotone, and
+    exact where the readings are normal. A straight line between levels would put q95 too far out.
+    """
+    known, z = normal_scores(trained), normal_scores(wanted)
+    upper = np.clip(np.searchsorted(known, z), 1, len(known) - 1)
+    share = ((z - known[upper - 1]) / (known[upper] - known[upper - 1])).astype(np.float32)
+    low, high = values[..., upper - 1], values[..., upper]
+    between: Values = np.where(share == 1, high, low + (high - low) * share)
+    return between
+
+
+def normal_scores(levels: Sequence[float]) -> Doubles:
+    """Return the quantiles of a standard normal distribution."""
+    return np.array([NormalDist().inv_cdf(level) for level in levels])
+
+
+def scores_of(values: Values, levels: Sequence[float], readings: Values) -> Doubles:
+    """Return how far readings, `(origin, horizon)`, lie off the median, as normal scores.
+
+    -1.28 and 1.28 are q10 and q90. A reading that equals several quantiles has the highest of their
+    scores; where all are equal it is infinite, above and at the value. NaN stays NaN.
+    """
+    z, quantiles = normal_scores(levels), values.astype(np.float64)
+    n_below = (quantiles <= readings[..., None]).sum(-1)
+    upper = np.clip(n_below, 1, len(levels) - 1)[..., None]
+    low, high = (np.take_along_axis(quantiles, at, -1)[..., 0] for at in (upper - 1, upper))
+    begin, end = z[upper[..., 0] - 1], z[upper[..., 0]]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = begin + (readings - low) / (high - low) * (end - begin)
+    flat = high <= low
+    scores = np.where(flat, np.where(n_below > 0, np.inf, -np.inf), scores)
+    missing = ~np.isfinite(readings) | np.isnan(quantiles).any(-1)
+    return np.where(missing, np.nan, scores)
+
+
+def share_below(values: Values, levels: Sequence[float], limit: float) -> Doubles:
+    """`(origin, horizon)`: the probability that a reading is at or below a limit."""
+    scores = scores_of(values, levels, np.full(values.shape[:2], limit))
+    below: Doubles = 0.5 * (1 + _error_function(scores / np.sqrt(2)))
+    return below
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Moves by lead, the same for all series, and what each series adds to them."""
+
+    lead_ends: tuple[int, ...]
+    """The last lead of each group of leads; the last of all is the horizon."""
+    by_lead: Floats
+    """`(group, pair)`, in widths of the forecast's own band."""
+    by_series: Floats
+    """`(series, pair)`, in the order of the names that the network knows."""
+    n_windows: int
+    """How many windows they rest on."""
+    n_stretches: int
+    """How many stretches of time, each at least a horizon long, these lie in."""
+
+    def apply(self, values: Values, entries: Integers) -> Values:
+        """Return moved quantiles, `(origin, horizon, quantile)` at the trained levels.
+
+        `entries`, `(origin,)`, number the series from 1 on; 0 is one that the network does not
+        know, which moves as all do. The median stays, quantiles do not cross, NaN stays NaN.
+        """
+        widths = band_widths(values)
+        group = np.searchsorted(self.lead_ends, np.arange(1, values.shape[1] + 1))
+        own = np.vstack([np.zeros((1, len(PAIRS)), np.float32), self.by_series])[entries]
+        moved, median = values.copy(), values[:, :, _MEDIAN]
+        for pair, (low, high) in enumerate(PAIRS):
+            distance = (self.by_lead[group, pair] + own[:, pair, None]) * widths
+            moved[:, :, low] = np.minimum(values[:, :, low] - distance, median)
+            moved[:, :, high] = np.maximum(values[:, :, high] + distance, median)
+        moved.sort(axis=-1)
+        return moved
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the manifest says; `by_series` stands with the names."""
+        return {
+            "method": "conformalised quantile regression",
+            "lead_ends": list(self.lead_ends),
+            "by_lead": self.by_lead.tolist(),
+            "n_windows": self.n_windows,
+            "n_stretches": self.n_stretches,
+        }
+
+    @classmethod
+    def from_json(cls, said: dict[str, Any], by_series: Floats) -> Calibration:
+        """Read it again. Raises `ValueError`, `KeyError` or `TypeError` for what is none."""
+        with np.errstate(over="ignore"):  # it is looked at below
+            by_lead = np.array(said["by_lead"], np.float32)
+        n_windows, n_stretches = said["n_windows"], said["n_stretches"]
+        found = cls(tuple(said["lead_ends"]), by_lead, by_series, n_windows, n_stretches)
+        ends = found.lead_ends
+        if not all(type(n) is int for n in (*ends, found.n_windows, found.n_stretches)):
+            raise TypeError("the calibration counts in fractions")
+        if not ends or list(ends) != sorted(set(ends)) or ends[0] < 1:
+            raise ValueError(f"the groups of leads end at {ends}")
+        shapes = (found.by_lead.shape, by_series.shape[1:])
+        if shapes != ((len(ends), len(PAIRS)), (len(PAIRS),)):
+            raise ValueError("the calibration is not for these quantiles")
+        if not (np.isfinite(found.by_lead).all() and np.isfinite(by_series).all()):
+            raise ValueError("the calibration is not finite")
+        return found
+
+
+def band_widths(values: Values) -> Values:
+    """Return the width of each forecast's 80 % band, `(origin, horizon)`."""
+    low, high = (QUANTILES.index(level) for level in BAND)
+    widths: Values = values[:, :, high] - values[:, :, low]
+    return widths

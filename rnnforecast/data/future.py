@@ -1,33 +1,32 @@
-"""What is known of the future: rows of a second file, and whether a forecast has all it needs.
-
-Between `plan`, which reads that file, and `newer`, which reads for a trained model.
-"""
+"""Covariates that are known ahead: the rows below the last reading, or the table of `--future`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from rnnforecast.data.naming import canonical
-from rnnforecast.data.panel import Integers
-from rnnforecast.data.past import Past
-from rnnforecast.data.plan import Plan, read_plan
-from rnnforecast.data.schema import Schema, check_column
-from rnnforecast.data.stamps import format_stamp
-from rnnforecast.dataconfig import DataConfig
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.data.arrays import Integers
+from rnnforecast.data.schema import Schema, canonical, check_column, epoch_unit_of, infer_time
+from rnnforecast.data.timestamps import REPAIRS, StampReader, Zone, localise
 from rnnforecast.errors import DataError, Location
-from rnnforecast.events import Listener, Warned
-from rnnforecast.places.remote import Place
+from rnnforecast.events import Event, Listener, Warned
 from rnnforecast.sources.columns import Column
-from rnnforecast.sources.reading import Source, WrappedSource
+from rnnforecast.sources.files import check_memory
+from rnnforecast.sources.source import Source, WrappedSource, join_time, open_source, rename
+from rnnforecast.storage.remote import Place
 
 _SHOWN = 3
 _BATCH_ROWS = 1 << 20
+_FORM = (
+    "sep", "decimal", "thousands", "encoding", "skip_rows", "comment", "no_header", "columns",
+)  # fmt: skip
+"""Options that say how the text of one file is written, which another file need not share."""
 
 
 @dataclass(frozen=True)
@@ -142,44 +141,143 @@ def _by_number(names: set[str]) -> dict[str, str]:
     return {number: alike[0] for number, alike in found.items() if len(alike) == 1}
 
 
-def check_known_ahead(
-    past: Past, horizon: int, tz: str | None, *, needed: NDArray[np.bool_] | None = None
-) -> NDArray[np.bool_]:
-    """`(origin,)`: which origins lack a value, over the horizon, of what must be known ahead.
+@dataclass(frozen=True)
+class Plan:
+    """What a second file says, under the names that the readings have."""
 
-    `needed` are the origins that the network is to forecast, by default all. One of them that ended
-    before the others is to be left out, or left to a fallback. Raises `DataError`, with the stamps,
-    where one that did not lacks a value.
+    source: Source
+    time: str
+    """What its own column of times is called."""
+    table: pa.Table
+    """Times in microseconds, with a zone where they are instants; series; what is known ahead."""
+    rows: Integers
+    """`(row,)`: the number of each row in the file."""
+
+    def location(self, row: int, column: str, *, is_time: bool) -> Location:
+        """Say where a row stands in the file."""
+        return self.source.location(int(self.rows[row]), self.time if is_time else column)
+
+
+def read_plan(
+    data: object, readings: Column, schema: Schema, options: DataConfig, listener: Listener
+) -> Plan:
+    """Read a second file as the readings are written, or else as it says itself.
+
+    `readings` is their time column; the schema names what is wanted. Raises the `DataError` of the
+    first attempt where none succeeds.
     """
-    if needed is None:
-        needed = np.ones(past.n_origins, np.bool_)
-    features = past.features(1, horizon)
-    if not past.n_features[0] or features is None or not needed.any():
-        return np.zeros(past.n_origins, np.bool_)
-    unknown = np.isnan(features.known[:, :, 1:])  # (origin, feature, lead)
-    lacks: NDArray[np.bool_] = unknown.any((1, 2)) & needed
-    is_newest = past.cutoff_time == past.cutoff_time[needed].max()
-    open_origins = np.flatnonzero(lacks & is_newest)
-    if len(open_origins):
-        raise _not_known(past, unknown[open_origins[0]], open_origins, tz)
-    return lacks
+    first: DataError | None = None
+    for attempt in _attempts(options):
+        events: list[Event] = []
+        try:
+            plan = _read(data, readings, schema, attempt, events.append)
+        except DataError as error:
+            if error.code == "ambiguous-date":  # an option would hold for the readings, too
+                error.hint = "write the stamps as 2024-12-31 23:00"
+            first = first or error
+            continue
+        for event in events:
+            listener(event)
+        return plan
+    assert first is not None
+    raise first
 
 
-def _not_known(
-    past: Past, unknown: NDArray[np.bool_], origins: Integers, tz: str | None
-) -> DataError:
-    """Name the first of these origins, and what is unknown there, `(feature, lead)`."""
-    origin, horizon = origins[0], unknown.shape[1]
-    feature = int(np.argmax(unknown.any(1)))
-    leads = np.flatnonzero(unknown[feature]) + 1
-    column = past.known_names[feature].partition("=")[0]
-    times = past.cutoff_time[origin] + leads * past.step_us
-    shown = ", ".join(format_stamp(int(time), tz) for time in times[:_SHOWN])
-    more = f", ... ({len(times)} of {horizon})" if len(times) > _SHOWN else ""
-    others = f"; {len(origins) - 1} more series lack values, too" if len(origins) > 1 else ""
+def _attempts(options: DataConfig) -> Iterator[DataConfig]:
+    """Give the options, then without those that say how text is written, or stamps, or both."""
+    default = DataConfig()
+    own_form = replace(options, **{name: getattr(default, name) for name in _FORM})
+    tried: list[DataConfig] = []
+    for form in (options, own_form):
+        for attempt in (form, replace(form, time_format=None)):
+            if attempt not in tried:
+                tried.append(attempt)
+                yield attempt
+
+
+def _read(
+    data: object, readings: Column, schema: Schema, options: DataConfig, listener: Listener
+) -> Plan:
+    source = _open(data, schema.time, options, listener)
+    time = _time_of(source, schema.time, options)
+    known = [c for c in schema.covariates if c.role == "known"]
+    names = [column.name for column in source.columns]
+    for name in (schema.series, *(covariate.name for covariate in known)):
+        if name is not None:
+            check_column(name, names, source.name, code="missing-column")
+    check_memory(source.n_rows_about, len(known), options, source.name)
+    unit = epoch_unit_of(time, source.name, options)
+    stamps = StampReader.of(source, replace(schema, time=time.name, epoch_unit=unit), options)
+    types = {c.name: pa.string() if c.is_text else pa.float64() for c in known}
+    types |= {schema.series: pa.string()} if schema.series else {}
+    times, batches, n_rows = [], [], 0
+    for batch in source.batches({time.name: stamps.arrow_type, **types}):
+        times.append(stamps.read(batch.column(time.name), n_rows))
+        batches.append(batch.select(list(types)))
+        n_rows += batch.num_rows
+    for code, count in stamps.repairs.items():
+        listener(Warned(code, f"{source.name}: {REPAIRS[code]} ({count})", count))
+    table = pa.Table.from_batches(batches, pa.schema(types))
+    when = _in_zone_of(readings, np.concatenate(times), table, stamps, options)
+    table = table.add_column(0, schema.time, when)
+    return Plan(source, time.name, table, np.arange(n_rows))
+
+
+def _open(data: object, time: str, options: DataConfig, listener: Listener) -> Source:
+    """Open it, under the names that the readings have: it need not share all new names."""
+    source = open_source(data, options, listener)
+    names = {column.name for column in source.columns}
+    source = rename(source, [pair for pair in options.map if pair.partition("=")[0] in names])
+    joined = join_time(source, time)
+    is_there = time in (column.name for column in joined.columns)
+    return joined if is_there or "," not in time else join_time(source, None)
+
+
+def _time_of(source: Source, wanted: str, options: DataConfig) -> Column:
+    """Return the time column; where the readings' is joined of several, it may be any one."""
+    columns = {column.name: column for column in source.columns}
+    if wanted not in columns and "," in wanted:
+        return infer_time(source, options)
+    check_column(wanted, columns, source.name, code="missing-column")
+    return columns[wanted]
+
+
+def _in_zone_of(
+    readings: Column, times: Integers, table: pa.Table, stamps: StampReader, options: DataConfig
+) -> pa.Array:
+    """Return the times as instants, or on the wall clock where the readings' are so.
+
+    Numbers count from 1970 in UTC: they are instants beside stamps with a zone. Raises `DataError`
+    where only one of the two has a zone, and the user names none.
+    """
+    is_aware, is_number = Zone.of_column(readings).is_aware, readings.kind == "number"
+    is_instant = stamps.zone.is_aware or (stamps.schema.epoch_unit is not None and not is_number)
+    if not is_aware and (options.tz is None or not is_instant):
+        if stamps.zone.is_aware and not is_number:
+            raise _other_zone(stamps, "carry a zone, but those of the readings carry none")
+        return pa.array(times).cast(pa.timestamp("us"))
+    if not is_instant:
+        if options.tz is None:
+            raise _other_zone(stamps, "carry no zone, but those of the readings do")
+        locate = partial(stamps.source.location, column=stamps.schema.time)
+        times = localise([times], [_codes(table, stamps.schema.series)], options.tz, locate)[0]
+    return pa.array(times).cast(pa.timestamp("us", tz="UTC"))
+
+
+def _codes(table: pa.Table, series: str | None) -> Integers:
+    """Return the number of each row's series, `(row,)`."""
+    if series is None:
+        return np.zeros(table.num_rows, np.int64)
+    encoded = table.column(series).combine_chunks().dictionary_encode(null_encoding="encode")
+    codes: Integers = encoded.indices.to_numpy().astype(np.int64)
+    return codes
+
+
+def _other_zone(stamps: StampReader, what: str) -> DataError:
     return DataError(
-        f"{column!r} is not known for {past.names[past.series[origin]]!r} at {shown}{more}{others}",
-        code="missing-future",
-        hint="add rows with these stamps below the last reading, without readings, or pass them in "
-        "a second file with  --future FILE",
+        f"the stamps of {stamps.source.name} {what}",
+        code="mixed-zones",
+        location=stamps.source.location(0, stamps.schema.time),
+        hint="write the offset, such as +01:00 or Z, in every stamp or in none; --tz names the "
+        "zone of stamps that carry none",
     )

@@ -1,8 +1,4 @@
-"""Robust level and spread of each series, fitted before the cutoff.
-
-They only bring series of different units to one size; each window is normalised again inside the
-network.
-"""
+"""Robust scaling of each series: its center and its spread."""
 
 from __future__ import annotations
 
@@ -10,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnforecast.data.panel import Doubles, Floats, Integers
-from rnnforecast.data.past import Past
+from rnnforecast.data.arrays import Doubles, Floats, Integers
+from rnnforecast.data.windows import Past
 
 CONSTANT_SCALE = 1.0
 SPIKE_RUN = 3

@@ -1,20 +1,31 @@
-"""What each column is for, as it is stored with a model, and found again in newer tables.
-
-Below `inference`, which decides it the first time.
-"""
+"""Which column is what: inferred once, stored with the model, matched again with new readings."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
-from rnnforecast.dataconfig import DataConfig
+from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, UsageError
-from rnnforecast.sources.columns import Column, epoch_unit
-from rnnforecast.sources.dialect import quote
-from rnnforecast.sources.reading import Source
+from rnnforecast.events import Listener, Noted, Warned
+from rnnforecast.sources.columns import Column, epoch_unit, is_digits, is_number
+from rnnforecast.sources.sniff import quote
+from rnnforecast.sources.source import Source
+
+_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
+_SERIES_NAMES = (
+    "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
+    "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
+)  # fmt: skip
+_MANY_COLUMNS = 2000
+_ROW_NUMBER_NAMES = (
+    "", "#", "no", "no.", "nr", "nr.", "index", "idx", "row", "row_id", "row_number", "rownum",
+    "record", "unnamed: 0",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -178,3 +189,210 @@ def epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:
             hint="name the time column with  --time COLUMN",
         )
     return unit
+
+
+def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Schema:
+    """Decide what each column is for. Raises `DataError` where it cannot be decided."""
+    columns = {column.name: column for column in source.columns}
+    for name in config.named_columns:
+        check_column(name, columns, source.name)
+        _reject_nested(columns[name], source.name)
+    beside = (*config.known, *config.past, *config.static)
+    time = columns[config.time] if config.time else infer_time(source, config)
+    unit = epoch_unit_of(time, source.name, config)
+    if unit is not None and config.time_unit is None:
+        listener(Warned("epoch", f"column {time.name!r} is read as {unit} since 1970"))
+    free = [column for column in source.columns if column.name not in (time.name, *beside)]
+    series = None if config.id_from_columns else config.series or _infer_series(free, time)
+    targets = config.target or _infer_targets(source, (time.name, series, *beside))
+    _check_targets(source, targets, series, explicit=bool(config.target))
+    check_counters(targets, config)
+    covariates = _covariates(columns, config, series)
+    listener(Noted(_in_words(source, time.name, series, targets)))
+    if series is None and len(targets) > _MANY_COLUMNS:
+        what = f"{len(targets)} columns: a long table (time, series, value; --series names the "
+        listener(Noted(what + "second) takes less time to read"))
+    _note_unused(source, {time.name, series, *targets, *beside}, listener)
+    return Schema(time.name, series, targets, unit, covariates=covariates)
+
+
+def _reject_nested(column: Column, source: str) -> None:
+    if column.kind == "nested":
+        raise DataError(
+            f"column {column.name!r} of {source} is nested: its cells are lists or tables",
+            code="nested",
+            location=Location(source, column=column.name),
+            hint="write what they hold into columns of their own",
+        )
+
+
+def infer_time(source: Source, config: DataConfig) -> Column:
+    """Find the time column, by what columns hold and what they are called; raises `DataError`."""
+
+    def rank(column: Column) -> int:
+        name = column.name.strip().casefold()
+        return _TIME_NAMES.index(name) if name in _TIME_NAMES else len(_TIME_NAMES)
+
+    times = [c for c in source.columns if c.kind == "time"]
+    if not times and (config.time_unit or config.time_format):
+        times = [c for c in source.columns if rank(c) < len(_TIME_NAMES)]
+    times = times or [
+        c
+        for c in source.columns
+        if c.kind == "number" and rank(c) < len(_TIME_NAMES) and unit_of(c) is not None
+    ]
+    if times:
+        return min(times, key=rank)
+    names = ", ".join(repr(c.name) for c in source.columns[:20])
+    raise DataError(
+        f"no time column was found in {source.name}",
+        code="no-time-column",
+        location=Location(source.name),
+        hint=f"name it with  --time COLUMN ; the columns are {names}",
+    )
+
+
+def _infer_series(columns: Sequence[Column], time: Column) -> str | None:
+    """Find a text column with a telling name, or one that tells repeated stamps apart.
+
+    The columns are those that nothing else is known of.
+    """
+    said = [c for c in columns if c.is_series]
+    if said:
+        return said[0].name
+    texts = [c for c in columns if c.kind == "text"]
+    named = [c for c in texts if c.name.strip().casefold() in _SERIES_NAMES]
+    if named:
+        return named[0].name
+    numbered = [c for c in columns if c.kind == "number" and _is_id(c)]
+    if numbered:
+        return numbered[0].name
+    if len(set(time.sample)) == len(time.sample):
+        return None
+    for column in texts:
+        pairs = list(zip(time.sample, column.sample, strict=False))
+        if len(column.sample) == len(time.sample) and len(set(pairs)) == len(pairs):
+            return column.name
+    return None
+
+
+def _is_id(column: Column) -> bool:
+    """Tell whether a column of whole numbers is called an id and repeats, as sensors' do."""
+    name = column.name.strip().casefold()
+    return (
+        (name == "id" or name.endswith("_id"))
+        and all(text.strip().isdigit() for text in column.sample)
+        and len(set(column.sample)) < max(2, len(column.sample))
+    )
+
+
+def _infer_targets(source: Source, others: tuple[str | None, ...]) -> tuple[str, ...]:
+    return tuple(
+        c.name
+        for c in source.columns
+        if c.kind == "number" and c.name not in others and not _counts_rows(c)
+    )
+
+
+def _covariates(
+    columns: dict[str, Column], config: DataConfig, series: str | None
+) -> tuple[Covariate, ...]:
+    """Return the columns that the user names. Raises `UsageError` for a kind without a role."""
+    if config.static and series is None:
+        raise UsageError(
+            "--static needs a table with a column that names the series",
+            hint="name it with  --series COLUMN",
+        )
+    for name in config.categorical:
+        if name not in (*config.known, *config.past, *config.static):
+            raise UsageError(
+                f"--categorical {name} needs --known, --past or --static for the same column"
+            )
+    roles = {"known": config.known, "past": config.past, "static": config.static}
+    return tuple(
+        Covariate(name, role, is_text=columns[name].kind != "number" or name in config.categorical)
+        for role, names in roles.items()
+        for name in names
+    )
+
+
+def _counts_rows(column: Column) -> bool:
+    """Tell whether a column only numbers the rows: its name says so, and each is one more."""
+    if column.name.strip().casefold() not in _ROW_NUMBER_NAMES:
+        return False
+    texts = [text.strip() for text in column.sample]
+    if not all(is_digits(text) and len(text) < 16 for text in texts):
+        return False
+    numbers = list(map(int, texts))
+    return all(b - a == 1 for a, b in pairwise(numbers))
+
+
+def _check_targets(
+    source: Source, targets: tuple[str, ...], series: str | None, *, explicit: bool
+) -> None:
+    if not targets:
+        raise DataError(
+            f"{source.name} has no numeric column to forecast",
+            code="no-target",
+            location=Location(source.name),
+            hint=_hint_for_text(source),
+        )
+    if series is not None and len(targets) > 1:
+        raise DataError(
+            f"a table with a series column has one target, but {', '.join(map(repr, targets))} "
+            "are numeric",
+            code="several-targets",
+            location=Location(source.name),
+            hint=f"name the one to forecast, such as  --target {targets[0]}",
+        )
+    by_name = {c.name: c for c in source.columns}
+    for name in targets:
+        column = by_name[name]
+        if explicit and column.kind != "number":
+            what = "is empty" if column.kind == "empty" else "does not hold numbers"
+            example = f": {column.sample[0]!r}" if column.sample else ""
+            raise DataError(
+                f"the target {name!r} {what}{example}",
+                code="target-not-numeric",
+                location=Location(source.name, column=name),
+                hint="choose a numeric column, or name what means missing with  --na-values",
+            )
+
+
+def _hint_for_text(source: Source) -> str:
+    """Say what the columns that hold neither times nor numbers look like."""
+    for column in source.columns:
+        token = column.sample[0] if column.kind == "text" and column.sample else ""
+        bare = re.sub("[.,' ]", "", token)
+        if token and is_number(token, ","):
+            return (
+                f"{column.name!r} holds {token!r}: if the comma is a decimal mark, add  --decimal ,"
+            )
+        if token and is_number(bare, "."):
+            return f"{column.name!r} holds {token!r}: write numbers without thousands separators"
+    text = next((c for c in source.columns if c.kind == "text" and c.sample), None)
+    if text is None:
+        return "a column to forecast must hold numbers"
+    return f"a column to forecast must hold numbers, but {text.name!r} holds {text.sample[0]!r}"
+
+
+def _in_words(source: Source, time: str, series: str | None, targets: tuple[str, ...]) -> str:
+    shown = ", ".join(targets[:5]) + (f" and {len(targets) - 5} more" if len(targets) > 5 else "")
+    layout = f"series named by {series!r}, target {shown}" if series else f"targets {shown}"
+    return f"{source.name}: time {time!r}, {layout}"
+
+
+def _note_unused(source: Source, used: set[str | None], listener: Listener) -> None:
+    unused = [c for c in source.columns if c.name not in used]
+    empty = [c.name for c in unused if c.kind == "empty"]
+    if empty:
+        listener(Warned.naming("empty-column", "empty, left out", empty))
+    text = [c.name for c in unused if c.kind != "empty"]
+    if text:
+        listener(Noted(f"not used: {', '.join(text)}"))
+
+
+def canonical(name: str) -> str:
+    """Write a whole number without zeros before and after it."""
+    match = re.fullmatch(r"0*(\d+)(?:\.0*)?", name.strip())
+    return match[1] if match else name.strip()

@@ -1,12 +1,4 @@
-"""The season, and the window lengths that follow from it.
-
-Apart from `timegrid`, which knows stamps but no values, and from `quality`, which judges readings:
-here readings before the cutoff decide after how many steps their pattern repeats.
-
-The measure is the variogram D(k), the mean of (y[t] - y[t-k])^2. A pattern of period m makes it dip
-at k = m, beneath its level at m/2 and 3m/2, and slow drifts, which fill the autocorrelation at
-every lag, do not hide the dip.
-"""
+"""The season, the look-back and the segment, from the autocorrelation of the readings."""
 
 from __future__ import annotations
 
@@ -15,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.config import MAX_LOOKBACK, WindowConfig
-from rnnforecast.data.panel import Floats
-from rnnforecast.data.past import Past
-from rnnforecast.durations import format_duration, parse_steps
+from rnnforecast.config.training import MAX_LOOKBACK, WindowConfig
+from rnnforecast.data.arrays import Doubles, Floats
+from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError
-from rnnforecast.task import MemberTask
+from rnnforecast.spec import MemberTask
+from rnnforecast.units import format_duration, parse_steps
 
 _DAY_US = 86_400_000_000
 _NATURAL_US = (60_000_000, 3_600_000_000, _DAY_US, 7 * _DAY_US)
@@ -38,6 +30,15 @@ _FEWEST_ROWS = 20
 LONGEST_SEASON = 720
 """A longer season would not fit into a look-back."""
 _NO_SEASON_HORIZON = 24
+_LEAST = 0.1
+"""Lower peaks are not listed."""
+_LEAST_RISE = 0.05
+"""How far a peak stands above the lowest correlation before it."""
+_PEAK_NOISE = 3.0
+"""Standard deviations of the autocorrelation of white noise."""
+_FEWEST_PAIRS = 20
+_NO_HIGHER = 0.02
+"""A peak counts beside a shorter one only where it is higher by so much."""
 
 
 def resolve_season(config: WindowConfig, past: Past) -> int:
@@ -232,3 +233,60 @@ def in_words(
             f"look-back {steps(own.lookback)}, in segments of {own.segment}" for own in members
         ),
     )
+
+
+def autocorrelation(readings: Doubles, most: int) -> Doubles:
+    """Return the correlation of readings, `(row,)`, NaN where missing, with those k rows before.
+
+    `(most + 1,)` for k from 0; NaN where fewer than 20 pairs are there, or nothing moves.
+    """
+    seen = np.isfinite(readings)
+    n = len(readings)
+    found = np.full(most + 1, np.nan)
+    if seen.sum() < _FEWEST_PAIRS:
+        return found
+    values = np.where(seen, readings - readings[seen].mean(), 0.0)
+    variance = float((values**2).sum() / seen.sum())
+    if variance == 0:
+        return found
+    size = 1 << int(2 * n - 1).bit_length()
+
+    def correlate(x: Doubles) -> Doubles:
+        spectrum = np.fft.rfft(x, size)
+        return np.fft.irfft(spectrum * np.conj(spectrum), size)[: most + 1]
+
+    pairs, products = correlate(seen.astype(np.float64)), correlate(values)
+    length = len(pairs)
+    enough = pairs > _FEWEST_PAIRS - 0.5
+    found[:length][enough] = products[enough] / pairs[enough] / variance
+    found[n:] = np.nan
+    return found
+
+
+def peaks(correlation: Doubles, n_readings: int) -> list[int]:
+    """Return the lags at which an autocorrelation, from lag 0, peaks, increasing.
+
+    A peak is the highest within a quarter of its lag, stands out of the valley before it and of
+    noise, and is higher than the peaks before it: what comes again after a day does so after two,
+    and that says nothing new.
+    """
+    curve = np.nan_to_num(correlation, nan=-1.0)
+    lowest = np.minimum.accumulate(curve)
+    least = max(_LEAST, _PEAK_NOISE / np.sqrt(max(n_readings, 1)))
+    kept: list[int] = []
+    for lag in range(2, len(curve) - 1):
+        near = max(1, lag // 4)
+        around = curve[lag - near : lag + near + 1]
+        highest = max([least, lowest[lag] + _LEAST_RISE, *(curve[p] + _NO_HIGHER for p in kept)])
+        if curve[lag] >= highest and curve[lag] == around.max():
+            kept.append(lag)
+    return kept
+
+
+def median_curve(curves: Sequence[Doubles]) -> Doubles:
+    """Return the median over series, lag by lag, of what is known."""
+    table = np.stack(list(curves))
+    known = np.isfinite(table).any(0)
+    found = np.full(table.shape[1], np.nan)
+    found[known] = np.nanmedian(table[:, known], axis=0)
+    return found

@@ -1,1 +1,4 @@
-"""Is it any good? Baselines and metrics. Knows numpy and the Forecaster protocol; no torch."""
+"""Forecasts against what came: baselines, backtests, metrics, calibration, verdicts.
+
+Libraries: numpy, pandas, pyarrow, scipy, sklearn.
+"""

@@ -1,9 +1,4 @@
-"""Readings that left their band: each is held against a forecast that had not seen it.
-
-Origins lie a stride apart, and a reading is judged by the forecast of the last origin before it.
-How surprising it is, is its distance from the median in standard deviations, as if forecasts were
-normal: 1.28 is the edge of the 80 % band, which one reading in five leaves.
-"""
+"""Readings that left their band: each held against a forecast that had not seen it."""
 
 from __future__ import annotations
 
@@ -14,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rnnforecast.config import BAND, QUANTILES
-from rnnforecast.data.forecast import Forecaster
-from rnnforecast.data.origins import Origins
-from rnnforecast.data.panel import Doubles, Integers, Panel
-from rnnforecast.data.past import Past
-from rnnforecast.data.quantiles import scores_of
-from rnnforecast.data.stamps import stamp_array
+from rnnforecast.config.training import BAND, QUANTILES
+from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.forecast import Forecaster, scores_of
+from rnnforecast.data.panel import Panel
+from rnnforecast.data.split import Origins
+from rnnforecast.data.timestamps import stamp_array
+from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth
 from rnnforecast.events import Listener, Progressed, ignore
 

@@ -1,1 +1,4 @@
-"""The network: the only room that imports torch, and only in some of its modules."""
+"""The network: layers, loss, training, ensemble, artifact and checkpoint.
+
+Libraries: numpy, pyarrow, safetensors, torch.
+"""

@@ -1,48 +1,40 @@
-"""Artifact: a trained network as files, and back. No torch here, no pickle, no code from a file.
-
-`pack` gives the files of a version; `load` reads them under these rules, each with a test:
-
-1. Only the fixed names are opened, as regular files, without following links.
-2. The manifest is bounded in size and depth; duplicate keys, NaN, unknown fields and types are
-   refused, and so is a manifest that differs from its own hash.
-3. A newer format is refused as such; an older one would be migrated in memory.
-4. Size before hash before parse.
-5. Widths and window lengths are bounded; names, shapes and types of the tensors follow from the
-   configuration, and what differs is named.
-6. Every weight is finite.
-7. A self-test, a fixed input and its output, is stored; `forecaster` runs it once torch is there.
-8. There is no pickle.
-
-The hashes prove integrity, not where a model comes from. Every failure is a `ModelError`.
-"""
+"""A model version as files: manifest, weights, series; written and read back, without torch."""
 
 from __future__ import annotations
 
+import io
 import math
 import operator
+import os
+import stat
 from dataclasses import asdict, dataclass, replace
 from typing import Any, get_type_hints
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
 import safetensors.numpy
+from numpy.typing import NDArray
 
-from rnnforecast.config import Config, NetworkConfig, TrainConfig, WindowConfig
-from rnnforecast.data.calibration import Calibration
-from rnnforecast.data.panel import Floats
-from rnnforecast.data.schema import Covariate, Schema
-from rnnforecast.dataconfig import DataConfig
-from rnnforecast.errors import ModelError, UsageError
-from rnnforecast.model.expected import (
-    Tensors,
-    check_bounds,
-    check_self_test,
-    check_weights,
-    expected_shapes,
+from rnnforecast.config.fields import build, is_of, parse_json, to_json
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.training import (
+    MAX_FEATURES,
+    MAX_HORIZON,
+    MAX_LOOKBACK,
+    MAX_MEMBERS,
+    Config,
+    NetworkConfig,
+    TrainConfig,
+    WindowConfig,
 )
-from rnnforecast.model.files import damaged, read_listed, read_regular
-from rnnforecast.model.series import SeriesTable, pack_series, unpack_series
-from rnnforecast.model.strict import build, digest, is_of, parse_json, to_json
-from rnnforecast.places.remote import Place
-from rnnforecast.task import ForecastTask, MemberTask
+from rnnforecast.data.arrays import Floats
+from rnnforecast.data.forecast import PAIRS, Calibration
+from rnnforecast.data.schema import Covariate, Schema
+from rnnforecast.errors import ModelError, UsageError
+from rnnforecast.spec import CURVES, ForecastTask, MemberTask
+from rnnforecast.storage.publish import digest
+from rnnforecast.storage.remote import Place, Remote
 
 FORMAT = "rnnforecast-model"
 FORMAT_VERSION = 1
@@ -51,6 +43,16 @@ METRICS, HISTORY, REPORT = "metrics.json", "history.csv", "report.html"
 _MAX_MANIFEST_BYTES = 1 << 24
 _MAX_BYTES = {SERIES: 1 << 30, METRICS: 1 << 24, HISTORY: 1 << 24}
 _MAX_HEADER_BYTES = 1 << 20
+_MAX_SERIES = 10_000_000
+_MAX_SEASON = MAX_LOOKBACK
+_MAX_OUTPUT = 1e30
+_GATES = {"gru": 3, "lstm": 4, "mingru": 2, "rnn": 1}
+_WITHOUT_STATE = ("mingru",)
+"""Cells whose gates do not read the state."""
+Tensors = dict[str, NDArray[np.float32]]
+_MOVES = pa.list_(pa.float32(), len(PAIRS))
+_PLAIN = pa.schema({"series": pa.string(), "base": pa.float64()})
+_CALIBRATED = _PLAIN.append(pa.field("moves", _MOVES))
 
 
 @dataclass(frozen=True)
@@ -267,3 +269,231 @@ def _is_part(said: Any, meant: Any) -> bool:
     if not (isinstance(said, dict) and isinstance(meant, dict)):
         return bool(said == meant)
     return set(said) <= set(meant) and all(_is_part(said[key], meant[key]) for key in said)
+
+
+def expected_shapes(task: ForecastTask, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every tensor that a network of this configuration has."""
+    entries = task.n_series + 1
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("center", "scale", "reach"), (entries,))
+    if task.n_features:
+        shapes |= dict.fromkeys(("feature_mean", "feature_scale"), (task.n_features,))
+    for number, own in enumerate(task.members):
+        for name, shape in _member_shapes(task, own, config).items():
+            shapes[f"members.{number}.{name}"] = shape
+    return shapes
+
+
+def _member_shapes(
+    task: ForecastTask, own: MemberTask, config: NetworkConfig
+) -> dict[str, tuple[int, ...]]:
+    entries, width, gates = task.n_series + 1, config.hidden, _GATES[config.cell]
+    out_segment = min(own.segment, task.horizon)
+    shapes: dict[str, tuple[int, ...]] = {
+        "cycle.weight": (entries, task.season),
+        "persistence": (own.n_lasting, task.horizon),
+        "read.weight": (width, own.segment),
+        "read.bias": (width,),
+        "read_missing.weight": (width, own.segment),
+        "identity.weight": (entries, width),
+        "position": (-(-task.horizon // out_segment), width),
+        "head.weight": (out_segment * len(task.quantiles), width),
+        "head.bias": (out_segment * len(task.quantiles),),
+    }
+    for layer in range(config.layers):
+        ways = ("from_input", "from_state")
+        for way in ways[: 1 if config.cell in _WITHOUT_STATE else 2]:
+            shapes[f"recurrence.{way}.{layer}.weight"] = (gates * width, width)
+            shapes[f"recurrence.{way}.{layer}.bias"] = (gates * width,)
+    if own.covariates:
+        shapes |= _reader_shapes(task, own, out_segment, width)
+    return shapes
+
+
+def _reader_shapes(
+    task: ForecastTask, own: MemberTask, out_segment: int, width: int
+) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    if task.n_known:
+        shapes["reader.curves.weight"] = (CURVES, task.n_known)
+        shapes["reader.curves.bias"] = (CURVES,)
+        shapes["reader.reaction.weight"] = (task.n_series + 1, task.n_known + CURVES)
+        shapes["reader.ask.weight"] = (width, task.n_known * out_segment)
+    if task.n_known + task.n_past:
+        shapes["reader.read.weight"] = (width, (task.n_known + task.n_past) * own.segment)
+    if task.n_static:
+        shapes["reader.describe.weight"] = (width, task.n_static)
+    return shapes
+
+
+def check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
+    """Raise `ValueError` unless these are the tensors of the network, all of them finite."""
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights:
+            raise ValueError(f"tensor {name} is missing")
+        if name not in expected:
+            raise ValueError(f"tensor {name} does not belong to this network")
+        tensor = weights[name]
+        if tensor.shape != expected[name] or tensor.dtype != np.float32:
+            raise ValueError(
+                f"tensor {name} is {tensor.dtype} {tensor.shape}, not float32 {expected[name]}"
+            )
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"tensor {name} holds a value that is not finite")
+
+
+def check_bounds(task: ForecastTask) -> None:
+    """Raise `ValueError` for sizes that no network has, before anything of that size is made."""
+    sizes = {
+        "lookback": (task.lookback, MAX_LOOKBACK),
+        "horizon": (task.horizon, MAX_HORIZON),
+        "season": (task.season, _MAX_SEASON),
+        "n_series": (task.n_series, _MAX_SERIES),
+        "number of members": (len(task.members), MAX_MEMBERS),
+    }
+    for number, own in enumerate(task.members):
+        sizes[f"look-back of member {number}"] = (own.lookback, task.lookback)
+        sizes[f"segment of member {number}"] = (own.segment, own.lookback)
+    features = ("n_known", "n_past", "n_static")
+    if any(not 0 <= getattr(task, name) <= MAX_FEATURES for name in features):
+        raise ValueError("there are fewer features than none, or too many")
+    if any(own.covariates for own in task.members) and not task.n_features:
+        raise ValueError("a member sees covariates, but there are none")
+    for name, (value, limit) in sizes.items():
+        if type(value) is not int or not 1 <= value <= limit:
+            raise ValueError(f"{name} is {value!r}")
+    if any(own.seasonal and not 1 < task.season <= own.lookback // 2 for own in task.members):
+        raise ValueError("a member takes its pattern from less than two seasons")
+    levels = task.quantiles
+    if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
+        raise ValueError("the quantiles are not increasing levels around the median")
+    if not 0 < levels[0] <= levels[-1] < 1:
+        raise ValueError("the quantiles do not lie between 0 and 1")
+
+
+def check_self_test(manifest: dict[str, Any]) -> None:
+    """Raise `ValueError` unless the self-test is a list of sensible numbers."""
+    self_test = manifest["self_test"]
+    output = self_test["output"]
+    if not isinstance(output, list) or not output:
+        raise ValueError("the self-test has no output")
+    for number in (self_test["tolerance"], *output):
+        if type(number) not in (int, float) or abs(number) > _MAX_OUTPUT:
+            raise ValueError(f"the self-test holds {number!r}")
+
+
+def read_listed(directory: Place, name: str, manifest: dict[str, Any], limit: int) -> bytes:
+    """Read a file that the manifest lists, checking size before hash."""
+    try:
+        entry = manifest["files"][name]
+        size, expected = entry["bytes"], entry["sha256"]
+    except (KeyError, TypeError) as error:
+        raise damaged(directory, f"its manifest does not list {name}") from error
+    if type(size) is not int or not 0 <= size <= limit:
+        raise damaged(directory, f"its manifest says {size!r} bytes for {name}")
+    content = read_regular(directory / name, size)
+    if len(content) != size:
+        raise damaged(directory, f"{name} has {len(content)} bytes, not {size}")
+    if digest(content) != expected:
+        raise damaged(directory, f"{name} is not what was written (its hash differs)")
+    return content
+
+
+def read_regular(path: Place, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes, without following a link."""
+    try:
+        return read_bounded(path, limit)
+    except ValueError as error:
+        raise damaged(path.parent, str(error)) from error
+
+
+def read_bounded(path: Place, limit: int) -> bytes:
+    """Do the same for any file; `ValueError` says what is wrong with it."""
+    try:
+        if isinstance(path, Remote):
+            return _read_object(path, limit)
+        with open(path, "rb", opener=_open_itself) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError(f"{path.name} is not a regular file")
+            if status.st_size > limit:
+                raise ValueError(f"{path.name} has {status.st_size} bytes, over {limit}")
+            return file.read(status.st_size + 1)
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
+
+
+def _read_object(place: Remote, limit: int) -> bytes:
+    """Read an object; there are no links on a store, and nothing but objects."""
+    with place.open() as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > limit:
+            raise ValueError(f"{place.name} has {size} bytes, over {limit}")
+        file.seek(0)
+        return file.read(size + 1)
+
+
+def _open_itself(path: str, flags: int) -> int:
+    """Open without following a link, and without waiting for the writer of a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def damaged(directory: Place, why: str) -> ModelError:
+    """Say that a version cannot be used, and why."""
+    return ModelError(
+        f"the model version {directory} cannot be used: {why}",
+        code="damaged-model",
+        hint="put an intact copy in its place, or train again",
+    )
+
+
+@dataclass(frozen=True)
+class SeriesTable:
+    """What stands in a row for each series that the network knows."""
+
+    names: tuple[str, ...]
+    base: tuple[float, ...]
+    """What is subtracted from its readings."""
+    moves: Floats | None
+    """`(series, pair)`: how its quantiles move; None for a model that is not calibrated."""
+
+
+def pack_series(series: SeriesTable) -> bytes:
+    """Return the table as a Parquet file."""
+    columns = [pa.array(series.names, pa.string()), pa.array(series.base, pa.float64())]
+    if series.moves is not None:
+        flat = pa.array(series.moves.ravel(), pa.float32())
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=_MOVES))
+    buffer = io.BytesIO()
+    schema = _PLAIN if series.moves is None else _CALIBRATED
+    pa_parquet.write_table(pa.table(columns, schema=schema), buffer)
+    return buffer.getvalue()
+
+
+def unpack_series(content: bytes, n_series: int) -> SeriesTable:
+    """Read it again. Raises `ValueError` for a file that `pack_series` has not written."""
+    try:
+        file = pa_parquet.ParquetFile(pa.BufferReader(content))
+        if file.schema_arrow not in (_PLAIN, _CALIBRATED):
+            raise ValueError("the series names are not what was written")
+        if file.metadata.num_rows != n_series:
+            raise ValueError(f"there are {file.metadata.num_rows} series names, not {n_series}")
+        table = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"the series names cannot be read: {error}") from error
+    names = table.column("series")
+    if names.null_count or len(names.unique()) != n_series:
+        raise ValueError("the series names are not all there, or not all different")
+    base = table.column("base").to_numpy()
+    if not np.isfinite(base).all():
+        raise ValueError("the base of a series is not finite")
+    return SeriesTable(tuple(names.to_pylist()), tuple(base.tolist()), _moves_in(table))
+
+
+def _moves_in(table: pa.Table) -> Floats | None:
+    if "moves" not in table.column_names:
+        return None
+    flat = table.column("moves").combine_chunks().flatten()
+    moves: Floats = flat.to_numpy(zero_copy_only=False).reshape(-1, len(PAIRS))
+    if len(moves) != len(table):
+        raise ValueError("a series has no moves")
+    return moves

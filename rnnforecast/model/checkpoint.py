@@ -1,10 +1,4 @@
-"""Checkpoint: a training that is under way, as one file, and back. No torch here, no pickle.
-
-The file is safetensors: every tensor of each member, the rest as JSON in a tensor of bytes (the
-format's own metadata has no fixed order), and at its end the SHA-256 of all before. It is read as a
-model is: a regular file of bounded size, by no link; hash before parse; strict JSON; tensors of the
-names, shapes and types that this training has, and finite. Every failure is a `ModelError`.
-"""
+"""The state of a training that is under way, as one file."""
 
 from __future__ import annotations
 
@@ -12,21 +6,21 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, get_type_hints
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from rnnforecast.data.ranks import ALONE, Ranks, sent_by_first
+from rnnforecast.config.fields import build, parse_json, to_json
+from rnnforecast.data.arrays import Floats
 from rnnforecast.errors import ModelError, UsageError, WriteError
 from rnnforecast.events import EpochEnded
-from rnnforecast.model.files import read_bounded
-from rnnforecast.model.state import KINDS, MemberState, TrainingState
-from rnnforecast.model.strict import build, parse_json, to_json
-from rnnforecast.places.publishing import make_directory, publishing_file, remove_file
-from rnnforecast.places.remote import Place, Remote
+from rnnforecast.model.artifact import Tensors, read_bounded
+from rnnforecast.parallel import ALONE, Ranks, sent_by_first
+from rnnforecast.storage.publish import make_directory, publishing_file, remove_file
+from rnnforecast.storage.remote import Place, Remote
 
 CHECKPOINT = "checkpoint.safetensors"
 _FORMAT = "rnnforecast-checkpoint"
@@ -38,6 +32,8 @@ _STATE, _HASH, _HASH_BYTES = "state", "sha256", 32
 _SHOWN = 60
 """Characters of two values that are shown in a message."""
 _HINTS = get_type_hints(EpochEnded)
+KINDS = ("weights", "averaged", "best", "means", "squares")
+"""What there is of each parameter."""
 
 
 @dataclass(frozen=True)
@@ -273,3 +269,68 @@ def _check_tensors(tensors: Mapping[str, NDArray[Any]], like: Mapping[str, NDArr
             )
         if found.dtype == np.float32 and not np.isfinite(found).all():
             raise ValueError(f"tensor {name} holds a value that is not finite")
+
+
+@dataclass(frozen=True)
+class MemberState:
+    """One member between two of its steps. Parameters are float32, by their names."""
+
+    steps: int
+    best_steps: int
+    best_loss: float | None
+    """None as long as there was none."""
+    epochs: tuple[EpochEnded, ...]
+    weights: Tensors
+    averaged: Tensors
+    best: Tensors
+    means: Tensors
+    """Running means of the gradients, as the optimizer keeps them."""
+    squares: Tensors
+    """The same of their squares."""
+    counts: Floats
+    """`(parameter,)`: for how many steps the optimizer has; 0 where it has not seen a gradient."""
+    losses: Floats
+    """`(step,)` of the epoch that is not over."""
+    norms: Floats
+    """`(step,)`, of the gradients, before clipping."""
+    generator: NDArray[np.uint8]
+    """The state of the source of random numbers."""
+
+    @property
+    def _rest(self) -> dict[str, NDArray[Any]]:
+        names = ("counts", "losses", "norms", "generator")
+        return {name: getattr(self, name) for name in names}
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return all of them by the name that they have in a file."""
+        named = {f"{kind}.{n}": x for kind in KINDS for n, x in getattr(self, kind).items()}
+        return {**named, **self._rest}
+
+    def figures(self) -> dict[str, Any]:
+        """Return the rest."""
+        return {
+            "steps": self.steps,
+            "best_steps": self.best_steps,
+            "best_loss": self.best_loss,
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+        }
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """All members, and how far the committee was."""
+
+    target: int
+    """Steps after which it looks again who goes on."""
+    going: tuple[int, ...]
+    """Numbers of the members that are on their way there; none where the fit is over."""
+    members: tuple[MemberState, ...]
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Return those of all members, float32 before bytes."""
+        named = {
+            f"members.{number}.{name}": np.ascontiguousarray(x)
+            for number, member in enumerate(self.members)
+            for name, x in member.tensors().items()
+        }
+        return dict(sorted(named.items(), key=lambda item: (item[1].dtype == np.uint8, item[0])))

@@ -1,4 +1,4 @@
-"""RNNForecaster: fit a network to a Past, learn on, predict. A Forecaster like the baselines."""
+"""RNNForecaster: fit, fine-tune and predict."""
 
 from __future__ import annotations
 
@@ -12,21 +12,18 @@ import numpy as np
 import torch
 from torch.utils import deterministic
 
-from rnnforecast.config import NetworkConfig, TrainConfig
-from rnnforecast.data.covariates import Features
-from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.panel import Floats, Integers, pick
-from rnnforecast.data.past import Past, in_own_units
-from rnnforecast.data.quantiles import at_levels
+from rnnforecast.config.training import NetworkConfig, TrainConfig
+from rnnforecast.data.arrays import Floats, Integers, pick
+from rnnforecast.data.forecast import Forecast, at_levels
+from rnnforecast.data.panel import Features
 from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
+from rnnforecast.data.windows import Past, in_own_units
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
-from rnnforecast.launch import launched
+from rnnforecast.model.artifact import Tensors
 from rnnforecast.model.checkpoint import Checkpoints
-from rnnforecast.model.committee import CommitteeLog, learn_on_members, train_members
-from rnnforecast.model.expected import Tensors
-from rnnforecast.model.network import Network
-from rnnforecast.model.start import (
+from rnnforecast.model.ensemble import CommitteeLog, learn_on_members, n_processors, train_members
+from rnnforecast.model.initialise import (
     check_start,
     entries_in,
     find_newcomers,
@@ -34,8 +31,9 @@ from rnnforecast.model.start import (
     start_from,
     start_newcomers,
 )
-from rnnforecast.model.workers import n_processors
-from rnnforecast.task import ForecastTask
+from rnnforecast.model.network import Network
+from rnnforecast.process import launched
+from rnnforecast.spec import ForecastTask
 
 _MAX_BATCH = 2048
 _BATCH_VALUES = 1 << 22

@@ -1,11 +1,28 @@
-"""The quantile loss: as it is defined, for measuring, and with its own gradient, for training."""
+"""The pinball loss, mixtures of windows, and the loss on validation windows."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from rnnforecast.data.panel import Features
+from rnnforecast.data.windows import Batch, TrainingWindows
+from rnnforecast.model.covariates import Beside
+from rnnforecast.model.network import Member, Network, mean_of
+from rnnforecast.parallel import Ranks, share_of
+
+_BATCH_VALUES = 1 << 21
+_BATCH_WINDOWS = 1024
+_BATCH_STATES = 1 << 23
+"""At most so many values, windows, and figures of states, at once: gates take a few times that."""
+MIRRORED_SHARE = 0.25
+_MIXING_POWER = 1 / 0.3
+"""The smaller share of a mixture is half of u to this power, near the smaller of Beta(0.3, 0.3)."""
 
 
 def quantile_loss(forecast: Tensor, actual: Tensor, quantiles: tuple[float, ...]) -> Tensor:
@@ -43,3 +60,128 @@ class _Pinball(torch.autograd.Function):
         error, centred = ctx.saved_tensors
         slope = torch.sign(error).mul_(0.5).add_(centred).mul_(grad[..., None] / len(centred))
         return -slope, slope.sum(-1), None
+
+
+@dataclass(frozen=True)
+class ValidationWindows:
+    """Windows spread evenly over the validation part."""
+
+    _windows: TrainingWindows
+
+    @property
+    def n_apart(self) -> int:
+        """How many windows there are whose targets do not overlap."""
+        return int((-(-self._windows.counts // self._windows.horizon)).sum())
+
+    def gather(self, most: int) -> Batch:
+        """Return at most so many of the windows, evenly spread."""
+        return self._windows.gather(self._windows.spread(most))
+
+    @torch.no_grad()
+    def losses(
+        self, network: Network, groups: Sequence[Sequence[Member]], *, most: int
+    ) -> list[float]:
+        """Return the quantile loss of each group's mean forecast, in units of the series' scale.
+
+        It is computed over at most so many windows, evenly spread; of ranks each forecasts its
+        share of them.
+        """
+        everyone = list({id(m): m for group in groups for m in group}.values())
+        chosen = self._windows.spread(most)
+        task = network.task
+        width = task.lookback + task.horizon * len(task.quantiles)
+        n_steps = max(-(-member.own.lookback // member.own.segment) for member in everyone)
+        n_parts = max(
+            1,
+            len(chosen) * width // _BATCH_VALUES,
+            len(chosen) // _BATCH_WINDOWS,
+            len(chosen) * n_steps * network.config.hidden // _BATCH_STATES,
+        )
+        sums, n_seen = np.zeros(len(groups)), 0
+        for part in np.array_split(chosen, n_parts):
+            batch = share_of_batch(self._windows.gather(part), self._windows.ranks)
+            if not len(batch.series):
+                continue
+            series = entries(batch, network.center.device)
+            history, future, next_step, _ = scaled_windows(network, batch, series, series)
+            beside = features_beside(network, batch)
+            made = {id(m): m(history, series, next_step, beside) for m in everyone}
+            count = int(np.isfinite(batch.future).sum())
+            n_seen += count
+            for number, group in enumerate(groups):
+                forecast = mean_of([made[id(m)] for m in group])
+                loss = quantile_loss(forecast, future, task.quantiles)
+                sums[number] += float(loss) * count
+        *totals, n_all = self._windows.ranks.total(np.array([*sums, n_seen])).tolist()
+        return [total / max(n_all, 1) for total in totals]
+
+
+def share_of_batch(batch: Batch, ranks: Ranks) -> Batch:
+    """Return the windows of a batch that are this rank's work."""
+    if ranks.n == 1:
+        return batch
+    rows = share_of(ranks, len(batch.series))
+    return Batch(
+        batch.history[rows],
+        batch.future[rows],
+        batch.series[rows],
+        batch.next_step[rows],
+        batch.features and Features(*(x[rows] for x in batch.features)),
+    )
+
+
+def entries(batch: Batch, device: torch.device) -> Tensor:
+    """Return the entry of each window's series, (N,): 0 stands for unknown ones."""
+    return torch.from_numpy(batch.series).to(device) + 1
+
+
+def features_beside(network: Network, batch: Batch) -> Beside | None:
+    """Return the covariates of a batch, standardised."""
+    if batch.features is None:
+        return None
+    device = network.center.device
+    return network.beside([torch.from_numpy(x).to(device) for x in batch.features])
+
+
+def scaled_windows(
+    network: Network, batch: Batch, series: Tensor, shown: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return history, (N, L), and future, (N, H), in the units of the series as it is shown.
+
+    Also the step of lead 1, (N,), and how many units of the series itself one of these is, (N, 1).
+    Spikes are missing.
+    """
+    device = network.center.device
+    history, future, next_step = (
+        torch.from_numpy(x).to(device) for x in (batch.history, batch.future, batch.next_step)
+    )
+    history, future = (network.believable(part, series) for part in (history, future))
+    _, scale = network.scaling(history, series)
+    center, shown_scale = network.scaling(history, shown)
+    history, future = ((part - center) / shown_scale for part in (history, future))
+    return history, future, next_step, shown_scale / scale
+
+
+class Mixture(NamedTuple):
+    """Which windows are turned upside down, and which is mixed with which."""
+
+    sign: Tensor  # (N, 1)
+    share: Tensor  # (N, 1)
+    other: Tensor  # (N,)
+
+    def of(self, values: Tensor) -> Tensor:
+        """Mix deviations, (N, ...), NaN where missing: there the window's own stays."""
+        shape = (-1, *[1] * (values.dim() - 1))
+        values = values * self.sign.view(shape)
+        mixed = torch.lerp(values, values[self.other], self.share.view(shape))
+        return torch.where(torch.isnan(mixed), values, mixed)
+
+
+def draw_mixture(n: int, generator: torch.Generator) -> Mixture:
+    """Draw how windows are turned upside down, and mixed each with another one."""
+    device = generator.device
+    mirrored = torch.rand(n, 1, generator=generator, device=device) < MIRRORED_SHARE
+    sign = torch.where(mirrored, -1.0, 1.0)
+    share = 0.5 * torch.rand(n, 1, generator=generator, device=device) ** _MIXING_POWER
+    other = torch.randperm(n, generator=generator, device=device)
+    return Mixture(sign, share, other)

@@ -1,15 +1,4 @@
-"""What a network remembers, measured: on windows whose past is cut, and by gradients.
-
-Apart from `evaluate.remembering`, which judges the figures. Three measures, each with its limits:
-the error as history is cut costs forward passes only and cannot be fooled by gates that are closed
-(Khandelwal and others 2018, arXiv 1805.04623); gradients with respect to the readings say what a
-small change would do, and vanish where a gate is saturated (Ismail and others 2019, arXiv
-1910.12370); gradients with respect to the states show what is left of the path by which training
-learns (Pascanu, Mikolov and Bengio 2013, arXiv 1211.5063).
-
-Shapes: N windows, L lookback, H horizon, S recurrent steps. A lag counts readings back from the
-forecast's begin: 1 is the newest one.
-"""
+"""How far back a network remembers: loss by kept history, gradients by lag, time constants."""
 
 from __future__ import annotations
 
@@ -20,16 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnforecast.data.covariates import Features
-from rnnforecast.data.panel import Doubles
+from rnnforecast.data.arrays import Doubles
+from rnnforecast.data.panel import Features
 from rnnforecast.data.windows import Batch
-from rnnforecast.model.beside import Beside
-from rnnforecast.model.cells import State
-from rnnforecast.model.loss import quantile_loss
-from rnnforecast.model.member import Member
-from rnnforecast.model.network import Network, mean_of
-from rnnforecast.model.normalising import Window
-from rnnforecast.model.validation import entries, features_beside, scaled_windows
+from rnnforecast.model.covariates import Beside
+from rnnforecast.model.loss import entries, features_beside, quantile_loss, scaled_windows
+from rnnforecast.model.network import Member, Network, Window, mean_of
+from rnnforecast.model.recurrence import State
 
 TOLERANCE = 0.01
 """A history is long enough where the error is at most this share above that of the full one."""

@@ -1,30 +1,34 @@
-"""The network: a committee of recurrent members, and what they share: scaling, and what to believe.
-
-Shapes: N windows, L lookback, H horizon, Q quantiles. Everything that prediction needs happens
-inside: scaling, the season's pattern, the normalisation of each window, missing readings, and the
-order of the quantiles.
-"""
+"""The network: an ensemble of members, each of which normalises, encodes and decodes a window."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from statistics import NormalDist
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
-from rnnforecast.config import NetworkConfig
+from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.scaling import SPIKE_RUN
-from rnnforecast.model.beside import MOST, Beside
-from rnnforecast.model.member import Member
-from rnnforecast.model.normalising import carry_forward, moments
-from rnnforecast.task import ForecastTask
+from rnnforecast.model.covariates import MOST, Beside, Reader
+from rnnforecast.model.recurrence import Recurrence, State
+from rnnforecast.spec import ForecastTask, MemberTask
 
 _NO_LIMIT = 1e30
 _SPIKE_SHARE = 0.05
 _OWN_REACH = 14.0
 """Interquartile ranges, as many as 18 scales of a normal distribution."""
+_START_SPREAD = 0.5
+"""Standard deviation of a forecast before the first step, in units of the window's spread."""
+_WIDEST = 4.0
+"""A window that moves more than so many times as its series used to is brought to this spread."""
+_SPREAD_FLOOR = 1e-2
+"""Least spread of a window, in units of its series' scale: a stuck sensor has none of its own."""
+_PRIOR_READINGS = 4.0
+"""An empty window has the spread of its series, as if so many readings said so."""
 
 
 class Network(nn.Module):
@@ -153,3 +157,297 @@ def _in_runs(marked: Tensor) -> Tensor:
     wide = F.pad(marked, (SPIKE_RUN - 1, SPIKE_RUN - 1))
     runs = wide.unfold(1, SPIKE_RUN, 1).all(-1)  # a run begins here
     return runs.unfold(1, SPIKE_RUN, 1).any(-1)
+
+
+class Member(nn.Module):
+    """Forecasts quantiles of H readings from the last L. Series 0 stands for every unknown one."""
+
+    mixing: Tensor  # (Q, Q)
+    levels: Tensor  # (Q,)
+
+    def __init__(self, task: ForecastTask, own: MemberTask, config: NetworkConfig) -> None:
+        super().__init__()
+        self.task = task
+        self.own = own
+        n_entries, width, n_quantiles = task.n_series + 1, config.hidden, len(task.quantiles)
+        self.out_segment = min(own.segment, task.horizon)
+        self.cycle = nn.Embedding(n_entries, task.season)
+        self.persistence = nn.Parameter(torch.zeros(own.n_lasting, task.horizon))
+        self.read = nn.Linear(own.segment, width)
+        self.read_missing = nn.Linear(own.segment, width, bias=False)
+        n_steps = -(-own.lookback // own.segment)
+        self.recurrence = Recurrence(
+            config.cell, width, config.layers, init=config.init, n_steps=n_steps
+        )
+        self.identity = nn.Embedding(n_entries, width)
+        self.position = nn.Parameter(torch.empty(-(-task.horizon // self.out_segment), width))
+        self.reader = None
+        if own.covariates:
+            self.reader = Reader(task, own, out_segment=self.out_segment, width=width)
+        self.dropout = config.dropout
+        self.head = nn.Linear(width, self.out_segment * n_quantiles)
+        self.register_buffer("mixing", mixing(n_quantiles, task.median), persistent=False)
+        self.register_buffer("levels", torch.tensor(task.quantiles), persistent=False)
+        self._initialise()
+
+    def forward(
+        self, scaled: Tensor, series: Tensor, next_step: Tensor, beside: Beside | None = None
+    ) -> Tensor:
+        """Forecast in units of each series' scale, (N, H, Q), in the order of the quantiles.
+
+        scaled (N, at least L), NaN where missing; series and next_step (N,), see `Network`.
+        """
+        past, ahead = self.expected_around(series, next_step, beside)
+        window = self.normalised(scaled[:, -self.own.lookback :] - past)
+        leads = (
+            self.decode(window, series, beside).sort(-1).values + self.persisting(window)[..., None]
+        )
+        return leads * window.spread[..., None] + (window.level + ahead)[..., None]
+
+    def decode(
+        self,
+        window: Window,
+        series: Tensor,
+        beside: Beside | None = None,
+        *,
+        kept: Tensor | None = None,
+        reach: int | None = None,
+    ) -> Tensor:
+        """Run the recurrence over one window and decode every lead from its end, (N, H, Q).
+
+        The quantiles may cross. `kept` is what `draw_kept` gives, in training. With a reach
+        gradients come through the recurrent steps of the last so many readings only.
+        """
+        entering = self.entering(window, beside)
+        n_steps = len(entering) if reach is None else -(-reach // self.own.segment)
+        return self.answers(self.recurrence.truncated(entering, n_steps), series, beside, kept=kept)
+
+    def draw_kept(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """Draw which parts of n states are not dropped, (N, 1, D), the same ones for all leads.
+
+        What is kept counts for more; None where nothing is dropped.
+        """
+        if not self.dropout:
+            return None
+        shape = (n, 1, self.identity.embedding_dim)
+        kept = torch.rand(shape, generator=generator, device=generator.device) >= self.dropout
+        return kept / (1 - self.dropout)
+
+    def answers(
+        self,
+        final: Sequence[State],
+        series: Tensor,
+        beside: Beside | None = None,
+        *,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """Decode every lead from the final state of each layer, (N, H, Q), as `decode` says."""
+        out = self.recurrence.ask(self._queries(series, beside), final)  # (N, M, D)
+        if kept is not None:
+            out = out * kept
+        n_quantiles = len(self.task.quantiles)
+        weight = self.mixing @ self.head.weight.view(self.out_segment, n_quantiles, -1)
+        bias = self.head.bias.view(self.out_segment, n_quantiles) @ self.mixing.T
+        raw = F.linear(out, weight.flatten(0, 1), bias.flatten())  # (N, M, out_segment * Q)
+        return raw.reshape(len(raw), -1, n_quantiles)[:, : self.task.horizon]
+
+    def normalised(self, past: Tensor) -> Window:
+        """Return deviations from the season's pattern, (N, L), as this member sees them."""
+        return normalise(past, rescaled=self.own.linear)
+
+    def lasting(self, window: Window) -> list[Part]:
+        """Return what of the window lasts into the horizon."""
+        season = self.task.season if self.own.seasonal else None
+        return lasting(window, season=season, horizon=self.task.horizon)
+
+    def persisting(self, window: Window) -> Tensor:
+        """Return what is left of it at each lead, (N, H), normalised."""
+        parts = zip(self.persistence, self.lasting(window), strict=True)
+        return torch.stack([share * part.ahead for share, part in parts]).sum(0)
+
+    def expected_around(
+        self, series: Tensor, next_step: Tensor, beside: Beside | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what season and known covariates let expect, (N, L) and (N, H)."""
+        past, ahead = self.cycle_around(series, next_step)
+        if self.reader is not None:
+            assert beside is not None
+            more_past, more_ahead = self.reader.explained(beside, series)
+            past, ahead = past + more_past, ahead + more_ahead
+        return past, ahead
+
+    def cycle_around(self, series: Tensor, next_step: Tensor) -> tuple[Tensor, Tensor]:
+        """Look up the season's pattern over history, (N, L), and horizon, (N, H)."""
+        lookback, season = self.own.lookback, self.task.season
+        width = lookback + self.task.horizon
+        phase = (next_step - lookback) % season
+        turn = (phase[:, None] + torch.arange(season, device=phase.device)) % season
+        turned = self.cycle(series).gather(1, turn)  # (N, season)
+        pattern = turned.repeat(1, -(-width // season))[:, :width]
+        return pattern[:, :lookback], pattern[:, lookback:]
+
+    def entering(self, window: Window, beside: Beside | None = None) -> Tensor:
+        """Return what the recurrence runs over, (S, N, D).
+
+        What lasts is taken out of the values; the pattern is shown instead, before them.
+        """
+        values, parts = window.values, self.lasting(window)
+        for share, part in zip(self.persistence.detach(), parts, strict=True):
+            values = values - share.mean() * part.past
+        entering = self.read(self._segments(values, empty=0.0))  # (S, N, D)
+        if window.missing is not None or self.own.lookback % self.own.segment:
+            missing = torch.zeros_like(values) if window.missing is None else window.missing
+            entering = entering + self.read_missing(self._segments(missing, empty=1.0))
+        if self.reader is not None:
+            assert beside is not None
+            entering = entering + self.reader.history(beside)
+        if self.own.seasonal:
+            length = -(-self.task.season // self.own.segment) * self.own.segment
+            pattern = self.read(self._segments(parts[-1].past[:, -length:], empty=0.0))
+            entering = torch.cat([pattern, entering])
+        return F.relu(entering)
+
+    def _segments(self, values: Tensor, *, empty: float) -> Tensor:
+        """Cut (N, L) into (S, N, segment); the first segment may be part empty."""
+        padded = F.pad(values, (-values.shape[1] % self.own.segment, 0), value=empty)
+        return padded.view(len(values), -1, self.own.segment).transpose(0, 1)
+
+    def _queries(self, series: Tensor, beside: Beside | None) -> Tensor:
+        """Input gates of the queries, (N, M, gates * D): which stretch, and which series."""
+        first = self.recurrence.from_input[0]
+        where, who = first(self.position), F.linear(self.identity(series), first.weight)
+        queries: Tensor = where + who[:, None]
+        if self.reader is not None and self.reader.asks:
+            assert beside is not None
+            queries = queries + F.linear(self.reader.question(beside), first.weight)
+        return queries
+
+    @torch.no_grad()
+    def _initialise(self) -> None:
+        nn.init.zeros_(self.cycle.weight)
+        nn.init.zeros_(self.read_missing.weight)  # a gap says nothing until training says otherwise
+        nn.init.normal_(self.identity.weight, std=0.1)
+        nn.init.normal_(self.position, std=1.0)
+        normal = torch.tensor(
+            [NormalDist(0, _START_SPREAD).inv_cdf(q) for q in self.task.quantiles]
+        )
+        self.head.bias.copy_(torch.linalg.solve(self.mixing, normal).repeat(self.out_segment))
+        self.head.weight.mul_(0.5)
+
+
+def mixing(n_quantiles: int, median: int) -> Tensor:
+    """Return the matrix, (Q, Q), that makes quantiles of a median and of gaps between neighbours.
+
+    What the head learns for the median then moves all quantiles. The gaps may become negative:
+    quantiles that cross are put in order.
+    """
+    matrix = torch.zeros(n_quantiles, n_quantiles)
+    matrix[:, median] = 1.0
+    for i in range(median):
+        matrix[i, i:median] = -1.0
+    for i in range(median + 1, n_quantiles):
+        matrix[i, median + 1 : i + 1] = 1.0
+    return matrix
+
+
+class Window(NamedTuple):
+    """One batch of histories after normalisation."""
+
+    values: Tensor  # (N, L), 0 mean over the readings that are there
+    missing: Tensor | None  # (N, L), 1.0 where no reading is; None where all are there
+    level: Tensor  # (N, 1), in units of the series' scale
+    spread: Tensor  # (N, 1), what the values are in units of
+    newest: Tensor  # (N, 1), the last reading that is there, normalised
+
+
+def normalise(scaled: Tensor, *, rescaled: bool = True) -> Window:
+    """Bring each window, (N, L), to zero mean over the readings that are there.
+
+    Where it is rescaled also to unit spread; else it stays in the units of its series. A missing
+    reading repeats the last one before it, 0 where there is none. A few readings do not show their
+    spread: the emptier a window, the more its series' own, 1, counts.
+    """
+    seen = torch.isfinite(scaled)
+    level, variance = moments(scaled, seen)
+    n_seen = seen.sum(1, keepdim=True)
+    prior = _PRIOR_READINGS * (1 - n_seen / scaled.shape[1])
+    variance = (variance * n_seen + prior) / (n_seen + prior)
+    spread = (variance + _SPREAD_FLOOR**2).sqrt()
+    if not rescaled:
+        spread = (spread / _WIDEST).clamp(min=1.0)
+    values = torch.where(seen, scaled - level, 0.0) / spread
+    missing = None
+    if not bool(seen.all()):
+        values = carry_forward(values, seen)
+        missing = (~seen).to(scaled.dtype)
+    return Window(values, missing, level, spread, values[:, -1:])
+
+
+def moments(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of what is there in each row, (N, 1) each; 0 where nothing is."""
+    n_seen = seen.sum(1, keepdim=True).clamp(min=1)
+    mean = torch.where(seen, values, 0.0).sum(1, keepdim=True) / n_seen
+    variance = torch.where(seen, values - mean, 0.0).square().sum(1, keepdim=True) / n_seen
+    return mean, variance
+
+
+def carry_forward(values: Tensor, seen: Tensor) -> Tensor:
+    """Repeat the last value that is there, (N, L); what stands before the first one stays."""
+    positions = torch.arange(values.shape[1], device=values.device).expand_as(values)
+    last = torch.where(seen, positions, 0).cummax(1).values
+    return values.gather(1, last)
+
+
+class Part(NamedTuple):
+    """Something of a window, as it lies in the history and as it would go on."""
+
+    past: Tensor  # (N, L), or (N, 1) where it is the same at every step
+    ahead: Tensor  # (N, H) or (N, 1)
+
+
+def lasting(window: Window, *, season: int | None, horizon: int) -> list[Part]:
+    """Return the newest reading and, with a season, the newest one's level and the mean pattern.
+
+    They are as many as `MemberTask.n_lasting` says.
+    """
+    parts = [Part(window.newest, window.newest)]
+    if season is not None:
+        level, pattern = _level_and_pattern(window, season)
+        length = window.values.shape[1]
+        parts += [
+            Part(level, level),
+            Part(_repeat(pattern, length)[:, -length:], _repeat(pattern, horizon)[:, :horizon]),
+        ]
+    return parts
+
+
+def _level_and_pattern(window: Window, season: int) -> tuple[Tensor, Tensor]:
+    """Return the level of the newest season, (N, 1), and the pattern, (N, season).
+
+    The pattern is the mean of the whole seasons, phase by phase, less its own mean. What is
+    missing does not count: a phase that never occurred is 0, and the level is that of the newest
+    season of which anything is there, less the pattern at those phases.
+    """
+    n, length = window.values.shape
+    seasons = window.values[:, length % season :].view(n, -1, season)
+    if window.missing is None:
+        pattern = seasons.mean(1)
+        return seasons[:, -1].mean(1, keepdim=True), pattern - pattern.mean(1, keepdim=True)
+    seen = 1 - window.missing[:, length % season :].view(n, -1, season)
+    pattern = _mean(seasons, seen, 1)
+    occurred = (seen.sum(1) > 0).to(seen.dtype)
+    pattern = (pattern - _mean(pattern, occurred, 1)[:, None]) * occurred
+    levels = _mean(seasons - pattern[:, None], seen, 2)
+    order = torch.arange(1, seasons.shape[1] + 1, device=seen.device)
+    newest = ((seen.sum(2) > 0) * order).argmax(1, keepdim=True)
+    return levels.gather(1, newest), pattern
+
+
+def _mean(values: Tensor, seen: Tensor, dim: int) -> Tensor:
+    """Mean of what is there, 0 where nothing is."""
+    return (values * seen).sum(dim) / seen.sum(dim).clamp(min=1)
+
+
+def _repeat(pattern: Tensor, at_least: int) -> Tensor:
+    """Repeat a pattern, (N, season), a whole number of times."""
+    return pattern.repeat(1, -(-at_least // pattern.shape[1]))

@@ -1,1 +1,4 @@
-"""A file or a table as batches of columns, whatever its format. Knows pyarrow and pandas alone."""
+"""Files and tables as batches of Arrow columns, with locations for errors.
+
+Libraries: numpy, pandas, pyarrow.
+"""

@@ -1,32 +1,32 @@
-"""A folder whose series are spread over buckets, each wholly in one: its manifest, its rows.
-
-Below `reading`, which opens it where a folder has a manifest; who writes it is no matter here. What
-lies there is held against the manifest on each opening, by names and sizes; its hashes are for who
-wants to know more. While series are read, the bucket of each name is held against that of its file.
-"""
+"""A folder of buckets as a source: hash of a series, manifest, the buckets of a rank."""
 
 from __future__ import annotations
 
 import glob
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rnnforecast.errors import DataError, Location
-from rnnforecast.places.remote import Place, Remote, list_below, place_of
-from rnnforecast.sources.buckets import HASH, MOST_BUCKETS, bucket_of, digests_of, file_of
+from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.sources.columns import Column
-from rnnforecast.sources.parquetfile import ParquetFile, ParquetSource, open_parquet
-from rnnforecast.sources.remotefiles import reading
+from rnnforecast.sources.files import reading
+from rnnforecast.sources.parquet import ParquetFile, ParquetSource, open_parquet
+from rnnforecast.storage.remote import Place, Remote, list_below, place_of
 
 MANIFEST = "_shards.json"
 _FORMAT = 1
+HASH = "blake2b-64"
+"""What manifests call it."""
+MOST_BUCKETS = 100_000
+_DIGEST_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -294,3 +294,59 @@ def _unlike(folder: Place, message: str) -> DataError:
         location=Location(str(folder)),
         hint="copy the whole folder again, or make it again with  rnnforecast shard",
     )
+
+
+def digests_of(names: Iterable[bytes]) -> bytes:
+    """Return the hashes of names in UTF-8, one after the other: 8 bytes of BLAKE2b for each.
+
+    Many are hashed at once, as making a hash from nothing takes longer than copying one.
+    """
+    empty, digests = blake2b(digest_size=_DIGEST_BYTES), []
+    for name in names:
+        one = empty.copy()
+        one.update(name)
+        digests.append(one.digest())
+    return b"".join(digests)
+
+
+def bucket_of(name: str, n_buckets: int) -> int:
+    """Return the bucket of a series, counted from 0: its hash as a big-endian number, modulo."""
+    return int.from_bytes(digests_of([name.encode()]), "big") % n_buckets
+
+
+def file_of(bucket: int, n_buckets: int) -> str:
+    """Return what a bucket's file is called."""
+    return f"bucket-{bucket:05d}-of-{n_buckets:05d}.parquet"
+
+
+def open_share(data: object, rank: int, n: int) -> ShardFolder:
+    """Open the buckets of one of n processes that read a folder together.
+
+    Raises `UsageError` where there are no buckets, or fewer that hold rows than processes.
+    """
+    if not isinstance(data, str | Path) or not is_sharded(place_of(data)):
+        raise UsageError(
+            f"{n} ranks need a folder of buckets, of which each reads some",
+            hint="make one:  rnnforecast shard DATA --output buckets --buckets 64",
+        )
+    folder = place_of(data)
+    manifest = read_manifest(folder)
+    check_folder(folder, manifest)
+    if len(manifest.files) < n:
+        raise UsageError(
+            f"there are {n} ranks, but only {len(manifest.files)} buckets of {folder} hold rows",
+            hint="start fewer, or make more buckets",
+        )
+    return open_buckets(str(data), manifest, manifest.files[share_of(manifest, rank, n)])
+
+
+def share_of(manifest: Manifest, rank: int, n: int) -> slice:
+    """Return which of the files one of n processes reads: about as many rows as any other."""
+    rows = np.cumsum([one.rows for one in manifest.files])
+    aims = rows[-1] * np.arange(n + 1) / n
+    middles = rows - np.diff(rows, prepend=0) / 2
+    least = np.arange(n + 1)
+    beyond = np.maximum.accumulate(np.searchsorted(middles, aims) - least)
+    ends = least + np.clip(beyond, 0, len(rows) - n)  # each gets one at least
+    ends[0], ends[-1] = 0, len(rows)
+    return slice(int(ends[rank]), int(ends[rank + 1]))

@@ -13,16 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 
-from rnnforecast.data.inference import infer_schema
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.data.grid import read_panel
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.schema import Schema
-from rnnforecast.data.timegrid import read_panel
-from rnnforecast.dataconfig import DataConfig
+from rnnforecast.data.schema import Schema, infer_schema
 from rnnforecast.errors import RnnForecastError
 from rnnforecast.events import Event, Noted, Warned
-from rnnforecast.sources.reading import open_source
-from rnnforecast.sources.renaming import rename
-from rnnforecast.sources.splittime import join_time
+from rnnforecast.sources.source import join_time, open_source, rename
 
 few = settings(deadline=None, max_examples=40, derandomize=True, database=None)
 """Hypothesis for laws that touch the disk: the same few examples each time."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.delayed import delayed
-from rnnforecast.data.autocorrelation import autocorrelation, median_curve, peaks
+from rnnforecast.data.season import autocorrelation, median_curve, peaks
 
 
 def slow(readings: np.ndarray, lag: int) -> float:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.schema import match_schema
-from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError, NotEnoughDataError
-from rnnforecast.sources.reading import open_source
+from rnnforecast.sources.source import open_source
 from tests.data.tables import failure, hourly, part, pasted, read, write
 
 HEADER = "timestamp,temp"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnforecast.config import QUANTILES
-from rnnforecast.data.calibration import PAIRS, Calibration
+from rnnforecast.config.training import QUANTILES
+from rnnforecast.data.forecast import PAIRS, Calibration
 
 HORIZON = 6
 MEDIAN = QUANTILES.index(0.5)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnnforecast.dataconfig import DataConfig
+from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import UsageError
 from tests.builders import wave
 from tests.data.tables import failure, pasted, read, write

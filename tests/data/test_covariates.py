@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data.covariates import Covariates, Track
-from rnnforecast.data.panel import Panel
-from rnnforecast.data.past import past_of
+from rnnforecast.data.panel import Covariates, Panel, Track
+from rnnforecast.data.windows import past_of
 from tests.builders import make_panel
 
 LOOKBACK, HORIZON = 5, 3

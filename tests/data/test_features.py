@@ -8,16 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnnforecast.data import memory
-from rnnforecast.data.covariates import Covariates
-from rnnforecast.data.inference import infer_schema
-from rnnforecast.data.panel import Panel
-from rnnforecast.data.schema import Schema, match_schema
-from rnnforecast.data.timegrid import LearnsUntil, read_panel
-from rnnforecast.dataconfig import DataConfig
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.data.grid import LearnsUntil, read_panel
+from rnnforecast.data.panel import Covariates, Panel
+from rnnforecast.data.schema import Schema, infer_schema, match_schema
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import Recorder, Warned, ignore
-from rnnforecast.sources.reading import open_source
+from rnnforecast.sources import files
+from rnnforecast.sources.source import open_source
 
 
 def read(
@@ -89,7 +87,7 @@ def test_texts_become_features_and_rare_and_new_ones_count_as_others() -> None:
 
 
 def test_texts_need_the_memory_of_all_their_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_FIXED", 0)
+    monkeypatch.setattr(files, "_FIXED", 0)
     table = wide(2000, mode=[f"m{i % 20}" for i in range(2000)])
 
     with pytest.raises(DataError) as caught:

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from rnnforecast.config import PredictConfig
-from rnnforecast.data.freshness import check_fresh, newest_readings
-from rnnforecast.data.past import past_of
+from rnnforecast.config.training import PredictConfig
+from rnnforecast.data.match import check_fresh, newest_readings
+from rnnforecast.data.windows import past_of
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Event, Warned, ignore
 from tests.builders import HOUR_US, START_US, make_panel

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data.origins import Origins
+from rnnforecast.data.split import Origins
 from tests.builders import HOUR_US, START_US, make_panel
 from tests.data.tables import few
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data import panel as panels
-from rnnforecast.data.panel import offsets_of, stretches
+from rnnforecast.data import arrays
+from rnnforecast.data.arrays import offsets_of, stretches
 from tests.builders import HOUR_US, START_US, make_panel
 from tests.data.tables import few
 
@@ -88,7 +88,7 @@ def test_stretches_are_the_slices_one_after_the_other(pairs, copied_at_once):
     begin, end = np.array(pairs, np.int64).reshape(-1, 2).T
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(panels, "_COPIED_ROWS", copied_at_once)
+        patched.setattr(arrays, "_COPIED_ROWS", copied_at_once)
         found = stretches(target, begin, end)
 
     assert found.tolist() == [x for a, b in pairs for x in range(a, b)]

@@ -8,15 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data import past as pasts
-from rnnforecast.data.covariates import Covariates, Track
+from rnnforecast.data import windows
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.panel import Panel
-from rnnforecast.data.past import Past, past_of
+from rnnforecast.data.panel import Covariates, Panel, Track
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.season import find_season
 from rnnforecast.data.split import cuts_by_share, split_by_time
-from rnnforecast.data.windows import TrainingWindows
+from rnnforecast.data.windows import Past, TrainingWindows, past_of
 from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
 from tests.data.tables import few
 
@@ -199,7 +197,7 @@ def test_tables_hold_what_each_origin_may_see_once_and_little_else(cutoffs, n_va
     past = Past(panel, series=series, cutoff=np.array(cutoffs, np.int64))
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pasts, "_TABLE_VALUES", n_values)
+        patched.setattr(windows, "_TABLE_VALUES", n_values)
         tables = list(past.tables())
 
     assert sorted(np.concatenate([origins for origins, _ in tables])) == list(range(len(cutoffs)))
@@ -384,14 +382,14 @@ def test_the_fingerprint_changes_with_what_the_readings_are(change):
 
 def test_the_fingerprint_changes_with_where_its_origins_stand():
     panel = sensors()
-    pasts = [
+    windows = [
         past_of(panel, CUTOFF),
         past_of(panel, CUTOFF + np.array([1, 0, 0, 0])),
         Past(panel, series=np.arange(4)[::-1], cutoff=CUTOFF),
         past_of(panel, CUTOFF).subset(np.array([0, 1])),
         Past(panel, series=np.array([0, 0, 1, 2, 3]), cutoff=np.array([60, 50, 45, 0, 80])),
     ]
-    assert len({past.fingerprint() for past in pasts}) == len(pasts)
+    assert len({past.fingerprint() for past in windows}) == len(windows)
 
 
 def test_the_fingerprint_changes_with_what_is_known_ahead_and_was_known_before():

@@ -7,8 +7,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from rnnforecast.config import QUANTILES
-from rnnforecast.data.quantiles import at_levels
+from rnnforecast.config.training import QUANTILES
+from rnnforecast.data.forecast import at_levels
 
 
 def of(distribution: NormalDist, levels: list[float]) -> np.ndarray:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnforecast.data import scaling as scalings
-from rnnforecast.data.past import past_of
 from rnnforecast.data.scaling import fit_scaling
+from rnnforecast.data.windows import past_of
 from tests.builders import make_panel, wave
 from tests.data.tables import few
 

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.schema import Schema, match_schema
-from rnnforecast.dataconfig import DataConfig
 from rnnforecast.errors import DataError
-from rnnforecast.sources.reading import open_source
+from rnnforecast.sources.source import open_source
 from tests.data.tables import failure, hourly, pasted, read, write
 
 

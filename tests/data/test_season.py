@@ -5,8 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rnnforecast.config import WindowConfig
-from rnnforecast.data.past import Past, past_of
+from rnnforecast.config.training import WindowConfig
 from rnnforecast.data.season import (
     LONGEST_SEASON,
     _variogram,
@@ -16,8 +15,9 @@ from rnnforecast.data.season import (
     resolve_segment,
     resolve_windows,
 )
+from rnnforecast.data.windows import Past, past_of
 from rnnforecast.errors import NotEnoughDataError, UsageError
-from rnnforecast.task import MemberTask
+from rnnforecast.spec import MemberTask
 from tests.builders import HOUR_US, make_panel, random_walk, wave
 from tests.data.tables import few
 

@@ -7,12 +7,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from rnnforecast.config import BacktestConfig
-from rnnforecast.data.origins import Origins
+from rnnforecast.config.training import BacktestConfig
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.split import (
     Cuts,
+    Origins,
     Split,
     cuts_by_ends,
     cuts_by_share,
@@ -21,6 +20,7 @@ from rnnforecast.data.split import (
     split_by_time,
     test_origins,
 )
+from rnnforecast.data.windows import Past, past_of
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from tests.builders import HOUR_US, START_US, make_panel
 from tests.data.tables import few

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from rnnforecast.config import QUANTILES
+from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.past import Past
+from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.anomalies import Anomalies, episodes, find_anomalies
 from rnnforecast.evaluate.baselines import SeasonalNaive
 from tests.builders import HOUR_US, START_US, make_panel, wave

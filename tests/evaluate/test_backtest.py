@@ -8,21 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from rnnforecast.config import QUANTILES
+from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.origins import Origins
-from rnnforecast.data.past import Past, past_of
-from rnnforecast.evaluate.backtest import (
-    LeakageError,
-    Round,
-    Truth,
-    Units,
-    deviations,
-    evaluate,
-)
+from rnnforecast.data.split import Origins
+from rnnforecast.data.windows import Past, past_of
+from rnnforecast.evaluate.backtest import LeakageError, Round, Truth, Units, deviations, evaluate
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
-from rnnforecast.evaluate.metrics import mae, mase
-from rnnforecast.evaluate.tally import UNCALIBRATED
+from rnnforecast.evaluate.metrics import UNCALIBRATED, mae, mase
 from tests.builders import START_US, make_panel, random_walk, wave
 
 NAN = np.nan

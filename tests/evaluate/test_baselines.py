@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnforecast.config import QUANTILES
+from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.past import Past, past_of
+from rnnforecast.data.windows import Past, past_of
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
 

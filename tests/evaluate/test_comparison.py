@@ -11,12 +11,12 @@ import pytest
 
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.past import Past
-from rnnforecast.data.ranks import ALONE, Ranks
+from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.backtest import Round, Truth, Units, evaluate
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from rnnforecast.evaluate.comparison import UNKNOWN, Comparison, compare, not_compared
 from rnnforecast.evaluate.metrics import Metrics
+from rnnforecast.parallel import ALONE, Ranks
 from tests.builders import HOUR_US, make_panel, random_walk, wave
 
 DAY = 24

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnforecast.evaluate.backtest import Round, Truth, Units, evaluate
+from rnnforecast.evaluate.backtest import Round, Truth, Units, evaluate, examples
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
-from rnnforecast.evaluate.examples import examples
 from tests.builders import make_panel, wave
 from tests.evaluate.test_backtest import DAY, HORIZON, LOOKBACK, rolling
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from rnnforecast.config import QUANTILES
+from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.past import Past, past_of
+from rnnforecast.data.windows import Past, past_of
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
-from rnnforecast.evaluate.fallback import Fallback, Prediction, predict_or_fall_back, warnings_of
+from rnnforecast.evaluate.postprocess import Fallback, Prediction, predict_or_fall_back, warnings_of
 from tests.builders import make_panel, wave
 
 NAN = np.nan

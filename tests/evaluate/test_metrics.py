@@ -16,7 +16,7 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from rnnforecast.config import DECILES, QUANTILES
+from rnnforecast.config.training import DECILES, QUANTILES
 from rnnforecast.evaluate import metrics as m
 
 LEVELS = np.array(DECILES)

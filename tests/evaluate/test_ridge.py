@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge
 
-from rnnforecast.data.past import Past, past_of
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.evaluate.baselines import SeasonalNaive
-from rnnforecast.evaluate.ridge import RidgeOnLags
+from rnnforecast.data.windows import Past, past_of
+from rnnforecast.evaluate.baselines import RidgeOnLags, SeasonalNaive
 from tests.builders import make_panel, random_walk, wave
 
 LOOKBACK, HORIZON = 24, 6

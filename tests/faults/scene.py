@@ -18,9 +18,10 @@ from unittest import mock
 
 import pyarrow.parquet as pa_parquet
 
-from rnnforecast.entry import run
+from rnnforecast.cli.main import run
+from rnnforecast.jobs import ledger
 from rnnforecast.model import artifact
-from rnnforecast.operate import ledger, store
+from rnnforecast.storage import versions
 from tests.conftest import SMALL, Outcome
 
 JOB = """
@@ -140,7 +141,7 @@ class Scene:
             aside = self.folder / "aside"
             shutil.copytree(self.folder / "before", aside)
             assert quietly(*TRAIN.words, cwd=aside).code == 0
-            version = store.resolve_version(aside / "model")
+            version = versions.resolve_version(aside / "model")
             self.after[TRAIN.result] = (version / artifact.WEIGHTS).read_bytes()
             shutil.rmtree(aside)
         return self.after[TRAIN.result]
@@ -173,7 +174,7 @@ class Scene:
 
     def weights(self) -> bytes:
         """Read the weights in force."""
-        return (store.resolve_version(self.model) / artifact.WEIGHTS).read_bytes()
+        return (versions.resolve_version(self.model) / artifact.WEIGHTS).read_bytes()
 
     # What must always hold
 
@@ -216,9 +217,9 @@ class Scene:
         return sorted(map(str, found))
 
     def _check_model(self) -> None:
-        in_force = store.resolve_version(self.model).name
-        for name in {*store.list_versions(self.model), in_force}:
-            artifact.load(store.resolve_version(self.model, name))
+        in_force = versions.resolve_version(self.model).name
+        for name in {*versions.list_versions(self.model), in_force}:
+            artifact.load(versions.resolve_version(self.model, name))
 
     def _check_manifest(self) -> None:
         """A manifest that names the new run counts, so what it names must be there."""
@@ -242,9 +243,9 @@ class Scene:
 @contextlib.contextmanager
 def remembered_forecasts():
     """Compute each forecast once: what is written is looked at, not what is computed."""
-    from rnnforecast.workflow import prediction
+    from rnnforecast.workflow import model
 
-    made, real = {}, prediction.forecast
+    made, real = {}, model.forecast
 
     def forecast(ready, events):
         key = (ready.past.fingerprint(), ready.horizon, ready.config)
@@ -252,5 +253,5 @@ def remembered_forecasts():
             made[key] = real(ready, events)
         return made[key]
 
-    with mock.patch.object(prediction, "forecast", forecast):
+    with mock.patch.object(model, "forecast", forecast):
         yield

@@ -31,14 +31,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from rnnforecast import workflow
-from rnnforecast.crashpoints import VARIABLE
-from rnnforecast.entry import run as run_command
+import rnnforecast
+from rnnforecast.cli.main import run as run_command
+from rnnforecast.config.job import read_job
 from rnnforecast.errors import LockedError, RnnForecastError, WriteError
-from rnnforecast.jobfile import read_job
+from rnnforecast.jobs import issue, ledger, log
 from rnnforecast.model import artifact
-from rnnforecast.operate import ledger, runs, store
-from rnnforecast.operate.lock import holding
+from rnnforecast.storage import versions
+from rnnforecast.storage.durable import VARIABLE
+from rnnforecast.storage.lock import holding
 from tests.conftest import SMALL
 from tests.faults.counting import say, tell
 from tests.faults.disk import KINDS, Disk
@@ -124,17 +125,17 @@ class Job:
         """Run the job in this process; return its exit code."""
         with redirect_stdout(io.StringIO()):
             try:
-                return workflow.exit_code_of(workflow.run(self.place / name))
+                return log.exit_code_of(rnnforecast.run(self.place / name))
             except RnnForecastError as error:
                 return error.exit_code
 
     def check(self) -> None:
         """Look whether all that is published is whole."""
         model = self.place / "model"
-        artifact.load(store.resolve_version(model))
+        artifact.load(versions.resolve_version(model))
         job = read_job(self.path)
-        for output in runs.list_outputs(job)[-3:]:
-            said = runs.read_manifest(output.with_suffix(f".{runs.MANIFEST}"))
+        for output in issue.list_outputs(job)[-3:]:
+            said = issue.read_manifest(output.with_suffix(f".{issue.MANIFEST}"))
             if said is not None:
                 for name in ("output", "ledger"):
                     content = Path(said[name]["path"]).read_bytes()
@@ -145,11 +146,11 @@ class Job:
     def check_published(self) -> None:
         """Look whether the newest forecast is that of an undisturbed run, and nothing is left."""
         job = read_job(self.path)
-        newest = runs.list_outputs(job)[-1]
+        newest = issue.list_outputs(job)[-1]
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder, "forecast.csv")
             data = self.place / "data.csv"
-            workflow.predict(self.place / "model", data, config=job.forecast, output=output)
+            rnnforecast.predict(self.place / "model", data, config=job.forecast, output=output)
             expected = output.read_bytes()
         assert newest.read_bytes() == expected, newest
         left = [path.name for path in self.place.rglob(".tmp-*")]
@@ -309,7 +310,7 @@ def cycle(job: Job, soak: Soak, number: int) -> None:
     job.write_readings()
     if number % RETIRE_EVERY == RETIRE_EVERY - 1:
         ages(job.place / "model", 3)
-    before = len(store.list_versions(job.place / "model"))
+    before = len(versions.list_versions(job.place / "model"))
     if number % PLAIN_EVERY == PLAIN_EVERY - 1:
         done = plain("run", job.path, cwd=job.place)
         assert done.code == 0, done
@@ -322,7 +323,7 @@ def cycle(job: Job, soak: Soak, number: int) -> None:
     job.check()
     job.check_published()
     soak.faults[fault] += 1
-    soak.n_retired += before - len(store.list_versions(job.place / "model"))
+    soak.n_retired += before - len(versions.list_versions(job.place / "model"))
 
 
 def run_soak(folder: Path, n_cycles: int, *, seed: int = 0, shows: bool = False) -> Soak:

@@ -19,7 +19,7 @@ from unittest import mock
 import pytest
 
 import rnnforecast
-from rnnforecast.operate import store
+from rnnforecast.storage import versions
 from tests.faults.counting import tell
 from tests.faults.scene import RUN, TOLD, TRAIN, Scene
 from tests.faults.versions import ages
@@ -60,7 +60,7 @@ def test_using_the_version_in_force_again_writes_nothing(scene: Scene) -> None:
         outcome = scene.expect(0, "use", older, "-m", "model")
         assert "is in force already" in outcome.out
     assert changed(before, states(scene.model)) == [str(scene.model)]
-    assert store.resolve_version(scene.model).name == older
+    assert versions.resolve_version(scene.model).name == older
     tell(8, "use again", runs=3, files_changed=0)
 
 
@@ -185,13 +185,13 @@ def test_a_night_in_which_the_clock_is_changed_changes_no_byte(
 @pytest.mark.parametrize("jump", [-YEAR_S, -2 * 86_400.0, 0.0])
 def test_retention_takes_nothing_while_the_clock_is_behind(jump: float, scene: Scene) -> None:
     ages(scene.model, 4)
-    before = store.list_versions(scene.model)
+    before = versions.list_versions(scene.model)
     (scene.place / "job.toml").write_text(
         (scene.place / "job.toml").read_text() + "[keep]\nversions = 2\n"
     )
     with clock_ahead(jump):
         scene.expect(0, *RUN.words)
-    left = store.list_versions(scene.model)
+    left = versions.list_versions(scene.model)
     assert left == (before if jump < 0 else before[-2:])
     tell(9, f"retention, the clock by {jump:.0f} s", versions=len(before), left=len(left))
 
@@ -199,12 +199,12 @@ def test_retention_takes_nothing_while_the_clock_is_behind(jump: float, scene: S
 def test_a_version_that_is_trained_while_the_clock_is_behind_comes_into_force(
     scene: Scene,
 ) -> None:
-    older = store.resolve_version(scene.model).name
+    older = versions.resolve_version(scene.model).name
     with clock_ahead(-YEAR_S):
         scene.expect(0, *TRAIN.words)
-    newer = store.resolve_version(scene.model).name
+    newer = versions.resolve_version(scene.model).name
     assert newer < older
     scene.check_done(TRAIN)
     now = datetime.now(UTC) + timedelta(days=1)
-    assert older in [*store.retire_versions(scene.model, keep=1, pinned=(), now=now), older]
-    assert store.resolve_version(scene.model).name == newer
+    assert older in [*versions.retire_versions(scene.model, keep=1, pinned=(), now=now), older]
+    assert versions.resolve_version(scene.model).name == newer

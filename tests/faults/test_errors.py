@@ -19,7 +19,7 @@ import pytest
 
 from rnnforecast.errors import WriteError
 from rnnforecast.model import artifact
-from rnnforecast.operate import store
+from rnnforecast.storage import versions
 from tests.faults.confined import confined, refused
 from tests.faults.counting import tell
 from tests.faults.disk import KINDS, Disk
@@ -121,31 +121,31 @@ def test_a_command_survives_each_call_that_fails(command: Command, scene: Scene)
 
 
 def test_publishing_a_version_survives_each_call_that_fails(scene: Scene) -> None:
-    resolved = store.resolve_version(scene.model)
+    resolved = versions.resolve_version(scene.model)
     files = {path.name: path.read_bytes() for path in resolved.iterdir()}
-    before = (scene.model / store.CURRENT).read_bytes()
+    before = (scene.model / versions.CURRENT).read_bytes()
     n_failed = 0
 
     def attempt(disk: Disk) -> None:
         nonlocal n_failed
-        store.put_in_force(scene.model, resolved.name)
-        store.collect(scene.model)
+        versions.put_in_force(scene.model, resolved.name)
+        versions.collect(scene.model)
         descriptors = n_descriptors()
         try:
             with disk.standing_between():
-                version = store.publish_version(scene.model, files, now=datetime.now(UTC))
-                store.put_in_force(scene.model, version)
+                version = versions.publish_version(scene.model, files, now=datetime.now(UTC))
+                versions.put_in_force(scene.model, version)
         except WriteError as error:
             n_failed += 1
             assert disk.has_failed
             assert str(scene.model) in error.message
             if not (disk.for_ever and disk.kind == "rename"):
-                assert (scene.model / store.CURRENT).read_bytes() == before
+                assert (scene.model / versions.CURRENT).read_bytes() == before
         assert n_descriptors() <= descriptors
-        for name in store.list_versions(scene.model):
-            artifact.load(store.resolve_version(scene.model, name))
+        for name in versions.list_versions(scene.model):
+            artifact.load(versions.resolve_version(scene.model, name))
             if name != resolved.name:
-                shutil.rmtree(scene.model / store.VERSIONS / name)
+                shutil.rmtree(scene.model / versions.VERSIONS / name)
 
     n_faults, n_attempts = each_fault(scene.folder, ERRORS, attempt)
     tell(

@@ -15,7 +15,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from rnnforecast.sources import csvfile
+from rnnforecast.sources import csv
 from tests.faults.counting import tell
 from tests.faults.scene import RUN, Scene, files_in
 from tests.faults.scene import TOLD as TOLD_FILES
@@ -116,16 +116,16 @@ def test_a_parquet_file_that_is_cut_short_publishes_nothing(scene: Scene) -> Non
 
 def while_it_is_read(change: Callable[[], object]) -> mock._patch:
     """Do something after the first batch of a CSV file was read."""
-    real, has_changed = csvfile.CsvFile.batches, []
+    real, has_changed = csv.CsvFile.batches, []
 
-    def batches(self: csvfile.CsvFile, wanted: dict[str, pa.DataType]) -> object:
+    def batches(self: csv.CsvFile, wanted: dict[str, pa.DataType]) -> object:
         for batch in real(self, wanted):
             yield batch
             if not has_changed:
                 has_changed.append(True)
                 change()
 
-    return mock.patch.object(csvfile.CsvFile, "batches", batches)
+    return mock.patch.object(csv.CsvFile, "batches", batches)
 
 
 def replace(path: Path) -> None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from rnnforecast.crashpoints import VARIABLE
 from rnnforecast.model import artifact
-from rnnforecast.operate import store
+from rnnforecast.storage import versions
+from rnnforecast.storage.durable import VARIABLE
 from tests.faults.counting import tell
 from tests.faults.scene import COMMANDS, PREDICT, RUN, TRAIN, Command, Scene
 from tests.faults.versions import ages
@@ -80,7 +80,7 @@ class Reader:
     def read(self) -> None:
         scene = self.scene
         try:
-            artifact.load(store.resolve_version(scene.model))
+            artifact.load(versions.resolve_version(scene.model))
             for command in (RUN, PREDICT):
                 found = scene.read(command.result)
                 if found not in (scene.before[command.result], scene.after[command.result]):
@@ -202,21 +202,21 @@ def test_retention_that_is_killed_takes_nothing_from_readers(
 ) -> None:
     """Killed between taking a version's name away and its files."""
     names = ages(scene.model, 3)
-    resolved = store.resolve_version(scene.model)
+    resolved = versions.resolve_version(scene.model)
     (scene.place / "job.toml").write_text(
         (scene.place / "job.toml").read_text() + "[keep]\nversions = 1\n"
     )
     killed = warm.run(*RUN.words, cwd=scene.place, env={VARIABLE: f"directory-unnamed:{number}"})
     assert killed.code == KILLED
     artifact.load(resolved)
-    left = store.list_versions(scene.model)
+    left = versions.list_versions(scene.model)
     assert left == [*names[number:], resolved.name]
     for name in left:
-        artifact.load(store.resolve_version(scene.model, name))
+        artifact.load(versions.resolve_version(scene.model, name))
     assert len(scene.leftovers()) == 1
     done = warm.run(*RUN.words, "--force", cwd=scene.place)
     assert done.code == 0, done.err
-    assert store.list_versions(scene.model) == [resolved.name]
+    assert versions.list_versions(scene.model) == [resolved.name]
     assert scene.leftovers() == []
     tell(12, "retention killed inside", kills=1, versions_lost=0)
 

@@ -19,17 +19,17 @@ from pathlib import Path
 
 import pytest
 
-from rnnforecast.crashpoints import VARIABLE
 from rnnforecast.model import artifact
-from rnnforecast.operate import store
-from rnnforecast.operate.lock import holding
+from rnnforecast.storage import versions
+from rnnforecast.storage.durable import VARIABLE
+from rnnforecast.storage.lock import holding
 from tests.faults.counting import tell
 from tests.faults.scene import RUN, TRAIN, Command, Scene
 from tests.faults.test_kills import Reader
 from tests.faults.warm import PATIENCE_S, QUIET, ROOT, Warm
 
 SOON_S = 1.0
-SLOW_LIBRARIES = ("torch", "numpy", "pandas", "pyarrow")
+SLOW_LIBRARIES = ("torch", "sklearn", "scipy", "matplotlib")
 
 
 def refused(scene: Scene, command: Command) -> tuple[float, float, set[str], str]:
@@ -137,9 +137,9 @@ def test_of_eight_at_once_exactly_one_publishes(scene: Scene, warm: Warm) -> Non
 
 FORKING = """
 import os, sys, time
-from rnnforecast import entry
-from rnnforecast.workflow import running
-real = running._prepare_places
+from rnnforecast.cli import main
+from rnnforecast.jobs import run
+real = run._prepare_places
 def fork_first(job):
     child = os.fork()
     if child == 0:
@@ -147,8 +147,8 @@ def fork_first(job):
         time.sleep(120)
         os._exit(0)
     time.sleep(120)
-running._prepare_places = fork_first
-entry.main(sys.argv[1:])
+run._prepare_places = fork_first
+main.main(sys.argv[1:])
 """
 
 
@@ -226,17 +226,17 @@ def race(model: Path, *, n_ticks: int, n_readers: int) -> tuple[int, int, int, l
 
     A reader may take up to an hour of that clock; one that took longer is not counted.
     """
-    resolved = store.resolve_version(model)
+    resolved = versions.resolve_version(model)
     files = {path.name: path.read_bytes() for path in resolved.iterdir()}
     now = [datetime.now(UTC) + TICK]
     ended, violations = threading.Event(), []
     counts = [0] * n_readers
-    os.utime(model / store.CURRENT, (now[0].timestamp(),) * 2)
+    os.utime(model / versions.CURRENT, (now[0].timestamp(),) * 2)
 
     def read_on(number: int) -> None:
         while not ended.is_set():
             begun = now[0]
-            found = store.resolve_version(model)
+            found = versions.resolve_version(model)
             time.sleep(0.004 * (number % 4))
             try:
                 artifact.load(found)
@@ -253,10 +253,10 @@ def race(model: Path, *, n_ticks: int, n_readers: int) -> tuple[int, int, int, l
     for tick in range(n_ticks):
         now[0] += TICK
         if tick % 9 == 0:
-            store.put_in_force(model, store.publish_version(model, files, now=now[0]))
-            os.utime(model / store.CURRENT, (now[0].timestamp(),) * 2)
+            versions.put_in_force(model, versions.publish_version(model, files, now=now[0]))
+            os.utime(model / versions.CURRENT, (now[0].timestamp(),) * 2)
             published += 1
-        retired += len(store.retire_versions(model, keep=1, pinned=(), now=now[0]))
+        retired += len(versions.retire_versions(model, keep=1, pinned=(), now=now[0]))
         time.sleep(0.003)
     ended.set()
     for reader in readers:

@@ -18,13 +18,13 @@ import pytest
 
 from rnnforecast.errors import ModelError
 from rnnforecast.model import artifact
-from rnnforecast.operate import store
-from tests import test_durable
+from rnnforecast.storage import versions
 from tests.faults.counting import tell
 from tests.faults.disk import Disk, Step
 from tests.faults.powercut import Medium, cuts, lay_out
 from tests.faults.scene import RUN, Scene, quietly, remembered_forecasts
 from tests.faults.versions import ages
+from tests.storage import test_durable
 
 
 def recorded(root: Path, work: Callable[[], object]) -> tuple[Medium, list[Step]]:
@@ -57,12 +57,12 @@ def test_after_a_power_cut_what_counts_is_whole(every: int, scene: Scene) -> Non
 
 def published_version(model: Path, *, in_force: str) -> Callable[[], str]:
     """Return the work that saves a version and puts it in force."""
-    files = {p.name: p.read_bytes() for p in (model / store.VERSIONS / in_force).iterdir()}
+    files = {p.name: p.read_bytes() for p in (model / versions.VERSIONS / in_force).iterdir()}
 
     def work() -> str:
-        store.collect(model)
-        name = store.publish_version(model, files, now=datetime.now(UTC) + timedelta(hours=1))
-        store.put_in_force(model, name)
+        versions.collect(model)
+        name = versions.publish_version(model, files, now=datetime.now(UTC) + timedelta(hours=1))
+        versions.put_in_force(model, name)
         return name
 
     return work
@@ -81,9 +81,9 @@ def lost_versions(model: Path, work: Callable[[], str]) -> tuple[int, int, list[
         lay_out(left, scratch)
         states += 1
         try:
-            resolved = store.resolve_version(scratch)
-            for name in store.list_versions(scratch):
-                artifact.load(store.resolve_version(scratch, name))
+            resolved = versions.resolve_version(scratch)
+            for name in versions.list_versions(scratch):
+                artifact.load(versions.resolve_version(scratch, name))
             if number == len(steps) and resolved.name != last[0]:
                 violations.append("what came into force does not last")
         except ModelError as error:
@@ -93,7 +93,7 @@ def lost_versions(model: Path, work: Callable[[], str]) -> tuple[int, int, list[
 
 
 def test_after_a_power_cut_the_version_in_force_is_whole(scene: Scene) -> None:
-    in_force = store.resolve_version(scene.model).name
+    in_force = versions.resolve_version(scene.model).name
     work = published_version(scene.model, in_force=in_force)
     n_steps, states, violations = lost_versions(scene.model, work)
     tell(3, "a version", steps=n_steps, states=states, violations=len(violations))
@@ -104,9 +104,9 @@ def test_after_a_power_cut_in_retention_no_version_is_seen_in_part(scene: Scene)
     ages(scene.model, 3)
 
     def work() -> str:
-        gone = store.retire_versions(scene.model, keep=1, pinned=(), now=datetime.now(UTC))
+        gone = versions.retire_versions(scene.model, keep=1, pinned=(), now=datetime.now(UTC))
         assert len(gone) == 3
-        return store.resolve_version(scene.model).name
+        return versions.resolve_version(scene.model).name
 
     n_steps, states, violations = lost_versions(scene.model, work)
     tell(3, "retention", steps=n_steps, states=states, violations=len(violations))
@@ -119,10 +119,10 @@ def test_after_a_power_cut_in_retention_no_version_is_seen_in_part(scene: Scene)
 def noticed(durable: ModuleType, scene: Scene) -> bool:
     """Tell whether a power cut shows that this module publishes less than it should."""
     scene.reset()
-    in_force = store.resolve_version(scene.model).name
+    in_force = versions.resolve_version(scene.model).name
     work = published_version(scene.model, in_force=in_force)
     names = ("publish_directory", "replace_pointer", "make_directory", "remove_directory")
-    with mock.patch.multiple(store, **{name: getattr(durable, name) for name in names}):
+    with mock.patch.multiple(versions, **{name: getattr(durable, name) for name in names}):
         try:
             return bool(lost_versions(scene.model, work)[2])
         except (AssertionError, OSError, KeyError, IndexError):

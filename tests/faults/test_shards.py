@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnnforecast.crashpoints import VARIABLE
+from rnnforecast.storage.durable import VARIABLE
 from tests.faults.disk import Disk
 from tests.faults.scene import files_in, quietly
 from tests.faults.warm import Warm

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from rnnforecast.crashpoints import VARIABLE
 from rnnforecast.errors import ModelError
-from rnnforecast.operate import store
-from rnnforecast.places.remote import place_of
-from rnnforecast.workflow import load
+from rnnforecast.storage import versions
+from rnnforecast.storage.durable import VARIABLE
+from rnnforecast.storage.remote import place_of
+from rnnforecast.workflow.model import load
 from tests.conftest import SMALL
 from tests.faults.counting import tell
 from tests.faults.warm import Done, Warm
@@ -64,7 +64,7 @@ def test_a_kill_while_a_version_is_published_leaves_the_old_or_the_new_one_in_fo
         assert done.code == KILLED, done.err
         passage += 1
         seen.append(check(place, before))
-        for name in store.list_versions(at):
+        for name in versions.list_versions(at):
             load(place.url("model"), version=name)
 
     # A training writes five objects and CURRENT; only after that is the new version in force
@@ -117,7 +117,7 @@ def test_kills_at_random_moments_are_seen_by_no_reader(
     assert wrong == []
     assert n_killed
     assert train(warm, place, tmp_path).code == 0
-    assert set(seen) <= set(store.list_versions(place_of(place.url("model"))))
+    assert set(seen) <= set(versions.list_versions(place_of(place.url("model"))))
     tell(16, "killed at random moments", kills=n_killed, reads=len(seen), violations=len(wrong))
 
 
@@ -134,7 +134,7 @@ def test_of_two_who_train_at_once_one_is_in_force_and_both_are_whole(
     ]
     assert [one.wait().code for one in running] == [0, 0]
 
-    names = store.list_versions(place_of(place.url("model")))
+    names = versions.list_versions(place_of(place.url("model")))
     assert len(names) == 3
     assert check(place, before) in names[1:]
     for name in names:

@@ -79,7 +79,7 @@ def test_another_user_who_may_not_write_forecasts_all_the_same(scene: Scene) -> 
 
 _AS_NOBODY = """
 import os, sys
-from rnnforecast.entry import main
+from rnnforecast.cli.main import main
 from tests.faults.warm import _import_all
 _import_all()  # another user may have no right to read the libraries
 os.setgroups([])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rnnforecast.entry import run
+from rnnforecast.cli.main import run
 from tests.builders import wave
 from tests.conftest import SMALL
 

@@ -6,17 +6,17 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from rnnforecast.operate import store
+from rnnforecast.storage import versions
 
 
 def ages(model: Path, n: int) -> list[str]:
     """Save the version in force n times more, days ago; let it have come into force a day ago."""
-    resolved = store.resolve_version(model)
+    resolved = versions.resolve_version(model)
     now, content = datetime.now(UTC), {path.name: path.read_bytes() for path in resolved.iterdir()}
     names = [
-        store.publish_version(model, content, now=now - timedelta(days=n + 2 - number))
+        versions.publish_version(model, content, now=now - timedelta(days=n + 2 - number))
         for number in range(n)
     ]
     yesterday = (now - timedelta(days=1)).timestamp()
-    os.utime(model / store.CURRENT, (yesterday, yesterday))
+    os.utime(model / versions.CURRENT, (yesterday, yesterday))
     return names

@@ -239,7 +239,7 @@ def _be_the_command(order: dict[str, Any]) -> NoReturn:
         for name, limit in order["limits"].items():
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limit, limit))
         sys.argv[1:] = order["arguments"]
-        from rnnforecast.entry import main
+        from rnnforecast.cli.main import main
 
         main(order["arguments"])
     except BaseException:
@@ -251,11 +251,10 @@ def _be_the_command(order: dict[str, Any]) -> NoReturn:
 def _import_all() -> None:
     import torch
 
-    from rnnforecast import reports, runreport, workflow  # noqa: F401
-    from rnnforecast.data import survey  # noqa: F401
-    from rnnforecast.evaluate import comparison, scoring  # noqa: F401
-    from rnnforecast.model import checkpoint, forecaster, provenance  # noqa: F401
-    from rnnforecast.workflow import retraining  # noqa: F401
+    from rnnforecast.evaluate import comparison  # noqa: F401
+    from rnnforecast.jobs import run  # noqa: F401
+    from rnnforecast.model import checkpoint, forecaster  # noqa: F401
+    from rnnforecast.workflow import backtest, check, inspect, train  # noqa: F401
 
     for name in ("pyarrow.dataset", "pydantic.type_adapter", "typer._adapters", "rich.table"):
         with contextlib.suppress(ImportError):  # what others import late

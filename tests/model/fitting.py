@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from rnnforecast.config import NetworkConfig, TrainConfig
-from rnnforecast.data.past import Past, past_of
+from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.scaling import fit_scaling
+from rnnforecast.data.windows import Past, past_of
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model.checkpoint import Checkpoints
-from rnnforecast.model.committee import CommitteeLog, train_members
+from rnnforecast.model.ensemble import CommitteeLog, train_members
+from rnnforecast.model.initialise import start_from
 from rnnforecast.model.network import Network
-from rnnforecast.model.start import start_from
-from rnnforecast.task import ForecastTask, MemberTask
+from rnnforecast.spec import ForecastTask, MemberTask
 from tests.builders import make_panel, make_task
 
 SMALL = NetworkConfig(hidden=8)

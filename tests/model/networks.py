@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from rnnforecast.config import NetworkConfig
+from rnnforecast.config.training import NetworkConfig
 from rnnforecast.model.network import Network
 from rnnforecast.model.recurrence import CELLS
-from rnnforecast.task import MemberTask
+from rnnforecast.spec import MemberTask
 from tests.builders import make_task
 
 CELL_NAMES = sorted(CELLS)

@@ -26,17 +26,16 @@ import pytest
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save
 
-from rnnforecast.config import MAX_MEMBERS, Config, NetworkConfig, TrainConfig
-from rnnforecast.data.calibration import Calibration
+from rnnforecast.config.fields import parse_json
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.training import MAX_MEMBERS, Config, NetworkConfig, TrainConfig
+from rnnforecast.data.forecast import Calibration
 from rnnforecast.data.schema import Schema
-from rnnforecast.dataconfig import DataConfig
-from rnnforecast.durable import publish_directory
 from rnnforecast.errors import ModelError
 from rnnforecast.model import artifact as artifacts
-from rnnforecast.model.artifact import Artifact, load, load_manifest
-from rnnforecast.model.expected import check_bounds, expected_shapes
-from rnnforecast.model.strict import parse_json
-from rnnforecast.task import ForecastTask, MemberTask
+from rnnforecast.model.artifact import Artifact, check_bounds, expected_shapes, load, load_manifest
+from rnnforecast.spec import ForecastTask, MemberTask
+from rnnforecast.storage.durable import publish_directory
 
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 NAMES = (WEIGHTS, SERIES, "metrics.json", "history.csv")
@@ -992,7 +991,7 @@ def test_loading_runs_no_code(version: Path, files: Files) -> None:
 
 REFUSED_EARLY = """
 import sys
-from rnnforecast.entry import run
+from rnnforecast.cli.main import run
 code = run(sys.argv[1:])
 print(code, "torch" in sys.modules)
 """

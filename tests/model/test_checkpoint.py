@@ -16,13 +16,12 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config import TrainConfig
+from rnnforecast.config.training import TrainConfig
 from rnnforecast.errors import DivergedError, ModelError, UsageError, WriteError
 from rnnforecast.events import Event, Noted, Progressed, Warned, ignore
-from rnnforecast.model import checkpoint, committee
-from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints, pack, unpack
-from rnnforecast.model.committee import CommitteeLog
-from rnnforecast.model.state import TrainingState
+from rnnforecast.model import checkpoint, ensemble
+from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints, TrainingState, pack, unpack
+from rnnforecast.model.ensemble import CommitteeLog
 from rnnforecast.model.training import MemberTraining
 from tests.builders import make_task, wave
 from tests.model.fitting import FOUR, MIXED, PLAIN, fit, split, started, weights_of
@@ -195,7 +194,7 @@ def test_a_signal_while_members_learn_on_is_raised_once_they_have_ended() -> Non
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Asked):
-        committee.learn_on_members(
+        ensemble.learn_on_members(
             network, windows, n_steps=[999, 999], config=QUICK, listener=listen
         )
     assert len(steps) < 40

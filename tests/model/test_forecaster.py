@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config import QUANTILES, NetworkConfig, TrainConfig, WindowConfig
-from rnnforecast.data.past import Past, past_of
+from rnnforecast.config.training import QUANTILES, NetworkConfig, TrainConfig, WindowConfig
 from rnnforecast.data.season import resolve_season
+from rnnforecast.data.windows import Past, past_of
 from rnnforecast.errors import ModelError
 from rnnforecast.model.forecaster import RNNForecaster
-from rnnforecast.task import MemberTask
+from rnnforecast.spec import MemberTask
 from tests.builders import make_panel, make_task, random_walk, wave
 
 SMALL = NetworkConfig(hidden=16)

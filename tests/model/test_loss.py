@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config import QUANTILES
+from rnnforecast.config.training import QUANTILES
 from rnnforecast.model.loss import pinball, quantile_loss
 
 

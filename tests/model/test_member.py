@@ -9,11 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnforecast.config import QUANTILES, NetworkConfig
-from rnnforecast.model.member import Member, mixing
-from rnnforecast.model.normalising import Window
-from rnnforecast.model.persistence import lasting
-from rnnforecast.task import MemberTask
+from rnnforecast.config.training import QUANTILES, NetworkConfig
+from rnnforecast.model.network import Member, Window, lasting, mixing
+from rnnforecast.spec import MemberTask
 from tests.builders import make_task
 from tests.model.networks import CELL_NAMES, make_network
 from tests.model.test_recurrence import OF_TORCH, TORCHS_OWN

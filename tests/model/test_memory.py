@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.data.past import past_of
-from rnnforecast.model.cells import CELLS, State
+from rnnforecast.data.windows import past_of
 from rnnforecast.model.memory import (
     Deviations,
     cut_by,
@@ -21,7 +20,8 @@ from rnnforecast.model.memory import (
     time_constants,
 )
 from rnnforecast.model.network import Network
-from rnnforecast.task import MemberTask
+from rnnforecast.model.recurrence import CELLS, State
+from rnnforecast.spec import MemberTask
 from tests.builders import make_panel
 from tests.model.networks import CELL_NAMES, make_network
 

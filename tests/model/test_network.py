@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnforecast.config import QUANTILES
-from rnnforecast.model.expected import expected_shapes
+from rnnforecast.config.training import QUANTILES
+from rnnforecast.model.artifact import expected_shapes
 from rnnforecast.model.network import Network
-from rnnforecast.task import MemberTask
+from rnnforecast.spec import MemberTask
 from tests.builders import make_task
 from tests.model.networks import CELL_NAMES, make_network
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rnnforecast.model.normalising import normalise
-from rnnforecast.model.persistence import lasting
+from rnnforecast.model.network import lasting, normalise
 
 
 def test_without_a_season_only_the_newest_reading_lasts() -> None:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnforecast.model.cells import CELLS, State, _GRUStep
-from rnnforecast.model.recurrence import Recurrence
+from rnnforecast.model.recurrence import CELLS, Recurrence, State, _GRUStep
 
 CELL_NAMES = sorted(CELLS)
 TORCHS_OWN = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}

@@ -8,19 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config import NetworkConfig, TrainConfig
-from rnnforecast.data.past import past_of
-from rnnforecast.data.windows import Batch
+from rnnforecast.config.training import NetworkConfig, TrainConfig
+from rnnforecast.data.windows import Batch, past_of
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Listener, ignore
-from rnnforecast.model import stepping
-from rnnforecast.model.continuing import learn_on
-from rnnforecast.model.loss import quantile_loss
+from rnnforecast.model import training
+from rnnforecast.model.loss import ValidationWindows, quantile_loss
 from rnnforecast.model.network import Network
-from rnnforecast.model.stepping import member_loss, seeded, using
-from rnnforecast.model.training import MemberTraining, steps_per_epoch
-from rnnforecast.model.validation import ValidationWindows
-from rnnforecast.task import MemberTask
+from rnnforecast.model.training import (
+    MemberTraining,
+    learn_on,
+    member_loss,
+    seeded,
+    steps_per_epoch,
+    using,
+)
+from rnnforecast.spec import MemberTask
 from tests.builders import make_panel, make_task, wave
 from tests.model.fitting import FOUR, MIXED, PLAIN, SHORT, SMALL, fit, split, started, weights_of
 
@@ -60,7 +63,7 @@ def make_calm_network(own: MemberTask) -> Network:
 def test_the_loss_is_the_quantile_loss_of_what_the_member_forecasts(
     own: MemberTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stepping, "_UNKNOWN_SHARE", 0.0)
+    monkeypatch.setattr(training, "_UNKNOWN_SHARE", 0.0)
     readings = NOISY.copy()
     readings[50:60], readings[::13] = np.nan, np.nan
     network = make_calm_network(own)
@@ -79,7 +82,7 @@ def test_the_loss_is_the_quantile_loss_of_what_the_member_forecasts(
 def test_a_window_shown_without_its_name_counts_in_the_units_of_its_series(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stepping, "_UNKNOWN_SHARE", 1.0)
+    monkeypatch.setattr(training, "_UNKNOWN_SHARE", 1.0)
     network = make_calm_network(PLAIN)
     member, batch = network.members[0], gathered(NOISY)
 

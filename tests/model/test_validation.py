@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.data.past import past_of
-from rnnforecast.model import validation
-from rnnforecast.model.loss import quantile_loss
-from rnnforecast.model.validation import ValidationWindows
+from rnnforecast.data.windows import past_of
+from rnnforecast.model import loss
+from rnnforecast.model.loss import ValidationWindows, quantile_loss
 from tests.builders import make_panel, make_task, wave
 from tests.model.fitting import FOUR, split, started
 
@@ -19,7 +18,7 @@ from tests.model.fitting import FOUR, split, started
 def test_the_loss_of_a_group_is_that_of_the_mean_of_its_forecasts(
     batch_values: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(validation, "_BATCH_VALUES", batch_values)
+    monkeypatch.setattr(loss, "_BATCH_VALUES", batch_values)
     readings = wave(200, season=12, noise=2.0)
     readings[160:170] = np.nan
     network = started(readings, make_task(members=FOUR))
@@ -38,13 +37,13 @@ def test_the_loss_of_a_group_is_that_of_the_mean_of_its_forecasts(
         (torch.from_numpy(x) - center) / scale for x in (batch.history, batch.future)
     )
     step = torch.from_numpy(batch.next_step)
-    for group, loss in zip(groups, found, strict=True):
+    for group, value in zip(groups, found, strict=True):
         forecasts, ones = [], torch.ones(1).long()
         for i in range(len(history)):
             made = [m(history[i, None], ones, step[i, None]) for m in group]
             forecasts.append(sum(made) / len(made))
         expected = quantile_loss(torch.cat(forecasts), future, network.task.quantiles)
-        assert loss == pytest.approx(expected.item(), rel=1e-4)
+        assert value == pytest.approx(expected.item(), rel=1e-4)
     assert len(set(found)) == len(groups)
 
 

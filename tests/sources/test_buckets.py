@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.sources.buckets import bucket_of, digests_of, file_of
+from rnnforecast.sources.shards import bucket_of, digests_of, file_of
 
 
 @pytest.mark.parametrize(

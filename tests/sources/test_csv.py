@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.dataconfig import DataConfig
+from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.sources.columns import is_number
-from rnnforecast.sources.dialect import quote
+from rnnforecast.sources.sniff import quote
 from tests.data.tables import failure, few, hourly, pasted, read, write
 
 HEADER = "timestamp,temp"

@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from rnnforecast.sources.header import guess_preamble
+from rnnforecast.sources.sniff import guess_preamble
 from tests.data.tables import failure, hourly, pasted, read, write
 
 HEADER = "timestamp,temp"

@@ -11,18 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rnnforecast.dataconfig import DataConfig
+from rnnforecast.batch.shard import shard
+from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError
-from rnnforecast.sources.buckets import bucket_of
-from rnnforecast.sources.reading import open_source
 from rnnforecast.sources.shards import (
     MANIFEST,
     ShardFolder,
+    bucket_of,
     check_folder,
     open_bucket,
     read_manifest,
 )
-from rnnforecast.workflow import shard
+from rnnforecast.sources.source import open_source
 from tests.conftest import Command
 from tests.data.tables import failure, read
 

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rnnforecast.data import memory
-from rnnforecast.dataconfig import DataConfig
+from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import UsageError
-from rnnforecast.sources.csvfile import CsvFile
-from rnnforecast.sources.parquetfile import ParquetSource
+from rnnforecast.sources import files
+from rnnforecast.sources.csv import CsvFile
+from rnnforecast.sources.parquet import ParquetSource
 from tests.builders import HOUR_US
 from tests.data.tables import failure, hourly, pasted, read, write
 
@@ -78,7 +78,7 @@ def test_lines_are_counted_past_comments(tmp_path):
 
 
 def test_comments_may_end_in_any_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnforecast.sources.csvblocks.BLOCK_BYTES", 64)
+    monkeypatch.setattr("rnnforecast.sources.csv.BLOCK_BYTES", 64)
     lines = [x for i in range(40) for x in (f"# {'x' * (i * 7 % 90)}", *hourly(i, start=i))]
     path = write(tmp_path / "x.csv", "time,v", *lines)
     assert read(path, comment="#").panel.target.tolist() == list(range(40))
@@ -213,7 +213,7 @@ def test_a_packed_file_that_unpacks_to_more_than_may_be_is_refused_early(tmp_pat
 
 def test_a_table_that_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = write(tmp_path / "x.csv", "time,v", *hourly(*range(700)))
-    monkeypatch.setattr(memory, "_FIXED", 0)
+    monkeypatch.setattr(files, "_FIXED", 0)
     error = failure(path, max_memory="10K")
     assert (error.code, error.exit_code) == ("memory", 4)
     assert "700" in error.message or "about" in error.message
@@ -227,7 +227,7 @@ def unread(*_: object) -> NoReturn:
 def test_a_packed_table_that_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress("\n".join(["time,v", *hourly(*range(700))]).encode()))
-    monkeypatch.setattr(memory, "_FIXED", 0)
+    monkeypatch.setattr(files, "_FIXED", 0)
     monkeypatch.setattr(CsvFile, "batches", unread)
     assert failure(path, max_memory="10K").code == "memory"
 
@@ -236,7 +236,7 @@ def test_a_packed_table_that_hides_its_size_is_refused_while_it_is_read(tmp_path
     path = tmp_path / "x.csv.gz"
     whole = "\n".join(["time,v", *hourly(*range(700)), ""]).encode()
     path.write_bytes(gzip.compress(whole) + gzip.compress(b"2024-02-01 00:00,1\n"))
-    monkeypatch.setattr(memory, "_FIXED", 0)
+    monkeypatch.setattr(files, "_FIXED", 0)
     assert failure(path, max_memory="14K").code == "memory"
     assert read(path, max_memory="20K").panel.lengths[0] == 745
 

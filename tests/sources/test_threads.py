@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rnnforecast.sources.threads import AHEAD, in_threads, n_threads
+from rnnforecast.sources.files import AHEAD, in_threads, n_threads
 
 
 def test_what_threads_make_comes_in_order_and_in_several_threads():

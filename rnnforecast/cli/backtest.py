@@ -1,0 +1,148 @@
+"""`rnnforecast backtest`: the command and what it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import rnnforecast
+from rnnforecast.cli.app import CommonOptions, Data, Given, Version, saved, screen_of, with_options
+from rnnforecast.cli.console import Screen
+from rnnforecast.cli.train import HEAD_ROWS, print_bands, print_methods
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.training import (
+    BacktestConfig,
+    Config,
+    NetworkConfig,
+    TrainConfig,
+    WindowConfig,
+)
+from rnnforecast.units import figure
+
+if TYPE_CHECKING:
+    from rnnforecast.evaluate.comparison import Comparison
+    from rnnforecast.workflow.backtest import Backtest
+
+_SCALED = {"scaled_mse": "MSE/s2", "scaled_mae": "MAE/s"}
+
+
+def backtest_document(result: Backtest, output: str | None, report: Path | None) -> dict[str, Any]:
+    """Return what `backtest --json` prints."""
+    task, found = result.task, result.comparison.to_json()
+    del found["usual"]  # for live forecasts of a saved version
+    return {
+        "version": result.version,
+        "output": output,
+        "report": report and str(report),
+        "horizon": task.horizon,
+        "lookback": task.lookback,
+        "season": task.season,
+        "stride": result.stride,
+        "split": result.split,
+        **found,
+        "warnings": [asdict(warning) for warning in result.warnings],
+        "timing": result.timing,
+    }
+
+
+def print_backtest(result: Backtest, written: Sequence[object], screen: Screen) -> None:
+    """Print the metrics, the verdict, the worst series, and the errors by lead."""
+    from rnnforecast.evaluate.metrics import HEADINGS
+
+    comparison, split = result.comparison, result.split
+    title = (
+        f"Test part: {comparison.n_windows} forecasts of {result.task.horizon} steps from "
+        f"{split['validation_end']} on, before {split['test_end']}"
+    )
+    print_methods(result.metrics, {**HEADINGS, **_SCALED}, screen, title=title)
+    screen.result(f"verdict: {comparison.verdict}")
+    print_bands(comparison.to_json()["bands"], screen)
+    _print_worst(comparison, screen)
+    _print_leads(comparison, screen)
+    for path in written:
+        if path is not None:
+            screen.result(f"written: {path}")
+
+
+def _print_worst(comparison: Comparison, screen: Screen) -> None:
+    """Print the series with the highest error beside the better naive method's."""
+    if len(comparison.worst) < 2:
+        return
+    over = str(comparison.skill_over).replace("_", " ")
+    rows = [
+        (item.series, figure(item.mase), figure(item.naive_mase))
+        for item in comparison.worst[:HEAD_ROWS]
+    ]
+    title = f"MASE of the worst series; worse than {over} are {comparison.n_worse}"
+    screen.table(("series", "network", over), rows, title=title)
+
+
+def _print_leads(comparison: Comparison, screen: Screen) -> None:
+    """Print the scaled absolute error at the first, last and some other leads, and the worst."""
+    by_lead = comparison.by_lead or {}
+    network = [error or 0.0 for error in by_lead.get("network", [])]
+    if not any(network):
+        return
+    n, worst = len(network), max(range(len(network)), key=network.__getitem__)
+    shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1, worst})
+    header = ("lead", *(str(lead + 1) for lead in shown))
+    rows = [
+        (name.replace("_", " "), *(figure(errors[lead]) for lead in shown))
+        for name, errors in by_lead.items()
+    ]
+    title = f"Absolute error by lead, in standard deviations; the worst lead is {worst + 1}"
+    screen.table(header, rows, title=title)
+
+
+@with_options
+def backtest(
+    context: typer.Context,
+    data: Data,
+    *,
+    reading: DataConfig,
+    ends: BacktestConfig,
+    window: WindowConfig,
+    network: NetworkConfig,
+    training: TrainConfig,
+    common: CommonOptions,
+    given: Given,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="PATH",
+            help="Try this model, on readings it has not learnt from.",
+        ),
+    ] = None,
+    version: Version = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="A .csv, .parquet or .jsonl file of all forecasts."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="An .html file that shows what was found.")
+    ] = None,
+) -> None:
+    """Forecast from many origins in the past, and compare with what came."""
+    screen = screen_of(context, common)
+    result = rnnforecast.backtest(
+        data,
+        model=saved(model, version),
+        config=Config(reading, window, network, training),
+        given=given,
+        ends=ends,
+        output=output,
+        report=report,
+        listener=screen,
+    )
+    screen.has_published = output is not None or report is not None
+    screen.close()
+    if common.json:
+        screen.document(backtest_document(result, output, report))
+    else:
+        print_backtest(result, (output, report), screen)

@@ -1,0 +1,198 @@
+"""Options of single commands: batches, ranks, jobs, scores, output formats."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from rnnforecast.config.fields import check_choices, option
+from rnnforecast.config.training import STANDARD_OUTPUT
+from rnnforecast.errors import UsageError
+from rnnforecast.units import check_range, parse_duration_us
+from rnnforecast.urls import without_query
+
+ENGINES = ("processes", "ray")
+MAX_WORKERS = 1024
+_SHARD = re.compile(r"(\d{1,9})/(\d{1,9})")
+TRAINING_ENGINES = ("ray",)
+OUTPUT_FORMATS = (".csv", ".parquet", ".jsonl")
+PICTURE_FORMATS = (".png", ".svg", ".html")
+PAGE_FORMATS = (".html", ".htm")
+MOST_DRAWN = 12
+"""Series in a picture, unless more are named."""
+DEFAULT_LEDGER = "ledger"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How one call of `run` goes about a job."""
+
+    force: bool = option(False, "Publish again what is published already.")
+    dry_run: bool = option(False, "Say what would be done; write nothing, take no lock.")
+    as_of: str | None = option(None, "Run as at this time: use no reading after it.")
+    from_: str | None = option(None, "Catch up: the first as-of time.")
+    to: str | None = option(None, "Catch up: the last as-of time.")
+    every: str = option("1d", "Catch up: the time between two.")
+    fail_on: str = option(
+        "partial",
+        "What counts as a failure: only errors, or also series that were not forecast as usual.",
+        choices=("error", "partial"),
+    )
+    lock_wait: str | None = option(None, "Wait so long for another run, such as 10m.")
+    max_time: str | None = option(None, "Give up after this time; nothing is published then.")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for what cannot be meant."""
+        check_choices(self)
+        for length in filter(None, (self.every, self.lock_wait, self.max_time)):
+            parse_duration_us(length)
+        if (self.from_ is None) != (self.to is None):
+            raise UsageError("--from and --to need each other")
+        if self.from_ is not None and self.as_of is not None:
+            raise UsageError("--as-of is one time, --from and --to are many", hint="leave out one")
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Which forecasts are scored, and how they are put together."""
+
+    since: str | None = option(
+        None, "Only readings of so long before the newest one, such as 30d, or from a time on."
+    )
+    by: tuple[str, ...] = option(
+        ("series",),
+        "Figures for each series, lead, day, or several of them.",
+        choices=("series", "lead", "day"),
+        listed=True,
+    )
+    max_drift: float | None = option(
+        None, "Exit with 8 where a series is further off what was usual at training: deviations."
+    )
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for what cannot be meant."""
+        check_choices(self)
+        if self.max_drift is not None:
+            check_range("max-drift", self.max_drift, 0.0, 1e9)
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """Who forecasts which buckets of a folder that `shard` has made."""
+
+    shard: str | None = option(
+        None, "Forecast the buckets of shard I of N only, counted from 0: I/N."
+    )
+    commit: bool = option(False, "Check all buckets' forecasts, and put the whole in force.")
+    workers: int | None = option(
+        None, "Forecast all buckets with so many processes, and put the whole in force."
+    )
+    engine: str | None = option(None, "What runs the workers. Default: processes.", choices=ENGINES)
+    address: str | None = option(None, "Address of the Ray cluster. Default: a local one.")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for what cannot be meant."""
+        if self.engine is not None:
+            check_choices(self)
+        if self.shard is not None:
+            _ = self.owned
+        if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
+            raise UsageError(f"--workers {self.workers} must be between 1 and {MAX_WORKERS}")
+        if self.shard is not None and (self.commit or self.is_managed):
+            other = "--commit" if self.commit else "--workers and --engine"
+            raise UsageError(
+                f"--shard and {other} are different tasks",
+                hint="first all shards, in any order and on any machine, then  --commit",
+            )
+        if self.commit and self.is_managed:
+            raise UsageError("--workers and --engine end with --commit by themselves")
+        if self.address is not None and self.engine != "ray":
+            raise UsageError("--address is that of a Ray cluster", hint="add  --engine ray")
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether buckets are forecast at all, and not a file."""
+        return self.shard is not None or self.commit or self.is_managed
+
+    @property
+    def is_managed(self) -> bool:
+        """Whether all buckets are forecast here, with workers."""
+        return self.workers is not None or self.engine is not None
+
+    @property
+    def takes_processes(self) -> bool:
+        """Whether these workers are other processes of this machine."""
+        return self.engine != "ray" and (self.workers or 1) > 1
+
+    @property
+    def owned(self) -> tuple[int, int]:
+        """Which shard this is, and of how many: the buckets b with b mod N = I."""
+        found = _SHARD.fullmatch(self.shard or "0/1")
+        if found is None or not int(found[1]) < int(found[2]):
+            raise UsageError(
+                f"--shard {self.shard} is not I/N with I below N",
+                hint="the four shards of  --shard I/4  are 0/4, 1/4, 2/4 and 3/4",
+            )
+        return int(found[1]), int(found[2])
+
+
+@dataclass(frozen=True)
+class RanksConfig:
+    """Who trains together. Processes that torchrun starts find each other by themselves."""
+
+    engine: str | None = option(
+        None,
+        "Start the ranks of a training with it; torchrun starts them itself.",
+        choices=TRAINING_ENGINES,
+    )
+    workers: int | None = option(None, "With --engine: so many ranks train together.")
+    address: str | None = option(None, "Address of the Ray cluster. Default: a local one.")
+    rank_timeout: str = option("10m", "Give up where another rank does not answer for so long.")
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for what cannot be meant."""
+        if self.engine is not None:
+            check_choices(self)
+        if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
+            raise UsageError(f"--workers {self.workers} must be between 1 and {MAX_WORKERS}")
+        if self.engine is None and self.workers is not None:
+            raise UsageError(
+                "--workers needs to know who starts them",
+                hint=f"add  --engine ray , or type  torchrun --nproc-per-node {self.workers} "
+                "-m rnnforecast train ...",
+            )
+        if self.engine is None and self.address is not None:
+            raise UsageError("--address is that of a Ray cluster", hint="add  --engine ray")
+        if self.timeout_s <= 0:
+            raise UsageError(f"--rank-timeout {self.rank_timeout} leaves no time")
+
+    @property
+    def timeout_s(self) -> float:
+        """How long a rank waits for another, in seconds."""
+        return parse_duration_us(self.rank_timeout) / 1e6
+
+
+def check_format(path: str, *, allows_stream: bool = True) -> None:
+    """Raise `UsageError` for a file that could not be written in any known format."""
+    if allows_stream and path == STANDARD_OUTPUT:
+        return
+    if not without_query(path).lower().endswith(OUTPUT_FORMATS):
+        raise UsageError(
+            f"cannot tell the format of {path!r}",
+            hint=f"end its name with one of {', '.join(OUTPUT_FORMATS)}",
+        )
+
+
+def check_picture(path: str) -> None:
+    """Raise `UsageError` for a picture that could not be drawn in any known format."""
+    if not path.lower().endswith(PICTURE_FORMATS):
+        raise UsageError(
+            f"cannot tell the format of {path!r}",
+            hint=f"end its name with one of {', '.join(PICTURE_FORMATS)}",
+        )
+
+
+def check_page(path: str) -> None:
+    """Raise `UsageError` for a report whose name does not say that it is a page."""
+    if not path.lower().endswith(PAGE_FORMATS):
+        raise UsageError(f"a report is a page, but {path!r} is not", hint="end its name with .html")

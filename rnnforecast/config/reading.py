@@ -1,0 +1,246 @@
+"""Options of how readings are read: columns, text, cleaning, resampling, covariates."""
+
+from __future__ import annotations
+
+import io
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from rnnforecast.config.fields import check_choices, option
+from rnnforecast.errors import UsageError
+from rnnforecast.units import (
+    EPOCH_UNITS_US,
+    check_range,
+    check_steps,
+    parse_duration_us,
+    parse_ranges,
+    parse_steps,
+)
+
+_MAX_GAP = 10**9
+_NUMBER = r"[0-9]{1,15}(?:\.[0-9]+)?"
+_OFFSET = r"[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
+"""From UTC, less than a day."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How to read the readings. What is not given is inferred, said, and stored with the model."""
+
+    time: str | None = option(None, "Time column.")
+    series: str | None = option(None, "Column that names the series (long tables).")
+    target: tuple[str, ...] = option((), "Column to forecast; repeatable. Default: every numeric.")
+    known: tuple[str, ...] = option(
+        (), "Column whose future values are known: setpoints, tariffs, plans; repeatable."
+    )
+    past: tuple[str, ...] = option((), "Column that helps but is known only up to now; repeatable.")
+    static: tuple[str, ...] = option(
+        (), "Column that stays the same for each series (long tables); repeatable."
+    )
+    categorical: tuple[str, ...] = option(
+        (), "Column of --known, --past or --static whose values are names; repeatable."
+    )
+    calendar: tuple[str, ...] = option(
+        (),
+        "What the calendar says, where it helps: hour, weekday, month.",
+        choices=("hour", "weekday", "month"),
+        listed=True,
+    )
+    holidays: str | None = option(
+        None, "Country whose public holidays are known, or a part of one, such as DE-BY."
+    )
+    freq: str | None = option(None, "Step between readings, such as 15min.")
+    agg: str | None = option(
+        None,
+        "How readings that fall into one step of --freq become one.",
+        choices=("mean", "sum", "last", "min", "max"),
+    )
+    tz: str | None = option(None, "Time zone of stamps that carry none, such as Europe/Vienna.")
+    sep: str | None = option(None, "Separator of the columns.")
+    decimal: str | None = option(None, "Decimal mark: . or ,")
+    thousands: str | None = option(None, "Mark between thousands, such as . in 1.234,5")
+    encoding: str | None = option(None, "Text encoding, such as cp1252.")
+    skip_rows: int = option(0, "Lines to skip: above the header, or of units below it.")
+    comment: str | None = option(None, "Mark with which lines begin that are no rows, such as #.")
+    no_header: bool = option(False, "The first line is a row; --columns names the columns.")
+    id_from_columns: bool = option(
+        False, "Every column is a series that its header names; none names the series of a row."
+    )
+    columns: tuple[str, ...] = option((), "Names of all columns, with commas.", listed=True)
+    na_values: tuple[str, ...] = option((), "Text that means a missing reading; repeatable.")
+    on_bad_rows: str = option(
+        "error", "Rows with too few or too many fields.", choices=("error", "skip")
+    )
+    rejects: str | None = option(None, "Write the rows that are skipped to this file.")
+    max_bad_rows: str = option("0.1%", "Skip so many rows at most: a share, or a number.")
+    inf_as_na: bool = option(False, "Take infinite values for missing readings.")
+    time_format: str | None = option(None, "Format of the stamps, such as '%d/%m/%Y %H:%M'.")
+    time_unit: str | None = option(
+        None, "What numeric stamps count since 1970.", choices=tuple(EPOCH_UNITS_US)
+    )
+    leap_second: str = option(
+        "clamp",
+        "A sixtieth second: the end of the second before, or an error.",
+        choices=("clamp", "error"),
+    )
+    time_range: str = option("1900:2200", "Years that stamps may lie in, the last one apart.")
+    counter: tuple[str, ...] = option(
+        (), "A column that counts up, as meters do: its differences are forecast; repeatable."
+    )
+    exclude: str | None = option(
+        None, "CSV file of bad times, with columns series (empty: all), from, to; to is apart."
+    )
+    valid_range: tuple[str, ...] = option(
+        (), "Readings outside are missing: column=low:high, either may be left out; repeatable."
+    )
+    stuck_as_na: str | None = option(
+        None,
+        "Readings that stay the same for so long, such as 6h, are missing.",
+    )
+    max_gap: str | None = option(
+        None, "Longest gap that a forecast may rest on, in steps or as a duration."
+    )
+    allow_future: bool = option(False, "Take readings whose time has not come yet.")
+    map: tuple[str, ...] = option((), "A column's new name and the model's: new=old; repeatable.")
+    max_memory: str | None = option(
+        None, "Refuse a table that needs more, such as 4G. Default: most of what there is."
+    )
+    max_input_bytes: str = option("64G", "Refuse a file that unpacks to more.")
+    on_duplicate: str = option(
+        "error",
+        "Two different readings of one series at one time.",
+        choices=("error", "last", "mean"),
+    )
+
+    @property
+    def named_columns(self) -> tuple[str, ...]:
+        """The columns that the user names, whatever for."""
+        named = (self.time, self.series, *self.target, *self.known, *self.past, *self.static)
+        return tuple(name for name in named if name is not None)
+
+    @property
+    def valid_ranges(self) -> dict[str, tuple[float, float]]:
+        """The lowest and the highest believable reading of a column."""
+        return parse_ranges("valid-range", self.valid_range)
+
+    @property
+    def missing_numbers(self) -> tuple[float, ...]:
+        """What of the texts that mean a missing reading are numbers."""
+        numbers = []
+        for text in self.na_values:
+            with suppress(ValueError):
+                numbers.append(float(text))
+        return tuple(numbers)
+
+    def max_gap_steps(self, step_us: int) -> int | None:
+        """How many steps in a row may be missing; None for any number."""
+        if self.max_gap is None:
+            return None
+        return parse_steps(self.max_gap, step_us=step_us, name="max-gap", limit=_MAX_GAP)
+
+    @property
+    def years(self) -> tuple[int, int]:
+        """The first year that a stamp may lie in, and the first that it may not."""
+        match = re.fullmatch(r"(\d{4}):(\d{4})", self.time_range)
+        if match is None or not 1 <= int(match[1]) < int(match[2]):
+            raise UsageError(
+                f"--time-range is {self.time_range!r}, but must be two years, such as 1900:2200"
+            )
+        return int(match[1]), int(match[2])
+
+    @property
+    def memory_limit(self) -> int | None:
+        """How many bytes reading and training may need; None for most of what the machine has."""
+        return None if self.max_memory is None else _parse_bytes("max-memory", self.max_memory)
+
+    @property
+    def input_limit(self) -> int:
+        """How many bytes a file may unpack to."""
+        return _parse_bytes("max-input-bytes", self.max_input_bytes)
+
+    def most_bad_rows(self, n_rows: int) -> int:
+        """How many of so many rows may be skipped; of a share that is not 0, one at least."""
+        match = re.fullmatch(rf"({_NUMBER})(%?)", self.max_bad_rows)
+        if match is None or (match[2] and float(match[1]) > 100):
+            raise UsageError(
+                f"--max-bad-rows is {self.max_bad_rows!r}, but must be a number such as 20, or a "
+                "share such as 0.1%"
+            )
+        most = float(match[1])
+        return max(1, int(most / 100 * n_rows)) if match[2] and most else int(most)
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a choice that does not exist."""
+        check_choices(self)
+        _check_roles(self)
+        _ = self.memory_limit, self.input_limit
+        for pair in self.map:
+            if not all(pair.partition("=")[::2]):
+                raise UsageError(f"--map is {pair!r}, but must be two names, such as new=old")
+        if self.stuck_as_na is not None:
+            parse_duration_us(self.stuck_as_na)
+        if self.max_gap is not None:
+            check_steps(self.max_gap, name="max-gap", limit=_MAX_GAP)
+        _ = self.valid_ranges, self.years, self.most_bad_rows(0)
+        if self.rejects is not None and self.on_bad_rows != "skip":
+            raise UsageError("--rejects needs --on-bad-rows skip")
+        _check_text_form(self)
+        check_range("skip-rows", self.skip_rows, 0, 10**9)
+        if self.agg and not self.freq:
+            raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
+
+
+def _check_roles(config: DataConfig) -> None:
+    """Raise `UsageError` for a column that is named twice."""
+    named = config.named_columns
+    for name in named:
+        if named.count(name) > 1:
+            raise UsageError(f"column {name!r} is named for two things")
+    if config.id_from_columns and (config.series or config.static):
+        raise UsageError("--id-from-columns needs a table without --series and --static")
+
+
+def _parse_bytes(name: str, text: str) -> int:
+    """Read a size such as 4G or 500M, or plain bytes."""
+    match = re.fullmatch(rf"({_NUMBER}) *([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise UsageError(f"--{name} is {text!r}, but must be a size, such as 4G or 500M")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+def _check_text_form(config: DataConfig) -> None:
+    if config.no_header != bool(config.columns):
+        raise UsageError(
+            "--no-header and --columns need each other",
+            hint="such as  --no-header --columns time,flow,level",
+        )
+    for name, value in (
+        ("sep", config.sep),
+        ("decimal", config.decimal),
+        ("thousands", config.thousands),
+    ):
+        if value is not None and len(value) != 1:
+            hint = "for a tab in a shell, write  --sep $'\\t'" if value == "\\t" else None
+            raise UsageError(f"--{name} is {value!r}, but must be one character", hint=hint)
+    if config.decimal not in (None, ".", ","):
+        raise UsageError(f"--decimal is {config.decimal!r}, but must be . or ,")
+    if config.thousands is not None and config.thousands == (config.decimal or "."):
+        raise UsageError(
+            f"--thousands and --decimal are both {config.thousands!r}",
+            hint="say the decimal mark, too, such as  --thousands . --decimal ,",
+        )
+    if config.tz is not None and not re.fullmatch(_OFFSET, config.tz):
+        try:
+            ZoneInfo(config.tz)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise UsageError(
+                f"--tz {config.tz} is not known", hint="such as UTC, Europe/Vienna, +01:00"
+            ) from error
+    try:
+        io.TextIOWrapper(io.BytesIO(), encoding=config.encoding or "utf-8")
+    except (LookupError, ValueError) as error:
+        raise UsageError(
+            f"--encoding {config.encoding} is not known", hint="such as utf-8, cp1252, utf-16"
+        ) from error

@@ -1,0 +1,234 @@
+"""The ledger of issued forecasts, and their scores."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pa_parquet
+
+from rnnforecast.config.commands import DEFAULT_LEDGER, ScoreConfig
+from rnnforecast.config.job import read_job
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.training import DEFAULT_MODEL
+from rnnforecast.data.match import newest_readings, read_newer
+from rnnforecast.data.timestamps import file_stamp, format_stamp, parse_time_us
+from rnnforecast.data.windows import Past, past_of
+from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError, UsageError
+from rnnforecast.evaluate.live import Score, score_issues
+from rnnforecast.events import Listener, Recorder, Warned, ignore
+from rnnforecast.storage.durable import publishing_file
+from rnnforecast.storage.remote import local_path
+from rnnforecast.units import parse_duration_us
+from rnnforecast.workflow.model import Model, check_outputs, known_of, load, reading_of, source_of
+
+_NAME = re.compile(
+    r"(\d{4}-\d{2}-\d{2}T\d{6}(?:_\d{6})?Z?)_(\d{4,9})_([0-9a-f]{16})\.parquet", re.ASCII
+)
+KEY_LENGTH = 16
+"""So much of a run's key stands in the name of its part."""
+ISSUE = "issue"
+"""A column that is not stored: parts in the order in which they were issued."""
+
+
+@dataclass(frozen=True, order=True)
+class Part:
+    """What one run has issued."""
+
+    as_of: str
+    issue: int
+    key: str
+    path: Path
+
+
+def list_parts(ledger: Path) -> list[Part]:
+    """Return all parts, in the order in which they were issued."""
+    try:
+        names = [path.name for path in ledger.iterdir()]
+    except OSError:
+        return []
+    found = (_NAME.fullmatch(name) for name in names)
+    return sorted(
+        Part(match[1], int(match[2]), match[3], ledger / match[0]) for match in found if match
+    )
+
+
+def find_part(ledger: Path, *, as_of: str, key: str) -> Part | None:
+    """Return what a run has issued; None where it has not."""
+    wanted = as_of, key[:KEY_LENGTH]
+    return next((part for part in list_parts(ledger) if (part.as_of, part.key) == wanted), None)
+
+
+def publish_part(ledger: Path, table: pa.Table, *, as_of: str, key: str) -> Part:
+    """Add what a run issues; what the same run has added before stays and counts.
+
+    `ledger` must be there, and its lock be held.
+    """
+    known = find_part(ledger, as_of=as_of, key=key)
+    if known is not None:
+        return known
+    issue = 1 + max((part.issue for part in list_parts(ledger) if part.as_of == as_of), default=0)
+    path = ledger / f"{as_of}_{issue:04d}_{key[:KEY_LENGTH]}.parquet"
+    content = io.BytesIO()
+    pa_parquet.write_table(table, content, compression="zstd")
+    with publishing_file(path) as file:
+        file.write(content.getvalue())
+    return Part(as_of, issue, key[:KEY_LENGTH], path)
+
+
+def read_parts(parts: Sequence[Part]) -> pa.Table:
+    """Read these parts as one table, with the number of each row's part as column `issue`.
+
+    Raises `DataError` for a part that cannot be read.
+    """
+    tables = []
+    for number, part in enumerate(parts):
+        try:
+            with part.path.open("rb") as file:
+                table = pa_parquet.read_table(file)
+        except (OSError, pa.ArrowException) as error:
+            raise DataError(
+                f"the ledger's part {part.path} cannot be read: {error}",
+                code="damaged-ledger",
+                location=Location(str(part.path)),
+                hint="put an intact copy in its place, or take it away",
+            ) from error
+        numbers = pa.repeat(pa.scalar(number, pa.int32()), len(table))
+        tables.append(table.append_column(ISSUE, numbers))
+    return pa.concat_tables(tables, promote_options="permissive")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What became of forecasts."""
+
+    scores: tuple[Score, ...]
+    since: str | None
+    until: str
+    """The newest reading."""
+    warnings: tuple[Warned, ...]
+
+
+def score(
+    ledger: str | Path = DEFAULT_LEDGER,
+    data: object = None,
+    *,
+    model: Model | str | Path = DEFAULT_MODEL,
+    config: ScoreConfig | None = None,
+    reading: DataConfig | None = None,
+    given: Collection[str] = (),
+    listener: Listener = ignore,
+) -> Scored:
+    """Score the forecasts of a ledger whose readings are there; no torch is needed.
+
+    The readings are read as the model's own, by default from where those came. Raises a
+    `RnnForecastError`, `QualityGateError` where a series has drifted further than it may.
+    """
+    config = config or ScoreConfig()
+    events = Recorder(listener, [])
+    artifact = (model if isinstance(model, Model) else load(model)).artifact
+    _check_ledger(local_path(ledger, "a ledger"))
+    options = reading_of(artifact, reading, given)
+    source = source_of(artifact) if data is None else data
+    check_outputs(source, options)
+    panel, schema = read_newer(
+        source, schema=artifact.schema, options=options, known=known_of(artifact), listener=events
+    )
+    past = past_of(panel)
+    newest, since = _span(past, config, schema.tz)
+    scores = score_ledger(Path(ledger), past, schema.tz, since_us=since, by=config.by)
+    if not scores:
+        raise NotEnoughDataError(
+            f"of no forecast in {ledger} a reading has come",
+            code="nothing-to-score",
+            hint="pass newer readings with  --data , or an earlier  --since",
+        )
+    _check_drift(scores, config.max_drift)
+    begin = None if since is None else format_stamp(since, schema.tz)
+    until = format_stamp(newest, schema.tz)
+    return Scored(tuple(scores), begin, until, tuple(events.warnings))
+
+
+def _check_ledger(ledger: Path) -> None:
+
+    if not list_parts(ledger):
+        raise DataError(
+            f"there is no ledger with issued forecasts at {ledger}",
+            code="no-ledger",
+            hint="name the folder that  [ledger] path  of a job names, with  --ledger",
+        )
+
+
+def score_job(
+    path: str | Path, *, config: ScoreConfig | None = None, listener: Listener = ignore
+) -> Scored:
+    """Score the ledger of a job on the readings that it reads. Raises as `score` does."""
+    job = read_job(Path(path))
+    if job.ledger is None:
+        raise UsageError(
+            f"{path} keeps no ledger", hint='name one:  [ledger]  and below it  path = "ledger"'
+        )
+    model = load(job.model.path, version=job.model.version)
+    return score(
+        job.ledger,
+        job.source,
+        model=model,
+        config=config,
+        reading=job.reading,
+        given=job.given,
+        listener=listener,
+    )
+
+
+def score_ledger(
+    ledger: Path,
+    past: Past,
+    tz: str | None,
+    *,
+    since_us: int | None,
+    by: Sequence[str],
+    longest_us: int | None = None,
+) -> list[Score]:
+    """Score a ledger on readings that were read already.
+
+    With `longest_us`, the longest horizon there can be, parts that are too old are not opened.
+    """
+    parts = list_parts(ledger)
+    if since_us is not None and longest_us is not None:
+        oldest = file_stamp(since_us - longest_us, tz)
+        parts = [part for part in parts if part.as_of >= oldest]
+    if not parts:
+        return []
+    return score_issues(read_parts(parts), past, tz, since_us=since_us, by=by)
+
+
+def _span(past: Past, config: ScoreConfig, tz: str | None) -> tuple[int, int | None]:
+    """Return the time of the newest reading, and the first time that counts."""
+    newest = int(newest_readings(past).max(initial=-1))
+    if newest < 0:
+        raise DataError("there is no reading to score with", code="no-readings")
+    if config.since is None:
+        return newest, None
+    if re.fullmatch(r"\s*\d+(\.\d+)?\s*[a-zA-Z]+\s*", config.since):
+        return newest, newest - parse_duration_us(config.since) + past.step_us
+    return newest, parse_time_us(config.since, tz)
+
+
+def _check_drift(scores: Sequence[Score], limit: float | None) -> None:
+    """Raise `QualityGateError` where a group is further off what was usual than it may be."""
+    if limit is None:
+        return
+    over = [one for one in scores if one.drift is not None and one.drift > limit]
+    if over:
+        worst = max(over, key=lambda one: one.drift or 0.0)
+        name = worst.series or worst.day or f"lead {worst.lead}"
+        raise QualityGateError(
+            f"{len(over)} groups are further off what was usual at training than --max-drift "
+            f"{limit:g}: {name} by {worst.drift:.1f} deviations",
+            code="drift",
+            hint="look at the readings; if they are right, train again on newer ones",
+        )

@@ -1,0 +1,97 @@
+"""The encoder of one member for covariates beside the readings."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rnnforecast.spec import CURVES, ForecastTask, MemberTask
+
+MOST = 10.0
+"""Features further from their mean, in standard deviations, count as this far."""
+_Module = TypeVar("_Module", nn.Linear, nn.Embedding)
+
+
+class Beside(NamedTuple):
+    """The covariates of some windows, standardised; 0 where unknown. L is at least a member's."""
+
+    known: Tensor  # (N, K, L + H)
+    past: Tensor  # (N, P, L)
+    static: Tensor  # (N, C)
+
+
+class Reader(nn.Module):
+    """Reads covariates for one member."""
+
+    def __init__(
+        self, task: ForecastTask, own: MemberTask, *, out_segment: int, width: int
+    ) -> None:
+        super().__init__()
+        self.task, self.own = task, own
+        self.out_segment = out_segment
+        n_known, n_seen = task.n_known, task.n_known + task.n_past
+        if n_known:
+            self.curves = nn.Linear(n_known, CURVES)
+            self.reaction = _from_zero(nn.Embedding(task.n_series + 1, n_known + CURVES))
+            self.ask = _from_zero(nn.Linear(n_known * out_segment, width, bias=False))
+        if n_seen:
+            self.read = _from_zero(nn.Linear(n_seen * own.segment, width, bias=False))
+        if task.n_static:
+            self.describe = _from_zero(nn.Linear(task.n_static, width, bias=False))
+
+    def explained(self, beside: Beside, series: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the known covariates explain, (N, L) and (N, H), or (N, 1) of zeros."""
+        if not self.task.n_known:
+            nothing = beside.past.new_zeros(len(series), 1)
+            return nothing, nothing
+        known = self._newest(beside.known, self.task.horizon).transpose(1, 2)
+        effect = (self.shapes(known) @ self.reaction(series)[..., None])[..., 0]
+        return effect[:, : self.own.lookback], effect[:, self.own.lookback :]
+
+    def shapes(self, known: Tensor) -> Tensor:
+        """Return features (N, T, K) with bent lines of them, (N, T, K + curves)."""
+        return torch.cat([known, F.relu(self.curves(known))], -1)
+
+    def history(self, beside: Beside) -> Tensor | float:
+        """Return what enters the recurrence with each segment of the history, (S, N, D), or 0."""
+        if not self.task.n_known + self.task.n_past:
+            return 0.0
+        known = self._newest(beside.known[..., : -self.task.horizon], 0)
+        seen = torch.cat([known, self._newest(beside.past, 0)], 1)
+        entering: Tensor = self.read(_cut(seen, self.own.segment, at_end=False)).transpose(0, 1)
+        return entering
+
+    @property
+    def asks(self) -> bool:
+        """Whether there is anything to add to a question."""
+        return self.task.n_known + self.task.n_static > 0
+
+    def question(self, beside: Beside) -> Tensor:
+        """Return what the stretches of the horizon add to their questions, (N, M or 1, D)."""
+        parts: list[Tensor] = []
+        if self.task.n_known:
+            ahead = beside.known[..., -self.task.horizon :]
+            parts.append(self.ask(_cut(ahead, self.out_segment, at_end=True)))
+        if self.task.n_static:
+            parts.append(self.describe(beside.static)[:, None])
+        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+    def _newest(self, values: Tensor, n_more: int) -> Tensor:
+        return values[..., -(self.own.lookback + n_more) :]
+
+
+def _from_zero(module: _Module) -> _Module:
+    nn.init.zeros_(module.weight)
+    return module
+
+
+def _cut(values: Tensor, segment: int, *, at_end: bool) -> Tensor:
+    """Cut (N, F, T) into (N, T / segment, F * segment), filled up with zeros at one end."""
+    empty = -values.shape[-1] % segment
+    padded = F.pad(values, (0, empty) if at_end else (empty, 0))
+    n, n_features, length = padded.shape
+    parts = padded.view(n, n_features, length // segment, segment).transpose(1, 2)
+    return parts.reshape(n, length // segment, n_features * segment)

@@ -1,1 +1,0 @@
-"""Leave it to cron. Standard library only."""

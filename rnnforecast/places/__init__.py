@@ -1,1 +1,0 @@
-"""Places: paths of this machine and URLs of object stores, and how both are read and published."""

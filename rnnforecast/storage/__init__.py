@@ -1,0 +1,4 @@
+"""Files and objects: durable writes, atomic publishing, model versions, locks.
+
+Libraries: pyarrow, fsspec.
+"""

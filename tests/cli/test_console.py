@@ -1,0 +1,85 @@
+"""Progress bars: on a terminal alone, and only for what takes its time."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from rnnforecast.cli import console
+from rnnforecast.cli.console import Screen
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.events import Event, Progressed
+from rnnforecast.workflow.check import check
+from tests.builders import wave, write_wide
+
+
+class Terminal(io.StringIO):
+    """Standard error that people look at."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(screen: Screen, monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> str:
+    """Return what a terminal shows of 10 steps of a task that takes so long."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("TERM", "xterm")
+    work(screen, monkeypatch, seconds=seconds)
+    return terminal.getvalue()
+
+
+def work(screen: Screen, monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> None:
+    """Report 10 steps of a task that takes so long."""
+    now = 100.0
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: now))
+    for done in range(11):
+        screen(Progressed("reading", 1000 * done, 10_000, "rows"))
+        now += seconds / 10
+    screen.close()
+
+
+def test_what_takes_longer_than_a_second_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = shown(Screen(), monkeypatch, seconds=3)
+    assert "reading" in text
+    assert "10000/10000 rows" in text
+
+
+def test_what_is_over_within_a_second_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(Screen(), monkeypatch, seconds=0.9) == ""
+
+
+@pytest.mark.parametrize("screen", [Screen(is_quiet=True), Screen(is_json=True)])
+def test_who_wants_silence_has_no_bar(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shown(screen, monkeypatch, seconds=60) == ""
+
+
+def test_a_file_gets_no_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work(Screen(), monkeypatch, seconds=60)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.csv.gz"])
+def test_reading_says_how_far_it_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rnnforecast.sources.csv.BLOCK_BYTES", 1000)
+    path = write_wide(tmp_path / name, flow=wave(400), level=wave(400, seed=1))
+    heard: list[Event] = []
+
+    check(path, config=DataConfig(), listener=heard.append)
+
+    read = [e for e in heard if isinstance(e, Progressed) and e.task == "reading"]
+    assert (read[0].done, read[-1].done, read[-1].total) == (0, 400, 400)
+    done = [event.done for event in read]
+    assert done == sorted(done) and len(set(done)) > 10
+    assert all(200 < event.total < 800 for event in read)
+    seasons = [e for e in heard if isinstance(e, Progressed) and e.unit == "series"]
+    assert [event.done for event in seasons] == [0, 1, 2]

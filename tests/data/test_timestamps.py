@@ -1,0 +1,455 @@
+"""Time stamps: formats, zones, daylight saving, and back to text."""
+
+import datetime as dt
+import re
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.data.timestamps import (
+    each_moment,
+    file_stamp,
+    format_stamps,
+    parse_time_us,
+    stamp_array,
+)
+from rnnforecast.errors import DataError, UsageError
+from tests.builders import HOUR_US, START_US
+from tests.data.tables import Read, failure, few, read, write
+
+VIENNA = "Europe/Vienna"
+
+
+def stamped(path, stamps, **options) -> Read:
+    """Read a file with these stamps; the reading of each is its number."""
+    lines = [f"{stamp},{i}" for i, stamp in enumerate(stamps)]
+    return read(write(path / "x.csv", "time,v", *lines), **options)
+
+
+def refused(path, stamps, **options) -> DataError:
+    """Read a file with these stamps that cannot be read."""
+    lines = [f"{stamp},{i}" for i, stamp in enumerate(stamps)]
+    return failure(write(path / "x.csv", "time,v", *lines), **options)
+
+
+def wall_clock(start: str, n: int, freq: str) -> list[str]:
+    """Return what a clock in Vienna shows, n times, whatever the season of the year."""
+    index = pd.date_range(start, periods=n, freq=freq, tz=VIENNA)
+    return [str(stamp.tz_localize(None)) for stamp in index]
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        ["2024-01-01T00:00:00", "2024-01-01T01:00:00", "2024-01-01T02:00:00"],
+        ["2024-01-01 00:00", "2024-01-01 01:00", "2024-01-01 02:00"],
+        ["2024-01-01 00:00:00.000000000", "2024-01-01 01:00:00.000", "2024-01-01 02:00:00"],
+        ["20240101T0000", "20240101T0100", "20240101T0200"],
+        ["2024-01-01T00:00:00Z", "2024-01-01T01:00:00Z", "2024-01-01T02:00:00Z"],
+        ["2024-01-01 00:00+00", "2024-01-01 01:00+00", "2024-01-01 02:00+00"],
+        ["2024-01-01T01:00:00+01:00", "2024-01-01T01:00:00Z", "2024-01-01T04:00:00+02:00"],
+        [START_US // 10**6 + 3600 * i for i in range(3)],
+        [START_US // 10**3 + 3_600_000 * i for i in range(3)],
+        [START_US + HOUR_US * i for i in range(3)],
+        [(START_US + HOUR_US * i) * 1000 for i in range(3)],
+        [f"{START_US / 10**6 + 3600 * i:.3f}" for i in range(3)],
+    ],
+)
+def test_every_way_to_write_the_same_hours_reads_as_them(tmp_path, stamps):
+    panel = stamped(tmp_path, stamps).panel
+
+    assert (panel.start.tolist(), panel.step_us) == ([START_US], HOUR_US)
+    assert panel.target.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("pattern", ["%d.%m.%Y %H:%M", "%m/%d/%Y %H:%M", "%d-%m-%Y"])
+def test_day_and_month_are_told_apart_by_a_day_after_the_twelfth(tmp_path, pattern):
+    days = [dt.datetime(2024, 3, day) for day in range(10, 16)]
+
+    panel = stamped(tmp_path, [day.strftime(pattern) for day in days]).panel
+
+    assert panel.start[0] == np.datetime64("2024-03-10", "us").astype(int)
+    assert panel.lengths[0] == 6
+
+
+def test_day_and_month_that_cannot_be_told_apart_are_never_guessed(tmp_path):
+    error = refused(tmp_path, ["01.02.2024", "02.02.2024", "03.02.2024"])
+
+    assert (type(error), error.code) == (DataError, "ambiguous-date")
+    assert "--time-format" in error.hint
+
+
+@pytest.mark.parametrize(("pattern", "second"), [("%d.%m.%Y", 2), ("%m.%d.%Y", 1)])
+def test_a_format_that_is_said_is_taken(tmp_path, pattern, second):
+    stamps = ["01.02.2024", "02.02.2024", "03.02.2024"]
+    panel = stamped(tmp_path, stamps, freq="1d", agg="mean", time_format=pattern).panel
+    first = dt.datetime(2024, second, 3 - second)
+    assert panel.start[0] == np.datetime64(first, "us").astype(int)
+
+
+def test_a_stamp_that_does_not_fit_the_format_that_is_said_is_an_error_with_its_line(tmp_path):
+    error = refused(tmp_path, ["01.02.2024", "2024-02-02", "03.02.2024"], time_format="%d.%m.%Y")
+    assert (error.code, error.location.line) == ("several-formats", 3)
+
+
+def test_midnight_may_be_the_end_of_a_day(tmp_path):
+    result = stamped(tmp_path, ["2024-02-28 23:00", "2024-02-28 24:00", "2024-02-29 01:00"])
+    assert (result.panel.target.tolist(), result.panel.step_us) == ([0, 1, 2], HOUR_US)
+    assert result.warnings["hour-24"].count == 1
+
+
+def test_a_leap_second_is_the_end_of_the_one_before(tmp_path):
+    stamps = ["2016-12-31 23:59:58", "2016-12-31 23:59:60", "2017-01-01 00:00:00"]
+    result = stamped(tmp_path, stamps, freq="1s", agg="mean")
+    assert result.panel.target.tolist() == [0, 1, 2]
+    assert result.warnings["leap-second"].count == 1
+
+
+def test_a_leap_second_in_another_format_is_one_too(tmp_path):
+    stamps = ["31.12.2016 23:59:58", "31.12.2016 23:59:60", "01.01.2017 00:00:00"]
+    result = stamped(tmp_path, stamps, freq="1s", agg="mean")
+    assert result.panel.target.tolist() == [0, 1, 2]
+    assert result.warnings["leap-second"].count == 1
+
+
+def test_a_leap_second_may_be_an_error_with_its_line(tmp_path):
+    stamps = ["2016-12-31 23:59:58", "2016-12-31 23:59:60", "2017-01-01 00:00:00"]
+    error = refused(tmp_path, stamps, freq="1s", agg="mean", leap_second="error")
+    assert (error.code, error.location.line) == ("leap-second", 3)
+
+
+def test_day_and_month_are_told_apart_once_for_all_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr("rnnforecast.sources.csv.BLOCK_BYTES", 100)
+    days = [dt.datetime(2024, 1, 28) + dt.timedelta(i) for i in range(16)]
+
+    panel = stamped(tmp_path, [day.strftime("%d.%m.%Y") for day in days]).panel
+
+    assert panel.target.tolist() == list(range(16))
+
+
+@pytest.mark.parametrize("good", ["2024-03-1{}", "1{}.03.2024"])
+@pytest.mark.parametrize("bad", ["ERR", "2024-02-30", "03/14/2024", "24:00"])
+@pytest.mark.parametrize("place", [0, 2])
+def test_what_is_no_time_in_the_columns_format_is_an_error_with_its_line(
+    tmp_path, good, bad, place
+):
+    stamps = [good.format(i) for i in range(5)]
+    stamps[place] = bad
+
+    error = refused(tmp_path, stamps)
+
+    assert type(error) is DataError
+    if error.code == "several-formats":
+        assert bad in error.message and stamps[1 - place // 2] in error.message
+    else:
+        assert error.code == "not-a-time"
+        assert error.message.startswith("1 value in column 'time'")
+    assert (error.location.line, error.location.token) == (place + 2, bad)
+
+
+def test_a_row_without_a_stamp_is_an_error_with_its_line(tmp_path):
+    error = refused(tmp_path, ["2024-01-01", "2024-01-02", "", "2024-01-04"])
+
+    assert (error.code, error.location.line) == ("missing-time", 4)
+
+
+@pytest.mark.parametrize("stamp", ["0001-01-01", "1899-12-31", "2200-01-01", "9999-12-31"])
+def test_a_year_that_cannot_be_meant_is_an_error_with_its_line(tmp_path, stamp):
+    error = refused(tmp_path, ["2024-01-01", "2024-01-02", stamp])
+
+    assert (error.code, error.location.line) == ("time-range", 4)
+
+
+def test_seconds_since_1970_are_said(tmp_path):
+    result = stamped(tmp_path, [START_US // 10**6 + 600 * i for i in range(3)])
+
+    assert result.schema.epoch_unit == "s"
+    assert "'time' is read as s since 1970" in result.warnings["epoch"].message
+
+
+@pytest.mark.parametrize(
+    ("stamps", "tz"),
+    [
+        (["2024-01-01T00:00", "2024-01-01T01:00"], None),
+        (["2024-01-01T00:00Z", "2024-01-01T01:00Z"], "UTC"),
+        (["2024-01-01T00:00+01:00", "2024-01-01T01:00+01:00"], "+01:00"),
+        (["2024-01-01T00:00-0330", "2024-01-01T01:00-0330"], "-03:30"),
+        (["2024-01-01T00:00+05", "2024-01-01T01:00+05"], "+05:00"),
+        (["2024-01-01T00:00+01:00", "2024-01-01T02:00+02:00"], "UTC"),
+    ],
+)
+def test_the_zone_that_stamps_carry_is_kept(tmp_path, stamps, tz):
+    assert stamped(tmp_path, stamps).schema.tz == tz
+
+
+def test_a_named_zone_of_a_table_is_kept():
+    index = pd.date_range("2024-10-26 12:00", periods=30, freq="h", tz=VIENNA)
+
+    result = read(pd.DataFrame({"ts": index, "v": range(30)}))
+
+    assert result.schema.tz == VIENNA
+    assert result.panel.start[0] == index.as_unit("us").asi8[0]
+
+
+@pytest.mark.parametrize("first", ["2024-01-01T00:00Z", "2024-01-01T00:00"])
+def test_stamps_with_and_without_an_offset_are_never_mixed(tmp_path, first):
+    stamps = [first, "2024-01-01T01:00", "2024-01-01T02:00", "2024-01-01T03:00Z"]
+
+    error = refused(tmp_path, stamps)
+
+    assert (type(error), error.code) == (DataError, "mixed-zones")
+
+
+def test_an_offset_that_appears_far_down_is_an_error_with_its_line(tmp_path):
+    stamps = [str(np.datetime64("2024-01-01T00:00") + i) for i in range(1200)]
+
+    error = refused(tmp_path, [*stamps, "2024-01-01T20:00Z"])
+
+    assert (error.code, error.location.line) == ("mixed-zones", 1202)
+
+
+@pytest.mark.parametrize("freq", ["15min", "1h"])
+@pytest.mark.parametrize("start", ["2024-03-30 20:00", "2024-10-26 20:00", "2024-07-01"])
+def test_a_zone_makes_wall_clocks_regular_in_any_season(tmp_path, start, freq):
+    result = stamped(tmp_path, wall_clock(start, 60, freq), tz=VIENNA)
+
+    assert result.schema.tz == VIENNA
+    assert result.panel.target.tolist() == list(range(60))
+    assert result.panel.start[0] == pd.Timestamp(start, tz=VIENNA).timestamp() * 10**6
+
+
+def test_the_hour_that_occurs_twice_is_told_apart_in_a_file_that_runs_backwards(tmp_path):
+    stamps = wall_clock("2024-10-26 20:00", 12, "1h")
+
+    panel = stamped(tmp_path, stamps[::-1], tz=VIENNA).panel
+
+    assert panel.target.tolist() == list(range(11, -1, -1))
+
+
+@pytest.mark.parametrize("by_series", [True, False])
+def test_the_hour_that_occurs_twice_is_told_apart_in_each_series(tmp_path, by_series):
+    stamps = wall_clock("2024-10-26 20:00", 12, "1h")
+    rows = [f"{stamp},{name},{i}" for i, stamp in enumerate(stamps) for name in "ab"]
+    rows = sorted(rows, key=lambda row: row.split(",")[1]) if by_series else rows
+    path = write(tmp_path / "x.csv", "time,id,v", *rows)
+
+    panel = read(path, tz=VIENNA).panel
+
+    assert panel.of(0).tolist() == panel.of(1).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("freq", ["30min", "1h"])
+def test_readings_may_end_at_any_step_of_the_night_in_which_an_hour_occurs_twice(tmp_path, freq):
+    night = wall_clock("2024-10-26 20:00", 20, freq)
+    for n in range(3, 20):
+        panel = stamped(tmp_path, night[:n], tz=VIENNA).panel
+        assert panel.target.tolist() == list(range(n))
+
+
+def test_an_hour_that_was_read_once_of_two_is_an_error_with_its_line(tmp_path):
+    night = wall_clock("2024-10-26 20:00", 12, "1h")
+
+    error = refused(tmp_path, [*night[:6], *night[7:]], tz=VIENNA)
+
+    assert (error.code, error.location.line) == ("ambiguous-time", 8)
+
+
+def test_an_hour_that_the_zone_skips_is_an_error(tmp_path):
+    stamps = [f"2024-03-31 {hour:02d}:00" for hour in range(6)]
+
+    error = refused(tmp_path, stamps, tz=VIENNA)
+
+    assert (type(error), error.code) == (DataError, "nonexistent-time")
+    assert error.location.line == 4
+    assert "2024-03-31 02:00" in error.message
+
+
+@pytest.mark.parametrize("tz", ["Mars/Base", "+24:00", "+25:00", "-99:99", "+01:60", ""])
+def test_a_zone_that_does_not_exist_is_an_error(tz):
+    with pytest.raises(UsageError, match=re.escape(f"--tz {tz}")):
+        DataConfig(tz=tz)
+
+
+@pytest.mark.parametrize("tz", ["+23:59", "-23:59", "+00:00"])
+def test_an_offset_may_be_nearly_a_day(tmp_path, tz):
+    result = stamped(tmp_path, ["2024-01-01T00:00", "2024-01-01T01:00"], tz=tz)
+
+    assert result.schema.tz == tz
+
+
+def test_the_zone_option_leaves_stamps_with_an_offset_alone(tmp_path):
+    result = stamped(tmp_path, ["2024-01-01T00:00Z", "2024-01-01T01:00Z"], tz=VIENNA)
+
+    assert (result.schema.tz, result.panel.start[0]) == ("UTC", START_US)
+
+
+@pytest.mark.parametrize(
+    ("text", "tz", "expected"),
+    [
+        ("2024-01-01", None, START_US),
+        ("2024-01-01T01:00", "UTC", START_US + HOUR_US),
+        ("2024-01-01T01:00", VIENNA, START_US),
+        ("2024-01-01T01:00+01:00", "UTC", START_US),
+        ("2024-01-01T00:00:00.000001Z", VIENNA, START_US + 1),
+        ("2024-01-01 02:00:00 +0200", "UTC", START_US),
+        ("2024-01-01t01z", VIENNA, START_US + HOUR_US),
+        ("20240101T010000", None, START_US + HOUR_US),
+        (" 2024-01-01 ", None, START_US),
+    ],
+)
+def test_a_time_that_a_user_types_is_in_the_zone_of_the_data(text, tz, expected):
+    assert parse_time_us(text, tz) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "tz"),
+    [
+        ("soon", None),
+        ("", "UTC"),
+        ("99999-01-01", None),
+        ("02.01.2024", None),
+        ("13.01.2024", None),
+        ("01/02/2024", None),
+        ("12:00", None),
+        ("T12:00", "UTC"),
+        ("2024", None),
+        ("2024-05", None),
+        ("20240501", None),
+        ("1 May 2024", None),
+        ("2024-02-30", None),
+        ("2024-01-01T24:00", None),
+        ("2024-01-01 00:00 Europe/Vienna", "UTC"),
+        ("-2024-01-01", None),
+        ("2024-01-01T00:00Z", None),
+        ("2024-10-27T02:30", VIENNA),
+    ],
+)
+def test_a_time_that_cannot_be_meant_is_a_usage_error(text, tz):
+    with pytest.raises(UsageError) as caught:
+        parse_time_us(text, tz)
+    assert caught.value.hint is None or "2024-05-01T12:00" in caught.value.hint
+
+
+@few
+@given(
+    st.lists(st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2199, 1, 1)), min_size=1),
+    st.sampled_from([None, "UTC", "+05:30", "-03:00", VIENNA, "America/New_York"]),
+)
+def test_stamps_as_text_are_the_same_moments_in_their_zone(moments, tz):
+    times = np.array(moments, "datetime64[us]").astype(np.int64)
+
+    texts = format_stamps(pa.chunked_array([stamp_array(times, tz)])).to_pylist()
+
+    back = [dt.datetime.fromisoformat(text) for text in texts]
+    assert all((stamp.tzinfo is not None) == (tz is not None) for stamp in back)
+    utc = [b.replace(tzinfo=b.tzinfo or dt.UTC).astimezone(dt.UTC) for b in back]
+    assert [stamp.replace(tzinfo=None) for stamp in utc] == moments
+    if tz is not None:
+        offsets = [pd.Timestamp(m, tz="UTC").tz_convert(tz).utcoffset() for m in moments]
+        assert [stamp.utcoffset() for stamp in back] == offsets
+
+
+EPOCH_YEARS = st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2199, 12, 31))
+ENDINGS = ["", ".parquet", ".run.json", "-flow.csv", "_0001_0123456789abcdef.parquet"]
+"""What names of files go on with."""
+
+
+def microseconds(moment: dt.datetime) -> int:
+    return int(np.datetime64(moment, "us").astype(np.int64))
+
+
+@few
+@given(
+    EPOCH_YEARS,
+    st.one_of(st.integers(1, 2_000_000), st.integers(1, 10**15)),
+    st.sampled_from([None, "UTC", VIENNA, "-03:00"]),
+    st.sampled_from(ENDINGS),
+    st.booleans(),
+)
+def test_names_of_files_lie_in_the_order_of_their_times(moment, later, tz, ending, is_whole):
+    first = microseconds(moment.replace(microsecond=0) if is_whole else moment)
+
+    before, after = (file_stamp(time, tz) + ending for time in (first, first + later))
+
+    assert before < after
+
+
+@few
+@given(EPOCH_YEARS, st.sampled_from([None, VIENNA]))
+def test_a_name_of_a_file_says_its_time_in_utc_if_it_has_a_zone(moment, tz):
+    name = file_stamp(microseconds(moment), tz)
+
+    assert re.fullmatch(r"[0-9T_Z-]+", name), "no character that a file system or a shell minds"
+    assert name.endswith("Z") == (tz is not None)
+    form = "%Y-%m-%dT%H%M%S" + ("_%f" if moment.microsecond else "")
+    assert dt.datetime.strptime(name.rstrip("Z"), form) == moment
+
+
+def test_a_name_of_a_file_is_as_short_as_its_time():
+    assert file_stamp(START_US, None) == "2024-01-01T000000"
+    assert file_stamp(START_US, VIENNA) == "2024-01-01T000000Z"
+    assert file_stamp(START_US + 500_000, "UTC") == "2024-01-01T000000_500000Z"
+
+
+@few
+@given(
+    EPOCH_YEARS,
+    st.integers(0, 50),
+    st.integers(1, 10**13),
+    st.integers(0, 10**13),
+    st.sampled_from(["", "Z", "+05:30"]),
+)
+def test_moments_go_from_the_first_to_the_last_and_are_so_far_apart(
+    begin, n_steps, every_us, rest_us, zone
+):
+    end = begin + dt.timedelta(microseconds=n_steps * every_us + min(rest_us, every_us - 1))
+    found = each_moment(begin.isoformat() + zone, end.isoformat() + zone, every_us)
+
+    moments, moment = [], begin
+    while moment <= end:
+        moments.append(moment)
+        moment += dt.timedelta(microseconds=every_us)
+    tz = "UTC" if zone else None
+    given = [parse_time_us(text, tz) for text in found]
+    assert given == [parse_time_us(each.isoformat() + zone, tz) for each in moments]
+
+
+def test_moments_over_a_daylight_saving_night_are_24_hours_apart():
+    found = each_moment("2024-03-30T12:00+01:00", "2024-04-01T12:00+02:00", 24 * HOUR_US)
+
+    times = [parse_time_us(text, "UTC") for text in found]
+    assert np.diff(times).tolist() == [24 * HOUR_US]
+
+
+def test_a_single_moment_is_its_own_first_and_last():
+    assert each_moment("2024-05-01", "2024-05-01", HOUR_US) == ["2024-05-01T00:00:00"]
+    assert len(each_moment("2024-05-01", "2024-05-01T05:59", HOUR_US)) == 6
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "every_us", "what"),
+    [
+        ("2024-05-02", "2024-05-01", HOUR_US, "before"),
+        ("2024-05-01", "2024-05-02Z", HOUR_US, "not a time"),
+        ("2024-05-01", "2024-05-02T00:00Z", HOUR_US, "zone"),
+        ("2024-05-01T00:00+02:00", "2024-05-02", HOUR_US, "zone"),
+        ("yesterday", "2024-05-01", HOUR_US, "yesterday"),
+        ("2024-05-01", "01.06.2024", HOUR_US, "01.06.2024"),
+        ("2000-01-01", "2024-01-01", 1_000_000, "--every longer"),
+    ],
+)
+def test_moments_that_cannot_be_meant_are_a_usage_error(first, last, every_us, what):
+    with pytest.raises(UsageError) as caught:
+        each_moment(first, last, every_us)
+    assert what in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_time_that_clocks_skip_is_the_first_after_it() -> None:
+    assert parse_time_us("2024-03-31T02:30", "Europe/Vienna") == parse_time_us(
+        "2024-03-31T03:00+02:00", "Europe/Vienna"
+    )

@@ -1,0 +1,442 @@
+"""Published runs: what counts as published, where, and what of it goes again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnforecast.config.fields import key_of
+from rnnforecast.config.job import Job, KeepPart
+from rnnforecast.data.timestamps import file_stamp
+from rnnforecast.errors import UsageError, WriteError
+from rnnforecast.jobs.issue import (
+    RunPaths,
+    check_own_place,
+    collect,
+    list_outputs,
+    newest_manifest,
+    place_of,
+    published,
+    read_manifest,
+    retire_outputs,
+    write_manifest,
+)
+from rnnforecast.storage.publish import describe_input, publish
+from tests.builders import HOUR_US, START_US
+from tests.data.tables import few
+
+KEY = "a" * 64
+STAMPS = [file_stamp(START_US + i * HOUR_US, None) for i in range(6)]
+
+
+def make_job(folder: Path, name: str = "{as_of}.csv", **parts: object) -> Job:
+    """Make a job that lies in a folder and publishes below `out` there."""
+    return Job(folder / "job.toml", "data.csv", str(folder / "out" / name), **parts)  # type: ignore[arg-type]
+
+
+def publish_run(
+    job: Job, stamp: str, *, key: str = KEY, content: bytes = b"forecast\n"
+) -> RunPaths:
+    """Publish a run as a cycle does."""
+    place = place_of(job, stamp)
+    place.output.parent.mkdir(exist_ok=True)
+    said: dict[str, object] = {"key": key, "job": str(job.path.resolve()), "as_of": stamp}
+    if job.ledger is not None:
+        Path(job.ledger).mkdir(exist_ok=True)
+        (Path(job.ledger) / "part").write_bytes(b"part\n")
+        said["ledger"] = describe_input(Path(job.ledger) / "part")
+    write_manifest(place.manifest, {**said, "output": publish(place.output, content)})
+    return place
+
+
+def everything_in(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Return each file with its inode, the time of its last change, and its content."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_ino,
+            path.stat().st_mtime_ns,
+            path.read_bytes(),
+        )
+        for path in files
+    }
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return make_job(tmp_path, ledger=str(tmp_path / "ledger"))
+
+
+def is_published(job: Job, place: RunPaths, key: str = KEY) -> bool:
+    ledger = None if job.ledger is None else Path(job.ledger)
+    return published(place, key, ledger=ledger) is not None
+
+
+def test_a_run_is_published_when_all_that_belongs_to_it_is_there(job: Job) -> None:
+    place = publish_run(job, STAMPS[0])
+
+    assert is_published(job, place)
+    assert not is_published(job, place, "b" * 64)
+    assert not is_published(job, place_of(job, STAMPS[1]))
+
+
+def changed(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"o", b"0", 1).replace(b"p", b"q", 1))
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def grown(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("tamper", [changed, gone, grown, emptied, a_folder])
+@pytest.mark.parametrize("which", ["output", "ledger"])
+def test_a_run_is_not_published_where_a_file_is_not_what_its_manifest_says(
+    job: Job, which: str, tamper: Callable[[Path], None]
+) -> None:
+    place = publish_run(job, STAMPS[0])
+    said = read_manifest(place.manifest)
+    assert said is not None
+
+    tamper(Path(said[which]["path"]))
+
+    assert not is_published(job, place)
+
+
+DAMAGES = {
+    "empty": b"",
+    "cut short": b'{"format": "rnnforecast-run", "key": "aa',
+    "another document": b'{"key": "%s"}' % KEY.encode(),
+    "a list": b"[]",
+    "no text": b"\xff\xfe",
+    "deep": b"[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_run_is_not_published_without_a_whole_manifest(job: Job, content: bytes) -> None:
+    place = publish_run(job, STAMPS[0])
+
+    place.manifest.write_bytes(content)
+
+    assert read_manifest(place.manifest) is None
+    assert not is_published(job, place)
+    check_own_place(place, job)
+    assert newest_manifest(job) is None
+
+
+@pytest.mark.parametrize("name", ["output", "ledger"])
+@pytest.mark.parametrize(
+    "said", [None, "out.csv", [], {}, {"path": 1, "bytes": 1, "sha256": ""}, {"sha256": KEY}]
+)
+def test_a_run_is_not_published_where_the_manifest_does_not_say_what_belongs_to_it(
+    job: Job, name: str, said: object
+) -> None:
+    place = publish_run(job, STAMPS[0])
+    manifest = json.loads(place.manifest.read_text())
+
+    place.manifest.write_text(json.dumps({**manifest, name: said}))
+
+    assert not is_published(job, place)
+    check_own_place(place, job)
+
+
+def test_a_run_without_a_ledger_needs_no_part(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    assert is_published(job, publish_run(job, STAMPS[0]))
+
+
+def test_a_run_is_not_published_in_a_ledger_that_came_later(job: Job, tmp_path: Path) -> None:
+    place = publish_run(dataclasses.replace(job, ledger=None), STAMPS[0])
+    assert not is_published(job, place)
+
+    place = publish_run(job, STAMPS[0])
+    moved = dataclasses.replace(job, ledger=str(tmp_path / "another"))
+    assert not is_published(moved, place)
+
+
+def test_a_forecast_that_stands_elsewhere_is_not_this_one(job: Job) -> None:
+    first, second = publish_run(job, STAMPS[0]), place_of(job, STAMPS[1])
+    second.output.write_bytes(first.output.read_bytes())
+    second.manifest.write_bytes(first.manifest.read_bytes())
+
+    assert not is_published(job, second)
+
+
+def test_publishing_the_same_again_writes_nothing(job: Job, tmp_path: Path) -> None:
+    publish_run(job, STAMPS[0])
+    before = everything_in(tmp_path / "out")
+
+    publish_run(job, STAMPS[0])
+
+    assert everything_in(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("earlier", [b"", b"forecast", b"Forecast\n", b"forecast\n\n"])
+def test_publishing_something_else_replaces_the_file(tmp_path: Path, earlier: bytes) -> None:
+    path = tmp_path / "forecast.csv"
+    path.write_bytes(earlier)
+    inode = path.stat().st_ino
+
+    said = publish(path, b"forecast\n")
+
+    assert path.read_bytes() == b"forecast\n"
+    assert path.stat().st_ino != inode
+    sha256 = hashlib.sha256(b"forecast\n").hexdigest()
+    assert said == {"path": str(path.resolve()), "bytes": 9, "sha256": sha256}
+    assert describe_input(path) == said
+
+
+def test_a_manifest_is_json_that_says_its_format(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "run.json", {"key": KEY})
+
+    said = json.loads((tmp_path / "run.json").read_text())
+    assert said == {"format": "rnnforecast-run", "format_version": 1, "key": KEY}
+    assert read_manifest(tmp_path / "run.json") == said
+
+
+FACTS = {"version": "v", "horizon": 6, "as_of": STAMPS[0], "forecast": {"quantiles": [0.1, 0.9]}}
+
+
+def test_the_key_is_that_of_the_facts_whatever_their_order() -> None:
+    assert key_of(FACTS) == key_of(dict(reversed(FACTS.items())))
+    others = [{**FACTS, name: "another"} for name in FACTS]
+    assert len({key_of(facts) for facts in (FACTS, *others)}) == 5
+
+
+def test_each_output_has_a_manifest_of_its_own(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert place_of(make_job(tmp_path, "f.csv"), STAMPS[0]) == RunPaths(
+        out / "f.csv", out / "run.json"
+    )
+    name = f"a.b-{STAMPS[0]}.x"
+    assert place_of(make_job(tmp_path, "a.b-{as_of}.x.csv"), STAMPS[0]) == RunPaths(
+        out / f"{name}.csv", out / f"{name}.run.json"
+    )
+
+
+ODD_NAMES = [
+    "{as_of}.csv",
+    "flow {as_of}.parquet",
+    "[a-z]*?{as_of}.csv",
+    "{as_of}(.+)$.csv",
+    "{as_of}-{as_of}.csv",
+    "Größe 🌊 {as_of}.jsonl",
+    "line\nbreak {as_of}.csv",
+    r"back\slash{as_of}.csv",
+    "{as_of}",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_the_outputs_of_a_job_are_those_of_its_name_oldest_first(tmp_path: Path, name: str) -> None:
+    job = make_job(tmp_path, name)
+    stamps = [STAMPS[3], STAMPS[0], STAMPS[5]]
+    places = [publish_run(job, stamp) for stamp in stamps]
+    for foreign in (
+        ".lock",
+        "forecast.csv",
+        f"other-{STAMPS[1]}.csv",
+        f"{STAMPS[1]}.csv.bak",
+        f".tmp-0123456789ab-{job.output_of(STAMPS[1]).name}",
+        job.output_of("2024-01-01").name,
+        job.output_of("{as_of}").name,
+        job.output_of("latest").name,
+    ):
+        (tmp_path / "out" / foreign).touch()
+    job.output_of(STAMPS[2]).mkdir()
+
+    assert list_outputs(job) == [places[i].output for i in (1, 0, 2)]
+
+
+@few
+@given(
+    st.lists(st.integers(START_US, START_US + 10**7), min_size=1, max_size=6, unique=True),
+    st.sampled_from([None, "UTC"]),
+)
+def test_every_time_that_a_name_can_say_is_found_in_its_order(
+    tmp_path_factory: pytest.TempPathFactory, times: list[int], tz: str | None
+) -> None:
+    job = make_job(tmp_path_factory.mktemp("job"))
+    for time in times:
+        publish_run(job, file_stamp(time, tz))
+
+    assert list_outputs(job) == [job.output_of(file_stamp(time, tz)) for time in sorted(times)]
+
+
+def test_a_job_with_one_output_has_it_or_not(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "forecast.csv")
+    assert list_outputs(job) == list_outputs(make_job(tmp_path)) == []
+    publish_run(job, STAMPS[0])
+    assert list_outputs(job) == [tmp_path / "out" / "forecast.csv"]
+
+
+def test_the_newest_manifest_is_that_of_the_newest_output_that_has_one(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    assert newest_manifest(job) is None
+    for stamp in (STAMPS[2], STAMPS[0], STAMPS[1]):
+        publish_run(job, stamp)
+    job.output_of(STAMPS[4]).touch()  # a run that was cut short
+
+    assert newest_manifest(job)["as_of"] == STAMPS[2]
+    fixed = make_job(tmp_path, "forecast.csv")
+    assert newest_manifest(fixed) is None
+    publish_run(fixed, STAMPS[0])
+    assert newest_manifest(fixed)["as_of"] == STAMPS[0]
+
+
+def with_runs(folder: Path, keep: int | None, *, name: str = "{as_of}.csv") -> Job:
+    job = make_job(folder, name, keep=KeepPart(forecasts=keep))
+    for stamp in STAMPS:
+        publish_run(job, stamp)
+    return job
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5, 6, 100])
+@pytest.mark.parametrize("spared", [0, 5])
+def test_retention_keeps_the_newest_and_the_one_that_is_spared(
+    tmp_path: Path, keep: int, spared: int
+) -> None:
+    job = with_runs(tmp_path, keep)
+    (tmp_path / "out" / "forecast.csv").touch()
+    kept = sorted({*STAMPS[-keep:], STAMPS[spared]})
+
+    gone = retire_outputs(job, spared=job.output_of(STAMPS[spared]))
+
+    assert gone == [job.output_of(stamp) for stamp in STAMPS if stamp not in kept]
+    expected = [name for stamp in kept for name in (f"{stamp}.csv", f"{stamp}.run.json")]
+    assert names_in(tmp_path / "out") == sorted([*expected, "forecast.csv"])
+
+
+def test_retention_that_nobody_asked_for_removes_nothing(tmp_path: Path) -> None:
+    job = with_runs(tmp_path, None)
+    assert retire_outputs(job, spared=job.output_of(STAMPS[5])) == []
+    fixed = with_runs(tmp_path, 1, name="forecast.csv")
+    assert retire_outputs(fixed, spared=fixed.output_of(STAMPS[5])) == []
+    assert len(names_in(tmp_path / "out")) == 14
+
+
+def test_retention_that_is_cut_short_goes_on_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever removal fails, the next run leaves nothing of what should have gone."""
+    real, n_runs = Path.unlink, 0
+    for fails_at in range(1, 20):
+        folder = tmp_path / str(fails_at)
+        folder.mkdir()
+        job, calls = with_runs(folder, 2), 0
+
+        def unlink(path: Path, missing_ok: bool = False, fails_at: int = fails_at) -> None:  # noqa: FBT001, FBT002
+            nonlocal calls
+            calls += 1
+            if calls == fails_at:
+                raise OSError(5, "the disk is broken", str(path))
+            real(path, missing_ok=missing_ok)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "unlink", unlink)
+            try:
+                retire_outputs(job, spared=job.output_of(STAMPS[5]))
+                n_runs = fails_at
+            except WriteError:
+                pass
+        assert len(list_outputs(job)) >= 2
+        retire_outputs(job, spared=job.output_of(STAMPS[5]))
+        assert len(names_in(folder / "out")) == 4
+        if n_runs:
+            break
+    assert n_runs == 9, "four outputs and their manifests were removed, each failed once"
+
+
+def test_two_jobs_do_not_share_a_manifest(tmp_path: Path) -> None:
+    first = make_job(tmp_path, "a.csv")
+    publish_run(first, STAMPS[0])
+    second = dataclasses.replace(make_job(tmp_path, "b.csv"), path=tmp_path / "second.toml")
+
+    with pytest.raises(UsageError, match="belongs to another job") as caught:
+        check_own_place(place_of(second, STAMPS[0]), second)
+
+    assert (caught.value.exit_code, caught.value.code) == (2, "shared-output")
+    assert str(first.path) in caught.value.message
+
+
+def test_a_job_keeps_its_place_under_another_name_or_with_another_output(tmp_path: Path) -> None:
+    job = make_job(tmp_path, "a.csv")
+    publish_run(job, STAMPS[0])
+    renamed = dataclasses.replace(job, path=tmp_path / "renamed.toml")
+    check_own_place(place_of(job, STAMPS[1]), job)
+    check_own_place(place_of(renamed, STAMPS[0]), renamed)
+    another = make_job(tmp_path, "b.csv")
+    check_own_place(place_of(another, STAMPS[0]), another)
+
+
+def leftover_of(path: Path) -> Path:
+    """Leave what a writer that was killed leaves for this name."""
+    path.parent.mkdir(exist_ok=True)
+    left = path.parent / f".tmp-0123456789ab-{path.name}"
+    left.touch()
+    return left
+
+
+@pytest.mark.parametrize("name", [*ODD_NAMES, "forecast.csv", "[a]*.csv"])
+def test_what_a_killed_run_left_is_removed_and_nothing_of_another_jobs(
+    tmp_path: Path, name: str
+) -> None:
+    job = make_job(
+        tmp_path, name, ledger=str(tmp_path / "ledger"), textfile=str(tmp_path / "x.prom")
+    )
+    own = []
+    for stamp in (*STAMPS[:2], f"{STAMPS[0]}Z", f"{STAMPS[0]}_500000", f"{STAMPS[0]}_500000Z"):
+        place = place_of(job, stamp)
+        own += [leftover_of(place.output), leftover_of(place.manifest)]
+    own += [
+        leftover_of(tmp_path / "ledger" / f"{STAMPS[0]}_0001_0123456789abcdef.parquet"),
+        leftover_of(tmp_path / "x.prom"),
+    ]
+    out = tmp_path / "out"
+    foreign = [
+        leftover_of(out / f"other-{STAMPS[0]}.csv"),
+        leftover_of(out / f"other-{STAMPS[0]}.run.json"),
+        leftover_of(out / f"{STAMPS[0]}-other.csv"),
+        leftover_of(out / "other.csv"),
+        leftover_of(out / "aa.csv"),
+        leftover_of(tmp_path / "other.prom"),
+        leftover_of(tmp_path / "ledger" / "other.csv"),
+    ]
+    for named in (".tmp-notes", ".tmp-0123456789ab", "forecast.csv", f"{STAMPS[0]}.csv"):
+        (out / named).touch()
+        foreign.append(out / named)
+
+    collect(job)
+
+    assert not [path for path in own if path.exists()]
+    assert [path for path in foreign if not path.exists()] == []
+
+
+def test_nothing_to_collect_is_no_error(tmp_path: Path) -> None:
+    collect(make_job(tmp_path, ledger=str(tmp_path / "ledger")))
+    assert os.listdir(tmp_path) == []  # noqa: PTH208

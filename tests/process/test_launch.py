@@ -1,0 +1,99 @@
+"""What a launcher says in the environment, and what the options of ranks may say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from rnnforecast.config.commands import RanksConfig
+from rnnforecast.errors import UsageError
+from rnnforecast.events import Event, Noted, Warned
+from rnnforecast.process import Launch, launched, speaks_for_all
+from rnnforecast.workflow.train import launch_for, warning_once
+from tests.together import ThreadRanks, together
+
+SAID = {
+    "RANK": "3",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """What torchrun says to one of its processes."""
+    for name, value in SAID.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_a_process_learns_which_one_it_is(environment):
+    assert launched() == Launch(rank=3, n=8, rank_here=1, n_here=2, restarts=0)
+    assert not speaks_for_all()
+    environment.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    environment.setenv("RANK", "0")
+    assert launched() == Launch(rank=0, n=8, rank_here=1, n_here=2, restarts=2)
+    assert speaks_for_all()
+
+
+@pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"])
+def test_a_process_that_no_launcher_has_started_is_alone(environment, name):
+    environment.delenv(name)
+    assert launched() is None
+    assert speaks_for_all()
+
+
+def test_variables_of_somebody_else_are_left_alone(environment):
+    environment.setenv("RANK", "first")
+    assert launched() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"workers": 2}, "who starts them"),
+        ({"engine": "ray", "workers": 0}, "between 1 and"),
+        ({"engine": "dask"}, "must be one of ray"),
+        ({"address": "auto"}, "Ray cluster"),
+        ({"rank_timeout": "soon"}, "soon"),
+        ({"rank_timeout": "0s"}, "0s"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_told(given, told):
+    with pytest.raises(UsageError, match=told):
+        RanksConfig(**given)
+
+
+def test_a_time_out_is_a_duration():
+    assert RanksConfig(rank_timeout="90s").timeout_s == 90
+    assert RanksConfig().timeout_s == 600
+
+
+def test_a_table_and_a_single_process_need_no_buckets(environment, tmp_path):
+    assert launch_for(tmp_path / "readings.csv") is not None, "which is refused"
+    assert launch_for(pd.DataFrame({"time": [], "flow": []})) is None
+    environment.setenv("WORLD_SIZE", "1")
+    assert launch_for(tmp_path / "readings.csv") is None
+    (tmp_path / "_shards.json").touch()
+    assert launch_for(str(tmp_path)) is not None, "fewer ranks go on where more have begun"
+
+
+def test_all_are_warned_once_of_what_any_rank_was():
+    stuck, gap = Warned("stuck-sensor", "sensors stand still: a", 2), Warned("long-gap", "b")
+    own = [[stuck, Noted("step 1 h")], [gap, replace(stuck, message="c", count=5)]]
+
+    def heard(ranks: ThreadRanks) -> list[Event]:
+        found: list[Event] = []
+        with warning_once(found.append, ranks) as hearing:
+            for event in own[ranks.rank]:
+                hearing(event)
+        return found
+
+    merged = [Warned("stuck-sensor", "sensors stand still: a (and 5 more of other ranks)", 7), gap]
+    assert together(2, heard) == [[Noted("step 1 h"), *merged], merged]
+    assert together(1, heard) == [own[0]]
