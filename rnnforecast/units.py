@@ -135,3 +135,9 @@ def figure(value: float | None, *, unit: str = "") -> str:
         return f"{value:.3e}{unit}"
     digits = 0 if size >= 10_000 else 1 if size >= 1000 else 2 if size >= 100 else 3
     return (f"{value:.{digits}f}" if size >= 0.001 or size == 0 else f"{value:.2e}") + unit
+
+
+def join_names(names: Sequence[str], limit: int) -> str:
+    """Return `a, b and 3 more`: at most `limit` names, and how many are not shown."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
