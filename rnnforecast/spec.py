@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rnnforecast.config.training import QUANTILES
 
-CURVES = 16
+HINGES = 16
 """Curves that a series' reaction to covariates known ahead is made of, beside straight lines."""
 
 
@@ -29,14 +29,14 @@ class MemberTask:
 
     def __str__(self) -> str:
         """Say it in the words of `show`."""
-        words = [f"{self.lookback} steps in segments of {self.segment}"]
-        words += ["the window's own pattern lasts"] * self.seasonal
-        words += ["in the series' units"] * (not self.linear)
-        words += ["with covariates"] * self.covariates
-        return ", ".join(words)
+        parts = [f"{self.lookback} steps in segments of {self.segment}"]
+        parts += ["the window's own pattern lasts"] * self.seasonal
+        parts += ["in the series' units"] * (not self.linear)
+        parts += ["with covariates"] * self.covariates
+        return ", ".join(parts)
 
     @property
-    def n_lasting(self) -> int:
+    def n_components(self) -> int:
         """How many parts of a window last, as `model.persistence` lists them."""
         return 3 if self.seasonal else 1
 

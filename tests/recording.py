@@ -17,16 +17,16 @@ from rnnforecast.process import launched
 def main(losses: str, *arguments: str) -> int:
     """Run a command with what takes the steps replaced by what takes and keeps them."""
     from rnnforecast.model import training
-    from rnnforecast.model.training import take_step
+    from rnnforecast.model.training import train_step
 
     kept: list[float] = []
 
     def keeping(*given: Any, **named: Any) -> Any:
-        loss, norm = take_step(*given, **named)
+        loss, norm = train_step(*given, **named)
         kept.append(float(loss))
         return loss, norm
 
-    training.take_step = training.take_step = keeping  # type: ignore[attr-defined]
+    training.train_step = training.train_step = keeping  # type: ignore[attr-defined]
     code = run(list(arguments))
     launch = launched()
     rank = 0 if launch is None else launch.rank

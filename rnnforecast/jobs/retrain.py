@@ -26,8 +26,8 @@ from rnnforecast.workflow.steps import (
     calibrate,
     compare_held_out,
     draw_report,
+    fine_tune,
     fit_network,
-    learn_on,
     remember_held_out,
 )
 
@@ -108,7 +108,7 @@ def _challenge(issue: Issue, due: _Due, model: Path, events: Recorder) -> dict[s
         fitted, calibration, plan, tz, events, beside={IN_FORCE: incumbent}
     )
     decision = _decide(issue, due, comparison)
-    forecaster = learn_on(fitted, plan, plan.split.everything, events)
+    forecaster = fine_tune(fitted, plan, plan.split.everything, events)
     remembered = remember_held_out(fitted, plan) if decision["promoted"] else None
     made = describe_model(
         forecaster,

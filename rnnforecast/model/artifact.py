@@ -6,6 +6,7 @@ import io
 import math
 import operator
 import os
+import re
 import stat
 from dataclasses import asdict, dataclass, replace
 from typing import Any, get_type_hints
@@ -32,12 +33,12 @@ from rnnforecast.data.arrays import Floats
 from rnnforecast.data.forecast import PAIRS, Calibration
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.errors import ModelError, UsageError
-from rnnforecast.spec import CURVES, ForecastTask, MemberTask
+from rnnforecast.spec import HINGES, ForecastTask, MemberTask
 from rnnforecast.storage.publish import digest
 from rnnforecast.storage.remote import Place, Remote
 
 FORMAT = "rnnforecast-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 METRICS, HISTORY, REPORT = "metrics.json", "history.csv", "report.html"
 _MAX_MANIFEST_BYTES = 1 << 24
@@ -50,9 +51,36 @@ _GATES = {"gru": 3, "lstm": 4, "mingru": 2, "rnn": 1}
 _WITHOUT_STATE = ("mingru",)
 """Cells whose gates do not read the state."""
 Tensors = dict[str, NDArray[np.float32]]
+_FORMAT_1_TENSORS = {
+    "reach": "outlier_threshold",
+    "cycle.weight": "seasonal_pattern.weight",
+    "read.weight": "segment_proj.weight",
+    "read.bias": "segment_proj.bias",
+    "read_missing.weight": "missing_proj.weight",
+    "identity.weight": "series_embedding.weight",
+    "position": "lead_embedding",
+    "recurrence.from_input": "recurrence.linear_ih",
+    "recurrence.from_state": "recurrence.linear_hh",
+    "reader.curves": "covariate_encoder.hinge",
+    "reader.reaction": "covariate_encoder.series_effect",
+    "reader.ask": "covariate_encoder.future_proj",
+    "reader.read": "covariate_encoder.history_proj",
+    "reader.describe": "covariate_encoder.static_proj",
+}
+"""Tensors, or the modules that they belong to, by the names that format 1 had for them."""
+_FORMAT_1_KEYS = {
+    "": {"task": "spec", "learnt_until": "trained_until"},  # format 1
+    "provenance": {
+        "kept_members": "selected_members",
+        "fine_tune_steps": "fine_tune_steps",
+    },  # format 1
+    "metrics": {"usual": "error_reference"},  # format 1
+    "series": {"base": "offset", "moves": "quantile_shifts"},  # format 1
+}
+"""Keys of the manifest, of objects in it, of the metrics and of the table of series, likewise."""
 _MOVES = pa.list_(pa.float32(), len(PAIRS))
-_PLAIN = pa.schema({"series": pa.string(), "base": pa.float64()})
-_CALIBRATED = _PLAIN.append(pa.field("moves", _MOVES))
+_PLAIN = pa.schema({"series": pa.string(), "offset": pa.float64()})
+_CALIBRATED = _PLAIN.append(pa.field("quantile_shifts", _MOVES))
 
 
 @dataclass(frozen=True)
@@ -81,7 +109,7 @@ class Artifact:
     @property
     def n_parameters(self) -> int:
         """How many figures the network has learnt; the scaling statistics do not count."""
-        fixed = ("center", "scale", "reach")
+        fixed = ("center", "scale", "outlier_threshold")
         return sum(int(w.size) for name, w in self.weights.items() if name not in fixed)
 
     @property
@@ -142,8 +170,10 @@ _HINTS: dict[type, dict[str, Any]] = {cls: get_type_hints(cls) for cls in _STORE
 
 def load(directory: Place) -> Artifact:
     """Read and verify a version. Raises `ModelError`; nothing in the files is run."""
-    manifest = load_manifest(directory)
+    stored = _read_manifest(directory)
+    format_version = stored["format_version"]
     try:
+        manifest = _upgraded_manifest(stored)
         task, config = _task_of(manifest), _config_of(manifest)
         schema = _schema_of(manifest)
         check_bounds(task)
@@ -154,8 +184,8 @@ def load(directory: Place) -> Artifact:
             WEIGHTS: _MAX_HEADER_BYTES + 4 * sum(map(math.prod, shapes.values())),
         }
         files = {name: read_listed(directory, name, manifest, limits[name]) for name in limits}
-        series = unpack_series(files[SERIES], task.n_series)
-        weights = _unpack_weights(files[WEIGHTS])
+        series = unpack_series(files[SERIES], task.n_series, format_version)
+        weights = _unpack_weights(files[WEIGHTS], format_version)
         check_weights(weights, shapes)
         artifact = Artifact(
             task=task,
@@ -164,7 +194,7 @@ def load(directory: Place) -> Artifact:
             names=series.names,
             base=series.base,
             weights=weights,
-            metrics=parse_json(files[METRICS]),
+            metrics=_renamed(parse_json(files[METRICS]), "metrics", format_version),
             history=files[HISTORY].decode(),
             learnt_until=manifest["learnt_until"],
             training_range=manifest["training_range"],
@@ -173,14 +203,23 @@ def load(directory: Place) -> Artifact:
             parent=manifest["parent"],
             calibration=_calibration_of(manifest, series.moves, task.horizon),
         )
-        _check_rest(manifest, artifact)
+        _check_rest(manifest, artifact, stored)
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise damaged(directory, f"it does not describe a network ({error!r})") from error
     return artifact
 
 
 def load_manifest(directory: Place) -> dict[str, Any]:
-    """Read the manifest alone, and check what it says of itself. Raises `ModelError`."""
+    """Read the manifest alone, with the keys of today's format. Raises `ModelError`."""
+    stored = _read_manifest(directory)
+    try:
+        return _upgraded_manifest(stored)
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(directory, f"its manifest cannot be read ({error})") from error
+
+
+def _read_manifest(directory: Place) -> dict[str, Any]:
+    """Read a manifest as it is stored, and check its format. Raises `ModelError`."""
     content = read_regular(directory / MANIFEST, _MAX_MANIFEST_BYTES)
     try:
         manifest = parse_json(content)
@@ -199,57 +238,96 @@ def load_manifest(directory: Place) -> dict[str, Any]:
     return manifest
 
 
+def _upgraded_manifest(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest of any format with the keys of today's."""
+    version = stored["format_version"]
+    manifest = {**_renamed(stored, "", version), "format_version": FORMAT_VERSION}
+    if version < FORMAT_VERSION:
+        manifest["provenance"] = _renamed(manifest["provenance"], "provenance", version)
+    return manifest
+
+
+def _renamed(values: dict[str, Any], part: str, format_version: int) -> dict[str, Any]:
+    """Return an object that was stored in this format, with today's keys."""
+    if format_version == FORMAT_VERSION:
+        return values
+    if not isinstance(values, dict):
+        raise ValueError(f"{part or 'the manifest'} is {values!r}")  # noqa: TRY004
+    return {_FORMAT_1_KEYS[part].get(key, key): value for key, value in values.items()}
+
+
 def _calibration_of(
     manifest: dict[str, Any], moves: Floats | None, horizon: int
 ) -> Calibration | None:
-    said = manifest["calibration"]
-    if said is None and moves is None:
+    stored = manifest["calibration"]
+    if stored is None and moves is None:
         return None
-    if said is None or moves is None:
+    if stored is None or moves is None:
         raise ValueError("there is only a part of the calibration")
-    calibration = Calibration.from_json(said, moves)
+    calibration = Calibration.from_json(stored, moves)
     if calibration.lead_ends[-1] != horizon:
         raise ValueError("the calibration is for another horizon")
     return calibration
 
 
-def _unpack_weights(content: bytes) -> Tensors:
+def _unpack_weights(content: bytes, format_version: int = FORMAT_VERSION) -> Tensors:
+    """Return the tensors of a file by today's names. Raises `ValueError`."""
     try:
         tensors: Tensors = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
         raise ValueError(f"the weights cannot be read: {error}") from error
-    return tensors
+    if format_version == FORMAT_VERSION:
+        return tensors
+    return {_upgraded_name(name): tensor for name, tensor in tensors.items()}
 
 
-def _check_rest(manifest: dict[str, Any], artifact: Artifact) -> None:
-    """Refuse what no other check looked at. It comes last: the others say more."""
-    said = dict(manifest)
-    expected = said.pop("sha256")
+def _upgraded_name(name: str) -> str:
+    """Return what a tensor of format 1 is called today, `members.0.read.bias` say."""
+    match = re.match(r"members\.\d+\.", name)
+    prefix = match[0] if match else ""
+    of_member = name.removeprefix(prefix)
+    for before, now in _FORMAT_1_TENSORS.items():
+        if of_member == before or of_member.startswith(f"{before}."):
+            return prefix + now + of_member.removeprefix(before)
+    return name
+
+
+def _check_rest(manifest: dict[str, Any], artifact: Artifact, stored: dict[str, Any]) -> None:
+    """Refuse what no other check looked at. It comes last: the others say more.
+
+    The hash is that of the manifest as it is stored, whatever its format.
+    """
+    upgraded = {key: value for key, value in manifest.items() if key != "sha256"}
+    hashed = {key: value for key, value in stored.items() if key != "sha256"}
     for name in ("learnt_until", "training_range", "provenance", "parent"):
-        if not is_of(said[name], _HINTS[Artifact][name]):
-            raise ValueError(f"{name} is {said[name]!r}")
-    meant = parse_json(to_json(artifact.to_json()))
-    for name in sorted(said.keys() - {"files"} | meant.keys()):
+        if not is_of(upgraded[name], _HINTS[Artifact][name]):
+            raise ValueError(f"{name} is {upgraded[name]!r}")
+    expected = parse_json(to_json(artifact.to_json()))
+    for name in sorted(upgraded.keys() - {"files"} | expected.keys()):
         grows = name in ("config", "task", "schema")  # fields are added with time
         fits = _is_part if grows else operator.eq
-        if name not in said or name not in meant or not fits(said[name], meant[name]):
+        if name not in upgraded or name not in expected or not fits(upgraded[name], expected[name]):
             raise ValueError(f"the manifest's {name} is not what was written")
-    if digest(to_json(said)) != expected:
+    if digest(to_json(hashed)) != stored["sha256"]:
         raise ValueError("the manifest is not what was written (its hash differs)")
 
 
 def _task_of(manifest: dict[str, Any]) -> ForecastTask:
-    said = manifest["task"]
-    members = tuple(build(MemberTask, own, _HINTS[MemberTask]) for own in said["members"])
-    task = build(ForecastTask, {**said, "members": []}, _HINTS[ForecastTask])
+    values = manifest["task"]
+    members = tuple(build(MemberTask, member, _HINTS[MemberTask]) for member in values["members"])
+    task = build(ForecastTask, {**values, "members": []}, _HINTS[ForecastTask])
     return replace(task, members=members)
 
 
 def _schema_of(manifest: dict[str, Any]) -> Schema:
-    said = manifest["schema"]
+    values = manifest["schema"]
     hints = _HINTS[Covariate]
-    covariates = tuple(build(Covariate, one, hints) for one in said.get("covariates", ()))
-    return replace(build(Schema, {**said, "covariates": []}, _HINTS[Schema]), covariates=covariates)
+    covariates = tuple(
+        build(Covariate, covariate, hints) for covariate in values.get("covariates", ())
+    )
+    return replace(
+        build(Schema, {**values, "covariates": []}, _HINTS[Schema]), covariates=covariates
+    )
 
 
 def _config_of(manifest: dict[str, Any]) -> Config:
@@ -262,66 +340,76 @@ def _config_of(manifest: dict[str, Any]) -> Config:
     )
 
 
-def _is_part(said: Any, meant: Any) -> bool:
+def _is_part(stored: Any, expected: Any) -> bool:
     """Tell whether all that is said is meant: defaults that came later are meant alone."""
-    if isinstance(said, list) and isinstance(meant, list):
-        return len(said) == len(meant) and all(map(_is_part, said, meant))
-    if not (isinstance(said, dict) and isinstance(meant, dict)):
-        return bool(said == meant)
-    return set(said) <= set(meant) and all(_is_part(said[key], meant[key]) for key in said)
+    if isinstance(stored, list) and isinstance(expected, list):
+        return len(stored) == len(expected) and all(map(_is_part, stored, expected))
+    if not (isinstance(stored, dict) and isinstance(expected, dict)):
+        return bool(stored == expected)
+    return set(stored) <= set(expected) and all(
+        _is_part(stored[key], expected[key]) for key in stored
+    )
 
 
 def expected_shapes(task: ForecastTask, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every tensor that a network of this configuration has."""
     entries = task.n_series + 1
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("center", "scale", "reach"), (entries,))
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(
+        ("center", "scale", "outlier_threshold"), (entries,)
+    )
     if task.n_features:
         shapes |= dict.fromkeys(("feature_mean", "feature_scale"), (task.n_features,))
-    for number, own in enumerate(task.members):
-        for name, shape in _member_shapes(task, own, config).items():
+    for number, member in enumerate(task.members):
+        for name, shape in _member_shapes(task, member, config).items():
             shapes[f"members.{number}.{name}"] = shape
     return shapes
 
 
 def _member_shapes(
-    task: ForecastTask, own: MemberTask, config: NetworkConfig
+    task: ForecastTask, member: MemberTask, config: NetworkConfig
 ) -> dict[str, tuple[int, ...]]:
     entries, width, gates = task.n_series + 1, config.hidden, _GATES[config.cell]
-    out_segment = min(own.segment, task.horizon)
+    out_segment = min(member.segment, task.horizon)
     shapes: dict[str, tuple[int, ...]] = {
-        "cycle.weight": (entries, task.season),
-        "persistence": (own.n_lasting, task.horizon),
-        "read.weight": (width, own.segment),
-        "read.bias": (width,),
-        "read_missing.weight": (width, own.segment),
-        "identity.weight": (entries, width),
-        "position": (-(-task.horizon // out_segment), width),
+        "seasonal_pattern.weight": (entries, task.season),
+        "persistence": (member.n_components, task.horizon),
+        "segment_proj.weight": (width, member.segment),
+        "segment_proj.bias": (width,),
+        "missing_proj.weight": (width, member.segment),
+        "series_embedding.weight": (entries, width),
+        "lead_embedding": (-(-task.horizon // out_segment), width),
         "head.weight": (out_segment * len(task.quantiles), width),
         "head.bias": (out_segment * len(task.quantiles),),
     }
     for layer in range(config.layers):
-        ways = ("from_input", "from_state")
+        ways = ("linear_ih", "linear_hh")
         for way in ways[: 1 if config.cell in _WITHOUT_STATE else 2]:
             shapes[f"recurrence.{way}.{layer}.weight"] = (gates * width, width)
             shapes[f"recurrence.{way}.{layer}.bias"] = (gates * width,)
-    if own.covariates:
-        shapes |= _reader_shapes(task, own, out_segment, width)
+    if member.covariates:
+        shapes |= _covariate_shapes(task, member, out_segment, width)
     return shapes
 
 
-def _reader_shapes(
-    task: ForecastTask, own: MemberTask, out_segment: int, width: int
+def _covariate_shapes(
+    task: ForecastTask, member: MemberTask, out_segment: int, width: int
 ) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     if task.n_known:
-        shapes["reader.curves.weight"] = (CURVES, task.n_known)
-        shapes["reader.curves.bias"] = (CURVES,)
-        shapes["reader.reaction.weight"] = (task.n_series + 1, task.n_known + CURVES)
-        shapes["reader.ask.weight"] = (width, task.n_known * out_segment)
+        shapes["covariate_encoder.hinge.weight"] = (HINGES, task.n_known)
+        shapes["covariate_encoder.hinge.bias"] = (HINGES,)
+        shapes["covariate_encoder.series_effect.weight"] = (
+            task.n_series + 1,
+            task.n_known + HINGES,
+        )
+        shapes["covariate_encoder.future_proj.weight"] = (width, task.n_known * out_segment)
     if task.n_known + task.n_past:
-        shapes["reader.read.weight"] = (width, (task.n_known + task.n_past) * own.segment)
+        shapes["covariate_encoder.history_proj.weight"] = (
+            width,
+            (task.n_known + task.n_past) * member.segment,
+        )
     if task.n_static:
-        shapes["reader.describe.weight"] = (width, task.n_static)
+        shapes["covariate_encoder.static_proj.weight"] = (width, task.n_static)
     return shapes
 
 
@@ -350,18 +438,20 @@ def check_bounds(task: ForecastTask) -> None:
         "n_series": (task.n_series, _MAX_SERIES),
         "number of members": (len(task.members), MAX_MEMBERS),
     }
-    for number, own in enumerate(task.members):
-        sizes[f"look-back of member {number}"] = (own.lookback, task.lookback)
-        sizes[f"segment of member {number}"] = (own.segment, own.lookback)
+    for number, member in enumerate(task.members):
+        sizes[f"look-back of member {number}"] = (member.lookback, task.lookback)
+        sizes[f"segment of member {number}"] = (member.segment, member.lookback)
     features = ("n_known", "n_past", "n_static")
     if any(not 0 <= getattr(task, name) <= MAX_FEATURES for name in features):
         raise ValueError("there are fewer features than none, or too many")
-    if any(own.covariates for own in task.members) and not task.n_features:
+    if any(member.covariates for member in task.members) and not task.n_features:
         raise ValueError("a member sees covariates, but there are none")
     for name, (value, limit) in sizes.items():
         if type(value) is not int or not 1 <= value <= limit:
             raise ValueError(f"{name} is {value!r}")
-    if any(own.seasonal and not 1 < task.season <= own.lookback // 2 for own in task.members):
+    if any(
+        member.seasonal and not 1 < task.season <= member.lookback // 2 for member in task.members
+    ):
         raise ValueError("a member takes its pattern from less than two seasons")
     levels = task.quantiles
     if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
@@ -437,10 +527,10 @@ def _open_itself(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
-def damaged(directory: Place, why: str) -> ModelError:
+def damaged(directory: Place, reason: str) -> ModelError:
     """Say that a version cannot be used, and why."""
     return ModelError(
-        f"the model version {directory} cannot be used: {why}",
+        f"the model version {directory} cannot be used: {reason}",
         code="damaged-model",
         hint="put an intact copy in its place, or train again",
     )
@@ -469,30 +559,40 @@ def pack_series(series: SeriesTable) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_series(content: bytes, n_series: int) -> SeriesTable:
+def unpack_series(
+    content: bytes, n_series: int, format_version: int = FORMAT_VERSION
+) -> SeriesTable:
     """Read it again. Raises `ValueError` for a file that `pack_series` has not written."""
     try:
         file = pa_parquet.ParquetFile(pa.BufferReader(content))
-        if file.schema_arrow not in (_PLAIN, _CALIBRATED):
+        schema = file.schema_arrow
+        if format_version != FORMAT_VERSION:
+            schema = pa.schema(
+                [
+                    field.with_name(_FORMAT_1_KEYS["series"].get(field.name, field.name))
+                    for field in schema
+                ]
+            )
+        if schema not in (_PLAIN, _CALIBRATED):
             raise ValueError("the series names are not what was written")
         if file.metadata.num_rows != n_series:
             raise ValueError(f"there are {file.metadata.num_rows} series names, not {n_series}")
-        table = file.read()
+        table = file.read().rename_columns(schema.names)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"the series names cannot be read: {error}") from error
     names = table.column("series")
     if names.null_count or len(names.unique()) != n_series:
         raise ValueError("the series names are not all there, or not all different")
-    base = table.column("base").to_numpy()
+    base = table.column("offset").to_numpy()
     if not np.isfinite(base).all():
         raise ValueError("the base of a series is not finite")
     return SeriesTable(tuple(names.to_pylist()), tuple(base.tolist()), _moves_in(table))
 
 
 def _moves_in(table: pa.Table) -> Floats | None:
-    if "moves" not in table.column_names:
+    if "quantile_shifts" not in table.column_names:
         return None
-    flat = table.column("moves").combine_chunks().flatten()
+    flat = table.column("quantile_shifts").combine_chunks().flatten()
     moves: Floats = flat.to_numpy(zero_copy_only=False).reshape(-1, len(PAIRS))
     if len(moves) != len(table):
         raise ValueError("a series has no moves")

@@ -67,8 +67,8 @@ class Checkpoints:
             return None
         if self.ranks.n == 1:
             return self._read(like)
-        found = None if self.ranks.rank else self._read(like)
-        packed = None if found is None else b"".join(pack(found, self.identity))
+        state = None if self.ranks.rank else self._read(like)
+        packed = None if state is None else b"".join(pack(state, self.identity))
         content = sent_by_first(self.ranks, packed)
         return None if content is None else unpack(content, like)[0]
 
@@ -78,9 +78,9 @@ class Checkpoints:
             return None
         limit = max(_LEAST_LIMIT, 2 * sum(x.nbytes for x in like.tensors().values()))
         try:
-            said, tensors = _parse(read_bounded(self.path, limit))
-            _check_same(self.path, said["identity"], self.identity)
-            return _state_of(said, tensors, like)
+            description, tensors = _parse(read_bounded(self.path, limit))
+            _check_same(self.path, description["identity"], self.identity)
+            return _state_of(description, tensors, like)
         except (KeyError, TypeError) as error:
             raise damaged(self.path, f"it is not what a training writes ({error!r})") from error
         except ValueError as error:
@@ -113,10 +113,10 @@ def _stamp_of(place: Remote) -> tuple[int, int] | None:
     return None
 
 
-def damaged(path: Place, why: str) -> ModelError:
+def damaged(path: Place, reason: str) -> ModelError:
     """Say that a checkpoint cannot be used, and why."""
     return ModelError(
-        f"the checkpoint {path} cannot be used: {why}",
+        f"the checkpoint {path} cannot be used: {reason}",
         code="damaged-checkpoint",
         hint="leave out  --resume  to train from the beginning",
     )
@@ -124,7 +124,7 @@ def damaged(path: Place, why: str) -> ModelError:
 
 def pack(state: TrainingState, identity: Mapping[str, str]) -> Iterator[bytes | memoryview[Any]]:
     """Give the parts of the file, one after the other; no tensor is copied."""
-    said = {
+    description = {
         "format": _FORMAT,
         "format_version": _FORMAT_VERSION,
         "identity": dict(identity),
@@ -132,7 +132,7 @@ def pack(state: TrainingState, identity: Mapping[str, str]) -> Iterator[bytes | 
         "going": list(state.going),
         "members": [member.figures() for member in state.members],
     }
-    tensors = {**state.tensors(), _STATE: np.frombuffer(to_json(said), np.uint8)}
+    tensors = {**state.tensors(), _STATE: np.frombuffer(to_json(description), np.uint8)}
     header = _header({name: (_TYPES[x.dtype], x.shape, x.nbytes) for name, x in tensors.items()})
     digest = hashlib.sha256()
     parts: list[bytes | memoryview[Any]] = [header, *(x.data for x in tensors.values())]
@@ -144,8 +144,8 @@ def pack(state: TrainingState, identity: Mapping[str, str]) -> Iterator[bytes | 
 
 def unpack(content: bytes, like: TrainingState) -> tuple[TrainingState, dict[str, str]]:
     """Return what `pack` has packed. Raises `ValueError` for what does not fit `like`."""
-    said, tensors = _parse(content)
-    return _state_of(said, tensors, like), said["identity"]
+    description, tensors = _parse(content)
+    return _state_of(description, tensors, like), description["identity"]
 
 
 def _header(entries: Mapping[str, tuple[str, tuple[int, ...], int]]) -> bytes:
@@ -169,50 +169,50 @@ def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         tensors: dict[str, NDArray[Any]] = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
         raise ValueError(f"it cannot be read: {error}") from error
-    said = parse_json(tensors.pop(_STATE).tobytes())
+    description = parse_json(tensors.pop(_STATE).tobytes())
     tensors.pop(_HASH)
-    if said["format"] != _FORMAT or type(said["format_version"]) is not int:
+    if description["format"] != _FORMAT or type(description["format_version"]) is not int:
         raise ValueError("it is no checkpoint of rnnforecast")
-    if not isinstance(said["identity"], dict):
+    if not isinstance(description["identity"], dict):
         raise ValueError("it does not say of what it is")  # noqa: TRY004
-    return said, tensors
+    return description, tensors
 
 
-def _check_same(path: Place, said: Mapping[str, Any], meant: Mapping[str, str]) -> None:
+def _check_same(path: Place, stored: Mapping[str, Any], expected: Mapping[str, str]) -> None:
     """Raise `UsageError` for a checkpoint of other readings, options or versions."""
-    differing = [name for name in {**meant, **said} if said.get(name) != meant.get(name)]
+    differing = [name for name in {**expected, **stored} if stored.get(name) != expected.get(name)]
     if not differing:
         return
-    found = [_difference(name, said.get(name), meant.get(name)) for name in differing]
+    differences = [_difference(name, stored.get(name), expected.get(name)) for name in differing]
     raise UsageError(
-        f"{path} is a checkpoint of another training: {'; '.join(found)}",
+        f"{path} is a checkpoint of another training: {'; '.join(differences)}",
         code="other-checkpoint",
         hint="go on with what it was begun with, or leave out  --resume  to begin anew",
     )
 
 
-def _difference(name: str, said: Any, meant: str | None) -> str:
-    if len(f"{said}{meant}") > _SHOWN:
+def _difference(name: str, stored: Any, expected: str | None) -> str:
+    if len(f"{stored}{expected}") > _SHOWN:
         return f"other {name}"
-    return f"{name} was {said}, and is {meant}"
+    return f"{name} was {stored}, and is {expected}"
 
 
 def _state_of(
-    said: dict[str, Any], tensors: dict[str, NDArray[Any]], like: TrainingState
+    description: dict[str, Any], tensors: dict[str, NDArray[Any]], like: TrainingState
 ) -> TrainingState:
     """Put a state together again. Raises `ValueError` for what does not fit."""
-    if said["format_version"] != _FORMAT_VERSION:
-        raise ValueError(f"its format is {said['format_version']!r}, not {_FORMAT_VERSION}")
+    if description["format_version"] != _FORMAT_VERSION:
+        raise ValueError(f"its format is {description['format_version']!r}, not {_FORMAT_VERSION}")
     _check_tensors(tensors, like.tensors())
     numbers = range(len(like.members))
-    going = said["going"]
-    if len(said["members"]) != len(numbers) or not set(going) <= set(numbers):
+    going = description["going"]
+    if len(description["members"]) != len(numbers) or not set(going) <= set(numbers):
         raise ValueError("it is of other members")
     members = tuple(
         _member_of(figures, f"members.{number}.", tensors, like.members[number])
-        for number, figures in enumerate(said["members"])
+        for number, figures in enumerate(description["members"])
     )
-    target = _counted(said["target"])
+    target = _counted(description["target"])
     if any(member.steps > target for member in members):
         raise ValueError("a member is further than it was to go")
     return TrainingState(target, tuple(sorted(going)), members)
@@ -261,13 +261,14 @@ def _check_tensors(tensors: Mapping[str, NDArray[Any]], like: Mapping[str, NDArr
             raise ValueError(f"tensor {name} is missing")
         if name not in like:
             raise ValueError(f"tensor {name} does not belong to this training")
-        found, meant = tensors[name], like[name]
-        is_free = name.endswith((".losses", ".norms")) and found.ndim == 1
-        if found.dtype != meant.dtype or not (is_free or found.shape == meant.shape):
+        tensor, expected = tensors[name], like[name]
+        is_free = name.endswith((".losses", ".norms")) and tensor.ndim == 1
+        if tensor.dtype != expected.dtype or not (is_free or tensor.shape == expected.shape):
             raise ValueError(
-                f"tensor {name} is {found.dtype} {found.shape}, not {meant.dtype} {meant.shape}"
+                f"tensor {name} is {tensor.dtype} {tensor.shape}, "
+                f"not {expected.dtype} {expected.shape}"
             )
-        if found.dtype == np.float32 and not np.isfinite(found).all():
+        if tensor.dtype == np.float32 and not np.isfinite(tensor).all():
             raise ValueError(f"tensor {name} holds a value that is not finite")
 
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rnnforecast.spec import CURVES, ForecastTask, MemberTask
+from rnnforecast.spec import HINGES, ForecastTask, MemberTask
 
 MOST = 10.0
 """Features further from their mean, in standard deviations, count as this far."""
 _Module = TypeVar("_Module", nn.Linear, nn.Embedding)
 
 
-class Beside(NamedTuple):
+class CovariateBatch(NamedTuple):
     """The covariates of some windows, standardised; 0 where unknown. L is at least a member's."""
 
     known: Tensor  # (N, K, L + H)
@@ -23,64 +23,66 @@ class Beside(NamedTuple):
     static: Tensor  # (N, C)
 
 
-class Reader(nn.Module):
+class CovariateEncoder(nn.Module):
     """Reads covariates for one member."""
 
     def __init__(
-        self, task: ForecastTask, own: MemberTask, *, out_segment: int, width: int
+        self, task: ForecastTask, member: MemberTask, *, out_segment: int, width: int
     ) -> None:
         super().__init__()
-        self.task, self.own = task, own
+        self.task, self.spec = task, member
         self.out_segment = out_segment
         n_known, n_seen = task.n_known, task.n_known + task.n_past
         if n_known:
-            self.curves = nn.Linear(n_known, CURVES)
-            self.reaction = _from_zero(nn.Embedding(task.n_series + 1, n_known + CURVES))
-            self.ask = _from_zero(nn.Linear(n_known * out_segment, width, bias=False))
+            self.hinge = nn.Linear(n_known, HINGES)
+            self.series_effect = _from_zero(nn.Embedding(task.n_series + 1, n_known + HINGES))
+            self.future_proj = _from_zero(nn.Linear(n_known * out_segment, width, bias=False))
         if n_seen:
-            self.read = _from_zero(nn.Linear(n_seen * own.segment, width, bias=False))
+            self.history_proj = _from_zero(nn.Linear(n_seen * member.segment, width, bias=False))
         if task.n_static:
-            self.describe = _from_zero(nn.Linear(task.n_static, width, bias=False))
+            self.static_proj = _from_zero(nn.Linear(task.n_static, width, bias=False))
 
-    def explained(self, beside: Beside, series: Tensor) -> tuple[Tensor, Tensor]:
+    def effect(self, covariates: CovariateBatch, series: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the known covariates explain, (N, L) and (N, H), or (N, 1) of zeros."""
         if not self.task.n_known:
-            nothing = beside.past.new_zeros(len(series), 1)
+            nothing = covariates.past.new_zeros(len(series), 1)
             return nothing, nothing
-        known = self._newest(beside.known, self.task.horizon).transpose(1, 2)
-        effect = (self.shapes(known) @ self.reaction(series)[..., None])[..., 0]
-        return effect[:, : self.own.lookback], effect[:, self.own.lookback :]
+        known = self._newest(covariates.known, self.task.horizon).transpose(1, 2)
+        effect = (self.shapes(known) @ self.series_effect(series)[..., None])[..., 0]
+        return effect[:, : self.spec.lookback], effect[:, self.spec.lookback :]
 
     def shapes(self, known: Tensor) -> Tensor:
         """Return features (N, T, K) with bent lines of them, (N, T, K + curves)."""
-        return torch.cat([known, F.relu(self.curves(known))], -1)
+        return torch.cat([known, F.relu(self.hinge(known))], -1)
 
-    def history(self, beside: Beside) -> Tensor | float:
+    def history(self, covariates: CovariateBatch) -> Tensor | float:
         """Return what enters the recurrence with each segment of the history, (S, N, D), or 0."""
         if not self.task.n_known + self.task.n_past:
             return 0.0
-        known = self._newest(beside.known[..., : -self.task.horizon], 0)
-        seen = torch.cat([known, self._newest(beside.past, 0)], 1)
-        entering: Tensor = self.read(_cut(seen, self.own.segment, at_end=False)).transpose(0, 1)
-        return entering
+        known = self._newest(covariates.known[..., : -self.task.horizon], 0)
+        seen = torch.cat([known, self._newest(covariates.past, 0)], 1)
+        embedded: Tensor = self.history_proj(_cut(seen, self.spec.segment, at_end=False)).transpose(
+            0, 1
+        )
+        return embedded
 
     @property
     def asks(self) -> bool:
         """Whether there is anything to add to a question."""
         return self.task.n_known + self.task.n_static > 0
 
-    def question(self, beside: Beside) -> Tensor:
+    def question(self, covariates: CovariateBatch) -> Tensor:
         """Return what the stretches of the horizon add to their questions, (N, M or 1, D)."""
         parts: list[Tensor] = []
         if self.task.n_known:
-            ahead = beside.known[..., -self.task.horizon :]
-            parts.append(self.ask(_cut(ahead, self.out_segment, at_end=True)))
+            ahead = covariates.known[..., -self.task.horizon :]
+            parts.append(self.future_proj(_cut(ahead, self.out_segment, at_end=True)))
         if self.task.n_static:
-            parts.append(self.describe(beside.static)[:, None])
+            parts.append(self.static_proj(covariates.static)[:, None])
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
     def _newest(self, values: Tensor, n_more: int) -> Tensor:
-        return values[..., -(self.own.lookback + n_more) :]
+        return values[..., -(self.spec.lookback + n_more) :]
 
 
 def _from_zero(module: _Module) -> _Module:

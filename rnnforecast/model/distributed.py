@@ -38,18 +38,18 @@ class TorchRanks:
         sums = torch.from_numpy(np.array(values, order="C", ndmin=1))
         with _answering():
             dist.all_reduce(sums)
-        found: NDArray[Any] = sums.numpy().reshape(values.shape)
-        return found
+        total: NDArray[Any] = sums.numpy().reshape(values.shape)
+        return total
 
-    def gather(self, own: bytes) -> list[bytes]:
+    def gather(self, content: bytes) -> list[bytes]:
         """Return what each rank has given, in their order."""
         if self.n == 1:
-            return [own]
+            return [content]
         sizes = np.zeros(self.n, np.int64)
-        sizes[self.rank] = len(own)
+        sizes[self.rank] = len(content)
         sizes = self.total(sizes)
         padded = np.zeros(max(1, int(sizes.max())), np.uint8)
-        padded[: len(own)] = np.frombuffer(own, np.uint8)
+        padded[: len(content)] = np.frombuffer(content, np.uint8)
         parts = [torch.empty(len(padded), dtype=torch.uint8) for _ in range(self.n)]
         with _answering():
             dist.all_gather(parts, torch.from_numpy(padded))
@@ -70,8 +70,8 @@ def joined_ranks(timeout_s: float) -> Iterator[Ranks]:
     launch, timeout = launched(), timedelta(seconds=timeout_s)
     assert launch is not None
     with _answering():
-        whole, rank, n = next(rendezvous("env://", timeout=timeout))
-        store = PrefixStore(f"attempt-{launch.restarts}", whole)
+        root_store, rank, n = next(rendezvous("env://", timeout=timeout))
+        store = PrefixStore(f"attempt-{launch.restarts}", root_store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=n, timeout=timeout)
     yield TorchRanks()
     dist.destroy_process_group()  # not after an error: the others might never answer
@@ -85,14 +85,22 @@ def sum_gradients(parameters: Sequence[Tensor], loss: Tensor, ranks: Ranks) -> T
     """
     if ranks.n == 1:
         return loss.detach()
-    has = [loss.new_tensor(float(p.grad is not None)) for p in parameters]
-    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    message = torch.cat([loss.detach().view(1), torch.stack(has), *(x.flatten() for x in own)])
+    has_gradient = [loss.new_tensor(float(p.grad is not None)) for p in parameters]
+    gradients_or_zeros = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    message = torch.cat(
+        [
+            loss.detach().view(1),
+            torch.stack(has_gradient),
+            *(x.flatten() for x in gradients_or_zeros),
+        ]
+    )
     _sum(message, ranks)
-    is_there, gradients = message[1:].split([len(own), len(message) - 1 - len(own)])  # type: ignore[no-untyped-call]
-    parts = gradients.split([x.numel() for x in own])
-    for parameter, there, part in zip(parameters, is_there.tolist(), parts, strict=True):
-        parameter.grad = part.view_as(parameter) if there else None
+    is_present, gradients = message[1:].split(
+        [len(gradients_or_zeros), len(message) - 1 - len(gradients_or_zeros)]
+    )  # type: ignore[no-untyped-call]
+    parts = gradients.split([x.numel() for x in gradients_or_zeros])
+    for parameter, present, part in zip(parameters, is_present.tolist(), parts, strict=True):
+        parameter.grad = part.view_as(parameter) if present else None
     return message[0].clone()  # a view would keep all of it
 
 

@@ -23,7 +23,7 @@ from rnnforecast.gradients import exploding
 from rnnforecast.model.checkpoint import Checkpoints, TrainingState, damaged
 from rnnforecast.model.loss import ValidationWindows
 from rnnforecast.model.network import Network
-from rnnforecast.model.training import MemberTraining, TrainingLog, learn_on, steps_per_epoch
+from rnnforecast.model.training import MemberTraining, TrainingLog, fine_tune, steps_per_epoch
 from rnnforecast.parallel import ALONE, Ranks, said_by_first
 from rnnforecast.process import holding_back, launched
 from rnnforecast.units import parse_duration_us
@@ -32,7 +32,7 @@ _FIRST_SHARE = 0.5
 """Share of `--max-time` until training stops; learning on then takes at most as many steps."""
 _TRIED_STEPS = 5
 """With `--max-time` so many steps show how long one takes."""
-_CHOOSING_WINDOWS = 4096
+_SELECTION_WINDOWS = 4096
 _AS_GOOD, _CERTAIN = 0.01, 100
 """A group is as good as the best one while its loss is larger by at most this share; by more where
 there are fewer validation windows apart from each other than this number."""
@@ -44,11 +44,11 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class CommitteeLog:
-    """What happened to all members, and which of them were kept."""
+class EnsembleLog:
+    """What happened to all members, and which of them were selected."""
 
     members: tuple[TrainingLog, ...]
-    kept: tuple[int, ...]
+    selected: tuple[int, ...]
 
     @property
     def epochs(self) -> tuple[EpochEnded, ...]:
@@ -69,7 +69,7 @@ def train_members(
     config: TrainConfig,
     listener: Listener,
     checkpoints: Checkpoints | None = None,
-) -> CommitteeLog:
+) -> EnsembleLog:
     """Fit the network in place, and drop the members that do not help.
 
     With `checkpoints` the training can be gone on with after a signal: it ends at a step, is saved,
@@ -81,29 +81,37 @@ def train_members(
     held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
     indices = range(len(network.members))
     members = [MemberTraining(network, i, windows, held_out, config) for i in indices]
-    last = steps_per_epoch(len(windows), config) * config.epochs
-    committee = _Committee(members, min(last, config.steps or last), checkpoints)
-    begun, pace = committee.resume(listener), _Pace(config, windows.ranks)
-    total, done = committee.last * len(members), sum(one.steps for one in members)
-    told = Told(listener, "training", total, done=done)
+    max_steps = steps_per_epoch(len(windows), config) * config.epochs
+    ensemble = _Ensemble(members, min(max_steps, config.steps or max_steps), checkpoints)
+    begin, pace = ensemble.resume(listener), _Pace(config, windows.ranks)
+    total, done = ensemble.last * len(members), sum(member.steps for member in members)
+    reporter = ProgressReporter(listener, "training", total, done=done)
     device = network.center.device
-    with side_by_side(len(members), config, device, told, windows.ranks) as workers:
-        aim = begun if begun.steps else committee.after(begun, pace.steps_left(0))
-        while aim.going:
-            workers.share(Turns(committee.left(aim)), told)
+    with worker_pool(len(members), config, device, reporter, windows.ranks) as workers:
+        target = begin if begin.steps else ensemble.after(begin, pace.steps_left(0))
+        while target.going:
+            workers.share(WorkQueue(ensemble.left(target)), reporter)
             if workers.signals:
-                committee.save(aim, told)
+                ensemble.save(target, reporter)
                 raise workers.signals[0]
-            aim = committee.after(aim, pace.steps_left(aim.steps - begun.steps))
-            committee.save(aim, told)
-        workers.each(members, lambda one: told.tell(one.end_epoch()))
-    told.finish()
-    logs = tuple(one.finish() for one in members)
+            target = ensemble.after(target, pace.steps_left(target.steps - begin.steps))
+            ensemble.save(target, reporter)
+        workers.each(members, lambda member: reporter.tell(member.end_epoch()))
+    reporter.finish()
+    logs = tuple(member.finish() for member in members)
     _warn_of_gradients(logs, config, listener)
-    kept = _unjudged(network) if held_out is None else _best_group(network, held_out)
-    network.keep(kept)
-    listener(Noted(f"trained {len(logs)} members, {aim.steps} steps; {len(kept)} of them forecast"))
-    return CommitteeLog(logs, kept)
+    selected = (
+        _members_without_validation(network)
+        if held_out is None
+        else _best_members(network, held_out)
+    )
+    network.select_members(selected)
+    listener(
+        Noted(
+            f"trained {len(logs)} members, {target.steps} steps; {len(selected)} of them forecast"
+        )
+    )
+    return EnsembleLog(logs, selected)
 
 
 def _check_shares(n_ranks: int, config: TrainConfig) -> None:
@@ -139,7 +147,7 @@ def _warn_of_gradients(
 
 
 @dataclass(frozen=True)
-class _Aim:
+class _Target:
     """How far the committee goes before it looks again who goes on."""
 
     steps: int
@@ -148,7 +156,7 @@ class _Aim:
 
 
 @dataclass(frozen=True)
-class _Committee:
+class _Ensemble:
     """The members in training, and where they are kept meanwhile."""
 
     members: Sequence[MemberTraining]
@@ -156,70 +164,73 @@ class _Committee:
     """Steps that none of them goes beyond."""
     checkpoints: Checkpoints | None
 
-    def after(self, aim: _Aim, most: int) -> _Aim:
+    def after(self, target: _Target, max_steps: int) -> _Target:
         """Say how far to go on from there, by at most so many steps, and who does."""
-        going = tuple(i for i in aim.going if not self.members[i].has_stopped)
-        n_steps = min(most, self.last - aim.steps)
+        going = tuple(i for i in target.going if not self.members[i].has_stopped)
+        n_steps = min(max_steps, self.last - target.steps)
         if not going or n_steps < 1:
-            return _Aim(aim.steps, ())
-        return _Aim(aim.steps + min(n_steps, self.members[going[0]].steps_to_epoch_end), going)
+            return _Target(target.steps, ())
+        return _Target(
+            target.steps + min(n_steps, self.members[going[0]].steps_to_epoch_end), going
+        )
 
-    def left(self, aim: _Aim) -> dict[MemberTraining, int]:
+    def left(self, target: _Target) -> dict[MemberTraining, int]:
         """Return how many steps each member has to take; after a signal they differ."""
-        return {self.members[i]: aim.steps - self.members[i].steps for i in aim.going}
+        return {self.members[i]: target.steps - self.members[i].steps for i in target.going}
 
-    def save(self, aim: _Aim, told: Told) -> None:
+    def save(self, target: _Target, reporter: ProgressReporter) -> None:
         """Keep the members as they are. Training goes on where that fails, as the user is told."""
-        state = self._state(aim)
+        state = self._state(target)
         if self.checkpoints is None or state is None:
             return
         try:
             self.checkpoints.save(state)
         except WriteError as error:
-            told.tell(Warned("no-checkpoint", f"the training cannot be kept: {error.message}"))
+            reporter.tell(Warned("no-checkpoint", f"the training cannot be kept: {error.message}"))
 
-    def resume(self, listener: Listener) -> _Aim:
+    def resume(self, listener: Listener) -> _Target:
         """Go on from a checkpoint, where there is one that is wanted, and say where it was."""
-        begun = _Aim(0, tuple(range(len(self.members))))
+        begin = _Target(0, tuple(range(len(self.members))))
         if self.checkpoints is None or not self.checkpoints.is_resuming:
-            return begun
-        like = self._state(begun)
+            return begin
+        like = self._state(begin)
         assert like is not None
         state = self.checkpoints.load(like)
         if state is None:
             listener(Noted("there is no checkpoint to go on from: training begins anew"))
-            return begun
+            return begin
         try:
             if state.target > self.last:
                 raise ValueError(f"it is on its way to step {state.target}, after the last")
-            for member, own in zip(self.members, state.members, strict=True):
-                member.restore(own)
+            for member, member_state in zip(self.members, state.members, strict=True):
+                member.restore(member_state)
         except (RuntimeError, ValueError) as error:  # the random numbers of another release
             raise damaged(self.checkpoints.path, str(error)) from error
-        listener(Noted(f"training goes on after step {min(own.steps for own in state.members)}"))
-        return _Aim(state.target, state.going)
+        least_steps = min(member_state.steps for member_state in state.members)
+        listener(Noted(f"training goes on after step {least_steps}"))
+        return _Target(state.target, state.going)
 
-    def _state(self, aim: _Aim) -> TrainingState | None:
+    def _state(self, target: _Target) -> TrainingState | None:
         """Return what a checkpoint holds; None where a member has come to no number."""
-        states = [state for one in self.members if (state := one.state()) is not None]
+        states = [state for member in self.members if (state := member.state()) is not None]
         if len(states) < len(self.members):
             return None
-        return TrainingState(aim.steps, aim.going, tuple(states))
+        return TrainingState(target.steps, target.going, tuple(states))
 
 
-def _unjudged(network: Network) -> tuple[int, ...]:
+def _members_without_validation(network: Network) -> tuple[int, ...]:
     """Return the members to keep where nothing is held out: those that see what the user named."""
-    every = range(len(network.members))
-    return tuple(i for i in every if network.members[i].own.covariates) or tuple(every)
+    indices = range(len(network.members))
+    return tuple(i for i in indices if network.members[i].spec.covariates) or tuple(indices)
 
 
-def _best_group(network: Network, validation: ValidationWindows) -> tuple[int, ...]:
+def _best_members(network: Network, validation: ValidationWindows) -> tuple[int, ...]:
     """Return the largest group of members that is as good as the best; the best of these."""
     indices = range(len(network.members))
     groups = [g for size in indices for g in itertools.combinations(indices, size + 1)]
     members = list(network.members)
-    seats = [[members[i] for i in g] for g in groups]
-    losses = validation.losses(network, seats, most=_CHOOSING_WINDOWS)
+    candidates = [[members[i] for i in g] for g in groups]
+    losses = validation.losses(network, candidates, most=_SELECTION_WINDOWS)
     tolerance = _AS_GOOD * max(1.0, math.sqrt(_CERTAIN / validation.n_apart))
     good = [
         (-len(g), loss, g)
@@ -229,7 +240,7 @@ def _best_group(network: Network, validation: ValidationWindows) -> tuple[int, .
     return min(good)[2]
 
 
-def learn_on_members(
+def fine_tune_members(
     network: Network,
     windows: TrainingWindows,
     *,
@@ -238,18 +249,18 @@ def learn_on_members(
     listener: Listener,
 ) -> None:
     """Let each member take so many more steps over these windows, in place."""
-    told = Told(listener, "learning from the held-out readings", sum(n_steps))
+    reporter = ProgressReporter(listener, "learning from the held-out readings", sum(n_steps))
     device = network.center.device
-    with side_by_side(len(n_steps), config, device, told, windows.ranks) as workers:
+    with worker_pool(len(n_steps), config, device, reporter, windows.ranks) as workers:
 
-        def learn(index: int) -> None:
-            for _ in learn_on(network, index, windows, n_steps=n_steps[index], config=config):
-                told.advance()
-                if workers.given_up.is_set():
+        def fine_tune_one(index: int) -> None:
+            for _ in fine_tune(network, index, windows, n_steps=n_steps[index], config=config):
+                reporter.advance()
+                if workers.cancelled.is_set():
                     return
 
-        workers.each(range(len(n_steps)), learn)
-    told.finish()
+        workers.each(range(len(n_steps)), fine_tune_one)
+    reporter.finish()
 
 
 class _Pace:
@@ -281,7 +292,7 @@ def n_processors() -> int:
     return n if launch is None else max(1, n // launch.n_here)
 
 
-class Told:
+class ProgressReporter:
     """Tells a listener, from several threads, one event at a time."""
 
     def __init__(self, listener: Listener, task: str, total: int, *, done: int = 0) -> None:
@@ -305,7 +316,7 @@ class Told:
         self._listener(Progressed(self._task, self._total, self._total))
 
 
-class GivenUp:
+class CancelToken:
     """Whether the work is given up: an error happened, or a signal came."""
 
     def __init__(self, signals: Sequence[BaseException] = ()) -> None:
@@ -321,7 +332,7 @@ class GivenUp:
         return self._is_given_up or bool(self._signals)
 
 
-class Turns:
+class WorkQueue:
     """Members take turns of a few steps, so that no processor waits while three share two.
 
     Of those that are not at it, the one goes next that has most to do, by its look-back. Each takes
@@ -333,30 +344,30 @@ class Turns:
         self._idle = set(left)
         self._changed = threading.Condition()
 
-    def work(self, told: Told, given_up: GivenUp) -> None:
+    def work(self, reporter: ProgressReporter, cancelled: CancelToken) -> None:
         """Take turns until all is done, or given up."""
-        while (turn := self._next(given_up)) is not None:
-            one, n_steps = turn
+        while (turn := self._next(cancelled)) is not None:
+            member, n_steps = turn
             try:
                 for _ in range(n_steps):
-                    if given_up.is_set():
+                    if cancelled.is_set():
                         return
-                    told.tell(one.step())
-                    told.advance()
+                    reporter.tell(member.step())
+                    reporter.advance()
             finally:
                 with self._changed:
-                    self._left[one] -= n_steps
-                    self._idle.add(one)
+                    self._left[member] -= n_steps
+                    self._idle.add(member)
                     self._changed.notify_all()
 
-    def _next(self, given_up: GivenUp) -> tuple[MemberTraining, int] | None:
+    def _next(self, cancelled: CancelToken) -> tuple[MemberTraining, int] | None:
         with self._changed:
-            while any(self._left.values()) and not given_up.is_set():
-                waiting = [one for one in self._idle if self._left[one]]
+            while any(self._left.values()) and not cancelled.is_set():
+                waiting = [member for member in self._idle if self._left[member]]
                 if waiting:
-                    one = max(waiting, key=lambda x: (self._left[x] * x.lookback, -x.index))
-                    self._idle.remove(one)
-                    return one, min(self._left[one], _TURN_STEPS)
+                    member = max(waiting, key=lambda x: (self._left[x] * x.lookback, -x.index))
+                    self._idle.remove(member)
+                    return member, min(self._left[member], _TURN_STEPS)
                 self._changed.wait(_WAIT_S)
         return None
 
@@ -367,13 +378,13 @@ class Workers:
 
     pool: ThreadPoolExecutor
     n: int
-    given_up: GivenUp
+    cancelled: CancelToken
     signals: Sequence[BaseException]
     """What a signal that came meanwhile will raise."""
 
-    def share(self, turns: Turns, told: Told) -> None:
+    def share(self, turns: WorkQueue, told: ProgressReporter) -> None:
         """Let all threads take turns until they are done, or until a signal came."""
-        self.each(range(self.n), lambda _: turns.work(told, self.given_up))
+        self.each(range(self.n), lambda _: turns.work(told, self.cancelled))
 
     def each(self, items: Sequence[_T], work: Callable[[_T], None]) -> None:
         """Do this for each item side by side, and wait for all; an error is raised at once."""
@@ -385,8 +396,12 @@ class Workers:
 
 
 @contextmanager
-def side_by_side(
-    n: int, config: TrainConfig, device: torch.device, told: Told, ranks: Ranks = ALONE
+def worker_pool(
+    n: int,
+    config: TrainConfig,
+    device: torch.device,
+    reporter: ProgressReporter,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Workers]:
     """Start threads that share the processors. An error, or a signal, ends their work at once.
 
@@ -395,15 +410,17 @@ def side_by_side(
     """
     n_threads = config.threads or n_processors()
     n_workers = 1 if device.type == "cuda" or ranks.n > 1 else min(n, n_threads)
-    own = max(1, n_threads // n_workers)
+    factory = max(1, n_threads // n_workers)
     stopping = Noted("stopping after this step; a second signal ends at once")
     with (
-        holding_back(lambda: told.tell(stopping)) as signals,
-        ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(own,)) as pool,
+        holding_back(lambda: reporter.tell(stopping)) as signals,
+        ThreadPoolExecutor(
+            n_workers, initializer=torch.set_num_threads, initargs=(factory,)
+        ) as pool,
     ):
-        workers = Workers(pool, n_workers, GivenUp(signals), signals)
+        workers = Workers(pool, n_workers, CancelToken(signals), signals)
         try:
             yield workers
         except BaseException:
-            workers.given_up.set()
+            workers.cancelled.set()
             raise

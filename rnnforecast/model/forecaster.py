@@ -22,14 +22,14 @@ from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model.artifact import Tensors
 from rnnforecast.model.checkpoint import Checkpoints
-from rnnforecast.model.ensemble import CommitteeLog, learn_on_members, n_processors, train_members
+from rnnforecast.model.ensemble import EnsembleLog, fine_tune_members, n_processors, train_members
 from rnnforecast.model.initialise import (
     check_start,
-    entries_in,
-    find_newcomers,
-    start_again,
-    start_from,
-    start_newcomers,
+    find_new_series,
+    init_new_series,
+    initialise_network,
+    known_entries,
+    warm_start_from,
 )
 from rnnforecast.model.network import Network
 from rnnforecast.process import launched
@@ -39,7 +39,7 @@ _MAX_BATCH = 2048
 _BATCH_VALUES = 1 << 22
 _SELF_TEST_LEADS = 4
 _SELF_TEST_TOLERANCE = 1e-3
-_CONTINUED_SHARE = 0.25
+_FINE_TUNE_SHARE = 0.25
 _FEW = 3
 
 
@@ -49,8 +49,8 @@ class RNNForecaster:
 
     network: Network
     names: tuple[str, ...]
-    log: CommitteeLog | None = None
-    learn_on_steps: tuple[int, ...] = ()
+    log: EnsembleLog | None = None
+    fine_tune_steps: tuple[int, ...] = ()
     """Steps that each member took over all readings after the network was measured."""
     newcomers: tuple[int, ...] = ()
     """Numbers of the series that had no window to learn from."""
@@ -72,8 +72,8 @@ class RNNForecaster:
 
         The readings from there to the cutoffs of `validation` decide when to stop. With
         `checkpoints` a training that was interrupted can be gone on with. With `start` it begins
-        from what that network has learnt, as `start_again` says; the task must be that network's
-        own but for the number of series, or a `ModelError` names what differs.
+        from the weights of that network, as `warm_start_from` says; the task must be that
+        network's own but for the number of series, or a `ModelError` names what differs.
         """
         windows = train.windows(task.lookback, task.horizon)
         held_out = None
@@ -83,11 +83,11 @@ class RNNForecaster:
             model = Network(task, network)
             entries = np.zeros(task.n_series, np.int64)
             if start is None:
-                start_from(model, fit_scaling(train), windows)
+                initialise_network(model, fit_scaling(train), windows)
             else:
                 check_start(start.network, task, network)
-                entries = entries_in(train.names, start.network, start.names)
-                start_again(model, start.network, entries, train)
+                entries = known_entries(train.names, start.network, start.names)
+                warm_start_from(model, start.network, entries, train)
             model.to(_device(config))
             log = train_members(
                 model,
@@ -97,10 +97,10 @@ class RNNForecaster:
                 listener=listener,
                 checkpoints=checkpoints,
             )
-        newcomers = [i for i in find_newcomers(train, windows).tolist() if not entries[i]]
+        newcomers = [i for i in find_new_series(train, windows).tolist() if not entries[i]]
         return cls(model.eval(), train.names, log, newcomers=tuple(newcomers))
 
-    def learn_on(
+    def fine_tune(
         self, past: Past, *, config: TrainConfig, listener: Listener = ignore
     ) -> RNNForecaster:
         """Return a forecaster that has also learnt from the readings before these cutoffs.
@@ -110,21 +110,21 @@ class RNNForecaster:
         """
         assert self.log is not None
         task = self.network.task
-        best = [self.log.members[i].best_steps for i in self.log.kept]
-        n_steps = tuple(max(1, round(_CONTINUED_SHARE * steps)) for steps in best)
+        best = [self.log.members[i].best_steps for i in self.log.selected]
+        n_steps = tuple(max(1, round(_FINE_TUNE_SHARE * steps)) for steps in best)
         with _repeatable(config):
             model = Network(task, self.network.config)
             model.load_state_dict(self.network.state_dict())
-            start_newcomers(model, np.array(self.newcomers, np.int64), past)
+            init_new_series(model, np.array(self.newcomers, np.int64), past)
             model.to(_device(config))
-            learn_on_members(
+            fine_tune_members(
                 model,
                 past.windows(task.lookback, task.horizon),
                 n_steps=n_steps,
                 config=config,
                 listener=listener,
             )
-        return replace(self, network=model.eval(), learn_on_steps=n_steps)
+        return replace(self, network=model.eval(), fine_tune_steps=n_steps)
 
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast up to the trained horizon after each cutoff.
@@ -144,7 +144,7 @@ class RNNForecaster:
             history, entry = part.history(task.lookback), entries[part.series]
             features = part.features(task.lookback, task.horizon)
             output = self._run(history, entry, part.next_step, features)[:, :horizon]
-            self._hold_constants(output, history, entry)
+            self._keep_constants(output, history, entry)
             output[(entry == 0) & (np.isfinite(history).sum(1) < _FEW)] = np.nan
             values[first : first + size] = at_levels(output, task.quantiles, quantiles)
         return Forecast(
@@ -198,12 +198,12 @@ class RNNForecaster:
             )
         return forecaster
 
-    def _hold_constants(self, output: Floats, history: Floats, entry: Integers) -> None:
+    def _keep_constants(self, output: Floats, history: Floats, entry: Integers) -> None:
         """Forecast a series that has never changed, in training or since, as it is, in place."""
         center, scale = (x.cpu().numpy()[entry] for x in (self.network.center, self.network.scale))
-        as_ever = (np.isnan(history) | (history == center[:, None])).all(1)
-        held = as_ever & (scale == CONSTANT_SCALE)
-        output[held] = center[held, None, None]
+        is_unchanged = (np.isnan(history) | (history == center[:, None])).all(1)
+        is_constant = is_unchanged & (scale == CONSTANT_SCALE)
+        output[is_constant] = center[is_constant, None, None]
 
     @torch.no_grad()
     def _run(
@@ -215,8 +215,8 @@ class RNNForecaster:
     ) -> Floats:
         device = self.network.center.device
         inputs = [torch.from_numpy(x).to(device) for x in (history, entries, next_step)]
-        beside = features and [torch.from_numpy(x).to(device) for x in features]
-        output: Floats = self.network(*inputs, beside).cpu().numpy()
+        covariates = features and [torch.from_numpy(x).to(device) for x in features]
+        output: Floats = self.network(*inputs, covariates).cpu().numpy()
         return output
 
     def _self_test_output(self) -> Floats:

@@ -12,7 +12,7 @@ from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.scaling import Scaling, fit_scaling
 from rnnforecast.data.windows import SEEN_SHARE, Batch, Past, TrainingWindows
 from rnnforecast.errors import ModelError
-from rnnforecast.model.loss import entries, features_beside, scaled_windows
+from rnnforecast.model.loss import covariates_of, entries, scaled_windows
 from rnnforecast.model.network import Member, Network
 from rnnforecast.spec import ForecastTask
 
@@ -25,10 +25,10 @@ _ROUNDS = 3
 """Further turns move the shares of three parts by 0.02 on average (ETTh1), less than training."""
 _MOST = 5.0
 """Readings further from the series' level, in units of its scale, count as this far."""
-_IN_SCALES = ("cycle.weight", "reaction.weight")
-_BY_SERIES = ("identity.weight", *_IN_SCALES)
+_PER_SCALE = ("seasonal_pattern.weight", "series_effect.weight")
+_BY_SERIES = ("series_embedding.weight", *_PER_SCALE)
 """Tensors with a row for each series; the first are in units of its scale."""
-_SHAPING = ("cell", "hidden", "layers")
+_SHAPE_OPTIONS = ("cell", "hidden", "layers")
 """Options of a network that its weights' shapes depend on, or their meaning."""
 _PRIOR_READINGS = 2.0
 """A phase with this many readings gets half of their mean: one reading is no pattern."""
@@ -36,35 +36,38 @@ _RIDGE = 0.01
 """Added to the mean square of each feature, in units of its variance."""
 _PRIOR_WINDOWS = 4.0
 """A series with so many windows takes half of its reaction from all series."""
-_MOST_FIGURES = 10_000_000
+_MAX_SUMS = 10_000_000
 """With more figures than these in the sums, series are not told apart."""
 
 
 @torch.no_grad()
-def start_from(network: Network, scaling: Scaling, windows: TrainingWindows) -> None:
+def initialise_network(network: Network, scaling: Scaling, windows: TrainingWindows) -> None:
     """Set scaling, cycles and persistence from the training windows, in place."""
     network.center[1:] = torch.from_numpy(scaling.center)
     network.scale[1:] = torch.from_numpy(scaling.scale)
-    network.reach[1:] = torch.from_numpy(scaling.reach)
+    network.outlier_threshold[1:] = torch.from_numpy(scaling.reach)
     many, few = (windows.gather(windows.spread(n)) for n in (_WINDOWS, _SORTED_WINDOWS))
     if network.task.n_features:
         standardise_features(network, many)
     cycles = torch.from_numpy(_seasonal_means(network, many))
     for member in network.members:
         if network.task.season > 1:
-            member.cycle.weight.copy_(cycles)
-        start_reactions(network, member, many)
+            member.seasonal_pattern.weight.copy_(cycles)
+        fit_series_effects(network, member, many)
         member.persistence.copy_(torch.from_numpy(_persistence(network, member, few)))
 
 
-def check_start(other: Network, task: ForecastTask, config: NetworkConfig) -> None:
+def check_start(trained: Network, task: ForecastTask, config: NetworkConfig) -> None:
     """Raise `ModelError` where another network's weights do not fit into one for this task."""
-    asked = {**vars(task), **{name: getattr(config, name) for name in _SHAPING}}
-    there = {**vars(other.task), **{name: getattr(other.config, name) for name in _SHAPING}}
+    expected = {**vars(task), **{name: getattr(config, name) for name in _SHAPE_OPTIONS}}
+    stored = {
+        **vars(trained.task),
+        **{name: getattr(trained.config, name) for name in _SHAPE_OPTIONS},
+    }
     differing = [
-        f"{name} is {asked[name]}, not {there[name]}"
-        for name in asked
-        if name != "n_series" and asked[name] != there[name]
+        f"{name} is {expected[name]}, not {stored[name]}"
+        for name in expected
+        if name != "n_series" and expected[name] != stored[name]
     ]
     if differing:
         raise ModelError(
@@ -75,11 +78,11 @@ def check_start(other: Network, task: ForecastTask, config: NetworkConfig) -> No
 
 
 @torch.no_grad()
-def start_again(network: Network, other: Network, entries: Integers, past: Past) -> None:
+def warm_start_from(network: Network, source: Network, entries: Integers, past: Past) -> None:
     """Begin with the weights of another network of the same task, in place.
 
     `entries`, `(series,)`, is each series' number in the other's embeddings, 0 where it is new: it
-    then starts as `start_newcomers` lets it. Scaling is fitted to `past`. Where the scale of a
+    then starts as `init_new_series` lets it. Scaling is fitted to `past`. Where the scale of a
     known series has changed, its cycle and its reactions are converted, so that they mean what they
     meant in the sensor's own units; a linear member then forecasts nearly what it did. What others
     have learnt of readings in units of a scale, they have to adapt. Statistics of covariates stay.
@@ -87,42 +90,42 @@ def start_again(network: Network, other: Network, entries: Integers, past: Past)
     scaling = fit_scaling(past)
     network.center[1:] = torch.from_numpy(scaling.center)
     network.scale[1:] = torch.from_numpy(scaling.scale)
-    network.reach[1:] = torch.from_numpy(scaling.reach)
+    network.outlier_threshold[1:] = torch.from_numpy(scaling.reach)
     rows = torch.from_numpy(np.append(np.int64(0), entries))
-    ratio = (other.scale.to(rows.device)[rows] / network.scale)[:, None]
+    ratio = (source.scale.to(rows.device)[rows] / network.scale)[:, None]
     ratio[rows == 0] = 1.0
-    own, given = network.state_dict(), other.state_dict()
-    for name in own.keys() - {"center", "scale", "reach"}:
-        value = given[name].to(rows.device)
+    parameters, trained = network.state_dict(), source.state_dict()
+    for name in parameters.keys() - {"center", "scale", "outlier_threshold"}:
+        value = trained[name].to(rows.device)
         if name.endswith(_BY_SERIES):
-            value = value[rows] * (ratio if name.endswith(_IN_SCALES) else 1.0)
-        own[name].copy_(value)
-    start_newcomers(network, np.flatnonzero(entries == 0), past)
+            value = value[rows] * (ratio if name.endswith(_PER_SCALE) else 1.0)
+        parameters[name].copy_(value)
+    init_new_series(network, np.flatnonzero(entries == 0), past)
 
 
-def entries_in(names: Sequence[str], network: Network, known: Sequence[str]) -> Integers:
+def known_entries(names: Sequence[str], network: Network, known: Sequence[str]) -> Integers:
     """Return the entry of each name, `(name,)`, in a network that knows these series; 0 for none.
 
     A series that had no reading yet when that network was trained counts as unknown.
     """
-    there = torch.isfinite(network.scale[1:]).tolist()
-    places = {name: i for i, name in enumerate(known, start=1) if there[i - 1]}
-    return np.array([places.get(name, 0) for name in names], np.int64)
+    has_scale = torch.isfinite(network.scale[1:]).tolist()
+    entries = {name: i for i, name in enumerate(known, start=1) if has_scale[i - 1]}
+    return np.array([entries.get(name, 0) for name in names], np.int64)
 
 
-def find_newcomers(train: Past, windows: TrainingWindows) -> Integers:
+def find_new_series(train: Past, windows: TrainingWindows) -> Integers:
     """Return the numbers of the series that had next to nothing to learn from.
 
     They have no window, or fewer readings than a window must have to be used.
     """
-    found: Integers = train.series[
+    numbers: Integers = train.series[
         (windows.counts == 0) | (train.n_seen <= SEEN_SHARE * windows.lookback)
     ]
-    return found
+    return numbers
 
 
 @torch.no_grad()
-def start_newcomers(network: Network, newcomers: Integers, past: Past) -> None:
+def init_new_series(network: Network, newcomers: Integers, past: Past) -> None:
     """Let series without a training window so far start from what they have now, in place.
 
     `newcomers`, `(series,)`, are numbers of series. Their scaling and cycles come from the readings
@@ -135,20 +138,20 @@ def start_newcomers(network: Network, newcomers: Integers, past: Past) -> None:
     scaling = fit_scaling(part)
     network.center[added] = torch.from_numpy(scaling.center)
     network.scale[added] = torch.from_numpy(scaling.scale)
-    network.reach[added] = torch.from_numpy(scaling.reach)
+    network.outlier_threshold[added] = torch.from_numpy(scaling.reach)
     for member in network.members:
-        member.identity.weight[added] = member.identity.weight[0].clone()
-        member.cycle.weight[added] = member.cycle.weight[0].clone()
-        if member.reader is not None and network.task.n_known:
-            reaction = member.reader.reaction.weight
+        member.series_embedding.weight[added] = member.series_embedding.weight[0].clone()
+        member.seasonal_pattern.weight[added] = member.seasonal_pattern.weight[0].clone()
+        if member.covariate_encoder is not None and network.task.n_known:
+            reaction = member.covariate_encoder.series_effect.weight
             reaction[added] = reaction[0].clone()
     windows = part.windows(network.task.lookback, network.task.horizon)
     if len(windows) and network.task.season > 1:
         batch = windows.gather(windows.spread(_WINDOWS))
-        own = torch.from_numpy(_seasonal_means(network, batch))
-        taught = torch.from_numpy(np.unique(batch.series)) + 1
+        pattern = torch.from_numpy(_seasonal_means(network, batch))
+        rows = torch.from_numpy(np.unique(batch.series)) + 1
         for member in network.members:
-            member.cycle.weight[taught] = own[taught]
+            member.seasonal_pattern.weight[rows] = pattern[rows]
 
 
 def _seasonal_means(network: Network, batch: Batch) -> Floats:
@@ -160,8 +163,8 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
     values = np.concatenate([batch.history, batch.future], axis=1)
     center, scale = (x.numpy()[batch.series + 1, None] for x in (network.center, network.scale))
     scaled = np.clip((values - center) / scale, -_MOST, _MOST)  # one spike is no season
-    whole = scaled[:, : max(task.season, values.shape[1] // task.season * task.season)]
-    deviation = scaled - _row_means(whole)
+    whole_seasons = scaled[:, : max(task.season, values.shape[1] // task.season * task.season)]
+    deviation = scaled - _row_means(whole_seasons)
     steps = batch.next_step[:, None] - task.lookback + np.arange(values.shape[1])
     place = (batch.series + 1)[:, None] * task.season + steps % task.season
     seen = np.isfinite(deviation)
@@ -191,9 +194,9 @@ def _persistence(network: Network, member: Member, batch: Batch) -> Floats:
     """
     series = entries(batch, network.center.device)
     history, future, next_step, _ = scaled_windows(network, batch, series, series)
-    beside = features_beside(network, batch)
-    past, ahead = member.expected_around(series, next_step, beside)
-    window = member.normalised(history[:, -member.own.lookback :] - past)
+    covariates = covariates_of(network, batch)
+    past, ahead = member.baselines(series, next_step, covariates)
+    window = member.normalised(history[:, -member.spec.lookback :] - past)
     goal = ((future - ahead - window.level) / window.spread).numpy()
     goal[np.isfinite(batch.history).mean(1) < SEEN_SHARE] = np.nan
     spread = window.spread.double().numpy()
@@ -214,14 +217,14 @@ def _shares(goal: Doubles, parts: Sequence[Doubles], weights: Doubles) -> Double
     newest reading 1 in a random walk, 0 where it says nothing. Several parts take turns, each
     fitted to what the others leave.
     """
-    left = goal.copy()
+    residual = goal.copy()
     shares = np.zeros((len(parts), goal.shape[1]))
     for _ in range(_ROUNDS if len(parts) > 1 else 1):
         for i in reversed(range(len(parts))):
-            left += shares[i] * parts[i]
-            ratios = left / np.where(parts[i] == 0, np.nan, parts[i])
+            residual += shares[i] * parts[i]
+            ratios = residual / np.where(parts[i] == 0, np.nan, parts[i])
             shares[i] = _weighted_medians(ratios, np.abs(parts[i]) * weights).clip(0.0, 1.0)
-            left -= shares[i] * parts[i]
+            residual -= shares[i] * parts[i]
     return shares
 
 
@@ -260,33 +263,33 @@ def standardise_features(network: Network, batch: Batch) -> None:
 
 
 @torch.no_grad()
-def start_reactions(network: Network, member: Member, batch: Batch) -> None:
+def fit_series_effects(network: Network, member: Member, batch: Batch) -> None:
     """Let a member begin with each series' reaction to what is known ahead, in place.
 
     It is the least squares fit of what differs within two horizons around each cutoff, so that slow
     drifts of both, which say nothing of a cause, hardly count. Entry 0 is that of all series.
     """
-    if member.reader is None or not network.task.n_known:
+    if member.covariate_encoder is None or not network.task.n_known:
         return
     series = entries(batch, network.center.device)
     history, future, next_step, _ = scaled_windows(network, batch, series, series)
-    beside = features_beside(network, batch)
-    assert beside is not None
+    covariates = covariates_of(network, batch)
+    assert covariates is not None
     horizon = network.task.horizon
-    cycles = torch.cat(member.cycle_around(series, next_step), 1)
+    cycles = torch.cat(member.seasonal_baseline(series, next_step), 1)
     readings = torch.cat([history, future], 1)[:, -cycles.shape[1] :].clamp(-_MOST, _MOST) - cycles
     n_newest = min(2 * horizon, readings.shape[1])
     y = readings[:, -n_newest:].double()
-    known = beside.known[..., -n_newest:].transpose(1, 2)
-    x = member.reader.shapes(known).transpose(1, 2).double()
+    known = covariates.known[..., -n_newest:].transpose(1, 2)
+    x = member.covariate_encoder.shapes(known).transpose(1, 2).double()
     seen = torch.isfinite(y).double()
     count = seen.sum(1, keepdim=True).clamp(min=1)
     y = (y.nan_to_num(0.0) - y.nan_to_num(0.0).sum(1, keepdim=True) / count) * seen
     x = (x - (x * seen[:, None]).sum(2, keepdim=True) / count[:, None]) * seen[:, None]
     squares = (x @ x.transpose(1, 2) / n_newest).numpy()
     products = ((x @ y[..., None])[..., 0] / n_newest).numpy()
-    found = _solve(squares, products, series.numpy(), network.task.n_series + 1)
-    member.reader.reaction.weight[:] = torch.from_numpy(found).float()
+    effects = _solve(squares, products, series.numpy(), network.task.n_series + 1)
+    member.covariate_encoder.series_effect.weight[:] = torch.from_numpy(effects).float()
 
 
 def _solve(squares: Doubles, products: Doubles, series: np.ndarray, n_entries: int) -> Doubles:
@@ -300,16 +303,16 @@ def _solve(squares: Doubles, products: Doubles, series: np.ndarray, n_entries: i
     ridge = _RIDGE * np.eye(n_features)
     common = np.linalg.solve(squares.mean(0) + ridge, products.mean(0))
     reactions: Doubles = np.tile(common, (n_entries, 1))
-    if n_entries * n_features**2 > _MOST_FIGURES:
+    if n_entries * n_features**2 > _MAX_SUMS:
         return reactions
     own_squares = np.zeros((n_entries, n_features, n_features))
     own_products = np.zeros((n_entries, n_features))
     np.add.at(own_squares, series, squares)
     np.add.at(own_products, series, products)
     prior = _PRIOR_WINDOWS * (squares.mean(0) + ridge)
-    there = np.unique(series)
-    n_own = np.bincount(series, minlength=n_entries)[there, None, None]
-    left = own_squares[there] + n_own * ridge + prior
-    right = own_products[there] + prior @ common
-    reactions[there] = np.linalg.solve(left, right[..., None])[..., 0]
+    entries_seen = np.unique(series)
+    n_own = np.bincount(series, minlength=n_entries)[entries_seen, None, None]
+    remaining = own_squares[entries_seen] + n_own * ridge + prior
+    right = own_products[entries_seen] + prior @ common
+    reactions[entries_seen] = np.linalg.solve(remaining, right[..., None])[..., 0]
     return reactions

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rnnforecast.data.panel import Features
 from rnnforecast.data.windows import Batch, TrainingWindows
-from rnnforecast.model.covariates import Beside
+from rnnforecast.model.covariates import CovariateBatch
 from rnnforecast.model.network import Member, Network, mean_of
 from rnnforecast.parallel import Ranks, share_of
 
@@ -86,11 +86,11 @@ class ValidationWindows:
         It is computed over at most so many windows, evenly spread; of ranks each forecasts its
         share of them.
         """
-        everyone = list({id(m): m for group in groups for m in group}.values())
+        members = list({id(m): m for group in groups for m in group}.values())
         chosen = self._windows.spread(most)
         task = network.task
         width = task.lookback + task.horizon * len(task.quantiles)
-        n_steps = max(-(-member.own.lookback // member.own.segment) for member in everyone)
+        n_steps = max(-(-member.spec.lookback // member.spec.segment) for member in members)
         n_parts = max(
             1,
             len(chosen) * width // _BATCH_VALUES,
@@ -104,12 +104,12 @@ class ValidationWindows:
                 continue
             series = entries(batch, network.center.device)
             history, future, next_step, _ = scaled_windows(network, batch, series, series)
-            beside = features_beside(network, batch)
-            made = {id(m): m(history, series, next_step, beside) for m in everyone}
+            beside = covariates_of(network, batch)
+            forecasts = {id(m): m(history, series, next_step, beside) for m in members}
             count = int(np.isfinite(batch.future).sum())
             n_seen += count
             for number, group in enumerate(groups):
-                forecast = mean_of([made[id(m)] for m in group])
+                forecast = mean_of([forecasts[id(m)] for m in group])
                 loss = quantile_loss(forecast, future, task.quantiles)
                 sums[number] += float(loss) * count
         *totals, n_all = self._windows.ranks.total(np.array([*sums, n_seen])).tolist()
@@ -135,16 +135,16 @@ def entries(batch: Batch, device: torch.device) -> Tensor:
     return torch.from_numpy(batch.series).to(device) + 1
 
 
-def features_beside(network: Network, batch: Batch) -> Beside | None:
+def covariates_of(network: Network, batch: Batch) -> CovariateBatch | None:
     """Return the covariates of a batch, standardised."""
     if batch.features is None:
         return None
     device = network.center.device
-    return network.beside([torch.from_numpy(x).to(device) for x in batch.features])
+    return network.standardise_covariates([torch.from_numpy(x).to(device) for x in batch.features])
 
 
 def scaled_windows(
-    network: Network, batch: Batch, series: Tensor, shown: Tensor
+    network: Network, batch: Batch, series: Tensor, entry: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return history, (N, L), and future, (N, H), in the units of the series as it is shown.
 
@@ -155,9 +155,9 @@ def scaled_windows(
     history, future, next_step = (
         torch.from_numpy(x).to(device) for x in (batch.history, batch.future, batch.next_step)
     )
-    history, future = (network.believable(part, series) for part in (history, future))
+    history, future = (network.mask_spikes(part, series) for part in (history, future))
     _, scale = network.scaling(history, series)
-    center, shown_scale = network.scaling(history, shown)
+    center, shown_scale = network.scaling(history, entry)
     history, future = ((part - center) / shown_scale for part in (history, future))
     return history, future, next_step, shown_scale / scale
 
@@ -183,5 +183,5 @@ def draw_mixture(n: int, generator: torch.Generator) -> Mixture:
     mirrored = torch.rand(n, 1, generator=generator, device=device) < MIRRORED_SHARE
     sign = torch.where(mirrored, -1.0, 1.0)
     share = 0.5 * torch.rand(n, 1, generator=generator, device=device) ** _MIXING_POWER
-    other = torch.randperm(n, generator=generator, device=device)
-    return Mixture(sign, share, other)
+    partner = torch.randperm(n, generator=generator, device=device)
+    return Mixture(sign, share, partner)

@@ -12,8 +12,8 @@ from torch import Tensor
 from rnnforecast.data.arrays import Doubles
 from rnnforecast.data.panel import Features
 from rnnforecast.data.windows import Batch
-from rnnforecast.model.covariates import Beside
-from rnnforecast.model.loss import entries, features_beside, quantile_loss, scaled_windows
+from rnnforecast.model.covariates import CovariateBatch
+from rnnforecast.model.loss import covariates_of, entries, quantile_loss, scaled_windows
 from rnnforecast.model.network import Member, Network, Window, mean_of
 from rnnforecast.model.recurrence import State
 
@@ -64,20 +64,22 @@ class Deviations:
         repeated = correlation * self.past[:, self.past.shape[1] - lag + leads]
         actual = self.future[:, leads]
         known = np.isfinite(repeated) & np.isfinite(actual)
-        alone = np.abs(actual - repeated)[known].sum()
-        if not alone > 0:
+        naive_error = np.abs(actual - repeated)[known].sum()
+        if not naive_error > 0:
             return None
-        own = np.abs(actual - self.median[:, leads])[known].sum()
-        return float(own / alone), float(np.abs(actual)[known].sum() / alone)
+        network_error = np.abs(actual - self.median[:, leads])[known].sum()
+        return float(network_error / naive_error), float(np.abs(actual)[known].sum() / naive_error)
 
 
 @torch.no_grad()
 def deviations(network: Network, batch: Batch) -> Deviations:
     """Forecast a batch, and take out of all what is known by heart."""
-    history, future, series, next_step, beside = _inputs(network, batch)
-    forecast = mean_of([member(history, series, next_step, beside) for member in network.members])
-    longest = max(network.members, key=lambda member: member.own.lookback)
-    past, ahead = longest.expected_around(series, next_step, beside)
+    history, future, series, next_step, covariates = _inputs(network, batch)
+    forecast = mean_of(
+        [member(history, series, next_step, covariates) for member in network.members]
+    )
+    longest = max(network.members, key=lambda member: member.spec.lookback)
+    past, ahead = longest.baselines(series, next_step, covariates)
     parts = (
         history[:, -past.shape[1] :] - past,
         future - ahead,
@@ -94,7 +96,9 @@ def pattern_of(network: Network, entry: int, first_step: int, n: int) -> Doubles
     """
     if not entry:
         return np.zeros(n)
-    cycles = torch.stack([member.cycle.weight[entry] for member in network.members]).mean(0)
+    cycles = torch.stack(
+        [member.seasonal_pattern.weight[entry] for member in network.members]
+    ).mean(0)
     pattern = (cycles * network.scale[entry]).double().cpu().numpy()
     return pattern[(first_step + np.arange(n)) % network.task.season]
 
@@ -102,10 +106,10 @@ def pattern_of(network: Network, entry: int, first_step: int, n: int) -> Doubles
 def enough_windows(network: Network, members: Sequence[Member], least: int) -> int:
     """Return how many windows to measure members on: more than the least where they cost little."""
     task = network.task
-    states = sum(-(-member.own.lookback // member.own.segment) for member in members)
-    read = sum(member.own.lookback + task.horizon * len(task.quantiles) for member in members)
-    each = (states * network.config.hidden + read) / len(members)
-    return min(max(least, int(least * _WINDOW_VALUES / each)), max(least, _MOST_WINDOWS))
+    states = sum(-(-member.spec.lookback // member.spec.segment) for member in members)
+    read = sum(member.spec.lookback + task.horizon * len(task.quantiles) for member in members)
+    n_values = (states * network.config.hidden + read) / len(members)
+    return min(max(least, int(least * _WINDOW_VALUES / n_values)), max(least, _MOST_WINDOWS))
 
 
 def measure_cut(
@@ -121,27 +125,27 @@ def measure_cut(
     the window: its level and its spread would else tell of them.
     """
     members = list(network.members) if members is None else list(members)
-    lookback = max(member.own.lookback for member in members)
+    lookback = max(member.spec.lookback for member in members)
 
-    def loss(kept: int) -> float:
-        return _loss(network, _cut(batch, kept), members)
+    def loss(length: int) -> float:
+        return _loss(network, _cut(batch, length), members)
 
     return cut_by(loss, lookback, per_doubling=per_doubling)
 
 
 def cut_by(loss: Callable[[int], float], lookback: int, *, per_doubling: int) -> Cut:
     """Try lengths up to the look-back, and between those that enclose the effective memory."""
-    found = {kept: loss(kept) for kept in _lengths(lookback, per_doubling)}
-    limit = (1 + TOLERANCE) * found[lookback]
+    losses = {lengths: loss(lengths) for lengths in _lengths(lookback, per_doubling)}
+    limit = (1 + TOLERANCE) * losses[lookback]
     while True:
-        kept = sorted(found)
-        short = max((k for k in kept if not found[k] <= limit), default=-1)
-        effective = min(k for k in kept if k > short)
+        lengths = sorted(losses)
+        short = max((k for k in lengths if not losses[k] <= limit), default=-1)
+        effective = min(k for k in lengths if k > short)
         between = (short + effective) // 2
         if short < 0 or effective - short <= max(1, _CERTAIN * effective):
             break
-        found[between] = loss(between)
-    return Cut(tuple(kept), tuple(found[k] for k in kept), effective)
+        losses[between] = loss(between)
+    return Cut(tuple(lengths), tuple(losses[k] for k in lengths), effective)
 
 
 def gradients_by_lag(network: Network, batch: Batch, leads: Sequence[int]) -> Doubles:
@@ -159,12 +163,12 @@ def gradients_by_lag(network: Network, batch: Batch, leads: Sequence[int]) -> Do
     medians = medians[:, :, network.task.median]
     seen = np.isfinite(batch.history)
     counts = seen.sum(0)
-    found = np.empty((len(leads), batch.history.shape[1]))
+    gradients = np.empty((len(leads), batch.history.shape[1]))
     for row, lead in enumerate(leads):
         (gradient,) = torch.autograd.grad(medians[:, lead - 1].sum(), history, retain_graph=True)
         sizes = np.where(seen, gradient.abs().double().cpu().numpy(), 0.0).sum(0)
-        found[row] = np.where(counts > 0, sizes / np.maximum(counts, 1), np.nan)
-    return found[:, ::-1]
+        gradients[row] = np.where(counts > 0, sizes / np.maximum(counts, 1), np.nan)
+    return gradients[:, ::-1]
 
 
 def state_gradients(
@@ -177,23 +181,25 @@ def state_gradients(
     steps from the end of the window, increasing from 0, where the forecast is decoded; the second
     is the mean over the windows of the gradient's norm, over all layers, `(border,)`.
     """
-    window, series, beside = _window_of(network, member, batch)
+    window, series, covariates = _window_of(network, member, batch)
     with torch.no_grad():
-        entering = member.entering(window, beside)
-    per_chunk = -(-len(entering) // _MOST_BORDERS)
-    first = len(entering) % per_chunk or per_chunk
-    sizes = [first, *[per_chunk] * ((len(entering) - first) // per_chunk)]
-    chunks = torch.split(entering, sizes)
+        embedded = member.embed(window, covariates)
+    per_chunk = -(-len(embedded) // _MOST_BORDERS)
+    first = len(embedded) % per_chunk or per_chunk
+    sizes = [first, *[per_chunk] * ((len(embedded) - first) // per_chunk)]
+    chunks = torch.split(embedded, sizes)
     borders = run_in_chunks(member, chunks)
-    leads = member.answers(borders[-1], series, beside)
+    leads = member.decode_leads(borders[-1], series, covariates)
     moved = leads[:, lead - 1, network.task.median].sum()
     parts = [part for states in borders for state in states for part in state if part is not None]
     gradients = iter(torch.autograd.grad(moved, parts, allow_unused=True))
     norms = []
     for states in borders:
-        own = [next(gradients) for state in states for part in state if part is not None]
-        there = [part for part in own if part is not None]
-        norms.append(float(torch.cat(there, -1).norm(dim=-1).double().mean()) if there else 0.0)
+        member_gradients = [
+            next(gradients) for state in states for part in state if part is not None
+        ]
+        present = [part for part in member_gradients if part is not None]
+        norms.append(float(torch.cat(present, -1).norm(dim=-1).double().mean()) if present else 0.0)
     back = [per_chunk * i for i in range(len(borders))]
     return back, np.array(norms[::-1])
 
@@ -213,12 +219,12 @@ def time_constants(network: Network, member: Member, batch: Batch) -> Doubles | 
     By the mean of what its gates let it keep; None for a cell that has none (Tallec and Ollivier
     2018, arXiv 1804.11188).
     """
-    window, _, beside = _window_of(network, member, batch)
-    kept = member.recurrence.log_kept(member.entering(window, beside))
-    if kept is None:
+    window, _, covariates = _window_of(network, member, batch)
+    log_retention = member.recurrence.log_retention(member.embed(window, covariates))
+    if log_retention is None:
         return None
-    rates: Doubles = -torch.stack(kept).double().cpu().numpy()
-    return member.own.segment / np.maximum(rates, 1e-9)
+    rates: Doubles = -torch.stack(log_retention).double().cpu().numpy()
+    return member.spec.segment / np.maximum(rates, 1e-9)
 
 
 def _lengths(lookback: int, per_doubling: int) -> list[int]:
@@ -226,10 +232,10 @@ def _lengths(lookback: int, per_doubling: int) -> list[int]:
     return sorted({0, lookback, *np.geomspace(1, lookback, n).round().astype(int).tolist()})
 
 
-def _cut(batch: Batch, kept: int) -> Batch:
+def _cut(batch: Batch, length: int) -> Batch:
     """Mark all but the last `kept` readings, and the covariates beside them, as missing."""
     lookback = batch.history.shape[1]
-    n_cut = lookback - kept
+    n_cut = lookback - length
     if n_cut <= 0:
         return batch
     history = batch.history.copy()
@@ -244,22 +250,24 @@ def _cut(batch: Batch, kept: int) -> Batch:
 
 @torch.no_grad()
 def _loss(network: Network, batch: Batch, members: Sequence[Member]) -> float:
-    history, future, series, next_step, beside = _inputs(network, batch)
-    forecast = mean_of([member(history, series, next_step, beside) for member in members])
+    history, future, series, next_step, covariates = _inputs(network, batch)
+    forecast = mean_of([member(history, series, next_step, covariates) for member in members])
     return float(quantile_loss(forecast, future, network.task.quantiles))
 
 
-def _inputs(network: Network, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Beside | None]:
+def _inputs(
+    network: Network, batch: Batch
+) -> tuple[Tensor, Tensor, Tensor, Tensor, CovariateBatch | None]:
     """Return history and future, scaled, the entries of the series, the next step, covariates."""
     series = entries(batch, network.center.device)
     history, future, next_step, _ = scaled_windows(network, batch, series, series)
-    return history, future, series, next_step, features_beside(network, batch)
+    return history, future, series, next_step, covariates_of(network, batch)
 
 
 def _window_of(
     network: Network, member: Member, batch: Batch
-) -> tuple[Window, Tensor, Beside | None]:
+) -> tuple[Window, Tensor, CovariateBatch | None]:
     """Return a batch as a member sees it, the entries of its series, and its covariates."""
-    history, _, series, next_step, beside = _inputs(network, batch)
-    past, _ = member.expected_around(series, next_step, beside)
-    return member.normalised(history[:, -member.own.lookback :] - past), series, beside
+    history, _, series, next_step, covariates = _inputs(network, batch)
+    past, _ = member.baselines(series, next_step, covariates)
+    return member.normalised(history[:, -member.spec.lookback :] - past), series, covariates

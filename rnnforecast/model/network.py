@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.scaling import SPIKE_RUN
-from rnnforecast.model.covariates import MOST, Beside, Reader
+from rnnforecast.model.covariates import MOST, CovariateBatch, CovariateEncoder
 from rnnforecast.model.recurrence import Recurrence, State
 from rnnforecast.spec import ForecastTask, MemberTask
 
 _NO_LIMIT = 1e30
 _SPIKE_SHARE = 0.05
-_OWN_REACH = 14.0
+_UNKNOWN_THRESHOLD = 14.0
 """Interquartile ranges, as many as 18 scales of a normal distribution."""
 _START_SPREAD = 0.5
 """Standard deviation of a forecast before the first step, in units of the window's spread."""
@@ -36,7 +36,7 @@ class Network(nn.Module):
 
     center: Tensor  # (series + 1,)
     scale: Tensor  # (series + 1,)
-    reach: Tensor  # (series + 1,), in units of scale
+    outlier_threshold: Tensor  # (series + 1,), in units of scale
     feature_mean: Tensor  # (K + P + C,)
     feature_scale: Tensor  # (K + P + C,)
     members: Sequence[Member]
@@ -48,11 +48,11 @@ class Network(nn.Module):
         n_entries = task.n_series + 1
         self.register_buffer("center", torch.zeros(n_entries))
         self.register_buffer("scale", torch.ones(n_entries))
-        self.register_buffer("reach", torch.full((n_entries,), _NO_LIMIT))
+        self.register_buffer("outlier_threshold", torch.full((n_entries,), _NO_LIMIT))
         if task.n_features:
             self.register_buffer("feature_mean", torch.zeros(task.n_features))
             self.register_buffer("feature_scale", torch.ones(task.n_features))
-        self._seat(Member(task, own, config) for own in task.members)
+        self._set_members(Member(task, member, config) for member in task.members)
 
     def forward(
         self,
@@ -67,30 +67,30 @@ class Network(nn.Module):
         lies on the grid that begins in 1970; features known ahead (N, K, L + H), known up to now
         (N, P, L) and static (N, C), NaN where unknown. Each quantile is the mean of the members'.
         """
-        history = self.believable(history, series)
+        history = self.mask_spikes(history, series)
         center, scale = self.scaling(history, series)
         scaled = (history - center) / scale
-        beside = self.beside(features)
-        forecasts = [member(scaled, series, next_step, beside) for member in self.members]
+        covariates = self.standardise_covariates(features)
+        forecasts = [member(scaled, series, next_step, covariates) for member in self.members]
         return mean_of(forecasts) * scale[..., None] + center[..., None]
 
-    def keep(self, chosen: Sequence[int]) -> None:
+    def select_members(self, chosen: Sequence[int]) -> None:
         """Go on with these members alone; the look-back becomes as long as they need.
 
         Covariates that none of them sees are no part of the task any more.
         """
         members = tuple(self.task.members[i] for i in chosen)
-        lookback = max(own.lookback for own in members)
+        lookback = max(member.lookback for member in members)
         self.task = replace(self.task, members=members, lookback=lookback)
-        if self.task.n_features and not any(own.covariates for own in members):
+        if self.task.n_features and not any(member.covariates for member in members):
             self.task = replace(self.task, n_known=0, n_past=0, n_static=0)
             del self.feature_mean, self.feature_scale
-        self._seat([self.members[i] for i in chosen])
+        self._set_members([self.members[i] for i in chosen])
 
-    def _seat(self, members: Iterable[Member]) -> None:
+    def _set_members(self, members: Iterable[Member]) -> None:
         self.members = nn.ModuleList(members)  # type: ignore[assignment]
 
-    def beside(self, features: Sequence[Tensor] | None) -> Beside | None:
+    def standardise_covariates(self, features: Sequence[Tensor] | None) -> CovariateBatch | None:
         """Standardise covariates; what is unknown is as before, or else their mean."""
         if features is None or not self.task.n_features:
             return None
@@ -98,25 +98,28 @@ class Network(nn.Module):
         means = torch.split(self.feature_mean, sizes)
         scales = torch.split(self.feature_scale, sizes)
         known, past, static = (
-            ((one.transpose(1, -1) - mean) / scale).clamp(-MOST, MOST).transpose(1, -1)
-            for one, mean, scale in zip(features, means, scales, strict=True)
+            ((values.transpose(1, -1) - mean) / scale).clamp(-MOST, MOST).transpose(1, -1)
+            for values, mean, scale in zip(features, means, scales, strict=True)
         )
-        return Beside(_filled(known), _filled(past), static.nan_to_num(0.0))
+        return CovariateBatch(_filled(known), _filled(past), static.nan_to_num(0.0))
 
-    def believable(self, history: Tensor, series: Tensor) -> Tensor:
+    def mask_spikes(self, history: Tensor, series: Tensor) -> Tensor:
         """Take a few single readings beyond the reach of their series for missing: spikes.
 
         More than a few of them in one window, or several in a row, are a new level, and stay. An
         unknown series is judged by the middle of its window.
         """
-        center, reach = self.center[series, None], (self.reach * self.scale)[series, None]
+        center, reach = (
+            self.center[series, None],
+            (self.outlier_threshold * self.scale)[series, None],
+        )
         unknown = series == 0
         if bool(unknown.any()):
             quarters = torch.tensor((0.25, 0.5, 0.75), device=history.device)
             low, middle, high = history[unknown].nanquantile(quarters, dim=1)[..., None]
             center, reach = center.clone(), reach.clone()
             center[unknown] = middle
-            reach[unknown] = torch.where(high > low, _OWN_REACH * (high - low), torch.nan)
+            reach[unknown] = torch.where(high > low, _UNKNOWN_THRESHOLD * (high - low), torch.nan)
         beyond = (history - center).abs() > reach  # False where either is NaN
         if not bool(beyond.any()):
             return history
@@ -132,7 +135,7 @@ class Network(nn.Module):
         unknown = (series == 0)[:, None] | torch.isnan(scale)
         if not bool(unknown.any()):
             return center, scale
-        mean, variance = moments(history, torch.isfinite(history))
+        mean, variance = masked_mean_var(history, torch.isfinite(history))
         deviation = variance.sqrt()
         own_scale = torch.where(deviation > 1e-6 * mean.abs(), deviation, 1.0)
         return torch.where(unknown, mean, center), torch.where(unknown, own_scale, scale)
@@ -148,7 +151,7 @@ def _filled(values: Tensor) -> Tensor:
     if bool(torch.isfinite(values.sum())):  # one pass; what is not missing is bounded
         return values
     seen = torch.isfinite(values)
-    flat = carry_forward(values.nan_to_num(0.0).flatten(0, 1), seen.flatten(0, 1))
+    flat = ffill(values.nan_to_num(0.0).flatten(0, 1), seen.flatten(0, 1))
     return flat.view(values.shape)
 
 
@@ -165,25 +168,27 @@ class Member(nn.Module):
     mixing: Tensor  # (Q, Q)
     levels: Tensor  # (Q,)
 
-    def __init__(self, task: ForecastTask, own: MemberTask, config: NetworkConfig) -> None:
+    def __init__(self, task: ForecastTask, spec: MemberTask, config: NetworkConfig) -> None:
         super().__init__()
         self.task = task
-        self.own = own
+        self.spec = spec
         n_entries, width, n_quantiles = task.n_series + 1, config.hidden, len(task.quantiles)
-        self.out_segment = min(own.segment, task.horizon)
-        self.cycle = nn.Embedding(n_entries, task.season)
-        self.persistence = nn.Parameter(torch.zeros(own.n_lasting, task.horizon))
-        self.read = nn.Linear(own.segment, width)
-        self.read_missing = nn.Linear(own.segment, width, bias=False)
-        n_steps = -(-own.lookback // own.segment)
+        self.out_segment = min(spec.segment, task.horizon)
+        self.seasonal_pattern = nn.Embedding(n_entries, task.season)
+        self.persistence = nn.Parameter(torch.zeros(spec.n_components, task.horizon))
+        self.segment_proj = nn.Linear(spec.segment, width)
+        self.missing_proj = nn.Linear(spec.segment, width, bias=False)
+        n_steps = -(-spec.lookback // spec.segment)
         self.recurrence = Recurrence(
             config.cell, width, config.layers, init=config.init, n_steps=n_steps
         )
-        self.identity = nn.Embedding(n_entries, width)
-        self.position = nn.Parameter(torch.empty(-(-task.horizon // self.out_segment), width))
-        self.reader = None
-        if own.covariates:
-            self.reader = Reader(task, own, out_segment=self.out_segment, width=width)
+        self.series_embedding = nn.Embedding(n_entries, width)
+        self.lead_embedding = nn.Parameter(torch.empty(-(-task.horizon // self.out_segment), width))
+        self.covariate_encoder = None
+        if spec.covariates:
+            self.covariate_encoder = CovariateEncoder(
+                task, spec, out_segment=self.out_segment, width=width
+            )
         self.dropout = config.dropout
         self.head = nn.Linear(width, self.out_segment * n_quantiles)
         self.register_buffer("mixing", mixing(n_quantiles, task.median), persistent=False)
@@ -191,16 +196,21 @@ class Member(nn.Module):
         self._initialise()
 
     def forward(
-        self, scaled: Tensor, series: Tensor, next_step: Tensor, beside: Beside | None = None
+        self,
+        scaled: Tensor,
+        series: Tensor,
+        next_step: Tensor,
+        covariates: CovariateBatch | None = None,
     ) -> Tensor:
         """Forecast in units of each series' scale, (N, H, Q), in the order of the quantiles.
 
         scaled (N, at least L), NaN where missing; series and next_step (N,), see `Network`.
         """
-        past, ahead = self.expected_around(series, next_step, beside)
-        window = self.normalised(scaled[:, -self.own.lookback :] - past)
+        past, ahead = self.baselines(series, next_step, covariates)
+        window = self.normalised(scaled[:, -self.spec.lookback :] - past)
         leads = (
-            self.decode(window, series, beside).sort(-1).values + self.persisting(window)[..., None]
+            self.decode(window, series, covariates).sort(-1).values
+            + self.persistence_term(window)[..., None]
         )
         return leads * window.spread[..., None] + (window.level + ahead)[..., None]
 
@@ -208,43 +218,45 @@ class Member(nn.Module):
         self,
         window: Window,
         series: Tensor,
-        beside: Beside | None = None,
+        covariates: CovariateBatch | None = None,
         *,
-        kept: Tensor | None = None,
+        mask: Tensor | None = None,
         reach: int | None = None,
     ) -> Tensor:
         """Run the recurrence over one window and decode every lead from its end, (N, H, Q).
 
-        The quantiles may cross. `kept` is what `draw_kept` gives, in training. With a reach
+        The quantiles may cross. `mask` is what `dropout_mask` gives, in training. With a reach
         gradients come through the recurrent steps of the last so many readings only.
         """
-        entering = self.entering(window, beside)
-        n_steps = len(entering) if reach is None else -(-reach // self.own.segment)
-        return self.answers(self.recurrence.truncated(entering, n_steps), series, beside, kept=kept)
+        embedded = self.embed(window, covariates)
+        n_steps = len(embedded) if reach is None else -(-reach // self.spec.segment)
+        return self.decode_leads(
+            self.recurrence.truncated(embedded, n_steps), series, covariates, mask=mask
+        )
 
-    def draw_kept(self, n: int, generator: torch.Generator) -> Tensor | None:
+    def dropout_mask(self, n: int, generator: torch.Generator) -> Tensor | None:
         """Draw which parts of n states are not dropped, (N, 1, D), the same ones for all leads.
 
         What is kept counts for more; None where nothing is dropped.
         """
         if not self.dropout:
             return None
-        shape = (n, 1, self.identity.embedding_dim)
-        kept = torch.rand(shape, generator=generator, device=generator.device) >= self.dropout
-        return kept / (1 - self.dropout)
+        shape = (n, 1, self.series_embedding.embedding_dim)
+        is_kept = torch.rand(shape, generator=generator, device=generator.device) >= self.dropout
+        return is_kept / (1 - self.dropout)
 
-    def answers(
+    def decode_leads(
         self,
         final: Sequence[State],
         series: Tensor,
-        beside: Beside | None = None,
+        covariates: CovariateBatch | None = None,
         *,
-        kept: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Decode every lead from the final state of each layer, (N, H, Q), as `decode` says."""
-        out = self.recurrence.ask(self._queries(series, beside), final)  # (N, M, D)
-        if kept is not None:
-            out = out * kept
+        out = self.recurrence.decode(self._queries(series, covariates), final)  # (N, M, D)
+        if mask is not None:
+            out = out * mask
         n_quantiles = len(self.task.quantiles)
         weight = self.mixing @ self.head.weight.view(self.out_segment, n_quantiles, -1)
         bias = self.head.bias.view(self.out_segment, n_quantiles) @ self.mixing.T
@@ -253,40 +265,40 @@ class Member(nn.Module):
 
     def normalised(self, past: Tensor) -> Window:
         """Return deviations from the season's pattern, (N, L), as this member sees them."""
-        return normalise(past, rescaled=self.own.linear)
+        return normalise(past, rescaled=self.spec.linear)
 
     def lasting(self, window: Window) -> list[Part]:
         """Return what of the window lasts into the horizon."""
-        season = self.task.season if self.own.seasonal else None
+        season = self.task.season if self.spec.seasonal else None
         return lasting(window, season=season, horizon=self.task.horizon)
 
-    def persisting(self, window: Window) -> Tensor:
+    def persistence_term(self, window: Window) -> Tensor:
         """Return what is left of it at each lead, (N, H), normalised."""
         parts = zip(self.persistence, self.lasting(window), strict=True)
         return torch.stack([share * part.ahead for share, part in parts]).sum(0)
 
-    def expected_around(
-        self, series: Tensor, next_step: Tensor, beside: Beside | None
+    def baselines(
+        self, series: Tensor, next_step: Tensor, covariates: CovariateBatch | None
     ) -> tuple[Tensor, Tensor]:
         """Return what season and known covariates let expect, (N, L) and (N, H)."""
-        past, ahead = self.cycle_around(series, next_step)
-        if self.reader is not None:
-            assert beside is not None
-            more_past, more_ahead = self.reader.explained(beside, series)
+        past, ahead = self.seasonal_baseline(series, next_step)
+        if self.covariate_encoder is not None:
+            assert covariates is not None
+            more_past, more_ahead = self.covariate_encoder.effect(covariates, series)
             past, ahead = past + more_past, ahead + more_ahead
         return past, ahead
 
-    def cycle_around(self, series: Tensor, next_step: Tensor) -> tuple[Tensor, Tensor]:
+    def seasonal_baseline(self, series: Tensor, next_step: Tensor) -> tuple[Tensor, Tensor]:
         """Look up the season's pattern over history, (N, L), and horizon, (N, H)."""
-        lookback, season = self.own.lookback, self.task.season
+        lookback, season = self.spec.lookback, self.task.season
         width = lookback + self.task.horizon
         phase = (next_step - lookback) % season
         turn = (phase[:, None] + torch.arange(season, device=phase.device)) % season
-        turned = self.cycle(series).gather(1, turn)  # (N, season)
+        turned = self.seasonal_pattern(series).gather(1, turn)  # (N, season)
         pattern = turned.repeat(1, -(-width // season))[:, :width]
         return pattern[:, :lookback], pattern[:, lookback:]
 
-    def entering(self, window: Window, beside: Beside | None = None) -> Tensor:
+    def embed(self, window: Window, covariates: CovariateBatch | None = None) -> Tensor:
         """Return what the recurrence runs over, (S, N, D).
 
         What lasts is taken out of the values; the pattern is shown instead, before them.
@@ -294,40 +306,43 @@ class Member(nn.Module):
         values, parts = window.values, self.lasting(window)
         for share, part in zip(self.persistence.detach(), parts, strict=True):
             values = values - share.mean() * part.past
-        entering = self.read(self._segments(values, empty=0.0))  # (S, N, D)
-        if window.missing is not None or self.own.lookback % self.own.segment:
+        embedded = self.segment_proj(self._segments(values, empty=0.0))  # (S, N, D)
+        if window.missing is not None or self.spec.lookback % self.spec.segment:
             missing = torch.zeros_like(values) if window.missing is None else window.missing
-            entering = entering + self.read_missing(self._segments(missing, empty=1.0))
-        if self.reader is not None:
-            assert beside is not None
-            entering = entering + self.reader.history(beside)
-        if self.own.seasonal:
-            length = -(-self.task.season // self.own.segment) * self.own.segment
-            pattern = self.read(self._segments(parts[-1].past[:, -length:], empty=0.0))
-            entering = torch.cat([pattern, entering])
-        return F.relu(entering)
+            embedded = embedded + self.missing_proj(self._segments(missing, empty=1.0))
+        if self.covariate_encoder is not None:
+            assert covariates is not None
+            embedded = embedded + self.covariate_encoder.history(covariates)
+        if self.spec.seasonal:
+            length = -(-self.task.season // self.spec.segment) * self.spec.segment
+            pattern = self.segment_proj(self._segments(parts[-1].past[:, -length:], empty=0.0))
+            embedded = torch.cat([pattern, embedded])
+        return F.relu(embedded)
 
     def _segments(self, values: Tensor, *, empty: float) -> Tensor:
         """Cut (N, L) into (S, N, segment); the first segment may be part empty."""
-        padded = F.pad(values, (-values.shape[1] % self.own.segment, 0), value=empty)
-        return padded.view(len(values), -1, self.own.segment).transpose(0, 1)
+        padded = F.pad(values, (-values.shape[1] % self.spec.segment, 0), value=empty)
+        return padded.view(len(values), -1, self.spec.segment).transpose(0, 1)
 
-    def _queries(self, series: Tensor, beside: Beside | None) -> Tensor:
+    def _queries(self, series: Tensor, covariates: CovariateBatch | None) -> Tensor:
         """Input gates of the queries, (N, M, gates * D): which stretch, and which series."""
-        first = self.recurrence.from_input[0]
-        where, who = first(self.position), F.linear(self.identity(series), first.weight)
-        queries: Tensor = where + who[:, None]
-        if self.reader is not None and self.reader.asks:
-            assert beside is not None
-            queries = queries + F.linear(self.reader.question(beside), first.weight)
+        first = self.recurrence.linear_ih[0]
+        leads, names = (
+            first(self.lead_embedding),
+            F.linear(self.series_embedding(series), first.weight),
+        )
+        queries: Tensor = leads + names[:, None]
+        if self.covariate_encoder is not None and self.covariate_encoder.asks:
+            assert covariates is not None
+            queries = queries + F.linear(self.covariate_encoder.question(covariates), first.weight)
         return queries
 
     @torch.no_grad()
     def _initialise(self) -> None:
-        nn.init.zeros_(self.cycle.weight)
-        nn.init.zeros_(self.read_missing.weight)  # a gap says nothing until training says otherwise
-        nn.init.normal_(self.identity.weight, std=0.1)
-        nn.init.normal_(self.position, std=1.0)
+        nn.init.zeros_(self.seasonal_pattern.weight)
+        nn.init.zeros_(self.missing_proj.weight)  # a gap says nothing until training says otherwise
+        nn.init.normal_(self.series_embedding.weight, std=0.1)
+        nn.init.normal_(self.lead_embedding, std=1.0)
         normal = torch.tensor(
             [NormalDist(0, _START_SPREAD).inv_cdf(q) for q in self.task.quantiles]
         )
@@ -368,7 +383,7 @@ def normalise(scaled: Tensor, *, rescaled: bool = True) -> Window:
     spread: the emptier a window, the more its series' own, 1, counts.
     """
     seen = torch.isfinite(scaled)
-    level, variance = moments(scaled, seen)
+    level, variance = masked_mean_var(scaled, seen)
     n_seen = seen.sum(1, keepdim=True)
     prior = _PRIOR_READINGS * (1 - n_seen / scaled.shape[1])
     variance = (variance * n_seen + prior) / (n_seen + prior)
@@ -378,12 +393,12 @@ def normalise(scaled: Tensor, *, rescaled: bool = True) -> Window:
     values = torch.where(seen, scaled - level, 0.0) / spread
     missing = None
     if not bool(seen.all()):
-        values = carry_forward(values, seen)
+        values = ffill(values, seen)
         missing = (~seen).to(scaled.dtype)
     return Window(values, missing, level, spread, values[:, -1:])
 
 
-def moments(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+def masked_mean_var(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of what is there in each row, (N, 1) each; 0 where nothing is."""
     n_seen = seen.sum(1, keepdim=True).clamp(min=1)
     mean = torch.where(seen, values, 0.0).sum(1, keepdim=True) / n_seen
@@ -391,7 +406,7 @@ def moments(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def carry_forward(values: Tensor, seen: Tensor) -> Tensor:
+def ffill(values: Tensor, seen: Tensor) -> Tensor:
     """Repeat the last value that is there, (N, L); what stands before the first one stays."""
     positions = torch.arange(values.shape[1], device=values.device).expand_as(values)
     last = torch.where(seen, positions, 0).cummax(1).values
@@ -408,7 +423,7 @@ class Part(NamedTuple):
 def lasting(window: Window, *, season: int | None, horizon: int) -> list[Part]:
     """Return the newest reading and, with a season, the newest one's level and the mean pattern.
 
-    They are as many as `MemberTask.n_lasting` says.
+    They are as many as `MemberTask.n_components` says.
     """
     parts = [Part(window.newest, window.newest)]
     if season is not None:

@@ -22,7 +22,7 @@ from rnnforecast.events import EpochEnded, Warned
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints
 from rnnforecast.storage.remote import Place, Remote, place_of
-from rnnforecast.units import format_duration
+from rnnforecast.units import format_duration, join_names
 
 if TYPE_CHECKING:
     from rnnforecast.model.forecaster import RNNForecaster
@@ -67,16 +67,16 @@ def checkpoints_of(model: Place, plan: Plan, *, is_resuming: bool) -> Checkpoint
     from rnnforecast.model.ensemble import n_processors
 
     training, task = plan.config.training, plan.task
-    said = {**asdict(task), **asdict(plan.config.network), **asdict(training)}
+    options = {**asdict(task), **asdict(plan.config.network), **asdict(training)}
     panel = plan.split.panel
-    said["threads"] = training.threads or n_processors() if panel.shared is None else None
+    options["threads"] = training.threads or n_processors() if panel.shared is None else None
     members = "; ".join(map(str, task.members))
     identity = {
         "readings": panel.fingerprint(),
         "rnnforecast": __version__,
         "torch": version("torch"),
         "python": platform.python_version(),
-        **{name: str(value) for name, value in {**said, "members": members}.items()},
+        **{name: str(value) for name, value in {**options, "members": members}.items()},
     }
     return Checkpoints(model / CHECKPOINT, identity, is_resuming, panel.ranks)
 
@@ -119,9 +119,9 @@ def describe_run(
         "source": _absolute(source),
         "fingerprint": plan.split.panel.fingerprint(),
         "steps": log.steps,
-        "kept_members": list(log.kept),
-        "best_steps": [log.members[i].best_steps for i in log.kept],
-        "learn_on_steps": list(forecaster.learn_on_steps),
+        "selected_members": list(log.selected),
+        "best_steps": [log.members[i].best_steps for i in log.selected],
+        "fine_tune_steps": list(forecaster.fine_tune_steps),
         "epochs": max(len(member.epochs) for member in log.members),
         "warnings": [asdict(warning) for warning in warnings],
     }
@@ -148,31 +148,32 @@ def _absolute(data: object) -> str | None:
 
 def card_of(artifact: Artifact) -> dict[str, str]:
     """Return the facts about a version, in the order in which they are shown."""
-    task, network, made = artifact.task, artifact.config.network, artifact.provenance
+    task, network, provenance = artifact.task, artifact.config.network, artifact.provenance
     step_us = artifact.schema.step_us or 1
     season = format_duration(task.season * step_us) if task.season > 1 else "none"
     columns = f"time {artifact.schema.time!r}"
     if artifact.schema.series:
         columns += f", series {artifact.schema.series!r}"
     return {
-        "columns": f"{columns}, targets {_some(artifact.schema.targets)}",
+        "columns": f"{columns}, targets {join_names(artifact.schema.targets, 6)}",
         **_covariates_in_words(artifact),
-        "series": f"{len(artifact.names)}: {_some(artifact.names)}",
+        "series": f"{len(artifact.names)}: {join_names(artifact.names, 6)}",
         "step": format_duration(step_us),
         "season": season,
         "horizon": f"{task.horizon} steps ({format_duration(task.horizon * step_us)})",
         "look-back": f"{task.lookback} steps ({format_duration(task.lookback * step_us)})",
         "network": f"{network.cell.upper()} of width {network.hidden}, {network.layers} layer(s), "
         f"{artifact.n_parameters} parameters",
-        "members": "; ".join(str(own) for own in task.members),
-        "trained": f"{_numbers(made['best_steps'])} of {made['steps']} steps until "
-        f"{artifact.training_range['train_until']}, then {_numbers(made['learn_on_steps'])} steps "
-        f"over all readings until {artifact.learnt_until}",
+        "members": "; ".join(str(member) for member in task.members),
+        "trained": f"{_numbers(provenance['best_steps'])} of {provenance['steps']} steps until "
+        f"{artifact.training_range['train_until']}, then "
+        f"{_numbers(provenance['fine_tune_steps'])} steps over all readings until "
+        f"{artifact.learnt_until}",
         **_memory_in_words(artifact),
         "bands": _bands_in_words(artifact),
-        "made": f"{made['created']} by rnnforecast {made['rnnforecast']}, "
-        f"torch {made['libraries']['torch']}",
-        "source": str(made["source"]),
+        "made": f"{provenance['created']} by rnnforecast {provenance['rnnforecast']}, "
+        f"torch {provenance['libraries']['torch']}",
+        "source": str(provenance["source"]),
     }
 
 
@@ -180,13 +181,13 @@ def _covariates_in_words(artifact: Artifact) -> dict[str, str]:
     """Say which columns the network sees beside the readings, one line for all kinds."""
     kinds = {"known": "known ahead", "past": "known up to now", "static": "static"}
     by_role = {
-        words: [c.name for c in artifact.schema.covariates if c.role == role]
-        for role, words in kinds.items()
+        label: [c.name for c in artifact.schema.covariates if c.role == role]
+        for role, label in kinds.items()
     }
-    asked = artifact.config.data
+    options = artifact.config.data
     if artifact.task.n_known:
-        by_role["calendar"] = [*asked.calendar, *filter(None, [asked.holidays])]
-    lines = [f"{words} {_some(tuple(names))}" for words, names in by_role.items() if names]
+        by_role["calendar"] = [*options.calendar, *filter(None, [options.holidays])]
+    lines = [f"{label} {join_names(names, 6)}" for label, names in by_role.items() if names]
     return {"covariates": "; ".join(lines)} if lines else {}
 
 
@@ -195,24 +196,20 @@ def _memory_in_words(artifact: Artifact) -> dict[str, str]:
     memory = artifact.metrics.get("memory")
     if memory is None:
         return {}
-    words = f"{memory['effective_memory']} of {memory['lookback']} steps ({memory['verdict']})"
-    return {"remembers": words}
+    text = f"{memory['effective_memory']} of {memory['lookback']} steps ({memory['verdict']})"
+    return {"remembers": text}
 
 
 def _bands_in_words(artifact: Artifact) -> str:
     calibration = artifact.calibration
     if calibration is None:
         return "as learnt: too little was held out to calibrate them"
-    own = int(calibration.by_series.any(1).sum())
+    n_series = int(calibration.by_series.any(1).sum())
     return (
         f"calibrated on {calibration.n_windows} windows in {calibration.n_stretches} stretches of "
-        f"time; {own} series with moves of their own"
+        f"time; {n_series} series with moves of their own"
     )
 
 
 def _numbers(steps: list[int]) -> str:
     return ", ".join(map(str, steps))
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

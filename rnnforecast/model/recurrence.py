@@ -19,8 +19,8 @@ def _linears(width: int, n_out: int, layers: int) -> Any:
 class Recurrence(nn.Module):
     """Layers of one cell, all of width D."""
 
-    from_input: Sequence[nn.Linear]
-    from_state: Sequence[nn.Linear]
+    linear_ih: Sequence[nn.Linear]
+    linear_hh: Sequence[nn.Linear]
     """Empty for a cell that does not read its state."""
     rounds: bool
     """Whether the products over the history are taken in bfloat16 while there are gradients."""
@@ -32,72 +32,72 @@ class Recurrence(nn.Module):
         super().__init__()
         self.cell = CELLS[cell]
         n_gates = self.cell.n_gates * width
-        self.from_input = _linears(width, n_gates, layers)
-        self.from_state = _linears(width, n_gates, layers if self.cell.reads_state else 0)
+        self.linear_ih = _linears(width, n_gates, layers)
+        self.linear_hh = _linears(width, n_gates, layers if self.cell.reads_state else 0)
         self.rounds = False
         if init != "default":  # torch has drawn all weights
             self._initialise(width)
         if init == "chrono":
-            self._keep_for(n_steps, width)
+            self._chrono_init(n_steps, width)
 
-    def forward(self, entering: Tensor, begin: Sequence[State] | None = None) -> list[State]:
+    def forward(self, embedded: Tensor, begin: Sequence[State] | None = None) -> list[State]:
         """Run over all steps, (S, N, D); return the final state of each layer.
 
         It begins with states of zeros, or with those that a part before has ended with.
         """
         final: list[State] = []
-        for layer, (from_input, from_state) in enumerate(zip(*self._products(), strict=True)):
-            state = self._zeros(entering) if begin is None else begin[layer]
+        for layer, (linear_ih, linear_hh) in enumerate(zip(*self._products(), strict=True)):
+            state = self._zeros(embedded) if begin is None else begin[layer]
             states: list[Tensor] = []
             if begin is None and self.cell.reads_state:
-                h_gates: Tensor = self.from_state[layer].bias.expand(entering.shape[1], -1)
+                h_gates: Tensor = self.linear_hh[layer].bias.expand(embedded.shape[1], -1)
             else:
-                h_gates = from_state(state.hidden)
-            for x_gates in from_input(entering).unbind(0):
+                h_gates = linear_hh(state.hidden)
+            for x_gates in linear_ih(embedded).unbind(0):
                 state = self.cell.step(x_gates, h_gates, state)
                 states.append(state.hidden)
-                if len(states) < len(entering):
-                    h_gates = from_state(state.hidden)
+                if len(states) < len(embedded):
+                    h_gates = linear_hh(state.hidden)
             final.append(state)
-            if len(final) < len(self.from_input):
-                entering = torch.stack(states)
+            if len(final) < len(self.linear_ih):
+                embedded = torch.stack(states)
         return final
 
-    def truncated(self, entering: Tensor, n_steps: int) -> list[State]:
+    def truncated(self, embedded: Tensor, n_steps: int) -> list[State]:
         """Run over all steps, but let gradients come through the last `n_steps` only.
 
         The state is carried across the border, as truncated backpropagation through time does it.
         With `n_steps` of all of them it is `forward`.
         """
-        if n_steps >= len(entering):
-            return self(entering)  # type: ignore[no-any-return]
+        if n_steps >= len(embedded):
+            return self(embedded)  # type: ignore[no-any-return]
         with torch.no_grad():
-            carried = self(entering[:-n_steps])
-        return self(entering[-n_steps:], carried)  # type: ignore[no-any-return]
+            carried = self(embedded[:-n_steps])
+        return self(embedded[-n_steps:], carried)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def log_kept(self, entering: Tensor) -> list[Tensor] | None:
+    def log_retention(self, embedded: Tensor) -> list[Tensor] | None:
         """Return the mean logarithm of the share of its state that each unit keeps in a step.
 
-        One tensor, (D,), for each layer, over all steps and windows of entering (S, N, D); None for
+        One tensor, (D,), for each layer, over all steps and windows of embedded (S, N, D); None for
         a cell without such gates.
         """
         if self.cell.keeping is None:
             return None
-        found = []
-        for from_input, from_state in zip(self.from_input, self._from_state, strict=True):
-            state, states, logs = self._zeros(entering), [], []
-            for x_gates in from_input(entering).unbind(0):
-                h_gates = from_state(state.hidden)
+        layers = []
+        for linear_ih, linear_hh in zip(self.linear_ih, self._linear_hh, strict=True):
+            state, states, logs = self._zeros(embedded), [], []
+            for x_gates in linear_ih(embedded).unbind(0):
+                h_gates = linear_hh(state.hidden)
                 gates = (x_gates + h_gates).chunk(self.cell.n_gates, -1)
                 logs.append(F.logsigmoid(gates[self.cell.keeping]).mean(0))
                 state = self.cell.step(x_gates, h_gates, state)
                 states.append(state.hidden)
-            found.append(torch.stack(logs).mean(0))
-            entering = torch.stack(states)
-        return found
+            layers.append(torch.stack(logs).mean(0))
+            embedded = torch.stack(states)
+        return layers
 
-    def ask(self, queries: Tensor, final: Sequence[State]) -> Tensor:
+    def decode(self, queries: Tensor, final: Sequence[State]) -> Tensor:
         """Take one more step for each query from the final states, (N, Q, D).
 
         The queries, broadcast to (N, Q, D), come as the gates of the first layer's input.
@@ -105,45 +105,45 @@ class Recurrence(nn.Module):
         out, gates = queries, queries
         for layer, state in enumerate(final):
             if layer:
-                gates = self.from_input[layer](out)
-            h_gates = self._from_state[layer](state.hidden)[:, None]
+                gates = self.linear_ih[layer](out)
+            h_gates = self._linear_hh[layer](state.hidden)[:, None]
             memory = None if state.memory is None else state.memory[:, None]
             out = self.cell.step(gates, h_gates, State(state.hidden[:, None], memory)).hidden
         return out
 
     def _products(self) -> tuple[Sequence[_Product], Sequence[_Product]]:
         if not (self.rounds and torch.is_grad_enabled()):
-            return self.from_input, self._from_state
-        from_input = [RoundedLinear(one) for one in self.from_input]
+            return self.linear_ih, self._linear_hh
+        linear_ih = [BF16Linear(layer) for layer in self.linear_ih]
         if not self.cell.reads_state:
-            return from_input, self._from_state
-        return from_input, [RoundedLinear(one) for one in self.from_state]
+            return linear_ih, self._linear_hh
+        return linear_ih, [BF16Linear(layer) for layer in self.linear_hh]
 
     @property
-    def _from_state(self) -> Sequence[_Product]:
+    def _linear_hh(self) -> Sequence[_Product]:
         """The products of the states, layer by layer; nothing for a cell that reads none."""
         if self.cell.reads_state:
-            return self.from_state
-        return [_nothing] * len(self.from_input)
+            return self.linear_hh
+        return [_nothing] * len(self.linear_ih)
 
-    def _zeros(self, entering: Tensor) -> State:
-        zeros = entering.new_zeros(entering.shape[1:])
+    def _zeros(self, embedded: Tensor) -> State:
+        zeros = embedded.new_zeros(embedded.shape[1:])
         return State(zeros, zeros if self.cell.has_memory else None)
 
     @torch.no_grad()
     def _initialise(self, width: int) -> None:
-        for from_state in self.from_state:
-            for gate in from_state.weight.chunk(self.cell.n_gates):
+        for linear_hh in self.linear_hh:
+            for gate in linear_hh.weight.chunk(self.cell.n_gates):
                 nn.init.orthogonal_(gate)
-            nn.init.zeros_(from_state.bias)
-        for from_input in self.from_input:
-            nn.init.xavier_uniform_(from_input.weight)
-            nn.init.zeros_(from_input.bias)
+            nn.init.zeros_(linear_hh.bias)
+        for linear_ih in self.linear_ih:
+            nn.init.xavier_uniform_(linear_ih.weight)
+            nn.init.zeros_(linear_ih.bias)
             if self.cell.has_memory:
-                from_input.bias[width : 2 * width] = 1.0  # the forget gate starts open
+                linear_ih.bias[width : 2 * width] = 1.0  # the forget gate starts open
 
     @torch.no_grad()
-    def _keep_for(self, n_steps: int, width: int) -> None:
+    def _chrono_init(self, n_steps: int, width: int) -> None:
         """Let units keep what they know for times spread from one step to all of them.
 
         A gate that keeps 1 - 1/T of the state in a step has a bias of log(T - 1). The LSTM's gate
@@ -151,11 +151,11 @@ class Recurrence(nn.Module):
         """
         assert self.cell.keeping is not None
         first = self.cell.keeping * width
-        for from_input in self.from_input:
+        for linear_ih in self.linear_ih:
             bias = torch.log(1 + torch.rand(width) * max(n_steps - 2, 1))
-            from_input.bias[first : first + width] = bias
+            linear_ih.bias[first : first + width] = bias
             if self.cell.has_memory:
-                from_input.bias[:width] = -bias
+                linear_ih.bias[:width] = -bias
 
 
 def _nothing(hidden: Tensor) -> Tensor:
@@ -208,16 +208,16 @@ class _GRUStep(torch.autograd.Function):
         width = state.shape[-1]
         reset, update = gates.chunk(2, -1)
         reset_slope, update_slope = torch.addcmul(gates, gates, gates, value=-1).chunk(2, -1)
-        kept = grad * update
+        d_state = grad * update
         d_x = grad.new_empty((*grad.shape[:-1], 3 * width))
         d_reset, d_update, d_new = d_x.chunk(3, -1)
-        torch.mul(grad - kept, (new * new).neg_().add_(1.0), out=d_new)
+        torch.mul(grad - d_state, (new * new).neg_().add_(1.0), out=d_new)
         torch.mul(d_new, h_new, out=d_reset)
         d_reset.mul_(reset_slope)
         torch.mul((state - new).mul_(grad), update_slope, out=d_update)
         parts = d_x[..., : 2 * width], d_new * reset
         d_h = torch.cat([part.sum_to_size((*h_shape[:-1], part.shape[-1])) for part in parts], -1)
-        return d_x.sum_to_size(x_shape), d_h, kept.sum_to_size(state_shape)
+        return d_x.sum_to_size(x_shape), d_h, d_state.sum_to_size(state_shape)
 
 
 def _gru_step(x: Tensor, h: Tensor, state: State) -> State:
@@ -262,7 +262,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return supports is not None and bool(supports())
 
 
-class RoundedLinear:
+class BF16Linear:
     """A linear layer for one pass, its weights rounded once."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -271,13 +271,13 @@ class RoundedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return x, (..., in), times the weights, (out, in), plus the bias: (..., out)."""
-        result: Tensor = _RoundedProduct.apply(  # type: ignore[no-untyped-call]
+        result: Tensor = _BF16Product.apply(  # type: ignore[no-untyped-call]
             x, self._linear.weight, self._linear.bias, self._rounded
         )
         return result
 
 
-class _RoundedProduct(torch.autograd.Function):
+class _BF16Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, _weight: Tensor, bias: Tensor, rounded: Tensor) -> Tensor:
         x = x.bfloat16()

@@ -19,13 +19,13 @@ from rnnforecast.events import EpochEnded
 from rnnforecast.gradients import EXPLODING, LARGE_NORM, explosion
 from rnnforecast.model.artifact import Tensors
 from rnnforecast.model.checkpoint import MemberState
-from rnnforecast.model.covariates import Beside
+from rnnforecast.model.covariates import CovariateBatch
 from rnnforecast.model.distributed import sum_gradients
 from rnnforecast.model.loss import (
     ValidationWindows,
+    covariates_of,
     draw_mixture,
     entries,
-    features_beside,
     pinball,
     scaled_windows,
 )
@@ -47,7 +47,7 @@ _MEMORY_EPOCHS, _MEMORY_WINDOWS = 3, 64
 """After every so many epochs so many windows or more show how far back the member remembers."""
 _UNKNOWN_SHARE = 1 / 16
 """Share of the training windows shown without their series' name, so that a new one can come."""
-CONTINUED_RATE = 0.25
+FINE_TUNE_RATE = 0.25
 """Share of the rate at which a trained network learns on."""
 
 
@@ -69,8 +69,8 @@ class TrainingLog:
 
 def steps_per_epoch(n_windows: int, config: TrainConfig) -> int:
     """How many steps an epoch has: it depends on the size of the data, never on a clock."""
-    whole = -(-n_windows // config.batch_size)
-    return min(max(whole, _MIN_EPOCH_STEPS), _MAX_EPOCH_STEPS)
+    n_batches = -(-n_windows // config.batch_size)
+    return min(max(n_batches, _MIN_EPOCH_STEPS), _MAX_EPOCH_STEPS)
 
 
 class MemberTraining:
@@ -100,7 +100,7 @@ class MemberTraining:
         self._best_loss = float("inf")
         self._optimizer = make_optimizer(self.member, config.learning_rate)
         self._set_rate()
-        self._generator = seeded(config.seed, index, device=network.center.device)
+        self._generator = make_generator(config.seed, index, device=network.center.device)
         self._batches: Iterator[Batch] = iter(())
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
@@ -108,7 +108,7 @@ class MemberTraining:
     @property
     def lookback(self) -> int:
         """Steps of history: how long one of training takes grows with them."""
-        return self.member.own.lookback
+        return self.member.spec.lookback
 
     @property
     def has_stopped(self) -> bool:
@@ -129,7 +129,7 @@ class MemberTraining:
         """Take one step; at the end of an epoch say how it went. Raises `DivergedError`."""
         if self.steps % self._epoch_steps == 0:
             self._batches = self._epoch_batches()
-        loss, norm = take_step(
+        loss, norm = train_step(
             self._network,
             self.member,
             next(self._batches),
@@ -161,7 +161,7 @@ class MemberTraining:
         self._losses, self._norms = [], []
         loss = effective_memory = None
         if self._validation is not None:
-            with using(self._parameters, self._averaged):
+            with swapped_parameters(self._parameters, self._averaged):
                 (loss,) = self._validation.losses(
                     self._network, [[self.member]], most=_EPOCH_WINDOWS
                 )
@@ -203,7 +203,7 @@ class MemberTraining:
         held_out = [epoch.validation_loss or 0.0 for epoch in self.epochs]
         if not all(np.isfinite(x).all() for x in (losses, norms, held_out)):
             return None
-        means, squares, counts = moments_of(self._optimizer, self._parameters)
+        means, squares, counts = optimizer_state(self._optimizer, self._parameters)
         return MemberState(
             steps=self.steps,
             best_steps=self.best_steps,
@@ -223,15 +223,18 @@ class MemberTraining:
     @torch.no_grad()
     def restore(self, state: MemberState) -> None:
         """Be where the training was that had this state."""
-        own: dict[str, Sequence[Tensor]] = {"weights": self._parameters, "averaged": self._averaged}
+        targets: dict[str, Sequence[Tensor]] = {
+            "weights": self._parameters,
+            "averaged": self._averaged,
+        }
         self._best = self._averaged  # as long as there is no best: `state.best` is a copy
         if state.best_steps:
-            own["best"] = self._best = [x.clone() for x in self._averaged]
-        for kind, tensors in own.items():
+            targets["best"] = self._best = [x.clone() for x in self._averaged]
+        for kind, tensors in targets.items():
             for tensor, value in zip(tensors, getattr(state, kind).values(), strict=True):
                 tensor.copy_(torch.from_numpy(value))
         moments = (state.means.values(), state.squares.values(), state.counts)
-        restore_moments(self._optimizer, self._parameters, *moments)
+        restore_optimizer_state(self._optimizer, self._parameters, *moments)
         self.steps, self.best_steps = state.steps, state.best_steps
         self._best_loss = float("inf") if state.best_loss is None else state.best_loss
         self.epochs = list(state.epochs)
@@ -275,7 +278,7 @@ class MemberTraining:
 
 def seen_by(member: Member, windows: TrainingWindows) -> TrainingWindows:
     """Return the windows as a member looks at them: covariates are not gathered in vain."""
-    return windows if member.own.covariates else windows.without_features()
+    return windows if member.spec.covariates else windows.without_features()
 
 
 def make_optimizer(member: Member, rate: float) -> torch.optim.Optimizer:
@@ -284,7 +287,7 @@ def make_optimizer(member: Member, rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(member.parameters(), lr=rate, fused=True)
 
 
-def take_step(
+def train_step(
     network: Network,
     member: Member,
     batch: Batch,
@@ -326,37 +329,41 @@ def member_loss(
     """
     series = entries(batch, network.center.device)
     hidden = torch.rand(len(series), generator=generator, device=series.device) < _UNKNOWN_SHARE
-    shown = torch.where(hidden, 0, series)
-    history, future, next_step, stretch = scaled_windows(network, batch, series, shown)
-    beside = features_beside(network, batch)
+    entry = torch.where(hidden, 0, series)
+    history, future, next_step, stretch = scaled_windows(network, batch, series, entry)
+    covariates = covariates_of(network, batch)
     too_empty = torch.isfinite(history).float().mean(1, keepdim=True) < SEEN_SHARE
-    past, ahead = member.expected_around(shown, next_step, beside)
-    past, ahead = history[:, -member.own.lookback :] - past, future - ahead
-    if member.own.linear:
+    past, ahead = member.baselines(entry, next_step, covariates)
+    past, ahead = history[:, -member.spec.lookback :] - past, future - ahead
+    if member.spec.linear:
         mixture = draw_mixture(len(past), generator)
         past, ahead = mixture.of(past), mixture.of(ahead)
-        beside = beside and Beside(*map(mixture.of, beside))
-    kept = member.draw_kept(len(past), generator)
+        covariates = covariates and CovariateBatch(*map(mixture.of, covariates))
+    mask = member.dropout_mask(len(past), generator)
     counts = torch.isfinite(ahead) & ~too_empty
     n_counted = counts.sum().clamp(min=1)
-    past, ahead, shown, counts, stretch = (x[rows] for x in (past, ahead, shown, counts, stretch))
-    beside = beside and Beside(*(x[rows] for x in beside))
+    past, ahead, entry, counts, stretch = (x[rows] for x in (past, ahead, entry, counts, stretch))
+    covariates = covariates and CovariateBatch(*(x[rows] for x in covariates))
     window = member.normalised(past)
     window = window._replace(newest=window.newest.detach())
-    kept = None if kept is None else kept[rows]
-    leads = member.decode(window, shown, beside, kept=kept, reach=reach)
+    mask = None if mask is None else mask[rows]
+    leads = member.decode(window, entry, covariates, mask=mask, reach=reach)
     goal = (torch.where(counts, ahead, 0.0) - window.level) / window.spread
-    loss = pinball(leads, goal - member.persisting(window), member.levels) * window.spread * stretch
+    loss = (
+        pinball(leads, goal - member.persistence_term(window), member.levels)
+        * window.spread
+        * stretch
+    )
     return torch.where(counts, loss, 0.0).sum() / n_counted
 
 
-def seeded(*key: int, device: torch.device) -> torch.Generator:
+def make_generator(*key: int, device: torch.device) -> torch.Generator:
     """Make a source of random numbers that these numbers alone decide."""
     (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(seed))
 
 
-def moments_of(
+def optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return what the optimizer remembers of each: means of gradients, of squares, how many steps.
@@ -364,15 +371,18 @@ def moments_of(
     A parameter that had no gradient yet, such as what reads gaps before the first gap, has zeros.
     """
     nothing = torch.zeros(())
-    kept = [optimizer.state.get(p, {}) for p in parameters]
+    states = [optimizer.state.get(p, {}) for p in parameters]
     means, squares = (
-        [one.get(key, nothing.expand(p.shape)) for one, p in zip(kept, parameters, strict=True)]
+        [
+            state.get(key, nothing.expand(p.shape))
+            for state, p in zip(states, parameters, strict=True)
+        ]
         for key in ("exp_avg", "exp_avg_sq")
     )
-    return means, squares, [one.get("step", nothing) for one in kept]
+    return means, squares, [state.get("step", nothing) for state in states]
 
 
-def restore_moments(
+def restore_optimizer_state(
     optimizer: torch.optim.Optimizer,
     parameters: Sequence[Tensor],
     means: Iterable[Floats],
@@ -390,16 +400,16 @@ def restore_moments(
 
 
 @contextmanager
-def using(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[None]:
+def swapped_parameters(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[None]:
     """Put other values in force for a while."""
     with torch.no_grad():
-        own = [p.detach().clone() for p in parameters]
+        originals = [p.detach().clone() for p in parameters]
         for parameter, value in zip(parameters, values, strict=True):
             parameter.copy_(value)
         try:
             yield
         finally:
-            for parameter, value in zip(parameters, own, strict=True):
+            for parameter, value in zip(parameters, originals, strict=True):
                 parameter.copy_(value)
 
 
@@ -411,7 +421,7 @@ def figures(scalars: Sequence[Tensor]) -> Floats:
     return figures
 
 
-def learn_on(
+def fine_tune(
     network: Network,
     index: int,
     windows: TrainingWindows,
@@ -425,14 +435,14 @@ def learn_on(
     number of steps taken after each.
     """
     member = network.members[index]
-    optimizer = make_optimizer(member, config.learning_rate * CONTINUED_RATE)
+    optimizer = make_optimizer(member, config.learning_rate * FINE_TUNE_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, n_steps)
     key = (config.seed, index, config.epochs)
-    generator = seeded(*key, device=network.center.device)
+    generator = make_generator(*key, device=network.center.device)
     windows = seen_by(member, windows)
     batches = epoch_batches(windows, n_steps=n_steps, batch_size=config.batch_size, key=key)
     for step, batch in enumerate(batches, start=1):
-        take_step(
+        train_step(
             network,
             member,
             batch,

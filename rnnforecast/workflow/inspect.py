@@ -314,7 +314,7 @@ def memory(
     Without data, on what it was trained on. Windows after what it has learnt from count, where
     there are enough of them; else the newest ones. Raises a `RnnForecastError`.
     """
-    from rnnforecast.model.initialise import entries_in
+    from rnnforecast.model.initialise import known_entries
 
     artifact = (model if isinstance(model, Model) else load(model)).artifact
     events = Recorder(listener, [])
@@ -332,7 +332,7 @@ def memory(
         windows,
         panel,
         artifact.config,
-        entries=entries_in(panel.names, forecaster.network, forecaster.names).tolist(),
+        entries=known_entries(panel.names, forecaster.network, forecaster.names).tolist(),
         explosion=_explosion_in(artifact),
         least=_WINDOWS,
     )

@@ -352,7 +352,7 @@ def known_of(artifact: Artifact) -> Known:
         np.array(artifact.base),
         center=artifact.weights["center"][1:],
         scale=artifact.weights["scale"][1:],
-        reach=artifact.weights["reach"][1:],
+        reach=artifact.weights["outlier_threshold"][1:],
     )
 
 

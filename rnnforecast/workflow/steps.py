@@ -184,7 +184,7 @@ def compare_held_out(
     split, task = plan.split, plan.task
     if split.test_from_us is None:
         return not_compared(), ()
-    network = learn_on(fitted, plan, split.before_test, listener)
+    network = fine_tune(fitted, plan, split.before_test, listener)
     forecasters: dict[str, Forecaster] = {
         NETWORK: with_calibration(network, calibration, network.names),
         NAIVE: naive(),
@@ -199,11 +199,11 @@ def compare_held_out(
     return found, windows_seen(rounds, truth, tallies, found, lookback=task.lookback, tz=tz)
 
 
-def learn_on(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener) -> RNNForecaster:
+def fine_tune(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener) -> RNNForecaster:
     """Let the network learn from the readings after the train part too, where there are any."""
     if known.cutoff.sum() == plan.split.train.cutoff.sum():
         return fitted
-    return fitted.learn_on(known, config=plan.config.training, listener=listener)
+    return fitted.fine_tune(known, config=plan.config.training, listener=listener)
 
 
 def draw_report(
@@ -366,7 +366,7 @@ def remember_held_out(fitted: RNNForecaster, plan: Plan) -> Remembered | None:
     if len(windows) < FEWEST:
         return None
     assert fitted.log is not None
-    logs = [fitted.log.members[i] for i in fitted.log.kept]
+    logs = [fitted.log.members[i] for i in fitted.log.selected]
     explosions = (log.explosion(plan.config.training) for log in logs)
     return remember(
         fitted.network,
@@ -450,10 +450,10 @@ def _members(network: Network, batch: Batch, few: Batch) -> list[MemberMemory]:
         effective = measure_cut(network, batch, members=[member], per_doubling=2).effective
         found.append(
             MemberMemory(
-                lookback=member.own.lookback,
-                segment=member.own.segment,
+                lookback=member.spec.lookback,
+                segment=member.spec.segment,
                 effective_memory=effective,
-                state_lags=tuple(member.own.segment * n for n in steps_back),
+                state_lags=tuple(member.spec.segment * n for n in steps_back),
                 state_gradient=tuple(sizes.tolist()),
                 time_constants=None
                 if constants is None

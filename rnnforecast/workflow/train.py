@@ -32,8 +32,8 @@ from rnnforecast.workflow.steps import (
     calibrate,
     compare_held_out,
     draw_report,
+    fine_tune,
     fit_network,
-    learn_on,
     read_readings,
     remember_held_out,
     with_windows,
@@ -118,7 +118,7 @@ def _train(
         clock.lap("memory_s")
         comparison, seen = compare_held_out(fitted, calibration, plan, schema.tz, events)
         clock.lap("evaluate_s")
-        forecaster = learn_on(fitted, plan, plan.split.everything, events)
+        forecaster = fine_tune(fitted, plan, plan.split.everything, events)
         clock.lap("learn_on_s")
         artifact = describe_model(
             forecaster,

@@ -10,8 +10,8 @@ from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.windows import Past, past_of
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model.checkpoint import Checkpoints
-from rnnforecast.model.ensemble import CommitteeLog, train_members
-from rnnforecast.model.initialise import start_from
+from rnnforecast.model.ensemble import EnsembleLog, train_members
+from rnnforecast.model.initialise import initialise_network
 from rnnforecast.model.network import Network
 from rnnforecast.spec import ForecastTask, MemberTask
 from tests.builders import make_panel, make_task
@@ -38,7 +38,7 @@ def started(
     train, _ = split(readings)
     torch.manual_seed(seed)
     network = Network(task, config)
-    start_from(network, fit_scaling(train), train.windows(task.lookback, task.horizon))
+    initialise_network(network, fit_scaling(train), train.windows(task.lookback, task.horizon))
     return network
 
 
@@ -49,7 +49,7 @@ def train(
     listener: Listener = ignore,
     *,
     checkpoints: Checkpoints | None = None,
-) -> CommitteeLog:
+) -> EnsembleLog:
     """Train a network in place on the first three quarters, validated on the rest."""
     first, everything = split(readings)
     task = network.task
@@ -70,7 +70,7 @@ def fit(
     *,
     members: tuple[MemberTask, ...] = (PLAIN,),
     checkpoints: Checkpoints | None = None,
-) -> tuple[Network, CommitteeLog]:
+) -> tuple[Network, EnsembleLog]:
     """Make a network and train it."""
     network = started(readings, make_task(members=members), seed=config.seed)
     return network, train(network, readings, config, listener, checkpoints=checkpoints)

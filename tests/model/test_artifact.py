@@ -753,11 +753,11 @@ def test_a_tensor_of_another_shape_or_type_is_named(
     version: Path, files: Files, change: Callable[[np.ndarray], np.ndarray]
 ) -> None:
     tensors = load_tensors(files[WEIGHTS])
-    tensors["members.0.read.weight"] = change(tensors["members.0.read.weight"])
+    tensors["members.0.segment_proj.weight"] = change(tensors["members.0.segment_proj.weight"])
 
     error = refusal(written(version, with_right_hashes(files, weights=save(tensors))))
 
-    assert "tensor members.0.read.weight is" in error.message
+    assert "tensor members.0.segment_proj.weight is" in error.message
     assert "not float32 (4, 2)" in error.message
 
 
@@ -867,7 +867,7 @@ def test_a_damaged_parquet_or_safetensors_file_with_a_right_hash_is_refused_or_h
 def test_a_weight_that_is_not_finite_is_refused_and_its_tensor_named(
     version: Path, files: Files, value: float
 ) -> None:
-    for name in ("center", "members.1.recurrence.from_state.0.bias"):
+    for name in ("center", "members.1.recurrence.linear_hh.0.bias"):
         tensors = load_tensors(files[WEIGHTS])
         tensors[name][-1] = value
 

@@ -21,7 +21,7 @@ from rnnforecast.errors import DivergedError, ModelError, UsageError, WriteError
 from rnnforecast.events import Event, Noted, Progressed, Warned, ignore
 from rnnforecast.model import checkpoint, ensemble
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints, TrainingState, pack, unpack
-from rnnforecast.model.ensemble import CommitteeLog
+from rnnforecast.model.ensemble import EnsembleLog
 from rnnforecast.model.training import MemberTraining
 from tests.builders import make_task, wave
 from tests.model.fitting import FOUR, MIXED, PLAIN, fit, split, started, weights_of
@@ -90,7 +90,7 @@ def untrained(members: tuple = FOUR) -> TrainingState:
     return TrainingState(0, tuple(range(len(members))), states)
 
 
-def outcome(*found: object) -> tuple[CommitteeLog, dict[str, bytes]]:
+def outcome(*found: object) -> tuple[EnsembleLog, dict[str, bytes]]:
     network, log = found
     return log, weights_of(network)
 
@@ -99,13 +99,13 @@ def outcome(*found: object) -> tuple[CommitteeLog, dict[str, bytes]]:
 
 
 @cache
-def whole() -> tuple[CommitteeLog, dict[str, bytes]]:
+def whole() -> tuple[EnsembleLog, dict[str, bytes]]:
     """Train without an interruption; how many threads there are makes no difference."""
     return outcome(*fit(NOISY, QUICK, members=FOUR))
 
 
 @cache
-def whole_with_gaps() -> tuple[CommitteeLog, dict[str, bytes]]:
+def whole_with_gaps() -> tuple[EnsembleLog, dict[str, bytes]]:
     return outcome(*fit(GAPPY, QUICK, members=FOUR))
 
 
@@ -194,7 +194,7 @@ def test_a_signal_while_members_learn_on_is_raised_once_they_have_ended() -> Non
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Asked):
-        ensemble.learn_on_members(
+        ensemble.fine_tune_members(
             network, windows, n_steps=[999, 999], config=QUICK, listener=listen
         )
     assert len(steps) < 40

@@ -15,10 +15,10 @@ from rnnforecast.data.panel import Covariates, Track
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.windows import Past, past_of
 from rnnforecast.model.artifact import expected_shapes
-from rnnforecast.model.covariates import Beside
+from rnnforecast.model.covariates import CovariateBatch
 from rnnforecast.model.forecaster import RNNForecaster
-from rnnforecast.model.initialise import start_from
-from rnnforecast.model.loss import features_beside
+from rnnforecast.model.initialise import initialise_network
+from rnnforecast.model.loss import covariates_of
 from rnnforecast.model.network import Member, Network
 from rnnforecast.spec import ForecastTask, MemberTask
 from tests.builders import make_panel, make_task
@@ -41,10 +41,10 @@ def make_member(sizes: tuple[int, int, int] = (2, 3, 1), own: MemberTask = SEES)
     return member
 
 
-def make_beside(sizes: tuple[int, int, int] = (2, 3, 1), n: int = 4) -> Beside:
+def make_beside(sizes: tuple[int, int, int] = (2, 3, 1), n: int = 4) -> CovariateBatch:
     torch.manual_seed(1)
     n_known, n_past, n_static = sizes
-    return Beside(
+    return CovariateBatch(
         torch.randn(n, n_known, LOOKBACK + HORIZON),
         torch.randn(n, n_past, LOOKBACK),
         torch.randn(n, n_static),
@@ -59,9 +59,9 @@ def windows(n: int = 4) -> tuple[Tensor, Tensor, Tensor]:
 def learnt(member: Member) -> Member:
     """Let every weight of the reader be something else than zero."""
     torch.manual_seed(3)
-    assert member.reader is not None
+    assert member.covariate_encoder is not None
     with torch.no_grad():
-        for weight in member.reader.parameters():
+        for weight in member.covariate_encoder.parameters():
             weight.add_(0.1 * torch.randn(weight.shape))
     return member
 
@@ -77,7 +77,7 @@ def test_the_tensors_are_those_that_the_task_says(sizes: tuple[int, int, int]) -
 @pytest.mark.parametrize("sizes", SIZES)
 def test_before_training_it_is_as_if_there_were_none(sizes: tuple[int, int, int]) -> None:
     sees, blind = make_member(sizes), make_member(sizes, BLIND)
-    state = {k: v for k, v in sees.state_dict().items() if not k.startswith("reader.")}
+    state = {k: v for k, v in sees.state_dict().items() if not k.startswith("covariate_encoder.")}
     blind.load_state_dict(state)
 
     found = sees(*windows(), make_beside(sizes))
@@ -90,7 +90,7 @@ def test_after_training_each_kind_moves_the_forecast(sizes: tuple[int, int, int]
     member, beside = learnt(make_member(sizes)), make_beside(sizes)
     before = member(*windows(), beside)
 
-    for kind, size in zip(Beside._fields, sizes, strict=True):
+    for kind, size in zip(CovariateBatch._fields, sizes, strict=True):
         moved = beside._replace(**{kind: getattr(beside, kind) + 1.0})
         assert torch.equal(member(*windows(), moved), before) == (size == 0), kind
 
@@ -109,12 +109,14 @@ def test_a_value_ahead_reaches_its_own_stretch_and_no_other() -> None:
 def test_what_known_covariates_explain_is_taken_out_and_put_back() -> None:
     member, beside = make_member(), make_beside()
     history, series, step = windows()
-    assert member.reader is not None
+    assert member.covariate_encoder is not None
     with torch.no_grad():
-        member.reader.reaction.weight[1] = 0.3 * torch.randn(18)
-        effect = member.reader.explained(beside, series)
-        plain = member(history, series, step, Beside(*map(torch.zeros_like, beside)))
-        at_rest = member.reader.explained(Beside(*map(torch.zeros_like, beside)), series)
+        member.covariate_encoder.series_effect.weight[1] = 0.3 * torch.randn(18)
+        effect = member.covariate_encoder.effect(beside, series)
+        plain = member(history, series, step, CovariateBatch(*map(torch.zeros_like, beside)))
+        at_rest = member.covariate_encoder.effect(
+            CovariateBatch(*map(torch.zeros_like, beside)), series
+        )
         found = member(history + (effect[0] - at_rest[0]), series, step, beside)
 
     expected = plain + (effect[1] - at_rest[1])[..., None]
@@ -126,7 +128,7 @@ def test_a_member_sees_the_newest_of_a_longer_history() -> None:
     short = replace(SEES, lookback=12)
     member, beside = learnt(make_member(own=short)), make_beside()
     history, series, step = windows()
-    shorter = Beside(beside.known[..., 12:], beside.past[..., 12:], beside.static)
+    shorter = CovariateBatch(beside.known[..., 12:], beside.past[..., 12:], beside.static)
 
     found = member(history[:, 12:], series, step, shorter)
 
@@ -135,11 +137,11 @@ def test_a_member_sees_the_newest_of_a_longer_history() -> None:
 
 def test_each_series_reacts_in_its_own_way() -> None:
     member, beside = make_member(), make_beside()
-    assert member.reader is not None
+    assert member.covariate_encoder is not None
     with torch.no_grad():
-        member.reader.reaction.weight[2, 0] = 1.0
+        member.covariate_encoder.series_effect.weight[2, 0] = 1.0
 
-    one, other = (member.reader.explained(beside, torch.full((4,), s))[1] for s in (1, 2))
+    one, other = (member.covariate_encoder.effect(beside, torch.full((4,), s))[1] for s in (1, 2))
 
     assert (one == 0).all()
     torch.testing.assert_close(other, beside.known[:, 0, LOOKBACK:])
@@ -155,7 +157,7 @@ def make_network(sizes: tuple[int, int, int] = (1, 1, 1)) -> Network:
 
 def test_features_are_standardised_by_kind() -> None:
     known, past = torch.full((2, 1, LOOKBACK + HORIZON), 9.0), torch.full((2, 1, LOOKBACK), -4.0)
-    beside = make_network().beside([known, past, torch.full((2, 1), 12.0)])
+    beside = make_network().standardise_covariates([known, past, torch.full((2, 1), 12.0)])
 
     assert beside is not None
     assert (beside.known == 2).all() and (beside.past == -2).all() and (beside.static == 2).all()
@@ -166,7 +168,7 @@ def test_what_is_missing_is_as_before_or_average() -> None:
     known[0, 0, 5:9] = torch.nan
     known[0, 0, 5:] += 2
     past[0, 0, :4] = torch.nan
-    beside = make_network().beside([known, past, torch.full((1, 1), torch.nan)])
+    beside = make_network().standardise_covariates([known, past, torch.full((1, 1), torch.nan)])
 
     assert beside is not None
     assert (beside.known[0, 0, :9] == 2).all() and (beside.known[0, 0, 9:] == 3).all()
@@ -213,12 +215,16 @@ def test_a_reaction_is_there_before_training(effect: Callable[[np.ndarray], np.n
     torch.manual_seed(0)
     network = Network(task, NetworkConfig(hidden=16))
 
-    start_from(network, fit_scaling(past), drawn)
+    initialise_network(network, fit_scaling(past), drawn)
 
-    (member,), beside = network.members, features_beside(network, batch)
-    assert member.reader is not None and beside is not None and batch.features is not None
+    (member,), beside = network.members, covariates_of(network, batch)
+    assert (
+        member.covariate_encoder is not None and beside is not None and batch.features is not None
+    )
     with torch.no_grad():
-        found = torch.cat(member.reader.explained(beside, torch.ones(200).long()), 1).numpy()
+        found = torch.cat(
+            member.covariate_encoder.effect(beside, torch.ones(200).long()), 1
+        ).numpy()
     actual = effect(batch.features.known[:, 0])
     left = network.scale[1].item() * found - actual
     assert left.std() < 0.3 * actual.std()
@@ -254,7 +260,7 @@ def test_the_unit_of_a_covariate_does_not_matter() -> None:
 def test_validation_leaves_out_the_members_that_do_not_see_what_helps() -> None:
     forecaster = fit(driven(), BLIND, SEES)
 
-    assert forecaster.log is not None and forecaster.log.kept == (1,)
+    assert forecaster.log is not None and forecaster.log.selected == (1,)
 
 
 def test_a_saved_network_reproduces_its_self_test() -> None:
@@ -282,4 +288,4 @@ def test_without_validation_the_members_that_see_covariates_are_kept(
 ) -> None:
     forecaster = fit(driven(), *members, epochs=1, validates=False)
 
-    assert forecaster.log is not None and forecaster.log.kept == kept
+    assert forecaster.log is not None and forecaster.log.selected == kept

@@ -18,10 +18,10 @@ from rnnforecast.errors import UsageError
 from rnnforecast.events import ignore
 from rnnforecast.model.distributed import sum_gradients
 from rnnforecast.model.ensemble import train_members
-from rnnforecast.model.initialise import start_from
+from rnnforecast.model.initialise import initialise_network
 from rnnforecast.model.loss import ValidationWindows
 from rnnforecast.model.network import Network
-from rnnforecast.model.training import MemberTraining, learn_on
+from rnnforecast.model.training import MemberTraining, fine_tune
 from rnnforecast.spec import MemberTask
 from tests.builders import make_panel, make_task, wave
 from tests.data.test_past import sensors
@@ -60,7 +60,7 @@ def steps_of(network: Network, panel: Panel, config: TrainConfig = CONFIG) -> li
     """Train from the readings of a panel; return the loss of each step, and of each validation."""
     train = past_of(panel, panel.rows_before(panel.end_us - 20 * panel.step_us))
     windows = train.windows(24, 6)
-    start_from(network, fit_scaling(train), windows)
+    initialise_network(network, fit_scaling(train), windows)
     held_out = ValidationWindows(past_of(panel).windows(24, 6, targets_after=train))
     training = MemberTraining(network, 0, windows, held_out, config)
     losses = []
@@ -68,7 +68,7 @@ def steps_of(network: Network, panel: Panel, config: TrainConfig = CONFIG) -> li
         ended = training.step()
         losses.append(ended.train_loss if ended else float(training._losses[-1]))
     losses += [epoch.validation_loss for epoch in training.epochs]
-    for _ in learn_on(network, 0, past_of(panel).windows(24, 6), n_steps=3, config=config):
+    for _ in fine_tune(network, 0, past_of(panel).windows(24, 6), n_steps=3, config=config):
         pass
     return losses
 

@@ -16,13 +16,13 @@ from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Progressed, ignore
 from rnnforecast.model import ensemble, training
 from rnnforecast.model.ensemble import (
-    CommitteeLog,
-    GivenUp,
-    Told,
-    Turns,
-    learn_on_members,
-    side_by_side,
+    CancelToken,
+    EnsembleLog,
+    ProgressReporter,
+    WorkQueue,
+    fine_tune_members,
     train_members,
+    worker_pool,
 )
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.network import Network
@@ -38,7 +38,7 @@ HASTY = dataclasses.replace(QUICK, epochs=12, learning_rate=0.05)
 PAIR = (PLAIN, MIXED)
 
 
-def steps_of(log: CommitteeLog) -> list[int]:
+def steps_of(log: EnsembleLog) -> list[int]:
     return [member.steps for member in log.members]
 
 
@@ -71,7 +71,7 @@ def test_members_that_learn_on_side_by_side_learn_what_they_learn_one_by_one() -
     everything = past_of(make_panel(NOISY))
 
     one, two = (
-        first.learn_on(everything, config=dataclasses.replace(QUICK, threads=threads))
+        first.fine_tune(everything, config=dataclasses.replace(QUICK, threads=threads))
         for threads in (1, 2)
     )
 
@@ -157,16 +157,16 @@ def test_without_validation_all_members_go_on_and_are_kept() -> None:
     log = train_members(network, windows, validation=None, config=QUICK, listener=ignore)
 
     assert steps_of(log) == [60] * 4
-    assert log.kept == (0, 1, 2, 3)
+    assert log.selected == (0, 1, 2, 3)
     assert network.task.members == FOUR
 
 
 def test_learning_on_takes_a_quarter_of_the_steps_to_the_best_weights_of_those_kept() -> None:
     first, seen = fitted(2), []
-    learnt = first.learn_on(past_of(make_panel(NOISY)), config=QUICK, listener=seen.append)
-    best = [first.log.members[i].best_steps for i in first.log.kept]
-    assert learnt.learn_on_steps == tuple(round(steps / 4) for steps in best)
-    assert seen[-1].done == seen[-1].total == sum(learnt.learn_on_steps)
+    learnt = first.fine_tune(past_of(make_panel(NOISY)), config=QUICK, listener=seen.append)
+    best = [first.log.members[i].best_steps for i in first.log.selected]
+    assert learnt.fine_tune_steps == tuple(round(steps / 4) for steps in best)
+    assert seen[-1].done == seen[-1].total == sum(learnt.fine_tune_steps)
 
 
 # Listeners, errors and signals
@@ -186,7 +186,7 @@ def test_events_of_several_threads_come_one_at_a_time() -> None:
     network, _ = fit(NOISY, config, listen, members=PAIR)
     windows = split(NOISY)[1].windows(24, 6)
     n_steps = [20] * len(network.members)
-    learn_on_members(network, windows, n_steps=n_steps, config=config, listener=listen)
+    fine_tune_members(network, windows, n_steps=n_steps, config=config, listener=listen)
 
     assert len(threads) >= 2, "the test needs several threads"
     assert not overlaps
@@ -206,7 +206,7 @@ class Slow:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, failing: int) -> None:
         self.counts = {0: 0, 1: 0}
-        step, learn = MemberTraining.step, training.take_step
+        step, learn = MemberTraining.step, training.train_step
 
         def count(index: int) -> None:
             self.counts[index] += 1
@@ -223,7 +223,7 @@ class Slow:
             return learn(network, member, *rest, **more)
 
         self.of_training = lambda: monkeypatch.setattr(MemberTraining, "step", slow_step)
-        self.of_learning_on = lambda: monkeypatch.setattr(training, "take_step", slow_take)
+        self.of_learning_on = lambda: monkeypatch.setattr(training, "train_step", slow_take)
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -246,7 +246,7 @@ def test_an_error_while_learning_on_ends_the_others_soon(
     network = started(NOISY, make_task(members=PAIR))
     windows = split(NOISY)[1].windows(24, 6)
     with pytest.raises(DivergedError, match="the loss became nan"):
-        learn_on_members(network, windows, n_steps=[40, 40], config=QUICK, listener=ignore)
+        fine_tune_members(network, windows, n_steps=[40, 40], config=QUICK, listener=ignore)
     assert slow.counts[1 - failing] < 20
 
 
@@ -282,10 +282,10 @@ def test_an_error_of_a_listener_while_learning_on_reaches_the_caller() -> None:
     network = started(NOISY, make_task(members=PAIR))
     windows = split(NOISY)[1].windows(24, 6)
     with pytest.raises(KeyboardInterrupt):
-        learn_on_members(network, windows, n_steps=[9, 9], config=QUICK, listener=listen)
+        fine_tune_members(network, windows, n_steps=[9, 9], config=QUICK, listener=listen)
 
 
-# Turns
+# WorkQueue
 
 
 class Scripted:
@@ -306,9 +306,9 @@ class Scripted:
 
 def take_turns(members: list[Scripted], n_workers: int, n_steps: int) -> None:
     config = dataclasses.replace(QUICK, threads=n_workers)
-    told = Told(lambda _event: None, "training", n_steps * len(members))
-    with side_by_side(len(members), config, torch.device("cpu"), told) as workers:
-        workers.share(Turns(dict.fromkeys(members, n_steps)), told)  # type: ignore[arg-type]
+    told = ProgressReporter(lambda _event: None, "training", n_steps * len(members))
+    with worker_pool(len(members), config, torch.device("cpu"), told) as workers:
+        workers.share(WorkQueue(dict.fromkeys(members, n_steps)), told)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
@@ -334,13 +334,13 @@ def test_a_step_that_fails_ends_all_turns() -> None:
 
 def test_what_is_given_up_takes_not_one_step_more() -> None:
     taken: list[int] = []
-    given_up = GivenUp()
+    cancelled = CancelToken()
 
     class Last(Scripted):
         def step(self) -> None:
             super().step()
-            given_up.set()
+            cancelled.set()
 
-    told = Told(lambda _event: None, "training", 30)
-    Turns({Last(0, 96, taken): 30}).work(told, given_up)  # type: ignore[dict-item]
+    told = ProgressReporter(lambda _event: None, "training", 30)
+    WorkQueue({Last(0, 96, taken): 30}).work(told, cancelled)  # type: ignore[dict-item]
     assert taken == [0]

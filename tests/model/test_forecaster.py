@@ -44,7 +44,7 @@ def test_changing_a_reading_after_the_cutoff_changes_nothing() -> None:
     changed[1][240:] = np.nan
     forecasters, forecasts, seasons = [], [], []
     for panel in (make_panel(first, second), make_panel(*changed)):
-        forecaster = fit(panel, 180, 240).learn_on(
+        forecaster = fit(panel, 180, 240).fine_tune(
             past_of(panel, np.array([240, 240])), config=QUICK
         )
         past = Past(panel, series=np.array([0, 1, 1]), cutoff=np.array([240, 240, 200]))
@@ -195,7 +195,7 @@ def test_a_series_too_young_to_train_on_starts_from_its_own_pattern() -> None:
     forecaster = fit(panel, 450, 540)
     assert forecaster.newcomers == (1,)
     later = past_of(panel, np.array([540, 540]))
-    learnt = forecaster.learn_on(later, config=QUICK)
+    learnt = forecaster.fine_tune(later, config=QUICK)
     errors = [
         np.abs(f.predict(later, 6, QUANTILES).point[1] - panel.target[1140:1146]).mean()
         for f in (forecaster, learnt)
@@ -218,7 +218,7 @@ def test_a_training_that_begins_from_another_network_begins_where_that_one_is() 
     past = past_of(panel)
     before, after = (f.predict(past, 6, QUANTILES).values for f in (first, again))
     assert np.allclose(before, after, atol=1e-4)
-    kept = [first.log.members[i].epochs for i in first.log.kept]
+    kept = [first.log.members[i].epochs for i in first.log.selected]
     for own, learnt in zip(again.log.members, kept, strict=True):
         best = min(epoch.validation_loss for epoch in learnt)
         assert own.epochs[0].validation_loss == pytest.approx(best, rel=1e-4)
@@ -245,7 +245,7 @@ def test_a_known_series_without_windows_keeps_what_was_learnt_of_it() -> None:
 
 def test_a_series_that_never_changes_is_forecast_as_it_is() -> None:
     panel = make_panel(wave(300), np.full(300, 5.1))
-    forecaster = fit(panel, 180, 240).learn_on(past_of(panel), config=QUICK)
+    forecaster = fit(panel, 180, 240).fine_tune(past_of(panel), config=QUICK)
     values = forecaster.predict(past_of(panel), 6, QUANTILES).values[1]
     assert np.array_equal(values, np.full_like(values, 5.1))
     moved = make_panel(wave(300), np.append(np.full(299, 5.1), 6.0))

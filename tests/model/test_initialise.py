@@ -14,9 +14,9 @@ from rnnforecast.model import initialise
 from rnnforecast.model.initialise import (
     _weighted_medians,
     check_start,
-    entries_in,
-    start_again,
-    start_from,
+    initialise_network,
+    known_entries,
+    warm_start_from,
 )
 from rnnforecast.model.network import Network
 from tests.builders import make_panel, make_task, random_walk, wave
@@ -31,7 +31,7 @@ def test_the_newest_reading_of_a_random_walk_lasts() -> None:
     task = make_task(season=1, n_series=4)
     network = Network(task, SMALL)
     past = past_of(panel)
-    start_from(network, fit_scaling(past), past.windows(24, 6))
+    initialise_network(network, fit_scaling(past), past.windows(24, 6))
     assert (network.members[0].persistence > 0.9).all()
 
 
@@ -40,7 +40,7 @@ def test_the_newest_reading_of_white_noise_does_not_last() -> None:
     task = make_task(season=1)
     network = Network(task, SMALL)
     past = past_of(panel)
-    start_from(network, fit_scaling(past), past.windows(24, 6))
+    initialise_network(network, fit_scaling(past), past.windows(24, 6))
     assert (network.members[0].persistence < 0.15).all()
 
 
@@ -48,9 +48,12 @@ def test_the_cycle_starts_from_the_seasonal_means() -> None:
     panel = make_panel(wave(600, season=12, noise=0.0))
     network = Network(TASK, SMALL)
     past = past_of(panel)
-    start_from(network, fit_scaling(past), past.windows(24, 6))
+    initialise_network(network, fit_scaling(past), past.windows(24, 6))
     phase = (int(panel.first_step[0]) + np.arange(12)) % 12
-    pattern = network.members[0].cycle.weight[1].detach().numpy()[phase] * network.scale[1].item()
+    pattern = (
+        network.members[0].seasonal_pattern.weight[1].detach().numpy()[phase]
+        * network.scale[1].item()
+    )
     assert np.allclose(pattern, panel.target[:12] - 20, atol=0.05)
 
 
@@ -58,7 +61,7 @@ def what_lasts(*readings: np.ndarray) -> np.ndarray:
     """Return the shares that a member starts from: newest reading, level, pattern; each lead."""
     network = Network(make_task(season=6, n_series=len(readings), members=(SEASONAL,)), SMALL)
     past = past_of(make_panel(*(one.astype(np.float32) for one in readings)))
-    start_from(network, fit_scaling(past), past.windows(24, 6))
+    initialise_network(network, fit_scaling(past), past.windows(24, 6))
     return network.members[0].persistence.detach().numpy()
 
 
@@ -104,9 +107,12 @@ def test_one_spike_does_not_become_a_season() -> None:
     readings[1500] = 65535.0
     network = Network(TASK, SMALL)
     past = past_of(make_panel(readings))
-    start_from(network, fit_scaling(past), past.windows(24, 6))
+    initialise_network(network, fit_scaling(past), past.windows(24, 6))
     phase = (int(make_panel(readings).first_step[0]) + np.arange(12)) % 12
-    pattern = network.members[0].cycle.weight[1].detach().numpy()[phase] * network.scale[1].item()
+    pattern = (
+        network.members[0].seasonal_pattern.weight[1].detach().numpy()[phase]
+        * network.scale[1].item()
+    )
     assert np.allclose(pattern, readings[:12] - 20, atol=0.3)
 
 
@@ -114,9 +120,9 @@ def test_every_member_starts_from_the_same_cycle_and_a_persistence_of_its_own_wi
     past = past_of(make_panel(wave(600, season=12, noise=2.0)))
     network = Network(make_task(members=(PLAIN, SHORT_MIXED)), SMALL)
     windows = past.windows(24, 6)
-    start_from(network, fit_scaling(past), windows)
+    initialise_network(network, fit_scaling(past), windows)
     first, second = network.members
-    assert torch.equal(first.cycle.weight, second.cycle.weight)
+    assert torch.equal(first.seasonal_pattern.weight, second.seasonal_pattern.weight)
     assert not torch.equal(first.persistence, second.persistence)
 
     batch = windows.gather(np.arange(len(windows)))
@@ -124,8 +130,8 @@ def test_every_member_starts_from_the_same_cycle_and_a_persistence_of_its_own_wi
     future = (torch.from_numpy(batch.future) - network.center[1]) / network.scale[1]
     series, step = torch.ones(len(batch.series)).long(), torch.from_numpy(batch.next_step)
     for member in network.members:
-        before, ahead = member.cycle_around(series, step)
-        window = member.normalised(scaled[:, -member.own.lookback :] - before)
+        before, ahead = member.seasonal_baseline(series, step)
+        window = member.normalised(scaled[:, -member.spec.lookback :] - before)
         for lead in range(6):
             goal = future[:, lead] - ahead[:, lead] - window.level[:, 0]
             newest = (window.newest * window.spread)[:, 0]
@@ -163,7 +169,7 @@ def learnt(*readings: np.ndarray, members: tuple = (SEASONAL, PLAIN)) -> tuple[N
     past = past_of(make_panel(*readings))
     torch.manual_seed(1)
     network = Network(make_task(n_series=len(readings), members=members), SMALL)
-    start_from(network, fit_scaling(past), past.windows(24, 6))
+    initialise_network(network, fit_scaling(past), past.windows(24, 6))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -178,7 +184,7 @@ def again(other: Network, names: tuple[str, ...], past: Past) -> Network:
     known = [f"s{i}" for i in range(other.task.n_series)]
     torch.manual_seed(2)
     network = Network(dataclasses.replace(other.task, n_series=len(names)), SMALL)
-    start_again(network, other, entries_in(names, other, known), past)
+    warm_start_from(network, other, known_entries(names, other, known), past)
     return network
 
 
@@ -217,10 +223,10 @@ def test_a_series_that_has_vanished_is_dropped_and_a_new_one_starts_as_newcomers
     assert len(network.center) == 3
     assert network.center[1] == pytest.approx(120, abs=1)
     for one, known in zip(network.members, other.members, strict=True):
-        assert torch.equal(one.identity.weight[1], known.identity.weight[0])
-        assert torch.equal(one.identity.weight[2], known.identity.weight[2])
-        assert torch.equal(one.cycle.weight[2], known.cycle.weight[2])
-        own = one.cycle.weight[1].detach() * network.scale[1]
+        assert torch.equal(one.series_embedding.weight[1], known.series_embedding.weight[0])
+        assert torch.equal(one.series_embedding.weight[2], known.series_embedding.weight[2])
+        assert torch.equal(one.seasonal_pattern.weight[2], known.seasonal_pattern.weight[2])
+        own = one.seasonal_pattern.weight[1].detach() * network.scale[1]
         assert own.std().item() == pytest.approx(5 / np.sqrt(2), rel=0.1), (
             "its own season's pattern"
         )
@@ -234,14 +240,14 @@ def test_where_a_scale_has_changed_a_linear_member_forecasts_what_it_did() -> No
     found, before = (forecasts(one, WAVES[0], 1) for one in (network, other))
     assert (found - before).abs().max() < 0.1
     with torch.no_grad():
-        network.members[0].cycle.weight.copy_(other.members[0].cycle.weight)
+        network.members[0].seasonal_pattern.weight.copy_(other.members[0].seasonal_pattern.weight)
     assert (forecasts(network, WAVES[0], 1) - before).abs().max() > 1, "it needs the conversion"
 
 
 def test_a_series_that_had_no_reading_yet_counts_as_new() -> None:
     other, _ = learnt(WAVES[0], np.full(300, np.nan, np.float32))
     assert torch.isnan(other.scale[2])
-    assert entries_in(("s1", "s0", "x"), other, ("s0", "s1")).tolist() == [0, 1, 0]
+    assert known_entries(("s1", "s0", "x"), other, ("s0", "s1")).tolist() == [0, 1, 0]
     network = again(other, ("s0", "s1"), past_of(make_panel(*WAVES)))
     for tensor in network.state_dict().values():
         assert torch.isfinite(tensor).all()

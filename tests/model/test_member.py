@@ -25,7 +25,7 @@ def make_member(**options: Any) -> Member:
 
 def make_window(member: Member, n: int = 3) -> Window:
     torch.manual_seed(1)
-    return member.normalised(torch.randn(n, member.own.lookback))
+    return member.normalised(torch.randn(n, member.spec.lookback))
 
 
 def known(n: int) -> tuple[Tensor, Tensor]:
@@ -51,9 +51,9 @@ class LaggingMember(Member):
     """The mistake to catch: later leads are decoded from a state that has not seen the newest."""
 
     def decode(self, window: Window, series: Tensor, *, kept: Tensor | None = None) -> Tensor:
-        output = super().decode(window, series, kept=kept)
+        output = super().decode(window, series, mask=kept)
         older = torch.cat([window.values[:, :1], window.values[:, :-1]], 1)
-        lagging = super().decode(window._replace(values=older), series, kept=kept)
+        lagging = super().decode(window._replace(values=older), series, mask=kept)
         half = self.task.horizon // 2
         return torch.cat([output[:, :half], lagging[:, half:]], 1)
 
@@ -101,14 +101,14 @@ def test_decoding_is_a_run_of_torchs_own_layers_for_each_stretch_of_the_horizon(
     members = (MemberTask(lookback, 6, linear=True, seasonal=season is not None),)
     sizes = {"lookback": lookback, "horizon": horizon, "season": 8}
     member = make_member(cell=cell, layers=layers, members=members, **sizes)
-    nn.init.normal_(member.read_missing.weight)
+    nn.init.normal_(member.missing_proj.weight)
     shares = torch.tensor([0.3, 0.2, 0.9])[: len(member.persistence)]
     member.persistence.data.copy_(shares[:, None])
     window, series = make_window(member), torch.tensor([0, 1, 2])
     own = TORCHS_OWN[cell](16, 16, num_layers=layers)
     with torch.no_grad():
         for k in range(layers):
-            for way, letter in (("from_input", "i"), ("from_state", "h")):
+            for way, letter in (("linear_ih", "i"), ("linear_hh", "h")):
                 linear = getattr(member.recurrence, way)[k]
                 getattr(own, f"weight_{letter}h_l{k}").copy_(linear.weight)
                 getattr(own, f"bias_{letter}h_l{k}").copy_(linear.bias)
@@ -119,16 +119,20 @@ def test_decoding_is_a_run_of_torchs_own_layers_for_each_stretch_of_the_horizon(
     read = window.values - lasts
     read = torch.cat([torch.zeros(3, short), read], 1)
     missing = torch.cat([torch.ones(3, short), torch.zeros(3, lookback)], 1)
-    entering = [
-        torch.relu(member.read(read[:, i : i + 6]) + member.read_missing(missing[:, i : i + 6]))
+    embedded = [
+        torch.relu(
+            member.segment_proj(read[:, i : i + 6]) + member.missing_proj(missing[:, i : i + 6])
+        )
         for i in range(0, lookback + short, 6)
     ]
     if season is not None:  # a season of 8 is shown in two segments of 6
         pattern = parts[2].past[:, -12:]
-        entering = [torch.relu(member.read(pattern[:, i : i + 6])) for i in (0, 6)] + entering
+        embedded = [
+            torch.relu(member.segment_proj(pattern[:, i : i + 6])) for i in (0, 6)
+        ] + embedded
     stretches = []
-    for position in member.position:
-        outputs, _ = own(torch.stack([*entering, position + member.identity(series)]))
+    for position in member.lead_embedding:
+        outputs, _ = own(torch.stack([*embedded, position + member.series_embedding(series)]))
         raw = member.head(outputs[-1]).view(3, 6, len(QUANTILES))
         stretches.append(quantiles_by_a_loop(raw, member.task.median))
     expected = torch.cat(stretches, 1)[:, :horizon]
@@ -142,7 +146,7 @@ def test_every_part_that_lasts_has_a_share_of_its_own_at_each_lead() -> None:
     window = make_window(member)
     newest, level, pattern = lasting(window, season=8, horizon=12)
 
-    found = member.persisting(window)
+    found = member.persistence_term(window)
 
     for lead in range(12):
         a, b, c = member.persistence[:, lead]
@@ -167,7 +171,7 @@ def test_quantiles_that_cross_are_put_in_order() -> None:
     scaled = torch.randn(4, 24)
     series, step = known(4)
     window = member.normalised(scaled)
-    decoded, lasting = member.decode(window, series), member.persisting(window)
+    decoded, lasting = member.decode(window, series), member.persistence_term(window)
     forecast = member(scaled, series, step)
     for n in range(4):
         for lead in range(12):
@@ -202,7 +206,7 @@ def test_a_member_that_is_not_linear_sees_how_much_a_window_moves() -> None:
 
 def test_missing_readings_are_a_mask_and_not_a_value() -> None:
     member = make_member()
-    nn.init.normal_(member.read_missing.weight)
+    nn.init.normal_(member.missing_proj.weight)
     history = torch.randn(2, 24)
     history[1, 10:14] = float("nan")
     carried = history.clone()
@@ -221,9 +225,9 @@ def test_a_window_without_any_reading_gives_a_finite_forecast() -> None:
 @pytest.mark.parametrize("next_step", [0, 1, 5, 1000, -3])
 def test_the_cycle_follows_the_calendar_and_not_the_window(next_step: int) -> None:
     member = make_member(lookback=6, horizon=5, season=4)
-    nn.init.normal_(member.cycle.weight)
-    past, ahead = member.cycle_around(torch.tensor([1]), torch.tensor([next_step]))
-    table = member.cycle.weight[1]
+    nn.init.normal_(member.seasonal_pattern.weight)
+    past, ahead = member.seasonal_baseline(torch.tensor([1]), torch.tensor([next_step]))
+    table = member.seasonal_pattern.weight[1]
     expected = torch.stack([table[(next_step - 6 + k) % 4] for k in range(11)])
     assert torch.equal(past[0], expected[:6])
     assert torch.equal(ahead[0], expected[6:])
@@ -233,7 +237,7 @@ def test_a_member_sees_only_its_own_newest_readings_of_a_longer_window() -> None
     torch.manual_seed(0)
     task = make_task(24, 12, 5, 2, members=(MemberTask(14, 6, linear=False, seasonal=False),))
     member = Member(task, task.members[0], NetworkConfig(hidden=16)).eval()
-    nn.init.normal_(member.cycle.weight)
+    nn.init.normal_(member.seasonal_pattern.weight)
     history, series, step = torch.randn(3, 24), torch.tensor([0, 1, 2]), torch.tensor([0, 7, 13])
     forecast = member(history, series, step)
 
@@ -249,12 +253,12 @@ def test_a_member_sees_only_its_own_newest_readings_of_a_longer_window() -> None
 
 def test_what_is_dropped_is_the_same_for_all_leads_and_decided_by_the_generator() -> None:
     member = make_member(dropout=0.5)
-    nn.init.zeros_(member.position)  # so that all stretches of the horizon are equal
+    nn.init.zeros_(member.lead_embedding)  # so that all stretches of the horizon are equal
     window, series = make_window(member), torch.ones(3).long()
 
     def dropped(seed: int) -> Tensor:
-        kept = member.draw_kept(3, torch.Generator().manual_seed(seed))
-        return member.decode(window, series, kept=kept)
+        kept = member.dropout_mask(3, torch.Generator().manual_seed(seed))
+        return member.decode(window, series, mask=kept)
 
     whole, first = member.decode(window, series), dropped(0)
     assert torch.allclose(first[:, :6], first[:, 6:], atol=1e-6)
@@ -262,6 +266,9 @@ def test_what_is_dropped_is_the_same_for_all_leads_and_decided_by_the_generator(
     assert not torch.allclose(dropped(1), first, atol=1e-3)
     assert not torch.allclose(whole, first, atol=1e-3)
     many = Window(*(x if x is None else x[:1].expand(4000, -1) for x in window))
-    ones, kept = torch.ones(4000).long(), member.draw_kept(4000, torch.Generator().manual_seed(0))
-    mean = member.decode(many, ones, kept=kept).mean(0)
+    ones, kept = (
+        torch.ones(4000).long(),
+        member.dropout_mask(4000, torch.Generator().manual_seed(0)),
+    )
+    mean = member.decode(many, ones, mask=kept).mean(0)
     assert torch.allclose(mean, whole[0], atol=0.1)

@@ -84,22 +84,22 @@ def test_gradients_by_lag_are_those_of_finite_differences(
     assert (found[:, 0] > 0).all()
 
 
-def step_by_step(network: Network, entering: torch.Tensor) -> list[list[State]]:
+def step_by_step(network: Network, embedded: torch.Tensor) -> list[list[State]]:
     """Run the cell's step in a plain loop, all layers at each step."""
     (member,) = network.members
     recurrence = member.recurrence
-    cell, width = recurrence.cell, entering.shape[-1]
-    zeros = entering.new_zeros(entering.shape[1], width)
+    cell, width = recurrence.cell, embedded.shape[-1]
+    zeros = embedded.new_zeros(embedded.shape[1], width)
     memory = zeros if cell.has_memory else None
-    states = [State(zeros, memory) for _ in recurrence.from_input]
+    states = [State(zeros, memory) for _ in recurrence.linear_ih]
     every = []
-    for outside in entering:
+    for outside in embedded:
         x = outside
         for layer, state in enumerate(states):
             h_gates = zeros[:, :1]
             if cell.reads_state:
-                h_gates = recurrence.from_state[layer](state.hidden)
-            states[layer] = cell.step(recurrence.from_input[layer](x), h_gates, state)
+                h_gates = recurrence.linear_hh[layer](state.hidden)
+            states[layer] = cell.step(recurrence.linear_ih[layer](x), h_gates, state)
             x = states[layer].hidden
         every.append(list(states))
     return every
@@ -112,14 +112,14 @@ def test_state_gradients_of_the_chunked_pass_are_those_of_a_plain_loop(
 ) -> None:
     network, batch = lively(cell=cell, layers=layers, segment=2), gathered()
     (member,) = network.members
-    entering = torch.randn(12, 5, 16, dtype=torch.float64)
+    embedded = torch.randn(12, 5, 16, dtype=torch.float64)
     series = torch.from_numpy(batch.series) + 1
 
-    borders = run_in_chunks(member, entering.split(3))
-    loop = step_by_step(network, entering)
+    borders = run_in_chunks(member, embedded.split(3))
+    loop = step_by_step(network, embedded)
     both = []
     for states, last in (([borders[1]], borders[-1]), ([loop[5]], loop[-1])):
-        moved = member.answers(last, series)[:, 0, network.task.median].sum()
+        moved = member.decode_leads(last, series)[:, 0, network.task.median].sum()
         parts = [part for state in states[0] for part in state if part is not None]
         both.append(torch.autograd.grad(moved, parts))
 
@@ -196,7 +196,7 @@ def test_time_constants_are_those_of_the_gates_bias_where_nothing_else_moves_the
     with torch.no_grad():
         for parameter in recurrence.parameters():
             parameter.zero_()
-        recurrence.from_input[0].bias[gate * width : (gate + 1) * width] = np.log(49.0)
+        recurrence.linear_ih[0].bias[gate * width : (gate + 1) * width] = np.log(49.0)
 
     (found,) = time_constants(network, member, batch)
 

@@ -25,7 +25,7 @@ def make_committee() -> Network:
     network = make_network(members=COMMITTEE)
     for member in network.members:
         nn.init.normal_(member.head.weight, std=2.0)
-        nn.init.normal_(member.cycle.weight)
+        nn.init.normal_(member.seasonal_pattern.weight)
     network.center[1:], network.scale[1:] = 3.0, 2.0
     return network
 
@@ -83,7 +83,7 @@ def test_the_members_that_are_kept_go_on_alone(chosen: tuple[int, ...], lookback
     known = series > 0  # the scaling of an unknown one comes from the whole window
     expected = torch.stack([alone(network, i)(history, series, step) for i in chosen]).mean(0)
 
-    network.keep(chosen)
+    network.select_members(chosen)
 
     assert network.task.members == tuple(COMMITTEE[i] for i in chosen)
     assert network.task.lookback == lookback
@@ -124,7 +124,7 @@ def test_a_window_without_any_reading_gives_a_finite_forecast() -> None:
 
 def with_reach(reach: float) -> Network:
     network = make_network()
-    network.reach[1:] = reach
+    network.outlier_threshold[1:] = reach
     return network
 
 
@@ -150,18 +150,18 @@ def test_a_series_without_a_reach_believes_everything() -> None:
     network = with_reach(torch.nan)
     history = torch.randn(1, 24)
     history[:, 3] = 1e5
-    assert torch.equal(network.believable(history, torch.tensor([1])), history)
+    assert torch.equal(network.mask_spikes(history, torch.tensor([1])), history)
 
 
 def test_an_unknown_series_is_judged_by_its_own_window() -> None:
     network = with_reach(20.0)
     history = 1000 + torch.randn(2, 24)
     history[0, 3] = 1e9
-    seen = network.believable(history, torch.tensor([0, 0]))
+    seen = network.mask_spikes(history, torch.tensor([0, 0]))
     assert torch.isnan(seen).nonzero().tolist() == [[0, 3]]
     constant = torch.full((1, 24), 7.0)
     constant[0, 5] = 8.0
-    assert torch.equal(network.believable(constant, torch.tensor([0])), constant)
+    assert torch.equal(network.mask_spikes(constant, torch.tensor([0])), constant)
 
 
 @pytest.mark.parametrize(("run", "is_believed"), [(1, False), (2, False), (3, True)])
@@ -171,5 +171,5 @@ def test_several_far_readings_in_a_row_are_no_spike(run: int, *, is_believed: bo
     for start in (0, 30, 72 - run):
         changed = history.clone()
         changed[0, start : start + run] = 500.0
-        seen = network.believable(changed, torch.ones(1).long())
+        seen = network.mask_spikes(changed, torch.ones(1).long())
         assert torch.isfinite(seen).all() == is_believed

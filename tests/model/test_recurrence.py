@@ -27,11 +27,11 @@ def make_recurrence(cell: str, *, layers: int = 1) -> Recurrence:
 
 def torchs_own(cell: str, recurrence: Recurrence) -> nn.RNNBase:
     """Make torch's layers of the same weights."""
-    layers = len(recurrence.from_input)
+    layers = len(recurrence.linear_ih)
     own = TORCHS_OWN[cell](WIDTH, WIDTH, num_layers=layers).double()
     with torch.no_grad():
         for k in range(layers):
-            for letter, linears in (("i", recurrence.from_input), ("h", recurrence.from_state)):
+            for letter, linears in (("i", recurrence.linear_ih), ("h", recurrence.linear_hh)):
                 getattr(own, f"weight_{letter}h_l{k}").copy_(linears[k].weight)
                 getattr(own, f"bias_{letter}h_l{k}").copy_(linears[k].bias)
     return own
@@ -55,9 +55,9 @@ def assert_equal_gradients(recurrence: Recurrence, own: nn.RNNBase) -> None:
         assert (expected[name] != 0).any()
 
 
-def run_by_torch(own: nn.RNNBase, entering: Tensor, states: object = None) -> tuple[Tensor, ...]:
+def run_by_torch(own: nn.RNNBase, embedded: Tensor, states: object = None) -> tuple[Tensor, ...]:
     """Return the outputs, the final hidden states and, of an LSTM, the cells."""
-    outputs, final = own(entering, states)
+    outputs, final = own(embedded, states)
     return (outputs, *final) if isinstance(final, tuple) else (outputs, final)
 
 
@@ -69,10 +69,10 @@ def test_the_final_states_and_all_gradients_are_those_of_torchs_own_layers(
 ) -> None:
     recurrence = make_recurrence(cell, layers=layers)
     own = torchs_own(cell, recurrence)
-    entering = torch.randn(n_steps, N_WINDOWS, WIDTH, dtype=torch.float64, requires_grad=True)
-    same = entering.detach().clone().requires_grad_()
+    embedded = torch.randn(n_steps, N_WINDOWS, WIDTH, dtype=torch.float64, requires_grad=True)
+    same = embedded.detach().clone().requires_grad_()
 
-    final = recurrence(entering)
+    final = recurrence(embedded)
     _, *expected = run_by_torch(own, same)
 
     found = [torch.stack([state.hidden for state in final])]
@@ -84,7 +84,7 @@ def test_the_final_states_and_all_gradients_are_those_of_torchs_own_layers(
         sum((w * x).sum() for w, x in zip(weights, values, strict=True)).backward()
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
-    torch.testing.assert_close(entering.grad, same.grad)
+    torch.testing.assert_close(embedded.grad, same.grad)
     if n_steps > 1:
         assert_equal_gradients(recurrence, own)
 
@@ -96,13 +96,13 @@ def test_asking_is_one_more_step_of_torchs_own_layers_for_each_query(
 ) -> None:
     recurrence = make_recurrence(cell, layers=layers)
     own = torchs_own(cell, recurrence)
-    entering = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64)
+    embedded = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64)
     queries = torch.randn(N_WINDOWS, N_QUERIES, WIDTH, dtype=torch.float64)
 
-    answers = recurrence.ask(recurrence.from_input[0](queries), recurrence(entering))
+    answers = recurrence.decode(recurrence.linear_ih[0](queries), recurrence(embedded))
     slow = []
     for q in range(N_QUERIES):
-        longer = torch.cat([entering, queries[None, :, q]])
+        longer = torch.cat([embedded, queries[None, :, q]])
         slow.append(run_by_torch(own, longer)[0][-1])
     expected = torch.stack(slow, 1)
 
@@ -121,14 +121,14 @@ def test_queries_that_all_windows_share_are_asked_as_one_by_one(cell: str, layer
     gates = torch.randn(N_QUERIES, CELLS[cell].n_gates * WIDTH, dtype=torch.float64)
     shared, single = gates.clone().requires_grad_(), gates.clone().requires_grad_()
 
-    together = recurrence.ask(shared, final)
+    together = recurrence.decode(shared, final)
     alone = torch.empty_like(together)
     for n in range(N_WINDOWS):
         states = [
             State(s.hidden[n, None], None if s.memory is None else s.memory[n, None]) for s in final
         ]
         for q in range(N_QUERIES):
-            alone[n, q] = recurrence.ask(single[None, None, q], states)[0, 0]
+            alone[n, q] = recurrence.decode(single[None, None, q], states)[0, 0]
 
     assert together.shape == (N_WINDOWS, N_QUERIES, WIDTH)
     torch.testing.assert_close(together, alone)
@@ -185,28 +185,28 @@ def test_the_grus_step_bears_gates_that_are_far_out() -> None:
 def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open(cell: str) -> None:
     recurrence = Recurrence(cell, 16, 2)
 
-    assert len(recurrence.from_state) == (2 if CELLS[cell].reads_state else 0)
-    for from_state in recurrence.from_state:
-        for gate in from_state.weight.chunk(CELLS[cell].n_gates):
+    assert len(recurrence.linear_hh) == (2 if CELLS[cell].reads_state else 0)
+    for linear_hh in recurrence.linear_hh:
+        for gate in linear_hh.weight.chunk(CELLS[cell].n_gates):
             assert torch.allclose(gate @ gate.T, torch.eye(16), atol=1e-5)
-        assert (from_state.bias == 0).all()
-    for from_input in recurrence.from_input:
-        opened = torch.zeros_like(from_input.bias)
+        assert (linear_hh.bias == 0).all()
+    for linear_ih in recurrence.linear_ih:
+        opened = torch.zeros_like(linear_ih.bias)
         if cell == "lstm":
             opened[16:32] = 1
-        assert torch.equal(from_input.bias, opened)
+        assert torch.equal(linear_ih.bias, opened)
 
 
 def test_the_mingru_is_the_loop_of_its_equations() -> None:
     """Feng and others 2024: z = sigmoid(W_z x); h = (1 - z) h + z W_h x, number by number."""
     recurrence = make_recurrence("mingru", layers=2)
-    entering = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64)
+    embedded = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64)
 
-    final = recurrence(entering)
+    final = recurrence(embedded)
 
     for n in range(N_WINDOWS):
-        inputs = entering[:, n].tolist()
-        for layer, linear in enumerate(recurrence.from_input):
+        inputs = embedded[:, n].tolist()
+        for layer, linear in enumerate(recurrence.linear_ih):
             weight, bias = linear.weight.tolist(), linear.bias.tolist()
             hidden, outputs = [0.0] * WIDTH, []
             for x in inputs:
@@ -224,9 +224,9 @@ def test_the_mingru_is_the_loop_of_its_equations() -> None:
 def test_no_step_of_the_mingru_makes_a_gradient_larger() -> None:
     recurrence = make_recurrence("mingru")
     begin = [State(torch.randn(N_WINDOWS, WIDTH, dtype=torch.float64).requires_grad_())]
-    entering = 10 * torch.randn(50, N_WINDOWS, WIDTH, dtype=torch.float64)
+    embedded = 10 * torch.randn(50, N_WINDOWS, WIDTH, dtype=torch.float64)
 
-    recurrence(entering, begin)[0].hidden.sum().backward()
+    recurrence(embedded, begin)[0].hidden.sum().backward()
 
     assert (begin[0].hidden.grad.abs() <= 1).all()
 
@@ -235,24 +235,24 @@ def test_no_step_of_the_mingru_makes_a_gradient_larger() -> None:
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_a_pass_in_parts_that_carry_the_state_is_one_pass(cell: str, layers: int) -> None:
     recurrence = make_recurrence(cell, layers=layers)
-    entering = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64)
+    embedded = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64)
 
     states = None
-    for part in entering.split(3):
+    for part in embedded.split(3):
         states = recurrence(part, states)
 
-    for one, other in zip(states, recurrence(entering), strict=True):
+    for one, other in zip(states, recurrence(embedded), strict=True):
         torch.testing.assert_close(one.hidden, other.hidden)
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_truncated_the_states_are_the_same_and_gradients_end_at_the_border(cell: str) -> None:
     recurrence = make_recurrence(cell, layers=2)
-    entering = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64, requires_grad=True)
+    embedded = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64, requires_grad=True)
 
-    whole, part = recurrence(entering), recurrence.truncated(entering, 3)
+    whole, part = recurrence(embedded), recurrence.truncated(embedded, 3)
     gradients = [
-        torch.autograd.grad(final[-1].hidden.sum(), entering)[0].abs().sum((1, 2))
+        torch.autograd.grad(final[-1].hidden.sum(), embedded)[0].abs().sum((1, 2))
         for final in (whole, part)
     ]
 
@@ -267,10 +267,10 @@ def test_truncated_the_states_are_the_same_and_gradients_end_at_the_border(cell:
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_truncated_after_all_steps_nothing_differs_in_any_bit(cell: str, n_steps: int) -> None:
     recurrence = make_recurrence(cell).float()
-    entering = torch.randn(N_STEPS, N_WINDOWS, WIDTH)
+    embedded = torch.randn(N_STEPS, N_WINDOWS, WIDTH)
 
     found = []
-    for final in (recurrence(entering), recurrence.truncated(entering, n_steps)):
+    for final in (recurrence(embedded), recurrence.truncated(embedded, n_steps)):
         recurrence.zero_grad()
         final[0].hidden.square().sum().backward()
         found.append([final[0].hidden, *(p.grad for p in recurrence.parameters())])
@@ -283,7 +283,7 @@ def test_chrono_spreads_how_long_units_remember_over_the_window(cell: str) -> No
     torch.manual_seed(0)
     recurrence = Recurrence(cell, 400, 1, init="chrono", n_steps=200)
 
-    (kept,) = recurrence.log_kept(torch.zeros(1, 1, 400))
+    (kept,) = recurrence.log_retention(torch.zeros(1, 1, 400))
 
     steps = 1 / -torch.expm1(kept)  # 1 / (1 - share) of a uniform draw between 1 and 200
     assert steps.min() >= 1
@@ -302,8 +302,8 @@ def test_chrono_keeps_more_of_a_gradient_than_orthogonal_and_that_more_than_torc
         recurrence = Recurrence(cell, 64, 1, init=init, n_steps=100)
         memory = torch.zeros(8, 64) if CELLS[cell].has_memory else None
         begin = State(torch.zeros(8, 64).requires_grad_(), memory)
-        entering = torch.randn(100, 8, 64)
-        (final,) = recurrence(entering, [begin])
+        embedded = torch.randn(100, 8, 64)
+        (final,) = recurrence(embedded, [begin])
         (gradient,) = torch.autograd.grad(final.hidden.sum(), begin.hidden)
         left.append(float(gradient.norm()))
 

@@ -82,7 +82,7 @@ def test_the_largest_group_within_one_percent_is_kept_and_the_best_of_these(
 ) -> None:
     network = Network(make_task(members=THREE), SMALL)
 
-    assert ensemble._best_group(network, Scripted(losses)) == kept  # type: ignore[arg-type]
+    assert ensemble._best_members(network, Scripted(losses)) == kept  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_few_validation_windows_leave_more_groups_as_good_as_the_best(
     network = Network(make_task(members=THREE), SMALL)
     losses = {(1,): 1.0, (0, 1): 1.019, (0, 1, 2): 1.045}
 
-    assert ensemble._best_group(network, Scripted(losses, n_apart)) == kept  # type: ignore[arg-type]
+    assert ensemble._best_members(network, Scripted(losses, n_apart)) == kept  # type: ignore[arg-type]
 
 
 GROUPS = [g for size in (1, 2, 3, 4) for g in itertools.combinations(range(4), size)]
@@ -106,7 +106,7 @@ def test_no_larger_group_and_none_as_large_would_be_better(drawn: list[int]) -> 
     losses = dict(zip(GROUPS, drawn, strict=True))
     network = Network(make_task(members=FOUR), SMALL)
 
-    kept = ensemble._best_group(network, Scripted(losses))  # type: ignore[arg-type]
+    kept = ensemble._best_members(network, Scripted(losses))  # type: ignore[arg-type]
 
     good = [g for g in GROUPS if 100 * losses[g] <= 101 * min(drawn)]
     assert kept in good
@@ -128,9 +128,9 @@ def test_of_members_that_learnt_the_largest_good_group_is_kept(seed: int) -> Non
 
     log = train(network, NOISY, QUICK)
 
-    assert log.kept == largest_good(losses_by_hand(network, everyone))
-    assert list(network.members) == [everyone[i] for i in log.kept]
-    assert network.task.members == tuple(THREE[i] for i in log.kept)
+    assert log.selected == largest_good(losses_by_hand(network, everyone))
+    assert list(network.members) == [everyone[i] for i in log.selected]
+    assert network.task.members == tuple(THREE[i] for i in log.selected)
 
 
 def err(network: Network, *errors: float) -> list[Member]:
@@ -152,7 +152,7 @@ def test_a_member_that_harms_the_mean_is_left_out(bad: int, error: float) -> Non
 
     losses = losses_by_hand(network, everyone)
     assert losses[0, 1] > AS_GOOD * losses[1 - bad,]
-    assert log.kept == (1 - bad,)
+    assert log.selected == (1 - bad,)
     assert list(network.members) == [everyone[1 - bad]]
     assert [own.steps for own in log.members] == [20, 20], "a bad one learns to the end too"
 
@@ -165,7 +165,7 @@ def test_a_member_that_is_a_little_worse_but_does_no_harm_stays() -> None:
 
     losses = losses_by_hand(network, everyone)
     assert losses[0,] < losses[0, 1] < AS_GOOD * losses[0,] < losses[1,]
-    assert log.kept == (0, 1)
+    assert log.selected == (0, 1)
 
 
 @pytest.mark.parametrize(("third", "kept"), [(4.0, (0, 1)), (0.0, (0, 1, 2))])
@@ -177,7 +177,7 @@ def test_members_that_err_in_opposite_ways_are_better_together(third: float, kep
 
     losses = losses_by_hand(network, everyone)
     assert AS_GOOD * losses[0, 1] < min(losses[0,], losses[1,])
-    assert log.kept == kept
+    assert log.selected == kept
 
 
 def test_the_look_back_shrinks_to_what_the_kept_members_need() -> None:

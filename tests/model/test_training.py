@@ -17,11 +17,11 @@ from rnnforecast.model.loss import ValidationWindows, quantile_loss
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import (
     MemberTraining,
-    learn_on,
+    fine_tune,
+    make_generator,
     member_loss,
-    seeded,
     steps_per_epoch,
-    using,
+    swapped_parameters,
 )
 from rnnforecast.spec import MemberTask
 from tests.builders import make_panel, make_task, wave
@@ -69,7 +69,7 @@ def test_the_loss_is_the_quantile_loss_of_what_the_member_forecasts(
     network = make_calm_network(own)
     member, batch = network.members[0], gathered(readings)
 
-    found = member_loss(network, member, batch, seeded(0, device=CPU))
+    found = member_loss(network, member, batch, make_generator(0, device=CPU))
 
     history, future = ((torch.from_numpy(x) - 20) / 5 for x in (batch.history, batch.future))
     series, step = torch.ones(len(history)).long(), torch.from_numpy(batch.next_step)
@@ -86,7 +86,7 @@ def test_a_window_shown_without_its_name_counts_in_the_units_of_its_series(
     network = make_calm_network(PLAIN)
     member, batch = network.members[0], gathered(NOISY)
 
-    found = member_loss(network, member, batch, seeded(0, device=CPU))
+    found = member_loss(network, member, batch, make_generator(0, device=CPU))
 
     inputs = (torch.from_numpy(batch.history), torch.zeros(len(batch.series)).long())
     forecast = network(*inputs, torch.from_numpy(batch.next_step))
@@ -100,11 +100,13 @@ def test_only_a_linear_member_learns_from_windows_made_of_windows() -> None:
     mixed.load_state_dict(plain.state_dict())
     batch = gathered(NOISY)
 
-    losses = [member_loss(network, m, batch, seeded(0, device=CPU)).item() for m in (plain, mixed)]
+    losses = [
+        member_loss(network, m, batch, make_generator(0, device=CPU)).item() for m in (plain, mixed)
+    ]
 
     assert losses[0] != losses[1]
     mixed.own = PLAIN
-    assert member_loss(network, mixed, batch, seeded(0, device=CPU)).item() == losses[0]
+    assert member_loss(network, mixed, batch, make_generator(0, device=CPU)).item() == losses[0]
 
 
 def test_the_best_weights_seen_are_restored() -> None:
@@ -209,7 +211,7 @@ def test_a_window_with_more_than_half_of_its_history_missing_teaches_nothing(
     network = Network(make_task(members=(own,)), SMALL)
     member, batch = network.members[0], gathered(readings)
     assert np.isnan(batch.history).sum() == n_missing
-    member_loss(network, member, batch, seeded(0, device=CPU)).backward()
+    member_loss(network, member, batch, make_generator(0, device=CPU)).backward()
     assert bool((member.head.bias.grad != 0).any()) == teaches
 
 
@@ -228,7 +230,7 @@ def test_learning_on_takes_the_steps_it_was_given_and_changes_one_member() -> No
     network = started(NOISY, make_task(members=FOUR))
     before = weights_of(network)
     windows = split(NOISY)[1].windows(24, 6)
-    steps = learn_on(network, 2, windows, n_steps=5, config=TrainConfig(batch_size=8))
+    steps = fine_tune(network, 2, windows, n_steps=5, config=TrainConfig(batch_size=8))
     assert list(steps) == [1, 2, 3, 4, 5]
     after = weights_of(network)
     changed = {name for name in before if before[name] != after[name]}
@@ -237,7 +239,7 @@ def test_learning_on_takes_the_steps_it_was_given_and_changes_one_member() -> No
 
 def test_other_values_are_in_force_only_for_a_while() -> None:
     parameter = torch.nn.Parameter(torch.zeros(3))
-    with using([parameter], [torch.ones(3)]):
+    with swapped_parameters([parameter], [torch.ones(3)]):
         assert parameter.tolist() == [1, 1, 1]
     assert parameter.tolist() == [0, 0, 0]
 
@@ -274,7 +276,7 @@ def test_truncated_a_step_keeps_fewer_activations() -> None:
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             loss = member_loss(
-                network, network.members[0], batch, seeded(0, device=CPU), reach=reach
+                network, network.members[0], batch, make_generator(0, device=CPU), reach=reach
             )
         kept.append(sum(sizes.values()))
         loss.backward()
