@@ -11,7 +11,7 @@ HINGES = 16
 
 
 @dataclass(frozen=True)
-class MemberTask:
+class MemberSpec:
     """What is particular to one network of the committee."""
 
     lookback: int
@@ -42,7 +42,7 @@ class MemberTask:
 
 
 @dataclass(frozen=True)
-class ForecastTask:
+class NetworkSpec:
     """What one network does, all found and fixed: it decides the shape of every tensor."""
 
     lookback: int
@@ -50,7 +50,7 @@ class ForecastTask:
     season: int
     """Steps after which the pattern repeats; 1 where there is no season."""
     n_series: int
-    members: tuple[MemberTask, ...]
+    members: tuple[MemberSpec, ...]
     quantiles: tuple[float, ...] = QUANTILES
     n_known: int = 0
     """Features of covariates that are known ahead."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from rnnforecast.data.arrays import offsets_of
 from rnnforecast.data.panel import Panel
-from rnnforecast.spec import ForecastTask, MemberTask
+from rnnforecast.spec import MemberSpec, NetworkSpec
 
 HOUR_US = 3_600_000_000
 START_US = 1_704_067_200_000_000  # 2024-01-01 00:00
@@ -30,20 +30,20 @@ def make_panel(*series: object, step_us: int = HOUR_US, start_us: int = START_US
     )
 
 
-def make_task(
+def make_spec(
     lookback: int = 24,
     horizon: int = 6,
     season: int = 12,
     n_series: int = 1,
     *,
     segment: int = 6,
-    members: tuple[MemberTask, ...] | None = None,
-) -> ForecastTask:
+    members: tuple[MemberSpec, ...] | None = None,
+) -> NetworkSpec:
     """Make the task of these members; by default of one that learns from windows as they are."""
     members = members or (
-        MemberTask(lookback, min(segment, lookback), linear=False, seasonal=False),
+        MemberSpec(lookback, min(segment, lookback), linear=False, seasonal=False),
     )
-    return ForecastTask(lookback, horizon, season, n_series, members)
+    return NetworkSpec(lookback, horizon, season, n_series, members)
 
 
 def wave(n: int, *, season: int = 24, noise: float = 0.1, seed: int = 0) -> np.ndarray:

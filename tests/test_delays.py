@@ -13,9 +13,9 @@ import pytest
 from benchmarks.delayed import delayed, with_outages
 from rnnforecast.config.training import Config, NetworkConfig, TrainConfig
 from rnnforecast.data.windows import past_of
-from rnnforecast.spec import MemberTask
+from rnnforecast.spec import MemberSpec
 from rnnforecast.workflow.steps import Remembered, remember
-from tests.builders import make_panel, make_task
+from tests.builders import make_panel, make_spec
 from tests.model.fitting import started, train
 
 N_READINGS = 24_000
@@ -28,10 +28,10 @@ def measured(
     shape = {"hidden": 32 if segment > 1 else 16, **shape}
     network_config = NetworkConfig(cell=cell, dropout=0.0, **shape)
     config = Config(network=network_config, training=TrainConfig(epochs=epochs, threads=1))
-    member = MemberTask(lookback, segment, linear=False, seasonal=False)
-    task = make_task(lookback, 1, 1, members=(member,))
+    member = MemberSpec(lookback, segment, linear=False, seasonal=False)
+    spec = make_spec(lookback, 1, 1, members=(member,))
     readings = with_outages(delayed(N_READINGS, lag), lookback)
-    network = started(readings, task, config=config.network)
+    network = started(readings, spec, config=config.network)
     train(network, readings, config.training)
     newer = make_panel(delayed(8_000, lag, seed=9))
     return remember(

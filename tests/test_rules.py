@@ -63,7 +63,7 @@ VAGUE_NAMES = {
     *("beside", "asked", "meant", "wanted", "given", "kept", "left", "rest", "made", "shown"),
     *("word", "words", "what", "which", "why", "how", "who", "whole", "among", "apart", "alone"),
     *("held", "begun", "came", "come", "gone", "called", "near", "far", "looks", "taken", "alike"),
-    *("usual", "lasting", "within", "outside"),
+    *("error_reference", "lasting", "within", "outside"),
 }
 """Pronouns and participles name nothing. Say `manifest`, `member`, `existing`, `timestamps`."""
 MAX_VAGUE_NAMES_PER_1000_LINES = 36.0

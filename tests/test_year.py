@@ -127,7 +127,7 @@ def test_a_challenger_is_promoted_after_the_shift(year: Year) -> None:
     promoted = [challenge for challenge in after if challenge["promoted"]]
     assert promoted
     for challenge in promoted:
-        assert challenge["mase"] <= 0.995 * challenge["in_force_mase"]
+        assert challenge["mase"] <= 0.995 * challenge["active_mase"]
     model = rnnforecast.load(year.place / "model")
     assert model.version == promoted[-1]["challenger"]
     assert model.artifact.parent == promoted[-1]["in_force"]

@@ -32,15 +32,15 @@ _SCALED = {"scaled_mse": "MSE/s2", "scaled_mae": "MAE/s"}
 
 def backtest_document(result: Backtest, output: str | None, report: Path | None) -> dict[str, Any]:
     """Return what `backtest --json` prints."""
-    task, found = result.task, result.comparison.to_json()
-    del found["usual"]  # for live forecasts of a saved version
+    spec, found = result.spec, result.comparison.to_json()
+    del found["error_reference"]  # for live forecasts of a saved version
     return {
         "version": result.version,
         "output": output,
         "report": report and str(report),
-        "horizon": task.horizon,
-        "lookback": task.lookback,
-        "season": task.season,
+        "horizon": spec.horizon,
+        "lookback": spec.lookback,
+        "season": spec.season,
         "stride": result.stride,
         "split": result.split,
         **found,
@@ -55,7 +55,7 @@ def print_backtest(result: Backtest, written: Sequence[object], screen: Screen) 
 
     comparison, split = result.comparison, result.split
     title = (
-        f"Test part: {comparison.n_windows} forecasts of {result.task.horizon} steps from "
+        f"Test part: {comparison.n_windows} forecasts of {result.spec.horizon} steps from "
         f"{split['validation_end']} on, before {split['test_end']}"
     )
     print_methods(result.metrics, {**HEADINGS, **_SCALED}, screen, title=title)

@@ -113,7 +113,7 @@ def _cycle_document(cycle: Cycle) -> dict[str, Any]:
         "version": cycle.version,
         "as_of": cycle.as_of,
         "series": cycle.series,
-        "not_as_usual": cycle.not_as_usual,
+        "degraded": cycle.degraded,
         "warnings": [asdict(warning) for warning in cycle.warnings],
         "error": cycle.error and cycle.error.message,
         "scores": [asdict(score) for score in aftermath.scores],

@@ -11,7 +11,7 @@ from rnnforecast.config.training import MAX_LOOKBACK, WindowConfig
 from rnnforecast.data.arrays import Doubles, Floats
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError
-from rnnforecast.spec import MemberTask
+from rnnforecast.spec import MemberSpec
 from rnnforecast.units import format_duration, parse_steps
 
 _DAY_US = 86_400_000_000
@@ -218,7 +218,7 @@ def resolve_segment(segment: int | None, *, season: int, lookback: int) -> int:
 
 
 def in_words(
-    step_us: int, *, season: int, horizon: int, members: Sequence[MemberTask]
+    step_us: int, *, season: int, horizon: int, members: Sequence[MemberSpec]
 ) -> tuple[str, ...]:
     """Say what was settled, a line each."""
 

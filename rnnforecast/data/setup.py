@@ -14,7 +14,7 @@ from rnnforecast.data.split import Split, cuts_by_ends, cuts_by_share, split_at,
 from rnnforecast.data.windows import SEEN_SHARE, Past, past_of
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Listener, Noted, Warned
-from rnnforecast.spec import ForecastTask, MemberTask
+from rnnforecast.spec import MemberSpec, NetworkSpec
 from rnnforecast.units import parse_steps
 
 _LOOKED_AT = 1024
@@ -25,7 +25,7 @@ class Plan:
     """A training, all of it settled."""
 
     split: Split
-    task: ForecastTask
+    spec: NetworkSpec
     config: Config
 
 
@@ -38,11 +38,11 @@ def plan_training(panel: Panel, config: Config, listener: Listener) -> Plan:
     longest = int(panel.lengths.max())
     cuts = cuts_by_share(panel, at_least=_longest_horizon(config, panel, longest), **shares)
     known = past_of(panel, panel.rows_before(cuts.train_until_us))
-    task = _settle(config, known, listener, longest=longest)
-    split = split_by_time(panel, lookback=task.lookback, horizon=task.horizon, **shares)
-    _check_usable(split, task)
-    _warn(split, task.lookback + task.horizon, listener, lengths=panel.lengths)
-    return Plan(split, task, config)
+    spec = _settle(config, known, listener, longest=longest)
+    split = split_by_time(panel, lookback=spec.lookback, horizon=spec.horizon, **shares)
+    _check_usable(split, spec)
+    _warn(split, spec.lookback + spec.horizon, listener, lengths=panel.lengths)
+    return Plan(split, spec, config)
 
 
 def plan_backtest(
@@ -62,20 +62,20 @@ def plan_backtest(
     at_least = _longest_horizon(config, panel, int(panel.lengths.max()))
     earliest = cuts_by_ends(panel, ends, tz, horizon=at_least, **shares)
     known = past_of(panel, panel.rows_before(earliest.train_until_us))
-    task = _settle(config, known, listener, longest=int(known.cutoff.max()))
-    cuts = cuts_by_ends(panel, ends, tz, horizon=task.horizon, **shares)
+    spec = _settle(config, known, listener, longest=int(known.cutoff.max()))
+    cuts = cuts_by_ends(panel, ends, tz, horizon=spec.horizon, **shares)
     split = split_at(panel, cuts)
-    needed = task.lookback + task.horizon
-    if not len(split.train.windows(task.lookback, task.horizon)):
+    needed = spec.lookback + spec.horizon
+    if not len(split.train.windows(spec.lookback, spec.horizon)):
         raise NotEnoughDataError(
             f"the longest series has {int(split.train.cutoff.max())} rows before the train part "
             f"ends, but training needs at least lookback + horizon = {needed}",
             code="too-short",
             hint="pass a later --train-end, or a shorter --lookback or --horizon",
         )
-    _check_usable(split, task)
+    _check_usable(split, spec)
     _warn(split, needed, listener, lengths=split.train.cutoff)
-    return Plan(split, task, config)
+    return Plan(split, spec, config)
 
 
 def train_end_us(panel: Panel, config: Config) -> int:
@@ -102,7 +102,7 @@ def _longest_horizon(config: Config, panel: Panel, longest: int) -> int:
     return parse_steps(horizon, step_us=panel.step_us, name="horizon", limit=MAX_HORIZON)
 
 
-def _settle(config: Config, known: Past, listener: Listener, *, longest: int) -> ForecastTask:
+def _settle(config: Config, known: Past, listener: Listener, *, longest: int) -> NetworkSpec:
     """Find season, windows and members in what is known, and say what was found."""
     season = seasons.resolve_season(config.window, known)
     lookbacks, horizon = seasons.resolve_windows(
@@ -114,7 +114,7 @@ def _settle(config: Config, known: Past, listener: Listener, *, longest: int) ->
         members += tuple(replace(own, covariates=True) for own in members)
     for line in seasons.in_words(known.step_us, season=season, horizon=horizon, members=members):
         listener(Noted(line))
-    return ForecastTask(
+    return NetworkSpec(
         lookbacks[-1],
         horizon,
         season,
@@ -128,7 +128,7 @@ def _settle(config: Config, known: Past, listener: Listener, *, longest: int) ->
 
 def _members(
     segment: int | None, season: int, lookbacks: tuple[int, ...]
-) -> tuple[MemberTask, ...]:
+) -> tuple[MemberSpec, ...]:
     """Return three members that take different things for granted, and look back differently far.
 
     The plain one is in the middle. The one that looks back longest, and takes longest to train,
@@ -137,7 +137,7 @@ def _members(
     longest, middle, shortest = lookbacks[-1], lookbacks[len(lookbacks) // 2], lookbacks[0]
     kinds = [(longest, True), (middle, False), (shortest, True)]
     return tuple(
-        MemberTask(
+        MemberSpec(
             n,
             seasons.resolve_segment(segment, season=season, lookback=n),
             linear=linear,
@@ -147,9 +147,9 @@ def _members(
     )
 
 
-def _check_usable(split: Split, task: ForecastTask) -> None:
+def _check_usable(split: Split, spec: NetworkSpec) -> None:
     """Raise `NotEnoughDataError` where gaps leave no training window half of its history."""
-    windows = split.train.windows(task.lookback, task.horizon)
+    windows = split.train.windows(spec.lookback, spec.horizon)
     batch = windows.gather(windows.spread(_LOOKED_AT))
     whole = np.isfinite(batch.history).mean(1) >= SEEN_SHARE
     if not (whole & np.isfinite(batch.future).any(1)).any():

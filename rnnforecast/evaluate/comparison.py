@@ -113,7 +113,7 @@ class Comparison:
             "n_worse": self.n_worse,
             "worst_series": [asdict(item) for item in self.worst],
             "bands": self.bands and asdict(self.bands),
-            "usual": self.usual and self.usual.to_json(),
+            "error_reference": self.usual and self.usual.to_json(),
         }
 
     def _in_words(self, method: str | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnforecast.config.training import Config
 from rnnforecast.gradients import OK, VANISHING, WASTED, Judged, exploding
-from rnnforecast.spec import ForecastTask
+from rnnforecast.spec import NetworkSpec
 
 _GROWS = 10.0
 """A gradient explodes that is so many times as large anywhere before the end as at the end."""
@@ -140,7 +140,7 @@ def half_life(curve: Sequence[float | None]) -> int | None:
     return int(np.flatnonzero(values >= 0.5 * np.nanmax(values)).max()) + 1
 
 
-def judge(memory: Memory, task: ForecastTask, config: Config) -> Judged:
+def judge(memory: Memory, spec: NetworkSpec, config: Config) -> Judged:
     """Say which failure there is, the gravest first, and what to try."""
     grown = [own.growth for own in memory.members if own.growth is not None]
     if memory.explosion is not None:
@@ -159,21 +159,21 @@ def judge(memory: Memory, task: ForecastTask, config: Config) -> Judged:
                 f"readings come again after {peak.lag} steps (autocorrelation {peak.left:.2f}), "
                 "but the forecasts make no use of it"
             )
-            return Judged(VANISHING, reason, _lengthened(peak.lag, task, config))
+            return Judged(VANISHING, reason, _lengthened(peak.lag, spec, config))
     if memory.effective < _WASTED_SHARE * memory.lookback:
         reason = (
             f"the last {memory.effective} of {memory.lookback} steps forecast as well as all do"
         )
-        return Judged(WASTED, reason, f"--lookback {_shorter(memory.effective, task)}")
+        return Judged(WASTED, reason, f"--lookback {_shorter(memory.effective, spec)}")
     return Judged(OK, f"it makes use of the last {memory.effective} steps", None)
 
 
-def _lengthened(period: int, task: ForecastTask, config: Config) -> str:
+def _lengthened(period: int, spec: NetworkSpec, config: Config) -> str:
     """Return what lets a network learn from readings a period before."""
     truncate, network = config.training.truncate, config.network
     if truncate is not None and truncate < period:
-        return f"--truncate {task.lookback}"
-    segment = max(own.segment for own in task.members)
+        return f"--truncate {spec.lookback}"
+    segment = max(own.segment for own in spec.members)
     if period / segment > _FEW_STEPS:
         return f"--segment {-(-period // _FEW_STEPS)}"
     if network.cell == "rnn":
@@ -183,8 +183,8 @@ def _lengthened(period: int, task: ForecastTask, config: Config) -> str:
     return f"--epochs {2 * config.training.epochs}"
 
 
-def _shorter(effective: int, task: ForecastTask) -> int:
+def _shorter(effective: int, spec: NetworkSpec) -> int:
     """Return twice the effective memory in whole seasons, two at least; no more than there is."""
-    season = task.season
+    season = spec.season
     wanted = max(2 * effective, 2 * season if season > 1 else 2)
-    return min(-(-wanted // season) * season, task.lookback)
+    return min(-(-wanted // season) * season, spec.lookback)

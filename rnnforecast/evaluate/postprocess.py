@@ -51,14 +51,14 @@ class Prediction:
         return self.forecast.to_pandas(quantiles)
 
     @property
-    def n_not_as_usual(self) -> int:
+    def n_degraded(self) -> int:
         """How many series did not get the forecast that they should have."""
         return len(self.left_out) + len(self.shortened) + len(self.replaced)
 
     @property
     def is_partial(self) -> bool:
         """Whether there are any."""
-        return self.n_not_as_usual > 0
+        return self.n_degraded > 0
 
 
 @dataclass(frozen=True)

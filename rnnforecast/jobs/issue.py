@@ -129,9 +129,9 @@ class Issue:
         table = issue_table(
             prediction.forecast,
             prediction.past,
-            season=artifact.task.season,
+            season=artifact.spec.season,
             version=str(self.model.version),
-            usual=artifact.metrics.get("usual"),
+            usual=artifact.metrics.get("error_reference"),
         )
         make_directory(ledger)
         part = publish_part(ledger, table, as_of=self.as_of, key=self.key)

@@ -40,7 +40,7 @@ GAUGES = {
     "last_duration_seconds": "How long it took.",
     "newest_reading_timestamp_seconds": "Time of the newest reading that it saw.",
     "series": "Series that were forecast.",
-    "series_not_as_usual": "Series left out, forecast by a fallback, or from a short history.",
+    "series_degraded": "Series left out, forecast by a fallback, or from a short history.",
     "series_flagged": "Series whose live forecasts are not as good as was usual at training.",
     "model_created_timestamp_seconds": "When the version that forecast was trained.",
 }
@@ -99,7 +99,7 @@ class Teller:
             "output": cycle.output and str(cycle.output),
             "version": cycle.version,
             "series": cycle.series,
-            "not_as_usual": cycle.not_as_usual,
+            "degraded": cycle.degraded,
             "flagged": aftermath.flagged,
             "retrain": aftermath.retrain,
             "message": message,
@@ -108,7 +108,7 @@ class Teller:
         gauges = {
             "newest_reading_timestamp_seconds": cycle.newest_s,
             "series": cycle.series,
-            "series_not_as_usual": cycle.not_as_usual,
+            "series_degraded": cycle.degraded,
             "series_flagged": len(aftermath.flagged) if aftermath.scores else None,
             "model_created_timestamp_seconds": created,
         }
@@ -321,7 +321,7 @@ class Cycle:
     created: str | None = None
     """When the version was trained."""
     series: int | None = None
-    not_as_usual: int | None = None
+    degraded: int | None = None
     warnings: tuple[Warned, ...] = ()
     error: RnnForecastError | None = None
     aftermath: Aftermath = field(default_factory=Aftermath)

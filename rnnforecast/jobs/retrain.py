@@ -69,8 +69,8 @@ def _due(issue: Issue, scores: Sequence[Score]) -> _Due | None:
     rule, artifact, past = issue.job.retrain, issue.model.artifact, issue.ready.past
     if issue.job.model.version is not None or (rule.every is None and rule.when is None):
         return None
-    tz, step_us, horizon = issue.ready.schema.tz, past.step_us, artifact.task.horizon
-    learnt_us = parse_time_us(artifact.learnt_until, tz)
+    tz, step_us, horizon = issue.ready.schema.tz, past.step_us, artifact.spec.horizon
+    learnt_us = parse_time_us(artifact.trained_until, tz)
     newer = (issue.newest_us - learnt_us) // step_us
     held_out = min(int(rule.hold_out * newer), _MOST_HORIZONS * horizon)
     if held_out < _FEWEST_HORIZONS * horizon:
@@ -94,7 +94,7 @@ def _tries(issue: Issue, tz: str | None) -> list[int]:
         except ModelError:
             continue  # a damaged one is no challenger
         if said.get("parent") == issue.model.version:
-            tries.append(parse_time_us(str(said["learnt_until"]), tz))
+            tries.append(parse_time_us(str(said["trained_until"]), tz))
     return tries
 
 
@@ -103,7 +103,7 @@ def _challenge(issue: Issue, due: _Due, model: Path, events: Recorder) -> dict[s
     artifact, tz = issue.model.artifact, issue.ready.schema.tz
     plan, incumbent = _plan(issue, due), restore(artifact)
     fitted = fit_network(plan, plan.split, events, start=restore_network(artifact))
-    calibration = calibrate(fitted, plan.split, plan.task, events)
+    calibration = calibrate(fitted, plan.split, plan.spec, events)
     comparison, seen = compare_held_out(
         fitted, calibration, plan, tz, events, beside={IN_FORCE: incumbent}
     )
@@ -139,13 +139,13 @@ def _challenge(issue: Issue, due: _Due, model: Path, events: Recorder) -> dict[s
 def _plan(issue: Issue, due: _Due) -> Plan:
     """Return what the challenger learns from, and what it is held out from."""
     artifact, panel = issue.model.artifact, issue.ready.past.panel_seen()
-    config, horizon = artifact.config, artifact.task.horizon
+    config, horizon = artifact.config, artifact.spec.horizon
     test_from = panel.end_us - due.held_out * panel.step_us
     n_before = int(panel.rows_before(test_from).max())
     n_validation = max(horizon, int(config.training.validation * n_before))
     cuts = Cuts(test_from - n_validation * panel.step_us, test_from, panel.end_us)
     split: Split = split_at(panel, cuts)
-    return Plan(split, replace(artifact.task, n_series=panel.n_series), config)
+    return Plan(split, replace(artifact.spec, n_series=panel.n_series), config)
 
 
 def _decide(issue: Issue, due: _Due, comparison: Comparison) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _decide(issue: Issue, due: _Due, comparison: Comparison) -> dict[str, Any]:
         "due": due.why,
         IN_FORCE: issue.model.version,
         "mase": own,
-        "in_force_mase": others,
+        "active_mase": others,
         "windows": comparison.n_windows,
         "held_out_steps": due.held_out,
     }
@@ -170,5 +170,5 @@ def _decide(issue: Issue, due: _Due, comparison: Comparison) -> dict[str, Any]:
 
 def _with_usual(metrics: dict[str, Any], artifact: Artifact) -> dict[str, Any]:
     """Return the metrics with what was usual before, where that rests on more than it does now."""
-    both = metrics.get("usual"), artifact.metrics.get("usual")
-    return {**metrics, "usual": max(both, key=stretches_of)}
+    both = metrics.get("error_reference"), artifact.metrics.get("error_reference")
+    return {**metrics, "error_reference": max(both, key=stretches_of)}

@@ -161,7 +161,7 @@ def _cycle(
     return replace(
         found.ended(PUBLISHED, code, events, clock),
         series=len(prediction.forecast.names),
-        not_as_usual=prediction.n_not_as_usual,
+        degraded=prediction.n_degraded,
         aftermath=aftermath,
     )
 

@@ -33,7 +33,7 @@ from rnnforecast.data.arrays import Floats
 from rnnforecast.data.forecast import PAIRS, Calibration
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.errors import ModelError, UsageError
-from rnnforecast.spec import HINGES, ForecastTask, MemberTask
+from rnnforecast.spec import HINGES, MemberSpec, NetworkSpec
 from rnnforecast.storage.publish import digest
 from rnnforecast.storage.remote import Place, Remote
 
@@ -71,9 +71,9 @@ _FORMAT_1_TENSORS = {
 _FORMAT_1_KEYS = {
     "": {"task": "spec", "learnt_until": "trained_until"},  # format 1
     "provenance": {
-        "kept_members": "selected_members",
-        "fine_tune_steps": "fine_tune_steps",
-    },  # format 1
+        "kept_members": "selected_members",  # format 1
+        "learn_on_steps": "fine_tune_steps",  # format 1
+    },
     "metrics": {"usual": "error_reference"},  # format 1
     "series": {"base": "offset", "moves": "quantile_shifts"},  # format 1
 }
@@ -87,7 +87,7 @@ _CALIBRATED = _PLAIN.append(pa.field("quantile_shifts", _MOVES))
 class Artifact:
     """A trained network and everything that predicting with it needs."""
 
-    task: ForecastTask
+    spec: NetworkSpec
     config: Config
     schema: Schema
     names: tuple[str, ...]
@@ -98,7 +98,7 @@ class Artifact:
     metrics: dict[str, Any]
     history: str
     """The training log as CSV."""
-    learnt_until: str
+    trained_until: str
     training_range: dict[str, Any]
     self_test: dict[str, Any]
     provenance: dict[str, Any]
@@ -141,11 +141,11 @@ class Artifact:
             "format_version": FORMAT_VERSION,
             "kind": "rnn",
             "parent": self.parent,
-            "task": asdict(self.task),
+            "spec": asdict(self.spec),
             "config": asdict(self.config),
             "schema": self.schema.to_json(),
-            "season": self.task.season,
-            "learnt_until": self.learnt_until,
+            "season": self.spec.season,
+            "trained_until": self.trained_until,
             "training_range": self.training_range,
             "calibration": self.calibration and self.calibration.to_json(),
             "self_test": self.self_test,
@@ -155,8 +155,8 @@ class Artifact:
 
 _STORED = (
     Artifact,
-    ForecastTask,
-    MemberTask,
+    NetworkSpec,
+    MemberSpec,
     Schema,
     Covariate,
     DataConfig,
@@ -174,21 +174,21 @@ def load(directory: Place) -> Artifact:
     format_version = stored["format_version"]
     try:
         manifest = _upgraded_manifest(stored)
-        task, config = _task_of(manifest), _config_of(manifest)
+        spec, config = _task_of(manifest), _config_of(manifest)
         schema = _schema_of(manifest)
-        check_bounds(task)
+        check_bounds(spec)
         check_self_test(manifest)
-        shapes = expected_shapes(task, config.network)
+        shapes = expected_shapes(spec, config.network)
         limits = {
             **_MAX_BYTES,
             WEIGHTS: _MAX_HEADER_BYTES + 4 * sum(map(math.prod, shapes.values())),
         }
         files = {name: read_listed(directory, name, manifest, limits[name]) for name in limits}
-        series = unpack_series(files[SERIES], task.n_series, format_version)
+        series = unpack_series(files[SERIES], spec.n_series, format_version)
         weights = _unpack_weights(files[WEIGHTS], format_version)
         check_weights(weights, shapes)
         artifact = Artifact(
-            task=task,
+            spec=spec,
             config=config,
             schema=schema,
             names=series.names,
@@ -196,12 +196,12 @@ def load(directory: Place) -> Artifact:
             weights=weights,
             metrics=_renamed(parse_json(files[METRICS]), "metrics", format_version),
             history=files[HISTORY].decode(),
-            learnt_until=manifest["learnt_until"],
+            trained_until=manifest["trained_until"],
             training_range=manifest["training_range"],
             self_test=manifest["self_test"],
             provenance=manifest["provenance"],
             parent=manifest["parent"],
-            calibration=_calibration_of(manifest, series.moves, task.horizon),
+            calibration=_calibration_of(manifest, series.moves, spec.horizon),
         )
         _check_rest(manifest, artifact, stored)
     except (KeyError, TypeError, ValueError, UsageError) as error:
@@ -299,12 +299,12 @@ def _check_rest(manifest: dict[str, Any], artifact: Artifact, stored: dict[str, 
     """
     upgraded = {key: value for key, value in manifest.items() if key != "sha256"}
     hashed = {key: value for key, value in stored.items() if key != "sha256"}
-    for name in ("learnt_until", "training_range", "provenance", "parent"):
+    for name in ("trained_until", "training_range", "provenance", "parent"):
         if not is_of(upgraded[name], _HINTS[Artifact][name]):
             raise ValueError(f"{name} is {upgraded[name]!r}")
     expected = parse_json(to_json(artifact.to_json()))
     for name in sorted(upgraded.keys() - {"files"} | expected.keys()):
-        grows = name in ("config", "task", "schema")  # fields are added with time
+        grows = name in ("config", "spec", "schema")  # fields are added with time
         fits = _is_part if grows else operator.eq
         if name not in upgraded or name not in expected or not fits(upgraded[name], expected[name]):
             raise ValueError(f"the manifest's {name} is not what was written")
@@ -312,11 +312,11 @@ def _check_rest(manifest: dict[str, Any], artifact: Artifact, stored: dict[str, 
         raise ValueError("the manifest is not what was written (its hash differs)")
 
 
-def _task_of(manifest: dict[str, Any]) -> ForecastTask:
-    values = manifest["task"]
-    members = tuple(build(MemberTask, member, _HINTS[MemberTask]) for member in values["members"])
-    task = build(ForecastTask, {**values, "members": []}, _HINTS[ForecastTask])
-    return replace(task, members=members)
+def _task_of(manifest: dict[str, Any]) -> NetworkSpec:
+    values = manifest["spec"]
+    members = tuple(build(MemberSpec, member, _HINTS[MemberSpec]) for member in values["members"])
+    spec = build(NetworkSpec, {**values, "members": []}, _HINTS[NetworkSpec])
+    return replace(spec, members=members)
 
 
 def _schema_of(manifest: dict[str, Any]) -> Schema:
@@ -351,35 +351,35 @@ def _is_part(stored: Any, expected: Any) -> bool:
     )
 
 
-def expected_shapes(task: ForecastTask, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
+def expected_shapes(spec: NetworkSpec, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every tensor that a network of this configuration has."""
-    entries = task.n_series + 1
+    entries = spec.n_series + 1
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(
         ("center", "scale", "outlier_threshold"), (entries,)
     )
-    if task.n_features:
-        shapes |= dict.fromkeys(("feature_mean", "feature_scale"), (task.n_features,))
-    for number, member in enumerate(task.members):
-        for name, shape in _member_shapes(task, member, config).items():
+    if spec.n_features:
+        shapes |= dict.fromkeys(("feature_mean", "feature_scale"), (spec.n_features,))
+    for number, member in enumerate(spec.members):
+        for name, shape in _member_shapes(spec, member, config).items():
             shapes[f"members.{number}.{name}"] = shape
     return shapes
 
 
 def _member_shapes(
-    task: ForecastTask, member: MemberTask, config: NetworkConfig
+    spec: NetworkSpec, member: MemberSpec, config: NetworkConfig
 ) -> dict[str, tuple[int, ...]]:
-    entries, width, gates = task.n_series + 1, config.hidden, _GATES[config.cell]
-    out_segment = min(member.segment, task.horizon)
+    entries, width, gates = spec.n_series + 1, config.hidden, _GATES[config.cell]
+    out_segment = min(member.segment, spec.horizon)
     shapes: dict[str, tuple[int, ...]] = {
-        "seasonal_pattern.weight": (entries, task.season),
-        "persistence": (member.n_components, task.horizon),
+        "seasonal_pattern.weight": (entries, spec.season),
+        "persistence": (member.n_components, spec.horizon),
         "segment_proj.weight": (width, member.segment),
         "segment_proj.bias": (width,),
         "missing_proj.weight": (width, member.segment),
         "series_embedding.weight": (entries, width),
-        "lead_embedding": (-(-task.horizon // out_segment), width),
-        "head.weight": (out_segment * len(task.quantiles), width),
-        "head.bias": (out_segment * len(task.quantiles),),
+        "lead_embedding": (-(-spec.horizon // out_segment), width),
+        "head.weight": (out_segment * len(spec.quantiles), width),
+        "head.bias": (out_segment * len(spec.quantiles),),
     }
     for layer in range(config.layers):
         ways = ("linear_ih", "linear_hh")
@@ -387,29 +387,29 @@ def _member_shapes(
             shapes[f"recurrence.{way}.{layer}.weight"] = (gates * width, width)
             shapes[f"recurrence.{way}.{layer}.bias"] = (gates * width,)
     if member.covariates:
-        shapes |= _covariate_shapes(task, member, out_segment, width)
+        shapes |= _covariate_shapes(spec, member, out_segment, width)
     return shapes
 
 
 def _covariate_shapes(
-    task: ForecastTask, member: MemberTask, out_segment: int, width: int
+    spec: NetworkSpec, member: MemberSpec, out_segment: int, width: int
 ) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
-    if task.n_known:
-        shapes["covariate_encoder.hinge.weight"] = (HINGES, task.n_known)
+    if spec.n_known:
+        shapes["covariate_encoder.hinge.weight"] = (HINGES, spec.n_known)
         shapes["covariate_encoder.hinge.bias"] = (HINGES,)
         shapes["covariate_encoder.series_effect.weight"] = (
-            task.n_series + 1,
-            task.n_known + HINGES,
+            spec.n_series + 1,
+            spec.n_known + HINGES,
         )
-        shapes["covariate_encoder.future_proj.weight"] = (width, task.n_known * out_segment)
-    if task.n_known + task.n_past:
+        shapes["covariate_encoder.future_proj.weight"] = (width, spec.n_known * out_segment)
+    if spec.n_known + spec.n_past:
         shapes["covariate_encoder.history_proj.weight"] = (
             width,
-            (task.n_known + task.n_past) * member.segment,
+            (spec.n_known + spec.n_past) * member.segment,
         )
-    if task.n_static:
-        shapes["covariate_encoder.static_proj.weight"] = (width, task.n_static)
+    if spec.n_static:
+        shapes["covariate_encoder.static_proj.weight"] = (width, spec.n_static)
     return shapes
 
 
@@ -429,31 +429,31 @@ def check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> Non
             raise ValueError(f"tensor {name} holds a value that is not finite")
 
 
-def check_bounds(task: ForecastTask) -> None:
+def check_bounds(spec: NetworkSpec) -> None:
     """Raise `ValueError` for sizes that no network has, before anything of that size is made."""
     sizes = {
-        "lookback": (task.lookback, MAX_LOOKBACK),
-        "horizon": (task.horizon, MAX_HORIZON),
-        "season": (task.season, _MAX_SEASON),
-        "n_series": (task.n_series, _MAX_SERIES),
-        "number of members": (len(task.members), MAX_MEMBERS),
+        "lookback": (spec.lookback, MAX_LOOKBACK),
+        "horizon": (spec.horizon, MAX_HORIZON),
+        "season": (spec.season, _MAX_SEASON),
+        "n_series": (spec.n_series, _MAX_SERIES),
+        "number of members": (len(spec.members), MAX_MEMBERS),
     }
-    for number, member in enumerate(task.members):
-        sizes[f"look-back of member {number}"] = (member.lookback, task.lookback)
+    for number, member in enumerate(spec.members):
+        sizes[f"look-back of member {number}"] = (member.lookback, spec.lookback)
         sizes[f"segment of member {number}"] = (member.segment, member.lookback)
     features = ("n_known", "n_past", "n_static")
-    if any(not 0 <= getattr(task, name) <= MAX_FEATURES for name in features):
+    if any(not 0 <= getattr(spec, name) <= MAX_FEATURES for name in features):
         raise ValueError("there are fewer features than none, or too many")
-    if any(member.covariates for member in task.members) and not task.n_features:
+    if any(member.covariates for member in spec.members) and not spec.n_features:
         raise ValueError("a member sees covariates, but there are none")
     for name, (value, limit) in sizes.items():
         if type(value) is not int or not 1 <= value <= limit:
             raise ValueError(f"{name} is {value!r}")
     if any(
-        member.seasonal and not 1 < task.season <= member.lookback // 2 for member in task.members
+        member.seasonal and not 1 < spec.season <= member.lookback // 2 for member in spec.members
     ):
         raise ValueError("a member takes its pattern from less than two seasons")
-    levels = task.quantiles
+    levels = spec.quantiles
     if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
         raise ValueError("the quantiles are not increasing levels around the median")
     if not 0 < levels[0] <= levels[-1] < 1:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rnnforecast.spec import HINGES, ForecastTask, MemberTask
+from rnnforecast.spec import HINGES, MemberSpec, NetworkSpec
 
 MOST = 10.0
 """Features further from their mean, in standard deviations, count as this far."""
@@ -24,30 +24,32 @@ class CovariateBatch(NamedTuple):
 
 
 class CovariateEncoder(nn.Module):
-    """Reads covariates for one member."""
+    """Encodes covariates for one member."""
 
     def __init__(
-        self, task: ForecastTask, member: MemberTask, *, out_segment: int, width: int
+        self, network_spec: NetworkSpec, spec: MemberSpec, *, out_segment: int, width: int
     ) -> None:
         super().__init__()
-        self.task, self.spec = task, member
+        self.network_spec, self.spec = network_spec, spec
         self.out_segment = out_segment
-        n_known, n_seen = task.n_known, task.n_known + task.n_past
+        n_known, n_seen = network_spec.n_known, network_spec.n_known + network_spec.n_past
         if n_known:
             self.hinge = nn.Linear(n_known, HINGES)
-            self.series_effect = _from_zero(nn.Embedding(task.n_series + 1, n_known + HINGES))
+            self.series_effect = _from_zero(
+                nn.Embedding(network_spec.n_series + 1, n_known + HINGES)
+            )
             self.future_proj = _from_zero(nn.Linear(n_known * out_segment, width, bias=False))
         if n_seen:
-            self.history_proj = _from_zero(nn.Linear(n_seen * member.segment, width, bias=False))
-        if task.n_static:
-            self.static_proj = _from_zero(nn.Linear(task.n_static, width, bias=False))
+            self.history_proj = _from_zero(nn.Linear(n_seen * spec.segment, width, bias=False))
+        if network_spec.n_static:
+            self.static_proj = _from_zero(nn.Linear(network_spec.n_static, width, bias=False))
 
     def effect(self, covariates: CovariateBatch, series: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the known covariates explain, (N, L) and (N, H), or (N, 1) of zeros."""
-        if not self.task.n_known:
+        if not self.network_spec.n_known:
             nothing = covariates.past.new_zeros(len(series), 1)
             return nothing, nothing
-        known = self._newest(covariates.known, self.task.horizon).transpose(1, 2)
+        known = self._newest(covariates.known, self.network_spec.horizon).transpose(1, 2)
         effect = (self.shapes(known) @ self.series_effect(series)[..., None])[..., 0]
         return effect[:, : self.spec.lookback], effect[:, self.spec.lookback :]
 
@@ -57,9 +59,9 @@ class CovariateEncoder(nn.Module):
 
     def history(self, covariates: CovariateBatch) -> Tensor | float:
         """Return what enters the recurrence with each segment of the history, (S, N, D), or 0."""
-        if not self.task.n_known + self.task.n_past:
+        if not self.network_spec.n_known + self.network_spec.n_past:
             return 0.0
-        known = self._newest(covariates.known[..., : -self.task.horizon], 0)
+        known = self._newest(covariates.known[..., : -self.network_spec.horizon], 0)
         seen = torch.cat([known, self._newest(covariates.past, 0)], 1)
         embedded: Tensor = self.history_proj(_cut(seen, self.spec.segment, at_end=False)).transpose(
             0, 1
@@ -69,15 +71,15 @@ class CovariateEncoder(nn.Module):
     @property
     def asks(self) -> bool:
         """Whether there is anything to add to a question."""
-        return self.task.n_known + self.task.n_static > 0
+        return self.network_spec.n_known + self.network_spec.n_static > 0
 
     def question(self, covariates: CovariateBatch) -> Tensor:
         """Return what the stretches of the horizon add to their questions, (N, M or 1, D)."""
         parts: list[Tensor] = []
-        if self.task.n_known:
-            ahead = covariates.known[..., -self.task.horizon :]
+        if self.network_spec.n_known:
+            ahead = covariates.known[..., -self.network_spec.horizon :]
             parts.append(self.future_proj(_cut(ahead, self.out_segment, at_end=True)))
-        if self.task.n_static:
+        if self.network_spec.n_static:
             parts.append(self.static_proj(covariates.static)[:, None])
         return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 

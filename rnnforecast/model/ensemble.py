@@ -125,7 +125,7 @@ def _check_shares(n_ranks: int, config: TrainConfig) -> None:
 
 def _note_truncation(network: Network, config: TrainConfig, listener: Listener) -> None:
     """Say what is given up where gradients do not reach over the look-back."""
-    reach, lookback = config.truncate, network.task.lookback
+    reach, lookback = config.truncate, network.spec.lookback
     if reach is not None and reach < lookback:
         message = (
             f"gradients come through the last {reach} of {lookback} steps: what is further back is "
@@ -295,8 +295,8 @@ def n_processors() -> int:
 class ProgressReporter:
     """Tells a listener, from several threads, one event at a time."""
 
-    def __init__(self, listener: Listener, task: str, total: int, *, done: int = 0) -> None:
-        self._listener, self._task, self._total, self._done = listener, task, total, done
+    def __init__(self, listener: Listener, spec: str, total: int, *, done: int = 0) -> None:
+        self._listener, self._task, self._total, self._done = listener, spec, total, done
         self._lock = threading.RLock()  # a handler of signals tells, whatever its thread is at
 
     def tell(self, event: Event | None) -> None:

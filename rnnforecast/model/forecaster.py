@@ -33,7 +33,7 @@ from rnnforecast.model.initialise import (
 )
 from rnnforecast.model.network import Network
 from rnnforecast.process import launched
-from rnnforecast.spec import ForecastTask
+from rnnforecast.spec import NetworkSpec
 
 _MAX_BATCH = 2048
 _BATCH_VALUES = 1 << 22
@@ -61,7 +61,7 @@ class RNNForecaster:
         train: Past,
         validation: Past | None,
         *,
-        task: ForecastTask,
+        spec: NetworkSpec,
         network: NetworkConfig,
         config: TrainConfig,
         listener: Listener = ignore,
@@ -75,17 +75,17 @@ class RNNForecaster:
         from the weights of that network, as `warm_start_from` says; the task must be that
         network's own but for the number of series, or a `ModelError` names what differs.
         """
-        windows = train.windows(task.lookback, task.horizon)
+        windows = train.windows(spec.lookback, spec.horizon)
         held_out = None
         if validation is not None:
-            held_out = validation.windows(task.lookback, task.horizon, targets_after=train)
+            held_out = validation.windows(spec.lookback, spec.horizon, targets_after=train)
         with _repeatable(config):
-            model = Network(task, network)
-            entries = np.zeros(task.n_series, np.int64)
+            model = Network(spec, network)
+            entries = np.zeros(spec.n_series, np.int64)
             if start is None:
                 initialise_network(model, fit_scaling(train), windows)
             else:
-                check_start(start.network, task, network)
+                check_start(start.network, spec, network)
                 entries = known_entries(train.names, start.network, start.names)
                 warm_start_from(model, start.network, entries, train)
             model.to(_device(config))
@@ -109,17 +109,17 @@ class RNNForecaster:
         and new, at a rate that starts at a quarter of the first.
         """
         assert self.log is not None
-        task = self.network.task
+        spec = self.network.spec
         best = [self.log.members[i].best_steps for i in self.log.selected]
         n_steps = tuple(max(1, round(_FINE_TUNE_SHARE * steps)) for steps in best)
         with _repeatable(config):
-            model = Network(task, self.network.config)
+            model = Network(spec, self.network.config)
             model.load_state_dict(self.network.state_dict())
             init_new_series(model, np.array(self.newcomers, np.int64), past)
             model.to(_device(config))
             fine_tune_members(
                 model,
-                past.windows(task.lookback, task.horizon),
+                past.windows(spec.lookback, spec.horizon),
                 n_steps=n_steps,
                 config=config,
                 listener=listener,
@@ -133,20 +133,20 @@ class RNNForecaster:
         that has never changed is forecast as it is; one that is unknown and has only one or two
         readings to go by gets NaN: nothing says in which units it is.
         """
-        task = self.network.task
+        spec = self.network.spec
         known = {name: entry for entry, name in enumerate(self.names, start=1)}
         entries = np.array([known.get(name, 0) for name in past.names], np.int64)
         values = np.empty((past.n_origins, horizon, len(quantiles)), np.float32)
-        width = task.lookback + task.horizon * len(task.quantiles)
+        width = spec.lookback + spec.horizon * len(spec.quantiles)
         size = max(1, min(_MAX_BATCH, _BATCH_VALUES // width))
         for first in range(0, past.n_origins, size):
             part = past.subset(slice(first, first + size))
-            history, entry = part.history(task.lookback), entries[part.series]
-            features = part.features(task.lookback, task.horizon)
+            history, entry = part.history(spec.lookback), entries[part.series]
+            features = part.features(spec.lookback, spec.horizon)
             output = self._run(history, entry, part.next_step, features)[:, :horizon]
             self._keep_constants(output, history, entry)
             output[(entry == 0) & (np.isfinite(history).sum(1) < _FEW)] = np.nan
-            values[first : first + size] = at_levels(output, task.quantiles, quantiles)
+            values[first : first + size] = at_levels(output, spec.quantiles, quantiles)
         return Forecast(
             values=in_own_units(values, past),
             quantiles=tuple(quantiles),
@@ -168,7 +168,7 @@ class RNNForecaster:
     @classmethod
     def restore(
         cls,
-        task: ForecastTask,
+        spec: NetworkSpec,
         network: NetworkConfig,
         *,
         names: tuple[str, ...],
@@ -180,7 +180,7 @@ class RNNForecaster:
         Raises `ModelError` where this machine's torch computes something else.
         """
         with torch.random.fork_rng(devices=[]):
-            model = Network(task, network)
+            model = Network(spec, network)
         model.load_state_dict(
             {name: torch.from_numpy(value) for name, value in weights.items()}, assign=True
         )
@@ -221,32 +221,32 @@ class RNNForecaster:
 
     def _self_test_output(self) -> Floats:
         """Medians and outer quantiles of the first leads, for a fixed wave with a gap."""
-        task = self.network.task
-        wave = np.sin(np.arange(task.lookback) * 0.7) + 0.01 * np.arange(task.lookback)
-        wave[:: max(7, task.lookback // 5)] = np.nan
+        spec = self.network.spec
+        wave = np.sin(np.arange(spec.lookback) * 0.7) + 0.01 * np.arange(spec.lookback)
+        wave[:: max(7, spec.lookback // 5)] = np.nan
         center, scale = (float(x[-1]) for x in (self.network.center, self.network.scale))
         history = (center + scale * wave).astype(np.float32)[None]
         features = self._self_test_features()
-        output = self._run(history, np.array([task.n_series]), np.array([0]), features)
+        output = self._run(history, np.array([spec.n_series]), np.array([0]), features)
         scaled = (output[0, :_SELF_TEST_LEADS] - center) / scale
-        return scaled[:, [0, task.median, -1]].ravel()
+        return scaled[:, [0, spec.median, -1]].ravel()
 
     def _self_test_features(self) -> Features | None:
         """Waves for covariates, each of its own length."""
-        task = self.network.task
-        if not task.n_features:
+        spec = self.network.spec
+        if not spec.n_features:
             return None
         mean, scale = (
             x.cpu().numpy()[:, None]
             for x in (self.network.feature_mean, self.network.feature_scale)
         )
-        steps = np.arange(task.lookback + task.horizon) * 0.3
-        waves = np.sin(steps / np.arange(1, task.n_features + 1)[:, None])
+        steps = np.arange(spec.lookback + spec.horizon) * 0.3
+        waves = np.sin(steps / np.arange(1, spec.n_features + 1)[:, None])
         values = (mean + scale * waves).astype(np.float32)[None]
-        n_ahead = task.n_known + task.n_past
+        n_ahead = spec.n_known + spec.n_past
         return Features(
-            known=values[:, : task.n_known],
-            past=values[:, task.n_known : n_ahead, : task.lookback],
+            known=values[:, : spec.n_known],
+            past=values[:, spec.n_known : n_ahead, : spec.lookback],
             static=values[:, n_ahead:, 0],
         )
 

@@ -14,7 +14,7 @@ from rnnforecast.data.windows import SEEN_SHARE, Batch, Past, TrainingWindows
 from rnnforecast.errors import ModelError
 from rnnforecast.model.loss import covariates_of, entries, scaled_windows
 from rnnforecast.model.network import Member, Network
-from rnnforecast.spec import ForecastTask
+from rnnforecast.spec import NetworkSpec
 
 _WINDOWS = 4096
 _SORTED_WINDOWS = 1024
@@ -47,21 +47,21 @@ def initialise_network(network: Network, scaling: Scaling, windows: TrainingWind
     network.scale[1:] = torch.from_numpy(scaling.scale)
     network.outlier_threshold[1:] = torch.from_numpy(scaling.reach)
     many, few = (windows.gather(windows.spread(n)) for n in (_WINDOWS, _SORTED_WINDOWS))
-    if network.task.n_features:
+    if network.spec.n_features:
         standardise_features(network, many)
     cycles = torch.from_numpy(_seasonal_means(network, many))
     for member in network.members:
-        if network.task.season > 1:
+        if network.spec.season > 1:
             member.seasonal_pattern.weight.copy_(cycles)
         fit_series_effects(network, member, many)
         member.persistence.copy_(torch.from_numpy(_persistence(network, member, few)))
 
 
-def check_start(trained: Network, task: ForecastTask, config: NetworkConfig) -> None:
+def check_start(trained: Network, spec: NetworkSpec, config: NetworkConfig) -> None:
     """Raise `ModelError` where another network's weights do not fit into one for this task."""
-    expected = {**vars(task), **{name: getattr(config, name) for name in _SHAPE_OPTIONS}}
+    expected = {**vars(spec), **{name: getattr(config, name) for name in _SHAPE_OPTIONS}}
     stored = {
-        **vars(trained.task),
+        **vars(trained.spec),
         **{name: getattr(trained.config, name) for name in _SHAPE_OPTIONS},
     }
     differing = [
@@ -71,7 +71,7 @@ def check_start(trained: Network, task: ForecastTask, config: NetworkConfig) -> 
     ]
     if differing:
         raise ModelError(
-            f"training cannot begin from a network of another task: {'; '.join(differing)}",
+            f"training cannot begin from a network of another spec: {'; '.join(differing)}",
             code="other-task",
             hint="train without it, or with its windows, season, covariates and network",
         )
@@ -142,11 +142,11 @@ def init_new_series(network: Network, newcomers: Integers, past: Past) -> None:
     for member in network.members:
         member.series_embedding.weight[added] = member.series_embedding.weight[0].clone()
         member.seasonal_pattern.weight[added] = member.seasonal_pattern.weight[0].clone()
-        if member.covariate_encoder is not None and network.task.n_known:
+        if member.covariate_encoder is not None and network.spec.n_known:
             reaction = member.covariate_encoder.series_effect.weight
             reaction[added] = reaction[0].clone()
-    windows = part.windows(network.task.lookback, network.task.horizon)
-    if len(windows) and network.task.season > 1:
+    windows = part.windows(network.spec.lookback, network.spec.horizon)
+    if len(windows) and network.spec.season > 1:
         batch = windows.gather(windows.spread(_WINDOWS))
         pattern = torch.from_numpy(_seasonal_means(network, batch))
         rows = torch.from_numpy(np.unique(batch.series)) + 1
@@ -159,20 +159,20 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
 
     Entry 0, for unknown series, is the mean over the series.
     """
-    task = network.task
+    spec = network.spec
     values = np.concatenate([batch.history, batch.future], axis=1)
     center, scale = (x.numpy()[batch.series + 1, None] for x in (network.center, network.scale))
     scaled = np.clip((values - center) / scale, -_MOST, _MOST)  # one spike is no season
-    whole_seasons = scaled[:, : max(task.season, values.shape[1] // task.season * task.season)]
+    whole_seasons = scaled[:, : max(spec.season, values.shape[1] // spec.season * spec.season)]
     deviation = scaled - _row_means(whole_seasons)
-    steps = batch.next_step[:, None] - task.lookback + np.arange(values.shape[1])
-    place = (batch.series + 1)[:, None] * task.season + steps % task.season
+    steps = batch.next_step[:, None] - spec.lookback + np.arange(values.shape[1])
+    place = (batch.series + 1)[:, None] * spec.season + steps % spec.season
     seen = np.isfinite(deviation)
-    shape = (task.n_series + 1) * task.season
+    shape = (spec.n_series + 1) * spec.season
     sums = np.bincount(place[seen], weights=deviation[seen], minlength=shape)
     counts = np.bincount(place[seen], minlength=shape)
-    cycles = (sums / (counts + _PRIOR_READINGS)).reshape(-1, task.season)
-    known = counts.reshape(-1, task.season).any(1)
+    cycles = (sums / (counts + _PRIOR_READINGS)).reshape(-1, spec.season)
+    known = counts.reshape(-1, spec.season).any(1)
     cycles[0] = cycles[known].mean(0) if known.any() else 0.0
     centred: Floats = (cycles - cycles.mean(1, keepdims=True)).astype(np.float32)
     return centred
@@ -269,13 +269,13 @@ def fit_series_effects(network: Network, member: Member, batch: Batch) -> None:
     It is the least squares fit of what differs within two horizons around each cutoff, so that slow
     drifts of both, which say nothing of a cause, hardly count. Entry 0 is that of all series.
     """
-    if member.covariate_encoder is None or not network.task.n_known:
+    if member.covariate_encoder is None or not network.spec.n_known:
         return
     series = entries(batch, network.center.device)
     history, future, next_step, _ = scaled_windows(network, batch, series, series)
     covariates = covariates_of(network, batch)
     assert covariates is not None
-    horizon = network.task.horizon
+    horizon = network.spec.horizon
     cycles = torch.cat(member.seasonal_baseline(series, next_step), 1)
     readings = torch.cat([history, future], 1)[:, -cycles.shape[1] :].clamp(-_MOST, _MOST) - cycles
     n_newest = min(2 * horizon, readings.shape[1])
@@ -288,7 +288,7 @@ def fit_series_effects(network: Network, member: Member, batch: Batch) -> None:
     x = (x - (x * seen[:, None]).sum(2, keepdim=True) / count[:, None]) * seen[:, None]
     squares = (x @ x.transpose(1, 2) / n_newest).numpy()
     products = ((x @ y[..., None])[..., 0] / n_newest).numpy()
-    effects = _solve(squares, products, series.numpy(), network.task.n_series + 1)
+    effects = _solve(squares, products, series.numpy(), network.spec.n_series + 1)
     member.covariate_encoder.series_effect.weight[:] = torch.from_numpy(effects).float()
 
 

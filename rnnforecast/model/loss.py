@@ -88,8 +88,8 @@ class ValidationWindows:
         """
         members = list({id(m): m for group in groups for m in group}.values())
         chosen = self._windows.spread(most)
-        task = network.task
-        width = task.lookback + task.horizon * len(task.quantiles)
+        spec = network.spec
+        width = spec.lookback + spec.horizon * len(spec.quantiles)
         n_steps = max(-(-member.spec.lookback // member.spec.segment) for member in members)
         n_parts = max(
             1,
@@ -110,7 +110,7 @@ class ValidationWindows:
             n_seen += count
             for number, group in enumerate(groups):
                 forecast = mean_of([forecasts[id(m)] for m in group])
-                loss = quantile_loss(forecast, future, task.quantiles)
+                loss = quantile_loss(forecast, future, spec.quantiles)
                 sums[number] += float(loss) * count
         *totals, n_all = self._windows.ranks.total(np.array([*sums, n_seen])).tolist()
         return [total / max(n_all, 1) for total in totals]

@@ -83,7 +83,7 @@ def deviations(network: Network, batch: Batch) -> Deviations:
     parts = (
         history[:, -past.shape[1] :] - past,
         future - ahead,
-        forecast[:, :, network.task.median] - ahead,
+        forecast[:, :, network.spec.median] - ahead,
     )
     return Deviations(*(part.double().cpu().numpy() for part in parts))
 
@@ -100,14 +100,14 @@ def pattern_of(network: Network, entry: int, first_step: int, n: int) -> Doubles
         [member.seasonal_pattern.weight[entry] for member in network.members]
     ).mean(0)
     pattern = (cycles * network.scale[entry]).double().cpu().numpy()
-    return pattern[(first_step + np.arange(n)) % network.task.season]
+    return pattern[(first_step + np.arange(n)) % network.spec.season]
 
 
 def enough_windows(network: Network, members: Sequence[Member], least: int) -> int:
     """Return how many windows to measure members on: more than the least where they cost little."""
-    task = network.task
+    spec = network.spec
     states = sum(-(-member.spec.lookback // member.spec.segment) for member in members)
-    read = sum(member.spec.lookback + task.horizon * len(task.quantiles) for member in members)
+    read = sum(member.spec.lookback + spec.horizon * len(spec.quantiles) for member in members)
     n_values = (states * network.config.hidden + read) / len(members)
     return min(max(least, int(least * _WINDOW_VALUES / n_values)), max(least, _MOST_WINDOWS))
 
@@ -160,7 +160,7 @@ def gradients_by_lag(network: Network, batch: Batch, leads: Sequence[int]) -> Do
     next_step = torch.from_numpy(batch.next_step).to(device)
     features = batch.features and [torch.from_numpy(x).to(device, dtype) for x in batch.features]
     medians = network(history, entries(batch, device), next_step, features)
-    medians = medians[:, :, network.task.median]
+    medians = medians[:, :, network.spec.median]
     seen = np.isfinite(batch.history)
     counts = seen.sum(0)
     gradients = np.empty((len(leads), batch.history.shape[1]))
@@ -190,7 +190,7 @@ def state_gradients(
     chunks = torch.split(embedded, sizes)
     borders = run_in_chunks(member, chunks)
     leads = member.decode_leads(borders[-1], series, covariates)
-    moved = leads[:, lead - 1, network.task.median].sum()
+    moved = leads[:, lead - 1, network.spec.median].sum()
     parts = [part for states in borders for state in states for part in state if part is not None]
     gradients = iter(torch.autograd.grad(moved, parts, allow_unused=True))
     norms = []
@@ -252,7 +252,7 @@ def _cut(batch: Batch, length: int) -> Batch:
 def _loss(network: Network, batch: Batch, members: Sequence[Member]) -> float:
     history, future, series, next_step, covariates = _inputs(network, batch)
     forecast = mean_of([member(history, series, next_step, covariates) for member in members])
-    return float(quantile_loss(forecast, future, network.task.quantiles))
+    return float(quantile_loss(forecast, future, network.spec.quantiles))
 
 
 def _inputs(

@@ -15,7 +15,7 @@ from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.model.covariates import MOST, CovariateBatch, CovariateEncoder
 from rnnforecast.model.recurrence import Recurrence, State
-from rnnforecast.spec import ForecastTask, MemberTask
+from rnnforecast.spec import MemberSpec, NetworkSpec
 
 _NO_LIMIT = 1e30
 _SPIKE_SHARE = 0.05
@@ -41,18 +41,18 @@ class Network(nn.Module):
     feature_scale: Tensor  # (K + P + C,)
     members: Sequence[Member]
 
-    def __init__(self, task: ForecastTask, config: NetworkConfig) -> None:
+    def __init__(self, spec: NetworkSpec, config: NetworkConfig) -> None:
         super().__init__()
-        self.task = task
+        self.spec = spec
         self.config = config
-        n_entries = task.n_series + 1
+        n_entries = spec.n_series + 1
         self.register_buffer("center", torch.zeros(n_entries))
         self.register_buffer("scale", torch.ones(n_entries))
         self.register_buffer("outlier_threshold", torch.full((n_entries,), _NO_LIMIT))
-        if task.n_features:
-            self.register_buffer("feature_mean", torch.zeros(task.n_features))
-            self.register_buffer("feature_scale", torch.ones(task.n_features))
-        self._set_members(Member(task, member, config) for member in task.members)
+        if spec.n_features:
+            self.register_buffer("feature_mean", torch.zeros(spec.n_features))
+            self.register_buffer("feature_scale", torch.ones(spec.n_features))
+        self._set_members(Member(spec, member, config) for member in spec.members)
 
     def forward(
         self,
@@ -77,13 +77,13 @@ class Network(nn.Module):
     def select_members(self, chosen: Sequence[int]) -> None:
         """Go on with these members alone; the look-back becomes as long as they need.
 
-        Covariates that none of them sees are no part of the task any more.
+        Covariates that none of them sees are no part of the spec any more.
         """
-        members = tuple(self.task.members[i] for i in chosen)
+        members = tuple(self.spec.members[i] for i in chosen)
         lookback = max(member.lookback for member in members)
-        self.task = replace(self.task, members=members, lookback=lookback)
-        if self.task.n_features and not any(member.covariates for member in members):
-            self.task = replace(self.task, n_known=0, n_past=0, n_static=0)
+        self.spec = replace(self.spec, members=members, lookback=lookback)
+        if self.spec.n_features and not any(member.covariates for member in members):
+            self.spec = replace(self.spec, n_known=0, n_past=0, n_static=0)
             del self.feature_mean, self.feature_scale
         self._set_members([self.members[i] for i in chosen])
 
@@ -92,9 +92,9 @@ class Network(nn.Module):
 
     def standardise_covariates(self, features: Sequence[Tensor] | None) -> CovariateBatch | None:
         """Standardise covariates; what is unknown is as before, or else their mean."""
-        if features is None or not self.task.n_features:
+        if features is None or not self.spec.n_features:
             return None
-        sizes = [self.task.n_known, self.task.n_past, self.task.n_static]
+        sizes = [self.spec.n_known, self.spec.n_past, self.spec.n_static]
         means = torch.split(self.feature_mean, sizes)
         scales = torch.split(self.feature_scale, sizes)
         known, past, static = (
@@ -168,14 +168,18 @@ class Member(nn.Module):
     mixing: Tensor  # (Q, Q)
     levels: Tensor  # (Q,)
 
-    def __init__(self, task: ForecastTask, spec: MemberTask, config: NetworkConfig) -> None:
+    def __init__(self, network_spec: NetworkSpec, spec: MemberSpec, config: NetworkConfig) -> None:
         super().__init__()
-        self.task = task
+        self.network_spec = network_spec
         self.spec = spec
-        n_entries, width, n_quantiles = task.n_series + 1, config.hidden, len(task.quantiles)
-        self.out_segment = min(spec.segment, task.horizon)
-        self.seasonal_pattern = nn.Embedding(n_entries, task.season)
-        self.persistence = nn.Parameter(torch.zeros(spec.n_components, task.horizon))
+        n_entries, width, n_quantiles = (
+            network_spec.n_series + 1,
+            config.hidden,
+            len(network_spec.quantiles),
+        )
+        self.out_segment = min(spec.segment, network_spec.horizon)
+        self.seasonal_pattern = nn.Embedding(n_entries, network_spec.season)
+        self.persistence = nn.Parameter(torch.zeros(spec.n_components, network_spec.horizon))
         self.segment_proj = nn.Linear(spec.segment, width)
         self.missing_proj = nn.Linear(spec.segment, width, bias=False)
         n_steps = -(-spec.lookback // spec.segment)
@@ -183,16 +187,18 @@ class Member(nn.Module):
             config.cell, width, config.layers, init=config.init, n_steps=n_steps
         )
         self.series_embedding = nn.Embedding(n_entries, width)
-        self.lead_embedding = nn.Parameter(torch.empty(-(-task.horizon // self.out_segment), width))
+        self.lead_embedding = nn.Parameter(
+            torch.empty(-(-network_spec.horizon // self.out_segment), width)
+        )
         self.covariate_encoder = None
         if spec.covariates:
             self.covariate_encoder = CovariateEncoder(
-                task, spec, out_segment=self.out_segment, width=width
+                network_spec, spec, out_segment=self.out_segment, width=width
             )
         self.dropout = config.dropout
         self.head = nn.Linear(width, self.out_segment * n_quantiles)
-        self.register_buffer("mixing", mixing(n_quantiles, task.median), persistent=False)
-        self.register_buffer("levels", torch.tensor(task.quantiles), persistent=False)
+        self.register_buffer("mixing", mixing(n_quantiles, network_spec.median), persistent=False)
+        self.register_buffer("levels", torch.tensor(network_spec.quantiles), persistent=False)
         self._initialise()
 
     def forward(
@@ -257,11 +263,11 @@ class Member(nn.Module):
         out = self.recurrence.decode(self._queries(series, covariates), final)  # (N, M, D)
         if mask is not None:
             out = out * mask
-        n_quantiles = len(self.task.quantiles)
+        n_quantiles = len(self.network_spec.quantiles)
         weight = self.mixing @ self.head.weight.view(self.out_segment, n_quantiles, -1)
         bias = self.head.bias.view(self.out_segment, n_quantiles) @ self.mixing.T
         raw = F.linear(out, weight.flatten(0, 1), bias.flatten())  # (N, M, out_segment * Q)
-        return raw.reshape(len(raw), -1, n_quantiles)[:, : self.task.horizon]
+        return raw.reshape(len(raw), -1, n_quantiles)[:, : self.network_spec.horizon]
 
     def normalised(self, past: Tensor) -> Window:
         """Return deviations from the season's pattern, (N, L), as this member sees them."""
@@ -269,8 +275,8 @@ class Member(nn.Module):
 
     def lasting(self, window: Window) -> list[Part]:
         """Return what of the window lasts into the horizon."""
-        season = self.task.season if self.spec.seasonal else None
-        return lasting(window, season=season, horizon=self.task.horizon)
+        season = self.network_spec.season if self.spec.seasonal else None
+        return lasting(window, season=season, horizon=self.network_spec.horizon)
 
     def persistence_term(self, window: Window) -> Tensor:
         """Return what is left of it at each lead, (N, H), normalised."""
@@ -290,8 +296,8 @@ class Member(nn.Module):
 
     def seasonal_baseline(self, series: Tensor, next_step: Tensor) -> tuple[Tensor, Tensor]:
         """Look up the season's pattern over history, (N, L), and horizon, (N, H)."""
-        lookback, season = self.spec.lookback, self.task.season
-        width = lookback + self.task.horizon
+        lookback, season = self.spec.lookback, self.network_spec.season
+        width = lookback + self.network_spec.horizon
         phase = (next_step - lookback) % season
         turn = (phase[:, None] + torch.arange(season, device=phase.device)) % season
         turned = self.seasonal_pattern(series).gather(1, turn)  # (N, season)
@@ -314,7 +320,7 @@ class Member(nn.Module):
             assert covariates is not None
             embedded = embedded + self.covariate_encoder.history(covariates)
         if self.spec.seasonal:
-            length = -(-self.task.season // self.spec.segment) * self.spec.segment
+            length = -(-self.network_spec.season // self.spec.segment) * self.spec.segment
             pattern = self.segment_proj(self._segments(parts[-1].past[:, -length:], empty=0.0))
             embedded = torch.cat([pattern, embedded])
         return F.relu(embedded)
@@ -344,7 +350,7 @@ class Member(nn.Module):
         nn.init.normal_(self.series_embedding.weight, std=0.1)
         nn.init.normal_(self.lead_embedding, std=1.0)
         normal = torch.tensor(
-            [NormalDist(0, _START_SPREAD).inv_cdf(q) for q in self.task.quantiles]
+            [NormalDist(0, _START_SPREAD).inv_cdf(q) for q in self.network_spec.quantiles]
         )
         self.head.bias.copy_(torch.linalg.solve(self.mixing, normal).repeat(self.out_segment))
         self.head.weight.mul_(0.5)
@@ -423,7 +429,7 @@ class Part(NamedTuple):
 def lasting(window: Window, *, season: int | None, horizon: int) -> list[Part]:
     """Return the newest reading and, with a season, the newest one's level and the mean pattern.
 
-    They are as many as `MemberTask.n_components` says.
+    They are as many as `MemberSpec.n_components` says.
     """
     parts = [Part(window.newest, window.newest)]
     if season is not None:

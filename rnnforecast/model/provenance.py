@@ -43,7 +43,7 @@ def describe_model(
     assert forecaster.log is not None
     ranges = describe_ranges(plan.split, schema)
     return Artifact(
-        task=forecaster.network.task,
+        spec=forecaster.network.spec,
         config=plan.config,
         schema=schema,
         names=forecaster.names,
@@ -51,7 +51,7 @@ def describe_model(
         weights=forecaster.tensors(),
         metrics=metrics,
         history=history_csv(forecaster.log.epochs),
-        learnt_until=ranges["last_reading"],
+        trained_until=ranges["last_reading"],
         training_range=ranges,
         self_test=forecaster.self_test(),
         provenance=describe_run(plan, forecaster, source, warnings),
@@ -66,11 +66,11 @@ def checkpoints_of(model: Place, plan: Plan, *, is_resuming: bool) -> Checkpoint
     """
     from rnnforecast.model.ensemble import n_processors
 
-    training, task = plan.config.training, plan.task
-    options = {**asdict(task), **asdict(plan.config.network), **asdict(training)}
+    training, spec = plan.config.training, plan.spec
+    options = {**asdict(spec), **asdict(plan.config.network), **asdict(training)}
     panel = plan.split.panel
     options["threads"] = training.threads or n_processors() if panel.shared is None else None
-    members = "; ".join(map(str, task.members))
+    members = "; ".join(map(str, spec.members))
     identity = {
         "readings": panel.fingerprint(),
         "rnnforecast": __version__,
@@ -148,9 +148,9 @@ def _absolute(data: object) -> str | None:
 
 def card_of(artifact: Artifact) -> dict[str, str]:
     """Return the facts about a version, in the order in which they are shown."""
-    task, network, provenance = artifact.task, artifact.config.network, artifact.provenance
+    spec, network, provenance = artifact.spec, artifact.config.network, artifact.provenance
     step_us = artifact.schema.step_us or 1
-    season = format_duration(task.season * step_us) if task.season > 1 else "none"
+    season = format_duration(spec.season * step_us) if spec.season > 1 else "none"
     columns = f"time {artifact.schema.time!r}"
     if artifact.schema.series:
         columns += f", series {artifact.schema.series!r}"
@@ -160,15 +160,15 @@ def card_of(artifact: Artifact) -> dict[str, str]:
         "series": f"{len(artifact.names)}: {join_names(artifact.names, 6)}",
         "step": format_duration(step_us),
         "season": season,
-        "horizon": f"{task.horizon} steps ({format_duration(task.horizon * step_us)})",
-        "look-back": f"{task.lookback} steps ({format_duration(task.lookback * step_us)})",
+        "horizon": f"{spec.horizon} steps ({format_duration(spec.horizon * step_us)})",
+        "look-back": f"{spec.lookback} steps ({format_duration(spec.lookback * step_us)})",
         "network": f"{network.cell.upper()} of width {network.hidden}, {network.layers} layer(s), "
         f"{artifact.n_parameters} parameters",
-        "members": "; ".join(str(member) for member in task.members),
+        "members": "; ".join(str(member) for member in spec.members),
         "trained": f"{_numbers(provenance['best_steps'])} of {provenance['steps']} steps until "
         f"{artifact.training_range['train_until']}, then "
         f"{_numbers(provenance['fine_tune_steps'])} steps over all readings until "
-        f"{artifact.learnt_until}",
+        f"{artifact.trained_until}",
         **_memory_in_words(artifact),
         "bands": _bands_in_words(artifact),
         "made": f"{provenance['created']} by rnnforecast {provenance['rnnforecast']}, "
@@ -185,7 +185,7 @@ def _covariates_in_words(artifact: Artifact) -> dict[str, str]:
         for role, label in kinds.items()
     }
     options = artifact.config.data
-    if artifact.task.n_known:
+    if artifact.spec.n_known:
         by_role["calendar"] = [*options.calendar, *filter(None, [options.holidays])]
     lines = [f"{label} {join_names(names, 6)}" for label, names in by_role.items() if names]
     return {"covariates": "; ".join(lines)} if lines else {}

@@ -40,7 +40,7 @@ from rnnforecast.evaluate.comparison import (
 from rnnforecast.events import Listener, Recorder, Warned, ignore
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.report.html import Report, Seen, report_html
-from rnnforecast.spec import ForecastTask
+from rnnforecast.spec import NetworkSpec
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.workflow.model import Model, check_outputs, known_of, load, reading_of, restore
 from rnnforecast.workflow.steps import (
@@ -61,7 +61,7 @@ class Backtest:
     """What came of a backtest."""
 
     comparison: Comparison
-    task: ForecastTask
+    spec: NetworkSpec
     stride: int
     split: dict[str, Any]
     """Where the parts end, as time stamps."""
@@ -129,7 +129,7 @@ def backtest(
 def _result(trial: Trial, comparison: Comparison, events: Recorder, clock: Clock) -> Backtest:
     return Backtest(
         comparison,
-        trial.task,
+        trial.spec,
         trial.stride,
         trial.split_in_words(),
         trial.version,
@@ -149,19 +149,19 @@ def _run(
     trial: Trial, output: str | Path | None, listener: Listener, *, looks: bool
 ) -> tuple[Comparison, tuple[Seen, ...]]:
     """Try all origins; `looks` asks for windows to look at."""
-    panel, task = trial.split.panel, trial.task
+    panel, spec = trial.split.panel, trial.spec
     opened: AbstractContextManager[Sink | None] = (
         nullcontext() if output is None else publishing_backtest(str(output), trial.tz)
     )
-    truth, units = Truth(panel, task.horizon), Units(task.season, deviations(trial.split.train))
+    truth, units = Truth(panel, spec.horizon), Units(spec.season, deviations(trial.split.train))
     with opened as sink:
         tallies = evaluate(
-            trial.rounds, truth, units, lookback=task.lookback, sink=sink, listener=listener
+            trial.rounds, truth, units, lookback=spec.lookback, sink=sink, listener=listener
         )
-    found = compare(tallies, names=panel.names, season=task.season, step_us=panel.step_us)
+    found = compare(tallies, names=panel.names, season=spec.season, step_us=panel.step_us)
     if not looks:
         return found, ()
-    seen = windows_seen(trial.rounds, truth, tallies, found, lookback=task.lookback, tz=trial.tz)
+    seen = windows_seen(trial.rounds, truth, tallies, found, lookback=spec.lookback, tz=trial.tz)
     return found, seen
 
 
@@ -170,7 +170,7 @@ class Trial:
     """All that is decided before the first origin."""
 
     rounds: list[Round]
-    task: ForecastTask
+    spec: NetworkSpec
     split: Split
     stride: int
     tz: str | None
@@ -200,19 +200,19 @@ def fitted_trial(
     clock.lap("read_s")
     panel = _until(panel, ends.test_end, schema.tz)
     plan = plan_backtest(panel, config, ends, schema.tz, listener)
-    stride = ends.stride or plan.task.horizon
+    stride = ends.stride or plan.spec.horizon
     rounds = _rounds(plan, ends, stride, listener)
-    return Trial(rounds, plan.task, plan.split, stride, schema.tz)
+    return Trial(rounds, plan.spec, plan.split, stride, schema.tz)
 
 
 def _rounds(plan: Plan, ends: BacktestConfig, stride: int, listener: Listener) -> list[Round]:
     """Fit once, or again after every `ends.refit` windows, with parts that move on in time."""
-    split, task, panel = plan.split, plan.task, plan.split.panel
+    split, spec, panel = plan.split, plan.spec, plan.split.panel
     test_from = split.test_from_us
     assert test_from is not None
     length = split.end_us - test_from if ends.refit is None else ends.refit * stride * panel.step_us
     origins = Origins.rolling(
-        panel, test_from, lookback=task.lookback, horizon=task.horizon, stride=stride
+        panel, test_from, lookback=spec.lookback, horizon=spec.horizon, stride=stride
     )
     rounds = []
     for begin in range(test_from, split.end_us, length):
@@ -222,13 +222,13 @@ def _rounds(plan: Plan, ends: BacktestConfig, stride: int, listener: Listener) -
         moved = Cuts(split.train_until_us + begin - test_from, begin, split.end_us)
         parts = split_at(panel, moved)
         fitted = fit_network(plan, parts, listener)
-        calibration = calibrate(fitted, parts, task, listener)
+        calibration = calibrate(fitted, parts, spec, listener)
         network = with_calibration(fitted, calibration, fitted.names)
-        others = _baselines(ends.baselines, parts, task, listener)
+        others = _baselines(ends.baselines, parts, spec, listener)
         rounds.append(Round(now, {NETWORK: network, **others}))
     if not rounds:
         raise NotEnoughDataError(
-            f"no window of lookback + horizon = {task.lookback} + {task.horizon} fits into the "
+            f"no window of lookback + horizon = {spec.lookback} + {spec.horizon} fits into the "
             "test part",
             code="too-short",
             hint="pass a later --test-end, or a shorter --horizon",
@@ -241,7 +241,7 @@ def saved_trial(
 ) -> Trial:
     """Try a saved version on readings that it has not learnt from, read as `config.data` says."""
     artifact = saved.artifact
-    task = artifact.task
+    spec = artifact.spec
     fixed = (config.window, config.network, config.training)
     if fixed != (WindowConfig(), NetworkConfig(), TrainConfig()) or ends.refit is not None:
         raise UsageError(
@@ -250,28 +250,28 @@ def saved_trial(
         )
     panel, tz = _read_newer(artifact, data, config, ends, listener)
     split = _split_after_learnt(saved, panel, tz, ends)
-    stride = ends.stride or task.horizon
+    stride = ends.stride or spec.horizon
     origins = None
     if split.test_from_us is not None:
         origins = Origins.rolling(
-            panel, split.test_from_us, lookback=task.lookback, horizon=task.horizon, stride=stride
+            panel, split.test_from_us, lookback=spec.lookback, horizon=spec.horizon, stride=stride
         )
     if not origins:
         raise NotEnoughDataError(
-            f"version {saved.version} has learnt from the readings until {artifact.learnt_until}, "
-            f"and after them no window of {task.horizon} steps fits into these readings",
+            f"version {saved.version} has learnt from the readings until {artifact.trained_until}, "
+            f"and after them no window of {spec.horizon} steps fits into these readings",
             code="too-short",
             hint="pass newer readings, together with a look-back of older ones",
         )
-    forecasters = {NETWORK: restore(artifact), **_baselines(ends.baselines, split, task, listener)}
-    return Trial([Round(origins, forecasters)], task, split, stride, tz, saved.version)
+    forecasters = {NETWORK: restore(artifact), **_baselines(ends.baselines, split, spec, listener)}
+    return Trial([Round(origins, forecasters)], spec, split, stride, tz, saved.version)
 
 
 def _read_newer(
     artifact: Artifact, data: object, config: Config, ends: BacktestConfig, listener: Listener
 ) -> tuple[Panel, str | None]:
     """Read readings for a saved version, up to the end of the test part; return them and a zone."""
-    task, known = artifact.task, known_of(artifact)
+    spec, known = artifact.spec, known_of(artifact)
     panel, schema = read_newer(
         data,
         schema=artifact.schema,
@@ -279,20 +279,20 @@ def _read_newer(
         known=known,
         listener=listener,
     )
-    warn_of_strangers(past_of(panel), known, listener, lookback=task.lookback, horizon=task.horizon)
+    warn_of_strangers(past_of(panel), known, listener, lookback=spec.lookback, horizon=spec.horizon)
     return _until(panel, ends.test_end, schema.tz), schema.tz
 
 
 def _split_after_learnt(saved: Model, panel: Panel, tz: str | None, ends: BacktestConfig) -> Split:
     """Begin the test part after what the version has learnt from, or where the user says."""
-    learnt = parse_time_us(saved.artifact.learnt_until, tz)
-    test_from = first_of_test(panel, ends, tz, horizon=saved.artifact.task.horizon)
+    learnt = parse_time_us(saved.artifact.trained_until, tz)
+    test_from = first_of_test(panel, ends, tz, horizon=saved.artifact.spec.horizon)
     if test_from is None:
         test_from = learnt + panel.step_us
     if test_from <= learnt:
         raise DataError(
             f"version {saved.version} has learnt from the readings until "
-            f"{saved.artifact.learnt_until}, but the test part begins at "
+            f"{saved.artifact.trained_until}, but the test part begins at "
             f"{format_stamp(test_from, tz)}",
             code="already-learnt",
             hint="begin later, with  --validation-end "
@@ -305,13 +305,13 @@ def _split_after_learnt(saved: Model, panel: Panel, tz: str | None, ends: Backte
 
 
 def _baselines(
-    names: tuple[str, ...], split: Split, task: ForecastTask, listener: Listener
+    names: tuple[str, ...], split: Split, spec: NetworkSpec, listener: Listener
 ) -> dict[str, Forecaster]:
     """Make the baselines that were asked for; the naive ones are always there."""
-    found: dict[str, Forecaster] = {NAIVE: naive(), SEASONAL_NAIVE: SeasonalNaive(task.season)}
+    found: dict[str, Forecaster] = {NAIVE: naive(), SEASONAL_NAIVE: SeasonalNaive(spec.season)}
     if RIDGE in names:
         ridge = RidgeOnLags.fit(
-            split.train, split.validation, lookback=task.lookback, horizon=task.horizon
+            split.train, split.validation, lookback=spec.lookback, horizon=spec.horizon
         )
         if ridge is None:
             what = "too few whole windows for ridge regression: left out"
@@ -338,21 +338,21 @@ def _until(panel: Panel, test_end: str | None, tz: str | None) -> Panel:
 
 def backtest_report(result: Backtest, seen: tuple[Seen, ...], names: tuple[str, ...]) -> Report:
     """Return the report of a backtest."""
-    task, split = result.task, result.split
+    spec, split = result.spec, result.split
     card = {
         "version": result.version or "fitted for this backtest",
         "series": _names(names),
-        "horizon": f"{task.horizon} steps",
-        "look-back": f"{task.lookback} steps",
-        "season": f"{task.season} steps" if task.season > 1 else "none",
-        "members": "; ".join(str(own) for own in task.members),
+        "horizon": f"{spec.horizon} steps",
+        "look-back": f"{spec.lookback} steps",
+        "season": f"{spec.season} steps" if spec.season > 1 else "none",
+        "members": "; ".join(str(own) for own in spec.members),
         "train part": f"before {split['train_end']}",
         "validation part": f"before {split['validation_end']}",
         "test part": f"before {split['test_end']}",
         "origins": f"{result.stride} steps apart",
     }
     held_out = (
-        f"Measured on {result.comparison.n_windows} forecasts of {task.horizon} steps from "
+        f"Measured on {result.comparison.n_windows} forecasts of {spec.horizon} steps from "
         f"{split['validation_end']} on, before {split['test_end']}."
     )
     return _report(

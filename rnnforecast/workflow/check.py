@@ -105,14 +105,14 @@ def _read(
     """Read the table; a model's columns, step and series are held against it."""
     if model is None:
         return read_panel(source, infer_schema(source, config, listener), config, listener)
-    task, known = model.artifact.task, known_of(model.artifact)
+    spec, known = model.artifact.spec, known_of(model.artifact)
     panel, schema = read_matching(
         source, schema=model.artifact.schema, options=config, known=known, listener=listener
     )
     past = past_of(panel)
     warn_of_oddities(panel, listener, tz=schema.tz)
-    warn_of_strangers(past, known, listener, lookback=task.lookback, horizon=task.horizon)
-    warn_of_short(past, listener, lookback=task.lookback)
+    warn_of_strangers(past, known, listener, lookback=spec.lookback, horizon=spec.horizon)
+    warn_of_short(past, listener, lookback=spec.lookback)
     return panel, schema
 
 

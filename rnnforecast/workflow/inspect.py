@@ -232,8 +232,8 @@ def anomalies(
     artifact = (model if isinstance(model, Model) else load(model)).artifact
     options = reading_of(artifact, reading, given)
     check_outputs(data, options, output=output)
-    events, task = Recorder(listener, []), artifact.task
-    _ = _stride_of(config, task.horizon)  # before anything is read
+    events, spec = Recorder(listener, []), artifact.spec
+    _ = _stride_of(config, spec.horizon)  # before anything is read
     panel, schema = read_newer(
         data, schema=artifact.schema, options=options, known=known_of(artifact), listener=events
     )
@@ -242,7 +242,7 @@ def anomalies(
     found = _find(artifact, panel, config, since, events)
     search = Search(
         replace(found, tz=schema.tz),
-        tuple(episodes(found, apart=task.horizon)),
+        tuple(episodes(found, apart=spec.horizon)),
         tuple(events.warnings),
     )
     if output is not None:
@@ -254,19 +254,19 @@ def _find(
     artifact: Artifact, panel: Panel, config: AnomalyConfig, since: int | None, listener: Listener
 ) -> Anomalies:
     """Judge all readings that can be. Raises `NotEnoughDataError` where none can."""
-    task = artifact.task
+    spec = artifact.spec
     found = find_anomalies(
         restore(artifact),
         panel,
-        lookback=task.lookback,
-        stride=_stride_of(config, task.horizon),
+        lookback=spec.lookback,
+        stride=_stride_of(config, spec.horizon),
         at_least=config.at_least,
         since_us=since,
         listener=listener,
     )
     if not found.n_judged:
         raise NotEnoughDataError(
-            f"no reading follows a whole look-back of {task.lookback} steps, so none can be judged",
+            f"no reading follows a whole look-back of {spec.lookback} steps, so none can be judged",
             code="too-short",
             hint="pass more readings, or an earlier --since",
         )
@@ -293,9 +293,9 @@ def _warn_of_learnt(
 ) -> None:
     """Say that readings look less surprising to a network that has learnt from them."""
     begin = panel.first_us if since is None else since
-    if parse_time_us(artifact.learnt_until, tz) >= begin:
+    if parse_time_us(artifact.trained_until, tz) >= begin:
         message = (
-            f"the model has learnt from the readings until {artifact.learnt_until}, and is less "
+            f"the model has learnt from the readings until {artifact.trained_until}, and is less "
             "surprised by them than by new ones"
         )
         listener(Warned("already-learnt", message))
@@ -343,9 +343,9 @@ def _windows_of(
     artifact: Artifact, panel: Panel, tz: str | None, listener: Listener
 ) -> TrainingWindows:
     """Return the windows to measure on: those that the version has not learnt from, if it can."""
-    lookback, horizon = artifact.task.lookback, artifact.task.horizon
+    lookback, horizon = artifact.spec.lookback, artifact.spec.horizon
     past, lengths = past_of(panel), panel.lengths
-    learnt = panel.rows_before(parse_time_us(artifact.learnt_until, tz) + 1)
+    learnt = panel.rows_before(parse_time_us(artifact.trained_until, tz) + 1)
     newer = past.windows(lookback, horizon, targets_after=past_of(panel, learnt))
     if len(newer) >= FEWEST:
         return newer
@@ -359,7 +359,7 @@ def _windows_of(
             hint="pass more readings",
         )
     message = (
-        f"measured on readings that the model has learnt from, until {artifact.learnt_until}: "
+        f"measured on readings that the model has learnt from, until {artifact.trained_until}: "
         "pass newer ones to see what it makes of them"
     )
     listener(Warned("already-learnt", message))
@@ -369,7 +369,7 @@ def _windows_of(
 def _explosion_in(artifact: Artifact) -> str | None:
     """Say why the training of a member that is kept exploded; None where none did."""
     rows = list(csv.DictReader(io.StringIO(artifact.history)))
-    for number in artifact.provenance["kept_members"]:
+    for number in artifact.provenance["selected_members"]:
         own = [row for row in rows if row["member"] == str(number)]
         clipped, losses = ([float(row[name]) for row in own] for name in ("clipped", "train_loss"))
         reason = explosion(clipped, losses, artifact.config.training)

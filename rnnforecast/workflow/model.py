@@ -143,9 +143,9 @@ def prepare(
 
 def forecast(ready: Ready, events: Recorder, *, forecaster: Forecaster | None = None) -> Prediction:
     """Forecast every series that can be; torch is imported here, but for who has a forecaster."""
-    task, past, config = ready.artifact.task, ready.past, ready.config
+    spec, past, config = ready.artifact.spec, ready.past, ready.config
     max_gap = ready.options.max_gap_steps(past.step_us)
-    rule = Fallback(task.lookback, task.season, config.fallback, max_gap)
+    rule = Fallback(spec.lookback, spec.season, config.fallback, max_gap)
     unknown = _unknown_ahead(past, ready.horizon, ready.schema, rule, events)
     prediction = _forecast(forecaster or restore(ready.artifact), ready, rule, unknown, events)
     return _limited(prediction, ready.schema, config, events)
@@ -182,15 +182,15 @@ def table_to_write(
 
 def horizon_of(config: PredictConfig, artifact: Artifact) -> int:
     """Return how many steps are forecast. Raises `UsageError` for more than were trained."""
-    task, step_us = artifact.task, artifact.schema.step_us
+    spec, step_us = artifact.spec, artifact.schema.step_us
     if config.horizon is None:
-        return task.horizon
+        return spec.horizon
     assert step_us is not None
     horizon = parse_steps(config.horizon, step_us=step_us, name="horizon", limit=10**9)
-    if horizon > task.horizon:
+    if horizon > spec.horizon:
         raise UsageError(
             f"--horizon {config.horizon} is {horizon} steps, but the model was trained for "
-            f"{task.horizon}",
+            f"{spec.horizon}",
             hint=f"train again with  --horizon {config.horizon}",
         )
     return horizon
@@ -220,12 +220,12 @@ def _check_series(
     past: Past, artifact: Artifact, config: PredictConfig, known: Known, listener: Listener
 ) -> None:
     """Say what is strange about the readings beside those that the network knows."""
-    task = artifact.task
-    warn_of_strangers(past, known, listener, lookback=task.lookback, horizon=task.horizon)
+    spec = artifact.spec
+    warn_of_strangers(past, known, listener, lookback=spec.lookback, horizon=spec.horizon)
     if config.require_series:
         require_series(past, known)
     if config.max_drift is not None:
-        check_drift(past, known, lookback=task.lookback, limit=config.max_drift)
+        check_drift(past, known, lookback=spec.lookback, limit=config.max_drift)
 
 
 def _unknown_ahead(
@@ -241,7 +241,7 @@ def _unknown_ahead(
 
 def _future_of(config: PredictConfig, artifact: Artifact, listener: Listener) -> str | None:
     """Return the file with what is known ahead; a network that sees nothing of it needs none."""
-    if config.future is not None and not artifact.task.n_known:
+    if config.future is not None and not artifact.spec.n_known:
         message = "the model uses no covariate that is known ahead: --future is not read"
         listener(Warned("unused-future", message))
         return None
@@ -269,7 +269,7 @@ def restore_network(artifact: Artifact) -> RNNForecaster:
     from rnnforecast.model.forecaster import RNNForecaster
 
     return RNNForecaster.restore(
-        artifact.task,
+        artifact.spec,
         artifact.config.network,
         names=artifact.names,
         weights=artifact.weights,
@@ -338,9 +338,9 @@ def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
         item: dict[str, Any] = {"version": name, "in_force": name == in_force}
         try:
             loaded = artifact.load(resolve_version(path, name))
-            item |= {"skill": loaded.metrics["skill"], "learnt_until": loaded.learnt_until}
+            item |= {"skill": loaded.metrics["skill"], "trained_until": loaded.trained_until}
         except ModelError as error:
-            item |= {"skill": None, "learnt_until": None, "damage": error.message}
+            item |= {"skill": None, "trained_until": None, "damage": error.message}
         listing.append(item)
     return listing
 

@@ -52,7 +52,7 @@ from rnnforecast.report.html import Report, Seen, ShownMemory, report_html
 from rnnforecast.report.plots import fans_of
 from rnnforecast.sources.shards import open_share
 from rnnforecast.sources.source import Source, join_time, open_source, rename
-from rnnforecast.spec import ForecastTask
+from rnnforecast.spec import NetworkSpec
 from rnnforecast.units import figure
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def fit_network(
     return RNNForecaster.fit(
         split.train,
         split.validation,
-        task=plan.task,
+        spec=plan.spec,
         network=plan.config.network,
         config=plan.config.training,
         listener=listener,
@@ -145,7 +145,7 @@ def fit_network(
 
 
 def calibrate(
-    fitted: Forecaster, split: Split, task: ForecastTask, listener: Listener
+    fitted: Forecaster, split: Split, spec: NetworkSpec, listener: Listener
 ) -> Calibration | None:
     """Find how the quantiles of a fitted network move, on the windows that it was held out from.
 
@@ -153,9 +153,9 @@ def calibrate(
     """
     found = None
     if split.validation is not None:
-        origins = validation_origins(split, lookback=task.lookback, horizon=task.horizon)
-        truth = Truth(split.panel, task.horizon)
-        found = fit_calibration(fitted, origins, truth, lookback=task.lookback)
+        origins = validation_origins(split, lookback=spec.lookback, horizon=spec.horizon)
+        truth = Truth(split.panel, spec.horizon)
+        found = fit_calibration(fitted, origins, truth, lookback=spec.lookback)
     if found is None:
         listener(Noted("too little is held out to calibrate the quantiles: they stay as learnt"))
     return found
@@ -181,22 +181,22 @@ def compare_held_out(
     The network first learns from the validation part as the saved one will learn from all parts.
     Forecasters `beside` it are measured on the same windows.
     """
-    split, task = plan.split, plan.task
+    split, spec = plan.split, plan.spec
     if split.test_from_us is None:
         return not_compared(), ()
     network = fine_tune(fitted, plan, split.before_test, listener)
     forecasters: dict[str, Forecaster] = {
         NETWORK: with_calibration(network, calibration, network.names),
         NAIVE: naive(),
-        SEASONAL_NAIVE: SeasonalNaive(task.season),
+        SEASONAL_NAIVE: SeasonalNaive(spec.season),
         **(beside or {}),
     }
-    origins = test_origins(split, lookback=task.lookback, horizon=task.horizon)
+    origins = test_origins(split, lookback=spec.lookback, horizon=spec.horizon)
     panel, rounds = split.panel, [Round(origins, forecasters)]
-    truth, units = Truth(panel, task.horizon), Units(task.season, deviations(split.train))
-    tallies = evaluate(rounds, truth, units, lookback=task.lookback)
-    found = compare(tallies, names=panel.names, season=task.season, step_us=panel.step_us)
-    return found, windows_seen(rounds, truth, tallies, found, lookback=task.lookback, tz=tz)
+    truth, units = Truth(panel, spec.horizon), Units(spec.season, deviations(split.train))
+    tallies = evaluate(rounds, truth, units, lookback=spec.lookback)
+    found = compare(tallies, names=panel.names, season=spec.season, step_us=panel.step_us)
+    return found, windows_seen(rounds, truth, tallies, found, lookback=spec.lookback, tz=tz)
 
 
 def fine_tune(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener) -> RNNForecaster:
@@ -359,10 +359,10 @@ def remember_held_out(fitted: RNNForecaster, plan: Plan) -> Remembered | None:
 
     The panel up to the end of that part stands for what the readings do.
     """
-    split, task = plan.split, fitted.network.task
+    split, spec = plan.split, fitted.network.spec
     if split.validation is None:
         return None
-    windows = split.validation.windows(task.lookback, task.horizon, targets_after=split.train)
+    windows = split.validation.windows(spec.lookback, spec.horizon, targets_after=split.train)
     if len(windows) < FEWEST:
         return None
     assert fitted.log is not None
@@ -396,17 +396,17 @@ def remember(
     """
     from rnnforecast.model.memory import enough_windows, measure_cut
 
-    task = network.task
+    spec = network.spec
     most = enough_windows(network, network.members, least)
     places = np.array(entries, np.int64) - 1
-    n_steps = max(-(-own.lookback // own.segment) for own in task.members)
+    n_steps = max(-(-own.lookback // own.segment) for own in spec.members)
     room = _GRADIENT_VALUES // (n_steps * network.config.hidden)
     batch = _gathered(windows, most, places)
     few = _gathered(windows, max(FEWEST, min(most, room)), places)
-    leads = {"early": 1, "middle": (task.horizon + 1) // 2, "late": task.horizon}
+    leads = {"early": 1, "middle": (spec.horizon + 1) // 2, "late": spec.horizon}
     cut = measure_cut(network, batch)
     found = Memory(
-        lookback=task.lookback,
+        lookback=spec.lookback,
         effective=cut.effective,
         kept=cut.kept,
         losses=cut.losses,
@@ -417,7 +417,7 @@ def remember(
         n_windows=len(batch.series),
         explosion=explosion,
     )
-    return Remembered(found, judge(found, task, config), panel.step_us)
+    return Remembered(found, judge(found, spec, config), panel.step_us)
 
 
 def _gathered(windows: TrainingWindows, n: int, places: Integers) -> Batch:
@@ -467,7 +467,7 @@ def _peaks(network: Network, batch: Batch, panel: Panel, entries: Sequence[int])
     """Return the peaks of the readings' autocorrelation, and what the forecasts make of them."""
     from rnnforecast.model.memory import deviations, pattern_of
 
-    lookback = network.task.lookback
+    lookback = network.spec.lookback
     chosen = np.unique(np.linspace(0, panel.n_series - 1, _MAX_SERIES).astype(np.int64))
     whole: list[Doubles] = []
     left: list[Doubles] = []

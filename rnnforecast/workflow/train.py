@@ -112,7 +112,7 @@ def _train(
         fitted = fit_network(plan, plan.split, events, checkpoints=checkpoints)
         schema = _schema_of_use(schema, plan, fitted, events)
         clock.lap("fit_s")
-        calibration = calibrate(fitted, plan.split, plan.task, events)
+        calibration = calibrate(fitted, plan.split, plan.spec, events)
         clock.lap("calibrate_s")
         remembered = remember_held_out(fitted, plan)
         clock.lap("memory_s")
@@ -175,7 +175,7 @@ def _resumable(checkpoints: Checkpoints | None) -> Iterator[None]:
 
 def _schema_of_use(schema: Schema, plan: Plan, fitted: RNNForecaster, listener: Listener) -> Schema:
     """Return the schema without covariates that the network does without."""
-    if fitted.network.task.n_features or not plan.task.n_features:
+    if fitted.network.spec.n_features or not plan.spec.n_features:
         return schema
     message = "the covariates do not help on held-out readings: the network does without them"
     listener(Warned("unused-covariates", message))

@@ -60,7 +60,7 @@ def test_a_challenger_that_is_better_is_put_in_force_and_says_why(
     decided = run(command, place, EVERY + 'promote_if = "1%"\n')["retrain"]
 
     assert decided["promoted"] is True, decided["reason"]
-    assert decided["mase"] <= 0.99 * decided["in_force_mase"]
+    assert decided["mase"] <= 0.99 * decided["active_mase"]
     assert "put in force" in decided["reason"] and "new readings" in decided["reason"]
     assert in_force(place) == decided["challenger"] != first
     said = json.loads((place / "out/run.json").read_text())
@@ -68,7 +68,7 @@ def test_a_challenger_that_is_better_is_put_in_force_and_says_why(
     assert said["model"]["version"] == first, "this forecast was made before"
     made = rnnforecast.load(place / "model").artifact
     assert made.parent == decided["in_force"] == first
-    assert made.learnt_until == pd.read_csv(place / "data.csv")["timestamp"].iloc[-1]
+    assert made.trained_until == pd.read_csv(place / "data.csv")["timestamp"].iloc[-1]
     assert made.provenance["challenge"]["reason"] == decided["reason"]
     assert set(made.metrics["metrics"]) == {"network", "naive", "seasonal_naive", "in_force"}
     assert (place / "model/versions" / decided["challenger"] / "report.html").is_file()
@@ -130,7 +130,7 @@ def test_who_is_at_the_model_is_not_disturbed(command: Command, place: Path) -> 
 def test_a_drift_brings_a_challenger(command: Command, place: Path) -> None:
     stamps = [stamp.replace(" ", "T") for stamp in pd.read_csv(place / "data.csv")["timestamp"]]
     (version,) = (place / "model/versions").iterdir()
-    usual = json.loads((version / "metrics.json").read_text())["usual"]
+    usual = json.loads((version / "metrics.json").read_text())["error_reference"]
     assert usual["others"] is not None, "the model must know what is usual"
     (place / "job.toml").write_text(
         JOB.replace("out/forecast.csv", "out/{as_of}.csv") + '[retrain]\nwhen = "drift"\n'

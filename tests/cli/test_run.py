@@ -222,11 +222,11 @@ def test_a_series_that_falls_back_is_partial_and_marked(command: Command, place:
     readings.to_csv(place / "data.csv", index=False)
     outcome = run(command, place)
     assert outcome.code == 3
-    assert outcome.document["not_as_usual"] == 1
+    assert outcome.document["degraded"] == 1
     sources = pd.read_csv(place / "out/forecast.csv").groupby("series")["source"].unique()
     assert sources["flow"].tolist() == ["network"]
     assert sources["level"].tolist() == ["seasonal_naive"]
-    assert gauges(place)["series_not_as_usual"] == 1
+    assert gauges(place)["series_degraded"] == 1
     assert run(command, place, "--force", "--fail-on", "error").code == 0
 
 

@@ -58,14 +58,14 @@ def test_the_model_directory_is_the_contracts(trained: Path) -> None:
         "config",
         "schema",
         "season",
-        "learnt_until",
+        "trained_until",
         "training_range",
         "calibration",
         "self_test",
         "provenance",
         "files",
     }
-    assert manifest["learnt_until"] == "2024-01-17 15:00:00"
+    assert manifest["trained_until"] == "2024-01-17 15:00:00"
     assert not list((trained / "model").rglob(".tmp-*"))
 
 

@@ -29,7 +29,7 @@ from rnnforecast.config.training import (
 )
 from rnnforecast.errors import UsageError
 from rnnforecast.units import format_duration, parse_duration_us, parse_steps, shorten_duration
-from tests.builders import make_task
+from tests.builders import make_spec
 
 SECOND, HOUR, DAY = 10**6, 3600 * 10**6, 86_400 * 10**6
 repeatable = settings(max_examples=200, deadline=None, derandomize=True)
@@ -279,7 +279,7 @@ def test_every_network_learns_the_nine_deciles_and_a_band_of_95_percent() -> Non
     assert tuple(k / 10 for k in range(1, 10)) == DECILES
     assert {0.025, *DECILES, 0.975} == set(QUANTILES)
     assert list(QUANTILES) == sorted(QUANTILES)
-    assert QUANTILES[make_task(1, 1, 1, 1).median] == 0.5
+    assert QUANTILES[make_spec(1, 1, 1, 1).median] == 0.5
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from rnnforecast.data.season import (
 )
 from rnnforecast.data.windows import Past, past_of
 from rnnforecast.errors import NotEnoughDataError, UsageError
-from rnnforecast.spec import MemberTask
+from rnnforecast.spec import MemberSpec
 from tests.builders import HOUR_US, make_panel, random_walk, wave
 from tests.data.tables import few
 
@@ -345,7 +345,7 @@ def test_a_segment_that_is_said_is_taken_but_never_longer_than_the_look_back(seg
 def test_what_was_settled_is_said(season, horizon, lookback):
     assume(season > 1 < horizon)
 
-    members = [MemberTask(n, 5, kind, kind) for n in (lookback, 1000) for kind in (False, True)]
+    members = [MemberSpec(n, 5, kind, kind) for n in (lookback, 1000) for kind in (False, True)]
 
     said = in_words(HOUR_US, season=season, horizon=horizon, members=members)
 

@@ -18,7 +18,7 @@ def plan(readings: np.ndarray, *, segment: int | None = None, **window: str) -> 
 
 
 def members_of(made: Plan) -> list[tuple[int, int, bool, bool]]:
-    return [(own.lookback, own.segment, own.linear, own.seasonal) for own in made.task.members]
+    return [(own.lookback, own.segment, own.linear, own.seasonal) for own in made.spec.members]
 
 
 @pytest.mark.parametrize(
@@ -36,8 +36,8 @@ def test_three_members_take_different_things_for_granted(
     made = plan(wave(n))
 
     assert members_of(made) == expected
-    assert (made.task.season, made.task.horizon) == (24, 24)
-    assert made.task.lookback == expected[0][0], "the longest comes first"
+    assert (made.spec.season, made.spec.horizon) == (24, 24)
+    assert made.spec.lookback == expected[0][0], "the longest comes first"
 
 
 def test_without_a_season_the_members_look_one_two_and_four_horizons_back() -> None:
@@ -53,21 +53,21 @@ def test_without_a_season_the_members_look_one_two_and_four_horizons_back() -> N
 def test_with_a_given_look_back_all_members_have_it() -> None:
     made = plan(wave(600), lookback="48", horizon="6")
 
-    assert [(own.lookback, own.segment) for own in made.task.members] == [(48, 24)] * 3
-    assert (made.task.lookback, made.task.horizon) == (48, 6)
+    assert [(own.lookback, own.segment) for own in made.spec.members] == [(48, 24)] * 3
+    assert (made.spec.lookback, made.spec.horizon) == (48, 6)
 
 
 def test_a_pattern_is_what_occurs_twice() -> None:
     made = [plan(wave(600), lookback=str(n), horizon="6", season="24") for n in (24, 47, 48)]
 
     for one, expected in zip(made, (False, False, True), strict=True):
-        assert [own.seasonal for own in one.task.members] == [expected, False, expected]
+        assert [own.seasonal for own in one.network_spec.members] == [expected, False, expected]
 
 
 def test_a_given_segment_is_that_of_every_member() -> None:
     made = plan(wave(4000), segment=200)
 
-    assert [own.segment for own in made.task.members] == [200, 200, 168]
+    assert [own.segment for own in made.spec.members] == [200, 200, 168]
 
 
 @pytest.mark.parametrize("season", ["none", "7", "24", "144"])
@@ -77,11 +77,11 @@ def test_members_always_are_two_linear_ones_and_one_plain_the_longest_first(
 ) -> None:
     made = plan(wave(n), season=season)
 
-    lookbacks = [own.lookback for own in made.task.members]
+    lookbacks = [own.lookback for own in made.spec.members]
     assert lookbacks == sorted(lookbacks, reverse=True)
-    assert made.task.lookback == lookbacks[0]
-    assert [own.linear for own in made.task.members] == [True, False, True]
-    assert all(own.linear or not own.seasonal for own in made.task.members)
+    assert made.spec.lookback == lookbacks[0]
+    assert [own.linear for own in made.spec.members] == [True, False, True]
+    assert all(own.linear or not own.seasonal for own in made.spec.members)
 
 
 def test_each_look_back_is_said_once() -> None:

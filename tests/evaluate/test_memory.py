@@ -9,11 +9,11 @@ import pytest
 from rnnforecast.config.training import Config, NetworkConfig, TrainConfig
 from rnnforecast.evaluate.memory import MemberMemory, Memory, Peak, half_life, judge
 from rnnforecast.gradients import explosion
-from rnnforecast.spec import MemberTask
-from tests.builders import make_task
+from rnnforecast.spec import MemberSpec
+from tests.builders import make_spec
 
-MEMBER = MemberTask(100, 1, linear=False, seasonal=False)
-TASK = make_task(100, 6, 1, members=(MEMBER,))
+MEMBER = MemberSpec(100, 1, linear=False, seasonal=False)
+TASK = make_spec(100, 6, 1, members=(MEMBER,))
 GOOD = Memory(
     lookback=100,
     effective=60,
@@ -116,10 +116,10 @@ def test_what_comes_again_and_is_not_made_use_of_has_vanished(
 def test_against_vanishing_the_next_thing_to_try_is_named(
     config: Config, segment: int, advice: str
 ) -> None:
-    task = replace(TASK, members=(replace(MEMBER, segment=segment),))
+    spec = replace(TASK, members=(replace(MEMBER, segment=segment),))
     forgetful = replace(GOOD, effective=5, peaks=(Peak(50, 0.8, 0.7, 2.0, 1.4),))
 
-    judged = judge(forgetful, task, config)
+    judged = judge(forgetful, spec, config)
 
     assert (judged.verdict, judged.advice) == ("VANISHING", advice)
     assert "50 steps" in judged.reason
@@ -132,10 +132,10 @@ def test_a_window_of_which_little_is_used_is_wasted() -> None:
 
 
 def test_a_shorter_window_holds_whole_seasons() -> None:
-    task = make_task(100, 6, 12, members=(MEMBER,))
+    spec = make_spec(100, 6, 12, members=(MEMBER,))
 
-    assert judge(replace(GOOD, effective=20, peaks=()), task, CONFIG).advice == "--lookback 48"
-    assert judge(replace(GOOD, effective=2, peaks=()), task, CONFIG).advice == "--lookback 24"
+    assert judge(replace(GOOD, effective=20, peaks=()), spec, CONFIG).advice == "--lookback 48"
+    assert judge(replace(GOOD, effective=2, peaks=()), spec, CONFIG).advice == "--lookback 24"
 
 
 def test_the_gravest_failure_comes_first() -> None:

@@ -73,7 +73,7 @@ def test_readings_that_stand_still_are_said(scene: Scene) -> None:
     job = scene.place / "job.toml"
     job.write_text(job.read_text().replace("[data]", '[data]\nstuck-as-na = "6h"'))
     outcome = scene.expect(3, *RUN.words, "--json")
-    assert json.loads(outcome.out)["not_as_usual"] == 1
+    assert json.loads(outcome.out)["degraded"] == 1
     tell(10, "readings that stand still", runs=2, said=2)
 
 

@@ -13,15 +13,15 @@ from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.ensemble import EnsembleLog, train_members
 from rnnforecast.model.initialise import initialise_network
 from rnnforecast.model.network import Network
-from rnnforecast.spec import ForecastTask, MemberTask
-from tests.builders import make_panel, make_task
+from rnnforecast.spec import MemberSpec, NetworkSpec
+from tests.builders import make_panel, make_spec
 
 SMALL = NetworkConfig(hidden=8)
-PLAIN = MemberTask(24, 6, linear=False, seasonal=False)
-MIXED = MemberTask(24, 6, linear=True, seasonal=False)
-SHORT = MemberTask(12, 6, linear=False, seasonal=False)
-SHORT_MIXED = MemberTask(12, 6, linear=True, seasonal=False)
-SEASONAL = MemberTask(24, 6, linear=True, seasonal=True)
+PLAIN = MemberSpec(24, 6, linear=False, seasonal=False)
+MIXED = MemberSpec(24, 6, linear=True, seasonal=False)
+SHORT = MemberSpec(12, 6, linear=False, seasonal=False)
+SHORT_MIXED = MemberSpec(12, 6, linear=True, seasonal=False)
+SEASONAL = MemberSpec(24, 6, linear=True, seasonal=True)
 FOUR = (SEASONAL, PLAIN, SHORT, SHORT_MIXED)
 
 
@@ -32,13 +32,13 @@ def split(readings: np.ndarray) -> tuple[Past, Past]:
 
 
 def started(
-    readings: np.ndarray, task: ForecastTask, *, seed: int = 0, config: NetworkConfig = SMALL
+    readings: np.ndarray, spec: NetworkSpec, *, seed: int = 0, config: NetworkConfig = SMALL
 ) -> Network:
     """Make a network before its first step."""
     train, _ = split(readings)
     torch.manual_seed(seed)
-    network = Network(task, config)
-    initialise_network(network, fit_scaling(train), train.windows(task.lookback, task.horizon))
+    network = Network(spec, config)
+    initialise_network(network, fit_scaling(train), train.windows(spec.lookback, spec.horizon))
     return network
 
 
@@ -52,11 +52,11 @@ def train(
 ) -> EnsembleLog:
     """Train a network in place on the first three quarters, validated on the rest."""
     first, everything = split(readings)
-    task = network.task
+    spec = network.spec
     return train_members(
         network,
-        first.windows(task.lookback, task.horizon),
-        validation=everything.windows(task.lookback, task.horizon, targets_after=first),
+        first.windows(spec.lookback, spec.horizon),
+        validation=everything.windows(spec.lookback, spec.horizon, targets_after=first),
         config=config,
         listener=listener,
         checkpoints=checkpoints,
@@ -68,11 +68,11 @@ def fit(
     config: TrainConfig,
     listener: Listener = ignore,
     *,
-    members: tuple[MemberTask, ...] = (PLAIN,),
+    members: tuple[MemberSpec, ...] = (PLAIN,),
     checkpoints: Checkpoints | None = None,
 ) -> tuple[Network, EnsembleLog]:
     """Make a network and train it."""
-    network = started(readings, make_task(members=members), seed=config.seed)
+    network = started(readings, make_spec(members=members), seed=config.seed)
     return network, train(network, readings, config, listener, checkpoints=checkpoints)
 
 

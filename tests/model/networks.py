@@ -7,8 +7,8 @@ import torch
 from rnnforecast.config.training import NetworkConfig
 from rnnforecast.model.network import Network
 from rnnforecast.model.recurrence import CELLS
-from rnnforecast.spec import MemberTask
-from tests.builders import make_task
+from rnnforecast.spec import MemberSpec
+from tests.builders import make_spec
 
 CELL_NAMES = sorted(CELLS)
 
@@ -22,10 +22,10 @@ def make_network(
     season: int = 4,
     layers: int = 1,
     dropout: float = 0.0,
-    members: tuple[MemberTask, ...] | None = None,
+    members: tuple[MemberSpec, ...] | None = None,
 ) -> Network:
     """Make a network of width 16 for two series, by default of one member."""
     torch.manual_seed(0)
     config = NetworkConfig(cell=cell, hidden=16, layers=layers, dropout=dropout)
-    task = make_task(lookback, horizon, season, 2, segment=segment, members=members)
-    return Network(task, config).eval()
+    spec = make_spec(lookback, horizon, season, 2, segment=segment, members=members)
+    return Network(spec, config).eval()

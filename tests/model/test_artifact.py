@@ -33,19 +33,26 @@ from rnnforecast.data.forecast import Calibration
 from rnnforecast.data.schema import Schema
 from rnnforecast.errors import ModelError
 from rnnforecast.model import artifact as artifacts
-from rnnforecast.model.artifact import Artifact, check_bounds, expected_shapes, load, load_manifest
-from rnnforecast.spec import ForecastTask, MemberTask
+from rnnforecast.model.artifact import (
+    FORMAT_VERSION,
+    Artifact,
+    check_bounds,
+    expected_shapes,
+    load,
+    load_manifest,
+)
+from rnnforecast.spec import MemberSpec, NetworkSpec
 from rnnforecast.storage.durable import publish_directory
 
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 NAMES = (WEIGHTS, SERIES, "metrics.json", "history.csv")
 ALL_NAMES = (*NAMES, MANIFEST)
 MEMBERS = (
-    MemberTask(8, 2, linear=True, seasonal=True),
-    MemberTask(6, 4, linear=True, seasonal=False),
+    MemberSpec(8, 2, linear=True, seasonal=True),
+    MemberSpec(6, 4, linear=True, seasonal=False),
 )
 MEMBER = {"lookback": 8, "segment": 2, "linear": False, "seasonal": True}
-TASK = ForecastTask(lookback=8, horizon=3, season=4, n_series=2, members=MEMBERS)
+TASK = NetworkSpec(lookback=8, horizon=3, season=4, n_series=2, members=MEMBERS)
 NETWORK = NetworkConfig(cell="gru", hidden=4, layers=1, segment=2)
 
 Files = dict[str, bytes]
@@ -55,15 +62,15 @@ Change = Callable[[dict[str, Any]], object]
 def make_artifact(
     *,
     seed: int = 0,
-    task: ForecastTask = TASK,
+    spec: NetworkSpec = TASK,
     network: NetworkConfig = NETWORK,
     is_calibrated: bool = True,
 ) -> Artifact:
     """Make an artifact with random weights, and random moves of its quantiles."""
     rng = np.random.default_rng(seed)
-    shapes = expected_shapes(task, network)
+    shapes = expected_shapes(spec, network)
     return Artifact(
-        task=task,
+        spec=spec,
         config=Config(
             data=DataConfig(target=("flow", "Höhe"), freq="1h"),
             network=network,
@@ -75,18 +82,18 @@ def make_artifact(
         weights={n: rng.normal(size=s).astype(np.float32) for n, s in sorted(shapes.items())},
         metrics={"metrics": {}, "skill": None, "verdict": f"none {seed}"},
         history=f"epoch,loss\n1,0.{seed}5\n",
-        learnt_until=f"2024-01-0{seed + 1} 00:00:00",
+        trained_until=f"2024-01-0{seed + 1} 00:00:00",
         training_range={"n_rows": 100 + seed, "test_from": None},
         self_test={"tolerance": 0.001, "output": [0.5, -1e-05, float(seed)]},
         provenance={"created": f"2026-01-0{seed + 1}", "warnings": [], "source": "/data/größe.csv"},
-        calibration=make_calibration(rng, task) if is_calibrated else None,
+        calibration=make_calibration(rng, spec) if is_calibrated else None,
     )
 
 
-def make_calibration(rng: np.random.Generator, task: ForecastTask) -> Calibration:
+def make_calibration(rng: np.random.Generator, spec: NetworkSpec) -> Calibration:
     """Make one of two groups of leads, with moves that no rounding leaves as they are."""
-    by_lead, by_series = (rng.normal(size=(n, 5)).astype(np.float32) for n in (2, task.n_series))
-    return Calibration((1, task.horizon), by_lead, by_series, n_windows=90, n_stretches=9)
+    by_lead, by_series = (rng.normal(size=(n, 5)).astype(np.float32) for n in (2, spec.n_series))
+    return Calibration((1, spec.horizon), by_lead, by_series, n_windows=90, n_stretches=9)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +249,7 @@ def test_the_manifest_has_the_fields_that_the_contract_names(files: Files) -> No
     manifest = json.loads(files[MANIFEST])
 
     named = (
-        "format format_version kind parent config schema season learnt_until training_range "
+        "format format_version kind parent config schema season trained_until training_range "
         "calibration self_test provenance files"
     )
     assert set(named.split()) <= manifest.keys()
@@ -263,9 +270,9 @@ def test_scaling_statistics_do_not_count_as_parameters() -> None:
 
 
 def test_hundreds_of_series_come_back_in_their_order(version: Path) -> None:
-    task = replace(TASK, n_series=300)
+    spec = replace(TASK, n_series=300)
     expected = replace(
-        make_artifact(task=task),
+        make_artifact(spec=spec),
         names=tuple(f"s{i % 7}/{i}" for i in range(300)),
         base=tuple(map(float, range(300))),
     )
@@ -399,7 +406,7 @@ def test_a_manifest_that_is_too_large_is_refused_unread(version: Path, files: Fi
 
 
 FIELDS = json.loads(make_artifact().pack()[MANIFEST]).keys()
-PARTS = ("task", "schema", "config", "config.data", "config.window", "config.network")
+PARTS = ("spec", "schema", "config", "config.data", "config.window", "config.network")
 
 
 def part_of(manifest: dict[str, Any], part: str) -> dict[str, Any]:
@@ -443,25 +450,25 @@ WRONG_TYPES = [
     ("config.window.horizon", 24),
     ("config.data", []),
     ("config", 7),
-    ("task.lookback", 8.0),
-    ("task.season", False),
-    ("task.members", None),
-    ("task.members", 5),
-    ("task.members", {}),
-    ("task.members", []),
-    ("task.members", [[8, 2, False]]),
-    ("task.members", ["gru"]),
-    ("task.members", [{"lookback": 8, "segment": 2}]),
-    ("task.members", [{"lookback": 8, "segment": 2, "linear": False}]),
-    ("task.members", [MEMBER | {"linear": 0}]),
-    ("task.members", [MEMBER | {"seasonal": None}]),
-    ("task.members", [MEMBER | {"segment": 2.0}]),
-    ("task.members", [MEMBER | {"cell": "gru"}]),
-    ("task", ["lookback", "horizon", "season", "n_series", "quantiles"]),
+    ("spec.lookback", 8.0),
+    ("spec.season", False),
+    ("spec.members", None),
+    ("spec.members", 5),
+    ("spec.members", {}),
+    ("spec.members", []),
+    ("spec.members", [[8, 2, False]]),
+    ("spec.members", ["gru"]),
+    ("spec.members", [{"lookback": 8, "segment": 2}]),
+    ("spec.members", [{"lookback": 8, "segment": 2, "linear": False}]),
+    ("spec.members", [MEMBER | {"linear": 0}]),
+    ("spec.members", [MEMBER | {"seasonal": None}]),
+    ("spec.members", [MEMBER | {"segment": 2.0}]),
+    ("spec.members", [MEMBER | {"cell": "gru"}]),
+    ("spec", ["lookback", "horizon", "season", "n_series", "quantiles"]),
     ("schema.time", 5),
     ("schema.tz", {"zone": "UTC"}),
     ("schema.targets", {"flow": 1}),
-    ("learnt_until", None),
+    ("trained_until", None),
     ("training_range", []),
     ("provenance", "none"),
     ("parent", 3),
@@ -514,7 +521,7 @@ def test_a_manifest_that_differs_from_its_own_hash_is_refused(version: Path, fil
 # Rule 3: formats
 
 
-@pytest.mark.parametrize("format_version", [2, 99])
+@pytest.mark.parametrize("format_version", [FORMAT_VERSION + 1, 99])
 def test_a_newer_format_is_refused_as_such(
     version: Path, files: Files, format_version: int
 ) -> None:
@@ -632,10 +639,10 @@ def test_a_file_of_another_version_is_refused(version: Path, files: Files, name:
     [
         (part, field, size)
         for part, field in (
-            ("task", "lookback"),
-            ("task", "horizon"),
-            ("task", "season"),
-            ("task", "n_series"),
+            ("spec", "lookback"),
+            ("spec", "horizon"),
+            ("spec", "season"),
+            ("spec", "n_series"),
             ("config.network", "segment"),
             ("config.network", "hidden"),
             ("config.network", "layers"),
@@ -648,7 +655,7 @@ def test_sizes_out_of_bounds_are_named_before_anything_is_allocated(
 ) -> None:
     def change(manifest: dict[str, Any]) -> None:
         part_of(manifest, part)[field] = size
-        manifest["season"] = manifest["task"]["season"]
+        manifest["season"] = manifest["spec"]["season"]
 
     error = refusal(written(version, with_right_hashes(files, change)))
 
@@ -669,7 +676,7 @@ def test_a_member_that_sees_more_than_the_look_back_is_named(
     version: Path, files: Files, place: int, field: str, size: int, words: str
 ) -> None:
     def change(manifest: dict[str, Any]) -> None:
-        manifest["task"]["members"][place][field] = size
+        manifest["spec"]["members"][place][field] = size
 
     error = refusal(written(version, with_right_hashes(files, change)))
 
@@ -681,7 +688,7 @@ def test_a_committee_of_none_or_too_many_is_refused(
     version: Path, files: Files, n_members: int
 ) -> None:
     def change(manifest: dict[str, Any]) -> None:
-        manifest["task"]["members"] = manifest["task"]["members"][:1] * n_members
+        manifest["spec"]["members"] = manifest["spec"]["members"][:1] * n_members
 
     error = refusal(written(version, with_right_hashes(files, change)))
 
@@ -693,7 +700,7 @@ def test_a_committee_that_does_not_fit_the_weights_is_refused(
     version: Path, files: Files, n_members: int
 ) -> None:
     def change(manifest: dict[str, Any]) -> None:
-        manifest["task"]["members"] = (manifest["task"]["members"] * 2)[:n_members]
+        manifest["spec"]["members"] = (manifest["spec"]["members"] * 2)[:n_members]
 
     error = refusal(written(version, with_right_hashes(files, change)))
 
@@ -705,13 +712,13 @@ def test_sizes_within_bounds_that_do_not_fit_the_weights_are_refused(
     version: Path, files: Files, field: str
 ) -> None:
     def change(manifest: dict[str, Any]) -> None:
-        manifest["task"][field] = 16_000
-        manifest["season"] = manifest["task"]["season"]
+        manifest["spec"][field] = 16_000
+        manifest["season"] = manifest["spec"]["season"]
 
     changed = written(version, with_right_hashes(files, change))
 
     if field == "lookback":  # no tensor has its length
-        assert load(changed).task.lookback == 16_000
+        assert load(changed).spec.lookback == 16_000
     else:
         refusal(changed)
 
@@ -780,7 +787,7 @@ def test_quantiles_that_are_no_increasing_levels_around_the_median_are_refused(
     version: Path, files: Files, quantiles: list
 ) -> None:
     def change(manifest: dict[str, Any]) -> None:
-        manifest["task"]["quantiles"] = quantiles
+        manifest["spec"]["quantiles"] = quantiles
 
     error = refusal(written(version, with_right_hashes(files, change)))
 
@@ -792,7 +799,7 @@ def series_file(
 ) -> bytes:
     buffer = pa.BufferOutputStream()
     bases = pa.array([base] * len(names), pa.float64())
-    table = pa.table({column: pa.array(names, kind or pa.string()), "base": bases})
+    table = pa.table({column: pa.array(names, kind or pa.string()), "offset": bases})
     pa_parquet.write_table(table, buffer)
     return buffer.getvalue().to_pybytes()
 
@@ -886,11 +893,11 @@ def test_expected_shapes_are_those_of_the_network(cell: str, layers: int) -> Non
 
     config = NetworkConfig(cell=cell, hidden=6, layers=layers)
     for segment in (1, 2, 5):
-        members = (*MEMBERS, MemberTask(7, segment, linear=False, seasonal=False))
-        task = replace(TASK, members=members)
-        state = Network(task, config).state_dict()
+        members = (*MEMBERS, MemberSpec(7, segment, linear=False, seasonal=False))
+        spec = replace(TASK, members=members)
+        state = Network(spec, config).state_dict()
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        assert expected_shapes(task, config) == shapes
+        assert expected_shapes(spec, config) == shapes
 
 
 def trained_artifact() -> Artifact:
@@ -909,7 +916,7 @@ def restored(artifact: Artifact) -> object:
     from rnnforecast.model.forecaster import RNNForecaster
 
     return RNNForecaster.restore(
-        artifact.task,
+        artifact.spec,
         artifact.config.network,
         names=artifact.names,
         weights=artifact.weights,
@@ -1028,7 +1035,7 @@ def test_a_damaged_model_is_refused_within_two_seconds_and_before_torch_is_impor
 def test_the_manifest_alone_can_be_read(version: Path, files: Files) -> None:
     written(version, {MANIFEST: files[MANIFEST]})
 
-    assert load_manifest(version)["learnt_until"] == "2024-01-01 00:00:00"
+    assert load_manifest(version)["trained_until"] == "2024-01-01 00:00:00"
 
 
 @pytest.mark.parametrize(
@@ -1037,8 +1044,8 @@ def test_the_manifest_alone_can_be_read(version: Path, files: Files) -> None:
 def test_a_pattern_is_taken_from_two_seasons_at_least(
     season: int, lookback: int, *, fits: bool
 ) -> None:
-    members = (MemberTask(lookback, 2, linear=True, seasonal=True),)
-    task = ForecastTask(lookback, horizon=3, season=season, n_series=2, members=members)
+    members = (MemberSpec(lookback, 2, linear=True, seasonal=True),)
+    spec = NetworkSpec(lookback, horizon=3, season=season, n_series=2, members=members)
 
     with nullcontext() if fits else pytest.raises(ValueError, match="two seasons"):
-        check_bounds(task)
+        check_bounds(spec)

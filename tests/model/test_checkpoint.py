@@ -23,7 +23,7 @@ from rnnforecast.model import checkpoint, ensemble
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints, TrainingState, pack, unpack
 from rnnforecast.model.ensemble import EnsembleLog
 from rnnforecast.model.training import MemberTraining
-from tests.builders import make_task, wave
+from tests.builders import make_spec, wave
 from tests.model.fitting import FOUR, MIXED, PLAIN, fit, split, started, weights_of
 
 NOISY = wave(400, season=12, noise=2.0)
@@ -83,7 +83,7 @@ def loaded(where: Checkpoints, *, members: tuple = FOUR) -> TrainingState:
 
 
 def untrained(members: tuple = FOUR) -> TrainingState:
-    network = started(NOISY, make_task(members=members))
+    network = started(NOISY, make_spec(members=members))
     windows = split(NOISY)[0].windows(24, 6)
     own = [MemberTraining(network, i, windows, None, QUICK) for i in range(len(members))]
     states = tuple(one.state() for one in own)
@@ -185,7 +185,7 @@ def test_after_an_interruption_a_time_limit_begins_anew_and_the_steps_count(
 
 
 def test_a_signal_while_members_learn_on_is_raised_once_they_have_ended() -> None:
-    network = started(NOISY, make_task(members=(PLAIN, MIXED)))
+    network = started(NOISY, make_spec(members=(PLAIN, MIXED)))
     windows, steps = split(NOISY)[1].windows(24, 6), []
 
     def listen(event: Event) -> None:

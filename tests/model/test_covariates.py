@@ -20,22 +20,22 @@ from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.initialise import initialise_network
 from rnnforecast.model.loss import covariates_of
 from rnnforecast.model.network import Member, Network
-from rnnforecast.spec import ForecastTask, MemberTask
-from tests.builders import make_panel, make_task
+from rnnforecast.spec import MemberSpec, NetworkSpec
+from tests.builders import make_panel, make_spec
 
 LOOKBACK, HORIZON = 24, 10
 SIZES = [(2, 3, 1), (1, 0, 0), (0, 2, 0), (0, 0, 2), (1, 0, 1), (0, 1, 1)]
-SEES = MemberTask(LOOKBACK, 6, linear=False, seasonal=False, covariates=True)
+SEES = MemberSpec(LOOKBACK, 6, linear=False, seasonal=False, covariates=True)
 BLIND = replace(SEES, covariates=False)
 STATE = tuple[Tensor, Tensor]
 
 
-def task_of(sizes: tuple[int, int, int], *members: MemberTask) -> ForecastTask:
-    task = make_task(LOOKBACK, HORIZON, 4, 2, members=members or (SEES,))
-    return replace(task, n_known=sizes[0], n_past=sizes[1], n_static=sizes[2])
+def task_of(sizes: tuple[int, int, int], *members: MemberSpec) -> NetworkSpec:
+    spec = make_spec(LOOKBACK, HORIZON, 4, 2, members=members or (SEES,))
+    return replace(spec, n_known=sizes[0], n_past=sizes[1], n_static=sizes[2])
 
 
-def make_member(sizes: tuple[int, int, int] = (2, 3, 1), own: MemberTask = SEES) -> Member:
+def make_member(sizes: tuple[int, int, int] = (2, 3, 1), own: MemberSpec = SEES) -> Member:
     torch.manual_seed(0)
     (member,) = Network(task_of(sizes, own), NetworkConfig(hidden=16)).eval().members
     return member
@@ -68,10 +68,10 @@ def learnt(member: Member) -> Member:
 
 @pytest.mark.parametrize("sizes", SIZES)
 def test_the_tensors_are_those_that_the_task_says(sizes: tuple[int, int, int]) -> None:
-    task, config = task_of(sizes, SEES, BLIND), NetworkConfig(hidden=16)
-    state = Network(task, config).state_dict()
+    spec, config = task_of(sizes, SEES, BLIND), NetworkConfig(hidden=16)
+    state = Network(spec, config).state_dict()
 
-    assert {name: tuple(x.shape) for name, x in state.items()} == expected_shapes(task, config)
+    assert {name: tuple(x.shape) for name, x in state.items()} == expected_shapes(spec, config)
 
 
 @pytest.mark.parametrize("sizes", SIZES)
@@ -193,14 +193,14 @@ def driven(
 
 
 def fit(
-    past: Past, *members: MemberTask, epochs: int = 20, validates: bool = True
+    past: Past, *members: MemberSpec, epochs: int = 20, validates: bool = True
 ) -> RNNForecaster:
-    task = replace(make_task(LOOKBACK, HORIZON, 1, 1, members=members), n_known=1)
+    spec = replace(make_spec(LOOKBACK, HORIZON, 1, 1, members=members), n_known=1)
     first = replace(past, cutoff=past.cutoff * 3 // 4)
     return RNNForecaster.fit(
         first,
         past if validates else None,
-        task=task,
+        spec=spec,
         network=NetworkConfig(hidden=16),
         config=TrainConfig(epochs=epochs, threads=1, batch_size=64, learning_rate=1e-2),
     )
@@ -211,9 +211,9 @@ def test_a_reaction_is_there_before_training(effect: Callable[[np.ndarray], np.n
     past = driven(effect=effect)
     drawn = past.windows(LOOKBACK, HORIZON)
     batch = drawn.gather(drawn.spread(200))
-    task = replace(make_task(LOOKBACK, HORIZON, 1, 1, members=(SEES,)), n_known=1)
+    spec = replace(make_spec(LOOKBACK, HORIZON, 1, 1, members=(SEES,)), n_known=1)
     torch.manual_seed(0)
-    network = Network(task, NetworkConfig(hidden=16))
+    network = Network(spec, NetworkConfig(hidden=16))
 
     initialise_network(network, fit_scaling(past), drawn)
 
@@ -268,7 +268,7 @@ def test_a_saved_network_reproduces_its_self_test() -> None:
     network = forecaster.network
 
     restored = RNNForecaster.restore(
-        network.task,
+        network.spec,
         network.config,
         names=forecaster.names,
         weights=forecaster.tensors(),
@@ -284,7 +284,7 @@ def test_a_saved_network_reproduces_its_self_test() -> None:
 
 @pytest.mark.parametrize(("members", "kept"), [((BLIND, SEES), (1,)), ((BLIND, BLIND), (0, 1))])
 def test_without_validation_the_members_that_see_covariates_are_kept(
-    members: tuple[MemberTask, ...], kept: tuple[int, ...]
+    members: tuple[MemberSpec, ...], kept: tuple[int, ...]
 ) -> None:
     forecaster = fit(driven(), *members, epochs=1, validates=False)
 

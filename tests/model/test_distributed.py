@@ -22,15 +22,15 @@ from rnnforecast.model.initialise import initialise_network
 from rnnforecast.model.loss import ValidationWindows
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import MemberTraining, fine_tune
-from rnnforecast.spec import MemberTask
-from tests.builders import make_panel, make_task, wave
+from rnnforecast.spec import MemberSpec
+from tests.builders import make_panel, make_spec, wave
 from tests.data.test_past import sensors
 from tests.together import ThreadRanks, held_by, together
 
 MEMBERS = {
-    "plain": MemberTask(24, 6, linear=False, seasonal=False),
-    "linear": MemberTask(24, 6, linear=True, seasonal=True),
-    "beside": MemberTask(24, 6, linear=True, seasonal=True, covariates=True),
+    "plain": MemberSpec(24, 6, linear=False, seasonal=False),
+    "linear": MemberSpec(24, 6, linear=True, seasonal=True),
+    "beside": MemberSpec(24, 6, linear=True, seasonal=True, covariates=True),
 }
 CONFIG = TrainConfig(batch_size=32, epochs=2, threads=1)
 N_STEPS = 25
@@ -43,17 +43,17 @@ def readings() -> Panel:
     return panel.before(np.array([100, 100, 100, 40]))
 
 
-def begun(panel: Panel, own: MemberTask, **network: object) -> Network:
+def begun(panel: Panel, own: MemberSpec, **network: object) -> Network:
     """Return a network as training begins with it."""
     known, past, static = panel.covariates.sizes if panel.covariates else (0, 0, 0)
-    task = dataclasses.replace(
-        make_task(season=12, n_series=panel.n_series, members=(own,)),
+    spec = dataclasses.replace(
+        make_spec(season=12, n_series=panel.n_series, members=(own,)),
         n_known=known,
         n_past=past,
         n_static=static,
     )
     torch.manual_seed(0)
-    return Network(task, NetworkConfig(hidden=8, **network))
+    return Network(spec, NetworkConfig(hidden=8, **network))
 
 
 def steps_of(network: Network, panel: Panel, config: TrainConfig = CONFIG) -> list[float]:

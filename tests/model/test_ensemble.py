@@ -28,7 +28,7 @@ from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import MemberTraining
 from rnnforecast.parallel import Ranks
-from tests.builders import make_panel, make_task, wave
+from tests.builders import make_panel, make_spec, wave
 from tests.model.fitting import FOUR, MIXED, PLAIN, SMALL, fit, split, started, weights_of
 from tests.model.fitting import train as train_in_place
 
@@ -51,7 +51,7 @@ def fitted(threads: int, *, is_validated: bool = True) -> RNNForecaster:
     return RNNForecaster.fit(
         past_of(panel, np.array([280])),
         past_of(panel, np.array([340])) if is_validated else None,
-        task=make_task(members=FOUR),
+        spec=make_spec(members=FOUR),
         network=SMALL,
         config=dataclasses.replace(QUICK, epochs=2, threads=threads),
     )
@@ -134,7 +134,7 @@ def test_progress_comes_to_its_end_although_members_drop_out() -> None:
     progress = [event for event in seen if isinstance(event, Progressed)]
     done = [event.done for event in progress]
     assert done == sorted(done)
-    assert {(event.task, event.total) for event in progress} == {("training", 4 * 12 * 20)}
+    assert {(event.spec, event.total) for event in progress} == {("training", 4 * 12 * 20)}
     assert progress[-1].done == progress[-1].total
 
 
@@ -151,14 +151,14 @@ def test_every_member_goes_on_until_validation_says_that_it_gains_no_more() -> N
 
 
 def test_without_validation_all_members_go_on_and_are_kept() -> None:
-    network = started(NOISY, make_task(members=FOUR))
+    network = started(NOISY, make_spec(members=FOUR))
     windows = split(NOISY)[0].windows(24, 6)
 
     log = train_members(network, windows, validation=None, config=QUICK, listener=ignore)
 
     assert steps_of(log) == [60] * 4
     assert log.selected == (0, 1, 2, 3)
-    assert network.task.members == FOUR
+    assert network.spec.members == FOUR
 
 
 def test_learning_on_takes_a_quarter_of_the_steps_to_the_best_weights_of_those_kept() -> None:
@@ -243,7 +243,7 @@ def test_an_error_while_learning_on_ends_the_others_soon(
 ) -> None:
     slow = Slow(monkeypatch, failing=failing)
     slow.of_learning_on()
-    network = started(NOISY, make_task(members=PAIR))
+    network = started(NOISY, make_spec(members=PAIR))
     windows = split(NOISY)[1].windows(24, 6)
     with pytest.raises(DivergedError, match="the loss became nan"):
         fine_tune_members(network, windows, n_steps=[40, 40], config=QUICK, listener=ignore)
@@ -251,7 +251,7 @@ def test_an_error_while_learning_on_ends_the_others_soon(
 
 
 def test_a_loss_that_is_not_finite_reaches_the_caller() -> None:
-    network = started(NOISY, make_task(members=PAIR))
+    network = started(NOISY, make_spec(members=PAIR))
     torch.nn.init.constant_(network.members[1].head.bias, float("nan"))
     with pytest.raises(DivergedError) as caught:
         train_in_place(network, NOISY, QUICK)
@@ -279,7 +279,7 @@ def test_an_error_of_a_listener_while_learning_on_reaches_the_caller() -> None:
     def listen(_event: Event) -> None:
         raise KeyboardInterrupt
 
-    network = started(NOISY, make_task(members=PAIR))
+    network = started(NOISY, make_spec(members=PAIR))
     windows = split(NOISY)[1].windows(24, 6)
     with pytest.raises(KeyboardInterrupt):
         fine_tune_members(network, windows, n_steps=[9, 9], config=QUICK, listener=listen)

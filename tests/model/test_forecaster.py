@@ -9,24 +9,24 @@ from rnnforecast.data.season import resolve_season
 from rnnforecast.data.windows import Past, past_of
 from rnnforecast.errors import ModelError
 from rnnforecast.model.forecaster import RNNForecaster
-from rnnforecast.spec import MemberTask
-from tests.builders import make_panel, make_task, random_walk, wave
+from rnnforecast.spec import MemberSpec
+from tests.builders import make_panel, make_spec, random_walk, wave
 
 SMALL = NetworkConfig(hidden=16)
 MEMBERS = (
-    MemberTask(24, 6, linear=False, seasonal=False),
-    MemberTask(18, 6, linear=True, seasonal=False),
+    MemberSpec(24, 6, linear=False, seasonal=False),
+    MemberSpec(18, 6, linear=True, seasonal=False),
 )
 QUICK = TrainConfig(epochs=2, batch_size=64, threads=1)
 
 
-def fit(panel, train_until: int, validation_until: int, *, task=None, config=QUICK, network=SMALL):
-    task = task or make_task(n_series=panel.n_series, members=MEMBERS)
+def fit(panel, train_until: int, validation_until: int, *, spec=None, config=QUICK, network=SMALL):
+    spec = spec or make_spec(n_series=panel.n_series, members=MEMBERS)
     ends = np.ones(panel.n_series, np.int64)
     return RNNForecaster.fit(
         past_of(panel, train_until * ends),
         past_of(panel, validation_until * ends),
-        task=task,
+        spec=spec,
         network=network,
         config=config,
     )
@@ -95,8 +95,8 @@ def test_fitting_leaves_torchs_own_state_as_it_was() -> None:
 
 def test_a_random_walk_is_forecast_as_well_as_by_its_last_value() -> None:
     panel = make_panel(*(random_walk(900, seed=s) for s in range(6)))
-    task = make_task(lookback=48, horizon=8, season=1, n_series=6, segment=8)
-    forecaster = fit(panel, 600, 750, task=task, network=NetworkConfig(hidden=32))
+    spec = make_spec(lookback=48, horizon=8, season=1, n_series=6, segment=8)
+    forecaster = fit(panel, 600, 750, spec=spec, network=NetworkConfig(hidden=32))
     rows = np.arange(750, 892)
     past = Past(panel, series=np.repeat(np.arange(6), len(rows)), cutoff=np.tile(rows, 6))
     truth = np.concatenate([panel.of(s)[rows] for s in range(6)])
@@ -153,7 +153,7 @@ def test_restoring_gives_the_same_forecasts() -> None:
     panel = make_panel(wave(300))
     forecaster = fit(panel, 180, 240)
     restored = RNNForecaster.restore(
-        forecaster.network.task,
+        forecaster.network.spec,
         forecaster.network.config,
         names=forecaster.names,
         weights=forecaster.tensors(),
@@ -170,7 +170,7 @@ def test_a_model_that_computes_something_else_fails_its_self_test() -> None:
     stored["output"][0] += 0.1
     with pytest.raises(ModelError, match="self-test"):
         RNNForecaster.restore(
-            forecaster.network.task,
+            forecaster.network.spec,
             forecaster.network.config,
             names=forecaster.names,
             weights=forecaster.tensors(),
@@ -210,7 +210,7 @@ def test_a_training_that_begins_from_another_network_begins_where_that_one_is() 
     again = RNNForecaster.fit(
         past_of(panel, ends),
         past_of(panel, ends + 60),
-        task=first.network.task,
+        spec=first.network.spec,
         network=SMALL,
         config=still,
         start=first,
@@ -233,7 +233,7 @@ def test_a_known_series_without_windows_keeps_what_was_learnt_of_it() -> None:
     again = RNNForecaster.fit(
         past_of(panel, np.full(3, 450)),
         past_of(panel, np.full(3, 550)),
-        task=dataclasses.replace(first.network.task, n_series=3),
+        spec=dataclasses.replace(first.network.spec, n_series=3),
         network=SMALL,
         config=QUICK,
         start=first,

@@ -19,17 +19,17 @@ from rnnforecast.model.initialise import (
     warm_start_from,
 )
 from rnnforecast.model.network import Network
-from tests.builders import make_panel, make_task, random_walk, wave
+from tests.builders import make_panel, make_spec, random_walk, wave
 from tests.model.fitting import PLAIN, SEASONAL, SHORT_MIXED
 
-TASK = make_task()
+TASK = make_spec()
 SMALL = NetworkConfig(hidden=8)
 
 
 def test_the_newest_reading_of_a_random_walk_lasts() -> None:
     panel = make_panel(*(random_walk(600, seed=s) for s in range(4)))
-    task = make_task(season=1, n_series=4)
-    network = Network(task, SMALL)
+    spec = make_spec(season=1, n_series=4)
+    network = Network(spec, SMALL)
     past = past_of(panel)
     initialise_network(network, fit_scaling(past), past.windows(24, 6))
     assert (network.members[0].persistence > 0.9).all()
@@ -37,8 +37,8 @@ def test_the_newest_reading_of_a_random_walk_lasts() -> None:
 
 def test_the_newest_reading_of_white_noise_does_not_last() -> None:
     panel = make_panel(np.random.default_rng(0).normal(size=3000))
-    task = make_task(season=1)
-    network = Network(task, SMALL)
+    spec = make_spec(season=1)
+    network = Network(spec, SMALL)
     past = past_of(panel)
     initialise_network(network, fit_scaling(past), past.windows(24, 6))
     assert (network.members[0].persistence < 0.15).all()
@@ -59,7 +59,7 @@ def test_the_cycle_starts_from_the_seasonal_means() -> None:
 
 def what_lasts(*readings: np.ndarray) -> np.ndarray:
     """Return the shares that a member starts from: newest reading, level, pattern; each lead."""
-    network = Network(make_task(season=6, n_series=len(readings), members=(SEASONAL,)), SMALL)
+    network = Network(make_spec(season=6, n_series=len(readings), members=(SEASONAL,)), SMALL)
     past = past_of(make_panel(*(one.astype(np.float32) for one in readings)))
     initialise_network(network, fit_scaling(past), past.windows(24, 6))
     return network.members[0].persistence.detach().numpy()
@@ -118,7 +118,7 @@ def test_one_spike_does_not_become_a_season() -> None:
 
 def test_every_member_starts_from_the_same_cycle_and_a_persistence_of_its_own_window() -> None:
     past = past_of(make_panel(wave(600, season=12, noise=2.0)))
-    network = Network(make_task(members=(PLAIN, SHORT_MIXED)), SMALL)
+    network = Network(make_spec(members=(PLAIN, SHORT_MIXED)), SMALL)
     windows = past.windows(24, 6)
     initialise_network(network, fit_scaling(past), windows)
     first, second = network.members
@@ -168,7 +168,7 @@ def learnt(*readings: np.ndarray, members: tuple = (SEASONAL, PLAIN)) -> tuple[N
     """Return a network whose every weight differs from what it starts from, and its readings."""
     past = past_of(make_panel(*readings))
     torch.manual_seed(1)
-    network = Network(make_task(n_series=len(readings), members=members), SMALL)
+    network = Network(make_spec(n_series=len(readings), members=members), SMALL)
     initialise_network(network, fit_scaling(past), past.windows(24, 6))
     with torch.no_grad():
         for parameter in network.parameters():
@@ -181,9 +181,9 @@ def again(other: Network, names: tuple[str, ...], past: Past) -> Network:
     past = Past(
         dataclasses.replace(past._panel, names=names), series=past.series, cutoff=past.cutoff
     )
-    known = [f"s{i}" for i in range(other.task.n_series)]
+    known = [f"s{i}" for i in range(other.spec.n_series)]
     torch.manual_seed(2)
-    network = Network(dataclasses.replace(other.task, n_series=len(names)), SMALL)
+    network = Network(dataclasses.replace(other.spec, n_series=len(names)), SMALL)
     warm_start_from(network, other, known_entries(names, other, known), past)
     return network
 
@@ -269,8 +269,8 @@ def test_a_network_of_another_task_is_refused_with_what_differs(
     changed: dict, config: dict, message: str
 ) -> None:
     other, _ = learnt(*WAVES)
-    task = dataclasses.replace(other.task, **{"n_series": 5, **changed})
+    spec = dataclasses.replace(other.spec, **{"n_series": 5, **changed})
     with pytest.raises(ModelError) as caught:
-        check_start(other, task, dataclasses.replace(SMALL, **config))
+        check_start(other, spec, dataclasses.replace(SMALL, **config))
     assert message in caught.value.message
-    check_start(other, dataclasses.replace(other.task, n_series=5), SMALL)
+    check_start(other, dataclasses.replace(other.spec, n_series=5), SMALL)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from rnnforecast.config.training import QUANTILES, NetworkConfig
 from rnnforecast.model.network import Member, Window, lasting, mixing
-from rnnforecast.spec import MemberTask
-from tests.builders import make_task
+from rnnforecast.spec import MemberSpec
+from tests.builders import make_spec
 from tests.model.networks import CELL_NAMES, make_network
 from tests.model.test_recurrence import OF_TORCH, TORCHS_OWN
 
@@ -42,7 +42,7 @@ def gradients_at_the_newest(member: Member) -> Tensor:
     window = make_window(member)
     values = window.values.clone().requires_grad_()
     medians = member.decode(window._replace(values=values), torch.ones(3, dtype=torch.long))
-    medians = medians[..., member.task.median].sum(0)
+    medians = medians[..., member.network_spec.median].sum(0)
     gradients = [torch.autograd.grad(m, values, retain_graph=True)[0][:, -1] for m in medians]
     return torch.stack(gradients).abs().min(1).values
 
@@ -50,11 +50,11 @@ def gradients_at_the_newest(member: Member) -> Tensor:
 class LaggingMember(Member):
     """The mistake to catch: later leads are decoded from a state that has not seen the newest."""
 
-    def decode(self, window: Window, series: Tensor, *, kept: Tensor | None = None) -> Tensor:
-        output = super().decode(window, series, mask=kept)
+    def decode(self, window: Window, series: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        output = super().decode(window, series, mask=mask)
         older = torch.cat([window.values[:, :1], window.values[:, :-1]], 1)
-        lagging = super().decode(window._replace(values=older), series, mask=kept)
-        half = self.task.horizon // 2
+        lagging = super().decode(window._replace(values=older), series, mask=mask)
+        half = self.network_spec.horizon // 2
         return torch.cat([output[:, :half], lagging[:, half:]], 1)
 
 
@@ -69,7 +69,7 @@ def test_every_lead_depends_on_the_newest_reading(cell: str, segment: int) -> No
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_decoding_from_an_earlier_state_is_caught(cell: str, segment: int) -> None:
     network = make_network(cell=cell, segment=segment)
-    member = LaggingMember(network.task, network.task.members[0], network.config).eval()
+    member = LaggingMember(network.spec, network.spec.members[0], network.config).eval()
     assert not (gradients_at_the_newest(member) > 1e-9).all()
 
 
@@ -98,7 +98,7 @@ def test_mixing_adds_up_the_gaps_on_both_sides_of_the_median(n_quantiles: int, m
 def test_decoding_is_a_run_of_torchs_own_layers_for_each_stretch_of_the_horizon(
     cell: str, layers: int, lookback: int, horizon: int, season: int | None
 ) -> None:
-    members = (MemberTask(lookback, 6, linear=True, seasonal=season is not None),)
+    members = (MemberSpec(lookback, 6, linear=True, seasonal=season is not None),)
     sizes = {"lookback": lookback, "horizon": horizon, "season": 8}
     member = make_member(cell=cell, layers=layers, members=members, **sizes)
     nn.init.normal_(member.missing_proj.weight)
@@ -134,14 +134,14 @@ def test_decoding_is_a_run_of_torchs_own_layers_for_each_stretch_of_the_horizon(
     for position in member.lead_embedding:
         outputs, _ = own(torch.stack([*embedded, position + member.series_embedding(series)]))
         raw = member.head(outputs[-1]).view(3, 6, len(QUANTILES))
-        stretches.append(quantiles_by_a_loop(raw, member.task.median))
+        stretches.append(quantiles_by_a_loop(raw, member.network_spec.median))
     expected = torch.cat(stretches, 1)[:, :horizon]
 
     assert torch.allclose(member.decode(window, series), expected, atol=1e-5)
 
 
 def test_every_part_that_lasts_has_a_share_of_its_own_at_each_lead() -> None:
-    member = make_member(season=8, members=(MemberTask(24, 6, linear=True, seasonal=True),))
+    member = make_member(season=8, members=(MemberSpec(24, 6, linear=True, seasonal=True),))
     nn.init.normal_(member.persistence)
     window = make_window(member)
     newest, level, pattern = lasting(window, season=8, horizon=12)
@@ -189,7 +189,7 @@ def test_an_untrained_member_gives_the_quantiles_of_a_normal_distribution() -> N
 
 
 def test_a_shifted_and_stretched_window_gives_a_shifted_and_stretched_forecast() -> None:
-    member = make_member(season=1, members=(MemberTask(24, 6, linear=True, seasonal=False),))
+    member = make_member(season=1, members=(MemberSpec(24, 6, linear=True, seasonal=False),))
     history = torch.randn(4, 24)
     plain = member(history, *known(4))
     moved = member(7 + 3 * history, *known(4))
@@ -235,8 +235,8 @@ def test_the_cycle_follows_the_calendar_and_not_the_window(next_step: int) -> No
 
 def test_a_member_sees_only_its_own_newest_readings_of_a_longer_window() -> None:
     torch.manual_seed(0)
-    task = make_task(24, 12, 5, 2, members=(MemberTask(14, 6, linear=False, seasonal=False),))
-    member = Member(task, task.members[0], NetworkConfig(hidden=16)).eval()
+    spec = make_spec(24, 12, 5, 2, members=(MemberSpec(14, 6, linear=False, seasonal=False),))
+    member = Member(spec, spec.members[0], NetworkConfig(hidden=16)).eval()
     nn.init.normal_(member.seasonal_pattern.weight)
     history, series, step = torch.randn(3, 24), torch.tensor([0, 1, 2]), torch.tensor([0, 7, 13])
     forecast = member(history, series, step)
@@ -257,8 +257,8 @@ def test_what_is_dropped_is_the_same_for_all_leads_and_decided_by_the_generator(
     window, series = make_window(member), torch.ones(3).long()
 
     def dropped(seed: int) -> Tensor:
-        kept = member.dropout_mask(3, torch.Generator().manual_seed(seed))
-        return member.decode(window, series, mask=kept)
+        mask = member.dropout_mask(3, torch.Generator().manual_seed(seed))
+        return member.decode(window, series, mask=mask)
 
     whole, first = member.decode(window, series), dropped(0)
     assert torch.allclose(first[:, :6], first[:, 6:], atol=1e-6)

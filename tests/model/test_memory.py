@@ -21,14 +21,14 @@ from rnnforecast.model.memory import (
 )
 from rnnforecast.model.network import Network
 from rnnforecast.model.recurrence import CELLS, State
-from rnnforecast.spec import MemberTask
+from rnnforecast.spec import MemberSpec
 from tests.builders import make_panel
 from tests.model.networks import CELL_NAMES, make_network
 
 LOOKBACK, HORIZON = 24, 12
-PLAIN = MemberTask(LOOKBACK, 6, linear=False, seasonal=False)
-LINEAR = MemberTask(LOOKBACK, 6, linear=True, seasonal=True)
-SHORT = MemberTask(10, 4, linear=True, seasonal=False)
+PLAIN = MemberSpec(LOOKBACK, 6, linear=False, seasonal=False)
+LINEAR = MemberSpec(LOOKBACK, 6, linear=True, seasonal=True)
+SHORT = MemberSpec(10, 4, linear=True, seasonal=False)
 
 
 def gathered(n: int = 5, *, missing: bool = False):
@@ -54,7 +54,7 @@ def medians(network: Network, batch) -> np.ndarray:
     history = torch.from_numpy(batch.history).double()
     series, step = torch.from_numpy(batch.series) + 1, torch.from_numpy(batch.next_step)
     with torch.no_grad():
-        return network(history, series, step)[:, :, network.task.median].numpy()
+        return network(history, series, step)[:, :, network.spec.median].numpy()
 
 
 @pytest.mark.parametrize("missing", [False, True])
@@ -62,7 +62,7 @@ def medians(network: Network, batch) -> np.ndarray:
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_gradients_by_lag_are_those_of_finite_differences(
     cell: str,
-    members: tuple[MemberTask, ...],
+    members: tuple[MemberSpec, ...],
     missing: bool,  # noqa: FBT001
 ) -> None:
     network, batch = lively(cell=cell, members=members), gathered(missing=missing)
@@ -119,7 +119,7 @@ def test_state_gradients_of_the_chunked_pass_are_those_of_a_plain_loop(
     loop = step_by_step(network, embedded)
     both = []
     for states, last in (([borders[1]], borders[-1]), ([loop[5]], loop[-1])):
-        moved = member.decode_leads(last, series)[:, 0, network.task.median].sum()
+        moved = member.decode_leads(last, series)[:, 0, network.spec.median].sum()
         parts = [part for state in states[0] for part in state if part is not None]
         both.append(torch.autograd.grad(moved, parts))
 

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from rnnforecast.config.training import QUANTILES
 from rnnforecast.model.artifact import expected_shapes
 from rnnforecast.model.network import Network
-from rnnforecast.spec import MemberTask
-from tests.builders import make_task
+from rnnforecast.spec import MemberSpec
+from tests.builders import make_spec
 from tests.model.networks import CELL_NAMES, make_network
 
 COMMITTEE = (
-    MemberTask(24, 6, linear=True, seasonal=True),
-    MemberTask(11, 4, linear=True, seasonal=False),
-    MemberTask(7, 7, linear=False, seasonal=False),
+    MemberSpec(24, 6, linear=True, seasonal=True),
+    MemberSpec(11, 4, linear=True, seasonal=False),
+    MemberSpec(7, 7, linear=False, seasonal=False),
 )
 
 
@@ -37,9 +37,9 @@ def make_inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 def alone(network: Network, index: int) -> Network:
     """Make a network of one of the members."""
-    own = network.task.members[index]
-    task = make_task(network.task.lookback, 12, 4, 2, members=(own,))
-    single = Network(task, network.config).eval()
+    own = network.spec.members[index]
+    spec = make_spec(network.spec.lookback, 12, 4, 2, members=(own,))
+    single = Network(spec, network.config).eval()
     single.load_state_dict(
         {
             name.replace(f"members.{index}.", "members.0."): value
@@ -68,7 +68,7 @@ def test_every_lead_depends_on_the_newest_reading_by_every_member(cell: str, ind
     network = alone(make_network(cell=cell, members=COMMITTEE), index)
     history, series, step = make_inputs()
     history.requires_grad_()
-    medians = network(history, series, step)[..., network.task.median].sum(0)
+    medians = network(history, series, step)[..., network.spec.median].sum(0)
     for lead in medians:
         (gradient,) = torch.autograd.grad(lead, history, retain_graph=True)
         assert (gradient[:, -1].abs() > 1e-9).all()
@@ -85,12 +85,12 @@ def test_the_members_that_are_kept_go_on_alone(chosen: tuple[int, ...], lookback
 
     network.select_members(chosen)
 
-    assert network.task.members == tuple(COMMITTEE[i] for i in chosen)
-    assert network.task.lookback == lookback
+    assert network.spec.members == tuple(COMMITTEE[i] for i in chosen)
+    assert network.spec.lookback == lookback
     found = network(history[:, -lookback:], series, step)
     assert torch.allclose(found[known], expected[known], atol=1e-4)
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    assert expected_shapes(network.task, network.config) == shapes
+    assert expected_shapes(network.spec, network.config) == shapes
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
@@ -102,7 +102,7 @@ def test_an_artifact_expects_the_tensors_that_the_network_has(
 ) -> None:
     network = make_network(cell=cell, lookback=lookback, horizon=horizon, segment=segment, layers=2)
     actual = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    assert expected_shapes(network.task, network.config) == actual
+    assert expected_shapes(network.spec, network.config) == actual
     output = network(torch.randn(3, lookback), torch.tensor([0, 1, 2]), torch.zeros(3).long())
     assert output.shape == (3, horizon, len(QUANTILES))
 

@@ -40,9 +40,9 @@ def torchs_own(cell: str, recurrence: Recurrence) -> nn.RNNBase:
 def gradients_of(own: nn.RNNBase) -> dict[str, Tensor]:
     """Return the gradients of torch's layers, by the names of ours."""
     return {
-        f"from_{way}.{k}.{part}": getattr(own, f"{part}_{letter}h_l{k}").grad
+        f"linear_{letter}h.{k}.{part}": getattr(own, f"{part}_{letter}h_l{k}").grad
         for k in range(own.num_layers)
-        for way, letter in (("input", "i"), ("state", "h"))
+        for letter in ("i", "h")
         for part in ("weight", "bias")
     }
 

@@ -16,7 +16,7 @@ from rnnforecast.config.training import TrainConfig
 from rnnforecast.model import ensemble
 from rnnforecast.model.loss import quantile_loss
 from rnnforecast.model.network import Member, Network
-from tests.builders import make_task, wave
+from tests.builders import make_spec, wave
 from tests.data.tables import few
 from tests.model.fitting import FOUR, PLAIN, SHORT, SMALL, split, started, train
 
@@ -46,7 +46,7 @@ def losses_by_hand(network: Network, members: list[Member]) -> dict[Group, float
         made = [member(history, series, step) for member in members]
     return {
         group: quantile_loss(
-            sum(made[i] for i in group) / len(group), future, network.task.quantiles
+            sum(made[i] for i in group) / len(group), future, network.spec.quantiles
         ).item()
         for size in range(1, len(members) + 1)
         for group in itertools.combinations(range(len(members)), size)
@@ -80,7 +80,7 @@ class Scripted:
 def test_the_largest_group_within_one_percent_is_kept_and_the_best_of_these(
     losses: dict[Group, float], kept: Group
 ) -> None:
-    network = Network(make_task(members=THREE), SMALL)
+    network = Network(make_spec(members=THREE), SMALL)
 
     assert ensemble._best_members(network, Scripted(losses)) == kept  # type: ignore[arg-type]
 
@@ -91,7 +91,7 @@ def test_the_largest_group_within_one_percent_is_kept_and_the_best_of_these(
 def test_few_validation_windows_leave_more_groups_as_good_as_the_best(
     n_apart: int, kept: Group
 ) -> None:
-    network = Network(make_task(members=THREE), SMALL)
+    network = Network(make_spec(members=THREE), SMALL)
     losses = {(1,): 1.0, (0, 1): 1.019, (0, 1, 2): 1.045}
 
     assert ensemble._best_members(network, Scripted(losses, n_apart)) == kept  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ GROUPS = [g for size in (1, 2, 3, 4) for g in itertools.combinations(range(4), s
 @given(st.lists(st.integers(1000, 1040), min_size=15, max_size=15))
 def test_no_larger_group_and_none_as_large_would_be_better(drawn: list[int]) -> None:
     losses = dict(zip(GROUPS, drawn, strict=True))
-    network = Network(make_task(members=FOUR), SMALL)
+    network = Network(make_spec(members=FOUR), SMALL)
 
     kept = ensemble._best_members(network, Scripted(losses))  # type: ignore[arg-type]
 
@@ -123,14 +123,14 @@ def largest_good(losses: dict[Group, float]) -> Group:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_of_members_that_learnt_the_largest_good_group_is_kept(seed: int) -> None:
-    network = started(NOISY, make_task(members=THREE), seed=seed)
+    network = started(NOISY, make_spec(members=THREE), seed=seed)
     everyone = list(network.members)
 
     log = train(network, NOISY, QUICK)
 
     assert log.selected == largest_good(losses_by_hand(network, everyone))
     assert list(network.members) == [everyone[i] for i in log.selected]
-    assert network.task.members == tuple(THREE[i] for i in log.selected)
+    assert network.spec.members == tuple(THREE[i] for i in log.selected)
 
 
 def err(network: Network, *errors: float) -> list[Member]:
@@ -138,14 +138,14 @@ def err(network: Network, *errors: float) -> list[Member]:
     with torch.no_grad():
         for member, error in zip(network.members, errors, strict=True):
             member.head.weight.zero_()
-            member.head.bias.view(6, -1)[:, network.task.median] += error
+            member.head.bias.view(6, -1)[:, network.spec.median] += error
     return list(network.members)
 
 
 @pytest.mark.parametrize("bad", [0, 1])
 @pytest.mark.parametrize("error", [0.4, 50.0])
 def test_a_member_that_harms_the_mean_is_left_out(bad: int, error: float) -> None:
-    network = started(NOISY, make_task(members=PAIR))
+    network = started(NOISY, make_spec(members=PAIR))
     everyone = err(network, *(error * (i == bad) for i in range(2)))
 
     log = train(network, NOISY, STILL)
@@ -158,7 +158,7 @@ def test_a_member_that_harms_the_mean_is_left_out(bad: int, error: float) -> Non
 
 
 def test_a_member_that_is_a_little_worse_but_does_no_harm_stays() -> None:
-    network = started(NOISY, make_task(members=PAIR))
+    network = started(NOISY, make_spec(members=PAIR))
     everyone = err(network, 0.0, 0.15)
 
     log = train(network, NOISY, STILL)
@@ -170,7 +170,7 @@ def test_a_member_that_is_a_little_worse_but_does_no_harm_stays() -> None:
 
 @pytest.mark.parametrize(("third", "kept"), [(4.0, (0, 1)), (0.0, (0, 1, 2))])
 def test_members_that_err_in_opposite_ways_are_better_together(third: float, kept: Group) -> None:
-    network = started(NOISY, make_task(members=THREE))
+    network = started(NOISY, make_spec(members=THREE))
     everyone = err(network, 1.0, -1.0, third)
 
     log = train(network, NOISY, STILL)
@@ -181,9 +181,9 @@ def test_members_that_err_in_opposite_ways_are_better_together(third: float, kep
 
 
 def test_the_look_back_shrinks_to_what_the_kept_members_need() -> None:
-    network = started(NOISY, make_task(members=(PLAIN, SHORT)))
+    network = started(NOISY, make_spec(members=(PLAIN, SHORT)))
     torch.nn.init.constant_(network.members[0].head.bias, 50.0)
 
     train(network, NOISY, STILL)
 
-    assert network.task.lookback == SHORT.lookback
+    assert network.spec.lookback == SHORT.lookback

@@ -23,8 +23,8 @@ from rnnforecast.model.training import (
     steps_per_epoch,
     swapped_parameters,
 )
-from rnnforecast.spec import MemberTask
-from tests.builders import make_panel, make_task, wave
+from rnnforecast.spec import MemberSpec
+from tests.builders import make_panel, make_spec, wave
 from tests.model.fitting import FOUR, MIXED, PLAIN, SHORT, SMALL, fit, split, started, weights_of
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def make_training(
 ) -> tuple[Network, MemberTraining]:
     """Start the training of one plain member."""
     train, everything = split(readings)
-    network = started(readings, make_task())
+    network = started(readings, make_spec())
     held_out = ValidationWindows(everything.windows(24, 6, targets_after=train))
     windows = train.windows(24, 6)
     return network, MemberTraining(network, 0, windows, held_out if is_validated else None, config)
@@ -48,10 +48,10 @@ def gathered(readings: np.ndarray) -> Batch:
     return windows.gather(np.arange(len(windows)))
 
 
-def make_calm_network(own: MemberTask) -> Network:
+def make_calm_network(own: MemberSpec) -> Network:
     """Make a network without dropout whose quantiles do not cross."""
     torch.manual_seed(0)
-    network = Network(make_task(members=(own,)), NetworkConfig(hidden=8, dropout=0.0))
+    network = Network(make_spec(members=(own,)), NetworkConfig(hidden=8, dropout=0.0))
     network.center[1], network.scale[1] = 20.0, 5.0
     with torch.no_grad():
         network.members[0].head.weight.mul_(0.1)
@@ -61,7 +61,7 @@ def make_calm_network(own: MemberTask) -> Network:
 
 @pytest.mark.parametrize("own", [PLAIN, SHORT])
 def test_the_loss_is_the_quantile_loss_of_what_the_member_forecasts(
-    own: MemberTask, monkeypatch: pytest.MonkeyPatch
+    own: MemberSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "_UNKNOWN_SHARE", 0.0)
     readings = NOISY.copy()
@@ -75,7 +75,7 @@ def test_the_loss_is_the_quantile_loss_of_what_the_member_forecasts(
     series, step = torch.ones(len(history)).long(), torch.from_numpy(batch.next_step)
     forecast = member(history, series, step)
     assert torch.isnan(future).any()
-    expected = quantile_loss(forecast, future, network.task.quantiles)
+    expected = quantile_loss(forecast, future, network.spec.quantiles)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -90,12 +90,12 @@ def test_a_window_shown_without_its_name_counts_in_the_units_of_its_series(
 
     inputs = (torch.from_numpy(batch.history), torch.zeros(len(batch.series)).long())
     forecast = network(*inputs, torch.from_numpy(batch.next_step))
-    loss = quantile_loss(forecast, torch.from_numpy(batch.future), network.task.quantiles) / 5
+    loss = quantile_loss(forecast, torch.from_numpy(batch.future), network.spec.quantiles) / 5
     assert found.item() == pytest.approx(loss.item(), rel=1e-4)
 
 
 def test_only_a_linear_member_learns_from_windows_made_of_windows() -> None:
-    network = Network(make_task(members=(PLAIN, MIXED)), NetworkConfig(hidden=8, dropout=0.0))
+    network = Network(make_spec(members=(PLAIN, MIXED)), NetworkConfig(hidden=8, dropout=0.0))
     plain, mixed = network.members
     mixed.load_state_dict(plain.state_dict())
     batch = gathered(NOISY)
@@ -105,7 +105,7 @@ def test_only_a_linear_member_learns_from_windows_made_of_windows() -> None:
     ]
 
     assert losses[0] != losses[1]
-    mixed.own = PLAIN
+    mixed.spec = PLAIN
     assert member_loss(network, mixed, batch, make_generator(0, device=CPU)).item() == losses[0]
 
 
@@ -127,7 +127,7 @@ def test_the_best_weights_seen_are_restored() -> None:
         scaled = (torch.from_numpy(batch.history) - network.center[1]) / network.scale[1]
         future = (torch.from_numpy(batch.future) - network.center[1]) / network.scale[1]
         forecast = network.members[0](scaled, series, step)
-        loss = quantile_loss(forecast, future, network.task.quantiles)
+        loss = quantile_loss(forecast, future, network.spec.quantiles)
     assert loss.item() == pytest.approx(best.validation_loss, rel=1e-4)
 
 
@@ -204,11 +204,11 @@ def test_an_epoch_is_bounded_however_large_the_data_are() -> None:
 def test_a_window_with_more_than_half_of_its_history_missing_teaches_nothing(
     n_missing: int,
     teaches: bool,  # noqa: FBT001
-    own: MemberTask,
+    own: MemberSpec,
 ) -> None:
     readings = wave(30, season=12)
     readings[:n_missing] = np.nan
-    network = Network(make_task(members=(own,)), SMALL)
+    network = Network(make_spec(members=(own,)), SMALL)
     member, batch = network.members[0], gathered(readings)
     assert np.isnan(batch.history).sum() == n_missing
     member_loss(network, member, batch, make_generator(0, device=CPU)).backward()
@@ -216,7 +216,7 @@ def test_a_window_with_more_than_half_of_its_history_missing_teaches_nothing(
 
 
 def test_each_member_draws_other_windows_and_other_random_numbers() -> None:
-    network = started(NOISY, make_task(members=(PLAIN, PLAIN)))
+    network = started(NOISY, make_spec(members=(PLAIN, PLAIN)))
     network.members[1].load_state_dict(network.members[0].state_dict())
     windows = split(NOISY)[0].windows(24, 6)
     for index in range(2):
@@ -227,7 +227,7 @@ def test_each_member_draws_other_windows_and_other_random_numbers() -> None:
 
 
 def test_learning_on_takes_the_steps_it_was_given_and_changes_one_member() -> None:
-    network = started(NOISY, make_task(members=FOUR))
+    network = started(NOISY, make_spec(members=FOUR))
     before = weights_of(network)
     windows = split(NOISY)[1].windows(24, 6)
     steps = fine_tune(network, 2, windows, n_steps=5, config=TrainConfig(batch_size=8))
@@ -265,7 +265,7 @@ def test_truncated_before_it_they_differ_and_what_is_given_up_is_said() -> None:
 
 
 def test_truncated_a_step_keeps_fewer_activations() -> None:
-    network = make_calm_network(MemberTask(24, 1, linear=False, seasonal=False))
+    network = make_calm_network(MemberSpec(24, 1, linear=False, seasonal=False))
     batch, kept = gathered(NOISY), []
     for reach in (None, 3):
         sizes: dict[int, int] = {}

@@ -9,7 +9,7 @@ import torch
 from rnnforecast.data.windows import past_of
 from rnnforecast.model import loss
 from rnnforecast.model.loss import ValidationWindows, quantile_loss
-from tests.builders import make_panel, make_task, wave
+from tests.builders import make_panel, make_spec, wave
 from tests.model.fitting import FOUR, split, started
 
 
@@ -21,7 +21,7 @@ def test_the_loss_of_a_group_is_that_of_the_mean_of_its_forecasts(
     monkeypatch.setattr(loss, "_BATCH_VALUES", batch_values)
     readings = wave(200, season=12, noise=2.0)
     readings[160:170] = np.nan
-    network = started(readings, make_task(members=FOUR))
+    network = started(readings, make_spec(members=FOUR))
     train, everything = split(readings)
     windows = everything.windows(24, 6, targets_after=train)
     a, b, c, d = network.members
@@ -42,7 +42,7 @@ def test_the_loss_of_a_group_is_that_of_the_mean_of_its_forecasts(
         for i in range(len(history)):
             made = [m(history[i, None], ones, step[i, None]) for m in group]
             forecasts.append(sum(made) / len(made))
-        expected = quantile_loss(torch.cat(forecasts), future, network.task.quantiles)
+        expected = quantile_loss(torch.cat(forecasts), future, network.spec.quantiles)
         assert value == pytest.approx(expected.item(), rel=1e-4)
     assert len(set(found)) == len(groups)
 
