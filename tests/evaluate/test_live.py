@@ -57,7 +57,7 @@ def issued(
         forecast, values=forecast.values + noise.astype(np.float32), tz=more.pop("tz", None)
     )
     return issue_table(
-        forecast, past, **{"season": 12, "version": "v", "error_reference": None, **more}
+        forecast, past, **{"season": 12, "version": "v", "usual": None, **more}
     )
 
 
