@@ -127,10 +127,12 @@ class Artifact:
         }
         if report is not None:
             files[REPORT] = report.encode()
+
         listed = {
             name: {"bytes": len(content), "sha256": digest(content)}
             for name, content in files.items()
         }
+
         manifest = {**self.to_json(), "files": listed}
         return {**files, MANIFEST: to_json({**manifest, "sha256": digest(to_json(manifest))})}
 
@@ -172,18 +174,22 @@ def load(directory: Place) -> Artifact:
     """Read and verify a version. Raises `ModelError`; nothing in the files is run."""
     stored = _read_manifest(directory)
     format_version = stored["format_version"]
+
     try:
         manifest = _upgraded_manifest(stored)
         spec, config = _task_of(manifest), _config_of(manifest)
         schema = _schema_of(manifest)
         check_bounds(spec)
         check_self_test(manifest)
+
+        # sizes are checked before anything of that size is read
         shapes = expected_shapes(spec, config.network)
         limits = {
             **_MAX_BYTES,
             WEIGHTS: _MAX_HEADER_BYTES + 4 * sum(map(math.prod, shapes.values())),
         }
         files = {name: read_listed(directory, name, manifest, limits[name]) for name in limits}
+
         series = unpack_series(files[SERIES], spec.n_series, format_version)
         weights = _unpack_weights(files[WEIGHTS], format_version)
         check_weights(weights, shapes)
@@ -203,6 +209,7 @@ def load(directory: Place) -> Artifact:
             parent=manifest["parent"],
             calibration=_calibration_of(manifest, series.moves, spec.horizon),
         )
+
         _check_rest(manifest, artifact, stored)
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise damaged(directory, f"it does not describe a network ({error!r})") from error
@@ -228,6 +235,7 @@ def _read_manifest(directory: Place) -> dict[str, Any]:
             raise ValueError("not a model of rnnforecast")
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(directory, f"its manifest cannot be read ({error})") from error
+
     if version > FORMAT_VERSION:
         raise ModelError(
             f"{directory} was written by a newer rnnforecast (format {version}, this one reads "
@@ -299,15 +307,18 @@ def _check_rest(manifest: dict[str, Any], artifact: Artifact, stored: dict[str, 
     """
     upgraded = {key: value for key, value in manifest.items() if key != "sha256"}
     hashed = {key: value for key, value in stored.items() if key != "sha256"}
+
     for name in ("trained_until", "training_range", "provenance", "parent"):
         if not is_of(upgraded[name], _HINTS[Artifact][name]):
             raise ValueError(f"{name} is {upgraded[name]!r}")
+
     expected = parse_json(to_json(artifact.to_json()))
     for name in sorted(upgraded.keys() - {"files"} | expected.keys()):
         grows = name in ("config", "spec", "schema")  # fields are added with time
         fits = _is_part if grows else operator.eq
         if name not in upgraded or name not in expected or not fits(upgraded[name], expected[name]):
             raise ValueError(f"the manifest's {name} is not what was written")
+
     if digest(to_json(hashed)) != stored["sha256"]:
         raise ValueError("the manifest is not what was written (its hash differs)")
 
@@ -381,11 +392,13 @@ def _member_shapes(
         "head.weight": (out_segment * len(spec.quantiles), width),
         "head.bias": (out_segment * len(spec.quantiles),),
     }
+
     for layer in range(config.layers):
         ways = ("linear_ih", "linear_hh")
         for way in ways[: 1 if config.cell in _WITHOUT_STATE else 2]:
             shapes[f"recurrence.{way}.{layer}.weight"] = (gates * width, width)
             shapes[f"recurrence.{way}.{layer}.bias"] = (gates * width,)
+
     if member.covariates:
         shapes |= _covariate_shapes(spec, member, out_segment, width)
     return shapes
@@ -441,11 +454,13 @@ def check_bounds(spec: NetworkSpec) -> None:
     for number, member in enumerate(spec.members):
         sizes[f"look-back of member {number}"] = (member.lookback, spec.lookback)
         sizes[f"segment of member {number}"] = (member.segment, member.lookback)
+
     features = ("n_known", "n_past", "n_static")
     if any(not 0 <= getattr(spec, name) <= MAX_FEATURES for name in features):
         raise ValueError("there are fewer features than none, or too many")
     if any(member.covariates for member in spec.members) and not spec.n_features:
         raise ValueError("a member sees covariates, but there are none")
+
     for name, (value, limit) in sizes.items():
         if type(value) is not int or not 1 <= value <= limit:
             raise ValueError(f"{name} is {value!r}")
@@ -453,6 +468,7 @@ def check_bounds(spec: NetworkSpec) -> None:
         member.seasonal and not 1 < spec.season <= member.lookback // 2 for member in spec.members
     ):
         raise ValueError("a member takes its pattern from less than two seasons")
+
     levels = spec.quantiles
     if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
         raise ValueError("the quantiles are not increasing levels around the median")
@@ -480,6 +496,7 @@ def read_listed(directory: Place, name: str, manifest: dict[str, Any], limit: in
         raise damaged(directory, f"its manifest does not list {name}") from error
     if type(size) is not int or not 0 <= size <= limit:
         raise damaged(directory, f"its manifest says {size!r} bytes for {name}")
+
     content = read_regular(directory / name, size)
     if len(content) != size:
         raise damaged(directory, f"{name} has {len(content)} bytes, not {size}")
@@ -580,9 +597,11 @@ def unpack_series(
         table = file.read().rename_columns(schema.names)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"the series names cannot be read: {error}") from error
+
     names = table.column("series")
     if names.null_count or len(names.unique()) != n_series:
         raise ValueError("the series names are not all there, or not all different")
+
     base = table.column("offset").to_numpy()
     if not np.isfinite(base).all():
         raise ValueError("the base of a series is not finite")

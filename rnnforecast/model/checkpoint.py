@@ -132,8 +132,10 @@ def pack(state: TrainingState, identity: Mapping[str, str]) -> Iterator[bytes | 
         "going": list(state.going),
         "members": [member.figures() for member in state.members],
     }
+
     tensors = {**state.tensors(), _STATE: np.frombuffer(to_json(description), np.uint8)}
     header = _header({name: (_TYPES[x.dtype], x.shape, x.nbytes) for name, x in tensors.items()})
+
     digest = hashlib.sha256()
     parts: list[bytes | memoryview[Any]] = [header, *(x.data for x in tensors.values())]
     for part in parts:
@@ -169,6 +171,7 @@ def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         tensors: dict[str, NDArray[Any]] = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
         raise ValueError(f"it cannot be read: {error}") from error
+
     description = parse_json(tensors.pop(_STATE).tobytes())
     tensors.pop(_HASH)
     if description["format"] != _FORMAT or type(description["format_version"]) is not int:
@@ -204,6 +207,7 @@ def _state_of(
     if description["format_version"] != _FORMAT_VERSION:
         raise ValueError(f"its format is {description['format_version']!r}, not {_FORMAT_VERSION}")
     _check_tensors(tensors, like.tensors())
+
     numbers = range(len(like.members))
     going = description["going"]
     if len(description["members"]) != len(numbers) or not set(going) <= set(numbers):
@@ -212,6 +216,7 @@ def _state_of(
         _member_of(figures, f"members.{number}.", tensors, like.members[number])
         for number, figures in enumerate(description["members"])
     )
+
     target = _counted(description["target"])
     if any(member.steps > target for member in members):
         raise ValueError("a member is further than it was to go")
@@ -224,10 +229,12 @@ def _member_of(
     best_loss = figures["best_loss"]
     if best_loss is not None and type(best_loss) is not float:
         raise ValueError(f"the best loss is {best_loss!r}")
+
     parameters = {
         kind: {name: tensors[f"{prefix}{kind}.{name}"] for name in getattr(like, kind)}
         for kind in KINDS
     }
+
     return MemberState(
         steps=_counted(figures["steps"]),
         best_steps=_counted(figures["best_steps"]),
@@ -261,6 +268,7 @@ def _check_tensors(tensors: Mapping[str, NDArray[Any]], like: Mapping[str, NDArr
             raise ValueError(f"tensor {name} is missing")
         if name not in like:
             raise ValueError(f"tensor {name} does not belong to this training")
+
         tensor, expected = tensors[name], like[name]
         is_free = name.endswith((".losses", ".norms")) and tensor.ndim == 1
         if tensor.dtype != expected.dtype or not (is_free or tensor.shape == expected.shape):

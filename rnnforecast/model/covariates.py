@@ -33,6 +33,7 @@ class CovariateEncoder(nn.Module):
         self.network_spec, self.spec = network_spec, spec
         self.out_segment = out_segment
         n_known, n_seen = network_spec.n_known, network_spec.n_known + network_spec.n_past
+
         if n_known:
             self.hinge = nn.Linear(n_known, HINGES)
             self.series_effect = _from_zero(

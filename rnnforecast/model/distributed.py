@@ -69,6 +69,7 @@ def joined_ranks(timeout_s: float) -> Iterator[Ranks]:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     launch, timeout = launched(), timedelta(seconds=timeout_s)
     assert launch is not None
+
     with _answering():
         root_store, rank, n = next(rendezvous("env://", timeout=timeout))
         store = PrefixStore(f"attempt-{launch.restarts}", root_store)
@@ -87,6 +88,7 @@ def sum_gradients(parameters: Sequence[Tensor], loss: Tensor, ranks: Ranks) -> T
         return loss.detach()
     has_gradient = [loss.new_tensor(float(p.grad is not None)) for p in parameters]
     gradients_or_zeros = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+
     message = torch.cat(
         [
             loss.detach().view(1),
@@ -98,6 +100,7 @@ def sum_gradients(parameters: Sequence[Tensor], loss: Tensor, ranks: Ranks) -> T
     is_present, gradients = message[1:].split(
         [len(gradients_or_zeros), len(message) - 1 - len(gradients_or_zeros)]
     )  # type: ignore[no-untyped-call]
+
     parts = gradients.split([x.numel() for x in gradients_or_zeros])
     for parameter, present, part in zip(parameters, is_present.tolist(), parts, strict=True):
         parameter.grad = part.view_as(parameter) if present else None
@@ -120,6 +123,7 @@ def _answering() -> Iterator[None]:
         yield
     except (dist.DistError, RuntimeError) as error:
         reason = _IN_SOURCE.sub("", str(error).splitlines()[0])
+
         if "timed out" in reason.lower() or "timeout" in reason.lower():
             raise WorkerError(
                 "another rank did not answer in time: it is stopped, cannot be reached, or still "

@@ -78,14 +78,17 @@ def train_members(
     """
     _check_shares(windows.ranks.n, config)
     _note_truncation(network, config, listener)
+
     held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
     indices = range(len(network.members))
     members = [MemberTraining(network, i, windows, held_out, config) for i in indices]
     max_steps = steps_per_epoch(len(windows), config) * config.epochs
     ensemble = _Ensemble(members, min(max_steps, config.steps or max_steps), checkpoints)
+
     begin, pace = ensemble.resume(listener), _Pace(config, windows.ranks)
     total, done = ensemble.last * len(members), sum(member.steps for member in members)
     reporter = ProgressReporter(listener, "training", total, done=done)
+
     device = network.center.device
     with worker_pool(len(members), config, device, reporter, windows.ranks) as workers:
         target = begin if begin.steps else ensemble.after(begin, pace.steps_left(0))
@@ -98,6 +101,7 @@ def train_members(
             ensemble.save(target, reporter)
         workers.each(members, lambda member: reporter.tell(member.end_epoch()))
     reporter.finish()
+
     logs = tuple(member.finish() for member in members)
     _warn_of_gradients(logs, config, listener)
     selected = (
@@ -193,12 +197,14 @@ class _Ensemble:
         begin = _Target(0, tuple(range(len(self.members))))
         if self.checkpoints is None or not self.checkpoints.is_resuming:
             return begin
+
         like = self._state(begin)
         assert like is not None
         state = self.checkpoints.load(like)
         if state is None:
             listener(Noted("there is no checkpoint to go on from: training begins anew"))
             return begin
+
         try:
             if state.target > self.last:
                 raise ValueError(f"it is on its way to step {state.target}, after the last")
@@ -230,6 +236,7 @@ def _best_members(network: Network, validation: ValidationWindows) -> tuple[int,
     groups = [g for size in indices for g in itertools.combinations(indices, size + 1)]
     members = list(network.members)
     candidates = [[members[i] for i in g] for g in groups]
+
     losses = validation.losses(network, candidates, most=_SELECTION_WINDOWS)
     tolerance = _AS_GOOD * max(1.0, math.sqrt(_CERTAIN / validation.n_apart))
     good = [
@@ -348,6 +355,7 @@ class WorkQueue:
         """Take turns until all is done, or given up."""
         while (turn := self._next(cancelled)) is not None:
             member, n_steps = turn
+
             try:
                 for _ in range(n_steps):
                     if cancelled.is_set():

@@ -79,6 +79,7 @@ class RNNForecaster:
         held_out = None
         if validation is not None:
             held_out = validation.windows(spec.lookback, spec.horizon, targets_after=train)
+
         with _repeatable(config):
             model = Network(spec, network)
             entries = np.zeros(spec.n_series, np.int64)
@@ -97,6 +98,7 @@ class RNNForecaster:
                 listener=listener,
                 checkpoints=checkpoints,
             )
+
         newcomers = [i for i in find_new_series(train, windows).tolist() if not entries[i]]
         return cls(model.eval(), train.names, log, newcomers=tuple(newcomers))
 
@@ -112,6 +114,7 @@ class RNNForecaster:
         spec = self.network.spec
         best = [self.log.members[i].best_steps for i in self.log.selected]
         n_steps = tuple(max(1, round(_FINE_TUNE_SHARE * steps)) for steps in best)
+
         with _repeatable(config):
             model = Network(spec, self.network.config)
             model.load_state_dict(self.network.state_dict())
@@ -136,9 +139,11 @@ class RNNForecaster:
         spec = self.network.spec
         known = {name: entry for entry, name in enumerate(self.names, start=1)}
         entries = np.array([known.get(name, 0) for name in past.names], np.int64)
+
         values = np.empty((past.n_origins, horizon, len(quantiles)), np.float32)
         width = spec.lookback + spec.horizon * len(spec.quantiles)
         size = max(1, min(_MAX_BATCH, _BATCH_VALUES // width))
+
         for first in range(0, past.n_origins, size):
             part = past.subset(slice(first, first + size))
             history, entry = part.history(spec.lookback), entries[part.series]
@@ -147,6 +152,7 @@ class RNNForecaster:
             self._keep_constants(output, history, entry)
             output[(entry == 0) & (np.isfinite(history).sum(1) < _FEW)] = np.nan
             values[first : first + size] = at_levels(output, spec.quantiles, quantiles)
+
         return Forecast(
             values=in_own_units(values, past),
             quantiles=tuple(quantiles),
@@ -184,6 +190,7 @@ class RNNForecaster:
         model.load_state_dict(
             {name: torch.from_numpy(value) for name, value in weights.items()}, assign=True
         )
+
         forecaster = cls(model.eval(), names)
         expected = np.array(self_test["output"], np.float64)
         output = forecaster._self_test_output()
@@ -240,6 +247,7 @@ class RNNForecaster:
             x.cpu().numpy()[:, None]
             for x in (self.network.feature_mean, self.network.feature_scale)
         )
+
         steps = np.arange(spec.lookback + spec.horizon) * 0.3
         waves = np.sin(steps / np.arange(1, spec.n_features + 1)[:, None])
         values = (mean + scale * waves).astype(np.float32)[None]
@@ -270,9 +278,11 @@ def _repeatable(config: TrainConfig) -> Iterator[None]:
     on_cuda = _device(config).type == "cuda"
     if on_cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
     threads = torch.get_num_threads()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
     filled = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads or n_processors())

@@ -69,6 +69,7 @@ def check_start(trained: Network, spec: NetworkSpec, config: NetworkConfig) -> N
         for name in expected
         if name != "n_series" and expected[name] != stored[name]
     ]
+
     if differing:
         raise ModelError(
             f"training cannot begin from a network of another spec: {'; '.join(differing)}",
@@ -91,9 +92,11 @@ def warm_start_from(network: Network, source: Network, entries: Integers, past: 
     network.center[1:] = torch.from_numpy(scaling.center)
     network.scale[1:] = torch.from_numpy(scaling.scale)
     network.outlier_threshold[1:] = torch.from_numpy(scaling.reach)
+
     rows = torch.from_numpy(np.append(np.int64(0), entries))
     ratio = (source.scale.to(rows.device)[rows] / network.scale)[:, None]
     ratio[rows == 0] = 1.0
+
     parameters, trained = network.state_dict(), source.state_dict()
     for name in parameters.keys() - {"center", "scale", "outlier_threshold"}:
         value = trained[name].to(rows.device)
@@ -133,18 +136,21 @@ def init_new_series(network: Network, newcomers: Integers, past: Past) -> None:
     """
     if not len(newcomers):
         return
+
     added = torch.from_numpy(newcomers) + 1
     part = past.subset(newcomers)
     scaling = fit_scaling(part)
     network.center[added] = torch.from_numpy(scaling.center)
     network.scale[added] = torch.from_numpy(scaling.scale)
     network.outlier_threshold[added] = torch.from_numpy(scaling.reach)
+
     for member in network.members:
         member.series_embedding.weight[added] = member.series_embedding.weight[0].clone()
         member.seasonal_pattern.weight[added] = member.seasonal_pattern.weight[0].clone()
         if member.covariate_encoder is not None and network.spec.n_known:
             reaction = member.covariate_encoder.series_effect.weight
             reaction[added] = reaction[0].clone()
+
     windows = part.windows(network.spec.lookback, network.spec.horizon)
     if len(windows) and network.spec.season > 1:
         batch = windows.gather(windows.spread(_WINDOWS))
@@ -165,12 +171,14 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
     scaled = np.clip((values - center) / scale, -_MOST, _MOST)  # one spike is no season
     whole_seasons = scaled[:, : max(spec.season, values.shape[1] // spec.season * spec.season)]
     deviation = scaled - _row_means(whole_seasons)
+
     steps = batch.next_step[:, None] - spec.lookback + np.arange(values.shape[1])
     place = (batch.series + 1)[:, None] * spec.season + steps % spec.season
     seen = np.isfinite(deviation)
     shape = (spec.n_series + 1) * spec.season
     sums = np.bincount(place[seen], weights=deviation[seen], minlength=shape)
     counts = np.bincount(place[seen], minlength=shape)
+
     cycles = (sums / (counts + _PRIOR_READINGS)).reshape(-1, spec.season)
     known = counts.reshape(-1, spec.season).any(1)
     cycles[0] = cycles[known].mean(0) if known.any() else 0.0
@@ -196,9 +204,11 @@ def _persistence(network: Network, member: Member, batch: Batch) -> Floats:
     history, future, next_step, _ = scaled_windows(network, batch, series, series)
     covariates = covariates_of(network, batch)
     past, ahead = member.baselines(series, next_step, covariates)
+
     window = member.normalised(history[:, -member.spec.lookback :] - past)
     goal = ((future - ahead - window.level) / window.spread).numpy()
     goal[np.isfinite(batch.history).mean(1) < SEEN_SHARE] = np.nan
+
     spread = window.spread.double().numpy()
     parts = [part.ahead.double().numpy() for part in member.lasting(window)]
     shares = np.zeros((len(parts), goal.shape[1]), np.float32)
@@ -219,6 +229,7 @@ def _shares(goal: Doubles, parts: Sequence[Doubles], weights: Doubles) -> Double
     """
     residual = goal.copy()
     shares = np.zeros((len(parts), goal.shape[1]))
+
     for _ in range(_ROUNDS if len(parts) > 1 else 1):
         for i in reversed(range(len(parts))):
             residual += shares[i] * parts[i]
@@ -252,12 +263,14 @@ def standardise_features(network: Network, batch: Batch) -> None:
             .reshape(values.shape[1], values.size // max(values.shape[1], 1))
             .astype(np.float64)
         )
+
         seen = np.isfinite(flat)
         n_seen = np.maximum(seen.sum(1), 1)
         mean = np.where(seen, flat, 0).sum(1) / n_seen
         square = np.where(seen, (flat - mean[:, None]) ** 2, 0).sum(1) / n_seen
         means.append(mean)
         scales.append(np.where(square > 0, np.sqrt(square), 1.0))
+
     network.feature_mean.copy_(torch.from_numpy(np.concatenate(means)))
     network.feature_scale.copy_(torch.from_numpy(np.concatenate(scales)))
 
@@ -275,6 +288,7 @@ def fit_series_effects(network: Network, member: Member, batch: Batch) -> None:
     history, future, next_step, _ = scaled_windows(network, batch, series, series)
     covariates = covariates_of(network, batch)
     assert covariates is not None
+
     horizon = network.spec.horizon
     cycles = torch.cat(member.seasonal_baseline(series, next_step), 1)
     readings = torch.cat([history, future], 1)[:, -cycles.shape[1] :].clamp(-_MOST, _MOST) - cycles
@@ -282,10 +296,12 @@ def fit_series_effects(network: Network, member: Member, batch: Batch) -> None:
     y = readings[:, -n_newest:].double()
     known = covariates.known[..., -n_newest:].transpose(1, 2)
     x = member.covariate_encoder.shapes(known).transpose(1, 2).double()
+
     seen = torch.isfinite(y).double()
     count = seen.sum(1, keepdim=True).clamp(min=1)
     y = (y.nan_to_num(0.0) - y.nan_to_num(0.0).sum(1, keepdim=True) / count) * seen
     x = (x - (x * seen[:, None]).sum(2, keepdim=True) / count[:, None]) * seen[:, None]
+
     squares = (x @ x.transpose(1, 2) / n_newest).numpy()
     products = ((x @ y[..., None])[..., 0] / n_newest).numpy()
     effects = _solve(squares, products, series.numpy(), network.spec.n_series + 1)
@@ -305,10 +321,12 @@ def _solve(squares: Doubles, products: Doubles, series: np.ndarray, n_entries: i
     reactions: Doubles = np.tile(common, (n_entries, 1))
     if n_entries * n_features**2 > _MAX_SUMS:
         return reactions
+
     own_squares = np.zeros((n_entries, n_features, n_features))
     own_products = np.zeros((n_entries, n_features))
     np.add.at(own_squares, series, squares)
     np.add.at(own_products, series, products)
+
     prior = _PRIOR_WINDOWS * (squares.mean(0) + ridge)
     entries_seen = np.unique(series)
     n_own = np.bincount(series, minlength=n_entries)[entries_seen, None, None]

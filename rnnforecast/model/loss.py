@@ -91,12 +91,14 @@ class ValidationWindows:
         spec = network.spec
         width = spec.lookback + spec.horizon * len(spec.quantiles)
         n_steps = max(-(-member.spec.lookback // member.spec.segment) for member in members)
+
         n_parts = max(
             1,
             len(chosen) * width // _BATCH_VALUES,
             len(chosen) // _BATCH_WINDOWS,
             len(chosen) * n_steps * network.config.hidden // _BATCH_STATES,
         )
+
         sums, n_seen = np.zeros(len(groups)), 0
         for part in np.array_split(chosen, n_parts):
             batch = share_of_batch(self._windows.gather(part), self._windows.ranks)
@@ -112,6 +114,7 @@ class ValidationWindows:
                 forecast = mean_of([forecasts[id(m)] for m in group])
                 loss = quantile_loss(forecast, future, spec.quantiles)
                 sums[number] += float(loss) * count
+
         *totals, n_all = self._windows.ranks.total(np.array([*sums, n_seen])).tolist()
         return [total / max(n_all, 1) for total in totals]
 
@@ -155,6 +158,7 @@ def scaled_windows(
     history, future, next_step = (
         torch.from_numpy(x).to(device) for x in (batch.history, batch.future, batch.next_step)
     )
+
     history, future = (network.mask_spikes(part, series) for part in (history, future))
     _, scale = network.scaling(history, series)
     center, shown_scale = network.scaling(history, entry)

@@ -64,6 +64,7 @@ class Deviations:
         repeated = correlation * self.past[:, self.past.shape[1] - lag + leads]
         actual = self.future[:, leads]
         known = np.isfinite(repeated) & np.isfinite(actual)
+
         naive_error = np.abs(actual - repeated)[known].sum()
         if not naive_error > 0:
             return None
@@ -161,9 +162,11 @@ def gradients_by_lag(network: Network, batch: Batch, leads: Sequence[int]) -> Do
     features = batch.features and [torch.from_numpy(x).to(device, dtype) for x in batch.features]
     medians = network(history, entries(batch, device), next_step, features)
     medians = medians[:, :, network.spec.median]
+
     seen = np.isfinite(batch.history)
     counts = seen.sum(0)
     gradients = np.empty((len(leads), batch.history.shape[1]))
+
     for row, lead in enumerate(leads):
         (gradient,) = torch.autograd.grad(medians[:, lead - 1].sum(), history, retain_graph=True)
         sizes = np.where(seen, gradient.abs().double().cpu().numpy(), 0.0).sum(0)
@@ -187,12 +190,15 @@ def state_gradients(
     per_chunk = -(-len(embedded) // _MOST_BORDERS)
     first = len(embedded) % per_chunk or per_chunk
     sizes = [first, *[per_chunk] * ((len(embedded) - first) // per_chunk)]
+
     chunks = torch.split(embedded, sizes)
     borders = run_in_chunks(member, chunks)
+
     leads = member.decode_leads(borders[-1], series, covariates)
     moved = leads[:, lead - 1, network.spec.median].sum()
     parts = [part for states in borders for state in states for part in state if part is not None]
     gradients = iter(torch.autograd.grad(moved, parts, allow_unused=True))
+
     norms = []
     for states in borders:
         member_gradients = [

@@ -45,6 +45,7 @@ class Network(nn.Module):
         super().__init__()
         self.spec = spec
         self.config = config
+
         n_entries = spec.n_series + 1
         self.register_buffer("center", torch.zeros(n_entries))
         self.register_buffer("scale", torch.ones(n_entries))
@@ -52,6 +53,7 @@ class Network(nn.Module):
         if spec.n_features:
             self.register_buffer("feature_mean", torch.zeros(spec.n_features))
             self.register_buffer("feature_scale", torch.ones(spec.n_features))
+
         self._set_members(Member(spec, member, config) for member in spec.members)
 
     def forward(
@@ -113,6 +115,7 @@ class Network(nn.Module):
             self.center[series, None],
             (self.outlier_threshold * self.scale)[series, None],
         )
+
         unknown = series == 0
         if bool(unknown.any()):
             quarters = torch.tensor((0.25, 0.5, 0.75), device=history.device)
@@ -120,6 +123,7 @@ class Network(nn.Module):
             center, reach = center.clone(), reach.clone()
             center[unknown] = middle
             reach[unknown] = torch.where(high > low, _UNKNOWN_THRESHOLD * (high - low), torch.nan)
+
         beyond = (history - center).abs() > reach  # False where either is NaN
         if not bool(beyond.any()):
             return history
@@ -180,12 +184,14 @@ class Member(nn.Module):
         self.out_segment = min(spec.segment, network_spec.horizon)
         self.seasonal_pattern = nn.Embedding(n_entries, network_spec.season)
         self.persistence = nn.Parameter(torch.zeros(spec.n_components, network_spec.horizon))
+
         self.segment_proj = nn.Linear(spec.segment, width)
         self.missing_proj = nn.Linear(spec.segment, width, bias=False)
         n_steps = -(-spec.lookback // spec.segment)
         self.recurrence = Recurrence(
             config.cell, width, config.layers, init=config.init, n_steps=n_steps
         )
+
         self.series_embedding = nn.Embedding(n_entries, width)
         self.lead_embedding = nn.Parameter(
             torch.empty(-(-network_spec.horizon // self.out_segment), width)
@@ -197,6 +203,7 @@ class Member(nn.Module):
             )
         self.dropout = config.dropout
         self.head = nn.Linear(width, self.out_segment * n_quantiles)
+
         self.register_buffer("mixing", mixing(n_quantiles, network_spec.median), persistent=False)
         self.register_buffer("levels", torch.tensor(network_spec.quantiles), persistent=False)
         self._initialise()
@@ -263,6 +270,7 @@ class Member(nn.Module):
         out = self.recurrence.decode(self._queries(series, covariates), final)  # (N, M, D)
         if mask is not None:
             out = out * mask
+
         n_quantiles = len(self.network_spec.quantiles)
         weight = self.mixing @ self.head.weight.view(self.out_segment, n_quantiles, -1)
         bias = self.head.bias.view(self.out_segment, n_quantiles) @ self.mixing.T
@@ -312,13 +320,16 @@ class Member(nn.Module):
         values, parts = window.values, self.lasting(window)
         for share, part in zip(self.persistence.detach(), parts, strict=True):
             values = values - share.mean() * part.past
+
         embedded = self.segment_proj(self._segments(values, empty=0.0))  # (S, N, D)
         if window.missing is not None or self.spec.lookback % self.spec.segment:
             missing = torch.zeros_like(values) if window.missing is None else window.missing
             embedded = embedded + self.missing_proj(self._segments(missing, empty=1.0))
+
         if self.covariate_encoder is not None:
             assert covariates is not None
             embedded = embedded + self.covariate_encoder.history(covariates)
+
         if self.spec.seasonal:
             length = -(-self.network_spec.season // self.spec.segment) * self.spec.segment
             pattern = self.segment_proj(self._segments(parts[-1].past[:, -length:], empty=0.0))
@@ -396,6 +407,7 @@ def normalise(scaled: Tensor, *, rescaled: bool = True) -> Window:
     spread = (variance + _SPREAD_FLOOR**2).sqrt()
     if not rescaled:
         spread = (spread / _WIDEST).clamp(min=1.0)
+
     values = torch.where(seen, scaled - level, 0.0) / spread
     missing = None
     if not bool(seen.all()):
@@ -454,10 +466,12 @@ def _level_and_pattern(window: Window, season: int) -> tuple[Tensor, Tensor]:
     if window.missing is None:
         pattern = seasons.mean(1)
         return seasons[:, -1].mean(1, keepdim=True), pattern - pattern.mean(1, keepdim=True)
+
     seen = 1 - window.missing[:, length % season :].view(n, -1, season)
     pattern = _mean(seasons, seen, 1)
     occurred = (seen.sum(1) > 0).to(seen.dtype)
     pattern = (pattern - _mean(pattern, occurred, 1)[:, None]) * occurred
+
     levels = _mean(seasons - pattern[:, None], seen, 2)
     order = torch.arange(1, seasons.shape[1] + 1, device=seen.device)
     newest = ((seen.sum(2) > 0) * order).argmax(1, keepdim=True)

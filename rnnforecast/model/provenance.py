@@ -42,6 +42,7 @@ def describe_model(
     """Put together all that a saved version says of itself."""
     assert forecaster.log is not None
     ranges = describe_ranges(plan.split, schema)
+
     return Artifact(
         spec=forecaster.network.spec,
         config=plan.config,
@@ -154,6 +155,7 @@ def card_of(artifact: Artifact) -> dict[str, str]:
     columns = f"time {artifact.schema.time!r}"
     if artifact.schema.series:
         columns += f", series {artifact.schema.series!r}"
+
     return {
         "columns": f"{columns}, targets {join_names(artifact.schema.targets, 6)}",
         **_covariates_in_words(artifact),

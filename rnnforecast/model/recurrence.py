@@ -46,6 +46,7 @@ class Recurrence(nn.Module):
         It begins with states of zeros, or with those that a part before has ended with.
         """
         final: list[State] = []
+
         for layer, (linear_ih, linear_hh) in enumerate(zip(*self._products(), strict=True)):
             state = self._zeros(embedded) if begin is None else begin[layer]
             states: list[Tensor] = []
@@ -85,6 +86,7 @@ class Recurrence(nn.Module):
         if self.cell.keeping is None:
             return None
         layers = []
+
         for linear_ih, linear_hh in zip(self.linear_ih, self._linear_hh, strict=True):
             state, states, logs = self._zeros(embedded), [], []
             for x_gates in linear_ih(embedded).unbind(0):
@@ -209,6 +211,7 @@ class _GRUStep(torch.autograd.Function):
         reset, update = gates.chunk(2, -1)
         reset_slope, update_slope = torch.addcmul(gates, gates, gates, value=-1).chunk(2, -1)
         d_state = grad * update
+
         d_x = grad.new_empty((*grad.shape[:-1], 3 * width))
         d_reset, d_update, d_new = d_x.chunk(3, -1)
         torch.mul(grad - d_state, (new * new).neg_().add_(1.0), out=d_new)

@@ -138,6 +138,7 @@ class MemberTraining:
             generator=self._generator,
             ranks=self._windows.ranks,
         )
+
         self.steps += 1
         self._set_rate()
         share = max(1 / _AVERAGED, 9 / (self.steps + 9))
@@ -158,6 +159,7 @@ class MemberTraining:
                 hint="nothing was saved; try a lower --learning-rate or --clip, "
                 "and look for extreme readings in the data",
             )
+
         self._losses, self._norms = [], []
         loss = effective_memory = None
         if self._validation is not None:
@@ -167,10 +169,12 @@ class MemberTraining:
                 )
                 if (len(self.epochs) + 1) % _MEMORY_EPOCHS == 0:
                     effective_memory = self._effective_memory()
+
         is_best = loss is None or loss < self._best_loss
         if is_best:
             self._best_loss = float("inf") if loss is None else loss
             self._best, self.best_steps = [x.clone() for x in self._averaged], self.steps
+
         ended = EpochEnded(
             member=self.index,
             epoch=len(self.epochs) + 1,
@@ -203,6 +207,7 @@ class MemberTraining:
         held_out = [epoch.validation_loss or 0.0 for epoch in self.epochs]
         if not all(np.isfinite(x).all() for x in (losses, norms, held_out)):
             return None
+
         means, squares, counts = optimizer_state(self._optimizer, self._parameters)
         return MemberState(
             steps=self.steps,
@@ -230,11 +235,13 @@ class MemberTraining:
         self._best = self._averaged  # as long as there is no best: `state.best` is a copy
         if state.best_steps:
             targets["best"] = self._best = [x.clone() for x in self._averaged]
+
         for kind, tensors in targets.items():
             for tensor, value in zip(tensors, getattr(state, kind).values(), strict=True):
                 tensor.copy_(torch.from_numpy(value))
         moments = (state.means.values(), state.squares.values(), state.counts)
         restore_optimizer_state(self._optimizer, self._parameters, *moments)
+
         self.steps, self.best_steps = state.steps, state.best_steps
         self._best_loss = float("inf") if state.best_loss is None else state.best_loss
         self.epochs = list(state.epochs)
@@ -242,6 +249,7 @@ class MemberTraining:
         self._losses, self._norms = (
             list(torch.from_numpy(x).to(device)) for x in (state.losses, state.norms)
         )
+
         self._generator.set_state(torch.from_numpy(state.generator))
         self._set_rate()
         self._batches = islice(self._epoch_batches(), self.steps % self._epoch_steps, None)
@@ -304,9 +312,11 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     rows = share_of(ranks, len(batch.series))
     loss = member_loss(network, member, batch, generator, reach=config.truncate, rows=rows)
+
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = list(member.parameters())
     loss = sum_gradients(parameters, loss, ranks)
+
     norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip or float("inf"))
     optimizer.step()
     return loss, norm
@@ -330,24 +340,29 @@ def member_loss(
     series = entries(batch, network.center.device)
     hidden = torch.rand(len(series), generator=generator, device=series.device) < _UNKNOWN_SHARE
     entry = torch.where(hidden, 0, series)
+
     history, future, next_step, stretch = scaled_windows(network, batch, series, entry)
     covariates = covariates_of(network, batch)
     too_empty = torch.isfinite(history).float().mean(1, keepdim=True) < SEEN_SHARE
     past, ahead = member.baselines(entry, next_step, covariates)
     past, ahead = history[:, -member.spec.lookback :] - past, future - ahead
+
     if member.spec.linear:
         mixture = draw_mixture(len(past), generator)
         past, ahead = mixture.of(past), mixture.of(ahead)
         covariates = covariates and CovariateBatch(*map(mixture.of, covariates))
     mask = member.dropout_mask(len(past), generator)
+
     counts = torch.isfinite(ahead) & ~too_empty
     n_counted = counts.sum().clamp(min=1)
     past, ahead, entry, counts, stretch = (x[rows] for x in (past, ahead, entry, counts, stretch))
     covariates = covariates and CovariateBatch(*(x[rows] for x in covariates))
+
     window = member.normalised(past)
     window = window._replace(newest=window.newest.detach())
     mask = None if mask is None else mask[rows]
     leads = member.decode(window, entry, covariates, mask=mask, reach=reach)
+
     goal = (torch.where(counts, ahead, 0.0) - window.level) / window.spread
     loss = (
         pinball(leads, goal - member.persistence_term(window), member.levels)
@@ -439,8 +454,10 @@ def fine_tune(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, n_steps)
     key = (config.seed, index, config.epochs)
     generator = make_generator(*key, device=network.center.device)
+
     windows = seen_by(member, windows)
     batches = epoch_batches(windows, n_steps=n_steps, batch_size=config.batch_size, key=key)
+
     for step, batch in enumerate(batches, start=1):
         train_step(
             network,

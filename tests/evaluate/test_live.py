@@ -56,9 +56,7 @@ def issued(
     forecast = replace(
         forecast, values=forecast.values + noise.astype(np.float32), tz=more.pop("tz", None)
     )
-    return issue_table(
-        forecast, past, **{"season": 12, "version": "v", "usual": None, **more}
-    )
+    return issue_table(forecast, past, **{"season": 12, "version": "v", "usual": None, **more})
 
 
 def sensors(n: int = 200) -> Panel:
