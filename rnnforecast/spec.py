@@ -1,13 +1,38 @@
-"""The shape of a network: look-back, horizon, season, quantiles, sizes of its members."""
+"""The shape of a network: look-back, horizon, season, quantiles, members, and every tensor of it.
+
+Standard library: a damaged model is refused by these shapes before torch is imported.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from rnnforecast.config.training import QUANTILES
+from rnnforecast.config.training import QUANTILES, NetworkConfig
 
+Shape = tuple[int, ...]
 HINGES = 16
 """Curves that a series' reaction to covariates known ahead is made of, beside straight lines."""
+
+
+class Cell(NamedTuple):
+    """The shape of one kind of recurrent cell; its equations stand in `model.recurrence`."""
+
+    n_gates: int
+    reads_state: bool = True
+    """Whether its gates depend on the state; otherwise it has no weights for that."""
+    has_memory: bool = False
+    """Whether it has a second state, as the LSTM has."""
+    retention_gate: int | None = None
+    """The gate whose sigmoid is the share of the state that each unit retains; None without one."""
+
+
+CELLS = {
+    "gru": Cell(3, retention_gate=1),
+    "lstm": Cell(4, has_memory=True, retention_gate=1),
+    "mingru": Cell(2, reads_state=False, retention_gate=0),
+    "rnn": Cell(1),
+}
 
 
 @dataclass(frozen=True)
@@ -68,3 +93,72 @@ class NetworkSpec:
     def median(self) -> int:
         """The position of the median among the quantiles."""
         return self.quantiles.index(0.5)
+
+
+def expected_shapes(spec: NetworkSpec, config: NetworkConfig) -> dict[str, Shape]:
+    """Return the name and shape of every tensor that a network of this configuration stores."""
+    entries = spec.n_series + 1  # entry 0 stands for every unknown series
+    shapes: dict[str, Shape] = {
+        "center": (entries,),
+        "scale": (entries,),
+        "outlier_threshold": (entries,),
+    }
+    if spec.n_features:
+        shapes |= {"feature_mean": (spec.n_features,), "feature_scale": (spec.n_features,)}
+
+    for number, member in enumerate(spec.members):
+        for name, shape in member_shapes(spec, member, config).items():
+            shapes[f"members.{number}.{name}"] = shape
+    return shapes
+
+
+def member_shapes(spec: NetworkSpec, member: MemberSpec, config: NetworkConfig) -> dict[str, Shape]:
+    """Return the shapes of one member's tensors: its layers are made by them, and checked."""
+    entries, width = spec.n_series + 1, config.hidden
+    out_segment = min(member.segment, spec.horizon)
+    shapes = {
+        "seasonal_pattern.weight": (entries, spec.season),
+        "persistence": (member.n_components, spec.horizon),
+        "segment_proj.weight": (width, member.segment),
+        "segment_proj.bias": (width,),
+        "missing_proj.weight": (width, member.segment),
+        "series_embedding.weight": (entries, width),
+        "lead_embedding": (-(-spec.horizon // out_segment), width),
+        "head.weight": (out_segment * len(spec.quantiles), width),
+        "head.bias": (out_segment * len(spec.quantiles),),
+        **recurrence_shapes(config),
+    }
+    if member.covariates:
+        covariates = covariate_shapes(spec, member, config)
+        shapes |= {f"covariate_encoder.{name}": shape for name, shape in covariates.items()}
+    return shapes
+
+
+def recurrence_shapes(config: NetworkConfig) -> dict[str, Shape]:
+    """Return the shapes of the recurrent layers: input to gates, and state to gates."""
+    cell = CELLS[config.cell]
+    n_gates = cell.n_gates * config.hidden
+    shapes: dict[str, Shape] = {}
+    for layer in range(config.layers):
+        for linear in ("linear_ih", "linear_hh") if cell.reads_state else ("linear_ih",):
+            shapes[f"recurrence.{linear}.{layer}.weight"] = (n_gates, config.hidden)
+            shapes[f"recurrence.{linear}.{layer}.bias"] = (n_gates,)
+    return shapes
+
+
+def covariate_shapes(
+    spec: NetworkSpec, member: MemberSpec, config: NetworkConfig
+) -> dict[str, Shape]:
+    """Return the shapes of the covariate encoder of a member; layers without input are left out."""
+    width, out_segment = config.hidden, min(member.segment, spec.horizon)
+    shapes: dict[str, Shape] = {}
+    if spec.n_known:
+        shapes["hinge.weight"] = (HINGES, spec.n_known)
+        shapes["hinge.bias"] = (HINGES,)
+        shapes["series_effect.weight"] = (spec.n_series + 1, spec.n_known + HINGES)
+        shapes["future_proj.weight"] = (width, spec.n_known * out_segment)
+    if spec.n_known + spec.n_past:
+        shapes["history_proj.weight"] = (width, (spec.n_known + spec.n_past) * member.segment)
+    if spec.n_static:
+        shapes["static_proj.weight"] = (width, spec.n_static)
+    return shapes

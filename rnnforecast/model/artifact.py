@@ -33,7 +33,7 @@ from rnnforecast.data.arrays import Floats
 from rnnforecast.data.forecast import PAIRS, Calibration
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.errors import ModelError, UsageError
-from rnnforecast.spec import HINGES, MemberSpec, NetworkSpec
+from rnnforecast.spec import MemberSpec, NetworkSpec, expected_shapes
 from rnnforecast.storage.publish import digest
 from rnnforecast.storage.remote import Place, Remote
 
@@ -47,9 +47,6 @@ _MAX_HEADER_BYTES = 1 << 20
 _MAX_SERIES = 10_000_000
 _MAX_SEASON = MAX_LOOKBACK
 _MAX_OUTPUT = 1e30
-_GATES = {"gru": 3, "lstm": 4, "mingru": 2, "rnn": 1}
-_WITHOUT_STATE = ("mingru",)
-"""Cells whose gates do not read the state."""
 Tensors = dict[str, NDArray[np.float32]]
 _FORMAT_1_TENSORS = {
     "reach": "outlier_threshold",
@@ -360,70 +357,6 @@ def _is_part(stored: Any, expected: Any) -> bool:
     return set(stored) <= set(expected) and all(
         _is_part(stored[key], expected[key]) for key in stored
     )
-
-
-def expected_shapes(spec: NetworkSpec, config: NetworkConfig) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor that a network of this configuration has."""
-    entries = spec.n_series + 1
-    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(
-        ("center", "scale", "outlier_threshold"), (entries,)
-    )
-    if spec.n_features:
-        shapes |= dict.fromkeys(("feature_mean", "feature_scale"), (spec.n_features,))
-    for number, member in enumerate(spec.members):
-        for name, shape in _member_shapes(spec, member, config).items():
-            shapes[f"members.{number}.{name}"] = shape
-    return shapes
-
-
-def _member_shapes(
-    spec: NetworkSpec, member: MemberSpec, config: NetworkConfig
-) -> dict[str, tuple[int, ...]]:
-    entries, width, gates = spec.n_series + 1, config.hidden, _GATES[config.cell]
-    out_segment = min(member.segment, spec.horizon)
-    shapes: dict[str, tuple[int, ...]] = {
-        "seasonal_pattern.weight": (entries, spec.season),
-        "persistence": (member.n_components, spec.horizon),
-        "segment_proj.weight": (width, member.segment),
-        "segment_proj.bias": (width,),
-        "missing_proj.weight": (width, member.segment),
-        "series_embedding.weight": (entries, width),
-        "lead_embedding": (-(-spec.horizon // out_segment), width),
-        "head.weight": (out_segment * len(spec.quantiles), width),
-        "head.bias": (out_segment * len(spec.quantiles),),
-    }
-
-    for layer in range(config.layers):
-        ways = ("linear_ih", "linear_hh")
-        for way in ways[: 1 if config.cell in _WITHOUT_STATE else 2]:
-            shapes[f"recurrence.{way}.{layer}.weight"] = (gates * width, width)
-            shapes[f"recurrence.{way}.{layer}.bias"] = (gates * width,)
-
-    if member.covariates:
-        shapes |= _covariate_shapes(spec, member, out_segment, width)
-    return shapes
-
-
-def _covariate_shapes(
-    spec: NetworkSpec, member: MemberSpec, out_segment: int, width: int
-) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {}
-    if spec.n_known:
-        shapes["covariate_encoder.hinge.weight"] = (HINGES, spec.n_known)
-        shapes["covariate_encoder.hinge.bias"] = (HINGES,)
-        shapes["covariate_encoder.series_effect.weight"] = (
-            spec.n_series + 1,
-            spec.n_known + HINGES,
-        )
-        shapes["covariate_encoder.future_proj.weight"] = (width, spec.n_known * out_segment)
-    if spec.n_known + spec.n_past:
-        shapes["covariate_encoder.history_proj.weight"] = (
-            width,
-            (spec.n_known + spec.n_past) * member.segment,
-        )
-    if spec.n_static:
-        shapes["covariate_encoder.static_proj.weight"] = (width, spec.n_static)
-    return shapes
 
 
 def check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> None:

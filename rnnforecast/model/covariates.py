@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rnnforecast.spec import HINGES, MemberSpec, NetworkSpec
+from rnnforecast.config.training import NetworkConfig
+from rnnforecast.spec import MemberSpec, NetworkSpec, Shape, covariate_shapes
 
 MOST = 10.0
 """Features further from their mean, in standard deviations, count as this far."""
@@ -26,24 +28,21 @@ class CovariateBatch(NamedTuple):
 class CovariateEncoder(nn.Module):
     """Encodes covariates for one member."""
 
-    def __init__(
-        self, network_spec: NetworkSpec, spec: MemberSpec, *, out_segment: int, width: int
-    ) -> None:
+    def __init__(self, network_spec: NetworkSpec, spec: MemberSpec, config: NetworkConfig) -> None:
         super().__init__()
         self.network_spec, self.spec = network_spec, spec
-        self.out_segment = out_segment
-        n_known, n_seen = network_spec.n_known, network_spec.n_known + network_spec.n_past
+        self.out_segment = min(spec.segment, network_spec.horizon)
+        shapes = covariate_shapes(network_spec, spec, config)
 
-        if n_known:
-            self.hinge = nn.Linear(n_known, HINGES)
-            self.series_effect = _from_zero(
-                nn.Embedding(network_spec.n_series + 1, n_known + HINGES)
-            )
-            self.future_proj = _from_zero(nn.Linear(n_known * out_segment, width, bias=False))
-        if n_seen:
-            self.history_proj = _from_zero(nn.Linear(n_seen * spec.segment, width, bias=False))
+        # All but the hinges start at zero: a member begins as one without covariates.
+        if network_spec.n_known:
+            self.hinge = linear(shapes, "hinge")
+            self.series_effect = _from_zero(embedding(shapes, "series_effect"))
+            self.future_proj = _from_zero(linear(shapes, "future_proj"))
+        if network_spec.n_known + network_spec.n_past:
+            self.history_proj = _from_zero(linear(shapes, "history_proj"))
         if network_spec.n_static:
-            self.static_proj = _from_zero(nn.Linear(network_spec.n_static, width, bias=False))
+            self.static_proj = _from_zero(linear(shapes, "static_proj"))
 
     def effect(self, covariates: CovariateBatch, series: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the known covariates explain, (N, L) and (N, H), or (N, 1) of zeros."""
@@ -86,6 +85,18 @@ class CovariateEncoder(nn.Module):
 
     def _newest(self, values: Tensor, n_more: int) -> Tensor:
         return values[..., -(self.spec.lookback + n_more) :]
+
+
+def linear(shapes: Mapping[str, Shape], name: str) -> nn.Linear:
+    """Return a linear layer of the shape that its weight is listed with; a bias where one is."""
+    n_out, n_in = shapes[f"{name}.weight"]
+    return nn.Linear(n_in, n_out, bias=f"{name}.bias" in shapes)
+
+
+def embedding(shapes: Mapping[str, Shape], name: str) -> nn.Embedding:
+    """Return an embedding of the shape that its weight is listed with."""
+    n_entries, width = shapes[f"{name}.weight"]
+    return nn.Embedding(n_entries, width)
 
 
 def _from_zero(module: _Module) -> _Module:

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.scaling import SPIKE_RUN
-from rnnforecast.model.covariates import MOST, CovariateBatch, CovariateEncoder
+from rnnforecast.model.covariates import MOST, CovariateBatch, CovariateEncoder, embedding, linear
 from rnnforecast.model.recurrence import Recurrence, State
-from rnnforecast.spec import MemberSpec, NetworkSpec
+from rnnforecast.spec import MemberSpec, NetworkSpec, member_shapes
 
 _NO_LIMIT = 1e30
 _SPIKE_SHARE = 0.05
@@ -176,36 +176,30 @@ class Member(nn.Module):
         super().__init__()
         self.network_spec = network_spec
         self.spec = spec
-        n_entries, width, n_quantiles = (
-            network_spec.n_series + 1,
-            config.hidden,
-            len(network_spec.quantiles),
-        )
         self.out_segment = min(spec.segment, network_spec.horizon)
-        self.seasonal_pattern = nn.Embedding(n_entries, network_spec.season)
-        self.persistence = nn.Parameter(torch.zeros(spec.n_components, network_spec.horizon))
+        shapes = member_shapes(network_spec, spec, config)
+        self.seasonal_pattern = embedding(shapes, "seasonal_pattern")
+        self.persistence = nn.Parameter(torch.zeros(shapes["persistence"]))
 
-        self.segment_proj = nn.Linear(spec.segment, width)
-        self.missing_proj = nn.Linear(spec.segment, width, bias=False)
+        self.segment_proj = linear(shapes, "segment_proj")
+        self.missing_proj = linear(shapes, "missing_proj")
         n_steps = -(-spec.lookback // spec.segment)
         self.recurrence = Recurrence(
-            config.cell, width, config.layers, init=config.init, n_steps=n_steps
+            config.cell, config.hidden, config.layers, init=config.init, n_steps=n_steps
         )
 
-        self.series_embedding = nn.Embedding(n_entries, width)
-        self.lead_embedding = nn.Parameter(
-            torch.empty(-(-network_spec.horizon // self.out_segment), width)
-        )
+        self.series_embedding = embedding(shapes, "series_embedding")
+        self.lead_embedding = nn.Parameter(torch.empty(shapes["lead_embedding"]))
         self.covariate_encoder = None
         if spec.covariates:
-            self.covariate_encoder = CovariateEncoder(
-                network_spec, spec, out_segment=self.out_segment, width=width
-            )
+            self.covariate_encoder = CovariateEncoder(network_spec, spec, config)
         self.dropout = config.dropout
-        self.head = nn.Linear(width, self.out_segment * n_quantiles)
+        self.head = linear(shapes, "head")
 
-        self.register_buffer("mixing", mixing(n_quantiles, network_spec.median), persistent=False)
-        self.register_buffer("levels", torch.tensor(network_spec.quantiles), persistent=False)
+        quantiles = network_spec.quantiles
+        matrix = mixing(len(quantiles), network_spec.median)
+        self.register_buffer("mixing", matrix, persistent=False)
+        self.register_buffer("levels", torch.tensor(quantiles), persistent=False)
         self._initialise()
 
     def forward(

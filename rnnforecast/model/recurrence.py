@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rnnforecast.spec import CELLS
+
 _Product = Callable[[Tensor], Tensor]
 
 
@@ -31,6 +33,7 @@ class Recurrence(nn.Module):
         """Make one that will run over `n_steps` steps: chrono initialisation asks for them."""
         super().__init__()
         self.cell = CELLS[cell]
+        self.step = _STEPS[cell]
         n_gates = self.cell.n_gates * width
         self.linear_ih = _linears(width, n_gates, layers)
         self.linear_hh = _linears(width, n_gates, layers if self.cell.reads_state else 0)
@@ -55,7 +58,7 @@ class Recurrence(nn.Module):
             else:
                 h_gates = linear_hh(state.hidden)
             for x_gates in linear_ih(embedded).unbind(0):
-                state = self.cell.step(x_gates, h_gates, state)
+                state = self.step(x_gates, h_gates, state)
                 states.append(state.hidden)
                 if len(states) < len(embedded):
                     h_gates = linear_hh(state.hidden)
@@ -83,7 +86,7 @@ class Recurrence(nn.Module):
         One tensor, (D,), for each layer, over all steps and windows of embedded (S, N, D); None for
         a cell without such gates.
         """
-        if self.cell.keeping is None:
+        if self.cell.retention_gate is None:
             return None
         layers = []
 
@@ -92,8 +95,8 @@ class Recurrence(nn.Module):
             for x_gates in linear_ih(embedded).unbind(0):
                 h_gates = linear_hh(state.hidden)
                 gates = (x_gates + h_gates).chunk(self.cell.n_gates, -1)
-                logs.append(F.logsigmoid(gates[self.cell.keeping]).mean(0))
-                state = self.cell.step(x_gates, h_gates, state)
+                logs.append(F.logsigmoid(gates[self.cell.retention_gate]).mean(0))
+                state = self.step(x_gates, h_gates, state)
                 states.append(state.hidden)
             layers.append(torch.stack(logs).mean(0))
             embedded = torch.stack(states)
@@ -110,7 +113,7 @@ class Recurrence(nn.Module):
                 gates = self.linear_ih[layer](out)
             h_gates = self._linear_hh[layer](state.hidden)[:, None]
             memory = None if state.memory is None else state.memory[:, None]
-            out = self.cell.step(gates, h_gates, State(state.hidden[:, None], memory)).hidden
+            out = self.step(gates, h_gates, State(state.hidden[:, None], memory)).hidden
         return out
 
     def _products(self) -> tuple[Sequence[_Product], Sequence[_Product]]:
@@ -151,8 +154,8 @@ class Recurrence(nn.Module):
         A gate that keeps 1 - 1/T of the state in a step has a bias of log(T - 1). The LSTM's gate
         that lets new readings in starts as far closed.
         """
-        assert self.cell.keeping is not None
-        first = self.cell.keeping * width
+        assert self.cell.retention_gate is not None
+        first = self.cell.retention_gate * width
         for linear_ih in self.linear_ih:
             bias = torch.log(1 + torch.rand(width) * max(n_steps - 2, 1))
             linear_ih.bias[first : first + width] = bias
@@ -170,19 +173,6 @@ class State(NamedTuple):
 
     hidden: Tensor  # (N, D)
     memory: Tensor | None = None
-
-
-class Cell(NamedTuple):
-    """One kind of recurrence."""
-
-    n_gates: int
-    step: Callable[[Tensor, Tensor, State], State]
-    """(input gates, state gates, state) -> new state; the three broadcast against each other."""
-    has_memory: bool = False
-    reads_state: bool = True
-    """Whether its gates depend on the state; else it has no weights for that."""
-    keeping: int | None = None
-    """The gate whose sigmoid is the share of each unit's state that is kept; None without one."""
 
 
 class _GRUStep(torch.autograd.Function):
@@ -249,12 +239,13 @@ def _rnn_step(x: Tensor, h: Tensor, _state: State) -> State:
     return State(torch.tanh(x + h))
 
 
-CELLS = {
-    "gru": Cell(3, _gru_step, keeping=1),
-    "lstm": Cell(4, _lstm_step, has_memory=True, keeping=1),
-    "mingru": Cell(2, _mingru_step, reads_state=False, keeping=0),
-    "rnn": Cell(1, _rnn_step),
+_STEPS: dict[str, Callable[[Tensor, Tensor, State], State]] = {
+    "gru": _gru_step,
+    "lstm": _lstm_step,
+    "mingru": _mingru_step,
+    "rnn": _rnn_step,
 }
+"""(input gates, state gates, state) -> new state; the three broadcast against each other."""
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

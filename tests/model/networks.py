@@ -6,8 +6,7 @@ import torch
 
 from rnnforecast.config.training import NetworkConfig
 from rnnforecast.model.network import Network
-from rnnforecast.model.recurrence import CELLS
-from rnnforecast.spec import MemberSpec
+from rnnforecast.spec import CELLS, MemberSpec
 from tests.builders import make_spec
 
 CELL_NAMES = sorted(CELLS)

@@ -37,11 +37,10 @@ from rnnforecast.model.artifact import (
     FORMAT_VERSION,
     Artifact,
     check_bounds,
-    expected_shapes,
     load,
     load_manifest,
 )
-from rnnforecast.spec import MemberSpec, NetworkSpec
+from rnnforecast.spec import MemberSpec, NetworkSpec, expected_shapes
 from rnnforecast.storage.durable import publish_directory
 
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"

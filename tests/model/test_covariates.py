@@ -14,13 +14,12 @@ from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.panel import Covariates, Track
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.windows import Past, past_of
-from rnnforecast.model.artifact import expected_shapes
 from rnnforecast.model.covariates import CovariateBatch
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.initialise import initialise_network
 from rnnforecast.model.loss import covariates_of
 from rnnforecast.model.network import Member, Network
-from rnnforecast.spec import MemberSpec, NetworkSpec
+from rnnforecast.spec import MemberSpec, NetworkSpec, expected_shapes
 from tests.builders import make_panel, make_spec
 
 LOOKBACK, HORIZON = 24, 10

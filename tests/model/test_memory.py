@@ -20,8 +20,8 @@ from rnnforecast.model.memory import (
     time_constants,
 )
 from rnnforecast.model.network import Network
-from rnnforecast.model.recurrence import CELLS, State
-from rnnforecast.spec import MemberSpec
+from rnnforecast.model.recurrence import State
+from rnnforecast.spec import CELLS, MemberSpec
 from tests.builders import make_panel
 from tests.model.networks import CELL_NAMES, make_network
 
@@ -99,7 +99,7 @@ def step_by_step(network: Network, embedded: torch.Tensor) -> list[list[State]]:
             h_gates = zeros[:, :1]
             if cell.reads_state:
                 h_gates = recurrence.linear_hh[layer](state.hidden)
-            states[layer] = cell.step(recurrence.linear_ih[layer](x), h_gates, state)
+            states[layer] = recurrence.step(recurrence.linear_ih[layer](x), h_gates, state)
             x = states[layer].hidden
         every.append(list(states))
     return every
@@ -188,11 +188,11 @@ def test_time_constants_are_those_of_the_gates_bias_where_nothing_else_moves_the
     network, batch = lively(cell=cell, segment=2), gathered()
     (member,) = network.members
     recurrence = member.recurrence
-    if CELLS[cell].keeping is None:
+    if CELLS[cell].retention_gate is None:
         assert time_constants(network, member, batch) is None
         return
     width = 16
-    gate = CELLS[cell].keeping
+    gate = CELLS[cell].retention_gate
     with torch.no_grad():
         for parameter in recurrence.parameters():
             parameter.zero_()

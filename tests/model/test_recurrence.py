@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnforecast.model.recurrence import CELLS, Recurrence, State, _GRUStep
+from rnnforecast.config.training import CELLS as CELL_CHOICES
+from rnnforecast.model.recurrence import _STEPS, Recurrence, State, _GRUStep
+from rnnforecast.spec import CELLS
 
 CELL_NAMES = sorted(CELLS)
 TORCHS_OWN = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
@@ -310,3 +312,7 @@ def test_chrono_keeps_more_of_a_gradient_than_orthogonal_and_that_more_than_torc
     assert left[2] > 100 * max(left[:2])
     if cell != "mingru":  # whose gates have no recurrent weights
         assert left[1] > 10 * left[0]
+
+
+def test_every_cell_has_its_equations_and_its_name_among_the_options() -> None:
+    assert list(CELLS) == list(_STEPS) == list(CELL_CHOICES)

@@ -15,10 +15,10 @@ from rnnforecast.errors import ModelError
 from rnnforecast.model.artifact import (
     FORMAT_VERSION,
     MANIFEST,
-    expected_shapes,
     load,
     load_manifest,
 )
+from rnnforecast.spec import expected_shapes
 from rnnforecast.storage.publish import digest
 from tests.conftest import Command
 
