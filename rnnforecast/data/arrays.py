@@ -1,4 +1,4 @@
-"""Array types and helpers for series that lie one after the other in flat arrays."""
+"""Array types, and helpers for series that lie one after the other in flat arrays."""
 
 from __future__ import annotations
 
@@ -10,38 +10,44 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
 _COPIED_ROWS = 1 << 20
+"""Rows that `stretches` copies in one call of numpy: this bounds its index arrays."""
 
 
-def stretches(target: Floats, begin: Integers, end: Integers) -> Floats:
-    """Copy the rows `[begin, end)` of each stretch, `(stretch,)`, one after the other.
+def stretches(values: Floats, begin: Integers, end: Integers) -> Floats:
+    """Copy the slices `values[begin[i]:end[i]]`, one after the other.
 
-    Short ones are copied many at once, so that it costs what the rows cost.
+    `begin` and `end` are `(slice,)`. Short slices are copied many at once, so that the time
+    depends on the number of rows, not on the number of slices.
     """
     offsets = offsets_of(end - begin)
-    copied = np.empty(offsets[-1], target.dtype)
+    copied = np.empty(offsets[-1], values.dtype)
+
     first = 0
     while first < len(begin):
         last = int(np.searchsorted(offsets, offsets[first] + _COPIED_ROWS, side="right")) - 1
         last = max(first + 1, last)
-        into = copied[offsets[first] : offsets[last]]
+        block = copied[offsets[first] : offsets[last]]
         if last == first + 1:
-            into[:] = target[begin[first] : end[first]]
+            block[:] = values[begin[first] : end[first]]
         else:
             rows = np.repeat(
                 begin[first:last] - offsets[first:last], np.diff(offsets[first : last + 1])
             )
-            np.take(target, rows + np.arange(offsets[first], offsets[last]), out=into)
+            np.take(values, rows + np.arange(offsets[first], offsets[last]), out=block)
         first = last
+
     return copied
 
 
-def pick(names: Sequence[str], at: Integers | NDArray[np.bool_]) -> tuple[str, ...]:
-    """Return the names at these places, or where this is true, without a call for each."""
-    places = np.flatnonzero(at) if at.dtype == np.bool_ else at
-    return tuple(map(names.__getitem__, places.tolist()))
+def pick(names: Sequence[str], selected: Integers | NDArray[np.bool_]) -> tuple[str, ...]:
+    """Return the names at these indices, or where this mask is true."""
+    indices = np.flatnonzero(selected) if selected.dtype == np.bool_ else selected
+    # `map` over a list: no call in Python for each name.
+    return tuple(map(names.__getitem__, indices.tolist()))
 
 
 def offsets_of(lengths: Integers) -> Integers:
-    """Turn lengths, `(series,)`, into offsets, `(series + 1,)`."""
+    """Turn lengths, `(series,)`, into offsets, `(series + 1,)`, as a ragged array has them."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])

@@ -19,12 +19,14 @@ from rnnforecast.parallel import Ranks, any_has, counts_of_all
 from rnnforecast.sources.files import check_memory
 
 _MOST_CATEGORIES = 32
+"""Texts of a column with a feature of their own; all others share one."""
 _RARE = 0.001
-"""Texts in a smaller share of the rows are not told apart: there is nothing to learn of them."""
+"""Texts in a smaller share of the rows are no categories: there is nothing to learn of them."""
 _DAY_US = 86_400_000_000
-_FAR_US = 36_525 * _DAY_US
+_CENTURY_US = 36_525 * _DAY_US
 """Nobody knows the holidays after a century."""
 _HARMONICS = (1, 2)
+"""Waves in a day, and in a year."""
 
 
 def settle_covariates(
@@ -36,102 +38,92 @@ def settle_covariates(
     *,
     until_us: int | None,
 ) -> tuple[Panel, Schema]:
-    """Make features of a panel's covariates, and settle which texts of each are told apart.
+    """Turn the covariate columns of a panel into features, and choose the categories of texts.
 
-    `texts` are all that occur in a column. What is told apart, and whether there is anything to
-    tell, is found in the rows before `until_us`; a model has settled it already. Raises `DataError`
-    where there are more features than a network takes.
+    `texts` are all that occur in a column. Which of them are categories, and whether a column
+    holds anything at all, depends on the rows before `until_us` alone; the schema of a trained
+    model says both already. Raises `DataError` where there are more features than a network takes.
     """
     if panel.covariates is None:
         return panel, schema
     columns = _columns(panel, panel.covariates, until_us)
-    if schema.step_us is None:
-        schema = _settled(schema, columns, texts, listener, panel.ranks)
-        columns |= _renumbered(schema, columns, texts)
+
+    if schema.step_us is None:  # not that of a trained model
+        schema = _choose_categories(schema, columns, texts, listener, panel.ranks)
+        for covariate in schema.covariates:
+            if covariate.is_text:
+                column = columns[covariate.name]
+                codes = numbers_of(covariate, texts[covariate.name])
+                columns[covariate.name] = column._replace(values=renumber(column.values, codes))
     else:
         empty = [c.name for c in schema.covariates if not columns[c.name].has_values]
-        _warn_of_empty(empty, "no values: the forecasts do without what they would say", listener)
+        what_follows = "no values: the forecasts do without what they would say"
+        _warn_of_empty(empty, what_follows, listener)
+
     if not schema.covariates:
         return replace(panel, covariates=None), schema
     _check_size(panel, schema, config)
-    return replace(panel, covariates=_expanded(panel.covariates, schema, columns)), schema
+    return replace(panel, covariates=_encode(panel.covariates, schema, columns)), schema
 
 
 class _Column(NamedTuple):
-    """What one column holds: numbers, or those of texts."""
+    """One column: numbers, or codes of texts; NaN where unknown."""
 
     values: Floats
-    """`(place,)`, or `(series,)` of a static one."""
+    """`(place,)`, or `(series,)` of a static column."""
     early: Floats
-    """Those of them that may be looked at."""
+    """The values before `until_us`, which decide what is a category."""
 
     @property
     def has_values(self) -> bool:
-        """Whether any of the early ones is known."""
+        """Whether any early value is known."""
         return bool(np.isfinite(self.early).any())
 
 
-def _columns(panel: Panel, beside: Covariates, until_us: int | None) -> dict[str, _Column]:
+def _columns(panel: Panel, covariates: Covariates, until_us: int | None) -> dict[str, _Column]:
     """Return each column by its name."""
     n_rows = panel.lengths if until_us is None else panel.rows_before(until_us)
     columns = {}
-    for track in (*beside.known, beside.past):
-        is_early = slice(None) if until_us is None else track.rows(n_rows)
-        for name, values in zip(track.names, track.values, strict=True):
+    for block in (*covariates.known, covariates.past):
+        is_early = slice(None) if until_us is None else block.places_before(n_rows)
+        for name, values in zip(block.names, block.values, strict=True):
             columns[name] = _Column(values, values[is_early])
-    for name, values in zip(beside.static_names, beside.static.T, strict=True):
+    for name, values in zip(covariates.static_names, covariates.static.T, strict=True):
         columns[name] = _Column(values, values[n_rows > 0])
     return columns
 
 
-def _settled(
+def _choose_categories(
     schema: Schema,
     columns: dict[str, _Column],
     texts: dict[str, list[str]],
     listener: Listener,
     ranks: Ranks,
 ) -> Schema:
-    """Return the schema with the covariates that say something, and the texts of each."""
-    has = {c.name: columns[c.name].has_values for c in schema.covariates}
-    empty = [name for name, says in any_has(ranks, has).items() if not says]
+    """Return the schema with the covariates that hold values, and the categories of each."""
+    has_values = {c.name: columns[c.name].has_values for c in schema.covariates}
+    empty = [name for name, is_filled in any_has(ranks, has_values).items() if not is_filled]
     _warn_of_empty(empty, "no values, left out", listener)
-    settled = []
+
+    covariates = []
     for covariate in schema.covariates:
         if covariate.name in empty:
             continue
         name, categories = covariate.name, None
         if covariate.is_text:
-            categories = _common(texts[name], columns[name].early, ranks)
+            local_counts = _count(len(texts[name]), [columns[name].early]).tolist()
+            counts = counts_of_all(ranks, dict(zip(texts[name], local_counts, strict=True)))
+            by_count = sorted(counts, key=counts.__getitem__, reverse=True)[:_MOST_CATEGORIES]
+            min_count = _RARE * sum(counts.values())
+            categories = tuple(text for text in by_count if counts[text] > min_count)
             listener(Noted(f"column {name!r} is one of {', '.join(categories)}"))
-        settled.append(replace(covariate, categories=categories))
-    return replace(schema, covariates=tuple(settled))
+        covariates.append(replace(covariate, categories=categories))
+    return replace(schema, covariates=tuple(covariates))
 
 
-def _renumbered(
-    schema: Schema, columns: dict[str, _Column], texts: dict[str, list[str]]
-) -> dict[str, _Column]:
-    """Return the columns of texts by the numbers of what is told apart of them."""
-    found = {}
-    for covariate in schema.covariates:
-        if covariate.is_text:
-            column = columns[covariate.name]
-            values = renumber(column.values, numbers_of(covariate, texts[covariate.name]))
-            found[covariate.name] = column._replace(values=values)
-    return found
-
-
-def _warn_of_empty(names: list[str], what: str, listener: Listener) -> None:
+def _warn_of_empty(names: list[str], message: str, listener: Listener) -> None:
     if names:
-        listener(Warned.naming("empty-covariate", what, names))
-
-
-def _common(texts: list[str], values: Floats, ranks: Ranks) -> tuple[str, ...]:
-    """Return the texts that occur often enough, the commonest first."""
-    own = _counts(len(texts), [values]).tolist()
-    every = counts_of_all(ranks, dict(zip(texts, own, strict=True)))
-    texts, counts = list(every), np.array(list(every.values()), np.int64)
-    order = np.argsort(-counts, kind="stable")[:_MOST_CATEGORIES]
-    return tuple(texts[i] for i in order if counts[i] > _RARE * counts.sum())
+        listener(Warned.naming("empty-covariate", message, names))
 
 
 def _check_size(panel: Panel, schema: Schema, config: DataConfig) -> None:
@@ -150,31 +142,31 @@ def _check_size(panel: Panel, schema: Schema, config: DataConfig) -> None:
     check_memory(len(panel.target) // n_targets, n_targets + n_features, config, "the table")
 
 
-def _expanded(beside: Covariates, schema: Schema, columns: dict[str, _Column]) -> Covariates:
-    """Return covariates with the features of each column in its place."""
-    made: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
-    names: dict[str, list[str]] = {role: [] for role in made}
+def _encode(raw: Covariates, schema: Schema, columns: dict[str, _Column]) -> Covariates:
+    """Return covariates with the features of each column instead of the column."""
+    features: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
+    names: dict[str, list[str]] = {role: [] for role in features}
     for covariate in schema.covariates:
-        values = columns[covariate.name].values
-        found, called = features_of(covariate, values)
-        made[covariate.role].append(found)
-        names[covariate.role] += called
+        column_features, feature_names = features_of(covariate, columns[covariate.name].values)
+        features[covariate.role].append(column_features)
+        names[covariate.role] += feature_names
 
-    def track(role: str, raw: Track) -> Track:
-        values = np.concatenate([*made[role], np.empty((0, raw.values.shape[1]), np.float32)])
-        return replace(raw, values=values, names=tuple(names[role]))
+    def make_block(role: str, block: Track) -> Track:
+        no_feature = np.empty((0, block.values.shape[1]), np.float32)
+        values = np.concatenate([*features[role], no_feature])
+        return replace(block, values=values, names=tuple(names[role]))
 
-    static = np.concatenate([*made["static"], np.empty((0, len(beside.static)), np.float32)])
+    static = np.concatenate([*features["static"], np.empty((0, len(raw.static)), np.float32)])
     return Covariates(
-        (track("known", beside.known[0]),),
-        track("past", beside.past),
+        (make_block("known", raw.known[0]),),
+        make_block("past", raw.past),
         static.T,
         tuple(names["static"]),
     )
 
 
-def _counts(n_texts: int, chunks: list[Floats]) -> Integers:
-    """Return how often each text occurs, `(text,)`."""
+def _count(n_texts: int, chunks: list[Floats]) -> Integers:
+    """Return how often each code occurs in chunks, `(text,)`."""
     counts = np.zeros(n_texts, np.int64)
     for chunk in chunks:
         counts += np.bincount(chunk[np.isfinite(chunk)].astype(np.int64), minlength=n_texts)
@@ -182,76 +174,77 @@ def _counts(n_texts: int, chunks: list[Floats]) -> Integers:
 
 
 def numbers_of(covariate: Covariate, texts: list[str]) -> Floats:
-    """Return the number of each text, `(text,)`: that of its category; beyond these, its own.
+    """Return the code of each text, `(text,)`: the index of its category.
 
-    A text that is no category counts as the only one that writes the same number, as 2 and 2.0 do.
+    A text without a category gets a code beyond these. One that is not written as any category
+    belongs to the category that writes the same number, as 2.0 and 2 do, if there is just one.
     """
     categories = covariate.categories or ()
-    exact = {text: i for i, text in enumerate(categories)}
-    alike: dict[str, list[int]] = {}
-    for text, i in exact.items():
-        alike.setdefault(canonical(text), []).append(i)
+    code_of = {text: code for code, text in enumerate(categories)}
+    codes_of_number: dict[str, list[int]] = {}
+    for text, code in code_of.items():
+        codes_of_number.setdefault(canonical(text), []).append(code)
 
-    def number(i: int, text: str) -> int:
-        found = [exact[text]] if text in exact else alike.get(canonical(text), [])
-        return found[0] if len(found) == 1 else len(categories) + i
+    codes = []
+    for i, text in enumerate(texts):
+        matches = [code_of[text]] if text in code_of else codes_of_number.get(canonical(text), [])
+        codes.append(matches[0] if len(matches) == 1 else len(categories) + i)
+    return np.array(codes, np.float32)
 
-    return np.array([number(i, text) for i, text in enumerate(texts)], np.float32)
 
-
-def renumber(values: Floats, numbers: Floats) -> Floats:
-    """Return other numbers, `(text,)`, for those of texts; NaN stays."""
-    either: Floats = np.append(numbers, np.float32(np.nan))
-    return either[np.nan_to_num(values, nan=len(numbers)).astype(np.int64)]
+def renumber(codes: Floats, new_codes: Floats) -> Floats:
+    """Return `new_codes[code]` for each code; `new_codes` is `(text,)`. NaN stays."""
+    codes_and_nan: Floats = np.append(new_codes, np.float32(np.nan))
+    return codes_and_nan[np.nan_to_num(codes, nan=len(new_codes)).astype(np.int64)]
 
 
 def warn_of_unknown(
     covariate: Covariate, texts: list[str], chunks: list[Floats], name: str, listener: Listener
 ) -> None:
-    """Say so where most values of a column are texts that the model does not tell apart.
+    """Warn where most values of a column are texts that are no categories of the model.
 
-    `chunks` hold the numbers of `texts`, `(row,)` each, of the file that has this name.
+    `chunks` hold codes, indices of `texts`, `(row,)` each, of the file that has this name.
     """
-    counts = _counts(len(texts), chunks)
+    counts = _count(len(texts), chunks)
     is_unknown = numbers_of(covariate, texts) >= len(covariate.categories or ())
     if 2 * counts[is_unknown].sum() > counts.sum():
         order = np.argsort(-counts, kind="stable")
         unknown = [texts[i] for i in order if is_unknown[i] and counts[i]]
-        what = f"most of column {covariate.name!r} of {name} is unknown to the model"
-        listener(Warned.naming("unknown-categories", what, unknown))
+        message = f"most of column {covariate.name!r} of {name} is unknown to the model"
+        listener(Warned.naming("unknown-categories", message, unknown))
 
 
-def features_of(covariate: Covariate, placed: Floats) -> tuple[Floats, list[str]]:
-    """Return a covariate's features, `(feature, place)`, and what each is called; NaN is unknown.
+def features_of(covariate: Covariate, values: Floats) -> tuple[Floats, list[str]]:
+    """Return a covariate's features, `(feature, place)`, and the name of each; NaN is unknown.
 
-    `placed` holds its numbers, `(place,)`; of texts those that `numbers_of` gives.
+    `values` are `(place,)`. A column of numbers is one feature. Codes, as `numbers_of` gives them,
+    become one feature of 0 and 1 for each category, and a last one for all other texts.
     """
     if covariate.categories is None:
-        return placed[None], [covariate.name]
-    other = len(covariate.categories)
-    is_known = np.isfinite(placed)
-    category = np.minimum(np.where(is_known, placed, other), other).astype(np.int64)
-    features = (category == np.arange(other + 1)[:, None]).astype(np.float32)
+        return values[None], [covariate.name]
+    n_categories = len(covariate.categories)
+    is_known = np.isfinite(values)
+    codes = np.minimum(np.where(is_known, values, n_categories), n_categories).astype(np.int64)
+    features = (codes == np.arange(n_categories + 1)[:, None]).astype(np.float32)
     features[:, ~is_known] = np.nan
     return features, [f"{covariate.name}={text}" for text in (*covariate.categories, "(other)")]
 
 
 def once_a_series(
-    covariate: Covariate, placed: Floats, offsets: Integers, names: list[str]
+    covariate: Covariate, values: Floats, offsets: Integers, names: list[str]
 ) -> Floats:
-    """Return the one value that each series has, `(series,)`; NaN where it has none.
+    """Return the value that each series has in all of its rows, `(series,)`; NaN for none.
 
-    `placed` holds numbers, or numbers of texts, `(place,)`. Raises `DataError` for a series that
-    has several.
+    `values`, numbers or codes, are `(place,)`. Raises `DataError` for a series with several.
     """
     starts = offsets[:-1]
-    low = np.fmin.reduceat(placed, starts)
-    high = np.fmax.reduceat(placed, starts)
-    differs = np.flatnonzero(low < high)
-    if len(differs):
+    low = np.fmin.reduceat(values, starts)
+    high = np.fmax.reduceat(values, starts)
+    differing = np.flatnonzero(low < high)
+    if len(differing):
         raise DataError(
             f"column {covariate.name!r} is not the same at all times for series "
-            f"{names[differs[0]]!r}" + f" and {len(differs) - 1} more" * (len(differs) > 1),
+            f"{names[differing[0]]!r}" + f" and {len(differing) - 1} more" * (len(differing) > 1),
             code="not-static",
             hint=f"if it is known ahead, write  --known {covariate.name} , else  "
             f"--past {covariate.name}",
@@ -260,59 +253,59 @@ def once_a_series(
 
 
 def with_calendar(panel: Panel, config: DataConfig, tz: str | None) -> Panel:
-    """Return the panel with what the calendar says of all its steps, and of a horizon after them.
+    """Add features of the calendar for all steps of a panel, and the longest horizon after them.
 
-    As it is where the user does not ask for it. Raises `UsageError` for a country without a known
-    calendar, and where the package that knows holidays is not there.
+    The panel stays as it is where the user does not ask for them. Raises `UsageError` for a
+    country without a known calendar, and where the package that knows holidays is not installed.
     """
     if not (config.calendar or config.holidays):
         return panel
+
     first = int(panel.first_step.min())
-    n_ahead = min(MAX_HORIZON, _FAR_US // panel.step_us)
+    n_ahead = min(MAX_HORIZON, _CENTURY_US // panel.step_us)
     last = int((panel.first_step + panel.lengths).max()) + n_ahead
     times = np.arange(first, last, dtype=np.int64) * panel.step_us
     clock = pd.DatetimeIndex((times + panel.start[0] % panel.step_us).astype("datetime64[us]"))
     if tz is not None:
         clock = clock.tz_localize("UTC").tz_convert(tz).tz_localize(None)
-    said = _said(clock, config, panel.step_us)
-    if not said:
+    features = _calendar_features(clock, config, panel.step_us)
+    if not features:
         return panel
-    every = np.zeros(panel.n_series, np.int64)
-    track = Track(
-        np.stack(list(said.values())),
-        tuple(said),
+
+    zeros = np.zeros(panel.n_series, np.int64)
+    block = Track(  # all series share one range of places
+        np.stack(list(features.values())),
+        tuple(features),
         begin=panel.first_step - first,
-        low=every,
-        high=every + len(clock),
+        low=zeros,
+        high=zeros + len(clock),
     )
-    beside = panel.covariates or _nothing(panel)
-    return replace(panel, covariates=replace(beside, known=(*beside.known, track)))
+    covariates = panel.covariates
+    if covariates is None:
+        no_past = Track(np.empty((0, 1), np.float32), (), zeros, low=zeros, high=zeros)
+        covariates = Covariates((), no_past, np.empty((panel.n_series, 0), np.float32))
+    return replace(panel, covariates=replace(covariates, known=(*covariates.known, block)))
 
 
-def _said(clock: pd.DatetimeIndex, config: DataConfig, step_us: int) -> dict[str, Floats]:
-    """Return the features, `(step,)` each, by their names; those that would never change apart."""
-    said: dict[str, Floats] = {}
+def _calendar_features(
+    clock: pd.DatetimeIndex, config: DataConfig, step_us: int
+) -> dict[str, Floats]:
+    """Return features, `(step,)` each, by their names, but for those that would be constant."""
+    features: dict[str, Floats] = {}
     if "hour" in config.calendar and step_us < _DAY_US:
-        said |= _waves("hour", (clock.hour + clock.minute / 60).to_numpy(), 24)
+        features |= _waves("hour", (clock.hour + clock.minute / 60).to_numpy(), 24)
     if "weekday" in config.calendar and step_us <= _DAY_US:
         weekday = clock.day_of_week.to_numpy()
-        said |= {f"weekday={day}": (weekday == day).astype(np.float32) for day in range(7)}
+        features |= {f"weekday={day}": (weekday == day).astype(np.float32) for day in range(7)}
     if "month" in config.calendar:
-        said |= _waves("month", (clock.month - 1 + (clock.day - 1) / 31).to_numpy(), 12)
+        features |= _waves("month", (clock.month - 1 + (clock.day - 1) / 31).to_numpy(), 12)
     if config.holidays:
-        said["holiday"] = _holidays(clock, config.holidays)
-    return said
-
-
-def _nothing(panel: Panel) -> Covariates:
-    """Return covariates without any feature."""
-    every = np.zeros(panel.n_series, np.int64)
-    empty = Track(np.empty((0, 1), np.float32), (), every, low=every, high=every)
-    return Covariates((), empty, np.empty((panel.n_series, 0), np.float32))
+        features["holiday"] = _holidays(clock, config.holidays)
+    return features
 
 
 def _waves(name: str, position: np.ndarray, period: int) -> dict[str, Floats]:
-    """Return sines and cosines: the hour 23 is as near to 0 as 1 is."""
+    """Return sines and cosines of a position in its period: hour 23 is as near to 0 as 1 is."""
     waves = {}
     for n in _HARMONICS:
         angle = 2 * np.pi * n * position / period
@@ -330,14 +323,15 @@ def _holidays(clock: pd.DatetimeIndex, place: str) -> Floats:
             "--holidays needs the package that knows them",
             hint="install it with  pip install 'rnnforecast[holidays]'",
         ) from error
+
     country, _, subdivision = place.partition("-")
     years = range(int(clock[0].year), int(clock[-1].year) + 1)
     try:
-        found = holidays.country_holidays(country, subdiv=subdivision or None, years=years)
+        calendar = holidays.country_holidays(country, subdiv=subdivision or None, years=years)
     except (NotImplementedError, KeyError) as error:
         raise UsageError(
             f"--holidays {place} is no place whose holidays are known",
             hint="write a country, or a country and a part of it, such as DE or DE-BY",
         ) from error
     days: Integers = clock.to_numpy().astype("datetime64[D]")
-    return np.isin(days, np.array(sorted(found), "datetime64[D]")).astype(np.float32)
+    return np.isin(days, np.array(sorted(calendar), "datetime64[D]")).astype(np.float32)

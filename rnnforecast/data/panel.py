@@ -10,84 +10,100 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, offsets_of, pick, stretches
+from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_of, pick, stretches
 from rnnforecast.parallel import ALONE, Ranks, filled, joined
-
-Floats = NDArray[np.float32]
-Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Shared:
-    """Where the readings of a panel are that several ranks hold together, each some series."""
+    """Which rows of a panel this rank stores, where several ranks hold the panel together.
+
+    Every rank knows names, times and lengths of all series, and stores the rows of some.
+    """
 
     ranks: Ranks
-    here: NDArray[np.bool_]
-    """`(series,)`: whose readings this rank has."""
+    is_local: NDArray[np.bool_]
+    """`(series,)`: whether this rank stores the rows of the series."""
     lengths: Integers
-    """`(series,)`: rows of each series, wherever they are."""
+    """`(series,)`: rows of each series, on whichever rank they are."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Many series, one after the other, each on a grid of the same step.
+    """Many time series on regular grids of one step, stored one after the other.
 
-    Row t of series s is `target[offsets[s] + t]`, read at `start[s] + t * step_us`. Of a panel that
-    ranks share, each knows of all series where they stand, and has the rows of its own: `offsets`
-    are those of what is here, where series that are elsewhere have no row.
+    Row t of series s is `target[offsets[s] + t]`, the reading at `start[s] + t * step_us`. Series
+    may begin and end at different times; between its first and its last row a series has a row
+    for every step.
+
+    Units: times and steps are microseconds. Times count from 1970, in UTC where the time stamps
+    carry a zone and on the wall clock where they do not. Readings are in the sensor's own units,
+    less the `base` of their series.
+
+    Missing values: a step without a reading is a row with NaN; unknown covariates are NaN, too.
+    Rows are never left out, so that row numbers and times determine each other.
+
+    Cutoffs: a panel holds all rows of the table. Forecasters and training get a `Past` of it
+    (`data/windows.py`), which never reads a target at or after its cutoff.
+
+    Ranks: of a panel that ranks share, each rank has the metadata of all series and the rows of
+    its own. `offsets` describe the rows on this rank, where a series of another rank has none;
+    `lengths` count the rows of all series.
     """
 
     target: Floats
-    """`(row,)`, readings less the base of their series; NaN where a reading is missing."""
+    """`(row,)`: readings less the base of their series; NaN where a reading is missing."""
     offsets: Integers
-    """`(series + 1,)`: where each series begins in `target`, and the end of the last."""
+    """`(series + 1,)`: where each series begins in `target`, and the end of the last one."""
     start: Integers
     """`(series,)`: time of each series' first row, microseconds since 1970, UTC or wall clock."""
     names: tuple[str, ...]
     step_us: int
     base: Doubles
-    """`(series,)`, in the sensor's own units: 0, but for readings that float32 would blur."""
+    """`(series,)`, in the sensor's units: 0 except for readings too large for float32's digits."""
     first_us: int
-    """Time of the table's first row, also where it held no reading: row numbers count from it."""
+    """Time of the table's first row, with or without reading: `--train-end 100` counts from it."""
     covariates: Covariates | None = None
-    """What stands beside the readings; it may reach beyond them."""
+    """Covariates of the readings; those known ahead may reach beyond the last reading."""
     shared: Shared | None = None
-    """Who has which series, where that is not this process alone."""
+    """Which rank stores which series; None where this process stores all."""
 
     @property
     def ranks(self) -> Ranks:
-        """Who holds the panel together."""
+        """The ranks that hold the panel together."""
         return ALONE if self.shared is None else self.shared.ranks
 
     @property
     def here(self) -> NDArray[np.bool_]:
-        """`(series,)`: whose readings this process has."""
-        return np.ones(self.n_series, np.bool_) if self.shared is None else self.shared.here
+        """`(series,)`: whether this process stores the rows of the series."""
+        if self.shared is None:
+            return np.ones(self.n_series, np.bool_)
+        return self.shared.is_local
 
     @property
     def n_readings(self) -> int:
-        """How many readings there are, missing ones not counted."""
-        seen = np.array([np.count_nonzero(np.isfinite(self.target))], np.int64)
-        return int(self.ranks.total(seen)[0])
+        """Number of readings on all ranks, missing ones not counted."""
+        n_local = np.array([np.count_nonzero(np.isfinite(self.target))], np.int64)
+        return int(self.ranks.total(n_local)[0])
 
     @property
     def n_rows(self) -> int:
-        """How many rows there are, missing readings included."""
+        """Number of rows on all ranks, missing readings included."""
         return int(self.lengths.sum())
 
     @property
     def n_series(self) -> int:
-        """How many series there are."""
+        """Number of series."""
         return len(self.names)
 
     @property
     def lengths(self) -> Integers:
-        """`(series,)`: rows of each series, missing ones included."""
+        """`(series,)`: rows of each series on whichever rank, missing readings included."""
         return np.diff(self.offsets) if self.shared is None else self.shared.lengths
 
     @property
     def end_us(self) -> int:
-        """The first time after all rows."""
+        """Time of the step after the last row of all series."""
         return int((self.start + self.lengths * self.step_us).max())
 
     @property
@@ -96,46 +112,57 @@ class Panel:
         return self.start // self.step_us
 
     def of(self, series: int, begin: int = 0, end: int | None = None) -> Floats:
-        """Return rows of one series, `(row,)`, by default all: a view, unless they are elsewhere.
+        """Return rows `[begin, end)` of one series, `(row,)`, by default all of them.
 
-        All ranks ask for the same.
+        The result is a view of `target`, unless ranks share the panel: then every rank calls this
+        with the same arguments, and gets the rows of whichever rank stores them.
         """
         end = int(self.lengths[series]) if end is None else end
         first = self.offsets[series]
         if self.shared is None:
             return self.target[first + begin : first + end]
-        here = np.full(max(end - begin, 0), self.shared.here[series])
-        own = self.target[first + begin : first + end] if here.any() else np.zeros(len(here), "f4")
-        return filled(self.ranks, own, here)
+
+        is_local = np.full(max(end - begin, 0), self.shared.is_local[series])
+        rows = np.zeros(len(is_local), np.float32)
+        if is_local.any():
+            rows = self.target[first + begin : first + end]
+        return filled(self.ranks, rows, is_local)
 
     def time_at(self, series: Integers, row: Integers) -> Integers:
-        """Return the times, in microseconds, of these rows of these series; rows may lie ahead."""
+        """Return the times, in microseconds, of rows of series; rows may lie after the last."""
         return self.start[series] + row * self.step_us
 
     def rows_before(self, time_us: int) -> Integers:
         """`(series,)`: how many rows of each series lie before a time."""
-        ahead = -((self.start - time_us) // self.step_us)  # rounded up
-        return np.clip(ahead, 0, self.lengths)
+        n_rows = -((self.start - time_us) // self.step_us)  # rounded up
+        return np.clip(n_rows, 0, self.lengths)
 
     def before(self, rows: Integers) -> Panel:
-        """Return a panel of the first rows of each series, `(series,)` of them."""
-        begin = self.offsets[:-1]
-        stored = np.where(self.here, rows, 0)
-        target = stretches(self.target, begin, begin + stored)
-        shared = self.shared and replace(self.shared, lengths=rows)
-        return replace(self, target=target, offsets=offsets_of(stored), shared=shared)
+        """Return a panel of the first `rows[s]` rows of each series; covariates stay as they are.
 
-    def seen(self, rows: Integers) -> Panel:
-        """Return the first rows of each series; beside them stays only what is known ahead."""
+        `rows` is `(series,)`.
+        """
+        begin = self.offsets[:-1]
+        n_local = np.where(self.here, rows, 0)
+        target = stretches(self.target, begin, begin + n_local)
+        shared = self.shared and replace(self.shared, lengths=rows)
+        return replace(self, target=target, offsets=offsets_of(n_local), shared=shared)
+
+    def truncate(self, rows: Integers) -> Panel:
+        """Return the first `rows[s]` rows of each series, and the covariates known by then.
+
+        Covariates that are known ahead stay, those known up to now are NaN after these rows.
+        """
         panel = self if np.array_equal(rows, self.lengths) else self.before(rows)
-        return replace(panel, covariates=self.covariates and self.covariates.until(rows))
+        return replace(panel, covariates=self.covariates and self.covariates.mask_after(rows))
 
     def select(self, series: Integers) -> Panel:
         """Return a panel of these series, in this order."""
         if np.array_equal(series, np.arange(self.n_series)):
             return self
+
         shared = self.shared and replace(
-            self.shared, here=self.shared.here[series], lengths=self.shared.lengths[series]
+            self.shared, is_local=self.shared.is_local[series], lengths=self.shared.lengths[series]
         )
         return replace(
             self,
@@ -149,91 +176,94 @@ class Panel:
         )
 
     def fetched(self, series: Sequence[int]) -> Panel:
-        """Return a panel with the rows of these few series here, on all ranks, and of no other.
+        """Return a panel that stores the rows of these few series, and no others, on all ranks.
 
-        Their numbers stay.
+        Series keep their numbers. Every rank calls this with the same series.
         """
         if self.shared is None:
             return self
-        here = np.zeros(self.n_series, np.bool_)
-        here[list(series)] = True
-        chosen = np.flatnonzero(here)
+
+        is_chosen = np.zeros(self.n_series, np.bool_)
+        is_chosen[list(series)] = True
+        chosen = np.flatnonzero(is_chosen)
         rows = [self.of(number) for number in chosen.tolist()]
-        beside = self.covariates and self.covariates.fetched(chosen, self.here, self.ranks)
+        covariates = self.covariates and self.covariates.fetched(chosen, self.here, self.ranks)
         return replace(
             self,
             target=np.concatenate([np.zeros(0, np.float32), *rows]),
-            offsets=offsets_of(np.where(here, self.lengths, 0)),
-            covariates=beside,
-            shared=Shared(ALONE, here, self.lengths),
+            offsets=offsets_of(np.where(is_chosen, self.lengths, 0)),
+            covariates=covariates,
+            shared=Shared(ALONE, is_chosen, self.lengths),
         )
 
     def blocks(self, n_rows: int) -> Iterator[tuple[int, Panel]]:
-        """Give the series in parts of about so many rows, views each, with the first one's number.
+        """Yield parts of about `n_rows` rows: the number of the first series, and a view.
 
-        What needs several numbers a row then needs them for one part at a time.
+        A computation that needs several numbers for each row then needs them for one part at a
+        time. The parts have no covariates.
         """
         first = 0
         while first < self.n_series:
-            wanted = self.offsets[first] + n_rows
-            last = max(first + 1, int(np.searchsorted(self.offsets, wanted, side="right")) - 1)
+            row_limit = self.offsets[first] + n_rows
+            last = max(first + 1, int(np.searchsorted(self.offsets, row_limit, side="right")) - 1)
             begin, end = self.offsets[first], self.offsets[last]
-            yield (
-                first,
-                replace(
-                    self,
-                    target=self.target[begin:end],
-                    offsets=self.offsets[first : last + 1] - begin,
-                    start=self.start[first:last],
-                    names=self.names[first:last],
-                    base=self.base[first:last],
-                    covariates=None,
-                ),
+            part = replace(
+                self,
+                target=self.target[begin:end],
+                offsets=self.offsets[first : last + 1] - begin,
+                start=self.start[first:last],
+                names=self.names[first:last],
+                base=self.base[first:last],
+                covariates=None,
             )
+
+            yield first, part
             first = last
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of what the readings say, whatever file format they came in.
+        """Return a SHA-256 of readings, names, times and covariates: the file format is no part.
 
-        That of a panel that ranks share does not depend on how many there are.
+        The fingerprint of a panel that ranks share does not depend on the number of ranks.
         """
         if self.shared is not None:
             return self._fingerprint_of_parts()
+
         digest = hashlib.sha256()
         for array in (self.target, self.offsets, self.start, np.int64(self.step_us), self.base):
             digest.update(np.ascontiguousarray(array).data)
         if self.covariates is not None:
-            tracks = (*self.covariates.known, self.covariates.past)
-            for array in (self.covariates.static, *(track.values for track in tracks)):
+            blocks = (*self.covariates.known, self.covariates.past)
+            for array in (self.covariates.static, *(block.values for block in blocks)):
                 digest.update(np.ascontiguousarray(array).data)
         digest.update("\0".join(self.names).encode())
         return digest.hexdigest()
 
     def _fingerprint_of_parts(self) -> str:
-        """Return a SHA-256 of one for each series; what the calendar says follows from times."""
-        own = np.flatnonzero(self.here)
-        found = np.zeros((len(own), hashlib.sha256().digest_size), np.uint8)
-        for row, series in zip(found, own.tolist(), strict=True):
+        """Return a SHA-256 over the digests of all series, in their order, from all ranks."""
+        local_series = np.flatnonzero(self.here)
+        digests = np.zeros((len(local_series), hashlib.sha256().digest_size), np.uint8)
+        for row, series in zip(digests, local_series.tolist(), strict=True):
             digest = hashlib.sha256(self.names[series].encode())
-            stored = self.target[self.offsets[series] : self.offsets[series + 1]]
-            arrays = [stored, self.start[series], self.base[series]]
+            readings = self.target[self.offsets[series] : self.offsets[series + 1]]
+            arrays = [readings, self.start[series], self.base[series]]
             if self.covariates is not None:
                 arrays.append(self.covariates.static[series])
-                tracks = (*self.covariates.known, self.covariates.past)
+                # Features that all series share come from the calendar, thus from the times.
                 arrays += [
-                    track.values[:, track.low[series] : track.high[series]]
-                    for track in tracks
-                    if track.is_apart()
+                    block.values[:, block.low[series] : block.high[series]]
+                    for block in (*self.covariates.known, self.covariates.past)
+                    if block.is_per_series()
                 ]
             for array in arrays:
                 digest.update(np.ascontiguousarray(array).data)
             row[:] = np.frombuffer(digest.digest(), np.uint8)
-        whole = joined(self.ranks, found)
-        return hashlib.sha256(np.int64(self.step_us).tobytes() + whole.tobytes()).hexdigest()
+
+        all_digests = joined(self.ranks, digests)
+        return hashlib.sha256(np.int64(self.step_us).tobytes() + all_digests.tobytes()).hexdigest()
 
     def begins(self, series: Integers) -> Integers:
-        """Return where series that are here begin in `target`, `(window,)` each."""
-        assert self.shared is None or self.shared.here[series].all(), "these rows are elsewhere"
+        """Return where series that this process stores begin in `target`, `(window,)`."""
+        assert self.shared is None or self.shared.is_local[series].all(), "these rows are elsewhere"
         return self.offsets[series]
 
 
@@ -245,15 +275,15 @@ class Features(NamedTuple):
     past: Floats
     """`(window, feature, lookback)`: known up to now."""
     static: Floats
-    """`(window, feature)`: the same at all times."""
+    """`(window, feature)`: constant for each series."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """Features of many series, each on a stretch of its own, or all on one that they share.
+    """Features of many series in one array: a range of places for each, or one that all share.
 
-    Row t of series s is `values[:, begin[s] + t]` where that place belongs to the series; rows may
-    lie before and after those of its readings.
+    Row t of series s is `values[:, begin[s] + t]` where that place lies in `[low[s], high[s])`,
+    else unknown. Rows may lie before the first and after the last reading of the series.
     """
 
     values: Floats
@@ -264,121 +294,127 @@ class Track:
     low: Integers
     """`(series,)`: the first place that belongs to the series."""
     high: Integers
-    """`(series,)`: the first place that no longer does."""
+    """`(series,)`: the end of these places, exclusive."""
 
-    def is_apart(self) -> bool:
-        """Tell whether each series has a stretch of its own."""
+    def is_per_series(self) -> bool:
+        """Tell whether each series has a range of its own."""
         return bool((self.high - self.low).sum() <= self.values.shape[1])
 
     def select(self, series: Integers) -> Track:
-        """Return the tracks of these series, in this order."""
-        begin, low, high = (x[series] for x in (self.begin, self.low, self.high))
+        """Return the features of these series, in this order."""
+        begin, low, high = (array[series] for array in (self.begin, self.low, self.high))
         return replace(self, begin=begin, low=low, high=high)
 
-    def moved(self, rows: Integers) -> Track:
-        """Return the tracks of a panel that begins so many rows later, `(series,)`."""
-        return replace(self, begin=self.begin + rows)
-
-    def rows(self, n_rows: Integers) -> NDArray[np.bool_]:
-        """Tell which places, `(place,)`, hold a series' first rows, or come before: `(series,)`."""
+    def places_before(self, n_rows: Integers) -> NDArray[np.bool_]:
+        """Tell which places, `(place,)`, belong to rows before row `n_rows[s]` of any series."""
         n_places = self.values.shape[1]
         edges = np.zeros(n_places + 1, np.int64)
         np.add.at(edges, self.low, 1)
         np.add.at(edges, np.clip(self.begin + n_rows, self.low, self.high), -1)
         return np.cumsum(edges)[:n_places] > 0
 
-    def fetched(self, chosen: Integers, here: NDArray[np.bool_], ranks: Ranks) -> Track:
-        """Return the track with the rows of these few series only, on all ranks."""
-        if not self.is_apart():
+    def fetched(self, chosen: Integers, is_local: NDArray[np.bool_], ranks: Ranks) -> Track:
+        """Return the rows of a few series, by their numbers, on all ranks; others have none.
+
+        `is_local`, `(series,)`, tells which series this rank stores.
+        """
+        if not self.is_per_series():
             return self
-        sizes = filled(ranks, self.high - self.low, here)
-        before = filled(ranks, self.begin - self.low, here)
-        width, rows = len(self.values), []
+
+        sizes = filled(ranks, self.high - self.low, is_local)
+        n_before = filled(ranks, self.begin - self.low, is_local)
+        n_features, parts = len(self.values), []
         for series in chosen.tolist():
-            own = np.zeros((width, sizes[series]), np.float32)
-            if here[series]:
-                own = self.values[:, self.low[series] : self.high[series]]
-            rows.append(filled(ranks, own, np.full(width, here[series])))
+            part = np.zeros((n_features, sizes[series]), np.float32)
+            if is_local[series]:
+                part = self.values[:, self.low[series] : self.high[series]]
+            parts.append(filled(ranks, part, np.full(n_features, is_local[series])))
+
         low = np.zeros_like(self.low)
         low[chosen] = np.cumsum(sizes[chosen]) - sizes[chosen]
         high = low.copy()
         high[chosen] += sizes[chosen]
-        return replace(self, values=np.concatenate(rows, 1), begin=low + before, low=low, high=high)
+        values = np.concatenate(parts, 1)
+        return replace(self, values=values, begin=low + n_before, low=low, high=high)
 
     def gather(self, series: Integers, first: Integers, width: int) -> Floats:
-        """Return `width` rows from these on, `(window, feature, width)`; NaN where there is none.
+        """Return rows `[first, first + width)` of series, `(window, feature, width)`.
 
-        `series` and `first` are `(window,)`; rows before a series' first one count down from -1.
+        `series` and `first` are `(window,)`. Row -1 is the one before the first reading. NaN
+        where a series has no such row.
         """
         places = (self.begin[series] + first)[:, None] + np.arange(width)
-        inside = (places >= self.low[series, None]) & (places < self.high[series, None])
-        found: Floats
-        if inside.all():
-            found = self.values[:, places]
+        is_inside = (places >= self.low[series, None]) & (places < self.high[series, None])
+        features: Floats
+        if is_inside.all():
+            features = self.values[:, places]
         else:
-            found = self.values[:, np.where(inside, places, 0)]
-            found[:, ~inside] = np.nan
-        return found.transpose(1, 0, 2)
+            features = self.values[:, np.where(is_inside, places, 0)]
+            features[:, ~is_inside] = np.nan
+        return features.transpose(1, 0, 2)  # (feature, window, width) -> (window, feature, width)
 
 
 @dataclass(frozen=True)
 class Covariates:
-    """What stands beside a panel's readings."""
+    """The covariates of a panel's series, by what is known of them at a cutoff."""
 
     known: tuple[Track, ...]
-    """What is known ahead: columns of the table, and what the calendar says."""
+    """Known ahead: columns of the table, and features of the calendar."""
     past: Track
-    """What is known up to now."""
+    """Known up to now."""
     static: Floats
-    """`(series, feature)`: what stays the same."""
+    """`(series, feature)`: constant for each series."""
     static_names: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """How many features are known ahead, known up to now, and static."""
-        n_known = sum(len(track.values) for track in self.known)
+        """Number of features known ahead, known up to now, and static."""
+        n_known = sum(len(block.values) for block in self.known)
         return n_known, len(self.past.values), self.static.shape[1]
 
     @property
     def known_names(self) -> tuple[str, ...]:
-        """What each feature that is known ahead is called."""
-        return tuple(name for track in self.known for name in track.names)
+        """The name of each feature that is known ahead."""
+        return tuple(name for block in self.known for name in block.names)
 
     def select(self, series: Integers) -> Covariates:
         """Return the covariates of these series, in this order."""
         return Covariates(
-            known=tuple(track.select(series) for track in self.known),
+            known=tuple(block.select(series) for block in self.known),
             past=self.past.select(series),
             static=self.static[series],
             static_names=self.static_names,
         )
 
-    def fetched(self, chosen: Integers, here: NDArray[np.bool_], ranks: Ranks) -> Covariates:
-        """Return those of these few series, `(series,)`, on all ranks; the numbers stay."""
+    def fetched(self, chosen: Integers, is_local: NDArray[np.bool_], ranks: Ranks) -> Covariates:
+        """Return the covariates of a few series on all ranks; series keep their numbers."""
         return replace(
             self,
-            known=tuple(track.fetched(chosen, here, ranks) for track in self.known),
-            past=self.past.fetched(chosen, here, ranks),
-            static=filled(ranks, self.static, here),
+            known=tuple(block.fetched(chosen, is_local, ranks) for block in self.known),
+            past=self.past.fetched(chosen, is_local, ranks),
+            static=filled(ranks, self.static, is_local),
         )
 
     def moved(self, rows: Integers) -> Covariates:
-        """Return the covariates of a panel that begins so many rows later, `(series,)`."""
-        known = tuple(track.moved(rows) for track in self.known)
-        return replace(self, known=known, past=self.past.moved(rows))
+        """Return the covariates of a panel whose series begin `rows[s]` rows later."""
+        known = tuple(replace(block, begin=block.begin + rows) for block in self.known)
+        return replace(self, known=known, past=replace(self.past, begin=self.past.begin + rows))
 
-    def until(self, rows: Integers) -> Covariates:
-        """Return the same, but what is known up to now is unknown after those rows, `(series,)`."""
-        values = np.where(self.past.rows(rows), self.past.values, np.float32(np.nan))
+    def mask_after(self, rows: Integers) -> Covariates:
+        """Return the covariates with those known up to now NaN from row `rows[s]` of each series.
+
+        Covariates known ahead, and static ones, stay.
+        """
+        values = np.where(self.past.places_before(rows), self.past.values, np.float32(np.nan))
         return replace(self, past=replace(self.past, values=values))
 
     def features(self, series: Integers, row: Integers, *, lookback: int, horizon: int) -> Features:
-        """Gather the covariates around these rows, `(window,)`: lead 1 lies at `row`.
+        """Gather the covariates of windows whose first row ahead is `row`, `(window,)`.
 
-        What is not known ahead ends before it.
+        Covariates that are not known ahead end before that row.
         """
         first = row - lookback
-        known = [track.gather(series, first, lookback + horizon) for track in self.known]
+        known = [block.gather(series, first, lookback + horizon) for block in self.known]
         return Features(
             known=known[0] if len(known) == 1 else np.concatenate(known, axis=1),
             past=self.past.gather(series, first, lookback),
@@ -392,16 +428,16 @@ def covariates_of(
     offsets: Integers,
     n_targets: int,
 ) -> Covariates:
-    """Put columns by role, `(place,)` or of static ones `(series,)`, together for a panel.
+    """Make the covariates of a panel from columns by role: "known", "past" and "static".
 
-    The targets of a wide table share them.
+    Columns are `(place,)`, static ones `(series,)`. All targets of a wide table share them.
     """
     begin, high = np.tile(offsets[:-1], n_targets), np.tile(offsets[1:], n_targets)
 
-    def track(role: str) -> Track:
+    def make_block(role: str) -> Track:
         values = np.array(columns[role], np.float32).reshape(-1, int(offsets[-1]))
         return Track(values, names[role], begin, low=begin, high=high)
 
     static = np.array(columns["static"], np.float32).reshape(-1, len(offsets) - 1)
-    every = np.tile(static.T, (n_targets, 1))
-    return Covariates((track("known"),), track("past"), every, names["static"])
+    static = np.tile(static.T, (n_targets, 1))
+    return Covariates((make_block("known"),), make_block("past"), static, names["static"])

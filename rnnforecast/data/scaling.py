@@ -10,82 +10,92 @@ from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.windows import Past
 
 CONSTANT_SCALE = 1.0
+"""Scale of a series that does not vary."""
 SPIKE_RUN = 3
-"""So many readings in a row beyond the reach of their series are a new level, no spike."""
+"""This many consecutive readings beyond the reach of their series are a new level, no spike."""
 _BLUR = 2e-7
-"""Less than this, relative to the level, float32 does not show."""
+"""Spreads below this share of the level are rounding: float32 has 24 bits, 1.2e-7."""
 _SAMPLE = 100_000
+"""Readings of a series that are looked at: of longer series every n-th."""
 _IQR_OF_NORMAL = 1.349
-_ONE_IN, TIMES, _LEAST = 500, 6.0, 3.0
-"""One reading in 500 may be a spike; no sensor leaves six times the range of the others."""
+"""Interquartile range of a normal distribution, in standard deviations."""
+_ONE_SPIKE_IN = 500
+"""One reading in this many may be a spike, and does not count for the reach."""
+TIMES = 6.0
+"""No sensor leaves this many times the range of its other readings."""
+_MIN_RANGE = 3.0
+"""Smallest range that is assumed, in units of the scale."""
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """`(origin,)` each: the median, and the interquartile range made comparable with a deviation.
+    """Center, scale and reach of the readings of each origin, `(origin,)`.
 
-    A series whose middle half is constant gets its standard deviation, a constant one 1; one
-    without any reading yet has NaN.
+    Center and scale are in the units of the panel. NaN for an origin without any reading.
     """
 
     center: Floats
+    """The median."""
     scale: Floats
+    """The interquartile range over 1.349: for normal readings, their standard deviation.
+
+    The standard deviation itself where the middle half of the readings is constant, and 1 where
+    all are.
+    """
     reach: Floats
-    """In units of the scale: how far from the center a reading may lie and still be believed."""
+    """Distance from the center beyond which a reading is not believed, in units of the scale."""
 
 
 def fit_scaling(past: Past) -> Scaling:
-    """Fit level and spread to what each origin may see; missing readings do not count."""
+    """Fit center, scale and reach to the readings before each cutoff; missing ones do not count."""
     fitted = np.full((past.n_origins, 3), np.nan, np.float32)
     for origins, readings in past.tables():
-        steps = np.maximum(past.cutoff[origins] // _SAMPLE, 1)
-        if steps[-1] == 1:  # the longest comes last
+        strides = np.maximum(past.cutoff[origins] // _SAMPLE, 1)
+        if strides[-1] == 1:  # the longest comes last
             fitted[origins] = _fit(readings)
             continue
-        for origin, row, step in zip(origins, readings, steps, strict=True):  # long ones: few
-            fitted[origin] = _fit(row[None, : past.cutoff[origin] : step])[0]
+        # Rows with strides of their own: only long series need them, and these are few.
+        for origin, row, stride in zip(origins, readings, strides, strict=True):
+            fitted[origin] = _fit(row[None, : past.cutoff[origin] : stride])[0]
     return Scaling(*np.ascontiguousarray(past.filled(fitted).T))
 
 
 def _fit(readings: Floats) -> Doubles:
-    """Center, scale and reach of each row, `(row, 3)`; a row without any reading has NaN."""
-    ordered = np.sort(readings, axis=1)  # missing ones come last
+    """Return center, scale and reach of each row, `(row, 3)`; NaN for a row without a reading."""
+    ordered = np.sort(readings, axis=1)  # NaN comes last
     n = np.isfinite(ordered).sum(1)
     fitted = np.full((len(ordered), 3), np.nan)
-    there = n > 0
-    if not there.any():
+    has_readings = n > 0
+    if not has_readings.any():
         return fitted
-    values, n = ordered[there, : n.max()].astype(np.float64), n[there]
+
+    values, n = ordered[has_readings, : n.max()].astype(np.float64), n[has_readings]
     low, center, high = (_quantiles(values, n, level) for level in (0.25, 0.5, 0.75))
     scale = (high - low) / _IQR_OF_NORMAL
-    flat = scale <= _BLUR * np.abs(center)
-    if flat.any():
-        scale[flat] = np.nanstd(values[flat], axis=1)
+    is_flat = scale <= _BLUR * np.abs(center)
+    if is_flat.any():
+        scale[is_flat] = np.nanstd(values[is_flat], axis=1)
     scale[scale <= _BLUR * np.maximum(np.abs(center), 1e-30)] = CONSTANT_SCALE
+
+    # The reach is a multiple of the largest distance that is left without the rarest ones.
     distances = np.abs(values - center[:, None]) / scale[:, None]
-    fitted[there] = np.stack([center, scale, _reach(distances, n)], axis=1)
+    distances.sort(axis=1)
+    n_rare = 1 + n // _ONE_SPIKE_IN
+    largest = distances[np.arange(len(n)), np.maximum(n - n_rare - 1, 0)]
+    reach = TIMES * np.maximum(np.where(n > n_rare, largest, 0.0), _MIN_RANGE)
+
+    fitted[has_readings] = np.stack([center, scale, reach], axis=1)
     return fitted
 
 
 def _quantiles(ordered: Doubles, n: Integers, level: float) -> Doubles:
     """Return a quantile of the first n values of each row, as `numpy.quantile` interpolates."""
-    row, place = np.arange(len(n)), level * (n - 1)
-    below = place.astype(np.int64)
-    part = place - below
+    row, position = np.arange(len(n)), level * (n - 1)
+    below = position.astype(np.int64)
+    fraction = position - below
     low, high = ordered[row, below], ordered[row, np.minimum(below + 1, n - 1)]
-    found: Doubles = np.where(
-        part < 0.5, low + (high - low) * part, high - (high - low) * (1 - part)
+    # Two formulas, as numpy has them: each is exact at its own end.
+    quantiles: Doubles = np.where(
+        fraction < 0.5, low + (high - low) * fraction, high - (high - low) * (1 - fraction)
     )
-    return found
-
-
-def _reach(distances: Doubles, n: Integers) -> Doubles:
-    """Return several times the largest of each row's n distances, spikes left out.
-
-    It is the most that was not rare.
-    """
-    rare = 1 + n // _ONE_IN
-    distances.sort(axis=1)
-    usual = distances[np.arange(len(n)), np.maximum(n - rare - 1, 0)]
-    reach: Doubles = TIMES * np.maximum(np.where(n > rare, usual, 0.0), _LEAST)
-    return reach
+    return quantiles

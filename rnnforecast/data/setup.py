@@ -1,4 +1,4 @@
-"""TrainingSetup: everything that is settled from the readings before a network is fitted."""
+"""TrainingSetup: season, windows, members and split, settled before a network is fitted."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from rnnforecast.events import Listener, Noted, Warned
 from rnnforecast.spec import MemberSpec, NetworkSpec
 from rnnforecast.units import parse_steps
 
-_LOOKED_AT = 1024
+_CHECKED_WINDOWS = 1024
+"""Windows, spread over all of them, that are looked at for gaps."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A training, all of it settled."""
+    """Settings of a training run, with nothing left open."""
 
     split: Split
     spec: NetworkSpec
@@ -30,16 +31,14 @@ class Plan:
 
 
 def plan_training(panel: Panel, config: Config, listener: Listener) -> Plan:
-    """Settle what the user left open; say what was found, and what will not be used.
+    """Settle what the user left open, note what was found, and warn of what is not used.
 
-    Raises `NotEnoughDataError` where no series is as long as one window.
+    Season and windows are found in the readings before the train part ends. Raises
+    `NotEnoughDataError` where no series is as long as one window.
     """
-    shares = {"validation": config.training.validation, "test": config.training.test}
-    longest = int(panel.lengths.max())
-    cuts = cuts_by_share(panel, at_least=_longest_horizon(config, panel, longest), **shares)
-    known = past_of(panel, panel.rows_before(cuts.train_until_us))
-    spec = _settle(config, known, listener, longest=longest)
-    split = split_by_time(panel, lookback=spec.lookback, horizon=spec.horizon, **shares)
+    train_past = past_of(panel, panel.rows_before(train_end_us(panel, config)))
+    spec = _settle(config, train_past, listener, longest=int(panel.lengths.max()))
+    split = split_by_time(panel, lookback=spec.lookback, horizon=spec.horizon, **_shares(config))
     _check_usable(split, spec)
     _warn(split, spec.lookback + spec.horizon, listener, lengths=panel.lengths)
     return Plan(split, spec, config)
@@ -53,72 +52,78 @@ def plan_backtest(
     The panel must end where the test part does. Raises `UsageError` for ends that do not follow
     each other, `NotEnoughDataError` where a part is too short.
     """
-    shares = {"validation": config.training.validation, "test": config.training.test}
     if config.window.horizon == "auto" and ends.windows is not None:
         raise UsageError(
             "--windows needs --horizon: how far back the last windows reach depends on it",
             hint="add one, such as  --horizon 24",
         )
-    at_least = _longest_horizon(config, panel, int(panel.lengths.max()))
-    earliest = cuts_by_ends(panel, ends, tz, horizon=at_least, **shares)
-    known = past_of(panel, panel.rows_before(earliest.train_until_us))
-    spec = _settle(config, known, listener, longest=int(known.cutoff.max()))
-    cuts = cuts_by_ends(panel, ends, tz, horizon=spec.horizon, **shares)
+
+    train_past = past_of(panel, panel.rows_before(backtest_train_end_us(panel, config, ends, tz)))
+    spec = _settle(config, train_past, listener, longest=int(train_past.cutoff.max()))
+    cuts = cuts_by_ends(panel, ends, tz, horizon=spec.horizon, **_shares(config))
     split = split_at(panel, cuts)
-    needed = spec.lookback + spec.horizon
+
+    window_rows = spec.lookback + spec.horizon
     if not len(split.train.windows(spec.lookback, spec.horizon)):
         raise NotEnoughDataError(
             f"the longest series has {int(split.train.cutoff.max())} rows before the train part "
-            f"ends, but training needs at least lookback + horizon = {needed}",
+            f"ends, but training needs at least lookback + horizon = {window_rows}",
             code="too-short",
             hint="pass a later --train-end, or a shorter --lookback or --horizon",
         )
     _check_usable(split, spec)
-    _warn(split, needed, listener, lengths=split.train.cutoff)
+    _warn(split, window_rows, listener, lengths=split.train.cutoff)
     return Plan(split, spec, config)
 
 
 def train_end_us(panel: Panel, config: Config) -> int:
-    """Return the first moment that `plan_training` holds out."""
-    shares = {"validation": config.training.validation, "test": config.training.test}
-    horizon = _longest_horizon(config, panel, int(panel.lengths.max()))
-    return cuts_by_share(panel, at_least=horizon, **shares).train_until_us
+    """Return the first moment that `plan_training` may hold out, in microseconds.
+
+    The horizon is not known yet: the longest that may be chosen gives the earliest moment.
+    """
+    horizon = _max_horizon(config, panel)
+    return cuts_by_share(panel, at_least=horizon, **_shares(config)).train_until_us
 
 
 def backtest_train_end_us(
     panel: Panel, config: Config, ends: BacktestConfig, tz: str | None
 ) -> int:
-    """Return the first moment that `plan_backtest` holds out; raises as it does."""
-    shares = {"validation": config.training.validation, "test": config.training.test}
-    horizon = _longest_horizon(config, panel, int(panel.lengths.max()))
-    return cuts_by_ends(panel, ends, tz, horizon=horizon, **shares).train_until_us
+    """Return the first moment that `plan_backtest` may hold out; raises what it raises."""
+    horizon = _max_horizon(config, panel)
+    return cuts_by_ends(panel, ends, tz, horizon=horizon, **_shares(config)).train_until_us
 
 
-def _longest_horizon(config: Config, panel: Panel, longest: int) -> int:
-    """Return the horizon that the user named, or the longest that may be found."""
+def _shares(config: Config) -> dict[str, float]:
+    return {"validation": config.training.validation, "test": config.training.test}
+
+
+def _max_horizon(config: Config, panel: Panel) -> int:
+    """Return the horizon that the user named, or the longest that may be chosen."""
     horizon = config.window.horizon
     if horizon == "auto":
-        return seasons.longest_auto_horizon(longest)
+        return seasons.longest_auto_horizon(int(panel.lengths.max()))
     return parse_steps(horizon, step_us=panel.step_us, name="horizon", limit=MAX_HORIZON)
 
 
-def _settle(config: Config, known: Past, listener: Listener, *, longest: int) -> NetworkSpec:
-    """Find season, windows and members in what is known, and say what was found."""
-    season = seasons.resolve_season(config.window, known)
+def _settle(config: Config, past: Past, listener: Listener, *, longest: int) -> NetworkSpec:
+    """Find season, windows and members in the readings of a Past, and note them."""
+    season = seasons.resolve_season(config.window, past)
     lookbacks, horizon = seasons.resolve_windows(
-        config.window, season=season, step_us=known.step_us, longest=longest
+        config.window, season=season, step_us=past.step_us, longest=longest
     )
-    n_known, n_past, n_static = known.n_features
+
+    n_known, n_past, n_static = past.n_features
     members = _members(config.network.segment, season, lookbacks)
     if n_known + n_past + n_static:
-        members += tuple(replace(own, covariates=True) for own in members)
-    for line in seasons.in_words(known.step_us, season=season, horizon=horizon, members=members):
+        members += tuple(replace(member, covariates=True) for member in members)
+    for line in seasons.in_words(past.step_us, season=season, horizon=horizon, members=members):
         listener(Noted(line))
+
     return NetworkSpec(
         lookbacks[-1],
         horizon,
         season,
-        len(known.names),
+        len(past.names),
         members,
         n_known=n_known,
         n_past=n_past,
@@ -129,30 +134,30 @@ def _settle(config: Config, known: Past, listener: Listener, *, longest: int) ->
 def _members(
     segment: int | None, season: int, lookbacks: tuple[int, ...]
 ) -> tuple[MemberSpec, ...]:
-    """Return three members that take different things for granted, and look back differently far.
+    """Return three members with different assumptions and look-backs, the longest one first.
 
-    The plain one is in the middle. The one that looks back longest, and takes longest to train,
-    comes first.
+    Two are linear in the deviations from the season; the plain one, in the middle, is not. The one
+    that looks back longest takes longest to train, and comes first.
     """
     longest, middle, shortest = lookbacks[-1], lookbacks[len(lookbacks) // 2], lookbacks[0]
-    kinds = [(longest, True), (middle, False), (shortest, True)]
     return tuple(
         MemberSpec(
-            n,
-            seasons.resolve_segment(segment, season=season, lookback=n),
+            lookback,
+            seasons.resolve_segment(segment, season=season, lookback=lookback),
             linear=linear,
-            seasonal=linear and 1 < season <= n // 2,
+            # A pattern has to occur twice in the look-back.
+            seasonal=linear and 1 < season <= lookback // 2,
         )
-        for n, linear in kinds
+        for lookback, linear in [(longest, True), (middle, False), (shortest, True)]
     )
 
 
 def _check_usable(split: Split, spec: NetworkSpec) -> None:
     """Raise `NotEnoughDataError` where gaps leave no training window half of its history."""
     windows = split.train.windows(spec.lookback, spec.horizon)
-    batch = windows.gather(windows.spread(_LOOKED_AT))
-    whole = np.isfinite(batch.history).mean(1) >= SEEN_SHARE
-    if not (whole & np.isfinite(batch.future).any(1)).any():
+    batch = windows.gather(windows.spread(_CHECKED_WINDOWS))
+    has_history = np.isfinite(batch.history).mean(1) >= SEEN_SHARE
+    if not (has_history & np.isfinite(batch.future).any(1)).any():
         n_rows = split.panel.n_rows
         raise NotEnoughDataError(
             f"no window has half of its history: {n_rows - split.panel.n_readings} of {n_rows} "
@@ -162,10 +167,9 @@ def _check_usable(split: Split, spec: NetworkSpec) -> None:
         )
 
 
-def _warn(split: Split, needed: int, listener: Listener, *, lengths: Integers) -> None:
-    """Say which of these lengths, `(series,)`, are too short, and what else is amiss."""
-    panel = split.panel
-    short = pick(panel.names, lengths < needed)
+def _warn(split: Split, window_rows: int, listener: Listener, *, lengths: Integers) -> None:
+    """Warn of series whose length, `(series,)`, is less than a window, and of missing parts."""
+    short = pick(split.panel.names, lengths < window_rows)
     if short:
         listener(Warned.naming("short-series", "too short to learn from", short))
     if split.test_from_us is None:

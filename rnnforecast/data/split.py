@@ -18,10 +18,13 @@ from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.parallel import Ranks
 
 _MAX_EVALUATED = 150_000
+"""Readings that are forecast in the test part, at most."""
 _MAX_CALIBRATED = 400_000
-"""At most so many readings are forecast in the test part, and in the validation part."""
+"""Readings that are forecast in the validation part to calibrate quantiles, at most."""
 _MIN_ORIGINS = 20
+"""Origins of the longest series in the test part, where it has as many rows for them."""
 _CALIBRATED_A_HORIZON = 4
+"""Origins in each horizon of the validation part."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,10 @@ class Cuts:
 
 @dataclass(frozen=True)
 class Split:
-    """Three stretches of one panel. A stretch that the data have no room for is None."""
+    """Three parts of one panel, each after the other in time.
+
+    The cuts are the same moments for all series. A part that the data have no room for is None.
+    """
 
     panel: Panel
     train: Past
@@ -50,12 +56,12 @@ class Split:
 
     @property
     def before_test(self) -> Past:
-        """All that may be learnt from before the test part is looked at."""
+        """All readings before the test part: those that may be learnt from before it is scored."""
         return self.validation or self.train
 
     @property
     def everything(self) -> Past:
-        """All readings: what the saved version learns from in the end."""
+        """All readings: the saved version learns from them in the end."""
         return past_of(self.panel)
 
 
@@ -68,10 +74,11 @@ def split_by_time(
     part goes first, then the test part.
     """
     cuts = cuts_by_share(panel, validation=validation, test=test, at_least=horizon)
-    end = cuts.end_us
-    smaller = replace(cuts, train_until_us=cuts.test_from_us)
-    for tried in (cuts, smaller, Cuts(end, end, end)):
-        split = split_at(panel, tried)
+    no_validation = replace(cuts, train_until_us=cuts.test_from_us)
+    no_test = Cuts(cuts.end_us, cuts.end_us, cuts.end_us)
+
+    for candidate in (cuts, no_validation, no_test):
+        split = split_at(panel, candidate)
         if len(split.train.windows(lookback, horizon)):
             break
     return split
@@ -95,29 +102,33 @@ def split_at(panel: Panel, cuts: Cuts) -> Split:
 def test_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
     """Return the origins of the test part: a horizon apart, closer where that gives too few."""
     assert split.test_from_us is not None
-    panel = split.panel
-    every = {"lookback": lookback, "horizon": horizon}
-    rows = int(Origins.rolling(panel, split.test_from_us, stride=1, **every).counts.max(initial=0))
-    stride = max(1, min(horizon, rows // _MIN_ORIGINS))
-    origins = Origins.rolling(panel, split.test_from_us, stride=stride, **every)
+    panel, from_us = split.panel, split.test_from_us
+    lengths = {"lookback": lookback, "horizon": horizon}
+    all_rows = Origins.rolling(panel, from_us, stride=1, **lengths)
+    stride = max(1, min(horizon, int(all_rows.counts.max(initial=0)) // _MIN_ORIGINS))
+    origins = Origins.rolling(panel, from_us, stride=stride, **lengths)
     return origins.thinned(_MAX_EVALUATED // horizon)
 
 
 def validation_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
-    """Return origins in the validation part, whose leads end before the test part does.
+    """Return origins in the validation part whose horizons end before the test part begins.
 
     There are some in each horizon, an odd number of steps apart: not always at the same hour.
     """
     assert split.validation is not None
     panel = split.panel.before(split.validation.cutoff)
     stride = max(1, horizon // _CALIBRATED_A_HORIZON) | 1
-    every = {"lookback": lookback, "horizon": horizon, "stride": stride}
-    origins = Origins.rolling(panel, split.train_until_us, **every)
+    origins = Origins.rolling(
+        panel, split.train_until_us, lookback=lookback, horizon=horizon, stride=stride
+    )
     return origins.thinned(_MAX_CALIBRATED // horizon)
 
 
 def cuts_by_share(panel: Panel, *, validation: float, test: float, at_least: int) -> Cuts:
-    """Return the moments that leave these shares of the rows, and at least so many, after them."""
+    """Return the moments that leave these shares of all rows to the validation and test part.
+
+    A part has at least `at_least` steps, or none where its share is 0.
+    """
     end = panel.end_us
     test_from = _moment(panel, end, share=test, at_least=at_least) if test else end
     if not validation:
@@ -135,7 +146,7 @@ def cuts_by_ends(
     test: float,
     horizon: int,
 ) -> Cuts:
-    """Return the moments that the user names; what is not named comes from shares of the rows.
+    """Return the moments that the user names; the others come from shares of the rows.
 
     The panel must end where the test part does. Raises `UsageError` for ends in another order, and
     `NotEnoughDataError` where no reading is left to learn from.
@@ -149,9 +160,15 @@ def cuts_by_ends(
     elif validation:
         share = validation / (1 - test)
         train_until = _moment(panel, test_from, share=share, at_least=horizon)
+
     cuts = Cuts(train_until, test_from, panel.end_us)
     if not train_until <= test_from < cuts.end_us:
-        raise _out_of_order(cuts, tz)
+        stamps = [format_stamp(us, tz) for us in (train_until, test_from, cuts.end_us)]
+        raise UsageError(
+            f"the train part ends at {stamps[0]}, the validation part at {stamps[1]}, the test "
+            f"part at {stamps[2]}: they must follow each other",
+            hint="check --train-end, --validation-end and --test-end",
+        )
     if not panel.rows_before(train_until).any():
         raise NotEnoughDataError(
             "no reading lies before the end of the train part",
@@ -164,18 +181,21 @@ def cuts_by_ends(
 def first_of_test(
     panel: Panel, ends: BacktestConfig, tz: str | None, *, horizon: int
 ) -> int | None:
-    """Return where the user lets the test part begin: the later of an end and the windows."""
-    named = []
+    """Return the beginning of the test part: the later of `validation_end` and the first window.
+
+    None where the user names neither.
+    """
+    moments = []
     if ends.validation_end is not None:
-        named.append(moment_of(ends.validation_end, panel, tz))
+        moments.append(moment_of(ends.validation_end, panel, tz))
     if ends.windows is not None:
         n_steps = horizon + (ends.windows - 1) * (ends.stride or horizon)
-        named.append(max(panel.end_us - n_steps * panel.step_us, panel.first_us))
-    return max(named, default=None)
+        moments.append(max(panel.end_us - n_steps * panel.step_us, panel.first_us))
+    return max(moments, default=None)
 
 
 def moment_of(text: str, panel: Panel, tz: str | None) -> int:
-    """Read a time stamp, or a row number counted from the table's first row, as a moment.
+    """Parse a time stamp, or a row number counted from the table's first row, in microseconds.
 
     Raises `UsageError` for neither, and for a row that the table does not have.
     """
@@ -190,48 +210,45 @@ def moment_of(text: str, panel: Panel, tz: str | None) -> int:
     return panel.first_us + int(text) * panel.step_us
 
 
-def _out_of_order(cuts: Cuts, tz: str | None) -> UsageError:
-    moments = (cuts.train_until_us, cuts.test_from_us, cuts.end_us)
-    shown = [format_stamp(us, tz) for us in moments]
-    return UsageError(
-        f"the train part ends at {shown[0]}, the validation part at {shown[1]}, the test part at "
-        f"{shown[2]}: they must follow each other",
-        hint="check --train-end, --validation-end and --test-end",
-    )
-
-
 def _moment(panel: Panel, before_us: int, *, share: float, at_least: int) -> int:
-    """Return the grid time that leaves this share of the rows before `before_us` after it."""
-    total = int(panel.rows_before(before_us).sum())
+    """Return the latest time that leaves this share of the rows before `before_us` after it.
+
+    It lies a whole number of steps, and at least `at_least`, before `before_us`.
+    """
+    n_rows = int(panel.rows_before(before_us).sum())
     low, high = int(panel.start.min()), before_us
     while high - low > panel.step_us:
         middle = (low + high) // 2
-        if total - int(panel.rows_before(middle).sum()) >= share * total:
+        if n_rows - int(panel.rows_before(middle).sum()) >= share * n_rows:
             low = middle
         else:
             high = middle
-    steps_back = max(1, at_least, (before_us - low) // panel.step_us)
-    return before_us - steps_back * panel.step_us
+    n_steps = max(1, at_least, (before_us - low) // panel.step_us)
+    return before_us - n_steps * panel.step_us
 
 
 @dataclass(frozen=True)
 class Origins:
-    """For each series a first cutoff and how many follow it, a stride apart."""
+    """Rolling origins: for each series a first cutoff, and more of them a stride apart.
+
+    They are numbered series by series and then in time. Nothing is stored for each origin.
+    """
 
     _panel: Panel
     first: Integers
     """`(series,)`: rows before the first cutoff."""
     counts: Integers
-    """`(series,)`."""
+    """`(series,)`: cutoffs of each series."""
     stride: int
+    """Rows from one cutoff to the next."""
     every: int = 1
-    """Of all origins, numbered through all series, only each so-manieth is used."""
+    """Every n-th origin, counted through all series, is used."""
 
     @classmethod
     def rolling(
         cls, panel: Panel, from_us: int, *, lookback: int, horizon: int, stride: int
     ) -> Origins:
-        """Return the origins whose leads lie in the panel, at `from_us` or later.
+        """Return the origins whose leads are all rows of the panel, at `from_us` or later.
 
         Before each lie at least `lookback` rows.
         """
@@ -240,58 +257,58 @@ class Origins:
         return cls(panel, first, np.maximum((last - first) // stride + 1, 0), stride)
 
     def between(self, from_us: int, until_us: int) -> Origins:
-        """Return those of the origins whose first lead lies in `[from_us, until_us)`."""
+        """Return the origins whose first lead lies in `[from_us, until_us)`."""
         stride_us = self.stride * self._panel.step_us
         first_us = self._panel.start + self.first * self._panel.step_us
 
-        def n_before(moment: int) -> Integers:
-            count: Integers = np.clip(-((first_us - moment) // stride_us), 0, self.counts)
+        def n_before(time_us: int) -> Integers:
+            count: Integers = np.clip(-((first_us - time_us) // stride_us), 0, self.counts)
             return count
 
-        skipped = n_before(from_us)
-        counts = n_before(until_us) - skipped
-        return replace(self, first=self.first + skipped * self.stride, counts=counts)
+        n_skipped = n_before(from_us)
+        counts = n_before(until_us) - n_skipped
+        return replace(self, first=self.first + n_skipped * self.stride, counts=counts)
 
     def __len__(self) -> int:
         return math.ceil(int(self.counts.sum()) / self.every)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the panel's series."""
+        """Names of all series of the panel."""
         return self._panel.names
 
     @property
     def step_us(self) -> int:
-        """The grid's step in microseconds."""
+        """Step of the grid in microseconds."""
         return self._panel.step_us
 
     @property
     def ranks(self) -> Ranks:
-        """Who holds the panel together: all of them know of all origins."""
+        """The ranks that hold the panel together: each has the origins of all series."""
         return self._panel.ranks
 
     def fetched(self, series: Sequence[int]) -> Origins:
-        """Return the same over a panel that has a few series here, wherever they were."""
+        """Return the same over a panel that stores the rows of a few series on all ranks."""
         return replace(self, _panel=self._panel.fetched(series))
 
     @property
     def time_range(self) -> tuple[int, int]:
-        """Times of the first and the last cutoff, the first row not seen, in microseconds."""
-        there = self.counts > 0
+        """Times of the first row ahead at the earliest and the latest origin, in microseconds."""
+        has_origins = self.counts > 0
         first = self._panel.start + self.first * self._panel.step_us
         last = first + (self.counts - 1) * self.stride * self._panel.step_us
-        return int(first[there].min()), int(last[there].max())
+        return int(first[has_origins].min()), int(last[has_origins].max())
 
     def thinned(self, at_most: int) -> Origins:
-        """Return every so-manieth origin, so that no more than `at_most` are left."""
+        """Return every n-th origin, n as small as leaves no more than `at_most`."""
         return replace(self, every=max(1, -(-len(self) // max(at_most, 1))))
 
     def parts(self, size: int) -> Iterator[Past]:
-        """Give all origins, at most `size` at a time, series by series and then in time."""
+        """Yield all origins, at most `size` at a time, series by series and then in time."""
         ends = np.cumsum(self.counts)
         for start in range(0, len(self), size):
-            number = np.arange(start, min(start + size, len(self))) * self.every
-            series = np.searchsorted(ends, number, side="right")
-            place = number - (ends - self.counts)[series]
-            cutoff = self.first[series] + place * self.stride
+            numbers = np.arange(start, min(start + size, len(self))) * self.every
+            series = np.searchsorted(ends, numbers, side="right")
+            position = numbers - (ends - self.counts)[series]
+            cutoff = self.first[series] + position * self.stride
             yield Past(self._panel, series=series.astype(np.int64), cutoff=cutoff)

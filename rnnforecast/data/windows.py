@@ -1,4 +1,4 @@
-"""Past, which hands out history up to a cutoff, and windows and batches for training."""
+"""Past, which hands out readings before a cutoff, and windows and batches for training."""
 
 from __future__ import annotations
 
@@ -16,42 +16,56 @@ from rnnforecast.data.panel import Features, Panel
 from rnnforecast.parallel import Ranks, filled, scattered
 
 SEEN_SHARE = 0.5
-"""Windows with less of their history than this are not trained on."""
+"""Windows with a smaller share of readings in their history are not trained on."""
 _TABLE_VALUES = 1 << 20
+"""Values in one table of `Past.tables`, unless a single origin sees more: this bounds memory."""
 _EQUAL_ROWS = 32
-"""Origins with fewer rows than this share tables, however unlike their numbers are."""
+"""Origins with at most this many rows share tables, however much their lengths differ."""
+
 _Number = TypeVar("_Number", bound=np.generic)
 Values = NDArray[np.floating[Any]]
-"""Of a forecast: float32, or doubles where float32 would blur them."""
+"""Values of a forecast: float32, or doubles for readings too large for float32's digits."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows, gathered: what one step of training takes in."""
+    """Windows for one training step: history as input, future as target.
+
+    Readings are in the sensor's units less the base of their series; NaN where missing.
+    """
 
     history: Floats
-    """`(window, lookback)`, NaN where missing."""
+    """`(window, lookback)`."""
     future: Floats
-    """`(window, horizon)`, NaN where missing: no loss there."""
+    """`(window, horizon)`: a missing reading has no part in the loss."""
     series: Integers
-    """`(window,)`: which series of the panel."""
+    """`(window,)`: number of the series in the panel."""
     next_step: Integers
-    """`(window,)`: where lead 1 lies on the grid that begins in 1970."""
+    """`(window,)`: number of the first step of `future` on the grid that begins in 1970."""
     features: Features | None = None
-    """The covariates, where there are any."""
+    """The covariates; None where the panel has none."""
 
 
 @dataclass(frozen=True)
 class TrainingWindows:
-    """All windows of some series that end before a cutoff."""
+    """All windows, one for every row, of some series up to a cutoff for each.
+
+    A window is `lookback` rows of history and the `horizon` rows after them, which the network
+    learns to forecast. All of its rows belong to one series and lie before the cutoff of that
+    series, so no reading at or after a cutoff is ever trained on. Windows that hold missing
+    readings count as well: their rows are NaN.
+
+    Windows have numbers, from 0, series by series and then in time. Only `gather` copies
+    readings, so that a panel may have many more windows than fit into memory.
+    """
 
     _panel: Panel
     series: Integers
-    """`(series,)`: the series that windows are taken from."""
+    """`(series,)`: numbers of the series in the panel."""
     begin: Integers
     """`(series,)`: row of the series where its first window begins."""
     ends: Integers
-    """`(series,)`: cumulated counts of windows."""
+    """`(series,)`: cumulated numbers of windows."""
     lookback: int
     horizon: int
 
@@ -66,22 +80,17 @@ class TrainingWindows:
         horizon: int,
         targets_from: Integers | None = None,
     ) -> TrainingWindows:
-        """Count the windows whose last row lies before `cutoff`, `(series,)`, in rows.
+        """Return the windows of these series whose last row lies before `cutoff[i]`.
 
-        With `targets_from`, `(series,)`, no target lies before that row; histories may.
+        `cutoff` is `(series,)`, in rows of each series. With `targets_from`, `(series,)`, the
+        future of a window begins at that row or later; its history may lie before.
         """
         begin = np.zeros_like(cutoff)
         if targets_from is not None:
             begin = np.maximum(targets_from - lookback, 0)
         counts = np.maximum(cutoff - begin - lookback - horizon + 1, 0)
-        return cls(
-            panel,
-            series=series,
-            begin=begin,
-            ends=np.cumsum(counts),
-            lookback=lookback,
-            horizon=horizon,
-        )
+        ends = np.cumsum(counts)
+        return cls(panel, series, begin=begin, ends=ends, lookback=lookback, horizon=horizon)
 
     @property
     def counts(self) -> Integers:
@@ -90,19 +99,20 @@ class TrainingWindows:
 
     @property
     def ranks(self) -> Ranks:
-        """Who holds the windows together: they are gathered by all at once."""
+        """The ranks that hold the panel together: all of them call `gather` at once."""
         return self._panel.ranks
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
 
     def gather(self, windows: Integers) -> Batch:
-        """Gather windows by number, `(window,)`, in `[0, len(self))`."""
-        place = np.searchsorted(self.ends, windows, side="right")
-        counted = np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])
-        series = self.series[place]
-        row = self.begin[place] + windows - counted[place] + self.lookback
+        """Copy the windows with these numbers, `(window,)`, each in `[0, len(self))`."""
+        position = np.searchsorted(self.ends, windows, side="right")
+        n_before = np.concatenate([np.zeros(1, np.int64), self.ends[:-1]])
+        series = self.series[position]
+        row = self.begin[position] + windows - n_before[position] + self.lookback
         values, features = self._rows(series, row)
+
         return Batch(
             history=values[:, : self.lookback],
             future=values[:, self.lookback :],
@@ -114,133 +124,160 @@ class TrainingWindows:
     def _rows(self, series: Integers, row: Integers) -> tuple[Floats, Features | None]:
         """Return the readings around these rows, `(window, lookback + horizon)`, and covariates.
 
-        Of ranks each gives the windows of the series that it has, and all get all of them.
+        Each rank sends the windows of the series that it stores; all ranks get all windows.
         """
         panel, width = self._panel, self.lookback + self.horizon
-        here = panel.here[series]
-        own, at = series[here], row[here]
-        first = panel.offsets[own] + at - self.lookback
+        is_local = panel.here[series]
+        local_series, local_row = series[is_local], row[is_local]
+
+        first = panel.offsets[local_series] + local_row - self.lookback
         values = np.empty((0, width), np.float32)
         if len(first):
             values = sliding_window_view(panel.target, width)[first]
         features = None
         if panel.covariates is not None:
             features = panel.covariates.features(
-                own, at, lookback=self.lookback, horizon=self.horizon
+                local_series, local_row, lookback=self.lookback, horizon=self.horizon
             )
         if panel.shared is None:
             return values, features
-        values = scattered(self.ranks, values, here)
+
+        values = scattered(self.ranks, values, is_local)
         if features is not None:
-            features = Features(*(scattered(self.ranks, x, here) for x in features))
+            features = Features(*(scattered(self.ranks, array, is_local) for array in features))
         return values, features
 
     def without_features(self) -> TrainingWindows:
-        """Return the same windows without covariates, for whom does not look at them."""
+        """Return the same windows without covariates."""
         return replace(self, _panel=replace(self._panel, covariates=None))
 
     def spread(self, n: int) -> Integers:
         """Return the numbers of at most n windows, evenly spread over all of them."""
-        total = len(self)
-        return np.unique(np.linspace(0, max(total - 1, 0), min(n, total)).astype(np.int64))
+        n_windows = len(self)
+        numbers = np.linspace(0, max(n_windows - 1, 0), min(n, n_windows))
+        return np.unique(numbers.astype(np.int64))
 
 
 def epoch_batches(
     windows: TrainingWindows, *, n_steps: int, batch_size: int, key: tuple[int, ...]
 ) -> Iterator[Batch]:
-    """Gather the batches of one epoch: `n_steps` of them, decided by the key alone."""
+    """Gather `n_steps` batches of random windows; the key seeds the generator, and decides alone.
+
+    With at least as many draws as windows, an epoch consists of whole shuffles, the last one cut.
+    With fewer, the numbers of the windows are divided into as many equal ranges as there are
+    draws, and one window is drawn from each.
+    """
     rng = np.random.default_rng(key)
-    order = _draw(len(windows), n_steps * batch_size, rng)
-    for step in range(n_steps):
-        yield windows.gather(order[step * batch_size : (step + 1) * batch_size])
-
-
-def _draw(n_windows: int, n_draws: int, rng: np.random.Generator) -> Integers:
-    """Draw window numbers: whole shuffles while they fit, else one from each equal stretch."""
+    n_windows, n_draws = len(windows), n_steps * batch_size
     if n_draws >= n_windows:
-        rounds = -(-n_draws // n_windows)
-        return np.concatenate([rng.permutation(n_windows) for _ in range(rounds)])[:n_draws]
-    edges = np.linspace(0, n_windows, n_draws + 1)
-    inside = edges[:-1] + rng.random(n_draws) * np.diff(edges)
-    return rng.permutation(np.minimum(inside.astype(np.int64), n_windows - 1))
+        n_shuffles = -(-n_draws // n_windows)
+        shuffles = [rng.permutation(n_windows) for _ in range(n_shuffles)]
+        numbers = np.concatenate(shuffles)[:n_draws]
+    else:
+        edges = np.linspace(0, n_windows, n_draws + 1)
+        positions = edges[:-1] + rng.random(n_draws) * np.diff(edges)
+        numbers = rng.permutation(np.minimum(positions.astype(np.int64), n_windows - 1))
+
+    for step in range(n_steps):
+        yield windows.gather(numbers[step * batch_size : (step + 1) * batch_size])
 
 
 def gather(target: Floats, start: Integers, width: int, *, low: Integers, high: Integers) -> Floats:
-    """Return `target[start : start + width]` for each start, NaN outside `[low, high)`.
+    """Return `target[start : start + width]` for each start, `(window, width)`.
 
-    All are rows of `target`, `(window,)`; the result is `(window, width)`.
+    `start`, `low` and `high` are indices of `target`, `(window,)`. Values outside of
+    `[low, high)` are NaN, whatever `target` holds there.
     """
-    whole = (start >= low) & (start + width <= high)
-    if whole.all() and width <= len(target):
+    is_complete = (start >= low) & (start + width <= high)
+    if is_complete.all() and width <= len(target):
         return sliding_window_view(target, width)[start]
+
     values = np.empty((len(start), width), np.float32)
-    if whole.any():
-        values[whole] = sliding_window_view(target, width)[start[whole]]
-    cut = np.flatnonzero(~whole)
-    rows = start[cut, None] + np.arange(width)
-    inside = (rows >= low[cut, None]) & (rows < high[cut, None])
-    found = target[np.where(inside, rows, 0)] if len(target) else np.float32(np.nan)
-    values[cut] = np.where(inside, found, np.float32(np.nan))
+    if is_complete.any():
+        values[is_complete] = sliding_window_view(target, width)[start[is_complete]]
+    partial = np.flatnonzero(~is_complete)
+    rows = start[partial, None] + np.arange(width)
+    is_inside = (rows >= low[partial, None]) & (rows < high[partial, None])
+    readings = target[np.where(is_inside, rows, 0)] if len(target) else np.float32(np.nan)
+    values[partial] = np.where(is_inside, readings, np.float32(np.nan))
     return values
 
 
 @dataclass(frozen=True)
 class Past:
-    """Many origins at once: for each a series, and the number of its rows that may be seen."""
+    """Readings and covariates before a cutoff: all that forecasters and fitted statistics see.
+
+    An origin is a series and a cutoff: the number of rows, from the first of the series, that lie
+    before the moment of the forecast. Row `cutoff` is the first one ahead, lead 1. A series may
+    have many origins, or none.
+
+    The law: no method or property returns a target in row `cutoff` of its origin or later, and
+    `features` returns later covariates only where they are known ahead. The panel is private, and
+    every read of its readings ends at the cutoff. So later readings may change in any way, come
+    or go, and nothing that a Past returns moves. `tests/data/test_past.py` holds every public name
+    of this class to it.
+
+    Shapes are `(origin,)`, or `(origin, row)` for readings. Times and steps are microseconds,
+    times since 1970. Readings are float32 in the sensor's units less the `base` of their series,
+    unless a method says otherwise. NaN is a missing reading, or a row before the first one.
+
+    Where ranks share the panel, a process asks only for origins whose series it stores (`here`).
+    `readings` and `n_seen` are for all origins; every rank calls them, and `filled`, at once.
+    """
 
     _panel: Panel
     series: Integers
-    """`(origin,)`: which series."""
+    """`(origin,)`: number of the series in the panel."""
     cutoff: Integers
     """`(origin,)`: how many rows of the series, from its first, lie before the cutoff."""
 
     @property
     def n_origins(self) -> int:
-        """How many origins there are."""
+        """Number of origins."""
         return len(self.series)
 
     @property
     def step_us(self) -> int:
-        """The grid's step in microseconds."""
+        """Step of the grid in microseconds."""
         return self._panel.step_us
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the panel's series, whether an origin names them or not."""
+        """Names of all series of the panel, also of those without an origin."""
         return self._panel.names
 
     @property
     def base(self) -> Doubles:
-        """`(origin,)`: what was subtracted from the readings that the origin sees."""
+        """`(origin,)`: what was subtracted from the readings, in the sensor's units."""
         return self._panel.base[self.series]
 
     @property
     def n_rows(self) -> int:
-        """How many rows the panel has, missing readings included."""
+        """Number of rows of the panel, missing readings included."""
         return self._panel.n_rows
 
     @property
     def ranks(self) -> Ranks:
-        """Who holds the panel together."""
+        """The ranks that hold the panel together."""
         return self._panel.ranks
 
     @property
     def here(self) -> NDArray[np.bool_]:
-        """`(origin,)`: whose readings this process has. What is said of them, it says alone."""
+        """`(origin,)`: whether this process stores the readings; only this process sees them."""
         return self._panel.here[self.series]
 
     def filled(self, values: NDArray[_Number]) -> NDArray[_Number]:
-        """Return figures of origins, `(origin, ...)`, each from the rank that has its readings."""
+        """Return values of all origins, `(origin, ...)`, each from the rank with its readings."""
         return filled(self.ranks, values, self.here)
 
     @property
     def first_us(self) -> int:
-        """Time of the panel's first row, in microseconds."""
+        """Time of the first row of all series, in microseconds."""
         return int(self._panel.start.min())
 
     @property
     def next_step(self) -> Integers:
-        """`(origin,)`: where lead 1 lies on the grid that begins in 1970. Seasons count from it."""
+        """`(origin,)`: number of lead 1 on the grid that begins in 1970; seasons count from it."""
         return self._panel.first_step[self.series] + self.cutoff
 
     @property
@@ -256,18 +293,21 @@ class Past:
 
     @property
     def n_features(self) -> tuple[int, int, int]:
-        """How many features are known ahead, known up to now, and static."""
+        """Number of features known ahead, known up to now, and static."""
         covariates = self._panel.covariates
         return (0, 0, 0) if covariates is None else covariates.sizes
 
     @property
     def known_names(self) -> tuple[str, ...]:
-        """What the features that are known ahead are called."""
+        """Names of the features that are known ahead."""
         covariates = self._panel.covariates
         return () if covariates is None else covariates.known_names
 
     def features(self, lookback: int, horizon: int) -> Features | None:
-        """Return the covariates around each cutoff; those of after it only where known ahead."""
+        """Return the covariates of the last `lookback` rows, and those known of `horizon` leads.
+
+        None where the panel has no covariates.
+        """
         covariates = self._panel.covariates
         if covariates is None:
             return None
@@ -279,66 +319,75 @@ class Past:
         return share
 
     def longest_gap(self, n: int) -> Integers:
-        """`(origin,)`: most rows in a row without a reading, of the last n before each cutoff.
+        """`(origin,)`: most consecutive missing readings in the last n rows before each cutoff.
 
         Rows before a series' first one are no gap.
         """
         rows = np.arange(n)
-        is_own = rows >= n - self.cutoff[:, None]
-        last = np.where(np.isfinite(self.history(n)) | ~is_own, rows, -1)
-        longest: Integers = (rows - np.maximum.accumulate(last, axis=1)).max(1)
+        is_in_series = rows >= n - self.cutoff[:, None]
+        last_seen = np.where(np.isfinite(self.history(n)) | ~is_in_series, rows, -1)
+        longest: Integers = (rows - np.maximum.accumulate(last_seen, axis=1)).max(1)
         return longest
 
     def readings(self, origin: int, newest: int | None = None) -> Floats:
-        """Return all that one origin may see, `(row,)`, or its newest rows, wherever they are."""
+        """Return all rows that one origin may see, or the newest of them, `(row,)`.
+
+        Of a panel that ranks share, all ranks call this, and get rows of whichever rank.
+        """
         end = int(self.cutoff[origin])
         begin = 0 if newest is None else max(0, end - newest)
         return self._panel.of(int(self.series[origin]), begin, end)
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 of what all origins together may see, and where they stand.
+        """Return a SHA-256 of all that the origins together may see, and of the origins.
 
-        What is known ahead counts as seen, however far it reaches.
+        Covariates known ahead count as seen, however far they reach.
         """
-        furthest = np.zeros(self._panel.n_series, np.int64)
-        np.maximum.at(furthest, self.series, self.cutoff)
-        digest = hashlib.sha256(self._panel.seen(furthest).fingerprint().encode())
+        n_seen = np.zeros(self._panel.n_series, np.int64)
+        np.maximum.at(n_seen, self.series, self.cutoff)
+        digest = hashlib.sha256(self._panel.truncate(n_seen).fingerprint().encode())
         for array in (self.series, self.cutoff):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def at(self, origins: Integers, times_us: Integers) -> Doubles:
-        """Return what origins saw at these times, `(reading,)` each, in the sensor's own units.
+        """Return what origins saw at these times, in the sensor's units, `(reading,)`.
 
-        NaN for a time that lies after the cutoff, before the first row, or between two steps, and
-        for an origin -1.
+        `origins` and `times_us` are `(reading,)`. NaN where no reading was seen: for a time after
+        the cutoff, before the first row, or between two steps, and for an origin of -1.
         """
-        found = np.full(len(origins), np.nan)
+        values = np.full(len(origins), np.nan)
         if not self.n_origins:
-            return found
+            return values
+
         series, cutoff = self.series[origins], self.cutoff[origins]
-        row, rest = np.divmod(times_us - self._panel.start[series], self.step_us)
-        there = (origins >= 0) & (rest == 0) & (row >= 0) & (row < cutoff)
-        place = self._panel.offsets[series[there]] + row[there]
-        found[there] = self._panel.target[place].astype(np.float64) + self.base[origins[there]]
-        return found
+        row, remainder = np.divmod(times_us - self._panel.start[series], self.step_us)
+        is_row = (origins >= 0) & (remainder == 0) & (row >= 0) & (row < cutoff)
+        places = self._panel.offsets[series[is_row]] + row[is_row]
+        readings = self._panel.target[places].astype(np.float64)
+        values[is_row] = readings + self.base[origins[is_row]]
+        return values
 
     def tables(self) -> Iterator[tuple[Integers, Floats]]:
-        """Give all that the origins may see, as tables: their origins, and `(origin, row)`.
+        """Yield all that the origins may see as padded tables: their origins, `(origin, row)`.
 
-        Row 0 is the first of the series; after the cutoff is NaN. Origins that see about as much
-        share a table, so that many short series cost what their readings cost. Origins that see
-        nothing are in tables without a row; those of series that are elsewhere are in none.
+        Row 0 is the first of the series; NaN from the cutoff on. Origins that see about equally
+        many rows share a table, so that many short series take no more time and memory than their
+        readings do. Origins that see nothing are in tables without a row, those of series on other
+        ranks in none. Cutoffs increase from table to table, and within each.
         """
         order = np.argsort(self.cutoff, kind="stable")
         order = order[self.here[order]]
         lengths = self.cutoff[order]
+
         begin = 0
         while begin < len(order):
-            alike = max(_EQUAL_ROWS, 2 * int(lengths[begin]))
-            end = int(np.searchsorted(lengths, alike, side="right"))
+            # The longest is at most twice the shortest, so at least half of a table is no padding.
+            max_length = max(_EQUAL_ROWS, 2 * int(lengths[begin]))
+            end = int(np.searchsorted(lengths, max_length, side="right"))
             n_values = np.arange(1, end - begin + 1) * lengths[begin:end]
             end = begin + max(1, int(np.searchsorted(n_values, _TABLE_VALUES, side="right")))
+
             origins, width = order[begin:end], int(lengths[end - 1])
             low = self._panel.begins(self.series[origins])
             high = low + self.cutoff[origins]
@@ -347,7 +396,7 @@ class Past:
 
     @property
     def n_seen(self) -> Integers:
-        """`(origin,)`: how many readings each origin may see."""
+        """`(origin,)`: how many readings each origin may see, on all ranks."""
         counts = np.zeros(self.n_origins, np.int64)
         for origins, readings in self.tables():
             counts[origins] = np.isfinite(readings).sum(1)
@@ -356,9 +405,10 @@ class Past:
     def windows(
         self, lookback: int, horizon: int, *, targets_after: Past | None = None
     ) -> TrainingWindows:
-        """Return the windows to learn from: all that end before the cutoffs, one origin a series.
+        """Return the windows to train on: all whose last row lies before the cutoff.
 
-        With `targets_after`, their targets lie after its cutoffs; their histories may not.
+        There must be at most one origin in each series. With `targets_after`, a Past of the same
+        series, the future of each window lies at or after its cutoffs; histories may lie before.
         """
         return TrainingWindows.before(
             self._panel,
@@ -374,23 +424,26 @@ class Past:
         return replace(self, series=self.series[origins], cutoff=self.cutoff[origins])
 
     def panel_seen(self) -> Panel:
-        """Return the panel as it ends at the cutoffs; there must be one origin for each series."""
+        """Return a panel whose readings end at the cutoffs; there must be one origin in a series.
+
+        Its covariates are not cut.
+        """
         return self._panel.select(self.series).before(self.cutoff)
 
     def alone(self, origin: int) -> Past:
-        """Return one origin over a panel of its own that ends at the cutoff."""
+        """Return one origin over a new panel that holds its series alone and ends at the cutoff."""
         panel = self._panel.select(self.series[origin : origin + 1])
         return past_of(panel.before(self.cutoff[origin : origin + 1]))
 
 
 def past_of(panel: Panel, cutoff: Integers | None = None) -> Past:
-    """Make a Past with one origin a series; by default it sees all of the panel."""
-    every = np.arange(panel.n_series, dtype=np.int64)
-    return Past(panel, series=every, cutoff=panel.lengths if cutoff is None else cutoff)
+    """Make a Past with one origin in each series, `cutoff` `(series,)`; default: after all rows."""
+    all_series = np.arange(panel.n_series, dtype=np.int64)
+    return Past(panel, series=all_series, cutoff=panel.lengths if cutoff is None else cutoff)
 
 
 def in_own_units(values: Floats, past: Past) -> Values:
-    """Add each origin's base to what was forecast, `(origin, ...)`; doubles where there is one."""
+    """Add the base of each origin to values, `(origin, ...)`; doubles where any base is not 0."""
     base = past.base
     if not base.any():
         return values
