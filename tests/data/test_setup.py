@@ -61,7 +61,7 @@ def test_a_pattern_is_what_occurs_twice() -> None:
     made = [plan(wave(600), lookback=str(n), horizon="6", season="24") for n in (24, 47, 48)]
 
     for one, expected in zip(made, (False, False, True), strict=True):
-        assert [own.seasonal for own in one.network_spec.members] == [expected, False, expected]
+        assert [own.seasonal for own in one.spec.members] == [expected, False, expected]
 
 
 def test_a_given_segment_is_that_of_every_member() -> None:
