@@ -1,9 +1,8 @@
-"""One bucket of a batch: what a worker receives, and its forecast."""
+"""Forecast of one bucket of a batch, in whatever process a worker runs."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from importlib import import_module
@@ -16,7 +15,6 @@ from rnnforecast.data.forecast import Forecaster
 from rnnforecast.data.match import newest_of
 from rnnforecast.data.output import encode_table, in_doubles
 from rnnforecast.errors import NotEnoughDataError, WriteError
-from rnnforecast.evaluate.postprocess import Prediction
 from rnnforecast.events import Recorder, ignore
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.sources.shards import (
@@ -31,13 +29,13 @@ from rnnforecast.storage.durable import crash_point
 from rnnforecast.storage.remote import place_of
 from rnnforecast.workflow.model import forecast, load, prepare, restore, table_to_write
 
-_LATE = (
+_LATE_MODULES = (
     "rnnforecast.evaluate.calibration",
     "rnnforecast.model.forecaster",
     "pyarrow.pandas_compat",
 )
-"""Modules that a bucket needs and that are imported late otherwise: torch among them."""
-_NOTHING: dict[str, Any] = {
+"""Modules that a bucket needs and that are otherwise imported in functions; one imports torch."""
+_EMPTY_COUNTS: dict[str, Any] = {
     **dict.fromkeys(("rows", "series", "left_out", "shortened", "replaced"), 0),
     "newest_us": None,
     "warnings": [],
@@ -47,7 +45,7 @@ _NOTHING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class BucketTask:
-    """All that decides what a bucket comes to, but for which bucket it is."""
+    """Everything, except the number of the bucket, that decides the forecast of a bucket."""
 
     data: str
     """The folder that `shard` has made."""
@@ -57,23 +55,23 @@ class BucketTask:
     options: DataConfig
     parts: Parts
     tz: str | None
-    """The zone of the readings' times."""
+    """The time zone of the readings."""
 
     def source_of(self, bucket: int) -> ShardFolder | None:
         """Return the rows of a bucket; None where it is empty."""
-        manifest, held = _held(self.data, self.parts.key)
-        return open_bucket(self.data, manifest, held[bucket]) if bucket in held else None
+        manifest, files = _shard_manifest(self.data, self.parts.key)
+        return open_bucket(self.data, manifest, files[bucket]) if bucket in files else None
 
 
-def import_all() -> None:
-    """Import all that a bucket needs, without looking for garbage meanwhile.
+def import_worker_modules() -> None:
+    """Import everything that a bucket needs, with garbage collection turned off meanwhile.
 
-    There is none, and looking for it takes a tenth of the time.
+    Imports leave no garbage, and looking for it takes a tenth of the time.
     """
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        for name in _LATE:
+        for name in _LATE_MODULES:
             import_module(name)
     finally:
         if was_enabled:
@@ -81,55 +79,53 @@ def import_all() -> None:
 
 
 def predict_bucket(task: BucketTask, bucket: int) -> dict[str, Any]:
-    """Forecast a bucket and publish its part, unless it is there; return its manifest."""
-    there = task.parts.read(bucket)
-    if there is not None:
-        return there
+    """Forecast a bucket and publish its part, unless it is published; return its manifest."""
+    published = task.parts.read(bucket)
+    if published is not None:
+        return published
+
     source = task.source_of(bucket)
-    content, counted = (None, _NOTHING) if source is None else _forecast(task, bucket, source)
+    content, counts = (None, _EMPTY_COUNTS) if source is None else _forecast(task, bucket, source)
     crash_point("part-forecast")
     try:
-        return task.parts.publish(bucket, content, counted)
-    except WriteError:  # who has committed takes away what others are still writing
-        there = task.parts.read(bucket)
-        if there is None:
+        return task.parts.publish(bucket, content, counts)
+    except WriteError:
+        # A commit removes temporary files of parts that are still being written; then another
+        # worker has published this part.
+        published = task.parts.read(bucket)
+        if published is None:
             raise
-        return there
+        return published
 
 
 def _forecast(
     task: BucketTask, bucket: int, source: ShardFolder
 ) -> tuple[bytes | None, dict[str, Any]]:
     """Return the bytes of a bucket's part, and what its manifest counts."""
-    artifact, forecaster = _session(task.model, task.version)
+    artifact, forecaster = _load_once(task.model, task.version)
+    bucket_by_name = _buckets_of_model(task.model, task.version, task.parts.n_buckets)
     events = Recorder(ignore, [])
     ready = prepare(
         artifact,
         source,
-        replace(task.config, max_age=None, warn_age=None),  # judged once, of all buckets
+        replace(task.config, max_age=None, warn_age=None),  # checked at the commit, for all buckets
         task.options,
         events,
-        is_expected=_belonging(task, bucket),
+        is_expected=lambda name: bucket_by_name[name] == bucket,
     )
     newest_us = newest_of(ready.past)
     try:
         prediction = forecast(ready, events, forecaster=forecaster)
     except NotEnoughDataError:
-        n_left_out = ready.past.n_origins
+        counts = {**_EMPTY_COUNTS, "left_out": ready.past.n_origins}
         warnings = [asdict(warning) for warning in events.warnings]
-        counted = {"left_out": n_left_out, "newest_us": newest_us, "warnings": warnings}
-        return None, {**_NOTHING, **counted}
+        return None, {**counts, "newest_us": newest_us, "warnings": warnings}
+
     path = str(task.parts.file_of(bucket))
     table = table_to_write(prediction.forecast, path, task.config, events)
     content = encode_table(table.cast(in_doubles(table.schema)), path)
-    return content, _counted(prediction, table.num_rows, newest_us, events)
-
-
-def _counted(
-    prediction: Prediction, n_rows: int, newest_us: int, events: Recorder
-) -> dict[str, Any]:
-    return {
-        "rows": n_rows,
+    return content, {
+        "rows": table.num_rows,
         "series": len(prediction.forecast.names),
         "left_out": len(prediction.left_out),
         "shortened": len(prediction.shortened),
@@ -139,34 +135,36 @@ def _counted(
     }
 
 
-def _belonging(task: BucketTask, bucket: int) -> Callable[[str], bool]:
-    """Return whether a series of the model belongs to a bucket."""
-    buckets = _buckets_of_known(task.model, task.version, task.parts.n_buckets)
-    return lambda name: buckets[name] == bucket
+# A process forecasts many buckets of one task. What they share is loaded with the first bucket and
+# kept in the caches below: a task is sent to other processes, so it cannot carry the model itself.
+# One entry is enough, as a process works on one task at a time. It may live longer than the task,
+# so everything that decides a result is an argument, and with that part of the cache's key.
 
 
 @lru_cache(maxsize=1)
-def _buckets_of_known(model: str, version: str, n_buckets: int) -> dict[str, int]:
+def _shard_manifest(data: str, _key: str) -> tuple[Manifest, dict[int, Bucket]]:
+    """Return the manifest of a folder of buckets, and the buckets that have rows by number.
 
-    artifact, _ = _session(model, version)
-    return {name: bucket_of(name, n_buckets) for name in artifact.names}
-
-
-@lru_cache(maxsize=1)
-def _held(data: str, _key: str) -> tuple[Manifest, dict[int, Bucket]]:
-    """Return the manifest of a folder, and the buckets that hold rows, by their numbers.
-
-    The key tells one manifest in the same place from another, where a worker lives for long.
+    The key of the forecast, which holds a hash of the manifest, is an argument because a folder
+    may be replaced by another one of the same name.
     """
     manifest = read_manifest(place_of(data))
-    return manifest, {one.bucket: one for one in manifest.files}
+    return manifest, {file.bucket: file for file in manifest.files}
 
 
 @lru_cache(maxsize=1)
-def _session(model: str, version: str) -> tuple[Artifact, Forecaster]:
-    """Load a version once for all buckets that this process forecasts, with one thread."""
+def _load_once(model: str, version: str) -> tuple[Artifact, Forecaster]:
+    """Load a version, and limit torch to one thread in this process."""
     import torch
 
+    # How a product is split over threads changes its last bits, and cores are shared by workers.
     torch.set_num_threads(1)
     artifact = load(model, version=version).artifact
     return artifact, restore(artifact)
+
+
+@lru_cache(maxsize=1)
+def _buckets_of_model(model: str, version: str, n_buckets: int) -> dict[str, int]:
+    """Return the bucket of each series of the model."""
+    artifact, _ = _load_once(model, version)
+    return {name: bucket_of(name, n_buckets) for name in artifact.names}

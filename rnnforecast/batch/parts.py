@@ -1,9 +1,9 @@
-"""The parts of a batch and their manifests: what is done, what is missing, what is damaged."""
+"""Parts of a batch forecast, a file and a manifest for each bucket, and the manifest of all."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +16,18 @@ from rnnforecast.storage.publish import make_directory, replace_pointer
 from rnnforecast.storage.remote import Place
 
 PART, WHOLE = "rnnforecast-part", "rnnforecast-forecast"
+"""Formats of the manifests of a part and of a complete forecast."""
 FORMAT_VERSION = 1
 CURRENT, RUNS, LOCK, MANIFEST = "CURRENT", "runs", ".lock", "_forecast.json"
 COUNTS = ("rows", "series", "left_out", "shortened", "replaced")
-"""What is counted of each part, and summed over all of them."""
+"""Counts in the manifest of each part; that of the forecast has their sums."""
 _KEY_DIGITS = 16
+"""Hexadecimal digits of a forecast's key in the name of its folder."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the parts of one forecast are."""
+    """The parts of one forecast below an output folder."""
 
     output: Place
     key: str
@@ -33,59 +35,59 @@ class Parts:
 
     @property
     def name(self) -> str:
-        """The folder of this forecast, as CURRENT names it."""
+        """The folder of this forecast, relative to the output, as CURRENT names it."""
         return f"{RUNS}/{self.key[:_KEY_DIGITS]}"
 
     @property
     def folder(self) -> Place:
-        """The same as a path."""
+        """The folder of this forecast."""
         return self.output / self.name
 
     def file_of(self, bucket: int) -> Place:
-        """Return where the forecast of a bucket is."""
+        """Return the path of a bucket's forecast."""
         return self.folder / f"bucket-{bucket:05d}-of-{self.n_buckets:05d}.parquet"
 
     def manifest_of(self, bucket: int) -> Place:
-        """Return where its manifest is."""
+        """Return the path of a bucket's manifest."""
         return self.folder / f"_bucket-{bucket:05d}.json"
 
     def read(self, bucket: int) -> dict[str, Any] | None:
-        """Return the manifest of a part that is published whole; None where something is amiss."""
-        said = _read_json(self.manifest_of(bucket), PART)
-        if said is None or said.get("key") != self.key or said.get("bucket") != bucket:
+        """Return the manifest of a part; None where it is not published, or its file differs."""
+        manifest = _read_json(self.manifest_of(bucket), PART)
+        if manifest is None or manifest.get("key") != self.key or manifest.get("bucket") != bucket:
             return None
-        if "newest_us" not in said:  # of a release that did not say how old readings are
-            return None
-        if said.get("file") is None:
-            return said
+        if "newest_us" not in manifest:
+            return None  # from a release that did not record how old readings are
+        if manifest.get("file") is None:
+            return manifest
+
         with suppress(OSError):
             path = self.file_of(bucket)
-            if _described(publish.describe_input(path), path) == said["file"]:
-                return said
+            if _file_record(publish.describe_input(path), path) == manifest["file"]:
+                return manifest
         return None
 
     def publish(
-        self, bucket: int, content: bytes | None, counted: Mapping[str, Any]
+        self, bucket: int, content: bytes | None, counts: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Publish a part: its file, None where nothing was forecast, and then its manifest."""
+        """Publish a part and return its manifest, which is written after the file.
+
+        `content` is None, and there is no file, where nothing was forecast.
+        """
         make_directory(self.folder)
         path, file = self.file_of(bucket), None
         if content is not None:
-            file = _described(publish.publish(path, content), path)
+            file = _file_record(publish.publish(path, content), path)
         crash_point("part-file-published")
-        said = {"key": self.key, "bucket": bucket, "file": file, **counted}
-        _write_json(self.manifest_of(bucket), PART, said)
+        manifest = {"key": self.key, "bucket": bucket, "file": file, **counts}
+        _write_json(self.manifest_of(bucket), PART, manifest)
         crash_point("part-published")
-        return said
+        return manifest
 
-    def missing(self) -> list[int]:
-        """Return the buckets that are not published whole."""
-        return [bucket for bucket in range(self.n_buckets) if self.read(bucket) is None]
-
-    def each(self) -> Iterator[dict[str, Any]]:
-        """Give the manifest of each bucket. Raises `DataError` where some are missing."""
-        found = [self.read(bucket) for bucket in range(self.n_buckets)]
-        missing = [str(bucket) for bucket, said in enumerate(found) if said is None]
+    def read_all(self) -> list[dict[str, Any]]:
+        """Return the manifests of all buckets. Raises `DataError` where parts are missing."""
+        manifests = [self.read(bucket) for bucket in range(self.n_buckets)]
+        missing = [str(bucket) for bucket, manifest in enumerate(manifests) if manifest is None]
         if missing:
             raise DataError(
                 f"{len(missing)} of {self.n_buckets} buckets are not forecast, or not as their "
@@ -93,42 +95,45 @@ class Parts:
                 code="missing-parts",
                 hint="run the same command with  --shard  for them, then  --commit  again",
             )
-        yield from (said for said in found if said is not None)
+        return [manifest for manifest in manifests if manifest is not None]
 
-    @property
-    def committed(self) -> dict[str, Any] | None:
-        """What the manifest of the whole says where this forecast is in force; else None."""
+    def read_committed(self) -> dict[str, Any] | None:
+        """Return the manifest of the forecast if it is the current one; else None."""
         with suppress(OSError, UnicodeDecodeError):
             if (self.output / CURRENT).read_bytes().decode().strip() == self.name:
                 return _read_json(self.folder / MANIFEST, WHOLE)
         return None
 
-    def commit(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Publish the manifest of the whole, and put it in force. The lock must be held."""
-        for folder in (self.output, self.folder):  # who still writes a part writes one that is here
-            if isinstance(folder, Path):  # a store shows nothing that is not whole
+    def commit(self, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Publish the manifest of the forecast, and make it the current one.
+
+        The lock must be held. Workers that are still writing parts of this forecast lose their
+        temporary files: all parts are already published.
+        """
+        for folder in (self.output, self.folder):
+            if isinstance(folder, Path):  # a store shows no incomplete objects
                 collect_leftovers(folder)
-        whole = {"key": self.key, "buckets": self.n_buckets, **said}
-        _write_json(self.folder / MANIFEST, WHOLE, whole)
+        manifest = {"key": self.key, "buckets": self.n_buckets, **facts}
+        _write_json(self.folder / MANIFEST, WHOLE, manifest)
         crash_point("forecast-complete")
         replace_pointer(self.output / CURRENT, self.name)
         crash_point("forecast-in-force")
-        return whole
+        return manifest
 
 
-def _described(said: Mapping[str, Any], path: Place) -> dict[str, Any]:
-    """Return what a manifest says of a file beside it: a folder may be moved."""
-    return {"name": path.name, "bytes": said["bytes"], "sha256": said["sha256"]}
+def _file_record(description: Mapping[str, Any], path: Place) -> dict[str, Any]:
+    """Return a manifest's record of a file; it has no path, so that the folder can be moved."""
+    return {"name": path.name, "bytes": description["bytes"], "sha256": description["sha256"]}
 
 
 def _read_json(path: Place, format_: str) -> dict[str, Any] | None:
     with suppress(OSError, ValueError, RecursionError):
-        said = json.loads(path.read_bytes())
-        if isinstance(said, dict) and said.get("format") == format_:
-            return said
+        document = json.loads(path.read_bytes())
+        if isinstance(document, dict) and document.get("format") == format_:
+            return document
     return None
 
 
-def _write_json(path: Place, format_: str, said: Mapping[str, Any]) -> None:
-    content = json.dumps({"format": format_, "format_version": FORMAT_VERSION, **said}, indent=2)
-    publish.publish(path, f"{content}\n".encode())
+def _write_json(path: Place, format_: str, facts: Mapping[str, Any]) -> None:
+    document = {"format": format_, "format_version": FORMAT_VERSION, **facts}
+    publish.publish(path, f"{json.dumps(document, indent=2)}\n".encode())

@@ -1,4 +1,4 @@
-"""A forecast in batches: resolve the options, run the buckets, commit."""
+"""`predict` in batches: resolve the options, forecast the buckets, commit."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from rnnforecast.storage.remote import Place, Remote, place_of
 from rnnforecast.workflow.model import horizon_of, load, reading_of, source_of
 
 _NO_RESULT = ("max_age", "warn_age", "excel_safe")
-"""Options of a forecast that do not change what a part holds."""
+"""Options of a forecast that do not change what a part contains."""
 
 
 @dataclass(frozen=True)
 class Batched:
-    """What came of it."""
+    """Result of a batch command."""
 
     status: str
     """`forecast` (some buckets), `published`, or `already published`."""
     output: Place
-    """The folder of this forecast, a Parquet file for each bucket that is not empty."""
+    """The folder of this forecast: a Parquet file for each bucket that is not empty."""
     key: str
     version: str
     buckets: tuple[int, ...]
-    """Those that this command looked at."""
+    """The buckets that this command looked at."""
     counts: dict[str, int]
-    """Rows, and series by what became of them."""
+    """Rows, and series by outcome."""
     warnings: tuple[Warned, ...]
 
     @property
     def is_partial(self) -> bool:
-        """Whether some series did not get the forecast that they should have."""
+        """Whether some series were left out, or forecast by a fallback or from a short history."""
         return any(self.counts[name] for name in ("left_out", "shortened", "replaced"))
 
 
@@ -67,39 +67,47 @@ def predict_batch(
     version: str | None = None,
     listener: Listener = ignore,
 ) -> Batched:
-    """Forecast buckets of a folder that `shard` has made, or put in force what is forecast.
+    """Forecast buckets of a folder that `shard` has made, or commit what is forecast.
 
-    Without `data` it is the folder that the model was trained on.
-    `output` is a folder. With `batch.shard` the buckets of that shard are forecast; with
-    `batch.commit` all of them are checked, and come into force; with `batch.workers` both is done.
-    Raises a `RnnForecastError`; what was in force before stays until the whole is there.
+    `data` defaults to the folder that the model was trained on; `output` is a folder. With
+    `batch.shard` the buckets of that shard are forecast; with `batch.commit` all of them are
+    checked and become the current forecast; with `batch.workers` both is done. Until then the
+    previous forecast stays current. Raises a `RnnForecastError`.
     """
-    with holding_back(lambda: None):  # what a signal raises within an import may be lost there
+    # An exception that a signal handler raises during an import may be lost, so signals wait.
+    with holding_back(lambda: None):
         if batch.takes_processes:
-            executors.begin()
-        task = _settle(data, place_of(output), model, config, reading, given, version)
+            executors.start_fork_server()
+        task = _resolve(data, place_of(output), model, config, reading, given, version)
+
     if batch.shard is not None:
-        index, n = batch.owned
-        owned = range(index, task.parts.n_buckets, n)
-        found = list(_forecast(task, owned, batch, listener))
-        return _result("forecast", task, owned, found, _judged_later(task.config))
-    everything = range(task.parts.n_buckets)
+        index, n_shards = batch.owned
+        owned = range(index, task.parts.n_buckets, n_shards)
+        manifests = list(_forecast(task, owned, batch, listener))
+        warnings = []
+        if _limits_age(task.config):  # one shard does not know the newest reading of all
+            message = (
+                "--max-age and --warn-age are judged with --commit, by the newest reading of all"
+            )
+            warnings = [Warned("judged-later", message)]
+        return _result("forecast", task, owned, manifests, warnings)
+
     if batch.is_managed:
-        for _ in _forecast(task, everything, batch, listener):
+        for _ in _forecast(task, range(task.parts.n_buckets), batch, listener):
             pass
     return _commit(task)
 
 
-def _settle(
+def _resolve(
     data: str | Path | None,
     output: Place,
     model: str | Path,
     config: PredictConfig | None,
     reading: DataConfig | None,
-    given: Collection[str],
+    explicit: Collection[str],
     version: str | None,
 ) -> BucketTask:
-    """Find out what the forecast is, and what it is called."""
+    """Resolve the options of a forecast, and its key."""
     config = config or PredictConfig()
     if config.future is not None:
         raise UsageError(
@@ -107,44 +115,50 @@ def _settle(
             hint="give what is known ahead as rows of DATA, and  rnnforecast shard  them with it",
         )
     loaded = load(model, version=version)
-    options = reading_of(loaded.artifact, reading, given)
+    options = reading_of(loaded.artifact, reading, explicit)
     data = source_of(loaded.artifact) if data is None else data
-    place = place_of(data)
-    if not is_sharded(place):
+    folder = place_of(data)
+    if not is_sharded(folder):
         raise UsageError(
             f"{data} is no folder of buckets, which a forecast in batches goes through",
             hint=f"make one:  rnnforecast shard {data} --output buckets --buckets 64",
         )
-    manifest = read_manifest(place)
+    manifest = read_manifest(folder)
     check_folder(data, manifest)
-    kept = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
+
+    forecast = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
     key = fields.key_of(
         {
             "rnnforecast": __version__,
-            "forecast": kept,
+            "forecast": forecast,
             "reading": asdict(options),
             "version": loaded.version,
-            "readings": publish.describe_input(place / MANIFEST)["sha256"],
+            "readings": publish.describe_input(folder / MANIFEST)["sha256"],
             "horizon": horizon_of(config, loaded.artifact),
         }
     )
-    _check_apart(output, place)
-    parts = Parts(output.resolve(), key, manifest.n_buckets)
-    folder, home = str(place.resolve()), str(place_of(model).resolve())
-    tz = loaded.artifact.schema.tz
-    return BucketTask(folder, home, str(loaded.version), config, options, parts, tz)
+    _check_output(output, folder)
+    return BucketTask(
+        data=str(folder.resolve()),
+        model=str(place_of(model).resolve()),
+        version=str(loaded.version),
+        config=config,
+        options=options,
+        parts=Parts(output.resolve(), key, manifest.n_buckets),
+        tz=loaded.artifact.schema.tz,
+    )
 
 
-def _check_apart(output: Place, data: Place) -> None:
-    """Raise `UsageError` for an output that is no folder, or lies among the readings."""
+def _check_output(output: Place, data: Place) -> None:
+    """Raise `UsageError` for an output that is no folder, or inside the folder of readings."""
     if isinstance(output, Remote):
         check_directory(output)
-        is_among = isinstance(data, Remote) and output.is_relative_to(data)
+        is_inside = isinstance(data, Remote) and output.is_relative_to(data)
     else:
         if output.exists() and not output.is_dir():
             raise UsageError(f"{output} is a file, but a forecast in batches is a folder")
-        is_among = isinstance(data, Path) and output.resolve().is_relative_to(data.resolve())
-    if is_among:
+        is_inside = isinstance(data, Path) and output.resolve().is_relative_to(data.resolve())
+    if is_inside:
         raise UsageError(
             f"{output} would lie among the readings, {data}",
             hint="name a folder elsewhere with  --output",
@@ -154,92 +168,86 @@ def _check_apart(output: Place, data: Place) -> None:
 def _forecast(
     task: BucketTask, buckets: Sequence[int], batch: BatchConfig, listener: Listener
 ) -> Iterator[dict[str, Any]]:
-    """Forecast what is missing, and give the manifests as they come."""
-    there = {bucket: said for bucket in buckets if (said := task.parts.read(bucket)) is not None}
-    yield from there.values()
-    missing = [bucket for bucket in buckets if bucket not in there]
-    n_workers = min(batch.workers or 1, max(1, len(missing)))
+    """Forecast the buckets that are not published; yield the manifests of all."""
+    published = {b: manifest for b in buckets if (manifest := task.parts.read(b)) is not None}
+    yield from published.values()
+    missing = [bucket for bucket in buckets if bucket not in published]
+    if not missing:
+        return
+
+    n_workers = min(batch.workers or 1, len(missing))
     if batch.engine == "ray":
-        found = executors.run_on_ray(task, missing, workers=n_workers, address=batch.address)
+        manifests = executors.run_on_ray(task, missing, workers=n_workers, address=batch.address)
     elif n_workers > 1:
-        found = executors.run_in_processes(task, missing, workers=n_workers)
+        manifests = executors.run_in_processes(task, missing, workers=n_workers)
     else:
-        found = executors.run_here(task, missing)
-    for done, said in enumerate(found if missing else (), start=len(there) + 1):
+        manifests = executors.run_in_this_process(task, missing)
+    for done, manifest in enumerate(manifests, start=len(published) + 1):
         listener(Progressed("forecasting", done, len(buckets), unit="buckets"))
-        yield said
+        yield manifest
 
 
 def _commit(task: BucketTask) -> Batched:
-    """Check all parts, and put the forecast in force, unless it is."""
+    """Check all parts, and make the forecast the current one, unless it is.
+
+    Raises `DataError` for missing or wrong parts, `NotEnoughDataError` for stale readings. The age
+    is that of the newest reading of all buckets: one bucket whose sensors are slow, or silent, is
+    no reason to hold back all others.
+    """
     parts = task.parts
-    there = parts.committed
-    found = list(parts.each())
-    everything = range(parts.n_buckets)
-    warned = _judged(task, found)
-    if there is not None and there.get("parts") == found:
-        return _result("already published", task, everything, found, warned)
+    committed = parts.read_committed()
+    manifests = parts.read_all()
+    buckets = range(parts.n_buckets)
+    events = Recorder(ignore, [])
+    newest = [m["newest_us"] for m in manifests if m["newest_us"] is not None]
+    if newest and _limits_age(task.config):
+        check_age(max(newest), task.tz, task.config, events)
+    if committed is not None and committed.get("parts") == manifests:
+        return _result("already published", task, buckets, manifests, events.warnings)
+
     with holding(parts.output / LOCK):
-        for said in found:
-            _check_series(task, said)
-        result = _result("published", task, everything, found, warned)
-        parts.commit({"version": task.version, **result.counts, "parts": found})
+        for manifest in manifests:
+            _check_part(task, manifest)
+        result = _result("published", task, buckets, manifests, events.warnings)
+        parts.commit({"version": task.version, **result.counts, "parts": manifests})
     return result
 
 
-def _judged(task: BucketTask, found: Sequence[dict[str, Any]]) -> list[Warned]:
-    """Judge the age of the newest reading of all buckets. Raises `NotEnoughDataError` where stale.
-
-    A bucket whose sensors are slow, or silent, is no reason to hold back all others.
-    """
-    newest = [said["newest_us"] for said in found if said["newest_us"] is not None]
-    if not newest or not _judges_age(task.config):
-        return []
-
-    events = Recorder(ignore, [])
-    check_age(max(newest), task.tz, task.config, events)
-    return events.warnings
-
-
-def _judged_later(config: PredictConfig) -> list[Warned]:
-    """Say that who forecasts some buckets does not know how old the readings are."""
-    message = "--max-age and --warn-age are judged with --commit, by the newest reading of all"
-    return [Warned("judged-later", message)] if _judges_age(config) else []
-
-
-def _judges_age(config: PredictConfig) -> bool:
+def _limits_age(config: PredictConfig) -> bool:
     return config.max_age is not None or config.warn_age is not None
 
 
-def _check_series(task: BucketTask, said: dict[str, Any]) -> None:
-    """Raise `DataError` for a part that holds series of another bucket, or not those it says."""
-    if said["file"] is None:
+def _check_part(task: BucketTask, manifest: dict[str, Any]) -> None:
+    """Raise `DataError` for a part with series of another bucket, or unlike its manifest."""
+    if manifest["file"] is None:
         return
-    bucket, n_buckets = said["bucket"], task.parts.n_buckets
+    bucket, n_buckets = manifest["bucket"], task.parts.n_buckets
     path = task.parts.file_of(bucket)
     table = pa_parquet.read_table(opened(path), columns=["series"], partitioning=None)
     names = table["series"].unique().to_pylist()
-    strange = [name for name in names if bucket_of(name, n_buckets) != bucket]
-    if strange or len(names) != said["series"] or table.num_rows != said["rows"]:
-        what = f"{strange[0]!r} of another bucket" if strange else "other series than it should"
-        raise DataError(f"{path} holds {what}", code="wrong-part", hint="delete it, and try again")
+
+    foreign = [name for name in names if bucket_of(name, n_buckets) != bucket]
+    if foreign or len(names) != manifest["series"] or table.num_rows != manifest["rows"]:
+        content = f"{foreign[0]!r} of another bucket" if foreign else "other series than it should"
+        raise DataError(
+            f"{path} holds {content}", code="wrong-part", hint="delete it, and try again"
+        )
 
 
 def _result(
     status: str,
     task: BucketTask,
     buckets: Sequence[int],
-    found: Sequence[dict[str, Any]],
-    warned: Sequence[Warned],
+    manifests: Sequence[dict[str, Any]],
+    warnings: Sequence[Warned],
 ) -> Batched:
-    counts = {name: sum(said[name] for said in found) for name in COUNTS}
-    warnings = [Warned(**warning) for said in found for warning in said["warnings"]]
+    of_parts = [Warned(**warning) for manifest in manifests for warning in manifest["warnings"]]
     return Batched(
-        status,
-        task.parts.folder,
-        task.parts.key,
-        task.version,
-        tuple(buckets),
-        counts,
-        (*warned, *merged_warnings(warnings, "in other buckets")),
+        status=status,
+        output=task.parts.folder,
+        key=task.parts.key,
+        version=task.version,
+        buckets=tuple(buckets),
+        counts={name: sum(manifest[name] for manifest in manifests) for name in COUNTS},
+        warnings=(*warnings, *merged_warnings(of_parts, "in other buckets")),
     )

@@ -1,6 +1,6 @@
-"""What a worker imports before it is forked. Imported by the fork server, and by nothing else.
+"""Imported by the fork server only: everything that a worker needs, before workers are forked.
 
-No computation of torch or pyarrow has begun any thread that a copy would lack.
+Nothing is computed here, so torch and pyarrow start no threads, which a forked worker would lack.
 """
 
 from __future__ import annotations
@@ -8,9 +8,10 @@ from __future__ import annotations
 import gc
 from contextlib import suppress
 
-from rnnforecast.batch.bucket import import_all
+from rnnforecast.batch.bucket import import_worker_modules
 
-with suppress(Exception):  # a worker runs into it, too, and tells
-    import_all()
+with suppress(Exception):  # a worker meets the same error, and can report it
+    import_worker_modules()
 
-gc.freeze()  # a worker that looked for garbage here would write to, and so copy, all of it
+# A worker that collected garbage among these objects would write to, and so copy, all of them.
+gc.freeze()

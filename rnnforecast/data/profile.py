@@ -1,4 +1,4 @@
-"""What `check` reports: statistics and findings for each series."""
+"""Profile of a table: the role of each column, statistics and findings of each series."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnforecast.data import quality
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.quality import (
-    Figures,
-    Stretch,
-    find_figures,
-    find_jump,
+    BLOCK_ROWS,
+    Segment,
+    SeriesStats,
+    describe,
+    find_changepoint,
     find_oddities,
+    find_spikes,
     missing_of,
-    stretches_of,
+    segments_of_runs,
 )
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.schema import Schema
@@ -28,25 +29,32 @@ from rnnforecast.events import Listener, Progressed, Warned, ignore
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.sniff import quote
 
-_IN_WORDS = {"known": "known ahead", "past": "known up to now", "static": "static"}
-_LISTED = 5
-_OWN_SEASONS = 256
-"""With more series than these, the season of all is each one's."""
-_FEWEST_ROWS = 24
+_ROLE_LABELS = {"known": "known ahead", "past": "known up to now", "static": "static"}
+_KIND_LABELS = {"number": "holds numbers", "time": "holds times", "text": "holds text"}
+_MAX_LISTED = 5
+"""Findings that a warning lists."""
+_MAX_OWN_SEASONS = 256
+"""With more series than these, one season is found for all of them."""
+_MIN_SPIKE_ROWS = 24
+"""A shorter series does not show what its usual readings are."""
 _END_SHARE = 0.1
-_APART = 1.5
-"""Spreads between both ends of a series that may have jumped: two levels are two spreads apart."""
+"""Share of a series that is its beginning, or its end, when their means are compared."""
+_SHIFT_FACTOR = 1.5
+"""Standard deviations between both ends of a series whose level may shift.
+
+Two levels of equal length are two standard deviations apart.
+"""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something strange about one series."""
+    """Suspect readings of one series."""
 
     code: str
     series: str
     message: str
     count: int
-    """How many readings."""
+    """How many readings are suspect."""
     start: str
     """The time of the first."""
     end: str
@@ -54,7 +62,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Role:
-    """What a column was taken for, and why."""
+    """The role of a column, and why it has it."""
 
     name: str
     role: str
@@ -63,11 +71,12 @@ class Role:
 
 @dataclass(frozen=True)
 class Survey:
-    """All series of a table, `(series,)` each."""
+    """Statistics of all series of a table, `(series,)` each, and what is suspect."""
 
     panel: Panel
     missing: Integers
     longest_gap: Integers
+    """In rows."""
     level: Doubles
     """Mean, in the sensor's own units; NaN where there is no reading."""
     spread: Doubles
@@ -78,91 +87,90 @@ class Survey:
     sentinels: tuple[float, ...]
     """Values that seem to mean a missing reading."""
     warnings: tuple[Warned, ...]
-    """Of spikes and of levels that jump."""
+    """Of spikes and of level shifts."""
 
 
 def survey(panel: Panel, tz: str | None, listener: Listener = ignore) -> Survey:
-    """Look at all series of a panel."""
-    figures = find_figures(panel)
-    odd = find_oddities(panel)
-    spikes = tuple(find_spikes(panel, odd.sentinels))
-    shifts = tuple(find_shifts(panel, figures))
+    """Profile all series of a panel."""
+    stats = describe(panel)
+    issues = find_oddities(panel)
+    spikes = tuple(spikes_by_series(panel, issues.sentinels))
+    shifts = tuple(find_level_shifts(panel, stats))
     missing, longest_gap = missing_of(panel, tz)
+
+    def suspect(code: str, label: str, segments: Iterable[Segment]) -> Iterator[Finding]:
+        for s in segments:
+            start, end = format_stamp(s.start_us, tz), format_stamp(s.end_us, tz)
+            yield Finding(code, s.series, f"{label} {s.value:g}", s.n_rows, start, end)
+
+    def shifted() -> Iterator[Finding]:
+        end = format_stamp(panel.end_us - panel.step_us, tz)
+        for s in shifts:
+            message = f"jumps from {s.before:.4g} to {s.after:.4g}"
+            start = format_stamp(s.time_us, tz)
+            yield Finding("level-jump", s.series, message, s.n_rows, start, end)
+
     return Survey(
         panel=panel,
         missing=missing,
         longest_gap=longest_gap,
-        level=figures.mean + panel.base,
-        spread=figures.spread,
+        level=stats.mean + panel.base,
+        spread=stats.std,
         season=_seasons(panel, listener),
         findings=(
-            *(_finding("stuck-sensor", "stands at", one, tz) for one in odd.stuck),
-            *(_finding("sentinel", "far from all others:", one, tz) for one in odd.sentinels),
-            *(_finding("spike", "far from all others:", one, tz) for one in _stretches(spikes)),
-            *(_shift_finding(one, panel, tz) for one in shifts),
+            *suspect("stuck-sensor", "stands at", issues.stuck),
+            *suspect("sentinel", "far from all others:", issues.sentinels),
+            *suspect("spike", "far from all others:", _segments(spikes)),
+            *shifted(),
         ),
-        sentinels=tuple(sorted({one.value for one in odd.sentinels})),
-        warnings=(*_warnings_of_spikes(spikes, tz), *_warnings_of_shifts(shifts, tz)),
+        sentinels=tuple(sorted({segment.value for segment in issues.sentinels})),
+        warnings=tuple(_warnings(spikes, shifts, tz)),
     )
 
 
-def _warnings_of_spikes(spikes: tuple[Spikes, ...], tz: str | None) -> Iterator[Warned]:
-    if not spikes:
-        return
-    stretches = _stretches(spikes)
-    shown = "; ".join(
-        f"{one.series} reads {one.value:g} at {format_stamp(one.start_us, tz)}"
-        for one in stretches[:_LISTED]
-    ) + ", ..." * (len(stretches) > _LISTED)
-    bounds = [(one.series, _round(one.low), _round(one.high)) for one in spikes[:_LISTED]]
-    ranges = " ".join(f"--valid-range {quote(f'{name}={a}:{b}')}" for name, a, b in bounds)
-    n_rows = sum(one.n_rows for one in spikes)
-    lie = f"{n_rows} readings lie" if n_rows > 1 else "1 reading lies"
-    message = f"{lie} far from all others: {shown}; if wrong, add  {ranges}"
-    yield Warned("spike", message, n_rows)
+def _warnings(
+    spikes: tuple[SeriesSpikes, ...], shifts: tuple[LevelShift, ...], tz: str | None
+) -> Iterator[Warned]:
+    """Yield a warning of all spikes, and one of all level shifts."""
+    if spikes:
+        segments = _segments(spikes)
+        examples = "; ".join(
+            f"{segment.series} reads {segment.value:g} at {format_stamp(segment.start_us, tz)}"
+            for segment in segments[:_MAX_LISTED]
+        ) + ", ..." * (len(segments) > _MAX_LISTED)
+        bounds = [(s.series, _round(s.low), _round(s.high)) for s in spikes[:_MAX_LISTED]]
+        ranges = " ".join(f"--valid-range {quote(f'{name}={a}:{b}')}" for name, a, b in bounds)
+        n_rows = sum(series_spikes.n_rows for series_spikes in spikes)
+        subject = f"{n_rows} readings lie" if n_rows > 1 else "1 reading lies"
+        message = f"{subject} far from all others: {examples}; if wrong, add  {ranges}"
+        yield Warned("spike", message, n_rows)
 
-
-def _stretches(spikes: tuple[Spikes, ...]) -> list[Stretch]:
-    return [stretch for one in spikes for stretch in one.stretches]
-
-
-def _warnings_of_shifts(shifts: tuple[Shift, ...], tz: str | None) -> Iterator[Warned]:
     if shifts:
-        shown = "; ".join(
-            f"{one.series} from {one.before:.4g} to {one.after:.4g} at "
-            f"{format_stamp(one.time_us, tz)}"
-            for one in shifts[:_LISTED]
+        examples = "; ".join(
+            f"{shift.series} from {shift.before:.4g} to {shift.after:.4g} at "
+            f"{format_stamp(shift.time_us, tz)}"
+            for shift in shifts[:_MAX_LISTED]
         )
-        message = f"levels jump and stay: {shown}" + ", ..." * (len(shifts) > _LISTED)
+        message = f"levels jump and stay: {examples}" + ", ..." * (len(shifts) > _MAX_LISTED)
         message += "; if a unit was changed there, convert what came before, or leave it out"
         yield Warned("level-jump", message, len(shifts))
 
 
-def _shift_finding(one: Shift, panel: Panel, tz: str | None) -> Finding:
-    start, end = format_stamp(one.time_us, tz), format_stamp(panel.end_us - panel.step_us, tz)
-    what = f"jumps from {one.before:.4g} to {one.after:.4g}"
-    return Finding("level-jump", one.series, what, one.n_rows, start, end)
+def _segments(spikes: tuple[SeriesSpikes, ...]) -> list[Segment]:
+    return [segment for series_spikes in spikes for segment in series_spikes.segments]
 
 
 def _round(value: float) -> str:
-    """Write a bound with as few digits as it needs."""
+    """Format a bound with as few digits as it needs."""
     return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def _finding(code: str, what: str, one: Stretch, tz: str | None) -> Finding:
-    start, end = format_stamp(one.start_us, tz), format_stamp(one.end_us, tz)
-    return Finding(code, one.series, f"{what} {one.value:g}", one.n_rows, start, end)
-
-
 def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tuple[Role, ...]:
-    """Say what each column was taken for; `given` are those that the user named."""
+    """Return the role of each column; `given` are the columns that the user named."""
     targets = set(schema.targets)
 
     def role_of(column: Column) -> Role:
-        name, kind = column.name, column.kind
-        why = {"number": "holds numbers", "time": "holds times", "text": "holds text"}.get(
-            kind, kind
-        )
+        name = column.name
         if name == schema.time:
             role = "time"
         elif name == schema.series:
@@ -170,10 +178,12 @@ def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tu
         elif name in targets:
             role = "target"
         elif name in schema.covariate_names:
-            role = next(_IN_WORDS[c.role] for c in schema.covariates if c.name == name)
+            role = next(_ROLE_LABELS[c.role] for c in schema.covariates if c.name == name)
         else:
             role = "not used"
-        return Role(name, role, "named by the user" if name in given else why)
+
+        reason = _KIND_LABELS.get(column.kind, column.kind)
+        return Role(name, role, "named by the user" if name in given else reason)
 
     return tuple(role_of(column) for column in columns)
 
@@ -181,7 +191,7 @@ def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tu
 def _seasons(panel: Panel, listener: Listener) -> Integers:
     past = past_of(panel)
     n_series = panel.n_series
-    if n_series > _OWN_SEASONS:
+    if n_series > _MAX_OWN_SEASONS:
         return np.full(n_series, find_season(past), np.int64)
     seasons = np.ones(n_series, np.int64)
     for i in range(n_series):
@@ -192,87 +202,85 @@ def _seasons(panel: Panel, listener: Listener) -> Integers:
 
 
 @dataclass(frozen=True)
-class Spikes:
-    """Readings of one series that lie out of its reach."""
+class SeriesSpikes:
+    """Spikes of one series."""
 
-    stretches: tuple[Stretch, ...]
+    segments: tuple[Segment, ...]
     low: float
-    """In the sensor's own units: what the others lie between, with room to spare."""
+    """All other readings lie between `low` and `high`, with a margin; in the sensor's own units."""
     high: float
 
     @property
     def series(self) -> str:
         """The name of the series."""
-        return self.stretches[0].series
+        return self.segments[0].series
 
     @property
     def n_rows(self) -> int:
-        """How many readings they are."""
-        return sum(one.n_rows for one in self.stretches)
+        """How many readings are spikes."""
+        return sum(segment.n_rows for segment in self.segments)
 
 
 @dataclass(frozen=True)
-class Shift:
-    """A level that jumps and stays, in the sensor's own units."""
+class LevelShift:
+    """A level that shifts for good, in the sensor's own units."""
 
     series: str
     time_us: int
     before: float
     after: float
     n_rows: int
-    """How many rows follow."""
+    """How many rows are on the new level."""
 
 
-def find_spikes(panel: Panel, sentinels: Iterable[Stretch]) -> Iterator[Spikes]:
-    """Give the series with spikes; a value that seems to mean a missing reading is none.
+def spikes_by_series(panel: Panel, sentinels: Iterable[Segment]) -> Iterator[SeriesSpikes]:
+    """Yield the series with spikes.
 
-    A series of a few rows does not show what its usual readings are.
+    Sentinels are no spikes, and series of fewer than 24 rows are skipped: they do not show what
+    their usual readings are.
     """
-    known = {(one.series, np.float32(one.value)) for one in sentinels}
-    long_enough = panel.select(np.flatnonzero(panel.lengths >= _FEWEST_ROWS))
-    for _, part in long_enough.blocks(quality.BLOCK_ROWS):
+    known = {(segment.series, np.float32(segment.value)) for segment in sentinels}
+    long_enough = panel.select(np.flatnonzero(panel.lengths >= _MIN_SPIKE_ROWS))
+    for _, part in long_enough.blocks(BLOCK_ROWS):
         scaling = fit_scaling(past_of(part))
-        reach = scaling.reach * scaling.scale
-        found = quality.find_spikes(part, scaling.center, reach)
-        low, high = (scaling.center + sign * reach + part.base for sign in (-1, 1))
-        rows = found.begin, found.begin + found.length - 1
-        stretches = stretches_of(part, found.series, part.target[found.begin], found.length, rows)
-        by_series: dict[int, list[Stretch]] = {}
-        for series, one in zip(found.series.tolist(), stretches, strict=True):
-            if (one.series, np.float32(one.value)) not in known:
-                by_series.setdefault(series, []).append(one)
-        for at, spikes in by_series.items():
-            yield Spikes(tuple(spikes), float(low[at]), float(high[at]))
+        threshold = scaling.reach * scaling.scale
+        runs = find_spikes(part, scaling.center, threshold)
+        low, high = (scaling.center + sign * threshold + part.base for sign in (-1, 1))
+
+        by_series: dict[int, list[Segment]] = {}
+        segments = segments_of_runs(part, runs)
+        for index, segment in zip(runs.series.tolist(), segments, strict=True):
+            if (segment.series, np.float32(segment.value)) not in known:
+                by_series.setdefault(index, []).append(segment)
+        for index, spikes in by_series.items():
+            yield SeriesSpikes(tuple(spikes), float(low[index]), float(high[index]))
 
 
-def find_shifts(panel: Panel, figures: Figures) -> Iterator[Shift]:
-    """Give the series whose level jumps and stays."""
-    for i in _may_have_jumped(panel, figures):
-        jump = find_jump(panel.of(i))
-        if jump is not None:
-            base, time_us = float(panel.base[i]), int(panel.start[i]) + jump.row * panel.step_us
-            n_rows = int(panel.lengths[i]) - jump.row
-            name = panel.names[i]
-            yield Shift(name, time_us, jump.before + base, jump.after + base, n_rows)
-
-
-def _may_have_jumped(panel: Panel, figures: Figures) -> list[int]:
-    """Return the series whose first and last readings lie as far apart as two levels do."""
-    apart = np.zeros(panel.n_series)
-    for first, part in panel.blocks(quality.BLOCK_ROWS):
+def find_level_shifts(panel: Panel, stats: SeriesStats) -> Iterator[LevelShift]:
+    """Yield the series whose level shifts for good."""
+    # Only series whose first and last readings are as far apart as two levels are searched.
+    distance = np.zeros(panel.n_series)
+    for first, part in panel.blocks(BLOCK_ROWS):
         begin, end = part.offsets[:-1], part.offsets[1:]
         n = np.maximum((_END_SHARE * part.lengths).astype(np.int64), 1)
         means = _means(part, begin, begin + n), _means(part, end - n, end)
-        apart[first : first + part.n_series] = np.abs(means[0] - means[1])
-    may_have: list[int] = np.flatnonzero(~(apart <= _APART * figures.spread)).tolist()
-    return may_have
+        distance[first : first + part.n_series] = np.abs(means[0] - means[1])
+    may_shift = ~(distance <= _SHIFT_FACTOR * stats.std)  # an unknown distance may be a shift
+
+    for i in np.flatnonzero(may_shift).tolist():
+        change = find_changepoint(panel.of(i))
+        if change is not None:
+            base, time_us = float(panel.base[i]), int(panel.start[i]) + change.row * panel.step_us
+            n_rows = int(panel.lengths[i]) - change.row
+            before, after = change.before + base, change.after + base
+            yield LevelShift(panel.names[i], time_us, before, after, n_rows)
 
 
 def _means(part: Panel, begin: Integers, end: Integers) -> Doubles:
-    """Return the mean of what is there between these rows of each series; NaN where nothing is."""
-    seen = np.isfinite(part.target)
-    sums = np.cumsum(np.where(seen, part.target, 0.0), dtype=np.float64)
-    counts = np.cumsum(seen)
+    """Return the mean of the readings in rows `[begin, end)`, `(series,)`; NaN without any."""
+    is_observed = np.isfinite(part.target)
+    sums = np.cumsum(np.where(is_observed, part.target, 0.0), dtype=np.float64)
+    counts = np.cumsum(is_observed)
     sums, counts = (np.concatenate([np.zeros(1), x]) for x in (sums, counts))
     with np.errstate(invalid="ignore"):
         means: Doubles = (sums[end] - sums[begin]) / (counts[end] - counts[begin])

@@ -1,4 +1,4 @@
-"""Detectors: stuck sensors, values that stand for missing ones, spikes, gaps, level shifts."""
+"""Data-quality checks of readings: stuck sensors, sentinels, spikes, gaps and level shifts."""
 
 from __future__ import annotations
 
@@ -15,180 +15,188 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.sources.files import in_threads
 
-STILL = 12
-"""Readings that stay the same for twice as many steps are the same at two multiples of it."""
-_PIECE_ROWS = STILL << 14
+_STRIDE = 12
+"""Any run of 24 equal readings covers two neighbouring multiples of 12."""
+_CHUNK_ROWS = _STRIDE << 14
+"""Rows that `describe` reads at a time."""
 BLOCK_ROWS = 1 << 20
-"""What needs several numbers for each reading is done for so many rows, one series at least."""
-_FEWEST_STUCK = 2 * STILL
-_TIMES_USUAL = 10
-_USUAL_SHARE = 0.99
-"""A run is usual that so many of a series' runs do not exceed."""
+"""Rows (at least one series) at a time where several numbers are needed for each reading."""
+_MIN_STUCK_STEPS = 2 * _STRIDE
+_STUCK_FACTOR = 10
+"""A stuck run is so many times longer than the typical runs of its series."""
+_TYPICAL_QUANTILE = 0.99
+"""This share of a series' runs is typical, so nights of a solar panel are not stuck."""
 _SENTINELS = (-32768.0, -9999.0, -999.9, -999.0, -200.0, -99.0, 999.0, 9999.0, 32767.0, 65535.0)
-_FEWEST_SENTINELS = 3
-_FAR = 5.0
-"""Standard deviations of the other readings between them and a value that means missing."""
-_NEARLY, _ROUNDING = 0.99, 1e-6
-"""Room for rounding where a deviation is computed from others."""
-_STRETCHES = 20
-_FEWEST_ROWS = 12
-"""A stretch has at least so many rows."""
-_LOW, _HIGH = 0.1, 0.9
-_APART = 3.0
-"""What lies between the levels, in spreads of the quieter side."""
+"""Values that loggers are known to write for a missing reading."""
+_MIN_SENTINEL_COUNT = 3
+"""Occurrences of any other value before it counts as a sentinel."""
+_SENTINEL_DISTANCE = 5.0
+"""Standard deviations of the other readings between the nearest of them and a sentinel."""
+_DISTANCE_SLACK, _VARIANCE_SLACK = 0.99, 1e-6
+"""Room for rounding where the variance of the other readings is derived, not measured."""
+_N_SEGMENTS = 20
+"""A series is cut into so many equal segments to look for a level shift."""
+_MIN_SEGMENT_ROWS = 12
+_LOW_QUANTILE, _HIGH_QUANTILE = 0.1, 0.9
+"""Readings between these quantiles are a segment's range."""
+_SHIFT_FACTOR = 3.0
+"""Distance between the two levels, in ranges of the quieter side."""
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
 _THURSDAY, _SUNDAY = 3, 6
-_LAST_HOUR = 3
-_MONTHS = (3, 4, 9, 10)
-"""When clocks are set forward, on one half of the Earth or the other."""
+"""Weekdays counted from Monday; 1970-01-01 was a Thursday."""
+_LAST_DST_HOUR = 3
+_DST_MONTHS = (3, 4, 9, 10)
+"""Months in which clocks are set forward, in the northern or the southern hemisphere."""
 
 
 @dataclass(frozen=True)
-class _Readings:
-    """What some stretches of readings are, `(stretch,)`: NaN for one without a reading."""
+class SeriesStats:
+    """Statistics of each series, `(series,)`; NaN for a series without a reading."""
 
-    n_seen: Integers
-    low: Floats
-    """The smallest reading, in the panel's units."""
-    high: Floats
-    n_low: Integers
-    """How often the smallest occurs."""
-    n_high: Integers
+    n_observed: Integers
+    min: Floats
+    """In the panel's units, as `max` and `mean` are."""
+    max: Floats
+    n_min: Integers
+    """How many readings equal the minimum."""
+    n_max: Integers
     mean: Doubles
+    std: Doubles
+    may_be_stuck: NDArray[np.bool_]
+    """Whether 24 readings in a row may be equal; where it is False, they are not."""
 
 
 @dataclass(frozen=True)
-class Figures(_Readings):
-    """Of each series, `(series,)`."""
+class _ChunkStats:
+    """Statistics of a chunk of rows, `(piece,)`; a piece is the part of one series in it."""
 
-    spread: Doubles
-    """Standard deviation."""
-    may_stand_still: NDArray[np.bool_]
-    """Whether readings may be the same for 24 steps; where it is False, they are not."""
-
-
-@dataclass(frozen=True)
-class _Pieces(_Readings):
-    """Of stretches that lie within one series and one piece of the panel."""
-
+    n_observed: Integers
+    min: Floats
+    max: Floats
+    n_min: Integers
+    n_max: Integers
+    mean: Doubles
     series: Integers
-    squares: Doubles
-    """Sum of the squared distances from the mean of the stretch."""
-    still: Integers
-    """`(any,)`: numbers of series whose readings may stay the same."""
+    sum_of_squares: Doubles
+    """Sum of the squared deviations from the mean of the piece."""
+    stuck_series: Integers
+    """`(any,)`: indices of the series that may have 24 equal readings in a row."""
 
 
-def find_figures(panel: Panel) -> Figures:
-    """Look at all readings once."""
-    begins = range(0, len(panel.target), _PIECE_ROWS)
-    parts = list(in_threads(lambda begin: _pieces(panel, begin), begins))
+def describe(panel: Panel) -> SeriesStats:
+    """Return statistics of all series, in one pass over the readings."""
+    begins = range(0, len(panel.target), _CHUNK_ROWS)
+    chunks = list(in_threads(lambda begin: _describe_chunk(panel, begin), begins))
     n_series = panel.n_series
-    nothing = np.full(n_series, np.nan)
-    still = np.zeros(n_series, np.bool_)
-    if not parts:
-        zeros, none = np.zeros(n_series, np.int64), nothing.astype(np.float32)
-        return Figures(zeros, none, none, zeros, zeros, nothing, nothing, still)
-    for part in parts:
-        still[part.still] = True
-    return _joined(parts, n_series, still)
+    may_be_stuck = np.zeros(n_series, np.bool_)
+    if not chunks:
+        zeros, nan = np.zeros(n_series, np.int64), np.full(n_series, np.nan)
+        nan32 = nan.astype(np.float32)
+        return SeriesStats(zeros, nan32, nan32, zeros, zeros, nan, nan, may_be_stuck)
+
+    for chunk in chunks:
+        may_be_stuck[chunk.stuck_series] = True
+    return _combine(chunks, n_series, may_be_stuck)
 
 
-def _joined(parts: list[_Pieces], n_series: int, still: NDArray[np.bool_]) -> Figures:
-    """Put the pieces of each series together."""
-    series = np.concatenate([part.series for part in parts])
-    starts = np.flatnonzero(np.diff(series, prepend=-1))
-    there = series[starts]
-    counts = np.diff(starts, append=len(series))
-
-    n_seen = np.concatenate([part.n_seen for part in parts])
-    mean = np.concatenate([part.mean for part in parts])
-    squares = np.concatenate([part.squares for part in parts])
-    n_all = np.add.reduceat(n_seen, starts)
-    level = np.add.reduceat(n_seen * mean, starts) / np.maximum(n_all, 1)
-    between = n_seen * (mean - np.repeat(level, counts)) ** 2
-    spread = np.sqrt(np.add.reduceat(squares + between, starts) / np.maximum(n_all, 1))
-
-    def whole(values: NDArray[Any], rest: float) -> NDArray[Any]:
-        """Return `(series,)`: a series without rows has the rest."""
-        found = np.full(n_series, rest, values.dtype)
-        found[there] = values
-        return found
-
-    def extreme(which: np.ufunc, of: list[Floats], n_of: list[Integers]) -> tuple[Floats, Integers]:
-        each = np.concatenate(of)
-        best = which.reduceat(each, starts)
-        is_best = each == np.repeat(best, counts)
-        n_best = np.add.reduceat(np.where(is_best, np.concatenate(n_of), 0), starts)
-        return whole(best, np.nan), whole(n_best, 0)
-
-    low, n_low = extreme(np.fmin, [p.low for p in parts], [p.n_low for p in parts])
-    high, n_high = extreme(np.fmax, [p.high for p in parts], [p.n_high for p in parts])
-    has_any = n_all > 0
-    return Figures(
-        whole(n_all, 0),
-        low,
-        high,
-        n_low,
-        n_high,
-        whole(np.where(has_any, level, np.nan), np.nan),
-        whole(np.where(has_any, spread, np.nan), np.nan),
-        still,
-    )
-
-
-def _pieces(panel: Panel, begin: int) -> _Pieces:
-    """Look at some rows, cut where series end."""
-    target = panel.target[begin : begin + _PIECE_ROWS]
+def _describe_chunk(panel: Panel, begin: int) -> _ChunkStats:
+    """Return statistics of the rows from `begin`, in pieces that end where series end."""
+    target = panel.target[begin : begin + _CHUNK_ROWS]
+    end = begin + len(target)
     inner = panel.offsets[
-        np.searchsorted(panel.offsets, begin, side="right") : np.searchsorted(
-            panel.offsets, begin + len(target)
-        )
+        np.searchsorted(panel.offsets, begin, side="right") : np.searchsorted(panel.offsets, end)
     ]
     starts = np.concatenate([np.zeros(1, np.int64), np.unique(inner) - begin])
     lengths = np.diff(starts, append=len(target))
-    seen = ~np.isnan(target)
-    n_seen = np.add.reduceat(seen, starts, dtype=np.int64)
-    is_whole = bool(n_seen.sum() == len(target))
+    is_observed = ~np.isnan(target)
+    n_observed = np.add.reduceat(is_observed, starts, dtype=np.int64)
+    is_complete = bool(n_observed.sum() == len(target))
 
-    def along(values: NDArray[Any]) -> NDArray[Any]:
-        """Return each piece's value at each row of it, or the only value there is."""
+    def per_row(values: NDArray[Any]) -> NDArray[Any]:
+        """Repeat each piece's value for its rows; the only value is broadcast."""
         return values if len(values) == 1 else np.repeat(values, lengths)
 
-    there = target if is_whole else np.where(seen, target, np.float32(0))
-    mean = np.add.reduceat(there, starts, dtype=np.float64) / np.maximum(n_seen, 1)
-    apart = there - along(mean)
-    if not is_whole:
-        apart[~seen] = 0
-    np.square(apart, out=apart)
+    filled = target if is_complete else np.where(is_observed, target, np.float32(0))
+    mean = np.add.reduceat(filled, starts, dtype=np.float64) / np.maximum(n_observed, 1)
+    deviations = filled - per_row(mean)
+    if not is_complete:
+        deviations[~is_observed] = 0
+    np.square(deviations, out=deviations)
     low, high = np.fmin.reduceat(target, starts), np.fmax.reduceat(target, starts)
-    return _Pieces(
-        n_seen,
-        low,
-        high,
-        np.add.reduceat(target == along(low), starts, dtype=np.int64),
-        np.add.reduceat(target == along(high), starts, dtype=np.int64),
-        mean,
-        np.searchsorted(panel.offsets, starts + begin, side="right") - 1,
-        np.add.reduceat(apart, starts),
-        _still(panel, begin, begin + len(target)),
-    )
 
-
-def _still(panel: Panel, begin: int, end: int) -> Integers:
-    """Return series with readings, at multiples of 12 and at some rows between, that are equal."""
-    some = panel.target[begin : end + STILL : STILL]
-    rows = begin + STILL * np.flatnonzero(some[1:] == some[:-1])
+    # A multiple of 12 that equals the next one may begin a stuck run, unless a row in between
+    # differs. The rows in between are tried in the order of a bisection.
+    sampled = panel.target[begin : end + _STRIDE : _STRIDE]
+    rows = begin + _STRIDE * np.flatnonzero(sampled[1:] == sampled[:-1])
     for ahead in (6, 3, 9, 1, 2, 4, 5, 7, 8, 10, 11):
         rows = rows[panel.target[rows + ahead] == panel.target[rows]]
     series = np.searchsorted(panel.offsets, rows, side="right") - 1
-    found: Integers = np.unique(series[rows + STILL < panel.offsets[series + 1]])
-    return found
+    stuck_series = np.unique(series[rows + _STRIDE < panel.offsets[series + 1]])
+
+    return _ChunkStats(
+        n_observed=n_observed,
+        min=low,
+        max=high,
+        n_min=np.add.reduceat(target == per_row(low), starts, dtype=np.int64),
+        n_max=np.add.reduceat(target == per_row(high), starts, dtype=np.int64),
+        mean=mean,
+        series=np.searchsorted(panel.offsets, starts + begin, side="right") - 1,
+        sum_of_squares=np.add.reduceat(deviations, starts),
+        stuck_series=stuck_series,
+    )
+
+
+def _combine(
+    chunks: list[_ChunkStats], n_series: int, may_be_stuck: NDArray[np.bool_]
+) -> SeriesStats:
+    """Merge the pieces of each series; the variance is that within and between pieces."""
+    series = np.concatenate([chunk.series for chunk in chunks])
+    starts = np.flatnonzero(np.diff(series, prepend=-1))
+    counts = np.diff(starts, append=len(series))
+
+    n_observed = np.concatenate([chunk.n_observed for chunk in chunks])
+    piece_mean = np.concatenate([chunk.mean for chunk in chunks])
+    squares = np.concatenate([chunk.sum_of_squares for chunk in chunks])
+    n_total = np.add.reduceat(n_observed, starts)
+    mean = np.add.reduceat(n_observed * piece_mean, starts) / np.maximum(n_total, 1)
+    between = n_observed * (piece_mean - np.repeat(mean, counts)) ** 2
+    std = np.sqrt(np.add.reduceat(squares + between, starts) / np.maximum(n_total, 1))
+
+    def per_series(values: NDArray[Any], fill: float) -> NDArray[Any]:
+        """Return `(series,)`; `fill` for a series without rows."""
+        result = np.full(n_series, fill, values.dtype)
+        result[series[starts]] = values
+        return result
+
+    def extreme(
+        ufunc: np.ufunc, values: list[Floats], n_equal: list[Integers]
+    ) -> tuple[Floats, Integers]:
+        """Return the extreme of each series, and how many readings equal it."""
+        candidates = np.concatenate(values)
+        best = ufunc.reduceat(candidates, starts)
+        is_best = candidates == np.repeat(best, counts)
+        n_best = np.add.reduceat(np.where(is_best, np.concatenate(n_equal), 0), starts)
+        return per_series(best, np.nan), per_series(n_best, 0)
+
+    low, n_low = extreme(np.fmin, [c.min for c in chunks], [c.n_min for c in chunks])
+    high, n_high = extreme(np.fmax, [c.max for c in chunks], [c.n_max for c in chunks])
+    has_readings = n_total > 0
+    return SeriesStats(
+        n_observed=per_series(n_total, 0),
+        min=low,
+        max=high,
+        n_min=n_low,
+        n_max=n_high,
+        mean=per_series(np.where(has_readings, mean, np.nan), np.nan),
+        std=per_series(np.where(has_readings, std, np.nan), np.nan),
+        may_be_stuck=may_be_stuck,
+    )
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Stretches of the same reading, or of missing ones; all of a panel's, in its order."""
+    """Runs of one repeated reading, or of missing ones, in the order of the panel's rows."""
 
     begin: Integers
     """`(run,)`, rows of the panel."""
@@ -196,245 +204,243 @@ class Runs:
     series: Integers
     is_missing: NDArray[np.bool_]
 
-    def chosen(self, which: NDArray[np.bool_]) -> Runs:
-        """Return some of them."""
-        return Runs(
-            self.begin[which], self.length[which], self.series[which], self.is_missing[which]
-        )
+    def chosen(self, mask: NDArray[np.bool_]) -> Runs:
+        """Return the runs where the mask, `(run,)`, is True."""
+        return Runs(self.begin[mask], self.length[mask], self.series[mask], self.is_missing[mask])
 
 
 @dataclass(frozen=True)
 class Sentinels:
-    """Values that stand for missing readings: the series they occur in, how often, where."""
+    """Values that stand for missing readings, `(sentinel,)`."""
 
     series: Integers
     value: Doubles
     """In the sensor's own units."""
     count: Integers
+    """How many readings of the series equal it."""
 
 
 def find_runs(panel: Panel) -> Runs:
-    """Cut all series into runs; none reaches over the end of its series."""
+    """Cut all series into runs; no run crosses the end of its series."""
     target = panel.target
-    missing = np.isnan(target)
-    begins = np.empty(len(target), np.bool_)
-    begins[:1] = True
-    both_missing = missing[1:] & missing[:-1]
-    begins[1:] = (target[1:] != target[:-1]) & ~both_missing
-    begins[panel.offsets[:-1][panel.lengths > 0]] = True
-    begin = np.flatnonzero(begins)
+    is_missing = np.isnan(target)
+    is_first = np.empty(len(target), np.bool_)
+    is_first[:1] = True
+    both_missing = is_missing[1:] & is_missing[:-1]
+    is_first[1:] = (target[1:] != target[:-1]) & ~both_missing
+    is_first[panel.offsets[:-1][panel.lengths > 0]] = True
+
+    begin = np.flatnonzero(is_first)
     series = np.searchsorted(panel.offsets, begin, side="right") - 1
     length = np.diff(begin, append=len(target))
-    return Runs(begin, length, series, missing[begin])
+    return Runs(begin, length, series, is_missing[begin])
 
 
 def find_gaps(panel: Panel) -> Runs:
-    """Return the stretches without a reading."""
-    missing = np.isnan(panel.target)
-    changes = np.flatnonzero(missing[1:] != missing[:-1]) + 1
+    """Return the runs of missing readings."""
+    is_missing = np.isnan(panel.target)
+    changes = np.flatnonzero(is_missing[1:] != is_missing[:-1]) + 1
     begin = np.union1d(changes, panel.offsets[:-1][panel.lengths > 0])
-    length = np.diff(begin, append=len(missing))
-    gap = missing[begin] if len(begin) else np.zeros(0, np.bool_)
-    series = np.searchsorted(panel.offsets, begin[gap], side="right") - 1
-    return Runs(begin[gap], length[gap], series, np.ones(len(series), np.bool_))
+    length = np.diff(begin, append=len(is_missing))
+    is_gap = is_missing[begin] if len(begin) else np.zeros(0, np.bool_)
+    series = np.searchsorted(panel.offsets, begin[is_gap], side="right") - 1
+    return Runs(begin[is_gap], length[is_gap], series, np.ones(len(series), np.bool_))
 
 
 def find_stuck(runs: Runs, n_series: int) -> Runs:
-    """Return runs of one reading that are far longer than this series' runs usually are.
+    """Return the runs of one reading that are far longer than is typical of their series.
 
-    So the nights of a solar panel and the dry days of a rain gauge are usual; a series that never
+    That is ten times the 99 % quantile of the series' run lengths, and 24 steps at least. So the
+    nights of a solar panel and the dry days of a rain gauge are typical. A series that never
     changes is constant, not stuck.
     """
-    seen = runs.chosen(~runs.is_missing)
-    counts = np.bincount(seen.series, minlength=n_series)
-    rank = np.minimum(np.ceil(_USUAL_SHARE * counts), np.maximum(counts - 1, 0)).astype(np.int64)
-    from_top = counts - np.maximum(rank, 1)
-    usual = _from_top(seen.chosen(seen.length > 1), n_series, from_top)
-    usual[counts < 2] = np.iinfo(np.int64).max // 100
-    least = np.maximum(_FEWEST_STUCK, _TIMES_USUAL * usual)
-    return seen.chosen(seen.length >= least[seen.series])
+    observed = runs.chosen(~runs.is_missing)
+    counts = np.bincount(observed.series, minlength=n_series)
+    rank = np.minimum(np.ceil(_TYPICAL_QUANTILE * counts), np.maximum(counts - 1, 0))
+    position = counts - np.maximum(rank.astype(np.int64), 1)  # from the longest run, which is 0
+
+    # Runs of one reading are not sorted: they are the shortest, so their order does not matter.
+    typical = np.ones(n_series, np.int64)
+    longer = observed.chosen(observed.length > 1)
+    if len(longer.length):
+        base = int(longer.length.max()) + 1
+        keys = np.sort(longer.series * base + longer.length)  # much faster than a sort by two keys
+        n_longer = np.bincount(longer.series, minlength=n_series)
+        is_longer = (position >= 0) & (position < n_longer)
+        typical[is_longer] = keys[(np.cumsum(n_longer) - 1 - position)[is_longer]] % base
+
+    typical[counts < 2] = np.iinfo(np.int64).max // 100  # never stuck; the product cannot overflow
+    min_length = np.maximum(_MIN_STUCK_STEPS, _STUCK_FACTOR * typical)
+    return observed.chosen(observed.length >= min_length[observed.series])
 
 
-def _from_top(longer: Runs, n_series: int, place: Integers) -> Integers:
-    """`(series,)`: the length at this place from the longest, which is place 0.
+def may_hold_sentinels(stats: SeriesStats, offset: Doubles) -> NDArray[np.bool_]:
+    """Tell, `(series,)`, whether the minimum or maximum of a series can be a sentinel.
 
-    `longer` are the runs of more than one reading; those after them have one.
+    Where it is False, `find_sentinels` finds none. `offset`, added to the panel's units, gives the
+    sensor's own.
     """
-    lengths = np.ones(n_series, np.int64)
-    if not len(longer.length):
-        return lengths
-    most = int(longer.length.max()) + 1
-    order = np.sort(longer.series * most + longer.length)  # much faster than sorting by two keys
-    counts = np.bincount(longer.series, minlength=n_series)
-    there = (place >= 0) & (place < counts)
-    lengths[there] = order[(np.cumsum(counts) - 1 - place)[there]] % most
-    return lengths
-
-
-def may_hold_sentinels(figures: Figures, base: Doubles) -> NDArray[np.bool_]:
-    """`(series,)`: whether an extreme can be a sentinel, by what the others must be like.
-
-    Where it is False, `find_sentinels` finds none.
-    """
-    found = np.zeros(len(base), np.bool_)
-    variance = figures.spread**2
-    for extreme, count in ((figures.low, figures.n_low), (figures.high, figures.n_high)):
-        share = count / np.maximum(figures.n_seen, 1)
-        others = np.where(share < 1, 1 - share, np.nan)
-        apart = np.abs(extreme - figures.mean) / others  # from the mean of the others
-        rest = variance / others - share * apart**2
-        rest = np.maximum(rest - _ROUNDING * variance, 0)
+    may_hold = np.zeros(len(offset), np.bool_)
+    variance = stats.std**2
+    for extreme, count in ((stats.min, stats.n_min), (stats.max, stats.n_max)):
+        # Mean and variance without the extreme, whose share is s: the mean lies |x - mean| / (1-s)
+        # from it, and the variance is V / (1-s) - s * distance^2.
+        share = count / np.maximum(stats.n_observed, 1)
+        other_share = np.where(share < 1, 1 - share, np.nan)
+        distance = np.abs(extreme - stats.mean) / other_share
+        other_variance = variance / other_share - share * distance**2
+        other_variance = np.maximum(other_variance - _VARIANCE_SLACK * variance, 0)
         with np.errstate(invalid="ignore"):
-            is_far = apart > _NEARLY * _FAR * np.sqrt(rest)
-        found |= is_far & ((count >= _FEWEST_SENTINELS) | _is_known(extreme + base))
-    return found
+            is_distant = distance > _DISTANCE_SLACK * _SENTINEL_DISTANCE * np.sqrt(other_variance)
+
+        is_repeated = count >= _MIN_SENTINEL_COUNT
+        may_hold |= is_distant & (is_repeated | _is_logger_sentinel(extreme + offset))
+    return may_hold
 
 
-def _is_known(values: Doubles) -> NDArray[np.bool_]:
+def _is_logger_sentinel(values: Doubles) -> NDArray[np.bool_]:
     return np.isin(values.astype(np.float32), np.array(_SENTINELS, np.float32))
 
 
 def find_sentinels(panel: Panel) -> Sentinels:
-    """Return values that are each a series' largest or smallest, repeated, far from all others.
+    """Return the extremes of series that are repeated and lie far from all other readings.
 
-    One that loggers are known to write needs no repetition.
+    Far is more than five standard deviations of the other readings from the nearest of them. A
+    value that loggers are known to write needs no repetition.
     """
-    found = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))]
-    filled = np.flatnonzero(panel.lengths > 0)
-    starts = panel.offsets[:-1][filled]
-    lengths = panel.lengths[filled]
-    for extreme in (np.fmin, np.fmax):
-        worst = extreme.reduceat(panel.target, starts).astype(np.float64)
-        is_worst = panel.target == np.repeat(worst, lengths).astype(np.float32)
-        rest = np.where(is_worst, np.float32(np.nan), panel.target)
-        count = np.add.reduceat(is_worst, starts, dtype=np.int64)
-        gap = np.abs(worst - extreme.reduceat(rest, starts))
-        own = worst + panel.base[filled]
-        known = _is_known(own)
-        spread = deviations(rest, starts, lengths)
-        is_far = gap > _FAR * np.where(known, np.maximum(spread, 0), spread)
-        chosen = is_far & ((count >= _FEWEST_SENTINELS) | known) & (known | (spread > 0))
-        found.append((filled[chosen], own[chosen], count[chosen]))
-    series, value, count = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    columns = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))]
+    nonempty = np.flatnonzero(panel.lengths > 0)
+    starts = panel.offsets[:-1][nonempty]
+    lengths = panel.lengths[nonempty]
+    for reduce in (np.fmin, np.fmax):
+        extreme = reduce.reduceat(panel.target, starts).astype(np.float64)
+        is_extreme = panel.target == np.repeat(extreme, lengths).astype(np.float32)
+        remaining = np.where(is_extreme, np.float32(np.nan), panel.target)
+        count = np.add.reduceat(is_extreme, starts, dtype=np.int64)
+        distance = np.abs(extreme - reduce.reduceat(remaining, starts))
+
+        value = extreme + panel.base[nonempty]
+        is_known = _is_logger_sentinel(value)
+        is_finite = np.isfinite(remaining)
+        n = np.maximum(np.add.reduceat(is_finite, starts, dtype=np.int64), 1)
+        mean = np.add.reduceat(np.where(is_finite, remaining, 0.0), starts, dtype=np.float64) / n
+        deviations = np.where(is_finite, remaining - np.repeat(mean, lengths), 0.0)
+        std = np.sqrt(np.add.reduceat(deviations**2, starts) / n)  # 0 without other readings
+
+        is_distant = distance > _SENTINEL_DISTANCE * np.where(is_known, np.maximum(std, 0), std)
+        is_sentinel = is_distant & ((count >= _MIN_SENTINEL_COUNT) | is_known)
+        is_sentinel &= is_known | (std > 0)
+        columns.append((nonempty[is_sentinel], value[is_sentinel], count[is_sentinel]))
+
+    series, value, count = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     return Sentinels(series, value, count)
 
 
-def find_spikes(panel: Panel, center: Floats, reach: Floats) -> Runs:
-    """Return single readings, or a few in a row, that lie out of reach of their series.
+def find_spikes(panel: Panel, center: Floats, threshold: Floats) -> Runs:
+    """Return single readings, or a few in a row, further than `threshold` from `center`.
 
-    center and reach, `(series,)`, in the panel's units: what the network takes for missing.
+    Both are `(series,)`, in the panel's units. They are the readings that the network takes for
+    missing.
     """
     lengths = panel.lengths
     with np.errstate(invalid="ignore"):
-        far = np.abs(panel.target - np.repeat(center, lengths)) > np.repeat(reach, lengths)
-    begins = far.copy()
-    begins[1:] &= ~far[:-1]
-    begins[panel.offsets[:-1][lengths > 0]] |= far[panel.offsets[:-1][lengths > 0]]
-    begin = np.flatnonzero(begins)
+        distance = np.abs(panel.target - np.repeat(center, lengths))
+        is_outlier = distance > np.repeat(threshold, lengths)
+    is_first = is_outlier.copy()
+    is_first[1:] &= ~is_outlier[:-1]
+    series_starts = panel.offsets[:-1][lengths > 0]
+    is_first[series_starts] |= is_outlier[series_starts]
+    begin = np.flatnonzero(is_first)
     if not len(begin):
-        nothing = np.zeros(0, np.int64)
-        return Runs(nothing, nothing, nothing, np.zeros(0, np.bool_))
-    length = np.add.reduceat(far, begin, dtype=np.int64)
+        empty = np.zeros(0, np.int64)
+        return Runs(empty, empty, empty, np.zeros(0, np.bool_))
+
+    length = np.add.reduceat(is_outlier, begin, dtype=np.int64)
     series = np.searchsorted(panel.offsets, begin, side="right") - 1
     spikes = Runs(begin, length, series, np.zeros(len(begin), np.bool_))
     return spikes.chosen(length < SPIKE_RUN)
 
 
-def means(values: Floats, starts: Integers) -> Doubles:
-    """Return the mean of what is there in each series, `(series,)`; 0 where nothing is."""
-    seen = np.isfinite(values)
-    n = np.maximum(np.add.reduceat(seen, starts, dtype=np.int64), 1)
-    found: Doubles = np.add.reduceat(np.where(seen, values, 0.0), starts, dtype=np.float64) / n
-    return found
-
-
-def deviations(values: Floats, starts: Integers, lengths: Integers) -> Doubles:
-    """Return the standard deviation of what is there, `(series,)`; 0 where nothing is."""
-    from_mean = values - np.repeat(means(values, starts), lengths)
-    seen = np.isfinite(from_mean)
-    n = np.maximum(np.add.reduceat(seen, starts, dtype=np.int64), 1)
-    squares = np.add.reduceat(np.where(seen, from_mean, 0.0) ** 2, starts)
-    found: Doubles = np.sqrt(squares / n)
-    return found
-
-
 @dataclass(frozen=True)
-class Jump:
-    """Where a series' level jumps, and between which levels."""
+class Changepoint:
+    """The row at which the level of a series shifts, and the levels."""
 
     row: int
-    """The first one on the new level."""
+    """The first row on the new level."""
     before: float
     after: float
 
 
-def find_jump(readings: Floats) -> Jump | None:
-    """Return the jump of one series, `(row,)`, NaN where one is missing; None where there is none.
+def find_changepoint(readings: Floats) -> Changepoint | None:
+    """Return where the level of one series, `(row,)`, shifts; None where it does not.
 
-    The series is cut into twenty stretches. Without the one in which it jumps, the middle readings
-    of those before and of those after share no value, and far more lies between them than either
-    side's stretches span. A side that never changes says nothing.
+    NaN is a missing reading. The series is cut into twenty segments. Without the segment in which
+    the level shifts, the middle readings of those before and of those after share no value, and
+    the distance between them is far larger than the range of any segment of the quieter side. A
+    side that never changes shows no shift.
     """
-    n = len(readings) // _STRETCHES
-    if n < _FEWEST_ROWS:
+    n = len(readings) // _N_SEGMENTS
+    if n < _MIN_SEGMENT_ROWS:
         return None
-    low, high = _middle(readings[len(readings) - n * _STRETCHES :].reshape(_STRETCHES, n))
-    spans = high - low
+    first = len(readings) - n * _N_SEGMENTS
+    segments = readings[first:].reshape(_N_SEGMENTS, n)
+
+    # The middle readings of each segment; NaN where more than half are missing.
+    ordered = np.sort(segments.astype(np.float64), axis=1)
+    n_observed = np.isfinite(ordered).sum(1)
+    positions = ((n_observed - 1).clip(0) * q for q in (_LOW_QUANTILE, _HIGH_QUANTILE))
+    low, high = (ordered[np.arange(len(ordered)), at.astype(int)] for at in positions)
+    has_few = 2 * n_observed < segments.shape[1]
+    low, high = np.where(has_few, np.nan, low), np.where(has_few, np.nan, high)
+
+    ranges = high - low
     best: tuple[float, int] | None = None
-    for at in range(2, _STRETCHES - 2):
+    for at in range(2, _N_SEGMENTS - 2):
         sides = slice(None, at), slice(at + 1, None)
-        if not all(np.isfinite(spans[side]).sum() >= 2 for side in sides):
+        if not all(np.isfinite(ranges[side]).sum() >= 2 for side in sides):
             continue
-        (low_before, low_after), (high_before, high_after) = (
-            [pick(of[side]) for side in sides] for pick, of in ((np.nanmin, low), (np.nanmax, high))
-        )
-        span = min(np.nanmax(spans[side]) for side in sides)
-        apart = max(low_after - high_before, low_before - high_after)
-        if span > 0 and apart > _APART * span and (best is None or apart > best[0]):
-            best = float(apart), at
-    return None if best is None else _locate(readings, len(readings) - n * _STRETCHES, n, best[1])
+        low_before, low_after = (np.nanmin(low[side]) for side in sides)
+        high_before, high_after = (np.nanmax(high[side]) for side in sides)
+        quieter = min(np.nanmax(ranges[side]) for side in sides)
+        distance = max(low_after - high_before, low_before - high_after)
+        is_shift = quieter > 0 and distance > _SHIFT_FACTOR * quieter
+        if is_shift and (best is None or distance > best[0]):
+            best = float(distance), at
+    if best is None:
+        return None
 
-
-def _middle(stretches: Floats) -> tuple[Doubles, Doubles]:
-    """`(stretch,)` each: what a tenth of the readings lie below, and above; NaN where few are."""
-    ordered = np.sort(stretches.astype(np.float64), axis=1)
-    n_seen = np.isfinite(ordered).sum(1)
-    rows = np.arange(len(ordered))
-    low, high = (ordered[rows, ((n_seen - 1).clip(0) * q).astype(int)] for q in (_LOW, _HIGH))
-    few = 2 * n_seen < stretches.shape[1]
-    return np.where(few, np.nan, low), np.where(few, np.nan, high)
-
-
-def _locate(readings: Floats, first: int, n: int, at: int) -> Jump:
-    """Find the row within the stretch in which the series jumps, halfway between both levels."""
-    begin, end = first + at * n, first + (at + 1) * n
+    # The row of that segment at which the level passes half of the shift.
+    begin = first + best[1] * n
+    end = begin + n
     before, after = float(np.nanmedian(readings[:begin])), float(np.nanmedian(readings[end:]))
-    is_over = (readings[begin:end] > (before + after) / 2) == (after > before)
-    is_over |= np.isnan(readings[begin:end])
-    under = np.flatnonzero(~is_over)
-    return Jump(begin + (int(under[-1]) + 1 if len(under) else 0), before, after)
+    is_after = (readings[begin:end] > (before + after) / 2) == (after > before)
+    is_after |= np.isnan(readings[begin:end])
+    old_level = np.flatnonzero(~is_after)
+    row = begin + (int(old_level[-1]) + 1 if len(old_level) else 0)
+    return Changepoint(row, before, after)
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Readings of one series that are strange, from the first to the last of them."""
+class Segment:
+    """Suspect readings of one series, from the first to the last of them."""
 
     series: str
     value: float
     """In the sensor's own units."""
     n_rows: int
-    """How many readings there are; between a sentinel's there may be others."""
+    """How many readings are suspect; between those of a sentinel there may be others."""
     start_us: int
     end_us: int
 
 
 @dataclass(frozen=True)
 class Stretches:
-    """Many of them, `(stretch,)` each: of all series, there may be one in every one."""
+    """Many segments as columns, `(segment,)` each; every series may have some."""
 
     names: tuple[str, ...]
     """All series of the panel."""
     series: Integers
+    """Indices into `names`."""
     value: Doubles
     n_rows: Integers
     start_us: Integers
@@ -443,26 +449,26 @@ class Stretches:
     def __len__(self) -> int:
         return len(self.series)
 
-    def __iter__(self) -> Iterator[Stretch]:
+    def __iter__(self) -> Iterator[Segment]:
         columns = (self.series, self.value, self.n_rows, self.start_us, self.end_us)
-        for series, *rest in zip(*(column.tolist() for column in columns), strict=True):
-            yield Stretch(self.names[series], *rest)
+        for series, *values in zip(*(column.tolist() for column in columns), strict=True):
+            yield Segment(self.names[series], *values)
 
-    def chosen(self, which: Integers | NDArray[np.bool_]) -> Stretches:
-        """Return some of them."""
+    def chosen(self, index: Integers | NDArray[np.bool_]) -> Stretches:
+        """Return the segments at these positions, or where a mask is True."""
         return Stretches(
             self.names,
-            self.series[which],
-            self.value[which],
-            self.n_rows[which],
-            self.start_us[which],
-            self.end_us[which],
+            self.series[index],
+            self.value[index],
+            self.n_rows[index],
+            self.start_us[index],
+            self.end_us[index],
         )
 
 
 @dataclass(frozen=True)
-class Oddities:
-    """All that is strange."""
+class QualityIssues:
+    """Suspect series and readings of a panel."""
 
     constant: tuple[str, ...]
     """Series that never change."""
@@ -470,54 +476,60 @@ class Oddities:
     sentinels: Stretches
 
 
-def find_oddities(panel: Panel) -> Oddities:
-    """Look at all series of a panel."""
-    figures = find_figures(panel)
-    may_miss = may_hold_sentinels(figures, panel.base)
+def find_oddities(panel: Panel) -> QualityIssues:
+    """Find constant series, stuck sensors and sentinels.
+
+    Only series whose statistics allow a stuck sensor or a sentinel are searched.
+    """
+    stats = describe(panel)
+    may_hold = may_hold_sentinels(stats, panel.base)
     stuck: list[Stretches] = []
     sentinels: list[Stretches] = []
-    for first, part in panel.blocks(BLOCK_ROWS):
-        own = slice(first, first + part.n_series)
-        stuck.append(_stuck(part.select(np.flatnonzero(figures.may_stand_still[own]))))
-        sentinels.append(_sentinels(part.select(np.flatnonzero(may_miss[own]))))
-    names = pick(panel.names, np.flatnonzero(figures.low == figures.high))
-    return Oddities(names, _concatenated(stuck), _concatenated(sentinels))
+    for first, block in panel.blocks(BLOCK_ROWS):
+        in_block = slice(first, first + block.n_series)
+
+        part = block.select(np.flatnonzero(stats.may_be_stuck[in_block]))
+        runs = find_stuck(find_runs(part), part.n_series)
+        stuck.append(segments_of_runs(part, runs))
+
+        part = block.select(np.flatnonzero(may_hold[in_block]))
+        sentinels.append(segments_of_sentinels(part, find_sentinels(part)))
+    names = pick(panel.names, np.flatnonzero(stats.min == stats.max))
+    return QualityIssues(names, _concatenate(stuck), _concatenate(sentinels))
 
 
-def _stuck(part: Panel) -> Stretches:
-    found = find_stuck(find_runs(part), part.n_series)
-    last = found.begin + found.length - 1
-    return stretches_of(
-        part, found.series, part.target[found.begin], found.length, (found.begin, last)
-    )
+def segments_of_runs(panel: Panel, runs: Runs) -> Stretches:
+    """Return runs as segments; the value is the first reading of a run."""
+    rows = runs.begin, runs.begin + runs.length - 1
+    return _segments(panel, runs.series, panel.target[runs.begin], runs.length, rows)
 
 
-def _sentinels(part: Panel) -> Stretches:
-    found = find_sentinels(part)
-    less = (found.value - part.base[found.series]).astype(np.float32)
-    own = part.select(found.series)
-    is_there = np.flatnonzero(own.target == np.repeat(less, own.lengths))
-    first = is_there[np.searchsorted(is_there, own.offsets[:-1])]
-    last = is_there[np.searchsorted(is_there, own.offsets[1:]) - 1]
-    shift = part.offsets[found.series] - own.offsets[:-1]
-    return stretches_of(part, found.series, less, found.count, (first + shift, last + shift))
+def segments_of_sentinels(panel: Panel, sentinels: Sentinels) -> Stretches:
+    """Return sentinels as segments, each from the first to the last reading of its value."""
+    value = (sentinels.value - panel.base[sentinels.series]).astype(np.float32)
+    affected = panel.select(sentinels.series)
+    rows = np.flatnonzero(affected.target == np.repeat(value, affected.lengths))
+    first = rows[np.searchsorted(rows, affected.offsets[:-1])]
+    last = rows[np.searchsorted(rows, affected.offsets[1:]) - 1]
+    shift = panel.offsets[sentinels.series] - affected.offsets[:-1]
+    return _segments(panel, sentinels.series, value, sentinels.count, (first + shift, last + shift))
 
 
-def stretches_of(
-    part: Panel, series: Integers, value: Floats, n_rows: Integers, rows: tuple[Integers, Integers]
+def _segments(
+    panel: Panel, series: Integers, value: Floats, n_rows: Integers, rows: tuple[Integers, Integers]
 ) -> Stretches:
-    """Tell values, times and names of stretches from their first and last rows in the panel."""
-    start_us, end_us = (part.time_at(series, row - part.offsets[series]) for row in rows)
-    own = value.astype(np.float64) + part.base[series]
-    return Stretches(part.names, series, own, n_rows, start_us, end_us)
+    """Return segments with times, from their first and last `rows`, and the sensor's own units."""
+    start_us, end_us = (panel.time_at(series, row - panel.offsets[series]) for row in rows)
+    own_units = value.astype(np.float64) + panel.base[series]
+    return Stretches(panel.names, series, own_units, n_rows, start_us, end_us)
 
 
-def _concatenated(parts: Sequence[Stretches]) -> Stretches:
-    """Put together the stretches of the parts of a panel."""
-    before = np.cumsum([0, *(len(part.names) for part in parts)])
+def _concatenate(parts: Sequence[Stretches]) -> Stretches:
+    """Concatenate the segments of the parts of a panel."""
+    first = np.cumsum([0, *(len(part.names) for part in parts)])
     return Stretches(
         tuple(itertools.chain.from_iterable(part.names for part in parts)),
-        np.concatenate([part.series + n for part, n in zip(parts, before[:-1], strict=True)]),
+        np.concatenate([part.series + n for part, n in zip(parts, first[:-1], strict=True)]),
         np.concatenate([part.value for part in parts]),
         np.concatenate([part.n_rows for part in parts]),
         np.concatenate([part.start_us for part in parts]),
@@ -526,30 +538,27 @@ def _concatenated(parts: Sequence[Stretches]) -> Stretches:
 
 
 def missing_of(panel: Panel, tz: str | None) -> tuple[Integers, Integers]:
-    """`(series,)` each: how many readings are missing, and the rows of the longest gap.
+    """Return the missing readings and the rows of the longest gap, `(series,)` each.
 
-    An hour that clocks skip is no gap.
+    Without a time zone, an hour that clocks skip is no gap.
     """
-    missing, longest = np.zeros((2, panel.n_series), np.int64)
+    n_missing, longest = np.zeros((2, panel.n_series), np.int64)
     for first, part in panel.blocks(BLOCK_ROWS):
         gaps = find_gaps(part)
         if tz is None:
-            gaps = gaps.chosen(~_is_skipped_hour(gaps, part))
-        np.add.at(missing, first + gaps.series, gaps.length)
+            # An hour that clocks skip: one of the first of a Sunday, in spring.
+            row = gaps.begin - part.offsets[gaps.series]
+            start = part.start[gaps.series] + row * part.step_us
+            weekday = (start // _DAY_US + _THURSDAY) % 7
+            month = start.view("datetime64[us]").astype("datetime64[M]").astype(np.int64) % 12 + 1
+            is_skipped = (
+                (gaps.length * part.step_us == _HOUR_US)
+                & (start % _HOUR_US == 0)
+                & (start % _DAY_US <= _LAST_DST_HOUR * _HOUR_US)
+                & (weekday == _SUNDAY)
+                & np.isin(month, _DST_MONTHS)
+            )
+            gaps = gaps.chosen(~is_skipped)
+        np.add.at(n_missing, first + gaps.series, gaps.length)
         np.maximum.at(longest, first + gaps.series, gaps.length)
-    return missing, longest
-
-
-def _is_skipped_hour(runs: Runs, panel: Panel) -> NDArray[np.bool_]:
-    """`(run,)`: whether a gap is one hour, in the first ones of a Sunday in spring."""
-    start = panel.start[runs.series] + (runs.begin - panel.offsets[runs.series]) * panel.step_us
-    weekday = (start // _DAY_US + _THURSDAY) % 7
-    month = start.view("datetime64[us]").astype("datetime64[M]").astype(np.int64) % 12 + 1
-    found: NDArray[np.bool_] = (
-        (runs.length * panel.step_us == _HOUR_US)
-        & (start % _HOUR_US == 0)
-        & (start % _DAY_US <= _LAST_HOUR * _HOUR_US)
-        & (weekday == _SUNDAY)
-        & np.isin(month, _MONTHS)
-    )
-    return found
+    return n_missing, longest

@@ -30,58 +30,58 @@ _NAME = re.compile(
     r"(\d{4}-\d{2}-\d{2}T\d{6}(?:_\d{6})?Z?)_(\d{4,9})_([0-9a-f]{16})\.parquet", re.ASCII
 )
 KEY_LENGTH = 16
-"""So much of a run's key stands in the name of its part."""
+"""Hexadecimal digits of a run's key in the name of its part."""
 ISSUE = "issue"
-"""A column that is not stored: parts in the order in which they were issued."""
+"""Name of a column that is not stored: the position of a row's part in the order of issue."""
 
 
 @dataclass(frozen=True, order=True)
-class Part:
-    """What one run has issued."""
+class LedgerPart:
+    """The forecast that one run has issued, as a file of the ledger."""
 
     as_of: str
     issue: int
+    """Sequence number among forecasts issued for the same time, from 1."""
     key: str
     path: Path
 
 
-def list_parts(ledger: Path) -> list[Part]:
+def list_parts(ledger: Path) -> list[LedgerPart]:
     """Return all parts, in the order in which they were issued."""
     try:
         names = [path.name for path in ledger.iterdir()]
     except OSError:
         return []
-    found = (_NAME.fullmatch(name) for name in names)
-    return sorted(
-        Part(match[1], int(match[2]), match[3], ledger / match[0]) for match in found if match
-    )
+    matches = (_NAME.fullmatch(name) for name in names)
+    return sorted(LedgerPart(m[1], int(m[2]), m[3], ledger / m[0]) for m in matches if m)
 
 
-def find_part(ledger: Path, *, as_of: str, key: str) -> Part | None:
-    """Return what a run has issued; None where it has not."""
-    wanted = as_of, key[:KEY_LENGTH]
-    return next((part for part in list_parts(ledger) if (part.as_of, part.key) == wanted), None)
+def find_part(ledger: Path, *, as_of: str, key: str) -> LedgerPart | None:
+    """Return the part of a run; None where it has none."""
+    run = as_of, key[:KEY_LENGTH]
+    return next((part for part in list_parts(ledger) if (part.as_of, part.key) == run), None)
 
 
-def publish_part(ledger: Path, table: pa.Table, *, as_of: str, key: str) -> Part:
-    """Add what a run issues; what the same run has added before stays and counts.
+def publish_part(ledger: Path, table: pa.Table, *, as_of: str, key: str) -> LedgerPart:
+    """Add the part of a run and return it; a part that the run has added before stays as it is.
 
-    `ledger` must be there, and its lock be held.
+    The folder `ledger` must exist, and its lock be held.
     """
-    known = find_part(ledger, as_of=as_of, key=key)
-    if known is not None:
-        return known
+    existing = find_part(ledger, as_of=as_of, key=key)
+    if existing is not None:
+        return existing
+
     issue = 1 + max((part.issue for part in list_parts(ledger) if part.as_of == as_of), default=0)
     path = ledger / f"{as_of}_{issue:04d}_{key[:KEY_LENGTH]}.parquet"
     content = io.BytesIO()
     pa_parquet.write_table(table, content, compression="zstd")
     with publishing_file(path) as file:
         file.write(content.getvalue())
-    return Part(as_of, issue, key[:KEY_LENGTH], path)
+    return LedgerPart(as_of, issue, key[:KEY_LENGTH], path)
 
 
-def read_parts(parts: Sequence[Part]) -> pa.Table:
-    """Read these parts as one table, with the number of each row's part as column `issue`.
+def read_parts(parts: Sequence[LedgerPart]) -> pa.Table:
+    """Read parts as one table; its column `issue` is the position of each row's part in `parts`.
 
     Raises `DataError` for a part that cannot be read.
     """
@@ -97,6 +97,7 @@ def read_parts(parts: Sequence[Part]) -> pa.Table:
                 location=Location(str(part.path)),
                 hint="put an intact copy in its place, or take it away",
             ) from error
+
         numbers = pa.repeat(pa.scalar(number, pa.int32()), len(table))
         tables.append(table.append_column(ISSUE, numbers))
     return pa.concat_tables(tables, promote_options="permissive")
@@ -104,7 +105,7 @@ def read_parts(parts: Sequence[Part]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Scored:
-    """What became of forecasts."""
+    """Scores of a ledger's forecasts."""
 
     scores: tuple[Score, ...]
     since: str | None
@@ -123,15 +124,22 @@ def score(
     given: Collection[str] = (),
     listener: Listener = ignore,
 ) -> Scored:
-    """Score the forecasts of a ledger whose readings are there; no torch is needed.
+    """Score the forecasts of a ledger for which readings exist; torch is not needed.
 
-    The readings are read as the model's own, by default from where those came. Raises a
-    `RnnForecastError`, `QualityGateError` where a series has drifted further than it may.
+    The readings are read as those of the model were, by default from the same source. Raises a
+    `RnnForecastError`; `QualityGateError` where a series has drifted by more than the limit.
     """
     config = config or ScoreConfig()
     events = Recorder(listener, [])
     artifact = (model if isinstance(model, Model) else load(model)).artifact
-    _check_ledger(local_path(ledger, "a ledger"))
+    folder = local_path(ledger, "a ledger")
+    if not list_parts(folder):
+        raise DataError(
+            f"there is no ledger with issued forecasts at {folder}",
+            code="no-ledger",
+            hint="name the folder that  [ledger] path  of a job names, with  --ledger",
+        )
+
     options = reading_of(artifact, reading, given)
     source = source_of(artifact) if data is None else data
     check_outputs(source, options)
@@ -139,6 +147,7 @@ def score(
         source, schema=artifact.schema, options=options, known=known_of(artifact), listener=events
     )
     past = past_of(panel)
+
     newest, since = _span(past, config, schema.tz)
     scores = score_ledger(Path(ledger), past, schema.tz, since_us=since, by=config.by)
     if not scores:
@@ -148,30 +157,22 @@ def score(
             hint="pass newer readings with  --data , or an earlier  --since",
         )
     _check_drift(scores, config.max_drift)
+
     begin = None if since is None else format_stamp(since, schema.tz)
     until = format_stamp(newest, schema.tz)
     return Scored(tuple(scores), begin, until, tuple(events.warnings))
 
 
-def _check_ledger(ledger: Path) -> None:
-
-    if not list_parts(ledger):
-        raise DataError(
-            f"there is no ledger with issued forecasts at {ledger}",
-            code="no-ledger",
-            hint="name the folder that  [ledger] path  of a job names, with  --ledger",
-        )
-
-
 def score_job(
     path: str | Path, *, config: ScoreConfig | None = None, listener: Listener = ignore
 ) -> Scored:
-    """Score the ledger of a job on the readings that it reads. Raises as `score` does."""
+    """Score the ledger of a job on the readings of the job. Raises as `score` does."""
     job = read_job(Path(path))
     if job.ledger is None:
         raise UsageError(
             f"{path} keeps no ledger", hint='name one:  [ledger]  and below it  path = "ledger"'
         )
+
     model = load(job.model.path, version=job.model.version)
     return score(
         job.ledger,
@@ -193,21 +194,22 @@ def score_ledger(
     by: Sequence[str],
     longest_us: int | None = None,
 ) -> list[Score]:
-    """Score a ledger on readings that were read already.
+    """Score a ledger on readings that are already in memory; an empty ledger has no scores.
 
-    With `longest_us`, the longest horizon there can be, parts that are too old are not opened.
+    With `longest_us`, an upper bound of the horizon, parts that are too old are not opened.
     """
     parts = list_parts(ledger)
     if since_us is not None and longest_us is not None:
         oldest = file_stamp(since_us - longest_us, tz)
         parts = [part for part in parts if part.as_of >= oldest]
+
     if not parts:
         return []
     return score_issues(read_parts(parts), past, tz, since_us=since_us, by=by)
 
 
 def _span(past: Past, config: ScoreConfig, tz: str | None) -> tuple[int, int | None]:
-    """Return the time of the newest reading, and the first time that counts."""
+    """Return the time of the newest reading and the first time to score; None for all times."""
     newest = int(newest_readings(past).max(initial=-1))
     if newest < 0:
         raise DataError("there is no reading to score with", code="no-readings")
@@ -219,12 +221,12 @@ def _span(past: Past, config: ScoreConfig, tz: str | None) -> tuple[int, int | N
 
 
 def _check_drift(scores: Sequence[Score], limit: float | None) -> None:
-    """Raise `QualityGateError` where a group is further off what was usual than it may be."""
+    """Raise `QualityGateError` where the drift of a group exceeds the limit."""
     if limit is None:
         return
-    over = [one for one in scores if one.drift is not None and one.drift > limit]
+    over = [group for group in scores if group.drift is not None and group.drift > limit]
     if over:
-        worst = max(over, key=lambda one: one.drift or 0.0)
+        worst = max(over, key=lambda group: group.drift or 0.0)
         name = worst.series or worst.day or f"lead {worst.lead}"
         raise QualityGateError(
             f"{len(over)} groups are further off what was usual at training than --max-drift "

@@ -1,10 +1,10 @@
-"""`run`: one cycle of a job: lock, read, predict, publish; then score and retrain."""
+"""`run`: lock a job, read, predict, publish; then score, retrain and remove what is old."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from rnnforecast.data.timestamps import each_moment
 from rnnforecast.errors import DataError, LockedError, NotEnoughDataError, RnnForecastError
 from rnnforecast.evaluate.live import Score
 from rnnforecast.events import Listener, Published, Recorder, Warned, ignore
-from rnnforecast.jobs.issue import Issue, collect, retire_outputs, write_manifest
+from rnnforecast.jobs.issue import Publication, remove_stale_temps, retire_outputs, write_manifest
 from rnnforecast.jobs.ledger import score_ledger
 from rnnforecast.jobs.log import (
     ALREADY,
@@ -25,9 +25,10 @@ from rnnforecast.jobs.log import (
     PLANNED,
     PUBLISHED,
     STALE,
-    Aftermath,
     Cycle,
-    Teller,
+    PostPublishResult,
+    RunReporter,
+    run_log_of,
 )
 from rnnforecast.jobs.retrain import retrain_if_due
 from rnnforecast.process import time_limit
@@ -39,7 +40,7 @@ from rnnforecast.workflow.model import load
 from rnnforecast.workflow.steps import Clock
 
 SCORED_HORIZONS = 7
-"""Forecasts of so many horizons tell whether a series has drifted."""
+"""The drift of a series is judged by the forecasts of so many horizons."""
 _T = TypeVar("_T")
 
 
@@ -50,55 +51,50 @@ def run(
     arguments: Sequence[str] = (),
     listener: Listener = ignore,
 ) -> list[Cycle]:
-    """Run a job once, or for each as-of time of a catch-up; return what each came to.
+    """Run a job once, or for each as-of time of a catch-up; return the result of each run.
 
-    Readings that cannot be used, or are stale, are the `error` of their cycle; any other failure is
-    raised, a `RnnForecastError`. Whatever happens is logged, gauged and reported as the job file
-    says. `arguments` are kept in the manifest.
+    Readings that are stale or cannot be used are the `error` of their run; any other failure is
+    raised, as a `RnnForecastError`. Results and failures are logged, gauged and reported as the
+    job file says. `arguments` are recorded in the manifest.
     """
     config = config or RunConfig()
     job = read_job(Path(path))
-    moments = list(_moments(config))
+    as_of_times: list[str | None] = [config.as_of]
+    if config.from_ is not None and config.to is not None:
+        every_us = parse_duration_us(config.every)
+        as_of_times = list(each_moment(config.from_, config.to, every_us))
     if config.dry_run:
-        return [_attempt(job, config, as_of, arguments, listener) for as_of in moments]
+        return [_attempt(job, config, as_of, arguments, listener) for as_of in as_of_times]
+
     wait_s = parse_duration_us(config.lock_wait) / 1e6 if config.lock_wait else 0.0
     limit_s = parse_duration_us(config.max_time) / 1e6 if config.max_time else math.inf
     deadline = time.monotonic() + limit_s
-    teller = Teller.of(job, listener)
+    reporter = RunReporter(job, listener, run_log_of(job))
     try:
         with holding(job.lock, wait_s=wait_s):
             _prepare_places(job)
-            cycles = []
-            for as_of in moments:
-                cycle = _attempt(job, config, as_of, arguments, teller, deadline=deadline)
-                teller.finished(cycle)
-                cycles.append(cycle)
-            return cycles
+            results = []
+            for as_of in as_of_times:
+                result = _attempt(job, config, as_of, arguments, reporter, deadline=deadline)
+                reporter.finished(result)
+                results.append(result)
+            return results
     except LockedError as error:
-        teller.locked(error)
+        reporter.locked(error)
         raise
     except BaseException as error:
-        teller.failed(error)
+        reporter.failed(error)
         raise
-
-
-def _moments(config: RunConfig) -> Iterator[str | None]:
-    """Give the as-of times: of a catch-up each, else the one that is given, or None."""
-    if config.from_ is None or config.to is None:
-        yield config.as_of
-        return
-
-    yield from each_moment(config.from_, config.to, parse_duration_us(config.every))
 
 
 def _prepare_places(job: Job) -> None:
-    """Make the output's folder; raise where something could not be written, before the work."""
+    """Make the output's folder, and check that all files can be written, before the work."""
     make_directory(Path(job.output).parent)
     for path in (job.output, job.log.file, job.textfile):
         if path is not None:
             check_file(Path(path))
             check_spared(Path(path), job.path, "the job")
-    collect(job)
+    remove_stale_temps(job)
 
 
 def _attempt(
@@ -110,17 +106,17 @@ def _attempt(
     *,
     deadline: float = math.inf,
 ) -> Cycle:
-    """Run a cycle; what the readings are to blame for ends it, and not those that follow."""
+    """Run a job for one as-of time; unusable readings fail this run, not those that follow."""
     events = Recorder(listener, [])
     try:
-        return _cycle(job, config, as_of, arguments, events, deadline=deadline)
+        return _run_once(job, config, as_of, arguments, events, deadline=deadline)
     except (DataError, NotEnoughDataError) as error:
         status = STALE if error.code == "stale" else FAILED
         warnings = tuple(events.warnings)
         return Cycle(status, error.exit_code, as_of=as_of, error=error, warnings=warnings)
 
 
-def _cycle(
+def _run_once(
     job: Job,
     config: RunConfig,
     as_of: str | None,
@@ -129,98 +125,107 @@ def _cycle(
     *,
     deadline: float,
 ) -> Cycle:
-    """Run a job once, its lock held; or say what would be done."""
+    """Read, forecast, publish, and run the tasks that follow; a dry run stops before the forecast.
+
+    The job's lock must be held. `deadline`, on the monotonic clock, is for reading and forecast.
+    """
     clock = Clock()
     with time_limit(deadline - time.monotonic()):
         model = load(job.model.path, version=job.model.version)
-        issue = Issue.of(job, model, as_of, events)
+        publication = Publication.prepare(job, model, as_of, events)
         clock.lap("read_s")
-        found = Cycle(
+        result = Cycle(
             PLANNED,
-            as_of=issue.as_of,
-            key=issue.key,
-            output=issue.place.output,
+            as_of=publication.as_of,
+            key=publication.key,
+            output=publication.paths.output,
             version=model.version,
-            newest_s=issue.newest_s,
+            newest_s=publication.newest_s,
             created=model.artifact.provenance.get("created"),
         )
-        if not config.force and issue.is_published:
-            return found.ended(ALREADY, 0, events, clock)
+        if not config.force and publication.is_published:
+            return result.ended(ALREADY, 0, events, clock)
         if config.dry_run:
-            return found.ended(PLANNED, 0, events, clock)
+            return result.ended(PLANNED, 0, events, clock)
+
         from rnnforecast.workflow.model import forecast
 
-        prediction = forecast(issue.ready, events)
+        prediction = forecast(publication.ready, events)
+
     clock.lap("predict_s")
-    manifest = issue.publish(prediction, events, clock, arguments)
-    events(Published(str(issue.place.output)))
+    manifest = publication.publish(prediction, events, clock, arguments)
+    events(Published(str(publication.paths.output)))
     clock.lap("publish_s")
-    aftermath = after_publishing(issue, manifest, events)
+    post_publish = run_post_publish_tasks(publication, manifest, events)
     clock.lap("aftermath_s")
     code = PARTIAL if prediction.is_partial and config.fail_on == "partial" else 0
     return replace(
-        found.ended(PUBLISHED, code, events, clock),
+        result.ended(PUBLISHED, code, events, clock),
         series=len(prediction.forecast.names),
         degraded=prediction.n_degraded,
-        aftermath=aftermath,
+        aftermath=post_publish,
     )
 
 
-def after_publishing(issue: Issue, manifest: dict[str, Any], events: Recorder) -> Aftermath:
-    """Score what was issued earlier, remove what is old, retrain where that is due."""
-    job = issue.job
-    scores = _trying("score", lambda: recent_scores(issue), events) or ()
+def run_post_publish_tasks(
+    publication: Publication, manifest: dict[str, Any], events: Recorder
+) -> PostPublishResult:
+    """Score earlier forecasts, retrain where that is due, and remove what is old.
+
+    A task that fails is a warning.
+    """
+    scores = _try("score", lambda: recent_scores(publication), events) or ()
     for score in scores:
         if score.flag:
-            what = f"{score.series}: live {score.flag} has left what was usual at training"
-            events(Warned("drift", what))
-    retrained = _trying("retrain", lambda: retrain_if_due(issue, scores, events), events)
+            message = f"{score.series}: live {score.flag} has left what was usual at training"
+            events(Warned("drift", message))
+
+    retrained = _try("retrain", lambda: retrain_if_due(publication, scores, events), events)
     if retrained is not None:
-        write_manifest(issue.place.manifest, {**manifest, "retrain": retrained})
-    retired = _trying("keep", lambda: _retire(job, issue.place.output), events) or ()
-    return Aftermath(scores, retired, retrained)
+        write_manifest(publication.paths.manifest, {**manifest, "retrain": retrained})
+    retired = _try("keep", lambda: _retire(publication.job, publication.paths.output), events)
+    return PostPublishResult(scores, retired or (), retrained)
 
 
-def recent_scores(issue: Issue) -> tuple[Score, ...]:
-    """Score the forecasts of the last few horizons, by series, on the readings that were read."""
-    if issue.job.ledger is None:
+def recent_scores(publication: Publication) -> tuple[Score, ...]:
+    """Score the forecasts of the last seven horizons, by series, on the readings in memory."""
+    if publication.job.ledger is None:
         return ()
-    horizon_us = issue.ready.horizon * issue.ready.past.step_us
-    since = issue.newest_us - SCORED_HORIZONS * horizon_us
-    return tuple(
-        score_ledger(
-            Path(issue.job.ledger),
-            issue.ready.past,
-            issue.ready.schema.tz,
-            since_us=since,
-            by=("series",),
-            longest_us=horizon_us,
-        )
+    past = publication.ready.past
+    horizon_us = publication.ready.horizon * past.step_us
+    scores = score_ledger(
+        Path(publication.job.ledger),
+        past,
+        publication.ready.schema.tz,
+        since_us=publication.newest_us - SCORED_HORIZONS * horizon_us,
+        by=("series",),
+        longest_us=horizon_us,
     )
+    return tuple(scores)
 
 
-def _retire(job: Job, spared: Path) -> tuple[str, ...]:
-    """Remove old outputs, and old versions where nobody else is at the model."""
-    gone = [str(path) for path in retire_outputs(job, spared=spared)]
+def _retire(job: Job, output: Path) -> tuple[str, ...]:
+    """Remove old outputs except `output`, and old versions unless the model is locked."""
+    retired = [str(path) for path in retire_outputs(job, exclude=output)]
     if job.keep.versions is not None:
         model = Path(job.model.path)
         pinned = {*job.keep.pinned, *filter(None, [job.model.version])}
         try:
             with holding(model / versions.LOCK):
                 versions.collect(model)
-                now = datetime.now(UTC)
-                gone += versions.retire_versions(
-                    model, keep=job.keep.versions, pinned=pinned, now=now
+                retired += versions.retire_versions(
+                    model, keep=job.keep.versions, pinned=pinned, now=datetime.now(UTC)
                 )
         except LockedError:
-            pass  # who trains there now is not to be disturbed; the next run comes soon
-    return tuple(gone)
+            pass  # a training holds the lock; the next run tries again
+
+    return tuple(retired)
 
 
-def _trying(what: str, work: Callable[[], _T], events: Recorder) -> _T | None:
-    """Do it; what fails is a warning."""
+def _try(task: str, work: Callable[[], _T], events: Recorder) -> _T | None:
+    """Return the result of a task; None, with a warning, where it fails."""
     try:
         return work()
     except RnnForecastError as error:
-        events(Warned(f"{what}-failed", error.message))
+        events(Warned(f"{task}-failed", error.message))
         return None

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rnnforecast.batch import shard
-from rnnforecast.batch.shard import Routed, Seen, Waiting, numbers_of, write_buckets
+from rnnforecast.batch.shard import RoutedRows, RowBuffer, SeriesCounter, hash_names, write_buckets
 from rnnforecast.sources.shards import bucket_of
 from rnnforecast.storage.durable import publishing_directory
 
@@ -26,14 +26,14 @@ def rows(buckets: np.ndarray, first: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def routed(n_buckets: int, *, n_batches: int = 40, n_rows: int = 500) -> Iterator[Routed]:
+def routed(n_buckets: int, *, n_batches: int = 40, n_rows: int = 500) -> Iterator[RoutedRows]:
     rng = np.random.default_rng(0)
     for i in range(n_batches):
         buckets = np.minimum(rng.geometric(min(1.0, 20 / n_buckets) / 2, n_rows) - 1, n_buckets - 1)
         buckets = buckets if i % 5 else np.full(n_rows, i % n_buckets)
         buckets = buckets.astype(np.uint32)
         batch = rows(buckets, i * n_rows)
-        yield Routed(buckets if i % 5 else int(buckets[0]), batch)
+        yield RoutedRows(buckets if i % 5 else int(buckets[0]), batch)
 
 
 @pytest.mark.parametrize("fan_out", [4, 7, 200])
@@ -85,15 +85,15 @@ def test_rows_that_wait_hold_no_more_than_the_budget(monkeypatch: pytest.MonkeyP
     """Not even through the batches that they are parts of."""
     monkeypatch.setattr(shard, "BUDGET_BYTES", 1 << 20)
     before, most, written = pa.total_allocated_bytes(), 0, []
-    waiting = Waiting(lambda group, table: written.append((group, table.num_rows)))
+    buffer = RowBuffer(lambda group, table: written.append((group, table.num_rows)))
     for i in range(300):
         buckets = np.arange(4000) % 50
         batch = rows(buckets, i * 4000)
         for bucket, part in shard._split(buckets.astype(np.uint32), batch):
-            waiting.add(bucket, part)
+            buffer.add(bucket, part)
         most = max(most, pa.total_allocated_bytes() - before)
         del batch
-    waiting.finish()
+    buffer.flush()
 
     assert sum(n for _, n in written) == 300 * 4000
     assert most < 3 << 20
@@ -105,13 +105,13 @@ def test_of_groups_of_different_sizes_the_largest_goes_first(
 ) -> None:
     monkeypatch.setattr(shard, "BUDGET_BYTES", 100_000)
     written: list[int] = []
-    waiting = Waiting(lambda group, _: written.append(group))
+    buffer = RowBuffer(lambda group, _: written.append(group))
     for i in range(20):
-        waiting.add(1, rows(np.ones(500), i))
-        waiting.add(2, rows(np.ones(2), i))
+        buffer.add(1, rows(np.ones(500), i))
+        buffer.add(2, rows(np.ones(2), i))
 
     assert set(written) == {1}
-    waiting.finish()
+    buffer.flush()
     assert written[-1] == 2
 
 
@@ -119,22 +119,22 @@ def test_of_groups_of_different_sizes_the_largest_goes_first(
 def test_series_are_counted_once_however_often_they_come(
     monkeypatch: pytest.MonkeyPatch, places: int
 ) -> None:
-    monkeypatch.setattr(shard, "_PLACES", places)
+    monkeypatch.setattr(shard, "_CACHE_SLOTS", places)
     names = [f"sensor {i}" for i in range(1000)]
-    seen, rng = Seen(), np.random.default_rng(0)
-    seen.add(numbers_of(pa.array([], pa.string())))
+    seen, rng = SeriesCounter(), np.random.default_rng(0)
+    seen.add(hash_names(pa.array([], pa.string())))
     assert seen.counts(7) == {}
     for _ in range(50):
-        seen.add(numbers_of(pa.array([names[i] for i in rng.integers(0, 1000, 100)])))
-    seen.add(numbers_of(pa.array(names)))
-    seen.add(numbers_of(pa.array(names[:1])))
+        seen.add(hash_names(pa.array([names[i] for i in rng.integers(0, 1000, 100)])))
+    seen.add(hash_names(pa.array(names)))
+    seen.add(hash_names(pa.array(names[:1])))
     for odd in (0, 2**64 - 1):
         before = sum(seen.counts(7).values())
         for _ in range(3):
             seen.add(np.array([odd], np.uint64))
         assert sum(seen.counts(7).values()) == before + 1
-        seen = Seen()
-        seen.add(numbers_of(pa.array(names)))
+        seen = SeriesCounter()
+        seen.add(hash_names(pa.array(names)))
 
     expected: dict[int, int] = {}
     for name in names:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rnnforecast.data.quality import find_jump
+from rnnforecast.data.quality import find_changepoint
 from tests.builders import random_walk, wave
 
 N, AT = 960, 600
@@ -18,7 +18,7 @@ ROWS = np.arange(N)
 def test_a_unit_that_changes_is_found_where_it_does(changed):
     readings = np.where(ROWS < AT, wave(N), changed(wave(N))).astype(np.float32)
     readings[50:80] = np.nan
-    jump = find_jump(readings)
+    jump = find_changepoint(readings)
     assert jump is not None
     assert abs(jump.row - AT) <= 12
     assert np.isclose(jump.before, 20, atol=1)
@@ -38,9 +38,9 @@ def test_a_unit_that_changes_is_found_where_it_does(changed):
     ids=["season", "drift", "back again", "switched on", "short", "nothing"],
 )
 def test_what_is_no_jump_is_not_called_one(readings):
-    assert find_jump(np.asarray(readings, np.float32)) is None
+    assert find_changepoint(np.asarray(readings, np.float32)) is None
 
 
 def test_walks_are_rarely_called_jumps():
-    found = [find_jump(random_walk(N, seed=seed)) for seed in range(300)]
+    found = [find_changepoint(random_walk(N, seed=seed)) for seed in range(300)]
     assert sum(jump is not None for jump in found) <= 3

@@ -10,7 +10,7 @@ import pytest
 from rnnforecast.data import quality
 from rnnforecast.data.cleaning import warn_of_oddities
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.quality import Stretch, find_oddities
+from rnnforecast.data.quality import Segment, find_oddities
 from rnnforecast.events import Event, Warned
 from tests.builders import HOUR_US, START_US, make_panel, wave
 
@@ -33,9 +33,9 @@ def test_stretches_have_their_series_value_and_times_whatever_the_parts(
 
     found = find_oddities(panel)
 
-    def hours(stretch: Stretch) -> tuple[str, float, int, int, int]:
-        first, last = ((us - START_US) // HOUR_US for us in (stretch.start_us, stretch.end_us))
-        return stretch.series, stretch.value, stretch.n_rows, first, last
+    def hours(segment: Segment) -> tuple[str, float, int, int, int]:
+        first, last = ((us - START_US) // HOUR_US for us in (segment.start_us, segment.end_us))
+        return segment.series, segment.value, segment.n_rows, first, last
 
     assert found.constant == ("s3",)
     assert [hours(one) for one in found.stuck] == [("s0", float(panel.of(0)[50]), 40, 50, 89)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rnnforecast.data import quality
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.quality import Figures, find_figures, find_oddities
+from rnnforecast.data.quality import SeriesStats, describe, find_oddities
 from tests.builders import make_panel, wave
 from tests.data.tables import few
 
@@ -19,15 +19,15 @@ tables = st.lists(st.lists(cells, max_size=40), min_size=1, max_size=5)
 
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quality, "_PIECE_ROWS", 24)
+    monkeypatch.setattr(quality, "_CHUNK_ROWS", 24)
 
 
-def in_pieces_of(n_rows: int, panel: Panel) -> Figures:
-    before, quality._PIECE_ROWS = quality._PIECE_ROWS, n_rows
+def in_pieces_of(n_rows: int, panel: Panel) -> SeriesStats:
+    before, quality._CHUNK_ROWS = quality._CHUNK_ROWS, n_rows
     try:
-        return find_figures(panel)
+        return describe(panel)
     finally:
-        quality._PIECE_ROWS = before
+        quality._CHUNK_ROWS = before
 
 
 @few
@@ -39,15 +39,15 @@ def test_figures_are_those_of_a_loop_over_series(table, n_rows):
 
     for i in range(panel.n_series):
         own = panel.of(i)[~np.isnan(panel.of(i))].astype(np.float64)
-        assert found.n_seen[i] == len(own)
+        assert found.n_observed[i] == len(own)
         if not len(own):
-            assert np.isnan([found.low[i], found.high[i], found.mean[i], found.spread[i]]).all()
+            assert np.isnan([found.min[i], found.max[i], found.mean[i], found.std[i]]).all()
             continue
-        assert (found.low[i], found.high[i]) == (own.min(), own.max())
-        assert found.n_low[i] == (own == own.min()).sum()
-        assert found.n_high[i] == (own == own.max()).sum()
+        assert (found.min[i], found.max[i]) == (own.min(), own.max())
+        assert found.n_min[i] == (own == own.min()).sum()
+        assert found.n_max[i] == (own == own.max()).sum()
         np.testing.assert_allclose(found.mean[i], own.mean(), rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(found.spread[i], own.std(), rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(found.std[i], own.std(), rtol=1e-9, atol=1e-9)
 
 
 @few
@@ -57,7 +57,7 @@ def test_a_series_that_stands_still_for_24_steps_is_looked_at(before, n, after, 
     readings[before : before + n] = -1
     panel = make_panel(np.arange(30.0), readings, np.arange(30.0))
 
-    found = in_pieces_of(n_rows, panel).may_stand_still
+    found = in_pieces_of(n_rows, panel).may_be_stuck
 
     assert found[1] or n < 24
     assert not found[[0, 2]].any()

@@ -19,14 +19,14 @@ from rnnforecast.data.timestamps import file_stamp
 from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.jobs.issue import (
     RunPaths,
-    check_own_place,
-    collect,
+    check_not_shared,
     list_outputs,
-    newest_manifest,
-    place_of,
-    published,
     read_manifest,
+    read_newest_manifest,
+    read_published,
+    remove_stale_temps,
     retire_outputs,
+    run_paths,
     write_manifest,
 )
 from rnnforecast.storage.publish import describe_input, publish
@@ -46,7 +46,7 @@ def publish_run(
     job: Job, stamp: str, *, key: str = KEY, content: bytes = b"forecast\n"
 ) -> RunPaths:
     """Publish a run as a cycle does."""
-    place = place_of(job, stamp)
+    place = run_paths(job, stamp)
     place.output.parent.mkdir(exist_ok=True)
     said: dict[str, object] = {"key": key, "job": str(job.path.resolve()), "as_of": stamp}
     if job.ledger is not None:
@@ -81,7 +81,7 @@ def job(tmp_path: Path) -> Job:
 
 def is_published(job: Job, place: RunPaths, key: str = KEY) -> bool:
     ledger = None if job.ledger is None else Path(job.ledger)
-    return published(place, key, ledger=ledger) is not None
+    return read_published(place, key, ledger=ledger) is not None
 
 
 def test_a_run_is_published_when_all_that_belongs_to_it_is_there(job: Job) -> None:
@@ -89,7 +89,7 @@ def test_a_run_is_published_when_all_that_belongs_to_it_is_there(job: Job) -> No
 
     assert is_published(job, place)
     assert not is_published(job, place, "b" * 64)
-    assert not is_published(job, place_of(job, STAMPS[1]))
+    assert not is_published(job, run_paths(job, STAMPS[1]))
 
 
 def changed(path: Path) -> None:
@@ -145,8 +145,8 @@ def test_a_run_is_not_published_without_a_whole_manifest(job: Job, content: byte
 
     assert read_manifest(place.manifest) is None
     assert not is_published(job, place)
-    check_own_place(place, job)
-    assert newest_manifest(job) is None
+    check_not_shared(place, job)
+    assert read_newest_manifest(job) is None
 
 
 @pytest.mark.parametrize("name", ["output", "ledger"])
@@ -162,7 +162,7 @@ def test_a_run_is_not_published_where_the_manifest_does_not_say_what_belongs_to_
     place.manifest.write_text(json.dumps({**manifest, name: said}))
 
     assert not is_published(job, place)
-    check_own_place(place, job)
+    check_not_shared(place, job)
 
 
 def test_a_run_without_a_ledger_needs_no_part(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_run_is_not_published_in_a_ledger_that_came_later(job: Job, tmp_path: 
 
 
 def test_a_forecast_that_stands_elsewhere_is_not_this_one(job: Job) -> None:
-    first, second = publish_run(job, STAMPS[0]), place_of(job, STAMPS[1])
+    first, second = publish_run(job, STAMPS[0]), run_paths(job, STAMPS[1])
     second.output.write_bytes(first.output.read_bytes())
     second.manifest.write_bytes(first.manifest.read_bytes())
 
@@ -230,11 +230,11 @@ def test_the_key_is_that_of_the_facts_whatever_their_order() -> None:
 
 def test_each_output_has_a_manifest_of_its_own(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert place_of(make_job(tmp_path, "f.csv"), STAMPS[0]) == RunPaths(
+    assert run_paths(make_job(tmp_path, "f.csv"), STAMPS[0]) == RunPaths(
         out / "f.csv", out / "run.json"
     )
     name = f"a.b-{STAMPS[0]}.x"
-    assert place_of(make_job(tmp_path, "a.b-{as_of}.x.csv"), STAMPS[0]) == RunPaths(
+    assert run_paths(make_job(tmp_path, "a.b-{as_of}.x.csv"), STAMPS[0]) == RunPaths(
         out / f"{name}.csv", out / f"{name}.run.json"
     )
 
@@ -297,16 +297,16 @@ def test_a_job_with_one_output_has_it_or_not(tmp_path: Path) -> None:
 
 def test_the_newest_manifest_is_that_of_the_newest_output_that_has_one(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    assert newest_manifest(job) is None
+    assert read_newest_manifest(job) is None
     for stamp in (STAMPS[2], STAMPS[0], STAMPS[1]):
         publish_run(job, stamp)
     job.output_of(STAMPS[4]).touch()  # a run that was cut short
 
-    assert newest_manifest(job)["as_of"] == STAMPS[2]
+    assert read_newest_manifest(job)["as_of"] == STAMPS[2]
     fixed = make_job(tmp_path, "forecast.csv")
-    assert newest_manifest(fixed) is None
+    assert read_newest_manifest(fixed) is None
     publish_run(fixed, STAMPS[0])
-    assert newest_manifest(fixed)["as_of"] == STAMPS[0]
+    assert read_newest_manifest(fixed)["as_of"] == STAMPS[0]
 
 
 def with_runs(folder: Path, keep: int | None, *, name: str = "{as_of}.csv") -> Job:
@@ -325,7 +325,7 @@ def test_retention_keeps_the_newest_and_the_one_that_is_spared(
     (tmp_path / "out" / "forecast.csv").touch()
     kept = sorted({*STAMPS[-keep:], STAMPS[spared]})
 
-    gone = retire_outputs(job, spared=job.output_of(STAMPS[spared]))
+    gone = retire_outputs(job, exclude=job.output_of(STAMPS[spared]))
 
     assert gone == [job.output_of(stamp) for stamp in STAMPS if stamp not in kept]
     expected = [name for stamp in kept for name in (f"{stamp}.csv", f"{stamp}.run.json")]
@@ -334,9 +334,9 @@ def test_retention_keeps_the_newest_and_the_one_that_is_spared(
 
 def test_retention_that_nobody_asked_for_removes_nothing(tmp_path: Path) -> None:
     job = with_runs(tmp_path, None)
-    assert retire_outputs(job, spared=job.output_of(STAMPS[5])) == []
+    assert retire_outputs(job, exclude=job.output_of(STAMPS[5])) == []
     fixed = with_runs(tmp_path, 1, name="forecast.csv")
-    assert retire_outputs(fixed, spared=fixed.output_of(STAMPS[5])) == []
+    assert retire_outputs(fixed, exclude=fixed.output_of(STAMPS[5])) == []
     assert len(names_in(tmp_path / "out")) == 14
 
 
@@ -360,12 +360,12 @@ def test_retention_that_is_cut_short_goes_on_the_next_time(
         with monkeypatch.context() as patched:
             patched.setattr(Path, "unlink", unlink)
             try:
-                retire_outputs(job, spared=job.output_of(STAMPS[5]))
+                retire_outputs(job, exclude=job.output_of(STAMPS[5]))
                 n_runs = fails_at
             except WriteError:
                 pass
         assert len(list_outputs(job)) >= 2
-        retire_outputs(job, spared=job.output_of(STAMPS[5]))
+        retire_outputs(job, exclude=job.output_of(STAMPS[5]))
         assert len(names_in(folder / "out")) == 4
         if n_runs:
             break
@@ -378,7 +378,7 @@ def test_two_jobs_do_not_share_a_manifest(tmp_path: Path) -> None:
     second = dataclasses.replace(make_job(tmp_path, "b.csv"), path=tmp_path / "second.toml")
 
     with pytest.raises(UsageError, match="belongs to another job") as caught:
-        check_own_place(place_of(second, STAMPS[0]), second)
+        check_not_shared(run_paths(second, STAMPS[0]), second)
 
     assert (caught.value.exit_code, caught.value.code) == (2, "shared-output")
     assert str(first.path) in caught.value.message
@@ -388,10 +388,10 @@ def test_a_job_keeps_its_place_under_another_name_or_with_another_output(tmp_pat
     job = make_job(tmp_path, "a.csv")
     publish_run(job, STAMPS[0])
     renamed = dataclasses.replace(job, path=tmp_path / "renamed.toml")
-    check_own_place(place_of(job, STAMPS[1]), job)
-    check_own_place(place_of(renamed, STAMPS[0]), renamed)
+    check_not_shared(run_paths(job, STAMPS[1]), job)
+    check_not_shared(run_paths(renamed, STAMPS[0]), renamed)
     another = make_job(tmp_path, "b.csv")
-    check_own_place(place_of(another, STAMPS[0]), another)
+    check_not_shared(run_paths(another, STAMPS[0]), another)
 
 
 def leftover_of(path: Path) -> Path:
@@ -411,7 +411,7 @@ def test_what_a_killed_run_left_is_removed_and_nothing_of_another_jobs(
     )
     own = []
     for stamp in (*STAMPS[:2], f"{STAMPS[0]}Z", f"{STAMPS[0]}_500000", f"{STAMPS[0]}_500000Z"):
-        place = place_of(job, stamp)
+        place = run_paths(job, stamp)
         own += [leftover_of(place.output), leftover_of(place.manifest)]
     own += [
         leftover_of(tmp_path / "ledger" / f"{STAMPS[0]}_0001_0123456789abcdef.parquet"),
@@ -431,12 +431,12 @@ def test_what_a_killed_run_left_is_removed_and_nothing_of_another_jobs(
         (out / named).touch()
         foreign.append(out / named)
 
-    collect(job)
+    remove_stale_temps(job)
 
     assert not [path for path in own if path.exists()]
     assert [path for path in foreign if not path.exists()] == []
 
 
 def test_nothing_to_collect_is_no_error(tmp_path: Path) -> None:
-    collect(make_job(tmp_path, ledger=str(tmp_path / "ledger")))
+    remove_stale_temps(make_job(tmp_path, ledger=str(tmp_path / "ledger")))
     assert os.listdir(tmp_path) == []  # noqa: PTH208

@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 from rnnforecast.data.timestamps import file_stamp
 from rnnforecast.errors import DataError, WriteError
-from rnnforecast.jobs.ledger import ISSUE, Part, find_part, list_parts, publish_part, read_parts
+from rnnforecast.jobs.ledger import (
+    ISSUE,
+    LedgerPart,
+    find_part,
+    list_parts,
+    publish_part,
+    read_parts,
+)
 from tests.builders import HOUR_US, START_US
 from tests.data.tables import few
 
@@ -153,7 +160,7 @@ def test_a_damaged_part_is_an_error_that_names_it(tmp_path: Path, n_bytes: int) 
 
 
 def test_a_part_that_has_gone_is_an_error_that_names_it(tmp_path: Path) -> None:
-    part = Part(DAYS[0], 1, key(1)[:16], tmp_path / "gone.parquet")
+    part = LedgerPart(DAYS[0], 1, key(1)[:16], tmp_path / "gone.parquet")
     with pytest.raises(DataError, match=r"gone\.parquet"):
         read_parts([part])
 

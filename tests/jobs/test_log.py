@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnforecast.events import Event, Warned, ignore
-from rnnforecast.jobs.log import GAUGES, LAST_EXIT, LAST_RUN, LAST_SUCCESS, Journal
+from rnnforecast.jobs.log import GAUGES, LAST_EXIT, LAST_RUN, LAST_SUCCESS, RunLog
 from tests.data.tables import few
 
 ODD = ['a "quoted" job', "back\\slash", "line\nbreak", "tab\tand\rreturn", "Größe 🌊", "{job}", ""]
@@ -25,20 +25,20 @@ APPEND = """
 import sys
 from pathlib import Path
 from rnnforecast.events import ignore
-from rnnforecast.jobs.log import Journal
-journal = Journal(sys.argv[2], Path(sys.argv[1]), "json", None)
+from rnnforecast.jobs.log import RunLog
+log = RunLog(sys.argv[2], Path(sys.argv[1]), "json", None)
 for number in range(200):
-    journal.record("finished", {"number": number, "filling": sys.argv[2] * 3000}, ignore)
+    log.append("finished", {"number": number, "filling": sys.argv[2] * 3000}, ignore)
 """
 
 
-def make_journal(folder: Path, *, job: str = "flow", form: str = "json") -> Journal:
-    return Journal(job, folder / "run.log", form, folder / "rnnforecast.prom")
+def make_log(folder: Path, *, job: str = "flow", form: str = "json") -> RunLog:
+    return RunLog(job, folder / "run.log", form, folder / "rnnforecast.prom")
 
 
-def lines_of(journal: Journal) -> list[str]:
-    assert journal.log is not None
-    text = journal.log.read_bytes().decode("utf-8")
+def lines_of(log: RunLog) -> list[str]:
+    assert log.path is not None
+    text = log.path.read_bytes().decode("utf-8")
     assert text.endswith("\n")
     return text.split("\n")[:-1]
 
@@ -75,23 +75,23 @@ def parse_exposition(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]],
     return found
 
 
-def samples_of(journal: Journal) -> dict[str, float]:
+def samples_of(log: RunLog) -> dict[str, float]:
     """Return the gauges as Prometheus reads them, all of this job."""
-    assert journal.textfile is not None
-    found = parse_exposition(journal.textfile.read_bytes().decode("utf-8"))
-    assert {labels for _, labels in found} == {(("job", journal.job),)}
+    assert log.textfile is not None
+    found = parse_exposition(log.textfile.read_bytes().decode("utf-8"))
+    assert {labels for _, labels in found} == {(("job", log.job),)}
     return {name.removeprefix("rnnforecast_"): value for (name, _), value in found.items()}
 
 
 def test_each_record_is_one_line_of_json(tmp_path: Path) -> None:
-    journal = make_journal(tmp_path)
+    log = make_log(tmp_path)
     facts = {"number": 1, "text": 'a "b"\n\u2028c\x00', "none": None, "list": ["ä"], "x": 1.5}
 
     before = datetime.now(UTC)
-    journal.record("published", facts, ignore)
-    journal.record("finished", {}, ignore)
+    log.append("published", facts, ignore)
+    log.append("finished", {}, ignore)
 
-    first, second = (json.loads(line) for line in lines_of(journal))
+    first, second = (json.loads(line) for line in lines_of(log))
     moment = datetime.fromisoformat(first.pop("time"))
     assert -0.001 <= (moment - before).total_seconds() < 60
     assert first == {"job": "flow", "event": "published", **facts}
@@ -114,12 +114,12 @@ def test_each_record_is_one_line_of_json(tmp_path: Path) -> None:
 def test_whatever_is_recorded_is_a_line_each(
     tmp_path_factory: pytest.TempPathFactory, records: list[dict[str, Any]], job: str, form: str
 ) -> None:
-    journal = make_journal(tmp_path_factory.mktemp("log"), job=job, form=form)
-    journal.record("first", {}, pytest.fail)
+    log = make_log(tmp_path_factory.mktemp("log"), job=job, form=form)
+    log.append("first", {}, pytest.fail)
     for facts in records:
-        journal.record("finished", facts, pytest.fail)
+        log.append("finished", facts, pytest.fail)
 
-    lines = lines_of(journal)
+    lines = lines_of(log)
     assert len(lines) == len(records) + 1
     if form == "json":
         for line, facts in zip(lines[1:], records, strict=True):
@@ -127,11 +127,11 @@ def test_whatever_is_recorded_is_a_line_each(
 
 
 def test_text_is_a_line_that_a_person_can_read(tmp_path: Path) -> None:
-    journal = make_journal(tmp_path, form="text")
+    log = make_log(tmp_path, form="text")
 
-    journal.record("finished", {"exit": 4, "message": "line 3\nis bad", "list": ["a b"]}, ignore)
+    log.append("finished", {"exit": 4, "message": "line 3\nis bad", "list": ["a b"]}, ignore)
 
-    (line,) = lines_of(journal)
+    (line,) = lines_of(log)
     time, rest = line.split(" ", 1)
     assert datetime.fromisoformat(time).tzinfo is not None
     assert rest == r'flow finished exit=4 message="line 3\nis bad" list=["a b"]'
@@ -140,14 +140,14 @@ def test_text_is_a_line_that_a_person_can_read(tmp_path: Path) -> None:
 def test_a_record_that_is_too_long_for_a_line_is_shortened_and_still_json(tmp_path: Path) -> None:
     """Of 20,000 series that have drifted not each is named, but the exit code is still there."""
     for form in ("json", "text"):
-        journal = make_journal(tmp_path, form=form)
+        log = make_log(tmp_path, form=form)
         names = [f"series {i}" for i in range(20_000)]
         message = "é" * 100_000
         facts = {"exit": 3, "flagged": names, "message": message, "output": "out.csv"}
-        journal.record("finished", facts, pytest.fail)
-        journal.record("finished", {"exit": 0}, pytest.fail)
+        log.append("finished", facts, pytest.fail)
+        log.append("finished", {"exit": 0}, pytest.fail)
 
-        *_, first, second = lines_of(journal)
+        *_, first, second = lines_of(log)
         assert len(first) < 1 << 16
         if form == "text":
             assert " exit=3 " in first and second.endswith(" exit=0")
@@ -174,13 +174,13 @@ def test_records_of_several_processes_do_not_mix(tmp_path: Path) -> None:
 
 def test_an_entry_after_a_line_that_was_cut_short_is_found(tmp_path: Path) -> None:
     """A full disk takes a part of a line, and the next one goes on there."""
-    journal = make_journal(tmp_path)
-    journal.record("finished", {"exit": 4, "message": 'it says {"time": "now"}'}, ignore)
-    whole = journal.log.read_bytes()
+    log = make_log(tmp_path)
+    log.append("finished", {"exit": 4, "message": 'it says {"time": "now"}'}, ignore)
+    whole = log.path.read_bytes()
     for n in range(len(whole)):
-        journal.log.write_bytes(whole + whole[:n])
-        journal.record("finished", {"exit": n}, ignore)
-        assert journal.last("finished")["exit"] == n
+        log.path.write_bytes(whole + whole[:n])
+        log.append("finished", {"exit": n}, ignore)
+        assert log.read_last("finished")["exit"] == n
 
 
 DAMAGED = [
@@ -196,48 +196,48 @@ DAMAGED = [
 
 
 def test_the_newest_entry_is_found_past_what_is_damaged(tmp_path: Path) -> None:
-    journal = make_journal(tmp_path)
+    log = make_log(tmp_path)
     for number in (1, 2):
-        journal.record("finished", {"number": number}, ignore)
-    journal.record("published", {"number": 3}, ignore)
-    with journal.log.open("ab") as file:
+        log.append("finished", {"number": number}, ignore)
+    log.append("published", {"number": 3}, ignore)
+    with log.path.open("ab") as file:
         file.write(b"\n".join(DAMAGED))
 
-    assert journal.last("finished")["number"] == 2
-    assert journal.last("published")["number"] == 3
-    assert journal.last("locked") is None
+    assert log.read_last("finished")["number"] == 2
+    assert log.read_last("published")["number"] == 3
+    assert log.read_last("locked") is None
 
 
 def test_the_newest_entry_is_that_of_the_job_itself(tmp_path: Path) -> None:
-    flow, level = (make_journal(tmp_path, job=job) for job in ("flow", "level"))
-    flow.record("finished", {"exit": 4}, ignore)
-    level.record("finished", {"exit": 0}, ignore)
+    flow, level = (make_log(tmp_path, job=job) for job in ("flow", "level"))
+    flow.append("finished", {"exit": 4}, ignore)
+    level.append("finished", {"exit": 0}, ignore)
 
-    assert flow.last("finished")["exit"] == 4
-    assert level.last("finished")["exit"] == 0
-    assert make_journal(tmp_path, job="another").last("finished") is None
+    assert flow.read_last("finished")["exit"] == 4
+    assert level.read_last("finished")["exit"] == 0
+    assert make_log(tmp_path, job="another").read_last("finished") is None
 
 
 def test_a_log_of_any_length_is_read_from_its_end(tmp_path: Path) -> None:
-    journal = make_journal(tmp_path)
-    journal.record("first", {}, ignore)
-    with journal.log.open("ab") as file:
+    log = make_log(tmp_path)
+    log.append("first", {}, ignore)
+    with log.path.open("ab") as file:
         file.write(b'{"event": "finished", "job": "flow"}\n' * 100_000)
-    journal.record("finished", {"exit": 7}, ignore)
+    log.append("finished", {"exit": 7}, ignore)
 
-    assert journal.last("finished")["exit"] == 7
-    assert journal.last("first") is None, "too long ago"
+    assert log.read_last("finished")["exit"] == 7
+    assert log.read_last("first") is None, "too long ago"
 
 
 def test_without_a_log_and_a_text_file_nothing_is_written_or_known(tmp_path: Path) -> None:
-    journal = Journal("flow", None, "json", None)
-    journal.record("finished", {}, pytest.fail)
-    journal.gauge({LAST_EXIT: 0.0}, pytest.fail)
-    assert journal.last("finished") is None
-    assert journal.gauges() == {}
+    log = RunLog("flow", None, "json", None)
+    log.append("finished", {}, pytest.fail)
+    log.write_gauges({LAST_EXIT: 0.0}, pytest.fail)
+    assert log.read_last("finished") is None
+    assert log.read_gauges() == {}
     assert list(tmp_path.iterdir()) == []
-    assert make_journal(tmp_path).last("finished") is None
-    assert make_journal(tmp_path).gauges() == {}
+    assert make_log(tmp_path).read_last("finished") is None
+    assert make_log(tmp_path).read_gauges() == {}
 
 
 VALUES = st.dictionaries(
@@ -251,57 +251,57 @@ VALUES = st.dictionaries(
 def test_gauges_are_the_newest_values_that_there_were(
     tmp_path_factory: pytest.TempPathFactory, rounds: list[dict[str, float | None]], job: str
 ) -> None:
-    journal = make_journal(tmp_path_factory.mktemp("gauges"), job=job)
+    log = make_log(tmp_path_factory.mktemp("gauges"), job=job)
     expected: dict[str, float] = {}
     for values in rounds:
-        journal.gauge(values, pytest.fail)
+        log.write_gauges(values, pytest.fail)
         expected.update({name: value for name, value in values.items() if value is not None})
 
     if not expected:
         return
-    for found in (samples_of(journal), journal.gauges()):
+    for found in (samples_of(log), log.read_gauges()):
         assert found == pytest.approx(expected, rel=1e-14, nan_ok=True)
-    assert list(samples_of(journal)) == [name for name in GAUGES if name in expected]
+    assert list(samples_of(log)) == [name for name in GAUGES if name in expected]
 
 
 def test_a_failure_leaves_the_time_of_the_last_success(tmp_path: Path) -> None:
-    journal = make_journal(tmp_path)
-    journal.gauge({LAST_SUCCESS: 1.7e9 + 0.25, LAST_RUN: 1.7e9, LAST_EXIT: 0.0}, pytest.fail)
-    journal.gauge({LAST_SUCCESS: None, LAST_RUN: 1.8e9, LAST_EXIT: 4.0}, pytest.fail)
+    log = make_log(tmp_path)
+    log.write_gauges({LAST_SUCCESS: 1.7e9 + 0.25, LAST_RUN: 1.7e9, LAST_EXIT: 0.0}, pytest.fail)
+    log.write_gauges({LAST_SUCCESS: None, LAST_RUN: 1.8e9, LAST_EXIT: 4.0}, pytest.fail)
 
-    found = samples_of(journal)
+    found = samples_of(log)
 
     assert found == {LAST_SUCCESS: 1.7e9 + 0.25, LAST_RUN: 1.8e9, LAST_EXIT: 4.0}
-    assert list(tmp_path.iterdir()) == [journal.textfile]
+    assert list(tmp_path.iterdir()) == [log.textfile]
 
 
 @pytest.mark.parametrize("job", [*ODD, 'x"} 1\nrnnforecast_series{job="y', "\udcff.toml"])
 def test_a_job_of_any_name_has_gauges(tmp_path: Path, job: str) -> None:
-    journal = make_journal(tmp_path, job=job)
+    log = make_log(tmp_path, job=job)
     for exit_code in (0.0, 5.0):
-        journal.gauge({LAST_EXIT: exit_code}, pytest.fail)
+        log.write_gauges({LAST_EXIT: exit_code}, pytest.fail)
 
-        found = parse_exposition(journal.textfile.read_bytes().decode("utf-8"))
+        found = parse_exposition(log.textfile.read_bytes().decode("utf-8"))
         name = job.encode("utf-8", "replace").decode()
         assert found == {("rnnforecast_last_exit_code", (("job", name),)): exit_code}
-        assert journal.gauges() == {LAST_EXIT: exit_code}
+        assert log.read_gauges() == {LAST_EXIT: exit_code}
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"\xff\xfe", b"rnnforecast_series{", b'rnnforecast_series{job="flow"} many\n']
 )
 def test_a_text_file_that_is_damaged_is_written_anew(tmp_path: Path, content: bytes) -> None:
-    journal = make_journal(tmp_path)
-    journal.textfile.write_bytes(content)
-    journal.gauge({LAST_EXIT: 0.0}, pytest.fail)
-    assert samples_of(journal) == {LAST_EXIT: 0.0}
+    log = make_log(tmp_path)
+    log.textfile.write_bytes(content)
+    log.write_gauges({LAST_EXIT: 0.0}, pytest.fail)
+    assert samples_of(log) == {LAST_EXIT: 0.0}
 
 
 def test_gauges_that_nobody_knows_any_more_go(tmp_path: Path) -> None:
-    journal = make_journal(tmp_path)
-    journal.textfile.write_text('rnnforecast_of_yesterday{job="flow"} 1\n')
-    journal.gauge({LAST_EXIT: 0.0}, pytest.fail)
-    assert samples_of(journal) == {LAST_EXIT: 0.0}
+    log = make_log(tmp_path)
+    log.textfile.write_text('rnnforecast_of_yesterday{job="flow"} 1\n')
+    log.write_gauges({LAST_EXIT: 0.0}, pytest.fail)
+    assert samples_of(log) == {LAST_EXIT: 0.0}
 
 
 @pytest.mark.parametrize("what", ["nowhere", "folder", "below a file"])
@@ -314,33 +314,33 @@ def test_what_cannot_be_written_is_a_warning_that_names_it(tmp_path: Path, what:
         place = tmp_path / "file" / "x"
     else:
         place = place / "x"
-    journal, heard = Journal("flow", place, "json", place), list[Event]()
+    log, heard = RunLog("flow", place, "json", place), list[Event]()
 
-    journal.record("finished", {}, heard.append)
-    journal.gauge({LAST_EXIT: 0.0}, heard.append)
+    log.append("finished", {}, heard.append)
+    log.write_gauges({LAST_EXIT: 0.0}, heard.append)
 
     assert [event.code for event in heard if isinstance(event, Warned)] == ["log", "textfile"]
     assert all(str(place) in event.message for event in heard if isinstance(event, Warned))
-    assert journal.last("finished") is None
-    assert journal.gauges() == {}
+    assert log.read_last("finished") is None
+    assert log.read_gauges() == {}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_disk_that_is_full_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "run.log").symlink_to("/dev/full")
     heard: list[Event] = []
-    make_journal(tmp_path).record("finished", {}, heard.append)
+    make_log(tmp_path).append("finished", {}, heard.append)
     (warning,) = heard
     assert isinstance(warning, Warned) and "space" in warning.message
 
 
 def test_the_log_is_opened_anew_for_each_record_so_that_it_can_be_rotated(tmp_path: Path) -> None:
-    journal = make_journal(tmp_path)
-    journal.record("finished", {"number": 1}, ignore)
-    os.rename(journal.log, tmp_path / "run.log.1")  # noqa: PTH104, TID251
-    journal.record("finished", {"number": 2}, ignore)
-    assert len(lines_of(journal)) == 1
-    assert journal.last("finished")["number"] == 2
+    log = make_log(tmp_path)
+    log.append("finished", {"number": 1}, ignore)
+    os.rename(log.path, tmp_path / "run.log.1")  # noqa: PTH104, TID251
+    log.append("finished", {"number": 2}, ignore)
+    assert len(lines_of(log)) == 1
+    assert log.read_last("finished")["number"] == 2
 
 
 def test_no_gauge_is_infinite_by_accident() -> None:
