@@ -1,8 +1,7 @@
-"""Readings that left their band: each held against a forecast that had not seen it."""
+"""Readings outside of their band: each compared with a forecast made before it was known."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,19 +18,19 @@ from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth
 from rnnforecast.events import Listener, Progressed, ignore
 
-_MOST = 100.0
-"""Nothing is more surprising: a reading off a band without width would be so without end."""
+_MAX_SURPRISE = 100.0
+"""A reading off a band without width would be infinitely surprising."""
 _LOW, _HIGH = (QUANTILES.index(level) for level in BAND)
 
 
 @dataclass(frozen=True)
 class Anomalies:
-    """The readings that were found, series by series and in time, and how many were judged."""
+    """Anomalous readings by series and time, and the number of readings that were judged."""
 
     names: tuple[str, ...]
-    """Of all series of the table."""
+    """The names of all series of the panel."""
     series: Integers
-    """`(anomaly,)`: number of the series."""
+    """`(anomaly,)`: index of the series in `names`."""
     times_us: Integers
     actual: Doubles
     low: Doubles
@@ -43,14 +42,16 @@ class Anomalies:
     tz: str | None = None
 
     @classmethod
-    def none(cls, panel: Panel) -> Anomalies:
-        """Return what was found in a table without anomalies."""
-        whole, real = np.empty(0, np.int64), np.empty(0)
-        return cls(panel.names, whole, whole, real, real, real, real, panel.step_us)
+    def empty(cls, panel: Panel) -> Anomalies:
+        """Return no anomalies, of a panel."""
+        integers, doubles = np.empty(0, np.int64), np.empty(0)
+        return cls(
+            panel.names, integers, integers, doubles, doubles, doubles, doubles, panel.step_us
+        )
 
     @classmethod
-    def joined(cls, parts: list[Anomalies], n_judged: int) -> Anomalies:
-        """Put together what was found in parts of a table."""
+    def concat(cls, parts: list[Anomalies], n_judged: int) -> Anomalies:
+        """Return the anomalies of all parts of a panel."""
         columns: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts])
             for name in ("series", "times_us", "actual", "low", "high", "surprise")
@@ -58,7 +59,7 @@ class Anomalies:
         return replace(parts[0], n_judged=n_judged, **columns)
 
     def to_arrow(self) -> pa.Table:
-        """Return a row for each: series, timestamp, actual, q10, q90, surprise."""
+        """Return one row an anomaly: series, timestamp, actual, q10, q90, surprise."""
         return pa.table(
             {
                 "series": pa.array([self.names[i] for i in self.series], pa.string()),
@@ -73,7 +74,7 @@ class Anomalies:
 
 @dataclass(frozen=True)
 class Episode:
-    """Anomalies of one series that lie near each other."""
+    """Anomalies of one series that are close in time."""
 
     series: str
     begin_us: int
@@ -93,40 +94,52 @@ def find_anomalies(
     since_us: int | None = None,
     listener: Listener = ignore,
 ) -> Anomalies:
-    """List the readings outside q10..q90 that are at least so surprising.
+    """Return the readings outside q10..q90 whose surprise is `at_least` so much.
 
-    Not judged are missing readings, those before a whole look-back or before `since_us`, and those
-    after a look-back without any reading.
+    Surprise is the distance to the median in normal scores. Readings are not judged where they are
+    missing, before a whole look-back or before `since_us`, or after a look-back without any
+    reading.
     """
     origins = _origins(panel, lookback=lookback, stride=stride, since_us=since_us)
-    truth, listed = Truth(panel, stride), [Anomalies.none(panel)]
-    size = max(1, PART_VALUES // (lookback + stride * len(QUANTILES)))
-    n_judged, done = 0, 0
-    for every in origins.parts(size):
-        done += every.n_origins
-        part = every.subset(every.share_seen(lookback) > 0)
+    truth, empty = Truth(panel, stride), Anomalies.empty(panel)
+    part_size = max(1, PART_VALUES // (lookback + stride * len(QUANTILES)))
+    parts, n_judged, n_done = [empty], 0, 0
+    for past in origins.parts(part_size):
+        n_done += past.n_origins
+        part = past.subset(past.share_seen(lookback) > 0)
         if part.n_origins:
             actual = truth.after(part).astype(np.float64)
             if since_us is not None:
                 actual[_times_after(part, stride) < since_us] = np.nan
             n_judged += int(np.isfinite(actual).sum())
-            listed.append(_judge(forecaster, part, actual, listed[0], at_least=at_least))
-        listener(Progressed("judging readings", done, len(origins)))
-    return Anomalies.joined(listed, n_judged)
+            parts.append(_judge(forecaster, part, actual, empty, at_least=at_least))
+        listener(Progressed("judging readings", n_done, len(origins)))
+
+    return Anomalies.concat(parts, n_judged)
+
+
+def _origins(panel: Panel, *, lookback: int, stride: int, since_us: int | None) -> Origins:
+    """Return origins a stride apart, the last one a stride before the end of each series."""
+    earliest = np.full(panel.n_series, lookback)
+    if since_us is not None:
+        earliest = np.maximum(earliest, panel.rows_before(since_us) - stride + 1)
+    counts = np.maximum((panel.lengths - earliest) // stride, 0)
+    return Origins(panel, panel.lengths - counts * stride, counts, stride)
 
 
 def _judge(
-    forecaster: Forecaster, part: Past, actual: Doubles, none: Anomalies, *, at_least: float
+    forecaster: Forecaster, part: Past, actual: Doubles, empty: Anomalies, *, at_least: float
 ) -> Anomalies:
-    """Hold readings, `(origin, stride)`, against the forecasts of their origins."""
+    """Compare readings, `(origin, stride)`, with the forecasts of their origins."""
     stride = actual.shape[1]
     quantiles = forecaster.predict(part, stride, QUANTILES).values
     low, high = quantiles[:, :, _LOW], quantiles[:, :, _HIGH]
-    surprise = np.minimum(np.abs(scores_of(quantiles, QUANTILES, actual)), _MOST)
+    surprise = np.minimum(np.abs(scores_of(quantiles, QUANTILES, actual)), _MAX_SURPRISE)
     flagged = ((actual < low) | (actual > high)) & (surprise >= at_least)
     series = np.broadcast_to(part.series[:, None], actual.shape)
+
     return replace(
-        none,
+        empty,
         series=series[flagged],
         times_us=_times_after(part, stride)[flagged],
         actual=actual[flagged],
@@ -141,33 +154,25 @@ def _times_after(part: Past, stride: int) -> Integers:
     return part.cutoff_time[:, None] + np.arange(1, stride + 1) * part.step_us
 
 
-def episodes(found: Anomalies, *, apart: int) -> list[Episode]:
-    """Put together the anomalies of a series that lie less than `apart` steps from each other.
+def episodes(anomalies: Anomalies, *, apart: int) -> list[Episode]:
+    """Group the anomalies of each series; a gap of so many steps begins a new episode.
 
-    The most surprising come first.
+    The most surprising episodes come first.
     """
-    listed = list(_episodes(found, apart * found.step_us))
-    return sorted(listed, key=lambda one: -one.surprise)
+    series, times_us = anomalies.series, anomalies.times_us
+    if not len(series):
+        return []
 
-
-def _episodes(found: Anomalies, apart_us: int) -> Iterator[Episode]:
-    if not len(found.series):
-        return
-    is_new = (np.diff(found.series) != 0) | (np.diff(found.times_us) >= apart_us)
-    for rows in np.split(np.arange(len(found.series)), np.flatnonzero(is_new) + 1):
-        yield Episode(
-            found.names[found.series[rows[0]]],
-            int(found.times_us[rows[0]]),
-            int(found.times_us[rows[-1]]),
+    is_new = (np.diff(series) != 0) | (np.diff(times_us) >= apart * anomalies.step_us)
+    groups = np.split(np.arange(len(series)), np.flatnonzero(is_new) + 1)
+    grouped = [
+        Episode(
+            anomalies.names[series[rows[0]]],
+            int(times_us[rows[0]]),
+            int(times_us[rows[-1]]),
             len(rows),
-            float(found.surprise[rows].max()),
+            float(anomalies.surprise[rows].max()),
         )
-
-
-def _origins(panel: Panel, *, lookback: int, stride: int, since_us: int | None) -> Origins:
-    """Return origins a stride apart, the last one a stride before the end of each series."""
-    earliest = np.full(panel.n_series, lookback)
-    if since_us is not None:
-        earliest = np.maximum(earliest, panel.rows_before(since_us) - stride + 1)
-    counts = np.maximum((panel.lengths - earliest) // stride, 0)
-    return Origins(panel, panel.lengths - counts * stride, counts, stride)
+        for rows in groups
+    ]
+    return sorted(grouped, key=lambda episode: -episode.surprise)

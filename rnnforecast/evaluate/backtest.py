@@ -15,23 +15,26 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import Origins
 from rnnforecast.data.windows import Past, Values, gather, in_own_units
 from rnnforecast.evaluate.baselines import seasonal_differences
-from rnnforecast.evaluate.metrics import UNCALIBRATED, Tally, Windows
+from rnnforecast.evaluate.metrics import UNCALIBRATED, Tally, WindowContext
 from rnnforecast.events import Listener, Progressed, ignore
 from rnnforecast.parallel import all_say
 
 PART_VALUES = 1 << 22
+"""Values, of look-backs and quantiles, that are held at a time."""
 _MAX_BLOCKS = 200
 _MAX_BLOCK_VALUES = 1 << 22
+"""Time blocks times series: sums are kept for each pair."""
 _N_AUDITED = 3
+"""Origins of each part that are forecast again without the readings after their cutoff."""
 _AUDIT_TOLERANCE = 1e-3
 _BLUR = 1e-4
-"""A forecast without spread may differ by so much of its level, times the tolerance."""
-_SHARES = {"best": 0.0, "typical": 0.5, "worst": 1.0}
-"""Where each kind lies, from the best to the worst."""
-_MOST_TRIED = 60
-"""At most so many windows of a series are forecast again."""
-_PART = 10_000
-"""So many windows are looked through at a time."""
+"""Share of its level by which a forecast without spread may differ, times the tolerance."""
+_POSITIONS = {"best": 0.0, "typical": 0.5, "worst": 1.0}
+"""Position of each kind of example in the order from the best to the worst."""
+_MAX_CANDIDATES = 60
+"""Windows of a series that are forecast again to choose an example."""
+_CANDIDATE_PART = 10_000
+"""Windows that are checked for readings at a time."""
 
 
 class LeakageError(Exception):
@@ -39,15 +42,15 @@ class LeakageError(Exception):
 
 
 class Sink(Protocol):
-    """Where single forecasts go."""
+    """Takes the single forecasts of a backtest."""
 
     def write(self, method: str, forecast: Forecast, actual: Values) -> None:
-        """Take some windows of one method, and their actuals, `(window, horizon)`."""
+        """Write some windows of one method, and their actuals, `(window, horizon)`."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What came after the cutoffs: nobody who forecasts holds one."""
+    """The readings after the cutoffs. No forecaster gets it."""
 
     _panel: Panel
     horizon: int
@@ -60,13 +63,13 @@ class Truth:
         return in_own_units(readings, origins)
 
     def fetched(self, series: Sequence[int]) -> Truth:
-        """Return that of a few series, which may be elsewhere."""
+        """Return the truth of a few series, whose readings other ranks may hold."""
         return replace(self, _panel=self._panel.fetched(series))
 
 
 @dataclass(frozen=True)
 class Round:
-    """Origins, and the forecasters that may have learnt from what lies before the first of them."""
+    """Origins, and forecasters that were trained on readings before the first of them at most."""
 
     origins: Origins
     forecasters: Mapping[str, Forecaster]
@@ -74,7 +77,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Units:
-    """What errors are measured in."""
+    """Units that errors are measured in."""
 
     season: int
     deviation: Doubles
@@ -92,113 +95,128 @@ def evaluate(
 ) -> dict[str, Tally]:
     """Score every method on the same origins: those that all methods of a round can forecast.
 
-    What one would be without its calibration is scored, too, as `UNCALIBRATED`. Of ranks each
-    scores the origins of the series that it has. Raises `LeakageError` for a forecast that changes
-    when later readings are taken away.
+    A calibrated method is also scored without its calibration, as `UNCALIBRATED`. Each rank scores
+    the origins of the series that it holds. Raises `LeakageError` for a forecast that changes when
+    later readings are taken away.
     """
-    blocks = _Blocks.of(rounds, truth.horizon)
     n_series = len(rounds[0].origins.names)
-    tallies = {name: Tally(n_series, truth.horizon, blocks.n) for name in rounds[0].forecasters}
-    total, done = sum(len(one.origins) for one in rounds), 0
-    size = max(1, PART_VALUES // (lookback + truth.horizon * len(QUANTILES)))
-    for one in rounds:
-        for part in one.origins.parts(size):
-            done += part.n_origins
-            forecasts = _forecasts_of(one, part, truth.horizon, lookback)
-            if forecasts is None:
+    blocks = _TimeBlocks.of(rounds, truth.horizon)
+    sums = {name: Tally(n_series, truth.horizon, blocks.n) for name in rounds[0].forecasters}
+    n_total, n_done = sum(len(round_.origins) for round_ in rounds), 0
+    part_size = max(1, PART_VALUES // (lookback + truth.horizon * len(QUANTILES)))
+
+    for round_ in rounds:
+        for part in round_.origins.parts(part_size):
+            n_done += part.n_origins
+            past, forecasts = _forecast_part(round_, part, truth.horizon, lookback)
+            if not forecasts:
                 continue
-            part, made = forecasts  # noqa: PLW2901
-            actual = truth.after(part)
-            scale = seasonal_differences(part, units.season).mean_absolute
-            deviation, block = units.deviation[part.series], blocks.number_of(part)
-            windows = Windows(part.series, scale, deviation, block)
-            for name, forecast in made.items():
-                tallies[name].add(actual, forecast, windows)
+            actual = truth.after(past)
+            windows = WindowContext(
+                past.series,
+                scale=seasonal_differences(past, units.season).mean_absolute,
+                deviation=units.deviation[past.series],
+                block=blocks.number_of(past),
+            )
+            for name, forecast in forecasts.items():
+                sums[name].add(actual, forecast, windows)
                 if forecast.uncalibrated is not None:
-                    raw = tallies.setdefault(UNCALIBRATED, tallies[name].empty())
+                    raw = sums.setdefault(UNCALIBRATED, sums[name].empty())
                     raw.add(actual, replace(forecast, values=forecast.uncalibrated), windows)
                 if sink is not None:
                     sink.write(name, forecast, actual)
-            listener(Progressed("trying origins", done, total))
-    listener(Progressed("trying origins", total, total))
+            listener(Progressed("trying origins", n_done, n_total))
+    listener(Progressed("trying origins", n_total, n_total))
+
+    # a rank without origins does not know which methods were scored uncalibrated
     ranks = rounds[0].origins.ranks
-    names = dict.fromkeys(name for said in all_say(ranks, list(tallies)) for name in said)
-    empty = next(iter(tallies.values())).empty()
-    return {name: tallies.get(name, empty).total(ranks) for name in names}
+    methods = dict.fromkeys(name for names in all_say(ranks, list(sums)) for name in names)
+    empty = next(iter(sums.values())).empty()
+    return {name: sums.get(name, empty).all_reduce(ranks) for name in methods}
 
 
-def _forecasts_of(
-    one: Round, part: Past, horizon: int, lookback: int
-) -> tuple[Past, dict[str, Forecast]] | None:
-    """Forecast the origins that every method can; None where there are none."""
+def _forecast_part(
+    round_: Round, part: Past, horizon: int, lookback: int
+) -> tuple[Past, dict[str, Forecast]]:
+    """Forecast the origins that every method can; return these origins too."""
     part = part.subset(part.here)
     part = part.subset(part.share_seen(lookback) > 0)
     if not part.n_origins:
-        return None
-    made = {name: f.predict(part, horizon, QUANTILES) for name, f in one.forecasters.items()}
-    for name, forecast in made.items():
-        _audit(one.forecasters[name], part, forecast)
-    can = np.all([np.isfinite(f.values).all((1, 2)) for f in made.values()], axis=0)
-    if can.all():
-        return part, made
-    if not can.any():
-        return None
-    return part.subset(can), {name: forecast.subset(can) for name, forecast in made.items()}
+        return part, {}
 
+    methods = round_.forecasters
+    forecasts = {name: f.predict(part, horizon, QUANTILES) for name, f in methods.items()}
+    for name, forecast in forecasts.items():
+        _audit(methods[name], part, forecast)
 
-def deviations(past: Past) -> Doubles:
-    """`(origin,)`: the standard deviation of all that each origin may see; NaN where nothing is."""
-    found = np.full(past.n_origins, np.nan)
-    for origins, readings in past.tables():
-        there = np.isfinite(readings).any(1)
-        found[origins[there]] = np.nanstd(readings[there].astype(np.float64), axis=1)
-    return past.filled(found)
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """Equal stretches of time, each at least a horizon long: a window reaches into one more."""
-
-    first_us: int
-    length_us: int
-    n: int
-
-    @classmethod
-    def of(cls, rounds: Sequence[Round], horizon: int) -> _Blocks:
-        ranges = [r.origins.time_range for r in rounds if len(r.origins)]
-        step_us = rounds[0].origins.step_us
-        if not ranges:
-            return cls(0, step_us, 1)
-        first, last = min(r[0] for r in ranges), max(r[1] for r in ranges)
-        n_series = len(rounds[0].origins.names)
-        at_most = max(1, min(_MAX_BLOCKS, _MAX_BLOCK_VALUES // n_series))
-        span = last - first + step_us
-        length = max(horizon * step_us, -(-span // at_most))
-        return cls(first, length, -(-span // length))
-
-    def number_of(self, part: Past) -> Integers:
-        """Return the block that each cutoff lies in, `(origin,)`."""
-        return (part.cutoff_time + part.step_us - self.first_us) // self.length_us
+    is_forecast = np.all([np.isfinite(f.values).all((1, 2)) for f in forecasts.values()], axis=0)
+    if is_forecast.all():
+        return part, forecasts
+    if not is_forecast.any():
+        return part, {}
+    part = part.subset(is_forecast)
+    return part, {name: forecast.subset(is_forecast) for name, forecast in forecasts.items()}
 
 
 def _audit(forecaster: Forecaster, part: Past, forecast: Forecast) -> None:
-    """Forecast a few origins again, from panels that end at their cutoffs."""
+    """Forecast a few origins again, from panels that end at their cutoffs.
+
+    A `Past` hands out no later reading, but private fields are a convention only.
+    """
     for origin in np.unique(np.linspace(0, part.n_origins - 1, _N_AUDITED).astype(int)):
-        alone = forecaster.predict(part.alone(int(origin)), forecast.horizon, QUANTILES).values[0]
+        cut_off = part.alone(int(origin))
+        again = forecaster.predict(cut_off, forecast.horizon, QUANTILES).values[0]
         values = forecast.values[origin].astype(np.float64)
-        if np.isnan(values).any() and np.isnan(alone).any():
+        if np.isnan(values).any() and np.isnan(again).any():
             continue
         size = np.ptp(values) + _BLUR * np.abs(values).max()
-        if not np.allclose(alone, values, rtol=0, atol=_AUDIT_TOLERANCE * size):
+        if not np.allclose(again, values, rtol=0, atol=_AUDIT_TOLERANCE * size):
             raise LeakageError(
                 f"the forecast of {forecast.names[origin]!r} changes when the readings after its "
                 "cutoff are taken away"
             )
 
 
+def deviations(past: Past) -> Doubles:
+    """`(origin,)`: standard deviation of all readings before each cutoff; NaN without readings."""
+    result = np.full(past.n_origins, np.nan)
+    for origins, readings in past.tables():
+        has_readings = np.isfinite(readings).any(1)
+        values = readings[has_readings].astype(np.float64)
+        result[origins[has_readings]] = np.nanstd(values, axis=1)
+    return past.filled(result)
+
+
+@dataclass(frozen=True)
+class _TimeBlocks:
+    """Equal blocks of time, each at least a horizon long: a window reaches into one more."""
+
+    first_us: int
+    length_us: int
+    n: int
+
+    @classmethod
+    def of(cls, rounds: Sequence[Round], horizon: int) -> _TimeBlocks:
+        ranges = [round_.origins.time_range for round_ in rounds if len(round_.origins)]
+        step_us = rounds[0].origins.step_us
+        if not ranges:
+            return cls(0, step_us, 1)
+
+        first, last = min(r[0] for r in ranges), max(r[1] for r in ranges)
+        n_series = len(rounds[0].origins.names)
+        max_blocks = max(1, min(_MAX_BLOCKS, _MAX_BLOCK_VALUES // n_series))
+        span = last - first + step_us
+        length = max(horizon * step_us, -(-span // max_blocks))
+        return cls(first, length, -(-span // length))
+
+    def number_of(self, past: Past) -> Integers:
+        """Return the block that each cutoff lies in, `(origin,)`."""
+        return (past.cutoff_time + past.step_us - self.first_us) // self.length_us
+
+
 @dataclass(frozen=True)
 class Example:
-    """One window: what was seen, what was forecast, what came."""
+    """One window: its history, its forecast and the actuals."""
 
     kind: str
     """best, typical or worst."""
@@ -215,62 +233,49 @@ def examples(
     forecaster: Forecaster,
     origins: Origins,
     truth: Truth,
-    tallies: Mapping[str, Tally],
+    sums: Mapping[str, Tally],
     *,
     method: str,
     beside: str | None,
     lookback: int,
 ) -> tuple[Example, ...]:
-    """Return windows of the series that `method` forecasts best, as usual, and worst.
+    """Return windows of the series that `method` forecasts best, typically and worst.
 
-    Series are compared by its MASE over that of `beside`, or as it is where there is none. Series
-    without an error do not count, nor windows in which nothing was seen or nothing came.
+    Series are ranked by their MASE over that of the baseline, or by their MASE without a baseline.
+    Of less than three series they are the best, a typical and the worst window of one.
+    Series without an error do not count, nor windows without a reading in look-back or horizon.
     """
-    errors = tallies[method].mase_by_series()
+    errors = sums[method].mase_by_series()
     if beside is not None:
-        others = tallies[beside].mase_by_series()
-        errors = errors / np.where(others > 0, others, np.nan)
+        baseline_errors = sums[beside].mase_by_series()
+        errors = errors / np.where(baseline_errors > 0, baseline_errors, np.nan)
     known = np.flatnonzero(np.isfinite(errors) & (origins.counts > 0))
     if not len(known):
         return ()
-    order = known[np.argsort(errors[known], kind="stable")]
-    if len(order) < len(_SHARES):
-        wanted = [(kind, "window", int(order[0]), share) for kind, share in _SHARES.items()]
+
+    # (kind, subject, series, position of the window in the order of the series' windows)
+    ranked = known[np.argsort(errors[known], kind="stable")]
+    if len(ranked) < len(_POSITIONS):
+        choices = [(kind, "window", int(ranked[0]), at) for kind, at in _POSITIONS.items()]
     else:
-        wanted = [
-            (kind, "series", int(order[round(share * (len(order) - 1))]), 0.5)
-            for kind, share in _SHARES.items()
+        choices = [
+            (kind, "series", int(ranked[round(at * (len(ranked) - 1))]), 0.5)
+            for kind, at in _POSITIONS.items()
         ]
-    chosen = sorted({series for _, _, series, _ in wanted})
+
+    chosen = sorted({series for _, _, series, _ in choices})
     origins, truth = origins.fetched(chosen), truth.fetched(chosen)
-    tried = {
-        series: _Tried.of(forecaster, past, truth)
-        for series in chosen
-        if (past := _told(origins, truth, series, lookback)).series.size
-    }
+    candidates = {s: _Candidates.of(forecaster, origins, truth, s, lookback) for s in chosen}
     return tuple(
-        tried[series].example(kind, of, share)
-        for kind, of, series, share in wanted
-        if series in tried
+        of_series.example(kind, subject, position)
+        for kind, subject, series, position in choices
+        if (of_series := candidates[series]) is not None
     )
 
 
-def _told(origins: Origins, truth: Truth, series: int, lookback: int) -> Past:
-    """Return windows of a series in which something was seen and something came, evenly spread."""
-    counts = np.where(np.arange(len(origins.counts)) == series, origins.counts, 0)
-    own = replace(origins, counts=counts, every=1)
-    told = [
-        (part.share_seen(lookback) > 0) & np.isfinite(truth.after(part)).any(1)
-        for part in own.parts(_PART)
-    ]
-    number = np.flatnonzero(np.concatenate(told))
-    (every,) = own.parts(len(own))
-    return every.subset(number[:: max(1, -(-len(number) // _MOST_TRIED))])
-
-
 @dataclass(frozen=True)
-class _Tried:
-    """Windows of one series, forecast again."""
+class _Candidates:
+    """Windows of one series with readings in look-back and horizon, evenly spread."""
 
     past: Past
     forecast: Forecast
@@ -279,17 +284,36 @@ class _Tried:
     """`(window,)`: mean absolute error."""
 
     @classmethod
-    def of(cls, forecaster: Forecaster, past: Past, truth: Truth) -> _Tried:
+    def of(
+        cls, forecaster: Forecaster, origins: Origins, truth: Truth, series: int, lookback: int
+    ) -> _Candidates | None:
+        """Forecast the windows of a series again; None where no window has readings."""
+        counts = np.where(np.arange(len(origins.counts)) == series, origins.counts, 0)
+        of_series = replace(origins, counts=counts, every=1)
+        is_usable = [
+            (part.share_seen(lookback) > 0) & np.isfinite(truth.after(part)).any(1)
+            for part in of_series.parts(_CANDIDATE_PART)
+        ]
+        usable = np.flatnonzero(np.concatenate(is_usable))
+        if not len(usable):
+            return None
+
+        (past,) = of_series.parts(len(of_series))
+        past = past.subset(usable[:: max(1, -(-len(usable) // _MAX_CANDIDATES))])
         forecast = forecaster.predict(past, truth.horizon, QUANTILES)
         actual = truth.after(past)
         error: Doubles = np.nanmean(np.abs(actual - forecast.point).astype(np.float64), axis=1)
         return cls(past, forecast, actual, error)
 
-    def example(self, kind: str, of: str, share: float) -> Example:
-        """Return the window so far from the best to the worst."""
+    def example(self, kind: str, subject: str, position: float) -> Example:
+        """Return the window at a position, 0 to 1, in the order from the best to the worst."""
         order = np.argsort(self.error, kind="stable")
-        place = order[round(share * (len(order) - 1))]
-        alone = np.arange(len(order)) == place
+        number = order[round(position * (len(order) - 1))]
+        window = np.arange(len(order)) == number
         return Example(
-            kind, of, self.past.subset(alone), self.forecast.subset(alone), self.actual[alone]
+            kind,
+            subject,
+            self.past.subset(window),
+            self.forecast.subset(window),
+            self.actual[window],
         )

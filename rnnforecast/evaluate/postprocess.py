@@ -1,4 +1,4 @@
-"""What happens to a forecast before it is written: fallbacks, bounds, exceedance probabilities."""
+"""Post-processing of forecasts: fallbacks, bounds, exceedance probabilities."""
 
 from __future__ import annotations
 
@@ -21,68 +21,70 @@ from rnnforecast.evaluate.comparison import NETWORK
 from rnnforecast.events import Listener, Warned
 
 _SHORT = "less than half of {} readings to go by"
-_HALF = 0.5
+_LIKELY = 0.5
+"""Probability above which an exceedance is more likely than not."""
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A forecast, and which series are not in it or did not get what they should have."""
+    """A forecast, and the series that have none or a degraded one."""
 
     forecast: Forecast
     left_out: tuple[str, ...]
-    """Without a forecast: no method has anything to go by."""
+    """Series without a forecast: no method has readings to start from."""
     shortened: tuple[str, ...]
-    """Forecast by the network from less than half of a look-back."""
+    """Series that the network forecasts from less than half of a look-back."""
     replaced: tuple[str, ...]
-    """Forecast by a fallback, as the forecast's `source` says."""
+    """Series that a fallback forecasts: the forecast's `source` names it."""
     past: Past
-    """What was seen of the series that are forecast, in their order."""
+    """The readings that the forecast was made from, in the order of its series."""
     exceedances: tuple[Exceedance, ...] = ()
-    """When series with a limit are likely above it."""
+    """For each series with a limit, when it is likely above it."""
     warnings: tuple[Warned, ...] = ()
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:
-        """Return the forecast's rows: see `Forecast.to_arrow`."""
+        """Return the rows of the forecast as `Forecast.to_arrow` does."""
         return self.forecast.to_arrow(quantiles)
 
     def to_pandas(self, quantiles: Sequence[float] | None = None) -> pd.DataFrame:
-        """Return the same as a pandas table."""
+        """Return the rows of the forecast as a data frame."""
         return self.forecast.to_pandas(quantiles)
 
     @property
     def n_degraded(self) -> int:
-        """How many series did not get the forecast that they should have."""
+        """How many series have no forecast, or a degraded one."""
         return len(self.left_out) + len(self.shortened) + len(self.replaced)
 
     @property
     def is_partial(self) -> bool:
-        """Whether there are any."""
+        """Whether there are such series."""
         return self.n_degraded > 0
 
 
 @dataclass(frozen=True)
 class Fallback:
-    """When a network's forecast counts, and what stands in for it where it does not."""
+    """When a network's forecast is used, and what replaces it where it is not."""
 
     lookback: int
     season: int
     methods: tuple[str, ...] = ()
-    """Names of naive methods, the first that can forecast a series; none: it is left out."""
+    """Names of naive methods, of which the first that can forecast a series is used; a series that
+    none can forecast is left out."""
     max_gap: int | None = None
-    """So many rows of a look-back may be missing in a row."""
+    """The most rows of a look-back that may be missing in a row."""
 
     def lacks_history(self, past: Past) -> NDArray[np.bool_]:
-        """`(origin,)`: which origins show too little for the network.
+        """`(origin,)`: whether an origin has too few readings for the network.
 
-        Where methods stand by, that is less than half of a look-back; else the network does what it
-        can, and only an empty look-back is too little, or one with a longer gap.
+        With methods to fall back to, less than half of a look-back is too little; without, only an
+        empty look-back. A gap longer than `max_gap` is too long in both cases.
         """
         seen = past.share_seen(self.lookback)
-        lacking: NDArray[np.bool_] = seen < SEEN_SHARE if self.methods else seen == 0
+        lacks: NDArray[np.bool_] = seen < SEEN_SHARE if self.methods else seen == 0
         if self.max_gap is not None:
-            lacking = lacking | (past.longest_gap(self.lookback) > self.max_gap)
-        return lacking
+            lacks = lacks | (past.longest_gap(self.lookback) > self.max_gap)
+        return lacks
 
 
 def predict_or_fall_back(
@@ -94,75 +96,79 @@ def predict_or_fall_back(
     *,
     unknown: NDArray[np.bool_] | None = None,
 ) -> Prediction:
-    """Forecast every origin that can be; the network gives no numbers for those that it cannot.
+    """Forecast every origin by the network, or by the first fallback that can.
 
-    Nor does it count for those, `(origin,)`, of which something ahead is `unknown` to it.
+    Origins that are not forecast are left out. The network's forecast is not used where it is not
+    finite, where history is lacking, nor where covariates ahead are `unknown`, `(origin,)`.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # readings that float32 cannot square
         forecast = network.predict(past, horizon, quantiles)
-    short = past.share_seen(rule.lookback) < SEEN_SHARE
-    lacking = rule.lacks_history(past)
+    is_short = past.share_seen(rule.lookback) < SEEN_SHARE
+    lacks = rule.lacks_history(past)
     if unknown is not None:
-        lacking = lacking | unknown
-    lacking = lacking | ~np.isfinite(forecast.values).all((1, 2))
-    values = np.where(lacking[:, None, None], np.float32(np.nan), forecast.values)
+        lacks = lacks | unknown
+    lacks = lacks | ~np.isfinite(forecast.values).all((1, 2))
+
+    values = np.where(lacks[:, None, None], np.float32(np.nan), forecast.values)
     forecast = replace(forecast, values=values)
     if rule.methods:
         forecast = _fill(forecast, past, rule.methods, season=rule.season)
-    kept = np.asarray(np.isfinite(forecast.values).all((1, 2)))
+
+    is_forecast = np.asarray(np.isfinite(forecast.values).all((1, 2)))
     names = forecast.names
     return Prediction(
-        forecast.subset(kept),
-        left_out=pick(names, ~kept),
-        shortened=pick(names, short & kept & ~lacking),
-        replaced=pick(names, lacking & kept),
-        past=past.subset(kept),
+        forecast.subset(is_forecast),
+        left_out=pick(names, ~is_forecast),
+        shortened=pick(names, is_short & is_forecast & ~lacks),
+        replaced=pick(names, lacks & is_forecast),
+        past=past.subset(is_forecast),
     )
-
-
-def warnings_of(prediction: Prediction, *, lookback: int) -> list[Warned]:
-    """Say what is not as it should be, a warning for each kind."""
-    kinds = {
-        "left-out": (prediction.left_out, "too little to forecast from, left out"),
-        "shortened": (prediction.shortened, _SHORT.format(lookback)),
-        "fallback": (prediction.replaced, "forecast by a fallback"),
-    }
-    return [Warned.naming(code, what, names) for code, (names, what) in kinds.items() if names]
-
-
-def warn_of_short(past: Past, listener: Listener, *, lookback: int) -> None:
-    """Say which series a network would forecast from a shortened history, or not at all."""
-    seen = past.share_seen(lookback)
-    for code, what, which in (
-        ("left-out", "no reading to forecast from", seen == 0),
-        ("shortened", _SHORT.format(lookback), (seen > 0) & (seen < SEEN_SHARE)),
-    ):
-        names = pick(past.names, which)
-        if names:
-            listener(Warned.naming(code, what, names))
 
 
 def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: int) -> Forecast:
     """Replace the origins whose forecast is NaN by the first method that can forecast them.
 
-    A method needs a past that shows how wide its band is: two readings a season apart. One that no
-    method can forecast keeps NaN. `source` names the method of each origin.
+    A method needs two readings a season apart, from which it has the width of its band. An origin
+    that no method can forecast stays NaN. `source` names the method of each origin.
     """
     values = forecast.values.copy()
     source = np.zeros(past.n_origins, np.int64)
     for number, method in enumerate(methods, start=1):
-        open_rows = np.flatnonzero(np.isnan(values).any((1, 2)))
-        if not len(open_rows):
+        missing = np.flatnonzero(np.isnan(values).any((1, 2)))
+        if not len(missing):
             break
         baseline = naive() if method == "naive" else SeasonalNaive(season)
-        part = past.subset(open_rows)
-        other = baseline.predict(part, forecast.horizon, forecast.quantiles)
+        part = past.subset(missing)
+        fallback = baseline.predict(part, forecast.horizon, forecast.quantiles)
         has_band = np.isfinite(seasonal_differences(part, baseline.season).mean_square)
-        usable = has_band & np.isfinite(other.values).all((1, 2))
-        values[open_rows[usable]] = other.values[usable]
-        source[open_rows[usable]] = number
+        usable = has_band & np.isfinite(fallback.values).all((1, 2))
+        values[missing[usable]] = fallback.values[usable]
+        source[missing[usable]] = number
+
     names = (NETWORK, *(method.replace("-", "_") for method in methods))
     return replace(forecast, values=values, source=pick(names, source))
+
+
+def warnings_of(prediction: Prediction, *, lookback: int) -> list[Warned]:
+    """Return a warning for each kind of degraded series that there is."""
+    kinds = {
+        "left-out": (prediction.left_out, "too little to forecast from, left out"),
+        "shortened": (prediction.shortened, _SHORT.format(lookback)),
+        "fallback": (prediction.replaced, "forecast by a fallback"),
+    }
+    return [Warned.naming(code, text, names) for code, (names, text) in kinds.items() if names]
+
+
+def warn_of_short(past: Past, listener: Listener, *, lookback: int) -> None:
+    """Warn of series that a network would forecast from a short history, or not at all."""
+    seen = past.share_seen(lookback)
+    for code, text, is_affected in (
+        ("left-out", "no reading to forecast from", seen == 0),
+        ("shortened", _SHORT.format(lookback), (seen > 0) & (seen < SEEN_SHARE)),
+    ):
+        names = pick(past.names, is_affected)
+        if names:
+            listener(Warned.naming(code, text, names))
 
 
 @dataclass(frozen=True)
@@ -176,20 +182,20 @@ class Exceedance:
     highest: float
     """The highest probability."""
     at: str
-    """When it is that high."""
+    """The time of the highest probability."""
 
 
 def within(
     forecast: Forecast, bounds: Mapping[str, Range], targets: tuple[str, ...] = ()
 ) -> Forecast:
-    """Return the forecast with all its quantiles inside the bounds of their series.
+    """Return the forecast with all quantiles clipped to the bounds of their series.
 
     `targets` are names that stand for all series: a long table's column. Raises `UsageError` for a
     name that is neither.
     """
     if not bounds:
         return forecast
-    low, high = (x[:, None, None] for x in _ends(forecast, bounds, targets))
+    low, high = (x[:, None, None] for x in _limits(forecast, bounds, targets))
     return replace(
         forecast, values=np.clip(forecast.values, low, high, dtype=forecast.values.dtype)
     )
@@ -198,24 +204,13 @@ def within(
 def outside(
     forecast: Forecast, past: Past, bounds: Mapping[str, Range], targets: tuple[str, ...] = ()
 ) -> NDArray[np.bool_]:
-    """`(origin,)`: whose newest reading lies outside of its bounds; raises as `within` does.
+    """`(origin,)`: whether the newest reading lies outside of its bounds.
 
-    `past` has the same origins as the forecast.
+    `past` has the same origins as the forecast. Raises as `within` does.
     """
-    low, high = _ends(forecast, bounds, targets)
+    low, high = _limits(forecast, bounds, targets)
     newest = past.history(1)[:, 0] + past.base
     return (newest < low) | (newest > high)
-
-
-def _ends(
-    forecast: Forecast, bounds: Mapping[str, Range], targets: tuple[str, ...]
-) -> tuple[Doubles, Doubles]:
-    """Return the lowest and the highest value of each series, `(origin,)`, infinite where free."""
-    low, high = np.full(len(forecast.names), -np.inf), np.full(len(forecast.names), np.inf)
-    for name, ends in bounds.items():
-        own = _named(forecast, name, targets, option="bounds")
-        low[own], high[own] = ends
-    return low, high
 
 
 def exceeding(
@@ -224,47 +219,65 @@ def exceeding(
     bounds: Mapping[str, Range],
     targets: tuple[str, ...] = (),
 ) -> tuple[Forecast, tuple[Exceedance, ...]]:
-    """Add the probability that each reading is above its series' limit; NaN where there is none.
+    """Add the probability that each reading is above its series' limit; NaN without a limit.
 
-    The forecast should hold all trained quantiles, within the bounds: above one nothing can be.
+    The forecast should hold all trained quantiles, within the bounds. The probability is 0 for a
+    limit at the upper bound or above, and 1 for one below the lower bound.
     """
     if not limits:
         return forecast, ()
-    chances = np.full(forecast.values.shape[:2], np.nan)
+
+    probabilities = np.full(forecast.values.shape[:2], np.nan)
     limit_of = np.full(len(forecast.names), np.nan)
     for name, limit in limits.items():
-        own = _named(forecast, name, targets, option="exceed")
-        limit_of[own] = limit
-        chances[own] = 1 - share_below(forecast.values[own], forecast.quantiles, limit)
-    low, high = _ends(forecast, bounds, targets)
-    chances[limit_of >= high] = 0.0
-    chances[limit_of < low] = 1.0
-    found = replace(forecast, p_exceed=chances)
-    limited = np.flatnonzero(np.isfinite(limit_of))
-    return found, tuple(_exceedance(found, int(i), float(limit_of[i])) for i in limited)
+        rows = _rows_named(forecast, name, targets, option="exceed")
+        limit_of[rows] = limit
+        below = share_below(forecast.values[rows], forecast.quantiles, limit)
+        probabilities[rows] = 1 - below
+    low, high = _limits(forecast, bounds, targets)
+    probabilities[limit_of >= high] = 0.0
+    probabilities[limit_of < low] = 1.0
+
+    forecast = replace(forecast, p_exceed=probabilities)
+    exceedances = []
+    for row in np.flatnonzero(np.isfinite(limit_of)):
+        likely = np.flatnonzero(probabilities[row] > _LIKELY)
+        times = [format_stamp(int(us), forecast.tz) for us in forecast.times_us[row]]
+        peak = int(np.argmax(probabilities[row]))
+        exceedances.append(
+            Exceedance(
+                forecast.names[row],
+                float(limit_of[row]),
+                times[likely[0]] if len(likely) else None,
+                float(probabilities[row, peak]),
+                times[peak],
+            )
+        )
+    return forecast, tuple(exceedances)
 
 
-def _exceedance(forecast: Forecast, origin: int, limit: float) -> Exceedance:
-    assert forecast.p_exceed is not None
-    chances = forecast.p_exceed[origin]
-    above = np.flatnonzero(chances > _HALF)
-    stamps = [format_stamp(int(us), forecast.tz) for us in forecast.times_us[origin]]
-    most = int(np.argmax(chances))
-    first = stamps[above[0]] if len(above) else None
-    return Exceedance(forecast.names[origin], limit, first, float(chances[most]), stamps[most])
+def _limits(
+    forecast: Forecast, bounds: Mapping[str, Range], targets: tuple[str, ...]
+) -> tuple[Doubles, Doubles]:
+    """Return the lower and upper bound of each series, `(origin,)`; infinite without bounds."""
+    low, high = np.full(len(forecast.names), -np.inf), np.full(len(forecast.names), np.inf)
+    for name, (lower, upper) in bounds.items():
+        rows = _rows_named(forecast, name, targets, option="bounds")
+        low[rows], high[rows] = lower, upper
+    return low, high
 
 
-def _named(
+def _rows_named(
     forecast: Forecast, name: str, targets: tuple[str, ...], *, option: str
 ) -> NDArray[np.bool_]:
-    """`(origin,)`: which series a name means. Raises `UsageError` for one that means none."""
+    """`(origin,)`: whether a name means the series. Raises `UsageError` for one that means none."""
     if name in forecast.names:
-        return np.array([one == name for one in forecast.names])
+        return np.array([series == name for series in forecast.names])
     if name in targets:
         return np.ones(len(forecast.names), bool)
     known = (*targets, *dict.fromkeys(forecast.names))
-    near = get_close_matches(name, known, n=1)
+    nearest = get_close_matches(name, known, n=1)
     raise UsageError(
         f"--{option} names {name!r}, which is not forecast",
-        hint=f"the nearest is {near[0]!r}" if near else f"such as {known[0]!r}",
+        hint=f"the nearest is {nearest[0]!r}" if nearest else f"such as {known[0]!r}",
     )

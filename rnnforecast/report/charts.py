@@ -1,4 +1,4 @@
-"""Charts on axes, as SVG with tips."""
+"""Charts of the report, as inline SVG with tooltips."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rnnforecast.units import figure, format_duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _MAX_TIPS = 48
+"""At most so many columns of a chart carry a tooltip."""
 _DASHES = ("-", "--", ":", "-.")
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _HREF = f"{{{_LINK}}}href"
 _UNWANTED = (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style")
-_FAMILY = re.compile(r"font-family:[^;]*; ?")
-_NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_FONT_FAMILY = re.compile(r"font-family:[^;]*; ?")
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{3,}")
 PAGE = Palette(
     ink="#000001",
     muted="#000002",
@@ -37,44 +37,47 @@ PAGE = Palette(
     other="#000006",
     third="#000007",
 )
-"""Colours to draw with; each becomes the page's variable of its name."""
+"""Placeholder colours to draw with. Each becomes a CSS variable of the page, of the same name, so
+that one drawing serves light and dark."""
 TIP = "tip-"
-"""How the ids of what explains itself begin; see `inline_svg`."""
+"""Prefix of the ids of shapes that carry a tooltip; see `draw_inline`."""
+Tips = dict[str, str]
+"""Texts of tooltips by the id of their shape."""
 
 
-def explain_fan(axes: Axes, fan: Fan) -> dict[str, str]:
-    """Lay columns over a drawn fan that say its time, actual, forecast and bands."""
-    leads = _thinned(len(fan.ahead_us))
-    half = (fan.ahead_us[1] - fan.ahead_us[0]) / 2 if len(fan.ahead_us) > 1 else 1
-    edges = fan.ahead_us[leads].astype(np.float64)
-    begins = np.concatenate([[edges[0] - half], (edges[1:] + edges[:-1]) / 2])
-    ends = np.concatenate([begins[1:], [edges[-1] + half]])
+def add_fan_tips(axes: Axes, fan: Fan) -> Tips:
+    """Add columns to a drawn fan whose tooltips name its time, actual, forecast and bands."""
+    leads = _subsample(len(fan.ahead_us))
+    half_step = (fan.ahead_us[1] - fan.ahead_us[0]) / 2 if len(fan.ahead_us) > 1 else 1
+    times = fan.ahead_us[leads].astype(np.float64)
+    begins = np.concatenate([[times[0] - half_step], (times[1:] + times[:-1]) / 2])
+    ends = np.concatenate([begins[1:], [times[-1] + half_step]])
+
     tips = {}
     for number, lead in enumerate(leads):
-        words = [f"{format_stamp(int(fan.ahead_us[lead]), fan.tz)}"]
+        parts = [f"{format_stamp(int(fan.ahead_us[lead]), fan.tz)}"]
         if fan.actual is not None and np.isfinite(fan.actual[lead]):
-            words.append(f"reading {figure(float(fan.actual[lead]))}")
-        words.append(f"forecast {figure(float(fan.point[lead]))}")
-        words += [
+            parts.append(f"reading {figure(float(fan.actual[lead]))}")
+        parts.append(f"forecast {figure(float(fan.point[lead]))}")
+        parts += [
             f"{100 * share:g} % between {figure(float(low[lead]))} and {figure(float(high[lead]))}"
             for share, low, high in fan.bands
         ]
-        span = (np.array([begins[number], ends[number]])).astype("datetime64[us]")
+        span = np.array([begins[number], ends[number]]).astype("datetime64[us]")
         axes.axvspan(span[0], span[1], gid=f"{TIP}{number}", zorder=9, alpha=0.0)
-        tips[f"{TIP}{number}"] = ", ".join(words)
+        tips[f"{TIP}{number}"] = ", ".join(parts)
     return tips
 
 
 def draw_leads(
     axes: Axes, by_lead: Mapping[str, Sequence[float | None]], step_us: int, palette: Palette
-) -> dict[str, str]:
-    """Draw each method's error by lead; the network's line is the one that is solid and thick."""
+) -> Tips:
+    """Draw the error of each method by lead. The first method's line is solid and thick."""
     colours = (palette.forecast, palette.other, palette.readings, palette.third)
     for number, (method, errors) in enumerate(by_lead.items()):
         values = np.array([np.nan if e is None else e for e in errors])
-        leads = np.arange(1, len(values) + 1)
         axes.plot(
-            leads,
+            np.arange(1, len(values) + 1),
             values,
             _DASHES[number % 4],
             color=colours[number % 4],
@@ -84,125 +87,115 @@ def draw_leads(
         )
     axes.set_ylim(bottom=0)
     axes.margins(x=0.01)
-    axes.set_xlabel(f"steps ahead, of {format_duration(step_us)}")
-    axes.set_ylabel("error, standard deviations")
-    _legend(axes)
-    return _columns(
-        axes,
-        [
-            (
-                lead + 1,
-                f"{lead + 1} steps ahead: "
-                + ", ".join(
-                    f"{method.replace('_', ' ')} {figure(errors[lead])}"
-                    for method, errors in by_lead.items()
-                ),
-            )
-            for lead in _thinned(max(map(len, by_lead.values()), default=0))
-        ],
-    )
+    _label(axes, f"steps ahead, of {format_duration(step_us)}", "error, standard deviations")
+
+    columns = []
+    for lead in _subsample(max(map(len, by_lead.values()), default=0)):
+        errors_at_lead = ", ".join(
+            f"{method.replace('_', ' ')} {figure(errors[lead])}"
+            for method, errors in by_lead.items()
+        )
+        columns.append((lead + 1, f"{lead + 1} steps ahead: {errors_at_lead}"))
+    return _add_tips(axes, columns)
 
 
 def draw_calibration(
     axes: Axes,
     levels: Sequence[float],
     observed: Sequence[float],
-    before: Sequence[float] | None,
+    uncalibrated: Sequence[float] | None,
     palette: Palette,
-) -> dict[str, str]:
+) -> Tips:
     """Draw the share of readings below each quantile over the share that there should be."""
     axes.plot([0, 1], [0, 1], color=palette.muted, linewidth=0.8, linestyle=":", label="ideal")
-    if before is not None:
-        axes.plot(levels, before, "o--", color=palette.other, markersize=3, label="as learnt")
+    if uncalibrated is not None:
+        axes.plot(levels, uncalibrated, "o--", color=palette.other, markersize=3, label="as learnt")
     axes.plot(levels, observed, "o-", color=palette.forecast, markersize=4, label="calibrated")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    axes.set_xlabel("quantile")
-    axes.set_ylabel("share of readings below")
-    _legend(axes)
-    words = [
+    _label(axes, "quantile", "share of readings below")
+
+    columns = [
         (level, f"below q{100 * level:g} lie {100 * share:.1f} % of the readings")
         for level, share in zip(levels, observed, strict=True)
     ]
-    return _columns(axes, words)
+    return _add_tips(axes, columns)
 
 
-def draw_kept(
-    axes: Axes, kept: Sequence[int], losses: Sequence[float], effective: int, palette: Palette
-) -> dict[str, str]:
-    """Draw the loss over how many readings are seen, and from where on more of them change none."""
-    axes.plot(kept, losses, ".-", color=palette.forecast, markersize=4)
+def draw_history_lengths(
+    axes: Axes, lengths: Sequence[int], losses: Sequence[float], effective: int, palette: Palette
+) -> Tips:
+    """Draw the loss over the length of history that is seen, and mark the effective memory."""
+    axes.plot(lengths, losses, ".-", color=palette.forecast, markersize=4)
     axes.axvline(effective, color=palette.muted, linewidth=1.0, linestyle=":")
     axes.margins(x=0.01)
-    axes.set_xlabel("readings that are seen, the newest")
-    axes.set_ylabel("quantile loss")
-    words = [
-        (float(k), f"with the last {k} readings: loss {figure(x)}")
-        for k, x in zip(kept, losses, strict=True)
+    _label(axes, "readings that are seen, the newest", "quantile loss", has_legend=False)
+    columns = [
+        (float(length), f"with the last {length} readings: loss {figure(loss)}")
+        for length, loss in zip(lengths, losses, strict=True)
     ]
-    return _columns(axes, [words[i] for i in _thinned(len(words))])
+    return _add_tips(axes, [columns[i] for i in _subsample(len(columns))])
 
 
-def draw_lags(
+def draw_gradients(
     axes: Axes,
     gradients: Mapping[str, Sequence[float | None]],
     leads: Mapping[str, int],
     peaks: Sequence[int],
     palette: Palette,
-) -> dict[str, str]:
-    """Draw each lead's gradient by lag, and the lags at which readings come again."""
+) -> Tips:
+    """Draw the gradient of each lead by lag, and mark the peaks of the autocorrelation."""
     colours = (palette.forecast, palette.other, palette.third)
     for number, (name, curve) in enumerate(gradients.items()):
         values = np.array([x if x else np.nan for x in curve], np.float64)
-        label = f"{name}, {leads[name]} ahead"
         axes.plot(
             np.arange(1, len(values) + 1),
             values,
             _DASHES[number % 4],
             color=colours[number % 3],
             linewidth=1.2,
-            label=label,
+            label=f"{name}, {leads[name]} ahead",
         )
     for lag in peaks:
         axes.axvline(lag, color=palette.muted, linewidth=0.8, linestyle=":")
+
     if any(any(curve) for curve in gradients.values()):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda size, _: f"{size:g}")
     axes.margins(x=0.01)
-    axes.set_xlabel("lag, in steps back from the forecast")
-    axes.set_ylabel("gradient")
-    _legend(axes)
+    _label(axes, "lag, in steps back from the forecast", "gradient")
     return {}
 
 
-def draw_losses(axes: Axes, epochs: Sequence[EpochEnded], palette: Palette) -> dict[str, str]:
-    """Draw the loss after each epoch, member by member: on what is learnt, and held out."""
+def draw_losses(axes: Axes, epochs: Sequence[EpochEnded], palette: Palette) -> Tips:
+    """Draw the training and the validation loss of each member, and mark the weights kept."""
     _draw_members(axes, epochs, palette, "train_loss", style="--", width=1.0)
     _draw_members(axes, epochs, palette, "validation_loss", style="-", width=1.6)
-    best = [(e.steps, e.validation_loss) for e in _best_of(epochs)]
-    kept = [(steps, loss) for steps, loss in best if loss is not None]
+    best_of_member = {e.member: e for e in epochs if e.is_best}
+    best = [
+        (e.steps, e.validation_loss)
+        for e in best_of_member.values()
+        if e.validation_loss is not None
+    ]
+
     axes.plot(
-        [steps for steps, _ in kept],
-        [loss for _, loss in kept],
+        [steps for steps, _ in best],
+        [loss for _, loss in best],
         "o",
         color=palette.ink,
         markersize=4,
         linestyle="none",
         label="kept",
     )
-    axes.set_xlabel("steps")
-    axes.set_ylabel("quantile loss")
-    _legend(axes)
+    _label(axes, "steps", "quantile loss")
     return {}
 
 
-def draw_clipping(axes: Axes, epochs: Sequence[EpochEnded], palette: Palette) -> dict[str, str]:
-    """Draw which share of the steps was clipped in each epoch, member by member."""
+def draw_clipping(axes: Axes, epochs: Sequence[EpochEnded], palette: Palette) -> Tips:
+    """Draw the share of clipped steps of each member by epoch."""
     _draw_members(axes, epochs, palette, "clipped", style="-", width=1.4)
     axes.set_ylim(-0.02, 1.02)
-    axes.set_xlabel("steps")
-    axes.set_ylabel("share of steps clipped")
-    _legend(axes)
+    _label(axes, "steps", "share of steps clipped")
     return {}
 
 
@@ -215,103 +208,91 @@ def _draw_members(
     style: str,
     width: float,
 ) -> None:
+    """Draw a field of the epochs over steps, a line for each member; None leaves a gap."""
     colours = (palette.forecast, palette.other, palette.third, palette.readings)
-    what = "learning" if field == "train_loss" else "member"
     for member in sorted({e.member for e in epochs}):
-        own = [e for e in epochs if e.member == member]
-        values = [np.nan if (v := getattr(e, field)) is None else v for e in own]
+        of_member = [e for e in epochs if e.member == member]
+        values = [np.nan if (v := getattr(e, field)) is None else v for e in of_member]
         if np.isnan(values).all():
             continue
-        label = f"{what} {member}" if what == "member" else None
         axes.plot(
-            [e.steps for e in own],
+            [e.steps for e in of_member],
             values,
             style,
             color=colours[member % 4],
             linewidth=width,
-            marker="." if len(own) == 1 else None,
-            label=label,
+            marker="." if len(of_member) == 1 else None,
+            label=None if field == "train_loss" else f"member {member}",
         )
 
 
-def _best_of(epochs: Sequence[EpochEnded]) -> list[EpochEnded]:
-    """Return the last epoch of each member that was its best."""
-    return list({e.member: e for e in epochs if e.is_best}.values())
+def _label(axes: Axes, x: str, y: str, *, has_legend: bool = True) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if has_legend:
+        axes.legend(frameon=False, fontsize=9, handlelength=1.8)
 
 
-def _columns(axes: Axes, words: Sequence[tuple[float, str]]) -> dict[str, str]:
-    """Lay columns over the axes, each around its place, that say their words."""
-    if not words:
+def _add_tips(axes: Axes, columns: Sequence[tuple[float, str]]) -> Tips:
+    """Add invisible columns to the axes, each around its x, with a tooltip."""
+    if not columns:
         return {}
     low, high = axes.get_xlim()
-    places = [place for place, _ in words]
-    edges = [low, *((a + b) / 2 for a, b in pairwise(places)), high]
+    centres = [x for x, _ in columns]
+    edges = [low, *((a + b) / 2 for a, b in pairwise(centres)), high]
     tips = {}
-    for number, (_, text) in enumerate(words):
+    for number, (_, text) in enumerate(columns):
         axes.axvspan(edges[number], edges[number + 1], gid=f"{TIP}{number}", zorder=9, alpha=0.0)
         tips[f"{TIP}{number}"] = text
     axes.set_xlim(low, high)
     return tips
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=9, handlelength=1.8)
+def _subsample(n: int) -> list[int]:
+    """Return evenly spaced indices of n items, at most `_MAX_TIPS`, with the last."""
+    stride = max(1, -(-n // _MAX_TIPS))
+    return list(range(n - 1, -1, -stride))[::-1]
 
 
-def _thinned(n: int) -> list[int]:
-    """Return at most so many of n numbers, evenly, with the last."""
-    every = max(1, -(-n // _MAX_TIPS))
-    return list(range(n - 1, -1, -every))[::-1]
+def draw_inline(name: str, title: str, description: str, draw: Callable[[Axes], Tips]) -> str:
+    """Draw a chart; return an `<svg>` to stand in a page. The same chart gives the same text.
 
-
-def draw_inline(
-    name: str, title: str, description: str, draw: Callable[[Axes], dict[str, str]]
-) -> str:
-    """Draw on axes of its own; return the `<svg>`. `draw` returns its tips, see `inline_svg`."""
-    chart = new_figure()
-    tips = draw(chart.subplots())
-    return inline_svg(chart, name, title=title, description=description, tips=tips)
-
-
-def inline_svg(
-    figure: Figure, name: str, *, title: str, description: str, tips: Mapping[str, str]
-) -> str:
-    """Return an `<svg>` to stand in a page; the same figure gives the same text.
-
-    It must be drawn with the colours of `PAGE`, within `drawing`. `name` is unique on the page.
-    Shapes whose id is in `tips` say that text when a pointer rests on them; they are not seen.
+    `draw` draws on the axes with the colours of `PAGE`, and returns its tooltips. Shapes whose id
+    is in them become invisible and show the text under a pointer. `name` is unique on the page.
+    Call it within `drawing`.
     """
     import matplotlib as mpl
 
-    buffer = io.BytesIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    chart, buffer = new_figure(), io.BytesIO()
+    tips = draw(chart.subplots())
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", metadata=nothing, transparent=True)
+        chart.savefig(buffer, format="svg", metadata=no_metadata, transparent=True)
     root = ET.fromstring(buffer.getvalue())
-    _explain(root, tips)
-    _settle(root, name)
+
+    _insert_tips(root, tips)
+    _rewrite_attributes(root, name)
     for parent in [*root.iter()]:
         for child in [*parent]:
             if child.tag in _UNWANTED:
                 parent.remove(child)
-    for place, (tag, text) in enumerate((("title", title), ("desc", description))):
+
+    for index, (tag, text) in enumerate((("title", title), ("desc", description))):
         element = ET.Element(f"{{{_SVG}}}{tag}", {"id": f"{name}-{tag}"})
         element.text = visible(text)
-        root.insert(place, element)
-    size = root.get("viewBox")
+        root.insert(index, element)
+    view_box = root.get("viewBox") or ""
     root.attrib.clear()
-    root.attrib |= {
-        "viewBox": size or "",
-        "role": "img",
-        "aria-labelledby": f"{name}-title {name}-desc",
-    }
+    labels = f"{name}-title {name}-desc"
+    root.attrib |= {"viewBox": view_box, "role": "img", "aria-labelledby": labels}
+
     ET.register_namespace("", _SVG)
     ET.register_namespace("xlink", _LINK)
     return ET.tostring(root, "unicode")
 
 
-def _explain(root: ET.Element, tips: Mapping[str, str]) -> None:
-    """Give shapes their text, and make them invisible to all but pointers."""
+def _insert_tips(root: ET.Element, tips: Tips) -> None:
+    """Give shapes their tooltip, and make them invisible."""
     for element in root.iter():
         text = tips.get(element.get("id", ""))
         if text is None:
@@ -324,27 +305,25 @@ def _explain(root: ET.Element, tips: Mapping[str, str]) -> None:
             path.set("style", "fill-opacity:0;stroke:none")
 
 
-def _settle(root: ET.Element, name: str) -> None:
-    """Make ids the page's own, colours its variables, the font its own; shorten numbers.
+def _rewrite_attributes(root: ET.Element, name: str) -> None:
+    """Prefix ids by the name, replace colours by CSS variables, drop fonts, shorten numbers.
 
-    Only attributes are touched: a sensor may be called like a colour.
+    Only attributes are changed: a sensor may be called like a colour.
     """
-    used = set(re.findall(r"#([\w-]+)", ET.tostring(root, "unicode")))
+    used_ids = set(re.findall(r"#([\w-]+)", ET.tostring(root, "unicode")))
     for element in root.iter():
-        own = element.attrib.pop("id", None)
-        if own in used:
-            element.set("id", f"{name}-{own}")
+        element_id = element.attrib.pop("id", None)
+        if element_id in used_ids:
+            element.set("id", f"{name}-{element_id}")
+
         for key, value in element.attrib.items():
             if key == _HREF:
                 element.set(key, value.replace("#", f"#{name}-"))
             elif key == "style":
-                element.set(key, _style(value))
+                style = value
+                for role, colour in asdict(PAGE).items():
+                    style = style.replace(colour, f"var(--{role})")
+                element.set(key, _FONT_FAMILY.sub("", style))
             elif key != "id":
-                shorter = _NUMBER.sub(lambda found: f"{float(found[0]):.2f}", value)
-                element.set(key, shorter.replace("url(#", f"url(#{name}-"))
-
-
-def _style(text: str) -> str:
-    for role, colour in asdict(PAGE).items():
-        text = text.replace(colour, f"var(--{role})")
-    return _FAMILY.sub("", text)
+                short = _LONG_NUMBER.sub(lambda match: f"{float(match[0]):.2f}", value)
+                element.set(key, short.replace("url(#", f"url(#{name}-"))

@@ -1,4 +1,4 @@
-"""The HTML report of a version, and the facts of its model card."""
+"""HTML pages: the report of a version or a backtest, and forecasts alone."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from rnnforecast.units import figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Picture = tuple[str, str]
-"""An SVG and its caption."""
 _LEGEND = (
     "The dark line are the readings, before and after the dotted line, where the forecast begins. "
     "The coloured line is the forecast."
 )
-_SHOWN = (0.025, 0.1, 0.5, 0.9, 0.975)
+_BAND_QUANTILES = (0.025, 0.1, 0.5, 0.9, 0.975)
 """Quantiles of the bands in the report."""
 LIGHT = Palette()
 DARK = Palette(
@@ -35,6 +33,7 @@ DARK = Palette(
     third="#cc9bd8",
 )
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+"""Nothing is loaded, and no script runs."""
 _STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; %(light)s }
 @media (prefers-color-scheme: dark) { :root { --page: #161616; %(dark)s } }
@@ -67,7 +66,7 @@ dd { margin: 0; min-width: 0; }
 
 @dataclass(frozen=True)
 class Seen:
-    """A held-out window to look at."""
+    """A held-out window that is shown as an example."""
 
     title: str
     sentence: str
@@ -75,26 +74,43 @@ class Seen:
 
 
 @dataclass(frozen=True)
+class ShownMemory:
+    """How far back the network remembers."""
+
+    sentence: str
+    effective: int
+    kept: Sequence[int]
+    """Lengths of history, increasing."""
+    losses: Sequence[float]
+    """The loss with each length."""
+    gradients: Mapping[str, Sequence[float | None]]
+    """Gradient of each lead with respect to the reading at each lag, from 1."""
+    leads: Mapping[str, int]
+    peaks: Sequence[int]
+    """Lags at which the autocorrelation peaks."""
+
+
+@dataclass(frozen=True)
 class Report:
-    """All that the report shows. What is empty is said to be missing, or left out."""
+    """Content of the report. An empty section is left out, or says that nothing is there."""
 
     title: str
     verdict: str
     held_out: str
-    """What the figures were measured on."""
+    """The windows that metrics were measured on."""
     headings: Mapping[str, str]
-    """The metrics to show, and what they are called."""
+    """The metrics to show, and their headings."""
     metrics: Mapping[str, Mapping[str, Any]]
     """By method."""
     seen: tuple[Seen, ...]
     by_lead: Mapping[str, Sequence[float | None]]
     step_us: int
     bands: Mapping[str, Any] | None
-    """What `Comparison.to_json` says of the bands."""
+    """The bands in `Comparison.to_json`."""
     worst: Sequence[Mapping[str, Any]]
     epochs: Sequence[EpochEnded]
     findings: Sequence[tuple[str, str]]
-    """What is strange about the readings: a code and a sentence."""
+    """Findings about the readings: a code and a sentence."""
     card: Mapping[str, str]
     memory: ShownMemory | None = None
 
@@ -105,13 +121,13 @@ def report_html(report: Report) -> str:
         parts = [
             heading(report.title, 1),
             paragraph(report.verdict, "verdict"),
-            *_metrics(report),
-            *_examples(report),
-            *_leads(report),
-            *_calibration(report),
-            *memory_section(report.memory),
-            *_training(report),
-            *_findings(report),
+            *_metrics_section(report),
+            *_examples_section(report.seen),
+            *_leads_section(report),
+            *_calibration_section(report.bands),
+            *_memory_section(report.memory),
+            *_training_section(report.epochs),
+            *_findings_section(report.findings),
             heading("Model card"),
             facts(report.card),
         ]
@@ -127,45 +143,42 @@ def forecast_html(fans: Sequence[Fan]) -> str:
             for number, fan in enumerate(fans)
         ]
     bands = ", ".join(f"{100 * share:g} %" for share, _, _ in fans[0].bands)
-    said = f"{_LEGEND} Its bands should hold {bands} of the readings." if bands else _LEGEND
-    return page(title, [heading(title, 1), paragraph(said), figures(pictures)])
+    legend = f"{_LEGEND} Its bands should hold {bands} of the readings." if bands else _LEGEND
+    return page(title, [heading(title, 1), paragraph(legend), figures(pictures)])
 
 
-def _metrics(report: Report) -> list[str]:
+def _metrics_section(report: Report) -> list[str]:
     if not report.metrics:
         return [paragraph("No readings were held out, so nothing says how good the network is.")]
+
+    header = ["method", *report.headings.values()]
     rows = [
         [method.replace("_", " "), *(figure(values[key]) for key in report.headings)]
         for method, values in report.metrics.items()
     ]
-    found = [
-        paragraph(report.held_out),
-        table("Metrics by method", ["method", *report.headings.values()], rows),
-    ]
+    section = [paragraph(report.held_out), table("Metrics by method", header, rows)]
     if len(report.worst) > 1:
-        worst = [
+        header = ["series", "MASE", "MASE of the naive method"]
+        rows = [
             [str(item["series"]), figure(item["mase"]), figure(item["naive_mase"])]
             for item in report.worst[:5]
         ]
-        found += [
+        section += [
             paragraph("The series that are hardest beside the better naive method:"),
-            table(
-                "MASE of the worst series", ["series", "MASE", "MASE of the naive method"], worst
-            ),
+            table("MASE of the worst series", header, rows),
         ]
-    return found
+    return section
 
 
-def _examples(report: Report) -> list[str]:
-    if not report.seen:
+def _examples_section(examples: Sequence[Seen]) -> list[str]:
+    if not examples:
         return []
-    pictures = [
-        (
-            _draw_fan(seen.fan.only(_SHOWN), f"fan{number}", seen.title, seen.sentence),
-            f"{seen.title}. {seen.sentence}",
-        )
-        for number, seen in enumerate(report.seen)
-    ]
+
+    pictures = []
+    for number, example in enumerate(examples):
+        fan = example.fan.only(_BAND_QUANTILES)
+        svg = _draw_fan(fan, f"fan{number}", example.title, example.sentence)
+        pictures.append((svg, f"{example.title}. {example.sentence}"))
     return [
         heading("Forecasts of readings that the network had not seen"),
         paragraph(f"{_LEGEND} Its bands should hold 80 % and 95 % of the readings."),
@@ -173,10 +186,11 @@ def _examples(report: Report) -> list[str]:
     ]
 
 
-def _leads(report: Report) -> list[str]:
+def _leads_section(report: Report) -> list[str]:
     if not any(any(e is not None for e in errors) for errors in report.by_lead.values()):
         return []
-    ends = "; ".join(
+
+    ranges = "; ".join(
         f"{method.replace('_', ' ')} from {figure(errors[0])} to {figure(errors[-1])}"
         for method, errors in report.by_lead.items()
     )
@@ -184,18 +198,18 @@ def _leads(report: Report) -> list[str]:
         "leads",
         "Error by lead",
         f"Absolute error in standard deviations of each series, from the first step to the last: "
-        f"{ends}.",
+        f"{ranges}.",
         lambda axes: charts.draw_leads(axes, report.by_lead, report.step_us, PAGE),
     )
     caption = "Absolute error in standard deviations of each series. Lower is better."
     return [heading("Error by lead"), figures([(svg, caption)])]
 
 
-def _calibration(report: Report) -> list[str]:
-    bands = report.bands
+def _calibration_section(bands: Mapping[str, Any] | None) -> list[str]:
     if bands is None:
         return []
-    levels, observed, before = bands["levels"], bands["observed"], bands["uncalibrated"]
+
+    levels, observed, uncalibrated = bands["levels"], bands["observed"], bands["uncalibrated"]
     share = observed[levels.index(0.9)] - observed[levels.index(0.1)]
     (low, least), (high, most) = bands["narrowest"], bands["widest"]
     sentence = f"Between q10 and q90 lie {100 * share:.1f} % of the readings; 80 % should."
@@ -203,103 +217,139 @@ def _calibration(report: Report) -> list[str]:
         sentence += f" Before calibration it was {100 * bands['uncalibrated_coverage_80']:.1f} %."
     if low != high:
         sentence += f" By series from {100 * least:.0f} % ({low}) to {100 * most:.0f} % ({high})."
+
     svg = draw_inline(
         "calibration",
         "Calibration",
         f"Share of readings below each quantile over the share that there should be. {sentence}",
-        lambda axes: charts.draw_calibration(axes, levels, observed, before, PAGE),
+        lambda axes: charts.draw_calibration(axes, levels, observed, uncalibrated, PAGE),
     )
     return [heading("Are the bands as wide as they say?"), figures([(svg, sentence)])]
 
 
-def _training(report: Report) -> list[str]:
-    if not report.epochs:
+def _memory_section(memory: ShownMemory | None) -> list[str]:
+    if memory is None:
         return []
-    at_most = f"at most {100 * max(e.clipped for e in report.epochs):.0f} % in an epoch."
-    pictures = [
-        (
-            draw_inline(
-                "loss",
-                "Loss by step",
-                "Quantile loss of each member after each epoch, on the windows that it learns from "
-                "(dashed) and on held-out ones; a dot marks the weights that were kept.",
-                lambda axes: charts.draw_losses(axes, report.epochs, PAGE),
-            ),
-            "Loss on held-out windows, and, dashed, on those that are learnt from. A dot marks the "
-            "weights that were kept.",
+
+    longest = memory.kept[-1]
+    by_length = draw_inline(
+        "kept",
+        "Loss by the history that is seen",
+        "Quantile loss of forecasts from the last readings only, over how many they are. "
+        f"From {memory.effective} on it is that of all {longest}.",
+        lambda axes: charts.draw_history_lengths(
+            axes, memory.kept, memory.losses, memory.effective, PAGE
         ),
-        (
-            draw_inline(
-                "clipping",
-                "Clipped steps",
-                f"Share of steps whose gradient was clipped, by member: {at_most}",
-                lambda axes: charts.draw_clipping(axes, report.epochs, PAGE),
-            ),
-            f"Share of steps whose gradient was clipped: {at_most}",
+    )
+    ranges = "; ".join(
+        f"{name} from {figure(curve[0])} to {figure(curve[-1])}"
+        for name, curve in memory.gradients.items()
+    )
+    by_lag = draw_inline(
+        "lags",
+        "Gradient by lag",
+        "How much the median forecast moves with the reading at each lag, for an early, a "
+        f"middle and a late lead, on a scale of powers of ten. {ranges}",
+        lambda axes: charts.draw_gradients(
+            axes, memory.gradients, memory.leads, memory.peaks, PAGE
         ),
+    )
+    captions = (
+        f"Loss of forecasts from the last readings only. With {memory.effective} of them it is "
+        f"within one percent of that with all {longest}.",
+        "How much a forecast moves with the reading so many steps back. Dotted lines are lags "
+        "at which the readings come again.",
+    )
+    return [
+        heading("How far back the network remembers"),
+        paragraph(memory.sentence),
+        figures([(by_length, captions[0]), (by_lag, captions[1])]),
     ]
-    return [heading("Training"), figures(pictures)]
 
 
-def _findings(report: Report) -> list[str]:
-    found = [heading("Findings about the data")]
-    if not report.findings:
-        return [*found, paragraph("Nothing was strange about the readings.")]
-    items = {code.replace("-", " "): "" for code, _ in report.findings}
-    for code, message in report.findings:
-        name = code.replace("-", " ")
-        items[name] = f"{items[name]}; {message}" if items[name] else message
-    return [*found, facts(items)]
+def _training_section(epochs: Sequence[EpochEnded]) -> list[str]:
+    if not epochs:
+        return []
+
+    losses = draw_inline(
+        "loss",
+        "Loss by step",
+        "Quantile loss of each member after each epoch, on the windows that it learns from "
+        "(dashed) and on held-out ones; a dot marks the weights that were kept.",
+        lambda axes: charts.draw_losses(axes, epochs, PAGE),
+    )
+    at_most = f"at most {100 * max(e.clipped for e in epochs):.0f} % in an epoch."
+    clipping = draw_inline(
+        "clipping",
+        "Clipped steps",
+        f"Share of steps whose gradient was clipped, by member: {at_most}",
+        lambda axes: charts.draw_clipping(axes, epochs, PAGE),
+    )
+    captions = (
+        "Loss on held-out windows, and, dashed, on those that are learnt from. A dot marks the "
+        "weights that were kept.",
+        f"Share of steps whose gradient was clipped: {at_most}",
+    )
+    return [heading("Training"), figures([(losses, captions[0]), (clipping, captions[1])])]
+
+
+def _findings_section(findings: Sequence[tuple[str, str]]) -> list[str]:
+    title = heading("Findings about the data")
+    if not findings:
+        return [title, paragraph("Nothing was strange about the readings.")]
+    messages: dict[str, list[str]] = {}
+    for code, message in findings:
+        messages.setdefault(code.replace("-", " "), []).append(message)
+    return [title, facts({name: "; ".join(texts) for name, texts in messages.items()})]
 
 
 def _draw_fan(fan: Fan, name: str, title: str, sentence: str) -> str:
-    def draw(axes: Axes) -> dict[str, str]:
+    def draw(axes: Axes) -> charts.Tips:
         draw_fan(axes, fan, PAGE)
-        return charts.explain_fan(axes, fan)
+        return charts.add_fan_tips(axes, fan)
 
-    return draw_inline(name, title, f"{sentence} {_in_words(fan)}".strip(), draw)
-
-
-def _in_words(fan: Fan) -> str:
-    """Say what a picture shows to who does not see it."""
-    point = fan.point
-    low, high = figure(float(point.min())), figure(float(point.max()))
-    return f"{len(point)} steps are forecast, between {low} and {high}."
+    # the description is for readers who do not see the picture
+    low, high = figure(float(fan.point.min())), figure(float(fan.point.max()))
+    summary = f"{len(fan.point)} steps are forecast, between {low} and {high}."
+    return draw_inline(name, title, f"{sentence} {summary}".strip(), draw)
 
 
 def page(title: str, parts: Iterable[str]) -> str:
     """Return a whole page; `title` is text, the parts are HTML."""
-    style = _STYLE % {"light": _variables(LIGHT), "dark": _variables(DARK)}
+    variables = {
+        scheme: " ".join(f"--{role}: {colour};" for role, colour in asdict(palette).items())
+        for scheme, palette in (("light", LIGHT), ("dark", DARK))
+    }
     body = "\n".join(parts)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>{words(title)}</title>\n<style>{style}</style>\n</head>\n"
+        f"<title>{escaped(title)}</title>\n<style>{_STYLE % variables}</style>\n</head>\n"
         f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
     )
 
 
-def words(text: str) -> str:
-    """Escape text that comes from anywhere; what cannot be seen becomes a blank."""
+def escaped(text: str) -> str:
+    """Escape text from any source; unprintable characters become blanks."""
     return escape(visible(text))
 
 
 def heading(text: str, level: int = 2) -> str:
     """Return a heading."""
-    return f"<h{level}>{words(text)}</h{level}>"
+    return f"<h{level}>{escaped(text)}</h{level}>"
 
 
 def paragraph(text: str, kind: str | None = None) -> str:
-    """Return a paragraph."""
+    """Return a paragraph, of a CSS class `kind`."""
     attribute = f' class="{kind}"' if kind else ""
-    return f"<p{attribute}>{words(text)}</p>"
+    return f"<p{attribute}>{escaped(text)}</p>"
 
 
 def figures(pictures: Sequence[tuple[str, str]]) -> str:
-    """Return pictures, SVG and caption, beside each other where there is room."""
+    """Return pictures, each an SVG and a caption, in as many columns as fit."""
     items = [
-        f"<figure>{svg}<figcaption>{words(caption)}</figcaption></figure>"
+        f"<figure>{svg}<figcaption>{escaped(caption)}</figcaption></figure>"
         for svg, caption in pictures
     ]
     return f'<div class="pictures">{"".join(items)}</div>'
@@ -307,87 +357,20 @@ def figures(pictures: Sequence[tuple[str, str]]) -> str:
 
 def table(name: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table that can be scrolled where it is wider than the page."""
-    head = "".join(f'<th scope="col">{words(cell)}</th>' for cell in header)
+    head = "".join(f'<th scope="col">{escaped(cell)}</th>' for cell in header)
     body = "".join(
-        f'<tr><th scope="row">{words(first)}</th>'
-        + "".join(f"<td>{words(cell)}</td>" for cell in rest)
+        f'<tr><th scope="row">{escaped(first)}</th>'
+        + "".join(f"<td>{escaped(cell)}</td>" for cell in cells)
         + "</tr>"
-        for first, *rest in rows
+        for first, *cells in rows
     )
     return (
-        f'<div class="table" role="region" tabindex="0" aria-label="{words(name)}"><table>'
+        f'<div class="table" role="region" tabindex="0" aria-label="{escaped(name)}"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
 def facts(items: Mapping[str, str]) -> str:
-    """Return names and what they stand for."""
-    lines = [f"<dt>{words(name)}</dt><dd>{words(text)}</dd>" for name, text in items.items()]
+    """Return a definition list."""
+    lines = [f"<dt>{escaped(name)}</dt><dd>{escaped(text)}</dd>" for name, text in items.items()]
     return f"<dl>{''.join(lines)}</dl>"
-
-
-def _variables(palette: Palette) -> str:
-    return " ".join(f"--{role}: {colour};" for role, colour in asdict(palette).items())
-
-
-@dataclass(frozen=True)
-class ShownMemory:
-    """How far back the network remembers."""
-
-    sentence: str
-    effective: int
-    kept: Sequence[int]
-    """Lengths of history, increasing."""
-    losses: Sequence[float]
-    """What each comes to."""
-    gradients: Mapping[str, Sequence[float | None]]
-    """How much a lead moves with the reading at each lag, from 1."""
-    leads: Mapping[str, int]
-    peaks: Sequence[int]
-    """Lags at which readings come again."""
-
-
-def memory_section(memory: ShownMemory | None) -> list[str]:
-    """Return the section's heading, text and two pictures; nothing where it was not measured."""
-    if memory is None:
-        return []
-    pictures = [
-        (
-            draw_inline(
-                "kept",
-                "Loss by the history that is seen",
-                f"Quantile loss of forecasts from the last readings only, over how many they are. "
-                f"From {memory.effective} on it is that of all {memory.kept[-1]}.",
-                lambda axes: charts.draw_kept(
-                    axes, memory.kept, memory.losses, memory.effective, PAGE
-                ),
-            ),
-            f"Loss of forecasts from the last readings only. With {memory.effective} of them it is "
-            f"within one percent of that with all {memory.kept[-1]}.",
-        ),
-        (
-            draw_inline(
-                "lags",
-                "Gradient by lag",
-                "How much the median forecast moves with the reading at each lag, for an early, a "
-                f"middle and a late lead, on a scale of powers of ten. {_lags_in_words(memory)}",
-                lambda axes: charts.draw_lags(
-                    axes, memory.gradients, memory.leads, memory.peaks, PAGE
-                ),
-            ),
-            "How much a forecast moves with the reading so many steps back. Dotted lines are lags "
-            "at which the readings come again.",
-        ),
-    ]
-    return [
-        heading("How far back the network remembers"),
-        paragraph(memory.sentence),
-        figures(pictures),
-    ]
-
-
-def _lags_in_words(memory: ShownMemory) -> str:
-    return "; ".join(
-        f"{name} from {figure(curve[0])} to {figure(curve[-1])}"
-        for name, curve in memory.gradients.items()
-    )

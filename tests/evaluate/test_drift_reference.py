@@ -11,7 +11,12 @@ import pytest
 from scipy import stats
 
 from rnnforecast.evaluate import comparison
-from rnnforecast.evaluate.comparison import FIELDS, Usual, usual_from, usual_of
+from rnnforecast.evaluate.comparison import (
+    FIELDS,
+    ErrorReference,
+    fit_error_reference,
+    reference_table,
+)
 from rnnforecast.evaluate.metrics import Tally
 
 NAMES, HORIZON, N_BLOCKS = ("a", "b", "c"), 4, 14
@@ -72,7 +77,7 @@ def slowly(errors: np.ndarray, naive: np.ndarray, inside: np.ndarray, s: int) ->
 def test_what_is_usual_is_what_a_loop_over_stretches_finds(seed: int, n_windows: int) -> None:
     case = drawn(seed, n_windows=n_windows)
 
-    found = usual_of(*tallies_of(*case), NAMES)
+    found = fit_error_reference(*tallies_of(*case), NAMES)
 
     for s in range(len(NAMES)):
         assert [getattr(found, name)[s] for name in FIELDS] == pytest.approx(slowly(*case, s))
@@ -87,7 +92,7 @@ def test_the_deviation_is_that_of_one_forecast_however_many_a_stretch_holds(
     errors = rng.choice([0.5, 1.5], (2000, 1, n_windows, 1)) * np.ones(HORIZON)
     naive, inside = np.full_like(errors, 2.0), (errors < 1).astype(float)
 
-    found = usual_of(*tallies_of(errors, naive, inside), ("a",))
+    found = fit_error_reference(*tallies_of(errors, naive, inside), ("a",))
 
     assert found.excess_sd == pytest.approx(0.5, rel=0.05)
     assert found.coverage_sd == pytest.approx(0.5, rel=0.05)
@@ -100,7 +105,7 @@ def test_of_few_stretches_or_without_a_naive_error_nothing_is_known() -> None:
     errors[7:, 1], naive[7:, 1], inside[7:, 1] = np.nan, np.nan, np.nan
     naive[:, 2] = 0.0
 
-    found = usual_of(*tallies_of(errors, naive, inside), NAMES)
+    found = fit_error_reference(*tallies_of(errors, naive, inside), NAMES)
 
     assert np.isfinite([found.coverage_sd[0], found.excess_sd[0]]).all()
     assert np.isnan([found.coverage_sd[1], found.excess_sd[1]]).all()
@@ -108,50 +113,50 @@ def test_of_few_stretches_or_without_a_naive_error_nothing_is_known() -> None:
     assert set(found.to_json()["series"]) == {"a"}
 
 
-def some_usual() -> Usual:
+def some_reference() -> ErrorReference:
     table = np.arange(21.0).reshape(3, 7) / 8
     table[1, 2] = np.nan
-    return Usual(NAMES, *table.T)
+    return ErrorReference(NAMES, *table.T)
 
 
 def test_what_is_usual_is_read_as_it_was_written() -> None:
-    usual = some_usual()
-    said = json.loads(json.dumps(usual.to_json()))
+    reference = some_reference()
+    stored = json.loads(json.dumps(reference.to_json()))
 
-    figures = usual_from(said, ("c", "a", "c"))
+    figures = reference_table(stored, ("c", "a", "c"))
 
-    expected = np.stack([getattr(usual, name) for name in FIELDS], axis=1)
+    expected = np.stack([getattr(reference, name) for name in FIELDS], axis=1)
     np.testing.assert_allclose(figures, expected[[2, 0, 2]])
 
 
 def test_series_that_were_not_there_have_what_is_usual_of_the_others() -> None:
-    figures = usual_from(some_usual().to_json(), ("a", "b", "new"))
+    figures = reference_table(some_reference().to_json(), ("a", "b", "new"))
 
-    middle = (figures[0] + usual_from(some_usual().to_json(), ("c",))[0]) / 2
+    middle = (figures[0] + reference_table(some_reference().to_json(), ("c",))[0]) / 2
     np.testing.assert_allclose(figures[1:], [middle, middle])
 
 
 def test_of_very_many_series_only_the_middle_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = some_usual().to_json()
-    monkeypatch.setattr(comparison, "_MOST_SERIES", 2)
+    before = some_reference().to_json()
+    monkeypatch.setattr(comparison, "_MAX_SERIES", 2)
 
-    said = some_usual().to_json()
+    stored = some_reference().to_json()
 
-    assert (said["series"], said["others"]) == ({}, before["others"])
-    assert len(set(map(tuple, usual_from(said, NAMES)))) == 1
+    assert (stored["series"], stored["others"]) == ({}, before["others"])
+    assert len(set(map(tuple, reference_table(stored, NAMES)))) == 1
 
 
 @pytest.mark.parametrize(
-    "said",
+    "stored",
     [
         None,
         {},
-        Usual(NAMES, *np.full((7, 3), np.nan)).to_json(),
+        ErrorReference(NAMES, *np.full((7, 3), np.nan)).to_json(),
         {"fields": ["coverage"], "series": {"a": [0.8]}, "others": [0.8]},
     ],
 )
-def test_a_version_that_does_not_say_what_is_usual_leaves_it_unknown(said: object) -> None:
-    figures = usual_from(said, NAMES)
+def test_a_version_that_does_not_say_what_is_usual_leaves_it_unknown(stored: object) -> None:
+    figures = reference_table(stored, NAMES)
     assert figures.shape == (3, len(FIELDS))
     assert np.isnan(figures).all()
-    assert usual_from(said, ()).shape == (0, len(FIELDS))
+    assert reference_table(stored, ()).shape == (0, len(FIELDS))

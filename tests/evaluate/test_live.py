@@ -19,7 +19,13 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.windows import Past, past_of
 from rnnforecast.evaluate.backtest import Round, Truth, Units, evaluate
 from rnnforecast.evaluate.baselines import SeasonalNaive
-from rnnforecast.evaluate.comparison import FIELDS, Usual, compare, usual_from, usual_of
+from rnnforecast.evaluate.comparison import (
+    FIELDS,
+    ErrorReference,
+    compare,
+    fit_error_reference,
+    reference_table,
+)
 from rnnforecast.evaluate.live import DRIFTED, Score, issue_table, score_issues
 from rnnforecast.evaluate.metrics import Tally
 from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
@@ -284,20 +290,20 @@ def growth() -> np.ndarray:
     return 0.5 + 0.5 * np.sqrt(np.arange(1, HORIZON + 1) / HORIZON)
 
 
-def learnt(n_series: int, n_blocks: int = 30) -> Usual:
+def learnt(n_series: int, n_blocks: int = 30) -> ErrorReference:
     own, naive = draw(0, n_series, [DAY * i for i in range(n_blocks)])
     network, other = (Tally(n_series, HORIZON, n_blocks) for _ in range(2))
     cell = np.arange(n_blocks)[:, None] * n_series + np.arange(n_series)[:, None, None]
     network.inside.add((np.abs(own) <= 1.2816 * growth()).astype(float), cell)
     network.by_block.add(np.abs(own), cell)
     other.by_block.add(np.abs(naive), cell)
-    return usual_of(network, other, tuple(f"s{i}" for i in range(n_series)))
+    return fit_error_reference(network, other, tuple(f"s{i}" for i in range(n_series)))
 
 
 def live(
     errors: Errors,
     cutoffs: list[int],
-    usual: Usual | None,
+    reference: ErrorReference | None,
     *,
     by: str = "series",
     until: int | None = None,
@@ -306,7 +312,7 @@ def live(
     own, naive = errors
     n_series, n_windows, _ = own.shape
     names = [f"s{i}" for i in range(n_series)]
-    figures = usual_from(usual and usual.to_json(), names)
+    figures = reference_table(reference and reference.to_json(), names)
     cutoff = START_US + np.array(cutoffs)[:, None] * HOUR_US
     leads = np.arange(1, HORIZON + 1)
 

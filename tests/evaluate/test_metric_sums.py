@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,19 +11,28 @@ from hypothesis import strategies as st
 
 from rnnforecast.config.training import DECILES, QUANTILES
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.evaluate import metrics as m
-from rnnforecast.evaluate.metrics import Tally, Windows, skill_interval
+from rnnforecast.evaluate.metrics import (
+    HEADINGS,
+    Metrics,
+    Tally,
+    WindowContext,
+    scaled_errors,
+    skill_interval,
+)
+from tests.evaluate import reference
 
 N_SERIES, HORIZON, N_BLOCKS = 3, 4, 5
 
 
-def drawn(seed: int, n: int = 40, *, size: float = 1.0) -> tuple[np.ndarray, Forecast, Windows]:
+def drawn(
+    seed: int, n: int = 40, *, size: float = 1.0
+) -> tuple[np.ndarray, Forecast, WindowContext]:
     rng = np.random.default_rng(seed)
     actual = rng.normal(3, 5, (n, HORIZON))
     actual[rng.random(actual.shape) < 0.3] = np.nan
     values = np.sort(rng.normal(3, 5 * size, (n, HORIZON, len(QUANTILES))), axis=2)
     forecast = Forecast(values, QUANTILES, ("s",) * n, np.zeros(n, np.int64), 1)
-    windows = Windows(
+    windows = WindowContext(
         series=rng.integers(0, N_SERIES, n),
         scale=rng.choice([0.0, 0.5, 2.0, np.nan], n),
         deviation=rng.uniform(0.5, 2, n),
@@ -30,7 +41,7 @@ def drawn(seed: int, n: int = 40, *, size: float = 1.0) -> tuple[np.ndarray, For
     return actual, forecast, windows
 
 
-def part_of(case: tuple, chosen: slice) -> tuple[np.ndarray, Forecast, Windows]:
+def part_of(case: tuple, chosen: slice) -> tuple[np.ndarray, Forecast, WindowContext]:
     actual, forecast, windows = case
     rows = np.zeros(len(actual), np.bool_)
     rows[chosen] = True
@@ -38,7 +49,7 @@ def part_of(case: tuple, chosen: slice) -> tuple[np.ndarray, Forecast, Windows]:
     return (
         actual[rows],
         forecast.subset(rows),
-        Windows(*(getattr(windows, name)[rows] for name in names)),
+        WindowContext(*(getattr(windows, name)[rows] for name in names)),
     )
 
 
@@ -59,22 +70,28 @@ def test_parts_of_any_size_give_the_metrics_of_all_windows(seed: int, cuts: list
     found = tally_of(case, *sorted(cuts)).metrics().to_json()
 
     expected = {
-        "mae": m.mae(actual, forecast.point),
-        "rmse": m.rmse(actual, forecast.point),
-        "smape": m.smape(actual, forecast.point),
-        "mase": m.mase(actual, forecast.point, scale=windows.scale, series=windows.series),
-        "wql": m.wql(actual, deciles, np.array(DECILES)),
-        "coverage_80": m.coverage(actual, deciles[:, :, 0], deciles[:, :, -1]),
-        "scaled_mse": m.scaled_mse(actual, forecast.point, deviation=windows.deviation),
-        "scaled_mae": m.scaled_mae(actual, forecast.point, deviation=windows.deviation),
+        "mae": reference.mae(actual, forecast.point),
+        "rmse": reference.rmse(actual, forecast.point),
+        "smape": reference.smape(actual, forecast.point),
+        "mase": reference.mase(actual, forecast.point, scale=windows.scale, series=windows.series),
+        "wql": reference.wql(actual, deciles, np.array(DECILES)),
+        "coverage_80": reference.coverage(actual, deciles[:, :, 0], deciles[:, :, -1]),
+        "scaled_mse": reference.scaled_mse(actual, forecast.point, deviation=windows.deviation),
+        "scaled_mae": reference.scaled_mae(actual, forecast.point, deviation=windows.deviation),
         "n": int(np.isfinite(actual).sum()),
     }
     assert found == pytest.approx(expected, nan_ok=False)
 
 
+def test_a_metric_declares_one_formula_and_tables_show_those_with_a_heading() -> None:
+    for metric in fields(Metrics):
+        assert ("terms" in metric.metadata) != ("value" in metric.metadata)
+        assert HEADINGS.get(metric.name) == metric.metadata["heading"]
+
+
 def test_errors_by_lead_are_those_of_the_lead_alone() -> None:
     actual, forecast, windows = drawn(1)
-    errors = m.scaled_errors(actual, forecast.point, windows.deviation)
+    errors = scaled_errors(actual, forecast.point, windows.deviation)
 
     found = tally_of((actual, forecast, windows), 13)
 

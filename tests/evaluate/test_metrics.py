@@ -17,7 +17,9 @@ from sklearn.metrics import (
 )
 
 from rnnforecast.config.training import DECILES, QUANTILES
-from rnnforecast.evaluate import metrics as m
+from rnnforecast.evaluate.baselines import normal_quantiles
+from rnnforecast.evaluate.metrics import Metrics, skill
+from tests.evaluate import reference
 
 LEVELS = np.array(DECILES)
 seeds = st.integers(0, 2**32 - 1)
@@ -95,8 +97,10 @@ def test_mae_and_rmse_are_those_of_sklearn_on_the_readings_that_are_there(seed: 
     pairs = seen_pairs(case["actual"], case["point"])
     actual, point = [a for a, _ in pairs], [f for _, f in pairs]
 
-    assert m.mae(case["actual"], case["point"]) == pytest.approx(mean_absolute_error(actual, point))
-    assert m.rmse(case["actual"], case["point"]) == pytest.approx(
+    assert reference.mae(case["actual"], case["point"]) == pytest.approx(
+        mean_absolute_error(actual, point)
+    )
+    assert reference.rmse(case["actual"], case["point"]) == pytest.approx(
         root_mean_squared_error(actual, point)
     )
 
@@ -107,8 +111,8 @@ def test_mae_and_rmse_equal_a_loop(seed: int) -> None:
     case = draw(seed)
     errors = [abs(a - f) for a, f in seen_pairs(case["actual"], case["point"])]
 
-    assert m.mae(case["actual"], case["point"]) == pytest.approx(sum(errors) / len(errors))
-    assert m.rmse(case["actual"], case["point"]) == pytest.approx(
+    assert reference.mae(case["actual"], case["point"]) == pytest.approx(sum(errors) / len(errors))
+    assert reference.rmse(case["actual"], case["point"]) == pytest.approx(
         math.sqrt(sum(e * e for e in errors) / len(errors))
     )
 
@@ -119,7 +123,7 @@ def test_smape_equals_a_loop(seed: int) -> None:
     case = draw(seed)
     case["actual"][0, 0] = 0.0
 
-    assert m.smape(case["actual"], case["point"]) == pytest.approx(
+    assert reference.smape(case["actual"], case["point"]) == pytest.approx(
         slow_smape(case["actual"], case["point"])
     )
 
@@ -129,7 +133,7 @@ def test_smape_equals_a_loop(seed: int) -> None:
 def test_mase_equals_a_loop(seed: int) -> None:
     case = draw(seed)
 
-    assert m.mase(
+    assert reference.mase(
         case["actual"], case["point"], scale=case["scale"], series=case["series"]
     ) == pytest.approx(slow_mase(case["actual"], case["point"], case["scale"], case["series"]))
 
@@ -138,7 +142,7 @@ def test_mase_equals_a_loop(seed: int) -> None:
 @repeatable
 def test_wql_equals_a_loop_and_sklearns_pinball_loss(seed: int) -> None:
     case = draw(seed)
-    wql = m.wql(case["actual"], case["deciles"], LEVELS)
+    wql = reference.wql(case["actual"], case["deciles"], LEVELS)
 
     assert wql == pytest.approx(slow_wql(case["actual"], case["deciles"]))
     seen = np.isfinite(case["actual"])
@@ -156,7 +160,7 @@ def test_coverage_equals_a_loop(seed: int) -> None:
     case = draw(seed)
     low, high = case["deciles"][:, :, 0], case["deciles"][:, :, -1]
 
-    assert m.coverage(case["actual"], low, high) == pytest.approx(
+    assert reference.coverage(case["actual"], low, high) == pytest.approx(
         slow_coverage(case["actual"], low, high)
     )
 
@@ -172,8 +176,10 @@ def test_scaled_errors_equal_a_loop(seed: int) -> None:
     ]
     given_ = {"deviation": case["deviation"]}
 
-    assert m.scaled_mae(case["actual"], case["point"], **given_) == pytest.approx(np.mean(parts))
-    assert m.scaled_mse(case["actual"], case["point"], **given_) == pytest.approx(
+    assert reference.scaled_mae(case["actual"], case["point"], **given_) == pytest.approx(
+        np.mean(parts)
+    )
+    assert reference.scaled_mse(case["actual"], case["point"], **given_) == pytest.approx(
         sum(part * part for part in parts) / len(parts)
     )
 
@@ -181,17 +187,17 @@ def test_scaled_errors_equal_a_loop(seed: int) -> None:
 def test_scaled_errors_leave_out_a_series_that_never_moved() -> None:
     actual, point = np.zeros((2, 1)), np.array([[2.0], [50.0]])
 
-    assert m.scaled_mae(actual, point, deviation=np.array([2.0, 0.0])) == 1
-    assert m.scaled_mse(actual, point, deviation=np.zeros(2)) is None
+    assert reference.scaled_mae(actual, point, deviation=np.array([2.0, 0.0])) == 1
+    assert reference.scaled_mse(actual, point, deviation=np.zeros(2)) is None
 
 
 def test_metrics_of_an_example_worked_out_by_hand() -> None:
     actual = np.array([[10.0, 20.0], [-4.0, 0.0]])
     point = np.array([[12.0, 18.0], [-1.0, 0.0]])
 
-    assert m.mae(actual, point) == pytest.approx((2 + 2 + 3 + 0) / 4)
-    assert m.rmse(actual, point) == pytest.approx(math.sqrt((4 + 4 + 9 + 0) / 4))
-    assert m.smape(actual, point) == pytest.approx(
+    assert reference.mae(actual, point) == pytest.approx((2 + 2 + 3 + 0) / 4)
+    assert reference.rmse(actual, point) == pytest.approx(math.sqrt((4 + 4 + 9 + 0) / 4))
+    assert reference.smape(actual, point) == pytest.approx(
         (200 * 2 / 22 + 200 * 2 / 38 + 200 * 3 / 5 + 0) / 4
     )
 
@@ -201,21 +207,25 @@ def test_wql_of_an_example_worked_out_by_hand() -> None:
     actual = np.array([[10.0]])
     quantiles = np.array([[[6.0, 12.0]]])
 
-    assert m.wql(actual, quantiles, np.array([0.1, 0.9])) == pytest.approx((0.08 + 0.04) / 2)
+    assert reference.wql(actual, quantiles, np.array([0.1, 0.9])) == pytest.approx(
+        (0.08 + 0.04) / 2
+    )
 
 
 def test_wql_of_equal_quantiles_is_the_mean_absolute_error_over_the_mean_size() -> None:
     actual = np.array([[10.0, -20.0, np.nan]])
     point = np.array([[13.0, -19.0, 7.0]])
 
-    assert m.wql(actual, np.repeat(point[:, :, None], 9, 2), LEVELS) == pytest.approx(4 / 30)
+    assert reference.wql(actual, np.repeat(point[:, :, None], 9, 2), LEVELS) == pytest.approx(
+        4 / 30
+    )
 
 
 def test_smape_runs_from_0_to_200() -> None:
-    assert m.smape(np.array([[0.0]]), np.array([[0.0]])) == 0
-    assert m.smape(np.array([[5.0]]), np.array([[5.0]])) == 0
-    assert m.smape(np.array([[0.0]]), np.array([[5.0]])) == 200
-    assert m.smape(np.array([[5.0]]), np.array([[-1.0]])) == 200
+    assert reference.smape(np.array([[0.0]]), np.array([[0.0]])) == 0
+    assert reference.smape(np.array([[5.0]]), np.array([[5.0]])) == 0
+    assert reference.smape(np.array([[0.0]]), np.array([[5.0]])) == 200
+    assert reference.smape(np.array([[5.0]]), np.array([[-1.0]])) == 200
 
 
 def test_mase_is_a_mean_over_series_not_over_values() -> None:
@@ -223,13 +233,15 @@ def test_mase_is_a_mean_over_series_not_over_values() -> None:
     point = np.array([[1.0, 1.0], [1.0, 1.0], [10.0, 10.0]])
     series = np.array([0, 0, 7])
 
-    assert m.mase(actual, point, scale=np.ones(3), series=series) == pytest.approx((1 + 10) / 2)
+    assert reference.mase(actual, point, scale=np.ones(3), series=series) == pytest.approx(
+        (1 + 10) / 2
+    )
 
 
 def test_mase_divides_each_window_by_its_own_scale() -> None:
     actual, point = np.zeros((2, 1)), np.array([[2.0], [9.0]])
 
-    assert m.mase(
+    assert reference.mase(
         actual, point, scale=np.array([2.0, 3.0]), series=np.array([0, 0])
     ) == pytest.approx((1 + 3) / 2)
 
@@ -239,33 +251,35 @@ def test_mase_leaves_out_windows_whose_scale_says_nothing(scale: float) -> None:
     actual, point = np.zeros((3, 1)), np.array([[2.0], [50.0], [70.0]])
     scales_of = np.array([1.0, scale, scale])
 
-    assert m.mase(actual, point, scale=scales_of, series=np.array([0, 0, 1])) == 2
+    assert reference.mase(actual, point, scale=scales_of, series=np.array([0, 0, 1])) == 2
 
 
 def test_mase_leaves_out_a_series_without_actuals() -> None:
     actual, point = np.array([[1.0], [np.nan]]), np.array([[3.0], [9.0]])
 
-    assert m.mase(actual, point, scale=np.ones(2), series=np.array([1, 0])) == 2
+    assert reference.mase(actual, point, scale=np.ones(2), series=np.array([1, 0])) == 2
 
 
 @pytest.mark.parametrize("scale", [0.0, np.nan])
 def test_mase_without_any_usable_scale_is_undefined(scale: float) -> None:
     zeros = np.zeros((2, 3))
 
-    assert m.mase(zeros, zeros + 1, scale=np.full(2, scale), series=np.array([0, 1])) is None
+    assert (
+        reference.mase(zeros, zeros + 1, scale=np.full(2, scale), series=np.array([0, 1])) is None
+    )
 
 
 @pytest.mark.parametrize(
     "metric",
     [
-        m.mae,
-        m.rmse,
-        m.smape,
-        lambda a, f: m.mase(a, f, scale=np.ones(2), series=np.array([0, 1])),
-        lambda a, f: m.wql(a, np.repeat(f[:, :, None], 9, 2), LEVELS),
-        lambda a, f: m.coverage(a, f - 1, f + 1),
-        lambda a, f: m.scaled_mse(a, f, deviation=np.ones(2)),
-        lambda a, f: m.scaled_mae(a, f, deviation=np.ones(2)),
+        reference.mae,
+        reference.rmse,
+        reference.smape,
+        lambda a, f: reference.mase(a, f, scale=np.ones(2), series=np.array([0, 1])),
+        lambda a, f: reference.wql(a, np.repeat(f[:, :, None], 9, 2), LEVELS),
+        lambda a, f: reference.coverage(a, f - 1, f + 1),
+        lambda a, f: reference.scaled_mse(a, f, deviation=np.ones(2)),
+        lambda a, f: reference.scaled_mae(a, f, deviation=np.ones(2)),
     ],
     ids=["mae", "rmse", "smape", "mase", "wql", "coverage", "scaled mse", "scaled mae"],
 )
@@ -277,13 +291,13 @@ def test_a_metric_without_actuals_is_undefined(metric: Callable) -> None:
 def test_wql_of_actuals_that_are_all_zero_is_undefined() -> None:
     actual = np.array([[0.0, np.nan, 0.0]])
 
-    assert m.wql(actual, np.ones((1, 3, 9)), LEVELS) is None
+    assert reference.wql(actual, np.ones((1, 3, 9)), LEVELS) is None
 
 
 def test_coverage_counts_the_bounds_as_inside() -> None:
     actual = np.array([[1.0, 2.0, 0.9, 2.1, np.nan]])
 
-    assert m.coverage(actual, np.full((1, 5), 1.0), np.full((1, 5), 2.0)) == 0.5
+    assert reference.coverage(actual, np.full((1, 5), 1.0), np.full((1, 5), 2.0)) == 0.5
 
 
 @given(seeds, scales)
@@ -292,17 +306,23 @@ def test_relative_metrics_do_not_depend_on_the_unit(seed: int, factor: float) ->
     case = draw(seed)
     actual, point, deciles = (factor * case[k] for k in ("actual", "point", "deciles"))
 
-    assert m.smape(actual, point) == pytest.approx(m.smape(case["actual"], case["point"]))
-    assert m.wql(actual, deciles, LEVELS) == pytest.approx(
-        m.wql(case["actual"], case["deciles"], LEVELS)
+    assert reference.smape(actual, point) == pytest.approx(
+        reference.smape(case["actual"], case["point"])
     )
-    assert m.mase(
+    assert reference.wql(actual, deciles, LEVELS) == pytest.approx(
+        reference.wql(case["actual"], case["deciles"], LEVELS)
+    )
+    assert reference.mase(
         actual, point, scale=factor * case["scale"], series=case["series"]
     ) == pytest.approx(
-        m.mase(case["actual"], case["point"], scale=case["scale"], series=case["series"])
+        reference.mase(case["actual"], case["point"], scale=case["scale"], series=case["series"])
     )
-    assert m.mae(actual, point) == pytest.approx(factor * m.mae(case["actual"], case["point"]))
-    assert m.rmse(actual, point) == pytest.approx(factor * m.rmse(case["actual"], case["point"]))
+    assert reference.mae(actual, point) == pytest.approx(
+        factor * reference.mae(case["actual"], case["point"])
+    )
+    assert reference.rmse(actual, point) == pytest.approx(
+        factor * reference.rmse(case["actual"], case["point"])
+    )
 
 
 @given(seeds)
@@ -331,19 +351,19 @@ def test_what_was_forecast_where_no_actual_came_changes_nothing(seed: int) -> No
 def all_metrics(case: dict) -> list[float | None]:
     actual, point, deciles = case["actual"], case["point"], case["deciles"]
     return [
-        m.mae(actual, point),
-        m.rmse(actual, point),
-        m.smape(actual, point),
-        m.mase(actual, point, scale=case["scale"], series=case["series"]),
-        m.wql(actual, deciles, LEVELS),
-        m.coverage(actual, deciles[:, :, 0], deciles[:, :, -1]),
-        m.scaled_mse(actual, point, deviation=case["deviation"]),
-        m.scaled_mae(actual, point, deviation=case["deviation"]),
+        reference.mae(actual, point),
+        reference.rmse(actual, point),
+        reference.smape(actual, point),
+        reference.mase(actual, point, scale=case["scale"], series=case["series"]),
+        reference.wql(actual, deciles, LEVELS),
+        reference.coverage(actual, deciles[:, :, 0], deciles[:, :, -1]),
+        reference.scaled_mse(actual, point, deviation=case["deviation"]),
+        reference.scaled_mae(actual, point, deviation=case["deviation"]),
     ]
 
 
-def with_mase(mase: float | None) -> m.Metrics:
-    return m.Metrics(1.0, 1.0, 1.0, mase, 1.0, 1.0, 1.0, 1.0, 1)
+def with_mase(mase: float | None) -> Metrics:
+    return Metrics(1.0, 1.0, 1.0, mase, 1.0, 1.0, 1.0, 1.0, 1)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +389,7 @@ def test_skill_is_over_the_better_naive_and_undefined_where_that_makes_no_error(
 ) -> None:
     others = {"naive": with_mase(naive), "seasonal_naive": with_mase(seasonal)}
 
-    found, over = m.skill(with_mase(network), others)
+    found, over = skill(with_mase(network), others)
 
     assert (found, over) == (pytest.approx(expected[0]), expected[1])
 
@@ -377,7 +397,7 @@ def test_skill_is_over_the_better_naive_and_undefined_where_that_makes_no_error(
 def test_normal_quantiles_are_those_of_the_normal_distribution() -> None:
     point, deviation = np.array([3.0, -2.0]), np.array([2.0, 0.5])
 
-    found = m.normal_quantiles(point, deviation, QUANTILES)
+    found = normal_quantiles(point, deviation, QUANTILES)
 
     for i in range(2):
         normal = NormalDist(point[i], deviation[i])
@@ -386,6 +406,6 @@ def test_normal_quantiles_are_those_of_the_normal_distribution() -> None:
 
 
 def test_normal_quantiles_without_spread_are_the_point() -> None:
-    found = m.normal_quantiles(np.array([3.7]), np.zeros(1), QUANTILES)
+    found = normal_quantiles(np.array([3.7]), np.zeros(1), QUANTILES)
 
     assert (found == 3.7).all()
