@@ -26,7 +26,7 @@ from rnnforecast.sources.shards import MANIFEST, bucket_of, check_folder, is_sha
 from rnnforecast.storage import publish
 from rnnforecast.storage.lock import holding
 from rnnforecast.storage.publish import check_directory
-from rnnforecast.storage.remote import Place, Remote, place_of
+from rnnforecast.storage.remote import Place, is_in_folder, is_remote, place_of
 from rnnforecast.workflow.model import horizon_of, load, reading_of, source_of
 
 _NO_RESULT = ("max_age", "warn_age", "excel_safe")
@@ -151,14 +151,11 @@ def _resolve(
 
 def _check_output(output: Place, data: Place) -> None:
     """Raise `UsageError` for an output that is no folder, or inside the folder of readings."""
-    if isinstance(output, Remote):
+    if is_remote(output):
         check_directory(output)
-        is_inside = isinstance(data, Remote) and output.is_relative_to(data)
-    else:
-        if output.exists() and not output.is_dir():
-            raise UsageError(f"{output} is a file, but a forecast in batches is a folder")
-        is_inside = isinstance(data, Path) and output.resolve().is_relative_to(data.resolve())
-    if is_inside:
+    elif output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file, but a forecast in batches is a folder")
+    if is_in_folder(output, data):
         raise UsageError(
             f"{output} would lie among the readings, {data}",
             hint="name a folder elsewhere with  --output",

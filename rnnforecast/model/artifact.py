@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import math
 import operator
-import os
 import re
-import stat
 from dataclasses import asdict, dataclass, replace
 from typing import Any, get_type_hints
 
@@ -35,7 +33,7 @@ from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.spec import MemberSpec, NetworkSpec, expected_shapes
 from rnnforecast.storage.publish import digest
-from rnnforecast.storage.remote import Place, Remote
+from rnnforecast.storage.remote import Place, read_bounded
 
 FORMAT = "rnnforecast-model"
 FORMAT_VERSION = 2
@@ -444,37 +442,6 @@ def read_regular(path: Place, limit: int) -> bytes:
         return read_bounded(path, limit)
     except ValueError as error:
         raise damaged(path.parent, str(error)) from error
-
-
-def read_bounded(path: Place, limit: int) -> bytes:
-    """Do the same for any file; `ValueError` says what is wrong with it."""
-    try:
-        if isinstance(path, Remote):
-            return _read_object(path, limit)
-        with open(path, "rb", opener=_open_itself) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise ValueError(f"{path.name} is not a regular file")
-            if status.st_size > limit:
-                raise ValueError(f"{path.name} has {status.st_size} bytes, over {limit}")
-            return file.read(status.st_size + 1)
-    except OSError as error:
-        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
-
-
-def _read_object(place: Remote, limit: int) -> bytes:
-    """Read an object; there are no links on a store, and nothing but objects."""
-    with place.open() as file:
-        size = file.seek(0, os.SEEK_END)
-        if size > limit:
-            raise ValueError(f"{place.name} has {size} bytes, over {limit}")
-        file.seek(0)
-        return file.read(size + 1)
-
-
-def _open_itself(path: str, flags: int) -> int:
-    """Open without following a link, and without waiting for the writer of a pipe."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def damaged(directory: Place, reason: str) -> ModelError:

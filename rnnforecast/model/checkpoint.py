@@ -17,10 +17,10 @@ from rnnforecast.config.fields import build, parse_json, to_json
 from rnnforecast.data.arrays import Floats
 from rnnforecast.errors import ModelError, UsageError, WriteError
 from rnnforecast.events import EpochEnded
-from rnnforecast.model.artifact import Tensors, read_bounded
+from rnnforecast.model.artifact import Tensors
 from rnnforecast.parallel import ALONE, Ranks, sent_by_first
-from rnnforecast.storage.publish import make_directory, publishing_file, remove_file
-from rnnforecast.storage.remote import Place, Remote
+from rnnforecast.storage.publish import make_directory, publishing_file
+from rnnforecast.storage.remote import Place, etag_of, read_bounded
 
 CHECKPOINT = "checkpoint.safetensors"
 _FORMAT = "rnnforecast-checkpoint"
@@ -88,29 +88,14 @@ class Checkpoints:
 
     def stamp(self) -> tuple[int, int] | None:
         """Return what changes whenever the checkpoint is saved; None where there is none."""
-        if isinstance(self.path, Remote):
-            return _stamp_of(self.path)
-        try:
-            status = self.path.lstat()
-        except OSError:
-            return None
-        return status.st_ino, status.st_mtime_ns
+        return etag_of(self.path)
 
 
 def discard_checkpoint(model: Place) -> None:
     """Remove the checkpoint in a model directory. Where that fails it stays, and does no harm."""
     path = model / CHECKPOINT
     with suppress(OSError, WriteError):
-        remove_file(path) if isinstance(path, Remote) else path.unlink()
-
-
-def _stamp_of(place: Remote) -> tuple[int, int] | None:
-    """Return the same of an object; one that cannot be looked at is none, as on a disk."""
-    with suppress(OSError):
-        state = place.look()
-        if state is not None and state.size is not None:
-            return state.size, state.changed_ns or 0
-    return None
+        path.unlink()
 
 
 def damaged(path: Place, reason: str) -> ModelError:

@@ -21,7 +21,7 @@ from rnnforecast.data.timestamps import format_stamp
 from rnnforecast.events import EpochEnded, Warned
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints
-from rnnforecast.storage.remote import Place, Remote, place_of
+from rnnforecast.storage.remote import Place, place_of
 from rnnforecast.units import format_duration, join_names
 
 if TYPE_CHECKING:
@@ -142,8 +142,7 @@ def history_csv(epochs: tuple[EpochEnded, ...]) -> str:
 def _absolute(data: object) -> str | None:
     """Return a path that `predict` can read from any folder; None for a stream or a table."""
     if isinstance(data, str | Path) and str(data) != "-":
-        place = place_of(data)
-        return str(place if isinstance(place, Remote) else place.absolute())
+        return str(place_of(data).absolute())
     return None
 
 

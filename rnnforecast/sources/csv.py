@@ -27,8 +27,8 @@ from rnnforecast.sources.text import (
     DAMAGED,
     MAX_LINE_BYTES,
     LimitedStream,
-    LinesLeftOut,
-    Recoded,
+    RowStream,
+    Utf8Stream,
     bounded_lines,
     end_of_lines,
     field_too_long,
@@ -40,206 +40,225 @@ from rnnforecast.storage.durable import publishing_file
 from rnnforecast.storage.remote import Place
 
 BLOCK_BYTES = 1 << 22
-_ROOM = 1 << 16
-"""Bytes for the row that began in the block before; a longer one makes a buffer of its own."""
+_SPARE_BYTES = 1 << 16
+"""Room for the row that began in the block before; a longer one makes a larger buffer."""
 _QUOTE = ord('"')
-Wanted = dict[str, pa.DataType]
+ColumnTypes = dict[str, pa.DataType]
 SkipRow = Callable[[pa_csv.InvalidRow], str]
 _MAX_LISTED = 5
-_MOST_REMEMBERED = 1 << 16
-"""So many texts that are numbers are known without looking at them again."""
+"""Values, or lines, that a message lists."""
+_MAX_KNOWN_NUMBERS = 1 << 16
+"""So many texts that are numbers are remembered, and not parsed again."""
 _OTHER_MARK = {".": ",", ",": "."}
-_LISTED = 5
+"""The other decimal mark."""
 
 
 @dataclass(frozen=True)
 class CsvFile:
-    """A CSV file whose dialect and columns are known; the readings are not read yet."""
+    """A CSV file whose dialect and columns are known; its rows are not read yet."""
 
     path: Place
-    shown: str
-    """What the file is called in messages."""
+    name: str
+    """What messages call the file."""
     dialect: Dialect
     columns: tuple[Column, ...]
     skips_bad_rows: bool
-    most_bytes: int
+    max_bytes: int
     _skipped: list[str] = field(default_factory=list)
-    """Rows with too few or too many fields that the last reading came across."""
+    """Rows with too few or too many fields that the last reading skipped."""
 
-    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    def batches(self, types: ColumnTypes) -> Iterator[pa.RecordBatch]:
         """Read these columns, a block at a time. Raises `DataError` with the line at fault.
 
         Time stamps that are not ISO 8601 come as text.
         """
-        skip = self._skip if self.skips_bad_rows else None
-        convert = Conversion(self.dialect, wanted, skip)
+
+        def skip(row: pa_csv.InvalidRow) -> str:
+            self._skipped.append(row.text)
+            return "skip"
+
+        converter = Converter(self.dialect, types, skip if self.skips_bad_rows else None)
         self._skipped.clear()
         try:
-            with LimitedStream(self._rows_alone(), self.most_bytes, self.shown) as stream:
+            file, encoding = self._open(), self.dialect.encoding
+            is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
+            text = file if is_utf8 else Utf8Stream(file, encoding)
+            rows = RowStream(text, self.dialect.n_above, self.dialect.comment)
+
+            with LimitedStream(rows, self.max_bytes, self.name) as stream:
                 blocks = RowBlocks(stream, self.dialect.sep)
-                for batches in in_threads(partial(convert.of_block, blocks), blocks):
+                for batches in in_threads(partial(converter.convert_block, blocks), blocks):
                     yield from batches
-                rest = blocks.rest
-                if rest is not None:
-                    yield from convert.of_stream(rest)
-            if rest is not None and rest.n_quotes % 2:
+
+                remainder = blocks.remainder
+                if remainder is not None:
+                    yield from converter.convert_stream(remainder)
+            if remainder is not None and remainder.n_quotes % 2:
                 self._check_end()
         except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, *DAMAGED, OSError) as error:
-            raise self._explain(error, wanted) from error
+            raise self._located(error, types) from error
         finally:
             pa.default_memory_pool().release_unused()
 
     @property
     def n_rows_about(self) -> int:
-        """How many rows there are, by the size of the file and of its first rows."""
+        """The number of rows, estimated from the size of the file and its first rows."""
         try:
             with self._open() as file:
                 head = file.read(BLOCK_BYTES)
             n_bytes = unpacked_size(self.path)
         except (*DAMAGED, OSError):
-            return 0  # reading will say what is wrong
+            return 0  # reading raises the error
         n_lines = max(head.count(b"\n"), head.count(b"\r"))
         return int(n_bytes / max(len(head), 1) * n_lines)
 
-    def _skip(self, row: pa_csv.InvalidRow) -> str:
-        self._skipped.append(row.text)
-        return "skip"
-
     def rejected(self) -> list[Location]:
-        """Return where the rows stand that the last reading skipped."""
+        """Return the locations of the rows that the last reading skipped."""
         if not self._skipped:
             return []
         return [
-            Location(self.shown, number, text=line)
-            for number, line, cells in self._lines()
+            Location(self.name, number, text=line)
+            for number, line, cells in self._rows()
             if len(cells) != len(self.columns)
         ]
 
     def location(self, row: int, column: str) -> Location:
-        """Say where a row (0 is the first after the header) stands, and quote it."""
-        for number, line, cells in self._lines():
+        """Return the location and text of a row; 0 is the first below the header."""
+        for number, line, cells in self._rows():
             if self.skips_bad_rows and len(cells) != len(self.columns):
                 continue
             if row == 0:
-                return self._at(number, line, cells, column)
+                return self._cell_location(number, line, cells, column)
             row -= 1
-        return Location(file=self.shown, column=column)
+        return Location(file=self.name, column=column)
 
     def _open(self) -> io.BufferedReader:
         return open_binary(self.path)
 
-    def _rows_alone(self) -> LinesLeftOut:
-        """Open the file as UTF-8, without comments and without what is above the first row."""
-        file, encoding = self._open(), self.dialect.encoding
-        is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
-        text = file if is_utf8 else Recoded(file, encoding)
-        return LinesLeftOut(text, self.dialect.n_above, self.dialect.comment)
-
-    def _lines(self) -> Iterator[tuple[int, str, list[str]]]:
-        """Every row: physical line number, first line of its text, cells."""
+    def _rows(self) -> Iterator[tuple[int, str, list[str]]]:
+        """Yield the physical line number of each row, the first line of its text, and its cells."""
         with (
-            self._open() as raw,
-            io.TextIOWrapper(raw, self.dialect.encoding, "replace", newline="") as text,
+            self._open() as file,
+            io.TextIOWrapper(file, self.dialect.encoding, "replace", newline="") as text,
         ):
-            read: list[tuple[int, str]] = []
-            reader = csv.reader(self._remembered(text, read), delimiter=self.dialect.sep)
+            row_lines: list[tuple[int, str]] = []
+            lines = self._record_lines(text, row_lines)
+            reader = csv.reader(lines, delimiter=self.dialect.sep)
             try:
                 for cells in reader:
                     if cells:
-                        number, line = read[0]
+                        number, line = row_lines[0]
                         yield number, line.rstrip("\r\n"), cells
-                    read.clear()
+                    row_lines.clear()
             except csv.Error as error:
-                raise field_too_long(self.shown) from error
+                raise field_too_long(self.name) from error
 
-    def _remembered(self, text: TextIO, read: list[tuple[int, str]]) -> Iterator[str]:
-        """Give the lines below the header that are no comments, and note each with its number."""
+    def _record_lines(self, text: TextIO, row_lines: list[tuple[int, str]]) -> Iterator[str]:
+        """Yield the lines of rows; append each, with its number, to the lines of the current row.
+
+        A parser takes several lines where a cell holds a line end, and does not say how many.
+        """
         comment = self.dialect.comment
-        for number, line in enumerate(bounded_lines(text, self.shown), 1):
+        for number, line in enumerate(bounded_lines(text, self.name), 1):
             if number > self.dialect.n_above and not (comment and line.startswith(comment)):
-                read.append((number, line))
+                row_lines.append((number, line))
                 yield line
 
     def _check_end(self) -> None:
         """Raise where the file ends inside of quotes: they swallow all rows that follow them."""
-        with self._open() as raw, io.TextIOWrapper(raw, self.dialect.encoding, "replace") as text:
-            read: list[tuple[int, str]] = []
-            lines = self._remembered(text, read)
+        with self._open() as file, io.TextIOWrapper(file, self.dialect.encoding, "replace") as text:
+            row_lines: list[tuple[int, str]] = []
+            lines = self._record_lines(text, row_lines)
             reader = csv.reader(lines, delimiter=self.dialect.sep, strict=True)
             try:
                 for _ in reader:
-                    read.clear()
+                    row_lines.clear()
             except csv.Error as error:
                 if "end of data" not in str(error):
-                    return  # quotes of another kind, which are read as they stand
-                raise self._unclosed(*read[0]) from error
+                    return  # misplaced quotes, which are read as they stand
+                number, line = row_lines[0]
+                raise DataError(
+                    f"{self.name} ends inside of quotes that are opened in line {number}",
+                    code="unclosed-quote",
+                    location=Location(self.name, line=number, text=line.rstrip("\r\n")),
+                    hint="close the quote, or fetch the file again if it is cut off",
+                ) from error
 
-    def _unclosed(self, number: int, line: str) -> DataError:
-        return DataError(
-            f"{self.shown} ends inside of quotes that are opened in line {number}",
-            code="unclosed-quote",
-            location=Location(self.shown, line=number, text=line.rstrip("\r\n")),
-            hint="close the quote, or fetch the file again if it is cut off",
-        )
-
-    def _at(self, number: int, line: str, cells: Sequence[str], column: str) -> Location:
-        place = self._places[column]
+    def _cell_location(self, number: int, line: str, cells: Sequence[str], column: str) -> Location:
+        index = self._column_indices[column]
         return Location(
-            file=self.shown,
+            file=self.name,
             line=number,
             column=column,
-            column_number=place + 1,
+            column_number=index + 1,
             text=line,
-            token=cells[place] if place < len(cells) else None,
+            token=cells[index] if index < len(cells) else None,
         )
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {column.name: place for place, column in enumerate(self.columns)}
+    def _column_indices(self) -> dict[str, int]:
+        return {column.name: index for index, column in enumerate(self.columns)}
 
-    def _explain(self, error: Exception, wanted: dict[str, pa.DataType]) -> DataError:
-        """Find what pyarrow stumbled over, by reading the rows one by one."""
+    def _located(self, error: Exception, types: ColumnTypes) -> DataError:
+        """Return what pyarrow failed at, with its line, found by reading the rows one by one."""
         if isinstance(error, DAMAGED):
-            return truncated(error, self.path, self.shown)
+            return truncated(error, self.path, self.name)
         self._check_end()
-        numbers = [name for name, type_ in wanted.items() if pa.types.is_floating(type_)]
-        misfits = Misfits(self.dialect, {name: self._places[name] for name in numbers})
-        for number, line, cells in self._lines():
+
+        numbers = [name for name, type_ in types.items() if pa.types.is_floating(type_)]
+        parse_errors = ParseErrors(
+            self.dialect, {name: self._column_indices[name] for name in numbers}
+        )
+        for number, line, cells in self._rows():
             if len(cells) == len(self.columns):
-                for name in misfits.of(cells):
-                    misfits.note(name, self._at(number, line, cells, name))
+                for name in parse_errors.columns_at_fault(cells):
+                    parse_errors.add(name, self._cell_location(number, line, cells, name))
             elif not self.skips_bad_rows:
-                return self._ragged(number, line, len(cells))
-        return misfits.error() or DataError(
-            f"{self.shown} cannot be read: {error}",
+                return DataError(
+                    f"line {number} has {len(cells)} fields, but the header has "
+                    f"{len(self.columns)}",
+                    code="ragged-row",
+                    location=Location(self.name, line=number, text=line),
+                    hint="correct the line, or add  --on-bad-rows skip",
+                )
+
+        return parse_errors.error() or DataError(
+            f"{self.name} cannot be read: {error}",
             code="unreadable",
-            location=Location(self.shown),
+            location=Location(self.name),
             hint="if the file is not UTF-8 text, name its encoding, such as  --encoding cp1252",
         )
 
-    def _ragged(self, number: int, line: str, n_fields: int) -> DataError:
-        return DataError(
-            f"line {number} has {n_fields} fields, but the header has {len(self.columns)}",
-            code="ragged-row",
-            location=Location(self.shown, line=number, text=line),
-            hint="correct the line, or add  --on-bad-rows skip",
-        )
 
-
-def open_csv_file(path: Place, config: DataConfig, listener: Listener, *, shown: str) -> CsvFile:
-    """Look at a CSV file's first lines. Raises `DataError` if it is empty or no table."""
-    found = sniff(path, config, listener, shown=shown)
+def open_csv_file(path: Place, config: DataConfig, listener: Listener, *, name: str) -> CsvFile:
+    """Infer dialect and columns of a CSV file. Raises `DataError` if it is empty or no table."""
+    dialect, columns = sniff(path, config, listener, name=name)
     return CsvFile(
         path,
-        shown,
-        *found,
+        name,
+        dialect,
+        columns,
         skips_bad_rows=config.on_bad_rows == "skip",
-        most_bytes=config.input_limit,
+        max_bytes=config.input_limit,
     )
 
 
+def check_same_columns(files: tuple[CsvFile, ...]) -> None:
+    """Raise `DataError` for a file whose columns have other names than those of the first."""
+    expected = {column.name for column in files[0].columns}
+    for file in files[1:]:
+        names = {column.name for column in file.columns}
+        if names != expected:
+            raise DataError(
+                f"{file.name} has other columns than {files[0].name}: "
+                f"{', '.join(sorted(expected ^ names))}",
+                code="different-columns",
+                location=Location(file.name),
+            )
+
+
 class Block(NamedTuple):
-    """Whole rows: the first bytes of a buffer."""
+    """Complete rows: the first bytes of a buffer."""
 
     buffer: bytearray
     n_bytes: int
@@ -251,84 +270,88 @@ class Block(NamedTuple):
 
 
 class RowBlocks:
-    """The bytes of a stream in blocks of whole rows.
+    """The bytes of a stream in blocks of complete rows.
 
-    A line end inside of quotes is none of a row. Where quotes stand so that this cannot be told,
-    the blocks end, and what follows is in `rest`. Buffers are used again once they are given back.
+    A line end inside of quotes ends no row. Where quotes stand so that this cannot be decided, the
+    blocks end, and the bytes that follow are in `remainder`. Buffers are reused once given back.
     """
 
     def __init__(self, stream: io.BufferedIOBase, sep: str) -> None:
         self._stream = stream
         self._sep = sep.encode()
         self._free: list[bytearray] = []
-        self.rest: Rest | None = None
+        self.remainder: PrefixedStream | None = None
 
     def __iter__(self) -> Iterator[Block]:
-        """Give the blocks, in the order of the file."""
-        left = b""
+        """Yield the blocks, in the order of the file."""
+        partial_row = b""
         while True:
-            buffer = self._buffer(len(left) + BLOCK_BYTES)
-            buffer[: len(left)] = left
-            begin = len(left)
+            n_needed = len(partial_row) + BLOCK_BYTES
+            buffer = self._free.pop() if self._free else bytearray()
+            if len(buffer) < n_needed + 2:  # the two bytes that may be added at the end
+                buffer = bytearray(n_needed + _SPARE_BYTES)
+
+            begin = len(partial_row)
+            buffer[:begin] = partial_row
             length = begin + self._stream.readinto(memoryview(buffer)[begin : begin + BLOCK_BYTES])
             if length == begin:
                 break
+
             end = end_of_rows(buffer, length, self._sep)
             if end is None or length - end > MAX_LINE_BYTES:
-                self.rest = Rest(bytes(buffer[:length]), self._stream)
+                self.remainder = PrefixedStream(bytes(buffer[:length]), self._stream)
                 return
-            left = bytes(memoryview(buffer)[end:length])
+            partial_row = bytes(memoryview(buffer)[end:length])
             if end:
                 yield Block(buffer, end)
+
+        # The last row may lack a line end. With two added, it is complete if no quote is open.
         buffer[length : length + 2] = b"\n\n"
         if end_of_rows(buffer, length + 2, self._sep) != length + 2:
-            self.rest = Rest(left, self._stream)
+            self.remainder = PrefixedStream(partial_row, self._stream)
         elif length:
             yield Block(buffer, length)
 
     def give_back(self, block: Block) -> None:
-        """Let the buffer of a block be used again."""
+        """Let the buffer of a block be reused."""
         self._free.append(block.buffer)
 
-    def _buffer(self, n_bytes: int) -> bytearray:
-        buffer = self._free.pop() if self._free else bytearray()
-        return buffer if len(buffer) >= n_bytes + 2 else bytearray(n_bytes + _ROOM)
 
-
-class Rest(io.BufferedIOBase):
+class PrefixedStream(io.BufferedIOBase):
     """Some bytes, then those of a stream, as a file; closing it leaves the stream open."""
 
-    def __init__(self, first: bytes, stream: io.BufferedIOBase) -> None:
-        self._first = first
+    def __init__(self, prefix: bytes, stream: io.BufferedIOBase) -> None:
+        self._prefix = prefix
         self._stream = stream
         self.n_quotes = 0
         """How many quotes were read."""
 
     def readable(self) -> bool:
-        """Say that it can be read."""
+        """Return True: it can be read."""
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read some bytes; none only at the end."""
-        most = BLOCK_BYTES if size is None or size < 0 else size
-        given = self._first[:most]
-        self._first = self._first[len(given) :]
-        if not given:
-            buffer = bytearray(most)
-            given = bytes(memoryview(buffer)[: self._stream.readinto(buffer)])
-        self.n_quotes += given.count(b'"')
-        return given
+        max_bytes = BLOCK_BYTES if size is None or size < 0 else size
+        content = self._prefix[:max_bytes]
+        self._prefix = self._prefix[len(content) :]
+        if not content:
+            buffer = bytearray(max_bytes)
+            content = bytes(memoryview(buffer)[: self._stream.readinto(buffer)])
+        self.n_quotes += content.count(b'"')
+        return content
 
 
 def end_of_rows(text: bytes | bytearray, length: int, sep: bytes) -> int | None:
-    """Return where the last whole row of so many bytes ends, 0 for none.
+    """Return where the last complete row within the first `length` bytes ends; 0 for none.
 
-    The text begins with a row. None where a quote stands in an odd place: each must open a field,
-    close it, or be one of two.
+    The text begins with a row. Returns None where a quote stands in an odd position: each must open
+    a field, close it, or be one of two.
     """
     end = end_of_lines(text, length)
     if not text.count(b'"', 0, length):
         return end
+
     view = np.frombuffer(text, np.uint8, count=length)
     quotes = np.flatnonzero(view == _QUOTE)
     edges = np.frombuffer(sep + b'\r\n"', np.uint8)
@@ -337,6 +360,8 @@ def end_of_rows(text: bytes | bytearray, length: int, sep: bytes) -> int | None:
     after = view[closing[closing < length - 1] + 1]
     if not (np.isin(before, edges).all() and np.isin(after, edges).all()):
         return None
+
+    # A line end with an odd number of quotes before it lies inside of quotes.
     while end:
         n_before = int(np.searchsorted(quotes, end))
         if n_before % 2 == 0:
@@ -346,176 +371,178 @@ def end_of_rows(text: bytes | bytearray, length: int, sep: bytes) -> int | None:
 
 
 @dataclass(frozen=True)
-class Conversion:
-    """How the bytes of a file become arrays."""
+class Converter:
+    """Turns the bytes of a file into arrays."""
 
     dialect: Dialect
-    wanted: Wanted
+    types: ColumnTypes
     skip: SkipRow | None
-    """What to do with a row that has too few or too many fields; None to raise."""
+    """Handles a row that has too few or too many fields; None raises for it."""
 
-    def of_block(self, blocks: RowBlocks, block: Block) -> list[pa.RecordBatch]:
-        """Turn whole rows into arrays. Raises `ArrowInvalid` for text that is not what is wanted.
+    def convert_block(self, blocks: RowBlocks, block: Block) -> list[pa.RecordBatch]:
+        """Turn complete rows into arrays. Raises `ArrowInvalid` for text of another type.
 
-        Time stamps that are not ISO 8601 stay text, all of a block.
+        Where a time stamp is not ISO 8601, all those of the block stay text.
         """
-        texts = _with_text_stamps(self.wanted)
+        text_types = _with_text_stamps(self.types)
         try:
             if block.buffer[0] in b"\r\n" and not bytes(block.rows).strip(b"\r\n"):
                 return []
-            return self._read(block, self.wanted)
+            return self._read(block, self.types)
         except pa.ArrowInvalid:
-            if texts == self.wanted:
+            if text_types == self.types:
                 raise
-            return self._read(block, texts)
+            return self._read(block, text_types)
         finally:
             blocks.give_back(block)
 
-    def of_stream(self, stream: Rest) -> Iterator[pa.RecordBatch]:
-        """Turn what follows into arrays, in this thread; time stamps stay text."""
-        wanted = _with_text_stamps(self.wanted)
+    def convert_stream(self, stream: PrefixedStream) -> Iterator[pa.RecordBatch]:
+        """Turn the rest of a file into arrays, in this thread; time stamps stay text."""
         with pa_csv.open_csv(
             stream,
-            read_options=self._reading(BLOCK_BYTES),
-            parse_options=self._parsing(),
-            convert_options=self._converting(wanted),
+            read_options=self._read_options(BLOCK_BYTES),
+            parse_options=self._parse_options(),
+            convert_options=self._convert_options(_with_text_stamps(self.types)),
         ) as reader:
             for batch in reader:
                 yield self._ungrouped(batch)
 
-    def _read(self, block: Block, wanted: Wanted) -> list[pa.RecordBatch]:
+    def _read(self, block: Block, types: ColumnTypes) -> list[pa.RecordBatch]:
         table = pa_csv.read_csv(
             pa.BufferReader(block.rows),
-            read_options=self._reading(block.n_bytes + 1),
-            parse_options=self._parsing(),
-            convert_options=self._converting(wanted),
+            read_options=self._read_options(block.n_bytes + 1),
+            parse_options=self._parse_options(),
+            convert_options=self._convert_options(types),
         )
         return [self._ungrouped(batch) for batch in table.to_batches()]
 
-    def _reading(self, block_size: int) -> pa_csv.ReadOptions:
+    def _read_options(self, block_size: int) -> pa_csv.ReadOptions:
         names = self.dialect.names
         return pa_csv.ReadOptions(block_size=block_size, column_names=names, use_threads=False)
 
-    def _parsing(self) -> pa_csv.ParseOptions:
+    def _parse_options(self) -> pa_csv.ParseOptions:
         return pa_csv.ParseOptions(
             delimiter=self.dialect.sep, newlines_in_values=True, invalid_row_handler=self.skip
         )
 
-    def _converting(self, wanted: Wanted) -> pa_csv.ConvertOptions:
+    def _convert_options(self, types: ColumnTypes) -> pa_csv.ConvertOptions:
         if self.dialect.thousands:
-            wanted = {n: pa.string() if pa.types.is_floating(t) else t for n, t in wanted.items()}
+            types = {n: pa.string() if pa.types.is_floating(t) else t for n, t in types.items()}
         return pa_csv.ConvertOptions(
-            column_types=wanted,
-            include_columns=list(wanted),
+            column_types=types,
+            include_columns=list(types),
             null_values=list(self.dialect.missing),
             strings_can_be_null=True,
             decimal_point=self.dialect.decimal,
         )
 
     def _ungrouped(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return ungroup(batch, self.wanted, self.dialect) if self.dialect.thousands else batch
+        return ungroup(batch, self.types, self.dialect) if self.dialect.thousands else batch
 
 
-def _with_text_stamps(wanted: Wanted) -> Wanted:
-    return {
-        n: pa.string() if pa.types.is_timestamp(type_) else type_ for n, type_ in wanted.items()
-    }
+def _with_text_stamps(types: ColumnTypes) -> ColumnTypes:
+    return {n: pa.string() if pa.types.is_timestamp(type_) else type_ for n, type_ in types.items()}
 
 
-def ungroup(batch: pa.RecordBatch, wanted: Wanted, dialect: Dialect) -> pa.RecordBatch:
-    """Turn texts with marks between thousands into numbers. Raises `ArrowInvalid` for others."""
+def ungroup(batch: pa.RecordBatch, types: ColumnTypes, dialect: Dialect) -> pa.RecordBatch:
+    """Turn texts with thousands separators into numbers. Raises `ArrowInvalid` for other texts."""
     assert dialect.thousands is not None
     pattern = f"^({number_pattern(dialect.decimal, dialect.thousands).pattern})$"
+
     columns = []
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if not pa.types.is_floating(wanted[name]):
+        if not pa.types.is_floating(types[name]):
             columns.append(column)
             continue
         texts = pc.utf8_trim(column, " \t")
         if pc.all(pc.match_substring_regex(texts, pattern, ignore_case=True)).as_py() is False:
             raise pa.ArrowInvalid(f"column {name} holds text")
         plain = pc.replace_substring(texts, dialect.thousands, "")
-        columns.append(pc.replace_substring(plain, dialect.decimal, ".").cast(wanted[name]))
+        columns.append(pc.replace_substring(plain, dialect.decimal, ".").cast(types[name]))
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
-class Misfits:
-    """What is found in columns of numbers, given as their names and places in a row."""
+class ParseErrors:
+    """Cells that are no numbers in columns of numbers, which are given by name and index."""
 
-    def __init__(self, dialect: Dialect, places: Mapping[str, int]) -> None:
+    def __init__(self, dialect: Dialect, column_indices: Mapping[str, int]) -> None:
         self._dialect = dialect
-        self._places = places
-        self._mark = _OTHER_MARK[dialect.decimal]
-        self._fit_mark = dict.fromkeys(places, True)
+        self._column_indices = column_indices
+        self._other_mark = _OTHER_MARK[dialect.decimal]
+        self._fits_other_mark = dict.fromkeys(column_indices, True)
         """Whether all texts of a column are numbers with the other decimal mark."""
-        self._good: set[str] = set()
-        self._found: dict[str, list[Location]] = {}
+        self._known_numbers: set[str] = set()
+        self._locations: dict[str, list[Location]] = {}
 
-    def of(self, cells: Sequence[str]) -> Iterator[str]:
-        """Name the columns whose cell in this row is no number."""
-        for name, place in self._places.items():
-            text = cells[place]
+    def columns_at_fault(self, cells: Sequence[str]) -> Iterator[str]:
+        """Yield the columns whose cell in this row is no number."""
+        for name, index in self._column_indices.items():
+            text = cells[index]
             is_missing = text in self._dialect.missing
-            if self._fit_mark[name]:
-                self._fit_mark[name] = is_missing or is_number(text, self._mark)
-            if text in self._good:
+            if self._fits_other_mark[name]:
+                self._fits_other_mark[name] = is_missing or is_number(text, self._other_mark)
+            if text in self._known_numbers:
                 continue
             if not is_missing and not self._dialect.is_number(text):
                 yield name
-            elif len(self._good) < _MOST_REMEMBERED:
-                self._good.add(text)
+            elif len(self._known_numbers) < _MAX_KNOWN_NUMBERS:
+                self._known_numbers.add(text)
 
-    def note(self, name: str, place: Location) -> None:
-        """Remember where a column holds such a text."""
-        self._found.setdefault(name, []).append(place)
+    def add(self, name: str, location: Location) -> None:
+        """Record where a column holds such a text."""
+        self._locations.setdefault(name, []).append(location)
 
     def error(self) -> DataError | None:
-        """Name the first text of the first column that holds such; None where none does."""
-        if not self._found:
+        """Return an error for the first column with such texts, at the first; None for none."""
+        if not self._locations:
             return None
-        name, places = next(iter(self._found.items()))
-        tokens = Counter(place.token or "" for place in places).most_common(_MAX_LISTED)
-        counted = f"{len(places)} values in column {name!r} are not a number"
-        if len(places) == 1:
-            counted = f"1 value in column {name!r} is not a number"
+
+        name, locations = next(iter(self._locations.items()))
+        tokens = Counter(location.token or "" for location in locations).most_common(_MAX_LISTED)
+        message = f"{len(locations)} values in column {name!r} are not a number"
+        if len(locations) == 1:
+            message = f"1 value in column {name!r} is not a number"
         elif len(tokens) > 1:
-            counted += ": " + ", ".join(f"{text!r} {count} times" for text, count in tokens)
-        if self._fit_mark[name]:
-            hint = f"if all of them have another decimal mark, add  --decimal {self._mark}"
+            message += ": " + ", ".join(f"{text!r} {count} times" for text, count in tokens)
+
+        if self._fits_other_mark[name]:
+            hint = f"if all of them have another decimal mark, add  --decimal {self._other_mark}"
         else:
-            all_missing = " ".join(f"--na-values {quote(text)}" for text, _ in tokens)
-            them = "it" if len(tokens) == 1 else "them"
-            hint = f"to treat {them} as missing, add  {all_missing}"
-        also = tuple(place.line or 0 for place in places[1 : _MAX_LISTED + 1])
-        first = replace(places[0], also_lines=also)
-        return DataError(counted, code="not-a-number", location=first, hint=hint)
+            na_values = " ".join(f"--na-values {quote(text)}" for text, _ in tokens)
+            pronoun = "it" if len(tokens) == 1 else "them"
+            hint = f"to treat {pronoun} as missing, add  {na_values}"
+
+        also_lines = tuple(location.line or 0 for location in locations[1 : _MAX_LISTED + 1])
+        first = replace(locations[0], also_lines=also_lines)
+        return DataError(message, code="not-a-number", location=first, hint=hint)
 
 
 def report_skipped(
     skipped: Sequence[Location], n_rows: int, config: DataConfig, listener: Listener
 ) -> None:
-    """Write the rows that were skipped to where the user wants them, and say how many they are.
+    """Write the skipped rows to the file that the user named for them, and warn of their number.
 
-    Raises `DataError` where they are more than may be; the file is written then, too.
+    Raises `DataError` where they are more than allowed; the file is written then, too.
     """
     if config.rejects is not None:
         with publishing_file(Path(config.rejects)) as file:
-            file.write("".join(f"{place.text}\n" for place in skipped).encode())
+            file.write("".join(f"{location.text}\n" for location in skipped).encode())
     if not skipped:
         return
-    most = config.most_bad_rows(n_rows + len(skipped))
-    if len(skipped) > most:
-        first, *rest = skipped
-        lines = tuple(place.line or 0 for place in rest[:_LISTED])
+
+    max_skipped = config.most_bad_rows(n_rows + len(skipped))
+    if len(skipped) > max_skipped:
+        also_lines = tuple(location.line or 0 for location in skipped[1 : _MAX_LISTED + 1])
         raise DataError(
             f"{len(skipped)} of {n_rows + len(skipped)} rows have too few or too many fields, more "
-            f"than the {most} that may be skipped",
+            f"than the {max_skipped} that may be skipped",
             code="bad-rows",
-            location=replace(first, also_lines=lines),
+            location=replace(skipped[0], also_lines=also_lines),
             hint=f"if they may all go, add  --max-bad-rows {len(skipped)}",
         )
+
     first_line = skipped[0].line
-    what = (
+    message = (
         f"{len(skipped)} rows with too few or too many fields are skipped, line {first_line} first"
     )
-    listener(Warned("bad-rows", what, len(skipped)))
+    listener(Warned("bad-rows", message, len(skipped)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import os
 from collections import deque
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -18,124 +20,162 @@ import pyarrow as pa
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Warned
-from rnnforecast.storage.remote import Place, Remote, list_below, look_at, stores
+from rnnforecast.storage.remote import (
+    Place,
+    Remote,
+    get_infos,
+    is_remote,
+    list_objects,
+    open_for_reading,
+    stores,
+)
 
 if TYPE_CHECKING:
     from rnnforecast.storage.stores import ObjectInfo
 
 _MAGIC = frozenset("*[")
-_State = tuple[int, int, int]
-_MOST_THREADS = 8
+"""Characters that make a pattern of a URL; a question mark begins its query."""
+_MAX_THREADS = 8
 AHEAD = 1
-"""So many more things than threads are under way, so that no thread waits for one."""
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+"""So many tasks more than threads are submitted, so that no thread waits for one."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 _FIXED = 600 << 20
-"""What the libraries need, however small a table is."""
+"""Bytes that the libraries need, however small a table is."""
 _PER_READING, _PER_ROW = 6, 16
-_SHARE = 0.8
-"""So much of the machine's memory may be used where the user does not say."""
+"""Bytes of each reading, and of each row of the table."""
+_MEMORY_SHARE = 0.8
+"""Share of the machine's memory that may be used where the user sets no limit."""
 
 
-def open_remote(place: Remote) -> io.BufferedReader:
-    """Open an object. Raises `DataError`, and so does each read of it that fails."""
-    return place.open(turn=lambda error: unreadable(place, error))
+def open_packed(path: Place) -> io.BufferedReader:
+    """Open a file as it is stored. For an object, this and each later read raise `DataError`."""
+    return open_for_reading(path, convert_error=partial(unreadable, path))
 
 
-def opened(place: Place) -> Place | io.BufferedReader:
+def opened(path: Place) -> Place | io.BufferedReader:
     """Return what pyarrow opens: a path as it is, an object as a file that is read by ranges."""
-    return open_remote(place) if isinstance(place, Remote) else place
+    return open_packed(path) if is_remote(path) else path
 
 
-def expand_remote(place: Remote) -> list[Remote]:
-    """Return the objects that a URL stands for: itself, those below it, or a pattern's."""
-    with reading(place):
-        if _has_magic(place.url.key):
-            found, code, what = _matching(place), "not-found", "matches no object"
-        else:
-            state = place.look()
-            if state is not None and state.size is not None:
-                return [place]
-            found = [one for one in list_below(place) if not _is_hidden(one.parts_below(place))]
-            if state is None:
-                stores().check_bucket(place.url)
-            is_there = state is not None
-            code, what = ("empty", "has no files") if is_there else ("not-found", "does not exist")
-    if found:
-        return found
+def expand_path(text: str) -> list[Path]:
+    """Return the files that a path stands for: itself, a folder's files, or those of a glob."""
+    path = Path(text)
+    try:
+        path.exists()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{text} cannot be a path: {error}", code="not-found") from error
+
+    if path.is_dir():
+        files = [
+            p
+            for p in sorted(path.rglob("*"))
+            if p.is_file() and not any(x.startswith(("_", ".")) for x in p.relative_to(path).parts)
+        ]
+        if files:
+            return files
+        raise DataError(f"the folder {text} has no files", code="empty", location=Location(text))
+
+    if path.exists():
+        if not path.is_file():
+            raise DataError(f"{text} is not a regular file", code="not-a-file")
+        return [path]
+
+    matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207
+    if matches:
+        return matches
+    problem = "matches no file" if glob.has_magic(text) else "does not exist"
     raise DataError(
-        f"{place} {what}",
+        f"{text} {problem}",
+        code="not-found",
+        hint="check the path; quote a pattern such as 'a/*.csv'",
+    )
+
+
+def expand_remote(path: Remote) -> list[Remote]:
+    """Return the objects that a URL stands for: itself, those below it, or those of a pattern."""
+    with reading(path):
+        if _has_magic(path.url.key):
+            folder, pattern = _split_pattern(path)
+            candidates = list_objects(folder, recursive=len(pattern) > 1 or "**" in pattern)
+            paths = [p for p in candidates if matches_pattern(p.relative_parts(folder), pattern)]
+            code, problem = "not-found", "matches no object"
+        else:
+            info = path.get_info()
+            if info is not None and info.size is not None:
+                return [path]
+            candidates = list_objects(path)
+            paths = [p for p in candidates if not _is_hidden(p.relative_parts(path))]
+            code, problem = "empty", "has no files"
+            if info is None:
+                stores().check_bucket(path.url)
+                code, problem = "not-found", "does not exist"
+
+    if paths:
+        return paths
+    raise DataError(
+        f"{path} {problem}",
         code=code,
-        location=Location(str(place)),
+        location=Location(str(path)),
         hint="check the URL; quote a pattern such as 's3://bucket/a/*.csv'",
     )
 
 
-def states_of(places: Sequence[Remote]) -> list[ObjectInfo | None]:
-    """Look at objects side by side; None for one that is gone. Raises `DataError`."""
-    if not places:
-        return []
-    with reading(places[0]):
-        return look_at(places)
-
-
 @contextmanager
-def reading(place: Remote) -> Iterator[None]:
-    """Turn what a store fails with into a `DataError`."""
+def reading(path: Remote) -> Iterator[None]:
+    """Turn an error of a store into a `DataError`."""
     try:
         yield
     except OSError as error:
-        raise unreadable(place, error) from error
+        raise unreadable(path, error) from error
 
 
-def unreadable(place: Remote, error: OSError) -> DataError:
-    """Say that an object cannot be read, and why."""
+def unreadable(path: Place, error: OSError) -> DataError:
+    """Return the error for an object that cannot be read."""
     is_missing = isinstance(error, FileNotFoundError)
     return DataError(
-        f"{place} cannot be read: {error.strerror or error}",
+        f"{path} cannot be read: {error.strerror or error}",
         code="not-found" if is_missing else "unreadable",
-        location=Location(str(place)),
+        location=Location(str(path)),
         hint="check the URL, the credentials in the environment, and the network",
     )
 
 
-def fits_pattern(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Tell whether a path fits a pattern, part by part; `**` stands for any number of parts."""
+def matches_pattern(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Tell whether a path matches a pattern, part by part; `**` is any number of parts.
+
+    As in `glob`, what is hidden is matched only by a pattern that begins with a dot.
+    """
     if not pattern:
         return not parts
-    first, *rest = pattern
+    first, *remaining = pattern
+
     if first == "**":
-        return fits_pattern(parts, rest) or (
-            bool(parts) and not parts[0].startswith(".") and fits_pattern(parts[1:], pattern)
+        return matches_pattern(parts, remaining) or (
+            bool(parts) and not parts[0].startswith(".") and matches_pattern(parts[1:], pattern)
         )
     return (
         bool(parts)
         and fnmatchcase(parts[0], first)
         and (first.startswith(".") or not parts[0].startswith("."))
-        and fits_pattern(parts[1:], rest)
+        and matches_pattern(parts[1:], remaining)
     )
 
 
-def takes_in(source: Remote, place: Remote) -> bool:
-    """Tell whether a URL, be it a folder's or a pattern, takes in an object of this name."""
-    folder, pattern = _fixed_part(source)
-    if not place.is_relative_to(folder):
+def takes_in(source: Remote, path: Remote) -> bool:
+    """Tell whether an object of this name would be read with a URL of a folder or a pattern."""
+    folder, pattern = _split_pattern(source)
+    if not path.is_relative_to(folder):
         return False
-    parts = place.parts_below(folder)
-    return fits_pattern(parts, pattern) if pattern else not _is_hidden(parts)
+    parts = path.relative_parts(folder)
+    return matches_pattern(parts, pattern) if pattern else not _is_hidden(parts)
 
 
-def _fixed_part(place: Remote) -> tuple[Remote, list[str]]:
-    """Return the folder that a pattern begins with, and the pattern below it."""
-    parts = place.url.key.split("/")
+def _split_pattern(path: Remote) -> tuple[Remote, list[str]]:
+    """Return the folder that a pattern begins with, and the parts of the pattern below it."""
+    parts = path.url.key.split("/")
     n_fixed = next((i for i, part in enumerate(parts) if _has_magic(part)), len(parts))
-    return Remote(place.url.at("/".join(parts[:n_fixed]))), parts[n_fixed:]
-
-
-def _matching(place: Remote) -> list[Remote]:
-    folder, pattern = _fixed_part(place)
-    found = list_below(folder, is_deep=len(pattern) > 1 or "**" in pattern)
-    return [one for one in found if fits_pattern(one.parts_below(folder), pattern)]
+    return Remote(path.url.at("/".join(parts[:n_fixed]))), parts[n_fixed:]
 
 
 def _has_magic(text: str) -> bool:
@@ -147,65 +187,77 @@ def _is_hidden(parts: Sequence[str]) -> bool:
 
 
 @contextmanager
-def watching(places: Sequence[Place], listener: Listener) -> Iterator[None]:
+def watching(paths: Sequence[Place], listener: Listener) -> Iterator[None]:
     """Warn of a file that grows while the block reads it; raise `DataError` for other changes.
 
-    Objects of a store do not grow: any change is one.
+    Objects of a store do not grow: any change of them is an error.
     """
-    before = {path: _state(path) for path in places if isinstance(path, Path)}
-    remote = [place for place in places if isinstance(place, Remote)]
-    objects = states_of(remote)
+    statuses = {path: _status(path) for path in paths if not is_remote(path)}
+    objects = [path for path in paths if is_remote(path)]
+    infos = _object_infos(objects)
+
     yield
-    for place, was, now in zip(remote, objects, states_of(remote), strict=True):
-        if now != was or now is None:
-            raise _changed(place)
-    for path, (inode, size, changed) in before.items():
-        new_inode, new_size, new_changed = _state(path)
-        if (new_inode, new_size, new_changed) == (inode, size, changed):
+
+    for remote, before, after in zip(objects, infos, _object_infos(objects), strict=True):
+        if after != before or after is None:
+            raise _changed(remote)
+    for path, before_status in statuses.items():
+        after_status = _status(path)
+        if after_status == before_status:
             continue
+        (inode, size, _), (new_inode, new_size, _) = before_status, after_status
         if new_inode != inode or new_size <= size:
             raise _changed(path)
-        what = f"{path} grew while it was read: what was written first counts"
-        listener(Warned("growing", what))
+        message = f"{path} grew while it was read: what was written first counts"
+        listener(Warned("growing", message))
 
 
-def _changed(place: Place) -> DataError:
-    return DataError(
-        f"{place} was replaced or rewritten while it was read",
-        code="changed",
-        location=Location(str(place)),
-        hint="run again when it is complete",
-    )
+def _object_infos(objects: Sequence[Remote]) -> list[ObjectInfo | None]:
+    if not objects:
+        return []
+    with reading(objects[0]):
+        return get_infos(objects)
 
 
-def _state(path: Path) -> _State:
+def _status(path: Path) -> tuple[int, int, int]:
+    """Return inode, size and time of modification. Raises `DataError`."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise DataError(
             f"{path} cannot be read: {error}", code="unreadable", location=Location(str(path))
         ) from error
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def in_threads(work: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
-    """Do the same with all that is given, a few ahead; what is made comes in order.
+def _changed(path: Place) -> DataError:
+    return DataError(
+        f"{path} was replaced or rewritten while it was read",
+        code="changed",
+        location=Location(str(path)),
+        hint="run again when it is complete",
+    )
 
-    One thing alone is done in this thread. What the work raises is raised where its result would
-    have come.
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the results of a function of each item, in order, computed a few items ahead.
+
+    A single item is processed in this thread. An exception of the function is raised in the place
+    of its result.
     """
-    rest = iter(given)
-    first = list(islice(rest, 2))
+    iterator = iter(items)
+    first = list(islice(iterator, 2))
     if len(first) < 2:
-        yield from map(work, first)
+        yield from map(function, first)
         return
-    most = n_threads() + AHEAD
+
+    max_waiting = n_threads() + AHEAD
     pool = ThreadPoolExecutor(n_threads())
-    waiting: deque[Future[Made]] = deque()
+    waiting: deque[Future[Result]] = deque()
     try:
-        for one in chain(first, rest):
-            waiting.append(pool.submit(work, one))
-            if len(waiting) > most:
+        for item in chain(first, iterator):
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > max_waiting:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
@@ -214,20 +266,21 @@ def in_threads(work: Callable[[Given], Made], given: Iterable[Given]) -> Iterato
 
 
 def n_threads() -> int:
-    """Return how many threads work: one for each processor that Arrow may use, 8 at most."""
-    return int(min(pa.cpu_count(), _MOST_THREADS))
+    """Return how many threads are used: one for each processor that Arrow may use, 8 at most."""
+    return int(min(pa.cpu_count(), _MAX_THREADS))
 
 
 def check_memory(n_rows: int, n_targets: int, config: DataConfig, name: str) -> None:
-    """Raise `DataError` where so many rows need more than may be used."""
+    """Raise `DataError` where so many rows need more memory than may be used."""
     needed = _FIXED + n_rows * (_PER_ROW + n_targets * _PER_READING)
     limit = config.memory_limit
     if limit is None:
-        limit = int(_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        limit = int(_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
     if needed > limit:
         raise DataError(
-            f"{name} needs about {_in_words(needed)} of memory for {n_rows} rows and {n_targets} "
-            f"columns, but {_in_words(limit)} may be used",
+            f"{name} needs about {_gigabytes(needed)} of memory for {n_rows} rows and {n_targets} "
+            f"columns, but {_gigabytes(limit)} may be used",
             code="memory",
             location=Location(name),
             hint=f"if it has that much, add  --max-memory {(needed >> 20) + 1}M ; else name fewer "
@@ -235,5 +288,5 @@ def check_memory(n_rows: int, n_targets: int, config: DataConfig, name: str) -> 
         )
 
 
-def _in_words(n_bytes: int) -> str:
+def _gigabytes(n_bytes: int) -> str:
     return f"{n_bytes / (1 << 30):.1f} GB"

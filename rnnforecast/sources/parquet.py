@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.errors import DataError, Location
-from rnnforecast.sources.columns import Column, Kind, cast_all, is_text, kind_of_texts
+from rnnforecast.sources.columns import Column, Kind, cast_all, infer_text_column, is_text
 from rnnforecast.sources.files import opened
-from rnnforecast.storage.remote import Place, Remote
+from rnnforecast.storage.remote import Place, is_remote
 
 _BATCH_VALUES = 1 << 20
 _MIN_BATCH_ROWS = 1 << 10
 _HEAD_ROWS = 1000
+"""Rows from which the kinds of the columns are inferred."""
 COLUMNS_AT_ONCE = 100
-"""Of each column that is read a page or two are in memory, which may be a megabyte large."""
+"""Of each column that is read, a dictionary and a page are in memory: up to a megabyte each."""
 _BUFFER_BYTES = 1 << 16
 _REMOTE_BUFFER_BYTES = 1 << 20
 _AHEAD_BYTES = 1 << 27
-"""A row group is read ahead from a store where what is wanted of it is no larger."""
+"""A row group is read ahead from a store where the columns that are read are no larger."""
 _DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""What reading a damaged file raises; the last one for names of columns."""
+"""What reading a damaged file raises; `UnicodeDecodeError` comes from names of columns."""
 
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """One Parquet file; `folders` are the values that its folders' names give, as in `id=007`."""
+    """One Parquet file; `folders` are the columns in its folders' names, such as `id=007`."""
 
     path: Place
     folders: tuple[tuple[str, str], ...] = ()
@@ -39,29 +41,29 @@ class ParquetFile:
         """The columns and their types, the folders' last. Raises `DataError` if it is damaged."""
         try:
             schema = pa_parquet.read_schema(opened(self.path))
-            _ = schema.names  # which are decoded here
+            _ = schema.names  # decodes them
         except _DAMAGED as error:
             raise self._damaged(error) from error
         for name, _ in self.folders:
-            field, at = pa.field(name, pa.string()), schema.get_field_index(name)
-            schema = schema.append(field) if at < 0 else schema.set(at, field)
+            field, index = pa.field(name, pa.string()), schema.get_field_index(name)
+            schema = schema.append(field) if index < 0 else schema.set(index, field)
         return schema
 
     def batches(self, names: list[str], n_rows: int) -> Generator[pa.RecordBatch]:
         """Read these columns, at most `n_rows` rows at a time, in the order of `names`."""
-        given = dict(self.folders)
+        folders = dict(self.folders)
         try:
-            stored = [name for name in names if name not in given]
-            with self._open(stored) as file:
+            stored = [name for name in names if name not in folders]
+            with self._open(set(stored)) as file:
                 for batch in self._stored_batches(file, stored, n_rows):
                     arrays = [
-                        pa.repeat(given[n], batch.num_rows) if n in given else batch.column(n)
+                        pa.repeat(folders[n], batch.num_rows) if n in folders else batch.column(n)
                         for n in names
                     ]
                     for array in arrays:
                         if not pa.types.is_primitive(array.type):
-                            is_coded = pa.types.is_dictionary(array.type)
-                            texts = array.dictionary if is_coded else array
+                            is_dictionary = pa.types.is_dictionary(array.type)
+                            texts = array.dictionary if is_dictionary else array
                             texts.validate(full=True)  # a damaged page may hold no UTF-8
                     yield pa.RecordBatch.from_arrays(arrays, names=names)
         except _DAMAGED as error:
@@ -69,27 +71,34 @@ class ParquetFile:
         finally:
             pa.default_memory_pool().release_unused()
 
-    def _open(self, names: list[str]) -> pa_parquet.ParquetFile:
-        if not isinstance(self.path, Remote):
+    def _open(self, names: Collection[str]) -> pa_parquet.ParquetFile:
+        if not is_remote(self.path):
             return pa_parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+
         metadata = pa_parquet.read_metadata(opened(self.path))
+        group_sizes = [0]
+        for group in map(metadata.row_group, range(metadata.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            sizes = [c.total_compressed_size for c in columns if c.path_in_schema in names]
+            group_sizes.append(sum(sizes))
         return pa_parquet.ParquetFile(
             opened(self.path),
             metadata=metadata,
-            pre_buffer=_largest_group(metadata, names) <= _AHEAD_BYTES,
+            pre_buffer=max(group_sizes) <= _AHEAD_BYTES,
             buffer_size=_REMOTE_BUFFER_BYTES,
         )
 
     def _stored_batches(
         self, file: pa_parquet.ParquetFile, names: list[str], n_rows: int
     ) -> Iterator[pa.RecordBatch]:
-        """Read what the file holds; from a store one row group after the other.
+        """Read the columns that the file holds; from a store one row group after the other.
 
-        What was read ahead is held until its iterator ends.
+        Bytes that were read ahead are held until the iterator ends.
         """
-        if not isinstance(self.path, Remote):
+        if not is_remote(self.path):
             yield from file.iter_batches(n_rows, columns=names, use_threads=True)
             return
+
         for group in range(file.num_row_groups):
             yield from file.iter_batches(n_rows, [group], columns=names, use_threads=True)
 
@@ -110,23 +119,24 @@ class ParquetSource:
     files: tuple[ParquetFile, ...]
     columns: tuple[Column, ...]
 
-    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Read the files one after the other. Raises `DataError` for one without a column."""
         for file in self.files:
-            there = set(file.schema.names)  # reading it takes long where columns are many
-            missing = [name for name in wanted if name not in there]
+            existing = set(file.schema.names)  # reading a wide schema takes long
+            missing = [name for name in types if name not in existing]
             if missing:
                 raise DataError(
                     f"{file.path} has no column {missing[0]!r}, but other files have",
                     code="different-columns",
                     location=Location(str(file.path), column=missing[0]),
                 )
-            n_rows = max(_MIN_BATCH_ROWS, _BATCH_VALUES // len(wanted))
-            for batch in file.batches(list(wanted), n_rows):
-                yield cast_all(batch, wanted, str(file.path))
+
+            n_rows = max(_MIN_BATCH_ROWS, _BATCH_VALUES // len(types))
+            for batch in file.batches(list(types), n_rows):
+                yield cast_all(batch, types, str(file.path))
 
     def location(self, row: int, column: str) -> Location:
-        """Find the file that holds the row, and count from its first."""
+        """Return the file that holds a row, and its number in that file, from 1."""
         for file in self.files[:-1]:
             n_rows = pa_parquet.read_metadata(opened(file.path)).num_rows
             if row < n_rows:
@@ -135,7 +145,7 @@ class ParquetSource:
         return Location(str(self.files[-1].path), line=row + 1, column=column, unit="row")
 
     def rejected(self) -> list[Location]:
-        """Return none: each row has every column."""
+        """Return an empty list: each row has every column."""
         return []
 
     @property
@@ -145,7 +155,7 @@ class ParquetSource:
 
     @property
     def n_rows_about(self) -> int:
-        """How many rows there are, as the footers say."""
+        """The number of rows, from the footers."""
         return sum(pa_parquet.read_metadata(opened(file.path)).num_rows for file in self.files)
 
 
@@ -161,32 +171,44 @@ class TableSource:
         """The table's columns."""
         return _describe(self.table.schema, self.table[:_HEAD_ROWS])
 
-    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        """Hand out the table's rows in parts."""
-        for batch in self.table.select(list(wanted)).to_batches(max_chunksize=_BATCH_VALUES):
-            yield cast_all(batch, wanted, self.name)
+    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Yield the table's rows in batches."""
+        for batch in self.table.select(list(types)).to_batches(max_chunksize=_BATCH_VALUES):
+            yield cast_all(batch, types, self.name)
 
     def location(self, row: int, column: str) -> Location:
-        """Count the rows from 1."""
+        """Return the number of a row, from 1."""
         return Location(self.name, line=row + 1, column=column, unit="row")
 
     def rejected(self) -> list[Location]:
-        """Return none: each row has every column."""
+        """Return an empty list: each row has every column."""
         return []
 
     @property
     def paths(self) -> tuple[Place, ...]:
-        """The files that are read."""
+        """The files that are read: none."""
         return ()
 
     @property
     def n_rows_about(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return int(self.table.num_rows)
 
 
+def folder_columns(path: Place, folder: Place) -> tuple[tuple[str, str], ...]:
+    """Return the columns in the names of subfolders, such as `id=007`, as text: they are names."""
+    if is_remote(path):
+        parts = path.relative_parts(folder) if is_remote(folder) else ()
+    elif not is_remote(folder) and folder.is_dir():
+        parts = path.relative_to(folder).parts
+    else:
+        return ()
+    pairs = (part.partition("=") for part in parts[:-1])
+    return tuple((name, unquote(value)) for name, mark, value in pairs if mark)
+
+
 def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:
-    """Find out what the columns of Parquet files hold, from the first file that has rows."""
+    """Infer the kinds of the columns of Parquet files, from the first file that has rows."""
     for file in files:
         schema = file.schema
         if len(set(schema.names)) < len(schema):
@@ -195,6 +217,7 @@ def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:
                 code="duplicate-column",
                 location=Location(str(file.path)),
             )
+
         head = _head(file, schema)
         if head is not None and head.num_rows:
             return ParquetSource(name, files, _describe(schema, head))
@@ -203,59 +226,61 @@ def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:
     )
 
 
-def _largest_group(metadata: pa_parquet.FileMetaData, names: list[str]) -> int:
-    """Return how many bytes these columns take in the row group where they take most."""
-    wanted, sizes = set(names), [0]
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        columns = map(group.column, range(group.num_columns))
-        sizes.append(sum(c.total_compressed_size for c in columns if c.path_in_schema in wanted))
-    return max(sizes)
-
-
 def _head(file: ParquetFile, schema: pa.Schema) -> pa.Table | None:
-    """Return the first rows; a column that is nested is not read. None where there are none."""
+    """Return the first rows, without nested columns; None where there are no rows."""
     names = [field.name for field in schema if not pa.types.is_nested(field.type)]
-    parts = []
-    for at in range(0, max(1, len(names)), COLUMNS_AT_ONCE):
-        batches = file.batches(names[at : at + COLUMNS_AT_ONCE], _HEAD_ROWS)
-        with closing(batches):
-            parts.append(next(batches, None))
-    found = [part for part in parts if part is not None]
-    if len(found) < len(parts):
+    batches = []
+    for start in range(0, max(1, len(names)), COLUMNS_AT_ONCE):
+        iterator = file.batches(names[start : start + COLUMNS_AT_ONCE], _HEAD_ROWS)
+        with closing(iterator):
+            batch = next(iterator, None)
+        batches.append(batch)
+
+    filled = [batch for batch in batches if batch is not None]
+    if len(filled) < len(batches):
         return None
-    n_rows = min(part.num_rows for part in found)
+    n_rows = min(batch.num_rows for batch in filled)
     columns = {
-        field.name: a[:n_rows] for part in found for field, a in zip(part.schema, part, strict=True)
+        field.name: array[:n_rows]
+        for batch in filled
+        for field, array in zip(batch.schema, batch, strict=True)
     }
     return pa.table(columns)
 
 
 def _describe(schema: pa.Schema, head: pa.Table) -> tuple[Column, ...]:
-    return tuple(_column(field, head) for field in schema if not _is_row_number(field))
+    def is_row_number(field: pa.Field) -> bool:
+        # pandas keeps an index that only counts rows in such a column.
+        return field.name.startswith("__index_level_") and bool(pa.types.is_integer(field.type))
+
+    return tuple(_column(field, head) for field in schema if not is_row_number(field))
 
 
 def _column(field: pa.Field, head: pa.Table) -> Column:
     if pa.types.is_nested(field.type):
         return Column(field.name, "nested")
+
     type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     sample = _sample(field.name, head.column(field.name).drop_null(), type_)
     if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
         return Column(field.name, "time", sample, is_typed=True, tz=getattr(type_, "tz", None))
+
     kind: Kind = "other"
     if pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_):
         kind = "number"
     elif is_text(type_):
-        judged = kind_of_texts(field.name, sample, is_number=lambda _: False)
-        kind = "text" if judged.kind == "empty" else judged.kind
+        inferred = infer_text_column(field.name, sample, is_number=lambda _: False).kind
+        kind = "text" if inferred == "empty" else inferred
     elif pa.types.is_null(type_):
         kind = "empty"
     return Column(field.name, kind, sample)
 
 
 def _sample(name: str, values: pa.ChunkedArray, type_: pa.DataType) -> tuple[str, ...]:
-    """Return values as text; none of a type that nothing is made of.
+    """Return values as text; none for types that are neither numbers, texts nor times.
 
-    Times go to text in Arrow: Python has no years above 9999, which a damaged file may hold.
+    Times are converted to text by Arrow: Python has no years above 9999, which a damaged file may
+    hold.
     """
     if pa.types.is_temporal(type_) and not pa.types.is_duration(type_):
         try:
@@ -267,12 +292,8 @@ def _sample(name: str, values: pa.ChunkedArray, type_: pa.DataType) -> tuple[str
                 location=Location(name, column=name),
                 hint="write the column with a zone that is known, such as UTC",
             ) from error
+
     is_plain = pa.types.is_primitive(type_) and not pa.types.is_duration(type_)
     if is_plain or pa.types.is_decimal(type_) or is_text(type_):
         return tuple(map(str, values.to_pylist()))
     return ()
-
-
-def _is_row_number(field: pa.Field) -> bool:
-    """Tell whether pandas wrote this column to keep an index that only counts rows."""
-    return field.name.startswith("__index_level_") and bool(pa.types.is_integer(field.type))

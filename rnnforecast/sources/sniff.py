@@ -11,24 +11,26 @@ from dataclasses import dataclass
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Listener, Warned
-from rnnforecast.sources.columns import Column, is_date, is_number, is_unit, kind_of_texts
+from rnnforecast.sources.columns import Column, infer_text_column, is_date, is_number, is_unit
 from rnnforecast.sources.text import field_too_long, find_encoding, lines_of, read_head
 from rnnforecast.storage.remote import Place
 
 MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-", "--")
-"""Text that means a missing reading, beside what `--na-values` adds."""
-_HEAD_LINES = 100
+"""Text that means a missing reading, in addition to what `--na-values` names."""
+_MAX_SNIFFED = 100
+"""Lines below the first from which the separator is inferred."""
 _GROUPED = ((",", "."), (".", ","), (",", " "), (".", " "), (".", "'"), (",", "\u00a0"))
-"""Decimal mark and mark between thousands, as they occur together."""
+"""Decimal marks and thousands separators that occur together."""
 SEPARATORS = (",", ";", "\t", "|")
 _MIN_ROWS = 3
+"""Lines that make a table, with its header, when a preamble is looked for."""
 _MAX_PREAMBLE = 100
 Row = list[str]
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one CSV file is written."""
+    """The format of one CSV file."""
 
     sep: str
     decimal: str
@@ -37,145 +39,147 @@ class Dialect:
     comment: str | None
     names: tuple[str, ...]
     n_above: int
-    """So many lines stand above the first row: a preamble, the header, a line of units."""
+    """Number of lines above the first row: a preamble, the header, a line of units."""
     missing: tuple[str, ...]
 
     def is_number(self, text: str) -> bool:
-        """Tell whether a cell is a number as this file writes them."""
+        """Tell whether a cell is a number in this dialect."""
         return is_number(text, self.decimal, self.thousands)
 
 
 def sniff(
-    path: Place, config: DataConfig, listener: Listener, *, shown: str
+    path: Place, config: DataConfig, listener: Listener, *, name: str
 ) -> tuple[Dialect, tuple[Column, ...]]:
-    """Find out how a CSV file is written and what its columns hold, from its first lines.
+    """Infer the dialect of a CSV file and the kinds of its columns, from its first lines.
 
-    Raises `DataError` for a file that is empty, has no rows, or is no table.
+    `name` is what messages call the file. Raises `DataError` for a file that is empty, has no rows,
+    or is no table.
     """
-    head, whole = read_head(path, shown)
-    encoding = config.encoding or find_encoding(head, shown, listener)
-    lines = Lines.of(lines_of(head, encoding, whole=whole, shown=shown), config)
-    if not lines.said.texts:
+    head, is_complete = read_head(path, name)
+    encoding = config.encoding or find_encoding(head, name, listener)
+    lines = Lines.of(lines_of(head, encoding, is_complete=is_complete, name=name), config)
+    if not lines.nonempty.texts:
         raise DataError(
-            f"{shown} is empty",
+            f"{name} is empty",
             code="empty",
-            location=Location(shown),
+            location=Location(name),
             hint="pass a file with rows",
         )
-    sep = config.sep or _find_separator(lines.said.texts[: _HEAD_LINES + 1])
+
+    sep = config.sep or infer_separator(lines.nonempty.texts[: _MAX_SNIFFED + 1])
     missing = (*MISSING, *config.na_values)
     try:
-        header = find_header(lines, sep, config, shown)
+        header = find_header(lines, sep, config, name)
         body = [row for row in csv.reader(lines.after(header.n_above), delimiter=sep) if row]
     except csv.Error as error:
-        raise field_too_long(shown) from error
-    decimal = config.decimal or _find_decimal(body, sep, missing)
+        raise field_too_long(name) from error
+
+    decimal = config.decimal or infer_decimal(body, sep, missing)
     if decimal != "." and config.decimal is None:
-        listener(Warned("decimal-comma", f"{shown} has commas as decimal marks"))
+        listener(Warned("decimal-comma", f"{name} has commas as decimal marks"))
     header.check(body, decimal)
-    names = header.names_beside(body)
+
+    names = header.names_for(body)
     dialect = Dialect(
         sep, decimal, config.thousands, encoding, config.comment, names, header.n_above, missing
     )
-    columns = tuple(_column(name, i, body, dialect) for i, name in enumerate(names))
+    columns = tuple(_column(column, i, body, dialect) for i, column in enumerate(names))
     for column in columns:
-        _reject_grouped(column, dialect, shown)
+        _check_not_grouped(column, dialect, name)
     return dialect, columns
 
 
-def _column(name: str, place: int, body: list[list[str]], dialect: Dialect) -> Column:
-    """Tell what the cells at one place of the first rows are."""
-    cells = (row[place] for row in body if place < len(row))
-    there = [cell for cell in cells if cell not in dialect.missing]
-    return kind_of_texts(name, there, is_number=dialect.is_number)
-
-
-def _reject_grouped(column: Column, dialect: Dialect, shown: str) -> None:
-    """Raise `DataError` for a column that would be numbers with marks between thousands."""
-    odd = [cell for cell in column.sample if not dialect.is_number(cell)]
-    if column.kind not in ("text", "number") or not odd or dialect.thousands is not None:
-        return
-    for decimal, thousands in _GROUPED:
-        if all(is_number(cell, decimal, thousands) for cell in odd):
-            grouped = next((cell for cell in odd if thousands in cell), None)
-            if grouped is None:
-                continue
-            also = f" --decimal {decimal}" if decimal != dialect.decimal else ""
-            raise DataError(
-                f"column {column.name!r} holds {grouped!r}: numbers with marks between thousands",
-                code="thousands",
-                location=Location(shown, column=column.name),
-                hint=f"if it means {grouped.replace(thousands, '').replace(decimal, '.')}, add  "
-                f"--thousands {quote(thousands)}{also}",
-            )
-
-
-def quote(text: str) -> str:
-    """Quote a word for a shell where it needs it; an option's value must not look like one."""
-    plain = re.fullmatch(r"[\w.,:/+@%=-]+", text) is not None
-    return text if plain else "'" + text.replace("'", "'\\''") + "'"
-
-
-def _find_separator(lines: Sequence[str]) -> str:
-    """Find the separator that gives every line as many fields as the header, the most of them."""
-
-    def counts(sep: str) -> list[int]:
-        return [len(row) for row in csv.reader(lines, delimiter=sep) if row]
+def infer_separator(lines: Sequence[str]) -> str:
+    """Return the separator that gives every line as many fields as the header, and the most."""
 
     def merit(sep: str) -> tuple[bool, int]:
         try:
-            fields = counts(sep)
-        except csv.Error:  # without its own separator, a very wide row is one field, too long
+            counts = [len(row) for row in csv.reader(lines, delimiter=sep) if row]
+        except csv.Error:  # with another separator a very wide row is one field, which is too long
             return False, 0
-        consistent = fields[0] > 1 and len(set(fields)) == 1
-        return consistent, fields[0]
+        is_consistent = counts[0] > 1 and len(set(counts)) == 1
+        return is_consistent, counts[0]
 
     return max(SEPARATORS, key=merit)
 
 
-def _find_decimal(body: list[list[str]], sep: str, missing: tuple[str, ...]) -> str:
-    """Find the decimal mark: a comma only where it explains whole columns that a point does not."""
+def infer_decimal(body: list[Row], sep: str, missing: tuple[str, ...]) -> str:
+    """Return the decimal mark: a comma only where a column has commas that a point cannot be."""
     if sep == ",":
         return "."
-    for cells in zip(*(row for row in body if len(row) == len(body[0])), strict=True):
-        there = [cell for cell in cells if cell not in missing]
+    for column in zip(*(row for row in body if len(row) == len(body[0])), strict=True):
+        cells = [cell for cell in column if cell not in missing]
         if (
-            there
-            and all(is_number(cell, ",") for cell in there)
-            and not all(is_number(cell, ".") for cell in there)
+            cells
+            and all(is_number(cell, ",") for cell in cells)
+            and not all(is_number(cell, ".") for cell in cells)
         ):
             return ","
     return "."
 
 
+def _column(name: str, index: int, body: list[Row], dialect: Dialect) -> Column:
+    """Infer the kind of the cells at one index of the first rows."""
+    cells = (row[index] for row in body if index < len(row))
+    present = [cell for cell in cells if cell not in dialect.missing]
+    return infer_text_column(name, present, is_number=dialect.is_number)
+
+
+def _check_not_grouped(column: Column, dialect: Dialect, name: str) -> None:
+    """Raise `DataError` for a column whose texts are numbers with thousands separators."""
+    texts = [cell for cell in column.sample if not dialect.is_number(cell)]
+    if column.kind not in ("text", "number") or not texts or dialect.thousands is not None:
+        return
+
+    for decimal, thousands in _GROUPED:
+        if not all(is_number(cell, decimal, thousands) for cell in texts):
+            continue
+        grouped = next((cell for cell in texts if thousands in cell), None)
+        if grouped is None:
+            continue
+        decimal_option = f" --decimal {decimal}" if decimal != dialect.decimal else ""
+        raise DataError(
+            f"column {column.name!r} holds {grouped!r}: numbers with marks between thousands",
+            code="thousands",
+            location=Location(name, column=column.name),
+            hint=f"if it means {grouped.replace(thousands, '').replace(decimal, '.')}, add  "
+            f"--thousands {quote(thousands)}{decimal_option}",
+        )
+
+
+def quote(text: str) -> str:
+    """Quote a word for a shell where it needs it."""
+    is_plain = re.fullmatch(r"[\w.,:/+@%=-]+", text) is not None
+    return text if is_plain else "'" + text.replace("'", "'\\''") + "'"
+
+
 @dataclass(frozen=True)
 class Lines:
-    """The first lines of a file, without those that the user wants skipped, and comments."""
+    """The first lines of a file, without comments and without those that the user skips."""
 
     numbers: Sequence[int]
     """The physical number of each, from 1."""
     texts: Sequence[str]
     above: str | None
-    """The last of the lines that the user wants skipped."""
+    """The last of the lines that the user skips."""
 
     @classmethod
     def of(cls, lines: Sequence[str], config: DataConfig) -> Lines:
-        """Leave out what is no row."""
-        kept = [
+        """Drop the lines that are no rows."""
+        pairs = [
             (number, line)
             for number, line in enumerate(lines, 1)
             if number > config.skip_rows
             and not (config.comment and line.startswith(config.comment))
         ]
         above = lines[config.skip_rows - 1] if 0 < config.skip_rows <= len(lines) else None
-        return cls([number for number, _ in kept], [line for _, line in kept], above)
+        return cls([number for number, _ in pairs], [line for _, line in pairs], above)
 
     @property
-    def said(self) -> Lines:
+    def nonempty(self) -> Lines:
         """Those that are not empty."""
-        pairs = zip(self.numbers, self.texts, strict=True)
-        kept = [(number, text) for number, text in pairs if text.strip()]
-        return Lines([n for n, _ in kept], [text for _, text in kept], self.above)
+        pairs = [pair for pair in zip(self.numbers, self.texts, strict=True) if pair[1].strip()]
+        return Lines([number for number, _ in pairs], [text for _, text in pairs], self.above)
 
     def after(self, number: int) -> list[str]:
         """Return the lines that follow a physical line."""
@@ -186,59 +190,81 @@ class Lines:
 class Header:
     """The names of the columns, and where they stand."""
 
-    shown: str
+    source: str
+    """What messages call the file."""
     names: tuple[str, ...]
     n_above: int
     """Lines above the first row."""
     lines: Lines
-    """Those that are not empty."""
+    """The first lines that are not empty."""
     sep: str
-    is_given: bool
-    """Whether the user says the names, because the file does not."""
+    is_explicit: bool
+    """Whether the names are the user's, because the file has none."""
 
     def check(self, body: Sequence[Row], decimal: str) -> None:
-        """Raise `DataError` where this is no header, or where what follows does not fit it."""
+        """Raise `DataError` where this is no header, or where the rows below do not fit it."""
         if len(self.names) == 1:
             self._reject_one_column(has_body=bool(body))
         if not body:
             raise self._error(
-                f"{self.shown} has a header, but no readings",
+                f"{self.source} has a header, but no readings",
                 "header-only",
                 hint="pass a file with rows below the header",
             )
-        twice = next((name for name, n in Counter(self.names).items() if n > 1), None)
-        if twice is not None:
+
+        duplicate = next((name for name, n in Counter(self.names).items() if n > 1), None)
+        if duplicate is not None:
             raise self._error(
-                f"two columns are called {twice!r}",
+                f"two columns are called {duplicate!r}",
                 "duplicate-column",
                 hint="give every column a name of its own",
             )
-        if self.is_given:
-            self._check_count(body[0])
+
+        if self.is_explicit:
+            if len(body[0]) != len(self.names):
+                raise self._error(
+                    f"--columns has {len(self.names)} names, but the first row has {len(body[0])} "
+                    "fields",
+                    "no-header",
+                    hint="name every column, in the order of the file",
+                )
             return
-        preamble = self._guess_preamble()
-        if preamble:
+
+        n_preamble = self._infer_preamble()
+        if n_preamble:
             raise self._error(
-                f"the first {preamble} lines have other numbers of fields than the rest",
+                f"the first {n_preamble} lines have other numbers of fields than the rest",
                 "preamble",
-                hint=self._hint_for_preamble(preamble),
+                hint=self._hint_for_preamble(n_preamble),
             )
         self._reject_rows_of_other_kinds(body, decimal)
 
-    def names_beside(self, body: Sequence[Row]) -> tuple[str, ...]:
-        """Return the names, with an empty one where every row has one field more, and it is empty.
+    def names_for(self, body: Sequence[Row]) -> tuple[str, ...]:
+        """Return the names, with an empty one added where every row has one more, empty field.
 
-        So it is where each line ends with a separator, but not the header.
+        That is so where each line ends with a separator, but not the header.
         """
         n = len(self.names)
         if body and all(len(row) == n + 1 and not row[n].strip() for row in body):
             return (*self.names, "")
         return self.names
 
+    def _reject_one_column(self, *, has_body: bool) -> None:
+        n_preamble = self._infer_preamble()
+        if n_preamble:
+            hint = self._hint_for_preamble(n_preamble)
+        elif not has_body:
+            return
+        else:
+            hint = (
+                f"if another separator than {self.sep!r} divides the columns, name it with  --sep"
+            )
+        raise self._error(f"only one column was found, {self.names[0]!r}", "one-column", hint=hint)
+
     def _reject_rows_of_other_kinds(self, body: Sequence[Row], decimal: str) -> None:
         """Raise `DataError` for a header that is a row, and for a first row that is none."""
 
-        def says_something(cells: Sequence[str]) -> bool:
+        def has_value(cells: Sequence[str]) -> bool:
             return any(is_date(cell) or is_number(cell, decimal) for cell in cells)
 
         if all(is_date(name) or is_number(name, decimal) for name in self.names if name):
@@ -248,56 +274,37 @@ class Header:
                 "no-header",
                 hint=f"if there is no header, add  --no-header --columns {','.join(names)}",
             )
-        if len(body) > 1 and not says_something(body[0]) and says_something(body[1]):
+
+        if len(body) > 1 and not has_value(body[0]) and has_value(body[1]):
             number = next(n for n in self.lines.numbers if n > self.n_above)
             text = self.lines.after(self.n_above)[0]
             raise DataError(
                 "the line under the header holds neither a time nor a number",
                 code="units-row",
-                location=Location(self.shown, line=number, text=text.rstrip("\r\n")),
+                location=Location(self.source, line=number, text=text.rstrip("\r\n")),
                 hint=f"if it holds units, add  --skip-rows {self.n_above}",
             )
 
-    def _check_count(self, row: Row) -> None:
-        if len(row) != len(self.names):
-            raise self._error(
-                f"--columns has {len(self.names)} names, but the first row has {len(row)} fields",
-                "no-header",
-                hint="name every column, in the order of the file",
-            )
-
-    def _reject_one_column(self, *, has_body: bool) -> None:
-        preamble = self._guess_preamble()
-        if preamble:
-            hint = self._hint_for_preamble(preamble)
-        elif not has_body:
-            return
-        else:
-            hint = (
-                f"if another separator than {self.sep!r} divides the columns, name it with  --sep"
-            )
-        raise self._error(f"only one column was found, {self.names[0]!r}", "one-column", hint=hint)
-
-    def _guess_preamble(self) -> int:
-        """Return how many lines stand above the header; 0 where the separator fits all of them."""
+    def _infer_preamble(self) -> int:
+        """Return the number of lines above the header; 0 where the separator fits all lines."""
         texts = self.lines.texts
         if len(set(_count_fields(texts, self.sep))) == 1 and self.sep in texts[0]:
             return 0
         n_comments = len(texts) - len(self._without_comments())
-        return n_comments or max(guess_preamble(texts, sep) for sep in SEPARATORS)
+        return n_comments or max(infer_preamble(texts, sep) for sep in SEPARATORS)
 
     def _without_comments(self) -> Sequence[str]:
-        """Leave out lines that begin as the first does, where that makes a table of the rest."""
+        """Drop lines that begin like the first, where all others make a table."""
         texts = self.lines.texts
         mark = texts[0][0]
-        rest = [text for text in texts if not text.startswith(mark)]
-        if mark.isalnum() or mark in "\"'" or len(rest) < _MIN_ROWS:
+        rows = [text for text in texts if not text.startswith(mark)]
+        if mark.isalnum() or mark in "\"'" or len(rows) < _MIN_ROWS:
             return texts
-        counts = [set(_count_fields(rest, sep)) for sep in SEPARATORS]
-        return rest if any(len(c) == 1 and c != {1} for c in counts) else texts
+        counts = [set(_count_fields(rows, sep)) for sep in SEPARATORS]
+        return rows if any(len(c) == 1 and c != {1} for c in counts) else texts
 
     def _hint_for_preamble(self, n_lines: int) -> str:
-        """Offer to skip these lines, as comments where they begin with a mark."""
+        """Return the option that skips these lines, as comments where they begin with a mark."""
         if len(self._without_comments()) < len(self.lines.texts):
             mark = self.lines.texts[0][0]
             return f"if lines that begin with {mark} are comments, add  --comment '{mark}'"
@@ -307,35 +314,42 @@ class Header:
     def _error(self, message: str, code: str, *, hint: str) -> DataError:
         number, text = self.lines.numbers[0], self.lines.texts[0].rstrip("\r\n")
         return DataError(
-            message, code=code, location=Location(self.shown, number, text=text), hint=hint
+            message, code=code, location=Location(self.source, number, text=text), hint=hint
         )
 
 
-def find_header(lines: Lines, sep: str, config: DataConfig, shown: str) -> Header:
-    """Find the names: those that the user says, or those of the first line.
+def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header:
+    """Find the names of the columns: those of the user, or those of the first line.
 
-    Where that holds units, and the last one that is skipped has as many names, the names are there.
+    Where the first line holds units, and the last one that is skipped has as many names, the names
+    are there.
     """
     if config.no_header:
-        n_above = lines.said.numbers[0] - 1
-        return Header(shown, config.columns, n_above, lines.said, sep, is_given=True)
+        n_above = lines.nonempty.numbers[0] - 1
+        return Header(name, config.columns, n_above, lines.nonempty, sep, is_explicit=True)
+
     reader = csv.reader(lines.texts, delimiter=sep)
     first = next(row for row in reader if row)
     n_above = lines.numbers[reader.line_num - 1]
+
     above = [] if lines.above is None else next(csv.reader([lines.above], delimiter=sep), [])
-    if len(above) == len(first) and _are_names(above) and _are_units(first):
-        first = above
-    return Header(shown, tuple(first), n_above, lines.said, sep, is_given=False)
+    if len(above) == len(first) and _are_names(above):
+        # Units, nothing, or the same word twice could hardly be names.
+        n_units = sum(is_unit(cell) for cell in first)
+        if not _are_names(first) or 2 * n_units >= len(first):
+            first = above
+    return Header(name, tuple(first), n_above, lines.nonempty, sep, is_explicit=False)
 
 
-def guess_preamble(lines: Sequence[str], sep: str) -> int:
-    """Return how many lines stand above the first that is a header of all that follows; else 0.
+def infer_preamble(lines: Sequence[str], sep: str) -> int:
+    """Return the number of lines above the first that is a header of all that follow; else 0.
 
-    What follows is at least two rows with as many fields, two or more; no name is a number.
+    At least two rows follow, with as many fields as the header, two or more; no name is a number.
     """
     counts = _count_fields(lines, sep)
     if len(counts) != len(lines) or counts[-1] < 2:
         return 0
+
     first = max((i + 1 for i, n in enumerate(counts) if n != counts[-1]), default=0)
     for above in range(first, min(len(lines) - _MIN_ROWS, _MAX_PREAMBLE) + 1):
         names = next(csv.reader([lines[above]], delimiter=sep))
@@ -346,12 +360,6 @@ def guess_preamble(lines: Sequence[str], sep: str) -> int:
 
 def _are_names(cells: Row) -> bool:
     return len(set(cells)) == len(cells) and all(cell.strip() for cell in cells)
-
-
-def _are_units(cells: Row) -> bool:
-    """Tell whether these could hardly be names: units, nothing, or the same word twice."""
-    n_units = sum(is_unit(cell) for cell in cells)
-    return not _are_names(cells) or 2 * n_units >= len(cells)
 
 
 def _count_fields(lines: Sequence[str], sep: str) -> list[int]:

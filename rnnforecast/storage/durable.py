@@ -1,4 +1,7 @@
-"""The only module that renames and fsyncs; and the crash points that tests stop at."""
+"""Durable, atomic writes to a disk, and the crash points at which tests kill a process.
+
+No other module renames or fsyncs files.
+"""
 
 from __future__ import annotations
 
@@ -11,29 +14,33 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from rnnforecast.errors import UsageError, WriteError
 
 TEMPORARY_PREFIX = ".tmp-"
 _RANDOM_BYTES = 6
-_LONGEST_NAME = 255
+_MAX_NAME_BYTES = 255
+"""What file systems of Unix take; a longer name is cut in the temporary one."""
 VARIABLE = "RNNFORECAST_CRASH_AT"
-_passed: Counter[str] = Counter()
+"""Names the crash point at which to die, as `LABEL[:PASSAGE[:SIGNAL]]`."""
+_passages: Counter[str] = Counter()
+"""How often each crash point was passed."""
 
 
 @contextmanager
-def publishing_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path`; when the block ends well, it becomes `path`."""
-    temporary = _temporary_beside(path)
-    with _naming(path):
+def publishing_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a temporary file in the folder of `path`; it becomes `path` when the block succeeds."""
+    temporary = _temporary_path(path)
+    with _as_write_error(path):
         try:
-            with _create(temporary) as file:
+            with _open_new(temporary) as file:
                 crash_point("file-created")
                 yield file
                 crash_point("file-written")
                 _sync(file)
             crash_point("file-synced")
+
             with taking_back(path):
                 os.replace(temporary, path)
                 crash_point("file-named")
@@ -47,16 +54,17 @@ def publishing_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def taking_back(path: Path) -> Iterator[None]:
-    """Make `path` what it was before, by a second name of the old file, where the block fails.
+    """Restore `path` where the block fails, from a hard link to the old file.
 
-    Exit code 7 says that nothing was published, but a rename is seen before it is known to last,
-    and some files count only with one that follows. On a file system without hard links the new
-    file stays.
+    Exit code 7 says that nothing was published, but a rename is visible before it is durable, and
+    some files count only together with one that follows. On a file system without hard links the
+    new file stays.
     """
     is_new = not os.path.lexists(path)
-    before = _temporary_beside(path)
+    before = _temporary_path(path)
     with suppress(OSError):
         os.link(path, before, follow_symlinks=False)
+
     try:
         yield
     except BaseException:
@@ -71,7 +79,7 @@ def taking_back(path: Path) -> Iterator[None]:
 class NewDirectory:
     """A directory that is being written, under a temporary name.
 
-    At its path may lie what is needed meanwhile and gone before the end; `file` makes what stays.
+    Scratch files may lie at its path, and must be removed before the end; `file` makes the others.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,8 +87,8 @@ class NewDirectory:
 
     @contextmanager
     def file(self, name: str) -> Iterator[BinaryIO]:
-        """Open a new file of it for writing; where the block ends well, it is synced."""
-        with _create(self.path / name) as file:
+        """Open a new file in it for writing; it is synced when the block succeeds."""
+        with _open_new(self.path / name) as file:
             yield file
             crash_point("part-written")
             _sync(file)
@@ -88,17 +96,18 @@ class NewDirectory:
 
 @contextmanager
 def publishing_directory(path: Path) -> Iterator[NewDirectory]:
-    """Hand out a temporary directory beside `path`; when the block ends well, it becomes `path`.
+    """Make a temporary directory next to `path`; it becomes `path` when the block succeeds.
 
-    `path` must not exist. Many files may be open at once; each is synced as it is closed.
+    `path` must not exist. Many files may be open at once; each is synced when it is closed.
     """
-    temporary = _temporary_beside(path)
-    with _naming(path):
+    temporary = _temporary_path(path)
+    with _as_write_error(path):
         try:
             temporary.mkdir()
             yield NewDirectory(temporary)
             _sync_directory(temporary)
             crash_point("directory-synced")
+
             os.rename(temporary, path)
             crash_point("directory-named")
             try:
@@ -123,19 +132,19 @@ def publish_directory(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def replace_pointer(path: Path, text: str) -> None:
-    """Make `path` a file that holds one line."""
+    """Write a file that holds one line."""
     with publishing_file(path) as file:
         file.write(f"{text}\n".encode())
 
 
 def remove_directory(path: Path) -> None:
-    """Take a directory away: first its name, in one step, then what is in it.
+    """Remove a directory: rename it in one step, then delete its content.
 
-    Who opens it later finds nothing, never a part; what a kill leaves has a temporary name. The
-    name is gone for good before the first file is, or a power cut could bring it back without them.
+    A reader finds all of it or nothing; a killed process leaves a temporary name. The rename is
+    synced before the first file is deleted, or a power cut could bring the name back without files.
     """
-    temporary = _temporary_beside(path)
-    with _naming(path):
+    temporary = _temporary_path(path)
+    with _as_write_error(path):
         os.rename(path, temporary)
         _sync_directory(path.parent)
         crash_point("directory-unnamed")
@@ -143,16 +152,16 @@ def remove_directory(path: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Take a file away; one that is gone already is no error."""
-    with _naming(path):
+    """Remove a file; one that is gone already is no error."""
+    with _as_write_error(path):
         path.unlink(missing_ok=True)
         _sync_directory(path.parent)
 
 
 def collect_leftovers(directory: Path, *, of: str = "*") -> None:
-    """Remove what a killed writer has left for names that fit a pattern, as far as it can be.
+    """Remove temporary files of killed writers whose names match the glob `of`, where possible.
 
-    Only for who holds the lock under which those names are written.
+    The caller must hold the lock under which those names are written.
     """
     random = "[0-9a-f]" * (2 * _RANDOM_BYTES)
     for path in directory.glob(f"{TEMPORARY_PREFIX}{random}-{of}"):
@@ -164,8 +173,8 @@ def collect_leftovers(directory: Path, *, of: str = "*") -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Make `path` and its parents, durably; one that exists is left as it is."""
-    with _naming(path):
+    """Make `path` and its parents durably; existing ones are left as they are."""
+    with _as_write_error(path):
         for directory in reversed((path, *path.parents)):
             if not directory.exists():
                 directory.mkdir(exist_ok=True)
@@ -176,8 +185,8 @@ def make_directory(path: Path) -> None:
 
 def check_directory(path: Path) -> None:
     """Raise `WriteError` where no directory `path` could be made or written to; make nothing."""
-    with _naming(path):
-        nearest = next(known for known in (path, *path.parents) if os.path.lexists(known))
+    with _as_write_error(path):
+        nearest = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
         if not nearest.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is not a directory")
         if not os.access(nearest, os.W_OK | os.X_OK):
@@ -186,7 +195,7 @@ def check_directory(path: Path) -> None:
 
 def check_file(path: Path) -> None:
     """Raise `WriteError` where no file `path` could be published: before the work, not after it."""
-    with _naming(path):
+    with _as_write_error(path):
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
         if path.is_dir():
@@ -194,24 +203,26 @@ def check_file(path: Path) -> None:
     check_directory(path.parent)
 
 
-def check_spared(path: Path, kept: Path, what: str) -> None:
-    """Raise `UsageError` where `path` is the file `kept`, by whatever name, and so overwrites it.
+def check_spared(path: Path, source: Path, content: str) -> None:
+    """Raise `UsageError` where both paths are the same file, by whatever names.
 
-    `what` says what the file holds.
+    `content` is what the file holds, for the message.
     """
-    if path.exists() and kept.exists() and path.samefile(kept):
-        raise UsageError(f"{path} holds {what}, and would be overwritten", hint="name another file")
+    if path.exists() and source.exists() and path.samefile(source):
+        raise UsageError(
+            f"{path} holds {content}, and would be overwritten", hint="name another file"
+        )
 
 
-def _temporary_beside(path: Path) -> Path:
-    """Return a new name in the same directory that says what it is for."""
-    beginning = f"{TEMPORARY_PREFIX}{secrets.token_hex(_RANDOM_BYTES)}-"
-    room = _LONGEST_NAME - len(beginning)
-    return path.parent / (beginning + os.fsdecode(os.fsencode(path.name)[:room]))
+def _temporary_path(path: Path) -> Path:
+    """Return a random name in the same directory that ends with the name of `path`."""
+    prefix = f"{TEMPORARY_PREFIX}{secrets.token_hex(_RANDOM_BYTES)}-"
+    n_bytes = _MAX_NAME_BYTES - len(prefix)
+    return path.parent / (prefix + os.fsdecode(os.fsencode(path.name)[:n_bytes]))
 
 
-def _create(path: Path) -> BinaryIO:
-    """Open a new file for writing; its mode follows the umask, an existing one is an error."""
+def _open_new(path: Path) -> BinaryIO:
+    """Open a new file for writing, with the mode of the umask; an existing one is an error."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     return os.fdopen(descriptor, "wb")
 
@@ -230,8 +241,8 @@ def _sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Turn an OSError into a WriteError that names the path."""
+def _as_write_error(path: Path) -> Iterator[None]:
+    """Turn an `OSError` into a `WriteError` that names the path."""
     try:
         yield
     except OSError as error:
@@ -245,11 +256,13 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def crash_point(label: str) -> None:
-    """Die as by a power cut, without a word, where the environment says so."""
-    wanted = os.environ.get(VARIABLE)
-    if wanted is None:
+    """Kill this process at once, like a power cut, where the environment names this label."""
+    setting = os.environ.get(VARIABLE)
+    if setting is None:
         return
-    _passed[label] += 1
-    name, time, how = [*wanted.split(":"), *("1", "KILL")[wanted.count(":") :]]
-    if name == label and _passed[label] == int(time):
-        os.kill(os.getpid(), signal.Signals[f"SIG{how}"])
+
+    _passages[label] += 1
+    # By default the first passage and SIGKILL.
+    fatal_label, passage, signal_name = [*setting.split(":"), *("1", "KILL")[setting.count(":") :]]
+    if fatal_label == label and _passages[label] == int(passage):
+        os.kill(os.getpid(), signal.Signals[f"SIG{signal_name}"])

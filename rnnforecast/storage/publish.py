@@ -6,169 +6,179 @@ import errno
 import hashlib
 import mmap
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, TypeVarTuple
 
 from rnnforecast.errors import WriteError
 from rnnforecast.storage import durable
 from rnnforecast.storage.durable import crash_point
-from rnnforecast.storage.remote import Place, Remote, look_at, stores
+from rnnforecast.storage.remote import Place, Remote, get_infos, size_of, stores
+
+_Parameters = TypeVarTuple("_Parameters")
+_Result = TypeVar("_Result")
+
+
+def _disk_version(
+    on_disk: Callable[[Path, *_Parameters], _Result],
+) -> Callable[
+    [Callable[[Remote, *_Parameters], _Result]], Callable[[Place, *_Parameters], _Result]
+]:
+    """Decorate a function for objects of a store, so that paths go to `on_disk` instead."""
+
+    def decorate(
+        on_store: Callable[[Remote, *_Parameters], _Result],
+    ) -> Callable[[Place, *_Parameters], _Result]:
+        @wraps(on_store)
+        def call(location: Place, *parameters: *_Parameters) -> _Result:
+            if isinstance(location, Path):
+                return on_disk(location, *parameters)
+            return on_store(location, *parameters)
+
+        return call
+
+    return decorate
 
 
 def digest(content: bytes) -> str:
-    """Return the SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def publish(path: Place, content: bytes) -> dict[str, Any]:
-    """Publish a file, unless it is what it should be already; return what a manifest says of it."""
-    if not _holds(path, content):
+    """Publish a file, unless it has this content already; return its entry for a manifest."""
+    is_published = False
+    with suppress(OSError):
+        is_published = size_of(path) == len(content) and path.read_bytes() == content
+
+    if not is_published:
         with publishing_file(path) as file:
             file.write(content)
     return describe(path, content)
 
 
 def describe(path: Place, content: bytes) -> dict[str, Any]:
-    """Return what a manifest says of a file."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    return {"path": str(path.resolve()), "bytes": len(content), "sha256": sha256}
+    """Return a file's entry for a manifest: path, size and SHA-256."""
+    return {"path": str(path.resolve()), "bytes": len(content), "sha256": digest(content)}
 
 
 def describe_input(path: Place) -> dict[str, Any]:
-    """Return the same of a file that was read, and that may be large."""
+    """Return the same entry of a file that is read for it, and that may be large."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
     return {"path": str(path.resolve()), "bytes": size, "sha256": sha256}
 
 
-def describe_source(place: Place) -> dict[str, Any]:
-    """Return the same of what was read, wherever it is; an object is not fetched again for it."""
-    if isinstance(place, Path):
-        return describe_input(place)
-    state = place.look()
-    if state is None:
-        return {"path": str(place)}
-    changed = datetime.fromtimestamp((state.changed_ns or 0) / 1e9, UTC)
-    return {"path": str(place), "bytes": state.size, "changed": changed.isoformat()}
+@_disk_version(describe_input)
+def describe_source(location: Remote) -> dict[str, Any]:
+    """Return the entry of a source of readings.
 
-
-def _holds(path: Place, content: bytes) -> bool:
-    with suppress(OSError):
-        size = path.stat().st_size if isinstance(path, Path) else path.size()
-        return size == len(content) and path.read_bytes() == content
-    return False
-
-
-@contextmanager
-def publishing_file(place: Place) -> Iterator[IO[bytes]]:
-    """Open a file for writing; when the block ends well, it is at its place, whole.
-
-    What goes to a store waits in a temporary file of this machine.
+    An object is not fetched again for it: in place of a hash stands when it was changed.
     """
-    if isinstance(place, Path):
-        with durable.publishing_file(place) as file:
-            yield file
-        return
-    with _naming(place), tempfile.TemporaryFile(prefix="rnnforecast-") as waiting:
+    info = location.get_info()
+    if info is None:
+        return {"path": str(location)}
+    changed = datetime.fromtimestamp((info.mtime_ns or 0) / 1e9, UTC)
+    return {"path": str(location), "bytes": info.size, "changed": changed.isoformat()}
+
+
+@_disk_version(durable.publishing_file)
+@contextmanager
+def publishing_file(location: Remote) -> Iterator[IO[bytes]]:
+    """Open a file for writing; it appears at its location, complete, when the block succeeds.
+
+    The content of an object waits in a temporary file of this machine, as it is put in one call.
+    """
+    with _as_write_error(location), tempfile.TemporaryFile(prefix="rnnforecast-") as file:
         crash_point("file-created")
-        yield waiting
-        waiting.flush()
-        if waiting.tell():
-            with mmap.mmap(waiting.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                _put(place, content)
-        else:
-            _put(place, b"")
+        yield file
+        file.flush()
+        if file.tell():
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                _put(location, content)
+        else:  # an empty file cannot be mapped
+            _put(location, b"")
 
 
-def publish_directory(place: Place, files: Mapping[str, bytes]) -> None:
+@_disk_version(durable.publish_directory)
+def publish_directory(location: Remote, files: Mapping[str, bytes]) -> None:
     """Make a directory with these files, in the mapping's order: put the manifest last.
 
-    On a store it counts from its last file on, and all are looked at before this returns: there is
-    no lock that would keep somebody from taking away what is not whole yet.
+    On a store it counts once its last file is there. All are looked at before this returns, because
+    there is no lock that keeps another process from removing an incomplete directory.
     """
-    if isinstance(place, Path):
-        durable.publish_directory(place, files)
-        return
-    with _naming(place):
+    with _as_write_error(location):
         for name, content in files.items():
-            _put(place / name, content)
+            _put(location / name, content)
             crash_point("part-written")
-        found = look_at([place / name for name in files])
-        sizes = [None if state is None else state.size for state in found]
+
+        infos = get_infos([location / name for name in files])
+        sizes = [None if info is None else info.size for info in infos]
         if sizes != [len(content) for content in files.values()]:
-            raise OSError(errno.EIO, "somebody else has changed what was written", str(place))
+            raise OSError(errno.EIO, "somebody else has changed what was written", str(location))
     crash_point("directory-named")
 
 
-def replace_pointer(place: Place, text: str) -> None:
-    """Make a file that holds one line."""
-    if isinstance(place, Path):
-        durable.replace_pointer(place, text)
-        return
-    with _naming(place):
-        _put(place, f"{text}\n".encode())
+@_disk_version(durable.replace_pointer)
+def replace_pointer(location: Remote, text: str) -> None:
+    """Write a file that holds one line."""
+    with _as_write_error(location):
+        _put(location, f"{text}\n".encode())
 
 
-def make_directory(place: Place) -> None:
+@_disk_version(durable.make_directory)
+def make_directory(location: Remote) -> None:
     """Make a directory and its parents; a store has none, and needs none."""
-    if isinstance(place, Path):
-        durable.make_directory(place)
 
 
-def remove_file(place: Place) -> None:
-    """Take a file away; one that is gone already is no error."""
-    if isinstance(place, Path):
-        durable.remove_file(place)
-        return
-    with _naming(place):
-        stores().remove(place.url)
+@_disk_version(durable.remove_file)
+def remove_file(location: Remote) -> None:
+    """Remove a file; one that is gone already is no error."""
+    with _as_write_error(location):
+        location.unlink()
 
 
-def remove_below(place: Remote) -> None:
-    """Take away all that lies below a prefix of a store."""
-    with _naming(place):
-        stores().remove_below(place.url)
+def remove_tree(location: Remote) -> None:
+    """Remove all objects below a prefix."""
+    with _as_write_error(location):
+        stores().remove_tree(location.url)
 
 
-def check_directory(place: Place) -> None:
+@_disk_version(durable.check_directory)
+def check_directory(location: Remote) -> None:
     """Raise `WriteError` where no directory could be made or written to; make nothing."""
-    if isinstance(place, Path):
-        durable.check_directory(place)
-        return
-    with _naming(place):
-        stores().check_writable(place.url)
-        stores().check_bucket(place.url)
+    with _as_write_error(location):
+        stores().check_writable(location.url)
+        stores().check_bucket(location.url)
 
 
-def check_file(place: Place) -> None:
+@_disk_version(durable.check_file)
+def check_file(location: Remote) -> None:
     """Raise `WriteError` where no file could be published: before the work, not after it."""
-    if isinstance(place, Path):
-        durable.check_file(place)
-        return
-    check_directory(place)
-    with _naming(place):
-        if not place.url.key or place.is_dir():
-            raise OSError(errno.EISDIR, "other objects lie below that name", str(place))
+    check_directory(location)
+    with _as_write_error(location):
+        if not location.url.key or location.is_dir():
+            raise OSError(errno.EISDIR, "other objects lie below that name", str(location))
 
 
-def _put(place: Remote, content: Any) -> None:
+def _put(location: Remote, content: Any) -> None:
     crash_point("file-written")
-    stores().put(place.url, content)
+    stores().put(location.url, content)
     crash_point("file-published")
 
 
 @contextmanager
-def _naming(place: Remote) -> Iterator[None]:
-    """Turn an OSError into a WriteError that names the place."""
+def _as_write_error(location: Remote) -> Iterator[None]:
+    """Turn an `OSError` into a `WriteError` that names the location."""
     try:
         yield
     except OSError as error:
         raise WriteError(
-            f"cannot write {place}: {error.strerror or error}",
+            f"cannot write {location}: {error.strerror or error}",
             code="cannot-write",
             hint="what was there before is unchanged; check that the bucket exists, the "
             "credentials, and that the store can be reached",

@@ -1,9 +1,13 @@
-"""A path or URL of an object store, with the methods of pathlib that are used."""
+"""Paths of this machine and URLs of object stores as one type, and how both are read."""
 
 from __future__ import annotations
 
 import io
+import json
+import os
+import stat
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,17 +17,22 @@ from rnnforecast.urls import Url, check_not_collapsed, is_url, parse_url
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+    from typing_extensions import TypeIs
 
     from rnnforecast.storage.stores import ObjectInfo
 
 
 _READ_BYTES = 1 << 22
 """What one request asks for, at least: its latency is that of about as many bytes."""
+MAX_JSON_BYTES = 1 << 26
+"""Largest JSON file that is read: the manifest of 100,000 buckets has about a third of that."""
+ErrorConverter = Callable[[OSError], Exception]
+"""Makes the exception that is raised in place of an error of a store."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """An object, or what lies below a prefix."""
+    """An object on a store, or all objects below a prefix, with the methods of `pathlib.Path`."""
 
     url: Url
 
@@ -32,55 +41,59 @@ class Remote:
         return str(self.url)
 
     def __truediv__(self, name: str) -> Remote:
-        """Return what lies below it."""
+        """Return the location with a name appended."""
         return Remote(self.url.below(name))
 
     @property
     def name(self) -> str:
-        """The last part of it."""
+        """The last part of the key."""
         return self.url.path.name
 
     @property
     def suffix(self) -> str:
-        """How its name ends."""
+        """The ending of the name, with its dot."""
         return self.url.path.suffix
 
     @property
     def parent(self) -> Remote:
-        """What it lies in."""
+        """The location without its last part."""
         return Remote(self.url.at(self.url.key.rpartition("/")[0]))
 
     def resolve(self) -> Remote:
         """Return itself: there are no links, and a URL is absolute."""
         return self
 
-    def is_relative_to(self, other: Remote) -> bool:
-        """Tell whether it is the other, or lies below it."""
-        mine, theirs = self.url, other.url
-        is_below = not theirs.key or f"{mine.key}/".startswith(f"{theirs.key}/")
-        return mine.at("") == theirs.at("") and is_below
+    def absolute(self) -> Remote:
+        """Return itself: a URL is absolute."""
+        return self
 
-    def parts_below(self, folder: Remote) -> tuple[str, ...]:
-        """Return the parts that lead from a folder to it."""
+    def is_relative_to(self, folder: Remote) -> bool:
+        """Tell whether it is the folder, or lies below it."""
+        url, above = self.url, folder.url
+        is_below = not above.key or f"{url.key}/".startswith(f"{above.key}/")
+        return url.at("") == above.at("") and is_below
+
+    def relative_parts(self, folder: Remote) -> tuple[str, ...]:
+        """Return the parts of the path that lead from a folder to it."""
         return tuple(self.url.key.removeprefix(folder.url.key).strip("/").split("/"))
 
-    def look(self) -> ObjectInfo | None:
-        """Return what is known of the object; None where there is none, nor anything below it."""
-        return look_at([self])[0]
+    def get_info(self) -> ObjectInfo | None:
+        """Return size and time of the object; None where neither it nor one below it exists."""
+        return get_infos([self])[0]
 
     def exists(self) -> bool:
         """Tell whether there is an object of this name, or one below it."""
-        return self.look() is not None
+        return self.get_info() is not None
 
     def is_file(self) -> bool:
         """Tell whether there is an object of this name."""
-        state = self.look()
-        return state is not None and state.size is not None
+        info = self.get_info()
+        return info is not None and info.size is not None
 
     def is_dir(self) -> bool:
-        """Tell whether anything lies below it."""
-        state = self.look()
-        return state is not None and state.size is None
+        """Tell whether there are objects below this name, but none of this name."""
+        info = self.get_info()
+        return info is not None and info.size is None
 
     def size(self) -> int:
         """Return how many bytes the object has. Raises `OSError` where there is none."""
@@ -88,67 +101,76 @@ class Remote:
             return file.seek(0, io.SEEK_END)
 
     def open(
-        self, mode: Literal["rb"] = "rb", *, turn: Callable[[OSError], Exception] | None = None
+        self, mode: Literal["rb"] = "rb", *, convert_error: ErrorConverter | None = None
     ) -> io.BufferedReader:
-        """Open the object for reading, by ranges. What fails meanwhile is raised as `turn` says."""
+        """Open the object for reading, by ranges.
+
+        Opening and reading raise `OSError`, or what `convert_error` makes of it.
+        """
         assert mode == "rb"
-        return io.BufferedReader(RemoteFile(self, turn or _as_it_is), _READ_BYTES)
+        return io.BufferedReader(RemoteFile(self, convert_error), _READ_BYTES)
 
     def read_bytes(self) -> bytes:
-        """Return all of the object."""
+        """Return the content of the object."""
         with self.open() as file:
             return file.read()
 
+    def unlink(self) -> None:
+        """Remove the object; one that is gone already is no error. Raises `OSError`."""
+        stores().remove(self.url)
+
 
 Place = Path | Remote
-"""Where something is read or published."""
+"""Where something is read or published: a path of this machine, or a URL of a store."""
 
 
 class RemoteFile(io.RawIOBase):
-    """An object that is open: each read is a request for a range of it."""
+    """An open object: each read is a request for a range of it."""
 
-    def __init__(self, place: Remote, turn: Callable[[OSError], Exception]) -> None:
-        self._place, self._turn = place, turn
-        self._file = self._try(lambda _: stores().open_object(place.url))
+    def __init__(self, location: Remote, convert_error: ErrorConverter | None) -> None:
+        self._location, self._convert_error = location, convert_error
+        self._file = self._call(lambda _: stores().open_object(location.url))
 
     def readable(self) -> bool:
-        """Say that it can be read."""
+        """Return True: it can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Say that it can be read from anywhere."""
+        """Return True: it can be read from anywhere."""
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        """Read a range into a buffer; nothing only at the end."""
-        read: int = self._try(lambda file: file.readinto(buffer))
-        return read
+        """Read a range into a buffer; returns 0 only at the end."""
+        n_read: int = self._call(lambda file: file.readinto(buffer))
+        return n_read
 
     def readall(self) -> bytes:
-        """Read what is left of it, in one request rather than in those of a disk's size."""
-        left: bytes = self._try(lambda file: file.read())
-        return left
+        """Read up to the end in one request, rather than in many of a disk's block size."""
+        content: bytes = self._call(lambda file: file.read())
+        return content
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Go to another place, which asks for nothing."""
-        at: int = self._try(lambda file: file.seek(offset, whence))
-        return at
+        """Move to another position, which sends no request."""
+        position: int = self._call(lambda file: file.seek(offset, whence))
+        return position
 
     def tell(self) -> int:
-        """Say where it is."""
-        at: int = self._try(lambda file: file.tell())
-        return at
+        """Return the position."""
+        position: int = self._call(lambda file: file.tell())
+        return position
 
-    def _try(self, work: Callable[[Any], Any]) -> Any:
+    def _call(self, function: Callable[[Any], Any]) -> Any:
         try:
-            with stores().naming(self._place.url):
-                return stores().answering(lambda: work(getattr(self, "_file", None)))
+            with stores().translate_errors(self._location.url):
+                return stores().run_interruptibly(lambda: function(getattr(self, "_file", None)))
         except OSError as error:
-            raise self._turn(error) from error
+            if self._convert_error is None:
+                raise
+            raise self._convert_error(error) from error
 
 
 def place_of(text: str | Place) -> Place:
-    """Return the place that a path or a URL leads to; nothing is looked at there."""
+    """Return the location that a path or a URL names, without looking whether it exists."""
     if isinstance(text, str) and is_url(text):
         return Remote(parse_url(text))
     if isinstance(text, Remote):
@@ -157,32 +179,121 @@ def place_of(text: str | Place) -> Place:
     return Path(text)
 
 
-def local_path(text: str | Place, what: str) -> Path:
-    """Return a path of this machine. Raises `UsageError` for a URL: `what` cannot be on a store."""
-    place = place_of(text)
-    if isinstance(place, Remote):
+def local_path(text: str | Place, name: str) -> Path:
+    """Return a path of this machine. Raises `UsageError` for a URL: `name` cannot be on a store."""
+    location = place_of(text)
+    if isinstance(location, Remote):
         raise UsageError(
-            f"{what} cannot be on a store: {place}",
+            f"{name} cannot be on a store: {location}",
             code="not-on-a-store",
             hint="name a path of this machine, and copy it afterwards",
         )
-    return place
+    return location
 
 
-def look_at(places: Sequence[Remote]) -> list[ObjectInfo | None]:
-    """Look at many names of one store side by side; None for each where there is nothing."""
-    found: list[ObjectInfo | None] = stores().look_at([place.url for place in places])
-    return found
+def is_remote(location: Place) -> TypeIs[Remote]:
+    """Tell whether a location is on an object store."""
+    return isinstance(location, Remote)
 
 
-def list_below(folder: Remote, *, is_deep: bool = True) -> dict[Remote, ObjectInfo]:
+def is_in_folder(location: Place, folder: Place) -> bool:
+    """Tell whether a location is a folder or lies in it; links on a disk are followed."""
+    if is_remote(location):
+        return is_remote(folder) and location.is_relative_to(folder)
+    return not is_remote(folder) and location.resolve().is_relative_to(folder.resolve())
+
+
+def size_of(location: Place) -> int:
+    """Return how many bytes a file has. Raises `OSError` where there is none."""
+    return location.size() if is_remote(location) else location.stat().st_size
+
+
+def etag_of(location: Place) -> tuple[int, int] | None:
+    """Return a value that changes whenever a file is replaced; None where it cannot be found."""
+    with suppress(OSError):
+        if not is_remote(location):
+            status = location.lstat()
+            return status.st_ino, status.st_mtime_ns
+        info = location.get_info()
+        if info is not None and info.size is not None:
+            return info.size, info.mtime_ns or 0
+    return None
+
+
+def open_for_reading(
+    location: Place, *, convert_error: ErrorConverter | None = None
+) -> io.BufferedReader:
+    """Open a file for reading. `convert_error` is for errors of a store, now and at each read."""
+    if is_remote(location):
+        return location.open(convert_error=convert_error)
+    return location.open("rb")
+
+
+def read_bounded(location: Place, max_bytes: int) -> bytes:
+    """Return the content of a regular file, which must not be a link.
+
+    Raises `ValueError` for a larger one, and for one that cannot be read.
+    """
+    name = location.name
+    try:
+        if is_remote(location):  # a store has no links, and nothing but objects
+            with location.open() as file:
+                size = file.seek(0, os.SEEK_END)
+                if size > max_bytes:
+                    raise ValueError(f"{name} has {size} bytes, over {max_bytes}")
+                file.seek(0)
+                return file.read(size + 1)
+
+        # Without following a link, and without waiting for the writer of a pipe
+        flags = os.O_NOFOLLOW | os.O_NONBLOCK
+        with open(location, "rb", opener=lambda path, mode: os.open(path, mode | flags)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError(f"{name} is not a regular file")
+            if status.st_size > max_bytes:
+                raise ValueError(f"{name} has {status.st_size} bytes, over {max_bytes}")
+            return file.read(status.st_size + 1)
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read ({error.strerror})") from error
+
+
+def read_json(
+    location: Place, *, expected_format: str | None = None, max_bytes: int = MAX_JSON_BYTES
+) -> dict[str, Any]:
+    """Return the JSON object in a small file, such as a manifest.
+
+    Raises `OSError` where the file cannot be read. Raises `ValueError` where it is larger than
+    `max_bytes`, is no JSON, is nested too deeply, holds no object, or where the value of its key
+    "format" is not `expected_format`; None accepts any.
+    """
+    with location.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size > max_bytes:
+            raise ValueError(f"it has {size} bytes, over {max_bytes}")
+        file.seek(0)
+        content = file.read()
+
+    try:
+        value = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(value, dict):
+        raise ValueError("it holds no JSON object")  # noqa: TRY004
+    if expected_format is not None and value.get("format") != expected_format:
+        raise ValueError(f"it is not of format {expected_format!r}")
+    return value
+
+
+def get_infos(locations: Sequence[Remote]) -> list[ObjectInfo | None]:
+    """Return size and time of many objects of one store, all asked for at once; None for none."""
+    infos: list[ObjectInfo | None] = stores().get_infos([location.url for location in locations])
+    return infos
+
+
+def list_objects(folder: Remote, *, recursive: bool = True) -> dict[Remote, ObjectInfo]:
     """Return the objects below a prefix, or only those right below it, in the order of names."""
-    found: dict[Url, ObjectInfo] = stores().list_below(folder.url, is_deep=is_deep)
-    return {Remote(url): state for url, state in found.items()}
-
-
-def _as_it_is(error: OSError) -> Exception:
-    return error
+    infos: dict[Url, ObjectInfo] = stores().list_objects(folder.url, recursive=recursive)
+    return {Remote(url): info for url, info in infos.items()}
 
 
 def stores() -> Any:

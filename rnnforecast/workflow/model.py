@@ -56,7 +56,7 @@ from rnnforecast.sources.files import takes_in
 from rnnforecast.storage.durable import check_directory, check_spared
 from rnnforecast.storage.lock import holding
 from rnnforecast.storage.publish import check_file
-from rnnforecast.storage.remote import Place, Remote, local_path, place_of
+from rnnforecast.storage.remote import Place, Remote, is_remote, local_path, place_of
 from rnnforecast.storage.versions import (
     LOCK,
     collect,
@@ -459,8 +459,8 @@ def _check_apart(output: Place, rejects: list[Place]) -> None:
 def _check_source_spared(path: Place, data: str | Path, what: str) -> None:
     """Raise `UsageError` where a source holds the file, or would the next time it is read."""
     place, source = place_of(data), str(data)
-    if isinstance(path, Remote) or isinstance(place, Remote):
-        if isinstance(path, Remote) and isinstance(place, Remote):
+    if is_remote(path) or is_remote(place):
+        if is_remote(path) and is_remote(place):
             _check_object_spared(path, place, what)
         return
     with suppress(OSError, ValueError):  # no path at all, which is said where it is opened
@@ -487,7 +487,7 @@ def _among(path: Place, source: object, what: str) -> UsageError:
 
 def files_of(source: str) -> Iterator[Place]:
     """Give the files, or objects, that a source stands for, as far as they are there."""
-    if isinstance(place := place_of(source), Remote):
+    if is_remote(place := place_of(source)):
         from rnnforecast.sources.files import expand_remote
 
         yield from expand_remote(place)

@@ -28,7 +28,11 @@ def blocks_of(text: bytes, n_bytes: int) -> tuple[list[bytes], bytes]:
     try:
         blocks = RowBlocks(io.BytesIO(text), ",")
         found = [bytes(block.rows) for block in blocks]
-        rest = b"" if blocks.rest is None else b"".join(iter(lambda: blocks.rest.read(7), b""))
+        rest = (
+            b""
+            if blocks.remainder is None
+            else b"".join(iter(lambda: blocks.remainder.read(7), b""))
+        )
     finally:
         source_csv.BLOCK_BYTES = before
     return found, rest

@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from rnnforecast.sources.sniff import guess_preamble
+from rnnforecast.sources.sniff import infer_preamble
 from tests.data.tables import failure, hourly, pasted, read, write
 
 HEADER = "timestamp,temp"
@@ -51,9 +51,9 @@ def test_comments_above_the_header_are_named_and_the_fix_works(tmp_path, preambl
 
 def test_a_decimal_comma_or_a_ragged_row_is_no_preamble():
     commas = ["time;temp", *["2024-01-01;20,5"] * 5]
-    assert guess_preamble(commas, ",") == 0
+    assert infer_preamble(commas, ",") == 0
     ragged = [HEADER, *hourly(1, 2), "2024-01-01 02:00,3,4", *hourly(1, 2, 3)]
-    assert guess_preamble(ragged, ",") == 0
+    assert infer_preamble(ragged, ",") == 0
 
 
 @pytest.mark.parametrize(("order", "encoding"), [("le", "utf-16-le"), ("be", "utf-16-be")])

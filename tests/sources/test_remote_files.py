@@ -18,7 +18,7 @@ from rnnforecast.batch.shard import shard
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.sources import parquet
-from rnnforecast.sources.files import fits_pattern, takes_in, watching
+from rnnforecast.sources.files import matches_pattern, takes_in, watching
 from rnnforecast.sources.source import open_source
 from rnnforecast.sources.text import open_binary
 from rnnforecast.storage import stores
@@ -278,7 +278,7 @@ def test_a_damaged_parquet_object_is_said_to_be_damaged(bucket: Bucket) -> None:
     ],
 )
 def test_patterns_mean_what_they_mean_on_a_disk(path: str, pattern: str, fits: bool) -> None:  # noqa: FBT001
-    assert fits_pattern(path.split("/"), pattern.split("/")) is fits
+    assert matches_pattern(path.split("/"), pattern.split("/")) is fits
 
 
 def test_a_source_takes_in_what_the_next_reading_would() -> None:

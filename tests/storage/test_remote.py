@@ -12,7 +12,7 @@ import pytest
 
 from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.storage import publish, stores
-from rnnforecast.storage.remote import Remote, list_below, local_path, look_at, place_of
+from rnnforecast.storage.remote import Remote, get_infos, list_objects, local_path, place_of
 from rnnforecast.urls import Url
 from tests import objectstore
 from tests.objectstore import Bucket
@@ -41,7 +41,7 @@ def test_a_place_has_the_names_of_a_path() -> None:
     assert str(place.parent) == "s3://b/a?scheme=http"
     assert str(place.parent / "c" / "d") == "s3://b/a/c/d?scheme=http"
     assert str(place.parent.parent) == "s3://b?scheme=http"
-    assert place.parts_below(place.parent.parent) == ("a", "x.csv.gz")
+    assert place.relative_parts(place.parent.parent) == ("a", "x.csv.gz")
     assert place.is_relative_to(place.parent)
     assert not at("s3://b/ab").is_relative_to(at("s3://b/a"))
     assert not at("s3://c/a/x").is_relative_to(at("s3://b/a"))
@@ -127,10 +127,10 @@ def test_objects_are_listed_in_order_and_looked_at_side_by_side(bucket: Bucket) 
         bucket.put(key, key.encode())
     folder = at(bucket.url("a"))
 
-    assert [str(p.url.key) for p in list_below(folder)] == ["a/b.csv", "a/b/c", "a/z"]
-    assert [p.name for p in list_below(folder, is_deep=False)] == ["b.csv", "z"]
-    assert list(list_below(at(bucket.url("none")))) == []
-    found = look_at([folder / "z", folder / "none", folder])
+    assert [str(p.url.key) for p in list_objects(folder)] == ["a/b.csv", "a/b/c", "a/z"]
+    assert [p.name for p in list_objects(folder, recursive=False)] == ["b.csv", "z"]
+    assert list(list_objects(at(bucket.url("none")))) == []
+    found = get_infos([folder / "z", folder / "none", folder])
     assert [state and state.size for state in found] == [3, None, None]
     assert [state is None for state in found] == [False, True, False]
 
@@ -215,4 +215,4 @@ def test_a_store_of_another_scheme_is_read_through_fsspec() -> None:
     place = at("memory://c/a/x.csv")
 
     assert place.read_bytes() == b"1,2\n"
-    assert list(list_below(at("memory://c/a"))) == [place]
+    assert list(list_objects(at("memory://c/a"))) == [place]
