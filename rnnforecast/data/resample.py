@@ -1,4 +1,4 @@
-"""Rows onto a regular grid: duplicates, aggregation, counters, covariates."""
+"""Rows onto a regular grid: duplicates, aggregates, counters and covariates."""
 
 from __future__ import annotations
 
@@ -14,458 +14,381 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_of
 from rnnforecast.data.features import numbers_of, once_a_series, renumber, warn_of_unknown
 from rnnforecast.data.panel import Covariates, Panel, covariates_of
-from rnnforecast.data.rows import Rows
-from rnnforecast.data.schema import Covariate, Schema
+from rnnforecast.data.rows import Chunks, Flags, Grid, ReadContext, Rows
+from rnnforecast.data.schema import Covariate
 from rnnforecast.data.timestamps import format_stamp
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, Warned
-from rnnforecast.sources.files import in_threads
 from rnnforecast.sources.sniff import quote
-from rnnforecast.sources.source import Source
 
-Readings = NDArray[np.floating[Any]]
-"""float32, or doubles where counts of meters need them."""
-ONCE = "once"
-"""The rule for a table that has one reading on each step at most."""
+UNIQUE = "unique"
+"""The `keep` rule where no two rows of a series fall on one step."""
 _HOUR_US = 3_600_000_000
 _SUNDAY = 6
-Flags = NDArray[np.bool_]
-_ANEW = 0.5
-"""A count that falls below this share of the one before has begun anew; others are mistakes."""
+_DST_MONTHS = (3, 4, 9, 10, 11)
+"""When clocks are set back, on one half of the Earth or the other."""
+_RESET_SHARE = 0.5
+"""A count below this share of the one before was reset; a smaller fall is a misreading."""
 
 
-def place_rows(
-    rows: Rows, grid: Grid, source: Source, schema: Schema, config: DataConfig, listener: Listener
-) -> Panel:
-    """Scatter the rows onto the grid, one target at a time; its chunks go as it is done.
+def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
+    """Scatter the rows onto the grid, one target at a time; free its chunks once it is done.
 
-    Of several readings on one step, `--agg` or `--on-duplicate` say which counts; where neither
-    does, readings that differ raise `DataError`, and so do values that stand beside them.
+    Of several readings on one step, `--agg` or `--on-duplicate` say which counts. Where neither
+    does, readings that differ raise `DataError`, and so do values of a covariate.
     """
-    parts = parts_of(rows, find_places(rows, grid), grid, source, config, listener)
-    places, how = parts[0].places, parts[0].how
-    n_grid, n_targets = int(grid.lengths.sum()), len(rows.values)
-    covariates = place_covariates(rows, parts, grid, source, schema, config, listener)
-    spots = [spot(place) for place in places] if how == ONCE else []
-    target = np.empty(n_grid * n_targets, np.float32)  # memory is taken as chunks give theirs up
+    schema, config = context.schema, context.config
+    files = split_by_file(rows, rows.place(grid), grid, context)
+    positions, keep = files[0].positions, files[0].keep
+    covariates = place_covariates(rows, files, grid, context)
+
+    indices = files[0].indices() if keep == UNIQUE else []
+    n_grid = grid.n_rows
+    # pages of an empty array take memory as they are written, while the chunks give theirs up
+    target = np.empty(n_grid * len(schema.targets), np.float32)
     for i, name in enumerate(schema.targets):
-        chunks, rows.values[i] = parts[0].of(rows.values[i]), []
-        own = target[i * n_grid : (i + 1) * n_grid]
+        chunks = files[0].rows_of(rows.take_readings(name))
+        series_values = target[i * n_grid : (i + 1) * n_grid]
         is_counter = name in config.counter  # counts need more digits than their differences
-        into = np.empty(n_grid, np.float64) if is_counter else own
-        into.fill(np.nan)
-        if how == ONCE:
-            for at, chunk in zip(spots, chunks, strict=True):
-                into[at] = chunk
+        placed = np.empty(n_grid, np.float64) if is_counter else series_values
+        placed.fill(np.nan)
+
+        if keep == UNIQUE:
+            for index, chunk in zip(indices, chunks, strict=True):
+                placed[index] = chunk
         else:
-            base = np.repeat(rows.base[i], grid.lengths) if rows.base[i].any() else None
-            write(into, places, chunks, "last" if is_counter and config.agg else how, base)
-        if how == "error":
-            reject_conflicts(into, parts[0], chunks, grid, source, schema, name)
-        if is_counter:
-            own[:] = differences(
-                into.astype(np.float64, copy=False), grid.offsets[:-1], name, listener
+            offsets = rows.value_offsets[name]
+            offset = np.repeat(offsets, grid.lengths) if offsets.any() else None
+            scatter(
+                placed, positions, chunks, "last" if is_counter and config.agg else keep, offset
             )
-    for part in parts:
-        if part.how == "error":
-            n_repeats = count_repeats(part.places, n_grid)
-            what = f"{n_repeats} rows repeat a time stamp with the same {part.what} and count once"
-            listener(Warned("repeated-row", what, n_repeats))
-    return _panel_of(target, rows, grid, covariates)
+        if keep == "error":
+            check_duplicates(placed, files[0], chunks, grid, context, name)
+        if is_counter:
+            series_values[:] = counter_increments(
+                placed.astype(np.float64, copy=False), grid.offsets[:-1], name, context.listener
+            )
 
-
-def _panel_of(target: Floats, rows: Rows, grid: Grid, covariates: Covariates | None) -> Panel:
-    n_targets = len(rows.values)
+    for file in files:
+        if file.keep == "error":
+            n_duplicates = count_duplicates(file.positions, n_grid)
+            message = f"{n_duplicates} rows repeat a time stamp with the same {file.content} "
+            message += "and count once"
+            context.listener(Warned("repeated-row", message, n_duplicates))
+    n_targets = len(schema.targets)
     return Panel(
         target=target,
         offsets=offsets_of(np.tile(grid.lengths, n_targets)),
         start=np.tile(grid.start, n_targets),
         names=tuple(rows.names),
         step_us=grid.step_us,
-        base=np.concatenate(rows.base),
+        base=np.concatenate(list(rows.value_offsets.values())),
         first_us=int(grid.start.min()),
         covariates=covariates,
     )
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Where each series of rows lies on the grid."""
-
-    start: Integers
-    lengths: Integers
-    step_us: int
-
-    @property
-    def offsets(self) -> Integers:
-        """`(series + 1,)`: where each series begins on one target's stretch of the grid."""
-        return offsets_of(self.lengths)
-
-    def time_at(self, place: int) -> int:
-        """Return the time of a place on it."""
-        series = int(np.searchsorted(self.offsets, place, side="right")) - 1
-        return int(self.start[series] + (place - self.offsets[series]) * self.step_us)
-
-
-def find_places(rows: Rows, grid: Grid) -> list[Integers]:
-    """Turn the times of all rows into places on the grid; the times themselves are given up."""
-    places, rows.times = rows.times, []
-    first = grid.offsets[:-1] - grid.start // grid.step_us
-    late = grid.start % grid.step_us
-
-    def find(pair: tuple[Integers, NDArray[np.integer]]) -> None:
-        place, codes = pair
-        place -= late[codes]
-        np.floor_divide(place, grid.step_us, out=place)
-        place += first[codes]
-
-    for _ in in_threads(find, zip(places, rows.codes, strict=True)):
-        pass
-    rows.codes = []
-    return places
-
-
-def spot(place: Integers) -> Integers | slice:
-    """Return the places as a slice where they follow each other."""
-    begin, end = int(place[0]), int(place[-1]) + 1
-    is_slice = end - begin == len(place) and bool((np.diff(place) == 1).all())
-    return slice(begin, end) if is_slice else place
-
-
-def write(
-    into: Readings,
-    places: list[Integers],
+def scatter(
+    out: NDArray[np.floating[Any]],
+    positions: list[Integers],
     chunks: list[Floats],
-    how: str,
-    base: Doubles | None = None,
+    keep: str,
+    offset: Doubles | None = None,
 ) -> None:
-    """Write values to their places, by a rule for those that share one; missing ones never count.
+    """Write values to their positions of `out`, by the rule for duplicates; NaN never counts.
 
-    `base`, `(grid row,)`, is what the values lack: sums of several lack it as often.
+    `keep` is last, error (as last; the caller checks), mean, sum, min or max. `offset`, `(grid
+    row,)`, is what was subtracted from each value: a sum of n values lacks it n times.
     """
-    if how in ("last", "error"):
-        _scatter(into, places, chunks)
+    if keep in ("last", "error"):
+        for position, chunk in zip(positions, chunks, strict=True):
+            seen = np.isfinite(chunk)
+            out[position[seen]] = chunk[seen]
         return
-    _aggregate(into, places, chunks, how)
-    if how == "sum" and base is not None:
-        _add_base_of_sums(into, places, chunks, base)
 
-
-def _scatter(into: Readings, places: list[Integers], chunks: list[Floats]) -> None:
-    """Write each reading to its place; a missing one never overwrites, and the last one stays."""
-    for place, chunk in zip(places, chunks, strict=True):
-        seen = np.isfinite(chunk)
-        into[place[seen]] = chunk[seen]
-
-
-def _aggregate(into: Readings, places: list[Integers], chunks: list[Floats], how: str) -> None:
-    """Make one reading of those on each step: their mean, sum, min or max; missing ones apart."""
-    place = np.concatenate(places)
-    value = np.concatenate(chunks).astype(np.float64)
-    seen = np.isfinite(value)
-    place, value = place[seen], value[seen]
-    if how in ("min", "max"):
-        worst = np.inf if how == "min" else -np.inf
-        result = np.full(len(into), worst)
-        (np.minimum if how == "min" else np.maximum).at(result, place, value)
-        into[:] = np.where(np.isfinite(result), result, np.nan)
+    all_positions = np.concatenate(positions)
+    values = np.concatenate(chunks).astype(np.float64)
+    seen = np.isfinite(values)
+    all_positions, values = all_positions[seen], values[seen]
+    if keep in ("min", "max"):
+        extreme = np.full(len(out), np.inf if keep == "min" else -np.inf)
+        (np.minimum if keep == "min" else np.maximum).at(extreme, all_positions, values)
+        out[:] = np.where(np.isfinite(extreme), extreme, np.nan)
         return
-    sums = np.bincount(place, weights=value, minlength=len(into))
-    counts = np.bincount(place, minlength=len(into))
+
+    sums = np.bincount(all_positions, weights=values, minlength=len(out))
+    counts = np.bincount(all_positions, minlength=len(out))
     with np.errstate(invalid="ignore"):
-        into[:] = np.where(counts > 0, sums / (counts if how == "mean" else 1), np.nan)
-
-
-def _add_base_of_sums(
-    into: Readings, places: list[Integers], chunks: list[Floats], base: Doubles
-) -> None:
-    """Add to each sum the bases, `(grid row,)`, that its readings lack; one stays subtracted."""
-    for place, chunk in zip(places, chunks, strict=True):
-        seen = place[np.isfinite(chunk)]
-        np.add.at(into, seen, base[seen])
-    into -= base
+        out[:] = np.where(counts > 0, sums / (counts if keep == "mean" else 1), np.nan)
+    if keep == "sum" and offset is not None:  # n offsets are added, and one stays subtracted
+        for position, chunk in zip(positions, chunks, strict=True):
+            seen_positions = position[np.isfinite(chunk)]
+            np.add.at(out, seen_positions, offset[seen_positions])
+        out -= offset
 
 
 @dataclass(frozen=True)
-class Part:
-    """The rows of one file, among all, and what to do where several of them fall on one step."""
+class FileRows:
+    """The rows of one file among all, and the rule where several of them fall on one step."""
 
     name: str
-    what: str
-    """What messages call that which it holds."""
+    content: str
+    """Word for its cells in messages."""
     first_row: int
-    places: list[Integers]
-    how: str
+    positions: list[Integers]
+    keep: str
+    """error, last, mean, sum, min, max, or `UNIQUE`."""
 
-    def of(self, chunks: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return its rows of a column, as views."""
-        return _cut(chunks, self.first_row, self.first_row + sum(map(len, self.places)))
+    def indices(self) -> list[Integers | slice]:
+        """Return the positions, those that follow each other as a slice, which is faster."""
 
+        def index(position: Integers) -> Integers | slice:
+            begin, end = int(position[0]), int(position[-1]) + 1
+            is_slice = end - begin == len(position) and bool((np.diff(position) == 1).all())
+            return slice(begin, end) if is_slice else position
 
-def parts_of(
-    rows: Rows,
-    places: list[Integers],
-    grid: Grid,
-    source: Source,
-    config: DataConfig,
-    listener: Listener,
-) -> tuple[Part, ...]:
-    """Return the rows of the readings, and then those of a plan where there is one."""
-    n_rows = sum(map(len, places))
-    n_readings = n_rows - rows.n_planned
-    own = _cut(places, 0, n_readings)
-    rule = rule_for_repeats(own, grid, config, listener)
-    readings = Part(source.name, "readings", 0, own, rule)
-    if not rows.n_planned:
-        return (readings,)
-    ahead = _cut(places, n_readings, n_rows)
-    rule = rule_for_repeats(ahead, grid, config, listener)
-    return readings, Part(rows.plan, "values", n_readings, ahead, rule)
+        return [index(position) for position in self.positions]
+
+    def rows_of(self, chunks: Chunks) -> list[NDArray[Any]]:
+        """Return the file's rows of a column, as views."""
+        return _slice_chunks(chunks, self.first_row, self.first_row + sum(map(len, self.positions)))
 
 
-def _cut(chunks: Sequence[NDArray[Any]], first: int, end: int) -> list[NDArray[Any]]:
-    """Return the rows from `first` to before `end`, counted over all chunks."""
-    found, n_before = [], 0
+def split_by_file(
+    rows: Rows, positions: list[Integers], grid: Grid, context: ReadContext
+) -> tuple[FileRows, ...]:
+    """Return the rows of the readings, and then those of future covariates if there is a table."""
+    n_rows = sum(map(len, positions))
+    n_readings = n_rows - rows.n_future_rows
+    parts = [(context.source.name, "readings", 0, n_readings)]
+    if rows.n_future_rows:
+        parts.append((rows.future_name, "values", n_readings, n_rows))
+
+    files = []
+    for name, content, first, end in parts:
+        file_positions = _slice_chunks(positions, first, end)
+        keep = resolve_keep(file_positions, grid, context.config, context.listener)
+        files.append(FileRows(name, content, first, file_positions, keep))
+    return tuple(files)
+
+
+def _slice_chunks(chunks: Chunks, first: int, end: int) -> list[NDArray[Any]]:
+    """Return the rows from `first` to before `end`, counted over all chunks, as views."""
+    parts, n_before = [], 0
     for chunk in chunks:
-        rows = chunk[max(first - n_before, 0) : max(end - n_before, 0)]
+        part = chunk[max(first - n_before, 0) : max(end - n_before, 0)]
         n_before += len(chunk)
-        if len(rows):
-            found.append(rows)
-    return found
+        if len(part):
+            parts.append(part)
+    return parts
 
 
-def rule_for_repeats(
-    places: list[Integers], grid: Grid, config: DataConfig, listener: Listener
+def resolve_keep(
+    positions: list[Integers], grid: Grid, config: DataConfig, listener: Listener
 ) -> str:
-    """Return what to do with several readings on one step, or that there are none."""
-    n_repeats = count_repeats(places, int(grid.lengths.sum()))
-    if not n_repeats:
-        return ONCE
-    how = config.agg or config.on_duplicate
-    back_to = _set_back_to(places, n_repeats, grid) if how == "error" else None
-    if back_to is None:
-        return how
-    message = f"the clock was set back by an hour: {n_repeats} time stamps occur twice, the first "
-    message += f"{format_stamp(grid.time_at(back_to), None)}, and the later reading counts; to use "
+    """Return the rule for duplicates, or `UNIQUE` where there are none.
+
+    Where the user names none, and a clock was set back by an hour, the last reading counts.
+    """
+    n_duplicates = count_duplicates(positions, grid.n_rows)
+    if not n_duplicates:
+        return UNIQUE
+    keep = config.agg or config.on_duplicate
+    set_back_at = _clock_set_back_at(positions, n_duplicates, grid) if keep == "error" else None
+    if set_back_at is None:
+        return keep
+
+    first = format_stamp(grid.time_at(set_back_at), None)
+    message = f"the clock was set back by an hour: {n_duplicates} time stamps occur twice, the "
+    message += f"first {first}, and the later reading counts; to use "
     message += "both where they are an hour of their own, name the zone with  --tz"
-    listener(Warned("clock-set-back", message, n_repeats))
+    listener(Warned("clock-set-back", message, n_duplicates))
     return "last"
 
 
-def count_repeats(places: list[Integers], n_grid: int) -> int:
-    """Return how many rows there are more than places that they fall on."""
-    taken = np.zeros(n_grid, np.bool_)
-    for place in places:
-        taken[place] = True
-    return sum(map(len, places)) - int(np.count_nonzero(taken))
+def count_duplicates(positions: list[Integers], n_grid: int) -> int:
+    """Return the number of rows less the number of positions that hold any."""
+    is_occupied = np.zeros(n_grid, np.bool_)
+    for position in positions:
+        is_occupied[position] = True
+    return sum(map(len, positions)) - int(np.count_nonzero(is_occupied))
 
 
-def _set_back_to(places: list[Integers], n_repeats: int, grid: Grid) -> int | None:
-    """Return the first place to which a clock went back; None unless all repeats are whole hours.
+def _clock_set_back_at(positions: list[Integers], n_duplicates: int, grid: Grid) -> int | None:
+    """Return the first position to which a clock went back; None unless all duplicates are hours.
 
-    One reading an hour shows only a repeated stamp, which may be anything: there the day and the
-    hour must be those of a change. Readings less often cannot show it.
+    Hourly readings only repeat one stamp, which may be anything: there the day and the hour must be
+    those of a change. Readings at longer steps cannot show one.
     """
     hour = _HOUR_US // grid.step_us
-    place = np.concatenate(places)
-    jumps = np.diff(place)
-    back = jumps[jumps <= 0]
-    if hour < 1 or (back != 1 - hour).any() or n_repeats != hour * len(back):
+    position = np.concatenate(positions)
+    moves = np.diff(position)
+    backward = moves[moves <= 0]
+    if hour < 1 or (backward != 1 - hour).any() or n_duplicates != hour * len(backward):
         return None
-    repeated = place[1:][jumps <= 0].tolist()
-    if hour > 1 or all(_may_be_end_of_summer_time(grid.time_at(one)) for one in repeated):
+    repeated = position[1:][moves <= 0].tolist()
+    if hour > 1 or all(_may_be_dst_end(grid.time_at(position)) for position in repeated):
         return int(repeated[0])
     return None
 
 
-def reject_conflicts(
-    into: Readings,
-    part: Part,
+def check_duplicates(
+    placed: NDArray[np.floating[Any]],
+    file: FileRows,
     chunks: list[Floats],
     grid: Grid,
-    source: Source,
-    schema: Schema,
+    context: ReadContext,
     column: str,
 ) -> None:
     """Raise `DataError` where a value of a file's rows differs from the one that was placed."""
-    what = "readings" if column in schema.targets else "values"
+    source, schema = context.source, context.schema
     n_before = 0
-    for place, chunk in zip(part.places, chunks, strict=True):
-        differs = np.isfinite(chunk) & (into[place] != chunk)
-        if differs.any():
-            row = int(np.argmax(differs))
-            other = _other_row(part.places, chunks, int(place[row]), n_before + row)
-            location = source.location(part.first_row + n_before + row, schema.time)
-            also = source.location(part.first_row + other, schema.time).line
-            raise DataError(
-                f"two different {what} of {column!r} at one time",
-                code="duplicate-time",
-                location=replace(location, also_lines=(also,) if also else ()),
-                hint=_hint_for_conflicts(source, schema, grid.time_at(int(place[row]))),
+    for position, chunk in zip(file.positions, chunks, strict=True):
+        differs = np.isfinite(chunk) & (placed[position] != chunk)
+        if not differs.any():
+            n_before += len(chunk)
+            continue
+
+        row = int(np.argmax(differs))
+        at, row_in_file = int(position[row]), n_before + row
+        pairs = zip(file.positions, chunks, strict=True)
+        same_step = np.flatnonzero(np.concatenate([(p == at) & np.isfinite(c) for p, c in pairs]))
+        other_row = int(same_step[same_step != row_in_file][-1])
+        location = source.location(file.first_row + row_in_file, schema.time)
+        line = source.location(file.first_row + other_row, schema.time).line
+
+        hint = "say which counts, with  --on-duplicate last  or  --on-duplicate mean"
+        if _may_be_dst_end(grid.time_at(at)):
+            hint += " ; if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
+        used = (schema.time, *schema.covariate_names)
+        texts = [c.name for c in source.columns if c.kind == "text" and c.name not in used]
+        if texts and not schema.series:
+            hint = (
+                f"if column {texts[0]!r} names the series, add  --series {quote(texts[0])} ; "
+                f"else {hint}"
             )
-        n_before += len(chunk)
+        content = "readings" if column in schema.targets else "values"
+        raise DataError(
+            f"two different {content} of {column!r} at one time",
+            code="duplicate-time",
+            location=replace(location, also_lines=(line,) if line else ()),
+            hint=hint,
+        )
 
 
-def _other_row(places: list[Integers], chunks: list[Floats], place: int, row: int) -> int:
-    """Return the last row, counted over all chunks, with a reading at this place, but not `row`."""
-    there = [(own == place) & np.isfinite(c) for own, c in zip(places, chunks, strict=True)]
-    rows = np.flatnonzero(np.concatenate(there))
-    return int(rows[rows != row][-1])
-
-
-def _hint_for_conflicts(source: Source, schema: Schema, time_us: int) -> str:
-    hint = "say which counts, with  --on-duplicate last  or  --on-duplicate mean"
-    if _may_be_end_of_summer_time(time_us):
-        hint += " ; if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
-    used = (schema.time, *schema.covariate_names)
-    texts = [c.name for c in source.columns if c.kind == "text" and c.name not in used]
-    if schema.series or not texts:
-        return hint
-    return f"if column {texts[0]!r} names the series, add  --series {quote(texts[0])} ; else {hint}"
-
-
-def _may_be_end_of_summer_time(time_us: int) -> bool:
+def _may_be_dst_end(time_us: int) -> bool:
     """Tell whether clocks are set back somewhere at this time: in the first hours of a Sunday."""
     time = datetime(1970, 1, 1) + timedelta(microseconds=time_us)
-    return time.weekday() == _SUNDAY and time.hour <= 3 and time.month in (3, 4, 9, 10, 11)
+    return time.weekday() == _SUNDAY and time.hour <= 3 and time.month in _DST_MONTHS
 
 
 def place_covariates(
-    rows: Rows,
-    parts: tuple[Part, ...],
-    grid: Grid,
-    source: Source,
-    schema: Schema,
-    config: DataConfig,
-    listener: Listener,
+    rows: Rows, files: tuple[FileRows, ...], grid: Grid, context: ReadContext
 ) -> Covariates | None:
-    """Scatter what stands beside the readings onto the grid; None if nothing does.
+    """Scatter the covariates onto the grid; None if there are none.
 
-    Each column is one feature; of texts it holds the numbers, until `features` tells them apart.
-    Raises `DataError` where a file gives two values of one time, and no rule says which counts.
+    Each column is one feature; of texts it holds the numbers, until `features` tells categories
+    apart. Values of the table of future covariates win over those in rows of readings. Raises
+    `DataError` where a file has two values of one time, and no rule says which counts.
     """
+    schema, agg = context.schema, context.config.agg
     if not schema.covariates:
         return None
     columns: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
-    is_ahead = _is_ahead(rows, parts[0], grid) if len(parts) > 1 else None
+    is_ahead = _is_ahead(rows, files[0], grid, schema.targets) if len(files) > 1 else None
     contradicted: list[str] = []
     for covariate in schema.covariates:
-        chunks = _numbers(rows, parts, covariate, schema, listener)
-        placed = _placed(parts[0], chunks, covariate, grid, source, schema)
+        chunks = rows.take_covariate(covariate.name)
+        if covariate.is_text:
+            texts = rows.texts[covariate.name]
+            for file in files if schema.step_us is not None else ():
+                part = file.rows_of(chunks)
+                warn_of_unknown(covariate, texts, part, file.name, context.listener)
+            numbers = numbers_of(covariate, texts)
+            chunks = [renumber(chunk, numbers) for chunk in chunks]
+
+        placed = _scatter_covariate(files[0], chunks, covariate, grid, context)
         if is_ahead is not None:
-            plan = _placed(parts[1], chunks, covariate, grid, source, schema)
-            if config.agg is not None and not covariate.is_text:
-                whole = _aggregated(parts, chunks, grid, _rule_beside(config.agg, covariate))
-                placed = np.where(is_ahead, _planned(plan, placed), whole)
+            future = _scatter_covariate(files[1], chunks, covariate, grid, context)
+            is_future = np.isfinite(future)
+            if agg is not None and not covariate.is_text:
+                aggregate = np.full(grid.n_rows, np.nan, np.float32)
+                positions = [position for file in files for position in file.positions]
+                parts = [part for file in files for part in file.rows_of(chunks)]
+                scatter(aggregate, positions, parts, _covariate_keep(agg, covariate))
+                placed = np.where(is_ahead, np.where(is_future, future, placed), aggregate)
             else:
-                contradicted += [covariate.name] * _is_contradicted(plan, placed, is_ahead)
-                placed = _planned(plan, placed)
+                differs = is_future & np.isfinite(placed) & (future != placed)
+                contradicted += [covariate.name] * bool((differs & ~is_ahead).any())
+                placed = np.where(is_future, future, placed)
         if covariate.role == "static":
             placed = once_a_series(covariate, placed, grid.offsets, rows.names)
         columns[covariate.role].append(placed)
+
     if contradicted:
-        what = f"{parts[1].name} differs from the values beside the readings, and counts there"
-        listener(Warned.naming("plan-differs", what, contradicted))
+        message = f"{files[1].name} differs from the values beside the readings, and counts there"
+        context.listener(Warned.naming("plan-differs", message, contradicted))
     names = {role: tuple(c.name for c in schema.covariates if c.role == role) for role in columns}
-    return covariates_of(columns, names, grid.offsets, len(rows.values))
+    return covariates_of(columns, names, grid.offsets, len(schema.targets))
 
 
-def _numbers(
-    rows: Rows, parts: tuple[Part, ...], covariate: Covariate, schema: Schema, listener: Listener
-) -> list[Floats]:
-    """Take a column's chunks from the rows; texts become the numbers of what they say."""
-    chunks = rows.covariates.pop(covariate.name)
-    if not covariate.is_text:
-        return chunks
-    texts = rows.texts[covariate.name]
-    for part in parts if schema.step_us is not None else ():
-        warn_of_unknown(covariate, texts, part.of(chunks), part.name, listener)
-    numbers = numbers_of(covariate, texts)
-    return [renumber(chunk, numbers) for chunk in chunks]
-
-
-def _placed(
-    part: Part,
-    chunks: list[Floats],
-    covariate: Covariate,
-    grid: Grid,
-    source: Source,
-    schema: Schema,
+def _scatter_covariate(
+    file: FileRows, chunks: list[Floats], covariate: Covariate, grid: Grid, context: ReadContext
 ) -> Floats:
-    """Put the values of one file onto the grid, `(place,)`; NaN where it has none."""
-    placed = np.full(int(grid.lengths.sum()), np.nan, np.float32)
-    own = part.of(chunks)
-    how = _rule_beside(part.how, covariate)
-    write(placed, part.places, own, how)
-    if how == "error":
-        reject_conflicts(placed, part, own, grid, source, schema, covariate.name)
+    """Put a column of one file onto the grid, `(position,)`; NaN where it has no value."""
+    placed = np.full(grid.n_rows, np.nan, np.float32)
+    part = file.rows_of(chunks)
+    keep = _covariate_keep(file.keep, covariate)
+    scatter(placed, file.positions, part, keep)
+    if keep == "error":
+        check_duplicates(placed, file, part, grid, context, covariate.name)
     return placed
 
 
-def _rule_beside(how: str, covariate: Covariate) -> str:
-    """Return the rule for what stands beside: a text has no mean, and a sum would mean nothing."""
-    if how == ONCE or (covariate.is_text and how != "error"):
+def _covariate_keep(keep: str, covariate: Covariate) -> str:
+    """Return the rule for a covariate: a text has no mean, and a sum would mean nothing."""
+    if keep == UNIQUE or (covariate.is_text and keep != "error"):
         return "last"
-    return "mean" if how == "sum" else how
+    return "mean" if keep == "sum" else keep
 
 
-def _aggregated(parts: tuple[Part, ...], chunks: list[Floats], grid: Grid, how: str) -> Floats:
-    """Put the values of all files together on each step, `(place,)`."""
-    whole = np.full(int(grid.lengths.sum()), np.nan, np.float32)
-    places = [place for part in parts for place in part.places]
-    write(whole, places, [own for part in parts for own in part.of(chunks)], how)
-    return whole
+def _is_ahead(rows: Rows, file: FileRows, grid: Grid, targets: Sequence[str]) -> Flags:
+    """`(position,)`: which positions lie after the last reading of their series."""
+    is_seen = np.zeros(grid.n_rows, np.bool_)
+    for target in targets:
+        pairs = zip(file.positions, file.rows_of(rows.readings(target)), strict=True)
+        for position, chunk in pairs:
+            is_seen[position[np.isfinite(chunk)]] = True
 
-
-def _planned(plan: Floats, placed: Floats) -> Floats:
-    """Let the plan have the last word where it says something."""
-    value: Floats = np.where(np.isfinite(plan), plan, placed)
-    return value
-
-
-def _is_contradicted(plan: Floats, placed: Floats, is_ahead: Flags) -> bool:
-    """Tell whether the plan says something else at a time that has passed."""
-    is_both = np.isfinite(plan) & np.isfinite(placed)
-    return bool((is_both & (plan != placed) & ~is_ahead).any())
-
-
-def _is_ahead(rows: Rows, readings: Part, grid: Grid) -> Flags:
-    """`(place,)`: which places lie after the last reading of their series."""
-    is_seen = np.zeros(int(grid.lengths.sum()), np.bool_)
-    for values in rows.values:
-        for place, chunk in zip(readings.places, readings.of(values), strict=True):
-            is_seen[place[np.isfinite(chunk)]] = True
     seen = np.flatnonzero(is_seen)
-    found = np.searchsorted(seen, grid.offsets[1:]) - 1
-    last = np.append(seen, -1)[found]  # of a series without any, one before its own
-    places: Flags = np.arange(len(is_seen)) > np.repeat(last, grid.lengths)
-    return places
+    last = np.append(seen, -1)[np.searchsorted(seen, grid.offsets[1:]) - 1]
+    # a series without a reading gets the last one of the series before, so all of it is ahead
+    is_ahead: Flags = np.arange(len(is_seen)) > np.repeat(last, grid.lengths)
+    return is_ahead
 
 
-def differences(counts: Doubles, starts: Integers, name: str, listener: Listener) -> Floats:
-    """Return what was counted in each step, `(row,)`, of counts on a grid.
+def counter_increments(counts: Doubles, starts: Integers, name: str, listener: Listener) -> Floats:
+    """Return what a meter counted in each step, `(row,)`, of its counts on a grid.
 
-    A meter that begins anew has counted what it shows. A step is missing where it or the one before
-    is, at the start of a series, and where a count is a little smaller than the one before.
+    A meter that was reset has counted what it shows. A step is NaN where it or the one before is,
+    at the start of a series, and where a count is a little smaller than the one before.
     """
-    steps = np.diff(counts, prepend=np.nan)
-    steps[starts[starts < len(steps)]] = np.nan
+    increments = np.diff(counts, prepend=np.nan)
+    increments[starts[starts < len(increments)]] = np.nan
     before = np.concatenate([[np.nan], counts[:-1]])
-    falls = steps < 0
-    is_anew = falls & (counts >= 0) & (counts < _ANEW * before)
-    steps[is_anew] = counts[is_anew]
-    is_mistake = falls & ~is_anew
-    steps[is_mistake] = np.nan
-    for code, what, which in (
-        ("counter-reset", "began anew", is_anew),
-        (
-            "counter-fall",
-            "fell a little, so that those steps are missing,",
-            is_mistake,
-        ),
+
+    falls = increments < 0
+    is_reset = falls & (counts >= 0) & (counts < _RESET_SHARE * before)
+    increments[is_reset] = counts[is_reset]
+    is_misread = falls & ~is_reset
+    increments[is_misread] = np.nan
+
+    for code, message, is_affected in (
+        ("counter-reset", "began anew", is_reset),
+        ("counter-fall", "fell a little, so that those steps are missing,", is_misread),
     ):
-        count = int(np.count_nonzero(which))
-        if count:
-            listener(Warned(code, f"counter {name!r} {what} {count} times", count))
-    found: Floats = steps.astype(np.float32)
-    return found
+        n_steps = int(np.count_nonzero(is_affected))
+        if n_steps:
+            listener(Warned(code, f"counter {name!r} {message} {n_steps} times", n_steps))
+    float_increments: Floats = increments.astype(np.float32)
+    return float_increments

@@ -1,14 +1,15 @@
-"""All rows of a source as flat arrays: times, series codes, values, covariates.
+"""All rows of a source as chunks of flat arrays: times, series codes, readings and covariates.
 
-They are read in the order of the file, cut at an as-of time, and placed on a grid by `resample`.
-The readings are held twice only for a moment: a chunk is dropped once it has been placed.
+`Rows` owns the arrays and changes them in place, so that the readings are held twice only for a
+moment. It goes through four stages, and each method checks that it is called in the right one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.arrays import Doubles, Floats, Integers, pick
+from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_of, pick
 from rnnforecast.data.future import plan_of
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.data.timestamps import REPAIRS, StampReader, format_stamp, localise, parse_time_us
@@ -26,185 +27,405 @@ from rnnforecast.errors import DataError, Location, NotEnoughDataError
 from rnnforecast.events import Listener, Progressed, Warned
 from rnnforecast.sources.columns import Column, is_digits
 from rnnforecast.sources.csv import report_skipped
-from rnnforecast.sources.files import check_memory, watching
+from rnnforecast.sources.files import check_memory, in_threads, watching
 from rnnforecast.sources.sniff import quote
 from rnnforecast.sources.source import Source, WrappedSource
 from rnnforecast.units import format_duration
 
-_MOST_TEXTS = 10_000
-_EXACT = 2.0**53
-"""Up to this, doubles hold every whole number."""
-_MOST = 1e30
-"""No sensor reads more, and squares of more do not fit into float32 sums."""
-_FIRST_ROWS = 1 << 6
-_CHUNK_ROWS = 1 << 20
-LARGE = 65_536.0
+_MAX_TEXTS = 10_000
+"""A text column with more different texts than this is no categorical covariate."""
+_MAX_EXACT = 2.0**53
+"""Doubles hold every whole number up to this."""
+_MAX_READING = 1e30
+"""No sensor reads more, and the squares of larger readings do not fit into float32 sums."""
+LARGE_READING = 65_536.0
 """Below this, float32 is exact to 0.004 or better."""
-_EARLIEST = 5
+_N_EARLIEST = 5
+"""So many readings decide on a value offset: one wild first reading does not, nor a later one."""
+_INITIAL_ROWS = 1 << 6
+"""An empty array builder is small, since a table may have 100,000 columns."""
+_CHUNK_ROWS = 1 << 20
+_MAX_UTC_OFFSET_US = 14 * 3_600_000_000
+"""Wall clocks are ahead of UTC by this at most."""
+
+Codes = NDArray[np.integer]
+Flags = NDArray[np.bool_]
 Chunks = Sequence[NDArray[Any]]
-_EASTERNMOST_US = 14 * 3_600_000_000
-"""Clocks on the wall are ahead of UTC by this at most."""
+
+
+@dataclass(frozen=True)
+class ReadContext:
+    """The source that is read, the roles of its columns, the options, and the listener."""
+
+    source: Source
+    schema: Schema
+    config: DataConfig
+    listener: Listener
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where each series of rows lies on the grid of one step."""
+
+    start: Integers
+    """`(series,)`: time of the first grid row, in microseconds."""
+    lengths: Integers
+    step_us: int
+
+    @property
+    def offsets(self) -> Integers:
+        """`(series + 1,)`: position of each series' first grid row, and the end of the last."""
+        return offsets_of(self.lengths)
+
+    @property
+    def n_rows(self) -> int:
+        """Number of grid rows of all series; one target has so many positions."""
+        return int(self.lengths.sum())
+
+    def time_at(self, position: int) -> int:
+        """Return the time of a position in microseconds."""
+        series = int(np.searchsorted(self.offsets, position, side="right")) - 1
+        return int(self.start[series] + (position - self.offsets[series]) * self.step_us)
+
+
+class Stage(Enum):
+    """How far rows are on their way from a source to the grid."""
+
+    READ = "read"
+    """As the source has them, up to the as-of time."""
+    CLEANED = "cleaned"
+    """Readings that do not count are NaN; covariates are float32, less their value offset."""
+    ALIGNED = "aligned"
+    """All times lie on the grid."""
+    PLACED = "placed"
+    """Times have become positions; columns are taken out one at a time, and then freed."""
 
 
 @dataclass
 class Rows:
-    """All rows of a source as flat chunks, in the order of the file."""
+    """All rows of a source in the order of the file, in chunks of the same lengths per column.
 
-    times: list[Integers]
-    codes: list[NDArray[np.integer]]
-    """Which series each row belongs to; all 0 for a wide table."""
-    values: list[list[Floats]]
-    """One list of chunks for each target, less the base."""
-    base: list[Doubles]
-    """For each target, `(series,)`: one for a wide table."""
+    The stages follow each other in the order of `Stage`. Raises `RuntimeError` where a method is
+    called in a stage that is not its own.
+    """
+
+    _times: list[Integers]
+    """Microseconds since 1970, UTC or wall clock."""
+    _codes: list[Codes]
+    """Number of each row's series; 0 in all rows of a wide table."""
+    _readings: dict[str, list[Floats]]
+    """Chunks of each target, less its value offset; NaN where a reading is missing."""
+    _covariates: dict[str, list[Floats]]
+    """Chunks of each covariate; a text is the number of it in `texts`."""
+    value_offsets: dict[str, Doubles]
+    """What is subtracted from each target, `(series,)`; a wide table has one series per target."""
     names: list[str]
-    covariates: dict[str, list[Floats]] = field(default_factory=dict)
-    """The chunks of each covariate; of texts their numbers."""
+    """Names of the series: of a wide table those of its targets."""
     texts: dict[str, list[str]] = field(default_factory=dict)
-    """The texts of each covariate that holds such, in order of appearance."""
-    plan: str = ""
-    """What messages call the plan whose rows come last."""
-    n_planned: int = 0
-    """How many rows of a plan there are."""
+    """Texts of each text covariate, in order of appearance."""
+    future_name: str = ""
+    """Name in messages of the table of future covariates, whose rows come last."""
+    n_future_rows: int = 0
+    stage: Stage = Stage.READ
 
     @property
     def n_rows(self) -> int:
-        """How many rows there are."""
+        """Number of rows of the source."""
         return sum(map(len, self.times))
 
     @property
     def n_series(self) -> int:
-        """How many series the codes tell apart."""
-        return len(self.base[0])
+        """Number of series that the codes distinguish."""
+        return len(next(iter(self.value_offsets.values())))
+
+    @property
+    def times(self) -> Sequence[Integers]:
+        """Chunks of times in microseconds, until the rows are placed."""
+        self._check(Stage.READ, Stage.CLEANED, Stage.ALIGNED)
+        return self._times
+
+    @property
+    def codes(self) -> Sequence[Codes]:
+        """Chunks of series numbers, until the rows are placed."""
+        self._check(Stage.READ, Stage.CLEANED, Stage.ALIGNED)
+        return self._codes
+
+    def readings(self, target: str) -> Sequence[Floats]:
+        """Return the chunks of a target that has not been taken yet."""
+        return self._readings[target]
+
+    def has_reading(self, chunk: int) -> Flags:
+        """`(row,)`: which rows of a chunk hold a reading of any target."""
+        seen: Flags = np.any([np.isfinite(c[chunk]) for c in self._readings.values()], axis=0)
+        return seen
+
+    def keep_until(self, as_of: str, context: ReadContext, tz: str | None) -> Source:
+        """Drop the rows after a moment, and return a source that locates the others.
+
+        Where covariates are known ahead, later rows of series that have begun stay, with nothing
+        but those. Raises `NotEnoughDataError` where no row is left.
+        """
+        self._check(Stage.READ)
+        until_us = parse_time_us(as_of, tz)
+        is_late = [times > until_us for times in self._times]
+        has_begun = np.zeros(self.n_series, np.bool_)
+        for codes, late in zip(self._codes, is_late, strict=True):
+            has_begun[codes[~late]] = True
+
+        if not has_begun.any():
+            first = format_stamp(min(int(times.min()) for times in self._times), tz)
+            raise NotEnoughDataError(
+                f"--as-of {as_of} lies before the first reading, {first}",
+                code="too-short",
+                hint="pass a later time",
+            )
+
+        known = {c.name for c in context.schema.covariates if c.role == "known"}
+        selected = [~late for late in is_late]
+        if known:
+            selected = [has_begun[codes] for codes in self._codes]
+            unknown = [c for name, c in self._covariates.items() if name not in known]
+            for chunks in (*self._readings.values(), *unknown):
+                for chunk, late in zip(chunks, is_late, strict=True):
+                    chunk[late] = np.nan
+        self._select(selected, has_begun, is_long=context.schema.series is not None)
+        return FilteredSource(context.source, selected)
+
+    def _select(self, selected: Sequence[Flags], has_begun: Flags, *, is_long: bool) -> None:
+        """Drop all other rows and series, a column at a time, and number the series anew."""
+
+        def select(chunks: Chunks) -> list[NDArray[Any]]:
+            return [c[rows] for c, rows in zip(chunks, selected, strict=True) if rows.any()]
+
+        if self.n_future_rows:
+            future = np.concatenate(selected)[self.n_rows - self.n_future_rows :]
+            self.n_future_rows = int(np.count_nonzero(future))
+        number = np.cumsum(has_begun) - 1
+        self._times = select(self._times)
+        self._codes = [number[codes] for codes in select(self._codes)]
+        for columns in (self._readings, self._covariates):
+            for name in columns:
+                columns[name] = select(columns[name])
+        self.value_offsets = {name: x[has_begun] for name, x in self.value_offsets.items()}
+        self.names = list(pick(self.names, has_begun)) if is_long else self.names
+
+    def mask(self, target: str, chunk: int, is_bad: Flags) -> int:
+        """Set the bad rows of a chunk, `(row,)`, to NaN; return how many of them held a reading."""
+        self._check(Stage.READ, Stage.CLEANED)
+        readings = self._readings[target][chunk]
+        n_masked = int(np.count_nonzero(is_bad & np.isfinite(readings)))
+        readings[is_bad] = np.nan
+        return n_masked
+
+    def finish_cleaning(self, schema: Schema) -> Schema:
+        """Subtract the value offsets of covariates; the stage is CLEANED.
+
+        Returns the schema with the offsets: those of the model, or without one the level of each
+        column's earliest values, of all series together.
+        """
+        self._check(Stage.READ)
+        covariates = []
+        for covariate in schema.covariates:
+            chunks, offset = self._covariates[covariate.name], covariate.base
+            if schema.step_us is None:
+                offset = 0.0
+                if chunks and chunks[0].dtype == np.float64:
+                    codes = [np.zeros(len(times), np.int16) for times in self._times]
+                    offset = float(find_value_offsets(self._times, codes, chunks, n_series=1)[0])
+            if offset:
+                chunks = [chunk - offset for chunk in chunks]
+            self._covariates[covariate.name] = [c.astype(np.float32, copy=False) for c in chunks]
+            covariates.append(replace(covariate, base=offset))
+
+        self.stage = Stage.CLEANED
+        return replace(schema, covariates=tuple(covariates))
+
+    def align(self, times: list[Integers] | None = None) -> None:
+        """Replace the times by times on the grid, unless they lie on it; the stage is ALIGNED."""
+        self._check(Stage.CLEANED)
+        self._times = self._times if times is None else times
+        self.stage = Stage.ALIGNED
+
+    def place(self, grid: Grid) -> list[Integers]:
+        """Return the positions of rows on the grid, written over the times; the stage is PLACED."""
+        self._check(Stage.ALIGNED)
+        positions, self._times = self._times, []
+        origin = grid.offsets[:-1] - grid.start // grid.step_us
+        phase = grid.start % grid.step_us
+
+        def locate(chunk: tuple[Integers, Codes]) -> None:
+            position, codes = chunk
+            position -= phase[codes]
+            np.floor_divide(position, grid.step_us, out=position)
+            position += origin[codes]
+
+        for _ in in_threads(locate, zip(positions, self._codes, strict=True)):
+            pass
+        self._codes = []
+        self.stage = Stage.PLACED
+        return positions
+
+    def take_readings(self, target: str) -> list[Floats]:
+        """Hand over the chunks of a target, once."""
+        self._check(Stage.PLACED)
+        return self._readings.pop(target)
+
+    def take_covariate(self, name: str) -> list[Floats]:
+        """Hand over the chunks of a covariate, once."""
+        self._check(Stage.PLACED)
+        return self._covariates.pop(name)
+
+    def _check(self, *stages: Stage) -> None:
+        if self.stage not in stages:
+            expected = " or ".join(stage.value for stage in stages)
+            raise RuntimeError(f"the rows are {self.stage.value}, but must be {expected}")
+
+
+@dataclass(frozen=True)
+class FilteredSource(WrappedSource):
+    """A source of which some rows are dropped: row numbers count those that are left."""
+
+    selected: Sequence[Flags]
+    """`(row,)` in chunks: the rows that are left."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns of the source."""
+        return self.source.columns
+
+    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read all rows, dropped ones included."""
+        return self.source.batches(wanted)
+
+    def location(self, row: int, column: str) -> Location:
+        """Return the file and line of a row that is left."""
+        n_before = 0
+        for selected in self.selected:
+            rows = np.flatnonzero(selected)
+            if row < len(rows):
+                return self.source.location(n_before + int(rows[row]), column)
+            row -= len(rows)
+            n_before += len(selected)
+        return self.source.location(row, column)
 
 
 def read_rows(
-    source: Source,
-    schema: Schema,
-    config: DataConfig,
-    listener: Listener,
-    *,
-    known_base: Mapping[str, float],
+    context: ReadContext, *, known_offsets: Mapping[str, float]
 ) -> tuple[Rows, str | None]:
-    """Read the columns that a schema names; return them with the zone that the stamps carry.
+    """Read the columns that the schema names; return them with the time zone of the stamps.
 
-    `known_base` is what a model subtracts from the series that it knows. Raises `DataError` for a
+    `known_offsets` are the value offsets of the series that a model knows. Raises `DataError` for a
     reading that is not finite.
     """
-    stamps, times = StampReader.of(source, schema, config), Growing(np.int64)
+    source, schema, config = context.source, context.schema, context.config
+    reader = StampReader.of(source, schema, config)
+    times = ArrayBuilder(np.int64)
     series = SeriesColumn(schema.series, source)
     targets = TargetColumns(schema.targets, source, config)
-    beside = CovariateColumns(schema.covariates, source, config)
-    wanted = {schema.time: stamps.arrow_type, **series.wanted, **targets.wanted, **beside.wanted}
+    covariates = CovariateColumns(schema.covariates, source, config)
+
+    types = {schema.time: reader.arrow_type, **series.types, **targets.types, **covariates.types}
     n_rows = 0
-    for batch in _watched(source, wanted, schema, config, listener):
-        times.append(stamps.read(batch.column(schema.time), n_rows))
-        for columns in (series, targets, beside):
+    for batch in _read_batches(types, context):
+        times.append(reader.read(batch.column(schema.time), n_rows))
+        for columns in (series, targets, covariates):
             columns.append(batch, n_rows)
         n_rows += batch.num_rows
-    report_skipped(source.rejected(), n_rows, config, listener)
-    targets.warn_of_lost_digits(listener)
-    for code, count in stamps.repairs.items():
-        what = f"{REPAIRS[code]} ({count} stamp{'s' * (count > 1)})"
-        listener(Warned(code, what, count))
+
+    report_skipped(source.rejected(), n_rows, config, context.listener)
+    targets.warn_of_lost_digits(context.listener)
+    for code, count in reader.repairs.items():
+        message = f"{REPAIRS[code]} ({count} stamp{'s' * (count > 1)})"
+        context.listener(Warned(code, message, count))
+
     names = series.names if schema.series else list(schema.targets)
-    own = {name: names if schema.series else [name] for name in schema.targets}
-    when, codes = times.chunks(), series.chunks()
-    values, base = targets.chunks(when, codes, own, known_base)
-    rows = Rows(when, codes, values, base, names, beside.chunks(), beside.texts)
-    plan = plan_of(source)
-    if plan is not None:
-        rows.plan, rows.n_planned = plan.source.name, len(plan.rows)
-    return rows, _localised(rows, stamps, config.tz)
+    names_of_target = {name: names if schema.series else [name] for name in schema.targets}
+    time_chunks, codes = times.chunks(), series.chunks()
+    readings, offsets = targets.chunks(time_chunks, codes, names_of_target, known_offsets)
+
+    tz = reader.zone.name
+    if config.tz is not None and not reader.zone.is_aware:
+        tz = config.tz
+        locate = partial(source.location, column=schema.time)
+        n_utc_rows = sum(reader.n_aware)
+        time_chunks = localise(time_chunks, codes, tz, locate, n_utc_rows=n_utc_rows)
+
+    rows = Rows(time_chunks, codes, readings, covariates.chunks(), offsets, names, covariates.texts)
+    future = plan_of(source)
+    if future is not None:
+        rows.future_name, rows.n_future_rows = future.source.name, len(future.rows)
+    return rows, tz
 
 
-def _localised(rows: Rows, stamps: StampReader, tz: str | None) -> str | None:
-    """Read wall-clock times in the zone that the user names, in place; return the zone of all."""
-    if tz is None or stamps.zone.is_aware:
-        return stamps.zone.name
-    locate = partial(stamps.source.location, column=stamps.schema.time)
-    n_instants = sum(stamps.instants)
-    rows.times = localise(rows.times, rows.codes, tz, locate, n_instants=n_instants)
-    return tz
-
-
-def _watched(
-    source: Source,
-    wanted: dict[str, pa.DataType],
-    schema: Schema,
-    config: DataConfig,
-    listener: Listener,
-) -> Iterator[pa.RecordBatch]:
-    """Read batches while files, memory and progress are watched."""
-    n_rows, n_about = 0, source.n_rows_about
+def _read_batches(types: dict[str, pa.DataType], context: ReadContext) -> Iterator[pa.RecordBatch]:
+    """Read batches; watch the files and the memory, and report the progress."""
+    source, schema, listener = context.source, context.schema, context.listener
     n_columns = len(schema.targets) + len(schema.covariates)
-    check_memory(n_about, n_columns, config, source.name)
-    listener(_progress(0, n_about))
+    n_rows, n_expected = 0, source.n_rows_about
+
+    def report() -> None:
+        listener(Progressed("reading", n_rows, max(n_rows, n_expected), "rows"))
+
+    check_memory(n_expected, n_columns, context.config, source.name)
+    report()
     with watching(source.paths, listener):
         try:
-            for batch in source.batches(wanted):
+            for batch in source.batches(types):
                 yield batch
                 n_rows += batch.num_rows
-                check_memory(n_rows, n_columns, config, source.name)
-                listener(_progress(n_rows, n_about))
+                check_memory(n_rows, n_columns, context.config, source.name)
+                report()
         except DataError as error:
             column = error.location and error.location.column
-            is_settled = schema.step_us is not None  # a model knows which columns are names
-            if error.code == "not-a-number" and column in schema.covariate_names and not is_settled:
+            is_trained = schema.step_us is not None  # a model knows which columns are texts
+            if error.code == "not-a-number" and column in schema.covariate_names and not is_trained:
                 error.hint = f"if its values are names, add  --categorical {quote(str(column))} ; "
                 error.hint += "else name what means missing with  --na-values"
             raise
-    listener(_progress(n_rows, n_rows))
-
-
-def _progress(n_rows: int, n_about: int) -> Progressed:
-    return Progressed("reading", n_rows, max(n_rows, n_about), "rows")
+    n_expected = n_rows
+    report()
 
 
 class SeriesColumn:
-    """The column that names the series of a long table; in a wide one there is none."""
+    """The column of series names of a long table; a wide table has none, and one code, 0."""
 
     def __init__(self, column: str | None, source: Source) -> None:
         self._column = column
         self._source = source
-        self._codes = Growing(np.int16)
-        self._known: dict[str, int] = {}
+        self._codes = ArrayBuilder(np.int16)
+        self._code_of: dict[str, int] = {}
 
     @property
-    def wanted(self) -> dict[str, pa.DataType]:
-        """The type to read it as."""
+    def types(self) -> dict[str, pa.DataType]:
+        """Arrow type to read the column as."""
         return {self._column: pa.dictionary(pa.int32(), pa.string())} if self._column else {}
 
     @property
     def names(self) -> list[str]:
-        """The series' names, in order of first appearance."""
-        return list(self._known)
+        """Names of the series, in order of first appearance."""
+        return list(self._code_of)
 
     def append(self, batch: pa.RecordBatch, n_before: int) -> None:
-        """Add the number of each row's series; raise `DataError` for a row without a name."""
-        codes = self._coded(batch, n_before)
-        if len(self._known) > np.iinfo(np.int16).max:
-            self._codes.widen(np.int32)
-        self._codes.append(codes)
-
-    def chunks(self) -> list[NDArray[np.integer]]:
-        """Return the numbers of all rows' series."""
-        return self._codes.chunks()
-
-    def _coded(self, batch: pa.RecordBatch, n_before: int) -> NDArray[np.int32]:
+        """Add the code of each row's series; raise `DataError` for a row without a name."""
         if self._column is None:
-            return np.zeros(batch.num_rows, np.int32)
+            self._codes.append(np.zeros(batch.num_rows, np.int32))
+            return
         encoded = encode_names(batch.column(self._column), self._column, self._source, n_before)
         names = encoded.dictionary.to_pylist()
-        numbers = [self._known.setdefault(name, len(self._known)) for name in names]
-        codes: NDArray[np.int32] = np.array(numbers, np.int32)[encoded.indices.to_numpy()]
-        return codes
+        codes = [self._code_of.setdefault(name, len(self._code_of)) for name in names]
+        if len(self._code_of) > np.iinfo(np.int16).max:
+            self._codes.widen(np.int32)
+        self._codes.append(np.array(codes, np.int32)[encoded.indices.to_numpy()])
+
+    def chunks(self) -> list[Codes]:
+        """Return the codes of all rows."""
+        return self._codes.chunks()
 
 
 def encode_names(column: pa.Array, name: str, source: Source, n_before: int) -> pa.DictionaryArray:
-    """Return series' names as a dictionary and each row's number in it.
+    """Encode series names as a dictionary and an index per row.
 
-    Raises `DataError` for a row without a name.
+    `n_before` rows came in earlier batches. Raises `DataError` for a row without a name.
     """
     encoded = column.dictionary_encode()
     is_missing = encoded.is_null()
@@ -212,6 +433,7 @@ def encode_names(column: pa.Array, name: str, source: Source, n_before: int) -> 
     if empty >= 0:
         is_empty = pc.equal(encoded.indices, empty)
         is_missing = pc.or_(is_missing, is_empty.fill_null(True))
+
     if pc.any(is_missing).as_py():
         row = int(np.argmax(is_missing.to_numpy(zero_copy_only=False)))
         raise DataError(
@@ -224,347 +446,243 @@ def encode_names(column: pa.Array, name: str, source: Source, n_before: int) -> 
 
 
 class TargetColumns:
-    """The readings: float32, and double from where float32 would blur them."""
+    """The target columns: float32, and doubles from the first reading that float32 blurs."""
 
     def __init__(self, names: Sequence[str], source: Source, config: DataConfig) -> None:
-        self.wanted = dict.fromkeys(names, pa.float64())
+        self.types = dict.fromkeys(names, pa.float64())
         self._source = source
         self._config = config
         self._largest = dict.fromkeys(names, 0.0)
-        self._growing = {
-            name: Growing(np.float64 if name in config.counter else np.float32) for name in names
+        self._builders = {
+            name: ArrayBuilder(np.float64 if name in config.counter else np.float32)
+            for name in names
         }
 
     def append(self, batch: pa.RecordBatch, n_before: int) -> None:
-        """Add a batch's readings; raise `DataError` for one that is infinite."""
-        for name, growing in self._growing.items():
-            readings, largest = _believed(batch, name, self._source, self._config, n_before)
+        """Add the readings of a batch; raise `DataError` for one that is infinite."""
+        for name, builder in self._builders.items():
+            readings, largest = _finite_values(batch, name, self._source, self._config, n_before)
             self._largest[name] = max(self._largest[name], largest)
-            if largest >= LARGE:
-                growing.widen(np.float64)
-            growing.append(readings)
+            if largest >= LARGE_READING:
+                builder.widen(np.float64)
+            builder.append(readings)
 
     def chunks(
         self,
         times: Sequence[Integers],
-        codes: Sequence[NDArray[np.integer]],
+        codes: Sequence[Codes],
         names: Mapping[str, Sequence[str]],
-        known_base: Mapping[str, float],
-    ) -> tuple[list[list[Floats]], list[Doubles]]:
-        """Return each target's readings less their base, and the base, `(series,)`.
+        known_offsets: Mapping[str, float],
+    ) -> tuple[dict[str, list[Floats]], dict[str, Doubles]]:
+        """Return each target's readings less their value offset, and the offsets, `(series,)`.
 
-        `names` are each target's series. What counts up has no base: its differences are what is
-        forecast.
+        `names` are each target's series. The offset of a series that a model knows is the model's.
+        A counter has none: its differences are what is forecast, so its readings stay doubles.
         """
-        values, bases = [], []
-        for name, growing in self._growing.items():
-            chunks, base = growing.chunks(), np.zeros(len(names[name]))
-            if name not in self._config.counter:
+        readings: dict[str, list[Floats]] = {}
+        offsets: dict[str, Doubles] = {}
+        for target, builder in self._builders.items():
+            chunks, offset = builder.chunks(), np.zeros(len(names[target]))
+            if target not in self._config.counter:
                 if chunks and chunks[0].dtype == np.float64:
-                    base = find_base(times, codes, chunks, n_series=len(base))
-                if known_base:
-                    base = keep_known_base(names[name], base, known_base)
-                chunks = subtract_base(codes, chunks, base)
-            values.append(chunks)
-            bases.append(base)
-        return values, bases
+                    offset = find_value_offsets(times, codes, chunks, n_series=len(offset))
+                if known_offsets:
+                    pairs = zip(names[target], offset, strict=True)
+                    offset = np.array([known_offsets.get(name, default) for name, default in pairs])
+                if offset.any():
+                    rows = zip(chunks, codes, strict=True)
+                    chunks = [(chunk - offset[code]).astype(np.float32) for chunk, code in rows]
+                else:
+                    chunks = [chunk.astype(np.float32, copy=False) for chunk in chunks]
+            readings[target], offsets[target] = chunks, offset
+        return readings, offsets
 
     def warn_of_lost_digits(self, listener: Listener) -> None:
-        """Say which columns hold whole numbers that doubles round, such as ids and keys."""
+        """Warn of columns of whole numbers that doubles round, such as ids and keys."""
         rounded = [
             column.name
             for column in self._source.columns
-            if self._largest.get(column.name, 0.0) > _EXACT and all(map(is_digits, column.sample))
+            if self._largest.get(column.name, 0.0) > _MAX_EXACT
+            and all(map(is_digits, column.sample))
         ]
         if rounded:
-            what = "whole numbers above 2^53, whose last digits are lost"
-            listener(Warned.naming("lost-digits", what, rounded))
+            message = "whole numbers above 2^53, whose last digits are lost"
+            listener(Warned.naming("lost-digits", message, rounded))
 
 
 class CovariateColumns:
-    """The columns that stand beside the readings: numbers, and texts by their numbers."""
+    """The covariate columns: numbers, and texts as the numbers of them."""
 
     def __init__(self, covariates: Sequence[Covariate], source: Source, config: DataConfig) -> None:
-        self.wanted = {c.name: pa.string() if c.is_text else pa.float64() for c in covariates}
-        self.texts: dict[str, list[str]] = {c.name: [] for c in covariates if c.is_text}
-        """The texts of each column that holds such, in order of appearance."""
+        self.types = {c.name: pa.string() if c.is_text else pa.float64() for c in covariates}
         self._source = source
         self._config = config
-        self._numbers: dict[str, dict[str, int]] = {name: {} for name in self.texts}
-        self._growing = {c.name: Growing(np.float32) for c in covariates}
+        self._code_of: dict[str, dict[str, int]] = {c.name: {} for c in covariates if c.is_text}
+        self._builders = {c.name: ArrayBuilder(np.float32) for c in covariates}
+
+    @property
+    def texts(self) -> dict[str, list[str]]:
+        """Texts of each text column, in order of appearance."""
+        return {name: list(code_of) for name, code_of in self._code_of.items()}
 
     def append(self, batch: pa.RecordBatch, n_before: int) -> None:
-        """Add a batch's values, NaN where missing."""
-        for name, growing in self._growing.items():
-            if name in self.texts:
-                growing.append(self._coded(name, batch.column(name)))
-            else:
-                values, largest = _believed(batch, name, self._source, self._config, n_before)
-                if largest >= LARGE:
-                    growing.widen(np.float64)
-                growing.append(values)
+        """Add the values of a batch, NaN where missing."""
+        for name, builder in self._builders.items():
+            if name in self._code_of:
+                builder.append(self._encode(name, batch.column(name)))
+                continue
+            values, largest = _finite_values(batch, name, self._source, self._config, n_before)
+            if largest >= LARGE_READING:
+                builder.widen(np.float64)
+            builder.append(values)
 
     def chunks(self) -> dict[str, list[Floats]]:
-        """Return all that was appended."""
-        return {name: growing.chunks() for name, growing in self._growing.items()}
+        """Return the values of all rows."""
+        return {name: builder.chunks() for name, builder in self._builders.items()}
 
-    def _coded(self, name: str, column: pa.Array) -> Doubles:
+    def _encode(self, name: str, column: pa.Array) -> Doubles:
+        """Return the number of each row's text; raise `DataError` for too many texts."""
         encoded = column.dictionary_encode()
-        numbers = self._numbers[name]
-        for text in encoded.dictionary.to_pylist():
-            if text not in numbers:
-                numbers[text] = len(numbers)
-                self.texts[name].append(text)
-        if len(numbers) > _MOST_TEXTS:
+        code_of = self._code_of[name]
+        codes = [code_of.setdefault(x, len(code_of)) for x in encoded.dictionary.to_pylist()]
+        if len(code_of) > _MAX_TEXTS:
             raise DataError(
-                f"column {name!r} holds more than {_MOST_TEXTS} different texts",
+                f"column {name!r} holds more than {_MAX_TEXTS} different texts",
                 code="too-many-categories",
                 location=Location(self._source.name, column=name),
                 hint="leave it out, or put its texts into groups",
             )
-        own = np.array([numbers[text] for text in encoded.dictionary.to_pylist()] or [0], float)
-        codes = encoded.indices.to_numpy(zero_copy_only=False).astype(float)
-        return np.where(np.isnan(codes), np.nan, own[np.nan_to_num(codes).astype(np.int64)])
+
+        indices = encoded.indices.to_numpy(zero_copy_only=False).astype(float)
+        numbers = np.array(codes or [0], float)[np.nan_to_num(indices).astype(np.int64)]
+        return np.where(np.isnan(indices), np.nan, numbers)
 
 
-def _believed(
+def _finite_values(
     batch: pa.RecordBatch, name: str, source: Source, config: DataConfig, n_before: int
 ) -> tuple[Doubles, float]:
-    """Return a column's numbers, NaN where missing, and the largest size of them.
+    """Return a column's numbers, NaN where missing, and the largest absolute value.
 
-    What the user takes for missing is so as a number, too: -200 is also -200.0. Raises `DataError`
-    for one that is no reading.
+    A token that the user names as missing is so as a number, too: -200 is also -200.0. Raises
+    `DataError` for a number that is no reading.
     """
-    readings: Doubles = batch.column(name).to_numpy(zero_copy_only=False)
+    values: Doubles = batch.column(name).to_numpy(zero_copy_only=False)
     if config.inf_as_na or config.missing_numbers:
-        is_missing = np.isin(readings, config.missing_numbers)
+        is_missing = np.isin(values, config.missing_numbers)
         if config.inf_as_na:
-            is_missing |= np.isinf(readings)
-        readings = np.where(is_missing, np.nan, readings)
-    sizes = np.abs(readings)
+            is_missing |= np.isinf(values)
+        values = np.where(is_missing, np.nan, values)
+
+    sizes = np.abs(values)
     largest = float(np.fmax.reduce(sizes, initial=0.0))
-    if largest > _MOST:
-        location = source.location(n_before + int(np.argmax(sizes > _MOST)), name)
-        raise _no_reading(location, name, largest)
-    return readings, largest
+    if largest <= _MAX_READING:
+        return values, largest
 
-
-def _no_reading(location: Location, name: str, largest: float) -> DataError:
-    what = "infinite" if np.isinf(largest) else f"larger than {_MOST:g}"
+    location = source.location(n_before + int(np.argmax(sizes > _MAX_READING)), name)
+    kind = "infinite" if np.isinf(largest) else f"larger than {_MAX_READING:g}"
     hint = "remove the value, or make it a missing one"
     if np.isinf(largest):
         hint = "to treat such values as missing, add  --inf-as-na"
     elif location.token:
         hint = f"to treat it as missing, add  --na-values {quote(location.token)}"
-    message = f"column {name!r} holds a value that is {what}"
-    return DataError(message, code="infinite", location=location, hint=hint)
+    message = f"column {name!r} holds a value that is {kind}"
+    raise DataError(message, code="infinite", location=location, hint=hint)
 
 
-class Growing:
-    """An array that grows at its end; its chunks are views of it, and it goes with the last."""
+class ArrayBuilder:
+    """An array that grows at its end. Its chunks are views, and the last one to go frees it."""
 
     def __init__(self, dtype: type[np.generic]) -> None:
-        self._array = np.empty(_FIRST_ROWS, dtype)
-        self._n = 0
+        self._array = np.empty(_INITIAL_ROWS, dtype)
+        self._n_rows = 0
 
     def widen(self, dtype: type[np.generic]) -> None:
-        """Hold values of another type from here on."""
+        """Convert the array to a wider type."""
         if self._array.dtype != dtype:
             wide = np.empty(len(self._array), dtype)
-            wide[: self._n] = self._array[: self._n]
+            wide[: self._n_rows] = self._array[: self._n_rows]
             self._array = wide
 
     def append(self, values: NDArray[np.generic]) -> None:
         """Copy values to the end, cast to the array's type."""
-        end = self._n + len(values)
+        end = self._n_rows + len(values)
         if end > len(self._array):
             self._array.resize(max(end, 2 * len(self._array)), refcheck=False)
-        self._array[self._n : end] = values
-        self._n = end
+        self._array[self._n_rows : end] = values
+        self._n_rows = end
 
     def chunks(self) -> list[NDArray[Any]]:
-        """Return all that was appended, in chunks of the same lengths for every column."""
-        self._array.resize(self._n, refcheck=False)
-        return [self._array[i : i + _CHUNK_ROWS] for i in range(0, self._n, _CHUNK_ROWS)]
+        """Return all values, in chunks of the same lengths for every column."""
+        self._array.resize(self._n_rows, refcheck=False)
+        starts = range(0, self._n_rows, _CHUNK_ROWS)
+        return [self._array[start : start + _CHUNK_ROWS] for start in starts]
 
 
-def find_base(
+def find_value_offsets(
     times: Sequence[Integers],
-    codes: Sequence[NDArray[np.integer]],
-    values: Sequence[Doubles],
+    codes: Sequence[Codes],
+    values: Sequence[NDArray[Any]],
     *,
     n_series: int,
 ) -> Doubles:
-    """`(series,)`: the median of each series' five earliest readings where that is large, else 0.
+    """`(series,)`: median of each series' five earliest readings where that is large, else 0.
 
-    `times`, `codes` (which series) and `values` are chunks, `(row,)` each; missing readings do not
-    count.
+    `times`, `codes` (number of the series) and `values` are chunks, `(row,)` each; missing readings
+    do not count.
     """
-    most = np.zeros(n_series)
+    largest = np.zeros(n_series)
     for code, chunk in zip(codes, values, strict=True):
-        np.fmax.at(most, code, np.abs(chunk))
-    is_candidate = most >= LARGE
-    base = np.zeros(n_series)
+        np.fmax.at(largest, code, np.abs(chunk))
+    is_candidate = largest >= LARGE_READING
+    offsets = np.zeros(n_series)
     if not is_candidate.any():
-        return base
-    rows = [is_candidate[c] & np.isfinite(v) for c, v in zip(codes, values, strict=True)]
+        return offsets
 
-    def pick(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        return np.concatenate([part[chosen] for part, chosen in zip(parts, rows, strict=True)])
+    # only the readings of candidates are copied and sorted
+    selected = [is_candidate[c] & np.isfinite(v) for c, v in zip(codes, values, strict=True)]
 
-    time, code, value = pick(times), pick(codes), pick(values)
+    def select(chunks: Chunks) -> NDArray[Any]:
+        return np.concatenate([c[rows] for c, rows in zip(chunks, selected, strict=True)])
+
+    time, code, value = select(times), select(codes), select(values)
     order = np.lexsort((time, code))
     code, value = code[order], value[order]
-    place = np.arange(len(code)) - np.searchsorted(code, code)
-    early = place < _EARLIEST
-    table = np.full((n_series, _EARLIEST), np.nan)
-    table[code[early], place[early]] = value[early]
-    level = np.nanmedian(table[is_candidate], axis=1)
-    base[is_candidate] = np.where(np.abs(level) >= LARGE, np.rint(level), 0.0)
-    return base
+    rank = np.arange(len(code)) - np.searchsorted(code, code)
+    is_early = rank < _N_EARLIEST
+    earliest = np.full((n_series, _N_EARLIEST), np.nan)
+    earliest[code[is_early], rank[is_early]] = value[is_early]
+
+    level = np.nanmedian(earliest[is_candidate], axis=1)
+    offsets[is_candidate] = np.where(np.abs(level) >= LARGE_READING, np.rint(level), 0.0)
+    return offsets
 
 
-def keep_known_base(names: Sequence[str], found: Doubles, known: Mapping[str, float]) -> Doubles:
-    """Return the base that a model has for a series, and the one found for all others."""
-    return np.array([known.get(name, own) for name, own in zip(names, found, strict=True)])
+def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bool) -> None:
+    """Warn of readings up to a step ahead of the clock; raise `DataError` for one further ahead.
 
-
-def subtract_base(
-    codes: Sequence[NDArray[np.integer]], values: Sequence[Doubles], base: Doubles
-) -> list[Floats]:
-    """Return the chunks of readings, `(row,)`, less the base of their series, as float32."""
-    if not base.any():
-        return [chunk.astype(np.float32, copy=False) for chunk in values]
-    return [
-        (chunk - base[code]).astype(np.float32) for code, chunk in zip(codes, values, strict=True)
-    ]
-
-
-def base_of_column(times: Sequence[Integers], values: Sequence[NDArray[Any]]) -> float:
-    """Return the base of a column that all series share: that of its five earliest values."""
-    if not values or values[0].dtype != np.float64:
-        return 0.0
-    one = [np.zeros(len(chunk), np.int16) for chunk in times]
-    return float(find_base(times, one, values, n_series=1)[0])
-
-
-@dataclass(frozen=True)
-class _Kept(WrappedSource):
-    """A source of which some rows are kept, `(row,)` in chunks: errors name their own lines."""
-
-    kept: Chunks
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """All of them."""
-        return self.source.columns
-
-    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        """Read all rows."""
-        return self.source.batches(wanted)
-
-    def location(self, row: int, column: str) -> Location:
-        """Say where one of the rows that are kept stands."""
-        for n_before, kept in zip(self._n_before(), self.kept, strict=True):
-            own = np.flatnonzero(kept)
-            if row < len(own):
-                return self.source.location(n_before + int(own[row]), column)
-            row -= len(own)
-        return self.source.location(row, column)
-
-    def _n_before(self) -> list[int]:
-        return [0, *np.cumsum([len(kept) for kept in self.kept]).tolist()][:-1]
-
-
-def rows_until(
-    rows: Rows, source: Source, as_of: str, schema: Schema, tz: str | None
-) -> tuple[Rows, Source]:
-    """Return the rows up to a moment, and later ones only for what they tell ahead.
-
-    With them comes a source that knows where they stand. Raises `NotEnoughDataError` where there
-    is none.
+    A time without a zone has come once it has in any zone. Rows without a reading may lie ahead:
+    they hold covariates that are known ahead.
     """
-    until_us = parse_time_us(as_of, tz)
-    is_late = [times > until_us for times in rows.times]
-    has_begun = np.zeros(rows.n_series, np.bool_)
-    for codes, late in zip(rows.codes, is_late, strict=True):
-        has_begun[codes[~late]] = True
-    if not has_begun.any():
-        first = format_stamp(min(int(times.min()) for times in rows.times), tz)
-        raise NotEnoughDataError(
-            f"--as-of {as_of} lies before the first reading, {first}",
-            code="too-short",
-            hint="pass a later time",
-        )
-    known = {c.name for c in schema.covariates if c.role == "known"}
-    if known:
-        later_known = [chunks for name, chunks in rows.covariates.items() if name not in known]
-        for chunks in (*rows.values, *later_known):
-            for chunk, late in zip(chunks, is_late, strict=True):
-                chunk[late] = np.nan
-        kept = [has_begun[codes] for codes in rows.codes]
-    else:
-        kept = [~late for late in is_late]
-    chosen = _chosen(rows, kept, has_begun, is_long=schema.series is not None)
-    return chosen, _Kept(source, kept)
-
-
-def _chosen(rows: Rows, kept: Chunks, series: NDArray[np.bool_], *, is_long: bool) -> Rows:
-    """Return some rows, of some series only, with these numbered anew."""
-    number = np.cumsum(series) - 1
-    n_planned = _n_last(kept, rows.n_planned)
-
-    def those(chunks: Chunks, change: Callable[[Any], Any] = lambda x: x) -> list[NDArray[Any]]:
-        return [change(c[k]) for c, k in zip(chunks, kept, strict=True) if k.any()]
-
-    return Rows(
-        those(rows.times),
-        those(rows.codes, lambda codes: number[codes]),
-        [those(chunks) for chunks in rows.values],
-        [base[series] for base in rows.base],
-        list(pick(rows.names, series)) if is_long else rows.names,
-        {name: those(chunks) for name, chunks in rows.covariates.items()},
-        rows.texts,
-        rows.plan,
-        n_planned,
-    )
-
-
-def _n_last(kept: Chunks, n: int) -> int:
-    """Return how many of the last n rows, counted over all chunks, are kept."""
-    found = 0
-    for chunk in reversed(kept):
-        last = chunk[max(len(chunk) - n, 0) :]
-        n -= len(last)
-        found += int(np.count_nonzero(last))
-    return found
-
-
-def judge_future(
-    rows: Rows, step_us: int, source: Source, schema: Schema, listener: Listener, *, is_aware: bool
-) -> None:
-    """Warn of readings up to a step ahead; raise `DataError` for one further ahead.
-
-    Without a zone a time has come if it has in any. Rows without a reading may lie ahead: they hold
-    what is known of the future.
-    """
-    now_us = time.time_ns() // 1000 + (0 if is_aware else _EASTERNMOST_US)
+    now_us = time.time_ns() // 1000 + (0 if is_aware else _MAX_UTC_OFFSET_US)
     n_before = n_early = 0
     for i, times in enumerate(rows.times):
-        late = np.flatnonzero(times > now_us)
-        if len(late):
-            there = np.any([np.isfinite(chunks[i][late]) for chunks in rows.values], axis=0)
-            late = late[there]
-            far = late[times[late] > now_us + step_us]
-            if len(far):
+        is_late = times > now_us
+        if is_late.any():
+            late = np.flatnonzero(is_late & rows.has_reading(i))
+            too_late = late[times[late] > now_us + step_us]
+            if len(too_late):
                 raise DataError(
                     "a reading has a time that has not come yet",
                     code="future",
-                    location=source.location(n_before + int(far[0]), schema.time),
+                    location=context.source.location(
+                        n_before + int(too_late[0]), context.schema.time
+                    ),
                     hint="correct the clock of the sensor; if it is meant, add  --allow-future",
                 )
             n_early += len(late)
         n_before += len(times)
+
     if n_early:
-        what = f"{n_early} readings are ahead of the clock, by {format_duration(step_us)} at most"
-        listener(Warned("future", what, n_early))
+        limit = format_duration(step_us)
+        message = f"{n_early} readings are ahead of the clock, by {limit} at most"
+        context.listener(Warned("future", message, n_early))

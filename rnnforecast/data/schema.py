@@ -1,4 +1,4 @@
-"""Which column is what: inferred once, stored with the model, matched again with new readings."""
+"""The role of each column: inferred once, stored with the model, matched with new readings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ _SERIES_NAMES = (
     "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
     "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
 )  # fmt: skip
-_MANY_COLUMNS = 2000
+_MANY_TARGETS = 2000
+"""Above this, a hint says that a long table is faster to read."""
+_N_LISTED, _N_SIMILAR = 20, 3
 _ROW_NUMBER_NAMES = (
     "", "#", "no", "no.", "nr", "nr.", "index", "idx", "row", "row_id", "row_number", "rownum",
     "record", "unnamed: 0",
@@ -30,26 +32,26 @@ _ROW_NUMBER_NAMES = (
 
 @dataclass(frozen=True)
 class Covariate:
-    """A column that stands beside the readings."""
+    """A covariate column."""
 
     name: str
     role: str
     """known (ahead), past (up to now) or static (the same for a series at all times)."""
     is_text: bool = False
     categories: tuple[str, ...] | None = None
-    """The texts that are told apart; None for numbers, and until a table has been read."""
+    """Texts with a feature of their own; None for numbers, and until a table has been read."""
     base: float = 0.0
-    """What is subtracted from numbers that float32 would blur."""
+    """Value offset: what is subtracted from numbers that float32 would blur."""
 
     @property
     def n_features(self) -> int:
-        """How many features it becomes: of texts one for each, and one for all others."""
+        """Number of features: of texts one per category, and one for all others."""
         return 1 if self.categories is None else len(self.categories) + 1
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What each column is for, and the grid's step: `predict` then needs no column options."""
+    """The role of each column, and the grid's step: `predict` then needs no column options."""
 
     time: str
     series: str | None
@@ -59,43 +61,45 @@ class Schema:
     """The unit of numeric time stamps; None where they are dates."""
     step_us: int | None = None
     tz: str | None = None
-    """The zone that stamps carry in and out; None for stamps without one."""
+    """Time zone of the stamps in readings and forecasts; None for stamps without one."""
     covariates: tuple[Covariate, ...] = ()
 
     @property
     def covariate_names(self) -> tuple[str, ...]:
-        """The columns that stand beside the readings."""
+        """Names of the covariate columns."""
         return tuple(covariate.name for covariate in self.covariates)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the manifest stores."""
+        """Return the schema as the manifest stores it."""
         return asdict(self)
 
 
 def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
-    """Find a stored schema's columns in a source, by name; other columns and orders do not matter.
+    """Find the columns of a stored schema in a source by name; others, and the order, are ignored.
 
-    Columns that the user names now win. Raises `DataError` for one that is missing.
+    Columns that the user names win. Raises `DataError` for one that is missing.
     """
     columns = {column.name: column for column in source.columns}
-    wanted = replace(
+    matched = replace(
         schema,
         time=config.time or schema.time,
         series=config.series or schema.series,
         targets=config.target or schema.targets,
     )
-    names = (wanted.time, wanted.series, *wanted.targets, *wanted.covariate_names)
+    names = (matched.time, matched.series, *matched.targets, *matched.covariate_names)
     for name in names:
         if name is not None:
-            check_column(name, columns, source.name, code="missing-column", taken=names)
-    unit = epoch_unit_of(columns[wanted.time], source.name, config)
-    return replace(wanted, epoch_unit=unit)
+            check_column(name, columns, source.name, code="missing-column", used=names)
+
+    unit = epoch_unit_of(columns[matched.time], source.name, config)
+    return replace(matched, epoch_unit=unit)
 
 
 def check_zone(schema: Schema, trained: Schema) -> None:
     """Raise `DataError` if only these stamps, or only the model's, carry a zone."""
     if (schema.tz is None) == (trained.tz is None):
         return
+
     if schema.tz is None:
         raise DataError(
             f"the model was trained on stamps with a zone ({trained.tz}), but these have none",
@@ -110,14 +114,12 @@ def check_zone(schema: Schema, trained: Schema) -> None:
 
 
 def check_counters(targets: Sequence[str], config: DataConfig) -> None:
-    """Raise `UsageError`, with the names that look alike, for a counter that is no target."""
+    """Raise `UsageError`, with a similar name, for a counter that is not a target."""
     for name in config.counter:
         if name not in targets:
-            shown = [*_alike(name, targets), *targets][:1]
-            raise UsageError(
-                f"--counter names {name!r}, but there is no such target",
-                hint=f"such as  --counter {quote(shown[0])}" if shown else None,
-            )
+            suggestions = [*_similar(name, targets), *targets]
+            hint = f"such as  --counter {quote(suggestions[0])}" if suggestions else None
+            raise UsageError(f"--counter names {name!r}, but there is no such target", hint=hint)
 
 
 def check_column(
@@ -126,21 +128,22 @@ def check_column(
     source: str,
     *,
     code: str = "no-such-column",
-    taken: Collection[str | None] = (),
+    used: Collection[str | None] = (),
 ) -> None:
-    """Raise `DataError` unless the column is there, with the names that look alike.
+    """Raise `DataError` unless the column exists, with the names that look alike.
 
-    Those that are `taken` are columns of their own, and not meant.
+    Columns that are `used` otherwise are not suggested.
     """
-    there = list(columns)
-    if name in there:
+    existing = list(columns)
+    if name in existing:
         return
-    there = [column for column in there if column not in taken] or there
-    near = _alike(name, there)
-    listed = ", ".join(map(repr, near or there[:20]))
-    hint = f"{'columns that look alike' if near else 'its columns are'}: {listed}"
-    if near and code == "missing-column":
-        hint += f" ; if it has another name now, add  --map {quote(f'{near[0]}={name}')}"
+    unused = [column for column in existing if column not in used] or existing
+    similar = _similar(name, unused)
+    listed = ", ".join(map(repr, similar or unused[:_N_LISTED]))
+    hint = f"{'columns that look alike' if similar else 'its columns are'}: {listed}"
+    if similar and code == "missing-column":
+        hint += f" ; if it has another name now, add  --map {quote(f'{similar[0]}={name}')}"
+
     raise DataError(
         f"{source} has no column {name!r}",
         code=code,
@@ -149,14 +152,15 @@ def check_column(
     )
 
 
-def _alike(name: str, there: Sequence[str]) -> list[str]:
-    """Return up to three of the names that look like this one, the nearest first."""
-    folded = {column.strip().casefold(): column for column in there}
-    return [folded[n] for n in difflib.get_close_matches(name.strip().casefold(), folded, n=3)]
+def _similar(name: str, names: Sequence[str]) -> list[str]:
+    """Return up to three of the names that look like this one, the most similar first."""
+    folded = {candidate.strip().casefold(): candidate for candidate in names}
+    matches = difflib.get_close_matches(name.strip().casefold(), folded, n=_N_SIMILAR)
+    return [folded[match] for match in matches]
 
 
 def unit_of(column: Column) -> str | None:
-    """Return the one unit in which a column's numbers are times of our days; None without one."""
+    """Return the only unit in which a column's numbers are times between 1990 and 2100, or None."""
     try:
         return epoch_unit([float(text) for text in column.sample])
     except ValueError:
@@ -164,12 +168,13 @@ def unit_of(column: Column) -> str | None:
 
 
 def epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:
-    """Return the unit of a time column that holds numbers, None where it holds dates.
+    """Return the unit of a time column that holds numbers; None where it holds dates.
 
     Raises `DataError` for a column of neither.
     """
     if time.kind == "time" or config.time_format is not None:
         return None
+
     unit = (config.time_unit or unit_of(time)) if time.kind == "number" else None
     if unit is None and time.kind == "number":
         raise DataError(
@@ -181,9 +186,9 @@ def epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:
             "with  --time COLUMN",
         )
     if unit is None:
-        shown = f", such as {time.sample[0]!r}" if time.sample else ""
+        example = f", such as {time.sample[0]!r}" if time.sample else ""
         raise DataError(
-            f"column {time.name!r} holds no times{shown}",
+            f"column {time.name!r} holds no times{example}",
             code="not-a-time",
             location=Location(source, column=time.name),
             hint="name the time column with  --time COLUMN",
@@ -192,42 +197,53 @@ def epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:
 
 
 def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Schema:
-    """Decide what each column is for. Raises `DataError` where it cannot be decided."""
+    """Infer the role of each column. Raises `DataError` where it cannot be inferred."""
     columns = {column.name: column for column in source.columns}
     for name in config.named_columns:
         check_column(name, columns, source.name)
-        _reject_nested(columns[name], source.name)
-    beside = (*config.known, *config.past, *config.static)
+        if columns[name].kind == "nested":
+            raise DataError(
+                f"column {name!r} of {source.name} is nested: its cells are lists or tables",
+                code="nested",
+                location=Location(source.name, column=name),
+                hint="write what they hold into columns of their own",
+            )
+
+    covariate_names = (*config.known, *config.past, *config.static)
     time = columns[config.time] if config.time else infer_time(source, config)
     unit = epoch_unit_of(time, source.name, config)
     if unit is not None and config.time_unit is None:
         listener(Warned("epoch", f"column {time.name!r} is read as {unit} since 1970"))
-    free = [column for column in source.columns if column.name not in (time.name, *beside)]
+
+    free = [column for column in source.columns if column.name not in (time.name, *covariate_names)]
     series = None if config.id_from_columns else config.series or _infer_series(free, time)
-    targets = config.target or _infer_targets(source, (time.name, series, *beside))
+    targets = config.target or tuple(
+        column.name
+        for column in free
+        if column.kind == "number" and column.name != series and not _is_row_number(column)
+    )
     _check_targets(source, targets, series, explicit=bool(config.target))
     check_counters(targets, config)
     covariates = _covariates(columns, config, series)
-    listener(Noted(_in_words(source, time.name, series, targets)))
-    if series is None and len(targets) > _MANY_COLUMNS:
-        what = f"{len(targets)} columns: a long table (time, series, value; --series names the "
-        listener(Noted(what + "second) takes less time to read"))
-    _note_unused(source, {time.name, series, *targets, *beside}, listener)
+
+    listed = ", ".join(targets[:5]) + (f" and {len(targets) - 5} more" if len(targets) > 5 else "")
+    layout = f"series named by {series!r}, target {listed}" if series else f"targets {listed}"
+    listener(Noted(f"{source.name}: time {time.name!r}, {layout}"))
+    if series is None and len(targets) > _MANY_TARGETS:
+        hint = f"{len(targets)} columns: a long table (time, series, value; --series names the "
+        listener(Noted(hint + "second) takes less time to read"))
+    unused = [c for c in free if c.name not in (series, *targets)]
+    empty = [c.name for c in unused if c.kind == "empty"]
+    if empty:
+        listener(Warned.naming("empty-column", "empty, left out", empty))
+    ignored = [c.name for c in unused if c.kind != "empty"]
+    if ignored:
+        listener(Noted(f"not used: {', '.join(ignored)}"))
     return Schema(time.name, series, targets, unit, covariates=covariates)
 
 
-def _reject_nested(column: Column, source: str) -> None:
-    if column.kind == "nested":
-        raise DataError(
-            f"column {column.name!r} of {source} is nested: its cells are lists or tables",
-            code="nested",
-            location=Location(source, column=column.name),
-            hint="write what they hold into columns of their own",
-        )
-
-
 def infer_time(source: Source, config: DataConfig) -> Column:
-    """Find the time column, by what columns hold and what they are called; raises `DataError`."""
+    """Return the time column, by the cells and names of columns. Raises `DataError`."""
 
     def rank(column: Column) -> int:
         name = column.name.strip().casefold()
@@ -243,7 +259,8 @@ def infer_time(source: Source, config: DataConfig) -> Column:
     ]
     if times:
         return min(times, key=rank)
-    names = ", ".join(repr(c.name) for c in source.columns[:20])
+
+    names = ", ".join(repr(c.name) for c in source.columns[:_N_LISTED])
     raise DataError(
         f"no time column was found in {source.name}",
         code="no-time-column",
@@ -253,22 +270,19 @@ def infer_time(source: Source, config: DataConfig) -> Column:
 
 
 def _infer_series(columns: Sequence[Column], time: Column) -> str | None:
-    """Find a text column with a telling name, or one that tells repeated stamps apart.
+    """Return a text column with a usual name, an id, or a text that tells repeated stamps apart.
 
-    The columns are those that nothing else is known of.
+    `columns` are those without a role.
     """
-    said = [c for c in columns if c.is_series]
-    if said:
-        return said[0].name
     texts = [c for c in columns if c.kind == "text"]
-    named = [c for c in texts if c.name.strip().casefold() in _SERIES_NAMES]
-    if named:
-        return named[0].name
-    numbered = [c for c in columns if c.kind == "number" and _is_id(c)]
-    if numbered:
-        return numbered[0].name
+    candidates = [c for c in columns if c.is_series]
+    candidates += [c for c in texts if c.name.strip().casefold() in _SERIES_NAMES]
+    candidates += [c for c in columns if c.kind == "number" and _is_id(c)]
+    if candidates:
+        return candidates[0].name
     if len(set(time.sample)) == len(time.sample):
         return None
+
     for column in texts:
         pairs = list(zip(time.sample, column.sample, strict=False))
         if len(column.sample) == len(time.sample) and len(set(pairs)) == len(pairs):
@@ -286,18 +300,10 @@ def _is_id(column: Column) -> bool:
     )
 
 
-def _infer_targets(source: Source, others: tuple[str | None, ...]) -> tuple[str, ...]:
-    return tuple(
-        c.name
-        for c in source.columns
-        if c.kind == "number" and c.name not in others and not _counts_rows(c)
-    )
-
-
 def _covariates(
     columns: dict[str, Column], config: DataConfig, series: str | None
 ) -> tuple[Covariate, ...]:
-    """Return the columns that the user names. Raises `UsageError` for a kind without a role."""
+    """Return the covariates that the user names. Raises `UsageError` for a kind without a role."""
     if config.static and series is None:
         raise UsageError(
             "--static needs a table with a column that names the series",
@@ -308,6 +314,7 @@ def _covariates(
             raise UsageError(
                 f"--categorical {name} needs --known, --past or --static for the same column"
             )
+
     roles = {"known": config.known, "past": config.past, "static": config.static}
     return tuple(
         Covariate(name, role, is_text=columns[name].kind != "number" or name in config.categorical)
@@ -316,8 +323,8 @@ def _covariates(
     )
 
 
-def _counts_rows(column: Column) -> bool:
-    """Tell whether a column only numbers the rows: its name says so, and each is one more."""
+def _is_row_number(column: Column) -> bool:
+    """Tell whether a column numbers the rows: by its name, and each number is one more."""
     if column.name.strip().casefold() not in _ROW_NUMBER_NAMES:
         return False
     texts = [text.strip() for text in column.sample]
@@ -330,6 +337,7 @@ def _counts_rows(column: Column) -> bool:
 def _check_targets(
     source: Source, targets: tuple[str, ...], series: str | None, *, explicit: bool
 ) -> None:
+    """Raise `DataError` for no target, several ones of a long table, and one without numbers."""
     if not targets:
         raise DataError(
             f"{source.name} has no numeric column to forecast",
@@ -345,14 +353,15 @@ def _check_targets(
             location=Location(source.name),
             hint=f"name the one to forecast, such as  --target {targets[0]}",
         )
+
     by_name = {c.name: c for c in source.columns}
     for name in targets:
         column = by_name[name]
         if explicit and column.kind != "number":
-            what = "is empty" if column.kind == "empty" else "does not hold numbers"
+            problem = "is empty" if column.kind == "empty" else "does not hold numbers"
             example = f": {column.sample[0]!r}" if column.sample else ""
             raise DataError(
-                f"the target {name!r} {what}{example}",
+                f"the target {name!r} {problem}{example}",
                 code="target-not-numeric",
                 location=Location(source.name, column=name),
                 hint="choose a numeric column, or name what means missing with  --na-values",
@@ -360,39 +369,24 @@ def _check_targets(
 
 
 def _hint_for_text(source: Source) -> str:
-    """Say what the columns that hold neither times nor numbers look like."""
-    for column in source.columns:
-        token = column.sample[0] if column.kind == "text" and column.sample else ""
-        bare = re.sub("[.,' ]", "", token)
-        if token and is_number(token, ","):
+    """Return a hint that shows a cell of a column that may hold numbers, written otherwise."""
+    texts = [c for c in source.columns if c.kind == "text" and c.sample and c.sample[0]]
+    for column in texts:
+        cell = column.sample[0]
+        if is_number(cell, ","):
             return (
-                f"{column.name!r} holds {token!r}: if the comma is a decimal mark, add  --decimal ,"
+                f"{column.name!r} holds {cell!r}: if the comma is a decimal mark, add  --decimal ,"
             )
-        if token and is_number(bare, "."):
-            return f"{column.name!r} holds {token!r}: write numbers without thousands separators"
+        if is_number(re.sub("[.,' ]", "", cell), "."):
+            return f"{column.name!r} holds {cell!r}: write numbers without thousands separators"
+
     text = next((c for c in source.columns if c.kind == "text" and c.sample), None)
     if text is None:
         return "a column to forecast must hold numbers"
     return f"a column to forecast must hold numbers, but {text.name!r} holds {text.sample[0]!r}"
 
 
-def _in_words(source: Source, time: str, series: str | None, targets: tuple[str, ...]) -> str:
-    shown = ", ".join(targets[:5]) + (f" and {len(targets) - 5} more" if len(targets) > 5 else "")
-    layout = f"series named by {series!r}, target {shown}" if series else f"targets {shown}"
-    return f"{source.name}: time {time!r}, {layout}"
-
-
-def _note_unused(source: Source, used: set[str | None], listener: Listener) -> None:
-    unused = [c for c in source.columns if c.name not in used]
-    empty = [c.name for c in unused if c.kind == "empty"]
-    if empty:
-        listener(Warned.naming("empty-column", "empty, left out", empty))
-    text = [c.name for c in unused if c.kind != "empty"]
-    if text:
-        listener(Noted(f"not used: {', '.join(text)}"))
-
-
 def canonical(name: str) -> str:
-    """Write a whole number without zeros before and after it."""
+    """Return a whole number without leading zeros and `.0`; any other name stripped."""
     match = re.fullmatch(r"0*(\d+)(?:\.0*)?", name.strip())
     return match[1] if match else name.strip()

@@ -11,7 +11,7 @@ import pytest
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.grid import Steps, read_panel, steps_of_all
+from rnnforecast.data.grid import StepCounts, merge_step_counts, read_panel
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.schema import infer_schema
@@ -224,8 +224,11 @@ def test_a_rank_with_one_reading_learns_the_step_from_the_others():
 
 
 def test_steps_are_counted_over_all_ranks():
-    own = [Steps(np.array([60, 90]), np.array([5, 2])), Steps(np.array([30, 60]), np.array([4, 3]))]
-    for steps in together(2, lambda ranks: steps_of_all(own[ranks.rank], ranks)):
+    own = [
+        StepCounts(np.array([60, 90]), np.array([5, 2])),
+        StepCounts(np.array([30, 60]), np.array([4, 3])),
+    ]
+    for steps in together(2, lambda ranks: merge_step_counts(own[ranks.rank], ranks)):
         assert steps.lengths.tolist() == [30, 60, 90]
         assert steps.counts.tolist() == [4, 8, 2]
 

@@ -1,4 +1,4 @@
-"""The base: readings that float32 would blur keep their steps, and no later reading moves it."""
+"""Value offsets: readings that float32 would blur keep their steps; no later reading matters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.grid import read_panel
-from rnnforecast.data.rows import LARGE, find_base
+from rnnforecast.data.rows import LARGE_READING, find_value_offsets
 from rnnforecast.data.schema import infer_schema
 from rnnforecast.data.windows import in_own_units, past_of
 from rnnforecast.events import ignore
@@ -51,9 +51,9 @@ def test_no_later_reading_moves_the_base(backwards):
     changed = meter.copy()
     changed[5:] = np.linspace(-1e9, 1e9, 195)
     order = slice(None, None, -1) if backwards else slice(None)
-    one, other = (panel_of(table(meter=m).iloc[order]) for m in (meter, changed))
-    assert one.base.tolist() == other.base.tolist() == [1e7 + 2]
-    np.testing.assert_array_equal(one.target[:5], other.target[:5])
+    first, second = (panel_of(table(meter=m).iloc[order]) for m in (meter, changed))
+    assert first.base.tolist() == second.base.tolist() == [1e7 + 2]
+    np.testing.assert_array_equal(first.target[:5], second.target[:5])
 
 
 def test_one_wild_first_reading_is_not_the_level():
@@ -82,25 +82,27 @@ def test_the_base_is_the_median_of_the_earliest_readings():
     times, values = rng.permutation(5000), rng.normal(size=5000) * 1e6
     values[rng.random(5000) < 0.3] = np.nan
     parts = [slice(0, 1000), slice(1000, 5000)]
-    base = find_base(*([x[p] for p in parts] for x in (times, codes, values)), n_series=7)
+    offsets = find_value_offsets(
+        *([x[p] for p in parts] for x in (times, codes, values)), n_series=7
+    )
     for code in range(7):
         seen = (codes == code) & np.isfinite(values)
         level = np.median(values[seen][np.argsort(times[seen])][:5])
-        assert base[code] == (np.rint(level) if abs(level) >= LARGE else 0)
+        assert offsets[code] == (np.rint(level) if abs(level) >= LARGE_READING else 0)
 
 
 def test_a_series_without_readings_has_no_base():
     values = [np.array([np.nan, 1e9])]
-    base = find_base([np.arange(2)], [np.array([0, 1], np.int32)], values, n_series=3)
-    assert base.tolist() == [0.0, 1e9, 0.0]
+    offsets = find_value_offsets([np.arange(2)], [np.array([0, 1], np.int32)], values, n_series=3)
+    assert offsets.tolist() == [0.0, 1e9, 0.0]
 
 
-@pytest.mark.parametrize("how", ["mean", "sum", "last", "min", "max"])
-def test_aggregates_of_meters_are_those_of_pandas(how):
+@pytest.mark.parametrize("agg", ["mean", "sum", "last", "min", "max"])
+def test_aggregates_of_meters_are_those_of_pandas(agg):
     frame = table(meter=2.0**27 + np.arange(200.0))
-    panel = panel_of(frame, freq="4h", agg=how)
-    expected = frame.set_index("time").meter.resample("4h").agg(how)
-    np.testing.assert_allclose(own(panel), expected, rtol=1e-12 if how != "sum" else 1e-7)
+    panel = panel_of(frame, freq="4h", agg=agg)
+    expected = frame.set_index("time").meter.resample("4h").agg(agg)
+    np.testing.assert_allclose(own(panel), expected, rtol=1e-12 if agg != "sum" else 1e-7)
 
 
 def test_a_forecast_with_a_base_is_in_the_sensors_units_and_shows_sensible_digits():

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data.grid import Steps, find_order
+from rnnforecast.data.grid import StepCounts, step_statistics
 from rnnforecast.data.rows import Rows
 from tests.data.tables import few
 
@@ -21,8 +21,9 @@ def make_rows(table: list[tuple[int, int]], n_each: int) -> Rows:
     return Rows(
         [times[i : i + n_each] for i in parts],
         [codes[i : i + n_each].astype(np.int16) for i in parts],
-        [],
-        [np.zeros(int(codes.max()) + 1)],
+        {"v": []},
+        {},
+        {"v": np.zeros(int(codes.max()) + 1)},
         [],
     )
 
@@ -44,23 +45,23 @@ def by_a_loop(table: list[tuple[int, int]]) -> tuple[Counter[int], Counter[int]]
     return +ahead, +back
 
 
-def counted(steps: Steps) -> Counter[int]:
+def counted(steps: StepCounts) -> Counter[int]:
     return Counter(dict(zip(steps.lengths.tolist(), steps.counts.tolist(), strict=True)))
 
 
 @few
 @given(tables, st.integers(1, 30))
 def test_each_row_is_held_against_the_one_before_of_its_series(table, n_each):
-    found = find_order(make_rows(table, n_each))
+    statistics = step_statistics(make_rows(table, n_each))
 
     ahead, back = by_a_loop(table)
-    assert Counter(found.back.tolist()) == back
+    assert Counter(statistics.backward.tolist()) == back
     if back:  # the steps are then those of the sorted times
         ahead, _ = by_a_loop(sorted(table))
-    assert counted(found.steps) == ahead
+    assert counted(statistics.steps) == ahead
     for code in {code for code, _ in table}:
-        own = [time for number, time in table if number == code]
-        assert (found.start[code], found.end[code]) == (min(own), max(own))
+        times = [time for number, time in table if number == code]
+        assert (statistics.start[code], statistics.end[code]) == (min(times), max(times))
 
 
 @few
@@ -68,18 +69,18 @@ def test_each_row_is_held_against_the_one_before_of_its_series(table, n_each):
 def test_times_are_on_a_grid_where_all_steps_are_multiples(table, n_each, step):
     rows = make_rows(sorted(table, key=lambda row: row[1]), n_each)
 
-    found = find_order(rows)
+    statistics = step_statistics(rows)
 
     is_on_grid = [
-        (t - found.start[c]) % step == 0 for t, c in zip(rows.times, rows.codes, strict=True)
+        (t - statistics.start[c]) % step == 0 for t, c in zip(rows.times, rows.codes, strict=True)
     ]
-    assert found.is_multiple_of(step) == all(part.all() for part in is_on_grid)
+    assert statistics.is_multiple_of(step) == all(part.all() for part in is_on_grid)
 
 
 @few
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=40))
 def test_counted_steps_have_the_median_of_all(lengths):
-    steps = Steps(*np.unique(lengths, return_counts=True))
+    steps = StepCounts(*np.unique(lengths, return_counts=True))
 
     assert steps.median == np.median(lengths)
     assert steps.total == len(lengths)
@@ -89,13 +90,13 @@ def test_counted_steps_have_the_median_of_all(lengths):
 
 @pytest.mark.parametrize("shape", ["by time", "by series", "mixed"])
 def test_a_long_table_may_be_sorted_in_any_way(shape):
-    whole = [(code, time) for time in range(40) for code in range(7)]
+    rows = [(code, time) for time in range(40) for code in range(7)]
     if shape == "by series":
-        whole.sort()
+        rows.sort()
     if shape == "mixed":
-        whole.sort(key=lambda row: (row[1] // 10, row))
+        rows.sort(key=lambda row: (row[1] // 10, row))
 
-    found = find_order(make_rows(whole, 25))
+    statistics = step_statistics(make_rows(rows, 25))
 
-    assert not len(found.back)
-    assert counted(found.steps) == Counter({1: 7 * 39})
+    assert not len(statistics.backward)
+    assert counted(statistics.steps) == Counter({1: 7 * 39})
