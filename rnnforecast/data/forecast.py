@@ -1,4 +1,4 @@
-"""Forecast and the Forecaster protocol; quantiles, and the offsets that calibrate them."""
+"""Forecast and the Forecaster protocol; interpolated quantiles; calibration by offsets."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from rnnforecast.data.windows import Past, Values
 _error_function = np.vectorize(math.erf, otypes=[np.float64])
 _MEDIAN = QUANTILES.index(0.5)
 PAIRS = tuple((low, len(QUANTILES) - 1 - low) for low in range(_MEDIAN))
-"""Places of the levels with equal tails, the widest first."""
+"""Indices of two quantiles with equal tails, `(low, high)`, the widest band first."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Quantiles of the readings after each origin's cutoff, in the sensor's own units."""
+    """Quantiles of the readings after each origin's cutoff, in the units of the readings."""
 
     values: Values
     """`(origin, horizon, quantile)`, finite, not decreasing along the quantiles."""
@@ -34,13 +34,13 @@ class Forecast:
     names: tuple[str, ...]
     """`(origin,)`: the series of each origin."""
     cutoff_us: Integers
-    """`(origin,)`: the last time that the forecast could see, microseconds since 1970."""
+    """`(origin,)`: the last time that the forecast may use, in microseconds since 1970."""
     step_us: int
     tz: str | None = None
     source: tuple[str, ...] | None = None
-    """`(origin,)`: which method made it, where there was a fallback."""
+    """`(origin,)`: the method that made the forecast; None where no fallback was allowed."""
     uncalibrated: Values | None = None
-    """The values before their quantiles were moved, where they were."""
+    """The values before calibration; None where there was none."""
     p_exceed: NDArray[np.float64] | None = None
     """`(origin, horizon)`: the probability of a reading above a limit; NaN where there is none."""
 
@@ -74,30 +74,35 @@ class Forecast:
         )
 
     def only(self, quantiles: Sequence[float]) -> Forecast:
-        """Return the forecast with these of its quantiles."""
-        at = [self.quantiles.index(level) for level in quantiles]
-        before = None if self.uncalibrated is None else self.uncalibrated[:, :, at]
-        kept = self.values[:, :, at]
-        return replace(self, values=kept, quantiles=tuple(quantiles), uncalibrated=before)
+        """Return the forecast with only these quantiles, which it must have."""
+        index = [self.quantiles.index(level) for level in quantiles]
+        return replace(
+            self,
+            values=self.values[:, :, index],
+            quantiles=tuple(quantiles),
+            uncalibrated=None if self.uncalibrated is None else self.uncalibrated[:, :, index],
+        )
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:
         """Return one row for each origin and step: series, timestamp, forecast, the quantiles.
 
-        The order is that of the origins, then time. The quantiles must be some of the forecast's;
-        by default they are all of them but the median, which `forecast` is.
+        Rows are ordered by origin, then by time. The quantiles must be among those of the forecast;
+        by default they are all but the median, which is the column `forecast`.
         """
         if quantiles is None:
             quantiles = [q for q in self.quantiles if q != 0.5]
+
         codes = pa.array(np.repeat(np.arange(len(self.names), dtype=np.int32), self.horizon))
         columns: dict[str, pa.Array] = {
             "series": _decode(codes, self.names),
             "timestamp": stamp_array(self.times_us, self.tz),
         }
-        values = self.values if self.values.dtype == np.float32 else _sensible(self.values)
+        values = self.values if self.values.dtype == np.float32 else _rounded(self.values)
         columns["forecast"] = pa.array(values[:, :, self.quantiles.index(0.5)].ravel())
         for quantile in quantiles:
-            at = self.quantiles.index(quantile)
-            columns[quantile_name(quantile)] = pa.array(values[:, :, at].ravel())
+            index = self.quantiles.index(quantile)
+            columns[quantile_name(quantile)] = pa.array(values[:, :, index].ravel())
+
         if self.p_exceed is not None:
             columns["p_exceed"] = pa.array(self.p_exceed.round(6).ravel(), from_pandas=True)
         if self.source is not None:
@@ -105,29 +110,30 @@ class Forecast:
         return pa.table(columns)
 
     def to_pandas(self, quantiles: Sequence[float] | None = None) -> pd.DataFrame:
-        """Return the same as a pandas table."""
+        """Return the table of `to_arrow` as a pandas DataFrame."""
         table: pd.DataFrame = self.to_arrow(quantiles).to_pandas()
         return table
 
 
 class Forecaster(Protocol):
-    """Anything that forecasts. `fit` stands beside it: a classmethod that learns and makes one."""
+    """Anything that forecasts. Implementations are made by a classmethod `fit`."""
 
     def predict(
         self, past: Past, horizon: int, quantiles: Sequence[float]
     ) -> Forecast:  # pragma: no cover
-        """Forecast `horizon` steps after each cutoff; `quantiles` must hold 0.5."""
+        """Forecast `horizon` steps after each cutoff; `quantiles` must contain 0.5."""
         ...
 
 
-def _sensible(values: Values) -> Values:
-    """Round doubles, `(origin, ...)`, to a millionth of what each origin's forecast spans.
+def _rounded(values: Values) -> Values:
+    """Round doubles, `(origin, ...)`, to a millionth of the range of each origin's forecast.
 
-    They come from float32; without this, every sum with a base would show its 16 digits.
+    They are float32 plus a base in double precision, and would be written with 16 digits.
     """
     flat = values.reshape(len(values), -1).astype(np.float64)
     span, size = np.ptp(flat, axis=1, keepdims=True), np.abs(flat).max(1, keepdims=True)
     digits = 6 - np.floor(np.log10(np.where(span > 0, span, 1.0)))
+    # A double has 15 decimal digits that can be trusted.
     possible = 15 - np.ceil(np.log10(np.where(size > 0, size, 1.0)))
     unit = 10.0 ** np.clip(np.minimum(digits, possible), 0, 15)
     rounded: Values = (np.rint(flat * unit) / unit).reshape(values.shape)
@@ -138,13 +144,13 @@ def _decode(codes: pa.Array, names: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())).dictionary_decode()
 
 
-def at_levels(values: Values, trained: Sequence[float], wanted: Sequence[float]) -> Values:
-    """Pick or interpolate quantiles, `(origin, horizon, quantile)`, among the trained ones.
+def at_levels(values: Values, trained: Sequence[float], levels: Sequence[float]) -> Values:
+    """Interpolate quantiles, `(origin, horizon, quantile)`, from the trained levels to others.
 
-    Between two of them a quantile lies as far along as on a normal distribution: monotone, and
-    exact where the readings are normal. A straight line between levels would put q95 too far out.
+    Interpolation is linear in normal scores: monotone, and exact for normally distributed readings.
+    Linear in the levels, q95 would lie too far out.
     """
-    known, z = normal_scores(trained), normal_scores(wanted)
+    known, z = normal_scores(trained), normal_scores(levels)
     upper = np.clip(np.searchsorted(known, z), 1, len(known) - 1)
     share = ((z - known[upper - 1]) / (known[upper] - known[upper - 1])).astype(np.float32)
     low, high = values[..., upper - 1], values[..., upper]
@@ -153,31 +159,33 @@ def at_levels(values: Values, trained: Sequence[float], wanted: Sequence[float])
 
 
 def normal_scores(levels: Sequence[float]) -> Doubles:
-    """Return the quantiles of a standard normal distribution."""
+    """Return the quantiles of the standard normal distribution at these levels, `(level,)`."""
     return np.array([NormalDist().inv_cdf(level) for level in levels])
 
 
 def scores_of(values: Values, levels: Sequence[float], readings: Values) -> Doubles:
-    """Return how far readings, `(origin, horizon)`, lie off the median, as normal scores.
+    """Return the normal scores of readings, `(origin, horizon)`, within forecast quantiles.
 
-    -1.28 and 1.28 are q10 and q90. A reading that equals several quantiles has the highest of their
-    scores; where all are equal it is infinite, above and at the value. NaN stays NaN.
+    A reading at q10 has the score -1.28, at q90 1.28. A reading that equals several quantiles has
+    the highest of their scores; where all quantiles are equal, the score is infinite: positive at
+    and above their value, negative below. NaN stays NaN.
     """
     z, quantiles = normal_scores(levels), values.astype(np.float64)
     n_below = (quantiles <= readings[..., None]).sum(-1)
     upper = np.clip(n_below, 1, len(levels) - 1)[..., None]
-    low, high = (np.take_along_axis(quantiles, at, -1)[..., 0] for at in (upper - 1, upper))
+    low, high = (np.take_along_axis(quantiles, index, -1)[..., 0] for index in (upper - 1, upper))
     begin, end = z[upper[..., 0] - 1], z[upper[..., 0]]
     with np.errstate(divide="ignore", invalid="ignore"):
         scores = begin + (readings - low) / (high - low) * (end - begin)
-    flat = high <= low
-    scores = np.where(flat, np.where(n_below > 0, np.inf, -np.inf), scores)
-    missing = ~np.isfinite(readings) | np.isnan(quantiles).any(-1)
-    return np.where(missing, np.nan, scores)
+
+    is_flat = high <= low
+    scores = np.where(is_flat, np.where(n_below > 0, np.inf, -np.inf), scores)
+    is_missing = ~np.isfinite(readings) | np.isnan(quantiles).any(-1)
+    return np.where(is_missing, np.nan, scores)
 
 
 def share_below(values: Values, levels: Sequence[float], limit: float) -> Doubles:
-    """`(origin, horizon)`: the probability that a reading is at or below a limit."""
+    """Return the probability, `(origin, horizon)`, of a reading at or below a limit."""
     scores = scores_of(values, levels, np.full(values.shape[:2], limit))
     below: Doubles = 0.5 * (1 + _error_function(scores / np.sqrt(2)))
     return below
@@ -185,38 +193,40 @@ def share_below(values: Values, levels: Sequence[float], limit: float) -> Double
 
 @dataclass(frozen=True)
 class Calibration:
-    """Moves by lead, the same for all series, and what each series adds to them."""
+    """Conformal offsets of the quantiles: by lead for all series, and an addition per series."""
 
     lead_ends: tuple[int, ...]
-    """The last lead of each group of leads; the last of all is the horizon."""
+    """The last lead of each group of leads; the very last is the horizon."""
     by_lead: Floats
     """`(group, pair)`, in widths of the forecast's own band."""
     by_series: Floats
     """`(series, pair)`, in the order of the names that the network knows."""
     n_windows: int
-    """How many windows they rest on."""
+    """Number of windows that the offsets were fitted to."""
     n_stretches: int
-    """How many stretches of time, each at least a horizon long, these lie in."""
+    """Number of separate stretches of time, each at least a horizon long, that hold them."""
 
     def apply(self, values: Values, entries: Integers) -> Values:
-        """Return moved quantiles, `(origin, horizon, quantile)` at the trained levels.
+        """Return calibrated quantiles, `(origin, horizon, quantile)` at the trained levels.
 
-        `entries`, `(origin,)`, number the series from 1 on; 0 is one that the network does not
-        know, which moves as all do. The median stays, quantiles do not cross, NaN stays NaN.
+        `entries`, `(origin,)`, are the numbers of the series in the network, from 1 on; 0 is a
+        series that it does not know, which gets the offsets by lead only. The median stays,
+        quantiles do not cross, and NaN stays NaN.
         """
         widths = band_widths(values)
         group = np.searchsorted(self.lead_ends, np.arange(1, values.shape[1] + 1))
-        own = np.vstack([np.zeros((1, len(PAIRS)), np.float32), self.by_series])[entries]
+        additions = np.vstack([np.zeros((1, len(PAIRS)), np.float32), self.by_series])[entries]
+
         moved, median = values.copy(), values[:, :, _MEDIAN]
         for pair, (low, high) in enumerate(PAIRS):
-            distance = (self.by_lead[group, pair] + own[:, pair, None]) * widths
+            distance = (self.by_lead[group, pair] + additions[:, pair, None]) * widths
             moved[:, :, low] = np.minimum(values[:, :, low] - distance, median)
             moved[:, :, high] = np.maximum(values[:, :, high] + distance, median)
         moved.sort(axis=-1)
         return moved
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the manifest says; `by_series` stands with the names."""
+        """Return the part of the manifest; `by_series` is stored with the names of the series."""
         return {
             "method": "conformalised quantile regression",
             "lead_ends": list(self.lead_ends),
@@ -226,23 +236,24 @@ class Calibration:
         }
 
     @classmethod
-    def from_json(cls, said: dict[str, Any], by_series: Floats) -> Calibration:
-        """Read it again. Raises `ValueError`, `KeyError` or `TypeError` for what is none."""
-        with np.errstate(over="ignore"):  # it is looked at below
-            by_lead = np.array(said["by_lead"], np.float32)
-        n_windows, n_stretches = said["n_windows"], said["n_stretches"]
-        found = cls(tuple(said["lead_ends"]), by_lead, by_series, n_windows, n_stretches)
-        ends = found.lead_ends
-        if not all(type(n) is int for n in (*ends, found.n_windows, found.n_stretches)):
+    def from_json(cls, payload: dict[str, Any], by_series: Floats) -> Calibration:
+        """Read what `to_json` returned. Raises `ValueError`, `KeyError` or `TypeError`."""
+        with np.errstate(over="ignore"):  # an overflow gives infinity, which is refused below
+            by_lead = np.array(payload["by_lead"], np.float32)
+        n_windows, n_stretches = payload["n_windows"], payload["n_stretches"]
+        calibration = cls(tuple(payload["lead_ends"]), by_lead, by_series, n_windows, n_stretches)
+
+        ends = calibration.lead_ends
+        if not all(type(n) is int for n in (*ends, n_windows, n_stretches)):
             raise TypeError("the calibration counts in fractions")
         if not ends or list(ends) != sorted(set(ends)) or ends[0] < 1:
             raise ValueError(f"the groups of leads end at {ends}")
-        shapes = (found.by_lead.shape, by_series.shape[1:])
+        shapes = (by_lead.shape, by_series.shape[1:])
         if shapes != ((len(ends), len(PAIRS)), (len(PAIRS),)):
             raise ValueError("the calibration is not for these quantiles")
-        if not (np.isfinite(found.by_lead).all() and np.isfinite(by_series).all()):
+        if not (np.isfinite(by_lead).all() and np.isfinite(by_series).all()):
             raise ValueError("the calibration is not finite")
-        return found
+        return calibration
 
 
 def band_widths(values: Values) -> Values:

@@ -1,4 +1,7 @@
-"""New readings for a trained model: names, step, scale, drift and age are checked against it."""
+"""Read a table for training, or for a trained model; compare new readings with what it has seen.
+
+Column names, series names, step, level, age and covariates that are known ahead are compared.
+"""
 
 from __future__ import annotations
 
@@ -13,27 +16,67 @@ from numpy.typing import NDArray
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, pick
-from rnnforecast.data.future import _SHOWN, with_future
-from rnnforecast.data.grid import check_step, read_panel
+from rnnforecast.data.future import with_future
+from rnnforecast.data.grid import LearnsUntil, check_step, read_panel
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import SPIKE_RUN, TIMES
-from rnnforecast.data.schema import Schema, canonical, check_zone, match_schema
+from rnnforecast.data.schema import Schema, canonical, check_zone, infer_schema, match_schema
 from rnnforecast.data.timestamps import format_stamp, parse_time_us
 from rnnforecast.data.windows import Past, past_of
 from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError
 from rnnforecast.events import Listener, Warned
+from rnnforecast.parallel import ALONE, Ranks
+from rnnforecast.sources.shards import open_share
 from rnnforecast.sources.source import Source, join_time, open_source, rename
 from rnnforecast.units import parse_duration_us, shorten_duration
 
-_FAR = 3.0
-"""Scales from the level of the training readings to a median that may be strange."""
+_MIN_SHIFT = 3.0
+"""A recent median is never reported as another scale below this distance from the training level,
+in scales of the training readings, however small the reach of the series is."""
+_STAMPS_SHOWN = 3
+"""Time stamps that an error message lists."""
+_SEARCH_GROWTH = 8
+"""The window that is searched for the newest reading grows by this factor, so that a series that
+has been silent for long needs few passes."""
 STALE = "stale"
-"""The code of the error, and of the warning."""
+"""Code of the error and of the warning about the age of the newest reading."""
+
+
+def open_table(
+    data: object, options: DataConfig, listener: Listener, *, time_column: str | None = None
+) -> Source:
+    """Open a table with its columns renamed, and with one time column where several hold the time.
+
+    `time_column` is used where `options` names none: a trained model knows its own. Raises
+    `DataError` or `UsageError`.
+    """
+    source = rename(open_source(data, options, listener), options.map)
+    return join_time(source, options.time or time_column)
+
+
+def read_for_training(
+    data: object,
+    options: DataConfig,
+    listener: Listener,
+    *,
+    learns_until: LearnsUntil,
+    ranks: Ranks = ALONE,
+) -> tuple[Panel, Schema]:
+    """Read a table onto a regular grid; return it with the schema inferred from its columns.
+
+    `learns_until` returns the time that ends the readings to learn from. With several `ranks`, each
+    of them reads its own buckets of a folder that `shard` has made. Raises as `read_panel` does.
+    """
+    if ranks is not ALONE:
+        data = open_share(data, ranks.rank, ranks.n)
+    source = open_table(data, options, listener)
+    schema = infer_schema(source, options, listener)
+    return read_panel(source, schema, options, listener, learns_until=learns_until, ranks=ranks)
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a network knows of the series that it has learnt from, `(series,)` each."""
+    """Statistics of the series that a network was trained on, `(series,)` each."""
 
     names: tuple[str, ...]
     base: Doubles
@@ -41,15 +84,15 @@ class Known:
     """Level of the training readings, less the base; NaN where there was none."""
     scale: Floats
     reach: Floats
-    """In scales: a single reading further off the level is taken for missing."""
+    """In scales: a single reading further from the level is treated as missing."""
     is_expected: Callable[[str], bool] | None = None
-    """Which of the series should be among the readings; None: all of them."""
+    """Tells which of the series must be among the readings; None: all of them."""
 
     def gone_from(self, names: Sequence[str]) -> list[str]:
-        """Return the series that should be among these, and are not."""
-        there = set(names)
-        gone = [name for name in self.names if name not in there]
-        return gone if self.is_expected is None else list(filter(self.is_expected, gone))
+        """Return the expected series that are missing from these names."""
+        present = set(names)
+        missing = [name for name in self.names if name not in present]
+        return missing if self.is_expected is None else list(filter(self.is_expected, missing))
 
 
 def read_past(
@@ -62,32 +105,27 @@ def read_past(
     known: Known,
     listener: Listener,
 ) -> tuple[Past, Schema]:
-    """Read new readings up to the as-of time, one origin a series, at the end of each.
+    """Read new readings up to the as-of time, with one origin per series, at its end.
 
-    `future` holds what is known ahead, where it does not stand in rows after the last reading.
-
-    Raises `DataError` for readings that do not match the schema: a column, the step, the zone.
+    `future` is a second table with the covariates that are known ahead; without it they stand in
+    rows after the last reading. Raises `DataError` where columns, step or time zone do not match
+    the schema.
     """
-    source = _open(data, schema, options, listener)
+    source = open_table(data, options, listener, time_column=schema.time)
     if future is not None:
         source = with_future(source, future, schema, options, listener)
-    panel, found = read_matching(
+    panel, matched = read_matching(
         source, schema=schema, options=options, known=known, listener=listener, as_of=as_of
     )
-    return past_of(panel), found
+    return past_of(panel), matched
 
 
 def read_newer(
     data: object, *, schema: Schema, options: DataConfig, known: Known, listener: Listener
 ) -> tuple[Panel, Schema]:
-    """Read new readings whole; raises as `read_past` does."""
-    source = _open(data, schema, options, listener)
+    """Read all of a table for a trained model. Raises as `read_past` does."""
+    source = open_table(data, options, listener, time_column=schema.time)
     return read_matching(source, schema=schema, options=options, known=known, listener=listener)
-
-
-def _open(data: object, schema: Schema, options: DataConfig, listener: Listener) -> Source:
-    source = rename(open_source(data, options, listener), options.map)
-    return join_time(source, options.time or schema.time)
 
 
 def read_matching(
@@ -99,64 +137,78 @@ def read_matching(
     listener: Listener,
     as_of: str | None = None,
 ) -> tuple[Panel, Schema]:
-    """Read a source that is open as a model's own readings were; raises as `read_past` does."""
-    found = match_schema(source, schema, options)
+    """Read an open source as the training readings were. Raises as `read_past` does."""
+    matched = match_schema(source, schema, options)
     base = dict(zip(known.names, known.base.tolist(), strict=True))
-    panel, found = read_panel(source, found, options, listener, known_base=base, as_of=as_of)
+    panel, matched = read_panel(source, matched, options, listener, known_base=base, as_of=as_of)
     check_step(panel, schema)
-    check_zone(found, schema)
-    return _with_known_names(panel, known, listener), found
+    check_zone(matched, schema)
+    return _with_known_names(panel, known, listener), matched
 
 
 def _with_known_names(panel: Panel, known: Known, listener: Listener) -> Panel:
-    """Call series what the model calls them where only the writing of a number differs.
+    """Rename series whose names are numbers that the model writes differently: 7, 7.0 and 007.
 
-    So 7, 7.0 and 007 are one sensor. Raises `DataError` where they could be two.
+    Raises `DataError` where a number could be several series of the model.
     """
-    there = set(panel.names)
-    absent = [name for name in known.names if name not in there]
+    present = set(panel.names)
+    absent = [name for name in known.names if name not in present]
     by_number = {canonical(name): name for name in absent}
-    strangers = there - set(known.names)
-    renamed = {n: by_number[canonical(n)] for n in strangers if canonical(n) in by_number}
+    unknown = present - set(known.names)
+    renamed = {n: by_number[canonical(n)] for n in unknown if canonical(n) in by_number}
     if not renamed:
         return panel
-    new = next(name for name in panel.names if name in renamed)
+
+    first = next(name for name in panel.names if name in renamed)
     if len(by_number) < len(absent) or len(set(renamed.values())) < len(renamed):
         raise DataError(
-            f"series {new!r} is not in the model, and could be several of its series",
+            f"series {first!r} is not in the model, and could be several of its series",
             code="other-names",
-            hint=f"write the names as the model has them, such as {renamed[new]!r}",
+            hint=f"write the names as the model has them, such as {renamed[first]!r}",
         )
-    what = f"{new!r} is taken for {renamed[new]!r} of the model, and so on"
-    listener(Warned("names-written-otherwise", what, len(renamed)))
+    message = f"{first!r} is taken for {renamed[first]!r} of the model, and so on"
+    listener(Warned("names-written-otherwise", message, len(renamed)))
     names = tuple(renamed.get(name, name) for name in panel.names)
-    return _on_known_base(replace(panel, names=names), known)
 
-
-def _on_known_base(panel: Panel, known: Known) -> Panel:
-    """Subtract from each series what the model subtracts from it, instead of what was found."""
-    base = dict(zip(known.names, known.base.tolist(), strict=True))
-    wanted = np.array([base.get(n, b) for n, b in zip(panel.names, panel.base, strict=True)])
-    shift = np.repeat(panel.base - wanted, panel.lengths)
-    return replace(panel, target=(panel.target + shift).astype(np.float32), base=wanted)
+    # A renamed series was read with a base of its own: replace it by the one of the model.
+    base_of = dict(zip(known.names, known.base.tolist(), strict=True))
+    base = np.array([base_of.get(name, b) for name, b in zip(names, panel.base, strict=True)])
+    shift = np.repeat(panel.base - base, panel.lengths)
+    return replace(panel, names=names, target=(panel.target + shift).astype(np.float32), base=base)
 
 
 def warn_of_strangers(
     past: Past, known: Known, listener: Listener, *, lookback: int, horizon: int
 ) -> None:
-    """Say which series are gone, new, stale, or far from what the network has learnt from."""
-    entry = _entries(past, known)
-    missing = _n_missing_at_end(past, lookback)
-    times = past.cutoff_time  # of a series without readings, only what is known ahead may end there
-    newest = times[missing < lookback].max(initial=times.min(initial=0))
-    is_stale = np.maximum((newest - times) // past.step_us, 0) + missing > horizon
-    is_far = _is_far(past, known, entry, (lookback, min(horizon, lookback)))
-    beyond = _beyond(past, known, entry)
+    """Warn of series that are missing, new or stale, or whose newest readings are far off.
+
+    `lookback` and `horizon` are in steps. A series is stale where its newest reading is more than a
+    horizon older than that of all series.
+    """
+    position = _positions(past, known)
+    n_missing = _n_missing_at_end(past, lookback)
+    # A series without readings may end with rows of covariates only: it is not the newest one.
+    times = past.cutoff_time
+    newest = times[n_missing < lookback].max(initial=times.min(initial=0))
+    is_stale = np.maximum((newest - times) // past.step_us, 0) + n_missing > horizon
+
+    limit = np.maximum(known.reach[np.maximum(position, 0)] / TIMES, _MIN_SHIFT)
+    has_shifted: NDArray[np.bool_] = np.zeros(len(position), np.bool_)
+    for n in (lookback, min(horizon, lookback)):
+        has_shifted |= np.nan_to_num(_drift(past, known, position, n)) > limit
+
+    # The three newest readings, `(series, 3)`: the network treats single ones as missing.
+    newest_values = past.history(SPIKE_RUN)
+    trained = np.maximum(position, 0)[:, None]
+    distance = np.abs(newest_values - known.center[trained])
+    is_beyond = distance > known.reach[trained] * known.scale[trained]
+    is_beyond = (position >= 0)[:, None] & is_beyond
+
     kinds: dict[str, tuple[str, Sequence[str]]] = {
         "vanished-series": ("not in these readings", known.gone_from(past.names)),
         "new-series": (
             "not in the training readings, forecast by the shape of their look-back alone",
-            pick(past.names, entry < 0),
+            pick(past.names, position < 0),
         ),
         "stale-series": (
             "no reading for longer than the horizon, so its forecast says little",
@@ -164,37 +216,38 @@ def warn_of_strangers(
         ),
         "far-reading": (
             "the newest reading is so far off that it is taken for missing",
-            pick(past.names, beyond[:, -1] & ~beyond.all(1)),
+            pick(past.names, is_beyond[:, -1] & ~is_beyond.all(1)),
         ),
         "other-scale": (
             "newest readings far outside of what was learnt from (is the unit the same?)",
-            pick(past.names, is_far | beyond.all(1)),
+            pick(past.names, has_shifted | is_beyond.all(1)),
         ),
     }
-    for code, (what, names) in kinds.items():
+    for code, (message, names) in kinds.items():
         if names:
-            listener(Warned.naming(code, what, names))
+            listener(Warned.naming(code, message, names))
 
 
 def require_series(past: Past, known: Known) -> None:
-    """Raise `DataError` where a series that the network knows is not there."""
-    gone = known.gone_from(past.names)
-    if gone:
+    """Raise `DataError` where a series that the network was trained on is missing."""
+    missing = known.gone_from(past.names)
+    if missing:
         raise DataError(
-            f"{len(gone)} series of the model are not in these readings: {', '.join(gone[:5])}"
-            + ", ..." * (len(gone) > 5),
+            f"{len(missing)} series of the model are not in these readings: "
+            f"{', '.join(missing[:5])}" + ", ..." * (len(missing) > 5),
             code="vanished-series",
             hint="pass readings of all of them, or leave out  --require-series",
         )
 
 
 def check_drift(past: Past, known: Known, *, lookback: int, limit: float) -> None:
-    """Raise `QualityGateError` where a series' look-back is further off its trained level.
+    """Raise `QualityGateError` where the median of a look-back is too far from its trained level.
 
-    The limit is in scales of the training readings; a series that is new has no level.
+    `limit` is in scales of the training readings; a series that is new has no level.
     """
-    drift = np.nan_to_num(_drift(past, known, _entries(past, known), lookback))
+    drift = np.nan_to_num(_drift(past, known, _positions(past, known), lookback))
     worst = int(np.argmax(drift))
+
     if drift[worst] > limit:
         n_over = int(np.count_nonzero(drift > limit))
         raise QualityGateError(
@@ -205,73 +258,53 @@ def check_drift(past: Past, known: Known, *, lookback: int, limit: float) -> Non
         )
 
 
-def _entries(past: Past, known: Known) -> NDArray[np.int64]:
-    """`(series,)`: where the network knows each series; -1 where it does not."""
-    place = {name: at for at, name in enumerate(known.names)}
-    return np.array([place.get(name, -1) for name in past.names], np.int64)
+def _positions(past: Past, known: Known) -> NDArray[np.int64]:
+    """`(series,)`: position of each series among those of the network; -1 for a new one."""
+    position_of = {name: position for position, name in enumerate(known.names)}
+    return np.array([position_of.get(name, -1) for name in past.names], np.int64)
 
 
-def _drift(past: Past, known: Known, entry: NDArray[np.int64], n: int) -> Doubles:
-    """`(series,)`: how far the middle of the last n rows is off the known level, in its scales."""
-    drift = np.full(len(entry), np.nan)
-    rows = np.flatnonzero((entry >= 0) & (past.share_seen(n) > 0))
+def _drift(past: Past, known: Known, position: NDArray[np.int64], n: int) -> Doubles:
+    """`(series,)`: distance of the median of the last n rows from the trained level, in scales."""
+    drift = np.full(len(position), np.nan)
+    rows = np.flatnonzero((position >= 0) & (past.share_seen(n) > 0))
     if len(rows):
-        at = entry[rows]
-        middle = _medians(past.subset(rows).history(n))
-        drift[rows] = np.abs(middle - known.center[at]) / known.scale[at]
+        trained = position[rows]
+        medians = _row_medians(past.subset(rows).history(n))
+        drift[rows] = np.abs(medians - known.center[trained]) / known.scale[trained]
     return drift
 
 
-def _medians(values: Floats) -> Floats:
-    """Return the median of what is there in each row, `(row,)`; something is there in each.
+def _row_medians(values: Floats) -> Floats:
+    """Return the median of the finite values of each row, `(row,)`; each row has at least one.
 
     `numpy.nanmedian` takes a hundred times as long over many short rows.
     """
-    ordered, row = np.sort(values, axis=1), np.arange(len(values))  # missing ones come last
+    ordered, row = np.sort(values, axis=1), np.arange(len(values))  # NaN comes last
     n = np.isfinite(values).sum(1)
-    middle: Floats = (ordered[row, (n - 1) // 2] + ordered[row, n // 2]) / 2
-    return middle
-
-
-def _is_far(
-    past: Past, known: Known, entry: NDArray[np.int64], stretches: tuple[int, ...]
-) -> NDArray[np.bool_]:
-    """`(series,)`: whether the middle of one of the newest stretches is where hardly one was."""
-    limit = np.maximum(known.reach[np.maximum(entry, 0)] / TIMES, _FAR)
-    far: NDArray[np.bool_] = np.zeros(len(entry), np.bool_)
-    for n in stretches:
-        far |= np.nan_to_num(_drift(past, known, entry, n)) > limit
-    return far
-
-
-def _beyond(past: Past, known: Known, entry: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """`(series, 3)`: which of the three newest readings are beyond the reach of their series."""
-    newest = past.history(SPIKE_RUN)
-    at = np.maximum(entry, 0)[:, None]
-    beyond = np.abs(newest - known.center[at]) > known.reach[at] * known.scale[at]
-    found: NDArray[np.bool_] = (entry >= 0)[:, None] & beyond
-    return found
+    medians: Floats = (ordered[row, (n - 1) // 2] + ordered[row, n // 2]) / 2
+    return medians
 
 
 def _n_missing_at_end(past: Past, n: int) -> Integers:
     """`(series,)`: how many of the last n rows follow the last reading."""
-    seen = np.isfinite(past.history(n))
-    behind: Integers = np.where(seen.any(1), np.argmax(seen[:, ::-1], axis=1), n)
-    return behind
+    is_seen = np.isfinite(past.history(n))
+    n_missing: Integers = np.where(is_seen.any(1), np.argmax(is_seen[:, ::-1], axis=1), n)
+    return n_missing
 
 
 def newest_readings(past: Past) -> Integers:
     """`(origin,)`: time of the newest reading of each, in microseconds; -1 where there is none."""
     newest = np.full(past.n_origins, -1, np.int64)
-    open_ones, n = np.arange(past.n_origins), 1
-    while len(open_ones):
-        part = past.subset(open_ones)
-        seen = np.isfinite(part.history(n))
-        behind = np.argmax(seen[:, ::-1], axis=1)
-        found = seen.any(1)
-        newest[open_ones[found]] = (part.cutoff_time - behind * past.step_us)[found]
-        open_ones = open_ones[~found & (part.cutoff > n)]
-        n *= 8
+    pending, n = np.arange(past.n_origins), 1
+    while len(pending):
+        part = past.subset(pending)
+        is_seen = np.isfinite(part.history(n))
+        n_missing = np.argmax(is_seen[:, ::-1], axis=1)
+        has_reading = is_seen.any(1)
+        newest[pending[has_reading]] = (part.cutoff_time - n_missing * past.step_us)[has_reading]
+        pending = pending[~has_reading & (part.cutoff > n)]
+        n *= _SEARCH_GROWTH
     return newest
 
 
@@ -281,39 +314,34 @@ def newest_of(past: Past) -> int:
 
 
 def check_fresh(past: Past, tz: str | None, config: PredictConfig, listener: Listener) -> int:
-    """Return the age of the newest reading, and judge it: see `check_age`."""
+    """Return the age of the newest reading, and warn or raise as `check_age` does."""
     return check_age(newest_of(past), tz, config, listener)
 
 
 def check_age(newest: int, tz: str | None, config: PredictConfig, listener: Listener) -> int:
     """Return the age of the newest reading in microseconds, 0 where it is ahead of the clock.
 
-    Warns where it is over `warn_age`; raises `NotEnoughDataError` with the code `stale` where it is
-    over `max_age`. Stamps without a zone are on this machine's clock.
+    `newest` is its time in microseconds. Warns where the age is over `warn_age`; raises
+    `NotEnoughDataError` with the code `stale` where it is over `max_age`. Stamps without a zone are
+    compared with this machine's local time.
     """
     now = _now_us(tz) if config.as_of is None else parse_time_us(config.as_of, tz)
     age = max(0, now - newest)
-    what = f"the newest reading, {format_stamp(newest, tz)}, is {shorten_duration(age)} old"
+    message = f"the newest reading, {format_stamp(newest, tz)}, is {shorten_duration(age)} old"
+
     if config.max_age is not None and age > parse_duration_us(config.max_age):
         raise NotEnoughDataError(
-            f"{what}, more than --max-age {config.max_age}",
+            f"{message}, more than --max-age {config.max_age}",
             code=STALE,
             hint="see why no newer readings come; nothing was published, what was there stays",
         )
     if config.warn_age is not None and age > parse_duration_us(config.warn_age):
-        listener(Warned(STALE, f"{what}, more than --warn-age {config.warn_age}"))
+        listener(Warned(STALE, f"{message}, more than --warn-age {config.warn_age}"))
     return age
 
 
-def epoch_s(time_us: int, tz: str | None) -> float:
-    """Return a reading's time in seconds since 1970, in UTC, as other programs count them."""
-    if tz is not None:
-        return time_us / 1e6
-    return (datetime(1970, 1, 1) + timedelta(microseconds=time_us)).astimezone().timestamp()
-
-
 def _now_us(tz: str | None) -> int:
-    """Return the clock's time as the readings count theirs: in UTC, or on this machine's wall."""
+    """Return the current time on the clock of the readings: UTC, or this machine's local time."""
     now_us = time.time_ns() // 1000
     if tz is not None:
         return now_us
@@ -321,43 +349,50 @@ def _now_us(tz: str | None) -> int:
     return now_us + (0 if offset is None else int(offset.total_seconds()) * 1_000_000)
 
 
+def epoch_s(time_us: int, tz: str | None) -> float:
+    """Return the time of a reading as Unix time: seconds since 1970 in UTC.
+
+    A time without a zone is taken for this machine's local time.
+    """
+    if tz is not None:
+        return time_us / 1e6
+    return (datetime(1970, 1, 1) + timedelta(microseconds=time_us)).astimezone().timestamp()
+
+
 def check_known_ahead(
     past: Past, horizon: int, tz: str | None, *, needed: NDArray[np.bool_] | None = None
 ) -> NDArray[np.bool_]:
-    """`(origin,)`: which origins lack a value, over the horizon, of what must be known ahead.
+    """`(origin,)`: which origins lack a value of a covariate that must be known over the horizon.
 
-    `needed` are the origins that the network is to forecast, by default all. One of them that ended
-    before the others is to be left out, or left to a fallback. Raises `DataError`, with the stamps,
-    where one that did not lacks a value.
+    `needed` are the origins that the network forecasts, by default all. One of them that ended
+    before the others may be left out, or forecast by a fallback. Raises `DataError`, with the
+    stamps, where one that ends with the newest lacks a value.
     """
     if needed is None:
         needed = np.ones(past.n_origins, np.bool_)
     features = past.features(1, horizon)
     if not past.n_features[0] or features is None or not needed.any():
         return np.zeros(past.n_origins, np.bool_)
-    unknown = np.isnan(features.known[:, :, 1:])  # (origin, feature, lead)
-    lacks: NDArray[np.bool_] = unknown.any((1, 2)) & needed
+
+    is_unknown = np.isnan(features.known[:, :, 1:])  # (origin, feature, lead)
+    lacks_value: NDArray[np.bool_] = is_unknown.any((1, 2)) & needed
     is_newest = past.cutoff_time == past.cutoff_time[needed].max()
-    open_origins = np.flatnonzero(lacks & is_newest)
-    if len(open_origins):
-        raise _not_known(past, unknown[open_origins[0]], open_origins, tz)
-    return lacks
+    origins = np.flatnonzero(lacks_value & is_newest)
+    if not len(origins):
+        return lacks_value
 
-
-def _not_known(
-    past: Past, unknown: NDArray[np.bool_], origins: Integers, tz: str | None
-) -> DataError:
-    """Name the first of these origins, and what is unknown there, `(feature, lead)`."""
-    origin, horizon = origins[0], unknown.shape[1]
-    feature = int(np.argmax(unknown.any(1)))
-    leads = np.flatnonzero(unknown[feature]) + 1
+    origin = origins[0]
+    feature = int(np.argmax(is_unknown[origin].any(1)))
+    leads = np.flatnonzero(is_unknown[origin, feature]) + 1
     column = past.known_names[feature].partition("=")[0]
     times = past.cutoff_time[origin] + leads * past.step_us
-    shown = ", ".join(format_stamp(int(time), tz) for time in times[:_SHOWN])
-    more = f", ... ({len(times)} of {horizon})" if len(times) > _SHOWN else ""
-    others = f"; {len(origins) - 1} more series lack values, too" if len(origins) > 1 else ""
-    return DataError(
-        f"{column!r} is not known for {past.names[past.series[origin]]!r} at {shown}{more}{others}",
+    stamps = ", ".join(format_stamp(int(time), tz) for time in times[:_STAMPS_SHOWN])
+    more = f", ... ({len(times)} of {horizon})" if len(times) > _STAMPS_SHOWN else ""
+    n_more = len(origins) - 1
+    more_series = f"; {n_more} more series lack values, too" if n_more else ""
+    raise DataError(
+        f"{column!r} is not known for {past.names[past.series[origin]]!r} at "
+        f"{stamps}{more}{more_series}",
         code="missing-future",
         hint="add rows with these stamps below the last reading, without readings, or pass them in "
         "a second file with  --future FILE",

@@ -32,40 +32,40 @@ from rnnforecast.storage.publish import publishing_file
 from rnnforecast.storage.remote import place_of
 
 _FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]*$)")
-"""How a text begins that spreadsheets take for a formula; a number is none."""
-_LINES_AT_ONCE = 1 << 16
-_NEEDED = ("series", "timestamp", "forecast")
-_QUANTILE = re.compile(r"q(\d{1,2}(?:\.\d+)?)")
+"""Start of a text that spreadsheets take for a formula; a number is not taken for one."""
+_JSON_BATCH_ROWS = 1 << 16
+_REQUIRED_COLUMNS = ("series", "timestamp", "forecast")
+_QUANTILE_COLUMN = re.compile(r"q(\d{1,2}(?:\.\d+)?)")
 
 
 def names_like_formulas(forecast: Forecast, path: str) -> list[str]:
-    """Return the series whose name a spreadsheet would run, where the file is one for it: CSV."""
+    """Return the series whose name a spreadsheet would run as a formula; none unless it is CSV."""
     if path != STANDARD_OUTPUT and place_of(path).suffix.lower() != ".csv":
         return []
     return [name for name in dict.fromkeys(forecast.names) if _FORMULA.match(name)]
 
 
-def without_formulas(forecast: Forecast) -> Forecast:
-    """Return the forecast with a mark before such names that makes them text."""
+def escape_formulas(forecast: Forecast) -> Forecast:
+    """Return the forecast with an apostrophe before such names, which makes them text."""
     names = tuple(f"'{name}" if _FORMULA.match(name) else name for name in forecast.names)
     return replace(forecast, names=names)
 
 
 def write_table(table: pa.Table, path: str) -> None:
-    """Write a table; the file appears whole or not at all. `-` is CSV on standard output."""
+    """Write a table as one atomic file, in the format of its ending; `-` is CSV on stdout."""
     if path == STANDARD_OUTPUT:
         buffer = io.BytesIO()
         _write_csv(table, buffer)
         sys.stdout.flush()
-        sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal speaks
-        sys.stdout.flush()  # the entry of the command line knows what a full or closed stream means
+        sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal's encoding
+        sys.stdout.flush()  # the command line handles errors of a full or closed stream
         return
     with publishing_file(place_of(path)) as file:
         _WRITE[place_of(path).suffix.lower()](table, file)
 
 
 def encode_table(table: pa.Table, path: str) -> bytes:
-    """Return what a file of this name holds."""
+    """Return the bytes of a table in the format of a file name."""
     buffer = io.BytesIO()
     _WRITE[place_of(path).suffix.lower()](table, buffer)
     return buffer.getvalue()
@@ -73,7 +73,7 @@ def encode_table(table: pa.Table, path: str) -> bytes:
 
 @dataclass
 class BacktestFile:
-    """A file that takes the forecasts of a backtest, a part at a time: a row for each value."""
+    """A file to which the forecasts of a backtest are appended: a row for each value."""
 
     _file: IO[bytes]
     _ending: str
@@ -82,8 +82,21 @@ class BacktestFile:
     _is_empty: bool = True
 
     def write(self, method: str, forecast: Forecast, actual: Values) -> None:
-        """Append some windows of one method, and their actuals, `(window, horizon)`."""
-        table = _with_actuals(method, replace(forecast, tz=self._tz), actual)
+        """Append windows of one method with their actuals, `(window, horizon)`."""
+        values = replace(forecast, tz=self._tz).to_arrow()
+        n_windows, horizon = actual.shape
+        leads = np.tile(np.arange(1, horizon + 1, dtype=np.int32), n_windows)
+        columns = {
+            "method": pa.repeat(method, len(values)),
+            "series": values["series"],
+            "cutoff": stamp_array(np.repeat(forecast.cutoff_us, horizon), self._tz),
+            "timestamp": values["timestamp"],
+            "lead": pa.array(leads),
+            "actual": pa.array(actual.ravel(), from_pandas=True),
+            **{name: values[name] for name in values.column_names[2:]},
+        }
+        table = pa.table(columns)
+
         if self._ending == ".parquet":
             table = table.cast(in_doubles(table.schema))
             if self._parquet is None:
@@ -96,13 +109,16 @@ class BacktestFile:
         self._is_empty = False
 
     def close(self) -> None:
-        """Write what a Parquet file ends with."""
+        """Write the footer of a Parquet file."""
         if self._parquet is not None:
             self._parquet.close()
 
 
 def in_doubles(schema: pa.Schema) -> pa.Schema:
-    """Return the schema with doubles for floats: parts with a base have doubles, others not."""
+    """Return the schema with doubles for floats: tables with a base have doubles, others float32.
+
+    Parts of one data set must have the same types.
+    """
     fields = [
         field.with_type(pa.float64()) if pa.types.is_floating(field.type) else field
         for field in schema
@@ -111,70 +127,47 @@ def in_doubles(schema: pa.Schema) -> pa.Schema:
 
 
 @contextmanager
-def publishing_backtest(path: str, tz: str | None) -> Iterator[BacktestFile]:
-    """Open a file for the forecasts of a backtest; it appears whole or not at all."""
+def open_backtest_file(path: str, tz: str | None) -> Iterator[BacktestFile]:
+    """Open a file for the forecasts of a backtest; it is published whole, or not at all."""
     with publishing_file(place_of(path)) as file:
-        rows = BacktestFile(file, place_of(path).suffix.lower(), tz)
-        yield rows
-        rows.close()
-
-
-def _with_actuals(method: str, forecast: Forecast, actual: Values) -> pa.Table:
-    """Return a row for each value, with its method, cutoff, lead and actual."""
-    table = forecast.to_arrow()
-    n, horizon = actual.shape
-    leads = np.tile(np.arange(1, horizon + 1, dtype=np.int32), n)
-    cutoff = stamp_array(np.repeat(forecast.cutoff_us, horizon), forecast.tz)
-    columns = {
-        "method": pa.repeat(method, len(table)),
-        "series": table["series"],
-        "cutoff": cutoff,
-        "timestamp": table["timestamp"],
-        "lead": pa.array(leads),
-        "actual": pa.array(actual.ravel(), from_pandas=True),
-    }
-    for name in table.column_names[2:]:
-        columns[name] = table[name]
-    return pa.table(columns)
+        backtest_file = BacktestFile(file, place_of(path).suffix.lower(), tz)
+        yield backtest_file
+        backtest_file.close()
 
 
 def _write_csv(table: pa.Table, file: IO[bytes], *, has_header: bool = True) -> None:
     if has_header:
         file.write((",".join(table.column_names) + "\n").encode())
-    texts = [name for name in table.column_names if pa.types.is_string(table[name].type)]
-    special = any(
+    text_columns = [name for name in table.column_names if pa.types.is_string(table[name].type)]
+    needs_quotes = any(
         pc.any(pc.match_substring_regex(pc.unique(table[name]), '[,"\r\n]')).as_py()
-        for name in texts
+        for name in text_columns
     )
-    style = "needed" if special else "none"  # "needed" quotes every text
+    style = "needed" if needs_quotes else "none"  # Arrow's "needed" quotes every text
     options = pa_csv.WriteOptions(include_header=False, quoting_style=style)
     pa_csv.write_csv(_with_text_stamps(table), file, options)
 
 
-def _write_parquet(table: pa.Table, file: IO[bytes]) -> None:
-    pa_parquet.write_table(table, file)
-
-
 def _write_json_lines(table: pa.Table, file: IO[bytes]) -> None:
-    for batch in _with_text_stamps(table).to_batches(max_chunksize=_LINES_AT_ONCE):
+    for batch in _with_text_stamps(table).to_batches(max_chunksize=_JSON_BATCH_ROWS):
         lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in batch.to_pylist()]
         file.write(("\n".join(lines) + "\n").encode())
 
 
 def _with_text_stamps(table: pa.Table) -> pa.Table:
-    for place, field in enumerate(table.schema):
+    for index, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type):
-            table = table.set_column(place, field.name, format_stamps(table.column(place)))
+            table = table.set_column(index, field.name, format_stamps(table.column(index)))
     return table
 
 
-_WRITE = {".csv": _write_csv, ".parquet": _write_parquet, ".jsonl": _write_json_lines}
-"""How a table is written, by the ending of the file's name."""
+_WRITE = {".csv": _write_csv, ".parquet": pa_parquet.write_table, ".jsonl": _write_json_lines}
+"""Writers of a table by the ending of the file's name."""
 
 
 @dataclass(frozen=True)
-class Issued:
-    """The forecast of one series: a row for each step, in time."""
+class SeriesForecast:
+    """The forecast of one series as it was read from a file: a row for each step, by time."""
 
     series: str
     times_us: Integers
@@ -182,50 +175,48 @@ class Issued:
     values: Doubles
     """`(lead, quantile)`."""
     quantiles: tuple[float, ...]
-    """Ascending, with the median, which the forecast is."""
+    """Ascending, with the median, which is the column `forecast`."""
     tz: str | None
-    """None for times without a zone; `UTC` or an offset from it for others."""
+    """None for times without a zone; else `UTC` or an offset from it."""
 
 
-def read_issued(path: Path) -> list[Issued]:
-    """Read what `predict` has written, series by series in the order of the file.
+def read_forecast(path: Path) -> list[SeriesForecast]:
+    """Read a file that `predict` has written, series by series in the order of the file.
 
-    Raises `DataError` for a file that is none, and `NotEnoughDataError` for one without a row.
+    Raises `DataError` for any other file, and `NotEnoughDataError` for one without a row.
     """
     check_format(str(path), allows_stream=False)
-    table = _read(path)
-    for name in _NEEDED:
+    table = _read_table(path)
+    for name in _REQUIRED_COLUMNS:
         if name not in table.column_names:
             raise _no_forecast(path, f"it has no column {name!r}")
     if not table.num_rows:
         raise NotEnoughDataError(f"{path} holds no forecast", code="empty")
-    levels = {0.5: "forecast"} | {
+
+    column_of = {0.5: "forecast"} | {
         round(float(match[1]) / 100, 8): name
         for name in table.column_names
-        if (match := _QUANTILE.fullmatch(name)) and float(match[1]) != 50
+        if (match := _QUANTILE_COLUMN.fullmatch(name)) and float(match[1]) != 50
     }
-    quantiles = tuple(sorted(levels))
-    times, tz = _times(table["timestamp"], path)
+    quantiles = tuple(sorted(column_of))
+    times, tz = _parse_times(table["timestamp"], path)
     try:
-        columns = [pc.cast(table[levels[q]], pa.float64()) for q in quantiles]
+        columns = [pc.cast(table[column_of[q]], pa.float64()) for q in quantiles]
     except pa.ArrowInvalid as error:
         raise _no_forecast(path, f"a forecast is no number ({error})") from error
     values = np.stack([column.to_numpy() for column in columns], axis=1)
-    names = pc.cast(table["series"], pa.string()).to_pylist()
+
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(pc.cast(table["series"], pa.string()).to_pylist()):
+        rows_of.setdefault(name, []).append(row)
     return [
-        Issued(name, times[rows], values[rows], quantiles, tz) for name, rows in _by_series(names)
+        SeriesForecast(name, times[rows], values[rows], quantiles, tz)
+        for name, rows in rows_of.items()
     ]
 
 
-def _by_series(names: list[str]) -> Iterator[tuple[str, Integers]]:
-    places: dict[str, list[int]] = {}
-    for row, name in enumerate(names):
-        places.setdefault(name, []).append(row)
-    for name, rows in places.items():
-        yield name, np.array(rows, np.int64)
-
-
-def _read(path: Path) -> pa.Table:
+def _read_table(path: Path) -> pa.Table:
+    """Read a file as its ending says. Raises `DataError` where it is missing or damaged."""
     try:
         if path.suffix.lower() == ".parquet":
             return pa_parquet.read_table(path)
@@ -236,6 +227,7 @@ def _read(path: Path) -> pa.Table:
             strings_can_be_null=False,
         )
         return pa_csv.read_csv(path, convert_options=options)
+
     except FileNotFoundError as error:
         raise DataError(
             f"there is no forecast {path}",
@@ -246,7 +238,7 @@ def _read(path: Path) -> pa.Table:
         raise _no_forecast(path, f"it cannot be read ({error})") from error
 
 
-def _times(column: pa.ChunkedArray, path: Path) -> tuple[Integers, str | None]:
+def _parse_times(column: pa.ChunkedArray, path: Path) -> tuple[Integers, str | None]:
     """Return the times, `(row,)`, in microseconds, and the zone that they were written in."""
     if pa.types.is_timestamp(column.type):
         tz = column.type.tz
@@ -258,7 +250,12 @@ def _times(column: pa.ChunkedArray, path: Path) -> tuple[Integers, str | None]:
             stamps = pd.DatetimeIndex(pd.to_datetime(texts, utc=first.tzinfo is not None))
         except (TypeError, ValueError) as error:
             raise _no_forecast(path, f"a timestamp is none ({error})") from error
-        tz = None if first.tzinfo is None else _offset(first.utcoffset() or timedelta())
+        tz = None
+        if first.tzinfo is not None:  # as Arrow writes an offset: `+01:00`
+            minutes = int((first.utcoffset() or timedelta()).total_seconds()) // 60
+            sign, hours = "+" if minutes > 0 else "-", abs(minutes) // 60
+            tz = f"{sign}{hours:02d}:{abs(minutes) % 60:02d}" if minutes else "UTC"
+
     if stamps.isna().any():
         raise _no_forecast(path, "a timestamp is missing")
     if stamps.tz is not None:
@@ -266,17 +263,9 @@ def _times(column: pa.ChunkedArray, path: Path) -> tuple[Integers, str | None]:
     return stamps.as_unit("us").to_numpy().astype(np.int64), tz
 
 
-def _offset(offset: timedelta) -> str:
-    """Write an offset from UTC as Arrow does: `+01:00`."""
-    minutes = int(offset.total_seconds()) // 60
-    if not minutes:
-        return "UTC"
-    return f"{'+' if minutes > 0 else '-'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
-
-
-def _no_forecast(path: Path, why: str) -> DataError:
+def _no_forecast(path: Path, reason: str) -> DataError:
     return DataError(
-        f"{path} is no forecast that rnnforecast has written: {why}",
+        f"{path} is no forecast that rnnforecast has written: {reason}",
         code="no-forecast",
         location=Location(str(path)),
         hint="pass what  rnnforecast predict  wrote, with  --forecast FILE",

@@ -1,4 +1,4 @@
-"""`backtest`: fit on the past or load a model, roll over the rest, compare."""
+"""`backtest`: fit a network or load one, forecast from rolling origins, compare, report."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from rnnforecast.config.training import (
     WindowConfig,
 )
 from rnnforecast.data.forecast import Forecaster
-from rnnforecast.data.match import read_newer, warn_of_strangers
-from rnnforecast.data.output import publishing_backtest
+from rnnforecast.data.match import read_for_training, warn_of_strangers
+from rnnforecast.data.output import open_backtest_file
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.setup import Plan, backtest_train_end_us, plan_backtest
+from rnnforecast.data.setup import backtest_train_end_us, plan_backtest
 from rnnforecast.data.split import Cuts, Origins, Split, first_of_test, moment_of, split_at
 from rnnforecast.data.timestamps import format_stamp, parse_time_us
 from rnnforecast.data.windows import past_of
@@ -38,19 +38,25 @@ from rnnforecast.evaluate.comparison import (
     compare,
 )
 from rnnforecast.events import Listener, Recorder, Warned, ignore
-from rnnforecast.model.artifact import Artifact
 from rnnforecast.report.html import Report, Seen, report_html
 from rnnforecast.spec import NetworkSpec
 from rnnforecast.storage.durable import publishing_file
-from rnnforecast.workflow.model import Model, check_outputs, known_of, load, reading_of, restore
+from rnnforecast.units import join_names
+from rnnforecast.workflow.model import (
+    Model,
+    as_model,
+    check_outputs,
+    known_of,
+    reading_of,
+    restore,
+)
 from rnnforecast.workflow.steps import (
+    NAMES_SHOWN,
     Clock,
-    _names,
-    _report,
     calibrate,
+    example_windows,
     fit_network,
-    read_readings,
-    windows_seen,
+    make_report,
     with_calibration,
     with_windows,
 )
@@ -58,15 +64,15 @@ from rnnforecast.workflow.steps import (
 
 @dataclass(frozen=True)
 class Backtest:
-    """What came of a backtest."""
+    """Result of a backtest."""
 
     comparison: Comparison
     spec: NetworkSpec
     stride: int
     split: dict[str, Any]
-    """Where the parts end, as time stamps."""
+    """Time stamps of the ends of the parts."""
     version: str | None
-    """The saved version that was tried; None where a network was fitted."""
+    """The saved version that was tested; None where a network was fitted."""
     warnings: tuple[Warned, ...]
     timing: dict[str, float]
 
@@ -77,7 +83,7 @@ class Backtest:
 
     @property
     def verdict(self) -> str:
-        """How good the network is, in words."""
+        """Verdict on the network, in a sentence."""
         return self.comparison.verdict
 
 
@@ -94,13 +100,13 @@ def backtest(
     report: str | Path | None = None,
     listener: Listener = ignore,
 ) -> Backtest:
-    """Forecast from rolling origins in the test part, and score the forecasts beside baselines'.
+    """Forecast from rolling origins in the test part, and compare with the baselines.
 
-    A network is fitted to the readings before the test part. With `model` that one is tried, of a
-    directory the version in force, on readings that it has not learnt from, read as its own were
-    but for what differs from the defaults in `config.data`, and its fields that `given` names. With
-    `output`, each forecast value is written with its actual; with `report`, an HTML file with what
-    was found. Raises a `RnnForecastError`.
+    A network is fitted to the readings before the test part. With `model`, a saved version or the
+    active one of a directory, that is tested instead, on readings after those that it was trained
+    on; fields of `config.data` that differ from their defaults, or that `given` names, override its
+    reading options. With `output`, each forecast value is written with its actual; with `report`,
+    an HTML report. Raises a `RnnForecastError`.
     """
     ends = ends or BacktestConfig()
     if output is not None:
@@ -109,65 +115,37 @@ def backtest(
         check_page(str(report))
     config = with_windows(config or Config(), horizon, lookback)
     events, clock = Recorder(listener, []), Clock()
-    saved = model if isinstance(model, Model | None) else load(model)
+    saved = None if model is None else as_model(model)
     if saved is not None:
         config = replace(config, data=reading_of(saved.artifact, config.data, given))
     check_outputs(data, config.data, output=output, page=report, allows_stream=False)
+
     if saved is None:
         trial = fitted_trial(data, config, ends, events, clock)
     else:
         trial = saved_trial(saved, data, config, ends, events)
     clock.lap("prepare_s")
-    comparison, seen = _run(trial, output, events, looks=report is not None)
+    comparison, seen = _run(trial, output, events, has_examples=report is not None)
     clock.lap("evaluate_s")
-    result = _result(trial, comparison, events, clock)
-    if report is not None:
-        _write_report(result, seen, trial, Path(report))
-    return result
-
-
-def _result(trial: Trial, comparison: Comparison, events: Recorder, clock: Clock) -> Backtest:
-    return Backtest(
+    result = Backtest(
         comparison,
         trial.spec,
         trial.stride,
-        trial.split_in_words(),
+        trial.format_split(),
         trial.version,
         tuple(events.warnings),
         clock.laps,
     )
-
-
-def _write_report(result: Backtest, seen: tuple[Seen, ...], trial: Trial, path: Path) -> None:
-
-    page = report_html(backtest_report(result, seen, trial.split.panel.names))
-    with publishing_file(path) as file:
-        file.write(page.encode())
-
-
-def _run(
-    trial: Trial, output: str | Path | None, listener: Listener, *, looks: bool
-) -> tuple[Comparison, tuple[Seen, ...]]:
-    """Try all origins; `looks` asks for windows to look at."""
-    panel, spec = trial.split.panel, trial.spec
-    opened: AbstractContextManager[Sink | None] = (
-        nullcontext() if output is None else publishing_backtest(str(output), trial.tz)
-    )
-    truth, units = Truth(panel, spec.horizon), Units(spec.season, deviations(trial.split.train))
-    with opened as sink:
-        tallies = evaluate(
-            trial.rounds, truth, units, lookback=spec.lookback, sink=sink, listener=listener
-        )
-    found = compare(tallies, names=panel.names, season=spec.season, step_us=panel.step_us)
-    if not looks:
-        return found, ()
-    seen = windows_seen(trial.rounds, truth, tallies, found, lookback=spec.lookback, tz=trial.tz)
-    return found, seen
+    if report is not None:
+        page = report_html(backtest_report(result, seen, trial.split.panel.names))
+        with publishing_file(Path(report)) as file:
+            file.write(page.encode())
+    return result
 
 
 @dataclass(frozen=True)
 class Trial:
-    """All that is decided before the first origin."""
+    """All that is decided before the first forecast of a backtest."""
 
     rounds: list[Round]
     spec: NetworkSpec
@@ -176,8 +154,8 @@ class Trial:
     tz: str | None
     version: str | None = None
 
-    def split_in_words(self) -> dict[str, Any]:
-        """Return the first times that no longer belong to each part."""
+    def format_split(self) -> dict[str, Any]:
+        """Return the end of each part: the first time stamp after it."""
         split = self.split
         assert split.test_from_us is not None
         ends = {
@@ -188,44 +166,67 @@ class Trial:
         return {name: format_stamp(us, self.tz) for name, us in ends.items()}
 
 
+def _run(
+    trial: Trial, output: str | Path | None, listener: Listener, *, has_examples: bool
+) -> tuple[Comparison, tuple[Seen, ...]]:
+    """Forecast from all origins and compare; return example windows where they are asked for."""
+    panel, spec = trial.split.panel, trial.spec
+    opened: AbstractContextManager[Sink | None] = (
+        nullcontext() if output is None else open_backtest_file(str(output), trial.tz)
+    )
+    truth, units = Truth(panel, spec.horizon), Units(spec.season, deviations(trial.split.train))
+    with opened as sink:
+        tallies = evaluate(
+            trial.rounds, truth, units, lookback=spec.lookback, sink=sink, listener=listener
+        )
+    comparison = compare(tallies, names=panel.names, season=spec.season, step_us=panel.step_us)
+
+    seen: tuple[Seen, ...] = ()
+    if has_examples:
+        seen = example_windows(
+            trial.rounds, truth, tallies, comparison, lookback=spec.lookback, tz=trial.tz
+        )
+    return comparison, seen
+
+
 def fitted_trial(
     data: object, config: Config, ends: BacktestConfig, listener: Listener, clock: Clock
 ) -> Trial:
-    """Fit a network to the readings before the test part."""
+    """Fit a network before the test part, and again after every `ends.refit` windows, if any.
+
+    The parts move on in time with each fit. Raises `NotEnoughDataError` where no window fits into
+    the test part.
+    """
 
     def learns_until(panel: Panel, tz: str | None) -> int:
         return backtest_train_end_us(_until(panel, ends.test_end, tz), config, ends, tz)
 
-    panel, schema = read_readings(data, config.data, listener, learns_until=learns_until)
+    panel, schema = read_for_training(data, config.data, listener, learns_until=learns_until)
     clock.lap("read_s")
     panel = _until(panel, ends.test_end, schema.tz)
     plan = plan_backtest(panel, config, ends, schema.tz, listener)
-    stride = ends.stride or plan.spec.horizon
-    rounds = _rounds(plan, ends, stride, listener)
-    return Trial(rounds, plan.spec, plan.split, stride, schema.tz)
-
-
-def _rounds(plan: Plan, ends: BacktestConfig, stride: int, listener: Listener) -> list[Round]:
-    """Fit once, or again after every `ends.refit` windows, with parts that move on in time."""
     split, spec, panel = plan.split, plan.spec, plan.split.panel
+    stride = ends.stride or spec.horizon
     test_from = split.test_from_us
     assert test_from is not None
     length = split.end_us - test_from if ends.refit is None else ends.refit * stride * panel.step_us
-    origins = Origins.rolling(
+    all_origins = Origins.rolling(
         panel, test_from, lookback=spec.lookback, horizon=spec.horizon, stride=stride
     )
+
     rounds = []
     for begin in range(test_from, split.end_us, length):
-        now = origins.between(begin, begin + length)
-        if not len(now):
+        origins = all_origins.between(begin, begin + length)
+        if not len(origins):
             continue
-        moved = Cuts(split.train_until_us + begin - test_from, begin, split.end_us)
-        parts = split_at(panel, moved)
+        cuts = Cuts(split.train_until_us + begin - test_from, begin, split.end_us)
+        parts = split_at(panel, cuts)
         fitted = fit_network(plan, parts, listener)
         calibration = calibrate(fitted, parts, spec, listener)
         network = with_calibration(fitted, calibration, fitted.names)
-        others = _baselines(ends.baselines, parts, spec, listener)
-        rounds.append(Round(now, {NETWORK: network, **others}))
+        baselines = _make_baselines(ends.baselines, parts, spec, listener)
+        rounds.append(Round(origins, {NETWORK: network, **baselines}))
+
     if not rounds:
         raise NotEnoughDataError(
             f"no window of lookback + horizon = {spec.lookback} + {spec.horizon} fits into the "
@@ -233,13 +234,17 @@ def _rounds(plan: Plan, ends: BacktestConfig, stride: int, listener: Listener) -
             code="too-short",
             hint="pass a later --test-end, or a shorter --horizon",
         )
-    return rounds
+    return Trial(rounds, spec, split, stride, schema.tz)
 
 
 def saved_trial(
     saved: Model, data: object, config: Config, ends: BacktestConfig, listener: Listener
 ) -> Trial:
-    """Try a saved version on readings that it has not learnt from, read as `config.data` says."""
+    """Prepare the test of a saved version on readings after those that it was trained on.
+
+    `config.data` says how they are read. Raises `UsageError` where the rest of `config` asks for
+    another network, and `NotEnoughDataError` where no window is newer.
+    """
     artifact = saved.artifact
     spec = artifact.spec
     fixed = (config.window, config.network, config.training)
@@ -248,8 +253,18 @@ def saved_trial(
             "a saved version has its own windows and network, and is not fitted again",
             hint="leave out --model, or the options of the windows, the network and the training",
         )
-    panel, tz = _read_newer(artifact, data, config, ends, listener)
-    split = _split_after_learnt(saved, panel, tz, ends)
+
+    panel, schema = saved.read(data, config.data, listener)
+    warn_of_strangers(
+        past_of(panel),
+        known_of(artifact),
+        listener,
+        lookback=spec.lookback,
+        horizon=spec.horizon,
+    )
+    tz = schema.tz
+    panel = _until(panel, ends.test_end, tz)
+    split = _split_after_training(saved, panel, tz, ends)
     stride = ends.stride or spec.horizon
     origins = None
     if split.test_from_us is not None:
@@ -263,103 +278,95 @@ def saved_trial(
             code="too-short",
             hint="pass newer readings, together with a look-back of older ones",
         )
-    forecasters = {NETWORK: restore(artifact), **_baselines(ends.baselines, split, spec, listener)}
+
+    network = restore(artifact)
+    forecasters = {NETWORK: network, **_make_baselines(ends.baselines, split, spec, listener)}
     return Trial([Round(origins, forecasters)], spec, split, stride, tz, saved.version)
 
 
-def _read_newer(
-    artifact: Artifact, data: object, config: Config, ends: BacktestConfig, listener: Listener
-) -> tuple[Panel, str | None]:
-    """Read readings for a saved version, up to the end of the test part; return them and a zone."""
-    spec, known = artifact.spec, known_of(artifact)
-    panel, schema = read_newer(
-        data,
-        schema=artifact.schema,
-        options=config.data,
-        known=known,
-        listener=listener,
-    )
-    warn_of_strangers(past_of(panel), known, listener, lookback=spec.lookback, horizon=spec.horizon)
-    return _until(panel, ends.test_end, schema.tz), schema.tz
+def _split_after_training(
+    saved: Model, panel: Panel, tz: str | None, ends: BacktestConfig
+) -> Split:
+    """Begin the test part after the readings that a version was trained on, or where `ends` says.
 
-
-def _split_after_learnt(saved: Model, panel: Panel, tz: str | None, ends: BacktestConfig) -> Split:
-    """Begin the test part after what the version has learnt from, or where the user says."""
-    learnt = parse_time_us(saved.artifact.trained_until, tz)
+    Raises `DataError` where that lies among the training readings.
+    """
+    trained_until = parse_time_us(saved.artifact.trained_until, tz)
     test_from = first_of_test(panel, ends, tz, horizon=saved.artifact.spec.horizon)
     if test_from is None:
-        test_from = learnt + panel.step_us
-    if test_from <= learnt:
+        test_from = trained_until + panel.step_us
+    if test_from <= trained_until:
         raise DataError(
             f"version {saved.version} has learnt from the readings until "
             f"{saved.artifact.trained_until}, but the test part begins at "
             f"{format_stamp(test_from, tz)}",
             code="already-learnt",
             hint="begin later, with  --validation-end "
-            f"'{format_stamp(learnt + panel.step_us, tz)}'  or fewer --windows",
+            f"'{format_stamp(trained_until + panel.step_us, tz)}'  or fewer --windows",
         )
-    train_until = test_from if ends.train_end is None else moment_of(ends.train_end, panel, tz)
-    if train_until > test_from:
+
+    train_end = test_from if ends.train_end is None else moment_of(ends.train_end, panel, tz)
+    if train_end > test_from:
         raise UsageError("--train-end lies in the test part", hint="pass an earlier one")
-    return split_at(panel, Cuts(train_until, test_from, panel.end_us))
+    return split_at(panel, Cuts(train_end, test_from, panel.end_us))
 
 
-def _baselines(
+def _make_baselines(
     names: tuple[str, ...], split: Split, spec: NetworkSpec, listener: Listener
 ) -> dict[str, Forecaster]:
-    """Make the baselines that were asked for; the naive ones are always there."""
-    found: dict[str, Forecaster] = {NAIVE: naive(), SEASONAL_NAIVE: SeasonalNaive(spec.season)}
-    if RIDGE in names:
-        ridge = RidgeOnLags.fit(
-            split.train, split.validation, lookback=spec.lookback, horizon=spec.horizon
-        )
-        if ridge is None:
-            what = "too few whole windows for ridge regression: left out"
-            listener(Warned("no-ridge", what))
-        else:
-            found[RIDGE] = ridge
-    return found
+    """Return the naive baselines, and ridge regression where `names` has it."""
+    baselines: dict[str, Forecaster] = {NAIVE: naive(), SEASONAL_NAIVE: SeasonalNaive(spec.season)}
+    if RIDGE not in names:
+        return baselines
+
+    ridge = RidgeOnLags.fit(
+        split.train, split.validation, lookback=spec.lookback, horizon=spec.horizon
+    )
+    if ridge is None:
+        listener(Warned("no-ridge", "too few whole windows for ridge regression: left out"))
+    else:
+        baselines[RIDGE] = ridge
+    return baselines
 
 
 def _until(panel: Panel, test_end: str | None, tz: str | None) -> Panel:
-    """Cut off what follows the test part, and series that begin after it."""
+    """Cut off the readings after the test part, and drop series that begin after it."""
     if test_end is None:
         return panel
     panel = panel.before(panel.rows_before(moment_of(test_end, panel, tz)))
-    there = np.flatnonzero(panel.lengths > 0)
-    if not len(there):
+    series = np.flatnonzero(panel.lengths > 0)
+    if not len(series):
         raise NotEnoughDataError(
             f"no reading lies before the end of the test part, {test_end}",
             code="too-short",
             hint="pass a later --test-end",
         )
-    return panel.select(there)
+    return panel.select(series)
 
 
 def backtest_report(result: Backtest, seen: tuple[Seen, ...], names: tuple[str, ...]) -> Report:
-    """Return the report of a backtest."""
+    """Return the report of a backtest; `names` are those of the series."""
     spec, split = result.spec, result.split
+    series = join_names(names, NAMES_SHOWN)
     card = {
         "version": result.version or "fitted for this backtest",
-        "series": _names(names),
+        "series": series,
         "horizon": f"{spec.horizon} steps",
         "look-back": f"{spec.lookback} steps",
         "season": f"{spec.season} steps" if spec.season > 1 else "none",
-        "members": "; ".join(str(own) for own in spec.members),
+        "members": "; ".join(str(member) for member in spec.members),
         "train part": f"before {split['train_end']}",
         "validation part": f"before {split['validation_end']}",
         "test part": f"before {split['test_end']}",
         "origins": f"{result.stride} steps apart",
     }
-    held_out = (
-        f"Measured on {result.comparison.n_windows} forecasts of {spec.horizon} steps from "
-        f"{split['validation_end']} on, before {split['test_end']}."
-    )
-    return _report(
-        f"Backtest of {_names(names)}",
+
+    return make_report(
+        f"Backtest of {series}",
         result.comparison,
         seen,
-        held_out=held_out,
+        held_out=f"Measured on {result.comparison.n_windows} forecasts of {spec.horizon} steps "
+        f"from {split['validation_end']} on, before {split['test_end']}.",
         epochs=(),
         warnings=result.warnings,
         card=card,

@@ -1,22 +1,21 @@
-"""`plot`, `anomalies` and `memory`: what a saved model, or a forecast, looks like."""
+"""`plot` a forecast, list `anomalies`, and measure the `memory` of a saved model."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rnnforecast.config.commands import MOST_DRAWN, check_format, check_picture
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, PlotConfig
-from rnnforecast.data.match import read_newer, read_past
-from rnnforecast.data.output import Issued, read_issued, write_table
+from rnnforecast.data.match import read_for_training
+from rnnforecast.data.output import SeriesForecast, read_forecast, write_table
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import moment_of
 from rnnforecast.data.timestamps import parse_time_us
@@ -33,20 +32,22 @@ from rnnforecast.storage.remote import local_path
 from rnnforecast.units import parse_steps
 from rnnforecast.workflow.model import (
     Model,
+    as_model,
     check_outputs,
-    known_of,
-    load,
     reading_of,
     restore,
     restore_network,
     source_of,
 )
-from rnnforecast.workflow.steps import FEWEST, Remembered, read_readings, remember
+from rnnforecast.workflow.steps import MIN_WINDOWS, Remembered, remember
 
-_MOST_BACK = 100_000
-_WINDOWS = 128
+_MAX_HISTORY = 100_000
+"""Most readings that `--history` can ask for."""
+_MEMORY_WINDOWS = 128
+"""Windows that memory is measured on, at least where there are so many."""
 _NEWEST_SHARE = 0.15
-"""Where all is learnt from, the targets lie in the newest readings: so many of them."""
+"""Where a version was trained on all readings, memory is measured on the newest of them: this share
+holds the targets."""
 
 
 def plot(
@@ -60,74 +61,96 @@ def plot(
 ) -> list[Fan]:
     """Return a forecast with the readings around it, and draw it where there is an `output`.
 
-    `data` is read as `model` reads, or as it is found; without it the forecast stands alone. The
-    series are those that are named, or the first ones, at most `most`. Raises a `RnnForecastError`.
+    `data` is read with the options of `model`, or with inferred ones; without it the forecast is
+    shown alone. The series are those that `config` names, or the first ones, at most `most`. Raises
+    a `RnnForecastError`.
     """
     config = config or PlotConfig()
     if output is not None:
         check_picture(str(output))
-        others = {"the forecast": config.forecast}
-        check_outputs(data, DataConfig(), page=output, others=others)
-    issued = _chosen(
-        read_issued(local_path(config.forecast, "--forecast")), config.series, most, listener
-    )
+        check_outputs(data, DataConfig(), page=output, others={"the forecast": config.forecast})
+    forecasts = read_forecast(local_path(config.forecast, "--forecast"))
+    forecasts = _select_series(forecasts, config.series, most, listener)
+
     if data is None:
-        fans = [_alone(one) for one in issued]
+        fans = [_fan_without_readings(forecast) for forecast in forecasts]
     else:
-        fans = _with_readings(issued, data, config, model, listener)
+        fans = _fans_with_readings(forecasts, data, config, model, listener)
     if output is not None:
-        _draw(fans, Path(output))
+        kind = Path(output).suffix.lower().removeprefix(".")
+        content = forecast_html(fans).encode() if kind == "html" else picture(fans, kind)
+        with publishing_file(Path(output)) as file:
+            file.write(content)
     return fans
 
 
-def _chosen(
-    issued: list[Issued], names: tuple[str, ...], most: int, listener: Listener
-) -> list[Issued]:
-    """Return the series that are named, or the first ones; say how many are not shown."""
-    by_name = {one.series: one for one in issued}
+def _select_series(
+    forecasts: list[SeriesForecast], names: tuple[str, ...], most: int, listener: Listener
+) -> list[SeriesForecast]:
+    """Return the named series, or the first `most`, with a note of how many are not shown.
+
+    Raises `UsageError` for a name that the forecast does not have.
+    """
+    by_name = {forecast.series: forecast for forecast in forecasts}
     for name in names:
         if name not in by_name:
-            near = get_close_matches(name, by_name, n=1)
-            known = (
-                f"the nearest is {near[0]!r}" if near else f"it begins with {issued[0].series!r}"
+            nearest = get_close_matches(name, by_name, n=1)
+            raise UsageError(
+                f"the forecast has no series {name!r}",
+                hint=f"the nearest is {nearest[0]!r}"
+                if nearest
+                else f"it begins with {forecasts[0].series!r}",
             )
-            raise UsageError(f"the forecast has no series {name!r}", hint=known)
     if names:
         return [by_name[name] for name in dict.fromkeys(names)]
-    if len(issued) > most:
-        left = len(issued) - most
-        listener(Noted(f"{left} more series are not shown; name those to see with  --series NAME"))
-    return issued[:most]
+
+    n_hidden = len(forecasts) - most
+    if n_hidden > 0:
+        message = f"{n_hidden} more series are not shown; name those to see with  --series NAME"
+        listener(Noted(message))
+    return forecasts[:most]
 
 
-def _alone(one: Issued) -> Fan:
-
-    nothing = np.empty(0)
+def _fan_without_readings(forecast: SeriesForecast) -> Fan:
     return Fan(
-        one.series,
-        nothing.astype(np.int64),
-        nothing,
-        one.times_us,
-        one.values,
-        one.quantiles,
-        tz=one.tz,
+        forecast.series,
+        np.empty(0, np.int64),
+        np.empty(0),
+        forecast.times_us,
+        forecast.values,
+        forecast.quantiles,
+        tz=forecast.tz,
     )
 
 
-def _with_readings(
-    issued: list[Issued], data: object, config: PlotConfig, model: Model | None, listener: Listener
+def _fans_with_readings(
+    forecasts: list[SeriesForecast],
+    data: object,
+    config: PlotConfig,
+    model: Model | None,
+    listener: Listener,
 ) -> list[Fan]:
-    """Put the readings before the forecast, and those that have come since beside it."""
-    past, tz = _read(data, model, listener)
-    if (tz is None) != (issued[0].tz is None):
+    """Add the readings before each forecast, and those that have come since.
+
+    Raises `DataError` where the times do not compare, or no series has readings.
+    """
+    if model is None:
+        panel, schema = read_for_training(
+            data, DataConfig(), listener, learns_until=lambda panel, _: panel.end_us
+        )
+    else:
+        panel, schema = model.read(data, model.artifact.config.data, listener)
+    past, tz = past_of(panel), schema.tz
+    if (tz is None) != (forecasts[0].tz is None):
         raise DataError(
             "the times of the forecast and of the readings do not compare: only one has a zone",
             code="zone",
             hint="pass the readings that the forecast was made from, or leave out --data",
         )
-    places = {name: place for place, name in enumerate(past.names)}
-    missing = [one.series for one in issued if one.series not in places]
-    if len(missing) == len(issued):
+
+    positions = {name: position for position, name in enumerate(past.names)}
+    missing = [forecast.series for forecast in forecasts if forecast.series not in positions]
+    if len(missing) == len(forecasts):
         raise DataError(
             f"the readings have no series {missing[0]!r}: they are of others than the forecast",
             code="other-series",
@@ -136,78 +159,60 @@ def _with_readings(
     if missing:
         listener(Warned.naming("no-readings", "forecast, but not in the readings", missing))
     return [
-        _alone(one) if one.series not in places else _beside(one, past, places, config, tz)
-        for one in issued
+        _fan_without_readings(forecast)
+        if forecast.series not in positions
+        else _fan_with_readings(forecast, past, positions[forecast.series], config, tz)
+        for forecast in forecasts
     ]
 
 
-def _read(data: object, model: Model | None, listener: Listener) -> tuple[Past, str | None]:
-
-    if model is None:
-        panel, schema = read_readings(
-            data, DataConfig(), listener, learns_until=lambda panel, _: panel.end_us
-        )
-        return past_of(panel), schema.tz
-    artifact = model.artifact
-    past, schema = read_past(
-        data,
-        schema=artifact.schema,
-        options=artifact.config.data,
-        as_of=None,
-        known=known_of(artifact),
-        listener=listener,
-    )
-    return past, schema.tz
-
-
-def _beside(
-    one: Issued, past: Past, places: dict[str, int], config: PlotConfig, tz: str | None
+def _fan_with_readings(
+    forecast: SeriesForecast, past: Past, position: int, config: PlotConfig, tz: str | None
 ) -> Fan:
-    """Return the forecast of a series between the readings before and those since."""
-    own = past.subset(np.array([places[one.series]]))
-    last, begin = int(own.cutoff_time[0]), int(one.times_us[0])
+    """Return a forecast between the readings before it and those since; NaN where one is missing.
+
+    `position` is that of the series in `past`, which has one origin per series, at its end.
+    """
+    series_past = past.subset(np.array([position]))
+    last, begin = int(series_past.cutoff_time[0]), int(forecast.times_us[0])
     n_since = max(0, (last - begin) // past.step_us + 1)
-    n_back = _rows_back(config.history, past.step_us, len(one.times_us))
-    n_rows = min(n_since + n_back, int(own.cutoff[0]))
+    if config.history == "auto":
+        n_back = rows_back(len(forecast.times_us))
+    else:
+        n_back = parse_steps(
+            config.history, step_us=past.step_us, name="history", limit=_MAX_HISTORY
+        )
+    n_rows = min(n_since + n_back, int(series_past.cutoff[0]))
     times = last + np.arange(1 - n_rows, 1) * past.step_us
-    readings = own.history(n_rows)[0].astype(np.float64) + own.base[0]
+    readings = series_past.history(n_rows)[0].astype(np.float64) + series_past.base[0]
+
+    actual = None
+    if n_since:
+        index = np.searchsorted(times, forecast.times_us)
+        bounded = np.minimum(index, len(times) - 1)
+        has_reading = (index < len(times)) & (times[bounded] == forecast.times_us)
+        actual = np.where(has_reading, readings[bounded], np.nan)
+
     is_before = times < begin
-    actual = _at(one.times_us, times, readings) if n_since else None
-    before, seen = times[is_before], readings[is_before]
-    return Fan(one.series, before, seen, one.times_us, one.values, one.quantiles, actual, tz)
-
-
-def _rows_back(history: str, step_us: int, horizon: int) -> int:
-
-    if history == "auto":
-        return rows_back(horizon)
-    return parse_steps(history, step_us=step_us, name="history", limit=_MOST_BACK)
-
-
-def _at(
-    wanted: NDArray[np.int64], times: NDArray[np.int64], readings: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return the readings of these times, NaN where there is none."""
-    place = np.searchsorted(times, wanted)
-    is_there = (place < len(times)) & (times[np.minimum(place, len(times) - 1)] == wanted)
-    return np.where(is_there, readings[np.minimum(place, len(times) - 1)], np.nan)
-
-
-def _draw(fans: Sequence[Fan], path: Path) -> None:
-    """Draw a picture, and publish it whole."""
-    kind = path.suffix.lower().removeprefix(".")
-    content = forecast_html(fans).encode() if kind == "html" else picture(fans, kind)
-    with publishing_file(path) as file:
-        file.write(content)
+    return Fan(
+        forecast.series,
+        times[is_before],
+        readings[is_before],
+        forecast.times_us,
+        forecast.values,
+        forecast.quantiles,
+        actual=actual,
+        tz=tz,
+    )
 
 
 @dataclass(frozen=True)
 class Search:
-    """What a search has found."""
+    """Result of a search for anomalies."""
 
     found: Anomalies
     episodes: tuple[Episode, ...]
-    """Anomalies that lie near each other, the most surprising first."""
+    """Anomalies near each other, put together, the most surprising first."""
     warnings: tuple[Warned, ...]
 
 
@@ -221,84 +226,59 @@ def anomalies(
     output: str | Path | None = None,
     listener: Listener = ignore,
 ) -> Search:
-    """List the readings that left their band, most of all with `output`, which takes them all.
+    """List the readings outside their forecast band; with `output`, write all of them to a file.
 
-    The readings are read as the model's own were, but for what `reading` says. Raises a
-    `RnnForecastError`.
+    Fields of `reading` that differ from their defaults, or that `given` names, override the model's
+    reading options. Raises a `RnnForecastError`.
     """
     config = config or AnomalyConfig()
     if output is not None:
         check_format(str(output))
-    artifact = (model if isinstance(model, Model) else load(model)).artifact
+    model = as_model(model)
+    artifact = model.artifact
     options = reading_of(artifact, reading, given)
     check_outputs(data, options, output=output)
     events, spec = Recorder(listener, []), artifact.spec
-    _ = _stride_of(config, spec.horizon)  # before anything is read
-    panel, schema = read_newer(
-        data, schema=artifact.schema, options=options, known=known_of(artifact), listener=events
-    )
-    since = _since(config, panel, schema.tz)
-    _warn_of_learnt(artifact, panel, since, schema.tz, events)
-    found = _find(artifact, panel, config, since, events)
-    search = Search(
-        replace(found, tz=schema.tz),
-        tuple(episodes(found, apart=spec.horizon)),
-        tuple(events.warnings),
-    )
-    if output is not None:
-        write_table(search.found.to_arrow(), str(output))
-    return search
+    stride = config.stride or spec.horizon
+    if stride > spec.horizon:
+        raise UsageError(
+            f"--stride is {stride}, but the model forecasts {spec.horizon} steps",
+            hint=f"pass at most  --stride {spec.horizon}",
+        )
 
-
-def _find(
-    artifact: Artifact, panel: Panel, config: AnomalyConfig, since: int | None, listener: Listener
-) -> Anomalies:
-    """Judge all readings that can be. Raises `NotEnoughDataError` where none can."""
-    spec = artifact.spec
-    found = find_anomalies(
+    panel, schema = model.read(data, options, events)
+    since = None if config.since is None else moment_of(config.since, panel, schema.tz)
+    begin = panel.first_us if since is None else since
+    if parse_time_us(artifact.trained_until, schema.tz) >= begin:
+        message = (
+            f"the model has learnt from the readings until {artifact.trained_until}, and is less "
+            "surprised by them than by new ones"
+        )
+        events(Warned("already-learnt", message))
+    result = find_anomalies(
         restore(artifact),
         panel,
         lookback=spec.lookback,
-        stride=_stride_of(config, spec.horizon),
+        stride=stride,
         at_least=config.at_least,
         since_us=since,
-        listener=listener,
+        listener=events,
     )
-    if not found.n_judged:
+    if not result.n_judged:
         raise NotEnoughDataError(
             f"no reading follows a whole look-back of {spec.lookback} steps, so none can be judged",
             code="too-short",
             hint="pass more readings, or an earlier --since",
         )
-    return found
 
-
-def _stride_of(config: AnomalyConfig, horizon: int) -> int:
-    stride = config.stride or horizon
-    if stride > horizon:
-        raise UsageError(
-            f"--stride is {stride}, but the model forecasts {horizon} steps",
-            hint=f"pass at most  --stride {horizon}",
-        )
-    return stride
-
-
-def _since(config: AnomalyConfig, panel: Panel, tz: str | None) -> int | None:
-
-    return None if config.since is None else moment_of(config.since, panel, tz)
-
-
-def _warn_of_learnt(
-    artifact: Artifact, panel: Panel, since: int | None, tz: str | None, listener: Listener
-) -> None:
-    """Say that readings look less surprising to a network that has learnt from them."""
-    begin = panel.first_us if since is None else since
-    if parse_time_us(artifact.trained_until, tz) >= begin:
-        message = (
-            f"the model has learnt from the readings until {artifact.trained_until}, and is less "
-            "surprised by them than by new ones"
-        )
-        listener(Warned("already-learnt", message))
+    search = Search(
+        replace(result, tz=schema.tz),
+        tuple(episodes(result, apart=spec.horizon)),
+        tuple(events.warnings),
+    )
+    if output is not None:
+        write_table(search.found.to_arrow(), str(output))
+    return search
 
 
 def memory(
@@ -309,46 +289,44 @@ def memory(
     given: Collection[str] = (),
     listener: Listener = ignore,
 ) -> Remembered:
-    """Measure how far back a saved version remembers, and say what to try where that is wrong.
+    """Measure how far back a saved version remembers, and advise where that is wrong.
 
-    Without data, on what it was trained on. Windows after what it has learnt from count, where
-    there are enough of them; else the newest ones. Raises a `RnnForecastError`.
+    Without data, the source that it was trained on is read again. Windows after the readings that
+    it was trained on are used, where there are enough; else the newest ones. Raises a
+    `RnnForecastError`.
     """
     from rnnforecast.model.initialise import known_entries
 
-    artifact = (model if isinstance(model, Model) else load(model)).artifact
+    model = as_model(model)
+    artifact = model.artifact
     events = Recorder(listener, [])
-    panel, schema = read_newer(
-        source_of(artifact) if data is None else data,
-        schema=artifact.schema,
-        options=reading_of(artifact, reading, given),
-        known=known_of(artifact),
-        listener=events,
-    )
-    windows = _windows_of(artifact, panel, schema.tz, events)
+    source = source_of(artifact) if data is None else data
+    panel, schema = model.read(source, reading_of(artifact, reading, given), events)
+    windows = _memory_windows(artifact, panel, schema.tz, events)
     forecaster = restore_network(artifact)
-    found = remember(
+    result = remember(
         forecaster.network,
         windows,
         panel,
         artifact.config,
         entries=known_entries(panel.names, forecaster.network, forecaster.names).tolist(),
         explosion=_explosion_in(artifact),
-        least=_WINDOWS,
+        least=_MEMORY_WINDOWS,
     )
-    return replace(found, warnings=tuple(events.warnings))
+    return replace(result, warnings=tuple(events.warnings))
 
 
-def _windows_of(
+def _memory_windows(
     artifact: Artifact, panel: Panel, tz: str | None, listener: Listener
 ) -> TrainingWindows:
-    """Return the windows to measure on: those that the version has not learnt from, if it can."""
+    """Return the windows to measure memory on: with targets after the training, or the newest."""
     lookback, horizon = artifact.spec.lookback, artifact.spec.horizon
     past, lengths = past_of(panel), panel.lengths
-    learnt = panel.rows_before(parse_time_us(artifact.trained_until, tz) + 1)
-    newer = past.windows(lookback, horizon, targets_after=past_of(panel, learnt))
-    if len(newer) >= FEWEST:
+    n_trained = panel.rows_before(parse_time_us(artifact.trained_until, tz) + 1)
+    newer = past.windows(lookback, horizon, targets_after=past_of(panel, n_trained))
+    if len(newer) >= MIN_WINDOWS:
         return newer
+
     n_newest = np.maximum((_NEWEST_SHARE * lengths).astype(np.int64), horizon)
     before = past_of(panel, np.maximum(lengths - n_newest, 0))
     windows = past.windows(lookback, horizon, targets_after=before)
@@ -367,11 +345,12 @@ def _windows_of(
 
 
 def _explosion_in(artifact: Artifact) -> str | None:
-    """Say why the training of a member that is kept exploded; None where none did."""
+    """Return why the training of a member of the ensemble exploded; None where none did."""
     rows = list(csv.DictReader(io.StringIO(artifact.history)))
     for number in artifact.provenance["selected_members"]:
-        own = [row for row in rows if row["member"] == str(number)]
-        clipped, losses = ([float(row[name]) for row in own] for name in ("clipped", "train_loss"))
+        epochs = [row for row in rows if row["member"] == str(number)]
+        clipped = [float(row["clipped"]) for row in epochs]
+        losses = [float(row["train_loss"]) for row in epochs]
         reason = explosion(clipped, losses, artifact.config.training)
         if reason is not None:
             return reason

@@ -1,4 +1,4 @@
-"""Ray: a session, and a training whose ranks it starts."""
+"""Ray: a session, and a training whose ranks are its workers."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rnnforecast.storage.remote import Place, place_of
 from rnnforecast.workflow.model import Model, load
 
 ATTEMPTS = 3
-"""How often work is tried while workers die."""
+"""Attempts at some work, while workers die."""
 _STORE_BYTES = 128 << 20
-"""What a local Ray may keep of results, which are small."""
+"""Memory of the object store of a local Ray: results are small."""
 
 
 def train_on_ray(
@@ -33,9 +33,9 @@ def train_on_ray(
     ranks: RanksConfig,
     *,
     resume: bool,
-    **asked: Any,
+    **options: Any,
 ) -> Model:
-    """Let `ranks.workers` workers of Ray do what `train` does, and load what they have saved.
+    """Run `train` in `ranks.workers` workers of Ray, and load the model that they have saved.
 
     Every node must see data and model at the same paths. Raises what a worker raised, or
     `WorkerError` where workers keep dying.
@@ -43,70 +43,69 @@ def train_on_ray(
     if model is None or not isinstance(data, str | Path):
         raise UsageError("--engine ray needs paths: of a folder of buckets, and of a model")
     workers = ranks.workers or 1
-    open_share(data, 0, workers)  # what cannot be shared out is told before Ray begins
+    open_share(data, 0, workers)  # raises for a folder that cannot be shared before Ray starts
     if not resume:
-        _forget(model)  # from here on a checkpoint is one of this training
+        # Workers always resume: a checkpoint that they find must be one of this training.
+        with holding(model / versions.LOCK):
+            discard_checkpoint(model)
+
     work = partial(
         train,
         str(place_of(data).resolve()),
         model=str(model.resolve()),
         ranks=RanksConfig(rank_timeout=ranks.rank_timeout),
         resume=True,
-        **asked,
+        **options,
     )
-    with ray_at(ranks.address, workers=workers), tempfile.TemporaryDirectory() as kept:
-        uses_gpus = asked["config"].training.device == "cuda"
-        _fit(work, workers, kept, timeout_s=ranks.timeout_s, uses_gpus=uses_gpus)
+    with ray_at(ranks.address, workers=workers), tempfile.TemporaryDirectory() as storage:
+        uses_gpus = options["config"].training.device == "cuda"
+        _fit(work, workers, storage, timeout_s=ranks.timeout_s, uses_gpus=uses_gpus)
     return load(model)
 
 
 def _fit(
-    work: Callable[[], Model], workers: int, kept: str, *, timeout_s: float, uses_gpus: bool
+    work: Callable[[], Model], workers: int, storage: str, *, timeout_s: float, uses_gpus: bool
 ) -> None:
-    """Let Ray's trainer do the work in each worker; in the folder `kept` it notes how it goes."""
+    """Do the work in each worker of Ray's trainer, which keeps its state in the folder `storage`.
+
+    Raises what a worker raised, rather than an error that only follows from the end of another
+    worker.
+    """
     ray, torch = import_module("ray.train"), import_module("ray.train.torch")
     trainer = torch.TorchTrainer(
-        _be_a_rank,
+        _run_rank,
         train_loop_config={"work": work},
         torch_config=torch.TorchConfig(
             backend="nccl" if uses_gpus else "gloo", timeout_s=max(1, int(timeout_s))
         ),
         scaling_config=ray.ScalingConfig(num_workers=workers, use_gpu=uses_gpus),
         run_config=ray.RunConfig(
-            storage_path=kept, failure_config=ray.FailureConfig(max_failures=ATTEMPTS - 1)
+            storage_path=storage, failure_config=ray.FailureConfig(max_failures=ATTEMPTS - 1)
         ),
     )
+
     try:
         trainer.fit()
     except ray.TrainingFailedError as error:
-        raise _cause(error) from error
+        failures = getattr(error, "worker_failures", {}).values()
+        errors = [failure for failure in failures if isinstance(failure, RnnForecastError)]
+        errors.sort(key=lambda failure: isinstance(failure, WorkerError))
+        if errors:
+            raise errors[0] from error
+        reason = str(error).splitlines()[0]
+        raise WorkerError(f"a worker of Ray died {ATTEMPTS} times: {reason}") from error
 
 
-def _be_a_rank(told: dict[str, Any]) -> None:
-    told["work"]()
-
-
-def _cause(error: Exception) -> RnnForecastError:
-    """Return what the workers raised, first of all what is no sequel of another's end."""
-    failures = getattr(error, "worker_failures", {}).values()
-    found = [one for one in failures if isinstance(one, RnnForecastError)]
-    found.sort(key=lambda one: isinstance(one, WorkerError))
-    if found:
-        return found[0]
-    return WorkerError(f"a worker of Ray died {ATTEMPTS} times: {str(error).splitlines()[0]}")
-
-
-def _forget(model: Place) -> None:
-
-    with holding(model / versions.LOCK):
-        discard_checkpoint(model)
+def _run_rank(config: dict[str, Any]) -> None:
+    config["work"]()
 
 
 @contextmanager
 def ray_at(address: str | None, *, workers: int) -> Iterator[Any]:
-    """Give Ray, connected to a cluster, or begun here with so many processors, and ended again.
+    """Yield Ray, connected to the cluster at `address`, or started here with `workers` CPUs.
 
-    Where somebody has connected it already, that stays. Raises `UsageError` where it is missing.
+    Ray is shut down at the end, unless it was connected before. Raises `UsageError` where it is not
+    installed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -117,13 +116,14 @@ def ray_at(address: str | None, *, workers: int) -> Iterator[Any]:
             code="missing-extra",
             hint="pip install 'rnnforecast[ray]'",
         ) from error
-    begun = not ray.is_initialized()
-    local = {
-        "num_cpus": workers,
-        "include_dashboard": False,
-        "object_store_memory": _STORE_BYTES,
-    }
-    if begun:
+
+    is_ours = not ray.is_initialized()
+    if is_ours:
+        local = {
+            "num_cpus": workers,
+            "include_dashboard": False,
+            "object_store_memory": _STORE_BYTES,
+        }
         ray.init(
             address=address,
             log_to_driver=False,
@@ -133,5 +133,5 @@ def ray_at(address: str | None, *, workers: int) -> Iterator[Any]:
     try:
         yield ray
     finally:
-        if begun:
+        if is_ours:
             ray.shutdown()

@@ -11,7 +11,7 @@ import pytest
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.match import (
     Known,
-    _medians,
+    _row_medians,
     check_drift,
     read_newer,
     require_series,
@@ -202,4 +202,4 @@ def test_the_middle_of_each_row_is_numpys():
     values = rng.normal(size=(50, 31)).astype(np.float32)
     values[rng.random(values.shape) < 0.5] = np.nan
     values[:, 7] = 3
-    np.testing.assert_array_equal(_medians(values), np.nanmedian(values, axis=1))
+    np.testing.assert_array_equal(_row_medians(values), np.nanmedian(values, axis=1))
