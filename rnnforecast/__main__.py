@@ -1,4 +1,4 @@
-"""`rnnforecast` and `python -m rnnforecast`: signals first, then all that takes time to import."""
+"""Entry of `rnnforecast` and `python -m rnnforecast`: signal handlers first, then slow imports."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rnnforecast.process import on_signals
 
 
 def main() -> None:
-    """Run the command line. A signal while it is still being imported ends it without a trace."""
+    """Run the command line. A signal during the imports ends the process without a traceback."""
     on_signals(lambda number, _frame: os._exit(128 + number))
-    from rnnforecast.cli.main import main as enter
+    from rnnforecast.cli.main import main as run_command_line
 
-    enter()
+    run_command_line()
 
 
 if __name__ == "__main__":

@@ -1,37 +1,39 @@
-"""What can go wrong, as one tree. Each class carries the exit code of the command line.
+"""The errors as one tree. Each class has the exit code of the command line.
 
     RnnForecastError
     ├── UsageError          2   options or configuration
     ├── DataError           4   readings that cannot be used, or do not match the model
-    │   └── DivergedError   4   training on them came to no number
+    │   └── DivergedError   4   the training loss is not finite
     ├── NotEnoughDataError  5   no series is long enough, or the data is stale
     ├── ModelError          6   the model is missing, damaged or incompatible
     ├── WriteError          7   the result cannot be written
-    ├── QualityGateError    8   a gate said no: the candidate is kept, not put in force
+    ├── QualityGateError    8   a quality gate failed: the candidate is saved, not put in force
     ├── UntoldError         9   published, but standard output could not be written
-    ├── WorkerError        10   workers died again and again; what they had published stays
+    ├── WorkerError        10   workers died, retries did not help; what is published stays
     ├── LockedError        11   another process is writing there
     └── TimeLimitError    124   --max-time ran out
 
-This module knows nothing of files or networks: it only holds what was found, where, and what to
-type next.
+An error says what was found, where, and what to type next.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+PARTIAL = 3
+"""Exit code of a success with restrictions: findings, or series that were not forecast as usual."""
+
 
 @dataclass(frozen=True)
 class Location:
-    """Where something was found: a physical line of a text file, or a row of a Parquet file."""
+    """The place of an error: a physical line of a text file, or a row of a Parquet file."""
 
     file: str
     line: int | None = None
     column: str | None = None
     column_number: int | None = None
     text: str | None = None
-    """The user's own line."""
+    """The whole line."""
     token: str | None = None
     """The part of the line that is at fault."""
     also_lines: tuple[int, ...] = ()
@@ -39,7 +41,10 @@ class Location:
 
 
 class RnnForecastError(Exception):
-    """A failure that a user can act on: what was found, where, and what to type next."""
+    """A failure that a user can act on: what was found, where, and what to type next.
+
+    `code` is a stable name for programs, such as `usage`.
+    """
 
     exit_code = 1
     default_code = "internal"
@@ -60,7 +65,7 @@ class RnnForecastError(Exception):
 
 
 class UsageError(RnnForecastError):
-    """Options or configuration that cannot be meant."""
+    """Invalid options or configuration."""
 
     exit_code = 2
     default_code = "usage"
@@ -74,7 +79,7 @@ class DataError(RnnForecastError):
 
 
 class DivergedError(DataError):
-    """Training came to a loss that is not finite: nothing is saved."""
+    """The training loss is not finite; nothing is saved."""
 
     default_code = "diverged"
 
@@ -94,35 +99,35 @@ class ModelError(RnnForecastError):
 
 
 class WriteError(RnnForecastError):
-    """The result cannot be written; what was there before is unchanged."""
+    """The result cannot be written; the previous one is unchanged."""
 
     exit_code = 7
     default_code = "write"
 
 
 class QualityGateError(RnnForecastError):
-    """A quality gate said no: the candidate is kept, but not put in force."""
+    """A quality gate failed: the candidate is saved, but not put in force."""
 
     exit_code = 8
     default_code = "quality-gate"
 
 
 class UntoldError(RnnForecastError):
-    """All is done and published, but standard output did not take the words about it."""
+    """The result is published, but standard output could not be written."""
 
     exit_code = 9
     default_code = "untold"
 
 
 class WorkerError(RnnForecastError):
-    """Workers died, or did not answer, and trying again did not help."""
+    """Workers died, or did not answer, and retries did not help."""
 
     exit_code = 10
     default_code = "worker"
 
 
 class LockedError(RnnForecastError):
-    """Another process holds the lock: nothing was begun."""
+    """Another process holds the lock; nothing was started."""
 
     exit_code = 11
     default_code = "locked"

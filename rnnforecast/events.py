@@ -1,6 +1,6 @@
-"""What long work reports. The console and logs listen; nobody below them prints.
+"""Events that long work reports to a listener: the console or a log.
 
-An event is a fact with its numbers; how it reads on a screen is the listener's business.
+Only the console prints. An event holds facts and numbers; the listener turns it into text.
 """
 
 from __future__ import annotations
@@ -9,38 +9,39 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-_NAMED = 5
+_MAX_NAMES = 5
+"""Names in the message of a warning; its count has all."""
 
 
 @dataclass(frozen=True)
 class Noted:
-    """A decision that the user did not make himself, in one line."""
+    """A decision that was made for the user, in one line."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class Warned:
-    """Something that was accepted, but that the user should know. Stands in the manifest too."""
+    """Something that was accepted, but that the user should know. Manifests keep it, too."""
 
     code: str
     message: str
     count: int = 1
 
     @classmethod
-    def naming(cls, code: str, what: str, names: Sequence[str]) -> Warned:
-        """Warn of something that these, series or columns, have in common; the first are named."""
-        shown = ", ".join(names[:_NAMED])
-        if len(names) > _NAMED:
-            what, shown = f"{what}, {len(names)} in all", f"{shown}, ..."
-        return cls(code, f"{what}: {shown}", len(names))
+    def naming(cls, code: str, problem: str, names: Sequence[str]) -> Warned:
+        """Return a warning of a problem that series or columns share; it names the first few."""
+        text = ", ".join(names[:_MAX_NAMES])
+        if len(names) > _MAX_NAMES:
+            problem, text = f"{problem}, {len(names)} in all", f"{text}, ..."
+        return cls(code, f"{problem}: {text}", len(names))
 
 
 @dataclass(frozen=True)
 class Progressed:
-    """`done` of `total` steps of `task` are behind us. The first has done = 0, the last = total.
+    """`done` of `total` units of `task` are done: 0 in the first event, `total` in the last.
 
-    Before that, the total may be an estimate.
+    Before the last event, the total may be an estimate.
     """
 
     task: str
@@ -51,7 +52,7 @@ class Progressed:
 
 @dataclass(frozen=True)
 class EpochEnded:
-    """One epoch of one member's training is over."""
+    """One epoch of one ensemble member's training has ended."""
 
     member: int
     epoch: int
@@ -59,35 +60,40 @@ class EpochEnded:
     train_loss: float
     validation_loss: float | None
     gradient_norm: float
-    """The median norm before clipping."""
+    """The median norm of the epoch's steps before clipping."""
     gradient_norm_99: float
     """Its 99th percentile."""
     clipped: float
-    """The share of steps that were clipped; without a limit, of those whose norm was above 1."""
+    """The share of steps that were clipped; without a limit, of those with a norm above 1."""
     learning_rate: float
-    """Of the last step."""
+    """That of the last step."""
     is_best: bool
     effective_memory: int | None = None
-    """How many readings back the forecasts make use of, in steps; not measured in every epoch."""
+    """Steps of history that the forecasts make use of; not measured in every epoch."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A result is there for others to see, and counts: what may fail now only follows it."""
+    """A result is published. A failure after this event does not take it back."""
 
     what: str
+    """The version, or the path of the output."""
 
 
 def merged_warnings(warnings: Sequence[Warned], where: str) -> Iterator[Warned]:
-    """Give one warning of each kind, the first, with what all of them count, and say where."""
+    """Yield one warning for each code: the first one, with the sum of all counts.
+
+    Its message says how many more there are `where`, such as "of other ranks".
+    """
     counts: Counter[str] = Counter()
     for warning in warnings:
         counts[warning.code] += warning.count
     first = {warning.code: warning for warning in reversed(warnings)}
+
     for code, total in counts.items():
         more = total - first[code].count
-        words = first[code].message + (f" (and {more} more {where})" if more else "")
-        yield replace(first[code], message=words, count=total)
+        message = first[code].message + (f" (and {more} more {where})" if more else "")
+        yield replace(first[code], message=message, count=total)
 
 
 Event = Noted | Warned | Progressed | EpochEnded | Published
@@ -95,18 +101,18 @@ Listener = Callable[[Event], None]
 
 
 def ignore(_event: Event) -> None:
-    """Listen to nothing."""
+    """Ignore an event."""
 
 
 @dataclass(frozen=True)
 class Recorder:
-    """Passes events on, and keeps the warnings for the manifest and the result."""
+    """A listener that passes events on, and collects the warnings for manifest and result."""
 
     listener: Listener
     warnings: list[Warned]
 
     def __call__(self, event: Event) -> None:
-        """Keep a warning once; pass every event on."""
+        """Pass the event on; a warning that is already in the list is dropped."""
         if isinstance(event, Warned):
             if event in self.warnings:
                 return

@@ -1,4 +1,4 @@
-"""Verdicts on the gradients of a training, and what to try against them. Standard library."""
+"""Verdicts on the gradients of a training run, with advice. Standard library only."""
 
 from __future__ import annotations
 
@@ -10,50 +10,53 @@ from rnnforecast.config.training import TrainConfig
 
 OK, VANISHING, EXPLODING, WASTED = "OK", "VANISHING", "EXPLODING", "WASTED WINDOW"
 CLIPPED_TOO_OFTEN = 0.25
-"""Share of the steps of a training, or of one epoch."""
-_JUMP = 2.0
+"""Gradients explode when a larger share of the steps, of training or of one epoch, is clipped."""
+_LOSS_JUMP = 2.0
+"""Gradients explode when an epoch's loss is more than this many times the lowest one before."""
 LARGE_NORM = 1.0
-"""Gradients have norms of a few hundredths, for losses are in units of the series' scale: where
-nothing is clipped, larger ones than this count."""
+"""Without clipping, larger norms count as clipped. Typical ones are a few hundredths, because
+losses are in units of the series' scale."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict."""
+    """A verdict with its reason."""
 
     verdict: str
     reason: str
     advice: str | None
-    """Options to train with; None where all is well."""
+    """Options to train with; None for the verdict OK."""
 
 
 def explosion(
     clipped: Sequence[float], losses: Sequence[float], training: TrainConfig
 ) -> str | None:
-    """Say why a member's training exploded, by the epoch; None where it did not.
+    """Return why a member's training exploded; None where it did not.
 
-    Its steps were clipped too often, or its training loss jumped to twice the least before.
+    `clipped` and `losses`, `(epoch,)`, are the share of clipped steps and the training loss. The
+    reason is clipping on too many steps, or a loss above twice the lowest one before.
     """
     share = sum(clipped) / len(clipped) if clipped else 0.0
     if share > CLIPPED_TOO_OFTEN:
         limit = training.clip or LARGE_NORM
         return f"{100 * share:.0f} % of the gradients were larger than {limit:g}"
-    least = accumulate(losses, min)
-    for epoch, (loss, before) in enumerate(zip(losses[1:], least, strict=False), start=2):
-        if loss > _JUMP * before:
+
+    lowest = accumulate(losses, min)
+    for epoch, (loss, lowest_before) in enumerate(zip(losses[1:], lowest, strict=False), start=2):
+        if loss > _LOSS_JUMP * lowest_before:
             return f"the loss jumped in epoch {epoch}"
     return None
 
 
 def exploding(reason: str, training: TrainConfig) -> Judged:
-    """Say that gradients explode, and what keeps them in bounds.
+    """Return the verdict that gradients explode, with advice.
 
-    A lower rate first: the optimizer divides gradients by their own size, so that clipping them
-    changes little about steps that are too long.
+    A lower learning rate is advised first: the optimizer divides gradients by their running size,
+    so that clipping changes little about steps that are too long.
     """
-    usual = TrainConfig().learning_rate
-    if training.learning_rate > usual:
-        advice = f"--learning-rate {usual:g}"
+    default_rate = TrainConfig().learning_rate
+    if training.learning_rate > default_rate:
+        advice = f"--learning-rate {default_rate:g}"
     elif not training.clip or training.clip > LARGE_NORM:
         advice = f"--clip {LARGE_NORM:g}"
     else:

@@ -1,8 +1,7 @@
-"""Ranks: processes that train one network together, and the collectives between them.
+"""Ranks, processes that train one network together, and the collectives between them.
 
-Every rank runs the same code in the same order; arrays are exchanged by `all_reduce`,
-`all_gather` and `broadcast`. A process that is alone does nothing for that. `model.distributed`
-connects ranks by torch.
+Every rank runs the same code and calls the same collectives in the same order. In a single process
+collectives exchange nothing. `model.distributed` connects ranks by torch.
 """
 
 from __future__ import annotations
@@ -18,28 +17,29 @@ _Array = TypeVar("_Array", bound=NDArray[Any])
 
 
 class Ranks(Protocol):
-    """All ranks, seen from one of them. Each method waits for all; `WorkerError` where one fails.
+    """The group of ranks, seen from one of them.
 
-    Arrays must have the same shape and type on all ranks, but for what `gather` takes.
+    Methods block until all ranks have called them, and raise `WorkerError` where a rank fails.
+    Arrays must have the same shape and type on all ranks; bytes may differ in length.
     """
 
     @property
     def rank(self) -> int:
-        """Which one this is, from 0; the first is the one that speaks and writes."""
+        """The number of this rank, from 0. Rank 0 prints and writes."""
 
     @property
     def n(self) -> int:
-        """How many there are."""
+        """The number of ranks."""
 
     def total(self, values: NDArray[_Number]) -> NDArray[_Number]:
         """Return the sums over all ranks, the same bits on each."""
 
-    def gather(self, own: bytes) -> list[bytes]:
-        """Return what each rank has given, in their order."""
+    def gather(self, content: bytes) -> list[bytes]:
+        """Return the bytes of all ranks, ordered by rank."""
 
 
 class Alone:
-    """A process that trains by itself."""
+    """A single process, a group of one rank."""
 
     rank, n = 0, 1
 
@@ -47,77 +47,78 @@ class Alone:
         """Return the values."""
         return values
 
-    def gather(self, own: bytes) -> list[bytes]:
-        """Return what is given, alone."""
-        return [own]
+    def gather(self, content: bytes) -> list[bytes]:
+        """Return a list of these bytes."""
+        return [content]
 
 
 ALONE: Ranks = Alone()
 
 
 def share_of(ranks: Ranks, n: int) -> slice:
-    """Return which of n items are this rank's work; those of all ranks make up the whole."""
+    """Return this rank's slice of n items; the slices of all ranks partition them."""
     return slice(n * ranks.rank // ranks.n, n * (ranks.rank + 1) // ranks.n)
 
 
-def filled(ranks: Ranks, values: NDArray[_Number], here: NDArray[np.bool_]) -> NDArray[_Number]:
-    """Return rows, `(row, ...)`, each from the rank that has it: exactly one says so in `here`.
+def filled(ranks: Ranks, values: NDArray[_Number], is_local: NDArray[np.bool_]) -> NDArray[_Number]:
+    """Return rows, `(row, ...)`, each from the only rank on which `is_local`, `(row,)`, is true.
 
-    Sums of whole numbers keep every bit: of a reading, and of one that is missing.
+    The bits are added as integers, so that each value and each kind of NaN is kept exactly.
     """
     if ranks.n == 1:
         return values
-    own = np.zeros_like(values)
-    own[here] = values[here]
-    bits = own.view(f"i{values.dtype.itemsize}")
+    local = np.zeros_like(values)
+    local[is_local] = values[is_local]
+    bits = local.view(f"i{values.dtype.itemsize}")
     return ranks.total(bits).view(values.dtype)
 
 
-def scattered(ranks: Ranks, own: NDArray[_Number], here: NDArray[np.bool_]) -> NDArray[_Number]:
-    """Return rows, `(row, ...)`, of which each rank gives only its own, those that are `here`."""
-    values = np.zeros((len(here), *own.shape[1:]), own.dtype)
-    values[here] = own
-    return filled(ranks, values, here)
+def scattered(
+    ranks: Ranks, local: NDArray[_Number], is_local: NDArray[np.bool_]
+) -> NDArray[_Number]:
+    """Return all rows, `(row, ...)`, where each rank has only the rows where `is_local` is true."""
+    values = np.zeros((len(is_local), *local.shape[1:]), local.dtype)
+    values[is_local] = local
+    return filled(ranks, values, is_local)
 
 
 def joined(ranks: Ranks, values: _Array) -> _Array:
-    """Return the rows of all ranks, `(row, ...)`, those of the first one before the others."""
+    """Return the rows of all ranks, `(row, ...)`, concatenated in the order of ranks."""
     if ranks.n == 1:
         return values
     parts = ranks.gather(np.ascontiguousarray(values).tobytes())
-    whole: Any = np.frombuffer(b"".join(parts), values.dtype)
-    return cast(_Array, whole.reshape(-1, *values.shape[1:]))
+    rows: Any = np.frombuffer(b"".join(parts), values.dtype)
+    return cast(_Array, rows.reshape(-1, *values.shape[1:]))
 
 
 def said_by_first(ranks: Ranks, value: int) -> int:
-    """Return what the first rank says: others may see another clock."""
-    word = np.array([value if ranks.rank == 0 else 0], np.int64)
-    return int(ranks.total(word)[0])
+    """Return the first rank's number on all ranks, such as one that depends on its clock."""
+    message = np.array([value if ranks.rank == 0 else 0], np.int64)
+    return int(ranks.total(message)[0])
 
 
-def sent_by_first(ranks: Ranks, own: bytes | None) -> bytes | None:
-    """Return what the first rank has, on all; None where it has nothing."""
-    said = ranks.gather(b"" if ranks.rank or own is None else b"1" + own)[0]
-    return said[1:] or None
+def sent_by_first(ranks: Ranks, content: bytes | None) -> bytes | None:
+    """Return the first rank's bytes on all ranks; None where it has none, or empty ones."""
+    return ranks.gather(b"" if ranks.rank or content is None else content)[0] or None
 
 
-def all_say(ranks: Ranks, said: Any) -> list[Any]:
-    """Return what each rank says, in their order: anything that JSON can write."""
+def all_say(ranks: Ranks, value: Any) -> list[Any]:
+    """Return the values of all ranks, ordered by rank: anything that JSON can hold."""
     if ranks.n == 1:
-        return [said]
-    return [json.loads(part) for part in ranks.gather(json.dumps(said).encode())]
+        return [value]
+    return [json.loads(part) for part in ranks.gather(json.dumps(value).encode())]
 
 
 def any_has(ranks: Ranks, has: dict[str, bool]) -> dict[str, bool]:
-    """Return for each name whether it is so on any rank."""
+    """Return for each name whether it is true on any rank."""
     counts = ranks.total(np.array([*has.values(), False], np.int64))
     return dict(zip(has, (counts > 0).tolist(), strict=False))
 
 
 def counts_of_all(ranks: Ranks, counts: dict[str, int]) -> dict[str, int]:
-    """Return how often each text occurs on all ranks, in the order in which they came up."""
-    found: dict[str, int] = {}
-    for said in all_say(ranks, counts):
-        for text, n in said.items():
-            found[text] = found.get(text, 0) + n
-    return found
+    """Return the sum of the counts of all ranks for each text, in order of first appearance."""
+    totals: dict[str, int] = {}
+    for local in all_say(ranks, counts):
+        for text, n in local.items():
+            totals[text] = totals.get(text, 0) + n
+    return totals

@@ -1,4 +1,4 @@
-"""Signals, a time limit, and the place of this process among those of a launcher."""
+"""Signal handlers, a time limit, and the variables that a launcher such as torchrun sets."""
 
 from __future__ import annotations
 
@@ -13,69 +13,71 @@ from types import FrameType
 
 from rnnforecast.errors import TimeLimitError, UsageError
 
-_NAMES = ("SIGHUP", "SIGINT", "SIGTERM")  # not every system has all of them
-_NEEDED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_SIGNALS = ("SIGHUP", "SIGINT", "SIGTERM")  # not every system has all of them
+_LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def on_signals(handler: Callable[[int, FrameType | None], object]) -> None:
-    """Let `handler` answer every signal to end but those that are ignored, as nohup asks."""
-    for number in _numbers():
+    """Install `handler` for every termination signal that is not ignored (nohup ignores some)."""
+    for number in _signal_numbers():
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 
 @contextmanager
 def holding_back(tell: Callable[[], object]) -> Iterator[list[BaseException]]:
-    """Hold back what the handlers of signals raise; it is raised when the block ends.
+    """Defer the exception that a signal handler raises until the block ends.
 
-    It stands in the list meanwhile, which the block is to look at. An exception that comes between
-    any two instructions would leave locks taken and work half done. `tell` is called at once, in
-    the main thread. Only the first signal is held back: to the next its handler answers. In another
-    thread than the main one there is nothing to do, for handlers do not run there.
+    An exception between any two instructions would leave locks taken and work half done. Until the
+    block ends, the exception is in the list that the block gets and should check. `tell` is called
+    at once, in the main thread. Only the first signal is deferred; the original handler answers the
+    next one. Outside of the main thread, where no handlers run, this does nothing.
     """
-    came: list[BaseException] = []
-    before: dict[int, Callable[[int, FrameType | None], object]] = {}
+    deferred: list[BaseException] = []
+    original: dict[int, Callable[[int, FrameType | None], object]] = {}
 
-    def hold(number: int, frame: FrameType | None) -> None:
-        if came:
-            before[number](number, frame)
+    def defer(number: int, frame: FrameType | None) -> None:
+        if deferred:
+            original[number](number, frame)
             return
         try:
-            before[number](number, frame)
+            original[number](number, frame)
         except BaseException as error:
-            came.append(error)
-            with suppress(Exception):  # where nobody can be told, the signal counts all the same
+            deferred.append(error)
+            with suppress(Exception):  # a listener that fails does not cancel the signal
                 tell()
 
     try:
         if threading.current_thread() is threading.main_thread():
-            for number in _numbers():
+            for number in _signal_numbers():
                 handler = signal.getsignal(number)
                 if callable(handler):
-                    before[number] = handler
-                    signal.signal(number, hold)
-        yield came
+                    original[number] = handler
+                    signal.signal(number, defer)
+        yield deferred
+
     finally:
-        for number, handler in before.items():
+        for number, handler in original.items():
             signal.signal(number, handler)
-        if came:
-            raise came[0]
+        if deferred:
+            raise deferred[0]
 
 
-def _numbers() -> list[int]:
-    found = (getattr(signal, name, None) for name in _NAMES)
-    return [number for number in found if number is not None]
+def _signal_numbers() -> list[int]:
+    numbers = (getattr(signal, name, None) for name in _SIGNALS)
+    return [number for number in numbers if number is not None]
 
 
 class _Expired(BaseException):
-    """No `except Exception` of a library may swallow it."""
+    """The timer ran out. Not an `Exception`, so that no library swallows it."""
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `TimeLimitError` in the block once so many seconds are over.
+    """Raise `TimeLimitError` in the block after this many seconds; infinity is no limit.
 
-    It is a timer of the process, so it works in the main thread alone, and one at a time.
+    It uses the timer of the process: one limit at a time, in the main thread only, elsewhere
+    `UsageError`.
     """
     if seconds == math.inf:
         yield
@@ -85,14 +87,14 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise _Expired
 
     try:
-        before = signal.signal(signal.SIGALRM, expire)
+        original = signal.signal(signal.SIGALRM, expire)
     except ValueError as error:
         raise UsageError("--max-time works in the main thread only") from error
     try:
         try:
             signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
             yield
-        finally:  # the alarm may come even here, and is an answer then as well
+        finally:  # an alarm that arrives even here counts as well
             signal.setitimer(signal.ITIMER_REAL, 0)
     except _Expired:
         raise TimeLimitError(
@@ -100,41 +102,43 @@ def time_limit(seconds: float) -> Iterator[None]:
             hint="what was there before is unchanged",
         ) from None
     finally:
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, original)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """One process among those that were started together."""
+    """One of the processes that a launcher has started together."""
 
     rank: int
     n: int
+    """Number of processes (torch's world size)."""
     rank_here: int
-    """Which one of this machine."""
+    """Rank among the processes of this machine (torch's local rank)."""
     n_here: int
-    """How many of them share this machine."""
+    """Number of processes on this machine (torch's local world size)."""
     restarts: int
-    """How often the launcher has started all of them again, because one had died."""
+    """How often the launcher has restarted all processes because one died."""
 
 
 def launched() -> Launch | None:
-    """Return which process this is; None where no launcher has started it."""
-    said = os.environ
-    if any(name not in said for name in _NEEDED):
+    """Return the launch of this process; None where no launcher has started it."""
+    environment = os.environ
+    if any(name not in environment for name in _LAUNCH_VARIABLES):
         return None
+
     try:
         return Launch(
-            rank=int(said["RANK"]),
-            n=int(said["WORLD_SIZE"]),
-            rank_here=int(said.get("LOCAL_RANK", "0")),
-            n_here=max(1, int(said.get("LOCAL_WORLD_SIZE", "1"))),
-            restarts=int(said.get("TORCHELASTIC_RESTART_COUNT", "0")),
+            rank=int(environment["RANK"]),
+            n=int(environment["WORLD_SIZE"]),
+            rank_here=int(environment.get("LOCAL_RANK", "0")),
+            n_here=max(1, int(environment.get("LOCAL_WORLD_SIZE", "1"))),
+            restarts=int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")),
         )
     except ValueError:
-        return None  # somebody else's variables
+        return None  # variables of another program
 
 
-def speaks_for_all() -> bool:
-    """Tell whether this process is the one that prints what all have come to."""
+def is_main_process() -> bool:
+    """Tell whether this process prints the result: the first of a launch, or a single one."""
     launch = launched()
     return launch is None or launch.rank == 0

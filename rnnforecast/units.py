@@ -1,4 +1,4 @@
-"""Durations, ranges and numbers as text: parse and format them. Standard library."""
+"""Parse and format durations, ranges and numbers. Standard library only."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ _MICROSECONDS = {
     "w": 604_800_000_000,
 }
 EPOCH_UNITS_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
-"""What numeric time stamps may count."""
-_LONGEST_US = 300 * 365 * _MICROSECONDS["d"]
+"""Units of numeric time stamps since 1970, in microseconds."""
+_MAX_DURATION_US = 300 * 365 * _MICROSECONDS["d"]
 
 
 def parse_duration_us(text: str) -> int:
-    """Read a duration such as `15min`, `24h` or `1.5d` as microseconds.
+    """Parse a duration such as `15min`, `24h` or `1.5d` into microseconds.
 
-    Raises `UsageError` where it is none, or not positive.
+    Raises `UsageError` for text that is not a duration, and for one that is not positive or is
+    longer than 300 years.
     """
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)?\s*([a-zA-Z]+)\s*", text)
     unit = match and _MICROSECONDS.get(match[2].lower())
@@ -35,20 +36,25 @@ def parse_duration_us(text: str) -> int:
         raise UsageError(
             f"{text!r} is not a duration", hint="write a number and a unit, such as 15min, 24h, 7d"
         )
-    length = round(float(match[1] or 1) * unit)
-    if length <= 0:
+
+    microseconds = round(float(match[1] or 1) * unit)
+    if microseconds <= 0:
         raise UsageError(f"{text!r} is not a positive duration")
-    if length > _LONGEST_US:
+    if microseconds > _MAX_DURATION_US:
         raise UsageError(f"{text!r} is longer than 300 years")
-    return length
+    return microseconds
 
 
 def parse_steps(text: str | int, *, step_us: int, name: str, limit: int) -> int:
-    """Read 24, `24` or `24h` as a number of steps. Raises `UsageError` where it is not whole."""
-    steps, rest = check_steps(text, name=name, limit=limit), 0
+    """Parse 24, `24` or `24h` into a number of steps of `step_us` microseconds.
+
+    Raises `UsageError` for a duration that is not a whole number of steps, and for a number that
+    is not between 1 and `limit`.
+    """
+    steps, remainder = parse_step_count(text, name=name, limit=limit), 0
     if steps is None:
-        steps, rest = divmod(parse_duration_us(str(text)), step_us)
-    if rest:
+        steps, remainder = divmod(parse_duration_us(str(text)), step_us)
+    if remainder:
         raise UsageError(
             f"--{name} {text} is not a whole number of steps of {format_duration(step_us)}"
         )
@@ -56,10 +62,11 @@ def parse_steps(text: str | int, *, step_us: int, name: str, limit: int) -> int:
     return steps
 
 
-def check_steps(text: str | int, *, name: str, limit: int) -> int | None:
+def parse_step_count(text: str | int, *, name: str, limit: int) -> int | None:
     """Return 24 for 24 and `24`, None for a duration, whose steps depend on the readings' step.
 
-    Raises `UsageError` for what is neither, and for a number that is not between 1 and the limit.
+    Raises `UsageError` for text that is neither, and for a number that is not between 1 and
+    `limit`.
     """
     stripped = str(text).strip()
     if not re.fullmatch(r"[+-]?\d{1,18}", stripped):
@@ -70,56 +77,57 @@ def check_steps(text: str | int, *, name: str, limit: int) -> int | None:
 
 
 def format_duration(microseconds: int) -> str:
-    """Write a duration in its largest whole unit: `15 min`, `1 h`, `1 d`."""
+    """Format a duration in its largest whole unit: `15 min`, `1 h`, `1 d`."""
     for unit in ("w", "d", "h", "min", "s", "ms"):
-        count, rest = divmod(microseconds, _MICROSECONDS[unit])
-        if count and not rest:
+        count, remainder = divmod(microseconds, _MICROSECONDS[unit])
+        if count and not remainder:
             return f"{count} {unit}"
     return f"{microseconds} us"
 
 
 def shorten_duration(microseconds: int) -> str:
-    """Write it no longer than it is, in the largest unit of which it has three: `6h`, `116d`."""
+    """Format a duration, rounded down, in the largest unit of which it has three: `6h`, `116d`."""
     units = ("d", "h", "min", "s", "ms", "us")
     unit = next((u for u in units if microseconds >= 3 * _MICROSECONDS[u]), "us")
     return f"{microseconds // _MICROSECONDS[unit]}{unit}"
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise `UsageError` for the value of an option outside `[low, high]`."""
+    """Raise `UsageError` for an option's value outside `[low, high]`."""
     if not low <= value <= high:
         raise UsageError(f"--{name} is {value}, but must lie between {low:g} and {high:g}")
 
 
 def parse_ranges(option: str, texts: Sequence[str]) -> dict[str, tuple[float, float]]:
-    """Read ranges, `name=low:high`, either end of which may be left out. Raises `UsageError`."""
+    """Parse ranges `name=low:high`; a missing end is infinite. Raises `UsageError`."""
     ranges = {}
     for text in texts:
         name, _, ends = text.rpartition("=")
         low, mark, high = ends.partition(":")
-        found = _number(low or "-inf"), _number(high or "inf")
-        if not name or not mark or not found[0] < found[1]:
+        limits = _number(low or "-inf"), _number(high or "inf")
+        if not name or not mark or not limits[0] < limits[1]:
             raise UsageError(
                 f"--{option} is {text!r}, but must be a name, a lowest and a highest reading, "
                 "such as temp=-40:90"
             )
-        ranges[name] = found
+        ranges[name] = limits
     return ranges
 
 
 def parse_limits(option: str, texts: Sequence[str]) -> dict[str, float]:
-    """Read limits, `name=90`. Raises `UsageError`."""
+    """Parse limits `name=90`. Raises `UsageError`."""
     limits = {}
     for text in texts:
         name, _, end = text.rpartition("=")
-        found = _number(end)
-        if not name or not math.isfinite(found):
+        limit = _number(end)
+        if not name or not math.isfinite(limit):
             raise UsageError(f"--{option} is {text!r}, but must be a name and a limit, as temp=90")
-        limits[name] = found
+        limits[name] = limit
     return limits
 
 
 def _number(text: str) -> float:
+    """Return NaN for text that is not a number: it fails every comparison."""
     try:
         return float(text)
     except ValueError:
@@ -127,7 +135,7 @@ def _number(text: str) -> float:
 
 
 def figure(value: float | None, *, unit: str = "") -> str:
-    """Write a figure with four sensible digits; a dash where it is undefined."""
+    """Format a number with about four significant digits; None is a dash."""
     if value is None:
         return "-"
     size = abs(value)
@@ -139,5 +147,5 @@ def figure(value: float | None, *, unit: str = "") -> str:
 
 def join_names(names: Sequence[str], limit: int) -> str:
     """Return `a, b and 3 more`: at most `limit` names, and how many are not shown."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+    text = ", ".join(names[:limit])
+    return text if len(names) <= limit else f"{text} and {len(names) - limit} more"

@@ -1,4 +1,4 @@
-"""URLs of object stores as text: split, join, hide secrets. Standard library."""
+"""URLs of object stores: parse, join, refuse secrets. Standard library only."""
 
 from __future__ import annotations
 
@@ -16,93 +16,97 @@ _AZURE = (
     *("blob_storage_authority", "blob_storage_scheme"),
     *("dfs_storage_authority", "dfs_storage_scheme"),
 )
-_NAMES = {
+_QUERY_NAMES = {
     "s3": ("endpoint_override", "scheme", "region", "anonymous", "tls_ca_file_path"),
     "gs": ("endpoint_override", "scheme", "project_id", "anonymous"),
     "az": _AZURE,
     "abfss": _AZURE,
 }
-"""What a query may say, by scheme; of other schemes nothing."""
+"""Query parameters by scheme; other schemes have none."""
 _SECRETS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
     "abfss": "AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
 }
-"""Where secrets belong instead, by scheme."""
+"""Where secrets belong instead of in a URL, by scheme."""
 _COLLAPSED = re.compile(r"(s3|s3a|s3n|gs|gcs|az|abfs|abfss|https?|file):/(?!/)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Url:
-    """A URL, taken apart."""
+    """A parsed URL."""
 
     scheme: str
     authority: str
     """The bucket; of `abfss` the container and the account, of `https` the host."""
     key: str
-    """What follows it, without slashes at either end; no letter is escaped."""
+    """The path below it, without slashes at either end and without escapes."""
     query: tuple[tuple[str, str], ...] = ()
 
     def __str__(self) -> str:
-        """Return it as text, which leads to the same place."""
+        """Return the URL as text; parsing it gives an equal URL."""
         query = "&".join(f"{name}={quote(value, safe=':/.')}" for name, value in self.query)
         path = f"{self.authority}/{self.key}" if self.key else self.authority
         return f"{self.scheme}://{path}" + f"?{query}" * bool(query)
 
     def below(self, name: str) -> Url:
-        """Return what lies below it."""
+        """Return the URL of a name below this one."""
         return self.at(f"{self.key}/{name}".strip("/"))
 
     @property
     def path(self) -> PurePosixPath:
-        """The key as a path, for its name and its ending."""
+        """The key as a path: its name and its suffix."""
         return PurePosixPath(self.key)
 
     def at(self, key: str) -> Url:
-        """Return the URL of another key of the same bucket."""
+        """Return the URL of another key in the same bucket."""
         return replace(self, key=key)
 
 
 def is_url(text: object) -> bool:
-    """Tell whether a text is a URL rather than a path."""
+    """Tell whether text is a URL and not a path."""
     return isinstance(text, str) and _URL.fullmatch(text) is not None
 
 
-def without_query(text: str) -> str:
-    """Return what a file is called, be it a path or a URL: for the ending of its name."""
+def strip_query(text: str) -> str:
+    """Return a path, or a URL without its query, so that the end is the file name's suffix."""
     return text.partition("?")[0] if is_url(text) else text
 
 
 def parse_url(text: str) -> Url:
-    """Take a URL apart. Raises `UsageError` for one without a bucket, or with a secret in it.
+    """Parse a URL that `is_url` accepts. Scheme aliases are resolved: `s3a` is `s3`.
 
-    A message never quotes what may be a secret.
+    Raises `UsageError` for a URL of a local file, without a bucket, or with a login or an unknown
+    query parameter, which may be a secret: messages never quote one.
     """
     match = _URL.fullmatch(text)
-    assert match is not None, "only what `is_url` knows as one"
-    spelt, rest = match[1].lower(), match[2]
-    scheme = _ALIASES.get(spelt, spelt)
+    assert match is not None, "only texts that `is_url` accepts"
+    alias, address = match[1].lower(), match[2]
+    scheme = _ALIASES.get(alias, alias)
     if scheme == "file":
-        raise UsageError(f"{text} is a path of this machine", hint=f"name it as  {rest}")
-    place, _, said = rest.partition("?")
-    authority, _, key = place.partition("/")
+        raise UsageError(f"{text} is a path of this machine", hint=f"name it as  {address}")
+
+    path, _, query_text = address.partition("?")
+    authority, _, key = path.partition("/")
     login, has_login, host = authority.rpartition("@")
-    if has_login and (scheme != "abfss" or ":" in login):
-        raise _secret(f"the URL {spelt}://...@{host} carries a login", scheme)
-    query = tuple(parse_qsl(said, keep_blank_values=True))
+    if has_login and (scheme != "abfss" or ":" in login):  # abfss://container@account is no login
+        raise _secret_error(f"the URL {alias}://...@{host} carries a login", scheme)
+    query = tuple(parse_qsl(query_text, keep_blank_values=True))
     for name, _value in query:
-        if name not in _NAMES.get(scheme, ()):
-            raise _secret(f"{name!r} cannot stand in the query of {spelt}://{authority}", scheme)
+        if name not in _QUERY_NAMES.get(scheme, ()):
+            message = f"{name!r} cannot stand in the query of {alias}://{authority}"
+            raise _secret_error(message, scheme)
+
     if not authority:
         raise UsageError(
-            f"{spelt}:// names no bucket", hint=f"write it as  {spelt}://bucket/folder/name"
+            f"{alias}:// names no bucket", hint=f"write it as  {alias}://bucket/folder/name"
         )
     return Url(scheme, authority, key.strip("/"), query)
 
 
 def check_not_collapsed(path: str) -> None:
-    """Raise `UsageError` for a path that was a URL before `pathlib` took one of its slashes."""
+    """Raise `UsageError` for a path that was a URL before `pathlib` removed one of its slashes."""
     if _COLLAPSED.match(path):
         raise UsageError(
             f"{path} is a URL where a path of this machine is asked for",
@@ -111,8 +115,8 @@ def check_not_collapsed(path: str) -> None:
         )
 
 
-def _secret(message: str, scheme: str) -> UsageError:
-    known = _NAMES.get(scheme, ())
+def _secret_error(message: str, scheme: str) -> UsageError:
+    known = _QUERY_NAMES.get(scheme, ())
     return UsageError(
         message,
         code="url",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rnnforecast.errors import UsageError
-from rnnforecast.urls import Url, check_not_collapsed, is_url, parse_url, without_query
+from rnnforecast.urls import Url, check_not_collapsed, is_url, parse_url, strip_query
 
 SECRET = "a-secret"
 
@@ -95,5 +95,5 @@ def test_a_url_that_pathlib_has_shortened_is_known(text: str) -> None:
 
 
 def test_the_ending_of_a_name_is_that_before_the_query() -> None:
-    assert without_query("s3://b/x.csv?scheme=http") == "s3://b/x.csv"
-    assert without_query("what?.csv") == "what?.csv"
+    assert strip_query("s3://b/x.csv?scheme=http") == "s3://b/x.csv"
+    assert strip_query("what?.csv") == "what?.csv"

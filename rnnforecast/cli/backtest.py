@@ -1,4 +1,4 @@
-"""`rnnforecast backtest`: the command and what it prints."""
+"""`rnnforecast backtest`: the command and its output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import rnnforecast
-from rnnforecast.cli.app import CommonOptions, Data, Given, Version, saved, screen_of, with_options
+from rnnforecast.cli.app import (
+    CommonOptions,
+    Data,
+    Explicit,
+    Version,
+    configure_screen,
+    load_optional_model,
+    with_options,
+)
 from rnnforecast.cli.console import Screen
 from rnnforecast.cli.train import HEAD_ROWS, print_bands, print_methods
 from rnnforecast.config.reading import DataConfig
@@ -31,9 +39,9 @@ _SCALED = {"scaled_mse": "MSE/s2", "scaled_mae": "MAE/s"}
 
 
 def backtest_document(result: Backtest, output: str | None, report: Path | None) -> dict[str, Any]:
-    """Return what `backtest --json` prints."""
-    spec, found = result.spec, result.comparison.to_json()
-    del found["error_reference"]  # for live forecasts of a saved version
+    """Return the document of `backtest --json`."""
+    spec, comparison = result.spec, result.comparison.to_json()
+    del comparison["error_reference"]  # only for live forecasts of a saved version
     return {
         "version": result.version,
         "output": output,
@@ -43,14 +51,14 @@ def backtest_document(result: Backtest, output: str | None, report: Path | None)
         "season": spec.season,
         "stride": result.stride,
         "split": result.split,
-        **found,
+        **comparison,
         "warnings": [asdict(warning) for warning in result.warnings],
         "timing": result.timing,
     }
 
 
 def print_backtest(result: Backtest, written: Sequence[object], screen: Screen) -> None:
-    """Print the metrics, the verdict, the worst series, and the errors by lead."""
+    """Print the metrics, the verdict, the worst series, the errors by lead, and written files."""
     from rnnforecast.evaluate.metrics import HEADINGS
 
     comparison, split = result.comparison, result.split
@@ -61,37 +69,34 @@ def print_backtest(result: Backtest, written: Sequence[object], screen: Screen) 
     print_methods(result.metrics, {**HEADINGS, **_SCALED}, screen, title=title)
     screen.result(f"verdict: {comparison.verdict}")
     print_bands(comparison.to_json()["bands"], screen)
-    _print_worst(comparison, screen)
+
+    if len(comparison.worst) >= 2:
+        naive = str(comparison.skill_over).replace("_", " ")
+        rows = [
+            (item.series, figure(item.mase), figure(item.naive_mase))
+            for item in comparison.worst[:HEAD_ROWS]
+        ]
+        title = f"MASE of the worst series; worse than {naive} are {comparison.n_worse}"
+        screen.table(("series", "network", naive), rows, title=title)
+
     _print_leads(comparison, screen)
     for path in written:
         if path is not None:
             screen.result(f"written: {path}")
 
 
-def _print_worst(comparison: Comparison, screen: Screen) -> None:
-    """Print the series with the highest error beside the better naive method's."""
-    if len(comparison.worst) < 2:
-        return
-    over = str(comparison.skill_over).replace("_", " ")
-    rows = [
-        (item.series, figure(item.mase), figure(item.naive_mase))
-        for item in comparison.worst[:HEAD_ROWS]
-    ]
-    title = f"MASE of the worst series; worse than {over} are {comparison.n_worse}"
-    screen.table(("series", "network", over), rows, title=title)
-
-
 def _print_leads(comparison: Comparison, screen: Screen) -> None:
-    """Print the scaled absolute error at the first, last and some other leads, and the worst."""
+    """Print the scaled absolute error of the quartiles of leads and of the worst one."""
     by_lead = comparison.by_lead or {}
     network = [error or 0.0 for error in by_lead.get("network", [])]
     if not any(network):
         return
+
     n, worst = len(network), max(range(len(network)), key=network.__getitem__)
-    shown = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1, worst})
-    header = ("lead", *(str(lead + 1) for lead in shown))
+    leads = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1, worst})
+    header = ("lead", *(str(lead + 1) for lead in leads))
     rows = [
-        (name.replace("_", " "), *(figure(errors[lead]) for lead in shown))
+        (name.replace("_", " "), *(figure(errors[lead]) for lead in leads))
         for name, errors in by_lead.items()
     ]
     title = f"Absolute error by lead, in standard deviations; the worst lead is {worst + 1}"
@@ -109,7 +114,7 @@ def backtest(
     network: NetworkConfig,
     training: TrainConfig,
     common: CommonOptions,
-    given: Given,
+    explicit: Explicit,
     model: Annotated[
         str | None,
         typer.Option(
@@ -129,17 +134,18 @@ def backtest(
     ] = None,
 ) -> None:
     """Forecast from many origins in the past, and compare with what came."""
-    screen = screen_of(context, common)
+    screen = configure_screen(context, common)
     result = rnnforecast.backtest(
         data,
-        model=saved(model, version),
+        model=load_optional_model(model, version),
         config=Config(reading, window, network, training),
-        given=given,
+        given=explicit,
         ends=ends,
         output=output,
         report=report,
         listener=screen,
     )
+
     screen.has_published = output is not None or report is not None
     screen.close()
     if common.json:

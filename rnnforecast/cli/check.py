@@ -1,4 +1,4 @@
-"""`rnnforecast check`: the command and what it prints."""
+"""`rnnforecast check`: the command and its output."""
 
 from __future__ import annotations
 
@@ -9,41 +9,44 @@ import typer
 
 import rnnforecast
 from rnnforecast.cli.app import (
-    PARTIAL,
     CommonOptions,
     Data,
-    Given,
+    Explicit,
     Version,
-    saved,
-    screen_of,
+    configure_screen,
+    load_optional_model,
     with_options,
 )
 from rnnforecast.cli.console import Screen
 from rnnforecast.config.reading import DataConfig
+from rnnforecast.errors import PARTIAL
 from rnnforecast.events import ignore
-from rnnforecast.units import figure, format_duration
+from rnnforecast.units import figure, format_duration, join_names
 
 if TYPE_CHECKING:
     from rnnforecast.workflow.check import Check
 
 _ROLES = ("time", "series", "target", "known ahead", "known up to now", "static", "not used")
-_ROWS = 20
-"""So many series are listed on a screen, those with findings first; JSON has all of them."""
+_MAX_ROWS = 20
+"""Series in the table, those with findings first; JSON has all of them."""
+_MAX_COLUMNS = 8
+"""Columns that are named for each role."""
 
 
-def check_document(found: Check) -> dict[str, Any]:
-    """Return what `check --json` prints."""
-    survey, panel = found.survey, found.survey.panel
+def check_document(result: Check) -> dict[str, Any]:
+    """Return the document of `check --json`."""
+    survey, panel = result.survey, result.survey.panel
     by_series: dict[str, list[dict[str, Any]]] = {name: [] for name in panel.names}
     for finding in survey.findings:
         by_series[finding.series].append(asdict(finding))
+
     return {
-        "source": found.source,
-        "columns": [asdict(role) for role in found.columns],
+        "source": result.source,
+        "columns": [asdict(column) for column in result.columns],
         "step": format_duration(panel.step_us),
-        "tz": found.schema.tz,
-        "start": found.start,
-        "end": found.end,
+        "tz": result.schema.tz,
+        "start": result.start,
+        "end": result.end,
         "series": [
             {
                 "name": name,
@@ -57,43 +60,51 @@ def check_document(found: Check) -> dict[str, Any]:
             }
             for i, name in enumerate(panel.names)
         ],
-        "findings": [asdict(warning) for warning in found.warnings],
-        "train": found.train,
-        "predict": found.predict,
+        "findings": [asdict(warning) for warning in result.warnings],
+        "train": result.train,
+        "predict": result.predict,
     }
 
 
-def print_check(found: Check, screen: Screen) -> None:
-    """Print what is in the table, and the line to train on it."""
-    panel = found.survey.panel
+def print_check(result: Check, screen: Screen) -> None:
+    """Print a summary of the table, its series, the findings, and the next command."""
+    panel = result.survey.panel
+    roles = []
+    for role in _ROLES:
+        names = [column.name for column in result.columns if column.role == role]
+        if names:
+            roles.append(f"{role} {join_names(names, _MAX_COLUMNS)}")
+    tz = f", {result.schema.tz}" if result.schema.tz else ""
     facts = {
-        "columns": "; ".join(_roles_in_words(found)),
+        "columns": "; ".join(roles),
         "step": format_duration(panel.step_us),
-        "span": f"{found.start} to {found.end}"
-        + (f", {found.schema.tz}" if found.schema.tz else ""),
+        "span": f"{result.start} to {result.end}{tz}",
         "series": str(panel.n_series),
     }
     for name, fact in facts.items():
         screen.result(f"{name:<9}{fact}")
+
     screen.result("")
     header = ("series", "rows", "missing %", "longest gap", "level", "spread", "season")
-    screen.table(header, _series_rows(found))
-    if panel.n_series > _ROWS:
-        screen.result(f"and {panel.n_series - _ROWS} more series")
-    if found.warnings:
+    screen.table(header, _series_rows(result))
+    if panel.n_series > _MAX_ROWS:
+        screen.result(f"and {panel.n_series - _MAX_ROWS} more series")
+
+    if result.warnings:
         screen.result("")
-        screen.result(f"findings: {len(found.warnings)}")
-        for warning in found.warnings:
+        screen.result(f"findings: {len(result.warnings)}")
+        for warning in result.warnings:
             screen.result(f"  {warning.code}: {warning.message}")
     screen.result("")
-    screen.result(f"next: {found.predict or found.train}")
+    screen.result(f"next: {result.predict or result.train}")
 
 
-def _series_rows(found: Check) -> list[tuple[str, ...]]:
-    """Return a row of figures for each of the first series, those with findings first."""
-    survey, panel = found.survey, found.survey.panel
-    strange = {finding.series for finding in survey.findings}
-    order = sorted(range(panel.n_series), key=lambda i: (panel.names[i] not in strange, i))
+def _series_rows(result: Check) -> list[tuple[str, ...]]:
+    """Return a row of statistics for each of the first series, those with findings first."""
+    survey, panel = result.survey, result.survey.panel
+    with_findings = {finding.series for finding in survey.findings}
+    order = sorted(range(panel.n_series), key=lambda i: (panel.names[i] not in with_findings, i))
+
     return [
         (
             panel.names[i],
@@ -108,22 +119,12 @@ def _series_rows(found: Check) -> list[tuple[str, ...]]:
             if survey.season[i] > 1
             else "none",
         )
-        for i in order[:_ROWS]
+        for i in order[:_MAX_ROWS]
     ]
 
 
-def _roles_in_words(found: Check) -> list[str]:
-    words = []
-    for role in _ROLES:
-        names = [column.name for column in found.columns if column.role == role]
-        if names:
-            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-            words.append(f"{role} {shown}")
-    return words
-
-
 def _number(value: float) -> float | None:
-    """Return a figure that JSON can hold."""
+    """Return None for NaN, which JSON lacks."""
     return float(value) if value == value else None
 
 
@@ -134,7 +135,7 @@ def check(
     *,
     reading: DataConfig,
     common: CommonOptions,
-    given: Given,
+    explicit: Explicit,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", metavar="PATH", help="Say whether the data fit this model."),
@@ -142,12 +143,18 @@ def check(
     version: Version = None,
 ) -> None:
     """Say what is in the data, what is strange about it, and what to type next."""
-    screen = screen_of(context, common)
-    held = saved(model, version)
-    found = rnnforecast.check(data, config=reading, model=held, given=given, listener=ignore)
+    screen = configure_screen(context, common)
+    result = rnnforecast.check(
+        data,
+        config=reading,
+        model=load_optional_model(model, version),
+        given=explicit,
+        listener=ignore,
+    )
+
     if common.json:
-        screen.document(check_document(found))
+        screen.document(check_document(result))
     else:
-        print_check(found, screen)
-    if not found.is_clean:
+        print_check(result, screen)
+    if not result.is_clean:
         raise typer.Exit(PARTIAL)

@@ -1,4 +1,4 @@
-"""`rnnforecast run`, `score` and `status`: the commands and what they print."""
+"""`rnnforecast run`, `score` and `status`: the commands and their output."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import rnnforecast
-from rnnforecast.cli.app import CommonOptions, Given, ModelPath, screen_of, with_options
+from rnnforecast.cli.app import CommonOptions, Explicit, ModelPath, configure_screen, with_options
 from rnnforecast.cli.console import Screen
-from rnnforecast.config.commands import RunConfig, ScoreConfig
+from rnnforecast.config.commands import DEFAULT_LEDGER, RunConfig, ScoreConfig
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
 from rnnforecast.units import figure, shorten_duration
@@ -23,24 +23,26 @@ if TYPE_CHECKING:
     from rnnforecast.jobs.log import Cycle, Status
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
-_SHOWN = 20
+_MAX_ROWS = 20
+"""Groups of scores in the table; JSON has all of them."""
 
 
 @with_options
-def run(context: typer.Context, job: JobPath, *, running: RunConfig, common: CommonOptions) -> None:
+def run(context: typer.Context, job: JobPath, *, config: RunConfig, common: CommonOptions) -> None:
     """Run a job once: lock, read, check, predict, publish, record, score."""
     from rnnforecast.jobs import log
 
-    screen = screen_of(context, common)
-    cycles = rnnforecast.run(job, config=running, arguments=sys.argv[1:], listener=screen)
+    screen = configure_screen(context, common)
+    cycles = rnnforecast.run(job, config=config, arguments=sys.argv[1:], listener=screen)
     screen.close()
     if common.json:
         screen.document(run_document(cycles))
     else:
         print_run(cycles, screen)
-    failed = next((cycle.error for cycle in cycles if cycle.error is not None), None)
-    if failed is not None and len(cycles) == 1:
-        raise failed
+
+    error = next((cycle.error for cycle in cycles if cycle.error is not None), None)
+    if error is not None and len(cycles) == 1:
+        raise error
     raise typer.Exit(log.exit_code_of(cycles))
 
 
@@ -48,10 +50,10 @@ def run(context: typer.Context, job: JobPath, *, running: RunConfig, common: Com
 def score(
     context: typer.Context,
     *,
-    scoring: ScoreConfig,
+    config: ScoreConfig,
     reading: DataConfig,
     common: CommonOptions,
-    given: Given,
+    explicit: Explicit,
     ledger: Annotated[
         Path | None, typer.Option(help="The ledger of issued forecasts. Default: ledger.")
     ] = None,
@@ -64,21 +66,20 @@ def score(
     ] = None,
 ) -> None:
     """Score forecasts that were issued earlier against the readings that have come since."""
-    from rnnforecast.config import commands
-
-    screen = screen_of(context, common)
+    screen = configure_screen(context, common)
     if job is None:
         scored = rnnforecast.score(
-            ledger or commands.DEFAULT_LEDGER,
+            ledger or DEFAULT_LEDGER,
             data,
             model=model,
-            config=scoring,
+            config=config,
             reading=reading,
-            given=given,
+            given=explicit,
             listener=screen,
         )
     else:
-        scored = rnnforecast.score_job(job, config=scoring, listener=screen)
+        scored = rnnforecast.score_job(job, config=config, listener=screen)
+
     screen.close()
     if common.json:
         screen.document(score_document(scored))
@@ -89,48 +90,47 @@ def score(
 @with_options
 def status(context: typer.Context, job: JobPath, *, common: CommonOptions) -> None:
     """Say when a job last succeeded, and how old its data, model and forecast are."""
-    screen = screen_of(context, common)
-    found = rnnforecast.status(job)
+    screen = configure_screen(context, common)
+    result = rnnforecast.status(job)
     if common.json:
-        screen.document(found.to_json())
+        screen.document(result.to_json())
     else:
-        print_status(found, screen)
+        print_status(result, screen)
 
 
 def run_document(cycles: Sequence[Cycle]) -> dict[str, Any]:
-    """Return what `run --json` prints: of one run its facts, of a catch-up a list of them."""
-    documents = [_cycle_document(cycle) for cycle in cycles]
+    """Return the document of `run --json`: one object for a run, a list of them for a catch-up."""
+    documents = [
+        {
+            "status": cycle.status,
+            "exit": cycle.exit_code,
+            "key": cycle.key,
+            "output": cycle.output and str(cycle.output),
+            "version": cycle.version,
+            "as_of": cycle.as_of,
+            "series": cycle.series,
+            "degraded": cycle.degraded,
+            "warnings": [asdict(warning) for warning in cycle.warnings],
+            "error": cycle.error and cycle.error.message,
+            "scores": [asdict(score) for score in cycle.aftermath.scores],
+            "retired": list(cycle.aftermath.retired),
+            "retrain": cycle.aftermath.retrain,
+            "timing": cycle.timing,
+        }
+        for cycle in cycles
+    ]
+
     return documents[0] if len(documents) == 1 else {"runs": documents}
 
 
-def _cycle_document(cycle: Cycle) -> dict[str, Any]:
-    aftermath = cycle.aftermath
-    return {
-        "status": cycle.status,
-        "exit": cycle.exit_code,
-        "key": cycle.key,
-        "output": cycle.output and str(cycle.output),
-        "version": cycle.version,
-        "as_of": cycle.as_of,
-        "series": cycle.series,
-        "degraded": cycle.degraded,
-        "warnings": [asdict(warning) for warning in cycle.warnings],
-        "error": cycle.error and cycle.error.message,
-        "scores": [asdict(score) for score in aftermath.scores],
-        "retired": list(aftermath.retired),
-        "retrain": aftermath.retrain,
-        "timing": cycle.timing,
-    }
-
-
 def print_run(cycles: Sequence[Cycle], screen: Screen) -> None:
-    """Print a line for each run, and what else it did."""
+    """Print a line for each run, and lines for its retraining and retention."""
     if screen.is_quiet:
         return
     for cycle in cycles:
-        where = "" if cycle.output is None else f": {cycle.output}"
+        output = "" if cycle.output is None else f": {cycle.output}"
         as_of = "" if cycle.as_of is None else f" as of {cycle.as_of}"
-        screen.result(f"{cycle.status}{where}{as_of}")
+        screen.result(f"{cycle.status}{output}{as_of}")
         if cycle.error is not None and len(cycles) > 1:
             screen.note(f"  {cycle.error.message}")
         if cycle.aftermath.retrain is not None:
@@ -140,23 +140,23 @@ def print_run(cycles: Sequence[Cycle], screen: Screen) -> None:
 
 
 def score_document(scored: Scored) -> dict[str, Any]:
-    """Return what `score --json` prints."""
+    """Return the document of `score --json`."""
     return {
         "since": scored.since,
         "until": scored.until,
         "scores": [asdict(score) for score in scored.scores],
-        "flagged": [one.series for one in scored.scores if one.flag and one.series],
+        "flagged": [score.series for score in scored.scores if score.flag and score.series],
         "warnings": [asdict(warning) for warning in scored.warnings],
     }
 
 
 def print_scores(scored: Scored, screen: Screen) -> None:
-    """Print a row for each group; the first ones where there are many, flagged ones before."""
-    found = sorted(scored.scores, key=lambda score: score.flag is None)
-    has = [name for name in ("series", "lead", "day") if getattr(found[0], name) is not None]
+    """Print a row for each of the first groups, flagged ones first."""
+    scores = sorted(scored.scores, key=lambda score: score.flag is None)
+    keys = [name for name in ("series", "lead", "day") if getattr(scores[0], name) is not None]
     rows = [
         (
-            *(str(getattr(score, name)) for name in has),
+            *(str(getattr(score, name)) for name in keys),
             str(score.n),
             figure(score.mae),
             figure(score.skill),
@@ -164,36 +164,37 @@ def print_scores(scored: Scored, screen: Screen) -> None:
             figure(score.drift),
             score.flag or "",
         )
-        for score in found[:_SHOWN]
+        for score in scores[:_MAX_ROWS]
     ]
+
     title = f"Forecasts whose readings came until {scored.until}" + (
         "" if scored.since is None else f", from {scored.since} on"
     )
-    header = (*has, "readings", "MAE", "skill %", "in q10..q90", "drift", "flag")
-    screen.table(header if has else ("all", *header), rows, title=title)
-    if len(found) > _SHOWN:
-        screen.result(f"and {len(found) - _SHOWN} more; --json has all")
+    header = (*keys, "readings", "MAE", "skill %", "in q10..q90", "drift", "flag")
+    screen.table(header if keys else ("all", *header), rows, title=title)
+    if len(scores) > _MAX_ROWS:
+        screen.result(f"and {len(scores) - _MAX_ROWS} more; --json has all")
 
 
-def print_status(found: Status, screen: Screen) -> None:
-    """Print how a job does, a line for each fact."""
-    said = found.to_json()
+def print_status(status: Status, screen: Screen) -> None:
+    """Print the status of a job, a line for each fact."""
+    document = status.to_json()
+    if document["last_exit"] is None:
+        last_exit = "unknown: no run has told, or the job file names no [log] file"
+    else:
+        message = status.last_message
+        last_exit = f"{document['last_exit']}" + (f": {message}" if message else "")
+
     facts = {
-        "last exit": _told(said["last_exit"], found.last_message),
-        "last run": _ago(said["last_run_age_s"]),
-        "last success": _ago(said["last_success_age_s"]),
-        "newest reading": _ago(said["data_age_s"]),
-        "model": f"{said['version'] or 'none'}, trained {_ago(said['model_age_s'])}",
-        "forecast": f"{said['output'] or 'none'}, published {_ago(said['forecast_age_s'])}",
+        "last exit": last_exit,
+        "last run": _ago(document["last_run_age_s"]),
+        "last success": _ago(document["last_success_age_s"]),
+        "newest reading": _ago(document["data_age_s"]),
+        "model": f"{document['version'] or 'none'}, trained {_ago(document['model_age_s'])}",
+        "forecast": f"{document['output'] or 'none'}, published {_ago(document['forecast_age_s'])}",
     }
     for name, fact in facts.items():
         screen.result(f"{name:<15}{fact}")
-
-
-def _told(code: int | None, message: str | None) -> str:
-    if code is None:
-        return "unknown: no run has told, or the job file names no [log] file"
-    return f"{code}" + (f": {message}" if message else "")
 
 
 def _ago(age_s: int | None) -> str:

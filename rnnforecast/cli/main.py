@@ -1,4 +1,4 @@
-"""From a process to one command and back: streams, signals, exit codes, the one catch-all."""
+"""The process around a command: streams, signals, exit codes, the only catch-all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from rnnforecast.cli.app import app
+from rnnforecast.cli.app import make_app
 from rnnforecast.cli.backtest import backtest
 from rnnforecast.cli.check import check
 from rnnforecast.cli.console import Screen
@@ -25,62 +25,52 @@ from rnnforecast.cli.train import show, train, use
 from rnnforecast.errors import RnnForecastError, UntoldError, UsageError, WriteError
 from rnnforecast.process import on_signals
 
-_COMMANDS = (
-    check,
-    train,
-    predict,
-    backtest,
-    show,
-    plot,
-    anomalies,
-    memory,
-    shard,
-    run_job,
-    score,
-    status,
-    use,
+app = make_app(
+    (
+        *(check, train, predict, backtest),
+        *(show, plot, anomalies, memory),
+        *(shard, run_job, score, status, use),
+    )
 )
-"""In the order of `rnnforecast --help`."""
-for _command in _COMMANDS:
-    app.command()(_command)
 
 
 class Stopped(BaseException):
-    """A signal asked this process to end; its notes say how to go on."""
+    """A termination signal; its notes say how to continue."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
 
 
-class _Stopping:
-    """Answers signals: the first is raised in the main thread, the second ends the process."""
+class _SignalHandler:
+    """A signal handler: the first signal is raised in the main thread, the second one exits."""
 
     def __init__(self) -> None:
-        self.came: Stopped | None = None
+        self.stopped: Stopped | None = None
 
     def __call__(self, number: int, _frame: FrameType | None) -> NoReturn:
-        if self.came is not None:
+        if self.stopped is not None:
             os._exit(128 + number)
-        self.came = Stopped(number)
-        raise self.came
+        self.stopped = Stopped(number)
+        raise self.stopped
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and leave with the contract's code.
+    """Run the command line and exit with its code.
 
-    The interpreter is left without taking torch apart first, which would take half a second: by now
-    every file is closed and every stream is flushed here.
+    The interpreter exits without the teardown of torch, which takes half a second: every file is
+    closed by then, and the streams are flushed here.
     """
     _open_streams()
-    stopping = _Stopping()
+    handler = _SignalHandler()
     try:
-        on_signals(stopping)
-        code = run(sys.argv[1:] if arguments is None else arguments, stopping)
-    except Stopped:  # it came while the end was told
+        on_signals(handler)
+        code = run(sys.argv[1:] if arguments is None else arguments, handler)
+    except Stopped:  # the signal arrived while the result of the command was reported
         code = 0
-    if stopping.came is not None:
-        code = code or 128 + stopping.came.number
+    if handler.stopped is not None:
+        code = code or 128 + handler.stopped.number
+
     on_signals(lambda number, _frame: os._exit(code or 128 + number))
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -88,65 +78,83 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     os._exit(code)
 
 
-def run(arguments: list[str], stopping: _Stopping | None = None) -> int:
-    """Run one command and return its exit code. The only catch-all stands here.
+def run(arguments: list[str], handler: _SignalHandler | None = None) -> int:
+    """Run one command and return its exit code. This is the only catch-all.
 
-    Where a signal came, it is the cause of whatever happened: code that it interrupts may turn what
-    it raises into another error, or swallow it.
+    After a signal, every outcome counts as interrupted: the interrupted code may have turned the
+    exception into another error, or have swallowed it.
     """
     screen = Screen(is_json="--json" in arguments, is_verbose="--verbose" in arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch starts its threads
+    # Before torch starts its threads: while another process keeps a core busy, threads that spin
+    # make a training step several times as slow as threads that sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         command = typer.main.get_command(app)
         code = command.main(
             args=arguments, prog_name="rnnforecast", standalone_mode=False, obj=screen
         )
         sys.stdout.flush()
-        if stopping is not None and stopping.came is not None:
-            return _interrupted(screen, stopping.came)
-        if code == 128 + signal.SIGINT:  # Typer's own answer to an interrupt
-            return _interrupted(screen, KeyboardInterrupt())
+        if handler is not None and handler.stopped is not None:
+            return _report_interrupt(screen, handler.stopped)
+        if code == 128 + signal.SIGINT:  # Typer's exit code after an interrupt
+            return _report_interrupt(screen, KeyboardInterrupt())
         return int(code or 0)
     except (Stopped, KeyboardInterrupt, typer.Abort) as stopped:
-        return _interrupted(screen, stopped)
+        return _report_interrupt(screen, stopped)
     except BaseException as error:
-        if stopping is not None and stopping.came is not None:
-            return _interrupted(screen, stopping.came)
-        return _failed(screen, error, arguments)
+        if handler is not None and handler.stopped is not None:
+            return _report_interrupt(screen, handler.stopped)
+        return _report_failure(screen, error, arguments)
     finally:
         screen.close()
 
 
-def _failed(screen: Screen, error: BaseException, arguments: list[str]) -> int:
-    """Say what went wrong, and return the contract's code for it."""
+def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) -> int:
+    """Report an error, and return its exit code."""
     match error:
         case RnnForecastError():
             return screen.error(error)
+
         case typer.TyperException():
-            return screen.error(_usage_error(error, arguments))
-        case BrokenPipeError():
-            return _leave_closed_pipe()
-        case SystemExit(__context__=BrokenPipeError()):  # Typer leaves where a reader has left
-            return _leave_closed_pipe()
-        case OSError(filename=None):
-            return screen.error(_untold(error, screen))
-        case Exception() if not screen.is_verbose:  # a bug of ours: short for the user
-            return screen.error(_bug(error))
+            message = getattr(error, "format_message", lambda: str(error))()
+            names = {c.callback.__name__ for c in app.registered_commands if c.callback}
+            command = next((a for a in arguments if a in names), None)
+            hint = f"rnnforecast {command} --help" if command else "rnnforecast --help"
+            return screen.error(UsageError(message, hint=hint))
+
+        # Typer exits after a broken pipe. A reader that has seen enough, such as `head`, is no
+        # error: the remaining output goes nowhere.
+        case BrokenPipeError() | SystemExit(__context__=BrokenPipeError()):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
+
+        case OSError(filename=None):  # standard output: errors of files have a name
+            message = f"cannot write standard output: {error.strerror}"
+            if screen.has_published:
+                return screen.error(UntoldError(f"{message}; all else is done and published"))
+            return screen.error(WriteError(message))
+
+        case Exception() if not screen.is_verbose:
+            bug = RnnForecastError(
+                f"a bug in rnnforecast: {type(error).__name__}: {error}",
+                hint="run again with  --verbose  and report what it prints",
+            )
+            return screen.error(bug)
     screen.close()
     raise error
 
 
 def _open_streams() -> None:
-    """Give a process that was started without some of its streams empty ones.
+    """Open the null device for standard streams that the process was started without.
 
-    Without this a file that is opened later would get the number of standard output, and what is
-    printed would end in it. Text that a stream's encoding does not have is escaped.
+    Otherwise a file that is opened later would get the number of standard output, and printed text
+    would be written into it. Characters that a stream's encoding does not have are escaped.
     """
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
     sys.stdin = sys.stdin or open(0)  # noqa: SIM115
     sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
@@ -156,8 +164,8 @@ def _open_streams() -> None:
             reconfigure(errors="backslashreplace")
 
 
-def _interrupted(screen: Screen, stopped: BaseException) -> int:
-    """Say that a signal came, whether anything was published by then, and how to go on."""
+def _report_interrupt(screen: Screen, stopped: BaseException) -> int:
+    """Report a signal: whether the result is published, else how to continue; return the code."""
     if screen.has_published:
         return screen.error(UntoldError("interrupted, but all is done and published"))
     notes = getattr(stopped, "__notes__", [])
@@ -167,33 +175,3 @@ def _interrupted(screen: Screen, stopped: BaseException) -> int:
     number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
     error.exit_code = 128 + number
     return screen.error(error)
-
-
-def _leave_closed_pipe() -> int:
-    """Send the rest nowhere: a reader that has seen enough, such as `head`, is no error."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return 0
-
-
-def _untold(error: OSError, screen: Screen) -> RnnForecastError:
-    """Say that standard output took no more; what is published by then stays."""
-    what = f"cannot write standard output: {error.strerror}"
-    if screen.has_published:
-        return UntoldError(f"{what}; all else is done and published")
-    return WriteError(what)
-
-
-def _usage_error(error: typer.TyperException, arguments: list[str]) -> UsageError:
-    message = getattr(error, "format_message", lambda: str(error))()
-    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    command = next((a for a in arguments if a in known), None)
-    return UsageError(
-        message, hint=f"rnnforecast {command} --help" if command else "rnnforecast --help"
-    )
-
-
-def _bug(error: Exception) -> RnnForecastError:
-    return RnnForecastError(
-        f"a bug in rnnforecast: {type(error).__name__}: {error}",
-        hint="run again with  --verbose  and report what it prints",
-    )

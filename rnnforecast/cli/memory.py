@@ -1,4 +1,4 @@
-"""`rnnforecast memory`: the command and what it prints."""
+"""`rnnforecast memory`: the command and its output."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import typer
 
 import rnnforecast
 from rnnforecast.cli.app import (
-    AgainData,
     CommonOptions,
-    Given,
+    Explicit,
     ModelPath,
+    OptionalData,
     Version,
-    screen_of,
+    configure_screen,
     with_options,
 )
 from rnnforecast.cli.console import Screen
@@ -27,44 +27,25 @@ if TYPE_CHECKING:
     from rnnforecast.workflow.steps import Remembered
 
 _SHARES = (0.0, 0.1, 0.5, 0.9, 1.0)
-"""Of the units of a layer, ordered by how long they remember, these are shown."""
+"""Quantiles of the time constants of a layer's units that are printed."""
 
 
-def memory_document(found: Remembered, *, has_units: bool) -> dict[str, Any]:
-    """Return what `memory --json` prints."""
-    document = found.memory.to_json(found.judged)
+def memory_document(result: Remembered, *, has_units: bool) -> dict[str, Any]:
+    """Return the document of `memory --json`."""
+    document = result.memory.to_json(result.judged)
     if has_units:
-        document["units"] = [
-            None if own.time_constants is None else [list(layer) for layer in own.time_constants]
-            for own in found.memory.members
-        ]
-    return {**document, "warnings": [asdict(warning) for warning in found.warnings]}
+        layers = (member.time_constants for member in result.memory.members)
+        document["units"] = [None if x is None else [list(layer) for layer in x] for x in layers]
+    return {**document, "warnings": [asdict(warning) for warning in result.warnings]}
 
 
-def print_memory(found: Remembered, screen: Screen, *, has_units: bool) -> None:
-    """Print how far back the network remembers, how that shows, and what to try."""
-    memory, judged = found.memory, found.judged
-    if not screen.is_quiet:
-        _draw_curve(memory, screen)
-        _print_leads(memory, found.step_us, screen)
-        _print_peaks(memory, found.step_us, screen)
-        _print_members(memory, screen)
-    if has_units:
-        _print_units(memory, screen)
-    span = shorten_duration(memory.effective * found.step_us)
-    screen.result(
-        f"effective memory: {memory.effective} of {memory.lookback} steps ({span}), "
-        f"on {memory.n_windows} windows"
-    )
-    screen.result(f"verdict: {judged.verdict}: {judged.reason}")
-    if judged.advice is not None:
-        screen.result(f"try: rnnforecast train DATA {judged.advice}")
-
-
-def _draw_curve(memory: Memory, screen: Screen) -> None:
-    from rnnforecast.report.plots import terminal_curve
+def print_memory(result: Remembered, screen: Screen, *, has_units: bool) -> None:
+    """Print how far back the network remembers, the measurements, a verdict and advice."""
+    memory, judged = result.memory, result.judged
 
     def draw(width: int, has_color: bool, is_unicode: bool) -> list[str]:  # noqa: FBT001
+        from rnnforecast.report.plots import terminal_curve
+
         return terminal_curve(
             "loss with the last k readings only",
             memory.kept,
@@ -75,10 +56,40 @@ def _draw_curve(memory: Memory, screen: Screen) -> None:
             is_unicode=is_unicode,
         )
 
-    screen.picture(draw)
+    if not screen.is_quiet:
+        screen.picture(draw)
+        _print_leads(memory, result.step_us, screen)
+        _print_peaks(memory, result.step_us, screen)
+        screen.table(
+            ("member", "look-back", "segment", "remembers", "gradient at the end", "at the start"),
+            [
+                (
+                    f"{number}",
+                    str(member.lookback),
+                    str(member.segment),
+                    str(member.effective_memory),
+                    figure(member.state_gradient[0]),
+                    figure(member.state_gradient[-1]),
+                )
+                for number, member in enumerate(memory.members)
+            ],
+            title="Members, and how much their first step moves with their state",
+        )
+    if has_units:
+        _print_units(memory, screen)
+
+    span = shorten_duration(memory.effective * result.step_us)
+    screen.result(
+        f"effective memory: {memory.effective} of {memory.lookback} steps ({span}), "
+        f"on {memory.n_windows} windows"
+    )
+    screen.result(f"verdict: {judged.verdict}: {judged.reason}")
+    if judged.advice is not None:
+        screen.result(f"try: rnnforecast train DATA {judged.advice}")
 
 
 def _print_leads(memory: Memory, step_us: int, screen: Screen) -> None:
+    """Print the gradients of an early, a middle and a late lead by the readings."""
     rows = []
     for name, lead in memory.leads.items():
         half, curve = memory.half_life[name], memory.gradients[name]
@@ -90,6 +101,7 @@ def _print_leads(memory: Memory, step_us: int, screen: Screen) -> None:
                 "-" if half is None else str(half),
             )
         )
+
     screen.table(
         ("lead", "newest reading", "oldest", "half-life"),
         rows,
@@ -98,9 +110,11 @@ def _print_leads(memory: Memory, step_us: int, screen: Screen) -> None:
 
 
 def _print_peaks(memory: Memory, step_us: int, screen: Screen) -> None:
+    """Print the lags at which the readings' autocorrelation peaks."""
     if not memory.peaks:
         screen.result("the readings come again at no lag that stands out")
         return
+
     rows = [
         (
             f"{peak.lag} steps ({format_duration(peak.lag * step_us)})",
@@ -117,35 +131,18 @@ def _print_peaks(memory: Memory, step_us: int, screen: Screen) -> None:
     )
 
 
-def _print_members(memory: Memory, screen: Screen) -> None:
-    rows = [
-        (
-            f"{number}",
-            str(own.lookback),
-            str(own.segment),
-            str(own.effective_memory),
-            figure(own.state_gradient[0]),
-            figure(own.state_gradient[-1]),
-        )
-        for number, own in enumerate(memory.members)
-    ]
-    screen.table(
-        ("member", "look-back", "segment", "remembers", "gradient at the end", "at the start"),
-        rows,
-        title="Members, and how much their first step moves with their state",
-    )
-
-
 def _print_units(memory: Memory, screen: Screen) -> None:
+    """Print quantiles of the units' time constants by layer."""
     rows = []
-    for number, own in enumerate(memory.members):
-        if own.time_constants is None:
+    for number, member in enumerate(memory.members):
+        if member.time_constants is None:
             screen.result(f"member {number} has no gates that say how long a unit remembers")
             continue
-        for layer, constants in enumerate(own.time_constants):
+        for layer, constants in enumerate(member.time_constants):
             ordered = sorted(constants)
-            shown = (ordered[round(share * (len(ordered) - 1))] for share in _SHARES)
-            rows.append((f"{number}, layer {layer + 1}", *(figure(x) for x in shown)))
+            quantiles = (ordered[round(share * (len(ordered) - 1))] for share in _SHARES)
+            rows.append((f"{number}, layer {layer + 1}", *map(figure, quantiles)))
+
     if rows:
         screen.table(
             ("member", "shortest", "10 %", "median", "90 %", "longest"),
@@ -157,11 +154,11 @@ def _print_units(memory: Memory, screen: Screen) -> None:
 @with_options
 def memory(
     context: typer.Context,
-    data: AgainData = None,
+    data: OptionalData = None,
     *,
     reading: DataConfig,
     common: CommonOptions,
-    given: Given,
+    explicit: Explicit,
     model: ModelPath = DEFAULT_MODEL,
     version: Version = None,
     units: Annotated[
@@ -169,16 +166,17 @@ def memory(
     ] = False,
 ) -> None:
     """Say how far back the network remembers, and whether gradients vanish or explode."""
-    screen = screen_of(context, common)
-    found = rnnforecast.memory(
+    screen = configure_screen(context, common)
+    result = rnnforecast.memory(
         data,
         model=rnnforecast.load(model, version=version),
         reading=reading,
-        given=given,
+        given=explicit,
         listener=screen,
     )
+
     screen.close()
     if common.json:
-        screen.document(memory_document(found, has_units=units))
+        screen.document(memory_document(result, has_units=units))
     else:
-        print_memory(found, screen, has_units=units)
+        print_memory(result, screen, has_units=units)

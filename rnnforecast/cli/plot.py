@@ -1,4 +1,4 @@
-"""`rnnforecast plot` and `anomalies`: the commands and what they print."""
+"""`rnnforecast plot` and `anomalies`: the commands and their output."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import rnnforecast
 from rnnforecast.cli.app import (
     CommonOptions,
     Data,
-    Given,
+    Explicit,
     ModelPath,
     Version,
-    saved,
-    screen_of,
+    configure_screen,
+    load_optional_model,
     with_options,
 )
 from rnnforecast.cli.console import Screen
+from rnnforecast.config.commands import MOST_DRAWN
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import (
     BAND,
@@ -38,13 +39,13 @@ if TYPE_CHECKING:
     from rnnforecast.report.plots import Fan
     from rnnforecast.workflow.inspect import Search
 
-_EPISODES_SHOWN = 10
-MOST_SHOWN = 3
-"""Series in the terminal, unless more are named."""
+_MAX_EPISODES = 10
+_MAX_FANS = 3
+"""Series that are drawn in the terminal, unless `--series` names more."""
 
 
 def plot_document(fans: Sequence[Fan], output: str | None) -> dict[str, Any]:
-    """Return what `plot --json` prints."""
+    """Return the document of `plot --json`."""
     return {
         "output": output,
         "series": [
@@ -60,79 +61,77 @@ def plot_document(fans: Sequence[Fan], output: str | None) -> dict[str, Any]:
 
 
 def show_fans(fans: Sequence[Fan], screen: Screen) -> None:
-    """Draw fans in the terminal, one below the other."""
+    """Draw fan charts in the terminal, with the median and the default band only."""
     from rnnforecast.report.plots import terminal_plot
 
     for fan in fans:
-        shown = fan.only((*BAND, 0.5)) if set(BAND) <= set(fan.quantiles) else fan
+        band = fan.only((*BAND, 0.5)) if set(BAND) <= set(fan.quantiles) else fan
 
-        def draw(width: int, has_color: bool, is_unicode: bool, fan: Fan = shown) -> list[str]:  # noqa: FBT001
+        def draw(width: int, has_color: bool, is_unicode: bool, fan: Fan = band) -> list[str]:  # noqa: FBT001
             return terminal_plot(fan, width=width, has_color=has_color, is_unicode=is_unicode)
 
         screen.picture(draw)
 
 
 def show_prediction(prediction: Prediction, screen: Screen) -> None:
-    """Draw the first series of a forecast that was just made."""
+    """Draw the first series of a forecast, and say how many are not drawn."""
     import numpy as np
 
     from rnnforecast.report.plots import fans_of, rows_back
 
     forecast = prediction.forecast
-    first = np.arange(len(forecast.names)) < MOST_SHOWN
-    past = prediction.past.subset(first)
-    fans = fans_of(past, forecast.subset(first), n_rows=rows_back(forecast.horizon))
+    is_drawn = np.arange(len(forecast.names)) < _MAX_FANS
+    past = prediction.past.subset(is_drawn)
+    fans = fans_of(past, forecast.subset(is_drawn), n_rows=rows_back(forecast.horizon))
     show_fans(fans, screen)
-    left = len(prediction.forecast.names) - len(fans)
-    if left and not screen.is_quiet:
-        screen.note(f"{left} more series are not shown; see them with  rnnforecast plot --series")
+    n_more = len(forecast.names) - len(fans)
+    if n_more and not screen.is_quiet:
+        screen.note(f"{n_more} more series are not shown; see them with  rnnforecast plot --series")
 
 
 def anomalies_document(search: Search, output: str | None) -> dict[str, Any]:
-    """Return what `anomalies --json` prints."""
-    found = search.found
+    """Return the document of `anomalies --json`."""
+    anomalies, episodes = search.found, []
+    for episode in search.episodes:
+        begin, end = _span(episode, anomalies.tz)
+        episodes.append(
+            {
+                "series": episode.series,
+                "from": begin,
+                "to": end,
+                "count": episode.count,
+                "surprise": round(episode.surprise, 3),
+            }
+        )
+
     return {
         "output": output,
-        "judged": found.n_judged,
-        "count": len(found.series),
-        "episodes": [_episode_document(one, found.tz) for one in search.episodes],
+        "judged": anomalies.n_judged,
+        "count": len(anomalies.series),
+        "episodes": episodes,
         "warnings": [asdict(warning) for warning in search.warnings],
     }
 
 
 def print_anomalies(search: Search, output: str | None, screen: Screen) -> None:
-    """Print the episodes, the most surprising first, and how many readings were judged."""
-    found = search.found
-    shown = search.episodes[:_EPISODES_SHOWN]
-    rows = [
-        (one.series, str(begin), str(end), str(one.count), figure(one.surprise))
-        for one in shown
-        for begin, end in [_ends(one, found.tz)]
-    ]
+    """Print the first episodes, the most surprising first, and the number of anomalies."""
+    anomalies, episodes = search.found, search.episodes[:_MAX_EPISODES]
+    rows = [(e.series, *_span(e, anomalies.tz), str(e.count), figure(e.surprise)) for e in episodes]
     if rows and not screen.is_quiet:
         screen.table(("series", "from", "to", "readings", "surprise"), rows)
-    if len(search.episodes) > len(shown):
-        screen.result(f"and {len(search.episodes) - len(shown)} more episodes")
-    screen.result(f"{len(found.series)} of {found.n_judged} readings left their band that far")
+    if len(search.episodes) > len(episodes):
+        screen.result(f"and {len(search.episodes) - len(episodes)} more episodes")
+
+    n_anomalies = len(anomalies.series)
+    screen.result(f"{n_anomalies} of {anomalies.n_judged} readings left their band that far")
     if output is not None:
         screen.result(f"written: {output}")
 
 
-def _episode_document(one: Episode, tz: str | None) -> dict[str, Any]:
-    begin, end = _ends(one, tz)
-    return {
-        "series": one.series,
-        "from": begin,
-        "to": end,
-        "count": one.count,
-        "surprise": round(one.surprise, 3),
-    }
-
-
-def _ends(one: Episode, tz: str | None) -> tuple[str, str]:
+def _span(episode: Episode, tz: str | None) -> tuple[str, str]:
     from rnnforecast.data.timestamps import format_stamp
 
-    return format_stamp(one.begin_us, tz), format_stamp(one.end_us, tz)
+    return format_stamp(episode.begin_us, tz), format_stamp(episode.end_us, tz)
 
 
 @with_options
@@ -140,7 +139,7 @@ def plot(
     context: typer.Context,
     *,
     common: CommonOptions,
-    looks: PlotConfig,
+    config: PlotConfig,
     data: Annotated[
         str | None, typer.Option(help="Readings to show before and beside the forecast.")
     ] = None,
@@ -159,20 +158,19 @@ def plot(
     ] = None,
 ) -> None:
     """Show a forecast with the readings around it: in the terminal, or as a picture."""
-    from rnnforecast.config import commands
-
-    screen = screen_of(context, common)
+    screen = configure_screen(context, common)
     if model is None and data is not None and (Path(DEFAULT_MODEL) / "CURRENT").is_file():
         model = DEFAULT_MODEL
-    is_shown = output is None and not common.json
+    in_terminal = output is None and not common.json
     fans = rnnforecast.plot(
         data,
-        config=looks,
-        model=saved(model, version),
+        config=config,
+        model=load_optional_model(model, version),
         output=output,
-        most=MOST_SHOWN if is_shown else commands.MOST_DRAWN,
+        most=_MAX_FANS if in_terminal else MOST_DRAWN,
         listener=screen,
     )
+
     if common.json:
         screen.document(plot_document(fans, output))
     elif output is None:
@@ -187,9 +185,9 @@ def anomalies(
     data: Data,
     *,
     reading: DataConfig,
-    judging: AnomalyConfig,
+    config: AnomalyConfig,
     common: CommonOptions,
-    given: Given,
+    explicit: Explicit,
     model: ModelPath = DEFAULT_MODEL,
     version: Version = None,
     output: Annotated[
@@ -200,16 +198,17 @@ def anomalies(
     """List readings that left their band: each held against a forecast that had not seen it."""
     if output == STANDARD_OUTPUT and common.json:
         raise UsageError("--json and -o - both want standard output", hint="name an output file")
-    screen = screen_of(context, common)
+    screen = configure_screen(context, common)
     search = rnnforecast.anomalies(
         data,
         model=rnnforecast.load(model, version=version),
-        config=judging,
+        config=config,
         reading=reading,
-        given=given,
+        given=explicit,
         output=output,
         listener=screen,
     )
+
     screen.has_published = output not in (None, STANDARD_OUTPUT)
     screen.close()
     if common.json:

@@ -1,4 +1,4 @@
-"""`rnnforecast predict`, in one piece and in batches: the command and what it prints."""
+"""`rnnforecast predict`, of a table or in batches: the command and its output."""
 
 from __future__ import annotations
 
@@ -9,123 +9,180 @@ import typer
 
 import rnnforecast
 from rnnforecast.cli.app import (
-    PARTIAL,
-    AgainData,
     CommonOptions,
-    Given,
+    Explicit,
     ModelPath,
+    OptionalData,
     Version,
-    screen_of,
+    configure_screen,
     with_options,
 )
 from rnnforecast.cli.console import Screen
+from rnnforecast.cli.plot import show_prediction
+from rnnforecast.cli.train import HEAD_ROWS
 from rnnforecast.config.commands import OUTPUT_FORMATS, BatchConfig
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.config.training import DEFAULT_MODEL, STANDARD_OUTPUT, PredictConfig
-from rnnforecast.errors import UsageError
-from rnnforecast.urls import without_query
+from rnnforecast.config.training import (
+    DEFAULT_MODEL,
+    STANDARD_OUTPUT,
+    PredictConfig,
+    quantile_name,
+)
+from rnnforecast.errors import PARTIAL, UsageError
+from rnnforecast.units import figure
+from rnnforecast.urls import strip_query
 
 if TYPE_CHECKING:
     from rnnforecast.batch.predict import Batched
     from rnnforecast.evaluate.postprocess import Prediction
 
+Output = Annotated[
+    str,
+    typer.Option(
+        "--output", "-o", help="A .csv, .parquet or .jsonl file, or -; in batches a folder."
+    ),
+]
+
 
 @with_options
 def predict(
     context: typer.Context,
-    data: AgainData = None,
+    data: OptionalData = None,
     *,
     reading: DataConfig,
     forecast: PredictConfig,
     batch: BatchConfig,
     common: CommonOptions,
-    given: Given,
+    explicit: Explicit,
     model: ModelPath = DEFAULT_MODEL,
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output", "-o", help="A .csv, .parquet or .jsonl file, or -; in batches a folder."
-        ),
-    ] = "forecast.csv",
+    output: Output = "forecast.csv",
     version: Version = None,
     plot: Annotated[
         bool, typer.Option("--plot", help="Show the forecast in the terminal.")
     ] = False,
 ) -> None:
     """Forecast the steps after the last reading."""
-    check = _check_batch_output if batch.is_wanted else _check_output
-    check(output, common, given, plot=plot)
-    screen = screen_of(context, common)
-    asked: dict[str, Any] = {
-        "model": model,
-        "data": data,
-        "config": forecast,
-        "reading": reading,
-        "given": given,
-        "version": version,
-        "output": output,
-        "listener": screen,
-    }
+    _check_output(output, common, explicit, is_batch=batch.is_wanted, plot=plot)
+    screen = configure_screen(context, common)
+
+    result: Batched | Prediction
     if batch.is_wanted:
-        _tell_batch(rnnforecast.predict_batch(batch=batch, **asked), screen, common)
-    else:
-        _tell_prediction(rnnforecast.predict(**asked), output, screen, common, plot=plot)
-
-
-def _check_output(output: str, common: CommonOptions, _given: Given, *, plot: bool) -> None:
-    if output == STANDARD_OUTPUT and (common.json or plot):
-        wanting = "--json" if common.json else "--plot"
-        raise UsageError(
-            f"{wanting} and -o - both want standard output", hint="name an output file"
+        result = rnnforecast.predict_batch(
+            data,
+            model=model,
+            batch=batch,
+            config=forecast,
+            reading=reading,
+            given=explicit,
+            version=version,
+            output=output,
+            listener=screen,
         )
-    if common.json and plot:
-        raise UsageError("--json and --plot both want standard output", hint="leave out one")
+        screen.has_published = True
+        screen.close()
+        if common.json:
+            screen.document(batch_document(result))
+        else:
+            print_batch(result, screen)
+    else:
+        result = rnnforecast.predict(
+            model,
+            data,
+            config=forecast,
+            reading=reading,
+            given=explicit,
+            version=version,
+            output=output,
+            listener=screen,
+        )
+        screen.has_published = output != STANDARD_OUTPUT
+        screen.close()
+        if common.json:
+            screen.document(predict_document(result, output))
+        else:
+            print_prediction(result, output, screen, plot=plot)
+    if result.is_partial:
+        raise typer.Exit(PARTIAL)
 
 
-def _check_batch_output(output: str, _common: CommonOptions, given: Given, *, plot: bool) -> None:
-    if plot or "output" not in given or _names_file(output):
+def _check_output(
+    output: str, common: CommonOptions, explicit: Explicit, *, is_batch: bool, plot: bool
+) -> None:
+    """Raise `UsageError` for a batch without a folder, and for two results on standard output."""
+    is_file = output == STANDARD_OUTPUT or strip_query(output).lower().endswith(OUTPUT_FORMATS)
+    if is_batch and (plot or "output" not in explicit or is_file):
         raise UsageError(
             "a forecast in batches is a folder of Parquet files",
             hint="leave out --plot" if plot else "name a folder with  --output DIR",
         )
+    if is_batch:
+        return
+
+    if output == STANDARD_OUTPUT and (common.json or plot):
+        name = "--json" if common.json else "--plot"
+        raise UsageError(f"{name} and -o - both want standard output", hint="name an output file")
+    if common.json and plot:
+        raise UsageError("--json and --plot both want standard output", hint="leave out one")
 
 
-def _names_file(output: str) -> bool:
-    return output == STANDARD_OUTPUT or without_query(output).lower().endswith(OUTPUT_FORMATS)
+def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
+    """Return the document of `predict --json`."""
+    forecast = prediction.forecast
+
+    return {
+        "output": output,
+        "series": len(forecast.names),
+        "horizon": forecast.horizon,
+        "rows": len(forecast.names) * forecast.horizon,
+        "left_out": list(prediction.left_out),
+        "shortened": list(prediction.shortened),
+        "replaced": list(prediction.replaced),
+        "exceed": [asdict(exceedance) for exceedance in prediction.exceedances],
+        "warnings": [
+            {"code": w.code, "message": w.message, "count": w.count} for w in prediction.warnings
+        ],
+    }
 
 
-def _tell_prediction(
-    prediction: Prediction, output: str, screen: Screen, common: CommonOptions, *, plot: bool
-) -> None:
-    from rnnforecast.cli.plot import show_prediction
-    from rnnforecast.cli.train import note_prediction, predict_document
+def print_prediction(prediction: Prediction, output: str, screen: Screen, *, plot: bool) -> None:
+    """Print the first rows of a forecast, exceeded limits, and the output; draw it with `plot`.
 
-    screen.has_published = output != STANDARD_OUTPUT
-    screen.close()
-    if common.json:
-        screen.document(predict_document(prediction, output))
-    else:
-        note_prediction(prediction, output, screen)
-        if plot:
-            show_prediction(prediction, screen)
-    if prediction.is_partial:
-        raise typer.Exit(PARTIAL)
+    Nothing is printed next to a forecast on standard output.
+    """
+    from rnnforecast.data.timestamps import format_stamp
 
+    forecast, exceedances = prediction.forecast, prediction.exceedances
+    if output == STANDARD_OUTPUT:
+        return
 
-def _tell_batch(batched: Batched, screen: Screen, common: CommonOptions) -> None:
+    if not screen.is_quiet:
+        quantiles = [q for q in forecast.quantiles if q != 0.5]
+        columns = [forecast.quantiles.index(q) for q in quantiles]
+        rows = [
+            (
+                forecast.names[0],
+                format_stamp(int(forecast.times_us[0, lead]), forecast.tz),
+                figure(float(forecast.point[0, lead])),
+                *(figure(float(forecast.values[0, lead, column])) for column in columns),
+            )
+            for lead in range(min(HEAD_ROWS, forecast.horizon))
+        ]
+        screen.table(("series", "timestamp", "forecast", *map(quantile_name, quantiles)), rows)
 
-    screen.has_published = True
-    screen.close()
-    if common.json:
-        screen.document(batch_document(batched))
-    else:
-        print_batch(batched, screen)
-    if batched.is_partial:
-        raise typer.Exit(PARTIAL)
+        for item in exceedances[:HEAD_ROWS]:
+            likely = "never likely" if item.first is None else f"likely from {item.first}"
+            highest = f"highest {100 * item.highest:.0f} % at {item.at}"
+            screen.result(f"{item.series} above {item.limit:g}: {likely}, {highest}")
+        if len(exceedances) > HEAD_ROWS:
+            screen.result(f"and {len(exceedances) - HEAD_ROWS} more limits")
+        n_series = len(forecast.names)
+        screen.result(f"written: {output} ({n_series} series x {forecast.horizon} steps)")
+    if plot:
+        show_prediction(prediction, screen)
 
 
 def batch_document(batched: Batched) -> dict[str, Any]:
-    """Return what `predict --json` prints of a batch."""
+    """Return the document of `predict --json` in batches."""
     return {
         "status": batched.status,
         "output": str(batched.output),
@@ -138,7 +195,7 @@ def batch_document(batched: Batched) -> dict[str, Any]:
 
 
 def print_batch(batched: Batched, screen: Screen) -> None:
-    """Say what was forecast, what is strange about it, and where it is."""
+    """Print the warnings of a batch, its counts and its output."""
     for warning in batched.warnings:
         screen(warning)
     counts = batched.counts

@@ -1,4 +1,4 @@
-"""`rnnforecast shard`: the command and what it prints."""
+"""`rnnforecast shard`: the command and its output."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import rnnforecast
-from rnnforecast.cli.app import CommonOptions, Data, screen_of, with_options
+from rnnforecast.cli.app import CommonOptions, Data, configure_screen, with_options
 from rnnforecast.cli.console import Screen
 from rnnforecast.config.reading import DataConfig
 
@@ -32,8 +32,9 @@ def shard(
     buckets: Annotated[int, typer.Option(help="How many buckets, 1 to 100000.")],
 ) -> None:
     """Make a Parquet folder in which each series lies wholly in one bucket."""
-    screen = screen_of(context, common)
+    screen = configure_screen(context, common)
     sharded = rnnforecast.shard(data, output, buckets, config=reading, listener=screen)
+
     screen.close()
     if common.json:
         screen.document(shard_document(sharded))
@@ -42,7 +43,7 @@ def shard(
 
 
 def shard_document(sharded: Sharded) -> dict[str, Any]:
-    """Return what `shard --json` prints: the folder, its manifest, what to type next."""
+    """Return the document of `shard --json`: the folder, its manifest, the next command."""
     return {
         "output": str(sharded.path),
         **sharded.manifest.to_json(),
@@ -52,16 +53,17 @@ def shard_document(sharded: Sharded) -> dict[str, Any]:
 
 
 def print_shards(sharded: Sharded, screen: Screen) -> None:
-    """Print how many rows and series lie in how many buckets, and the line to train on them."""
+    """Print the numbers of rows, series and buckets, and the next command."""
     manifest = sharded.manifest
     n_files = len(manifest.files)
     screen.result(
         f"written: {sharded.path} ({manifest.n_rows} rows of {manifest.n_series} series in "
         f"{n_files} of {manifest.n_buckets} buckets, {manifest.n_bytes / 1e6:.1f} MB)"
     )
+
     if n_files > 1:
-        largest = max(manifest.files, key=lambda one: one.rows)
-        smallest = min(manifest.files, key=lambda one: one.rows)
+        largest = max(manifest.files, key=lambda bucket: bucket.rows)
+        smallest = min(manifest.files, key=lambda bucket: bucket.rows)
         screen.result(
             f"largest: bucket {largest.bucket} with {largest.rows} rows of {largest.series} "
             f"series; smallest: bucket {smallest.bucket} with {smallest.rows} of {smallest.series}"

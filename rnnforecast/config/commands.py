@@ -1,4 +1,4 @@
-"""Options of single commands: batches, ranks, jobs, scores, output formats."""
+"""Options of single commands: jobs, scores, batches, ranks, output formats."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rnnforecast.config.fields import check_choices, option
 from rnnforecast.config.training import STANDARD_OUTPUT
 from rnnforecast.errors import UsageError
 from rnnforecast.units import check_range, parse_duration_us
-from rnnforecast.urls import without_query
+from rnnforecast.urls import strip_query
 
 ENGINES = ("processes", "ray")
 MAX_WORKERS = 1024
@@ -19,13 +19,13 @@ OUTPUT_FORMATS = (".csv", ".parquet", ".jsonl")
 PICTURE_FORMATS = (".png", ".svg", ".html")
 PAGE_FORMATS = (".html", ".htm")
 MOST_DRAWN = 12
-"""Series in a picture, unless more are named."""
+"""Series in a picture, unless `--series` names more."""
 DEFAULT_LEDGER = "ledger"
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How one call of `run` goes about a job."""
+    """Options of one run of a job."""
 
     force: bool = option(False, "Publish again what is published already.")
     dry_run: bool = option(False, "Say what would be done; write nothing, take no lock.")
@@ -42,10 +42,10 @@ class RunConfig:
     max_time: str | None = option(None, "Give up after this time; nothing is published then.")
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for what cannot be meant."""
+        """Raise `UsageError` for invalid values, and for options that contradict each other."""
         check_choices(self)
-        for length in filter(None, (self.every, self.lock_wait, self.max_time)):
-            parse_duration_us(length)
+        for duration in filter(None, (self.every, self.lock_wait, self.max_time)):
+            parse_duration_us(duration)
         if (self.from_ is None) != (self.to is None):
             raise UsageError("--from and --to need each other")
         if self.from_ is not None and self.as_of is not None:
@@ -54,7 +54,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Which forecasts are scored, and how they are put together."""
+    """Which forecasts are scored, and how scores are grouped."""
 
     since: str | None = option(
         None, "Only readings of so long before the newest one, such as 30d, or from a time on."
@@ -70,7 +70,7 @@ class ScoreConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for what cannot be meant."""
+        """Raise `UsageError` for an invalid group or drift."""
         check_choices(self)
         if self.max_drift is not None:
             check_range("max-drift", self.max_drift, 0.0, 1e9)
@@ -78,7 +78,7 @@ class ScoreConfig:
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """Who forecasts which buckets of a folder that `shard` has made."""
+    """Which buckets of a folder made by `shard` are forecast, and by which workers."""
 
     shard: str | None = option(
         None, "Forecast the buckets of shard I of N only, counted from 0: I/N."
@@ -91,17 +91,18 @@ class BatchConfig:
     address: str | None = option(None, "Address of the Ray cluster. Default: a local one.")
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for what cannot be meant."""
+        """Raise `UsageError` for invalid values, and for options that contradict each other."""
         if self.engine is not None:
             check_choices(self)
         if self.shard is not None:
             _ = self.owned
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
             raise UsageError(f"--workers {self.workers} must be between 1 and {MAX_WORKERS}")
+
         if self.shard is not None and (self.commit or self.is_managed):
-            other = "--commit" if self.commit else "--workers and --engine"
+            conflict = "--commit" if self.commit else "--workers and --engine"
             raise UsageError(
-                f"--shard and {other} are different tasks",
+                f"--shard and {conflict} are different tasks",
                 hint="first all shards, in any order and on any machine, then  --commit",
             )
         if self.commit and self.is_managed:
@@ -111,34 +112,34 @@ class BatchConfig:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether buckets are forecast at all, and not a file."""
+        """Whether a forecast in batches is asked for."""
         return self.shard is not None or self.commit or self.is_managed
 
     @property
     def is_managed(self) -> bool:
-        """Whether all buckets are forecast here, with workers."""
+        """Whether this process starts workers that forecast all buckets."""
         return self.workers is not None or self.engine is not None
 
     @property
     def takes_processes(self) -> bool:
-        """Whether these workers are other processes of this machine."""
+        """Whether the workers are other processes of this machine."""
         return self.engine != "ray" and (self.workers or 1) > 1
 
     @property
     def owned(self) -> tuple[int, int]:
-        """Which shard this is, and of how many: the buckets b with b mod N = I."""
-        found = _SHARD.fullmatch(self.shard or "0/1")
-        if found is None or not int(found[1]) < int(found[2]):
+        """Index I and number N of shards; shard I has the buckets b with b mod N = I."""
+        match = _SHARD.fullmatch(self.shard or "0/1")
+        if match is None or not int(match[1]) < int(match[2]):
             raise UsageError(
                 f"--shard {self.shard} is not I/N with I below N",
                 hint="the four shards of  --shard I/4  are 0/4, 1/4, 2/4 and 3/4",
             )
-        return int(found[1]), int(found[2])
+        return int(match[1]), int(match[2])
 
 
 @dataclass(frozen=True)
 class RanksConfig:
-    """Who trains together. Processes that torchrun starts find each other by themselves."""
+    """Ranks that train together. Those that torchrun starts need no options to find each other."""
 
     engine: str | None = option(
         None,
@@ -150,11 +151,12 @@ class RanksConfig:
     rank_timeout: str = option("10m", "Give up where another rank does not answer for so long.")
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for what cannot be meant."""
+        """Raise `UsageError` for invalid values, and for options that need each other."""
         if self.engine is not None:
             check_choices(self)
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
             raise UsageError(f"--workers {self.workers} must be between 1 and {MAX_WORKERS}")
+
         if self.engine is None and self.workers is not None:
             raise UsageError(
                 "--workers needs to know who starts them",
@@ -168,15 +170,15 @@ class RanksConfig:
 
     @property
     def timeout_s(self) -> float:
-        """How long a rank waits for another, in seconds."""
+        """Seconds that a rank waits for another."""
         return parse_duration_us(self.rank_timeout) / 1e6
 
 
 def check_format(path: str, *, allows_stream: bool = True) -> None:
-    """Raise `UsageError` for a file that could not be written in any known format."""
+    """Raise `UsageError` for a file whose name has no known format's suffix."""
     if allows_stream and path == STANDARD_OUTPUT:
         return
-    if not without_query(path).lower().endswith(OUTPUT_FORMATS):
+    if not strip_query(path).lower().endswith(OUTPUT_FORMATS):
         raise UsageError(
             f"cannot tell the format of {path!r}",
             hint=f"end its name with one of {', '.join(OUTPUT_FORMATS)}",
@@ -184,7 +186,7 @@ def check_format(path: str, *, allows_stream: bool = True) -> None:
 
 
 def check_picture(path: str) -> None:
-    """Raise `UsageError` for a picture that could not be drawn in any known format."""
+    """Raise `UsageError` for a picture whose name has no known format's suffix."""
     if not path.lower().endswith(PICTURE_FORMATS):
         raise UsageError(
             f"cannot tell the format of {path!r}",
@@ -193,6 +195,6 @@ def check_picture(path: str) -> None:
 
 
 def check_page(path: str) -> None:
-    """Raise `UsageError` for a report whose name does not say that it is a page."""
+    """Raise `UsageError` for a report whose name does not have the suffix of HTML."""
     if not path.lower().endswith(PAGE_FORMATS):
         raise UsageError(f"a report is a page, but {path!r} is not", hint="end its name with .html")

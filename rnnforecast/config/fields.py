@@ -1,17 +1,19 @@
-"""Options as dataclass fields, and mappings decoded strictly into dataclasses."""
+"""Dataclass fields as options; strict JSON; strict decoding of mappings into dataclasses."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import MISSING, field, fields
 from typing import Any, TypeVar, get_args, get_origin
 
 from rnnforecast.errors import UsageError
 
 _MAX_DEPTH = 12
+"""Deepest nesting of JSON objects and lists that is accepted."""
 _T = TypeVar("_T")
 
 
@@ -22,45 +24,45 @@ def option(
     choices: tuple[str, ...] = (),
     listed: bool = False,
 ) -> Any:
-    """Describe one field that is an option on the command line: its help and short names.
+    """Return a dataclass field that is an option on the command line: help, short names, choices.
 
-    A tuple is an option that may be repeated, or, if `listed`, one list with commas.
+    An option with a tuple may be repeated or, if `listed`, takes one text with commas.
     """
     metadata = {"help": help, "names": names, "choices": choices, "listed": listed}
     return field(default=default, metadata=metadata)
 
 
 def options_of(config: Any) -> list[str]:
-    """Return the command-line options that say what differs from the defaults, word by word."""
-    words = []
+    """Return the command-line arguments that set the fields which differ from their defaults."""
+    arguments = []
     for item in fields(config):
         value, name = getattr(config, item.name), f"--{item.name.replace('_', '-')}"
         if value == item.default:
             continue
+
         if value is True:
-            words.append(name)
+            arguments.append(name)
         elif item.metadata.get("listed"):
-            words += [name, ",".join(map(str, value))]
+            arguments += [name, ",".join(map(str, value))]
         else:
-            for one in value if isinstance(value, tuple) else (value,):
-                words += [name, str(one)]
-    return words
+            for part in value if isinstance(value, tuple) else (value,):
+                arguments += [name, str(part)]
+    return arguments
 
 
 def check_choices(config: Any) -> None:
-    """Raise `UsageError` for a field whose value is none of its choices."""
+    """Raise `UsageError` for a field whose value is not among its choices; None is allowed."""
     for item in fields(config):
         choices = item.metadata.get("choices")
         value = getattr(config, item.name)
-        chosen = value if isinstance(value, tuple) else (value,)
-        for choice in chosen:
+        for choice in value if isinstance(value, tuple) else (value,):
             if choices and choice is not None and choice not in choices:
                 name = item.name.replace("_", "-")
                 raise UsageError(f"--{name} is {choice!r}, but must be one of {', '.join(choices)}")
 
 
 def parse_json(content: bytes) -> dict[str, Any]:
-    """Parse JSON strictly: no duplicate keys, NaN or deep nesting; else ValueError."""
+    """Parse a JSON object. Raises `ValueError` for duplicate keys, NaN and deep nesting."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -89,38 +91,51 @@ def parse_json(content: bytes) -> dict[str, Any]:
     return value
 
 
-def _check_depth(value: Any, deepest: int) -> None:
-    if not deepest:
+def _check_depth(value: Any, depth_left: int) -> None:
+    if not depth_left:
         raise ValueError("nested too deeply")
     children = value.values() if isinstance(value, dict) else value
     if isinstance(value, dict | list):
         for child in children:
-            _check_depth(child, deepest - 1)
+            _check_depth(child, depth_left - 1)
 
 
 def to_json(value: Mapping[str, Any]) -> bytes:
-    """Write JSON in ASCII: a path need not be text, and then has no UTF-8."""
+    """Return JSON in ASCII: a path that is not valid Unicode has no UTF-8 form."""
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
-def build(cls: type[_T], values: dict[str, Any], hints: dict[str, Any]) -> _T:
-    """Make a dataclass from JSON: no field unknown, lists as tuples.
+class FieldError(ValueError):
+    """A value that does not fit the type of its dataclass field."""
 
-    Only what has a default may be missing: an option that came after the artifact.
+    def __init__(self, name: str, value: Any, hint: Any) -> None:
+        super().__init__(f"{name} is {value!r}")
+        self.name, self.value, self.hint = name, value, hint
+
+
+def check_keys(keys: Iterable[str], known: Collection[str], subject: str) -> None:
+    """Raise `UsageError` for a key that is not known, and name the nearest known one.
+
+    Keys may have hyphens for underscores. `subject` begins the message: "FILE has a key".
     """
-    if not isinstance(values, dict) or not set(values) <= set(hints):
-        raise ValueError(f"{cls.__name__} has other fields: {sorted(set(values) - set(hints))}")
-    missing = {f.name for f in fields(cls) if f.default is MISSING} - set(values)  # type: ignore[arg-type]
-    if missing:
-        raise ValueError(f"{cls.__name__} lacks {sorted(missing)}")
-    for name, value in values.items():
-        if not is_of(value, hints[name]):
-            raise ValueError(f"{name} is {value!r}")
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    for key in keys:
+        if key.replace("-", "_") not in known:
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = (
+                f"the nearest known one is {nearest[0]!r}" if nearest else f"known: {sorted(known)}"
+            )
+            raise UsageError(f"{subject} {key!r} that is not known", code="unknown-key", hint=hint)
+
+
+def from_json(value: Any, hint: Any) -> Any:
+    """Convert a value of JSON to a field of this type, which is exact: only lists become tuples."""
+    if not is_of(value, hint):
+        raise TypeError(f"{value!r} is not {hint}")
+    return tuple(value) if isinstance(value, list) else value
 
 
 def is_of(value: Any, hint: Any) -> bool:
-    """Whether a value from JSON is what a field of this type holds."""
+    """Tell whether a value of JSON has the type of a field."""
     options = get_args(hint)
     if get_origin(hint) is dict:
         return isinstance(value, dict)
@@ -131,6 +146,56 @@ def is_of(value: Any, hint: Any) -> bool:
     return type(value) is hint or (hint is float and type(value) is int)
 
 
+def from_toml(value: Any, hint: Any) -> Any:
+    """Convert a value of TOML to a field of this type; people may write 24 for text, or one item.
+
+    Raises `TypeError` for a value of another type.
+    """
+    options = [option for option in get_args(hint) if option is not type(None)]
+    if get_origin(hint) is tuple:
+        items = value if isinstance(value, list) else [value]
+        return tuple(from_toml(item, options[0]) for item in items)
+
+    expected = options[0] if options else hint
+    if expected is bool or isinstance(value, bool):  # a bool is an int, but is not meant as one
+        if expected is bool and isinstance(value, bool):
+            return value
+    elif expected is float and isinstance(value, int | float):
+        return float(value)
+    elif expected is str and isinstance(value, str | int | float):
+        return str(value)
+    elif expected is int and isinstance(value, int):
+        return value
+    raise TypeError(f"{value!r} is not {hint}")
+
+
+def build(
+    cls: type[_T],
+    values: Mapping[str, Any],
+    hints: Mapping[str, Any],
+    convert: Callable[[Any, Any], Any] = from_json,
+) -> _T:
+    """Decode a mapping into a dataclass whose fields have these types.
+
+    `convert(value, hint)` raises for a value of another type. A field with a default may be
+    missing. Raises `FieldError` for a value that does not fit, `ValueError` for unknown and missing
+    fields, and what the dataclass itself raises.
+    """
+    if not isinstance(values, dict) or not set(values) <= set(hints):
+        raise ValueError(f"{cls.__name__} has other fields: {sorted(set(values) - set(hints))}")
+    missing = {f.name for f in fields(cls) if f.default is MISSING} - set(values)  # type: ignore[arg-type]
+    if missing:
+        raise ValueError(f"{cls.__name__} lacks {sorted(missing)}")
+
+    converted = {}
+    for name, value in values.items():
+        try:
+            converted[name] = convert(value, hints[name])
+        except (TypeError, ValueError) as error:
+            raise FieldError(name, value, hints[name]) from error
+    return cls(**converted)
+
+
 def key_of(facts: Mapping[str, Any]) -> str:
-    """Return the run's key: a hash of all that decides what it forecasts."""
+    """Return the key of a run: a hash of all facts that its forecast depends on."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -13,21 +13,21 @@ from rnnforecast.errors import UsageError
 from rnnforecast.units import (
     EPOCH_UNITS_US,
     check_range,
-    check_steps,
     parse_duration_us,
     parse_ranges,
+    parse_step_count,
     parse_steps,
 )
 
 _MAX_GAP = 10**9
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]+)?"
-_OFFSET = r"[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
-"""From UTC, less than a day."""
+_UTC_OFFSET = r"[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
+"""Less than a day."""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How to read the readings. What is not given is inferred, said, and stored with the model."""
+    """How readings are read. What is not set is inferred, reported, and stored with the model."""
 
     time: str | None = option(None, "Time column.")
     series: str | None = option(None, "Column that names the series (long tables).")
@@ -116,18 +116,18 @@ class DataConfig:
 
     @property
     def named_columns(self) -> tuple[str, ...]:
-        """The columns that the user names, whatever for."""
+        """The columns that the user names for any role."""
         named = (self.time, self.series, *self.target, *self.known, *self.past, *self.static)
         return tuple(name for name in named if name is not None)
 
     @property
     def valid_ranges(self) -> dict[str, tuple[float, float]]:
-        """The lowest and the highest believable reading of a column."""
+        """The lowest and the highest valid reading by column."""
         return parse_ranges("valid-range", self.valid_range)
 
     @property
     def missing_numbers(self) -> tuple[float, ...]:
-        """What of the texts that mean a missing reading are numbers."""
+        """Those texts of `na_values` that are numbers."""
         numbers = []
         for text in self.na_values:
             with suppress(ValueError):
@@ -135,14 +135,14 @@ class DataConfig:
         return tuple(numbers)
 
     def max_gap_steps(self, step_us: int) -> int | None:
-        """How many steps in a row may be missing; None for any number."""
+        """Return how many steps in a row may be missing; None for any number."""
         if self.max_gap is None:
             return None
         return parse_steps(self.max_gap, step_us=step_us, name="max-gap", limit=_MAX_GAP)
 
     @property
     def years(self) -> tuple[int, int]:
-        """The first year that a stamp may lie in, and the first that it may not."""
+        """The years that time stamps may lie in, as a half-open range."""
         match = re.fullmatch(r"(\d{4}):(\d{4})", self.time_range)
         if match is None or not 1 <= int(match[1]) < int(match[2]):
             raise UsageError(
@@ -152,16 +152,16 @@ class DataConfig:
 
     @property
     def memory_limit(self) -> int | None:
-        """How many bytes reading and training may need; None for most of what the machine has."""
+        """Bytes that reading and training may need; None for most of the machine's memory."""
         return None if self.max_memory is None else _parse_bytes("max-memory", self.max_memory)
 
     @property
     def input_limit(self) -> int:
-        """How many bytes a file may unpack to."""
+        """Bytes that a compressed file may unpack to."""
         return _parse_bytes("max-input-bytes", self.max_input_bytes)
 
     def most_bad_rows(self, n_rows: int) -> int:
-        """How many of so many rows may be skipped; of a share that is not 0, one at least."""
+        """Return how many of `n_rows` rows may be skipped; for a share above 0, at least one."""
         match = re.fullmatch(rf"({_NUMBER})(%?)", self.max_bad_rows)
         if match is None or (match[2] and float(match[1]) > 100):
             raise UsageError(
@@ -172,9 +172,15 @@ class DataConfig:
         return max(1, int(most / 100 * n_rows)) if match[2] and most else int(most)
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for a choice that does not exist."""
+        """Raise `UsageError` for invalid values, and for options that contradict each other."""
         check_choices(self)
-        _check_roles(self)
+        columns = self.named_columns
+        for name in columns:
+            if columns.count(name) > 1:
+                raise UsageError(f"column {name!r} is named for two things")
+        if self.id_from_columns and (self.series or self.static):
+            raise UsageError("--id-from-columns needs a table without --series and --static")
+
         _ = self.memory_limit, self.input_limit
         for pair in self.map:
             if not all(pair.partition("=")[::2]):
@@ -182,45 +188,35 @@ class DataConfig:
         if self.stuck_as_na is not None:
             parse_duration_us(self.stuck_as_na)
         if self.max_gap is not None:
-            check_steps(self.max_gap, name="max-gap", limit=_MAX_GAP)
+            parse_step_count(self.max_gap, name="max-gap", limit=_MAX_GAP)
         _ = self.valid_ranges, self.years, self.most_bad_rows(0)
+
         if self.rejects is not None and self.on_bad_rows != "skip":
             raise UsageError("--rejects needs --on-bad-rows skip")
-        _check_text_form(self)
+        _check_text_format(self)
         check_range("skip-rows", self.skip_rows, 0, 10**9)
         if self.agg and not self.freq:
             raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
 
 
-def _check_roles(config: DataConfig) -> None:
-    """Raise `UsageError` for a column that is named twice."""
-    named = config.named_columns
-    for name in named:
-        if named.count(name) > 1:
-            raise UsageError(f"column {name!r} is named for two things")
-    if config.id_from_columns and (config.series or config.static):
-        raise UsageError("--id-from-columns needs a table without --series and --static")
-
-
 def _parse_bytes(name: str, text: str) -> int:
-    """Read a size such as 4G or 500M, or plain bytes."""
+    """Parse a size such as 4G or 500M, or plain bytes."""
     match = re.fullmatch(rf"({_NUMBER}) *([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None or not float(match[1]):
         raise UsageError(f"--{name} is {text!r}, but must be a size, such as 4G or 500M")
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
-def _check_text_form(config: DataConfig) -> None:
+def _check_text_format(config: DataConfig) -> None:
+    """Raise `UsageError` for an invalid header, mark, time zone or encoding."""
     if config.no_header != bool(config.columns):
         raise UsageError(
             "--no-header and --columns need each other",
             hint="such as  --no-header --columns time,flow,level",
         )
-    for name, value in (
-        ("sep", config.sep),
-        ("decimal", config.decimal),
-        ("thousands", config.thousands),
-    ):
+
+    marks = {"sep": config.sep, "decimal": config.decimal, "thousands": config.thousands}
+    for name, value in marks.items():
         if value is not None and len(value) != 1:
             hint = "for a tab in a shell, write  --sep $'\\t'" if value == "\\t" else None
             raise UsageError(f"--{name} is {value!r}, but must be one character", hint=hint)
@@ -231,7 +227,8 @@ def _check_text_form(config: DataConfig) -> None:
             f"--thousands and --decimal are both {config.thousands!r}",
             hint="say the decimal mark, too, such as  --thousands . --decimal ,",
         )
-    if config.tz is not None and not re.fullmatch(_OFFSET, config.tz):
+
+    if config.tz is not None and not re.fullmatch(_UTC_OFFSET, config.tz):
         try:
             ZoneInfo(config.tz)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:

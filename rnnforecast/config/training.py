@@ -1,4 +1,4 @@
-"""Options of windows, the network and its training, and of the commands around a model."""
+"""Options of windows, the network, its training, and the commands that use a model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from rnnforecast.units import check_range, parse_duration_us, parse_limits, pars
 
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 QUANTILES = (0.025, *DECILES, 0.975)
-"""The levels that every network learns: the nine deciles and the tails of a 95 % band."""
+"""Levels that every network learns: the nine deciles and the ends of a 95 % band."""
 BAND = (0.1, 0.9)
-"""What is written beside the median unless the user says otherwise."""
+"""Quantiles that are written next to the median by default."""
 STANDARD_OUTPUT = "-"
 DEFAULT_MODEL = "model"
 FALLBACKS = ("seasonal-naive", "naive")
@@ -28,28 +28,28 @@ MAX_MEMBERS = 16
 MAX_FEATURES = 4096
 CELLS = ("gru", "lstm", "mingru", "rnn")
 GATED = ("gru", "lstm", "mingru")
-"""Cells with a gate that says how long they remember."""
+"""Cells with a gate that decides how long a unit remembers."""
 INITS = ("orthogonal", "chrono", "default")
 _C = TypeVar("_C", "DataConfig", "WindowConfig")
 
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """What is forecast from what: steps, a duration such as 24h, or auto."""
+    """Lengths of a window: steps, a duration such as 24h, or auto."""
 
     horizon: str = option("auto", "Steps to forecast: a number, a duration such as 24h.", "-H")
     lookback: str = option("auto", "Steps of history the network sees: the same forms.", "-L")
     season: str = option("auto", "Season: steps, a duration, none, or auto (found in the data).")
 
     def __post_init__(self) -> None:
-        """Take numbers of steps as well as text, as they come from Python."""
+        """Convert numbers, which Python callers may pass, to text."""
         for name in ("horizon", "lookback", "season"):
             object.__setattr__(self, name, str(getattr(self, name)))
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The network's shape."""
+    """The shape of the network."""
 
     cell: str = option("gru", "Recurrent cell.", choices=CELLS)
     hidden: int = option(128, "Width of the recurrent state.")
@@ -66,7 +66,7 @@ class NetworkConfig:
     dropout: float = option(0.3, "Share of the decoded state that is dropped while training.")
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for a shape that cannot be built."""
+        """Raise `UsageError` for an invalid shape."""
         check_choices(self)
         if self.init == "chrono" and self.cell not in GATED:
             raise UsageError(
@@ -74,6 +74,7 @@ class NetworkConfig:
                 "has none",
                 hint=f"pass one of  --cell {' | '.join(GATED)}",
             )
+
         check_range("hidden", self.hidden, 1, MAX_HIDDEN)
         check_range("layers", self.layers, 1, MAX_LAYERS)
         check_range("dropout", self.dropout, 0.0, 0.95)
@@ -101,7 +102,7 @@ class TrainConfig:
     test: float = option(0.15, "Share of the readings, the newest, that is held out.")
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for values outside their range."""
+        """Raise `UsageError` for values out of range."""
         check_choices(self)
         check_range("epochs", self.epochs, 1, 10_000)
         check_range("batch-size", self.batch_size, 1, 1_000_000)
@@ -111,6 +112,7 @@ class TrainConfig:
         check_range("validation", self.validation, 0.0, 0.9)
         check_range("test", self.test, 0.0, 0.9)
         check_range("validation + test", self.validation + self.test, 0.0, 0.9)
+
         if self.threads is not None:
             check_range("threads", self.threads, 1, 1_024)
         if self.truncate is not None:
@@ -123,7 +125,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """All of it: what `train` needs beside the readings."""
+    """All options of a training run."""
 
     data: DataConfig = field(default_factory=DataConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
@@ -133,9 +135,9 @@ class Config:
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """What to forecast; the defaults ask for all that the model can.
+    """What to forecast; by default the whole horizon of the model.
 
-    From Python the horizon may be a number of steps.
+    Python callers may pass the horizon as a number of steps.
     """
 
     horizon: str | None = option(None, "Steps to forecast, up to the trained ones.", "-H")
@@ -169,7 +171,7 @@ class PredictConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for a method or a level that does not exist."""
+        """Raise `UsageError` for invalid values; convert a horizon in steps to text."""
         check_choices(self)
         if self.max_drift is not None:
             check_range("max-drift", self.max_drift, 0.0, 1e9)
@@ -183,18 +185,18 @@ class PredictConfig:
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """The lowest and the highest forecast of a series or a column."""
+        """The lowest and the highest forecast by series or column."""
         return parse_ranges("bounds", self.bounds)
 
     @property
     def limits(self) -> dict[str, float]:
-        """The reading of a series or a column above which it counts."""
+        """The limits of `exceed` by series or column."""
         return parse_limits("exceed", self.exceed)
 
 
 @dataclass(frozen=True)
 class AnomalyConfig:
-    """Which readings are held against forecasts, and which of them are listed."""
+    """Which readings are compared with forecasts, and which are listed as anomalies."""
 
     at_least: float = option(
         4.0, "List what is so surprising: standard deviations off a normal forecast."
@@ -203,7 +205,7 @@ class AnomalyConfig:
     since: str | None = option(None, "Judge no reading before this time.")
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for numbers that cannot be meant."""
+        """Raise `UsageError` for numbers out of range."""
         check_range("at-least", self.at_least, 0.0, 100.0)
         if self.stride is not None:
             check_range("stride", self.stride, 1, MAX_HORIZON)
@@ -211,7 +213,7 @@ class AnomalyConfig:
 
 @dataclass(frozen=True)
 class PlotConfig:
-    """Which part of a forecast to look at, and how far back."""
+    """Which series of a forecast to plot, with how much history."""
 
     forecast: str = option("forecast.csv", "What `predict` has written.")
     series: tuple[str, ...] = option((), "A series to show; repeatable. Default: the first ones.")
@@ -220,9 +222,9 @@ class PlotConfig:
 
 @dataclass(frozen=True)
 class BacktestConfig:
-    """Where the parts of the readings end, and which origins are tried.
+    """Where the parts of the readings end, and which origins are forecast from.
 
-    An end is a time stamp or a row number, the first that no longer belongs.
+    An end is a time stamp or a row number, and exclusive.
     """
 
     train_end: str | None = option(None, "End of the train part: a time stamp or a row number.")
@@ -239,7 +241,7 @@ class BacktestConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` for numbers that cannot be meant; take row numbers from Python."""
+        """Raise `UsageError` for invalid numbers; convert row numbers from Python to text."""
         object.__setattr__(self, "baselines", tuple(self.baselines))
         check_choices(self)
         for name in ("train_end", "validation_end", "test_end"):
@@ -253,20 +255,20 @@ class BacktestConfig:
                 check_range(name, value, 1, 10**6)
 
 
-def changes_of(config: DataConfig | WindowConfig, given: Collection[str] = ()) -> dict[str, Any]:
-    """Return the fields that differ from their defaults, and those that `given` names anyway."""
+def changes_of(config: DataConfig | WindowConfig, explicit: Collection[str] = ()) -> dict[str, Any]:
+    """Return the fields that differ from their defaults, and those that `explicit` names."""
     values = {item.name: (getattr(config, item.name), item.default) for item in fields(config)}
-    return {n: value for n, (value, default) in values.items() if n in given or value != default}
+    return {n: value for n, (value, default) in values.items() if n in explicit or value != default}
 
 
-def override(config: _C, changed: _C, given: Collection[str] = ()) -> _C:
-    """Return `config` with every field that `changed` sets to something else than its default.
+def override(config: _C, changed: _C, explicit: Collection[str] = ()) -> _C:
+    """Return `config` with the fields of `changed` that differ from their defaults.
 
-    Fields that `given` names are taken even if they equal it.
+    Fields that `explicit` names are taken even if they equal their defaults.
     """
-    return replace(config, **changes_of(changed, given))
+    return replace(config, **changes_of(changed, explicit))
 
 
 def quantile_name(quantile: float) -> str:
-    """Name a quantile's column: 0.1 is `q10`, 0.025 is `q2.5`."""
+    """Return the column name of a quantile: 0.1 is `q10`, 0.025 is `q2.5`."""
     return f"q{round(quantile * 100, 6):g}"

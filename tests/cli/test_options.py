@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pytest
 import typer
 
-from rnnforecast.cli.app import CommonOptions, Given, with_options
+from rnnforecast.cli.app import CommonOptions, Explicit, with_options
 from rnnforecast.cli.main import app
 from rnnforecast.config.fields import option
 from rnnforecast.config.reading import DataConfig
@@ -55,11 +55,11 @@ def parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parse:
         *,
         colours: Colours,
         common: CommonOptions,
-        given: Given,
+        explicit: Explicit,
         model: Annotated[Path, typer.Option("--model", "-m")] = Path("model"),
     ) -> None:
         assert context.params
-        seen.update(name=name, colours=colours, common=common, given=given, model=model)
+        seen.update(name=name, colours=colours, common=common, explicit=explicit, model=model)
 
     @app.command()
     @with_options
@@ -196,13 +196,13 @@ def test_the_command_line_beats_the_environment_beats_the_file_beats_the_default
 def test_what_is_given_is_told_from_what_is_left_to_the_default(
     parse: Parse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert parse(key="given") == frozenset()
+    assert parse(key="explicit") == frozenset()
 
     write_toml("[paint]\nlevels = [0.1, 0.9]\n")
     monkeypatch.setenv("RNNFORECAST_PAINT_IS_LOUD", "0")
 
     assert parse("--batch-size", "256", "-H", "auto") == Colours()
-    found = parse("--batch-size", "256", "-H", "auto", key="given")
+    found = parse("--batch-size", "256", "-H", "auto", key="explicit")
     assert found == {"batch_size", "horizon", "levels", "is_loud"}
 
 

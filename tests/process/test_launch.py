@@ -10,7 +10,7 @@ import pytest
 from rnnforecast.config.commands import RanksConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.events import Event, Noted, Warned
-from rnnforecast.process import Launch, launched, speaks_for_all
+from rnnforecast.process import Launch, is_main_process, launched
 from rnnforecast.workflow.train import launch_for, warning_once
 from tests.together import ThreadRanks, together
 
@@ -34,18 +34,18 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_a_process_learns_which_one_it_is(environment):
     assert launched() == Launch(rank=3, n=8, rank_here=1, n_here=2, restarts=0)
-    assert not speaks_for_all()
+    assert not is_main_process()
     environment.setenv("TORCHELASTIC_RESTART_COUNT", "2")
     environment.setenv("RANK", "0")
     assert launched() == Launch(rank=0, n=8, rank_here=1, n_here=2, restarts=2)
-    assert speaks_for_all()
+    assert is_main_process()
 
 
 @pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"])
 def test_a_process_that_no_launcher_has_started_is_alone(environment, name):
     environment.delenv(name)
     assert launched() is None
-    assert speaks_for_all()
+    assert is_main_process()
 
 
 def test_variables_of_somebody_else_are_left_alone(environment):
