@@ -102,16 +102,17 @@ def at_run_time(tree: ast.AST, *, into_functions: bool = True) -> Iterator[ast.A
         yield from at_run_time(child, into_functions=into_functions)
 
 
-def imported(tree: ast.AST, *, into_functions: bool = True) -> set[str]:
+@cache
+def imported(tree: ast.AST, *, into_functions: bool = True) -> frozenset[str]:
     """Names of the modules that are imported; of `from a import b`, both `a` and `a.b`."""
-    names = set()
+    names: set[str] = set()
     for node in at_run_time(tree, into_functions=into_functions):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, "imports are absolute"
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
+    return frozenset(names)
 
 
 def imported_rooms(tree: ast.AST) -> set[str]:
@@ -125,14 +126,17 @@ def imported_libraries(tree: ast.AST) -> set[str]:
     return names - set(sys.stdlib_module_names) - {"rnnforecast"}
 
 
-def called(tree: ast.AST) -> set[str]:
-    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+@cache
+def called(tree: ast.AST) -> frozenset[str]:
+    calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return frozenset(ast.unparse(node.func) for node in calls)
 
 
-def used(tree: ast.AST) -> set[str]:
+@cache
+def used(tree: ast.AST) -> frozenset[str]:
     """Every dotted name that is used or imported."""
-    names = {ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute | ast.Name)}
-    return names | imported(tree)
+    nodes = (node for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name))
+    return imported(tree) | {ast.unparse(node) for node in nodes}
 
 
 def bound(tree: ast.AST) -> Iterator[str]:
