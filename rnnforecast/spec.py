@@ -1,6 +1,6 @@
-"""The shape of a network: look-back, horizon, season, quantiles, members, and every tensor of it.
+"""The specification of a network: look-back, horizon, season, quantiles, members, tensor shapes.
 
-Standard library: a damaged model is refused by these shapes before torch is imported.
+Standard library only: a damaged model is refused by its shapes before torch is imported.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from rnnforecast.config.training import QUANTILES, NetworkConfig
 
 Shape = tuple[int, ...]
 HINGES = 16
-"""Curves that a series' reaction to covariates known ahead is made of, beside straight lines."""
+"""Hinge functions that the effect of known covariates is made of, besides straight lines."""
 
 
 class Cell(NamedTuple):
-    """The shape of one kind of recurrent cell; its equations stand in `model.recurrence`."""
+    """The structure of a recurrent cell; `model.recurrence` has its equations."""
 
     n_gates: int
     reads_state: bool = True
-    """Whether its gates depend on the state; otherwise it has no weights for that."""
+    """Whether the gates depend on the state; without that the cell has no `linear_hh`."""
     has_memory: bool = False
-    """Whether it has a second state, as the LSTM has."""
+    """Whether the cell has a second state, as the LSTM has."""
     retention_gate: int | None = None
-    """The gate whose sigmoid is the share of the state that each unit retains; None without one."""
+    """Index of the gate whose sigmoid is the share of the state that a unit retains, if any."""
 
 
 CELLS = {
@@ -37,23 +37,23 @@ CELLS = {
 
 @dataclass(frozen=True)
 class MemberSpec:
-    """What is particular to one network of the committee."""
+    """The specification of one member of the ensemble."""
 
     lookback: int
-    """It sees so many steps, the newest ones."""
+    """Steps of history that the member sees, the newest ones."""
     segment: int
-    """Readings that one recurrent step takes in."""
+    """Steps that one step of the recurrence takes in."""
     linear: bool
-    """Whether a window turned upside down, stretched, or mixed with another is as good as any: it
-    learns from such windows, and sees each at unit spread."""
+    """Whether forecasts are assumed to be linear in the deviations from the season's pattern: the
+    member trains on mirrored and mixed windows, too, and sees each window at unit spread."""
     seasonal: bool
-    """Whether level and pattern of the window's own seasons last into the horizon; only where it
-    holds two of them."""
+    """Whether level and pattern of the window's own seasons persist into the horizon; requires two
+    seasons in the look-back."""
     covariates: bool = False
-    """Whether it sees the covariates."""
+    """Whether the member sees the covariates."""
 
     def __str__(self) -> str:
-        """Say it in the words of `show`."""
+        """Describe the member as `rnnforecast show` prints it."""
         parts = [f"{self.lookback} steps in segments of {self.segment}"]
         parts += ["the window's own pattern lasts"] * self.seasonal
         parts += ["in the series' units"] * (not self.linear)
@@ -62,36 +62,36 @@ class MemberSpec:
 
     @property
     def n_components(self) -> int:
-        """How many parts of a window last, as `model.persistence` lists them."""
+        """Number of components of a window that persist, as `model.network.lasting` lists them."""
         return 3 if self.seasonal else 1
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What one network does, all found and fixed: it decides the shape of every tensor."""
+    """The resolved specification of a network, which decides the shape of every tensor."""
 
     lookback: int
     horizon: int
     season: int
-    """Steps after which the pattern repeats; 1 where there is no season."""
+    """Period of the pattern in steps; 1 where there is no season."""
     n_series: int
     members: tuple[MemberSpec, ...]
     quantiles: tuple[float, ...] = QUANTILES
     n_known: int = 0
-    """Features of covariates that are known ahead."""
+    """Number of features known ahead."""
     n_past: int = 0
-    """Features of covariates that are known up to now only."""
+    """Number of features known up to the cutoff only."""
     n_static: int = 0
-    """Features that stay the same for each series."""
+    """Number of features that are constant for each series."""
 
     @property
     def n_features(self) -> int:
-        """All of them."""
+        """Number of features of all three kinds."""
         return self.n_known + self.n_past + self.n_static
 
     @property
     def median(self) -> int:
-        """The position of the median among the quantiles."""
+        """Index of the median among the quantiles."""
         return self.quantiles.index(0.5)
 
 
@@ -113,9 +113,10 @@ def expected_shapes(spec: NetworkSpec, config: NetworkConfig) -> dict[str, Shape
 
 
 def member_shapes(spec: NetworkSpec, member: MemberSpec, config: NetworkConfig) -> dict[str, Shape]:
-    """Return the shapes of one member's tensors: its layers are made by them, and checked."""
+    """Return the shapes of one member's tensors: its layers are made and checked by them."""
     entries, width = spec.n_series + 1, config.hidden
     out_segment = min(member.segment, spec.horizon)
+
     shapes = {
         "seasonal_pattern.weight": (entries, spec.season),
         "persistence": (member.n_components, spec.horizon),
@@ -128,6 +129,7 @@ def member_shapes(spec: NetworkSpec, member: MemberSpec, config: NetworkConfig) 
         "head.bias": (out_segment * len(spec.quantiles),),
         **recurrence_shapes(config),
     }
+
     if member.covariates:
         covariates = covariate_shapes(spec, member, config)
         shapes |= {f"covariate_encoder.{name}": shape for name, shape in covariates.items()}
@@ -135,7 +137,7 @@ def member_shapes(spec: NetworkSpec, member: MemberSpec, config: NetworkConfig) 
 
 
 def recurrence_shapes(config: NetworkConfig) -> dict[str, Shape]:
-    """Return the shapes of the recurrent layers: input to gates, and state to gates."""
+    """Return the shapes of the recurrent layers: input to gates and state to gates."""
     cell = CELLS[config.cell]
     n_gates = cell.n_gates * config.hidden
     shapes: dict[str, Shape] = {}
@@ -149,9 +151,10 @@ def recurrence_shapes(config: NetworkConfig) -> dict[str, Shape]:
 def covariate_shapes(
     spec: NetworkSpec, member: MemberSpec, config: NetworkConfig
 ) -> dict[str, Shape]:
-    """Return the shapes of the covariate encoder of a member; layers without input are left out."""
+    """Return the shapes of a member's covariate encoder; layers without input are left out."""
     width, out_segment = config.hidden, min(member.segment, spec.horizon)
     shapes: dict[str, Shape] = {}
+
     if spec.n_known:
         shapes["hinge.weight"] = (HINGES, spec.n_known)
         shapes["hinge.bias"] = (HINGES,)

@@ -1,4 +1,8 @@
-"""A model version as files: manifest, weights, series; written and read back, without torch."""
+"""A model version as files: manifest, weights, table of series, metrics, training log.
+
+Packs a version into files, and reads it back verified: sizes before content, content by its hash,
+shapes before the network is made. torch is not imported, and nothing in the files is executed.
+"""
 
 from __future__ import annotations
 
@@ -39,13 +43,19 @@ FORMAT = "rnnforecast-model"
 FORMAT_VERSION = 2
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 METRICS, HISTORY, REPORT = "metrics.json", "history.csv", "report.html"
+Tensors = dict[str, NDArray[np.float32]]
+
+# Limits on what is read before it is verified: a damaged manifest must not fill the memory.
 _MAX_MANIFEST_BYTES = 1 << 24
 _MAX_BYTES = {SERIES: 1 << 30, METRICS: 1 << 24, HISTORY: 1 << 24}
 _MAX_HEADER_BYTES = 1 << 20
+"""Room for the JSON header of the weights, besides the tensors, whose sizes are known."""
 _MAX_SERIES = 10_000_000
 _MAX_SEASON = MAX_LOOKBACK
+"""A longer season would not fit into any look-back."""
 _MAX_OUTPUT = 1e30
-Tensors = dict[str, NDArray[np.float32]]
+"""Outputs of the self-test are in units of a series' scale; no network is near this."""
+
 _FORMAT_1_TENSORS = {
     "reach": "outlier_threshold",
     "cycle.weight": "seasonal_pattern.weight",
@@ -62,7 +72,10 @@ _FORMAT_1_TENSORS = {
     "reader.read": "covariate_encoder.history_proj",
     "reader.describe": "covariate_encoder.static_proj",
 }
-"""Tensors, or the modules that they belong to, by the names that format 1 had for them."""
+"""Names of tensors, or of the modules that own them: format 1 to today's."""
+_FORMAT_1_TENSOR = re.compile(
+    rf"\A(members\.\d+\.)?({'|'.join(map(re.escape, _FORMAT_1_TENSORS))})(?=\.|\Z)"
+)
 _FORMAT_1_KEYS = {
     "": {"task": "spec", "learnt_until": "trained_until"},  # format 1
     "provenance": {
@@ -72,51 +85,56 @@ _FORMAT_1_KEYS = {
     "metrics": {"usual": "error_reference"},  # format 1
     "series": {"base": "offset", "moves": "quantile_shifts"},  # format 1
 }
-"""Keys of the manifest, of objects in it, of the metrics and of the table of series, likewise."""
-_MOVES = pa.list_(pa.float32(), len(PAIRS))
-_PLAIN = pa.schema({"series": pa.string(), "offset": pa.float64()})
-_CALIBRATED = _PLAIN.append(pa.field("quantile_shifts", _MOVES))
+"""Keys of the manifest, of its provenance, of the metrics and columns of the series, likewise."""
+
+_SHIFTS = pa.list_(pa.float32(), len(PAIRS))
+_SERIES_SCHEMA = pa.schema({"series": pa.string(), "offset": pa.float64()})
+_CALIBRATED_SCHEMA = _SERIES_SCHEMA.append(pa.field("quantile_shifts", _SHIFTS))
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A trained network and everything that predicting with it needs."""
+    """A trained network and everything that a prediction needs, without torch."""
 
     spec: NetworkSpec
     config: Config
     schema: Schema
     names: tuple[str, ...]
-    """The series that the network knows, in the order of its entries 1, 2, ..."""
+    """Names of the trained series, in the order of the network's entries 1, 2, ..."""
     base: tuple[float, ...]
-    """What is subtracted from the readings of each, as `data.levels` says."""
+    """Offset of each series, subtracted from its readings before they become float32."""
     weights: Tensors
     metrics: dict[str, Any]
     history: str
     """The training log as CSV."""
     trained_until: str
+    """Time of the newest reading that the weights were trained on."""
     training_range: dict[str, Any]
+    """Time ranges of the train, validation and test parts, and the numbers of readings."""
     self_test: dict[str, Any]
+    """Expected output for a fixed input, see `RNNForecaster.self_test`."""
     provenance: dict[str, Any]
     parent: str | None = None
+    """The version whose weights the training began from, if any."""
     calibration: Calibration | None = None
-    """How its quantiles move; None where too little was held out to say."""
+    """Shifts of the quantiles; None where too little was held out to estimate them."""
 
     @property
     def n_parameters(self) -> int:
-        """How many figures the network has learnt; the scaling statistics do not count."""
+        """Number of trained parameters; the scaling statistics do not count."""
         fixed = ("center", "scale", "outlier_threshold")
         return sum(int(w.size) for name, w in self.weights.items() if name not in fixed)
 
-    @property
-    def _series(self) -> SeriesTable:
-        moves = None if self.calibration is None else self.calibration.by_series
-        return SeriesTable(self.names, self.base, moves)
-
     def pack(self, report: str | None = None) -> dict[str, bytes]:
-        """Return the files of a version, the manifest last; a report is never read again."""
+        """Return the files of a version by name, the manifest last.
+
+        The manifest lists size and SHA-256 of each file, and carries the SHA-256 of itself. A
+        report is written along, but never read back.
+        """
+        shifts = None if self.calibration is None else self.calibration.by_series
         files = {
             WEIGHTS: safetensors.numpy.save(dict(sorted(self.weights.items()))),
-            SERIES: pack_series(self._series),
+            SERIES: pack_series(SeriesTable(self.names, self.base, shifts)),
             METRICS: to_json(self.metrics),
             HISTORY: self.history.encode(),
         }
@@ -132,7 +150,7 @@ class Artifact:
         return {**files, MANIFEST: to_json({**manifest, "sha256": digest(to_json(manifest))})}
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the manifest says, but for the list of files and its own hash."""
+        """Return the manifest without the list of files and its own hash."""
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -150,34 +168,24 @@ class Artifact:
         }
 
 
-_STORED = (
-    Artifact,
-    NetworkSpec,
-    MemberSpec,
-    Schema,
-    Covariate,
-    DataConfig,
-    WindowConfig,
-    NetworkConfig,
-    TrainConfig,
-)
-_HINTS: dict[type, dict[str, Any]] = {cls: get_type_hints(cls) for cls in _STORED}
-"""Types of the fields. Found here: looking them up runs Python, and a load must run none."""
+_STORED: tuple[type, ...] = (Artifact, NetworkSpec, MemberSpec, Schema, Covariate)
+_OPTIONS: tuple[type, ...] = (DataConfig, WindowConfig, NetworkConfig, TrainConfig)
+_HINTS: dict[type, dict[str, Any]] = {cls: get_type_hints(cls) for cls in _STORED + _OPTIONS}
+"""Types of the fields, resolved at import: that evaluates annotations, and a load runs no code."""
 
 
 def load(directory: Place) -> Artifact:
-    """Read and verify a version. Raises `ModelError`; nothing in the files is run."""
+    """Read and verify a version. Raises `ModelError` for one that is damaged or too new."""
     stored = _read_manifest(directory)
     format_version = stored["format_version"]
 
     try:
-        manifest = _upgraded_manifest(stored)
-        spec, config = _task_of(manifest), _config_of(manifest)
-        schema = _schema_of(manifest)
+        manifest = _upgrade_manifest(stored)
+        spec, config, schema = _decode(manifest)
         check_bounds(spec)
         check_self_test(manifest)
 
-        # sizes are checked before anything of that size is read
+        # Sizes are checked before anything of that size is read.
         shapes = expected_shapes(spec, config.network)
         limits = {
             **_MAX_BYTES,
@@ -195,33 +203,32 @@ def load(directory: Place) -> Artifact:
             names=series.names,
             base=series.base,
             weights=weights,
-            metrics=_renamed(parse_json(files[METRICS]), "metrics", format_version),
+            metrics=_rename_keys(parse_json(files[METRICS]), "metrics", format_version),
             history=files[HISTORY].decode(),
             trained_until=manifest["trained_until"],
             training_range=manifest["training_range"],
             self_test=manifest["self_test"],
             provenance=manifest["provenance"],
             parent=manifest["parent"],
-            calibration=_calibration_of(manifest, series.moves, spec.horizon),
+            calibration=_calibration_of(manifest, series.quantile_shifts, spec.horizon),
         )
-
-        _check_rest(manifest, artifact, stored)
+        _check_manifest(manifest, artifact, stored)
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise damaged(directory, f"it does not describe a network ({error!r})") from error
     return artifact
 
 
 def load_manifest(directory: Place) -> dict[str, Any]:
-    """Read the manifest alone, with the keys of today's format. Raises `ModelError`."""
+    """Read a version's manifest only, with the keys of today's format. Raises `ModelError`."""
     stored = _read_manifest(directory)
     try:
-        return _upgraded_manifest(stored)
+        return _upgrade_manifest(stored)
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(directory, f"its manifest cannot be read ({error})") from error
 
 
 def _read_manifest(directory: Place) -> dict[str, Any]:
-    """Read a manifest as it is stored, and check its format. Raises `ModelError`."""
+    """Read a manifest as stored, and check its format. Raises `ModelError`."""
     content = read_regular(directory / MANIFEST, _MAX_MANIFEST_BYTES)
     try:
         manifest = parse_json(content)
@@ -241,17 +248,17 @@ def _read_manifest(directory: Place) -> dict[str, Any]:
     return manifest
 
 
-def _upgraded_manifest(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest of any format with the keys of today's."""
+def _upgrade_manifest(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest of any known format with today's keys."""
     version = stored["format_version"]
-    manifest = {**_renamed(stored, "", version), "format_version": FORMAT_VERSION}
+    manifest = {**_rename_keys(stored, "", version), "format_version": FORMAT_VERSION}
     if version < FORMAT_VERSION:
-        manifest["provenance"] = _renamed(manifest["provenance"], "provenance", version)
+        manifest["provenance"] = _rename_keys(manifest["provenance"], "provenance", version)
     return manifest
 
 
-def _renamed(values: dict[str, Any], part: str, format_version: int) -> dict[str, Any]:
-    """Return an object that was stored in this format, with today's keys."""
+def _rename_keys(values: dict[str, Any], part: str, format_version: int) -> dict[str, Any]:
+    """Return an object of the manifest, stored in this format, with today's keys."""
     if format_version == FORMAT_VERSION:
         return values
     if not isinstance(values, dict):
@@ -259,122 +266,31 @@ def _renamed(values: dict[str, Any], part: str, format_version: int) -> dict[str
     return {_FORMAT_1_KEYS[part].get(key, key): value for key, value in values.items()}
 
 
-def _calibration_of(
-    manifest: dict[str, Any], moves: Floats | None, horizon: int
-) -> Calibration | None:
-    stored = manifest["calibration"]
-    if stored is None and moves is None:
-        return None
-    if stored is None or moves is None:
-        raise ValueError("there is only a part of the calibration")
-    calibration = Calibration.from_json(stored, moves)
-    if calibration.lead_ends[-1] != horizon:
-        raise ValueError("the calibration is for another horizon")
-    return calibration
+def _decode(manifest: dict[str, Any]) -> tuple[NetworkSpec, Config, Schema]:
+    """Build the dataclasses that the manifest stores. Raises `ValueError` for other fields."""
+    spec = manifest["spec"]
+    members = tuple(build(MemberSpec, member, _HINTS[MemberSpec]) for member in spec["members"])
+    network_spec = build(NetworkSpec, {**spec, "members": []}, _HINTS[NetworkSpec])
 
-
-def _unpack_weights(content: bytes, format_version: int = FORMAT_VERSION) -> Tensors:
-    """Return the tensors of a file by today's names. Raises `ValueError`."""
-    try:
-        tensors: Tensors = safetensors.numpy.load(content)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"the weights cannot be read: {error}") from error
-    if format_version == FORMAT_VERSION:
-        return tensors
-    return {_upgraded_name(name): tensor for name, tensor in tensors.items()}
-
-
-def _upgraded_name(name: str) -> str:
-    """Return what a tensor of format 1 is called today, `members.0.read.bias` say."""
-    match = re.match(r"members\.\d+\.", name)
-    prefix = match[0] if match else ""
-    of_member = name.removeprefix(prefix)
-    for before, now in _FORMAT_1_TENSORS.items():
-        if of_member == before or of_member.startswith(f"{before}."):
-            return prefix + now + of_member.removeprefix(before)
-    return name
-
-
-def _check_rest(manifest: dict[str, Any], artifact: Artifact, stored: dict[str, Any]) -> None:
-    """Refuse what no other check looked at. It comes last: the others say more.
-
-    The hash is that of the manifest as it is stored, whatever its format.
-    """
-    upgraded = {key: value for key, value in manifest.items() if key != "sha256"}
-    hashed = {key: value for key, value in stored.items() if key != "sha256"}
-
-    for name in ("trained_until", "training_range", "provenance", "parent"):
-        if not is_of(upgraded[name], _HINTS[Artifact][name]):
-            raise ValueError(f"{name} is {upgraded[name]!r}")
-
-    expected = parse_json(to_json(artifact.to_json()))
-    for name in sorted(upgraded.keys() - {"files"} | expected.keys()):
-        grows = name in ("config", "spec", "schema")  # fields are added with time
-        fits = _is_part if grows else operator.eq
-        if name not in upgraded or name not in expected or not fits(upgraded[name], expected[name]):
-            raise ValueError(f"the manifest's {name} is not what was written")
-
-    if digest(to_json(hashed)) != stored["sha256"]:
-        raise ValueError("the manifest is not what was written (its hash differs)")
-
-
-def _task_of(manifest: dict[str, Any]) -> NetworkSpec:
-    values = manifest["spec"]
-    members = tuple(build(MemberSpec, member, _HINTS[MemberSpec]) for member in values["members"])
-    spec = build(NetworkSpec, {**values, "members": []}, _HINTS[NetworkSpec])
-    return replace(spec, members=members)
-
-
-def _schema_of(manifest: dict[str, Any]) -> Schema:
-    values = manifest["schema"]
-    hints = _HINTS[Covariate]
-    covariates = tuple(
-        build(Covariate, covariate, hints) for covariate in values.get("covariates", ())
-    )
-    return replace(
-        build(Schema, {**values, "covariates": []}, _HINTS[Schema]), covariates=covariates
-    )
-
-
-def _config_of(manifest: dict[str, Any]) -> Config:
     parts = manifest["config"]
-    return Config(
+    config = Config(
         data=build(DataConfig, parts["data"], _HINTS[DataConfig]),
         window=build(WindowConfig, parts["window"], _HINTS[WindowConfig]),
         network=build(NetworkConfig, parts["network"], _HINTS[NetworkConfig]),
         training=build(TrainConfig, parts["training"], _HINTS[TrainConfig]),
     )
 
-
-def _is_part(stored: Any, expected: Any) -> bool:
-    """Tell whether all that is said is meant: defaults that came later are meant alone."""
-    if isinstance(stored, list) and isinstance(expected, list):
-        return len(stored) == len(expected) and all(map(_is_part, stored, expected))
-    if not (isinstance(stored, dict) and isinstance(expected, dict)):
-        return bool(stored == expected)
-    return set(stored) <= set(expected) and all(
-        _is_part(stored[key], expected[key]) for key in stored
+    columns = manifest["schema"]
+    covariates = tuple(
+        build(Covariate, covariate, _HINTS[Covariate])
+        for covariate in columns.get("covariates", ())  # a field with a default may be missing
     )
-
-
-def check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
-    """Raise `ValueError` unless these are the tensors of the network, all of them finite."""
-    for name in sorted(expected.keys() | weights.keys()):
-        if name not in weights:
-            raise ValueError(f"tensor {name} is missing")
-        if name not in expected:
-            raise ValueError(f"tensor {name} does not belong to this network")
-        tensor = weights[name]
-        if tensor.shape != expected[name] or tensor.dtype != np.float32:
-            raise ValueError(
-                f"tensor {name} is {tensor.dtype} {tensor.shape}, not float32 {expected[name]}"
-            )
-        if not np.isfinite(tensor).all():
-            raise ValueError(f"tensor {name} holds a value that is not finite")
+    schema = build(Schema, {**columns, "covariates": []}, _HINTS[Schema])
+    return replace(network_spec, members=members), config, replace(schema, covariates=covariates)
 
 
 def check_bounds(spec: NetworkSpec) -> None:
-    """Raise `ValueError` for sizes that no network has, before anything of that size is made."""
+    """Raise `ValueError` for sizes that no network has, before anything is allocated by them."""
     sizes = {
         "lookback": (spec.lookback, MAX_LOOKBACK),
         "horizon": (spec.horizon, MAX_HORIZON),
@@ -408,7 +324,7 @@ def check_bounds(spec: NetworkSpec) -> None:
 
 
 def check_self_test(manifest: dict[str, Any]) -> None:
-    """Raise `ValueError` unless the self-test is a list of sensible numbers."""
+    """Raise `ValueError` unless the self-test holds a tolerance and outputs of plausible size."""
     self_test = manifest["self_test"]
     output = self_test["output"]
     if not isinstance(output, list) or not output:
@@ -419,7 +335,10 @@ def check_self_test(manifest: dict[str, Any]) -> None:
 
 
 def read_listed(directory: Place, name: str, manifest: dict[str, Any], limit: int) -> bytes:
-    """Read a file that the manifest lists, checking size before hash."""
+    """Read a file that the manifest lists, and check its size, then its hash.
+
+    Raises `ModelError` where either differs, or the manifest allows more than `limit` bytes.
+    """
     try:
         entry = manifest["files"][name]
         size, expected = entry["bytes"], entry["sha256"]
@@ -437,41 +356,33 @@ def read_listed(directory: Place, name: str, manifest: dict[str, Any], limit: in
 
 
 def read_regular(path: Place, limit: int) -> bytes:
-    """Read a regular file of at most `limit` bytes, without following a link."""
+    """Read a file as `read_bounded` does; raises `ModelError` instead."""
     try:
         return read_bounded(path, limit)
     except ValueError as error:
         raise damaged(path.parent, str(error)) from error
 
 
-def damaged(directory: Place, reason: str) -> ModelError:
-    """Say that a version cannot be used, and why."""
-    return ModelError(
-        f"the model version {directory} cannot be used: {reason}",
-        code="damaged-model",
-        hint="put an intact copy in its place, or train again",
-    )
-
-
 @dataclass(frozen=True)
 class SeriesTable:
-    """What stands in a row for each series that the network knows."""
+    """The columns of `series.parquet`, a row for each trained series."""
 
     names: tuple[str, ...]
     base: tuple[float, ...]
-    """What is subtracted from its readings."""
-    moves: Floats | None
-    """`(series, pair)`: how its quantiles move; None for a model that is not calibrated."""
+    """Offset that is subtracted from its readings."""
+    quantile_shifts: Floats | None
+    """`(series, pair)`, see `Calibration.by_series`; None for a model without calibration."""
 
 
 def pack_series(series: SeriesTable) -> bytes:
     """Return the table as a Parquet file."""
+    schema = _SERIES_SCHEMA
     columns = [pa.array(series.names, pa.string()), pa.array(series.base, pa.float64())]
-    if series.moves is not None:
-        flat = pa.array(series.moves.ravel(), pa.float32())
-        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=_MOVES))
+    if series.quantile_shifts is not None:
+        schema = _CALIBRATED_SCHEMA
+        flat = pa.array(series.quantile_shifts.ravel(), pa.float32())
+        columns.append(pa.FixedSizeListArray.from_arrays(flat, type=_SHIFTS))
     buffer = io.BytesIO()
-    schema = _PLAIN if series.moves is None else _CALIBRATED
     pa_parquet.write_table(pa.table(columns, schema=schema), buffer)
     return buffer.getvalue()
 
@@ -479,18 +390,14 @@ def pack_series(series: SeriesTable) -> bytes:
 def unpack_series(
     content: bytes, n_series: int, format_version: int = FORMAT_VERSION
 ) -> SeriesTable:
-    """Read it again. Raises `ValueError` for a file that `pack_series` has not written."""
+    """Read the table; raises `ValueError` for a file that `pack_series` has not written."""
     try:
         file = pa_parquet.ParquetFile(pa.BufferReader(content))
         schema = file.schema_arrow
         if format_version != FORMAT_VERSION:
-            schema = pa.schema(
-                [
-                    field.with_name(_FORMAT_1_KEYS["series"].get(field.name, field.name))
-                    for field in schema
-                ]
-            )
-        if schema not in (_PLAIN, _CALIBRATED):
+            keys = _FORMAT_1_KEYS["series"]
+            schema = pa.schema([f.with_name(keys.get(f.name, f.name)) for f in schema])
+        if schema not in (_SERIES_SCHEMA, _CALIBRATED_SCHEMA):
             raise ValueError("the series names are not what was written")
         if file.metadata.num_rows != n_series:
             raise ValueError(f"there are {file.metadata.num_rows} series names, not {n_series}")
@@ -505,14 +412,101 @@ def unpack_series(
     base = table.column("offset").to_numpy()
     if not np.isfinite(base).all():
         raise ValueError("the base of a series is not finite")
-    return SeriesTable(tuple(names.to_pylist()), tuple(base.tolist()), _moves_in(table))
+
+    shifts: Floats | None = None
+    if "quantile_shifts" in table.column_names:
+        flat = table.column("quantile_shifts").combine_chunks().flatten()
+        shifts = flat.to_numpy(zero_copy_only=False).reshape(-1, len(PAIRS))
+        if len(shifts) != len(table):
+            raise ValueError("a series has no moves")
+    return SeriesTable(tuple(names.to_pylist()), tuple(base.tolist()), shifts)
 
 
-def _moves_in(table: pa.Table) -> Floats | None:
-    if "quantile_shifts" not in table.column_names:
+def _unpack_weights(content: bytes, format_version: int = FORMAT_VERSION) -> Tensors:
+    """Return the tensors of a file under today's names. Raises `ValueError`."""
+    try:
+        tensors: Tensors = safetensors.numpy.load(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"the weights cannot be read: {error}") from error
+    if format_version == FORMAT_VERSION:
+        return tensors
+
+    def renamed(match: re.Match[str]) -> str:  # such as the "members.0.read" of members.0.read.bias
+        return (match[1] or "") + _FORMAT_1_TENSORS[match[2]]
+
+    return {_FORMAT_1_TENSOR.sub(renamed, name): tensor for name, tensor in tensors.items()}
+
+
+def check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
+    """Raise `ValueError` unless these are the expected tensors, as float32 and all finite."""
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights:
+            raise ValueError(f"tensor {name} is missing")
+        if name not in expected:
+            raise ValueError(f"tensor {name} does not belong to this network")
+        tensor = weights[name]
+        if tensor.shape != expected[name] or tensor.dtype != np.float32:
+            raise ValueError(
+                f"tensor {name} is {tensor.dtype} {tensor.shape}, not float32 {expected[name]}"
+            )
+        if not np.isfinite(tensor).all():
+            raise ValueError(f"tensor {name} holds a value that is not finite")
+
+
+def _calibration_of(
+    manifest: dict[str, Any], quantile_shifts: Floats | None, horizon: int
+) -> Calibration | None:
+    stored = manifest["calibration"]
+    if stored is None and quantile_shifts is None:
         return None
-    flat = table.column("quantile_shifts").combine_chunks().flatten()
-    moves: Floats = flat.to_numpy(zero_copy_only=False).reshape(-1, len(PAIRS))
-    if len(moves) != len(table):
-        raise ValueError("a series has no moves")
-    return moves
+    if stored is None or quantile_shifts is None:
+        raise ValueError("there is only a part of the calibration")
+    calibration = Calibration.from_json(stored, quantile_shifts)
+    if calibration.lead_ends[-1] != horizon:
+        raise ValueError("the calibration is for another horizon")
+    return calibration
+
+
+def _check_manifest(manifest: dict[str, Any], artifact: Artifact, stored: dict[str, Any]) -> None:
+    """Raise `ValueError` for whatever in the manifest no other check covers.
+
+    It runs last, as the messages of the other checks say more. The hash is that of the manifest as
+    stored, in whatever format.
+    """
+    upgraded = {key: value for key, value in manifest.items() if key != "sha256"}
+    hashed = {key: value for key, value in stored.items() if key != "sha256"}
+
+    for name in ("trained_until", "training_range", "provenance", "parent"):
+        if not is_of(upgraded[name], _HINTS[Artifact][name]):
+            raise ValueError(f"{name} is {upgraded[name]!r}")
+
+    expected = parse_json(to_json(artifact.to_json()))
+    for name in sorted(upgraded.keys() - {"files"} | expected.keys()):
+        # Dataclasses gain fields over time: one that was stored may lack those with defaults.
+        matches = _is_subset if name in ("config", "spec", "schema") else operator.eq
+        is_present = name in upgraded and name in expected
+        if not (is_present and matches(upgraded[name], expected[name])):
+            raise ValueError(f"the manifest's {name} is not what was written")
+
+    if digest(to_json(hashed)) != stored["sha256"]:
+        raise ValueError("the manifest is not what was written (its hash differs)")
+
+
+def _is_subset(stored: Any, expected: Any) -> bool:
+    """Tell whether every stored key and value is expected; objects may lack keys, lists nothing."""
+    if isinstance(stored, list) and isinstance(expected, list):
+        return len(stored) == len(expected) and all(map(_is_subset, stored, expected))
+    if not (isinstance(stored, dict) and isinstance(expected, dict)):
+        return bool(stored == expected)
+    return set(stored) <= set(expected) and all(
+        _is_subset(stored[key], expected[key]) for key in stored
+    )
+
+
+def damaged(directory: Place, reason: str) -> ModelError:
+    """Return the error for a version that cannot be used."""
+    return ModelError(
+        f"the model version {directory} cannot be used: {reason}",
+        code="damaged-model",
+        hint="put an intact copy in its place, or train again",
+    )

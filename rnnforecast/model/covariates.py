@@ -1,4 +1,4 @@
-"""The encoder of one member for covariates beside the readings."""
+"""The encoder of one member for covariates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rnnforecast.config.training import NetworkConfig
 from rnnforecast.spec import MemberSpec, NetworkSpec, Shape, covariate_shapes
 
 MOST = 10.0
-"""Features further from their mean, in standard deviations, count as this far."""
+"""Features are clipped to this many standard deviations around their mean."""
 _Module = TypeVar("_Module", nn.Linear, nn.Embedding)
 
 
@@ -45,7 +45,7 @@ class CovariateEncoder(nn.Module):
             self.static_proj = _from_zero(linear(shapes, "static_proj"))
 
     def effect(self, covariates: CovariateBatch, series: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the known covariates explain, (N, L) and (N, H), or (N, 1) of zeros."""
+        """Return the effect of the known covariates, (N, L) and (N, H), or (N, 1) of zeros."""
         if not self.network_spec.n_known:
             nothing = covariates.past.new_zeros(len(series), 1)
             return nothing, nothing
@@ -54,11 +54,11 @@ class CovariateEncoder(nn.Module):
         return effect[:, : self.spec.lookback], effect[:, self.spec.lookback :]
 
     def shapes(self, known: Tensor) -> Tensor:
-        """Return features (N, T, K) with bent lines of them, (N, T, K + curves)."""
+        """Return features (N, T, K) with hinge functions of them, (N, T, K + HINGES)."""
         return torch.cat([known, F.relu(self.hinge(known))], -1)
 
     def history(self, covariates: CovariateBatch) -> Tensor | float:
-        """Return what enters the recurrence with each segment of the history, (S, N, D), or 0."""
+        """Return the embedded covariates of each segment of the history, (S, N, D), or 0."""
         if not self.network_spec.n_known + self.network_spec.n_past:
             return 0.0
         known = self._newest(covariates.known[..., : -self.network_spec.horizon], 0)
@@ -70,11 +70,11 @@ class CovariateEncoder(nn.Module):
 
     @property
     def asks(self) -> bool:
-        """Whether there is anything to add to a question."""
+        """Whether the covariates add anything to the queries of the decoder."""
         return self.network_spec.n_known + self.network_spec.n_static > 0
 
     def question(self, covariates: CovariateBatch) -> Tensor:
-        """Return what the stretches of the horizon add to their questions, (N, M or 1, D)."""
+        """Return what the covariates add to the query of each segment ahead, (N, M or 1, D)."""
         parts: list[Tensor] = []
         if self.network_spec.n_known:
             ahead = covariates.known[..., -self.network_spec.horizon :]
@@ -88,13 +88,13 @@ class CovariateEncoder(nn.Module):
 
 
 def linear(shapes: Mapping[str, Shape], name: str) -> nn.Linear:
-    """Return a linear layer of the shape that its weight is listed with; a bias where one is."""
+    """Return a linear layer of the listed shape, with a bias where one is listed."""
     n_out, n_in = shapes[f"{name}.weight"]
     return nn.Linear(n_in, n_out, bias=f"{name}.bias" in shapes)
 
 
 def embedding(shapes: Mapping[str, Shape], name: str) -> nn.Embedding:
-    """Return an embedding of the shape that its weight is listed with."""
+    """Return an embedding of the listed shape."""
     n_entries, width = shapes[f"{name}.weight"]
     return nn.Embedding(n_entries, width)
 

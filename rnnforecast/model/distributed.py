@@ -1,4 +1,4 @@
-"""Ranks that torch.distributed connects: gloo or nccl."""
+"""Ranks connected by torch.distributed, through gloo on CPUs and nccl on GPUs."""
 
 from __future__ import annotations
 
@@ -20,48 +20,50 @@ from rnnforecast.errors import WorkerError
 from rnnforecast.parallel import Ranks
 from rnnforecast.process import launched
 
-_IN_SOURCE = re.compile(r"\[/[^]]*\] ?")
-"""Where in torch's own source an error arose."""
+_SOURCE_LOCATION = re.compile(r"\[/[^]]*\] ?")
+"""The place in torch's own source that its messages begin with."""
 _Number = TypeVar("_Number", bound=np.generic)
 
 
 class TorchRanks:
-    """The ranks of torch's default group, seen from this process."""
+    """The ranks of torch's default process group, seen from this process."""
 
     def __init__(self) -> None:
         self.rank, self.n = dist.get_rank(), dist.get_world_size()
 
     def total(self, values: NDArray[_Number]) -> NDArray[_Number]:
-        """Return the sums over all ranks, the same bits on each."""
+        """Return the sums over all ranks, bit for bit the same on each."""
         if self.n == 1 or not values.size:
             return values
         sums = torch.from_numpy(np.array(values, order="C", ndmin=1))
-        with _answering():
+        with _worker_errors():
             dist.all_reduce(sums)
         total: NDArray[Any] = sums.numpy().reshape(values.shape)
         return total
 
     def gather(self, content: bytes) -> list[bytes]:
-        """Return what each rank has given, in their order."""
+        """Return the content of each rank, in the order of the ranks."""
         if self.n == 1:
             return [content]
         sizes = np.zeros(self.n, np.int64)
         sizes[self.rank] = len(content)
         sizes = self.total(sizes)
+
+        # all_gather takes arrays of one size
         padded = np.zeros(max(1, int(sizes.max())), np.uint8)
         padded[: len(content)] = np.frombuffer(content, np.uint8)
         parts = [torch.empty(len(padded), dtype=torch.uint8) for _ in range(self.n)]
-        with _answering():
+        with _worker_errors():
             dist.all_gather(parts, torch.from_numpy(padded))
         return [part.numpy()[:size].tobytes() for part, size in zip(parts, sizes, strict=True)]
 
 
 @contextmanager
 def joined_ranks(timeout_s: float) -> Iterator[Ranks]:
-    """Meet the other processes that the launcher has started; each waits so long for any other.
+    """Join the processes that the launcher has started into a group, and leave it at the end.
 
-    Where somebody has joined them already, as Ray does, that group is taken. After a restart they
-    must not find the addresses of those who are gone, which torchrun keeps.
+    Each process waits `timeout_s` seconds for any other. A group that exists already, as under Ray,
+    is taken as it is. Raises `WorkerError` where a process does not answer.
     """
     if dist.is_initialized():
         yield TorchRanks()
@@ -70,8 +72,10 @@ def joined_ranks(timeout_s: float) -> Iterator[Ranks]:
     launch, timeout = launched(), timedelta(seconds=timeout_s)
     assert launch is not None
 
-    with _answering():
+    with _worker_errors():
         root_store, rank, n = next(rendezvous("env://", timeout=timeout))
+        # torchrun keeps the store over a restart: without the prefix, processes would find the
+        # addresses of those that have ended
         store = PrefixStore(f"attempt-{launch.restarts}", root_store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=n, timeout=timeout)
     yield TorchRanks()
@@ -80,49 +84,39 @@ def joined_ranks(timeout_s: float) -> Iterator[Ranks]:
 
 @torch.no_grad()
 def sum_gradients(parameters: Sequence[Tensor], loss: Tensor, ranks: Ranks) -> Tensor:
-    """Add up the gradients of all ranks, in place, and return the sum of their losses.
+    """Sum the gradients of all ranks, in place, and return the sum of their losses.
 
-    One message for all of them. A parameter that has a gradient on no rank has none afterwards.
+    All of them travel in one message. A parameter without a gradient on any rank has none
+    afterwards.
     """
     if ranks.n == 1:
         return loss.detach()
     has_gradient = [loss.new_tensor(float(p.grad is not None)) for p in parameters]
-    gradients_or_zeros = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     message = torch.cat(
-        [
-            loss.detach().view(1),
-            torch.stack(has_gradient),
-            *(x.flatten() for x in gradients_or_zeros),
-        ]
+        [loss.detach().view(1), torch.stack(has_gradient), *(x.flatten() for x in gradients)]
     )
-    _sum(message, ranks)
-    is_present, gradients = message[1:].split(
-        [len(gradients_or_zeros), len(message) - 1 - len(gradients_or_zeros)]
-    )  # type: ignore[no-untyped-call]
 
-    parts = gradients.split([x.numel() for x in gradients_or_zeros])
-    for parameter, present, part in zip(parameters, is_present.tolist(), parts, strict=True):
-        parameter.grad = part.view_as(parameter) if present else None
-    return message[0].clone()  # a view would keep all of it
-
-
-def _sum(message: Tensor, ranks: Ranks) -> None:
-    """Add up a tensor over all ranks, in place."""
     if message.device.type == "cpu":
         message.copy_(torch.from_numpy(ranks.total(message.numpy())))
-        return
-    with _answering():
-        dist.all_reduce(message)
+    else:
+        with _worker_errors():
+            dist.all_reduce(message)
+
+    sizes = [1, len(gradients), *(x.numel() for x in gradients)]
+    _, is_present, *sums = message.split(sizes)  # type: ignore[no-untyped-call]
+    for parameter, present, total in zip(parameters, is_present.tolist(), sums, strict=True):
+        parameter.grad = total.view_as(parameter) if present else None
+    return message[0].clone()  # a view would keep the whole message in memory
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
-    """Turn what torch raises where a rank does not answer into a `WorkerError`."""
+def _worker_errors() -> Iterator[None]:
+    """Raise `WorkerError` for what torch raises where a rank does not answer."""
     try:
         yield
     except (dist.DistError, RuntimeError) as error:
-        reason = _IN_SOURCE.sub("", str(error).splitlines()[0])
+        reason = _SOURCE_LOCATION.sub("", str(error).splitlines()[0])
 
         if "timed out" in reason.lower() or "timeout" in reason.lower():
             raise WorkerError(

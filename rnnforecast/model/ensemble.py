@@ -1,4 +1,4 @@
-"""Training of all members side by side in threads, and their selection."""
+"""Training of all members in a pool of threads, and the selection of those that forecast."""
 
 from __future__ import annotations
 
@@ -29,35 +29,39 @@ from rnnforecast.process import holding_back, launched
 from rnnforecast.units import parse_duration_us
 
 _FIRST_SHARE = 0.5
-"""Share of `--max-time` until training stops; learning on then takes at most as many steps."""
+"""Share of `--max-time` after which training stops; fine-tuning takes at most as many steps."""
 _TRIED_STEPS = 5
-"""With `--max-time` so many steps show how long one takes."""
+"""Steps by which the duration of a step is first measured with `--max-time`."""
 _SELECTION_WINDOWS = 4096
-_AS_GOOD, _CERTAIN = 0.01, 100
-"""A group is as good as the best one while its loss is larger by at most this share; by more where
-there are fewer validation windows apart from each other than this number."""
+"""Validation windows by which members are selected, at most."""
+_TOLERANCE = 0.01
+"""A group of members is as good as the best one where its loss is larger by at most this share: the
+best alone rests too much on one stretch of readings (docs/decisions.md, 6)."""
+_ENOUGH_WINDOWS = 100
+"""With fewer disjoint validation windows the tolerance grows, with the root of the ratio."""
 _TURN_STEPS = 4
-"""Steps that a member takes before another one may have its thread."""
+"""Steps that a member takes before another one may have its thread: three members of one look-back
+would otherwise leave the second of two threads idle for a third of an epoch."""
 _WAIT_S = 0.1
-"""Threads without a member look so often whether all was given up."""
+"""Interval at which waiting threads check whether the work is cancelled."""
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class EnsembleLog:
-    """What happened to all members, and which of them were selected."""
+    """The training of all members, and the indices of those that were selected."""
 
     members: tuple[TrainingLog, ...]
     selected: tuple[int, ...]
 
     @property
     def epochs(self) -> tuple[EpochEnded, ...]:
-        """Every epoch of every member, member by member."""
+        """All epochs of all members, member by member."""
         return tuple(epoch for member in self.members for epoch in member.epochs)
 
     @property
     def steps(self) -> int:
-        """Steps that the member which trained longest has taken: `--steps` repeats them."""
+        """Steps of the member that trained longest: `--steps` with them repeats the training."""
         return max(member.steps for member in self.members)
 
 
@@ -70,14 +74,14 @@ def train_members(
     listener: Listener,
     checkpoints: Checkpoints | None = None,
 ) -> EnsembleLog:
-    """Fit the network in place, and drop the members that do not help.
+    """Train the network in place, and keep the members that help.
 
-    With `checkpoints` the training can be gone on with after a signal: it ends at a step, is saved,
-    and the signal is raised. With `--max-time` the steps taken before then count, and the time
-    begins anew.
+    With `checkpoints` the training can be resumed after a signal: all members stop after a step,
+    the state is saved, and what the signal's handler has raised is raised again. After resuming,
+    earlier steps count and `--max-time` begins anew. Raises `UsageError` where a batch has fewer
+    windows than there are ranks, and `DivergedError`.
     """
-    _check_shares(windows.ranks.n, config)
-    _note_truncation(network, config, listener)
+    _check_options(network, windows.ranks.n, config, listener)
 
     held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
     indices = range(len(network.members))
@@ -85,50 +89,41 @@ def train_members(
     max_steps = steps_per_epoch(len(windows), config) * config.epochs
     ensemble = _Ensemble(members, min(max_steps, config.steps or max_steps), checkpoints)
 
-    begin, pace = ensemble.resume(listener), _Pace(config, windows.ranks)
-    total, done = ensemble.last * len(members), sum(member.steps for member in members)
+    start, pace = ensemble.resume(listener), _Pace(config, windows.ranks)
+    total, done = ensemble.max_steps * len(members), sum(member.steps for member in members)
     reporter = ProgressReporter(listener, "training", total, done=done)
 
     device = network.center.device
     with worker_pool(len(members), config, device, reporter, windows.ranks) as workers:
-        target = begin if begin.steps else ensemble.after(begin, pace.steps_left(0))
-        while target.going:
-            workers.share(WorkQueue(ensemble.left(target)), reporter)
+        current = start if start.end else ensemble.next_round(start, pace.steps_left(0))
+        while current.active:
+            workers.run(WorkQueue(ensemble.steps_to_take(current)), reporter)
             if workers.signals:
-                ensemble.save(target, reporter)
+                ensemble.save(current, reporter)
                 raise workers.signals[0]
-            target = ensemble.after(target, pace.steps_left(target.steps - begin.steps))
-            ensemble.save(target, reporter)
-        workers.each(members, lambda member: reporter.tell(member.end_epoch()))
+            current = ensemble.next_round(current, pace.steps_left(current.end - start.end))
+            ensemble.save(current, reporter)
+        workers.for_each(members, lambda member: reporter.report(member.end_epoch()))
     reporter.finish()
 
     logs = tuple(member.finish() for member in members)
     _warn_of_gradients(logs, config, listener)
-    selected = (
-        _members_without_validation(network)
-        if held_out is None
-        else _best_members(network, held_out)
-    )
+    selected = _select_members(network, held_out)
     network.select_members(selected)
     listener(
-        Noted(
-            f"trained {len(logs)} members, {target.steps} steps; {len(selected)} of them forecast"
-        )
+        Noted(f"trained {len(logs)} members, {current.end} steps; {len(selected)} of them forecast")
     )
     return EnsembleLog(logs, selected)
 
 
-def _check_shares(n_ranks: int, config: TrainConfig) -> None:
-    """Raise `UsageError` where a rank would have no window of a batch."""
+def _check_options(network: Network, n_ranks: int, config: TrainConfig, listener: Listener) -> None:
+    """Raise `UsageError` where a rank would have no window of a batch; note a truncation."""
     if config.batch_size < n_ranks:
         raise UsageError(
             f"--batch-size {config.batch_size} is less than there are ranks, {n_ranks}",
             hint="each rank takes a share of every batch: start fewer, or make it larger",
         )
 
-
-def _note_truncation(network: Network, config: TrainConfig, listener: Listener) -> None:
-    """Say what is given up where gradients do not reach over the look-back."""
     reach, lookback = config.truncate, network.spec.lookback
     if reach is not None and reach < lookback:
         message = (
@@ -150,101 +145,101 @@ def _warn_of_gradients(
             listener(Warned("exploding-gradients", message))
 
 
-@dataclass(frozen=True)
-class _Target:
-    """How far the committee goes before it looks again who goes on."""
+def _select_members(network: Network, validation: ValidationWindows | None) -> tuple[int, ...]:
+    """Return the indices of the members that forecast.
 
-    steps: int
-    going: tuple[int, ...]
-    """Numbers of the members that go on; none where the training is over."""
-
-
-@dataclass(frozen=True)
-class _Ensemble:
-    """The members in training, and where they are kept meanwhile."""
-
-    members: Sequence[MemberTraining]
-    last: int
-    """Steps that none of them goes beyond."""
-    checkpoints: Checkpoints | None
-
-    def after(self, target: _Target, max_steps: int) -> _Target:
-        """Say how far to go on from there, by at most so many steps, and who does."""
-        going = tuple(i for i in target.going if not self.members[i].has_stopped)
-        n_steps = min(max_steps, self.last - target.steps)
-        if not going or n_steps < 1:
-            return _Target(target.steps, ())
-        return _Target(
-            target.steps + min(n_steps, self.members[going[0]].steps_to_epoch_end), going
-        )
-
-    def left(self, target: _Target) -> dict[MemberTraining, int]:
-        """Return how many steps each member has to take; after a signal they differ."""
-        return {self.members[i]: target.steps - self.members[i].steps for i in target.going}
-
-    def save(self, target: _Target, reporter: ProgressReporter) -> None:
-        """Keep the members as they are. Training goes on where that fails, as the user is told."""
-        state = self._state(target)
-        if self.checkpoints is None or state is None:
-            return
-        try:
-            self.checkpoints.save(state)
-        except WriteError as error:
-            reporter.tell(Warned("no-checkpoint", f"the training cannot be kept: {error.message}"))
-
-    def resume(self, listener: Listener) -> _Target:
-        """Go on from a checkpoint, where there is one that is wanted, and say where it was."""
-        begin = _Target(0, tuple(range(len(self.members))))
-        if self.checkpoints is None or not self.checkpoints.is_resuming:
-            return begin
-
-        like = self._state(begin)
-        assert like is not None
-        state = self.checkpoints.load(like)
-        if state is None:
-            listener(Noted("there is no checkpoint to go on from: training begins anew"))
-            return begin
-
-        try:
-            if state.target > self.last:
-                raise ValueError(f"it is on its way to step {state.target}, after the last")
-            for member, member_state in zip(self.members, state.members, strict=True):
-                member.restore(member_state)
-        except (RuntimeError, ValueError) as error:  # the random numbers of another release
-            raise damaged(self.checkpoints.path, str(error)) from error
-        least_steps = min(member_state.steps for member_state in state.members)
-        listener(Noted(f"training goes on after step {least_steps}"))
-        return _Target(state.target, state.going)
-
-    def _state(self, target: _Target) -> TrainingState | None:
-        """Return what a checkpoint holds; None where a member has come to no number."""
-        states = [state for member in self.members if (state := member.state()) is not None]
-        if len(states) < len(self.members):
-            return None
-        return TrainingState(target.steps, target.going, tuple(states))
-
-
-def _members_without_validation(network: Network) -> tuple[int, ...]:
-    """Return the members to keep where nothing is held out: those that see what the user named."""
+    They are the largest group that is as good as the best one, and of these the best. Without
+    validation all members are kept, or those that see covariates, if any: the user asked for them.
+    """
     indices = range(len(network.members))
-    return tuple(i for i in indices if network.members[i].spec.covariates) or tuple(indices)
+    if validation is None:
+        return tuple(i for i in indices if network.members[i].spec.covariates) or tuple(indices)
 
-
-def _best_members(network: Network, validation: ValidationWindows) -> tuple[int, ...]:
-    """Return the largest group of members that is as good as the best; the best of these."""
-    indices = range(len(network.members))
     groups = [g for size in indices for g in itertools.combinations(indices, size + 1)]
     members = list(network.members)
     candidates = [[members[i] for i in g] for g in groups]
+    losses = validation.losses(network, candidates, max_windows=_SELECTION_WINDOWS)
 
-    losses = validation.losses(network, candidates, most=_SELECTION_WINDOWS)
-    tolerance = _AS_GOOD * max(1.0, math.sqrt(_CERTAIN / validation.n_apart))
+    tolerance = _TOLERANCE * max(1.0, math.sqrt(_ENOUGH_WINDOWS / validation.n_disjoint))
     good = [
         (-len(g), loss, g)
         for g, loss in zip(groups, losses, strict=True)
         if loss <= (1 + tolerance) * min(losses)
     ]
     return min(good)[2]
+
+
+@dataclass(frozen=True)
+class _Round:
+    """A part of the training: the active members train until each has taken `end` steps."""
+
+    end: int
+    active: tuple[int, ...]
+    """Indices of the members that train; empty where the training is over."""
+
+
+@dataclass(frozen=True)
+class _Ensemble:
+    """The members in training, and their checkpoints."""
+
+    members: Sequence[MemberTraining]
+    max_steps: int
+    checkpoints: Checkpoints | None
+
+    def next_round(self, current: _Round, max_more: int) -> _Round:
+        """Return the next round: to the end of the epoch, but at most `max_more` steps."""
+        active = tuple(i for i in current.active if not self.members[i].has_stopped)
+        n_steps = min(max_more, self.max_steps - current.end)
+        if not active or n_steps < 1:
+            return _Round(current.end, ())
+        n_steps = min(n_steps, self.members[active[0]].steps_to_epoch_end)
+        return _Round(current.end + n_steps, active)
+
+    def steps_to_take(self, current: _Round) -> dict[MemberTraining, int]:
+        """Return the steps of each member until the round ends; after a signal they differ."""
+        return {self.members[i]: current.end - self.members[i].steps for i in current.active}
+
+    def save(self, current: _Round, reporter: ProgressReporter) -> None:
+        """Save a checkpoint; where it cannot be written the training continues with a warning."""
+        state = self._state(current)
+        if self.checkpoints is None or state is None:
+            return
+        try:
+            self.checkpoints.save(state)
+        except WriteError as error:
+            warning = f"the training cannot be kept: {error.message}"
+            reporter.report(Warned("no-checkpoint", warning))
+
+    def resume(self, listener: Listener) -> _Round:
+        """Restore the members from a checkpoint if one is asked for; return the round it was in."""
+        first = _Round(0, tuple(range(len(self.members))))
+        if self.checkpoints is None or not self.checkpoints.is_resuming:
+            return first
+
+        like = self._state(first)
+        assert like is not None
+        state = self.checkpoints.load(like)
+        if state is None:
+            listener(Noted("there is no checkpoint to go on from: training begins anew"))
+            return first
+
+        try:
+            if state.target > self.max_steps:
+                raise ValueError(f"it is on its way to step {state.target}, after the last")
+            for member, member_state in zip(self.members, state.members, strict=True):
+                member.restore(member_state)
+        except (RuntimeError, ValueError) as error:  # the generator of another release of torch
+            raise damaged(self.checkpoints.path, str(error)) from error
+        least_steps = min(member_state.steps for member_state in state.members)
+        listener(Noted(f"training goes on after step {least_steps}"))
+        return _Round(state.target, state.active)
+
+    def _state(self, current: _Round) -> TrainingState | None:
+        """Return the state for a checkpoint; None where a member's loss is not finite."""
+        states = [state for member in self.members if (state := member.state()) is not None]
+        if len(states) < len(self.members):
+            return None
+        return TrainingState(current.end, current.active, tuple(states))
 
 
 def fine_tune_members(
@@ -255,7 +250,7 @@ def fine_tune_members(
     config: TrainConfig,
     listener: Listener,
 ) -> None:
-    """Let each member take so many more steps over these windows, in place."""
+    """Train member i for `n_steps[i]` more steps over these windows, in place."""
     reporter = ProgressReporter(listener, "learning from the held-out readings", sum(n_steps))
     device = network.center.device
     with worker_pool(len(n_steps), config, device, reporter, windows.ranks) as workers:
@@ -263,36 +258,36 @@ def fine_tune_members(
         def fine_tune_one(index: int) -> None:
             for _ in fine_tune(network, index, windows, n_steps=n_steps[index], config=config):
                 reporter.advance()
-                if workers.cancelled.is_set():
+                if workers.cancel_token.is_cancelled:
                     return
 
-        workers.each(range(len(n_steps)), fine_tune_one)
+        workers.for_each(range(len(n_steps)), fine_tune_one)
     reporter.finish()
 
 
 class _Pace:
-    """How many steps fit into the time that is left, by the clock of the first rank."""
+    """The number of steps that fit into `--max-time`, by the clock of the first rank."""
 
     def __init__(self, config: TrainConfig, ranks: Ranks) -> None:
         self._ranks = ranks
         self._started = time.monotonic()
         limit = config.max_time
-        self._seconds = None if limit is None else _FIRST_SHARE * parse_duration_us(limit) / 1e6
+        self._limit_s = None if limit is None else _FIRST_SHARE * parse_duration_us(limit) / 1e6
 
     def steps_left(self, steps: int) -> int:
-        """Return how many more steps may be taken after so many; a few where none was taken yet."""
-        if self._seconds is None:
+        """Return how many more steps fit after `steps` steps; `_TRIED_STEPS` before the first."""
+        if self._limit_s is None:
             return 1 << 62
         if not steps:
             return _TRIED_STEPS
-        spent = time.monotonic() - self._started
-        return said_by_first(self._ranks, int((self._seconds - spent) * steps / spent))
+        elapsed_s = time.monotonic() - self._started
+        return said_by_first(self._ranks, int((self._limit_s - elapsed_s) * steps / elapsed_s))
 
 
 def n_processors() -> int:
-    """How many processors this process may use; not every system says.
+    """Return the number of processors for this process: its affinity, where the system tells it.
 
-    Those that a launcher has started on one machine share them.
+    Processes that a launcher has started on one machine share them.
     """
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     launch = launched()
@@ -300,106 +295,109 @@ def n_processors() -> int:
 
 
 class ProgressReporter:
-    """Tells a listener, from several threads, one event at a time."""
+    """Passes events of several threads on to a listener, one at a time."""
 
-    def __init__(self, listener: Listener, spec: str, total: int, *, done: int = 0) -> None:
-        self._listener, self._task, self._total, self._done = listener, spec, total, done
-        self._lock = threading.RLock()  # a handler of signals tells, whatever its thread is at
+    def __init__(self, listener: Listener, name: str, total: int, *, done: int = 0) -> None:
+        self._listener, self._name, self._total, self._done = listener, name, total, done
+        # Reentrant: a signal's handler reports, too, and may interrupt its own thread in here.
+        self._lock = threading.RLock()
 
-    def tell(self, event: Event | None) -> None:
-        """Pass an event on, where there is one."""
+    def report(self, event: Event | None) -> None:
+        """Pass an event on, if there is one."""
         if event is not None:
             with self._lock:
                 self._listener(event)
 
     def advance(self) -> None:
-        """One more step is done."""
+        """Report one more step."""
         with self._lock:
             self._done += 1
-            self._listener(Progressed(self._task, self._done, self._total))
+            self._listener(Progressed(self._name, self._done, self._total))
 
     def finish(self) -> None:
-        """All that will be done is done."""
-        self._listener(Progressed(self._task, self._total, self._total))
+        """Report the end, also where members have stopped early."""
+        self._listener(Progressed(self._name, self._total, self._total))
 
 
 class CancelToken:
-    """Whether the work is given up: an error happened, or a signal came."""
+    """Whether threads are to end their work early: after an error, or after a signal."""
 
     def __init__(self, signals: Sequence[BaseException] = ()) -> None:
         self._signals = signals
-        self._is_given_up = False
+        self._is_set = False
 
-    def set(self) -> None:
-        """Give it up."""
-        self._is_given_up = True
+    def cancel(self) -> None:
+        """End the work of all threads that look at the token."""
+        self._is_set = True
 
-    def is_set(self) -> bool:
-        """Tell whether all are to end."""
-        return self._is_given_up or bool(self._signals)
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether threads are to end their work."""
+        return self._is_set or bool(self._signals)
 
 
 class WorkQueue:
-    """Members take turns of a few steps, so that no processor waits while three share two.
+    """Steps that members have to take, in turns of a few steps, for threads to share.
 
-    Of those that are not at it, the one goes next that has most to do, by its look-back. Each takes
-    as many steps as `left` says.
+    A free thread takes the idle member with most work left: its steps times its look-back. A member
+    is in one thread at a time.
     """
 
-    def __init__(self, left: Mapping[MemberTraining, int]) -> None:
-        self._left = dict(left)
-        self._idle = set(left)
+    def __init__(self, n_steps: Mapping[MemberTraining, int]) -> None:
+        self._remaining = dict(n_steps)
+        self._idle = set(n_steps)
         self._changed = threading.Condition()
 
-    def work(self, reporter: ProgressReporter, cancelled: CancelToken) -> None:
-        """Take turns until all is done, or given up."""
-        while (turn := self._next(cancelled)) is not None:
+    def work(self, reporter: ProgressReporter, cancel_token: CancelToken) -> None:
+        """Take turns until all steps are taken, or until cancelled."""
+        while (turn := self._next_turn(cancel_token)) is not None:
             member, n_steps = turn
 
             try:
                 for _ in range(n_steps):
-                    if cancelled.is_set():
+                    if cancel_token.is_cancelled:
                         return
-                    reporter.tell(member.step())
+                    reporter.report(member.step())
                     reporter.advance()
             finally:
                 with self._changed:
-                    self._left[member] -= n_steps
+                    self._remaining[member] -= n_steps
                     self._idle.add(member)
                     self._changed.notify_all()
 
-    def _next(self, cancelled: CancelToken) -> tuple[MemberTraining, int] | None:
+    def _next_turn(self, cancel_token: CancelToken) -> tuple[MemberTraining, int] | None:
+        """Wait for an idle member with steps left; return it with the number of its next steps."""
         with self._changed:
-            while any(self._left.values()) and not cancelled.is_set():
-                waiting = [member for member in self._idle if self._left[member]]
+            while any(self._remaining.values()) and not cancel_token.is_cancelled:
+                waiting = [member for member in self._idle if self._remaining[member]]
                 if waiting:
-                    member = max(waiting, key=lambda x: (self._left[x] * x.lookback, -x.index))
+                    member = max(waiting, key=lambda m: (self._remaining[m] * m.lookback, -m.index))
                     self._idle.remove(member)
-                    return member, min(self._left[member], _TURN_STEPS)
+                    return member, min(self._remaining[member], _TURN_STEPS)
                 self._changed.wait(_WAIT_S)
         return None
 
 
 @dataclass(frozen=True)
 class Workers:
-    """The threads, and what may end their work early."""
+    """A pool of threads, and what may end their work early."""
 
     pool: ThreadPoolExecutor
     n: int
-    cancelled: CancelToken
+    cancel_token: CancelToken
     signals: Sequence[BaseException]
-    """What a signal that came meanwhile will raise."""
+    """What the handlers of signals have raised meanwhile."""
 
-    def share(self, turns: WorkQueue, told: ProgressReporter) -> None:
-        """Let all threads take turns until they are done, or until a signal came."""
-        self.each(range(self.n), lambda _: turns.work(told, self.cancelled))
+    def run(self, queue: WorkQueue, reporter: ProgressReporter) -> None:
+        """Let all threads work on a queue until it is empty, or until cancelled."""
+        self.for_each(range(self.n), lambda _: queue.work(reporter, self.cancel_token))
 
-    def each(self, items: Sequence[_T], work: Callable[[_T], None]) -> None:
-        """Do this for each item side by side, and wait for all; an error is raised at once."""
+    def for_each(self, items: Sequence[_T], work: Callable[[_T], None]) -> None:
+        """Call `work` for each item, in parallel, and wait for all; an error is raised at once."""
         futures = [self.pool.submit(work, item) for item in items]
-        ended = wait(futures, return_when=FIRST_EXCEPTION).done
+        finished = wait(futures, return_when=FIRST_EXCEPTION).done
         for future in futures:
-            if future in ended:
+            if future in finished:
                 future.result()
 
 
@@ -411,24 +409,26 @@ def worker_pool(
     reporter: ProgressReporter,
     ranks: Ranks = ALONE,
 ) -> Iterator[Workers]:
-    """Start threads that share the processors. An error, or a signal, ends their work at once.
+    """Start up to n threads that share the processors. An error or a signal cancels their work.
 
-    What a signal raises is held back until all threads have ended. Of ranks each has one thread:
-    they wait for each other at every step, and so must take the same ones in the same order.
+    What a signal's handler raises is held back until all threads have ended: raised between any two
+    instructions, it could leave a lock of the pool taken, and the process hanging.
     """
+    # Ranks wait for each other at every step, so all must take the same steps in the same order.
     n_threads = config.threads or n_processors()
     n_workers = 1 if device.type == "cuda" or ranks.n > 1 else min(n, n_threads)
-    factory = max(1, n_threads // n_workers)
+    threads_per_worker = max(1, n_threads // n_workers)
+
     stopping = Noted("stopping after this step; a second signal ends at once")
     with (
-        holding_back(lambda: reporter.tell(stopping)) as signals,
+        holding_back(lambda: reporter.report(stopping)) as signals,
         ThreadPoolExecutor(
-            n_workers, initializer=torch.set_num_threads, initargs=(factory,)
+            n_workers, initializer=torch.set_num_threads, initargs=(threads_per_worker,)
         ) as pool,
     ):
         workers = Workers(pool, n_workers, CancelToken(signals), signals)
         try:
             yield workers
         except BaseException:
-            workers.cancelled.set()
+            workers.cancel_token.cancel()
             raise

@@ -1,4 +1,4 @@
-"""RNNForecaster: fit, fine-tune and predict."""
+"""RNNForecaster: a network with the names of its series, to fit, fine-tune, predict and restore."""
 
 from __future__ import annotations
 
@@ -35,25 +35,32 @@ from rnnforecast.model.network import Network
 from rnnforecast.process import launched
 from rnnforecast.spec import NetworkSpec
 
-_MAX_BATCH = 2048
+# Origins, and their inputs and outputs, in one batch of forecasts: this bounds memory. Smaller and
+# larger batches change the time by less than 2 % (benchmarks/LOG.md).
+_BATCH_ORIGINS = 2048
 _BATCH_VALUES = 1 << 22
 _SELF_TEST_LEADS = 4
 _SELF_TEST_TOLERANCE = 1e-3
+"""Allowed difference in units of the largest output."""
 _FINE_TUNE_SHARE = 0.25
-_FEW = 3
+"""Steps of fine-tuning, as a share of the steps to the best weights (docs/decisions.md, 1)."""
+_MIN_READINGS = 3
+"""Readings from which the level and scale of an unknown series are estimated, at least."""
 
 
 @dataclass(frozen=True)
 class RNNForecaster:
-    """A trained network and the names of the series that it knows."""
+    """A trained network and the names of its series."""
 
     network: Network
     names: tuple[str, ...]
+    """Names of the trained series, in the order of the network's entries 1, 2, ..."""
     log: EnsembleLog | None = None
+    """The training; None for a restored network."""
     fine_tune_steps: tuple[int, ...] = ()
-    """Steps that each member took over all readings after the network was measured."""
-    newcomers: tuple[int, ...] = ()
-    """Numbers of the series that had no window to learn from."""
+    """Steps of fine-tuning by member, in the order of `log.selected`; empty before it."""
+    new_series: tuple[int, ...] = ()
+    """Numbers of the series that had no window to train on."""
 
     @classmethod
     def fit(
@@ -68,12 +75,12 @@ class RNNForecaster:
         checkpoints: Checkpoints | None = None,
         start: RNNForecaster | None = None,
     ) -> RNNForecaster:
-        """Learn from the readings before the cutoffs of `train`, one origin a series.
+        """Train a network on the readings before the cutoffs of `train`, one origin per series.
 
         The readings from there to the cutoffs of `validation` decide when to stop. With
-        `checkpoints` a training that was interrupted can be gone on with. With `start` it begins
-        from the weights of that network, as `warm_start_from` says; the task must be that
-        network's own but for the number of series, or a `ModelError` names what differs.
+        `checkpoints` an interrupted training can be resumed. With `start` the training begins from
+        the weights of that network, see `warm_start_from`; its spec may differ in the number of
+        series only, otherwise a `ModelError` names the differences.
         """
         windows = train.windows(spec.lookback, spec.horizon)
         held_out = None
@@ -99,16 +106,17 @@ class RNNForecaster:
                 checkpoints=checkpoints,
             )
 
-        newcomers = [i for i in find_new_series(train, windows).tolist() if not entries[i]]
-        return cls(model.eval(), train.names, log, newcomers=tuple(newcomers))
+        new_series = [i for i in find_new_series(train, windows).tolist() if not entries[i]]
+        return cls(model.eval(), train.names, log, new_series=tuple(new_series))
 
     def fine_tune(
         self, past: Past, *, config: TrainConfig, listener: Listener = ignore
     ) -> RNNForecaster:
-        """Return a forecaster that has also learnt from the readings before these cutoffs.
+        """Return a forecaster that is also trained on the readings before the cutoffs of `past`.
 
         Each member takes a quarter of the steps that led to its best weights, over all windows, old
-        and new, at a rate that starts at a quarter of the first.
+        and new, at a rate that falls from a quarter of the peak. `new_series` are initialised from
+        their readings first.
         """
         assert self.log is not None
         spec = self.network.spec
@@ -118,7 +126,7 @@ class RNNForecaster:
         with _repeatable(config):
             model = Network(spec, self.network.config)
             model.load_state_dict(self.network.state_dict())
-            init_new_series(model, np.array(self.newcomers, np.int64), past)
+            init_new_series(model, np.array(self.new_series, np.int64), past)
             model.to(_device(config))
             fine_tune_members(
                 model,
@@ -130,11 +138,11 @@ class RNNForecaster:
         return replace(self, network=model.eval(), fine_tune_steps=n_steps)
 
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
-        """Forecast up to the trained horizon after each cutoff.
+        """Forecast the `horizon` steps after each cutoff, at most the trained horizon.
 
-        Quantiles between the trained ones are interpolated; there are none outside them. A series
-        that has never changed is forecast as it is; one that is unknown and has only one or two
-        readings to go by gets NaN: nothing says in which units it is.
+        Quantiles between the trained ones are interpolated. A series that has been constant in
+        training and since is forecast by its constant. An unknown series with fewer than three
+        readings in its look-back gets NaN, as its scale is unknown.
         """
         spec = self.network.spec
         known = {name: entry for entry, name in enumerate(self.names, start=1)}
@@ -142,15 +150,23 @@ class RNNForecaster:
 
         values = np.empty((past.n_origins, horizon, len(quantiles)), np.float32)
         width = spec.lookback + spec.horizon * len(spec.quantiles)
-        size = max(1, min(_MAX_BATCH, _BATCH_VALUES // width))
+        size = max(1, min(_BATCH_ORIGINS, _BATCH_VALUES // width))
 
         for first in range(0, past.n_origins, size):
             part = past.subset(slice(first, first + size))
             history, entry = part.history(spec.lookback), entries[part.series]
             features = part.features(spec.lookback, spec.horizon)
             output = self._run(history, entry, part.next_step, features)[:, :horizon]
-            self._keep_constants(output, history, entry)
-            output[(entry == 0) & (np.isfinite(history).sum(1) < _FEW)] = np.nan
+
+            center, scale = (
+                x.cpu().numpy()[entry] for x in (self.network.center, self.network.scale)
+            )
+            is_unchanged = (np.isnan(history) | (history == center[:, None])).all(1)
+            is_constant = is_unchanged & (scale == CONSTANT_SCALE)
+            output[is_constant] = center[is_constant, None, None]
+
+            n_readings = np.isfinite(history).sum(1)
+            output[(entry == 0) & (n_readings < _MIN_READINGS)] = np.nan
             values[first : first + size] = at_levels(output, spec.quantiles, quantiles)
 
         return Forecast(
@@ -162,12 +178,12 @@ class RNNForecaster:
         )
 
     def tensors(self) -> Tensors:
-        """Return every weight as a numpy array, for the artifact."""
+        """Return all tensors of the network as numpy arrays, for the artifact."""
         state = self.network.state_dict()
         return {name: value.cpu().numpy().copy() for name, value in state.items()}
 
     def self_test(self) -> dict[str, Any]:
-        """Return a fixed input's output, which every later load must reproduce."""
+        """Return the output for a fixed input, which every later load has to reproduce."""
         output = self._self_test_output()
         return {"tolerance": _SELF_TEST_TOLERANCE, "output": [round(float(x), 7) for x in output]}
 
@@ -181,9 +197,9 @@ class RNNForecaster:
         weights: Tensors,
         self_test: dict[str, Any],
     ) -> RNNForecaster:
-        """Make a forecaster from verified weights, and run the stored self-test.
+        """Build a forecaster from verified weights, and run the stored self-test.
 
-        Raises `ModelError` where this machine's torch computes something else.
+        Raises `ModelError` where this release of torch computes another output.
         """
         with torch.random.fork_rng(devices=[]):
             model = Network(spec, network)
@@ -205,21 +221,11 @@ class RNNForecaster:
             )
         return forecaster
 
-    def _keep_constants(self, output: Floats, history: Floats, entry: Integers) -> None:
-        """Forecast a series that has never changed, in training or since, as it is, in place."""
-        center, scale = (x.cpu().numpy()[entry] for x in (self.network.center, self.network.scale))
-        is_unchanged = (np.isnan(history) | (history == center[:, None])).all(1)
-        is_constant = is_unchanged & (scale == CONSTANT_SCALE)
-        output[is_constant] = center[is_constant, None, None]
-
     @torch.no_grad()
     def _run(
-        self,
-        history: Floats,
-        entries: Integers,
-        next_step: Integers,
-        features: Features | None = None,
+        self, history: Floats, entries: Integers, next_step: Integers, features: Features | None
     ) -> Floats:
+        """Return the forecast of the network, `(origin, horizon, quantile)`."""
         device = self.network.center.device
         inputs = [torch.from_numpy(x).to(device) for x in (history, entries, next_step)]
         covariates = features and [torch.from_numpy(x).to(device) for x in features]
@@ -227,7 +233,7 @@ class RNNForecaster:
         return output
 
     def _self_test_output(self) -> Floats:
-        """Medians and outer quantiles of the first leads, for a fixed wave with a gap."""
+        """Return outer quantiles and median of the first leads, scaled, for a wave with gaps."""
         spec = self.network.spec
         wave = np.sin(np.arange(spec.lookback) * 0.7) + 0.01 * np.arange(spec.lookback)
         wave[:: max(7, spec.lookback // 5)] = np.nan
@@ -239,7 +245,7 @@ class RNNForecaster:
         return scaled[:, [0, spec.median, -1]].ravel()
 
     def _self_test_features(self) -> Features | None:
-        """Waves for covariates, each of its own length."""
+        """Return waves as covariates, each of another length."""
         spec = self.network.spec
         if not spec.n_features:
             return None
@@ -271,17 +277,17 @@ def _device(config: TrainConfig) -> torch.device:
 
 @contextmanager
 def _repeatable(config: TrainConfig) -> Iterator[None]:
-    """Seed torch, fix its threads, forbid what is not deterministic; undo all of it at the end.
+    """Seed torch, set its threads and allow deterministic algorithms only, inside of the context.
 
-    On CUDA what has no deterministic version is allowed: there a run repeats only nearly.
+    On CUDA, operations without a deterministic version are allowed: runs are only nearly equal.
     """
     on_cuda = _device(config).type == "cuda"
     if on_cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-    threads = torch.get_num_threads()
+    n_threads = torch.get_num_threads()
     was_deterministic = torch.are_deterministic_algorithms_enabled()
-    filled = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    fills_memory = deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
 
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -292,5 +298,5 @@ def _repeatable(config: TrainConfig) -> Iterator[None]:
             yield
         finally:
             torch.use_deterministic_algorithms(was_deterministic)
-            deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
-            torch.set_num_threads(threads)
+            deterministic.fill_uninitialized_memory = fills_memory  # type: ignore[attr-defined]
+            torch.set_num_threads(n_threads)

@@ -18,31 +18,31 @@ from rnnforecast.spec import NetworkSpec
 
 _WINDOWS = 4096
 _SORTED_WINDOWS = 1024
-"""A median of so many is exact enough, and sorting them is what a start takes its time for."""
+"""Their medians are exact enough, and sorting them takes most of the time of a start."""
 _SORTED_LEADS = 1024
-"""At most so many leads at once, so that a long horizon does not need gigabytes."""
+"""Leads that are sorted at once, so that a long horizon does not need gigabytes."""
 _ROUNDS = 3
-"""Further turns move the shares of three parts by 0.02 on average (ETTh1), less than training."""
+"""Further rounds move the shares of three parts by 0.02 on average (ETTh1), less than training."""
 _MOST = 5.0
-"""Readings further from the series' level, in units of its scale, count as this far."""
+"""Scaled readings are clipped to this many units of scale around the series' level."""
 _PER_SCALE = ("seasonal_pattern.weight", "series_effect.weight")
 _BY_SERIES = ("series_embedding.weight", *_PER_SCALE)
-"""Tensors with a row for each series; the first are in units of its scale."""
+"""Tensors with a row for each series; those of `_PER_SCALE` are in units of its scale."""
 _SHAPE_OPTIONS = ("cell", "hidden", "layers")
-"""Options of a network that its weights' shapes depend on, or their meaning."""
+"""Options that decide the shapes of the weights, or their meaning."""
 _PRIOR_READINGS = 2.0
-"""A phase with this many readings gets half of their mean: one reading is no pattern."""
+"""A phase with this many readings starts from half of their mean: one reading is no pattern."""
 _RIDGE = 0.01
 """Added to the mean square of each feature, in units of its variance."""
 _PRIOR_WINDOWS = 4.0
-"""A series with so many windows takes half of its reaction from all series."""
+"""The effect of a series with this many windows is shrunk by half to that of all series."""
 _MAX_SUMS = 10_000_000
-"""With more figures than these in the sums, series are not told apart."""
+"""With more values than these in the sums, all series start from one effect."""
 
 
 @torch.no_grad()
 def initialise_network(network: Network, scaling: Scaling, windows: TrainingWindows) -> None:
-    """Set scaling, cycles and persistence from the training windows, in place."""
+    """Set scaling, seasonal patterns, effects and persistence from training windows, in place."""
     network.center[1:] = torch.from_numpy(scaling.center)
     network.scale[1:] = torch.from_numpy(scaling.scale)
     network.outlier_threshold[1:] = torch.from_numpy(scaling.reach)
@@ -58,7 +58,7 @@ def initialise_network(network: Network, scaling: Scaling, windows: TrainingWind
 
 
 def check_start(trained: Network, spec: NetworkSpec, config: NetworkConfig) -> None:
-    """Raise `ModelError` where another network's weights do not fit into one for this task."""
+    """Raise `ModelError` unless the weights of `trained` fit into a network of this spec."""
     expected = {**vars(spec), **{name: getattr(config, name) for name in _SHAPE_OPTIONS}}
     stored = {
         **vars(trained.spec),
@@ -80,13 +80,13 @@ def check_start(trained: Network, spec: NetworkSpec, config: NetworkConfig) -> N
 
 @torch.no_grad()
 def warm_start_from(network: Network, source: Network, entries: Integers, past: Past) -> None:
-    """Begin with the weights of another network of the same task, in place.
+    """Take over the weights of another network of the same spec, in place.
 
-    `entries`, `(series,)`, is each series' number in the other's embeddings, 0 where it is new: it
-    then starts as `init_new_series` lets it. Scaling is fitted to `past`. Where the scale of a
-    known series has changed, its cycle and its reactions are converted, so that they mean what they
-    meant in the sensor's own units; a linear member then forecasts nearly what it did. What others
-    have learnt of readings in units of a scale, they have to adapt. Statistics of covariates stay.
+    `entries`, `(series,)`, are the series' entries in the embeddings of `source`; one with entry 0
+    is new and starts as `init_new_series` says. Scaling is fitted to `past`. Where the scale of a
+    series has changed, its pattern and its effects are converted: they stay the same in the
+    sensor's units, and a linear member forecasts nearly as before. Other members have to adapt
+    what depends on the scale. Statistics of covariates stay.
     """
     scaling = fit_scaling(past)
     network.center[1:] = torch.from_numpy(scaling.center)
@@ -117,9 +117,9 @@ def known_entries(names: Sequence[str], network: Network, known: Sequence[str]) 
 
 
 def find_new_series(train: Past, windows: TrainingWindows) -> Integers:
-    """Return the numbers of the series that had next to nothing to learn from.
+    """Return the numbers of the series with too few readings to train on.
 
-    They have no window, or fewer readings than a window must have to be used.
+    They have no window, or fewer readings than a training window needs.
     """
     numbers: Integers = train.series[
         (windows.counts == 0) | (train.n_seen <= SEEN_SHARE * windows.lookback)
@@ -129,10 +129,10 @@ def find_new_series(train: Past, windows: TrainingWindows) -> Integers:
 
 @torch.no_grad()
 def init_new_series(network: Network, newcomers: Integers, past: Past) -> None:
-    """Let series without a training window so far start from what they have now, in place.
+    """Initialise the series without a training window so far, in place.
 
-    `newcomers`, `(series,)`, are numbers of series. Their scaling and cycles come from the readings
-    before the cutoffs, all else from the entry for unknown series, which the network has trained.
+    `newcomers`, `(series,)`, are numbers of series. Their scaling and pattern come from the
+    readings before the cutoffs, all else from entry 0, which is trained for unknown series.
     """
     if not len(newcomers):
         return
@@ -161,7 +161,7 @@ def init_new_series(network: Network, newcomers: Integers, past: Past) -> None:
 
 
 def _seasonal_means(network: Network, batch: Batch) -> Floats:
-    """Mean deviation from the window's mean at each phase, `(series + 1, season)`, scaled.
+    """Return the mean deviation from the window's mean by phase, `(series + 1, season)`, scaled.
 
     Entry 0, for unknown series, is the mean over the series.
     """
@@ -187,7 +187,7 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
 
 
 def _row_means(values: Floats) -> Floats:
-    """Mean of what is there in each row, `(row, 1)`; 0 where nothing is."""
+    """Return the mean of each row, `(row, 1)`, without NaN; 0 for a row of NaN."""
     seen = np.isfinite(values)
     sums = np.where(seen, values, np.float32(0)).sum(1, keepdims=True)
     means: Floats = sums / np.maximum(seen.sum(1, keepdims=True), 1).astype(np.float32)
@@ -195,10 +195,10 @@ def _row_means(values: Floats) -> Floats:
 
 
 def _persistence(network: Network, member: Member, batch: Batch) -> Floats:
-    """Return for each lasting part and lead the share, `(part, horizon)`, with the least error.
+    """Return the share of each component that persists by lead, `(component, horizon)`.
 
-    All is normalised as the member sees it. Windows with less than half of their history do not
-    count.
+    The shares have the least absolute error on windows normalised as the member sees them. Windows
+    with less than half of their history do not count.
     """
     series = entries(batch, network.center.device)
     history, future, next_step, _ = scaled_windows(network, batch, series, series)
@@ -220,12 +220,12 @@ def _persistence(network: Network, member: Member, batch: Batch) -> Floats:
 
 
 def _shares(goal: Doubles, parts: Sequence[Doubles], weights: Doubles) -> Doubles:
-    """Return the shares of the parts, `(part, lead)`, from nothing to all of each, for this goal.
+    """Return the shares of the parts, `(part, lead)`, from 0 to 1, that fit the goal best.
 
     goal `(window, lead)`, NaN where unknown; parts the same or `(window, 1)`; weights of the
-    windows `(window, 1)`. The best a in |y - a x| is the median of y / x weighted by |x|: for the
-    newest reading 1 in a random walk, 0 where it says nothing. Several parts take turns, each
-    fitted to what the others leave.
+    windows `(window, 1)`. The a that minimises |y - a x| is the median of y / x weighted by |x|:
+    for the newest reading 1 in a random walk, 0 where it does not help. Several parts are fitted in
+    turn, each to the residuals of the others.
     """
     residual = goal.copy()
     shares = np.zeros((len(parts), goal.shape[1]))
@@ -240,9 +240,9 @@ def _shares(goal: Doubles, parts: Sequence[Doubles], weights: Doubles) -> Double
 
 
 def _weighted_medians(values: Doubles, weights: Doubles) -> Doubles:
-    """Return the median of each column of `(row, column)`, by weight; NaN does not count.
+    """Return the weighted median of each column of `(row, column)`, without NaN.
 
-    It is 0 where nothing counts.
+    It is 0 for a column of NaN.
     """
     weights = np.where(np.isnan(values), 0.0, weights)
     order = np.argsort(values, axis=0)
@@ -254,7 +254,7 @@ def _weighted_medians(values: Doubles, weights: Doubles) -> Doubles:
 
 
 def standardise_features(network: Network, batch: Batch) -> None:
-    """Set mean and deviation of each feature, in place; what never changes keeps its scale."""
+    """Set mean and standard deviation of each feature, in place; 1 for a constant one."""
     assert batch.features is not None
     means, scales = [], []
     for values in batch.features:
@@ -277,10 +277,10 @@ def standardise_features(network: Network, batch: Batch) -> None:
 
 @torch.no_grad()
 def fit_series_effects(network: Network, member: Member, batch: Batch) -> None:
-    """Let a member begin with each series' reaction to what is known ahead, in place.
+    """Initialise the effect of the known covariates on each series, in place.
 
-    It is the least squares fit of what differs within two horizons around each cutoff, so that slow
-    drifts of both, which say nothing of a cause, hardly count. Entry 0 is that of all series.
+    It is the least squares fit of deviations from the mean of two horizons around each cutoff, so
+    that slow drifts of both, which show no cause, hardly count. Entry 0 is that of all series.
     """
     if member.covariate_encoder is None or not network.spec.n_known:
         return
@@ -309,9 +309,9 @@ def fit_series_effects(network: Network, member: Member, batch: Batch) -> None:
 
 
 def _solve(squares: Doubles, products: Doubles, series: np.ndarray, n_entries: int) -> Doubles:
-    """Return the reaction of each entry, `(entry, feature)`, from the sums of windows.
+    """Return the effect on each entry, `(entry, feature)`, from the sums of windows.
 
-    A feature here is one of the covariates or a curve of them.
+    The features are the known covariates and the hinge functions of them.
 
     squares `(window, feature, feature)`, products `(window, feature)`, series `(window,)`.
     """

@@ -1,4 +1,4 @@
-"""The pinball loss, mixtures of windows, and the loss on validation windows."""
+"""The pinball loss, the loss on validation windows, and the augmentation of training windows."""
 
 from __future__ import annotations
 
@@ -16,19 +16,25 @@ from rnnforecast.model.covariates import CovariateBatch
 from rnnforecast.model.network import Member, Network, mean_of
 from rnnforecast.parallel import Ranks, share_of
 
+# Validation windows are forecast in batches that bound the memory of inputs and activations.
 _BATCH_VALUES = 1 << 21
+"""Inputs and outputs in one batch."""
 _BATCH_WINDOWS = 1024
 _BATCH_STATES = 1 << 23
-"""At most so many values, windows, and figures of states, at once: gates take a few times that."""
+"""Values of hidden states in one batch, over all steps; the gates take several times as much."""
+
+# These had the lowest validation loss of the variants tried on ETTh1 and ETTm1 (benchmarks/LOG.md).
 MIRRORED_SHARE = 0.25
 _MIXING_POWER = 1 / 0.3
-"""The smaller share of a mixture is half of u to this power, near the smaller of Beta(0.3, 0.3)."""
+"""The smaller share of a mixture is u ** power / 2 for a uniform u, which is close to the smaller
+of x and 1 - x for x from Beta(0.3, 0.3)."""
 
 
 def quantile_loss(forecast: Tensor, actual: Tensor, quantiles: tuple[float, ...]) -> Tensor:
-    """Mean pinball loss of (N, H, Q) over the readings that are there, (N, H); 0 if none is.
+    """Return the mean pinball loss of a forecast (N, H, Q) of the readings (N, H).
 
-    Twice the pinball loss at the median is the absolute error.
+    Missing readings, NaN, do not count; the loss is 0 where all are missing. Twice the pinball loss
+    at the median is the absolute error.
     """
     seen = torch.isfinite(actual)
     error = torch.where(seen, actual, 0.0)[..., None] - forecast
@@ -38,9 +44,10 @@ def quantile_loss(forecast: Tensor, actual: Tensor, quantiles: tuple[float, ...]
 
 
 def pinball(forecast: Tensor, actual: Tensor, levels: Tensor) -> Tensor:
-    """Mean over the quantiles, (N, H), of (N, H, Q) against (N, H), in a quarter of the passes.
+    """Return the pinball loss of a forecast (N, H, Q), averaged over the quantiles: (N, H).
 
-    Nothing may be missing. The pinball loss is (q - 1/2) error + |error| / 2.
+    `actual` is (N, H) and must not be NaN; `levels` is (Q,). The loss is (q - 1/2) error +
+    |error| / 2, with its own gradient: a quarter of the passes over (N, H, Q) of autograd.
     """
     loss: Tensor = _Pinball.apply(forecast, actual, levels)  # type: ignore[no-untyped-call]
     return loss
@@ -62,32 +69,66 @@ class _Pinball(torch.autograd.Function):
         return -slope, slope.sum(-1), None
 
 
+def entries(batch: Batch, device: torch.device) -> Tensor:
+    """Return the entry of each window's series in the network, (N,); 0 for an unknown series."""
+    return torch.from_numpy(batch.series).to(device) + 1
+
+
+def covariates_of(network: Network, batch: Batch) -> CovariateBatch | None:
+    """Return the standardised covariates of a batch; None without covariates."""
+    if batch.features is None:
+        return None
+    device = network.center.device
+    return network.standardise_covariates([torch.from_numpy(x).to(device) for x in batch.features])
+
+
+def scaled_windows(
+    network: Network, batch: Batch, series: Tensor, entry: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return history (N, L) and future (N, H), scaled as the series `entry` (N,) is scaled.
+
+    `series` (N,) are the windows' real entries, by which spikes are masked; an `entry` of 0 shows a
+    window as one of an unknown series. Also returns the step of lead 1, (N,), and the ratio of both
+    scales, (N, 1): a scaled error times the ratio is in units of the real series' scale.
+    """
+    device = network.center.device
+    history, future, next_step = (
+        torch.from_numpy(x).to(device) for x in (batch.history, batch.future, batch.next_step)
+    )
+
+    history, future = (network.mask_spikes(values, series) for values in (history, future))
+    _, series_scale = network.scaling(history, series)
+    center, scale = network.scaling(history, entry)
+    history, future = ((values - center) / scale for values in (history, future))
+    return history, future, next_step, scale / series_scale
+
+
 @dataclass(frozen=True)
 class ValidationWindows:
-    """Windows spread evenly over the validation part."""
+    """The windows of the validation part, of which samples are spread evenly."""
 
     _windows: TrainingWindows
 
     @property
-    def n_apart(self) -> int:
-        """How many windows there are whose targets do not overlap."""
+    def n_disjoint(self) -> int:
+        """Number of windows whose targets do not overlap."""
         return int((-(-self._windows.counts // self._windows.horizon)).sum())
 
-    def gather(self, most: int) -> Batch:
-        """Return at most so many of the windows, evenly spread."""
-        return self._windows.gather(self._windows.spread(most))
+    def gather(self, max_windows: int) -> Batch:
+        """Return up to `max_windows` windows, evenly spread."""
+        return self._windows.gather(self._windows.spread(max_windows))
 
     @torch.no_grad()
     def losses(
-        self, network: Network, groups: Sequence[Sequence[Member]], *, most: int
+        self, network: Network, groups: Sequence[Sequence[Member]], *, max_windows: int
     ) -> list[float]:
         """Return the quantile loss of each group's mean forecast, in units of the series' scale.
 
-        It is computed over at most so many windows, evenly spread; of ranks each forecasts its
+        It is computed over up to `max_windows` windows, evenly spread; each rank forecasts its
         share of them.
         """
         members = list({id(m): m for group in groups for m in group}.values())
-        chosen = self._windows.spread(most)
+        chosen = self._windows.spread(max_windows)
         spec = network.spec
         width = spec.lookback + spec.horizon * len(spec.quantiles)
         n_steps = max(-(-member.spec.lookback // member.spec.segment) for member in members)
@@ -106,21 +147,22 @@ class ValidationWindows:
                 continue
             series = entries(batch, network.center.device)
             history, future, next_step, _ = scaled_windows(network, batch, series, series)
-            beside = covariates_of(network, batch)
-            forecasts = {id(m): m(history, series, next_step, beside) for m in members}
+            covariates = covariates_of(network, batch)
+            forecasts = {id(m): m(history, series, next_step, covariates) for m in members}
+
             count = int(np.isfinite(batch.future).sum())
             n_seen += count
-            for number, group in enumerate(groups):
+            for i, group in enumerate(groups):
                 forecast = mean_of([forecasts[id(m)] for m in group])
                 loss = quantile_loss(forecast, future, spec.quantiles)
-                sums[number] += float(loss) * count
+                sums[i] += float(loss) * count
 
         *totals, n_all = self._windows.ranks.total(np.array([*sums, n_seen])).tolist()
         return [total / max(n_all, 1) for total in totals]
 
 
 def share_of_batch(batch: Batch, ranks: Ranks) -> Batch:
-    """Return the windows of a batch that are this rank's work."""
+    """Return the windows of a batch that this rank forecasts."""
     if ranks.n == 1:
         return batch
     rows = share_of(ranks, len(batch.series))
@@ -133,56 +175,23 @@ def share_of_batch(batch: Batch, ranks: Ranks) -> Batch:
     )
 
 
-def entries(batch: Batch, device: torch.device) -> Tensor:
-    """Return the entry of each window's series, (N,): 0 stands for unknown ones."""
-    return torch.from_numpy(batch.series).to(device) + 1
-
-
-def covariates_of(network: Network, batch: Batch) -> CovariateBatch | None:
-    """Return the covariates of a batch, standardised."""
-    if batch.features is None:
-        return None
-    device = network.center.device
-    return network.standardise_covariates([torch.from_numpy(x).to(device) for x in batch.features])
-
-
-def scaled_windows(
-    network: Network, batch: Batch, series: Tensor, entry: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return history, (N, L), and future, (N, H), in the units of the series as it is shown.
-
-    Also the step of lead 1, (N,), and how many units of the series itself one of these is, (N, 1).
-    Spikes are missing.
-    """
-    device = network.center.device
-    history, future, next_step = (
-        torch.from_numpy(x).to(device) for x in (batch.history, batch.future, batch.next_step)
-    )
-
-    history, future = (network.mask_spikes(part, series) for part in (history, future))
-    _, scale = network.scaling(history, series)
-    center, shown_scale = network.scaling(history, entry)
-    history, future = ((part - center) / shown_scale for part in (history, future))
-    return history, future, next_step, shown_scale / scale
-
-
 class Mixture(NamedTuple):
-    """Which windows are turned upside down, and which is mixed with which."""
+    """Signs and mixing partners of the windows of one batch."""
 
-    sign: Tensor  # (N, 1)
-    share: Tensor  # (N, 1)
-    other: Tensor  # (N,)
+    sign: Tensor  # (N, 1), -1.0 for a mirrored window
+    share: Tensor  # (N, 1), of the partner
+    partner: Tensor  # (N,)
 
-    def of(self, values: Tensor) -> Tensor:
-        """Mix deviations, (N, ...), NaN where missing: there the window's own stays."""
+    def apply(self, values: Tensor) -> Tensor:
+        """Mirror and mix deviations, (N, ...); where either window is missing nothing is mixed."""
         shape = (-1, *[1] * (values.dim() - 1))
         values = values * self.sign.view(shape)
-        mixed = torch.lerp(values, values[self.other], self.share.view(shape))
+        mixed = torch.lerp(values, values[self.partner], self.share.view(shape))
         return torch.where(torch.isnan(mixed), values, mixed)
 
 
 def draw_mixture(n: int, generator: torch.Generator) -> Mixture:
-    """Draw how windows are turned upside down, and mixed each with another one."""
+    """Draw which of n windows are mirrored, and with which partner each is mixed."""
     device = generator.device
     mirrored = torch.rand(n, 1, generator=generator, device=device) < MIRRORED_SHARE
     sign = torch.where(mirrored, -1.0, 1.0)

@@ -24,11 +24,11 @@ _UNKNOWN_THRESHOLD = 14.0
 _START_SPREAD = 0.5
 """Standard deviation of a forecast before the first step, in units of the window's spread."""
 _WIDEST = 4.0
-"""A window that moves more than so many times as its series used to is brought to this spread."""
+"""Spread, in units of its series' scale, to which a wider window is brought if not rescaled."""
 _SPREAD_FLOOR = 1e-2
 """Least spread of a window, in units of its series' scale: a stuck sensor has none of its own."""
 _PRIOR_READINGS = 4.0
-"""An empty window has the spread of its series, as if so many readings said so."""
+"""Weight of the series' spread in that of an empty window, as a number of readings."""
 
 
 class Network(nn.Module):
@@ -63,7 +63,7 @@ class Network(nn.Module):
         next_step: Tensor,
         features: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Forecast in the units of the panel, (N, H, Q): the sensors' own, less a base.
+        """Forecast in the units of the panel, (N, H, Q): those of the sensors, less an offset.
 
         history (N, L), NaN where missing; series (N,), 0 for unknown; next_step (N,), where lead 1
         lies on the grid that begins in 1970; features known ahead (N, K, L + H), known up to now
@@ -77,9 +77,9 @@ class Network(nn.Module):
         return mean_of(forecasts) * scale[..., None] + center[..., None]
 
     def select_members(self, chosen: Sequence[int]) -> None:
-        """Go on with these members alone; the look-back becomes as long as they need.
+        """Keep the chosen members only; the look-back shrinks to the longest of theirs.
 
-        Covariates that none of them sees are no part of the spec any more.
+        Covariates that none of them sees are removed from the spec.
         """
         members = tuple(self.spec.members[i] for i in chosen)
         lookback = max(member.lookback for member in members)
@@ -93,7 +93,7 @@ class Network(nn.Module):
         self.members = nn.ModuleList(members)  # type: ignore[assignment]
 
     def standardise_covariates(self, features: Sequence[Tensor] | None) -> CovariateBatch | None:
-        """Standardise covariates; what is unknown is as before, or else their mean."""
+        """Standardise covariates; an unknown value repeats the last one, or is the mean, 0."""
         if features is None or not self.spec.n_features:
             return None
         sizes = [self.spec.n_known, self.spec.n_past, self.spec.n_static]
@@ -106,10 +106,10 @@ class Network(nn.Module):
         return CovariateBatch(_filled(known), _filled(past), static.nan_to_num(0.0))
 
     def mask_spikes(self, history: Tensor, series: Tensor) -> Tensor:
-        """Take a few single readings beyond the reach of their series for missing: spikes.
+        """Mark spikes as missing: single readings beyond the outlier threshold of their series.
 
         More than a few of them in one window, or several in a row, are a new level, and stay. An
-        unknown series is judged by the middle of its window.
+        unknown series is judged by the quartiles of its window.
         """
         center, reach = (
             self.center[series, None],
@@ -131,7 +131,7 @@ class Network(nn.Module):
         return torch.where(beyond & few & ~_in_runs(beyond), torch.nan, history)
 
     def scaling(self, history: Tensor, series: Tensor) -> tuple[Tensor, Tensor]:
-        """Level and scale of each window's series, (N, 1) each; its own where it is unknown.
+        """Return level and scale of each window's series, (N, 1) each; the window's own if unknown.
 
         Unknown are series 0, and one that had no reading yet when the scaling was fitted.
         """
@@ -160,7 +160,7 @@ def _filled(values: Tensor) -> Tensor:
 
 
 def _in_runs(marked: Tensor) -> Tensor:
-    """Tell which marks, (N, L), stand in a run that is too long for a spike."""
+    """Tell which marks, (N, L), belong to a run that is too long for a spike."""
     wide = F.pad(marked, (SPIKE_RUN - 1, SPIKE_RUN - 1))
     runs = wide.unfold(1, SPIKE_RUN, 1).all(-1)  # a run begins here
     return runs.unfold(1, SPIKE_RUN, 1).any(-1)
@@ -232,8 +232,8 @@ class Member(nn.Module):
     ) -> Tensor:
         """Run the recurrence over one window and decode every lead from its end, (N, H, Q).
 
-        The quantiles may cross. `mask` is what `dropout_mask` gives, in training. With a reach
-        gradients come through the recurrent steps of the last so many readings only.
+        The quantiles may cross. `mask` is the `dropout_mask` of a training step. With `reach`,
+        gradients come through the recurrent steps of the last `reach` readings only.
         """
         embedded = self.embed(window, covariates)
         n_steps = len(embedded) if reach is None else -(-reach // self.spec.segment)
@@ -242,9 +242,9 @@ class Member(nn.Module):
         )
 
     def dropout_mask(self, n: int, generator: torch.Generator) -> Tensor | None:
-        """Draw which parts of n states are not dropped, (N, 1, D), the same ones for all leads.
+        """Draw a dropout mask for n states, (N, 1, D), the same for all leads.
 
-        What is kept counts for more; None where nothing is dropped.
+        It is scaled by 1 / (1 - dropout) where it keeps a value; None without dropout.
         """
         if not self.dropout:
             return None
@@ -276,19 +276,19 @@ class Member(nn.Module):
         return normalise(past, rescaled=self.spec.linear)
 
     def lasting(self, window: Window) -> list[Part]:
-        """Return what of the window lasts into the horizon."""
+        """Return the components of the window that persist into the horizon."""
         season = self.network_spec.season if self.spec.seasonal else None
         return lasting(window, season=season, horizon=self.network_spec.horizon)
 
     def persistence_term(self, window: Window) -> Tensor:
-        """Return what is left of it at each lead, (N, H), normalised."""
+        """Return the sum of the persisting shares of the components, (N, H), normalised."""
         parts = zip(self.persistence, self.lasting(window), strict=True)
         return torch.stack([share * part.ahead for share, part in parts]).sum(0)
 
     def baselines(
         self, series: Tensor, next_step: Tensor, covariates: CovariateBatch | None
     ) -> tuple[Tensor, Tensor]:
-        """Return what season and known covariates let expect, (N, L) and (N, H)."""
+        """Return the seasonal pattern plus effects of known covariates, (N, L) and (N, H)."""
         past, ahead = self.seasonal_baseline(series, next_step)
         if self.covariate_encoder is not None:
             assert covariates is not None
@@ -307,9 +307,9 @@ class Member(nn.Module):
         return pattern[:, :lookback], pattern[:, lookback:]
 
     def embed(self, window: Window, covariates: CovariateBatch | None = None) -> Tensor:
-        """Return what the recurrence runs over, (S, N, D).
+        """Return the input of the recurrence, (S, N, D).
 
-        What lasts is taken out of the values; the pattern is shown instead, before them.
+        The persisting components are subtracted from the values; the pattern is read before them.
         """
         values, parts = window.values, self.lasting(window)
         for share, part in zip(self.persistence.detach(), parts, strict=True):
@@ -336,7 +336,7 @@ class Member(nn.Module):
         return padded.view(len(values), -1, self.spec.segment).transpose(0, 1)
 
     def _queries(self, series: Tensor, covariates: CovariateBatch | None) -> Tensor:
-        """Input gates of the queries, (N, M, gates * D): which stretch, and which series."""
+        """Return the input gates of the queries, (N, M, gates * D), by segment ahead and series."""
         first = self.recurrence.linear_ih[0]
         leads, names = (
             first(self.lead_embedding),
@@ -362,10 +362,10 @@ class Member(nn.Module):
 
 
 def mixing(n_quantiles: int, median: int) -> Tensor:
-    """Return the matrix, (Q, Q), that makes quantiles of a median and of gaps between neighbours.
+    """Return the matrix, (Q, Q), that turns a median and gaps between neighbours into quantiles.
 
-    What the head learns for the median then moves all quantiles. The gaps may become negative:
-    quantiles that cross are put in order.
+    A change of the median thus moves all quantiles. The gaps may be negative: quantiles that cross
+    are sorted.
     """
     matrix = torch.zeros(n_quantiles, n_quantiles)
     matrix[:, median] = 1.0
@@ -379,19 +379,19 @@ def mixing(n_quantiles: int, median: int) -> Tensor:
 class Window(NamedTuple):
     """One batch of histories after normalisation."""
 
-    values: Tensor  # (N, L), 0 mean over the readings that are there
-    missing: Tensor | None  # (N, L), 1.0 where no reading is; None where all are there
+    values: Tensor  # (N, L), mean 0 over the readings that are not missing
+    missing: Tensor | None  # (N, L), 1.0 where missing; None where nothing is
     level: Tensor  # (N, 1), in units of the series' scale
-    spread: Tensor  # (N, 1), what the values are in units of
-    newest: Tensor  # (N, 1), the last reading that is there, normalised
+    spread: Tensor  # (N, 1), the unit of the values
+    newest: Tensor  # (N, 1), the last reading that is not missing, normalised
 
 
 def normalise(scaled: Tensor, *, rescaled: bool = True) -> Window:
-    """Bring each window, (N, L), to zero mean over the readings that are there.
+    """Normalise each window, (N, L), to zero mean of its readings, and to unit spread if rescaled.
 
-    Where it is rescaled also to unit spread; else it stays in the units of its series. A missing
-    reading repeats the last one before it, 0 where there is none. A few readings do not show their
-    spread: the emptier a window, the more its series' own, 1, counts.
+    Otherwise it stays in the units of its series. A missing reading repeats the last one before it,
+    0 where there is none. A few readings do not show their spread: the emptier a window, the more
+    the spread of its series, 1, counts.
     """
     seen = torch.isfinite(scaled)
     level, variance = masked_mean_var(scaled, seen)
@@ -411,7 +411,7 @@ def normalise(scaled: Tensor, *, rescaled: bool = True) -> Window:
 
 
 def masked_mean_var(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of what is there in each row, (N, 1) each; 0 where nothing is."""
+    """Return mean and variance of the seen values of each row, (N, 1) each; 0 without any."""
     n_seen = seen.sum(1, keepdim=True).clamp(min=1)
     mean = torch.where(seen, values, 0.0).sum(1, keepdim=True) / n_seen
     variance = torch.where(seen, values - mean, 0.0).square().sum(1, keepdim=True) / n_seen
@@ -419,23 +419,23 @@ def masked_mean_var(values: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def ffill(values: Tensor, seen: Tensor) -> Tensor:
-    """Repeat the last value that is there, (N, L); what stands before the first one stays."""
+    """Fill with the last seen value, (N, L); values before the first one stay."""
     positions = torch.arange(values.shape[1], device=values.device).expand_as(values)
     last = torch.where(seen, positions, 0).cummax(1).values
     return values.gather(1, last)
 
 
 class Part(NamedTuple):
-    """Something of a window, as it lies in the history and as it would go on."""
+    """A component of a window: its course in the history, and continued into the horizon."""
 
     past: Tensor  # (N, L), or (N, 1) where it is the same at every step
     ahead: Tensor  # (N, H) or (N, 1)
 
 
 def lasting(window: Window, *, season: int | None, horizon: int) -> list[Part]:
-    """Return the newest reading and, with a season, the newest one's level and the mean pattern.
+    """Return the components that persist, `MemberSpec.n_components` of them.
 
-    They are as many as `MemberSpec.n_components` says.
+    The newest reading and, with a season, the level of the newest season and the mean pattern.
     """
     parts = [Part(window.newest, window.newest)]
     if season is not None:
@@ -451,9 +451,9 @@ def lasting(window: Window, *, season: int | None, horizon: int) -> list[Part]:
 def _level_and_pattern(window: Window, season: int) -> tuple[Tensor, Tensor]:
     """Return the level of the newest season, (N, 1), and the pattern, (N, season).
 
-    The pattern is the mean of the whole seasons, phase by phase, less its own mean. What is
-    missing does not count: a phase that never occurred is 0, and the level is that of the newest
-    season of which anything is there, less the pattern at those phases.
+    The pattern is the mean of the whole seasons by phase, less its own mean. Missing readings do
+    not count: a phase without any reading is 0, and the level is that of the newest season with a
+    reading, less the pattern at the phases of its readings.
     """
     n, length = window.values.shape
     seasons = window.values[:, length % season :].view(n, -1, season)
@@ -473,7 +473,7 @@ def _level_and_pattern(window: Window, season: int) -> tuple[Tensor, Tensor]:
 
 
 def _mean(values: Tensor, seen: Tensor, dim: int) -> Tensor:
-    """Mean of what is there, 0 where nothing is."""
+    """Return the mean of the seen values; 0 without any."""
     return (values * seen).sum(dim) / seen.sum(dim).clamp(min=1)
 
 

@@ -1,4 +1,4 @@
-"""Where a model comes from: data, code, machine, time."""
+"""Provenance of a model: its data, code, options and training, and how `show` describes it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnforecast._version import __version__
+from rnnforecast.data.forecast import Calibration
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.setup import Plan
 from rnnforecast.data.split import Split
@@ -39,7 +40,7 @@ def describe_model(
     source: object,
     warnings: list[Warned],
 ) -> Artifact:
-    """Put together all that a saved version says of itself."""
+    """Return the artifact of a trained and fine-tuned forecaster."""
     assert forecaster.log is not None
     ranges = describe_ranges(plan.split, schema)
 
@@ -60,43 +61,43 @@ def describe_model(
 
 
 def checkpoints_of(model: Place, plan: Plan, *, is_resuming: bool) -> Checkpoints:
-    """Say where the training of a plan is kept, and all that its weights depend on.
+    """Return the checkpoints of a training run: their path, and all that the weights depend on.
 
-    How many ranks there are, and threads of each, changes the last digits only: one that lacks a
-    machine goes on where it was.
+    The number of ranks, and of threads of each, changes the last digits only and is left out: a
+    training that lacks a machine can be resumed.
     """
     from rnnforecast.model.ensemble import n_processors
 
-    training, spec = plan.config.training, plan.spec
+    training, spec, panel = plan.config.training, plan.spec, plan.split.panel
     options = {**asdict(spec), **asdict(plan.config.network), **asdict(training)}
-    panel = plan.split.panel
     options["threads"] = training.threads or n_processors() if panel.shared is None else None
-    members = "; ".join(map(str, spec.members))
+    options["members"] = "; ".join(map(str, spec.members))
+
     identity = {
         "readings": panel.fingerprint(),
         "rnnforecast": __version__,
         "torch": version("torch"),
         "python": platform.python_version(),
-        **{name: str(value) for name, value in {**options, "members": members}.items()},
+        **{name: str(value) for name, value in options.items()},
     }
     return Checkpoints(model / CHECKPOINT, identity, is_resuming, panel.ranks)
 
 
 def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
-    """Return the time ranges of the parts, and how many readings there are."""
+    """Return the time ranges of the parts, and the numbers of series, rows and readings."""
     panel = split.panel
     ends = panel.start + (panel.lengths - 1) * panel.step_us
 
-    def last_of(cutoff: np.ndarray[Any, np.dtype[np.int64]]) -> str | None:
-        seen = np.flatnonzero(cutoff > 0)
-        times = panel.time_at(seen, cutoff[seen] - 1)
+    def newest_time(cutoff: np.ndarray[Any, np.dtype[np.int64]]) -> str | None:
+        series = np.flatnonzero(cutoff > 0)
+        times = panel.time_at(series, cutoff[series] - 1)
         return format_stamp(int(times.max()), schema.tz) if len(times) else None
 
     return {
         "first_reading": format_stamp(int(panel.start.min()), schema.tz),
         "last_reading": format_stamp(int(ends.max()), schema.tz),
-        "train_until": last_of(split.train.cutoff),
-        "validation_until": last_of(split.validation.cutoff) if split.validation else None,
+        "train_until": newest_time(split.train.cutoff),
+        "validation_until": newest_time(split.validation.cutoff) if split.validation else None,
         "test_from": None
         if split.test_from_us is None
         else format_stamp(split.test_from_us, schema.tz),
@@ -109,15 +110,20 @@ def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
 def describe_run(
     plan: Plan, forecaster: RNNForecaster, source: object, warnings: list[Warned]
 ) -> dict[str, Any]:
-    """Return who made the model of what, and how long it learnt, in steps."""
+    """Return versions, source and fingerprint of the data, steps of training, and warnings."""
     log = forecaster.log
     assert log is not None
+    path = None  # a stream and a table have none
+    if isinstance(source, str | Path) and str(source) != "-":
+        place = place_of(source)  # made absolute: `predict` reads it from any folder
+        path = str(place.absolute())
+
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "rnnforecast": __version__,
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
-        "source": _absolute(source),
+        "source": path,
         "fingerprint": plan.split.panel.fingerprint(),
         "steps": log.steps,
         "selected_members": list(log.selected),
@@ -139,15 +145,8 @@ def history_csv(epochs: tuple[EpochEnded, ...]) -> str:
     return text.getvalue()
 
 
-def _absolute(data: object) -> str | None:
-    """Return a path that `predict` can read from any folder; None for a stream or a table."""
-    if isinstance(data, str | Path) and str(data) != "-":
-        return str(place_of(data).absolute())
-    return None
-
-
 def card_of(artifact: Artifact) -> dict[str, str]:
-    """Return the facts about a version, in the order in which they are shown."""
+    """Return the description of a version by heading, in the order in which it is shown."""
     spec, network, provenance = artifact.spec, artifact.config.network, artifact.provenance
     step_us = artifact.schema.step_us or 1
     season = format_duration(spec.season * step_us) if spec.season > 1 else "none"
@@ -155,9 +154,15 @@ def card_of(artifact: Artifact) -> dict[str, str]:
     if artifact.schema.series:
         columns += f", series {artifact.schema.series!r}"
 
+    memory = artifact.metrics.get("memory")  # absent in old versions, None with short held-out data
+    remembers = {}
+    if memory is not None:
+        steps = f"{memory['effective_memory']} of {memory['lookback']} steps"
+        remembers["remembers"] = f"{steps} ({memory['verdict']})"
+
     return {
         "columns": f"{columns}, targets {join_names(artifact.schema.targets, 6)}",
-        **_covariates_in_words(artifact),
+        **_describe_covariates(artifact),
         "series": f"{len(artifact.names)}: {join_names(artifact.names, 6)}",
         "step": format_duration(step_us),
         "season": season,
@@ -170,16 +175,16 @@ def card_of(artifact: Artifact) -> dict[str, str]:
         f"{artifact.training_range['train_until']}, then "
         f"{_numbers(provenance['fine_tune_steps'])} steps over all readings until "
         f"{artifact.trained_until}",
-        **_memory_in_words(artifact),
-        "bands": _bands_in_words(artifact),
+        **remembers,
+        "bands": _describe_bands(artifact.calibration),
         "made": f"{provenance['created']} by rnnforecast {provenance['rnnforecast']}, "
         f"torch {provenance['libraries']['torch']}",
         "source": str(provenance["source"]),
     }
 
 
-def _covariates_in_words(artifact: Artifact) -> dict[str, str]:
-    """Say which columns the network sees beside the readings, one line for all kinds."""
+def _describe_covariates(artifact: Artifact) -> dict[str, str]:
+    """Return one line that lists the covariates by kind; nothing without covariates."""
     kinds = {"known": "known ahead", "past": "known up to now", "static": "static"}
     by_role = {
         label: [c.name for c in artifact.schema.covariates if c.role == role]
@@ -192,17 +197,7 @@ def _covariates_in_words(artifact: Artifact) -> dict[str, str]:
     return {"covariates": "; ".join(lines)} if lines else {}
 
 
-def _memory_in_words(artifact: Artifact) -> dict[str, str]:
-    """Say how far back the network remembers; versions of old, and short ones, do not know."""
-    memory = artifact.metrics.get("memory")
-    if memory is None:
-        return {}
-    text = f"{memory['effective_memory']} of {memory['lookback']} steps ({memory['verdict']})"
-    return {"remembers": text}
-
-
-def _bands_in_words(artifact: Artifact) -> str:
-    calibration = artifact.calibration
+def _describe_bands(calibration: Calibration | None) -> str:
     if calibration is None:
         return "as learnt: too little was held out to calibrate them"
     n_series = int(calibration.by_series.any(1).sum())

@@ -25,7 +25,7 @@ class Recurrence(nn.Module):
     linear_hh: Sequence[nn.Linear]
     """Empty for a cell that does not read its state."""
     rounds: bool
-    """Whether the products over the history are taken in bfloat16 while there are gradients."""
+    """Whether products over the history are taken in bfloat16 while gradients are recorded."""
 
     def __init__(
         self, cell: str, width: int, layers: int, *, init: str = "orthogonal", n_steps: int = 1
@@ -46,7 +46,7 @@ class Recurrence(nn.Module):
     def forward(self, embedded: Tensor, begin: Sequence[State] | None = None) -> list[State]:
         """Run over all steps, (S, N, D); return the final state of each layer.
 
-        It begins with states of zeros, or with those that a part before has ended with.
+        The initial states are `begin`, the final ones of an earlier chunk, or zeros.
         """
         final: list[State] = []
 
@@ -68,10 +68,10 @@ class Recurrence(nn.Module):
         return final
 
     def truncated(self, embedded: Tensor, n_steps: int) -> list[State]:
-        """Run over all steps, but let gradients come through the last `n_steps` only.
+        """Run over all steps, with gradients through the last `n_steps` only.
 
-        The state is carried across the border, as truncated backpropagation through time does it.
-        With `n_steps` of all of them it is `forward`.
+        The state is carried over, as in truncated backpropagation through time. With at least as
+        many `n_steps` as steps this is `forward`.
         """
         if n_steps >= len(embedded):
             return self(embedded)  # type: ignore[no-any-return]
@@ -81,7 +81,7 @@ class Recurrence(nn.Module):
 
     @torch.no_grad()
     def log_retention(self, embedded: Tensor) -> list[Tensor] | None:
-        """Return the mean logarithm of the share of its state that each unit keeps in a step.
+        """Return the mean logarithm of the share of its state that a unit retains in a step.
 
         One tensor, (D,), for each layer, over all steps and windows of embedded (S, N, D); None for
         a cell without such gates.
@@ -126,7 +126,7 @@ class Recurrence(nn.Module):
 
     @property
     def _linear_hh(self) -> Sequence[_Product]:
-        """The products of the states, layer by layer; nothing for a cell that reads none."""
+        """The layers from state to gates; functions that return 0 for a cell without them."""
         if self.cell.reads_state:
             return self.linear_hh
         return [_nothing] * len(self.linear_ih)
@@ -149,10 +149,10 @@ class Recurrence(nn.Module):
 
     @torch.no_grad()
     def _chrono_init(self, n_steps: int, width: int) -> None:
-        """Let units keep what they know for times spread from one step to all of them.
+        """Draw biases by which units retain their state for times from one step to all steps.
 
-        A gate that keeps 1 - 1/T of the state in a step has a bias of log(T - 1). The LSTM's gate
-        that lets new readings in starts as far closed.
+        A gate that retains 1 - 1/T of the state in a step has a bias of log(T - 1). The input gate
+        of the LSTM starts closed as far.
         """
         assert self.cell.retention_gate is not None
         first = self.cell.retention_gate * width
@@ -164,12 +164,12 @@ class Recurrence(nn.Module):
 
 
 def _nothing(hidden: Tensor) -> Tensor:
-    """Return zeros that add to any gates."""
+    """Return zeros that broadcast to any gates."""
     return hidden.new_zeros(1).expand(*hidden.shape[:-1], 1)
 
 
 class State(NamedTuple):
-    """What one layer remembers: `memory` is the LSTM's cell, and None elsewhere."""
+    """The state of one layer; `memory` is the cell state of the LSTM, None for other cells."""
 
     hidden: Tensor  # (N, D)
     memory: Tensor | None = None
@@ -249,7 +249,7 @@ _STEPS: dict[str, Callable[[Tensor, Tensor, State], State]] = {
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether products in bfloat16 are faster than in float32 on this processor."""
+    """Tell whether products in bfloat16 are faster than in float32 on this processor."""
     if device.type != "cpu":
         return False
     supports = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not public in torch 2.13
@@ -257,7 +257,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 class BF16Linear:
-    """A linear layer for one pass, its weights rounded once."""
+    """A linear layer with weights rounded to bfloat16 once, for one pass."""
 
     def __init__(self, linear: nn.Linear) -> None:
         self._linear = linear

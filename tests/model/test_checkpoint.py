@@ -131,7 +131,7 @@ def test_members_stand_at_different_steps_where_a_signal_ends_them(
     interrupted(7, dataclasses.replace(QUICK, threads=1), place, members=FOUR)
     kept = loaded(place)
     assert len({member.steps for member in kept.members}) > 1
-    assert (kept.target, kept.going) == (20, (0, 1, 2, 3))
+    assert (kept.target, kept.active) == (20, (0, 1, 2, 3))
 
 
 @pytest.mark.slow
@@ -151,7 +151,7 @@ def test_members_that_had_stopped_early_stay_stopped(
     steps = sorted(member.steps for member in uninterrupted[1].members)
     assert steps[0] < steps[-1], "the test needs a member that stops before the others"
     interrupted(4 * steps[0] + 25, HASTY, place, members=FOUR)
-    assert len(loaded(place).going) < 4
+    assert len(loaded(place).active) < 4
     assert outcome(*fit(NOISY, HASTY, members=FOUR, checkpoints=place)) == outcome(*uninterrupted)
 
 
@@ -161,7 +161,7 @@ def test_a_training_that_was_over_is_not_repeated(
 ) -> None:
     config = dataclasses.replace(QUICK, steps=steps)
     first = outcome(*fit(NOISY, config, members=FOUR, checkpoints=place))
-    assert loaded(place).going == ()
+    assert loaded(place).active == ()
     monkeypatch.setattr(MemberTraining, "step", None)
     assert outcome(*fit(NOISY, config, members=FOUR, checkpoints=place)) == first
 
@@ -309,7 +309,7 @@ def test_a_checkpoint_is_overwritten_where_nobody_asks_to_go_on(
     before = place.stamp()
     assert outcome(*fit(NOISY, QUICK, members=FOUR, checkpoints=anew)) == whole()
     assert place.stamp() != before
-    assert loaded(place).going == ()
+    assert loaded(place).active == ()
 
 
 @pytest.mark.parametrize(
@@ -417,7 +417,7 @@ def test_a_file_that_is_too_large_is_not_read(
     kept: tuple[Checkpoints, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where, content = kept
-    monkeypatch.setattr(checkpoint, "_LEAST_LIMIT", 1 << 10)
+    monkeypatch.setattr(checkpoint, "_MIN_SIZE_LIMIT", 1 << 10)
     with where.path.open("ab") as file:
         file.truncate(5 * len(content))
     assert "bytes, over" in refused(where).message

@@ -308,7 +308,7 @@ def take_turns(members: list[Scripted], n_workers: int, n_steps: int) -> None:
     config = dataclasses.replace(QUICK, threads=n_workers)
     told = ProgressReporter(lambda _event: None, "training", n_steps * len(members))
     with worker_pool(len(members), config, torch.device("cpu"), told) as workers:
-        workers.share(WorkQueue(dict.fromkeys(members, n_steps)), told)  # type: ignore[arg-type]
+        workers.run(WorkQueue(dict.fromkeys(members, n_steps)), told)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
@@ -334,13 +334,13 @@ def test_a_step_that_fails_ends_all_turns() -> None:
 
 def test_what_is_given_up_takes_not_one_step_more() -> None:
     taken: list[int] = []
-    cancelled = CancelToken()
+    token = CancelToken()
 
     class Last(Scripted):
         def step(self) -> None:
             super().step()
-            cancelled.set()
+            token.cancel()
 
     told = ProgressReporter(lambda _event: None, "training", 30)
-    WorkQueue({Last(0, 96, taken): 30}).work(told, cancelled)  # type: ignore[dict-item]
+    WorkQueue({Last(0, 96, taken): 30}).work(told, token)  # type: ignore[dict-item]
     assert taken == [0]

@@ -193,7 +193,7 @@ def test_a_series_too_young_to_train_on_starts_from_its_own_pattern() -> None:
     phase[:440] = np.nan
     panel = make_panel(old, phase)
     forecaster = fit(panel, 450, 540)
-    assert forecaster.newcomers == (1,)
+    assert forecaster.new_series == (1,)
     later = past_of(panel, np.array([540, 540]))
     learnt = forecaster.fine_tune(later, config=QUICK)
     errors = [
@@ -239,7 +239,7 @@ def test_a_known_series_without_windows_keeps_what_was_learnt_of_it() -> None:
         start=first,
     )
     assert again.names == ("s0", "s1", "new")
-    assert again.newcomers == (2,)
+    assert again.new_series == (2,)
     assert np.isfinite(again.predict(past_of(panel), 6, QUANTILES).values[0]).all()
 
 

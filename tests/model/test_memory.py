@@ -11,8 +11,8 @@ import torch
 from rnnforecast.data.windows import past_of
 from rnnforecast.model.memory import (
     Deviations,
-    cut_by,
     enough_windows,
+    find_effective_memory,
     gradients_by_lag,
     measure_cut,
     run_in_chunks,
@@ -162,7 +162,7 @@ def test_the_last_length_is_all_of_it() -> None:
 
 @pytest.mark.parametrize("needed", [0, 1, 5, 50, 200, 719, 720])
 def test_the_length_from_which_on_nothing_is_lost_is_found_to_two_percent(needed: int) -> None:
-    found = cut_by(lambda k: 1.0 if k >= needed else 1.2, 720, per_doubling=2)
+    found = find_effective_memory(lambda k: 1.0 if k >= needed else 1.2, 720, per_doubling=2)
 
     assert abs(found.effective - needed) <= max(0, 0.02 * needed)
     assert len(found.kept) < 40
@@ -170,13 +170,15 @@ def test_the_length_from_which_on_nothing_is_lost_is_found_to_two_percent(needed
 
 def test_a_length_that_is_good_by_chance_is_not_the_effective_memory() -> None:
     losses = {3: 1.0}
-    found = cut_by(lambda k: losses.get(k, 1.0 if k >= 60 else 1.5), 100, per_doubling=4)
+    found = find_effective_memory(
+        lambda k: losses.get(k, 1.0 if k >= 60 else 1.5), 100, per_doubling=4
+    )
 
     assert found.effective == 60
 
 
 def test_a_loss_that_is_no_number_is_no_good_one() -> None:
-    found = cut_by(lambda k: 1.0 if k >= 8 else float("nan"), 16, per_doubling=4)
+    found = find_effective_memory(lambda k: 1.0 if k >= 8 else float("nan"), 16, per_doubling=4)
 
     assert found.effective == 8
 

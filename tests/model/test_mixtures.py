@@ -16,7 +16,7 @@ def make_generator(seed: int = 0) -> torch.Generator:
 
 def augment(past: Tensor, ahead: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     mixture = draw_mixture(len(past), generator)
-    return mixture.of(past), mixture.of(ahead)
+    return mixture.apply(past), mixture.apply(ahead)
 
 
 def make_windows(n: int = 40) -> tuple[Tensor, Tensor]:

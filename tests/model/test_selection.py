@@ -58,10 +58,12 @@ class Scripted:
     """Validation that knows the loss of each group; of others it says that they are very bad."""
 
     known: dict[Group, float]
-    n_apart: int = 1000
+    n_disjoint: int = 1000
 
-    def losses(self, network: Network, groups: list[list[Member]], *, most: int) -> list[float]:
-        assert most > 0
+    def losses(
+        self, network: Network, groups: list[list[Member]], *, max_windows: int
+    ) -> list[float]:
+        assert max_windows > 0
         number = {id(member): i for i, member in enumerate(network.members)}
         return [self.known.get(tuple(number[id(m)] for m in group), 9.0) for group in groups]
 
@@ -82,19 +84,19 @@ def test_the_largest_group_within_one_percent_is_kept_and_the_best_of_these(
 ) -> None:
     network = Network(make_spec(members=THREE), SMALL)
 
-    assert ensemble._best_members(network, Scripted(losses)) == kept  # type: ignore[arg-type]
+    assert ensemble._select_members(network, Scripted(losses)) == kept  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("n_apart", "kept"), [(400, (1,)), (101, (1,)), (25, (0, 1)), (4, (0, 1, 2))]
+    ("n_disjoint", "kept"), [(400, (1,)), (101, (1,)), (25, (0, 1)), (4, (0, 1, 2))]
 )
 def test_few_validation_windows_leave_more_groups_as_good_as_the_best(
-    n_apart: int, kept: Group
+    n_disjoint: int, kept: Group
 ) -> None:
     network = Network(make_spec(members=THREE), SMALL)
     losses = {(1,): 1.0, (0, 1): 1.019, (0, 1, 2): 1.045}
 
-    assert ensemble._best_members(network, Scripted(losses, n_apart)) == kept  # type: ignore[arg-type]
+    assert ensemble._select_members(network, Scripted(losses, n_disjoint)) == kept  # type: ignore[arg-type]
 
 
 GROUPS = [g for size in (1, 2, 3, 4) for g in itertools.combinations(range(4), size)]
@@ -106,7 +108,7 @@ def test_no_larger_group_and_none_as_large_would_be_better(drawn: list[int]) -> 
     losses = dict(zip(GROUPS, drawn, strict=True))
     network = Network(make_spec(members=FOUR), SMALL)
 
-    kept = ensemble._best_members(network, Scripted(losses))  # type: ignore[arg-type]
+    kept = ensemble._select_members(network, Scripted(losses))  # type: ignore[arg-type]
 
     good = [g for g in GROUPS if 100 * losses[g] <= 101 * min(drawn)]
     assert kept in good

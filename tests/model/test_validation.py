@@ -27,7 +27,7 @@ def test_the_loss_of_a_group_is_that_of_the_mean_of_its_forecasts(
     a, b, c, d = network.members
     groups = [[a], [c], [a, b], [b, c, d], [a, b, c, d]]
 
-    found = ValidationWindows(windows).losses(network, groups, most=most)
+    found = ValidationWindows(windows).losses(network, groups, max_windows=most)
 
     chosen = windows.spread(most)
     assert len(chosen) == min(most, len(windows))
@@ -48,10 +48,10 @@ def test_the_loss_of_a_group_is_that_of_the_mean_of_its_forecasts(
 
 
 @pytest.mark.parametrize(
-    ("rows", "n_apart"),
+    ("rows", "n_disjoint"),
     [([36], 1), ([41], 1), ([42], 2), ([66], 6), ([36] * 300, 300), ([20, 36, 48], 1 + 3)],
 )
-def test_windows_apart_are_counted_series_by_series(rows: list[int], n_apart: int) -> None:
+def test_windows_apart_are_counted_series_by_series(rows: list[int], n_disjoint: int) -> None:
     past = past_of(make_panel(*(wave(n) for n in rows)))
 
-    assert ValidationWindows(past.windows(30, 6)).n_apart == n_apart
+    assert ValidationWindows(past.windows(30, 6)).n_disjoint == n_disjoint
