@@ -92,7 +92,7 @@ def measure(kind: str, lag: int, training: TrainConfig) -> dict[str, Any]:
     assert peak is not None
     assert peak.unaided is not None
     return {
-        **found.memory.to_json(found.judged),
+        **found.memory.to_json(found.diagnosis),
         "seconds": round(seconds),
         "error": peak.error,
         "unaided": peak.unaided,

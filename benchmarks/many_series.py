@@ -55,13 +55,13 @@ def write_readings(path: Path, lengths: np.ndarray, begins: np.ndarray, *, by_ti
 def run_command(report: Path, started: float, command: list[str]) -> int:
     """Run one command in this process; note when the first step was taken, and the peak memory."""
     from rnnforecast.cli import console, main
-    from rnnforecast.events import Event, Progressed
+    from rnnforecast.events import Event, ProgressEvent
 
     found: dict[str, float] = {}
     show = console.Screen.__call__
 
     def watch(screen: console.Screen, event: Event) -> None:
-        if isinstance(event, Progressed) and event.task == "training" and event.done:
+        if isinstance(event, ProgressEvent) and event.task == "training" and event.done:
             found.setdefault("first_step_s", time.time() - started)
         show(screen, event)
 

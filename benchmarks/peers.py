@@ -121,7 +121,7 @@ def ours_predict() -> float:
     """Seconds to forecast 10,000 series that have been read, as neuralforecast's have."""
     import rnnforecast
     from rnnforecast.data.match import read_past
-    from rnnforecast.workflow.model import known_of, restore
+    from rnnforecast.workflow.model import restore, training_stats_of
 
     frame = many_series()
     model = rnnforecast.train(
@@ -141,7 +141,7 @@ def ours_predict() -> float:
         schema=own.schema,
         options=own.config.data,
         as_of=None,
-        known=known_of(own),
+        stats=training_stats_of(own),
         listener=lambda _event: None,
     )
     forecaster = restore(own)

@@ -54,12 +54,12 @@ def peak_mb() -> float:
 def measure(path: Path) -> dict[str, float]:
     """Train for a few steps in this process and say what it took."""
     import rnnforecast
-    from rnnforecast.events import Event, Progressed
+    from rnnforecast.events import Event, ProgressEvent
 
     moments: list[float] = []
 
     def listen(event: Event) -> None:
-        if isinstance(event, Progressed) and event.task == "training":
+        if isinstance(event, ProgressEvent) and event.task == "training":
             moments.append(time.perf_counter())
 
     config = rnnforecast.Config(training=rnnforecast.TrainConfig(epochs=1, steps=STEPS))

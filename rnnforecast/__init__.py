@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rnnforecast._version import __version__
 
 if TYPE_CHECKING:
-    from rnnforecast.batch.predict import Batched, predict_batch
+    from rnnforecast.batch.predict import BatchResult, predict_batch
     from rnnforecast.batch.shard import shard
     from rnnforecast.config.commands import BatchConfig, RanksConfig
     from rnnforecast.config.reading import DataConfig
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rnnforecast.workflow.train import train
 
 _HOMES = {
-    "rnnforecast.batch.predict": "Batched predict_batch",
+    "rnnforecast.batch.predict": "BatchResult predict_batch",
     "rnnforecast.batch.shard": "shard",
     "rnnforecast.config.commands": "BatchConfig RanksConfig",
     "rnnforecast.config.reading": "DataConfig",
@@ -62,7 +62,7 @@ __all__ = [
     "Backtest",
     "BacktestConfig",
     "BatchConfig",
-    "Batched",
+    "BatchResult",
     "Config",
     "DataConfig",
     "Model",

@@ -7,7 +7,7 @@
     ├── NotEnoughDataError  5   no series is long enough, or the data is stale
     ├── ModelError          6   the model is missing, damaged or incompatible
     ├── WriteError          7   the result cannot be written
-    ├── QualityGateError    8   a quality gate failed: the candidate is saved, not put in force
+    ├── QualityGateError    8   a quality gate failed: the candidate is saved, not activated
     ├── UntoldError         9   published, but standard output could not be written
     ├── WorkerError        10   workers died, retries did not help; what is published stays
     ├── LockedError        11   another process is writing there
@@ -106,13 +106,13 @@ class WriteError(RnnForecastError):
 
 
 class QualityGateError(RnnForecastError):
-    """A quality gate failed: the candidate is saved, but not put in force."""
+    """A quality gate failed: the candidate is saved, but not activated."""
 
     exit_code = 8
     default_code = "quality-gate"
 
 
-class UntoldError(RnnForecastError):
+class OutputError(RnnForecastError):
     """The result is published, but standard output could not be written."""
 
     exit_code = 9

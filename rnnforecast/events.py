@@ -14,14 +14,14 @@ _MAX_NAMES = 5
 
 
 @dataclass(frozen=True)
-class Noted:
+class Notice:
     """A decision that was made for the user, in one line."""
 
     message: str
 
 
 @dataclass(frozen=True)
-class Warned:
+class WarningEvent:
     """Something that was accepted, but that the user should know. Manifests keep it, too."""
 
     code: str
@@ -29,7 +29,7 @@ class Warned:
     count: int = 1
 
     @classmethod
-    def naming(cls, code: str, problem: str, names: Sequence[str]) -> Warned:
+    def naming(cls, code: str, problem: str, names: Sequence[str]) -> WarningEvent:
         """Return a warning of a problem that series or columns share; it names the first few."""
         text = ", ".join(names[:_MAX_NAMES])
         if len(names) > _MAX_NAMES:
@@ -38,7 +38,7 @@ class Warned:
 
 
 @dataclass(frozen=True)
-class Progressed:
+class ProgressEvent:
     """`done` of `total` units of `task` are done: 0 in the first event, `total` in the last.
 
     Before the last event, the total may be an estimate.
@@ -73,14 +73,14 @@ class EpochEnded:
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedEvent:
     """A result is published. A failure after this event does not take it back."""
 
     what: str
     """The version, or the path of the output."""
 
 
-def merged_warnings(warnings: Sequence[Warned], where: str) -> Iterator[Warned]:
+def merged_warnings(warnings: Sequence[WarningEvent], where: str) -> Iterator[WarningEvent]:
     """Yield one warning for each code: the first one, with the sum of all counts.
 
     Its message says how many more there are `where`, such as "of other ranks".
@@ -96,7 +96,7 @@ def merged_warnings(warnings: Sequence[Warned], where: str) -> Iterator[Warned]:
         yield replace(first[code], message=message, count=total)
 
 
-Event = Noted | Warned | Progressed | EpochEnded | Published
+Event = Notice | WarningEvent | ProgressEvent | EpochEnded | PublishedEvent
 Listener = Callable[[Event], None]
 
 
@@ -109,11 +109,11 @@ class Recorder:
     """A listener that passes events on, and collects the warnings for manifest and result."""
 
     listener: Listener
-    warnings: list[Warned]
+    warnings: list[WarningEvent]
 
     def __call__(self, event: Event) -> None:
         """Pass the event on; a warning that is already in the list is dropped."""
-        if isinstance(event, Warned):
+        if isinstance(event, WarningEvent):
             if event in self.warnings:
                 return
             self.warnings.append(event)

@@ -19,7 +19,7 @@ losses are in units of the series' scale."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class Diagnosis:
     """A verdict with its reason."""
 
     verdict: str
@@ -48,7 +48,7 @@ def explosion(
     return None
 
 
-def exploding(reason: str, training: TrainConfig) -> Judged:
+def exploding(reason: str, training: TrainConfig) -> Diagnosis:
     """Return the verdict that gradients explode, with advice.
 
     A lower learning rate is advised first: the optimizer divides gradients by their running size,
@@ -61,4 +61,4 @@ def exploding(reason: str, training: TrainConfig) -> Judged:
         advice = f"--clip {LARGE_NORM:g}"
     else:
         advice = f"--learning-rate {training.learning_rate / 3:.1g}"
-    return Judged(EXPLODING, reason, advice)
+    return Diagnosis(EXPLODING, reason, advice)

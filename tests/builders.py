@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from rnnforecast.data.arrays import offsets_of
+from rnnforecast.data.arrays import offsets_from_lengths
 from rnnforecast.data.panel import Panel
 from rnnforecast.spec import MemberSpec, NetworkSpec
 
@@ -21,7 +21,7 @@ def make_panel(*series: object, step_us: int = HOUR_US, start_us: int = START_US
     lengths = np.array([len(a) for a in arrays], np.int64)
     return Panel(
         target=np.concatenate(arrays) if arrays else np.empty(0, np.float32),
-        offsets=offsets_of(lengths),
+        offsets=offsets_from_lengths(lengths),
         start=np.full(len(arrays), start_us, np.int64),
         names=tuple(f"s{i}" for i in range(len(arrays))),
         step_us=step_us,

@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks.delayed import delayed, with_outages
 from rnnforecast.config.training import Config, NetworkConfig, TrainConfig
-from rnnforecast.data.windows import past_of
+from rnnforecast.data.windows import make_past
 from rnnforecast.spec import MemberSpec
-from rnnforecast.workflow.steps import Remembered, remember
+from rnnforecast.workflow.steps import MemoryReport, analyse_memory
 from tests.builders import make_panel, make_spec
 from tests.model.fitting import started, train
 
@@ -23,7 +23,7 @@ N_READINGS = 24_000
 
 def measured(
     cell: str, lag: int, *, lookback: int, segment: int, epochs: int, **shape: int
-) -> Remembered:
+) -> MemoryReport:
     """Train one member, and measure its memory on other readings of the kind, without outages."""
     shape = {"hidden": 32 if segment > 1 else 16, **shape}
     network_config = NetworkConfig(cell=cell, dropout=0.0, **shape)
@@ -34,14 +34,14 @@ def measured(
     network = started(readings, spec, config=config.network)
     train(network, readings, config.training)
     newer = make_panel(delayed(8_000, lag, seed=9))
-    return remember(
+    return analyse_memory(
         network,
-        past_of(newer).windows(lookback, 1),
+        make_past(newer).windows(lookback, 1),
         newer,
         config,
         entries=[1],
         explosion=None,
-        least=128,
+        min_windows=128,
     )
 
 
@@ -70,7 +70,7 @@ def test_what_was_learnt_is_remembered_to_where_it_lies(cell: str, lag: int, seg
     assert peak.error < 1.25  # it was learnt: without, the error is 2.2
     assert memory.effective == pytest.approx(lag, rel=0.1)
     assert memory.members[0].effective_memory == pytest.approx(lag, rel=0.1)
-    assert found.judged.verdict == "OK"
+    assert found.diagnosis.verdict == "OK"
     gradient = np.array(memory.gradients["early"], np.float64)
     assert int(gradient.argmax()) + 1 == lag
 
@@ -86,9 +86,9 @@ def test_what_lies_too_far_back_step_by_step_is_said_to_have_vanished(cell: str,
     (peak,) = found.memory.peaks
     assert peak.error is not None
     assert peak.error > 1.8
-    assert found.judged.verdict == "VANISHING"
-    assert found.judged.advice is not None
-    assert f"after {lag} steps" in found.judged.reason
+    assert found.diagnosis.verdict == "VANISHING"
+    assert found.diagnosis.advice is not None
+    assert f"after {lag} steps" in found.diagnosis.reason
 
 
 @pytest.mark.slow
@@ -98,4 +98,4 @@ def test_a_second_layer_learns_what_a_single_one_of_gates_that_see_no_state_lose
     (peak,) = found.memory.peaks
     assert peak.error is not None
     assert peak.error < 1.25  # a single layer ends above 1.8
-    assert found.judged.verdict == "OK"
+    assert found.diagnosis.verdict == "OK"

@@ -15,14 +15,14 @@ import pytest
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.grid import read_panel
-from rnnforecast.data.match import Known, warn_of_strangers
+from rnnforecast.data.match import TrainingStats, warn_unusual_series
 from rnnforecast.data.output import write_table
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.schema import infer_schema
-from rnnforecast.data.windows import past_of
+from rnnforecast.data.windows import make_past
 from rnnforecast.evaluate.backtest import deviations
 from rnnforecast.evaluate.baselines import SeasonalNaive
-from rnnforecast.evaluate.postprocess import Fallback, predict_or_fall_back
+from rnnforecast.evaluate.postprocess import Fallback, predict_with_fallback
 from rnnforecast.events import ignore
 from rnnforecast.sources.source import open_source
 from tests.builders import HOUR_US
@@ -52,14 +52,14 @@ def prepare_and_forecast(source: pa.Table, path: Path, horizon: int) -> None:
     config = DataConfig(series="id", valid_range=("v=:23.5",))
     opened = open_source(source, config, ignore)
     panel, _ = read_panel(opened, infer_schema(opened, config, ignore), config, ignore)
-    past = past_of(panel)
+    past = make_past(panel)
     scaling = fit_scaling(past)
     deviations(past)
-    known = Known(panel.names, panel.base, scaling.center, scaling.scale, scaling.reach)
-    warn_of_strangers(past, known, ignore, lookback=LOOKBACK, horizon=HORIZON)
+    known = TrainingStats(panel.names, panel.base, scaling.center, scaling.scale, scaling.reach)
+    warn_unusual_series(past, known, ignore, lookback=LOOKBACK, horizon=HORIZON)
     windows = past.windows(LOOKBACK, HORIZON)
     windows.gather(windows.spread(4096))
-    prediction = predict_or_fall_back(
+    prediction = predict_with_fallback(
         SeasonalNaive(24),
         past,
         horizon,

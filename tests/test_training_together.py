@@ -130,7 +130,7 @@ def launched(
 
 
 def weights_of(model: Path) -> bytes:
-    """Return the weights of the only version of a model, which must be whole and in force."""
+    """Return the weights of the only version of a model, which must be whole and active."""
     (version,) = (model / "versions").iterdir()
     assert (model / "CURRENT").read_text().strip() == version.name
     assert load(model).version == version.name

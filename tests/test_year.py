@@ -18,7 +18,7 @@ import rnnforecast
 from rnnforecast.config.commands import RunConfig
 from rnnforecast.config.training import BacktestConfig, Config, NetworkConfig, TrainConfig
 from rnnforecast.jobs.ledger import list_parts, read_parts, score_job
-from rnnforecast.jobs.log import Cycle
+from rnnforecast.jobs.log import RunResult
 from rnnforecast.jobs.run import run
 
 DATA = Path(os.environ.get("RNNFORECAST_DATA", "missing"))
@@ -63,9 +63,9 @@ class Year:
     """The folder, and what every day came to."""
 
     place: Path
-    days: dict[str, Cycle]
+    days: dict[str, RunResult]
 
-    def between(self, first: str, last: str) -> list[Cycle]:
+    def between(self, first: str, last: str) -> list[RunResult]:
         return [day for moment, day in self.days.items() if first <= moment <= last]
 
 
@@ -117,20 +117,22 @@ def test_a_sensor_that_is_gone_is_forecast_by_a_fallback_and_marked(year: Year) 
 
 def test_the_shift_is_flagged_within_three_days(year: Year) -> None:
     days = year.between("2018-02-02", "2018-02-04")
-    assert any("OT" in day.aftermath.flagged for day in days)
+    assert any("OT" in day.post_publish.flagged for day in days)
     before = year.between("2018-01-10", "2018-01-31")
-    assert not any("OT" in day.aftermath.flagged for day in before)
+    assert not any("OT" in day.post_publish.flagged for day in before)
 
 
 def test_a_challenger_is_promoted_after_the_shift(year: Year) -> None:
-    after = [d.aftermath.retrain for d in year.between("2018-02-02", LAST) if d.aftermath.retrain]
+    after = [
+        d.post_publish.retrain for d in year.between("2018-02-02", LAST) if d.post_publish.retrain
+    ]
     promoted = [challenge for challenge in after if challenge["promoted"]]
     assert promoted
     for challenge in promoted:
         assert challenge["mase"] <= 0.995 * challenge["active_mase"]
     model = rnnforecast.load(year.place / "model")
     assert model.version == promoted[-1]["challenger"]
-    assert model.artifact.parent == promoted[-1]["in_force"]
+    assert model.artifact.parent == promoted[-1]["active"]
 
 
 def test_score_gives_the_errors_of_backtests_from_the_same_cutoffs(year: Year) -> None:

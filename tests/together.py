@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from rnnforecast.data.grid import share
+from rnnforecast.data.grid import merge_ranks
 from rnnforecast.data.panel import Panel
 
 _T = TypeVar("_T")
@@ -47,12 +47,12 @@ class ThreadRanks:
         self.table.barrier.wait(_PATIENCE_S)
         return said
 
-    def total(self, values: Any) -> Any:
+    def all_reduce(self, values: Any) -> Any:
         said = self._all(values.copy())
         assert len({(part.shape, part.dtype) for part in said}) == 1, "ranks ask different things"
         return np.add.reduce(said, dtype=values.dtype)
 
-    def gather(self, own: bytes) -> list[bytes]:
+    def all_gather(self, own: bytes) -> list[bytes]:
         return self._all(own)
 
 
@@ -82,4 +82,4 @@ def held_by(panel: Panel, sizes: Sequence[int], ranks: ThreadRanks) -> Panel:
     own = panel.select(np.arange(first, first + sizes[ranks.rank]))
     if own.covariates is not None:  # as a rank that reads its own rows has them
         own = own.before(own.lengths)
-    return share(own, ranks)
+    return merge_ranks(own, ranks)

@@ -12,22 +12,22 @@ from rnnforecast.batch.parts import Parts
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
 from rnnforecast.data.forecast import Forecaster
-from rnnforecast.data.match import newest_of
-from rnnforecast.data.output import encode_table, in_doubles
+from rnnforecast.data.match import newest_reading
+from rnnforecast.data.output import encode_table, floats_to_doubles
 from rnnforecast.errors import NotEnoughDataError, WriteError
 from rnnforecast.events import Recorder, ignore
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.sources.shards import (
     Bucket,
-    Manifest,
     ShardFolder,
+    ShardManifest,
     bucket_of,
     open_bucket,
     read_manifest,
 )
 from rnnforecast.storage.durable import crash_point
-from rnnforecast.storage.remote import place_of
-from rnnforecast.workflow.model import forecast, load, prepare, restore, table_to_write
+from rnnforecast.storage.remote import as_path
+from rnnforecast.workflow.model import forecast, load, output_table, prepare, restore
 
 _LATE_MODULES = (
     "rnnforecast.evaluate.calibration",
@@ -113,7 +113,7 @@ def _forecast(
         events,
         is_expected=lambda name: bucket_by_name[name] == bucket,
     )
-    newest_us = newest_of(ready.past)
+    newest_us = newest_reading(ready.past)
     try:
         prediction = forecast(ready, events, forecaster=forecaster)
     except NotEnoughDataError:
@@ -122,14 +122,14 @@ def _forecast(
         return None, {**counts, "newest_us": newest_us, "warnings": warnings}
 
     path = str(task.parts.file_of(bucket))
-    table = table_to_write(prediction.forecast, path, task.config, events)
-    content = encode_table(table.cast(in_doubles(table.schema)), path)
+    table = output_table(prediction.forecast, path, task.config, events)
+    content = encode_table(table.cast(floats_to_doubles(table.schema)), path)
     return content, {
         "rows": table.num_rows,
         "series": len(prediction.forecast.names),
         "left_out": len(prediction.left_out),
-        "shortened": len(prediction.shortened),
-        "replaced": len(prediction.replaced),
+        "shortened": len(prediction.short_history),
+        "replaced": len(prediction.fallback),
         "newest_us": newest_us,
         "warnings": [asdict(warning) for warning in events.warnings],
     }
@@ -142,13 +142,13 @@ def _forecast(
 
 
 @lru_cache(maxsize=1)
-def _shard_manifest(data: str, _key: str) -> tuple[Manifest, dict[int, Bucket]]:
+def _shard_manifest(data: str, _key: str) -> tuple[ShardManifest, dict[int, Bucket]]:
     """Return the manifest of a folder of buckets, and the buckets that have rows by number.
 
     The key of the forecast, which holds a hash of the manifest, is an argument because a folder
     may be replaced by another one of the same name.
     """
-    manifest = read_manifest(place_of(data))
+    manifest = read_manifest(as_path(data))
     return manifest, {file.bucket: file for file in manifest.files}
 
 

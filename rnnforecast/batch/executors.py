@@ -15,7 +15,7 @@ from typing import Any
 
 from rnnforecast.batch.bucket import BucketTask, import_worker_modules, predict_bucket
 from rnnforecast.errors import WorkerError
-from rnnforecast.workflow.ray import ATTEMPTS, ray_at
+from rnnforecast.workflow.ray import MAX_ATTEMPTS, ray_session
 
 _METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 _PRELOAD_MODULE = "rnnforecast.batch.preload"
@@ -39,7 +39,7 @@ def run_in_processes(
     Raises `WorkerError` where workers die again and again.
     """
     remaining = list(buckets)
-    for _ in range(ATTEMPTS):
+    for _ in range(MAX_ATTEMPTS):
         for manifest in _run_until_broken(task, remaining, workers):
             remaining.remove(manifest["bucket"])
             yield manifest
@@ -47,7 +47,7 @@ def run_in_processes(
             return
 
     raise WorkerError(
-        f"a worker died {ATTEMPTS} times; {len(remaining)} buckets are not forecast: "
+        f"a worker died {MAX_ATTEMPTS} times; {len(remaining)} buckets are not forecast: "
         + ", ".join(map(str, remaining[:5])),
         hint="memory may have run out: try fewer --workers, or more --buckets; what is forecast "
         "stays, and the same command goes on from there",
@@ -136,8 +136,8 @@ def run_on_ray(
     Every node must see data, model and output at the same paths. Raises `UsageError` without Ray,
     `WorkerError` where workers die again and again, and what a task has raised.
     """
-    with ray_at(address, workers=workers) as ray:
-        remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(predict_bucket)
+    with ray_session(address, workers=workers) as ray:
+        remote = ray.remote(num_cpus=1, max_retries=MAX_ATTEMPTS - 1)(predict_bucket)
         waiting = list(buckets)
         running: list[Any] = []
         while waiting or running:
@@ -151,6 +151,6 @@ def run_on_ray(
                 except ray.exceptions.RayTaskError as error:
                     raise error.cause from error  # what the task has raised, without Ray's wrapper
                 except (ray.exceptions.RayError, ray.exceptions.WorkerCrashedError) as error:
-                    message = f"a worker of Ray died {ATTEMPTS} times: {error}"
+                    message = f"a worker of Ray died {MAX_ATTEMPTS} times: {error}"
                     raise WorkerError(message) from error
                 yield manifest

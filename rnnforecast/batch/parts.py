@@ -11,9 +11,9 @@ from typing import Any
 
 from rnnforecast.errors import DataError
 from rnnforecast.storage import publish
-from rnnforecast.storage.durable import collect_leftovers, crash_point
+from rnnforecast.storage.durable import crash_point, remove_stale_temps
 from rnnforecast.storage.publish import make_directory, replace_pointer
-from rnnforecast.storage.remote import Place
+from rnnforecast.storage.remote import AnyPath
 
 PART, WHOLE = "rnnforecast-part", "rnnforecast-forecast"
 """Formats of the manifests of a part and of a complete forecast."""
@@ -29,7 +29,7 @@ _KEY_DIGITS = 16
 class Parts:
     """The parts of one forecast below an output folder."""
 
-    output: Place
+    output: AnyPath
     key: str
     n_buckets: int
 
@@ -39,15 +39,15 @@ class Parts:
         return f"{RUNS}/{self.key[:_KEY_DIGITS]}"
 
     @property
-    def folder(self) -> Place:
+    def folder(self) -> AnyPath:
         """The folder of this forecast."""
         return self.output / self.name
 
-    def file_of(self, bucket: int) -> Place:
+    def file_of(self, bucket: int) -> AnyPath:
         """Return the path of a bucket's forecast."""
         return self.folder / f"bucket-{bucket:05d}-of-{self.n_buckets:05d}.parquet"
 
-    def manifest_of(self, bucket: int) -> Place:
+    def manifest_of(self, bucket: int) -> AnyPath:
         """Return the path of a bucket's manifest."""
         return self.folder / f"_bucket-{bucket:05d}.json"
 
@@ -112,7 +112,7 @@ class Parts:
         """
         for folder in (self.output, self.folder):
             if isinstance(folder, Path):  # a store shows no incomplete objects
-                collect_leftovers(folder)
+                remove_stale_temps(folder)
         manifest = {"key": self.key, "buckets": self.n_buckets, **facts}
         _write_json(self.folder / MANIFEST, WHOLE, manifest)
         crash_point("forecast-complete")
@@ -121,12 +121,12 @@ class Parts:
         return manifest
 
 
-def _file_record(description: Mapping[str, Any], path: Place) -> dict[str, Any]:
+def _file_record(description: Mapping[str, Any], path: AnyPath) -> dict[str, Any]:
     """Return a manifest's record of a file; it has no path, so that the folder can be moved."""
     return {"name": path.name, "bytes": description["bytes"], "sha256": description["sha256"]}
 
 
-def _read_json(path: Place, format_: str) -> dict[str, Any] | None:
+def _read_json(path: AnyPath, format_: str) -> dict[str, Any] | None:
     with suppress(OSError, ValueError, RecursionError):
         document = json.loads(path.read_bytes())
         if isinstance(document, dict) and document.get("format") == format_:
@@ -134,6 +134,6 @@ def _read_json(path: Place, format_: str) -> dict[str, Any] | None:
     return None
 
 
-def _write_json(path: Place, format_: str, facts: Mapping[str, Any]) -> None:
+def _write_json(path: AnyPath, format_: str, facts: Mapping[str, Any]) -> None:
     document = {"format": format_, "format_version": FORMAT_VERSION, **facts}
     publish.publish(path, f"{json.dumps(document, indent=2)}\n".encode())

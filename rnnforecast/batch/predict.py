@@ -19,27 +19,40 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, PredictConfig
 from rnnforecast.data.match import check_age
 from rnnforecast.errors import DataError, UsageError
-from rnnforecast.events import Listener, Progressed, Recorder, Warned, ignore, merged_warnings
+from rnnforecast.events import (
+    Listener,
+    ProgressEvent,
+    Recorder,
+    WarningEvent,
+    ignore,
+    merged_warnings,
+)
 from rnnforecast.process import holding_back
-from rnnforecast.sources.files import opened
-from rnnforecast.sources.shards import MANIFEST, bucket_of, check_folder, is_sharded, read_manifest
+from rnnforecast.sources.files import arrow_input
+from rnnforecast.sources.shards import (
+    MANIFEST,
+    bucket_of,
+    check_bucket_files,
+    is_sharded,
+    read_manifest,
+)
 from rnnforecast.storage import publish
-from rnnforecast.storage.lock import holding
+from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.publish import check_directory
-from rnnforecast.storage.remote import Place, is_in_folder, is_remote, place_of
-from rnnforecast.workflow.model import horizon_of, load, reading_of, source_of
+from rnnforecast.storage.remote import AnyPath, as_path, is_in_folder, is_remote
+from rnnforecast.workflow.model import load, resolve_horizon, resolve_options, training_source
 
 _NO_RESULT = ("max_age", "warn_age", "excel_safe")
 """Options of a forecast that do not change what a part contains."""
 
 
 @dataclass(frozen=True)
-class Batched:
+class BatchResult:
     """Result of a batch command."""
 
     status: str
     """`forecast` (some buckets), `published`, or `already published`."""
-    output: Place
+    output: AnyPath
     """The folder of this forecast: a Parquet file for each bucket that is not empty."""
     key: str
     version: str
@@ -47,7 +60,7 @@ class Batched:
     """The buckets that this command looked at."""
     counts: dict[str, int]
     """Rows, and series by outcome."""
-    warnings: tuple[Warned, ...]
+    warnings: tuple[WarningEvent, ...]
 
     @property
     def is_partial(self) -> bool:
@@ -63,10 +76,10 @@ def predict_batch(
     model: str | Path = DEFAULT_MODEL,
     config: PredictConfig | None = None,
     reading: DataConfig | None = None,
-    given: Collection[str] = (),
+    explicit: Collection[str] = (),
     version: str | None = None,
     listener: Listener = ignore,
-) -> Batched:
+) -> BatchResult:
     """Forecast buckets of a folder that `shard` has made, or commit what is forecast.
 
     `data` defaults to the folder that the model was trained on; `output` is a folder. With
@@ -78,7 +91,7 @@ def predict_batch(
     with holding_back(lambda: None):
         if batch.takes_processes:
             executors.start_fork_server()
-        task = _resolve(data, place_of(output), model, config, reading, given, version)
+        task = _resolve(data, as_path(output), model, config, reading, explicit, version)
 
     if batch.shard is not None:
         index, n_shards = batch.owned
@@ -89,7 +102,7 @@ def predict_batch(
             message = (
                 "--max-age and --warn-age are judged with --commit, by the newest reading of all"
             )
-            warnings = [Warned("judged-later", message)]
+            warnings = [WarningEvent("judged-later", message)]
         return _result("forecast", task, owned, manifests, warnings)
 
     if batch.is_managed:
@@ -100,7 +113,7 @@ def predict_batch(
 
 def _resolve(
     data: str | Path | None,
-    output: Place,
+    output: AnyPath,
     model: str | Path,
     config: PredictConfig | None,
     reading: DataConfig | None,
@@ -115,16 +128,16 @@ def _resolve(
             hint="give what is known ahead as rows of DATA, and  rnnforecast shard  them with it",
         )
     loaded = load(model, version=version)
-    options = reading_of(loaded.artifact, reading, explicit)
-    data = source_of(loaded.artifact) if data is None else data
-    folder = place_of(data)
+    options = resolve_options(loaded.artifact, reading, explicit)
+    data = training_source(loaded.artifact) if data is None else data
+    folder = as_path(data)
     if not is_sharded(folder):
         raise UsageError(
             f"{data} is no folder of buckets, which a forecast in batches goes through",
             hint=f"make one:  rnnforecast shard {data} --output buckets --buckets 64",
         )
     manifest = read_manifest(folder)
-    check_folder(data, manifest)
+    check_bucket_files(data, manifest)
 
     forecast = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
     key = fields.key_of(
@@ -134,13 +147,13 @@ def _resolve(
             "reading": asdict(options),
             "version": loaded.version,
             "readings": publish.describe_input(folder / MANIFEST)["sha256"],
-            "horizon": horizon_of(config, loaded.artifact),
+            "horizon": resolve_horizon(config, loaded.artifact),
         }
     )
     _check_output(output, folder)
     return BucketTask(
         data=str(folder.resolve()),
-        model=str(place_of(model).resolve()),
+        model=str(as_path(model).resolve()),
         version=str(loaded.version),
         config=config,
         options=options,
@@ -149,7 +162,7 @@ def _resolve(
     )
 
 
-def _check_output(output: Place, data: Place) -> None:
+def _check_output(output: AnyPath, data: AnyPath) -> None:
     """Raise `UsageError` for an output that is no folder, or inside the folder of readings."""
     if is_remote(output):
         check_directory(output)
@@ -180,11 +193,11 @@ def _forecast(
     else:
         manifests = executors.run_in_this_process(task, missing)
     for done, manifest in enumerate(manifests, start=len(published) + 1):
-        listener(Progressed("forecasting", done, len(buckets), unit="buckets"))
+        listener(ProgressEvent("forecasting", done, len(buckets), unit="buckets"))
         yield manifest
 
 
-def _commit(task: BucketTask) -> Batched:
+def _commit(task: BucketTask) -> BatchResult:
     """Check all parts, and make the forecast the current one, unless it is.
 
     Raises `DataError` for missing or wrong parts, `NotEnoughDataError` for stale readings. The age
@@ -202,7 +215,7 @@ def _commit(task: BucketTask) -> Batched:
     if committed is not None and committed.get("parts") == manifests:
         return _result("already published", task, buckets, manifests, events.warnings)
 
-    with holding(parts.output / LOCK):
+    with acquire(parts.output / LOCK):
         for manifest in manifests:
             _check_part(task, manifest)
         result = _result("published", task, buckets, manifests, events.warnings)
@@ -220,7 +233,7 @@ def _check_part(task: BucketTask, manifest: dict[str, Any]) -> None:
         return
     bucket, n_buckets = manifest["bucket"], task.parts.n_buckets
     path = task.parts.file_of(bucket)
-    table = pa_parquet.read_table(opened(path), columns=["series"], partitioning=None)
+    table = pa_parquet.read_table(arrow_input(path), columns=["series"], partitioning=None)
     names = table["series"].unique().to_pylist()
 
     foreign = [name for name in names if bucket_of(name, n_buckets) != bucket]
@@ -236,10 +249,12 @@ def _result(
     task: BucketTask,
     buckets: Sequence[int],
     manifests: Sequence[dict[str, Any]],
-    warnings: Sequence[Warned],
-) -> Batched:
-    of_parts = [Warned(**warning) for manifest in manifests for warning in manifest["warnings"]]
-    return Batched(
+    warnings: Sequence[WarningEvent],
+) -> BatchResult:
+    of_parts = [
+        WarningEvent(**warning) for manifest in manifests for warning in manifest["warnings"]
+    ]
+    return BatchResult(
         status=status,
         output=task.parts.folder,
         key=task.parts.key,

@@ -23,23 +23,37 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.rows import encode_names
 from rnnforecast.data.schema import Schema, infer_schema
 from rnnforecast.errors import UsageError
-from rnnforecast.events import Listener, Progressed, Published, Recorder, Warned, ignore
-from rnnforecast.sources.columns import cast_all
+from rnnforecast.events import (
+    Listener,
+    ProgressEvent,
+    PublishedEvent,
+    Recorder,
+    WarningEvent,
+    ignore,
+)
+from rnnforecast.sources.columns import cast_batch
 from rnnforecast.sources.csv import report_skipped
-from rnnforecast.sources.files import watching
+from rnnforecast.sources.files import change_guard
 from rnnforecast.sources.parquet import COLUMNS_AT_ONCE, ParquetSource
-from rnnforecast.sources.shards import MANIFEST, MOST_BUCKETS, Bucket, Manifest, digests_of, file_of
+from rnnforecast.sources.shards import (
+    MANIFEST,
+    MAX_BUCKETS,
+    Bucket,
+    ShardManifest,
+    bucket_file_name,
+    name_digests,
+)
 from rnnforecast.sources.source import (
     Source,
     join_time,
     open_source,
-    rename,
+    rename_columns,
     stored_names,
-    stored_source,
     stored_types,
+    unwrap,
 )
-from rnnforecast.storage.durable import NewDirectory, collect_leftovers, publishing_directory
-from rnnforecast.storage.lock import holding
+from rnnforecast.storage.durable import NewDirectory, publishing_directory, remove_stale_temps
+from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import local_path
 from rnnforecast.units import check_range
 from rnnforecast.workflow.model import check_new_directory
@@ -62,12 +76,12 @@ _TEXT_OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Sharded:
+class ShardResult:
     """Result of `shard`."""
 
     path: Path
-    manifest: Manifest
-    warnings: tuple[Warned, ...]
+    manifest: ShardManifest
+    warnings: tuple[WarningEvent, ...]
     train: str
     """The command line to train on the folder."""
 
@@ -79,7 +93,7 @@ def shard(
     *,
     config: DataConfig | None = None,
     listener: Listener = ignore,
-) -> Sharded:
+) -> ShardResult:
     """Write a table as a Parquet folder with all rows of a series in one bucket.
 
     `output` must not exist; the folder appears there complete or not at all. Memory is bounded
@@ -87,11 +101,13 @@ def shard(
     """
     config, events = config or DataConfig(), Recorder(listener, [])
     path = local_path(output, "a folder of buckets that is being made")
-    check_range("buckets", buckets, 1, MOST_BUCKETS)
+    check_range("buckets", buckets, 1, MAX_BUCKETS)
     check_new_directory(path, data, config)
-    with holding(path.with_name(f".lock-{path.name}")):
-        collect_leftovers(path.parent, of=glob.escape(path.name))
-        source = join_time(rename(open_source(data, config, events), config.map), config.time)
+    with acquire(path.with_name(f".lock-{path.name}")):
+        remove_stale_temps(path.parent, pattern=glob.escape(path.name))
+        source = join_time(
+            rename_columns(open_source(data, config, events), config.map), config.time
+        )
         schema = infer_schema(source, config, events)
         if schema.series is None and 0 < len(config.counter) < len(schema.targets):
             raise UsageError(
@@ -101,9 +117,9 @@ def shard(
             )
         manifest = _write(source, schema, path, buckets, config, events)
 
-    events(Published(str(path)))
+    events(PublishedEvent(str(path)))
     train = _train_command(path, schema, manifest, config)
-    return Sharded(path, manifest, tuple(events.warnings), train)
+    return ShardResult(path, manifest, tuple(events.warnings), train)
 
 
 def _write(
@@ -113,7 +129,7 @@ def _write(
     buckets: int,
     config: DataConfig,
     listener: Listener,
-) -> Manifest:
+) -> ShardManifest:
     router = Router.of(source, schema, buckets, listener)
     with publishing_directory(path) as directory:
         files = write_buckets(
@@ -127,7 +143,7 @@ def _write(
         series, value = router.long_names
         if router.series:
             series, value = router.series, next(iter(router.targets.values()))
-        manifest = Manifest(
+        manifest = ShardManifest(
             n_buckets=buckets,
             files=files,
             series_column=series,
@@ -140,7 +156,7 @@ def _write(
     return manifest
 
 
-def _train_command(path: Path, schema: Schema, manifest: Manifest, config: DataConfig) -> str:
+def _train_command(path: Path, schema: Schema, manifest: ShardManifest, config: DataConfig) -> str:
     """Return the command line that trains on the folder as it would have on the table.
 
     Options about text are left out. A wide table has become a long one.
@@ -193,7 +209,7 @@ class Router:
         texts = {stored for name in is_text - {None} for stored in stored_names(source, str(name))}
         if schema.epoch_unit is None:
             texts |= set(times)
-        table = stored_source(source)
+        table = unwrap(source)
         covariates = [c for name in schema.covariate_names for c in stored_names(source, name)]
         targets = {name: stored_names(source, name)[0] for name in schema.targets}
         series = None if schema.series is None else stored_names(source, schema.series)[0]
@@ -232,9 +248,9 @@ class Router:
         Raises `DataError` for a row without a series, and for what cannot be read.
         """
         passes = self._passes()
-        n_rows, n_expected = 0, self.source.n_rows_about * len(passes)
-        listener(Progressed("sharding", 0, n_expected, "rows"))
-        with watching(self.source.paths, listener):
+        n_rows, n_expected = 0, self.source.n_rows_estimate * len(passes)
+        listener(ProgressEvent("sharding", 0, n_expected, "rows"))
+        with change_guard(self.source.paths, listener):
             for types in passes:
                 for batch in self.source.batches(types):
                     if self.series is None:
@@ -243,10 +259,10 @@ class Router:
                         yield self._route_rows(batch, n_rows)
                     n_rows += batch.num_rows
                     pa.default_memory_pool().release_unused()
-                    listener(Progressed("sharding", n_rows, max(n_rows, n_expected), "rows"))
+                    listener(ProgressEvent("sharding", n_rows, max(n_rows, n_expected), "rows"))
 
         report_skipped(self.source.rejected(), n_rows, config, listener)
-        listener(Progressed("sharding", n_rows, n_rows, "rows"))
+        listener(ProgressEvent("sharding", n_rows, n_rows, "rows"))
 
     def _passes(self) -> list[dict[str, pa.DataType]]:
         """Return the columns to read together, group by group.
@@ -264,7 +280,7 @@ class Router:
     def _route_rows(self, batch: pa.RecordBatch, n_before: int) -> RoutedRows:
         """Route the rows of a long table; each name is hashed once a batch."""
         assert self.series is not None
-        names = cast_all(batch.select([self.series]), {self.series: _NAMES}, self.source.name)
+        names = cast_batch(batch.select([self.series]), {self.series: _NAMES}, self.source.name)
         encoded = encode_names(names.column(0), self.series, self.source, n_before)
         hashes = hash_names(encoded.dictionary)
         self.series_seen.add(hashes)
@@ -327,7 +343,7 @@ def hash_names(names: pa.StringArray) -> Hashes:
     texts = names.cast(pa.binary())
     starts = range(0, len(texts), _NAMES_AT_ONCE)
     parts = (texts.slice(start, _NAMES_AT_ONCE).to_pylist() for start in starts)
-    return np.frombuffer(b"".join(map(digests_of, parts)), ">u8").astype(np.uint64)
+    return np.frombuffer(b"".join(map(name_digests, parts)), ">u8").astype(np.uint64)
 
 
 def write_buckets(
@@ -516,7 +532,7 @@ class BucketWriter:
         return [
             Bucket(
                 bucket,
-                file_of(bucket, self._n_buckets),
+                bucket_file_name(bucket, self._n_buckets),
                 self._n_rows[bucket],
                 n_series[bucket],
                 file.n_bytes,
@@ -526,7 +542,7 @@ class BucketWriter:
         ]
 
     def _open(self, bucket: int) -> None:
-        name = file_of(bucket, self._n_buckets)
+        name = bucket_file_name(bucket, self._n_buckets)
         file = _HashingFile(self._stack.enter_context(self._directory.file(name)))
         floats = [field.name for field in self._schema if pa.types.is_floating(field.type)]
         dictionary = [name for name in self._schema.names if name not in floats]

@@ -18,7 +18,7 @@ from rnnforecast._version import __version__
 from rnnforecast.cli.console import Screen
 from rnnforecast.config.fields import FieldError, build, check_keys, option
 from rnnforecast.errors import UsageError
-from rnnforecast.storage.durable import check_spared
+from rnnforecast.storage.durable import check_not_overwriting
 
 if TYPE_CHECKING:
     from rnnforecast.workflow.model import Model
@@ -36,7 +36,7 @@ OptionalData = Annotated[
 ModelPath = Annotated[
     str, typer.Option("--model", "-m", metavar="PATH", help="The model directory.")
 ]
-Version = Annotated[str | None, typer.Option(help="A saved version. Default: the one in force.")]
+Version = Annotated[str | None, typer.Option(help="A saved version. Default: the active one.")]
 CONFIG_FILE = "rnnforecast.toml"
 
 
@@ -115,7 +115,7 @@ def configure_screen(context: typer.Context, common: CommonOptions) -> Screen:
     for name in ("output", "rejects", "report"):
         if not isinstance(context.params.get(name), bool | None):
             path, file = Path(context.params[name]), common.config or Path(CONFIG_FILE)
-            check_spared(path, file, "the options")
+            check_not_overwriting(path, file, "the options")
     return screen
 
 

@@ -139,7 +139,7 @@ def backtest(
         data,
         model=load_optional_model(model, version),
         config=Config(reading, window, network, training),
-        given=explicit,
+        explicit=explicit,
         ends=ends,
         output=output,
         report=report,

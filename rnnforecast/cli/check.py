@@ -35,9 +35,9 @@ _MAX_COLUMNS = 8
 
 def check_document(result: Check) -> dict[str, Any]:
     """Return the document of `check --json`."""
-    survey, panel = result.survey, result.survey.panel
+    profile, panel = result.profile, result.profile.panel
     by_series: dict[str, list[dict[str, Any]]] = {name: [] for name in panel.names}
-    for finding in survey.findings:
+    for finding in profile.findings:
         by_series[finding.series].append(asdict(finding))
 
     return {
@@ -51,11 +51,11 @@ def check_document(result: Check) -> dict[str, Any]:
             {
                 "name": name,
                 "length": int(panel.lengths[i]),
-                "missing": int(survey.missing[i]),
-                "longest_gap": int(survey.longest_gap[i]),
-                "level": _number(survey.level[i]),
-                "spread": _number(survey.spread[i]),
-                "season": int(survey.season[i]) if survey.season[i] > 1 else None,
+                "missing": int(profile.missing[i]),
+                "longest_gap": int(profile.longest_gap[i]),
+                "level": _number(profile.level[i]),
+                "spread": _number(profile.spread[i]),
+                "season": int(profile.season[i]) if profile.season[i] > 1 else None,
                 "findings": by_series[name],
             }
             for i, name in enumerate(panel.names)
@@ -68,7 +68,7 @@ def check_document(result: Check) -> dict[str, Any]:
 
 def print_check(result: Check, screen: Screen) -> None:
     """Print a summary of the table, its series, the findings, and the next command."""
-    panel = result.survey.panel
+    panel = result.profile.panel
     roles = []
     for role in _ROLES:
         names = [column.name for column in result.columns if column.role == role]
@@ -101,22 +101,22 @@ def print_check(result: Check, screen: Screen) -> None:
 
 def _series_rows(result: Check) -> list[tuple[str, ...]]:
     """Return a row of statistics for each of the first series, those with findings first."""
-    survey, panel = result.survey, result.survey.panel
-    with_findings = {finding.series for finding in survey.findings}
+    profile, panel = result.profile, result.profile.panel
+    with_findings = {finding.series for finding in profile.findings}
     order = sorted(range(panel.n_series), key=lambda i: (panel.names[i] not in with_findings, i))
 
     return [
         (
             panel.names[i],
             str(int(panel.lengths[i])),
-            f"{100 * survey.missing[i] / max(int(panel.lengths[i]), 1):.1f}",
-            format_duration(int(survey.longest_gap[i]) * panel.step_us)
-            if survey.longest_gap[i]
+            f"{100 * profile.missing[i] / max(int(panel.lengths[i]), 1):.1f}",
+            format_duration(int(profile.longest_gap[i]) * panel.step_us)
+            if profile.longest_gap[i]
             else "-",
-            figure(_number(survey.level[i])),
-            figure(_number(survey.spread[i])),
-            format_duration(int(survey.season[i]) * panel.step_us)
-            if survey.season[i] > 1
+            figure(_number(profile.level[i])),
+            figure(_number(profile.spread[i])),
+            format_duration(int(profile.season[i]) * panel.step_us)
+            if profile.season[i] > 1
             else "none",
         )
         for i in order[:_MAX_ROWS]
@@ -148,7 +148,7 @@ def check(
         data,
         config=reading,
         model=load_optional_model(model, version),
-        given=explicit,
+        explicit=explicit,
         listener=ignore,
     )
 

@@ -16,7 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rnnforecast.errors import RnnForecastError
-from rnnforecast.events import EpochEnded, Event, Noted, Progressed, Published, Warned
+from rnnforecast.events import (
+    EpochEnded,
+    Event,
+    Notice,
+    ProgressEvent,
+    PublishedEvent,
+    WarningEvent,
+)
 from rnnforecast.units import figure
 
 if TYPE_CHECKING:
@@ -73,9 +80,9 @@ class Screen:
     def __call__(self, event: Event) -> None:
         """Print an event: progress as a bar on a terminal, all others as lines."""
         match event:
-            case Warned():
+            case WarningEvent():
                 self.note(f"warning: {event.message}")
-            case Noted():
+            case Notice():
                 if not self.is_quiet:
                     self.note(event.message)
             case EpochEnded():
@@ -90,10 +97,10 @@ class Screen:
                         f"loss {event.train_loss:.4f}{held_out}{best}; gradient norm "
                         f"{event.gradient_norm:.3f}, {100 * event.clipped:.0f} % clipped"
                     )
-            case Progressed():
+            case ProgressEvent():
                 with suppress(OSError, ValueError):  # the terminal may have been closed
                     self._advance(event)
-            case Published():
+            case PublishedEvent():
                 self.has_published = True
 
     def _trace(self, epoch: EpochEnded) -> None:
@@ -186,7 +193,7 @@ class Screen:
             self._bars.clear()
         self._started.clear()
 
-    def _advance(self, event: Progressed) -> None:
+    def _advance(self, event: ProgressEvent) -> None:
         """Advance a task's progress bar, and add it once the task takes longer than a second."""
         if self.is_quiet or self.is_json or not sys.stderr.isatty():
             return

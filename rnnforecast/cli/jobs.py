@@ -19,8 +19,8 @@ from rnnforecast.config.training import DEFAULT_MODEL
 from rnnforecast.units import figure, shorten_duration
 
 if TYPE_CHECKING:
-    from rnnforecast.jobs.ledger import Scored
-    from rnnforecast.jobs.log import Cycle, Status
+    from rnnforecast.jobs.ledger import ScoreResult
+    from rnnforecast.jobs.log import RunResult, Status
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
 _MAX_ROWS = 20
@@ -74,7 +74,7 @@ def score(
             model=model,
             config=config,
             reading=reading,
-            given=explicit,
+            explicit=explicit,
             listener=screen,
         )
     else:
@@ -98,7 +98,7 @@ def status(context: typer.Context, job: JobPath, *, common: CommonOptions) -> No
         print_status(result, screen)
 
 
-def run_document(cycles: Sequence[Cycle]) -> dict[str, Any]:
+def run_document(cycles: Sequence[RunResult]) -> dict[str, Any]:
     """Return the document of `run --json`: one object for a run, a list of them for a catch-up."""
     documents = [
         {
@@ -112,9 +112,9 @@ def run_document(cycles: Sequence[Cycle]) -> dict[str, Any]:
             "degraded": cycle.degraded,
             "warnings": [asdict(warning) for warning in cycle.warnings],
             "error": cycle.error and cycle.error.message,
-            "scores": [asdict(score) for score in cycle.aftermath.scores],
-            "retired": list(cycle.aftermath.retired),
-            "retrain": cycle.aftermath.retrain,
+            "scores": [asdict(score) for score in cycle.post_publish.scores],
+            "retired": list(cycle.post_publish.retired),
+            "retrain": cycle.post_publish.retrain,
             "timing": cycle.timing,
         }
         for cycle in cycles
@@ -123,7 +123,7 @@ def run_document(cycles: Sequence[Cycle]) -> dict[str, Any]:
     return documents[0] if len(documents) == 1 else {"runs": documents}
 
 
-def print_run(cycles: Sequence[Cycle], screen: Screen) -> None:
+def print_run(cycles: Sequence[RunResult], screen: Screen) -> None:
     """Print a line for each run, and lines for its retraining and retention."""
     if screen.is_quiet:
         return
@@ -133,13 +133,13 @@ def print_run(cycles: Sequence[Cycle], screen: Screen) -> None:
         screen.result(f"{cycle.status}{output}{as_of}")
         if cycle.error is not None and len(cycles) > 1:
             screen.note(f"  {cycle.error.message}")
-        if cycle.aftermath.retrain is not None:
-            screen.result(f"retrained: {cycle.aftermath.retrain['reason']}")
-        if cycle.aftermath.retired:
-            screen.result(f"removed: {len(cycle.aftermath.retired)} old outputs and versions")
+        if cycle.post_publish.retrain is not None:
+            screen.result(f"retrained: {cycle.post_publish.retrain['reason']}")
+        if cycle.post_publish.retired:
+            screen.result(f"removed: {len(cycle.post_publish.retired)} old outputs and versions")
 
 
-def score_document(scored: Scored) -> dict[str, Any]:
+def score_document(scored: ScoreResult) -> dict[str, Any]:
     """Return the document of `score --json`."""
     return {
         "since": scored.since,
@@ -150,7 +150,7 @@ def score_document(scored: Scored) -> dict[str, Any]:
     }
 
 
-def print_scores(scored: Scored, screen: Screen) -> None:
+def print_scores(scored: ScoreResult, screen: Screen) -> None:
     """Print a row for each of the first groups, flagged ones first."""
     scores = sorted(scored.scores, key=lambda score: score.flag is None)
     keys = [name for name in ("series", "lead", "day") if getattr(scores[0], name) is not None]

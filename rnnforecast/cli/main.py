@@ -22,7 +22,7 @@ from rnnforecast.cli.plot import anomalies, plot
 from rnnforecast.cli.predict import predict
 from rnnforecast.cli.shard import shard
 from rnnforecast.cli.train import show, train, use
-from rnnforecast.errors import RnnForecastError, UntoldError, UsageError, WriteError
+from rnnforecast.errors import OutputError, RnnForecastError, UsageError, WriteError
 from rnnforecast.process import on_signals
 
 app = make_app(
@@ -131,7 +131,7 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
         case OSError(filename=None):  # standard output: errors of files have a name
             message = f"cannot write standard output: {error.strerror}"
             if screen.has_published:
-                return screen.error(UntoldError(f"{message}; all else is done and published"))
+                return screen.error(OutputError(f"{message}; all else is done and published"))
             return screen.error(WriteError(message))
 
         case Exception() if not screen.is_verbose:
@@ -167,7 +167,7 @@ def _open_streams() -> None:
 def _report_interrupt(screen: Screen, stopped: BaseException) -> int:
     """Report a signal: whether the result is published, else how to continue; return the code."""
     if screen.has_published:
-        return screen.error(UntoldError("interrupted, but all is done and published"))
+        return screen.error(OutputError("interrupted, but all is done and published"))
     notes = getattr(stopped, "__notes__", [])
     error = RnnForecastError(
         "interrupted; nothing was published", code="interrupted", hint="; ".join(notes) or None

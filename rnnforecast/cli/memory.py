@@ -23,32 +23,32 @@ from rnnforecast.config.training import DEFAULT_MODEL
 from rnnforecast.units import figure, format_duration, shorten_duration
 
 if TYPE_CHECKING:
-    from rnnforecast.evaluate.memory import Memory
-    from rnnforecast.workflow.steps import Remembered
+    from rnnforecast.evaluate.memory import MemoryAnalysis
+    from rnnforecast.workflow.steps import MemoryReport
 
 _SHARES = (0.0, 0.1, 0.5, 0.9, 1.0)
 """Quantiles of the time constants of a layer's units that are printed."""
 
 
-def memory_document(result: Remembered, *, has_units: bool) -> dict[str, Any]:
+def memory_document(result: MemoryReport, *, has_units: bool) -> dict[str, Any]:
     """Return the document of `memory --json`."""
-    document = result.memory.to_json(result.judged)
+    document = result.memory.to_json(result.diagnosis)
     if has_units:
         layers = (member.time_constants for member in result.memory.members)
         document["units"] = [None if x is None else [list(layer) for layer in x] for x in layers]
     return {**document, "warnings": [asdict(warning) for warning in result.warnings]}
 
 
-def print_memory(result: Remembered, screen: Screen, *, has_units: bool) -> None:
+def print_memory(result: MemoryReport, screen: Screen, *, has_units: bool) -> None:
     """Print how far back the network remembers, the measurements, a verdict and advice."""
-    memory, judged = result.memory, result.judged
+    memory, diagnosis = result.memory, result.diagnosis
 
     def draw(width: int, has_color: bool, is_unicode: bool) -> list[str]:  # noqa: FBT001
         from rnnforecast.report.plots import terminal_curve
 
         return terminal_curve(
             "loss with the last k readings only",
-            memory.kept,
+            memory.lengths,
             memory.losses,
             ("none", f"all {memory.lookback}"),
             width=width,
@@ -83,12 +83,12 @@ def print_memory(result: Remembered, screen: Screen, *, has_units: bool) -> None
         f"effective memory: {memory.effective} of {memory.lookback} steps ({span}), "
         f"on {memory.n_windows} windows"
     )
-    screen.result(f"verdict: {judged.verdict}: {judged.reason}")
-    if judged.advice is not None:
-        screen.result(f"try: rnnforecast train DATA {judged.advice}")
+    screen.result(f"verdict: {diagnosis.verdict}: {diagnosis.reason}")
+    if diagnosis.advice is not None:
+        screen.result(f"try: rnnforecast train DATA {diagnosis.advice}")
 
 
-def _print_leads(memory: Memory, step_us: int, screen: Screen) -> None:
+def _print_leads(memory: MemoryAnalysis, step_us: int, screen: Screen) -> None:
     """Print the gradients of an early, a middle and a late lead by the readings."""
     rows = []
     for name, lead in memory.leads.items():
@@ -109,7 +109,7 @@ def _print_leads(memory: Memory, step_us: int, screen: Screen) -> None:
     )
 
 
-def _print_peaks(memory: Memory, step_us: int, screen: Screen) -> None:
+def _print_peaks(memory: MemoryAnalysis, step_us: int, screen: Screen) -> None:
     """Print the lags at which the readings' autocorrelation peaks."""
     if not memory.peaks:
         screen.result("the readings come again at no lag that stands out")
@@ -119,7 +119,7 @@ def _print_peaks(memory: Memory, step_us: int, screen: Screen) -> None:
         (
             f"{peak.lag} steps ({format_duration(peak.lag * step_us)})",
             f"{peak.autocorrelation:.2f}",
-            f"{peak.left:.2f}",
+            f"{peak.residual:.2f}",
             figure(peak.error) if peak.error is not None else "beyond the look-back",
         )
         for peak in memory.peaks
@@ -131,7 +131,7 @@ def _print_peaks(memory: Memory, step_us: int, screen: Screen) -> None:
     )
 
 
-def _print_units(memory: Memory, screen: Screen) -> None:
+def _print_units(memory: MemoryAnalysis, screen: Screen) -> None:
     """Print quantiles of the units' time constants by layer."""
     rows = []
     for number, member in enumerate(memory.members):
@@ -171,7 +171,7 @@ def memory(
         data,
         model=rnnforecast.load(model, version=version),
         reading=reading,
-        given=explicit,
+        explicit=explicit,
         listener=screen,
     )
 

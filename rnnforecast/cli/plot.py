@@ -77,12 +77,12 @@ def show_prediction(prediction: Prediction, screen: Screen) -> None:
     """Draw the first series of a forecast, and say how many are not drawn."""
     import numpy as np
 
-    from rnnforecast.report.plots import fans_of, rows_back
+    from rnnforecast.report.plots import make_fans, n_rows_back
 
     forecast = prediction.forecast
     is_drawn = np.arange(len(forecast.names)) < _MAX_FANS
     past = prediction.past.subset(is_drawn)
-    fans = fans_of(past, forecast.subset(is_drawn), n_rows=rows_back(forecast.horizon))
+    fans = make_fans(past, forecast.subset(is_drawn), n_rows=n_rows_back(forecast.horizon))
     show_fans(fans, screen)
     n_more = len(forecast.names) - len(fans)
     if n_more and not screen.is_quiet:
@@ -129,9 +129,9 @@ def print_anomalies(search: Search, output: str | None, screen: Screen) -> None:
 
 
 def _span(episode: Episode, tz: str | None) -> tuple[str, str]:
-    from rnnforecast.data.timestamps import format_stamp
+    from rnnforecast.data.timestamps import format_timestamp
 
-    return format_stamp(episode.begin_us, tz), format_stamp(episode.end_us, tz)
+    return format_timestamp(episode.begin_us, tz), format_timestamp(episode.end_us, tz)
 
 
 @with_options
@@ -204,7 +204,7 @@ def anomalies(
         model=rnnforecast.load(model, version=version),
         config=config,
         reading=reading,
-        given=explicit,
+        explicit=explicit,
         output=output,
         listener=screen,
     )

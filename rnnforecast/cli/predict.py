@@ -33,7 +33,7 @@ from rnnforecast.units import figure
 from rnnforecast.urls import strip_query
 
 if TYPE_CHECKING:
-    from rnnforecast.batch.predict import Batched
+    from rnnforecast.batch.predict import BatchResult
     from rnnforecast.evaluate.postprocess import Prediction
 
 Output = Annotated[
@@ -65,7 +65,7 @@ def predict(
     _check_output(output, common, explicit, is_batch=batch.is_wanted, plot=plot)
     screen = configure_screen(context, common)
 
-    result: Batched | Prediction
+    result: BatchResult | Prediction
     if batch.is_wanted:
         result = rnnforecast.predict_batch(
             data,
@@ -73,7 +73,7 @@ def predict(
             batch=batch,
             config=forecast,
             reading=reading,
-            given=explicit,
+            explicit=explicit,
             version=version,
             output=output,
             listener=screen,
@@ -90,7 +90,7 @@ def predict(
             data,
             config=forecast,
             reading=reading,
-            given=explicit,
+            explicit=explicit,
             version=version,
             output=output,
             listener=screen,
@@ -135,8 +135,8 @@ def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
         "horizon": forecast.horizon,
         "rows": len(forecast.names) * forecast.horizon,
         "left_out": list(prediction.left_out),
-        "shortened": list(prediction.shortened),
-        "replaced": list(prediction.replaced),
+        "shortened": list(prediction.short_history),
+        "replaced": list(prediction.fallback),
         "exceed": [asdict(exceedance) for exceedance in prediction.exceedances],
         "warnings": [
             {"code": w.code, "message": w.message, "count": w.count} for w in prediction.warnings
@@ -149,7 +149,7 @@ def print_prediction(prediction: Prediction, output: str, screen: Screen, *, plo
 
     Nothing is printed next to a forecast on standard output.
     """
-    from rnnforecast.data.timestamps import format_stamp
+    from rnnforecast.data.timestamps import format_timestamp
 
     forecast, exceedances = prediction.forecast, prediction.exceedances
     if output == STANDARD_OUTPUT:
@@ -161,7 +161,7 @@ def print_prediction(prediction: Prediction, output: str, screen: Screen, *, plo
         rows = [
             (
                 forecast.names[0],
-                format_stamp(int(forecast.times_us[0, lead]), forecast.tz),
+                format_timestamp(int(forecast.times_us[0, lead]), forecast.tz),
                 figure(float(forecast.point[0, lead])),
                 *(figure(float(forecast.values[0, lead, column])) for column in columns),
             )
@@ -181,7 +181,7 @@ def print_prediction(prediction: Prediction, output: str, screen: Screen, *, plo
         show_prediction(prediction, screen)
 
 
-def batch_document(batched: Batched) -> dict[str, Any]:
+def batch_document(batched: BatchResult) -> dict[str, Any]:
     """Return the document of `predict --json` in batches."""
     return {
         "status": batched.status,
@@ -194,7 +194,7 @@ def batch_document(batched: Batched) -> dict[str, Any]:
     }
 
 
-def print_batch(batched: Batched, screen: Screen) -> None:
+def print_batch(batched: BatchResult, screen: Screen) -> None:
     """Print the warnings of a batch, its counts and its output."""
     for warning in batched.warnings:
         screen(warning)

@@ -13,7 +13,7 @@ from rnnforecast.cli.console import Screen
 from rnnforecast.config.reading import DataConfig
 
 if TYPE_CHECKING:
-    from rnnforecast.batch.shard import Sharded
+    from rnnforecast.batch.shard import ShardResult
 
 
 @with_options
@@ -42,7 +42,7 @@ def shard(
         print_shards(sharded, screen)
 
 
-def shard_document(sharded: Sharded) -> dict[str, Any]:
+def shard_document(sharded: ShardResult) -> dict[str, Any]:
     """Return the document of `shard --json`: the folder, its manifest, the next command."""
     return {
         "output": str(sharded.path),
@@ -52,7 +52,7 @@ def shard_document(sharded: Sharded) -> dict[str, Any]:
     }
 
 
-def print_shards(sharded: Sharded, screen: Screen) -> None:
+def print_shards(sharded: ShardResult, screen: Screen) -> None:
     """Print the numbers of rows, series and buckets, and the next command."""
     manifest = sharded.manifest
     n_files = len(manifest.files)

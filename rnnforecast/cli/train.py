@@ -109,23 +109,23 @@ def model_document(model: Model) -> dict[str, Any]:
 
 def print_model(model: Model, screen: Screen) -> None:
     """Print the model card."""
-    from rnnforecast.model.provenance import card_of
+    from rnnforecast.model.provenance import model_card
 
-    facts = {"model": f"{model.path} version {model.version}", **card_of(model.artifact)}
+    facts = {"model": f"{model.path} version {model.version}", **model_card(model.artifact)}
     for name, fact in facts.items():
         screen.result(f"{name:<10} {fact}")
     _print_metrics(model.artifact, screen)
 
 
 def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:
-    """Print the saved versions; the one in force and damaged ones are marked."""
+    """Print the saved versions; the active one and damaged ones are marked."""
     if screen.is_json:
         screen.document({"versions": listing})
         return
 
     rows = []
     for item in listing:
-        marks = ["in force"] * item["in_force"] + ["damaged"] * ("damage" in item)
+        marks = ["active"] * item["active"] + ["damaged"] * ("damage" in item)
         rows.append((item["version"], ", ".join(marks), figure(item["skill"], unit=" %")))
     screen.table(("version", "", "skill"), rows)
 
@@ -198,7 +198,7 @@ def train(
     common: CommonOptions,
     model: ModelPath = DEFAULT_MODEL,
     require_skill: Annotated[
-        float | None, typer.Option(help="Put in force only with at least this skill, in percent.")
+        float | None, typer.Option(help="Activate only with at least this skill, in percent.")
     ] = None,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Save an HTML report with the version.")
@@ -264,7 +264,7 @@ def use(
     common: CommonOptions,
     model: ModelPath = DEFAULT_MODEL,
 ) -> None:
-    """Put a saved version in force: roll back, or forward."""
+    """Activate a saved version: roll back, or forward."""
     screen = configure_screen(context, common)
     before = rnnforecast.use(version, model=model)
     screen.has_published = True
@@ -272,6 +272,6 @@ def use(
     if common.json:
         screen.document({"model": str(model), "version": version, "before": before})
     elif before == version:
-        screen.result(f"{version} is in force already")
+        screen.result(f"{version} is active already")
     else:
-        screen.result(f"in force: {version} (before: {before or 'none'})")
+        screen.result(f"active: {version} (before: {before or 'none'})")

@@ -83,9 +83,9 @@ class BatchConfig:
     shard: str | None = option(
         None, "Forecast the buckets of shard I of N only, counted from 0: I/N."
     )
-    commit: bool = option(False, "Check all buckets' forecasts, and put the whole in force.")
+    commit: bool = option(False, "Check all buckets' forecasts, and activate the whole.")
     workers: int | None = option(
-        None, "Forecast all buckets with so many processes, and put the whole in force."
+        None, "Forecast all buckets with so many processes, and activate the whole."
     )
     engine: str | None = option(None, "What runs the workers. Default: processes.", choices=ENGINES)
     address: str | None = option(None, "Address of the Ray cluster. Default: a local one.")

@@ -50,7 +50,7 @@ class ModelPart:
 
     path: str = DEFAULT_MODEL
     version: str | None = None
-    """The version to use; by default the one in force."""
+    """The version to use; by default the active one."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,13 @@ class NotifyPart:
 
 @dataclass(frozen=True)
 class RetrainPart:
-    """When a challenger is trained on newer readings, and when it replaces the version in force."""
+    """When a challenger is trained on newer readings, and when it replaces the active version."""
 
     every: str | None = None
     """Span of new readings, since the last training or attempt, after which one is due: 7d."""
     when: str | None = option(None, "", choices=("drift",))
     promote_if: str = "1%"
-    """Share by which its MASE must be below that of the version in force, on the same windows."""
+    """Share by which its MASE must be below that of the active version, on the same windows."""
     hold_out: float = 0.5
     """Share of the newer readings that both are compared on."""
 
@@ -129,7 +129,7 @@ class Job:
     source: str
     output: str
     reading: DataConfig = field(default_factory=DataConfig)
-    given: frozenset[str] = frozenset()
+    explicit: frozenset[str] = frozenset()
     """Options of [data] that the file sets, even to their default."""
     model: ModelPart = field(default_factory=ModelPart)
     forecast: PredictConfig = field(default_factory=PredictConfig)
@@ -212,7 +212,7 @@ def read_job(path: Path) -> Job:
         source=source,
         output=output,
         reading=_resolve_fields(reading, ("exclude", "rejects"), folder),
-        given=frozenset(key.replace("-", "_") for key in data),
+        explicit=frozenset(key.replace("-", "_") for key in data),
         model=replace(model, path=_resolve_input(model.path, folder)),
         forecast=_decode_forecast(forecast, tables.get("fresh", {}), path),
         ledger=ledger and _resolve(ledger, folder),
@@ -266,7 +266,7 @@ def _check_model(path: Path, model: ModelPart, tables: Mapping[str, Any]) -> Non
         raise UsageError(
             f"{path}: [{changing[0]}] changes the model, and {parse_url(model.path)} has no lock",
             code="not-on-a-store",
-            hint="let one machine train it, and put the version in force there",
+            hint="let one machine train it, and activate the version there",
         )
 
 

@@ -15,13 +15,13 @@ _COPIED_ROWS = 1 << 20
 """Rows that `stretches` copies in one call of numpy: this bounds its index arrays."""
 
 
-def stretches(values: Floats, begin: Integers, end: Integers) -> Floats:
+def concat_slices(values: Floats, begin: Integers, end: Integers) -> Floats:
     """Copy the slices `values[begin[i]:end[i]]`, one after the other.
 
     `begin` and `end` are `(slice,)`. Short slices are copied many at once, so that the time
     depends on the number of rows, not on the number of slices.
     """
-    offsets = offsets_of(end - begin)
+    offsets = offsets_from_lengths(end - begin)
     copied = np.empty(offsets[-1], values.dtype)
 
     first = 0
@@ -41,13 +41,13 @@ def stretches(values: Floats, begin: Integers, end: Integers) -> Floats:
     return copied
 
 
-def pick(names: Sequence[str], selected: Integers | NDArray[np.bool_]) -> tuple[str, ...]:
+def take_names(names: Sequence[str], selected: Integers | NDArray[np.bool_]) -> tuple[str, ...]:
     """Return the names at these indices, or where this mask is true."""
     indices = np.flatnonzero(selected) if selected.dtype == np.bool_ else selected
     # `map` over a list: no call in Python for each name.
     return tuple(map(names.__getitem__, indices.tolist()))
 
 
-def offsets_of(lengths: Integers) -> Integers:
+def offsets_from_lengths(lengths: Integers) -> Integers:
     """Turn lengths, `(series,)`, into offsets, `(series + 1,)`, as a ragged array has them."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])

@@ -14,12 +14,12 @@ import pandas as pd
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.quality import BLOCK_ROWS, Stretches, find_oddities, find_runs
+from rnnforecast.data.quality import BLOCK_ROWS, Segments, find_quality_issues, run_lengths
 from rnnforecast.data.rows import Codes, Flags, ReadContext, Rows
-from rnnforecast.data.timestamps import format_stamp, parse_time_us
+from rnnforecast.data.timestamps import format_timestamp, parse_time_us
 from rnnforecast.errors import DataError, Location, UsageError
-from rnnforecast.events import Listener, Noted, Warned
-from rnnforecast.sources.sniff import quote
+from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.units import parse_duration_us, shorten_duration
 
 _MAX_LISTED = 5
@@ -55,7 +55,7 @@ def _mask_outside_ranges(rows: Rows, context: ReadContext) -> None:
                 continue
             raise UsageError(
                 f"--valid-range names {name!r}, but there is no such series or target",
-                hint=f"such as  --valid-range {quote(rows.names[0])}={low:g}:{high:g}",
+                hint=f"such as  --valid-range {shell_quote(rows.names[0])}={low:g}:{high:g}",
             )
 
         for i, (codes, chunk) in enumerate(zip(rows.codes, rows.readings(target), strict=True)):
@@ -64,7 +64,7 @@ def _mask_outside_ranges(rows: Rows, context: ReadContext) -> None:
                 is_outside = ((values < low) | (values > high)) & in_range[codes]
             n_masked += rows.mask(target, i, is_outside)
     if n_masked:
-        context.listener(Noted(f"{n_masked} readings outside of their range are missing"))
+        context.listener(Notice(f"{n_masked} readings outside of their range are missing"))
 
 
 class Intervals(NamedTuple):
@@ -90,7 +90,7 @@ def _mask_excluded(rows: Rows, path: Path, context: ReadContext, tz: str | None)
     unknown = sorted(intervals.keys() - {_ALL_SERIES, *rows.names})
     if unknown:
         message = f"in {path}, but not in the readings"
-        context.listener(Warned.naming("unknown-series", message, unknown))
+        context.listener(WarningEvent.naming("unknown-series", message, unknown))
 
     n_masked = 0
     is_wide = context.schema.series is None
@@ -101,7 +101,7 @@ def _mask_excluded(rows: Rows, path: Path, context: ReadContext, tz: str | None)
             for indices, excluded in _rows_with_intervals(codes, names, intervals):
                 is_excluded[indices] |= excluded.contain(times[indices])
             n_masked += rows.mask(target, i, is_excluded)
-    context.listener(Noted(f"{n_masked} readings of the times in {path} are missing"))
+    context.listener(Notice(f"{n_masked} readings of the times in {path} are missing"))
 
 
 def _rows_with_intervals(
@@ -176,7 +176,7 @@ def mask_stuck(panel: Panel, config: DataConfig, listener: Listener) -> Panel:
     min_length = max(-(-parse_duration_us(config.stuck_as_na) // panel.step_us), 2)
     target, n_masked = panel.target.copy(), 0
     for first_series, part in panel.blocks(BLOCK_ROWS):
-        runs = find_runs(part)
+        runs = run_lengths(part)
         stuck = runs.chosen(~runs.is_missing & (runs.length >= min_length))
         n_stuck = int(stuck.length.sum())
         first_of_run = np.cumsum(stuck.length) - stuck.length
@@ -185,31 +185,34 @@ def mask_stuck(panel: Panel, config: DataConfig, listener: Listener) -> Panel:
         n_masked += n_stuck
 
     if n_masked:
-        listener(Noted(f"{n_masked} readings of sensors that stood still are missing"))
+        listener(Notice(f"{n_masked} readings of sensors that stood still are missing"))
     return replace(panel, target=target)
 
 
-def warn_of_oddities(panel: Panel, listener: Listener, *, tz: str | None) -> None:
+def warn_of_suspect_readings(panel: Panel, listener: Listener, *, tz: str | None) -> None:
     """Warn of sensors that stand still or never change, and of values that may mean missing."""
-    oddities = find_oddities(panel)
+    oddities = find_quality_issues(panel)
     if oddities.constant:
-        listener(Warned.naming("constant-series", "always the same reading", oddities.constant))
+        listener(
+            WarningEvent.naming("constant-series", "always the same reading", oddities.constant)
+        )
 
     stuck = oddities.stuck
     if len(stuck):
         longest = stuck.chosen(np.argsort(-stuck.n_rows, kind="stable")[:_MAX_LISTED])
+        bounds = ((format_timestamp(t, tz) for t in (run.start_us, run.end_us)) for run in longest)
         listed = "; ".join(
-            f"{run.series} from {format_stamp(run.start_us, tz)} to {format_stamp(run.end_us, tz)}"
-            for run in longest
+            f"{run.series} from {start} to {end}"
+            for run, (start, end) in zip(longest, bounds, strict=True)
         )
         listed += f" and {len(stuck) - _MAX_LISTED} more" * (len(stuck) > _MAX_LISTED)
         shortest = shorten_duration(int(stuck.n_rows.min()) * panel.step_us)
         message = f"sensors stand still: {listed}; if they hang, add  --stuck-as-na {shortest}"
-        listener(Warned("stuck-sensor", message, len(stuck)))
+        listener(WarningEvent("stuck-sensor", message, len(stuck)))
     _warn_of_sentinels(oddities.sentinels, listener)
 
 
-def _warn_of_sentinels(sentinels: Stretches, listener: Listener) -> None:
+def _warn_of_sentinels(sentinels: Segments, listener: Listener) -> None:
     """Warn of each value that may mean missing, the commonest few in their order, then the rest."""
     values, value_index = np.unique(sentinels.value, return_inverse=True)
     counts = np.bincount(value_index, weights=sentinels.n_rows, minlength=len(values))
@@ -222,13 +225,15 @@ def _warn_of_sentinels(sentinels: Stretches, listener: Listener) -> None:
         names = ", ".join(s.series for s in sentinels.chosen(occurrences[:_MAX_LISTED]))
         names += ", ..." * (len(occurrences) > _MAX_LISTED)
         message = f"{value} occurs {count} times, far from all other readings, in {names}: if it "
-        message += f"means a missing one, add  --na-values {quote(value)}"
-        listener(Warned("sentinel", message, count))
+        message += f"means a missing one, add  --na-values {shell_quote(value)}"
+        listener(WarningEvent("sentinel", message, count))
 
     if len(values) > _MAX_LISTED:
         count = int(counts[commonest[_MAX_LISTED:]].sum())
         n_more = len(values) - _MAX_LISTED
         message = f"{n_more} more values occur {count} times, far from all other readings"
         listener(
-            Warned("more-sentinels", f"{message}: look at them with  rnnforecast check", count)
+            WarningEvent(
+                "more-sentinels", f"{message}: look at them with  rnnforecast check", count
+            )
         )

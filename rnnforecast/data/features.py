@@ -11,11 +11,11 @@ import pandas as pd
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import MAX_FEATURES, MAX_HORIZON
 from rnnforecast.data.arrays import Floats, Integers
-from rnnforecast.data.panel import Covariates, Panel, Track
-from rnnforecast.data.schema import Covariate, Schema, canonical
+from rnnforecast.data.panel import Covariates, FeatureBlock, Panel
+from rnnforecast.data.schema import Covariate, Schema, canonical_name
 from rnnforecast.errors import DataError, UsageError
-from rnnforecast.events import Listener, Noted, Warned
-from rnnforecast.parallel import Ranks, any_has, counts_of_all
+from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.parallel import Ranks, all_reduce_any, all_reduce_counts
 from rnnforecast.sources.files import check_memory
 
 _MOST_CATEGORIES = 32
@@ -29,7 +29,7 @@ _HARMONICS = (1, 2)
 """Waves in a day, and in a year."""
 
 
-def settle_covariates(
+def encode_covariates(
     panel: Panel,
     schema: Schema,
     texts: dict[str, list[str]],
@@ -53,8 +53,8 @@ def settle_covariates(
         for covariate in schema.covariates:
             if covariate.is_text:
                 column = columns[covariate.name]
-                codes = numbers_of(covariate, texts[covariate.name])
-                columns[covariate.name] = column._replace(values=renumber(column.values, codes))
+                codes = category_codes(covariate, texts[covariate.name])
+                columns[covariate.name] = column._replace(values=recode(column.values, codes))
     else:
         empty = [c.name for c in schema.covariates if not columns[c.name].has_values]
         what_follows = "no values: the forecasts do without what they would say"
@@ -102,7 +102,7 @@ def _choose_categories(
 ) -> Schema:
     """Return the schema with the covariates that hold values, and the categories of each."""
     has_values = {c.name: columns[c.name].has_values for c in schema.covariates}
-    empty = [name for name, is_filled in any_has(ranks, has_values).items() if not is_filled]
+    empty = [name for name, is_filled in all_reduce_any(ranks, has_values).items() if not is_filled]
     _warn_of_empty(empty, "no values, left out", listener)
 
     covariates = []
@@ -112,18 +112,18 @@ def _choose_categories(
         name, categories = covariate.name, None
         if covariate.is_text:
             local_counts = _count(len(texts[name]), [columns[name].early]).tolist()
-            counts = counts_of_all(ranks, dict(zip(texts[name], local_counts, strict=True)))
+            counts = all_reduce_counts(ranks, dict(zip(texts[name], local_counts, strict=True)))
             by_count = sorted(counts, key=counts.__getitem__, reverse=True)[:_MOST_CATEGORIES]
             min_count = _RARE * sum(counts.values())
             categories = tuple(text for text in by_count if counts[text] > min_count)
-            listener(Noted(f"column {name!r} is one of {', '.join(categories)}"))
+            listener(Notice(f"column {name!r} is one of {', '.join(categories)}"))
         covariates.append(replace(covariate, categories=categories))
     return replace(schema, covariates=tuple(covariates))
 
 
 def _warn_of_empty(names: list[str], message: str, listener: Listener) -> None:
     if names:
-        listener(Warned.naming("empty-covariate", message, names))
+        listener(WarningEvent.naming("empty-covariate", message, names))
 
 
 def _check_size(panel: Panel, schema: Schema, config: DataConfig) -> None:
@@ -147,11 +147,11 @@ def _encode(raw: Covariates, schema: Schema, columns: dict[str, _Column]) -> Cov
     features: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
     names: dict[str, list[str]] = {role: [] for role in features}
     for covariate in schema.covariates:
-        column_features, feature_names = features_of(covariate, columns[covariate.name].values)
+        column_features, feature_names = encode_column(covariate, columns[covariate.name].values)
         features[covariate.role].append(column_features)
         names[covariate.role] += feature_names
 
-    def make_block(role: str, block: Track) -> Track:
+    def make_block(role: str, block: FeatureBlock) -> FeatureBlock:
         no_feature = np.empty((0, block.values.shape[1]), np.float32)
         values = np.concatenate([*features[role], no_feature])
         return replace(block, values=values, names=tuple(names[role]))
@@ -173,7 +173,7 @@ def _count(n_texts: int, chunks: list[Floats]) -> Integers:
     return counts
 
 
-def numbers_of(covariate: Covariate, texts: list[str]) -> Floats:
+def category_codes(covariate: Covariate, texts: list[str]) -> Floats:
     """Return the code of each text, `(text,)`: the index of its category.
 
     A text without a category gets a code beyond these. One that is not written as any category
@@ -183,22 +183,24 @@ def numbers_of(covariate: Covariate, texts: list[str]) -> Floats:
     code_of = {text: code for code, text in enumerate(categories)}
     codes_of_number: dict[str, list[int]] = {}
     for text, code in code_of.items():
-        codes_of_number.setdefault(canonical(text), []).append(code)
+        codes_of_number.setdefault(canonical_name(text), []).append(code)
 
     codes = []
     for i, text in enumerate(texts):
-        matches = [code_of[text]] if text in code_of else codes_of_number.get(canonical(text), [])
+        matches = (
+            [code_of[text]] if text in code_of else codes_of_number.get(canonical_name(text), [])
+        )
         codes.append(matches[0] if len(matches) == 1 else len(categories) + i)
     return np.array(codes, np.float32)
 
 
-def renumber(codes: Floats, new_codes: Floats) -> Floats:
+def recode(codes: Floats, new_codes: Floats) -> Floats:
     """Return `new_codes[code]` for each code; `new_codes` is `(text,)`. NaN stays."""
     codes_and_nan: Floats = np.append(new_codes, np.float32(np.nan))
     return codes_and_nan[np.nan_to_num(codes, nan=len(new_codes)).astype(np.int64)]
 
 
-def warn_of_unknown(
+def warn_unknown_categories(
     covariate: Covariate, texts: list[str], chunks: list[Floats], name: str, listener: Listener
 ) -> None:
     """Warn where most values of a column are texts that are no categories of the model.
@@ -206,19 +208,19 @@ def warn_of_unknown(
     `chunks` hold codes, indices of `texts`, `(row,)` each, of the file that has this name.
     """
     counts = _count(len(texts), chunks)
-    is_unknown = numbers_of(covariate, texts) >= len(covariate.categories or ())
+    is_unknown = category_codes(covariate, texts) >= len(covariate.categories or ())
     if 2 * counts[is_unknown].sum() > counts.sum():
         order = np.argsort(-counts, kind="stable")
         unknown = [texts[i] for i in order if is_unknown[i] and counts[i]]
         message = f"most of column {covariate.name!r} of {name} is unknown to the model"
-        listener(Warned.naming("unknown-categories", message, unknown))
+        listener(WarningEvent.naming("unknown-categories", message, unknown))
 
 
-def features_of(covariate: Covariate, values: Floats) -> tuple[Floats, list[str]]:
+def encode_column(covariate: Covariate, values: Floats) -> tuple[Floats, list[str]]:
     """Return a covariate's features, `(feature, place)`, and the name of each; NaN is unknown.
 
-    `values` are `(place,)`. A column of numbers is one feature. Codes, as `numbers_of` gives them,
-    become one feature of 0 and 1 for each category, and a last one for all other texts.
+    `values` are `(place,)`. A column of numbers is one feature. Codes of `category_codes` become
+    one feature of 0 and 1 for each category, and a last one for all other texts.
     """
     if covariate.categories is None:
         return values[None], [covariate.name]
@@ -230,7 +232,7 @@ def features_of(covariate: Covariate, values: Floats) -> tuple[Floats, list[str]
     return features, [f"{covariate.name}={text}" for text in (*covariate.categories, "(other)")]
 
 
-def once_a_series(
+def static_values(
     covariate: Covariate, values: Floats, offsets: Integers, names: list[str]
 ) -> Floats:
     """Return the value that each series has in all of its rows, `(series,)`; NaN for none.
@@ -252,7 +254,7 @@ def once_a_series(
     return low
 
 
-def with_calendar(panel: Panel, config: DataConfig, tz: str | None) -> Panel:
+def add_calendar(panel: Panel, config: DataConfig, tz: str | None) -> Panel:
     """Add features of the calendar for all steps of a panel, and the longest horizon after them.
 
     The panel stays as it is where the user does not ask for them. Raises `UsageError` for a
@@ -273,7 +275,7 @@ def with_calendar(panel: Panel, config: DataConfig, tz: str | None) -> Panel:
         return panel
 
     zeros = np.zeros(panel.n_series, np.int64)
-    block = Track(  # all series share one range of places
+    block = FeatureBlock(  # all series share one range of places
         np.stack(list(features.values())),
         tuple(features),
         begin=panel.first_step - first,
@@ -282,7 +284,7 @@ def with_calendar(panel: Panel, config: DataConfig, tz: str | None) -> Panel:
     )
     covariates = panel.covariates
     if covariates is None:
-        no_past = Track(np.empty((0, 1), np.float32), (), zeros, low=zeros, high=zeros)
+        no_past = FeatureBlock(np.empty((0, 1), np.float32), (), zeros, low=zeros, high=zeros)
         covariates = Covariates((), no_past, np.empty((panel.n_series, 0), np.float32))
     return replace(panel, covariates=replace(covariates, known=(*covariates.known, block)))
 

@@ -14,13 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.config.training import BAND, QUANTILES, quantile_name
-from rnnforecast.data.arrays import Doubles, Floats, Integers, pick
-from rnnforecast.data.timestamps import stamp_array
+from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
+from rnnforecast.data.timestamps import timestamp_array
 from rnnforecast.data.windows import Past, Values
 
 _error_function = np.vectorize(math.erf, otypes=[np.float64])
 _MEDIAN = QUANTILES.index(0.5)
-PAIRS = tuple((low, len(QUANTILES) - 1 - low) for low in range(_MEDIAN))
+TAIL_PAIRS = tuple((low, len(QUANTILES) - 1 - low) for low in range(_MEDIAN))
 """Indices of two quantiles with equal tails, `(low, high)`, the widest band first."""
 
 
@@ -66,9 +66,9 @@ class Forecast:
         return replace(
             self,
             values=self.values[origins],
-            names=pick(self.names, origins),
+            names=take_names(self.names, origins),
             cutoff_us=self.cutoff_us[origins],
-            source=self.source and pick(self.source, origins),
+            source=self.source and take_names(self.source, origins),
             uncalibrated=None if self.uncalibrated is None else self.uncalibrated[origins],
             p_exceed=None if self.p_exceed is None else self.p_exceed[origins],
         )
@@ -95,7 +95,7 @@ class Forecast:
         codes = pa.array(np.repeat(np.arange(len(self.names), dtype=np.int32), self.horizon))
         columns: dict[str, pa.Array] = {
             "series": _decode(codes, self.names),
-            "timestamp": stamp_array(self.times_us, self.tz),
+            "timestamp": timestamp_array(self.times_us, self.tz),
         }
         values = self.values if self.values.dtype == np.float32 else _rounded(self.values)
         columns["forecast"] = pa.array(values[:, :, self.quantiles.index(0.5)].ravel())
@@ -144,7 +144,9 @@ def _decode(codes: pa.Array, names: Sequence[str]) -> pa.Array:
     return pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string())).dictionary_decode()
 
 
-def at_levels(values: Values, trained: Sequence[float], levels: Sequence[float]) -> Values:
+def interpolate_quantiles(
+    values: Values, trained: Sequence[float], levels: Sequence[float]
+) -> Values:
     """Interpolate quantiles, `(origin, horizon, quantile)`, from the trained levels to others.
 
     Interpolation is linear in normal scores: monotone, and exact for normally distributed readings.
@@ -163,7 +165,7 @@ def normal_scores(levels: Sequence[float]) -> Doubles:
     return np.array([NormalDist().inv_cdf(level) for level in levels])
 
 
-def scores_of(values: Values, levels: Sequence[float], readings: Values) -> Doubles:
+def to_normal_scores(values: Values, levels: Sequence[float], readings: Values) -> Doubles:
     """Return the normal scores of readings, `(origin, horizon)`, within forecast quantiles.
 
     A reading at q10 has the score -1.28, at q90 1.28. A reading that equals several quantiles has
@@ -184,9 +186,9 @@ def scores_of(values: Values, levels: Sequence[float], readings: Values) -> Doub
     return np.where(is_missing, np.nan, scores)
 
 
-def share_below(values: Values, levels: Sequence[float], limit: float) -> Doubles:
+def probability_below(values: Values, levels: Sequence[float], limit: float) -> Doubles:
     """Return the probability, `(origin, horizon)`, of a reading at or below a limit."""
-    scores = scores_of(values, levels, np.full(values.shape[:2], limit))
+    scores = to_normal_scores(values, levels, np.full(values.shape[:2], limit))
     below: Doubles = 0.5 * (1 + _error_function(scores / np.sqrt(2)))
     return below
 
@@ -215,10 +217,10 @@ class Calibration:
         """
         widths = band_widths(values)
         group = np.searchsorted(self.lead_ends, np.arange(1, values.shape[1] + 1))
-        additions = np.vstack([np.zeros((1, len(PAIRS)), np.float32), self.by_series])[entries]
+        additions = np.vstack([np.zeros((1, len(TAIL_PAIRS)), np.float32), self.by_series])[entries]
 
         moved, median = values.copy(), values[:, :, _MEDIAN]
-        for pair, (low, high) in enumerate(PAIRS):
+        for pair, (low, high) in enumerate(TAIL_PAIRS):
             distance = (self.by_lead[group, pair] + additions[:, pair, None]) * widths
             moved[:, :, low] = np.minimum(values[:, :, low] - distance, median)
             moved[:, :, high] = np.maximum(values[:, :, high] + distance, median)
@@ -249,7 +251,7 @@ class Calibration:
         if not ends or list(ends) != sorted(set(ends)) or ends[0] < 1:
             raise ValueError(f"the groups of leads end at {ends}")
         shapes = (by_lead.shape, by_series.shape[1:])
-        if shapes != ((len(ends), len(PAIRS)), (len(PAIRS),)):
+        if shapes != ((len(ends), len(TAIL_PAIRS)), (len(TAIL_PAIRS),)):
             raise ValueError("the calibration is not for these quantiles")
         if not (np.isfinite(by_lead).all() and np.isfinite(by_series).all()):
             raise ValueError("the calibration is not finite")

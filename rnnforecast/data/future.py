@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers
-from rnnforecast.data.schema import Schema, canonical, check_column, epoch_unit_of, infer_time
-from rnnforecast.data.timestamps import REPAIRS, StampReader, Zone, localise
+from rnnforecast.data.schema import Schema, canonical_name, check_column, epoch_unit_of, infer_time
+from rnnforecast.data.timestamps import REPAIR_MESSAGES, TimestampReader, Zone, tz_localize
 from rnnforecast.errors import DataError, Location
-from rnnforecast.events import Event, Listener, Warned
+from rnnforecast.events import Event, Listener, WarningEvent
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.files import check_memory
-from rnnforecast.sources.source import Source, WrappedSource, join_time, open_source, rename
-from rnnforecast.storage.remote import Place
+from rnnforecast.sources.source import Source, WrappedSource, join_time, open_source, rename_columns
+from rnnforecast.storage.remote import AnyPath
 
 _SHOWN = 3
 """Times that an error names."""
@@ -32,7 +32,7 @@ _FORMAT_OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class FutureFrame:
     """Covariates that are known ahead, read from a second file, under the names of the readings."""
 
     source: Source
@@ -47,7 +47,7 @@ class Plan:
         """Return where a row stands in the file."""
         return self.source.location(int(self.rows[row]), self.time if is_time else column)
 
-    def match_series(self, series: str, names: set[str], listener: Listener) -> Plan:
+    def match_series(self, series: str, names: set[str], listener: Listener) -> FutureFrame:
         """Keep the rows of series that have readings, `names`, and warn of the others.
 
         A name that writes the same number as just one of `names`, as 07 and 7 do, becomes that.
@@ -57,22 +57,22 @@ class Plan:
         names_by_number: dict[str, list[str]] = {}
         if not names.issuperset(texts):
             for name in names:
-                names_by_number.setdefault(canonical(name), []).append(name)
+                names_by_number.setdefault(canonical_name(name), []).append(name)
 
         new_texts = []
         for text in texts:
-            matches = [] if text in names else names_by_number.get(canonical(text), [])
+            matches = [] if text in names else names_by_number.get(canonical_name(text), [])
             new_texts.append(matches[0] if len(matches) == 1 else text)
         unknown = [text for text in new_texts if text and text not in names]
         renamed = [(old, new) for old, new in zip(texts, new_texts, strict=True) if old != new]
         if renamed:
             message = f"{renamed[0][0]!r} of {self.source.name} is taken for {renamed[0][1]!r}"
-            listener(Warned("names-written-otherwise", f"{message}, and so on", len(renamed)))
+            listener(WarningEvent("names-written-otherwise", f"{message}, and so on", len(renamed)))
         if not unknown and not renamed:
             return self
         if unknown:
             message = f"series of {self.source.name} without readings, not used"
-            listener(Warned.naming("future-only-series", message, unknown))
+            listener(WarningEvent.naming("future-only-series", message, unknown))
 
         decoded = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(new_texts, pa.string()))
         column = decoded.dictionary_decode()
@@ -87,22 +87,22 @@ class Plan:
 class FutureSource(WrappedSource):
     """A source whose rows are followed by those of a second file, which has fewer columns."""
 
-    future: Plan
+    future: FutureFrame
     time: str
     series: str | None
     listener: Listener
-    last_read: list[Plan] = field(default_factory=list)
+    last_read: list[FutureFrame] = field(default_factory=list)
     """The rows of the second file that the last reading gave: those of series with readings."""
 
     @property
-    def paths(self) -> tuple[Place, ...]:
+    def paths(self) -> tuple[AnyPath, ...]:
         """The files that are read."""
         return (*self.source.paths, *self.future.source.paths)
 
     @property
-    def n_rows_about(self) -> int:
+    def n_rows_estimate(self) -> int:
         """About how many rows both have."""
-        return self.source.n_rows_about + int(self.future.table.num_rows)
+        return self.source.n_rows_estimate + int(self.future.table.num_rows)
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -139,7 +139,7 @@ class FutureSource(WrappedSource):
         return [*self.source.rejected(), *self.future.source.rejected()]
 
 
-def with_future(
+def append_future(
     source: Source, future: object, schema: Schema, options: DataConfig, listener: Listener
 ) -> Source:
     """Append the rows of a second file. Raises `DataError` where it lacks a column.
@@ -155,14 +155,14 @@ def with_future(
     return FutureSource(source, frame, time, series, listener)
 
 
-def plan_of(source: Source) -> Plan | None:
+def future_frame_of(source: Source) -> FutureFrame | None:
     """Return the rows of the second file that ended the last reading of a source, or None."""
     return source.last_read[0] if isinstance(source, FutureSource) and source.last_read else None
 
 
 def read_future(
     data: object, readings_time: Column, schema: Schema, options: DataConfig, listener: Listener
-) -> Plan:
+) -> FutureFrame:
     """Read a second file with the options of the readings, or else with fewer of them.
 
     `readings_time` is the time column of the readings; the schema names the columns to read.
@@ -197,7 +197,7 @@ def read_future(
 
 def _read_frame(
     data: object, readings_time: Column, schema: Schema, options: DataConfig, listener: Listener
-) -> Plan:
+) -> FutureFrame:
     source = _open(data, schema.time, options, listener)
     columns = {column.name: column for column in source.columns}
     if schema.time not in columns and "," in schema.time:
@@ -211,10 +211,10 @@ def _read_frame(
     for name in (schema.series, *(covariate.name for covariate in known)):
         if name is not None:
             check_column(name, names, source.name, code="missing-column")
-    check_memory(source.n_rows_about, len(known), options, source.name)
+    check_memory(source.n_rows_estimate, len(known), options, source.name)
 
     unit = epoch_unit_of(time, source.name, options)
-    stamps = StampReader.of(source, replace(schema, time=time.name, epoch_unit=unit), options)
+    stamps = TimestampReader.of(source, replace(schema, time=time.name, epoch_unit=unit), options)
     types = {c.name: pa.string() if c.is_text else pa.float64() for c in known}
     types |= {schema.series: pa.string()} if schema.series else {}
     times, batches, n_rows = [], [], 0
@@ -223,19 +223,21 @@ def _read_frame(
         batches.append(batch.select(list(types)))
         n_rows += batch.num_rows
     for code, count in stamps.repairs.items():
-        listener(Warned(code, f"{source.name}: {REPAIRS[code]} ({count})", count))
+        listener(WarningEvent(code, f"{source.name}: {REPAIR_MESSAGES[code]} ({count})", count))
 
     table = pa.Table.from_batches(batches, pa.schema(types))
     time_array = _to_zone_of(readings_time, np.concatenate(times), table, stamps, options)
     table = table.add_column(0, schema.time, time_array)
-    return Plan(source, time.name, table, np.arange(n_rows))
+    return FutureFrame(source, time.name, table, np.arange(n_rows))
 
 
 def _open(data: object, time: str, options: DataConfig, listener: Listener) -> Source:
     """Open the second file, and rename its columns; it need not have all that `--map` names."""
     source = open_source(data, options, listener)
     names = {column.name for column in source.columns}
-    source = rename(source, [pair for pair in options.map if pair.partition("=")[0] in names])
+    source = rename_columns(
+        source, [pair for pair in options.map if pair.partition("=")[0] in names]
+    )
     joined = join_time(source, time)
     has_time = time in (column.name for column in joined.columns)
     return joined if has_time or "," not in time else join_time(source, None)
@@ -245,7 +247,7 @@ def _to_zone_of(
     readings_time: Column,
     times: Integers,
     table: pa.Table,
-    stamps: StampReader,
+    stamps: TimestampReader,
     options: DataConfig,
 ) -> pa.Array:
     """Return the times in UTC, or on the wall clock where the readings have no zone.
@@ -265,7 +267,7 @@ def _to_zone_of(
         if options.tz is None:
             raise _zones_differ(stamps, "carry no zone, but those of the readings do")
         locate = partial(stamps.source.location, column=stamps.schema.time)
-        times = localise([times], [_codes(table, stamps.schema.series)], options.tz, locate)[0]
+        times = tz_localize([times], [_codes(table, stamps.schema.series)], options.tz, locate)[0]
     return pa.array(times).cast(pa.timestamp("us", tz="UTC"))
 
 
@@ -278,7 +280,7 @@ def _codes(table: pa.Table, series: str | None) -> Integers:
     return codes
 
 
-def _zones_differ(stamps: StampReader, problem: str) -> DataError:
+def _zones_differ(stamps: TimestampReader, problem: str) -> DataError:
     return DataError(
         f"the stamps of {stamps.source.name} {problem}",
         code="mixed-zones",

@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.arrays import Integers, offsets_of, pick, stretches
-from rnnforecast.data.cleaning import clean_rows, mask_stuck, warn_of_oddities
-from rnnforecast.data.features import settle_covariates, with_calendar
-from rnnforecast.data.panel import Panel, Shared, Track
-from rnnforecast.data.quality import missing_of
+from rnnforecast.data.arrays import Integers, concat_slices, offsets_from_lengths, take_names
+from rnnforecast.data.cleaning import clean_rows, mask_stuck, warn_of_suspect_readings
+from rnnforecast.data.features import add_calendar, encode_covariates
+from rnnforecast.data.panel import FeatureBlock, Panel, RankPartition
+from rnnforecast.data.quality import count_missing
 from rnnforecast.data.resample import to_grid
 from rnnforecast.data.rows import Codes, Grid, ReadContext, Rows, check_future, read_rows
 from rnnforecast.data.schema import Schema
 from rnnforecast.errors import DataError, NotEnoughDataError
-from rnnforecast.events import Listener, Noted, Warned
-from rnnforecast.parallel import ALONE, Ranks, all_say, joined
-from rnnforecast.sources.files import in_threads
+from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_gather_object
+from rnnforecast.sources.files import thread_map
 from rnnforecast.sources.source import Source
 from rnnforecast.units import format_duration, parse_duration_us
 
@@ -48,7 +48,7 @@ _USUAL_STEPS_US = tuple(
     }.items()
     for count in counts
 )
-LearnsUntil = Callable[[Panel, str | None], int]
+FindTrainEnd = Callable[[Panel, str | None], int]
 """Returns the time that ends the training part of a panel; takes the zone of its stamps, too."""
 _Number = TypeVar("_Number", bound=np.generic)
 
@@ -59,10 +59,10 @@ def read_panel(
     config: DataConfig,
     listener: Listener,
     *,
-    known_base: Mapping[str, float] = MappingProxyType({}),
+    known_offsets: Mapping[str, float] = MappingProxyType({}),
     as_of: str | None = None,
-    learns_until: LearnsUntil | None = None,
-    ranks: Ranks = ALONE,
+    find_train_end: FindTrainEnd | None = None,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> tuple[Panel, Schema]:
     """Read a source onto a regular grid; return it with the schema, step and zone filled in.
 
@@ -73,11 +73,11 @@ def read_panel(
     cannot be read, are irregular, or repeat with different readings, and for readings that are not
     finite.
     """
-    check_alike(schema, ranks)
+    check_same_schema(schema, ranks)
     context = ReadContext(source, schema, config, listener)
 
     # READ: nothing after the as-of time is looked at
-    rows, tz = read_rows(context, known_offsets=known_base)
+    rows, tz = read_rows(context, known_offsets=known_offsets)
     if as_of is not None:
         context = replace(context, source=rows.keep_until(as_of, context, tz))
 
@@ -94,19 +94,19 @@ def read_panel(
     panel = mask_stuck(panel, config, listener)
     panel = trim_and_warn(panel, context)
     local = drop_empty(panel, context, ranks)
-    panel, schema = share(local, ranks), context.schema
-    train_end_us = learns_until(panel, tz) if learns_until and schema.covariates else None
-    panel, schema = settle_covariates(
+    panel, schema = merge_ranks(local, ranks), context.schema
+    train_end_us = find_train_end(panel, tz) if find_train_end and schema.covariates else None
+    panel, schema = encode_covariates(
         panel, schema, rows.texts, config, listener, until_us=train_end_us
     )
-    panel = with_calendar(panel, config, schema.tz or tz)
+    panel = add_calendar(panel, config, schema.tz or tz)
 
     _report_gaps(local, config, listener, tz, ranks)
     if schema.step_us is None and local.n_series:  # a model's readings were profiled in training
-        warn_of_oddities(local, listener, tz=tz)
+        warn_of_suspect_readings(local, listener, tz=tz)
     targets = schema.targets if schema.series else panel.names
     schema = replace(schema, step_us=panel.step_us, tz=tz, targets=targets)
-    check_alike(schema, ranks)
+    check_same_schema(schema, ranks)
     return panel, schema
 
 
@@ -232,7 +232,7 @@ def step_statistics(rows: Rows) -> StepStatistics:
     backward: list[Integers] = []
 
     pairs = zip(rows.times, rows.codes, strict=True)
-    for chunk in in_threads(lambda pair: _chunk_statistics(*pair, n_series), pairs):
+    for chunk in thread_map(lambda pair: _chunk_statistics(*pair, n_series), pairs):
         series = chunk.series
         between = (chunk.first - last[series])[is_known[series]]  # from the chunk before
         backward += [chunk.backward, -between[between < 0]]
@@ -327,7 +327,7 @@ def align(rows: Rows, context: ReadContext, ranks: Ranks, *, is_aware: bool) -> 
         message = (
             f"the time goes back {len(long_jumps)} times, by {longest} at most: the rows are sorted"
         )
-        listener(Warned("time-goes-back", message, len(long_jumps)))
+        listener(WarningEvent("time-goes-back", message, len(long_jumps)))
 
     start, end = statistics.start, statistics.end
     if config.agg:
@@ -397,7 +397,7 @@ def _mask_incomplete_steps(
         for target in rows.value_offsets:
             rows.mask(target, i, is_in_newest)
     message = f"the newest step of {int(is_incomplete.sum())} series is not over, and left out"
-    listener(Noted(message))
+    listener(Notice(message))
 
 
 def _snap(
@@ -446,7 +446,7 @@ def _snap(
 
     rows.align(snapped)
     message = f"{n_moved} time stamps were moved onto the grid"
-    context.listener(Warned("jitter", message, n_moved))
+    context.listener(WarningEvent("jitter", message, n_moved))
     origin = 0 if is_near_1970 else first
     return first - deviation(first, origin), end - deviation(end, origin)
 
@@ -457,21 +457,23 @@ def _report_gaps(
     """Note how much is missing; warn of series with a gap that is longer than `--max-gap`."""
     n_nan = int(np.count_nonzero(np.isnan(panel.target)))
     zeros = np.zeros((2, panel.n_series), np.int64)
-    missing, longest = missing_of(panel, tz) if n_nan else zeros
+    missing, longest = count_missing(panel, tz) if n_nan else zeros
     counts = np.array([n_nan, missing.sum(), len(panel.target)], np.int64)
-    n_nan, n_missing, n_rows = ranks.total(counts).tolist()
-    longest_of_all = max(all_say(ranks, int(longest.max(initial=0))))
+    n_nan, n_missing, n_rows = ranks.all_reduce(counts).tolist()
+    longest_of_all = max(all_gather_object(ranks, int(longest.max(initial=0))))
     if n_nan and not n_missing:
-        listener(Noted("nothing is missing but the hour that clocks skip in spring"))
+        listener(Notice("nothing is missing but the hour that clocks skip in spring"))
     if not n_missing:
         return
 
     gap = format_duration(longest_of_all * panel.step_us)
-    listener(Noted(f"{n_missing} of {n_rows} readings are missing, the longest gap is {gap}"))
+    listener(Notice(f"{n_missing} of {n_rows} readings are missing, the longest gap is {gap}"))
     limit = config.max_gap_steps(panel.step_us)
     if limit is not None and longest.max(initial=0) > limit:
-        names = pick(panel.names, np.flatnonzero(longest > limit))
-        listener(Warned.naming("long-gap", f"a gap longer than --max-gap {config.max_gap}", names))
+        names = take_names(panel.names, np.flatnonzero(longest > limit))
+        listener(
+            WarningEvent.naming("long-gap", f"a gap longer than --max-gap {config.max_gap}", names)
+        )
 
 
 def trim_and_warn(panel: Panel, context: ReadContext) -> Panel:
@@ -483,7 +485,7 @@ def trim_and_warn(panel: Panel, context: ReadContext) -> Panel:
     n_empty = (panel.end_us - trimmed.end_us) // panel.step_us
     if n_empty and not any(covariate.role == "known" for covariate in context.schema.covariates):
         message = f"the last {n_empty} rows hold no reading: a forecast begins before their end"
-        context.listener(Warned("empty-tail", message, int(n_empty)))
+        context.listener(WarningEvent("empty-tail", message, int(n_empty)))
     return trimmed
 
 
@@ -512,22 +514,22 @@ def trim(panel: Panel, *, is_wide: bool) -> Panel:
     n_cut = begin - first_begin
     return replace(
         panel,
-        target=stretches(panel.target, begin, end),
-        offsets=offsets_of(end - begin),
+        target=concat_slices(panel.target, begin, end),
+        offsets=offsets_from_lengths(end - begin),
         start=panel.start + n_cut * panel.step_us,
-        covariates=panel.covariates and panel.covariates.moved(n_cut),
+        covariates=panel.covariates and panel.covariates.shift(n_cut),
     )
 
 
-def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = ALONE) -> Panel:
+def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS) -> Panel:
     """Drop series without any reading; raise where the user named one, or none is left.
 
     A model's schema keeps them: the forecast reports that a sensor of the model fell silent.
     """
     schema = context.schema
     has_reading = np.logical_or.reduceat(np.isfinite(panel.target), panel.offsets[:-1])
-    empty = pick(panel.names, ~has_reading)
-    n_left = int(ranks.total(np.array([np.count_nonzero(has_reading)], np.int64))[0])
+    empty = take_names(panel.names, ~has_reading)
+    n_left = int(ranks.all_reduce(np.array([np.count_nonzero(has_reading)], np.int64))[0])
     if not empty:
         return panel
     named = [name for name in empty if name in context.config.target]
@@ -540,18 +542,18 @@ def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = ALONE) -> Pane
             code="no-readings",
             hint=f"choose another target of {context.source.name}",
         )
-    context.listener(Warned.naming("empty-series", "no readings, left out", empty))
+    context.listener(WarningEvent.naming("empty-series", "no readings, left out", empty))
     return panel.select(np.flatnonzero(has_reading))
 
 
-def share(panel: Panel, ranks: Ranks) -> Panel:
+def merge_ranks(panel: Panel, ranks: Ranks) -> Panel:
     """Return the panel of all ranks: first the series of the first rank, then of the others.
 
     Raises `DataError` where there is no series at all.
     """
-    if ranks is ALONE:
+    if ranks is SINGLE_PROCESS:
         return panel
-    parts = all_say(ranks, {"names": panel.names, "first_us": panel.first_us})
+    parts = all_gather_object(ranks, {"names": panel.names, "first_us": panel.first_us})
     names = tuple(name for part in parts for name in part["names"])
     n_series = len(names)
     first = sum(len(part["names"]) for part in parts[: ranks.rank])
@@ -563,7 +565,7 @@ def share(panel: Panel, ranks: Ranks) -> Panel:
         wide[local] = values
         return wide
 
-    def widen_track(track: Track) -> Track:
+    def widen_track(track: FeatureBlock) -> FeatureBlock:
         begin, low, high = widen(track.begin), widen(track.low), widen(track.high)
         return replace(track, begin=begin, low=low, high=high)
 
@@ -577,13 +579,13 @@ def share(panel: Panel, ranks: Ranks) -> Panel:
     is_local[local] = True
     return replace(
         panel,
-        offsets=offsets_of(widen(panel.lengths)),
-        start=joined(ranks, panel.start),
+        offsets=offsets_from_lengths(widen(panel.lengths)),
+        start=all_gather(ranks, panel.start),
         names=names,
-        base=joined(ranks, panel.base),
+        base=all_gather(ranks, panel.base),
         first_us=min(part["first_us"] for part in parts if part["names"]),
         covariates=covariates,
-        shared=Shared(ranks, is_local, joined(ranks, panel.lengths)),
+        shared=RankPartition(ranks, is_local, all_gather(ranks, panel.lengths)),
     )
 
 
@@ -591,14 +593,14 @@ def merge_step_counts(steps: StepCounts, ranks: Ranks) -> StepCounts:
     """Return the step counts of all ranks together."""
     if ranks.n == 1:
         return steps
-    parts = ranks.gather(np.stack([steps.lengths, steps.counts]).tobytes())
+    parts = ranks.all_gather(np.stack([steps.lengths, steps.counts]).tobytes())
     arrays = [np.frombuffer(part, np.int64).reshape(2, -1) for part in parts]
     return StepCounts.merge([StepCounts(lengths, counts) for lengths, counts in arrays])
 
 
-def check_alike(schema: Schema, ranks: Ranks) -> None:
+def check_same_schema(schema: Schema, ranks: Ranks) -> None:
     """Raise `DataError` where the schemas of ranks differ in their columns or zones."""
-    schemas = all_say(ranks, repr(schema))
+    schemas = all_gather_object(ranks, repr(schema))
     if any(text != schemas[0] for text in schemas):
         raise DataError(
             f"the buckets differ in their columns or zones: rank {ranks.rank} found {schema}",

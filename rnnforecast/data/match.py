@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
-from rnnforecast.data.arrays import Doubles, Floats, Integers, pick
-from rnnforecast.data.future import with_future
-from rnnforecast.data.grid import LearnsUntil, check_step, read_panel
+from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
+from rnnforecast.data.future import append_future
+from rnnforecast.data.grid import FindTrainEnd, check_step, read_panel
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.scaling import SPIKE_RUN, TIMES
-from rnnforecast.data.schema import Schema, canonical, check_zone, infer_schema, match_schema
-from rnnforecast.data.timestamps import format_stamp, parse_time_us
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.scaling import OUTLIER_FACTOR, SPIKE_RUN
+from rnnforecast.data.schema import Schema, canonical_name, check_zone, infer_schema, match_schema
+from rnnforecast.data.timestamps import format_timestamp, parse_time_us
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError
-from rnnforecast.events import Listener, Warned
-from rnnforecast.parallel import ALONE, Ranks
-from rnnforecast.sources.shards import open_share
-from rnnforecast.sources.source import Source, join_time, open_source, rename
+from rnnforecast.events import Listener, WarningEvent
+from rnnforecast.parallel import SINGLE_PROCESS, Ranks
+from rnnforecast.sources.shards import open_rank_slice
+from rnnforecast.sources.source import Source, join_time, open_source, rename_columns
 from rnnforecast.units import parse_duration_us, shorten_duration
 
 _MIN_SHIFT = 3.0
@@ -50,7 +50,7 @@ def open_table(
     `time_column` is used where `options` names none: a trained model knows its own. Raises
     `DataError` or `UsageError`.
     """
-    source = rename(open_source(data, options, listener), options.map)
+    source = rename_columns(open_source(data, options, listener), options.map)
     return join_time(source, options.time or time_column)
 
 
@@ -59,23 +59,23 @@ def read_for_training(
     options: DataConfig,
     listener: Listener,
     *,
-    learns_until: LearnsUntil,
-    ranks: Ranks = ALONE,
+    find_train_end: FindTrainEnd,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> tuple[Panel, Schema]:
     """Read a table onto a regular grid; return it with the schema inferred from its columns.
 
     `learns_until` returns the time that ends the readings to learn from. With several `ranks`, each
     of them reads its own buckets of a folder that `shard` has made. Raises as `read_panel` does.
     """
-    if ranks is not ALONE:
-        data = open_share(data, ranks.rank, ranks.n)
+    if ranks is not SINGLE_PROCESS:
+        data = open_rank_slice(data, ranks.rank, ranks.n)
     source = open_table(data, options, listener)
     schema = infer_schema(source, options, listener)
-    return read_panel(source, schema, options, listener, learns_until=learns_until, ranks=ranks)
+    return read_panel(source, schema, options, listener, find_train_end=find_train_end, ranks=ranks)
 
 
 @dataclass(frozen=True)
-class Known:
+class TrainingStats:
     """Statistics of the series that a network was trained on, `(series,)` each."""
 
     names: tuple[str, ...]
@@ -88,7 +88,7 @@ class Known:
     is_expected: Callable[[str], bool] | None = None
     """Tells which of the series must be among the readings; None: all of them."""
 
-    def gone_from(self, names: Sequence[str]) -> list[str]:
+    def missing_series(self, names: Sequence[str]) -> list[str]:
         """Return the expected series that are missing from these names."""
         present = set(names)
         missing = [name for name in self.names if name not in present]
@@ -102,7 +102,7 @@ def read_past(
     options: DataConfig,
     as_of: str | None,
     future: object = None,
-    known: Known,
+    stats: TrainingStats,
     listener: Listener,
 ) -> tuple[Past, Schema]:
     """Read new readings up to the as-of time, with one origin per series, at its end.
@@ -113,19 +113,19 @@ def read_past(
     """
     source = open_table(data, options, listener, time_column=schema.time)
     if future is not None:
-        source = with_future(source, future, schema, options, listener)
+        source = append_future(source, future, schema, options, listener)
     panel, matched = read_matching(
-        source, schema=schema, options=options, known=known, listener=listener, as_of=as_of
+        source, schema=schema, options=options, stats=stats, listener=listener, as_of=as_of
     )
-    return past_of(panel), matched
+    return make_past(panel), matched
 
 
-def read_newer(
-    data: object, *, schema: Schema, options: DataConfig, known: Known, listener: Listener
+def read_for_model(
+    data: object, *, schema: Schema, options: DataConfig, stats: TrainingStats, listener: Listener
 ) -> tuple[Panel, Schema]:
     """Read all of a table for a trained model. Raises as `read_past` does."""
     source = open_table(data, options, listener, time_column=schema.time)
-    return read_matching(source, schema=schema, options=options, known=known, listener=listener)
+    return read_matching(source, schema=schema, options=options, stats=stats, listener=listener)
 
 
 def read_matching(
@@ -133,29 +133,29 @@ def read_matching(
     *,
     schema: Schema,
     options: DataConfig,
-    known: Known,
+    stats: TrainingStats,
     listener: Listener,
     as_of: str | None = None,
 ) -> tuple[Panel, Schema]:
     """Read an open source as the training readings were. Raises as `read_past` does."""
     matched = match_schema(source, schema, options)
-    base = dict(zip(known.names, known.base.tolist(), strict=True))
-    panel, matched = read_panel(source, matched, options, listener, known_base=base, as_of=as_of)
+    base = dict(zip(stats.names, stats.base.tolist(), strict=True))
+    panel, matched = read_panel(source, matched, options, listener, known_offsets=base, as_of=as_of)
     check_step(panel, schema)
     check_zone(matched, schema)
-    return _with_known_names(panel, known, listener), matched
+    return _with_known_names(panel, stats, listener), matched
 
 
-def _with_known_names(panel: Panel, known: Known, listener: Listener) -> Panel:
+def _with_known_names(panel: Panel, known: TrainingStats, listener: Listener) -> Panel:
     """Rename series whose names are numbers that the model writes differently: 7, 7.0 and 007.
 
     Raises `DataError` where a number could be several series of the model.
     """
     present = set(panel.names)
     absent = [name for name in known.names if name not in present]
-    by_number = {canonical(name): name for name in absent}
+    by_number = {canonical_name(name): name for name in absent}
     unknown = present - set(known.names)
-    renamed = {n: by_number[canonical(n)] for n in unknown if canonical(n) in by_number}
+    renamed = {n: by_number[canonical_name(n)] for n in unknown if canonical_name(n) in by_number}
     if not renamed:
         return panel
 
@@ -167,7 +167,7 @@ def _with_known_names(panel: Panel, known: Known, listener: Listener) -> Panel:
             hint=f"write the names as the model has them, such as {renamed[first]!r}",
         )
     message = f"{first!r} is taken for {renamed[first]!r} of the model, and so on"
-    listener(Warned("names-written-otherwise", message, len(renamed)))
+    listener(WarningEvent("names-written-otherwise", message, len(renamed)))
     names = tuple(renamed.get(name, name) for name in panel.names)
 
     # A renamed series was read with a base of its own: replace it by the one of the model.
@@ -177,8 +177,8 @@ def _with_known_names(panel: Panel, known: Known, listener: Listener) -> Panel:
     return replace(panel, names=names, target=(panel.target + shift).astype(np.float32), base=base)
 
 
-def warn_of_strangers(
-    past: Past, known: Known, listener: Listener, *, lookback: int, horizon: int
+def warn_unusual_series(
+    past: Past, known: TrainingStats, listener: Listener, *, lookback: int, horizon: int
 ) -> None:
     """Warn of series that are missing, new or stale, or whose newest readings are far off.
 
@@ -192,7 +192,7 @@ def warn_of_strangers(
     newest = times[n_missing < lookback].max(initial=times.min(initial=0))
     is_stale = np.maximum((newest - times) // past.step_us, 0) + n_missing > horizon
 
-    limit = np.maximum(known.reach[np.maximum(position, 0)] / TIMES, _MIN_SHIFT)
+    limit = np.maximum(known.reach[np.maximum(position, 0)] / OUTLIER_FACTOR, _MIN_SHIFT)
     has_shifted: NDArray[np.bool_] = np.zeros(len(position), np.bool_)
     for n in (lookback, min(horizon, lookback)):
         has_shifted |= np.nan_to_num(_drift(past, known, position, n)) > limit
@@ -205,32 +205,32 @@ def warn_of_strangers(
     is_beyond = (position >= 0)[:, None] & is_beyond
 
     kinds: dict[str, tuple[str, Sequence[str]]] = {
-        "vanished-series": ("not in these readings", known.gone_from(past.names)),
+        "vanished-series": ("not in these readings", known.missing_series(past.names)),
         "new-series": (
             "not in the training readings, forecast by the shape of their look-back alone",
-            pick(past.names, position < 0),
+            take_names(past.names, position < 0),
         ),
         "stale-series": (
             "no reading for longer than the horizon, so its forecast says little",
-            pick(past.names, is_stale),
+            take_names(past.names, is_stale),
         ),
         "far-reading": (
             "the newest reading is so far off that it is taken for missing",
-            pick(past.names, is_beyond[:, -1] & ~is_beyond.all(1)),
+            take_names(past.names, is_beyond[:, -1] & ~is_beyond.all(1)),
         ),
         "other-scale": (
             "newest readings far outside of what was learnt from (is the unit the same?)",
-            pick(past.names, has_shifted | is_beyond.all(1)),
+            take_names(past.names, has_shifted | is_beyond.all(1)),
         ),
     }
     for code, (message, names) in kinds.items():
         if names:
-            listener(Warned.naming(code, message, names))
+            listener(WarningEvent.naming(code, message, names))
 
 
-def require_series(past: Past, known: Known) -> None:
+def require_series(past: Past, known: TrainingStats) -> None:
     """Raise `DataError` where a series that the network was trained on is missing."""
-    missing = known.gone_from(past.names)
+    missing = known.missing_series(past.names)
     if missing:
         raise DataError(
             f"{len(missing)} series of the model are not in these readings: "
@@ -240,7 +240,7 @@ def require_series(past: Past, known: Known) -> None:
         )
 
 
-def check_drift(past: Past, known: Known, *, lookback: int, limit: float) -> None:
+def check_drift(past: Past, known: TrainingStats, *, lookback: int, limit: float) -> None:
     """Raise `QualityGateError` where the median of a look-back is too far from its trained level.
 
     `limit` is in scales of the training readings; a series that is new has no level.
@@ -258,16 +258,16 @@ def check_drift(past: Past, known: Known, *, lookback: int, limit: float) -> Non
         )
 
 
-def _positions(past: Past, known: Known) -> NDArray[np.int64]:
+def _positions(past: Past, known: TrainingStats) -> NDArray[np.int64]:
     """`(series,)`: position of each series among those of the network; -1 for a new one."""
     position_of = {name: position for position, name in enumerate(known.names)}
     return np.array([position_of.get(name, -1) for name in past.names], np.int64)
 
 
-def _drift(past: Past, known: Known, position: NDArray[np.int64], n: int) -> Doubles:
+def _drift(past: Past, known: TrainingStats, position: NDArray[np.int64], n: int) -> Doubles:
     """`(series,)`: distance of the median of the last n rows from the trained level, in scales."""
     drift = np.full(len(position), np.nan)
-    rows = np.flatnonzero((position >= 0) & (past.share_seen(n) > 0))
+    rows = np.flatnonzero((position >= 0) & (past.observed_share(n) > 0))
     if len(rows):
         trained = position[rows]
         medians = _row_medians(past.subset(rows).history(n))
@@ -308,14 +308,14 @@ def newest_readings(past: Past) -> Integers:
     return newest
 
 
-def newest_of(past: Past) -> int:
+def newest_reading(past: Past) -> int:
     """Return the time of the newest reading of all, in microseconds; -1 where there is none."""
     return int(newest_readings(past).max(initial=-1))
 
 
-def check_fresh(past: Past, tz: str | None, config: PredictConfig, listener: Listener) -> int:
+def check_freshness(past: Past, tz: str | None, config: PredictConfig, listener: Listener) -> int:
     """Return the age of the newest reading, and warn or raise as `check_age` does."""
-    return check_age(newest_of(past), tz, config, listener)
+    return check_age(newest_reading(past), tz, config, listener)
 
 
 def check_age(newest: int, tz: str | None, config: PredictConfig, listener: Listener) -> int:
@@ -327,7 +327,7 @@ def check_age(newest: int, tz: str | None, config: PredictConfig, listener: List
     """
     now = _now_us(tz) if config.as_of is None else parse_time_us(config.as_of, tz)
     age = max(0, now - newest)
-    message = f"the newest reading, {format_stamp(newest, tz)}, is {shorten_duration(age)} old"
+    message = f"the newest reading, {format_timestamp(newest, tz)}, is {shorten_duration(age)} old"
 
     if config.max_age is not None and age > parse_duration_us(config.max_age):
         raise NotEnoughDataError(
@@ -336,7 +336,7 @@ def check_age(newest: int, tz: str | None, config: PredictConfig, listener: List
             hint="see why no newer readings come; nothing was published, what was there stays",
         )
     if config.warn_age is not None and age > parse_duration_us(config.warn_age):
-        listener(Warned(STALE, f"{message}, more than --warn-age {config.warn_age}"))
+        listener(WarningEvent(STALE, f"{message}, more than --warn-age {config.warn_age}"))
     return age
 
 
@@ -349,7 +349,7 @@ def _now_us(tz: str | None) -> int:
     return now_us + (0 if offset is None else int(offset.total_seconds()) * 1_000_000)
 
 
-def epoch_s(time_us: int, tz: str | None) -> float:
+def unix_time_s(time_us: int, tz: str | None) -> float:
     """Return the time of a reading as Unix time: seconds since 1970 in UTC.
 
     A time without a zone is taken for this machine's local time.
@@ -386,7 +386,7 @@ def check_known_ahead(
     leads = np.flatnonzero(is_unknown[origin, feature]) + 1
     column = past.known_names[feature].partition("=")[0]
     times = past.cutoff_time[origin] + leads * past.step_us
-    stamps = ", ".join(format_stamp(int(time), tz) for time in times[:_STAMPS_SHOWN])
+    stamps = ", ".join(format_timestamp(int(time), tz) for time in times[:_STAMPS_SHOWN])
     more = f", ... ({len(times)} of {horizon})" if len(times) > _STAMPS_SHOWN else ""
     n_more = len(origins) - 1
     more_series = f"; {n_more} more series lack values, too" if n_more else ""

@@ -25,11 +25,11 @@ from rnnforecast.config.commands import check_format
 from rnnforecast.config.training import STANDARD_OUTPUT
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.timestamps import format_stamps, stamp_array
+from rnnforecast.data.timestamps import format_timestamps, timestamp_array
 from rnnforecast.data.windows import Values
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
 from rnnforecast.storage.publish import publishing_file
-from rnnforecast.storage.remote import place_of
+from rnnforecast.storage.remote import as_path
 
 _FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]*$)")
 """Start of a text that spreadsheets take for a formula; a number is not taken for one."""
@@ -40,7 +40,7 @@ _QUANTILE_COLUMN = re.compile(r"q(\d{1,2}(?:\.\d+)?)")
 
 def names_like_formulas(forecast: Forecast, path: str) -> list[str]:
     """Return the series whose name a spreadsheet would run as a formula; none unless it is CSV."""
-    if path != STANDARD_OUTPUT and place_of(path).suffix.lower() != ".csv":
+    if path != STANDARD_OUTPUT and as_path(path).suffix.lower() != ".csv":
         return []
     return [name for name in dict.fromkeys(forecast.names) if _FORMULA.match(name)]
 
@@ -60,14 +60,14 @@ def write_table(table: pa.Table, path: str) -> None:
         sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal's encoding
         sys.stdout.flush()  # the command line handles errors of a full or closed stream
         return
-    with publishing_file(place_of(path)) as file:
-        _WRITE[place_of(path).suffix.lower()](table, file)
+    with publishing_file(as_path(path)) as file:
+        _WRITE[as_path(path).suffix.lower()](table, file)
 
 
 def encode_table(table: pa.Table, path: str) -> bytes:
     """Return the bytes of a table in the format of a file name."""
     buffer = io.BytesIO()
-    _WRITE[place_of(path).suffix.lower()](table, buffer)
+    _WRITE[as_path(path).suffix.lower()](table, buffer)
     return buffer.getvalue()
 
 
@@ -89,7 +89,7 @@ class BacktestFile:
         columns = {
             "method": pa.repeat(method, len(values)),
             "series": values["series"],
-            "cutoff": stamp_array(np.repeat(forecast.cutoff_us, horizon), self._tz),
+            "cutoff": timestamp_array(np.repeat(forecast.cutoff_us, horizon), self._tz),
             "timestamp": values["timestamp"],
             "lead": pa.array(leads),
             "actual": pa.array(actual.ravel(), from_pandas=True),
@@ -98,7 +98,7 @@ class BacktestFile:
         table = pa.table(columns)
 
         if self._ending == ".parquet":
-            table = table.cast(in_doubles(table.schema))
+            table = table.cast(floats_to_doubles(table.schema))
             if self._parquet is None:
                 self._parquet = pa_parquet.ParquetWriter(self._file, table.schema)
             self._parquet.write_table(table)
@@ -114,7 +114,7 @@ class BacktestFile:
             self._parquet.close()
 
 
-def in_doubles(schema: pa.Schema) -> pa.Schema:
+def floats_to_doubles(schema: pa.Schema) -> pa.Schema:
     """Return the schema with doubles for floats: tables with a base have doubles, others float32.
 
     Parts of one data set must have the same types.
@@ -129,8 +129,8 @@ def in_doubles(schema: pa.Schema) -> pa.Schema:
 @contextmanager
 def open_backtest_file(path: str, tz: str | None) -> Iterator[BacktestFile]:
     """Open a file for the forecasts of a backtest; it is published whole, or not at all."""
-    with publishing_file(place_of(path)) as file:
-        backtest_file = BacktestFile(file, place_of(path).suffix.lower(), tz)
+    with publishing_file(as_path(path)) as file:
+        backtest_file = BacktestFile(file, as_path(path).suffix.lower(), tz)
         yield backtest_file
         backtest_file.close()
 
@@ -157,7 +157,7 @@ def _write_json_lines(table: pa.Table, file: IO[bytes]) -> None:
 def _with_text_stamps(table: pa.Table) -> pa.Table:
     for index, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type):
-            table = table.set_column(index, field.name, format_stamps(table.column(index)))
+            table = table.set_column(index, field.name, format_timestamps(table.column(index)))
     return table
 
 

@@ -10,12 +10,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_of, pick, stretches
-from rnnforecast.parallel import ALONE, Ranks, filled, joined
+from rnnforecast.data.arrays import (
+    Doubles,
+    Floats,
+    Integers,
+    concat_slices,
+    offsets_from_lengths,
+    take_names,
+)
+from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_reduce_masked
 
 
 @dataclass(frozen=True)
-class Shared:
+class RankPartition:
     """Which rows of a panel this rank stores, where several ranks hold the panel together.
 
     Every rank knows names, times and lengths of all series, and stores the rows of some.
@@ -65,16 +72,16 @@ class Panel:
     """Time of the table's first row, with or without reading: `--train-end 100` counts from it."""
     covariates: Covariates | None = None
     """Covariates of the readings; those known ahead may reach beyond the last reading."""
-    shared: Shared | None = None
+    shared: RankPartition | None = None
     """Which rank stores which series; None where this process stores all."""
 
     @property
     def ranks(self) -> Ranks:
         """The ranks that hold the panel together."""
-        return ALONE if self.shared is None else self.shared.ranks
+        return SINGLE_PROCESS if self.shared is None else self.shared.ranks
 
     @property
-    def here(self) -> NDArray[np.bool_]:
+    def is_local(self) -> NDArray[np.bool_]:
         """`(series,)`: whether this process stores the rows of the series."""
         if self.shared is None:
             return np.ones(self.n_series, np.bool_)
@@ -84,7 +91,7 @@ class Panel:
     def n_readings(self) -> int:
         """Number of readings on all ranks, missing ones not counted."""
         n_local = np.array([np.count_nonzero(np.isfinite(self.target))], np.int64)
-        return int(self.ranks.total(n_local)[0])
+        return int(self.ranks.all_reduce(n_local)[0])
 
     @property
     def n_rows(self) -> int:
@@ -126,7 +133,7 @@ class Panel:
         rows = np.zeros(len(is_local), np.float32)
         if is_local.any():
             rows = self.target[first + begin : first + end]
-        return filled(self.ranks, rows, is_local)
+        return all_reduce_masked(self.ranks, rows, is_local)
 
     def time_at(self, series: Integers, row: Integers) -> Integers:
         """Return the times, in microseconds, of rows of series; rows may lie after the last."""
@@ -143,10 +150,10 @@ class Panel:
         `rows` is `(series,)`.
         """
         begin = self.offsets[:-1]
-        n_local = np.where(self.here, rows, 0)
-        target = stretches(self.target, begin, begin + n_local)
+        n_local = np.where(self.is_local, rows, 0)
+        target = concat_slices(self.target, begin, begin + n_local)
         shared = self.shared and replace(self.shared, lengths=rows)
-        return replace(self, target=target, offsets=offsets_of(n_local), shared=shared)
+        return replace(self, target=target, offsets=offsets_from_lengths(n_local), shared=shared)
 
     def truncate(self, rows: Integers) -> Panel:
         """Return the first `rows[s]` rows of each series, and the covariates known by then.
@@ -166,16 +173,16 @@ class Panel:
         )
         return replace(
             self,
-            target=stretches(self.target, self.offsets[series], self.offsets[series + 1]),
-            offsets=offsets_of(np.diff(self.offsets)[series]),
+            target=concat_slices(self.target, self.offsets[series], self.offsets[series + 1]),
+            offsets=offsets_from_lengths(np.diff(self.offsets)[series]),
             start=self.start[series],
-            names=pick(self.names, series),
+            names=take_names(self.names, series),
             base=self.base[series],
             covariates=self.covariates and self.covariates.select(series),
             shared=shared,
         )
 
-    def fetched(self, series: Sequence[int]) -> Panel:
+    def gather_from_ranks(self, series: Sequence[int]) -> Panel:
         """Return a panel that stores the rows of these few series, and no others, on all ranks.
 
         Series keep their numbers. Every rank calls this with the same series.
@@ -187,13 +194,15 @@ class Panel:
         is_chosen[list(series)] = True
         chosen = np.flatnonzero(is_chosen)
         rows = [self.of(number) for number in chosen.tolist()]
-        covariates = self.covariates and self.covariates.fetched(chosen, self.here, self.ranks)
+        covariates = self.covariates and self.covariates.gather_from_ranks(
+            chosen, self.is_local, self.ranks
+        )
         return replace(
             self,
             target=np.concatenate([np.zeros(0, np.float32), *rows]),
-            offsets=offsets_of(np.where(is_chosen, self.lengths, 0)),
+            offsets=offsets_from_lengths(np.where(is_chosen, self.lengths, 0)),
             covariates=covariates,
-            shared=Shared(ALONE, is_chosen, self.lengths),
+            shared=RankPartition(SINGLE_PROCESS, is_chosen, self.lengths),
         )
 
     def blocks(self, n_rows: int) -> Iterator[tuple[int, Panel]]:
@@ -240,7 +249,7 @@ class Panel:
 
     def _fingerprint_of_parts(self) -> str:
         """Return a SHA-256 over the digests of all series, in their order, from all ranks."""
-        local_series = np.flatnonzero(self.here)
+        local_series = np.flatnonzero(self.is_local)
         digests = np.zeros((len(local_series), hashlib.sha256().digest_size), np.uint8)
         for row, series in zip(digests, local_series.tolist(), strict=True):
             digest = hashlib.sha256(self.names[series].encode())
@@ -258,7 +267,7 @@ class Panel:
                 digest.update(np.ascontiguousarray(array).data)
             row[:] = np.frombuffer(digest.digest(), np.uint8)
 
-        all_digests = joined(self.ranks, digests)
+        all_digests = all_gather(self.ranks, digests)
         return hashlib.sha256(np.int64(self.step_us).tobytes() + all_digests.tobytes()).hexdigest()
 
     def begins(self, series: Integers) -> Integers:
@@ -279,7 +288,7 @@ class Features(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Track:
+class FeatureBlock:
     """Features of many series in one array: a range of places for each, or one that all share.
 
     Row t of series s is `values[:, begin[s] + t]` where that place lies in `[low[s], high[s])`,
@@ -300,7 +309,7 @@ class Track:
         """Tell whether each series has a range of its own."""
         return bool((self.high - self.low).sum() <= self.values.shape[1])
 
-    def select(self, series: Integers) -> Track:
+    def select(self, series: Integers) -> FeatureBlock:
         """Return the features of these series, in this order."""
         begin, low, high = (array[series] for array in (self.begin, self.low, self.high))
         return replace(self, begin=begin, low=low, high=high)
@@ -313,7 +322,9 @@ class Track:
         np.add.at(edges, np.clip(self.begin + n_rows, self.low, self.high), -1)
         return np.cumsum(edges)[:n_places] > 0
 
-    def fetched(self, chosen: Integers, is_local: NDArray[np.bool_], ranks: Ranks) -> Track:
+    def gather_from_ranks(
+        self, chosen: Integers, is_local: NDArray[np.bool_], ranks: Ranks
+    ) -> FeatureBlock:
         """Return the rows of a few series, by their numbers, on all ranks; others have none.
 
         `is_local`, `(series,)`, tells which series this rank stores.
@@ -321,14 +332,14 @@ class Track:
         if not self.is_per_series():
             return self
 
-        sizes = filled(ranks, self.high - self.low, is_local)
-        n_before = filled(ranks, self.begin - self.low, is_local)
+        sizes = all_reduce_masked(ranks, self.high - self.low, is_local)
+        n_before = all_reduce_masked(ranks, self.begin - self.low, is_local)
         n_features, parts = len(self.values), []
         for series in chosen.tolist():
             part = np.zeros((n_features, sizes[series]), np.float32)
             if is_local[series]:
                 part = self.values[:, self.low[series] : self.high[series]]
-            parts.append(filled(ranks, part, np.full(n_features, is_local[series])))
+            parts.append(all_reduce_masked(ranks, part, np.full(n_features, is_local[series])))
 
         low = np.zeros_like(self.low)
         low[chosen] = np.cumsum(sizes[chosen]) - sizes[chosen]
@@ -358,9 +369,9 @@ class Track:
 class Covariates:
     """The covariates of a panel's series, by what is known of them at a cutoff."""
 
-    known: tuple[Track, ...]
+    known: tuple[FeatureBlock, ...]
     """Known ahead: columns of the table, and features of the calendar."""
-    past: Track
+    past: FeatureBlock
     """Known up to now."""
     static: Floats
     """`(series, feature)`: constant for each series."""
@@ -386,16 +397,18 @@ class Covariates:
             static_names=self.static_names,
         )
 
-    def fetched(self, chosen: Integers, is_local: NDArray[np.bool_], ranks: Ranks) -> Covariates:
+    def gather_from_ranks(
+        self, chosen: Integers, is_local: NDArray[np.bool_], ranks: Ranks
+    ) -> Covariates:
         """Return the covariates of a few series on all ranks; series keep their numbers."""
         return replace(
             self,
-            known=tuple(block.fetched(chosen, is_local, ranks) for block in self.known),
-            past=self.past.fetched(chosen, is_local, ranks),
-            static=filled(ranks, self.static, is_local),
+            known=tuple(block.gather_from_ranks(chosen, is_local, ranks) for block in self.known),
+            past=self.past.gather_from_ranks(chosen, is_local, ranks),
+            static=all_reduce_masked(ranks, self.static, is_local),
         )
 
-    def moved(self, rows: Integers) -> Covariates:
+    def shift(self, rows: Integers) -> Covariates:
         """Return the covariates of a panel whose series begin `rows[s]` rows later."""
         known = tuple(replace(block, begin=block.begin + rows) for block in self.known)
         return replace(self, known=known, past=replace(self.past, begin=self.past.begin + rows))
@@ -422,7 +435,7 @@ class Covariates:
         )
 
 
-def covariates_of(
+def covariates_from_columns(
     columns: dict[str, list[Floats]],
     names: dict[str, tuple[str, ...]],
     offsets: Integers,
@@ -434,9 +447,9 @@ def covariates_of(
     """
     begin, high = np.tile(offsets[:-1], n_targets), np.tile(offsets[1:], n_targets)
 
-    def make_block(role: str) -> Track:
+    def make_block(role: str) -> FeatureBlock:
         values = np.array(columns[role], np.float32).reshape(-1, int(offsets[-1]))
-        return Track(values, names[role], begin, low=begin, high=high)
+        return FeatureBlock(values, names[role], begin, low=begin, high=high)
 
     static = np.array(columns["static"], np.float32).reshape(-1, len(offsets) - 1)
     static = np.tile(static.T, (n_targets, 1))

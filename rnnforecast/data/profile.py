@@ -13,21 +13,21 @@ from rnnforecast.data.quality import (
     BLOCK_ROWS,
     Segment,
     SeriesStats,
+    count_missing,
     describe,
     find_changepoint,
-    find_oddities,
+    find_quality_issues,
     find_spikes,
-    missing_of,
     segments_of_runs,
 )
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.schema import Schema
-from rnnforecast.data.season import find_season
-from rnnforecast.data.timestamps import format_stamp
-from rnnforecast.data.windows import past_of
-from rnnforecast.events import Listener, Progressed, Warned, ignore
+from rnnforecast.data.season import infer_season
+from rnnforecast.data.timestamps import format_timestamp
+from rnnforecast.data.windows import make_past
+from rnnforecast.events import Listener, ProgressEvent, WarningEvent, ignore
 from rnnforecast.sources.columns import Column
-from rnnforecast.sources.sniff import quote
+from rnnforecast.sources.sniff import shell_quote
 
 _ROLE_LABELS = {"known": "known ahead", "past": "known up to now", "static": "static"}
 _KIND_LABELS = {"number": "holds numbers", "time": "holds times", "text": "holds text"}
@@ -61,7 +61,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Role:
+class ColumnRole:
     """The role of a column, and why it has it."""
 
     name: str
@@ -70,7 +70,7 @@ class Role:
 
 
 @dataclass(frozen=True)
-class Survey:
+class Profile:
     """Statistics of all series of a table, `(series,)` each, and what is suspect."""
 
     panel: Panel
@@ -86,31 +86,31 @@ class Survey:
     findings: tuple[Finding, ...]
     sentinels: tuple[float, ...]
     """Values that seem to mean a missing reading."""
-    warnings: tuple[Warned, ...]
+    warnings: tuple[WarningEvent, ...]
     """Of spikes and of level shifts."""
 
 
-def survey(panel: Panel, tz: str | None, listener: Listener = ignore) -> Survey:
+def profile_panel(panel: Panel, tz: str | None, listener: Listener = ignore) -> Profile:
     """Profile all series of a panel."""
     stats = describe(panel)
-    issues = find_oddities(panel)
+    issues = find_quality_issues(panel)
     spikes = tuple(spikes_by_series(panel, issues.sentinels))
     shifts = tuple(find_level_shifts(panel, stats))
-    missing, longest_gap = missing_of(panel, tz)
+    missing, longest_gap = count_missing(panel, tz)
 
     def suspect(code: str, label: str, segments: Iterable[Segment]) -> Iterator[Finding]:
         for s in segments:
-            start, end = format_stamp(s.start_us, tz), format_stamp(s.end_us, tz)
+            start, end = format_timestamp(s.start_us, tz), format_timestamp(s.end_us, tz)
             yield Finding(code, s.series, f"{label} {s.value:g}", s.n_rows, start, end)
 
     def shifted() -> Iterator[Finding]:
-        end = format_stamp(panel.end_us - panel.step_us, tz)
+        end = format_timestamp(panel.end_us - panel.step_us, tz)
         for s in shifts:
             message = f"jumps from {s.before:.4g} to {s.after:.4g}"
-            start = format_stamp(s.time_us, tz)
+            start = format_timestamp(s.time_us, tz)
             yield Finding("level-jump", s.series, message, s.n_rows, start, end)
 
-    return Survey(
+    return Profile(
         panel=panel,
         missing=missing,
         longest_gap=longest_gap,
@@ -130,30 +130,32 @@ def survey(panel: Panel, tz: str | None, listener: Listener = ignore) -> Survey:
 
 def _warnings(
     spikes: tuple[SeriesSpikes, ...], shifts: tuple[LevelShift, ...], tz: str | None
-) -> Iterator[Warned]:
+) -> Iterator[WarningEvent]:
     """Yield a warning of all spikes, and one of all level shifts."""
     if spikes:
         segments = _segments(spikes)
         examples = "; ".join(
-            f"{segment.series} reads {segment.value:g} at {format_stamp(segment.start_us, tz)}"
+            f"{segment.series} reads {segment.value:g} at {format_timestamp(segment.start_us, tz)}"
             for segment in segments[:_MAX_LISTED]
         ) + ", ..." * (len(segments) > _MAX_LISTED)
         bounds = [(s.series, _round(s.low), _round(s.high)) for s in spikes[:_MAX_LISTED]]
-        ranges = " ".join(f"--valid-range {quote(f'{name}={a}:{b}')}" for name, a, b in bounds)
+        ranges = " ".join(
+            f"--valid-range {shell_quote(f'{name}={a}:{b}')}" for name, a, b in bounds
+        )
         n_rows = sum(series_spikes.n_rows for series_spikes in spikes)
         subject = f"{n_rows} readings lie" if n_rows > 1 else "1 reading lies"
         message = f"{subject} far from all others: {examples}; if wrong, add  {ranges}"
-        yield Warned("spike", message, n_rows)
+        yield WarningEvent("spike", message, n_rows)
 
     if shifts:
         examples = "; ".join(
             f"{shift.series} from {shift.before:.4g} to {shift.after:.4g} at "
-            f"{format_stamp(shift.time_us, tz)}"
+            f"{format_timestamp(shift.time_us, tz)}"
             for shift in shifts[:_MAX_LISTED]
         )
         message = f"levels jump and stay: {examples}" + ", ..." * (len(shifts) > _MAX_LISTED)
         message += "; if a unit was changed there, convert what came before, or leave it out"
-        yield Warned("level-jump", message, len(shifts))
+        yield WarningEvent("level-jump", message, len(shifts))
 
 
 def _segments(spikes: tuple[SeriesSpikes, ...]) -> list[Segment]:
@@ -165,11 +167,13 @@ def _round(value: float) -> str:
     return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
 
 
-def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tuple[Role, ...]:
-    """Return the role of each column; `given` are the columns that the user named."""
+def column_roles(
+    columns: tuple[Column, ...], schema: Schema, *, explicit: set[str]
+) -> tuple[ColumnRole, ...]:
+    """Return the role of each column; `explicit` are the columns that the user named."""
     targets = set(schema.targets)
 
-    def role_of(column: Column) -> Role:
+    def role_of(column: Column) -> ColumnRole:
         name = column.name
         if name == schema.time:
             role = "time"
@@ -183,21 +187,21 @@ def roles(columns: tuple[Column, ...], schema: Schema, *, given: set[str]) -> tu
             role = "not used"
 
         reason = _KIND_LABELS.get(column.kind, column.kind)
-        return Role(name, role, "named by the user" if name in given else reason)
+        return ColumnRole(name, role, "named by the user" if name in explicit else reason)
 
     return tuple(role_of(column) for column in columns)
 
 
 def _seasons(panel: Panel, listener: Listener) -> Integers:
-    past = past_of(panel)
+    past = make_past(panel)
     n_series = panel.n_series
     if n_series > _MAX_OWN_SEASONS:
-        return np.full(n_series, find_season(past), np.int64)
+        return np.full(n_series, infer_season(past), np.int64)
     seasons = np.ones(n_series, np.int64)
     for i in range(n_series):
-        listener(Progressed("looking for seasons", i, n_series, "series"))
-        seasons[i] = find_season(past.subset(slice(i, i + 1)))
-    listener(Progressed("looking for seasons", n_series, n_series, "series"))
+        listener(ProgressEvent("looking for seasons", i, n_series, "series"))
+        seasons[i] = infer_season(past.subset(slice(i, i + 1)))
+    listener(ProgressEvent("looking for seasons", n_series, n_series, "series"))
     return seasons
 
 
@@ -242,7 +246,7 @@ def spikes_by_series(panel: Panel, sentinels: Iterable[Segment]) -> Iterator[Ser
     known = {(segment.series, np.float32(segment.value)) for segment in sentinels}
     long_enough = panel.select(np.flatnonzero(panel.lengths >= _MIN_SPIKE_ROWS))
     for _, part in long_enough.blocks(BLOCK_ROWS):
-        scaling = fit_scaling(past_of(part))
+        scaling = fit_scaling(make_past(part))
         threshold = scaling.reach * scaling.scale
         runs = find_spikes(part, scaling.center, threshold)
         low, high = (scaling.center + sign * threshold + part.base for sign in (-1, 1))

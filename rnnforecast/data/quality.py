@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Floats, Integers, pick
+from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import SPIKE_RUN
-from rnnforecast.sources.files import in_threads
+from rnnforecast.sources.files import thread_map
 
 _STRIDE = 12
 """Any run of 24 equal readings covers two neighbouring multiples of 12."""
@@ -87,7 +87,7 @@ class _ChunkStats:
 def describe(panel: Panel) -> SeriesStats:
     """Return statistics of all series, in one pass over the readings."""
     begins = range(0, len(panel.target), _CHUNK_ROWS)
-    chunks = list(in_threads(lambda begin: _describe_chunk(panel, begin), begins))
+    chunks = list(thread_map(lambda begin: _describe_chunk(panel, begin), begins))
     n_series = panel.n_series
     may_be_stuck = np.zeros(n_series, np.bool_)
     if not chunks:
@@ -195,7 +195,7 @@ def _combine(
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunLengths:
     """Runs of one repeated reading, or of missing ones, in the order of the panel's rows."""
 
     begin: Integers
@@ -204,9 +204,11 @@ class Runs:
     series: Integers
     is_missing: NDArray[np.bool_]
 
-    def chosen(self, mask: NDArray[np.bool_]) -> Runs:
+    def chosen(self, mask: NDArray[np.bool_]) -> RunLengths:
         """Return the runs where the mask, `(run,)`, is True."""
-        return Runs(self.begin[mask], self.length[mask], self.series[mask], self.is_missing[mask])
+        return RunLengths(
+            self.begin[mask], self.length[mask], self.series[mask], self.is_missing[mask]
+        )
 
 
 @dataclass(frozen=True)
@@ -220,7 +222,7 @@ class Sentinels:
     """How many readings of the series equal it."""
 
 
-def find_runs(panel: Panel) -> Runs:
+def run_lengths(panel: Panel) -> RunLengths:
     """Cut all series into runs; no run crosses the end of its series."""
     target = panel.target
     is_missing = np.isnan(target)
@@ -233,10 +235,10 @@ def find_runs(panel: Panel) -> Runs:
     begin = np.flatnonzero(is_first)
     series = np.searchsorted(panel.offsets, begin, side="right") - 1
     length = np.diff(begin, append=len(target))
-    return Runs(begin, length, series, is_missing[begin])
+    return RunLengths(begin, length, series, is_missing[begin])
 
 
-def find_gaps(panel: Panel) -> Runs:
+def find_gaps(panel: Panel) -> RunLengths:
     """Return the runs of missing readings."""
     is_missing = np.isnan(panel.target)
     changes = np.flatnonzero(is_missing[1:] != is_missing[:-1]) + 1
@@ -244,10 +246,10 @@ def find_gaps(panel: Panel) -> Runs:
     length = np.diff(begin, append=len(is_missing))
     is_gap = is_missing[begin] if len(begin) else np.zeros(0, np.bool_)
     series = np.searchsorted(panel.offsets, begin[is_gap], side="right") - 1
-    return Runs(begin[is_gap], length[is_gap], series, np.ones(len(series), np.bool_))
+    return RunLengths(begin[is_gap], length[is_gap], series, np.ones(len(series), np.bool_))
 
 
-def find_stuck(runs: Runs, n_series: int) -> Runs:
+def find_stuck(runs: RunLengths, n_series: int) -> RunLengths:
     """Return the runs of one reading that are far longer than is typical of their series.
 
     That is ten times the 99 % quantile of the series' run lengths, and 24 steps at least. So the
@@ -336,7 +338,7 @@ def find_sentinels(panel: Panel) -> Sentinels:
     return Sentinels(series, value, count)
 
 
-def find_spikes(panel: Panel, center: Floats, threshold: Floats) -> Runs:
+def find_spikes(panel: Panel, center: Floats, threshold: Floats) -> RunLengths:
     """Return single readings, or a few in a row, further than `threshold` from `center`.
 
     Both are `(series,)`, in the panel's units. They are the readings that the network takes for
@@ -353,11 +355,11 @@ def find_spikes(panel: Panel, center: Floats, threshold: Floats) -> Runs:
     begin = np.flatnonzero(is_first)
     if not len(begin):
         empty = np.zeros(0, np.int64)
-        return Runs(empty, empty, empty, np.zeros(0, np.bool_))
+        return RunLengths(empty, empty, empty, np.zeros(0, np.bool_))
 
     length = np.add.reduceat(is_outlier, begin, dtype=np.int64)
     series = np.searchsorted(panel.offsets, begin, side="right") - 1
-    spikes = Runs(begin, length, series, np.zeros(len(begin), np.bool_))
+    spikes = RunLengths(begin, length, series, np.zeros(len(begin), np.bool_))
     return spikes.chosen(length < SPIKE_RUN)
 
 
@@ -434,7 +436,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Stretches:
+class Segments:
     """Many segments as columns, `(segment,)` each; every series may have some."""
 
     names: tuple[str, ...]
@@ -454,9 +456,9 @@ class Stretches:
         for series, *values in zip(*(column.tolist() for column in columns), strict=True):
             yield Segment(self.names[series], *values)
 
-    def chosen(self, index: Integers | NDArray[np.bool_]) -> Stretches:
+    def chosen(self, index: Integers | NDArray[np.bool_]) -> Segments:
         """Return the segments at these positions, or where a mask is True."""
-        return Stretches(
+        return Segments(
             self.names,
             self.series[index],
             self.value[index],
@@ -472,39 +474,39 @@ class QualityIssues:
 
     constant: tuple[str, ...]
     """Series that never change."""
-    stuck: Stretches
-    sentinels: Stretches
+    stuck: Segments
+    sentinels: Segments
 
 
-def find_oddities(panel: Panel) -> QualityIssues:
+def find_quality_issues(panel: Panel) -> QualityIssues:
     """Find constant series, stuck sensors and sentinels.
 
     Only series whose statistics allow a stuck sensor or a sentinel are searched.
     """
     stats = describe(panel)
     may_hold = may_hold_sentinels(stats, panel.base)
-    stuck: list[Stretches] = []
-    sentinels: list[Stretches] = []
+    stuck: list[Segments] = []
+    sentinels: list[Segments] = []
     for first, block in panel.blocks(BLOCK_ROWS):
         in_block = slice(first, first + block.n_series)
 
         part = block.select(np.flatnonzero(stats.may_be_stuck[in_block]))
-        runs = find_stuck(find_runs(part), part.n_series)
+        runs = find_stuck(run_lengths(part), part.n_series)
         stuck.append(segments_of_runs(part, runs))
 
         part = block.select(np.flatnonzero(may_hold[in_block]))
         sentinels.append(segments_of_sentinels(part, find_sentinels(part)))
-    names = pick(panel.names, np.flatnonzero(stats.min == stats.max))
+    names = take_names(panel.names, np.flatnonzero(stats.min == stats.max))
     return QualityIssues(names, _concatenate(stuck), _concatenate(sentinels))
 
 
-def segments_of_runs(panel: Panel, runs: Runs) -> Stretches:
+def segments_of_runs(panel: Panel, runs: RunLengths) -> Segments:
     """Return runs as segments; the value is the first reading of a run."""
     rows = runs.begin, runs.begin + runs.length - 1
     return _segments(panel, runs.series, panel.target[runs.begin], runs.length, rows)
 
 
-def segments_of_sentinels(panel: Panel, sentinels: Sentinels) -> Stretches:
+def segments_of_sentinels(panel: Panel, sentinels: Sentinels) -> Segments:
     """Return sentinels as segments, each from the first to the last reading of its value."""
     value = (sentinels.value - panel.base[sentinels.series]).astype(np.float32)
     affected = panel.select(sentinels.series)
@@ -517,17 +519,17 @@ def segments_of_sentinels(panel: Panel, sentinels: Sentinels) -> Stretches:
 
 def _segments(
     panel: Panel, series: Integers, value: Floats, n_rows: Integers, rows: tuple[Integers, Integers]
-) -> Stretches:
+) -> Segments:
     """Return segments with times, from their first and last `rows`, and the sensor's own units."""
     start_us, end_us = (panel.time_at(series, row - panel.offsets[series]) for row in rows)
     own_units = value.astype(np.float64) + panel.base[series]
-    return Stretches(panel.names, series, own_units, n_rows, start_us, end_us)
+    return Segments(panel.names, series, own_units, n_rows, start_us, end_us)
 
 
-def _concatenate(parts: Sequence[Stretches]) -> Stretches:
+def _concatenate(parts: Sequence[Segments]) -> Segments:
     """Concatenate the segments of the parts of a panel."""
     first = np.cumsum([0, *(len(part.names) for part in parts)])
-    return Stretches(
+    return Segments(
         tuple(itertools.chain.from_iterable(part.names for part in parts)),
         np.concatenate([part.series + n for part, n in zip(parts, first[:-1], strict=True)]),
         np.concatenate([part.value for part in parts]),
@@ -537,7 +539,7 @@ def _concatenate(parts: Sequence[Stretches]) -> Stretches:
     )
 
 
-def missing_of(panel: Panel, tz: str | None) -> tuple[Integers, Integers]:
+def count_missing(panel: Panel, tz: str | None) -> tuple[Integers, Integers]:
     """Return the missing readings and the rows of the longest gap, `(series,)` each.
 
     Without a time zone, an hour that clocks skip is no gap.

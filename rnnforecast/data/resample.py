@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_of
-from rnnforecast.data.features import numbers_of, once_a_series, renumber, warn_of_unknown
-from rnnforecast.data.panel import Covariates, Panel, covariates_of
+from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths
+from rnnforecast.data.features import category_codes, recode, static_values, warn_unknown_categories
+from rnnforecast.data.panel import Covariates, Panel, covariates_from_columns
 from rnnforecast.data.rows import Chunks, Flags, Grid, ReadContext, Rows
 from rnnforecast.data.schema import Covariate
-from rnnforecast.data.timestamps import format_stamp
+from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.errors import DataError
-from rnnforecast.events import Listener, Warned
-from rnnforecast.sources.sniff import quote
+from rnnforecast.events import Listener, WarningEvent
+from rnnforecast.sources.sniff import shell_quote
 
 UNIQUE = "unique"
 """The `keep` rule where no two rows of a series fall on one step."""
@@ -74,11 +74,11 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
             n_duplicates = count_duplicates(file.positions, n_grid)
             message = f"{n_duplicates} rows repeat a time stamp with the same {file.content} "
             message += "and count once"
-            context.listener(Warned("repeated-row", message, n_duplicates))
+            context.listener(WarningEvent("repeated-row", message, n_duplicates))
     n_targets = len(schema.targets)
     return Panel(
         target=target,
-        offsets=offsets_of(np.tile(grid.lengths, n_targets)),
+        offsets=offsets_from_lengths(np.tile(grid.lengths, n_targets)),
         start=np.tile(grid.start, n_targets),
         names=tuple(rows.names),
         step_us=grid.step_us,
@@ -198,11 +198,11 @@ def resolve_keep(
     if set_back_at is None:
         return keep
 
-    first = format_stamp(grid.time_at(set_back_at), None)
+    first = format_timestamp(grid.time_at(set_back_at), None)
     message = f"the clock was set back by an hour: {n_duplicates} time stamps occur twice, the "
     message += f"first {first}, and the later reading counts; to use "
     message += "both where they are an hour of their own, name the zone with  --tz"
-    listener(Warned("clock-set-back", message, n_duplicates))
+    listener(WarningEvent("clock-set-back", message, n_duplicates))
     return "last"
 
 
@@ -264,7 +264,7 @@ def check_duplicates(
         texts = [c.name for c in source.columns if c.kind == "text" and c.name not in used]
         if texts and not schema.series:
             hint = (
-                f"if column {texts[0]!r} names the series, add  --series {quote(texts[0])} ; "
+                f"if column {texts[0]!r} names the series, add  --series {shell_quote(texts[0])} ; "
                 f"else {hint}"
             )
         content = "readings" if column in schema.targets else "values"
@@ -303,9 +303,9 @@ def place_covariates(
             texts = rows.texts[covariate.name]
             for file in files if schema.step_us is not None else ():
                 part = file.rows_of(chunks)
-                warn_of_unknown(covariate, texts, part, file.name, context.listener)
-            numbers = numbers_of(covariate, texts)
-            chunks = [renumber(chunk, numbers) for chunk in chunks]
+                warn_unknown_categories(covariate, texts, part, file.name, context.listener)
+            numbers = category_codes(covariate, texts)
+            chunks = [recode(chunk, numbers) for chunk in chunks]
 
         placed = _scatter_covariate(files[0], chunks, covariate, grid, context)
         if is_ahead is not None:
@@ -322,14 +322,14 @@ def place_covariates(
                 contradicted += [covariate.name] * bool((differs & ~is_ahead).any())
                 placed = np.where(is_future, future, placed)
         if covariate.role == "static":
-            placed = once_a_series(covariate, placed, grid.offsets, rows.names)
+            placed = static_values(covariate, placed, grid.offsets, rows.names)
         columns[covariate.role].append(placed)
 
     if contradicted:
         message = f"{files[1].name} differs from the values beside the readings, and counts there"
-        context.listener(Warned.naming("plan-differs", message, contradicted))
+        context.listener(WarningEvent.naming("plan-differs", message, contradicted))
     names = {role: tuple(c.name for c in schema.covariates if c.role == role) for role in columns}
-    return covariates_of(columns, names, grid.offsets, len(schema.targets))
+    return covariates_from_columns(columns, names, grid.offsets, len(schema.targets))
 
 
 def _scatter_covariate(
@@ -389,6 +389,6 @@ def counter_increments(counts: Doubles, starts: Integers, name: str, listener: L
     ):
         n_steps = int(np.count_nonzero(is_affected))
         if n_steps:
-            listener(Warned(code, f"counter {name!r} {message} {n_steps} times", n_steps))
+            listener(WarningEvent(code, f"counter {name!r} {message} {n_steps} times", n_steps))
     float_increments: Floats = increments.astype(np.float32)
     return float_increments

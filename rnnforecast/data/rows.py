@@ -19,16 +19,22 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_of, pick
-from rnnforecast.data.future import plan_of
+from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths, take_names
+from rnnforecast.data.future import future_frame_of
 from rnnforecast.data.schema import Covariate, Schema
-from rnnforecast.data.timestamps import REPAIRS, StampReader, format_stamp, localise, parse_time_us
+from rnnforecast.data.timestamps import (
+    REPAIR_MESSAGES,
+    TimestampReader,
+    format_timestamp,
+    parse_time_us,
+    tz_localize,
+)
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
-from rnnforecast.events import Listener, Progressed, Warned
-from rnnforecast.sources.columns import Column, is_digits
+from rnnforecast.events import Listener, ProgressEvent, WarningEvent
+from rnnforecast.sources.columns import Column, is_integer
 from rnnforecast.sources.csv import report_skipped
-from rnnforecast.sources.files import check_memory, in_threads, watching
-from rnnforecast.sources.sniff import quote
+from rnnforecast.sources.files import change_guard, check_memory, thread_map
+from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.sources.source import Source, WrappedSource
 from rnnforecast.units import format_duration
 
@@ -75,7 +81,7 @@ class Grid:
     @property
     def offsets(self) -> Integers:
         """`(series + 1,)`: position of each series' first grid row, and the end of the last."""
-        return offsets_of(self.lengths)
+        return offsets_from_lengths(self.lengths)
 
     @property
     def n_rows(self) -> int:
@@ -173,7 +179,7 @@ class Rows:
             has_begun[codes[~late]] = True
 
         if not has_begun.any():
-            first = format_stamp(min(int(times.min()) for times in self._times), tz)
+            first = format_timestamp(min(int(times.min()) for times in self._times), tz)
             raise NotEnoughDataError(
                 f"--as-of {as_of} lies before the first reading, {first}",
                 code="too-short",
@@ -207,7 +213,7 @@ class Rows:
             for name in columns:
                 columns[name] = select(columns[name])
         self.value_offsets = {name: x[has_begun] for name, x in self.value_offsets.items()}
-        self.names = list(pick(self.names, has_begun)) if is_long else self.names
+        self.names = list(take_names(self.names, has_begun)) if is_long else self.names
 
     def mask(self, target: str, chunk: int, is_bad: Flags) -> int:
         """Set the bad rows of a chunk, `(row,)`, to NaN; return how many of them held a reading."""
@@ -259,7 +265,7 @@ class Rows:
             np.floor_divide(position, grid.step_us, out=position)
             position += origin[codes]
 
-        for _ in in_threads(locate, zip(positions, self._codes, strict=True)):
+        for _ in thread_map(locate, zip(positions, self._codes, strict=True)):
             pass
         self._codes = []
         self.stage = Stage.PLACED
@@ -318,7 +324,7 @@ def read_rows(
     reading that is not finite.
     """
     source, schema, config = context.source, context.schema, context.config
-    reader = StampReader.of(source, schema, config)
+    reader = TimestampReader.of(source, schema, config)
     times = ArrayBuilder(np.int64)
     series = SeriesColumn(schema.series, source)
     targets = TargetColumns(schema.targets, source, config)
@@ -335,8 +341,8 @@ def read_rows(
     report_skipped(source.rejected(), n_rows, config, context.listener)
     targets.warn_of_lost_digits(context.listener)
     for code, count in reader.repairs.items():
-        message = f"{REPAIRS[code]} ({count} stamp{'s' * (count > 1)})"
-        context.listener(Warned(code, message, count))
+        message = f"{REPAIR_MESSAGES[code]} ({count} stamp{'s' * (count > 1)})"
+        context.listener(WarningEvent(code, message, count))
 
     names = series.names if schema.series else list(schema.targets)
     names_of_target = {name: names if schema.series else [name] for name in schema.targets}
@@ -348,10 +354,10 @@ def read_rows(
         tz = config.tz
         locate = partial(source.location, column=schema.time)
         n_utc_rows = sum(reader.n_aware)
-        time_chunks = localise(time_chunks, codes, tz, locate, n_utc_rows=n_utc_rows)
+        time_chunks = tz_localize(time_chunks, codes, tz, locate, n_utc_rows=n_utc_rows)
 
     rows = Rows(time_chunks, codes, readings, covariates.chunks(), offsets, names, covariates.texts)
-    future = plan_of(source)
+    future = future_frame_of(source)
     if future is not None:
         rows.future_name, rows.n_future_rows = future.source.name, len(future.rows)
     return rows, tz
@@ -361,14 +367,14 @@ def _read_batches(types: dict[str, pa.DataType], context: ReadContext) -> Iterat
     """Read batches; watch the files and the memory, and report the progress."""
     source, schema, listener = context.source, context.schema, context.listener
     n_columns = len(schema.targets) + len(schema.covariates)
-    n_rows, n_expected = 0, source.n_rows_about
+    n_rows, n_expected = 0, source.n_rows_estimate
 
     def report() -> None:
-        listener(Progressed("reading", n_rows, max(n_rows, n_expected), "rows"))
+        listener(ProgressEvent("reading", n_rows, max(n_rows, n_expected), "rows"))
 
     check_memory(n_expected, n_columns, context.config, source.name)
     report()
-    with watching(source.paths, listener):
+    with change_guard(source.paths, listener):
         try:
             for batch in source.batches(types):
                 yield batch
@@ -379,7 +385,9 @@ def _read_batches(types: dict[str, pa.DataType], context: ReadContext) -> Iterat
             column = error.location and error.location.column
             is_trained = schema.step_us is not None  # a model knows which columns are texts
             if error.code == "not-a-number" and column in schema.covariate_names and not is_trained:
-                error.hint = f"if its values are names, add  --categorical {quote(str(column))} ; "
+                error.hint = (
+                    f"if its values are names, add  --categorical {shell_quote(str(column))} ; "
+                )
                 error.hint += "else name what means missing with  --na-values"
             raise
     n_expected = n_rows
@@ -503,11 +511,11 @@ class TargetColumns:
             column.name
             for column in self._source.columns
             if self._largest.get(column.name, 0.0) > _MAX_EXACT
-            and all(map(is_digits, column.sample))
+            and all(map(is_integer, column.sample))
         ]
         if rounded:
             message = "whole numbers above 2^53, whose last digits are lost"
-            listener(Warned.naming("lost-digits", message, rounded))
+            listener(WarningEvent.naming("lost-digits", message, rounded))
 
 
 class CovariateColumns:
@@ -584,7 +592,7 @@ def _finite_values(
     if np.isinf(largest):
         hint = "to treat such values as missing, add  --inf-as-na"
     elif location.token:
-        hint = f"to treat it as missing, add  --na-values {quote(location.token)}"
+        hint = f"to treat it as missing, add  --na-values {shell_quote(location.token)}"
     message = f"column {name!r} holds a value that is {kind}"
     raise DataError(message, code="infinite", location=location, hint=hint)
 
@@ -685,4 +693,4 @@ def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bo
     if n_early:
         limit = format_duration(step_us)
         message = f"{n_early} readings are ahead of the clock, by {limit} at most"
-        context.listener(Warned("future", message, n_early))
+        context.listener(WarningEvent("future", message, n_early))

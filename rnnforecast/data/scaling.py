@@ -21,7 +21,7 @@ _IQR_OF_NORMAL = 1.349
 """Interquartile range of a normal distribution, in standard deviations."""
 _ONE_SPIKE_IN = 500
 """One reading in this many may be a spike, and does not count for the reach."""
-TIMES = 6.0
+OUTLIER_FACTOR = 6.0
 """No sensor leaves this many times the range of its other readings."""
 _MIN_RANGE = 3.0
 """Smallest range that is assumed, in units of the scale."""
@@ -82,7 +82,7 @@ def _fit(readings: Floats) -> Doubles:
     distances.sort(axis=1)
     n_rare = 1 + n // _ONE_SPIKE_IN
     largest = distances[np.arange(len(n)), np.maximum(n - n_rare - 1, 0)]
-    reach = TIMES * np.maximum(np.where(n > n_rare, largest, 0.0), _MIN_RANGE)
+    reach = OUTLIER_FACTOR * np.maximum(np.where(n > n_rare, largest, 0.0), _MIN_RANGE)
 
     fitted[has_readings] = np.stack([center, scale, reach], axis=1)
     return fitted

@@ -11,9 +11,9 @@ from typing import Any
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, UsageError
-from rnnforecast.events import Listener, Noted, Warned
-from rnnforecast.sources.columns import Column, epoch_unit, is_digits, is_number
-from rnnforecast.sources.sniff import quote
+from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.sources.columns import Column, infer_epoch_unit, is_integer, is_number
+from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.sources.source import Source
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
@@ -118,7 +118,7 @@ def check_counters(targets: Sequence[str], config: DataConfig) -> None:
     for name in config.counter:
         if name not in targets:
             suggestions = [*_similar(name, targets), *targets]
-            hint = f"such as  --counter {quote(suggestions[0])}" if suggestions else None
+            hint = f"such as  --counter {shell_quote(suggestions[0])}" if suggestions else None
             raise UsageError(f"--counter names {name!r}, but there is no such target", hint=hint)
 
 
@@ -142,7 +142,7 @@ def check_column(
     listed = ", ".join(map(repr, similar or unused[:_N_LISTED]))
     hint = f"{'columns that look alike' if similar else 'its columns are'}: {listed}"
     if similar and code == "missing-column":
-        hint += f" ; if it has another name now, add  --map {quote(f'{similar[0]}={name}')}"
+        hint += f" ; if it has another name now, add  --map {shell_quote(f'{similar[0]}={name}')}"
 
     raise DataError(
         f"{source} has no column {name!r}",
@@ -162,7 +162,7 @@ def _similar(name: str, names: Sequence[str]) -> list[str]:
 def unit_of(column: Column) -> str | None:
     """Return the only unit in which a column's numbers are times between 1990 and 2100, or None."""
     try:
-        return epoch_unit([float(text) for text in column.sample])
+        return infer_epoch_unit([float(text) for text in column.sample])
     except ValueError:
         return None
 
@@ -213,7 +213,7 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     time = columns[config.time] if config.time else infer_time(source, config)
     unit = epoch_unit_of(time, source.name, config)
     if unit is not None and config.time_unit is None:
-        listener(Warned("epoch", f"column {time.name!r} is read as {unit} since 1970"))
+        listener(WarningEvent("epoch", f"column {time.name!r} is read as {unit} since 1970"))
 
     free = [column for column in source.columns if column.name not in (time.name, *covariate_names)]
     series = None if config.id_from_columns else config.series or _infer_series(free, time)
@@ -228,17 +228,17 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
 
     listed = ", ".join(targets[:5]) + (f" and {len(targets) - 5} more" if len(targets) > 5 else "")
     layout = f"series named by {series!r}, target {listed}" if series else f"targets {listed}"
-    listener(Noted(f"{source.name}: time {time.name!r}, {layout}"))
+    listener(Notice(f"{source.name}: time {time.name!r}, {layout}"))
     if series is None and len(targets) > _MANY_TARGETS:
         hint = f"{len(targets)} columns: a long table (time, series, value; --series names the "
-        listener(Noted(hint + "second) takes less time to read"))
+        listener(Notice(hint + "second) takes less time to read"))
     unused = [c for c in free if c.name not in (series, *targets)]
     empty = [c.name for c in unused if c.kind == "empty"]
     if empty:
-        listener(Warned.naming("empty-column", "empty, left out", empty))
+        listener(WarningEvent.naming("empty-column", "empty, left out", empty))
     ignored = [c.name for c in unused if c.kind != "empty"]
     if ignored:
-        listener(Noted(f"not used: {', '.join(ignored)}"))
+        listener(Notice(f"not used: {', '.join(ignored)}"))
     return Schema(time.name, series, targets, unit, covariates=covariates)
 
 
@@ -328,7 +328,7 @@ def _is_row_number(column: Column) -> bool:
     if column.name.strip().casefold() not in _ROW_NUMBER_NAMES:
         return False
     texts = [text.strip() for text in column.sample]
-    if not all(is_digits(text) and len(text) < 16 for text in texts):
+    if not all(is_integer(text) and len(text) < 16 for text in texts):
         return False
     numbers = list(map(int, texts))
     return all(b - a == 1 for a, b in pairwise(numbers))
@@ -386,7 +386,7 @@ def _hint_for_text(source: Source) -> str:
     return f"a column to forecast must hold numbers, but {text.name!r} holds {text.sample[0]!r}"
 
 
-def canonical(name: str) -> str:
+def canonical_name(name: str) -> str:
     """Return a whole number without leading zeros and `.0`; any other name stripped."""
     match = re.fullmatch(r"0*(\d+)(?:\.0*)?", name.strip())
     return match[1] if match else name.strip()

@@ -17,7 +17,7 @@ from rnnforecast.units import format_duration, parse_steps
 _DAY_US = 86_400_000_000
 _CALENDAR_PERIODS_US = (60_000_000, 3_600_000_000, _DAY_US, 7 * _DAY_US)
 """Minute, hour, day and week."""
-LONGEST_SEASON = 720
+MAX_SEASON = 720
 """A longer season would not fit into a look-back."""
 _MIN_DIP = 0.1
 """Least dip of the variogram at a season."""
@@ -56,7 +56,7 @@ def resolve_season(config: WindowConfig, past: Past) -> int:
     if config.season == "none":
         return 1
     if config.season == "auto":
-        return find_season(past)
+        return infer_season(past)
 
     season = parse_steps(config.season, step_us=past.step_us, name="season", limit=MAX_LOOKBACK)
     longest = int(past.cutoff.max(initial=0))
@@ -69,7 +69,7 @@ def resolve_season(config: WindowConfig, past: Past) -> int:
     return season
 
 
-def find_season(past: Past) -> int:
+def infer_season(past: Past) -> int:
     """Find the period, in steps, after which the readings repeat; 1 where there is none.
 
     A season has at most 720 steps, or no look-back would hold it. Periods of the calendar (minute,
@@ -82,7 +82,7 @@ def find_season(past: Past) -> int:
     season = 1
     periods = [us // past.step_us for us in _CALENDAR_PERIODS_US if us % past.step_us == 0]
     for period in periods:
-        if not 2 <= period <= LONGEST_SEASON or _median_dip(curves, period) < _MIN_DIP:
+        if not 2 <= period <= MAX_SEASON or _median_dip(curves, period) < _MIN_DIP:
             continue
         if season > 1:  # the share of the variogram that is left at the longer period
             ratios = [c[period] / c[season] for c in curves if period < len(c) and c[season] > 0]
@@ -145,7 +145,7 @@ def _median_dip(curves: list[Doubles], period: int) -> float:
 def _any_period(curves: list[Doubles]) -> int:
     """Find the period with the deepest dip among all up to a sixth of the readings."""
     longest = max((len(curve) for curve in curves), default=0) // 3
-    periods = np.arange(4, min(longest, LONGEST_SEASON) + 1)
+    periods = np.arange(4, min(longest, MAX_SEASON) + 1)
     dips = np.array([_median_dip(curves, int(p)) for p in periods])
     if not len(dips) or dips.max() < 3 * _MIN_DIP:
         return 1
@@ -155,9 +155,9 @@ def _any_period(curves: list[Doubles]) -> int:
     return best if best < periods[-1] else 1  # at the end of the range the dip may lie beyond it
 
 
-def longest_auto_horizon(longest: int) -> int:
+def max_auto_horizon(longest: int) -> int:
     """Return the longest horizon that `auto` chooses for series of at most `longest` rows."""
-    return max(1, min(LONGEST_SEASON, longest // 8))
+    return max(1, min(MAX_SEASON, longest // 8))
 
 
 def resolve_windows(
@@ -180,7 +180,7 @@ def resolve_windows(
 
     if config.horizon == "auto":
         default = season if season > 1 else _NO_SEASON_HORIZON
-        horizon = min(default, longest_auto_horizon(longest))
+        horizon = min(default, max_auto_horizon(longest))
     else:
         horizon = parse_steps(config.horizon, step_us=step_us, name="horizon", limit=MAX_LOOKBACK)
     if config.lookback == "auto":
@@ -202,7 +202,7 @@ def resolve_windows(
 
 def _lookbacks(*, season: int, horizon: int, longest: int) -> tuple[int, ...]:
     """Return the look-backs that `auto` stands for, increasing."""
-    limit = min(LONGEST_SEASON, max((longest - 3 * horizon) // 3, 1))
+    limit = min(MAX_SEASON, max((longest - 3 * horizon) // 3, 1))
     if season == 1:
         middle = max(2 * horizon, 2 * _NO_SEASON_HORIZON)
         candidates = [middle // 2, middle, 2 * middle]
@@ -231,7 +231,7 @@ def resolve_segment(segment: int | None, *, season: int, lookback: int) -> int:
     return max(k for k in range(1, longest + 1) if season % k == 0 or k % season == 0)
 
 
-def in_words(
+def describe_windows(
     step_us: int, *, season: int, horizon: int, members: Sequence[MemberSpec]
 ) -> tuple[str, ...]:
     """Describe what was settled, a line for each."""
@@ -277,7 +277,7 @@ def autocorrelation(readings: Doubles, most: int) -> Doubles:
     return correlation
 
 
-def peaks(correlation: Doubles, n_readings: int) -> list[int]:
+def find_peaks(correlation: Doubles, n_readings: int) -> list[int]:
     """Return the lags at which an autocorrelation, from lag 0, peaks, increasing.
 
     A peak is the highest within a quarter of its lag, stands out of the valley before it and of

@@ -8,12 +8,18 @@ import numpy as np
 
 from rnnforecast.config.training import MAX_HORIZON, BacktestConfig, Config
 from rnnforecast.data import season as seasons
-from rnnforecast.data.arrays import Integers, pick
+from rnnforecast.data.arrays import Integers, take_names
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.split import Split, cuts_by_ends, cuts_by_share, split_at, split_by_time
-from rnnforecast.data.windows import SEEN_SHARE, Past, past_of
+from rnnforecast.data.split import (
+    Split,
+    split_at,
+    split_by_time,
+    split_times_by_ends,
+    split_times_by_share,
+)
+from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, make_past
 from rnnforecast.errors import NotEnoughDataError, UsageError
-from rnnforecast.events import Listener, Noted, Warned
+from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.spec import MemberSpec, NetworkSpec
 from rnnforecast.units import parse_steps
 
@@ -22,7 +28,7 @@ _CHECKED_WINDOWS = 1024
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingSetup:
     """Settings of a training run, with nothing left open."""
 
     split: Split
@@ -30,23 +36,23 @@ class Plan:
     config: Config
 
 
-def plan_training(panel: Panel, config: Config, listener: Listener) -> Plan:
+def set_up_training(panel: Panel, config: Config, listener: Listener) -> TrainingSetup:
     """Settle what the user left open, note what was found, and warn of what is not used.
 
     Season and windows are found in the readings before the train part ends. Raises
     `NotEnoughDataError` where no series is as long as one window.
     """
-    train_past = past_of(panel, panel.rows_before(train_end_us(panel, config)))
+    train_past = make_past(panel, panel.rows_before(train_end_us(panel, config)))
     spec = _settle(config, train_past, listener, longest=int(panel.lengths.max()))
     split = split_by_time(panel, lookback=spec.lookback, horizon=spec.horizon, **_shares(config))
     _check_usable(split, spec)
     _warn(split, spec.lookback + spec.horizon, listener, lengths=panel.lengths)
-    return Plan(split, spec, config)
+    return TrainingSetup(split, spec, config)
 
 
-def plan_backtest(
+def set_up_backtest(
     panel: Panel, config: Config, ends: BacktestConfig, tz: str | None, listener: Listener
-) -> Plan:
+) -> TrainingSetup:
     """Settle the same for a backtest, from the readings before the train part ends.
 
     The panel must end where the test part does. Raises `UsageError` for ends that do not follow
@@ -58,9 +64,9 @@ def plan_backtest(
             hint="add one, such as  --horizon 24",
         )
 
-    train_past = past_of(panel, panel.rows_before(backtest_train_end_us(panel, config, ends, tz)))
+    train_past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends, tz)))
     spec = _settle(config, train_past, listener, longest=int(train_past.cutoff.max()))
-    cuts = cuts_by_ends(panel, ends, tz, horizon=spec.horizon, **_shares(config))
+    cuts = split_times_by_ends(panel, ends, tz, horizon=spec.horizon, **_shares(config))
     split = split_at(panel, cuts)
 
     window_rows = spec.lookback + spec.horizon
@@ -73,24 +79,24 @@ def plan_backtest(
         )
     _check_usable(split, spec)
     _warn(split, window_rows, listener, lengths=split.train.cutoff)
-    return Plan(split, spec, config)
+    return TrainingSetup(split, spec, config)
 
 
 def train_end_us(panel: Panel, config: Config) -> int:
-    """Return the first moment that `plan_training` may hold out, in microseconds.
+    """Return the first moment that `set_up_training` may hold out, in microseconds.
 
     The horizon is not known yet: the longest that may be chosen gives the earliest moment.
     """
     horizon = _max_horizon(config, panel)
-    return cuts_by_share(panel, at_least=horizon, **_shares(config)).train_until_us
+    return split_times_by_share(panel, at_least=horizon, **_shares(config)).train_until_us
 
 
 def backtest_train_end_us(
     panel: Panel, config: Config, ends: BacktestConfig, tz: str | None
 ) -> int:
-    """Return the first moment that `plan_backtest` may hold out; raises what it raises."""
+    """Return the first moment that `set_up_backtest` may hold out; raises what it raises."""
     horizon = _max_horizon(config, panel)
-    return cuts_by_ends(panel, ends, tz, horizon=horizon, **_shares(config)).train_until_us
+    return split_times_by_ends(panel, ends, tz, horizon=horizon, **_shares(config)).train_until_us
 
 
 def _shares(config: Config) -> dict[str, float]:
@@ -101,7 +107,7 @@ def _max_horizon(config: Config, panel: Panel) -> int:
     """Return the horizon that the user named, or the longest that may be chosen."""
     horizon = config.window.horizon
     if horizon == "auto":
-        return seasons.longest_auto_horizon(int(panel.lengths.max()))
+        return seasons.max_auto_horizon(int(panel.lengths.max()))
     return parse_steps(horizon, step_us=panel.step_us, name="horizon", limit=MAX_HORIZON)
 
 
@@ -116,8 +122,10 @@ def _settle(config: Config, past: Past, listener: Listener, *, longest: int) -> 
     members = _members(config.network.segment, season, lookbacks)
     if n_known + n_past + n_static:
         members += tuple(replace(member, covariates=True) for member in members)
-    for line in seasons.in_words(past.step_us, season=season, horizon=horizon, members=members):
-        listener(Noted(line))
+    for line in seasons.describe_windows(
+        past.step_us, season=season, horizon=horizon, members=members
+    ):
+        listener(Notice(line))
 
     return NetworkSpec(
         lookbacks[-1],
@@ -156,7 +164,7 @@ def _check_usable(split: Split, spec: NetworkSpec) -> None:
     """Raise `NotEnoughDataError` where gaps leave no training window half of its history."""
     windows = split.train.windows(spec.lookback, spec.horizon)
     batch = windows.gather(windows.spread(_CHECKED_WINDOWS))
-    has_history = np.isfinite(batch.history).mean(1) >= SEEN_SHARE
+    has_history = np.isfinite(batch.history).mean(1) >= MIN_OBSERVED_SHARE
     if not (has_history & np.isfinite(batch.future).any(1)).any():
         n_rows = split.panel.n_rows
         raise NotEnoughDataError(
@@ -169,11 +177,11 @@ def _check_usable(split: Split, spec: NetworkSpec) -> None:
 
 def _warn(split: Split, window_rows: int, listener: Listener, *, lengths: Integers) -> None:
     """Warn of series whose length, `(series,)`, is less than a window, and of missing parts."""
-    short = pick(split.panel.names, lengths < window_rows)
+    short = take_names(split.panel.names, lengths < window_rows)
     if short:
-        listener(Warned.naming("short-series", "too short to learn from", short))
+        listener(WarningEvent.naming("short-series", "too short to learn from", short))
     if split.test_from_us is None:
-        listener(Warned("nothing-held-out", "no readings are held out: nothing is measured"))
+        listener(WarningEvent("nothing-held-out", "no readings are held out: nothing is measured"))
     if split.validation is None:
         message = "no readings are left to validate on: training does not stop early"
-        listener(Warned("no-validation", message))
+        listener(WarningEvent("no-validation", message))

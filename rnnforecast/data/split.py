@@ -12,8 +12,8 @@ import numpy as np
 from rnnforecast.config.training import BacktestConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.timestamps import format_stamp, parse_time_us
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.timestamps import format_timestamp, parse_time_us
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.parallel import Ranks
 
@@ -28,7 +28,7 @@ _CALIBRATED_A_HORIZON = 4
 
 
 @dataclass(frozen=True)
-class Cuts:
+class SplitTimes:
     """Three moments, in microseconds: the first times that no longer belong to each part."""
 
     train_until_us: int
@@ -62,7 +62,7 @@ class Split:
     @property
     def everything(self) -> Past:
         """All readings: the saved version learns from them in the end."""
-        return past_of(self.panel)
+        return make_past(self.panel)
 
 
 def split_by_time(
@@ -73,9 +73,9 @@ def split_by_time(
     Each part is at least one horizon long. Where that leaves no window to train on, the validation
     part goes first, then the test part.
     """
-    cuts = cuts_by_share(panel, validation=validation, test=test, at_least=horizon)
+    cuts = split_times_by_share(panel, validation=validation, test=test, at_least=horizon)
     no_validation = replace(cuts, train_until_us=cuts.test_from_us)
-    no_test = Cuts(cuts.end_us, cuts.end_us, cuts.end_us)
+    no_test = SplitTimes(cuts.end_us, cuts.end_us, cuts.end_us)
 
     for candidate in (cuts, no_validation, no_test):
         split = split_at(panel, candidate)
@@ -84,13 +84,13 @@ def split_by_time(
     return split
 
 
-def split_at(panel: Panel, cuts: Cuts) -> Split:
+def split_at(panel: Panel, cuts: SplitTimes) -> Split:
     """Cut a panel at three moments."""
     train_until, test_from = cuts.train_until_us, cuts.test_from_us
     return Split(
         panel,
-        train=past_of(panel, panel.rows_before(train_until)),
-        validation=past_of(panel, panel.rows_before(test_from))
+        train=make_past(panel, panel.rows_before(train_until)),
+        validation=make_past(panel, panel.rows_before(test_from))
         if train_until < test_from
         else None,
         test_from_us=test_from if test_from < cuts.end_us else None,
@@ -99,7 +99,7 @@ def split_at(panel: Panel, cuts: Cuts) -> Split:
     )
 
 
-def test_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
+def rolling_test_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
     """Return the origins of the test part: a horizon apart, closer where that gives too few."""
     assert split.test_from_us is not None
     panel, from_us = split.panel, split.test_from_us
@@ -107,10 +107,10 @@ def test_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
     all_rows = Origins.rolling(panel, from_us, stride=1, **lengths)
     stride = max(1, min(horizon, int(all_rows.counts.max(initial=0)) // _MIN_ORIGINS))
     origins = Origins.rolling(panel, from_us, stride=stride, **lengths)
-    return origins.thinned(_MAX_EVALUATED // horizon)
+    return origins.subsample(_MAX_EVALUATED // horizon)
 
 
-def validation_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
+def rolling_validation_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
     """Return origins in the validation part whose horizons end before the test part begins.
 
     There are some in each horizon, an odd number of steps apart: not always at the same hour.
@@ -121,10 +121,12 @@ def validation_origins(split: Split, *, lookback: int, horizon: int) -> Origins:
     origins = Origins.rolling(
         panel, split.train_until_us, lookback=lookback, horizon=horizon, stride=stride
     )
-    return origins.thinned(_MAX_CALIBRATED // horizon)
+    return origins.subsample(_MAX_CALIBRATED // horizon)
 
 
-def cuts_by_share(panel: Panel, *, validation: float, test: float, at_least: int) -> Cuts:
+def split_times_by_share(
+    panel: Panel, *, validation: float, test: float, at_least: int
+) -> SplitTimes:
     """Return the moments that leave these shares of all rows to the validation and test part.
 
     A part has at least `at_least` steps, or none where its share is 0.
@@ -132,12 +134,12 @@ def cuts_by_share(panel: Panel, *, validation: float, test: float, at_least: int
     end = panel.end_us
     test_from = _moment(panel, end, share=test, at_least=at_least) if test else end
     if not validation:
-        return Cuts(test_from, test_from, end)
+        return SplitTimes(test_from, test_from, end)
     share = validation / (1 - test)
-    return Cuts(_moment(panel, test_from, share=share, at_least=at_least), test_from, end)
+    return SplitTimes(_moment(panel, test_from, share=share, at_least=at_least), test_from, end)
 
 
-def cuts_by_ends(
+def split_times_by_ends(
     panel: Panel,
     ends: BacktestConfig,
     tz: str | None,
@@ -145,25 +147,25 @@ def cuts_by_ends(
     validation: float,
     test: float,
     horizon: int,
-) -> Cuts:
+) -> SplitTimes:
     """Return the moments that the user names; the others come from shares of the rows.
 
     The panel must end where the test part does. Raises `UsageError` for ends in another order, and
     `NotEnoughDataError` where no reading is left to learn from.
     """
-    test_from = first_of_test(panel, ends, tz, horizon=horizon)
+    test_from = start_of_test_us(panel, ends, tz, horizon=horizon)
     if test_from is None:
         test_from = _moment(panel, panel.end_us, share=test, at_least=horizon)
     train_until = test_from
     if ends.train_end is not None:
-        train_until = moment_of(ends.train_end, panel, tz)
+        train_until = parse_moment(ends.train_end, panel, tz)
     elif validation:
         share = validation / (1 - test)
         train_until = _moment(panel, test_from, share=share, at_least=horizon)
 
-    cuts = Cuts(train_until, test_from, panel.end_us)
+    cuts = SplitTimes(train_until, test_from, panel.end_us)
     if not train_until <= test_from < cuts.end_us:
-        stamps = [format_stamp(us, tz) for us in (train_until, test_from, cuts.end_us)]
+        stamps = [format_timestamp(us, tz) for us in (train_until, test_from, cuts.end_us)]
         raise UsageError(
             f"the train part ends at {stamps[0]}, the validation part at {stamps[1]}, the test "
             f"part at {stamps[2]}: they must follow each other",
@@ -178,7 +180,7 @@ def cuts_by_ends(
     return cuts
 
 
-def first_of_test(
+def start_of_test_us(
     panel: Panel, ends: BacktestConfig, tz: str | None, *, horizon: int
 ) -> int | None:
     """Return the beginning of the test part: the later of `validation_end` and the first window.
@@ -187,14 +189,14 @@ def first_of_test(
     """
     moments = []
     if ends.validation_end is not None:
-        moments.append(moment_of(ends.validation_end, panel, tz))
+        moments.append(parse_moment(ends.validation_end, panel, tz))
     if ends.windows is not None:
         n_steps = horizon + (ends.windows - 1) * (ends.stride or horizon)
         moments.append(max(panel.end_us - n_steps * panel.step_us, panel.first_us))
     return max(moments, default=None)
 
 
-def moment_of(text: str, panel: Panel, tz: str | None) -> int:
+def parse_moment(text: str, panel: Panel, tz: str | None) -> int:
     """Parse a time stamp, or a row number counted from the table's first row, in microseconds.
 
     Raises `UsageError` for neither, and for a row that the table does not have.
@@ -287,9 +289,9 @@ class Origins:
         """The ranks that hold the panel together: each has the origins of all series."""
         return self._panel.ranks
 
-    def fetched(self, series: Sequence[int]) -> Origins:
+    def gather_from_ranks(self, series: Sequence[int]) -> Origins:
         """Return the same over a panel that stores the rows of a few series on all ranks."""
-        return replace(self, _panel=self._panel.fetched(series))
+        return replace(self, _panel=self._panel.gather_from_ranks(series))
 
     @property
     def time_range(self) -> tuple[int, int]:
@@ -299,7 +301,7 @@ class Origins:
         last = first + (self.counts - 1) * self.stride * self._panel.step_us
         return int(first[has_origins].min()), int(last[has_origins].max())
 
-    def thinned(self, at_most: int) -> Origins:
+    def subsample(self, at_most: int) -> Origins:
         """Return every n-th origin, n as small as leaves no more than `at_most`."""
         return replace(self, every=max(1, -(-len(self) // max(at_most, 1))))
 

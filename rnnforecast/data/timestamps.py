@@ -37,7 +37,7 @@ _DAY_US = 86_400_000_000
 _END_OF_SECOND_US = 999_000
 """A leap second is read as 59.999."""
 _MAX_DATES = 100_000
-REPAIRS = {
+REPAIR_MESSAGES = {
     "hour-24": "24:00 is read as midnight of the next day",
     "leap-second": "a leap second is read as the end of the second before",
 }
@@ -69,7 +69,7 @@ class Zone:
 
 
 @dataclass(frozen=True)
-class StampReader:
+class TimestampReader:
     """Converts batches of one column's stamps to microseconds; errors name the line of the row."""
 
     source: Source
@@ -86,7 +86,7 @@ class StampReader:
     """Rows of each batch that carried a zone although the column's own stamps carry none."""
 
     @classmethod
-    def of(cls, source: Source, schema: Schema, config: DataConfig) -> StampReader:
+    def of(cls, source: Source, schema: Schema, config: DataConfig) -> TimestampReader:
         """Return a reader for the time column of a source."""
         column = next(c for c in source.columns if c.name == schema.time)
         zone = Zone.of_column(column)
@@ -292,7 +292,7 @@ def guess_format(text: str) -> str | None:
         return pd.tseries.api.guess_datetime_format(text)
 
 
-def localise(
+def tz_localize(
     times: list[Integers],
     codes: list[NDArray[np.integer]],
     tz: str,
@@ -407,7 +407,7 @@ def _parse_iso(text: str) -> pd.Timestamp:
         ) from error
 
 
-def each_moment(first: str, last: str, every_us: int) -> list[str]:
+def date_range(first: str, last: str, every_us: int) -> list[str]:
     """Return the times from the first to at most the last in equal steps, written as the first is.
 
     A day is 24 hours here. Raises `UsageError` for text that is no time, for a last time before the
@@ -426,12 +426,12 @@ def each_moment(first: str, last: str, every_us: int) -> list[str]:
     return [(begin + i * step).isoformat() for i in range(n_times)]
 
 
-def stamp_array(times_us: Integers, tz: str | None) -> pa.Array:
+def timestamp_array(times_us: Integers, tz: str | None) -> pa.Array:
     """Convert microseconds to flat Arrow timestamps in the data's zone."""
     return pa.array(times_us.ravel(), pa.int64()).cast(pa.timestamp("us", tz=tz))
 
 
-def format_stamps(stamps: pa.ChunkedArray) -> pa.Array:
+def format_timestamps(stamps: pa.ChunkedArray) -> pa.Array:
     """Format timestamps: `2024-05-01 12:00:00`, with the offset where they have a zone."""
     times_us = stamps.cast(pa.int64())
     is_whole_second = pc.equal(pc.multiply(pc.divide(times_us, 1_000_000), 1_000_000), times_us)
@@ -446,17 +446,19 @@ def format_stamps(stamps: pa.ChunkedArray) -> pa.Array:
     return pa.DictionaryArray.from_arrays(encoded.indices, texts).dictionary_decode()
 
 
-def format_stamp(time_us: int, tz: str | None) -> str:
+def format_timestamp(time_us: int, tz: str | None) -> str:
     """Format one time in microseconds."""
-    text: str = format_stamps(pa.chunked_array([stamp_array(np.array([time_us]), tz)]))[0].as_py()
+    text: str = format_timestamps(pa.chunked_array([timestamp_array(np.array([time_us]), tz)]))[
+        0
+    ].as_py()
     return text
 
 
-def file_stamp(time_us: int, tz: str | None) -> str:
+def format_for_file_name(time_us: int, tz: str | None) -> str:
     """Format one time for a file name: `2024-05-01T120000`, with Z and in UTC if it is aware.
 
     Names of one zone sort in the order of their times. So a fraction of a second comes after `_`,
     which sorts after `Z` and all that follows the time in a name, as `.` does not.
     """
-    text = format_stamp(time_us, None).replace(" ", "T").replace(":", "").replace(".", "_")
+    text = format_timestamp(time_us, None).replace(" ", "T").replace(":", "").replace(".", "_")
     return text if tz is None else f"{text}Z"

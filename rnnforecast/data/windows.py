@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.panel import Features, Panel
-from rnnforecast.parallel import Ranks, filled, scattered
+from rnnforecast.parallel import Ranks, all_reduce_masked, all_reduce_scattered
 
-SEEN_SHARE = 0.5
+MIN_OBSERVED_SHARE = 0.5
 """Windows with a smaller share of readings in their history are not trained on."""
 _TABLE_VALUES = 1 << 20
 """Values in one table of `Past.tables`, unless a single origin sees more: this bounds memory."""
@@ -127,7 +127,7 @@ class TrainingWindows:
         Each rank sends the windows of the series that it stores; all ranks get all windows.
         """
         panel, width = self._panel, self.lookback + self.horizon
-        is_local = panel.here[series]
+        is_local = panel.is_local[series]
         local_series, local_row = series[is_local], row[is_local]
 
         first = panel.offsets[local_series] + local_row - self.lookback
@@ -142,9 +142,11 @@ class TrainingWindows:
         if panel.shared is None:
             return values, features
 
-        values = scattered(self.ranks, values, is_local)
+        values = all_reduce_scattered(self.ranks, values, is_local)
         if features is not None:
-            features = Features(*(scattered(self.ranks, array, is_local) for array in features))
+            features = Features(
+                *(all_reduce_scattered(self.ranks, array, is_local) for array in features)
+            )
         return values, features
 
     def without_features(self) -> TrainingWindows:
@@ -262,13 +264,13 @@ class Past:
         return self._panel.ranks
 
     @property
-    def here(self) -> NDArray[np.bool_]:
+    def is_local(self) -> NDArray[np.bool_]:
         """`(origin,)`: whether this process stores the readings; only this process sees them."""
-        return self._panel.here[self.series]
+        return self._panel.is_local[self.series]
 
     def filled(self, values: NDArray[_Number]) -> NDArray[_Number]:
         """Return values of all origins, `(origin, ...)`, each from the rank with its readings."""
-        return filled(self.ranks, values, self.here)
+        return all_reduce_masked(self.ranks, values, self.is_local)
 
     @property
     def first_us(self) -> int:
@@ -313,7 +315,7 @@ class Past:
             return None
         return covariates.features(self.series, self.cutoff, lookback=lookback, horizon=horizon)
 
-    def share_seen(self, n: int) -> NDArray[np.float64]:
+    def observed_share(self, n: int) -> NDArray[np.float64]:
         """`(origin,)`: the share of the last n rows before each cutoff that hold a reading."""
         share: NDArray[np.float64] = np.isfinite(self.history(n)).mean(1)
         return share
@@ -377,7 +379,7 @@ class Past:
         ranks in none. Cutoffs increase from table to table, and within each.
         """
         order = np.argsort(self.cutoff, kind="stable")
-        order = order[self.here[order]]
+        order = order[self.is_local[order]]
         lengths = self.cutoff[order]
 
         begin = 0
@@ -423,7 +425,7 @@ class Past:
         """Return a Past of some of the origins."""
         return replace(self, series=self.series[origins], cutoff=self.cutoff[origins])
 
-    def panel_seen(self) -> Panel:
+    def panel_at_cutoffs(self) -> Panel:
         """Return a panel whose readings end at the cutoffs; there must be one origin in a series.
 
         Its covariates are not cut.
@@ -433,16 +435,16 @@ class Past:
     def alone(self, origin: int) -> Past:
         """Return one origin over a new panel that holds its series alone and ends at the cutoff."""
         panel = self._panel.select(self.series[origin : origin + 1])
-        return past_of(panel.before(self.cutoff[origin : origin + 1]))
+        return make_past(panel.before(self.cutoff[origin : origin + 1]))
 
 
-def past_of(panel: Panel, cutoff: Integers | None = None) -> Past:
+def make_past(panel: Panel, cutoff: Integers | None = None) -> Past:
     """Make a Past with one origin in each series, `cutoff` `(series,)`; default: after all rows."""
     all_series = np.arange(panel.n_series, dtype=np.int64)
     return Past(panel, series=all_series, cutoff=panel.lengths if cutoff is None else cutoff)
 
 
-def in_own_units(values: Floats, past: Past) -> Values:
+def add_base(values: Floats, past: Past) -> Values:
     """Add the base of each origin to values, `(origin, ...)`; doubles where any base is not 0."""
     base = past.base
     if not base.any():

@@ -10,13 +10,13 @@ import pyarrow as pa
 
 from rnnforecast.config.training import BAND, QUANTILES
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.forecast import Forecaster, scores_of
+from rnnforecast.data.forecast import Forecaster, to_normal_scores
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import Origins
-from rnnforecast.data.timestamps import stamp_array
+from rnnforecast.data.timestamps import timestamp_array
 from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth
-from rnnforecast.events import Listener, Progressed, ignore
+from rnnforecast.events import Listener, ProgressEvent, ignore
 
 _MAX_SURPRISE = 100.0
 """A reading off a band without width would be infinitely surprising."""
@@ -63,7 +63,7 @@ class Anomalies:
         return pa.table(
             {
                 "series": pa.array([self.names[i] for i in self.series], pa.string()),
-                "timestamp": stamp_array(self.times_us, self.tz),
+                "timestamp": timestamp_array(self.times_us, self.tz),
                 "actual": pa.array(self.actual),
                 "q10": pa.array(self.low),
                 "q90": pa.array(self.high),
@@ -106,14 +106,14 @@ def find_anomalies(
     parts, n_judged, n_done = [empty], 0, 0
     for past in origins.parts(part_size):
         n_done += past.n_origins
-        part = past.subset(past.share_seen(lookback) > 0)
+        part = past.subset(past.observed_share(lookback) > 0)
         if part.n_origins:
             actual = truth.after(part).astype(np.float64)
             if since_us is not None:
                 actual[_times_after(part, stride) < since_us] = np.nan
             n_judged += int(np.isfinite(actual).sum())
             parts.append(_judge(forecaster, part, actual, empty, at_least=at_least))
-        listener(Progressed("judging readings", n_done, len(origins)))
+        listener(ProgressEvent("judging readings", n_done, len(origins)))
 
     return Anomalies.concat(parts, n_judged)
 
@@ -134,7 +134,7 @@ def _judge(
     stride = actual.shape[1]
     quantiles = forecaster.predict(part, stride, QUANTILES).values
     low, high = quantiles[:, :, _LOW], quantiles[:, :, _HIGH]
-    surprise = np.minimum(np.abs(scores_of(quantiles, QUANTILES, actual)), _MAX_SURPRISE)
+    surprise = np.minimum(np.abs(to_normal_scores(quantiles, QUANTILES, actual)), _MAX_SURPRISE)
     flagged = ((actual < low) | (actual > high)) & (surprise >= at_least)
     series = np.broadcast_to(part.series[:, None], actual.shape)
 
@@ -154,7 +154,7 @@ def _times_after(part: Past, stride: int) -> Integers:
     return part.cutoff_time[:, None] + np.arange(1, stride + 1) * part.step_us
 
 
-def episodes(anomalies: Anomalies, *, apart: int) -> list[Episode]:
+def episodes(anomalies: Anomalies, *, max_gap: int) -> list[Episode]:
     """Group the anomalies of each series; a gap of so many steps begins a new episode.
 
     The most surprising episodes come first.
@@ -163,7 +163,7 @@ def episodes(anomalies: Anomalies, *, apart: int) -> list[Episode]:
     if not len(series):
         return []
 
-    is_new = (np.diff(series) != 0) | (np.diff(times_us) >= apart * anomalies.step_us)
+    is_new = (np.diff(series) != 0) | (np.diff(times_us) >= max_gap * anomalies.step_us)
     groups = np.split(np.arange(len(series)), np.flatnonzero(is_new) + 1)
     grouped = [
         Episode(

@@ -13,11 +13,11 @@ from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import Origins
-from rnnforecast.data.windows import Past, Values, gather, in_own_units
+from rnnforecast.data.windows import Past, Values, add_base, gather
 from rnnforecast.evaluate.baselines import seasonal_differences
-from rnnforecast.evaluate.metrics import UNCALIBRATED, Tally, WindowContext
-from rnnforecast.events import Listener, Progressed, ignore
-from rnnforecast.parallel import all_say
+from rnnforecast.evaluate.metrics import UNCALIBRATED, MetricAccumulator, WindowContext
+from rnnforecast.events import Listener, ProgressEvent, ignore
+from rnnforecast.parallel import all_gather_object
 
 PART_VALUES = 1 << 22
 """Values, of look-backs and quantiles, that are held at a time."""
@@ -60,11 +60,11 @@ class Truth:
         first = self._panel.begins(origins.series) + origins.cutoff
         end = self._panel.offsets[origins.series + 1]
         readings = gather(self._panel.target, first, self.horizon, low=first, high=end)
-        return in_own_units(readings, origins)
+        return add_base(readings, origins)
 
-    def fetched(self, series: Sequence[int]) -> Truth:
+    def gather_from_ranks(self, series: Sequence[int]) -> Truth:
         """Return the truth of a few series, whose readings other ranks may hold."""
-        return replace(self, _panel=self._panel.fetched(series))
+        return replace(self, _panel=self._panel.gather_from_ranks(series))
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Units:
+class ErrorUnits:
     """Units that errors are measured in."""
 
     season: int
@@ -87,12 +87,12 @@ class Units:
 def evaluate(
     rounds: Sequence[Round],
     truth: Truth,
-    units: Units,
+    units: ErrorUnits,
     *,
     lookback: int,
     sink: Sink | None = None,
     listener: Listener = ignore,
-) -> dict[str, Tally]:
+) -> dict[str, MetricAccumulator]:
     """Score every method on the same origins: those that all methods of a round can forecast.
 
     A calibrated method is also scored without its calibration, as `UNCALIBRATED`. Each rank scores
@@ -101,7 +101,9 @@ def evaluate(
     """
     n_series = len(rounds[0].origins.names)
     blocks = _TimeBlocks.of(rounds, truth.horizon)
-    sums = {name: Tally(n_series, truth.horizon, blocks.n) for name in rounds[0].forecasters}
+    sums = {
+        name: MetricAccumulator(n_series, truth.horizon, blocks.n) for name in rounds[0].forecasters
+    }
     n_total, n_done = sum(len(round_.origins) for round_ in rounds), 0
     part_size = max(1, PART_VALUES // (lookback + truth.horizon * len(QUANTILES)))
 
@@ -125,12 +127,14 @@ def evaluate(
                     raw.add(actual, replace(forecast, values=forecast.uncalibrated), windows)
                 if sink is not None:
                     sink.write(name, forecast, actual)
-            listener(Progressed("trying origins", n_done, n_total))
-    listener(Progressed("trying origins", n_total, n_total))
+            listener(ProgressEvent("trying origins", n_done, n_total))
+    listener(ProgressEvent("trying origins", n_total, n_total))
 
     # a rank without origins does not know which methods were scored uncalibrated
     ranks = rounds[0].origins.ranks
-    methods = dict.fromkeys(name for names in all_say(ranks, list(sums)) for name in names)
+    methods = dict.fromkeys(
+        name for names in all_gather_object(ranks, list(sums)) for name in names
+    )
     empty = next(iter(sums.values())).empty()
     return {name: sums.get(name, empty).all_reduce(ranks) for name in methods}
 
@@ -139,8 +143,8 @@ def _forecast_part(
     round_: Round, part: Past, horizon: int, lookback: int
 ) -> tuple[Past, dict[str, Forecast]]:
     """Forecast the origins that every method can; return these origins too."""
-    part = part.subset(part.here)
-    part = part.subset(part.share_seen(lookback) > 0)
+    part = part.subset(part.is_local)
+    part = part.subset(part.observed_share(lookback) > 0)
     if not part.n_origins:
         return part, {}
 
@@ -229,14 +233,14 @@ class Example:
     """`(1, horizon)`."""
 
 
-def examples(
+def select_examples(
     forecaster: Forecaster,
     origins: Origins,
     truth: Truth,
-    sums: Mapping[str, Tally],
+    sums: Mapping[str, MetricAccumulator],
     *,
     method: str,
-    beside: str | None,
+    baseline: str | None,
     lookback: int,
 ) -> tuple[Example, ...]:
     """Return windows of the series that `method` forecasts best, typically and worst.
@@ -246,8 +250,8 @@ def examples(
     Series without an error do not count, nor windows without a reading in look-back or horizon.
     """
     errors = sums[method].mase_by_series()
-    if beside is not None:
-        baseline_errors = sums[beside].mase_by_series()
+    if baseline is not None:
+        baseline_errors = sums[baseline].mase_by_series()
         errors = errors / np.where(baseline_errors > 0, baseline_errors, np.nan)
     known = np.flatnonzero(np.isfinite(errors) & (origins.counts > 0))
     if not len(known):
@@ -264,7 +268,7 @@ def examples(
         ]
 
     chosen = sorted({series for _, _, series, _ in choices})
-    origins, truth = origins.fetched(chosen), truth.fetched(chosen)
+    origins, truth = origins.gather_from_ranks(chosen), truth.gather_from_ranks(chosen)
     candidates = {s: _Candidates.of(forecaster, origins, truth, s, lookback) for s in chosen}
     return tuple(
         of_series.example(kind, subject, position)
@@ -291,7 +295,7 @@ class _Candidates:
         counts = np.where(np.arange(len(origins.counts)) == series, origins.counts, 0)
         of_series = replace(origins, counts=counts, every=1)
         is_usable = [
-            (part.share_seen(lookback) > 0) & np.isfinite(truth.after(part)).any(1)
+            (part.observed_share(lookback) > 0) & np.isfinite(truth.after(part)).any(1)
             for part in of_series.parts(_CANDIDATE_PART)
         ]
         usable = np.flatnonzero(np.concatenate(is_usable))

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Floats, Integers, pick
+from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
 from rnnforecast.data.forecast import Forecast, normal_scores
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.windows import Past, TrainingWindows, in_own_units
+from rnnforecast.data.windows import Past, TrainingWindows, add_base
 
 _MAX_WINDOWS = 10_000
 """Windows that ridge regression is fitted to: 20,000 took twice the time, and the scaled MSE on
@@ -64,9 +64,9 @@ class SeasonalNaive:
         values = normal_quantiles(point, deviation, levels).astype(np.float32)
 
         return Forecast(
-            values=in_own_units(values, past),
+            values=add_base(values, past),
             quantiles=levels,
-            names=pick(past.names, past.series),
+            names=take_names(past.names, past.series),
             cutoff_us=past.cutoff_time,
             step_us=past.step_us,
         )
@@ -220,7 +220,7 @@ class RidgeOnLags:
         history = past.history(lookback).astype(np.float64)
         level, filled = _level_and_filled(history)
 
-        names = pick(past.names, past.series)
+        names = take_names(past.names, past.series)
         known = np.array([self.scale_of.get(name, np.nan) for name in names])
         spread = np.sqrt((filled**2).mean(1))
         scale = np.where(np.isfinite(known), known, np.where(spread > 0, spread, 1.0))[:, None]
@@ -229,7 +229,7 @@ class RidgeOnLags:
         point = scaled * scale + level
         values = normal_quantiles(point, self.deviation[:horizon] * scale, tuple(quantiles))
         return Forecast(
-            values=in_own_units(values.astype(np.float32), past),
+            values=add_base(values.astype(np.float32), past),
             quantiles=tuple(quantiles),
             names=names,
             cutoff_us=past.cutoff_time,

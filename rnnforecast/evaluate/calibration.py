@@ -12,17 +12,17 @@ import numpy as np
 from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.forecast import (
-    PAIRS,
+    TAIL_PAIRS,
     Calibration,
     Forecast,
     Forecaster,
-    at_levels,
     band_widths,
+    interpolate_quantiles,
 )
 from rnnforecast.data.split import Origins
 from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth
-from rnnforecast.parallel import joined
+from rnnforecast.parallel import all_gather
 
 _MAX_BLOCKS, _MIN_BLOCKS = 20, 5
 """Time blocks of the held-out windows, each a horizon long or more. With fewer a difference cannot
@@ -47,9 +47,9 @@ class Calibrated:
         moved = self.calibration.apply(raw.values, entries)
         return replace(
             raw,
-            values=at_levels(moved, QUANTILES, quantiles),
+            values=interpolate_quantiles(moved, QUANTILES, quantiles),
             quantiles=tuple(quantiles),
-            uncalibrated=at_levels(raw.values, QUANTILES, quantiles),
+            uncalibrated=interpolate_quantiles(raw.values, QUANTILES, quantiles),
         )
 
     @cached_property
@@ -76,9 +76,9 @@ def fit_calibration(
     ends = np.unique(np.rint(np.geomspace(1, truth.horizon + 1, n_groups + 1)).astype(int)) - 1
     groups = [slice(int(begin), int(end)) for begin, end in pairwise(ends)]
 
-    by_lead = np.zeros((len(groups), len(PAIRS)), np.float32)
-    by_series = np.zeros((len(held_out.names), len(PAIRS)), np.float32)
-    for pair, (low, high) in enumerate(PAIRS):
+    by_lead = np.zeros((len(groups), len(TAIL_PAIRS)), np.float32)
+    by_series = np.zeros((len(held_out.names), len(TAIL_PAIRS)), np.float32)
+    for pair, (low, high) in enumerate(TAIL_PAIRS):
         # first all windows move together, then groups of leads, then series by what remains
         share = QUANTILES[high] - QUANTILES[low]
         remaining = scores.values[:, :, pair].astype(np.float64)
@@ -126,12 +126,12 @@ def _score(
 ) -> _Scores | None:
     """Forecast the held-out windows, and score their actuals; None without a window."""
     ranks, empty = held_out.ranks, np.zeros(0, np.int64)
-    values = [np.zeros((0, truth.horizon, len(PAIRS)), np.float32)]
+    values = [np.zeros((0, truth.horizon, len(TAIL_PAIRS)), np.float32)]
     series, cutoffs = [empty], [empty]
     size = max(1, PART_VALUES // (lookback + truth.horizon * len(QUANTILES)))
     for origins in held_out.parts(size):
-        part = origins.subset(origins.here)
-        part = part.subset(part.share_seen(lookback) > 0)
+        part = origins.subset(origins.is_local)
+        part = part.subset(part.observed_share(lookback) > 0)
         if not part.n_origins:
             continue
         quantiles = forecaster.predict(part, truth.horizon, QUANTILES).values
@@ -139,20 +139,20 @@ def _score(
         widths = np.where(widths > 0, widths, np.nan)
         pairs = [
             np.maximum(quantiles[:, :, low] - actual, actual - quantiles[:, :, high]) / widths
-            for low, high in PAIRS
+            for low, high in TAIL_PAIRS
         ]
         values.append(np.stack(pairs, axis=-1).astype(np.float32))
         series.append(part.series)
         cutoffs.append(part.cutoff_time)
 
-    cutoff = joined(ranks, np.concatenate(cutoffs))
+    cutoff = all_gather(ranks, np.concatenate(cutoffs))
     if not len(cutoff):
         return None
     elapsed = cutoff - cutoff.min()
     shortest = truth.horizon * held_out.step_us
     block = elapsed // max(shortest, -(-int(elapsed.max() + 1) // _MAX_BLOCKS))
-    scores = joined(ranks, np.concatenate(values))
-    return _Scores(scores, joined(ranks, np.concatenate(series)), block)
+    scores = all_gather(ranks, np.concatenate(values))
+    return _Scores(scores, all_gather(ranks, np.concatenate(series)), block)
 
 
 def _move(scores: Doubles, block: Integers, share: float) -> float:

@@ -10,7 +10,13 @@ import numpy as np
 
 from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.arrays import Doubles
-from rnnforecast.evaluate.metrics import UNCALIBRATED, Metrics, Tally, skill, skill_interval
+from rnnforecast.evaluate.metrics import (
+    UNCALIBRATED,
+    MetricAccumulator,
+    Metrics,
+    skill,
+    skill_interval,
+)
 from rnnforecast.units import format_duration
 
 UNKNOWN = "no held-out readings say how good the network is"
@@ -24,7 +30,7 @@ _TINY = 1e-9
 """Added to both errors of a ratio, so that it is defined where one is 0."""
 _MAX_LISTED = 20
 
-FIELDS = (
+REFERENCE_FIELDS = (
     "coverage",
     "coverage_sd",
     "ratio",
@@ -156,7 +162,7 @@ def not_compared() -> Comparison:
 
 
 def compare(
-    sums: dict[str, Tally], *, names: tuple[str, ...], season: int, step_us: int
+    sums: dict[str, MetricAccumulator], *, names: tuple[str, ...], season: int, step_us: int
 ) -> Comparison:
     """Compute metrics, skill and verdict of the network from the summed errors of all methods."""
     uncalibrated = sums.get(UNCALIBRATED)
@@ -195,7 +201,9 @@ def compare(
     )
 
 
-def _bands(network: Tally, uncalibrated: Tally | None, names: tuple[str, ...]) -> Bands | None:
+def _bands(
+    network: MetricAccumulator, uncalibrated: MetricAccumulator | None, names: tuple[str, ...]
+) -> Bands | None:
     """Return the share of actuals below each quantile; None where there is no actual."""
     by_series = network.coverage_by_series()
     if not np.isfinite(by_series).any():
@@ -243,7 +251,7 @@ class ErrorReference:
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest stores: statistics by series, and their medians for others."""
-        table = np.stack([getattr(self, name) for name in FIELDS], axis=1)
+        table = np.stack([getattr(self, name) for name in REFERENCE_FIELDS], axis=1)
         is_known = np.isfinite(table).all(1)
         by_series = {
             name: [round(float(x), 6) for x in row]
@@ -251,33 +259,35 @@ class ErrorReference:
             if has_all and len(self.names) <= _MAX_SERIES
         }
         medians = np.median(table[is_known], axis=0).round(6).tolist() if is_known.any() else None
-        return {"fields": list(FIELDS), "series": by_series, "others": medians}
+        return {"fields": list(REFERENCE_FIELDS), "series": by_series, "others": medians}
 
 
 def reference_table(stored: Any, names: Sequence[str]) -> Doubles:
-    """Return the statistics of these series, `(series, field)`, in the order of `FIELDS`.
+    """Return the statistics of these series, `(series, field)`, in the order of `REFERENCE_FIELDS`.
 
     `stored` is the result of `ErrorReference.to_json`, or None for a version without one. Series
     that are not in it have the medians; NaN where nothing is known.
     """
-    if not stored or tuple(stored["fields"]) != FIELDS:
+    if not stored or tuple(stored["fields"]) != REFERENCE_FIELDS:
         stored = {"series": {}, "others": None}
-    default = stored["others"] or [np.nan] * len(FIELDS)
+    default = stored["others"] or [np.nan] * len(REFERENCE_FIELDS)
     rows = [stored["series"].get(name, default) for name in names]
-    return np.array(rows, np.float64).reshape(len(names), len(FIELDS))
+    return np.array(rows, np.float64).reshape(len(names), len(REFERENCE_FIELDS))
 
 
-def stretches_of(stored: Any) -> float:
+def n_reference_blocks(stored: Any) -> float:
     """Return the number of time blocks that a result of `ErrorReference.to_json` rests on.
 
     0 for None.
     """
-    if not stored or not stored["others"] or tuple(stored["fields"]) != FIELDS:
+    if not stored or not stored["others"] or tuple(stored["fields"]) != REFERENCE_FIELDS:
         return 0.0
-    return float(stored["others"][FIELDS.index("stretches")])
+    return float(stored["others"][REFERENCE_FIELDS.index("stretches")])
 
 
-def fit_error_reference(network: Tally, naive: Tally, names: tuple[str, ...]) -> ErrorReference:
+def fit_error_reference(
+    network: MetricAccumulator, naive: MetricAccumulator, names: tuple[str, ...]
+) -> ErrorReference:
     """Compute how forecasts of one horizon differ, from the differences between time blocks.
 
     A block that holds several forecasts differs less than one of them does: by the root of their

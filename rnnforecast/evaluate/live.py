@@ -12,19 +12,19 @@ import pyarrow as pa
 
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.timestamps import stamp_array
+from rnnforecast.data.timestamps import timestamp_array
 from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.baselines import SeasonalNaive, seasonal_differences
-from rnnforecast.evaluate.comparison import FIELDS, MIN_ERROR, NETWORK, reference_table
+from rnnforecast.evaluate.comparison import MIN_ERROR, NETWORK, REFERENCE_FIELDS, reference_table
 
 DRIFTED = 4.0
 """Deviations off the error reference above which a series is flagged."""
 _ISSUE = "issue"
-_REFERENCE_COLUMNS = [f"usual_{name}" for name in FIELDS]
+_REFERENCE_COLUMNS = [f"usual_{name}" for name in REFERENCE_FIELDS]
 
 
 def issue_table(
-    forecast: Forecast, past: Past, *, season: int, version: str, usual: Any
+    forecast: Forecast, past: Past, *, season: int, version: str, error_reference: Any
 ) -> pa.Table:
     """Return the ledger's rows of a forecast, one a value, with all that scoring needs later.
 
@@ -44,8 +44,8 @@ def issue_table(
 
     columns = {
         "series": by_row(names),
-        "cutoff": stamp_array(np.repeat(forecast.cutoff_us, horizon), forecast.tz),
-        "timestamp": stamp_array(forecast.times_us, forecast.tz),
+        "cutoff": timestamp_array(np.repeat(forecast.cutoff_us, horizon), forecast.tz),
+        "timestamp": timestamp_array(forecast.times_us, forecast.tz),
         "lead": np.tile(np.arange(1, horizon + 1, dtype=np.int32), len(names)),
         "forecast": forecast.point.ravel().astype(np.float64),
         "q10": forecast.values[:, :, low].ravel().astype(np.float64),
@@ -55,7 +55,7 @@ def issue_table(
         "seasonal_naive": naive.ravel().astype(np.float64),
         "scale": np.repeat(scale, horizon),
     }
-    statistics = reference_table(usual, names)  # (series, field)
+    statistics = reference_table(error_reference, names)  # (series, field)
     for number, name in enumerate(_REFERENCE_COLUMNS):
         columns[name] = np.repeat(statistics[:, number], horizon)
     return pa.table(columns)

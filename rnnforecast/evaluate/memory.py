@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnforecast.config.training import Config
-from rnnforecast.gradients import OK, VANISHING, WASTED, Judged, exploding
+from rnnforecast.gradients import OK, VANISHING, WASTED, Diagnosis, exploding
 from rnnforecast.spec import NetworkSpec
 
 _MAX_GROWTH = 10.0
@@ -33,7 +33,7 @@ class Peak:
 
     lag: int
     autocorrelation: float
-    left: float
+    residual: float
     """Autocorrelation without the pattern that the network has learned by heart."""
     error: float | None = None
     """Error of the network up to this lead, in units of the error of the reading one lag before,
@@ -72,13 +72,13 @@ class MemberMemory:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryAnalysis:
     """Memory and gradients of one network, measured on some windows."""
 
     lookback: int
     effective: int
     """Least length of history, in steps, with which forecasts are as good as with all of it."""
-    kept: tuple[int, ...]
+    lengths: tuple[int, ...]
     """Lengths of history that were tried, increasing."""
     losses: tuple[float, ...]
     """Quantile loss with each length."""
@@ -97,7 +97,7 @@ class Memory:
         """Furthest lag whose gradient is at least half of the largest, by lead."""
         return {name: half_life(curve) for name, curve in self.gradients.items()}
 
-    def to_json(self, diagnosis: Judged) -> dict[str, Any]:
+    def to_json(self, diagnosis: Diagnosis) -> dict[str, Any]:
         """Return what `memory --json` prints, without the time constants of units."""
         return {
             "effective_memory": self.effective,
@@ -107,13 +107,13 @@ class Memory:
             "gradient_by_lag": {name: list(curve) for name, curve in self.gradients.items()},
             "loss_by_kept": [
                 {"kept": k, "loss": round(x, 6)}
-                for k, x in zip(self.kept, self.losses, strict=True)
+                for k, x in zip(self.lengths, self.losses, strict=True)
             ],
             "autocorrelation_peaks": [
                 {
                     "lag": peak.lag,
                     "autocorrelation": round(peak.autocorrelation, 3),
-                    "after_pattern": round(peak.left, 3),
+                    "after_pattern": round(peak.residual, 3),
                     "error_ratio": None if peak.error is None else round(peak.error, 3),
                 }
                 for peak in self.peaks
@@ -145,7 +145,7 @@ def half_life(curve: Sequence[float | None]) -> int | None:
     return int(np.flatnonzero(values >= 0.5 * np.nanmax(values)).max()) + 1
 
 
-def judge(memory: Memory, spec: NetworkSpec, config: Config) -> Judged:
+def diagnose(memory: MemoryAnalysis, spec: NetworkSpec, config: Config) -> Diagnosis:
     """Return the gravest failure there is, and what to try against it."""
     if memory.explosion is not None:
         return exploding(f"in training {memory.explosion}", config.training)
@@ -157,15 +157,15 @@ def judge(memory: Memory, spec: NetworkSpec, config: Config) -> Judged:
         )
 
     for peak in memory.peaks:
-        if peak.lag > memory.lookback or peak.left < _STRONG or peak.error is None:
+        if peak.lag > memory.lookback or peak.residual < _STRONG or peak.error is None:
             continue
         is_forgotten = memory.effective < _REMEMBERED_SHARE * peak.lag and peak.error > _EXPLAINED
         if is_forgotten or peak.is_unused:
             reason = (
                 f"readings come again after {peak.lag} steps "
-                f"(autocorrelation {peak.left:.2f}), but the forecasts make no use of it"
+                f"(autocorrelation {peak.residual:.2f}), but the forecasts make no use of it"
             )
-            return Judged(VANISHING, reason, _advice_against_vanishing(peak.lag, spec, config))
+            return Diagnosis(VANISHING, reason, _advice_against_vanishing(peak.lag, spec, config))
 
     if memory.effective < _WASTED_SHARE * memory.lookback:
         reason = (
@@ -175,8 +175,8 @@ def judge(memory: Memory, spec: NetworkSpec, config: Config) -> Judged:
         season = spec.season
         needed = max(2 * memory.effective, 2 * season if season > 1 else 2)
         lookback = min(-(-needed // season) * season, spec.lookback)
-        return Judged(WASTED, reason, f"--lookback {lookback}")
-    return Judged(OK, f"it makes use of the last {memory.effective} steps", None)
+        return Diagnosis(WASTED, reason, f"--lookback {lookback}")
+    return Diagnosis(OK, f"it makes use of the last {memory.effective} steps", None)
 
 
 def _advice_against_vanishing(period: int, spec: NetworkSpec, config: Config) -> str:

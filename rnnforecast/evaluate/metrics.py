@@ -65,7 +65,9 @@ def _mean_of(
     return {"terms": terms, "heading": heading, "root": root}
 
 
-def _derived(value: Callable[[Tally], float | None], heading: str | None = None) -> dict[str, Any]:
+def _derived(
+    value: Callable[[MetricAccumulator], float | None], heading: str | None = None
+) -> dict[str, Any]:
     """Declare a metric that is computed from sums by series, time block or level."""
     return {"value": value, "heading": heading}
 
@@ -164,7 +166,7 @@ class _RunningMean:
 
     def all_reduce(self, ranks: Ranks) -> _RunningMean:
         """Return the running mean of what all ranks have added."""
-        return _RunningMean(ranks.total(self.sums), ranks.total(self.counts))
+        return _RunningMean(ranks.all_reduce(self.sums), ranks.all_reduce(self.counts))
 
     @property
     def values(self) -> Doubles:
@@ -178,7 +180,7 @@ class _RunningMean:
         return float(self.sums.sum() / n) if n else None
 
 
-class Tally:
+class MetricAccumulator:
     """Running sums of one method's errors, from which its metrics are computed."""
 
     def __init__(self, n_series: int, horizon: int, n_blocks: int) -> None:
@@ -200,11 +202,11 @@ class Tally:
         self.size = 0.0
         self.n_windows = 0
 
-    def empty(self) -> Tally:
+    def empty(self) -> MetricAccumulator:
         """Return an accumulator of the same shape without any windows."""
-        return Tally(self.n_series, self.horizon, self.n_blocks)
+        return MetricAccumulator(self.n_series, self.horizon, self.n_blocks)
 
-    def all_reduce(self, ranks: Ranks) -> Tally:
+    def all_reduce(self, ranks: Ranks) -> MetricAccumulator:
         """Return the sums over all ranks; each window is counted by one rank."""
         if ranks.n == 1:
             return self
@@ -214,8 +216,8 @@ class Tally:
         for name, value in vars(self).items():
             if isinstance(value, _RunningMean):
                 setattr(total, name, value.all_reduce(ranks))
-        total.pinball = ranks.total(self.pinball)
-        size, n_windows = ranks.total(np.array([self.size, self.n_windows])).tolist()
+        total.pinball = ranks.all_reduce(self.pinball)
+        size, n_windows = ranks.all_reduce(np.array([self.size, self.n_windows])).tolist()
         total.size, total.n_windows = size, round(n_windows)
         return total
 
@@ -304,7 +306,9 @@ def skill(network: Metrics, baselines: dict[str, Metrics]) -> tuple[float | None
     return 100 * (1 - network.mase / mases[best]), best
 
 
-def skill_interval(network: Tally, baseline: Tally) -> tuple[float, float] | None:
+def skill_interval(
+    network: MetricAccumulator, baseline: MetricAccumulator
+) -> tuple[float, float] | None:
     """Return the 95 % interval of the skill, in percent; None where there are too few time blocks.
 
     The skill is by how much the network's MASE lies below the baseline's, on the same windows. Runs

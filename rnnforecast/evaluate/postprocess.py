@@ -11,14 +11,14 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, pick
-from rnnforecast.data.forecast import Forecast, Forecaster, share_below
-from rnnforecast.data.timestamps import format_stamp
-from rnnforecast.data.windows import SEEN_SHARE, Past
+from rnnforecast.data.arrays import Doubles, take_names
+from rnnforecast.data.forecast import Forecast, Forecaster, probability_below
+from rnnforecast.data.timestamps import format_timestamp
+from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.comparison import NETWORK
-from rnnforecast.events import Listener, Warned
+from rnnforecast.events import Listener, WarningEvent
 
 _SHORT = "less than half of {} readings to go by"
 _LIKELY = 0.5
@@ -33,15 +33,15 @@ class Prediction:
     forecast: Forecast
     left_out: tuple[str, ...]
     """Series without a forecast: no method has readings to start from."""
-    shortened: tuple[str, ...]
+    short_history: tuple[str, ...]
     """Series that the network forecasts from less than half of a look-back."""
-    replaced: tuple[str, ...]
+    fallback: tuple[str, ...]
     """Series that a fallback forecasts: the forecast's `source` names it."""
     past: Past
     """The readings that the forecast was made from, in the order of its series."""
     exceedances: tuple[Exceedance, ...] = ()
     """For each series with a limit, when it is likely above it."""
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[WarningEvent, ...] = ()
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:
         """Return the rows of the forecast as `Forecast.to_arrow` does."""
@@ -54,7 +54,7 @@ class Prediction:
     @property
     def n_degraded(self) -> int:
         """How many series have no forecast, or a degraded one."""
-        return len(self.left_out) + len(self.shortened) + len(self.replaced)
+        return len(self.left_out) + len(self.short_history) + len(self.fallback)
 
     @property
     def is_partial(self) -> bool:
@@ -80,14 +80,14 @@ class Fallback:
         With methods to fall back to, less than half of a look-back is too little; without, only an
         empty look-back. A gap longer than `max_gap` is too long in both cases.
         """
-        seen = past.share_seen(self.lookback)
-        lacks: NDArray[np.bool_] = seen < SEEN_SHARE if self.methods else seen == 0
+        seen = past.observed_share(self.lookback)
+        lacks: NDArray[np.bool_] = seen < MIN_OBSERVED_SHARE if self.methods else seen == 0
         if self.max_gap is not None:
             lacks = lacks | (past.longest_gap(self.lookback) > self.max_gap)
         return lacks
 
 
-def predict_or_fall_back(
+def predict_with_fallback(
     network: Forecaster,
     past: Past,
     horizon: int,
@@ -103,7 +103,7 @@ def predict_or_fall_back(
     """
     with np.errstate(over="ignore", invalid="ignore"):  # readings that float32 cannot square
         forecast = network.predict(past, horizon, quantiles)
-    is_short = past.share_seen(rule.lookback) < SEEN_SHARE
+    is_short = past.observed_share(rule.lookback) < MIN_OBSERVED_SHARE
     lacks = rule.lacks_history(past)
     if unknown is not None:
         lacks = lacks | unknown
@@ -118,9 +118,9 @@ def predict_or_fall_back(
     names = forecast.names
     return Prediction(
         forecast.subset(is_forecast),
-        left_out=pick(names, ~is_forecast),
-        shortened=pick(names, is_short & is_forecast & ~lacks),
-        replaced=pick(names, lacks & is_forecast),
+        left_out=take_names(names, ~is_forecast),
+        short_history=take_names(names, is_short & is_forecast & ~lacks),
+        fallback=take_names(names, lacks & is_forecast),
         past=past.subset(is_forecast),
     )
 
@@ -146,29 +146,31 @@ def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: i
         source[missing[usable]] = number
 
     names = (NETWORK, *(method.replace("-", "_") for method in methods))
-    return replace(forecast, values=values, source=pick(names, source))
+    return replace(forecast, values=values, source=take_names(names, source))
 
 
-def warnings_of(prediction: Prediction, *, lookback: int) -> list[Warned]:
+def warnings_of(prediction: Prediction, *, lookback: int) -> list[WarningEvent]:
     """Return a warning for each kind of degraded series that there is."""
     kinds = {
         "left-out": (prediction.left_out, "too little to forecast from, left out"),
-        "shortened": (prediction.shortened, _SHORT.format(lookback)),
-        "fallback": (prediction.replaced, "forecast by a fallback"),
+        "shortened": (prediction.short_history, _SHORT.format(lookback)),
+        "fallback": (prediction.fallback, "forecast by a fallback"),
     }
-    return [Warned.naming(code, text, names) for code, (names, text) in kinds.items() if names]
+    return [
+        WarningEvent.naming(code, text, names) for code, (names, text) in kinds.items() if names
+    ]
 
 
-def warn_of_short(past: Past, listener: Listener, *, lookback: int) -> None:
+def warn_of_short_history(past: Past, listener: Listener, *, lookback: int) -> None:
     """Warn of series that a network would forecast from a short history, or not at all."""
-    seen = past.share_seen(lookback)
+    seen = past.observed_share(lookback)
     for code, text, is_affected in (
         ("left-out", "no reading to forecast from", seen == 0),
-        ("shortened", _SHORT.format(lookback), (seen > 0) & (seen < SEEN_SHARE)),
+        ("shortened", _SHORT.format(lookback), (seen > 0) & (seen < MIN_OBSERVED_SHARE)),
     ):
-        names = pick(past.names, is_affected)
+        names = take_names(past.names, is_affected)
         if names:
-            listener(Warned.naming(code, text, names))
+            listener(WarningEvent.naming(code, text, names))
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class Exceedance:
     """The time of the highest probability."""
 
 
-def within(
+def clip_to_bounds(
     forecast: Forecast, bounds: Mapping[str, Range], targets: tuple[str, ...] = ()
 ) -> Forecast:
     """Return the forecast with all quantiles clipped to the bounds of their series.
@@ -201,7 +203,7 @@ def within(
     )
 
 
-def outside(
+def is_outside_bounds(
     forecast: Forecast, past: Past, bounds: Mapping[str, Range], targets: tuple[str, ...] = ()
 ) -> NDArray[np.bool_]:
     """`(origin,)`: whether the newest reading lies outside of its bounds.
@@ -213,7 +215,7 @@ def outside(
     return (newest < low) | (newest > high)
 
 
-def exceeding(
+def add_exceedance(
     forecast: Forecast,
     limits: Mapping[str, float],
     bounds: Mapping[str, Range],
@@ -232,7 +234,7 @@ def exceeding(
     for name, limit in limits.items():
         rows = _rows_named(forecast, name, targets, option="exceed")
         limit_of[rows] = limit
-        below = share_below(forecast.values[rows], forecast.quantiles, limit)
+        below = probability_below(forecast.values[rows], forecast.quantiles, limit)
         probabilities[rows] = 1 - below
     low, high = _limits(forecast, bounds, targets)
     probabilities[limit_of >= high] = 0.0
@@ -242,7 +244,7 @@ def exceeding(
     exceedances = []
     for row in np.flatnonzero(np.isfinite(limit_of)):
         likely = np.flatnonzero(probabilities[row] > _LIKELY)
-        times = [format_stamp(int(us), forecast.tz) for us in forecast.times_us[row]]
+        times = [format_timestamp(int(us), forecast.tz) for us in forecast.times_us[row]]
         peak = int(np.argmax(probabilities[row]))
         exceedances.append(
             Exceedance(

@@ -19,30 +19,30 @@ from rnnforecast.config.fields import key_of
 from rnnforecast.config.job import AS_OF, Job, KeepPart, ModelPart, RetrainPart
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
-from rnnforecast.data.match import epoch_s, newest_readings
+from rnnforecast.data.match import newest_readings, unix_time_s
 from rnnforecast.data.output import encode_table
-from rnnforecast.data.timestamps import file_stamp, format_stamp, parse_time_us
+from rnnforecast.data.timestamps import format_for_file_name, format_timestamp, parse_time_us
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.live import issue_table
 from rnnforecast.evaluate.postprocess import Prediction
 from rnnforecast.events import Recorder
 from rnnforecast.jobs.ledger import publish_part
 from rnnforecast.storage.durable import (
-    collect_leftovers,
     crash_point,
     make_directory,
     remove_file,
-    taking_back,
+    remove_stale_temps,
+    rollback_on_error,
 )
 from rnnforecast.storage.publish import describe_input, describe_source, publish
 from rnnforecast.workflow.model import (
     Model,
-    Ready,
+    PreparedForecast,
     check_outputs,
-    files_of,
+    list_source_files,
+    output_table,
     prepare,
-    reading_of,
-    table_to_write,
+    resolve_options,
 )
 from rnnforecast.workflow.steps import Clock
 
@@ -66,7 +66,7 @@ class Publication:
 
     job: Job
     model: Model
-    ready: Ready
+    ready: PreparedForecast
     as_of: str
     """The time of the forecast as names of files have it."""
     newest_us: int
@@ -78,17 +78,17 @@ class Publication:
     def prepare(cls, job: Job, model: Model, as_of: str | None, events: Recorder) -> Publication:
         """Read the readings, and resolve options, key and paths. Raises what reading raises."""
         artifact = model.artifact
-        options = reading_of(artifact, job.reading, job.given)
+        options = resolve_options(artifact, job.reading, job.explicit)
         quantiles = tuple(sorted({0.1, 0.9, *job.forecast.quantiles}))
         config = replace(job.forecast, as_of=as_of, quantiles=quantiles)
         inputs = {"what is known ahead": config.future}
         # A dry run makes no folder, so an output in a missing one is not checked.
         output = job.output if Path(job.output).parent.is_dir() else None
-        check_outputs(job.source, options, output=output, others=inputs)
+        check_outputs(job.source, options, output=output, inputs=inputs)
 
         ready = prepare(artifact, job.source, config, options, events)
         newest_us, tz = int(newest_readings(ready.past).max(initial=-1)), ready.schema.tz
-        stamp = file_stamp(newest_us if as_of is None else parse_time_us(as_of, tz), tz)
+        stamp = format_for_file_name(newest_us if as_of is None else parse_time_us(as_of, tz), tz)
         paths = run_paths(job, stamp)
         check_not_shared(paths, job)
         forecast = {k: v for k, v in asdict(job.forecast).items() if k not in _NO_RESULT}
@@ -108,7 +108,7 @@ class Publication:
     @property
     def newest_s(self) -> float:
         """Time of the newest reading, in seconds since 1970, in UTC."""
-        return epoch_s(self.newest_us, self.ready.schema.tz)
+        return unix_time_s(self.newest_us, self.ready.schema.tz)
 
     @property
     def is_published(self) -> bool:
@@ -125,7 +125,7 @@ class Publication:
         forecast is restored.
         """
         output, files = self.paths.output, {}
-        table = table_to_write(prediction.forecast, str(output), self.job.forecast, events)
+        table = output_table(prediction.forecast, str(output), self.job.forecast, events)
         if self.job.ledger is not None:
             artifact, ledger = self.model.artifact, Path(self.job.ledger)
             rows = issue_table(
@@ -133,14 +133,14 @@ class Publication:
                 prediction.past,
                 season=artifact.spec.season,
                 version=str(self.model.version),
-                usual=artifact.metrics.get("error_reference"),
+                error_reference=artifact.metrics.get("error_reference"),
             )
             make_directory(ledger)
             part = publish_part(ledger, rows, as_of=self.as_of, key=self.key)
             files["ledger"] = describe_input(part.path)
             crash_point("ledger-published")
 
-        with taking_back(output):
+        with rollback_on_error(output):
             files["output"] = publish(output, encode_table(table, str(output)))
             files["output"]["rows"] = table.num_rows
             crash_point("forecast-published")
@@ -153,7 +153,7 @@ class Publication:
         """Return the manifest without the files that are published."""
         past, tz = self.ready.past, self.ready.schema.tz
         sources = (self.job.source, self.ready.options.exclude, self.job.forecast.future)
-        inputs = {path for source in sources if source for path in files_of(source)}
+        inputs = {path for source in sources if source for path in list_source_files(source)}
 
         return {
             "status": "published",
@@ -175,8 +175,8 @@ class Publication:
                 "fingerprint": past.fingerprint(),
                 "series": past.n_origins,
                 "rows": past.n_rows,
-                "first": format_stamp(past.first_us, tz),
-                "newest": format_stamp(self.newest_us, tz),
+                "first": format_timestamp(past.first_us, tz),
+                "newest": format_timestamp(self.newest_us, tz),
                 "newest_timestamp_s": self.newest_s,
                 "age_s": round(self.ready.age_us / 1e6),
             },
@@ -190,7 +190,7 @@ def _config_with_origins(job: Job, options: DataConfig) -> dict[str, Any]:
     The origin is the job file, `model` (stored with the model) or `default`.
     """
     file = str(job.path)
-    reading = _with_origin(options, job.given, file)
+    reading = _with_origin(options, job.explicit, file)
     defaults = {field.name: field.default for field in fields(options)}
     for name, entry in reading.items():
         # An option that is not in the job file and not the default was stored with the model.
@@ -324,17 +324,17 @@ def retire_outputs(job: Job, *, exclude: Path) -> list[Path]:
     return retired
 
 
-def remove_stale_temps(job: Job) -> None:
+def remove_job_leftovers(job: Job) -> None:
     """Remove temporary files of killed runs of this job; its lock must be held."""
     paths = run_paths(job, AS_OF)
     targets = [paths.output, paths.manifest, *([Path(job.textfile)] if job.textfile else [])]
     for path in targets:
         parts = [glob.escape(part) for part in path.name.split(AS_OF)]
         for pattern in {stamp.join(parts) for stamp in _STAMP_GLOBS}:
-            collect_leftovers(path.parent, of=pattern)
+            remove_stale_temps(path.parent, pattern=pattern)
     if job.ledger is not None:
         for stamp in _STAMP_GLOBS:
-            collect_leftovers(Path(job.ledger), of=f"{stamp}_*_*.parquet")
+            remove_stale_temps(Path(job.ledger), pattern=f"{stamp}_*_*.parquet")
 
 
 def _path_in(record: Any) -> str:

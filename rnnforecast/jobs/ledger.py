@@ -15,16 +15,23 @@ from rnnforecast.config.commands import DEFAULT_LEDGER, ScoreConfig
 from rnnforecast.config.job import read_job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
-from rnnforecast.data.match import newest_readings, read_newer
-from rnnforecast.data.timestamps import file_stamp, format_stamp, parse_time_us
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.match import newest_readings, read_for_model
+from rnnforecast.data.timestamps import format_for_file_name, format_timestamp, parse_time_us
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError, UsageError
 from rnnforecast.evaluate.live import Score, score_issues
-from rnnforecast.events import Listener, Recorder, Warned, ignore
+from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.storage.remote import local_path
 from rnnforecast.units import parse_duration_us
-from rnnforecast.workflow.model import Model, check_outputs, known_of, load, reading_of, source_of
+from rnnforecast.workflow.model import (
+    Model,
+    check_outputs,
+    load,
+    resolve_options,
+    training_source,
+    training_stats_of,
+)
 
 _NAME = re.compile(
     r"(\d{4}-\d{2}-\d{2}T\d{6}(?:_\d{6})?Z?)_(\d{4,9})_([0-9a-f]{16})\.parquet", re.ASCII
@@ -104,14 +111,14 @@ def read_parts(parts: Sequence[LedgerPart]) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoreResult:
     """Scores of a ledger's forecasts."""
 
     scores: tuple[Score, ...]
     since: str | None
     until: str
     """The newest reading."""
-    warnings: tuple[Warned, ...]
+    warnings: tuple[WarningEvent, ...]
 
 
 def score(
@@ -121,9 +128,9 @@ def score(
     model: Model | str | Path = DEFAULT_MODEL,
     config: ScoreConfig | None = None,
     reading: DataConfig | None = None,
-    given: Collection[str] = (),
+    explicit: Collection[str] = (),
     listener: Listener = ignore,
-) -> Scored:
+) -> ScoreResult:
     """Score the forecasts of a ledger for which readings exist; torch is not needed.
 
     The readings are read as those of the model were, by default from the same source. Raises a
@@ -140,13 +147,17 @@ def score(
             hint="name the folder that  [ledger] path  of a job names, with  --ledger",
         )
 
-    options = reading_of(artifact, reading, given)
-    source = source_of(artifact) if data is None else data
+    options = resolve_options(artifact, reading, explicit)
+    source = training_source(artifact) if data is None else data
     check_outputs(source, options)
-    panel, schema = read_newer(
-        source, schema=artifact.schema, options=options, known=known_of(artifact), listener=events
+    panel, schema = read_for_model(
+        source,
+        schema=artifact.schema,
+        options=options,
+        stats=training_stats_of(artifact),
+        listener=events,
     )
-    past = past_of(panel)
+    past = make_past(panel)
 
     newest, since = _span(past, config, schema.tz)
     scores = score_ledger(Path(ledger), past, schema.tz, since_us=since, by=config.by)
@@ -158,14 +169,14 @@ def score(
         )
     _check_drift(scores, config.max_drift)
 
-    begin = None if since is None else format_stamp(since, schema.tz)
-    until = format_stamp(newest, schema.tz)
-    return Scored(tuple(scores), begin, until, tuple(events.warnings))
+    begin = None if since is None else format_timestamp(since, schema.tz)
+    until = format_timestamp(newest, schema.tz)
+    return ScoreResult(tuple(scores), begin, until, tuple(events.warnings))
 
 
 def score_job(
     path: str | Path, *, config: ScoreConfig | None = None, listener: Listener = ignore
-) -> Scored:
+) -> ScoreResult:
     """Score the ledger of a job on the readings of the job. Raises as `score` does."""
     job = read_job(Path(path))
     if job.ledger is None:
@@ -180,7 +191,7 @@ def score_job(
         model=model,
         config=config,
         reading=job.reading,
-        given=job.given,
+        explicit=job.explicit,
         listener=listener,
     )
 
@@ -200,7 +211,7 @@ def score_ledger(
     """
     parts = list_parts(ledger)
     if since_us is not None and longest_us is not None:
-        oldest = file_stamp(since_us - longest_us, tz)
+        oldest = format_for_file_name(since_us - longest_us, tz)
         parts = [part for part in parts if part.as_of >= oldest]
 
     if not parts:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from rnnforecast.config.job import Job, read_job
-from rnnforecast.errors import LockedError, ModelError, RnnForecastError, UntoldError, WriteError
+from rnnforecast.errors import LockedError, ModelError, OutputError, RnnForecastError, WriteError
 from rnnforecast.evaluate.live import Score
-from rnnforecast.events import Event, Listener, Published, Recorder, Warned
+from rnnforecast.events import Event, Listener, PublishedEvent, Recorder, WarningEvent
 from rnnforecast.jobs import issue
 from rnnforecast.storage import versions
 from rnnforecast.storage.durable import publishing_file
-from rnnforecast.storage.remote import place_of
+from rnnforecast.storage.remote import as_path
 from rnnforecast.workflow.steps import Clock
 
 FINISHED = "finished"
@@ -73,17 +73,17 @@ class RunReporter:
     def __call__(self, event: Event) -> None:
         """Pass an event on; record warnings and publications in the log."""
         self.listener(event)
-        if isinstance(event, Published):
+        if isinstance(event, PublishedEvent):
             self.has_published = True
             self.log.append("published", {"output": event.what}, self.listener)
-        elif isinstance(event, Warned):
+        elif isinstance(event, WarningEvent):
             facts = {"code": event.code, "message": event.message, "count": event.count}
             self.log.append("warning", facts, self.listener)
 
-    def finished(self, result: Cycle) -> None:
+    def finished(self, result: RunResult) -> None:
         """Report how a run ended."""
         message = None if result.error is None else result.error.message
-        post_publish = result.aftermath
+        post_publish = result.post_publish
         facts = {
             "status": result.status,
             "as_of": result.as_of,
@@ -120,7 +120,7 @@ class RunReporter:
         elif isinstance(error, Exception):
             code = _BUG
         elif self.has_published:
-            code = UntoldError.exit_code
+            code = OutputError.exit_code
         else:
             code = _SIGNAL_BASE + int(getattr(error, "number", 2))
 
@@ -164,7 +164,7 @@ class RunReporter:
                 check=True,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            self(Warned("notify", f"[notify] on_failure could not be run: {error}"))
+            self(WarningEvent("notify", f"[notify] on_failure could not be run: {error}"))
 
 
 def run_log_of(job: Job) -> RunLog:
@@ -207,7 +207,9 @@ class RunLog:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            listener(Warned("log", f"the log {self.path} cannot be written: {error.strerror}"))
+            listener(
+                WarningEvent("log", f"the log {self.path} cannot be written: {error.strerror}")
+            )
 
     def _line(self, entry: Mapping[str, Any]) -> str:
         if self.format == "json":
@@ -237,7 +239,7 @@ class RunLog:
             with publishing_file(self.textfile) as file:
                 file.write(("\n".join(lines) + "\n").encode(errors="replace"))
         except WriteError as error:
-            listener(Warned("textfile", error.message))
+            listener(WarningEvent("textfile", error.message))
 
     def read_gauges(self) -> dict[str, float]:
         """Return the gauges of the text file; none where it cannot be read."""
@@ -309,7 +311,7 @@ class PostPublishResult:
 
 
 @dataclass(frozen=True)
-class Cycle:
+class RunResult:
     """Result of one run of a job."""
 
     status: str
@@ -324,12 +326,12 @@ class Cycle:
     """When the version was trained."""
     series: int | None = None
     degraded: int | None = None
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[WarningEvent, ...] = ()
     error: RnnForecastError | None = None
-    aftermath: PostPublishResult = field(default_factory=PostPublishResult)
+    post_publish: PostPublishResult = field(default_factory=PostPublishResult)
     timing: dict[str, float] = field(default_factory=dict)
 
-    def ended(self, status: str, code: int, events: Recorder, clock: Clock) -> Cycle:
+    def ended(self, status: str, code: int, events: Recorder, clock: Clock) -> RunResult:
         """Return a copy with status, exit code, warnings and durations."""
         return replace(
             self,
@@ -340,7 +342,7 @@ class Cycle:
         )
 
 
-def exit_code_of(cycles: Sequence[Cycle]) -> int:
+def exit_code_of(cycles: Sequence[RunResult]) -> int:
     """Return the exit code of the first failed run; without one, 3 if any is partial, else 0."""
     codes = [result.exit_code for result in cycles if result.exit_code]
     return next((code for code in codes if code != PARTIAL), codes[0] if codes else 0)
@@ -397,7 +399,7 @@ def status(path: str | Path) -> Status:
 
     version, created = None, None
     with suppress(ModelError):
-        version = versions.resolve_version(place_of(job.model.path), job.model.version).name
+        version = versions.resolve_version(as_path(job.model.path), job.model.version).name
         # The name of a version begins with the time at which it was made, in UTC.
         created = datetime.strptime(f"{version[:15]}+0000", "%Y%m%dT%H%M%S%z").timestamp()
 

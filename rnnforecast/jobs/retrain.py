@@ -8,30 +8,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rnnforecast.data.setup import Plan
-from rnnforecast.data.split import Cuts, split_at
+from rnnforecast.data.setup import TrainingSetup
+from rnnforecast.data.split import SplitTimes, split_at
 from rnnforecast.data.timestamps import parse_time_us
 from rnnforecast.errors import ModelError
-from rnnforecast.evaluate.comparison import Comparison, stretches_of
+from rnnforecast.evaluate.comparison import Comparison, n_reference_blocks
 from rnnforecast.evaluate.live import Score
 from rnnforecast.events import Recorder
 from rnnforecast.jobs.issue import Publication
 from rnnforecast.model.artifact import load_manifest
-from rnnforecast.model.provenance import describe_model
+from rnnforecast.model.provenance import build_artifact
 from rnnforecast.storage import versions
-from rnnforecast.storage.lock import holding
+from rnnforecast.storage.lock import acquire
 from rnnforecast.units import parse_duration_us, shorten_duration
 from rnnforecast.workflow.model import restore, restore_network
 from rnnforecast.workflow.steps import (
+    analyse_memory_held_out,
     calibrate,
     compare_held_out,
     draw_report,
     fine_tune,
     fit_network,
-    remember_held_out,
 )
 
-CHAMPION = "in_force"
+CHAMPION = "active"
 """Name of the active version among the methods that are compared."""
 _MIN_HELD_OUT, _MAX_HELD_OUT = 3, 28
 """Horizons that are held out to compare champion and challenger on."""
@@ -59,8 +59,8 @@ def retrain_if_due(
     if challenge is None:
         return None
     model = Path(publication.job.model.path)
-    with holding(model / versions.LOCK):
-        versions.collect(model)
+    with acquire(model / versions.LOCK):
+        versions.remove_leftovers(model)
         return _train_challenger(publication, challenge, model, events)
 
 
@@ -102,29 +102,29 @@ def _train_challenger(
     """Train, compare and save a challenger; activate it if it beats the active version."""
     champion, tz = publication.model.artifact, publication.ready.schema.tz
     config, horizon = champion.config, champion.spec.horizon
-    panel = publication.ready.past.panel_seen()
+    panel = publication.ready.past.panel_at_cutoffs()
     test_from = panel.end_us - challenge.held_out * panel.step_us
     n_before = int(panel.rows_before(test_from).max())
     n_validation = max(horizon, int(config.training.validation * n_before))
-    cuts = Cuts(test_from - n_validation * panel.step_us, test_from, panel.end_us)
+    cuts = SplitTimes(test_from - n_validation * panel.step_us, test_from, panel.end_us)
     spec = replace(champion.spec, n_series=panel.n_series)
-    plan = Plan(split_at(panel, cuts), spec, config)
+    plan = TrainingSetup(split_at(panel, cuts), spec, config)
 
     incumbent = restore(champion)
     fitted = fit_network(plan, plan.split, events, start=restore_network(champion))
     calibration = calibrate(fitted, plan.split, plan.spec, events)
     comparison, seen = compare_held_out(
-        fitted, calibration, plan, tz, events, beside={CHAMPION: incumbent}
+        fitted, calibration, plan, tz, events, extra_forecasters={CHAMPION: incumbent}
     )
     decision = _decide(publication, challenge, comparison)
 
     forecaster = fine_tune(fitted, plan, plan.split.everything, events)
-    memory = remember_held_out(fitted, plan) if decision["promoted"] else None
+    memory = analyse_memory_held_out(fitted, plan) if decision["promoted"] else None
     metrics = comparison.to_json()
     # Of both references for drift, the one that rests on more stretches of time is kept.
     references = metrics.get("error_reference"), champion.metrics.get("error_reference")
-    metrics = {**metrics, "error_reference": max(references, key=stretches_of)}
-    challenger = describe_model(
+    metrics = {**metrics, "error_reference": max(references, key=n_reference_blocks)}
+    challenger = build_artifact(
         forecaster,
         plan,
         champion.schema,
@@ -144,7 +144,7 @@ def _train_challenger(
         report = draw_report(challenger, comparison, seen, fitted, events.warnings, memory)
     version = versions.publish_version(model, challenger.pack(report), now=datetime.now(UTC))
     if decision["promoted"]:
-        versions.put_in_force(model, version)
+        versions.activate_version(model, version)
     return {"challenger": version, **decision}
 
 
@@ -164,7 +164,7 @@ def _decide(
         "promoted": promoted,
         "reason": f"{challenge.reason}: on {comparison.n_windows} windows the challenger "
         f"{outcome}, and {100 * margin:g} % are asked for: "
-        f"{'put in force' if promoted else 'not put in force'}",
+        f"{'activated' if promoted else 'not activated'}",
         "due": challenge.reason,
         CHAMPION: publication.model.version,
         "mase": challenger,

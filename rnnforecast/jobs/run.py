@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from rnnforecast.config.commands import RunConfig
 from rnnforecast.config.job import Job, read_job
-from rnnforecast.data.timestamps import each_moment
+from rnnforecast.data.timestamps import date_range
 from rnnforecast.errors import DataError, LockedError, NotEnoughDataError, RnnForecastError
 from rnnforecast.evaluate.live import Score
-from rnnforecast.events import Listener, Published, Recorder, Warned, ignore
-from rnnforecast.jobs.issue import Publication, remove_stale_temps, retire_outputs, write_manifest
+from rnnforecast.events import Listener, PublishedEvent, Recorder, WarningEvent, ignore
+from rnnforecast.jobs.issue import Publication, remove_job_leftovers, retire_outputs, write_manifest
 from rnnforecast.jobs.ledger import score_ledger
 from rnnforecast.jobs.log import (
     ALREADY,
@@ -25,16 +25,16 @@ from rnnforecast.jobs.log import (
     PLANNED,
     PUBLISHED,
     STALE,
-    Cycle,
     PostPublishResult,
     RunReporter,
+    RunResult,
     run_log_of,
 )
 from rnnforecast.jobs.retrain import retrain_if_due
 from rnnforecast.process import time_limit
 from rnnforecast.storage import versions
-from rnnforecast.storage.durable import check_file, check_spared, make_directory
-from rnnforecast.storage.lock import holding
+from rnnforecast.storage.durable import check_file, check_not_overwriting, make_directory
+from rnnforecast.storage.lock import acquire
 from rnnforecast.units import parse_duration_us
 from rnnforecast.workflow.model import load
 from rnnforecast.workflow.steps import Clock
@@ -50,7 +50,7 @@ def run(
     config: RunConfig | None = None,
     arguments: Sequence[str] = (),
     listener: Listener = ignore,
-) -> list[Cycle]:
+) -> list[RunResult]:
     """Run a job once, or for each as-of time of a catch-up; return the result of each run.
 
     Readings that are stale or cannot be used are the `error` of their run; any other failure is
@@ -62,7 +62,7 @@ def run(
     as_of_times: list[str | None] = [config.as_of]
     if config.from_ is not None and config.to is not None:
         every_us = parse_duration_us(config.every)
-        as_of_times = list(each_moment(config.from_, config.to, every_us))
+        as_of_times = list(date_range(config.from_, config.to, every_us))
     if config.dry_run:
         return [_attempt(job, config, as_of, arguments, listener) for as_of in as_of_times]
 
@@ -71,7 +71,7 @@ def run(
     deadline = time.monotonic() + limit_s
     reporter = RunReporter(job, listener, run_log_of(job))
     try:
-        with holding(job.lock, wait_s=wait_s):
+        with acquire(job.lock, wait_s=wait_s):
             _prepare_places(job)
             results = []
             for as_of in as_of_times:
@@ -93,8 +93,8 @@ def _prepare_places(job: Job) -> None:
     for path in (job.output, job.log.file, job.textfile):
         if path is not None:
             check_file(Path(path))
-            check_spared(Path(path), job.path, "the job")
-    remove_stale_temps(job)
+            check_not_overwriting(Path(path), job.path, "the job")
+    remove_job_leftovers(job)
 
 
 def _attempt(
@@ -105,7 +105,7 @@ def _attempt(
     listener: Listener,
     *,
     deadline: float = math.inf,
-) -> Cycle:
+) -> RunResult:
     """Run a job for one as-of time; unusable readings fail this run, not those that follow."""
     events = Recorder(listener, [])
     try:
@@ -113,7 +113,7 @@ def _attempt(
     except (DataError, NotEnoughDataError) as error:
         status = STALE if error.code == "stale" else FAILED
         warnings = tuple(events.warnings)
-        return Cycle(status, error.exit_code, as_of=as_of, error=error, warnings=warnings)
+        return RunResult(status, error.exit_code, as_of=as_of, error=error, warnings=warnings)
 
 
 def _run_once(
@@ -124,7 +124,7 @@ def _run_once(
     events: Recorder,
     *,
     deadline: float,
-) -> Cycle:
+) -> RunResult:
     """Read, forecast, publish, and run the tasks that follow; a dry run stops before the forecast.
 
     The job's lock must be held. `deadline`, on the monotonic clock, is for reading and forecast.
@@ -134,7 +134,7 @@ def _run_once(
         model = load(job.model.path, version=job.model.version)
         publication = Publication.prepare(job, model, as_of, events)
         clock.lap("read_s")
-        result = Cycle(
+        result = RunResult(
             PLANNED,
             as_of=publication.as_of,
             key=publication.key,
@@ -154,7 +154,7 @@ def _run_once(
 
     clock.lap("predict_s")
     manifest = publication.publish(prediction, events, clock, arguments)
-    events(Published(str(publication.paths.output)))
+    events(PublishedEvent(str(publication.paths.output)))
     clock.lap("publish_s")
     post_publish = run_post_publish_tasks(publication, manifest, events)
     clock.lap("aftermath_s")
@@ -163,7 +163,7 @@ def _run_once(
         result.ended(PUBLISHED, code, events, clock),
         series=len(prediction.forecast.names),
         degraded=prediction.n_degraded,
-        aftermath=post_publish,
+        post_publish=post_publish,
     )
 
 
@@ -178,7 +178,7 @@ def run_post_publish_tasks(
     for score in scores:
         if score.flag:
             message = f"{score.series}: live {score.flag} has left what was usual at training"
-            events(Warned("drift", message))
+            events(WarningEvent("drift", message))
 
     retrained = _try("retrain", lambda: retrain_if_due(publication, scores, events), events)
     if retrained is not None:
@@ -211,8 +211,8 @@ def _retire(job: Job, output: Path) -> tuple[str, ...]:
         model = Path(job.model.path)
         pinned = {*job.keep.pinned, *filter(None, [job.model.version])}
         try:
-            with holding(model / versions.LOCK):
-                versions.collect(model)
+            with acquire(model / versions.LOCK):
+                versions.remove_leftovers(model)
                 retired += versions.retire_versions(
                     model, keep=job.keep.versions, pinned=pinned, now=datetime.now(UTC)
                 )
@@ -227,5 +227,5 @@ def _try(task: str, work: Callable[[], _T], events: Recorder) -> _T | None:
     try:
         return work()
     except RnnForecastError as error:
-        events(Warned(f"{task}-failed", error.message))
+        events(WarningEvent(f"{task}-failed", error.message))
         return None

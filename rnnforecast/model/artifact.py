@@ -32,12 +32,12 @@ from rnnforecast.config.training import (
     WindowConfig,
 )
 from rnnforecast.data.arrays import Floats
-from rnnforecast.data.forecast import PAIRS, Calibration
+from rnnforecast.data.forecast import TAIL_PAIRS, Calibration
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.spec import MemberSpec, NetworkSpec, expected_shapes
 from rnnforecast.storage.publish import digest
-from rnnforecast.storage.remote import Place, read_bounded
+from rnnforecast.storage.remote import AnyPath, read_bounded
 
 FORMAT = "rnnforecast-model"
 FORMAT_VERSION = 2
@@ -87,7 +87,7 @@ _FORMAT_1_KEYS = {
 }
 """Keys of the manifest, of its provenance, of the metrics and columns of the series, likewise."""
 
-_SHIFTS = pa.list_(pa.float32(), len(PAIRS))
+_SHIFTS = pa.list_(pa.float32(), len(TAIL_PAIRS))
 _SERIES_SCHEMA = pa.schema({"series": pa.string(), "offset": pa.float64()})
 _CALIBRATED_SCHEMA = _SERIES_SCHEMA.append(pa.field("quantile_shifts", _SHIFTS))
 
@@ -174,7 +174,7 @@ _HINTS: dict[type, dict[str, Any]] = {cls: get_type_hints(cls) for cls in _STORE
 """Types of the fields, resolved at import: that evaluates annotations, and a load runs no code."""
 
 
-def load(directory: Place) -> Artifact:
+def load(directory: AnyPath) -> Artifact:
     """Read and verify a version. Raises `ModelError` for one that is damaged or too new."""
     stored = _read_manifest(directory)
     format_version = stored["format_version"]
@@ -218,7 +218,7 @@ def load(directory: Place) -> Artifact:
     return artifact
 
 
-def load_manifest(directory: Place) -> dict[str, Any]:
+def load_manifest(directory: AnyPath) -> dict[str, Any]:
     """Read a version's manifest only, with the keys of today's format. Raises `ModelError`."""
     stored = _read_manifest(directory)
     try:
@@ -227,7 +227,7 @@ def load_manifest(directory: Place) -> dict[str, Any]:
         raise damaged(directory, f"its manifest cannot be read ({error})") from error
 
 
-def _read_manifest(directory: Place) -> dict[str, Any]:
+def _read_manifest(directory: AnyPath) -> dict[str, Any]:
     """Read a manifest as stored, and check its format. Raises `ModelError`."""
     content = read_regular(directory / MANIFEST, _MAX_MANIFEST_BYTES)
     try:
@@ -334,7 +334,7 @@ def check_self_test(manifest: dict[str, Any]) -> None:
             raise ValueError(f"the self-test holds {number!r}")
 
 
-def read_listed(directory: Place, name: str, manifest: dict[str, Any], limit: int) -> bytes:
+def read_listed(directory: AnyPath, name: str, manifest: dict[str, Any], limit: int) -> bytes:
     """Read a file that the manifest lists, and check its size, then its hash.
 
     Raises `ModelError` where either differs, or the manifest allows more than `limit` bytes.
@@ -355,7 +355,7 @@ def read_listed(directory: Place, name: str, manifest: dict[str, Any], limit: in
     return content
 
 
-def read_regular(path: Place, limit: int) -> bytes:
+def read_regular(path: AnyPath, limit: int) -> bytes:
     """Read a file as `read_bounded` does; raises `ModelError` instead."""
     try:
         return read_bounded(path, limit)
@@ -416,7 +416,7 @@ def unpack_series(
     shifts: Floats | None = None
     if "quantile_shifts" in table.column_names:
         flat = table.column("quantile_shifts").combine_chunks().flatten()
-        shifts = flat.to_numpy(zero_copy_only=False).reshape(-1, len(PAIRS))
+        shifts = flat.to_numpy(zero_copy_only=False).reshape(-1, len(TAIL_PAIRS))
         if len(shifts) != len(table):
             raise ValueError("a series has no moves")
     return SeriesTable(tuple(names.to_pylist()), tuple(base.tolist()), shifts)
@@ -503,7 +503,7 @@ def _is_subset(stored: Any, expected: Any) -> bool:
     )
 
 
-def damaged(directory: Place, reason: str) -> ModelError:
+def damaged(directory: AnyPath, reason: str) -> ModelError:
     """Return the error for a version that cannot be used."""
     return ModelError(
         f"the model version {directory} cannot be used: {reason}",

@@ -22,9 +22,9 @@ from rnnforecast.data.arrays import Floats
 from rnnforecast.errors import ModelError, UsageError, WriteError
 from rnnforecast.events import EpochEnded
 from rnnforecast.model.artifact import Tensors
-from rnnforecast.parallel import ALONE, Ranks, sent_by_first
+from rnnforecast.parallel import SINGLE_PROCESS, Ranks, broadcast
 from rnnforecast.storage.publish import make_directory, publishing_file
-from rnnforecast.storage.remote import Place, etag_of, read_bounded
+from rnnforecast.storage.remote import AnyPath, etag_of, read_bounded
 
 CHECKPOINT = "checkpoint.safetensors"
 _FORMAT = "rnnforecast-checkpoint"
@@ -112,12 +112,12 @@ class TrainingState:
 class Checkpoints:
     """The checkpoint file of a training run, and what identifies the run."""
 
-    path: Place
+    path: AnyPath
     identity: Mapping[str, str]
     """Everything that the weights depend on, by names for messages: equal means equal weights."""
     is_resuming: bool = False
     """Whether to resume from an existing checkpoint instead of overwriting it."""
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS
     """Only the first rank reads and writes the file."""
 
     def save(self, state: TrainingState) -> None:
@@ -143,7 +143,7 @@ class Checkpoints:
 
         state = None if self.ranks.rank else self._read(like)
         packed = None if state is None else b"".join(pack(state, self.identity))
-        content = sent_by_first(self.ranks, packed)
+        content = broadcast(self.ranks, packed)
         return None if content is None else unpack(content, like)[0]
 
     def _read(self, like: TrainingState) -> TrainingState | None:
@@ -165,7 +165,7 @@ class Checkpoints:
         return etag_of(self.path)
 
 
-def discard_checkpoint(model: Place) -> None:
+def discard_checkpoint(model: AnyPath) -> None:
     """Remove the checkpoint of a model directory. A failure is ignored: a leftover is harmless."""
     path = model / CHECKPOINT
     with suppress(OSError, WriteError):
@@ -231,7 +231,7 @@ def _parse(content: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return description, tensors
 
 
-def _check_identity(path: Place, stored: Mapping[str, Any], expected: Mapping[str, str]) -> None:
+def _check_identity(path: AnyPath, stored: Mapping[str, Any], expected: Mapping[str, str]) -> None:
     """Raise `UsageError` for a checkpoint of other readings, options or versions."""
     differences = []
     for name in {**expected, **stored}:
@@ -319,7 +319,7 @@ def _check_tensors(tensors: Mapping[str, NDArray[Any]], like: Mapping[str, NDArr
             raise ValueError(f"tensor {name} holds a value that is not finite")
 
 
-def damaged(path: Place, reason: str) -> ModelError:
+def damaged(path: AnyPath, reason: str) -> ModelError:
     """Return the error for a checkpoint that cannot be used."""
     return ModelError(
         f"the checkpoint {path} cannot be used: {reason}",

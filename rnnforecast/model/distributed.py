@@ -31,7 +31,7 @@ class TorchRanks:
     def __init__(self) -> None:
         self.rank, self.n = dist.get_rank(), dist.get_world_size()
 
-    def total(self, values: NDArray[_Number]) -> NDArray[_Number]:
+    def all_reduce(self, values: NDArray[_Number]) -> NDArray[_Number]:
         """Return the sums over all ranks, bit for bit the same on each."""
         if self.n == 1 or not values.size:
             return values
@@ -41,13 +41,13 @@ class TorchRanks:
         total: NDArray[Any] = sums.numpy().reshape(values.shape)
         return total
 
-    def gather(self, content: bytes) -> list[bytes]:
+    def all_gather(self, content: bytes) -> list[bytes]:
         """Return the content of each rank, in the order of the ranks."""
         if self.n == 1:
             return [content]
         sizes = np.zeros(self.n, np.int64)
         sizes[self.rank] = len(content)
-        sizes = self.total(sizes)
+        sizes = self.all_reduce(sizes)
 
         # all_gather takes arrays of one size
         padded = np.zeros(max(1, int(sizes.max())), np.uint8)
@@ -59,7 +59,7 @@ class TorchRanks:
 
 
 @contextmanager
-def joined_ranks(timeout_s: float) -> Iterator[Ranks]:
+def join_ranks(timeout_s: float) -> Iterator[Ranks]:
     """Join the processes that the launcher has started into a group, and leave it at the end.
 
     Each process waits `timeout_s` seconds for any other. A group that exists already, as under Ray,
@@ -98,7 +98,7 @@ def sum_gradients(parameters: Sequence[Tensor], loss: Tensor, ranks: Ranks) -> T
     )
 
     if message.device.type == "cpu":
-        message.copy_(torch.from_numpy(ranks.total(message.numpy())))
+        message.copy_(torch.from_numpy(ranks.all_reduce(message.numpy())))
     else:
         with _worker_errors():
             dist.all_reduce(message)

@@ -18,13 +18,13 @@ import torch
 from rnnforecast.config.training import TrainConfig
 from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.errors import UsageError, WriteError
-from rnnforecast.events import EpochEnded, Event, Listener, Noted, Progressed, Warned
+from rnnforecast.events import EpochEnded, Event, Listener, Notice, ProgressEvent, WarningEvent
 from rnnforecast.gradients import exploding
 from rnnforecast.model.checkpoint import Checkpoints, TrainingState, damaged
 from rnnforecast.model.loss import ValidationWindows
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import MemberTraining, TrainingLog, fine_tune, steps_per_epoch
-from rnnforecast.parallel import ALONE, Ranks, said_by_first
+from rnnforecast.parallel import SINGLE_PROCESS, Ranks, broadcast_int
 from rnnforecast.process import holding_back, launched
 from rnnforecast.units import parse_duration_us
 
@@ -111,7 +111,9 @@ def train_members(
     selected = _select_members(network, held_out)
     network.select_members(selected)
     listener(
-        Noted(f"trained {len(logs)} members, {current.end} steps; {len(selected)} of them forecast")
+        Notice(
+            f"trained {len(logs)} members, {current.end} steps; {len(selected)} of them forecast"
+        )
     )
     return EnsembleLog(logs, selected)
 
@@ -130,7 +132,7 @@ def _check_options(network: Network, n_ranks: int, config: TrainConfig, listener
             f"gradients come through the last {reach} of {lookback} steps: what is further back is "
             "remembered as it happens, and not learnt to be"
         )
-        listener(Noted(message))
+        listener(Notice(message))
 
 
 def _warn_of_gradients(
@@ -142,7 +144,7 @@ def _warn_of_gradients(
         if reason is not None:
             judged = exploding(reason, config)
             message = f"{judged.verdict}: member {number}: {judged.reason}; try  {judged.advice}"
-            listener(Warned("exploding-gradients", message))
+            listener(WarningEvent("exploding-gradients", message))
 
 
 def _select_members(network: Network, validation: ValidationWindows | None) -> tuple[int, ...]:
@@ -208,7 +210,7 @@ class _Ensemble:
             self.checkpoints.save(state)
         except WriteError as error:
             warning = f"the training cannot be kept: {error.message}"
-            reporter.report(Warned("no-checkpoint", warning))
+            reporter.report(WarningEvent("no-checkpoint", warning))
 
     def resume(self, listener: Listener) -> _Round:
         """Restore the members from a checkpoint if one is asked for; return the round it was in."""
@@ -220,7 +222,7 @@ class _Ensemble:
         assert like is not None
         state = self.checkpoints.load(like)
         if state is None:
-            listener(Noted("there is no checkpoint to go on from: training begins anew"))
+            listener(Notice("there is no checkpoint to go on from: training begins anew"))
             return first
 
         try:
@@ -231,7 +233,7 @@ class _Ensemble:
         except (RuntimeError, ValueError) as error:  # the generator of another release of torch
             raise damaged(self.checkpoints.path, str(error)) from error
         least_steps = min(member_state.steps for member_state in state.members)
-        listener(Noted(f"training goes on after step {least_steps}"))
+        listener(Notice(f"training goes on after step {least_steps}"))
         return _Round(state.target, state.active)
 
     def _state(self, current: _Round) -> TrainingState | None:
@@ -281,7 +283,7 @@ class _Pace:
         if not steps:
             return _TRIED_STEPS
         elapsed_s = time.monotonic() - self._started
-        return said_by_first(self._ranks, int((self._limit_s - elapsed_s) * steps / elapsed_s))
+        return broadcast_int(self._ranks, int((self._limit_s - elapsed_s) * steps / elapsed_s))
 
 
 def n_processors() -> int:
@@ -312,11 +314,11 @@ class ProgressReporter:
         """Report one more step."""
         with self._lock:
             self._done += 1
-            self._listener(Progressed(self._name, self._done, self._total))
+            self._listener(ProgressEvent(self._name, self._done, self._total))
 
     def finish(self) -> None:
         """Report the end, also where members have stopped early."""
-        self._listener(Progressed(self._name, self._total, self._total))
+        self._listener(ProgressEvent(self._name, self._total, self._total))
 
 
 class CancelToken:
@@ -407,7 +409,7 @@ def worker_pool(
     config: TrainConfig,
     device: torch.device,
     reporter: ProgressReporter,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> Iterator[Workers]:
     """Start up to n threads that share the processors. An error or a signal cancels their work.
 
@@ -419,7 +421,7 @@ def worker_pool(
     n_workers = 1 if device.type == "cuda" or ranks.n > 1 else min(n, n_threads)
     threads_per_worker = max(1, n_threads // n_workers)
 
-    stopping = Noted("stopping after this step; a second signal ends at once")
+    stopping = Notice("stopping after this step; a second signal ends at once")
     with (
         holding_back(lambda: reporter.report(stopping)) as signals,
         ThreadPoolExecutor(

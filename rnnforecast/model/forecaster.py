@@ -13,11 +13,11 @@ import torch
 from torch.utils import deterministic
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
-from rnnforecast.data.arrays import Floats, Integers, pick
-from rnnforecast.data.forecast import Forecast, at_levels
+from rnnforecast.data.arrays import Floats, Integers, take_names
+from rnnforecast.data.forecast import Forecast, interpolate_quantiles
 from rnnforecast.data.panel import Features
 from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
-from rnnforecast.data.windows import Past, in_own_units
+from rnnforecast.data.windows import Past, add_base
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model.artifact import Tensors
@@ -167,12 +167,12 @@ class RNNForecaster:
 
             n_readings = np.isfinite(history).sum(1)
             output[(entry == 0) & (n_readings < _MIN_READINGS)] = np.nan
-            values[first : first + size] = at_levels(output, spec.quantiles, quantiles)
+            values[first : first + size] = interpolate_quantiles(output, spec.quantiles, quantiles)
 
         return Forecast(
-            values=in_own_units(values, past),
+            values=add_base(values, past),
             quantiles=tuple(quantiles),
-            names=pick(past.names, past.series),
+            names=take_names(past.names, past.series),
             cutoff_us=past.cutoff_time,
             step_us=past.step_us,
         )

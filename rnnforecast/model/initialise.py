@@ -10,7 +10,7 @@ import torch
 from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.scaling import Scaling, fit_scaling
-from rnnforecast.data.windows import SEEN_SHARE, Batch, Past, TrainingWindows
+from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Batch, Past, TrainingWindows
 from rnnforecast.errors import ModelError
 from rnnforecast.model.loss import covariates_of, entries, scaled_windows
 from rnnforecast.model.network import Member, Network
@@ -122,7 +122,7 @@ def find_new_series(train: Past, windows: TrainingWindows) -> Integers:
     They have no window, or fewer readings than a training window needs.
     """
     numbers: Integers = train.series[
-        (windows.counts == 0) | (train.n_seen <= SEEN_SHARE * windows.lookback)
+        (windows.counts == 0) | (train.n_seen <= MIN_OBSERVED_SHARE * windows.lookback)
     ]
     return numbers
 
@@ -207,7 +207,7 @@ def _persistence(network: Network, member: Member, batch: Batch) -> Floats:
 
     window = member.normalised(history[:, -member.spec.lookback :] - past)
     goal = ((future - ahead - window.level) / window.spread).numpy()
-    goal[np.isfinite(batch.history).mean(1) < SEEN_SHARE] = np.nan
+    goal[np.isfinite(batch.history).mean(1) < MIN_OBSERVED_SHARE] = np.nan
 
     spread = window.spread.double().numpy()
     parts = [part.ahead.double().numpy() for part in member.lasting(window)]

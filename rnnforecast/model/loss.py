@@ -14,7 +14,7 @@ from rnnforecast.data.panel import Features
 from rnnforecast.data.windows import Batch, TrainingWindows
 from rnnforecast.model.covariates import CovariateBatch
 from rnnforecast.model.network import Member, Network, mean_of
-from rnnforecast.parallel import Ranks, share_of
+from rnnforecast.parallel import Ranks, rank_share
 
 # Validation windows are forecast in batches that bound the memory of inputs and activations.
 _BATCH_VALUES = 1 << 21
@@ -157,7 +157,7 @@ class ValidationWindows:
                 loss = quantile_loss(forecast, future, spec.quantiles)
                 sums[i] += float(loss) * count
 
-        *totals, n_all = self._windows.ranks.total(np.array([*sums, n_seen])).tolist()
+        *totals, n_all = self._windows.ranks.all_reduce(np.array([*sums, n_seen])).tolist()
         return [total / max(n_all, 1) for total in totals]
 
 
@@ -165,7 +165,7 @@ def share_of_batch(batch: Batch, ranks: Ranks) -> Batch:
     """Return the windows of a batch that this rank forecasts."""
     if ranks.n == 1:
         return batch
-    rows = share_of(ranks, len(batch.series))
+    rows = rank_share(ranks, len(batch.series))
     return Batch(
         batch.history[rows],
         batch.future[rows],

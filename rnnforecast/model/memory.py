@@ -55,7 +55,7 @@ class Deviations:
     median: Doubles
     """`(window, H)`, of the network."""
 
-    def errors_beside(self, lag: int, correlation: float) -> tuple[float, float] | None:
+    def errors_relative_to_lag(self, lag: int, correlation: float) -> tuple[float, float] | None:
         """Return the absolute errors of the network and of no forecast, over up to `lag` steps.
 
         Both are in units of the error of a naive forecast: the deviation one lag before, times its
@@ -75,7 +75,7 @@ class Deviations:
 
 
 @torch.no_grad()
-def deviations(network: Network, batch: Batch) -> Deviations:
+def deviations_from_baseline(network: Network, batch: Batch) -> Deviations:
     """Return the readings and forecasts of a batch less season and effects of covariates."""
     history, future, series, next_step, covariates = _inputs(network, batch)
     forecast = mean_of(
@@ -93,7 +93,7 @@ def deviations(network: Network, batch: Batch) -> Deviations:
 
 
 @torch.no_grad()
-def pattern_of(network: Network, entry: int, first_step: int, n: int) -> Doubles:
+def mean_seasonal_pattern(network: Network, entry: int, first_step: int, n: int) -> Doubles:
     """Return the seasonal pattern of a series over n rows, `(n,)`, in the units of the panel.
 
     It is the mean over the members; 0 for an unknown series, entry 0. `first_step` is the step of
@@ -107,7 +107,7 @@ def pattern_of(network: Network, entry: int, first_step: int, n: int) -> Doubles
     return pattern[(first_step + np.arange(n)) % network.spec.season]
 
 
-def enough_windows(network: Network, members: Sequence[Member], least: int) -> int:
+def n_windows_to_measure(network: Network, members: Sequence[Member], least: int) -> int:
     """Return how many windows to measure members on: `least`, or more where they cost little."""
     spec = network.spec
     n_steps = sum(-(-member.spec.lookback // member.spec.segment) for member in members)
@@ -116,7 +116,7 @@ def enough_windows(network: Network, members: Sequence[Member], least: int) -> i
     return min(max(least, int(least * _WINDOW_VALUES / n_values)), max(least, _MAX_WINDOWS))
 
 
-def measure_cut(
+def measure_memory(
     network: Network,
     batch: Batch,
     *,

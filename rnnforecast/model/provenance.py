@@ -16,13 +16,13 @@ import numpy as np
 from rnnforecast._version import __version__
 from rnnforecast.data.forecast import Calibration
 from rnnforecast.data.schema import Schema
-from rnnforecast.data.setup import Plan
+from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import Split
-from rnnforecast.data.timestamps import format_stamp
-from rnnforecast.events import EpochEnded, Warned
+from rnnforecast.data.timestamps import format_timestamp
+from rnnforecast.events import EpochEnded, WarningEvent
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints
-from rnnforecast.storage.remote import Place, place_of
+from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.units import format_duration, join_names
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 _LIBRARIES = ("torch", "numpy", "pandas", "pyarrow", "safetensors")
 
 
-def describe_model(
+def build_artifact(
     forecaster: RNNForecaster,
-    plan: Plan,
+    plan: TrainingSetup,
     schema: Schema,
     *,
     metrics: dict[str, Any],
     source: object,
-    warnings: list[Warned],
+    warnings: list[WarningEvent],
 ) -> Artifact:
     """Return the artifact of a trained and fine-tuned forecaster."""
     assert forecaster.log is not None
@@ -60,7 +60,7 @@ def describe_model(
     )
 
 
-def checkpoints_of(model: Place, plan: Plan, *, is_resuming: bool) -> Checkpoints:
+def make_checkpoints(model: AnyPath, plan: TrainingSetup, *, is_resuming: bool) -> Checkpoints:
     """Return the checkpoints of a training run: their path, and all that the weights depend on.
 
     The number of ranks, and of threads of each, changes the last digits only and is left out: a
@@ -91,16 +91,16 @@ def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
     def newest_time(cutoff: np.ndarray[Any, np.dtype[np.int64]]) -> str | None:
         series = np.flatnonzero(cutoff > 0)
         times = panel.time_at(series, cutoff[series] - 1)
-        return format_stamp(int(times.max()), schema.tz) if len(times) else None
+        return format_timestamp(int(times.max()), schema.tz) if len(times) else None
 
     return {
-        "first_reading": format_stamp(int(panel.start.min()), schema.tz),
-        "last_reading": format_stamp(int(ends.max()), schema.tz),
+        "first_reading": format_timestamp(int(panel.start.min()), schema.tz),
+        "last_reading": format_timestamp(int(ends.max()), schema.tz),
         "train_until": newest_time(split.train.cutoff),
         "validation_until": newest_time(split.validation.cutoff) if split.validation else None,
         "test_from": None
         if split.test_from_us is None
-        else format_stamp(split.test_from_us, schema.tz),
+        else format_timestamp(split.test_from_us, schema.tz),
         "n_series": panel.n_series,
         "n_rows": panel.n_rows,
         "n_readings": panel.n_readings,
@@ -108,14 +108,14 @@ def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
 
 
 def describe_run(
-    plan: Plan, forecaster: RNNForecaster, source: object, warnings: list[Warned]
+    plan: TrainingSetup, forecaster: RNNForecaster, source: object, warnings: list[WarningEvent]
 ) -> dict[str, Any]:
     """Return versions, source and fingerprint of the data, steps of training, and warnings."""
     log = forecaster.log
     assert log is not None
     path = None  # a stream and a table have none
     if isinstance(source, str | Path) and str(source) != "-":
-        place = place_of(source)  # made absolute: `predict` reads it from any folder
+        place = as_path(source)  # made absolute: `predict` reads it from any folder
         path = str(place.absolute())
 
     return {
@@ -145,7 +145,7 @@ def history_csv(epochs: tuple[EpochEnded, ...]) -> str:
     return text.getvalue()
 
 
-def card_of(artifact: Artifact) -> dict[str, str]:
+def model_card(artifact: Artifact) -> dict[str, str]:
     """Return the description of a version by heading, in the order in which it is shown."""
     spec, network, provenance = artifact.spec, artifact.config.network, artifact.provenance
     step_us = artifact.schema.step_us or 1

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rnnforecast.config.training import TrainConfig
 from rnnforecast.data.arrays import Floats
-from rnnforecast.data.windows import SEEN_SHARE, Batch, TrainingWindows, epoch_batches
+from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Batch, TrainingWindows, epoch_batches
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded
 from rnnforecast.gradients import EXPLODING, LARGE_NORM, explosion
@@ -29,10 +29,10 @@ from rnnforecast.model.loss import (
     pinball,
     scaled_windows,
 )
-from rnnforecast.model.memory import enough_windows, measure_cut
+from rnnforecast.model.memory import measure_memory, n_windows_to_measure
 from rnnforecast.model.network import Member, Network
 from rnnforecast.model.recurrence import has_fast_bfloat16
-from rnnforecast.parallel import ALONE, Ranks, share_of
+from rnnforecast.parallel import SINGLE_PROCESS, Ranks, rank_share
 
 # A constant rate after a warm-up with a running mean of the weights: the validation loss is that of
 # a one-cycle schedule, and no step depends on how many will follow (docs/decisions.md, 9).
@@ -181,9 +181,11 @@ class MemberTraining:
                     self._network, [[self.member]], max_windows=_EPOCH_WINDOWS
                 )
                 if (len(self.epochs) + 1) % _MEMORY_EPOCHS == 0:
-                    n_windows = enough_windows(self._network, [self.member], _MEMORY_WINDOWS)
+                    n_windows = n_windows_to_measure(self._network, [self.member], _MEMORY_WINDOWS)
                     batch = self._validation.gather(n_windows)
-                    cut = measure_cut(self._network, batch, members=[self.member], per_doubling=2)
+                    cut = measure_memory(
+                        self._network, batch, members=[self.member], per_doubling=2
+                    )
                     effective_memory = cut.effective
 
         is_best = loss is None or loss < self._best_loss
@@ -323,14 +325,14 @@ def train_step(
     *,
     config: TrainConfig,
     generator: torch.Generator,
-    ranks: Ranks = ALONE,
+    ranks: Ranks = SINGLE_PROCESS,
 ) -> tuple[Tensor, Tensor]:
     """Take one step; return the loss and the gradient's norm before clipping.
 
     All ranks have the same batch, and each computes the gradient of its share of it.
     """
     optimizer.zero_grad(set_to_none=True)
-    rows = share_of(ranks, len(batch.series))
+    rows = rank_share(ranks, len(batch.series))
     loss = member_loss(network, member, batch, generator, reach=config.truncate, rows=rows)
 
     loss.backward()  # type: ignore[no-untyped-call]
@@ -364,7 +366,7 @@ def member_loss(
 
     history, future, next_step, scale_ratio = scaled_windows(network, batch, series, entry)
     covariates = covariates_of(network, batch)
-    is_sparse = torch.isfinite(history).float().mean(1, keepdim=True) < SEEN_SHARE
+    is_sparse = torch.isfinite(history).float().mean(1, keepdim=True) < MIN_OBSERVED_SHARE
     past, ahead = member.baselines(entry, next_step, covariates)
     past, ahead = history[:, -member.spec.lookback :] - past, future - ahead
 

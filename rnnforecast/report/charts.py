@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from rnnforecast.data.timestamps import format_stamp
+from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.events import EpochEnded
 from rnnforecast.report.plots import Fan, Palette, new_figure, visible
 from rnnforecast.units import figure, format_duration
@@ -55,7 +55,7 @@ def add_fan_tips(axes: Axes, fan: Fan) -> Tips:
 
     tips = {}
     for number, lead in enumerate(leads):
-        parts = [f"{format_stamp(int(fan.ahead_us[lead]), fan.tz)}"]
+        parts = [f"{format_timestamp(int(fan.ahead_us[lead]), fan.tz)}"]
         if fan.actual is not None and np.isfinite(fan.actual[lead]):
             parts.append(f"reading {figure(float(fan.actual[lead]))}")
         parts.append(f"forecast {figure(float(fan.point[lead]))}")

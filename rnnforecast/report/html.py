@@ -65,7 +65,7 @@ dd { margin: 0; min-width: 0; }
 
 
 @dataclass(frozen=True)
-class Seen:
+class ExampleWindow:
     """A held-out window that is shown as an example."""
 
     title: str
@@ -74,12 +74,12 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class ShownMemory:
+class MemoryFigures:
     """How far back the network remembers."""
 
     sentence: str
     effective: int
-    kept: Sequence[int]
+    lengths: Sequence[int]
     """Lengths of history, increasing."""
     losses: Sequence[float]
     """The loss with each length."""
@@ -102,7 +102,7 @@ class Report:
     """The metrics to show, and their headings."""
     metrics: Mapping[str, Mapping[str, Any]]
     """By method."""
-    seen: tuple[Seen, ...]
+    seen: tuple[ExampleWindow, ...]
     by_lead: Mapping[str, Sequence[float | None]]
     step_us: int
     bands: Mapping[str, Any] | None
@@ -112,7 +112,7 @@ class Report:
     findings: Sequence[tuple[str, str]]
     """Findings about the readings: a code and a sentence."""
     card: Mapping[str, str]
-    memory: ShownMemory | None = None
+    memory: MemoryFigures | None = None
 
 
 def report_html(report: Report) -> str:
@@ -170,7 +170,7 @@ def _metrics_section(report: Report) -> list[str]:
     return section
 
 
-def _examples_section(examples: Sequence[Seen]) -> list[str]:
+def _examples_section(examples: Sequence[ExampleWindow]) -> list[str]:
     if not examples:
         return []
 
@@ -227,18 +227,18 @@ def _calibration_section(bands: Mapping[str, Any] | None) -> list[str]:
     return [heading("Are the bands as wide as they say?"), figures([(svg, sentence)])]
 
 
-def _memory_section(memory: ShownMemory | None) -> list[str]:
+def _memory_section(memory: MemoryFigures | None) -> list[str]:
     if memory is None:
         return []
 
-    longest = memory.kept[-1]
+    longest = memory.lengths[-1]
     by_length = draw_inline(
         "kept",
         "Loss by the history that is seen",
         "Quantile loss of forecasts from the last readings only, over how many they are. "
         f"From {memory.effective} on it is that of all {longest}.",
         lambda axes: charts.draw_history_lengths(
-            axes, memory.kept, memory.losses, memory.effective, PAGE
+            axes, memory.lengths, memory.losses, memory.effective, PAGE
         ),
     )
     ranges = "; ".join(

@@ -17,7 +17,7 @@ import pandas as pd
 
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.timestamps import format_stamp
+from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.data.windows import Past, Values
 from rnnforecast.units import figure
 
@@ -103,12 +103,12 @@ class Fan:
         )
 
 
-def rows_back(horizon: int) -> int:
+def n_rows_back(horizon: int) -> int:
     """Return the number of readings to show before a forecast of so many steps."""
     return max(_MIN_ROWS_BACK, _HORIZONS_BACK * horizon)
 
 
-def fans_of(
+def make_fans(
     past: Past, forecast: Forecast, *, n_rows: int, actual: Values | None = None
 ) -> list[Fan]:
     """Return a fan for each origin of a forecast, with its last `n_rows` readings.
@@ -229,7 +229,7 @@ def draw_fans(fans: Sequence[Fan], palette: Palette | None = None) -> Figure:
     return figure
 
 
-def picture(fans: Sequence[Fan], kind: str) -> bytes:
+def render_image(fans: Sequence[Fan], kind: str) -> bytes:
     """Return a PNG or an SVG of these fans; `kind` is `png` or `svg`."""
     palette, buffer = Palette(), io.BytesIO()
     with drawing(palette):
@@ -384,14 +384,14 @@ def _frame(canvas: Canvas, low: float, high: float) -> list[str]:
 
 def _time_axis(fan: Fan, begin: int, end: int, n_columns: int) -> list[str]:
     """Return the axis with the first and the last time, and the begin of the forecast."""
-    first, last = format_stamp(begin, fan.tz), format_stamp(end, fan.tz)
+    first, last = format_timestamp(begin, fan.tz), format_timestamp(end, fan.tz)
     axis = ["─"] * n_columns
     lines = [f"{'':{_LABEL}}└{''.join(axis)}"]
     if len(fan.ahead_us):
         mark = round((int(fan.ahead_us[0]) - begin) / (end - begin) * (n_columns - 1))
         axis[min(max(mark, 0), n_columns - 1)] = "┴"
         lines = [f"{'':{_LABEL}}└{''.join(axis)}"]
-        label = f"forecast from {format_stamp(int(fan.ahead_us[0]), fan.tz)}"
+        label = f"forecast from {format_timestamp(int(fan.ahead_us[0]), fan.tz)}"
         indent = min(max(0, mark - len(label) // 2), max(0, n_columns - len(label)))
         lines.append(_fit(f"{'':{_LABEL + 1 + indent}}{label}", n_columns + _LABEL + 1))
 

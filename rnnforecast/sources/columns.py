@@ -85,7 +85,7 @@ def number_pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
     return re.compile(pattern, re.IGNORECASE | re.ASCII)
 
 
-def is_digits(text: str) -> bool:
+def is_integer(text: str) -> bool:
     """Tell whether a cell is an integer, written without a decimal point or an exponent."""
     bare = text.strip().removeprefix("-")
     return bare.isascii() and bare.isdigit()
@@ -110,7 +110,7 @@ def is_time_of_day(text: str) -> bool:
     return _TIME_OF_DAY.fullmatch(text) is not None
 
 
-def epoch_unit(values: Sequence[float]) -> str | None:
+def infer_epoch_unit(values: Sequence[float]) -> str | None:
     """Return the unit in which all values are times between 1990 and 2100; None if not just one."""
     units = [
         unit
@@ -125,7 +125,7 @@ def is_text(type_: pa.DataType) -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
-def cast_all(batch: pa.RecordBatch, types: dict[str, pa.DataType], source: str) -> pa.RecordBatch:
+def cast_batch(batch: pa.RecordBatch, types: dict[str, pa.DataType], source: str) -> pa.RecordBatch:
     """Return the columns that `types` names, cast. Raises `DataError` where that is impossible."""
     arrays = []
     for name, type_ in types.items():

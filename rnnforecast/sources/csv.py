@@ -19,10 +19,10 @@ import pyarrow.csv as pa_csv
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location
-from rnnforecast.events import Listener, Warned
+from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column, is_number, number_pattern
-from rnnforecast.sources.files import in_threads
-from rnnforecast.sources.sniff import Dialect, quote, sniff
+from rnnforecast.sources.files import thread_map
+from rnnforecast.sources.sniff import Dialect, shell_quote, sniff
 from rnnforecast.sources.text import (
     DAMAGED,
     MAX_LINE_BYTES,
@@ -37,7 +37,7 @@ from rnnforecast.sources.text import (
     unpacked_size,
 )
 from rnnforecast.storage.durable import publishing_file
-from rnnforecast.storage.remote import Place
+from rnnforecast.storage.remote import AnyPath
 
 BLOCK_BYTES = 1 << 22
 _SPARE_BYTES = 1 << 16
@@ -57,7 +57,7 @@ _OTHER_MARK = {".": ",", ",": "."}
 class CsvFile:
     """A CSV file whose dialect and columns are known; its rows are not read yet."""
 
-    path: Place
+    path: AnyPath
     name: str
     """What messages call the file."""
     dialect: Dialect
@@ -87,7 +87,7 @@ class CsvFile:
 
             with LimitedStream(rows, self.max_bytes, self.name) as stream:
                 blocks = RowBlocks(stream, self.dialect.sep)
-                for batches in in_threads(partial(converter.convert_block, blocks), blocks):
+                for batches in thread_map(partial(converter.convert_block, blocks), blocks):
                     yield from batches
 
                 remainder = blocks.remainder
@@ -101,7 +101,7 @@ class CsvFile:
             pa.default_memory_pool().release_unused()
 
     @property
-    def n_rows_about(self) -> int:
+    def n_rows_estimate(self) -> int:
         """The number of rows, estimated from the size of the file and its first rows."""
         try:
             with self._open() as file:
@@ -230,7 +230,7 @@ class CsvFile:
         )
 
 
-def open_csv_file(path: Place, config: DataConfig, listener: Listener, *, name: str) -> CsvFile:
+def open_csv_file(path: AnyPath, config: DataConfig, listener: Listener, *, name: str) -> CsvFile:
     """Infer dialect and columns of a CSV file. Raises `DataError` if it is empty or no table."""
     dialect, columns = sniff(path, config, listener, name=name)
     return CsvFile(
@@ -508,7 +508,7 @@ class ParseErrors:
         if self._fits_other_mark[name]:
             hint = f"if all of them have another decimal mark, add  --decimal {self._other_mark}"
         else:
-            na_values = " ".join(f"--na-values {quote(text)}" for text, _ in tokens)
+            na_values = " ".join(f"--na-values {shell_quote(text)}" for text, _ in tokens)
             pronoun = "it" if len(tokens) == 1 else "them"
             hint = f"to treat {pronoun} as missing, add  {na_values}"
 
@@ -545,4 +545,4 @@ def report_skipped(
     message = (
         f"{len(skipped)} rows with too few or too many fields are skipped, line {first_line} first"
     )
-    listener(Warned("bad-rows", message, len(skipped)))
+    listener(WarningEvent("bad-rows", message, len(skipped)))

@@ -19,10 +19,10 @@ import pyarrow as pa
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location
-from rnnforecast.events import Listener, Warned
+from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.storage.remote import (
-    Place,
-    Remote,
+    AnyPath,
+    RemotePath,
     get_infos,
     is_remote,
     list_objects,
@@ -48,12 +48,12 @@ _MEMORY_SHARE = 0.8
 """Share of the machine's memory that may be used where the user sets no limit."""
 
 
-def open_packed(path: Place) -> io.BufferedReader:
+def open_packed(path: AnyPath) -> io.BufferedReader:
     """Open a file as it is stored. For an object, this and each later read raise `DataError`."""
     return open_for_reading(path, convert_error=partial(unreadable, path))
 
 
-def opened(path: Place) -> Place | io.BufferedReader:
+def arrow_input(path: AnyPath) -> AnyPath | io.BufferedReader:
     """Return what pyarrow opens: a path as it is, an object as a file that is read by ranges."""
     return open_packed(path) if is_remote(path) else path
 
@@ -92,7 +92,7 @@ def expand_path(text: str) -> list[Path]:
     )
 
 
-def expand_remote(path: Remote) -> list[Remote]:
+def expand_url(path: RemotePath) -> list[RemotePath]:
     """Return the objects that a URL stands for: itself, those below it, or those of a pattern."""
     with reading(path):
         if _has_magic(path.url.key):
@@ -122,7 +122,7 @@ def expand_remote(path: Remote) -> list[Remote]:
 
 
 @contextmanager
-def reading(path: Remote) -> Iterator[None]:
+def reading(path: RemotePath) -> Iterator[None]:
     """Turn an error of a store into a `DataError`."""
     try:
         yield
@@ -130,7 +130,7 @@ def reading(path: Remote) -> Iterator[None]:
         raise unreadable(path, error) from error
 
 
-def unreadable(path: Place, error: OSError) -> DataError:
+def unreadable(path: AnyPath, error: OSError) -> DataError:
     """Return the error for an object that cannot be read."""
     is_missing = isinstance(error, FileNotFoundError)
     return DataError(
@@ -162,7 +162,7 @@ def matches_pattern(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     )
 
 
-def takes_in(source: Remote, path: Remote) -> bool:
+def is_read_with(source: RemotePath, path: RemotePath) -> bool:
     """Tell whether an object of this name would be read with a URL of a folder or a pattern."""
     folder, pattern = _split_pattern(source)
     if not path.is_relative_to(folder):
@@ -171,11 +171,11 @@ def takes_in(source: Remote, path: Remote) -> bool:
     return matches_pattern(parts, pattern) if pattern else not _is_hidden(parts)
 
 
-def _split_pattern(path: Remote) -> tuple[Remote, list[str]]:
+def _split_pattern(path: RemotePath) -> tuple[RemotePath, list[str]]:
     """Return the folder that a pattern begins with, and the parts of the pattern below it."""
     parts = path.url.key.split("/")
     n_fixed = next((i for i, part in enumerate(parts) if _has_magic(part)), len(parts))
-    return Remote(path.url.at("/".join(parts[:n_fixed]))), parts[n_fixed:]
+    return RemotePath(path.url.at("/".join(parts[:n_fixed]))), parts[n_fixed:]
 
 
 def _has_magic(text: str) -> bool:
@@ -187,7 +187,7 @@ def _is_hidden(parts: Sequence[str]) -> bool:
 
 
 @contextmanager
-def watching(paths: Sequence[Place], listener: Listener) -> Iterator[None]:
+def change_guard(paths: Sequence[AnyPath], listener: Listener) -> Iterator[None]:
     """Warn of a file that grows while the block reads it; raise `DataError` for other changes.
 
     Objects of a store do not grow: any change of them is an error.
@@ -209,10 +209,10 @@ def watching(paths: Sequence[Place], listener: Listener) -> Iterator[None]:
         if new_inode != inode or new_size <= size:
             raise _changed(path)
         message = f"{path} grew while it was read: what was written first counts"
-        listener(Warned("growing", message))
+        listener(WarningEvent("growing", message))
 
 
-def _object_infos(objects: Sequence[Remote]) -> list[ObjectInfo | None]:
+def _object_infos(objects: Sequence[RemotePath]) -> list[ObjectInfo | None]:
     if not objects:
         return []
     with reading(objects[0]):
@@ -230,7 +230,7 @@ def _status(path: Path) -> tuple[int, int, int]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _changed(path: Place) -> DataError:
+def _changed(path: AnyPath) -> DataError:
     return DataError(
         f"{path} was replaced or rewritten while it was read",
         code="changed",
@@ -239,7 +239,7 @@ def _changed(path: Place) -> DataError:
     )
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def thread_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield the results of a function of each item, in order, computed a few items ahead.
 
     A single item is processed in this thread. An exception of the function is raised in the place

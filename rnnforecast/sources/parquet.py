@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.errors import DataError, Location
-from rnnforecast.sources.columns import Column, Kind, cast_all, infer_text_column, is_text
-from rnnforecast.sources.files import opened
-from rnnforecast.storage.remote import Place, is_remote
+from rnnforecast.sources.columns import Column, Kind, cast_batch, infer_text_column, is_text
+from rnnforecast.sources.files import arrow_input
+from rnnforecast.storage.remote import AnyPath, is_remote
 
 _BATCH_VALUES = 1 << 20
 _MIN_BATCH_ROWS = 1 << 10
@@ -33,14 +33,14 @@ _DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 class ParquetFile:
     """One Parquet file; `folders` are the columns in its folders' names, such as `id=007`."""
 
-    path: Place
+    path: AnyPath
     folders: tuple[tuple[str, str], ...] = ()
 
     @property
     def schema(self) -> pa.Schema:
         """The columns and their types, the folders' last. Raises `DataError` if it is damaged."""
         try:
-            schema = pa_parquet.read_schema(opened(self.path))
+            schema = pa_parquet.read_schema(arrow_input(self.path))
             _ = schema.names  # decodes them
         except _DAMAGED as error:
             raise self._damaged(error) from error
@@ -75,14 +75,14 @@ class ParquetFile:
         if not is_remote(self.path):
             return pa_parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
-        metadata = pa_parquet.read_metadata(opened(self.path))
+        metadata = pa_parquet.read_metadata(arrow_input(self.path))
         group_sizes = [0]
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             columns = map(group.column, range(group.num_columns))
             sizes = [c.total_compressed_size for c in columns if c.path_in_schema in names]
             group_sizes.append(sum(sizes))
         return pa_parquet.ParquetFile(
-            opened(self.path),
+            arrow_input(self.path),
             metadata=metadata,
             pre_buffer=max(group_sizes) <= _AHEAD_BYTES,
             buffer_size=_REMOTE_BUFFER_BYTES,
@@ -133,12 +133,12 @@ class ParquetSource:
 
             n_rows = max(_MIN_BATCH_ROWS, _BATCH_VALUES // len(types))
             for batch in file.batches(list(types), n_rows):
-                yield cast_all(batch, types, str(file.path))
+                yield cast_batch(batch, types, str(file.path))
 
     def location(self, row: int, column: str) -> Location:
         """Return the file that holds a row, and its number in that file, from 1."""
         for file in self.files[:-1]:
-            n_rows = pa_parquet.read_metadata(opened(file.path)).num_rows
+            n_rows = pa_parquet.read_metadata(arrow_input(file.path)).num_rows
             if row < n_rows:
                 return Location(str(file.path), line=row + 1, column=column, unit="row")
             row -= n_rows
@@ -149,14 +149,14 @@ class ParquetSource:
         return []
 
     @property
-    def paths(self) -> tuple[Place, ...]:
+    def paths(self) -> tuple[AnyPath, ...]:
         """The files that are read."""
         return tuple(file.path for file in self.files)
 
     @property
-    def n_rows_about(self) -> int:
+    def n_rows_estimate(self) -> int:
         """The number of rows, from the footers."""
-        return sum(pa_parquet.read_metadata(opened(file.path)).num_rows for file in self.files)
+        return sum(pa_parquet.read_metadata(arrow_input(file.path)).num_rows for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class TableSource:
     def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Yield the table's rows in batches."""
         for batch in self.table.select(list(types)).to_batches(max_chunksize=_BATCH_VALUES):
-            yield cast_all(batch, types, self.name)
+            yield cast_batch(batch, types, self.name)
 
     def location(self, row: int, column: str) -> Location:
         """Return the number of a row, from 1."""
@@ -185,17 +185,17 @@ class TableSource:
         return []
 
     @property
-    def paths(self) -> tuple[Place, ...]:
+    def paths(self) -> tuple[AnyPath, ...]:
         """The files that are read: none."""
         return ()
 
     @property
-    def n_rows_about(self) -> int:
+    def n_rows_estimate(self) -> int:
         """The number of rows."""
         return int(self.table.num_rows)
 
 
-def folder_columns(path: Place, folder: Place) -> tuple[tuple[str, str], ...]:
+def folder_columns(path: AnyPath, folder: AnyPath) -> tuple[tuple[str, str], ...]:
     """Return the columns in the names of subfolders, such as `id=007`, as text: they are names."""
     if is_remote(path):
         parts = path.relative_parts(folder) if is_remote(folder) else ()

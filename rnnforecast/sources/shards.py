@@ -18,13 +18,13 @@ from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.files import reading
 from rnnforecast.sources.parquet import ParquetFile, ParquetSource, open_parquet
-from rnnforecast.storage.remote import Place, is_remote, list_objects, place_of, read_json, size_of
+from rnnforecast.storage.remote import AnyPath, as_path, is_remote, list_objects, read_json, size_of
 
 MANIFEST = "_shards.json"
 _FORMAT = 1
 HASH = "blake2b-64"
 """The name of the hash in a manifest."""
-MOST_BUCKETS = 100_000
+MAX_BUCKETS = 100_000
 _DIGEST_BYTES = 8
 
 
@@ -42,7 +42,7 @@ class Bucket:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class ShardManifest:
     """The content and the origin of a folder of buckets."""
 
     n_buckets: int
@@ -89,7 +89,7 @@ class Manifest:
         }
 
 
-def is_sharded(folder: Place) -> bool:
+def is_sharded(folder: AnyPath) -> bool:
     """Tell whether a folder has a manifest of buckets. Raises `DataError` where a store fails."""
     if is_remote(folder):
         with reading(folder):
@@ -100,13 +100,13 @@ def is_sharded(folder: Place) -> bool:
         return False  # opening a text that is no path raises the error
 
 
-def read_manifest(folder: Place) -> Manifest:
+def read_manifest(folder: AnyPath) -> ShardManifest:
     """Read the manifest of a folder of buckets. Raises `DataError` where it is damaged."""
     try:
         payload = read_json(folder / MANIFEST)
         if payload["format"] != _FORMAT or payload["hash"] != HASH:
             raise ValueError(f"it is of format {payload['format']}, {payload['hash']}")
-        manifest = Manifest(
+        manifest = ShardManifest(
             n_buckets=int(payload["buckets"]),
             files=tuple(Bucket(**entry) for entry in payload["files"]),
             series_column=str(payload["series_column"]),
@@ -117,12 +117,12 @@ def read_manifest(folder: Place) -> Manifest:
 
         n_buckets = manifest.n_buckets
         numbers = [bucket.bucket for bucket in manifest.files]
-        if not 1 <= n_buckets <= MOST_BUCKETS or numbers != sorted(set(numbers)):
+        if not 1 <= n_buckets <= MAX_BUCKETS or numbers != sorted(set(numbers)):
             raise ValueError("its buckets are not in order")
         for bucket in manifest.files:
             counts = (bucket.bucket, bucket.rows, bucket.series, bucket.bytes)
             is_valid = all(type(n) is int and n >= 0 for n in counts) and bucket.bucket < n_buckets
-            if not is_valid or bucket.file != file_of(bucket.bucket, n_buckets):
+            if not is_valid or bucket.file != bucket_file_name(bucket.bucket, n_buckets):
                 raise ValueError(f"{bucket.file!r} is no file of bucket {bucket.bucket}")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(folder, f"{MANIFEST} cannot be used: {error}") from error
@@ -134,7 +134,7 @@ class ShardFolder:
     """The files of all buckets of a folder, or of some, one after the other."""
 
     parquet: ParquetSource
-    manifest: Manifest
+    manifest: ShardManifest
     buckets: tuple[Bucket, ...]
     """The buckets that are read; each has its file in the source."""
 
@@ -149,12 +149,12 @@ class ShardFolder:
         return self.parquet.files
 
     @property
-    def paths(self) -> tuple[Place, ...]:
+    def paths(self) -> tuple[AnyPath, ...]:
         """The files that are read."""
         return self.parquet.paths
 
     @property
-    def n_rows_about(self) -> int:
+    def n_rows_estimate(self) -> int:
         """The number of rows, from the manifest."""
         return sum(bucket.rows for bucket in self.buckets)
 
@@ -173,7 +173,7 @@ class ShardFolder:
                 if series in types:
                     # A series without a name is not checked.
                     new = [n for n in distinct_names(batch.column(series)) if n and n not in known]
-                    digests = np.frombuffer(digests_of(map(str.encode, new)), ">u8")
+                    digests = np.frombuffer(name_digests(map(str.encode, new)), ">u8")
                     is_misplaced = digests % np.uint64(self.manifest.n_buckets) != bucket.bucket
                     if is_misplaced.any():
                         raise self._misplaced(new[int(np.argmax(is_misplaced))], bucket)
@@ -224,15 +224,15 @@ def distinct_names(column: pa.Array) -> list[str]:
 
 def open_shards(name: str) -> ShardFolder:
     """Open all buckets of a folder. Raises `DataError` where its files differ from the manifest."""
-    folder = place_of(name)
+    folder = as_path(name)
     manifest = read_manifest(folder)
-    check_folder(folder, manifest)
+    check_bucket_files(folder, manifest)
     return open_buckets(name, manifest, manifest.files)
 
 
-def check_folder(folder: str | Place, manifest: Manifest) -> None:
+def check_bucket_files(folder: str | AnyPath, manifest: ShardManifest) -> None:
     """Raise `DataError` for a file that is missing, has another size, or is not in the manifest."""
-    location = place_of(folder)
+    location = as_path(folder)
     sizes = _list_sizes(location)
     expected = {bucket.file: bucket.bytes for bucket in manifest.files}
     for name in sorted(sizes.keys() - expected.keys()):
@@ -243,12 +243,12 @@ def check_folder(folder: str | Place, manifest: Manifest) -> None:
         _check_size(location / name, sizes[name], n_bytes)
 
 
-def open_bucket(folder: str | Place, manifest: Manifest, bucket: Bucket) -> ShardFolder:
+def open_bucket(folder: str | AnyPath, manifest: ShardManifest, bucket: Bucket) -> ShardFolder:
     """Open one bucket of a folder whose manifest is known, without looking at other files.
 
     Raises `DataError` where its file differs from the manifest.
     """
-    path = place_of(folder) / bucket.file
+    path = as_path(folder) / bucket.file
     try:
         n_bytes = size_of(path)
     except OSError as error:
@@ -257,13 +257,13 @@ def open_bucket(folder: str | Place, manifest: Manifest, bucket: Bucket) -> Shar
     return open_buckets(str(folder), manifest, (bucket,))
 
 
-def open_buckets(name: str, manifest: Manifest, buckets: tuple[Bucket, ...]) -> ShardFolder:
+def open_buckets(name: str, manifest: ShardManifest, buckets: tuple[Bucket, ...]) -> ShardFolder:
     """Open some buckets of a folder that was checked against its manifest."""
-    files = tuple(ParquetFile(place_of(name) / bucket.file) for bucket in buckets)
+    files = tuple(ParquetFile(as_path(name) / bucket.file) for bucket in buckets)
     return ShardFolder(open_parquet(name, files), manifest, buckets)
 
 
-def _list_sizes(folder: Place) -> dict[str, int]:
+def _list_sizes(folder: AnyPath) -> dict[str, int]:
     """Return the size of everything in a folder that is not hidden; -1 for what is no file."""
     if is_remote(folder):
         with reading(folder):
@@ -275,14 +275,14 @@ def _list_sizes(folder: Place) -> dict[str, int]:
         return {e.name: e.stat().st_size if e.is_file() else -1 for e in visible}
 
 
-def _check_size(path: Place, n_bytes: int, expected: int) -> None:
+def _check_size(path: AnyPath, n_bytes: int, expected: int) -> None:
     if n_bytes != expected:
         raise _damaged(
             path.parent, f"{path} has {n_bytes} bytes, but its {MANIFEST} says {expected}"
         )
 
 
-def _damaged(folder: Place, message: str) -> DataError:
+def _damaged(folder: AnyPath, message: str) -> DataError:
     return DataError(
         f"the buckets of {folder} are not what was written: {message}",
         code="damaged-shards",
@@ -291,7 +291,7 @@ def _damaged(folder: Place, message: str) -> DataError:
     )
 
 
-def digests_of(names: Iterable[bytes]) -> bytes:
+def name_digests(names: Iterable[bytes]) -> bytes:
     """Return the concatenated hashes of names in UTF-8: 8 bytes of BLAKE2b each.
 
     Copying an empty hash is faster than making a new one.
@@ -306,37 +306,37 @@ def digests_of(names: Iterable[bytes]) -> bytes:
 
 def bucket_of(name: str, n_buckets: int) -> int:
     """Return the bucket of a series: its hash, a big-endian number, modulo `n_buckets`."""
-    return int.from_bytes(digests_of([name.encode()]), "big") % n_buckets
+    return int.from_bytes(name_digests([name.encode()]), "big") % n_buckets
 
 
-def file_of(bucket: int, n_buckets: int) -> str:
+def bucket_file_name(bucket: int, n_buckets: int) -> str:
     """Return the name of a bucket's file."""
     return f"bucket-{bucket:05d}-of-{n_buckets:05d}.parquet"
 
 
-def open_share(data: object, rank: int, n: int) -> ShardFolder:
+def open_rank_slice(data: object, rank: int, n: int) -> ShardFolder:
     """Open the buckets that one of n processes reads of a folder.
 
     Raises `UsageError` where there are no buckets, or fewer with rows than processes.
     """
-    if not isinstance(data, str | Path) or not is_sharded(place_of(data)):
+    if not isinstance(data, str | Path) or not is_sharded(as_path(data)):
         raise UsageError(
             f"{n} ranks need a folder of buckets, of which each reads some",
             hint="make one:  rnnforecast shard DATA --output buckets --buckets 64",
         )
 
-    folder = place_of(data)
+    folder = as_path(data)
     manifest = read_manifest(folder)
-    check_folder(folder, manifest)
+    check_bucket_files(folder, manifest)
     if len(manifest.files) < n:
         raise UsageError(
             f"there are {n} ranks, but only {len(manifest.files)} buckets of {folder} hold rows",
             hint="start fewer, or make more buckets",
         )
-    return open_buckets(str(data), manifest, manifest.files[share_of(manifest, rank, n)])
+    return open_buckets(str(data), manifest, manifest.files[rank_slice(manifest, rank, n)])
 
 
-def share_of(manifest: Manifest, rank: int, n: int) -> slice:
+def rank_slice(manifest: ShardManifest, rank: int, n: int) -> slice:
     """Return which of the files one of n processes reads: about as many rows as any other."""
     rows = np.cumsum([bucket.rows for bucket in manifest.files])
     targets = rows[-1] * np.arange(n + 1) / n

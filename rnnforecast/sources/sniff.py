@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location
-from rnnforecast.events import Listener, Warned
+from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column, infer_text_column, is_date, is_number, is_unit
 from rnnforecast.sources.text import field_too_long, find_encoding, lines_of, read_head
-from rnnforecast.storage.remote import Place
+from rnnforecast.storage.remote import AnyPath
 
 MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-", "--")
 """Text that means a missing reading, in addition to what `--na-values` names."""
@@ -48,7 +48,7 @@ class Dialect:
 
 
 def sniff(
-    path: Place, config: DataConfig, listener: Listener, *, name: str
+    path: AnyPath, config: DataConfig, listener: Listener, *, name: str
 ) -> tuple[Dialect, tuple[Column, ...]]:
     """Infer the dialect of a CSV file and the kinds of its columns, from its first lines.
 
@@ -76,7 +76,7 @@ def sniff(
 
     decimal = config.decimal or infer_decimal(body, sep, missing)
     if decimal != "." and config.decimal is None:
-        listener(Warned("decimal-comma", f"{name} has commas as decimal marks"))
+        listener(WarningEvent("decimal-comma", f"{name} has commas as decimal marks"))
     header.check(body, decimal)
 
     names = header.names_for(body)
@@ -143,11 +143,11 @@ def _check_not_grouped(column: Column, dialect: Dialect, name: str) -> None:
             code="thousands",
             location=Location(name, column=column.name),
             hint=f"if it means {grouped.replace(thousands, '').replace(decimal, '.')}, add  "
-            f"--thousands {quote(thousands)}{decimal_option}",
+            f"--thousands {shell_quote(thousands)}{decimal_option}",
         )
 
 
-def quote(text: str) -> str:
+def shell_quote(text: str) -> str:
     """Quote a word for a shell where it needs it."""
     is_plain = re.fullmatch(r"[\w.,:/+@%=-]+", text) is not None
     return text if is_plain else "'" + text.replace("'", "'\\''") + "'"

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, UsageError
-from rnnforecast.events import Listener, Warned, ignore
+from rnnforecast.events import Listener, WarningEvent, ignore
 from rnnforecast.sources.columns import Column, is_time_of_day
 from rnnforecast.sources.csv import CsvFile, check_same_columns, open_csv_file
-from rnnforecast.sources.files import expand_path, expand_remote
+from rnnforecast.sources.files import expand_path, expand_url
 from rnnforecast.sources.parquet import (
     ParquetFile,
     ParquetSource,
@@ -29,8 +29,8 @@ from rnnforecast.sources.parquet import (
     open_parquet,
 )
 from rnnforecast.sources.shards import ShardFolder, is_sharded, open_shards
-from rnnforecast.sources.sniff import quote
-from rnnforecast.storage.remote import Place, is_remote, place_of
+from rnnforecast.sources.sniff import shell_quote
+from rnnforecast.storage.remote import AnyPath, as_path, is_remote
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
@@ -67,11 +67,11 @@ class Source(Protocol):
         """Return the locations of the rows that the last reading skipped."""
 
     @property
-    def paths(self) -> tuple[Place, ...]:
+    def paths(self) -> tuple[AnyPath, ...]:
         """The files that are read."""
 
     @property
-    def n_rows_about(self) -> int:
+    def n_rows_estimate(self) -> int:
         """The number of rows, as far as it can be estimated without reading them."""
 
 
@@ -87,14 +87,14 @@ class WrappedSource:
         return self.source.name
 
     @property
-    def paths(self) -> tuple[Place, ...]:
+    def paths(self) -> tuple[AnyPath, ...]:
         """The files that are read."""
         return self.source.paths
 
     @property
-    def n_rows_about(self) -> int:
+    def n_rows_estimate(self) -> int:
         """The number of rows, as far as it can be estimated without reading them."""
-        return self.source.n_rows_about
+        return self.source.n_rows_estimate
 
     def rejected(self) -> list[Location]:
         """Return the locations of the rows that the last reading skipped."""
@@ -132,14 +132,14 @@ class CsvSource:
         return [location for file in self.files for location in file.rejected()]
 
     @property
-    def paths(self) -> tuple[Place, ...]:
+    def paths(self) -> tuple[AnyPath, ...]:
         """The files that are read."""
         return tuple(file.path for file in self.files)
 
     @property
-    def n_rows_about(self) -> int:
+    def n_rows_estimate(self) -> int:
         """The number of rows, estimated from the sizes of the files and their first rows."""
-        return sum(file.n_rows_about for file in self.files)
+        return sum(file.n_rows_estimate for file in self.files)
 
 
 def open_source(data: object, config: DataConfig, listener: Listener = ignore) -> Source:
@@ -169,12 +169,12 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     if text == STANDARD_INPUT:
         return _open_standard_input(config, listener)
 
-    location = place_of(text)
+    location = as_path(text)
     name = str(location) if is_remote(location) else text
     if is_sharded(location):
         return open_shards(name)
 
-    paths: Sequence[Place] = expand_remote(location) if is_remote(location) else expand_path(text)
+    paths: Sequence[AnyPath] = expand_url(location) if is_remote(location) else expand_path(text)
     if all(path.name.lower().endswith(_CSV_ENDINGS) or not path.suffix for path in paths):
         files = tuple(open_csv_file(path, config, listener, name=str(path)) for path in paths)
         check_same_columns(files)
@@ -240,7 +240,7 @@ class Renamed(WrappedSource):
         return self.source.location(row, self.stored.get(column, column))
 
 
-def rename(source: Source, pairs: Sequence[str]) -> Source:
+def rename_columns(source: Source, pairs: Sequence[str]) -> Source:
     """Rename columns by pairs `new=old`: the one that the source calls `new` becomes `old`."""
     stored = {old: new for new, _, old in (pair.partition("=") for pair in pairs)}
     if not stored:
@@ -354,7 +354,7 @@ def join_time(source: Source, name: str | None) -> Source:
         f"the time may be spread over the columns {date.name!r} and {clock.name!r}",
         code="split-time",
         location=Location(source.name),
-        hint=f"if it is, add  --time {quote(f'{date.name},{clock.name}')}",
+        hint=f"if it is, add  --time {shell_quote(f'{date.name},{clock.name}')}",
     )
 
 
@@ -414,7 +414,7 @@ def _check_zones(frame: Any, table: pa.Table) -> None:
             )
 
 
-def stored_source(source: Source) -> Source:
+def unwrap(source: Source) -> Source:
     """Return the source below all wrappers."""
     while isinstance(source, WrappedSource):
         source = source.source
@@ -463,7 +463,7 @@ def stored_types(
         lacking = types_of.keys() - set(schema.names) - set(used)
         if lacking:
             message = f"not in every file, left out: {', '.join(sorted(lacking))}"
-            listener(Warned("different-columns", message, len(lacking)))
+            listener(WarningEvent("different-columns", message, len(lacking)))
             types_of = {name: types for name, types in types_of.items() if name not in lacking}
     return {name: _common_type(name, types, source.name) for name, types in types_of.items()}
 

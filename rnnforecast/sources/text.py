@@ -14,9 +14,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from rnnforecast.errors import DataError, Location
-from rnnforecast.events import Listener, Warned
+from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.files import open_packed
-from rnnforecast.storage.remote import Place
+from rnnforecast.storage.remote import AnyPath
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -46,7 +46,7 @@ class _GzipReader(gzip.GzipFile):
         self._file_below.close()
 
 
-def open_binary(path: Place) -> io.BufferedReader:
+def open_binary(path: AnyPath) -> io.BufferedReader:
     """Open a file for reading, unpacked if its first bytes say that it is gzip."""
     file = open_packed(path)
     is_gzip = file.read(2) == _GZIP_MAGIC
@@ -54,7 +54,7 @@ def open_binary(path: Place) -> io.BufferedReader:
     return io.BufferedReader(_GzipReader(file)) if is_gzip else file
 
 
-def unpacked_size(path: Place) -> int:
+def unpacked_size(path: AnyPath) -> int:
     """Return how many bytes a file unpacks to; for a gzip file of over 4 GB a lower bound."""
     with open_packed(path) as file:
         size = file.seek(0, io.SEEK_END)
@@ -66,7 +66,7 @@ def unpacked_size(path: Place) -> int:
         return max(size, int.from_bytes(file.read(4), "little"))
 
 
-def read_head(path: Place, name: str) -> tuple[bytes, bool]:
+def read_head(path: AnyPath, name: str) -> tuple[bytes, bool]:
     """Return the first bytes of a file, a few lines at least, and whether they are all of it."""
     try:
         with open_binary(path) as file:
@@ -98,7 +98,7 @@ def lines_of(head: bytes, encoding: str, *, is_complete: bool, name: str) -> lis
     return lines if is_complete else lines[:-1]
 
 
-def truncated(error: Exception, path: Place, name: str) -> DataError:
+def truncated(error: Exception, path: AnyPath, name: str) -> DataError:
     """Return the error for a gzip file that ends too early, with its last complete line."""
     n_lines = 0
     with open_packed(path) as packed, gzip.GzipFile(fileobj=packed) as file, suppress(*DAMAGED):
@@ -153,7 +153,7 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
     if head.startswith(codecs.BOM_UTF8):
         return "utf-8-sig"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        listener(Warned("encoding", f"{name} is read as UTF-16, as its first bytes say"))
+        listener(WarningEvent("encoding", f"{name} is read as UTF-16, as its first bytes say"))
         return "utf-16"
     if 0 in head:
         raise _zero_bytes(head, name)
@@ -163,7 +163,7 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
     except UnicodeDecodeError as error:
         line = head[: error.start].count(b"\n") + 1
         if _is_western(head):
-            listener(Warned("encoding", f"{name} is no UTF-8 (line {line}): read as cp1252"))
+            listener(WarningEvent("encoding", f"{name} is no UTF-8 (line {line}): read as cp1252"))
             return "cp1252"
         raise DataError(
             f"byte {head[error.start]:#04x} is not UTF-8 text",

@@ -22,7 +22,7 @@ TEMPORARY_PREFIX = ".tmp-"
 _RANDOM_BYTES = 6
 _MAX_NAME_BYTES = 255
 """What file systems of Unix take; a longer name is cut in the temporary one."""
-VARIABLE = "RNNFORECAST_CRASH_AT"
+CRASH_VARIABLE = "RNNFORECAST_CRASH_AT"
 """Names the crash point at which to die, as `LABEL[:PASSAGE[:SIGNAL]]`."""
 _passages: Counter[str] = Counter()
 """How often each crash point was passed."""
@@ -41,7 +41,7 @@ def publishing_file(path: Path) -> Iterator[IO[bytes]]:
                 _sync(file)
             crash_point("file-synced")
 
-            with taking_back(path):
+            with rollback_on_error(path):
                 os.replace(temporary, path)
                 crash_point("file-named")
                 _sync_directory(path.parent)
@@ -53,7 +53,7 @@ def publishing_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def taking_back(path: Path) -> Iterator[None]:
+def rollback_on_error(path: Path) -> Iterator[None]:
     """Restore `path` where the block fails, from a hard link to the old file.
 
     Exit code 7 says that nothing was published, but a rename is visible before it is durable, and
@@ -158,13 +158,13 @@ def remove_file(path: Path) -> None:
         _sync_directory(path.parent)
 
 
-def collect_leftovers(directory: Path, *, of: str = "*") -> None:
+def remove_stale_temps(directory: Path, *, pattern: str = "*") -> None:
     """Remove temporary files of killed writers whose names match the glob `of`, where possible.
 
     The caller must hold the lock under which those names are written.
     """
     random = "[0-9a-f]" * (2 * _RANDOM_BYTES)
-    for path in directory.glob(f"{TEMPORARY_PREFIX}{random}-{of}"):
+    for path in directory.glob(f"{TEMPORARY_PREFIX}{random}-{pattern}"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -203,7 +203,7 @@ def check_file(path: Path) -> None:
     check_directory(path.parent)
 
 
-def check_spared(path: Path, source: Path, content: str) -> None:
+def check_not_overwriting(path: Path, source: Path, content: str) -> None:
     """Raise `UsageError` where both paths are the same file, by whatever names.
 
     `content` is what the file holds, for the message.
@@ -257,7 +257,7 @@ def _as_write_error(path: Path) -> Iterator[None]:
 
 def crash_point(label: str) -> None:
     """Kill this process at once, like a power cut, where the environment names this label."""
-    setting = os.environ.get(VARIABLE)
+    setting = os.environ.get(CRASH_VARIABLE)
     if setting is None:
         return
 

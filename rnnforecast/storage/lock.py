@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rnnforecast.errors import LockedError, WriteError
 from rnnforecast.storage.durable import make_directory
-from rnnforecast.storage.remote import Place, is_remote
+from rnnforecast.storage.remote import AnyPath, is_remote
 
 _BUSY = (errno.EAGAIN, errno.EACCES)
 _POLL_S = 0.05
@@ -24,7 +24,7 @@ _held: set[int] = set()
 
 
 @contextmanager
-def holding(path: Place, *, wait_s: float | None = None) -> Iterator[None]:
+def acquire(path: AnyPath, *, wait_s: float | None = None) -> Iterator[None]:
     """Hold the lock file `path` while the block runs; make its folder where there is none.
 
     Raises `LockedError` where another process holds it for longer than `wait_s`, `WriteError` where

@@ -16,7 +16,7 @@ from typing import IO, Any, TypeVar, TypeVarTuple
 from rnnforecast.errors import WriteError
 from rnnforecast.storage import durable
 from rnnforecast.storage.durable import crash_point
-from rnnforecast.storage.remote import Place, Remote, get_infos, size_of, stores
+from rnnforecast.storage.remote import AnyPath, RemotePath, get_infos, size_of, stores
 
 _Parameters = TypeVarTuple("_Parameters")
 _Result = TypeVar("_Result")
@@ -25,15 +25,15 @@ _Result = TypeVar("_Result")
 def _disk_version(
     on_disk: Callable[[Path, *_Parameters], _Result],
 ) -> Callable[
-    [Callable[[Remote, *_Parameters], _Result]], Callable[[Place, *_Parameters], _Result]
+    [Callable[[RemotePath, *_Parameters], _Result]], Callable[[AnyPath, *_Parameters], _Result]
 ]:
     """Decorate a function for objects of a store, so that paths go to `on_disk` instead."""
 
     def decorate(
-        on_store: Callable[[Remote, *_Parameters], _Result],
-    ) -> Callable[[Place, *_Parameters], _Result]:
+        on_store: Callable[[RemotePath, *_Parameters], _Result],
+    ) -> Callable[[AnyPath, *_Parameters], _Result]:
         @wraps(on_store)
-        def call(location: Place, *parameters: *_Parameters) -> _Result:
+        def call(location: AnyPath, *parameters: *_Parameters) -> _Result:
             if isinstance(location, Path):
                 return on_disk(location, *parameters)
             return on_store(location, *parameters)
@@ -48,7 +48,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def publish(path: Place, content: bytes) -> dict[str, Any]:
+def publish(path: AnyPath, content: bytes) -> dict[str, Any]:
     """Publish a file, unless it has this content already; return its entry for a manifest."""
     is_published = False
     with suppress(OSError):
@@ -60,12 +60,12 @@ def publish(path: Place, content: bytes) -> dict[str, Any]:
     return describe(path, content)
 
 
-def describe(path: Place, content: bytes) -> dict[str, Any]:
+def describe(path: AnyPath, content: bytes) -> dict[str, Any]:
     """Return a file's entry for a manifest: path, size and SHA-256."""
     return {"path": str(path.resolve()), "bytes": len(content), "sha256": digest(content)}
 
 
-def describe_input(path: Place) -> dict[str, Any]:
+def describe_input(path: AnyPath) -> dict[str, Any]:
     """Return the same entry of a file that is read for it, and that may be large."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -74,7 +74,7 @@ def describe_input(path: Place) -> dict[str, Any]:
 
 
 @_disk_version(describe_input)
-def describe_source(location: Remote) -> dict[str, Any]:
+def describe_source(location: RemotePath) -> dict[str, Any]:
     """Return the entry of a source of readings.
 
     An object is not fetched again for it: in place of a hash stands when it was changed.
@@ -88,7 +88,7 @@ def describe_source(location: Remote) -> dict[str, Any]:
 
 @_disk_version(durable.publishing_file)
 @contextmanager
-def publishing_file(location: Remote) -> Iterator[IO[bytes]]:
+def publishing_file(location: RemotePath) -> Iterator[IO[bytes]]:
     """Open a file for writing; it appears at its location, complete, when the block succeeds.
 
     The content of an object waits in a temporary file of this machine, as it is put in one call.
@@ -105,7 +105,7 @@ def publishing_file(location: Remote) -> Iterator[IO[bytes]]:
 
 
 @_disk_version(durable.publish_directory)
-def publish_directory(location: Remote, files: Mapping[str, bytes]) -> None:
+def publish_directory(location: RemotePath, files: Mapping[str, bytes]) -> None:
     """Make a directory with these files, in the mapping's order: put the manifest last.
 
     On a store it counts once its last file is there. All are looked at before this returns, because
@@ -124,32 +124,32 @@ def publish_directory(location: Remote, files: Mapping[str, bytes]) -> None:
 
 
 @_disk_version(durable.replace_pointer)
-def replace_pointer(location: Remote, text: str) -> None:
+def replace_pointer(location: RemotePath, text: str) -> None:
     """Write a file that holds one line."""
     with _as_write_error(location):
         _put(location, f"{text}\n".encode())
 
 
 @_disk_version(durable.make_directory)
-def make_directory(location: Remote) -> None:
+def make_directory(location: RemotePath) -> None:
     """Make a directory and its parents; a store has none, and needs none."""
 
 
 @_disk_version(durable.remove_file)
-def remove_file(location: Remote) -> None:
+def remove_file(location: RemotePath) -> None:
     """Remove a file; one that is gone already is no error."""
     with _as_write_error(location):
         location.unlink()
 
 
-def remove_tree(location: Remote) -> None:
+def remove_tree(location: RemotePath) -> None:
     """Remove all objects below a prefix."""
     with _as_write_error(location):
         stores().remove_tree(location.url)
 
 
 @_disk_version(durable.check_directory)
-def check_directory(location: Remote) -> None:
+def check_directory(location: RemotePath) -> None:
     """Raise `WriteError` where no directory could be made or written to; make nothing."""
     with _as_write_error(location):
         stores().check_writable(location.url)
@@ -157,7 +157,7 @@ def check_directory(location: Remote) -> None:
 
 
 @_disk_version(durable.check_file)
-def check_file(location: Remote) -> None:
+def check_file(location: RemotePath) -> None:
     """Raise `WriteError` where no file could be published: before the work, not after it."""
     check_directory(location)
     with _as_write_error(location):
@@ -165,14 +165,14 @@ def check_file(location: Remote) -> None:
             raise OSError(errno.EISDIR, "other objects lie below that name", str(location))
 
 
-def _put(location: Remote, content: Any) -> None:
+def _put(location: RemotePath, content: Any) -> None:
     crash_point("file-written")
     stores().put(location.url, content)
     crash_point("file-published")
 
 
 @contextmanager
-def _as_write_error(location: Remote) -> Iterator[None]:
+def _as_write_error(location: RemotePath) -> Iterator[None]:
     """Turn an `OSError` into a `WriteError` that names the location."""
     try:
         yield

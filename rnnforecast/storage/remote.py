@@ -31,7 +31,7 @@ ErrorConverter = Callable[[OSError], Exception]
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemotePath:
     """An object on a store, or all objects below a prefix, with the methods of `pathlib.Path`."""
 
     url: Url
@@ -40,9 +40,9 @@ class Remote:
         """Return the URL, which holds no secret."""
         return str(self.url)
 
-    def __truediv__(self, name: str) -> Remote:
+    def __truediv__(self, name: str) -> RemotePath:
         """Return the location with a name appended."""
-        return Remote(self.url.below(name))
+        return RemotePath(self.url.below(name))
 
     @property
     def name(self) -> str:
@@ -55,25 +55,25 @@ class Remote:
         return self.url.path.suffix
 
     @property
-    def parent(self) -> Remote:
+    def parent(self) -> RemotePath:
         """The location without its last part."""
-        return Remote(self.url.at(self.url.key.rpartition("/")[0]))
+        return RemotePath(self.url.at(self.url.key.rpartition("/")[0]))
 
-    def resolve(self) -> Remote:
+    def resolve(self) -> RemotePath:
         """Return itself: there are no links, and a URL is absolute."""
         return self
 
-    def absolute(self) -> Remote:
+    def absolute(self) -> RemotePath:
         """Return itself: a URL is absolute."""
         return self
 
-    def is_relative_to(self, folder: Remote) -> bool:
+    def is_relative_to(self, folder: RemotePath) -> bool:
         """Tell whether it is the folder, or lies below it."""
         url, above = self.url, folder.url
         is_below = not above.key or f"{url.key}/".startswith(f"{above.key}/")
         return url.at("") == above.at("") and is_below
 
-    def relative_parts(self, folder: Remote) -> tuple[str, ...]:
+    def relative_parts(self, folder: RemotePath) -> tuple[str, ...]:
         """Return the parts of the path that lead from a folder to it."""
         return tuple(self.url.key.removeprefix(folder.url.key).strip("/").split("/"))
 
@@ -120,14 +120,14 @@ class Remote:
         stores().remove(self.url)
 
 
-Place = Path | Remote
+AnyPath = Path | RemotePath
 """Where something is read or published: a path of this machine, or a URL of a store."""
 
 
 class RemoteFile(io.RawIOBase):
     """An open object: each read is a request for a range of it."""
 
-    def __init__(self, location: Remote, convert_error: ErrorConverter | None) -> None:
+    def __init__(self, location: RemotePath, convert_error: ErrorConverter | None) -> None:
         self._location, self._convert_error = location, convert_error
         self._file = self._call(lambda _: stores().open_object(location.url))
 
@@ -169,20 +169,20 @@ class RemoteFile(io.RawIOBase):
             raise self._convert_error(error) from error
 
 
-def place_of(text: str | Place) -> Place:
+def as_path(text: str | AnyPath) -> AnyPath:
     """Return the location that a path or a URL names, without looking whether it exists."""
     if isinstance(text, str) and is_url(text):
-        return Remote(parse_url(text))
-    if isinstance(text, Remote):
+        return RemotePath(parse_url(text))
+    if isinstance(text, RemotePath):
         return text
     check_not_collapsed(str(text))
     return Path(text)
 
 
-def local_path(text: str | Place, name: str) -> Path:
+def local_path(text: str | AnyPath, name: str) -> Path:
     """Return a path of this machine. Raises `UsageError` for a URL: `name` cannot be on a store."""
-    location = place_of(text)
-    if isinstance(location, Remote):
+    location = as_path(text)
+    if isinstance(location, RemotePath):
         raise UsageError(
             f"{name} cannot be on a store: {location}",
             code="not-on-a-store",
@@ -191,24 +191,24 @@ def local_path(text: str | Place, name: str) -> Path:
     return location
 
 
-def is_remote(location: Place) -> TypeIs[Remote]:
+def is_remote(location: AnyPath) -> TypeIs[RemotePath]:
     """Tell whether a location is on an object store."""
-    return isinstance(location, Remote)
+    return isinstance(location, RemotePath)
 
 
-def is_in_folder(location: Place, folder: Place) -> bool:
+def is_in_folder(location: AnyPath, folder: AnyPath) -> bool:
     """Tell whether a location is a folder or lies in it; links on a disk are followed."""
     if is_remote(location):
         return is_remote(folder) and location.is_relative_to(folder)
     return not is_remote(folder) and location.resolve().is_relative_to(folder.resolve())
 
 
-def size_of(location: Place) -> int:
+def size_of(location: AnyPath) -> int:
     """Return how many bytes a file has. Raises `OSError` where there is none."""
     return location.size() if is_remote(location) else location.stat().st_size
 
 
-def etag_of(location: Place) -> tuple[int, int] | None:
+def etag_of(location: AnyPath) -> tuple[int, int] | None:
     """Return a value that changes whenever a file is replaced; None where it cannot be found."""
     with suppress(OSError):
         if not is_remote(location):
@@ -221,7 +221,7 @@ def etag_of(location: Place) -> tuple[int, int] | None:
 
 
 def open_for_reading(
-    location: Place, *, convert_error: ErrorConverter | None = None
+    location: AnyPath, *, convert_error: ErrorConverter | None = None
 ) -> io.BufferedReader:
     """Open a file for reading. `convert_error` is for errors of a store, now and at each read."""
     if is_remote(location):
@@ -229,7 +229,7 @@ def open_for_reading(
     return location.open("rb")
 
 
-def read_bounded(location: Place, max_bytes: int) -> bytes:
+def read_bounded(location: AnyPath, max_bytes: int) -> bytes:
     """Return the content of a regular file, which must not be a link.
 
     Raises `ValueError` for a larger one, and for one that cannot be read.
@@ -258,7 +258,7 @@ def read_bounded(location: Place, max_bytes: int) -> bytes:
 
 
 def read_json(
-    location: Place, *, expected_format: str | None = None, max_bytes: int = MAX_JSON_BYTES
+    location: AnyPath, *, expected_format: str | None = None, max_bytes: int = MAX_JSON_BYTES
 ) -> dict[str, Any]:
     """Return the JSON object in a small file, such as a manifest.
 
@@ -284,16 +284,16 @@ def read_json(
     return value
 
 
-def get_infos(locations: Sequence[Remote]) -> list[ObjectInfo | None]:
+def get_infos(locations: Sequence[RemotePath]) -> list[ObjectInfo | None]:
     """Return size and time of many objects of one store, all asked for at once; None for none."""
     infos: list[ObjectInfo | None] = stores().get_infos([location.url for location in locations])
     return infos
 
 
-def list_objects(folder: Remote, *, recursive: bool = True) -> dict[Remote, ObjectInfo]:
+def list_objects(folder: RemotePath, *, recursive: bool = True) -> dict[RemotePath, ObjectInfo]:
     """Return the objects below a prefix, or only those right below it, in the order of names."""
     infos: dict[Url, ObjectInfo] = stores().list_objects(folder.url, recursive=recursive)
-    return {Remote(url): info for url, info in infos.items()}
+    return {RemotePath(url): info for url, info in infos.items()}
 
 
 def stores() -> Any:

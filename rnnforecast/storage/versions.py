@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rnnforecast.errors import ModelError, UsageError, WriteError
-from rnnforecast.storage.durable import collect_leftovers, remove_directory
+from rnnforecast.storage.durable import remove_directory, remove_stale_temps
 from rnnforecast.storage.publish import (
     check_directory,
     make_directory,
@@ -20,7 +20,7 @@ from rnnforecast.storage.publish import (
     remove_tree,
     replace_pointer,
 )
-from rnnforecast.storage.remote import Place, Remote, is_remote, list_objects
+from rnnforecast.storage.remote import AnyPath, RemotePath, is_remote, list_objects
 
 CURRENT = "CURRENT"
 VERSIONS = "versions"
@@ -36,8 +36,8 @@ _NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 _HINT_TRAIN = "train one first with  rnnforecast train DATA , or pass its folder with  --model"
 
 
-def publish_version(model: Place, files: Mapping[str, bytes], *, now: datetime) -> str:
-    """Save a new version and return its name; `put_in_force` makes it the active one."""
+def publish_version(model: AnyPath, files: Mapping[str, bytes], *, now: datetime) -> str:
+    """Save a new version and return its name; `activate_version` makes it the active one."""
     versions = model / VERSIONS
     make_directory(versions)
     digest = hashlib.sha256(repr(now).encode())
@@ -48,17 +48,17 @@ def publish_version(model: Place, files: Mapping[str, bytes], *, now: datetime) 
     return name
 
 
-def check_place(model: Place) -> None:
+def check_writable(model: AnyPath) -> None:
     """Raise `WriteError` where a model could not be saved: before the work, not after it."""
     check_directory(model / VERSIONS)
 
 
-def put_in_force(model: Place, version: str) -> None:
+def activate_version(model: AnyPath, version: str) -> None:
     """Make a saved version the one that readers use."""
     replace_pointer(model / CURRENT, version)
 
 
-def resolve_version(model: Place, version: str | None = None) -> Place:
+def resolve_version(model: AnyPath, version: str | None = None) -> AnyPath:
     """Return the directory of a version; None stands for the active one.
 
     Raises `ModelError` where there is no such version, `UsageError` for what is no version's name.
@@ -86,7 +86,7 @@ def resolve_version(model: Place, version: str | None = None) -> Place:
     return directory
 
 
-def name_in_force(model: Place) -> str | None:
+def active_version(model: AnyPath) -> str | None:
     """Return the active version; None where versions are saved, but none is active."""
     try:
         return resolve_version(model).name
@@ -96,7 +96,7 @@ def name_in_force(model: Place) -> str | None:
         return None
 
 
-def list_versions(model: Place) -> list[str]:
+def list_versions(model: AnyPath) -> list[str]:
     """Return the names of all saved versions, oldest first."""
     if is_remote(model):
         return sorted(name for name, files in _list_files(model).items() if _LAST_FILE in files)
@@ -117,7 +117,7 @@ def retire_versions(model: Path, *, keep: int, pinned: Collection[str], now: dat
     names no version.
     """
     names = list_versions(model)
-    active = name_in_force(model) if names else None
+    active = active_version(model) if names else None
     if active is None:
         return []
 
@@ -134,14 +134,14 @@ def retire_versions(model: Path, *, keep: int, pinned: Collection[str], now: dat
     return retired
 
 
-def collect(model: Place) -> None:
+def remove_leftovers(model: AnyPath) -> None:
     """Remove what killed writers have left; the lock must be held.
 
     On a store, which has no lock, these are versions that have lacked a manifest for a day.
     """
     if not is_remote(model):
-        collect_leftovers(model)
-        collect_leftovers(model / VERSIONS)
+        remove_stale_temps(model)
+        remove_stale_temps(model / VERSIONS)
         return
 
     newest_abandoned = f"{datetime.now(UTC) - _ABANDONED:{_NAME_FORMAT}}"
@@ -151,7 +151,7 @@ def collect(model: Place) -> None:
                 remove_tree(model / VERSIONS / name)
 
 
-def _read_current(model: Place) -> str:
+def _read_current(model: AnyPath) -> str:
     """Return the text of CURRENT; nothing where that is no regular file."""
     try:
         # A pipe would block for ever. A store has none.
@@ -164,7 +164,7 @@ def _read_current(model: Place) -> str:
             raise _unreachable(model, error) from error
         if list_versions(model):
             raise ModelError(
-                f"no version of {model} is in force",
+                f"no version of {model} is active",
                 code="no-version-in-force",
                 hint=f"name one with  --version ; {_saved_versions(model)}",
             ) from error
@@ -179,7 +179,7 @@ def _read_current(model: Place) -> str:
         ) from error
 
 
-def _list_files(model: Remote) -> dict[str, set[str]]:
+def _list_files(model: RemotePath) -> dict[str, set[str]]:
     """Return the names of the files of each version on a store, complete or not."""
     files: dict[str, set[str]] = {}
     folder = model / VERSIONS
@@ -193,7 +193,7 @@ def _list_files(model: Remote) -> dict[str, set[str]]:
     return files
 
 
-def _is_version(directory: Place) -> bool:
+def _is_version(directory: AnyPath) -> bool:
     if not is_remote(directory):
         return not directory.is_symlink() and _is_directory(directory)
     try:
@@ -202,7 +202,7 @@ def _is_version(directory: Place) -> bool:
         raise _unreachable(directory, error) from error
 
 
-def _unreachable(location: Remote, error: OSError) -> ModelError:
+def _unreachable(location: RemotePath, error: OSError) -> ModelError:
     return ModelError(
         f"the model at {location} cannot be read: {error.strerror}",
         code="unreachable-model",
@@ -218,7 +218,7 @@ def _is_directory(path: Path) -> bool:
         return False
 
 
-def _saved_versions(model: Place) -> str:
+def _saved_versions(model: AnyPath) -> str:
     """Return the newest saved versions, for a hint."""
     versions = list_versions(model)
     return (

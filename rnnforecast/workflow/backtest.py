@@ -19,15 +19,22 @@ from rnnforecast.config.training import (
     WindowConfig,
 )
 from rnnforecast.data.forecast import Forecaster
-from rnnforecast.data.match import read_for_training, warn_of_strangers
+from rnnforecast.data.match import read_for_training, warn_unusual_series
 from rnnforecast.data.output import open_backtest_file
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.setup import backtest_train_end_us, plan_backtest
-from rnnforecast.data.split import Cuts, Origins, Split, first_of_test, moment_of, split_at
-from rnnforecast.data.timestamps import format_stamp, parse_time_us
-from rnnforecast.data.windows import past_of
+from rnnforecast.data.setup import backtest_train_end_us, set_up_backtest
+from rnnforecast.data.split import (
+    Origins,
+    Split,
+    SplitTimes,
+    parse_moment,
+    split_at,
+    start_of_test_us,
+)
+from rnnforecast.data.timestamps import format_timestamp, parse_time_us
+from rnnforecast.data.windows import make_past
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
-from rnnforecast.evaluate.backtest import Round, Sink, Truth, Units, deviations, evaluate
+from rnnforecast.evaluate.backtest import ErrorUnits, Round, Sink, Truth, deviations, evaluate
 from rnnforecast.evaluate.baselines import RidgeOnLags, SeasonalNaive, naive
 from rnnforecast.evaluate.comparison import (
     NAIVE,
@@ -37,8 +44,8 @@ from rnnforecast.evaluate.comparison import (
     Comparison,
     compare,
 )
-from rnnforecast.events import Listener, Recorder, Warned, ignore
-from rnnforecast.report.html import Report, Seen, report_html
+from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
+from rnnforecast.report.html import ExampleWindow, Report, report_html
 from rnnforecast.spec import NetworkSpec
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.units import join_names
@@ -46,9 +53,9 @@ from rnnforecast.workflow.model import (
     Model,
     as_model,
     check_outputs,
-    known_of,
-    reading_of,
+    resolve_options,
     restore,
+    training_stats_of,
 )
 from rnnforecast.workflow.steps import (
     NAMES_SHOWN,
@@ -73,7 +80,7 @@ class Backtest:
     """Time stamps of the ends of the parts."""
     version: str | None
     """The saved version that was tested; None where a network was fitted."""
-    warnings: tuple[Warned, ...]
+    warnings: tuple[WarningEvent, ...]
     timing: dict[str, float]
 
     @property
@@ -94,7 +101,7 @@ def backtest(
     horizon: int | str | None = None,
     lookback: int | str | None = None,
     config: Config | None = None,
-    given: Collection[str] = (),
+    explicit: Collection[str] = (),
     ends: BacktestConfig | None = None,
     output: str | Path | None = None,
     report: str | Path | None = None,
@@ -104,9 +111,9 @@ def backtest(
 
     A network is fitted to the readings before the test part. With `model`, a saved version or the
     active one of a directory, that is tested instead, on readings after those that it was trained
-    on; fields of `config.data` that differ from their defaults, or that `given` names, override its
-    reading options. With `output`, each forecast value is written with its actual; with `report`,
-    an HTML report. Raises a `RnnForecastError`.
+    on; fields of `config.data` that differ from their defaults, or that `explicit` names, override
+    its reading options. With `output`, each forecast value is written with its actual; with
+    `report`, an HTML report. Raises a `RnnForecastError`.
     """
     ends = ends or BacktestConfig()
     if output is not None:
@@ -117,7 +124,7 @@ def backtest(
     events, clock = Recorder(listener, []), Clock()
     saved = None if model is None else as_model(model)
     if saved is not None:
-        config = replace(config, data=reading_of(saved.artifact, config.data, given))
+        config = replace(config, data=resolve_options(saved.artifact, config.data, explicit))
     check_outputs(data, config.data, output=output, page=report, allows_stream=False)
 
     if saved is None:
@@ -163,25 +170,28 @@ class Trial:
             "validation_end": split.test_from_us,
             "test_end": split.end_us,
         }
-        return {name: format_stamp(us, self.tz) for name, us in ends.items()}
+        return {name: format_timestamp(us, self.tz) for name, us in ends.items()}
 
 
 def _run(
     trial: Trial, output: str | Path | None, listener: Listener, *, has_examples: bool
-) -> tuple[Comparison, tuple[Seen, ...]]:
+) -> tuple[Comparison, tuple[ExampleWindow, ...]]:
     """Forecast from all origins and compare; return example windows where they are asked for."""
     panel, spec = trial.split.panel, trial.spec
     opened: AbstractContextManager[Sink | None] = (
         nullcontext() if output is None else open_backtest_file(str(output), trial.tz)
     )
-    truth, units = Truth(panel, spec.horizon), Units(spec.season, deviations(trial.split.train))
+    truth, units = (
+        Truth(panel, spec.horizon),
+        ErrorUnits(spec.season, deviations(trial.split.train)),
+    )
     with opened as sink:
         tallies = evaluate(
             trial.rounds, truth, units, lookback=spec.lookback, sink=sink, listener=listener
         )
     comparison = compare(tallies, names=panel.names, season=spec.season, step_us=panel.step_us)
 
-    seen: tuple[Seen, ...] = ()
+    seen: tuple[ExampleWindow, ...] = ()
     if has_examples:
         seen = example_windows(
             trial.rounds, truth, tallies, comparison, lookback=spec.lookback, tz=trial.tz
@@ -201,10 +211,10 @@ def fitted_trial(
     def learns_until(panel: Panel, tz: str | None) -> int:
         return backtest_train_end_us(_until(panel, ends.test_end, tz), config, ends, tz)
 
-    panel, schema = read_for_training(data, config.data, listener, learns_until=learns_until)
+    panel, schema = read_for_training(data, config.data, listener, find_train_end=learns_until)
     clock.lap("read_s")
     panel = _until(panel, ends.test_end, schema.tz)
-    plan = plan_backtest(panel, config, ends, schema.tz, listener)
+    plan = set_up_backtest(panel, config, ends, schema.tz, listener)
     split, spec, panel = plan.split, plan.spec, plan.split.panel
     stride = ends.stride or spec.horizon
     test_from = split.test_from_us
@@ -219,7 +229,7 @@ def fitted_trial(
         origins = all_origins.between(begin, begin + length)
         if not len(origins):
             continue
-        cuts = Cuts(split.train_until_us + begin - test_from, begin, split.end_us)
+        cuts = SplitTimes(split.train_until_us + begin - test_from, begin, split.end_us)
         parts = split_at(panel, cuts)
         fitted = fit_network(plan, parts, listener)
         calibration = calibrate(fitted, parts, spec, listener)
@@ -255,9 +265,9 @@ def saved_trial(
         )
 
     panel, schema = saved.read(data, config.data, listener)
-    warn_of_strangers(
-        past_of(panel),
-        known_of(artifact),
+    warn_unusual_series(
+        make_past(panel),
+        training_stats_of(artifact),
         listener,
         lookback=spec.lookback,
         horizon=spec.horizon,
@@ -292,23 +302,23 @@ def _split_after_training(
     Raises `DataError` where that lies among the training readings.
     """
     trained_until = parse_time_us(saved.artifact.trained_until, tz)
-    test_from = first_of_test(panel, ends, tz, horizon=saved.artifact.spec.horizon)
+    test_from = start_of_test_us(panel, ends, tz, horizon=saved.artifact.spec.horizon)
     if test_from is None:
         test_from = trained_until + panel.step_us
     if test_from <= trained_until:
         raise DataError(
             f"version {saved.version} has learnt from the readings until "
             f"{saved.artifact.trained_until}, but the test part begins at "
-            f"{format_stamp(test_from, tz)}",
+            f"{format_timestamp(test_from, tz)}",
             code="already-learnt",
             hint="begin later, with  --validation-end "
-            f"'{format_stamp(trained_until + panel.step_us, tz)}'  or fewer --windows",
+            f"'{format_timestamp(trained_until + panel.step_us, tz)}'  or fewer --windows",
         )
 
-    train_end = test_from if ends.train_end is None else moment_of(ends.train_end, panel, tz)
+    train_end = test_from if ends.train_end is None else parse_moment(ends.train_end, panel, tz)
     if train_end > test_from:
         raise UsageError("--train-end lies in the test part", hint="pass an earlier one")
-    return split_at(panel, Cuts(train_end, test_from, panel.end_us))
+    return split_at(panel, SplitTimes(train_end, test_from, panel.end_us))
 
 
 def _make_baselines(
@@ -323,7 +333,7 @@ def _make_baselines(
         split.train, split.validation, lookback=spec.lookback, horizon=spec.horizon
     )
     if ridge is None:
-        listener(Warned("no-ridge", "too few whole windows for ridge regression: left out"))
+        listener(WarningEvent("no-ridge", "too few whole windows for ridge regression: left out"))
     else:
         baselines[RIDGE] = ridge
     return baselines
@@ -333,7 +343,7 @@ def _until(panel: Panel, test_end: str | None, tz: str | None) -> Panel:
     """Cut off the readings after the test part, and drop series that begin after it."""
     if test_end is None:
         return panel
-    panel = panel.before(panel.rows_before(moment_of(test_end, panel, tz)))
+    panel = panel.before(panel.rows_before(parse_moment(test_end, panel, tz)))
     series = np.flatnonzero(panel.lengths > 0)
     if not len(series):
         raise NotEnoughDataError(
@@ -344,7 +354,9 @@ def _until(panel: Panel, test_end: str | None, tz: str | None) -> Panel:
     return panel.select(series)
 
 
-def backtest_report(result: Backtest, seen: tuple[Seen, ...], names: tuple[str, ...]) -> Report:
+def backtest_report(
+    result: Backtest, seen: tuple[ExampleWindow, ...], names: tuple[str, ...]
+) -> Report:
     """Return the report of a backtest; `names` are those of the series."""
     spec, split = result.spec, result.split
     series = join_names(names, NAMES_SHOWN)

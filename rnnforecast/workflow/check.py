@@ -9,16 +9,16 @@ from pathlib import Path
 
 from rnnforecast.config.fields import options_of
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.cleaning import warn_of_oddities
+from rnnforecast.data.cleaning import warn_of_suspect_readings
 from rnnforecast.data.grid import read_panel
-from rnnforecast.data.match import open_table, read_matching, warn_of_strangers
-from rnnforecast.data.profile import Role, Survey, roles, survey
+from rnnforecast.data.match import open_table, read_matching, warn_unusual_series
+from rnnforecast.data.profile import ColumnRole, Profile, column_roles, profile_panel
 from rnnforecast.data.schema import Schema, infer_schema
-from rnnforecast.data.timestamps import format_stamp
-from rnnforecast.data.windows import past_of
-from rnnforecast.evaluate.postprocess import warn_of_short
-from rnnforecast.events import Listener, Recorder, Warned, ignore
-from rnnforecast.workflow.model import Model, check_outputs, known_of, reading_of
+from rnnforecast.data.timestamps import format_timestamp
+from rnnforecast.data.windows import make_past
+from rnnforecast.evaluate.postprocess import warn_of_short_history
+from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
+from rnnforecast.workflow.model import Model, check_outputs, resolve_options, training_stats_of
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Check:
     """Columns, schema and profile of a table, and the command lines that use it."""
 
     source: str
-    columns: tuple[Role, ...]
+    columns: tuple[ColumnRole, ...]
     schema: Schema
-    survey: Survey
-    warnings: tuple[Warned, ...]
+    profile: Profile
+    warnings: tuple[WarningEvent, ...]
     train: str
     """The command line to train on it."""
     predict: str | None = None
@@ -38,16 +38,16 @@ class Check:
     @property
     def start(self) -> str:
         """The time of the first reading."""
-        return self._format(int(self.survey.panel.start.min()))
+        return self._format(int(self.profile.panel.start.min()))
 
     @property
     def end(self) -> str:
         """The time of the last reading."""
-        panel = self.survey.panel
+        panel = self.profile.panel
         return self._format(panel.end_us - panel.step_us)
 
     def _format(self, time_us: int) -> str:
-        return format_stamp(time_us, self.schema.tz)
+        return format_timestamp(time_us, self.schema.tz)
 
     @property
     def is_clean(self) -> bool:
@@ -60,19 +60,19 @@ def check(
     *,
     config: DataConfig | None = None,
     model: Model | None = None,
-    given: Collection[str] = (),
+    explicit: Collection[str] = (),
     listener: Listener = ignore,
 ) -> Check:
     """Profile a table; with a model, check whether the model can forecast from it.
 
-    Fields of `config` that differ from their defaults, or that `given` names, override the model's
-    reading options. Raises a `RnnForecastError` for a table that cannot be used, or does not fit
-    the model.
+    Fields of `config` that differ from their defaults, or that `explicit` names, override the
+    model's reading options. Raises a `RnnForecastError` for a table that cannot be used, or does
+    not fit the model.
     """
     events = Recorder(listener, [])
     config = config or DataConfig()
     if model is not None:
-        config = reading_of(model.artifact, config, given)
+        config = resolve_options(model.artifact, config, explicit)
     check_outputs(data, config)
 
     time_column = None if model is None else model.artifact.schema.time
@@ -80,15 +80,15 @@ def check(
     if model is None:
         panel, schema = read_panel(source, infer_schema(source, config, events), config, events)
     else:
-        spec, known = model.artifact.spec, known_of(model.artifact)
+        spec, known = model.artifact.spec, training_stats_of(model.artifact)
         panel, schema = read_matching(
-            source, schema=model.artifact.schema, options=config, known=known, listener=events
+            source, schema=model.artifact.schema, options=config, stats=known, listener=events
         )
-        past = past_of(panel)
-        warn_of_oddities(panel, events, tz=schema.tz)
-        warn_of_strangers(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
-        warn_of_short(past, events, lookback=spec.lookback)
-    profile = survey(panel, schema.tz, events)
+        past = make_past(panel)
+        warn_of_suspect_readings(panel, events, tz=schema.tz)
+        warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
+        warn_of_short_history(past, events, lookback=spec.lookback)
+    profile = profile_panel(panel, schema.tz, events)
     for warning in profile.warnings:
         events(warning)
 
@@ -101,9 +101,9 @@ def check(
     options = options_of(replace(config, na_values=(*config.na_values, *sentinels)))
     return Check(
         source=source.name,
-        columns=roles(source.columns, schema, given=set(config.named_columns)),
+        columns=column_roles(source.columns, schema, explicit=set(config.named_columns)),
         schema=schema,
-        survey=profile,
+        profile=profile,
         warnings=tuple(events.warnings),
         train=shlex.join(["rnnforecast", "train", path, *options]),
         predict=predict,

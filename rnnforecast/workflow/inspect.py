@@ -17,16 +17,16 @@ from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, PlotConfig
 from rnnforecast.data.match import read_for_training
 from rnnforecast.data.output import SeriesForecast, read_forecast, write_table
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.split import moment_of
+from rnnforecast.data.split import parse_moment
 from rnnforecast.data.timestamps import parse_time_us
-from rnnforecast.data.windows import Past, TrainingWindows, past_of
+from rnnforecast.data.windows import Past, TrainingWindows, make_past
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
 from rnnforecast.evaluate.anomalies import Anomalies, Episode, episodes, find_anomalies
-from rnnforecast.events import Listener, Noted, Recorder, Warned, ignore
+from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
 from rnnforecast.gradients import explosion
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.report.html import forecast_html
-from rnnforecast.report.plots import Fan, picture, rows_back
+from rnnforecast.report.plots import Fan, n_rows_back, render_image
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.storage.remote import local_path
 from rnnforecast.units import parse_steps
@@ -34,12 +34,12 @@ from rnnforecast.workflow.model import (
     Model,
     as_model,
     check_outputs,
-    reading_of,
+    resolve_options,
     restore,
     restore_network,
-    source_of,
+    training_source,
 )
-from rnnforecast.workflow.steps import MIN_WINDOWS, Remembered, remember
+from rnnforecast.workflow.steps import MIN_WINDOWS, MemoryReport, analyse_memory
 
 _MAX_HISTORY = 100_000
 """Most readings that `--history` can ask for."""
@@ -68,7 +68,7 @@ def plot(
     config = config or PlotConfig()
     if output is not None:
         check_picture(str(output))
-        check_outputs(data, DataConfig(), page=output, others={"the forecast": config.forecast})
+        check_outputs(data, DataConfig(), page=output, inputs={"the forecast": config.forecast})
     forecasts = read_forecast(local_path(config.forecast, "--forecast"))
     forecasts = _select_series(forecasts, config.series, most, listener)
 
@@ -78,7 +78,7 @@ def plot(
         fans = _fans_with_readings(forecasts, data, config, model, listener)
     if output is not None:
         kind = Path(output).suffix.lower().removeprefix(".")
-        content = forecast_html(fans).encode() if kind == "html" else picture(fans, kind)
+        content = forecast_html(fans).encode() if kind == "html" else render_image(fans, kind)
         with publishing_file(Path(output)) as file:
             file.write(content)
     return fans
@@ -107,7 +107,7 @@ def _select_series(
     n_hidden = len(forecasts) - most
     if n_hidden > 0:
         message = f"{n_hidden} more series are not shown; name those to see with  --series NAME"
-        listener(Noted(message))
+        listener(Notice(message))
     return forecasts[:most]
 
 
@@ -136,11 +136,11 @@ def _fans_with_readings(
     """
     if model is None:
         panel, schema = read_for_training(
-            data, DataConfig(), listener, learns_until=lambda panel, _: panel.end_us
+            data, DataConfig(), listener, find_train_end=lambda panel, _: panel.end_us
         )
     else:
         panel, schema = model.read(data, model.artifact.config.data, listener)
-    past, tz = past_of(panel), schema.tz
+    past, tz = make_past(panel), schema.tz
     if (tz is None) != (forecasts[0].tz is None):
         raise DataError(
             "the times of the forecast and of the readings do not compare: only one has a zone",
@@ -157,7 +157,7 @@ def _fans_with_readings(
             hint="pass the readings that the forecast was made from, and their model with  --model",
         )
     if missing:
-        listener(Warned.naming("no-readings", "forecast, but not in the readings", missing))
+        listener(WarningEvent.naming("no-readings", "forecast, but not in the readings", missing))
     return [
         _fan_without_readings(forecast)
         if forecast.series not in positions
@@ -177,7 +177,7 @@ def _fan_with_readings(
     last, begin = int(series_past.cutoff_time[0]), int(forecast.times_us[0])
     n_since = max(0, (last - begin) // past.step_us + 1)
     if config.history == "auto":
-        n_back = rows_back(len(forecast.times_us))
+        n_back = n_rows_back(len(forecast.times_us))
     else:
         n_back = parse_steps(
             config.history, step_us=past.step_us, name="history", limit=_MAX_HISTORY
@@ -213,7 +213,7 @@ class Search:
     found: Anomalies
     episodes: tuple[Episode, ...]
     """Anomalies near each other, put together, the most surprising first."""
-    warnings: tuple[Warned, ...]
+    warnings: tuple[WarningEvent, ...]
 
 
 def anomalies(
@@ -222,21 +222,21 @@ def anomalies(
     model: Model | str | Path = DEFAULT_MODEL,
     config: AnomalyConfig | None = None,
     reading: DataConfig | None = None,
-    given: Collection[str] = (),
+    explicit: Collection[str] = (),
     output: str | Path | None = None,
     listener: Listener = ignore,
 ) -> Search:
     """List the readings outside their forecast band; with `output`, write all of them to a file.
 
-    Fields of `reading` that differ from their defaults, or that `given` names, override the model's
-    reading options. Raises a `RnnForecastError`.
+    Fields of `reading` that differ from their defaults, or that `explicit` names, override the
+    model's reading options. Raises a `RnnForecastError`.
     """
     config = config or AnomalyConfig()
     if output is not None:
         check_format(str(output))
     model = as_model(model)
     artifact = model.artifact
-    options = reading_of(artifact, reading, given)
+    options = resolve_options(artifact, reading, explicit)
     check_outputs(data, options, output=output)
     events, spec = Recorder(listener, []), artifact.spec
     stride = config.stride or spec.horizon
@@ -247,14 +247,14 @@ def anomalies(
         )
 
     panel, schema = model.read(data, options, events)
-    since = None if config.since is None else moment_of(config.since, panel, schema.tz)
+    since = None if config.since is None else parse_moment(config.since, panel, schema.tz)
     begin = panel.first_us if since is None else since
     if parse_time_us(artifact.trained_until, schema.tz) >= begin:
         message = (
             f"the model has learnt from the readings until {artifact.trained_until}, and is less "
             "surprised by them than by new ones"
         )
-        events(Warned("already-learnt", message))
+        events(WarningEvent("already-learnt", message))
     result = find_anomalies(
         restore(artifact),
         panel,
@@ -273,7 +273,7 @@ def anomalies(
 
     search = Search(
         replace(result, tz=schema.tz),
-        tuple(episodes(result, apart=spec.horizon)),
+        tuple(episodes(result, max_gap=spec.horizon)),
         tuple(events.warnings),
     )
     if output is not None:
@@ -286,9 +286,9 @@ def memory(
     *,
     model: Model | str | Path = DEFAULT_MODEL,
     reading: DataConfig | None = None,
-    given: Collection[str] = (),
+    explicit: Collection[str] = (),
     listener: Listener = ignore,
-) -> Remembered:
+) -> MemoryReport:
     """Measure how far back a saved version remembers, and advise where that is wrong.
 
     Without data, the source that it was trained on is read again. Windows after the readings that
@@ -300,18 +300,18 @@ def memory(
     model = as_model(model)
     artifact = model.artifact
     events = Recorder(listener, [])
-    source = source_of(artifact) if data is None else data
-    panel, schema = model.read(source, reading_of(artifact, reading, given), events)
+    source = training_source(artifact) if data is None else data
+    panel, schema = model.read(source, resolve_options(artifact, reading, explicit), events)
     windows = _memory_windows(artifact, panel, schema.tz, events)
     forecaster = restore_network(artifact)
-    result = remember(
+    result = analyse_memory(
         forecaster.network,
         windows,
         panel,
         artifact.config,
         entries=known_entries(panel.names, forecaster.network, forecaster.names).tolist(),
         explosion=_explosion_in(artifact),
-        least=_MEMORY_WINDOWS,
+        min_windows=_MEMORY_WINDOWS,
     )
     return replace(result, warnings=tuple(events.warnings))
 
@@ -321,14 +321,14 @@ def _memory_windows(
 ) -> TrainingWindows:
     """Return the windows to measure memory on: with targets after the training, or the newest."""
     lookback, horizon = artifact.spec.lookback, artifact.spec.horizon
-    past, lengths = past_of(panel), panel.lengths
+    past, lengths = make_past(panel), panel.lengths
     n_trained = panel.rows_before(parse_time_us(artifact.trained_until, tz) + 1)
-    newer = past.windows(lookback, horizon, targets_after=past_of(panel, n_trained))
+    newer = past.windows(lookback, horizon, targets_after=make_past(panel, n_trained))
     if len(newer) >= MIN_WINDOWS:
         return newer
 
     n_newest = np.maximum((_NEWEST_SHARE * lengths).astype(np.int64), horizon)
-    before = past_of(panel, np.maximum(lengths - n_newest, 0))
+    before = make_past(panel, np.maximum(lengths - n_newest, 0))
     windows = past.windows(lookback, horizon, targets_after=before)
     if not len(windows):
         raise NotEnoughDataError(
@@ -340,7 +340,7 @@ def _memory_windows(
         f"measured on readings that the model has learnt from, until {artifact.trained_until}: "
         "pass newer ones to see what it makes of them"
     )
-    listener(Warned("already-learnt", message))
+    listener(WarningEvent("already-learnt", message))
     return windows
 
 

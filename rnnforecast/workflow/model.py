@@ -24,17 +24,17 @@ from rnnforecast.config.training import (
     changes_of,
     override,
 )
-from rnnforecast.data.arrays import pick
+from rnnforecast.data.arrays import take_names
 from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.match import (
-    Known,
+    TrainingStats,
     check_drift,
-    check_fresh,
+    check_freshness,
     check_known_ahead,
-    read_newer,
+    read_for_model,
     read_past,
     require_series,
-    warn_of_strangers,
+    warn_unusual_series,
 )
 from rnnforecast.data.output import escape_formulas, names_like_formulas, write_table
 from rnnforecast.data.panel import Panel
@@ -44,26 +44,26 @@ from rnnforecast.errors import ModelError, NotEnoughDataError, UsageError
 from rnnforecast.evaluate.postprocess import (
     Fallback,
     Prediction,
-    exceeding,
-    outside,
-    predict_or_fall_back,
+    add_exceedance,
+    clip_to_bounds,
+    is_outside_bounds,
+    predict_with_fallback,
     warnings_of,
-    within,
 )
-from rnnforecast.events import Listener, Recorder, Warned, ignore
+from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.artifact import load as load_artifact
-from rnnforecast.sources.files import expand_remote, takes_in
-from rnnforecast.storage.durable import check_directory, check_spared
-from rnnforecast.storage.lock import holding
+from rnnforecast.sources.files import expand_url, is_read_with
+from rnnforecast.storage.durable import check_directory, check_not_overwriting
+from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.publish import check_file
-from rnnforecast.storage.remote import Place, is_remote, local_path, place_of
+from rnnforecast.storage.remote import AnyPath, as_path, is_remote, local_path
 from rnnforecast.storage.versions import (
     LOCK,
-    collect,
+    activate_version,
+    active_version,
     list_versions,
-    name_in_force,
-    put_in_force,
+    remove_leftovers,
     resolve_version,
 )
 from rnnforecast.units import parse_steps
@@ -82,10 +82,10 @@ class Model:
     """A trained network, as `train` and `load` return it."""
 
     artifact: Artifact = field(repr=False)
-    path: Place | None = None
+    path: AnyPath | None = None
     """The model directory; None where nothing was saved."""
     version: str | None = None
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[WarningEvent, ...] = ()
     timing: dict[str, float] | None = field(default=None, repr=False)
 
     def predict(self, data: object = None, config: PredictConfig | None = None) -> Prediction:
@@ -93,15 +93,15 @@ class Model:
         return predict(self, data, config=config)
 
     def read(self, data: object, options: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
-        """Read a table as the training readings were, with the options of `reading_of`.
+        """Read a table as the training readings were, with the options of `resolve_options`.
 
         Raises `DataError` where columns, step or time zone do not match the training readings.
         """
-        return read_newer(
+        return read_for_model(
             data,
             schema=self.artifact.schema,
             options=options,
-            known=known_of(self.artifact),
+            stats=training_stats_of(self.artifact),
             listener=listener,
         )
 
@@ -111,25 +111,25 @@ class Model:
         return self.artifact.metrics
 
 
-def load(model: str | Place = DEFAULT_MODEL, *, version: str | None = None) -> Model:
+def load(model: str | AnyPath = DEFAULT_MODEL, *, version: str | None = None) -> Model:
     """Load a saved version, by default the active one. Raises `ModelError` if it is damaged."""
-    path = place_of(model)
+    path = as_path(model)
     directory = resolve_version(path, version)
     return Model(load_artifact(directory), path, directory.name)
 
 
-def as_model(model: Model | str | Place, *, version: str | None = None) -> Model:
+def as_model(model: Model | str | AnyPath, *, version: str | None = None) -> Model:
     """Return a model as it is, and a model directory loaded. Raises `ModelError`."""
     return model if isinstance(model, Model) else load(model, version=version)
 
 
 def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
     """List the saved versions, oldest first: name, active or not, skill, or the damage."""
-    path = place_of(model)
-    active = name_in_force(path)
+    path = as_path(model)
+    active = active_version(path)
     listing: list[dict[str, Any]] = []
     for name in list_versions(path):
-        item: dict[str, Any] = {"version": name, "in_force": name == active}
+        item: dict[str, Any] = {"version": name, "active": name == active}
         try:
             loaded = load_artifact(resolve_version(path, name))
             item |= {"skill": loaded.metrics["skill"], "trained_until": loaded.trained_until}
@@ -145,13 +145,13 @@ def use(version: str, *, model: str | Path = DEFAULT_MODEL) -> str | None:
     The version is loaded first, so that a damaged one is never activated. Raises a
     `RnnForecastError`.
     """
-    path = place_of(model)
+    path = as_path(model)
     load(path, version=version)
-    with holding(path / LOCK):
-        collect(path)
-        before = name_in_force(path)
+    with acquire(path / LOCK):
+        remove_leftovers(path)
+        before = active_version(path)
         if before != version:
-            put_in_force(path, version)
+            activate_version(path, version)
     return before
 
 
@@ -173,9 +173,9 @@ def restore_network(artifact: Artifact) -> RNNForecaster:
     )
 
 
-def known_of(artifact: Artifact) -> Known:
+def training_stats_of(artifact: Artifact) -> TrainingStats:
     """Return the statistics of the series that a saved network was trained on."""
-    return Known(
+    return TrainingStats(
         artifact.names,
         np.array(artifact.base),
         # Row 0 of these weights is for series that the network does not know.
@@ -185,7 +185,7 @@ def known_of(artifact: Artifact) -> Known:
     )
 
 
-def source_of(artifact: Artifact) -> str:
+def training_source(artifact: Artifact) -> str:
     """Return the file that a version was trained on. Raises `UsageError` where it was no file."""
     source = artifact.provenance.get("source")
     if not isinstance(source, str):
@@ -196,20 +196,20 @@ def source_of(artifact: Artifact) -> str:
     return source
 
 
-def reading_of(
-    artifact: Artifact, config: DataConfig | None = None, given: Collection[str] = ()
+def resolve_options(
+    artifact: Artifact, config: DataConfig | None = None, explicit: Collection[str] = ()
 ) -> DataConfig:
     """Return the reading options of a saved version, overridden by those set in `config`.
 
-    A field is set where it differs from its default, or where `given` names it. Raises `UsageError`
-    where it contradicts what the version was trained with, and for a counter that is not one of its
-    targets.
+    A field is set where it differs from its default, or where `explicit` names it. Raises
+    `UsageError` where it contradicts what the version was trained with, and for a counter that is
+    not one of its targets.
     """
     stored = artifact.config.data
     if config is None:
         return stored
 
-    changes = changes_of(config, given)
+    changes = changes_of(config, explicit)
     trained = {name: getattr(stored, name) for name in _SETTLED}
     for name, value in trained.items():
         change = changes.get(name, value)
@@ -223,7 +223,7 @@ def reading_of(
             )
     if "counter" in changes:
         check_counters(config.target or artifact.schema.targets, config)
-    return override(stored, replace(config, **trained), given)
+    return override(stored, replace(config, **trained), explicit)
 
 
 def _option_text(name: str, value: Any) -> str:
@@ -238,7 +238,7 @@ def predict(
     *,
     config: PredictConfig | None = None,
     reading: DataConfig | None = None,
-    given: Collection[str] = (),
+    explicit: Collection[str] = (),
     version: str | None = None,
     output: str | Path | None = None,
     listener: Listener = ignore,
@@ -246,26 +246,26 @@ def predict(
     """Forecast the steps after the last reading; with `output`, write them to a file, or to `-`.
 
     Without `data`, the source that the model was trained on is read again. Fields of `reading` that
-    differ from their defaults, or that `given` names, override the model's reading options. Raises
-    a `RnnForecastError`; a series that cannot be forecast is left out and named.
+    differ from their defaults, or that `explicit` names, override the model's reading options.
+    Raises a `RnnForecastError`; a series that cannot be forecast is left out and named.
     """
     config = config or PredictConfig()
     if output is not None:
         check_format(str(output))
     events = Recorder(listener, [])
     artifact = as_model(model, version=version).artifact
-    options = reading_of(artifact, reading, given)
+    options = resolve_options(artifact, reading, explicit)
     source = artifact.provenance["source"] if data is None else data
-    check_outputs(source, options, output=output, others={"what is known ahead": config.future})
+    check_outputs(source, options, output=output, inputs={"what is known ahead": config.future})
 
     prediction = forecast(prepare(artifact, data, config, options, events), events)
     if output is not None:
-        write_table(table_to_write(prediction.forecast, str(output), config, events), str(output))
+        write_table(output_table(prediction.forecast, str(output), config, events), str(output))
     return replace(prediction, warnings=tuple(events.warnings))
 
 
 @dataclass(frozen=True)
-class Ready:
+class PreparedForecast:
     """Inputs of a forecast, read and checked against the model. Made without torch."""
 
     artifact: Artifact
@@ -286,19 +286,19 @@ def prepare(
     events: Recorder,
     *,
     is_expected: Callable[[str], bool] | None = None,
-) -> Ready:
+) -> PreparedForecast:
     """Read and check the readings for a forecast; without `data`, the training source again.
 
     `is_expected` tells which series of the model must be among the readings, where these are only a
     part of all. Raises a `RnnForecastError`.
     """
-    spec, horizon = artifact.spec, horizon_of(config, artifact)
-    known = replace(known_of(artifact), is_expected=is_expected)
-    source = source_of(artifact) if data is None else data
+    spec, horizon = artifact.spec, resolve_horizon(config, artifact)
+    known = replace(training_stats_of(artifact), is_expected=is_expected)
+    source = training_source(artifact) if data is None else data
     future = config.future
     if future is not None and not spec.n_known:
         message = "the model uses no covariate that is known ahead: --future is not read"
-        events(Warned("unused-future", message))
+        events(WarningEvent("unused-future", message))
         future = None
     past, schema = read_past(
         source,
@@ -306,20 +306,20 @@ def prepare(
         options=options,
         as_of=config.as_of,
         future=future,
-        known=known,
+        stats=known,
         listener=events,
     )
 
-    warn_of_strangers(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
+    warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
     if config.require_series:
         require_series(past, known)
     if config.max_drift is not None:
         check_drift(past, known, lookback=spec.lookback, limit=config.max_drift)
-    age_us = check_fresh(past, schema.tz, config, events)
-    return Ready(artifact, past, schema, config, options, horizon, age_us)
+    age_us = check_freshness(past, schema.tz, config, events)
+    return PreparedForecast(artifact, past, schema, config, options, horizon, age_us)
 
 
-def horizon_of(config: PredictConfig, artifact: Artifact) -> int:
+def resolve_horizon(config: PredictConfig, artifact: Artifact) -> int:
     """Return the steps to forecast. Raises `UsageError` for more than the model was trained for."""
     spec, step_us = artifact.spec, artifact.schema.step_us
     if config.horizon is None:
@@ -336,7 +336,9 @@ def horizon_of(config: PredictConfig, artifact: Artifact) -> int:
     return horizon
 
 
-def forecast(ready: Ready, events: Recorder, *, forecaster: Forecaster | None = None) -> Prediction:
+def forecast(
+    ready: PreparedForecast, events: Recorder, *, forecaster: Forecaster | None = None
+) -> Prediction:
     """Forecast every series that can be, within its bounds, and warn of the others.
 
     Without a `forecaster`, that of the saved version is made, which imports torch. Raises
@@ -349,12 +351,12 @@ def forecast(ready: Ready, events: Recorder, *, forecaster: Forecaster | None = 
     unknown = check_known_ahead(past, ready.horizon, ready.schema.tz, needed=needed)
     if unknown.any():
         message = "ended before the others, and what is known ahead does not begin there"
-        events(Warned.naming("missing-future", message, pick(past.names, unknown)))
+        events(WarningEvent.naming("missing-future", message, take_names(past.names, unknown)))
 
     forecaster = forecaster or restore(ready.artifact)
     # The probability of exceeding a limit is interpolated from all trained quantiles.
     quantiles = sorted({0.5, *config.quantiles, *(QUANTILES if config.limits else ())})
-    prediction = predict_or_fall_back(
+    prediction = predict_with_fallback(
         forecaster, past, ready.horizon, quantiles, rule, unknown=unknown
     )
     for warning in warnings_of(prediction, lookback=rule.lookback):
@@ -376,19 +378,19 @@ def _apply_limits(
     """Clip the forecast to its bounds, and add the probabilities of exceeding the limits."""
     targets = schema.targets if schema.series is not None else ()
     ranges = config.ranges
-    is_outside = outside(prediction.forecast, prediction.past, ranges, targets)
+    is_outside = is_outside_bounds(prediction.forecast, prediction.past, ranges, targets)
     if is_outside.any():
         message = "the newest readings lie outside of their --bounds, the forecast does not"
-        names = pick(prediction.forecast.names, is_outside)
-        listener(Warned.naming("bounds", message, names))
+        names = take_names(prediction.forecast.names, is_outside)
+        listener(WarningEvent.naming("bounds", message, names))
 
-    bounded = within(prediction.forecast, ranges, targets)
-    bounded, exceedances = exceeding(bounded, config.limits, ranges, targets)
+    bounded = clip_to_bounds(prediction.forecast, ranges, targets)
+    bounded, exceedances = add_exceedance(bounded, config.limits, ranges, targets)
     bounded = bounded.only(sorted({0.5, *config.quantiles}))
     return replace(prediction, forecast=bounded, exceedances=exceedances)
 
 
-def table_to_write(
+def output_table(
     forecast: Forecast, output: str, config: PredictConfig, listener: Listener
 ) -> pa.Table:
     """Return the table of a forecast for a file.
@@ -400,7 +402,7 @@ def table_to_write(
         forecast = escape_formulas(forecast)
     elif formulas:
         message = "spreadsheets run names like these as formulas (--excel-safe marks them as text)"
-        listener(Warned.naming("formula", message, formulas))
+        listener(WarningEvent.naming("formula", message, formulas))
     return forecast.to_arrow(config.quantiles)
 
 
@@ -410,7 +412,7 @@ def check_outputs(
     *,
     output: str | Path | None = None,
     page: str | Path | None = None,
-    others: Mapping[str, object] | None = None,
+    inputs: Mapping[str, object] | None = None,
     allows_stream: bool = True,
 ) -> None:
     """Raise where a result could not be written, or would overwrite something that is read.
@@ -418,7 +420,7 @@ def check_outputs(
     Results are the `output`, a `page` or picture, and the rejected rows; inputs are the readings,
     the list of bad times, and `others` by the names that messages give them.
     """
-    results: list[Place] = []
+    results: list[AnyPath] = []
     if options.rejects is not None:
         results.append(local_path(options.rejects, "--rejects"))
     if options.exclude is not None:
@@ -430,7 +432,7 @@ def check_outputs(
 
     for path in (output, page):
         if path is not None and str(path) != STANDARD_OUTPUT:
-            place = place_of(path)
+            place = as_path(path)
             check_file(place)
             if any(result.resolve() == place.resolve() for result in results):
                 raise UsageError(
@@ -439,7 +441,7 @@ def check_outputs(
                 )
             results.append(place)
 
-    sources = {"the readings": data, "bad times": options.exclude, **(others or {})}
+    sources = {"the readings": data, "bad times": options.exclude, **(inputs or {})}
     for place in results:
         for description, source in sources.items():
             if isinstance(source, str | Path) and str(source):
@@ -459,31 +461,31 @@ def check_new_directory(path: Path, data: object, options: DataConfig) -> None:
         _check_input_spared(path, data, "the readings")
 
 
-def _check_input_spared(output: Place, data: str | Path, description: str) -> None:
+def _check_input_spared(output: AnyPath, data: str | Path, description: str) -> None:
     """Raise `UsageError` where an output is one of the files of an input, or would become one.
 
     An input that is a folder or a pattern would read the output the next time. On an object store
     only names are compared.
     """
-    place, source = place_of(data), str(data)
+    place, source = as_path(data), str(data)
     if is_remote(output) and is_remote(place):
         if output == place:
             raise UsageError(
                 f"{output} holds {description}, and would be overwritten", hint="name another file"
             )
-        if takes_in(place, output):
+        if is_read_with(place, output):
             raise _would_be_read(output, place, description)
     if is_remote(output) or is_remote(place):
         return
 
     with suppress(OSError, ValueError):  # opening the source reports a path that is invalid
         for file in _local_files_of(source) if output.exists() else ():
-            check_spared(output, file, description)
+            check_not_overwriting(output, file, description)
         if _would_match(source, output):
             raise _would_be_read(output, source, description)
 
 
-def _would_be_read(output: Place, source: object, description: str) -> UsageError:
+def _would_be_read(output: AnyPath, source: object, description: str) -> UsageError:
     return UsageError(
         f"{output} would lie among {description}, {source}, and be read with them the next time",
         hint="name a file elsewhere",
@@ -507,10 +509,10 @@ def _would_match(source: str, path: Path) -> bool:
     return resolved.match(str(Path(glob.escape(str(base)), *pattern)))
 
 
-def files_of(source: str) -> Iterator[Place]:
+def list_source_files(source: str) -> Iterator[AnyPath]:
     """Yield the existing files, or objects, of a path, a folder, a glob pattern or `-`."""
-    if is_remote(place := place_of(source)):
-        yield from expand_remote(place)
+    if is_remote(place := as_path(source)):
+        yield from expand_url(place)
     else:
         yield from _local_files_of(source)
 

@@ -14,13 +14,13 @@ from typing import Any
 from rnnforecast.config.commands import RanksConfig
 from rnnforecast.errors import RnnForecastError, UsageError, WorkerError
 from rnnforecast.model.checkpoint import discard_checkpoint
-from rnnforecast.sources.shards import open_share
+from rnnforecast.sources.shards import open_rank_slice
 from rnnforecast.storage import versions
-from rnnforecast.storage.lock import holding
-from rnnforecast.storage.remote import Place, place_of
+from rnnforecast.storage.lock import acquire
+from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.workflow.model import Model, load
 
-ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """Attempts at some work, while workers die."""
 _STORE_BYTES = 128 << 20
 """Memory of the object store of a local Ray: results are small."""
@@ -29,7 +29,7 @@ _STORE_BYTES = 128 << 20
 def train_on_ray(
     train: Callable[..., Model],
     data: object,
-    model: Place | None,
+    model: AnyPath | None,
     ranks: RanksConfig,
     *,
     resume: bool,
@@ -43,21 +43,21 @@ def train_on_ray(
     if model is None or not isinstance(data, str | Path):
         raise UsageError("--engine ray needs paths: of a folder of buckets, and of a model")
     workers = ranks.workers or 1
-    open_share(data, 0, workers)  # raises for a folder that cannot be shared before Ray starts
+    open_rank_slice(data, 0, workers)  # raises for a folder that cannot be shared before Ray starts
     if not resume:
         # Workers always resume: a checkpoint that they find must be one of this training.
-        with holding(model / versions.LOCK):
+        with acquire(model / versions.LOCK):
             discard_checkpoint(model)
 
     work = partial(
         train,
-        str(place_of(data).resolve()),
+        str(as_path(data).resolve()),
         model=str(model.resolve()),
         ranks=RanksConfig(rank_timeout=ranks.rank_timeout),
         resume=True,
         **options,
     )
-    with ray_at(ranks.address, workers=workers), tempfile.TemporaryDirectory() as storage:
+    with ray_session(ranks.address, workers=workers), tempfile.TemporaryDirectory() as storage:
         uses_gpus = options["config"].training.device == "cuda"
         _fit(work, workers, storage, timeout_s=ranks.timeout_s, uses_gpus=uses_gpus)
     return load(model)
@@ -80,7 +80,7 @@ def _fit(
         ),
         scaling_config=ray.ScalingConfig(num_workers=workers, use_gpu=uses_gpus),
         run_config=ray.RunConfig(
-            storage_path=storage, failure_config=ray.FailureConfig(max_failures=ATTEMPTS - 1)
+            storage_path=storage, failure_config=ray.FailureConfig(max_failures=MAX_ATTEMPTS - 1)
         ),
     )
 
@@ -93,7 +93,7 @@ def _fit(
         if errors:
             raise errors[0] from error
         reason = str(error).splitlines()[0]
-        raise WorkerError(f"a worker of Ray died {ATTEMPTS} times: {reason}") from error
+        raise WorkerError(f"a worker of Ray died {MAX_ATTEMPTS} times: {reason}") from error
 
 
 def _run_rank(config: dict[str, Any]) -> None:
@@ -101,7 +101,7 @@ def _run_rank(config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def ray_at(address: str | None, *, workers: int) -> Iterator[Any]:
+def ray_session(address: str | None, *, workers: int) -> Iterator[Any]:
     """Yield Ray, connected to the cluster at `address`, or started here with `workers` CPUs.
 
     Ray is shut down at the end, unless it was connected before. Raises `UsageError` where it is not

@@ -13,19 +13,19 @@ from rnnforecast.config.training import Config, WindowConfig, override
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Calibration, Forecaster
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.season import autocorrelation, median_curve, peaks
-from rnnforecast.data.setup import Plan
-from rnnforecast.data.split import Split, test_origins, validation_origins
-from rnnforecast.data.timestamps import format_stamp
+from rnnforecast.data.season import autocorrelation, find_peaks, median_curve
+from rnnforecast.data.setup import TrainingSetup
+from rnnforecast.data.split import Split, rolling_test_origins, rolling_validation_origins
+from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.data.windows import Batch, Past, TrainingWindows
 from rnnforecast.evaluate.backtest import (
+    ErrorUnits,
     Example,
     Round,
     Truth,
-    Units,
     deviations,
     evaluate,
-    examples,
+    select_examples,
 )
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from rnnforecast.evaluate.calibration import Calibrated, fit_calibration
@@ -37,15 +37,15 @@ from rnnforecast.evaluate.comparison import (
     compare,
     not_compared,
 )
-from rnnforecast.evaluate.memory import MemberMemory, Memory, Peak, judge
-from rnnforecast.evaluate.metrics import HEADINGS, Tally
-from rnnforecast.events import EpochEnded, Listener, Noted, Warned
-from rnnforecast.gradients import Judged
+from rnnforecast.evaluate.memory import MemberMemory, MemoryAnalysis, Peak, diagnose
+from rnnforecast.evaluate.metrics import HEADINGS, MetricAccumulator
+from rnnforecast.events import EpochEnded, Listener, Notice, WarningEvent
+from rnnforecast.gradients import Diagnosis
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import Checkpoints
-from rnnforecast.model.provenance import card_of
-from rnnforecast.report.html import Report, Seen, ShownMemory, report_html
-from rnnforecast.report.plots import fans_of
+from rnnforecast.model.provenance import model_card
+from rnnforecast.report.html import ExampleWindow, MemoryFigures, Report, report_html
+from rnnforecast.report.plots import make_fans
 from rnnforecast.spec import NetworkSpec
 from rnnforecast.units import figure, join_names
 
@@ -94,7 +94,7 @@ def with_windows(config: Config, horizon: int | str | None, lookback: int | str 
 
 
 def fit_network(
-    plan: Plan,
+    plan: TrainingSetup,
     split: Split,
     listener: Listener,
     *,
@@ -119,7 +119,9 @@ def fit_network(
     )
 
 
-def fine_tune(fitted: RNNForecaster, plan: Plan, known: Past, listener: Listener) -> RNNForecaster:
+def fine_tune(
+    fitted: RNNForecaster, plan: TrainingSetup, known: Past, listener: Listener
+) -> RNNForecaster:
     """Continue the training on `known`, which adds the readings after the train part, if any."""
     if known.cutoff.sum() == plan.split.train.cutoff.sum():
         return fitted
@@ -135,11 +137,11 @@ def calibrate(
     """
     calibration = None
     if split.validation is not None:
-        origins = validation_origins(split, lookback=spec.lookback, horizon=spec.horizon)
+        origins = rolling_validation_origins(split, lookback=spec.lookback, horizon=spec.horizon)
         truth = Truth(split.panel, spec.horizon)
         calibration = fit_calibration(fitted, origins, truth, lookback=spec.lookback)
     if calibration is None:
-        listener(Noted("too little is held out to calibrate the quantiles: they stay as learnt"))
+        listener(Notice("too little is held out to calibrate the quantiles: they stay as learnt"))
     return calibration
 
 
@@ -153,11 +155,11 @@ def with_calibration(
 def compare_held_out(
     fitted: RNNForecaster,
     calibration: Calibration | None,
-    plan: Plan,
+    plan: TrainingSetup,
     tz: str | None,
     listener: Listener,
-    beside: Mapping[str, Forecaster] | None = None,
-) -> tuple[Comparison, tuple[Seen, ...]]:
+    extra_forecasters: Mapping[str, Forecaster] | None = None,
+) -> tuple[Comparison, tuple[ExampleWindow, ...]]:
     """Compare a network with baselines on the test part; return that and example windows.
 
     Before the test part, training is continued on the validation part, as the saved network is
@@ -172,11 +174,11 @@ def compare_held_out(
         NETWORK: with_calibration(network, calibration, network.names),
         NAIVE: naive(),
         SEASONAL_NAIVE: SeasonalNaive(spec.season),
-        **(beside or {}),
+        **(extra_forecasters or {}),
     }
-    origins = test_origins(split, lookback=spec.lookback, horizon=spec.horizon)
+    origins = rolling_test_origins(split, lookback=spec.lookback, horizon=spec.horizon)
     panel, rounds = split.panel, [Round(origins, forecasters)]
-    truth, units = Truth(panel, spec.horizon), Units(spec.season, deviations(split.train))
+    truth, units = Truth(panel, spec.horizon), ErrorUnits(spec.season, deviations(split.train))
     tallies = evaluate(rounds, truth, units, lookback=spec.lookback)
     comparison = compare(tallies, names=panel.names, season=spec.season, step_us=panel.step_us)
     seen = example_windows(rounds, truth, tallies, comparison, lookback=spec.lookback, tz=tz)
@@ -186,32 +188,32 @@ def compare_held_out(
 def example_windows(
     rounds: Sequence[Round],
     truth: Truth,
-    tallies: dict[str, Tally],
+    tallies: dict[str, MetricAccumulator],
     comparison: Comparison,
     *,
     lookback: int,
     tz: str | None,
-) -> tuple[Seen, ...]:
+) -> tuple[ExampleWindow, ...]:
     """Return held-out windows for a report: of the best, a typical and the worst series."""
     last = rounds[-1]
-    chosen = examples(
+    chosen = select_examples(
         last.forecasters[NETWORK],
         last.origins,
         truth,
         tallies,
         method=NETWORK,
-        beside=comparison.skill_over,
+        baseline=comparison.skill_over,
         lookback=lookback,
     )
     return tuple(_describe_example(example, tz) for example in chosen)
 
 
-def _describe_example(example: Example, tz: str | None) -> Seen:
+def _describe_example(example: Example, tz: str | None) -> ExampleWindow:
     forecast = replace(example.forecast, tz=tz)
     n_rows = _HORIZONS_BEFORE * forecast.horizon
-    (fan,) = fans_of(example.past, forecast, n_rows=n_rows, actual=example.actual)
+    (fan,) = make_fans(example.past, forecast, n_rows=n_rows, actual=example.actual)
     error = float(np.nanmean(np.abs(example.actual - forecast.point)))
-    begin = format_stamp(int(forecast.times_us[0, 0]), tz)
+    begin = format_timestamp(int(forecast.times_us[0, 0]), tz)
 
     if example.of == "series":
         sentence = f"The window with its median error, from {begin} on: MAE {figure(error)}."
@@ -220,16 +222,16 @@ def _describe_example(example: Example, tz: str | None) -> Seen:
         sentence = (
             f"From {begin} on, {rank} of its windows by error; mean absolute error {figure(error)}."
         )
-    return Seen(f"{example.kind.capitalize()} {example.of}: {fan.name}", sentence, fan)
+    return ExampleWindow(f"{example.kind.capitalize()} {example.of}: {fan.name}", sentence, fan)
 
 
 def draw_report(
     artifact: Artifact,
     comparison: Comparison,
-    seen: tuple[Seen, ...],
+    seen: tuple[ExampleWindow, ...],
     fitted: RNNForecaster,
-    warnings: Sequence[Warned],
-    remembered: Remembered | None = None,
+    warnings: Sequence[WarningEvent],
+    remembered: MemoryReport | None = None,
 ) -> str:
     """Return the HTML report of a version that was just trained."""
     assert fitted.log is not None
@@ -242,7 +244,7 @@ def draw_report(
         f"{ranges['last_reading']}, which the network had not seen then.",
         epochs=fitted.log.epochs,
         warnings=warnings,
-        card=card_of(artifact),
+        card=model_card(artifact),
     )
     if remembered is not None:
         report = replace(report, memory=remembered.section())
@@ -252,11 +254,11 @@ def draw_report(
 def make_report(
     title: str,
     comparison: Comparison,
-    seen: tuple[Seen, ...],
+    seen: tuple[ExampleWindow, ...],
     *,
     held_out: str,
     epochs: Sequence[EpochEnded],
-    warnings: Sequence[Warned],
+    warnings: Sequence[WarningEvent],
     card: dict[str, str],
 ) -> Report:
     """Return the report of a comparison. `held_out` is the sentence about what was measured on."""
@@ -279,32 +281,32 @@ def make_report(
 
 
 @dataclass(frozen=True)
-class Remembered:
+class MemoryReport:
     """How far back a network remembers, with the diagnosis."""
 
-    memory: Memory
-    judged: Judged
+    memory: MemoryAnalysis
+    diagnosis: Diagnosis
     step_us: int
-    warnings: tuple[Warned, ...] = ()
+    warnings: tuple[WarningEvent, ...] = ()
 
     def summary(self) -> dict[str, object]:
         """Return what a version stores of it among its metrics."""
         return {
             "effective_memory": self.memory.effective,
             "lookback": self.memory.lookback,
-            "verdict": self.judged.verdict,
-            "reason": self.judged.reason,
-            "advice": self.judged.advice,
+            "verdict": self.diagnosis.verdict,
+            "reason": self.diagnosis.reason,
+            "advice": self.diagnosis.advice,
         }
 
-    def section(self) -> ShownMemory:
+    def section(self) -> MemoryFigures:
         """Return the section of a report."""
-        memory, judged = self.memory, self.judged
-        advice = f" Try {judged.advice}." if judged.advice else ""
-        return ShownMemory(
-            f"{judged.verdict}: {judged.reason}.{advice}",
+        memory, diagnosis = self.memory, self.diagnosis
+        advice = f" Try {diagnosis.advice}." if diagnosis.advice else ""
+        return MemoryFigures(
+            f"{diagnosis.verdict}: {diagnosis.reason}.{advice}",
             memory.effective,
-            memory.kept,
+            memory.lengths,
             memory.losses,
             memory.gradients,
             memory.leads,
@@ -312,7 +314,7 @@ class Remembered:
         )
 
 
-def remember_held_out(fitted: RNNForecaster, plan: Plan) -> Remembered | None:
+def analyse_memory_held_out(fitted: RNNForecaster, plan: TrainingSetup) -> MemoryReport | None:
     """Measure the memory of a network that was just fitted, on its validation part.
 
     None where that has too few windows. Autocorrelation is that of the panel up to its end.
@@ -327,18 +329,18 @@ def remember_held_out(fitted: RNNForecaster, plan: Plan) -> Remembered | None:
     assert fitted.log is not None
     logs = [fitted.log.members[i] for i in fitted.log.selected]
     explosions = (log.explosion(plan.config.training) for log in logs)
-    return remember(
+    return analyse_memory(
         fitted.network,
         windows,
         split.panel.before(split.validation.cutoff),
         plan.config,
         entries=range(1, split.panel.n_series + 1),
         explosion=next(filter(None, explosions), None),
-        least=_WINDOWS_AFTER_TRAINING,
+        min_windows=_WINDOWS_AFTER_TRAINING,
     )
 
 
-def remember(
+def analyse_memory(
     network: Network,
     windows: TrainingWindows,
     panel: Panel,
@@ -346,18 +348,18 @@ def remember(
     *,
     entries: Sequence[int],
     explosion: str | None,
-    least: int,
-) -> Remembered:
+    min_windows: int,
+) -> MemoryReport:
     """Measure the memory of a network and diagnose it.
 
     `entries`, one for each series of the panel, are their numbers in the network, 0 for unknown
     ones; `explosion` is the reason why the training of a member exploded, None where none did. At
     least `least` windows are measured, where there are so many, and more where that costs little.
     """
-    from rnnforecast.model.memory import enough_windows, gradients_by_lag, measure_cut
+    from rnnforecast.model.memory import gradients_by_lag, measure_memory, n_windows_to_measure
 
     spec = network.spec
-    n_windows = enough_windows(network, network.members, least)
+    n_windows = n_windows_to_measure(network, network.members, min_windows)
     positions = np.array(entries, np.int64) - 1
     batch = _gather(windows, n_windows, positions)
     # Gradients need the recurrent states of all steps, so fewer windows may have to do.
@@ -366,12 +368,12 @@ def remember(
     small_batch = _gather(windows, max(MIN_WINDOWS, min(n_windows, n_affordable)), positions)
 
     leads = {"early": 1, "middle": (spec.horizon + 1) // 2, "late": spec.horizon}
-    cut = measure_cut(network, batch)
+    cut = measure_memory(network, batch)
     gradients = gradients_by_lag(network, small_batch, list(leads.values()))
-    memory = Memory(
+    memory = MemoryAnalysis(
         lookback=spec.lookback,
         effective=cut.effective,
-        kept=cut.kept,
+        lengths=cut.kept,
         losses=cut.losses,
         leads=leads,
         gradients={
@@ -383,7 +385,7 @@ def remember(
         n_windows=len(batch.series),
         explosion=explosion,
     )
-    return Remembered(memory, judge(memory, spec, config), panel.step_us)
+    return MemoryReport(memory, diagnose(memory, spec, config), panel.step_us)
 
 
 def _gather(windows: TrainingWindows, n: int, positions: Integers) -> Batch:
@@ -394,13 +396,13 @@ def _gather(windows: TrainingWindows, n: int, positions: Integers) -> Batch:
 
 def _member_memories(network: Network, batch: Batch, small_batch: Batch) -> list[MemberMemory]:
     """Measure each member by itself, its gradients on the small batch."""
-    from rnnforecast.model.memory import measure_cut, state_gradients, time_constants
+    from rnnforecast.model.memory import measure_memory, state_gradients, time_constants
 
     memories = []
     for member in network.members:
         steps_back, sizes = state_gradients(network, member, small_batch, 1)
         constants = time_constants(network, member, small_batch)
-        effective = measure_cut(network, batch, members=[member], per_doubling=2).effective
+        effective = measure_memory(network, batch, members=[member], per_doubling=2).effective
         memories.append(
             MemberMemory(
                 lookback=member.spec.lookback,
@@ -418,7 +420,7 @@ def _member_memories(network: Network, batch: Batch, small_batch: Batch) -> list
 
 def _peaks(network: Network, batch: Batch, panel: Panel, entries: Sequence[int]) -> list[Peak]:
     """Return the peaks of the readings' autocorrelation, with the errors of forecasts there."""
-    from rnnforecast.model.memory import deviations, pattern_of
+    from rnnforecast.model.memory import deviations_from_baseline, mean_seasonal_pattern
 
     lookback = network.spec.lookback
     chosen = np.unique(np.linspace(0, panel.n_series - 1, _CURVE_SERIES).astype(np.int64))
@@ -431,15 +433,17 @@ def _peaks(network: Network, batch: Batch, panel: Panel, entries: Sequence[int])
             limits = np.nanquantile(readings, (_SPIKE_TAIL, 1 - _SPIKE_TAIL))
             readings = np.clip(readings, *limits)
         first_step = int(panel.first_step[series]) + n_before
-        pattern = pattern_of(network, entries[series], first_step, len(readings))
+        pattern = mean_seasonal_pattern(network, entries[series], first_step, len(readings))
         curves.append(autocorrelation(readings, 2 * lookback))
         curves_without_pattern.append(autocorrelation(readings - pattern, 2 * lookback))
     curve, remainder = median_curve(curves), median_curve(curves_without_pattern)
 
-    forecast_errors = deviations(network, batch)
+    forecast_errors = deviations_from_baseline(network, batch)
     result = []
-    for lag in peaks(curve, int(panel.lengths[chosen].max())):
+    for lag in find_peaks(curve, int(panel.lengths[chosen].max())):
         correlation = float(remainder[lag])
-        errors = forecast_errors.errors_beside(lag, correlation) if lag <= lookback else None
+        errors = (
+            forecast_errors.errors_relative_to_lag(lag, correlation) if lag <= lookback else None
+        )
         result.append(Peak(lag, float(curve[lag]), correlation, *(errors or ())))
     return result

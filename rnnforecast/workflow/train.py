@@ -12,28 +12,36 @@ from pathlib import Path
 from rnnforecast.config.commands import RanksConfig
 from rnnforecast.config.training import DEFAULT_MODEL, Config
 from rnnforecast.data.match import read_for_training
-from rnnforecast.data.setup import plan_training, train_end_us
+from rnnforecast.data.setup import set_up_training, train_end_us
 from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.evaluate.comparison import Comparison
-from rnnforecast.events import Event, Listener, Published, Recorder, Warned, ignore, merged_warnings
+from rnnforecast.events import (
+    Event,
+    Listener,
+    PublishedEvent,
+    Recorder,
+    WarningEvent,
+    ignore,
+    merged_warnings,
+)
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import Checkpoints, discard_checkpoint
-from rnnforecast.model.provenance import checkpoints_of, describe_model
-from rnnforecast.parallel import ALONE, Ranks, all_say
+from rnnforecast.model.provenance import build_artifact, make_checkpoints
+from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather_object
 from rnnforecast.process import Launch, holding_back, launched
 from rnnforecast.sources.shards import is_sharded
 from rnnforecast.storage import versions
-from rnnforecast.storage.lock import holding
-from rnnforecast.storage.remote import Place, place_of
+from rnnforecast.storage.lock import acquire
+from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.workflow.model import Model, check_outputs
 from rnnforecast.workflow.steps import (
     Clock,
+    analyse_memory_held_out,
     calibrate,
     compare_held_out,
     draw_report,
     fine_tune,
     fit_network,
-    remember_held_out,
     with_windows,
 )
 
@@ -65,7 +73,7 @@ def train(
     they train one network, on a folder that `shard` has made, and the first one saves it. On a
     table in memory each process trains alone.
     """
-    path = None if model is None else place_of(model)
+    path = None if model is None else as_path(model)
     _check_request(path, require_skill, resume=resume)
     config = with_windows(config or Config(), horizon, lookback)
     check_outputs(data, config.data)
@@ -80,13 +88,13 @@ def train(
     request = _TrainRequest(path, require_skill, report, resume)
     with ExitStack() as stack:
         if path is not None and (launch is None or launch.rank == 0):
-            stack.enter_context(holding(path / versions.LOCK))
-            versions.collect(path)
-        group = ALONE
+            stack.enter_context(acquire(path / versions.LOCK))
+            versions.remove_leftovers(path)
+        group = SINGLE_PROCESS
         if launch is not None:
-            from rnnforecast.model.distributed import joined_ranks
+            from rnnforecast.model.distributed import join_ranks
 
-            group = stack.enter_context(joined_ranks(ranks.timeout_s))
+            group = stack.enter_context(join_ranks(ranks.timeout_s))
         return _train(data, request, config, listener if group.rank == 0 else ignore, group)
 
 
@@ -94,20 +102,20 @@ def train(
 class _TrainRequest:
     """Where a training is saved, when it is activated, and whether it has a report."""
 
-    path: Place | None
+    path: AnyPath | None
     require_skill: float | None
     report: bool
     resume: bool
 
 
-def _check_request(path: Place | None, require_skill: float | None, *, resume: bool) -> None:
+def _check_request(path: AnyPath | None, require_skill: float | None, *, resume: bool) -> None:
     """Raise before the work starts for options that cannot be, or a place where no model can be."""
     if resume and path is None:
         raise UsageError("resume goes on from a checkpoint, and without a model there is none")
     if require_skill is not None and not math.isfinite(require_skill):
         raise UsageError(f"--require-skill {require_skill} is not a number")
     if path is not None:
-        versions.check_place(path)
+        versions.check_writable(path)
 
 
 def _train(
@@ -116,17 +124,17 @@ def _train(
     """Train; the caller holds the lock of the model directory, where there is one."""
     path = request.path
     events, clock = Recorder(listener, []), Clock()
-    with warning_once(events, ranks) as rank_listener:
+    with merging_warnings(events, ranks) as rank_listener:
         panel, schema = read_for_training(
             data,
             config.data,
             rank_listener,
-            learns_until=lambda panel, _: train_end_us(panel, config),
+            find_train_end=lambda panel, _: train_end_us(panel, config),
             ranks=ranks,
         )
     clock.lap("read_s")
-    plan = plan_training(panel, config, events)
-    checkpoints = None if path is None else checkpoints_of(path, plan, is_resuming=request.resume)
+    plan = set_up_training(panel, config, events)
+    checkpoints = None if path is None else make_checkpoints(path, plan, is_resuming=request.resume)
 
     with _noting_checkpoint(checkpoints):
         fitted = fit_network(plan, plan.split, events, checkpoints=checkpoints)
@@ -134,12 +142,12 @@ def _train(
             message = (
                 "the covariates do not help on held-out readings: the network does without them"
             )
-            events(Warned("unused-covariates", message))
+            events(WarningEvent("unused-covariates", message))
             schema = replace(schema, covariates=())
         clock.lap("fit_s")
         calibration = calibrate(fitted, plan.split, plan.spec, events)
         clock.lap("calibrate_s")
-        remembered = remember_held_out(fitted, plan)
+        remembered = analyse_memory_held_out(fitted, plan)
         clock.lap("memory_s")
         comparison, seen = compare_held_out(fitted, calibration, plan, schema.tz, events)
         clock.lap("evaluate_s")
@@ -147,7 +155,7 @@ def _train(
         clock.lap("learn_on_s")
 
         memory = None if remembered is None else remembered.summary()
-        artifact = describe_model(
+        artifact = build_artifact(
             forecaster,
             plan,
             schema,
@@ -183,7 +191,7 @@ def _noting_checkpoint(checkpoints: Checkpoints | None) -> Iterator[None]:
 
 
 def _save(
-    path: Place,
+    path: AnyPath,
     artifact: Artifact,
     report: str | None,
     comparison: Comparison,
@@ -207,10 +215,10 @@ def _save(
             raise QualityGateError(
                 f"the skill is {reached}, but --require-skill asks for {require_skill:g} %",
                 code="require-skill",
-                hint=f"version {version} was saved, but not put in force",
+                hint=f"version {version} was saved, but not activated",
             )
-        versions.put_in_force(path, version)
-        listener(Published(version))
+        versions.activate_version(path, version)
+        listener(PublishedEvent(version))
     return version
 
 
@@ -222,11 +230,11 @@ def launch_for(data: object) -> Launch | None:
     launch = launched()
     if launch is None or not isinstance(data, str | Path):
         return None
-    return launch if launch.n > 1 or is_sharded(place_of(data)) else None
+    return launch if launch.n > 1 or is_sharded(as_path(data)) else None
 
 
 @contextmanager
-def warning_once(listener: Listener, ranks: Ranks) -> Iterator[Listener]:
+def merging_warnings(listener: Listener, ranks: Ranks) -> Iterator[Listener]:
     """Yield a listener for what each rank does alone; in the end, pass on the warnings of all.
 
     Warnings of the same code are merged. Other events are passed on at once.
@@ -234,16 +242,16 @@ def warning_once(listener: Listener, ranks: Ranks) -> Iterator[Listener]:
     if ranks.n == 1:
         yield listener
         return
-    warnings: list[Warned] = []
+    warnings: list[WarningEvent] = []
 
     def hear(event: Event) -> None:
-        if isinstance(event, Warned):
+        if isinstance(event, WarningEvent):
             warnings.append(event)
         else:
             listener(event)
 
     yield hear
-    gathered = all_say(ranks, [asdict(warning) for warning in warnings])
-    all_warnings = [Warned(**payload) for payloads in gathered for payload in payloads]
+    gathered = all_gather_object(ranks, [asdict(warning) for warning in warnings])
+    all_warnings = [WarningEvent(**payload) for payloads in gathered for payload in payloads]
     for warning in merged_warnings(all_warnings, "of other ranks"):
         listener(warning)

@@ -12,7 +12,7 @@ import pytest
 from rnnforecast.cli import console
 from rnnforecast.cli.console import Screen
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.events import Event, Progressed
+from rnnforecast.events import Event, ProgressEvent
 from rnnforecast.workflow.check import check
 from tests.builders import wave, write_wide
 
@@ -39,7 +39,7 @@ def work(screen: Screen, monkeypatch: pytest.MonkeyPatch, *, seconds: float) -> 
     now = 100.0
     monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: now))
     for done in range(11):
-        screen(Progressed("reading", 1000 * done, 10_000, "rows"))
+        screen(ProgressEvent("reading", 1000 * done, 10_000, "rows"))
         now += seconds / 10
     screen.close()
 
@@ -76,10 +76,10 @@ def test_reading_says_how_far_it_is(
 
     check(path, config=DataConfig(), listener=heard.append)
 
-    read = [e for e in heard if isinstance(e, Progressed) and e.task == "reading"]
+    read = [e for e in heard if isinstance(e, ProgressEvent) and e.task == "reading"]
     assert (read[0].done, read[-1].done, read[-1].total) == (0, 400, 400)
     done = [event.done for event in read]
     assert done == sorted(done) and len(set(done)) > 10
     assert all(200 < event.total < 800 for event in read)
-    seasons = [e for e in heard if isinstance(e, Progressed) and e.unit == "series"]
+    seasons = [e for e in heard if isinstance(e, ProgressEvent) and e.unit == "series"]
     assert [event.done for event in seasons] == [0, 1, 2]

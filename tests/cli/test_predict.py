@@ -337,7 +337,7 @@ def test_an_option_that_is_given_wins_though_it_is_the_default(
     Path("rnnforecast.toml").write_text("[predict]\non-duplicate = 'error'\n")
     assert command("predict", "-q").code == 4
     with pytest.raises(rnnforecast.RnnForecastError) as caught:
-        rnnforecast.predict(given=("on_duplicate",), reading=rnnforecast.DataConfig())
+        rnnforecast.predict(explicit=("on_duplicate",), reading=rnnforecast.DataConfig())
     assert caught.value.code == "duplicate-time"
 
 

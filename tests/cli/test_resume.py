@@ -294,13 +294,13 @@ def test_a_signal_while_a_version_is_published_counts_afterwards(
     from rnnforecast.storage import versions
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    put = versions.put_in_force
+    put = versions.activate_version
 
     def interrupted(model: Path, version: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         put(model, version)
 
-    monkeypatch.setattr(versions, "put_in_force", interrupted)
+    monkeypatch.setattr(versions, "activate_version", interrupted)
     outcome = command("train", data, *QUICK)
     signal.signal(signal.SIGINT, before)
     assert outcome.code == 9

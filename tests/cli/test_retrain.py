@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import rnnforecast
-from rnnforecast.storage.lock import holding
+from rnnforecast.storage.lock import acquire
 from tests.builders import wave, write_wide
 from tests.cli.test_run import JOB
 from tests.conftest import Command
@@ -38,7 +38,7 @@ def run(command: Command, place: Path, retrain: str, *more: object) -> dict:
     return outcome.document
 
 
-def in_force(place: Path) -> str:
+def active(place: Path) -> str:
     return (place / "model/CURRENT").read_text().strip()
 
 
@@ -61,16 +61,16 @@ def test_a_challenger_that_is_better_is_put_in_force_and_says_why(
 
     assert decided["promoted"] is True, decided["reason"]
     assert decided["mase"] <= 0.99 * decided["active_mase"]
-    assert "put in force" in decided["reason"] and "new readings" in decided["reason"]
-    assert in_force(place) == decided["challenger"] != first
+    assert "activated" in decided["reason"] and "new readings" in decided["reason"]
+    assert active(place) == decided["challenger"] != first
     said = json.loads((place / "out/run.json").read_text())
     assert said["retrain"] == decided
     assert said["model"]["version"] == first, "this forecast was made before"
     made = rnnforecast.load(place / "model").artifact
-    assert made.parent == decided["in_force"] == first
+    assert made.parent == decided["active"] == first
     assert made.trained_until == pd.read_csv(place / "data.csv")["timestamp"].iloc[-1]
     assert made.provenance["challenge"]["reason"] == decided["reason"]
-    assert set(made.metrics["metrics"]) == {"network", "naive", "seasonal_naive", "in_force"}
+    assert set(made.metrics["metrics"]) == {"network", "naive", "seasonal_naive", "active"}
     assert (place / "model/versions" / decided["challenger"] / "report.html").is_file()
     assert run(command, place, EVERY)["version"] == decided["challenger"]
 
@@ -89,8 +89,8 @@ def test_a_challenger_that_is_not_better_by_as_much_is_kept_and_not_in_force(
 ) -> None:
     (first,) = versions(place)
     decided = run(command, place, EVERY + 'promote_if = "99%"\n')["retrain"]
-    assert decided["promoted"] is False and "not put in force" in decided["reason"]
-    assert in_force(place) == first
+    assert decided["promoted"] is False and "not activated" in decided["reason"]
+    assert active(place) == first
     assert versions(place) == sorted([first, decided["challenger"]])
     again = run(command, place, EVERY + 'promote_if = "99%"\n', "--force")
     assert again["retrain"] is None, "nothing new has come since it was tried"
@@ -119,7 +119,7 @@ def test_a_job_that_pins_its_version_is_never_retrained(command: Command, place:
 
 
 def test_who_is_at_the_model_is_not_disturbed(command: Command, place: Path) -> None:
-    with holding(place / "model/.lock"):
+    with acquire(place / "model/.lock"):
         document = run(command, place, EVERY)
     assert document["status"] == "published"
     assert [one["code"] for one in document["warnings"]].count("retrain-failed") == 1

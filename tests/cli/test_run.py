@@ -393,7 +393,7 @@ def test_use_puts_another_version_in_force_and_back(command: Command, place: Pat
     outcome = command("use", first, "-m", place / "model", "--json")
     assert outcome.document == {"model": str(place / "model"), "version": first, "before": second}
     assert (place / "model/CURRENT").read_text() == f"{first}\n"
-    assert command("use", first, "-m", place / "model").out == f"{first} is in force already\n"
+    assert command("use", first, "-m", place / "model").out == f"{first} is active already\n"
     assert command("use", "20200101T000000Z-000000", "-m", place / "model").code == 6
 
 

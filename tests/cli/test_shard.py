@@ -17,7 +17,7 @@ import pytest
 from rnnforecast.batch.shard import shard
 from rnnforecast.sources.parquet import COLUMNS_AT_ONCE, ParquetFile
 from rnnforecast.sources.shards import bucket_of
-from rnnforecast.storage.lock import holding
+from rnnforecast.storage.lock import acquire
 from tests.builders import wave
 from tests.conftest import SMALL, Command
 from tests.data.tables import read
@@ -392,7 +392,7 @@ def test_so_many_buckets_are_a_usage_error(command: Command, buckets: object) ->
 
 def test_who_is_kept_out_hears_of_no_option_that_there_is_not(command: Command) -> None:
     long("a").to_csv("x.csv", index=False)
-    with holding(Path(".lock-out").resolve()):
+    with acquire(Path(".lock-out").resolve()):
         outcome = command("shard", "x.csv", "--output", "out", "--buckets", 2, "--json")
 
     assert (outcome.code, outcome.error["code"]) == (11, "locked")

@@ -73,7 +73,7 @@ def test_the_public_names_are_these() -> None:
         "Backtest",
         "BacktestConfig",
         "BatchConfig",
-        "Batched",
+        "BatchResult",
         "Config",
         "DataConfig",
         "Model",

@@ -150,7 +150,7 @@ def test_a_first_candidate_behind_a_gate_is_listed_but_not_in_force(
 ) -> None:
     assert command("train", trained / "data.csv", "--require-skill", "99.9", *SMALL).code == 8
     listed = command("show", "--versions", "--json").document["versions"]
-    assert [item["in_force"] for item in listed] == [False]
+    assert [item["active"] for item in listed] == [False]
     assert command("predict", trained / "data.csv").code == 6
 
 
@@ -174,7 +174,7 @@ def test_the_next_command_can_be_pasted(command: Command, tmp_path: Path) -> Non
 def test_a_damaged_version_in_force_is_listed_as_both(command: Command, workplace: Path) -> None:
     weights = next((workplace / "model" / "versions").iterdir()) / "weights.safetensors"
     weights.write_bytes(b"")
-    assert "in force, damaged" in command("show", "-m", workplace / "model", "--versions").out
+    assert "active, damaged" in command("show", "-m", workplace / "model", "--versions").out
 
 
 def test_a_damaged_version_does_not_hide_the_others(command: Command, workplace: Path) -> None:
@@ -184,7 +184,7 @@ def test_a_damaged_version_does_not_hide_the_others(command: Command, workplace:
     (first / "weights.safetensors").write_bytes(b"")
     listed = command("show", "-m", model, "--versions", "--json").document["versions"]
     assert ["damage" in item for item in listed] == [True, False]
-    assert listed[1]["in_force"]
+    assert listed[1]["active"]
     assert listed[1]["version"] == second.name
 
 
@@ -215,7 +215,7 @@ def test_a_second_training_adds_a_version_and_keeps_the_first(
     command("train", workplace / "data.csv", "-m", model, "-q", "--seed", "7", *SMALL)
     assert (model / "CURRENT").read_text().strip() != first
     listed = command("show", "-m", model, "--versions", "--json").document["versions"]
-    assert [item["in_force"] for item in listed].count(True) == 1
+    assert [item["active"] for item in listed].count(True) == 1
     assert first in {item["version"] for item in listed}
 
 

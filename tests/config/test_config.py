@@ -362,9 +362,9 @@ def test_an_output_in_no_known_format_is_refused_with_those_that_are(path: str) 
 
 
 def test_a_long_list_of_names_is_cut_and_counted() -> None:
-    from rnnforecast.events import Warned
+    from rnnforecast.events import WarningEvent
 
-    few = Warned.naming("code", "gone", ["a", "b"])
-    many = Warned.naming("code", "gone", [f"s{i}" for i in range(9)])
+    few = WarningEvent.naming("code", "gone", ["a", "b"])
+    many = WarningEvent.naming("code", "gone", [f"s{i}" for i in range(9)])
     assert (few.message, few.count) == ("gone: a, b", 2)
     assert (many.message, many.count) == ("gone, 9 in all: s0, s1, s2, s3, s4, ...", 9)

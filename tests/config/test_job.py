@@ -202,7 +202,7 @@ def test_hyphens_stand_for_underscores(tmp_path: Path, table: str, key: str) -> 
     one, other = job_of(tmp_path, **{table: keys}), job_of(tmp_path, **{table: hyphened})
 
     assert part_of(one, table, key) == part_of(other, table, key)
-    assert one.given == other.given
+    assert one.explicit == other.explicit
 
 
 def test_a_key_that_is_written_in_two_ways_is_refused(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_key_that_is_written_in_two_ways_is_refused(tmp_path: Path) -> None:
 
 def test_what_the_file_says_of_reading_is_known_be_it_the_default(tmp_path: Path) -> None:
     job = job_of(tmp_path, data={"on-duplicate": "error", "skip_rows": 0})
-    assert job.given == {"on_duplicate", "skip_rows"}
+    assert job.explicit == {"on_duplicate", "skip_rows"}
     assert job.reading == DataConfig()
 
 
@@ -260,14 +260,14 @@ def test_an_absolute_path_stays_and_one_upwards_leads_there(tmp_path: Path) -> N
 def test_a_pattern_takes_in_the_same_files_whatever_its_folder_is_called(
     tmp_path: Path, folder: str, source: str
 ) -> None:
-    from rnnforecast.workflow.model import files_of
+    from rnnforecast.workflow.model import list_source_files
 
     (tmp_path / folder / "readings").mkdir(parents=True)
     (tmp_path / folder / "readings" / "a.csv").touch()
 
     job = job_of(tmp_path / folder, data={"source": source})
 
-    assert [file.name for file in files_of(job.source)] == ["a.csv"]
+    assert [file.name for file in list_source_files(job.source)] == ["a.csv"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path) -> None:

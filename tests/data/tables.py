@@ -18,8 +18,8 @@ from rnnforecast.data.grid import read_panel
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.schema import Schema, infer_schema
 from rnnforecast.errors import RnnForecastError
-from rnnforecast.events import Event, Noted, Warned
-from rnnforecast.sources.source import join_time, open_source, rename
+from rnnforecast.events import Event, Notice, WarningEvent
+from rnnforecast.sources.source import join_time, open_source, rename_columns
 
 few = settings(deadline=None, max_examples=40, derandomize=True, database=None)
 """Hypothesis for laws that touch the disk: the same few examples each time."""
@@ -36,19 +36,21 @@ class Read:
     @property
     def notes(self) -> str:
         """All that was said."""
-        return "\n".join(event.message for event in self.events if isinstance(event, Noted))
+        return "\n".join(event.message for event in self.events if isinstance(event, Notice))
 
     @property
-    def warnings(self) -> dict[str, Warned]:
+    def warnings(self) -> dict[str, WarningEvent]:
         """The warnings by their code."""
-        return {event.code: event for event in self.events if isinstance(event, Warned)}
+        return {event.code: event for event in self.events if isinstance(event, WarningEvent)}
 
 
 def read(data: object, **options) -> Read:
     """Read a table as `train` does."""
     events: list[Event] = []
     config = DataConfig(**options)
-    source = join_time(rename(open_source(data, config, events.append), config.map), config.time)
+    source = join_time(
+        rename_columns(open_source(data, config, events.append), config.map), config.time
+    )
     schema = infer_schema(source, config, events.append)
     panel, schema = read_panel(source, schema, config, events.append)
     return Read(panel, schema, tuple(events))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.delayed import delayed
-from rnnforecast.data.season import autocorrelation, median_curve, peaks
+from rnnforecast.data.season import autocorrelation, find_peaks, median_curve
 
 
 def slow(readings: np.ndarray, lag: int) -> float:
@@ -46,7 +46,7 @@ def test_lags_without_pairs_are_unknown() -> None:
 def test_readings_that_depend_on_one_some_steps_back_peak_there_alone(period: int) -> None:
     readings = delayed(12_000, period)
 
-    found = peaks(autocorrelation(readings, 2 * period + 10), len(readings))
+    found = find_peaks(autocorrelation(readings, 2 * period + 10), len(readings))
 
     assert found == [period]
 
@@ -58,8 +58,8 @@ def test_a_week_in_days_is_a_peak_of_its_own_where_it_says_more() -> None:
     weekly = np.where(hours // 24 % 7 < 5, 1.0, -1.0)
     noise = 0.3 * rng.standard_normal(len(hours))
 
-    assert peaks(autocorrelation(daily + noise, 400), len(hours)) == [24]
-    assert peaks(autocorrelation(daily + weekly + noise, 400), len(hours)) == [24, 168]
+    assert find_peaks(autocorrelation(daily + noise, 400), len(hours)) == [24]
+    assert find_peaks(autocorrelation(daily + weekly + noise, 400), len(hours)) == [24, 168]
 
 
 @pytest.mark.parametrize("readings", ["noise", "walk"])
@@ -68,7 +68,7 @@ def test_noise_and_a_random_walk_have_no_peak(readings: str) -> None:
 
     found = autocorrelation(values if readings == "noise" else values.cumsum(), 300)
 
-    assert peaks(found, 3000) == []
+    assert find_peaks(found, 3000) == []
 
 
 def test_the_curve_of_several_series_is_their_median_where_it_is_known() -> None:

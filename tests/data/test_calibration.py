@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rnnforecast.config.training import QUANTILES
-from rnnforecast.data.forecast import PAIRS, Calibration
+from rnnforecast.data.forecast import TAIL_PAIRS, Calibration
 
 HORIZON = 6
 MEDIAN = QUANTILES.index(0.5)
@@ -20,15 +20,15 @@ def quantiles(n: int = 5, *, seed: int = 0) -> np.ndarray:
 
 def calibration(by_lead: float = 0.0, by_series: float = 0.0, *, spread: float = 0.0):
     rng = np.random.default_rng(7)
-    shared = by_lead + spread * rng.normal(size=(2, len(PAIRS)))
-    own = by_series + spread * rng.normal(size=(3, len(PAIRS)))
+    shared = by_lead + spread * rng.normal(size=(2, len(TAIL_PAIRS)))
+    own = by_series + spread * rng.normal(size=(3, len(TAIL_PAIRS)))
     return Calibration((2, HORIZON), shared.astype(np.float32), own.astype(np.float32), 90, 9)
 
 
 def test_pairs_have_equal_tails_and_leave_the_median() -> None:
-    for low, high in PAIRS:
+    for low, high in TAIL_PAIRS:
         assert QUANTILES[low] + QUANTILES[high] == pytest.approx(1)
-    assert sorted([*sum(PAIRS, ()), MEDIAN]) == list(range(len(QUANTILES)))
+    assert sorted([*sum(TAIL_PAIRS, ()), MEDIAN]) == list(range(len(QUANTILES)))
 
 
 def test_without_moves_nothing_changes() -> None:

@@ -9,29 +9,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data.panel import Covariates, Panel, Track
-from rnnforecast.data.windows import past_of
+from rnnforecast.data.panel import Covariates, FeatureBlock, Panel
+from rnnforecast.data.windows import make_past
 from tests.builders import make_panel
 
 LOOKBACK, HORIZON = 5, 3
 
 
-def make_track(*lengths: int, n_features: int = 2, begin: int = 0) -> Track:
+def make_track(*lengths: int, n_features: int = 2, begin: int = 0) -> FeatureBlock:
     """Make tracks one after the other: feature f at place p is 1000 f + p."""
     high = np.cumsum(lengths)
     low = high - lengths
     values = 1000 * np.arange(n_features)[:, None] + np.arange(high[-1])
     names = tuple(f"f{i}" for i in range(n_features))
-    return Track(values.astype(np.float32), names, begin=low + begin, low=low, high=high)
+    return FeatureBlock(values.astype(np.float32), names, begin=low + begin, low=low, high=high)
 
 
-def beside(panel: Panel, known: Track, past: Track) -> Panel:
+def beside(panel: Panel, known: FeatureBlock, past: FeatureBlock) -> Panel:
     """Add covariates to a panel, and the number of each series as a static one."""
     static = np.arange(panel.n_series, dtype=np.float32)[:, None]
     return dataclasses.replace(panel, covariates=Covariates((known,), past, static))
 
 
-def slowly(track: Track, series: int, first: int, width: int) -> np.ndarray:
+def slowly(track: FeatureBlock, series: int, first: int, width: int) -> np.ndarray:
     """Gather one window place by place."""
     found = np.full((len(track.values), width), np.nan)
     for i in range(width):
@@ -55,7 +55,7 @@ def test_a_window_holds_the_series_own_places_and_nan_outside(
 def test_what_is_known_ahead_reaches_over_the_horizon_and_the_rest_ends_at_the_cutoff() -> None:
     panel = beside(make_panel(np.zeros(10), np.zeros(10)), make_track(14, 14), make_track(14, 14))
 
-    features = past_of(panel, np.array([6, 10])).features(LOOKBACK, HORIZON)
+    features = make_past(panel, np.array([6, 10])).features(LOOKBACK, HORIZON)
 
     assert features is not None
     np.testing.assert_array_equal(features.known[0, 0], np.arange(1, 9))
@@ -76,14 +76,14 @@ def test_no_later_value_of_what_is_not_known_ahead_is_handed_out() -> None:
         ),
     )
     for one in (panel, changed):
-        features = past_of(one, np.array([6])).features(LOOKBACK, HORIZON)
+        features = make_past(one, np.array([6])).features(LOOKBACK, HORIZON)
         assert features is not None
         np.testing.assert_array_equal(features.past[0, 0], np.arange(1, 6))
 
 
 def test_training_windows_have_the_features_of_their_own_rows() -> None:
     panel = beside(make_panel(np.zeros(12), np.zeros(12)), make_track(12, 12), make_track(12, 12))
-    windows = past_of(panel).windows(LOOKBACK, HORIZON)
+    windows = make_past(panel).windows(LOOKBACK, HORIZON)
 
     batch = windows.gather(np.array([2, 5]))
 
@@ -97,7 +97,7 @@ def test_series_that_are_selected_keep_their_features() -> None:
 
     chosen = panel.select(np.array([1]))
 
-    features = past_of(chosen, np.array([6])).features(LOOKBACK, HORIZON)
+    features = make_past(chosen, np.array([6])).features(LOOKBACK, HORIZON)
     assert features is not None
     np.testing.assert_array_equal(features.past[0, 0], 9 + np.arange(1, 6))
     assert features.static.item() == 1

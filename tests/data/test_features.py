@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.grid import LearnsUntil, read_panel
+from rnnforecast.data.grid import FindTrainEnd, read_panel
 from rnnforecast.data.panel import Covariates, Panel
 from rnnforecast.data.schema import Schema, infer_schema, match_schema
 from rnnforecast.errors import DataError, UsageError
-from rnnforecast.events import Recorder, Warned, ignore
+from rnnforecast.events import Recorder, WarningEvent, ignore
 from rnnforecast.sources import files
 from rnnforecast.sources.source import open_source
 
@@ -22,8 +22,8 @@ def read(
     table: pd.DataFrame,
     config: DataConfig,
     schema: Schema | None = None,
-    learns_until: LearnsUntil | None = None,
-) -> tuple[Panel, Covariates, Schema, list[Warned]]:
+    learns_until: FindTrainEnd | None = None,
+) -> tuple[Panel, Covariates, Schema, list[WarningEvent]]:
     """Read a table; with a schema, as a trained model does."""
     events = Recorder(ignore, [])
     source = open_source(table, config, events)
@@ -32,7 +32,7 @@ def read(
         if schema is None
         else match_schema(source, schema, config)
     )
-    panel, found = read_panel(source, wanted, config, events, learns_until=learns_until)
+    panel, found = read_panel(source, wanted, config, events, find_train_end=learns_until)
     assert panel.covariates is not None
     return panel, panel.covariates, found, events.warnings
 

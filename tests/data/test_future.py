@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.match import Known, check_known_ahead, read_past
+from rnnforecast.data.match import TrainingStats, check_known_ahead, read_past
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import DataError
-from rnnforecast.events import Recorder, Warned, ignore
+from rnnforecast.events import Recorder, WarningEvent, ignore
 from tests.data.tables import read, write
 
 N, AHEAD = 60, 6
@@ -23,7 +23,7 @@ PLAN = pd.DataFrame({"time": HOURS[N:], "k": 10 + np.arange(AHEAD)})
 
 def ahead(
     past: object, plan: object, *, model: object = None, known: str = "k", **options: object
-) -> tuple[list[float], list[Warned], Past]:
+) -> tuple[list[float], list[WarningEvent], Past]:
     """Read readings and a plan as a model of the readings does; return what is known ahead.
 
     `model` are the readings that the model was trained on, by default these.
@@ -37,7 +37,7 @@ def ahead(
         options=DataConfig(known=(known,), **options),  # type: ignore[arg-type]
         as_of=None,
         future=plan,
-        known=Known((), np.empty(0), *(np.empty(0, np.float32) for _ in range(3))),
+        stats=TrainingStats((), np.empty(0), *(np.empty(0, np.float32) for _ in range(3))),
         listener=events,
     )
     features = seen.features(1, AHEAD)

@@ -15,14 +15,21 @@ from rnnforecast.data.grid import StepCounts, merge_step_counts, read_panel
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.schema import infer_schema
-from rnnforecast.data.season import find_season
+from rnnforecast.data.season import infer_season
 from rnnforecast.data.split import Origins
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError
-from rnnforecast.evaluate.backtest import Round, Truth, Units, deviations, evaluate, examples
+from rnnforecast.evaluate.backtest import (
+    ErrorUnits,
+    Round,
+    Truth,
+    deviations,
+    evaluate,
+    select_examples,
+)
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from rnnforecast.evaluate.calibration import fit_calibration
-from rnnforecast.events import Event, Noted, Warned, ignore
+from rnnforecast.events import Event, Notice, WarningEvent, ignore
 from rnnforecast.sources.source import open_source
 from tests.builders import START_US, make_panel, random_walk, wave
 from tests.data.test_past import sensors
@@ -48,17 +55,17 @@ def test_every_rank_knows_where_each_series_stands(sizes):
         for name in ("start", "lengths", "base", "first_step"):
             np.testing.assert_array_equal(getattr(panel, name), getattr(whole, name))
         assert (panel.n_rows, panel.end_us) == (whole.n_rows, whole.end_us)
-        assert len(panel.target) == panel.lengths[panel.here].sum(), "it has its own rows only"
+        assert len(panel.target) == panel.lengths[panel.is_local].sum(), "it has its own rows only"
 
 
 @pytest.mark.parametrize("make", [uneven, sensors])
 @pytest.mark.parametrize("sizes", SPLITS)
 def test_windows_are_the_same_bits_on_all_ranks(make, sizes):
     whole = make()
-    numbers = np.random.default_rng(0).permutation(len(past_of(whole).windows(LOOKBACK, HORIZON)))
+    numbers = np.random.default_rng(0).permutation(len(make_past(whole).windows(LOOKBACK, HORIZON)))
 
     def gathered(panel: Panel) -> list[np.ndarray]:
-        batch = past_of(panel).windows(LOOKBACK, HORIZON).gather(numbers)
+        batch = make_past(panel).windows(LOOKBACK, HORIZON).gather(numbers)
         arrays = [batch.history, batch.future, batch.series, batch.next_step]
         return arrays + list(batch.features or ())
 
@@ -74,9 +81,9 @@ def test_statistics_are_those_of_one_process(sizes):
     cutoff = np.array([120, 60, 200, 0])
 
     def statistics(panel: Panel) -> list[np.ndarray]:
-        past = past_of(panel, cutoff)
+        past = make_past(panel, cutoff)
         scaling = fit_scaling(past)
-        return [*dataclasses.astuple(scaling), past.n_seen, deviations(past), find_season(past)]
+        return [*dataclasses.astuple(scaling), past.n_seen, deviations(past), infer_season(past)]
 
     expected = statistics(whole)
     for found in together(len(sizes), lambda ranks: statistics(held_by(whole, sizes, ranks))):
@@ -87,7 +94,7 @@ def test_statistics_are_those_of_one_process(sizes):
 
 def test_scaling_is_that_of_doubles():
     whole = uneven()
-    (scaling, _) = together(2, lambda ranks: fit_scaling(past_of(held_by(whole, (1, 3), ranks))))
+    (scaling, _) = together(2, lambda ranks: fit_scaling(make_past(held_by(whole, (1, 3), ranks))))
     for series in range(whole.n_series):
         readings = whole.of(series).astype(np.float64)
         low, middle, high = np.nanquantile(readings, (0.25, 0.5, 0.75))
@@ -100,12 +107,16 @@ def test_rows_of_a_series_are_given_to_who_asks_with_all_others():
 
     def rows(ranks: ThreadRanks) -> tuple[Panel, np.ndarray, np.ndarray]:
         panel = held_by(whole, (2, 2), ranks)
-        return panel.fetched([3, 0]), panel.of(1), past_of(panel, panel.lengths - 5).readings(3, 7)
+        return (
+            panel.gather_from_ranks([3, 0]),
+            panel.of(1),
+            make_past(panel, panel.lengths - 5).readings(3, 7),
+        )
 
     for panel, first, newest in together(2, rows):
         np.testing.assert_array_equal(first, whole.of(1))
         np.testing.assert_array_equal(newest, whole.of(3)[-12:-5])
-        assert panel.here.tolist() == [True, False, False, True]
+        assert panel.is_local.tolist() == [True, False, False, True]
         for series in (0, 3):
             np.testing.assert_array_equal(panel.of(series), whole.of(series))
         at = np.array([0, 3]), np.array([40, 50])
@@ -119,7 +130,7 @@ def test_rows_of_a_series_are_given_to_who_asks_with_all_others():
 
 def test_the_rows_of_others_cannot_be_taken_for_ones_own():
     def look(ranks: ThreadRanks) -> None:
-        past_of(held_by(uneven(), (2, 2), ranks)).history(LOOKBACK)
+        make_past(held_by(uneven(), (2, 2), ranks)).history(LOOKBACK)
 
     with pytest.raises(AssertionError, match="elsewhere"):
         together(2, look)
@@ -162,10 +173,10 @@ def test_scores_bands_and_examples_are_those_of_one_process(sizes):
         origins = Origins.rolling(panel, START_US + 60 * panel.step_us, **every)
         rounds = [Round(origins, {"wide": Wide(), "seasonal": SeasonalNaive(24)})]
         truth = Truth(panel, HORIZON)
-        units = Units(24, deviations(past_of(panel)))
+        units = ErrorUnits(24, deviations(make_past(panel)))
         tallies = evaluate(rounds, truth, units, lookback=LOOKBACK)
-        seen = examples(
-            Wide(), origins, truth, tallies, method="wide", beside="seasonal", lookback=LOOKBACK
+        seen = select_examples(
+            Wide(), origins, truth, tallies, method="wide", baseline="seasonal", lookback=LOOKBACK
         )
         found = fit_calibration(Wide(), origins, truth, lookback=LOOKBACK)
         return tallies, found, [(one.kind, one.forecast.names, one.actual) for one in seen]
@@ -240,7 +251,9 @@ def test_a_rank_may_have_nothing_but_series_without_readings():
         assert panel.names == ("a",)
         assert panel.lengths.tolist() == [40]
     assert [len(panel.target) for panel in panels] == [40, 0]
-    assert any(isinstance(event, Warned) and event.code == "empty-series" for event in heard[1])
+    assert any(
+        isinstance(event, WarningEvent) and event.code == "empty-series" for event in heard[1]
+    )
     with pytest.raises(DataError, match="holds no reading"):
         read_parts(pa.Table.from_pandas(silent), pa.Table.from_pandas(silent[:30]))
 
@@ -251,7 +264,7 @@ def test_texts_are_told_apart_as_often_as_they_occur_on_all_ranks():
     panels, heard = read_parts(first, second, known=("kind",), categorical=("kind",))
     for panel in panels:
         assert panel.covariates.known_names == ("kind=fan", "kind=pump", "kind=(other)")
-    assert Noted("column 'kind' is one of fan, pump") in heard[0]
+    assert Notice("column 'kind' is one of fan, pump") in heard[0]
 
 
 def test_a_covariate_is_empty_where_no_rank_has_a_value():
@@ -262,7 +275,9 @@ def test_a_covariate_is_empty_where_no_rank_has_a_value():
     assert all(panel.covariates.sizes == (0, 1, 0) for panel in panels)
     panels, heard = read_parts(none, table({"c": 30}, kind=np.nan), past=("kind",))
     assert [panel.covariates for panel in panels] == [None, None]
-    assert any(isinstance(event, Warned) and event.code == "empty-covariate" for event in heard[0])
+    assert any(
+        isinstance(event, WarningEvent) and event.code == "empty-covariate" for event in heard[0]
+    )
 
 
 def test_what_is_missing_is_counted_on_all_ranks():
@@ -271,7 +286,7 @@ def test_what_is_missing_is_counted_on_all_ranks():
     second.loc[20:29, "value"] = np.nan
     _, heard = read_parts(pa.Table.from_pandas(first), pa.Table.from_pandas(second))
     said = "13 of 80 readings are missing, the longest gap is 10 h"
-    assert all(Noted(said) in events for events in heard)
+    assert all(Notice(said) in events for events in heard)
 
 
 def test_ranks_that_read_other_columns_are_told():

@@ -10,31 +10,31 @@ import pytest
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.match import (
-    Known,
+    TrainingStats,
     _row_medians,
     check_drift,
-    read_newer,
+    read_for_model,
     require_series,
-    warn_of_strangers,
+    warn_unusual_series,
 )
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.schema import Schema
-from rnnforecast.data.windows import past_of
+from rnnforecast.data.windows import make_past
 from rnnforecast.errors import DataError, QualityGateError, UsageError
 from rnnforecast.events import Event, ignore
 from tests.builders import make_panel, wave
 from tests.data.tables import hourly, pasted, read, write
 
 
-def known(*names: str, center: float = 20.0, scale: float = 4.0) -> Known:
+def known(*names: str, center: float = 20.0, scale: float = 4.0) -> TrainingStats:
     n = len(names)
     values = (np.full(n, value, np.float32) for value in (center, scale, 18.0))
-    return Known(names, np.zeros(n), *values)
+    return TrainingStats(names, np.zeros(n), *values)
 
 
 def warnings(panel, what):
     heard = []
-    warn_of_strangers(past_of(panel), what, heard.append, lookback=48, horizon=24)
+    warn_unusual_series(make_past(panel), what, heard.append, lookback=48, horizon=24)
     return {warned.code: warned for warned in heard}
 
 
@@ -110,7 +110,7 @@ def test_a_long_list_is_cut_and_counted():
     assert found["new-series"].message.endswith("s4, ...")
 
 
-def of_parts(*names: str, base: float = 0.0) -> tuple[Schema, Known]:
+def of_parts(*names: str, base: float = 0.0) -> tuple[Schema, TrainingStats]:
     """Return a long table's schema, and what a model knows of its series."""
     stamps = pd.date_range("2024-01-01", periods=48, freq="1h")
     frame = pd.concat(
@@ -120,14 +120,18 @@ def of_parts(*names: str, base: float = 0.0) -> tuple[Schema, Known]:
     return schema, replace(known(*names), base=np.full(len(names), base))
 
 
-def newer(schema: Schema, what: Known, *names: str, base: float = 0.0) -> tuple[Panel, list[Event]]:
+def newer(
+    schema: Schema, what: TrainingStats, *names: str, base: float = 0.0
+) -> tuple[Panel, list[Event]]:
     stamps = pd.date_range("2024-01-01", periods=48, freq="1h")
     frame = pd.concat(
         [pd.DataFrame({"ts": stamps, "id": name, "v": wave(48) + base}) for name in names]
     )
     heard: list[Event] = []
     options = DataConfig(series="id")
-    panel, _ = read_newer(frame, schema=schema, options=options, known=what, listener=heard.append)
+    panel, _ = read_for_model(
+        frame, schema=schema, options=options, stats=what, listener=heard.append
+    )
     return panel, heard
 
 
@@ -161,12 +165,12 @@ def test_a_column_that_was_renamed_is_named_and_the_fix_works(tmp_path):
     path = write(tmp_path / "b.csv", "ts,temp2", *hourly(*range(48)))
     what = known("temp")
     with pytest.raises(DataError) as caught:
-        read_newer(path, schema=schema, options=DataConfig(), known=what, listener=ignore)
+        read_for_model(path, schema=schema, options=DataConfig(), stats=what, listener=ignore)
     assert caught.value.code == "missing-column"
     fix = pasted(caught.value.hint)
     assert fix == {"map": ("temp2=temp",)}
     options = DataConfig(**fix)
-    panel, _ = read_newer(path, schema=schema, options=options, known=what, listener=ignore)
+    panel, _ = read_for_model(path, schema=schema, options=options, stats=what, listener=ignore)
     assert panel.names == ("temp",)
     assert panel.target.tolist() == list(range(48))
 
@@ -179,15 +183,15 @@ def test_a_renaming_that_cannot_be_is_a_usage_error(tmp_path, pair):
 
 
 def test_series_can_be_required():
-    require_series(past_of(make_panel(wave(100), wave(100))), known("s0", "s1"))
+    require_series(make_past(make_panel(wave(100), wave(100))), known("s0", "s1"))
     with pytest.raises(DataError, match="old") as caught:
-        require_series(past_of(make_panel(wave(100))), known("s0", "old"))
+        require_series(make_past(make_panel(wave(100))), known("s0", "old"))
     assert caught.value.exit_code == 4
 
 
 @pytest.mark.parametrize(("shift", "limit", "passes"), [(0, 1, True), (6, 2, True), (20, 2, False)])
 def test_a_level_that_drifted_is_stopped_at_the_gate(shift, limit, passes):
-    past = past_of(make_panel(wave(100), wave(100) + shift, wave(100) + 1000))
+    past = make_past(make_panel(wave(100), wave(100) + shift, wave(100) + 1000))
     what = known("s0", "s1")
     if passes:
         check_drift(past, what, lookback=48, limit=limit)

@@ -12,7 +12,7 @@ from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.grid import read_panel
 from rnnforecast.data.rows import LARGE_READING, find_value_offsets
 from rnnforecast.data.schema import infer_schema
-from rnnforecast.data.windows import in_own_units, past_of
+from rnnforecast.data.windows import add_base, make_past
 from rnnforecast.events import ignore
 from rnnforecast.sources.source import open_source
 from tests.builders import make_panel
@@ -108,7 +108,7 @@ def test_aggregates_of_meters_are_those_of_pandas(agg):
 def test_a_forecast_with_a_base_is_in_the_sensors_units_and_shows_sensible_digits():
     panel = make_panel([1.0, 2.0], [1.0, 2.0])
     object.__setattr__(panel, "base", np.array([0.0, 1e8]))
-    values = in_own_units(np.full((2, 1, 3), 21.4, np.float32) + np.arange(3), past_of(panel))
+    values = add_base(np.full((2, 1, 3), 21.4, np.float32) + np.arange(3), make_past(panel))
     forecast = Forecast(values, (0.1, 0.5, 0.9), ("a", "b"), np.zeros(2, np.int64), 1)
     rows = forecast.to_arrow()
     assert rows["forecast"].type == pa.float64()

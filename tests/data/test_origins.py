@@ -73,8 +73,8 @@ def test_thinned_origins_are_spread_over_all(at_most, n):
     panel = make_panel(np.zeros(100))
     origins = Origins.rolling(panel, START_US, lookback=2, horizon=10, stride=1)
 
-    thinned = origins.thinned(at_most)
+    subsample = origins.subsample(at_most)
 
-    cutoffs = next(thinned.parts(1000)).cutoff
-    assert len(thinned) == len(cutoffs) == n <= at_most
+    cutoffs = next(subsample.parts(1000)).cutoff
+    assert len(subsample) == len(cutoffs) == n <= at_most
     assert len(set(np.diff(cutoffs).tolist())) <= 1

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnforecast.data import arrays
-from rnnforecast.data.arrays import offsets_of, stretches
+from rnnforecast.data.arrays import concat_slices, offsets_from_lengths
 from tests.builders import HOUR_US, START_US, make_panel
 from tests.data.tables import few
 
@@ -70,7 +70,7 @@ def test_the_fingerprint_changes_with_everything_that_the_readings_say():
 
 @pytest.mark.parametrize("lengths", [[], [3], [2, 0, 5]])
 def test_offsets_begin_at_zero_and_end_with_the_sum(lengths):
-    offsets = offsets_of(np.array(lengths, np.int64))
+    offsets = offsets_from_lengths(np.array(lengths, np.int64))
 
     assert offsets[0] == 0
     assert np.diff(offsets).tolist() == lengths
@@ -89,7 +89,7 @@ def test_stretches_are_the_slices_one_after_the_other(pairs, copied_at_once):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(arrays, "_COPIED_ROWS", copied_at_once)
-        found = stretches(target, begin, end)
+        found = concat_slices(target, begin, end)
 
     assert found.tolist() == [x for a, b in pairs for x in range(a, b)]
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from rnnforecast.data import windows
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.panel import Covariates, Panel, Track
+from rnnforecast.data.panel import Covariates, FeatureBlock, Panel
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.season import find_season
-from rnnforecast.data.split import cuts_by_share, split_by_time
-from rnnforecast.data.windows import Past, TrainingWindows, past_of
+from rnnforecast.data.season import infer_season
+from rnnforecast.data.split import split_by_time, split_times_by_share
+from rnnforecast.data.windows import Past, TrainingWindows, make_past
 from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
 from tests.data.tables import few
 
@@ -31,7 +31,7 @@ def sensors() -> Panel:
     begin, end = panel.offsets[:-1], panel.offsets[1:]
     values = np.random.default_rng(4).random((2, len(panel.target))).astype(np.float32)
     known, past = (
-        Track(one[None], (name,), begin, begin, end)
+        FeatureBlock(one[None], (name,), begin, begin, end)
         for one, name in zip(values, ("known", "past"), strict=True)
     )
     return dataclasses.replace(
@@ -100,11 +100,11 @@ VIEWS: dict[str, Callable[[Past], object]] = {
     "known_names": lambda past: past.known_names,
     "features": lambda past: list(past.features(LOOKBACK, HORIZON) or ()),
     "longest_gap": lambda past: past.longest_gap(LOOKBACK),
-    "share_seen": lambda past: past.share_seen(LOOKBACK),
+    "observed_share": lambda past: past.observed_share(LOOKBACK),
     "readings": lambda past: np.concatenate([past.readings(i) for i in range(past.n_origins)]),
     "tables": lambda past: [table for _, table in past.tables()],
     "n_seen": lambda past: past.n_seen,
-    "here": lambda past: past.here,
+    "is_local": lambda past: past.is_local,
     "filled": lambda past: past.filled(past.cutoff),
     "ranks": lambda past: past.ranks.n,
     "windows": lambda past: everything_in(past.windows(LOOKBACK, HORIZON)),
@@ -112,14 +112,17 @@ VIEWS: dict[str, Callable[[Past], object]] = {
         past.windows(LOOKBACK, HORIZON, targets_after=earlier(past))
     ),
     "alone": lambda past: past.alone(1).history(LOOKBACK),
-    "panel_seen": lambda past: [past.panel_seen().target, past.panel_seen().offsets],
+    "panel_at_cutoffs": lambda past: [
+        past.panel_at_cutoffs().target,
+        past.panel_at_cutoffs().offsets,
+    ],
     "n_rows": lambda past: past.n_rows,
     "first_us": lambda past: past.first_us,
     "fingerprint": lambda past: past.fingerprint(),
     "at": lambda past: past.at(*every_time(past)),
     "subset": lambda past: past.subset(np.array([3, 0])).history(LOOKBACK),
     "fit_scaling": lambda past: dataclasses.astuple(fit_scaling(past)),
-    "find_season": find_season,
+    "find_season": infer_season,
 }
 READINGS = (
     "history",
@@ -131,7 +134,7 @@ READINGS = (
     "fit_scaling",
     "fingerprint",
     "at",
-    "panel_seen",
+    "panel_at_cutoffs",
 )
 
 
@@ -144,8 +147,8 @@ def assert_same(one: object, other: object) -> None:
 @pytest.mark.parametrize("view", VIEWS)
 def test_nothing_of_a_past_moves_when_the_future_changes(view):
     panel = sensors()
-    past = past_of(panel, CUTOFF)
-    changed = past_of(with_another_future(panel, CUTOFF), CUTOFF)
+    past = make_past(panel, CUTOFF)
+    changed = make_past(with_another_future(panel, CUTOFF), CUTOFF)
 
     assert_same(VIEWS[view](past), VIEWS[view](changed))
 
@@ -153,8 +156,8 @@ def test_nothing_of_a_past_moves_when_the_future_changes(view):
 @pytest.mark.parametrize("view", READINGS)
 def test_what_a_past_shows_moves_when_the_past_changes(view):
     panel = sensors()
-    past = past_of(panel, CUTOFF)
-    changed = past_of(with_another_past(panel, CUTOFF), CUTOFF)
+    past = make_past(panel, CUTOFF)
+    changed = make_past(with_another_past(panel, CUTOFF), CUTOFF)
 
     with pytest.raises(AssertionError):
         assert_same(VIEWS[view](past), VIEWS[view](changed))
@@ -186,7 +189,7 @@ def test_history_is_the_last_rows_before_each_cutoff(n, cutoffs):
 def test_the_share_seen_counts_missing_readings_and_what_lies_before_the_first_row():
     panel = make_panel([1, np.nan, 3, 4], [1.0, 2.0])
 
-    assert past_of(panel).share_seen(4).tolist() == [0.75, 0.5]
+    assert make_past(panel).observed_share(4).tolist() == [0.75, 0.5]
 
 
 @few
@@ -213,14 +216,14 @@ def test_tables_hold_what_each_origin_may_see_once_and_little_else(cutoffs, n_va
 def test_the_readings_that_may_be_seen_are_counted():
     panel = make_panel([1, np.nan, 3, 4], [np.nan], [5.0, 6.0])
 
-    assert past_of(panel, np.array([3, 1, 0])).n_seen.tolist() == [2, 0, 0]
+    assert make_past(panel, np.array([3, 1, 0])).n_seen.tolist() == [2, 0, 0]
 
 
 def test_a_past_sees_everything_unless_it_has_a_cutoff():
     panel = make_panel([1, 2, 3], [4])
 
-    assert past_of(panel).cutoff.tolist() == [3, 1]
-    assert past_of(panel, np.array([2, 0])).readings(0).tolist() == [1, 2]
+    assert make_past(panel).cutoff.tolist() == [3, 1]
+    assert make_past(panel, np.array([2, 0])).readings(0).tolist() == [1, 2]
 
 
 def test_times_of_a_past_follow_from_its_cutoffs():
@@ -248,14 +251,14 @@ def test_windows_of_the_validation_part_share_no_target_with_the_train_part():
 def test_nothing_chosen_before_training_depends_on_what_is_held_out():
     panel = make_panel(wave(300), wave(200, seed=1))
     shares = {"validation": 0.15, "test": 0.15, "at_least": 24}
-    cuts = cuts_by_share(panel, **shares)
-    past = past_of(panel, panel.rows_before(cuts.train_until_us))
+    cuts = split_times_by_share(panel, **shares)
+    past = make_past(panel, panel.rows_before(cuts.train_until_us))
 
     another = with_another_future(panel, past.cutoff)
-    changed = past_of(another, another.rows_before(cuts.train_until_us))
+    changed = make_past(another, another.rows_before(cuts.train_until_us))
 
-    assert cuts_by_share(another, **shares) == cuts
-    assert find_season(past) == find_season(changed) == 24
+    assert split_times_by_share(another, **shares) == cuts
+    assert infer_season(past) == infer_season(changed) == 24
 
 
 def forecast_of(*names: str) -> Forecast:
@@ -292,7 +295,7 @@ def test_a_part_of_a_forecast_keeps_what_belongs_to_its_origins():
 @few
 @given(st.lists(st.sampled_from([1.0, np.nan]), max_size=15), st.integers(1, 18))
 def test_the_longest_gap_is_of_rows_that_the_series_has(readings, n):
-    past = past_of(make_panel(readings, [np.nan, 1.0]))
+    past = make_past(make_panel(readings, [np.nan, 1.0]))
     run = longest = 0
     for reading in readings[-n:]:
         run = run + 1 if np.isnan(reading) else 0
@@ -336,7 +339,7 @@ def test_a_reading_is_found_by_its_time_and_none_after_the_cutoff(origins, asked
 
 
 def test_nothing_is_found_where_there_is_no_origin():
-    past = past_of(make_panel())
+    past = make_past(make_panel())
     assert (
         past.at(np.array([-1, -1]), np.array([0, START_US])).tolist()
         == [pytest.approx(np.nan, nan_ok=True)] * 2
@@ -346,7 +349,7 @@ def test_nothing_is_found_where_there_is_no_origin():
 
 def test_the_fingerprint_changes_with_every_reading_that_is_seen_and_with_no_other():
     panel = make_panel([1, np.nan, 3, 4], [5.0, 6.0, 7.0])
-    past = past_of(panel, np.array([3, 2]))
+    past = make_past(panel, np.array([3, 2]))
     is_seen = [True, True, True, False, True, True, False]
 
     for place, seen in enumerate(is_seen):
@@ -360,7 +363,7 @@ def test_the_fingerprint_is_that_of_a_table_that_ends_at_the_cutoffs():
     panel, cutoff = sensors(), np.array([60, 45, 1, 80])
     short = panel.before(cutoff)
 
-    assert past_of(panel, cutoff).fingerprint() == past_of(short).fingerprint()
+    assert make_past(panel, cutoff).fingerprint() == make_past(short).fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -377,16 +380,16 @@ def test_the_fingerprint_changes_with_what_the_readings_are(change):
     panel = sensors()
     changed = dataclasses.replace(panel, **change)
 
-    assert past_of(changed, CUTOFF).fingerprint() != past_of(panel, CUTOFF).fingerprint()
+    assert make_past(changed, CUTOFF).fingerprint() != make_past(panel, CUTOFF).fingerprint()
 
 
 def test_the_fingerprint_changes_with_where_its_origins_stand():
     panel = sensors()
     windows = [
-        past_of(panel, CUTOFF),
-        past_of(panel, CUTOFF + np.array([1, 0, 0, 0])),
+        make_past(panel, CUTOFF),
+        make_past(panel, CUTOFF + np.array([1, 0, 0, 0])),
         Past(panel, series=np.arange(4)[::-1], cutoff=CUTOFF),
-        past_of(panel, CUTOFF).subset(np.array([0, 1])),
+        make_past(panel, CUTOFF).subset(np.array([0, 1])),
         Past(panel, series=np.array([0, 0, 1, 2, 3]), cutoff=np.array([60, 50, 45, 0, 80])),
     ]
     assert len({past.fingerprint() for past in windows}) == len(windows)
@@ -395,7 +398,7 @@ def test_the_fingerprint_changes_with_where_its_origins_stand():
 def test_the_fingerprint_changes_with_what_is_known_ahead_and_was_known_before():
     panel = sensors()
     covariates = panel.covariates
-    before = past_of(panel, CUTOFF).fingerprint()
+    before = make_past(panel, CUTOFF).fingerprint()
 
     for role, place, moves in (("known", 70, True), ("past", 59, True), ("past", 60, False)):
         track = covariates.known[0] if role == "known" else covariates.past
@@ -404,4 +407,4 @@ def test_the_fingerprint_changes_with_what_is_known_ahead_and_was_known_before()
         changed = dataclasses.replace(track, values=values)
         another = {role: (changed,) if role == "known" else changed}
         moved = dataclasses.replace(panel, covariates=dataclasses.replace(covariates, **another))
-        assert (past_of(moved, CUTOFF).fingerprint() != before) == moves
+        assert (make_past(moved, CUTOFF).fingerprint() != before) == moves

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnnforecast.data.features import features_of, numbers_of
+from rnnforecast.data.features import category_codes, encode_column
 from rnnforecast.data.schema import Covariate
 from tests.data.tables import failure, read
 from tests.data.test_future import AHEAD, EXPECTED, HOURS, PAST, PLAN, N, ahead, refused
@@ -134,8 +134,8 @@ MODES = ("1", "2", "high")
 def test_texts_that_write_a_known_number_are_that_number():
     covariate = Covariate("mode", "known", is_text=True, categories=MODES)
 
-    numbers = numbers_of(covariate, ["2", "2.0", "02", " 1", "high", "High", "3"])
-    features, _ = features_of(covariate, np.append(numbers, np.float32(NAN)))
+    numbers = category_codes(covariate, ["2", "2.0", "02", " 1", "high", "High", "3"])
+    features, _ = encode_column(covariate, np.append(numbers, np.float32(NAN)))
 
     assert np.argmax(features[:, :-1], 0).tolist() == [1, 1, 1, 0, 2, 3, 3]
     assert np.isnan(features[:, -1]).all()
@@ -144,7 +144,7 @@ def test_texts_that_write_a_known_number_are_that_number():
 def test_a_number_that_two_known_texts_write_is_neither():
     covariate = Covariate("mode", "known", is_text=True, categories=("1", "01"))
 
-    assert numbers_of(covariate, ["01", "1", "1.0"]).tolist() == [1, 0, 4]
+    assert category_codes(covariate, ["01", "1", "1.0"]).tolist() == [1, 0, 4]
 
 
 def test_a_plan_may_write_categories_as_another_tool_does():

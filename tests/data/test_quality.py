@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.quality import (
-    Runs,
+    RunLengths,
     find_gaps,
-    find_runs,
     find_sentinels,
     find_spikes,
     find_stuck,
+    run_lengths,
 )
 from tests.builders import make_panel, wave
 from tests.data.tables import few
@@ -39,7 +39,7 @@ def runs_by_a_loop(panel: Panel) -> list[tuple[int, int, int, bool]]:
     return found
 
 
-def listed(runs: Runs) -> list[tuple[int, int, int, bool]]:
+def listed(runs: RunLengths) -> list[tuple[int, int, int, bool]]:
     columns = (runs.begin, runs.length, runs.series, runs.is_missing)
     return list(zip(*(column.tolist() for column in columns), strict=True))
 
@@ -48,7 +48,7 @@ def listed(runs: Runs) -> list[tuple[int, int, int, bool]]:
 @given(tables)
 def test_runs_are_those_that_a_loop_finds(table):
     panel = make_panel(*table)
-    runs = find_runs(panel)
+    runs = run_lengths(panel)
     expected = runs_by_a_loop(panel)
     assert listed(runs) == expected
     assert listed(find_gaps(panel)) == [run for run in expected if run[3]]
@@ -56,7 +56,7 @@ def test_runs_are_those_that_a_loop_finds(table):
 
 def stuck(*series: np.ndarray) -> list[tuple[int, int, int, bool]]:
     panel = make_panel(*series)
-    return listed(find_stuck(find_runs(panel), panel.n_series))
+    return listed(find_stuck(run_lengths(panel), panel.n_series))
 
 
 def test_a_sensor_that_stays_where_it_is_is_stuck():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rnnforecast.config.training import QUANTILES
-from rnnforecast.data.forecast import at_levels
+from rnnforecast.data.forecast import interpolate_quantiles
 
 
 def of(distribution: NormalDist, levels: list[float]) -> np.ndarray:
@@ -18,7 +18,7 @@ def of(distribution: NormalDist, levels: list[float]) -> np.ndarray:
 def test_trained_levels_are_picked_as_they_are() -> None:
     values = np.random.default_rng(0).normal(size=(4, 3, 11)).cumsum(-1).astype(np.float32)
 
-    found = at_levels(values, QUANTILES, QUANTILES)
+    found = interpolate_quantiles(values, QUANTILES, QUANTILES)
 
     np.testing.assert_array_equal(found, values)
     assert found.dtype == np.float32
@@ -28,7 +28,7 @@ def test_trained_levels_are_picked_as_they_are() -> None:
 def test_levels_of_a_normal_distribution_are_exact(level: float) -> None:
     distribution = NormalDist(20, 3)
 
-    found = at_levels(of(distribution, list(QUANTILES)), QUANTILES, [level])
+    found = interpolate_quantiles(of(distribution, list(QUANTILES)), QUANTILES, [level])
 
     assert found.item() == pytest.approx(distribution.inv_cdf(level), abs=1e-5)
 
@@ -37,7 +37,7 @@ def test_quantiles_never_cross_whatever_lies_between() -> None:
     values = np.random.default_rng(1).exponential(size=(50, 2, 11)).cumsum(-1)
     levels = np.linspace(0.025, 0.975, 97).tolist()
 
-    found = at_levels(values, QUANTILES, levels)
+    found = interpolate_quantiles(values, QUANTILES, levels)
 
     assert (np.diff(found, axis=-1) >= 0).all()
     np.testing.assert_array_equal(found[..., [0, -1]], values[..., [0, -1]])

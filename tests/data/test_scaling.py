@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from rnnforecast.data import scaling as scalings
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.windows import past_of
+from rnnforecast.data.windows import make_past
 from tests.builders import make_panel, wave
 from tests.data.tables import few
 
 
 def fitted(*series: object) -> list[tuple[float, float]]:
     """Fit all of these series: (center, scale) of each."""
-    scaling = fit_scaling(past_of(make_panel(*series)))
+    scaling = fit_scaling(make_past(make_panel(*series)))
     return list(zip(scaling.center.tolist(), scaling.scale.tolist(), strict=True))
 
 
@@ -98,7 +98,7 @@ def test_each_series_has_its_own():
 
 
 def test_no_series_at_all_give_empty_arrays():
-    scaling = fit_scaling(past_of(make_panel([1.0])).subset(slice(0, 0)))
+    scaling = fit_scaling(make_past(make_panel([1.0])).subset(slice(0, 0)))
 
     assert (scaling.center.shape, scaling.scale.shape) == ((0,), (0,))
 
@@ -106,7 +106,7 @@ def test_no_series_at_all_give_empty_arrays():
 def test_the_reach_holds_every_usual_reading_and_no_spike():
     spiked = wave(2000, noise=1)
     spiked[::700] = 65_535
-    scaling = fit_scaling(past_of(make_panel(spiked, wave(2000, noise=1))))
+    scaling = fit_scaling(make_past(make_panel(spiked, wave(2000, noise=1))))
     distances = np.abs(spiked - scaling.center[0]) / scaling.scale[0]
     assert (distances > scaling.reach[0]).sum() == 3
     assert scaling.reach[0] == pytest.approx(scaling.reach[1], rel=0.1)
@@ -115,7 +115,7 @@ def test_the_reach_holds_every_usual_reading_and_no_spike():
 def test_readings_that_are_far_but_not_rare_are_within_reach():
     bursts = np.zeros(2000)
     bursts[::50] = 400.0
-    scaling = fit_scaling(past_of(make_panel(bursts)))
+    scaling = fit_scaling(make_past(make_panel(bursts)))
     assert 400 / scaling.scale[0] < scaling.reach[0]
 
 
@@ -146,7 +146,7 @@ def test_many_series_are_fitted_as_each_of_them_is_by_a_loop(sample, monkeypatch
     series += [np.where(rng.random(300) < 0.1, 5.0, 0.0), [], [np.nan] * 70]
     for readings in series[6:11]:
         readings[rng.random(len(readings)) < 0.3] = np.nan
-    past = past_of(make_panel(*series))
+    past = make_past(make_panel(*series))
 
     found = fit_scaling(past)
 

@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 
 from rnnforecast.config.training import WindowConfig
 from rnnforecast.data.season import (
-    LONGEST_SEASON,
+    MAX_SEASON,
     _variogram,
-    find_season,
-    in_words,
+    describe_windows,
+    infer_season,
     resolve_season,
     resolve_segment,
     resolve_windows,
 )
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.spec import MemberSpec
 from tests.builders import HOUR_US, make_panel, random_walk, wave
@@ -27,7 +27,7 @@ DAY_US = 24 * HOUR_US
 
 def past(*series: object, step_us: int = HOUR_US) -> Past:
     """Make a past that sees all of these series."""
-    return past_of(make_panel(*series, step_us=step_us))
+    return make_past(make_panel(*series, step_us=step_us))
 
 
 def variogram_by_loops(readings: np.ndarray) -> list[float]:
@@ -74,7 +74,7 @@ def test_the_variogram_of_too_few_readings_is_unknown():
 def test_a_period_of_the_calendar_is_found(period_us, step_us):
     season = period_us // step_us
 
-    assert find_season(past(wave(12 * season, season=season, noise=1), step_us=step_us)) == season
+    assert infer_season(past(wave(12 * season, season=season, noise=1), step_us=step_us)) == season
 
 
 def test_a_day_is_found_under_a_slow_drift_with_gaps_and_spikes():
@@ -82,7 +82,7 @@ def test_a_day_is_found_under_a_slow_drift_with_gaps_and_spikes():
     readings[100:190] = np.nan
     readings[[50, 300, 777]] = 5000
 
-    assert find_season(past(readings)) == 24
+    assert infer_season(past(readings)) == 24
 
 
 def test_a_week_wins_over_a_day_only_where_it_explains_much_more():
@@ -91,46 +91,46 @@ def test_a_week_wins_over_a_day_only_where_it_explains_much_more():
     day = np.sin(2 * np.pi * hours / 24)
     noise = 0.1 * np.random.default_rng(0).standard_normal(len(hours))
 
-    assert find_season(past(day + noise)) == 24
-    assert find_season(past(np.where(weekend, 0, 5 + 3 * day) + noise)) == 168
+    assert infer_season(past(day + noise)) == 24
+    assert infer_season(past(np.where(weekend, 0, 5 + 3 * day) + noise)) == 168
 
 
 def test_a_period_that_no_calendar_knows_is_found_too():
-    assert find_season(past(wave(37 * 20, season=37, noise=0.5))) == 37
+    assert infer_season(past(wave(37 * 20, season=37, noise=0.5))) == 37
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_there_is_no_season_in_noise_and_random_walks(seed):
     noise = np.random.default_rng(seed).standard_normal(1000)
 
-    assert find_season(past(noise)) == 1
-    assert find_season(past(random_walk(1000, seed=seed))) == 1
+    assert infer_season(past(noise)) == 1
+    assert infer_season(past(random_walk(1000, seed=seed))) == 1
 
 
 @pytest.mark.parametrize(
     "readings", [[], [1.0], [1.0, 2.0, 3.0], np.full(500, 7.0), np.full(500, np.nan)]
 )
 def test_there_is_no_season_in_constant_missing_or_few_readings(readings):
-    assert find_season(past(readings)) == 1
+    assert infer_season(past(readings)) == 1
 
 
 def test_a_season_that_no_look_back_holds_is_none():
-    season = LONGEST_SEASON * 2
+    season = MAX_SEASON * 2
 
-    assert find_season(past(wave(5 * season, season=season), step_us=MINUTE_US)) <= LONGEST_SEASON
+    assert infer_season(past(wave(5 * season, season=season), step_us=MINUTE_US)) <= MAX_SEASON
 
 
 def test_most_series_decide():
     series = [wave(480, seed=s, noise=1) for s in range(6)] + [np.zeros(480), random_walk(480)]
 
-    assert find_season(past(*series)) == 24
+    assert infer_season(past(*series)) == 24
 
 
 def test_a_series_that_is_constant_in_part_warns_of_nothing():
     readings = wave(480)
     readings[:300] = 20
 
-    assert find_season(past(readings, np.zeros(480), [1.0, np.nan])) in (1, 24)
+    assert infer_season(past(readings, np.zeros(480), [1.0, np.nan])) in (1, 24)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_windows_that_are_found_fit_into_the_data(season, longest):
     assert list(lookbacks) == sorted(set(lookbacks))
     assert lookbacks[0] >= 1 <= horizon
     assert lookbacks[-1] + horizon <= longest
-    assert lookbacks[-1] <= LONGEST_SEASON
+    assert lookbacks[-1] <= MAX_SEASON
     assert all(steps <= season or steps % season == 0 for steps in lookbacks)
 
 
@@ -172,7 +172,7 @@ def test_windows_that_are_found_fit_into_the_data(season, longest):
 @given(st.integers(1, 720), st.integers(1, 720), st.integers(20, 20_000))
 def test_look_backs_beside_any_horizon_increase_and_leave_room(season, horizon, longest):
     config = WindowConfig(horizon=str(horizon))
-    room = min(LONGEST_SEASON, max((longest - 3 * horizon) // 3, 1))
+    room = min(MAX_SEASON, max((longest - 3 * horizon) // 3, 1))
 
     try:
         lookbacks, found = resolve_windows(config, season=season, step_us=HOUR_US, longest=longest)
@@ -197,7 +197,7 @@ def test_with_room_the_horizon_is_a_season_and_the_look_back_at_least_two(season
     )
 
     assert horizon == season
-    assert lookbacks[0] >= min(2 * season, LONGEST_SEASON)
+    assert lookbacks[0] >= min(2 * season, MAX_SEASON)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_what_was_settled_is_said(season, horizon, lookback):
 
     members = [MemberSpec(n, 5, kind, kind) for n in (lookback, 1000) for kind in (False, True)]
 
-    said = in_words(HOUR_US, season=season, horizon=horizon, members=members)
+    said = describe_windows(HOUR_US, season=season, horizon=horizon, members=members)
 
     assert said[0] == "step 1 h"
     assert f"season {season} steps" in said[1]

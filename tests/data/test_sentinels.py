@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from rnnforecast.data import quality
-from rnnforecast.data.cleaning import warn_of_oddities
+from rnnforecast.data.cleaning import warn_of_suspect_readings
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.quality import Segment, find_oddities
-from rnnforecast.events import Event, Warned
+from rnnforecast.data.quality import Segment, find_quality_issues
+from rnnforecast.events import Event, WarningEvent
 from tests.builders import HOUR_US, START_US, make_panel, wave
 
 
@@ -31,7 +31,7 @@ def test_stretches_have_their_series_value_and_times_whatever_the_parts(
     monkeypatch.setattr(quality, "BLOCK_ROWS", block_rows)
     panel = strange()
 
-    found = find_oddities(panel)
+    found = find_quality_issues(panel)
 
     def hours(segment: Segment) -> tuple[str, float, int, int, int]:
         first, last = ((us - START_US) // HOUR_US for us in (segment.start_us, segment.end_us))
@@ -48,14 +48,14 @@ def test_stretches_have_their_series_value_and_times_whatever_the_parts(
 
 def test_values_are_in_the_units_of_the_sensor() -> None:
     panel = replace(make_panel(strange().of(0)), base=np.array([1e8]))
-    (one,) = find_oddities(panel).stuck
+    (one,) = find_quality_issues(panel).stuck
     assert one.value == 1e8 + float(panel.target[50])
 
 
-def warnings(panel: Panel) -> list[Warned]:
+def warnings(panel: Panel) -> list[WarningEvent]:
     said: list[Event] = []
-    warn_of_oddities(panel, said.append, tz=None)
-    return [event for event in said if isinstance(event, Warned)]
+    warn_of_suspect_readings(panel, said.append, tz=None)
+    return [event for event in said if isinstance(event, WarningEvent)]
 
 
 def test_however_many_series_have_sentinels_a_few_lines_say_so() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rnnforecast.data import quality
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.quality import SeriesStats, describe, find_oddities
+from rnnforecast.data.quality import SeriesStats, describe, find_quality_issues
 from tests.builders import make_panel, wave
 from tests.data.tables import few
 
@@ -66,7 +66,7 @@ def test_a_series_that_stands_still_for_24_steps_is_looked_at(before, n, after, 
 def test_equal_readings_on_both_sides_of_a_border_do_not_stand_still():
     panel = make_panel([1, 2, *[5] * 14], [5] * 14)
 
-    assert not find_oddities(panel).stuck
+    assert not find_quality_issues(panel).stuck
 
 
 def odd(rng: np.random.Generator) -> np.ndarray:
@@ -90,9 +90,9 @@ def test_looking_again_at_some_series_finds_what_looking_at_all_of_them_does():
     rng = np.random.default_rng(0)
     panel = make_panel(*(odd(rng) for _ in range(300)))
 
-    found = find_oddities(panel)
+    found = find_quality_issues(panel)
 
-    stuck = quality.find_stuck(quality.find_runs(panel), panel.n_series)
+    stuck = quality.find_stuck(quality.run_lengths(panel), panel.n_series)
     expected = [(panel.names[s], n) for s, n in zip(stuck.series, stuck.length, strict=True)]
     assert [(one.series, one.n_rows) for one in found.stuck] == expected
     sentinels = quality.find_sentinels(panel)

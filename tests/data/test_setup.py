@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from rnnforecast.config.training import Config, NetworkConfig, WindowConfig
-from rnnforecast.data.setup import Plan, plan_training
-from rnnforecast.events import Event, Noted
+from rnnforecast.data.setup import TrainingSetup, set_up_training
+from rnnforecast.events import Event, Notice
 from tests.builders import make_panel, random_walk, wave
 
 
-def plan(readings: np.ndarray, *, segment: int | None = None, **window: str) -> Plan:
+def plan(readings: np.ndarray, *, segment: int | None = None, **window: str) -> TrainingSetup:
     """Plan the training on one hourly series."""
     config = Config(window=WindowConfig(**window), network=NetworkConfig(segment=segment))
-    return plan_training(make_panel(readings), config, lambda _event: None)
+    return set_up_training(make_panel(readings), config, lambda _event: None)
 
 
-def members_of(made: Plan) -> list[tuple[int, int, bool, bool]]:
+def members_of(made: TrainingSetup) -> list[tuple[int, int, bool, bool]]:
     return [(own.lookback, own.segment, own.linear, own.seasonal) for own in made.spec.members]
 
 
@@ -87,9 +87,9 @@ def test_members_always_are_two_linear_ones_and_one_plain_the_longest_first(
 def test_each_look_back_is_said_once() -> None:
     told: list[Event] = []
 
-    plan_training(make_panel(wave(1100)), Config(), told.append)
+    set_up_training(make_panel(wave(1100)), Config(), told.append)
 
-    said = [e.message for e in told if isinstance(e, Noted) and "look-back" in e.message]
+    said = [e.message for e in told if isinstance(e, Notice) and "look-back" in e.message]
     assert said == [
         "look-back 336 steps (2 w), in segments of 24",
         "look-back 216 steps (9 d), in segments of 24",

@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 from rnnforecast.config.training import BacktestConfig
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import (
-    Cuts,
     Origins,
     Split,
-    cuts_by_ends,
-    cuts_by_share,
-    moment_of,
+    SplitTimes,
+    parse_moment,
+    rolling_test_origins,
     split_at,
     split_by_time,
-    test_origins,
+    split_times_by_ends,
+    split_times_by_share,
 )
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from tests.builders import HOUR_US, START_US, make_panel
 from tests.data.tables import few
 
-test_origins.__test__ = False  # a function of the package, not a test
+rolling_test_origins.__test__ = False  # a function of the package, not a test
 SHARES = {"validation": 0.15, "test": 0.15}
 
 
@@ -37,7 +37,7 @@ def staggered(lengths: list[int], begins: list[int]) -> Panel:
 
 def all_of(origins: Origins) -> Past:
     """Return all origins at once."""
-    return next(origins.parts(max(1, len(origins))), past_of(origins._panel).subset(slice(0)))
+    return next(origins.parts(max(1, len(origins))), make_past(origins._panel).subset(slice(0)))
 
 
 @st.composite
@@ -110,7 +110,7 @@ def test_test_origins_see_the_test_part_alone_as_truth(drawn):
     split, lookback, horizon = drawn
     assume(split.test_from_us is not None)
 
-    origins = all_of(test_origins(split, lookback=lookback, horizon=horizon))
+    origins = all_of(rolling_test_origins(split, lookback=lookback, horizon=horizon))
 
     lengths = split.panel.lengths[origins.series]
     assert (origins.cutoff >= lookback).all()
@@ -192,7 +192,7 @@ def test_what_is_known_before_the_test_part_never_reaches_into_a_held_out_part(l
     panel = staggered(lengths, [0] * len(lengths))
     split = split_by_time(panel, lookback=24, horizon=horizon, **SHARES)
 
-    known = cuts_by_share(panel, at_least=horizon, **SHARES)
+    known = split_times_by_share(panel, at_least=horizon, **SHARES)
 
     assert (panel.rows_before(known.train_until_us) <= split.train.cutoff).all()
 
@@ -201,8 +201,8 @@ def test_test_origins_lie_a_horizon_apart_and_closer_where_that_gives_few():
     long = split_by_time(staggered([4000], [0]), lookback=24, horizon=12, **SHARES)
     short = split_by_time(staggered([400], [0]), lookback=24, horizon=12, **SHARES)
 
-    assert set(np.diff(all_of(test_origins(long, lookback=24, horizon=12)).cutoff)) == {12}
-    closer = all_of(test_origins(short, lookback=24, horizon=12))
+    assert set(np.diff(all_of(rolling_test_origins(long, lookback=24, horizon=12)).cutoff)) == {12}
+    closer = all_of(rolling_test_origins(short, lookback=24, horizon=12))
     assert closer.n_origins >= 20
     assert len(set(np.diff(closer.cutoff))) == 1
 
@@ -210,13 +210,13 @@ def test_test_origins_lie_a_horizon_apart_and_closer_where_that_gives_few():
 def test_the_first_test_origin_forecasts_the_first_reading_of_the_test_part():
     split = split_by_time(staggered([400], [0]), lookback=24, horizon=12, **SHARES)
 
-    first = all_of(test_origins(split, lookback=24, horizon=12))
+    first = all_of(rolling_test_origins(split, lookback=24, horizon=12))
 
     assert first.cutoff_time[0] + HOUR_US == split.test_from_us
 
 
-def ends_of(panel: Panel, horizon: int = 12, **ends: object) -> Cuts:
-    return cuts_by_ends(panel, BacktestConfig(**ends), None, horizon=horizon, **SHARES)
+def ends_of(panel: Panel, horizon: int = 12, **ends: object) -> SplitTimes:
+    return split_times_by_ends(panel, BacktestConfig(**ends), None, horizon=horizon, **SHARES)
 
 
 def hour_of(us: int) -> int:
@@ -226,8 +226,8 @@ def hour_of(us: int) -> int:
 def test_ends_are_rows_counted_from_the_first_of_all_series_or_time_stamps():
     panel = staggered([300, 250], [0, 50])
 
-    assert hour_of(moment_of("100", panel, None)) == 100
-    assert hour_of(moment_of("2024-01-02 04:00", panel, None)) == 28
+    assert hour_of(parse_moment("100", panel, None)) == 100
+    assert hour_of(parse_moment("2024-01-02 04:00", panel, None)) == 28
     cuts = ends_of(panel, train_end=100, validation_end="2024-01-07")
     assert (hour_of(cuts.train_until_us), hour_of(cuts.test_from_us)) == (100, 144)
     assert hour_of(cuts.end_us) == 300
@@ -271,12 +271,12 @@ def test_a_train_part_without_a_reading_is_too_short():
 @pytest.mark.parametrize("row", ["301", "20240501", "-1", "9" * 20])
 def test_a_row_that_the_table_does_not_have_is_a_usage_error(row):
     with pytest.raises(UsageError, match="none of the 300 rows"):
-        moment_of(row, staggered([300], [0]), None)
+        parse_moment(row, staggered([300], [0]), None)
 
 
 def test_rows_count_from_the_first_of_the_table_also_where_it_is_empty():
     panel = dataclasses.replace(staggered([300], [24]), first_us=START_US)
-    assert hour_of(moment_of("100", panel, None)) == 100
+    assert hour_of(parse_moment("100", panel, None)) == 100
 
 
 def test_windows_beside_an_end_are_the_last_of_that_test_part():
@@ -289,5 +289,5 @@ def test_windows_beside_an_end_are_the_last_of_that_test_part():
 
 def test_without_a_validation_share_the_train_part_ends_where_the_test_begins():
     shares = {"validation": 0.0, "test": 0.2}
-    cuts = cuts_by_ends(staggered([300], [0]), BacktestConfig(), None, horizon=12, **shares)
+    cuts = split_times_by_ends(staggered([300], [0]), BacktestConfig(), None, horizon=12, **shares)
     assert cuts.train_until_us == cuts.test_from_us

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.timestamps import (
-    each_moment,
-    file_stamp,
-    format_stamps,
+    date_range,
+    format_for_file_name,
+    format_timestamps,
     parse_time_us,
-    stamp_array,
+    timestamp_array,
 )
 from rnnforecast.errors import DataError, UsageError
 from tests.builders import HOUR_US, START_US
@@ -343,7 +343,7 @@ def test_a_time_that_cannot_be_meant_is_a_usage_error(text, tz):
 def test_stamps_as_text_are_the_same_moments_in_their_zone(moments, tz):
     times = np.array(moments, "datetime64[us]").astype(np.int64)
 
-    texts = format_stamps(pa.chunked_array([stamp_array(times, tz)])).to_pylist()
+    texts = format_timestamps(pa.chunked_array([timestamp_array(times, tz)])).to_pylist()
 
     back = [dt.datetime.fromisoformat(text) for text in texts]
     assert all((stamp.tzinfo is not None) == (tz is not None) for stamp in back)
@@ -374,7 +374,7 @@ def microseconds(moment: dt.datetime) -> int:
 def test_names_of_files_lie_in_the_order_of_their_times(moment, later, tz, ending, is_whole):
     first = microseconds(moment.replace(microsecond=0) if is_whole else moment)
 
-    before, after = (file_stamp(time, tz) + ending for time in (first, first + later))
+    before, after = (format_for_file_name(time, tz) + ending for time in (first, first + later))
 
     assert before < after
 
@@ -382,7 +382,7 @@ def test_names_of_files_lie_in_the_order_of_their_times(moment, later, tz, endin
 @few
 @given(EPOCH_YEARS, st.sampled_from([None, VIENNA]))
 def test_a_name_of_a_file_says_its_time_in_utc_if_it_has_a_zone(moment, tz):
-    name = file_stamp(microseconds(moment), tz)
+    name = format_for_file_name(microseconds(moment), tz)
 
     assert re.fullmatch(r"[0-9T_Z-]+", name), "no character that a file system or a shell minds"
     assert name.endswith("Z") == (tz is not None)
@@ -391,9 +391,9 @@ def test_a_name_of_a_file_says_its_time_in_utc_if_it_has_a_zone(moment, tz):
 
 
 def test_a_name_of_a_file_is_as_short_as_its_time():
-    assert file_stamp(START_US, None) == "2024-01-01T000000"
-    assert file_stamp(START_US, VIENNA) == "2024-01-01T000000Z"
-    assert file_stamp(START_US + 500_000, "UTC") == "2024-01-01T000000_500000Z"
+    assert format_for_file_name(START_US, None) == "2024-01-01T000000"
+    assert format_for_file_name(START_US, VIENNA) == "2024-01-01T000000Z"
+    assert format_for_file_name(START_US + 500_000, "UTC") == "2024-01-01T000000_500000Z"
 
 
 @few
@@ -408,7 +408,7 @@ def test_moments_go_from_the_first_to_the_last_and_are_so_far_apart(
     begin, n_steps, every_us, rest_us, zone
 ):
     end = begin + dt.timedelta(microseconds=n_steps * every_us + min(rest_us, every_us - 1))
-    found = each_moment(begin.isoformat() + zone, end.isoformat() + zone, every_us)
+    found = date_range(begin.isoformat() + zone, end.isoformat() + zone, every_us)
 
     moments, moment = [], begin
     while moment <= end:
@@ -420,15 +420,15 @@ def test_moments_go_from_the_first_to_the_last_and_are_so_far_apart(
 
 
 def test_moments_over_a_daylight_saving_night_are_24_hours_apart():
-    found = each_moment("2024-03-30T12:00+01:00", "2024-04-01T12:00+02:00", 24 * HOUR_US)
+    found = date_range("2024-03-30T12:00+01:00", "2024-04-01T12:00+02:00", 24 * HOUR_US)
 
     times = [parse_time_us(text, "UTC") for text in found]
     assert np.diff(times).tolist() == [24 * HOUR_US]
 
 
 def test_a_single_moment_is_its_own_first_and_last():
-    assert each_moment("2024-05-01", "2024-05-01", HOUR_US) == ["2024-05-01T00:00:00"]
-    assert len(each_moment("2024-05-01", "2024-05-01T05:59", HOUR_US)) == 6
+    assert date_range("2024-05-01", "2024-05-01", HOUR_US) == ["2024-05-01T00:00:00"]
+    assert len(date_range("2024-05-01", "2024-05-01T05:59", HOUR_US)) == 6
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def test_a_single_moment_is_its_own_first_and_last():
 )
 def test_moments_that_cannot_be_meant_are_a_usage_error(first, last, every_us, what):
     with pytest.raises(UsageError) as caught:
-        each_moment(first, last, every_us)
+        date_range(first, last, every_us)
     assert what in f"{caught.value.message} {caught.value.hint}"
 
 

@@ -126,7 +126,7 @@ def test_parts_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_neighbours_are_one_episode_and_the_worst_comes_first() -> None:
     readings = wave(400)
     readings[[200, 203, 260]] += [8, 9, 20]
-    listed = episodes(found_in(readings, wave(400, seed=1)), apart=12)
+    listed = episodes(found_in(readings, wave(400, seed=1)), max_gap=12)
 
     spikes = [(one.count, (one.begin_us - START_US) // HOUR_US) for one in listed[:2]]
     assert sorted(spikes) == [(1, 260), (2, 200)]

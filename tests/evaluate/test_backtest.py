@@ -11,8 +11,15 @@ import pytest
 from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.split import Origins
-from rnnforecast.data.windows import Past, past_of
-from rnnforecast.evaluate.backtest import LeakageError, Round, Truth, Units, deviations, evaluate
+from rnnforecast.data.windows import Past, make_past
+from rnnforecast.evaluate.backtest import (
+    ErrorUnits,
+    LeakageError,
+    Round,
+    Truth,
+    deviations,
+    evaluate,
+)
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.metrics import UNCALIBRATED
 from tests.builders import START_US, make_panel, random_walk, wave
@@ -31,7 +38,7 @@ def rolling(panel, *, from_row: int = 100, until_row: int = 10_000):
 
 
 def tried(panel, forecaster, **options):
-    units = Units(DAY, np.ones(panel.n_series))
+    units = ErrorUnits(DAY, np.ones(panel.n_series))
     rounds = [Round(rolling(panel), {"it": forecaster})]
     return evaluate(rounds, Truth(panel, HORIZON), units, lookback=LOOKBACK, **options)["it"]
 
@@ -61,7 +68,7 @@ def test_the_truth_is_what_came_after_each_cutoff_and_nan_where_nothing_did() ->
 
 def test_the_past_and_the_truth_together_are_the_series() -> None:
     panel = make_panel(random_walk(40), random_walk(60, seed=1))
-    past = past_of(panel, np.array([25, 25]))
+    past = make_past(panel, np.array([25, 25]))
 
     truth = Truth(panel, 10).after(past)
 
@@ -73,13 +80,13 @@ def test_the_past_and_the_truth_together_are_the_series() -> None:
 def test_a_past_of_the_whole_panel_has_no_truth() -> None:
     panel = make_panel(wave(30), wave(20))
 
-    assert np.isnan(Truth(panel, 5).after(past_of(panel))).all()
+    assert np.isnan(Truth(panel, 5).after(make_past(panel))).all()
 
 
 def test_the_truth_of_a_meter_is_in_its_own_units() -> None:
     panel = replace(make_panel(wave(30)), base=np.array([1e8]))
 
-    truth = Truth(panel, 5).after(past_of(panel, np.array([20])))
+    truth = Truth(panel, 5).after(make_past(panel, np.array([20])))
 
     np.testing.assert_array_equal(truth[0], 1e8 + panel.target[20:25].astype(np.float64))
 
@@ -87,7 +94,7 @@ def test_the_truth_of_a_meter_is_in_its_own_units() -> None:
 @pytest.mark.parametrize("looks", ["history", "readings", "windows", "alone"])
 def test_a_past_hands_out_nothing_after_its_cutoff(looks: str) -> None:
     panel = make_panel(np.arange(200.0))
-    past = past_of(panel, np.array([120]))
+    past = make_past(panel, np.array([120]))
 
     shown = {
         "history": lambda: past.history(500),
@@ -141,7 +148,7 @@ def test_a_calibrated_method_is_also_scored_as_it_was_before() -> None:
     panel = make_panel(wave(300), random_walk(250))
     rounds = [Round(rolling(panel), {"it": Widened(), "naive": naive()})]
 
-    found = evaluate(rounds, Truth(panel, HORIZON), Units(DAY, np.ones(2)), lookback=LOOKBACK)
+    found = evaluate(rounds, Truth(panel, HORIZON), ErrorUnits(DAY, np.ones(2)), lookback=LOOKBACK)
 
     assert found[UNCALIBRATED].metrics() == found["naive"].metrics()
     assert found["it"].metrics().coverage_80 > found["naive"].metrics().coverage_80
@@ -156,7 +163,7 @@ def test_rounds_divide_the_origins_between_forecasters() -> None:
         Round(rolling(panel, from_row=200), {"it": SeasonalNaive(DAY)}),
     ]
 
-    found = evaluate(rounds, Truth(panel, HORIZON), Units(DAY, np.ones(1)), lookback=LOOKBACK)
+    found = evaluate(rounds, Truth(panel, HORIZON), ErrorUnits(DAY, np.ones(1)), lookback=LOOKBACK)
 
     seasonal = tried(panel, SeasonalNaive(DAY)).metrics()
     assert found["it"].metrics().n == whole.n == seasonal.n
@@ -193,7 +200,7 @@ def test_methods_are_scored_on_the_origins_that_all_of_them_can_forecast() -> No
             written.append((method, forecast, actual))
 
     found = evaluate(
-        rounds, Truth(panel, HORIZON), Units(DAY, np.ones(1)), lookback=LOOKBACK, sink=Sink()
+        rounds, Truth(panel, HORIZON), ErrorUnits(DAY, np.ones(1)), lookback=LOOKBACK, sink=Sink()
     )
 
     assert found["it"].metrics() == found["other"].metrics()
@@ -218,6 +225,6 @@ def test_deviations_are_those_of_the_readings_that_may_be_seen() -> None:
     readings = wave(300)
     readings[::5] = NAN
     panel = make_panel(readings, np.full(300, NAN))
-    found = deviations(past_of(panel, np.array([200, 200])))
+    found = deviations(make_past(panel, np.array([200, 200])))
     assert found[0] == pytest.approx(np.nanstd(readings[:200].astype(np.float64)))
     assert np.isnan(found[1])

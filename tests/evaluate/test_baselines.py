@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
 
@@ -108,25 +108,25 @@ def test_in_sample_differences_equal_a_loop(seed: int) -> None:
 
 
 def test_a_season_is_repeated_in_phase() -> None:
-    past = past_of(make_panel([9, 9, 9, 1, 2, 3]))
+    past = make_past(make_panel([9, 9, 9, 1, 2, 3]))
 
     assert point_of(SeasonalNaive(3), past, 7)[0].tolist() == [1, 2, 3, 1, 2, 3, 1]
 
 
 def test_a_reading_missing_from_the_last_season_comes_from_the_one_before() -> None:
-    past = past_of(make_panel([10, 20, 30, NAN, 21, NAN, 12, NAN, NAN]))
+    past = make_past(make_panel([10, 20, 30, NAN, 21, NAN, 12, NAN, NAN]))
 
     assert point_of(SeasonalNaive(3), past, 3)[0].tolist() == [12, 21, 30]
 
 
 def test_a_history_shorter_than_a_season_is_continued_by_its_last_reading() -> None:
-    past = past_of(make_panel([7, 8]))
+    past = make_past(make_panel([7, 8]))
 
     assert point_of(SeasonalNaive(4), past, 5)[0].tolist() == [8, 8, 7, 8, 8]
 
 
 def test_without_any_reading_there_is_no_forecast() -> None:
-    past = past_of(make_panel([NAN, NAN, NAN], [1, 2, 3]))
+    past = make_past(make_panel([NAN, NAN, NAN], [1, 2, 3]))
 
     values = SeasonalNaive(2).predict(past, 3, QUANTILES).values
 
@@ -139,7 +139,7 @@ def test_quantiles_are_normal_with_the_spread_of_the_seasonal_differences(season
     readings = random_walk(50, seed=5)
     readings[[3, 20]] = NAN
 
-    forecast = SeasonalNaive(season).predict(past_of(make_panel(readings)), 13, QUANTILES)
+    forecast = SeasonalNaive(season).predict(make_past(make_panel(readings)), 13, QUANTILES)
 
     steps = slow_differences(readings, season)
     spread = math.sqrt(sum(d * d for d in steps) / len(steps))
@@ -151,7 +151,7 @@ def test_quantiles_are_normal_with_the_spread_of_the_seasonal_differences(season
 
 
 def test_quantiles_without_two_readings_a_season_apart_are_the_point() -> None:
-    forecast = SeasonalNaive(4).predict(past_of(make_panel([7, 8])), 2, QUANTILES)
+    forecast = SeasonalNaive(4).predict(make_past(make_panel([7, 8])), 2, QUANTILES)
 
     np.testing.assert_array_equal(forecast.values, np.full((1, 2, 11), 8.0))
 
@@ -204,7 +204,7 @@ def test_forecasting_leaves_the_readings_as_they_were() -> None:
     panel = make_panel([1, NAN, 3, NAN, 5, NAN])
     before = panel.target.copy()
 
-    SeasonalNaive(2).predict(past_of(panel), 4, QUANTILES)
+    SeasonalNaive(2).predict(make_past(panel), 4, QUANTILES)
 
     np.testing.assert_array_equal(panel.target, before)
 
@@ -221,14 +221,14 @@ def test_a_forecast_names_the_series_and_the_last_time_of_each_origin() -> None:
 
 
 def test_there_is_nothing_to_learn() -> None:
-    past = past_of(make_panel(wave(30)))
+    past = make_past(make_panel(wave(30)))
 
     assert SeasonalNaive.fit(past, None, season=6) == SeasonalNaive(6)
     assert naive() == SeasonalNaive(1)
 
 
 def test_no_origins_give_an_empty_forecast() -> None:
-    past = past_of(make_panel(wave(30))).subset(slice(0, 0))
+    past = make_past(make_panel(wave(30))).subset(slice(0, 0))
 
     assert SeasonalNaive(6).predict(past, 4, QUANTILES).values.shape == (0, 4, 11)
 

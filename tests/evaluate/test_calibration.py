@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rnnforecast.config.training import QUANTILES
-from rnnforecast.data.arrays import pick
-from rnnforecast.data.forecast import PAIRS, Forecast
+from rnnforecast.data.arrays import take_names
+from rnnforecast.data.forecast import TAIL_PAIRS, Forecast
 from rnnforecast.data.split import Origins
 from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.backtest import Truth
@@ -41,7 +41,7 @@ class Normal:
         spread = spread * (1 + self.by_lead * np.arange(horizon) / horizon)
         at = [QUANTILES.index(level) for level in quantiles]
         values = (20 + spread[:, :, None] * SCORES[at]).astype(np.float32)
-        names = pick(past.names, past.series)
+        names = take_names(past.names, past.series)
         return Forecast(values, tuple(quantiles), names, past.cutoff_time, past.step_us)
 
 
@@ -125,7 +125,7 @@ def fit_with_full_moves(panel, forecaster) -> np.ndarray:
                 np.maximum(values[..., a] - actual, actual - values[..., b]) / width,
                 QUANTILES[b] - QUANTILES[a],
             )
-            for a, b in PAIRS
+            for a, b in TAIL_PAIRS
         ]
     )
 

@@ -12,11 +12,11 @@ import pytest
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.windows import Past
-from rnnforecast.evaluate.backtest import Round, Truth, Units, evaluate
+from rnnforecast.evaluate.backtest import ErrorUnits, Round, Truth, evaluate
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from rnnforecast.evaluate.comparison import UNKNOWN, Comparison, compare, not_compared
 from rnnforecast.evaluate.metrics import Metrics
-from rnnforecast.parallel import ALONE, Ranks
+from rnnforecast.parallel import SINGLE_PROCESS, Ranks
 from tests.builders import HOUR_US, make_panel, random_walk, wave
 
 DAY = 24
@@ -28,7 +28,7 @@ class FixedOrigins:
 
     panel: Panel
     cutoffs: tuple[int, ...]
-    ranks: Ranks = ALONE
+    ranks: Ranks = SINGLE_PROCESS
 
     def __len__(self) -> int:
         return self.panel.n_series * len(self.cutoffs)
@@ -69,7 +69,7 @@ def compared(network: object, panel: Panel, *cutoffs: int, season: int = DAY) ->
     """Compare a network with the naive methods at these cutoffs of every series."""
     forecasters = {"network": network, "naive": naive(), "seasonal_naive": SeasonalNaive(season)}
     rounds = [Round(FixedOrigins(panel, cutoffs), forecasters)]  # type: ignore[arg-type]
-    units = Units(season, np.ones(panel.n_series))
+    units = ErrorUnits(season, np.ones(panel.n_series))
     tallies = evaluate(rounds, Truth(panel, 12), units, lookback=24)
     return compare(tallies, names=panel.names, season=season, step_us=panel.step_us)
 

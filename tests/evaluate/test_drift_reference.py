@@ -12,20 +12,22 @@ from scipy import stats
 
 from rnnforecast.evaluate import comparison
 from rnnforecast.evaluate.comparison import (
-    FIELDS,
+    REFERENCE_FIELDS,
     ErrorReference,
     fit_error_reference,
     reference_table,
 )
-from rnnforecast.evaluate.metrics import Tally
+from rnnforecast.evaluate.metrics import MetricAccumulator
 
 NAMES, HORIZON, N_BLOCKS = ("a", "b", "c"), 4, 14
 
 
-def tallies_of(errors: np.ndarray, naive: np.ndarray, inside: np.ndarray) -> tuple[Tally, Tally]:
+def tallies_of(
+    errors: np.ndarray, naive: np.ndarray, inside: np.ndarray
+) -> tuple[MetricAccumulator, MetricAccumulator]:
     """Count errors in units of MASE, `(block, series, window, lead)`, NaN where none came."""
     n_blocks, n_series, _, horizon = errors.shape
-    network, other = (Tally(n_series, horizon, n_blocks) for _ in range(2))
+    network, other = (MetricAccumulator(n_series, horizon, n_blocks) for _ in range(2))
     cell = np.arange(n_blocks * n_series).reshape(n_blocks, n_series, 1, 1)
     network.by_block.add(errors, cell)
     network.inside.add(inside, cell)
@@ -80,7 +82,9 @@ def test_what_is_usual_is_what_a_loop_over_stretches_finds(seed: int, n_windows:
     found = fit_error_reference(*tallies_of(*case), NAMES)
 
     for s in range(len(NAMES)):
-        assert [getattr(found, name)[s] for name in FIELDS] == pytest.approx(slowly(*case, s))
+        assert [getattr(found, name)[s] for name in REFERENCE_FIELDS] == pytest.approx(
+            slowly(*case, s)
+        )
 
 
 @pytest.mark.parametrize("n_windows", [1, 4])
@@ -125,7 +129,7 @@ def test_what_is_usual_is_read_as_it_was_written() -> None:
 
     figures = reference_table(stored, ("c", "a", "c"))
 
-    expected = np.stack([getattr(reference, name) for name in FIELDS], axis=1)
+    expected = np.stack([getattr(reference, name) for name in REFERENCE_FIELDS], axis=1)
     np.testing.assert_allclose(figures, expected[[2, 0, 2]])
 
 
@@ -157,6 +161,6 @@ def test_of_very_many_series_only_the_middle_is_kept(monkeypatch: pytest.MonkeyP
 )
 def test_a_version_that_does_not_say_what_is_usual_leaves_it_unknown(stored: object) -> None:
     figures = reference_table(stored, NAMES)
-    assert figures.shape == (3, len(FIELDS))
+    assert figures.shape == (3, len(REFERENCE_FIELDS))
     assert np.isnan(figures).all()
-    assert reference_table(stored, ()).shape == (0, len(FIELDS))
+    assert reference_table(stored, ()).shape == (0, len(REFERENCE_FIELDS))

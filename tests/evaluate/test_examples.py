@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnforecast.evaluate.backtest import Round, Truth, Units, evaluate, examples
+from rnnforecast.evaluate.backtest import ErrorUnits, Round, Truth, evaluate, select_examples
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
 from tests.builders import make_panel, wave
 from tests.evaluate.test_backtest import DAY, HORIZON, LOOKBACK, rolling
@@ -14,14 +14,14 @@ def chosen(*series):
     panel = make_panel(*series)
     rounds = [Round(rolling(panel), {"it": SeasonalNaive(DAY), "naive": naive()})]
     truth = Truth(panel, HORIZON)
-    tallies = evaluate(rounds, truth, Units(DAY, np.ones(len(series))), lookback=LOOKBACK)
-    found = examples(
+    tallies = evaluate(rounds, truth, ErrorUnits(DAY, np.ones(len(series))), lookback=LOOKBACK)
+    found = select_examples(
         rounds[0].forecasters["it"],
         rounds[0].origins,
         truth,
         tallies,
         method="it",
-        beside="naive",
+        baseline="naive",
         lookback=LOOKBACK,
     )
     return panel, found
@@ -70,7 +70,7 @@ def test_a_window_is_found_however_few_hold_a_reading() -> None:
 
     assert [one.kind for one in found] == ["best", "typical", "worst"]
     for one in found:
-        assert one.past.share_seen(LOOKBACK)[0] > 0
+        assert one.past.observed_share(LOOKBACK)[0] > 0
         assert np.isfinite(one.actual).any()
 
 

@@ -10,9 +10,14 @@ import pytest
 
 from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
-from rnnforecast.evaluate.postprocess import Fallback, Prediction, predict_or_fall_back, warnings_of
+from rnnforecast.evaluate.postprocess import (
+    Fallback,
+    Prediction,
+    predict_with_fallback,
+    warnings_of,
+)
 from tests.builders import make_panel, wave
 
 NAN = np.nan
@@ -35,7 +40,7 @@ class Constant:
 @pytest.fixture
 def past() -> Past:
     """A series with a whole look-back, half of one, less, none but older readings, and nothing."""
-    return past_of(
+    return make_past(
         make_panel(
             wave(12),
             [1.0, 2.0, 3.0, 4.0],
@@ -48,7 +53,7 @@ def past() -> Past:
 
 def predicted(past: Past, *fallbacks: str, quantiles: Sequence[float] = QUANTILES) -> Prediction:
     rule = Fallback(LOOKBACK, SEASON, fallbacks)
-    return predict_or_fall_back(Constant(), past, HORIZON, quantiles, rule)
+    return predict_with_fallback(Constant(), past, HORIZON, quantiles, rule)
 
 
 def test_without_fallbacks_the_network_forecasts_all_that_have_a_reading_to_go_by(
@@ -59,12 +64,12 @@ def test_without_fallbacks_the_network_forecasts_all_that_have_a_reading_to_go_b
     assert found.forecast.names == ("s0", "s1", "s2")
     assert (found.forecast.values == 100).all()
     assert found.forecast.source is None
-    assert (found.left_out, found.shortened, found.replaced) == (("s3", "s4"), ("s2",), ())
+    assert (found.left_out, found.short_history, found.fallback) == (("s3", "s4"), ("s2",), ())
 
 
 def test_with_fallbacks_less_than_half_a_look_back_goes_to_the_first_method() -> None:
     old = [*wave(9, season=SEASON), *[NAN] * LOOKBACK]
-    past = past_of(make_panel(wave(12), [1.0, 2.0, 4.0], old, [NAN]))
+    past = make_past(make_panel(wave(12), [1.0, 2.0, 4.0], old, [NAN]))
     for methods, baseline, name in (
         (("seasonal-naive", "naive"), SeasonalNaive(SEASON), "seasonal_naive"),
         (("naive", "seasonal-naive"), naive(), "naive"),
@@ -74,7 +79,7 @@ def test_with_fallbacks_less_than_half_a_look_back_goes_to_the_first_method() ->
         expected = baseline.predict(past, HORIZON, QUANTILES).values[2]
         np.testing.assert_array_equal(found.forecast.values[2], expected)
         assert found.forecast.source == ("network", "naive", name)
-        assert (found.left_out, found.shortened, found.replaced) == (("s3",), (), ("s1", "s2"))
+        assert (found.left_out, found.short_history, found.fallback) == (("s3",), (), ("s1", "s2"))
 
 
 def test_a_method_that_cannot_tell_its_band_gives_way_to_the_next(past: Past) -> None:
@@ -100,13 +105,13 @@ def test_a_series_without_any_reading_is_left_out_whatever_the_fallbacks(past: P
 
 
 def test_a_series_that_the_network_answers_with_nan_is_left_out(past: Past) -> None:
-    found = predict_or_fall_back(
+    found = predict_with_fallback(
         Constant(NAN), past, HORIZON, QUANTILES, Fallback(LOOKBACK, SEASON)
     )
 
     assert found.forecast.names == ()
     assert found.left_out == ("s0", "s1", "s2", "s3", "s4")
-    assert found.shortened == ()
+    assert found.short_history == ()
 
 
 def test_every_forecast_that_is_returned_is_finite_and_has_the_quantiles_asked_for(
@@ -157,7 +162,7 @@ def test_each_kind_of_lack_is_one_warning_that_names_and_counts_the_series(past:
 
 
 def test_a_long_list_of_series_is_cut_short_in_a_warning() -> None:
-    past = past_of(make_panel(*[[1.0]] * 7))
+    past = make_past(make_panel(*[[1.0]] * 7))
 
     (warning,) = warnings_of(predicted(past), lookback=LOOKBACK)
 
@@ -166,10 +171,10 @@ def test_a_long_list_of_series_is_cut_short_in_a_warning() -> None:
 
 
 def test_what_the_network_cannot_forecast_goes_to_a_fallback_or_is_left_out(past: Past) -> None:
-    prediction = predict_or_fall_back(
+    prediction = predict_with_fallback(
         Constant(NAN), past, HORIZON, QUANTILES, Fallback(LOOKBACK, SEASON)
     )
     assert prediction.left_out == past.names
     rule = Fallback(LOOKBACK, SEASON, ("naive",))
-    filled = predict_or_fall_back(Constant(NAN), past, HORIZON, QUANTILES, rule)
-    assert filled.replaced == past.names[:-1]
+    filled = predict_with_fallback(Constant(NAN), past, HORIZON, QUANTILES, rule)
+    assert filled.fallback == past.names[:-1]

@@ -16,18 +16,18 @@ import pytest
 from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.windows import Past, past_of
-from rnnforecast.evaluate.backtest import Round, Truth, Units, evaluate
+from rnnforecast.data.windows import Past, make_past
+from rnnforecast.evaluate.backtest import ErrorUnits, Round, Truth, evaluate
 from rnnforecast.evaluate.baselines import SeasonalNaive
 from rnnforecast.evaluate.comparison import (
-    FIELDS,
+    REFERENCE_FIELDS,
     ErrorReference,
     compare,
     fit_error_reference,
     reference_table,
 )
 from rnnforecast.evaluate.live import DRIFTED, Score, issue_table, score_issues
-from rnnforecast.evaluate.metrics import Tally
+from rnnforecast.evaluate.metrics import MetricAccumulator
 from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
 from tests.evaluate.test_comparison import FixedOrigins, Shifted
 
@@ -56,7 +56,7 @@ def issued(
     panel: Panel, row: int, *, horizon: int = 6, off: float = 0.0, seed: int = 0, **more: Any
 ) -> pa.Table:
     """Issue a forecast of all series after so many rows: seasonal naive, moved, and noise."""
-    past = past_of(panel, np.minimum(panel.lengths, row))
+    past = make_past(panel, np.minimum(panel.lengths, row))
     forecast = SeasonalNaive(12).predict(past, horizon, (0.1, 0.5, 0.9))
     noise = np.random.default_rng(seed + row).normal(off, 1, (panel.n_series, horizon, 1))
     forecast = replace(
@@ -136,7 +136,7 @@ def test_scores_are_what_a_loop_over_the_rows_finds(
     ]
     table, since_us = issues(*parts), None if since is None else START_US + since * HOUR_US
 
-    found = score_issues(table, past_of(panel), tz, since_us=since_us, by=by)
+    found = score_issues(table, make_past(panel), tz, since_us=since_us, by=by)
 
     expected = slow_scores(table, panel, tz, since_us, by)
     assert len(found) == len(expected) > 0
@@ -153,11 +153,11 @@ def test_the_last_issue_of_a_forecast_counts_whatever_the_order_of_the_rows() ->
     panel = sensors()
     first, last = issued(panel, 180, off=50.0), issued(panel, 180)
     table = issues(first, last)
-    alone = score_issues(issues(last), past_of(panel), None, since_us=None, by=("series",))
+    alone = score_issues(issues(last), make_past(panel), None, since_us=None, by=("series",))
 
     for rows in (table, table.take(np.arange(len(table))[::-1])):
-        assert score_issues(rows, past_of(panel), None, since_us=None, by=("series",)) == alone
-    other = score_issues(issues(last, first), past_of(panel), None, since_us=None, by=("series",))
+        assert score_issues(rows, make_past(panel), None, since_us=None, by=("series",)) == alone
+    other = score_issues(issues(last, first), make_past(panel), None, since_us=None, by=("series",))
     assert all(score.mae > 30 for score in other)
 
 
@@ -166,7 +166,7 @@ def test_an_issue_that_holds_only_some_series_replaces_only_those() -> None:
     first, last = issued(panel, 180, off=50.0), issued(panel, 180)
 
     found = score_issues(
-        issues(first, last.slice(0, 6)), past_of(panel), None, since_us=None, by=("series",)
+        issues(first, last.slice(0, 6)), make_past(panel), None, since_us=None, by=("series",)
     )
 
     assert [score.mae > 30 for score in found] == [False, True, True]
@@ -182,13 +182,13 @@ def test_readings_that_have_not_come_do_not_count_and_change_nothing() -> None:
     cutoff = np.full(3, 193)
 
     found = [
-        score_issues(table, past_of(one, cutoff), None, since_us=None, by=("series", "lead"))
+        score_issues(table, make_past(one, cutoff), None, since_us=None, by=("series", "lead"))
         for one in (panel, future)
     ]
 
     assert found[0] == found[1]
     assert sum(score.n for score in found[0]) == 3 * (6 + 3)
-    short = past_of(panel, np.full(3, 180))
+    short = make_past(panel, np.full(3, 180))
     assert score_issues(table, short, None, since_us=None, by=("series",)) == []
 
 
@@ -197,19 +197,23 @@ def test_a_series_that_the_readings_do_not_have_does_not_count() -> None:
     table = issues(issued(panel, 180))
     few = replace(panel.select(np.array([0, 2])), names=("s0", "another"))
 
-    found = score_issues(table, past_of(few), None, since_us=None, by=("series",))
+    found = score_issues(table, make_past(few), None, since_us=None, by=("series",))
 
     assert [score.series for score in found] == ["s0"]
 
 
 def test_a_forecast_and_its_ledger_say_the_same() -> None:
     panel = sensors()
-    past = past_of(panel, np.array([180, 170, 190]))
+    past = make_past(panel, np.array([180, 170, 190]))
     forecast = SeasonalNaive(12).predict(past, 2, (0.1, 0.5, 0.9))
     forecast = replace(forecast, tz="Europe/Vienna", source=("network", "naive", "network"))
-    usual = {"fields": list(FIELDS), "series": {"s1": [1, 2, 3, 4, 5, 6, 7]}, "others": None}
+    usual = {
+        "fields": list(REFERENCE_FIELDS),
+        "series": {"s1": [1, 2, 3, 4, 5, 6, 7]},
+        "others": None,
+    }
 
-    table = issue_table(forecast, past, season=12, version="v1", usual=usual)
+    table = issue_table(forecast, past, season=12, version="v1", error_reference=usual)
 
     rows = table.to_pylist()
     assert [row["series"] for row in rows] == ["s0", "s0", "s1", "s1", "s2", "s2"]
@@ -226,7 +230,7 @@ def test_a_forecast_and_its_ledger_say_the_same() -> None:
         assert (row["cutoff"], row["timestamp"]) == (cutoff, cutoff + timedelta(hours=lead + 1))
         seen = panel.of(origin)[: past.cutoff[origin]].astype(np.float64)
         assert row["scale"] == pytest.approx(np.nanmean(np.abs(seen[12:] - seen[:-12])))
-        figures = [row[f"usual_{name}"] for name in FIELDS]
+        figures = [row[f"usual_{name}"] for name in REFERENCE_FIELDS]
         assert (
             figures == [1, 2, 3, 4, 5, 6, 7] if row["series"] == "s1" else np.isnan(figures).all()
         )
@@ -239,24 +243,24 @@ def test_live_scores_equal_those_of_a_backtest_over_the_same_cutoffs() -> None:
     network = Shifted(SeasonalNaive(DAY), 0.7)
     methods = {"network": network, "naive": SeasonalNaive(1), "seasonal_naive": SeasonalNaive(DAY)}
     rounds = [Round(FixedOrigins(panel, cutoffs), methods)]  # type: ignore[arg-type]
-    units = Units(DAY, np.ones(3))
+    units = ErrorUnits(DAY, np.ones(3))
     tallies = evaluate(rounds, Truth(panel, horizon), units, lookback=24)
     names = panel.names
     backtest = compare(tallies, names=names, season=DAY, step_us=HOUR_US).metrics
 
     parts = []
     for row in cutoffs:
-        past = past_of(panel.before(np.full(3, row)))
+        past = make_past(panel.before(np.full(3, row)))
         forecast = network.predict(past, horizon, QUANTILES)
-        parts.append(issue_table(forecast, past, season=DAY, version="v", usual=None))
-    (live,) = score_issues(issues(*parts), past_of(panel), None, since_us=None, by=())
+        parts.append(issue_table(forecast, past, season=DAY, version="v", error_reference=None))
+    (live,) = score_issues(issues(*parts), make_past(panel), None, since_us=None, by=())
 
     one, naive = backtest["network"], backtest["seasonal_naive"]
     assert live.n == one.n
     assert live.mae == pytest.approx(one.mae, rel=1e-12)
     assert live.coverage_80 == pytest.approx(one.coverage_80, rel=1e-12)
     assert live.skill == pytest.approx(100 * (1 - one.mase / naive.mase), rel=1e-9)
-    each = score_issues(issues(*parts), past_of(panel), None, since_us=None, by=("series",))
+    each = score_issues(issues(*parts), make_past(panel), None, since_us=None, by=("series",))
     by_series = tallies["network"].by_series.values
     assert [score.mae for score in each] == pytest.approx(by_series.tolist(), rel=1e-12)
 
@@ -292,7 +296,7 @@ def growth() -> np.ndarray:
 
 def learnt(n_series: int, n_blocks: int = 30) -> ErrorReference:
     own, naive = draw(0, n_series, [DAY * i for i in range(n_blocks)])
-    network, other = (Tally(n_series, HORIZON, n_blocks) for _ in range(2))
+    network, other = (MetricAccumulator(n_series, HORIZON, n_blocks) for _ in range(2))
     cell = np.arange(n_blocks)[:, None] * n_series + np.arange(n_series)[:, None, None]
     network.inside.add((np.abs(own) <= 1.2816 * growth()).astype(float), cell)
     network.by_block.add(np.abs(own), cell)
@@ -331,10 +335,10 @@ def live(
         "scale": np.ones(own.size),
         "issue": column(np.arange(n_windows)[:, None]),
     }
-    for place, name in enumerate(FIELDS):
+    for place, name in enumerate(REFERENCE_FIELDS):
         table[f"usual_{name}"] = column(figures[:, place, None, None])
     n_rows = until or max(cutoffs) + HORIZON + 1
-    past: Past = past_of(make_panel(*np.zeros((n_series, n_rows))))
+    past: Past = make_past(make_panel(*np.zeros((n_series, n_rows))))
     return score_issues(pa.table(table), past, None, since_us=None, by=(by,))
 
 
@@ -408,7 +412,7 @@ def test_of_single_leads_it_is_not_known_what_is_usual() -> None:
 def test_a_forecast_must_not_be_wrong_to_be_empty() -> None:
     panel = sensors()
     table = issues(issued(panel, 180)).slice(0, 0)
-    assert score_issues(table, past_of(panel), None, since_us=None, by=("series",)) == []
+    assert score_issues(table, make_past(panel), None, since_us=None, by=("series",)) == []
     nothing = Forecast(np.empty((0, 6, 3)), (0.1, 0.5, 0.9), (), np.empty(0, np.int64), HOUR_US)
-    past = past_of(panel).subset(np.empty(0, np.int64))
-    assert len(issue_table(nothing, past, season=12, version="v", usual=None)) == 0
+    past = make_past(panel).subset(np.empty(0, np.int64))
+    assert len(issue_table(nothing, past, season=12, version="v", error_reference=None)) == 0

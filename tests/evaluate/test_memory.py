@@ -7,17 +7,17 @@ from dataclasses import replace
 import pytest
 
 from rnnforecast.config.training import Config, NetworkConfig, TrainConfig
-from rnnforecast.evaluate.memory import MemberMemory, Memory, Peak, half_life, judge
+from rnnforecast.evaluate.memory import MemberMemory, MemoryAnalysis, Peak, diagnose, half_life
 from rnnforecast.gradients import explosion
 from rnnforecast.spec import MemberSpec
 from tests.builders import make_spec
 
 MEMBER = MemberSpec(100, 1, linear=False, seasonal=False)
 TASK = make_spec(100, 6, 1, members=(MEMBER,))
-GOOD = Memory(
+GOOD = MemoryAnalysis(
     lookback=100,
     effective=60,
-    kept=(0, 60, 100),
+    lengths=(0, 60, 100),
     losses=(1.0, 0.505, 0.5),
     leads={"early": 1},
     gradients={"early": (1.0, 0.5, 0.1)},
@@ -30,7 +30,7 @@ CONFIG = Config(network=NetworkConfig(cell="gru"))
 
 
 def verdict(config: Config = CONFIG, **changes: object) -> tuple[str, str | None]:
-    judged = judge(replace(GOOD, **changes), TASK, config)
+    judged = diagnose(replace(GOOD, **changes), TASK, config)
     return judged.verdict, judged.advice
 
 
@@ -119,7 +119,7 @@ def test_against_vanishing_the_next_thing_to_try_is_named(
     spec = replace(TASK, members=(replace(MEMBER, segment=segment),))
     forgetful = replace(GOOD, effective=5, peaks=(Peak(50, 0.8, 0.7, 2.0, 1.4),))
 
-    judged = judge(forgetful, spec, config)
+    judged = diagnose(forgetful, spec, config)
 
     assert (judged.verdict, judged.advice) == ("VANISHING", advice)
     assert "50 steps" in judged.reason
@@ -134,8 +134,8 @@ def test_a_window_of_which_little_is_used_is_wasted() -> None:
 def test_a_shorter_window_holds_whole_seasons() -> None:
     spec = make_spec(100, 6, 12, members=(MEMBER,))
 
-    assert judge(replace(GOOD, effective=20, peaks=()), spec, CONFIG).advice == "--lookback 48"
-    assert judge(replace(GOOD, effective=2, peaks=()), spec, CONFIG).advice == "--lookback 24"
+    assert diagnose(replace(GOOD, effective=20, peaks=()), spec, CONFIG).advice == "--lookback 48"
+    assert diagnose(replace(GOOD, effective=2, peaks=()), spec, CONFIG).advice == "--lookback 24"
 
 
 def test_the_gravest_failure_comes_first() -> None:

@@ -13,8 +13,8 @@ from rnnforecast.config.training import DECILES, QUANTILES
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.evaluate.metrics import (
     HEADINGS,
+    MetricAccumulator,
     Metrics,
-    Tally,
     WindowContext,
     scaled_errors,
     skill_interval,
@@ -53,8 +53,8 @@ def part_of(case: tuple, chosen: slice) -> tuple[np.ndarray, Forecast, WindowCon
     )
 
 
-def tally_of(case: tuple, *cuts: int) -> Tally:
-    tally = Tally(N_SERIES, HORIZON, N_BLOCKS)
+def tally_of(case: tuple, *cuts: int) -> MetricAccumulator:
+    tally = MetricAccumulator(N_SERIES, HORIZON, N_BLOCKS)
     for start, end in zip((0, *cuts), (*cuts, len(case[0])), strict=True):
         tally.add(*part_of(case, slice(start, end)))
     return tally
@@ -100,18 +100,20 @@ def test_errors_by_lead_are_those_of_the_lead_alone() -> None:
 
 
 def test_nothing_counted_is_null_in_json_never_zero_or_infinite() -> None:
-    found = Tally(N_SERIES, HORIZON, N_BLOCKS).metrics().to_json()
+    found = MetricAccumulator(N_SERIES, HORIZON, N_BLOCKS).metrics().to_json()
 
     assert found.pop("n") == 0
     assert set(found.values()) == {None}
 
 
-def skilled(n_blocks: int, *, better: float = 0.8, noise: float = 0.1) -> tuple[Tally, Tally]:
+def skilled(
+    n_blocks: int, *, better: float = 0.8, noise: float = 0.1
+) -> tuple[MetricAccumulator, MetricAccumulator]:
     """Two methods, the first with `better` times the errors of the second, and their blocks."""
     rng = np.random.default_rng(0)
     tallies = []
     for factor in (better, 1.0):
-        tally = Tally(2, HORIZON, n_blocks)
+        tally = MetricAccumulator(2, HORIZON, n_blocks)
         tally.by_block.counts += 50
         tally.by_block.sums += 50 * factor * (1 + noise * rng.standard_normal((n_blocks, 2)))
         tallies.append(tally)
@@ -138,7 +140,7 @@ def test_the_interval_covers_the_truth_nearly_as_often_as_it_says(memory: float)
             noise = rng.standard_normal(80)
             for i in range(1, 80):
                 noise[i] = memory * noise[i - 1] + np.sqrt(1 - memory**2) * noise[i]
-            tally = Tally(1, 1, 80)
+            tally = MetricAccumulator(1, 1, 80)
             tally.by_block.counts += 1
             tally.by_block.sums += factor * (1 + 0.2 * noise[:, None])
             tallies.append(tally)

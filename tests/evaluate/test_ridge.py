@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.evaluate.baselines import RidgeOnLags, SeasonalNaive
 from tests.builders import make_panel, random_walk, wave
 
@@ -18,8 +18,8 @@ LEVELS = (0.1, 0.5, 0.9)
 def fitted(panel, train: int = 400, validation: int | None = 500) -> RidgeOnLags:
     ends = np.ones(panel.n_series, np.int64)
     found = RidgeOnLags.fit(
-        past_of(panel, train * ends),
-        None if validation is None else past_of(panel, validation * ends),
+        make_past(panel, train * ends),
+        None if validation is None else make_past(panel, validation * ends),
         lookback=LOOKBACK,
         horizon=HORIZON,
     )
@@ -29,7 +29,7 @@ def fitted(panel, train: int = 400, validation: int | None = 500) -> RidgeOnLags
 
 def test_it_continues_a_sine_that_it_has_seen() -> None:
     panel = make_panel(wave(700, season=12, noise=0.0))
-    past = past_of(panel, np.array([650]))
+    past = make_past(panel, np.array([650]))
 
     forecast = fitted(panel).predict(past, HORIZON, LEVELS)
 
@@ -39,7 +39,7 @@ def test_it_continues_a_sine_that_it_has_seen() -> None:
 def test_it_is_the_ridge_of_sklearn_on_windows_less_their_mean() -> None:
     readings = random_walk(300)
     panel = make_panel(readings)
-    train = past_of(panel, np.array([200]))
+    train = make_past(panel, np.array([200]))
     found = fitted(panel, 200, None)
     scale = fit_scaling(train).scale[0]
     x, y = [], []
@@ -54,7 +54,7 @@ def test_it_is_the_ridge_of_sklearn_on_windows_less_their_mean() -> None:
     np.testing.assert_allclose(found.coefficients, expected.coef_, atol=1e-5)
     newest = readings[230 - LOOKBACK : 230].astype(np.float64)
     scaled = expected.predict(((newest - newest.mean()) / scale)[None])[0]
-    forecast = found.predict(past_of(panel, np.array([230])), HORIZON, LEVELS)
+    forecast = found.predict(make_past(panel, np.array([230])), HORIZON, LEVELS)
     np.testing.assert_allclose(forecast.point[0], scaled * scale + newest.mean(), rtol=1e-4)
 
 
@@ -109,8 +109,8 @@ def test_gaps_are_filled_forward_and_an_empty_look_back_has_no_forecast() -> Non
     empty[620:650] = np.nan
     ridge = fitted(make_panel(wave(700)))
 
-    found = ridge.predict(past_of(make_panel(gapped), np.array([650])), HORIZON, LEVELS)
-    none = ridge.predict(past_of(make_panel(empty), np.array([650])), HORIZON, LEVELS)
+    found = ridge.predict(make_past(make_panel(gapped), np.array([650])), HORIZON, LEVELS)
+    none = ridge.predict(make_past(make_panel(empty), np.array([650])), HORIZON, LEVELS)
 
     assert np.isfinite(found.values).all()
     assert np.isnan(none.values).all()
@@ -127,4 +127,4 @@ def test_an_unknown_series_takes_the_scale_of_its_window() -> None:
 
 def test_without_a_whole_window_there_is_nothing_to_fit() -> None:
     panel = make_panel(wave(20))
-    assert RidgeOnLags.fit(past_of(panel), None, lookback=LOOKBACK, horizon=HORIZON) is None
+    assert RidgeOnLags.fit(make_past(panel), None, lookback=LOOKBACK, horizon=HORIZON) is None

@@ -173,7 +173,7 @@ class Scene:
         return said
 
     def weights(self) -> bytes:
-        """Read the weights in force."""
+        """Read the active weights."""
         return (versions.resolve_version(self.model) / artifact.WEIGHTS).read_bytes()
 
     # What must always hold
@@ -217,8 +217,8 @@ class Scene:
         return sorted(map(str, found))
 
     def _check_model(self) -> None:
-        in_force = versions.resolve_version(self.model).name
-        for name in {*versions.list_versions(self.model), in_force}:
+        active = versions.resolve_version(self.model).name
+        for name in {*versions.list_versions(self.model), active}:
             artifact.load(versions.resolve_version(self.model, name))
 
     def _check_manifest(self) -> None:

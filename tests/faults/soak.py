@@ -38,8 +38,8 @@ from rnnforecast.errors import LockedError, RnnForecastError, WriteError
 from rnnforecast.jobs import issue, ledger, log
 from rnnforecast.model import artifact
 from rnnforecast.storage import versions
-from rnnforecast.storage.durable import VARIABLE
-from rnnforecast.storage.lock import holding
+from rnnforecast.storage.durable import CRASH_VARIABLE
+from rnnforecast.storage.lock import acquire
 from tests.conftest import SMALL
 from tests.faults.counting import say, tell
 from tests.faults.disk import KINDS, Disk
@@ -168,7 +168,7 @@ def _nothing(job: Job) -> str:
 
 def _killed_at_label(job: Job) -> str:
     label = job.rng.choice(LABELS["run"])
-    environment = {VARIABLE: f"{label}:{job.rng.randint(1, 4)}"}
+    environment = {CRASH_VARIABLE: f"{label}:{job.rng.randint(1, 4)}"}
     done = job.warm.run("run", job.path, cwd=job.place, env=environment)
     assert done.code in (0, -9), done
     return "killed at a label" if done.code else "none"
@@ -214,7 +214,7 @@ def _cut_short(job: Job) -> str:
 
 
 def _locked(job: Job) -> str:
-    with holding(job.place / "ledger/.lock"):
+    with acquire(job.place / "ledger/.lock"):
         assert job.run() == LockedError.exit_code
     return "another holds the lock"
 

@@ -58,7 +58,7 @@ def test_using_the_version_in_force_again_writes_nothing(scene: Scene) -> None:
     before = states(scene.model)
     for _ in range(3):
         outcome = scene.expect(0, "use", older, "-m", "model")
-        assert "is in force already" in outcome.out
+        assert "is active already" in outcome.out
     assert changed(before, states(scene.model)) == [str(scene.model)]
     assert versions.resolve_version(scene.model).name == older
     tell(8, "use again", runs=3, files_changed=0)

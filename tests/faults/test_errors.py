@@ -128,13 +128,13 @@ def test_publishing_a_version_survives_each_call_that_fails(scene: Scene) -> Non
 
     def attempt(disk: Disk) -> None:
         nonlocal n_failed
-        versions.put_in_force(scene.model, resolved.name)
-        versions.collect(scene.model)
+        versions.activate_version(scene.model, resolved.name)
+        versions.remove_leftovers(scene.model)
         descriptors = n_descriptors()
         try:
             with disk.standing_between():
                 version = versions.publish_version(scene.model, files, now=datetime.now(UTC))
-                versions.put_in_force(scene.model, version)
+                versions.activate_version(scene.model, version)
         except WriteError as error:
             n_failed += 1
             assert disk.has_failed

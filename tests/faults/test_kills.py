@@ -18,7 +18,7 @@ import pytest
 
 from rnnforecast.model import artifact
 from rnnforecast.storage import versions
-from rnnforecast.storage.durable import VARIABLE
+from rnnforecast.storage.durable import CRASH_VARIABLE
 from tests.faults.counting import tell
 from tests.faults.scene import COMMANDS, PREDICT, RUN, TRAIN, Command, Scene
 from tests.faults.versions import ages
@@ -109,7 +109,7 @@ def test_a_kill_at_a_labelled_place_leaves_the_old_or_the_new(scene: Scene, warm
     for command, label in some:
         scene.reset()
         with reader.reading():
-            environment = {VARIABLE: label}
+            environment = {CRASH_VARIABLE: label}
             done = warm.run(*command.words, cwd=scene.place, env=environment)
             assert done.code == KILLED, (label, done)
             go_on(scene, warm, command)
@@ -135,7 +135,7 @@ def test_a_kill_at_every_labelled_place_leaves_the_old_or_the_new(
         for passage in range(1, MOST_PASSAGES):
             scene.reset()
             with reader.reading():
-                environment = {VARIABLE: f"{label}:{passage}"}
+                environment = {CRASH_VARIABLE: f"{label}:{passage}"}
                 done = warm.run(*command.words, cwd=scene.place, env=environment)
                 assert done.code in (0, KILLED), done
                 if done.code == 0:
@@ -206,7 +206,9 @@ def test_retention_that_is_killed_takes_nothing_from_readers(
     (scene.place / "job.toml").write_text(
         (scene.place / "job.toml").read_text() + "[keep]\nversions = 1\n"
     )
-    killed = warm.run(*RUN.words, cwd=scene.place, env={VARIABLE: f"directory-unnamed:{number}"})
+    killed = warm.run(
+        *RUN.words, cwd=scene.place, env={CRASH_VARIABLE: f"directory-unnamed:{number}"}
+    )
     assert killed.code == KILLED
     artifact.load(resolved)
     left = versions.list_versions(scene.model)
@@ -222,7 +224,9 @@ def test_retention_that_is_killed_takes_nothing_from_readers(
 
 
 def test_the_process_that_forks_tells_of_kills_and_stops(scene: Scene, warm: Warm) -> None:
-    running = warm.start(*PREDICT.words, cwd=scene.place, env={VARIABLE: "file-created:1:STOP"})
+    running = warm.start(
+        *PREDICT.words, cwd=scene.place, env={CRASH_VARIABLE: "file-created:1:STOP"}
+    )
     assert running.is_stopped()
     scene.check()
     with suppress(ProcessLookupError):

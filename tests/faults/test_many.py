@@ -21,8 +21,8 @@ import pytest
 
 from rnnforecast.model import artifact
 from rnnforecast.storage import versions
-from rnnforecast.storage.durable import VARIABLE
-from rnnforecast.storage.lock import holding
+from rnnforecast.storage.durable import CRASH_VARIABLE
+from rnnforecast.storage.lock import acquire
 from tests.faults.counting import tell
 from tests.faults.scene import RUN, TRAIN, Command, Scene
 from tests.faults.test_kills import Reader
@@ -63,7 +63,7 @@ def keeps_out(
 ) -> None:
     """Stop a command while it holds its lock; the others are refused; then it goes on and wins."""
     reader = Reader(scene)
-    first = warm.start(*command.words, cwd=scene.place, env={VARIABLE: f"{label}:1:STOP"})
+    first = warm.start(*command.words, cwd=scene.place, env={CRASH_VARIABLE: f"{label}:1:STOP"})
     assert first.is_stopped()
     with reader.reading():
         with ThreadPoolExecutor(n) as pool:
@@ -170,7 +170,7 @@ def test_a_child_that_outlives_a_killed_run_does_not_keep_its_lock(
     process.kill()
     process.wait()
     begun = time.monotonic()
-    with holding(lock):
+    with acquire(lock):
         took = time.monotonic() - begun
     next_one = warm.run(*RUN.words, cwd=scene.place)
     os.kill(child, 0)  # it was there all the time
@@ -202,7 +202,7 @@ def test_a_command_that_is_told_of_failures_does_not_keep_the_lock(
     running.kill()
     running.wait()
     begun = time.monotonic()
-    with holding(scene.place / "ledger/.lock"):
+    with acquire(scene.place / "ledger/.lock"):
         took = time.monotonic() - begun
     assert took < SOON_S
     os.kill(child, 0)
@@ -253,7 +253,7 @@ def race(model: Path, *, n_ticks: int, n_readers: int) -> tuple[int, int, int, l
     for tick in range(n_ticks):
         now[0] += TICK
         if tick % 9 == 0:
-            versions.put_in_force(model, versions.publish_version(model, files, now=now[0]))
+            versions.activate_version(model, versions.publish_version(model, files, now=now[0]))
             os.utime(model / versions.CURRENT, (now[0].timestamp(),) * 2)
             published += 1
         retired += len(versions.retire_versions(model, keep=1, pinned=(), now=now[0]))

@@ -55,14 +55,14 @@ def test_after_a_power_cut_what_counts_is_whole(every: int, scene: Scene) -> Non
     tell(3, "run", steps=len(steps), states=states, run_again=again, violations=0)
 
 
-def published_version(model: Path, *, in_force: str) -> Callable[[], str]:
-    """Return the work that saves a version and puts it in force."""
-    files = {p.name: p.read_bytes() for p in (model / versions.VERSIONS / in_force).iterdir()}
+def published_version(model: Path, *, active: str) -> Callable[[], str]:
+    """Return the work that saves a version and activates it."""
+    files = {p.name: p.read_bytes() for p in (model / versions.VERSIONS / active).iterdir()}
 
     def work() -> str:
-        versions.collect(model)
+        versions.remove_leftovers(model)
         name = versions.publish_version(model, files, now=datetime.now(UTC) + timedelta(hours=1))
-        versions.put_in_force(model, name)
+        versions.activate_version(model, name)
         return name
 
     return work
@@ -71,7 +71,7 @@ def published_version(model: Path, *, in_force: str) -> Callable[[], str]:
 def lost_versions(model: Path, work: Callable[[], str]) -> tuple[int, int, list[str]]:
     """Cut the power after each step of some work at a model; say what is not whole then.
 
-    The work returns the version that is in force in the end, and that must stay so.
+    The work returns the version that is active in the end, and that must stay so.
     """
     last: list[str] = []
     before, steps = recorded(model, lambda: last.append(work()))
@@ -93,8 +93,8 @@ def lost_versions(model: Path, work: Callable[[], str]) -> tuple[int, int, list[
 
 
 def test_after_a_power_cut_the_version_in_force_is_whole(scene: Scene) -> None:
-    in_force = versions.resolve_version(scene.model).name
-    work = published_version(scene.model, in_force=in_force)
+    active = versions.resolve_version(scene.model).name
+    work = published_version(scene.model, active=active)
     n_steps, states, violations = lost_versions(scene.model, work)
     tell(3, "a version", steps=n_steps, states=states, violations=len(violations))
     assert violations == []
@@ -119,8 +119,8 @@ def test_after_a_power_cut_in_retention_no_version_is_seen_in_part(scene: Scene)
 def noticed(durable: ModuleType, scene: Scene) -> bool:
     """Tell whether a power cut shows that this module publishes less than it should."""
     scene.reset()
-    in_force = versions.resolve_version(scene.model).name
-    work = published_version(scene.model, in_force=in_force)
+    active = versions.resolve_version(scene.model).name
+    work = published_version(scene.model, active=active)
     names = ("publish_directory", "replace_pointer", "make_directory", "remove_directory")
     with mock.patch.multiple(versions, **{name: getattr(durable, name) for name in names}):
         try:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnnforecast.storage.durable import VARIABLE
+from rnnforecast.storage.durable import CRASH_VARIABLE
 from tests.faults.disk import Disk
 from tests.faults.scene import files_in, quietly
 from tests.faults.warm import Warm
@@ -60,7 +60,7 @@ def test_a_kill_leaves_all_or_nothing_and_the_next_run_what_is_right(
 ) -> None:
     expected = {"x.parquet", "out", ".tmp-0123456789ab-other"}
     for passage in range(1, len(whole) + 2):
-        done = warm.run(*WORDS, cwd=place, env={VARIABLE: f"{label}:{passage}"})
+        done = warm.run(*WORDS, cwd=place, env={CRASH_VARIABLE: f"{label}:{passage}"})
         check(place, whole)
         if done.code == 0:
             break
@@ -99,7 +99,7 @@ def test_a_disk_that_fails_leaves_nothing(
 
 
 def test_two_at_a_time_never_meet(place: Path, whole: dict[str, bytes], warm: Warm) -> None:
-    first = warm.start(*WORDS, cwd=place, env={VARIABLE: "part-written:1:STOP"})
+    first = warm.start(*WORDS, cwd=place, env={CRASH_VARIABLE: "part-written:1:STOP"})
     assert first.is_stopped()
     assert warm.run(*WORDS, cwd=place).code == 11
     first.kill(signal.SIGCONT)
@@ -109,7 +109,7 @@ def test_two_at_a_time_never_meet(place: Path, whole: dict[str, bytes], warm: Wa
 
 def test_a_signal_leaves_nothing(place: Path, whole: dict[str, bytes], warm: Warm) -> None:
     before = names(place)
-    running = warm.start(*WORDS, cwd=place, env={VARIABLE: "part-written:2:STOP"})
+    running = warm.start(*WORDS, cwd=place, env={CRASH_VARIABLE: "part-written:2:STOP"})
     assert running.is_stopped()
     running.kill(signal.SIGTERM)
     running.kill(signal.SIGCONT)

@@ -14,8 +14,8 @@ import pytest
 
 from rnnforecast.errors import ModelError
 from rnnforecast.storage import versions
-from rnnforecast.storage.durable import VARIABLE
-from rnnforecast.storage.remote import place_of
+from rnnforecast.storage.durable import CRASH_VARIABLE
+from rnnforecast.storage.remote import as_path
 from rnnforecast.workflow.model import load
 from tests.conftest import SMALL
 from tests.faults.counting import tell
@@ -29,7 +29,7 @@ LABELS = ("file-written", "file-published", "part-written", "directory-named")
 
 @pytest.fixture
 def place(bucket: Bucket, trained: Path) -> Bucket:
-    """A bucket with readings, a model that is in force, and somebody else's object."""
+    """A bucket with readings, a model that is active, and somebody else's object."""
     bucket.put("data.csv", trained / "data.csv")
     bucket.put("model", trained / "model")
     bucket.put("model/notes.txt", b"not ours")
@@ -42,7 +42,7 @@ def train(warm: Warm, place: Bucket, folder: Path, **env: str) -> Done:
 
 
 def check(place: Bucket, before: dict[str, bytes]) -> str:
-    """What is in force loads, and nothing that was there has changed but CURRENT."""
+    """What is active loads, and nothing that was there has changed but CURRENT."""
     now = place.all()
     assert {k: v for k, v in now.items() if k in before and k != "model/CURRENT"} == {
         k: v for k, v in before.items() if k != "model/CURRENT"
@@ -57,17 +57,17 @@ def test_a_kill_while_a_version_is_published_leaves_the_old_or_the_new_one_in_fo
 ) -> None:
     """Kill at the first passage of a label, the second, ..., until a training comes through."""
     before, passage = place.all(), 0
-    first, at = check(place, before), place_of(place.url("model"))
+    first, at = check(place, before), as_path(place.url("model"))
     seen = [first]
 
-    while (done := train(warm, place, tmp_path, **{VARIABLE: f"{label}:{passage + 1}"})).code:
+    while (done := train(warm, place, tmp_path, **{CRASH_VARIABLE: f"{label}:{passage + 1}"})).code:
         assert done.code == KILLED, done.err
         passage += 1
         seen.append(check(place, before))
         for name in versions.list_versions(at):
             load(place.url("model"), version=name)
 
-    # A training writes five objects and CURRENT; only after that is the new version in force
+    # A training writes five objects and CURRENT; only after that is the new version active
     assert passage >= {"directory-named": 1, "part-written": 5}.get(label, 6)
     assert set(seen[:-1]) == {first}
     assert (seen[-1] != first) == (label == "file-published")
@@ -77,7 +77,7 @@ def test_a_kill_while_a_version_is_published_leaves_the_old_or_the_new_one_in_fo
 
 @contextmanager
 def readers(place: Bucket, seen: list[str], wrong: list[str]) -> Iterator[None]:
-    """Load what is in force, again and again, while the block runs."""
+    """Load what is active, again and again, while the block runs."""
     ended = threading.Event()
 
     def read() -> None:
@@ -117,7 +117,7 @@ def test_kills_at_random_moments_are_seen_by_no_reader(
     assert wrong == []
     assert n_killed
     assert train(warm, place, tmp_path).code == 0
-    assert set(seen) <= set(versions.list_versions(place_of(place.url("model"))))
+    assert set(seen) <= set(versions.list_versions(as_path(place.url("model"))))
     tell(16, "killed at random moments", kills=n_killed, reads=len(seen), violations=len(wrong))
 
 
@@ -134,7 +134,7 @@ def test_of_two_who_train_at_once_one_is_in_force_and_both_are_whole(
     ]
     assert [one.wait().code for one in running] == [0, 0]
 
-    names = versions.list_versions(place_of(place.url("model")))
+    names = versions.list_versions(as_path(place.url("model")))
     assert len(names) == 3
     assert check(place, before) in names[1:]
     for name in names:
@@ -159,7 +159,7 @@ def test_a_kill_while_a_forecast_is_published_leaves_the_old_or_the_new_one(
     new = place.get("f.csv")
     place.put("f.csv", b"old")
 
-    done = warm.run(*words, cwd=tmp_path, env={**place.env, VARIABLE: f"{label}:1"})
+    done = warm.run(*words, cwd=tmp_path, env={**place.env, CRASH_VARIABLE: f"{label}:1"})
 
     assert done.code == KILLED
     assert place.get("f.csv") == (new if label == "file-published" else b"old")

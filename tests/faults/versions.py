@@ -1,4 +1,4 @@
-"""Versions of other ages: copies of the one in force, under names of the past."""
+"""Versions of other ages: copies of the active one, under names of the past."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rnnforecast.storage import versions
 
 
 def ages(model: Path, n: int) -> list[str]:
-    """Save the version in force n times more, days ago; let it have come into force a day ago."""
+    """Save the active version n times more, days ago; let it have become active a day ago."""
     resolved = versions.resolve_version(model)
     now, content = datetime.now(UTC), {path.name: path.read_bytes() for path in resolved.iterdir()}
     names = [

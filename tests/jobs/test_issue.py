@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rnnforecast.config.fields import key_of
 from rnnforecast.config.job import Job, KeepPart
-from rnnforecast.data.timestamps import file_stamp
+from rnnforecast.data.timestamps import format_for_file_name
 from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.jobs.issue import (
     RunPaths,
@@ -24,7 +24,7 @@ from rnnforecast.jobs.issue import (
     read_manifest,
     read_newest_manifest,
     read_published,
-    remove_stale_temps,
+    remove_job_leftovers,
     retire_outputs,
     run_paths,
     write_manifest,
@@ -34,7 +34,7 @@ from tests.builders import HOUR_US, START_US
 from tests.data.tables import few
 
 KEY = "a" * 64
-STAMPS = [file_stamp(START_US + i * HOUR_US, None) for i in range(6)]
+STAMPS = [format_for_file_name(START_US + i * HOUR_US, None) for i in range(6)]
 
 
 def make_job(folder: Path, name: str = "{as_of}.csv", **parts: object) -> Job:
@@ -283,9 +283,11 @@ def test_every_time_that_a_name_can_say_is_found_in_its_order(
 ) -> None:
     job = make_job(tmp_path_factory.mktemp("job"))
     for time in times:
-        publish_run(job, file_stamp(time, tz))
+        publish_run(job, format_for_file_name(time, tz))
 
-    assert list_outputs(job) == [job.output_of(file_stamp(time, tz)) for time in sorted(times)]
+    assert list_outputs(job) == [
+        job.output_of(format_for_file_name(time, tz)) for time in sorted(times)
+    ]
 
 
 def test_a_job_with_one_output_has_it_or_not(tmp_path: Path) -> None:
@@ -431,12 +433,12 @@ def test_what_a_killed_run_left_is_removed_and_nothing_of_another_jobs(
         (out / named).touch()
         foreign.append(out / named)
 
-    remove_stale_temps(job)
+    remove_job_leftovers(job)
 
     assert not [path for path in own if path.exists()]
     assert [path for path in foreign if not path.exists()] == []
 
 
 def test_nothing_to_collect_is_no_error(tmp_path: Path) -> None:
-    remove_stale_temps(make_job(tmp_path, ledger=str(tmp_path / "ledger")))
+    remove_job_leftovers(make_job(tmp_path, ledger=str(tmp_path / "ledger")))
     assert os.listdir(tmp_path) == []  # noqa: PTH208

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data.timestamps import file_stamp
+from rnnforecast.data.timestamps import format_for_file_name
 from rnnforecast.errors import DataError, WriteError
 from rnnforecast.jobs.ledger import (
     ISSUE,
@@ -177,6 +177,6 @@ def test_parts_are_in_the_order_of_their_times_to_the_microsecond(
     ledger = tmp_path_factory.mktemp("ledger")
     times = sorted({*times, *(time // 10**6 * 10**6 for time in times)})
     for time in dice.sample(times, len(times)):
-        publish_part(ledger, rows(0.0), as_of=file_stamp(time, tz), key=key(time))
+        publish_part(ledger, rows(0.0), as_of=format_for_file_name(time, tz), key=key(time))
 
     assert [part.key for part in list_parts(ledger)] == [key(time)[:16] for time in times]

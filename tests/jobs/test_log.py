@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.events import Event, Warned, ignore
+from rnnforecast.events import Event, WarningEvent, ignore
 from rnnforecast.jobs.log import GAUGES, LAST_EXIT, LAST_RUN, LAST_SUCCESS, RunLog
 from tests.data.tables import few
 
@@ -319,8 +319,8 @@ def test_what_cannot_be_written_is_a_warning_that_names_it(tmp_path: Path, what:
     log.append("finished", {}, heard.append)
     log.write_gauges({LAST_EXIT: 0.0}, heard.append)
 
-    assert [event.code for event in heard if isinstance(event, Warned)] == ["log", "textfile"]
-    assert all(str(place) in event.message for event in heard if isinstance(event, Warned))
+    assert [event.code for event in heard if isinstance(event, WarningEvent)] == ["log", "textfile"]
+    assert all(str(place) in event.message for event in heard if isinstance(event, WarningEvent))
     assert log.read_last("finished") is None
     assert log.read_gauges() == {}
 
@@ -331,7 +331,7 @@ def test_a_disk_that_is_full_is_a_warning(tmp_path: Path) -> None:
     heard: list[Event] = []
     make_log(tmp_path).append("finished", {}, heard.append)
     (warning,) = heard
-    assert isinstance(warning, Warned) and "space" in warning.message
+    assert isinstance(warning, WarningEvent) and "space" in warning.message
 
 
 def test_the_log_is_opened_anew_for_each_record_so_that_it_can_be_rotated(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.ensemble import EnsembleLog, train_members
@@ -28,7 +28,7 @@ FOUR = (SEASONAL, PLAIN, SHORT, SHORT_MIXED)
 def split(readings: np.ndarray) -> tuple[Past, Past]:
     """Return the first three quarters, and all of the readings."""
     panel = make_panel(readings)
-    return past_of(panel, np.array([len(readings) * 3 // 4])), past_of(panel)
+    return make_past(panel, np.array([len(readings) * 3 // 4])), make_past(panel)
 
 
 def started(

@@ -18,7 +18,7 @@ import torch
 
 from rnnforecast.config.training import TrainConfig
 from rnnforecast.errors import DivergedError, ModelError, UsageError, WriteError
-from rnnforecast.events import Event, Noted, Progressed, Warned, ignore
+from rnnforecast.events import Event, Notice, ProgressEvent, WarningEvent, ignore
 from rnnforecast.model import checkpoint, ensemble
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints, TrainingState, pack, unpack
 from rnnforecast.model.ensemble import EnsembleLog
@@ -226,7 +226,7 @@ def test_progress_goes_on_where_it_was(
     taken = sum(member.steps for member in loaded(place).members)
     seen: list[Event] = []
     fit(NOISY, QUICK, seen.append, members=FOUR, checkpoints=place)
-    progress = [event.done for event in seen if isinstance(event, Progressed)]
+    progress = [event.done for event in seen if isinstance(event, ProgressEvent)]
     assert (progress[0], progress[-1]) == (taken + 1, 160)
 
 
@@ -240,7 +240,7 @@ def test_what_a_signal_does_is_said_at_once(place: Checkpoints) -> None:
 
     with pytest.raises(Asked):
         fit(NOISY, QUICK, listen, members=FOUR, checkpoints=place)
-    assert [event.message for event in told if isinstance(event, Noted)] == [
+    assert [event.message for event in told if isinstance(event, Notice)] == [
         "there is no checkpoint to go on from: training begins anew",
         "stopping after this step; a second signal ends at once",
     ]
@@ -248,9 +248,9 @@ def test_what_a_signal_does_is_said_at_once(place: Checkpoints) -> None:
 
 def test_a_listener_that_fails_does_not_swallow_a_signal(place: Checkpoints) -> None:
     def listen(event: Event) -> None:
-        if isinstance(event, Noted) and "stopping" in event.message:
+        if isinstance(event, Notice) and "stopping" in event.message:
             raise BrokenPipeError
-        if isinstance(event, Progressed) and event.done == 5:
+        if isinstance(event, ProgressEvent) and event.done == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Asked):
@@ -285,7 +285,7 @@ def test_where_a_checkpoint_cannot_be_written_training_goes_on_and_says_so(
     told: list[Event] = []
     found = outcome(*fit(NOISY, QUICK, told.append, members=FOUR, checkpoints=place))
     assert found == whole()
-    warnings = [event for event in told if isinstance(event, Warned)]
+    warnings = [event for event in told if isinstance(event, WarningEvent)]
     assert {(event.code, "no space" in event.message) for event in warnings} == {
         ("no-checkpoint", True)
     }
@@ -298,7 +298,7 @@ def test_without_a_checkpoint_training_begins_anew_and_says_so(place: Checkpoint
     told: list[Event] = []
     resumed = outcome(*fit(NOISY, QUICK, told.append, members=FOUR, checkpoints=place))
     assert resumed == whole()
-    assert any(isinstance(event, Noted) and "begins anew" in event.message for event in told)
+    assert any(isinstance(event, Notice) and "begins anew" in event.message for event in told)
 
 
 def test_a_checkpoint_is_overwritten_where_nobody_asks_to_go_on(

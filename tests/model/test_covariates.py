@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
-from rnnforecast.data.panel import Covariates, Track
+from rnnforecast.data.panel import Covariates, FeatureBlock
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.model.covariates import CovariateBatch
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.initialise import initialise_network
@@ -185,10 +185,10 @@ def driven(
     panel = make_panel(readings)
     every = np.zeros(1, np.int64)
     values = (unit * setpoint + offset)[None].astype(np.float32)
-    known = Track(values, ("setpoint",), every, every, every + n + HORIZON)
-    nothing = Track(values[:0], (), every, every, every)
+    known = FeatureBlock(values, ("setpoint",), every, every, every + n + HORIZON)
+    nothing = FeatureBlock(values[:0], (), every, every, every)
     beside = Covariates((known,), nothing, np.empty((1, 0), np.float32))
-    return past_of(replace(panel, covariates=beside))
+    return make_past(replace(panel, covariates=beside))
 
 
 def fit(

@@ -13,7 +13,7 @@ from torch import Tensor
 from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.windows import past_of
+from rnnforecast.data.windows import make_past
 from rnnforecast.errors import UsageError
 from rnnforecast.events import ignore
 from rnnforecast.model.distributed import sum_gradients
@@ -58,17 +58,17 @@ def begun(panel: Panel, own: MemberSpec, **network: object) -> Network:
 
 def steps_of(network: Network, panel: Panel, config: TrainConfig = CONFIG) -> list[float]:
     """Train from the readings of a panel; return the loss of each step, and of each validation."""
-    train = past_of(panel, panel.rows_before(panel.end_us - 20 * panel.step_us))
+    train = make_past(panel, panel.rows_before(panel.end_us - 20 * panel.step_us))
     windows = train.windows(24, 6)
     initialise_network(network, fit_scaling(train), windows)
-    held_out = ValidationWindows(past_of(panel).windows(24, 6, targets_after=train))
+    held_out = ValidationWindows(make_past(panel).windows(24, 6, targets_after=train))
     training = MemberTraining(network, 0, windows, held_out, config)
     losses = []
     for _ in range(N_STEPS):
         ended = training.step()
         losses.append(ended.train_loss if ended else float(training._losses[-1]))
     losses += [epoch.validation_loss for epoch in training.epochs]
-    for _ in fine_tune(network, 0, past_of(panel).windows(24, 6), n_steps=3, config=config):
+    for _ in fine_tune(network, 0, make_past(panel).windows(24, 6), n_steps=3, config=config):
         pass
     return losses
 
@@ -103,7 +103,7 @@ def test_more_ranks_than_windows_in_a_batch_are_told():
 
     def fit(ranks: ThreadRanks) -> None:
         shared = held_by(panel, (1, 1, 1), ranks)
-        windows = past_of(shared).windows(24, 6)
+        windows = make_past(shared).windows(24, 6)
         network = begun(panel, MEMBERS["plain"])
         config = dataclasses.replace(CONFIG, batch_size=2)
         train_members(network, windows, validation=None, config=config, listener=ignore)

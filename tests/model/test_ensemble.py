@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from rnnforecast.config.training import TrainConfig
-from rnnforecast.data.windows import past_of
+from rnnforecast.data.windows import make_past
 from rnnforecast.errors import DivergedError
-from rnnforecast.events import EpochEnded, Event, Progressed, ignore
+from rnnforecast.events import EpochEnded, Event, ProgressEvent, ignore
 from rnnforecast.model import ensemble, training
 from rnnforecast.model.ensemble import (
     CancelToken,
@@ -49,8 +49,8 @@ def fitted(threads: int, *, is_validated: bool = True) -> RNNForecaster:
     """Fit four members with so many threads; without validation all of them are kept."""
     panel = make_panel(NOISY)
     return RNNForecaster.fit(
-        past_of(panel, np.array([280])),
-        past_of(panel, np.array([340])) if is_validated else None,
+        make_past(panel, np.array([280])),
+        make_past(panel, np.array([340])) if is_validated else None,
         spec=make_spec(members=FOUR),
         network=SMALL,
         config=dataclasses.replace(QUICK, epochs=2, threads=threads),
@@ -68,7 +68,7 @@ def test_members_that_learn_side_by_side_learn_what_they_learn_one_by_one(thread
 
 def test_members_that_learn_on_side_by_side_learn_what_they_learn_one_by_one() -> None:
     first = fitted(1, is_validated=False)
-    everything = past_of(make_panel(NOISY))
+    everything = make_past(make_panel(NOISY))
 
     one, two = (
         first.fine_tune(everything, config=dataclasses.replace(QUICK, threads=threads))
@@ -131,7 +131,7 @@ def test_progress_comes_to_its_end_although_members_drop_out() -> None:
     seen: list[Event] = []
     _, log = fit(NOISY, HASTY, seen.append, members=FOUR)
     assert len(set(steps_of(log))) > 1, "the test needs a member that stops before the others"
-    progress = [event for event in seen if isinstance(event, Progressed)]
+    progress = [event for event in seen if isinstance(event, ProgressEvent)]
     done = [event.done for event in progress]
     assert done == sorted(done)
     assert {(event.spec, event.total) for event in progress} == {("training", 4 * 12 * 20)}
@@ -163,7 +163,7 @@ def test_without_validation_all_members_go_on_and_are_kept() -> None:
 
 def test_learning_on_takes_a_quarter_of_the_steps_to_the_best_weights_of_those_kept() -> None:
     first, seen = fitted(2), []
-    learnt = first.fine_tune(past_of(make_panel(NOISY)), config=QUICK, listener=seen.append)
+    learnt = first.fine_tune(make_past(make_panel(NOISY)), config=QUICK, listener=seen.append)
     best = [first.log.members[i].best_steps for i in first.log.selected]
     assert learnt.fine_tune_steps == tuple(round(steps / 4) for steps in best)
     assert seen[-1].done == seen[-1].total == sum(learnt.fine_tune_steps)

@@ -6,7 +6,7 @@ import torch
 
 from rnnforecast.config.training import QUANTILES, NetworkConfig, TrainConfig, WindowConfig
 from rnnforecast.data.season import resolve_season
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import ModelError
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.spec import MemberSpec
@@ -24,8 +24,8 @@ def fit(panel, train_until: int, validation_until: int, *, spec=None, config=QUI
     spec = spec or make_spec(n_series=panel.n_series, members=MEMBERS)
     ends = np.ones(panel.n_series, np.int64)
     return RNNForecaster.fit(
-        past_of(panel, train_until * ends),
-        past_of(panel, validation_until * ends),
+        make_past(panel, train_until * ends),
+        make_past(panel, validation_until * ends),
         spec=spec,
         network=network,
         config=config,
@@ -45,12 +45,12 @@ def test_changing_a_reading_after_the_cutoff_changes_nothing() -> None:
     forecasters, forecasts, seasons = [], [], []
     for panel in (make_panel(first, second), make_panel(*changed)):
         forecaster = fit(panel, 180, 240).fine_tune(
-            past_of(panel, np.array([240, 240])), config=QUICK
+            make_past(panel, np.array([240, 240])), config=QUICK
         )
         past = Past(panel, series=np.array([0, 1, 1]), cutoff=np.array([240, 240, 200]))
         forecasters.append(everything_learnt(forecaster))
         forecasts.append(forecaster.predict(past, 6, QUANTILES).values.tobytes())
-        seasons.append(resolve_season(WindowConfig(), past_of(panel, np.array([240, 240]))))
+        seasons.append(resolve_season(WindowConfig(), make_past(panel, np.array([240, 240]))))
     assert forecasters[0] == forecasters[1]
     assert forecasts[0] == forecasts[1]
     assert seasons[0] == seasons[1]
@@ -108,7 +108,7 @@ def test_a_random_walk_is_forecast_as_well_as_by_its_last_value() -> None:
 def test_a_season_is_learnt() -> None:
     panel = make_panel(wave(600, season=12, noise=0.1))
     forecaster = fit(panel, 400, 500)
-    past = past_of(panel, np.array([560]))
+    past = make_past(panel, np.array([560]))
     forecast = forecaster.predict(past, 6, QUANTILES)
     assert np.abs(forecast.point[0] - panel.target[560:566]).max() < 1.0
 
@@ -126,8 +126,8 @@ def test_prediction_does_not_depend_on_how_origins_are_batched() -> None:
 def test_a_shorter_horizon_is_the_beginning_of_the_whole() -> None:
     panel = make_panel(wave(300))
     forecaster = fit(panel, 180, 240)
-    whole = forecaster.predict(past_of(panel), 6, QUANTILES).values
-    assert np.array_equal(forecaster.predict(past_of(panel), 2, QUANTILES).values, whole[:, :2])
+    whole = forecaster.predict(make_past(panel), 6, QUANTILES).values
+    assert np.array_equal(forecaster.predict(make_past(panel), 2, QUANTILES).values, whole[:, :2])
 
 
 def test_a_series_that_was_never_seen_is_forecast() -> None:
@@ -137,15 +137,15 @@ def test_a_series_that_was_never_seen_is_forecast() -> None:
     stranger = dataclasses.replace(
         make_panel(1000 + 40 * (wave(200, season=12, seed=9) - 20)), names=("new",)
     )
-    forecast = forecaster.predict(past_of(stranger, np.array([180])), 6, QUANTILES)
+    forecast = forecaster.predict(make_past(stranger, np.array([180])), 6, QUANTILES)
     assert np.abs(forecast.point[0] - stranger.target[180:186]).max() < 80
 
 
 def test_a_forecast_does_not_depend_on_the_names_beside_it() -> None:
     panel = make_panel(wave(300, seed=1), wave(300, seed=2))
     forecaster = fit(panel, 180, 240)
-    both = forecaster.predict(past_of(panel), 6, QUANTILES).values
-    turned = forecaster.predict(past_of(panel.select(np.array([1, 0]))), 6, QUANTILES).values
+    both = forecaster.predict(make_past(panel), 6, QUANTILES).values
+    turned = forecaster.predict(make_past(panel.select(np.array([1, 0]))), 6, QUANTILES).values
     assert np.allclose(both[::-1], turned, atol=1e-5)
 
 
@@ -159,7 +159,7 @@ def test_restoring_gives_the_same_forecasts() -> None:
         weights=forecaster.tensors(),
         self_test=forecaster.self_test(),
     )
-    past = past_of(panel)
+    past = make_past(panel)
     before, after = (f.predict(past, 6, QUANTILES).values for f in (forecaster, restored))
     assert np.array_equal(before, after)
 
@@ -183,7 +183,7 @@ def test_series_with_gaps_can_be_learnt_and_forecast() -> None:
     readings[::7] = np.nan
     readings[100:140] = np.nan
     forecaster = fit(make_panel(readings), 280, 340)
-    forecast = forecaster.predict(past_of(make_panel(readings)), 6, QUANTILES)
+    forecast = forecaster.predict(make_past(make_panel(readings)), 6, QUANTILES)
     assert np.isfinite(forecast.values).all()
 
 
@@ -194,7 +194,7 @@ def test_a_series_too_young_to_train_on_starts_from_its_own_pattern() -> None:
     panel = make_panel(old, phase)
     forecaster = fit(panel, 450, 540)
     assert forecaster.new_series == (1,)
-    later = past_of(panel, np.array([540, 540]))
+    later = make_past(panel, np.array([540, 540]))
     learnt = forecaster.fine_tune(later, config=QUICK)
     errors = [
         np.abs(f.predict(later, 6, QUANTILES).point[1] - panel.target[1140:1146]).mean()
@@ -208,14 +208,14 @@ def test_a_training_that_begins_from_another_network_begins_where_that_one_is() 
     first = fit(panel, 180, 240)
     ends, still = np.full(2, 180), dataclasses.replace(QUICK, steps=1, learning_rate=1e-9)
     again = RNNForecaster.fit(
-        past_of(panel, ends),
-        past_of(panel, ends + 60),
+        make_past(panel, ends),
+        make_past(panel, ends + 60),
         spec=first.network.spec,
         network=SMALL,
         config=still,
         start=first,
     )
-    past = past_of(panel)
+    past = make_past(panel)
     before, after = (f.predict(past, 6, QUANTILES).values for f in (first, again))
     assert np.allclose(before, after, atol=1e-4)
     kept = [first.log.members[i].epochs for i in first.log.selected]
@@ -231,8 +231,8 @@ def test_a_known_series_without_windows_keeps_what_was_learnt_of_it() -> None:
     gone[430:438] = 20 + np.arange(8)
     panel = dataclasses.replace(make_panel(old, gone, gone), names=("s0", "s1", "new"))
     again = RNNForecaster.fit(
-        past_of(panel, np.full(3, 450)),
-        past_of(panel, np.full(3, 550)),
+        make_past(panel, np.full(3, 450)),
+        make_past(panel, np.full(3, 550)),
         spec=dataclasses.replace(first.network.spec, n_series=3),
         network=SMALL,
         config=QUICK,
@@ -240,16 +240,16 @@ def test_a_known_series_without_windows_keeps_what_was_learnt_of_it() -> None:
     )
     assert again.names == ("s0", "s1", "new")
     assert again.new_series == (2,)
-    assert np.isfinite(again.predict(past_of(panel), 6, QUANTILES).values[0]).all()
+    assert np.isfinite(again.predict(make_past(panel), 6, QUANTILES).values[0]).all()
 
 
 def test_a_series_that_never_changes_is_forecast_as_it_is() -> None:
     panel = make_panel(wave(300), np.full(300, 5.1))
-    forecaster = fit(panel, 180, 240).fine_tune(past_of(panel), config=QUICK)
-    values = forecaster.predict(past_of(panel), 6, QUANTILES).values[1]
+    forecaster = fit(panel, 180, 240).fine_tune(make_past(panel), config=QUICK)
+    values = forecaster.predict(make_past(panel), 6, QUANTILES).values[1]
     assert np.array_equal(values, np.full_like(values, 5.1))
     moved = make_panel(wave(300), np.append(np.full(299, 5.1), 6.0))
-    spread = np.ptp(forecaster.predict(past_of(moved), 6, QUANTILES).values[1], axis=-1)
+    spread = np.ptp(forecaster.predict(make_past(moved), 6, QUANTILES).values[1], axis=-1)
     assert (spread > 0).all()
 
 
@@ -258,7 +258,7 @@ def test_one_reading_has_a_band_as_wide_as_its_series() -> None:
     forecaster = fit(panel, 400, 500, config=dataclasses.replace(QUICK, epochs=4))
     one = dataclasses.replace(panel, target=np.append(np.full(599, np.nan), 20).astype(np.float32))
     bands = [
-        np.ptp(forecaster.predict(past_of(p), 6, (0.1, 0.5, 0.9)).values, axis=-1).mean()
+        np.ptp(forecaster.predict(make_past(p), 6, (0.1, 0.5, 0.9)).values, axis=-1).mean()
         for p in (panel, one)
     ]
     assert bands[1] > 1.3 * bands[0]
@@ -268,7 +268,7 @@ def test_an_unknown_series_with_two_readings_is_not_forecast() -> None:
     forecaster = fit(make_panel(wave(300)), 180, 240)
     strangers = make_panel([1.0, 2.0], [1.0, 2.0, 3.0])
     strangers = dataclasses.replace(strangers, names=("two", "three"))
-    values = forecaster.predict(past_of(strangers), 6, QUANTILES).values
+    values = forecaster.predict(make_past(strangers), 6, QUANTILES).values
     assert np.isnan(values[0]).all()
     assert np.isfinite(values[1]).all()
 
@@ -277,5 +277,5 @@ def test_a_base_is_added_to_what_is_forecast() -> None:
     panel = make_panel(wave(300))
     raised = dataclasses.replace(panel, base=np.array([1e8]))
     forecaster = fit(panel, 180, 240)
-    low, high = (forecaster.predict(past_of(p), 6, QUANTILES).values for p in (panel, raised))
+    low, high = (forecaster.predict(make_past(p), 6, QUANTILES).values for p in (panel, raised))
     assert np.abs(high - 1e8 - low).max() < 1e-6

@@ -8,7 +8,7 @@ import torch
 
 from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.windows import Past, past_of
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import ModelError
 from rnnforecast.model import initialise
 from rnnforecast.model.initialise import (
@@ -30,7 +30,7 @@ def test_the_newest_reading_of_a_random_walk_lasts() -> None:
     panel = make_panel(*(random_walk(600, seed=s) for s in range(4)))
     spec = make_spec(season=1, n_series=4)
     network = Network(spec, SMALL)
-    past = past_of(panel)
+    past = make_past(panel)
     initialise_network(network, fit_scaling(past), past.windows(24, 6))
     assert (network.members[0].persistence > 0.9).all()
 
@@ -39,7 +39,7 @@ def test_the_newest_reading_of_white_noise_does_not_last() -> None:
     panel = make_panel(np.random.default_rng(0).normal(size=3000))
     spec = make_spec(season=1)
     network = Network(spec, SMALL)
-    past = past_of(panel)
+    past = make_past(panel)
     initialise_network(network, fit_scaling(past), past.windows(24, 6))
     assert (network.members[0].persistence < 0.15).all()
 
@@ -47,7 +47,7 @@ def test_the_newest_reading_of_white_noise_does_not_last() -> None:
 def test_the_cycle_starts_from_the_seasonal_means() -> None:
     panel = make_panel(wave(600, season=12, noise=0.0))
     network = Network(TASK, SMALL)
-    past = past_of(panel)
+    past = make_past(panel)
     initialise_network(network, fit_scaling(past), past.windows(24, 6))
     phase = (int(panel.first_step[0]) + np.arange(12)) % 12
     pattern = (
@@ -60,7 +60,7 @@ def test_the_cycle_starts_from_the_seasonal_means() -> None:
 def what_lasts(*readings: np.ndarray) -> np.ndarray:
     """Return the shares that a member starts from: newest reading, level, pattern; each lead."""
     network = Network(make_spec(season=6, n_series=len(readings), members=(SEASONAL,)), SMALL)
-    past = past_of(make_panel(*(one.astype(np.float32) for one in readings)))
+    past = make_past(make_panel(*(one.astype(np.float32) for one in readings)))
     initialise_network(network, fit_scaling(past), past.windows(24, 6))
     return network.members[0].persistence.detach().numpy()
 
@@ -106,7 +106,7 @@ def test_one_spike_does_not_become_a_season() -> None:
     readings = wave(3000, season=12, noise=0.0)
     readings[1500] = 65535.0
     network = Network(TASK, SMALL)
-    past = past_of(make_panel(readings))
+    past = make_past(make_panel(readings))
     initialise_network(network, fit_scaling(past), past.windows(24, 6))
     phase = (int(make_panel(readings).first_step[0]) + np.arange(12)) % 12
     pattern = (
@@ -117,7 +117,7 @@ def test_one_spike_does_not_become_a_season() -> None:
 
 
 def test_every_member_starts_from_the_same_cycle_and_a_persistence_of_its_own_window() -> None:
-    past = past_of(make_panel(wave(600, season=12, noise=2.0)))
+    past = make_past(make_panel(wave(600, season=12, noise=2.0)))
     network = Network(make_spec(members=(PLAIN, SHORT_MIXED)), SMALL)
     windows = past.windows(24, 6)
     initialise_network(network, fit_scaling(past), windows)
@@ -166,7 +166,7 @@ def test_a_weighted_median_has_half_of_the_weight_on_either_side() -> None:
 
 def learnt(*readings: np.ndarray, members: tuple = (SEASONAL, PLAIN)) -> tuple[Network, Past]:
     """Return a network whose every weight differs from what it starts from, and its readings."""
-    past = past_of(make_panel(*readings))
+    past = make_past(make_panel(*readings))
     torch.manual_seed(1)
     network = Network(make_spec(n_series=len(readings), members=members), SMALL)
     initialise_network(network, fit_scaling(past), past.windows(24, 6))
@@ -189,7 +189,7 @@ def again(other: Network, names: tuple[str, ...], past: Past) -> Network:
 
 
 def forecasts(network: Network, readings: np.ndarray, entry: int) -> torch.Tensor:
-    windows = past_of(make_panel(readings)).windows(24, 6)
+    windows = make_past(make_panel(readings)).windows(24, 6)
     batch = windows.gather(np.arange(len(windows)))
     series = torch.full((len(windows),), entry)
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_on_the_same_readings_a_network_begins_as_the_other_ended() -> None:
 
 def test_series_are_known_by_name_in_whatever_order_they_come() -> None:
     other, _ = learnt(*WAVES)
-    turned = past_of(make_panel(WAVES[1], WAVES[0]))
+    turned = make_past(make_panel(WAVES[1], WAVES[0]))
     network = again(other, ("s1", "s0"), turned)
     for entry, old in ((1, 2), (2, 1), (0, 0)):
         readings = WAVES[old - 1]
@@ -218,7 +218,7 @@ def test_series_are_known_by_name_in_whatever_order_they_come() -> None:
 
 def test_a_series_that_has_vanished_is_dropped_and_a_new_one_starts_as_newcomers_do() -> None:
     other, _ = learnt(*WAVES)
-    newer = past_of(make_panel(100 + wave(300, season=12, seed=2), WAVES[1]))
+    newer = make_past(make_panel(100 + wave(300, season=12, seed=2), WAVES[1]))
     network = again(other, ("new", "s1"), newer)
     assert len(network.center) == 3
     assert network.center[1] == pytest.approx(120, abs=1)
@@ -235,7 +235,7 @@ def test_a_series_that_has_vanished_is_dropped_and_a_new_one_starts_as_newcomers
 def test_where_a_scale_has_changed_a_linear_member_forecasts_what_it_did() -> None:
     other, _ = learnt(*WAVES, members=(SEASONAL,))
     wider = WAVES[0] + 20 * (np.arange(300) % 2 == 0).astype(np.float32)
-    network = again(other, ("s0", "s1"), past_of(make_panel(wider, WAVES[1])))
+    network = again(other, ("s0", "s1"), make_past(make_panel(wider, WAVES[1])))
     assert network.scale[1] > 1.5 * other.scale[1]
     found, before = (forecasts(one, WAVES[0], 1) for one in (network, other))
     assert (found - before).abs().max() < 0.1
@@ -248,7 +248,7 @@ def test_a_series_that_had_no_reading_yet_counts_as_new() -> None:
     other, _ = learnt(WAVES[0], np.full(300, np.nan, np.float32))
     assert torch.isnan(other.scale[2])
     assert known_entries(("s1", "s0", "x"), other, ("s0", "s1")).tolist() == [0, 1, 0]
-    network = again(other, ("s0", "s1"), past_of(make_panel(*WAVES)))
+    network = again(other, ("s0", "s1"), make_past(make_panel(*WAVES)))
     for tensor in network.state_dict().values():
         assert torch.isfinite(tensor).all()
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.data.windows import past_of
+from rnnforecast.data.windows import make_past
 from rnnforecast.model.memory import (
     Deviations,
-    enough_windows,
     find_effective_memory,
     gradients_by_lag,
-    measure_cut,
+    measure_memory,
+    n_windows_to_measure,
     run_in_chunks,
     state_gradients,
     time_constants,
@@ -36,7 +36,7 @@ def gathered(n: int = 5, *, missing: bool = False):
     readings = rng.standard_normal((2, 80)).astype(np.float32)
     if missing:
         readings[rng.random(readings.shape) < 0.1] = np.nan
-    windows = past_of(make_panel(*readings)).windows(LOOKBACK, HORIZON)
+    windows = make_past(make_panel(*readings)).windows(LOOKBACK, HORIZON)
     return windows.gather(windows.spread(n))
 
 
@@ -146,8 +146,8 @@ def test_a_forecast_from_the_last_k_readings_knows_nothing_of_those_before() -> 
     other = batch.history.copy()
     other[:, : LOOKBACK - 10] *= 7.0
 
-    one = measure_cut(network, batch)
-    two = measure_cut(network, replace(batch, history=other))
+    one = measure_memory(network, batch)
+    two = measure_memory(network, replace(batch, history=other))
 
     for kept, first, second in zip(one.kept, one.losses, two.losses, strict=False):
         assert (first == second) == (kept <= 10)
@@ -156,8 +156,8 @@ def test_a_forecast_from_the_last_k_readings_knows_nothing_of_those_before() -> 
 def test_the_last_length_is_all_of_it() -> None:
     network, batch = lively(members=(SHORT, PLAIN)), gathered()
 
-    assert measure_cut(network, batch).kept[-1] == LOOKBACK
-    assert measure_cut(network, batch, members=[network.members[0]]).kept[-1] == 10
+    assert measure_memory(network, batch).kept[-1] == LOOKBACK
+    assert measure_memory(network, batch, members=[network.members[0]]).kept[-1] == 10
 
 
 @pytest.mark.parametrize("needed", [0, 1, 5, 50, 200, 719, 720])
@@ -211,7 +211,7 @@ def test_errors_beside_a_repetition_are_in_units_of_it() -> None:
     repeats = 0.8 * past[:, 5:8]
 
     def beside(median: np.ndarray, lag: int = 5, actual: np.ndarray = future) -> object:
-        return Deviations(past, actual, median).errors_beside(lag, 0.8)
+        return Deviations(past, actual, median).errors_relative_to_lag(lag, 0.8)
 
     none_at_all = np.abs(future).sum() / np.abs(future - repeats).sum()
     assert beside(repeats) == pytest.approx((1.0, none_at_all))
@@ -227,8 +227,8 @@ def test_errors_beside_a_repetition_are_in_units_of_it() -> None:
 def test_more_windows_are_looked_at_where_they_cost_little() -> None:
     small, long = make_network(members=(PLAIN,)), make_network(lookback=4000, segment=1)
 
-    assert enough_windows(long, long.members, 64) == 64
+    assert n_windows_to_measure(long, long.members, 64) == 64
     n_values = 4 * 16 + 24 + 12 * 11  # states, readings, quantiles of forecasts
-    assert enough_windows(small, small.members, 64) == min(64 * 5000 // n_values, 1024)
-    assert enough_windows(small, small.members, 600) == 1024
-    assert enough_windows(small, small.members, 2000) == 2000
+    assert n_windows_to_measure(small, small.members, 64) == min(64 * 5000 // n_values, 1024)
+    assert n_windows_to_measure(small, small.members, 600) == 1024
+    assert n_windows_to_measure(small, small.members, 2000) == 2000

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
-from rnnforecast.data.windows import Batch, past_of
+from rnnforecast.data.windows import Batch, make_past
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Listener, ignore
 from rnnforecast.model import training
@@ -44,7 +44,7 @@ def make_training(
 
 def gathered(readings: np.ndarray) -> Batch:
     """Gather all windows of 24 + 6 readings."""
-    windows = past_of(make_panel(readings)).windows(24, 6)
+    windows = make_past(make_panel(readings)).windows(24, 6)
     return windows.gather(np.arange(len(windows)))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.data.windows import past_of
+from rnnforecast.data.windows import make_past
 from rnnforecast.model import loss
 from rnnforecast.model.loss import ValidationWindows, quantile_loss
 from tests.builders import make_panel, make_spec, wave
@@ -52,6 +52,6 @@ def test_the_loss_of_a_group_is_that_of_the_mean_of_its_forecasts(
     [([36], 1), ([41], 1), ([42], 2), ([66], 6), ([36] * 300, 300), ([20, 36, 48], 1 + 3)],
 )
 def test_windows_apart_are_counted_series_by_series(rows: list[int], n_disjoint: int) -> None:
-    past = past_of(make_panel(*(wave(n) for n in rows)))
+    past = make_past(make_panel(*(wave(n) for n in rows)))
 
     assert ValidationWindows(past.windows(30, 6)).n_disjoint == n_disjoint

@@ -9,9 +9,9 @@ import pytest
 
 from rnnforecast.config.commands import RanksConfig
 from rnnforecast.errors import UsageError
-from rnnforecast.events import Event, Noted, Warned
+from rnnforecast.events import Event, Notice, WarningEvent
 from rnnforecast.process import Launch, is_main_process, launched
-from rnnforecast.workflow.train import launch_for, warning_once
+from rnnforecast.workflow.train import launch_for, merging_warnings
 from tests.together import ThreadRanks, together
 
 SAID = {
@@ -84,16 +84,22 @@ def test_a_table_and_a_single_process_need_no_buckets(environment, tmp_path):
 
 
 def test_all_are_warned_once_of_what_any_rank_was():
-    stuck, gap = Warned("stuck-sensor", "sensors stand still: a", 2), Warned("long-gap", "b")
-    own = [[stuck, Noted("step 1 h")], [gap, replace(stuck, message="c", count=5)]]
+    stuck, gap = (
+        WarningEvent("stuck-sensor", "sensors stand still: a", 2),
+        WarningEvent("long-gap", "b"),
+    )
+    own = [[stuck, Notice("step 1 h")], [gap, replace(stuck, message="c", count=5)]]
 
     def heard(ranks: ThreadRanks) -> list[Event]:
         found: list[Event] = []
-        with warning_once(found.append, ranks) as hearing:
+        with merging_warnings(found.append, ranks) as hearing:
             for event in own[ranks.rank]:
                 hearing(event)
         return found
 
-    merged = [Warned("stuck-sensor", "sensors stand still: a (and 5 more of other ranks)", 7), gap]
-    assert together(2, heard) == [[Noted("step 1 h"), *merged], merged]
+    merged = [
+        WarningEvent("stuck-sensor", "sensors stand still: a (and 5 more of other ranks)", 7),
+        gap,
+    ]
+    assert together(2, heard) == [[Notice("step 1 h"), *merged], merged]
     assert together(1, heard) == [own[0]]

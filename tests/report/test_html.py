@@ -11,7 +11,7 @@ import pytest
 from rnnforecast.config.training import QUANTILES
 from rnnforecast.evaluate.metrics import HEADINGS
 from rnnforecast.events import EpochEnded
-from rnnforecast.report.html import Report, Seen, ShownMemory, forecast_html, report_html
+from rnnforecast.report.html import ExampleWindow, MemoryFigures, Report, forecast_html, report_html
 from tests.builders import HOUR_US
 from tests.report.fans import make_fan
 
@@ -46,7 +46,7 @@ def make_report(name: str = "flow", *, n_seen: int = 3, horizon: int = 24) -> Re
         "uncalibrated_coverage_80": 0.83,
     }
     seen = tuple(
-        Seen(f"Best series: {name}", "MAE 0.5.", make_fan(name, horizon=horizon, seed=i))
+        ExampleWindow(f"Best series: {name}", "MAE 0.5.", make_fan(name, horizon=horizon, seed=i))
         for i in range(n_seen)
     )
     return Report(
@@ -63,10 +63,10 @@ def make_report(name: str = "flow", *, n_seen: int = 3, horizon: int = 24) -> Re
         epochs=epochs,
         findings=[("stuck-sensor", f"{name} stands still"), ("stuck-sensor", "another")],
         card={"series": name},
-        memory=ShownMemory(
+        memory=MemoryFigures(
             f"OK: {name} is remembered.",
             5,
-            kept=(0, 1, 5, 10),
+            lengths=(0, 1, 5, 10),
             losses=(0.9, 0.8, 0.5, 0.5),
             gradients={"early": (0.5, None, 0.1), "late": (0.0, None, 0.0)},
             leads={"early": 1, "late": horizon},

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
 
-from rnnforecast.report.plots import Palette, draw_fan, draw_fans, drawing, new_figure, picture
+from rnnforecast.report.plots import Palette, draw_fan, draw_fans, drawing, new_figure, render_image
 from tests.builders import HOUR_US, START_US
 from tests.report.fans import make_fan
 
@@ -88,8 +88,8 @@ def test_hours_on_the_axis_are_those_of_the_zone() -> None:
 def test_a_png_is_a_png_and_an_svg_holds_the_names_as_text() -> None:
     fans = [make_fan('<b>&"$x$'), make_fan("温度")]
 
-    assert picture(fans, "png").startswith(b"\x89PNG\r\n\x1a\n")
-    root = ET.fromstring(picture(fans, "svg"))
+    assert render_image(fans, "png").startswith(b"\x89PNG\r\n\x1a\n")
+    root = ET.fromstring(render_image(fans, "svg"))
     texts = {"".join(element.itertext()) for element in root.iter(f"{SVG}text")}
     assert {'<b>&"$x$', "温度", "forecast"} <= texts
 
@@ -98,5 +98,5 @@ def test_drawing_leaves_the_settings_of_others_alone() -> None:
     import matplotlib as mpl
 
     before = dict(mpl.rcParams)
-    picture([make_fan()], "svg")
+    render_image([make_fan()], "svg")
     assert dict(mpl.rcParams) == before

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.sources.shards import bucket_of, digests_of, file_of
+from rnnforecast.sources.shards import bucket_file_name, bucket_of, name_digests
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,8 @@ from rnnforecast.sources.shards import bucket_of, digests_of, file_of
     ],
 )
 def test_hashes_are_these_for_ever(name: str, digest: str, of_64: int, of_1000: int) -> None:
-    assert digests_of([name.encode()]).hex() == digest
-    assert digests_of([b"x", name.encode()])[8:].hex() == digest
+    assert name_digests([name.encode()]).hex() == digest
+    assert name_digests([b"x", name.encode()])[8:].hex() == digest
     assert bucket_of(name, 64) == of_64
     assert bucket_of(name, 1000) == of_1000
 
@@ -31,5 +31,5 @@ def test_every_name_has_one_bucket(name: str, n_buckets: int) -> None:
 
 
 def test_files_are_called_by_their_numbers() -> None:
-    assert file_of(7, 64) == "bucket-00007-of-00064.parquet"
-    assert file_of(99_999, 100_000) == "bucket-99999-of-100000.parquet"
+    assert bucket_file_name(7, 64) == "bucket-00007-of-00064.parquet"
+    assert bucket_file_name(99_999, 100_000) == "bucket-99999-of-100000.parquet"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from rnnforecast.errors import DataError
-from rnnforecast.events import Event, Warned
-from rnnforecast.sources.files import watching
+from rnnforecast.events import Event, WarningEvent
+from rnnforecast.sources.files import change_guard
 
 
 def changed_by(path: Path, change) -> list[Event]:
     heard: list[Event] = []
-    with watching([path], heard.append):
+    with change_guard([path], heard.append):
         change()
     return heard
 
@@ -34,7 +34,7 @@ def test_a_file_that_grows_is_said(tmp_path):
             file.write("1,2\n")
 
     (warned,) = changed_by(path, append)
-    assert isinstance(warned, Warned) and warned.code == "growing"
+    assert isinstance(warned, WarningEvent) and warned.code == "growing"
 
 
 @pytest.mark.parametrize("how", ["replaced", "rewritten", "shortened", "removed"])

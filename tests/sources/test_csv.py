@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.sources.columns import is_number
-from rnnforecast.sources.sniff import quote
+from rnnforecast.sources.sniff import shell_quote
 from tests.data.tables import failure, few, hourly, pasted, read, write
 
 HEADER = "timestamp,temp"
@@ -173,4 +173,4 @@ def test_any_column_names_come_back_as_they_are(tmp_path_factory, names):
 @few
 @given(st.text(min_size=1))
 def test_a_quoted_word_is_one_word_to_a_shell(text):
-    assert pasted(f"add  --na-values {quote(text)}") == {"na_values": (text,)}
+    assert pasted(f"add  --na-values {shell_quote(text)}") == {"na_values": (text,)}

@@ -18,11 +18,11 @@ from rnnforecast.batch.shard import shard
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.sources import parquet
-from rnnforecast.sources.files import matches_pattern, takes_in, watching
+from rnnforecast.sources.files import change_guard, is_read_with, matches_pattern
 from rnnforecast.sources.source import open_source
 from rnnforecast.sources.text import open_binary
 from rnnforecast.storage import stores
-from rnnforecast.storage.remote import Remote, place_of
+from rnnforecast.storage.remote import RemotePath, as_path
 from tests import objectstore
 from tests.data.tables import failure, read
 from tests.objectstore import Bucket
@@ -133,7 +133,7 @@ def test_of_a_parquet_object_only_what_is_wanted_is_fetched(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, asked: list[int], ahead: int
 ) -> None:
     content = wide_table(n_columns=40, n_rows=20_000)
-    place = place_of(bucket.put("wide.parquet", content))
+    place = as_path(bucket.put("wide.parquet", content))
     monkeypatch.setattr(parquet, "_AHEAD_BYTES", ahead)
 
     file = parquet.ParquetFile(place)
@@ -146,7 +146,7 @@ def test_of_a_parquet_object_only_what_is_wanted_is_fetched(
 
 def test_text_is_fetched_as_it_is_read(bucket: Bucket, asked: list[int]) -> None:
     content = csv_of(FRAME)
-    place = place_of(bucket.put("x.csv", content * 100))
+    place = as_path(bucket.put("x.csv", content * 100))
 
     with open_binary(place) as file:
         assert file.read(10) == content[:10]
@@ -245,11 +245,11 @@ def change(bucket: Bucket) -> None:
 def test_an_object_that_is_replaced_while_it_is_read_is_an_error(
     bucket: Bucket, how: Callable[[Bucket], None]
 ) -> None:
-    place = place_of(bucket.put("x.csv", b"ts,a\n1,2\n"))
+    place = as_path(bucket.put("x.csv", b"ts,a\n1,2\n"))
 
-    with watching([place], print):
+    with change_guard([place], print):
         pass
-    with pytest.raises(DataError, match="replaced or rewritten"), watching([place], print):
+    with pytest.raises(DataError, match="replaced or rewritten"), change_guard([place], print):
         how(bucket)
 
 
@@ -282,13 +282,13 @@ def test_patterns_mean_what_they_mean_on_a_disk(path: str, pattern: str, fits: b
 
 
 def test_a_source_takes_in_what_the_next_reading_would() -> None:
-    def remote(text: str) -> Remote:
-        place = place_of(text)
-        assert isinstance(place, Remote)
+    def remote(text: str) -> RemotePath:
+        place = as_path(text)
+        assert isinstance(place, RemotePath)
         return place
 
-    assert takes_in(remote("s3://b/in"), remote("s3://b/in/out.csv"))
-    assert takes_in(remote("s3://b/in/*.csv"), remote("s3://b/in/out.csv"))
-    assert not takes_in(remote("s3://b/in/*.csv"), remote("s3://b/in/out/x.csv"))
-    assert not takes_in(remote("s3://b/in"), remote("s3://b/in/_out.csv"))
-    assert not takes_in(remote("s3://b/in"), remote("s3://c/in/out.csv"))
+    assert is_read_with(remote("s3://b/in"), remote("s3://b/in/out.csv"))
+    assert is_read_with(remote("s3://b/in/*.csv"), remote("s3://b/in/out.csv"))
+    assert not is_read_with(remote("s3://b/in/*.csv"), remote("s3://b/in/out/x.csv"))
+    assert not is_read_with(remote("s3://b/in"), remote("s3://b/in/_out.csv"))
+    assert not is_read_with(remote("s3://b/in"), remote("s3://c/in/out.csv"))

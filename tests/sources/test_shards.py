@@ -18,7 +18,7 @@ from rnnforecast.sources.shards import (
     MANIFEST,
     ShardFolder,
     bucket_of,
-    check_folder,
+    check_bucket_files,
     open_bucket,
     read_manifest,
 )
@@ -74,7 +74,7 @@ def test_a_folder_with_a_manifest_is_read_as_buckets(folder: Path) -> None:
     source = open_source(folder, DataConfig())
 
     assert isinstance(source, ShardFolder)
-    assert source.n_rows_about == 240
+    assert source.n_rows_estimate == 240
     assert list(source.paths) == files(folder)
     assert [c.name for c in source.columns if c.is_series] == ["id"]
     assert source.location(239, "temp").file == str(files(folder)[-1])
@@ -100,7 +100,7 @@ def test_one_bucket_holds_its_series_and_no_other(folder: Path, bucket: int) -> 
     source = opened(folder, bucket)
 
     assert names_in(source) == {name for name in NAMES if bucket_of(name, B) == bucket}
-    assert source.n_rows_about == 20 * len(names_in(source))
+    assert source.n_rows_estimate == 20 * len(names_in(source))
     assert len(source.files) == 1
 
 
@@ -111,7 +111,7 @@ def test_other_buckets_need_not_be_there(folder: Path) -> None:
     with pytest.raises(DataError, match="is missing"):
         opened(folder, 0)
     with pytest.raises(DataError, match="is missing"):
-        check_folder(folder, read_manifest(folder))
+        check_bucket_files(folder, read_manifest(folder))
 
 
 def test_a_bucket_whose_file_has_grown_is_refused(folder: Path) -> None:

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 
 from rnnforecast.cli.main import run
 from rnnforecast.errors import UsageError
-from rnnforecast.sources.shards import Bucket, Manifest, open_share, share_of
+from rnnforecast.sources.shards import Bucket, ShardManifest, open_rank_slice, rank_slice
 
 
-def manifest_of(rows: list[int]) -> Manifest:
+def manifest_of(rows: list[int]) -> ShardManifest:
     files = tuple(Bucket(i, f"bucket-{i}", n, 1, 1, "") for i, n in enumerate(rows))
-    return Manifest(len(rows), files, "sensor", "value", "source", "long")
+    return ShardManifest(len(rows), files, "sensor", "value", "source", "long")
 
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=60), st.data())
 def test_every_bucket_is_read_by_one_rank_and_every_rank_reads_one(rows, data):
     n = data.draw(st.integers(1, len(rows)))
-    shares = [share_of(manifest_of(rows), rank, n) for rank in range(n)]
+    shares = [rank_slice(manifest_of(rows), rank, n) for rank in range(n)]
 
     assert shares[0].start == 0
     assert shares[-1].stop == len(rows)
@@ -33,7 +33,7 @@ def test_every_bucket_is_read_by_one_rank_and_every_rank_reads_one(rows, data):
 
 @given(st.lists(st.integers(1, 1000), min_size=20, max_size=60), st.integers(1, 8))
 def test_no_rank_reads_much_more_than_its_part(rows, n):
-    sizes = [sum(rows[share_of(manifest_of(rows), rank, n)]) for rank in range(n)]
+    sizes = [sum(rows[rank_slice(manifest_of(rows), rank, n)]) for rank in range(n)]
     assert max(sizes) <= sum(rows) / n + max(rows)
 
 
@@ -50,12 +50,12 @@ def test_shares_are_opened_one_after_the_other(tmp_path: Path):
     line = ["shard", tmp_path / "long.parquet", "--output", folder, "--buckets", 4, "-q"]
     assert run([str(word) for word in line]) == 0
 
-    files = [file.path.name for rank in range(3) for file in open_share(folder, rank, 3).files]
+    files = [file.path.name for rank in range(3) for file in open_rank_slice(folder, rank, 3).files]
 
     assert files == sorted(path.name for path in folder.glob("*.parquet"))
     with pytest.raises(UsageError, match="only 4 buckets"):
-        open_share(str(folder), 0, 5)
+        open_rank_slice(str(folder), 0, 5)
     with pytest.raises(UsageError, match="need a folder of buckets"):
-        open_share(tmp_path / "long.parquet", 0, 2)
+        open_rank_slice(tmp_path / "long.parquet", 0, 2)
     with pytest.raises(UsageError, match="need a folder of buckets"):
-        open_share(frame, 0, 2)
+        open_rank_slice(frame, 0, 2)

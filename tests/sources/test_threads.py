@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from rnnforecast.sources.files import AHEAD, in_threads, n_threads
+from rnnforecast.sources.files import AHEAD, n_threads, thread_map
 
 
 def test_what_threads_make_comes_in_order_and_in_several_threads():
@@ -16,13 +16,13 @@ def test_what_threads_make_comes_in_order_and_in_several_threads():
         time.sleep(0.02 if number % 2 else 0)
         return number
 
-    assert list(in_threads(work, range(20))) == list(range(20))
+    assert list(thread_map(work, range(20))) == list(range(20))
     assert threading.current_thread().name not in names
 
 
 def test_threads_take_only_a_few_things_ahead():
     taken = []
-    made = in_threads(lambda number: number, (taken.append(i) or i for i in range(1000)))
+    made = thread_map(lambda number: number, (taken.append(i) or i for i in range(1000)))
 
     next(made)
 
@@ -31,7 +31,7 @@ def test_threads_take_only_a_few_things_ahead():
 
 
 def test_one_thing_alone_needs_no_thread():
-    (name,) = in_threads(lambda _: threading.current_thread().name, [1])
+    (name,) = thread_map(lambda _: threading.current_thread().name, [1])
 
     assert name == threading.current_thread().name
 
@@ -42,7 +42,7 @@ def test_an_error_in_a_thread_is_raised_where_its_result_would_come():
             raise ValueError("five")
         return number
 
-    made = in_threads(work, range(100))
+    made = thread_map(work, range(100))
 
     assert [next(made) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="five"):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from rnnforecast.storage.durable import VARIABLE, crash_point
+from rnnforecast.storage.durable import CRASH_VARIABLE, crash_point
 
 PASS = """
 from rnnforecast.storage.durable import crash_point
@@ -23,9 +23,9 @@ ALL = [f"{label} {number}" for number in range(1, 5) for label in ("first", "sec
 
 def passed(wanted: str | None) -> tuple[int, list[str]]:
     """Return how a process ended that was to die there, and what it had come to."""
-    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    environment = {name: value for name, value in os.environ.items() if name != CRASH_VARIABLE}
     if wanted is not None:
-        environment[VARIABLE] = wanted
+        environment[CRASH_VARIABLE] = wanted
     done = subprocess.run(
         [sys.executable, "-c", PASS], env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -46,5 +46,5 @@ def test_nothing_happens_where_nothing_is_told(wanted: str | None) -> None:
 
 
 def test_without_the_variable_this_process_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv(CRASH_VARIABLE, raising=False)
     crash_point("file-synced")

@@ -495,7 +495,7 @@ def test_what_a_killed_writer_left_is_collected_for_the_names_that_are_asked_for
     other = {f".tmp-{'2c' * 6}-g.csv": OLD, ".tmp-mine": OLD, "f.csv": NEW}
     Story("left", "", {**left, **other}, {}).prepare(tmp_path)
 
-    durable.collect_leftovers(tmp_path, of="[fv]*")
+    durable.remove_stale_temps(tmp_path, pattern="[fv]*")
 
     assert contents(tmp_path) == other
 

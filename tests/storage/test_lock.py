@@ -21,7 +21,7 @@ import pytest
 
 from rnnforecast.errors import LockedError, WriteError
 from rnnforecast.storage import durable
-from rnnforecast.storage.lock import holding
+from rnnforecast.storage.lock import acquire
 
 HOLD = """
 import os, sys, time
@@ -69,7 +69,7 @@ def another_holds(lock: Path, *words: str) -> Iterator[tuple[subprocess.Popen[st
 
 
 def refusal(lock: Path, **options: float) -> LockedError:
-    with pytest.raises(LockedError) as caught, holding(lock, **options):
+    with pytest.raises(LockedError) as caught, acquire(lock, **options):
         pass
     return caught.value
 
@@ -79,17 +79,17 @@ def test_what_another_process_holds_cannot_be_had_and_nothing_waits(lock: Path) 
         begun = time.monotonic()
         refusal(lock)
         assert time.monotonic() - begun < SOON_S
-    with holding(lock):
+    with acquire(lock):
         pass
 
 
 def test_in_one_process_two_holders_are_one_too_many(lock: Path) -> None:
-    with holding(lock):
+    with acquire(lock):
         refusal(lock)
         refusal(lock)
-        with holding(lock.with_name("another")):
+        with acquire(lock.with_name("another")):
             pass
-    with holding(lock):
+    with acquire(lock):
         pass
 
 
@@ -111,7 +111,7 @@ def test_who_is_refused_hears_of_the_holder(lock: Path) -> None:
 def test_a_lock_that_does_not_say_who_holds_it_is_held_all_the_same(
     lock: Path, content: bytes
 ) -> None:
-    with holding(lock):
+    with acquire(lock):
         lock.write_bytes(content)
         assert "another process" in refusal(lock).message
 
@@ -119,7 +119,7 @@ def test_a_lock_that_does_not_say_who_holds_it_is_held_all_the_same(
 def test_the_holder_stands_in_the_file_and_no_earlier_one(lock: Path) -> None:
     lock.parent.mkdir()
     lock.write_text("x" * 500)
-    with holding(lock):
+    with acquire(lock):
         said = json.loads(lock.read_text())
         assert (said["pid"], said["host"]) == (os.getpid(), socket.gethostname())
 
@@ -128,13 +128,13 @@ def test_who_waits_gets_it_when_it_is_free(lock: Path) -> None:
     with another_holds(lock) as (process, _):
         threading.Timer(0.3, process.stdin.close).start()
         begun = time.monotonic()
-        with holding(lock, wait_s=30):
+        with acquire(lock, wait_s=30):
             assert 0.25 < time.monotonic() - begun < 5
         assert process.wait() == 0
 
 
 def test_who_waits_in_vain_is_refused_when_the_time_is_over(lock: Path) -> None:
-    with holding(lock):
+    with acquire(lock):
         begun = time.monotonic()
         refusal(lock, wait_s=0.2)
         assert 0.2 <= time.monotonic() - begun < SOON_S
@@ -150,7 +150,7 @@ def test_the_lock_of_a_process_that_was_killed_is_free_at_once(
         process.wait()
         assert lock.exists(), "it had no time to take it away"
         begun = time.monotonic()
-        with holding(lock):
+        with acquire(lock):
             assert time.monotonic() - begun < SOON_S
         for child in (int(text) for text in said if text.isdigit()):
             os.kill(child, signal.SIGKILL)  # it was there all the time
@@ -177,20 +177,20 @@ def test_a_child_that_leaves_the_block_takes_nothing_away(lock: Path) -> None:
 
 
 def test_nothing_is_left_of_a_lock_in_a_folder_that_was_not_there(lock: Path) -> None:
-    with holding(lock):
+    with acquire(lock):
         assert lock.exists()
     assert not lock.parent.exists()
-    with pytest.raises(RuntimeError), holding(lock):
+    with pytest.raises(RuntimeError), acquire(lock):
         raise RuntimeError
     assert not lock.parent.exists()
 
 
 def test_a_folder_with_something_in_it_stays_and_so_does_one_that_was_there(lock: Path) -> None:
-    with holding(lock):
+    with acquire(lock):
         (lock.parent / "result").touch()
     assert [path.name for path in lock.parent.iterdir()] == ["result"]
     (lock.parent / "result").unlink()
-    with holding(lock):
+    with acquire(lock):
         pass
     assert list(lock.parent.iterdir()) == []
 
@@ -198,16 +198,16 @@ def test_a_folder_with_something_in_it_stays_and_so_does_one_that_was_there(lock
 def test_a_lock_file_that_nobody_holds_is_taken_over(lock: Path) -> None:
     lock.parent.mkdir()
     lock.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": "now"}))
-    with holding(lock):
+    with acquire(lock):
         refusal(lock)
     assert not lock.exists()
 
 
 def test_who_has_lost_the_name_of_its_lock_takes_nobody_elses_away(lock: Path) -> None:
-    first = holding(lock)
+    first = acquire(lock)
     first.__enter__()
     lock.unlink()  # by hand
-    with holding(lock):
+    with acquire(lock):
         first.__exit__(None, None, None)
         assert lock.exists()
         refusal(lock)
@@ -226,7 +226,7 @@ def test_a_folder_that_goes_while_it_is_made_is_made_again(
             lock.parent.rmdir()
 
     monkeypatch.setattr(durable, "_sync_directory", go)
-    with holding(lock):
+    with acquire(lock):
         assert lock.exists()
     assert len(made) == 2
 
@@ -250,10 +250,10 @@ def test_however_many_want_it_never_two_have_it(tmp_path: Path, *, in_new_folder
 def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     for path in (tmp_path / "file" / ".lock", tmp_path / "file" / "below" / ".lock"):
-        with pytest.raises(WriteError, match=re.escape(str(path.parent))), holding(path):
+        with pytest.raises(WriteError, match=re.escape(str(path.parent))), acquire(path):
             pass
     (tmp_path / "folder").mkdir()
-    with pytest.raises(WriteError, match="folder") as caught, holding(tmp_path / "folder"):
+    with pytest.raises(WriteError, match="folder") as caught, acquire(tmp_path / "folder"):
         pass
     assert caught.value.exit_code == 7
 
@@ -261,7 +261,7 @@ def test_a_place_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write to every folder")
 def test_a_folder_that_does_not_let_us_write_is_an_error(lock: Path) -> None:
     lock.parent.mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
-    with pytest.raises(WriteError, match="cannot lock"), holding(lock):
+    with pytest.raises(WriteError, match="cannot lock"), acquire(lock):
         pass
 
 
@@ -274,7 +274,7 @@ def test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_leads_to_is_spared
         precious.write_text("mine")
     lock.parent.mkdir()
     lock.symlink_to(precious)
-    with pytest.raises(WriteError, match="cannot lock"), holding(lock):
+    with pytest.raises(WriteError, match="cannot lock"), acquire(lock):
         pass
     assert lock.is_symlink()
     assert precious.exists() == is_there

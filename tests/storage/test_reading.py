@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from rnnforecast.storage.remote import (
-    Place,
+    AnyPath,
+    as_path,
     etag_of,
     is_in_folder,
     is_remote,
     open_for_reading,
-    place_of,
     read_bounded,
     read_json,
     size_of,
 )
 from tests.objectstore import Bucket
 
-Put = Callable[[str, bytes], Place]
+Put = Callable[[str, bytes], AnyPath]
 
 
 @pytest.fixture(params=["disk", "store"])
@@ -30,9 +30,9 @@ def put(request: pytest.FixtureRequest, tmp_path: Path) -> Put:
     """Write a file, and return where it is."""
     if request.param == "store":
         bucket: Bucket = request.getfixturevalue("bucket")
-        return lambda name, content: place_of(bucket.put(name, content))
+        return lambda name, content: as_path(bucket.put(name, content))
 
-    def write(name: str, content: bytes) -> Place:
+    def write(name: str, content: bytes) -> AnyPath:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
@@ -82,7 +82,7 @@ def test_a_file_lies_in_its_folder_and_in_no_folder_of_another_kind(
     assert is_in_folder(location, location)
     assert is_in_folder(location, location.parent)
     assert not is_in_folder(location, location.parent / "b")
-    strange = tmp_path if is_remote(location) else place_of("s3://b")
+    strange = tmp_path if is_remote(location) else as_path("s3://b")
     assert not is_in_folder(location, strange)
     assert not is_in_folder(strange, location)
 

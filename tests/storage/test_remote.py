@@ -12,26 +12,26 @@ import pytest
 
 from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.storage import publish, stores
-from rnnforecast.storage.remote import Remote, get_infos, list_objects, local_path, place_of
+from rnnforecast.storage.remote import RemotePath, as_path, get_infos, list_objects, local_path
 from rnnforecast.urls import Url
 from tests import objectstore
 from tests.objectstore import Bucket
 
 
-def at(text: str) -> Remote:
-    place = place_of(text)
-    assert isinstance(place, Remote)
+def at(text: str) -> RemotePath:
+    place = as_path(text)
+    assert isinstance(place, RemotePath)
     return place
 
 
 def test_a_place_is_a_path_or_a_url() -> None:
-    assert place_of("a/b.csv") == Path("a/b.csv")
-    assert str(place_of("s3://b/a/")) == "s3://b/a"
-    assert place_of(at("s3://b/a")) == at("s3://b/a")
+    assert as_path("a/b.csv") == Path("a/b.csv")
+    assert str(as_path("s3://b/a/")) == "s3://b/a"
+    assert as_path(at("s3://b/a")) == at("s3://b/a")
     with pytest.raises(UsageError, match="is a URL where a path"):
-        place_of(Path("s3://b/a"))
+        as_path(Path("s3://b/a"))
     with pytest.raises(UsageError, match="is a path of this machine"):
-        place_of("file:///tmp/a")
+        as_path("file:///tmp/a")
 
 
 def test_a_place_has_the_names_of_a_path() -> None:

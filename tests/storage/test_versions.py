@@ -1,4 +1,4 @@
-"""The model directory: versions that never change, and one line that says which is in force."""
+"""The model directory: versions that never change, and one line that says which is active."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from rnnforecast.errors import ModelError, RnnForecastError, UsageError, WriteError
 from rnnforecast.storage.versions import (
-    collect,
+    activate_version,
     list_versions,
     publish_version,
-    put_in_force,
+    remove_leftovers,
     resolve_version,
     retire_versions,
 )
@@ -71,7 +71,7 @@ def test_a_version_is_never_written_over(model: Path) -> None:
 
 def test_publishing_does_not_change_what_is_in_force(model: Path) -> None:
     first = publish(model)
-    put_in_force(model, first)
+    activate_version(model, first)
 
     publish(model, minute=1)
 
@@ -81,7 +81,7 @@ def test_publishing_does_not_change_what_is_in_force(model: Path) -> None:
 def test_current_is_one_line_with_the_name(model: Path) -> None:
     name = publish(model)
 
-    put_in_force(model, name)
+    activate_version(model, name)
 
     assert (model / "CURRENT").read_bytes() == f"{name}\n".encode()
     assert resolve_version(model) == model / "versions" / name
@@ -90,8 +90,8 @@ def test_current_is_one_line_with_the_name(model: Path) -> None:
 def test_an_older_version_can_be_put_in_force_again(model: Path) -> None:
     first, second = publish(model), publish(model, minute=1)
 
-    put_in_force(model, second)
-    put_in_force(model, first)
+    activate_version(model, second)
+    activate_version(model, first)
 
     assert resolve_version(model).name == first
     assert resolve_version(model, second).name == second
@@ -113,10 +113,10 @@ def test_there_are_no_versions_where_there_is_no_model(model: Path) -> None:
 
 
 def test_a_reader_stays_with_the_version_that_it_resolved(model: Path) -> None:
-    put_in_force(model, publish(model, content=b"first"))
+    activate_version(model, publish(model, content=b"first"))
 
     resolved = resolve_version(model)
-    put_in_force(model, publish(model, minute=1, content=b"second"))
+    activate_version(model, publish(model, minute=1, content=b"second"))
 
     assert (resolved / "weights.safetensors").read_bytes() == b"first"
 
@@ -198,7 +198,7 @@ def test_a_current_that_is_no_file_is_an_error_at_once(model: Path) -> None:
 
 def test_a_current_that_names_no_saved_version_is_an_error_that_lists_them(model: Path) -> None:
     name = publish(model)
-    put_in_force(model, "20200101T000000Z-000000")
+    activate_version(model, "20200101T000000Z-000000")
 
     error = refusal(model)
 
@@ -219,7 +219,7 @@ def test_a_version_that_is_not_saved_is_an_error_that_lists_the_newest(model: Pa
 @pytest.mark.parametrize("outside", ["../secret", "..", ".", "", "/etc", "a/b", "latest", "\0"])
 def test_a_version_that_is_no_name_of_one_is_refused(model: Path, outside: str) -> None:
     name = publish(model)
-    put_in_force(model, name)
+    activate_version(model, name)
     (model / "secret").mkdir()
 
     error = refusal(model, outside)
@@ -230,7 +230,7 @@ def test_a_version_that_is_no_name_of_one_is_refused(model: Path, outside: str) 
 
 def test_a_version_that_is_a_link_or_a_file_is_refused(model: Path, tmp_path: Path) -> None:
     name = publish(model)
-    put_in_force(model, name)
+    activate_version(model, name)
     aside = tmp_path / "aside"
     (model / "versions" / name).rename(aside)
     (model / "versions" / name).symlink_to(aside)
@@ -243,7 +243,7 @@ def test_a_version_that_is_a_link_or_a_file_is_refused(model: Path, tmp_path: Pa
 
 def test_a_model_behind_a_link_is_found(model: Path, tmp_path: Path) -> None:
     name = publish(model)
-    put_in_force(model, name)
+    activate_version(model, name)
     (tmp_path / "link").symlink_to(model)
 
     assert resolve_version(tmp_path / "link").name == name
@@ -273,9 +273,9 @@ def changed_at(model: Path, moment: datetime) -> None:
 
 @pytest.fixture
 def versions(model: Path) -> list[str]:
-    """Five versions, an hour between two, the second in force from the moment of the last on."""
+    """Five versions, an hour between two, the second active from the moment of the last on."""
     names = [publish(model, minute=60 * hour) for hour in range(5)]
-    put_in_force(model, names[1])
+    activate_version(model, names[1])
     changed_at(model, NOW + timedelta(hours=4))
     return names
 
@@ -369,5 +369,5 @@ def test_a_version_that_is_being_removed_is_never_seen_in_part(
     for name in list_versions(model):
         assert {p.name for p in resolve_version(model, name).iterdir()} == set(FILES)
     monkeypatch.undo()
-    collect(model)
+    remove_leftovers(model)
     assert sorted(p.name for p in (model / "versions").iterdir()) == versions[1:]

@@ -7,15 +7,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from rnnforecast.errors import ModelError, UsageError
-from rnnforecast.storage.lock import holding
-from rnnforecast.storage.remote import Place, place_of
+from rnnforecast.storage.lock import acquire
+from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.storage.versions import (
     CURRENT,
-    collect,
+    activate_version,
+    active_version,
     list_versions,
-    name_in_force,
     publish_version,
-    put_in_force,
+    remove_leftovers,
     resolve_version,
 )
 from tests.objectstore import Bucket
@@ -25,31 +25,31 @@ FILES = {"weights.safetensors": b"w", "manifest.json": b"{}"}
 
 
 @pytest.fixture
-def model(bucket: Bucket) -> Place:
-    return place_of(bucket.url("a folder/model"))
+def model(bucket: Bucket) -> AnyPath:
+    return as_path(bucket.url("a folder/model"))
 
 
-def publish(model: Place, content: bytes = b"w") -> str:
+def publish(model: AnyPath, content: bytes = b"w") -> str:
     return publish_version(model, {**FILES, "weights.safetensors": content}, now=NOW)
 
 
-def test_a_version_is_in_force_once_current_names_it(model: Place, bucket: Bucket) -> None:
+def test_a_version_is_in_force_once_current_names_it(model: AnyPath, bucket: Bucket) -> None:
     first, second = publish(model), publish(model, b"2")
 
     assert list_versions(model) == sorted([first, second])
-    assert name_in_force(model) is None
-    with pytest.raises(ModelError, match=r"no version of .* is in force"):
+    assert active_version(model) is None
+    with pytest.raises(ModelError, match=r"no version of .* is active"):
         resolve_version(model)
-    put_in_force(model, first)
+    activate_version(model, first)
 
-    assert resolve_version(model).name == name_in_force(model) == first
+    assert resolve_version(model).name == active_version(model) == first
     assert resolve_version(model, second).name == second
     assert bucket.get(f"a folder/model/{CURRENT}") == f"{first}\n".encode()
 
 
-def test_a_version_without_its_manifest_does_not_count(model: Place, bucket: Bucket) -> None:
+def test_a_version_without_its_manifest_does_not_count(model: AnyPath, bucket: Bucket) -> None:
     name = publish(model)
-    put_in_force(model, name)
+    activate_version(model, name)
     half = f"{NOW:%Y%m%dT%H%M%SZ}-0123ab"
     bucket.put(f"a folder/model/versions/{half}/weights.safetensors", b"w")
 
@@ -58,9 +58,9 @@ def test_a_version_without_its_manifest_does_not_count(model: Place, bucket: Buc
         resolve_version(model, half)
 
 
-def test_only_what_was_left_a_day_ago_is_taken_away(model: Place, bucket: Bucket) -> None:
+def test_only_what_was_left_a_day_ago_is_taken_away(model: AnyPath, bucket: Bucket) -> None:
     """There is no lock that says whether somebody still writes it."""
-    put_in_force(model, publish(model))
+    activate_version(model, publish(model))
     kept = bucket.all()
     recent, old = (f"{NOW - timedelta(hours=h):%Y%m%dT%H%M%SZ}-0123ab" for h in (23, 25))
     for name in (recent, old):
@@ -68,7 +68,7 @@ def test_only_what_was_left_a_day_ago_is_taken_away(model: Place, bucket: Bucket
     bucket.put("a folder/model/versions/20200101T000000Z-aaaaaa/manifest.json", b"{}")
     bucket.put("a folder/model/versions/notes.txt", b"not ours")
 
-    collect(model)
+    remove_leftovers(model)
 
     left = {key for key in bucket.all() if not key.endswith("/")} - kept.keys()
     assert left == {
@@ -78,17 +78,17 @@ def test_only_what_was_left_a_day_ago_is_taken_away(model: Place, bucket: Bucket
     }
 
 
-def test_a_store_has_no_lock(model: Place, bucket: Bucket) -> None:
-    with holding(model / ".lock"), holding(model / ".lock"):
+def test_a_store_has_no_lock(model: AnyPath, bucket: Bucket) -> None:
+    with acquire(model / ".lock"), acquire(model / ".lock"):
         pass
 
     assert bucket.names() == []
 
 
-def test_what_is_no_model_is_said(bucket: Bucket, model: Place) -> None:
+def test_what_is_no_model_is_said(bucket: Bucket, model: AnyPath) -> None:
     for url in (bucket.url("none"), "s3://no-such-bucket/model"):
         with pytest.raises(ModelError, match="there is no model at s3://") as found:
-            resolve_version(place_of(url))
+            resolve_version(as_path(url))
         assert found.value.exit_code == 6
     publish(model)
     with pytest.raises(UsageError, match="is not the name of a version"):
@@ -99,7 +99,7 @@ def test_what_is_no_model_is_said(bucket: Bucket, model: Place) -> None:
 
 
 def test_a_store_that_does_not_answer_is_no_missing_model() -> None:
-    unknown = place_of("foo://bucket/model")
+    unknown = as_path("foo://bucket/model")
 
     with pytest.raises(ModelError, match="no store is known") as found:
         resolve_version(unknown)
