@@ -8,7 +8,7 @@
     ├── ModelError          6   the model is missing, damaged or incompatible
     ├── WriteError          7   the result cannot be written
     ├── QualityGateError    8   a quality gate failed: the candidate is saved, not activated
-    ├── UntoldError         9   published, but standard output could not be written
+    ├── OutputError         9   published, but standard output could not be written
     ├── WorkerError        10   workers died, retries did not help; what is published stays
     ├── LockedError        11   another process is writing there
     └── TimeLimitError    124   --max-time ran out
@@ -116,7 +116,7 @@ class OutputError(RnnForecastError):
     """The result is published, but standard output could not be written."""
 
     exit_code = 9
-    default_code = "untold"
+    default_code = "output"
 
 
 class WorkerError(RnnForecastError):

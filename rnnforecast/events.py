@@ -29,7 +29,7 @@ class WarningEvent:
     count: int = 1
 
     @classmethod
-    def naming(cls, code: str, problem: str, names: Sequence[str]) -> WarningEvent:
+    def for_names(cls, code: str, problem: str, names: Sequence[str]) -> WarningEvent:
         """Return a warning of a problem that series or columns share; it names the first few."""
         text = ", ".join(names[:_MAX_NAMES])
         if len(names) > _MAX_NAMES:
@@ -76,7 +76,7 @@ class EpochEnded:
 class PublishedEvent:
     """A result is published. A failure after this event does not take it back."""
 
-    what: str
+    result: str
     """The version, or the path of the output."""
 
 

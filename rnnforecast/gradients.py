@@ -28,7 +28,7 @@ class Diagnosis:
     """Options to train with; None for the verdict OK."""
 
 
-def explosion(
+def explain_explosion(
     clipped: Sequence[float], losses: Sequence[float], training: TrainConfig
 ) -> str | None:
     """Return why a member's training exploded; None where it did not.
@@ -48,7 +48,7 @@ def explosion(
     return None
 
 
-def exploding(reason: str, training: TrainConfig) -> Diagnosis:
+def diagnose_explosion(reason: str, training: TrainConfig) -> Diagnosis:
     """Return the verdict that gradients explode, with advice.
 
     A lower learning rate is advised first: the optimizer divides gradients by their running size,

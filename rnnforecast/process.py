@@ -25,7 +25,7 @@ def on_signals(handler: Callable[[int, FrameType | None], object]) -> None:
 
 
 @contextmanager
-def holding_back(tell: Callable[[], object]) -> Iterator[list[BaseException]]:
+def defer_signals(tell: Callable[[], object]) -> Iterator[list[BaseException]]:
     """Defer the exception that a signal handler raises until the block ends.
 
     An exception between any two instructions would leave locks taken and work half done. Until the
@@ -112,15 +112,15 @@ class Launch:
     rank: int
     n: int
     """Number of processes (torch's world size)."""
-    rank_here: int
+    local_rank: int
     """Rank among the processes of this machine (torch's local rank)."""
-    n_here: int
+    local_world_size: int
     """Number of processes on this machine (torch's local world size)."""
     restarts: int
     """How often the launcher has restarted all processes because one died."""
 
 
-def launched() -> Launch | None:
+def current_launch() -> Launch | None:
     """Return the launch of this process; None where no launcher has started it."""
     environment = os.environ
     if any(name not in environment for name in _LAUNCH_VARIABLES):
@@ -130,8 +130,8 @@ def launched() -> Launch | None:
         return Launch(
             rank=int(environment["RANK"]),
             n=int(environment["WORLD_SIZE"]),
-            rank_here=int(environment.get("LOCAL_RANK", "0")),
-            n_here=max(1, int(environment.get("LOCAL_WORLD_SIZE", "1"))),
+            local_rank=int(environment.get("LOCAL_RANK", "0")),
+            local_world_size=max(1, int(environment.get("LOCAL_WORLD_SIZE", "1"))),
             restarts=int(environment.get("TORCHELASTIC_RESTART_COUNT", "0")),
         )
     except ValueError:
@@ -140,5 +140,5 @@ def launched() -> Launch | None:
 
 def is_main_process() -> bool:
     """Tell whether this process prints the result: the first of a launch, or a single one."""
-    launch = launched()
+    launch = current_launch()
     return launch is None or launch.rank == 0

@@ -85,7 +85,7 @@ def format_duration(microseconds: int) -> str:
     return f"{microseconds} us"
 
 
-def shorten_duration(microseconds: int) -> str:
+def abbreviate_duration(microseconds: int) -> str:
     """Format a duration, rounded down, in the largest unit of which it has three: `6h`, `116d`."""
     units = ("d", "h", "min", "s", "ms", "us")
     unit = next((u for u in units if microseconds >= 3 * _MICROSECONDS[u]), "us")
@@ -134,7 +134,7 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def figure(value: float | None, *, unit: str = "") -> str:
+def format_number(value: float | None, *, unit: str = "") -> str:
     """Format a number with about four significant digits; None is a dash."""
     if value is None:
         return "-"

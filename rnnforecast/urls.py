@@ -50,16 +50,16 @@ class Url:
         path = f"{self.authority}/{self.key}" if self.key else self.authority
         return f"{self.scheme}://{path}" + f"?{query}" * bool(query)
 
-    def below(self, name: str) -> Url:
+    def child(self, name: str) -> Url:
         """Return the URL of a name below this one."""
-        return self.at(f"{self.key}/{name}".strip("/"))
+        return self.with_key(f"{self.key}/{name}".strip("/"))
 
     @property
     def path(self) -> PurePosixPath:
         """The key as a path: its name and its suffix."""
         return PurePosixPath(self.key)
 
-    def at(self, key: str) -> Url:
+    def with_key(self, key: str) -> Url:
         """Return the URL of another key in the same bucket."""
         return replace(self, key=key)
 

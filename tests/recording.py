@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnforecast.cli.main import run
-from rnnforecast.process import launched
+from rnnforecast.process import current_launch
 
 
 def main(losses: str, *arguments: str) -> int:
@@ -28,7 +28,7 @@ def main(losses: str, *arguments: str) -> int:
 
     training.train_step = training.train_step = keeping  # type: ignore[attr-defined]
     code = run(list(arguments))
-    launch = launched()
+    launch = current_launch()
     rank = 0 if launch is None else launch.rank
     Path(f"{losses}.{rank}").write_text(json.dumps(kept))
     return code

@@ -36,7 +36,7 @@ _LATE_MODULES = (
 )
 """Modules that a bucket needs and that are otherwise imported in functions; one imports torch."""
 _EMPTY_COUNTS: dict[str, Any] = {
-    **dict.fromkeys(("rows", "series", "left_out", "shortened", "replaced"), 0),
+    **dict.fromkeys(("rows", "series", "left_out", "short_history", "fallback"), 0),
     "newest_us": None,
     "warnings": [],
 }
@@ -128,8 +128,8 @@ def _forecast(
         "rows": table.num_rows,
         "series": len(prediction.forecast.names),
         "left_out": len(prediction.left_out),
-        "shortened": len(prediction.short_history),
-        "replaced": len(prediction.fallback),
+        "short_history": len(prediction.short_history),
+        "fallback": len(prediction.fallback),
         "newest_us": newest_us,
         "warnings": [asdict(warning) for warning in events.warnings],
     }

@@ -19,7 +19,7 @@ PART, WHOLE = "rnnforecast-part", "rnnforecast-forecast"
 """Formats of the manifests of a part and of a complete forecast."""
 FORMAT_VERSION = 1
 CURRENT, RUNS, LOCK, MANIFEST = "CURRENT", "runs", ".lock", "_forecast.json"
-COUNTS = ("rows", "series", "left_out", "shortened", "replaced")
+COUNTS = ("rows", "series", "left_out", "short_history", "fallback")
 """Counts in the manifest of each part; that of the forecast has their sums."""
 _KEY_DIGITS = 16
 """Hexadecimal digits of a forecast's key in the name of its folder."""

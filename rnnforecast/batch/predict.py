@@ -27,7 +27,7 @@ from rnnforecast.events import (
     ignore,
     merged_warnings,
 )
-from rnnforecast.process import holding_back
+from rnnforecast.process import defer_signals
 from rnnforecast.sources.files import arrow_input
 from rnnforecast.sources.shards import (
     MANIFEST,
@@ -65,7 +65,7 @@ class BatchResult:
     @property
     def is_partial(self) -> bool:
         """Whether some series were left out, or forecast by a fallback or from a short history."""
-        return any(self.counts[name] for name in ("left_out", "shortened", "replaced"))
+        return any(self.counts[name] for name in ("left_out", "short_history", "fallback"))
 
 
 def predict_batch(
@@ -88,13 +88,13 @@ def predict_batch(
     previous forecast stays current. Raises a `RnnForecastError`.
     """
     # An exception that a signal handler raises during an import may be lost, so signals wait.
-    with holding_back(lambda: None):
-        if batch.takes_processes:
+    with defer_signals(lambda: None):
+        if batch.uses_processes:
             executors.start_fork_server()
         task = _resolve(data, as_path(output), model, config, reading, explicit, version)
 
     if batch.shard is not None:
-        index, n_shards = batch.owned
+        index, n_shards = batch.shard_index
         owned = range(index, task.parts.n_buckets, n_shards)
         manifests = list(_forecast(task, owned, batch, listener))
         warnings = []
@@ -105,7 +105,7 @@ def predict_batch(
             warnings = [WarningEvent("judged-later", message)]
         return _result("forecast", task, owned, manifests, warnings)
 
-    if batch.is_managed:
+    if batch.has_workers:
         for _ in _forecast(task, range(task.parts.n_buckets), batch, listener):
             pass
     return _commit(task)
@@ -140,7 +140,7 @@ def _resolve(
     check_bucket_files(data, manifest)
 
     forecast = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
-    key = fields.key_of(
+    key = fields.hash_facts(
         {
             "rnnforecast": __version__,
             "forecast": forecast,

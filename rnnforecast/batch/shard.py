@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 from numpy.typing import NDArray
 
-from rnnforecast.config.fields import options_of
+from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.rows import encode_names
 from rnnforecast.data.schema import Schema, infer_schema
@@ -174,7 +174,7 @@ def _train_command(path: Path, schema: Schema, manifest: ShardManifest, config: 
             map=tuple(pair for pair in config.map if pair.partition("=")[2] in columns),
             id_from_columns=False,
         )
-    return shlex.join(["rnnforecast", "train", str(path), *options_of(options)])
+    return shlex.join(["rnnforecast", "train", str(path), *to_arguments(options)])
 
 
 @dataclass(frozen=True)

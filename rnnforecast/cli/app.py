@@ -16,7 +16,7 @@ import typer
 import rnnforecast
 from rnnforecast._version import __version__
 from rnnforecast.cli.console import Screen
-from rnnforecast.config.fields import FieldError, build, check_keys, option
+from rnnforecast.config.fields import FieldError, check_keys, decode, option
 from rnnforecast.errors import UsageError
 from rnnforecast.storage.durable import check_not_overwriting
 
@@ -138,7 +138,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         for name, cls in groups.items():
             group = {item.name: values[item.name] for item in fields(cls)}
             try:
-                arguments[name] = build(cls, group, get_type_hints(cls), _from_option)
+                arguments[name] = decode(cls, group, get_type_hints(cls), _from_option)
             except FieldError as error:
                 raise UsageError(
                     f"--{error.name} takes numbers with commas, not {error.value!r}"

@@ -29,7 +29,7 @@ from rnnforecast.config.training import (
     TrainConfig,
     WindowConfig,
 )
-from rnnforecast.units import figure
+from rnnforecast.units import format_number
 
 if TYPE_CHECKING:
     from rnnforecast.evaluate.comparison import Comparison
@@ -73,7 +73,7 @@ def print_backtest(result: Backtest, written: Sequence[object], screen: Screen) 
     if len(comparison.worst) >= 2:
         naive = str(comparison.skill_over).replace("_", " ")
         rows = [
-            (item.series, figure(item.mase), figure(item.naive_mase))
+            (item.series, format_number(item.mase), format_number(item.naive_mase))
             for item in comparison.worst[:HEAD_ROWS]
         ]
         title = f"MASE of the worst series; worse than {naive} are {comparison.n_worse}"
@@ -96,7 +96,7 @@ def _print_leads(comparison: Comparison, screen: Screen) -> None:
     leads = sorted({0, n // 4, n // 2, 3 * n // 4, n - 1, worst})
     header = ("lead", *(str(lead + 1) for lead in leads))
     rows = [
-        (name.replace("_", " "), *(figure(errors[lead]) for lead in leads))
+        (name.replace("_", " "), *(format_number(errors[lead]) for lead in leads))
         for name, errors in by_lead.items()
     ]
     title = f"Absolute error by lead, in standard deviations; the worst lead is {worst + 1}"

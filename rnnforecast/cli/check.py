@@ -21,7 +21,7 @@ from rnnforecast.cli.console import Screen
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import PARTIAL
 from rnnforecast.events import ignore
-from rnnforecast.units import figure, format_duration, join_names
+from rnnforecast.units import format_duration, format_number, join_names
 
 if TYPE_CHECKING:
     from rnnforecast.workflow.check import Check
@@ -113,8 +113,8 @@ def _series_rows(result: Check) -> list[tuple[str, ...]]:
             format_duration(int(profile.longest_gap[i]) * panel.step_us)
             if profile.longest_gap[i]
             else "-",
-            figure(_number(profile.level[i])),
-            figure(_number(profile.spread[i])),
+            format_number(_number(profile.level[i])),
+            format_number(_number(profile.spread[i])),
             format_duration(int(profile.season[i]) * panel.step_us)
             if profile.season[i] > 1
             else "none",

@@ -24,7 +24,7 @@ from rnnforecast.events import (
     PublishedEvent,
     WarningEvent,
 )
-from rnnforecast.units import figure
+from rnnforecast.units import format_number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,10 +114,10 @@ class Screen:
             str(epoch.epoch),
             str(epoch.steps),
             f"{epoch.learning_rate:.1e}",
-            figure(epoch.train_loss),
-            figure(epoch.validation_loss) + ("*" if epoch.is_best else " "),
-            figure(epoch.gradient_norm),
-            figure(epoch.gradient_norm_99),
+            format_number(epoch.train_loss),
+            format_number(epoch.validation_loss) + ("*" if epoch.is_best else " "),
+            format_number(epoch.gradient_norm),
+            format_number(epoch.gradient_norm_99),
             f"{100 * epoch.clipped:.0f} %",
             "-" if epoch.effective_memory is None else str(epoch.effective_memory),
         )

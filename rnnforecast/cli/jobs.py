@@ -16,7 +16,7 @@ from rnnforecast.cli.console import Screen
 from rnnforecast.config.commands import DEFAULT_LEDGER, RunConfig, ScoreConfig
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
-from rnnforecast.units import figure, shorten_duration
+from rnnforecast.units import abbreviate_duration, format_number
 
 if TYPE_CHECKING:
     from rnnforecast.jobs.ledger import ScoreResult
@@ -158,10 +158,10 @@ def print_scores(scored: ScoreResult, screen: Screen) -> None:
         (
             *(str(getattr(score, name)) for name in keys),
             str(score.n),
-            figure(score.mae),
-            figure(score.skill),
-            figure(score.coverage_80),
-            figure(score.drift),
+            format_number(score.mae),
+            format_number(score.skill),
+            format_number(score.coverage_80),
+            format_number(score.drift),
             score.flag or "",
         )
         for score in scores[:_MAX_ROWS]
@@ -200,4 +200,4 @@ def print_status(status: Status, screen: Screen) -> None:
 def _ago(age_s: int | None) -> str:
     if age_s is None:
         return "unknown"
-    return f"{age_s}s ago" if age_s < 3 else f"{shorten_duration(age_s * 1_000_000)} ago"
+    return f"{age_s}s ago" if age_s < 3 else f"{abbreviate_duration(age_s * 1_000_000)} ago"

@@ -20,7 +20,7 @@ from rnnforecast.cli.app import (
 from rnnforecast.cli.console import Screen
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
-from rnnforecast.units import figure, format_duration, shorten_duration
+from rnnforecast.units import abbreviate_duration, format_duration, format_number
 
 if TYPE_CHECKING:
     from rnnforecast.evaluate.memory import MemoryAnalysis
@@ -68,8 +68,8 @@ def print_memory(result: MemoryReport, screen: Screen, *, has_units: bool) -> No
                     str(member.lookback),
                     str(member.segment),
                     str(member.effective_memory),
-                    figure(member.state_gradient[0]),
-                    figure(member.state_gradient[-1]),
+                    format_number(member.state_gradient[0]),
+                    format_number(member.state_gradient[-1]),
                 )
                 for number, member in enumerate(memory.members)
             ],
@@ -78,7 +78,7 @@ def print_memory(result: MemoryReport, screen: Screen, *, has_units: bool) -> No
     if has_units:
         _print_units(memory, screen)
 
-    span = shorten_duration(memory.effective * result.step_us)
+    span = abbreviate_duration(memory.effective * result.step_us)
     screen.result(
         f"effective memory: {memory.effective} of {memory.lookback} steps ({span}), "
         f"on {memory.n_windows} windows"
@@ -96,8 +96,8 @@ def _print_leads(memory: MemoryAnalysis, step_us: int, screen: Screen) -> None:
         rows.append(
             (
                 f"{name}, {format_duration(lead * step_us)} ahead",
-                figure(curve[0]),
-                figure(next((x for x in reversed(curve) if x is not None), None)),
+                format_number(curve[0]),
+                format_number(next((x for x in reversed(curve) if x is not None), None)),
                 "-" if half is None else str(half),
             )
         )
@@ -120,7 +120,7 @@ def _print_peaks(memory: MemoryAnalysis, step_us: int, screen: Screen) -> None:
             f"{peak.lag} steps ({format_duration(peak.lag * step_us)})",
             f"{peak.autocorrelation:.2f}",
             f"{peak.residual:.2f}",
-            figure(peak.error) if peak.error is not None else "beyond the look-back",
+            format_number(peak.error) if peak.error is not None else "beyond the look-back",
         )
         for peak in memory.peaks
     ]
@@ -141,7 +141,7 @@ def _print_units(memory: MemoryAnalysis, screen: Screen) -> None:
         for layer, constants in enumerate(member.time_constants):
             ordered = sorted(constants)
             quantiles = (ordered[round(share * (len(ordered) - 1))] for share in _SHARES)
-            rows.append((f"{number}, layer {layer + 1}", *map(figure, quantiles)))
+            rows.append((f"{number}, layer {layer + 1}", *map(format_number, quantiles)))
 
     if rows:
         screen.table(

@@ -21,7 +21,7 @@ from rnnforecast.cli.app import (
     with_options,
 )
 from rnnforecast.cli.console import Screen
-from rnnforecast.config.commands import MOST_DRAWN
+from rnnforecast.config.commands import MAX_DRAWN
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import (
     BAND,
@@ -31,7 +31,7 @@ from rnnforecast.config.training import (
     PlotConfig,
 )
 from rnnforecast.errors import UsageError
-from rnnforecast.units import figure
+from rnnforecast.units import format_number
 
 if TYPE_CHECKING:
     from rnnforecast.evaluate.anomalies import Episode
@@ -116,7 +116,10 @@ def anomalies_document(search: Search, output: str | None) -> dict[str, Any]:
 def print_anomalies(search: Search, output: str | None, screen: Screen) -> None:
     """Print the first episodes, the most surprising first, and the number of anomalies."""
     anomalies, episodes = search.found, search.episodes[:_MAX_EPISODES]
-    rows = [(e.series, *_span(e, anomalies.tz), str(e.count), figure(e.surprise)) for e in episodes]
+    rows = [
+        (e.series, *_span(e, anomalies.tz), str(e.count), format_number(e.surprise))
+        for e in episodes
+    ]
     if rows and not screen.is_quiet:
         screen.table(("series", "from", "to", "readings", "surprise"), rows)
     if len(search.episodes) > len(episodes):
@@ -167,7 +170,7 @@ def plot(
         config=config,
         model=load_optional_model(model, version),
         output=output,
-        most=_MAX_FANS if in_terminal else MOST_DRAWN,
+        most=_MAX_FANS if in_terminal else MAX_DRAWN,
         listener=screen,
     )
 

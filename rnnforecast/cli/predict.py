@@ -29,7 +29,7 @@ from rnnforecast.config.training import (
     quantile_name,
 )
 from rnnforecast.errors import PARTIAL, UsageError
-from rnnforecast.units import figure
+from rnnforecast.units import format_number
 from rnnforecast.urls import strip_query
 
 if TYPE_CHECKING:
@@ -62,11 +62,11 @@ def predict(
     ] = False,
 ) -> None:
     """Forecast the steps after the last reading."""
-    _check_output(output, common, explicit, is_batch=batch.is_wanted, plot=plot)
+    _check_output(output, common, explicit, is_batch=batch.is_batch, plot=plot)
     screen = configure_screen(context, common)
 
     result: BatchResult | Prediction
-    if batch.is_wanted:
+    if batch.is_batch:
         result = rnnforecast.predict_batch(
             data,
             model=model,
@@ -135,8 +135,8 @@ def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
         "horizon": forecast.horizon,
         "rows": len(forecast.names) * forecast.horizon,
         "left_out": list(prediction.left_out),
-        "shortened": list(prediction.short_history),
-        "replaced": list(prediction.fallback),
+        "short_history": list(prediction.short_history),
+        "fallback": list(prediction.fallback),
         "exceed": [asdict(exceedance) for exceedance in prediction.exceedances],
         "warnings": [
             {"code": w.code, "message": w.message, "count": w.count} for w in prediction.warnings
@@ -162,8 +162,8 @@ def print_prediction(prediction: Prediction, output: str, screen: Screen, *, plo
             (
                 forecast.names[0],
                 format_timestamp(int(forecast.times_us[0, lead]), forecast.tz),
-                figure(float(forecast.point[0, lead])),
-                *(figure(float(forecast.values[0, lead, column])) for column in columns),
+                format_number(float(forecast.point[0, lead])),
+                *(format_number(float(forecast.values[0, lead, column])) for column in columns),
             )
             for lead in range(min(HEAD_ROWS, forecast.horizon))
         ]

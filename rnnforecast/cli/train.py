@@ -29,7 +29,7 @@ from rnnforecast.config.training import (
     WindowConfig,
 )
 from rnnforecast.process import is_main_process
-from rnnforecast.units import figure
+from rnnforecast.units import format_number
 
 if TYPE_CHECKING:
     from rnnforecast.model.artifact import Artifact
@@ -126,7 +126,7 @@ def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:
     rows = []
     for item in listing:
         marks = ["active"] * item["active"] + ["damaged"] * ("damage" in item)
-        rows.append((item["version"], ", ".join(marks), figure(item["skill"], unit=" %")))
+        rows.append((item["version"], ", ".join(marks), format_number(item["skill"], unit=" %")))
     screen.table(("version", "", "skill"), rows)
 
 
@@ -148,7 +148,8 @@ def _print_metrics(artifact: Artifact, screen: Screen) -> None:
     n_worse = metrics["n_worse"]
     if n_worse:
         names = ", ".join(
-            f"{item['series']} (MASE {figure(item['mase'])} against {figure(item['naive_mase'])})"
+            f"{item['series']} (MASE {format_number(item['mase'])} "
+            f"against {format_number(item['naive_mase'])})"
             for item in metrics["worst_series"][: min(n_worse, _MAX_WORSE)]
         )
         more = f" and {n_worse - _MAX_WORSE} more" if n_worse > _MAX_WORSE else ""
@@ -160,7 +161,7 @@ def print_methods(
 ) -> None:
     """Print a row of metrics for each method; `columns` maps the metrics to their headings."""
     rows = [
-        (name.replace("_", " "), *(figure(values[key]) for key in columns))
+        (name.replace("_", " "), *(format_number(values[key]) for key in columns))
         for name, values in metrics.items()
     ]
     screen.table(("method", *columns.values()), rows, title=title)

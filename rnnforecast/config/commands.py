@@ -18,7 +18,7 @@ TRAINING_ENGINES = ("ray",)
 OUTPUT_FORMATS = (".csv", ".parquet", ".jsonl")
 PICTURE_FORMATS = (".png", ".svg", ".html")
 PAGE_FORMATS = (".html", ".htm")
-MOST_DRAWN = 12
+MAX_DRAWN = 12
 """Series in a picture, unless `--series` names more."""
 DEFAULT_LEDGER = "ledger"
 
@@ -95,38 +95,38 @@ class BatchConfig:
         if self.engine is not None:
             check_choices(self)
         if self.shard is not None:
-            _ = self.owned
+            _ = self.shard_index
         if self.workers is not None and not 1 <= self.workers <= MAX_WORKERS:
             raise UsageError(f"--workers {self.workers} must be between 1 and {MAX_WORKERS}")
 
-        if self.shard is not None and (self.commit or self.is_managed):
+        if self.shard is not None and (self.commit or self.has_workers):
             conflict = "--commit" if self.commit else "--workers and --engine"
             raise UsageError(
                 f"--shard and {conflict} are different tasks",
                 hint="first all shards, in any order and on any machine, then  --commit",
             )
-        if self.commit and self.is_managed:
+        if self.commit and self.has_workers:
             raise UsageError("--workers and --engine end with --commit by themselves")
         if self.address is not None and self.engine != "ray":
             raise UsageError("--address is that of a Ray cluster", hint="add  --engine ray")
 
     @property
-    def is_wanted(self) -> bool:
+    def is_batch(self) -> bool:
         """Whether a forecast in batches is asked for."""
-        return self.shard is not None or self.commit or self.is_managed
+        return self.shard is not None or self.commit or self.has_workers
 
     @property
-    def is_managed(self) -> bool:
+    def has_workers(self) -> bool:
         """Whether this process starts workers that forecast all buckets."""
         return self.workers is not None or self.engine is not None
 
     @property
-    def takes_processes(self) -> bool:
+    def uses_processes(self) -> bool:
         """Whether the workers are other processes of this machine."""
         return self.engine != "ray" and (self.workers or 1) > 1
 
     @property
-    def owned(self) -> tuple[int, int]:
+    def shard_index(self) -> tuple[int, int]:
         """Index I and number N of shards; shard I has the buckets b with b mod N = I."""
         match = _SHARD.fullmatch(self.shard or "0/1")
         if match is None or not int(match[1]) < int(match[2]):

@@ -32,7 +32,7 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def options_of(config: Any) -> list[str]:
+def to_arguments(config: Any) -> list[str]:
     """Return the command-line arguments that set the fields which differ from their defaults."""
     arguments = []
     for item in fields(config):
@@ -129,20 +129,20 @@ def check_keys(keys: Iterable[str], known: Collection[str], subject: str) -> Non
 
 def from_json(value: Any, hint: Any) -> Any:
     """Convert a value of JSON to a field of this type, which is exact: only lists become tuples."""
-    if not is_of(value, hint):
+    if not has_type(value, hint):
         raise TypeError(f"{value!r} is not {hint}")
     return tuple(value) if isinstance(value, list) else value
 
 
-def is_of(value: Any, hint: Any) -> bool:
+def has_type(value: Any, hint: Any) -> bool:
     """Tell whether a value of JSON has the type of a field."""
     options = get_args(hint)
     if get_origin(hint) is dict:
         return isinstance(value, dict)
     if get_origin(hint) is tuple:
-        return isinstance(value, list) and all(is_of(part, options[0]) for part in value)
+        return isinstance(value, list) and all(has_type(part, options[0]) for part in value)
     if options:
-        return any(is_of(value, option) for option in options)
+        return any(has_type(value, option) for option in options)
     return type(value) is hint or (hint is float and type(value) is int)
 
 
@@ -169,7 +169,7 @@ def from_toml(value: Any, hint: Any) -> Any:
     raise TypeError(f"{value!r} is not {hint}")
 
 
-def build(
+def decode(
     cls: type[_T],
     values: Mapping[str, Any],
     hints: Mapping[str, Any],
@@ -196,6 +196,6 @@ def build(
     return cls(**converted)
 
 
-def key_of(facts: Mapping[str, Any]) -> str:
+def hash_facts(facts: Mapping[str, Any]) -> str:
     """Return the key of a run: a hash of all facts that its forecast depends on."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

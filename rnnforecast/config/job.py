@@ -14,9 +14,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from rnnforecast.config.commands import check_format
 from rnnforecast.config.fields import (
     FieldError,
-    build,
     check_choices,
     check_keys,
+    decode,
     from_toml,
     option,
 )
@@ -158,7 +158,7 @@ class Job:
         output = Path(self.output)
         return output.parent / f".{output.name}.lock"
 
-    def output_of(self, as_of: str) -> Path:
+    def output_path(self, as_of: str) -> Path:
         """Return the path of the forecast that is issued for this time."""
         return Path(self.output.replace(AS_OF, as_of))
 
@@ -199,13 +199,13 @@ def read_job(path: Path) -> Job:
     output = _resolve(_pop_path(path, forecast, "forecast", "output"), folder)
     _check_output(path, output)
 
-    def decode(cls: type[_T], name: str) -> _T:
+    def decode_part(cls: type[_T], name: str) -> _T:
         return _decode_table(cls, tables.get(name, {}), path, name)
 
     reading = _decode_table(DataConfig, data, path, "data")
-    ledger = decode(_LedgerPart, "ledger").path
-    textfile = decode(_MetricsPart, "metrics").textfile
-    log, model = decode(LogPart, "log"), decode(ModelPart, "model")
+    ledger = decode_part(_LedgerPart, "ledger").path
+    textfile = decode_part(_MetricsPart, "metrics").textfile
+    log, model = decode_part(LogPart, "log"), decode_part(ModelPart, "model")
     _check_model(path, model, tables)
     return Job(
         path=path,
@@ -218,9 +218,9 @@ def read_job(path: Path) -> Job:
         ledger=ledger and _resolve(ledger, folder),
         log=_resolve_fields(log, ("file",), folder),
         textfile=textfile and _resolve(textfile, folder),
-        keep=decode(KeepPart, "keep"),
-        notify=decode(NotifyPart, "notify"),
-        retrain=decode(RetrainPart, "retrain"),
+        keep=decode_part(KeepPart, "keep"),
+        notify=decode_part(NotifyPart, "notify"),
+        retrain=decode_part(RetrainPart, "retrain"),
         tables=tables,
     )
 
@@ -289,7 +289,7 @@ def _decode_table(cls: type[_T], table: Mapping[str, Any], path: Path, name: str
     check_keys(table, hints, f"[{name}] in {path} has a key")
     values = {key.replace("-", "_"): value for key, value in table.items()}
     try:
-        part = build(cls, values, hints, from_toml)
+        part = decode(cls, values, hints, from_toml)
         check_choices(part)
 
     except FieldError as error:
@@ -312,7 +312,7 @@ def _decode_table(cls: type[_T], table: Mapping[str, Any], path: Path, name: str
 def _is_invalid(cls: type[Any], key: str, value: Any) -> bool:
     """Tell whether a value is invalid by itself, whatever the other fields are."""
     try:
-        build(cls, {key: value}, get_type_hints(cls), from_toml)
+        decode(cls, {key: value}, get_type_hints(cls), from_toml)
     except UsageError:
         return True
     return False

@@ -126,7 +126,7 @@ class DataConfig:
         return parse_ranges("valid-range", self.valid_range)
 
     @property
-    def missing_numbers(self) -> tuple[float, ...]:
+    def numeric_na_values(self) -> tuple[float, ...]:
         """Those texts of `na_values` that are numbers."""
         numbers = []
         for text in self.na_values:
@@ -160,7 +160,7 @@ class DataConfig:
         """Bytes that a compressed file may unpack to."""
         return _parse_bytes("max-input-bytes", self.max_input_bytes)
 
-    def most_bad_rows(self, n_rows: int) -> int:
+    def bad_row_limit(self, n_rows: int) -> int:
         """Return how many of `n_rows` rows may be skipped; for a share above 0, at least one."""
         match = re.fullmatch(rf"({_NUMBER})(%?)", self.max_bad_rows)
         if match is None or (match[2] and float(match[1]) > 100):
@@ -189,7 +189,7 @@ class DataConfig:
             parse_duration_us(self.stuck_as_na)
         if self.max_gap is not None:
             parse_step_count(self.max_gap, name="max-gap", limit=_MAX_GAP)
-        _ = self.valid_ranges, self.years, self.most_bad_rows(0)
+        _ = self.valid_ranges, self.years, self.bad_row_limit(0)
 
         if self.rejects is not None and self.on_bad_rows != "skip":
             raise UsageError("--rejects needs --on-bad-rows skip")

@@ -255,7 +255,9 @@ class BacktestConfig:
                 check_range(name, value, 1, 10**6)
 
 
-def changes_of(config: DataConfig | WindowConfig, explicit: Collection[str] = ()) -> dict[str, Any]:
+def changed_fields(
+    config: DataConfig | WindowConfig, explicit: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the fields that differ from their defaults, and those that `explicit` names."""
     values = {item.name: (getattr(config, item.name), item.default) for item in fields(config)}
     return {n: value for n, (value, default) in values.items() if n in explicit or value != default}
@@ -266,7 +268,7 @@ def override(config: _C, changed: _C, explicit: Collection[str] = ()) -> _C:
 
     Fields that `explicit` names are taken even if they equal their defaults.
     """
-    return replace(config, **changes_of(changed, explicit))
+    return replace(config, **changed_fields(changed, explicit))
 
 
 def quantile_name(quantile: float) -> str:

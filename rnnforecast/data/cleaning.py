@@ -20,7 +20,7 @@ from rnnforecast.data.timestamps import format_timestamp, parse_time_us
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.sniff import shell_quote
-from rnnforecast.units import parse_duration_us, shorten_duration
+from rnnforecast.units import abbreviate_duration, parse_duration_us
 
 _MAX_LISTED = 5
 _COLUMNS = ("series", "from", "to")
@@ -90,7 +90,7 @@ def _mask_excluded(rows: Rows, path: Path, context: ReadContext, tz: str | None)
     unknown = sorted(intervals.keys() - {_ALL_SERIES, *rows.names})
     if unknown:
         message = f"in {path}, but not in the readings"
-        context.listener(WarningEvent.naming("unknown-series", message, unknown))
+        context.listener(WarningEvent.for_names("unknown-series", message, unknown))
 
     n_masked = 0
     is_wide = context.schema.series is None
@@ -194,7 +194,7 @@ def warn_of_suspect_readings(panel: Panel, listener: Listener, *, tz: str | None
     oddities = find_quality_issues(panel)
     if oddities.constant:
         listener(
-            WarningEvent.naming("constant-series", "always the same reading", oddities.constant)
+            WarningEvent.for_names("constant-series", "always the same reading", oddities.constant)
         )
 
     stuck = oddities.stuck
@@ -206,7 +206,7 @@ def warn_of_suspect_readings(panel: Panel, listener: Listener, *, tz: str | None
             for run, (start, end) in zip(longest, bounds, strict=True)
         )
         listed += f" and {len(stuck) - _MAX_LISTED} more" * (len(stuck) > _MAX_LISTED)
-        shortest = shorten_duration(int(stuck.n_rows.min()) * panel.step_us)
+        shortest = abbreviate_duration(int(stuck.n_rows.min()) * panel.step_us)
         message = f"sensors stand still: {listed}; if they hang, add  --stuck-as-na {shortest}"
         listener(WarningEvent("stuck-sensor", message, len(stuck)))
     _warn_of_sentinels(oddities.sentinels, listener)

@@ -123,7 +123,7 @@ def _choose_categories(
 
 def _warn_of_empty(names: list[str], message: str, listener: Listener) -> None:
     if names:
-        listener(WarningEvent.naming("empty-covariate", message, names))
+        listener(WarningEvent.for_names("empty-covariate", message, names))
 
 
 def _check_size(panel: Panel, schema: Schema, config: DataConfig) -> None:
@@ -213,7 +213,7 @@ def warn_unknown_categories(
         order = np.argsort(-counts, kind="stable")
         unknown = [texts[i] for i in order if is_unknown[i] and counts[i]]
         message = f"most of column {covariate.name!r} of {name} is unknown to the model"
-        listener(WarningEvent.naming("unknown-categories", message, unknown))
+        listener(WarningEvent.for_names("unknown-categories", message, unknown))
 
 
 def encode_column(covariate: Covariate, values: Floats) -> tuple[Floats, list[str]]:

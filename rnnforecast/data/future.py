@@ -72,7 +72,7 @@ class FutureFrame:
             return self
         if unknown:
             message = f"series of {self.source.name} without readings, not used"
-            listener(WarningEvent.naming("future-only-series", message, unknown))
+            listener(WarningEvent.for_names("future-only-series", message, unknown))
 
         decoded = pa.DictionaryArray.from_arrays(encoded.indices, pa.array(new_texts, pa.string()))
         column = decoded.dictionary_decode()

@@ -472,7 +472,9 @@ def _report_gaps(
     if limit is not None and longest.max(initial=0) > limit:
         names = take_names(panel.names, np.flatnonzero(longest > limit))
         listener(
-            WarningEvent.naming("long-gap", f"a gap longer than --max-gap {config.max_gap}", names)
+            WarningEvent.for_names(
+                "long-gap", f"a gap longer than --max-gap {config.max_gap}", names
+            )
         )
 
 
@@ -542,7 +544,7 @@ def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS
             code="no-readings",
             hint=f"choose another target of {context.source.name}",
         )
-    context.listener(WarningEvent.naming("empty-series", "no readings, left out", empty))
+    context.listener(WarningEvent.for_names("empty-series", "no readings, left out", empty))
     return panel.select(np.flatnonzero(has_reading))
 
 

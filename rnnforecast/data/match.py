@@ -28,7 +28,7 @@ from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks
 from rnnforecast.sources.shards import open_rank_slice
 from rnnforecast.sources.source import Source, join_time, open_source, rename_columns
-from rnnforecast.units import parse_duration_us, shorten_duration
+from rnnforecast.units import abbreviate_duration, parse_duration_us
 
 _MIN_SHIFT = 3.0
 """A recent median is never reported as another scale below this distance from the training level,
@@ -225,7 +225,7 @@ def warn_unusual_series(
     }
     for code, (message, names) in kinds.items():
         if names:
-            listener(WarningEvent.naming(code, message, names))
+            listener(WarningEvent.for_names(code, message, names))
 
 
 def require_series(past: Past, known: TrainingStats) -> None:
@@ -327,7 +327,9 @@ def check_age(newest: int, tz: str | None, config: PredictConfig, listener: List
     """
     now = _now_us(tz) if config.as_of is None else parse_time_us(config.as_of, tz)
     age = max(0, now - newest)
-    message = f"the newest reading, {format_timestamp(newest, tz)}, is {shorten_duration(age)} old"
+    message = (
+        f"the newest reading, {format_timestamp(newest, tz)}, is {abbreviate_duration(age)} old"
+    )
 
     if config.max_age is not None and age > parse_duration_us(config.max_age):
         raise NotEnoughDataError(

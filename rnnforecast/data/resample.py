@@ -327,7 +327,7 @@ def place_covariates(
 
     if contradicted:
         message = f"{files[1].name} differs from the values beside the readings, and counts there"
-        context.listener(WarningEvent.naming("plan-differs", message, contradicted))
+        context.listener(WarningEvent.for_names("plan-differs", message, contradicted))
     names = {role: tuple(c.name for c in schema.covariates if c.role == role) for role in columns}
     return covariates_from_columns(columns, names, grid.offsets, len(schema.targets))
 

@@ -515,7 +515,7 @@ class TargetColumns:
         ]
         if rounded:
             message = "whole numbers above 2^53, whose last digits are lost"
-            listener(WarningEvent.naming("lost-digits", message, rounded))
+            listener(WarningEvent.for_names("lost-digits", message, rounded))
 
 
 class CovariateColumns:
@@ -575,8 +575,8 @@ def _finite_values(
     `DataError` for a number that is no reading.
     """
     values: Doubles = batch.column(name).to_numpy(zero_copy_only=False)
-    if config.inf_as_na or config.missing_numbers:
-        is_missing = np.isin(values, config.missing_numbers)
+    if config.inf_as_na or config.numeric_na_values:
+        is_missing = np.isin(values, config.numeric_na_values)
         if config.inf_as_na:
             is_missing |= np.isinf(values)
         values = np.where(is_missing, np.nan, values)

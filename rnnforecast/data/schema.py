@@ -235,7 +235,7 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     unused = [c for c in free if c.name not in (series, *targets)]
     empty = [c.name for c in unused if c.kind == "empty"]
     if empty:
-        listener(WarningEvent.naming("empty-column", "empty, left out", empty))
+        listener(WarningEvent.for_names("empty-column", "empty, left out", empty))
     ignored = [c.name for c in unused if c.kind != "empty"]
     if ignored:
         listener(Notice(f"not used: {', '.join(ignored)}"))

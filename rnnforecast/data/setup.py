@@ -179,7 +179,7 @@ def _warn(split: Split, window_rows: int, listener: Listener, *, lengths: Intege
     """Warn of series whose length, `(series,)`, is less than a window, and of missing parts."""
     short = take_names(split.panel.names, lengths < window_rows)
     if short:
-        listener(WarningEvent.naming("short-series", "too short to learn from", short))
+        listener(WarningEvent.for_names("short-series", "too short to learn from", short))
     if split.test_from_us is None:
         listener(WarningEvent("nothing-held-out", "no readings are held out: nothing is measured"))
     if split.validation is None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnforecast.config.training import Config
-from rnnforecast.gradients import OK, VANISHING, WASTED, Diagnosis, exploding
+from rnnforecast.gradients import OK, VANISHING, WASTED, Diagnosis, diagnose_explosion
 from rnnforecast.spec import NetworkSpec
 
 _MAX_GROWTH = 10.0
@@ -148,11 +148,11 @@ def half_life(curve: Sequence[float | None]) -> int | None:
 def diagnose(memory: MemoryAnalysis, spec: NetworkSpec, config: Config) -> Diagnosis:
     """Return the gravest failure there is, and what to try against it."""
     if memory.explosion is not None:
-        return exploding(f"in training {memory.explosion}", config.training)
+        return diagnose_explosion(f"in training {memory.explosion}", config.training)
     growths = [member.growth for member in memory.members if member.growth is not None]
     growth = max(growths, default=0.0)
     if growth > _MAX_GROWTH:
-        return exploding(
+        return diagnose_explosion(
             f"the gradient grows to {growth:.0f} times its size on its way back", config.training
         )
 

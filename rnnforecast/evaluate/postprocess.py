@@ -153,11 +153,11 @@ def warnings_of(prediction: Prediction, *, lookback: int) -> list[WarningEvent]:
     """Return a warning for each kind of degraded series that there is."""
     kinds = {
         "left-out": (prediction.left_out, "too little to forecast from, left out"),
-        "shortened": (prediction.short_history, _SHORT.format(lookback)),
+        "short-history": (prediction.short_history, _SHORT.format(lookback)),
         "fallback": (prediction.fallback, "forecast by a fallback"),
     }
     return [
-        WarningEvent.naming(code, text, names) for code, (names, text) in kinds.items() if names
+        WarningEvent.for_names(code, text, names) for code, (names, text) in kinds.items() if names
     ]
 
 
@@ -166,11 +166,11 @@ def warn_of_short_history(past: Past, listener: Listener, *, lookback: int) -> N
     seen = past.observed_share(lookback)
     for code, text, is_affected in (
         ("left-out", "no reading to forecast from", seen == 0),
-        ("shortened", _SHORT.format(lookback), (seen > 0) & (seen < MIN_OBSERVED_SHARE)),
+        ("short-history", _SHORT.format(lookback), (seen > 0) & (seen < MIN_OBSERVED_SHARE)),
     ):
         names = take_names(past.names, is_affected)
         if names:
-            listener(WarningEvent.naming(code, text, names))
+            listener(WarningEvent.for_names(code, text, names))
 
 
 @dataclass(frozen=True)

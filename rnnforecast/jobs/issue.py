@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnforecast._version import __version__
-from rnnforecast.config.fields import key_of
+from rnnforecast.config.fields import hash_facts
 from rnnforecast.config.job import AS_OF, Job, KeepPart, ModelPart, RetrainPart
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
@@ -92,7 +92,7 @@ class Publication:
         paths = run_paths(job, stamp)
         check_not_shared(paths, job)
         forecast = {k: v for k, v in asdict(job.forecast).items() if k not in _NO_RESULT}
-        key = key_of(
+        key = hash_facts(
             {
                 "rnnforecast": __version__,
                 "forecast": forecast,
@@ -232,7 +232,7 @@ class RunPaths:
 
 def run_paths(job: Job, as_of: str) -> RunPaths:
     """Return the paths of the run of this time: each output has its manifest."""
-    output = job.output_of(as_of)
+    output = job.output_path(as_of)
     if AS_OF not in job.output:
         return RunPaths(output, output.parent / MANIFEST)
     return RunPaths(output, output.with_suffix(f".{MANIFEST}"))

@@ -75,7 +75,7 @@ class RunReporter:
         self.listener(event)
         if isinstance(event, PublishedEvent):
             self.has_published = True
-            self.log.append("published", {"output": event.what}, self.listener)
+            self.log.append("published", {"output": event.result}, self.listener)
         elif isinstance(event, WarningEvent):
             facts = {"code": event.code, "message": event.message, "count": event.count}
             self.log.append("warning", facts, self.listener)

@@ -20,7 +20,7 @@ from rnnforecast.model.artifact import load_manifest
 from rnnforecast.model.provenance import build_artifact
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
-from rnnforecast.units import parse_duration_us, shorten_duration
+from rnnforecast.units import abbreviate_duration, parse_duration_us
 from rnnforecast.workflow.model import restore, restore_network
 from rnnforecast.workflow.steps import (
     analyse_memory_held_out,
@@ -92,7 +92,7 @@ def _due(publication: Publication, scores: Sequence[Score]) -> _Challenge | None
     if rule.when == "drift" and flagged and new_us >= _DRIFT_PAUSE * horizon * step_us:
         return _Challenge(f"drift of {', '.join(flagged)}", held_out)
     if rule.every is not None and new_us >= parse_duration_us(rule.every):
-        return _Challenge(f"{shorten_duration(new_us)} of new readings", held_out)
+        return _Challenge(f"{abbreviate_duration(new_us)} of new readings", held_out)
     return None
 
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pa_parquet
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from rnnforecast.config.fields import build, is_of, parse_json, to_json
+from rnnforecast.config.fields import decode, has_type, parse_json, to_json
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import (
     MAX_FEATURES,
@@ -269,23 +269,23 @@ def _rename_keys(values: dict[str, Any], part: str, format_version: int) -> dict
 def _decode(manifest: dict[str, Any]) -> tuple[NetworkSpec, Config, Schema]:
     """Build the dataclasses that the manifest stores. Raises `ValueError` for other fields."""
     spec = manifest["spec"]
-    members = tuple(build(MemberSpec, member, _HINTS[MemberSpec]) for member in spec["members"])
-    network_spec = build(NetworkSpec, {**spec, "members": []}, _HINTS[NetworkSpec])
+    members = tuple(decode(MemberSpec, member, _HINTS[MemberSpec]) for member in spec["members"])
+    network_spec = decode(NetworkSpec, {**spec, "members": []}, _HINTS[NetworkSpec])
 
     parts = manifest["config"]
     config = Config(
-        data=build(DataConfig, parts["data"], _HINTS[DataConfig]),
-        window=build(WindowConfig, parts["window"], _HINTS[WindowConfig]),
-        network=build(NetworkConfig, parts["network"], _HINTS[NetworkConfig]),
-        training=build(TrainConfig, parts["training"], _HINTS[TrainConfig]),
+        data=decode(DataConfig, parts["data"], _HINTS[DataConfig]),
+        window=decode(WindowConfig, parts["window"], _HINTS[WindowConfig]),
+        network=decode(NetworkConfig, parts["network"], _HINTS[NetworkConfig]),
+        training=decode(TrainConfig, parts["training"], _HINTS[TrainConfig]),
     )
 
     columns = manifest["schema"]
     covariates = tuple(
-        build(Covariate, covariate, _HINTS[Covariate])
+        decode(Covariate, covariate, _HINTS[Covariate])
         for covariate in columns.get("covariates", ())  # a field with a default may be missing
     )
-    schema = build(Schema, {**columns, "covariates": []}, _HINTS[Schema])
+    schema = decode(Schema, {**columns, "covariates": []}, _HINTS[Schema])
     return replace(network_spec, members=members), config, replace(schema, covariates=covariates)
 
 
@@ -477,7 +477,7 @@ def _check_manifest(manifest: dict[str, Any], artifact: Artifact, stored: dict[s
     hashed = {key: value for key, value in stored.items() if key != "sha256"}
 
     for name in ("trained_until", "training_range", "provenance", "parent"):
-        if not is_of(upgraded[name], _HINTS[Artifact][name]):
+        if not has_type(upgraded[name], _HINTS[Artifact][name]):
             raise ValueError(f"{name} is {upgraded[name]!r}")
 
     expected = parse_json(to_json(artifact.to_json()))

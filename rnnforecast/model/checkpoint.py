@@ -17,7 +17,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from rnnforecast.config.fields import build, parse_json, to_json
+from rnnforecast.config.fields import decode, parse_json, to_json
 from rnnforecast.data.arrays import Floats
 from rnnforecast.errors import ModelError, UsageError, WriteError
 from rnnforecast.events import EpochEnded
@@ -288,7 +288,7 @@ def _decode_member(
         steps=_step_count(scalars["steps"]),
         best_steps=_step_count(scalars["best_steps"]),
         best_loss=best_loss,
-        epochs=tuple(build(EpochEnded, epoch, _HINTS) for epoch in scalars["epochs"]),
+        epochs=tuple(decode(EpochEnded, epoch, _HINTS) for epoch in scalars["epochs"]),
         **arrays,
     )
 

@@ -18,7 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from rnnforecast.errors import WorkerError
 from rnnforecast.parallel import Ranks
-from rnnforecast.process import launched
+from rnnforecast.process import current_launch
 
 _SOURCE_LOCATION = re.compile(r"\[/[^]]*\] ?")
 """The place in torch's own source that its messages begin with."""
@@ -69,7 +69,7 @@ def join_ranks(timeout_s: float) -> Iterator[Ranks]:
         yield TorchRanks()
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    launch, timeout = launched(), timedelta(seconds=timeout_s)
+    launch, timeout = current_launch(), timedelta(seconds=timeout_s)
     assert launch is not None
 
     with _worker_errors():

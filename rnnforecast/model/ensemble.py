@@ -19,13 +19,13 @@ from rnnforecast.config.training import TrainConfig
 from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.events import EpochEnded, Event, Listener, Notice, ProgressEvent, WarningEvent
-from rnnforecast.gradients import exploding
+from rnnforecast.gradients import diagnose_explosion
 from rnnforecast.model.checkpoint import Checkpoints, TrainingState, damaged
 from rnnforecast.model.loss import ValidationWindows
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import MemberTraining, TrainingLog, fine_tune, steps_per_epoch
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, broadcast_int
-from rnnforecast.process import holding_back, launched
+from rnnforecast.process import current_launch, defer_signals
 from rnnforecast.units import parse_duration_us
 
 _FIRST_SHARE = 0.5
@@ -142,7 +142,7 @@ def _warn_of_gradients(
     for number, log in enumerate(logs):
         reason = log.explosion(config)
         if reason is not None:
-            judged = exploding(reason, config)
+            judged = diagnose_explosion(reason, config)
             message = f"{judged.verdict}: member {number}: {judged.reason}; try  {judged.advice}"
             listener(WarningEvent("exploding-gradients", message))
 
@@ -292,8 +292,8 @@ def n_processors() -> int:
     Processes that a launcher has started on one machine share them.
     """
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    launch = launched()
-    return n if launch is None else max(1, n // launch.n_here)
+    launch = current_launch()
+    return n if launch is None else max(1, n // launch.local_world_size)
 
 
 class ProgressReporter:
@@ -423,7 +423,7 @@ def worker_pool(
 
     stopping = Notice("stopping after this step; a second signal ends at once")
     with (
-        holding_back(lambda: reporter.report(stopping)) as signals,
+        defer_signals(lambda: reporter.report(stopping)) as signals,
         ThreadPoolExecutor(
             n_workers, initializer=torch.set_num_threads, initargs=(threads_per_worker,)
         ) as pool,

@@ -32,7 +32,7 @@ from rnnforecast.model.initialise import (
     warm_start_from,
 )
 from rnnforecast.model.network import Network
-from rnnforecast.process import launched
+from rnnforecast.process import current_launch
 from rnnforecast.spec import NetworkSpec
 
 # Origins, and their inputs and outputs, in one batch of forecasts: this bounds memory. Smaller and
@@ -271,8 +271,8 @@ def _device(config: TrainConfig) -> torch.device:
     wants_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
     if not wants_cuda:
         return torch.device("cpu")
-    launch = launched()
-    return torch.device("cuda", 0 if launch is None else launch.rank_here)
+    launch = current_launch()
+    return torch.device("cuda", 0 if launch is None else launch.local_rank)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from rnnforecast.data.arrays import Floats
 from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Batch, TrainingWindows, epoch_batches
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded
-from rnnforecast.gradients import EXPLODING, LARGE_NORM, explosion
+from rnnforecast.gradients import EXPLODING, LARGE_NORM, explain_explosion
 from rnnforecast.model.artifact import Tensors
 from rnnforecast.model.checkpoint import MemberState
 from rnnforecast.model.covariates import CovariateBatch
@@ -70,7 +70,7 @@ class TrainingLog:
     def explosion(self, config: TrainConfig) -> str | None:
         """Return the reason why the gradients exploded; None where they did not."""
         clipped = [epoch.clipped for epoch in self.epochs]
-        return explosion(clipped, [epoch.train_loss for epoch in self.epochs], config)
+        return explain_explosion(clipped, [epoch.train_loss for epoch in self.epochs], config)
 
 
 def steps_per_epoch(n_windows: int, config: TrainConfig) -> int:

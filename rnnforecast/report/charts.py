@@ -15,7 +15,7 @@ import numpy as np
 from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.events import EpochEnded
 from rnnforecast.report.plots import Fan, Palette, new_figure, visible
-from rnnforecast.units import figure, format_duration
+from rnnforecast.units import format_duration, format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,10 +57,11 @@ def add_fan_tips(axes: Axes, fan: Fan) -> Tips:
     for number, lead in enumerate(leads):
         parts = [f"{format_timestamp(int(fan.ahead_us[lead]), fan.tz)}"]
         if fan.actual is not None and np.isfinite(fan.actual[lead]):
-            parts.append(f"reading {figure(float(fan.actual[lead]))}")
-        parts.append(f"forecast {figure(float(fan.point[lead]))}")
+            parts.append(f"reading {format_number(float(fan.actual[lead]))}")
+        parts.append(f"forecast {format_number(float(fan.point[lead]))}")
         parts += [
-            f"{100 * share:g} % between {figure(float(low[lead]))} and {figure(float(high[lead]))}"
+            f"{100 * share:g} % between {format_number(float(low[lead]))} "
+            f"and {format_number(float(high[lead]))}"
             for share, low, high in fan.bands
         ]
         span = np.array([begins[number], ends[number]]).astype("datetime64[us]")
@@ -92,7 +93,7 @@ def draw_leads(
     columns = []
     for lead in _subsample(max(map(len, by_lead.values()), default=0)):
         errors_at_lead = ", ".join(
-            f"{method.replace('_', ' ')} {figure(errors[lead])}"
+            f"{method.replace('_', ' ')} {format_number(errors[lead])}"
             for method, errors in by_lead.items()
         )
         columns.append((lead + 1, f"{lead + 1} steps ahead: {errors_at_lead}"))
@@ -131,7 +132,7 @@ def draw_history_lengths(
     axes.margins(x=0.01)
     _label(axes, "readings that are seen, the newest", "quantile loss", has_legend=False)
     columns = [
-        (float(length), f"with the last {length} readings: loss {figure(loss)}")
+        (float(length), f"with the last {length} readings: loss {format_number(loss)}")
         for length, loss in zip(lengths, losses, strict=True)
     ]
     return _add_tips(axes, [columns[i] for i in _subsample(len(columns))])

@@ -11,7 +11,7 @@ from rnnforecast.events import EpochEnded
 from rnnforecast.report import charts
 from rnnforecast.report.charts import PAGE, draw_inline
 from rnnforecast.report.plots import Fan, Palette, draw_fan, drawing, visible
-from rnnforecast.units import figure
+from rnnforecast.units import format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,14 +153,14 @@ def _metrics_section(report: Report) -> list[str]:
 
     header = ["method", *report.headings.values()]
     rows = [
-        [method.replace("_", " "), *(figure(values[key]) for key in report.headings)]
+        [method.replace("_", " "), *(format_number(values[key]) for key in report.headings)]
         for method, values in report.metrics.items()
     ]
     section = [paragraph(report.held_out), table("Metrics by method", header, rows)]
     if len(report.worst) > 1:
         header = ["series", "MASE", "MASE of the naive method"]
         rows = [
-            [str(item["series"]), figure(item["mase"]), figure(item["naive_mase"])]
+            [str(item["series"]), format_number(item["mase"]), format_number(item["naive_mase"])]
             for item in report.worst[:5]
         ]
         section += [
@@ -191,7 +191,7 @@ def _leads_section(report: Report) -> list[str]:
         return []
 
     ranges = "; ".join(
-        f"{method.replace('_', ' ')} from {figure(errors[0])} to {figure(errors[-1])}"
+        f"{method.replace('_', ' ')} from {format_number(errors[0])} to {format_number(errors[-1])}"
         for method, errors in report.by_lead.items()
     )
     svg = draw_inline(
@@ -242,7 +242,7 @@ def _memory_section(memory: MemoryFigures | None) -> list[str]:
         ),
     )
     ranges = "; ".join(
-        f"{name} from {figure(curve[0])} to {figure(curve[-1])}"
+        f"{name} from {format_number(curve[0])} to {format_number(curve[-1])}"
         for name, curve in memory.gradients.items()
     )
     by_lag = draw_inline(
@@ -309,7 +309,7 @@ def _draw_fan(fan: Fan, name: str, title: str, sentence: str) -> str:
         return charts.add_fan_tips(axes, fan)
 
     # the description is for readers who do not see the picture
-    low, high = figure(float(fan.point.min())), figure(float(fan.point.max()))
+    low, high = format_number(float(fan.point.min())), format_number(float(fan.point.max()))
     summary = f"{len(fan.point)} steps are forecast, between {low} and {high}."
     return draw_inline(name, title, f"{sentence} {summary}".strip(), draw)
 

@@ -19,7 +19,7 @@ from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.data.windows import Past, Values
-from rnnforecast.units import figure
+from rnnforecast.units import format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -378,7 +378,11 @@ def _frame(canvas: Canvas, low: float, high: float) -> list[str]:
     """Return the rows of a canvas; the first, the middle and the last with their value."""
     rows = canvas.plot(linesep="\n").split("\n")
     height = len(rows)
-    labels = {0: figure(high), height // 2: figure((low + high) / 2), height - 1: figure(low)}
+    labels = {
+        0: format_number(high),
+        height // 2: format_number((low + high) / 2),
+        height - 1: format_number(low),
+    }
     return [f"{labels.get(i, '')[:_LABEL]:>{_LABEL}}┤{row}" for i, row in enumerate(rows)]
 
 

@@ -530,7 +530,7 @@ def report_skipped(
     if not skipped:
         return
 
-    max_skipped = config.most_bad_rows(n_rows + len(skipped))
+    max_skipped = config.bad_row_limit(n_rows + len(skipped))
     if len(skipped) > max_skipped:
         also_lines = tuple(location.line or 0 for location in skipped[1 : _MAX_LISTED + 1])
         raise DataError(

@@ -175,7 +175,7 @@ def _split_pattern(path: RemotePath) -> tuple[RemotePath, list[str]]:
     """Return the folder that a pattern begins with, and the parts of the pattern below it."""
     parts = path.url.key.split("/")
     n_fixed = next((i for i, part in enumerate(parts) if _has_magic(part)), len(parts))
-    return RemotePath(path.url.at("/".join(parts[:n_fixed]))), parts[n_fixed:]
+    return RemotePath(path.url.with_key("/".join(parts[:n_fixed]))), parts[n_fixed:]
 
 
 def _has_magic(text: str) -> bool:

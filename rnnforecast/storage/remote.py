@@ -42,7 +42,7 @@ class RemotePath:
 
     def __truediv__(self, name: str) -> RemotePath:
         """Return the location with a name appended."""
-        return RemotePath(self.url.below(name))
+        return RemotePath(self.url.child(name))
 
     @property
     def name(self) -> str:
@@ -57,7 +57,7 @@ class RemotePath:
     @property
     def parent(self) -> RemotePath:
         """The location without its last part."""
-        return RemotePath(self.url.at(self.url.key.rpartition("/")[0]))
+        return RemotePath(self.url.with_key(self.url.key.rpartition("/")[0]))
 
     def resolve(self) -> RemotePath:
         """Return itself: there are no links, and a URL is absolute."""
@@ -71,7 +71,7 @@ class RemotePath:
         """Tell whether it is the folder, or lies below it."""
         url, above = self.url, folder.url
         is_below = not above.key or f"{url.key}/".startswith(f"{above.key}/")
-        return url.at("") == above.at("") and is_below
+        return url.with_key("") == above.with_key("") and is_below
 
     def relative_parts(self, folder: RemotePath) -> tuple[str, ...]:
         """Return the parts of the path that lead from a folder to it."""

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from pyarrow import fs as pa_fs
 
-from rnnforecast.process import holding_back
+from rnnforecast.process import defer_signals
 from rnnforecast.urls import Url
 
 _T = TypeVar("_T")
@@ -70,7 +70,7 @@ def list_objects(folder: Url, *, recursive: bool) -> dict[Url, ObjectInfo]:
     for file_info in sorted(file_infos, key=lambda file_info: file_info.path):
         info = _object_info(file_info)
         if info is not None and info.size is not None:
-            objects[folder.below(file_info.path.removeprefix(path).strip("/"))] = info
+            objects[folder.child(file_info.path.removeprefix(path).strip("/"))] = info
     return objects
 
 
@@ -91,7 +91,7 @@ def put(url: Url, content: Any) -> None:
         with _store_of(url).open_output_stream(_path_of(url), compression=None) as stream:
             stream.write(content)
 
-    with translate_errors(url), holding_back(lambda: None):
+    with translate_errors(url), defer_signals(lambda: None):
         check_writable(url)
         run_interruptibly(write)
 
@@ -127,7 +127,7 @@ def check_writable(url: Url) -> None:
 def check_bucket(url: Url) -> None:
     """Raise `OSError` where there is no bucket, or no answer; one that denies access passes."""
     try:
-        (info,) = get_infos([url.at("")])
+        (info,) = get_infos([url.with_key("")])
     except PermissionError:
         return
     if info is None:
@@ -200,7 +200,7 @@ def _path_of(url: Url) -> str:
 
 
 def _store_of(url: Url) -> Any:
-    return _open(url.at(""))
+    return _open(url.with_key(""))
 
 
 @lru_cache(maxsize=8)

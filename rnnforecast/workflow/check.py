@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rnnforecast.config.fields import options_of
+from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.cleaning import warn_of_suspect_readings
 from rnnforecast.data.grid import read_panel
@@ -98,7 +98,7 @@ def check(
         predict = shlex.join(["rnnforecast", "predict", path, "--model", str(model.path)])
     # Values that probably stand for missing readings are proposed as such.
     sentinels = sorted({f"{value:g}" for value in profile.sentinels})
-    options = options_of(replace(config, na_values=(*config.na_values, *sentinels)))
+    options = to_arguments(replace(config, na_values=(*config.na_values, *sentinels)))
     return Check(
         source=source.name,
         columns=column_roles(source.columns, schema, explicit=set(config.named_columns)),

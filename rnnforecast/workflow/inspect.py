@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnnforecast.config.commands import MOST_DRAWN, check_format, check_picture
+from rnnforecast.config.commands import MAX_DRAWN, check_format, check_picture
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, PlotConfig
 from rnnforecast.data.match import read_for_training
@@ -23,7 +23,7 @@ from rnnforecast.data.windows import Past, TrainingWindows, make_past
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
 from rnnforecast.evaluate.anomalies import Anomalies, Episode, episodes, find_anomalies
 from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
-from rnnforecast.gradients import explosion
+from rnnforecast.gradients import explain_explosion
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.report.html import forecast_html
 from rnnforecast.report.plots import Fan, n_rows_back, render_image
@@ -56,7 +56,7 @@ def plot(
     config: PlotConfig | None = None,
     model: Model | None = None,
     output: str | Path | None = None,
-    most: int = MOST_DRAWN,
+    most: int = MAX_DRAWN,
     listener: Listener = ignore,
 ) -> list[Fan]:
     """Return a forecast with the readings around it, and draw it where there is an `output`.
@@ -157,7 +157,9 @@ def _fans_with_readings(
             hint="pass the readings that the forecast was made from, and their model with  --model",
         )
     if missing:
-        listener(WarningEvent.naming("no-readings", "forecast, but not in the readings", missing))
+        listener(
+            WarningEvent.for_names("no-readings", "forecast, but not in the readings", missing)
+        )
     return [
         _fan_without_readings(forecast)
         if forecast.series not in positions
@@ -351,7 +353,7 @@ def _explosion_in(artifact: Artifact) -> str | None:
         epochs = [row for row in rows if row["member"] == str(number)]
         clipped = [float(row["clipped"]) for row in epochs]
         losses = [float(row["train_loss"]) for row in epochs]
-        reason = explosion(clipped, losses, artifact.config.training)
+        reason = explain_explosion(clipped, losses, artifact.config.training)
         if reason is not None:
             return reason
     return None

@@ -21,7 +21,7 @@ from rnnforecast.config.training import (
     QUANTILES,
     STANDARD_OUTPUT,
     PredictConfig,
-    changes_of,
+    changed_fields,
     override,
 )
 from rnnforecast.data.arrays import take_names
@@ -209,7 +209,7 @@ def resolve_options(
     if config is None:
         return stored
 
-    changes = changes_of(config, explicit)
+    changes = changed_fields(config, explicit)
     trained = {name: getattr(stored, name) for name in _SETTLED}
     for name, value in trained.items():
         change = changes.get(name, value)
@@ -351,7 +351,7 @@ def forecast(
     unknown = check_known_ahead(past, ready.horizon, ready.schema.tz, needed=needed)
     if unknown.any():
         message = "ended before the others, and what is known ahead does not begin there"
-        events(WarningEvent.naming("missing-future", message, take_names(past.names, unknown)))
+        events(WarningEvent.for_names("missing-future", message, take_names(past.names, unknown)))
 
     forecaster = forecaster or restore(ready.artifact)
     # The probability of exceeding a limit is interpolated from all trained quantiles.
@@ -382,7 +382,7 @@ def _apply_limits(
     if is_outside.any():
         message = "the newest readings lie outside of their --bounds, the forecast does not"
         names = take_names(prediction.forecast.names, is_outside)
-        listener(WarningEvent.naming("bounds", message, names))
+        listener(WarningEvent.for_names("bounds", message, names))
 
     bounded = clip_to_bounds(prediction.forecast, ranges, targets)
     bounded, exceedances = add_exceedance(bounded, config.limits, ranges, targets)
@@ -402,7 +402,7 @@ def output_table(
         forecast = escape_formulas(forecast)
     elif formulas:
         message = "spreadsheets run names like these as formulas (--excel-safe marks them as text)"
-        listener(WarningEvent.naming("formula", message, formulas))
+        listener(WarningEvent.for_names("formula", message, formulas))
     return forecast.to_arrow(config.quantiles)
 
 

@@ -47,7 +47,7 @@ from rnnforecast.model.provenance import model_card
 from rnnforecast.report.html import ExampleWindow, MemoryFigures, Report, report_html
 from rnnforecast.report.plots import make_fans
 from rnnforecast.spec import NetworkSpec
-from rnnforecast.units import figure, join_names
+from rnnforecast.units import format_number, join_names
 
 if TYPE_CHECKING:
     from rnnforecast.model.forecaster import RNNForecaster
@@ -216,11 +216,12 @@ def _describe_example(example: Example, tz: str | None) -> ExampleWindow:
     begin = format_timestamp(int(forecast.times_us[0, 0]), tz)
 
     if example.of == "series":
-        sentence = f"The window with its median error, from {begin} on: MAE {figure(error)}."
+        sentence = f"The window with its median error, from {begin} on: MAE {format_number(error)}."
     else:
         rank = "a typical one" if example.kind == "typical" else f"the {example.kind}"
         sentence = (
-            f"From {begin} on, {rank} of its windows by error; mean absolute error {figure(error)}."
+            f"From {begin} on, {rank} of its windows by error; "
+            f"mean absolute error {format_number(error)}."
         )
     return ExampleWindow(f"{example.kind.capitalize()} {example.of}: {fan.name}", sentence, fan)
 

@@ -28,7 +28,7 @@ from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import Checkpoints, discard_checkpoint
 from rnnforecast.model.provenance import build_artifact, make_checkpoints
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather_object
-from rnnforecast.process import Launch, holding_back, launched
+from rnnforecast.process import Launch, current_launch, defer_signals
 from rnnforecast.sources.shards import is_sharded
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
@@ -207,7 +207,7 @@ def _save(
     files = artifact.pack(report)
     skill = comparison.skill
 
-    with holding_back(lambda: None):
+    with defer_signals(lambda: None):
         version = versions.publish_version(path, files, now=datetime.now(UTC))
         discard_checkpoint(path)
         if require_skill is not None and (skill is None or skill < require_skill):
@@ -227,7 +227,7 @@ def launch_for(data: object) -> Launch | None:
 
     It does on a table in memory, and as a single process on anything but a folder of buckets.
     """
-    launch = launched()
+    launch = current_launch()
     if launch is None or not isinstance(data, str | Path):
         return None
     return launch if launch.n > 1 or is_sharded(as_path(data)) else None

@@ -66,8 +66,8 @@ def test_every_series_is_forecast_and_those_with_little_to_go_by_are_named(
     outcome = command("predict", "mixed.csv", "--json")
 
     assert outcome.code == 3
-    assert outcome.document["shortened"] == BELOW_HALF
-    assert (outcome.document["left_out"], outcome.document["replaced"]) == ([], [])
+    assert outcome.document["short_history"] == BELOW_HALF
+    assert (outcome.document["left_out"], outcome.document["fallback"]) == ([], [])
     forecast = pd.read_csv(mixed / "forecast.csv")
     assert list(forecast["series"].drop_duplicates()) == list(LENGTHS)
     assert (forecast.groupby("series").size() == HORIZON).all()
@@ -83,7 +83,7 @@ def test_a_fallback_takes_over_those_with_little_to_go_by_and_says_so(
     outcome = command("predict", "mixed.csv", "--json", "--fallback", "seasonal-naive,naive")
 
     assert outcome.code == 3
-    assert outcome.document["replaced"] == ["two", "few"]
+    assert outcome.document["fallback"] == ["two", "few"]
     assert outcome.document["left_out"] == ["one"]  # nothing says how wide its band is
     sources = pd.read_csv(mixed / "forecast.csv").groupby("series")["source"].unique()
     assert {name: list(own) for name, own in sources.items()} == {
@@ -116,7 +116,7 @@ def test_a_series_that_is_new_and_has_one_reading_is_left_out_and_the_others_are
 
     assert outcome.code == 3
     assert outcome.document["left_out"] == ["stranger"]
-    assert outcome.document["shortened"] == [*BELOW_HALF, "newer"]
+    assert outcome.document["short_history"] == [*BELOW_HALF, "newer"]
     assert outcome.document["series"] == len(LENGTHS) + 1
 
 
@@ -143,5 +143,5 @@ def test_where_all_are_too_short_for_the_look_back_they_are_forecast_and_flagged
     outcome = command("predict", "short.csv", "--json")
 
     assert outcome.code == (0 if n == 50 else 3)
-    assert outcome.document["shortened"] == ([] if n == 50 else list(LENGTHS))
+    assert outcome.document["short_history"] == ([] if n == 50 else list(LENGTHS))
     assert outcome.document["rows"] == HORIZON * len(LENGTHS)

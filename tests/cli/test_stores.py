@@ -227,8 +227,8 @@ def test_what_is_on_a_disk_waits_for_no_store() -> None:
     code = (
         "import sys, rnnforecast.cli.predict, rnnforecast.workflow\n"
         "from rnnforecast.storage import publish\n"
-        "from rnnforecast.storage.remote import place_of\n"
-        "publish.make_directory(place_of('.')); place_of('s3://bucket/x')\n"
+        "from rnnforecast.storage.remote import as_path\n"
+        "publish.make_directory(as_path('.')); as_path('s3://bucket/x')\n"
         "sys.exit(any(name.startswith(('pyarrow', 'fsspec')) for name in sys.modules))"
     )
 

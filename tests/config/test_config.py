@@ -28,7 +28,7 @@ from rnnforecast.config.training import (
     quantile_name,
 )
 from rnnforecast.errors import UsageError
-from rnnforecast.units import format_duration, parse_duration_us, parse_steps, shorten_duration
+from rnnforecast.units import abbreviate_duration, format_duration, parse_duration_us, parse_steps
 from tests.builders import make_spec
 
 SECOND, HOUR, DAY = 10**6, 3600 * 10**6, 86_400 * 10**6
@@ -125,13 +125,13 @@ def test_a_duration_is_written_in_its_largest_whole_unit(microseconds: int, text
     ],
 )
 def test_a_duration_is_shortened_where_its_end_says_little(microseconds: int, text: str) -> None:
-    assert shorten_duration(microseconds) == text
+    assert abbreviate_duration(microseconds) == text
 
 
 @given(st.integers(1, 10**15))
 @repeatable
 def test_a_shortened_duration_is_never_longer_and_loses_less_than_a_quarter(length: int) -> None:
-    assert 0.75 * length < parse_duration_us(shorten_duration(length)) <= length
+    assert 0.75 * length < parse_duration_us(abbreviate_duration(length)) <= length
 
 
 # Steps
@@ -364,7 +364,7 @@ def test_an_output_in_no_known_format_is_refused_with_those_that_are(path: str) 
 def test_a_long_list_of_names_is_cut_and_counted() -> None:
     from rnnforecast.events import WarningEvent
 
-    few = WarningEvent.naming("code", "gone", ["a", "b"])
-    many = WarningEvent.naming("code", "gone", [f"s{i}" for i in range(9)])
+    few = WarningEvent.for_names("code", "gone", ["a", "b"])
+    many = WarningEvent.for_names("code", "gone", [f"s{i}" for i in range(9)])
     assert (few.message, few.count) == ("gone: a, b", 2)
     assert (many.message, many.count) == ("gone, 9 in all: s0, s1, s2, s3, s4, ...", 9)

@@ -308,7 +308,7 @@ on_failure = ["logger", "-t", "rnnforecast"]
     job = read_job(tmp_path / "job.toml")
 
     assert job.source == str(tmp_path / "readings/*.parquet")
-    assert job.output_of("2024-01-01T000000") == tmp_path / "out" / "2024-01-01T000000.parquet"
+    assert job.output_path("2024-01-01T000000") == tmp_path / "out" / "2024-01-01T000000.parquet"
     assert job.forecast == PredictConfig(
         quantiles=(0.1, 0.5, 0.9),
         fallback=("seasonal-naive", "naive"),
@@ -324,8 +324,8 @@ on_failure = ["logger", "-t", "rnnforecast"]
 @pytest.mark.parametrize("name", ["out/{as_of}.csv", "a-{as_of}-{as_of}.parquet", "x{as_of}.jsonl"])
 def test_the_time_stands_in_the_name_of_the_file(tmp_path: Path, name: str) -> None:
     job = job_of(tmp_path, forecast={"output": name})
-    assert str(job.output_of("NOW")) == str(tmp_path / name.replace("{as_of}", "NOW"))
-    assert job.output_of("NOW").parent == job.lock.parent
+    assert str(job.output_path("NOW")) == str(tmp_path / name.replace("{as_of}", "NOW"))
+    assert job.output_path("NOW").parent == job.lock.parent
 
 
 @pytest.mark.parametrize(

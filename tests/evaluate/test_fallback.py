@@ -154,7 +154,7 @@ def test_each_kind_of_lack_is_one_warning_that_names_and_counts_the_series(past:
     without = warnings_of(predicted(past), lookback=LOOKBACK)
     with_fallback = warnings_of(predicted(past, "naive"), lookback=LOOKBACK)
 
-    assert [(w.code, w.count) for w in without] == [("left-out", 2), ("shortened", 1)]
+    assert [(w.code, w.count) for w in without] == [("left-out", 2), ("short-history", 1)]
     assert [(w.code, w.count) for w in with_fallback] == [("left-out", 1), ("fallback", 2)]
     assert without[0].message.endswith(": s3, s4")
     assert "half of 8 readings" in without[1].message

@@ -62,7 +62,9 @@ def issued(
     forecast = replace(
         forecast, values=forecast.values + noise.astype(np.float32), tz=more.pop("tz", None)
     )
-    return issue_table(forecast, past, **{"season": 12, "version": "v", "usual": None, **more})
+    return issue_table(
+        forecast, past, **{"season": 12, "version": "v", "error_reference": None, **more}
+    )
 
 
 def sensors(n: int = 200) -> Panel:

@@ -8,7 +8,7 @@ import pytest
 
 from rnnforecast.config.training import Config, NetworkConfig, TrainConfig
 from rnnforecast.evaluate.memory import MemberMemory, MemoryAnalysis, Peak, diagnose, half_life
-from rnnforecast.gradients import explosion
+from rnnforecast.gradients import explain_explosion
 from rnnforecast.spec import MemberSpec
 from tests.builders import make_spec
 
@@ -67,7 +67,7 @@ def test_a_training_that_exploded_is_said_to_have(training: TrainConfig, advice:
 def test_a_training_explodes_where_steps_are_clipped_too_often_or_the_loss_jumps(
     clipped: list[float], losses: list[float], expected: str | None
 ) -> None:
-    assert explosion(clipped, losses, TrainConfig()) == expected
+    assert explain_explosion(clipped, losses, TrainConfig()) == expected
 
 
 def test_a_gradient_that_grows_on_its_way_back_is_an_explosion() -> None:

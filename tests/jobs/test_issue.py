@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.config.fields import key_of
+from rnnforecast.config.fields import hash_facts
 from rnnforecast.config.job import Job, KeepPart
 from rnnforecast.data.timestamps import format_for_file_name
 from rnnforecast.errors import UsageError, WriteError
@@ -223,9 +223,9 @@ FACTS = {"version": "v", "horizon": 6, "as_of": STAMPS[0], "forecast": {"quantil
 
 
 def test_the_key_is_that_of_the_facts_whatever_their_order() -> None:
-    assert key_of(FACTS) == key_of(dict(reversed(FACTS.items())))
+    assert hash_facts(FACTS) == hash_facts(dict(reversed(FACTS.items())))
     others = [{**FACTS, name: "another"} for name in FACTS]
-    assert len({key_of(facts) for facts in (FACTS, *others)}) == 5
+    assert len({hash_facts(facts) for facts in (FACTS, *others)}) == 5
 
 
 def test_each_output_has_a_manifest_of_its_own(tmp_path: Path) -> None:
@@ -262,13 +262,13 @@ def test_the_outputs_of_a_job_are_those_of_its_name_oldest_first(tmp_path: Path,
         "forecast.csv",
         f"other-{STAMPS[1]}.csv",
         f"{STAMPS[1]}.csv.bak",
-        f".tmp-0123456789ab-{job.output_of(STAMPS[1]).name}",
-        job.output_of("2024-01-01").name,
-        job.output_of("{as_of}").name,
-        job.output_of("latest").name,
+        f".tmp-0123456789ab-{job.output_path(STAMPS[1]).name}",
+        job.output_path("2024-01-01").name,
+        job.output_path("{as_of}").name,
+        job.output_path("latest").name,
     ):
         (tmp_path / "out" / foreign).touch()
-    job.output_of(STAMPS[2]).mkdir()
+    job.output_path(STAMPS[2]).mkdir()
 
     assert list_outputs(job) == [places[i].output for i in (1, 0, 2)]
 
@@ -286,7 +286,7 @@ def test_every_time_that_a_name_can_say_is_found_in_its_order(
         publish_run(job, format_for_file_name(time, tz))
 
     assert list_outputs(job) == [
-        job.output_of(format_for_file_name(time, tz)) for time in sorted(times)
+        job.output_path(format_for_file_name(time, tz)) for time in sorted(times)
     ]
 
 
@@ -302,7 +302,7 @@ def test_the_newest_manifest_is_that_of_the_newest_output_that_has_one(tmp_path:
     assert read_newest_manifest(job) is None
     for stamp in (STAMPS[2], STAMPS[0], STAMPS[1]):
         publish_run(job, stamp)
-    job.output_of(STAMPS[4]).touch()  # a run that was cut short
+    job.output_path(STAMPS[4]).touch()  # a run that was cut short
 
     assert read_newest_manifest(job)["as_of"] == STAMPS[2]
     fixed = make_job(tmp_path, "forecast.csv")
@@ -327,18 +327,18 @@ def test_retention_keeps_the_newest_and_the_one_that_is_spared(
     (tmp_path / "out" / "forecast.csv").touch()
     kept = sorted({*STAMPS[-keep:], STAMPS[spared]})
 
-    gone = retire_outputs(job, exclude=job.output_of(STAMPS[spared]))
+    gone = retire_outputs(job, exclude=job.output_path(STAMPS[spared]))
 
-    assert gone == [job.output_of(stamp) for stamp in STAMPS if stamp not in kept]
+    assert gone == [job.output_path(stamp) for stamp in STAMPS if stamp not in kept]
     expected = [name for stamp in kept for name in (f"{stamp}.csv", f"{stamp}.run.json")]
     assert names_in(tmp_path / "out") == sorted([*expected, "forecast.csv"])
 
 
 def test_retention_that_nobody_asked_for_removes_nothing(tmp_path: Path) -> None:
     job = with_runs(tmp_path, None)
-    assert retire_outputs(job, exclude=job.output_of(STAMPS[5])) == []
+    assert retire_outputs(job, exclude=job.output_path(STAMPS[5])) == []
     fixed = with_runs(tmp_path, 1, name="forecast.csv")
-    assert retire_outputs(fixed, exclude=fixed.output_of(STAMPS[5])) == []
+    assert retire_outputs(fixed, exclude=fixed.output_path(STAMPS[5])) == []
     assert len(names_in(tmp_path / "out")) == 14
 
 
@@ -362,12 +362,12 @@ def test_retention_that_is_cut_short_goes_on_the_next_time(
         with monkeypatch.context() as patched:
             patched.setattr(Path, "unlink", unlink)
             try:
-                retire_outputs(job, exclude=job.output_of(STAMPS[5]))
+                retire_outputs(job, exclude=job.output_path(STAMPS[5]))
                 n_runs = fails_at
             except WriteError:
                 pass
         assert len(list_outputs(job)) >= 2
-        retire_outputs(job, exclude=job.output_of(STAMPS[5]))
+        retire_outputs(job, exclude=job.output_path(STAMPS[5]))
         assert len(names_in(folder / "out")) == 4
         if n_runs:
             break

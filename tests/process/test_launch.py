@@ -10,7 +10,7 @@ import pytest
 from rnnforecast.config.commands import RanksConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.events import Event, Notice, WarningEvent
-from rnnforecast.process import Launch, is_main_process, launched
+from rnnforecast.process import Launch, current_launch, is_main_process
 from rnnforecast.workflow.train import launch_for, merging_warnings
 from tests.together import ThreadRanks, together
 
@@ -33,24 +33,24 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_a_process_learns_which_one_it_is(environment):
-    assert launched() == Launch(rank=3, n=8, rank_here=1, n_here=2, restarts=0)
+    assert current_launch() == Launch(rank=3, n=8, local_rank=1, local_world_size=2, restarts=0)
     assert not is_main_process()
     environment.setenv("TORCHELASTIC_RESTART_COUNT", "2")
     environment.setenv("RANK", "0")
-    assert launched() == Launch(rank=0, n=8, rank_here=1, n_here=2, restarts=2)
+    assert current_launch() == Launch(rank=0, n=8, local_rank=1, local_world_size=2, restarts=2)
     assert is_main_process()
 
 
 @pytest.mark.parametrize("name", ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"])
 def test_a_process_that_no_launcher_has_started_is_alone(environment, name):
     environment.delenv(name)
-    assert launched() is None
+    assert current_launch() is None
     assert is_main_process()
 
 
 def test_variables_of_somebody_else_are_left_alone(environment):
     environment.setenv("RANK", "first")
-    assert launched() is None
+    assert current_launch() is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rnnforecast.process import holding_back, on_signals
+from rnnforecast.process import defer_signals, on_signals
 
 NUMBERS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
@@ -44,7 +44,7 @@ def ignore() -> None:
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_is_raised_when_the_block_ends(number: int) -> None:
     done, told = [], []
-    with pytest.raises(Asked) as caught, holding_back(lambda: told.append("at once")) as came:
+    with pytest.raises(Asked) as caught, defer_signals(lambda: told.append("at once")) as came:
         assert not came
         send(number)
         done.append("all of it")
@@ -55,14 +55,14 @@ def test_a_signal_is_raised_when_the_block_ends(number: int) -> None:
 
 
 def test_without_a_signal_nothing_happens(handlers: list[int]) -> None:
-    with holding_back(ignore) as came:
+    with defer_signals(ignore) as came:
         pass
     assert not came and not handlers
 
 
 def test_after_the_block_a_signal_is_raised_where_it_comes() -> None:
     before = [signal.getsignal(number) for number in NUMBERS]
-    with holding_back(ignore):
+    with defer_signals(ignore):
         assert [signal.getsignal(number) for number in NUMBERS] != before
     assert [signal.getsignal(number) for number in NUMBERS] == before
     with pytest.raises(Asked):
@@ -71,7 +71,7 @@ def test_after_the_block_a_signal_is_raised_where_it_comes() -> None:
 
 def test_the_second_signal_is_not_held_back(handlers: list[int]) -> None:
     reached = []
-    with pytest.raises(Asked), holding_back(ignore):
+    with pytest.raises(Asked), defer_signals(ignore):
         send(signal.SIGINT)
         reached.append(1)
         send(signal.SIGTERM)
@@ -80,7 +80,7 @@ def test_the_second_signal_is_not_held_back(handlers: list[int]) -> None:
 
 
 def test_an_error_of_the_block_does_not_hide_a_signal() -> None:
-    with pytest.raises(Asked) as caught, holding_back(ignore):
+    with pytest.raises(Asked) as caught, defer_signals(ignore):
         send(signal.SIGTERM)
         raise ValueError("something else")
     assert isinstance(caught.value.__context__, ValueError)
@@ -91,7 +91,7 @@ def test_whoever_cannot_be_told_does_not_lose_a_signal() -> None:
         raise BrokenPipeError
 
     done = []
-    with pytest.raises(Asked), holding_back(tell):
+    with pytest.raises(Asked), defer_signals(tell):
         send(signal.SIGTERM)
         done.append(1)
     assert done == [1]
@@ -100,7 +100,7 @@ def test_whoever_cannot_be_told_does_not_lose_a_signal() -> None:
 def test_an_interrupt_from_the_keyboard_is_held_back_in_python() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     done = []
-    with pytest.raises(KeyboardInterrupt), holding_back(ignore):
+    with pytest.raises(KeyboardInterrupt), defer_signals(ignore):
         send(signal.SIGINT)
         done.append(1)
     assert done == [1]
@@ -109,7 +109,7 @@ def test_an_interrupt_from_the_keyboard_is_held_back_in_python() -> None:
 def test_what_is_ignored_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     on_signals(lambda number, _frame: pytest.fail(str(number)))
-    with holding_back(ignore) as came:
+    with defer_signals(ignore) as came:
         send(signal.SIGHUP)
     send(signal.SIGHUP)
     assert not came
@@ -119,7 +119,7 @@ def test_what_is_ignored_stays_ignored() -> None:
 def test_a_handler_that_raises_nothing_ends_nothing() -> None:
     heard: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _frame: heard.append(number))
-    with holding_back(ignore) as came:
+    with defer_signals(ignore) as came:
         send(signal.SIGTERM)
     assert heard == [signal.SIGTERM] and not came
 
@@ -128,7 +128,7 @@ def test_another_thread_leaves_signals_alone() -> None:
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def work() -> None:
-        with holding_back(ignore):
+        with defer_signals(ignore):
             seen.append(signal.getsignal(signal.SIGTERM))
 
     thread = threading.Thread(target=work)

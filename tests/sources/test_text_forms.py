@@ -171,7 +171,7 @@ def test_a_share_of_nothing_lets_no_bad_row_through(tmp_path, text, most):
     path = write(tmp_path / "x.csv", *RAGGED[:7], "2024-01-01 06:00,1", *RAGGED[8:])
     config = {"on_bad_rows": "skip", "max_bad_rows": text}
 
-    assert DataConfig(**config).most_bad_rows(41) == most
+    assert DataConfig(**config).bad_row_limit(41) == most
     if most:
         assert "bad-rows" in read(path, **config).warnings
     else:

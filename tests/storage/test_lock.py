@@ -26,8 +26,8 @@ from rnnforecast.storage.lock import acquire
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from rnnforecast.storage.lock import holding
-with holding(Path(sys.argv[1])):
+from rnnforecast.storage.lock import acquire
+with acquire(Path(sys.argv[1])):
     if "fork" in sys.argv and os.fork() == 0:
         print(os.getpid(), flush=True)
         time.sleep(60)
@@ -38,10 +38,10 @@ with holding(Path(sys.argv[1])):
 COUNT = """
 import os, sys
 from pathlib import Path
-from rnnforecast.storage.lock import holding
+from rnnforecast.storage.lock import acquire
 lock, counter, times = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 for _ in range(times):
-    with holding(lock, wait_s=60):
+    with acquire(lock, wait_s=60):
         counter.write_text(str(int(counter.read_text()) + 1))
 """
 SOON_S = 1.0
@@ -159,9 +159,9 @@ def test_the_lock_of_a_process_that_was_killed_is_free_at_once(
 FORK_WITHIN = """
 import os, sys
 from pathlib import Path
-from rnnforecast.storage.lock import holding
+from rnnforecast.storage.lock import acquire
 lock, code = Path(sys.argv[1]), 3
-with holding(lock):
+with acquire(lock):
     child = os.fork()
     if child:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
