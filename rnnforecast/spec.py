@@ -6,11 +6,15 @@ Standard library only: a damaged model is refused by its shapes before torch is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from rnnforecast.config.training import QUANTILES, NetworkConfig
+if TYPE_CHECKING:
+    from rnnforecast.config.training import NetworkConfig
 
 Shape = tuple[int, ...]
+DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+QUANTILES = (0.025, *DECILES, 0.975)
+"""Levels that every network learns: the nine deciles and the ends of a 95 % band."""
 HINGES = 16
 """Hinge functions that the effect of known covariates is made of, besides straight lines."""
 

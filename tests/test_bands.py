@@ -53,13 +53,13 @@ def test_documented_failures_are_found_and_little_else(tmp_path: Path) -> None:
 
     search = rnnforecast.anomalies(source, model=model, config=AnomalyConfig())
 
-    times = pd.to_datetime(search.found.times_us, unit="us")
+    times = pd.to_datetime(search.anomalies.times_us, unit="us")
     windows = [(pd.Timestamp(begin), pd.Timestamp(end)) for begin, end in FAILURES]
     near = [((times >= begin) & (times <= end)) for begin, end in windows]
     assert near[0].sum() >= 5  # 14, 50 and 19 when this was written; of the third window 1
     assert near[1].sum() >= 20
     assert near[3].sum() >= 5
     elsewhere = ~np.any(near, axis=0)
-    assert elsewhere.sum() < 0.015 * search.found.n_judged  # 0.7 % when this was written
+    assert elsewhere.sum() < 0.015 * search.anomalies.n_judged  # 0.7 % when this was written
     worst = max(search.episodes, key=lambda one: one.surprise)
     assert windows[-1][0] <= pd.to_datetime(worst.begin_us, unit="us") <= windows[-1][1]

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pytest
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.grid import read_panel
 from rnnforecast.data.match import TrainingStats, warn_unusual_series
 from rnnforecast.data.output import write_table
@@ -25,6 +24,7 @@ from rnnforecast.evaluate.baselines import SeasonalNaive
 from rnnforecast.evaluate.postprocess import Fallback, predict_with_fallback
 from rnnforecast.events import ignore
 from rnnforecast.sources.source import open_source
+from rnnforecast.spec import QUANTILES
 from tests.builders import HOUR_US
 
 N_READINGS, SHORT = 300_000, 60

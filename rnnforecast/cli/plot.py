@@ -91,7 +91,7 @@ def show_prediction(prediction: Prediction, screen: Screen) -> None:
 
 def anomalies_document(search: Search, output: str | None) -> dict[str, Any]:
     """Return the document of `anomalies --json`."""
-    anomalies, episodes = search.found, []
+    anomalies, episodes = search.anomalies, []
     for episode in search.episodes:
         begin, end = _span(episode, anomalies.tz)
         episodes.append(
@@ -115,7 +115,7 @@ def anomalies_document(search: Search, output: str | None) -> dict[str, Any]:
 
 def print_anomalies(search: Search, output: str | None, screen: Screen) -> None:
     """Print the first episodes, the most surprising first, and the number of anomalies."""
-    anomalies, episodes = search.found, search.episodes[:_MAX_EPISODES]
+    anomalies, episodes = search.anomalies, search.episodes[:_MAX_EPISODES]
     rows = [
         (e.series, *_span(e, anomalies.tz), str(e.count), format_number(e.surprise))
         for e in episodes

@@ -9,11 +9,9 @@ from typing import Any, TypeVar
 from rnnforecast.config.fields import check_choices, option
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import UsageError
+from rnnforecast.spec import CELLS, QUANTILES
 from rnnforecast.units import check_range, parse_duration_us, parse_limits, parse_ranges
 
-DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-QUANTILES = (0.025, *DECILES, 0.975)
-"""Levels that every network learns: the nine deciles and the ends of a 95 % band."""
 BAND = (0.1, 0.9)
 """Quantiles that are written next to the median by default."""
 STANDARD_OUTPUT = "-"
@@ -26,8 +24,7 @@ MAX_HIDDEN = 4_096
 MAX_LAYERS = 8
 MAX_MEMBERS = 16
 MAX_FEATURES = 4096
-CELLS = ("gru", "lstm", "mingru", "rnn")
-GATED = ("gru", "lstm", "mingru")
+GATED = tuple(name for name, cell in CELLS.items() if cell.retention_gate is not None)
 """Cells with a gate that decides how long a unit remembers."""
 INITS = ("orthogonal", "chrono", "default")
 _C = TypeVar("_C", "DataConfig", "WindowConfig")
@@ -51,7 +48,7 @@ class WindowConfig:
 class NetworkConfig:
     """The shape of the network."""
 
-    cell: str = option("gru", "Recurrent cell.", choices=CELLS)
+    cell: str = option("gru", "Recurrent cell.", choices=tuple(CELLS))
     hidden: int = option(128, "Width of the recurrent state.")
     layers: int = option(1, "Recurrent layers.")
     segment: int | None = option(

@@ -191,13 +191,13 @@ def mask_stuck(panel: Panel, config: DataConfig, listener: Listener) -> Panel:
 
 def warn_of_suspect_readings(panel: Panel, listener: Listener, *, tz: str | None) -> None:
     """Warn of sensors that stand still or never change, and of values that may mean missing."""
-    oddities = find_quality_issues(panel)
-    if oddities.constant:
+    issues = find_quality_issues(panel)
+    if issues.constant:
         listener(
-            WarningEvent.for_names("constant-series", "always the same reading", oddities.constant)
+            WarningEvent.for_names("constant-series", "always the same reading", issues.constant)
         )
 
-    stuck = oddities.stuck
+    stuck = issues.stuck
     if len(stuck):
         longest = stuck.chosen(np.argsort(-stuck.n_rows, kind="stable")[:_MAX_LISTED])
         bounds = ((format_timestamp(t, tz) for t in (run.start_us, run.end_us)) for run in longest)
@@ -209,7 +209,7 @@ def warn_of_suspect_readings(panel: Panel, listener: Listener, *, tz: str | None
         shortest = abbreviate_duration(int(stuck.n_rows.min()) * panel.step_us)
         message = f"sensors stand still: {listed}; if they hang, add  --stuck-as-na {shortest}"
         listener(WarningEvent("stuck-sensor", message, len(stuck)))
-    _warn_of_sentinels(oddities.sentinels, listener)
+    _warn_of_sentinels(issues.sentinels, listener)
 
 
 def _warn_of_sentinels(sentinels: Segments, listener: Listener) -> None:

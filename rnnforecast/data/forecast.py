@@ -13,10 +13,11 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rnnforecast.config.training import BAND, QUANTILES, quantile_name
+from rnnforecast.config.training import BAND, quantile_name
 from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
 from rnnforecast.data.timestamps import timestamp_array
 from rnnforecast.data.windows import Past, Values
+from rnnforecast.spec import QUANTILES
 
 _error_function = np.vectorize(math.erf, otypes=[np.float64])
 _MEDIAN = QUANTILES.index(0.5)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rnnforecast.config.training import BAND, QUANTILES
+from rnnforecast.config.training import BAND
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Forecaster, to_normal_scores
 from rnnforecast.data.panel import Panel
@@ -17,6 +17,7 @@ from rnnforecast.data.timestamps import timestamp_array
 from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth
 from rnnforecast.events import Listener, ProgressEvent, ignore
+from rnnforecast.spec import QUANTILES
 
 _MAX_SURPRISE = 100.0
 """A reading off a band without width would be infinitely surprising."""

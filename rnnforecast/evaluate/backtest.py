@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.panel import Panel
@@ -18,6 +17,7 @@ from rnnforecast.evaluate.baselines import seasonal_differences
 from rnnforecast.evaluate.metrics import UNCALIBRATED, MetricAccumulator, WindowContext
 from rnnforecast.events import Listener, ProgressEvent, ignore
 from rnnforecast.parallel import all_gather_object
+from rnnforecast.spec import QUANTILES
 
 PART_VALUES = 1 << 22
 """Values, of look-backs and quantiles, that are held at a time."""

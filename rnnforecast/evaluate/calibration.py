@@ -9,7 +9,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.forecast import (
     TAIL_PAIRS,
@@ -23,6 +22,7 @@ from rnnforecast.data.split import Origins
 from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth
 from rnnforecast.parallel import all_gather
+from rnnforecast.spec import QUANTILES
 
 _MAX_BLOCKS, _MIN_BLOCKS = 20, 5
 """Time blocks of the held-out windows, each a horizon long or more. With fewer a difference cannot

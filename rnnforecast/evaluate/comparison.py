@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.arrays import Doubles
 from rnnforecast.evaluate.metrics import (
     UNCALIBRATED,
@@ -17,6 +16,7 @@ from rnnforecast.evaluate.metrics import (
     skill,
     skill_interval,
 )
+from rnnforecast.spec import QUANTILES
 from rnnforecast.units import format_duration
 
 UNKNOWN = "no held-out readings say how good the network is"

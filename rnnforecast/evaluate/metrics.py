@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from rnnforecast.config.training import DECILES, QUANTILES
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.windows import Values
 from rnnforecast.parallel import Ranks
+from rnnforecast.spec import DECILES, QUANTILES
 
 UNCALIBRATED = "uncalibrated"
 """Name of the network without its calibration, among the methods that are scored."""

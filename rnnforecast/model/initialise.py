@@ -128,17 +128,17 @@ def find_new_series(train: Past, windows: TrainingWindows) -> Integers:
 
 
 @torch.no_grad()
-def init_new_series(network: Network, newcomers: Integers, past: Past) -> None:
+def init_new_series(network: Network, numbers: Integers, past: Past) -> None:
     """Initialise the series without a training window so far, in place.
 
-    `newcomers`, `(series,)`, are numbers of series. Their scaling and pattern come from the
+    `numbers`, `(series,)`, are those of the series. Their scaling and pattern come from the
     readings before the cutoffs, all else from entry 0, which is trained for unknown series.
     """
-    if not len(newcomers):
+    if not len(numbers):
         return
 
-    added = torch.from_numpy(newcomers) + 1
-    part = past.subset(newcomers)
+    added = torch.from_numpy(numbers) + 1
+    part = past.subset(numbers)
     scaling = fit_scaling(part)
     network.center[added] = torch.from_numpy(scaling.center)
     network.scale[added] = torch.from_numpy(scaling.scale)

@@ -212,7 +212,7 @@ def _fan_with_readings(
 class Search:
     """Result of a search for anomalies."""
 
-    found: Anomalies
+    anomalies: Anomalies
     episodes: tuple[Episode, ...]
     """Anomalies near each other, put together, the most surprising first."""
     warnings: tuple[WarningEvent, ...]
@@ -250,13 +250,12 @@ def anomalies(
 
     panel, schema = model.read(data, options, events)
     since = None if config.since is None else parse_moment(config.since, panel, schema.tz)
-    begin = panel.first_us if since is None else since
-    if parse_time_us(artifact.trained_until, schema.tz) >= begin:
-        message = (
-            f"the model has learnt from the readings until {artifact.trained_until}, and is less "
-            "surprised by them than by new ones"
-        )
+    first_us = panel.first_us if since is None else since
+    if parse_time_us(artifact.trained_until, schema.tz) >= first_us:
+        message = f"the model has learnt from the readings until {artifact.trained_until}"
+        message += ", and is less surprised by them than by new ones"
         events(WarningEvent("already-learnt", message))
+
     result = find_anomalies(
         restore(artifact),
         panel,
@@ -279,7 +278,7 @@ def anomalies(
         tuple(events.warnings),
     )
     if output is not None:
-        write_table(search.found.to_arrow(), str(output))
+        write_table(search.anomalies.to_arrow(), str(output))
     return search
 
 

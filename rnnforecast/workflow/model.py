@@ -18,7 +18,6 @@ from rnnforecast.config.commands import check_format
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import (
     DEFAULT_MODEL,
-    QUANTILES,
     STANDARD_OUTPUT,
     PredictConfig,
     changed_fields,
@@ -54,6 +53,7 @@ from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.artifact import load as load_artifact
 from rnnforecast.sources.files import expand_url, is_read_with
+from rnnforecast.spec import QUANTILES
 from rnnforecast.storage.durable import check_directory, check_not_overwriting
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.publish import check_file

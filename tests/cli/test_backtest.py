@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnnforecast.config.training import DECILES, quantile_name
+from rnnforecast.config.training import quantile_name
+from rnnforecast.spec import DECILES
 from tests.builders import wave, write_wide
 from tests.conftest import SMALL, Command
 

@@ -14,11 +14,9 @@ from hypothesis import strategies as st
 from rnnforecast.config.commands import check_format
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import (
-    DECILES,
     MAX_HIDDEN,
     MAX_LAYERS,
     MAX_LOOKBACK,
-    QUANTILES,
     Config,
     NetworkConfig,
     PredictConfig,
@@ -28,6 +26,7 @@ from rnnforecast.config.training import (
     quantile_name,
 )
 from rnnforecast.errors import UsageError
+from rnnforecast.spec import DECILES, QUANTILES
 from rnnforecast.units import abbreviate_duration, format_duration, parse_duration_us, parse_steps
 from tests.builders import make_spec
 

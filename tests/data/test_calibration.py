@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import TAIL_PAIRS, Calibration
+from rnnforecast.spec import QUANTILES
 
 HORIZON = 6
 MEDIAN = QUANTILES.index(0.5)

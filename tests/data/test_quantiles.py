@@ -7,8 +7,8 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import interpolate_quantiles
+from rnnforecast.spec import QUANTILES
 
 
 def of(distribution: NormalDist, levels: list[float]) -> np.ndarray:

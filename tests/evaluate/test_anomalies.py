@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.anomalies import Anomalies, episodes, find_anomalies
 from rnnforecast.evaluate.baselines import SeasonalNaive
+from rnnforecast.spec import QUANTILES
 from tests.builders import HOUR_US, START_US, make_panel, wave
 
 LOOKBACK, STRIDE = 48, 12

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.split import Origins
 from rnnforecast.data.windows import Past, make_past
@@ -22,6 +21,7 @@ from rnnforecast.evaluate.backtest import (
 )
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.metrics import UNCALIBRATED
+from rnnforecast.spec import QUANTILES
 from tests.builders import START_US, make_panel, random_walk, wave
 from tests.evaluate.reference import mae, mase
 

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
+from rnnforecast.spec import QUANTILES
 from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
 
 NAN = np.nan

@@ -8,7 +8,6 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import (
     Forecast,
     interpolate_quantiles,
@@ -18,6 +17,7 @@ from rnnforecast.data.forecast import (
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.postprocess import add_exceedance, clip_to_bounds, is_outside_bounds
+from rnnforecast.spec import QUANTILES
 from tests.builders import HOUR_US, START_US, make_panel
 
 HORIZON = 4

@@ -9,13 +9,13 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.arrays import take_names
 from rnnforecast.data.forecast import TAIL_PAIRS, Forecast
 from rnnforecast.data.split import Origins
 from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.backtest import Truth
 from rnnforecast.evaluate.calibration import Calibrated, _move, fit_calibration
+from rnnforecast.spec import QUANTILES
 from tests.builders import HOUR_US, START_US, make_panel
 
 HORIZON, LOOKBACK = 12, 24

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
@@ -18,6 +17,7 @@ from rnnforecast.evaluate.postprocess import (
     predict_with_fallback,
     warnings_of,
 )
+from rnnforecast.spec import QUANTILES
 from tests.builders import make_panel, wave
 
 NAN = np.nan

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.windows import Past, make_past
@@ -28,6 +27,7 @@ from rnnforecast.evaluate.comparison import (
 )
 from rnnforecast.evaluate.live import DRIFTED, Score, issue_table, score_issues
 from rnnforecast.evaluate.metrics import MetricAccumulator
+from rnnforecast.spec import QUANTILES
 from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
 from tests.evaluate.test_comparison import FixedOrigins, Shifted
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnforecast.config.training import DECILES, QUANTILES
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.evaluate.metrics import (
     HEADINGS,
@@ -19,6 +18,7 @@ from rnnforecast.evaluate.metrics import (
     scaled_errors,
     skill_interval,
 )
+from rnnforecast.spec import DECILES, QUANTILES
 from tests.evaluate import reference
 
 N_SERIES, HORIZON, N_BLOCKS = 3, 4, 5

@@ -16,9 +16,9 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from rnnforecast.config.training import DECILES, QUANTILES
 from rnnforecast.evaluate.baselines import normal_quantiles
 from rnnforecast.evaluate.metrics import Metrics, skill
+from rnnforecast.spec import DECILES, QUANTILES
 from tests.evaluate import reference
 
 LEVELS = np.array(DECILES)

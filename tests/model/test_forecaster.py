@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config.training import QUANTILES, NetworkConfig, TrainConfig, WindowConfig
+from rnnforecast.config.training import NetworkConfig, TrainConfig, WindowConfig
 from rnnforecast.data.season import resolve_season
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import ModelError
 from rnnforecast.model.forecaster import RNNForecaster
-from rnnforecast.spec import MemberSpec
+from rnnforecast.spec import QUANTILES, MemberSpec
 from tests.builders import make_panel, make_spec, random_walk, wave
 
 SMALL = NetworkConfig(hidden=16)

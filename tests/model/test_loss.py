@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.model.loss import pinball, quantile_loss
+from rnnforecast.spec import QUANTILES
 
 
 def test_quantile_loss_is_the_mean_of_the_pinball_losses() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnforecast.config.training import QUANTILES, NetworkConfig
+from rnnforecast.config.training import NetworkConfig
 from rnnforecast.model.network import Member, Window, lasting, mixing
-from rnnforecast.spec import MemberSpec
+from rnnforecast.spec import QUANTILES, MemberSpec
 from tests.builders import make_spec
 from tests.model.networks import CELL_NAMES, make_network
 from tests.model.test_recurrence import OF_TORCH, TORCHS_OWN

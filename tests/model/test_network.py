@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.model.network import Network
-from rnnforecast.spec import MemberSpec, expected_shapes
+from rnnforecast.spec import QUANTILES, MemberSpec, expected_shapes
 from tests.builders import make_spec
 from tests.model.networks import CELL_NAMES, make_network
 

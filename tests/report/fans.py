@@ -6,8 +6,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.report.plots import Fan
+from rnnforecast.spec import QUANTILES
 from tests.builders import HOUR_US, START_US, wave
 
 

@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rnnforecast.config.training import QUANTILES
 from rnnforecast.evaluate.metrics import HEADINGS
 from rnnforecast.events import EpochEnded
 from rnnforecast.report.html import ExampleWindow, MemoryFigures, Report, forecast_html, report_html
+from rnnforecast.spec import QUANTILES
 from tests.builders import HOUR_US
 from tests.report.fans import make_fan
 
