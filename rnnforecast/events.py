@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 _MAX_NAMES = 5
 """Names in the message of a warning; its count has all."""
@@ -109,7 +109,7 @@ class Recorder:
     """A listener that passes events on, and collects the warnings for manifest and result."""
 
     listener: Listener
-    warnings: list[WarningEvent]
+    warnings: list[WarningEvent] = field(default_factory=list)
 
     def __call__(self, event: Event) -> None:
         """Pass the event on; a warning that is already in the list is dropped."""

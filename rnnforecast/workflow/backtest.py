@@ -121,7 +121,7 @@ def backtest(
     if report is not None:
         check_page(str(report))
     config = with_windows(config or Config(), horizon, lookback)
-    events, clock = Recorder(listener, []), Clock()
+    events, clock = Recorder(listener), Clock()
     saved = None if model is None else as_model(model)
     if saved is not None:
         config = replace(config, data=resolve_options(saved.artifact, config.data, explicit))

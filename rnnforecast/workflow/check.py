@@ -69,7 +69,7 @@ def check(
     model's reading options. Raises a `RnnForecastError` for a table that cannot be used, or does
     not fit the model.
     """
-    events = Recorder(listener, [])
+    events = Recorder(listener)
     config = config or DataConfig()
     if model is not None:
         config = resolve_options(model.artifact, config, explicit)

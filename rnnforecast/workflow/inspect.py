@@ -240,7 +240,7 @@ def anomalies(
     artifact = model.artifact
     options = resolve_options(artifact, reading, explicit)
     check_outputs(data, options, output=output)
-    events, spec = Recorder(listener, []), artifact.spec
+    events, spec = Recorder(listener), artifact.spec
     stride = config.stride or spec.horizon
     if stride > spec.horizon:
         raise UsageError(
@@ -300,7 +300,7 @@ def memory(
 
     model = as_model(model)
     artifact = model.artifact
-    events = Recorder(listener, [])
+    events = Recorder(listener)
     source = training_source(artifact) if data is None else data
     panel, schema = model.read(source, resolve_options(artifact, reading, explicit), events)
     windows = _memory_windows(artifact, panel, schema.tz, events)

@@ -252,7 +252,7 @@ def predict(
     config = config or PredictConfig()
     if output is not None:
         check_format(str(output))
-    events = Recorder(listener, [])
+    events = Recorder(listener)
     artifact = as_model(model, version=version).artifact
     options = resolve_options(artifact, reading, explicit)
     source = artifact.provenance["source"] if data is None else data

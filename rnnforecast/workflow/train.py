@@ -123,7 +123,7 @@ def _train(
 ) -> Model:
     """Train; the caller holds the lock of the model directory, where there is one."""
     path = request.path
-    events, clock = Recorder(listener, []), Clock()
+    events, clock = Recorder(listener), Clock()
     with merging_warnings(events, ranks) as rank_listener:
         panel, schema = read_for_training(
             data,

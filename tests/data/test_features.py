@@ -25,7 +25,7 @@ def read(
     learns_until: FindTrainEnd | None = None,
 ) -> tuple[Panel, Covariates, Schema, list[WarningEvent]]:
     """Read a table; with a schema, as a trained model does."""
-    events = Recorder(ignore, [])
+    events = Recorder(ignore)
     source = open_source(table, config, events)
     wanted = (
         infer_schema(source, config, events)

@@ -30,7 +30,7 @@ def ahead(
     """
     own = {name: value for name, value in options.items() if name != "map"}
     schema = read(past if model is None else model, known=(known,), **own).schema
-    events = Recorder(ignore, [])
+    events = Recorder(ignore)
     seen, _ = read_past(
         past,
         schema=schema,
