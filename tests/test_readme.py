@@ -30,7 +30,16 @@ def sample_data(tmp_path: Path) -> None:
     (tmp_path / "sample_data").symlink_to(ROOT / "sample_data")
 
 
-@pytest.mark.usefixtures("sample_data")
+@pytest.fixture
+def two_weeks(tmp_path: Path) -> None:
+    """The beginning of the sample, under its name: enough to train on; `make demo` takes it all."""
+    sample = ROOT / "sample_data" / "pumping_station.csv"
+    lines = sample.read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "sample_data").mkdir()
+    (tmp_path / "sample_data" / sample.name).write_text("".join(lines[: 1 + 14 * 144]))
+
+
+@pytest.mark.usefixtures("two_weeks")
 def test_the_job_by_hand_ends_with_a_forecast(command: Command) -> None:
     lines = [line for line in blocks("sh")[1].splitlines() if line.startswith("rnnforecast ")]
     assert [shlex.split(line)[1] for line in lines] == ["train", "predict", "show"]
@@ -47,7 +56,7 @@ def test_the_line_of_the_check_runs_and_ends_with_one_to_train(command: Command)
     assert "rnnforecast train sample_data/pumping_station.csv" in outcome.out
 
 
-@pytest.mark.usefixtures("sample_data")
+@pytest.mark.usefixtures("two_weeks")
 def test_the_line_of_the_backtest_runs(command: Command) -> None:
     (line,) = (block.strip() for block in blocks("sh") if block.startswith("rnnforecast backtest"))
     outcome = command(*shlex.split(line)[1:], "--windows", "3")
@@ -62,7 +71,7 @@ def test_both_make_targets_exist() -> None:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
-@pytest.mark.usefixtures("sample_data", "command")
+@pytest.mark.usefixtures("two_weeks", "command")
 def test_the_lines_of_python_run(monkeypatch: pytest.MonkeyPatch) -> None:
     import rnnforecast
     from rnnforecast.workflow import backtest, train
