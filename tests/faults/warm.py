@@ -1,6 +1,6 @@
 """Commands in processes of their own, forked from one that has imported the libraries already.
 
-A process for each command costs a few tenths of a second then, and can be killed, stopped and
+A process for each command costs less than a tenth of a second then, and can be killed, stopped and
 limited like any other. The process that forks runs no product of matrices itself, so that it has no
 threads that a child would miss. `plain` is the ordinary way, `python -m rnnforecast`.
 """
@@ -8,6 +8,7 @@ threads that a child would miss. `plain` is the ordinary way, `python -m rnnfore
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -21,8 +22,11 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
+
+import typer
 
 ROOT = Path(__file__).parents[2]
 QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RNNFORECAST_TRAIN_REPORT": "0"}
@@ -209,6 +213,7 @@ def _serve() -> None:
                 order = json.loads(line)
                 if "import" in order:
                     importlib.import_module(order["import"])
+                    gc.freeze()
                     continue
                 child = os.fork()
                 if not child:
@@ -249,17 +254,24 @@ def _be_the_command(order: dict[str, Any]) -> NoReturn:
 
 
 def _import_all() -> None:
+    """Load what commands load, and keep the collector of each child from going through it all."""
     import torch
 
+    from rnnforecast.cli.app import app
+    from rnnforecast.cli.main import main  # noqa: F401
     from rnnforecast.evaluate import comparison  # noqa: F401
     from rnnforecast.jobs import run  # noqa: F401
     from rnnforecast.model import checkpoint, forecaster  # noqa: F401
     from rnnforecast.workflow import backtest, check, inspect, train  # noqa: F401
 
-    for name in ("pyarrow.dataset", "pydantic.type_adapter", "typer._adapters", "rich.table"):
+    late = ("pyarrow.dataset", "pydantic.type_adapter", "typer._adapters", "rich.table")
+    for name in (*late, "pydantic.plugin._loader", "rich.console", "scipy.special"):
         with contextlib.suppress(ImportError):  # what others import late
             importlib.import_module(name)
     torch.set_num_threads(1)
+    typer.main.get_command = cache(typer.main.get_command)
+    typer.main.get_command(app)
+    gc.freeze()
 
 
 if __name__ == "__main__":
