@@ -134,7 +134,7 @@ def test_progress_comes_to_its_end_although_members_drop_out() -> None:
     progress = [event for event in seen if isinstance(event, ProgressEvent)]
     done = [event.done for event in progress]
     assert done == sorted(done)
-    assert {(event.spec, event.total) for event in progress} == {("training", 4 * 12 * 20)}
+    assert {(event.task, event.total) for event in progress} == {("training", 4 * 12 * 20)}
     assert progress[-1].done == progress[-1].total
 
 
