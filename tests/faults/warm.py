@@ -257,8 +257,7 @@ def _import_all() -> None:
     """Load what commands load, and keep the collector of each child from going through it all."""
     import torch
 
-    from rnnforecast.cli.main import app
-    from rnnforecast.cli.main import main  # noqa: F401
+    from rnnforecast.cli.main import app, main  # noqa: F401
     from rnnforecast.evaluate import comparison  # noqa: F401
     from rnnforecast.jobs import run  # noqa: F401
     from rnnforecast.model import checkpoint, forecaster  # noqa: F401
