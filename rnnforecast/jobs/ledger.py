@@ -15,7 +15,7 @@ from rnnforecast.config.commands import DEFAULT_LEDGER, ScoreConfig
 from rnnforecast.config.job import read_job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
-from rnnforecast.data.match import newest_readings, read_for_model
+from rnnforecast.data.match import newest_reading
 from rnnforecast.data.timestamps import format_for_file_name, format_timestamp, parse_time_us
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError, UsageError
@@ -26,20 +26,20 @@ from rnnforecast.storage.remote import local_path
 from rnnforecast.units import parse_duration_us
 from rnnforecast.workflow.model import (
     Model,
+    as_model,
     check_outputs,
     load,
     resolve_options,
     training_source,
-    training_stats_of,
 )
 
-_NAME = re.compile(
-    r"(\d{4}-\d{2}-\d{2}T\d{6}(?:_\d{6})?Z?)_(\d{4,9})_([0-9a-f]{16})\.parquet", re.ASCII
-)
+STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}(?:_[0-9]{6})?Z?"
+"""A regular expression of the as-of time in names of files, as `format_for_file_name` writes it."""
 KEY_LENGTH = 16
 """Hexadecimal digits of a run's key in the name of its part."""
+_NAME = re.compile(rf"({STAMP})_([0-9]{{4,9}})_([0-9a-f]{{{KEY_LENGTH}}})\.parquet")
 ISSUE = "issue"
-"""Name of a column that is not stored: the position of a row's part in the order of issue."""
+"""Name of the column that `read_parts` adds: the position of a row's part in the order of issue."""
 
 
 @dataclass(frozen=True, order=True)
@@ -138,7 +138,7 @@ def score(
     """
     config = config or ScoreConfig()
     events = Recorder(listener, [])
-    artifact = (model if isinstance(model, Model) else load(model)).artifact
+    model = as_model(model)
     folder = local_path(ledger, "a ledger")
     if not list_parts(folder):
         raise DataError(
@@ -147,20 +147,14 @@ def score(
             hint="name the folder that  [ledger] path  of a job names, with  --ledger",
         )
 
-    options = resolve_options(artifact, reading, explicit)
-    source = training_source(artifact) if data is None else data
+    options = resolve_options(model.artifact, reading, explicit)
+    source = training_source(model.artifact) if data is None else data
     check_outputs(source, options)
-    panel, schema = read_for_model(
-        source,
-        schema=artifact.schema,
-        options=options,
-        stats=training_stats_of(artifact),
-        listener=events,
-    )
+    panel, schema = model.read(source, options, events)
     past = make_past(panel)
 
     newest, since = _span(past, config, schema.tz)
-    scores = score_ledger(Path(ledger), past, schema.tz, since_us=since, by=config.by)
+    scores = score_ledger(folder, past, schema.tz, since_us=since, by=config.by)
     if not scores:
         raise NotEnoughDataError(
             f"of no forecast in {ledger} a reading has come",
@@ -171,7 +165,7 @@ def score(
 
     begin = None if since is None else format_timestamp(since, schema.tz)
     until = format_timestamp(newest, schema.tz)
-    return ScoreResult(tuple(scores), begin, until, tuple(events.warnings))
+    return ScoreResult(scores, begin, until, tuple(events.warnings))
 
 
 def score_job(
@@ -204,7 +198,7 @@ def score_ledger(
     since_us: int | None,
     by: Sequence[str],
     longest_us: int | None = None,
-) -> list[Score]:
+) -> tuple[Score, ...]:
     """Score a ledger on readings that are already in memory; an empty ledger has no scores.
 
     With `longest_us`, an upper bound of the horizon, parts that are too old are not opened.
@@ -215,13 +209,13 @@ def score_ledger(
         parts = [part for part in parts if part.as_of >= oldest]
 
     if not parts:
-        return []
-    return score_issues(read_parts(parts), past, tz, since_us=since_us, by=by)
+        return ()
+    return tuple(score_issues(read_parts(parts), past, tz, since_us=since_us, by=by))
 
 
 def _span(past: Past, config: ScoreConfig, tz: str | None) -> tuple[int, int | None]:
     """Return the time of the newest reading and the first time to score; None for all times."""
-    newest = int(newest_readings(past).max(initial=-1))
+    newest = newest_reading(past)
     if newest < 0:
         raise DataError("there is no reading to score with", code="no-readings")
     if config.since is None:

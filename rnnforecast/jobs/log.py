@@ -1,4 +1,4 @@
-"""Reports of a job: run log, Prometheus gauges, the command after a failure, its status."""
+"""Results of runs, where they are reported (log, gauges, failure command), and a job's status."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rnnforecast.config.job import Job, read_job
-from rnnforecast.errors import LockedError, ModelError, OutputError, RnnForecastError, WriteError
+from rnnforecast.errors import (
+    PARTIAL,
+    LockedError,
+    ModelError,
+    OutputError,
+    RnnForecastError,
+    WriteError,
+)
 from rnnforecast.evaluate.live import Score
-from rnnforecast.events import Event, Listener, PublishedEvent, Recorder, WarningEvent
-from rnnforecast.jobs import issue
+from rnnforecast.events import Event, Listener, PublishedEvent, WarningEvent
+from rnnforecast.jobs.publication import read_newest_manifest
 from rnnforecast.storage import versions
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.storage.remote import as_path
-from rnnforecast.workflow.steps import Clock
 
 FINISHED = "finished"
 """The event that ends each run in the log."""
@@ -45,137 +51,66 @@ GAUGES = {
     "model_created_timestamp_seconds": "When the version that forecast was trained.",
 }
 _PREFIX = "rnnforecast_"
-_SAMPLE = re.compile(r"rnnforecast_(\w+)\{job=\"(?:[^\"\\]|\\.)*\"\} (\S+)")
+_SAMPLE = re.compile(rf"{_PREFIX}(\w+)\{{job=\"(?:[^\"\\]|\\.)*\"\}} (\S+)")
+"""A gauge of the text file: its name and its value."""
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _MAX_LINE = 1 << 16
 """Characters; the values of a longer line are shortened."""
 _MAX_VALUE = 2000
+"""Characters of one value of a line that is shortened."""
 _MAX_LISTED = 20
+"""Items of a list there."""
 _LINE_BEGIN = b'{"time": "'
 _TAIL_BYTES = 1 << 20
 """How much of the end of a log is searched for an entry."""
-PUBLISHED, ALREADY, STALE = "published", "already published", "stale"
-PLANNED, FAILED = "planned", "failed"
-PARTIAL = 3
-"""The exit code where some series were not forecast as usual."""
+PUBLISHED, ALREADY, PLANNED = "published", "already published", "planned"
+STALE, FAILED = "stale", "failed"
+"""What a `RunResult` can have as its status."""
 
 
-@dataclass
-class RunReporter:
-    """Listener of one call of `run`: writes the run log and gauges, and notifies of failures."""
+@dataclass(frozen=True)
+class PostPublishResult:
+    """Results of the tasks after a forecast is published. None of them can revoke the forecast."""
 
-    job: Job
-    listener: Listener
-    log: RunLog
-    has_published: bool = False
-    _started: float = field(default_factory=time.monotonic)
+    scores: tuple[Score, ...] = ()
+    """Of recent forecasts, by series."""
+    retired: tuple[str, ...] = ()
+    """Outputs and versions that retention has removed."""
+    retrain: dict[str, Any] | None = None
+    """What was decided about a challenger, and why; None where none was due."""
 
-    def __call__(self, event: Event) -> None:
-        """Pass an event on; record warnings and publications in the log."""
-        self.listener(event)
-        if isinstance(event, PublishedEvent):
-            self.has_published = True
-            self.log.append("published", {"output": event.result}, self.listener)
-        elif isinstance(event, WarningEvent):
-            facts = {"code": event.code, "message": event.message, "count": event.count}
-            self.log.append("warning", facts, self.listener)
-
-    def finished(self, result: RunResult) -> None:
-        """Report how a run ended."""
-        message = None if result.error is None else result.error.message
-        post_publish = result.post_publish
-        facts = {
-            "status": result.status,
-            "as_of": result.as_of,
-            "output": result.output and str(result.output),
-            "version": result.version,
-            "series": result.series,
-            "degraded": result.degraded,
-            "flagged": post_publish.flagged,
-            "retrain": post_publish.retrain,
-            "message": message,
-        }
-
-        created = result.created and datetime.fromisoformat(result.created).timestamp()
-        gauges = {
-            _NEWEST_READING: result.newest_s,
-            "series": result.series,
-            "series_degraded": result.degraded,
-            "series_flagged": len(post_publish.flagged) if post_publish.scores else None,
-            "model_created_timestamp_seconds": created,
-        }
-        self._end(result.exit_code, facts, gauges)
-        if message is not None:
-            self._notify(result.exit_code, message)
-
-    def locked(self, error: LockedError) -> None:
-        """Record that another run holds the lock. That run reports for itself: no gauges."""
-        self.log.append("locked", {"message": error.message}, self.listener)
-
-    def failed(self, error: BaseException) -> None:
-        """Report that the whole call failed; a signal is no failure to notify of."""
-        # The exit code that the command line will end with.
-        if isinstance(error, RnnForecastError):
-            code = error.exit_code
-        elif isinstance(error, Exception):
-            code = _BUG
-        elif self.has_published:
-            code = OutputError.exit_code
-        else:
-            code = _SIGNAL_BASE + int(getattr(error, "number", 2))
-
-        message = str(error) or type(error).__name__
-        self._end(code, {"status": "failed", "message": message}, {})
-        if isinstance(error, Exception):
-            self._notify(code, message)
-
-    def _end(self, code: int, facts: Mapping[str, Any], gauges: Mapping[str, Any]) -> None:
-        now, duration = time.time(), time.monotonic() - self._started
-        self._started = time.monotonic()
-        entry = {"exit": code, **facts, "timing": {"total_s": round(duration, 3)}}
-        self.log.append(FINISHED, entry, self.listener)
-        ending = {
-            LAST_SUCCESS: now if code in (0, PARTIAL) else None,
-            LAST_RUN: now,
-            LAST_EXIT: float(code),
-            "last_duration_seconds": round(duration, 3),
-        }
-        self.log.write_gauges({**ending, **gauges}, self.listener)
-
-    def _notify(self, code: int, message: str) -> None:
-        """Run the command for failures, with the message on its standard input."""
-        command = self.job.notify.on_failure
-        if not command:
-            return
-        text = f"rnnforecast: job {self.job.name} failed with exit code {code}: {message}\n"
-        variables = {
-            "RNNFORECAST_JOB": self.job.name,
-            "RNNFORECAST_EXIT": str(code),
-            "RNNFORECAST_MESSAGE": message.replace("\0", ""),
-        }
-
-        try:
-            subprocess.run(
-                command,
-                input=text.encode(errors="replace"),
-                env={**os.environ, **variables},
-                stdout=subprocess.DEVNULL,
-                timeout=_NOTIFY_TIMEOUT_S,
-                check=True,
-            )
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            self(WarningEvent("notify", f"[notify] on_failure could not be run: {error}"))
+    @property
+    def flagged(self) -> list[str]:
+        """Series whose live forecasts have left the band that was usual at training."""
+        return [str(score.series) for score in self.scores if score.flag]
 
 
-def run_log_of(job: Job) -> RunLog:
-    """Return the log and the gauges that a job file names."""
-    path, textfile = (None if x is None else Path(x) for x in (job.log.file, job.textfile))
-    return RunLog(job.name, path, job.log.format, textfile)
+@dataclass(frozen=True)
+class RunResult:
+    """Result of one run of a job."""
+
+    status: str
+    exit_code: int = 0
+    as_of: str | None = None
+    key: str | None = None
+    output: Path | None = None
+    version: str | None = None
+    newest_s: float | None = None
+    """Time of the newest reading, in seconds since 1970, in UTC."""
+    created: str | None = None
+    """When the version was trained."""
+    series: int | None = None
+    degraded: int | None = None
+    warnings: tuple[WarningEvent, ...] = ()
+    error: RnnForecastError | None = None
+    post_publish: PostPublishResult = field(default_factory=PostPublishResult)
+    timing: dict[str, float] = field(default_factory=dict)
 
 
-def age_s(timestamp: float | None) -> int | None:
-    """Return how many seconds ago a time was; 0 where the clock is behind it."""
-    return None if timestamp is None else max(0, round(datetime.now(UTC).timestamp() - timestamp))
+def exit_code_of(cycles: Sequence[RunResult]) -> int:
+    """Return the exit code of the first failed run; without one, 3 if any is partial, else 0."""
+    codes = [result.exit_code for result in cycles if result.exit_code]
+    return next((code for code in codes if code != PARTIAL), codes[0] if codes else 0)
 
 
 @dataclass(frozen=True)
@@ -261,9 +196,8 @@ class RunLog:
 
             for line in reversed(lines):
                 entry = _parse(line)
-                if entry is None or entry.get("job") != self.job:
-                    continue  # several jobs may share a log
-                if entry.get("event") == event:
+                # Several jobs may share a log.
+                if (entry.get("job"), entry.get("event")) == (self.job, event):
                     return entry
         return None
 
@@ -279,8 +213,8 @@ def _shortened(value: Any) -> Any:
     return "too long for a line"
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Parse a line of the log; None where it holds no entry.
+def _parse(line: bytes) -> dict[str, Any]:
+    """Parse a line of the log; return an empty entry where it holds none.
 
     A full disk or a power cut may truncate a line; the next entry is then appended to it, and is
     the one that is returned. Quotes in an entry are escaped, so none of its texts looks like the
@@ -289,63 +223,121 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     for begin in (0, line.rfind(_LINE_BEGIN)):
         with suppress(ValueError, RecursionError):
             entry = json.loads(line[max(begin, 0) :])
-            return entry if isinstance(entry, dict) else None
-    return None
+            return entry if isinstance(entry, dict) else {}
+    return {}
 
 
-@dataclass(frozen=True)
-class PostPublishResult:
-    """Results of the tasks after a forecast is published. None of them can revoke the forecast."""
-
-    scores: tuple[Score, ...] = ()
-    """Of recent forecasts, by series."""
-    retired: tuple[str, ...] = ()
-    """Outputs and versions that retention has removed."""
-    retrain: dict[str, Any] | None = None
-    """What was decided about a challenger, and why; None where none was due."""
-
-    @property
-    def flagged(self) -> list[str]:
-        """Series whose live forecasts have left the band that was usual at training."""
-        return [str(score.series) for score in self.scores if score.flag]
+def run_log_of(job: Job) -> RunLog:
+    """Return the log and the gauges that a job file names."""
+    path, textfile = (None if x is None else Path(x) for x in (job.log.file, job.textfile))
+    return RunLog(job.name, path, job.log.format, textfile)
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """Result of one run of a job."""
+@dataclass
+class RunReporter:
+    """Listener of one call of `run`: writes the run log and gauges, and notifies of failures."""
 
-    status: str
-    exit_code: int = 0
-    as_of: str | None = None
-    key: str | None = None
-    output: Path | None = None
-    version: str | None = None
-    newest_s: float | None = None
-    """Time of the newest reading, in seconds since 1970, in UTC."""
-    created: str | None = None
-    """When the version was trained."""
-    series: int | None = None
-    degraded: int | None = None
-    warnings: tuple[WarningEvent, ...] = ()
-    error: RnnForecastError | None = None
-    post_publish: PostPublishResult = field(default_factory=PostPublishResult)
-    timing: dict[str, float] = field(default_factory=dict)
+    job: Job
+    listener: Listener
+    log: RunLog
+    has_published: bool = False
+    _started: float = field(default_factory=time.monotonic)
 
-    def ended(self, status: str, code: int, events: Recorder, clock: Clock) -> RunResult:
-        """Return a copy with status, exit code, warnings and durations."""
-        return replace(
-            self,
-            status=status,
-            exit_code=code,
-            warnings=tuple(events.warnings),
-            timing=dict(clock.laps),
-        )
+    def __call__(self, event: Event) -> None:
+        """Pass an event on; record warnings and publications in the log."""
+        self.listener(event)
+        if isinstance(event, PublishedEvent):
+            self.has_published = True
+            self.log.append("published", {"output": event.result}, self.listener)
+        elif isinstance(event, WarningEvent):
+            facts = {"code": event.code, "message": event.message, "count": event.count}
+            self.log.append("warning", facts, self.listener)
 
+    def report_result(self, result: RunResult) -> None:
+        """Report how a run ended: in the log, the gauges and, if it failed, the notification."""
+        message = None if result.error is None else result.error.message
+        post_publish = result.post_publish
+        facts = {
+            "status": result.status,
+            "as_of": result.as_of,
+            "output": result.output and str(result.output),
+            "version": result.version,
+            "series": result.series,
+            "degraded": result.degraded,
+            "flagged": post_publish.flagged,
+            "retrain": post_publish.retrain,
+            "message": message,
+        }
 
-def exit_code_of(cycles: Sequence[RunResult]) -> int:
-    """Return the exit code of the first failed run; without one, 3 if any is partial, else 0."""
-    codes = [result.exit_code for result in cycles if result.exit_code]
-    return next((code for code in codes if code != PARTIAL), codes[0] if codes else 0)
+        created = result.created and datetime.fromisoformat(result.created).timestamp()
+        gauges = {
+            _NEWEST_READING: result.newest_s,
+            "series": result.series,
+            "series_degraded": result.degraded,
+            "series_flagged": len(post_publish.flagged) if post_publish.scores else None,
+            "model_created_timestamp_seconds": created,
+        }
+        self._end(result.exit_code, facts, gauges)
+        if message is not None:
+            self._notify(result.exit_code, message)
+
+    def report_locked(self, error: LockedError) -> None:
+        """Record that another run holds the lock. That run reports for itself: no gauges."""
+        self.log.append("locked", {"message": error.message}, self.listener)
+
+    def report_failure(self, error: BaseException) -> None:
+        """Report that the whole call failed; a signal is no failure to notify of."""
+        # The exit code that the command line will end with.
+        if isinstance(error, RnnForecastError):
+            code = error.exit_code
+        elif isinstance(error, Exception):
+            code = _BUG
+        elif self.has_published:
+            code = OutputError.exit_code
+        else:
+            code = _SIGNAL_BASE + int(getattr(error, "number", 2))
+
+        message = str(error) or type(error).__name__
+        self._end(code, {"status": "failed", "message": message}, {})
+        if isinstance(error, Exception):
+            self._notify(code, message)
+
+    def _end(self, code: int, facts: Mapping[str, Any], gauges: Mapping[str, Any]) -> None:
+        now, duration = time.time(), time.monotonic() - self._started
+        self._started = time.monotonic()
+        entry = {"exit": code, **facts, "timing": {"total_s": round(duration, 3)}}
+        self.log.append(FINISHED, entry, self.listener)
+        ending = {
+            LAST_SUCCESS: now if code in (0, PARTIAL) else None,
+            LAST_RUN: now,
+            LAST_EXIT: float(code),
+            "last_duration_seconds": round(duration, 3),
+        }
+        self.log.write_gauges({**ending, **gauges}, self.listener)
+
+    def _notify(self, code: int, message: str) -> None:
+        """Run the command for failures, with the message on its standard input."""
+        command = self.job.notify.on_failure
+        if not command:
+            return
+        text = f"rnnforecast: job {self.job.name} failed with exit code {code}: {message}\n"
+        variables = {
+            "RNNFORECAST_JOB": self.job.name,
+            "RNNFORECAST_EXIT": str(code),
+            "RNNFORECAST_MESSAGE": message.replace("\0", ""),
+        }
+
+        try:
+            subprocess.run(
+                command,
+                input=text.encode(errors="replace"),
+                env={**os.environ, **variables},
+                stdout=subprocess.DEVNULL,
+                timeout=_NOTIFY_TIMEOUT_S,
+                check=True,
+            )
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            self(WarningEvent("notify", f"[notify] on_failure could not be run: {error}"))
 
 
 @dataclass(frozen=True)
@@ -372,14 +364,14 @@ class Status:
             "job": self.job,
             "last_exit": self.last_exit,
             "last_message": self.last_message,
-            "last_run_age_s": age_s(self.last_run),
-            "last_success_age_s": age_s(self.last_success),
-            "data_age_s": age_s(self.newest_reading),
+            "last_run_age_s": _age_s(self.last_run),
+            "last_success_age_s": _age_s(self.last_success),
+            "data_age_s": _age_s(self.newest_reading),
             "version": self.version,
-            "model_age_s": age_s(self.version_created),
+            "model_age_s": _age_s(self.version_created),
             "as_of": manifest.get("as_of"),
             "output": (manifest.get("output") or {}).get("path"),
-            "forecast_age_s": age_s(_timestamp(manifest.get("published"))),
+            "forecast_age_s": _age_s(_timestamp(manifest.get("published"))),
         }
 
 
@@ -388,7 +380,7 @@ def status(path: str | Path) -> Status:
     job = read_job(Path(path))
     log = run_log_of(job)
     gauges, last = log.read_gauges(), log.read_last(FINISHED) or {}
-    manifest = issue.read_newest_manifest(job)
+    manifest = read_newest_manifest(job)
     published = manifest or {}
     last_run, last_exit = _timestamp(last.get("time")), last.get("exit")
     successes = [gauges.get(LAST_SUCCESS), _timestamp(published.get("published"))]
@@ -423,3 +415,8 @@ def _timestamp(text: object) -> float | None:
         return datetime.fromisoformat(str(text)).timestamp()
     except ValueError:
         return None
+
+
+def _age_s(timestamp: float | None) -> int | None:
+    """Return how many seconds ago a time was; 0 where the clock is behind it."""
+    return None if timestamp is None else max(0, round(datetime.now(UTC).timestamp() - timestamp))

@@ -15,7 +15,7 @@ from rnnforecast.errors import ModelError
 from rnnforecast.evaluate.comparison import Comparison, n_reference_blocks
 from rnnforecast.evaluate.live import Score
 from rnnforecast.events import Recorder
-from rnnforecast.jobs.issue import Publication
+from rnnforecast.jobs.publication import Publication
 from rnnforecast.model.artifact import load_manifest
 from rnnforecast.model.provenance import build_artifact
 from rnnforecast.storage import versions

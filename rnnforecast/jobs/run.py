@@ -13,15 +13,19 @@ from typing import Any, TypeVar
 from rnnforecast.config.commands import RunConfig
 from rnnforecast.config.job import Job, read_job
 from rnnforecast.data.timestamps import date_range
-from rnnforecast.errors import DataError, LockedError, NotEnoughDataError, RnnForecastError
+from rnnforecast.errors import (
+    PARTIAL,
+    DataError,
+    LockedError,
+    NotEnoughDataError,
+    RnnForecastError,
+)
 from rnnforecast.evaluate.live import Score
 from rnnforecast.events import Listener, PublishedEvent, Recorder, WarningEvent, ignore
-from rnnforecast.jobs.issue import Publication, remove_job_leftovers, retire_outputs, write_manifest
 from rnnforecast.jobs.ledger import score_ledger
 from rnnforecast.jobs.log import (
     ALREADY,
     FAILED,
-    PARTIAL,
     PLANNED,
     PUBLISHED,
     STALE,
@@ -30,17 +34,24 @@ from rnnforecast.jobs.log import (
     RunResult,
     run_log_of,
 )
+from rnnforecast.jobs.publication import (
+    Publication,
+    manifest_path,
+    remove_job_leftovers,
+    retire_outputs,
+    write_manifest,
+)
 from rnnforecast.jobs.retrain import retrain_if_due
 from rnnforecast.process import time_limit
 from rnnforecast.storage import versions
 from rnnforecast.storage.durable import check_file, check_not_overwriting, make_directory
 from rnnforecast.storage.lock import acquire
 from rnnforecast.units import parse_duration_us
-from rnnforecast.workflow.model import load
+from rnnforecast.workflow.model import forecast, load
 from rnnforecast.workflow.steps import Clock
 
 SCORED_HORIZONS = 7
-"""The drift of a series is judged by the forecasts of so many horizons."""
+"""Horizons whose forecasts are scored after each run, and tell whether a series has drifted."""
 _T = TypeVar("_T")
 
 
@@ -72,23 +83,23 @@ def run(
     reporter = RunReporter(job, listener, run_log_of(job))
     try:
         with acquire(job.lock, wait_s=wait_s):
-            _prepare_places(job)
+            _prepare_files(job)
             results = []
             for as_of in as_of_times:
                 result = _attempt(job, config, as_of, arguments, reporter, deadline=deadline)
-                reporter.finished(result)
+                reporter.report_result(result)
                 results.append(result)
             return results
     except LockedError as error:
-        reporter.locked(error)
+        reporter.report_locked(error)
         raise
     except BaseException as error:
-        reporter.failed(error)
+        reporter.report_failure(error)
         raise
 
 
-def _prepare_places(job: Job) -> None:
-    """Make the output's folder, and check that all files can be written, before the work."""
+def _prepare_files(job: Job) -> None:
+    """Make the output's folder, and check that all files can be written; remove temporary files."""
     make_directory(Path(job.output).parent)
     for path in (job.output, job.log.file, job.textfile):
         if path is not None:
@@ -107,13 +118,14 @@ def _attempt(
     deadline: float = math.inf,
 ) -> RunResult:
     """Run a job for one as-of time; unusable readings fail this run, not those that follow."""
-    events = Recorder(listener, [])
+    events, clock = Recorder(listener, []), Clock()
     try:
-        return _run_once(job, config, as_of, arguments, events, deadline=deadline)
+        result = _run_once(job, config, as_of, arguments, events, clock, deadline=deadline)
+        result = replace(result, timing=dict(clock.laps))
     except (DataError, NotEnoughDataError) as error:
         status = STALE if error.code == "stale" else FAILED
-        warnings = tuple(events.warnings)
-        return RunResult(status, error.exit_code, as_of=as_of, error=error, warnings=warnings)
+        result = RunResult(status, error.exit_code, as_of=as_of, error=error)
+    return replace(result, warnings=tuple(events.warnings))
 
 
 def _run_once(
@@ -122,6 +134,7 @@ def _run_once(
     as_of: str | None,
     arguments: Sequence[str],
     events: Recorder,
+    clock: Clock,
     *,
     deadline: float,
 ) -> RunResult:
@@ -129,7 +142,6 @@ def _run_once(
 
     The job's lock must be held. `deadline`, on the monotonic clock, is for reading and forecast.
     """
-    clock = Clock()
     with time_limit(deadline - time.monotonic()):
         model = load(job.model.path, version=job.model.version)
         publication = Publication.prepare(job, model, as_of, events)
@@ -138,29 +150,27 @@ def _run_once(
             PLANNED,
             as_of=publication.as_of,
             key=publication.key,
-            output=publication.paths.output,
+            output=publication.output,
             version=model.version,
             newest_s=publication.newest_s,
             created=model.artifact.provenance.get("created"),
         )
         if not config.force and publication.is_published:
-            return result.ended(ALREADY, 0, events, clock)
+            return replace(result, status=ALREADY)
         if config.dry_run:
-            return result.ended(PLANNED, 0, events, clock)
-
-        from rnnforecast.workflow.model import forecast
-
+            return result
         prediction = forecast(publication.ready, events)
 
     clock.lap("predict_s")
     manifest = publication.publish(prediction, events, clock, arguments)
-    events(PublishedEvent(str(publication.paths.output)))
+    events(PublishedEvent(str(publication.output)))
     clock.lap("publish_s")
     post_publish = run_post_publish_tasks(publication, manifest, events)
     clock.lap("aftermath_s")
-    code = PARTIAL if prediction.is_partial and config.fail_on == "partial" else 0
     return replace(
-        result.ended(PUBLISHED, code, events, clock),
+        result,
+        status=PUBLISHED,
+        exit_code=PARTIAL if prediction.is_partial and config.fail_on == "partial" else 0,
         series=len(prediction.forecast.names),
         degraded=prediction.n_degraded,
         post_publish=post_publish,
@@ -182,8 +192,9 @@ def run_post_publish_tasks(
 
     retrained = _try("retrain", lambda: retrain_if_due(publication, scores, events), events)
     if retrained is not None:
-        write_manifest(publication.paths.manifest, {**manifest, "retrain": retrained})
-    retired = _try("keep", lambda: _retire(publication.job, publication.paths.output), events)
+        path = manifest_path(publication.job, publication.output)
+        write_manifest(path, {**manifest, "retrain": retrained})
+    retired = _try("keep", lambda: _retire(publication.job, publication.output), events)
     return PostPublishResult(scores, retired or (), retrained)
 
 
@@ -193,7 +204,7 @@ def recent_scores(publication: Publication) -> tuple[Score, ...]:
         return ()
     past = publication.ready.past
     horizon_us = publication.ready.horizon * past.step_us
-    scores = score_ledger(
+    return score_ledger(
         Path(publication.job.ledger),
         past,
         publication.ready.schema.tz,
@@ -201,7 +212,6 @@ def recent_scores(publication: Publication) -> tuple[Score, ...]:
         by=("series",),
         longest_us=horizon_us,
     )
-    return tuple(scores)
 
 
 def _retire(job: Job, output: Path) -> tuple[str, ...]:

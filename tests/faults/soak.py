@@ -35,7 +35,7 @@ import rnnforecast
 from rnnforecast.cli.main import run as run_command
 from rnnforecast.config.job import read_job
 from rnnforecast.errors import LockedError, RnnForecastError, WriteError
-from rnnforecast.jobs import issue, ledger, log
+from rnnforecast.jobs import ledger, log, publication
 from rnnforecast.model import artifact
 from rnnforecast.storage import versions
 from rnnforecast.storage.durable import CRASH_VARIABLE
@@ -134,8 +134,8 @@ class Job:
         model = self.place / "model"
         artifact.load(versions.resolve_version(model))
         job = read_job(self.path)
-        for output in issue.list_outputs(job)[-3:]:
-            said = issue.read_manifest(output.with_suffix(f".{issue.MANIFEST}"))
+        for output in publication.list_outputs(job)[-3:]:
+            said = publication.read_manifest(publication.manifest_path(job, output))
             if said is not None:
                 for name in ("output", "ledger"):
                     content = Path(said[name]["path"]).read_bytes()
@@ -146,7 +146,7 @@ class Job:
     def check_published(self) -> None:
         """Look whether the newest forecast is that of an undisturbed run, and nothing is left."""
         job = read_job(self.path)
-        newest = issue.list_outputs(job)[-1]
+        newest = publication.list_outputs(job)[-1]
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder, "forecast.csv")
             data = self.place / "data.csv"

@@ -17,16 +17,15 @@ from rnnforecast.config.fields import hash_facts
 from rnnforecast.config.job import Job, KeepPart
 from rnnforecast.data.timestamps import format_for_file_name
 from rnnforecast.errors import UsageError, WriteError
-from rnnforecast.jobs.issue import (
-    RunPaths,
+from rnnforecast.jobs.publication import (
     check_not_shared,
+    is_published,
     list_outputs,
+    manifest_path,
     read_manifest,
     read_newest_manifest,
-    read_published,
     remove_job_leftovers,
     retire_outputs,
-    run_paths,
     write_manifest,
 )
 from rnnforecast.storage.publish import describe_input, publish
@@ -42,19 +41,18 @@ def make_job(folder: Path, name: str = "{as_of}.csv", **parts: object) -> Job:
     return Job(folder / "job.toml", "data.csv", str(folder / "out" / name), **parts)  # type: ignore[arg-type]
 
 
-def publish_run(
-    job: Job, stamp: str, *, key: str = KEY, content: bytes = b"forecast\n"
-) -> RunPaths:
-    """Publish a run as a cycle does."""
-    place = run_paths(job, stamp)
-    place.output.parent.mkdir(exist_ok=True)
-    said: dict[str, object] = {"key": key, "job": str(job.path.resolve()), "as_of": stamp}
+def publish_run(job: Job, stamp: str) -> Path:
+    """Publish a run as a cycle does; return its output."""
+    output = job.output_path(stamp)
+    output.parent.mkdir(exist_ok=True)
+    manifest: dict[str, object] = {"key": KEY, "job": str(job.path.resolve()), "as_of": stamp}
     if job.ledger is not None:
         Path(job.ledger).mkdir(exist_ok=True)
         (Path(job.ledger) / "part").write_bytes(b"part\n")
-        said["ledger"] = describe_input(Path(job.ledger) / "part")
-    write_manifest(place.manifest, {**said, "output": publish(place.output, content)})
-    return place
+        manifest["ledger"] = describe_input(Path(job.ledger) / "part")
+    manifest["output"] = publish(output, b"forecast\n")
+    write_manifest(manifest_path(job, output), manifest)
+    return output
 
 
 def everything_in(folder: Path) -> dict[str, tuple[int, int, bytes]]:
@@ -79,17 +77,12 @@ def job(tmp_path: Path) -> Job:
     return make_job(tmp_path, ledger=str(tmp_path / "ledger"))
 
 
-def is_published(job: Job, place: RunPaths, key: str = KEY) -> bool:
-    ledger = None if job.ledger is None else Path(job.ledger)
-    return read_published(place, key, ledger=ledger) is not None
-
-
 def test_a_run_is_published_when_all_that_belongs_to_it_is_there(job: Job) -> None:
-    place = publish_run(job, STAMPS[0])
+    output = publish_run(job, STAMPS[0])
 
-    assert is_published(job, place)
-    assert not is_published(job, place, "b" * 64)
-    assert not is_published(job, run_paths(job, STAMPS[1]))
+    assert is_published(job, output, KEY)
+    assert not is_published(job, output, "b" * 64)
+    assert not is_published(job, job.output_path(STAMPS[1]), KEY)
 
 
 def changed(path: Path) -> None:
@@ -118,13 +111,13 @@ def a_folder(path: Path) -> None:
 def test_a_run_is_not_published_where_a_file_is_not_what_its_manifest_says(
     job: Job, which: str, tamper: Callable[[Path], None]
 ) -> None:
-    place = publish_run(job, STAMPS[0])
-    said = read_manifest(place.manifest)
-    assert said is not None
+    output = publish_run(job, STAMPS[0])
+    manifest = read_manifest(manifest_path(job, output))
+    assert manifest is not None
 
-    tamper(Path(said[which]["path"]))
+    tamper(Path(manifest[which]["path"]))
 
-    assert not is_published(job, place)
+    assert not is_published(job, output, KEY)
 
 
 DAMAGES = {
@@ -139,52 +132,53 @@ DAMAGES = {
 
 @pytest.mark.parametrize("content", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_run_is_not_published_without_a_whole_manifest(job: Job, content: bytes) -> None:
-    place = publish_run(job, STAMPS[0])
+    output = publish_run(job, STAMPS[0])
+    manifest = manifest_path(job, output)
 
-    place.manifest.write_bytes(content)
+    manifest.write_bytes(content)
 
-    assert read_manifest(place.manifest) is None
-    assert not is_published(job, place)
-    check_not_shared(place, job)
+    assert read_manifest(manifest) is None
+    assert not is_published(job, output, KEY)
+    check_not_shared(job, output)
     assert read_newest_manifest(job) is None
 
 
 @pytest.mark.parametrize("name", ["output", "ledger"])
 @pytest.mark.parametrize(
-    "said", [None, "out.csv", [], {}, {"path": 1, "bytes": 1, "sha256": ""}, {"sha256": KEY}]
+    "entry", [None, "out.csv", [], {}, {"path": 1, "bytes": 1, "sha256": ""}, {"sha256": KEY}]
 )
 def test_a_run_is_not_published_where_the_manifest_does_not_say_what_belongs_to_it(
-    job: Job, name: str, said: object
+    job: Job, name: str, entry: object
 ) -> None:
-    place = publish_run(job, STAMPS[0])
-    manifest = json.loads(place.manifest.read_text())
+    output = publish_run(job, STAMPS[0])
+    path = manifest_path(job, output)
 
-    place.manifest.write_text(json.dumps({**manifest, name: said}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), name: entry}))
 
-    assert not is_published(job, place)
-    check_not_shared(place, job)
+    assert not is_published(job, output, KEY)
+    check_not_shared(job, output)
 
 
 def test_a_run_without_a_ledger_needs_no_part(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    assert is_published(job, publish_run(job, STAMPS[0]))
+    assert is_published(job, publish_run(job, STAMPS[0]), KEY)
 
 
 def test_a_run_is_not_published_in_a_ledger_that_came_later(job: Job, tmp_path: Path) -> None:
-    place = publish_run(dataclasses.replace(job, ledger=None), STAMPS[0])
-    assert not is_published(job, place)
+    output = publish_run(dataclasses.replace(job, ledger=None), STAMPS[0])
+    assert not is_published(job, output, KEY)
 
-    place = publish_run(job, STAMPS[0])
+    publish_run(job, STAMPS[0])
     moved = dataclasses.replace(job, ledger=str(tmp_path / "another"))
-    assert not is_published(moved, place)
+    assert not is_published(moved, output, KEY)
 
 
 def test_a_forecast_that_stands_elsewhere_is_not_this_one(job: Job) -> None:
-    first, second = publish_run(job, STAMPS[0]), run_paths(job, STAMPS[1])
-    second.output.write_bytes(first.output.read_bytes())
-    second.manifest.write_bytes(first.manifest.read_bytes())
+    first, second = publish_run(job, STAMPS[0]), job.output_path(STAMPS[1])
+    second.write_bytes(first.read_bytes())
+    manifest_path(job, second).write_bytes(manifest_path(job, first).read_bytes())
 
-    assert not is_published(job, second)
+    assert not is_published(job, second, KEY)
 
 
 def test_publishing_the_same_again_writes_nothing(job: Job, tmp_path: Path) -> None:
@@ -202,21 +196,21 @@ def test_publishing_something_else_replaces_the_file(tmp_path: Path, earlier: by
     path.write_bytes(earlier)
     inode = path.stat().st_ino
 
-    said = publish(path, b"forecast\n")
+    entry = publish(path, b"forecast\n")
 
     assert path.read_bytes() == b"forecast\n"
     assert path.stat().st_ino != inode
     sha256 = hashlib.sha256(b"forecast\n").hexdigest()
-    assert said == {"path": str(path.resolve()), "bytes": 9, "sha256": sha256}
-    assert describe_input(path) == said
+    assert entry == {"path": str(path.resolve()), "bytes": 9, "sha256": sha256}
+    assert describe_input(path) == entry
 
 
 def test_a_manifest_is_json_that_says_its_format(tmp_path: Path) -> None:
     write_manifest(tmp_path / "run.json", {"key": KEY})
 
-    said = json.loads((tmp_path / "run.json").read_text())
-    assert said == {"format": "rnnforecast-run", "format_version": 1, "key": KEY}
-    assert read_manifest(tmp_path / "run.json") == said
+    manifest = json.loads((tmp_path / "run.json").read_text())
+    assert manifest == {"format": "rnnforecast-run", "format_version": 1, "key": KEY}
+    assert read_manifest(tmp_path / "run.json") == manifest
 
 
 FACTS = {"version": "v", "horizon": 6, "as_of": STAMPS[0], "forecast": {"quantiles": [0.1, 0.9]}}
@@ -230,13 +224,10 @@ def test_the_key_is_that_of_the_facts_whatever_their_order() -> None:
 
 def test_each_output_has_a_manifest_of_its_own(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run_paths(make_job(tmp_path, "f.csv"), STAMPS[0]) == RunPaths(
-        out / "f.csv", out / "run.json"
-    )
-    name = f"a.b-{STAMPS[0]}.x"
-    assert run_paths(make_job(tmp_path, "a.b-{as_of}.x.csv"), STAMPS[0]) == RunPaths(
-        out / f"{name}.csv", out / f"{name}.run.json"
-    )
+    assert manifest_path(make_job(tmp_path, "f.csv"), out / "f.csv") == out / "run.json"
+    job, name = make_job(tmp_path, "a.b-{as_of}.x.csv"), f"a.b-{STAMPS[0]}.x"
+    assert job.output_path(STAMPS[0]) == out / f"{name}.csv"
+    assert manifest_path(job, out / f"{name}.csv") == out / f"{name}.run.json"
 
 
 ODD_NAMES = [
@@ -256,7 +247,7 @@ ODD_NAMES = [
 def test_the_outputs_of_a_job_are_those_of_its_name_oldest_first(tmp_path: Path, name: str) -> None:
     job = make_job(tmp_path, name)
     stamps = [STAMPS[3], STAMPS[0], STAMPS[5]]
-    places = [publish_run(job, stamp) for stamp in stamps]
+    outputs = [publish_run(job, stamp) for stamp in stamps]
     for foreign in (
         ".lock",
         "forecast.csv",
@@ -270,7 +261,7 @@ def test_the_outputs_of_a_job_are_those_of_its_name_oldest_first(tmp_path: Path,
         (tmp_path / "out" / foreign).touch()
     job.output_path(STAMPS[2]).mkdir()
 
-    assert list_outputs(job) == [places[i].output for i in (1, 0, 2)]
+    assert list_outputs(job) == [outputs[i] for i in (1, 0, 2)]
 
 
 @few
@@ -380,7 +371,7 @@ def test_two_jobs_do_not_share_a_manifest(tmp_path: Path) -> None:
     second = dataclasses.replace(make_job(tmp_path, "b.csv"), path=tmp_path / "second.toml")
 
     with pytest.raises(UsageError, match="belongs to another job") as caught:
-        check_not_shared(run_paths(second, STAMPS[0]), second)
+        check_not_shared(second, Path(second.output))
 
     assert (caught.value.exit_code, caught.value.code) == (2, "shared-output")
     assert str(first.path) in caught.value.message
@@ -390,10 +381,8 @@ def test_a_job_keeps_its_place_under_another_name_or_with_another_output(tmp_pat
     job = make_job(tmp_path, "a.csv")
     publish_run(job, STAMPS[0])
     renamed = dataclasses.replace(job, path=tmp_path / "renamed.toml")
-    check_not_shared(run_paths(job, STAMPS[1]), job)
-    check_not_shared(run_paths(renamed, STAMPS[0]), renamed)
-    another = make_job(tmp_path, "b.csv")
-    check_not_shared(run_paths(another, STAMPS[0]), another)
+    for same in (job, renamed, make_job(tmp_path, "b.csv")):
+        check_not_shared(same, Path(same.output))
 
 
 def leftover_of(path: Path) -> Path:
@@ -411,11 +400,11 @@ def test_what_a_killed_run_left_is_removed_and_nothing_of_another_jobs(
     job = make_job(
         tmp_path, name, ledger=str(tmp_path / "ledger"), textfile=str(tmp_path / "x.prom")
     )
-    own = []
+    stale = []
     for stamp in (*STAMPS[:2], f"{STAMPS[0]}Z", f"{STAMPS[0]}_500000", f"{STAMPS[0]}_500000Z"):
-        place = run_paths(job, stamp)
-        own += [leftover_of(place.output), leftover_of(place.manifest)]
-    own += [
+        output = job.output_path(stamp)
+        stale += [leftover_of(output), leftover_of(manifest_path(job, output))]
+    stale += [
         leftover_of(tmp_path / "ledger" / f"{STAMPS[0]}_0001_0123456789abcdef.parquet"),
         leftover_of(tmp_path / "x.prom"),
     ]
@@ -435,7 +424,7 @@ def test_what_a_killed_run_left_is_removed_and_nothing_of_another_jobs(
 
     remove_job_leftovers(job)
 
-    assert not [path for path in own if path.exists()]
+    assert not [path for path in stale if path.exists()]
     assert [path for path in foreign if not path.exists()] == []
 
 

@@ -1,4 +1,4 @@
-"""Publication of a job's forecast: its key, its paths and its manifest."""
+"""Publication of a job's forecast: its key, its files, its manifest; which files are removed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import glob
 import json
 import platform
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,17 +16,17 @@ from typing import Any
 
 from rnnforecast._version import __version__
 from rnnforecast.config.fields import hash_facts
-from rnnforecast.config.job import AS_OF, Job, KeepPart, ModelPart, RetrainPart
+from rnnforecast.config.job import AS_OF, Job
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.config.training import PredictConfig
-from rnnforecast.data.match import newest_readings, unix_time_s
+from rnnforecast.config.training import changed_fields
+from rnnforecast.data.match import newest_reading, unix_time_s
 from rnnforecast.data.output import encode_table
 from rnnforecast.data.timestamps import format_for_file_name, format_timestamp, parse_time_us
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.live import issue_table
 from rnnforecast.evaluate.postprocess import Prediction
 from rnnforecast.events import Recorder
-from rnnforecast.jobs.ledger import publish_part
+from rnnforecast.jobs.ledger import STAMP, publish_part
 from rnnforecast.storage.durable import (
     crash_point,
     make_directory,
@@ -35,6 +35,7 @@ from rnnforecast.storage.durable import (
     rollback_on_error,
 )
 from rnnforecast.storage.publish import describe_input, describe_source, publish
+from rnnforecast.storage.remote import read_json
 from rnnforecast.workflow.model import (
     Model,
     PreparedForecast,
@@ -46,23 +47,23 @@ from rnnforecast.workflow.model import (
 )
 from rnnforecast.workflow.steps import Clock
 
-_Part = DataConfig | PredictConfig | ModelPart | KeepPart | RetrainPart
 _LIBRARIES = ("torch", "numpy", "pandas", "pyarrow")
 """Libraries whose versions the manifest records."""
 _NO_RESULT = ("as_of", "max_age", "warn_age")
 """Options of a forecast that do not change it; the as-of time is part of the key by itself."""
 FORMAT, FORMAT_VERSION = "rnnforecast-run", 1
 MANIFEST = "run.json"
-_STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}(?:_[0-9]{6})?Z?"
-"""A regular expression of what replaces `{as_of}` in the name of a file."""
-_SECONDS, _FRACTION = (form.replace("#", "[0-9]") for form in ("####-##-##T######", "_######"))
-_STAMP_GLOBS = tuple(_SECONDS + suffix for suffix in ("", "Z", _FRACTION, f"{_FRACTION}Z"))
-"""The same as glob patterns."""
+"""Name of the manifest of a job with one output; of several, each has its own with this suffix."""
+_STAMP_GLOBS = tuple(
+    f"####-##-##T######{suffix}".replace("#", "[0-9]")
+    for suffix in ("", "Z", "_######", "_######Z")
+)
+"""`STAMP` as glob patterns."""
 
 
 @dataclass(frozen=True)
 class Publication:
-    """A forecast that is ready to be computed and published: its readings are read. No torch."""
+    """A forecast whose readings are read: it can be computed and published. Made without torch."""
 
     job: Job
     model: Model
@@ -72,7 +73,8 @@ class Publication:
     newest_us: int
     """Time of the newest reading."""
     key: str
-    paths: RunPaths
+    """Hash of all that decides the forecast: a run with the same key need not publish again."""
+    output: Path
 
     @classmethod
     def prepare(cls, job: Job, model: Model, as_of: str | None, events: Recorder) -> Publication:
@@ -87,10 +89,10 @@ class Publication:
         check_outputs(job.source, options, output=output, inputs=inputs)
 
         ready = prepare(artifact, job.source, config, options, events)
-        newest_us, tz = int(newest_readings(ready.past).max(initial=-1)), ready.schema.tz
+        newest_us, tz = newest_reading(ready.past), ready.schema.tz
         stamp = format_for_file_name(newest_us if as_of is None else parse_time_us(as_of, tz), tz)
-        paths = run_paths(job, stamp)
-        check_not_shared(paths, job)
+        path = job.output_path(stamp)
+        check_not_shared(job, path)
         forecast = {k: v for k, v in asdict(job.forecast).items() if k not in _NO_RESULT}
         key = hash_facts(
             {
@@ -103,7 +105,7 @@ class Publication:
                 "horizon": ready.horizon,
             }
         )
-        return cls(job, model, ready, stamp, newest_us, key, paths)
+        return cls(job, model, ready, stamp, newest_us, key, path)
 
     @property
     def newest_s(self) -> float:
@@ -113,8 +115,7 @@ class Publication:
     @property
     def is_published(self) -> bool:
         """Whether a run with this key is published completely."""
-        ledger = None if self.job.ledger is None else Path(self.job.ledger)
-        return read_published(self.paths, self.key, ledger=ledger) is not None
+        return is_published(self.job, self.output, self.key)
 
     def publish(
         self, prediction: Prediction, events: Recorder, clock: Clock, arguments: Sequence[str]
@@ -124,8 +125,8 @@ class Publication:
         Part and forecast count only with the manifest. If that cannot be written, the previous
         forecast is restored.
         """
-        output, files = self.paths.output, {}
-        table = output_table(prediction.forecast, str(output), self.job.forecast, events)
+        files: dict[str, Any] = {}
+        table = output_table(prediction.forecast, str(self.output), self.job.forecast, events)
         if self.job.ledger is not None:
             artifact, ledger = self.model.artifact, Path(self.job.ledger)
             rows = issue_table(
@@ -140,12 +141,12 @@ class Publication:
             files["ledger"] = describe_input(part.path)
             crash_point("ledger-published")
 
-        with rollback_on_error(output):
-            files["output"] = publish(output, encode_table(table, str(output)))
-            files["output"]["rows"] = table.num_rows
+        with rollback_on_error(self.output):
+            entry = publish(self.output, encode_table(table, str(self.output)))
+            files["output"] = {**entry, "rows": table.num_rows}
             crash_point("forecast-published")
             manifest = {**self.describe(events, arguments), **files, "timing": dict(clock.laps)}
-            write_manifest(self.paths.manifest, manifest)
+            write_manifest(manifest_path(self.job, self.output), manifest)
         crash_point("run-published")
         return manifest
 
@@ -190,88 +191,69 @@ def _config_with_origins(job: Job, options: DataConfig) -> dict[str, Any]:
     The origin is the job file, `model` (stored with the model) or `default`.
     """
     file = str(job.path)
-    reading = _with_origin(options, job.explicit, file)
-    defaults = {field.name: field.default for field in fields(options)}
-    for name, entry in reading.items():
-        # An option that is not in the job file and not the default was stored with the model.
-        if entry["origin"] == "default" and getattr(options, name) != defaults[name]:
-            entry["origin"] = "model"
+    # An option that is not in the job file and not the default was stored with the model.
+    origins = {
+        **dict.fromkeys(changed_fields(options), "model"),
+        **dict.fromkeys(job.explicit, file),
+    }
+    source = {"value": job.source, "origin": file}
+    config = {"data": {"source": source, **_with_origins(asdict(options), origins)}}
 
-    parts: dict[str, _Part] = {
-        "forecast": job.forecast,
-        "model": job.model,
-        "keep": job.keep,
-        "retrain": job.retrain,
-    }
-    tables_of = {**{part: (part,) for part in parts}, "forecast": ("forecast", "fresh")}
-    explicit = {
-        part: {key.replace("-", "_") for table in tables for key in job.tables.get(table, ())}
-        for part, tables in tables_of.items()
-    }
+    for name, values in {
+        "forecast": asdict(job.forecast),
+        "model": asdict(job.model),
+        "keep": asdict(job.keep),
+        "retrain": asdict(job.retrain),
+    }.items():
+        tables = ("forecast", "fresh") if name == "forecast" else (name,)
+        keys = {key.replace("-", "_") for table in tables for key in job.tables.get(table, ())}
+        config[name] = _with_origins(values, dict.fromkeys(keys, file))
+    return config
+
+
+def _with_origins(values: Mapping[str, Any], origins: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "data": {"source": {"value": job.source, "origin": file}, **reading},
-        **{name: _with_origin(part, explicit[name], file) for name, part in parts.items()},
-    }
-
-
-def _with_origin(part: _Part, explicit: Collection[str], file: str) -> dict[str, Any]:
-    values: Mapping[str, Any] = asdict(part)
-    return {
-        name: {"value": value, "origin": file if name in explicit else "default"}
+        name: {"value": value, "origin": origins.get(name, "default")}
         for name, value in values.items()
     }
 
 
-@dataclass(frozen=True)
-class RunPaths:
-    """The files that one run of a job publishes."""
-
-    output: Path
-    manifest: Path
-
-
-def run_paths(job: Job, as_of: str) -> RunPaths:
-    """Return the paths of the run of this time: each output has its manifest."""
-    output = job.output_path(as_of)
-    if AS_OF not in job.output:
-        return RunPaths(output, output.parent / MANIFEST)
-    return RunPaths(output, output.with_suffix(f".{MANIFEST}"))
+def manifest_path(job: Job, output: Path) -> Path:
+    """Return the path of the manifest of a run with this output."""
+    return output.with_suffix(f".{MANIFEST}") if AS_OF in job.output else output.parent / MANIFEST
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """Read a run's manifest; None where there is none that can be read."""
-    with suppress(OSError, ValueError, RecursionError):
-        manifest = json.loads(path.read_bytes())
-        if isinstance(manifest, dict) and manifest.get("format") == FORMAT:
-            return manifest
+    with suppress(OSError, ValueError):
+        return read_json(path, expected_format=FORMAT)
     return None
 
 
-def read_published(paths: RunPaths, key: str, *, ledger: Path | None) -> dict[str, Any] | None:
-    """Return the manifest of a run that is published completely; None where a file is missing.
+def is_published(job: Job, output: Path, key: str) -> bool:
+    """Tell whether a run is published completely: its files are as the manifest describes them.
 
-    Every file must be as the manifest describes it. With a `ledger`, the run's part in it is one
-    of them.
+    Where the job keeps a ledger, the run's part in it is one of these files.
     """
-    manifest = read_manifest(paths.manifest)
-    if manifest is None or manifest.get("key") != key:
-        return None
-    is_complete = _matches(manifest.get("output"), paths.output)
-    if ledger is not None:
-        part = ledger / Path(_path_in(manifest.get("ledger"))).name
-        is_complete = is_complete and _matches(manifest.get("ledger"), part)
-    return manifest if is_complete else None
+    manifest = read_manifest(manifest_path(job, output))
+    if manifest is None or manifest.get("key") != key or not _matches(manifest, "output", output):
+        return False
+    if job.ledger is None:
+        return True
+    part = Path(job.ledger) / Path(_path_in(manifest, "ledger")).name
+    return _matches(manifest, "ledger", part)
 
 
-def check_not_shared(paths: RunPaths, job: Job) -> None:
+def check_not_shared(job: Job, output: Path) -> None:
     """Raise `UsageError` where the manifest belongs to another job's output."""
-    manifest = read_manifest(paths.manifest)
+    path = manifest_path(job, output)
+    manifest = read_manifest(path)
     if manifest is None:
         return
-    owner, output = manifest.get("job"), _path_in(manifest.get("output"))
-    if owner != str(job.path.resolve()) and output != str(paths.output.resolve()):
+    owner, existing = manifest.get("job"), _path_in(manifest, "output")
+    if owner != str(job.path.resolve()) and existing != str(output.resolve()):
         raise UsageError(
-            f"{paths.manifest} belongs to another job, {owner}, with the output {output}",
+            f"{path} belongs to another job, {owner}, with the output {existing}",
             code="shared-output",
             hint="let each job write to a folder of its own",
         )
@@ -284,31 +266,26 @@ def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def list_outputs(job: Job) -> list[Path]:
-    """Return the outputs of a job whose names carry the as-of time, oldest first."""
+    """Return the existing outputs of a job; those with the as-of time in the name oldest first."""
     pattern = Path(job.output)
     if AS_OF not in job.output:
         return [pattern] if pattern.exists() else []
 
     prefix, _, suffix = pattern.name.partition(AS_OF)
-    suffix = re.escape(suffix).replace(re.escape(AS_OF), _STAMP)
-    name = re.compile(re.escape(prefix) + f"({_STAMP})" + suffix)
+    suffix = re.escape(suffix).replace(re.escape(AS_OF), STAMP)
+    name = re.compile(re.escape(prefix) + f"({STAMP})" + suffix)
     try:
         stamped = [(m[1], p) for p in pattern.parent.iterdir() if (m := name.fullmatch(p.name))]
-        outputs = [(stamp, path) for stamp, path in stamped if path.is_file()]
+        return [path for _, path in sorted(stamped) if path.is_file()]
     except OSError:
         return []
-    return [path for _, path in sorted(outputs)]
 
 
 def read_newest_manifest(job: Job) -> dict[str, Any] | None:
     """Return the manifest of the newest published run; None where there is none."""
-    if AS_OF not in job.output:
-        return read_manifest(Path(job.output).parent / MANIFEST)
-    for output in reversed(list_outputs(job)):
-        manifest = read_manifest(output.with_suffix(f".{MANIFEST}"))
-        if manifest is not None:
-            return manifest
-    return None
+    outputs = reversed(list_outputs(job)) if AS_OF in job.output else [Path(job.output)]
+    manifests = (read_manifest(manifest_path(job, output)) for output in outputs)
+    return next((manifest for manifest in manifests if manifest is not None), None)
 
 
 def retire_outputs(job: Job, *, exclude: Path) -> list[Path]:
@@ -319,16 +296,16 @@ def retire_outputs(job: Job, *, exclude: Path) -> list[Path]:
     for path in retired:
         # The manifest first: an output without one is still listed, so a run that is killed in
         # between leaves it for the next run to remove.
-        remove_file(path.with_suffix(f".{MANIFEST}"))
+        remove_file(manifest_path(job, path))
         remove_file(path)
     return retired
 
 
 def remove_job_leftovers(job: Job) -> None:
     """Remove temporary files of killed runs of this job; its lock must be held."""
-    paths = run_paths(job, AS_OF)
-    targets = [paths.output, paths.manifest, *([Path(job.textfile)] if job.textfile else [])]
-    for path in targets:
+    output = Path(job.output)
+    textfiles = [Path(job.textfile)] if job.textfile else []
+    for path in (output, manifest_path(job, output), *textfiles):
         parts = [glob.escape(part) for part in path.name.split(AS_OF)]
         for pattern in {stamp.join(parts) for stamp in _STAMP_GLOBS}:
             remove_stale_temps(path.parent, pattern=pattern)
@@ -337,15 +314,16 @@ def remove_job_leftovers(job: Job) -> None:
             remove_stale_temps(Path(job.ledger), pattern=f"{stamp}_*_*.parquet")
 
 
-def _path_in(record: Any) -> str:
-    """Return the path in a manifest's record of a file; an empty string where it has none."""
-    path = record.get("path") if isinstance(record, dict) else None
+def _path_in(manifest: Mapping[str, Any], name: str) -> str:
+    """Return the path in a manifest's entry of a file; an empty string where it has none."""
+    entry = manifest.get(name)
+    path = entry.get("path") if isinstance(entry, dict) else None
     return path if isinstance(path, str) else ""
 
 
-def _matches(record: Any, path: Path) -> bool:
-    """Tell whether a file is as a manifest's record describes it: path, size and hash."""
+def _matches(manifest: Mapping[str, Any], name: str, path: Path) -> bool:
+    """Tell whether a file is as a manifest's entry describes it: path, size and hash."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        actual = describe_input(path)
-        return all(actual[name] == record[name] for name in actual)
+        actual, entry = describe_input(path), manifest[name]
+        return all(actual[fact] == entry[fact] for fact in actual)
     return False
