@@ -8,7 +8,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-from rnnforecast.batch.parts import Parts
+from rnnforecast.batch.parts import COUNTS, DEGRADED, Parts
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
 from rnnforecast.data.forecast import Forecaster
@@ -35,12 +35,12 @@ _LATE_MODULES = (
     "pyarrow.pandas_compat",
 )
 """Modules that a bucket needs and that are otherwise imported in functions; one imports torch."""
-_EMPTY_COUNTS: dict[str, Any] = {
-    **dict.fromkeys(("rows", "series", "left_out", "short_history", "fallback"), 0),
+_EMPTY_FACTS: dict[str, Any] = {
+    **dict.fromkeys(COUNTS, 0),
     "newest_us": None,
     "warnings": [],
 }
-"""What the manifest counts of an empty bucket."""
+"""What the manifest says of an empty bucket."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,10 @@ def predict_bucket(task: BucketTask, bucket: int) -> dict[str, Any]:
         return published
 
     source = task.source_of(bucket)
-    content, counts = (None, _EMPTY_COUNTS) if source is None else _forecast(task, bucket, source)
+    content, facts = (None, _EMPTY_FACTS) if source is None else _forecast(task, bucket, source)
     crash_point("part-forecast")
     try:
-        return task.parts.publish(bucket, content, counts)
+        return task.parts.publish(bucket, content, facts)
     except WriteError:
         # A commit removes temporary files of parts that are still being written; then another
         # worker has published this part.
@@ -101,9 +101,10 @@ def predict_bucket(task: BucketTask, bucket: int) -> dict[str, Any]:
 def _forecast(
     task: BucketTask, bucket: int, source: ShardFolder
 ) -> tuple[bytes | None, dict[str, Any]]:
-    """Return the bytes of a bucket's part, and what its manifest counts."""
-    artifact, forecaster = _load_once(task.model, task.version)
-    bucket_by_name = _buckets_of_model(task.model, task.version, task.parts.n_buckets)
+    """Return the bytes of a bucket's part, and what its manifest says."""
+    artifact, forecaster, bucket_by_name = _load_once(
+        task.model, task.version, task.parts.n_buckets
+    )
     events = Recorder(ignore, [])
     ready = prepare(
         artifact,
@@ -113,26 +114,19 @@ def _forecast(
         events,
         is_expected=lambda name: bucket_by_name[name] == bucket,
     )
-    newest_us = newest_reading(ready.past)
+    facts: dict[str, Any] = {**_EMPTY_FACTS, "newest_us": newest_reading(ready.past)}
+    content = None
     try:
         prediction = forecast(ready, events, forecaster=forecaster)
     except NotEnoughDataError:
-        counts = {**_EMPTY_COUNTS, "left_out": ready.past.n_origins}
-        warnings = [asdict(warning) for warning in events.warnings]
-        return None, {**counts, "newest_us": newest_us, "warnings": warnings}
-
-    path = str(task.parts.file_of(bucket))
-    table = output_table(prediction.forecast, path, task.config, events)
-    content = encode_table(table.cast(floats_to_doubles(table.schema)), path)
-    return content, {
-        "rows": table.num_rows,
-        "series": len(prediction.forecast.names),
-        "left_out": len(prediction.left_out),
-        "short_history": len(prediction.short_history),
-        "fallback": len(prediction.fallback),
-        "newest_us": newest_us,
-        "warnings": [asdict(warning) for warning in events.warnings],
-    }
+        facts["left_out"] = ready.past.n_origins
+    else:
+        path = str(task.parts.file_of(bucket))
+        table = output_table(prediction.forecast, path, task.config, events)
+        content = encode_table(table.cast(floats_to_doubles(table.schema)), path)
+        facts |= {"rows": table.num_rows, "series": len(prediction.forecast.names)}
+        facts |= {name: len(getattr(prediction, name)) for name in DEGRADED}
+    return content, {**facts, "warnings": [asdict(warning) for warning in events.warnings]}
 
 
 # A process forecasts many buckets of one task. What they share is loaded with the first bucket and
@@ -153,18 +147,17 @@ def _shard_manifest(data: str, _key: str) -> tuple[ShardManifest, dict[int, Buck
 
 
 @lru_cache(maxsize=1)
-def _load_once(model: str, version: str) -> tuple[Artifact, Forecaster]:
-    """Load a version, and limit torch to one thread in this process."""
+def _load_once(
+    model: str, version: str, n_buckets: int
+) -> tuple[Artifact, Forecaster, dict[str, int]]:
+    """Load a version, and limit torch to one thread in this process.
+
+    Returns also the bucket of each series of the model.
+    """
     import torch
 
     # How a product is split over threads changes its last bits, and cores are shared by workers.
     torch.set_num_threads(1)
     artifact = load(model, version=version).artifact
-    return artifact, restore(artifact)
-
-
-@lru_cache(maxsize=1)
-def _buckets_of_model(model: str, version: str, n_buckets: int) -> dict[str, int]:
-    """Return the bucket of each series of the model."""
-    artifact, _ = _load_once(model, version)
-    return {name: bucket_of(name, n_buckets) for name in artifact.names}
+    bucket_by_name = {name: bucket_of(name, n_buckets) for name in artifact.names}
+    return artifact, restore(artifact), bucket_by_name

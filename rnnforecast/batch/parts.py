@@ -6,20 +6,21 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rnnforecast.errors import DataError
 from rnnforecast.storage import publish
 from rnnforecast.storage.durable import crash_point, remove_stale_temps
 from rnnforecast.storage.publish import make_directory, replace_pointer
-from rnnforecast.storage.remote import AnyPath
+from rnnforecast.storage.remote import AnyPath, is_remote, read_json
 
 PART, WHOLE = "rnnforecast-part", "rnnforecast-forecast"
 """Formats of the manifests of a part and of a complete forecast."""
 FORMAT_VERSION = 1
-CURRENT, RUNS, LOCK, MANIFEST = "CURRENT", "runs", ".lock", "_forecast.json"
-COUNTS = ("rows", "series", "left_out", "short_history", "fallback")
+CURRENT, LOCK, MANIFEST = "CURRENT", ".lock", "_forecast.json"
+"""Files of the output: the name of the current forecast's folder, the lock; and of that folder."""
+DEGRADED = ("left_out", "short_history", "fallback")
+COUNTS = ("rows", "series", *DEGRADED)
 """Counts in the manifest of each part; that of the forecast has their sums."""
 _KEY_DIGITS = 16
 """Hexadecimal digits of a forecast's key in the name of its folder."""
@@ -36,7 +37,7 @@ class Parts:
     @property
     def name(self) -> str:
         """The folder of this forecast, relative to the output, as CURRENT names it."""
-        return f"{RUNS}/{self.key[:_KEY_DIGITS]}"
+        return f"runs/{self.key[:_KEY_DIGITS]}"
 
     @property
     def folder(self) -> AnyPath:
@@ -53,22 +54,20 @@ class Parts:
 
     def read(self, bucket: int) -> dict[str, Any] | None:
         """Return the manifest of a part; None where it is not published, or its file differs."""
-        manifest = _read_json(self.manifest_of(bucket), PART)
-        if manifest is None or manifest.get("key") != self.key or manifest.get("bucket") != bucket:
-            return None
-        if "newest_us" not in manifest:
-            return None  # from a release that did not record how old readings are
-        if manifest.get("file") is None:
-            return manifest
-
-        with suppress(OSError):
-            path = self.file_of(bucket)
-            if _file_record(publish.describe_input(path), path) == manifest["file"]:
+        path = self.file_of(bucket)
+        with suppress(OSError, ValueError):
+            manifest = read_json(self.manifest_of(bucket), expected_format=PART)
+            if (manifest.get("key"), manifest.get("bucket")) != (self.key, bucket):
+                return None
+            if "newest_us" not in manifest:
+                return None  # from a release that did not record how old readings are
+            file = manifest.get("file")
+            if file is None or file == _file_entry(publish.describe_input(path), path):
                 return manifest
         return None
 
     def publish(
-        self, bucket: int, content: bytes | None, counts: Mapping[str, Any]
+        self, bucket: int, content: bytes | None, facts: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Publish a part and return its manifest, which is written after the file.
 
@@ -77,9 +76,9 @@ class Parts:
         make_directory(self.folder)
         path, file = self.file_of(bucket), None
         if content is not None:
-            file = _file_record(publish.publish(path, content), path)
+            file = _file_entry(publish.publish(path, content), path)
         crash_point("part-file-published")
-        manifest = {"key": self.key, "bucket": bucket, "file": file, **counts}
+        manifest = {"key": self.key, "bucket": bucket, "file": file, **facts}
         _write_json(self.manifest_of(bucket), PART, manifest)
         crash_point("part-published")
         return manifest
@@ -99,9 +98,9 @@ class Parts:
 
     def read_committed(self) -> dict[str, Any] | None:
         """Return the manifest of the forecast if it is the current one; else None."""
-        with suppress(OSError, UnicodeDecodeError):
+        with suppress(OSError, ValueError):
             if (self.output / CURRENT).read_bytes().decode().strip() == self.name:
-                return _read_json(self.folder / MANIFEST, WHOLE)
+                return read_json(self.folder / MANIFEST, expected_format=WHOLE)
         return None
 
     def commit(self, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +110,7 @@ class Parts:
         temporary files: all parts are already published.
         """
         for folder in (self.output, self.folder):
-            if isinstance(folder, Path):  # a store shows no incomplete objects
+            if not is_remote(folder):  # a store shows no incomplete objects
                 remove_stale_temps(folder)
         manifest = {"key": self.key, "buckets": self.n_buckets, **facts}
         _write_json(self.folder / MANIFEST, WHOLE, manifest)
@@ -121,17 +120,9 @@ class Parts:
         return manifest
 
 
-def _file_record(description: Mapping[str, Any], path: AnyPath) -> dict[str, Any]:
-    """Return a manifest's record of a file; it has no path, so that the folder can be moved."""
-    return {"name": path.name, "bytes": description["bytes"], "sha256": description["sha256"]}
-
-
-def _read_json(path: AnyPath, format_: str) -> dict[str, Any] | None:
-    with suppress(OSError, ValueError, RecursionError):
-        document = json.loads(path.read_bytes())
-        if isinstance(document, dict) and document.get("format") == format_:
-            return document
-    return None
+def _file_entry(entry: Mapping[str, Any], path: AnyPath) -> dict[str, Any]:
+    """Return a manifest's entry of a file with its name only, so that the folder can be moved."""
+    return {"name": path.name, "bytes": entry["bytes"], "sha256": entry["sha256"]}
 
 
 def _write_json(path: AnyPath, format_: str, facts: Mapping[str, Any]) -> None:

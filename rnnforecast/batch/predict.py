@@ -12,7 +12,7 @@ import pyarrow.parquet as pa_parquet
 from rnnforecast._version import __version__
 from rnnforecast.batch import executors
 from rnnforecast.batch.bucket import BucketTask
-from rnnforecast.batch.parts import COUNTS, LOCK, Parts
+from rnnforecast.batch.parts import COUNTS, DEGRADED, LOCK, Parts
 from rnnforecast.config import fields
 from rnnforecast.config.commands import BatchConfig
 from rnnforecast.config.reading import DataConfig
@@ -65,7 +65,7 @@ class BatchResult:
     @property
     def is_partial(self) -> bool:
         """Whether some series were left out, or forecast by a fallback or from a short history."""
-        return any(self.counts[name] for name in ("left_out", "short_history", "fallback"))
+        return any(self.counts[name] for name in DEGRADED)
 
 
 def predict_batch(
@@ -97,12 +97,9 @@ def predict_batch(
         index, n_shards = batch.shard_index
         owned = range(index, task.parts.n_buckets, n_shards)
         manifests = list(_forecast(task, owned, batch, listener))
-        warnings = []
-        if _limits_age(task.config):  # one shard does not know the newest reading of all
-            message = (
-                "--max-age and --warn-age are judged with --commit, by the newest reading of all"
-            )
-            warnings = [WarningEvent("judged-later", message)]
+        message = "--max-age and --warn-age are judged with --commit, by the newest reading of all"
+        limits_age = task.config.max_age is not None or task.config.warn_age is not None
+        warnings = [WarningEvent("judged-later", message)] if limits_age else []
         return _result("forecast", task, owned, manifests, warnings)
 
     if batch.has_workers:
@@ -210,7 +207,7 @@ def _commit(task: BucketTask) -> BatchResult:
     buckets = range(parts.n_buckets)
     events = Recorder(ignore, [])
     newest = [m["newest_us"] for m in manifests if m["newest_us"] is not None]
-    if newest and _limits_age(task.config):
+    if newest:
         check_age(max(newest), task.tz, task.config, events)
     if committed is not None and committed.get("parts") == manifests:
         return _result("already published", task, buckets, manifests, events.warnings)
@@ -221,10 +218,6 @@ def _commit(task: BucketTask) -> BatchResult:
         result = _result("published", task, buckets, manifests, events.warnings)
         parts.commit({"version": task.version, **result.counts, "parts": manifests})
     return result
-
-
-def _limits_age(config: PredictConfig) -> bool:
-    return config.max_age is not None or config.warn_age is not None
 
 
 def _check_part(task: BucketTask, manifest: dict[str, Any]) -> None:

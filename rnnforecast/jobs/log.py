@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -295,7 +296,7 @@ class RunReporter:
         elif self.has_published:
             code = OutputError.exit_code
         else:
-            code = _SIGNAL_BASE + int(getattr(error, "number", 2))
+            code = _SIGNAL_BASE + int(getattr(error, "number", signal.SIGINT))
 
         message = str(error) or type(error).__name__
         self._end(code, {"status": "failed", "message": message}, {})

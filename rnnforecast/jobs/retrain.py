@@ -12,7 +12,7 @@ from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import SplitTimes, split_at
 from rnnforecast.data.timestamps import parse_time_us
 from rnnforecast.errors import ModelError
-from rnnforecast.evaluate.comparison import Comparison, n_reference_blocks
+from rnnforecast.evaluate.comparison import NETWORK, Comparison, n_reference_blocks
 from rnnforecast.evaluate.live import Score
 from rnnforecast.events import Recorder
 from rnnforecast.jobs.publication import Publication
@@ -44,7 +44,7 @@ class _Challenge:
     """A challenge that is due."""
 
     reason: str
-    held_out: int
+    n_held_out: int
     """Steps at the end of the readings that both versions are measured on."""
 
 
@@ -73,8 +73,8 @@ def _due(publication: Publication, scores: Sequence[Score]) -> _Challenge | None
     tz, step_us, horizon = publication.ready.schema.tz, past.step_us, artifact.spec.horizon
     trained_until_us = parse_time_us(artifact.trained_until, tz)
     n_new = (publication.newest_us - trained_until_us) // step_us
-    held_out = min(int(rule.hold_out * n_new), _MAX_HELD_OUT * horizon)
-    if held_out < _MIN_HELD_OUT * horizon:
+    n_held_out = min(int(rule.hold_out * n_new), _MAX_HELD_OUT * horizon)
+    if n_held_out < _MIN_HELD_OUT * horizon:
         return None
 
     # Readings count as new since the last challenger of the active version, even one that lost.
@@ -90,9 +90,9 @@ def _due(publication: Publication, scores: Sequence[Score]) -> _Challenge | None
 
     flagged = [str(score.series) for score in scores if score.flag]
     if rule.when == "drift" and flagged and new_us >= _DRIFT_PAUSE * horizon * step_us:
-        return _Challenge(f"drift of {', '.join(flagged)}", held_out)
+        return _Challenge(f"drift of {', '.join(flagged)}", n_held_out)
     if rule.every is not None and new_us >= parse_duration_us(rule.every):
-        return _Challenge(f"{abbreviate_duration(new_us)} of new readings", held_out)
+        return _Challenge(f"{abbreviate_duration(new_us)} of new readings", n_held_out)
     return None
 
 
@@ -103,7 +103,7 @@ def _train_challenger(
     champion, tz = publication.model.artifact, publication.ready.schema.tz
     config, horizon = champion.config, champion.spec.horizon
     panel = publication.ready.past.panel_at_cutoffs()
-    test_from = panel.end_us - challenge.held_out * panel.step_us
+    test_from = panel.end_us - challenge.n_held_out * panel.step_us
     n_before = int(panel.rows_before(test_from).max())
     n_validation = max(horizon, int(config.training.validation * n_before))
     cuts = SplitTimes(test_from - n_validation * panel.step_us, test_from, panel.end_us)
@@ -153,13 +153,13 @@ def _decide(
 ) -> dict[str, Any]:
     """Return whether the challenger is better by the margin of the job file, and the reason."""
     margin = publication.job.retrain.margin
-    challenger, champion = (comparison.metrics[name].mase for name in ("network", CHAMPION))
-    promoted = False
+    challenger, champion = (comparison.metrics[name].mase for name in (NETWORK, CHAMPION))
+    promoted, outcome = False, "cannot be compared"
     if challenger is not None and champion is not None:
         promoted = challenger <= (1 - margin) * champion
-    gain = None if challenger is None or not champion else 100 * (1 - challenger / champion)
+        if champion:
+            outcome = f"is {100 * (1 - challenger / champion):.1f} % better"
 
-    outcome = "cannot be compared" if gain is None else f"is {gain:.1f} % better"
     return {
         "promoted": promoted,
         "reason": f"{challenge.reason}: on {comparison.n_windows} windows the challenger "
@@ -170,5 +170,5 @@ def _decide(
         "mase": challenger,
         "active_mase": champion,
         "windows": comparison.n_windows,
-        "held_out_steps": challenge.held_out,
+        "held_out_steps": challenge.n_held_out,
     }
