@@ -20,6 +20,7 @@ FORMAT_VERSION = 1
 CURRENT, LOCK, MANIFEST = "CURRENT", ".lock", "_forecast.json"
 """Files of the output: the name of the current forecast's folder, the lock; and of that folder."""
 DEGRADED = ("left_out", "short_history", "fallback")
+"""Series without a usual forecast, as the attributes of `Prediction` are called."""
 COUNTS = ("rows", "series", *DEGRADED)
 """Counts in the manifest of each part; that of the forecast has their sums."""
 _KEY_DIGITS = 16

@@ -6,12 +6,14 @@ import glob
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
+from rnnforecast.data.match import open_table
 from rnnforecast.data.rows import encode_names
 from rnnforecast.data.schema import Schema, infer_schema
 from rnnforecast.errors import UsageError
@@ -43,15 +46,7 @@ from rnnforecast.sources.shards import (
     bucket_file_name,
     name_digests,
 )
-from rnnforecast.sources.source import (
-    Source,
-    join_time,
-    open_source,
-    rename_columns,
-    stored_names,
-    stored_types,
-    unwrap,
-)
+from rnnforecast.sources.source import Source, stored_names, stored_types, unwrap
 from rnnforecast.storage.durable import NewDirectory, publishing_directory, remove_stale_temps
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import local_path
@@ -105,9 +100,7 @@ def shard(
     check_new_directory(path, data, config)
     with acquire(path.with_name(f".lock-{path.name}")):
         remove_stale_temps(path.parent, pattern=glob.escape(path.name))
-        source = join_time(
-            rename_columns(open_source(data, config, events), config.map), config.time
-        )
+        source = open_table(data, config, events)
         schema = infer_schema(source, config, events)
         if schema.series is None and 0 < len(config.counter) < len(schema.targets):
             raise UsageError(
@@ -132,20 +125,13 @@ def _write(
 ) -> ShardManifest:
     router = Router.of(source, schema, buckets, listener)
     with publishing_directory(path) as directory:
-        files = write_buckets(
-            router.route(config, listener),
-            router.schema,
-            buckets,
-            directory,
-            lambda: router.series_seen.counts(buckets),
-        )
-
+        routed = router.route(config, listener)
+        count_series = partial(router.series_seen.counts, buckets)
+        files = write_buckets(routed, router.schema, buckets, directory, count_series)
         series, value = router.long_names
-        if router.series:
-            series, value = router.series, next(iter(router.targets.values()))
         manifest = ShardManifest(
             n_buckets=buckets,
-            files=files,
+            files=tuple(files),
             series_column=series,
             value_column=value,
             source=source.name,
@@ -179,11 +165,30 @@ def _train_command(path: Path, schema: Schema, manifest: ShardManifest, config: 
 
 @dataclass(frozen=True)
 class RoutedRows:
-    """Some rows, and the buckets that they belong to."""
+    """Some rows, and the buckets, or other groups, that they belong to."""
 
-    buckets: NDArray[np.uint32] | int
-    """`(row,)`, or one bucket for all rows."""
+    groups: NDArray[np.uint32] | int
+    """`(row,)`, or one group for all rows."""
     rows: pa.RecordBatch
+
+    def split(self) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Yield the rows of each group, in their order."""
+        if isinstance(self.groups, int):
+            yield self.groups, self.rows
+            return
+        if not len(self.groups):
+            return
+        first, last = int(self.groups.min()), int(self.groups.max())
+        if first == last:
+            yield first, self.rows
+            return
+
+        narrow = (self.groups - first).astype(np.uint16)  # numpy sorts 16 bits by radix
+        order = np.argsort(narrow, kind="stable")
+        rows, groups = self.rows.take(pa.array(order)), narrow[order]
+        changes = (np.flatnonzero(np.diff(groups)) + 1).tolist()
+        for begin, end in pairwise([0, *changes, len(groups)]):
+            yield first + int(groups[begin]), rows.slice(begin, end - begin)
 
 
 @dataclass(frozen=True)
@@ -215,32 +220,36 @@ class Router:
         series = None if schema.series is None else stored_names(source, schema.series)[0]
         used = {*times, *covariates, *targets.values(), *([] if series is None else [series])}
         types = stored_types(table, texts, used, listener)
-        if series is not None:
-            return cls(table, types, series, targets, n_buckets, SeriesCounter())
+        if series is None:
+            # The readings of a wide table go to one column, so they get one type.
+            target_types = {types[column] for column in targets.values()}
+            value_type = pa.float32() if target_types == {pa.float32()} else pa.float64()
+            types = {n: t for n, t in types.items() if n in used and n not in targets.values()}
+            types |= dict.fromkeys(targets.values(), value_type)
+        return cls(table, types, series, targets, n_buckets, SeriesCounter())
 
-        # The readings of a wide table go to one column, so they get one type.
-        target_types = {types[column] for column in targets.values()}
-        value_type = pa.float32() if target_types == {pa.float32()} else pa.float64()
-        columns = {n: t for n, t in types.items() if n in used and n not in targets.values()}
-        columns |= dict.fromkeys(targets.values(), value_type)
-        return cls(table, columns, None, targets, n_buckets, SeriesCounter())
+    @property
+    def shared_types(self) -> dict[str, pa.DataType]:
+        """Types of the columns without readings: all series of a wide table have these columns."""
+        targets = set(self.targets.values())
+        return {name: type_ for name, type_ in self.types.items() if name not in targets}
 
     @property
     def long_names(self) -> tuple[str, str]:
-        """Names of the columns for series and readings that a wide table gets."""
-        columns = self.types.keys() - set(self.targets.values())
-        return _free_name("series", columns), _free_name("value", columns)
+        """Names of the columns for series and readings in the buckets; a wide table gets both."""
+        if self.series is not None:
+            return self.series, next(iter(self.targets.values()))
+        shared = self.shared_types.keys()
+        return _free_name("series", shared), _free_name("value", shared)
 
     @property
     def schema(self) -> pa.Schema:
         """The columns of the rows that are routed."""
         if self.series is not None:
             return pa.schema(list(self.types.items()))
-        targets = set(self.targets.values())
-        columns = [(name, type_) for name, type_ in self.types.items() if name not in targets]
         series, value = self.long_names
-        value_type = self.types[next(iter(targets))]
-        return pa.schema([*columns, (series, pa.string()), (value, value_type)])
+        value_type = self.types[next(iter(self.targets.values()))]
+        return pa.schema([*self.shared_types.items(), (series, pa.string()), (value, value_type)])
 
     def route(self, config: DataConfig, listener: Listener) -> Iterator[RoutedRows]:
         """Read all rows; yield them with their buckets.
@@ -273,36 +282,36 @@ class Router:
         if self.series is not None or not isinstance(self.source, ParquetSource):
             return [self.types]
         targets = list(self.targets.values())
-        shared = {name: type_ for name, type_ in self.types.items() if name not in targets}
         groups = [targets[i : i + COLUMNS_AT_ONCE] for i in range(0, len(targets), COLUMNS_AT_ONCE)]
-        return [{**shared, **{name: self.types[name] for name in group}} for group in groups]
+        return [{**self.shared_types, **{n: self.types[n] for n in group}} for group in groups]
 
     def _route_rows(self, batch: pa.RecordBatch, n_before: int) -> RoutedRows:
         """Route the rows of a long table; each name is hashed once a batch."""
         assert self.series is not None
         names = cast_batch(batch.select([self.series]), {self.series: _NAMES}, self.source.name)
         encoded = encode_names(names.column(0), self.series, self.source, n_before)
-        hashes = hash_names(encoded.dictionary)
-        self.series_seen.add(hashes)
-        buckets = (hashes % np.uint64(self.n_buckets)).astype(np.uint32)
+        buckets = self._assign_buckets(encoded.dictionary)
         return RoutedRows(buckets[encoded.indices.to_numpy()], batch)
 
     def _route_columns(self, batch: pa.RecordBatch) -> Iterator[RoutedRows]:
         """Route the columns of a wide table: rows of one series each, with all covariates."""
         present = set(batch.schema.names)
         targets = {name: column for name, column in self.targets.items() if column in present}
-        hashes = hash_names(pa.array(targets))
-        self.series_seen.add(hashes)
-        buckets = (hashes % np.uint64(self.n_buckets)).tolist()
-
+        buckets = self._assign_buckets(pa.array(targets)).tolist()
         schema = self.schema
         shared = [batch.column(name) for name in schema.names[:-2]]
         for bucket, (name, column) in zip(buckets, targets.items(), strict=True):
             columns = [*shared, pa.repeat(name, batch.num_rows), batch.column(column)]
             yield RoutedRows(bucket, pa.RecordBatch.from_arrays(columns, schema=schema))
 
+    def _assign_buckets(self, names: pa.StringArray) -> NDArray[np.uint32]:
+        """Return the buckets of series, `(name,)`, which are counted as seen."""
+        hashes = hash_names(names)
+        self.series_seen.add(hashes)
+        return (hashes % np.uint64(self.n_buckets)).astype(np.uint32)
 
-def _free_name(name: str, existing: set[str]) -> str:
+
+def _free_name(name: str, existing: Set[str]) -> str:
     """Return the name, with underscores appended while it exists."""
     return name if name not in existing else _free_name(f"{name}_", existing)
 
@@ -351,44 +360,34 @@ def write_buckets(
     schema: pa.Schema,
     n_buckets: int,
     directory: NewDirectory,
-    n_series: Callable[[], dict[int, int]],
-) -> tuple[Bucket, ...]:
-    """Write rows to the files of their buckets; return those, in the order of their numbers.
-
-    `n_series` returns how many series each bucket holds, and is called once all rows are read.
-    """
-    return tuple(_write_range(routed, schema, range(n_buckets), n_buckets, directory, n_series))
-
-
-def _write_range(
-    routed: Iterable[RoutedRows],
-    schema: pa.Schema,
-    buckets: range,
-    n_buckets: int,
-    directory: NewDirectory,
-    n_series: Callable[[], dict[int, int]],
+    count_series: Callable[[], dict[int, int]],
+    *,
+    buckets: range | None = None,
 ) -> Iterator[Bucket]:
-    """Write the rows of a range of buckets, by way of spill files of smaller ranges if it is large.
+    """Write rows to the files of their buckets; yield those, in the order of their numbers.
 
-    Each spill file is read, and removed, before the next one is opened.
+    The rows are those of a range of `buckets`, by default of all. `count_series` returns how many
+    series each bucket has; it is called once all rows are read. A large range is written by way of
+    spill files of smaller ones; each of them is read, and removed, before the next one is opened.
     """
+    buckets = range(n_buckets) if buckets is None else buckets
     if len(buckets) <= FAN_OUT:
-        with BucketWriter(directory, schema, n_buckets) as writer:
+        with ExitStack() as stack:
+            writer = BucketWriter(directory, stack, schema, n_buckets)
             buffer = RowBuffer(writer.write)
             for part in routed:
-                for bucket, rows in _split(part.buckets, part.rows):
-                    buffer.add(bucket, rows)
+                buffer.add(part)
             buffer.flush()
-            yield from writer.close(n_series())
+            yield from writer.close(count_series())
         return
 
     width = FAN_OUT
     while width * FAN_OUT < len(buckets):
         width *= FAN_OUT
     for group, path in _spill(routed, schema, buckets.start, width, directory.path):
-        begin = buckets.start + group * width
-        inner = range(begin, min(begin + width, buckets.stop))
-        yield from _write_range(_read_spill(path), schema, inner, n_buckets, directory, n_series)
+        inner = buckets[group * width : (group + 1) * width]
+        spilled = _read_spill(path)
+        yield from write_buckets(spilled, schema, n_buckets, directory, count_series, buckets=inner)
         path.unlink()
 
 
@@ -415,10 +414,9 @@ def _spill(
 
         buffer = RowBuffer(write)
         for part in routed:
-            numbers = np.broadcast_to(np.asarray(part.buckets, np.uint32), part.rows.num_rows)
-            numbered = part.rows.append_column(_BUCKET_COLUMN, pa.array(numbers))
-            for group, rows in _split((part.buckets - begin) // width, numbered):
-                buffer.add(group, rows)
+            buckets = np.broadcast_to(np.asarray(part.groups, np.uint32), part.rows.num_rows)
+            rows = part.rows.append_column(_BUCKET_COLUMN, pa.array(buckets))
+            buffer.add(RoutedRows((part.groups - begin) // width, rows))
         buffer.flush()
     return sorted(paths.items())
 
@@ -430,45 +428,24 @@ def _read_spill(path: Path) -> Iterator[RoutedRows]:
             yield RoutedRows(batch.column(last).to_numpy(), batch.remove_column(last))
 
 
-def _split(
-    groups: NDArray[np.uint32] | int, rows: pa.RecordBatch
-) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield the rows of each group, in their order."""
-    if isinstance(groups, int):
-        yield groups, rows
-        return
-    if not len(groups):
-        return
-    first, last = int(groups.min()), int(groups.max())
-    if first == last:
-        yield first, rows
-        return
-
-    narrow = (groups - first).astype(np.uint16)  # numpy sorts 16 bits by radix
-    order = np.argsort(narrow, kind="stable")
-    sorted_rows, sorted_groups = rows.take(pa.array(order)), narrow[order]
-    changes = (np.flatnonzero(np.diff(sorted_groups)) + 1).tolist()
-    for begin, end in pairwise([0, *changes, len(sorted_groups)]):
-        yield first + int(sorted_groups[begin]), sorted_rows.slice(begin, end - begin)
-
-
 class RowBuffer:
     """Rows that are not written yet, in groups that share a budget of memory."""
 
     def __init__(self, write: Callable[[int, pa.Table], None]) -> None:
         self._write = write
-        self._rows: dict[int, list[pa.RecordBatch]] = {}
-        self._bytes: dict[int, int] = {}
+        self._rows: defaultdict[int, list[pa.RecordBatch]] = defaultdict(list)
+        self._bytes: Counter[int] = Counter()
         self._n_bytes = 0
 
-    def add(self, group: int, rows: pa.RecordBatch) -> None:
+    def add(self, routed: RoutedRows) -> None:
         """Buffer rows; where the budget is exceeded, the largest groups are written."""
-        n_bytes = rows.nbytes
-        self._rows.setdefault(group, []).append(rows)
-        self._bytes[group] = self._bytes.get(group, 0) + n_bytes
-        self._n_bytes += n_bytes
-        if self._n_bytes > BUDGET_BYTES:
-            self._flush_largest()
+        for group, rows in routed.split():
+            n_bytes = rows.nbytes
+            self._rows[group].append(rows)
+            self._bytes[group] += n_bytes
+            self._n_bytes += n_bytes
+            if self._n_bytes > BUDGET_BYTES:
+                self._flush_largest()
 
     def flush(self) -> None:
         """Write all rows, in the order of the groups."""
@@ -501,27 +478,22 @@ class RowBuffer:
 class BucketWriter:
     """The Parquet files of some buckets, each opened with its first rows."""
 
-    def __init__(self, directory: NewDirectory, schema: pa.Schema, n_buckets: int) -> None:
-        self._directory = directory
+    def __init__(
+        self, directory: NewDirectory, stack: ExitStack, schema: pa.Schema, n_buckets: int
+    ) -> None:
+        self._directory, self._stack = directory, stack
         self._schema = schema
         self._n_buckets = n_buckets
-        self._stack = ExitStack()
         self._writers: dict[int, pa_parquet.ParquetWriter] = {}
         self._files: dict[int, _HashingFile] = {}
-        self._n_rows: dict[int, int] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.__exit__(*error)  # type: ignore[arg-type]
+        self._n_rows: Counter[int] = Counter()
 
     def write(self, bucket: int, rows: pa.Table) -> None:
         """Write rows to a bucket, as one row group."""
         if bucket not in self._writers:
             self._open(bucket)
         self._writers[bucket].write_table(rows, row_group_size=max(rows.num_rows, 1))
-        self._n_rows[bucket] = self._n_rows.get(bucket, 0) + rows.num_rows
+        self._n_rows[bucket] += rows.num_rows
 
     def close(self, n_series: dict[int, int]) -> list[Bucket]:
         """Finish all files; return a description of each, in the order of the buckets."""

@@ -69,7 +69,7 @@ def test_every_row_comes_out_once_in_its_bucket_and_in_order(
         mock.patch.object(pq, "ParquetWriter", opened),
         publishing_directory(tmp_path / "out") as directory,
     ):
-        files = write_buckets(routed(n_buckets), SCHEMA, n_buckets, directory, lambda: counts)
+        files = list(write_buckets(routed(n_buckets), SCHEMA, n_buckets, directory, lambda: counts))
 
     assert most <= fan_out
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f.file for f in files]
@@ -89,8 +89,7 @@ def test_rows_that_wait_hold_no_more_than_the_budget(monkeypatch: pytest.MonkeyP
     for i in range(300):
         buckets = np.arange(4000) % 50
         batch = rows(buckets, i * 4000)
-        for bucket, part in shard._split(buckets.astype(np.uint32), batch):
-            buffer.add(bucket, part)
+        buffer.add(RoutedRows(buckets.astype(np.uint32), batch))
         most = max(most, pa.total_allocated_bytes() - before)
         del batch
     buffer.flush()
@@ -107,8 +106,8 @@ def test_of_groups_of_different_sizes_the_largest_goes_first(
     written: list[int] = []
     buffer = RowBuffer(lambda group, _: written.append(group))
     for i in range(20):
-        buffer.add(1, rows(np.ones(500), i))
-        buffer.add(2, rows(np.ones(2), i))
+        buffer.add(RoutedRows(1, rows(np.ones(500), i)))
+        buffer.add(RoutedRows(2, rows(np.ones(2), i)))
 
     assert set(written) == {1}
     buffer.flush()
