@@ -57,11 +57,6 @@ class BucketTask:
     tz: str | None
     """The time zone of the readings."""
 
-    def source_of(self, bucket: int) -> ShardFolder | None:
-        """Return the rows of a bucket; None where it is empty."""
-        manifest, files = _shard_manifest(self.data, self.parts.key)
-        return open_bucket(self.data, manifest, files[bucket]) if bucket in files else None
-
 
 def import_worker_modules() -> None:
     """Import everything that a bucket needs, with garbage collection turned off meanwhile.
@@ -84,8 +79,10 @@ def predict_bucket(task: BucketTask, bucket: int) -> dict[str, Any]:
     if published is not None:
         return published
 
-    source = task.source_of(bucket)
-    content, facts = (None, _EMPTY_FACTS) if source is None else _forecast(task, bucket, source)
+    content, facts = None, _EMPTY_FACTS
+    manifest, files = _shard_manifest(task.data, task.parts.key)
+    if bucket in files:
+        content, facts = _forecast(task, bucket, open_bucket(task.data, manifest, files[bucket]))
     crash_point("part-forecast")
     try:
         return task.parts.publish(bucket, content, facts)
@@ -114,6 +111,7 @@ def _forecast(
         events,
         is_expected=lambda name: bucket_by_name[name] == bucket,
     )
+
     facts: dict[str, Any] = {**_EMPTY_FACTS, "newest_us": newest_reading(ready.past)}
     content = None
     try:

@@ -100,7 +100,7 @@ def predict_batch(
         message = "--max-age and --warn-age are judged with --commit, by the newest reading of all"
         limits_age = task.config.max_age is not None or task.config.warn_age is not None
         warnings = [WarningEvent("judged-later", message)] if limits_age else []
-        return _result("forecast", task, owned, manifests, warnings)
+        return _result("forecast", task, manifests, warnings)
 
     if batch.has_workers:
         for _ in _forecast(task, range(task.parts.n_buckets), batch, listener):
@@ -204,18 +204,17 @@ def _commit(task: BucketTask) -> BatchResult:
     parts = task.parts
     committed = parts.read_committed()
     manifests = parts.read_all()
-    buckets = range(parts.n_buckets)
     events = Recorder(ignore, [])
     newest = [m["newest_us"] for m in manifests if m["newest_us"] is not None]
     if newest:
         check_age(max(newest), task.tz, task.config, events)
     if committed is not None and committed.get("parts") == manifests:
-        return _result("already published", task, buckets, manifests, events.warnings)
+        return _result("already published", task, manifests, events.warnings)
 
     with acquire(parts.output / LOCK):
         for manifest in manifests:
             _check_part(task, manifest)
-        result = _result("published", task, buckets, manifests, events.warnings)
+        result = _result("published", task, manifests, events.warnings)
         parts.commit({"version": task.version, **result.counts, "parts": manifests})
     return result
 
@@ -240,19 +239,16 @@ def _check_part(task: BucketTask, manifest: dict[str, Any]) -> None:
 def _result(
     status: str,
     task: BucketTask,
-    buckets: Sequence[int],
     manifests: Sequence[dict[str, Any]],
     warnings: Sequence[WarningEvent],
 ) -> BatchResult:
-    of_parts = [
-        WarningEvent(**warning) for manifest in manifests for warning in manifest["warnings"]
-    ]
+    of_parts = [WarningEvent(**warning) for part in manifests for warning in part["warnings"]]
     return BatchResult(
         status=status,
         output=task.parts.folder,
         key=task.parts.key,
         version=task.version,
-        buckets=tuple(buckets),
+        buckets=tuple(sorted(manifest["bucket"] for manifest in manifests)),
         counts={name: sum(manifest[name] for manifest in manifests) for name in COUNTS},
         warnings=(*warnings, *merged_warnings(of_parts, "in other buckets")),
     )

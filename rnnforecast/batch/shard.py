@@ -128,6 +128,7 @@ def _write(
         routed = router.route(config, listener)
         count_series = partial(router.series_seen.counts, buckets)
         files = write_buckets(routed, router.schema, buckets, directory, count_series)
+
         series, value = router.long_names
         manifest = ShardManifest(
             n_buckets=buckets,
@@ -491,7 +492,14 @@ class BucketWriter:
     def write(self, bucket: int, rows: pa.Table) -> None:
         """Write rows to a bucket, as one row group."""
         if bucket not in self._writers:
-            self._open(bucket)
+            name = bucket_file_name(bucket, self._n_buckets)
+            file = _HashingFile(self._stack.enter_context(self._directory.file(name)))
+            # Readings hardly repeat, so a dictionary of them would only take space.
+            dictionary = [f.name for f in self._schema if not pa.types.is_floating(f.type)]
+            self._files[bucket] = file
+            self._writers[bucket] = pa_parquet.ParquetWriter(
+                pa.PythonFile(file, mode="w"), self._schema, use_dictionary=dictionary or False
+            )
         self._writers[bucket].write_table(rows, row_group_size=max(rows.num_rows, 1))
         self._n_rows[bucket] += rows.num_rows
 
@@ -512,16 +520,6 @@ class BucketWriter:
             )
             for bucket, file in sorted(self._files.items())
         ]
-
-    def _open(self, bucket: int) -> None:
-        name = bucket_file_name(bucket, self._n_buckets)
-        file = _HashingFile(self._stack.enter_context(self._directory.file(name)))
-        floats = [field.name for field in self._schema if pa.types.is_floating(field.type)]
-        dictionary = [name for name in self._schema.names if name not in floats]
-        self._files[bucket] = file
-        self._writers[bucket] = pa_parquet.ParquetWriter(
-            pa.PythonFile(file, mode="w"), self._schema, use_dictionary=dictionary or False
-        )
 
 
 class _HashingFile:

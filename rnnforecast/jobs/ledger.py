@@ -63,28 +63,23 @@ def list_parts(ledger: Path) -> list[LedgerPart]:
     return sorted(LedgerPart(m[1], int(m[2]), m[3], ledger / m[0]) for m in matches if m)
 
 
-def find_part(ledger: Path, *, as_of: str, key: str) -> LedgerPart | None:
-    """Return the part of a run; None where it has none."""
-    run = as_of, key[:KEY_LENGTH]
-    return next((part for part in list_parts(ledger) if (part.as_of, part.key) == run), None)
-
-
 def publish_part(ledger: Path, table: pa.Table, *, as_of: str, key: str) -> LedgerPart:
     """Add the part of a run and return it; a part that the run has added before stays as it is.
 
     The folder `ledger` must exist, and its lock be held.
     """
-    existing = find_part(ledger, as_of=as_of, key=key)
+    parts, key = [part for part in list_parts(ledger) if part.as_of == as_of], key[:KEY_LENGTH]
+    existing = next((part for part in parts if part.key == key), None)
     if existing is not None:
         return existing
 
-    issue = 1 + max((part.issue for part in list_parts(ledger) if part.as_of == as_of), default=0)
-    path = ledger / f"{as_of}_{issue:04d}_{key[:KEY_LENGTH]}.parquet"
+    issue = 1 + max((part.issue for part in parts), default=0)
+    path = ledger / f"{as_of}_{issue:04d}_{key}.parquet"
     content = io.BytesIO()
     pa_parquet.write_table(table, content, compression="zstd")
     with publishing_file(path) as file:
         file.write(content.getvalue())
-    return LedgerPart(as_of, issue, key[:KEY_LENGTH], path)
+    return LedgerPart(as_of, issue, key, path)
 
 
 def read_parts(parts: Sequence[LedgerPart]) -> pa.Table:

@@ -112,11 +112,6 @@ class Publication:
         """Time of the newest reading, in seconds since 1970, in UTC."""
         return unix_time_s(self.newest_us, self.ready.schema.tz)
 
-    @property
-    def is_published(self) -> bool:
-        """Whether a run with this key is published completely."""
-        return is_published(self.job, self.output, self.key)
-
     def publish(
         self, prediction: Prediction, events: Recorder, clock: Clock, arguments: Sequence[str]
     ) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from rnnforecast.jobs.log import (
 )
 from rnnforecast.jobs.publication import (
     Publication,
+    is_published,
     manifest_path,
     remove_job_leftovers,
     retire_outputs,
@@ -125,6 +126,7 @@ def _attempt(
     except (DataError, NotEnoughDataError) as error:
         status = STALE if error.code == "stale" else FAILED
         result = RunResult(status, error.exit_code, as_of=as_of, error=error)
+
     return replace(result, warnings=tuple(events.warnings))
 
 
@@ -155,7 +157,7 @@ def _run_once(
             newest_s=publication.newest_s,
             created=model.artifact.provenance.get("created"),
         )
-        if not config.force and publication.is_published:
+        if not config.force and is_published(job, publication.output, publication.key):
             return replace(result, status=ALREADY)
         if config.dry_run:
             return result
@@ -165,7 +167,7 @@ def _run_once(
     manifest = publication.publish(prediction, events, clock, arguments)
     events(PublishedEvent(str(publication.output)))
     clock.lap("publish_s")
-    post_publish = run_post_publish_tasks(publication, manifest, events)
+    post_publish = _run_post_publish_tasks(publication, manifest, events)
     clock.lap("aftermath_s")
     return replace(
         result,
@@ -177,14 +179,14 @@ def _run_once(
     )
 
 
-def run_post_publish_tasks(
+def _run_post_publish_tasks(
     publication: Publication, manifest: dict[str, Any], events: Recorder
 ) -> PostPublishResult:
     """Score earlier forecasts, retrain where that is due, and remove what is old.
 
     A task that fails is a warning.
     """
-    scores = _try("score", lambda: recent_scores(publication), events) or ()
+    scores = _try("score", lambda: _score_recent(publication), events) or ()
     for score in scores:
         if score.flag:
             message = f"{score.series}: live {score.flag} has left what was usual at training"
@@ -198,7 +200,7 @@ def run_post_publish_tasks(
     return PostPublishResult(scores, retired or (), retrained)
 
 
-def recent_scores(publication: Publication) -> tuple[Score, ...]:
+def _score_recent(publication: Publication) -> tuple[Score, ...]:
     """Score the forecasts of the last seven horizons, by series, on the readings in memory."""
     if publication.job.ledger is None:
         return ()

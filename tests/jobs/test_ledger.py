@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 
 from rnnforecast.data.timestamps import format_for_file_name
 from rnnforecast.errors import DataError, WriteError
-from rnnforecast.jobs.ledger import (
-    ISSUE,
-    LedgerPart,
-    find_part,
-    list_parts,
-    publish_part,
-    read_parts,
-)
+from rnnforecast.jobs.ledger import ISSUE, LedgerPart, list_parts, publish_part, read_parts
 from tests.builders import HOUR_US, START_US
 from tests.data.tables import few
 
@@ -46,17 +39,17 @@ def test_parts_come_in_the_order_of_their_times_and_then_of_their_issue(tmp_path
     for number, day in ((5, DAYS[2]), (4, DAYS[0]), (3, DAYS[1]), (2, DAYS[0]), (1, DAYS[2])):
         publish_part(tmp_path, rows(number), as_of=day, key=key(number))
 
-    found = list_parts(tmp_path)
+    parts = list_parts(tmp_path)
 
-    assert [(part.as_of, part.issue) for part in found] == [
+    assert [(part.as_of, part.issue) for part in parts] == [
         (DAYS[0], 1),
         (DAYS[0], 2),
         (DAYS[1], 1),
         (DAYS[2], 1),
         (DAYS[2], 2),
     ]
-    assert read_parts(found)["forecast"].to_pylist() == [4, 2, 3, 5, 1]
-    assert read_parts(found)[ISSUE].to_pylist() == [0, 1, 2, 3, 4]
+    assert read_parts(parts)["forecast"].to_pylist() == [4, 2, 3, 5, 1]
+    assert read_parts(parts)[ISSUE].to_pylist() == [0, 1, 2, 3, 4]
 
 
 def test_the_same_run_has_one_part_and_what_it_issued_first_counts(tmp_path: Path) -> None:
@@ -71,8 +64,8 @@ def test_the_same_key_at_another_time_is_another_run(tmp_path: Path) -> None:
     parts = [publish_part(tmp_path, rows(1.0), as_of=day, key=key(1)) for day in DAYS]
 
     assert list_parts(tmp_path) == parts
-    assert find_part(tmp_path, as_of=DAYS[1], key=key(1)) == parts[1]
-    assert find_part(tmp_path, as_of=DAYS[1], key=key(2)) is None
+    assert publish_part(tmp_path, rows(2.0), as_of=DAYS[1], key=key(1)) == parts[1]
+    assert publish_part(tmp_path, rows(2.0), as_of=DAYS[1], key=key(2)) not in parts
 
 
 def test_later_issues_of_one_time_come_after_earlier_ones_however_many(tmp_path: Path) -> None:
@@ -98,11 +91,9 @@ def test_what_is_issued_is_read_as_it_was_zones_too(tmp_path: Path, tz: str | No
 
     part = publish_part(tmp_path, table, as_of=DAYS[0], key=key(1))
 
-    found = read_parts([part])
-    assert found.drop_columns([ISSUE]).schema.equals(table.schema)
-    assert [str(row) for row in found.drop_columns([ISSUE]).to_pylist()] == [
-        str(row) for row in table.to_pylist()
-    ]
+    stored = read_parts([part]).drop_columns([ISSUE])
+    assert stored.schema.equals(table.schema)
+    assert list(map(str, stored.to_pylist())) == list(map(str, table.to_pylist()))
 
 
 def test_parts_of_other_versions_may_have_other_columns(tmp_path: Path) -> None:
@@ -137,7 +128,6 @@ def test_what_is_no_part_is_ignored(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_or_no_folder_holds_no_parts(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert list_parts(tmp_path / "nowhere") == list_parts(tmp_path / "file") == []
-    assert find_part(tmp_path / "nowhere", as_of=DAYS[0], key=key(1)) is None
 
 
 def test_a_part_that_cannot_be_written_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:

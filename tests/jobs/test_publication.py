@@ -55,17 +55,10 @@ def publish_run(job: Job, stamp: str) -> Path:
     return output
 
 
-def everything_in(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+def states_of(folder: Path) -> dict[Path, tuple[int, int, bytes]]:
     """Return each file with its inode, the time of its last change, and its content."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): (
-            path.stat().st_ino,
-            path.stat().st_mtime_ns,
-            path.read_bytes(),
-        )
-        for path in files
-    }
+    states = {path: path.stat() for path in folder.rglob("*") if path.is_file()}
+    return {p: (state.st_ino, state.st_mtime_ns, p.read_bytes()) for p, state in states.items()}
 
 
 def names_in(folder: Path) -> list[str]:
@@ -183,11 +176,11 @@ def test_a_forecast_that_stands_elsewhere_is_not_this_one(job: Job) -> None:
 
 def test_publishing_the_same_again_writes_nothing(job: Job, tmp_path: Path) -> None:
     publish_run(job, STAMPS[0])
-    before = everything_in(tmp_path / "out")
+    before = states_of(tmp_path / "out")
 
     publish_run(job, STAMPS[0])
 
-    assert everything_in(tmp_path / "out") == before
+    assert states_of(tmp_path / "out") == before
 
 
 @pytest.mark.parametrize("earlier", [b"", b"forecast", b"Forecast\n", b"forecast\n\n"])
