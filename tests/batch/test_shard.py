@@ -74,11 +74,11 @@ def test_every_row_comes_out_once_in_its_bucket_and_in_order(
     assert most <= fan_out
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f.file for f in files]
     assert [f.bucket for f in files] == sorted(set(expected["bucket"]))
-    for one in files:
-        found = pq.read_table(tmp_path / "out" / one.file).to_pandas()
-        own = expected[expected["bucket"] == one.bucket].reset_index(drop=True)
-        assert found.equals(own.astype(found.dtypes))
-        assert one.rows == len(own)
+    for file in files:
+        stored = pq.read_table(tmp_path / "out" / file.file).to_pandas()
+        rows_of_bucket = expected[expected["bucket"] == file.bucket].reset_index(drop=True)
+        assert stored.equals(rows_of_bucket.astype(stored.dtypes))
+        assert file.rows == len(rows_of_bucket)
 
 
 def test_rows_that_wait_hold_no_more_than_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:

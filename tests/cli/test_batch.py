@@ -86,8 +86,8 @@ def test_a_bucket_imports_nothing_that_was_not_imported_before_workers_are_forke
 ) -> None:
     program = (
         "import sys; from rnnforecast.batch import predict, preload; before = set(sys.modules); "
-        "data, model, output = sys.argv[1:]; one = predict.BatchConfig(shard='0/1'); "
-        "predict.predict_batch(data, model=model, output=output, batch=one); "
+        "data, model, output = sys.argv[1:]; batch = predict.BatchConfig(shard='0/1'); "
+        "predict.predict_batch(data, model=model, output=output, batch=batch); "
         "print(*sorted(set(sys.modules) - before))"
     )
     line = [sys.executable, "-c", program, plant / "buckets", plant / "model", tmp_path / "out"]
@@ -265,14 +265,14 @@ def test_a_part_with_series_of_another_bucket_is_refused(
 ) -> None:
     output = tmp_path / "out"
     command(*predicting(plant, output, "--shard", "0/1"))
-    said = [json.loads(path.read_text()) for path in sorted(output.rglob("_bucket-*.json"))]
-    one, other = [part for part in said if part["file"] is not None][:2]
+    manifests = [json.loads(path.read_text()) for path in sorted(output.rglob("_bucket-*.json"))]
+    replaced, foreign = [part for part in manifests if part["file"] is not None][:2]
     (folder,) = (output / "runs").iterdir()
-    content = (folder / other["file"]["name"]).read_bytes()
-    (folder / one["file"]["name"]).write_bytes(content)
-    file = {**other["file"], "name": one["file"]["name"]}
-    forged = {**other, "bucket": one["bucket"], "file": file}
-    (folder / f"_bucket-{one['bucket']:05d}.json").write_text(json.dumps(forged))
+    content = (folder / foreign["file"]["name"]).read_bytes()
+    (folder / replaced["file"]["name"]).write_bytes(content)
+    file = {**foreign["file"], "name": replaced["file"]["name"]}
+    forged = {**foreign, "bucket": replaced["bucket"], "file": file}
+    (folder / f"_bucket-{replaced['bucket']:05d}.json").write_text(json.dumps(forged))
 
     outcome = command(*predicting(plant, output, "--commit", "--json"))
 

@@ -14,7 +14,7 @@ import rnnforecast
 from rnnforecast.storage.lock import acquire
 from tests.builders import wave, write_wide
 from tests.cli.test_run import JOB
-from tests.conftest import Command
+from tests.conftest import SMALL, Command
 
 EVERY = '[retrain]\nevery = "2d"\n'
 N_OLD, N_NEW = 400, 300
@@ -57,41 +57,41 @@ def test_a_challenger_that_is_better_is_put_in_force_and_says_why(
     command("train", place / "old.csv", "-m", place / "model", "-q", *longer)
     (first,) = versions(place)
 
-    decided = run(command, place, EVERY + 'promote_if = "1%"\n')["retrain"]
+    decision = run(command, place, EVERY + 'promote_if = "1%"\n')["retrain"]
 
-    assert decided["promoted"] is True, decided["reason"]
-    assert decided["mase"] <= 0.99 * decided["active_mase"]
-    assert "activated" in decided["reason"] and "new readings" in decided["reason"]
-    assert active(place) == decided["challenger"] != first
-    said = json.loads((place / "out/run.json").read_text())
-    assert said["retrain"] == decided
-    assert said["model"]["version"] == first, "this forecast was made before"
-    made = rnnforecast.load(place / "model").artifact
-    assert made.parent == decided["active"] == first
-    assert made.trained_until == pd.read_csv(place / "data.csv")["timestamp"].iloc[-1]
-    assert made.provenance["challenge"]["reason"] == decided["reason"]
-    assert set(made.metrics["metrics"]) == {"network", "naive", "seasonal_naive", "active"}
-    assert (place / "model/versions" / decided["challenger"] / "report.html").is_file()
-    assert run(command, place, EVERY)["version"] == decided["challenger"]
+    assert decision["promoted"] is True, decision["reason"]
+    assert decision["mase"] <= 0.99 * decision["active_mase"]
+    assert "activated" in decision["reason"] and "new readings" in decision["reason"]
+    assert active(place) == decision["challenger"] != first
+    manifest = json.loads((place / "out/run.json").read_text())
+    assert manifest["retrain"] == decision
+    assert manifest["model"]["version"] == first, "this forecast was made before"
+    challenger = rnnforecast.load(place / "model").artifact
+    assert challenger.parent == decision["active"] == first
+    assert challenger.trained_until == pd.read_csv(place / "data.csv")["timestamp"].iloc[-1]
+    assert challenger.provenance["challenge"]["reason"] == decision["reason"]
+    assert set(challenger.metrics["metrics"]) == {"network", "naive", "seasonal_naive", "active"}
+    assert (place / "model/versions" / decision["challenger"] / "report.html").is_file()
+    assert run(command, place, EVERY)["version"] == decision["challenger"]
 
 
 def test_both_are_measured_where_neither_has_learnt(command: Command, place: Path) -> None:
-    decided = run(command, place, EVERY)["retrain"]
-    assert decided["held_out_steps"] == min(N_NEW // 2, 28 * 6)
-    made = rnnforecast.load(place / "model", version=decided["challenger"]).artifact
+    decision = run(command, place, EVERY)["retrain"]
+    assert decision["held_out_steps"] == min(N_NEW // 2, 28 * 6)
+    challenger = rnnforecast.load(place / "model", version=decision["challenger"]).artifact
     stamps = pd.read_csv(place / "data.csv")["timestamp"]
-    assert made.training_range["test_from"] == stamps.iloc[-decided["held_out_steps"]]
-    assert stamps.iloc[N_OLD] < made.training_range["test_from"]
+    assert challenger.training_range["test_from"] == stamps.iloc[-decision["held_out_steps"]]
+    assert stamps.iloc[N_OLD] < challenger.training_range["test_from"]
 
 
 def test_a_challenger_that_is_not_better_by_as_much_is_kept_and_not_in_force(
     command: Command, place: Path
 ) -> None:
     (first,) = versions(place)
-    decided = run(command, place, EVERY + 'promote_if = "99%"\n')["retrain"]
-    assert decided["promoted"] is False and "not activated" in decided["reason"]
+    decision = run(command, place, EVERY + 'promote_if = "99%"\n')["retrain"]
+    assert decision["promoted"] is False and "not activated" in decision["reason"]
     assert active(place) == first
-    assert versions(place) == sorted([first, decided["challenger"]])
+    assert versions(place) == sorted([first, decision["challenger"]])
     again = run(command, place, EVERY + 'promote_if = "99%"\n', "--force")
     assert again["retrain"] is None, "nothing new has come since it was tried"
 
@@ -122,7 +122,7 @@ def test_who_is_at_the_model_is_not_disturbed(command: Command, place: Path) -> 
     with acquire(place / "model/.lock"):
         document = run(command, place, EVERY)
     assert document["status"] == "published"
-    assert [one["code"] for one in document["warnings"]].count("retrain-failed") == 1
+    assert [warning["code"] for warning in document["warnings"]].count("retrain-failed") == 1
     assert len(versions(place)) == 1
 
 
@@ -130,19 +130,19 @@ def test_who_is_at_the_model_is_not_disturbed(command: Command, place: Path) -> 
 def test_a_drift_brings_a_challenger(command: Command, place: Path) -> None:
     stamps = [stamp.replace(" ", "T") for stamp in pd.read_csv(place / "data.csv")["timestamp"]]
     (version,) = (place / "model/versions").iterdir()
-    usual = json.loads((version / "metrics.json").read_text())["error_reference"]
-    assert usual["others"] is not None, "the model must know what is usual"
+    reference = json.loads((version / "metrics.json").read_text())["error_reference"]
+    assert reference["others"] is not None, "the model must know what is usual"
     (place / "job.toml").write_text(
         JOB.replace("out/forecast.csv", "out/{as_of}.csv") + '[retrain]\nwhen = "drift"\n'
     )
     days = ["--from", stamps[N_OLD + 60], "--to", stamps[N_OLD + 200], "--every", "6h"]
     outcome = command("run", place / "job.toml", "--json", *days)
     assert outcome.code == 0
-    tried = [one for one in outcome.document["runs"] if one["retrain"] is not None]
-    assert tried
-    for one in tried:
-        assert one["retrain"]["due"].startswith("drift of ")
-        assert any(score["flag"] for score in one["scores"])
+    retrained = [r for r in outcome.document["runs"] if r["retrain"] is not None]
+    assert retrained
+    for result in retrained:
+        assert result["retrain"]["due"].startswith("drift of ")
+        assert any(score["flag"] for score in result["scores"])
 
 
 def test_a_series_that_is_new_joins_the_next_version(command: Command, place: Path) -> None:
@@ -150,8 +150,7 @@ def test_a_series_that_is_new_joins_the_next_version(command: Command, place: Pa
     long = data.melt("timestamp", var_name="sensor", value_name="reading")
     old = long[long["timestamp"] < data["timestamp"][N_OLD]]
     old.to_csv(place / "old.csv", index=False)
-    small = ["--hidden", "8", "--epochs", "1", "-L", "24", "-H", "6", "--threads", "1"]
-    trained = command("train", place / "old.csv", "-m", place / "long", "-q", *small)
+    trained = command("train", place / "old.csv", "-m", place / "long", "-q", *SMALL)
     assert trained.code == 0, trained.err
     new = pd.DataFrame(
         {"timestamp": data["timestamp"], "sensor": "new", "reading": wave(len(data), seed=9)}
@@ -159,7 +158,7 @@ def test_a_series_that_is_new_joins_the_next_version(command: Command, place: Pa
     pd.concat([long, new]).to_csv(place / "data.csv", index=False)
     job = JOB.replace('path = "model"', 'path = "long"')
     (place / "job.toml").write_text(job + EVERY + 'promote_if = "0%"\n')
-    decided = command("run", place / "job.toml", "--json").document["retrain"]
-    made = rnnforecast.load(place / "long", version=decided["challenger"]).artifact
-    assert made.names == ("flow", "level", "new")
-    assert np.isfinite(made.weights["scale"][1:]).all()
+    decision = command("run", place / "job.toml", "--json").document["retrain"]
+    challenger = rnnforecast.load(place / "long", version=decision["challenger"]).artifact
+    assert challenger.names == ("flow", "level", "new")
+    assert np.isfinite(challenger.weights["scale"][1:]).all()

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pa_parquet
 import pytest
 
-from tests.conftest import Command, Outcome
+from tests.conftest import SMALL, Command, Outcome
 
 JOB = """
 [data]
@@ -44,9 +44,9 @@ def change(place: Path, before: str, after: str) -> None:
 
 def files(place: Path) -> dict[str, bytes]:
     """Everything but the log and the gauges, which may change with every run."""
-    told = ("run.log", "job.prom")
-    every = (path for path in sorted(place.rglob("*")) if path.is_file())
-    return {str(p.relative_to(place)): p.read_bytes() for p in every if p.name not in told}
+    paths = [path for path in sorted(place.rglob("*")) if path.is_file()]
+    paths = [path for path in paths if path.name not in ("run.log", "job.prom")]
+    return {str(path.relative_to(place)): path.read_bytes() for path in paths}
 
 
 def log(place: Path) -> list[dict]:
@@ -84,15 +84,15 @@ def test_the_manifest_names_what_was_read_and_what_was_written(
     command: Command, place: Path
 ) -> None:
     key = run(command, place).document["key"]
-    said = json.loads((place / "out/run.json").read_text())
+    manifest = json.loads((place / "out/run.json").read_text())
     (part,) = (place / "ledger").glob("*.parquet")
-    assert said["key"] == key
+    assert manifest["key"] == key
     for name, path in (("output", place / "out/forecast.csv"), ("ledger", part)):
-        assert said[name]["path"] == str(path)
-        assert said[name]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert [Path(one["path"]).name for one in said["inputs"]] == ["data.csv"]
-    assert said["data"]["newest"] == stamps_of(place)[-1]
-    forecast = said["config"]["forecast"]
+        assert manifest[name]["path"] == str(path)
+        assert manifest[name]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [Path(entry["path"]).name for entry in manifest["inputs"]] == ["data.csv"]
+    assert manifest["data"]["newest"] == stamps_of(place)[-1]
+    forecast = manifest["config"]["forecast"]
     assert forecast["fallback"]["origin"].endswith("job.toml")
     assert forecast["bounds"] == {"value": [], "origin": "default"}
 
@@ -175,13 +175,13 @@ def test_a_catch_up_has_one_output_for_each_time(command: Command, place: Path) 
     first, last = (stamps[n].replace(" ", "T") for n in (300, 372))
     outcome = run(command, place, "--from", first, "--to", last, "--every", "1d")
     assert outcome.code == 0
-    times = [one["as_of"] for one in outcome.document["runs"]]
+    times = [result["as_of"] for result in outcome.document["runs"]]
     assert times == [stamps[n].replace(" ", "T").replace(":", "") for n in (300, 324, 348, 372)]
     for n, time in zip((300, 324, 348, 372), times, strict=True):
         part = pd.read_csv(place / f"out/{time}.csv")
         assert part["timestamp"].min() == stamps[n + 1]
     again = run(command, place, "--from", first, "--to", last)
-    assert {one["status"] for one in again.document["runs"]} == {"already published"}
+    assert {result["status"] for result in again.document["runs"]} == {"already published"}
 
 
 def test_a_catch_up_goes_on_after_a_time_that_has_no_readings(
@@ -189,7 +189,7 @@ def test_a_catch_up_goes_on_after_a_time_that_has_no_readings(
 ) -> None:
     change(place, "out/forecast.csv", "out/{as_of}.csv")
     outcome = run(command, place, "--from", "2023-12-31", "--to", "2024-01-02")
-    assert [one["status"] for one in outcome.document["runs"]] == [
+    assert [result["status"] for result in outcome.document["runs"]] == [
         "failed",
         "failed",
         "published",
@@ -212,8 +212,8 @@ def test_stale_readings_publish_nothing_and_leave_what_is_there(
     assert outcome.error["code"] == "stale"
     assert files(place) == before
     assert log(place)[-1]["exit"] == 5
-    found = gauges(place)
-    assert (found["last_exit_code"], found["last_success_timestamp_seconds"]) == (5, success)
+    values = gauges(place)
+    assert (values["last_exit_code"], values["last_success_timestamp_seconds"]) == (5, success)
 
 
 def test_a_series_that_falls_back_is_partial_and_marked(command: Command, place: Path) -> None:
@@ -241,16 +241,15 @@ def test_a_dry_run_writes_nothing(command: Command, place: Path) -> None:
 
 
 def test_a_failure_is_told(command: Command, place: Path) -> None:
-    script = (
-        "import os, sys; open('told', 'w').write(os.environ['RNNFORECAST_EXIT'] + sys.stdin.read())"
-    )
-    told = json.dumps([sys.executable, "-c", script.replace("'told'", repr(str(place / "told")))])
-    (place / "job.toml").write_text(JOB + f"[notify]\non_failure = {told}\n")
+    script = "import os, sys; print(os.environ['RNNFORECAST_EXIT'], sys.stdin.read(), file=open("
+    script += f"{str(place / 'notice')!r}, 'w'))"
+    words = json.dumps([sys.executable, "-c", script])
+    (place / "job.toml").write_text(JOB + f"[notify]\non_failure = {words}\n")
     (place / "data.csv").write_text("no,table\n")
     outcome = run(command, place)
     assert outcome.code == 4
-    said = (place / "told").read_text()
-    assert said.startswith("4") and "job job failed" in said
+    notice = (place / "notice").read_text()
+    assert notice.startswith("4") and "job job failed" in notice
     assert log(place)[-1]["status"] == "failed"
 
 
@@ -320,19 +319,21 @@ def test_score_joins_the_ledger_with_what_has_come(command: Command, place: Path
     model = ["--ledger", place / "ledger", "--data", place / "data.csv", "-m", place / "model"]
     outcome = command("score", *model, "--json")
     assert outcome.code == 0
-    scores = {one["series"]: one for one in outcome.document["scores"]}
+    scores = {score["series"]: score for score in outcome.document["scores"]}
     assert list(scores) == ["flow", "level"]
     readings = pd.read_csv(place / "data.csv").set_index("timestamp")
     parts = [pa_parquet.read_table(p) for p in sorted((place / "ledger").glob("*.parquet"))]
     rows = pd.concat(part.to_pandas() for part in parts)
     for name, score in scores.items():
-        own = rows[rows["series"] == name]
-        actual = own["timestamp"].astype(str).map(readings[name])
+        issued = rows[rows["series"] == name]
+        actual = issued["timestamp"].astype(str).map(readings[name])
         seen = actual.notna()
         assert score["n"] == int(seen.sum())
-        assert score["mae"] == pytest.approx(float((actual - own["forecast"])[seen].abs().mean()))
+        assert score["mae"] == pytest.approx(
+            float((actual - issued["forecast"])[seen].abs().mean())
+        )
     by_lead = command("score", *model, "--json", "--by", "lead").document["scores"]
-    assert [one["lead"] for one in by_lead] == [1, 2, 3, 4, 5, 6]
+    assert [score["lead"] for score in by_lead] == [1, 2, 3, 4, 5, 6]
     assert command("score", "--job", place / "job.toml", "--json").document == outcome.document
     assert command("score", *model, "--since", "2d", "--by", "series,day").code == 0
 
@@ -386,8 +387,7 @@ def test_a_time_limit_is_exit_124_and_publishes_nothing(command: Command, place:
 
 def test_use_puts_another_version_in_force_and_back(command: Command, place: Path) -> None:
     (first,) = (path.name for path in (place / "model/versions").iterdir())
-    small = ["--hidden", "8", "--epochs", "1", "-L", "24", "-H", "6", "--threads", "1"]
-    command("train", place / "data.csv", "-m", place / "model", "-q", "--seed", "3", *small)
+    command("train", place / "data.csv", "-m", place / "model", "-q", "--seed", "3", *SMALL)
     second = (place / "model/CURRENT").read_text().strip()
     assert second != first
     outcome = command("use", first, "-m", place / "model", "--json")

@@ -53,27 +53,38 @@ def ordered(frame: pd.DataFrame) -> pd.DataFrame:
 
 def check_buckets(folder: Path | str, column: str = "id") -> dict:
     """Hold a folder against its manifest, and every series against its bucket."""
-    said: dict = json.loads((Path(folder) / "_shards.json").read_bytes())
-    found = stored(folder)
-    assert [one["file"] for one in said["files"]] == list(found)
+    manifest: dict = json.loads((Path(folder) / "_shards.json").read_bytes())
+    buckets = stored(folder)
+    assert [entry["file"] for entry in manifest["files"]] == list(buckets)
     homes: dict[str, str] = {}
-    for one in said["files"]:
-        rows, content = found[one["file"]], (Path(folder) / one["file"]).read_bytes()
+    for entry in manifest["files"]:
+        rows, content = buckets[entry["file"]], (Path(folder) / entry["file"]).read_bytes()
         names = set(rows[column].astype(str))
-        assert (one["rows"], one["series"]) == (len(rows), len(names))
-        assert (one["bytes"], one["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+        assert (entry["rows"], entry["series"]) == (len(rows), len(names))
+        assert entry["bytes"] == len(content)
+        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
         for name in names:
-            assert homes.setdefault(name, one["file"]) == one["file"]
-            assert bucket_of(name, said["buckets"]) == one["bucket"]
-    assert said["rows"] == sum(map(len, found.values()))
-    assert said["series"] == len(homes)
-    assert said["empty"] == said["buckets"] - len(found)
-    return said
+            assert homes.setdefault(name, entry["file"]) == entry["file"]
+            assert bucket_of(name, manifest["buckets"]) == entry["bucket"]
+    assert manifest["rows"] == sum(map(len, buckets.values()))
+    assert manifest["series"] == len(homes)
+    assert manifest["empty"] == manifest["buckets"] - len(buckets)
+    return manifest
 
 
-def same_panels(one: object, other: object, **options) -> None:
+def shard_file(
+    command: Command, source: str, buckets: int, *options: object, output: str = "out"
+) -> dict:
+    """Shard a file or a folder; return the document of the command."""
+    line = ("shard", source, "--output", output, "--buckets", buckets, *options, "--json")
+    outcome = command(*line)
+    assert outcome.code == 0, outcome.err
+    return outcome.document
+
+
+def same_panels(data: object, folder: object, **options) -> None:
     """Each series begins at the same time and has the same readings, missing ends apart."""
-    first, second = read(one, **options).panel, read(other, **options).panel
+    first, second = read(data, **options).panel, read(folder, **options).panel
     assert set(first.names) == set(second.names)
     assert first.step_us == second.step_us
     for i, name in enumerate(first.names):
@@ -97,11 +108,9 @@ def test_long_rows_go_as_they_are_each_series_into_one_bucket(
     frame["note"], frame["count"] = "x", np.arange(len(frame), dtype=np.int16)
     frame.to_parquet("x.parquet")
 
-    line = ("shard", "x.parquet", "--output", "out", "--buckets", buckets, "--target", "temp")
-    outcome = command(*line, "--json")
+    document = shard_file(command, "x.parquet", buckets, "--target", "temp")
 
-    assert outcome.code == 0, outcome.err
-    assert outcome.document["buckets"] == buckets
+    assert document["buckets"] == buckets
     assert check_buckets("out")["layout"] == "long"
     pd.testing.assert_frame_equal(ordered(all_rows("out")), ordered(frame))
     same_panels("x.parquet", "out", target=("temp",))
@@ -114,14 +123,13 @@ def test_a_wide_table_becomes_a_long_one(command: Command) -> None:
     frame.loc[:7, "level"] = np.nan
     frame.to_csv("x.csv", index=False)
 
-    outcome = command("shard", "x.csv", "--output", "out", "--buckets", 8, "--json")
+    document = shard_file(command, "x.csv", 8)
 
-    assert outcome.code == 0, outcome.err
     assert check_buckets("out", "series")["layout"] == "wide"
     expected = pd.read_csv("x.csv").melt("ts", var_name="series", value_name="value")
     pd.testing.assert_frame_equal(ordered(all_rows("out")), ordered(expected))
     same_panels("x.csv", "out")
-    assert shlex.split(outcome.document["train"])[1:] == [
+    assert shlex.split(document["train"])[1:] == [
         *("train", "out", "--time", "ts", "--series", "series", "--target", "value")
     ]
 
@@ -131,16 +139,16 @@ def test_covariates_of_a_wide_table_stand_beside_each_series(command: Command) -
     frame.to_csv("x.csv", index=False)
 
     options = ("--known", "setpoint", "--past", "series")
-    assert command("shard", "x.csv", "--output", "out", "--buckets", 8, *options).code == 0
+    shard_file(command, "x.csv", 8, *options)
 
     rows = all_rows("out")
     assert list(rows) == ["ts", "setpoint", "series", "series_", "value"]
     assert len(rows) == 2 * N
-    for _, own in rows.groupby("series_"):
-        assert own["setpoint"].tolist() == frame["setpoint"].tolist()
-    found = read("out", known=("setpoint",), past=("series",))
-    assert found.schema.series == "series_"
-    assert set(found.panel.names) == {"flow", "level"}
+    for _, rows_of_series in rows.groupby("series_"):
+        assert rows_of_series["setpoint"].tolist() == frame["setpoint"].tolist()
+    result = read("out", known=("setpoint",), past=("series",))
+    assert result.schema.series == "series_"
+    assert set(result.panel.names) == {"flow", "level"}
 
 
 def test_a_wide_file_of_many_columns_is_read_a_few_at_a_time(
@@ -157,11 +165,8 @@ def test_a_wide_file_of_many_columns_is_read_a_few_at_a_time(
     frame = wide(*(f"s{i}" for i in range(250))).assign(setpoint=np.arange(N) % 7.0)
     frame.to_parquet("x.parquet", index=False, row_group_size=25)
 
-    outcome = command(
-        "shard", "x.parquet", "--output", "out", "--buckets", 8, "--known", "setpoint", "--json"
-    )
+    shard_file(command, "x.parquet", 8, "--known", "setpoint")
 
-    assert outcome.code == 0, outcome.err
     assert max(together) <= COLUMNS_AT_ONCE + 2
     check_buckets("out", "series")
     expected = frame.melt(["ts", "setpoint"], var_name="series", value_name="value")
@@ -203,7 +208,7 @@ def test_folders_that_name_series_become_a_column(command: Command) -> None:
         Path(f"in/id={name}").mkdir(parents=True)
         long("a").drop(columns="id").to_parquet(f"in/id={name}/a.parquet")
 
-    assert command("shard", "in", "--output", "out", "--buckets", 9).code == 0
+    shard_file(command, "in", 9)
 
     assert set(all_rows("out")["id"]) == {"007", "7"}
     same_panels("in", "out")
@@ -227,7 +232,7 @@ def test_stamps_of_a_text_file_stay_as_they_are(
     Path("x.csv.gz").write_bytes(gzip.compress(text.encode()))
 
     options = ("--time-format", form) if "/" in form else ()
-    assert command("shard", "x.csv.gz", "--output", "out", "--buckets", 4, *options).code == 0
+    shard_file(command, "x.csv.gz", 4, *options)
 
     kept = all_rows("out")["ts"]
     assert sorted(kept.astype(str).str.removesuffix(".0")) == sorted(stamps)
@@ -240,7 +245,7 @@ def test_stamps_with_a_zone_keep_their_type(command: Command, unit: str) -> None
     frame["ts"] = frame["ts"].dt.tz_localize("Europe/Vienna").dt.as_unit(unit)  # type: ignore[arg-type]
     frame.to_parquet("x.parquet")
 
-    assert command("shard", "x.parquet", "--output", "out", "--buckets", 4).code == 0
+    shard_file(command, "x.parquet", 4)
 
     first = next(Path("out").glob("*.parquet"))
     assert pq.read_schema(first).field("ts").type == pa.timestamp(unit, "Europe/Vienna")
@@ -254,7 +259,7 @@ def test_series_are_called_what_the_rest_calls_them(command: Command, kind: str)
     frame["id"] = frame["id"].astype(kind)  # type: ignore[call-overload]
     frame.to_parquet("x.parquet")
 
-    assert command("shard", "x.parquet", "--output", "out", "--buckets", 50).code == 0
+    shard_file(command, "x.parquet", 50)
 
     check_buckets("out")
     same_panels("x.parquet", "out")
@@ -265,7 +270,7 @@ def test_odd_names_are_series_like_all_others(command: Command) -> None:
     names = [" ", "  ", "0", "null", "größe 🌡", "a\nb", "../up", "x" * 5000, "=cmd()"]
     long(*names).to_parquet("x.parquet")
 
-    assert command("shard", "x.parquet", "--output", "out", "--buckets", 7).code == 0
+    shard_file(command, "x.parquet", 7)
 
     assert check_buckets("out")["series"] == len(names)
     assert set(read("out").panel.names) == set(names)
@@ -275,7 +280,7 @@ def test_columns_may_be_called_whatever_is_needed_on_the_way(command: Command) -
     frame = long("a", "b").rename(columns={"ts": "bucket"}).assign(__bucket="x", value_="y")
     frame.to_parquet("x.parquet")
 
-    assert command("shard", "x.parquet", "--output", "out", "--buckets", 1000).code == 0
+    shard_file(command, "x.parquet", 1000)
 
     pd.testing.assert_frame_equal(ordered(all_rows("out")), ordered(frame))
 
@@ -285,7 +290,7 @@ def test_numbers_that_name_things_stay_texts(command: Command) -> None:
     frame.to_csv("x.csv", index=False)
     options = ("--past", "line", "--categorical", "line")
 
-    assert command("shard", "x.csv", "--output", "out", "--buckets", 7, *options).code == 0
+    shard_file(command, "x.csv", 7, *options)
 
     rows = all_rows("out")
     assert (set(rows["id"]), set(rows["line"])) == ({"007", "010"}, {"01"})
@@ -297,19 +302,18 @@ def test_what_joins_and_renames_columns_reads_the_folder_too(command: Command) -
     frame.drop(columns="ts").to_csv("x.csv", index=False)
     options = ("--time", "date,clock", "--map", "pump=machine")
 
-    outcome = command("shard", "x.csv", "--output", "out", "--buckets", 4, *options, "--json")
+    document = shard_file(command, "x.csv", 4, *options)
 
-    assert outcome.code == 0, outcome.err
     check_buckets("out", "pump")
     same_panels("x.csv", "out", time="date,clock", map=("pump=machine",))
-    assert "--map pump=machine" in outcome.document["train"]
+    assert "--map pump=machine" in document["train"]
 
 
 def test_a_series_column_without_a_telling_name_is_known_from_the_manifest(
     command: Command,
 ) -> None:
     long("a", "b", of="pump").to_parquet("x.parquet")
-    assert command("shard", "x.parquet", "--output", "out", "--buckets", 97).code == 0
+    shard_file(command, "x.parquet", 97)
     assert len(stored("out")) == 2
 
     assert read("out").schema.series == "pump"
@@ -317,28 +321,31 @@ def test_a_series_column_without_a_telling_name_is_known_from_the_manifest(
 
 def test_two_runs_give_the_same_bytes(command: Command) -> None:
     long("a", "b", "c").to_csv("x.csv", index=False)
-    for name in ("one", "two"):
-        assert command("shard", "x.csv", "--output", name, "--buckets", 4).code == 0
+    for name in ("first", "second"):
+        shard_file(command, "x.csv", 4, output=name)
 
-    one, two = ({p.name: p.read_bytes() for p in Path(n).iterdir()} for n in ("one", "two"))
-    assert one == two
+    first, second = (
+        {path.name: path.read_bytes() for path in Path(name).iterdir()}
+        for name in ("first", "second")
+    )
+    assert first == second
 
 
 def test_a_folder_of_buckets_can_be_spread_over_others(command: Command) -> None:
     long("7", "8", "9").to_csv("x.csv", index=False)
-    assert command("shard", "x.csv", "--output", "one", "--buckets", 4).code == 0
-    assert command("shard", "one", "--output", "two", "--buckets", 9).code == 0
+    shard_file(command, "x.csv", 4)
+    shard_file(command, "out", 9, output="again")
 
-    check_buckets("two")
-    same_panels("x.csv", "two")
+    check_buckets("again")
+    same_panels("x.csv", "again")
 
 
 def test_the_proposed_line_trains(command: Command) -> None:
     pd.DataFrame({"ts": pd.date_range("2024-01-01", periods=300, freq="1h"), "kwh": wave(300),
                   "flow": wave(300, seed=1)}).to_csv("x.csv", index=False)  # fmt: skip
-    sharded = command("shard", "x.csv", "--output", "out", "--buckets", 4, "--json")
+    document = shard_file(command, "x.csv", 4)
 
-    line = shlex.split(sharded.document["train"])[1:]
+    line = shlex.split(document["train"])[1:]
     assert command(*line, *SMALL, "-q").code == 0
     assert command("predict", "-q").code == 0
     assert set(pd.read_csv("forecast.csv")["series"]) == {"kwh", "flow"}
@@ -349,10 +356,10 @@ def test_text_options_are_not_in_the_proposed_line(command: Command) -> None:
     frame.to_csv("x.csv", index=False, sep=";", decimal=",")
     options = ("--sep", ";", "--decimal", ",", "--counter", "flow", "--counter", "level")
 
-    outcome = command("shard", "x.csv", "--output", "out", "--buckets", 4, *options, "--json")
+    document = shard_file(command, "x.csv", 4, *options)
 
-    assert outcome.document["train"].endswith("--target value --counter value")
-    assert "--sep" not in outcome.document["train"]
+    assert document["train"].endswith("--target value --counter value")
+    assert "--sep" not in document["train"]
 
 
 # What is refused
@@ -458,7 +465,7 @@ def test_skipped_rows_are_counted_and_kept(command: Command) -> None:
     Path("x.csv").write_text("\n".join([*lines, "2024-05-01,a"]) + "\n")
     options = ("--on-bad-rows", "skip", "--max-bad-rows", "5", "--rejects", "bad.csv")
 
-    assert command("shard", "x.csv", "--output", "out", "--buckets", 4, *options).code == 0
+    shard_file(command, "x.csv", 4, *options)
 
     assert Path("bad.csv").read_text() == "2024-05-01,a\n"
     assert check_buckets("out")["rows"] == 2 * N

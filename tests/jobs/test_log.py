@@ -49,7 +49,7 @@ def parse_exposition(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]],
     https://prometheus.io/docs/instrumenting/exposition_formats/
     """
     assert text.endswith("\n"), "the last line must end with a line feed"
-    found: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
+    samples: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
     helped: set[str] = set()
     kinds: dict[str, str] = {}
     name = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -69,18 +69,18 @@ def parse_exposition(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]],
                 (key, re.sub(r"\\(.)", lambda m: "\n" if m[1] == "n" else m[1], value))
                 for key, value in re.findall(label, match[2] or "")
             )
-            assert (match[1], labels) not in found, "each sample once"
-            found[match[1], labels] = float(match[match.lastindex])
-    assert set(kinds) == helped == {name for name, _ in found}
-    return found
+            assert (match[1], labels) not in samples, "each sample once"
+            samples[match[1], labels] = float(match[match.lastindex])
+    assert set(kinds) == helped == {name for name, _ in samples}
+    return samples
 
 
 def samples_of(log: RunLog) -> dict[str, float]:
     """Return the gauges as Prometheus reads them, all of this job."""
     assert log.textfile is not None
-    found = parse_exposition(log.textfile.read_bytes().decode("utf-8"))
-    assert {labels for _, labels in found} == {(("job", log.job),)}
-    return {name.removeprefix("rnnforecast_"): value for (name, _), value in found.items()}
+    samples = parse_exposition(log.textfile.read_bytes().decode("utf-8"))
+    assert {labels for _, labels in samples} == {(("job", log.job),)}
+    return {name.removeprefix("rnnforecast_"): value for (name, _), value in samples.items()}
 
 
 def test_each_record_is_one_line_of_json(tmp_path: Path) -> None:
@@ -152,10 +152,10 @@ def test_a_record_that_is_too_long_for_a_line_is_shortened_and_still_json(tmp_pa
         if form == "text":
             assert " exit=3 " in first and second.endswith(" exit=0")
             continue
-        said = json.loads(first)
-        assert (said["event"], said["exit"], said["output"]) == ("finished", 3, "out.csv")
-        assert said["flagged"][:5] == names[:5]
-        assert said["message"].startswith("ééé")
+        entry = json.loads(first)
+        assert (entry["event"], entry["exit"], entry["output"]) == ("finished", 3, "out.csv")
+        assert entry["flagged"][:5] == names[:5]
+        assert entry["message"].startswith("ééé")
         assert json.loads(second)["exit"] == 0
 
 
@@ -166,9 +166,9 @@ def test_records_of_several_processes_do_not_mix(tmp_path: Path) -> None:
 
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     for name in "abcd":
-        own = [entry for entry in entries if entry["job"] == name]
-        assert [entry["number"] for entry in own] == list(range(200))
-        assert all(entry["filling"] == name * 3000 for entry in own)
+        of_job = [entry for entry in entries if entry["job"] == name]
+        assert [entry["number"] for entry in of_job] == list(range(200))
+        assert all(entry["filling"] == name * 3000 for entry in of_job)
     assert len(entries) == 800
 
 
@@ -242,7 +242,12 @@ def test_without_a_log_and_a_text_file_nothing_is_written_or_known(tmp_path: Pat
 
 VALUES = st.dictionaries(
     st.sampled_from(list(GAUGES)),
-    st.one_of(st.none(), st.floats(width=64), st.integers(0, 2**40).map(float)),
+    st.one_of(
+        st.none(),
+        st.floats(-1e300, 1e300),  # 15 digits of the largest float would be infinite
+        st.sampled_from([math.nan, math.inf, -math.inf]),
+        st.integers(0, 2**40).map(float),
+    ),
 )
 
 
@@ -259,8 +264,8 @@ def test_gauges_are_the_newest_values_that_there_were(
 
     if not expected:
         return
-    for found in (samples_of(log), log.read_gauges()):
-        assert found == pytest.approx(expected, rel=1e-14, nan_ok=True)
+    for gauges in (samples_of(log), log.read_gauges()):
+        assert gauges == pytest.approx(expected, rel=1e-14, nan_ok=True)
     assert list(samples_of(log)) == [name for name in GAUGES if name in expected]
 
 
@@ -269,9 +274,7 @@ def test_a_failure_leaves_the_time_of_the_last_success(tmp_path: Path) -> None:
     log.write_gauges({LAST_SUCCESS: 1.7e9 + 0.25, LAST_RUN: 1.7e9, LAST_EXIT: 0.0}, pytest.fail)
     log.write_gauges({LAST_SUCCESS: None, LAST_RUN: 1.8e9, LAST_EXIT: 4.0}, pytest.fail)
 
-    found = samples_of(log)
-
-    assert found == {LAST_SUCCESS: 1.7e9 + 0.25, LAST_RUN: 1.8e9, LAST_EXIT: 4.0}
+    assert samples_of(log) == {LAST_SUCCESS: 1.7e9 + 0.25, LAST_RUN: 1.8e9, LAST_EXIT: 4.0}
     assert list(tmp_path.iterdir()) == [log.textfile]
 
 
@@ -281,9 +284,9 @@ def test_a_job_of_any_name_has_gauges(tmp_path: Path, job: str) -> None:
     for exit_code in (0.0, 5.0):
         log.write_gauges({LAST_EXIT: exit_code}, pytest.fail)
 
-        found = parse_exposition(log.textfile.read_bytes().decode("utf-8"))
+        samples = parse_exposition(log.textfile.read_bytes().decode("utf-8"))
         name = job.encode("utf-8", "replace").decode()
-        assert found == {("rnnforecast_last_exit_code", (("job", name),)): exit_code}
+        assert samples == {("rnnforecast_last_exit_code", (("job", name),)): exit_code}
         assert log.read_gauges() == {LAST_EXIT: exit_code}
 
 
