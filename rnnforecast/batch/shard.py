@@ -46,7 +46,13 @@ from rnnforecast.sources.shards import (
     bucket_file_name,
     name_digests,
 )
-from rnnforecast.sources.source import Source, stored_names, stored_types, unwrap
+from rnnforecast.sources.source import (
+    Source,
+    open_table,
+    stored_names,
+    stored_types,
+    unwrap,
+)
 from rnnforecast.storage.durable import NewDirectory, publishing_directory, remove_stale_temps
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import local_path

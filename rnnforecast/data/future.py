@@ -18,7 +18,7 @@ from rnnforecast.errors import DataError, Location
 from rnnforecast.events import Event, Listener, WarningEvent
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.files import check_memory
-from rnnforecast.sources.source import Source, WrappedSource, join_time, open_source, rename_columns
+from rnnforecast.sources.source import Source, WrappedSource, join_time, open_table
 from rnnforecast.storage.remote import AnyPath
 
 _SHOWN = 3
@@ -198,10 +198,11 @@ def read_future(
 def _read_frame(
     data: object, readings_time: Column, schema: Schema, options: DataConfig, listener: Listener
 ) -> FutureFrame:
-    source = _open(data, schema.time, options, listener)
+    source = open_table(data, options, listener, time_column=schema.time, missing_ok=True)
     columns = {column.name: column for column in source.columns}
     if schema.time not in columns and "," in schema.time:
         # The time of the readings is joined of several columns. Here it may be any one.
+        source = join_time(source, None)
         time = infer_time(source, options)
     else:
         check_column(schema.time, columns, source.name, code="missing-column")
@@ -229,18 +230,6 @@ def _read_frame(
     time_array = _to_zone_of(readings_time, np.concatenate(times), table, stamps, options)
     table = table.add_column(0, schema.time, time_array)
     return FutureFrame(source, time.name, table, np.arange(n_rows))
-
-
-def _open(data: object, time: str, options: DataConfig, listener: Listener) -> Source:
-    """Open the second file, and rename its columns; it need not have all that `--map` names."""
-    source = open_source(data, options, listener)
-    names = {column.name for column in source.columns}
-    source = rename_columns(
-        source, [pair for pair in options.map if pair.partition("=")[0] in names]
-    )
-    joined = join_time(source, time)
-    has_time = time in (column.name for column in joined.columns)
-    return joined if has_time or "," not in time else join_time(source, None)
 
 
 def _to_zone_of(

@@ -27,7 +27,7 @@ from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks
 from rnnforecast.sources.shards import open_rank_slice
-from rnnforecast.sources.source import Source, join_time, open_source, rename_columns
+from rnnforecast.sources.source import Source, open_table
 from rnnforecast.units import abbreviate_duration, parse_duration_us
 
 _MIN_SHIFT = 3.0
@@ -40,18 +40,6 @@ _SEARCH_GROWTH = 8
 has been silent for long needs few passes."""
 STALE = "stale"
 """Code of the error and of the warning about the age of the newest reading."""
-
-
-def open_table(
-    data: object, options: DataConfig, listener: Listener, *, time_column: str | None = None
-) -> Source:
-    """Open a table with its columns renamed, and with one time column where several hold the time.
-
-    `time_column` is used where `options` names none: a trained model knows its own. Raises
-    `DataError` or `UsageError`.
-    """
-    source = rename_columns(open_source(data, options, listener), options.map)
-    return join_time(source, options.time or time_column)
 
 
 def read_for_training(

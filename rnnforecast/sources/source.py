@@ -163,6 +163,27 @@ def open_source(data: object, config: DataConfig, listener: Listener = ignore) -
     return TableSource(table)
 
 
+def open_table(
+    data: object,
+    options: DataConfig,
+    listener: Listener,
+    *,
+    time_column: str | None = None,
+    missing_ok: bool = False,
+) -> Source:
+    """Open a table with its columns renamed, and with one time column where several hold the time.
+
+    `time_column` is used where `options` names none: a trained model knows its own. With
+    `missing_ok` the table may lack columns that `--map` renames. Raises `DataError` or
+    `UsageError`.
+    """
+    source, pairs = open_source(data, options, listener), options.map
+    if missing_ok:
+        names = {column.name for column in source.columns}
+        pairs = tuple(pair for pair in pairs if pair.partition("=")[0] in names)
+    return join_time(rename_columns(source, pairs), options.time or time_column)
+
+
 def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     if not text:
         raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")

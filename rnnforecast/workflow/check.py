@@ -11,13 +11,14 @@ from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.cleaning import warn_of_suspect_readings
 from rnnforecast.data.grid import read_panel
-from rnnforecast.data.match import open_table, read_matching, warn_unusual_series
+from rnnforecast.data.match import read_matching, warn_unusual_series
 from rnnforecast.data.profile import ColumnRole, Profile, column_roles, profile_panel
 from rnnforecast.data.schema import Schema, infer_schema
 from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.data.windows import make_past
 from rnnforecast.evaluate.postprocess import warn_of_short_history
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
+from rnnforecast.sources.source import open_table
 from rnnforecast.workflow.model import Model, check_outputs, resolve_options, training_stats_of
 
 

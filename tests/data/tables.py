@@ -19,7 +19,7 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.schema import Schema, infer_schema
 from rnnforecast.errors import RnnForecastError
 from rnnforecast.events import Event, Notice, WarningEvent
-from rnnforecast.sources.source import join_time, open_source, rename_columns
+from rnnforecast.sources.source import open_table
 
 few = settings(deadline=None, max_examples=40, derandomize=True, database=None)
 """Hypothesis for laws that touch the disk: the same few examples each time."""
@@ -48,9 +48,7 @@ def read(data: object, **options) -> Read:
     """Read a table as `train` does."""
     events: list[Event] = []
     config = DataConfig(**options)
-    source = join_time(
-        rename_columns(open_source(data, config, events.append), config.map), config.time
-    )
+    source = open_table(data, config, events.append)
     schema = infer_schema(source, config, events.append)
     panel, schema = read_panel(source, schema, config, events.append)
     return Read(panel, schema, tuple(events))
