@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from rnnforecast.errors import UsageError, WriteError
+from rnnforecast.storage.remote import AnyPath, is_remote
 
 TEMPORARY_PREFIX = ".tmp-"
 _RANDOM_BYTES = 6
@@ -32,7 +33,7 @@ _passages: Counter[str] = Counter()
 def publishing_file(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary file in the folder of `path`; it becomes `path` when the block succeeds."""
     temporary = _temporary_path(path)
-    with _as_write_error(path):
+    with as_write_error(path):
         try:
             with _open_new(temporary) as file:
                 crash_point("file-created")
@@ -101,7 +102,7 @@ def publishing_directory(path: Path) -> Iterator[NewDirectory]:
     `path` must not exist. Many files may be open at once; each is synced when it is closed.
     """
     temporary = _temporary_path(path)
-    with _as_write_error(path):
+    with as_write_error(path):
         try:
             temporary.mkdir()
             yield NewDirectory(temporary)
@@ -144,7 +145,7 @@ def remove_directory(path: Path) -> None:
     synced before the first file is deleted, or a power cut could bring the name back without files.
     """
     temporary = _temporary_path(path)
-    with _as_write_error(path):
+    with as_write_error(path):
         os.rename(path, temporary)
         _sync_directory(path.parent)
         crash_point("directory-unnamed")
@@ -153,15 +154,16 @@ def remove_directory(path: Path) -> None:
 
 def remove_file(path: Path) -> None:
     """Remove a file; one that is gone already is no error."""
-    with _as_write_error(path):
+    with as_write_error(path):
         path.unlink(missing_ok=True)
         _sync_directory(path.parent)
 
 
 def remove_stale_temps(directory: Path, *, pattern: str = "*") -> None:
-    """Remove temporary files of killed writers whose names match the glob `of`, where possible.
+    """Remove temporary files of killed writers, where possible.
 
-    The caller must hold the lock under which those names are written.
+    `pattern` is a glob for the names that the files were to get. The caller must hold the lock
+    under which these are written.
     """
     random = "[0-9a-f]" * (2 * _RANDOM_BYTES)
     for path in directory.glob(f"{TEMPORARY_PREFIX}{random}-{pattern}"):
@@ -174,7 +176,7 @@ def remove_stale_temps(directory: Path, *, pattern: str = "*") -> None:
 
 def make_directory(path: Path) -> None:
     """Make `path` and its parents durably; existing ones are left as they are."""
-    with _as_write_error(path):
+    with as_write_error(path):
         for directory in reversed((path, *path.parents)):
             if not directory.exists():
                 directory.mkdir(exist_ok=True)
@@ -185,7 +187,7 @@ def make_directory(path: Path) -> None:
 
 def check_directory(path: Path) -> None:
     """Raise `WriteError` where no directory `path` could be made or written to; make nothing."""
-    with _as_write_error(path):
+    with as_write_error(path):
         nearest = next(folder for folder in (path, *path.parents) if os.path.lexists(folder))
         if not nearest.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, f"{nearest} is not a directory")
@@ -195,7 +197,7 @@ def check_directory(path: Path) -> None:
 
 def check_file(path: Path) -> None:
     """Raise `WriteError` where no file `path` could be published: before the work, not after it."""
-    with _as_write_error(path):
+    with as_write_error(path):
         if not path.parent.is_dir():
             raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
         if path.is_dir():
@@ -241,17 +243,18 @@ def _sync_directory(path: Path) -> None:
 
 
 @contextmanager
-def _as_write_error(path: Path) -> Iterator[None]:
-    """Turn an `OSError` into a `WriteError` that names the path."""
+def as_write_error(location: AnyPath) -> Iterator[None]:
+    """Turn an `OSError` into a `WriteError` that names the location, on a disk or a store."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        advice = "that the folder exists, that it can be written and that the disk has space"
+        if is_remote(location):
+            advice = "that the bucket exists, the credentials, and that the store can be reached"
         raise WriteError(
-            f"cannot write {path}: {reason}",
+            f"cannot write {location}: {error.strerror or error}",
             code="cannot-write",
-            hint="what was there before is unchanged; "
-            "check that the folder exists, that it can be written and that the disk has space",
+            hint=f"what was there before is unchanged; check {advice}",
         ) from error
 
 

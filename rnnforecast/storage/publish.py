@@ -6,41 +6,14 @@ import errno
 import hashlib
 import mmap
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import wraps
-from pathlib import Path
-from typing import IO, Any, TypeVar, TypeVarTuple
+from typing import IO, Any
 
-from rnnforecast.errors import WriteError
 from rnnforecast.storage import durable
-from rnnforecast.storage.durable import crash_point
-from rnnforecast.storage.remote import AnyPath, RemotePath, get_infos, size_of, stores
-
-_Parameters = TypeVarTuple("_Parameters")
-_Result = TypeVar("_Result")
-
-
-def _disk_version(
-    on_disk: Callable[[Path, *_Parameters], _Result],
-) -> Callable[
-    [Callable[[RemotePath, *_Parameters], _Result]], Callable[[AnyPath, *_Parameters], _Result]
-]:
-    """Decorate a function for objects of a store, so that paths go to `on_disk` instead."""
-
-    def decorate(
-        on_store: Callable[[RemotePath, *_Parameters], _Result],
-    ) -> Callable[[AnyPath, *_Parameters], _Result]:
-        @wraps(on_store)
-        def call(location: AnyPath, *parameters: *_Parameters) -> _Result:
-            if isinstance(location, Path):
-                return on_disk(location, *parameters)
-            return on_store(location, *parameters)
-
-        return call
-
-    return decorate
+from rnnforecast.storage.durable import as_write_error, crash_point
+from rnnforecast.storage.remote import AnyPath, RemotePath, get_infos, is_remote, size_of, stores
 
 
 def digest(content: bytes) -> str:
@@ -66,19 +39,21 @@ def describe(path: AnyPath, content: bytes) -> dict[str, Any]:
 
 
 def describe_input(path: AnyPath) -> dict[str, Any]:
-    """Return the same entry of a file that is read for it, and that may be large."""
+    """Read a file, which may be large, and return its entry for a manifest."""
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
     return {"path": str(path.resolve()), "bytes": size, "sha256": sha256}
 
 
-@_disk_version(describe_input)
-def describe_source(location: RemotePath) -> dict[str, Any]:
-    """Return the entry of a source of readings.
+def describe_source(location: AnyPath) -> dict[str, Any]:
+    """Return the entry of a source of readings for a manifest.
 
-    An object is not fetched again for it: in place of a hash stands when it was changed.
+    An object of a store is not fetched again: its entry has the time of its last change, and no
+    hash.
     """
+    if not is_remote(location):
+        return describe_input(location)
     info = location.get_info()
     if info is None:
         return {"path": str(location)}
@@ -86,14 +61,18 @@ def describe_source(location: RemotePath) -> dict[str, Any]:
     return {"path": str(location), "bytes": info.size, "changed": changed.isoformat()}
 
 
-@_disk_version(durable.publishing_file)
 @contextmanager
-def publishing_file(location: RemotePath) -> Iterator[IO[bytes]]:
+def publishing_file(location: AnyPath) -> Iterator[IO[bytes]]:
     """Open a file for writing; it appears at its location, complete, when the block succeeds.
 
     The content of an object waits in a temporary file of this machine, as it is put in one call.
     """
-    with _as_write_error(location), tempfile.TemporaryFile(prefix="rnnforecast-") as file:
+    if not is_remote(location):
+        with durable.publishing_file(location) as file:
+            yield file
+        return
+
+    with as_write_error(location), tempfile.TemporaryFile(prefix="rnnforecast-") as file:
         crash_point("file-created")
         yield file
         file.flush()
@@ -104,14 +83,17 @@ def publishing_file(location: RemotePath) -> Iterator[IO[bytes]]:
             _put(location, b"")
 
 
-@_disk_version(durable.publish_directory)
-def publish_directory(location: RemotePath, files: Mapping[str, bytes]) -> None:
+def publish_directory(location: AnyPath, files: Mapping[str, bytes]) -> None:
     """Make a directory with these files, in the mapping's order: put the manifest last.
 
-    On a store it counts once its last file is there. All are looked at before this returns, because
-    there is no lock that keeps another process from removing an incomplete directory.
+    On a store the directory counts once its last file is there. The sizes of all files are checked
+    at the end: no lock keeps another process from removing an incomplete directory.
     """
-    with _as_write_error(location):
+    if not is_remote(location):
+        durable.publish_directory(location, files)
+        return
+
+    with as_write_error(location):
         for name, content in files.items():
             _put(location / name, content)
             crash_point("part-written")
@@ -123,44 +105,53 @@ def publish_directory(location: RemotePath, files: Mapping[str, bytes]) -> None:
     crash_point("directory-named")
 
 
-@_disk_version(durable.replace_pointer)
-def replace_pointer(location: RemotePath, text: str) -> None:
+def replace_pointer(location: AnyPath, text: str) -> None:
     """Write a file that holds one line."""
-    with _as_write_error(location):
+    if not is_remote(location):
+        durable.replace_pointer(location, text)
+        return
+    with as_write_error(location):
         _put(location, f"{text}\n".encode())
 
 
-@_disk_version(durable.make_directory)
-def make_directory(location: RemotePath) -> None:
+def make_directory(location: AnyPath) -> None:
     """Make a directory and its parents; a store has none, and needs none."""
+    if not is_remote(location):
+        durable.make_directory(location)
 
 
-@_disk_version(durable.remove_file)
-def remove_file(location: RemotePath) -> None:
+def remove_file(location: AnyPath) -> None:
     """Remove a file; one that is gone already is no error."""
-    with _as_write_error(location):
+    if not is_remote(location):
+        durable.remove_file(location)
+        return
+    with as_write_error(location):
         location.unlink()
 
 
 def remove_tree(location: RemotePath) -> None:
     """Remove all objects below a prefix."""
-    with _as_write_error(location):
+    with as_write_error(location):
         stores().remove_tree(location.url)
 
 
-@_disk_version(durable.check_directory)
-def check_directory(location: RemotePath) -> None:
+def check_directory(location: AnyPath) -> None:
     """Raise `WriteError` where no directory could be made or written to; make nothing."""
-    with _as_write_error(location):
+    if not is_remote(location):
+        durable.check_directory(location)
+        return
+    with as_write_error(location):
         stores().check_writable(location.url)
         stores().check_bucket(location.url)
 
 
-@_disk_version(durable.check_file)
-def check_file(location: RemotePath) -> None:
+def check_file(location: AnyPath) -> None:
     """Raise `WriteError` where no file could be published: before the work, not after it."""
+    if not is_remote(location):
+        durable.check_file(location)
+        return
     check_directory(location)
-    with _as_write_error(location):
+    with as_write_error(location):
         if not location.url.key or location.is_dir():
             raise OSError(errno.EISDIR, "other objects lie below that name", str(location))
 
@@ -169,17 +160,3 @@ def _put(location: RemotePath, content: Any) -> None:
     crash_point("file-written")
     stores().put(location.url, content)
     crash_point("file-published")
-
-
-@contextmanager
-def _as_write_error(location: RemotePath) -> Iterator[None]:
-    """Turn an `OSError` into a `WriteError` that names the location."""
-    try:
-        yield
-    except OSError as error:
-        raise WriteError(
-            f"cannot write {location}: {error.strerror or error}",
-            code="cannot-write",
-            hint="what was there before is unchanged; check that the bucket exists, the "
-            "credentials, and that the store can be reached",
-        ) from error
