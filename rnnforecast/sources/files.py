@@ -26,7 +26,6 @@ from rnnforecast.storage.remote import (
     get_infos,
     is_remote,
     list_objects,
-    open_for_reading,
     stores,
 )
 
@@ -50,7 +49,9 @@ _MEMORY_SHARE = 0.8
 
 def open_packed(path: AnyPath) -> io.BufferedReader:
     """Open a file as it is stored. For an object, this and each later read raise `DataError`."""
-    return open_for_reading(path, convert_error=partial(unreadable, path))
+    if is_remote(path):
+        return path.open(convert_error=partial(unreadable, path))
+    return path.open("rb")
 
 
 def arrow_input(path: AnyPath) -> AnyPath | io.BufferedReader:

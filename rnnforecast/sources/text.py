@@ -198,28 +198,15 @@ def _zero_bytes(head: bytes, name: str) -> DataError:
     )
 
 
-class Utf8Stream(io.BufferedIOBase):
-    """A stream of text in another encoding, recoded as UTF-8."""
+class _Stream(io.BufferedIOBase):
+    """Base of the streams that read another one, which is closed with them."""
 
-    def __init__(self, file: io.BufferedIOBase, encoding: str) -> None:
+    def __init__(self, file: io.BufferedIOBase) -> None:
         self._file = file
-        self._decoder = codecs.getincrementaldecoder(encoding)()
 
     def readable(self) -> bool:
         """Return True: it can be read."""
         return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read some bytes, or all; none only at the end. Raises `UnicodeDecodeError`."""
-        max_bytes = None if size is None or size < 0 else size
-        text = ""
-        while not text:
-            n_bytes = -1 if max_bytes is None else max(max_bytes // _MAX_CHARACTER_BYTES, 1)
-            block = self._file.read(n_bytes)
-            text = self._decoder.decode(block, final=not block)
-            if not block:
-                break
-        return text.encode()
 
     def close(self) -> None:
         """Close the file below."""
@@ -227,7 +214,23 @@ class Utf8Stream(io.BufferedIOBase):
         super().close()
 
 
-class RowStream(io.BufferedIOBase):
+class Utf8Stream(_Stream):
+    """A stream of text in another encoding, recoded as UTF-8."""
+
+    def __init__(self, file: io.BufferedIOBase, encoding: str) -> None:
+        super().__init__(file)
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read some bytes, or all; none only at the end. Raises `UnicodeDecodeError`."""
+        n_bytes = -1 if size is None or size < 0 else max(size // _MAX_CHARACTER_BYTES, 1)
+        while block := self._file.read(n_bytes):
+            if text := self._decoder.decode(block):
+                return text.encode()
+        return self._decoder.decode(b"", final=True).encode()
+
+
+class RowStream(_Stream):
     """A stream without its first lines, and without those that begin with a comment mark.
 
     Line ends must be single bytes, as in ASCII. A comment has to be a line of its own, not the
@@ -235,7 +238,7 @@ class RowStream(io.BufferedIOBase):
     """
 
     def __init__(self, file: io.BufferedIOBase, n_first: int, mark: str | None) -> None:
-        self._file = file
+        super().__init__(file)
         self._comment: re.Pattern[bytes] | None = None
         if mark is not None:
             self._comment = re.compile(
@@ -248,38 +251,19 @@ class RowStream(io.BufferedIOBase):
         """The beginning of a line whose end is not read yet."""
         self._is_done = False
 
-    def readable(self) -> bool:
-        """Return True: it can be read."""
-        return True
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read some bytes, or all; none only at the end."""
-        max_bytes = None if size is None or size < 0 else size
-        n_bytes = -1 if max_bytes is None else max_bytes
-        if self._is_unfiltered:
-            return self._file.read(n_bytes)
-
-        while not self._ready and not self._is_done:
-            block = self._file.read(n_bytes)
-            self._is_done = not block
-            self._ready = self._filter(block)
-        content = self._ready[:max_bytes]
-        self._ready = b"" if max_bytes is None else self._ready[max_bytes:]
-        return content
-
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read some bytes into a buffer; none only at the end."""
-        if self._is_unfiltered:
-            return self._file.readinto(buffer)
+        if not (self._n_first or self._comment or self._ready or self._partial_line):
+            return self._file.readinto(buffer)  # all that follows is passed through as it is
+
         view = memoryview(buffer)
-        content = self.read(len(view))
+        while not self._ready and not self._is_done:
+            block = self._file.read(len(view))
+            self._is_done = not block
+            self._ready = self._filter(block)
+        content, self._ready = self._ready[: len(view)], self._ready[len(view) :]
         view[: len(content)] = content
         return len(content)
-
-    @property
-    def _is_unfiltered(self) -> bool:
-        """Whether all that follows is passed through as it is."""
-        return not (self._n_first or self._comment or self._ready or self._partial_line)
 
     def _filter(self, block: bytes) -> bytes:
         """Filter the complete lines of a block; the last, partial one waits for the next block."""
@@ -293,11 +277,6 @@ class RowStream(io.BufferedIOBase):
             self._n_first -= min(self._n_first, len(lines))
         return content if self._comment is None else self._comment.sub(b"", content)
 
-    def close(self) -> None:
-        """Close the file below."""
-        self._file.close()
-        super().close()
-
 
 def end_of_lines(text: bytes | bytearray, length: int) -> int:
     """Return where the last line within the first `length` bytes ends.
@@ -307,15 +286,12 @@ def end_of_lines(text: bytes | bytearray, length: int) -> int:
     return max(text.rfind(b"\n", 0, length), text.rfind(b"\r", 0, length - 1)) + 1
 
 
-class LimitedStream(io.BufferedIOBase):
+class LimitedStream(_Stream):
     """A stream that raises `DataError` beyond a limit: a small packed file may be endless."""
 
     def __init__(self, file: RowStream, limit: int, name: str) -> None:
-        self._file, self._n_remaining, self._name = file, limit, name
-
-    def readable(self) -> bool:
-        """Return True: it can be read."""
-        return True
+        super().__init__(file)
+        self._n_remaining, self._name = limit, name
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read some bytes into a buffer. Raises `DataError` once they are more than the limit."""
@@ -329,8 +305,3 @@ class LimitedStream(io.BufferedIOBase):
                 hint="if it is as large as that, add  --max-input-bytes 1T",
             )
         return n_read
-
-    def close(self) -> None:
-        """Close the file below."""
-        self._file.close()
-        super().close()

@@ -57,9 +57,9 @@ def publishing_file(path: Path) -> Iterator[IO[bytes]]:
 def rollback_on_error(path: Path) -> Iterator[None]:
     """Restore `path` where the block fails, from a hard link to the old file.
 
-    Exit code 7 says that nothing was published, but a rename is visible before it is durable, and
-    some files count only together with one that follows. On a file system without hard links the
-    new file stays.
+    Exit code 7 promises that nothing was published, but a rename is visible before it is durable,
+    and some files count only together with one that follows. On a file system without hard links
+    the new file stays.
     """
     is_new = not os.path.lexists(path)
     before = _temporary_path(path)

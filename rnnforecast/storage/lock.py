@@ -28,7 +28,7 @@ def acquire(path: AnyPath, *, wait_s: float | None = None) -> Iterator[None]:
     """Hold the lock file `path` while the block runs; make its folder where there is none.
 
     Raises `LockedError` where another process holds it for longer than `wait_s`, `WriteError` where
-    it cannot be made. None does not wait, and is for commands that have no option to. A folder that
+    it cannot be made. None is for commands without `--lock-wait`: they do not wait. A folder that
     was made for the lock is removed at the end if it is empty. On an object store nothing is held.
     """
     if is_remote(path):

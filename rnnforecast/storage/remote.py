@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from rnnforecast.errors import UsageError
 from rnnforecast.urls import Url, check_not_collapsed, is_url, parse_url
@@ -95,11 +95,6 @@ class RemotePath:
         info = self.get_info()
         return info is not None and info.size is None
 
-    def size(self) -> int:
-        """Return how many bytes the object has. Raises `OSError` where there is none."""
-        with self.open() as file:
-            return file.seek(0, io.SEEK_END)
-
     def open(
         self, mode: Literal["rb"] = "rb", *, convert_error: ErrorConverter | None = None
     ) -> io.BufferedReader:
@@ -129,7 +124,7 @@ class RemoteFile(io.RawIOBase):
 
     def __init__(self, location: RemotePath, convert_error: ErrorConverter | None) -> None:
         self._location, self._convert_error = location, convert_error
-        self._file = self._call(lambda _: stores().open_object(location.url))
+        self._file = self._call(lambda: stores().open_object(location.url))
 
     def readable(self) -> bool:
         """Return True: it can be read."""
@@ -141,28 +136,27 @@ class RemoteFile(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read a range into a buffer; returns 0 only at the end."""
-        n_read: int = self._call(lambda file: file.readinto(buffer))
+        n_read: int = self._call(lambda: self._file.readinto(buffer))
         return n_read
 
     def readall(self) -> bytes:
         """Read up to the end in one request, rather than in many of a disk's block size."""
-        content: bytes = self._call(lambda file: file.read())
+        content: bytes = self._call(self._file.read)
         return content
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         """Move to another position, which sends no request."""
-        position: int = self._call(lambda file: file.seek(offset, whence))
+        position: int = self._call(lambda: self._file.seek(offset, whence))
         return position
 
     def tell(self) -> int:
         """Return the position."""
-        position: int = self._call(lambda file: file.tell())
+        position: int = self._call(self._file.tell)
         return position
 
-    def _call(self, function: Callable[[Any], Any]) -> Any:
+    def _call(self, function: Callable[[], Any]) -> Any:
         try:
-            with stores().translate_errors(self._location.url):
-                return stores().run_interruptibly(lambda: function(getattr(self, "_file", None)))
+            return stores().call(self._location.url, function)
         except OSError as error:
             if self._convert_error is None:
                 raise
@@ -171,10 +165,10 @@ class RemoteFile(io.RawIOBase):
 
 def as_path(text: str | AnyPath) -> AnyPath:
     """Return the location that a path or a URL names, without looking whether it exists."""
-    if isinstance(text, str) and is_url(text):
-        return RemotePath(parse_url(text))
     if isinstance(text, RemotePath):
         return text
+    if isinstance(text, str) and is_url(text):
+        return RemotePath(parse_url(text))
     check_not_collapsed(str(text))
     return Path(text)
 
@@ -205,7 +199,10 @@ def is_in_folder(location: AnyPath, folder: AnyPath) -> bool:
 
 def size_of(location: AnyPath) -> int:
     """Return how many bytes a file has. Raises `OSError` where there is none."""
-    return location.size() if is_remote(location) else location.stat().st_size
+    if not is_remote(location):
+        return location.stat().st_size
+    with location.open() as file:
+        return file.seek(0, io.SEEK_END)
 
 
 def etag_of(location: AnyPath) -> tuple[int, int] | None:
@@ -220,15 +217,6 @@ def etag_of(location: AnyPath) -> tuple[int, int] | None:
     return None
 
 
-def open_for_reading(
-    location: AnyPath, *, convert_error: ErrorConverter | None = None
-) -> io.BufferedReader:
-    """Open a file for reading. `convert_error` is for errors of a store, now and at each read."""
-    if is_remote(location):
-        return location.open(convert_error=convert_error)
-    return location.open("rb")
-
-
 def read_bounded(location: AnyPath, max_bytes: int) -> bytes:
     """Return the content of a regular file, which must not be a link.
 
@@ -238,23 +226,28 @@ def read_bounded(location: AnyPath, max_bytes: int) -> bytes:
     try:
         if is_remote(location):  # a store has no links, and nothing but objects
             with location.open() as file:
-                size = file.seek(0, os.SEEK_END)
-                if size > max_bytes:
-                    raise ValueError(f"{name} has {size} bytes, over {max_bytes}")
-                file.seek(0)
-                return file.read(size + 1)
+                return _read_all(file, max_bytes, name)
 
         # Without following a link, and without waiting for the writer of a pipe
         flags = os.O_NOFOLLOW | os.O_NONBLOCK
         with open(location, "rb", opener=lambda path, mode: os.open(path, mode | flags)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ValueError(f"{name} is not a regular file")
-            if status.st_size > max_bytes:
-                raise ValueError(f"{name} has {status.st_size} bytes, over {max_bytes}")
-            return file.read(status.st_size + 1)
+            return _read_all(file, max_bytes, name)
     except OSError as error:
         raise ValueError(f"{name} cannot be read ({error.strerror})") from error
+
+
+def _read_all(file: BinaryIO, max_bytes: int, subject: str) -> bytes:
+    """Return the content. Raises `ValueError`, whose message begins with `subject`, if it is large.
+
+    A file that grows meanwhile cannot fill the memory: one byte of what is new is read.
+    """
+    size = file.seek(0, os.SEEK_END)
+    if size > max_bytes:
+        raise ValueError(f"{subject} has {size} bytes, over {max_bytes}")
+    file.seek(0)
+    return file.read(size + 1)
 
 
 def read_json(
@@ -267,12 +260,7 @@ def read_json(
     "format" is not `expected_format`; None accepts any.
     """
     with location.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        if size > max_bytes:
-            raise ValueError(f"it has {size} bytes, over {max_bytes}")
-        file.seek(0)
-        content = file.read()
-
+        content = _read_all(file, max_bytes, "it")
     try:
         value = json.loads(content)
     except RecursionError as error:

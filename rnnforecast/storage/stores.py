@@ -6,9 +6,9 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -53,19 +53,19 @@ def get_infos(urls: Sequence[Url]) -> list[ObjectInfo | None]:
     """Return size and time of many names of one store, all asked for at once; None for none."""
     if not urls:
         return []
-    with translate_errors(urls[0]):
-        paths = [_path_of(url) for url in urls]
-        file_infos = run_interruptibly(lambda: _store_of(urls[0]).get_file_info(paths))
+    file_infos = call(urls[0], lambda: _store_of(urls[0]).get_file_info(list(map(_path_of, urls))))
     return [_object_info(file_info) for file_info in file_infos]
 
 
 def list_objects(folder: Url, *, recursive: bool) -> dict[Url, ObjectInfo]:
     """Return the objects below a prefix, or only those right below it, in the order of names."""
-    with translate_errors(folder):
+
+    def find() -> tuple[str, list[Any]]:
         path = _path_of(folder)
         selector = pa_fs.FileSelector(path, allow_not_found=True, recursive=recursive)
-        file_infos = run_interruptibly(lambda: _store_of(folder).get_file_info(selector))
+        return path, _store_of(folder).get_file_info(selector)
 
+    path, file_infos = call(folder, find)
     objects = {}
     for file_info in sorted(file_infos, key=lambda file_info: file_info.path):
         info = _object_info(file_info)
@@ -91,24 +91,24 @@ def put(url: Url, content: Any) -> None:
         with _store_of(url).open_output_stream(_path_of(url), compression=None) as stream:
             stream.write(content)
 
-    with translate_errors(url), defer_signals(lambda: None):
+    with defer_signals(lambda: None):
         check_writable(url)
-        run_interruptibly(write)
+        call(url, write)
 
 
 def remove(url: Url) -> None:
     """Remove an object; one that is gone already is no error."""
-    with translate_errors(url):
-        try:
-            run_interruptibly(lambda: _store_of(url).delete_file(_path_of(url)))
-        except FileNotFoundError:
-            return
+
+    def delete() -> None:
+        with suppress(FileNotFoundError):
+            _store_of(url).delete_file(_path_of(url))
+
+    call(url, delete)
 
 
 def remove_tree(folder: Url) -> None:
     """Remove all objects below a prefix."""
-    with translate_errors(folder):
-        run_interruptibly(lambda: _store_of(folder).delete_dir(_path_of(folder)))
+    call(folder, lambda: _store_of(folder).delete_dir(_path_of(folder)))
 
 
 def check_writable(url: Url) -> None:
@@ -134,10 +134,11 @@ def check_bucket(url: Url) -> None:
         raise OSError(errno.ENOENT, f"there is no bucket {url.authority}", str(url))
 
 
-def run_interruptibly(function: Callable[[], _T]) -> _T:
-    """Call a function in another thread and wait: signals are handled while the network hangs."""
-    if threading.current_thread() is not threading.main_thread():
-        return function()
+def call(url: Url, function: Callable[[], _T]) -> _T:
+    """Call a function of a store's library; raise what it raises as an `OSError` with the URL.
+
+    It runs in another thread, so that signals are handled while the network hangs.
+    """
     future: Future[_T] = Future()
 
     def run() -> None:
@@ -146,20 +147,15 @@ def run_interruptibly(function: Callable[[], _T]) -> _T:
         except BaseException as error:  # raised by `future.result`
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
-    return future.result()
-
-
-@contextmanager
-def translate_errors(url: Url) -> Iterator[None]:
-    """Turn what a store's library raises into an `OSError` that names the URL."""
     try:
-        yield
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        raise _translated(error, url) from error
-    except (pa.ArrowException, ValueError) as error:  # such as for an endpoint that is no URL
+        if threading.current_thread() is not threading.main_thread():
+            return function()
+        threading.Thread(target=run, daemon=True).start()
+        return future.result()
+    except (OSError, pa.ArrowException, ValueError) as error:
+        # A `ValueError` comes from an endpoint that is no URL.
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # it names the URL already
         raise _translated(error, url) from error
 
 

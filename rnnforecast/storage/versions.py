@@ -28,9 +28,9 @@ LOCK = ".lock"
 _LAST_FILE = "manifest.json"
 """Written last: on a store a version counts once it is there."""
 _RETENTION = timedelta(hours=1)
-"""A reader may go on reading the version that it has resolved for so long."""
+"""How long a reader may go on reading the version that it has resolved."""
 _ABANDONED = timedelta(days=1)
-"""Age of an incomplete version on a store that is removed: no lock says if it is being written."""
+"""An incomplete version on a store is removed at this age: no lock says if it is being written."""
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 _NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 _HINT_TRAIN = "train one first with  rnnforecast train DATA , or pass its folder with  --model"
@@ -122,6 +122,7 @@ def retire_versions(model: Path, *, keep: int, pinned: Collection[str], now: dat
         return []
 
     activated = datetime.fromtimestamp((model / CURRENT).stat().st_mtime, UTC)
+    # A tilde sorts after the dash that follows the time in a name.
     is_clock_behind = names[-1] > f"{now.astimezone(UTC):{_NAME_FORMAT}}~"
     if is_clock_behind or now < activated + _RETENTION:
         return []

@@ -15,7 +15,6 @@ from rnnforecast.storage.remote import (
     etag_of,
     is_in_folder,
     is_remote,
-    open_for_reading,
     read_bounded,
     read_json,
     size_of,
@@ -46,7 +45,7 @@ def test_a_file_is_read_alike_from_disk_and_store(put: Put) -> None:
 
     assert size_of(location) == 7
     assert read_bounded(location, 7) == b"content"
-    with open_for_reading(location) as file:
+    with location.open("rb") as file:
         assert file.read() == b"content"
     assert str(location.absolute()) == str(location)
     location.unlink()

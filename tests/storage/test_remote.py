@@ -12,7 +12,14 @@ import pytest
 
 from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.storage import publish, stores
-from rnnforecast.storage.remote import RemotePath, as_path, get_infos, list_objects, local_path
+from rnnforecast.storage.remote import (
+    RemotePath,
+    as_path,
+    get_infos,
+    list_objects,
+    local_path,
+    size_of,
+)
 from rnnforecast.urls import Url
 from tests import objectstore
 from tests.objectstore import Bucket
@@ -68,7 +75,7 @@ def test_what_is_published_is_read_again_by_ranges(bucket: Bucket) -> None:
         read.seek(4 << 20)
         assert read.read(10) == content[4 << 20 :][:10]
     assert place.read_bytes() == content
-    assert place.size() == len(content)
+    assert size_of(place) == len(content)
     assert place.is_file() and not place.is_dir()
     assert place.parent.is_dir() and not place.parent.is_file()
 
