@@ -33,7 +33,16 @@ _KEPT = _HERE / "results.jsonl"
 _NAIVE = "seasonal naive"
 _BOTH = ("first", "second")
 _PACKAGE = Path(rnnforecast.__file__).parent
-_DECIDES = ("config.py", "task.py", "data", "model", "evaluate", "workflow")
+_DECIDES = (
+    "config",
+    "spec.py",
+    "parallel.py",
+    "gradients.py",
+    "data",
+    "model",
+    "evaluate",
+    "workflow",
+)
 """What of the package decides a figure."""
 
 Run = dict[str, Any]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
-from rnnforecast.config.training import TrainConfig
+if TYPE_CHECKING:
+    from rnnforecast.config.training import TrainConfig
 
 OK, VANISHING, EXPLODING, WASTED = "OK", "VANISHING", "EXPLODING", "WASTED WINDOW"
 CLIPPED_TOO_OFTEN = 0.25
@@ -54,7 +56,7 @@ def diagnose_explosion(reason: str, training: TrainConfig) -> Diagnosis:
     A lower learning rate is advised first: the optimizer divides gradients by their running size,
     so that clipping changes little about steps that are too long.
     """
-    default_rate = TrainConfig().learning_rate
+    default_rate = type(training)().learning_rate
     if training.learning_rate > default_rate:
         advice = f"--learning-rate {default_rate:g}"
     elif not training.clip or training.clip > LARGE_NORM:

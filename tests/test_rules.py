@@ -183,10 +183,10 @@ def test_a_room_imports_only_itself_what_lies_below_and_the_ground(room: str) ->
 
 
 @pytest.mark.parametrize("name", GROUND)
-def test_the_ground_imports_only_itself_and_options(name: str) -> None:
+def test_the_ground_imports_only_itself_and_the_standard_library(name: str) -> None:
     tree = parsed(PACKAGE / f"{name}.py")
 
-    assert imported_rooms(tree) <= {*GROUND, "config"}
+    assert imported_rooms(tree) <= set(GROUND)
     assert imported_libraries(tree) <= LIBRARIES_OF_THE_GROUND.get(name, set())
 
 

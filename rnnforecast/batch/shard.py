@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.match import open_table
 from rnnforecast.data.rows import encode_names
 from rnnforecast.data.schema import Schema, infer_schema
 from rnnforecast.errors import UsageError

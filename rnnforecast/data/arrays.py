@@ -12,7 +12,7 @@ Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 _COPIED_ROWS = 1 << 20
-"""Rows that `stretches` copies in one call of numpy: this bounds its index arrays."""
+"""Rows that `concat_slices` copies in one call of numpy: this bounds its index arrays."""
 
 
 def concat_slices(values: Floats, begin: Integers, end: Integers) -> Floats:

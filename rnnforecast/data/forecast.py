@@ -117,7 +117,10 @@ class Forecast:
 
 
 class Forecaster(Protocol):
-    """Anything that forecasts. Implementations are made by a classmethod `fit`."""
+    """Anything that forecasts: `RNNForecaster`, `Calibrated`, `SeasonalNaive`, `RidgeOnLags`.
+
+    Implementations are made by a classmethod `fit`.
+    """
 
     def predict(
         self, past: Past, horizon: int, quantiles: Sequence[float]

@@ -21,8 +21,6 @@ from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.source import Source, WrappedSource, join_time, open_table
 from rnnforecast.storage.remote import AnyPath
 
-_SHOWN = 3
-"""Times that an error names."""
 _BATCH_ROWS = 1 << 20
 """Rows of a batch, at most."""
 _FORMAT_OPTIONS = (

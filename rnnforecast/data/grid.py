@@ -66,9 +66,9 @@ def read_panel(
 ) -> tuple[Panel, Schema]:
     """Read a source onto a regular grid; return it with the schema, step and zone filled in.
 
-    A missing reading is NaN, and so is every step without a row. `known_base` holds the value
+    A missing reading is NaN, and so is every step without a row. `known_offsets` holds the value
     offsets of the series that a model knows; readings later than `as_of` are not used; categories
-    of texts are those of the rows before the time that `learns_until` returns. Each of `ranks`
+    of texts are those of the rows before the time that `find_train_end` returns. Each of `ranks`
     reads its own source, and the panel holds the series of all. Raises `DataError` for stamps that
     cannot be read, are irregular, or repeat with different readings, and for readings that are not
     finite.
@@ -319,9 +319,8 @@ def align(rows: Rows, context: ReadContext, ranks: Ranks, *, is_aware: bool) -> 
 
     backward = statistics.backward
     long_jumps = backward[backward > max(_RESET_STEPS * step_us, _HOUR_US)]
-    is_future_table = (
-        rows.n_future_rows and len(long_jumps) <= rows.n_series
-    )  # begins before readings end
+    # A table of future covariates begins before the readings end: one jump back in each series.
+    is_future_table = rows.n_future_rows > 0 and len(long_jumps) <= rows.n_series
     if 0 < len(long_jumps) <= _RESET_SHARE * rows.n_rows and not is_future_table:
         longest = format_duration(int(long_jumps.max()))
         message = (
@@ -567,14 +566,14 @@ def merge_ranks(panel: Panel, ranks: Ranks) -> Panel:
         wide[local] = values
         return wide
 
-    def widen_track(track: FeatureBlock) -> FeatureBlock:
+    def widen_block(track: FeatureBlock) -> FeatureBlock:
         begin, low, high = widen(track.begin), widen(track.low), widen(track.high)
         return replace(track, begin=begin, low=low, high=high)
 
     covariates = panel.covariates and replace(
         panel.covariates,
-        known=tuple(widen_track(track) for track in panel.covariates.known),
-        past=widen_track(panel.covariates.past),
+        known=tuple(widen_block(track) for track in panel.covariates.known),
+        past=widen_block(panel.covariates.past),
         static=widen(panel.covariates.static, np.nan),
     )
     is_local = np.zeros(n_series, np.bool_)

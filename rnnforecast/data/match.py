@@ -52,8 +52,9 @@ def read_for_training(
 ) -> tuple[Panel, Schema]:
     """Read a table onto a regular grid; return it with the schema inferred from its columns.
 
-    `learns_until` returns the time that ends the readings to learn from. With several `ranks`, each
-    of them reads its own buckets of a folder that `shard` has made. Raises as `read_panel` does.
+    `find_train_end` returns the time that ends the readings to learn from. With several `ranks`,
+    each of them reads its own buckets of a folder that `shard` has made. Raises as `read_panel`
+    does.
     """
     if ranks is not SINGLE_PROCESS:
         data = open_rank_slice(data, ranks.rank, ranks.n)

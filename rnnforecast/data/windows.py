@@ -223,8 +223,9 @@ class Past:
     times since 1970. Readings are float32 in the sensor's units less the `base` of their series,
     unless a method says otherwise. NaN is a missing reading, or a row before the first one.
 
-    Where ranks share the panel, a process asks only for origins whose series it stores (`here`).
-    `readings` and `n_seen` are for all origins; every rank calls them, and `filled`, at once.
+    Where ranks share the panel, a process asks only for origins whose series it stores
+    (`is_local`). `readings` and `n_seen` are for all origins; every rank calls them, and `filled`,
+    at once.
     """
 
     _panel: Panel

@@ -22,9 +22,9 @@ _N_DRAWS, _N_BATCHES = 1000, 20
 """Bootstrap draws, and the batches that they are drawn in."""
 _CONFIDENCE = 0.95
 _MIN_BLOCKS = 8
-"""Fewer time blocks say nothing about how the next will be."""
+"""With fewer time blocks no interval is given."""
 _RUN_FACTOR = 1.5
-"""Blocks in one run of the bootstrap, times the cube root of their number: the usual rate (Künsch
+"""Length of a bootstrap run, in blocks: this factor times the cube root of their number (Künsch
 1989). On ETTh1, 24 steps, single blocks gave an interval of 7.7 points, runs of a week 11.5."""
 
 

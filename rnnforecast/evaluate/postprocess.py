@@ -208,7 +208,7 @@ def is_outside_bounds(
 ) -> NDArray[np.bool_]:
     """`(origin,)`: whether the newest reading lies outside of its bounds.
 
-    `past` has the same origins as the forecast. Raises as `within` does.
+    `past` has the same origins as the forecast. Raises as `clip_to_bounds` does.
     """
     low, high = _limits(forecast, bounds, targets)
     newest = past.history(1)[:, 0] + past.base

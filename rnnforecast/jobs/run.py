@@ -168,7 +168,7 @@ def _run_once(
     events(PublishedEvent(str(publication.output)))
     clock.lap("publish_s")
     post_publish = _run_post_publish_tasks(publication, manifest, events)
-    clock.lap("aftermath_s")
+    clock.lap("post_publish_s")
     return replace(
         result,
         status=PUBLISHED,

@@ -44,7 +44,11 @@ _CLOCK_NAMES = ("time", "hour", "clock", "time_of_day", "zeit", "uhrzeit", "hora
 
 
 class Source(Protocol):
-    """A table of readings that is not read yet."""
+    """A table of readings that is not read yet.
+
+    Implementations: `CsvSource`, `ParquetSource`, `TableSource` and `ShardFolder`; around another
+    source: `Renamed`, `JoinedTime`, `FutureSource` and `FilteredSource`.
+    """
 
     @property
     def name(self) -> str:

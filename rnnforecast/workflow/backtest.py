@@ -208,10 +208,10 @@ def fitted_trial(
     the test part.
     """
 
-    def learns_until(panel: Panel, tz: str | None) -> int:
+    def find_train_end(panel: Panel, tz: str | None) -> int:
         return backtest_train_end_us(_until(panel, ends.test_end, tz), config, ends, tz)
 
-    panel, schema = read_for_training(data, config.data, listener, find_train_end=learns_until)
+    panel, schema = read_for_training(data, config.data, listener, find_train_end=find_train_end)
     clock.lap("read_s")
     panel = _until(panel, ends.test_end, schema.tz)
     plan = set_up_backtest(panel, config, ends, schema.tz, listener)

@@ -418,7 +418,7 @@ def check_outputs(
     """Raise where a result could not be written, or would overwrite something that is read.
 
     Results are the `output`, a `page` or picture, and the rejected rows; inputs are the readings,
-    the list of bad times, and `others` by the names that messages give them.
+    the list of bad times, and `inputs`, by the names that messages give them.
     """
     results: list[AnyPath] = []
     if options.rejects is not None:

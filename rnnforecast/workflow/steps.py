@@ -163,7 +163,7 @@ def compare_held_out(
     """Compare a network with baselines on the test part; return that and example windows.
 
     Before the test part, training is continued on the validation part, as the saved network is
-    trained on all parts in the end. `beside` holds more forecasters for the same windows, by name.
+    trained on all parts in the end. `extra_forecasters` forecast the same windows, by name.
     """
     split, spec = plan.split, plan.spec
     if split.test_from_us is None:
@@ -355,7 +355,7 @@ def analyse_memory(
 
     `entries`, one for each series of the panel, are their numbers in the network, 0 for unknown
     ones; `explosion` is the reason why the training of a member exploded, None where none did. At
-    least `least` windows are measured, where there are so many, and more where that costs little.
+    least `min_windows` windows are measured, where there are so many; more where that costs little.
     """
     from rnnforecast.model.memory import gradients_by_lag, measure_memory, n_windows_to_measure
 

@@ -1,4 +1,4 @@
-"""`train`: read, plan, fit, measure on held-out readings, save as a new version."""
+"""`train`: read, set up, fit, measure on held-out readings, save as a new version."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def train(
 
 @dataclass(frozen=True)
 class _TrainRequest:
-    """Where a training is saved, when it is activated, and whether it has a report."""
+    """Where a training run is saved, what activates it, whether it has a report and resumes."""
 
     path: AnyPath | None
     require_skill: float | None
@@ -109,7 +109,7 @@ class _TrainRequest:
 
 
 def _check_request(path: AnyPath | None, require_skill: float | None, *, resume: bool) -> None:
-    """Raise before the work starts for options that cannot be, or a place where no model can be."""
+    """Raise for invalid options, or a path that cannot hold a model, before the work starts."""
     if resume and path is None:
         raise UsageError("resume goes on from a checkpoint, and without a model there is none")
     if require_skill is not None and not math.isfinite(require_skill):
@@ -152,7 +152,7 @@ def _train(
         comparison, seen = compare_held_out(fitted, calibration, plan, schema.tz, events)
         clock.lap("evaluate_s")
         forecaster = fine_tune(fitted, plan, plan.split.everything, events)
-        clock.lap("learn_on_s")
+        clock.lap("fine_tune_s")
 
         memory = None if remembered is None else remembered.summary()
         artifact = build_artifact(
@@ -223,9 +223,9 @@ def _save(
 
 
 def launch_for(data: object) -> Launch | None:
-    """Return the rank that a launcher gave this process; None where it trains alone.
+    """Return this process's rank as its launcher set it; None where it trains alone.
 
-    It does on a table in memory, and as a single process on anything but a folder of buckets.
+    It trains alone on a table in memory, and as the only process on anything but buckets.
     """
     launch = current_launch()
     if launch is None or not isinstance(data, str | Path):

@@ -1,6 +1,6 @@
 """Where a command finds itself: read-only places, no home, other locales, no streams, odd paths.
 
-Fault 13 of the table. That modes follow the umask is looked at in `tests/test_durable.py`.
+Fault 13 of the table. That modes follow the umask is looked at in `tests/storage/test_durable.py`.
 """
 
 from __future__ import annotations
