@@ -107,10 +107,10 @@ class FutureSource(WrappedSource):
         """The columns of the readings."""
         return self.source.columns
 
-    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Read the readings, then the second file; columns that it lacks are null there."""
         names: set[str] = set()
-        for batch in self.source.batches(wanted):
+        for batch in self.source.batches(types):
             if self.series is not None:
                 names.update(pc.unique(batch.column(self.series)).to_pylist())
             yield batch
@@ -121,8 +121,8 @@ class FutureSource(WrappedSource):
         self.last_read[:] = [future]
         for batch in future.table.to_batches(max_chunksize=_BATCH_ROWS):
             existing = {name: batch.column(name) for name in batch.schema.names}
-            columns = [existing.get(n, pa.nulls(batch.num_rows, t)) for n, t in wanted.items()]
-            yield pa.RecordBatch.from_arrays(columns, names=list(wanted))
+            columns = [existing.get(n, pa.nulls(batch.num_rows, t)) for n, t in types.items()]
+            yield pa.RecordBatch.from_arrays(columns, names=list(types))
 
     def location(self, row: int, column: str) -> Location:
         """Return the file that holds the row, and the line."""

@@ -299,9 +299,9 @@ class FilteredSource(WrappedSource):
         """All columns of the source."""
         return self.source.columns
 
-    def batches(self, wanted: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Read all rows, dropped ones included."""
-        return self.source.batches(wanted)
+        return self.source.batches(types)
 
     def location(self, row: int, column: str) -> Location:
         """Return the file and line of a row that is left."""

@@ -26,9 +26,9 @@ from rnnforecast.workflow.steps import (
     analyse_memory_held_out,
     calibrate,
     compare_held_out,
-    draw_report,
     fine_tune,
     fit_network,
+    render_report,
 )
 
 CHAMPION = "active"
@@ -141,7 +141,7 @@ def _train_challenger(
 
     report = None  # a losing version gets none: drawing takes half as long as training
     if decision["promoted"]:
-        report = draw_report(challenger, comparison, seen, fitted, events.warnings, memory)
+        report = render_report(challenger, comparison, seen, fitted, events.warnings, memory)
     version = versions.publish_version(model, challenger.pack(report), now=datetime.now(UTC))
     if decision["promoted"]:
         versions.activate_version(model, version)

@@ -142,8 +142,10 @@ def _warn_of_gradients(
     for number, log in enumerate(logs):
         reason = log.explosion(config)
         if reason is not None:
-            judged = diagnose_explosion(reason, config)
-            message = f"{judged.verdict}: member {number}: {judged.reason}; try  {judged.advice}"
+            diagnosis = diagnose_explosion(reason, config)
+            message = (
+                f"{diagnosis.verdict}: member {number}: {diagnosis.reason}; try  {diagnosis.advice}"
+            )
             listener(WarningEvent("exploding-gradients", message))
 
 

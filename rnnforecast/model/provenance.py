@@ -33,7 +33,7 @@ _LIBRARIES = ("torch", "numpy", "pandas", "pyarrow", "safetensors")
 
 def build_artifact(
     forecaster: RNNForecaster,
-    plan: TrainingSetup,
+    setup: TrainingSetup,
     schema: Schema,
     *,
     metrics: dict[str, Any],
@@ -42,25 +42,25 @@ def build_artifact(
 ) -> Artifact:
     """Return the artifact of a trained and fine-tuned forecaster."""
     assert forecaster.log is not None
-    ranges = describe_ranges(plan.split, schema)
+    ranges = describe_ranges(setup.split, schema)
 
     return Artifact(
         spec=forecaster.network.spec,
-        config=plan.config,
+        config=setup.config,
         schema=schema,
         names=forecaster.names,
-        base=tuple(plan.split.panel.base.tolist()),
+        base=tuple(setup.split.panel.base.tolist()),
         weights=forecaster.tensors(),
         metrics=metrics,
         history=history_csv(forecaster.log.epochs),
         trained_until=ranges["last_reading"],
         training_range=ranges,
         self_test=forecaster.self_test(),
-        provenance=describe_run(plan, forecaster, source, warnings),
+        provenance=describe_run(setup, forecaster, source, warnings),
     )
 
 
-def make_checkpoints(model: AnyPath, plan: TrainingSetup, *, is_resuming: bool) -> Checkpoints:
+def make_checkpoints(model: AnyPath, setup: TrainingSetup, *, is_resuming: bool) -> Checkpoints:
     """Return the checkpoints of a training run: their path, and all that the weights depend on.
 
     The number of ranks, and of threads of each, changes the last digits only and is left out: a
@@ -68,8 +68,8 @@ def make_checkpoints(model: AnyPath, plan: TrainingSetup, *, is_resuming: bool) 
     """
     from rnnforecast.model.ensemble import n_processors
 
-    training, spec, panel = plan.config.training, plan.spec, plan.split.panel
-    options = {**asdict(spec), **asdict(plan.config.network), **asdict(training)}
+    training, spec, panel = setup.config.training, setup.spec, setup.split.panel
+    options = {**asdict(spec), **asdict(setup.config.network), **asdict(training)}
     options["threads"] = training.threads or n_processors() if panel.shared is None else None
     options["members"] = "; ".join(map(str, spec.members))
 
@@ -108,7 +108,7 @@ def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
 
 
 def describe_run(
-    plan: TrainingSetup, forecaster: RNNForecaster, source: object, warnings: list[WarningEvent]
+    setup: TrainingSetup, forecaster: RNNForecaster, source: object, warnings: list[WarningEvent]
 ) -> dict[str, Any]:
     """Return versions, source and fingerprint of the data, steps of training, and warnings."""
     log = forecaster.log
@@ -124,7 +124,7 @@ def describe_run(
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
         "source": path,
-        "fingerprint": plan.split.panel.fingerprint(),
+        "fingerprint": setup.split.panel.fingerprint(),
         "steps": log.steps,
         "selected_members": list(log.selected),
         "best_steps": [log.members[i].best_steps for i in log.selected],

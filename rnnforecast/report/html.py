@@ -102,7 +102,7 @@ class Report:
     """The metrics to show, and their headings."""
     metrics: Mapping[str, Mapping[str, Any]]
     """By method."""
-    seen: tuple[ExampleWindow, ...]
+    examples: tuple[ExampleWindow, ...]
     by_lead: Mapping[str, Sequence[float | None]]
     step_us: int
     bands: Mapping[str, Any] | None
@@ -122,7 +122,7 @@ def report_html(report: Report) -> str:
             heading(report.title, 1),
             paragraph(report.verdict, "verdict"),
             *_metrics_section(report),
-            *_examples_section(report.seen),
+            *_examples_section(report.examples),
             *_leads_section(report),
             *_calibration_section(report.bands),
             *_memory_section(report.memory),

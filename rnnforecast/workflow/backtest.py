@@ -132,7 +132,7 @@ def backtest(
     else:
         trial = saved_trial(saved, data, config, ends, events)
     clock.lap("prepare_s")
-    comparison, seen = _run(trial, output, events, has_examples=report is not None)
+    comparison, examples = _run(trial, output, events, has_examples=report is not None)
     clock.lap("evaluate_s")
     result = Backtest(
         comparison,
@@ -144,7 +144,7 @@ def backtest(
         clock.laps,
     )
     if report is not None:
-        page = report_html(backtest_report(result, seen, trial.split.panel.names))
+        page = report_html(backtest_report(result, examples, trial.split.panel.names))
         with publishing_file(Path(report)) as file:
             file.write(page.encode())
     return result
@@ -186,17 +186,17 @@ def _run(
         ErrorUnits(spec.season, deviations(trial.split.train)),
     )
     with opened as sink:
-        tallies = evaluate(
+        accumulators = evaluate(
             trial.rounds, truth, units, lookback=spec.lookback, sink=sink, listener=listener
         )
-    comparison = compare(tallies, names=panel.names, season=spec.season, step_us=panel.step_us)
+    comparison = compare(accumulators, names=panel.names, season=spec.season, step_us=panel.step_us)
 
-    seen: tuple[ExampleWindow, ...] = ()
+    examples: tuple[ExampleWindow, ...] = ()
     if has_examples:
-        seen = example_windows(
-            trial.rounds, truth, tallies, comparison, lookback=spec.lookback, tz=trial.tz
+        examples = example_windows(
+            trial.rounds, truth, accumulators, comparison, lookback=spec.lookback, tz=trial.tz
         )
-    return comparison, seen
+    return comparison, examples
 
 
 def fitted_trial(
@@ -214,8 +214,8 @@ def fitted_trial(
     panel, schema = read_for_training(data, config.data, listener, find_train_end=find_train_end)
     clock.lap("read_s")
     panel = _until(panel, ends.test_end, schema.tz)
-    plan = set_up_backtest(panel, config, ends, schema.tz, listener)
-    split, spec, panel = plan.split, plan.spec, plan.split.panel
+    setup = set_up_backtest(panel, config, ends, schema.tz, listener)
+    split, spec, panel = setup.split, setup.spec, setup.split.panel
     stride = ends.stride or spec.horizon
     test_from = split.test_from_us
     assert test_from is not None
@@ -231,7 +231,7 @@ def fitted_trial(
             continue
         cuts = SplitTimes(split.train_until_us + begin - test_from, begin, split.end_us)
         parts = split_at(panel, cuts)
-        fitted = fit_network(plan, parts, listener)
+        fitted = fit_network(setup, parts, listener)
         calibration = calibrate(fitted, parts, spec, listener)
         network = with_calibration(fitted, calibration, fitted.names)
         baselines = _make_baselines(ends.baselines, parts, spec, listener)
@@ -355,7 +355,7 @@ def _until(panel: Panel, test_end: str | None, tz: str | None) -> Panel:
 
 
 def backtest_report(
-    result: Backtest, seen: tuple[ExampleWindow, ...], names: tuple[str, ...]
+    result: Backtest, examples: tuple[ExampleWindow, ...], names: tuple[str, ...]
 ) -> Report:
     """Return the report of a backtest; `names` are those of the series."""
     spec, split = result.spec, result.split
@@ -376,7 +376,7 @@ def backtest_report(
     return make_report(
         f"Backtest of {series}",
         result.comparison,
-        seen,
+        examples,
         held_out=f"Measured on {result.comparison.n_windows} forecasts of {spec.horizon} steps "
         f"from {split['validation_end']} on, before {split['test_end']}.",
         epochs=(),

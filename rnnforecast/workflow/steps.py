@@ -94,14 +94,14 @@ def with_windows(config: Config, horizon: int | str | None, lookback: int | str 
 
 
 def fit_network(
-    plan: TrainingSetup,
+    setup: TrainingSetup,
     split: Split,
     listener: Listener,
     *,
     checkpoints: Checkpoints | None = None,
     start: RNNForecaster | None = None,
 ) -> RNNForecaster:
-    """Fit a network to the train part of a split, which may be another one than the plan's.
+    """Fit a network to the train part of a split, which may be another one than the setup's.
 
     With `start`, a fitted network, training starts from its weights.
     """
@@ -110,9 +110,9 @@ def fit_network(
     return RNNForecaster.fit(
         split.train,
         split.validation,
-        spec=plan.spec,
-        network=plan.config.network,
-        config=plan.config.training,
+        spec=setup.spec,
+        network=setup.config.network,
+        config=setup.config.training,
         listener=listener,
         checkpoints=checkpoints,
         start=start,
@@ -120,12 +120,12 @@ def fit_network(
 
 
 def fine_tune(
-    fitted: RNNForecaster, plan: TrainingSetup, known: Past, listener: Listener
+    fitted: RNNForecaster, setup: TrainingSetup, known: Past, listener: Listener
 ) -> RNNForecaster:
     """Continue the training on `known`, which adds the readings after the train part, if any."""
-    if known.cutoff.sum() == plan.split.train.cutoff.sum():
+    if known.cutoff.sum() == setup.split.train.cutoff.sum():
         return fitted
-    return fitted.fine_tune(known, config=plan.config.training, listener=listener)
+    return fitted.fine_tune(known, config=setup.config.training, listener=listener)
 
 
 def calibrate(
@@ -155,7 +155,7 @@ def with_calibration(
 def compare_held_out(
     fitted: RNNForecaster,
     calibration: Calibration | None,
-    plan: TrainingSetup,
+    setup: TrainingSetup,
     tz: str | None,
     listener: Listener,
     extra_forecasters: Mapping[str, Forecaster] | None = None,
@@ -165,11 +165,11 @@ def compare_held_out(
     Before the test part, training is continued on the validation part, as the saved network is
     trained on all parts in the end. `extra_forecasters` forecast the same windows, by name.
     """
-    split, spec = plan.split, plan.spec
+    split, spec = setup.split, setup.spec
     if split.test_from_us is None:
         return not_compared(), ()
 
-    network = fine_tune(fitted, plan, split.before_test, listener)
+    network = fine_tune(fitted, setup, split.before_test, listener)
     forecasters: dict[str, Forecaster] = {
         NETWORK: with_calibration(network, calibration, network.names),
         NAIVE: naive(),
@@ -179,16 +179,18 @@ def compare_held_out(
     origins = rolling_test_origins(split, lookback=spec.lookback, horizon=spec.horizon)
     panel, rounds = split.panel, [Round(origins, forecasters)]
     truth, units = Truth(panel, spec.horizon), ErrorUnits(spec.season, deviations(split.train))
-    tallies = evaluate(rounds, truth, units, lookback=spec.lookback)
-    comparison = compare(tallies, names=panel.names, season=spec.season, step_us=panel.step_us)
-    seen = example_windows(rounds, truth, tallies, comparison, lookback=spec.lookback, tz=tz)
-    return comparison, seen
+    accumulators = evaluate(rounds, truth, units, lookback=spec.lookback)
+    comparison = compare(accumulators, names=panel.names, season=spec.season, step_us=panel.step_us)
+    examples = example_windows(
+        rounds, truth, accumulators, comparison, lookback=spec.lookback, tz=tz
+    )
+    return comparison, examples
 
 
 def example_windows(
     rounds: Sequence[Round],
     truth: Truth,
-    tallies: dict[str, MetricAccumulator],
+    accumulators: dict[str, MetricAccumulator],
     comparison: Comparison,
     *,
     lookback: int,
@@ -200,7 +202,7 @@ def example_windows(
         last.forecasters[NETWORK],
         last.origins,
         truth,
-        tallies,
+        accumulators,
         method=NETWORK,
         baseline=comparison.skill_over,
         lookback=lookback,
@@ -226,13 +228,13 @@ def _describe_example(example: Example, tz: str | None) -> ExampleWindow:
     return ExampleWindow(f"{example.kind.capitalize()} {example.of}: {fan.name}", sentence, fan)
 
 
-def draw_report(
+def render_report(
     artifact: Artifact,
     comparison: Comparison,
-    seen: tuple[ExampleWindow, ...],
+    examples: tuple[ExampleWindow, ...],
     fitted: RNNForecaster,
     warnings: Sequence[WarningEvent],
-    remembered: MemoryReport | None = None,
+    memory_report: MemoryReport | None = None,
 ) -> str:
     """Return the HTML report of a version that was just trained."""
     assert fitted.log is not None
@@ -240,22 +242,22 @@ def draw_report(
     report = make_report(
         f"Forecasts of {join_names(artifact.schema.targets, NAMES_SHOWN)}",
         comparison,
-        seen,
+        examples,
         held_out=f"Measured on {comparison.n_windows} forecasts from {ranges['test_from']} to "
         f"{ranges['last_reading']}, which the network had not seen then.",
         epochs=fitted.log.epochs,
         warnings=warnings,
         card=model_card(artifact),
     )
-    if remembered is not None:
-        report = replace(report, memory=remembered.section())
+    if memory_report is not None:
+        report = replace(report, memory=memory_report.section())
     return report_html(report)
 
 
 def make_report(
     title: str,
     comparison: Comparison,
-    seen: tuple[ExampleWindow, ...],
+    examples: tuple[ExampleWindow, ...],
     *,
     held_out: str,
     epochs: Sequence[EpochEnded],
@@ -270,7 +272,7 @@ def make_report(
         held_out,
         headings=HEADINGS,
         metrics=document["metrics"],
-        seen=seen,
+        examples=examples,
         by_lead=document["by_lead"],
         step_us=comparison.step_us,
         bands=document["bands"],
@@ -315,12 +317,12 @@ class MemoryReport:
         )
 
 
-def analyse_memory_held_out(fitted: RNNForecaster, plan: TrainingSetup) -> MemoryReport | None:
+def analyse_memory_held_out(fitted: RNNForecaster, setup: TrainingSetup) -> MemoryReport | None:
     """Measure the memory of a network that was just fitted, on its validation part.
 
     None where that has too few windows. Autocorrelation is that of the panel up to its end.
     """
-    split, spec = plan.split, fitted.network.spec
+    split, spec = setup.split, fitted.network.spec
     if split.validation is None:
         return None
     windows = split.validation.windows(spec.lookback, spec.horizon, targets_after=split.train)
@@ -329,12 +331,12 @@ def analyse_memory_held_out(fitted: RNNForecaster, plan: TrainingSetup) -> Memor
 
     assert fitted.log is not None
     logs = [fitted.log.members[i] for i in fitted.log.selected]
-    explosions = (log.explosion(plan.config.training) for log in logs)
+    explosions = (log.explosion(setup.config.training) for log in logs)
     return analyse_memory(
         fitted.network,
         windows,
         split.panel.before(split.validation.cutoff),
-        plan.config,
+        setup.config,
         entries=range(1, split.panel.n_series + 1),
         explosion=next(filter(None, explosions), None),
         min_windows=_WINDOWS_AFTER_TRAINING,

@@ -39,9 +39,9 @@ from rnnforecast.workflow.steps import (
     analyse_memory_held_out,
     calibrate,
     compare_held_out,
-    draw_report,
     fine_tune,
     fit_network,
+    render_report,
     with_windows,
 )
 
@@ -133,31 +133,33 @@ def _train(
             ranks=ranks,
         )
     clock.lap("read_s")
-    plan = set_up_training(panel, config, events)
-    checkpoints = None if path is None else make_checkpoints(path, plan, is_resuming=request.resume)
+    setup = set_up_training(panel, config, events)
+    checkpoints = (
+        None if path is None else make_checkpoints(path, setup, is_resuming=request.resume)
+    )
 
     with _noting_checkpoint(checkpoints):
-        fitted = fit_network(plan, plan.split, events, checkpoints=checkpoints)
-        if plan.spec.n_features and not fitted.network.spec.n_features:
+        fitted = fit_network(setup, setup.split, events, checkpoints=checkpoints)
+        if setup.spec.n_features and not fitted.network.spec.n_features:
             message = (
                 "the covariates do not help on held-out readings: the network does without them"
             )
             events(WarningEvent("unused-covariates", message))
             schema = replace(schema, covariates=())
         clock.lap("fit_s")
-        calibration = calibrate(fitted, plan.split, plan.spec, events)
+        calibration = calibrate(fitted, setup.split, setup.spec, events)
         clock.lap("calibrate_s")
-        remembered = analyse_memory_held_out(fitted, plan)
+        memory_report = analyse_memory_held_out(fitted, setup)
         clock.lap("memory_s")
-        comparison, seen = compare_held_out(fitted, calibration, plan, schema.tz, events)
+        comparison, examples = compare_held_out(fitted, calibration, setup, schema.tz, events)
         clock.lap("evaluate_s")
-        forecaster = fine_tune(fitted, plan, plan.split.everything, events)
+        forecaster = fine_tune(fitted, setup, setup.split.everything, events)
         clock.lap("fine_tune_s")
 
-        memory = None if remembered is None else remembered.summary()
+        memory = None if memory_report is None else memory_report.summary()
         artifact = build_artifact(
             forecaster,
-            plan,
+            setup,
             schema,
             metrics={**comparison.to_json(), "memory": memory},
             source=data,
@@ -169,7 +171,9 @@ def _train(
 
         report = None
         if request.report:
-            report = draw_report(artifact, comparison, seen, fitted, events.warnings, remembered)
+            report = render_report(
+                artifact, comparison, examples, fitted, events.warnings, memory_report
+            )
             clock.lap("report_s")
         version = _save(path, artifact, report, comparison, request.require_skill, events)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)

@@ -55,7 +55,7 @@ def make_report(name: str = "flow", *, n_seen: int = 3, horizon: int = 24) -> Re
         "Measured on 63 forecasts.",
         headings=HEADINGS,
         metrics={"network": metrics, "naive": {**metrics, "mase": None}},
-        seen=seen,
+        examples=seen,
         by_lead={"network": [0.1] * horizon, "naive": [None, *[0.2] * (horizon - 1)]},
         step_us=HOUR_US,
         bands=bands,
@@ -174,7 +174,7 @@ def test_what_is_missing_is_left_out_or_said() -> None:
     bare = replace(
         make_report(),
         metrics={},
-        seen=(),
+        examples=(),
         by_lead={},
         bands=None,
         worst=(),
