@@ -134,7 +134,7 @@ def _resolve(
             hint=f"make one:  rnnforecast shard {data} --output buckets --buckets 64",
         )
     manifest = read_manifest(folder)
-    check_bucket_files(data, manifest)
+    check_bucket_files(folder, manifest)
 
     forecast = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
     key = fields.hash_facts(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -72,13 +72,8 @@ class CsvFile:
 
         Time stamps that are not ISO 8601 come as text.
         """
-
-        def skip(row: pa_csv.InvalidRow) -> str:
-            self._skipped.append(row.text)
-            return "skip"
-
-        converter = Converter(self.dialect, types, skip if self.skips_bad_rows else None)
         self._skipped.clear()
+        converter = Converter(self.dialect, types, self._skip if self.skips_bad_rows else None)
         try:
             file, encoding = self._open(), self.dialect.encoding
             is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
@@ -96,9 +91,13 @@ class CsvFile:
             if remainder is not None and remainder.n_quotes % 2:
                 self._check_end()
         except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, *DAMAGED, OSError) as error:
-            raise self._located(error, types) from error
+            raise self._find_error(error, types) from error
         finally:
             pa.default_memory_pool().release_unused()
+
+    def _skip(self, row: pa_csv.InvalidRow) -> str:
+        self._skipped.append(row.text)
+        return "skip"
 
     @property
     def n_rows_estimate(self) -> int:
@@ -137,52 +136,54 @@ class CsvFile:
 
     def _rows(self) -> Iterator[tuple[int, str, list[str]]]:
         """Yield the physical line number of each row, the first line of its text, and its cells."""
+        row_lines: list[tuple[int, str]] = []
+        try:
+            for cells in self._parse(row_lines):
+                if cells:
+                    yield *row_lines[0], cells
+        except csv.Error as error:
+            raise field_too_long(self.name) from error
+
+    def _check_end(self) -> None:
+        """Raise where the file ends inside of quotes: they swallow all rows that follow them."""
+        row_lines: list[tuple[int, str]] = []
+        try:
+            for _ in self._parse(row_lines, strict=True):
+                pass
+        except csv.Error as error:
+            if "end of data" not in str(error):
+                return  # misplaced quotes, which are read as they stand
+            number, line = row_lines[0]
+            raise DataError(
+                f"{self.name} ends inside of quotes that are opened in line {number}",
+                code="unclosed-quote",
+                location=Location(self.name, line=number, text=line),
+                hint="close the quote, or fetch the file again if it is cut off",
+            ) from error
+
+    def _parse(
+        self, row_lines: list[tuple[int, str]], *, strict: bool = False
+    ) -> Iterator[list[str]]:
+        """Yield the cells of each row; meanwhile `row_lines` holds its lines and their numbers.
+
+        A row has several lines where a cell holds a line end; the parser does not say how many.
+        Raises `csv.Error`; where it is `strict`, also for misplaced quotes.
+        """
+        first, comment = self.dialect.n_above + 1, self.dialect.comment
+
+        def read_lines(text: TextIO) -> Iterator[str]:
+            for number, line in enumerate(bounded_lines(text, self.name), 1):
+                if number >= first and not (comment and line.startswith(comment)):
+                    row_lines.append((number, line.rstrip("\r\n")))
+                    yield line
+
         with (
             self._open() as file,
             io.TextIOWrapper(file, self.dialect.encoding, "replace", newline="") as text,
         ):
-            row_lines: list[tuple[int, str]] = []
-            lines = self._record_lines(text, row_lines)
-            reader = csv.reader(lines, delimiter=self.dialect.sep)
-            try:
-                for cells in reader:
-                    if cells:
-                        number, line = row_lines[0]
-                        yield number, line.rstrip("\r\n"), cells
-                    row_lines.clear()
-            except csv.Error as error:
-                raise field_too_long(self.name) from error
-
-    def _record_lines(self, text: TextIO, row_lines: list[tuple[int, str]]) -> Iterator[str]:
-        """Yield the lines of rows; append each, with its number, to the lines of the current row.
-
-        A parser takes several lines where a cell holds a line end, and does not say how many.
-        """
-        comment = self.dialect.comment
-        for number, line in enumerate(bounded_lines(text, self.name), 1):
-            if number > self.dialect.n_above and not (comment and line.startswith(comment)):
-                row_lines.append((number, line))
-                yield line
-
-    def _check_end(self) -> None:
-        """Raise where the file ends inside of quotes: they swallow all rows that follow them."""
-        with self._open() as file, io.TextIOWrapper(file, self.dialect.encoding, "replace") as text:
-            row_lines: list[tuple[int, str]] = []
-            lines = self._record_lines(text, row_lines)
-            reader = csv.reader(lines, delimiter=self.dialect.sep, strict=True)
-            try:
-                for _ in reader:
-                    row_lines.clear()
-            except csv.Error as error:
-                if "end of data" not in str(error):
-                    return  # misplaced quotes, which are read as they stand
-                number, line = row_lines[0]
-                raise DataError(
-                    f"{self.name} ends inside of quotes that are opened in line {number}",
-                    code="unclosed-quote",
-                    location=Location(self.name, line=number, text=line.rstrip("\r\n")),
-                    hint="close the quote, or fetch the file again if it is cut off",
-                ) from error
+            for cells in csv.reader(read_lines(text), delimiter=self.dialect.sep, strict=strict):
+                yield cells
+                row_lines.clear()
 
     def _cell_location(self, number: int, line: str, cells: Sequence[str], column: str) -> Location:
         index = self._column_indices[column]
@@ -199,20 +200,17 @@ class CsvFile:
     def _column_indices(self) -> dict[str, int]:
         return {column.name: index for index, column in enumerate(self.columns)}
 
-    def _located(self, error: Exception, types: ColumnTypes) -> DataError:
+    def _find_error(self, error: Exception, types: ColumnTypes) -> DataError:
         """Return what pyarrow failed at, with its line, found by reading the rows one by one."""
         if isinstance(error, DAMAGED):
             return truncated(error, self.path, self.name)
         self._check_end()
 
         numbers = [name for name, type_ in types.items() if pa.types.is_floating(type_)]
-        parse_errors = ParseErrors(
-            self.dialect, {name: self._column_indices[name] for name in numbers}
-        )
+        parse_errors = ParseErrors(self.dialect, {n: self._column_indices[n] for n in numbers})
         for number, line, cells in self._rows():
             if len(cells) == len(self.columns):
-                for name in parse_errors.columns_at_fault(cells):
-                    parse_errors.add(name, self._cell_location(number, line, cells, name))
+                parse_errors.check(cells, partial(self._cell_location, number, line, cells))
             elif not self.skips_bad_rows:
                 return DataError(
                     f"line {number} has {len(cells)} fields, but the header has "
@@ -398,68 +396,58 @@ class Converter:
 
     def convert_stream(self, stream: PrefixedStream) -> Iterator[pa.RecordBatch]:
         """Turn the rest of a file into arrays, in this thread; time stamps stay text."""
-        with pa_csv.open_csv(
-            stream,
-            read_options=self._read_options(BLOCK_BYTES),
-            parse_options=self._parse_options(),
-            convert_options=self._convert_options(_with_text_stamps(self.types)),
-        ) as reader:
-            for batch in reader:
-                yield self._ungrouped(batch)
+        options = self._options(_with_text_stamps(self.types), BLOCK_BYTES)
+        with pa_csv.open_csv(stream, **options) as reader:
+            yield from map(self._ungroup, reader)
 
     def _read(self, block: Block, types: ColumnTypes) -> list[pa.RecordBatch]:
         table = pa_csv.read_csv(
-            pa.BufferReader(block.rows),
-            read_options=self._read_options(block.n_bytes + 1),
-            parse_options=self._parse_options(),
-            convert_options=self._convert_options(types),
+            pa.BufferReader(block.rows), **self._options(types, block.n_bytes + 1)
         )
-        return [self._ungrouped(batch) for batch in table.to_batches()]
+        return list(map(self._ungroup, table.to_batches()))
 
-    def _read_options(self, block_size: int) -> pa_csv.ReadOptions:
-        names = self.dialect.names
-        return pa_csv.ReadOptions(block_size=block_size, column_names=names, use_threads=False)
-
-    def _parse_options(self) -> pa_csv.ParseOptions:
-        return pa_csv.ParseOptions(
-            delimiter=self.dialect.sep, newlines_in_values=True, invalid_row_handler=self.skip
-        )
-
-    def _convert_options(self, types: ColumnTypes) -> pa_csv.ConvertOptions:
-        if self.dialect.thousands:
+    def _options(self, types: ColumnTypes, block_size: int) -> dict[str, Any]:
+        dialect = self.dialect
+        if dialect.thousands:  # pyarrow knows no separators: these numbers are read as text
             types = {n: pa.string() if pa.types.is_floating(t) else t for n, t in types.items()}
-        return pa_csv.ConvertOptions(
-            column_types=types,
-            include_columns=list(types),
-            null_values=list(self.dialect.missing),
-            strings_can_be_null=True,
-            decimal_point=self.dialect.decimal,
-        )
+        return {
+            "read_options": pa_csv.ReadOptions(
+                block_size=block_size, column_names=dialect.names, use_threads=False
+            ),
+            "parse_options": pa_csv.ParseOptions(
+                delimiter=dialect.sep, newlines_in_values=True, invalid_row_handler=self.skip
+            ),
+            "convert_options": pa_csv.ConvertOptions(
+                column_types=types,
+                include_columns=list(types),
+                null_values=list(dialect.missing),
+                strings_can_be_null=True,
+                decimal_point=dialect.decimal,
+            ),
+        }
 
-    def _ungrouped(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        return ungroup(batch, self.types, self.dialect) if self.dialect.thousands else batch
+    def _ungroup(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Turn texts with thousands separators into numbers. Raises `ArrowInvalid` for others."""
+        decimal, thousands = self.dialect.decimal, self.dialect.thousands
+        if not thousands:
+            return batch
+        pattern = f"^({number_pattern(decimal, thousands).pattern})$"
+
+        columns = []
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if not pa.types.is_floating(self.types[name]):
+                columns.append(column)
+                continue
+            texts = pc.utf8_trim(column, " \t")
+            if pc.all(pc.match_substring_regex(texts, pattern, ignore_case=True)).as_py() is False:
+                raise pa.ArrowInvalid(f"column {name} holds text")
+            plain = pc.replace_substring(texts, thousands, "")
+            columns.append(pc.replace_substring(plain, decimal, ".").cast(self.types[name]))
+        return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _with_text_stamps(types: ColumnTypes) -> ColumnTypes:
     return {n: pa.string() if pa.types.is_timestamp(type_) else type_ for n, type_ in types.items()}
-
-
-def ungroup(batch: pa.RecordBatch, types: ColumnTypes, dialect: Dialect) -> pa.RecordBatch:
-    """Turn texts with thousands separators into numbers. Raises `ArrowInvalid` for other texts."""
-    assert dialect.thousands is not None
-    pattern = f"^({number_pattern(dialect.decimal, dialect.thousands).pattern})$"
-
-    columns = []
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        if not pa.types.is_floating(types[name]):
-            columns.append(column)
-            continue
-        texts = pc.utf8_trim(column, " \t")
-        if pc.all(pc.match_substring_regex(texts, pattern, ignore_case=True)).as_py() is False:
-            raise pa.ArrowInvalid(f"column {name} holds text")
-        plain = pc.replace_substring(texts, dialect.thousands, "")
-        columns.append(pc.replace_substring(plain, dialect.decimal, ".").cast(types[name]))
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 class ParseErrors:
@@ -474,8 +462,8 @@ class ParseErrors:
         self._known_numbers: set[str] = set()
         self._locations: dict[str, list[Location]] = {}
 
-    def columns_at_fault(self, cells: Sequence[str]) -> Iterator[str]:
-        """Yield the columns whose cell in this row is no number."""
+    def check(self, cells: Sequence[str], locate: Callable[[str], Location]) -> None:
+        """Record the columns whose cell in this row is no number; `locate` is given their names."""
         for name, index in self._column_indices.items():
             text = cells[index]
             is_missing = text in self._dialect.missing
@@ -484,13 +472,9 @@ class ParseErrors:
             if text in self._known_numbers:
                 continue
             if not is_missing and not self._dialect.is_number(text):
-                yield name
+                self._locations.setdefault(name, []).append(locate(name))
             elif len(self._known_numbers) < _MAX_KNOWN_NUMBERS:
                 self._known_numbers.add(text)
-
-    def add(self, name: str, location: Location) -> None:
-        """Record where a column holds such a text."""
-        self._locations.setdefault(name, []).append(location)
 
     def error(self) -> DataError | None:
         """Return an error for the first column with such texts, at the first; None for none."""

@@ -39,10 +39,9 @@ AHEAD = 1
 """So many tasks more than threads are submitted, so that no thread waits for one."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_FIXED = 600 << 20
-"""Bytes that the libraries need, however small a table is."""
-_PER_READING, _PER_ROW = 6, 16
-"""Bytes of each reading, and of each row of the table."""
+_BASE_BYTES = 600 << 20
+"""Memory that the libraries need, however small a table is."""
+_BYTES_PER_READING, _BYTES_PER_ROW = 6, 16
 _MEMORY_SHARE = 0.8
 """Share of the machine's memory that may be used where the user sets no limit."""
 
@@ -68,11 +67,8 @@ def expand_path(text: str) -> list[Path]:
         raise DataError(f"{text} cannot be a path: {error}", code="not-found") from error
 
     if path.is_dir():
-        files = [
-            p
-            for p in sorted(path.rglob("*"))
-            if p.is_file() and not any(x.startswith(("_", ".")) for x in p.relative_to(path).parts)
-        ]
+        candidates = sorted(path.rglob("*"))
+        files = [p for p in candidates if p.is_file() and not _is_hidden(p.relative_to(path).parts)]
         if files:
             return files
         raise DataError(f"the folder {text} has no files", code="empty", location=Location(text))
@@ -95,7 +91,7 @@ def expand_path(text: str) -> list[Path]:
 
 def expand_url(path: RemotePath) -> list[RemotePath]:
     """Return the objects that a URL stands for: itself, those below it, or those of a pattern."""
-    with reading(path):
+    with as_data_error(path):
         if _has_magic(path.url.key):
             folder, pattern = _split_pattern(path)
             candidates = list_objects(folder, recursive=len(pattern) > 1 or "**" in pattern)
@@ -123,7 +119,7 @@ def expand_url(path: RemotePath) -> list[RemotePath]:
 
 
 @contextmanager
-def reading(path: RemotePath) -> Iterator[None]:
+def as_data_error(path: RemotePath) -> Iterator[None]:
     """Turn an error of a store into a `DataError`."""
     try:
         yield
@@ -216,7 +212,7 @@ def change_guard(paths: Sequence[AnyPath], listener: Listener) -> Iterator[None]
 def _object_infos(objects: Sequence[RemotePath]) -> list[ObjectInfo | None]:
     if not objects:
         return []
-    with reading(objects[0]):
+    with as_data_error(objects[0]):
         return get_infos(objects)
 
 
@@ -273,7 +269,7 @@ def n_threads() -> int:
 
 def check_memory(n_rows: int, n_targets: int, config: DataConfig, name: str) -> None:
     """Raise `DataError` where so many rows need more memory than may be used."""
-    needed = _FIXED + n_rows * (_PER_ROW + n_targets * _PER_READING)
+    needed = _BASE_BYTES + n_rows * (_BYTES_PER_ROW + n_targets * _BYTES_PER_READING)
     limit = config.memory_limit
     if limit is None:
         limit = int(_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

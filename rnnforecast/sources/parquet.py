@@ -49,13 +49,33 @@ class ParquetFile:
             schema = schema.append(field) if index < 0 else schema.set(index, field)
         return schema
 
+    @property
+    def n_rows(self) -> int:
+        """The number of rows, from the footer."""
+        return int(pa_parquet.read_metadata(arrow_input(self.path)).num_rows)
+
+    def cast_batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read columns as these types. Raises `DataError` where the file lacks one."""
+        existing = set(self.schema.names)  # reading a wide schema takes long
+        missing = [name for name in types if name not in existing]
+        if missing:
+            raise DataError(
+                f"{self.path} has no column {missing[0]!r}, but other files have",
+                code="different-columns",
+                location=Location(str(self.path), column=missing[0]),
+            )
+
+        n_rows = max(_MIN_BATCH_ROWS, _BATCH_VALUES // len(types))
+        for batch in self.batches(list(types), n_rows):
+            yield cast_batch(batch, types, str(self.path))
+
     def batches(self, names: list[str], n_rows: int) -> Generator[pa.RecordBatch]:
-        """Read these columns, at most `n_rows` rows at a time, in the order of `names`."""
+        """Read columns of the types that they have, at most `n_rows` rows at a time."""
         folders = dict(self.folders)
         try:
             stored = [name for name in names if name not in folders]
             with self._open(set(stored)) as file:
-                for batch in self._stored_batches(file, stored, n_rows):
+                for batch in self._read(file, stored, n_rows):
                     arrays = [
                         pa.repeat(folders[n], batch.num_rows) if n in folders else batch.column(n)
                         for n in names
@@ -88,19 +108,16 @@ class ParquetFile:
             buffer_size=_REMOTE_BUFFER_BYTES,
         )
 
-    def _stored_batches(
+    def _read(
         self, file: pa_parquet.ParquetFile, names: list[str], n_rows: int
     ) -> Iterator[pa.RecordBatch]:
         """Read the columns that the file holds; from a store one row group after the other.
 
-        Bytes that were read ahead are held until the iterator ends.
+        Bytes that were read ahead are held until the iterator of Arrow ends.
         """
-        if not is_remote(self.path):
-            yield from file.iter_batches(n_rows, columns=names, use_threads=True)
-            return
-
-        for group in range(file.num_row_groups):
-            yield from file.iter_batches(n_rows, [group], columns=names, use_threads=True)
+        groups = [[i] for i in range(file.num_row_groups)] if is_remote(self.path) else [None]
+        for group in groups:
+            yield from file.iter_batches(n_rows, group, columns=names, use_threads=True)
 
     def _damaged(self, error: Exception) -> DataError:
         return DataError(
@@ -122,23 +139,12 @@ class ParquetSource:
     def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Read the files one after the other. Raises `DataError` for one without a column."""
         for file in self.files:
-            existing = set(file.schema.names)  # reading a wide schema takes long
-            missing = [name for name in types if name not in existing]
-            if missing:
-                raise DataError(
-                    f"{file.path} has no column {missing[0]!r}, but other files have",
-                    code="different-columns",
-                    location=Location(str(file.path), column=missing[0]),
-                )
-
-            n_rows = max(_MIN_BATCH_ROWS, _BATCH_VALUES // len(types))
-            for batch in file.batches(list(types), n_rows):
-                yield cast_batch(batch, types, str(file.path))
+            yield from file.cast_batches(types)
 
     def location(self, row: int, column: str) -> Location:
         """Return the file that holds a row, and its number in that file, from 1."""
         for file in self.files[:-1]:
-            n_rows = pa_parquet.read_metadata(arrow_input(file.path)).num_rows
+            n_rows = file.n_rows
             if row < n_rows:
                 return Location(str(file.path), line=row + 1, column=column, unit="row")
             row -= n_rows
@@ -156,7 +162,7 @@ class ParquetSource:
     @property
     def n_rows_estimate(self) -> int:
         """The number of rows, from the footers."""
-        return sum(pa_parquet.read_metadata(arrow_input(file.path)).num_rows for file in self.files)
+        return sum(file.n_rows for file in self.files)
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rnnforecast.errors import DataError, Location, UsageError
-from rnnforecast.sources.columns import Column
-from rnnforecast.sources.files import reading
+from rnnforecast.sources.files import as_data_error
 from rnnforecast.sources.parquet import ParquetFile, ParquetSource, open_parquet
 from rnnforecast.storage.remote import AnyPath, as_path, is_remote, list_objects, read_json, size_of
 
@@ -92,7 +91,7 @@ class ShardManifest:
 def is_sharded(folder: AnyPath) -> bool:
     """Tell whether a folder has a manifest of buckets. Raises `DataError` where a store fails."""
     if is_remote(folder):
-        with reading(folder):
+        with as_data_error(folder):
             return not glob.has_magic(folder.url.key) and (folder / MANIFEST).is_file()
     try:
         return (folder / MANIFEST).is_file()
@@ -130,46 +129,24 @@ def read_manifest(folder: AnyPath) -> ShardManifest:
 
 
 @dataclass(frozen=True)
-class ShardFolder:
+class ShardFolder(ParquetSource):
     """The files of all buckets of a folder, or of some, one after the other."""
 
-    parquet: ParquetSource
     manifest: ShardManifest
     buckets: tuple[Bucket, ...]
     """The buckets that are read; each has its file in the source."""
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return self.parquet.name
-
-    @property
-    def files(self) -> tuple[ParquetFile, ...]:
-        """The buckets' files."""
-        return self.parquet.files
-
-    @property
-    def paths(self) -> tuple[AnyPath, ...]:
-        """The files that are read."""
-        return self.parquet.paths
 
     @property
     def n_rows_estimate(self) -> int:
         """The number of rows, from the manifest."""
         return sum(bucket.rows for bucket in self.buckets)
 
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns; the one that names the series is marked."""
-        name = self.manifest.series_column
-        return tuple(replace(c, is_series=c.name == name) for c in self.parquet.columns)
-
     def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Read the files one after the other. Raises `DataError` for a series in two of them."""
         series = self.manifest.series_column
         for file, bucket in zip(self.files, self.buckets, strict=True):
             known: set[str] = set()
-            for batch in replace(self.parquet, files=(file,)).batches(types):
+            for batch in file.cast_batches(types):
                 if series in types:
                     # A series without a name is not checked.
                     new = [n for n in distinct_names(batch.column(series)) if n and n not in known]
@@ -179,14 +156,6 @@ class ShardFolder:
                         raise self._misplaced(new[int(np.argmax(is_misplaced))], bucket)
                     known.update(new)
                 yield batch
-
-    def location(self, row: int, column: str) -> Location:
-        """Return the file that holds a row, and its number in that file, from 1."""
-        return self.parquet.location(row, column)
-
-    def rejected(self) -> list[Location]:
-        """Return an empty list: each row has every column."""
-        return []
 
     def _misplaced(self, name: str, bucket: Bucket) -> DataError:
         """Return the error for a series in a bucket that is not its own.
@@ -202,8 +171,9 @@ class ShardFolder:
             if candidate == bucket:
                 continue
             file = ParquetFile(folder / candidate.file)
-            batches = replace(self.parquet, files=(file,)).batches(types)
-            if name in {n for batch in batches for n in distinct_names(batch.column(0))}:
+            if name in {
+                n for batch in file.cast_batches(types) for n in distinct_names(batch.column(0))
+            }:
                 return DataError(
                     f"series {name!r} lies in two buckets: {path} and {file.path}",
                     code="series-in-two-buckets",
@@ -230,17 +200,16 @@ def open_shards(name: str) -> ShardFolder:
     return open_buckets(name, manifest, manifest.files)
 
 
-def check_bucket_files(folder: str | AnyPath, manifest: ShardManifest) -> None:
+def check_bucket_files(folder: AnyPath, manifest: ShardManifest) -> None:
     """Raise `DataError` for a file that is missing, has another size, or is not in the manifest."""
-    location = as_path(folder)
-    sizes = _list_sizes(location)
+    sizes = _list_sizes(folder)
     expected = {bucket.file: bucket.bytes for bucket in manifest.files}
     for name in sorted(sizes.keys() - expected.keys()):
-        raise _damaged(location, f"{location / name} is not in its {MANIFEST}")
+        raise _damaged(folder, f"{folder / name} is not in its {MANIFEST}")
     for name, n_bytes in expected.items():
         if name not in sizes:
-            raise _damaged(location, f"{location / name} is missing")
-        _check_size(location / name, sizes[name], n_bytes)
+            raise _damaged(folder, f"{folder / name} is missing")
+        _check_size(folder / name, sizes[name], n_bytes)
 
 
 def open_bucket(folder: str | AnyPath, manifest: ShardManifest, bucket: Bucket) -> ShardFolder:
@@ -258,15 +227,17 @@ def open_bucket(folder: str | AnyPath, manifest: ShardManifest, bucket: Bucket) 
 
 
 def open_buckets(name: str, manifest: ShardManifest, buckets: tuple[Bucket, ...]) -> ShardFolder:
-    """Open some buckets of a folder that was checked against its manifest."""
+    """Open some buckets of a folder that was checked; the column that names series is marked."""
     files = tuple(ParquetFile(as_path(name) / bucket.file) for bucket in buckets)
-    return ShardFolder(open_parquet(name, files), manifest, buckets)
+    columns = open_parquet(name, files).columns
+    columns = tuple(replace(c, is_series=c.name == manifest.series_column) for c in columns)
+    return ShardFolder(name, files, columns, manifest, buckets)
 
 
 def _list_sizes(folder: AnyPath) -> dict[str, int]:
     """Return the size of everything in a folder that is not hidden; -1 for what is no file."""
     if is_remote(folder):
-        with reading(folder):
+        with as_data_error(folder):
             objects = list_objects(folder)
         sizes = {"/".join(p.relative_parts(folder)): info.size or 0 for p, info in objects.items()}
         return {name: size for name, size in sizes.items() if not name.startswith(("_", "."))}

@@ -83,10 +83,13 @@ def sniff(
     dialect = Dialect(
         sep, decimal, config.thousands, encoding, config.comment, names, header.n_above, missing
     )
-    columns = tuple(_column(column, i, body, dialect) for i, column in enumerate(names))
+    columns = []
+    for i, column_name in enumerate(names):
+        cells = [row[i] for row in body if i < len(row) and row[i] not in missing]
+        columns.append(infer_text_column(column_name, cells, is_number=dialect.is_number))
     for column in columns:
         _check_not_grouped(column, dialect, name)
-    return dialect, columns
+    return dialect, tuple(columns)
 
 
 def infer_separator(lines: Sequence[str]) -> str:
@@ -116,13 +119,6 @@ def infer_decimal(body: list[Row], sep: str, missing: tuple[str, ...]) -> str:
         ):
             return ","
     return "."
-
-
-def _column(name: str, index: int, body: list[Row], dialect: Dialect) -> Column:
-    """Infer the kind of the cells at one index of the first rows."""
-    cells = (row[index] for row in body if index < len(row))
-    present = [cell for cell in cells if cell not in dialect.missing]
-    return infer_text_column(name, present, is_number=dialect.is_number)
 
 
 def _check_not_grouped(column: Column, dialect: Dialect, name: str) -> None:
@@ -203,8 +199,16 @@ class Header:
 
     def check(self, body: Sequence[Row], decimal: str) -> None:
         """Raise `DataError` where this is no header, or where the rows below do not fit it."""
-        if len(self.names) == 1:
-            self._reject_one_column(has_body=bool(body))
+        n_preamble = self._infer_preamble()
+        if len(self.names) == 1 and (n_preamble or body):
+            hint = (
+                f"if another separator than {self.sep!r} divides the columns, name it with  --sep"
+            )
+            raise self._error(
+                f"only one column was found, {self.names[0]!r}",
+                "one-column",
+                hint=self._hint_for_preamble(n_preamble) if n_preamble else hint,
+            )
         if not body:
             raise self._error(
                 f"{self.source} has a header, but no readings",
@@ -230,7 +234,6 @@ class Header:
                 )
             return
 
-        n_preamble = self._infer_preamble()
         if n_preamble:
             raise self._error(
                 f"the first {n_preamble} lines have other numbers of fields than the rest",
@@ -248,18 +251,6 @@ class Header:
         if body and all(len(row) == n + 1 and not row[n].strip() for row in body):
             return (*self.names, "")
         return self.names
-
-    def _reject_one_column(self, *, has_body: bool) -> None:
-        n_preamble = self._infer_preamble()
-        if n_preamble:
-            hint = self._hint_for_preamble(n_preamble)
-        elif not has_body:
-            return
-        else:
-            hint = (
-                f"if another separator than {self.sep!r} divides the columns, name it with  --sep"
-            )
-        raise self._error(f"only one column was found, {self.names[0]!r}", "one-column", hint=hint)
 
     def _reject_rows_of_other_kinds(self, body: Sequence[Row], decimal: str) -> None:
         """Raise `DataError` for a header that is a row, and for a first row that is none."""

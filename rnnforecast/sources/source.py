@@ -147,9 +147,9 @@ class CsvSource:
 
 
 def open_source(data: object, config: DataConfig, listener: Listener = ignore) -> Source:
-    """Open a path, a glob, `-`, a pandas table or an Arrow table. Raises `DataError`.
+    """Open a path, a glob, `-`, a pandas table or an Arrow table, with its columns as stored.
 
-    Buckets that are open already are returned as they are.
+    Buckets that are open already are returned as they are. Raises `DataError`.
     """
     if isinstance(data, ShardFolder):
         return data
@@ -169,7 +169,7 @@ def open_source(data: object, config: DataConfig, listener: Listener = ignore) -
 
 def open_table(
     data: object,
-    options: DataConfig,
+    config: DataConfig,
     listener: Listener,
     *,
     time_column: str | None = None,
@@ -177,15 +177,15 @@ def open_table(
 ) -> Source:
     """Open a table with its columns renamed, and with one time column where several hold the time.
 
-    `time_column` is used where `options` names none: a trained model knows its own. With
+    `time_column` is used where `config` names none: a trained model knows its own. With
     `missing_ok` the table may lack columns that `--map` renames. Raises `DataError` or
     `UsageError`.
     """
-    source, pairs = open_source(data, options, listener), options.map
+    source, pairs = open_source(data, config, listener), config.map
     if missing_ok:
         names = {column.name for column in source.columns}
         pairs = tuple(pair for pair in pairs if pair.partition("=")[0] in names)
-    return join_time(rename_columns(source, pairs), options.time or time_column)
+    return join_time(rename_columns(source, pairs), config.time or time_column)
 
 
 def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
@@ -201,28 +201,29 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
 
     paths: Sequence[AnyPath] = expand_url(location) if is_remote(location) else expand_path(text)
     if all(path.name.lower().endswith(_CSV_ENDINGS) or not path.suffix for path in paths):
-        files = tuple(open_csv_file(path, config, listener, name=str(path)) for path in paths)
-        check_same_columns(files)
-        return CsvSource(name, files)
+        csv_files = tuple(open_csv_file(path, config, listener, name=str(path)) for path in paths)
+        check_same_columns(csv_files)
+        return CsvSource(name, csv_files)
 
-    unknown = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
-    if unknown is not None and unknown.name.lower().endswith(_CSV_ENDINGS):
+    other = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
+    if other is None:
+        files = tuple(ParquetFile(p, folder_columns(p, location)) for p in paths)
+        return open_parquet(name, files)
+    if other.name.lower().endswith(_CSV_ENDINGS):
         raise DataError(
-            f"{name} holds CSV files and others, or is a folder of them: {unknown}",
+            f"{name} holds CSV files and others, or is a folder of them: {other}",
             code="mixed-formats",
-            location=Location(str(unknown)),
+            location=Location(str(other)),
             hint=f"name the CSV files with a pattern in quotes, such as  '{location / '*.csv'}'"
             if location.is_dir()
             else "name files of one format",
         )
-    if unknown is not None:
-        raise DataError(
-            f"{unknown} is neither CSV nor Parquet",
-            code="unknown-format",
-            location=Location(str(unknown)),
-            hint=f"name it with one of {' '.join(_CSV_ENDINGS + _PARQUET_ENDINGS)}",
-        )
-    return open_parquet(name, tuple(ParquetFile(p, folder_columns(p, location)) for p in paths))
+    raise DataError(
+        f"{other} is neither CSV nor Parquet",
+        code="unknown-format",
+        location=Location(str(other)),
+        hint=f"name it with one of {' '.join(_CSV_ENDINGS + _PARQUET_ENDINGS)}",
+    )
 
 
 def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
@@ -342,7 +343,8 @@ def join_time(source: Source, name: str | None) -> Source:
     where their names tell that they are parts of a time. Raises `DataError`, which asks the user,
     where only their content tells it.
     """
-    names = [column.name for column in source.columns]
+    columns = source.columns
+    names = [column.name for column in columns]
     if name is not None:
         parts = tuple(part.strip() for part in name.split(","))
         is_joined = name not in names and len(parts) > 1 and set(parts) <= set(names)
@@ -351,29 +353,17 @@ def join_time(source: Source, name: str | None) -> Source:
     # Year, month, day and so on
     by_part = {name.strip().casefold(): name for name in reversed(names)}
     parts = tuple(by_part[part] for part in _PARTS if part in by_part)
-    has_time = any(column.kind == "time" for column in source.columns)
+    has_time = any(column.kind == "time" for column in columns)
     if not has_time and len(parts) > 1 and _part_indices(parts) is not None:
         return JoinedTime(source, parts)
 
     # A date and a time of day
-    clock = next(
-        (c for c in source.columns if c.sample and all(map(is_time_of_day, c.sample))), None
-    )
-    date = next(
-        (
-            column
-            for column in source.columns
-            if column.kind == "time" and not any(":" in text for text in column.sample)
-        ),
-        None,
-    )
+    clock = next((c for c in columns if c.sample and all(map(is_time_of_day, c.sample))), None)
+    date = next((c for c in columns if c.kind == "time" and ":" not in "".join(c.sample)), None)
     if clock is None or date is None:
         return source
-    is_named_so = (
-        date.name.strip().casefold() in _DATE_NAMES
-        and clock.name.strip().casefold() in _CLOCK_NAMES
-    )
-    if is_named_so:
+    has_date_name = date.name.strip().casefold() in _DATE_NAMES
+    if has_date_name and clock.name.strip().casefold() in _CLOCK_NAMES:
         return JoinedTime(source, (date.name, clock.name))
     raise DataError(
         f"the time may be spread over the columns {date.name!r} and {clock.name!r}",
@@ -470,7 +460,7 @@ def stored_types(
     if isinstance(source, TableSource):
         schema = source.table.schema
         return {c.name: _value_type(schema.field(c.name).type) for c in source.columns}
-    if not isinstance(source, ParquetSource | ShardFolder):
+    if not isinstance(source, ParquetSource):
         return {
             column.name: pa.float64()
             if column.kind == "number" and column.name not in texts

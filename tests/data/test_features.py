@@ -87,7 +87,7 @@ def test_texts_become_features_and_rare_and_new_ones_count_as_others() -> None:
 
 
 def test_texts_need_the_memory_of_all_their_features(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_FIXED", 0)
+    monkeypatch.setattr(files, "_BASE_BYTES", 0)
     table = wide(2000, mode=[f"m{i % 20}" for i in range(2000)])
 
     with pytest.raises(DataError) as caught:

@@ -213,7 +213,7 @@ def test_a_packed_file_that_unpacks_to_more_than_may_be_is_refused_early(tmp_pat
 
 def test_a_table_that_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = write(tmp_path / "x.csv", "time,v", *hourly(*range(700)))
-    monkeypatch.setattr(files, "_FIXED", 0)
+    monkeypatch.setattr(files, "_BASE_BYTES", 0)
     error = failure(path, max_memory="10K")
     assert (error.code, error.exit_code) == ("memory", 4)
     assert "700" in error.message or "about" in error.message
@@ -227,7 +227,7 @@ def unread(*_: object) -> NoReturn:
 def test_a_packed_table_that_does_not_fit_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = tmp_path / "x.csv.gz"
     path.write_bytes(gzip.compress("\n".join(["time,v", *hourly(*range(700))]).encode()))
-    monkeypatch.setattr(files, "_FIXED", 0)
+    monkeypatch.setattr(files, "_BASE_BYTES", 0)
     monkeypatch.setattr(CsvFile, "batches", unread)
     assert failure(path, max_memory="10K").code == "memory"
 
@@ -236,7 +236,7 @@ def test_a_packed_table_that_hides_its_size_is_refused_while_it_is_read(tmp_path
     path = tmp_path / "x.csv.gz"
     whole = "\n".join(["time,v", *hourly(*range(700)), ""]).encode()
     path.write_bytes(gzip.compress(whole) + gzip.compress(b"2024-02-01 00:00,1\n"))
-    monkeypatch.setattr(files, "_FIXED", 0)
+    monkeypatch.setattr(files, "_BASE_BYTES", 0)
     assert failure(path, max_memory="14K").code == "memory"
     assert read(path, max_memory="20K").panel.lengths[0] == 745
 
