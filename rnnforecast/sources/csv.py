@@ -48,7 +48,7 @@ SkipRow = Callable[[pa_csv.InvalidRow], str]
 _MAX_LISTED = 5
 """Values, or lines, that a message lists."""
 _MAX_KNOWN_NUMBERS = 1 << 16
-"""So many texts that are numbers are remembered, and not parsed again."""
+"""The most texts that are remembered as numbers, and not parsed again."""
 _OTHER_MARK = {".": ",", ",": "."}
 """The other decimal mark."""
 
@@ -383,6 +383,7 @@ class Converter:
         Where a time stamp is not ISO 8601, all those of the block stay text.
         """
         text_types = _with_text_stamps(self.types)
+
         try:
             if block.buffer[0] in b"\r\n" and not bytes(block.rows).strip(b"\r\n"):
                 return []

@@ -36,7 +36,7 @@ _MAGIC = frozenset("*[")
 """Characters that make a pattern of a URL; a question mark begins its query."""
 _MAX_THREADS = 8
 AHEAD = 1
-"""So many tasks more than threads are submitted, so that no thread waits for one."""
+"""Tasks that are submitted beyond the number of threads, so that no thread waits for one."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 _BASE_BYTES = 600 << 20

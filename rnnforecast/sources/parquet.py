@@ -20,11 +20,12 @@ _MIN_BATCH_ROWS = 1 << 10
 _HEAD_ROWS = 1000
 """Rows from which the kinds of the columns are inferred."""
 COLUMNS_AT_ONCE = 100
-"""Of each column that is read, a dictionary and a page are in memory: up to a megabyte each."""
+"""The most columns to read together: each has a dictionary and a page in memory, up to a megabyte
+each."""
 _BUFFER_BYTES = 1 << 16
 _REMOTE_BUFFER_BYTES = 1 << 20
 _AHEAD_BYTES = 1 << 27
-"""A row group is read ahead from a store where the columns that are read are no larger."""
+"""Row groups of a store are read ahead where their columns that are read are no larger."""
 _DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged file raises; `UnicodeDecodeError` comes from names of columns."""
 
@@ -72,8 +73,9 @@ class ParquetFile:
     def batches(self, names: list[str], n_rows: int) -> Generator[pa.RecordBatch]:
         """Read columns of the types that they have, at most `n_rows` rows at a time."""
         folders = dict(self.folders)
+        stored = [name for name in names if name not in folders]
+
         try:
-            stored = [name for name in names if name not in folders]
             with self._open(set(stored)) as file:
                 for batch in self._read(file, stored, n_rows):
                     arrays = [

@@ -23,7 +23,7 @@ _GROUPED = ((",", "."), (".", ","), (",", " "), (".", " "), (".", "'"), (",", "\
 """Decimal marks and thousands separators that occur together."""
 SEPARATORS = (",", ";", "\t", "|")
 _MIN_ROWS = 3
-"""Lines that make a table, with its header, when a preamble is looked for."""
+"""The fewest lines below a preamble, header included, that count as a table."""
 _MAX_PREAMBLE = 100
 Row = list[str]
 
@@ -153,33 +153,36 @@ def shell_quote(text: str) -> str:
 class Lines:
     """The first lines of a file, without comments and without those that the user skips."""
 
-    numbers: Sequence[int]
-    """The physical number of each, from 1."""
-    texts: Sequence[str]
+    numbered: Sequence[tuple[int, str]]
+    """The physical number of each, from 1, and its text."""
     above: str | None
     """The last of the lines that the user skips."""
 
     @classmethod
     def of(cls, lines: Sequence[str], config: DataConfig) -> Lines:
         """Drop the lines that are no rows."""
-        pairs = [
+        numbered = [
             (number, line)
             for number, line in enumerate(lines, 1)
             if number > config.skip_rows
             and not (config.comment and line.startswith(config.comment))
         ]
         above = lines[config.skip_rows - 1] if 0 < config.skip_rows <= len(lines) else None
-        return cls([number for number, _ in pairs], [line for _, line in pairs], above)
+        return cls(numbered, above)
+
+    @property
+    def texts(self) -> list[str]:
+        """Their texts."""
+        return [text for _, text in self.numbered]
 
     @property
     def nonempty(self) -> Lines:
         """Those that are not empty."""
-        pairs = [pair for pair in zip(self.numbers, self.texts, strict=True) if pair[1].strip()]
-        return Lines([number for number, _ in pairs], [text for _, text in pairs], self.above)
+        return Lines([(n, text) for n, text in self.numbered if text.strip()], self.above)
 
     def after(self, number: int) -> list[str]:
         """Return the lines that follow a physical line."""
-        return [t for n, t in zip(self.numbers, self.texts, strict=True) if n > number]
+        return [text for n, text in self.numbered if n > number]
 
 
 @dataclass(frozen=True)
@@ -195,11 +198,11 @@ class Header:
     """The first lines that are not empty."""
     sep: str
     is_explicit: bool
-    """Whether the names are the user's, because the file has none."""
+    """Whether the user names the columns, because the file has no header."""
 
     def check(self, body: Sequence[Row], decimal: str) -> None:
         """Raise `DataError` where this is no header, or where the rows below do not fit it."""
-        n_preamble = self._infer_preamble()
+        n_preamble = self._count_preamble()
         if len(self.names) == 1 and (n_preamble or body):
             hint = (
                 f"if another separator than {self.sep!r} divides the columns, name it with  --sep"
@@ -267,8 +270,7 @@ class Header:
             )
 
         if len(body) > 1 and not has_value(body[0]) and has_value(body[1]):
-            number = next(n for n in self.lines.numbers if n > self.n_above)
-            text = self.lines.after(self.n_above)[0]
+            number, text = next(line for line in self.lines.numbered if line[0] > self.n_above)
             raise DataError(
                 "the line under the header holds neither a time nor a number",
                 code="units-row",
@@ -276,7 +278,7 @@ class Header:
                 hint=f"if it holds units, add  --skip-rows {self.n_above}",
             )
 
-    def _infer_preamble(self) -> int:
+    def _count_preamble(self) -> int:
         """Return the number of lines above the header; 0 where the separator fits all lines."""
         texts = self.lines.texts
         if len(set(_count_fields(texts, self.sep))) == 1 and self.sep in texts[0]:
@@ -299,14 +301,13 @@ class Header:
         if len(self._without_comments()) < len(self.lines.texts):
             mark = self.lines.texts[0][0]
             return f"if lines that begin with {mark} are comments, add  --comment '{mark}'"
-        n_rows = self.lines.numbers[n_lines] - 1
+        n_rows = self.lines.numbered[n_lines][0] - 1
         return f"to skip what stands above the header, add  --skip-rows {n_rows}"
 
     def _error(self, message: str, code: str, *, hint: str) -> DataError:
-        number, text = self.lines.numbers[0], self.lines.texts[0].rstrip("\r\n")
-        return DataError(
-            message, code=code, location=Location(self.source, number, text=text), hint=hint
-        )
+        number, text = self.lines.numbered[0]
+        location = Location(self.source, number, text=text.rstrip("\r\n"))
+        return DataError(message, code=code, location=location, hint=hint)
 
 
 def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header:
@@ -316,12 +317,12 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
     are there.
     """
     if config.no_header:
-        n_above = lines.nonempty.numbers[0] - 1
+        n_above = lines.nonempty.numbered[0][0] - 1
         return Header(name, config.columns, n_above, lines.nonempty, sep, is_explicit=True)
 
     reader = csv.reader(lines.texts, delimiter=sep)
     first = next(row for row in reader if row)
-    n_above = lines.numbers[reader.line_num - 1]
+    n_above = lines.numbered[reader.line_num - 1][0]
 
     above = [] if lines.above is None else next(csv.reader([lines.above], delimiter=sep), [])
     if len(above) == len(first) and _are_names(above):

@@ -155,6 +155,7 @@ def open_source(data: object, config: DataConfig, listener: Listener = ignore) -
         return data
     if isinstance(data, str | Path):
         return _open_path(str(data), config, listener)
+
     table = data if isinstance(data, pa.Table) else from_pandas(data)
     if len(set(table.column_names)) < table.num_columns:
         raise DataError(
@@ -205,23 +206,23 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
         check_same_columns(csv_files)
         return CsvSource(name, csv_files)
 
-    other = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
-    if other is None:
+    stray = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
+    if stray is None:
         files = tuple(ParquetFile(p, folder_columns(p, location)) for p in paths)
         return open_parquet(name, files)
-    if other.name.lower().endswith(_CSV_ENDINGS):
+    if stray.name.lower().endswith(_CSV_ENDINGS):
         raise DataError(
-            f"{name} holds CSV files and others, or is a folder of them: {other}",
+            f"{name} holds CSV files and others, or is a folder of them: {stray}",
             code="mixed-formats",
-            location=Location(str(other)),
+            location=Location(str(stray)),
             hint=f"name the CSV files with a pattern in quotes, such as  '{location / '*.csv'}'"
             if location.is_dir()
             else "name files of one format",
         )
     raise DataError(
-        f"{other} is neither CSV nor Parquet",
+        f"{stray} is neither CSV nor Parquet",
         code="unknown-format",
-        location=Location(str(other)),
+        location=Location(str(stray)),
         hint=f"name it with one of {' '.join(_CSV_ENDINGS + _PARQUET_ENDINGS)}",
     )
 

@@ -30,6 +30,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 """What reading a damaged gzip file raises."""
 _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
+"""Three letters outside of ASCII in a row: hardly a word of a western language."""
 _MAX_CHARACTER_BYTES = 4
 """Bytes of a character in UTF-8, at most."""
 

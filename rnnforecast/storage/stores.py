@@ -113,15 +113,10 @@ def remove_tree(folder: Url) -> None:
 
 def check_writable(url: Url) -> None:
     """Raise `OSError` for a store where an object could be seen before it is complete."""
-    scheme = url.scheme
-    if scheme not in WRITABLE:
-        raise OSError(
-            errno.EROFS,
-            f"nothing is published on {scheme}://, where a part of it could be seen"
-            if scheme in _OPENERS
-            else f"nothing is published on {scheme}://, only read",
-            str(url),
-        )
+    if url.scheme not in WRITABLE:
+        reason = "where a part of it could be seen" if url.scheme in _OPENERS else "only read"
+        message = f"nothing is published on {url.scheme}://, {reason}"
+        raise OSError(errno.EROFS, message, str(url))
 
 
 def check_bucket(url: Url) -> None:
