@@ -113,34 +113,26 @@ def shard(
                 "none",
                 hint=f"shard the others apart, such as  --target {config.counter[0]}",
             )
-        manifest = _write(source, schema, path, buckets, config, events)
+        manifest = _write(Router.of(source, schema, buckets, events), path, config, events)
 
     events(PublishedEvent(str(path)))
     train = _train_command(path, schema, manifest, config)
     return ShardResult(path, manifest, tuple(events.warnings), train)
 
 
-def _write(
-    source: Source,
-    schema: Schema,
-    path: Path,
-    buckets: int,
-    config: DataConfig,
-    listener: Listener,
-) -> ShardManifest:
-    router = Router.of(source, schema, buckets, listener)
+def _write(router: Router, path: Path, config: DataConfig, listener: Listener) -> ShardManifest:
     with publishing_directory(path) as directory:
         routed = router.route(config, listener)
-        count_series = partial(router.series_seen.counts, buckets)
-        files = write_buckets(routed, router.schema, buckets, directory, count_series)
+        count_series = partial(router.series_seen.counts, router.n_buckets)
+        files = write_buckets(routed, router.schema, router.n_buckets, directory, count_series)
 
         series, value = router.long_names
         manifest = ShardManifest(
-            n_buckets=buckets,
+            n_buckets=router.n_buckets,
             files=tuple(files),
             series_column=series,
             value_column=value,
-            source=source.name,
+            source=router.source.name,
             layout="wide" if router.series is None else "long",
         )
         with directory.file(MANIFEST) as file:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,6 +56,17 @@ SCORED_HORIZONS = 7
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What all runs of one call of `run` share."""
+
+    job: Job
+    config: RunConfig
+    arguments: Sequence[str]
+    deadline: float = math.inf
+    """Time on the monotonic clock until which readings may be read and forecasts computed."""
+
+
 def run(
     path: str | Path,
     *,
@@ -75,19 +86,21 @@ def run(
     if config.from_ is not None and config.to is not None:
         every_us = parse_duration_us(config.every)
         as_of_times = list(date_range(config.from_, config.to, every_us))
+    call = _Call(job, config, arguments)
     if config.dry_run:
-        return [_attempt(job, config, as_of, arguments, listener) for as_of in as_of_times]
+        return [_attempt(call, as_of, listener) for as_of in as_of_times]
 
     wait_s = parse_duration_us(config.lock_wait) / 1e6 if config.lock_wait else 0.0
-    limit_s = parse_duration_us(config.max_time) / 1e6 if config.max_time else math.inf
-    deadline = time.monotonic() + limit_s
+    if config.max_time:
+        limit_s = parse_duration_us(config.max_time) / 1e6
+        call = replace(call, deadline=time.monotonic() + limit_s)
     reporter = RunReporter(job, listener, run_log_of(job))
     try:
         with acquire(job.lock, wait_s=wait_s):
             _prepare_files(job)
             results = []
             for as_of in as_of_times:
-                result = _attempt(job, config, as_of, arguments, reporter, deadline=deadline)
+                result = _attempt(call, as_of, reporter)
                 reporter.report_result(result)
                 results.append(result)
             return results
@@ -109,19 +122,11 @@ def _prepare_files(job: Job) -> None:
     remove_job_leftovers(job)
 
 
-def _attempt(
-    job: Job,
-    config: RunConfig,
-    as_of: str | None,
-    arguments: Sequence[str],
-    listener: Listener,
-    *,
-    deadline: float = math.inf,
-) -> RunResult:
+def _attempt(call: _Call, as_of: str | None, listener: Listener) -> RunResult:
     """Run a job for one as-of time; unusable readings fail this run, not those that follow."""
     events, clock = Recorder(listener, []), Clock()
     try:
-        result = _run_once(job, config, as_of, arguments, events, clock, deadline=deadline)
+        result = _run_once(call, as_of, events, clock)
         result = replace(result, timing=dict(clock.laps))
     except (DataError, NotEnoughDataError) as error:
         status = STALE if error.code == "stale" else FAILED
@@ -130,21 +135,13 @@ def _attempt(
     return replace(result, warnings=tuple(events.warnings))
 
 
-def _run_once(
-    job: Job,
-    config: RunConfig,
-    as_of: str | None,
-    arguments: Sequence[str],
-    events: Recorder,
-    clock: Clock,
-    *,
-    deadline: float,
-) -> RunResult:
+def _run_once(call: _Call, as_of: str | None, events: Recorder, clock: Clock) -> RunResult:
     """Read, forecast, publish, and run the tasks that follow; a dry run stops before the forecast.
 
-    The job's lock must be held. `deadline`, on the monotonic clock, is for reading and forecast.
+    The job's lock must be held, unless it is a dry run.
     """
-    with time_limit(deadline - time.monotonic()):
+    job, config = call.job, call.config
+    with time_limit(call.deadline - time.monotonic()):
         model = load(job.model.path, version=job.model.version)
         publication = Publication.prepare(job, model, as_of, events)
         clock.lap("read_s")
@@ -164,7 +161,7 @@ def _run_once(
         prediction = forecast(publication.ready, events)
 
     clock.lap("predict_s")
-    manifest = publication.publish(prediction, events, clock, arguments)
+    manifest = publication.publish(prediction, events, clock, call.arguments)
     events(PublishedEvent(str(publication.output)))
     clock.lap("publish_s")
     post_publish = _run_post_publish_tasks(publication, manifest, events)
