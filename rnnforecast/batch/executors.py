@@ -1,4 +1,4 @@
-"""Executors of a batch: this process, a pool of forked processes, or Ray."""
+"""Executors of a batch: a pool of forked processes, or Ray."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
-from rnnforecast.batch.bucket import BucketTask, import_worker_modules, predict_bucket
+from rnnforecast.batch.bucket import BucketTask, predict_bucket
 from rnnforecast.errors import WorkerError
 from rnnforecast.workflow.ray import MAX_ATTEMPTS, ray_session
 
@@ -21,13 +21,6 @@ _METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 _PRELOAD_MODULE = "rnnforecast.batch.preload"
 _TASKS_PER_WORKER = 2
 """Tasks submitted to Ray at once: the results that wait in its store stay few."""
-
-
-def run_in_this_process(task: BucketTask, buckets: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Forecast one bucket after the other in this process; yield their manifests."""
-    import_worker_modules()
-    for bucket in buckets:
-        yield predict_bucket(task, bucket)
 
 
 def run_in_processes(

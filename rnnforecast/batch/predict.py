@@ -11,7 +11,7 @@ import pyarrow.parquet as pa_parquet
 
 from rnnforecast._version import __version__
 from rnnforecast.batch import executors
-from rnnforecast.batch.bucket import BucketTask
+from rnnforecast.batch.bucket import BucketTask, import_worker_modules, predict_bucket
 from rnnforecast.batch.parts import COUNTS, DEGRADED, LOCK, Parts
 from rnnforecast.config import fields
 from rnnforecast.config.commands import BatchConfig
@@ -188,7 +188,8 @@ def _forecast(
     elif n_workers > 1:
         manifests = executors.run_in_processes(task, missing, workers=n_workers)
     else:
-        manifests = executors.run_in_this_process(task, missing)
+        import_worker_modules()
+        manifests = (predict_bucket(task, bucket) for bucket in missing)
     for done, manifest in enumerate(manifests, start=len(published) + 1):
         listener(ProgressEvent("forecasting", done, len(buckets), unit="buckets"))
         yield manifest

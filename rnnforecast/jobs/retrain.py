@@ -55,7 +55,7 @@ def retrain_if_due(
 
     Raises `LockedError` where another process holds the lock of the model.
     """
-    challenge = _due(publication, scores)
+    challenge = _find_challenge(publication, scores)
     if challenge is None:
         return None
     model = Path(publication.job.model.path)
@@ -64,7 +64,7 @@ def retrain_if_due(
         return _train_challenger(publication, challenge, model, events)
 
 
-def _due(publication: Publication, scores: Sequence[Score]) -> _Challenge | None:
+def _find_challenge(publication: Publication, scores: Sequence[Score]) -> _Challenge | None:
     """Return the challenge that the job file asks for; None without enough new readings."""
     job, artifact, past = publication.job, publication.model.artifact, publication.ready.past
     rule = job.retrain

@@ -78,31 +78,19 @@ def test_a_run_is_published_when_all_that_belongs_to_it_is_there(job: Job) -> No
     assert not is_published(job, job.output_path(STAMPS[1]), KEY)
 
 
-def changed(path: Path) -> None:
-    path.write_bytes(path.read_bytes().replace(b"o", b"0", 1).replace(b"p", b"q", 1))
+TAMPERINGS: dict[str, Callable[[Path], object]] = {
+    "changed": lambda path: path.write_bytes(path.read_bytes().swapcase()),
+    "gone": lambda path: path.unlink(),
+    "grown": lambda path: path.write_bytes(path.read_bytes() + b"\n"),
+    "emptied": lambda path: path.write_bytes(b""),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
 
 
-def gone(path: Path) -> None:
-    path.unlink()
-
-
-def grown(path: Path) -> None:
-    path.write_bytes(path.read_bytes() + b"\n")
-
-
-def emptied(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def a_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-@pytest.mark.parametrize("tamper", [changed, gone, grown, emptied, a_folder])
+@pytest.mark.parametrize("tamper", TAMPERINGS.values(), ids=TAMPERINGS.keys())
 @pytest.mark.parametrize("which", ["output", "ledger"])
 def test_a_run_is_not_published_where_a_file_is_not_what_its_manifest_says(
-    job: Job, which: str, tamper: Callable[[Path], None]
+    job: Job, which: str, tamper: Callable[[Path], object]
 ) -> None:
     output = publish_run(job, STAMPS[0])
     manifest = read_manifest(manifest_path(job, output))
