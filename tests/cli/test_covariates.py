@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import Command
 
 N, AHEAD = 500, 10
-FIT = ["--hidden", "8", "--steps", "40", "--learning-rate", "1e-2", "-L", "24", "-H", "6"]
+FIT = ["--hidden", "8", "--steps", "8", "--learning-rate", "1e-2", "-L", "24", "-H", "6"]
 FIT += ["--threads", "1", "-q"]
 KNOWN = ["--known", "setpoint", "--known", "mode"]
 

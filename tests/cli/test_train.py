@@ -71,7 +71,7 @@ def test_the_model_directory_is_the_contracts(trained: Path) -> None:
 
 def test_what_was_inferred_is_said_in_a_line_each(command: Command, tmp_path: Path) -> None:
     write_wide(tmp_path / "data.csv", flow=wave(400))
-    outcome = command("train", "data.csv", "--hidden", "8", "--epochs", "1")
+    outcome = command("train", "data.csv", "--hidden", "8", "--steps", "2")
     lines = outcome.err.splitlines()
     assert "data.csv: time 'timestamp', targets flow" in lines
     assert "step 1 h" in lines
@@ -225,8 +225,8 @@ def test_every_cell_trains_and_predicts_with_and_without_segments(
     command: Command, tmp_path: Path, cell: str, segment: str
 ) -> None:
     write_wide(tmp_path / "data.csv", flow=wave(200))
-    options = ["--cell", cell, "--segment", segment, "--layers", "2"]
-    assert command("train", "data.csv", "-q", *options, *SMALL).code == 0
+    options = ["--cell", cell, "--segment", segment, "--layers", "2", "-L", "16", "--steps", "2"]
+    assert command("train", "data.csv", "-q", *SMALL, *options).code == 0
     assert command("predict", "-q").code == 0
     assert pd.read_csv("forecast.csv").notna().all().all()
 
@@ -238,8 +238,8 @@ def test_durations_mean_steps(command: Command, tmp_path: Path) -> None:
         "1",
         "--hidden",
         "8",
-        "--epochs",
-        "1",
+        "--steps",
+        "2",
         "--horizon",
         "1h",
         "--lookback",

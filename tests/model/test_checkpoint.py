@@ -37,7 +37,7 @@ class Asked(BaseException):
     """What the handler of a signal raises here."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def raises_when_terminated() -> Iterator[None]:
     """Answer SIGTERM as the command line does: by raising in the main thread."""
 
@@ -54,8 +54,8 @@ def place(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path / "model" / CHECKPOINT, IDENTITY, is_resuming=True)
 
 
-@pytest.fixture
-def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+@pytest.fixture(scope="module")
+def interrupted() -> Callable[..., None]:
     """Train until so many steps of all members are taken, and then a signal comes."""
 
     def train(n_steps: int, config: TrainConfig, where: Checkpoints, **more: object) -> None:
@@ -68,7 +68,7 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             return ended
 
         readings = more.pop("readings", NOISY)
-        with monkeypatch.context() as patched, pytest.raises(Asked):
+        with pytest.MonkeyPatch.context() as patched, pytest.raises(Asked):
             patched.setattr(MemberTraining, "step", counted)
             fit(readings, config, checkpoints=where, **more)
 
@@ -82,6 +82,7 @@ def loaded(where: Checkpoints, *, members: tuple = FOUR) -> TrainingState:
     return state
 
 
+@cache
 def untrained(members: tuple = FOUR) -> TrainingState:
     network = started(NOISY, make_spec(members=members))
     windows = split(NOISY)[0].windows(24, 6)
@@ -343,11 +344,22 @@ def test_what_differs_is_said_before_what_does_not_fit(place: Checkpoints) -> No
 # The file
 
 
+@pytest.fixture(scope="module")
+def content(
+    interrupted: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
+) -> bytes:
+    """Interrupt a training in an epoch; return the file."""
+    path = tmp_path_factory.mktemp("kept") / CHECKPOINT
+    interrupted(30, QUICK, Checkpoints(path, IDENTITY, is_resuming=True))
+    return path.read_bytes()
+
+
 @pytest.fixture
-def kept(place: Checkpoints, interrupted: Callable[..., None]) -> tuple[Checkpoints, bytes]:
-    """Interrupt a training in an epoch; return where it is kept, and the file."""
-    interrupted(30, QUICK, place)
-    return place, place.path.read_bytes()
+def kept(place: Checkpoints, content: bytes) -> tuple[Checkpoints, bytes]:
+    """Where a training is kept that was interrupted in an epoch, and the file."""
+    place.path.parent.mkdir()
+    place.path.write_bytes(content)
+    return place, content
 
 
 def test_a_state_is_the_same_after_a_round_trip(kept: tuple[Checkpoints, bytes]) -> None:

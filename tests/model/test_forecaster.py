@@ -1,4 +1,5 @@
 import dataclasses
+from functools import cache
 
 import numpy as np
 import pytest
@@ -30,6 +31,12 @@ def fit(panel, train_until: int, validation_until: int, *, spec=None, config=QUI
         network=network,
         config=config,
     )
+
+
+@cache
+def fitted(n_series: int = 1) -> RNNForecaster:
+    """Fit once to the waves of these seeds; not to be changed."""
+    return fit(make_panel(*(wave(300, seed=seed) for seed in range(n_series))), 180, 240)
 
 
 def everything_learnt(forecaster: RNNForecaster) -> dict[str, bytes]:
@@ -76,7 +83,7 @@ def test_validation_readings_decide_when_to_stop_but_do_not_touch_scaling() -> N
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
     panel = make_panel(wave(300))
-    same = [everything_learnt(fit(panel, 180, 240)) for _ in range(2)]
+    same = [everything_learnt(forecaster) for forecaster in (fitted(), fit(panel, 180, 240))]
     other = everything_learnt(fit(panel, 180, 240, config=dataclasses.replace(QUICK, seed=1)))
     assert same[0] == same[1]
     assert same[0] != other
@@ -114,8 +121,8 @@ def test_a_season_is_learnt() -> None:
 
 
 def test_prediction_does_not_depend_on_how_origins_are_batched() -> None:
-    panel = make_panel(wave(300), wave(300, seed=3))
-    forecaster = fit(panel, 180, 240)
+    panel = make_panel(wave(300), wave(300, seed=1))
+    forecaster = fitted(2)
     rows = np.arange(100, 240)
     past = Past(panel, series=np.repeat([0, 1], len(rows)), cutoff=np.tile(rows, 2))
     together = forecaster.predict(past, 6, QUANTILES).values
@@ -125,7 +132,7 @@ def test_prediction_does_not_depend_on_how_origins_are_batched() -> None:
 
 def test_a_shorter_horizon_is_the_beginning_of_the_whole() -> None:
     panel = make_panel(wave(300))
-    forecaster = fit(panel, 180, 240)
+    forecaster = fitted()
     whole = forecaster.predict(make_past(panel), 6, QUANTILES).values
     assert np.array_equal(forecaster.predict(make_past(panel), 2, QUANTILES).values, whole[:, :2])
 
@@ -142,8 +149,8 @@ def test_a_series_that_was_never_seen_is_forecast() -> None:
 
 
 def test_a_forecast_does_not_depend_on_the_names_beside_it() -> None:
-    panel = make_panel(wave(300, seed=1), wave(300, seed=2))
-    forecaster = fit(panel, 180, 240)
+    panel = make_panel(wave(300), wave(300, seed=1))
+    forecaster = fitted(2)
     both = forecaster.predict(make_past(panel), 6, QUANTILES).values
     turned = forecaster.predict(make_past(panel.select(np.array([1, 0]))), 6, QUANTILES).values
     assert np.allclose(both[::-1], turned, atol=1e-5)
@@ -151,7 +158,7 @@ def test_a_forecast_does_not_depend_on_the_names_beside_it() -> None:
 
 def test_restoring_gives_the_same_forecasts() -> None:
     panel = make_panel(wave(300))
-    forecaster = fit(panel, 180, 240)
+    forecaster = fitted()
     restored = RNNForecaster.restore(
         forecaster.network.spec,
         forecaster.network.config,
@@ -165,7 +172,7 @@ def test_restoring_gives_the_same_forecasts() -> None:
 
 
 def test_a_model_that_computes_something_else_fails_its_self_test() -> None:
-    forecaster = fit(make_panel(wave(300)), 180, 240)
+    forecaster = fitted()
     stored = forecaster.self_test()
     stored["output"][0] += 0.1
     with pytest.raises(ModelError, match="self-test"):
@@ -204,8 +211,8 @@ def test_a_series_too_young_to_train_on_starts_from_its_own_pattern() -> None:
 
 
 def test_a_training_that_begins_from_another_network_begins_where_that_one_is() -> None:
-    panel = make_panel(wave(300, seed=1), wave(300, seed=2))
-    first = fit(panel, 180, 240)
+    panel = make_panel(wave(300), wave(300, seed=1))
+    first = fitted(2)
     ends, still = np.full(2, 180), dataclasses.replace(QUICK, steps=1, learning_rate=1e-9)
     again = RNNForecaster.fit(
         make_past(panel, ends),
@@ -265,7 +272,7 @@ def test_one_reading_has_a_band_as_wide_as_its_series() -> None:
 
 
 def test_an_unknown_series_with_two_readings_is_not_forecast() -> None:
-    forecaster = fit(make_panel(wave(300)), 180, 240)
+    forecaster = fitted()
     strangers = make_panel([1.0, 2.0], [1.0, 2.0, 3.0])
     strangers = dataclasses.replace(strangers, names=("two", "three"))
     values = forecaster.predict(make_past(strangers), 6, QUANTILES).values
@@ -276,6 +283,6 @@ def test_an_unknown_series_with_two_readings_is_not_forecast() -> None:
 def test_a_base_is_added_to_what_is_forecast() -> None:
     panel = make_panel(wave(300))
     raised = dataclasses.replace(panel, base=np.array([1e8]))
-    forecaster = fit(panel, 180, 240)
+    forecaster = fitted()
     low, high = (forecaster.predict(make_past(p), 6, QUANTILES).values for p in (panel, raised))
     assert np.abs(high - 1e8 - low).max() < 1e-6
