@@ -597,15 +597,13 @@ def without(place: tuple[int, int]) -> ModuleType:
     return module
 
 
-def broken_laws(durable: ModuleType, folder: Path) -> list[str]:
-    broken = []
+def broken_laws(durable: ModuleType, folder: Path) -> Iterator[str]:
     for law in LAWS:
         (folder / law.__name__).mkdir()
         try:
             law(durable, folder / law.__name__)
         except (AssertionError, OSError, WriteError):
-            broken.append(law.__name__)
-    return broken
+            yield law.__name__
 
 
 @pytest.mark.parametrize(
@@ -618,7 +616,7 @@ def broken_laws(durable: ModuleType, folder: Path) -> list[str]:
 def test_no_fsync_and_no_rename_can_be_removed_unnoticed(
     place: tuple[int, int], tmp_path: Path
 ) -> None:
-    assert broken_laws(without(place), tmp_path)
+    assert any(broken_laws(without(place), tmp_path))
 
 
 def test_no_sync_and_no_rename_is_spelt_otherwise() -> None:
@@ -630,4 +628,4 @@ def test_no_sync_and_no_rename_is_spelt_otherwise() -> None:
 
 
 def test_the_module_made_again_in_full_keeps_every_law(tmp_path: Path) -> None:
-    assert broken_laws(without((0, 0)), tmp_path) == []
+    assert list(broken_laws(without((0, 0)), tmp_path)) == []
