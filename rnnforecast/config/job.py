@@ -195,7 +195,12 @@ def read_job(path: Path) -> Job:
 
     folder = path.parent
     data, forecast = dict(tables.get("data", {})), dict(tables.get("forecast", {}))
-    source = _resolve_source(_pop_path(path, data, "data", "source"), folder)
+    source = _pop_path(path, data, "data", "source")
+    if is_url(source):
+        source = str(parse_url(source))
+    else:  # glob characters in the job's folder are literal
+        is_glob = glob.has_magic(source) and not (folder / source).exists()
+        source = _resolve(source, Path(glob.escape(str(folder))) if is_glob else folder)
     output = _resolve(_pop_path(path, forecast, "forecast", "output"), folder)
     _check_output(path, output)
 
@@ -316,15 +321,6 @@ def _is_invalid(cls: type[Any], key: str, value: Any) -> bool:
     except UsageError:
         return True
     return False
-
-
-def _resolve_source(source: str, folder: Path) -> str:
-    """Return the path or URL of readings; glob characters in the job's folder are literal."""
-    if is_url(source):
-        return str(parse_url(source))
-    if not glob.has_magic(source) or (folder / source).exists():
-        return _resolve(source, folder)
-    return _resolve(source, Path(glob.escape(str(folder))))
 
 
 def _resolve_input(path: str, folder: Path) -> str:

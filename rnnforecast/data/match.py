@@ -175,7 +175,8 @@ def warn_unusual_series(
     horizon older than that of all series.
     """
     position = _positions(past, known)
-    n_missing = _n_missing_at_end(past, lookback)
+    is_seen = np.isfinite(past.history(lookback))
+    n_missing = np.where(is_seen.any(1), np.argmax(is_seen[:, ::-1], axis=1), lookback)
     # A series without readings may end with rows of covariates only: it is not the newest one.
     times = past.cutoff_time
     newest = times[n_missing < lookback].max(initial=times.min(initial=0))
@@ -275,13 +276,6 @@ def _row_medians(values: Floats) -> Floats:
     return medians
 
 
-def _n_missing_at_end(past: Past, n: int) -> Integers:
-    """`(series,)`: how many of the last n rows follow the last reading."""
-    is_seen = np.isfinite(past.history(n))
-    n_missing: Integers = np.where(is_seen.any(1), np.argmax(is_seen[:, ::-1], axis=1), n)
-    return n_missing
-
-
 def newest_readings(past: Past) -> Integers:
     """`(origin,)`: time of the newest reading of each, in microseconds; -1 where there is none."""
     newest = np.full(past.n_origins, -1, np.int64)
@@ -314,8 +308,14 @@ def check_age(newest: int, tz: str | None, config: PredictConfig, listener: List
     `NotEnoughDataError` with the code `stale` where it is over `max_age`. Stamps without a zone are
     compared with this machine's local time.
     """
-    now = _now_us(tz) if config.as_of is None else parse_time_us(config.as_of, tz)
-    age = max(0, now - newest)
+    if config.as_of is not None:
+        now_us = parse_time_us(config.as_of, tz)
+    else:
+        now_us = time.time_ns() // 1000
+        local = datetime.fromtimestamp(now_us / 1e6).astimezone().utcoffset()
+        if tz is None and local is not None:
+            now_us += int(local.total_seconds()) * 1_000_000
+    age = max(0, now_us - newest)
     message = (
         f"the newest reading, {format_timestamp(newest, tz)}, is {abbreviate_duration(age)} old"
     )
@@ -329,15 +329,6 @@ def check_age(newest: int, tz: str | None, config: PredictConfig, listener: List
     if config.warn_age is not None and age > parse_duration_us(config.warn_age):
         listener(WarningEvent(STALE, f"{message}, more than --warn-age {config.warn_age}"))
     return age
-
-
-def _now_us(tz: str | None) -> int:
-    """Return the current time on the clock of the readings: UTC, or this machine's local time."""
-    now_us = time.time_ns() // 1000
-    if tz is not None:
-        return now_us
-    offset = datetime.fromtimestamp(now_us / 1e6).astimezone().utcoffset()
-    return now_us + (0 if offset is None else int(offset.total_seconds()) * 1_000_000)
 
 
 def unix_time_s(time_us: int, tz: str | None) -> float:

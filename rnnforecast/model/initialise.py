@@ -170,7 +170,10 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
     center, scale = (x.numpy()[batch.series + 1, None] for x in (network.center, network.scale))
     scaled = np.clip((values - center) / scale, -_MOST, _MOST)  # one spike is no season
     whole_seasons = scaled[:, : max(spec.season, values.shape[1] // spec.season * spec.season)]
-    deviation = scaled - _row_means(whole_seasons)
+    seen = np.isfinite(whole_seasons)
+    sums = np.where(seen, whole_seasons, np.float32(0)).sum(1, keepdims=True)
+    means: Floats = sums / np.maximum(seen.sum(1, keepdims=True), 1).astype(np.float32)
+    deviation = scaled - means
 
     steps = batch.next_step[:, None] - spec.lookback + np.arange(values.shape[1])
     place = (batch.series + 1)[:, None] * spec.season + steps % spec.season
@@ -184,14 +187,6 @@ def _seasonal_means(network: Network, batch: Batch) -> Floats:
     cycles[0] = cycles[known].mean(0) if known.any() else 0.0
     centred: Floats = (cycles - cycles.mean(1, keepdims=True)).astype(np.float32)
     return centred
-
-
-def _row_means(values: Floats) -> Floats:
-    """Return the mean of each row, `(row, 1)`, without NaN; 0 for a row of NaN."""
-    seen = np.isfinite(values)
-    sums = np.where(seen, values, np.float32(0)).sum(1, keepdims=True)
-    means: Floats = sums / np.maximum(seen.sum(1, keepdims=True), 1).astype(np.float32)
-    return means
 
 
 def _persistence(network: Network, member: Member, batch: Batch) -> Floats:

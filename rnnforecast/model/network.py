@@ -128,7 +128,9 @@ class Network(nn.Module):
         if not bool(beyond.any()):
             return history
         few = beyond.sum(1, keepdim=True) <= _SPIKE_SHARE * history.shape[1]
-        return torch.where(beyond & few & ~_in_runs(beyond), torch.nan, history)
+        runs = F.pad(beyond, (SPIKE_RUN - 1, SPIKE_RUN - 1)).unfold(1, SPIKE_RUN, 1).all(-1)
+        in_run = runs.unfold(1, SPIKE_RUN, 1).any(-1)  # a run is too long for a spike
+        return torch.where(beyond & few & ~in_run, torch.nan, history)
 
     def scaling(self, history: Tensor, series: Tensor) -> tuple[Tensor, Tensor]:
         """Return level and scale of each window's series, (N, 1) each; the window's own if unknown.
@@ -157,13 +159,6 @@ def _filled(values: Tensor) -> Tensor:
     seen = torch.isfinite(values)
     flat = ffill(values.nan_to_num(0.0).flatten(0, 1), seen.flatten(0, 1))
     return flat.view(values.shape)
-
-
-def _in_runs(marked: Tensor) -> Tensor:
-    """Tell which marks, (N, L), belong to a run that is too long for a spike."""
-    wide = F.pad(marked, (SPIKE_RUN - 1, SPIKE_RUN - 1))
-    runs = wide.unfold(1, SPIKE_RUN, 1).all(-1)  # a run begins here
-    return runs.unfold(1, SPIKE_RUN, 1).any(-1)
 
 
 class Member(nn.Module):

@@ -74,7 +74,13 @@ def train(
     table in memory each process trains alone.
     """
     path = None if model is None else as_path(model)
-    _check_request(path, require_skill, resume=resume)
+    if resume and path is None:
+        raise UsageError("resume goes on from a checkpoint, and without a model there is none")
+    if require_skill is not None and not math.isfinite(require_skill):
+        raise UsageError(f"--require-skill {require_skill} is not a number")
+    if path is not None:
+        versions.check_writable(path)
+
     config = with_windows(config or Config(), horizon, lookback)
     check_outputs(data, config.data)
     ranks, launch = ranks or RanksConfig(), launch_for(data)
@@ -106,16 +112,6 @@ class _TrainRequest:
     require_skill: float | None
     report: bool
     resume: bool
-
-
-def _check_request(path: AnyPath | None, require_skill: float | None, *, resume: bool) -> None:
-    """Raise for invalid options, or a path that cannot hold a model, before the work starts."""
-    if resume and path is None:
-        raise UsageError("resume goes on from a checkpoint, and without a model there is none")
-    if require_skill is not None and not math.isfinite(require_skill):
-        raise UsageError(f"--require-skill {require_skill} is not a number")
-    if path is not None:
-        versions.check_writable(path)
 
 
 def _train(

@@ -345,9 +345,7 @@ def test_what_differs_is_said_before_what_does_not_fit(place: Checkpoints) -> No
 
 
 @pytest.fixture(scope="module")
-def content(
-    interrupted: Callable[..., None], tmp_path_factory: pytest.TempPathFactory
-) -> bytes:
+def content(interrupted: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Interrupt a training in an epoch; return the file."""
     path = tmp_path_factory.mktemp("kept") / CHECKPOINT
     interrupted(30, QUICK, Checkpoints(path, IDENTITY, is_resuming=True))
