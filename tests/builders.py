@@ -39,7 +39,7 @@ def make_spec(
     segment: int = 6,
     members: tuple[MemberSpec, ...] | None = None,
 ) -> NetworkSpec:
-    """Make the task of these members; by default of one that learns from windows as they are."""
+    """Make the spec of these members; by default of one that learns from windows as they are."""
     members = members or (
         MemberSpec(lookback, min(segment, lookback), linear=False, seasonal=False),
     )

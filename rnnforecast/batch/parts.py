@@ -117,7 +117,7 @@ class Parts:
         _write_json(self.folder / MANIFEST, WHOLE, manifest)
         crash_point("forecast-complete")
         replace_pointer(self.output / CURRENT, self.name)
-        crash_point("forecast-in-force")
+        crash_point("forecast-activated")
         return manifest
 
 

@@ -166,7 +166,7 @@ def _read_current(model: AnyPath) -> str:
         if list_versions(model):
             raise ModelError(
                 f"no version of {model} is active",
-                code="no-version-in-force",
+                code="no-active-version",
                 hint=f"name one with  --version ; {_saved_versions(model)}",
             ) from error
         if is_remote(model):  # there are no folders on a store, but only objects

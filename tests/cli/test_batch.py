@@ -316,7 +316,7 @@ def test_what_is_wrong_with_a_bucket_is_said_whoever_reads_it(
     assert outcome.error["hint"]
 
 
-def test_another_model_is_another_forecast_beside_the_one_in_force(
+def test_another_model_is_another_forecast_beside_the_one_active(
     command: Command, plant: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out"
@@ -369,7 +369,7 @@ KILLS = [
     ("part-file-published:2", ["--shard", "0/1"]),
     ("part-published:3", ["--shard", "0/1"]),
     ("forecast-complete", ["--workers", "1"]),
-    ("forecast-in-force", ["--workers", "1"]),
+    ("forecast-activated", ["--workers", "1"]),
 ]
 
 
@@ -384,7 +384,7 @@ def test_after_a_kill_the_same_command_gives_the_same_bytes(
     killed = subprocess.run(line, env={**os.environ, "RNNFORECAST_CRASH_AT": where})
 
     assert killed.returncode == -9
-    if where != "forecast-in-force":
+    if where != "forecast-activated":
         assert not (output / "CURRENT").exists()
     assert command(*predicting(plant, output, *options)).code == 0
     assert command(*predicting(plant, output, "--commit")).code == 0

@@ -272,7 +272,7 @@ def test_a_damaged_checkpoint_is_refused_and_not_asked_for_it_is_in_nobodys_way(
     assert not stopped.exists()
 
 
-def test_a_version_that_is_kept_but_not_in_force_ends_the_training_too(
+def test_a_version_that_is_kept_but_not_active_ends_the_training_too(
     command: Command, data: Path, stopped: Path
 ) -> None:
     outcome = command("train", data, *QUICK, "--resume", "--require-skill", "1000")

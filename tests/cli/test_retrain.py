@@ -47,7 +47,7 @@ def versions(place: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_challenger_that_is_better_is_put_in_force_and_says_why(
+def test_a_challenger_that_is_better_is_activated_and_says_why(
     command: Command, place: Path
 ) -> None:
     data = pd.read_csv(place / "data.csv")
@@ -84,7 +84,7 @@ def test_both_are_measured_where_neither_has_learnt(command: Command, place: Pat
     assert stamps.iloc[N_OLD] < challenger.training_range["test_from"]
 
 
-def test_a_challenger_that_is_not_better_by_as_much_is_kept_and_not_in_force(
+def test_a_challenger_that_is_not_better_by_as_much_is_kept_and_not_active(
     command: Command, place: Path
 ) -> None:
     (first,) = versions(place)

@@ -382,7 +382,7 @@ def test_a_time_limit_is_exit_124_and_publishes_nothing(command: Command, place:
     assert log(place)[-1]["exit"] == 124
 
 
-def test_use_puts_another_version_in_force_and_back(command: Command, place: Path) -> None:
+def test_use_puts_another_version_active_and_back(command: Command, place: Path) -> None:
     (first,) = (path.name for path in (place / "model/versions").iterdir())
     command("train", place / "data.csv", "-m", place / "model", "-q", "--seed", "3", *SMALL)
     second = (place / "model/CURRENT").read_text().strip()

@@ -131,7 +131,7 @@ def test_one_reading_less_is_too_short_and_says_the_numbers(
     assert not (tmp_path / "model").exists()
 
 
-def test_a_gate_keeps_the_candidate_but_does_not_put_it_in_force(
+def test_a_gate_keeps_the_candidate_but_does_not_put_it_active(
     command: Command, workplace: Path
 ) -> None:
     model = workplace / "model"
@@ -145,7 +145,7 @@ def test_a_gate_keeps_the_candidate_but_does_not_put_it_in_force(
     assert len(list((model / "versions").iterdir())) == 2
 
 
-def test_a_first_candidate_behind_a_gate_is_listed_but_not_in_force(
+def test_a_first_candidate_behind_a_gate_is_listed_but_not_active(
     command: Command, trained: Path
 ) -> None:
     assert command("train", trained / "data.csv", "--require-skill", "99.9", *SMALL).code == 8
@@ -171,7 +171,7 @@ def test_the_next_command_can_be_pasted(command: Command, tmp_path: Path) -> Non
     assert command(*shlex.split(line.removeprefix("next: rnnforecast"))).code == 0
 
 
-def test_a_damaged_version_in_force_is_listed_as_both(command: Command, workplace: Path) -> None:
+def test_a_damaged_version_active_is_listed_as_both(command: Command, workplace: Path) -> None:
     weights = next((workplace / "model" / "versions").iterdir()) / "weights.safetensors"
     weights.write_bytes(b"")
     assert "active, damaged" in command("show", "-m", workplace / "model", "--versions").out

@@ -52,7 +52,7 @@ def test_the_same_run_again_writes_nothing(scene: Scene, warm: Warm) -> None:
     tell(8, "run again", runs=3, files_changed=0)
 
 
-def test_using_the_version_in_force_again_writes_nothing(scene: Scene) -> None:
+def test_using_the_version_active_again_writes_nothing(scene: Scene) -> None:
     (older,) = ages(scene.model, 1)
     scene.expect(0, "use", older, "-m", "model")
     before = states(scene.model)

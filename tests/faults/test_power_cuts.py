@@ -92,7 +92,7 @@ def lost_versions(model: Path, work: Callable[[], str]) -> tuple[int, int, list[
     return len(steps), states, violations
 
 
-def test_after_a_power_cut_the_version_in_force_is_whole(scene: Scene) -> None:
+def test_after_a_power_cut_the_version_active_is_whole(scene: Scene) -> None:
     active = versions.resolve_version(scene.model).name
     work = published_version(scene.model, active=active)
     n_steps, states, violations = lost_versions(scene.model, work)

@@ -52,7 +52,7 @@ def check(place: Bucket, before: dict[str, bytes]) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("label", LABELS)
-def test_a_kill_while_a_version_is_published_leaves_the_old_or_the_new_one_in_force(
+def test_a_kill_while_a_version_is_published_leaves_the_old_or_the_new_one_active(
     label: str, place: Bucket, warm: Warm, tmp_path: Path
 ) -> None:
     """Kill at the first passage of a label, the second, ..., until a training comes through."""
@@ -122,7 +122,7 @@ def test_kills_at_random_moments_are_seen_by_no_reader(
 
 
 @pytest.mark.slow
-def test_of_two_who_train_at_once_one_is_in_force_and_both_are_whole(
+def test_of_two_who_train_at_once_one_is_active_and_both_are_whole(
     place: Bucket, warm: Warm, tmp_path: Path
 ) -> None:
     """There is no lock: the last one wins."""

@@ -683,7 +683,7 @@ def test_a_member_that_sees_more_than_the_look_back_is_named(
 
 
 @pytest.mark.parametrize("n_members", [0, MAX_MEMBERS + 1])
-def test_a_committee_of_none_or_too_many_is_refused(
+def test_a_ensemble_of_none_or_too_many_is_refused(
     version: Path, files: Files, n_members: int
 ) -> None:
     def change(manifest: dict[str, Any]) -> None:
@@ -695,7 +695,7 @@ def test_a_committee_of_none_or_too_many_is_refused(
 
 
 @pytest.mark.parametrize("n_members", [1, 3])
-def test_a_committee_that_does_not_fit_the_weights_is_refused(
+def test_a_ensemble_that_does_not_fit_the_weights_is_refused(
     version: Path, files: Files, n_members: int
 ) -> None:
     def change(manifest: dict[str, Any]) -> None:

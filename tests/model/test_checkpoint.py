@@ -185,7 +185,7 @@ def test_after_an_interruption_a_time_limit_begins_anew_and_the_steps_count(
     assert outcome(repeated, other) == outcome(network, log)
 
 
-def test_a_signal_while_members_learn_on_is_raised_once_they_have_ended() -> None:
+def test_a_signal_while_members_fine_tune_is_raised_once_they_have_ended() -> None:
     network = started(NOISY, make_spec(members=(PLAIN, MIXED)))
     windows, steps = split(NOISY)[1].windows(24, 6), []
 

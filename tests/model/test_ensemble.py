@@ -1,4 +1,4 @@
-"""The committee: members learn side by side, for as long as they may, and errors end them."""
+"""The ensemble: members learn side by side, for as long as they may, and errors end them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_members_that_learn_side_by_side_learn_what_they_learn_one_by_one(thread
     assert weights_of(several.network) == weights_of(one.network)
 
 
-def test_members_that_learn_on_side_by_side_learn_what_they_learn_one_by_one() -> None:
+def test_members_that_fine_tune_side_by_side_learn_what_they_learn_one_by_one() -> None:
     first = fitted(1, is_validated=False)
     everything = make_past(make_panel(NOISY))
 

@@ -11,16 +11,16 @@ from rnnforecast.spec import QUANTILES, MemberSpec, expected_shapes
 from tests.builders import make_spec
 from tests.model.networks import CELL_NAMES, make_network
 
-COMMITTEE = (
+ENSEMBLE = (
     MemberSpec(24, 6, linear=True, seasonal=True),
     MemberSpec(11, 4, linear=True, seasonal=False),
     MemberSpec(7, 7, linear=False, seasonal=False),
 )
 
 
-def make_committee() -> Network:
+def make_ensemble() -> Network:
     """Make a network of three members that look back 24, 11 and 7 steps, and that disagree."""
-    network = make_network(members=COMMITTEE)
+    network = make_network(members=ENSEMBLE)
     for member in network.members:
         nn.init.normal_(member.head.weight, std=2.0)
         nn.init.normal_(member.seasonal_pattern.weight)
@@ -48,42 +48,42 @@ def alone(network: Network, index: int) -> Network:
     return single
 
 
-def test_a_quantile_of_the_committee_is_the_mean_of_the_members() -> None:
-    network, inputs = make_committee(), make_inputs()
+def test_a_quantile_of_the_ensemble_is_the_mean_of_the_members() -> None:
+    network, inputs = make_ensemble(), make_inputs()
     each = [alone(network, index)(*inputs) for index in range(3)]
     expected = (each[0] + each[1] + each[2]) / 3
     assert not torch.allclose(each[0], each[1], atol=0.1)
     assert torch.allclose(network(*inputs), expected, atol=1e-4)
 
 
-def test_quantiles_of_the_committee_never_cross() -> None:
-    assert (make_committee()(*make_inputs()).diff(dim=-1) >= 0).all()
+def test_quantiles_of_the_ensemble_never_cross() -> None:
+    assert (make_ensemble()(*make_inputs()).diff(dim=-1) >= 0).all()
 
 
 @pytest.mark.parametrize("index", range(3))
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_every_lead_depends_on_the_newest_reading_by_every_member(cell: str, index: int) -> None:
-    network = alone(make_network(cell=cell, members=COMMITTEE), index)
+    network = alone(make_network(cell=cell, members=ENSEMBLE), index)
     history, series, step = make_inputs()
     history.requires_grad_()
     medians = network(history, series, step)[..., network.spec.median].sum(0)
     for lead in medians:
         (gradient,) = torch.autograd.grad(lead, history, retain_graph=True)
         assert (gradient[:, -1].abs() > 1e-9).all()
-        assert (gradient[1:4, : -COMMITTEE[index].lookback] == 0).all()  # of known series
+        assert (gradient[1:4, : -ENSEMBLE[index].lookback] == 0).all()  # of known series
 
 
 @pytest.mark.parametrize(
     ("chosen", "lookback"), [((0,), 24), ((1, 2), 11), ((2,), 7), ((2, 0), 24), ((0, 1, 2), 24)]
 )
 def test_the_members_that_are_kept_go_on_alone(chosen: tuple[int, ...], lookback: int) -> None:
-    network, (history, series, step) = make_committee(), make_inputs()
+    network, (history, series, step) = make_ensemble(), make_inputs()
     known = series > 0  # the scaling of an unknown one comes from the whole window
     expected = torch.stack([alone(network, i)(history, series, step) for i in chosen]).mean(0)
 
     network.select_members(chosen)
 
-    assert network.spec.members == tuple(COMMITTEE[i] for i in chosen)
+    assert network.spec.members == tuple(ENSEMBLE[i] for i in chosen)
     assert network.spec.lookback == lookback
     found = network(history[:, -lookback:], series, step)
     assert torch.allclose(found[known], expected[known], atol=1e-4)

@@ -237,7 +237,7 @@ def test_learning_on_takes_the_steps_it_was_given_and_changes_one_member() -> No
     assert changed and all(name.startswith("members.2.") for name in changed)
 
 
-def test_other_values_are_in_force_only_for_a_while() -> None:
+def test_other_values_are_active_only_for_a_while() -> None:
     parameter = torch.nn.Parameter(torch.zeros(3))
     with swapped_parameters([parameter], [torch.ones(3)]):
         assert parameter.tolist() == [1, 1, 1]

@@ -69,7 +69,7 @@ def test_a_version_is_never_written_over(model: Path) -> None:
     assert list_versions(model) == [name]
 
 
-def test_publishing_does_not_change_what_is_in_force(model: Path) -> None:
+def test_publishing_does_not_change_what_is_active(model: Path) -> None:
     first = publish(model)
     activate_version(model, first)
 
@@ -87,7 +87,7 @@ def test_current_is_one_line_with_the_name(model: Path) -> None:
     assert resolve_version(model) == model / "versions" / name
 
 
-def test_an_older_version_can_be_put_in_force_again(model: Path) -> None:
+def test_an_older_version_can_be_activated_again(model: Path) -> None:
     first, second = publish(model), publish(model, minute=1)
 
     activate_version(model, second)
@@ -147,7 +147,7 @@ def test_a_model_without_current_is_an_error_that_names_it(model: Path) -> None:
 
     error = refusal(model)
 
-    assert (error.exit_code, error.code) == (6, "no-version-in-force")
+    assert (error.exit_code, error.code) == (6, "no-active-version")
     assert version in error.hint
     assert "--version" in error.hint
 
@@ -281,7 +281,7 @@ def versions(model: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("keep", range(1, 7))
-def test_retention_leaves_the_newest_versions_and_the_one_in_force(
+def test_retention_leaves_the_newest_versions_and_the_one_active(
     model: Path, versions: list[str], keep: int
 ) -> None:
     expected = [name for name in versions if name == versions[1] or name in versions[-keep:]]
@@ -338,7 +338,7 @@ def test_retention_reads_the_clock_of_any_zone(model: Path, versions: list[str])
 
 
 @pytest.mark.parametrize("content", [None, b"", b"../elsewhere\n", b"20200101T000000Z-000000\n"])
-def test_retention_removes_nothing_where_nobody_knows_what_is_in_force(
+def test_retention_removes_nothing_where_nobody_knows_what_is_active(
     model: Path, versions: list[str], content: bytes | None
 ) -> None:
     (model / "CURRENT").unlink()

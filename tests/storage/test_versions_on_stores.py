@@ -33,7 +33,7 @@ def publish(model: AnyPath, content: bytes = b"w") -> str:
     return publish_version(model, {**FILES, "weights.safetensors": content}, now=NOW)
 
 
-def test_a_version_is_in_force_once_current_names_it(model: AnyPath, bucket: Bucket) -> None:
+def test_a_version_is_active_once_current_names_it(model: AnyPath, bucket: Bucket) -> None:
     first, second = publish(model), publish(model, b"2")
 
     assert list_versions(model) == sorted([first, second])
