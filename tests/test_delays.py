@@ -17,6 +17,7 @@ from rnnforecast.spec import MemberSpec
 from rnnforecast.workflow.steps import MemoryReport, analyse_memory
 from tests.builders import make_panel, make_spec
 from tests.model.fitting import started, train
+from tests.thorough import only_thoroughly
 
 N_READINGS = 24_000
 
@@ -50,11 +51,11 @@ def measured(
     ("cell", "lag", "segment"),
     [
         ("rnn", 5, 1),
-        ("gru", 5, 1),
+        pytest.param("gru", 5, 1, marks=only_thoroughly),
         ("lstm", 5, 1),
-        ("rnn", 50, 25),
+        pytest.param("rnn", 50, 25, marks=only_thoroughly),
         ("gru", 50, 25),
-        ("lstm", 50, 25),
+        pytest.param("lstm", 50, 25, marks=only_thoroughly),
         ("mingru", 50, 25),
         ("gru", 200, 50),
     ],
@@ -78,7 +79,14 @@ def test_what_was_learnt_is_remembered_to_where_it_lies(cell: str, lag: int, seg
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "lag"),
-    [("mingru", 5), ("rnn", 50), ("gru", 50), ("lstm", 50), ("mingru", 50), ("rnn", 200)],
+    [
+        ("mingru", 5),
+        ("rnn", 50),
+        ("lstm", 50),
+        pytest.param("gru", 50, marks=only_thoroughly),
+        pytest.param("mingru", 50, marks=only_thoroughly),
+        pytest.param("rnn", 200, marks=only_thoroughly),
+    ],
 )
 def test_what_lies_too_far_back_step_by_step_is_said_to_have_vanished(cell: str, lag: int) -> None:
     found = measured(cell, lag, lookback=max(8, 3 * lag // 2), segment=1, epochs=3)

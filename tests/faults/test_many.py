@@ -139,7 +139,7 @@ FORKING = """
 import os, sys, time
 from rnnforecast.cli import main
 from rnnforecast.jobs import run
-real = run._prepare_places
+real = run._prepare_files
 def fork_first(job):
     child = os.fork()
     if child == 0:
@@ -147,7 +147,7 @@ def fork_first(job):
         time.sleep(120)
         os._exit(0)
     time.sleep(120)
-run._prepare_places = fork_first
+run._prepare_files = fork_first
 main.main(sys.argv[1:])
 """
 
