@@ -9,21 +9,21 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import typer
 
 from rnnforecast.cli.main import run
 from tests import objectstore
 from tests.builders import wave, write_wide
 from tests.objectstore import Bucket
+from tests.preloaded import build_commands_once
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
 os.environ.setdefault("RNNFORECAST_TRAIN_REPORT", "0")  # drawing takes as long as such training
+build_commands_once()
 gc.set_threshold(10_000)  # the default goes through all that the tests hold, every few seconds
 SMALL = ["--hidden", "8", "--steps", "8", "-L", "24", "-H", "6", "--threads", "1"]
 """Options of a network that trains in half a second."""
@@ -51,14 +51,6 @@ class Outcome:
 
 
 Command = Callable[..., Outcome]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _commands_built_once() -> Iterator[None]:
-    """Build the options of all commands once and not at each call, which takes longer than most."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
-        yield
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.preloaded import preload
+
 ROOT = Path(__file__).parent.parent
 LIMIT_S = 30
 _MOST_ADDRESSES = 16 << 30
@@ -60,11 +62,9 @@ def run_all(jobs: Sequence[Job], folder: Path) -> dict[str, Done]:
 
 
 def _main(plan: Path, results: Path) -> None:
-    from rnnforecast.evaluate import comparison  # noqa: F401
-    from rnnforecast.model import forecaster  # noqa: F401
     from rnnforecast.model.ensemble import n_processors
-    from rnnforecast.workflow import backtest, check, inspect, train  # noqa: F401
 
+    preload("torch._dynamo")  # as the first step of a training does
     jobs = [Job(**job) for job in json.loads(plan.read_text())]
     done = {}
     for n_lanes, alone in ((n_processors(), False), (1, True)):

@@ -22,11 +22,10 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-import typer
+from tests.preloaded import preload
 
 ROOT = Path(__file__).parents[2]
 QUIET = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RNNFORECAST_TRAIN_REPORT": "0"}
@@ -188,11 +187,14 @@ def plain(
 
 
 def _serve() -> None:
+    import torch
+
     orders, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
-    _import_all()
+    preload()
+    torch.set_num_threads(1)
     woken, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(waker)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -251,26 +253,6 @@ def _be_the_command(order: dict[str, Any]) -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(70)
-
-
-def _import_all() -> None:
-    """Load what commands load, and keep the collector of each child from going through it all."""
-    import torch
-
-    from rnnforecast.cli.main import app, main  # noqa: F401
-    from rnnforecast.evaluate import comparison  # noqa: F401
-    from rnnforecast.jobs import run  # noqa: F401
-    from rnnforecast.model import checkpoint, forecaster  # noqa: F401
-    from rnnforecast.workflow import backtest, check, inspect, train  # noqa: F401
-
-    late = ("pyarrow.dataset", "pydantic.type_adapter", "typer._adapters", "rich.table")
-    for name in (*late, "pydantic.plugin._loader", "rich.console", "scipy.special"):
-        with contextlib.suppress(ImportError):  # what others import late
-            importlib.import_module(name)
-    torch.set_num_threads(1)
-    typer.main.get_command = cache(typer.main.get_command)
-    typer.main.get_command(app)
-    gc.freeze()
 
 
 if __name__ == "__main__":
