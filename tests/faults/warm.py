@@ -214,8 +214,9 @@ def _serve() -> None:
             for line in lines:
                 order = json.loads(line)
                 if "import" in order:
-                    importlib.import_module(order["import"])
-                    gc.freeze()
+                    if order["import"] not in sys.modules:
+                        importlib.import_module(order["import"])
+                        gc.freeze()
                     continue
                 child = os.fork()
                 if not child:
