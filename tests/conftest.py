@@ -18,6 +18,7 @@ import pytest
 from rnnforecast.cli.main import run
 from tests import objectstore
 from tests.builders import wave, write_wide
+from tests.faults.warm import Warm
 from tests.objectstore import Bucket
 from tests.preloaded import build_commands_once
 
@@ -93,6 +94,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workplace(trained: Path, tmp_path: Path) -> Path:
     """A copy of the trained folder that a test may change."""
     return Path(shutil.copytree(trained, tmp_path / "place"))
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """The process that forks."""
+    server = Warm(tmp_path_factory.mktemp("warm"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

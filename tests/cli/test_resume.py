@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
+from tests.faults.warm import Warm
 from tests.objectstore import Bucket
 from tests.thorough import often
 
@@ -67,12 +68,21 @@ def data(trained: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+def forking(warm: Warm) -> Warm:
+    """The process that forks, in which a first step of a training has been prepared for."""
+    warm.import_too("torch._dynamo")
+    return warm
+
+
+@pytest.fixture(scope="module")
+def whole(
+    data: Path, forking: Warm, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, float]:
     """Train without an interruption; return the model, and how long it took in seconds."""
-    folder, began = tmp_path_factory.mktemp("whole"), time.monotonic()
-    process = start(data, folder, *OPTIONS, *WINDOWS, "-q")
-    assert ended(process, 120) == 0
-    return folder / "model", time.monotonic() - began
+    folder = tmp_path_factory.mktemp("whole")
+    done = forking.run("train", data, *OPTIONS, *WINDOWS, "-q", cwd=folder)
+    assert done.code == 0, done.err
+    return folder / "model", done.seconds
 
 
 @pytest.fixture
@@ -129,16 +139,15 @@ def test_a_second_signal_ends_at_once(running: subprocess.Popen[str]) -> None:
 
 @pytest.mark.slow
 def test_what_was_interrupted_goes_on_to_the_same_bytes(
-    data: Path, tmp_path: Path, whole: tuple[Path, float]
+    data: Path, tmp_path: Path, forking: Warm, whole: tuple[Path, float]
 ) -> None:
     process = start(data, tmp_path, *OPTIONS, *WINDOWS, "--verbose")
     wait_for(process, "epoch 2")
     process.send_signal(signal.SIGTERM)
     assert ended(process, 10) == 143
-    again = start(data, tmp_path, *OPTIONS, *WINDOWS, "--resume")
-    _, said = again.communicate(timeout=120)
-    assert again.returncode == 0
-    assert "training goes on after step" in said
+    again = forking.run("train", data, *OPTIONS, *WINDOWS, "--resume", cwd=tmp_path)
+    assert again.code == 0
+    assert "training goes on after step" in again.err
     assert weights(tmp_path / "model") == weights(whole[0])
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["CURRENT", "versions"]
 
@@ -146,17 +155,17 @@ def test_what_was_interrupted_goes_on_to_the_same_bytes(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(often(2)))
 def test_signals_at_random_moments_change_nothing_in_the_end(
-    seed: int, data: Path, tmp_path: Path, whole: tuple[Path, float]
+    seed: int, data: Path, tmp_path: Path, forking: Warm, whole: tuple[Path, float]
 ) -> None:
     model, duration = whole
     rng, codes = random.Random(seed), []
     while not codes or codes[-1] not in (0, 9):  # 9: it came while the version was published
-        process = start(data, tmp_path, *OPTIONS, *WINDOWS, "--resume", stderr=subprocess.DEVNULL)
+        process = forking.start("train", data, *OPTIONS, *WINDOWS, "--resume", cwd=tmp_path)
         number = rng.choice(list(CODES))
-        time.sleep(rng.uniform(0.3, 1.0 if len(codes) < 6 else 2.0) * duration)
-        process.send_signal(number)
+        time.sleep(rng.uniform(0.2, 1.0 if len(codes) < 6 else 2.0) * duration)
+        process.kill(number)
         began = time.monotonic()
-        codes.append(ended(process, 30))
+        codes.append(process.wait().code)
         assert time.monotonic() - began < 10 or codes[-1] == 0
         assert codes[-1] in (0, 9, CODES[number])
     assert weights(tmp_path / "model") == weights(model)
@@ -165,8 +174,9 @@ def test_signals_at_random_moments_change_nothing_in_the_end(
 
 @pytest.mark.slow
 def test_a_signal_after_the_fit_leaves_what_resuming_skips_it_with(
-    data: Path, tmp_path: Path, whole: tuple[Path, float]
+    data: Path, tmp_path: Path, forking: Warm, whole: tuple[Path, float]
 ) -> None:
+    words = ("train", data, *OPTIONS, *WINDOWS)
     for _ in range(5):  # on a busy machine a signal may come after all is published
         process = start(data, tmp_path, *OPTIONS, *WINDOWS, "--report")  # drawing takes a second
         wait_for(process, "trained 3 members")
@@ -175,10 +185,9 @@ def test_a_signal_after_the_fit_leaves_what_resuming_skips_it_with(
             break
         shutil.rmtree(tmp_path / "model")
     assert code == 130
-    again = start(data, tmp_path, *OPTIONS, *WINDOWS, "--resume", "--verbose")
-    _, said = again.communicate(timeout=120)
-    assert again.returncode == 0
-    assert "epoch 1 of" not in said
+    again = forking.run(*words, "--resume", "--verbose", cwd=tmp_path)
+    assert again.code == 0
+    assert "epoch 1 of" not in again.err
     assert weights(tmp_path / "model") == weights(whole[0])
 
 
@@ -310,7 +319,7 @@ def test_a_signal_while_a_version_is_published_counts_afterwards(
 
 @pytest.mark.slow
 def test_a_training_on_a_store_goes_on_from_its_checkpoint_there(
-    bucket: Bucket, data: Path, tmp_path: Path
+    bucket: Bucket, data: Path, tmp_path: Path, forking: Warm
 ) -> None:
     words = ("-m", bucket.url("model"), "--hidden", "32", "--epochs", "20", "--threads", "1")
     words = (*words, *WINDOWS, "--batch-size", "64", "--no-report", "--verbose")
@@ -320,10 +329,11 @@ def test_a_training_on_a_store_goes_on_from_its_checkpoint_there(
     assert ended(process, 60) == 143
     assert bucket.names() == ["model/checkpoint.safetensors"]
 
-    assert ended(start(data, tmp_path, *words, "--resume"), 120) == 0
+    again = forking.run("train", data, *words, "--resume", cwd=tmp_path, env=bucket.env)
+    assert again.code == 0, again.err
     names = bucket.names()
     assert "model/CURRENT" in names and "model/checkpoint.safetensors" not in names
-    assert ended(start(data, tmp_path, *words, "-m", "whole"), 120) == 0
+    assert forking.run("train", data, *words, "-m", "whole", cwd=tmp_path).code == 0
     version = bucket.get("model/CURRENT").decode().strip()
     kept = bucket.get(f"model/versions/{version}/weights.safetensors")
     assert kept == weights(tmp_path / "whole")

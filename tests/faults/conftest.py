@@ -1,25 +1,16 @@
-"""Fixtures: the process that forks, and a folder with a job that has run once."""
+"""Fixture: a folder with a job that has run once."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.scene import Scene
-from tests.faults.warm import Warm
 
 if sys.platform != "linux":
     collect_ignore_glob = ["test_*.py"]  # they look into /proc
-
-
-@pytest.fixture(scope="session")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    server = Warm(tmp_path_factory.mktemp("warm"))
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -239,6 +239,8 @@ def _be_the_command(order: dict[str, Any]) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):  # ignored under nohup
+            signal.signal(number, signal.SIG_DFL)
         for number, ending in ((1, "out"), (2, "err")):
             path = f"{order['stem']}.{ending}"
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
