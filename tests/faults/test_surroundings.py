@@ -80,8 +80,8 @@ def test_another_user_who_may_not_write_forecasts_all_the_same(scene: Scene) -> 
 _AS_NOBODY = """
 import os, sys
 from rnnforecast.cli.main import main
-from tests.faults.warm import _import_all
-_import_all()  # another user may have no right to read the libraries
+from tests.preloaded import preload
+preload("torch")  # another user may have no right to read the libraries
 os.setgroups([])
 os.setgid(65534)
 os.setuid(65534)
