@@ -15,6 +15,7 @@ from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.columns import Column, infer_epoch_unit, is_integer, is_number
 from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.sources.source import Source
+from rnnforecast.units import join_names
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
 _SERIES_NAMES = (
@@ -226,13 +227,14 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     check_counters(targets, config)
     covariates = _covariates(columns, config, series)
 
-    listed = ", ".join(targets[:5]) + (f" and {len(targets) - 5} more" if len(targets) > 5 else "")
+    listed = join_names(targets, 5)
     layout = f"series named by {series!r}, target {listed}" if series else f"targets {listed}"
     listener(Notice(f"{source.name}: time {time.name!r}, {layout}"))
     if series is None and len(targets) > _MANY_TARGETS:
         hint = f"{len(targets)} columns: a long table (time, series, value; --series names the "
         listener(Notice(hint + "second) takes less time to read"))
-    unused = [c for c in free if c.name not in (series, *targets)]
+    used = {series, *targets}
+    unused = [c for c in free if c.name not in used]
     empty = [c.name for c in unused if c.kind == "empty"]
     if empty:
         listener(WarningEvent.for_names("empty-column", "empty, left out", empty))
