@@ -18,6 +18,8 @@ An error says what was found, where, and what to type next.
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 PARTIAL = 3
@@ -40,10 +42,36 @@ class Location:
     unit: str = "line"
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """Options that may solve a problem, one word each, as a user would type them.
+
+    It can be tried on the readings before a user sees it, which text in a message cannot.
+    """
+
+    options: tuple[str, ...]
+    condition: str = ""
+    """When they are right, such as `if the comma is a decimal mark`."""
+    effect: str = ""
+    """What they change, once they were tried: how many readings are dropped."""
+
+    def __str__(self) -> str:
+        add = f"add  {shlex.join(self.options)}"
+        return (f"{self.condition}, {add}" if self.condition else add) + (
+            f"  ({self.effect})" if self.effect else ""
+        )
+
+
+def join_hints(proposals: Sequence[Proposal], hint: str | None) -> str | None:
+    """Return all that may help in one line: the proposals in their order, then other words."""
+    parts = [*map(str, proposals), *([hint] if hint else [])]
+    return " ; ".join(parts) or None
+
+
 class RnnForecastError(Exception):
     """A failure that a user can act on: what was found, where, and what to type next.
 
-    `code` is a stable name for programs, such as `usage`.
+    `code` is a stable name for programs, such as `usage`; `hint` says in words what no option does.
     """
 
     exit_code = 1
@@ -56,12 +84,19 @@ class RnnForecastError(Exception):
         code: str | None = None,
         location: Location | None = None,
         hint: str | None = None,
+        proposals: Sequence[Proposal] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
         self.location = location
         self.hint = hint
+        self.proposals = tuple(proposals)
+
+    @property
+    def advice(self) -> str | None:
+        """What to do next: the proposals, and the hint."""
+        return join_hints(self.proposals, self.hint)
 
 
 class UsageError(RnnForecastError):

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rnnforecast.errors import Proposal, join_hints
 
 _MAX_NAMES = 5
 """Names in the message of a warning; its count has all."""
@@ -27,6 +30,25 @@ class WarningEvent:
     code: str
     message: str
     count: int = 1
+    proposals: tuple[Proposal, ...] = ()
+    """Options that may solve it."""
+    hint: str | None = None
+    """What to do about it, in words."""
+
+    @property
+    def advice(self) -> str | None:
+        """What to do about it: the proposals, and the hint."""
+        return join_hints(self.proposals, self.hint)
+
+    @property
+    def text(self) -> str:
+        """The message, and what to do about it."""
+        return "; ".join(filter(None, (self.message, self.advice)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields of the warning as `WarningEvent(**fields)` takes them."""
+        fields = {"code": self.code, "message": self.message, "count": self.count}
+        return fields if self.advice is None else {**fields, "hint": self.advice}
 
     @classmethod
     def for_names(cls, code: str, problem: str, names: Sequence[str]) -> WarningEvent:

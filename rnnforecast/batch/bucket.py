@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -124,7 +124,7 @@ def _forecast(
         content = encode_table(table.cast(floats_to_doubles(table.schema)), path)
         facts |= {"rows": table.num_rows, "series": len(prediction.forecast.names)}
         facts |= {name: len(getattr(prediction, name)) for name in DEGRADED}
-    return content, {**facts, "warnings": [asdict(warning) for warning in events.warnings]}
+    return content, {**facts, "warnings": [warning.to_json() for warning in events.warnings]}
 
 
 # A process forecasts many buckets of one task. What they share is loaded with the first bucket and

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,7 +51,7 @@ def backtest_document(result: Backtest, output: str | None, report: Path | None)
         "stride": result.stride,
         "split": result.split,
         **comparison,
-        "warnings": [asdict(warning) for warning in result.warnings],
+        "warnings": [warning.to_json() for warning in result.warnings],
         "timing": result.timing,
     }
 

@@ -60,7 +60,7 @@ def check_document(result: Check) -> dict[str, Any]:
             }
             for i, name in enumerate(panel.names)
         ],
-        "findings": [asdict(warning) for warning in result.warnings],
+        "findings": [warning.to_json() for warning in result.warnings],
         "train": result.train,
         "predict": result.predict,
     }
@@ -94,7 +94,7 @@ def print_check(result: Check, screen: Screen) -> None:
         screen.result("")
         screen.result(f"findings: {len(result.warnings)}")
         for warning in result.warnings:
-            screen.result(f"  {warning.code}: {warning.message}")
+            screen.result(f"  {warning.code}: {warning.text}")
     screen.result("")
     screen.result(f"next: {result.predict or result.train}")
 

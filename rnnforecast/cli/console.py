@@ -81,7 +81,7 @@ class Screen:
         """Print an event: progress as a bar on a terminal, all others as lines."""
         match event:
             case WarningEvent():
-                self.note(f"warning: {event.message}")
+                self.note(f"warning: {event.text}")
             case Notice():
                 if not self.is_quiet:
                     self.note(event.message)
@@ -264,7 +264,7 @@ def error_document(error: RnnForecastError) -> dict[str, Any]:
         "file": location and location.file,
         "line": location and location.line,
         "column": location and location.column,
-        "hint": error.hint,
+        "hint": error.advice,
     }
     return {"error": {key: value for key, value in document.items() if value is not None}}
 
@@ -292,8 +292,8 @@ def error_lines(error: RnnForecastError) -> list[str]:
         *first, last = map(str, location.also_lines)
         also = f"{', '.join(first)} and {last}" if first else last
         lines.append(f"   = also lines {also}")
-    if error.hint:
-        lines.append(f"   = help: {printable(error.hint)}")
+    if error.advice:
+        lines.append(f"   = help: {printable(error.advice)}")
     return lines
 
 

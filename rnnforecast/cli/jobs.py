@@ -110,7 +110,7 @@ def run_document(cycles: Sequence[RunResult]) -> dict[str, Any]:
             "as_of": cycle.as_of,
             "series": cycle.series,
             "degraded": cycle.degraded,
-            "warnings": [asdict(warning) for warning in cycle.warnings],
+            "warnings": [warning.to_json() for warning in cycle.warnings],
             "error": cycle.error and cycle.error.message,
             "scores": [asdict(score) for score in cycle.post_publish.scores],
             "retired": list(cycle.post_publish.retired),
@@ -146,7 +146,7 @@ def score_document(scored: ScoreResult) -> dict[str, Any]:
         "until": scored.until,
         "scores": [asdict(score) for score in scored.scores],
         "flagged": [score.series for score in scored.scores if score.flag and score.series],
-        "warnings": [asdict(warning) for warning in scored.warnings],
+        "warnings": [warning.to_json() for warning in scored.warnings],
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -36,7 +35,7 @@ def memory_document(result: MemoryReport, *, has_units: bool) -> dict[str, Any]:
     if has_units:
         layers = (member.time_constants for member in result.memory.members)
         document["units"] = [None if x is None else [list(layer) for layer in x] for x in layers]
-    return {**document, "warnings": [asdict(warning) for warning in result.warnings]}
+    return {**document, "warnings": [warning.to_json() for warning in result.warnings]}
 
 
 def print_memory(result: MemoryReport, screen: Screen, *, has_units: bool) -> None:

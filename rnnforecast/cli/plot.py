@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -109,7 +108,7 @@ def anomalies_document(search: Search, output: str | None) -> dict[str, Any]:
         "judged": anomalies.n_judged,
         "count": len(anomalies.series),
         "episodes": episodes,
-        "warnings": [asdict(warning) for warning in search.warnings],
+        "warnings": [warning.to_json() for warning in search.warnings],
     }
 
 

@@ -138,9 +138,7 @@ def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
         "short_history": list(prediction.short_history),
         "fallback": list(prediction.fallback),
         "exceed": [asdict(exceedance) for exceedance in prediction.exceedances],
-        "warnings": [
-            {"code": w.code, "message": w.message, "count": w.count} for w in prediction.warnings
-        ],
+        "warnings": [w.to_json() for w in prediction.warnings],
     }
 
 
@@ -190,7 +188,7 @@ def batch_document(batched: BatchResult) -> dict[str, Any]:
         "version": batched.version,
         "buckets": list(batched.buckets),
         **batched.counts,
-        "warnings": [asdict(warning) for warning in batched.warnings],
+        "warnings": [warning.to_json() for warning in batched.warnings],
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,7 +46,7 @@ def shard_document(sharded: ShardResult) -> dict[str, Any]:
     return {
         "output": str(sharded.path),
         **sharded.manifest.to_json(),
-        "warnings": [asdict(warning) for warning in sharded.warnings],
+        "warnings": [warning.to_json() for warning in sharded.warnings],
         "train": sharded.train,
     }
 

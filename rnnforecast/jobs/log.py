@@ -251,7 +251,7 @@ class RunReporter:
             self.has_published = True
             self.log.append("published", {"output": event.result}, self.listener)
         elif isinstance(event, WarningEvent):
-            facts = {"code": event.code, "message": event.message, "count": event.count}
+            facts = {"code": event.code, "message": event.text, "count": event.count}
             self.log.append("warning", facts, self.listener)
 
     def report_result(self, result: RunResult) -> None:

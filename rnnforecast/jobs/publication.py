@@ -176,7 +176,7 @@ class Publication:
                 "newest_timestamp_s": self.newest_s,
                 "age_s": round(self.ready.age_us / 1e6),
             },
-            "warnings": [asdict(warning) for warning in events.warnings],
+            "warnings": [warning.to_json() for warning in events.warnings],
         }
 
 

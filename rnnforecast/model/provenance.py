@@ -130,7 +130,7 @@ def describe_run(
         "best_steps": [log.members[i].best_steps for i in log.selected],
         "fine_tune_steps": list(forecaster.fine_tune_steps),
         "epochs": max(len(member.epochs) for member in log.members),
-        "warnings": [asdict(warning) for warning in warnings],
+        "warnings": [warning.to_json() for warning in warnings],
     }
 
 

@@ -278,7 +278,7 @@ def make_report(
         bands=document["bands"],
         worst=document["worst_series"],
         epochs=epochs,
-        findings=[(warning.code, warning.message) for warning in warnings],
+        findings=[(warning.code, warning.text) for warning in warnings],
         card=card,
     )
 

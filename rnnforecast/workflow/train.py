@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -251,7 +251,7 @@ def merging_warnings(listener: Listener, ranks: Ranks) -> Iterator[Listener]:
             listener(event)
 
     yield hear
-    gathered = all_gather_object(ranks, [asdict(warning) for warning in warnings])
+    gathered = all_gather_object(ranks, [warning.to_json() for warning in warnings])
     all_warnings = [WarningEvent(**payload) for payloads in gathered for payload in payloads]
     for warning in merged_warnings(all_warnings, "of other ranks"):
         listener(warning)
