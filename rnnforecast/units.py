@@ -18,20 +18,42 @@ _MICROSECONDS = {
     "h": 3_600_000_000,
     "d": 86_400_000_000,
     "w": 604_800_000_000,
+    "mo": 2_629_800_000_000,
+    "q": 7_889_400_000_000,
+    "y": 31_557_600_000_000,
 }
+"""A month is a twelfth of 365.25 days, a quarter a fourth: so long is each on the axis of rows."""
+MONTH_US = _MICROSECONDS["mo"]
+_OTHER_SPELLINGS = {
+    "MS": "mo", "ME": "mo", "QS": "q", "QE": "q", "YS": "y", "YE": "y",
+    "month": "mo", "months": "mo", "quarter": "q", "quarters": "q", "year": "y", "years": "y",
+    "day": "d", "days": "d", "week": "w", "weeks": "w", "hour": "h", "hours": "h",
+    "minute": "min", "minutes": "min", "second": "s", "seconds": "s",
+}  # fmt: skip
+"""Units as pandas and people write them."""
+_ISO_DURATION = re.compile(r"P(?:(\d{1,15})([YMWD])|T(\d{1,15})([HMS]))")
+_ISO_UNITS = {"Y": "y", "M": "mo", "W": "w", "D": "d", "TH": "h", "TM": "min", "TS": "s"}
 EPOCH_UNITS_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 """Units of numeric time stamps since 1970, in microseconds."""
 _MAX_DURATION_US = 300 * 365 * _MICROSECONDS["d"]
 
 
 def parse_duration_us(text: str) -> int:
-    """Parse a duration such as `15min`, `24h` or `1.5d` into microseconds.
+    """Parse a duration such as `15min`, `24h`, `1.5d`, `1mo` or `P1M` into microseconds.
 
     Raises `UsageError` for text that is not a duration, and for one that is not positive or is
     longer than 300 years.
     """
+    iso = _ISO_DURATION.fullmatch(text.strip())
+    if iso:
+        text = f"{iso[1]}{_ISO_UNITS[iso[2]]}" if iso[2] else f"{iso[3]}{_ISO_UNITS['T' + iso[4]]}"
     match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)?\s*([a-zA-Z]+)\s*", text)
-    unit = match and _MICROSECONDS.get(match[2].lower())
+    if match and match[2] == "M":
+        count = match[1] or 1
+        raise UsageError(
+            f"{text!r} may be a month or a minute", hint=f"write {count}mo or {count}min"
+        )
+    unit = match and _MICROSECONDS.get(_OTHER_SPELLINGS.get(match[2], match[2].lower()))
     if not match or not unit:
         raise UsageError(
             f"{text!r} is not a duration", hint="write a number and a unit, such as 15min, 24h, 7d"
@@ -43,6 +65,11 @@ def parse_duration_us(text: str) -> int:
     if microseconds > _MAX_DURATION_US:
         raise UsageError(f"{text!r} is longer than 300 years")
     return microseconds
+
+
+def is_end_of_period(text: str) -> bool:
+    """Tell whether a step such as pandas' `ME` is named by the last day of each period."""
+    return re.fullmatch(r"\s*\d*\s*[MQY]E\s*", text) is not None
 
 
 def parse_steps(text: str | int, *, step_us: int, name: str, limit: int) -> int:
@@ -77,8 +104,8 @@ def parse_step_count(text: str | int, *, name: str, limit: int) -> int | None:
 
 
 def format_duration(microseconds: int) -> str:
-    """Format a duration in its largest whole unit: `15 min`, `1 h`, `1 d`."""
-    for unit in ("w", "d", "h", "min", "s", "ms"):
+    """Format a duration in its largest whole unit: `15 min`, `1 h`, `1 d`, `1 mo`."""
+    for unit in ("y", "q", "mo", "w", "d", "h", "min", "s", "ms"):
         count, remainder = divmod(microseconds, _MICROSECONDS[unit])
         if count and not remainder:
             return f"{count} {unit}"
@@ -90,6 +117,15 @@ def abbreviate_duration(microseconds: int) -> str:
     units = ("d", "h", "min", "s", "ms", "us")
     unit = next((u for u in units if microseconds >= 3 * _MICROSECONDS[u]), "us")
     return f"{microseconds // _MICROSECONDS[unit]}{unit}"
+
+
+def parse_utc_offset_us(tz: str) -> int | None:
+    """Return the offset from UTC of `UTC` or `+01:00`; None for the name of a place's zone."""
+    match = re.fullmatch(r"([+-])(\d{2}):(\d{2})", tz)
+    if match is None:
+        return 0 if tz == "UTC" else None
+    size = int(match[2]) * _MICROSECONDS["h"] + int(match[3]) * _MICROSECONDS["min"]
+    return -size if match[1] == "-" else size
 
 
 def check_range(name: str, value: float, low: float, high: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from rnnforecast.batch.parts import COUNTS, DEGRADED, Parts
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
+from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.forecast import Forecaster
 from rnnforecast.data.match import newest_reading
 from rnnforecast.data.output import encode_table, floats_to_doubles
@@ -54,8 +55,8 @@ class BucketTask:
     config: PredictConfig
     options: DataConfig
     parts: Parts
-    tz: str | None
-    """The time zone of the readings."""
+    axis: TimeAxis
+    """The axis of the times."""
 
 
 def import_worker_modules() -> None:

@@ -155,7 +155,7 @@ def _resolve(
         config=config,
         options=options,
         parts=Parts(output.resolve(), key, manifest.n_buckets),
-        tz=loaded.artifact.schema.tz,
+        axis=loaded.artifact.schema.axis,
     )
 
 
@@ -208,7 +208,7 @@ def _commit(task: BucketTask) -> BatchResult:
     events = Recorder(ignore, [])
     newest = [m["newest_us"] for m in manifests if m["newest_us"] is not None]
     if newest:
-        check_age(max(newest), task.tz, task.config, events)
+        check_age(max(newest), task.axis, task.config, events)
     if committed is not None and committed.get("parts") == manifests:
         return _result("already published", task, manifests, events.warnings)
 

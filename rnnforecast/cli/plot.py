@@ -33,6 +33,7 @@ from rnnforecast.errors import UsageError
 from rnnforecast.units import format_number
 
 if TYPE_CHECKING:
+    from rnnforecast.data.axis import TimeAxis
     from rnnforecast.evaluate.anomalies import Episode
     from rnnforecast.evaluate.postprocess import Prediction
     from rnnforecast.report.plots import Fan
@@ -92,7 +93,7 @@ def anomalies_document(search: Search, output: str | None) -> dict[str, Any]:
     """Return the document of `anomalies --json`."""
     anomalies, episodes = search.anomalies, []
     for episode in search.episodes:
-        begin, end = _span(episode, anomalies.tz)
+        begin, end = _span(episode, anomalies.axis)
         episodes.append(
             {
                 "series": episode.series,
@@ -116,7 +117,7 @@ def print_anomalies(search: Search, output: str | None, screen: Screen) -> None:
     """Print the first episodes, the most surprising first, and the number of anomalies."""
     anomalies, episodes = search.anomalies, search.episodes[:_MAX_EPISODES]
     rows = [
-        (e.series, *_span(e, anomalies.tz), str(e.count), format_number(e.surprise))
+        (e.series, *_span(e, anomalies.axis), str(e.count), format_number(e.surprise))
         for e in episodes
     ]
     if rows and not screen.is_quiet:
@@ -130,10 +131,8 @@ def print_anomalies(search: Search, output: str | None, screen: Screen) -> None:
         screen.result(f"written: {output}")
 
 
-def _span(episode: Episode, tz: str | None) -> tuple[str, str]:
-    from rnnforecast.data.timestamps import format_timestamp
-
-    return format_timestamp(episode.begin_us, tz), format_timestamp(episode.end_us, tz)
+def _span(episode: Episode, axis: TimeAxis) -> tuple[str, str]:
+    return axis.format(episode.begin_us), axis.format(episode.end_us)
 
 
 @with_options

@@ -147,8 +147,6 @@ def print_prediction(prediction: Prediction, output: str, screen: Screen, *, plo
 
     Nothing is printed next to a forecast on standard output.
     """
-    from rnnforecast.data.timestamps import format_timestamp
-
     forecast, exceedances = prediction.forecast, prediction.exceedances
     if output == STANDARD_OUTPUT:
         return
@@ -159,7 +157,7 @@ def print_prediction(prediction: Prediction, output: str, screen: Screen, *, plo
         rows = [
             (
                 forecast.names[0],
-                format_timestamp(int(forecast.times_us[0, lead]), forecast.tz),
+                forecast.axis.format(int(forecast.times_us[0, lead])),
                 format_number(float(forecast.point[0, lead])),
                 *(format_number(float(forecast.values[0, lead, column])) for column in columns),
             )

@@ -58,6 +58,11 @@ class DataConfig:
         choices=("mean", "sum", "last", "min", "max"),
     )
     tz: str | None = option(None, "Time zone of stamps that carry none, such as Europe/Vienna.")
+    closed: str = option(
+        "auto",
+        "Hours of the week in which there are never readings: no gaps, but left out, or none.",
+        choices=("auto", "none"),
+    )
     sep: str | None = option(None, "Separator of the columns.")
     decimal: str | None = option(None, "Decimal mark: . or ,")
     thousands: str | None = option(None, "Mark between thousands, such as . in 1.234,5")

@@ -13,10 +13,10 @@ import pandas as pd
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers
+from rnnforecast.data.axis import parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.quality import BLOCK_ROWS, Segments, find_quality_issues, run_lengths
 from rnnforecast.data.rows import Codes, Flags, ReadContext, Rows
-from rnnforecast.data.timestamps import format_timestamp, parse_time_us
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.sniff import shell_quote
@@ -189,7 +189,7 @@ def mask_stuck(panel: Panel, config: DataConfig, listener: Listener) -> Panel:
     return replace(panel, target=target)
 
 
-def warn_of_suspect_readings(panel: Panel, listener: Listener, *, tz: str | None) -> None:
+def warn_of_suspect_readings(panel: Panel, listener: Listener) -> None:
     """Warn of sensors that stand still or never change, and of values that may mean missing."""
     issues = find_quality_issues(panel)
     if issues.constant:
@@ -200,7 +200,7 @@ def warn_of_suspect_readings(panel: Panel, listener: Listener, *, tz: str | None
     stuck = issues.stuck
     if len(stuck):
         longest = stuck.chosen(np.argsort(-stuck.n_rows, kind="stable")[:_MAX_LISTED])
-        bounds = ((format_timestamp(t, tz) for t in (run.start_us, run.end_us)) for run in longest)
+        bounds = ((panel.axis.format(t) for t in (run.start_us, run.end_us)) for run in longest)
         listed = "; ".join(
             f"{run.series} from {start} to {end}"
             for run, (start, end) in zip(longest, bounds, strict=True)

@@ -254,7 +254,7 @@ def static_values(
     return low
 
 
-def add_calendar(panel: Panel, config: DataConfig, tz: str | None) -> Panel:
+def add_calendar(panel: Panel, config: DataConfig) -> Panel:
     """Add features of the calendar for all steps of a panel, and the longest horizon after them.
 
     The panel stays as it is where the user does not ask for them. Raises `UsageError` for a
@@ -267,9 +267,7 @@ def add_calendar(panel: Panel, config: DataConfig, tz: str | None) -> Panel:
     n_ahead = min(MAX_HORIZON, _CENTURY_US // panel.step_us)
     last = int((panel.first_step + panel.lengths).max()) + n_ahead
     times = np.arange(first, last, dtype=np.int64) * panel.step_us
-    clock = pd.DatetimeIndex((times + panel.start[0] % panel.step_us).astype("datetime64[us]"))
-    if tz is not None:
-        clock = clock.tz_localize("UTC").tz_convert(tz).tz_localize(None)
+    clock = panel.axis.local(times + panel.start[0] % panel.step_us)
     features = _calendar_features(clock, config, panel.step_us)
     if not features:
         return panel

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import NormalDist
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.training import BAND, quantile_name
 from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
-from rnnforecast.data.timestamps import timestamp_array
+from rnnforecast.data.axis import TimeAxis, timestamp_array
 from rnnforecast.data.windows import Past, Values
 from rnnforecast.spec import QUANTILES
 
@@ -35,9 +36,9 @@ class Forecast:
     names: tuple[str, ...]
     """`(origin,)`: the series of each origin."""
     cutoff_us: Integers
-    """`(origin,)`: the last time that the forecast may use, in microseconds since 1970."""
+    """`(origin,)`: the last time that the forecast may use, in microseconds on the axis."""
     step_us: int
-    tz: str | None = None
+    axis: TimeAxis = TimeAxis()
     source: tuple[str, ...] | None = None
     """`(origin,)`: the method that made the forecast; None where no fallback was allowed."""
     uncalibrated: Values | None = None
@@ -58,9 +59,20 @@ class Forecast:
 
     @property
     def times_us(self) -> Integers:
-        """`(origin, horizon)`: the time of each step, in microseconds."""
+        """`(origin, horizon)`: the time of each step, in microseconds on the axis."""
         leads = np.arange(1, self.horizon + 1, dtype=np.int64)
         return self.cutoff_us[:, None] + leads * self.step_us
+
+    @cached_property
+    def stamp_rows(self) -> tuple[Integers, Integers]:
+        """The stamps of all steps, `(stamp,)`: number of the step in `(origin, horizon)`, and UTC.
+
+        They are ordered by origin, then by time. A step has no stamp where clocks skip it, and two
+        where they show it twice.
+        """
+        rows, times = self.axis.stamp_rows(self.times_us.ravel())
+        order = np.lexsort((times, rows // self.horizon))
+        return rows[order], times[order]
 
     def subset(self, origins: NDArray[np.bool_]) -> Forecast:
         """Return the forecast of some of the origins."""
@@ -85,27 +97,28 @@ class Forecast:
         )
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:
-        """Return one row for each origin and step: series, timestamp, forecast, the quantiles.
+        """Return one row for each origin and stamp: series, timestamp, forecast, the quantiles.
 
-        Rows are ordered by origin, then by time. The quantiles must be among those of the forecast;
-        by default they are all but the median, which is the column `forecast`.
+        Rows are ordered by origin, then by time: those of `stamp_rows`. The quantiles must be among
+        those of the forecast; by default all but the median, which is the column `forecast`.
         """
         if quantiles is None:
             quantiles = [q for q in self.quantiles if q != 0.5]
 
-        codes = pa.array(np.repeat(np.arange(len(self.names), dtype=np.int32), self.horizon))
+        rows, times = self.stamp_rows
+        codes = pa.array((rows // self.horizon).astype(np.int32))
         columns: dict[str, pa.Array] = {
             "series": _decode(codes, self.names),
-            "timestamp": timestamp_array(self.times_us, self.tz),
+            "timestamp": timestamp_array(times, self.axis.tz),
         }
         values = self.values if self.values.dtype == np.float32 else _rounded(self.values)
-        columns["forecast"] = pa.array(values[:, :, self.quantiles.index(0.5)].ravel())
+        columns["forecast"] = pa.array(values[:, :, self.quantiles.index(0.5)].ravel()[rows])
         for quantile in quantiles:
             index = self.quantiles.index(quantile)
-            columns[quantile_name(quantile)] = pa.array(values[:, :, index].ravel())
+            columns[quantile_name(quantile)] = pa.array(values[:, :, index].ravel()[rows])
 
         if self.p_exceed is not None:
-            columns["p_exceed"] = pa.array(self.p_exceed.round(6).ravel(), from_pandas=True)
+            columns["p_exceed"] = pa.array(self.p_exceed.round(6).ravel()[rows], from_pandas=True)
         if self.source is not None:
             columns["source"] = _decode(codes, self.source)
         return pa.table(columns)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers, concat_slices, offsets_from_lengths, take_names
+from rnnforecast.data.axis import ELAPSED, HOUR_US, MONTHS, TimeAxis
+from rnnforecast.data.calendar import choose_axis, close_axis, find_open_steps, merge_repeated_hours
 from rnnforecast.data.cleaning import clean_rows, mask_stuck, warn_of_suspect_readings
 from rnnforecast.data.features import add_calendar, encode_covariates
 from rnnforecast.data.panel import FeatureBlock, Panel, RankPartition
@@ -31,7 +33,6 @@ _MAX_EMPTY = 20
 """Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
-_HOUR_US = 3_600_000_000
 _N_SORTED_SERIES = 32
 """Where rows are not in the order of time, so many series are sorted to find the step."""
 _MAX_STEPS = 1 << 21
@@ -48,8 +49,8 @@ _USUAL_STEPS_US = tuple(
     }.items()
     for count in counts
 )
-FindTrainEnd = Callable[[Panel, str | None], int]
-"""Returns the time that ends the training part of a panel; takes the zone of its stamps, too."""
+FindTrainEnd = Callable[[Panel], int]
+"""Returns the time that ends the training part of a panel."""
 _Number = TypeVar("_Number", bound=np.generic)
 
 
@@ -86,7 +87,7 @@ def read_panel(
     context = replace(context, schema=rows.finish_cleaning(schema))
 
     # ALIGNED: times lie on the grid
-    grid = align(rows, context, ranks, is_aware=tz is not None)
+    grid, context = align(rows, context, ranks, tz=tz)
 
     # PLACED: the arrays of the rows are freed one after the other
     panel = to_grid(rows, grid, context)
@@ -95,17 +96,26 @@ def read_panel(
     panel = trim_and_warn(panel, context)
     local = drop_empty(panel, context, ranks)
     panel, schema = merge_ranks(local, ranks), context.schema
-    train_end_us = find_train_end(panel, tz) if find_train_end and schema.covariates else None
+    train_end_us = find_train_end(panel) if find_train_end and schema.covariates else None
     panel, schema = encode_covariates(
         panel, schema, rows.texts, config, listener, until_us=train_end_us
     )
-    panel = add_calendar(panel, config, schema.tz or tz)
+    panel = add_calendar(panel, config)
 
-    _report_gaps(local, config, listener, tz, ranks)
+    _report_gaps(local, config, listener, ranks)
     if schema.step_us is None and local.n_series:  # a model's readings were profiled in training
-        warn_of_suspect_readings(local, listener, tz=tz)
+        warn_of_suspect_readings(local, listener)
     targets = schema.targets if schema.series else panel.names
-    schema = replace(schema, step_us=panel.step_us, tz=tz, targets=targets)
+    axis = panel.axis
+    schema = replace(
+        schema,
+        targets=targets,
+        step_us=panel.step_us,
+        tz=axis.tz,
+        axis_kind=axis.kind,
+        stamp_offset_us=axis.offset_us,
+        open_steps=axis.open_steps,
+    )
     check_same_schema(schema, ranks)
     return panel, schema
 
@@ -305,20 +315,82 @@ def _sorted_steps(rows: Rows) -> StepCounts:
     return StepCounts.merge([steps_between(times[codes == series]) for series in sample])
 
 
-def align(rows: Rows, context: ReadContext, ranks: Ranks, *, is_aware: bool) -> Grid:
-    """Find the step, and move all times onto its grid: snapped, or floored for an aggregate.
+def align(
+    rows: Rows, context: ReadContext, ranks: Ranks, *, tz: str | None
+) -> tuple[Grid, ReadContext]:
+    """Choose the axis, find the step, and move all times onto the grid.
 
-    Raises `DataError` for times that lie ahead of the clock, are irregular, or spread over far more
-    steps than there are rows.
+    Times are snapped, or floored for an aggregate. Returns the context with a source that locates
+    the rows that are left. Raises `DataError` for times that lie ahead of the clock, are irregular,
+    or spread over far more steps than there are rows.
     """
     config, listener = context.config, context.listener
     statistics = step_statistics(rows)
     step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
     if not config.allow_future:
-        check_future(rows, step_us, context, is_aware=is_aware)
+        check_future(rows, step_us, context, is_aware=tz is not None)
+    _warn_of_jumps_back(rows, statistics.backward, step_us, listener)
 
-    backward = statistics.backward
-    long_jumps = backward[backward > max(_RESET_STEPS * step_us, _HOUR_US)]
+    is_trained = context.schema.step_us is not None
+    axis = context.schema.axis if is_trained else choose_axis(rows, step_us, config, ranks, tz=tz)
+    open_steps, axis = axis.open_steps, replace(axis, open_steps=(), step_us=0)
+    if axis.kind == ELAPSED:
+        axis = TimeAxis(tz)
+    else:
+        keep = merge_repeated_hours(rows, axis) if step_us <= HOUR_US else None
+        if keep is not None:
+            context = replace(context, source=rows.keep(keep, context))
+        rows.convert(axis)
+        statistics = step_statistics(rows)
+        step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
+
+    times: Sequence[Integers] = rows.times
+    start, end = statistics.start, statistics.end
+    if config.agg:
+        _mask_incomplete_steps(rows, statistics, axis, step_us, listener)
+        times = [axis.floor(chunk, step_us) for chunk in times]
+        start, end = axis.floor(start, step_us), axis.floor(end, step_us)
+    elif not statistics.is_multiple_of(step_us):
+        times, start, end = _snap(rows, statistics, step_us, context)
+
+    if is_trained and open_steps:
+        axis = replace(axis, step_us=step_us, open_steps=open_steps)
+        is_open = [axis.is_open(chunk) for chunk in times]
+        n_closed = sum(int(np.count_nonzero(~chunk)) for chunk in is_open)
+        if n_closed:
+            message = f"{n_closed} rows lie in hours that were closed at training: left out"
+            listener(WarningEvent("closed-hours", message, n_closed))
+            context = replace(context, source=rows.keep(is_open, context))
+            times = [
+                chunk[rows_] for chunk, rows_ in zip(times, is_open, strict=True) if rows_.any()
+            ]
+    elif not is_trained and config.closed == "auto" and axis.kind != MONTHS:
+        open_steps = find_open_steps(rows, times, step_us, ranks)
+        if open_steps:
+            axis = close_axis(axis, step_us, open_steps, listener)
+    if axis.open_steps:
+        times = [axis.from_wall_clock(chunk) for chunk in times]
+        start, end = (axis.from_wall_clock(bound) for bound in (start, end))
+
+    rows.align(list(times))
+    grid = Grid(start, (end - start) // step_us + 1, step_us, axis)
+    if grid.n_rows > max(_MAX_EMPTY * rows.n_rows, 10_000):
+        times_of_rows = np.concatenate(rows.times)
+        furthest = int(np.argmax(np.abs(times_of_rows - np.median(times_of_rows))))
+        raise DataError(
+            f"{len(times_of_rows)} rows spread over {grid.n_rows} steps of "
+            f"{format_duration(step_us)}; this stamp lies furthest from the others",
+            code="sparse",
+            location=context.source.location(furthest, context.schema.time),
+            hint="correct or remove it if it is wrong; if readings are that rare, say a longer "
+            "step, such as  --freq 1d --agg mean",
+        )
+    return grid, context
+
+
+def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: Listener) -> None:
+    """Warn where a clock seems to have been reset: the time goes back far, and seldom."""
+    long_jumps = backward[backward > max(_RESET_STEPS * step_us, HOUR_US)]
     # A table of future covariates begins before the readings end: one jump back in each series.
     is_future_table = rows.n_future_rows > 0 and len(long_jumps) <= rows.n_series
     if 0 < len(long_jumps) <= _RESET_SHARE * rows.n_rows and not is_future_table:
@@ -327,30 +399,6 @@ def align(rows: Rows, context: ReadContext, ranks: Ranks, *, is_aware: bool) -> 
             f"the time goes back {len(long_jumps)} times, by {longest} at most: the rows are sorted"
         )
         listener(WarningEvent("time-goes-back", message, len(long_jumps)))
-
-    start, end = statistics.start, statistics.end
-    if config.agg:
-        _mask_incomplete_steps(rows, statistics, step_us, listener)
-        rows.align([times - times % step_us for times in rows.times])
-        start, end = start - start % step_us, end - end % step_us
-    elif statistics.is_multiple_of(step_us):
-        rows.align()
-    else:
-        start, end = _snap(rows, statistics, step_us, context)
-
-    grid = Grid(start, (end - start) // step_us + 1, step_us)
-    if grid.n_rows > max(_MAX_EMPTY * rows.n_rows, 10_000):
-        times = np.concatenate(rows.times)
-        furthest = int(np.argmax(np.abs(times - np.median(times))))
-        raise DataError(
-            f"{len(times)} rows spread over {grid.n_rows} steps of {format_duration(step_us)}; "
-            "this stamp lies furthest from the others",
-            code="sparse",
-            location=context.source.location(furthest, context.schema.time),
-            hint="correct or remove it if it is wrong; if readings are that rare, say a longer "
-            "step, such as  --freq 1d --agg mean",
-        )
-    return grid
 
 
 def _find_step(steps: StepCounts, rows: Rows, context: ReadContext) -> int:
@@ -374,7 +422,7 @@ def _find_step(steps: StepCounts, rows: Rows, context: ReadContext) -> int:
 
 
 def _mask_incomplete_steps(
-    rows: Rows, statistics: StepStatistics, step_us: int, listener: Listener
+    rows: Rows, statistics: StepStatistics, axis: TimeAxis, step_us: int, listener: Listener
 ) -> None:
     """Set the readings of a series' newest step to NaN until the step is over.
 
@@ -386,7 +434,7 @@ def _mask_incomplete_steps(
         seen = rows.has_reading(i)
         np.maximum.at(newest, codes[seen], times[seen])
 
-    begin = newest - newest % step_us
+    begin = axis.floor(newest, step_us)
     pace = statistics.steps.median if statistics.steps.total else step_us
     is_incomplete = (newest > 0) & (newest + 1.5 * pace < begin + step_us)
     if not is_incomplete.any():
@@ -401,12 +449,12 @@ def _mask_incomplete_steps(
 
 def _snap(
     rows: Rows, statistics: StepStatistics, step_us: int, context: ReadContext
-) -> tuple[Integers, Integers]:
+) -> tuple[Sequence[Integers], Integers, Integers]:
     """Snap stamps that jitter a little to the grid; raise `DataError` for those far from it.
 
     The grid of a series begins at its first stamp. Where stamps jitter, it begins in 1970 if all
     lie near that one, so that a first stamp that is late does not move all others. Returns the
-    start and end of each series, `(series,)`.
+    times of rows, and the start and end of each series, `(series,)`.
     """
 
     def deviation(times: Integers, origin: Integers | int) -> Integers:
@@ -417,8 +465,7 @@ def _snap(
     first, end = statistics.start, statistics.end
     chunks = list(zip(rows.times, rows.codes, strict=True))
     if not any(deviation(times, first[codes]).any() for times, codes in chunks):
-        rows.align()
-        return first, end
+        return rows.times, first, end
 
     limit = _MAX_JITTER * step_us
     is_near_1970 = all((np.abs(deviation(times, 0)) <= limit).all() for times in rows.times)
@@ -443,20 +490,17 @@ def _snap(
         n_before += len(times)
         snapped.append(times - off)
 
-    rows.align(snapped)
     message = f"{n_moved} time stamps were moved onto the grid"
     context.listener(WarningEvent("jitter", message, n_moved))
     origin = 0 if is_near_1970 else first
-    return first - deviation(first, origin), end - deviation(end, origin)
+    return snapped, first - deviation(first, origin), end - deviation(end, origin)
 
 
-def _report_gaps(
-    panel: Panel, config: DataConfig, listener: Listener, tz: str | None, ranks: Ranks
-) -> None:
+def _report_gaps(panel: Panel, config: DataConfig, listener: Listener, ranks: Ranks) -> None:
     """Note how much is missing; warn of series with a gap that is longer than `--max-gap`."""
     n_nan = int(np.count_nonzero(np.isnan(panel.target)))
     zeros = np.zeros((2, panel.n_series), np.int64)
-    missing, longest = count_missing(panel, tz) if n_nan else zeros
+    missing, longest = count_missing(panel) if n_nan else zeros
     counts = np.array([n_nan, missing.sum(), len(panel.target)], np.int64)
     n_nan, n_missing, n_rows = ranks.all_reduce(counts).tolist()
     longest_of_all = max(all_gather_object(ranks, int(longest.max(initial=0))))

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
+from rnnforecast.data.axis import TimeAxis, parse_time_us
 from rnnforecast.data.future import append_future
 from rnnforecast.data.grid import FindTrainEnd, check_step, read_panel
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import OUTLIER_FACTOR, SPIKE_RUN
 from rnnforecast.data.schema import Schema, canonical_name, check_zone, infer_schema, match_schema
-from rnnforecast.data.timestamps import format_timestamp, parse_time_us
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError
 from rnnforecast.events import Listener, WarningEvent
@@ -296,29 +296,27 @@ def newest_reading(past: Past) -> int:
     return int(newest_readings(past).max(initial=-1))
 
 
-def check_freshness(past: Past, tz: str | None, config: PredictConfig, listener: Listener) -> int:
+def check_freshness(past: Past, config: PredictConfig, listener: Listener) -> int:
     """Return the age of the newest reading, and warn or raise as `check_age` does."""
-    return check_age(newest_reading(past), tz, config, listener)
+    return check_age(newest_reading(past), past.axis, config, listener)
 
 
-def check_age(newest: int, tz: str | None, config: PredictConfig, listener: Listener) -> int:
+def check_age(newest: int, axis: TimeAxis, config: PredictConfig, listener: Listener) -> int:
     """Return the age of the newest reading in microseconds, 0 where it is ahead of the clock.
 
-    `newest` is its time in microseconds. Warns where the age is over `warn_age`; raises
+    `newest` is its time in microseconds on the axis. Warns where the age is over `warn_age`; raises
     `NotEnoughDataError` with the code `stale` where it is over `max_age`. Stamps without a zone are
     compared with this machine's local time.
     """
     if config.as_of is not None:
-        now_us = parse_time_us(config.as_of, tz)
+        now_us = parse_time_us(config.as_of, axis.tz)
     else:
         now_us = time.time_ns() // 1000
         local = datetime.fromtimestamp(now_us / 1e6).astimezone().utcoffset()
-        if tz is None and local is not None:
+        if axis.tz is None and local is not None:
             now_us += int(local.total_seconds()) * 1_000_000
-    age = max(0, now_us - newest)
-    message = (
-        f"the newest reading, {format_timestamp(newest, tz)}, is {abbreviate_duration(age)} old"
-    )
+    age = max(0, now_us - int(axis.to_utc(np.array([newest]))[0]))
+    message = f"the newest reading, {axis.format(newest)}, is {abbreviate_duration(age)} old"
 
     if config.max_age is not None and age > parse_duration_us(config.max_age):
         raise NotEnoughDataError(
@@ -331,18 +329,19 @@ def check_age(newest: int, tz: str | None, config: PredictConfig, listener: List
     return age
 
 
-def unix_time_s(time_us: int, tz: str | None) -> float:
+def unix_time_s(time_us: int, axis: TimeAxis) -> float:
     """Return the time of a reading as Unix time: seconds since 1970 in UTC.
 
     A time without a zone is taken for this machine's local time.
     """
-    if tz is not None:
+    time_us = int(axis.to_utc(np.array([time_us]))[0])
+    if axis.tz is not None:
         return time_us / 1e6
     return (datetime(1970, 1, 1) + timedelta(microseconds=time_us)).astimezone().timestamp()
 
 
 def check_known_ahead(
-    past: Past, horizon: int, tz: str | None, *, needed: NDArray[np.bool_] | None = None
+    past: Past, horizon: int, *, needed: NDArray[np.bool_] | None = None
 ) -> NDArray[np.bool_]:
     """`(origin,)`: which origins lack a value of a covariate that must be known over the horizon.
 
@@ -368,7 +367,7 @@ def check_known_ahead(
     leads = np.flatnonzero(is_unknown[origin, feature]) + 1
     column = past.known_names[feature].partition("=")[0]
     times = past.cutoff_time[origin] + leads * past.step_us
-    stamps = ", ".join(format_timestamp(int(time), tz) for time in times[:_STAMPS_SHOWN])
+    stamps = ", ".join(past.axis.format(int(time)) for time in times[:_STAMPS_SHOWN])
     more = f", ... ({len(times)} of {horizon})" if len(times) > _STAMPS_SHOWN else ""
     n_more = len(origins) - 1
     more_series = f"; {n_more} more series lack values, too" if n_more else ""

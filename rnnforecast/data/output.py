@@ -24,8 +24,8 @@ import pyarrow.parquet as pa_parquet
 from rnnforecast.config.commands import check_format
 from rnnforecast.config.training import STANDARD_OUTPUT
 from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.axis import format_timestamps
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.timestamps import format_timestamps, timestamp_array
 from rnnforecast.data.windows import Values
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
 from rnnforecast.storage.publish import publishing_file
@@ -77,22 +77,21 @@ class BacktestFile:
 
     _file: IO[bytes]
     _ending: str
-    _tz: str | None
     _parquet: pa_parquet.ParquetWriter | None = None
     _is_empty: bool = True
 
     def write(self, method: str, forecast: Forecast, actual: Values) -> None:
         """Append windows of one method with their actuals, `(window, horizon)`."""
-        values = replace(forecast, tz=self._tz).to_arrow()
-        n_windows, horizon = actual.shape
-        leads = np.tile(np.arange(1, horizon + 1, dtype=np.int32), n_windows)
+        values = forecast.to_arrow()
+        rows = forecast.stamp_rows[0]
+        window, lead = np.divmod(rows, forecast.horizon)
         columns = {
             "method": pa.repeat(method, len(values)),
             "series": values["series"],
-            "cutoff": timestamp_array(np.repeat(forecast.cutoff_us, horizon), self._tz),
+            "cutoff": forecast.axis.stamps(forecast.cutoff_us[window]),
             "timestamp": values["timestamp"],
-            "lead": pa.array(leads),
-            "actual": pa.array(actual.ravel(), from_pandas=True),
+            "lead": pa.array((lead + 1).astype(np.int32)),
+            "actual": pa.array(actual.ravel()[rows], from_pandas=True),
             **{name: values[name] for name in values.column_names[2:]},
         }
         table = pa.table(columns)
@@ -127,10 +126,10 @@ def floats_to_doubles(schema: pa.Schema) -> pa.Schema:
 
 
 @contextmanager
-def open_backtest_file(path: str, tz: str | None) -> Iterator[BacktestFile]:
+def open_backtest_file(path: str) -> Iterator[BacktestFile]:
     """Open a file for the forecasts of a backtest; it is published whole, or not at all."""
     with publishing_file(as_path(path)) as file:
-        backtest_file = BacktestFile(file, as_path(path).suffix.lower(), tz)
+        backtest_file = BacktestFile(file, as_path(path).suffix.lower())
         yield backtest_file
         backtest_file.close()
 

@@ -18,6 +18,7 @@ from rnnforecast.data.arrays import (
     offsets_from_lengths,
     take_names,
 )
+from rnnforecast.data.axis import TimeAxis
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_reduce_masked
 
 
@@ -43,9 +44,8 @@ class Panel:
     may begin and end at different times; between its first and its last row a series has a row
     for every step.
 
-    Units: times and steps are microseconds. Times count from 1970, in UTC where the time stamps
-    carry a zone and on the wall clock where they do not. Readings are in the sensor's own units,
-    less the `base` of their series.
+    Units: times and steps are microseconds on the `axis`, which converts them to those of stamps.
+    Readings are in the sensor's own units, less the `base` of their series.
 
     Missing values: a step without a reading is a row with NaN; unknown covariates are NaN, too.
     Rows are never left out, so that row numbers and times determine each other.
@@ -63,7 +63,7 @@ class Panel:
     offsets: Integers
     """`(series + 1,)`: where each series begins in `target`, and the end of the last one."""
     start: Integers
-    """`(series,)`: time of each series' first row, microseconds since 1970, UTC or wall clock."""
+    """`(series,)`: time of each series' first row, in microseconds on the axis."""
     names: tuple[str, ...]
     step_us: int
     base: Doubles
@@ -74,6 +74,7 @@ class Panel:
     """Covariates of the readings; those known ahead may reach beyond the last reading."""
     shared: RankPartition | None = None
     """Which rank stores which series; None where this process stores all."""
+    axis: TimeAxis = TimeAxis()
 
     @property
     def ranks(self) -> Ranks:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.quality import (
     BLOCK_ROWS,
@@ -23,7 +24,6 @@ from rnnforecast.data.quality import (
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.season import infer_season
-from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.data.windows import make_past
 from rnnforecast.events import Listener, ProgressEvent, WarningEvent, ignore
 from rnnforecast.sources.columns import Column
@@ -90,24 +90,24 @@ class Profile:
     """Of spikes and of level shifts."""
 
 
-def profile_panel(panel: Panel, tz: str | None, listener: Listener = ignore) -> Profile:
+def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
     """Profile all series of a panel."""
     stats = describe(panel)
     issues = find_quality_issues(panel)
     spikes = tuple(spikes_by_series(panel, issues.sentinels))
     shifts = tuple(find_level_shifts(panel, stats))
-    missing, longest_gap = count_missing(panel, tz)
+    missing, longest_gap = count_missing(panel)
 
     def suspect(code: str, label: str, segments: Iterable[Segment]) -> Iterator[Finding]:
         for s in segments:
-            start, end = format_timestamp(s.start_us, tz), format_timestamp(s.end_us, tz)
+            start, end = panel.axis.format(s.start_us), panel.axis.format(s.end_us)
             yield Finding(code, s.series, f"{label} {s.value:g}", s.n_rows, start, end)
 
     def shifted() -> Iterator[Finding]:
-        end = format_timestamp(panel.end_us - panel.step_us, tz)
+        end = panel.axis.format(panel.end_us - panel.step_us)
         for s in shifts:
             message = f"jumps from {s.before:.4g} to {s.after:.4g}"
-            start = format_timestamp(s.time_us, tz)
+            start = panel.axis.format(s.time_us)
             yield Finding("level-jump", s.series, message, s.n_rows, start, end)
 
     return Profile(
@@ -124,18 +124,18 @@ def profile_panel(panel: Panel, tz: str | None, listener: Listener = ignore) -> 
             *shifted(),
         ),
         sentinels=tuple(sorted({segment.value for segment in issues.sentinels})),
-        warnings=tuple(_warnings(spikes, shifts, tz)),
+        warnings=tuple(_warnings(spikes, shifts, panel.axis)),
     )
 
 
 def _warnings(
-    spikes: tuple[SeriesSpikes, ...], shifts: tuple[LevelShift, ...], tz: str | None
+    spikes: tuple[SeriesSpikes, ...], shifts: tuple[LevelShift, ...], axis: TimeAxis
 ) -> Iterator[WarningEvent]:
     """Yield a warning of all spikes, and one of all level shifts."""
     if spikes:
         segments = _segments(spikes)
         examples = "; ".join(
-            f"{segment.series} reads {segment.value:g} at {format_timestamp(segment.start_us, tz)}"
+            f"{segment.series} reads {segment.value:g} at {axis.format(segment.start_us)}"
             for segment in segments[:_MAX_LISTED]
         ) + ", ..." * (len(segments) > _MAX_LISTED)
         bounds = [(s.series, _round(s.low), _round(s.high)) for s in spikes[:_MAX_LISTED]]
@@ -150,7 +150,7 @@ def _warnings(
     if shifts:
         examples = "; ".join(
             f"{shift.series} from {shift.before:.4g} to {shift.after:.4g} at "
-            f"{format_timestamp(shift.time_us, tz)}"
+            f"{axis.format(shift.time_us)}"
             for shift in shifts[:_MAX_LISTED]
         )
         message = f"levels jump and stay: {examples}" + ", ..." * (len(shifts) > _MAX_LISTED)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
+from rnnforecast.data.axis import ELAPSED, WALL_CLOCK
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.sources.files import thread_map
@@ -539,18 +540,18 @@ def _concatenate(parts: Sequence[Segments]) -> Segments:
     )
 
 
-def count_missing(panel: Panel, tz: str | None) -> tuple[Integers, Integers]:
+def count_missing(panel: Panel) -> tuple[Integers, Integers]:
     """Return the missing readings and the rows of the longest gap, `(series,)` each.
 
-    Without a time zone, an hour that clocks skip is no gap.
+    An hour that clocks skip is no gap; without a time zone, the first hours of Sundays in spring
+    may be such hours.
     """
     n_missing, longest = np.zeros((2, panel.n_series), np.int64)
     for first, part in panel.blocks(BLOCK_ROWS):
         gaps = find_gaps(part)
-        if tz is None:
-            # An hour that clocks skip: one of the first of a Sunday, in spring.
-            row = gaps.begin - part.offsets[gaps.series]
-            start = part.start[gaps.series] + row * part.step_us
+        row = gaps.begin - part.offsets[gaps.series]
+        start = part.start[gaps.series] + row * part.step_us
+        if panel.axis.tz is None and panel.axis.kind == ELAPSED:
             weekday = (start // _DAY_US + _THURSDAY) % 7
             month = start.view("datetime64[us]").astype("datetime64[M]").astype(np.int64) % 12 + 1
             is_skipped = (
@@ -561,6 +562,21 @@ def count_missing(panel: Panel, tz: str | None) -> tuple[Integers, Integers]:
                 & np.isin(month, _DST_MONTHS)
             )
             gaps = gaps.chosen(~is_skipped)
-        np.add.at(n_missing, first + gaps.series, gaps.length)
-        np.maximum.at(longest, first + gaps.series, gaps.length)
+        length = gaps.length
+        if panel.axis.kind == WALL_CLOCK:
+            length = length - _count_skipped_rows(panel, start, length)
+        np.add.at(n_missing, first + gaps.series, length)
+        np.maximum.at(longest, first + gaps.series, length)
     return n_missing, longest
+
+
+def _count_skipped_rows(panel: Panel, start: Integers, length: Integers) -> Integers:
+    """Return how many rows of gaps, `(gap,)`, lie in hours that clocks skip.
+
+    `start` is the time of a gap's first row, on the axis.
+    """
+    n_skipped = np.zeros(len(start), np.int64)
+    for begin_us, end_us in panel.axis.skipped_hours(int(panel.start.min()), panel.end_us):
+        before = np.clip(-((start - begin_us) // panel.step_us), 0, length)  # rounded up
+        n_skipped += np.clip(-((start - end_us) // panel.step_us), 0, length) - before
+    return n_skipped

@@ -16,7 +16,6 @@ from rnnforecast.data.features import category_codes, recode, static_values, war
 from rnnforecast.data.panel import Covariates, Panel, covariates_from_columns
 from rnnforecast.data.rows import Chunks, Flags, Grid, ReadContext, Rows
 from rnnforecast.data.schema import Covariate
-from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.errors import DataError
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.sniff import shell_quote
@@ -82,6 +81,7 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
         start=np.tile(grid.start, n_targets),
         names=tuple(rows.names),
         step_us=grid.step_us,
+        axis=grid.axis,
         base=np.concatenate(list(rows.value_offsets.values())),
         first_us=int(grid.start.min()),
         covariates=covariates,
@@ -198,7 +198,7 @@ def resolve_keep(
     if set_back_at is None:
         return keep
 
-    first = format_timestamp(grid.time_at(set_back_at), None)
+    first = grid.axis.format(grid.time_at(set_back_at))
     message = f"the clock was set back by an hour: {n_duplicates} time stamps occur twice, the "
     message += f"first {first}, and the later reading counts; to use "
     message += "both where they are an hour of their own, name the zone with  --tz"

@@ -20,15 +20,10 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths, take_names
+from rnnforecast.data.axis import TimeAxis, format_timestamp, parse_time_us
 from rnnforecast.data.future import future_frame_of
 from rnnforecast.data.schema import Covariate, Schema
-from rnnforecast.data.timestamps import (
-    REPAIR_MESSAGES,
-    TimestampReader,
-    format_timestamp,
-    parse_time_us,
-    tz_localize,
-)
+from rnnforecast.data.timestamps import REPAIR_MESSAGES, TimestampReader, tz_localize
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
 from rnnforecast.events import Listener, ProgressEvent, WarningEvent
 from rnnforecast.sources.columns import Column, is_integer
@@ -77,6 +72,7 @@ class Grid:
     """`(series,)`: time of the first grid row, in microseconds."""
     lengths: Integers
     step_us: int
+    axis: TimeAxis = TimeAxis()
 
     @property
     def offsets(self) -> Integers:
@@ -246,6 +242,37 @@ class Rows:
         self.stage = Stage.CLEANED
         return replace(schema, covariates=tuple(covariates))
 
+    def merge(self, first: tuple[Integers, Integers], second: tuple[Integers, Integers]) -> None:
+        """Set readings to the means of pairs of rows, `(pair,)`: number of the chunk, and in it.
+
+        The first row of each pair gets the means; a missing reading does not count.
+        """
+        self._check(Stage.CLEANED)
+        for chunks in self._readings.values():
+            pairs = np.empty((2, len(first[0])))
+            for values, (chunk, row) in zip(pairs, (first, second), strict=True):
+                for i in np.unique(chunk).tolist():
+                    values[chunk == i] = chunks[i][row[chunk == i]]
+            means = np.where(np.isfinite(pairs[1]), pairs[1], pairs[0])
+            is_pair = np.isfinite(pairs).all(0)
+            means[is_pair] = pairs[:, is_pair].mean(0)
+            for i in np.unique(first[0]).tolist():
+                chunks[i][first[1][first[0] == i]] = means[first[0] == i]
+
+    def keep(self, selected: Sequence[Flags], context: ReadContext) -> Source:
+        """Drop the rows that are not selected, and return a source that locates the others."""
+        self._check(Stage.CLEANED)
+        has_rows = np.zeros(self.n_series, np.bool_)
+        for codes, rows in zip(self._codes, selected, strict=True):
+            has_rows[codes[rows]] = True
+        self._select(selected, has_rows, is_long=context.schema.series is not None)
+        return FilteredSource(context.source, selected)
+
+    def convert(self, axis: TimeAxis) -> None:
+        """Replace the times in UTC by those on an axis."""
+        self._check(Stage.CLEANED)
+        self._times = [axis.from_utc(times) for times in self._times]
+
     def align(self, times: list[Integers] | None = None) -> None:
         """Replace the times by times on the grid, unless they lie on it; the stage is ALIGNED."""
         self._check(Stage.CLEANED)
@@ -349,9 +376,8 @@ def read_rows(
     time_chunks, codes = times.chunks(), series.chunks()
     readings, offsets = targets.chunks(time_chunks, codes, names_of_target, known_offsets)
 
-    tz = reader.zone.name
-    if config.tz is not None and not reader.zone.is_aware:
-        tz = config.tz
+    tz = config.tz or reader.zone.name
+    if tz is not None and not reader.zone.is_aware:
         locate = partial(source.location, column=schema.time)
         n_utc_rows = sum(reader.n_aware)
         time_chunks = tz_localize(time_chunks, codes, tz, locate, n_utc_rows=n_utc_rows)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from rnnforecast.config.reading import DataConfig
+from rnnforecast.data.axis import ELAPSED, TimeAxis
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.columns import Column, infer_epoch_unit, is_integer, is_number
@@ -63,7 +64,17 @@ class Schema:
     step_us: int | None = None
     tz: str | None = None
     """Time zone of the stamps in readings and forecasts; None for stamps without one."""
+    axis_kind: str = ELAPSED
+    """How rows follow each other, as in `TimeAxis`; so do the next two."""
+    stamp_offset_us: int = 0
+    open_steps: tuple[int, ...] = ()
     covariates: tuple[Covariate, ...] = ()
+
+    @property
+    def axis(self) -> TimeAxis:
+        """The axis of the rows."""
+        step_us = (self.step_us or 0) if self.open_steps else 0
+        return TimeAxis(self.tz, self.axis_kind, self.stamp_offset_us, step_us, self.open_steps)
 
     @property
     def covariate_names(self) -> tuple[str, ...]:

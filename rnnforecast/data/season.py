@@ -14,9 +14,6 @@ from rnnforecast.errors import NotEnoughDataError
 from rnnforecast.spec import MemberSpec
 from rnnforecast.units import format_duration, parse_steps
 
-_DAY_US = 86_400_000_000
-_CALENDAR_PERIODS_US = (60_000_000, 3_600_000_000, _DAY_US, 7 * _DAY_US)
-"""Minute, hour, day and week."""
 MAX_SEASON = 720
 """A longer season would not fit into a look-back."""
 _MIN_DIP = 0.1
@@ -72,16 +69,15 @@ def resolve_season(config: WindowConfig, past: Past) -> int:
 def infer_season(past: Past) -> int:
     """Find the period, in steps, after which the readings repeat; 1 where there is none.
 
-    A season has at most 720 steps, or no look-back would hold it. Periods of the calendar (minute,
-    hour, day, week) come first; the shortest wins unless a longer one explains much more. Other
-    periods are looked for only where the calendar has none.
+    A season has at most 720 steps, or no look-back would hold it. Periods of the clock (a day) and
+    of the calendar (a year of months) come first; the shortest wins unless a longer one explains
+    much more. Other periods are looked for only where these are none.
     """
     chosen = np.unique(np.linspace(0, past.n_origins - 1, _MAX_SERIES).astype(np.int64))
     curves = [_variogram(past.readings(int(i), _MAX_ROWS)) for i in chosen]
 
     season = 1
-    periods = [us // past.step_us for us in _CALENDAR_PERIODS_US if us % past.step_us == 0]
-    for period in periods:
+    for period in past.axis.periods(past.step_us):
         if not 2 <= period <= MAX_SEASON or _median_dip(curves, period) < _MIN_DIP:
             continue
         if season > 1:  # the share of the variogram that is left at the longer period

@@ -51,7 +51,7 @@ def set_up_training(panel: Panel, config: Config, listener: Listener) -> Trainin
 
 
 def set_up_backtest(
-    panel: Panel, config: Config, ends: BacktestConfig, tz: str | None, listener: Listener
+    panel: Panel, config: Config, ends: BacktestConfig, listener: Listener
 ) -> TrainingSetup:
     """Settle the same for a backtest, from the readings before the train part ends.
 
@@ -64,9 +64,9 @@ def set_up_backtest(
             hint="add one, such as  --horizon 24",
         )
 
-    train_past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends, tz)))
+    train_past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends)))
     spec = _settle(config, train_past, listener, longest=int(train_past.cutoff.max()))
-    cuts = split_times_by_ends(panel, ends, tz, horizon=spec.horizon, **_shares(config))
+    cuts = split_times_by_ends(panel, ends, horizon=spec.horizon, **_shares(config))
     split = split_at(panel, cuts)
 
     window_rows = spec.lookback + spec.horizon
@@ -91,12 +91,10 @@ def train_end_us(panel: Panel, config: Config) -> int:
     return split_times_by_share(panel, at_least=horizon, **_shares(config)).train_until_us
 
 
-def backtest_train_end_us(
-    panel: Panel, config: Config, ends: BacktestConfig, tz: str | None
-) -> int:
+def backtest_train_end_us(panel: Panel, config: Config, ends: BacktestConfig) -> int:
     """Return the first moment that `set_up_backtest` may hold out; raises what it raises."""
     horizon = _max_horizon(config, panel)
-    return split_times_by_ends(panel, ends, tz, horizon=horizon, **_shares(config)).train_until_us
+    return split_times_by_ends(panel, ends, horizon=horizon, **_shares(config)).train_until_us
 
 
 def _shares(config: Config) -> dict[str, float]:

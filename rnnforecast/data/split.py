@@ -12,7 +12,6 @@ import numpy as np
 from rnnforecast.config.training import BacktestConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.timestamps import format_timestamp, parse_time_us
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.parallel import Ranks
@@ -142,7 +141,6 @@ def split_times_by_share(
 def split_times_by_ends(
     panel: Panel,
     ends: BacktestConfig,
-    tz: str | None,
     *,
     validation: float,
     test: float,
@@ -153,19 +151,19 @@ def split_times_by_ends(
     The panel must end where the test part does. Raises `UsageError` for ends in another order, and
     `NotEnoughDataError` where no reading is left to learn from.
     """
-    test_from = start_of_test_us(panel, ends, tz, horizon=horizon)
+    test_from = start_of_test_us(panel, ends, horizon=horizon)
     if test_from is None:
         test_from = _moment(panel, panel.end_us, share=test, at_least=horizon)
     train_until = test_from
     if ends.train_end is not None:
-        train_until = parse_moment(ends.train_end, panel, tz)
+        train_until = parse_moment(ends.train_end, panel)
     elif validation:
         share = validation / (1 - test)
         train_until = _moment(panel, test_from, share=share, at_least=horizon)
 
     cuts = SplitTimes(train_until, test_from, panel.end_us)
     if not train_until <= test_from < cuts.end_us:
-        stamps = [format_timestamp(us, tz) for us in (train_until, test_from, cuts.end_us)]
+        stamps = [panel.axis.format(us) for us in (train_until, test_from, cuts.end_us)]
         raise UsageError(
             f"the train part ends at {stamps[0]}, the validation part at {stamps[1]}, the test "
             f"part at {stamps[2]}: they must follow each other",
@@ -180,29 +178,27 @@ def split_times_by_ends(
     return cuts
 
 
-def start_of_test_us(
-    panel: Panel, ends: BacktestConfig, tz: str | None, *, horizon: int
-) -> int | None:
+def start_of_test_us(panel: Panel, ends: BacktestConfig, *, horizon: int) -> int | None:
     """Return the beginning of the test part: the later of `validation_end` and the first window.
 
     None where the user names neither.
     """
     moments = []
     if ends.validation_end is not None:
-        moments.append(parse_moment(ends.validation_end, panel, tz))
+        moments.append(parse_moment(ends.validation_end, panel))
     if ends.windows is not None:
         n_steps = horizon + (ends.windows - 1) * (ends.stride or horizon)
         moments.append(max(panel.end_us - n_steps * panel.step_us, panel.first_us))
     return max(moments, default=None)
 
 
-def parse_moment(text: str, panel: Panel, tz: str | None) -> int:
+def parse_moment(text: str, panel: Panel) -> int:
     """Parse a time stamp, or a row number counted from the table's first row, in microseconds.
 
     Raises `UsageError` for neither, and for a row that the table does not have.
     """
     if not re.fullmatch(r"[+-]?\d+", text.strip()):
-        return parse_time_us(text, tz)
+        return panel.axis.parse(text)
     n_rows = (panel.end_us - panel.first_us) // panel.step_us
     if not 0 <= int(text) <= n_rows:
         raise UsageError(

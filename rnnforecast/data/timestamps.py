@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,25 +18,17 @@ from numpy.typing import NDArray
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.schema import Schema
-from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.errors import DataError, Location
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.source import Source
 from rnnforecast.units import EPOCH_UNITS_US
 
-_CLOCK = "[0-9]{2}(:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?)?"
-_ISO_8601 = re.compile(
-    rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]{_CLOCK} ?(Z|[+-][0-9]{{2}}(:?[0-9]{{2}})?)?)?"
-    "|[0-9]{8}T[0-9]{4}([0-9]{2})?(Z|[+-][0-9]{2}([0-9]{2})?)?",
-    re.IGNORECASE,
-)
-"""A date, or a date with a time; zones as offsets."""
 _UTC_OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}.*?(Z|[+-]\d{2}(:?\d{2})?)$")
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
 _DAY_US = 86_400_000_000
 _END_OF_SECOND_US = 999_000
 """A leap second is read as 59.999."""
-_MAX_DATES = 100_000
 REPAIR_MESSAGES = {
     "hour-24": "24:00 is read as midnight of the next day",
     "leap-second": "a leap second is read as the end of the second before",
@@ -372,93 +364,3 @@ def _first_passes(
     is_end = np.append(series[1:] != series[:-1], True)[last]
     is_clear = (n_back == 1) | ((n_back == 0) & is_end)
     return is_first, ~is_clear[hour]
-
-
-def parse_time_us(text: str, tz: str | None) -> int:
-    """Parse a time that a user typed to microseconds; without a zone it is in the data's.
-
-    A time that clocks skip is the first after it. Only ISO 8601 with a whole date is read:
-    02.01.2024 is not guessed, and no result depends on a clock, as that of `12:00` would. Raises
-    `UsageError`.
-    """
-    stamp = _parse_iso(text)
-    if tz is not None and stamp.tzinfo is None:
-        try:
-            stamp = stamp.tz_localize(tz, nonexistent="shift_forward")
-        except ValueError as error:
-            raise UsageError(f"{text!r} is not a time in {tz}: {error}") from error
-    if tz is not None:
-        stamp = stamp.tz_convert("UTC")
-    elif stamp.tzinfo is not None:
-        raise UsageError(f"{text!r} has a zone, but the readings have none")
-
-    return int(stamp.tz_localize(None).to_datetime64().astype("datetime64[us]").astype(np.int64))
-
-
-def _parse_iso(text: str) -> pd.Timestamp:
-    """Parse ISO 8601 with a whole date. Raises `UsageError`."""
-    try:
-        if not _ISO_8601.fullmatch(text.strip()):
-            raise ValueError("it is not written as ISO 8601 has it, year first")
-        return pd.Timestamp(text.strip())
-    except ValueError as error:
-        raise UsageError(
-            f"{text!r} is not a time: {error}", hint="write 2024-05-01 or 2024-05-01T12:00+00:00"
-        ) from error
-
-
-def date_range(first: str, last: str, every_us: int) -> list[str]:
-    """Return the times from the first to at most the last in equal steps, written as the first is.
-
-    A day is 24 hours here. Raises `UsageError` for text that is no time, for a last time before the
-    first, and where only one of the two has a zone.
-    """
-    begin, end = _parse_iso(first), _parse_iso(last)
-    if (begin.tzinfo is None) != (end.tzinfo is None):
-        raise UsageError(f"of {first!r} and {last!r} only one has a zone")
-    if end < begin:
-        raise UsageError(f"--to {last} lies before --from {first}")
-
-    step = pd.Timedelta(every_us, "us")
-    n_times = int((end - begin) / step) + 1
-    if n_times > _MAX_DATES:
-        raise UsageError(f"--from {first} --to {last} are {n_times} times", hint="--every longer")
-    return [(begin + i * step).isoformat() for i in range(n_times)]
-
-
-def timestamp_array(times_us: Integers, tz: str | None) -> pa.Array:
-    """Convert microseconds to flat Arrow timestamps in the data's zone."""
-    return pa.array(times_us.ravel(), pa.int64()).cast(pa.timestamp("us", tz=tz))
-
-
-def format_timestamps(stamps: pa.ChunkedArray) -> pa.Array:
-    """Format timestamps: `2024-05-01 12:00:00`, with the offset where they have a zone."""
-    times_us = stamps.cast(pa.int64())
-    is_whole_second = pc.equal(pc.multiply(pc.divide(times_us, 1_000_000), 1_000_000), times_us)
-    unit: Literal["s", "us"] = "s" if pc.all(is_whole_second).as_py() else "us"
-    if stamps.type.tz is None:
-        return stamps.cast(pa.timestamp(unit)).cast(pa.string())
-
-    encoded = times_us.combine_chunks().dictionary_encode()  # many series share their stamps
-    utc = pd.DatetimeIndex(encoded.dictionary.to_numpy().view("datetime64[us]"), tz="UTC")
-    local = utc.tz_convert(stamps.type.tz).as_unit(unit)
-    texts = pa.array([stamp.isoformat(" ") for stamp in local], pa.string())
-    return pa.DictionaryArray.from_arrays(encoded.indices, texts).dictionary_decode()
-
-
-def format_timestamp(time_us: int, tz: str | None) -> str:
-    """Format one time in microseconds."""
-    text: str = format_timestamps(pa.chunked_array([timestamp_array(np.array([time_us]), tz)]))[
-        0
-    ].as_py()
-    return text
-
-
-def format_for_file_name(time_us: int, tz: str | None) -> str:
-    """Format one time for a file name: `2024-05-01T120000`, with Z and in UTC if it is aware.
-
-    Names of one zone sort in the order of their times. So a fraction of a second comes after `_`,
-    which sorts after `Z` and all that follows the time in a name, as `.` does not.
-    """
-    text = format_timestamp(time_us, None).replace(" ", "T").replace(":", "").replace(".", "_")
-    return text if tz is None else f"{text}Z"

@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Floats, Integers
+from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.panel import Features, Panel
 from rnnforecast.parallel import Ranks, all_reduce_masked, all_reduce_scattered
 
@@ -243,6 +244,11 @@ class Past:
     def step_us(self) -> int:
         """Step of the grid in microseconds."""
         return self._panel.step_us
+
+    @property
+    def axis(self) -> TimeAxis:
+        """The axis of the times."""
+        return self._panel.axis
 
     @property
     def names(self) -> tuple[str, ...]:

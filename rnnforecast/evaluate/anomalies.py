@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from rnnforecast.config.training import BAND
 from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.forecast import Forecaster, to_normal_scores
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import Origins
-from rnnforecast.data.timestamps import timestamp_array
 from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth
 from rnnforecast.events import Listener, ProgressEvent, ignore
@@ -40,14 +40,15 @@ class Anomalies:
     surprise: Doubles
     step_us: int
     n_judged: int = 0
-    tz: str | None = None
+    axis: TimeAxis = TimeAxis()
 
     @classmethod
     def empty(cls, panel: Panel) -> Anomalies:
         """Return no anomalies, of a panel."""
         integers, doubles = np.empty(0, np.int64), np.empty(0)
+        step_us, axis = panel.step_us, panel.axis
         return cls(
-            panel.names, integers, integers, doubles, doubles, doubles, doubles, panel.step_us
+            panel.names, integers, integers, doubles, doubles, doubles, doubles, step_us, axis=axis
         )
 
     @classmethod
@@ -64,7 +65,7 @@ class Anomalies:
         return pa.table(
             {
                 "series": pa.array([self.names[i] for i in self.series], pa.string()),
-                "timestamp": timestamp_array(self.times_us, self.tz),
+                "timestamp": self.axis.stamps(self.times_us),
                 "actual": pa.array(self.actual),
                 "q10": pa.array(self.low),
                 "q90": pa.array(self.high),

@@ -69,6 +69,7 @@ class SeasonalNaive:
             names=take_names(past.names, past.series),
             cutoff_us=past.cutoff_time,
             step_us=past.step_us,
+            axis=past.axis,
         )
 
 
@@ -234,6 +235,7 @@ class RidgeOnLags:
             names=names,
             cutoff_us=past.cutoff_time,
             step_us=past.step_us,
+            axis=past.axis,
         )
 
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.timestamps import timestamp_array
 from rnnforecast.data.windows import Past
 from rnnforecast.evaluate.baselines import SeasonalNaive, seasonal_differences
 from rnnforecast.evaluate.comparison import MIN_ERROR, NETWORK, REFERENCE_FIELDS, reference_table
@@ -44,8 +43,8 @@ def issue_table(
 
     columns = {
         "series": by_row(names),
-        "cutoff": timestamp_array(np.repeat(forecast.cutoff_us, horizon), forecast.tz),
-        "timestamp": timestamp_array(forecast.times_us, forecast.tz),
+        "cutoff": forecast.axis.stamps(np.repeat(forecast.cutoff_us, horizon)),
+        "timestamp": forecast.axis.stamps(forecast.times_us),
         "lead": np.tile(np.arange(1, horizon + 1, dtype=np.int32), len(names)),
         "forecast": forecast.point.ravel().astype(np.float64),
         "q10": forecast.values[:, :, low].ravel().astype(np.float64),
@@ -58,7 +57,8 @@ def issue_table(
     statistics = reference_table(error_reference, names)  # (series, field)
     for number, name in enumerate(_REFERENCE_COLUMNS):
         columns[name] = np.repeat(statistics[:, number], horizon)
-    return pa.table(columns)
+    is_shown = pa.array(forecast.axis.exists(forecast.times_us.ravel()))
+    return pa.table(columns).filter(is_shown)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Score:
 
 
 def score_issues(
-    table: pa.Table, past: Past, tz: str | None, *, since_us: int | None, by: Sequence[str]
+    table: pa.Table, past: Past, *, since_us: int | None, by: Sequence[str]
 ) -> list[Score]:
     """Score the rows of a ledger whose readings are known, in groups, in the order of the series.
 
@@ -95,9 +95,7 @@ def score_issues(
 
     keys = [{"series": "series", "lead": "lead", "day": "day"}[name] for name in by]
     if "day" in keys:
-        stamps = pd.DatetimeIndex(rows["time_us"].to_numpy().view("datetime64[us]"))
-        if tz is not None:
-            stamps = stamps.tz_localize("UTC").tz_convert(tz)
+        stamps = past.axis.local(rows["time_us"].to_numpy())
         rows = rows.assign(day=stamps.strftime("%Y-%m-%d").to_numpy())
     groups = rows.groupby(keys, sort=True, observed=True) if keys else [((), rows)]
     scores = [
@@ -117,8 +115,8 @@ def _match_readings(table: pa.Table, past: Past) -> pd.DataFrame:
     rows = pd.DataFrame(
         {
             "series": table["series"].to_pandas(),
-            "cutoff": _microseconds(table["cutoff"]),
-            "time_us": _microseconds(table["timestamp"]),
+            "cutoff": past.axis.from_utc(_microseconds(table["cutoff"])),
+            "time_us": past.axis.from_utc(_microseconds(table["timestamp"])),
             **{name: table[name].to_numpy() for name in (*numbers, *_REFERENCE_COLUMNS)},
         }
     )

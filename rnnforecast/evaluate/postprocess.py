@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, take_names
 from rnnforecast.data.forecast import Forecast, Forecaster, probability_below
-from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
@@ -244,7 +243,7 @@ def add_exceedance(
     exceedances = []
     for row in np.flatnonzero(np.isfinite(limit_of)):
         likely = np.flatnonzero(probabilities[row] > _LIKELY)
-        times = [format_timestamp(int(us), forecast.tz) for us in forecast.times_us[row]]
+        times = [forecast.axis.format(int(us)) for us in forecast.times_us[row]]
         peak = int(np.argmax(probabilities[row]))
         exceedances.append(
             Exceedance(

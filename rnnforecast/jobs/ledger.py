@@ -16,7 +16,6 @@ from rnnforecast.config.job import read_job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
 from rnnforecast.data.match import newest_reading
-from rnnforecast.data.timestamps import format_for_file_name, format_timestamp, parse_time_us
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError, UsageError
 from rnnforecast.evaluate.live import Score, score_issues
@@ -145,11 +144,10 @@ def score(
     options = resolve_options(model.artifact, reading, explicit)
     source = training_source(model.artifact) if data is None else data
     check_outputs(source, options)
-    panel, schema = model.read(source, options, events)
-    past = make_past(panel)
+    past = make_past(model.read(source, options, events)[0])
 
-    newest, since = _span(past, config, schema.tz)
-    scores = score_ledger(folder, past, schema.tz, since_us=since, by=config.by)
+    newest, since = _span(past, config)
+    scores = score_ledger(folder, past, since_us=since, by=config.by)
     if not scores:
         raise NotEnoughDataError(
             f"of no forecast in {ledger} a reading has come",
@@ -158,8 +156,8 @@ def score(
         )
     _check_drift(scores, config.max_drift)
 
-    begin = None if since is None else format_timestamp(since, schema.tz)
-    until = format_timestamp(newest, schema.tz)
+    begin = None if since is None else past.axis.format(since)
+    until = past.axis.format(newest)
     return ScoreResult(scores, begin, until, tuple(events.warnings))
 
 
@@ -188,7 +186,6 @@ def score_job(
 def score_ledger(
     ledger: Path,
     past: Past,
-    tz: str | None,
     *,
     since_us: int | None,
     by: Sequence[str],
@@ -200,15 +197,15 @@ def score_ledger(
     """
     parts = list_parts(ledger)
     if since_us is not None and longest_us is not None:
-        oldest = format_for_file_name(since_us - longest_us, tz)
+        oldest = past.axis.format_for_file_name(since_us - longest_us)
         parts = [part for part in parts if part.as_of >= oldest]
 
     if not parts:
         return ()
-    return tuple(score_issues(read_parts(parts), past, tz, since_us=since_us, by=by))
+    return tuple(score_issues(read_parts(parts), past, since_us=since_us, by=by))
 
 
-def _span(past: Past, config: ScoreConfig, tz: str | None) -> tuple[int, int | None]:
+def _span(past: Past, config: ScoreConfig) -> tuple[int, int | None]:
     """Return the time of the newest reading and the first time to score; None for all times."""
     newest = newest_reading(past)
     if newest < 0:
@@ -217,7 +214,7 @@ def _span(past: Past, config: ScoreConfig, tz: str | None) -> tuple[int, int | N
         return newest, None
     if re.fullmatch(r"\s*\d+(\.\d+)?\s*[a-zA-Z]+\s*", config.since):
         return newest, newest - parse_duration_us(config.since) + past.step_us
-    return newest, parse_time_us(config.since, tz)
+    return newest, past.axis.parse(config.since)
 
 
 def _check_drift(scores: Sequence[Score], limit: float | None) -> None:

@@ -21,7 +21,6 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import changed_fields
 from rnnforecast.data.match import newest_reading, unix_time_s
 from rnnforecast.data.output import encode_table
-from rnnforecast.data.timestamps import format_for_file_name, format_timestamp, parse_time_us
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.live import issue_table
 from rnnforecast.evaluate.postprocess import Prediction
@@ -89,8 +88,8 @@ class Publication:
         check_outputs(job.source, options, output=output, inputs=inputs)
 
         ready = prepare(artifact, job.source, config, options, events)
-        newest_us, tz = newest_reading(ready.past), ready.schema.tz
-        stamp = format_for_file_name(newest_us if as_of is None else parse_time_us(as_of, tz), tz)
+        newest_us, axis = newest_reading(ready.past), ready.past.axis
+        stamp = axis.format_for_file_name(newest_us if as_of is None else axis.parse(as_of))
         path = job.output_path(stamp)
         check_not_shared(job, path)
         forecast = {k: v for k, v in asdict(job.forecast).items() if k not in _NO_RESULT}
@@ -110,7 +109,7 @@ class Publication:
     @property
     def newest_s(self) -> float:
         """Time of the newest reading, in seconds since 1970, in UTC."""
-        return unix_time_s(self.newest_us, self.ready.schema.tz)
+        return unix_time_s(self.newest_us, self.ready.past.axis)
 
     def publish(
         self, prediction: Prediction, events: Recorder, clock: Clock, arguments: Sequence[str]
@@ -147,7 +146,7 @@ class Publication:
 
     def describe(self, events: Recorder, arguments: Sequence[str]) -> dict[str, Any]:
         """Return the manifest without the files that are published."""
-        past, tz = self.ready.past, self.ready.schema.tz
+        past = self.ready.past
         sources = (self.job.source, self.ready.options.exclude, self.job.forecast.future)
         inputs = {path for source in sources if source for path in list_source_files(source)}
 
@@ -171,8 +170,8 @@ class Publication:
                 "fingerprint": past.fingerprint(),
                 "series": past.n_origins,
                 "rows": past.n_rows,
-                "first": format_timestamp(past.first_us, tz),
-                "newest": format_timestamp(self.newest_us, tz),
+                "first": past.axis.format(past.first_us),
+                "newest": past.axis.format(self.newest_us),
                 "newest_timestamp_s": self.newest_s,
                 "age_s": round(self.ready.age_us / 1e6),
             },

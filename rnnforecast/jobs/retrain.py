@@ -10,7 +10,6 @@ from typing import Any
 
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import SplitTimes, split_at
-from rnnforecast.data.timestamps import parse_time_us
 from rnnforecast.errors import ModelError
 from rnnforecast.evaluate.comparison import NETWORK, Comparison, n_reference_blocks
 from rnnforecast.evaluate.live import Score
@@ -70,8 +69,8 @@ def _find_challenge(publication: Publication, scores: Sequence[Score]) -> _Chall
     rule = job.retrain
     if job.model.version is not None or (rule.every is None and rule.when is None):
         return None
-    tz, step_us, horizon = publication.ready.schema.tz, past.step_us, artifact.spec.horizon
-    trained_until_us = parse_time_us(artifact.trained_until, tz)
+    step_us, horizon = past.step_us, artifact.spec.horizon
+    trained_until_us = past.axis.parse(artifact.trained_until)
     n_new = (publication.newest_us - trained_until_us) // step_us
     n_held_out = min(int(rule.hold_out * n_new), _MAX_HELD_OUT * horizon)
     if n_held_out < _MIN_HELD_OUT * horizon:
@@ -85,7 +84,7 @@ def _find_challenge(publication: Publication, scores: Sequence[Score]) -> _Chall
         except ModelError:
             continue  # a damaged version is no challenger
         if manifest.get("parent") == publication.model.version:
-            since_us = max(since_us, parse_time_us(str(manifest["trained_until"]), tz))
+            since_us = max(since_us, past.axis.parse(str(manifest["trained_until"])))
     new_us = publication.newest_us - since_us
 
     flagged = [str(score.series) for score in scores if score.flag]
@@ -100,7 +99,7 @@ def _train_challenger(
     publication: Publication, challenge: _Challenge, model: Path, events: Recorder
 ) -> dict[str, Any]:
     """Train, compare and save a challenger; activate it if it beats the active version."""
-    champion, tz = publication.model.artifact, publication.ready.schema.tz
+    champion = publication.model.artifact
     config, horizon = champion.config, champion.spec.horizon
     panel = publication.ready.past.panel_at_cutoffs()
     test_from = panel.end_us - challenge.n_held_out * panel.step_us
@@ -114,7 +113,7 @@ def _train_challenger(
     fitted = fit_network(plan, plan.split, events, start=restore_network(champion))
     calibration = calibrate(fitted, plan.split, plan.spec, events)
     comparison, seen = compare_held_out(
-        fitted, calibration, plan, tz, events, extra_forecasters={CHAMPION: incumbent}
+        fitted, calibration, plan, events, extra_forecasters={CHAMPION: incumbent}
     )
     decision = _decide(publication, challenge, comparison)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from rnnforecast.config.commands import RunConfig
 from rnnforecast.config.job import Job, read_job
-from rnnforecast.data.timestamps import date_range
+from rnnforecast.data.axis import date_range
 from rnnforecast.errors import (
     PARTIAL,
     DataError,
@@ -206,7 +206,6 @@ def _score_recent(publication: Publication) -> tuple[Score, ...]:
     return score_ledger(
         Path(publication.job.ledger),
         past,
-        publication.ready.schema.tz,
         since_us=publication.newest_us - SCORED_HORIZONS * horizon_us,
         by=("series",),
         longest_us=horizon_us,

@@ -175,6 +175,7 @@ class RNNForecaster:
             names=take_names(past.names, past.series),
             cutoff_us=past.cutoff_time,
             step_us=past.step_us,
+            axis=past.axis,
         )
 
     def tensors(self) -> Tensors:

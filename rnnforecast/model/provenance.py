@@ -18,7 +18,6 @@ from rnnforecast.data.forecast import Calibration
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import Split
-from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.events import EpochEnded, WarningEvent
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints
@@ -42,7 +41,7 @@ def build_artifact(
 ) -> Artifact:
     """Return the artifact of a trained and fine-tuned forecaster."""
     assert forecaster.log is not None
-    ranges = describe_ranges(setup.split, schema)
+    ranges = describe_ranges(setup.split)
 
     return Artifact(
         spec=forecaster.network.spec,
@@ -83,7 +82,7 @@ def make_checkpoints(model: AnyPath, setup: TrainingSetup, *, is_resuming: bool)
     return Checkpoints(model / CHECKPOINT, identity, is_resuming, panel.ranks)
 
 
-def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
+def describe_ranges(split: Split) -> dict[str, Any]:
     """Return the time ranges of the parts, and the numbers of series, rows and readings."""
     panel = split.panel
     ends = panel.start + (panel.lengths - 1) * panel.step_us
@@ -91,16 +90,14 @@ def describe_ranges(split: Split, schema: Schema) -> dict[str, Any]:
     def newest_time(cutoff: np.ndarray[Any, np.dtype[np.int64]]) -> str | None:
         series = np.flatnonzero(cutoff > 0)
         times = panel.time_at(series, cutoff[series] - 1)
-        return format_timestamp(int(times.max()), schema.tz) if len(times) else None
+        return panel.axis.format(int(times.max())) if len(times) else None
 
     return {
-        "first_reading": format_timestamp(int(panel.start.min()), schema.tz),
-        "last_reading": format_timestamp(int(ends.max()), schema.tz),
+        "first_reading": panel.axis.format(int(panel.start.min())),
+        "last_reading": panel.axis.format(int(ends.max())),
         "train_until": newest_time(split.train.cutoff),
         "validation_until": newest_time(split.validation.cutoff) if split.validation else None,
-        "test_from": None
-        if split.test_from_us is None
-        else format_timestamp(split.test_from_us, schema.tz),
+        "test_from": None if split.test_from_us is None else panel.axis.format(split.test_from_us),
         "n_series": panel.n_series,
         "n_rows": panel.n_rows,
         "n_readings": panel.n_readings,

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 
-from rnnforecast.data.timestamps import format_timestamp
+from rnnforecast.data.axis import format_timestamp
 from rnnforecast.events import EpochEnded
 from rnnforecast.report.plots import Fan, Palette, new_figure, visible
 from rnnforecast.units import format_duration, format_number

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.axis import format_timestamp
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.data.windows import Past, Values
 from rnnforecast.units import format_number
 
@@ -60,11 +60,11 @@ class Fan:
 
     name: str
     times_us: Integers
-    """`(row,)`: times of the readings, a step apart."""
+    """`(row,)`: times of the readings, UTC, a step apart."""
     readings: Doubles
     """`(row,)`, NaN where missing."""
     ahead_us: Integers
-    """`(lead,)`: times of the forecast."""
+    """`(lead,)`: times of the forecast, UTC."""
     values: Doubles
     """`(lead, quantile)`; NaN where nothing was forecast."""
     quantiles: tuple[float, ...]
@@ -116,19 +116,20 @@ def make_fans(
     The origins of both must be the same; `actual` is `(origin, lead)`. Rows before the first
     reading of a series are left out.
     """
+    axis = forecast.axis
     history = past.history(n_rows).astype(np.float64) + past.base[:, None]
     times = forecast.cutoff_us[:, None] + np.arange(1 - n_rows, 1) * forecast.step_us
     begins = [int(np.argmax(row)) if row.any() else n_rows for row in np.isfinite(history)]
     return [
         Fan(
             forecast.names[i],
-            times[i, begin:],
+            axis.to_utc(times[i, begin:]),
             history[i, begin:],
-            forecast.times_us[i],
+            axis.to_utc(forecast.times_us[i]),
             forecast.values[i].astype(np.float64),
             forecast.quantiles,
             None if actual is None else actual[i].astype(np.float64),
-            forecast.tz,
+            axis.tz,
         )
         for i, begin in enumerate(begins)
     ]

@@ -31,7 +31,6 @@ from rnnforecast.data.split import (
     split_at,
     start_of_test_us,
 )
-from rnnforecast.data.timestamps import format_timestamp, parse_time_us
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
 from rnnforecast.evaluate.backtest import ErrorUnits, Round, Sink, Truth, deviations, evaluate
@@ -158,7 +157,6 @@ class Trial:
     spec: NetworkSpec
     split: Split
     stride: int
-    tz: str | None
     version: str | None = None
 
     def format_split(self) -> dict[str, Any]:
@@ -170,7 +168,7 @@ class Trial:
             "validation_end": split.test_from_us,
             "test_end": split.end_us,
         }
-        return {name: format_timestamp(us, self.tz) for name, us in ends.items()}
+        return {name: split.panel.axis.format(us) for name, us in ends.items()}
 
 
 def _run(
@@ -179,7 +177,7 @@ def _run(
     """Forecast from all origins and compare; return example windows where they are asked for."""
     panel, spec = trial.split.panel, trial.spec
     opened: AbstractContextManager[Sink | None] = (
-        nullcontext() if output is None else open_backtest_file(str(output), trial.tz)
+        nullcontext() if output is None else open_backtest_file(str(output))
     )
     truth, units = (
         Truth(panel, spec.horizon),
@@ -194,7 +192,7 @@ def _run(
     examples: tuple[ExampleWindow, ...] = ()
     if has_examples:
         examples = example_windows(
-            trial.rounds, truth, accumulators, comparison, lookback=spec.lookback, tz=trial.tz
+            trial.rounds, truth, accumulators, comparison, lookback=spec.lookback
         )
     return comparison, examples
 
@@ -208,13 +206,13 @@ def fitted_trial(
     the test part.
     """
 
-    def find_train_end(panel: Panel, tz: str | None) -> int:
-        return backtest_train_end_us(_until(panel, ends.test_end, tz), config, ends, tz)
+    def find_train_end(panel: Panel) -> int:
+        return backtest_train_end_us(_until(panel, ends.test_end), config, ends)
 
-    panel, schema = read_for_training(data, config.data, listener, find_train_end=find_train_end)
+    panel, _ = read_for_training(data, config.data, listener, find_train_end=find_train_end)
     clock.lap("read_s")
-    panel = _until(panel, ends.test_end, schema.tz)
-    setup = set_up_backtest(panel, config, ends, schema.tz, listener)
+    panel = _until(panel, ends.test_end)
+    setup = set_up_backtest(panel, config, ends, listener)
     split, spec, panel = setup.split, setup.spec, setup.split.panel
     stride = ends.stride or spec.horizon
     test_from = split.test_from_us
@@ -244,7 +242,7 @@ def fitted_trial(
             code="too-short",
             hint="pass a later --test-end, or a shorter --horizon",
         )
-    return Trial(rounds, spec, split, stride, schema.tz)
+    return Trial(rounds, spec, split, stride)
 
 
 def saved_trial(
@@ -264,7 +262,7 @@ def saved_trial(
             hint="leave out --model, or the options of the windows, the network and the training",
         )
 
-    panel, schema = saved.read(data, config.data, listener)
+    panel, _ = saved.read(data, config.data, listener)
     warn_unusual_series(
         make_past(panel),
         training_stats_of(artifact),
@@ -272,9 +270,8 @@ def saved_trial(
         lookback=spec.lookback,
         horizon=spec.horizon,
     )
-    tz = schema.tz
-    panel = _until(panel, ends.test_end, tz)
-    split = _split_after_training(saved, panel, tz, ends)
+    panel = _until(panel, ends.test_end)
+    split = _split_after_training(saved, panel, ends)
     stride = ends.stride or spec.horizon
     origins = None
     if split.test_from_us is not None:
@@ -291,31 +288,29 @@ def saved_trial(
 
     network = restore(artifact)
     forecasters = {NETWORK: network, **_make_baselines(ends.baselines, split, spec, listener)}
-    return Trial([Round(origins, forecasters)], spec, split, stride, tz, saved.version)
+    return Trial([Round(origins, forecasters)], spec, split, stride, saved.version)
 
 
-def _split_after_training(
-    saved: Model, panel: Panel, tz: str | None, ends: BacktestConfig
-) -> Split:
+def _split_after_training(saved: Model, panel: Panel, ends: BacktestConfig) -> Split:
     """Begin the test part after the readings that a version was trained on, or where `ends` says.
 
     Raises `DataError` where that lies among the training readings.
     """
-    trained_until = parse_time_us(saved.artifact.trained_until, tz)
-    test_from = start_of_test_us(panel, ends, tz, horizon=saved.artifact.spec.horizon)
+    trained_until = panel.axis.parse(saved.artifact.trained_until)
+    test_from = start_of_test_us(panel, ends, horizon=saved.artifact.spec.horizon)
     if test_from is None:
         test_from = trained_until + panel.step_us
     if test_from <= trained_until:
         raise DataError(
             f"version {saved.version} has learnt from the readings until "
             f"{saved.artifact.trained_until}, but the test part begins at "
-            f"{format_timestamp(test_from, tz)}",
+            f"{panel.axis.format(test_from)}",
             code="already-learnt",
             hint="begin later, with  --validation-end "
-            f"'{format_timestamp(trained_until + panel.step_us, tz)}'  or fewer --windows",
+            f"'{panel.axis.format(trained_until + panel.step_us)}'  or fewer --windows",
         )
 
-    train_end = test_from if ends.train_end is None else parse_moment(ends.train_end, panel, tz)
+    train_end = test_from if ends.train_end is None else parse_moment(ends.train_end, panel)
     if train_end > test_from:
         raise UsageError("--train-end lies in the test part", hint="pass an earlier one")
     return split_at(panel, SplitTimes(train_end, test_from, panel.end_us))
@@ -339,11 +334,11 @@ def _make_baselines(
     return baselines
 
 
-def _until(panel: Panel, test_end: str | None, tz: str | None) -> Panel:
+def _until(panel: Panel, test_end: str | None) -> Panel:
     """Cut off the readings after the test part, and drop series that begin after it."""
     if test_end is None:
         return panel
-    panel = panel.before(panel.rows_before(parse_moment(test_end, panel, tz)))
+    panel = panel.before(panel.rows_before(parse_moment(test_end, panel)))
     series = np.flatnonzero(panel.lengths > 0)
     if not len(series):
         raise NotEnoughDataError(

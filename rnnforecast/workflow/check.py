@@ -14,7 +14,6 @@ from rnnforecast.data.grid import read_panel
 from rnnforecast.data.match import read_matching, warn_unusual_series
 from rnnforecast.data.profile import ColumnRole, Profile, column_roles, profile_panel
 from rnnforecast.data.schema import Schema, infer_schema
-from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.data.windows import make_past
 from rnnforecast.evaluate.postprocess import warn_of_short_history
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
@@ -48,7 +47,7 @@ class Check:
         return self._format(panel.end_us - panel.step_us)
 
     def _format(self, time_us: int) -> str:
-        return format_timestamp(time_us, self.schema.tz)
+        return self.profile.panel.axis.format(time_us)
 
     @property
     def is_clean(self) -> bool:
@@ -86,10 +85,10 @@ def check(
             source, schema=model.artifact.schema, options=config, stats=known, listener=events
         )
         past = make_past(panel)
-        warn_of_suspect_readings(panel, events, tz=schema.tz)
+        warn_of_suspect_readings(panel, events)
         warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
         warn_of_short_history(past, events, lookback=spec.lookback)
-    profile = profile_panel(panel, schema.tz, events)
+    profile = profile_panel(panel, events)
     for warning in profile.warnings:
         events(warning)
 

@@ -18,7 +18,6 @@ from rnnforecast.data.match import read_for_training
 from rnnforecast.data.output import SeriesForecast, read_forecast, write_table
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import parse_moment
-from rnnforecast.data.timestamps import parse_time_us
 from rnnforecast.data.windows import Past, TrainingWindows, make_past
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
 from rnnforecast.evaluate.anomalies import Anomalies, Episode, episodes, find_anomalies
@@ -136,12 +135,12 @@ def _fans_with_readings(
     """
     if model is None:
         panel, schema = read_for_training(
-            data, DataConfig(), listener, find_train_end=lambda panel, _: panel.end_us
+            data, DataConfig(), listener, find_train_end=lambda panel: panel.end_us
         )
     else:
         panel, schema = model.read(data, model.artifact.config.data, listener)
-    past, tz = make_past(panel), schema.tz
-    if (tz is None) != (forecasts[0].tz is None):
+    past = make_past(panel)
+    if (schema.tz is None) != (forecasts[0].tz is None):
         raise DataError(
             "the times of the forecast and of the readings do not compare: only one has a zone",
             code="zone",
@@ -163,20 +162,21 @@ def _fans_with_readings(
     return [
         _fan_without_readings(forecast)
         if forecast.series not in positions
-        else _fan_with_readings(forecast, past, positions[forecast.series], config, tz)
+        else _fan_with_readings(forecast, past, positions[forecast.series], config)
         for forecast in forecasts
     ]
 
 
 def _fan_with_readings(
-    forecast: SeriesForecast, past: Past, position: int, config: PlotConfig, tz: str | None
+    forecast: SeriesForecast, past: Past, position: int, config: PlotConfig
 ) -> Fan:
     """Return a forecast between the readings before it and those since; NaN where one is missing.
 
     `position` is that of the series in `past`, which has one origin per series, at its end.
     """
     series_past = past.subset(np.array([position]))
-    last, begin = int(series_past.cutoff_time[0]), int(forecast.times_us[0])
+    axis = past.axis
+    last, begin = int(series_past.cutoff_time[0]), int(axis.from_utc(forecast.times_us)[0])
     n_since = max(0, (last - begin) // past.step_us + 1)
     if config.history == "auto":
         n_back = n_rows_back(len(forecast.times_us))
@@ -185,7 +185,7 @@ def _fan_with_readings(
             config.history, step_us=past.step_us, name="history", limit=_MAX_HISTORY
         )
     n_rows = min(n_since + n_back, int(series_past.cutoff[0]))
-    times = last + np.arange(1 - n_rows, 1) * past.step_us
+    times = axis.to_utc(last + np.arange(1 - n_rows, 1) * past.step_us)
     readings = series_past.history(n_rows)[0].astype(np.float64) + series_past.base[0]
 
     actual = None
@@ -195,7 +195,7 @@ def _fan_with_readings(
         has_reading = (index < len(times)) & (times[bounded] == forecast.times_us)
         actual = np.where(has_reading, readings[bounded], np.nan)
 
-    is_before = times < begin
+    is_before = times < forecast.times_us[0]
     return Fan(
         forecast.series,
         times[is_before],
@@ -204,7 +204,7 @@ def _fan_with_readings(
         forecast.values,
         forecast.quantiles,
         actual=actual,
-        tz=tz,
+        tz=axis.tz,
     )
 
 
@@ -248,10 +248,10 @@ def anomalies(
             hint=f"pass at most  --stride {spec.horizon}",
         )
 
-    panel, schema = model.read(data, options, events)
-    since = None if config.since is None else parse_moment(config.since, panel, schema.tz)
+    panel, _ = model.read(data, options, events)
+    since = None if config.since is None else parse_moment(config.since, panel)
     first_us = panel.first_us if since is None else since
-    if parse_time_us(artifact.trained_until, schema.tz) >= first_us:
+    if panel.axis.parse(artifact.trained_until) >= first_us:
         message = f"the model has learnt from the readings until {artifact.trained_until}"
         message += ", and is less surprised by them than by new ones"
         events(WarningEvent("already-learnt", message))
@@ -273,7 +273,7 @@ def anomalies(
         )
 
     search = Search(
-        replace(result, tz=schema.tz),
+        result,
         tuple(episodes(result, max_gap=spec.horizon)),
         tuple(events.warnings),
     )
@@ -302,8 +302,8 @@ def memory(
     artifact = model.artifact
     events = Recorder(listener)
     source = training_source(artifact) if data is None else data
-    panel, schema = model.read(source, resolve_options(artifact, reading, explicit), events)
-    windows = _memory_windows(artifact, panel, schema.tz, events)
+    panel, _ = model.read(source, resolve_options(artifact, reading, explicit), events)
+    windows = _memory_windows(artifact, panel, events)
     forecaster = restore_network(artifact)
     result = analyse_memory(
         forecaster.network,
@@ -317,13 +317,11 @@ def memory(
     return replace(result, warnings=tuple(events.warnings))
 
 
-def _memory_windows(
-    artifact: Artifact, panel: Panel, tz: str | None, listener: Listener
-) -> TrainingWindows:
+def _memory_windows(artifact: Artifact, panel: Panel, listener: Listener) -> TrainingWindows:
     """Return the windows to measure memory on: with targets after the training, or the newest."""
     lookback, horizon = artifact.spec.lookback, artifact.spec.horizon
     past, lengths = make_past(panel), panel.lengths
-    n_trained = panel.rows_before(parse_time_us(artifact.trained_until, tz) + 1)
+    n_trained = panel.rows_before(panel.axis.parse(artifact.trained_until) + 1)
     newer = past.windows(lookback, horizon, targets_after=make_past(panel, n_trained))
     if len(newer) >= MIN_WINDOWS:
         return newer

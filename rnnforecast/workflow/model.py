@@ -315,7 +315,7 @@ def prepare(
         require_series(past, known)
     if config.max_drift is not None:
         check_drift(past, known, lookback=spec.lookback, limit=config.max_drift)
-    age_us = check_freshness(past, schema.tz, config, events)
+    age_us = check_freshness(past, config, events)
     return PreparedForecast(artifact, past, schema, config, options, horizon, age_us)
 
 
@@ -348,7 +348,7 @@ def forecast(
     max_gap = ready.options.max_gap_steps(past.step_us)
     rule = Fallback(spec.lookback, spec.season, config.fallback, max_gap)
     needed = ~rule.lacks_history(past)
-    unknown = check_known_ahead(past, ready.horizon, ready.schema.tz, needed=needed)
+    unknown = check_known_ahead(past, ready.horizon, needed=needed)
     if unknown.any():
         message = "ended before the others, and what is known ahead does not begin there"
         events(WarningEvent.for_names("missing-future", message, take_names(past.names, unknown)))
@@ -368,7 +368,6 @@ def forecast(
             hint="pass newer readings, or add  --fallback seasonal-naive,naive",
         )
 
-    prediction = replace(prediction, forecast=replace(prediction.forecast, tz=ready.schema.tz))
     return _apply_limits(prediction, ready.schema, config, events)
 
 

@@ -16,7 +16,6 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.season import autocorrelation, find_peaks, median_curve
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import Split, rolling_test_origins, rolling_validation_origins
-from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.data.windows import Batch, Past, TrainingWindows
 from rnnforecast.evaluate.backtest import (
     ErrorUnits,
@@ -156,7 +155,6 @@ def compare_held_out(
     fitted: RNNForecaster,
     calibration: Calibration | None,
     setup: TrainingSetup,
-    tz: str | None,
     listener: Listener,
     extra_forecasters: Mapping[str, Forecaster] | None = None,
 ) -> tuple[Comparison, tuple[ExampleWindow, ...]]:
@@ -181,9 +179,7 @@ def compare_held_out(
     truth, units = Truth(panel, spec.horizon), ErrorUnits(spec.season, deviations(split.train))
     accumulators = evaluate(rounds, truth, units, lookback=spec.lookback)
     comparison = compare(accumulators, names=panel.names, season=spec.season, step_us=panel.step_us)
-    examples = example_windows(
-        rounds, truth, accumulators, comparison, lookback=spec.lookback, tz=tz
-    )
+    examples = example_windows(rounds, truth, accumulators, comparison, lookback=spec.lookback)
     return comparison, examples
 
 
@@ -194,7 +190,6 @@ def example_windows(
     comparison: Comparison,
     *,
     lookback: int,
-    tz: str | None,
 ) -> tuple[ExampleWindow, ...]:
     """Return held-out windows for a report: of the best, a typical and the worst series."""
     last = rounds[-1]
@@ -207,15 +202,15 @@ def example_windows(
         baseline=comparison.skill_over,
         lookback=lookback,
     )
-    return tuple(_describe_example(example, tz) for example in chosen)
+    return tuple(_describe_example(example) for example in chosen)
 
 
-def _describe_example(example: Example, tz: str | None) -> ExampleWindow:
-    forecast = replace(example.forecast, tz=tz)
+def _describe_example(example: Example) -> ExampleWindow:
+    forecast = example.forecast
     n_rows = _HORIZONS_BEFORE * forecast.horizon
     (fan,) = make_fans(example.past, forecast, n_rows=n_rows, actual=example.actual)
     error = float(np.nanmean(np.abs(example.actual - forecast.point)))
-    begin = format_timestamp(int(forecast.times_us[0, 0]), tz)
+    begin = forecast.axis.format(int(forecast.times_us[0, 0]))
 
     if example.of == "series":
         sentence = f"The window with its median error, from {begin} on: MAE {format_number(error)}."

@@ -125,7 +125,7 @@ def _train(
             data,
             config.data,
             rank_listener,
-            find_train_end=lambda panel, _: train_end_us(panel, config),
+            find_train_end=lambda panel: train_end_us(panel, config),
             ranks=ranks,
         )
     clock.lap("read_s")
@@ -147,7 +147,7 @@ def _train(
         clock.lap("calibrate_s")
         memory_report = analyse_memory_held_out(fitted, setup)
         clock.lap("memory_s")
-        comparison, examples = compare_held_out(fitted, calibration, setup, schema.tz, events)
+        comparison, examples = compare_held_out(fitted, calibration, setup, events)
         clock.lap("evaluate_s")
         forecaster = fine_tune(fitted, setup, setup.split.everything, events)
         clock.lap("fine_tune_s")

@@ -102,7 +102,7 @@ def test_texts_are_told_apart_by_what_may_be_learnt_from() -> None:
     table = wide(40, mode=mode, later=[np.nan] * 30 + [1.0] * 10)
     config = DataConfig(known=("mode",), past=("later",))
 
-    _, covariates, schema, warned = read(table, config, learns_until=lambda panel, _: at(panel, 20))
+    _, covariates, schema, warned = read(table, config, learns_until=lambda panel: at(panel, 20))
 
     assert [c.name for c in schema.covariates] == ["mode"]
     assert schema.covariates[0].categories == ("a", "b")
@@ -116,7 +116,7 @@ def test_what_is_told_apart_does_not_depend_on_what_comes_later() -> None:
         read(
             wide(40, mode=early + end),
             DataConfig(past=("mode",)),
-            learns_until=lambda panel, _: at(panel, 30),
+            learns_until=lambda panel: at(panel, 30),
         )[2]
         for end in (late, ["a"] * 10)
     ]
@@ -290,8 +290,7 @@ def calendar_at(
     stamps = pd.date_range(start, periods=24 * 60, freq="1h", tz=tz)
     table = pd.DataFrame({"time": stamps, "y": np.arange(len(stamps)) % 7})
     panel, covariates, _, _ = read(table, config)
-    wanted = pd.Timestamp(when, tz=tz)
-    row = (int(wanted.timestamp() * 1e6) - int(panel.start[0])) // panel.step_us
+    row = (panel.axis.parse(when) - int(panel.start[0])) // panel.step_us
     known = covariates.features(np.array([0]), np.array([row]), lookback=1, horizon=1).known
     return dict(zip(covariates.known_names, known[0, :, 1].tolist(), strict=True))
 

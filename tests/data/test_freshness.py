@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rnnforecast.config.training import PredictConfig
+from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.match import check_freshness, newest_readings
-from rnnforecast.data.windows import make_past
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.events import Event, WarningEvent, ignore
 from tests.builders import HOUR_US, START_US, make_panel
@@ -35,30 +37,34 @@ def test_readings_after_a_cutoff_make_nothing_newer() -> None:
     assert newest_readings(past).tolist() == [START_US + 3 * HOUR_US, -1]
 
 
+def in_utc(past: Past) -> Past:
+    return make_past(replace(past.panel_at_cutoffs(), axis=TimeAxis("UTC")))
+
+
 def test_the_age_is_that_of_the_newest_series_as_of_a_moment() -> None:
     past = make_past(make_panel(readings(8, 9), readings()))
-    assert check_freshness(past, None, PredictConfig(as_of=CLOCK), ignore) == 6 * HOUR_US
+    assert check_freshness(past, PredictConfig(as_of=CLOCK), ignore) == 6 * HOUR_US
     assert (
-        check_freshness(past, "UTC", PredictConfig(as_of=CLOCK + "+01:00"), ignore) == 5 * HOUR_US
+        check_freshness(in_utc(past), PredictConfig(as_of=CLOCK + "+01:00"), ignore) == 5 * HOUR_US
     )
 
 
 def test_what_is_too_old_is_an_error_and_what_is_old_a_warning() -> None:
     past, heard = make_past(make_panel(readings())), []
     config = PredictConfig(as_of=CLOCK, warn_age="5h", max_age="6h")
-    check_freshness(past, None, config, heard.append)
+    check_freshness(past, config, heard.append)
     (warning,) = heard
     assert isinstance(warning, WarningEvent)
     assert warning.code == "stale" and "2024-01-01 09:00:00" in warning.message
     with pytest.raises(NotEnoughDataError, match="6h old, more than --max-age 5h") as caught:
-        check_freshness(past, None, PredictConfig(as_of=CLOCK, max_age="5h"), ignore)
+        check_freshness(past, PredictConfig(as_of=CLOCK, max_age="5h"), ignore)
     assert (caught.value.code, caught.value.exit_code) == ("stale", 5)
 
 
 def test_an_age_that_equals_the_limit_is_not_over_it() -> None:
     past, heard = make_past(make_panel(readings())), list[Event]()
     config = PredictConfig(as_of=CLOCK, warn_age="6h", max_age="6h")
-    assert check_freshness(past, None, config, heard.append) == 6 * HOUR_US
+    assert check_freshness(past, config, heard.append) == 6 * HOUR_US
     assert heard == []
 
 
@@ -72,8 +78,8 @@ def test_stamps_without_a_zone_are_on_this_machines_clock(
     monkeypatch.setattr(time, "time_ns", lambda: 1000 * now_us)
     try:
         past = make_past(make_panel(readings()))
-        assert check_freshness(past, None, PredictConfig(), ignore) == (11 + hours) * HOUR_US
-        assert check_freshness(past, "UTC", PredictConfig(), ignore) == 11 * HOUR_US
+        assert check_freshness(past, PredictConfig(), ignore) == (11 + hours) * HOUR_US
+        assert check_freshness(in_utc(past), PredictConfig(), ignore) == 11 * HOUR_US
     finally:
         monkeypatch.delenv("TZ")
         time.tzset()
@@ -82,7 +88,7 @@ def test_stamps_without_a_zone_are_on_this_machines_clock(
 def test_a_clock_that_is_behind_gives_no_negative_age() -> None:
     past = make_past(make_panel(readings()))
     config = PredictConfig(as_of="2023-01-01", max_age="1h")
-    assert check_freshness(past, None, config, ignore) == 0
+    assert check_freshness(past, config, ignore) == 0
 
 
 def test_an_age_that_is_no_duration_is_a_usage_error() -> None:

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as arrays
 
 from rnnforecast.config.training import quantile_name
 from rnnforecast.data import output
+from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.output import write_table
 from rnnforecast.errors import WriteError
@@ -44,7 +45,7 @@ def forecasts(draw):
         names=tuple(shown),
         cutoff_us=np.array([draw(moments) * 10**6 for _ in shown], np.int64),
         step_us=draw(st.sampled_from([1, 250_000, 60_000_000, HOUR_US])),
-        tz=draw(st.sampled_from([None, "UTC", "+05:30", "Europe/Vienna"])),
+        axis=TimeAxis(draw(st.sampled_from([None, "UTC", "+05:30", "Europe/Vienna"]))),
         source=tuple("network" for _ in shown) if has_source else None,
     )
 
@@ -66,7 +67,7 @@ def expected_rows(forecast: Forecast) -> list[tuple]:
 def moment_us(text: str, forecast: Forecast) -> int:
     """Read a stamp as microseconds; it carries an offset exactly where the forecast has a zone."""
     stamp = dt.datetime.fromisoformat(text)
-    assert (stamp.tzinfo is None) == (forecast.tz is None)
+    assert (stamp.tzinfo is None) == (forecast.axis.tz is None)
     since = stamp.replace(tzinfo=stamp.tzinfo or dt.UTC) - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     return since // dt.timedelta(microseconds=1)
 
@@ -120,7 +121,7 @@ def test_a_parquet_file_holds_the_forecast(tmp_path_factory, forecast):
     table = pq.read_table(path)
 
     assert table.equals(forecast.to_arrow(WRITTEN))
-    assert table.schema.field("timestamp").type == pa.timestamp("us", tz=forecast.tz)
+    assert table.schema.field("timestamp").type == pa.timestamp("us", tz=forecast.axis.tz)
     moments = table["timestamp"].cast(pa.int64())
     columns = table.set_column(1, "timestamp", moments).to_pydict().values()
     assert list(zip(*columns, strict=True)) == expected_rows(forecast)
@@ -188,7 +189,7 @@ def test_the_ending_may_be_in_capitals(tmp_path):
 
 
 def test_pandas_and_arrow_tables_say_the_same():
-    forecast = small(tz="Europe/Vienna")
+    forecast = small(axis=TimeAxis("Europe/Vienna"))
 
     frame = forecast.to_pandas(WRITTEN)
 
@@ -201,7 +202,7 @@ def test_pandas_and_arrow_tables_say_the_same():
 
 def test_a_zone_is_written_with_the_offset_of_each_season(tmp_path):
     cutoff = pd.Timestamp("2024-10-27 02:30", tz="UTC").timestamp() * 10**6 - 2 * HOUR_US
-    forecast = small(tz="Europe/Vienna", cutoff_us=np.array([int(cutoff)]))
+    forecast = small(axis=TimeAxis("Europe/Vienna"), cutoff_us=np.array([int(cutoff)]))
     write_table(forecast.to_arrow(()), str(tmp_path / "f.csv"))
 
     rows = list(csv.reader(io.StringIO((tmp_path / "f.csv").read_text())))

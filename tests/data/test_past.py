@@ -91,6 +91,7 @@ VIEWS: dict[str, Callable[[Past], object]] = {
     "cutoff": lambda past: past.cutoff,
     "n_origins": lambda past: past.n_origins,
     "step_us": lambda past: past.step_us,
+    "axis": lambda past: dataclasses.astuple(past.axis),
     "names": lambda past: past.names,
     "base": lambda past: past.base,
     "next_step": lambda past: past.next_step,

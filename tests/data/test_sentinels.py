@@ -54,7 +54,7 @@ def test_values_are_in_the_units_of_the_sensor() -> None:
 
 def warnings(panel: Panel) -> list[WarningEvent]:
     said: list[Event] = []
-    warn_of_suspect_readings(panel, said.append, tz=None)
+    warn_of_suspect_readings(panel, said.append)
     return [event for event in said if isinstance(event, WarningEvent)]
 
 

@@ -216,7 +216,7 @@ def test_the_first_test_origin_forecasts_the_first_reading_of_the_test_part():
 
 
 def ends_of(panel: Panel, horizon: int = 12, **ends: object) -> SplitTimes:
-    return split_times_by_ends(panel, BacktestConfig(**ends), None, horizon=horizon, **SHARES)
+    return split_times_by_ends(panel, BacktestConfig(**ends), horizon=horizon, **SHARES)
 
 
 def hour_of(us: int) -> int:
@@ -226,8 +226,8 @@ def hour_of(us: int) -> int:
 def test_ends_are_rows_counted_from_the_first_of_all_series_or_time_stamps():
     panel = staggered([300, 250], [0, 50])
 
-    assert hour_of(parse_moment("100", panel, None)) == 100
-    assert hour_of(parse_moment("2024-01-02 04:00", panel, None)) == 28
+    assert hour_of(parse_moment("100", panel)) == 100
+    assert hour_of(parse_moment("2024-01-02 04:00", panel)) == 28
     cuts = ends_of(panel, train_end=100, validation_end="2024-01-07")
     assert (hour_of(cuts.train_until_us), hour_of(cuts.test_from_us)) == (100, 144)
     assert hour_of(cuts.end_us) == 300
@@ -271,12 +271,12 @@ def test_a_train_part_without_a_reading_is_too_short():
 @pytest.mark.parametrize("row", ["301", "20240501", "-1", "9" * 20])
 def test_a_row_that_the_table_does_not_have_is_a_usage_error(row):
     with pytest.raises(UsageError, match="none of the 300 rows"):
-        parse_moment(row, staggered([300], [0]), None)
+        parse_moment(row, staggered([300], [0]))
 
 
 def test_rows_count_from_the_first_of_the_table_also_where_it_is_empty():
     panel = dataclasses.replace(staggered([300], [24]), first_us=START_US)
-    assert hour_of(parse_moment("100", panel, None)) == 100
+    assert hour_of(parse_moment("100", panel)) == 100
 
 
 def test_windows_beside_an_end_are_the_last_of_that_test_part():
@@ -289,5 +289,5 @@ def test_windows_beside_an_end_are_the_last_of_that_test_part():
 
 def test_without_a_validation_share_the_train_part_ends_where_the_test_begins():
     shares = {"validation": 0.0, "test": 0.2}
-    cuts = split_times_by_ends(staggered([300], [0]), BacktestConfig(), None, horizon=12, **shares)
+    cuts = split_times_by_ends(staggered([300], [0]), BacktestConfig(), horizon=12, **shares)
     assert cuts.train_until_us == cuts.test_from_us

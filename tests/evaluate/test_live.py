@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.windows import Past, make_past
@@ -60,7 +61,9 @@ def issued(
     forecast = SeasonalNaive(12).predict(past, horizon, (0.1, 0.5, 0.9))
     noise = np.random.default_rng(seed + row).normal(off, 1, (panel.n_series, horizon, 1))
     forecast = replace(
-        forecast, values=forecast.values + noise.astype(np.float32), tz=more.pop("tz", None)
+        forecast,
+        values=forecast.values + noise.astype(np.float32),
+        axis=more.pop("axis", TimeAxis()),
     )
     return issue_table(
         forecast, past, **{"season": 12, "version": "v", "error_reference": None, **more}
@@ -132,13 +135,14 @@ def _slow_score(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def test_scores_are_what_a_loop_over_the_rows_finds(
     by: tuple[str, ...], tz: str | None, since: int | None
 ) -> None:
-    panel = sensors()
+    panel = replace(sensors(), axis=TimeAxis(tz))
     parts = [
-        issued(panel, row, seed=seed, tz=tz) for seed, row in enumerate((170, 176, 176, 179, 198))
+        issued(panel, row, seed=seed, axis=TimeAxis(tz))
+        for seed, row in enumerate((170, 176, 176, 179, 198))
     ]
     table, since_us = issues(*parts), None if since is None else START_US + since * HOUR_US
 
-    found = score_issues(table, make_past(panel), tz, since_us=since_us, by=by)
+    found = score_issues(table, make_past(panel), since_us=since_us, by=by)
 
     expected = slow_scores(table, panel, tz, since_us, by)
     assert len(found) == len(expected) > 0
@@ -155,11 +159,11 @@ def test_the_last_issue_of_a_forecast_counts_whatever_the_order_of_the_rows() ->
     panel = sensors()
     first, last = issued(panel, 180, off=50.0), issued(panel, 180)
     table = issues(first, last)
-    alone = score_issues(issues(last), make_past(panel), None, since_us=None, by=("series",))
+    alone = score_issues(issues(last), make_past(panel), since_us=None, by=("series",))
 
     for rows in (table, table.take(np.arange(len(table))[::-1])):
-        assert score_issues(rows, make_past(panel), None, since_us=None, by=("series",)) == alone
-    other = score_issues(issues(last, first), make_past(panel), None, since_us=None, by=("series",))
+        assert score_issues(rows, make_past(panel), since_us=None, by=("series",)) == alone
+    other = score_issues(issues(last, first), make_past(panel), since_us=None, by=("series",))
     assert all(score.mae > 30 for score in other)
 
 
@@ -168,7 +172,7 @@ def test_an_issue_that_holds_only_some_series_replaces_only_those() -> None:
     first, last = issued(panel, 180, off=50.0), issued(panel, 180)
 
     found = score_issues(
-        issues(first, last.slice(0, 6)), make_past(panel), None, since_us=None, by=("series",)
+        issues(first, last.slice(0, 6)), make_past(panel), since_us=None, by=("series",)
     )
 
     assert [score.mae > 30 for score in found] == [False, True, True]
@@ -184,14 +188,14 @@ def test_readings_that_have_not_come_do_not_count_and_change_nothing() -> None:
     cutoff = np.full(3, 193)
 
     found = [
-        score_issues(table, make_past(one, cutoff), None, since_us=None, by=("series", "lead"))
+        score_issues(table, make_past(one, cutoff), since_us=None, by=("series", "lead"))
         for one in (panel, future)
     ]
 
     assert found[0] == found[1]
     assert sum(score.n for score in found[0]) == 3 * (6 + 3)
     short = make_past(panel, np.full(3, 180))
-    assert score_issues(table, short, None, since_us=None, by=("series",)) == []
+    assert score_issues(table, short, since_us=None, by=("series",)) == []
 
 
 def test_a_series_that_the_readings_do_not_have_does_not_count() -> None:
@@ -199,7 +203,7 @@ def test_a_series_that_the_readings_do_not_have_does_not_count() -> None:
     table = issues(issued(panel, 180))
     few = replace(panel.select(np.array([0, 2])), names=("s0", "another"))
 
-    found = score_issues(table, make_past(few), None, since_us=None, by=("series",))
+    found = score_issues(table, make_past(few), since_us=None, by=("series",))
 
     assert [score.series for score in found] == ["s0"]
 
@@ -208,7 +212,9 @@ def test_a_forecast_and_its_ledger_say_the_same() -> None:
     panel = sensors()
     past = make_past(panel, np.array([180, 170, 190]))
     forecast = SeasonalNaive(12).predict(past, 2, (0.1, 0.5, 0.9))
-    forecast = replace(forecast, tz="Europe/Vienna", source=("network", "naive", "network"))
+    forecast = replace(
+        forecast, axis=TimeAxis("Europe/Vienna"), source=("network", "naive", "network")
+    )
     usual = {
         "fields": list(REFERENCE_FIELDS),
         "series": {"s1": [1, 2, 3, 4, 5, 6, 7]},
@@ -255,14 +261,14 @@ def test_live_scores_equal_those_of_a_backtest_over_the_same_cutoffs() -> None:
         past = make_past(panel.before(np.full(3, row)))
         forecast = network.predict(past, horizon, QUANTILES)
         parts.append(issue_table(forecast, past, season=DAY, version="v", error_reference=None))
-    (live,) = score_issues(issues(*parts), make_past(panel), None, since_us=None, by=())
+    (live,) = score_issues(issues(*parts), make_past(panel), since_us=None, by=())
 
     one, naive = backtest["network"], backtest["seasonal_naive"]
     assert live.n == one.n
     assert live.mae == pytest.approx(one.mae, rel=1e-12)
     assert live.coverage_80 == pytest.approx(one.coverage_80, rel=1e-12)
     assert live.skill == pytest.approx(100 * (1 - one.mase / naive.mase), rel=1e-9)
-    each = score_issues(issues(*parts), make_past(panel), None, since_us=None, by=("series",))
+    each = score_issues(issues(*parts), make_past(panel), since_us=None, by=("series",))
     by_series = tallies["network"].by_series.values
     assert [score.mae for score in each] == pytest.approx(by_series.tolist(), rel=1e-12)
 
@@ -341,7 +347,7 @@ def live(
         table[f"usual_{name}"] = column(figures[:, place, None, None])
     n_rows = until or max(cutoffs) + HORIZON + 1
     past: Past = make_past(make_panel(*np.zeros((n_series, n_rows))))
-    return score_issues(pa.table(table), past, None, since_us=None, by=(by,))
+    return score_issues(pa.table(table), past, since_us=None, by=(by,))
 
 
 @pytest.mark.slow
@@ -414,7 +420,7 @@ def test_of_single_leads_it_is_not_known_what_is_usual() -> None:
 def test_a_forecast_must_not_be_wrong_to_be_empty() -> None:
     panel = sensors()
     table = issues(issued(panel, 180)).slice(0, 0)
-    assert score_issues(table, make_past(panel), None, since_us=None, by=("series",)) == []
+    assert score_issues(table, make_past(panel), since_us=None, by=("series",)) == []
     nothing = Forecast(np.empty((0, 6, 3)), (0.1, 0.5, 0.9), (), np.empty(0, np.int64), HOUR_US)
     past = make_past(panel).subset(np.empty(0, np.int64))
     assert len(issue_table(nothing, past, season=12, version="v", error_reference=None)) == 0

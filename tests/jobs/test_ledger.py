@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data.timestamps import format_for_file_name
+from rnnforecast.data.axis import format_for_file_name
 from rnnforecast.errors import DataError, WriteError
 from rnnforecast.jobs.ledger import ISSUE, LedgerPart, list_parts, publish_part, read_parts
 from tests.builders import HOUR_US, START_US

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rnnforecast.config.fields import hash_facts
 from rnnforecast.config.job import Job, KeepPart
-from rnnforecast.data.timestamps import format_for_file_name
+from rnnforecast.data.axis import format_for_file_name
 from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.jobs.publication import (
     check_not_shared,
