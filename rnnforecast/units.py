@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rnnforecast.errors import UsageError
 
@@ -72,15 +72,26 @@ def is_end_of_period(text: str) -> bool:
     return re.fullmatch(r"\s*\d*\s*[MQY]E\s*", text) is not None
 
 
-def parse_steps(text: str | int, *, step_us: int, name: str, limit: int) -> int:
+def parse_steps(
+    text: str | int,
+    *,
+    step_us: int,
+    name: str,
+    limit: int,
+    measure: Callable[[int, int], int] | None = None,
+) -> int:
     """Parse 24, `24` or `24h` into a number of steps of `step_us` microseconds.
 
-    Raises `UsageError` for a duration that is not a whole number of steps, and for a number that
-    is not between 1 and `limit`.
+    `measure` returns how long a duration is where not all hours and months count alike. Raises
+    `UsageError` for a duration that is not a whole number of steps, and for a number that is not
+    between 1 and `limit`.
     """
     steps, remainder = parse_step_count(text, name=name, limit=limit), 0
     if steps is None:
-        steps, remainder = divmod(parse_duration_us(str(text)), step_us)
+        duration_us = parse_duration_us(str(text))
+        if measure is not None:
+            duration_us = measure(duration_us, step_us)
+        steps, remainder = divmod(duration_us, step_us)
     if remainder:
         raise UsageError(
             f"--{name} {text} is not a whole number of steps of {format_duration(step_us)}"

@@ -52,6 +52,11 @@ class Offsets(NamedTuple):
     offset: Integers
 
     @property
+    def end(self) -> Integers:
+        """When the period ends, UTC."""
+        return np.append(self.start[1:], np.iinfo(np.int64).max)
+
+    @property
     def wall_start(self) -> Integers:
         """What the clock shows when the period begins."""
         return self.start + self.offset
@@ -171,32 +176,34 @@ class TimeAxis:
     def to_utc(self, times: Integers) -> Integers:
         """Return times of the axis in UTC.
 
-        Of an hour that comes twice it is the second one; an hour that clocks skip is the next.
+        Of an hour that comes twice it is the second; for what clocks skip, the moment after it.
         """
         wall, offsets = self.to_wall_clock(times), self._offsets
         period = np.searchsorted(offsets.wall_start, wall, side="right") - 1
-        utc: Integers = wall - offsets.offset[period]
+        utc: Integers = np.minimum(wall - offsets.offset[period], offsets.end[period])
         return utc
 
     def first_utc(self, times: Integers) -> Integers:
         """Return times of the axis in UTC; of an hour that comes twice it is the first one."""
         wall, offsets = self.to_wall_clock(times), self._offsets
         period = np.searchsorted(offsets.wall_end, wall, side="right")
-        utc: Integers = np.minimum(wall - offsets.offset[period], self.to_utc(times))
+        utc: Integers = np.maximum(wall - offsets.offset[period], offsets.start[period])
         return utc
 
-    def exists(self, times: Integers) -> Flags:
-        """Tell which times of the axis a clock shows: not those that it skips in spring."""
-        exists: Flags = self.from_utc(self.to_utc(times)) == times
+    def exists(self, times: Integers, step_us: int) -> Flags:
+        """Tell which rows of a step a clock shows, if only in part: not those skipped in spring."""
+        exists: Flags = self.to_utc(times + step_us) > self.to_utc(times)
         return exists
 
-    def stamp_rows(self, times: Integers) -> tuple[Integers, Integers]:
+    def stamp_rows(self, times: Integers, step_us: int) -> tuple[Integers, Integers]:
         """Return the stamps of rows as `(row number, time in UTC)`, in the order of the rows.
 
-        A row of an hour that clocks skip has no stamp, one of an hour that comes twice has two.
+        A row that clocks skip has no stamp. One of an hour that comes twice has two, unless it is
+        longer than that hour.
         """
-        first, last, exists = self.first_utc(times), self.to_utc(times), self.exists(times)
-        n_stamps = exists + (exists & (first < last)).astype(np.int64)
+        first, last, exists = self.first_utc(times), self.to_utc(times), self.exists(times, step_us)
+        is_twice = exists & (last - first >= step_us)
+        n_stamps = exists.astype(np.int64) + is_twice
         rows = np.repeat(np.arange(len(times)), n_stamps)
         is_second = np.diff(rows, prepend=-1) == 0
         return rows, np.where(is_second, last[rows], first[rows])
@@ -209,16 +216,17 @@ class TimeAxis:
             wall = wall + offsets.offset[np.searchsorted(offsets.start, wall, side="right") - 1]
         return pd.DatetimeIndex(wall.astype("datetime64[us]"))
 
-    def skipped_hours(self, begin_us: int, end_us: int) -> list[tuple[int, int]]:
-        """Return what clocks skip between two times of the axis, from one time before another.
+    def skipped_rows(self, begin_us: int, end_us: int, step_us: int) -> list[tuple[int, int]]:
+        """Return where the rows of a step begin that clocks skip: first and last time on the axis.
 
-        With closed hours it is not told apart from them: none.
+        Those between two times of the axis are returned; with closed hours none is known.
         """
         if self.open_steps or self.kind != WALL_CLOCK:
             return []
         offsets = self._offsets
-        pairs = zip(offsets.wall_end.tolist(), offsets.wall_start[1:].tolist(), strict=True)
-        return [(a, b) for a, b in pairs if a < b and begin_us < b and a < end_us]
+        ends = offsets.wall_start[1:] - step_us
+        pairs = zip(offsets.wall_end.tolist(), ends.tolist(), strict=True)
+        return [(a, b) for a, b in pairs if a <= b and begin_us <= b and a < end_us]
 
     def repeated_hours(self, begin_us: int, end_us: int) -> list[tuple[int, int]]:
         """Return the times in UTC that clocks show twice: begin of the first hour, of the second.
@@ -247,11 +255,29 @@ class TimeAxis:
         if not self.open_steps:
             return tuple(us // step_us for us in lengths if us % step_us == 0)
 
-        days = np.bincount(np.array(self.open_steps) * step_us // DAY_US)
-        open_days = set(days[days > 0].tolist())
-        day = open_days if len(open_days) == 1 else set()
         finer = (us // step_us for us in lengths[:2] if us % step_us == 0)
+        day = self._open_days if len(self._open_days) == 1 else []
         return (*finer, *day, len(self.open_steps))
+
+    def measure(self, duration_us: int, step_us: int) -> int:
+        """Return how long a duration is on the axis, in microseconds.
+
+        With closed hours a day and a week are their open hours. A month, a quarter or a year of
+        shorter steps is a whole number of them.
+        """
+        if self.open_steps and duration_us % WEEK_US == 0:
+            return duration_us // WEEK_US * len(self.open_steps) * step_us
+        if self.open_steps and duration_us % DAY_US == 0 and len(self._open_days) == 1:
+            return duration_us // DAY_US * self._open_days[0] * step_us
+        if duration_us % MONTH_US == 0 and self.kind != MONTHS:
+            return round(duration_us / step_us) * step_us
+        return duration_us
+
+    @property
+    def _open_days(self) -> list[int]:
+        """Numbers of open steps that days have, each once; closed days do not count."""
+        days = np.bincount(np.array(self.open_steps, np.int64) * self.step_us // DAY_US)
+        return sorted(set(days[days > 0].tolist()))
 
     def floor(self, times: Integers, step_us: int) -> Integers:
         """Return the beginning of the bin of each time of the axis; weeks begin on a Monday."""
@@ -282,6 +308,10 @@ class TimeAxis:
 
     def _utc(self, time_us: int) -> int:
         return int(self.to_utc(np.array([time_us], np.int64))[0])
+
+
+ELAPSED_UTC = TimeAxis()
+"""The axis of stamps without a zone, and of those in UTC: nothing is converted."""
 
 
 def _months(month: Integers) -> tuple[Integers, Integers]:

@@ -31,8 +31,8 @@ _FEWEST_WEEKS = 4
 """So many weeks tell in which of its hours there are never readings."""
 _CLOSED_SHARE = 1 / 7
 """Share of a week that is closed at least: a day of each, or some hours of each day."""
-_OPEN_OCCUPANCY = 0.7
-"""Share of the open steps in which there are readings; the others are holidays, and gaps."""
+_OPEN_OCCUPANCY = 0.9
+"""Least share of the open steps with readings, on days that have any: daylight has less."""
 _FINEST_CLOSED_US = 60_000_000
 """Closed hours are looked for in steps of a minute or longer."""
 
@@ -174,10 +174,13 @@ def find_open_steps(
     n_closed = int(np.count_nonzero(counts == 0))
     if last - first < _FEWEST_WEEKS * WEEK_US or not _CLOSED_SHARE * n_steps <= n_closed < n_steps:
         return ()
+
     distinct = np.unique(np.concatenate([np.unique(chunk) for chunk in times]))
-    n_open = (n_steps - n_closed) * (last - first) / WEEK_US
-    occupancy = max(all_gather_object(ranks, len(distinct))) / n_open
-    return tuple(np.flatnonzero(counts).tolist()) if occupancy >= _OPEN_OCCUPANCY else ()
+    days, n_read = np.unique((distinct - MONDAY_US) // DAY_US, return_counts=True)
+    open_per_day = np.bincount(np.flatnonzero(counts) * step_us // DAY_US, minlength=7)
+    occupancy = n_read.sum() / max(open_per_day[days % 7].sum(), 1)
+    is_closed = min(all_gather_object(ranks, float(occupancy))) >= _OPEN_OCCUPANCY
+    return tuple(np.flatnonzero(counts).tolist()) if is_closed else ()
 
 
 def close_axis(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.training import BAND, quantile_name
 from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
-from rnnforecast.data.axis import TimeAxis, timestamp_array
+from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, timestamp_array
 from rnnforecast.data.windows import Past, Values
 from rnnforecast.spec import QUANTILES
 
@@ -38,7 +38,7 @@ class Forecast:
     cutoff_us: Integers
     """`(origin,)`: the last time that the forecast may use, in microseconds on the axis."""
     step_us: int
-    axis: TimeAxis = TimeAxis()
+    axis: TimeAxis = ELAPSED_UTC
     source: tuple[str, ...] | None = None
     """`(origin,)`: the method that made the forecast; None where no fallback was allowed."""
     uncalibrated: Values | None = None
@@ -70,7 +70,7 @@ class Forecast:
         They are ordered by origin, then by time. A step has no stamp where clocks skip it, and two
         where they show it twice.
         """
-        rows, times = self.axis.stamp_rows(self.times_us.ravel())
+        rows, times = self.axis.stamp_rows(self.times_us.ravel(), self.step_us)
         order = np.lexsort((times, rows // self.horizon))
         return rows[order], times[order]
 

@@ -340,7 +340,7 @@ def align(
         keep = merge_repeated_hours(rows, axis) if step_us <= HOUR_US else None
         if keep is not None:
             context = replace(context, source=rows.keep(keep, context))
-        rows.convert(axis)
+        rows.convert(replace(axis, offset_us=0) if config.agg else axis)
         statistics = step_statistics(rows)
         step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
 
@@ -348,8 +348,10 @@ def align(
     start, end = statistics.start, statistics.end
     if config.agg:
         _mask_incomplete_steps(rows, statistics, axis, step_us, listener)
-        times = [axis.floor(chunk, step_us) for chunk in times]
-        start, end = axis.floor(start, step_us), axis.floor(end, step_us)
+        # A month that is named by its last day ends a day before the next one begins.
+        shift_us = step_us if axis.offset_us else 0
+        times = [axis.floor(chunk, step_us) + shift_us for chunk in times]
+        start, end = (axis.floor(bound, step_us) + shift_us for bound in (start, end))
     elif not statistics.is_multiple_of(step_us):
         times, start, end = _snap(rows, statistics, step_us, context)
 
@@ -581,6 +583,12 @@ def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS
     if schema.step_us is not None and len(empty) < panel.n_series:
         return panel
 
+    if not n_left and context.config.agg:
+        raise DataError(
+            f"no step of {format_duration(panel.step_us)} is over, or holds enough readings",
+            code="no-readings",
+            hint="pass more readings, or a shorter  --freq",
+        )
     if named or not n_left:
         raise DataError(
             f"column {(named or schema.targets)[0]!r} holds no reading",

@@ -18,7 +18,7 @@ from rnnforecast.data.arrays import (
     offsets_from_lengths,
     take_names,
 )
-from rnnforecast.data.axis import TimeAxis
+from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_reduce_masked
 
 
@@ -74,7 +74,7 @@ class Panel:
     """Covariates of the readings; those known ahead may reach beyond the last reading."""
     shared: RankPartition | None = None
     """Which rank stores which series; None where this process stores all."""
-    axis: TimeAxis = TimeAxis()
+    axis: TimeAxis = ELAPSED_UTC
 
     @property
     def ranks(self) -> Ranks:

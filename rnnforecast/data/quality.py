@@ -576,7 +576,8 @@ def _count_skipped_rows(panel: Panel, start: Integers, length: Integers) -> Inte
     `start` is the time of a gap's first row, on the axis.
     """
     n_skipped = np.zeros(len(start), np.int64)
-    for begin_us, end_us in panel.axis.skipped_hours(int(panel.start.min()), panel.end_us):
-        before = np.clip(-((start - begin_us) // panel.step_us), 0, length)  # rounded up
-        n_skipped += np.clip(-((start - end_us) // panel.step_us), 0, length) - before
+    step_us = panel.step_us
+    for first_us, last_us in panel.axis.skipped_rows(int(start.min()), panel.end_us, step_us):
+        before = np.clip(-((start - first_us) // step_us), 0, length)  # rounded up
+        n_skipped += np.clip((last_us - start) // step_us + 1, 0, length) - before
     return n_skipped

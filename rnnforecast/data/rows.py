@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths, take_names
-from rnnforecast.data.axis import TimeAxis, format_timestamp, parse_time_us
+from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, format_timestamp, parse_time_us
 from rnnforecast.data.future import future_frame_of
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.data.timestamps import REPAIR_MESSAGES, TimestampReader, tz_localize
@@ -72,7 +72,7 @@ class Grid:
     """`(series,)`: time of the first grid row, in microseconds."""
     lengths: Integers
     step_us: int
-    axis: TimeAxis = TimeAxis()
+    axis: TimeAxis = ELAPSED_UTC
 
     @property
     def offsets(self) -> Integers:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.training import MAX_LOOKBACK, WindowConfig
 from rnnforecast.data.arrays import Doubles, Floats
+from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError
 from rnnforecast.spec import MemberSpec
@@ -55,7 +56,13 @@ def resolve_season(config: WindowConfig, past: Past) -> int:
     if config.season == "auto":
         return infer_season(past)
 
-    season = parse_steps(config.season, step_us=past.step_us, name="season", limit=MAX_LOOKBACK)
+    season = parse_steps(
+        config.season,
+        step_us=past.step_us,
+        name="season",
+        limit=MAX_LOOKBACK,
+        measure=past.axis.measure,
+    )
     longest = int(past.cutoff.max(initial=0))
     if season >= longest:
         raise NotEnoughDataError(
@@ -157,7 +164,7 @@ def max_auto_horizon(longest: int) -> int:
 
 
 def resolve_windows(
-    config: WindowConfig, *, season: int, step_us: int, longest: int
+    config: WindowConfig, *, season: int, step_us: int, longest: int, axis: TimeAxis = ELAPSED_UTC
 ) -> tuple[tuple[int, ...], int]:
     """Return the look-backs that validation may choose among, increasing, and the horizon.
 
@@ -178,12 +185,24 @@ def resolve_windows(
         default = season if season > 1 else _NO_SEASON_HORIZON
         horizon = min(default, max_auto_horizon(longest))
     else:
-        horizon = parse_steps(config.horizon, step_us=step_us, name="horizon", limit=MAX_LOOKBACK)
+        horizon = parse_steps(
+            config.horizon,
+            step_us=step_us,
+            name="horizon",
+            limit=MAX_LOOKBACK,
+            measure=axis.measure,
+        )
     if config.lookback == "auto":
         lookbacks = _lookbacks(season=season, horizon=horizon, longest=longest)
     else:
         lookbacks = (
-            parse_steps(config.lookback, step_us=step_us, name="lookback", limit=MAX_LOOKBACK),
+            parse_steps(
+                config.lookback,
+                step_us=step_us,
+                name="lookback",
+                limit=MAX_LOOKBACK,
+                measure=axis.measure,
+            ),
         )
 
     if longest < lookbacks[-1] + horizon:

@@ -106,14 +106,20 @@ def _max_horizon(config: Config, panel: Panel) -> int:
     horizon = config.window.horizon
     if horizon == "auto":
         return seasons.max_auto_horizon(int(panel.lengths.max()))
-    return parse_steps(horizon, step_us=panel.step_us, name="horizon", limit=MAX_HORIZON)
+    return parse_steps(
+        horizon,
+        step_us=panel.step_us,
+        name="horizon",
+        limit=MAX_HORIZON,
+        measure=panel.axis.measure,
+    )
 
 
 def _settle(config: Config, past: Past, listener: Listener, *, longest: int) -> NetworkSpec:
     """Find season, windows and members in the readings of a Past, and note them."""
     season = seasons.resolve_season(config.window, past)
     lookbacks, horizon = seasons.resolve_windows(
-        config.window, season=season, step_us=past.step_us, longest=longest
+        config.window, season=season, step_us=past.step_us, longest=longest, axis=past.axis
     )
 
     n_known, n_past, n_static = past.n_features

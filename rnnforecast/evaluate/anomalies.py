@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rnnforecast.config.training import BAND
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.axis import TimeAxis
+from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis
 from rnnforecast.data.forecast import Forecaster, to_normal_scores
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import Origins
@@ -40,7 +40,7 @@ class Anomalies:
     surprise: Doubles
     step_us: int
     n_judged: int = 0
-    axis: TimeAxis = TimeAxis()
+    axis: TimeAxis = ELAPSED_UTC
 
     @classmethod
     def empty(cls, panel: Panel) -> Anomalies:

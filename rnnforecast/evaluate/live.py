@@ -57,7 +57,7 @@ def issue_table(
     statistics = reference_table(error_reference, names)  # (series, field)
     for number, name in enumerate(_REFERENCE_COLUMNS):
         columns[name] = np.repeat(statistics[:, number], horizon)
-    is_shown = pa.array(forecast.axis.exists(forecast.times_us.ravel()))
+    is_shown = pa.array(forecast.axis.exists(forecast.times_us.ravel(), forecast.step_us))
     return pa.table(columns).filter(is_shown)
 
 

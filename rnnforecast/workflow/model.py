@@ -326,7 +326,13 @@ def resolve_horizon(config: PredictConfig, artifact: Artifact) -> int:
         return spec.horizon
 
     assert step_us is not None
-    horizon = parse_steps(config.horizon, step_us=step_us, name="horizon", limit=10**9)
+    horizon = parse_steps(
+        config.horizon,
+        step_us=step_us,
+        name="horizon",
+        limit=10**9,
+        measure=artifact.schema.axis.measure,
+    )
     if horizon > spec.horizon:
         raise UsageError(
             f"--horizon {config.horizon} is {horizon} steps, but the model was trained for "
