@@ -33,6 +33,8 @@ _CLOSED_SHARE = 1 / 7
 """Share of a week that is closed at least: a day of each, or some hours of each day."""
 _OPEN_OCCUPANCY = 0.9
 """Least share of the open steps with readings, on days that have any: daylight has less."""
+_WEEKS_WORKED = 0.5
+"""Least share of the open steps with readings, holidays and shut-downs included."""
 _FINEST_CLOSED_US = 60_000_000
 """Closed hours are looked for in steps of a minute or longer."""
 
@@ -178,8 +180,10 @@ def find_open_steps(
     distinct = np.unique(np.concatenate([np.unique(chunk) for chunk in times]))
     days, n_read = np.unique((distinct - MONDAY_US) // DAY_US, return_counts=True)
     open_per_day = np.bincount(np.flatnonzero(counts) * step_us // DAY_US, minlength=7)
-    occupancy = n_read.sum() / max(open_per_day[days % 7].sum(), 1)
-    is_closed = min(all_gather_object(ranks, float(occupancy))) >= _OPEN_OCCUPANCY
+    on_read_days = n_read.sum() / max(open_per_day[days % 7].sum(), 1)
+    in_all_weeks = n_read.sum() * WEEK_US / (last - first) / (n_steps - n_closed)
+    shares = all_gather_object(ranks, [float(on_read_days), float(in_all_weeks)])
+    is_closed = all(a >= _OPEN_OCCUPANCY and b >= _WEEKS_WORKED for a, b in shares)
     return tuple(np.flatnonzero(counts).tolist()) if is_closed else ()
 
 

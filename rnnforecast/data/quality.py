@@ -577,7 +577,7 @@ def _count_skipped_rows(panel: Panel, start: Integers, length: Integers) -> Inte
     """
     n_skipped = np.zeros(len(start), np.int64)
     step_us = panel.step_us
-    for first_us, last_us in panel.axis.skipped_rows(int(start.min()), panel.end_us, step_us):
+    for first_us, last_us in panel.axis.skipped_rows(int(panel.start.min()), panel.end_us, step_us):
         before = np.clip(-((start - first_us) // step_us), 0, length)  # rounded up
         n_skipped += np.clip((last_us - start) // step_us + 1, 0, length) - before
     return n_skipped

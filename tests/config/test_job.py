@@ -46,6 +46,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "holidays": "DE-BY",
         "freq": "15min",
         "agg": "mean",
+        "closed": "none",
         "tz": "Europe/Vienna",
         "sep": ";",
         "decimal": ",",
