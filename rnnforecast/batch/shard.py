@@ -113,6 +113,11 @@ def shard(
                 "none",
                 hint=f"shard the others apart, such as  --target {config.counter[0]}",
             )
+        if schema.series is None and config.agg_by_column:
+            raise UsageError(
+                "in a long table all readings are of one column, so --agg has one rule for all",
+                hint="shard the columns of each rule apart, with  --target",
+            )
         manifest = _write(Router.of(source, schema, buckets, events), path, config, events)
 
     events(PublishedEvent(str(path)))

@@ -21,6 +21,10 @@ from rnnforecast.units import (
 
 _MAX_GAP = 10**9
 _NUMBER = r"[0-9]{1,15}(?:\.[0-9]+)?"
+AGG_RULES = ("mean", "sum", "last", "min", "max")
+ANGLE = "angle"
+"""The rule of directions in degrees: they are averaged as unit vectors."""
+_MIN_SHARE, _MIN_SHARE_OF_SUMS = 0.5, 0.9
 _UTC_OFFSET = r"[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
 """Less than a day."""
 
@@ -52,10 +56,20 @@ class DataConfig:
         None, "Country whose public holidays are known, or a part of one, such as DE-BY."
     )
     freq: str | None = option(None, "Step between readings, such as 15min.")
-    agg: str | None = option(
+    agg: tuple[str, ...] = option(
+        (),
+        "How readings that fall into one step of --freq become one: mean, sum, last, min or max; "
+        "of one column: column=rule, where angle is a rule, too, for directions; repeatable.",
+    )
+    min_share: float | None = option(
         None,
-        "How readings that fall into one step of --freq become one.",
-        choices=("mean", "sum", "last", "min", "max"),
+        "A step of --freq with a smaller share of its readings is missing. Default: 0.9 for sums, "
+        "0.5 otherwise.",
+    )
+    hold: str | None = option(
+        None,
+        "A sensor that does not change sends nothing: its last value counts for so long, such as "
+        "2h.",
     )
     tz: str | None = option(None, "Time zone of stamps that carry none, such as Europe/Vienna.")
     closed: str = option(
@@ -131,6 +145,36 @@ class DataConfig:
         return parse_ranges("valid-range", self.valid_range)
 
     @property
+    def is_resampled(self) -> bool:
+        """Whether readings are put together to steps of `--freq`."""
+        return bool(self.freq and self.agg)
+
+    @property
+    def agg_by_column(self) -> dict[str, str]:
+        """The rules of `--agg` that name a column."""
+        rules = (text.rpartition("=") for text in self.agg if "=" in text)
+        return {column: rule for column, _, rule in rules}
+
+    def agg_of(self, column: str) -> str:
+        """Return the rule by which readings of a column that fall into one step become one."""
+        default = next((rule for rule in self.agg if "=" not in rule), "mean")
+        return self.agg_by_column.get(column, default)
+
+    def min_share_of(self, rule: str) -> float:
+        """Return the share of its readings below which a step is missing, by the rule of `--agg`.
+
+        A sum of few readings is too small; a mean of half of them is nearly right.
+        """
+        if self.min_share is not None:
+            return self.min_share
+        return _MIN_SHARE_OF_SUMS if rule == "sum" else _MIN_SHARE
+
+    @property
+    def hold_us(self) -> int | None:
+        """For how long a value counts, in microseconds; None where it counts at its own time."""
+        return None if self.hold is None else parse_duration_us(self.hold)
+
+    @property
     def numeric_na_values(self) -> tuple[float, ...]:
         """Those texts of `na_values` that are numbers."""
         numbers = []
@@ -178,6 +222,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for invalid values, and for options that contradict each other."""
+        agg: object = self.agg
+        if not isinstance(agg, tuple):  # in Python, one rule for all columns may be a text
+            object.__setattr__(self, "agg", (agg,) if agg else ())
         check_choices(self)
         columns = self.named_columns
         for name in columns:
@@ -200,8 +247,45 @@ class DataConfig:
             raise UsageError("--rejects needs --on-bad-rows skip")
         _check_text_format(self)
         check_range("skip-rows", self.skip_rows, 0, 10**9)
-        if self.agg and not self.freq:
-            raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
+        _check_agg(self)
+
+
+def _check_agg(config: DataConfig) -> None:
+    """Raise `UsageError` for an unknown rule of `--agg`, and for rules that contradict others."""
+    defaults = [text for text in config.agg if "=" not in text]
+    rules = [*defaults, *config.agg_by_column.values()]
+    for text, rule in zip([*defaults, *config.agg_by_column], rules, strict=True):
+        if rule not in (*AGG_RULES, ANGLE) or text == ANGLE:
+            raise UsageError(
+                f"--agg is {text if rule == text else f'{text}={rule}'!r}, but must be one of "
+                f"{', '.join(AGG_RULES)}, or a rule of one column, such as wind=angle"
+            )
+    if len(defaults) > 1 or len(rules) < len(config.agg):
+        raise UsageError(f"--agg has two rules for the same readings: {', '.join(config.agg)}")
+
+    # an angle is one at every step; all else says how steps become longer ones
+    if not config.freq and any(rule != ANGLE for rule in rules):
+        raise UsageError("--agg needs --freq", hint="say the step, such as  --freq 15min")
+    for name in config.counter:
+        rule = config.agg_by_column.get(name, "sum")
+        if rule != "sum":
+            raise UsageError(
+                f"--agg is {name}={rule}, but {name!r} is a counter",
+                hint="what a counter counted in a step is a sum, whatever the other rules are",
+            )
+
+    if config.min_share is not None:
+        check_range("min-share", config.min_share, 0, 1)
+        if not config.is_resampled:
+            raise UsageError("--min-share needs --freq and --agg")
+    if config.hold is not None:
+        parse_duration_us(config.hold)
+        summed = [text for text, rule in zip(config.agg, rules, strict=False) if rule == "sum"]
+        if summed:
+            raise UsageError(
+                "--hold is for readings that stay, not for sums",
+                hint="choose another rule, such as  --agg mean",
+            )
 
 
 def _parse_bytes(name: str, text: str) -> int:

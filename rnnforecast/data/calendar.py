@@ -50,7 +50,7 @@ def choose_axis(
     """
     axis = TimeAxis(tz)
     has_clock = tz is not None and tz != "UTC"
-    if step_us % MONTH_US == 0 and config.agg:
+    if step_us % MONTH_US == 0 and config.is_resampled:
         offset_us = -DAY_US if is_end_of_period(config.freq or "") else 0
         axis = TimeAxis(tz, MONTHS, offset_us)
     elif step_us % MONTH_US == 0 or (config.freq is None and step_us >= _SHORTEST_MONTH_US):
@@ -61,7 +61,7 @@ def choose_axis(
             axis = TimeAxis(tz, WALL_CLOCK)
     elif has_clock:
         axis = TimeAxis(tz, WALL_CLOCK)
-        is_even = step_us % DAY_US == 0 or HOUR_US % step_us == 0 or config.agg is not None
+        is_even = step_us % DAY_US == 0 or HOUR_US % step_us == 0 or config.is_resampled
         if not is_even and not _is_even_on(axis, rows, step_us):
             axis = TimeAxis(tz)
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.axis import parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.quality import BLOCK_ROWS, Segments, find_quality_issues, run_lengths
-from rnnforecast.data.rows import Codes, Flags, ReadContext, Rows
+from rnnforecast.data.rows import Codes, Flags, ReadContext, Rows, wrap_angles
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.sniff import shell_quote
@@ -60,6 +60,8 @@ def _mask_outside_ranges(rows: Rows, context: ReadContext) -> None:
 
         for i, (codes, chunk) in enumerate(zip(rows.codes, rows.readings(target), strict=True)):
             values = chunk + offsets[codes]
+            if context.config.agg_by_column.get(target) == ANGLE:
+                values = wrap_angles(values)
             with np.errstate(invalid="ignore"):
                 is_outside = ((values < low) | (values > high)) & in_range[codes]
             n_masked += rows.mask(target, i, is_outside)

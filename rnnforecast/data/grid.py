@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -12,17 +11,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.arrays import Integers, concat_slices, offsets_from_lengths, take_names
+from rnnforecast.data.arrays import (
+    Doubles,
+    Integers,
+    concat_slices,
+    offsets_from_lengths,
+    take_names,
+)
 from rnnforecast.data.axis import ELAPSED, HOUR_US, MONTHS, TimeAxis
+from rnnforecast.data.bins import local_pace
 from rnnforecast.data.calendar import choose_axis, close_axis, find_open_steps, merge_repeated_hours
 from rnnforecast.data.cleaning import clean_rows, mask_stuck, warn_of_suspect_readings
 from rnnforecast.data.features import add_calendar, encode_covariates
 from rnnforecast.data.panel import FeatureBlock, Panel, RankPartition
+from rnnforecast.data.profile import warn_of_columns
 from rnnforecast.data.quality import count_missing
-from rnnforecast.data.resample import to_grid
+from rnnforecast.data.resample import (
+    abbreviate,
+    check_step_change,
+    fitting_step,
+    is_own_step,
+    reported_on_change,
+    to_grid,
+    warn_of_other_steps,
+    warn_of_reports,
+)
 from rnnforecast.data.rows import Codes, Grid, ReadContext, Rows, check_future, read_rows
 from rnnforecast.data.schema import Schema
-from rnnforecast.errors import DataError, NotEnoughDataError
+from rnnforecast.errors import DataError, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_gather_object
 from rnnforecast.sources.files import thread_map
@@ -31,6 +47,7 @@ from rnnforecast.units import format_duration, parse_duration_us
 
 _MAX_EMPTY = 20
 """Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""
+_IF_RARE = "if readings are that rare"
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 _N_SORTED_SERIES = 32
@@ -39,16 +56,12 @@ _MAX_STEPS = 1 << 21
 """Of more different steps than these, the first ones tell enough."""
 _MAX_JITTER = 0.1
 """Stamps that lie off the grid by this share of a step are moved onto it."""
-_USUAL_STEPS_US = tuple(
-    parse_duration_us(f"{count}{unit}")
-    for unit, counts in {
-        "s": (1, 2, 5, 10, 15, 30),
-        "m": (1, 2, 5, 10, 15, 20, 30),
-        "h": (1, 2, 3, 4, 6, 12),
-        "d": (1, 7),
-    }.items()
-    for count in counts
-)
+_MAX_SEEN_SHARE = 0.75
+"""Where more of the rows hold a reading, their step is that of the readings."""
+_N_RECENT_STEPS = 10
+"""Steps of `--freq` before the newest reading that show the pace of a series."""
+_MIN_OTHER_SHARE = 0.1
+"""Where stretches of a longer step take this share of the time, the step has changed."""
 FindTrainEnd = Callable[[Panel], int]
 """Returns the time that ends the training part of a panel."""
 _Number = TypeVar("_Number", bound=np.generic)
@@ -105,6 +118,11 @@ def read_panel(
     _report_gaps(local, config, listener, ranks)
     if schema.step_us is None and local.n_series:  # a model's readings were profiled in training
         warn_of_suspect_readings(local, listener)
+        is_long = schema.series is not None
+        warn_of_columns(local, schema.targets, config, listener, is_long=is_long)
+        warn_of_other_steps(local, schema, listener)
+        if config.hold is None and not config.is_resampled:
+            warn_of_reports(local, listener)
     targets = schema.targets if schema.series else panel.names
     axis = panel.axis
     schema = replace(
@@ -327,6 +345,17 @@ def align(
     config, listener = context.config, context.listener
     statistics = step_statistics(rows)
     step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
+    if config.freq is None and ranks is SINGLE_PROCESS:
+        own_step_us = _step_of_readings(rows, context, step_us)
+        if own_step_us is not None:
+            seen = [rows.has_reading(i) for i in range(len(rows.times))]
+            context = replace(context, source=rows.keep(seen, context))
+            statistics, step_us = step_statistics(rows), own_step_us
+        lengths, counts = statistics.steps.lengths, statistics.steps.counts
+        time_of = lengths * counts
+        is_longer = lengths > 1.5 * step_us
+        if 0 < _MIN_OTHER_SHARE * time_of.sum() <= time_of[is_longer].sum():
+            check_step_change(rows, context, step_us, tz, min_share=_MIN_OTHER_SHARE)
     if not config.allow_future:
         check_future(rows, step_us, context, is_aware=tz is not None)
     _warn_of_jumps_back(rows, statistics.backward, step_us, listener)
@@ -340,20 +369,25 @@ def align(
         keep = merge_repeated_hours(rows, axis) if step_us <= HOUR_US else None
         if keep is not None:
             context = replace(context, source=rows.keep(keep, context))
-        rows.convert(replace(axis, offset_us=0) if config.agg else axis)
+        rows.convert(replace(axis, offset_us=0) if config.is_resampled else axis)
         statistics = step_statistics(rows)
         step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
 
     times: Sequence[Integers] = rows.times
     start, end = statistics.start, statistics.end
-    if config.agg:
-        _mask_incomplete_steps(rows, statistics, axis, step_us, listener)
+    if config.hold_us is not None:
+        newest = _newest_reading(rows)
+        rows.until_us = newest + (round(statistics.steps.median) if statistics.steps.total else 1)
+        end = np.maximum(end, np.minimum(end + config.hold_us, newest))
+    if config.is_resampled:
+        if config.hold is None:
+            _mask_incomplete_steps(rows, statistics, axis, step_us, config, listener)
         # A month that is named by its last day ends a day before the next one begins.
         shift_us = step_us if axis.offset_us else 0
         times = [axis.floor(chunk, step_us) + shift_us for chunk in times]
         start, end = (axis.floor(bound, step_us) + shift_us for bound in (start, end))
     elif not statistics.is_multiple_of(step_us):
-        times, start, end = _snap(rows, statistics, step_us, context)
+        times, start, end = _snap(rows, statistics, step_us, context, tz)
 
     if is_trained and open_steps:
         axis = replace(axis, step_us=step_us, open_steps=open_steps)
@@ -374,18 +408,23 @@ def align(
         times = [axis.from_wall_clock(chunk) for chunk in times]
         start, end = (axis.from_wall_clock(bound) for bound in (start, end))
 
-    rows.align(list(times))
+    rows.align(list(times), keep_exact=config.is_resampled)
     grid = Grid(start, (end - start) // step_us + 1, step_us, axis)
-    if grid.n_rows > max(_MAX_EMPTY * rows.n_rows, 10_000):
+    n_most = max(_MAX_EMPTY * rows.n_rows, 10_000)
+    if grid.n_rows > n_most:
         times_of_rows = np.concatenate(rows.times)
         furthest = int(np.argmax(np.abs(times_of_rows - np.median(times_of_rows))))
+        steps = statistics.steps
+        fitting_us = fitting_step(steps.lengths, steps.counts, steps.median)
+        fits = fitting_us > step_us and (end - start + fitting_us).sum() // fitting_us < n_most
+        proposals = [Proposal(("--freq", abbreviate(fitting_us), "--agg", "mean"), _IF_RARE)]
         raise DataError(
             f"{len(times_of_rows)} rows spread over {grid.n_rows} steps of "
             f"{format_duration(step_us)}; this stamp lies furthest from the others",
             code="sparse",
             location=context.source.location(furthest, context.schema.time),
-            hint="correct or remove it if it is wrong; if readings are that rare, say a longer "
-            "step, such as  --freq 1d --agg mean",
+            proposals=proposals if fits else (),
+            hint="correct or remove it if it is wrong",
         )
     return grid, context
 
@@ -423,13 +462,27 @@ def _find_step(steps: StepCounts, rows: Rows, context: ReadContext) -> int:
     )
 
 
+def _newest_reading(rows: Rows) -> int:
+    """Return the time of the newest reading of all series."""
+    newest = np.iinfo(np.int64).min
+    for i, times in enumerate(rows.times):
+        newest = max(newest, int(times[rows.has_reading(i)].max(initial=newest)))
+    return newest
+
+
 def _mask_incomplete_steps(
-    rows: Rows, statistics: StepStatistics, axis: TimeAxis, step_us: int, listener: Listener
+    rows: Rows,
+    statistics: StepStatistics,
+    axis: TimeAxis,
+    step_us: int,
+    config: DataConfig,
+    listener: Listener,
 ) -> None:
     """Set the readings of a series' newest step to NaN until the step is over.
 
     Of a step that has only begun, a sum would be too small, and a mean that of some minutes. It is
-    over where no more than half a reading is missing at its end, at the pace of all readings.
+    over where no more than half a reading is missing at its end, at the pace of the series. The
+    first count of a step ends what a counter counted in the one before, and stays.
     """
     newest = np.full(rows.n_series, np.iinfo(np.int64).min)
     for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
@@ -439,18 +492,41 @@ def _mask_incomplete_steps(
     begin = axis.floor(newest, step_us)
     pace = statistics.steps.median if statistics.steps.total else step_us
     is_incomplete = (newest > 0) & (newest + 1.5 * pace < begin + step_us)
+    if is_incomplete.any():
+        own_pace = _recent_pace(rows, newest, is_incomplete, step_us)
+        own_pace = np.where(np.isnan(own_pace), pace, own_pace)
+        is_incomplete &= newest + 1.5 * own_pace < begin + step_us
     if not is_incomplete.any():
         return
     for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
         is_in_newest = (times >= begin[codes]) & is_incomplete[codes]
         for target in rows.value_offsets:
-            rows.mask(target, i, is_in_newest)
+            if target not in config.counter:
+                rows.mask(target, i, is_in_newest)
     message = f"the newest step of {int(is_incomplete.sum())} series is not over, and left out"
     listener(Notice(message))
 
 
+def _recent_pace(
+    rows: Rows, newest: Integers, is_asked: NDArray[np.bool_], step_us: int
+) -> Doubles:
+    """Return the pace of the newest readings of some series, `(series,)`; NaN if none."""
+    parts = []
+    for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
+        is_recent = is_asked[codes] & (times >= newest[codes] - _N_RECENT_STEPS * step_us)
+        index = np.flatnonzero(is_recent & rows.has_reading(i))
+        parts.append((codes[index].astype(np.int64), times[index]))
+    series, recent = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.lexsort((recent, series))
+
+    # written in the order of time, so the newest reading of a series counts
+    pace = np.full(rows.n_series, np.nan)
+    pace[series[order]] = local_pace(recent[order], series[order])
+    return pace
+
+
 def _snap(
-    rows: Rows, statistics: StepStatistics, step_us: int, context: ReadContext
+    rows: Rows, statistics: StepStatistics, step_us: int, context: ReadContext, tz: str | None
 ) -> tuple[Sequence[Integers], Integers, Integers]:
     """Snap stamps that jitter a little to the grid; raise `DataError` for those far from it.
 
@@ -477,17 +553,8 @@ def _snap(
         off = deviation(times, 0 if is_near_1970 else first[codes])
         is_far = np.abs(off) > limit
         if is_far.any():
-            median = statistics.steps.median
-            nearest = min(_USUAL_STEPS_US, key=lambda step: abs(math.log(step / median)))
-            freq = context.config.freq or format_duration(nearest).replace(" ", "")
             row = n_before + int(np.argmax(is_far))
-            raise DataError(
-                f"the time stamps are not regular: about {format_duration(round(median))} lie "
-                "between them, and this one does not fit",
-                code="irregular",
-                location=context.source.location(row, context.schema.time),
-                hint=f"to put the readings on a grid, add  --freq {freq} --agg mean",
-            )
+            raise _irregular(rows, statistics.steps, step_us, row, context, tz)
         n_moved += int(np.count_nonzero(off))
         n_before += len(times)
         snapped.append(times - off)
@@ -496,6 +563,60 @@ def _snap(
     context.listener(WarningEvent("jitter", message, n_moved))
     origin = 0 if is_near_1970 else first
     return snapped, first - deviation(first, origin), end - deviation(end, origin)
+
+
+def _irregular(
+    rows: Rows, steps: StepCounts, step_us: int, row: int, context: ReadContext, tz: str | None
+) -> DataError:
+    """Return the error of a row that does not lie on the grid; raise that of a step that changes.
+
+    It offers the step that fits, and what is right where sensors report changes alone.
+    """
+    config, median = context.config, steps.median
+    on_change = reported_on_change(rows) if config.freq is None else None
+    if config.freq is None and on_change is None:
+        check_step_change(rows, context, step_us, tz, min_share=0)
+    fitting = fitting_step(steps.lengths, steps.counts, median)
+    freq = config.freq or abbreviate(fitting)
+    proposals = [Proposal(("--freq", freq, "--agg", "mean"), "to put the readings on a grid")]
+    if on_change is not None:
+        proposals.insert(0, on_change)
+    reason = "" if on_change is None else ", as if sensors report only when they have changed"
+    return DataError(
+        f"the time stamps are not regular: about {format_duration(round(median))} lie "
+        f"between them, and this one does not fit{reason}",
+        code="irregular",
+        location=context.source.location(row, context.schema.time),
+        proposals=proposals,
+    )
+
+
+def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | None:
+    """Return the step of the rows that hold a reading where it is longer than that of all rows.
+
+    So a sensor that is read rarely among others is read at its own step where it is the only
+    target. None where covariates fill the other rows, where steps differ, and in long tables.
+    """
+    schema = context.schema
+    if schema.series is not None or schema.covariates or rows.n_future_rows:
+        return None
+    seen = [rows.has_reading(i) for i in range(len(rows.times))]
+    n_seen = sum(map(np.count_nonzero, seen))
+    if not 1 < n_seen < _MAX_SEEN_SHARE * rows.n_rows:
+        return None
+    times = np.concatenate([times[has] for times, has in zip(rows.times, seen, strict=True)])
+    lengths = np.diff(np.sort(times))
+    steps = StepCounts.of(lengths[lengths > 0])
+    if not steps.total:
+        return None
+    if schema.step_us is not None:  # a model has settled the step
+        multiple = steps.lengths / schema.step_us
+        is_multiple = (np.abs(multiple - np.rint(multiple)) <= _MAX_JITTER).all()
+        is_longer = schema.step_us > step_us and (multiple > 1 - _MAX_JITTER).all()
+        return schema.step_us if is_multiple and is_longer else None
+    own_step_us, n_rows = steps.commonest[0], rows.n_rows
+    is_own = is_own_step(own_step_us / step_us, steps.count_near(steps.median, 0.1), steps.total)
+    return own_step_us if is_own and n_rows > n_seen else None
 
 
 def _report_gaps(panel: Panel, config: DataConfig, listener: Listener, ranks: Ranks) -> None:
@@ -583,7 +704,7 @@ def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS
     if schema.step_us is not None and len(empty) < panel.n_series:
         return panel
 
-    if not n_left and context.config.agg:
+    if not n_left and context.config.is_resampled:
         raise DataError(
             f"no step of {format_duration(panel.step_us)} is over, or holds enough readings",
             code="no-readings",

@@ -20,6 +20,7 @@ from rnnforecast.data.axis import TimeAxis, parse_time_us
 from rnnforecast.data.future import append_future
 from rnnforecast.data.grid import FindTrainEnd, check_step, read_panel
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.resample import drop_other_steps
 from rnnforecast.data.scaling import OUTLIER_FACTOR, SPIKE_RUN
 from rnnforecast.data.schema import Schema, canonical_name, check_zone, infer_schema, match_schema
 from rnnforecast.data.windows import Past, make_past
@@ -52,6 +53,7 @@ def read_for_training(
 ) -> tuple[Panel, Schema]:
     """Read a table onto a regular grid; return it with the schema inferred from its columns.
 
+    Series that are read at a longer step than others are left out; the reader warns of them.
     `find_train_end` returns the time that ends the readings to learn from. With several `ranks`,
     each of them reads its own buckets of a folder that `shard` has made. Raises as `read_panel`
     does.
@@ -60,7 +62,10 @@ def read_for_training(
         data = open_rank_slice(data, ranks.rank, ranks.n)
     source = open_table(data, options, listener)
     schema = infer_schema(source, options, listener)
-    return read_panel(source, schema, options, listener, find_train_end=find_train_end, ranks=ranks)
+    panel, schema = read_panel(
+        source, schema, options, listener, find_train_end=find_train_end, ranks=ranks
+    )
+    return drop_other_steps(panel, schema) if ranks is SINGLE_PROCESS else (panel, schema)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import TimeAxis
+from rnnforecast.data.bins import count_increments
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.quality import (
     BLOCK_ROWS,
@@ -25,6 +28,7 @@ from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.season import infer_season
 from rnnforecast.data.windows import make_past
+from rnnforecast.errors import Proposal
 from rnnforecast.events import Listener, ProgressEvent, WarningEvent, ignore
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.sniff import shell_quote
@@ -44,6 +48,26 @@ _SHIFT_FACTOR = 1.5
 
 Two levels of equal length are two standard deviations apart.
 """
+_MIN_COUNTS, _MIN_RISES = 100, 20
+"""Steps of a series, and rises between two resets: so many without a fall are no chance."""
+_MAX_RESETS, _MAX_RESET_SHARE = 3, 0.02
+"""A counter begins anew at few steps, or at this share of them: each day, read every half hour."""
+_MAX_RISE = 0.2
+"""A counter hardly counts this share of all at one time."""
+_USUALLY = 0.9
+_LINE_ROWS = 25
+"""So many readings in a row show whether a series rises along a straight line."""
+_N_PARTS = 16
+"""In so many parts, what a meter counted goes up and down; along a curve it does not."""
+_MAX_JUDGED = 1000
+"""More series than these are not looked at one by one."""
+_TURN = 360.0
+_MIN_TURNS = 5
+"""Jumps through north that show a direction."""
+_MAX_GAP_AT_NORTH = 6.0
+"""Degrees around north in which no reading of a direction may lie."""
+_TURN_FACTOR = 4.0
+"""Through north a direction turns hardly more than so many times what it turns elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -289,3 +313,150 @@ def _means(part: Panel, begin: Integers, end: Integers) -> Doubles:
     with np.errstate(invalid="ignore"):
         means: Doubles = (sums[end] - sums[begin]) / (counts[end] - counts[begin])
     return means
+
+
+def find_counters(panel: Panel) -> Integers:
+    """Return the series that only rise, but for resets, as meters do.
+
+    A hundred steps without a fall are no chance. What rises like time (row numbers, days), along
+    one curve (a tank that warms up), or in a few steps, does not count anything.
+    """
+    candidates: list[int] = []
+    for first, part in panel.blocks(BLOCK_ROWS):
+        falls = np.append(0, np.cumsum(part.target[1:] < part.target[:-1]))
+        begin, end = part.offsets[:-1], part.offsets[1:]
+        is_long = end - begin > _MIN_COUNTS
+        n_falls = np.zeros(part.n_series, np.int64)
+        n_falls[is_long] = (falls[end[is_long] - 1] - falls[begin[is_long]]).astype(np.int64)
+        is_rising = is_long & (n_falls <= _MAX_RESET_SHARE * (end - begin) + _MAX_RESETS)
+        candidates += (first + np.flatnonzero(is_rising)).tolist()
+    judged = candidates[:_MAX_JUDGED]
+    counters = [i for i in judged if _counts(panel.of(i).astype(np.float64) + panel.base[i])]
+    # of very many series that rise, the others are as those that were looked at
+    more = candidates[_MAX_JUDGED:] if len(counters) == len(judged) else []
+    return np.array(counters + more, np.int64)
+
+
+def _counts(readings: Doubles) -> bool:
+    """Tell whether readings, `(row,)` with NaN for missing, are the counts of a meter."""
+    rows = np.flatnonzero(np.isfinite(readings))
+    counts = readings[rows]
+    if len(counts) <= _MIN_COUNTS or counts.min() < 0:
+        return False
+    counted = count_increments(counts, rows, np.zeros(len(rows), np.int64))
+    n_resets = counted.n_resets + counted.n_rollovers
+    is_plain = counted.n_falls <= 1 and n_resets <= max(_MAX_RESETS, _MAX_RESET_SHARE * len(rows))
+    increment = counted.increment[counted.is_kept]
+    row = rows[counted.is_kept][np.isfinite(increment)]
+    increment = increment[np.isfinite(increment)]
+    rises = np.flatnonzero(increment > 0)
+    growth = float(increment.sum())
+    if (
+        not is_plain
+        or len(rises) < _MIN_RISES * (n_resets + 1)
+        or increment.max() > _MAX_RISE * growth
+    ):
+        return False
+
+    # days and weeks rise by one at equal distances; other clocks, and row numbers, along a line
+    spacing, heights = np.diff(row[rises]), increment[rises]
+    is_equal = np.abs(spacing - np.median(spacing)) <= 1  # a line that was rounded, too
+    if is_equal.mean() > _USUALLY and np.ptp(heights) < 1e-3 * heights.max():
+        return False
+    total, smallest = np.cumsum(increment), float(heights.min())
+    n_blocks = len(total) // _LINE_ROWS
+    values = total[: n_blocks * _LINE_ROWS].reshape(n_blocks, _LINE_ROWS)
+    times = row[: n_blocks * _LINE_ROWS].reshape(n_blocks, _LINE_ROWS)
+    height, width = values[:, -1:] - values[:, :1], times[:, -1:] - times[:, :1]
+    line = values[:, :1] + height * (times - times[:, :1]) / width
+    is_line = np.abs(values - line).max(1) <= np.maximum(0.6 * smallest, 1e-3 * height[:, 0])
+    if is_line.mean() > _USUALLY:
+        return False
+
+    # along a curve, parts of the series grow more and more, or less and less, or first this
+    parts = np.diff(
+        np.interp(np.linspace(0, 1, _N_PARTS + 1), np.linspace(0, 1, len(total)), total)
+    )
+    changes = np.diff(parts)
+    turns = np.sign(changes[np.abs(changes) > 1.5 * smallest])  # less may come from rounding
+    return bool(np.count_nonzero(np.diff(turns)) > 1)
+
+
+def find_directions(panel: Panel) -> Integers:
+    """Return the series of degrees that go from 360 to 0 and back where a vane turns through north.
+
+    Their readings lie within 0 and 360, and jump between both ends more often than by half of it;
+    across north they change as elsewhere. A load that is switched on and off does not.
+    """
+    directions: list[int] = []
+    for first, part in panel.blocks(BLOCK_ROWS):
+        nonempty = np.flatnonzero(part.lengths > 0)
+        begin, base = part.offsets[:-1][nonempty], part.base[nonempty]
+        low = np.fmin.reduceat(part.target, begin) + base
+        high = np.fmax.reduceat(part.target, begin) + base
+        with np.errstate(invalid="ignore"):
+            may_turn = (low >= 0) & (high <= _TURN) & (high - low > 0.75 * _TURN)
+        candidates = nonempty[may_turn].tolist()
+        directions += [first + i for i in candidates if _turns(part.of(i) + part.base[i])]
+    return np.array(directions, np.int64)
+
+
+def _turns(readings: Doubles) -> bool:
+    """Tell whether readings between 0 and 360, `(row,)` with NaN for missing, are directions."""
+    degrees = readings[np.isfinite(readings)]
+    change = np.abs(np.diff(degrees))
+    turn = np.minimum(change, _TURN - change)
+    is_jump = change > 0.75 * _TURN
+    n_jumps = int(np.count_nonzero(is_jump))
+    n_between = int(np.count_nonzero(change > 0.25 * _TURN)) - n_jumps
+    values = np.unique(degrees)
+    gap = float(values[0] + _TURN - values[-1])
+    if n_jumps < _MIN_TURNS or n_between > n_jumps:
+        return False
+    if gap > max(_MAX_GAP_AT_NORTH, 1.01 * float(np.diff(values).min())):
+        return False
+    usual = turn[~is_jump & (turn > 0)]
+    return bool(len(usual) and np.median(turn[is_jump]) <= _TURN_FACTOR * np.median(usual))
+
+
+def warn_of_columns(
+    panel: Panel, targets: Sequence[str], config: DataConfig, listener: Listener, *, is_long: bool
+) -> None:
+    """Warn of series that are counters, and of directions, unless the user has said so.
+
+    Of a long table, a column is proposed where all of its series are of that kind.
+    """
+    column_of = [_column_of(name, targets, is_long=is_long) for name in panel.names]
+    angles = {name for name, rule in config.agg_by_column.items() if rule == ANGLE}
+
+    def warn(code: str, problem: str, series: Integers, option: Callable[[str], str]) -> None:
+        known = config.counter if code == "counter" else angles
+        unknown = [i for i in series.tolist() if column_of[i] not in known]
+        if not unknown:
+            return
+        n_series, n_unknown = Counter(column_of), Counter(column_of[i] for i in unknown)
+        columns = [column for column, n in n_unknown.items() if n == n_series[column]]
+        words = tuple(
+            word
+            for c in columns
+            for word in ("--counter" if code == "counter" else "--agg", option(c))
+        )
+        condition = "if it is one" if len(columns) == 1 else "if they are"
+        warning = WarningEvent.for_names(code, problem, [panel.names[i] for i in unknown])
+        proposals = (Proposal(words, condition),) if columns else ()
+        hint = None if columns else "if they are, read them from a table of their own"
+        listener(replace(warning, proposals=proposals, hint=hint))
+
+    problem = "only rises, as a counter does, whose level means little"
+    warn("counter", problem, find_counters(panel), str)
+    problem = (
+        "a direction that wraps from 360 to 0 degrees: means and forecasts near north are wrong"
+    )
+    warn("direction", problem, find_directions(panel), lambda column: f"{column}={ANGLE}")
+
+
+def _column_of(name: str, targets: Sequence[str], *, is_long: bool) -> str:
+    """Return the target column of a series; of several in a long table its name ends with it."""
+    if not is_long:
+        return name
+    return next((target for target in targets if name.endswith(f"/{target}")), targets[0])

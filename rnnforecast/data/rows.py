@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths, take_names
 from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, format_timestamp, parse_time_us
 from rnnforecast.data.future import future_frame_of
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.data.timestamps import REPAIR_MESSAGES, TimestampReader, tz_localize
-from rnnforecast.errors import DataError, Location, NotEnoughDataError
+from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, ProgressEvent, WarningEvent
 from rnnforecast.sources.columns import Column, is_integer
 from rnnforecast.sources.csv import report_skipped
@@ -46,6 +46,7 @@ _N_EARLIEST = 5
 _INITIAL_ROWS = 1 << 6
 """An empty array builder is small, since a table may have 100,000 columns."""
 _CHUNK_ROWS = 1 << 20
+HALF_TURN = 180.0
 _MAX_UTC_OFFSET_US = 14 * 3_600_000_000
 """Wall clocks are ahead of UTC by this at most."""
 
@@ -129,6 +130,10 @@ class Rows:
     """Name in messages of the table of future covariates, whose rows come last."""
     n_future_rows: int = 0
     stage: Stage = Stage.READ
+    exact_times: list[Integers] = field(default_factory=list)
+    """Chunks of times as they were before they were put on the grid of `--agg`."""
+    until_us: int = 0
+    """When the values that `--hold` holds end: a step after the newest reading."""
 
     @property
     def n_rows(self) -> int:
@@ -273,9 +278,14 @@ class Rows:
         self._check(Stage.CLEANED)
         self._times = [axis.from_utc(times) for times in self._times]
 
-    def align(self, times: list[Integers] | None = None) -> None:
-        """Replace the times by times on the grid, unless they lie on it; the stage is ALIGNED."""
+    def align(self, times: list[Integers] | None = None, *, keep_exact: bool = False) -> None:
+        """Replace the times by times on the grid, unless they lie on it; the stage is ALIGNED.
+
+        The times before that stay in `exact_times` where they are to be kept.
+        """
         self._check(Stage.CLEANED)
+        if keep_exact:
+            self.exact_times = self._times
         self._times = self._times if times is None else times
         self.stage = Stage.ALIGNED
 
@@ -497,6 +507,16 @@ class TargetColumns:
         for name, builder in self._builders.items():
             readings, largest = _finite_values(batch, name, self._source, self._config, n_before)
             self._largest[name] = max(self._largest[name], largest)
+            if self._config.agg_by_column.get(name) == ANGLE and largest > 2 * HALF_TURN:
+                row = n_before + int(np.nanargmax(np.abs(readings)))
+                location = self._source.location(row, name)
+                token = location.token or f"{largest:g}"
+                raise DataError(
+                    f"column {name!r} holds directions, but also a value beyond 360 degrees",
+                    code="no-direction",
+                    location=location,
+                    proposals=[Proposal(("--na-values", token), "if it means a missing one")],
+                )
             if largest >= LARGE_READING:
                 builder.widen(np.float64)
             builder.append(readings)
@@ -511,13 +531,22 @@ class TargetColumns:
         """Return each target's readings less their value offset, and the offsets, `(series,)`.
 
         `names` are each target's series. The offset of a series that a model knows is the model's.
-        A counter has none: its differences are what is forecast, so its readings stay doubles.
+        A counter has none: its differences are what is forecast, so its readings stay doubles. That
+        of a direction is its mean: readings less it, from -180 to 180 degrees, hardly ever jump.
         """
         readings: dict[str, list[Floats]] = {}
         offsets: dict[str, Doubles] = {}
         for target, builder in self._builders.items():
             chunks, offset = builder.chunks(), np.zeros(len(names[target]))
-            if target not in self._config.counter:
+            if self._config.agg_by_column.get(target) == ANGLE:
+                offset = _mean_directions(codes, chunks, len(offset))
+                pairs = zip(names[target], offset, strict=True)
+                offset = np.array([known_offsets.get(name, default) for name, default in pairs])
+                chunks = [
+                    wrap_angles(chunk - offset[code], -HALF_TURN).astype(np.float32)
+                    for chunk, code in zip(chunks, codes, strict=True)
+                ]
+            elif target not in self._config.counter:
                 if chunks and chunks[0].dtype == np.float64:
                     offset = find_value_offsets(times, codes, chunks, n_series=len(offset))
                 if known_offsets:
@@ -621,6 +650,26 @@ def _finite_values(
         hint = f"to treat it as missing, add  --na-values {shell_quote(location.token)}"
     message = f"column {name!r} holds a value that is {kind}"
     raise DataError(message, code="infinite", location=location, hint=hint)
+
+
+def wrap_angles(degrees: NDArray[Any], low: float = 0.0) -> NDArray[Any]:
+    """Return directions in degrees as those in the turn that begins at `low`."""
+    wrapped: NDArray[Any] = (degrees - low) % (2 * HALF_TURN) + low
+    return wrapped
+
+
+def _mean_directions(
+    codes: Sequence[Codes], chunks: Sequence[NDArray[Any]], n_series: int
+) -> Doubles:
+    """Return the direction of the mean of unit vectors, `(series,)`, in whole degrees."""
+    x, y = np.zeros((2, n_series))
+    for code, chunk in zip(codes, chunks, strict=True):
+        seen = np.isfinite(chunk)
+        angle = np.deg2rad(chunk[seen].astype(np.float64))
+        x += np.bincount(code[seen], weights=np.cos(angle), minlength=n_series)
+        y += np.bincount(code[seen], weights=np.sin(angle), minlength=n_series)
+    mean: Doubles = wrap_angles(np.rint(np.rad2deg(np.arctan2(y, x))))
+    return mean
 
 
 class ArrayBuilder:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.axis import ELAPSED, TimeAxis
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
@@ -126,12 +126,17 @@ def check_zone(schema: Schema, trained: Schema) -> None:
 
 
 def check_counters(targets: Sequence[str], config: DataConfig) -> None:
-    """Raise `UsageError`, with a similar name, for a counter that is not a target."""
+    """Raise `UsageError`, with a similar name, for a counter or an angle that is not a target."""
     for name in config.counter:
         if name not in targets:
             suggestions = [*_similar(name, targets), *targets]
             hint = f"such as  --counter {shell_quote(suggestions[0])}" if suggestions else None
             raise UsageError(f"--counter names {name!r}, but there is no such target", hint=hint)
+    for name, rule in config.agg_by_column.items():
+        if name not in (targets if rule == ANGLE else (*targets, *config.named_columns)):
+            suggestions = [*_similar(name, targets), *targets]
+            hint = f"such as  --agg {shell_quote(f'{suggestions[0]}={rule}')}" if targets else None
+            raise UsageError(f"--agg names {name!r}, but there is no such target", hint=hint)
 
 
 def check_column(

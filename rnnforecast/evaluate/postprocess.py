@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, take_names
 from rnnforecast.data.forecast import Forecast, Forecaster, probability_below
-from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past
+from rnnforecast.data.rows import HALF_TURN
+from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, Values
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
 from rnnforecast.evaluate.comparison import NETWORK
@@ -184,6 +185,40 @@ class Exceedance:
     """The highest probability."""
     at: str
     """The time of the highest probability."""
+
+
+def wrap_directions(
+    forecast: Forecast, angles: Collection[str], targets: tuple[str, ...] = ()
+) -> Forecast:
+    """Return the forecast with medians of directions from 0 to 360 degrees.
+
+    `angles` are series, or of the `targets` of a long table. Quantiles move with their median, so
+    that they do not cross: around north they may be below 0, or above 360.
+    """
+    whole = [target for target in targets if target in angles]
+    is_angle = np.array(
+        [
+            name in angles
+            or (len(targets) == len(whole) > 0)
+            or any(name.endswith(f"/{target}") for target in whole)
+            for name in forecast.names
+        ],
+        np.bool_,
+    )
+    if not is_angle.any():
+        return forecast
+    turns = np.floor(forecast.point / (2 * HALF_TURN)) * is_angle[:, None]
+
+    def turned(values: Values) -> Values:
+        moved: Values = (values - 2 * HALF_TURN * turns[:, :, None]).astype(values.dtype)
+        return moved
+
+    uncalibrated = forecast.uncalibrated
+    return replace(
+        forecast,
+        values=turned(forecast.values),
+        uncalibrated=None if uncalibrated is None else turned(uncalibrated),
+    )
 
 
 def clip_to_bounds(

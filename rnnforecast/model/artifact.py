@@ -273,8 +273,12 @@ def _decode(manifest: dict[str, Any]) -> tuple[NetworkSpec, Config, Schema]:
     network_spec = decode(NetworkSpec, {**spec, "members": []}, _HINTS[NetworkSpec])
 
     parts = manifest["config"]
+    reading = parts["data"]
+    if isinstance(reading, dict) and isinstance(reading.get("agg", ""), str | None):
+        # a version may be older than rules for single columns
+        reading = {**reading, "agg": [reading["agg"]] if reading.get("agg") else []}
     config = Config(
-        data=decode(DataConfig, parts["data"], _HINTS[DataConfig]),
+        data=decode(DataConfig, reading, _HINTS[DataConfig]),
         window=decode(WindowConfig, parts["window"], _HINTS[WindowConfig]),
         network=decode(NetworkConfig, parts["network"], _HINTS[NetworkConfig]),
         training=decode(TrainConfig, parts["training"], _HINTS[TrainConfig]),

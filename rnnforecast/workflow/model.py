@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from rnnforecast.config.commands import check_format
-from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.config.training import (
     DEFAULT_MODEL,
     STANDARD_OUTPUT,
@@ -48,6 +48,7 @@ from rnnforecast.evaluate.postprocess import (
     is_outside_bounds,
     predict_with_fallback,
     warnings_of,
+    wrap_directions,
 )
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact
@@ -374,6 +375,10 @@ def forecast(
             hint="pass newer readings, or add  --fallback seasonal-naive,naive",
         )
 
+    angles = [name for name, rule in ready.options.agg_by_column.items() if rule == ANGLE]
+    targets = ready.schema.targets if ready.schema.series is not None else ()
+    wrapped = wrap_directions(prediction.forecast, angles, targets)
+    prediction = replace(prediction, forecast=wrapped)
     return _apply_limits(prediction, ready.schema, config, events)
 
 

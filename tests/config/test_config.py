@@ -262,7 +262,36 @@ def test_a_choice_that_does_not_exist_names_those_that_do(
 
 def test_aggregation_needs_a_step_to_aggregate_to() -> None:
     assert "--agg needs --freq" in refused(lambda: DataConfig(agg="mean")).message
-    assert DataConfig(agg="mean", freq="15min").agg == "mean"
+    assert DataConfig(agg="mean", freq="15min").agg == ("mean",)
+
+
+def test_a_column_may_have_a_rule_of_its_own() -> None:
+    config = DataConfig(agg=("last", "kwh=sum", "a=b=angle"), freq="15min")
+    assert [config.agg_of(name) for name in ("temp", "kwh", "a=b")] == ["last", "sum", "angle"]
+    assert [config.min_share_of(config.agg_of(name)) for name in ("temp", "kwh")] == [0.5, 0.9]
+    assert DataConfig(agg=("wind=angle",)).agg_of("temp") == "mean"  # an angle needs no step
+
+
+@pytest.mark.parametrize(
+    ("agg", "named"),
+    [
+        (("angle",), ("'angle'", "wind=angle")),
+        (("mean", "kwh=median"), ("'kwh=median'", "last")),
+        (("mean", "sum"), ("two rules",)),
+        (("a=sum", "a=last"), ("two rules",)),
+        (("kwh=mean",), ("is a counter",)),
+    ],
+)
+def test_rules_that_cannot_be_meant_are_refused(agg: tuple[str, ...], named: tuple[str, ...]):
+    message = refused(lambda: DataConfig(agg=agg, freq="1h", counter=("kwh",))).message
+    assert all(part in message for part in named)
+
+
+def test_what_needs_an_aggregate_is_refused_without_one() -> None:
+    assert "--freq" in refused(lambda: DataConfig(min_share=0.5)).message
+    assert "--min-share" in refused(lambda: DataConfig(freq="1h", agg="sum", min_share=2)).message
+    assert "sums" in refused(lambda: DataConfig(freq="1h", agg="sum", hold="1h")).message
+    assert DataConfig(hold="1h").hold_us == 3_600_000_000
 
 
 @pytest.mark.parametrize("text", ["2", "soon", "0s"])

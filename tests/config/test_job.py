@@ -45,7 +45,9 @@ GIVEN: dict[str, dict[str, Any]] = {
         "calendar": ["hour", "month"],
         "holidays": "DE-BY",
         "freq": "15min",
-        "agg": "mean",
+        "agg": ["mean", "v=last"],
+        "min_share": 0.8,
+        "hold": "2h",
         "closed": "none",
         "tz": "Europe/Vienna",
         "sep": ";",
@@ -109,6 +111,7 @@ PATHS = {
 }
 NEEDED = {  # what a key of [data] needs beside itself
     "agg": {"freq": "15min"},
+    "min_share": {"freq": "15min", "agg": "mean"},
     "rejects": {"on_bad_rows": "skip"},
     "no_header": {"columns": ["t", "v"]},
     "columns": {"no_header": True},

@@ -73,7 +73,7 @@ def test_bins_are_those_of_the_calendar_of_the_zone(freq: str, rule: str, tz: st
     hours = pd.date_range("2021-11-20", "2024-02-10 05:00", freq="h", tz=tz)
     values = np.random.default_rng(1).integers(0, 9, len(hours))
 
-    result = read(series(hours, values), freq=freq, agg="sum")
+    result = read(series(hours, values), freq=freq, agg="sum", min_share=0)
 
     labels = {"W-SUN": {"label": "left", "closed": "left"}}.get(rule, {})
     frame = pd.Series(values, hours)

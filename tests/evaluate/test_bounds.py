@@ -16,7 +16,12 @@ from rnnforecast.data.forecast import (
 )
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import UsageError
-from rnnforecast.evaluate.postprocess import add_exceedance, clip_to_bounds, is_outside_bounds
+from rnnforecast.evaluate.postprocess import (
+    add_exceedance,
+    clip_to_bounds,
+    is_outside_bounds,
+    wrap_directions,
+)
 from rnnforecast.spec import QUANTILES
 from tests.builders import HOUR_US, START_US, make_panel
 
@@ -143,3 +148,19 @@ def test_readings_outside_of_their_bounds_are_found() -> None:
         replace(normal(1.0, 1.0, 1.0)), past, dict.fromkeys(("s0", "s1", "s2"), (0.0, 4.0))
     )
     assert found.tolist() == [True, False, False]
+
+
+def test_medians_of_directions_lie_within_a_turn_and_quantiles_move_with_them() -> None:
+    forecast = normal(358.0, 358.0, -1.0)
+
+    wrapped = wrap_directions(forecast, ["s0", "s2"])
+
+    np.testing.assert_allclose(wrapped.point[0], [358, 359, 0, 1], atol=1e-3)
+    np.testing.assert_allclose(wrapped.point[2], [359, 0, 1, 2], atol=1e-3)
+    turns = (forecast.values - wrapped.values) / 360
+    np.testing.assert_allclose(turns, np.rint(turns), atol=1e-6)
+    assert (np.diff(wrapped.values, axis=-1) >= 0).all()
+    assert wrapped.values[1].tolist() == forecast.values[1].tolist()
+    whole = wrap_directions(forecast, ["v"], ("v",))
+    assert whole.point.min() >= 0
+    assert whole.point.max() < 360
