@@ -22,7 +22,7 @@ from rnnforecast.data.quality import count_missing
 from rnnforecast.data.resample import to_grid
 from rnnforecast.data.rows import Codes, Grid, ReadContext, Rows, check_future, read_rows
 from rnnforecast.data.schema import Schema
-from rnnforecast.errors import DataError, NotEnoughDataError
+from rnnforecast.errors import DataError, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_gather_object
 from rnnforecast.sources.files import thread_map
@@ -125,12 +125,12 @@ def check_step(panel: Panel, schema: Schema) -> None:
     if schema.step_us is not None and panel.step_us != schema.step_us:
         expected, actual = format_duration(schema.step_us), format_duration(panel.step_us)
         is_finer = schema.step_us % panel.step_us == 0
+        options = ("--freq", expected.replace(" ", ""), "--agg", "mean")
         raise DataError(
             f"the model expects a reading every {expected}, but these come every {actual}",
             code="other-step",
-            hint=f"to bring them to its step, add  --freq {expected.replace(' ', '')} --agg mean"
-            if is_finer
-            else "pass readings of the model's step, or train again on these",
+            proposals=[Proposal(options, "to bring them to its step")] if is_finer else (),
+            hint=None if is_finer else "pass readings of its step, or train again on these",
         )
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, WarningEvent, ignore
 from rnnforecast.sources.columns import Column, is_time_of_day
 from rnnforecast.sources.csv import CsvFile, check_same_columns, open_csv_file
@@ -29,12 +29,13 @@ from rnnforecast.sources.parquet import (
     open_parquet,
 )
 from rnnforecast.sources.shards import ShardFolder, is_sharded, open_shards
-from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.storage.remote import AnyPath, as_path, is_remote
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
 STANDARD_INPUT = "-"
+_BYTES_PER_CELL = 8
+"""A number of a few digits and its separator, or a part of a time stamp."""
 _PARTS = ("year", "month", "day", "hour", "minute", "second")
 _DELIMITERS = ("", "-", "-", " ", ":", ":")
 """What stands before each of these parts in ISO 8601."""
@@ -47,7 +48,7 @@ class Source(Protocol):
     """A table of readings that is not read yet.
 
     Implementations: `CsvSource`, `ParquetSource`, `TableSource` and `ShardFolder`; around another
-    source: `Renamed`, `JoinedTime`, `FutureSource` and `FilteredSource`.
+    source: `Head`, `Renamed`, `JoinedTime`, `FutureSource` and `FilteredSource`.
     """
 
     @property
@@ -243,6 +244,52 @@ def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
 
 
 @dataclass(frozen=True)
+class Head(WrappedSource):
+    """The first rows of a source."""
+
+    n_rows: int
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the source."""
+        return self.source.columns
+
+    @property
+    def n_rows_estimate(self) -> int:
+        """The number of rows."""
+        return self.n_rows
+
+    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read the first rows."""
+        n_missing = self.n_rows
+        for batch in self.source.batches(types):
+            yield batch[:n_missing]
+            n_missing -= batch.num_rows
+            if n_missing <= 0:
+                return
+
+    def location(self, row: int, column: str) -> Location:
+        """Return the location of a row."""
+        return self.source.location(row, column)
+
+
+def take_head(source: Source, n_cells: int) -> Source:
+    """Return a source with its first rows, about so many cells; itself where it has no more.
+
+    Of several CSV files it is the beginning of the first.
+    """
+    if isinstance(source, WrappedSource):
+        head = take_head(source.source, n_cells)
+        return source if head is source.source else replace(source, source=head)
+    if isinstance(source, CsvSource):
+        file = source.files[0].head(n_cells * _BYTES_PER_CELL)
+        is_all = file is source.files[0] and len(source.files) == 1
+        return source if is_all else CsvSource(source.name, (file,))
+    n_rows = max(1, n_cells // len(source.columns))
+    return source if source.n_rows_estimate <= n_rows else Head(source, n_rows)
+
+
+@dataclass(frozen=True)
 class Renamed(WrappedSource):
     """A source some of whose columns have other names."""
 
@@ -370,7 +417,10 @@ def join_time(source: Source, name: str | None) -> Source:
         f"the time may be spread over the columns {date.name!r} and {clock.name!r}",
         code="split-time",
         location=Location(source.name),
-        hint=f"if it is, add  --time {shell_quote(f'{date.name},{clock.name}')}",
+        proposals=[
+            Proposal(("--time", f"{date.name},{clock.name}"), "if it is"),
+            Proposal(("--time", date.name), "if it is not"),
+        ],
     )
 
 

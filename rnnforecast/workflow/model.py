@@ -39,7 +39,7 @@ from rnnforecast.data.output import escape_formulas, names_like_formulas, write_
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.schema import Schema, check_counters
 from rnnforecast.data.windows import Past
-from rnnforecast.errors import ModelError, NotEnoughDataError, UsageError
+from rnnforecast.errors import ModelError, NotEnoughDataError, Proposal, UsageError
 from rnnforecast.evaluate.postprocess import (
     Fallback,
     Prediction,
@@ -67,6 +67,7 @@ from rnnforecast.storage.versions import (
     resolve_version,
 )
 from rnnforecast.units import parse_steps
+from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.steps import with_calibration
 
 if TYPE_CHECKING:
@@ -97,13 +98,14 @@ class Model:
 
         Raises `DataError` where columns, step or time zone do not match the training readings.
         """
-        return read_for_model(
-            data,
-            schema=self.artifact.schema,
-            options=options,
-            stats=training_stats_of(self.artifact),
-            listener=listener,
-        )
+        with trying_proposals(task_of(self.artifact, data, options), listener) as tried:
+            return read_for_model(
+                data,
+                schema=self.artifact.schema,
+                options=options,
+                stats=training_stats_of(self.artifact),
+                listener=tried,
+            )
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -183,6 +185,12 @@ def training_stats_of(artifact: Artifact) -> TrainingStats:
         scale=artifact.weights["scale"][1:],
         reach=artifact.weights["outlier_threshold"][1:],
     )
+
+
+def task_of(artifact: Artifact, data: object, options: DataConfig) -> Task:
+    """Return how a table is read for a saved version, so that other options can be tried on it."""
+    config = replace(artifact.config, data=options)
+    return Task.for_model(data, config, artifact.schema, training_stats_of(artifact))
 
 
 def training_source(artifact: Artifact) -> str:
@@ -300,15 +308,16 @@ def prepare(
         message = "the model uses no covariate that is known ahead: --future is not read"
         events(WarningEvent("unused-future", message))
         future = None
-    past, schema = read_past(
-        source,
-        schema=artifact.schema,
-        options=options,
-        as_of=config.as_of,
-        future=future,
-        stats=known,
-        listener=events,
-    )
+    with trying_proposals(task_of(artifact, source, options), events) as listener:
+        past, schema = read_past(
+            source,
+            schema=artifact.schema,
+            options=options,
+            as_of=config.as_of,
+            future=future,
+            stats=known,
+            listener=listener,
+        )
 
     warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
     if config.require_series:
@@ -371,7 +380,8 @@ def forecast(
         raise NotEnoughDataError(
             "no series has a reading in its look-back, so nothing can be forecast",
             code="too-short",
-            hint="pass newer readings, or add  --fallback seasonal-naive,naive",
+            proposals=[Proposal(("--fallback", "seasonal-naive,naive"))],
+            hint="pass newer readings",
         )
 
     return _apply_limits(prediction, ready.schema, config, events)

@@ -179,7 +179,7 @@ def test_a_reading_that_has_not_come_yet_is_an_error_with_its_row(ahead, zone):
     error = failure(frame)
 
     assert (error.code, error.exit_code, error.location.line) == ("future", 4, 6)
-    assert read(frame, **pasted(error.hint)).panel.lengths[0] == 6
+    assert read(frame, **pasted(str(error.proposals[0]))).panel.lengths[0] == 6
     frame.loc[5, "v"] = np.nan  # what is known of the future may lie ahead
     assert read(frame).panel.lengths[0] == 5
 
@@ -286,7 +286,7 @@ def test_an_infinite_reading_is_an_error_with_a_fix_that_works(tmp_path, wide):
     first = failure(path)
 
     assert (first.code, first.location.line, first.location.token) == ("infinite", 4, "-inf")
-    assert read(path, **pasted(first.hint)).panel.target.tolist() == [1, 2]
+    assert read(path, **pasted(first.advice)).panel.target.tolist() == [1, 2]
     assert read(path, na_values=("-inf", "1e400")).panel.target.tolist() == [1, 2]
 
 
@@ -300,8 +300,8 @@ def test_a_model_refuses_readings_at_another_step():
         check_step(panel, trained)
 
     assert caught.value.code == "other-step"
-    assert pasted(caught.value.hint) == {"freq": "1h", "agg": "mean"}
-    options = DataConfig(**pasted(caught.value.hint))
+    assert pasted(caught.value.advice) == {"freq": "1h", "agg": "mean"}
+    options = DataConfig(**pasted(caught.value.advice))
     check_step(read_panel(source, schema, options, ignore)[0], trained)
 
 
