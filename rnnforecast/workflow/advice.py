@@ -25,6 +25,7 @@ from rnnforecast.data.rows import MAX_READING, ReadContext, Rows, read_rows
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.setup import set_up_training
 from rnnforecast.errors import (
+    DataError,
     Location,
     NotEnoughDataError,
     Proposal,
@@ -417,7 +418,10 @@ class _Trials:
         types = dict.fromkeys(schema.targets, pa.string())
         n_texts, n_cells = np.zeros(len(types), np.int64), np.zeros(len(types), np.int64)
         before = tuple(text for text in options.na_values if text not in texts)
-        source = self._open(replace(options, na_values=before))
+        try:
+            source = self._open(replace(options, na_values=before))
+        except DataError:  # a file whose texts are errors as soon as it is opened
+            return loss
         for batch in source.batches(types):
             is_text = [pc.is_in(column, pa.array(texts)) for column in batch.columns]
             n_texts += [pc.sum(flags).as_py() or 0 for flags in is_text]

@@ -533,7 +533,8 @@ def list_source_files(source: str) -> Iterator[AnyPath]:
 
 
 def _local_files_of(source: str) -> Iterator[Path]:
-    path = Path(_STANDARD_INPUT_FILE if source == _STANDARD_INPUT else source)
+    path = as_path(_STANDARD_INPUT_FILE if source == _STANDARD_INPUT else source)
+    assert not is_remote(path)
     if path.is_dir():
         yield from (file for file in path.rglob("*") if file.is_file())
     elif path.exists():
