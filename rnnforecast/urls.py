@@ -33,6 +33,29 @@ _SECRETS = {
 _COLLAPSED = re.compile(r"(s3|s3a|s3n|gs|gcs|az|abfs|abfss|https?|file):/(?!/)", re.IGNORECASE)
 
 
+_DATABASE = re.compile(r"(sqlite|duckdb):(?:///)?(?!//)(.+)", re.DOTALL)
+"""`sqlite:///file.db` lies in the working directory; an absolute path has four slashes."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """A file that is a database, such as `sqlite:///file.db`."""
+
+    kind: str
+    """sqlite or duckdb."""
+    path: str
+
+    def __str__(self) -> str:
+        """Return the address as it is typed."""
+        return f"{self.kind}:///{self.path}"
+
+
+def parse_database(text: object) -> Database | None:
+    """Return the database that a text names; None for any other text."""
+    match = _DATABASE.fullmatch(text) if isinstance(text, str) else None
+    return match and Database(match[1], match[2])
+
+
 @dataclass(frozen=True)
 class Url:
     """A parsed URL."""

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 Data = Annotated[
     str,
-    typer.Argument(metavar="DATA", help="CSV, Parquet, a folder, a glob in quotes, a URL, or -"),
+    typer.Argument(
+        metavar="DATA",
+        help="A file, a folder, a glob in quotes, a URL, a database, or -",
+    ),
 ]
 OptionalData = Annotated[
     str | None,

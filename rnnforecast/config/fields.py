@@ -6,9 +6,9 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import MISSING, field, fields
-from typing import Any, TypeVar, get_args, get_origin
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import MISSING, field, fields, replace
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rnnforecast.errors import UsageError
 
@@ -48,6 +48,38 @@ def to_arguments(config: Any) -> list[str]:
             for part in value if isinstance(value, tuple) else (value,):
                 arguments += [name, str(part)]
     return arguments
+
+
+def add_arguments(config: _T, arguments: Sequence[str]) -> tuple[_T, list[str]]:
+    """Return a config with command-line arguments added, and those that name no field of it.
+
+    A repeatable option gets one more value, any other one its new value. Raises `UsageError` for
+    values that the config refuses.
+    """
+    hints = get_type_hints(type(config))
+    items = {f"--{item.name.replace('_', '-')}": item for item in fields(config)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    unknown: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        item = items.get(word)
+        if item is None:
+            unknown.append(word)
+            continue
+
+        options = [option for option in get_args(hints[item.name]) if option is not type(None)]
+        hint = hints[item.name]
+        if hint is bool:
+            values[item.name] = True
+        elif get_origin(hint) is tuple and item.metadata.get("listed"):
+            values[item.name] = tuple(part for part in next(words, "").split(",") if part)
+        elif get_origin(hint) is tuple:
+            before = values.get(item.name, getattr(config, item.name))
+            values[item.name] = tuple(dict.fromkeys((*before, next(words, ""))))
+        else:
+            convert = options[0] if options else hint
+            values[item.name] = convert(next(words, ""))
+    return replace(config, **values), unknown  # type: ignore[type-var]
 
 
 def check_choices(config: Any) -> None:

@@ -24,7 +24,7 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, PredictConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.units import check_range, parse_duration_us
-from rnnforecast.urls import check_not_collapsed, is_url, parse_url
+from rnnforecast.urls import check_not_collapsed, is_url, parse_database, parse_url
 
 _T = TypeVar("_T")
 _TABLES = (
@@ -196,7 +196,10 @@ def read_job(path: Path) -> Job:
     folder = path.parent
     data, forecast = dict(tables.get("data", {})), dict(tables.get("forecast", {}))
     source = _pop_path(path, data, "data", "source")
-    if is_url(source):
+    database = parse_database(source)
+    if database is not None:
+        source = str(replace(database, path=_resolve(database.path, folder)))
+    elif is_url(source):
         source = str(parse_url(source))
     else:  # glob characters in the job's folder are literal
         is_glob = glob.has_magic(source) and not (folder / source).exists()

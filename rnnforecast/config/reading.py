@@ -81,6 +81,8 @@ class DataConfig:
     decimal: str | None = option(None, "Decimal mark: . or ,")
     thousands: str | None = option(None, "Mark between thousands, such as . in 1.234,5")
     encoding: str | None = option(None, "Text encoding, such as cp1252.")
+    sheet: str | None = option(None, "Sheet of an Excel file. Default: the first with a table.")
+    query: str | None = option(None, "What to read from a database, in SQL.")
     skip_rows: int = option(0, "Lines to skip: above the header, or of units below it.")
     comment: str | None = option(None, "Mark with which lines begin that are no rows, such as #.")
     no_header: bool = option(False, "The first line is a row; --columns names the columns.")

@@ -248,8 +248,7 @@ def static_values(
             f"column {covariate.name!r} is not the same at all times for series "
             f"{names[differing[0]]!r}" + f" and {len(differing) - 1} more" * (len(differing) > 1),
             code="not-static",
-            hint=f"if it is known ahead, write  --known {covariate.name} , else  "
-            f"--past {covariate.name}",
+            hint="name it with --known where it is known ahead, and else with --past",
         )
     return low
 

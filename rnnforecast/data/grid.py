@@ -143,12 +143,12 @@ def check_step(panel: Panel, schema: Schema) -> None:
     if schema.step_us is not None and panel.step_us != schema.step_us:
         expected, actual = format_duration(schema.step_us), format_duration(panel.step_us)
         is_finer = schema.step_us % panel.step_us == 0
+        options = ("--freq", expected.replace(" ", ""), "--agg", "mean")
         raise DataError(
             f"the model expects a reading every {expected}, but these come every {actual}",
             code="other-step",
-            hint=f"to bring them to its step, add  --freq {expected.replace(' ', '')} --agg mean"
-            if is_finer
-            else "pass readings of the model's step, or train again on these",
+            proposals=[Proposal(options, "to bring them to its step")] if is_finer else (),
+            hint=None if is_finer else "pass readings of its step, or train again on these",
         )
 
 

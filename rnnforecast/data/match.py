@@ -61,6 +61,18 @@ def read_for_training(
     if ranks is not SINGLE_PROCESS:
         data = open_rank_slice(data, ranks.rank, ranks.n)
     source = open_table(data, options, listener)
+    return read_inferred(source, options, listener, find_train_end=find_train_end, ranks=ranks)
+
+
+def read_inferred(
+    source: Source,
+    options: DataConfig,
+    listener: Listener,
+    *,
+    find_train_end: FindTrainEnd | None = None,
+    ranks: Ranks = SINGLE_PROCESS,
+) -> tuple[Panel, Schema]:
+    """Infer the schema of an open source, and read it. Raises as `read_panel` does."""
     schema = infer_schema(source, options, listener)
     panel, schema = read_panel(
         source, schema, options, listener, find_train_end=find_train_end, ranks=ranks

@@ -29,7 +29,6 @@ from rnnforecast.events import Listener, ProgressEvent, WarningEvent
 from rnnforecast.sources.columns import Column, is_integer
 from rnnforecast.sources.csv import report_skipped
 from rnnforecast.sources.files import change_guard, check_memory, thread_map
-from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.sources.source import Source, WrappedSource
 from rnnforecast.units import format_duration
 
@@ -37,7 +36,7 @@ _MAX_TEXTS = 10_000
 """A text column with more different texts than this is no categorical covariate."""
 _MAX_EXACT = 2.0**53
 """Doubles hold every whole number up to this."""
-_MAX_READING = 1e30
+MAX_READING = 1e30
 """No sensor reads more, and the squares of larger readings do not fit into float32 sums."""
 LARGE_READING = 65_536.0
 """Below this, float32 is exact to 0.004 or better."""
@@ -421,10 +420,8 @@ def _read_batches(types: dict[str, pa.DataType], context: ReadContext) -> Iterat
             column = error.location and error.location.column
             is_trained = schema.step_us is not None  # a model knows which columns are texts
             if error.code == "not-a-number" and column in schema.covariate_names and not is_trained:
-                error.hint = (
-                    f"if its values are names, add  --categorical {shell_quote(str(column))} ; "
-                )
-                error.hint += "else name what means missing with  --na-values"
+                names = Proposal(("--categorical", str(column)), "if its values are names")
+                error.proposals = (names, *error.proposals)
             raise
     n_expected = n_rows
     report()
@@ -638,18 +635,19 @@ def _finite_values(
 
     sizes = np.abs(values)
     largest = float(np.fmax.reduce(sizes, initial=0.0))
-    if largest <= _MAX_READING:
+    if largest <= MAX_READING:
         return values, largest
 
-    location = source.location(n_before + int(np.argmax(sizes > _MAX_READING)), name)
-    kind = "infinite" if np.isinf(largest) else f"larger than {_MAX_READING:g}"
-    hint = "remove the value, or make it a missing one"
-    if np.isinf(largest):
-        hint = "to treat such values as missing, add  --inf-as-na"
-    elif location.token:
-        hint = f"to treat it as missing, add  --na-values {shell_quote(location.token)}"
-    message = f"column {name!r} holds a value that is {kind}"
-    raise DataError(message, code="infinite", location=location, hint=hint)
+    location = source.location(n_before + int(np.argmax(sizes > MAX_READING)), name)
+    kind = "infinite" if np.isinf(largest) else f"larger than {MAX_READING:g}"
+    token = location.token or f"{values[np.argmax(sizes > MAX_READING)]:g}"
+    options = ("--inf-as-na",) if np.isinf(largest) else ("--na-values", token)
+    raise DataError(
+        f"column {name!r} holds a value that is {kind}",
+        code="infinite",
+        location=location,
+        proposals=[Proposal(options, "to treat such values as missing")],
+    )
 
 
 def wrap_angles(degrees: NDArray[Any], low: float = 0.0) -> NDArray[Any]:
@@ -760,7 +758,8 @@ def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bo
                     location=context.source.location(
                         n_before + int(too_late[0]), context.schema.time
                     ),
-                    hint="correct the clock of the sensor; if it is meant, add  --allow-future",
+                    proposals=[Proposal(("--allow-future",), "if it is meant")],
+                    hint="correct the clock of the sensor",
                 )
             n_early += len(late)
         n_before += len(times)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.axis import ELAPSED, TimeAxis
-from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.columns import Column, infer_epoch_unit, is_integer, is_number
 from rnnforecast.sources.sniff import shell_quote
@@ -116,7 +116,7 @@ def check_zone(schema: Schema, trained: Schema) -> None:
         raise DataError(
             f"the model was trained on stamps with a zone ({trained.tz}), but these have none",
             code="other-zone",
-            hint=f"say which zone they are in, such as  --tz {trained.tz}",
+            proposals=[Proposal(("--tz", trained.tz or "UTC"), "if they are in that zone")],
         )
     raise DataError(
         f"the model was trained on stamps without a zone, but these have one ({schema.tz})",
@@ -158,13 +158,13 @@ def check_column(
     similar = _similar(name, unused)
     listed = ", ".join(map(repr, similar or unused[:_N_LISTED]))
     hint = f"{'columns that look alike' if similar else 'its columns are'}: {listed}"
-    if similar and code == "missing-column":
-        hint += f" ; if it has another name now, add  --map {shell_quote(f'{similar[0]}={name}')}"
+    maps = [("--map", f"{new}={name}") for new in similar if code == "missing-column"]
 
     raise DataError(
         f"{source} has no column {name!r}",
         code=code,
         location=Location(source, column=name),
+        proposals=[Proposal(options, "if it has another name now") for options in maps],
         hint=hint,
     )
 

@@ -11,7 +11,7 @@ from rnnforecast.config.training import MAX_LOOKBACK, WindowConfig
 from rnnforecast.data.arrays import Doubles, Floats
 from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis
 from rnnforecast.data.windows import Past
-from rnnforecast.errors import NotEnoughDataError
+from rnnforecast.errors import NotEnoughDataError, Proposal
 from rnnforecast.spec import MemberSpec
 from rnnforecast.units import format_duration, parse_steps
 
@@ -178,7 +178,7 @@ def resolve_windows(
         raise NotEnoughDataError(
             f"the longest series has {longest} rows, but training needs at least {_FEWEST_ROWS}",
             code="too-short",
-            hint="pass more readings; fewer are taken where --lookback and --horizon are given",
+            hint="pass more readings",
         )
 
     if config.horizon == "auto":
@@ -210,9 +210,17 @@ def resolve_windows(
             f"the longest series has {longest} rows, but training needs at least "
             f"lookback + horizon = {lookbacks[-1]} + {horizon} = {lookbacks[-1] + horizon}",
             code="too-short",
-            hint="pass a shorter --lookback or --horizon, or more readings",
+            proposals=[_short_windows(longest)] if longest >= _FEWEST_ROWS else (),
+            hint="pass more readings",
         )
     return lookbacks, horizon
+
+
+def _short_windows(longest: int) -> Proposal:
+    """Return options of windows for which so few rows are enough, with some to spare."""
+    horizon, lookback = max(1, longest // 8), max(1, longest // 3)
+    options = ("--horizon", str(horizon), "--lookback", str(lookback))
+    return Proposal(options, "for windows that fit")
 
 
 def _lookbacks(*, season: int, horizon: int, longest: int) -> tuple[int, ...]:

@@ -18,13 +18,30 @@ from rnnforecast.data.split import (
     split_times_by_share,
 )
 from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, make_past
-from rnnforecast.errors import NotEnoughDataError, UsageError
+from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.spec import MemberSpec, NetworkSpec
-from rnnforecast.units import parse_steps
+from rnnforecast.units import parse_duration_us, parse_steps
 
 _CHECKED_WINDOWS = 1024
 """Windows, spread over all of them, that are looked at for gaps."""
+
+
+_LONGER_STEPS = (
+    "1min",
+    "5min",
+    "10min",
+    "15min",
+    "30min",
+    "1h",
+    "2h",
+    "3h",
+    "6h",
+    "12h",
+    "1d",
+    "7d",
+)
+"""Steps that are proposed where most readings of the present one are missing."""
 
 
 @dataclass(frozen=True)
@@ -175,8 +192,20 @@ def _check_usable(split: Split, spec: NetworkSpec) -> None:
             f"no window has half of its history: {n_rows - split.panel.n_readings} of {n_rows} "
             "readings are missing",
             code="too-sparse",
-            hint="pass a longer step, such as  --freq 1h --agg mean , or a shorter --lookback",
+            proposals=_denser(split, spec),
+            hint="pass more readings",
         )
+
+
+def _denser(split: Split, spec: NetworkSpec) -> list[Proposal]:
+    """Return steps with a reading in each, as far as there are, and a shorter look-back."""
+    panel = split.panel
+    pace_us = panel.step_us * panel.n_rows / max(panel.n_readings, 1)
+    steps = [step for step in _LONGER_STEPS if parse_duration_us(step) >= pace_us][:2]
+    condition = "if the sensors report so rarely"
+    longer = [Proposal(("--freq", step, "--agg", "mean"), condition) for step in steps]
+    lookback = str(max(1, spec.lookback // 4))
+    return [*longer, Proposal(("--lookback", lookback), "to learn from short stretches alone")]
 
 
 def _warn(split: Split, window_rows: int, listener: Listener, *, lengths: Integers) -> None:

@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.schema import Schema
-from rnnforecast.errors import DataError, Location
+from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.source import Source
 from rnnforecast.units import EPOCH_UNITS_US
@@ -325,10 +326,21 @@ def tz_localize(
             f"{wall[row]} does not exist in {tz}: the clock was set forward over it",
             code="nonexistent-time",
             location=locate(int(order[row])),
-            hint="if the clock knows no summer time, say so, such as  --tz UTC  or  --tz +01:00",
+            proposals=[
+                Proposal(("--tz", zone), "if the clock knows no summer time")
+                for zone in (_standard_offset(wall[row], tz), "UTC")
+            ],
         )
     flat[order] = local.tz_convert("UTC").as_unit("us").asi8
     return np.split(flat, ends)
+
+
+def _standard_offset(time: pd.Timestamp, tz: str) -> str:
+    """Return the offset from UTC that a zone has without summer time, such as +01:00."""
+    local = time.tz_localize(tz, nonexistent="shift_forward")
+    offset = (local.utcoffset() or timedelta()) - (local.dst() or timedelta())
+    minutes = round(offset.total_seconds() / 60)
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
 
 
 def _clock_order(times: Integers, codes: NDArray[np.integer]) -> Integers:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import platform
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.units import format_duration, join_names
+from rnnforecast.urls import parse_database
 
 if TYPE_CHECKING:
     from rnnforecast.model.forecaster import RNNForecaster
@@ -114,6 +115,8 @@ def describe_run(
     if isinstance(source, str | Path) and str(source) != "-":
         place = as_path(source)  # made absolute: `predict` reads it from any folder
         path = str(place.absolute())
+        database = parse_database(source)
+        path = str(replace(database, path=path)) if database else path
 
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

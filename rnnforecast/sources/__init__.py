@@ -1,4 +1,4 @@
 """Files and tables as batches of Arrow columns, with locations for errors.
 
-Libraries: numpy, pandas, pyarrow.
+Libraries: numpy, pandas, pyarrow, duckdb.
 """

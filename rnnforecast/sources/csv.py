@@ -64,6 +64,8 @@ class CsvFile:
     columns: tuple[Column, ...]
     skips_bad_rows: bool
     max_bytes: int
+    head_bytes: int | None = None
+    """Only the rows within the first bytes are read; None for all of them."""
     _skipped: list[str] = field(default_factory=list)
     """Rows with too few or too many fields that the last reading skipped."""
 
@@ -108,6 +110,7 @@ class CsvFile:
             n_bytes = unpacked_size(self.path)
         except (*DAMAGED, OSError):
             return 0  # reading raises the error
+        n_bytes = min(n_bytes, self.head_bytes or n_bytes)
         n_lines = max(head.count(b"\n"), head.count(b"\r"))
         return int(n_bytes / max(len(head), 1) * n_lines)
 
@@ -131,8 +134,21 @@ class CsvFile:
             row -= 1
         return Location(file=self.name, column=column)
 
+    def head(self, n_bytes: int) -> CsvFile:
+        """Return the file with the rows of its first bytes; itself where it has no more bytes."""
+        try:
+            is_longer = unpacked_size(self.path) > n_bytes
+        except (*DAMAGED, OSError):
+            is_longer = False  # reading raises the error
+        return replace(self, head_bytes=n_bytes, _skipped=[]) if is_longer else self
+
     def _open(self) -> io.BufferedReader:
-        return open_binary(self.path)
+        file = open_binary(self.path)
+        if self.head_bytes is None:
+            return file
+        with file:
+            content = file.read(self.head_bytes)
+        return io.BufferedReader(io.BytesIO(content[: end_of_lines(content, len(content))]))
 
     def _rows(self) -> Iterator[tuple[int, str, list[str]]]:
         """Yield the physical line number of each row, the first line of its text, and its cells."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import pyarrow as pa
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.errors import DataError, Location
+from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.storage.remote import (
     AnyPath,
@@ -280,8 +280,8 @@ def check_memory(n_rows: int, n_targets: int, config: DataConfig, name: str) -> 
             f"columns, but {_gigabytes(limit)} may be used",
             code="memory",
             location=Location(name),
-            hint=f"if it has that much, add  --max-memory {(needed >> 20) + 1}M ; else name fewer "
-            "columns with  --target",
+            proposals=[Proposal(("--max-memory", f"{(needed >> 20) + 1}M"), "if it has that much")],
+            hint="else name fewer columns to forecast",
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Iterator
+import sys
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -173,6 +174,12 @@ class TableSource:
 
     table: pa.Table
     name: str = "the table"
+    paths: tuple[AnyPath, ...] = ()
+    """The files that it was read from."""
+    unit: str = "row"
+    """What rows are called in the file."""
+    numbers: Sequence[int] = range(1, sys.maxsize)
+    """The number of each row in the file."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -186,16 +193,11 @@ class TableSource:
 
     def location(self, row: int, column: str) -> Location:
         """Return the number of a row, from 1."""
-        return Location(self.name, line=row + 1, column=column, unit="row")
+        return Location(self.name, line=self.numbers[row], column=column, unit=self.unit)
 
     def rejected(self) -> list[Location]:
         """Return an empty list: each row has every column."""
         return []
-
-    @property
-    def paths(self) -> tuple[AnyPath, ...]:
-        """The files that are read: none."""
-        return ()
 
     @property
     def n_rows_estimate(self) -> int:

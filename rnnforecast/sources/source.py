@@ -9,14 +9,14 @@ import weakref
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, WarningEvent, ignore
 from rnnforecast.sources.columns import Column, is_time_of_day
 from rnnforecast.sources.csv import CsvFile, check_same_columns, open_csv_file
@@ -29,12 +29,25 @@ from rnnforecast.sources.parquet import (
     open_parquet,
 )
 from rnnforecast.sources.shards import ShardFolder, is_sharded, open_shards
-from rnnforecast.sources.sniff import shell_quote
+from rnnforecast.sources.tables import (
+    ARROW_ENDINGS,
+    EXCEL_ENDINGS,
+    JSON_ENDINGS,
+    open_arrow_file,
+    open_json_lines,
+    open_query,
+    sheet_as_text,
+)
 from rnnforecast.storage.remote import AnyPath, as_path, is_remote
+from rnnforecast.urls import parse_database
 
 _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
+_TABLE_ENDINGS = JSON_ENDINGS + EXCEL_ENDINGS + ARROW_ENDINGS
+_ALL_ENDINGS = _CSV_ENDINGS + _PARQUET_ENDINGS + _TABLE_ENDINGS
 STANDARD_INPUT = "-"
+_BYTES_PER_CELL = 8
+"""A number of a few digits and its separator, or a part of a time stamp."""
 _PARTS = ("year", "month", "day", "hour", "minute", "second")
 _DELIMITERS = ("", "-", "-", " ", ":", ":")
 """What stands before each of these parts in ISO 8601."""
@@ -47,7 +60,7 @@ class Source(Protocol):
     """A table of readings that is not read yet.
 
     Implementations: `CsvSource`, `ParquetSource`, `TableSource` and `ShardFolder`; around another
-    source: `Renamed`, `JoinedTime`, `FutureSource` and `FilteredSource`.
+    source: `Head`, `Renamed`, `JoinedTime`, `FutureSource` and `FilteredSource`.
     """
 
     @property
@@ -111,6 +124,8 @@ class CsvSource:
 
     name: str
     files: tuple[CsvFile, ...]
+    owner: object = None
+    """The source of which it is a part, and with which a temporary file is deleted."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -195,6 +210,10 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     if text == STANDARD_INPUT:
         return _open_standard_input(config, listener)
 
+    database = parse_database(text)
+    if database is not None:
+        return open_query(database, config)
+
     location = as_path(text)
     name = str(location) if is_remote(location) else text
     if is_sharded(location):
@@ -205,6 +224,9 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
         csv_files = tuple(open_csv_file(path, config, listener, name=str(path)) for path in paths)
         check_same_columns(csv_files)
         return CsvSource(name, csv_files)
+
+    if len(paths) == 1 and paths[0].name.lower().endswith(_TABLE_ENDINGS):
+        return _open_table_file(paths[0], name, config, listener)
 
     stray = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
     if stray is None:
@@ -219,12 +241,36 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
             if location.is_dir()
             else "name files of one format",
         )
+    if stray.name.lower().endswith(_TABLE_ENDINGS):
+        raise DataError(
+            f"{name} holds {stray.suffix} files, of which one at a time is read: {stray}",
+            code="mixed-formats",
+            location=Location(str(stray)),
+            hint="name one of them",
+        )
     raise DataError(
-        f"{stray} is neither CSV nor Parquet",
+        f"{stray} is neither CSV nor Parquet, JSON lines, Excel or Arrow",
         code="unknown-format",
         location=Location(str(stray)),
-        hint=f"name it with one of {' '.join(_CSV_ENDINGS + _PARQUET_ENDINGS)}",
+        hint=f"what ends with one of these is read: {' '.join(_ALL_ENDINGS)} ; and databases as "
+        "sqlite:///file.db and duckdb:file.db",
     )
+
+
+def _open_table_file(path: AnyPath, name: str, config: DataConfig, listener: Listener) -> Source:
+    """Open a file of JSON lines, an Arrow file, or a sheet of an Excel file."""
+    if path.name.lower().endswith(JSON_ENDINGS):
+        return open_json_lines(path, config, name)
+    if path.name.lower().endswith(ARROW_ENDINGS):
+        return open_arrow_file(path, name)
+
+    file, sheet = sheet_as_text(path, config, listener, name)
+    try:
+        csv_file = open_csv_file(Path(file.name), config, listener, name=sheet)
+    except BaseException:
+        file.close()
+        raise
+    return _with_file(CsvSource(name, (csv_file,)), file)
 
 
 def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
@@ -237,9 +283,59 @@ def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
     except BaseException:
         file.close()
         raise
-    source = CsvSource("standard input", (csv_file,))
+    return _with_file(CsvSource("standard input", (csv_file,)), file)
+
+
+def _with_file(source: CsvSource, file: IO[Any]) -> CsvSource:
+    """Return the source of a temporary file, which is deleted with it."""
     weakref.finalize(source, file.close)
     return source
+
+
+@dataclass(frozen=True)
+class Head(WrappedSource):
+    """The first rows of a source."""
+
+    n_rows: int
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the source."""
+        return self.source.columns
+
+    @property
+    def n_rows_estimate(self) -> int:
+        """The number of rows."""
+        return self.n_rows
+
+    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read the first rows."""
+        n_missing = self.n_rows
+        for batch in self.source.batches(types):
+            yield batch[:n_missing]
+            n_missing -= batch.num_rows
+            if n_missing <= 0:
+                return
+
+    def location(self, row: int, column: str) -> Location:
+        """Return the location of a row."""
+        return self.source.location(row, column)
+
+
+def take_head(source: Source, n_cells: int) -> Source:
+    """Return a source with its first rows, about so many cells; itself where it has no more.
+
+    Of several CSV files it is the beginning of the first.
+    """
+    if isinstance(source, WrappedSource):
+        head = take_head(source.source, n_cells)
+        return source if head is source.source else replace(source, source=head)
+    if isinstance(source, CsvSource):
+        file = source.files[0].head(n_cells * _BYTES_PER_CELL)
+        is_all = file is source.files[0] and len(source.files) == 1
+        return source if is_all else replace(source, files=(file,), owner=source)
+    n_rows = max(1, n_cells // len(source.columns))
+    return source if source.n_rows_estimate <= n_rows else Head(source, n_rows)
 
 
 @dataclass(frozen=True)
@@ -370,7 +466,10 @@ def join_time(source: Source, name: str | None) -> Source:
         f"the time may be spread over the columns {date.name!r} and {clock.name!r}",
         code="split-time",
         location=Location(source.name),
-        hint=f"if it is, add  --time {shell_quote(f'{date.name},{clock.name}')}",
+        proposals=[
+            Proposal(("--time", f"{date.name},{clock.name}"), "if it is"),
+            Proposal(("--time", date.name), "if it is not"),
+        ],
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from rnnforecast.errors import UsageError
-from rnnforecast.urls import Url, check_not_collapsed, is_url, parse_url
+from rnnforecast.urls import Url, check_not_collapsed, is_url, parse_database, parse_url
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -167,6 +167,9 @@ def as_path(text: str | AnyPath) -> AnyPath:
     """Return the location that a path or a URL names, without looking whether it exists."""
     if isinstance(text, RemotePath):
         return text
+    database = parse_database(text)
+    if database is not None:
+        return Path(database.path)
     if isinstance(text, str) and is_url(text):
         return RemotePath(parse_url(text))
     check_not_collapsed(str(text))

@@ -48,6 +48,7 @@ from rnnforecast.report.html import ExampleWindow, Report, report_html
 from rnnforecast.spec import NetworkSpec
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.units import join_names
+from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import (
     Model,
     as_model,
@@ -209,7 +210,8 @@ def fitted_trial(
     def find_train_end(panel: Panel) -> int:
         return backtest_train_end_us(_until(panel, ends.test_end), config, ends)
 
-    panel, _ = read_for_training(data, config.data, listener, find_train_end=find_train_end)
+    with trying_proposals(Task(data, config), listener) as tried:
+        panel, _ = read_for_training(data, config.data, tried, find_train_end=find_train_end)
     clock.lap("read_s")
     panel = _until(panel, ends.test_end)
     setup = set_up_backtest(panel, config, ends, listener)

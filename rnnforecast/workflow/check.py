@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.training import Config
 from rnnforecast.data.cleaning import warn_of_suspect_readings
-from rnnforecast.data.grid import read_panel
-from rnnforecast.data.match import read_matching, warn_unusual_series
+from rnnforecast.data.match import warn_unusual_series
+from rnnforecast.data.panel import Panel
 from rnnforecast.data.profile import ColumnRole, Profile, column_roles, profile_panel
-from rnnforecast.data.schema import Schema, infer_schema
+from rnnforecast.data.schema import Schema
+from rnnforecast.data.setup import set_up_training
 from rnnforecast.data.windows import make_past
+from rnnforecast.errors import NotEnoughDataError, Proposal
 from rnnforecast.evaluate.postprocess import warn_of_short_history
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
-from rnnforecast.sources.source import open_table
-from rnnforecast.workflow.model import Model, check_outputs, resolve_options, training_stats_of
+from rnnforecast.workflow.advice import MAX_SHARE, Task, trying_proposals, with_harmless
+from rnnforecast.workflow.model import (
+    Model,
+    check_outputs,
+    resolve_options,
+    task_of,
+    training_stats_of,
+)
+
+_REFUSALS = ("too-short", "too-sparse")
+"""Codes of the errors with which `train` refuses readings that can be read."""
 
 
 @dataclass(frozen=True)
@@ -75,30 +89,42 @@ def check(
         config = resolve_options(model.artifact, config, explicit)
     check_outputs(data, config)
 
-    time_column = None if model is None else model.artifact.schema.time
-    source = open_table(data, config, events, time_column=time_column)
-    if model is None:
-        panel, schema = read_panel(source, infer_schema(source, config, events), config, events)
-    else:
-        spec, known = model.artifact.spec, training_stats_of(model.artifact)
-        panel, schema = read_matching(
-            source, schema=model.artifact.schema, options=config, stats=known, listener=events
-        )
-        past = make_past(panel)
-        warn_of_suspect_readings(panel, events)
-        warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
-        warn_of_short_history(past, events, lookback=spec.lookback)
-    profile = profile_panel(panel, events)
-    for warning in profile.warnings:
-        events(warning)
+    task = Task(data, Config(config)) if model is None else task_of(model.artifact, data, config)
+    with trying_proposals(task, events) as listener:
+        source = task.open(data, config, listener)
+        panel, schema = task.read(source, config, listener)
+        if model is None:
+            _warn_unless_trainable(panel, task.config, listener)
+        else:
+            spec, known = model.artifact.spec, training_stats_of(model.artifact)
+            past = make_past(panel)
+            warn_of_suspect_readings(panel, listener)
+            warn_unusual_series(past, known, listener, lookback=spec.lookback, horizon=spec.horizon)
+            warn_of_short_history(past, listener, lookback=spec.lookback)
+        profile = profile_panel(panel, listener)
+        for warning in profile.warnings:
+            listener(warning)
 
     path = str(data) if isinstance(data, str | Path) else "DATA"
     predict = None
     if model is not None:
         predict = shlex.join(["rnnforecast", "predict", path, "--model", str(model.path)])
     # Values that probably stand for missing readings are proposed as such.
-    sentinels = sorted({f"{value:g}" for value in profile.sentinels})
-    options = to_arguments(replace(config, na_values=(*config.na_values, *sentinels)))
+    sentinels = [
+        Proposal(("--na-values", f"{value:g}"))
+        for value in profile.sentinels
+        if _largest_share(panel, value) <= MAX_SHARE
+    ]
+    options = to_arguments(with_harmless(task, "sentinel", sentinels).data)
+    # Where the default windows do not fit, those that do.
+    windows = [
+        proposal.options
+        for warning in events.warnings
+        if warning.code in _REFUSALS
+        for proposal in warning.proposals
+        if not {"--horizon", "--lookback"}.isdisjoint(proposal.options)
+    ]
+    options += windows[0] if windows else ()
     return Check(
         source=source.name,
         columns=column_roles(source.columns, schema, explicit=set(config.named_columns)),
@@ -108,3 +134,20 @@ def check(
         train=shlex.join(["rnnforecast", "train", path, *options]),
         predict=predict,
     )
+
+
+def _warn_unless_trainable(panel: Panel, config: Config, listener: Listener) -> None:
+    """Warn where `train` would refuse the readings, and say what it needs."""
+    try:
+        set_up_training(panel, config, ignore)
+    except NotEnoughDataError as error:
+        message = f"too little to train on: {error.message}"
+        listener(WarningEvent(error.code, message, proposals=error.proposals, hint=error.hint))
+
+
+def _largest_share(panel: Panel, value: float) -> float:
+    """Return the largest share of a series' readings that are this value."""
+    is_equal = panel.target == (value - np.repeat(panel.base, panel.lengths)).astype(np.float32)
+    n_equal = np.add.reduceat(is_equal, panel.offsets[:-1], dtype=np.int64)
+    n_readings = np.add.reduceat(np.isfinite(panel.target), panel.offsets[:-1], dtype=np.int64)
+    return float((n_equal / np.maximum(n_readings, 1)).max())

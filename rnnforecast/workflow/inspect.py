@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnforecast.config.commands import MAX_DRAWN, check_format, check_picture
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, PlotConfig
+from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, Config, PlotConfig
 from rnnforecast.data.match import read_for_training
 from rnnforecast.data.output import SeriesForecast, read_forecast, write_table
 from rnnforecast.data.panel import Panel
@@ -29,6 +29,7 @@ from rnnforecast.report.plots import Fan, n_rows_back, render_image
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.storage.remote import local_path
 from rnnforecast.units import parse_steps
+from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import (
     Model,
     as_model,
@@ -134,9 +135,10 @@ def _fans_with_readings(
     Raises `DataError` where the times do not compare, or no series has readings.
     """
     if model is None:
-        panel, schema = read_for_training(
-            data, DataConfig(), listener, find_train_end=lambda panel: panel.end_us
-        )
+        with trying_proposals(Task(data, Config(), is_training=False), listener) as tried:
+            panel, schema = read_for_training(
+                data, DataConfig(), tried, find_train_end=lambda panel: panel.end_us
+            )
     else:
         panel, schema = model.read(data, model.artifact.config.data, listener)
     past = make_past(panel)

@@ -39,7 +39,7 @@ from rnnforecast.data.output import escape_formulas, names_like_formulas, write_
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.schema import Schema, check_counters
 from rnnforecast.data.windows import Past
-from rnnforecast.errors import ModelError, NotEnoughDataError, UsageError
+from rnnforecast.errors import ModelError, NotEnoughDataError, Proposal, UsageError
 from rnnforecast.evaluate.postprocess import (
     Fallback,
     Prediction,
@@ -68,6 +68,7 @@ from rnnforecast.storage.versions import (
     resolve_version,
 )
 from rnnforecast.units import parse_steps
+from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.steps import with_calibration
 
 if TYPE_CHECKING:
@@ -98,13 +99,14 @@ class Model:
 
         Raises `DataError` where columns, step or time zone do not match the training readings.
         """
-        return read_for_model(
-            data,
-            schema=self.artifact.schema,
-            options=options,
-            stats=training_stats_of(self.artifact),
-            listener=listener,
-        )
+        with trying_proposals(task_of(self.artifact, data, options), listener) as tried:
+            return read_for_model(
+                data,
+                schema=self.artifact.schema,
+                options=options,
+                stats=training_stats_of(self.artifact),
+                listener=tried,
+            )
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -184,6 +186,12 @@ def training_stats_of(artifact: Artifact) -> TrainingStats:
         scale=artifact.weights["scale"][1:],
         reach=artifact.weights["outlier_threshold"][1:],
     )
+
+
+def task_of(artifact: Artifact, data: object, options: DataConfig) -> Task:
+    """Return how a table is read for a saved version, so that other options can be tried on it."""
+    config = replace(artifact.config, data=options)
+    return Task.for_model(data, config, artifact.schema, training_stats_of(artifact))
 
 
 def training_source(artifact: Artifact) -> str:
@@ -301,15 +309,16 @@ def prepare(
         message = "the model uses no covariate that is known ahead: --future is not read"
         events(WarningEvent("unused-future", message))
         future = None
-    past, schema = read_past(
-        source,
-        schema=artifact.schema,
-        options=options,
-        as_of=config.as_of,
-        future=future,
-        stats=known,
-        listener=events,
-    )
+    with trying_proposals(task_of(artifact, source, options), events) as listener:
+        past, schema = read_past(
+            source,
+            schema=artifact.schema,
+            options=options,
+            as_of=config.as_of,
+            future=future,
+            stats=known,
+            listener=listener,
+        )
 
     warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
     if config.require_series:
@@ -372,7 +381,8 @@ def forecast(
         raise NotEnoughDataError(
             "no series has a reading in its look-back, so nothing can be forecast",
             code="too-short",
-            hint="pass newer readings, or add  --fallback seasonal-naive,naive",
+            proposals=[Proposal(("--fallback", "seasonal-naive,naive"))],
+            hint="pass newer readings",
         )
 
     angles = [name for name, rule in ready.options.agg_by_column.items() if rule == ANGLE]
@@ -528,7 +538,8 @@ def list_source_files(source: str) -> Iterator[AnyPath]:
 
 
 def _local_files_of(source: str) -> Iterator[Path]:
-    path = Path(_STANDARD_INPUT_FILE if source == _STANDARD_INPUT else source)
+    path = as_path(_STANDARD_INPUT_FILE if source == _STANDARD_INPUT else source)
+    assert not is_remote(path)
     if path.is_dir():
         yield from (file for file in path.rglob("*") if file.is_file())
     elif path.exists():

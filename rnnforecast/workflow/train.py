@@ -33,6 +33,7 @@ from rnnforecast.sources.shards import is_sharded
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import AnyPath, as_path
+from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import Model, check_outputs
 from rnnforecast.workflow.steps import (
     Clock,
@@ -120,16 +121,21 @@ def _train(
     """Train; the caller holds the lock of the model directory, where there is one."""
     path = request.path
     events, clock = Recorder(listener), Clock()
-    with merging_warnings(events, ranks) as rank_listener:
+    task = Task(data, config, can_read_again=ranks.n == 1)
+    with (
+        merging_warnings(events, ranks) as rank_listener,
+        trying_proposals(task, rank_listener) as tried,
+    ):
         panel, schema = read_for_training(
             data,
             config.data,
-            rank_listener,
+            tried,
             find_train_end=lambda panel: train_end_us(panel, config),
             ranks=ranks,
         )
     clock.lap("read_s")
-    setup = set_up_training(panel, config, events)
+    with trying_proposals(task, events) as tried:
+        setup = set_up_training(panel, config, tried)
     checkpoints = (
         None if path is None else make_checkpoints(path, setup, is_resuming=request.resume)
     )

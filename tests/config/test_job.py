@@ -60,6 +60,8 @@ GIVEN: dict[str, dict[str, Any]] = {
         "id_from_columns": True,
         "columns": ["t", "s", "v"],
         "na_values": ["-999", "none"],
+        "sheet": "Raw data",
+        "query": "select * from readings",
         "on_bad_rows": "skip",
         "rejects": "rejects.csv",
         "max_bad_rows": "1%",

@@ -280,7 +280,7 @@ def test_a_column_of_numbers_and_names_says_how_to_take_them(tmp_path: Path) -> 
         read_panel(source, infer_schema(source, config, ignore), config, ignore)
 
     assert caught.value.location is not None and caught.value.location.line == 2
-    assert "--categorical valve" in str(caught.value.hint)
+    assert "--categorical valve" in str(caught.value.advice)
 
 
 def calendar_at(

@@ -286,7 +286,7 @@ def test_an_infinite_reading_is_an_error_with_a_fix_that_works(tmp_path, wide):
     first = failure(path)
 
     assert (first.code, first.location.line, first.location.token) == ("infinite", 4, "-inf")
-    assert read(path, **pasted(first.hint)).panel.target.tolist() == [1, 2]
+    assert read(path, **pasted(first.advice)).panel.target.tolist() == [1, 2]
     assert read(path, na_values=("-inf", "1e400")).panel.target.tolist() == [1, 2]
 
 
@@ -300,8 +300,8 @@ def test_a_model_refuses_readings_at_another_step():
         check_step(panel, trained)
 
     assert caught.value.code == "other-step"
-    assert pasted(caught.value.hint) == {"freq": "1h", "agg": "mean"}
-    options = DataConfig(**pasted(caught.value.hint))
+    assert pasted(caught.value.advice) == {"freq": "1h", "agg": "mean"}
+    options = DataConfig(**pasted(caught.value.advice))
     check_step(read_panel(source, schema, options, ignore)[0], trained)
 
 

@@ -167,7 +167,7 @@ def test_a_column_that_was_renamed_is_named_and_the_fix_works(tmp_path):
     with pytest.raises(DataError) as caught:
         read_for_model(path, schema=schema, options=DataConfig(), stats=what, listener=ignore)
     assert caught.value.code == "missing-column"
-    fix = pasted(caught.value.hint)
+    fix = pasted(str(caught.value.proposals[0]))
     assert fix == {"map": ("temp2=temp",)}
     options = DataConfig(**fix)
     panel, _ = read_for_model(path, schema=schema, options=options, stats=what, listener=ignore)

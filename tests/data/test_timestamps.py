@@ -279,6 +279,8 @@ def test_an_hour_that_the_zone_skips_is_an_error(tmp_path):
     error = refused(tmp_path, stamps, tz=VIENNA)
 
     assert (type(error), error.code) == (DataError, "nonexistent-time")
+    zones = [proposal.options for proposal in error.proposals]
+    assert zones == [("--tz", "+01:00"), ("--tz", "UTC")]
     assert error.location.line == 4
     assert "2024-03-31 02:00" in error.message
 

@@ -217,7 +217,7 @@ def test_a_table_that_does_not_fit_is_refused_before_it_is_read(tmp_path, monkey
     error = failure(path, max_memory="10K")
     assert (error.code, error.exit_code) == ("memory", 4)
     assert "700" in error.message or "about" in error.message
-    assert read(path, **pasted(error.hint.split(" ; ")[0])).panel.lengths[0] == 700
+    assert read(path, **pasted(str(error.proposals[0]))).panel.lengths[0] == 700
 
 
 def unread(*_: object) -> NoReturn:
