@@ -166,7 +166,7 @@ def _is_lowest(curves: list[Doubles], period: int) -> bool:
     between = [
         (c[twice], c[twice - half] + c[twice + half]) for c in curves if twice + half < len(c)
     ]
-    again = [2 * at_twice < (1 - _MIN_DIP) * beside for at_twice, beside in between]
+    again = [2 * at_twice < (1 - _MIN_DIP) * chord for at_twice, chord in between]
     return sum(is_close) > len(is_close) / 2 and sum(again) >= len(again) / 2
 
 
