@@ -140,7 +140,8 @@ def _dip(curve: Doubles, period: int) -> float:
     quarter = max(1, period // 4)
     if not curve[period] < min(curve[period - quarter], curve[period + quarter]):
         return 0.0
-    dip = float(1 - curve[period] * 2 / (curve[period // 2] + curve[period * 3 // 2]))
+    chord = float(curve[period // 2] + curve[period * 3 // 2])
+    dip = 1 - 2 * float(curve[period]) / chord if chord > 0 else 0.0  # readings that never change
     n_pairs = 2 * len(curve) - period
     return dip if dip > _NOISE_DIP / np.sqrt(n_pairs) else 0.0
 

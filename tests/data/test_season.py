@@ -172,8 +172,11 @@ def test_most_series_decide():
 def test_a_series_that_is_constant_in_part_warns_of_nothing():
     readings = wave(480)
     readings[:300] = 20
+    alarm = np.zeros(480)
+    alarm[[200, 203]] = 1  # clipped as spikes are, it never changes
 
     assert infer_season(past(readings, np.zeros(480), [1.0, np.nan])) in (1, 24)
+    assert infer_season(past(alarm)) == 1
 
 
 @pytest.mark.parametrize(
