@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Floats, take_names
 from rnnforecast.data.forecast import Forecast, Forecaster
@@ -17,6 +18,9 @@ _MIN_READINGS = 500
 """Fewer readings do not show that none goes beyond."""
 _MIN_SHARE = 0.02
 """Share of the readings that equal a limit, at least."""
+_MIN_VISITS, _MIN_VISITS_OF_ZERO = 5, 2
+"""How often readings came to a limit, at least, and to 0. A meter that stands still is at its
+extreme once, as is a plant before it runs."""
 _PILE = 3.0
 """So many times as many readings equal a limit as the value next to it.
 
@@ -83,10 +87,10 @@ class Limits:
 def fit_limits(past: Past) -> Limits:
     """Find the limits that the readings before each cutoff rest on; one origin for each series.
 
-    A limit is an extreme at which at least 2 % of 500 readings or more lie, and none beyond. That
-    a minimum was never crossed is not enough: there must be far more readings at it than next to
-    it. 0 is a floor also where every fifth reading is 0, or where counts, all whole and none below,
-    go to it from what is usual; above it, the higher of two states is a ceiling, or one that every
+    A limit is an extreme that at least 2 % of 500 readings or more equal, again and again. That a
+    minimum was never crossed is not enough: there must be far more readings at it than next to it.
+    0 is a floor also where every fifth reading is 0, or where counts, all whole and none below, go
+    to it from what is usual; above it, the higher of two states is a ceiling, or one that every
     fifth reading is at.
     """
     limits = np.full((past.n_origins, 2), np.nan)
@@ -106,13 +110,14 @@ def _limits_of(readings: Floats, base: float) -> tuple[float, float]:
     observed = readings[np.isfinite(readings)]
     least = _MIN_SHARE * len(observed)
     low, high = observed.min(), observed.max()
-    at_low, at_high = (np.count_nonzero(observed == value) for value in (low, high))
+    is_zero = low + base == 0
+    at_low = _n_resting(observed == low, _MIN_VISITS_OF_ZERO if is_zero else _MIN_VISITS)
+    at_high = _n_resting(observed == high, _MIN_VISITS)
     if low == high or max(at_low, at_high) < least:
         return np.nan, np.nan
 
     values, counts = np.unique(observed, return_counts=True)
     is_fine = len(values) > _MIN_VALUES
-    is_zero = low + base == 0
     is_floor = at_low >= least and (
         (is_fine and at_low >= _PILE * counts[1])
         or (is_zero and (at_low >= max(_MANY * len(observed), counts[1]) or _is_count(observed)))
@@ -125,6 +130,12 @@ def _limits_of(readings: Floats, base: float) -> tuple[float, float]:
         float(low) + base if is_floor else np.nan,
         float(high) + base if is_ceiling else np.nan,
     )
+
+
+def _n_resting(is_extreme: NDArray[np.bool_], min_visits: int) -> int:
+    """Return how many readings are at an extreme; 0 where they came to it less often."""
+    n_visits = np.count_nonzero(is_extreme[1:] & ~is_extreme[:-1]) + int(is_extreme[0])
+    return int(np.count_nonzero(is_extreme)) if n_visits >= min_visits else 0
 
 
 def _is_count(readings: Floats) -> bool:

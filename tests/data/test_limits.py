@@ -61,11 +61,26 @@ def test_a_limit_needs_500_readings_two_percent_at_it_and_none_beyond():
     assert limits_of(rain) == [(-INF, INF)]
 
     rare = 10 + np.random.default_rng(0).exponential(5, 1000)
-    rare[:19] = 0
-    assert limits_of(rare) == [(-INF, INF)]
-    rare[19] = 0
+    rare[10:29] = 0
+    rare[5] = 0
     assert limits_of(rare) == [(0, INF)]
+    rare[28] = 12
+    assert limits_of(rare) == [(-INF, INF)]
     assert limits_of(np.full(1000, 5.0), np.full(1000, np.nan)) == [(-INF, INF)] * 2
+
+
+def test_a_limit_is_come_to_again_and_again():
+    meter = np.cumsum(np.random.default_rng(0).integers(0, 2, 1000)).astype(float)
+    meter[900:] = meter[900]
+    started = np.where(np.arange(1000) < 300, 0, wave(1000))
+    assert limits_of(meter, started) == [(-INF, INF)] * 2
+    for floor, n in ((0, 2), (7, 5)):
+        stopped = wave(1000)
+        for begin in range(0, n * 150, 150):
+            stopped[begin : begin + 12] = floor
+        assert limits_of(stopped) == [(floor, INF)]
+        stopped[:12] = 20
+        assert limits_of(stopped) == [(-INF, INF)]
 
 
 def test_limits_rest_on_the_readings_before_the_cutoff():
