@@ -67,7 +67,7 @@ def print_backtest(result: Backtest, written: Sequence[object], screen: Screen) 
     )
     print_methods(result.metrics, {**HEADINGS, **_SCALED}, screen, title=title)
     screen.result(f"verdict: {comparison.verdict}")
-    print_bands(comparison.to_json()["bands"], screen)
+    print_bands(comparison.to_json(), screen)
 
     if len(comparison.worst) >= 2:
         naive = str(comparison.skill_over).replace("_", " ")

@@ -143,7 +143,7 @@ def _print_metrics(artifact: Artifact, screen: Screen) -> None:
         )
         print_methods(metrics["metrics"], HEADINGS, screen, title=title)
     screen.result(f"verdict: {metrics['verdict']}")
-    print_bands(metrics.get("bands"), screen)
+    print_bands(metrics, screen)
 
     n_worse = metrics["n_worse"]
     if n_worse:
@@ -167,13 +167,13 @@ def print_methods(
     screen.table(("method", *columns.values()), rows, title=title)
 
 
-def print_bands(bands: dict[str, Any] | None, screen: Screen) -> None:
+def print_bands(comparison: dict[str, Any], screen: Screen) -> None:
     """Print the coverage of q10..q90, before and after calibration, and its range by series."""
+    bands = comparison.get("bands")
     if bands is None:
         return
 
-    index = bands["levels"].index
-    coverage = bands["observed"][index(0.9)] - bands["observed"][index(0.1)]
+    coverage = comparison["metrics"]["network"]["coverage_80"]
     uncalibrated = bands["uncalibrated_coverage_80"]
     if uncalibrated is None:
         before = ", not calibrated"

@@ -16,6 +16,8 @@ BAND = (0.1, 0.9)
 """Quantiles that are written next to the median by default."""
 STANDARD_OUTPUT = "-"
 DEFAULT_MODEL = "model"
+NO_BOUNDS = "none"
+"""The value of `bounds` by which forecasts go beyond the limits that readings rest on."""
 FALLBACKS = ("seasonal-naive", "naive")
 BASELINES = ("naive", "seasonal-naive", "ridge")
 MAX_LOOKBACK = 16_384
@@ -149,7 +151,9 @@ class PredictConfig:
         listed=True,
     )
     bounds: tuple[str, ...] = option(
-        (), "Forecast and quantiles stay inside: name=low:high, either may be left out; repeatable."
+        (),
+        "Forecast and quantiles stay inside: name=low:high, either may be left out; repeatable. "
+        "none: not even inside of the limits that the readings rest on.",
     )
     exceed: tuple[str, ...] = option(
         (), "Add p_exceed, the probability of a reading above: name=limit; repeatable."
@@ -183,7 +187,7 @@ class PredictConfig:
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """The lowest and the highest forecast by series or column."""
-        return parse_ranges("bounds", self.bounds)
+        return parse_ranges("bounds", [text for text in self.bounds if text != NO_BOUNDS])
 
     @property
     def limits(self) -> dict[str, float]:

@@ -15,12 +15,18 @@ from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.axis import parse_time_us
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.quality import BLOCK_ROWS, Segments, find_quality_issues, run_lengths
+from rnnforecast.data.quality import (
+    BLOCK_ROWS,
+    Segments,
+    find_quality_issues,
+    n_equal,
+    run_lengths,
+)
 from rnnforecast.data.rows import Codes, Flags, ReadContext, Rows, wrap_angles
-from rnnforecast.errors import DataError, Location, UsageError
+from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.sniff import shell_quote
-from rnnforecast.units import abbreviate_duration, parse_duration_us
+from rnnforecast.units import abbreviate_duration, format_duration, parse_duration_us
 
 _MAX_LISTED = 5
 _COLUMNS = ("series", "from", "to")
@@ -208,13 +214,43 @@ def warn_of_suspect_readings(panel: Panel, listener: Listener) -> None:
             for run, (start, end) in zip(longest, bounds, strict=True)
         )
         listed += f" and {len(stuck) - _MAX_LISTED} more" * (len(stuck) > _MAX_LISTED)
-        shortest = abbreviate_duration(int(stuck.n_rows.min()) * panel.step_us)
-        message = f"sensors stand still: {listed}; if they hang, add  --stuck-as-na {shortest}"
-        listener(WarningEvent("stuck-sensor", message, len(stuck)))
-    _warn_of_sentinels(issues.sentinels, listener)
+        message = f"sensors stand still: {listed}; {_share(int(stuck.n_rows.sum()), panel)}"
+        proposals = _propose_stuck_as_na(panel, stuck)
+        listener(WarningEvent("stuck-sensor", message, len(stuck), proposals))
+    _warn_of_sentinels(panel, issues.sentinels, listener)
 
 
-def _warn_of_sentinels(sentinels: Segments, listener: Listener) -> None:
+def _share(n_rows: int, panel: Panel) -> str:
+    return f"{n_rows} of {panel.n_readings} readings"
+
+
+def _propose_stuck_as_na(panel: Panel, stuck: Segments) -> tuple[Proposal, ...]:
+    """Propose the shortest time that leaves out no run but those of stuck sensors, if there is one.
+
+    The option holds for all series: what rests longer, such as a valve, must not be left out.
+    """
+    first_rows = (stuck.start_us - panel.start[stuck.series]) // panel.step_us
+    first_rows += panel.offsets[stuck.series]
+    longest_other = 1
+    for first, part in panel.blocks(BLOCK_ROWS):
+        runs = run_lengths(part)
+        is_stuck = np.isin(runs.begin + panel.offsets[first], first_rows)
+        lengths = runs.length[~runs.is_missing & ~is_stuck]
+        longest_other = max(longest_other, int(lengths.max(initial=1)))
+
+    longer = stuck.n_rows[stuck.n_rows > longest_other]
+    if not len(longer):
+        return ()
+    shortest = int(longer.min())
+    text = abbreviate_duration(shortest * panel.step_us)
+    if -(-parse_duration_us(text) // panel.step_us) <= longest_other:  # it was rounded down
+        text = format_duration(shortest * panel.step_us).replace(" ", "")
+    n_rows = int(longer[longer >= shortest].sum())
+    effect = f"leaves out {_share(n_rows, panel)}"
+    return (Proposal(("--stuck-as-na", text), "if they hang", effect),)
+
+
+def _warn_of_sentinels(panel: Panel, sentinels: Segments, listener: Listener) -> None:
     """Warn of each value that may mean missing, the commonest few in their order, then the rest."""
     values, value_index = np.unique(sentinels.value, return_inverse=True)
     counts = np.bincount(value_index, weights=sentinels.n_rows, minlength=len(values))
@@ -226,16 +262,16 @@ def _warn_of_sentinels(sentinels: Segments, listener: Listener) -> None:
         occurrences = np.flatnonzero(value_index == i)
         names = ", ".join(s.series for s in sentinels.chosen(occurrences[:_MAX_LISTED]))
         names += ", ..." * (len(occurrences) > _MAX_LISTED)
-        message = f"{value} occurs {count} times, far from all other readings, in {names}: if it "
-        message += f"means a missing one, add  --na-values {shell_quote(value)}"
-        listener(WarningEvent("sentinel", message, count))
+        message = f"{value} occurs {count} times, far from all other readings, in {names}"
+        proposals: tuple[Proposal, ...] = ()
+        if n_equal(panel, float(values[i])) == count:  # in other series it may be a reading
+            effect = f"leaves out {_share(count, panel)}"
+            condition = "if it means a missing one"
+            proposals = (Proposal(("--na-values", value), condition, effect),)
+        listener(WarningEvent("sentinel", message, count, proposals))
 
     if len(values) > _MAX_LISTED:
         count = int(counts[commonest[_MAX_LISTED:]].sum())
         n_more = len(values) - _MAX_LISTED
         message = f"{n_more} more values occur {count} times, far from all other readings"
-        listener(
-            WarningEvent(
-                "more-sentinels", f"{message}: look at them with  rnnforecast check", count
-            )
-        )
+        listener(WarningEvent("more-sentinels", message, count))

@@ -16,22 +16,23 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.quality import (
     BLOCK_ROWS,
     Segment,
+    Segments,
     SeriesStats,
     count_missing,
     describe,
     find_changepoint,
     find_quality_issues,
-    find_spikes,
+    is_logger_code,
+    n_equal,
     segments_of_runs,
 )
-from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.season import infer_season
+from rnnforecast.data.spikes import find_spikes
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import Proposal
 from rnnforecast.events import Listener, ProgressEvent, WarningEvent, ignore
 from rnnforecast.sources.columns import Column
-from rnnforecast.sources.sniff import shell_quote
 
 _ROLE_LABELS = {"known": "known ahead", "past": "known up to now", "static": "static"}
 _KIND_LABELS = {"number": "holds numbers", "time": "holds times", "text": "holds text"}
@@ -39,8 +40,6 @@ _MAX_LISTED = 5
 """Findings that a warning lists."""
 _MAX_OWN_SEASONS = 256
 """With more series than these, one season is found for all of them."""
-_MIN_SPIKE_ROWS = 24
-"""A shorter series does not show what its usual readings are."""
 _END_SHARE = 0.1
 """Share of a series that is its beginning, or its end, when their means are compared."""
 _SHIFT_FACTOR = 1.5
@@ -79,6 +78,8 @@ class Finding:
     message: str
     count: int
     """How many readings are suspect."""
+    percent: float
+    """Their share of the readings of the series."""
     start: str
     """The time of the first."""
     end: str
@@ -109,7 +110,7 @@ class Profile:
     """In steps; 1 where none is found."""
     findings: tuple[Finding, ...]
     sentinels: tuple[float, ...]
-    """Values that seem to mean a missing reading."""
+    """Values that loggers write for a missing reading, and that are nothing else in any series."""
     warnings: tuple[WarningEvent, ...]
     """Of spikes and of level shifts."""
 
@@ -122,17 +123,25 @@ def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
     shifts = tuple(find_level_shifts(panel, stats))
     missing, longest_gap = count_missing(panel)
 
+    n_readings = dict(zip(panel.names, stats.n_observed.tolist(), strict=True))
+
+    def finding(
+        code: str, series: str, message: str, n_rows: int, times: tuple[int, int]
+    ) -> Finding:
+        percent = round(100 * n_rows / n_readings[series], 4)
+        start, end = (panel.axis.format(time_us) for time_us in times)
+        return Finding(code, series, message, n_rows, percent, start, end)
+
     def suspect(code: str, label: str, segments: Iterable[Segment]) -> Iterator[Finding]:
         for s in segments:
-            start, end = panel.axis.format(s.start_us), panel.axis.format(s.end_us)
-            yield Finding(code, s.series, f"{label} {s.value:g}", s.n_rows, start, end)
+            times = s.start_us, s.end_us
+            yield finding(code, s.series, f"{label} {s.value:g}", s.n_rows, times)
 
     def shifted() -> Iterator[Finding]:
-        end = panel.axis.format(panel.end_us - panel.step_us)
         for s in shifts:
             message = f"jumps from {s.before:.4g} to {s.after:.4g}"
-            start = panel.axis.format(s.time_us)
-            yield Finding("level-jump", s.series, message, s.n_rows, start, end)
+            times = s.time_us, panel.end_us - panel.step_us
+            yield finding("level-jump", s.series, message, s.n_rows, times)
 
     return Profile(
         panel=panel,
@@ -144,12 +153,21 @@ def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
         findings=(
             *suspect("stuck-sensor", "stands at", issues.stuck),
             *suspect("sentinel", "far from all others:", issues.sentinels),
-            *suspect("spike", "far from all others:", _segments(spikes)),
+            *suspect("spike", "leaves and returns:", _segments(spikes)),
             *shifted(),
         ),
-        sentinels=tuple(sorted({segment.value for segment in issues.sentinels})),
+        sentinels=tuple(_only_sentinels(panel, issues.sentinels)),
         warnings=tuple(_warnings(spikes, shifts, panel.axis)),
     )
+
+
+def _only_sentinels(panel: Panel, sentinels: Segments) -> Iterator[float]:
+    """Yield the values that loggers write, where all readings of all series are sentinels."""
+    values, value_index = np.unique(sentinels.value, return_inverse=True)
+    counts = np.bincount(value_index, weights=sentinels.n_rows, minlength=len(values))
+    for value, count, is_known in zip(values, counts, is_logger_code(values), strict=True):
+        if is_known and n_equal(panel, float(value)) == count:
+            yield float(value)
 
 
 def _warnings(
@@ -162,14 +180,13 @@ def _warnings(
             f"{segment.series} reads {segment.value:g} at {axis.format(segment.start_us)}"
             for segment in segments[:_MAX_LISTED]
         ) + ", ..." * (len(segments) > _MAX_LISTED)
-        bounds = [(s.series, _round(s.low), _round(s.high)) for s in spikes[:_MAX_LISTED]]
-        ranges = " ".join(
-            f"--valid-range {shell_quote(f'{name}={a}:{b}')}" for name, a, b in bounds
-        )
         n_rows = sum(series_spikes.n_rows for series_spikes in spikes)
-        subject = f"{n_rows} readings lie" if n_rows > 1 else "1 reading lies"
-        message = f"{subject} far from all others: {examples}; if wrong, add  {ranges}"
-        yield WarningEvent("spike", message, n_rows)
+        subject = (
+            f"{n_rows} readings leave and return" if n_rows > 1 else "1 reading leaves and returns"
+        )
+        message = f"{subject}, far beyond the other jumps of their sensor: {examples}"
+        proposals = tuple(s.proposal for s in spikes[:_MAX_LISTED] if s.proposal is not None)
+        yield WarningEvent("spike", message, n_rows, proposals)
 
     if shifts:
         examples = "; ".join(
@@ -184,11 +201,6 @@ def _warnings(
 
 def _segments(spikes: tuple[SeriesSpikes, ...]) -> list[Segment]:
     return [segment for series_spikes in spikes for segment in series_spikes.segments]
-
-
-def _round(value: float) -> str:
-    """Format a bound with as few digits as it needs."""
-    return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def column_roles(
@@ -234,9 +246,8 @@ class SeriesSpikes:
     """Spikes of one series."""
 
     segments: tuple[Segment, ...]
-    low: float
-    """All other readings lie between `low` and `high`, with a margin; in the sensor's own units."""
-    high: float
+    proposal: Proposal | None
+    """The range that leaves out spikes and keeps all other readings; None where there is none."""
 
     @property
     def series(self) -> str:
@@ -261,27 +272,53 @@ class LevelShift:
     """How many rows are on the new level."""
 
 
-def spikes_by_series(panel: Panel, sentinels: Iterable[Segment]) -> Iterator[SeriesSpikes]:
-    """Yield the series with spikes.
+def spikes_by_series(panel: Panel, sentinels: Segments) -> Iterator[SeriesSpikes]:
+    """Yield the series with spikes. Sentinels are no spikes, nor jumps that others are told by."""
+    target = panel.target.copy() if len(sentinels) else panel.target
+    shifted = sentinels.value - panel.base[sentinels.series]
+    for number, value in zip(sentinels.series, shifted, strict=True):
+        readings = target[panel.offsets[number] : panel.offsets[number + 1]]
+        readings[readings == np.float32(value)] = np.nan
 
-    Sentinels are no spikes, and series of fewer than 24 rows are skipped: they do not show what
-    their usual readings are.
+    for _, part in replace(panel, target=target).blocks(BLOCK_ROWS):
+        runs = find_spikes(part)
+        segments = list(segments_of_runs(part, runs))
+        for index in np.unique(runs.series).tolist():
+            at = np.flatnonzero(runs.series == index)
+            rows = [runs.begin[i] + np.arange(runs.length[i]) for i in at.tolist()]
+            rows_of_series = np.concatenate(rows) - part.offsets[index]
+            readings = part.of(index).astype(np.float64) + part.base[index]
+            proposal = _range_without(part.names[index], readings, rows_of_series)
+            yield SeriesSpikes(tuple(segments[i] for i in at.tolist()), proposal)
+
+
+def _range_without(name: str, readings: Doubles, rows: Integers) -> Proposal | None:
+    """Propose the range, half-way to the nearest spike, that keeps all readings but some spikes.
+
+    None where all spikes lie within the range of the other readings.
     """
-    known = {(segment.series, np.float32(segment.value)) for segment in sentinels}
-    long_enough = panel.select(np.flatnonzero(panel.lengths >= _MIN_SPIKE_ROWS))
-    for _, part in long_enough.blocks(BLOCK_ROWS):
-        scaling = fit_scaling(make_past(part))
-        threshold = scaling.reach * scaling.scale
-        runs = find_spikes(part, scaling.center, threshold)
-        low, high = (scaling.center + sign * threshold + part.base for sign in (-1, 1))
+    spikes, others = readings[rows], np.delete(readings, rows)
+    low, high = float(np.nanmin(others)), float(np.nanmax(others))
+    below, above = spikes[spikes < low], spikes[spikes > high]
+    n_left_out = len(below) + len(above)
+    if not n_left_out:
+        return None
 
-        by_series: dict[int, list[Segment]] = {}
-        segments = segments_of_runs(part, runs)
-        for index, segment in zip(runs.series.tolist(), segments, strict=True):
-            if (segment.series, np.float32(segment.value)) not in known:
-                by_series.setdefault(index, []).append(segment)
-        for index, spikes in by_series.items():
-            yield SeriesSpikes(tuple(spikes), float(low[index]), float(high[index]))
+    lowest = _between(float(below.max()), low) if len(below) else ""
+    highest = _between(high, float(above.min())) if len(above) else ""
+    effect = f"leaves out {n_left_out} of {np.isfinite(readings).sum()} readings"
+    option = "--valid-range", f"{name}={lowest}:{highest}"
+    return Proposal(option, "if they are wrong", effect)
+
+
+def _between(low: float, high: float) -> str:
+    """Format a number close to the middle of two others with as few digits as it needs."""
+    middle = (low + high) / 2
+    for n_digits in range(1, 17):
+        rounded = float(f"{middle:.{n_digits}g}")
+        if low < rounded < high:
+            return f"{rounded:.15g}"
+    return f"{middle!r}"
 
 
 def find_level_shifts(panel: Panel, stats: SeriesStats) -> Iterator[LevelShift]:

@@ -1,10 +1,9 @@
-"""Data-quality checks of readings: stuck sensors, sentinels, spikes, gaps and level shifts."""
+"""Data-quality checks of readings: stuck sensors, sentinels, gaps and level shifts."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
 from rnnforecast.data.axis import ELAPSED, WALL_CLOCK
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.sources.files import thread_map
 
 _STRIDE = 12
@@ -26,13 +24,44 @@ _MIN_STUCK_STEPS = 2 * _STRIDE
 _STUCK_FACTOR = 10
 """A stuck run is so many times longer than the typical runs of its series."""
 _TYPICAL_QUANTILE = 0.99
-"""This share of a series' runs is typical, so nights of a solar panel are not stuck."""
-_SENTINELS = (-32768.0, -9999.0, -999.9, -999.0, -200.0, -99.0, 999.0, 9999.0, 32767.0, 65535.0)
+"""This share of a series' runs is typical."""
+_MIN_CHANGING = 2 / 3
+"""Share of the readings that differ from the one before, outside of stuck runs, if a sensor moves.
+
+A set point, a contact, a valve, rain, a coarse thermometer and half of a solar plant's day do not.
+"""
+_MOST_STUCK = 100
+"""A series that stands still more often does so as a rule."""
+_RESTING_SHARE = 0.02
+"""A value that so many of the other readings equal is one that the sensor rests at."""
+_NINES = (999.0, 999.9, 999.99, 9999.0, 99999.0, 999999.0)
+_BINARY = (-32768.0, 32767.0, 65535.0, 2147483647.0, -2147483648.0)
+_SENTINELS = (*_NINES, *(-value for value in _NINES), -99.0, -99.9, -127.0, -200.0, *_BINARY)
 """Values that loggers are known to write for a missing reading."""
+_POWER_ON = 85.0
+"""What a DS18B20, a common thermometer, reads before its first measurement."""
+_NO_COUNT = -1.0
+"""What counters of things write where they have no count."""
+_CODES = frozenset(float(np.float32(x)) for x in (*_SENTINELS, _POWER_ON, _NO_COUNT))
+_OUTSIDE = 0.5
+"""A known sentinel is further from the nearest other reading than this share of their range."""
+_BULK = 0.005
+"""The range of the other readings leaves out this share of them on both sides."""
+_MOST_WEAK = 0.2
+"""Largest share of readings that equal one of the two values above, which may be readings."""
 _MIN_SENTINEL_COUNT = 3
 """Occurrences of any other value before it counts as a sentinel."""
+_RARE = (10, 0.005, 0.05)
+"""Any other value occurs ten times at most, or at most at this share of the readings where these
+are many, or that of few."""
+_SAMPLE = 10_000
+"""Readings that tell the range of their bulk, at least."""
+_MAX_SENTINEL_RUN = 3.0
+"""Any other value that lasts so many readings in the mean is a state, such as an outage."""
+_MAX_RESTING = 0.5
+"""Where more of the other readings are the same, such as no rain, an event is no sentinel."""
 _SENTINEL_DISTANCE = 5.0
-"""Standard deviations of the other readings between the nearest of them and a sentinel."""
+"""Standard deviations of the other readings between the nearest of them and any other value."""
 _DISTANCE_SLACK, _VARIANCE_SLACK = 0.99, 1e-6
 """Room for rounding where the variance of the other readings is derived, not measured."""
 _N_SEGMENTS = 20
@@ -250,13 +279,14 @@ def find_gaps(panel: Panel) -> RunLengths:
     return RunLengths(begin[is_gap], length[is_gap], series, np.ones(len(series), np.bool_))
 
 
-def find_stuck(runs: RunLengths, n_series: int) -> RunLengths:
-    """Return the runs of one reading that are far longer than is typical of their series.
+def find_stuck(panel: Panel) -> RunLengths:
+    """Return the runs of one reading in which a sensor that moves stands still.
 
-    That is ten times the 99 % quantile of the series' run lengths, and 24 steps at least. So the
-    nights of a solar panel and the dry days of a rain gauge are typical. A series that never
-    changes is constant, not stuck.
+    They are ten times longer than the 99 % quantile of the series' run lengths, and 24 steps at
+    least. Outside of them two thirds of the readings differ from the one before, and the value is
+    none that the sensor rests at, such as the 0 of a solar plant by night.
     """
+    runs, n_series = run_lengths(panel), panel.n_series
     observed = runs.chosen(~runs.is_missing)
     counts = np.bincount(observed.series, minlength=n_series)
     rank = np.minimum(np.ceil(_TYPICAL_QUANTILE * counts), np.maximum(counts - 1, 0))
@@ -274,7 +304,19 @@ def find_stuck(runs: RunLengths, n_series: int) -> RunLengths:
 
     typical[counts < 2] = np.iinfo(np.int64).max // 100  # never stuck; the product cannot overflow
     min_length = np.maximum(_MIN_STUCK_STEPS, _STUCK_FACTOR * typical)
-    return observed.chosen(observed.length >= min_length[observed.series])
+    long = observed.chosen(observed.length >= min_length[observed.series])
+
+    n_long = np.bincount(long.series, minlength=n_series)
+    n_readings = np.bincount(observed.series, observed.length, minlength=n_series)
+    n_outside = n_readings - np.bincount(long.series, long.length, minlength=n_series)
+    moves = (counts - n_long >= _MIN_CHANGING * n_outside) & (n_long <= _MOST_STUCK)
+    long = long.chosen(moves[long.series])
+
+    is_resting = np.zeros(len(long.series), np.bool_)
+    for number, (begin, series) in enumerate(zip(long.begin, long.series, strict=True)):
+        n_equal = np.count_nonzero(panel.of(series) == panel.target[begin]) - long.length[number]
+        is_resting[number] = n_equal >= max(_RESTING_SHARE * n_outside[series], 1)
+    return long.chosen(~is_resting)
 
 
 def may_hold_sentinels(stats: SeriesStats, offset: Doubles) -> NDArray[np.bool_]:
@@ -296,72 +338,107 @@ def may_hold_sentinels(stats: SeriesStats, offset: Doubles) -> NDArray[np.bool_]
         with np.errstate(invalid="ignore"):
             is_distant = distance > _DISTANCE_SLACK * _SENTINEL_DISTANCE * np.sqrt(other_variance)
 
-        is_repeated = count >= _MIN_SENTINEL_COUNT
-        may_hold |= is_distant & (is_repeated | _is_logger_sentinel(extreme + offset))
-    return may_hold
+        is_repeated = (count >= _MIN_SENTINEL_COUNT) & (count <= _most_sentinels(stats.n_observed))
+        may_hold |= (is_distant & is_repeated) | is_logger_code(extreme + offset)
+    return may_hold & (stats.min < stats.max)
 
 
-def _is_logger_sentinel(values: Doubles) -> NDArray[np.bool_]:
-    return np.isin(values.astype(np.float32), np.array(_SENTINELS, np.float32))
+def _most_sentinels(n_readings: Integers) -> Doubles:
+    """Return how often a value that no logger is known to write may occur, `(series,)`."""
+    few, share_of_many, share_of_few = _RARE
+    most: Doubles = np.minimum(
+        np.maximum(few, share_of_many * n_readings), share_of_few * n_readings
+    )
+    return np.maximum(most, float(_MIN_SENTINEL_COUNT))
+
+
+def is_logger_code(values: Doubles) -> NDArray[np.bool_]:
+    """Tell which values loggers are known to write for a missing reading."""
+    return np.isin(values.astype(np.float32), np.array(list(_CODES), np.float32))
 
 
 def find_sentinels(panel: Panel) -> Sentinels:
-    """Return the extremes of series that are repeated and lie far from all other readings.
+    """Return the values that stand for missing readings.
 
-    Far is more than five standard deviations of the other readings from the nearest of them. A
-    value that loggers are known to write needs no repetition.
+    A value that loggers are known to write is one where it lies outside of the other readings, by
+    half of their range. Any other value has to be an extreme that is rare, lasts a reading or two
+    and lies further from all others than these from each other, and others must not rest at one
+    value: the heaviest rain, or the draw of a compressor, is a reading.
     """
-    columns = [(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))]
-    nonempty = np.flatnonzero(panel.lengths > 0)
-    starts = panel.offsets[:-1][nonempty]
-    lengths = panel.lengths[nonempty]
-    for reduce in (np.fmin, np.fmax):
-        extreme = reduce.reduceat(panel.target, starts).astype(np.float64)
-        is_extreme = panel.target == np.repeat(extreme, lengths).astype(np.float32)
-        remaining = np.where(is_extreme, np.float32(np.nan), panel.target)
-        count = np.add.reduceat(is_extreme, starts, dtype=np.int64)
-        distance = np.abs(extreme - reduce.reduceat(remaining, starts))
-
-        value = extreme + panel.base[nonempty]
-        is_known = _is_logger_sentinel(value)
-        is_finite = np.isfinite(remaining)
-        n = np.maximum(np.add.reduceat(is_finite, starts, dtype=np.int64), 1)
-        mean = np.add.reduceat(np.where(is_finite, remaining, 0.0), starts, dtype=np.float64) / n
-        deviations = np.where(is_finite, remaining - np.repeat(mean, lengths), 0.0)
-        std = np.sqrt(np.add.reduceat(deviations**2, starts) / n)  # 0 without other readings
-
-        is_distant = distance > _SENTINEL_DISTANCE * np.where(is_known, np.maximum(std, 0), std)
-        is_sentinel = is_distant & ((count >= _MIN_SENTINEL_COUNT) | is_known)
-        is_sentinel &= is_known | (std > 0)
-        columns.append((nonempty[is_sentinel], value[is_sentinel], count[is_sentinel]))
-
-    series, value, count = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    return Sentinels(series, value, count)
+    rows = [
+        (series, value, count)
+        for series in range(panel.n_series)
+        for value, count in _sentinels_of(panel.of(series), float(panel.base[series]))
+    ]
+    series, value, count = np.array(rows, np.float64).reshape(-1, 3).T
+    return Sentinels(series.astype(np.int64), value, count.astype(np.int64))
 
 
-def find_spikes(panel: Panel, center: Floats, threshold: Floats) -> RunLengths:
-    """Return single readings, or a few in a row, further than `threshold` from `center`.
+def _sentinels_of(readings: Floats, base: float) -> Iterator[tuple[float, int]]:
+    """Yield the sentinels of one series, `(row,)`, in the sensor's own units, and their counts."""
+    rest = readings[np.isfinite(readings)].astype(np.float64) + base
+    is_known = True
+    while is_known and len(rest):  # from both ends inwards, as long as the extreme is a sentinel
+        is_known = False
+        for value in {float(rest.min()), float(rest.max())}:
+            is_value = rest == value
+            if float(np.float32(value)) in _CODES and _is_code(rest, is_value, value):
+                yield value, int(np.count_nonzero(is_value))
+                rest, is_known = rest[~is_value], True
 
-    Both are `(series,)`, in the panel's units. They are the readings that the network takes for
-    missing.
-    """
-    lengths = panel.lengths
-    with np.errstate(invalid="ignore"):
-        distance = np.abs(panel.target - np.repeat(center, lengths))
-        is_outlier = distance > np.repeat(threshold, lengths)
-    is_first = is_outlier.copy()
-    is_first[1:] &= ~is_outlier[:-1]
-    series_starts = panel.offsets[:-1][lengths > 0]
-    is_first[series_starts] |= is_outlier[series_starts]
-    begin = np.flatnonzero(is_first)
-    if not len(begin):
-        empty = np.zeros(0, np.int64)
-        return RunLengths(empty, empty, empty, np.zeros(0, np.bool_))
+    for value in {float(rest.min()), float(rest.max())} if len(rest) else ():
+        is_value = rest == value
+        if _is_odd(rest, is_value, value):
+            yield value, int(np.count_nonzero(is_value))
 
-    length = np.add.reduceat(is_outlier, begin, dtype=np.int64)
-    series = np.searchsorted(panel.offsets, begin, side="right") - 1
-    spikes = RunLengths(begin, length, series, np.zeros(len(begin), np.bool_))
-    return spikes.chosen(length < SPIKE_RUN)
+
+def _is_code(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bool:
+    """Tell whether an extreme that loggers write for a missing reading is one."""
+    others, is_rare = readings[~is_value], is_value.mean() <= _MOST_WEAK
+    if not len(others):
+        return False
+    if value == _NO_COUNT:
+        return bool(is_rare and _is_no_count(readings, others, is_value))
+
+    sample = np.sort(others[:: 1 + len(others) // _SAMPLE])
+    low, high = sample[int(_BULK * len(sample))], sample[int((1 - _BULK) * (len(sample) - 1))]
+    gap = max(value - others.max(), others.min() - value)
+    if gap <= _OUTSIDE * (high - low):
+        return False
+    # a thermometer's fractions show that 85 is none of a few states
+    return value != _POWER_ON or bool(
+        is_rare and (others != np.rint(others)).any() and not _rests(others)
+    )
+
+
+def _is_no_count(readings: Doubles, others: Doubles, is_value: NDArray[np.bool_]) -> bool:
+    """Tell whether -1 stands among counts: in between such as are usual, not beside a 0."""
+    usual = float(np.quantile(others, 0.25))
+    if others.min() < 0 or (others != np.rint(others)).any() or usual < 1:
+        return False
+    is_near = np.zeros(len(readings), np.bool_)
+    is_near[1:] |= is_value[:-1]
+    is_near[:-1] |= is_value[1:]
+    return bool(np.median(readings[is_near & ~is_value]) >= usual)
+
+
+def _is_odd(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bool:
+    """Tell whether an extreme that no logger is known to write stands for a missing reading."""
+    count = int(np.count_nonzero(is_value))
+    if count < _MIN_SENTINEL_COUNT or count > _most_sentinels(np.array([len(readings)]))[0]:
+        return False
+    others = readings[~is_value]
+    if not len(others):
+        return False
+    n_runs = np.count_nonzero(is_value[1:] & ~is_value[:-1]) + is_value[0]
+    gap = max(value - others.max(), others.min() - value)
+    is_distant = gap > max(float(np.ptp(others)), _SENTINEL_DISTANCE * float(others.std()))
+    return bool(is_distant and count < _MAX_SENTINEL_RUN * n_runs and not _rests(others))
+
+
+def _rests(readings: Doubles) -> bool:
+    """Tell whether more than half of the readings are the same."""
+    return bool(np.count_nonzero(readings == np.median(readings)) > _MAX_RESTING * len(readings))
 
 
 @dataclass(frozen=True)
@@ -491,14 +568,27 @@ def find_quality_issues(panel: Panel) -> QualityIssues:
     for first, block in panel.blocks(BLOCK_ROWS):
         in_block = slice(first, first + block.n_series)
 
-        part = block.select(np.flatnonzero(stats.may_be_stuck[in_block]))
-        runs = find_stuck(run_lengths(part), part.n_series)
-        stuck.append(segments_of_runs(part, runs))
+        searched = np.flatnonzero(stats.may_be_stuck[in_block])
+        part = block.select(searched)
+        segments = segments_of_runs(part, find_stuck(part))
+        stuck.append(replace(segments, series=first + searched[segments.series]))
 
-        part = block.select(np.flatnonzero(may_hold[in_block]))
-        sentinels.append(segments_of_sentinels(part, find_sentinels(part)))
-    names = take_names(panel.names, np.flatnonzero(stats.min == stats.max))
-    return QualityIssues(names, _concatenate(stuck), _concatenate(sentinels))
+        searched = np.flatnonzero(may_hold[in_block])
+        part = block.select(searched)
+        segments = segments_of_sentinels(part, find_sentinels(part))
+        sentinels.append(replace(segments, series=first + searched[segments.series]))
+    constant = take_names(panel.names, np.flatnonzero(stats.min == stats.max))
+    return QualityIssues(
+        constant, _concatenate(stuck, panel.names), _concatenate(sentinels, panel.names)
+    )
+
+
+def n_equal(panel: Panel, value: float) -> int:
+    """Return how many readings of all series equal a value, in the sensors' own units."""
+    if not panel.base.any():
+        return int(np.count_nonzero(panel.target == np.float32(value)))
+    shifted = (value - panel.base).astype(np.float32)
+    return int(np.count_nonzero(panel.target == np.repeat(shifted, np.diff(panel.offsets))))
 
 
 def segments_of_runs(panel: Panel, runs: RunLengths) -> Segments:
@@ -527,12 +617,11 @@ def _segments(
     return Segments(panel.names, series, own_units, n_rows, start_us, end_us)
 
 
-def _concatenate(parts: Sequence[Segments]) -> Segments:
-    """Concatenate the segments of the parts of a panel."""
-    first = np.cumsum([0, *(len(part.names) for part in parts)])
+def _concatenate(parts: Sequence[Segments], names: tuple[str, ...]) -> Segments:
+    """Concatenate segments whose series are those of a panel, with these names."""
     return Segments(
-        tuple(itertools.chain.from_iterable(part.names for part in parts)),
-        np.concatenate([part.series + n for part, n in zip(parts, first[:-1], strict=True)]),
+        names,
+        np.concatenate([part.series for part in parts]),
         np.concatenate([part.value for part in parts]),
         np.concatenate([part.n_rows for part in parts]),
         np.concatenate([part.start_us for part in parts]),

@@ -9,18 +9,20 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.training import MAX_LOOKBACK, WindowConfig
 from rnnforecast.data.arrays import Doubles, Floats
-from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis
+from rnnforecast.data.axis import DAY_US, ELAPSED_UTC, TimeAxis
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError, Proposal
 from rnnforecast.spec import MemberSpec
 from rnnforecast.units import format_duration, parse_steps
 
 MAX_SEASON = 720
-"""A longer season would not fit into a look-back."""
+"""Steps of the longest look-back, and of the longest horizon, that `auto` chooses."""
 _MIN_DIP = 0.1
 """Least dip of the variogram at a season."""
 _NOISE_DIP = 4.0
 """Two standard deviations of the dip of white noise, times the root of the number of pairs."""
+_AROUND, _CLOSE = 0.4, 0.05
+"""Shares of a long season: where the lowest variogram is looked for, and where it must lie."""
 _LONGER_MUST_GAIN = 0.7
 """A longer season must leave less than this share of the variogram at the shorter one."""
 _MAX_SERIES = 32
@@ -34,6 +36,8 @@ _SEGMENTS = (24, 48, 96)
 _FEWEST_ROWS = 20
 """With fewer rows nothing tells how wrong a forecast will be."""
 _NO_SEASON_HORIZON = 24
+_LEAST_HORIZON_US = 3_600_000_000
+"""Without a season, fine steps are forecast an hour ahead: 24 of them would be over at once."""
 _MIN_PEAK = 0.1
 """Lower peaks of the autocorrelation are not listed."""
 _MIN_RISE = 0.05
@@ -76,16 +80,21 @@ def resolve_season(config: WindowConfig, past: Past) -> int:
 def infer_season(past: Past) -> int:
     """Find the period, in steps, after which the readings repeat; 1 where there is none.
 
-    A season has at most 720 steps, or no look-back would hold it. Periods of the clock (a day) and
-    of the calendar (a year of months) come first; the shortest wins unless a longer one explains
-    much more. Other periods are looked for only where these are none.
+    Periods of the clock (a day) and of the calendar (a year of months) come first; the shortest
+    wins unless a longer one explains much more. Other periods are looked for only where these are
+    none. A season has at most 720 steps, which a look-back holds, but for a minute, an hour or a
+    day of fine steps: the network learns their pattern by phase, and a day is what most sensors
+    repeat.
     """
     chosen = np.unique(np.linspace(0, past.n_origins - 1, _MAX_SERIES).astype(np.int64))
     curves = [_variogram(past.readings(int(i), _MAX_ROWS)) for i in chosen]
 
     season = 1
     for period in past.axis.periods(past.step_us):
-        if not 2 <= period <= MAX_SEASON or _median_dip(curves, period) < _MIN_DIP:
+        longest = MAX_LOOKBACK if period * past.step_us <= DAY_US else MAX_SEASON
+        if not 2 <= period <= longest or _median_dip(curves, period) < _MIN_DIP:
+            continue
+        if period > MAX_SEASON and not _is_lowest(curves, period):
             continue
         if season > 1:  # the share of the variogram that is left at the longer period
             ratios = [c[period] / c[season] for c in curves if period < len(c) and c[season] > 0]
@@ -135,7 +144,8 @@ def _dip(curve: Doubles, period: int) -> float:
     quarter = max(1, period // 4)
     if not curve[period] < min(curve[period - quarter], curve[period + quarter]):
         return 0.0
-    dip = float(1 - curve[period] * 2 / (curve[period // 2] + curve[period * 3 // 2]))
+    chord = float(curve[period // 2] + curve[period * 3 // 2])
+    dip = 1 - 2 * float(curve[period]) / chord if chord > 0 else 0.0  # readings that never change
     n_pairs = 2 * len(curve) - period
     return dip if dip > _NOISE_DIP / np.sqrt(n_pairs) else 0.0
 
@@ -143,6 +153,26 @@ def _dip(curve: Doubles, period: int) -> float:
 def _median_dip(curves: list[Doubles], period: int) -> float:
     dips = [dip for curve in curves if np.isfinite(dip := _dip(curve, period))]
     return float(np.median(dips)) if dips else 0.0
+
+
+def _is_lowest(curves: list[Doubles], period: int) -> bool:
+    """Tell whether most variograms that reach so far are lowest close to a period, and dip again.
+
+    Readings that stay where they are for hours have a variogram of few independent pairs at a lag
+    of a day, and dip there by chance: one in five walks that return to their level did.
+    """
+    around = slice(round((1 - _AROUND) * period), round((1 + _AROUND) * period))
+    reaching = [curve for curve in curves if around.stop < len(curve)]
+    width = 2 * round(_CLOSE * period) + 1  # a mean: noise must not decide what is lowest
+    means = [np.convolve(curve[around], np.ones(width) / width, "valid") for curve in reaching]
+    lowest = [around.start + width // 2 + int(np.argmin(mean)) for mean in means]
+    is_close = [abs(lag - period) < _CLOSE * period for lag in lowest]
+    twice, half = 2 * period, period // 2
+    between = [
+        (c[twice], c[twice - half] + c[twice + half]) for c in curves if twice + half < len(c)
+    ]
+    again = [2 * at_twice < (1 - _MIN_DIP) * chord for at_twice, chord in between]
+    return sum(is_close) > len(is_close) / 2 and sum(again) >= len(again) / 2
 
 
 def _any_period(curves: list[Doubles]) -> int:
@@ -169,10 +199,11 @@ def resolve_windows(
     """Return the look-backs that validation may choose among, increasing, and the horizon.
 
     By default the horizon is one season, the longest look-back 21 seasons, or as many as a longer
-    horizon has, and the others a third and two thirds of it, in whole seasons. Without a season,
-    where only the recent past tells, they are one, two and four horizons. They are at most 720
-    steps, and never more than the data have room for: `longest` is the longest series' rows.
-    Raises `NotEnoughDataError` where the longest series is shorter than a window.
+    horizon has, and the others a third and two thirds of it, in whole seasons. Without a season
+    the horizon is 24 steps, or an hour of finer ones, and the look-backs, where only the recent
+    past tells, are one, two and four horizons. They are at most 720 steps, and never more than the
+    data have room for: `longest` is the longest series' rows. Raises `NotEnoughDataError` where
+    the longest series is shorter than a window.
     """
     if longest < _FEWEST_ROWS and "auto" in (config.horizon, config.lookback):
         raise NotEnoughDataError(
@@ -182,7 +213,8 @@ def resolve_windows(
         )
 
     if config.horizon == "auto":
-        default = season if season > 1 else _NO_SEASON_HORIZON
+        no_season = max(_NO_SEASON_HORIZON, _LEAST_HORIZON_US // step_us)
+        default = season if season > 1 else no_season
         horizon = min(default, max_auto_horizon(longest))
     else:
         horizon = parse_steps(

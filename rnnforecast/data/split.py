@@ -11,6 +11,7 @@ import numpy as np
 
 from rnnforecast.config.training import BacktestConfig
 from rnnforecast.data.arrays import Integers
+from rnnforecast.data.limits import Limits, fit_limits
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import NotEnoughDataError, UsageError
@@ -57,6 +58,11 @@ class Split:
     def before_test(self) -> Past:
         """All readings before the test part: those that may be learnt from before it is scored."""
         return self.validation or self.train
+
+    @property
+    def limits_before_test(self) -> Limits:
+        """The limits that those readings rest on."""
+        return fit_limits(self.before_test)
 
     @property
     def everything(self) -> Past:

@@ -10,6 +10,7 @@ import numpy as np
 
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Forecast, Forecaster
+from rnnforecast.data.limits import Limits, with_limits
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import Origins
 from rnnforecast.data.windows import Past, Values, add_base, gather
@@ -73,6 +74,13 @@ class Round:
 
     origins: Origins
     forecasters: Mapping[str, Forecaster]
+
+    @classmethod
+    def limited(
+        cls, origins: Origins, forecasters: Mapping[str, Forecaster], limits: Limits | None
+    ) -> Round:
+        """Return a round in which all methods stay inside of the limits that readings rest on."""
+        return cls(origins, {name: with_limits(f, limits) for name, f in forecasters.items()})
 
 
 @dataclass(frozen=True)

@@ -222,16 +222,20 @@ def wrap_directions(
 
 
 def clip_to_bounds(
-    forecast: Forecast, bounds: Mapping[str, Range], targets: tuple[str, ...] = ()
+    forecast: Forecast,
+    bounds: Mapping[str, Range],
+    targets: tuple[str, ...] = (),
+    default: tuple[Doubles, Doubles] | None = None,
 ) -> Forecast:
     """Return the forecast with all quantiles clipped to the bounds of their series.
 
-    `targets` are names that stand for all series: a long table's column. Raises `UsageError` for a
+    `targets` are names that stand for all series: a long table's column. `default`, `(origin,)`
+    each, are the lower and upper bounds of series that are not named. Raises `UsageError` for a
     name that is neither.
     """
-    if not bounds:
+    if not bounds and default is None:
         return forecast
-    low, high = (x[:, None, None] for x in _limits(forecast, bounds, targets))
+    low, high = (x[:, None, None] for x in _limits(forecast, bounds, targets, default))
     return replace(
         forecast, values=np.clip(forecast.values, low, high, dtype=forecast.values.dtype)
     )
@@ -254,11 +258,13 @@ def add_exceedance(
     limits: Mapping[str, float],
     bounds: Mapping[str, Range],
     targets: tuple[str, ...] = (),
+    default: tuple[Doubles, Doubles] | None = None,
 ) -> tuple[Forecast, tuple[Exceedance, ...]]:
     """Add the probability that each reading is above its series' limit; NaN without a limit.
 
-    The forecast should hold all trained quantiles, within the bounds. The probability is 0 for a
-    limit at the upper bound or above, and 1 for one below the lower bound.
+    The forecast should hold all trained quantiles, within the bounds, which are those of
+    `clip_to_bounds`. The probability is 0 for a limit at the upper bound or above, and 1 for one
+    below the lower bound.
     """
     if not limits:
         return forecast, ()
@@ -270,7 +276,7 @@ def add_exceedance(
         limit_of[rows] = limit
         below = probability_below(forecast.values[rows], forecast.quantiles, limit)
         probabilities[rows] = 1 - below
-    low, high = _limits(forecast, bounds, targets)
+    low, high = _limits(forecast, bounds, targets, default)
     probabilities[limit_of >= high] = 0.0
     probabilities[limit_of < low] = 1.0
 
@@ -293,10 +299,15 @@ def add_exceedance(
 
 
 def _limits(
-    forecast: Forecast, bounds: Mapping[str, Range], targets: tuple[str, ...]
+    forecast: Forecast,
+    bounds: Mapping[str, Range],
+    targets: tuple[str, ...],
+    default: tuple[Doubles, Doubles] | None = None,
 ) -> tuple[Doubles, Doubles]:
     """Return the lower and upper bound of each series, `(origin,)`; infinite without bounds."""
     low, high = np.full(len(forecast.names), -np.inf), np.full(len(forecast.names), np.inf)
+    if default is not None:
+        low, high = (bound.copy() for bound in default)
     for name, (lower, upper) in bounds.items():
         rows = _rows_named(forecast, name, targets, option="bounds")
         low[rows], high[rows] = lower, upper

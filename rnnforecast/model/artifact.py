@@ -33,6 +33,7 @@ from rnnforecast.config.training import (
 )
 from rnnforecast.data.arrays import Floats
 from rnnforecast.data.forecast import TAIL_PAIRS, Calibration
+from rnnforecast.data.limits import Limits
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.spec import MemberSpec, NetworkSpec, expected_shapes
@@ -89,7 +90,9 @@ _FORMAT_1_KEYS = {
 
 _SHIFTS = pa.list_(pa.float32(), len(TAIL_PAIRS))
 _SERIES_SCHEMA = pa.schema({"series": pa.string(), "offset": pa.float64()})
-_CALIBRATED_SCHEMA = _SERIES_SCHEMA.append(pa.field("quantile_shifts", _SHIFTS))
+_SHIFT_FIELDS = [pa.field("quantile_shifts", _SHIFTS)]
+_LIMIT_FIELDS = [pa.field("low", pa.float64()), pa.field("high", pa.float64())]
+"""Fields that only calibrated versions have, and those whose readings rest on limits."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ class Artifact:
     """The version whose weights the training began from, if any."""
     calibration: Calibration | None = None
     """Shifts of the quantiles; None where too little was held out to estimate them."""
+    limits: Limits | None = None
+    """The limits that the readings rest on, of the trained series in their order; None without."""
 
     @property
     def n_parameters(self) -> int:
@@ -134,7 +139,7 @@ class Artifact:
         shifts = None if self.calibration is None else self.calibration.by_series
         files = {
             WEIGHTS: safetensors.numpy.save(dict(sorted(self.weights.items()))),
-            SERIES: pack_series(SeriesTable(self.names, self.base, shifts)),
+            SERIES: pack_series(SeriesTable(self.names, self.base, shifts, self.limits)),
             METRICS: to_json(self.metrics),
             HISTORY: self.history.encode(),
         }
@@ -211,6 +216,7 @@ def load(directory: AnyPath) -> Artifact:
             provenance=manifest["provenance"],
             parent=manifest["parent"],
             calibration=_calibration_of(manifest, series.quantile_shifts, spec.horizon),
+            limits=series.limits,
         )
         _check_manifest(manifest, artifact, stored)
     except (KeyError, TypeError, ValueError, UsageError) as error:
@@ -376,18 +382,22 @@ class SeriesTable:
     """Offset that is subtracted from its readings."""
     quantile_shifts: Floats | None
     """`(series, pair)`, see `Calibration.by_series`; None for a model without calibration."""
+    limits: Limits | None = None
 
 
 def pack_series(series: SeriesTable) -> bytes:
     """Return the table as a Parquet file."""
-    schema = _SERIES_SCHEMA
+    fields = list(_SERIES_SCHEMA)
     columns = [pa.array(series.names, pa.string()), pa.array(series.base, pa.float64())]
     if series.quantile_shifts is not None:
-        schema = _CALIBRATED_SCHEMA
+        fields += _SHIFT_FIELDS
         flat = pa.array(series.quantile_shifts.ravel(), pa.float32())
         columns.append(pa.FixedSizeListArray.from_arrays(flat, type=_SHIFTS))
+    if series.limits is not None:
+        fields += _LIMIT_FIELDS
+        columns += [pa.array(series.limits.low), pa.array(series.limits.high)]
     buffer = io.BytesIO()
-    pa_parquet.write_table(pa.table(columns, schema=schema), buffer)
+    pa_parquet.write_table(pa.table(columns, schema=pa.schema(fields)), buffer)
     return buffer.getvalue()
 
 
@@ -401,7 +411,9 @@ def unpack_series(
         if format_version != FORMAT_VERSION:
             keys = _FORMAT_1_KEYS["series"]
             schema = pa.schema([f.with_name(keys.get(f.name, f.name)) for f in schema])
-        if schema not in (_SERIES_SCHEMA, _CALIBRATED_SCHEMA):
+        optional = [f for f in (*_SHIFT_FIELDS, *_LIMIT_FIELDS) if f.name in schema.names]
+        n_limits = len({"low", "high"} & set(schema.names))
+        if schema != pa.schema([*_SERIES_SCHEMA, *optional]) or n_limits == 1:
             raise ValueError("the series names are not what was written")
         if file.metadata.num_rows != n_series:
             raise ValueError(f"there are {file.metadata.num_rows} series names, not {n_series}")
@@ -423,7 +435,14 @@ def unpack_series(
         shifts = flat.to_numpy(zero_copy_only=False).reshape(-1, len(TAIL_PAIRS))
         if len(shifts) != len(table):
             raise ValueError("a series has no moves")
-    return SeriesTable(tuple(names.to_pylist()), tuple(base.tolist()), shifts)
+
+    limits = None
+    if "low" in table.column_names:
+        low, high = (table.column(name).to_numpy() for name in ("low", "high"))
+        if not (low <= high).all():  # nor where one of them is NaN or missing
+            raise ValueError("a series has a floor above its ceiling")
+        limits = Limits(tuple(names.to_pylist()), low, high)
+    return SeriesTable(tuple(names.to_pylist()), tuple(base.tolist()), shifts, limits)
 
 
 def _unpack_weights(content: bytes, format_version: int = FORMAT_VERSION) -> Tensors:

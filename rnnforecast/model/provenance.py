@@ -15,6 +15,7 @@ import numpy as np
 
 from rnnforecast._version import __version__
 from rnnforecast.data.forecast import Calibration
+from rnnforecast.data.limits import fit_limits
 from rnnforecast.data.schema import Schema
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import Split
@@ -43,6 +44,7 @@ def build_artifact(
     """Return the artifact of a trained and fine-tuned forecaster."""
     assert forecaster.log is not None
     ranges = describe_ranges(setup.split)
+    limits = fit_limits(setup.split.everything)
 
     return Artifact(
         spec=forecaster.network.spec,
@@ -57,6 +59,7 @@ def build_artifact(
         training_range=ranges,
         self_test=forecaster.self_test(),
         provenance=describe_run(setup, forecaster, source, warnings),
+        limits=limits if limits.any else None,
     )
 
 
@@ -177,6 +180,7 @@ def model_card(artifact: Artifact) -> dict[str, str]:
         f"{artifact.trained_until}",
         **remembers,
         "bands": _describe_bands(artifact.calibration),
+        **({"limits": artifact.limits.describe()} if artifact.limits is not None else {}),
         "made": f"{provenance['created']} by rnnforecast {provenance['rnnforecast']}, "
         f"torch {provenance['libraries']['torch']}",
         "source": str(provenance["source"]),

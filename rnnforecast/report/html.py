@@ -124,7 +124,7 @@ def report_html(report: Report) -> str:
             *_metrics_section(report),
             *_examples_section(report.examples),
             *_leads_section(report),
-            *_calibration_section(report.bands),
+            *_calibration_section(report),
             *_memory_section(report.memory),
             *_training_section(report.epochs),
             *_findings_section(report.findings),
@@ -205,14 +205,15 @@ def _leads_section(report: Report) -> list[str]:
     return [heading("Error by lead"), figures([(svg, caption)])]
 
 
-def _calibration_section(bands: Mapping[str, Any] | None) -> list[str]:
+def _calibration_section(report: Report) -> list[str]:
+    bands = report.bands
     if bands is None:
         return []
 
+    coverage = report.metrics["network"]["coverage_80"]
     levels, observed, uncalibrated = bands["levels"], bands["observed"], bands["uncalibrated"]
-    share = observed[levels.index(0.9)] - observed[levels.index(0.1)]
     (low, least), (high, most) = bands["narrowest"], bands["widest"]
-    sentence = f"Between q10 and q90 lie {100 * share:.1f} % of the readings; 80 % should."
+    sentence = f"Between q10 and q90 lie {100 * coverage:.1f} % of the readings; 80 % should."
     if bands["uncalibrated_coverage_80"] is not None:
         sentence += f" Before calibration it was {100 * bands['uncalibrated_coverage_80']:.1f} %."
     if low != high:

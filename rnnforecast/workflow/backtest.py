@@ -234,8 +234,8 @@ def fitted_trial(
         fitted = fit_network(setup, parts, listener)
         calibration = calibrate(fitted, parts, spec, listener)
         network = with_calibration(fitted, calibration, fitted.names)
-        baselines = _make_baselines(ends.baselines, parts, spec, listener)
-        rounds.append(Round(origins, {NETWORK: network, **baselines}))
+        methods = {NETWORK: network, **_make_baselines(ends.baselines, parts, spec, listener)}
+        rounds.append(Round.limited(origins, methods, parts.limits_before_test))
 
     if not rounds:
         raise NotEnoughDataError(
@@ -288,9 +288,10 @@ def saved_trial(
             hint="pass newer readings, together with a look-back of older ones",
         )
 
-    network = restore(artifact)
-    forecasters = {NETWORK: network, **_make_baselines(ends.baselines, split, spec, listener)}
-    return Trial([Round(origins, forecasters)], spec, split, stride, saved.version)
+    baselines = _make_baselines(ends.baselines, split, spec, listener)
+    methods = {NETWORK: restore(artifact), **baselines}
+    rounds = [Round.limited(origins, methods, artifact.limits)]
+    return Trial(rounds, spec, split, stride, saved.version)
 
 
 def _split_after_training(saved: Model, panel: Panel, ends: BacktestConfig) -> Split:

@@ -14,6 +14,7 @@ import numpy as np
 from rnnforecast.config.commands import MAX_DRAWN, check_format, check_picture
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, Config, PlotConfig
+from rnnforecast.data.limits import with_limits
 from rnnforecast.data.match import read_for_training
 from rnnforecast.data.output import SeriesForecast, read_forecast, write_table
 from rnnforecast.data.panel import Panel
@@ -259,7 +260,7 @@ def anomalies(
         events(WarningEvent("already-learnt", message))
 
     result = find_anomalies(
-        restore(artifact),
+        with_limits(restore(artifact), artifact.limits),
         panel,
         lookback=spec.lookback,
         stride=stride,

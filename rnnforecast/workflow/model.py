@@ -18,6 +18,7 @@ from rnnforecast.config.commands import check_format
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.config.training import (
     DEFAULT_MODEL,
+    NO_BOUNDS,
     STANDARD_OUTPUT,
     PredictConfig,
     changed_fields,
@@ -25,6 +26,7 @@ from rnnforecast.config.training import (
 )
 from rnnforecast.data.arrays import take_names
 from rnnforecast.data.forecast import Forecast, Forecaster
+from rnnforecast.data.limits import Limits
 from rnnforecast.data.match import (
     TrainingStats,
     check_drift,
@@ -389,13 +391,20 @@ def forecast(
     targets = ready.schema.targets if ready.schema.series is not None else ()
     wrapped = wrap_directions(prediction.forecast, angles, targets)
     prediction = replace(prediction, forecast=wrapped)
-    return _apply_limits(prediction, ready.schema, config, events)
+    return _apply_limits(prediction, ready.artifact.limits, ready.schema, config, events)
 
 
 def _apply_limits(
-    prediction: Prediction, schema: Schema, config: PredictConfig, listener: Listener
+    prediction: Prediction,
+    limits: Limits | None,
+    schema: Schema,
+    config: PredictConfig,
+    listener: Listener,
 ) -> Prediction:
-    """Clip the forecast to its bounds, and add the probabilities of exceeding the limits."""
+    """Clip the forecast to its bounds, and add the probabilities of exceeding the limits.
+
+    Series that are not named stay inside of the `limits` that their readings rest on.
+    """
     targets = schema.targets if schema.series is not None else ()
     ranges = config.ranges
     is_outside = is_outside_bounds(prediction.forecast, prediction.past, ranges, targets)
@@ -404,8 +413,11 @@ def _apply_limits(
         names = take_names(prediction.forecast.names, is_outside)
         listener(WarningEvent.for_names("bounds", message, names))
 
-    bounded = clip_to_bounds(prediction.forecast, ranges, targets)
-    bounded, exceedances = add_exceedance(bounded, config.limits, ranges, targets)
+    default = None
+    if limits is not None and NO_BOUNDS not in config.bounds:
+        default = limits.of(prediction.past, prediction.forecast.horizon)
+    bounded = clip_to_bounds(prediction.forecast, ranges, targets, default)
+    bounded, exceedances = add_exceedance(bounded, config.limits, ranges, targets, default)
     bounded = bounded.only(sorted({0.5, *config.quantiles}))
     return replace(prediction, forecast=bounded, exceedances=exceedances)
 

@@ -161,7 +161,8 @@ def compare_held_out(
     """Compare a network with baselines on the test part; return that and example windows.
 
     Before the test part, training is continued on the validation part, as the saved network is
-    trained on all parts in the end. `extra_forecasters` forecast the same windows, by name.
+    trained on all parts in the end. `extra_forecasters` forecast the same windows, by name. All
+    stay inside of the limits that the readings before the test part rest on.
     """
     split, spec = setup.split, setup.spec
     if split.test_from_us is None:
@@ -175,7 +176,7 @@ def compare_held_out(
         **(extra_forecasters or {}),
     }
     origins = rolling_test_origins(split, lookback=spec.lookback, horizon=spec.horizon)
-    panel, rounds = split.panel, [Round(origins, forecasters)]
+    panel, rounds = split.panel, [Round.limited(origins, forecasters, split.limits_before_test)]
     truth, units = Truth(panel, spec.horizon), ErrorUnits(spec.season, deviations(split.train))
     accumulators = evaluate(rounds, truth, units, lookback=spec.lookback)
     comparison = compare(accumulators, names=panel.names, season=spec.season, step_us=panel.step_us)

@@ -18,6 +18,7 @@ from rnnforecast.evaluate.comparison import Comparison
 from rnnforecast.events import (
     Event,
     Listener,
+    Notice,
     PublishedEvent,
     Recorder,
     WarningEvent,
@@ -168,6 +169,9 @@ def _train(
             warnings=events.warnings,
         )
         artifact = replace(artifact, calibration=calibration)
+        if artifact.limits is not None:
+            within = artifact.limits.describe()
+            events(Notice(f"forecasts stay inside of limits that the readings rest on: {within}"))
         if path is None or ranks.rank:
             return Model(artifact, None, None, tuple(events.warnings), clock.laps)
 

@@ -149,7 +149,7 @@ def test_a_spike_and_a_level_that_jumps_are_said_with_their_times(command: Comma
     jump = findings["level-jump"]
     assert jump["series"] == "temp"
     assert abs(pd.Timestamp(jump["start"]) - pd.Timestamp("2024-01-13 12:00")) <= pd.Timedelta("6h")
-    said = next(f["message"] for f in outcome.document["findings"] if f["code"] == "spike")
-    fix = shlex.split(said[said.index("--") :])
+    said = next(f["hint"] for f in outcome.document["findings"] if f["code"] == "spike")
+    fix = shlex.split(said[said.index("--") : said.index("  (")])
     again = command("check", "data.csv", *fix, "--json").document
     assert [f["code"] for f in again["findings"]] == ["level-jump"]

@@ -38,6 +38,16 @@ def test_json_is_one_document_with_the_contracts_fields(command: Command, tmp_pa
     assert (tmp_path / "model" / "CURRENT").read_text() == document["version"] + "\n"
 
 
+def test_readings_that_equal_a_quantile_lie_within_the_band(command: Command) -> None:
+    write_wide(Path("data.csv"), flow=wave(300), lat=[48.2082] * 300, lon=[16.3738] * 300)
+
+    outcome = command("train", "data.csv", *SMALL)
+
+    coverage = json.loads(command("show", "--json").out)["metrics"]["network"]["coverage_80"]
+    assert coverage >= 2 / 3
+    assert f"q10..q90 hold {100 * coverage:.0f} % of the readings" in outcome.out
+
+
 def test_the_model_directory_is_the_contracts(trained: Path) -> None:
     version = (trained / "model" / "CURRENT").read_text().strip()
     files = {path.name for path in (trained / "model" / "versions" / version).iterdir()}

@@ -34,7 +34,7 @@ def test_a_sensor_that_stands_still_is_said_with_its_times_and_the_fix_works():
 
     assert warned.count == 1
     assert "level from 2024-01-05 04:00:00 to 2024-01-07 15:00:00" in warned.message
-    fixed = read(table, **pasted(warned.message))
+    fixed = read(table, **pasted(warned.text))
     assert missing(fixed.panel, 1) == list(range(100, 160))
     assert missing(fixed.panel, 0) == []
     assert "60 readings" in fixed.notes
@@ -50,7 +50,7 @@ def test_a_value_that_means_missing_is_said_and_the_fix_works():
 
     assert warned.count == 4
     assert "-200 occurs 4 times" in warned.message and "level" in warned.message
-    fixed = read(table, **pasted(warned.message))
+    fixed = read(table, **pasted(warned.text))
     assert missing(fixed.panel, 1) == [5, 40, 41, 300]
     assert fixed.warnings == {}
 

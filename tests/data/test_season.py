@@ -69,12 +69,17 @@ def test_the_variogram_of_too_few_readings_is_unknown():
         (HOUR_US, 5 * MINUTE_US),
         (7 * DAY_US, DAY_US),
         (MINUTE_US, 1_000_000),
+        (DAY_US, MINUTE_US),
+        (DAY_US, 30_000_000),
+        (DAY_US, 10_000_000),
+        (HOUR_US, 1_000_000),
     ],
 )
 def test_a_period_of_the_calendar_is_found(period_us, step_us):
     season = period_us // step_us
+    readings = wave(min(12 * season, 65_536), season=season, noise=1)
 
-    assert infer_season(past(wave(12 * season, season=season, noise=1), step_us=step_us)) == season
+    assert infer_season(past(readings, step_us=step_us)) == season
 
 
 def test_a_day_is_found_under_a_slow_drift_with_gaps_and_spikes():
@@ -114,10 +119,48 @@ def test_there_is_no_season_in_constant_missing_or_few_readings(readings):
     assert infer_season(past(readings)) == 1
 
 
+@pytest.mark.parametrize("n_days", [4, 5, 7])
+def test_a_day_of_minutes_is_found_in_a_few_noisy_days_with_gaps(n_days):
+    readings = wave(1440 * n_days, season=1440, noise=5)
+    readings[1000:1300] = np.nan
+
+    assert infer_season(past(readings, step_us=MINUTE_US)) == 1440
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_there_is_no_day_in_minutes_of_noise_and_random_walks(seed):
+    noise = np.random.default_rng(seed).standard_normal(20_000)
+
+    assert infer_season(past(noise, step_us=MINUTE_US)) == 1
+    assert infer_season(past(random_walk(20_000, seed=seed), step_us=MINUTE_US)) == 1
+
+
 def test_a_season_that_no_look_back_holds_is_none():
     season = MAX_SEASON * 2
 
-    assert infer_season(past(wave(5 * season, season=season), step_us=MINUTE_US)) <= MAX_SEASON
+    assert infer_season(past(wave(5 * season, season=season), step_us=5 * MINUTE_US)) == 1
+
+
+@pytest.mark.parametrize(
+    ("step_us", "season", "horizon"),
+    [
+        (MINUTE_US, 1440, 720),
+        (MINUTE_US, 1, 60),
+        (10_000_000, 8640, 720),
+        (10_000_000, 1, 360),
+        (1_000_000, 1, 720),
+        (5 * MINUTE_US, 1, 24),
+    ],
+)
+def test_fine_steps_are_forecast_an_hour_ahead_or_as_far_as_a_look_back_goes(
+    step_us, season, horizon
+):
+    lookbacks, found = resolve_windows(
+        WindowConfig(), season=season, step_us=step_us, longest=50_000
+    )
+
+    assert found == horizon
+    assert lookbacks[-1] <= MAX_SEASON
 
 
 def test_most_series_decide():
@@ -129,8 +172,11 @@ def test_most_series_decide():
 def test_a_series_that_is_constant_in_part_warns_of_nothing():
     readings = wave(480)
     readings[:300] = 20
+    alarm = np.zeros(480)
+    alarm[[200, 203]] = 1  # clipped as spikes are, it never changes
 
     assert infer_season(past(readings, np.zeros(480), [1.0, np.nan])) in (1, 24)
+    assert infer_season(past(alarm)) == 1
 
 
 @pytest.mark.parametrize(

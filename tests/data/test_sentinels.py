@@ -69,7 +69,7 @@ def test_however_many_series_have_sentinels_a_few_lines_say_so() -> None:
 
     assert [w.code for w in said] == ["sentinel"] * 5 + ["more-sentinels"]
     assert sum(w.count for w in said) == 300 * 3
-    assert any("2000 occurs 12 times" in w.message and "s0, s1, s2, s3:" in w.message for w in said)
+    assert any("2000 occurs 12 times" in w.text and "in s0, s1, s2, s3;" in w.text for w in said)
     assert all(len(w.message) < 300 for w in said)
 
 
@@ -82,4 +82,4 @@ def test_of_many_stuck_sensors_the_longest_are_named() -> None:
 
     assert (said.code, said.count) == ("stuck-sensor", 40)
     assert "stand still: s39 from" in said.message and "and 35 more" in said.message
-    assert "--stuck-as-na 30h" in said.message
+    assert "--stuck-as-na 30h" in said.text

@@ -92,7 +92,7 @@ def test_looking_again_at_some_series_finds_what_looking_at_all_of_them_does():
 
     found = find_quality_issues(panel)
 
-    stuck = quality.find_stuck(quality.run_lengths(panel), panel.n_series)
+    stuck = quality.find_stuck(panel)
     expected = [(panel.names[s], n) for s, n in zip(stuck.series, stuck.length, strict=True)]
     assert [(one.series, one.n_rows) for one in found.stuck] == expected
     sentinels = quality.find_sentinels(panel)

@@ -30,6 +30,7 @@ from rnnforecast.config.fields import parse_json
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import MAX_MEMBERS, Config, NetworkConfig, TrainConfig
 from rnnforecast.data.forecast import Calibration
+from rnnforecast.data.limits import Limits
 from rnnforecast.data.schema import Schema
 from rnnforecast.errors import ModelError
 from rnnforecast.model import artifact as artifacts
@@ -160,7 +161,12 @@ def assert_same(found: Artifact, expected: Artifact) -> None:
         assert found.calibration.to_json() == expected.calibration.to_json()
         moves, meant = found.calibration.by_series, expected.calibration.by_series
         assert moves.tobytes() == meant.tobytes()
-    plain = {"weights": {}, "calibration": None}
+    assert (found.limits is None) == (expected.limits is None)
+    if found.limits is not None:
+        assert found.limits.names == expected.limits.names
+        np.testing.assert_array_equal(found.limits.low, expected.limits.low)
+        np.testing.assert_array_equal(found.limits.high, expected.limits.high)
+    plain = {"weights": {}, "calibration": None, "limits": None}
     assert replace(found, **plain) == replace(expected, **plain)
 
 
@@ -175,6 +181,32 @@ def test_what_is_published_loads_as_it_was(version: Path, cell: str, layers: int
     publish_directory(version, expected.pack())
 
     assert_same(load(version), expected)
+
+
+@pytest.mark.parametrize("is_calibrated", [True, False])
+def test_limits_are_stored_with_the_names_and_leave_other_versions_as_they_were(
+    version: Path,
+    *,
+    is_calibrated: bool,
+) -> None:
+    without = make_artifact(is_calibrated=is_calibrated)
+    limits = Limits(without.names, np.array([0.0, -np.inf]), np.array([np.inf, 100.5]))
+
+    publish_directory(version, replace(without, limits=limits).pack())
+
+    assert_same(load(version), replace(without, limits=limits))
+    stored = pa_parquet.read_schema(pa.BufferReader(without.pack()["series.parquet"]))
+    assert not {"low", "high"} & set(stored.names)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 0.0), (np.nan, 0.0), (0.0, np.nan)])
+def test_limits_that_are_none_are_refused(version: Path, low: float, high: float) -> None:
+    artifact = make_artifact()
+    limits = Limits(artifact.names, np.array([0.0, low]), np.array([9.0, high]))
+
+    error = refusal(written(version, replace(artifact, limits=limits).pack()))
+
+    assert "a floor above its ceiling" in error.message
 
 
 def test_a_version_without_a_calibration_loads_as_it_was(version: Path) -> None:

@@ -106,6 +106,11 @@ def page() -> Page:
     return Page(report_html(make_report(NASTY)))
 
 
+def test_a_reading_that_equals_a_quantile_lies_within_the_band(page: Page) -> None:
+    # the metric counts them, which a difference of the shares below two quantiles does not
+    assert "Between q10 and q90 lie 50.0 % of the readings" in page.text
+
+
 def test_every_tag_is_closed(page: Page) -> None:
     assert page.open == []
 

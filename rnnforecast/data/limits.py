@@ -1,0 +1,179 @@
+"""Limits that readings rest on, such as no rain, a solar plant's night and an open valve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnforecast.data.arrays import Doubles, Floats, take_names
+from rnnforecast.data.forecast import Forecast, Forecaster
+from rnnforecast.data.windows import Past, Values
+from rnnforecast.units import join_names
+
+_MIN_READINGS = 500
+"""Fewer readings do not show that none goes beyond."""
+_MIN_SHARE = 0.02
+"""Share of the readings that equal a limit, at least."""
+_MIN_VISITS, _MIN_VISITS_OF_ZERO = 5, 2
+"""How often readings came to a limit, at least, and to 0. A meter that stands still is at its
+extreme once, as is a plant before it runs."""
+_PILE = 3.0
+"""So many times as many readings equal a limit as the value next to it.
+
+The edge of a bell has fewer readings than what is next to it, and that of a sine, whose readings
+pile up where it turns, 2.4 times as many.
+"""
+_MIN_VALUES = 20
+"""With no more values than these, as of a coarse thermometer, any lowest one may occur often."""
+_MANY = 0.2
+"""Share of readings at 0, none below, at which it is a floor whatever the others are; and of those
+at the highest of few states above it, at which that is a ceiling."""
+_USUAL = 0.6
+"""Counts above 1 are so many times as common next to a 0 as elsewhere, at least."""
+_MAX_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The floor and the ceiling of each series, `(series,)`, in the sensor's own units."""
+
+    names: tuple[str, ...]
+    low: Doubles
+    """-inf where there is none."""
+    high: Doubles
+    """inf where there is none."""
+
+    @property
+    def any(self) -> bool:
+        """Whether a series has a limit."""
+        return bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.names)}
+
+    def of(self, past: Past, n_rows: int) -> tuple[Doubles, Doubles]:
+        """Return the limits of each origin, `(origin,)`: infinite for a series without any.
+
+        A limit that one of the newest `n_rows` readings lies beyond is none.
+        """
+        names = take_names(past.names, past.series)
+        rows = np.array([self._rows.get(name, -1) for name in names], np.int64)
+        low = np.append(self.low, -np.inf)[rows]
+        high = np.append(self.high, np.inf)[rows]
+
+        newest = past.history(n_rows) + past.base[:, None]
+        is_below = (newest < low[:, None]).any(1)
+        is_above = (newest > high[:, None]).any(1)
+        return np.where(is_below, -np.inf, low), np.where(is_above, np.inf, high)
+
+    def describe(self) -> str:
+        """Return the limits in words: `pv 0 or more; valve 0 to 100`."""
+        by_range: dict[str, list[str]] = {}
+        for name, low, high in zip(self.names, self.low.tolist(), self.high.tolist(), strict=True):
+            if low > -np.inf and high < np.inf:
+                by_range.setdefault(f"{low:g} to {high:g}", []).append(name)
+            elif low > -np.inf or high < np.inf:
+                text = f"{low:g} or more" if low > -np.inf else f"{high:g} or less"
+                by_range.setdefault(text, []).append(name)
+        parts = [f"{join_names(names, _MAX_NAMED)} {text}" for text, names in by_range.items()]
+        return "; ".join(parts[:_MAX_NAMED]) + "; ..." * (len(parts) > _MAX_NAMED)
+
+
+def fit_limits(past: Past) -> Limits:
+    """Find the limits that the readings before each cutoff rest on; one origin for each series.
+
+    A limit is an extreme that at least 2 % of 500 readings or more equal, again and again. That a
+    minimum was never crossed is not enough: there must be far more readings at it than next to it.
+    0 is a floor also where every fifth reading is 0, or where counts, all whole and none below, go
+    to it from what is usual; above it, the higher of two states is a ceiling, or one that every
+    fifth reading is at.
+    """
+    limits = np.full((past.n_origins, 2), np.nan)
+    for origins, readings in past.tables():
+        n = np.isfinite(readings).sum(1)
+        long_enough = np.flatnonzero(n >= _MIN_READINGS)
+        for row in long_enough.tolist():
+            base = float(past.base[origins[row]])
+            limits[origins[row]] = _limits_of(readings[row], base)
+    low, high = past.filled(limits).T
+    low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+    return Limits(take_names(past.names, past.series), low, high)
+
+
+def _limits_of(readings: Floats, base: float) -> tuple[float, float]:
+    """Return the floor and the ceiling of one series, `(row,)`; NaN where there is none."""
+    observed = readings[np.isfinite(readings)]
+    least = _MIN_SHARE * len(observed)
+    low, high = observed.min(), observed.max()
+    is_zero = low + base == 0
+    at_low = _n_resting(observed == low, _MIN_VISITS_OF_ZERO if is_zero else _MIN_VISITS)
+    at_high = _n_resting(observed == high, _MIN_VISITS)
+    if low == high or max(at_low, at_high) < least:
+        return np.nan, np.nan
+
+    values, counts = np.unique(observed, return_counts=True)
+    is_fine = len(values) > _MIN_VALUES
+    is_floor = at_low >= least and (
+        (is_fine and at_low >= _PILE * counts[1])
+        or (is_zero and (at_low >= max(_MANY * len(observed), counts[1]) or _is_count(observed)))
+    )
+    is_ceiling = at_high >= least and (
+        (is_fine and at_high >= _PILE * counts[-2])
+        or (is_zero and (len(values) == 2 or at_high >= _MANY * len(observed)))
+    )
+    return (
+        float(low) + base if is_floor else np.nan,
+        float(high) + base if is_ceiling else np.nan,
+    )
+
+
+def _n_resting(is_extreme: NDArray[np.bool_], min_visits: int) -> int:
+    """Return how many readings are at an extreme; 0 where they came to it less often."""
+    n_visits = np.count_nonzero(is_extreme[1:] & ~is_extreme[:-1]) + int(is_extreme[0])
+    return int(np.count_nonzero(is_extreme)) if n_visits >= min_visits else 0
+
+
+def _is_count(readings: Floats) -> bool:
+    """Tell whether readings are whole numbers, of which those next to a 0 in time are usual ones.
+
+    A thermometer in whole degrees comes to 0 by way of 1, but counts do so from any number.
+    """
+    if (readings != np.rint(readings)).any():
+        return False
+    is_zero = readings == 0
+    is_near = np.zeros(len(readings), np.bool_)
+    is_near[1:] |= is_zero[:-1]
+    is_near[:-1] |= is_zero[1:]
+    share, share_near = (np.mean(readings[rows] > 1) for rows in (~is_zero, is_near & ~is_zero))
+    return bool(share_near >= _USUAL * share > 0)
+
+
+@dataclass(frozen=True)
+class Limited:
+    """A forecaster whose quantiles stay inside of the limits of their series."""
+
+    forecaster: Forecaster
+    limits: Limits
+
+    def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
+        """Forecast, and clip the quantiles, those before calibration too."""
+        forecast = self.forecaster.predict(past, horizon, quantiles)
+        low, high = (limit[:, None, None] for limit in self.limits.of(past, horizon))
+
+        def clipped(values: Values) -> Values:
+            inside: Values = np.clip(values, low, high, dtype=values.dtype)
+            return inside
+
+        raw = forecast.uncalibrated
+        uncalibrated = None if raw is None else clipped(raw)
+        return replace(forecast, values=clipped(forecast.values), uncalibrated=uncalibrated)
+
+
+def with_limits(forecaster: Forecaster, limits: Limits | None) -> Forecaster:
+    """Return a forecaster that stays inside of limits; without any, the one given."""
+    return Limited(forecaster, limits) if limits is not None and limits.any else forecaster

@@ -1,0 +1,141 @@
+"""Limits that readings rest on are found, and what was merely never crossed is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rnnforecast.data.limits import Limited, Limits, fit_limits, with_limits
+from rnnforecast.data.windows import Past, make_past
+from rnnforecast.evaluate.baselines import SeasonalNaive, naive
+from rnnforecast.spec import QUANTILES
+from tests.builders import make_panel, wave
+from tests.data.sensors import DAY, SENSORS, N
+
+INF = np.inf
+EXPECTED = {
+    "solar": (0, INF),
+    "rain": (0, INF),
+    "downpours": (0, INF),
+    "compressor": (0, INF),
+    "valve": (0, 100),
+    "valve in steps": (0, 100),
+    "contact": (0, 1),
+    "spare parts": (0, INF),
+    "people": (0, INF),
+    "humidity": (-INF, 100),
+}
+
+
+def limits_of(*series: object) -> list[tuple[float, float]]:
+    limits = fit_limits(make_past(make_panel(*series)))
+    return list(zip(limits.low.tolist(), limits.high.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("name", SENSORS)
+def test_a_sensor_has_the_limits_that_it_rests_on(name):
+    series = [SENSORS[name](np.random.default_rng(seed)) for seed in range(1, 8)]
+    assert limits_of(*series) == [EXPECTED.get(name, (-INF, INF))] * 7
+
+
+@pytest.mark.parametrize("mean", [0.3, 1, 2, 3])
+def test_counts_have_a_floor_at_zero(mean):
+    assert limits_of(np.random.default_rng(0).poisson(mean, 1000)) == [(0, INF)]
+
+
+@pytest.mark.parametrize("step", [0.1, 0.5, 1, 2])
+@pytest.mark.parametrize("at_zero", [True, False])
+def test_the_lowest_reading_of_a_summer_is_no_floor_however_coarse(step, at_zero):
+    rng = np.random.default_rng(1)
+    readings = wave(N, season=DAY, noise=0.5) + 2 * rng.standard_normal(N // DAY).repeat(DAY)
+    readings = np.round(readings / step) * step
+    if at_zero:
+        readings -= readings.min()
+    assert limits_of(readings, np.round(np.sin(np.arange(N) / 9), 1)) == [(-INF, INF)] * 2
+
+
+def test_a_limit_needs_500_readings_two_percent_at_it_and_none_beyond():
+    rain = SENSORS["rain"](np.random.default_rng(0))
+    assert limits_of(rain[:500], rain[:499]) == [(0, INF), (-INF, INF)]
+    rain[7] = -0.1
+    assert limits_of(rain) == [(-INF, INF)]
+
+    rare = 10 + np.random.default_rng(0).exponential(5, 1000)
+    rare[10:29] = 0
+    rare[5] = 0
+    assert limits_of(rare) == [(0, INF)]
+    rare[28] = 12
+    assert limits_of(rare) == [(-INF, INF)]
+    assert limits_of(np.full(1000, 5.0), np.full(1000, np.nan)) == [(-INF, INF)] * 2
+
+
+def test_a_limit_is_come_to_again_and_again():
+    meter = np.cumsum(np.random.default_rng(0).integers(0, 2, 1000)).astype(float)
+    meter[900:] = meter[900]
+    started = np.where(np.arange(1000) < 300, 0, wave(1000))
+    assert limits_of(meter, started) == [(-INF, INF)] * 2
+    for floor, n in ((0, 2), (7, 5)):
+        stopped = wave(1000)
+        for begin in range(0, n * 150, 150):
+            stopped[begin : begin + 12] = floor
+        assert limits_of(stopped) == [(floor, INF)]
+        stopped[:12] = 20
+        assert limits_of(stopped) == [(-INF, INF)]
+
+
+def test_limits_rest_on_the_readings_before_the_cutoff():
+    rain = SENSORS["rain"](np.random.default_rng(0))
+    later = rain.copy()
+    later[1500:] = -5
+    past = make_past(make_panel(rain, later), np.array([1500, 1500]))
+    assert fit_limits(past).low.tolist() == [0, 0]
+
+
+def rained(cutoff: int = 1500) -> tuple[Past, Limits]:
+    rng = np.random.default_rng(0)
+    past = make_past(
+        make_panel(SENSORS["rain"](rng), wave(N), SENSORS["valve"](rng)),
+        np.array([cutoff, cutoff, cutoff]),
+    )
+    return past, fit_limits(past)
+
+
+@pytest.mark.parametrize("method", [naive(), SeasonalNaive(DAY)])
+def test_every_quantile_stays_inside_and_series_without_a_limit_are_as_before(method):
+    past, limits = rained()
+    before = method.predict(past, 48, QUANTILES)
+    inside = Limited(method, limits).predict(past, 48, QUANTILES)
+
+    assert before.values[0].min() < 0
+    assert inside.values[0].min() == 0
+    assert inside.values[2].min() >= 0 and inside.values[2].max() <= 100
+    assert (np.diff(inside.values, axis=-1) >= 0).all()
+    np.testing.assert_array_equal(inside.values[1], before.values[1])
+    np.testing.assert_array_equal(inside.values[0], np.maximum(before.values[0], 0))
+
+
+def test_a_reading_beyond_a_limit_disproves_it():
+    past, limits = rained()
+    panel = past.panel_at_cutoffs()
+    panel.target[1490] = -3
+    low, high = limits.of(make_past(panel), 48)
+    assert low.tolist() == [-INF, -INF, 0]
+    assert high.tolist() == [INF, INF, 100]
+    low, _ = limits.of(make_past(panel), 5)
+    assert low[0] == 0
+
+
+def test_series_are_matched_by_name_and_unknown_ones_have_no_limit():
+    past, limits = rained()
+    renamed = Limits(("s2", "gone", "s0"), limits.low, limits.high)
+    low, high = renamed.of(past, 1)
+    assert low.tolist() == [0, -INF, 0]
+    assert high.tolist() == [100, INF, INF]
+
+
+def test_limits_are_said_in_words_by_range():
+    limits = Limits(("a", "b", "c", "d"), np.array([0, 0, 0, -INF]), np.array([INF, 100, INF, INF]))
+    assert limits.describe() == "a, c 0 or more; b 0 to 100"
+    nothing = Limits(("a",), np.array([-INF]), np.array([INF]))
+    assert with_limits(naive(), nothing) == naive()
+    assert with_limits(naive(), None) == naive()
