@@ -28,9 +28,9 @@ from rnnforecast.data.profile import warn_of_columns
 from rnnforecast.data.quality import count_missing
 from rnnforecast.data.resample import (
     abbreviate,
+    are_own_steps,
     check_step_change,
     fitting_step,
-    is_own_step,
     reported_on_change,
     to_grid,
     warn_of_other_steps,
@@ -615,7 +615,7 @@ def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | N
         is_longer = schema.step_us > step_us and (multiple > 1 - _MAX_JITTER).all()
         return schema.step_us if is_multiple and is_longer else None
     own_step_us, n_rows = steps.commonest[0], rows.n_rows
-    is_own = is_own_step(own_step_us / step_us, steps.count_near(steps.median, 0.1), steps.total)
+    is_own = are_own_steps(own_step_us / step_us, steps.count_near(steps.median, 0.1), steps.total)
     return own_step_us if is_own and n_rows > n_seen else None
 
 

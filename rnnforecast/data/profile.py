@@ -463,7 +463,11 @@ def warn_of_columns(
 
     Of a long table, a column is proposed where all of its series are of that kind.
     """
-    column_of = [_column_of(name, targets, is_long=is_long) for name in panel.names]
+    # of several targets of a long table, the name of a series ends with its own
+    column_of = [
+        name if not is_long else targets[0] if len(targets) == 1 else name.rpartition("/")[2]
+        for name in panel.names
+    ]
     angles = {name for name, rule in config.agg_by_column.items() if rule == ANGLE}
 
     def warn(code: str, problem: str, series: Integers, option: Callable[[str], str]) -> None:
@@ -490,10 +494,3 @@ def warn_of_columns(
         "a direction that wraps from 360 to 0 degrees: means and forecasts near north are wrong"
     )
     warn("direction", problem, find_directions(panel), lambda column: f"{column}={ANGLE}")
-
-
-def _column_of(name: str, targets: Sequence[str], *, is_long: bool) -> str:
-    """Return the target column of a series; of several in a long table its name ends with it."""
-    if not is_long:
-        return name
-    return next((target for target in targets if name.endswith(f"/{target}")), targets[0])

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths
@@ -670,10 +670,14 @@ def is_change_report(change: NDArray[np.floating[Any]], gap: Integers) -> bool:
     return bool(is_irregular and goes_both_ways and is_never_equal and has_least)
 
 
-def is_own_step(n_rows: float, n_near: int, n_steps: int) -> bool:
-    """Tell whether `n_near` of `n_steps` steps of about `n_rows` rows each are no chance."""
-    is_usual = n_rows > 1 and n_near >= _REGULAR_SHARE * n_steps
-    return bool(is_usual and (n_near - 1) * math.log(n_rows) >= _MIN_EVIDENCE)
+def are_own_steps(n_rows: ArrayLike, n_near: ArrayLike, n_steps: ArrayLike) -> Flags:
+    """Tell whether `n_near` of `n_steps` steps of about `n_rows` rows each are no chance.
+
+    All are numbers, or `(series,)` each.
+    """
+    evidence = (np.asarray(n_near) - 1) * np.log(n_rows)
+    is_usual = np.asarray(n_near) >= _REGULAR_SHARE * np.asarray(n_steps)
+    return (np.asarray(n_rows) > 1) & is_usual & (evidence >= _MIN_EVIDENCE)
 
 
 def find_other_steps(panel: Panel) -> tuple[Integers, Integers]:
@@ -698,8 +702,7 @@ def find_other_steps(panel: Panel) -> tuple[Integers, Integers]:
     step[n_steps > 0] = length[order][middle[n_steps > 0]]
     is_near = np.abs(length - step[series]) <= _SAME_OWN_STEP * step[series]
     n_near = np.bincount(series[is_near], minlength=panel.n_series)
-    counted = zip(step.tolist(), n_near.tolist(), n_steps.tolist(), strict=True)
-    is_other = np.array([is_own_step(*counts) for counts in counted], np.bool_)
+    is_other = are_own_steps(step, n_near, n_steps)
     return np.flatnonzero(is_other), step[is_other]
 
 

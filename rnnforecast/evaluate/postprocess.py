@@ -195,6 +195,8 @@ def wrap_directions(
     `angles` are series, or of the `targets` of a long table. Quantiles move with their median, so
     that they do not cross: around north they may be below 0, or above 360.
     """
+    if not angles:
+        return forecast
     whole = [target for target in targets if target in angles]
     is_angle = np.array(
         [

@@ -260,6 +260,13 @@ def _upgrade_manifest(stored: dict[str, Any]) -> dict[str, Any]:
     manifest = {**_rename_keys(stored, "", version), "format_version": FORMAT_VERSION}
     if version < FORMAT_VERSION:
         manifest["provenance"] = _rename_keys(manifest["provenance"], "provenance", version)
+
+    # a version may be older than rules of --agg for single columns: then it has one, or none
+    config: Any = manifest.get("config")
+    reading = config.get("data") if isinstance(config, dict) else None
+    if isinstance(reading, dict) and isinstance(reading.get("agg", []), str | None):
+        rules = [reading["agg"]] if reading["agg"] else []
+        manifest["config"] = {**config, "data": {**reading, "agg": rules}}
     return manifest
 
 
@@ -279,12 +286,8 @@ def _decode(manifest: dict[str, Any]) -> tuple[NetworkSpec, Config, Schema]:
     network_spec = decode(NetworkSpec, {**spec, "members": []}, _HINTS[NetworkSpec])
 
     parts = manifest["config"]
-    reading = parts["data"]
-    if isinstance(reading, dict) and isinstance(reading.get("agg", ""), str | None):
-        # a version may be older than rules for single columns
-        reading = {**reading, "agg": [reading["agg"]] if reading.get("agg") else []}
     config = Config(
-        data=decode(DataConfig, reading, _HINTS[DataConfig]),
+        data=decode(DataConfig, parts["data"], _HINTS[DataConfig]),
         window=decode(WindowConfig, parts["window"], _HINTS[WindowConfig]),
         network=decode(NetworkConfig, parts["network"], _HINTS[NetworkConfig]),
         training=decode(TrainConfig, parts["training"], _HINTS[TrainConfig]),
