@@ -178,7 +178,6 @@ def resolve_windows(
         raise NotEnoughDataError(
             f"the longest series has {longest} rows, but training needs at least {_FEWEST_ROWS}",
             code="too-short",
-            proposals=[_short_windows(longest)],
             hint="pass more readings",
         )
 
@@ -211,7 +210,7 @@ def resolve_windows(
             f"the longest series has {longest} rows, but training needs at least "
             f"lookback + horizon = {lookbacks[-1]} + {horizon} = {lookbacks[-1] + horizon}",
             code="too-short",
-            proposals=[_short_windows(longest)],
+            proposals=[_short_windows(longest)] if longest >= _FEWEST_ROWS else (),
             hint="pass more readings",
         )
     return lookbacks, horizon
@@ -221,7 +220,7 @@ def _short_windows(longest: int) -> Proposal:
     """Return options of windows for which so few rows are enough, with some to spare."""
     horizon, lookback = max(1, longest // 8), max(1, longest // 3)
     options = ("--horizon", str(horizon), "--lookback", str(lookback))
-    return Proposal(options, "for a network of few readings, which is hardly measured")
+    return Proposal(options, "for windows that fit")
 
 
 def _lookbacks(*, season: int, horizon: int, longest: int) -> tuple[int, ...]:

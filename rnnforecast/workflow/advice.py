@@ -181,8 +181,13 @@ class _Trial:
     """Series that are read."""
 
     @property
+    def is_read(self) -> bool:
+        """Whether the readings are read, be it that they cannot be trained on."""
+        return bool(self.names)
+
+    @property
     def is_short(self) -> bool:
-        """Whether the readings are read, but too few to train on."""
+        """Whether the readings are too few to train on."""
         return isinstance(self.error, NotEnoughDataError) and self.error.code == "too-short"
 
 
@@ -222,12 +227,17 @@ class _Trials:
         )
         if start is None or start.error is None:
             return error.proposals
+        return self._choose(error.proposals, start.error)
 
-        problems = frozenset({_problem_of(start.error)})
+    def _choose(
+        self, proposals: Sequence[Proposal], error: RnnForecastError
+    ) -> tuple[Proposal, ...]:
+        """Return those of the proposals that solve an error of the table as it is."""
+        problems = frozenset({_problem_of(error)})
         ends: list[tuple[Proposal, _End]] = []
         untried: list[Proposal] = []
         foreign: list[Proposal] = []
-        for proposal in error.proposals:
+        for proposal in proposals:
             try:
                 config = _with_options(self._task.config, proposal.options)
                 end = self._follow(config, problems, _MAX_ROUNDS)
@@ -263,8 +273,10 @@ class _Trials:
         longer be trained on, or that leaves the warning as it was, is none.
         """
         start = self._start(lambda trial: warning.code in {w.code for w in trial.warnings})
-        if start is None or (start.error is not None and not start.is_short):
+        if start is None or not start.is_read:
             return warning.proposals
+        if start.error is not None and start.error.code == warning.code:
+            return self._choose(warning.proposals, start.error)
 
         chosen = []
         for proposal in warning.proposals:
@@ -278,7 +290,9 @@ class _Trials:
                 chosen.append(proposal)
                 continue
 
-            is_usable = trial.error is None or (trial.is_short and start.is_short)
+            is_usable = trial.error is None or (
+                start.error is not None and trial.error.code == start.error.code
+            )
             again = {(w.code, w.message) for w in trial.warnings}
             share = trial.loss.share if trial.loss else 0.0
             if is_usable and share <= MAX_SHARE and (warning.code, warning.message) not in again:
@@ -295,7 +309,7 @@ class _Trials:
         if trial is None or shows(trial):
             return trial
         if self._limit is None or not self._is_sampled:
-            return trial if trial.error is None or trial.is_short else None
+            return trial if trial.is_read else None
         if self._n_cells_of_table > _MAX_CELLS_WHOLE:
             return None
         self._limit = None

@@ -31,6 +31,9 @@ from rnnforecast.workflow.model import (
     training_stats_of,
 )
 
+_REFUSALS = ("too-short", "too-sparse")
+"""Codes of the errors with which `train` refuses readings that can be read."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -113,6 +116,15 @@ def check(
         if _largest_share(panel, value) <= MAX_SHARE
     ]
     options = to_arguments(with_harmless(task, "sentinel", sentinels).data)
+    # Where the default windows do not fit, those that do.
+    windows = [
+        proposal.options
+        for warning in events.warnings
+        if warning.code in _REFUSALS
+        for proposal in warning.proposals
+        if not {"--horizon", "--lookback"}.isdisjoint(proposal.options)
+    ]
+    options += windows[0] if windows else ()
     return Check(
         source=source.name,
         columns=column_roles(source.columns, schema, explicit=set(config.named_columns)),
