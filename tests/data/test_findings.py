@@ -170,7 +170,7 @@ def test_a_finding_has_its_share_of_the_readings():
 
 def proposals(panel: Panel) -> list[Proposal]:
     events: list[Event] = []
-    warn_of_suspect_readings(panel, events.append, tz=None)
+    warn_of_suspect_readings(panel, events.append)
     warnings = [event for event in events if isinstance(event, WarningEvent)]
     return [p for warning in warnings for p in warning.proposals]
 
@@ -197,7 +197,7 @@ def test_a_value_that_is_a_reading_elsewhere_is_not_proposed_as_missing():
     panel = make_panel(level, power)
     assert ("sentinel", "s0", -999) in findings(panel)
     assert proposals(panel) == []
-    assert profile_panel(panel, None).sentinels == ()
+    assert profile_panel(panel).sentinels == ()
 
 
 @few
