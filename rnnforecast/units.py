@@ -115,11 +115,12 @@ def parse_step_count(text: str | int, *, name: str, limit: int) -> int | None:
 
 
 def format_duration(microseconds: int) -> str:
-    """Format a duration in its largest whole unit: `15 min`, `1 h`, `1 d`, `1 mo`."""
+    """Format a duration in its largest whole unit: `15 min`, `1 h`, `1 d`, `2 months`."""
     for unit in ("y", "q", "mo", "w", "d", "h", "min", "s", "ms"):
         count, remainder = divmod(microseconds, _MICROSECONDS[unit])
         if count and not remainder:
-            return f"{count} {unit}"
+            name = {"y": "year", "q": "quarter", "mo": "month"}.get(unit, unit)
+            return f"{count} {name}" + "s" * (count > 1 and name != unit)
     return f"{microseconds} us"
 
 

@@ -45,9 +45,9 @@ def of_days(n: int, zone: str | None = None) -> list[str]:
 
 
 KINDS = {
-    "months": ("1 mo", of_months(1)),
-    "quarters": ("1 q", of_months(3)),
-    "years": ("1 y", of_months(12)),
+    "months": ("1 month", of_months(1)),
+    "quarters": ("1 quarter", of_months(3)),
+    "years": ("1 year", of_months(12)),
     "weeks": ("1 w", of_days(7)),
     "days of Berlin": ("1 d", of_days(1, "Europe/Berlin")),
 }

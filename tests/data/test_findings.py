@@ -159,7 +159,7 @@ def test_a_series_beside_others_changes_none_of_their_findings(name):
 def test_a_finding_has_its_share_of_the_readings():
     readings = faulty("temperature", 0)
     readings[2000:2400] = np.nan
-    profile = profile_panel(make_panel(sensor("pressure"), readings), None)
+    profile = profile_panel(make_panel(sensor("pressure"), readings))
     shares = {finding.code: (finding.count, finding.percent) for finding in profile.findings}
     assert shares == {
         "stuck-sensor": (200, 10.0),
@@ -240,7 +240,7 @@ def test_the_faults_that_were_planted_into_the_samples_are_found():
 def test_a_proposal_says_what_it_leaves_out():
     spiky = sensor("pressure")
     spiky[300] = 9.98
-    (warning,) = profile_panel(make_panel(spiky), None).warnings
+    (warning,) = profile_panel(make_panel(spiky)).warnings
     assert warning.advice == (
         "if they are wrong, add  --valid-range s0=:8  (leaves out 1 of 2400 readings)"
     )
