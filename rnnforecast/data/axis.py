@@ -153,24 +153,24 @@ class TimeAxis:
                 np.int64
             )
         if self.open_steps:
-            week, within = np.divmod(times - MONDAY_US, WEEK_US)
-            position, rest = np.divmod(within, self.step_us)
+            week, in_week = np.divmod(times - MONDAY_US, WEEK_US)
+            position, remainder = np.divmod(in_week, self.step_us)
             is_open = np.isin(position, self.open_steps)
             row = week * len(self.open_steps) + np.searchsorted(self.open_steps, position)
-            times = row * self.step_us + np.where(is_open, rest, 0)
+            times = row * self.step_us + np.where(is_open, remainder, 0)
         return times
 
     def to_wall_clock(self, times: Integers) -> Integers:
         """Return what the clock of the zone shows at times of the axis; of `elapsed`, UTC."""
         if self.open_steps:
-            row, rest = np.divmod(times, self.step_us)
+            row, remainder = np.divmod(times, self.step_us)
             week, rank = np.divmod(row, len(self.open_steps))
             position = np.array(self.open_steps, np.int64)[rank]
-            times = MONDAY_US + week * WEEK_US + position * self.step_us + rest
+            times = MONDAY_US + week * WEEK_US + position * self.step_us + remainder
         if self.kind == MONTHS:
-            month, rest = np.divmod(times, MONTH_US)
+            month, remainder = np.divmod(times, MONTH_US)
             begin, length = _months(month)
-            times = begin + np.rint(rest / MONTH_US * length).astype(np.int64) + self.offset_us
+            times = begin + np.rint(remainder / MONTH_US * length).astype(np.int64) + self.offset_us
         return times
 
     def to_utc(self, times: Integers) -> Integers:

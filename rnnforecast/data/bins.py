@@ -488,9 +488,11 @@ def count_increments(count: Doubles, time: Integers, series: Integers) -> Increm
         known |= {begin + i: x for i, x in counter.over_falls((some - begin).tolist()).items()}
         totals += counter.n_resets, counter.n_rollovers, counter.n_falls
 
-    kept = np.flatnonzero(is_kept)
-    increment[kept] = np.append(np.nan, np.diff(count[kept]))[: len(kept)]
-    increment[kept[~np.append(False, series[kept[1:]] == series[kept[:-1]])]] = np.nan
+    kept_rows = np.flatnonzero(is_kept)
+    increment[kept_rows] = np.append(np.nan, np.diff(count[kept_rows]))[: len(kept_rows)]
+    increment[kept_rows[~np.append(False, series[kept_rows[1:]] == series[kept_rows[:-1]])]] = (
+        np.nan
+    )
     for i, counted in known.items():
         increment[i] = counted
     increment[~is_kept] = np.nan
@@ -513,17 +515,17 @@ class _Counter:
         """Return what was counted over each fall that is none by mistake; NaN if not known."""
         known = {}
         for i in falls:
-            kept = np.flatnonzero(self._is_kept[:i])
-            if not self._is_kept[i] or self._count[i] >= self._count[kept[-1]]:
+            kept_rows = np.flatnonzero(self._is_kept[:i])
+            if not self._is_kept[i] or self._count[i] >= self._count[kept_rows[-1]]:
                 continue
-            counted = self._over_fall(i, kept)
+            counted = self._over_fall(i, kept_rows)
             if counted is not None:
                 known[i] = counted
         return known
 
-    def _over_fall(self, i: int, kept: Integers) -> float | None:
+    def _over_fall(self, i: int, kept_rows: Integers) -> float | None:
         """Return what was counted up to reading `i`; None where a reading is misread."""
-        count, last = self._count, int(kept[-1])
+        count, last = self._count, int(kept_rows[-1])
         before, after = float(count[last]), float(count[i])
         n_steps = max((self._time[i] - self._time[last]) / max(self._step_us, 1.0), 1.0)
         plausible = _PLAUSIBLE * self._often * n_steps
@@ -536,7 +538,11 @@ class _Counter:
                 self._is_kept[i : i + 1 + back[0]] = False
                 self.n_falls += 1
                 return None
-        if len(kept) > 1 and after >= count[kept[-2]] and before - count[kept[-2]] > plausible:
+        if (
+            len(kept_rows) > 1
+            and after >= count[kept_rows[-2]]
+            and before - count[kept_rows[-2]] > plausible
+        ):
             self._is_kept[last] = False
             self.n_falls += 1
             return None
@@ -563,25 +569,25 @@ def counter_bins(
     """
     counted = count_increments(timeline.value, timeline.time, timeline.series)
     counted.report(name, listener)
-    kept = timeline.chosen(counted.is_kept)
+    kept_rows = timeline.chosen(counted.is_kept)
     increment = counted.increment[counted.is_kept]
-    if not len(kept.time):
+    if not len(kept_rows.time):
         return np.full(grid.n_rows, np.nan), BinShares()
 
     # a reading and the next one: a hole where too long lies between them
-    pace = local_pace(kept.time, kept.series)
+    pace = local_pace(kept_rows.time, kept_rows.series)
     limit = np.where(np.isnan(pace), grid.step_us, np.minimum(_GAP * pace, grid.step_us))
     limit = np.maximum(limit, config.hold_us or 0)
-    is_known = np.append(kept.follows[1:] & np.isfinite(increment[1:]), False)
+    is_known = np.append(kept_rows.follows[1:] & np.isfinite(increment[1:]), False)
     counted_next = np.where(is_known, np.append(increment[1:], 0.0), 0.0)
-    length = np.where(is_known, np.append(np.diff(kept.time), 0), 0).astype(np.float64)
-    is_short = is_known & (np.append(kept.step[1:], 0) <= limit)
+    length = np.where(is_known, np.append(np.diff(kept_rows.time), 0), 0).astype(np.float64)
+    is_short = is_known & (np.append(kept_rows.step[1:], 0) <= limit)
 
-    integral = BinIntegral(kept, grid, np.where(is_short, length, 0.0))
+    integral = BinIntegral(kept_rows, grid, np.where(is_short, length, 0.0))
     covered = integral.of(np.ones(len(length)))
     total = integral.of(counted_next / np.maximum(length, 1.0))
-    is_within = is_known & ~is_short & (np.append(kept.position[1:], -1) == kept.position)
-    holes = kept.position[is_within]
+    is_within = is_known & ~is_short & (np.append(kept_rows.position[1:], -1) == kept_rows.position)
+    holes = kept_rows.position[is_within]
     total += np.bincount(holes, weights=counted_next[is_within], minlength=grid.n_rows)
     known = covered + np.bincount(holes, weights=length[is_within], minlength=grid.n_rows)
 
@@ -593,9 +599,9 @@ def counter_bins(
         return placed, BinShares()
     is_incomplete = (known > 0) & (share < min_share - 1e-9)
     # the bin of a series' last reading is over where the next reading would lie in another one
-    is_last = np.append(~kept.follows[1:], True)
-    at_end = kept.position[is_last]
-    next_us = kept.time[is_last] + np.nan_to_num(_GAP * pace[is_last])
+    is_last = np.append(~kept_rows.follows[1:], True)
+    at_end = kept_rows.position[is_last]
+    next_us = kept_rows.time[is_last] + np.nan_to_num(_GAP * pace[is_last])
     is_incomplete[at_end] |= (known[at_end] > 0) & (next_us < integral.end[at_end])
     is_scaled = (known > 0) & (known < (1 - 1e-9) * length_of_bin) & ~is_incomplete
     placed[is_scaled] *= length_of_bin[is_scaled] / known[is_scaled]
@@ -615,10 +621,10 @@ def grid_increments(
     counted = count_increments(counts[rows].astype(np.float64, copy=False), rows, series)
     counted.report(name, listener)
 
-    kept = rows[counted.is_kept]
-    is_adjacent = np.append(False, np.diff(kept) == 1)[: len(kept)]
+    kept_rows = rows[counted.is_kept]
+    is_adjacent = np.append(False, np.diff(kept_rows) == 1)[: len(kept_rows)]
     increments = np.full(len(counts), np.nan, np.float32)
-    increments[kept[is_adjacent]] = counted.increment[counted.is_kept][is_adjacent]
+    increments[kept_rows[is_adjacent]] = counted.increment[counted.is_kept][is_adjacent]
     return increments
 
 

@@ -129,17 +129,17 @@ def merge_repeated_hours(rows: Rows, axis: TimeAxis) -> list[Flags] | None:
     is_ahead = ~is_second & (time <= newest[code]) & (time + length > newest[code])
 
     # Second rows, each with the first row of its series at the same time of the clock
-    shown = np.where(is_second, time - length, time)
-    order = np.lexsort((is_second, shown, code))
-    is_pair = (np.diff(code[order]) == 0) & (np.diff(shown[order]) == 0) & is_second[order][1:]
+    clock_time = np.where(is_second, time - length, time)
+    order = np.lexsort((is_second, clock_time, code))
+    is_pair = (np.diff(code[order]) == 0) & (np.diff(clock_time[order]) == 0) & is_second[order][1:]
     first, second = order[:-1][is_pair], order[1:][is_pair]
     rows.merge((chunk[first], row[first]), (chunk[second], row[second]))
 
     keep = [np.ones(len(times), np.bool_) for times in rows.times]
     is_dropped = is_ahead.copy()
     is_dropped[second] = True
-    for i, kept in enumerate(keep):
-        kept[row[is_dropped & (chunk == i)]] = False
+    for i, is_kept in enumerate(keep):
+        is_kept[row[is_dropped & (chunk == i)]] = False
     return keep if is_dropped.any() else None
 
 

@@ -297,8 +297,8 @@ def _range_without(name: str, readings: Doubles, rows: Integers) -> Proposal | N
 
     None where all spikes lie within the range of the other readings.
     """
-    spikes, others = readings[rows], np.delete(readings, rows)
-    low, high = float(np.nanmin(others)), float(np.nanmax(others))
+    spikes, remaining = readings[rows], np.delete(readings, rows)
+    low, high = float(np.nanmin(remaining)), float(np.nanmax(remaining))
     below, above = spikes[spikes < low], spikes[spikes > high]
     n_left_out = len(below) + len(above)
     if not n_left_out:
@@ -477,14 +477,14 @@ def warn_of_columns(
             return
         n_series, n_unknown = Counter(column_of), Counter(column_of[i] for i in unknown)
         columns = [column for column, n in n_unknown.items() if n == n_series[column]]
-        words = tuple(
-            word
+        option_words = tuple(
+            option_word
             for c in columns
-            for word in ("--counter" if code == "counter" else "--agg", option(c))
+            for option_word in ("--counter" if code == "counter" else "--agg", option(c))
         )
         condition = "if it is one" if len(columns) == 1 else "if they are"
         warning = WarningEvent.for_names(code, problem, [panel.names[i] for i in unknown])
-        proposals = (Proposal(words, condition),) if columns else ()
+        proposals = (Proposal(option_words, condition),) if columns else ()
         hint = None if columns else "if they are, read them from a table of their own"
         listener(replace(warning, proposals=proposals, hint=hint))
 

@@ -376,45 +376,51 @@ def find_sentinels(panel: Panel) -> Sentinels:
 
 def _sentinels_of(readings: Floats, base: float) -> Iterator[tuple[float, int]]:
     """Yield the sentinels of one series, `(row,)`, in the sensor's own units, and their counts."""
-    rest = readings[np.isfinite(readings)].astype(np.float64) + base
+    remaining_values = readings[np.isfinite(readings)].astype(np.float64) + base
     is_known = True
-    while is_known and len(rest):  # from both ends inwards, as long as the extreme is a sentinel
+    while is_known and len(
+        remaining_values
+    ):  # from both ends inwards, as long as the extreme is a sentinel
         is_known = False
-        for value in {float(rest.min()), float(rest.max())}:
-            is_value = rest == value
-            if float(np.float32(value)) in _CODES and _is_code(rest, is_value, value):
+        for value in {float(remaining_values.min()), float(remaining_values.max())}:
+            is_value = remaining_values == value
+            if float(np.float32(value)) in _CODES and _is_code(remaining_values, is_value, value):
                 yield value, int(np.count_nonzero(is_value))
-                rest, is_known = rest[~is_value], True
+                remaining_values, is_known = remaining_values[~is_value], True
 
-    for value in {float(rest.min()), float(rest.max())} if len(rest) else ():
-        is_value = rest == value
-        if _is_odd(rest, is_value, value):
+    for value in (
+        {float(remaining_values.min()), float(remaining_values.max())}
+        if len(remaining_values)
+        else ()
+    ):
+        is_value = remaining_values == value
+        if _is_odd(remaining_values, is_value, value):
             yield value, int(np.count_nonzero(is_value))
 
 
 def _is_code(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bool:
     """Tell whether an extreme that loggers write for a missing reading is one."""
-    others, is_rare = readings[~is_value], is_value.mean() <= _MOST_WEAK
-    if not len(others):
+    remaining, is_rare = readings[~is_value], is_value.mean() <= _MOST_WEAK
+    if not len(remaining):
         return False
     if value == _NO_COUNT:
-        return bool(is_rare and _is_no_count(readings, others, is_value))
+        return bool(is_rare and _is_no_count(readings, remaining, is_value))
 
-    sample = np.sort(others[:: 1 + len(others) // _SAMPLE])
+    sample = np.sort(remaining[:: 1 + len(remaining) // _SAMPLE])
     low, high = sample[int(_BULK * len(sample))], sample[int((1 - _BULK) * (len(sample) - 1))]
-    gap = max(value - others.max(), others.min() - value)
+    gap = max(value - remaining.max(), remaining.min() - value)
     if gap <= _OUTSIDE * (high - low):
         return False
     # a thermometer's fractions show that 85 is none of a few states
     return value != _POWER_ON or bool(
-        is_rare and (others != np.rint(others)).any() and not _rests(others)
+        is_rare and (remaining != np.rint(remaining)).any() and not _rests(remaining)
     )
 
 
-def _is_no_count(readings: Doubles, others: Doubles, is_value: NDArray[np.bool_]) -> bool:
+def _is_no_count(readings: Doubles, remaining: Doubles, is_value: NDArray[np.bool_]) -> bool:
     """Tell whether -1 stands among counts: in between such as are usual, not beside a 0."""
-    usual = float(np.quantile(others, 0.25))
-    if others.min() < 0 or (others != np.rint(others)).any() or usual < 1:
+    usual = float(np.quantile(remaining, 0.25))
+    if remaining.min() < 0 or (remaining != np.rint(remaining)).any() or usual < 1:
         return False
     is_near = np.zeros(len(readings), np.bool_)
     is_near[1:] |= is_value[:-1]
@@ -427,13 +433,13 @@ def _is_odd(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> boo
     count = int(np.count_nonzero(is_value))
     if count < _MIN_SENTINEL_COUNT or count > _most_sentinels(np.array([len(readings)]))[0]:
         return False
-    others = readings[~is_value]
-    if not len(others):
+    remaining = readings[~is_value]
+    if not len(remaining):
         return False
     n_runs = np.count_nonzero(is_value[1:] & ~is_value[:-1]) + is_value[0]
-    gap = max(value - others.max(), others.min() - value)
-    is_distant = gap > max(float(np.ptp(others)), _SENTINEL_DISTANCE * float(others.std()))
-    return bool(is_distant and count < _MAX_SENTINEL_RUN * n_runs and not _rests(others))
+    gap = max(value - remaining.max(), remaining.min() - value)
+    is_distant = gap > max(float(np.ptp(remaining)), _SENTINEL_DISTANCE * float(remaining.std()))
+    return bool(is_distant and count < _MAX_SENTINEL_RUN * n_runs and not _rests(remaining))
 
 
 def _rests(readings: Doubles) -> bool:

@@ -569,7 +569,7 @@ def _common_steps(
         return [replace(mean, condition="to bring all to one step")]
     if not averaged:
         return [Proposal((*freq, "--agg", "sum"), "if each reading is the sum of its step"), mean]
-    rules = tuple(word for name in summed for word in ("--agg", f"{name}=sum"))
+    rules = tuple(option_word for name in summed for option_word in ("--agg", f"{name}=sum"))
     return [Proposal((*freq, "--agg", "mean", *rules), "if these are sums of their step"), mean]
 
 
@@ -690,8 +690,8 @@ def find_other_steps(panel: Panel) -> tuple[Integers, Integers]:
     series = np.searchsorted(panel.offsets, rows, side="right") - 1
     n_seen = np.bincount(series, minlength=panel.n_series)
     is_sparse = (n_seen > 2) & (n_seen < 0.75 * panel.lengths)
-    kept = is_sparse[series]
-    rows, series = rows[kept], series[kept]
+    kept_series = is_sparse[series]
+    rows, series = rows[kept_series], series[kept_series]
     is_next = np.diff(series) == 0
     length, series = np.diff(rows)[is_next], series[1:][is_next]
 
@@ -716,21 +716,21 @@ def warn_of_other_steps(panel: Panel, schema: Schema, listener: Listener) -> Non
         return
     names = [panel.names[i] for i in series.tolist()]
     own_steps = sorted({int(step) * panel.step_us for step in n_rows})
-    every = ", ".join(format_duration(step_us) for step_us in own_steps[:_MAX_LISTED_STEPS])
-    problem = f"read every {every}, others every {format_duration(panel.step_us)}: these have "
+    step_list = ", ".join(format_duration(step_us) for step_us in own_steps[:_MAX_LISTED_STEPS])
+    problem = f"read every {step_list}, others every {format_duration(panel.step_us)}: these have "
     problem += "their own step, and training leaves them out"
     proposals = []
     for step_us in own_steps[:_MAX_LISTED_STEPS]:
-        words = tuple(
-            word
+        option_words = tuple(
+            option_word
             for name, step in zip(names, n_rows.tolist(), strict=True)
-            for word in ("--target", name)
+            for option_word in ("--target", name)
             if step * panel.step_us == step_us
         )
         rule = ("--freq", abbreviate(step_us), "--agg", "last")
         is_alone = not schema.series and not schema.covariates
         condition = "to forecast them by themselves" if is_alone else "to read all at their step"
-        options = words if is_alone else (*(() if schema.series else words), *rule)
+        options = option_words if is_alone else (*(() if schema.series else option_words), *rule)
         proposals.append(Proposal(options, condition))
     warning = WarningEvent.for_names("other-step", problem, names)
     listener(replace(warning, proposals=tuple(proposals)))

@@ -95,9 +95,9 @@ def spikes_of(values: Doubles, before_gap: Flags) -> list[tuple[int, int]]:
     is_spike, n_spikes = np.zeros(n, np.bool_), 0
     for number, (begin, length, size) in enumerate(chosen, start=1):
         is_spike[begin : begin + length] = True
-        near = is_spike | np.append(is_spike[1:], False)  # the jumps to and from spikes
-        jumps_left = sizes[large_jumps[~near[large_jumps]]]
-        n_left = n_moving - int(np.count_nonzero(sizes[near]))
+        touches_spike = is_spike | np.append(is_spike[1:], False)  # the jumps to and from spikes
+        jumps_left = sizes[large_jumps[~touches_spike[large_jumps]]]
+        n_left = n_moving - int(np.count_nonzero(sizes[touches_spike]))
         if n_left < max(_MIN_MOVING * n, 2 * _TAIL[0]) or size < spread:
             break
         values_left = distances[far_values[~is_spike[far_values]]]
@@ -136,8 +136,8 @@ def _largest(
                 continue
             if length == 2 and before_gap[row]:
                 continue
-            inside, outside = values[row : after + 1], values[[before, after + 1]]
-            size = float(max(inside.min() - outside.max(), outside.min() - inside.max()))
+            inside, neighbours = values[row : after + 1], values[[before, after + 1]]
+            size = float(max(inside.min() - neighbours.max(), neighbours.min() - inside.max()))
             # what stands between two spikes stands out of both, but is what others return to
             around = np.r_[
                 values[max(row - _NEIGHBOURS, 0) : row], values[after + 1 :][:_NEIGHBOURS]
@@ -147,19 +147,19 @@ def _largest(
                 candidates.append((size, length, row))
 
     chosen: list[tuple[int, int, float]] = []
-    taken: set[int] = set()
+    used_jumps: set[int] = set()
     for size, length, row in sorted(candidates, reverse=True):
         own_jumps = set(range(row - 1, row + length))
-        if not own_jumps & taken and len(chosen) < most:
-            taken |= own_jumps
+        if not own_jumps & used_jumps and len(chosen) < most:
+            used_jumps |= own_jumps
             chosen.append((row, length, size))
     return chosen
 
 
-def _stands_out(smallest: float, n: int, others: Doubles) -> bool:
+def _stands_out(smallest: float, n: int, other_jumps: Doubles) -> bool:
     """Tell whether the smallest of n values is too far above the largest others, decreasing."""
-    tail = max(float(np.log(others[:-1] / others[-1]).mean()), _MIN_TAIL)
-    evidence = n * np.log(smallest / others[0]) / tail if smallest > 0 else 0.0
+    tail = max(float(np.log(other_jumps[:-1] / other_jumps[-1]).mean()), _MIN_TAIL)
+    evidence = n * np.log(smallest / other_jumps[0]) / tail if smallest > 0 else 0.0
     return bool(evidence >= _MIN_EVIDENCE * tail and tail <= _MAX_TAIL)
 
 

@@ -235,17 +235,17 @@ def _mixed(
     locate: Callable[[int, str, object], Location],
 ) -> DataError:
     """Return the error for a column of numbers with other values, at the first of these."""
-    others = [(row, v) for row, v in enumerate(values) if _kind_of(v) not in (None, "numbers")]
-    row, value = others[0]
-    texts = Counter(v for _, v in others if isinstance(v, str)).most_common(_MAX_LISTED)
+    texts_at = [(row, v) for row, v in enumerate(values) if _kind_of(v) not in (None, "numbers")]
+    row, value = texts_at[0]
+    texts = Counter(v for _, v in texts_at if isinstance(v, str)).most_common(_MAX_LISTED)
     proposals = []
-    if len(others) == counts["texts"]:
-        options = tuple(word for text, _ in texts for word in ("--na-values", text))
+    if len(texts_at) == counts["texts"]:
+        options = tuple(option_word for text, _ in texts for option_word in ("--na-values", text))
         pronoun = "it" if len(texts) == 1 else "them"
         proposals = [Proposal(options, f"to treat {pronoun} as missing")]
-    what = " and ".join(kind for kind in counts if kind != "numbers")
+    kinds = " and ".join(kind for kind in counts if kind != "numbers")
     return DataError(
-        f"column {name!r} holds {counts['numbers']} numbers, but also {len(others)} {what}",
+        f"column {name!r} holds {counts['numbers']} numbers, but also {len(texts_at)} {kinds}",
         code="not-a-number",
         location=locate(row, name, value),
         proposals=proposals,
@@ -290,9 +290,9 @@ def sheet_as_text(
             location=Location(name),
             proposals=[Proposal(("--sheet", table)) for table in tables[:_MAX_LISTED]],
         )
-    others = [other for other in tables if other != sheet]
-    if others and config.sheet is None:
-        listener(Notice(f"{name}: sheet {sheet!r} is read, not {', '.join(map(repr, others))}"))
+    unread = [table for table in tables if table != sheet]
+    if unread and config.sheet is None:
+        listener(Notice(f"{name}: sheet {sheet!r} is read, not {', '.join(map(repr, unread))}"))
 
     file = tempfile.NamedTemporaryFile("w", prefix="rnnforecast-", suffix=".csv", encoding="utf-8")  # noqa: SIM115
     csv.writer(file, lineterminator="\n").writerows(texts[sheet])
