@@ -42,7 +42,7 @@ BELOW = {
     "report": ("data", "config"),
     "workflow": ("model", "evaluate", "report", "data", "sources", "storage", "config"),
     "batch": ("workflow", "model", "evaluate", "data", "sources", "storage", "config"),
-    "jobs": ("workflow", "model", "evaluate", "data", "storage", "config"),
+    "jobs": ("workflow", "model", "evaluate", "data", "sources", "storage", "config"),
     "cli": (
         "batch",
         "jobs",

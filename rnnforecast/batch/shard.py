@@ -35,7 +35,7 @@ from rnnforecast.events import (
 )
 from rnnforecast.sources.columns import cast_batch
 from rnnforecast.sources.csv import report_skipped
-from rnnforecast.sources.files import change_guard
+from rnnforecast.sources.files import change_guard, check_new_directory
 from rnnforecast.sources.parquet import COLUMNS_AT_ONCE, ParquetSource
 from rnnforecast.sources.shards import (
     MANIFEST,
@@ -56,7 +56,6 @@ from rnnforecast.storage.durable import NewDirectory, publishing_directory, remo
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import local_path
 from rnnforecast.units import check_range
-from rnnforecast.workflow.model import check_new_directory
 
 FAN_OUT = 200
 """Files that are open at once. More buckets than these are written by way of larger ranges."""

@@ -20,17 +20,11 @@ from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError, UsageError
 from rnnforecast.evaluate.live import Score, score_issues
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
+from rnnforecast.sources.files import check_outputs
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.storage.remote import local_path
 from rnnforecast.units import parse_duration_us
-from rnnforecast.workflow.model import (
-    Model,
-    as_model,
-    check_outputs,
-    load,
-    resolve_options,
-    training_source,
-)
+from rnnforecast.workflow.model import Model, as_model, load, resolve_options, training_source
 
 STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}(?:_[0-9]{6})?Z?"
 """A regular expression of the as-of time in names of files, as `format_for_file_name` writes it."""

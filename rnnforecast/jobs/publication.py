@@ -26,6 +26,7 @@ from rnnforecast.evaluate.live import issue_table
 from rnnforecast.evaluate.postprocess import Prediction
 from rnnforecast.events import Recorder
 from rnnforecast.jobs.ledger import STAMP, publish_part
+from rnnforecast.sources.files import check_outputs, list_source_files
 from rnnforecast.storage.durable import (
     crash_point,
     make_directory,
@@ -38,8 +39,6 @@ from rnnforecast.storage.remote import read_json
 from rnnforecast.workflow.model import (
     Model,
     PreparedForecast,
-    check_outputs,
-    list_source_files,
     output_table,
     prepare,
     resolve_options,

@@ -45,18 +45,12 @@ from rnnforecast.evaluate.comparison import (
 )
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.report.html import ExampleWindow, Report, report_html
+from rnnforecast.sources.files import check_outputs
 from rnnforecast.spec import NetworkSpec
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.units import join_names
 from rnnforecast.workflow.advice import Task, trying_proposals
-from rnnforecast.workflow.model import (
-    Model,
-    as_model,
-    check_outputs,
-    resolve_options,
-    restore,
-    training_stats_of,
-)
+from rnnforecast.workflow.model import Model, as_model, resolve_options, restore, training_stats_of
 from rnnforecast.workflow.steps import (
     NAMES_SHOWN,
     Clock,

@@ -24,14 +24,9 @@ from rnnforecast.data.windows import make_past
 from rnnforecast.errors import NotEnoughDataError, Proposal
 from rnnforecast.evaluate.postprocess import warn_of_short_history
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
+from rnnforecast.sources.files import check_outputs
 from rnnforecast.workflow.advice import MAX_SHARE, Task, trying_proposals, with_harmless
-from rnnforecast.workflow.model import (
-    Model,
-    check_outputs,
-    resolve_options,
-    task_of,
-    training_stats_of,
-)
+from rnnforecast.workflow.model import Model, resolve_options, task_of, training_stats_of
 
 _REFUSALS = ("too-short", "too-sparse")
 """Codes of the errors with which `train` refuses readings that can be read."""

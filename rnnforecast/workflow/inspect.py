@@ -27,6 +27,7 @@ from rnnforecast.gradients import explain_explosion
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.report.html import forecast_html
 from rnnforecast.report.plots import Fan, n_rows_back, render_image
+from rnnforecast.sources.files import check_outputs
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.storage.remote import local_path
 from rnnforecast.units import parse_steps
@@ -34,7 +35,6 @@ from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import (
     Model,
     as_model,
-    check_outputs,
     resolve_options,
     restore,
     restore_network,

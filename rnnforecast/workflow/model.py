@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +15,6 @@ from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.config.training import (
     DEFAULT_MODEL,
     NO_BOUNDS,
-    STANDARD_OUTPUT,
     PredictConfig,
     changed_fields,
     override,
@@ -55,12 +50,10 @@ from rnnforecast.evaluate.postprocess import (
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.artifact import load as load_artifact
-from rnnforecast.sources.files import expand_url, is_read_with
+from rnnforecast.sources.files import check_outputs
 from rnnforecast.spec import QUANTILES
-from rnnforecast.storage.durable import check_directory, check_not_overwriting
 from rnnforecast.storage.lock import acquire
-from rnnforecast.storage.publish import check_file
-from rnnforecast.storage.remote import AnyPath, as_path, is_remote, local_path
+from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.storage.versions import (
     LOCK,
     activate_version,
@@ -78,7 +71,6 @@ if TYPE_CHECKING:
 
 _SETTLED = ("known", "past", "static", "categorical", "calendar", "holidays")
 """Options of covariates: they shape the network, so that a saved version cannot change them."""
-_STANDARD_INPUT, _STANDARD_INPUT_FILE = "-", "/dev/stdin"
 
 
 @dataclass(frozen=True)
@@ -436,125 +428,3 @@ def output_table(
         message = "spreadsheets run names like these as formulas (--excel-safe marks them as text)"
         listener(WarningEvent.for_names("formula", message, formulas))
     return forecast.to_arrow(config.quantiles)
-
-
-def check_outputs(
-    data: object,
-    options: DataConfig,
-    *,
-    output: str | Path | None = None,
-    page: str | Path | None = None,
-    inputs: Mapping[str, object] | None = None,
-    allows_stream: bool = True,
-) -> None:
-    """Raise where a result could not be written, or would overwrite something that is read.
-
-    Results are the `output`, a `page` or picture, and the rejected rows; inputs are the readings,
-    the list of bad times, and `inputs`, by the names that messages give them.
-    """
-    results: list[AnyPath] = []
-    if options.rejects is not None:
-        results.append(local_path(options.rejects, "--rejects"))
-    if options.exclude is not None:
-        local_path(options.exclude, "--exclude")
-    if output is not None:
-        check_format(str(output), allows_stream=allows_stream)
-    if page is not None:
-        page = local_path(page, "a picture or a report")
-
-    for path in (output, page):
-        if path is not None and str(path) != STANDARD_OUTPUT:
-            place = as_path(path)
-            check_file(place)
-            if any(result.resolve() == place.resolve() for result in results):
-                raise UsageError(
-                    f"{place} cannot hold two results at once",
-                    hint="name different files with  --output, --report  and  --rejects",
-                )
-            results.append(place)
-
-    sources = {"the readings": data, "bad times": options.exclude, **(inputs or {})}
-    for place in results:
-        for description, source in sources.items():
-            if isinstance(source, str | Path) and str(source):
-                _check_input_spared(place, source, description)
-
-
-def check_new_directory(path: Path, data: object, options: DataConfig) -> None:
-    """Raise where a directory exists, cannot be made, or would lie among the readings."""
-    if os.path.lexists(path):
-        raise UsageError(
-            f"{path} exists already, and is never written over",
-            hint="name another folder with  --output , or remove this one first",
-        )
-    check_directory(path.parent)
-    check_outputs(data, options)
-    if isinstance(data, str | Path) and str(data):
-        _check_input_spared(path, data, "the readings")
-
-
-def _check_input_spared(output: AnyPath, data: str | Path, description: str) -> None:
-    """Raise `UsageError` where an output is one of the files of an input, or would become one.
-
-    An input that is a folder or a pattern would read the output the next time. On an object store
-    only names are compared.
-    """
-    place, source = as_path(data), str(data)
-    if is_remote(output) and is_remote(place):
-        if output == place:
-            raise UsageError(
-                f"{output} holds {description}, and would be overwritten", hint="name another file"
-            )
-        if is_read_with(place, output):
-            raise _would_be_read(output, place, description)
-    if is_remote(output) or is_remote(place):
-        return
-
-    with suppress(OSError, ValueError):  # opening the source reports a path that is invalid
-        for file in _local_files_of(source) if output.exists() else ():
-            check_not_overwriting(output, file, description)
-        if _would_match(source, output):
-            raise _would_be_read(output, source, description)
-
-
-def _would_be_read(output: AnyPath, source: object, description: str) -> UsageError:
-    return UsageError(
-        f"{output} would lie among {description}, {source}, and be read with them the next time",
-        hint="name a file elsewhere",
-    )
-
-
-def _would_match(source: str, path: Path) -> bool:
-    """Tell whether a folder or a glob pattern includes a path, whether it exists or not."""
-    if Path(source).is_dir():
-        return path.resolve().is_relative_to(Path(source).resolve())
-    if Path(source).exists() or not glob.has_magic(source):
-        return False
-
-    # Links are resolved in the folders before the first wildcard, and in those of the path.
-    parts = Path(source).parts
-    n_fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    base, pattern = Path(*parts[:n_fixed]).resolve(), parts[n_fixed:]
-    resolved = path.parent.resolve() / path.name
-    if "**" in pattern:
-        return resolved.is_relative_to(base) and fnmatch(resolved.name, pattern[-1])
-    return resolved.match(str(Path(glob.escape(str(base)), *pattern)))
-
-
-def list_source_files(source: str) -> Iterator[AnyPath]:
-    """Yield the existing files, or objects, of a path, a folder, a glob pattern or `-`."""
-    if is_remote(place := as_path(source)):
-        yield from expand_url(place)
-    else:
-        yield from _local_files_of(source)
-
-
-def _local_files_of(source: str) -> Iterator[Path]:
-    path = as_path(_STANDARD_INPUT_FILE if source == _STANDARD_INPUT else source)
-    assert not is_remote(path)
-    if path.is_dir():
-        yield from (file for file in path.rglob("*") if file.is_file())
-    elif path.exists():
-        yield path
-    else:
-        yield from map(Path, glob.iglob(source, recursive=True))  # noqa: PTH207

@@ -30,12 +30,13 @@ from rnnforecast.model.checkpoint import Checkpoints, discard_checkpoint
 from rnnforecast.model.provenance import build_artifact, make_checkpoints
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather_object
 from rnnforecast.process import Launch, current_launch, defer_signals
+from rnnforecast.sources.files import check_outputs
 from rnnforecast.sources.shards import is_sharded
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.workflow.advice import Task, trying_proposals
-from rnnforecast.workflow.model import Model, check_outputs
+from rnnforecast.workflow.model import Model
 from rnnforecast.workflow.steps import (
     Clock,
     analyse_memory_held_out,

@@ -266,7 +266,7 @@ def test_an_absolute_path_stays_and_one_upwards_leads_there(tmp_path: Path) -> N
 def test_a_pattern_takes_in_the_same_files_whatever_its_folder_is_called(
     tmp_path: Path, folder: str, source: str
 ) -> None:
-    from rnnforecast.workflow.model import list_source_files
+    from rnnforecast.sources.files import list_source_files
 
     (tmp_path / folder / "readings").mkdir(parents=True)
     (tmp_path / folder / "readings" / "a.csv").touch()

@@ -145,7 +145,7 @@ def test_what_is_offered_leads_to_a_reading_that_can_be_trained_on(
     assert offered or case not in OFFERING
 
 
-@pytest.mark.parametrize("case", ["infinite", "date-and-clock", "rare", "plain -L 470"])
+@pytest.mark.parametrize("case", ["infinite", "date-and-clock", "plain -L 470"])
 def test_what_is_offered_trains(command: Command, case: str) -> None:
     case, *typed = case.split()
     path = Path(f"{case}.csv")
