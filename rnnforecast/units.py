@@ -21,6 +21,8 @@ _MICROSECONDS = {
 }
 EPOCH_UNITS_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 """Units of numeric time stamps since 1970, in microseconds."""
+EXCEL = "excel"
+"""Days of a spreadsheet, since 30 December 1899, as another unit of numeric time stamps."""
 _MAX_DURATION_US = 300 * 365 * _MICROSECONDS["d"]
 
 

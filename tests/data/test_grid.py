@@ -86,8 +86,8 @@ def test_irregular_stamps_are_an_error_whose_fix_works(tmp_path):
 
     assert (type(error), error.exit_code, error.code) == (DataError, 4, "irregular")
     assert (error.location.line, error.location.token) == (5, "2024-01-01 00:34:00")
-    assert pasted(error.hint) == {"freq": "10min", "agg": "mean"}
-    fixed = read(path, **pasted(error.hint)).panel
+    assert pasted(error.advice) == {"freq": "10min", "agg": "mean"}
+    fixed = read(path, **pasted(error.advice)).panel
     assert fixed.target.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -142,7 +142,7 @@ def test_a_step_that_readings_do_not_fit_needs_an_aggregate():
     error = failure(table(np.arange(6) * 20 * MINUTE_US), freq="1h")
 
     assert error.code == "irregular"
-    assert pasted(error.hint) == {"freq": "1h", "agg": "mean"}
+    assert pasted(error.advice) == {"freq": "1h", "agg": "mean"}
 
 
 def test_an_aggregate_without_a_step_and_a_step_that_is_none_are_usage_errors():
@@ -179,7 +179,7 @@ def test_a_reading_that_has_not_come_yet_is_an_error_with_its_row(ahead, zone):
     error = failure(frame)
 
     assert (error.code, error.exit_code, error.location.line) == ("future", 4, 6)
-    assert read(frame, **pasted(error.hint)).panel.lengths[0] == 6
+    assert read(frame, **pasted(error.advice)).panel.lengths[0] == 6
     frame.loc[5, "v"] = np.nan  # what is known of the future may lie ahead
     assert read(frame).panel.lengths[0] == 5
 

@@ -75,7 +75,7 @@ def test_a_date_and_a_time_of_day_with_other_names_ask_and_the_fix_works(tmp_pat
     error = failure(path)
 
     assert (error.code, error.exit_code) == ("split-time", 4)
-    assert read(path, **pasted(error.hint)).panel.start[0] == FIRST_US
+    assert read(path, **pasted(error.advice)).panel.start[0] == FIRST_US
 
 
 def test_a_part_that_cannot_be_is_an_error_with_its_line(tmp_path):
