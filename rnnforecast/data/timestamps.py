@@ -183,12 +183,18 @@ class TimestampReader:
         is_outside = (times < begin_us) | (times >= end_us)
         if is_outside.any():
             first, end = self.years
+            row = int(np.argmax(is_outside))
+            year = (
+                int(times[row].astype("datetime64[us]").astype("datetime64[Y]").astype(int)) + 1970
+            )
+            years = f"{min(first, year):04d}:{max(end, year + 1)}"
             raise self._error(
                 f"a time stamp lies outside the years {first} to {end}",
                 "time-range",
-                n_before + int(np.argmax(is_outside)),
-                hint="correct or remove the row; if it is right, say the years, such as  "
-                f"--time-range {first}:2300",
+                n_before + row,
+                proposals=[Proposal(("--time-range", years), "if it is right")]
+                * (1 <= year < 3000),
+                hint="correct or remove the row",
             )
         return times
 
@@ -229,7 +235,9 @@ class TimestampReader:
                 "a stamp names a leap second, which no clock here has",
                 "leap-second",
                 n_before + has_leap_second.index(True),
-                hint="to read it as the end of the second before, leave out  --leap-second error",
+                proposals=[
+                    Proposal(("--leap-second", "clamp"), "to read it as the end of the one before")
+                ],
             )
         self.repairs.update(parsed.repairs)
         return parsed.times

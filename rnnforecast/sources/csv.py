@@ -259,7 +259,7 @@ class CsvFile:
             f"{self.name} cannot be read: {error}",
             code="unreadable",
             location=Location(self.name),
-            hint="if the file is not UTF-8 text, name its encoding, such as  --encoding cp1252",
+            hint="if the file is not UTF-8 text, say its encoding",
         )
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 from rnnforecast.config.reading import WHITESPACE
-from rnnforecast.errors import DataError, Location
+from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.files import open_packed
 from rnnforecast.storage.remote import AnyPath, is_remote
@@ -35,6 +35,8 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 """What reading a damaged gzip file raises."""
 _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
 """Three letters outside of ASCII in a row: hardly a word of a western language."""
+_CODE_PAGES = {"cp1251": "Cyrillic", "gb18030": "Chinese", "shift_jis": "Japanese"}
+"""Encodings that are offered for text that is not western."""
 _BYTE_ENCODINGS = ("utf-8", "utf-8-sig", "ascii", "cp1252", "iso8859-1")
 """Encodings in which a line feed is one byte wherever it stands."""
 _MAX_CHARACTER_BYTES = 4
@@ -201,18 +203,27 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
             f"byte {head[error.start]:#04x} is not UTF-8 text",
             code="encoding",
             location=Location(name, line=line),
-            hint="name the encoding, such as  --encoding cp1251",
+            proposals=[
+                Proposal(("--encoding", name), f"if the text is {script}")
+                for name, script in _CODE_PAGES.items()
+                if _is_printable(head, name)
+            ],
+            hint="say in which encoding it was written",
         ) from error
     return "utf-8"
 
 
 def _is_western(head: bytes) -> bool:
+    return _is_printable(head, "cp1252") and _FOREIGN_WORD.search(head.decode("cp1252")) is None
+
+
+def _is_printable(head: bytes, encoding: str) -> bool:
+    """Tell whether bytes are text in an encoding; the last character may be cut off."""
     try:
-        text = head.decode("cp1252")
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
         return False
-    is_printable = all(char.isprintable() or char in "\r\n\t" for char in set(text))
-    return is_printable and _FOREIGN_WORD.search(text) is None
+    return all(char.isprintable() or char in "\r\n\t" for char in set(text))
 
 
 def _zero_bytes(head: bytes, name: str) -> DataError:
@@ -224,9 +235,11 @@ def _zero_bytes(head: bytes, name: str) -> DataError:
         + ("UTF-16 does, but no mark that says so" if is_utf16 else "no text does"),
         code="encoding",
         location=Location(name),
-        hint=f"if it is UTF-16, add  --encoding utf-16-{'be' if even > odd else 'le'}"
-        if is_utf16
-        else "pass a CSV file; a Parquet file must be called .parquet",
+        proposals=[
+            Proposal(("--encoding", f"utf-16-{'be' if even > odd else 'le'}"), "if it is UTF-16")
+        ]
+        * is_utf16,
+        hint=None if is_utf16 else "pass a CSV file; a Parquet file must be called .parquet",
     )
 
 
@@ -350,6 +363,6 @@ class LimitedStream(_Stream):
                 f"{self._name} unpacks to more bytes than may be read",
                 code="input-bytes",
                 location=Location(self._name),
-                hint="if it is as large as that, add  --max-input-bytes 1T",
+                proposals=[Proposal(("--max-input-bytes", "1T"), "if it is as large as that")],
             )
         return n_read
