@@ -35,6 +35,8 @@ _ISO_DURATION = re.compile(r"P(?:(\d{1,15})([YMWD])|T(\d{1,15})([HMS]))")
 _ISO_UNITS = {"Y": "y", "M": "mo", "W": "w", "D": "d", "TH": "h", "TM": "min", "TS": "s"}
 EPOCH_UNITS_US = {"s": 1_000_000.0, "ms": 1_000.0, "us": 1.0, "ns": 0.001}
 """Units of numeric time stamps since 1970, in microseconds."""
+EXCEL = "excel"
+"""Days of a spreadsheet, since 30 December 1899, as another unit of numeric time stamps."""
 _MAX_DURATION_US = 300 * 365 * _MICROSECONDS["d"]
 
 

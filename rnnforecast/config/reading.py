@@ -12,6 +12,7 @@ from rnnforecast.config.fields import check_choices, option
 from rnnforecast.errors import UsageError
 from rnnforecast.units import (
     EPOCH_UNITS_US,
+    EXCEL,
     check_range,
     parse_duration_us,
     parse_ranges,
@@ -27,6 +28,12 @@ ANGLE = "angle"
 _MIN_SHARE, _MIN_SHARE_OF_SUMS = 0.5, 0.9
 _UTC_OFFSET = r"[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]"
 """Less than a day."""
+
+
+WHITESPACE = "whitespace"
+"""What stands for a separator where runs of blanks and tabs divide the columns."""
+BLANKS_BETWEEN = (WHITESPACE, r"\s+")
+"""What `--sep` may be for that."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class DataConfig:
         "Hours of the week in which there are never readings: no gaps, but left out, or none.",
         choices=("auto", "none"),
     )
-    sep: str | None = option(None, "Separator of the columns.")
+    sep: str | None = option(None, "Separator of the columns; whitespace: runs of blanks.")
     decimal: str | None = option(None, "Decimal mark: . or ,")
     thousands: str | None = option(None, "Mark between thousands, such as . in 1.234,5")
     encoding: str | None = option(None, "Text encoding, such as cp1252.")
@@ -99,7 +106,9 @@ class DataConfig:
     inf_as_na: bool = option(False, "Take infinite values for missing readings.")
     time_format: str | None = option(None, "Format of the stamps, such as '%d/%m/%Y %H:%M'.")
     time_unit: str | None = option(
-        None, "What numeric stamps count since 1970.", choices=tuple(EPOCH_UNITS_US)
+        None,
+        "What numeric stamps count since 1970; excel: days as spreadsheets count them.",
+        choices=(*EPOCH_UNITS_US, EXCEL),
     )
     leap_second: str = option(
         "clamp",
@@ -308,6 +317,8 @@ def _check_text_format(config: DataConfig) -> None:
 
     marks = {"sep": config.sep, "decimal": config.decimal, "thousands": config.thousands}
     for name, value in marks.items():
+        if name == "sep" and value in BLANKS_BETWEEN:
+            continue
         if value is not None and len(value) != 1:
             hint = "for a tab in a shell, write  --sep $'\\t'" if value == "\\t" else None
             raise UsageError(f"--{name} is {value!r}, but must be one character", hint=hint)

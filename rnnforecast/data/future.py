@@ -182,7 +182,7 @@ def read_future(
             future = _read_frame(data, readings_time, schema, attempt, events.append)
         except DataError as error:
             if error.code == "ambiguous-date":  # an option would hold for the readings, too
-                error.hint = "write the stamps as 2024-12-31 23:00"
+                error.proposals, error.hint = (), "write the stamps as 2024-12-31 23:00"
             first_error = first_error or error
             continue
         for event in events:

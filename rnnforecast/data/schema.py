@@ -13,10 +13,11 @@ from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.axis import ELAPSED, TimeAxis
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.sources.columns import Column, infer_epoch_unit, is_integer, is_number
+from rnnforecast.sources.columns import Column, infer_epoch_unit, is_integer
+from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.sources.source import Source
-from rnnforecast.units import join_names
+from rnnforecast.units import EXCEL, join_names
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
 _SERIES_NAMES = (
@@ -230,7 +231,8 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     time = columns[config.time] if config.time else infer_time(source, config)
     unit = epoch_unit_of(time, source.name, config)
     if unit is not None and config.time_unit is None:
-        listener(WarningEvent("epoch", f"column {time.name!r} is read as {unit} since 1970"))
+        counted = "days of Excel" if unit == EXCEL else f"{unit} since 1970"
+        listener(WarningEvent("epoch", f"column {time.name!r} is read as {counted}"))
 
     free = [column for column in source.columns if column.name not in (time.name, *covariate_names)]
     series = None if config.id_from_columns else config.series or _infer_series(free, time)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import NamedTuple
@@ -17,22 +16,38 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.arrays import Integers
+from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.schema import Schema
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.source import Source
-from rnnforecast.units import EPOCH_UNITS_US
+from rnnforecast.sources.stamps import (
+    ZONES_CALLED,
+    StampForm,
+    choose_form,
+    form_of_format,
+    infer_forms,
+    is_stamp,
+    offset_minutes,
+)
+from rnnforecast.units import EPOCH_UNITS_US, EXCEL
 
-_UTC_OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}.*?(Z|[+-]\d{2}(:?\d{2})?)$")
+_UTC_OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}[\d:.,]* ?(Z|[+-]\d{2}(:?\d{2})?)$")
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
 _DAY_US = 86_400_000_000
 _END_OF_SECOND_US = 999_000
 """A leap second is read as 59.999."""
+_EXCEL_1970 = 25_569
+"""1 January 1970 in days of a spreadsheet."""
+_EXCEL_UNITS = (3600.0, 60.0, 1.0, 0.001)
+"""Seconds to whose multiples days are rounded where their decimals allow it."""
+_EXCEL_ERROR_S = 5e-6
+"""What doubles leave of a time in days, as seconds."""
 REPAIR_MESSAGES = {
     "hour-24": "24:00 is read as midnight of the next day",
     "leap-second": "a leap second is read as the end of the second before",
+    "interval": "a stamp from one time to another is read as the first",
 }
 """Messages, by warning code, for stamps that are read as a time near by."""
 _MAX_SET_BACK_US = 7_200_000_000
@@ -51,14 +66,48 @@ class Zone:
         """Infer it from the file, or its first stamps: one offset is kept, several become UTC."""
         if column.is_typed:
             return cls(is_aware=column.tz is not None, name=column.tz)
-        matches = (_UTC_OFFSET.search(text.strip()) for text in column.sample)
-        offsets = {match[1] for match in matches if match}
-        if not offsets:
+        minutes = set(map(offset_minutes, _zone_texts(column))) - {None}
+        if not minutes:
             return cls(is_aware=False)
-        offset = next(iter(offsets)) if len(offsets) == 1 else "Z"
-        if not offset.strip("Z+-0:"):
+        offset = minutes.pop() if len(minutes) == 1 else 0
+        if not offset:
             return cls(is_aware=True, name="UTC")
-        return cls(is_aware=True, name=f"{offset[:3]}:{offset[3:].strip(':') or '00'}")
+        sign, (hours, rest) = "-" if offset < 0 else "+", divmod(abs(offset), 60)
+        return cls(is_aware=True, name=f"{sign}{hours:02d}:{rest:02d}")
+
+
+def _zone_texts(column: Column) -> set[str]:
+    """Return the offsets and names of zones that the first stamps of a column carry."""
+    zones = set()
+    forms: list[StampForm] = []
+    for text in map(str.strip, column.sample):
+        match = _UTC_OFFSET.search(text)
+        if match is not None:
+            zones.add(match[1])
+        elif text[-1:].isalnum() or text[-1:] == ")":
+            if not any(map(str.isalpha, text)):
+                continue
+            if not forms or forms[0].parts(text) is None:
+                forms = infer_forms([text])
+            parts = forms[0].parts(text) if forms else None
+            zones.add((parts or {}).get("z", ""))
+    return zones - {""}
+
+
+def _check_zone_names(column: Column, source: str) -> None:
+    """Raise `DataError` where stamps carry the name of a zone that says no offset."""
+    name = next((zone for zone in _zone_texts(column) if offset_minutes(zone) is None), None)
+    if name is None:
+        return
+    zones = ZONES_CALLED.get(name.strip("()"), ())
+    raise DataError(
+        f"the stamps in column {column.name!r} name a zone {name!r}, "
+        + (f"which may be {' or '.join(zones)}" if zones else "which is not known"),
+        code="zone-name",
+        location=Location(source, column=column.name),
+        proposals=[Proposal(("--tz", zone), f"if they are times of {zone}") for zone in zones],
+        hint=None if zones else "say which zone it is",
+    )
 
 
 @dataclass(frozen=True)
@@ -73,6 +122,8 @@ class TimestampReader:
     years: tuple[int, int]
     """First year that a stamp may lie in, and the first year after them."""
     clamps_leap_seconds: bool
+    sample: tuple[str, ...] = ()
+    """The first stamps, as text."""
     repairs: Counter[str] = field(default_factory=Counter)
     """Number of stamps that were read as a time near by, by the code of the warning."""
     n_aware: list[int] = field(default_factory=list)
@@ -83,9 +134,12 @@ class TimestampReader:
         """Return a reader for the time column of a source."""
         column = next(c for c in source.columns if c.name == schema.time)
         zone = Zone.of_column(column)
+        if not column.is_typed and column.kind == "time" and config.tz is None:
+            _check_zone_names(column, source.name)
         parser = TimestampParser(zone.is_aware, config.time_format)
         clamps = config.leap_second == "clamp"
-        return cls(source, schema, zone, column.is_typed, parser, config.years, clamps)
+        sample = column.sample
+        return cls(source, schema, zone, column.is_typed, parser, config.years, clamps, sample)
 
     @property
     def arrow_type(self) -> pa.DataType:
@@ -102,7 +156,7 @@ class TimestampReader:
                 "a row has no time stamp",
                 "missing-time",
                 n_before + int(np.argmax(is_missing)),
-                hint="remove the row, or name the time column with  --time COLUMN",
+                hint="remove the row",
             )
 
         times: Integers
@@ -110,6 +164,8 @@ class TimestampReader:
             times = np.asarray(array.cast(pa.int64()).to_numpy())
             if array.type.tz is not None and not self.zone.is_aware:
                 self.n_aware.append(len(times))
+        elif self.schema.epoch_unit == EXCEL:
+            times = _from_excel(array.to_numpy(zero_copy_only=False), self.sample)
         elif self.schema.epoch_unit:
             factor = EPOCH_UNITS_US[self.schema.epoch_unit]
             times = np.rint(array.to_numpy(zero_copy_only=False) * factor).astype(np.int64)
@@ -120,12 +176,18 @@ class TimestampReader:
         is_outside = (times < begin_us) | (times >= end_us)
         if is_outside.any():
             first, end = self.years
+            row = int(np.argmax(is_outside))
+            year = (
+                int(times[row].astype("datetime64[us]").astype("datetime64[Y]").astype(int)) + 1970
+            )
+            years = f"{min(first, year):04d}:{max(end, year + 1)}"
             raise self._error(
                 f"a time stamp lies outside the years {first} to {end}",
                 "time-range",
-                n_before + int(np.argmax(is_outside)),
-                hint="correct or remove the row; if it is right, say the years, such as  "
-                f"--time-range {first}:2300",
+                n_before + row,
+                proposals=[Proposal(("--time-range", years), "if it is right")]
+                * (1 <= year < 3000),
+                hint="correct or remove the row",
             )
         return times
 
@@ -134,12 +196,21 @@ class TimestampReader:
         column = self.schema.time
         try:
             parsed = self.parser.parse(array)
-        except AmbiguousDateError:
+        except AmbiguousDateError as error:
+            readings = zip(*(form.to_iso(array).to_pylist() for form in error.forms), strict=True)
+            row = next((i for i, dates in enumerate(readings) if len(set(dates)) > 1), 0)
+            text = str(array[row])
+            is_of_years = len({form.year_place for form in error.forms}) > 1
             raise self._error(
-                f"day and month cannot be told apart in column {column!r}",
+                f"day{', month and year' if is_of_years else ' and month'} cannot be told apart in "
+                f"column {column!r}",
                 "ambiguous-date",
-                0,
-                hint="say the format, such as  --time-format '%d/%m/%Y %H:%M'",
+                n_before + row,
+                proposals=[
+                    Proposal(("--time-format", form.format_of(text)), f"if {text} is {date}")
+                    for form in error.forms
+                    for date in [form.date_in_words(text)]
+                ],
             ) from None
 
         if parsed.is_bad.any():
@@ -157,7 +228,9 @@ class TimestampReader:
                 "a stamp names a leap second, which no clock here has",
                 "leap-second",
                 n_before + has_leap_second.index(True),
-                hint="to read it as the end of the second before, leave out  --leap-second error",
+                proposals=[
+                    Proposal(("--leap-second", "clamp"), "to read it as the end of the one before")
+                ],
             )
         self.repairs.update(parsed.repairs)
         return parsed.times
@@ -167,7 +240,7 @@ class TimestampReader:
         n_bad, first = int(is_bad.sum()), int(np.argmax(is_bad))
         text, column = str(array[first]), self.schema.time
         good = np.flatnonzero(~is_bad)
-        if len(good) and guess_format(text) is not None:
+        if len(good) and is_stamp(text):
             return self._error(
                 f"column {column!r} has stamps of several formats, such as {str(array[good[0]])!r} "
                 f"and {text!r}",
@@ -175,23 +248,56 @@ class TimestampReader:
                 n_before + first,
                 hint="write all of them in one format; which is meant is not guessed row by row",
             )
+        hint = "correct or remove the row"
+        if self.parser.format is not None:
+            hint = f"they must look like --time-format {self.parser.format}"
+        elif not len(good):
+            hint = (
+                f"the form of {text!r} is not known: say it as strftime does, or write 2024-05-31"
+            )
         return self._error(
             f"{n_bad} value{'s' * (n_bad > 1)} in column {column!r} "
             f"{'are' if n_bad > 1 else 'is'} not a time",
             "not-a-time",
             n_before + first,
-            hint="correct or remove the row"
-            if self.parser.format is None
-            else f"they must look like --time-format {self.parser.format}",
+            hint=hint,
         )
 
-    def _error(self, message: str, code: str, row: int, *, hint: str) -> DataError:
+    def _error(
+        self,
+        message: str,
+        code: str,
+        row: int,
+        *,
+        hint: str | None = None,
+        proposals: Sequence[Proposal] = (),
+    ) -> DataError:
         location = self.source.location(row, self.schema.time)
-        return DataError(message, code=code, location=location, hint=hint)
+        return DataError(message, code=code, location=location, hint=hint, proposals=proposals)
+
+
+def _from_excel(days: Doubles, texts: Sequence[str]) -> Integers:
+    """Convert days of a spreadsheet to microseconds since 1970.
+
+    They are written with a few decimals, as in `texts`: 45292.0417 is one o'clock. Where all may
+    have been whole hours, minutes or seconds before, they become so.
+    """
+    n_decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
+    error = max(0.5 * 10.0**-n_decimals * _DAY_US / 1e6, _EXCEL_ERROR_S)
+    seconds = (days - _EXCEL_1970) * _DAY_US / 1e6
+    for unit in _EXCEL_UNITS:
+        rounded = np.rint(seconds / unit) * unit
+        if np.abs(rounded - seconds).max(initial=0.0) <= error + _EXCEL_ERROR_S:
+            return np.rint(rounded * 1e6).astype(np.int64)
+    return np.rint(seconds * 1e6).astype(np.int64)
 
 
 class AmbiguousDateError(ValueError):
-    """Every stamp can be read with day and month either way round."""
+    """Every stamp can be read in several forms, such as with day and month either way round."""
+
+    def __init__(self, forms: Sequence[StampForm]) -> None:
+        super().__init__("the form of the stamps is ambiguous")
+        self.forms = tuple(forms)
 
 
 class Parsed(NamedTuple):
@@ -214,23 +320,40 @@ class TimestampParser:
     is_aware: bool
     format: str | None = None
     """The user's format; without it an early batch decides for all later ones."""
-    _guessed: list[str] = field(default_factory=list)
-    """The format that was guessed, once it was."""
+    _forms: list[StampForm] = field(default_factory=list)
+    """The form that the stamps have, once an early batch has told it."""
 
     def parse(self, array: pa.Array) -> Parsed:
         """Convert texts without nulls to microseconds. Raises `AmbiguousDateError`."""
-        nowhere = np.zeros(len(array), np.bool_)
-        if self.format is None:
+        if self.format is None and not self._forms:
             try:  # nearly every file has ISO 8601, and Arrow reads it without making objects
                 stamps = pc.cast(array, pa.timestamp("us", tz="UTC" if self.is_aware else None))
             except pa.ArrowInvalid:
                 pass
             else:
+                nowhere = np.zeros(len(array), np.bool_)
                 times: Integers = np.array(stamps.cast(pa.int64()).to_numpy())
                 return Parsed(times, nowhere, nowhere, Counter())
 
+        form = self._forms[0] if self._forms else form_of_format(self.format or "")
+        if form is not None:
+            return self._parse_iso(form.to_iso(array), form, array)
+        parsed = self._parse_iso(array)
+        if self.format is None and 2 * int(parsed.is_bad.sum()) > len(array):
+            forms = choose_form(infer_forms(array.to_pylist()), array)
+            if len(forms) > 1:
+                raise AmbiguousDateError(forms)
+            self._forms.extend(forms)
+            if forms:
+                return self._parse_iso(forms[0].to_iso(array), forms[0], array)
+        return parsed
+
+    def _parse_iso(
+        self, array: pa.Array, form: StampForm | None = None, original: pa.Array | None = None
+    ) -> Parsed:
+        """Parse texts in ISO 8601, or in the user's format; null is no time."""
         # 24:00 becomes midnight of the same day, a leap second the second before, plus an addend
-        texts = repaired = array.to_pandas()
+        texts = repaired = array.fill_null("").to_pandas()
         is_midnight = texts.str.contains(_MIDNIGHT).to_numpy(np.bool_)
         is_leap = texts.str.contains(_LEAP_SECOND).to_numpy(np.bool_)
         repairs: Counter[str] = Counter()
@@ -242,47 +365,20 @@ class TimestampParser:
             repairs["leap-second"] += int(is_leap.sum())
         addend_us = is_midnight * _DAY_US + is_leap * _END_OF_SECOND_US
 
-        parsed = pd.to_datetime(
-            repaired, utc=True, errors="coerce", format=self.format or "ISO8601"
-        )
-        if self.format is None and parsed.isna().all():
-            guessed = self._guess(repaired)
-            parsed = pd.to_datetime(repaired, utc=True, errors="coerce", format=guessed)
-        is_mixed = nowhere
+        pattern = "ISO8601" if form is not None or self.format is None else self.format
+        parsed = pd.to_datetime(repaired, utc=True, errors="coerce", format=pattern)
+        is_mixed = np.zeros(len(array), np.bool_)
         if self.format is None:
-            has_offset = [_UTC_OFFSET.search(text.strip()) is not None for text in texts]
-            is_mixed = np.array(has_offset) != self.is_aware
+            trimmed = pc.utf8_trim_whitespace(array.fill_null(""))
+            has_offset = pc.match_substring_regex(trimmed, _UTC_OFFSET.pattern)
+            is_mixed = has_offset.to_numpy(zero_copy_only=False) != self.is_aware
+        if form is not None and original is not None:
+            is_interval = pc.match_substring_regex(original, form.interval_pattern)
+            n_intervals = pc.sum(is_interval).as_py() or 0
+            if n_intervals:
+                repairs["interval"] += n_intervals
         naive = parsed.dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
         return Parsed(naive + addend_us, parsed.isna().to_numpy(), is_mixed, repairs)
-
-    def _guess(self, texts: pd.Series[str]) -> str:
-        """Return the one format of stamps that are not ISO 8601.
-
-        Day and month are never guessed: one of the stamps must have a day after the twelfth.
-        """
-        if self._guessed:
-            return self._guessed[0]
-        guesses = Counter(filter(None, map(guess_format, texts.iloc[:100])))
-        guess = max(guesses, key=guesses.__getitem__, default="ISO8601")
-
-        if re.match(r"%[dm][-/.]%[dm]", guess):
-            mark = guess[2]
-            pattern = re.compile(r"\s*(\d{1,2})M(\d{1,2})M".replace("M", re.escape(mark)))
-            parts = [match for text in texts if (match := pattern.match(text))]
-            first, second = (max(int(match[i]) for match in parts) for i in (1, 2))
-            if first <= 12 and second <= 12:
-                raise AmbiguousDateError
-            order = f"%d{mark}%m" if first > 12 else f"%m{mark}%d"
-            guess = order + guess[5:]
-        self._guessed.append(guess)
-        return guess
-
-
-def guess_format(text: str) -> str | None:
-    """Return the format of one stamp; day and month may be the wrong way round."""
-    with warnings.catch_warnings():  # pandas warns of a day that stands first; it is checked here
-        warnings.simplefilter("ignore", UserWarning)
-        return pd.tseries.api.guess_datetime_format(text)
 
 
 def tz_localize(

@@ -3,32 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import pyarrow as pa
 
-from rnnforecast.errors import DataError, Location
-from rnnforecast.units import EPOCH_UNITS_US
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.errors import DataError, Location, Proposal
+from rnnforecast.sources.numbers import NumberForm
+from rnnforecast.sources.stamps import is_stamp, spread, weak_form
+from rnnforecast.units import EPOCH_UNITS_US, EXCEL
 
 Kind = Literal["time", "number", "text", "empty", "nested", "other"]
-_MAX_SAMPLE = 1000
+MAX_SAMPLE = 1000
 _NUMERIC_SHARE = 0.5
 """A column with this share of numbers counts as numbers: cells that are none are errors then."""
 _DATE = re.compile(
-    r"\s*(\d{4}[-/.]?\d{1,2}[-/.]?\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
+    r"\s*(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{8}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
     r"([T ]+\d{1,2}:?\d{2}.*)?\s*"
 )
 _TIME_OF_DAY = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm])?\s*")
-_UNIT = re.compile(
-    r"[cdhkmMGnu]?(s|m|g|a|v|w|wh|j|n|pa|bar|hz|l|va|var|ohm)"
-    "|min|h|t|psi|c|degc|f|degf|k|rpm|ppm|ppb|ph|lux|lx|db",
-    re.IGNORECASE,
-)
+_N_FIRST, _N_STAMPS = 20, 100
+"""Cells that tell whether a column may hold times, and those that decide."""
 EPOCH_1990_US, EPOCH_2100_US = 631_152_000_000_000, 4_102_444_800_000_000
 """Numbers are taken for times only between 1990 and 2100."""
+_EXCEL_1990, _EXCEL_2100 = 32_874, 73_051
+"""These years in days of Excel."""
+_EXCEL_ERROR = 2e-4
+"""By how much a step in days, of stamps that are written with four decimals, may be off."""
+_REGULAR_SHARE = 0.9
+"""Share of stamps that lie in order, and of steps that are equal, of days of Excel."""
 
 
 @dataclass(frozen=True)
@@ -47,42 +54,95 @@ class Column:
     """Whether it is known to name the series, as in a folder of buckets."""
 
 
-def infer_text_column(
-    name: str, cells: Sequence[str], *, is_number: Callable[[str], bool]
-) -> Column:
+def infer_text_column(name: str, cells: Sequence[str], form: NumberForm | None) -> Column:
     """Infer the kind of a column from its text cells, without missing ones.
 
-    A column most of whose cells are numbers counts as numbers, so that the others are an error with
-    a line number, and the column is not silently left out.
+    `form` is how its numbers are written; None for a column without numbers. The sample has them
+    with decimal points. A column most of whose cells are numbers counts as numbers, so that the
+    others are an error with a line number, and the column is not silently left out.
     """
-    sample = tuple(cells[:_MAX_SAMPLE])
-    n_numbers = sum(map(is_number, sample))
+    sample = tuple(cells[:MAX_SAMPLE])
+    n_numbers = 0 if form is None else sum(map(form.is_number, sample))
 
     kind: Kind = "text"
     if not sample:
         kind = "empty"
     elif n_numbers == len(sample):
         kind = "number"
-    elif sum(is_date(cell) for cell in sample) > _NUMERIC_SHARE * len(sample):
+    elif _are_dates(sample):
         kind = "time"
     elif n_numbers >= _NUMERIC_SHARE * len(sample):
         kind = "number"
+    if kind == "number" and form is not None and form != NumberForm():
+        sample = tuple(map(form.to_plain, sample))
     return Column(name, kind, sample)
 
 
-def is_number(text: str, decimal: str, thousands: str | None = None) -> bool:
-    """Tell whether a cell is a number with this decimal mark and this thousands separator."""
-    return number_pattern(decimal, thousands).fullmatch(text.strip(" \t")) is not None
+def _are_dates(cells: Sequence[str]) -> bool:
+    """Tell whether most cells are dates, by a few of them."""
+    first = spread(cells, _N_FIRST)
+    if 4 * sum(map(is_date, first)) <= len(first):
+        return False
+    sample = spread(cells, _N_STAMPS)
+    return sum(map(is_date, sample)) > _NUMERIC_SHARE * len(sample)
 
 
-@cache
-def number_pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
-    """Return the regular expression of a number."""
-    mark, digits = re.escape(decimal), r"\d+"
-    if thousands is not None:
-        digits = rf"(?:\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+|\d+)"
-    pattern = rf"[+-]?(?:{digits}(?:{mark}\d*)?|{mark}\d+)(?:e[+-]?\d+)?|[+-]?(?:inf|infinity)"
-    return re.compile(pattern, re.IGNORECASE | re.ASCII)
+def with_weak_dates(
+    columns: Sequence[Column], source: str, config: DataConfig
+) -> tuple[Column, ...]:
+    """Take columns of numbers or names for times where all of them are dates, such as 20240131.
+
+    That is so where no other column holds times, and in the one that the user calls the time, but
+    not where the user says what numbers count. Raises `DataError` for numbers that may be counts,
+    too.
+    """
+    has_times = any(column.kind == "time" for column in columns)
+    if config.time_unit or config.time_format or (has_times and config.time is None):
+        return tuple(columns)
+
+    result = []
+    for column in columns:
+        form = None
+        if column.kind in ("number", "text") and (column.name == config.time or not has_times):
+            form = weak_form(column.sample)
+        if form is None or any(_counts(other) for other in columns if other is not column):
+            result.append(column)
+            continue
+        if _may_count(column.sample):
+            options = ("--time", column.name)
+            digits = len(column.sample[0].strip())
+            format_ = form.format + {10: "", 12: "%M", 14: "%M%S"}.get(digits, "")
+            raise DataError(
+                f"column {column.name!r} holds numbers, such as {column.sample[0]}, that may be "
+                "dates or seconds since 1970",
+                code="time-unit",
+                location=Location(source, column=column.name),
+                proposals=[
+                    Proposal((*options, "--time-format", format_), "if they are dates"),
+                    Proposal((*options, "--time-unit", "s"), "if they are seconds"),
+                ],
+            )
+        result.append(replace(column, kind="time"))
+    return tuple(result)
+
+
+def _counts(column: Column) -> bool:
+    """Tell whether a column holds numbers that are times since 1970."""
+    if column.kind != "number" or not all(map(is_integer, column.sample[:1])):
+        return False
+    try:
+        return infer_epoch_unit([float(text) for text in column.sample]) is not None
+    except ValueError:
+        return False
+
+
+def _may_count(texts: Sequence[str]) -> bool:
+    """Tell whether dates written as digits may as well be times since 1970, in equal steps."""
+    if not all(map(is_integer, texts)):
+        return False
+    numbers = sorted({int(text) for text in texts})
+    steps = {b - a for a, b in pairwise(numbers)}
+    return len(steps) == 1 and infer_epoch_unit([float(number) for number in numbers]) is not None
 
 
 def is_integer(text: str) -> bool:
@@ -93,16 +153,7 @@ def is_integer(text: str) -> bool:
 
 def is_date(text: str) -> bool:
     """Tell whether a cell looks like a date, with or without a time of day."""
-    return _DATE.fullmatch(text) is not None
-
-
-def is_unit(text: str) -> bool:
-    """Tell whether a cell looks like a unit: in brackets, with a sign such as °, or a known one."""
-    bare = text.strip()
-    in_brackets = bare[:1] in tuple("[(") and bare[-1:] in tuple(")]")
-    return (
-        in_brackets or any(sign in bare for sign in "°%µ²³/") or _UNIT.fullmatch(bare) is not None
-    )
+    return _DATE.fullmatch(text) is not None or is_stamp(text)
 
 
 def is_time_of_day(text: str) -> bool:
@@ -111,12 +162,22 @@ def is_time_of_day(text: str) -> bool:
 
 
 def infer_epoch_unit(values: Sequence[float]) -> str | None:
-    """Return the unit in which all values are times between 1990 and 2100; None if not just one."""
+    """Return the unit in which all values are times between 1990 and 2100; None if not just one.
+
+    Days of Excel lie in order and in equal steps; other numbers of this size may be readings.
+    """
     units = [
         unit
         for unit, factor in EPOCH_UNITS_US.items()
         if values and all(EPOCH_1990_US <= value * factor < EPOCH_2100_US for value in values)
     ]
+    if not units and values and all(_EXCEL_1990 <= value < _EXCEL_2100 for value in values):
+        steps = np.diff(np.unique(values))
+        is_ahead = np.diff(values) >= 0
+        if len(steps) < 2 or is_ahead.mean() < _REGULAR_SHARE:
+            return None
+        is_even = np.abs(steps - np.median(steps)) <= _EXCEL_ERROR + 0.01 * np.median(steps)
+        return EXCEL if is_even.mean() >= _REGULAR_SHARE else None
     return units[0] if len(units) == 1 else None
 
 
@@ -158,6 +219,8 @@ def cast_batch(batch: pa.RecordBatch, types: dict[str, pa.DataType], source: str
 def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
     """Cast an array; decimals become floats by way of doubles, and texts of times stay texts.
 
+    So do whole numbers of times, which are dates written as digits.
+
     Bytes become texts only where they are UTF-8, which an unsafe cast does not check.
     """
     if pa.types.is_dictionary(array.type):
@@ -166,6 +229,8 @@ def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
         return _cast(array, type_.value_type).dictionary_encode()
     if is_text(array.type) and pa.types.is_timestamp(type_):
         return array
+    if pa.types.is_integer(array.type) and pa.types.is_timestamp(type_):
+        return array.cast(pa.string())  # dates such as 20240131, never counts
 
     if pa.types.is_decimal(array.type) and pa.types.is_floating(type_):
         array = array.cast(pa.float64())

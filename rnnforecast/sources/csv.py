@@ -5,8 +5,11 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,16 +17,18 @@ from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.errors import DataError, Location
-from rnnforecast.events import Listener, WarningEvent
-from rnnforecast.sources.columns import Column, is_number, number_pattern
+from rnnforecast.errors import DataError, Location, Proposal
+from rnnforecast.events import Listener, Notice, WarningEvent, ignore
+from rnnforecast.sources.columns import Column
 from rnnforecast.sources.files import thread_map
-from rnnforecast.sources.sniff import Dialect, shell_quote, sniff
+from rnnforecast.sources.numbers import OTHER_MARK, NumberForm, grouped_error, infer_numbers
+from rnnforecast.sources.sniff import Dialect, are_names, second_table, sniff
+from rnnforecast.sources.stamps import spread
 from rnnforecast.sources.text import (
+    BOM,
     DAMAGED,
     MAX_LINE_BYTES,
     LimitedStream,
@@ -33,6 +38,7 @@ from rnnforecast.sources.text import (
     end_of_lines,
     field_too_long,
     open_binary,
+    split_rows,
     truncated,
     unpacked_size,
 )
@@ -49,8 +55,13 @@ _MAX_LISTED = 5
 """Values, or lines, that a message lists."""
 _MAX_KNOWN_NUMBERS = 1 << 16
 """The most texts that are remembered as numbers, and not parsed again."""
-_OTHER_MARK = {".": ",", ",": "."}
-"""The other decimal mark."""
+_WHOLE_SHARE = 0.01
+"""Of decimals with three places, one in a thousand is a whole number; of more, some may be whole
+because a mark stands between thousands."""
+_MAX_TEXTS = 5000
+"""Texts of a block by which it is told what a mark is."""
+_LINE = rb"(?:\A|(?<=[\r\n]))(?:\xef\xbb\xbf)?%b(?:\r\n|\n|\r|\Z)"
+"""The regular expression of a line, which may begin as a file does."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class CsvFile:
     max_bytes: int
     head_bytes: int | None = None
     """Only the rows within the first bytes are read; None for all of them."""
+    listener: Listener = ignore
     _skipped: list[str] = field(default_factory=list)
     """Rows with too few or too many fields that the last reading skipped."""
 
@@ -75,15 +87,17 @@ class CsvFile:
         Time stamps that are not ISO 8601 come as text.
         """
         self._skipped.clear()
-        converter = Converter(self.dialect, types, self._skip if self.skips_bad_rows else None)
+        skip = self._skip if self.skips_bad_rows else None
+        converter = Converter(self.dialect, types, skip, self.name)
         try:
             file, encoding = self._open(), self.dialect.encoding
             is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
             text = file if is_utf8 else Utf8Stream(file, encoding)
-            rows = RowStream(text, self.dialect.n_above, self.dialect.comment)
+            dialect = self.dialect
+            rows = RowStream(text, dialect.n_above, dialect.comment, dialect.sep)
 
             with LimitedStream(rows, self.max_bytes, self.name) as stream:
-                blocks = RowBlocks(stream, self.dialect.sep)
+                blocks = RowBlocks(stream, dialect.delimiter)
                 for batches in thread_map(partial(converter.convert_block, blocks), blocks):
                     yield from batches
 
@@ -92,6 +106,17 @@ class CsvFile:
                     yield from converter.convert_stream(remainder)
             if remainder is not None and remainder.n_quotes % 2:
                 self._check_end()
+            if converter.signs:
+                self.listener(
+                    Notice(f"{self.name}: some numbers have dashes for a minus, or quotes")
+                )
+            for name, error in converter.doubts.items():
+                if name not in converter.proven:
+                    raise error
+            n_repeated = sum(converter.repeated.values())
+            if n_repeated:
+                message = f"{self.name}: lines that repeat the header are left out: {n_repeated}"
+                self.listener(WarningEvent("repeated-header", message, n_repeated))
         except (pa.ArrowInvalid, pa.ArrowKeyError, UnicodeDecodeError, *DAMAGED, OSError) as error:
             raise self._find_error(error, types) from error
         finally:
@@ -186,18 +211,23 @@ class CsvFile:
         Raises `csv.Error`; where it is `strict`, also for misplaced quotes.
         """
         first, comment = self.dialect.n_above + 1, self.dialect.comment
+        left_out = {*self.dialect.header, *self.dialect.totals}
 
         def read_lines(text: TextIO) -> Iterator[str]:
             for number, line in enumerate(bounded_lines(text, self.name), 1):
                 if number >= first and not (comment and line.startswith(comment)):
-                    row_lines.append((number, line.rstrip("\r\n")))
+                    bare = line.rstrip("\r\n")
+                    if not row_lines and bare.removeprefix(BOM) in left_out:
+                        continue
+                    row_lines.append((number, bare))
                     yield line
 
         with (
             self._open() as file,
             io.TextIOWrapper(file, self.dialect.encoding, "replace", newline="") as text,
         ):
-            for cells in csv.reader(read_lines(text), delimiter=self.dialect.sep, strict=strict):
+            lines, sep = read_lines(text), self.dialect.sep
+            for cells in split_rows(lines, sep, strict=strict):
                 yield cells
                 row_lines.clear()
 
@@ -227,20 +257,25 @@ class CsvFile:
         for number, line, cells in self._rows():
             if len(cells) == len(self.columns):
                 parse_errors.check(cells, partial(self._cell_location, number, line, cells))
+                if parse_errors.is_second_header(cells):
+                    return second_table(self.name, number, line)
             elif not self.skips_bad_rows:
+                if len(cells) > 1 and are_names(cells):
+                    return second_table(self.name, number, line)
                 return DataError(
                     f"line {number} has {len(cells)} fields, but the header has "
                     f"{len(self.columns)}",
                     code="ragged-row",
                     location=Location(self.name, line=number, text=line),
-                    hint="correct the line, or add  --on-bad-rows skip",
+                    proposals=[Proposal(("--on-bad-rows", "skip"), "to leave out such lines")],
+                    hint="correct the line",
                 )
 
         return parse_errors.error() or DataError(
             f"{self.name} cannot be read: {error}",
             code="unreadable",
             location=Location(self.name),
-            hint="if the file is not UTF-8 text, name its encoding, such as  --encoding cp1252",
+            hint="if the file is not UTF-8 text, say its encoding",
         )
 
 
@@ -254,6 +289,7 @@ def open_csv_file(path: AnyPath, config: DataConfig, listener: Listener, *, name
         columns,
         skips_bad_rows=config.on_bad_rows == "skip",
         max_bytes=config.input_limit,
+        listener=listener,
     )
 
 
@@ -276,6 +312,8 @@ class Block(NamedTuple):
 
     buffer: bytearray
     n_bytes: int
+    number: int
+    """How many blocks of the stream came before."""
 
     @property
     def rows(self) -> memoryview:
@@ -299,7 +337,7 @@ class RowBlocks:
     def __iter__(self) -> Iterator[Block]:
         """Yield the blocks, in the order of the file."""
         partial_row = b""
-        while True:
+        for number in itertools.count():
             n_needed = len(partial_row) + BLOCK_BYTES
             buffer = self._free.pop() if self._free else bytearray()
             if len(buffer) < n_needed + 2:  # the two bytes that may be added at the end
@@ -317,14 +355,14 @@ class RowBlocks:
                 return
             partial_row = bytes(memoryview(buffer)[end:length])
             if end:
-                yield Block(buffer, end)
+                yield Block(buffer, end, number)
 
         # The last row may lack a line end. With two added, it is complete if no quote is open.
         buffer[length : length + 2] = b"\n\n"
         if end_of_rows(buffer, length + 2, self._sep) != length + 2:
             self.remainder = PrefixedStream(partial_row, self._stream)
         elif length:
-            yield Block(buffer, length)
+            yield Block(buffer, length, number)
 
     def give_back(self, block: Block) -> None:
         """Let the buffer of a block be reused."""
@@ -392,50 +430,100 @@ class Converter:
     types: ColumnTypes
     skip: SkipRow | None
     """Handles a row that has too few or too many fields; None raises for it."""
+    name: str
+    """What messages call the file."""
+    repeated: Counter[bytes] = field(default_factory=Counter)
+    """How many times a line of the header came again."""
+    signs: Counter[str] = field(default_factory=Counter)
+    """In how many blocks numbers have dashes for a minus, or stand in quotes of Excel."""
+    _rarest: dict[bytes, int] = field(default_factory=dict)
+    """The character of a line of the header that rows have least."""
+    proven: set[str] = field(default_factory=set)
+    """Columns whose marks were doubtful, until a block proved that they are of decimals."""
+    doubts: dict[str, DataError] = field(default_factory=dict)
+    """Errors for the columns whose marks may stand between thousands, unless they are proven."""
 
     def convert_block(self, blocks: RowBlocks, block: Block) -> list[pa.RecordBatch]:
         """Turn complete rows into arrays. Raises `ArrowInvalid` for text of another type.
 
-        Where a time stamp is not ISO 8601, all those of the block stay text.
+        Where a time stamp is not ISO 8601, all those of the block stay text; where a number has
+        another sign than a hyphen, all of them are read more slowly.
         """
         text_types = _with_text_stamps(self.types)
-
         try:
             if block.buffer[0] in b"\r\n" and not bytes(block.rows).strip(b"\r\n"):
                 return []
-            return self._read(block, self.types)
-        except pa.ArrowInvalid:
+            rows = self._without_repeated(block)
+            if not len(rows):
+                return []
+            attempts = [(self.types, False), (text_types, False), (text_types, True)]
             if text_types == self.types:
-                raise
-            return self._read(block, text_types)
+                del attempts[0]
+            for types, has_signs in attempts[:-1]:
+                with suppress(pa.ArrowInvalid):
+                    batches = self._read(rows, types, has_signs=has_signs)
+                    self._look_at_marks(block.number, batches, rows)
+                    return batches
+            batches = self._read(rows, text_types, has_signs=True)
+            self.signs[self.name] += 1
+            return batches
         finally:
             blocks.give_back(block)
 
     def convert_stream(self, stream: PrefixedStream) -> Iterator[pa.RecordBatch]:
         """Turn the rest of a file into arrays, in this thread; time stamps stay text."""
-        options = self._options(_with_text_stamps(self.types), BLOCK_BYTES)
+        options = self._options(_with_text_stamps(self.types), BLOCK_BYTES, self.dialect.forms)
         with pa_csv.open_csv(stream, **options) as reader:
-            yield from map(self._ungroup, reader)
+            yield from (self._to_numbers(batch, self.dialect.forms) for batch in reader)
 
-    def _read(self, block: Block, types: ColumnTypes) -> list[pa.RecordBatch]:
-        table = pa_csv.read_csv(
-            pa.BufferReader(block.rows), **self._options(types, block.n_bytes + 1)
-        )
-        return list(map(self._ungroup, table.to_batches()))
+    def _without_repeated(self, block: Block) -> memoryview | bytes:
+        """Return the rows of a block without lines of the header and of totals."""
+        rows: memoryview | bytes = block.rows
+        for text in (*self.dialect.header, *self.dialect.totals):
+            line = text.encode()
+            if not self._holds(block, line):
+                continue
+            pattern = _LINE % re.escape(line)
+            rows, count = re.subn(pattern, b"", bytes(rows))
+            if count and text in self.dialect.header:
+                self.repeated[line] += count
+        return rows
 
-    def _options(self, types: ColumnTypes, block_size: int) -> dict[str, Any]:
+    def _holds(self, block: Block, line: bytes) -> bool:
+        """Tell whether a block holds a line, by its rarest character first: that takes no time."""
+        text, n_bytes = block.buffer, block.n_bytes
+        if line not in self._rarest:
+            n_head = min(n_bytes, _SPARE_BYTES)
+            self._rarest[line] = min(set(line), key=lambda byte: text.count(byte, 0, n_head))
+        return text.find(self._rarest[line], 0, n_bytes) >= 0 and text.find(line, 0, n_bytes) >= 0
+
+    def _read(
+        self, rows: memoryview | bytes, types: ColumnTypes, *, has_signs: bool
+    ) -> list[pa.RecordBatch]:
+        forms = dict(self.dialect.forms)
+        if has_signs:
+            floats = [name for name, type_ in types.items() if pa.types.is_floating(type_)]
+            forms |= {n: replace(self.dialect.form_of(n), has_signs=True) for n in floats}
+        options = self._options(types, len(rows) + 1, forms)
+        table = pa_csv.read_csv(pa.BufferReader(rows), **options)
+        return [self._to_numbers(batch, forms) for batch in table.to_batches()]
+
+    def _options(
+        self, types: ColumnTypes, block_size: int, forms: Mapping[str, NumberForm]
+    ) -> dict[str, Any]:
         dialect = self.dialect
-        if dialect.thousands:  # pyarrow knows no separators: these numbers are read as text
-            types = {n: pa.string() if pa.types.is_floating(t) else t for n, t in types.items()}
         return {
             "read_options": pa_csv.ReadOptions(
                 block_size=block_size, column_names=dialect.names, use_threads=False
             ),
             "parse_options": pa_csv.ParseOptions(
-                delimiter=dialect.sep, newlines_in_values=True, invalid_row_handler=self.skip
+                delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=self.skip
             ),
             "convert_options": pa_csv.ConvertOptions(
-                column_types=types,
+                column_types={
+                    name: pa.string() if name in forms and pa.types.is_floating(type_) else type_
+                    for name, type_ in types.items()
+                },
                 include_columns=list(types),
                 null_values=list(dialect.missing),
                 strings_can_be_null=True,
@@ -443,24 +531,49 @@ class Converter:
             ),
         }
 
-    def _ungroup(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Turn texts with thousands separators into numbers. Raises `ArrowInvalid` for others."""
-        decimal, thousands = self.dialect.decimal, self.dialect.thousands
-        if not thousands:
+    def _to_numbers(self, batch: pa.RecordBatch, forms: Mapping[str, NumberForm]) -> pa.RecordBatch:
+        """Convert numbers that were read as text. Raises `ArrowInvalid` for other text."""
+        names = batch.schema.names
+        if forms.keys().isdisjoint(names):
             return batch
-        pattern = f"^({number_pattern(decimal, thousands).pattern})$"
+        columns = [
+            forms[name].convert(column, self.types[name])
+            if name in forms and pa.types.is_floating(self.types[name])
+            else column
+            for name, column in zip(names, batch.columns, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(columns, names=names)
 
-        columns = []
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            if not pa.types.is_floating(self.types[name]):
-                columns.append(column)
+    def _look_at_marks(
+        self, number: int, batches: Sequence[pa.RecordBatch], rows: memoryview | bytes
+    ) -> None:
+        """Note for each doubtful column what the marks are that come first in this block.
+
+        The first rows held whole numbers without a mark; or numbers with three places alone, some
+        of which are whole: then only some blocks are looked at, for many such columns are measured.
+        """
+        for name, has_no_mark in self.dialect.doubtful.items():
+            is_due = has_no_mark or number & (number - 1) == 0
+            if name in self.proven or name not in self.types or not batches or not is_due:
                 continue
-            texts = pc.utf8_trim(column, " \t")
-            if pc.all(pc.match_substring_regex(texts, pattern, ignore_case=True)).as_py() is False:
-                raise pa.ArrowInvalid(f"column {name} holds text")
-            plain = pc.replace_substring(texts, thousands, "")
-            columns.append(pc.replace_substring(plain, decimal, ".").cast(self.types[name]))
-        return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+            values = [batch.column(name) for batch in batches]
+            if not pa.types.is_floating(values[0].type):
+                continue
+            readings = np.concatenate([x.to_numpy(zero_copy_only=False) for x in values])
+            n_whole = np.count_nonzero(readings == np.rint(readings))
+            n_readings = np.count_nonzero(np.isfinite(readings))
+            if n_whole == n_readings or (not has_no_mark and n_whole <= _WHOLE_SHARE * n_readings):
+                continue
+
+            options = self._options({name: pa.string()}, len(rows) + 1, {})
+            texts = pa_csv.read_csv(pa.BufferReader(rows), **options).column(name).unique()
+            sample = spread(texts.drop_null().to_pylist(), _MAX_TEXTS)
+            numbers = infer_numbers(sample, None, None)
+            if numbers.decimal or numbers.has_long:
+                self.proven.add(name)
+            elif numbers.doubtful and (has_no_mark or numbers.has_small):
+                marks = [OTHER_MARK[numbers.doubtful], numbers.doubtful]
+                self.doubts[name] = grouped_error(name, numbers, marks, self.name)
 
 
 def _with_text_stamps(types: ColumnTypes) -> ColumnTypes:
@@ -473,25 +586,33 @@ class ParseErrors:
     def __init__(self, dialect: Dialect, column_indices: Mapping[str, int]) -> None:
         self._dialect = dialect
         self._column_indices = column_indices
-        self._other_mark = _OTHER_MARK[dialect.decimal]
-        self._fits_other_mark = dict.fromkeys(column_indices, True)
-        """Whether all texts of a column are numbers with the other decimal mark."""
-        self._known_numbers: set[str] = set()
+        self._forms = {name: dialect.form_of(name) for name in column_indices}
+        self._other_forms = {name: _other_forms(form) for name, form in self._forms.items()}
+        """Forms, with the options that ask for them, that all texts of a column have so far."""
+        self._known_numbers: dict[str, set[str]] = {name: set() for name in column_indices}
         self._locations: dict[str, list[Location]] = {}
 
     def check(self, cells: Sequence[str], locate: Callable[[str], Location]) -> None:
         """Record the columns whose cell in this row is no number; `locate` is given their names."""
         for name, index in self._column_indices.items():
-            text = cells[index]
-            is_missing = text in self._dialect.missing
-            if self._fits_other_mark[name]:
-                self._fits_other_mark[name] = is_missing or is_number(text, self._other_mark)
-            if text in self._known_numbers:
+            text, known = cells[index], self._known_numbers[name]
+            if text in known or text in self._dialect.missing:
                 continue
-            if not is_missing and not self._dialect.is_number(text):
+            forms = self._other_forms[name]
+            if forms:
+                self._other_forms[name] = [pair for pair in forms if pair[0].is_number(text)]
+            if not self._forms[name].is_number(text):
                 self._locations.setdefault(name, []).append(locate(name))
-            elif len(self._known_numbers) < _MAX_KNOWN_NUMBERS:
-                self._known_numbers.add(text)
+            elif len(known) < _MAX_KNOWN_NUMBERS:
+                known.add(text)
+
+    def is_second_header(self, cells: Sequence[str]) -> bool:
+        """Tell whether a row names the columns of another table: no cell of it is a number."""
+        return (
+            len(cells) > 1
+            and not set(cells).isdisjoint(self._dialect.names)
+            and are_names(list(cells))
+        )
 
     def error(self) -> DataError | None:
         """Return an error for the first column with such texts, at the first; None for none."""
@@ -506,16 +627,27 @@ class ParseErrors:
         elif len(tokens) > 1:
             message += ": " + ", ".join(f"{text!r} {count} times" for text, count in tokens)
 
-        if self._fits_other_mark[name]:
-            hint = f"if all of them have another decimal mark, add  --decimal {self._other_mark}"
-        else:
-            na_values = " ".join(f"--na-values {shell_quote(text)}" for text, _ in tokens)
-            pronoun = "it" if len(tokens) == 1 else "them"
-            hint = f"to treat {pronoun} as missing, add  {na_values}"
-
+        proposals = [proposal for _, proposal in self._other_forms[name][:1]]
+        if not proposals:
+            options = [word for text, _ in tokens for word in ("--na-values", text)]
+            pronoun = "it means" if len(tokens) == 1 else "they mean"
+            proposals = [Proposal(tuple(options), f"if {pronoun} a missing reading")]
         also_lines = tuple(location.line or 0 for location in locations[1 : _MAX_LISTED + 1])
         first = replace(locations[0], also_lines=also_lines)
-        return DataError(message, code="not-a-number", location=first, hint=hint)
+        return DataError(message, code="not-a-number", location=first, proposals=proposals)
+
+
+def _other_forms(form: NumberForm) -> list[tuple[NumberForm, Proposal]]:
+    """Return forms that may have been meant, each with the options that ask for it."""
+    other = OTHER_MARK[form.decimal]
+    condition = "if all of them have another decimal mark"
+    forms = [(replace(form, decimal=other), Proposal(("--decimal", other), condition))]
+    for mark in (other, " ", "'"):
+        if form.thousands is None:
+            options = ("--thousands", mark, "--decimal", form.decimal)
+            proposal = Proposal(options, f"if {mark!r} stands between thousands")
+            forms.append((replace(form, thousands=mark), proposal))
+    return forms
 
 
 def report_skipped(
@@ -539,7 +671,7 @@ def report_skipped(
             f"than the {max_skipped} that may be skipped",
             code="bad-rows",
             location=replace(skipped[0], also_lines=also_lines),
-            hint=f"if they may all go, add  --max-bad-rows {len(skipped)}",
+            proposals=[Proposal(("--max-bad-rows", str(len(skipped))), "if they may all go")],
         )
 
     first_line = skipped[0].line

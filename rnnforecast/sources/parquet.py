@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence, Set
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -180,11 +180,14 @@ class TableSource:
     """What rows are called in the file."""
     numbers: Sequence[int] = range(1, sys.maxsize)
     """The number of each row in the file."""
+    dates: Set[str] = frozenset()
+    """Columns whose numbers are dates, such as 20240131."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """The table's columns."""
-        return _describe(self.table.schema, self.table[:_HEAD_ROWS])
+        columns = _describe(self.table.schema, self.table[:_HEAD_ROWS])
+        return tuple(replace(c, kind="time") if c.name in self.dates else c for c in columns)
 
     def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Yield the table's rows in batches."""
@@ -279,7 +282,7 @@ def _column(field: pa.Field, head: pa.Table) -> Column:
     if pa.types.is_floating(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_):
         kind = "number"
     elif is_text(type_):
-        inferred = infer_text_column(field.name, sample, is_number=lambda _: False).kind
+        inferred = infer_text_column(field.name, sample, None).kind
         kind = "text" if inferred == "empty" else inferred
     elif pa.types.is_null(type_):
         kind = "empty"

@@ -5,26 +5,56 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
 
-from rnnforecast.config.reading import DataConfig
-from rnnforecast.errors import DataError, Location
-from rnnforecast.events import Listener, WarningEvent
-from rnnforecast.sources.columns import Column, infer_text_column, is_date, is_number, is_unit
-from rnnforecast.sources.text import field_too_long, find_encoding, lines_of, read_head
+from rnnforecast.config.reading import BLANKS_BETWEEN, WHITESPACE, DataConfig
+from rnnforecast.errors import DataError, Location, Proposal
+from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.sources.columns import (
+    Column,
+    infer_text_column,
+    is_date,
+    is_time_of_day,
+    with_weak_dates,
+)
+from rnnforecast.sources.numbers import Marks, NumberForm, is_number, is_unit
+from rnnforecast.sources.text import (
+    BOM,
+    field_too_long,
+    find_encoding,
+    lines_of,
+    read_head,
+    read_tail,
+    split_rows,
+)
 from rnnforecast.storage.remote import AnyPath
 
 MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-", "--")
 """Text that means a missing reading, in addition to what `--na-values` names."""
 _MAX_SNIFFED = 100
 """Lines below the first from which the separator is inferred."""
-_GROUPED = ((",", "."), (".", ","), (",", " "), (".", " "), (".", "'"), (",", "\u00a0"))
-"""Decimal marks and thousands separators that occur together."""
 SEPARATORS = (",", ";", "\t", "|")
 _MIN_ROWS = 3
 """The fewest lines below a preamble, header included, that count as a table."""
 _MAX_PREAMBLE = 100
+_MAX_UNITS_ROWS = 5
+"""Lines between the names and the readings: of units, of formats, of how readings were averaged."""
+_MAX_ROWS_OF_TABLES = 2000
+"""Lines in which a second table is looked for."""
+_MIN_CONSISTENT_SHARE = 0.9
+"""Share of lines that blanks must divide into the same number of fields."""
+_MAX_BLANK_SEPARATED = 10_000
+"""A longer line is no table with blanks between its columns."""
+_MAX_TOTALS = 20
+"""Lines of sums and means at the end of a file."""
+_NUMERIC_SHARE = 0.5
+"""A column of text with this share of numbers counts as numbers."""
+_SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+"""The line with which Excel is told the separator."""
+_ANNOTATION = re.compile(r'"?#"?(group|datatype|default)\b')
+"""How the lines begin that describe the columns of InfluxDB's annotated CSV."""
 Row = list[str]
 
 
@@ -41,10 +71,23 @@ class Dialect:
     n_above: int
     """Number of lines above the first row: a preamble, the header, a line of units."""
     missing: tuple[str, ...]
+    forms: Mapping[str, NumberForm]
+    """How the numbers of a column are written, where not as digits with this decimal mark."""
+    doubtful: Mapping[str, bool]
+    """Columns whose first numbers do not tell what a mark is, and whether none has a mark."""
+    header: tuple[str, ...] = ()
+    """The lines of the header: they are left out where they come again."""
+    totals: tuple[str, ...] = ()
+    """Lines at the end of the file that hold sums or means, which are left out."""
 
-    def is_number(self, text: str) -> bool:
-        """Tell whether a cell is a number in this dialect."""
-        return is_number(text, self.decimal, self.thousands)
+    @property
+    def delimiter(self) -> str:
+        """What stands between fields once blanks have become tabs."""
+        return "\t" if self.sep == WHITESPACE else self.sep
+
+    def form_of(self, column: str) -> NumberForm:
+        """Return how the numbers of a column are written."""
+        return self.forms.get(column) or NumberForm(self.decimal, self.thousands)
 
 
 def sniff(
@@ -66,34 +109,55 @@ def sniff(
             hint="pass a file with rows",
         )
 
-    sep = config.sep or infer_separator(lines.nonempty.texts[: _MAX_SNIFFED + 1])
+    sep = WHITESPACE if config.sep in BLANKS_BETWEEN else config.sep
+    sep = sep or lines.sep or infer_separator(lines.nonempty.texts[: _MAX_SNIFFED + 1])
     missing = (*MISSING, *config.na_values)
     try:
         header = find_header(lines, sep, config, name)
-        body = [row for row in csv.reader(lines.after(header.n_above), delimiter=sep) if row]
+        body = [row for row in split_rows(header.rows, sep) if row]
     except csv.Error as error:
         raise field_too_long(name) from error
-
-    decimal = config.decimal or infer_decimal(body, sep, missing)
-    if decimal != "." and config.decimal is None:
-        listener(WarningEvent("decimal-comma", f"{name} has commas as decimal marks"))
-    header.check(body, decimal)
+    header.check(body)
+    if sep == WHITESPACE and config.sep is None:
+        listener(Notice(f"{name}: blanks divide the columns"))
 
     names = header.names_for(body)
-    dialect = Dialect(
-        sep, decimal, config.thousands, encoding, config.comment, names, header.n_above, missing
+    cells = {
+        column: [row[i] for row in body if i < len(row) and row[i] not in missing]
+        for i, column in enumerate(names)
+    }
+    marks = Marks.of(cells, sep, config, name)
+    columns: tuple[Column, ...] = tuple(
+        infer_text_column(column, values, marks.form_of(column)) for column, values in cells.items()
     )
-    columns = []
-    for i, column_name in enumerate(names):
-        cells = [row[i] for row in body if i < len(row) and row[i] not in missing]
-        columns.append(infer_text_column(column_name, cells, is_number=dialect.is_number))
-    for column in columns:
-        _check_not_grouped(column, dialect, name)
-    return dialect, tuple(columns)
+    columns = with_weak_dates(columns, name, config)
+    marks.report(name, listener)
+    tail = lines.texts if is_complete else read_tail(path, encoding)
+    dialect = Dialect(
+        sep,
+        marks.decimal,
+        config.thousands,
+        encoding,
+        config.comment,
+        names,
+        header.n_above,
+        missing,
+        marks.forms,
+        marks.doubtful,
+        header.texts,
+        find_totals(tail, sep, columns, missing),
+    )
+    if dialect.totals:
+        message = f"{name}: lines of totals at the end, such as {dialect.totals[0]!r}, are left out"
+        listener(WarningEvent("totals", message, len(dialect.totals)))
+    return dialect, columns
 
 
 def infer_separator(lines: Sequence[str]) -> str:
-    """Return the separator that gives every line as many fields as the header, and the most."""
+    """Return the separator that gives every line as many fields as the header, and the most.
+
+    Where none does, it is blanks if they divide each line into as many dates and numbers.
+    """
 
     def merit(sep: str) -> tuple[bool, int]:
         try:
@@ -103,44 +167,43 @@ def infer_separator(lines: Sequence[str]) -> str:
         is_consistent = counts[0] > 1 and len(set(counts)) == 1
         return is_consistent, counts[0]
 
-    return max(SEPARATORS, key=merit)
+    merits = {sep: merit(sep) for sep in SEPARATORS}
+    best = max(SEPARATORS, key=lambda sep: merits[sep])
+    is_consistent = merits[best][0] and not (best == "\t" and _hold_two_numbers(lines))
+    return WHITESPACE if not is_consistent and _are_blank_separated(lines) else best
 
 
-def infer_decimal(body: list[Row], sep: str, missing: tuple[str, ...]) -> str:
-    """Return the decimal mark: a comma only where a column has commas that a point cannot be."""
-    if sep == ",":
-        return "."
-    for column in zip(*(row for row in body if len(row) == len(body[0])), strict=True):
-        cells = [cell for cell in column if cell not in missing]
-        if (
-            cells
-            and all(is_number(cell, ",") for cell in cells)
-            and not all(is_number(cell, ".") for cell in cells)
-        ):
-            return ","
-    return "."
+def _hold_two_numbers(lines: Sequence[str]) -> bool:
+    """Tell whether cells between tabs hold two numbers, whose names are in one cell, too.
+
+    The second half of 1 234 is none.
+    """
+    header, *rows = split_rows(lines, "\t")
+    pair = re.compile(r"[-+\d.,]+ +(?!\d{3}\b)[-+\d.,]+")
+    return any(
+        len(name.split()) > 1 and all(i < len(row) and pair.fullmatch(row[i]) for row in rows)
+        for i, name in enumerate(header)
+    )
 
 
-def _check_not_grouped(column: Column, dialect: Dialect, name: str) -> None:
-    """Raise `DataError` for a column whose texts are numbers with thousands separators."""
-    texts = [cell for cell in column.sample if not dialect.is_number(cell)]
-    if column.kind not in ("text", "number") or not texts or dialect.thousands is not None:
-        return
+def _are_blank_separated(lines: Sequence[str]) -> bool:
+    """Tell whether lines are names, and below them dates and numbers with blanks between them."""
+    if len(lines) < _MIN_ROWS or len(lines[0]) > _MAX_BLANK_SEPARATED:
+        return False
+    header, *rows = split_rows(lines, WHITESPACE)
+    header = header[1:] if header[:1] == ["#"] else header
+    if any(row[0].startswith("#") for row in rows):
+        return False
+    n_fields, n_rows = Counter(map(len, rows)).most_common(1)[0]
+    if n_fields < 2 or n_rows < _MIN_CONSISTENT_SHARE * len(rows):
+        return False
+    if n_fields - len(header) not in (0, 1) or any(sep in "".join(header) for sep in ",;|"):
+        return False
 
-    for decimal, thousands in _GROUPED:
-        if not all(is_number(cell, decimal, thousands) for cell in texts):
-            continue
-        grouped = next((cell for cell in texts if thousands in cell), None)
-        if grouped is None:
-            continue
-        decimal_option = f" --decimal {decimal}" if decimal != dialect.decimal else ""
-        raise DataError(
-            f"column {column.name!r} holds {grouped!r}: numbers with marks between thousands",
-            code="thousands",
-            location=Location(name, column=column.name),
-            hint=f"if it means {grouped.replace(thousands, '').replace(decimal, '.')}, add  "
-            f"--thousands {shell_quote(thousands)}{decimal_option}",
-        )
+    cells = [cell for row in rows for cell in row]
+    n_values = sum(_is_value(cell) or is_time_of_day(cell) for cell in cells)
+    n_valued = sum(map(_has_value, rows))
+    return n_values > _NUMERIC_SHARE * len(cells) and n_valued >= _MIN_CONSISTENT_SHARE * len(rows)
 
 
 def shell_quote(text: str) -> str:
@@ -155,20 +218,27 @@ class Lines:
 
     numbered: Sequence[tuple[int, str]]
     """The physical number of each, from 1, and its text."""
-    above: str | None
-    """The last of the lines that the user skips."""
+    above: Sequence[str] = ()
+    """The lines that the user skips."""
+    comments: Sequence[str] = ()
+    """Comments above the first line that is none, without their mark."""
+    sep: str | None = None
+    """The separator that the first line names, as Excel has it."""
 
     @classmethod
     def of(cls, lines: Sequence[str], config: DataConfig) -> Lines:
         """Drop the lines that are no rows."""
-        numbered = [
-            (number, line)
-            for number, line in enumerate(lines, 1)
-            if number > config.skip_rows
-            and not (config.comment and line.startswith(config.comment))
-        ]
-        above = lines[config.skip_rows - 1] if 0 < config.skip_rows <= len(lines) else None
-        return cls(numbered, above)
+        numbered = list(enumerate(lines, 1))[config.skip_rows :]
+        above = list(lines[: config.skip_rows])
+        match = _SEP_LINE.fullmatch(lines[0]) if lines else None
+        if match is not None and not config.skip_rows:
+            above.append(numbered.pop(0)[1])
+        mark, comments = config.comment, []
+        if mark:
+            first = takewhile(lambda line: line[1].startswith(mark), numbered)
+            comments = [text.removeprefix(mark).lstrip() for _, text in first]
+            numbered = [line for line in numbered if not line[1].startswith(mark)]
+        return cls(numbered, above, comments, match and match[1])
 
     @property
     def texts(self) -> list[str]:
@@ -178,7 +248,7 @@ class Lines:
     @property
     def nonempty(self) -> Lines:
         """Those that are not empty."""
-        return Lines([(n, text) for n, text in self.numbered if text.strip()], self.above)
+        return replace(self, numbered=[line for line in self.numbered if line[1].strip()])
 
     def after(self, number: int) -> list[str]:
         """Return the lines that follow a physical line."""
@@ -199,18 +269,28 @@ class Header:
     sep: str
     is_explicit: bool
     """Whether the user names the columns, because the file has no header."""
+    texts: tuple[str, ...] = ()
+    """The lines that hold the names, and units above or below them."""
 
-    def check(self, body: Sequence[Row], decimal: str) -> None:
+    rows: Sequence[str] = ()
+    """The lines below, without those of the header where they come again."""
+
+    def check(self, body: Sequence[Row]) -> None:
         """Raise `DataError` where this is no header, or where the rows below do not fit it."""
-        n_preamble = self._count_preamble()
-        if len(self.names) == 1 and (n_preamble or body):
-            hint = (
-                f"if another separator than {self.sep!r} divides the columns, name it with  --sep"
+        if _ANNOTATION.match(self.lines.texts[0]):
+            raise self._error(
+                f"{self.source} is annotated CSV, as InfluxDB writes it: lines that begin with # "
+                "describe the columns, and several tables may follow each other",
+                "annotated-csv",
+                proposals=[Proposal(("--comment", "#"), "if all of them have the same columns")],
             )
+        n_preamble = 0 if self.is_explicit else self._count_preamble()
+        if len(self.names) == 1 and (n_preamble or body):
             raise self._error(
                 f"only one column was found, {self.names[0]!r}",
                 "one-column",
-                hint=self._hint_for_preamble(n_preamble) if n_preamble else hint,
+                proposals=self._for_preamble(n_preamble) if n_preamble else self._separators(),
+                hint=None if n_preamble else "say which character divides the columns, if one does",
             )
         if not body:
             raise self._error(
@@ -219,6 +299,13 @@ class Header:
                 hint="pass a file with rows below the header",
             )
 
+        if n_preamble:
+            self._reject_second_table()
+            raise self._error(
+                f"the first {n_preamble} lines have other fields than the rest",
+                "preamble",
+                proposals=self._for_preamble(n_preamble),
+            )
         duplicate = next((name for name, n in Counter(self.names).items() if n > 1), None)
         if duplicate is not None:
             raise self._error(
@@ -237,54 +324,87 @@ class Header:
                 )
             return
 
-        if n_preamble:
-            raise self._error(
-                f"the first {n_preamble} lines have other numbers of fields than the rest",
-                "preamble",
-                hint=self._hint_for_preamble(n_preamble),
-            )
-        self._reject_rows_of_other_kinds(body, decimal)
+        self._reject_second_table()
+        self._reject_rows_of_other_kinds(body)
 
     def names_for(self, body: Sequence[Row]) -> tuple[str, ...]:
         """Return the names, with an empty one added where every row has one more, empty field.
 
-        That is so where each line ends with a separator, but not the header.
+        That is so where each line ends with a separator, but not the header. Where blanks divide
+        the columns, a date and a time of day are two under one name.
         """
         n = len(self.names)
         if body and all(len(row) == n + 1 and not row[n].strip() for row in body):
             return (*self.names, "")
+        if self.sep == WHITESPACE and body and len(body[0]) == n + 1:
+            clocks = [i for i in range(1, n + 1) if is_time_of_day(body[0][i])]
+            if clocks and is_date(body[0][clocks[0] - 1]):
+                at = clocks[0] - 1
+                return (*self.names[:at], "date", "time", *self.names[at + 1 :])
         return self.names
 
-    def _reject_rows_of_other_kinds(self, body: Sequence[Row], decimal: str) -> None:
-        """Raise `DataError` for a header that is a row, and for a first row that is none."""
+    def _reject_second_table(self) -> None:
+        """Raise `DataError` where other names, with rows below them, follow rows of a first table.
 
-        def has_value(cells: Sequence[str]) -> bool:
-            return any(is_date(cell) or is_number(cell, decimal) for cell in cells)
+        Units under the names do not, and neither do the names where they come again.
+        """
+        numbered = [(number, text) for number, text in self.lines.numbered[:_MAX_ROWS_OF_TABLES]]
+        rows = list(split_rows([text for _, text in numbered], self.sep))
+        if len(rows) != len(numbered):
+            return  # a cell holds a line end
+        n_rows = 0
+        for (number, text), row, below in zip(numbered, rows, rows[1:], strict=False):
+            if _has_value(row):
+                n_rows += len(row) == len(self.names)
+            elif n_rows >= _MIN_ROWS and tuple(row) != self.names and _begins_table(row, below):
+                raise second_table(self.source, number, text)
 
-        if all(is_date(name) or is_number(name, decimal) for name in self.names if name):
+    def _reject_rows_of_other_kinds(self, body: Sequence[Row]) -> None:
+        """Raise `DataError` for a header that is a row, and for first rows that are none."""
+        if all(map(_is_value, filter(None, self.names))):
             names = ["time", *(f"sensor{i}" for i in range(1, len(self.names)))]
             raise self._error(
                 "the first line holds readings, not the names of columns",
                 "no-header",
-                hint=f"if there is no header, add  --no-header --columns {','.join(names)}",
+                proposals=[
+                    Proposal(("--no-header", "--columns", ",".join(names)), "if there is no header")
+                ],
             )
 
-        if len(body) > 1 and not has_value(body[0]) and has_value(body[1]):
+        n_units = _count_units_rows(body)
+        if n_units:
             number, text = next(line for line in self.lines.numbered if line[0] > self.n_above)
+            n_skipped = self.n_above + n_units - 1
             raise DataError(
-                "the line under the header holds neither a time nor a number",
+                "the line under the header holds neither a time nor a number"
+                if n_units == 1
+                else f"the {n_units} lines under the header hold neither times nor numbers",
                 code="units-row",
                 location=Location(self.source, line=number, text=text.rstrip("\r\n")),
-                hint=f"if it holds units, add  --skip-rows {self.n_above}",
+                proposals=[
+                    Proposal(("--skip-rows", str(n_skipped)), "if it holds units or formats")
+                ],
             )
 
     def _count_preamble(self) -> int:
         """Return the number of lines above the header; 0 where the separator fits all lines."""
         texts = self.lines.texts
-        if len(set(_count_fields(texts, self.sep))) == 1 and self.sep in texts[0]:
+        if self.sep == WHITESPACE:
             return 0
+        if len(set(_count_fields(texts, self.sep))) == 1 and self.sep in texts[0]:
+            return self._count_lines_of_metadata()
         n_comments = len(texts) - len(self._without_comments())
         return n_comments or max(infer_preamble(texts, sep) for sep in SEPARATORS)
+
+    def _count_lines_of_metadata(self) -> int:
+        """Return the number of lines above names that have as many fields, but are no names."""
+        first = self.lines.texts[: _MAX_UNITS_ROWS + 2]
+        rows = list(split_rows(first, self.sep))
+        if are_names(rows[0]):
+            return 0
+        named = next((i for i, row in enumerate(rows) if are_names(row) and row != rows[0]), 0)
+        is_row = [_has_value(row) and all(row) for row in rows[1:named]]
+        return 0 if any(is_row) else named
 
     def _without_comments(self) -> Sequence[str]:
         """Drop lines that begin like the first, where all others make a table."""
@@ -294,43 +414,103 @@ class Header:
         if mark.isalnum() or mark in "\"'" or len(rows) < _MIN_ROWS:
             return texts
         counts = [set(_count_fields(rows, sep)) for sep in SEPARATORS]
-        return rows if any(len(c) == 1 and c != {1} for c in counts) else texts
+        is_table = any(len(c) == 1 and c != {1} for c in counts) or _are_blank_separated(rows)
+        return rows if is_table else texts
 
-    def _hint_for_preamble(self, n_lines: int) -> str:
+    def _for_preamble(self, n_lines: int) -> list[Proposal]:
         """Return the option that skips these lines, as comments where they begin with a mark."""
         if len(self._without_comments()) < len(self.lines.texts):
             mark = self.lines.texts[0][0]
-            return f"if lines that begin with {mark} are comments, add  --comment '{mark}'"
+            return [Proposal(("--comment", mark), f"if lines that begin with {mark} are comments")]
         n_rows = self.lines.numbered[n_lines][0] - 1
-        return f"to skip what stands above the header, add  --skip-rows {n_rows}"
+        below = self.lines.texts[n_lines + 1 : n_lines + 2 + _MAX_UNITS_ROWS]
+        n_units = max(_count_units_rows(list(split_rows(below, sep))) for sep in SEPARATORS)
+        condition = "to skip what stands above the header"
+        if n_units:
+            condition += ", and units below it"
+        return [Proposal(("--skip-rows", str(n_rows + n_units)), condition)]
 
-    def _error(self, message: str, code: str, *, hint: str) -> DataError:
+    def _separators(self) -> list[Proposal]:
+        """Return the characters that divide the first lines into as many fields as the header."""
+        texts = self.lines.texts[: _MAX_SNIFFED + 1]
+        marks = [mark for mark in dict.fromkeys(texts[0]) if re.fullmatch(r"[^\w\s\"']", mark)]
+        fitting = [mark for mark in marks if len(set(_count_fields(texts, mark))) == 1]
+        return [Proposal(("--sep", mark), f"if {mark} divides the columns") for mark in fitting]
+
+    def _error(
+        self,
+        message: str,
+        code: str,
+        *,
+        proposals: Sequence[Proposal] = (),
+        hint: str | None = None,
+    ) -> DataError:
         number, text = self.lines.numbered[0]
         location = Location(self.source, number, text=text.rstrip("\r\n"))
-        return DataError(message, code=code, location=location, hint=hint)
+        return DataError(message, code=code, location=location, proposals=proposals, hint=hint)
 
 
 def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header:
     """Find the names of the columns: those of the user, or those of the first line.
 
-    Where the first line holds units, and the last one that is skipped has as many names, the names
-    are there.
+    Where the first line holds units, formats or readings, and one above it, which is skipped or a
+    comment, has as many names, the names are there.
     """
     if config.no_header:
         n_above = lines.nonempty.numbered[0][0] - 1
-        return Header(name, config.columns, n_above, lines.nonempty, sep, is_explicit=True)
+        rows = lines.after(n_above)
+        return Header(name, config.columns, n_above, lines.nonempty, sep, True, rows=rows)
 
-    reader = csv.reader(lines.texts, delimiter=sep)
-    first = next(row for row in reader if row)
-    n_above = lines.numbered[reader.line_num - 1][0]
+    first, n_lines = _first_row(lines.texts, sep)
+    n_above, text = lines.numbered[n_lines - 1]
+    texts = [text.rstrip("\r\n")] if n_lines == 1 or not lines.texts[n_lines - 2].strip() else []
+    if sep == WHITESPACE and first[0].startswith("#"):
+        first = [cell for cell in (first[0].strip("#"), *first[1:]) if cell]
 
-    above = [] if lines.above is None else next(csv.reader([lines.above], delimiter=sep), [])
-    if len(above) == len(first) and _are_names(above):
-        # Units, nothing, or the same word twice could hardly be names.
-        n_units = sum(is_unit(cell) for cell in first)
-        if not _are_names(first) or 2 * n_units >= len(first):
-            first = above
-    return Header(name, tuple(first), n_above, lines.nonempty, sep, is_explicit=False)
+    # Units, formats such as 10s, nothing, or the same word twice could hardly be names.
+    n_units = sum(is_unit(cell) or cell[:1].isdigit() for cell in first)
+    is_row = all(map(_is_value, filter(None, first)))
+    if is_row or not are_names(first) or 2 * n_units >= len(first):
+        above = []
+        for line in reversed([*lines.above, *(lines.comments if is_row else ())]):
+            row = next(iter(split_rows([line], sep)), [])
+            if len(row) != len(first) or _has_value(row):
+                break
+            above.append((row, line.rstrip("\r\n")))
+        named = [pair for pair in above if are_names(pair[0])]
+        if named:
+            if is_row:
+                n_above, texts = n_above - 1, []
+            texts += [line for _, line in above]
+            first = [cell.strip() for cell in named[-1][0]]
+    for line in filter(str.strip, lines.above[-_MAX_PREAMBLE:]):
+        if not _has_value(next(split_rows([line], sep))):  # a title may come again, too
+            texts.append(line.rstrip("\r\n"))
+    numbered = [
+        (number, text)
+        for number, text in lines.numbered
+        if number <= n_above or text.rstrip("\r\n").removeprefix(BOM) not in texts
+    ]
+    lines = replace(lines, numbered=numbered)
+    return Header(
+        name,
+        tuple(first),
+        n_above,
+        lines.nonempty,
+        sep,
+        is_explicit=False,
+        texts=tuple(dict.fromkeys(texts)),
+        rows=lines.after(n_above),
+    )
+
+
+def _first_row(lines: Sequence[str], sep: str) -> tuple[Row, int]:
+    """Return the first row that is not empty, and the number of lines up to its end."""
+    if sep == WHITESPACE:
+        return next((row, i) for i, row in enumerate(split_rows(lines, sep), 1) if row)
+    reader = csv.reader(lines, delimiter=sep)
+    row = next(row for row in reader if row)
+    return row, reader.line_num
 
 
 def infer_preamble(lines: Sequence[str], sep: str) -> int:
@@ -350,8 +530,59 @@ def infer_preamble(lines: Sequence[str], sep: str) -> int:
     return 0
 
 
-def _are_names(cells: Row) -> bool:
-    return len(set(cells)) == len(cells) and all(cell.strip() for cell in cells)
+def find_totals(
+    lines: Sequence[str], sep: str, columns: Sequence[Column], missing: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the lines at the end of a file that have a word for a time, as sums and means have."""
+    times = [i for i, column in enumerate(columns) if column.kind == "time"]
+    totals: list[str] = []
+    for line in reversed([line for line in lines if line.strip()][-_MAX_TOTALS:]):
+        row = next(iter(split_rows([line], sep)), [])
+        is_total = (
+            bool(times)
+            and len(row) == len(columns)
+            and not any(row[i] in missing or any(map(str.isdigit, row[i])) for i in times)
+            and any(is_number(cell, ".") or is_number(cell, ",") for cell in row)
+        )
+        if not is_total:
+            break
+        totals.append(line.rstrip("\r\n"))
+    return tuple(reversed(totals))
+
+
+def second_table(source: str, line: int, text: str) -> DataError:
+    """Return the error for a file in which another table begins below the first."""
+    return DataError(
+        f"{source} holds more than one table: other names of columns stand in line {line}",
+        code="several-tables",
+        location=Location(source, line=line, text=text.rstrip("\r\n")),
+        hint="write each table to a file of its own",
+    )
+
+
+def are_names(cells: Row) -> bool:
+    """Tell whether cells may be names of columns: texts that all differ, and no numbers."""
+    return len(set(cells)) == len(cells) and all(
+        cell.strip() and not _is_value(cell) for cell in cells
+    )
+
+
+def _begins_table(row: Row, below: Row) -> bool:
+    return len(below) == len(row) > 1 and are_names(row) and _has_value(below)
+
+
+def _is_value(cell: str) -> bool:
+    return is_date(cell) or is_number(cell, ".") or is_number(cell, ",")
+
+
+def _has_value(cells: Sequence[str]) -> bool:
+    return any(map(_is_value, cells))
+
+
+def _count_units_rows(rows: Sequence[Row]) -> int:
+    """Return how many rows without a time or number stand above the first that has one."""
+    first = next((i for i, row in enumerate(rows) if _has_value(row)), 0)
+    return first if first <= _MAX_UNITS_ROWS else 0
 
 
 def _count_fields(lines: Sequence[str], sep: str) -> list[int]:

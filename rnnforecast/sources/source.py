@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, WarningEvent, ignore
-from rnnforecast.sources.columns import Column, is_time_of_day
+from rnnforecast.sources.columns import Column, is_time_of_day, with_weak_dates
 from rnnforecast.sources.csv import CsvFile, check_same_columns, open_csv_file
 from rnnforecast.sources.files import expand_path, expand_url
 from rnnforecast.sources.parquet import (
@@ -180,7 +180,10 @@ def open_source(data: object, config: DataConfig, listener: Listener = ignore) -
         )
     if not table.num_rows:
         raise DataError("the table has columns, but no readings", code="header-only")
-    return TableSource(table)
+    source = TableSource(table)
+    times = {column.name for column in source.columns if column.kind == "time"}
+    columns = with_weak_dates(source.columns, source.name, config)
+    return replace(source, dates={c.name for c in columns if c.kind == "time"} - times)
 
 
 def open_table(
@@ -231,7 +234,8 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     stray = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
     if stray is None:
         files = tuple(ParquetFile(p, folder_columns(p, location)) for p in paths)
-        return open_parquet(name, files)
+        source = open_parquet(name, files)
+        return replace(source, columns=with_weak_dates(source.columns, name, config))
     if stray.name.lower().endswith(_CSV_ENDINGS):
         raise DataError(
             f"{name} holds CSV files and others, or is a folder of them: {stray}",

@@ -9,20 +9,24 @@ import io
 import itertools
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
-from rnnforecast.errors import DataError, Location
+from rnnforecast.config.reading import WHITESPACE
+from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.files import open_packed
-from rnnforecast.storage.remote import AnyPath
+from rnnforecast.storage.remote import AnyPath, is_remote
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 
 _HEAD_BYTES = 1 << 18
+_TAIL_BYTES = 1 << 14
+BOM = "\ufeff"
+_BLANKS = re.compile(rb"[ \t]+")
 MAX_LINE_BYTES = 1 << 24
 _MIN_HEAD_LINES = 3
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -31,6 +35,10 @@ DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 """What reading a damaged gzip file raises."""
 _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
 """Three letters outside of ASCII in a row: hardly a word of a western language."""
+_CODE_PAGES = {"cp1251": "Cyrillic", "gb18030": "Chinese", "shift_jis": "Japanese"}
+"""Encodings that are offered for text that is not western."""
+_BYTE_ENCODINGS = ("utf-8", "utf-8-sig", "ascii", "cp1252", "iso8859-1")
+"""Encodings in which a line feed is one byte wherever it stands."""
 _MAX_CHARACTER_BYTES = 4
 """Bytes of a character in UTF-8, at most."""
 
@@ -97,6 +105,31 @@ def lines_of(head: bytes, encoding: str, *, is_complete: bool, name: str) -> lis
     if not is_complete and len(lines) < _MIN_HEAD_LINES:
         raise line_too_long(name, len(lines))
     return lines if is_complete else lines[:-1]
+
+
+def read_tail(path: AnyPath, encoding: str) -> list[str]:
+    """Return the last lines of a local file that is not packed; none of another one."""
+    if is_remote(path) or codecs.lookup(encoding).name not in _BYTE_ENCODINGS:
+        return []
+    with open_packed(path) as file:
+        if file.read(2) == _GZIP_MAGIC:
+            return []
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        tail = file.read()
+    lines = list(io.StringIO(tail.decode(encoding, "replace"), newline=""))
+    return lines if size <= _TAIL_BYTES else lines[1:]
+
+
+def split_rows(lines: Iterable[str], sep: str, *, strict: bool = False) -> Iterator[list[str]]:
+    """Yield the fields of each row. Raises `csv.Error`.
+
+    Where it is `strict`, also for misplaced quotes. Between blanks there are no quotes: each line
+    is a row.
+    """
+    if sep == WHITESPACE:
+        return (line.split() for line in lines)
+    return csv.reader(lines, delimiter=sep, strict=strict)
 
 
 def truncated(error: Exception, path: AnyPath, name: str) -> DataError:
@@ -170,18 +203,27 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
             f"byte {head[error.start]:#04x} is not UTF-8 text",
             code="encoding",
             location=Location(name, line=line),
-            hint="name the encoding, such as  --encoding cp1251",
+            proposals=[
+                Proposal(("--encoding", name), f"if the text is {script}")
+                for name, script in _CODE_PAGES.items()
+                if _is_printable(head, name)
+            ],
+            hint="say in which encoding it was written",
         ) from error
     return "utf-8"
 
 
 def _is_western(head: bytes) -> bool:
+    return _is_printable(head, "cp1252") and _FOREIGN_WORD.search(head.decode("cp1252")) is None
+
+
+def _is_printable(head: bytes, encoding: str) -> bool:
+    """Tell whether bytes are text in an encoding; the last character may be cut off."""
     try:
-        text = head.decode("cp1252")
+        text = codecs.getincrementaldecoder(encoding)().decode(head)
     except UnicodeDecodeError:
         return False
-    is_printable = all(char.isprintable() or char in "\r\n\t" for char in set(text))
-    return is_printable and _FOREIGN_WORD.search(text) is None
+    return all(char.isprintable() or char in "\r\n\t" for char in set(text))
 
 
 def _zero_bytes(head: bytes, name: str) -> DataError:
@@ -193,9 +235,11 @@ def _zero_bytes(head: bytes, name: str) -> DataError:
         + ("UTF-16 does, but no mark that says so" if is_utf16 else "no text does"),
         code="encoding",
         location=Location(name),
-        hint=f"if it is UTF-16, add  --encoding utf-16-{'be' if even > odd else 'le'}"
-        if is_utf16
-        else "pass a CSV file; a Parquet file must be called .parquet",
+        proposals=[
+            Proposal(("--encoding", f"utf-16-{'be' if even > odd else 'le'}"), "if it is UTF-16")
+        ]
+        * is_utf16,
+        hint=None if is_utf16 else "pass a CSV file; a Parquet file must be called .parquet",
     )
 
 
@@ -234,12 +278,17 @@ class Utf8Stream(_Stream):
 class RowStream(_Stream):
     """A stream without its first lines, and without those that begin with a comment mark.
 
+    Where blanks divide the columns, each run of them becomes a tab.
+
     Line ends must be single bytes, as in ASCII. A comment has to be a line of its own, not the
     second line of a cell.
     """
 
-    def __init__(self, file: io.BufferedIOBase, n_first: int, mark: str | None) -> None:
+    def __init__(
+        self, file: io.BufferedIOBase, n_first: int, mark: str | None, sep: str = ","
+    ) -> None:
         super().__init__(file)
+        self._has_blanks = sep == WHITESPACE
         self._comment: re.Pattern[bytes] | None = None
         if mark is not None:
             self._comment = re.compile(
@@ -254,7 +303,8 @@ class RowStream(_Stream):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read some bytes into a buffer; none only at the end."""
-        if not (self._n_first or self._comment or self._ready or self._partial_line):
+        is_filtered = self._n_first or self._comment or self._has_blanks
+        if not (is_filtered or self._ready or self._partial_line):
             return self._file.readinto(buffer)  # all that follows is passed through as it is
 
         view = memoryview(buffer)
@@ -276,7 +326,17 @@ class RowStream(_Stream):
             lines = content.splitlines(keepends=True)
             content = b"".join(lines[self._n_first :])
             self._n_first -= min(self._n_first, len(lines))
-        return content if self._comment is None else self._comment.sub(b"", content)
+        if self._comment is not None:
+            content = self._comment.sub(b"", content)
+        return _BLANKS.sub(_tab, content) if self._has_blanks else content
+
+
+def _tab(match: re.Match[bytes]) -> bytes:
+    """Return a tab for blanks between two fields, nothing for those at the ends of a line."""
+    text, start, end = match.string, match.start(), match.end()
+    is_within = start > 0 and end < len(text)
+    is_between = is_within and text[start - 1] not in b"\r\n" and text[end] not in b"\r\n"
+    return b"\t" if is_between else b""
 
 
 def end_of_lines(text: bytes | bytearray, length: int) -> int:
@@ -303,6 +363,6 @@ class LimitedStream(_Stream):
                 f"{self._name} unpacks to more bytes than may be read",
                 code="input-bytes",
                 location=Location(self._name),
-                hint="if it is as large as that, add  --max-input-bytes 1T",
+                proposals=[Proposal(("--max-input-bytes", "1T"), "if it is as large as that")],
             )
         return n_read

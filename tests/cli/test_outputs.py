@@ -123,7 +123,7 @@ def test_a_file_that_comes_on_standard_input_is_not_written_over(
     command: Command, place: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del place
-    monkeypatch.setattr("rnnforecast.workflow.model._STANDARD_INPUT_FILE", "data.csv")
+    monkeypatch.setattr("rnnforecast.sources.files._STANDARD_INPUT_FILE", "data.csv")
     with Path("data.csv").open() as opened:
         monkeypatch.setattr(sys, "stdin", opened)
         assert command("predict", "-", "-m", trained / "model", "-o", "data.csv").code == 2

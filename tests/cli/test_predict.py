@@ -343,8 +343,8 @@ def test_an_option_that_is_given_wins_though_it_is_the_default(
 
 def test_lines_that_are_no_longer_to_be_skipped_are_read(command: Command) -> None:
     table = write_wide(Path("plain.csv"), flow=wave(300)).read_text()
-    Path("logger.csv").write_text("Logger 7\n" + table)
-    assert command("train", "logger.csv", "--skip-rows", "1", "-q", *SMALL).code == 0
+    Path("logger.csv").write_text("Logger 7\nNorth\n" + table)
+    assert command("train", "logger.csv", "--skip-rows", "2", "-q", *SMALL).code == 0
     assert command("predict", "-q", "-o", "a.csv").code == 0
 
     assert command("predict", "plain.csv", "-q", "-o", "b.csv").code == 4

@@ -76,8 +76,8 @@ def hourly(*cells: object, sep: str = ",", start: int = 0) -> list[str]:
 
 
 def pasted(hint: str) -> dict[str, Any]:
-    """Turn the options that a hint offers into what the command line would make of them."""
-    words = shlex.split(hint[hint.index("--") :])
+    """Turn the first options that a hint offers into what the command line would make of them."""
+    words = shlex.split(hint[hint.index("--") :].split(" ; ")[0])
     options: dict[str, Any] = {}
     for i, word in enumerate(words):
         if word.startswith("--"):

@@ -19,7 +19,7 @@ def test_an_empty_file_is_a_data_error(tmp_path):
 
     assert (type(error), error.exit_code, error.code) == (DataError, 4, "empty")
     assert error.location.file == str(path)
-    assert error.hint
+    assert error.advice
 
 
 def test_a_file_of_blank_lines_is_empty(tmp_path):
@@ -52,9 +52,9 @@ def test_without_a_time_column_the_columns_are_listed(tmp_path):
     error = failure(write(tmp_path / "plain.csv", "flow,level", "1,2", "3,4"))
 
     assert (type(error), error.code) == (DataError, "no-time-column")
-    assert "--time" in error.hint
-    assert "'flow'" in error.hint
-    assert "'level'" in error.hint
+    assert "--time" in error.advice
+    assert "'flow'" in error.advice
+    assert "'level'" in error.advice
 
 
 def test_a_numeric_time_column_of_any_name_works_once_it_is_named(tmp_path):
@@ -79,8 +79,8 @@ def test_text_in_a_target_names_its_lines_and_offers_a_fix_that_works(tmp_path):
     assert (place.file, place.line, place.column, place.column_number) == (str(path), 4, "temp", 2)
     assert (place.text, place.token) == ("2024-01-01 02:00,ERR", "ERR")
     assert place.also_lines == (6, 8)
-    assert pasted(error.hint) == {"na_values": ("ERR",)}
-    fixed = read(path, **pasted(error.hint)).panel
+    assert pasted(error.advice) == {"na_values": ("ERR",)}
+    fixed = read(path, **pasted(error.advice)).panel
     np.testing.assert_array_equal(fixed.target, [1, 2, np.nan, 4, np.nan, 6])
 
 
@@ -88,7 +88,7 @@ def test_text_in_a_target_names_its_lines_and_offers_a_fix_that_works(tmp_path):
 def test_a_token_is_quoted_for_the_shell_in_its_fix(tmp_path, token):
     path = write(tmp_path / "token.csv", HEADER, *hourly(1, 2, 3, token, 5))
 
-    hint = failure(path).hint
+    hint = failure(path).advice
 
     assert pasted(hint) == {"na_values": (token,)}
     assert read(path, **pasted(hint)).panel.lengths[0] == 5
@@ -109,8 +109,8 @@ def test_a_duplicate_with_another_reading_is_an_error_with_its_line(tmp_path):
     assert (type(error), error.exit_code, error.code) == (DataError, 4, "duplicate-time")
     assert error.location.line in (4, 5)
     assert "02:00" in error.location.text
-    assert "--on-duplicate last" in error.hint
-    assert "--on-duplicate mean" in error.hint
+    assert "--on-duplicate last" in error.advice
+    assert "--on-duplicate mean" in error.advice
 
 
 @pytest.mark.parametrize(("rule", "reading"), [("last", 30.0), ("mean", 16.5)])

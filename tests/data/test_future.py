@@ -80,7 +80,7 @@ def test_a_zone_in_one_file_alone_is_an_error(tmp_path, form, is_aware):
 
     assert error.code == "mixed-zones"
     assert "plan" in error.location.file
-    assert "--tz" in error.hint
+    assert "--tz" in error.advice
 
 
 def test_a_plan_in_another_zone_names_the_same_instants():
@@ -190,7 +190,7 @@ def test_stamps_that_cannot_be_told_are_shown_in_the_plan(tmp_path):
 
     assert error.code == "ambiguous-date"
     assert (Path(error.location.file).name, error.location.line) == ("plan.csv", 2)
-    assert "--time-format" not in error.hint
+    assert "--time-format" not in error.advice
 
 
 def test_only_names_that_the_plan_shares_are_mapped(tmp_path):

@@ -92,14 +92,14 @@ def test_a_column_that_does_not_exist_is_named_with_what_looks_alike(tmp_path, o
 
     assert (type(error), error.code) == (DataError, "no-such-column")
     assert error.location.column == "flow_rate"
-    assert "'Flow rate'" in error.hint
-    assert "level" not in error.hint
+    assert "'Flow rate'" in error.advice
+    assert "level" not in error.advice
 
 
 def test_without_a_name_that_looks_alike_all_are_listed(tmp_path):
     error = failure(table(tmp_path, "when,flow", "1", "2"), target=("pressure",))
 
-    assert error.hint == "its columns are: 'when', 'flow'"
+    assert error.advice == "its columns are: 'when', 'flow'"
 
 
 def test_a_long_table_with_two_numeric_columns_offers_a_fix_that_works(tmp_path):
@@ -108,7 +108,7 @@ def test_a_long_table_with_two_numeric_columns_offers_a_fix_that_works(tmp_path)
     error = failure(path)
 
     assert error.code == "several-targets"
-    assert read(path, **pasted(error.hint)).schema.targets == ("v",)
+    assert read(path, **pasted(error.advice)).schema.targets == ("v",)
 
 
 def test_where_columns_are_series_none_names_them(tmp_path):
@@ -144,7 +144,7 @@ def test_a_named_time_column_that_holds_no_times_is_refused(tmp_path):
 def test_numbers_that_could_be_several_units_ask_for_one(tmp_path, unit, step_us):
     path = write(tmp_path / "x.csv", "time,v", *(f"{i},{i * i}" for i in range(10, 20)))
     error = failure(path, time="time")
-    assert error.code == "time-unit" and "--time-unit" in error.hint
+    assert error.code == "time-unit" and "--time-unit" in error.advice
 
     result = read(path, time_unit=unit)
 

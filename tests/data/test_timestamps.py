@@ -81,7 +81,7 @@ def test_day_and_month_that_cannot_be_told_apart_are_never_guessed(tmp_path):
     error = refused(tmp_path, ["01.02.2024", "02.02.2024", "03.02.2024"])
 
     assert (type(error), error.code) == (DataError, "ambiguous-date")
-    assert "--time-format" in error.hint
+    assert "--time-format" in error.advice
 
 
 @pytest.mark.parametrize(("pattern", "second"), [("%d.%m.%Y", 2), ("%m.%d.%Y", 1)])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import UsageError
-from rnnforecast.sources.columns import is_number
+from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.sniff import shell_quote
 from tests.data.tables import failure, few, hourly, pasted, read, write
 
@@ -41,14 +41,19 @@ def test_the_separator_can_be_said(tmp_path):
     assert read(write(tmp_path / "x.csv", *lines), sep=":").panel.target.tolist() == [1, 2, 3]
 
 
-def test_a_decimal_comma_between_commas_is_an_error_whose_fix_works(tmp_path):
-    path = write(tmp_path / "x.csv", HEADER, *hourly(1, 2, '"3,5"', 4))
+def test_a_decimal_comma_between_commas_is_read_and_said(tmp_path):
+    result = read(write(tmp_path / "x.csv", HEADER, *hourly(1, 2, '"3,5"', 4)))
+
+    assert result.panel.target.tolist() == [1, 2, 3.5, 4]
+    assert "decimal-comma" in result.warnings
+
+
+def test_a_decimal_comma_far_below_points_is_an_error_with_its_line(tmp_path):
+    path = write(tmp_path / "x.csv", HEADER, *hourly(*["0.25"] * 9, '"3,5"', 4))
 
     error = failure(path)
 
-    assert (error.location.line, error.location.token) == (4, "3,5")
-    assert pasted(error.hint) == {"decimal": ","}
-    assert read(path, **pasted(error.hint)).panel.target.tolist() == [1, 2, 3.5, 4]
+    assert (error.location.line, error.location.token) == (11, "3,5")
 
 
 def test_a_decimal_point_where_commas_are_said_is_an_error_whose_fix_works(tmp_path):
@@ -56,8 +61,8 @@ def test_a_decimal_point_where_commas_are_said_is_an_error_whose_fix_works(tmp_p
 
     error = failure(path, decimal=",")
 
-    assert pasted(error.hint) == {"decimal": "."}
-    assert read(path, **pasted(error.hint)).panel.target.tolist() == [1, 2, 3.5, 4]
+    assert pasted(error.advice) == {"decimal": "."}
+    assert read(path, **pasted(error.advice)).panel.target.tolist() == [1, 2, 3.5, 4]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +114,7 @@ def test_other_text_that_is_not_utf_8_names_its_line_and_a_fix_that_works(tmp_pa
 
     assert (error.code, error.location.line) == ("encoding", 1)
     assert "0x" in error.message
-    options = {**pasted(error.hint), "encoding": encoding}
+    options = {**pasted(error.advice), "encoding": encoding}
     assert read(path, **options).schema.targets == (name,)
 
 
@@ -124,7 +129,7 @@ def test_a_single_column_asks_for_the_separator(tmp_path):
     error = failure(write(tmp_path / "x.csv", "timestamp:temp", *hourly(1, 2, sep=":")))
 
     assert error.code == "one-column"
-    assert "--sep" in error.hint
+    assert "divides the columns" in error.advice
 
 
 @pytest.mark.parametrize("text", ["1", "-1.5", "+2", ".5", "5.", "1e-3", " 7 ", "\t7", "inf"])
@@ -137,7 +142,7 @@ def test_what_counts_as_a_number_is_read_as_that_number(tmp_path, text):
         assert read(write(tmp_path / "x.csv", *lines)).panel.target[2] == np.float32(text)
 
 
-@pytest.mark.parametrize("text", ["1,5", "1_000", "٣", "\u00a05", "0x10", "1.2.3", "e5", "1d5"])
+@pytest.mark.parametrize("text", ["1,5", "1_000", "٣", "5\u00a0m", "0x10", "1.2.3", "e5", "1d5"])
 def test_what_is_no_number_is_an_error_with_its_line(tmp_path, text):
     assert not is_number(text, ".")
     cells = hourly("0;a", "0;a", f"{text};a", "0;a", sep=";")

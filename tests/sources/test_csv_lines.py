@@ -133,7 +133,7 @@ def test_a_quote_that_is_never_closed_is_an_error(tmp_path):
     error = failure(write(tmp_path / "x.csv", *lines))
 
     assert (type(error), error.code) == (DataError, "long-field")
-    assert "quote" in error.hint
+    assert "quote" in error.advice
 
 
 @pytest.mark.parametrize("rest", [["2024-01-01 05:00,6,b", "2024-01-01 06:00,7,c"], []])

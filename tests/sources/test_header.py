@@ -15,7 +15,7 @@ HEADER = "timestamp,temp"
 def test_a_first_row_of_readings_is_no_header(tmp_path):
     error = failure(write(tmp_path / "bare.csv", *hourly(1, 2, 3)))
     assert (error.code, error.exit_code, error.location.line) == ("no-header", 4, 1)
-    assert "time,sensor1" in error.hint
+    assert "time,sensor1" in error.advice
 
 
 @pytest.mark.parametrize("header", ["2024,temp", ",temp", "timestamp,1"])
@@ -33,7 +33,7 @@ def test_one_odd_name_is_still_a_header(tmp_path, header):
 )
 def test_what_stands_above_the_header_is_counted_and_the_fix_works(tmp_path, preamble):
     path = write(tmp_path / "logger.csv", *preamble, HEADER, *hourly(1, 2, 3, 4))
-    hint = failure(path).hint
+    hint = failure(path).advice
     n_lines = len(preamble) - (not preamble[-1])  # an empty line above the header is no matter
     assert int(pasted(hint)["skip_rows"]) in (n_lines, len(preamble))
     assert read(path, skip_rows=n_lines).panel.target.tolist() == [1, 2, 3, 4]
@@ -44,7 +44,7 @@ def test_comments_above_the_header_are_named_and_the_fix_works(tmp_path, preambl
     path = write(
         tmp_path / "logger.csv", *preamble, HEADER, *hourly(1, 2), "# 3", *hourly(3, start=2)
     )
-    hint = failure(path).hint
+    hint = failure(path).advice
     assert pasted(hint) == {"comment": "#"}
     assert read(path, comment="#").panel.target.tolist() == [1, 2, 3]
 
@@ -62,8 +62,8 @@ def test_utf_16_without_a_mark_is_named_and_the_fix_works(tmp_path, order, encod
     path.write_bytes("\n".join([HEADER, *hourly(1, 2, 3, 4)]).encode(encoding))
     error = failure(path)
     assert error.code == "encoding"
-    assert pasted(error.hint) == {"encoding": f"utf-16-{order}"}
-    assert read(path, **pasted(error.hint)).panel.target.tolist() == [1, 2, 3, 4]
+    assert pasted(error.advice) == {"encoding": f"utf-16-{order}"}
+    assert read(path, **pasted(error.advice)).panel.target.tolist() == [1, 2, 3, 4]
 
 
 def test_bytes_of_0_are_no_text(tmp_path):
@@ -72,14 +72,11 @@ def test_bytes_of_0_are_no_text(tmp_path):
     assert failure(path).code == "encoding"
 
 
-@pytest.mark.parametrize(
-    ("token", "expected"), [("'20,5'", "--decimal ,"), ("1.234,5", "thousands"), ("true", "'true'")]
-)
+@pytest.mark.parametrize(("token", "expected"), [("1.234,5", "thousands"), ("true", "'true'")])
 def test_a_column_of_text_is_shown_where_no_column_holds_numbers(tmp_path, token, expected):
-    quoted = token.replace("'", '"') if "," in token else token
-    rows = [f"2024-01-01 {i:02d}:00;{quoted}" for i in range(10)]
-    hint = failure(write(tmp_path / "text.csv", "time;temp", *rows), decimal=".").hint
-    assert expected in hint
+    rows = [f"2024-01-01 {i:02d}:00;{token}" for i in range(10)]
+    advice = failure(write(tmp_path / "text.csv", "time;temp", *rows), decimal=".").advice
+    assert expected in advice
 
 
 @pytest.mark.parametrize("n_rows", [0, 300])

@@ -59,7 +59,7 @@ def test_a_parquet_file_that_is_cut_off_is_an_error(tmp_path, keep):
     error = failure(path)
 
     assert (type(error), error.code) == (DataError, "unreadable")
-    assert "cut off" in error.hint
+    assert "cut off" in error.advice
 
 
 def test_a_damaged_parquet_file_is_an_error(tmp_path):
@@ -216,7 +216,7 @@ def test_files_with_and_without_a_zone_do_not_go_together(tmp_path, is_first_awa
 
     assert (type(error), error.code) == (DataError, "mixed-zones")
     assert "b.parquet" in error.location.file
-    assert "--tz" in error.hint
+    assert "--tz" in error.advice
 
 
 def test_dates_beside_stamps_with_a_zone_are_an_error(tmp_path):

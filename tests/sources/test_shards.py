@@ -184,7 +184,7 @@ def test_files_that_are_not_the_manifests_are_an_error(folder: Path, damage: str
     error = failure(folder)
 
     assert (error.exit_code, error.code) == (4, "damaged-shards")
-    assert error.hint
+    assert error.advice
 
 
 def test_what_is_hidden_beside_the_buckets_does_no_harm(folder: Path) -> None:

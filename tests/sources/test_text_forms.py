@@ -34,8 +34,8 @@ def test_marks_between_thousands_are_asked_for_and_the_fix_works(tmp_path, cells
     error = failure(path)
 
     assert (error.code, error.exit_code) == ("thousands", 4)
-    assert "1234.5" in error.hint
-    assert read(path, **pasted(error.hint)).panel.target.tolist() == pytest.approx(expected)
+    assert "1234.5" in error.advice
+    assert read(path, **pasted(error.advice)).panel.target.tolist() == pytest.approx(expected)
 
 
 def test_a_group_of_other_than_three_digits_is_no_number(tmp_path):
@@ -90,7 +90,7 @@ def test_a_file_without_a_header_asks_for_names_and_the_fix_works(tmp_path):
     error = failure(path)
 
     assert (error.code, error.location.line) == ("no-header", 1)
-    result = read(path, **pasted(error.hint))
+    result = read(path, **pasted(error.advice))
     assert result.panel.names == ("sensor1", "sensor2")
     assert result.panel.of(0).tolist() == [1, 2, 3]
 
@@ -111,7 +111,7 @@ def test_a_line_of_units_under_the_header_is_named_and_the_fix_works(tmp_path, u
     error = failure(path)
 
     assert (error.code, error.location.line) == ("units-row", 2)
-    options = pasted(error.hint)
+    options = pasted(error.advice)
     assert options == {"skip_rows": "1"}
     result = read(path, skip_rows=1)
     assert result.panel.names == ("temp", "flow")
@@ -142,7 +142,7 @@ def test_rows_that_do_not_fit_can_be_skipped_and_are_kept_elsewhere(tmp_path):
     result = read(path, on_bad_rows="skip", max_bad_rows="5%", rejects=str(tmp_path / "bad.csv"))
 
     assert (many.code, many.location.line, many.location.also_lines) == ("bad-rows", 8, (10,))
-    assert read(path, on_bad_rows="skip", **pasted(many.hint)).panel.lengths[0] == 40
+    assert read(path, on_bad_rows="skip", **pasted(many.advice)).panel.lengths[0] == 40
     assert (tmp_path / "bad.csv").read_text().splitlines() == [lines[7], lines[9]]
     kept = result.panel.of(0)
     assert [i for i in range(40) if kept[i] != i] == [6, 8]

@@ -1,0 +1,506 @@
+"""How numbers are written in a column of text: marks, signs, units; and texts to numbers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.errors import DataError, Location, Proposal
+from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.sources.stamps import spread
+
+_BLANKS = " \t\u00a0\u2007\u2009\u202f"
+"""Blanks of any width, within a number or beside it."""
+_APOSTROPHES = "'\u2019"
+_DASHES = "\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d"
+"""Hyphens, dashes and the minus sign, which word processors write for a minus."""
+OTHER_MARK = {".": ",", ",": "."}
+"""The other decimal mark."""
+_MARKS = ".,"
+_B = f"[{_BLANKS}]*"
+_EMPTY = ('=""', *_DASHES)
+"""Cells without a number, where others have quotes of Excel, or dashes for a minus."""
+_CELL = re.compile(
+    rf'{_B}(?P<excel>=")?{_B}(?P<bracket>\()?(?P<sign>[-+{_DASHES}]?){_B}'
+    rf"(?P<currency>[$\u20ac\u00a3\u00a5\u20b9]|[A-Z]{{3}}(?=[{_BLANKS}]))?{_B}"
+    rf"(?P<inner>[-+{_DASHES}]?)(?P<number>(?:\d[\d.,{_APOSTROPHES}{_BLANKS}]*|[.,]\d+)"
+    rf"(?:[eE][-+]?\d+)?)(?P<trailing>[-{_DASHES}]?)"
+    rf"(?P<unit>[^-+\d\s{_BLANKS}{_DASHES}.,:;()\"'=/][^\s{_BLANKS}\"()]{{0,11}})?"
+    rf'(?P<close>\))?{_B}"?{_B}',
+    re.ASCII,
+)
+"""A number with what may stand around it. The blanks before a unit belong to `number`."""
+_UNIT = re.compile(
+    r"[cdhkmMGnu]?(s|m|g|a|v|w|wh|j|n|pa|bar|hz|l|va|var|ohm)"
+    "|min|h|t|psi|c|degc|f|degf|k|rpm|ppm|ppb|ph|lux|lx|db",
+    re.IGNORECASE,
+)
+_TYPE = re.compile(
+    r"(u?int(eger)?|float|double|decimal|long|short|numeric|string|text|varchar|bool(ean)?)"
+    r"\d*(\(.*\))?",
+    re.IGNORECASE,
+)
+"""Types of columns, which stand below the names as units do."""
+_MIN_VALUES_OF_A_UNIT = 10
+"""A letter right behind whole numbers is a unit only above so many different ones: 1A, 2A, 3A are
+names."""
+_MIN_NUMERIC_SHARE = 0.5
+"""A column with this share of numbers counts as numbers: cells that are none are errors then."""
+_GROUPINGS = (".", ",", " ", "'")
+_N_PROBE = 20
+"""So many cells tell whether a column may hold numbers at all."""
+_MAX_CELLS = 400
+"""So many first cells of a column, and so many of those below, tell how its numbers are written."""
+
+
+@dataclass(frozen=True)
+class NumberForm:
+    """How the numbers of one column are written."""
+
+    decimal: str = "."
+    thousands: str | None = None
+    unit: str = ""
+    """What stands behind each number, or before it: a unit, a currency, a percent sign."""
+    has_signs: bool = False
+    """Whether a minus may be a dash, and a number text of Excel, such as ="5"."""
+    is_accounting: bool = False
+    """Whether a number in brackets, or with a minus behind it, is negative."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether these are digits, a sign and a decimal mark alone."""
+        return self == NumberForm(self.decimal)
+
+    def is_number(self, text: str) -> bool:
+        """Tell whether a cell is a number in this form, or a missing one in the same hand."""
+        if not (self.unit or self.has_signs or self.is_accounting):
+            return is_number(text, self.decimal, self.thousands)
+        if self.has_signs and text in _EMPTY:
+            return True
+        if self.unit and self._unit_or_zero.search(text) is None:
+            return False
+        return self._pattern.fullmatch(self._bare(text)) is not None
+
+    def to_plain(self, text: str) -> str:
+        """Return a number with a decimal point and nothing else that is no digit; others as is."""
+        if not self.is_number(text):
+            return text
+        bare = self._bare(text)
+        if self.thousands is not None:
+            bare = re.sub(_mark_class(self.thousands), "", bare)
+        return bare.replace(self.decimal, ".")
+
+    def convert(self, texts: pa.Array, type_: pa.DataType) -> pa.Array:
+        """Convert texts to numbers. Raises `ArrowInvalid` for a text that is none."""
+        bare = texts
+        if self.has_signs:
+            bare = pc.if_else(
+                pc.is_in(texts, pa.array(_EMPTY)), pa.scalar(None, pa.string()), texts
+            )
+        for pattern, replacement in self._substitutions:
+            bare = pc.replace_substring_regex(bare, pattern, replacement)
+        is_good = pc.match_substring_regex(bare, f"^({self._pattern.pattern})$", ignore_case=True)
+        if self.unit:
+            has_unit = pc.match_substring_regex(texts, self._unit_or_zero.pattern)
+            is_good = pc.and_(is_good, has_unit)
+        if pc.all(is_good).as_py() is False:
+            raise pa.ArrowInvalid("a column of numbers holds other text")
+        if self.thousands is not None:
+            bare = pc.replace_substring_regex(bare, _mark_class(self.thousands), "")
+        return pc.replace_substring(bare, self.decimal, ".").cast(type_)
+
+    def _bare(self, text: str) -> str:
+        """Return a cell without what stands around its number."""
+        for pattern, replacement in self._substitutions:
+            text = re.sub(pattern, replacement, text, flags=re.ASCII)
+        return text
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return number_pattern(self.decimal, self.thousands)
+
+    @cached_property
+    def _unit_or_zero(self) -> re.Pattern[str]:
+        """What a cell must hold where numbers have a unit: it, unless the number is 0."""
+        return re.compile(rf"{re.escape(self.unit)}|^[-+]?0*[.,]?0*$")
+
+    @cached_property
+    def _substitutions(self) -> tuple[tuple[str, str], ...]:
+        """Patterns and replacements that leave the number; `re` and Arrow read them alike."""
+        if not (self.unit or self.has_signs or self.is_accounting):
+            return ((r"^[ \t]+|[ \t]+$", ""),)
+
+        steps = [(rf"^[{_BLANKS}]+|[{_BLANKS}]+$", "")]
+        if self.has_signs:
+            steps.append((rf'^="{_B}(.*?){_B}"$', r"\1"))
+        if self.unit:
+            unit = re.escape(self.unit)
+            steps += [
+                (rf"^(.*?){_B}{unit}(\)?)$", r"\1\2"),
+                (rf"^(\(?[-+{_DASHES}]?){unit}{_B}(.*)$", r"\1\2"),
+            ]
+        if self.is_accounting:
+            steps += [(r"^\((.*)\)$", r"-\1"), (rf"^([^-{_DASHES}].*)[-{_DASHES}]$", r"-\1")]
+        return (*steps, (rf"^[-{_DASHES}]{_B}(.*)$", r"-\1"))
+
+
+@cache
+def number_pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
+    """Return the regular expression of a number."""
+    mark, digits = re.escape(decimal), r"\d+"
+    if thousands is not None:
+        digits = rf"(?:\d{{1,3}}(?:{_mark_class(thousands)}\d{{3}})+|\d+)"
+    pattern = rf"[+-]?(?:{digits}(?:{mark}\d*)?|{mark}\d+)(?:e[+-]?\d+)?|[+-]?(?:inf|infinity)"
+    return re.compile(pattern, re.IGNORECASE | re.ASCII)
+
+
+def is_number(text: str, decimal: str, thousands: str | None = None) -> bool:
+    """Tell whether a cell is a number with this decimal mark and this thousands separator."""
+    return number_pattern(decimal, thousands).fullmatch(text.strip(" \t")) is not None
+
+
+def is_unit(text: str) -> bool:
+    """Tell whether a cell looks like a unit: in brackets, with a sign such as °, or a known one.
+
+    So does the type of a column.
+    """
+    bare = text.strip()
+    in_brackets = bare[:1] in tuple("[(") and bare[-1:] in tuple(")]")
+    has_sign = any(sign in bare for sign in "°%µ²³/")
+    return in_brackets or has_sign or any(p.fullmatch(bare) for p in (_UNIT, _TYPE))
+
+
+@cache
+def _mark_class(mark: str) -> str:
+    """Return the regular expression of a mark between thousands; all blanks are alike."""
+    for alike in (_BLANKS, _APOSTROPHES):
+        if mark in alike:
+            return f"[{alike}]"
+    return re.escape(mark)
+
+
+class Numbers(NamedTuple):
+    """What the cells of a column tell about the form of its numbers."""
+
+    form: NumberForm
+    """The form that most cells fit; its marks may be doubtful."""
+    n_fit: int
+    """How many cells it fits."""
+    decimal: str | None
+    """The decimal mark that the cells prove."""
+    doubtful: str | None = None
+    """A mark with three digits behind it in all cells that have it: of decimals or thousands."""
+    has_small: bool = False
+    """Whether there are whole numbers below a thousand; a decimal number of three places would be
+    written as 987.000."""
+    has_long: bool = False
+    """Whether whole numbers of four digits or more have no mark: then none stands between thousands
+    of others."""
+    example: str = ""
+    """A cell with the doubtful mark, or with marks between thousands."""
+    units: tuple[str, ...] = ()
+    """Units, the commonest first, where the numbers of one column have several."""
+
+
+def infer_numbers(cells: Sequence[str], decimal: str | None, thousands: str | None) -> Numbers:
+    """Infer the form of a column's numbers; the marks are the user's where they are not None."""
+    bare = _infer_marks(cells) if decimal is None and thousands is None else None
+    if bare is not None:
+        return bare
+
+    plain = NumberForm(decimal or ".", thousands)
+    probe = spread(cells, _N_PROBE)
+    if 4 * sum(_CELL.fullmatch(cell) is not None for cell in probe) < len(probe):
+        return Numbers(plain, 0, None)
+    n_plain = sum(map(plain.is_number, cells))
+    if n_plain == len(cells):
+        return Numbers(plain, n_plain, plain.decimal if decimal or thousands else None)
+    forms = [
+        NumberForm(mark, grouping)
+        for mark in ((decimal,) if decimal else _MARKS)
+        for grouping in ((thousands,) if thousands else (None, *_GROUPINGS))
+        if grouping != mark
+    ]
+    best = max(forms, key=lambda form: sum(map(form.is_number, cells)))
+    n_best = sum(map(best.is_number, cells))
+    decorated = _decorated(cells, forms)
+    if decorated is not None and decorated.n_fit > n_best:
+        return decorated
+    if n_best < _MIN_NUMERIC_SHARE * len(cells):
+        other = _infer_marks(cells)  # the user's marks are those of other columns
+        return other or Numbers(best, n_best, None)
+    if decimal is not None or thousands is not None:
+        if 2 * n_plain >= len(cells):
+            return Numbers(plain, n_plain, plain.decimal)
+        grouped = next((cell for cell in cells if not plain.is_number(cell)), "")
+        return Numbers(best, n_best, best.decimal, example=grouped)
+    fitting = [cell for cell in cells if best.is_number(cell)]
+    numbers = _infer_marks(fitting)
+    return numbers or Numbers(best, n_best, None)
+
+
+def _infer_marks(cells: Sequence[str]) -> Numbers | None:
+    """Infer the marks of numbers that have no signs or units around them; None for other cells."""
+    kinds = set()
+    for cell in cells:
+        kind = _marks_of(cell)
+        if kind is None:
+            return None
+        kinds.add(kind)
+    has_long = "long" in kinds
+    has_small = "small" in kinds
+    kinds -= {"long", "small", "other"}
+
+    if not kinds:
+        return Numbers(NumberForm(), len(cells), None, has_small=has_small, has_long=has_long)
+    for mark in _MARKS:
+        if kinds == {f"thousand {mark}"} and not has_long:
+            example = next(cell for cell in cells if mark in cell)
+            return Numbers(NumberForm(mark), len(cells), None, mark, has_small, example=example)
+        if kinds <= {f"decimal {mark}", f"thousand {mark}"}:
+            return Numbers(NumberForm(mark), len(cells), mark)
+
+    for decimal in _MARKS:
+        for grouping in _GROUPINGS:
+            form = NumberForm(decimal, grouping)
+            if grouping != decimal and all(map(form.is_number, cells)):
+                example = next(cell for cell in cells if _marks_of(cell) not in _UNGROUPED)
+                proven = decimal if any(decimal in cell for cell in cells) else None
+                if grouping in OTHER_MARK:
+                    proven = OTHER_MARK[grouping]
+                return Numbers(form, len(cells), proven, example=example)
+    return None
+
+
+_UNGROUPED = ("long", "small", "other", "decimal .", "decimal ,")
+_ONE_MARK = re.compile(r"[-+]?(\d*)([.,])(\d*)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+_WITHOUT_MARK = re.compile(r"[-+]?(\d+)(e[-+]?\d+)?|[-+]?inf(inity)?", re.ASCII | re.IGNORECASE)
+_GROUPED = re.compile(rf"[-+]?\d{{1,3}}(?:[.,{_APOSTROPHES}{_BLANKS}]\d{{3}})+([.,]\d*)?", re.ASCII)
+
+
+def _marks_of(text: str) -> str | None:
+    """Return what the marks of one cell prove; None for a cell that is no bare number.
+
+    `small` and `long` are whole numbers of up to three digits, and of more; `decimal .` has a mark
+    that cannot stand between thousands; `thousand .` one that may be either.
+    """
+    bare = text.strip(" \t")
+    match = _ONE_MARK.fullmatch(bare)
+    if match is not None:
+        whole, mark, places, exponent = match.groups()
+        if not whole + places:
+            return None
+        is_group = len(places) == 3 and 1 <= len(whole) <= 3 and whole[0] != "0" and not exponent
+        return f"{'thousand' if is_group else 'decimal'} {mark}"
+    match = _WITHOUT_MARK.fullmatch(bare)
+    if match is not None:
+        whole = match[1]
+        if whole is None or match[2]:
+            return "other"
+        return "long" if len(whole) > 3 else "small"
+    return "grouped" if _GROUPED.fullmatch(bare) is not None else None
+
+
+def _decorated(cells: Sequence[str], forms: Sequence[NumberForm]) -> Numbers | None:
+    """Infer the form of numbers with units, signs or quotes; None where most cells are none."""
+    matches = [match for cell in cells if (match := _CELL.fullmatch(cell)) is not None]
+    matches = [m for m in matches if bool(m["bracket"]) == bool(m["close"])]
+    if len(matches) < _MIN_NUMERIC_SHARE * len(cells):
+        return None
+    units = Counter(m["unit"] or m["currency"] or "" for m in matches)
+    bare = [m for m in matches if not (m["unit"] or m["currency"])]
+    are_zeros = all(not m["number"].strip(" 0.,") for m in bare)
+    if len(units) > 1 and are_zeros and 2 * len(bare) <= len(matches):
+        units.pop("", None)
+    if not _are_units(units, matches):
+        return None
+
+    has_signs = any(m["excel"] or (m["sign"] + m["inner"]).strip("+-") for m in matches)
+    is_accounting = any(m["bracket"] or m["trailing"] for m in matches)
+    if is_accounting and any(m["sign"] or m["inner"] for m in matches):
+        return None  # a number in brackets is none below 0 where others have a minus
+    if not (has_signs or is_accounting or any(units)):
+        return None
+
+    unit = next(iter(units)) if len(units) == 1 else ""
+    numbers = _infer_marks([m["number"].strip(_BLANKS) for m in matches])
+    if numbers is not None and numbers.form not in forms:
+        numbers = None  # the user says what the marks are
+    decorated = [
+        replace(form, unit=unit, has_signs=has_signs, is_accounting=is_accounting)
+        for form in (forms if numbers is None else [numbers.form])
+    ]
+    if len(units) > 1:
+        names = tuple(name for name, _ in units.most_common() if name)
+        return Numbers(decorated[0], len(matches), None, units=names)
+    best = max(decorated, key=lambda form: sum(map(form.is_number, cells)))
+    n_fit = sum(map(best.is_number, cells))
+    if numbers is None:
+        return Numbers(best, n_fit, None)
+    return numbers._replace(form=best, n_fit=n_fit)
+
+
+def _are_units(units: Counter[str], matches: Sequence[re.Match[str]]) -> bool:
+    """Tell whether what stands behind numbers are units, and not the second half of names."""
+    if not any(units):
+        return True
+    if len(units) > 1:
+        return "" not in units and all(map(is_unit, units))
+    (unit,) = units
+    values = {m["number"] for m in matches}
+    if len(values) == 1 and not is_unit(unit):
+        return False
+    has_blank = all(m["number"][-1:] in _BLANKS or m["currency"] for m in matches if m["unit"])
+    if has_blank or not unit.isalpha():
+        return True
+    has_marks = any(mark in value for value in values for mark in _MARKS)
+    is_name = any(value.startswith("0") and value.isdigit() and len(value) > 1 for value in values)
+    return has_marks or (is_unit(unit) and not is_name and len(values) > _MIN_VALUES_OF_A_UNIT)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """How the numbers of all columns of a table are written."""
+
+    columns: Mapping[str, Numbers]
+    """What each column of numbers tells."""
+    decimal: str
+    """The decimal mark of columns that prove none."""
+    thousands: str | None
+    """The mark between thousands that the user names."""
+    is_explicit: bool
+    """Whether the user says what the marks are."""
+
+    @classmethod
+    def of(
+        cls, cells: Mapping[str, Sequence[str]], sep: str, config: DataConfig, source: str
+    ) -> Marks:
+        """Infer them from the cells of each column, without missing ones.
+
+        Raises `DataError` where a mark may stand between thousands, unless the user says what the
+        marks are, and where the numbers of a column have several units.
+        """
+        columns = {}
+        for name, values in cells.items():
+            sample = [*values[:_MAX_CELLS], *spread(values[_MAX_CELLS:], _MAX_CELLS)]
+            numbers = infer_numbers(sample, config.decimal, config.thousands)
+            if sample and numbers.n_fit >= _MIN_NUMERIC_SHARE * len(sample):
+                columns[name] = numbers
+
+        decimals = Counter(n.decimal for n in columns.values() if n.decimal is not None)
+        decimal = config.decimal or max(".,", key=lambda mark: decimals[mark])
+        is_explicit = config.decimal is not None or config.thousands is not None
+        marks = cls(columns, decimal, config.thousands, is_explicit)
+        used = (config.series, *config.target, *config.known, *config.past, *config.static)
+        for name, numbers in columns.items():
+            if not config.target or name in used:
+                marks._check(name, numbers, frozenset(decimals), sep, source)
+        return marks
+
+    def _check(
+        self, name: str, numbers: Numbers, proven: frozenset[str], sep: str, source: str
+    ) -> None:
+        """Raise `DataError` for a column whose numbers cannot be read without being asked for."""
+        if numbers.units:
+            raise DataError(
+                f"column {name!r} holds numbers with several units: {', '.join(numbers.units)}",
+                code="several-units",
+                location=Location(source, column=name),
+                hint="write all of them in one unit",
+            )
+        form = numbers.form
+        if form.thousands is not None and form.thousands != self.thousands:
+            decimal = form.decimal if numbers.decimal else self.decimal
+            raise grouped_error(name, numbers, [decimal], source)
+
+        mark = numbers.doubtful
+        if mark is None or (self.is_explicit and mark == self.decimal):
+            return
+        if proven == {OTHER_MARK[mark]} or self.is_explicit:
+            raise grouped_error(name, numbers, [OTHER_MARK[mark]], source)
+        # Who writes fields with semicolons between them may write decimals with a comma.
+        is_doubtful = numbers.has_small or mark == "," or sep == ";" or len(proven) > 1
+        if is_doubtful and proven != {mark}:
+            raise grouped_error(name, numbers, [OTHER_MARK[mark], mark], source)
+
+    def form_of(self, column: str) -> NumberForm | None:
+        """Return how the numbers of a column are written; None where it holds none."""
+        numbers = self.columns.get(column)
+        if numbers is None or numbers.decimal or numbers.doubtful:
+            return numbers and numbers.form
+        return replace(numbers.form, decimal=self.decimal, thousands=self.thousands)
+
+    @property
+    def forms(self) -> dict[str, NumberForm]:
+        """The forms of columns that are written unlike the others, or with more than digits."""
+        usual = NumberForm(self.decimal, self.thousands)
+        forms = {name: self.form_of(name) for name in self.columns}
+        return {name: form for name, form in forms.items() if form is not None and form != usual}
+
+    @property
+    def doubtful(self) -> dict[str, bool]:
+        """Columns that prove no mark, where none does, and whether they have no mark at all."""
+        if self.is_explicit or any(numbers.decimal for numbers in self.columns.values()):
+            return {}
+        return {
+            name: numbers.doubtful is None
+            for name, numbers in self.columns.items()
+            if numbers.form.is_plain and not numbers.has_long
+        }
+
+    def report(self, source: str, listener: Listener) -> None:
+        """Say which decimal marks, signs and units were read."""
+        forms = {name: form for name in self.columns if (form := self.form_of(name)) is not None}
+        commas = [name for name, form in forms.items() if form.decimal == ","]
+        if not self.is_explicit and commas:
+            listener(WarningEvent("decimal-comma", f"{source} has commas as decimal marks"))
+        others = [n for n, form in forms.items() if form.decimal != self.decimal]
+        if others:
+            names = ", ".join(map(repr, others))
+            mark = "comma" if self.decimal == "." else "point"
+            message = f"the decimal mark of {names} is a {mark}, unlike that of other columns"
+            listener(WarningEvent("decimal-mark", f"{source}: {message}", len(others)))
+        units = [f"{form.unit} of {name!r}" for name, form in forms.items() if form.unit]
+        if units:
+            listener(Notice(f"{source}: units behind numbers are left out: {', '.join(units)}"))
+        dashes = [name for name, form in forms.items() if form.has_signs or form.is_accounting]
+        if dashes:
+            names = ", ".join(map(repr, dashes))
+            listener(Notice(f"{source}: numbers of {names} have dashes, quotes or brackets"))
+
+
+def grouped_error(
+    column: str, numbers: Numbers, decimals: Sequence[str], source: str, line: int | None = None
+) -> DataError:
+    """Return the error for numbers with marks between thousands, or that may have such marks.
+
+    `decimals` are the decimal marks with which they can be read.
+    """
+    example = numbers.example
+    mark = numbers.doubtful or numbers.form.thousands or ""
+    proposals = []
+    for decimal in decimals:
+        options: tuple[str, ...] = ("--decimal", decimal)
+        value = example
+        if decimal != mark:
+            options = ("--thousands", mark, *options)
+            value = re.sub(_mark_class(mark), "", example)
+        meaning = value.strip(_BLANKS).replace(decimal, ".")
+        proposals.append(Proposal(options, f"if {example.strip()} means {meaning}"))
+    problem = "numbers with marks between thousands"
+    if len(decimals) > 1:
+        problem = f"{mark!r} may stand between thousands, or be the decimal mark"
+    return DataError(
+        f"column {column!r} holds {example!r}: {problem}",
+        code="thousands",
+        location=Location(source, line=line, column=column),
+        proposals=proposals,
+    )

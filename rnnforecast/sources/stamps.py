@@ -1,0 +1,451 @@
+"""The forms in which dates and times are written, and texts in one of them to ISO 8601."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import re
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import pairwise
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_B = "[ \t\u00a0\u2009\u202f]"
+"""A blank: browsers write a narrow one before AM and PM."""
+_LETTERS = "[A-Za-z\u00c0-\u024f\u0400-\u04ff]"
+_MONTHS = (
+    # English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Danish and Norwegian,
+    # Polish, Turkish, Russian; a name is known by its beginning, and by more where that is common.
+    "jan jän ene gen sty oca янв",
+    "feb fév fev lut şub фев",
+    "mar mär mrt maa мар",
+    "apr abr avr kwi nis апр",
+    "may mai mag mei maj мая май",
+    "jun juin giu cze haz июн",
+    "jul juil lug lip tem июл",
+    "aug ago aoû aou août sie ağu авг",
+    "sep set wrz eyl сен",
+    "oct okt out ott paź eki окт",
+    "nov lis kas ноя",
+    "dec dez déc dic des gru ara дек",
+)
+_MONTH_OF = {name: i for i, names in enumerate(_MONTHS, 1) for name in names.split()}
+_FIRST_YEAR, _PAST_YEAR = 1900, 2100
+"""Digits alone are a date only in these years."""
+_PIVOT = 50
+"""Years of two digits lie from 1950 to 2049."""
+_ZONES = {
+    "Z": 0, "UTC": 0, "GMT": 0, "UT": 0, "WET": 0, "WEST": 60, "CET": 60, "CEST": 120, "MEZ": 60,
+    "MESZ": 120, "EET": 120, "EEST": 180, "MSK": 180, "JST": 540, "KST": 540, "EST": -300,
+    "EDT": -240, "CDT": -300, "MST": -420, "MDT": -360, "PST": -480, "PDT": -420, "AKST": -540,
+    "AKDT": -480, "HST": -600, "AEST": 600, "AEDT": 660, "ACST": 570, "AWST": 480, "NZST": 720,
+    "NZDT": 780, "SAST": 120,
+}  # fmt: skip
+"""Offsets from UTC in minutes by the name of a zone, where only one zone is called so."""
+ZONES_CALLED = {
+    "CST": ("America/Chicago", "Asia/Shanghai"),
+    "IST": ("Asia/Kolkata", "Europe/Dublin", "Asia/Jerusalem"),
+    "BST": ("Europe/London", "Asia/Dhaka"),
+    "AST": ("America/Halifax", "Asia/Riyadh"),
+    "GST": ("Asia/Dubai",),
+    "SGT": ("Asia/Singapore",),
+    "HKT": ("Asia/Hong_Kong",),
+    "PKT": ("Asia/Karachi",),
+    "BRT": ("America/Sao_Paulo",),
+    "ART": ("America/Argentina/Buenos_Aires",),
+}
+"""Zones by a name that several have, or that says little."""
+_GOLDEN_RATIO = (math.sqrt(5) - 1) / 2
+_MAX_SAMPLE = 100
+"""Texts by which forms are told apart."""
+_MIN_DISTINCT = 3
+"""A column of fewer different dates, written as digits, may as well hold numbers."""
+_MIN_CERTAIN = 10
+"""So many different numbers of eight digits are not dates by chance."""
+_MAX_STAMP = 80
+"""No stamp has more characters."""
+_REGULAR_SHARE = 0.9
+"""Share of steps that are the commonest one, of stamps that are read in the right form."""
+
+_Y, _y, _m, _d = r"(?P<Y>\d{4})", r"(?P<y>\d{2})", r"(?P<m>\d{1,2})", r"(?P<d>\d{1,2})"
+_mm, _dd, _j = r"(?P<m>\d{2})", r"(?P<d>\d{2})", r"(?P<j>\d{3})"
+_NAME = rf"(?P<b>{_LETTERS}{{3,12}})\.?"
+_GAP = rf"(?:\.?{_B}*[-/.,]{_B}*|\.?{_B}+(?:de{_B}+)?)"
+"""What stands between a day, the name of a month, and a year."""
+_ORDINAL = "(?:st|nd|rd|th|er)?"
+_WEEKDAY = rf"(?:{_LETTERS}{{2,12}}\.?,?{_B}+)?"
+_FRACTION = r"(?:[.,](?P<f>\d{1,9})|:(?P<g>\d{3}))?"
+_CLOCK = rf"(?P<H>\d{{1,2}})(?:[:.h]?(?P<M>\d{{2}})(?:[:.m]?(?P<S>\d{{2}}){_FRACTION}s?)?|h)?"
+_DASH_CLOCK = r"(?P<H>\d{2})-(?P<M>\d{2})(?:-(?P<S>\d{2}))?"
+_DIGIT_CLOCK = r"(?P<H>\d{2})(?:(?P<M>\d{2})(?:(?P<S>\d{2})(?:[.,]?(?P<f>\d{1,9}))?)?)?"
+_HALF = rf"(?:{_B}*(?P<p>[AaPp])\.?{_B}?[Mm]\.?)?"
+_ZONE = rf"(?:{_B}*(?P<z>[Zz]|(?:UTC|GMT)?[-+]\d{{2}}:?(?:\d{{2}})?|\(?[A-Z]{{2,5}}\)?))?"
+_BETWEEN = rf"(?:{_B}*[Tt]{_B}*|{_B}*[,;_:]{_B}*|{_B}+-{_B}+|-|{_B}+(?:at{_B}+|um{_B}+)?)"
+"""What stands between a date and a time of day."""
+_CLOCK_FORMAT = re.compile(
+    r"(?:[ T,_-]+%[HI](?:[:.h]?%M)?(?:[:.m]?%S)?(?:[.,]?%f)?(?: ?%p)?(?: ?%[zZ])?)?"
+)
+"""A time of day in a user's format, below its date."""
+_TO = f"{_B}*(?:{_B}-|[\u2013\u2014/]|{_B}to|{_B}bis){_B}*"
+"""What stands between the begin and the end of an interval."""
+
+
+@dataclass(frozen=True)
+class StampForm:
+    """One way to write a date, with or without a time of day."""
+
+    format: str
+    """The date, as `--time-format` has it."""
+    date: str
+    """The regular expression of the date."""
+    time: str = _CLOCK
+    """That of the time of day; empty where the date has none, or stands around it."""
+    between: str = _BETWEEN
+    is_weak: bool = False
+    """Whether numbers or names may look so, too."""
+
+    @cached_property
+    def pattern(self) -> str:
+        """The regular expression of a stamp; `re` and Arrow read it alike."""
+        return self._with_end("?")
+
+    @property
+    def year_place(self) -> int:
+        """Where the year stands in the date."""
+        return self.format.lower().index("y") if "y" in self.format.lower() else -1
+
+    @cached_property
+    def interval_pattern(self) -> str:
+        """That of a stamp that names the begin and the end of an interval."""
+        return self._with_end("{1}") if self.time else "^[^\\s\\S]$"
+
+    def _with_end(self, times: str) -> str:
+        if not self.time:
+            return f"^{_B}*{self.date}{_B}*$"
+        clock = self.time + _HALF + _ZONE
+        date, time = _unnamed(self.date), _unnamed(clock)
+        end = rf"(?P<end>{_TO}(?:{date}(?:{self.between}{time})?|{time})){times}"
+        return f"^{_B}*{_WEEKDAY}{self.date}(?:{self.between}{clock})?{end}{_B}*$"
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        return re.compile(self.pattern, re.ASCII)
+
+    def parts(self, text: str) -> dict[str, str] | None:
+        """Return the parts of a text by their letters; None for another form, or no date."""
+        match = self._regex.fullmatch(text)
+        parts = None if match is None else match.groupdict("")
+        return parts if parts is not None and _iso_date(parts) and _iso_clock(parts) else None
+
+    def date_in_words(self, text: str) -> str:
+        """Return a date of this form as 1 February 2024, which nobody can misread."""
+        date = dt.date.fromisoformat(str(_iso_date(self.parts(text) or {"Y": "1"})))
+        return f"{date.day} {date:%B %Y}"
+
+    def to_iso(self, texts: pa.Array) -> pa.Array:
+        """Turn texts into ISO 8601, null where they have another form, or are no date.
+
+        Of an interval it is the begin. The hour may be 24 and the second 60, as in the text.
+        """
+        groups = pc.extract_regex(texts.cast(pa.string()), self.pattern)
+        names = [field.name for field in groups.type]
+        parts = dict(zip(names, groups.flatten(), strict=True))
+
+        date_names = [name for name in "YymdbjqW" if name in parts]
+        dates = _map_texts(
+            pc.binary_join_element_wise(*(parts[name] for name in date_names), "\t"),
+            lambda text: _iso_date(dict(zip(date_names, text.split("\t"), strict=True))),
+        )
+        clock_names = [name for name in "HMSp" if name in parts]
+        if not clock_names:
+            return dates
+        clocks = _map_texts(
+            pc.binary_join_element_wise(*(parts[name] for name in clock_names), "\t"),
+            lambda text: _iso_clock(dict(zip(clock_names, text.split("\t"), strict=True))),
+        )
+        fractions: pa.Array | str = ""
+        if "f" in parts:
+            digits = parts["f"]
+            if "g" in parts:
+                digits = pc.binary_join_element_wise(digits, parts["g"], "")
+            fractions = pc.replace_substring_regex(digits, r"^(\d)", r".\1")
+        zones = _map_texts(parts["z"], _iso_zone) if "z" in parts else ""
+        return pc.binary_join_element_wise(dates, clocks, fractions, zones, "")
+
+    def format_of(self, text: str) -> str:
+        """Return the format of a text of this form, as `--time-format` has it."""
+        parts = self.parts(text)
+        if parts is None or not parts.get("H") or "%H" in self.format:
+            return self.format
+        half = parts.get("p", "")
+        clock = "%I" if half else "%H"
+        clock += ":%M" * bool(parts["M"]) + ":%S" * bool(parts["S"])
+        return f"{self.format} {clock}{' %p' * bool(half)}"
+
+
+def _unnamed(pattern: str) -> str:
+    """Return a pattern whose groups have no names, as one may not be used twice."""
+    return re.sub(r"\(\?P<\w+>", "(?:", pattern)
+
+
+def _map_texts(texts: pa.Array, function: Callable[[str], str | None]) -> pa.Array:
+    """Apply a function to each different text: there are few different days, months, and clocks."""
+    encoded = texts.dictionary_encode()
+    values = pa.array([function(text) for text in encoded.dictionary.to_pylist()], pa.string())
+    return values.take(encoded.indices)
+
+
+def _iso_date(parts: dict[str, str]) -> str | None:
+    """Return a date of the calendar in ISO 8601, by the names of its parts; None for no date."""
+    if parts.get("Y"):
+        year = int(parts["Y"])
+    elif parts.get("y"):
+        year = int(parts["y"])
+        year += 1900 if year >= _PIVOT else 2000
+    else:
+        return None
+    month, day = 1, 1
+    if parts.get("b"):
+        number = month_of(parts["b"])
+        if number is None:
+            return None
+        month = number
+    elif parts.get("q"):
+        month = 3 * int(parts["q"]) - 2
+    elif parts.get("m"):
+        month = int(parts["m"])
+    day = int(parts.get("d") or 1)
+
+    try:
+        if parts.get("W"):
+            return dt.date.fromisocalendar(year, int(parts["W"]), 1).isoformat()
+        if parts.get("j"):
+            date = dt.date(year, 1, 1) + dt.timedelta(int(parts["j"]) - 1)
+            return date.isoformat() if date.year == year and int(parts["j"]) else None
+        return dt.date(year, month, day).isoformat()
+    except ValueError:
+        return None
+
+
+def month_of(name: str) -> int | None:
+    """Return the number of a month by its name or the beginning of it, in one of many languages."""
+    folded = name.strip(".").casefold()
+    for length in (4, 3):  # juin and juil begin alike
+        if folded[:length] in _MONTH_OF:
+            return _MONTH_OF[folded[:length]]
+    return None
+
+
+def _iso_clock(parts: dict[str, str]) -> str | None:
+    """Return a time of day with what stands before it in ISO 8601; nothing for midnight alone."""
+    if not parts.get("H"):
+        return "T00:00:00"
+    hour, half = int(parts["H"]), parts.get("p", "").casefold()
+    if half:
+        if not 1 <= hour <= 12:
+            return None
+        hour = hour % 12 + 12 * (half == "p")
+    return f"T{hour:02d}:{parts.get('M') or '00'}:{parts.get('S') or '00'}"
+
+
+def _iso_zone(text: str) -> str:
+    """Return an offset from UTC in ISO 8601; nothing for no zone, and for a name of several."""
+    minutes = offset_minutes(text)
+    if minutes is None:
+        return ""
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+
+
+def offset_minutes(zone: str) -> int | None:
+    """Return the offset from UTC of a zone's name or of an offset; None for one that is unknown."""
+    name = zone.strip("()").upper()
+    if name in _ZONES:
+        return _ZONES[name]
+    match = re.fullmatch(r"(?:UTC|GMT)?([-+])(\d{2}):?(\d{2})?", name)
+    if match is None:
+        return None
+    minutes = 60 * int(match[2]) + int(match[3] or 0)
+    return -minutes if match[1] == "-" else minutes
+
+
+def _forms() -> tuple[StampForm, ...]:
+    """Return all forms."""
+    forms = []
+    for mark in "-/.":
+        sep = re.escape(mark)
+        forms += [
+            StampForm(f"%Y{mark}%m{mark}%d", f"{_Y}{sep}{_m}{sep}{_d}"),
+            StampForm(f"%d{mark}%m{mark}%Y", f"{_d}{sep}{_m}{sep}{_Y}"),
+            StampForm(f"%m{mark}%d{mark}%Y", f"{_m}{sep}{_d}{sep}{_Y}"),
+            StampForm(f"%d{mark}%m{mark}%y", f"{_d}{sep}{_m}{sep}{_y}"),
+            StampForm(f"%m{mark}%d{mark}%y", f"{_m}{sep}{_d}{sep}{_y}"),
+            StampForm(f"%y{mark}%m{mark}%d", f"{_y}{sep}{_mm}{sep}{_dd}"),
+        ]
+    around = rf"{_WEEKDAY}{_NAME}{_B}+{_d}{_B}+{_CLOCK}{_HALF}{_ZONE}{_B}+{_Y}"
+    parted = rf"(?:{_B}*[Tt]{_B}*|[-_]|{_B}+)"
+    dashes = rf"(?:-|_|T|{_B}+)"
+    forms += [
+        StampForm("%d %b %Y", f"{_d}{_ORDINAL}{_GAP}{_NAME}{_GAP}{_Y}"),
+        StampForm("%b %d %Y", f"{_NAME}{_GAP}{_d}{_ORDINAL}{_GAP}{_Y}"),
+        StampForm("%Y %b %d", f"{_Y}{_GAP}{_NAME}{_GAP}{_d}"),
+        StampForm("%d %b %y", f"{_d}{_ORDINAL}{_GAP}{_NAME}{_GAP}{_y}"),
+        StampForm("%d%b%Y", f"{_dd}{_NAME}{_Y}"),
+        StampForm("%a %b %d %H:%M:%S %Y", around, ""),
+        StampForm("%Y-%m-%d-%H-%M-%S", rf"{_Y}-{_mm}-{_dd}", _DASH_CLOCK, dashes),
+        StampForm("%Y%m%d", f"{_Y}{_mm}{_dd}", _CLOCK, parted, is_weak=True),
+        StampForm("%d%m%Y", f"{_dd}{_mm}{_Y}", _CLOCK, parted, is_weak=True),
+        StampForm("%Y%m%d%H", f"{_Y}{_mm}{_dd}{_DIGIT_CLOCK}", "", is_weak=True),
+        StampForm("%d%m%Y%H", f"{_dd}{_mm}{_Y}{_DIGIT_CLOCK}", "", is_weak=True),
+        StampForm("%Y-%j", f"{_Y}[-/]{_j}", is_weak=True),
+        StampForm("%y%m%d", f"{_y}{_mm}{_dd}", _CLOCK, parted, is_weak=True),
+        StampForm("%d%m%y", f"{_dd}{_mm}{_y}", _CLOCK, parted, is_weak=True),
+        StampForm("%Y%j", f"{_Y}{_j}", _CLOCK, parted, is_weak=True),
+        StampForm("%Y%m", f"{_Y}{_mm}", "", is_weak=True),
+        StampForm("%Y-%m", f"{_Y}[-/.]{_mm}", "", is_weak=True),
+        StampForm("%m/%Y", f"{_m}[-/.]{_Y}", "", is_weak=True),
+        StampForm("%b %Y", f"{_NAME}{_GAP}{_Y}", "", is_weak=True),
+        StampForm("%b %y", f"{_NAME}{_GAP}{_y}", "", is_weak=True),
+        StampForm("%Y-Q", rf"{_Y}[-/ ]?Q(?P<q>[1-4])", "", is_weak=True),
+        StampForm("%G-W%V", rf"{_Y}-?W(?P<W>\d{{2}})", "", is_weak=True),
+    ]
+    return tuple(forms)
+
+
+FORMS = _forms()
+_ANY = re.compile("|".join(_unnamed(form.pattern) for form in FORMS), re.ASCII)
+"""What any of the forms matches."""
+
+
+@cache
+def form_of_format(format_: str) -> StampForm | None:
+    """Return the form whose date a user's format names, if only a time of day follows it."""
+    for form in sorted(FORMS, key=lambda form: -len(form.format)):
+        clock = format_.removeprefix(form.format)
+        if clock != format_ and _CLOCK_FORMAT.fullmatch(clock):
+            return form
+    return None
+
+
+def is_stamp(text: str) -> bool:
+    """Tell whether a text is a date with a year, month and day, or with a time of day, too.
+
+    Digits alone are none, and neither are a month or a day of a year: numbers and names look so.
+    """
+    if not 6 <= len(text) <= _MAX_STAMP or _ANY.fullmatch(text) is None:
+        return False
+    for form in FORMS:
+        parts = form.parts(text)
+        if parts is not None and (not form.is_weak or parts.get("H")) and not text.isdigit():
+            return True
+    return False
+
+
+def infer_forms(texts: Sequence[str]) -> list[StampForm]:
+    """Return the forms that most texts of a column have, no two of which read all alike."""
+    sample = spread(texts, _MAX_SAMPLE)
+    counts = {form: sum(form.parts(text) is not None for text in sample) for form in FORMS}
+    n_best = max(counts.values(), default=0)
+    if 2 * n_best <= len(sample):
+        return []
+    array = pa.array(sample, pa.string())
+    readings: dict[tuple[bool, tuple[str, ...]], StampForm] = {}
+    for form in FORMS:
+        if counts[form] == n_best:
+            is_month_first = form.format.startswith("%m")  # 01/01 now may be 01/02 in a moment
+            readings.setdefault((is_month_first, tuple(form.to_iso(array).to_pylist())), form)
+    return list(readings.values())
+
+
+def choose_form(forms: Sequence[StampForm], texts: pa.Array) -> list[StampForm]:
+    """Return the forms that remain possible by all texts of a batch: more than one is ambiguous.
+
+    Of two forms with the year in other places the one counts whose stamps lie close together; day
+    and month are never told apart so.
+    """
+    if len(forms) < 2:
+        return list(forms)
+    readings = {form: form.to_iso(texts) for form in forms}
+    n_best = max(len(iso) - iso.null_count for iso in readings.values())
+    possible = [form for form, iso in readings.items() if len(iso) - iso.null_count == n_best]
+    if len({form.year_place for form in possible}) > 1:
+        coverage = {form: _coverage(readings[form].to_pylist()) for form in possible}
+        dense = [form for form in possible if coverage[form] >= max(coverage.values()) / 2]
+        possible = dense if len({form.year_place for form in dense}) == 1 else possible
+    return possible
+
+
+def _coverage(iso: Sequence[str | None]) -> float:
+    """Return which share of the time from the first stamp to the last has stamps in it.
+
+    Days of one month, read as years, lie far apart.
+    """
+    times = sorted({_moment(text) for text in iso if text is not None})
+    steps = [(b - a).total_seconds() for a, b in pairwise(times)]
+    if not steps:
+        return 1.0
+    return statistics.median(steps) * len(steps) / sum(steps)
+
+
+def spread(texts: Sequence[str], n: int) -> list[str]:
+    """Return at most `n` texts from all places, in their order, with no period in common."""
+    if len(texts) <= n:
+        return list(texts)
+    places = {int(i * _GOLDEN_RATIO % 1 * len(texts)) for i in range(n)}
+    return [texts[place] for place in sorted(places)]
+
+
+def is_regular(iso: Sequence[str | None], share: float = _REGULAR_SHARE) -> bool:
+    """Tell whether most steps between different stamps are equal; months and years are, too."""
+    times = sorted({_moment(text) for text in iso if text is not None})
+    steps = [(b - a).total_seconds() for a, b in pairwise(times)]
+    if not steps:
+        return False
+    kinds = Counter(
+        next((name for name, (low, high) in _MONTH_STEPS.items() if low <= step <= high), step)
+        for step in steps
+    )
+    return max(kinds.values()) >= share * len(steps)
+
+
+_MONTH_STEPS = {
+    "month": (28 * 86_400, 31 * 86_400),
+    "quarter": (90 * 86_400, 92 * 86_400),
+    "year": (365 * 86_400, 366 * 86_400),
+}
+
+
+def _moment(iso: str) -> dt.datetime:
+    """Return the time of a text in ISO 8601, roughly: 24:00 is the same midnight."""
+    date, _, clock = iso.partition("T")
+    hours, minutes, seconds = (*map(int, clock[:8].split(":")), 0, 0, 0)[:3] if clock else (0, 0, 0)
+    moment = dt.datetime.fromisoformat(date)
+    return moment + dt.timedelta(hours=hours, minutes=minutes, seconds=seconds)
+
+
+def weak_form(cells: Sequence[str]) -> StampForm | None:
+    """Return the form of a column all of whose cells are dates, in a form that numbers have, too.
+
+    Every cell must be a date of the calendar between 1900 and 2100; and where numbers could be so
+    by chance, or names, steps must be equal.
+    """
+    texts = [cell.strip() for cell in cells]
+    distinct = list(dict.fromkeys(texts))
+    if len(distinct) < _MIN_DISTINCT:
+        return None
+    possible = []
+    for form in FORMS:
+        if not form.is_weak or any(form.parts(text) is None for text in distinct[:3]):
+            continue
+        years = [(form.parts(text) or {"Y": "0"}).get("Y") or "2000" for text in distinct]
+        if not all(_FIRST_YEAR <= int(year) < _PAST_YEAR for year in years):
+            continue
+        iso = form.to_iso(pa.array(distinct, pa.string())).to_pylist()
+        is_certain = len(distinct[0]) >= 8 and len(distinct) >= _MIN_CERTAIN
+        if is_regular(iso) or (is_certain and distinct[0].isdigit()):
+            possible.append((not is_regular(iso), form))
+    return min(possible, key=lambda pair: pair[0])[1] if possible else None

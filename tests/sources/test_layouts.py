@@ -1,0 +1,196 @@
+"""Lines that are no rows: several headers, units, totals, comments; and columns between blanks."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.data.tables import failure, hourly, pasted, read, write
+
+HEADER = "time,a,b"
+ROWS = hourly(*(f"{i % 7}.5,{i % 5}.25" for i in range(60)))
+EXPECTED = [i % 7 + 0.5 for i in range(60)]
+
+
+def values(path, **options):
+    return read(path, **options).panel.of(0).tolist()
+
+
+def fix(error):
+    options = pasted(error.advice)
+    return {name: int(x) if name == "skip_rows" else x for name, x in options.items()}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("header", [HEADER, '"time","a","b"'])
+@pytest.mark.parametrize("block", [1 << 22, 300])
+def test_a_header_that_comes_again_is_left_out_and_counted(
+    tmp_path, monkeypatch, end, header, block
+):
+    monkeypatch.setattr("rnnforecast.sources.csv.BLOCK_BYTES", block)
+    third = header if '"' in header else "\ufeff" + header  # as parts of UTF-8 with a mark begin
+    lines = [header, *ROWS[:20], header, *ROWS[20:50], third, *ROWS[50:], header]
+    result = read(write(tmp_path / "x.csv", *lines, end=end))
+    assert result.panel.of(0).tolist() == EXPECTED
+    assert result.warnings["repeated-header"].count == 3
+
+
+def test_lines_are_counted_past_headers_that_come_again(tmp_path):
+    lines = [HEADER, *ROWS[:20], HEADER, *ROWS[20:40], "2024-01-05 00:00,ERR,1"]
+    error = failure(write(tmp_path / "x.csv", *lines))
+    assert (error.location.line, error.location.token) == (43, "ERR")
+
+
+def test_units_that_come_again_with_the_header_are_left_out(tmp_path):
+    part = [HEADER, ",°C,%"]
+    path = write(tmp_path / "x.csv", *part, *ROWS[:30], *part, *ROWS[30:])
+    assert values(path, **fix(failure(path))) == EXPECTED
+
+
+def test_titles_that_come_again_with_the_header_are_left_out(tmp_path):
+    part = ["Logger 7", "north;south", HEADER]
+    path = write(tmp_path / "x.csv", *part, *ROWS[:30], *part, *ROWS[30:])
+    result = read(path, skip_rows=2)
+    assert result.panel.of(0).tolist() == EXPECTED
+    assert result.warnings["repeated-header"].count == 3
+
+
+@pytest.mark.parametrize(
+    "types", ["timestamp,float64,int64", "datetime,double,string", "20d,14n,10s"]
+)
+def test_types_below_the_names_are_asked_for_and_the_names_stay(tmp_path, types):
+    path = write(tmp_path / "x.csv", HEADER, types, *ROWS)
+    error = failure(path)
+    assert (error.code, fix(error)) == ("units-row", {"skip_rows": 1})
+    assert read(path, skip_rows=1).panel.names == ("a", "b")
+
+
+def test_titles_with_as_many_fields_as_rows_are_one_question_and_the_fix_works(tmp_path):
+    titles = ["Plant 7,,", "exported,2024-01-05,", HEADER, "hh:mm,°C,m³/h"]
+    error = failure(path := write(tmp_path / "x.csv", *titles, *ROWS))
+    assert (error.code, fix(error)) == ("preamble", {"skip_rows": 3})
+    assert values(path, skip_rows=3) == EXPECTED
+
+
+def test_rows_that_a_user_skips_are_not_left_out_where_they_come_again(tmp_path):
+    path = write(tmp_path / "x.csv", HEADER, *ROWS[:5], HEADER, *ROWS)
+    assert values(path, skip_rows=6) == EXPECTED
+
+
+def test_a_cell_that_holds_the_header_is_none(tmp_path):
+    rows = [f'{row},"{HEADER}"' for row in ROWS]
+    assert values(write(tmp_path / "x.csv", f"{HEADER},note", *rows)) == EXPECTED
+
+
+@pytest.mark.parametrize("second", ["time,c,d", "time,c", "when,x,y,z"])
+@pytest.mark.parametrize("head", [1 << 18, 500])
+def test_a_second_table_is_an_error_that_names_its_line(tmp_path, monkeypatch, second, head):
+    monkeypatch.setattr("rnnforecast.sources.text._HEAD_BYTES", head)
+    rows = [row[:16] + ",1" * second.count(",") for row in ROWS]
+    error = failure(write(tmp_path / "x.csv", HEADER, *ROWS, "", second, *rows))
+    assert (error.code, error.location.line) == ("several-tables", 63)
+
+
+@pytest.mark.parametrize("words", [["Total"], ["Sum", "Mean", "Max:"], ["Durchschnitt"]])
+@pytest.mark.parametrize("form", ["{}", "{}.01.2024 00:00"])
+def test_totals_at_the_end_are_left_out_and_counted(tmp_path, words, form):
+    rows = ROWS if form == "{}" else [f"{13 + i}.01.2024,{i % 7}.5,1" for i in range(15)]
+    path = write(tmp_path / "x.csv", HEADER, *rows, *(f"{word},99.5,7" for word in words))
+    result = read(path)
+    assert result.panel.of(0).tolist() == EXPECTED[: len(rows)]
+    assert result.warnings["totals"].count == len(words)
+
+
+@pytest.mark.parametrize(("last", "code"), [("2024-01-0", "not-a-time"), ("NaN", "missing-time")])
+def test_a_last_line_that_is_damaged_is_no_total(tmp_path, last, code):
+    path = write(tmp_path / "x.csv", HEADER, *ROWS, f"{last},1,2")
+    assert failure(path).code == code
+
+
+TOA5 = [
+    '"TOA5","st7","CR1000","1234","CR1000.Std","CPU:x.CR1","123","Table1"',
+    '"TIMESTAMP","RECORD","AirTC","RH"',
+    '"TS","RN","Deg C","%"',
+    '"","","Avg","Smp"',
+]
+
+
+@pytest.mark.parametrize("environment", [TOA5[0], '"TOA5","CR1000","CR1000","1234"'])
+def test_the_four_lines_of_a_logger_are_one_question_and_the_fix_works(tmp_path, environment):
+    rows = [f'"{row[:16]}:00",{i},{row[17:]}' for i, row in enumerate(ROWS)]
+    path = write(tmp_path / "x.csv", environment, *TOA5[1:], *rows)
+    error = failure(path)
+    assert (error.code, fix(error)) == ("preamble", {"skip_rows": 3})
+    result = read(path, skip_rows=3, target=("AirTC", "RH"))
+    assert (result.panel.names, result.panel.of(0).tolist()) == (("AirTC", "RH"), EXPECTED)
+
+
+def test_formats_below_the_names_are_asked_for_and_the_names_stay(tmp_path):
+    rows = ["5s\t20d\t14n", *(f"USGS\t{row[:16]}\t{row[17:20]}" for row in ROWS)]
+    path = write(tmp_path / "x.tsv", "# a", "#  b", "agency\tdatetime\tflow_00060", *rows)
+    options = fix(failure(path))
+    options |= fix(failure(path, **options))
+    assert options == {"comment": "#", "skip_rows": 3}
+    result = read(path, **options)
+    assert (result.panel.names, result.panel.of(0).tolist()) == (("flow_00060",), EXPECTED)
+
+
+def test_names_in_the_last_comment_are_the_header(tmp_path):
+    path = write(tmp_path / "x.csv", "# station 7", f"# {HEADER}", *ROWS)
+    options = fix(failure(path))
+    assert options == {"comment": "#"}
+    assert read(path, **options).panel.names == ("a", "b")
+    assert values(path, **options) == EXPECTED
+
+
+@pytest.mark.parametrize("sep", [";", "\t", "|", ","])
+def test_a_line_for_excel_names_the_separator(tmp_path, sep):
+    lines = [line.replace(",", sep) for line in (HEADER, *ROWS)]
+    assert values(write(tmp_path / "x.csv", f"sep={sep}", *lines)) == EXPECTED
+
+
+def test_annotated_csv_says_what_it_is_and_the_fix_works(tmp_path):
+    annotations = ["#group,false,false,true,true", "#datatype,string,long,dateTime:RFC3339,double"]
+    part = [*annotations, "#default,mean,,,", ",result,table,_time,_value"]
+    rows = [f",,0,{row[:10]}T{row[11:16]}:00Z,{row[17:20]}" for row in ROWS]
+    path = write(tmp_path / "x.csv", *part, *rows[:30], "", *part, *rows[30:])
+    error = failure(path)
+    assert error.code == "annotated-csv"
+    assert values(path, **pasted(error.advice), target=("_value",)) == EXPECTED
+
+
+def between_blanks(row, blank="  "):
+    return row.replace(" ", "T", 1).replace(",", blank)
+
+
+@pytest.mark.parametrize("header", ["#time a b", "# time a b", "time   a b", "  time a\tb"])
+@pytest.mark.parametrize("blank", [" ", "    ", " \t", "\t "])
+def test_blanks_divide_columns_where_each_line_has_as_many_fields(tmp_path, header, blank):
+    rows = [" " * (i % 3) + between_blanks(row, blank) + " " for i, row in enumerate(ROWS)]
+    path = write(tmp_path / "x.txt", header, *rows)
+    result = read(path)
+    assert (result.panel.names, result.panel.of(0).tolist()) == (("a", "b"), EXPECTED)
+    assert "blanks divide" in result.notes
+    for sep in ("whitespace", r"\s+"):
+        assert values(path, sep=sep) == EXPECTED
+
+
+@pytest.mark.parametrize("header", ["when a b", "date time a b"])
+def test_a_date_and_a_time_between_blanks_are_joined(tmp_path, header):
+    rows = [row.replace(",", " ") for row in ROWS]
+    assert values(write(tmp_path / "x.txt", header, *rows)) == EXPECTED
+
+
+def test_an_error_between_blanks_names_line_and_cell(tmp_path):
+    rows = list(map(between_blanks, ROWS))
+    bad = write(tmp_path / "x.txt", "time a b", *rows[:30], rows[30].replace("2.5", "ERR"))
+    error = failure(bad)
+    assert (error.location.line, error.location.token) == (32, "ERR")
+    ragged = write(tmp_path / "y.txt", "time a b", *rows[:30], rows[30] + " 7", *rows[31:])
+    assert (failure(ragged).code, failure(ragged).location.line) == ("ragged-row", 32)
+
+
+@pytest.mark.parametrize("lines", [["time stamp,temp C"], ["time stamp\ttemp C"]])
+def test_blanks_in_names_or_stamps_are_no_separators(tmp_path, lines):
+    sep = "\t" if "\t" in lines[0] else ","
+    rows = hourly(*range(20), sep=sep)
+    assert read(write(tmp_path / "x.csv", *lines, *rows)).panel.names == ("temp C",)

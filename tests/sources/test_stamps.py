@@ -1,0 +1,307 @@
+"""Forms of dates and times: each is read to the microsecond, and digits are dates only by proof."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnforecast.sources.columns import infer_epoch_unit, is_date
+from rnnforecast.sources.stamps import choose_form, infer_forms, month_of, weak_form
+from tests.data.tables import failure, few, read, write
+
+START = dt.datetime(2024, 1, 13)
+HOUR_US = 3_600_000_000
+FORMS = [
+    "%d-%b-%y %H:%M:%S",
+    "%b %d %Y %H:%M",
+    "%b %d, %Y %I:%M %p",
+    "%d %B %Y %H:%M",
+    "%B %d, %Y, %H:%M:%S",
+    "%a %b %d %H:%M:%S %Y",
+    "%A, %d %b %Y %H:%M:%S",
+    "%d/%b/%Y:%H:%M:%S",
+    "%d%b%Y %H:%M",
+    "%Y %b %d %H:%M",
+    "%d.%m.%Y %H.%M",
+    "%d.%m.%Y, %H:%M",
+    "%d.%m.%Y %H",
+    "%d.%m.%Y %Hh%M",
+    "%d.%m.%y %H:%M",
+    "%d/%m/%YT%H:%M",
+    "%m/%d/%Y %I:%M:%S %p",
+    "%m/%d/%y, %I:%M:%S\u202f%p",
+    "%Y/%m/%d %H:%M",
+    "%Y-%m-%d-%H.%M.%S",
+    "%Y-%m-%d-%H:%M:%S",
+    "%Y-%m-%d_%H-%M-%S",
+    "%y-%m-%d %H:%M",
+    "%Y%m%dT%H%M%S",
+    "%Y%m%d %H:%M",
+    "%d%m%Y %H%M",
+    "%Y%m%d%H",
+    "%Y%m%d%H%M",
+    "%Y%m%d%H%M%S",
+    "%Y-%j %H:%M",
+]
+"""Date and time of day, to the hour at least."""
+DATES = [
+    *("%d %b %Y", "%b %d, %Y", "%d.%m.%Y", "%y-%m-%d"),
+    *("%Y%m%d", "%d%m%Y", "%y%m%d", "%Y%j", "%Y-%j"),
+]
+"""Dates alone."""
+
+
+def stamped(tmp_path, stamps, header="timestamp;v"):
+    rows = [f"{stamp};{i}" for i, stamp in enumerate(stamps)]
+    return write(tmp_path / "x.csv", header, *rows)
+
+
+def hours(n=100, start=START, step_s=3600):
+    return [start + dt.timedelta(seconds=step_s * i) for i in range(n)]
+
+
+def start_of(result):
+    return dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=int(result.panel.start[0]))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_column_of_any_form_is_read_without_a_question(tmp_path, form):
+    path = stamped(tmp_path, [moment.strftime(form) for moment in hours()])
+    result = read(path)
+    assert (start_of(result), result.panel.step_us) == (START, HOUR_US)
+    assert result.panel.target.tolist() == list(range(100))
+
+
+@pytest.mark.parametrize("form", DATES)
+def test_a_column_of_dates_is_read_without_a_question(tmp_path, form):
+    path = stamped(tmp_path, [moment.strftime(form) for moment in hours(step_s=86_400)])
+    result = read(path)
+    assert (start_of(result), result.panel.step_us) == (START, 24 * HOUR_US)
+
+
+@few
+@given(
+    st.datetimes(dt.datetime(1950, 1, 1), dt.datetime(2049, 1, 1)),
+    st.sampled_from([3600, 7200, 86_400]),
+    st.sampled_from(FORMS),
+)
+def test_any_stamps_of_a_form_are_read_back_or_doubted(start, step_s, form):
+    start = start.replace(minute=0, second=0, microsecond=0)
+    moments = hours(40, start, step_s)
+    texts = pa.array([moment.strftime(form) for moment in moments])
+
+    forms = choose_form(infer_forms(texts.to_pylist()), texts)
+
+    readings = [pd.to_datetime(f.to_iso(texts).to_pandas(), format="ISO8601") for f in forms]
+    assert any(reading.tolist() == moments for reading in readings)
+    if max(moment.day for moment in moments) > 12 and step_s < 86_400 and "%y" not in form:
+        assert len(readings) == 1
+
+
+@few
+@given(
+    st.datetimes(dt.datetime(1950, 1, 1), dt.datetime(2049, 1, 1)),
+    st.sampled_from(["%Y-%m-%d %H:%M:%S,%f", "%d.%m.%Y %H:%M:%S.%f", "%d %b %Y %H:%M:%S.%f"]),
+)
+def test_a_fraction_is_read_to_the_microsecond(moment, form):
+    texts = pa.array([moment.strftime(form)])
+    readings = [pd.Timestamp(f.to_iso(texts)[0].as_py()) for f in infer_forms(texts.to_pylist())]
+    assert pd.Timestamp(moment) in readings
+
+
+@pytest.mark.parametrize(
+    ("end", "zone", "start"),
+    [
+        (" UTC", "UTC", 0),
+        (" GMT", "UTC", 0),
+        ("Z", "UTC", 0),
+        (" CET", "+01:00", -1),
+        (" (CEST)", "+02:00", -2),
+        (" EST", "-05:00", 5),
+        (" +0530", "+05:30", -5.5),
+        (" UTC+02:00", "+02:00", -2),
+    ],
+)
+@pytest.mark.parametrize("form", ["%Y-%m-%d %H:%M:%S", "%d.%m.%Y %H:%M", "%d %b %Y %H:%M"])
+def test_a_zone_behind_the_time_is_kept(tmp_path, form, end, zone, start):
+    path = stamped(tmp_path, [moment.strftime(form) + end for moment in hours()])
+    result = read(path)
+    assert result.schema.tz == zone
+    assert start_of(result) == START + dt.timedelta(hours=start)
+
+
+def test_summer_and_winter_time_by_name_are_the_right_moments(tmp_path):
+    utc = pd.date_range("2024-11-02", periods=72, freq="h", tz="UTC")
+    stamps = [f"{t:%Y-%m-%d %H:%M %Z}" for t in utc.tz_convert("America/New_York")]
+    result = read(stamped(tmp_path, stamps))
+    assert (result.panel.lengths[0], result.schema.tz) == (72, "UTC")
+
+
+@pytest.mark.parametrize(("name", "n_zones"), [("CST", 2), ("IST", 3), ("XYZ", 0)])
+def test_a_zone_that_says_no_offset_is_asked_for(tmp_path, name, n_zones):
+    path = stamped(tmp_path, [f"{moment} {name}" for moment in hours()])
+    error = failure(path)
+    assert (error.code, len(error.proposals)) == ("zone-name", n_zones)
+    result = read(path, tz="America/Chicago")
+    assert start_of(result) == START + dt.timedelta(hours=6)
+
+
+@pytest.mark.parametrize("to", [" - ", " \u2013 ", "/", " to "])
+@pytest.mark.parametrize("form", ["%d.%m.%Y %H:%M", "%Y-%m-%d %H:%M"])
+@pytest.mark.parametrize("short", [False, True])
+def test_of_an_interval_the_begin_is_the_time_and_it_is_said(tmp_path, form, to, short):
+    texts = [moment.strftime(form) for moment in hours(101)]
+    ends = [text[-5:] if short else text for text in texts[1:]]
+    stamps = [f"{begin}{to}{end}" for begin, end in zip(texts[:-1], ends, strict=True)]
+    path = stamped(tmp_path, stamps)
+    result = read(path)
+    assert (start_of(result), result.panel.step_us) == (START, HOUR_US)
+    assert result.warnings["interval"].count == 100
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%m/%d/%Y", "%d-%b-%Y", "%Y-%m-%d", "%Y/%m/%d"])
+def test_midnight_may_be_written_as_a_date_alone(tmp_path, form):
+    texts = [f"{m:{form}}" if m.hour == 0 else f"{m:{form} %H:%M:%S}" for m in hours()]
+    assert read(stamped(tmp_path, texts)).panel.target.tolist() == list(range(100))
+
+
+NAMES = {
+    "de": "Jan. Feb. März Apr. Mai Juni Juli Aug. Sept. Okt. Nov. Dez.",
+    "de at": "Jänner Februar März April Mai Juni Juli August September Oktober November Dezember",
+    "fr": "janv. févr. mars avr. mai juin juil. août sept. oct. nov. déc.",
+    "es": "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre "
+    "diciembre",
+    "it": "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre "
+    "dicembre",
+    "pt": "jan fev mar abr mai jun jul ago set out nov dez",
+    "nl": "jan feb mrt apr mei jun jul aug sep okt nov dec",
+    "pl": "sty lut mar kwi maj cze lip sie wrz paź lis gru",
+    "sv": "januari februari mars april maj juni juli augusti september oktober november december",
+    "tr": "Oca Şub Mar Nis May Haz Tem Ağu Eyl Eki Kas Ara",
+}
+
+
+@pytest.mark.parametrize("language", NAMES)
+@pytest.mark.parametrize("case", [str, str.upper])
+def test_months_are_known_in_many_languages(language, case):
+    assert [month_of(case(name)) for name in NAMES[language].split()] == list(range(1, 13))
+
+
+@pytest.mark.parametrize("text", ["{d} {b} {y} {t}", "{d}-{b}-{y} {t}", "{d} de {b} de {y} {t}"])
+def test_stamps_with_foreign_months_are_read(tmp_path, text):
+    names = NAMES["es"].split()
+    moments = hours(400, step_s=86_400)
+    stamps = [text.format(d=m.day, b=names[m.month - 1], y=m.year, t="13:05") for m in moments]
+    assert read(stamped(tmp_path, stamps)).panel.target.tolist() == list(range(400))
+
+
+@pytest.mark.parametrize("text", ["P7", "sensor 12", "1.2.3", "12:30", "2024-013", "7 bar"])
+def test_names_and_numbers_are_no_dates(text):
+    assert not is_date(text)
+
+
+@pytest.mark.parametrize(
+    ("form", "step"), [("%Y%m%d", 86_400), ("%Y%m%d%H", 3600), ("%Y%m%d%H%M", 600)]
+)
+def test_dates_as_numbers_of_a_table_are_dates_too(tmp_path, form, step):
+    moments = hours(step_s=step)
+    table = pa.table({"day": [int(m.strftime(form)) for m in moments], "v": np.arange(100.0)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    for data in (table, tmp_path / "x.parquet"):
+        result = read(data)
+        assert (start_of(result), result.panel.step_us) == (START, step * 1_000_000)
+        assert result.panel.names == ("v",)
+
+
+@pytest.mark.parametrize("type_", [pa.string(), pa.large_string()])
+def test_texts_of_a_table_may_have_any_form(type_):
+    stamps = pa.array([moment.strftime("%d-%b-%y %H:%M") for moment in hours()], type_)
+    assert start_of(read(pa.table({"t": stamps, "v": np.arange(100.0)}))) == START
+
+
+def test_seconds_since_1970_are_never_taken_for_dates(tmp_path):
+    for start in (1_704_067_200, 1_900_000_000):
+        seconds = [start + 600 * i for i in range(50)]
+        assert weak_form(list(map(str, seconds))) is None
+        path = stamped(tmp_path, seconds)
+        assert read(path, allow_future=True).panel.start[0] == start * 1_000_000
+
+
+def test_numbers_that_may_be_dates_or_seconds_are_asked_for(tmp_path):
+    path = stamped(tmp_path, [f"20240113{hour:02d}" for hour in range(20)])
+    error = failure(path)
+    assert error.code == "time-unit"
+    formats = [proposal.options[-1] for proposal in error.proposals]
+    assert formats == ["%Y%m%d%H", "s"]
+    assert read(path, time_format="%Y%m%d%H").panel.step_us == HOUR_US
+    assert read(path, time_unit="s", allow_future=True).panel.step_us == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [f"2023-{i:03d}" for i in (1, 2, 3, 1, 9, 2)],  # names of assets
+        ["20240101"] * 50,  # a date of installation
+        [str(20_240_101 + i) for i in range(60)],  # a counter: there is no 32 January
+        [str(202_401 + 7 * i) for i in range(10)],
+        [f"{5 + i % 3}" for i in range(20)],
+    ],
+)
+def test_numbers_and_names_are_dates_only_where_all_are_and_lie_in_equal_steps(cells):
+    assert weak_form(cells) is None
+
+
+def test_a_date_beside_a_time_stays_a_number(tmp_path):
+    rows = [f"{m};{m:%Y%m%d};{i}" for i, m in enumerate(hours())]
+    result = read(write(tmp_path / "x.csv", "time;key;v", *rows))
+    assert result.schema.time == "time"
+
+
+@pytest.mark.parametrize("n_decimals", [4, 5, 6, 8, 10])
+@pytest.mark.parametrize("step_s", [3600, 900])
+def test_days_of_a_spreadsheet_are_read_to_the_second_and_said(tmp_path, n_decimals, step_s):
+    days = [f"{45_304 + step_s * i / 86_400:.{n_decimals}f}" for i in range(200)]
+    result = read(stamped(tmp_path, days))
+    assert (start_of(result), result.panel.step_us) == (START, step_s * 1_000_000)
+    assert "Excel" in result.warnings["epoch"].message
+    named = stamped(tmp_path, days, "Zeit;v")
+    assert start_of(read(named, time="Zeit", time_unit="excel")) == START
+
+
+def test_readings_of_the_size_of_days_are_no_days():
+    rng = np.random.default_rng(0)
+    assert infer_epoch_unit(list(45_000 + 100 * rng.random(100))) is None
+    assert infer_epoch_unit([45_000.0] * 9) is None
+
+
+@pytest.mark.parametrize(("mark", "n"), [("/", 2), (".", 2), ("-", 2)])
+def test_day_and_month_are_asked_for_and_each_answer_works(tmp_path, mark, n):
+    moments = hours(48, dt.datetime(2024, 2, 1))
+    path = stamped(tmp_path, [m.strftime(f"%d{mark}%m{mark}%Y %H:%M") for m in moments])
+    error = failure(path)
+    assert (error.code, len(error.proposals)) == ("ambiguous-date", n)
+    formats = [proposal.options[1] for proposal in error.proposals]
+    assert start_of(read(path, time_format=formats[0])) == dt.datetime(2024, 2, 1)
+    assert "1 February 2024" in error.advice and "2 January 2024" in error.advice
+    assert start_of(read(path, time_format=formats[1])) == dt.datetime(2024, 1, 2)
+
+
+def test_years_of_two_digits_lie_around_2000(tmp_path):
+    days = [dt.datetime(1958, 3, 29) + dt.timedelta(days=7 * i) for i in range(60)]
+    result = read(stamped(tmp_path, [day.strftime("%y-%m-%d") for day in days]))
+    assert start_of(result) == days[0]
+
+
+@pytest.mark.parametrize("place", [0, 30, 99])
+def test_another_form_in_one_row_is_an_error_with_its_line(tmp_path, place):
+    texts = [moment.strftime("%d-%b-%y %H:%M") for moment in hours()]
+    texts[place] = "2024-01-15 07:00"
+    error = failure(stamped(tmp_path, texts))
+    assert (error.code, error.location.line) == ("several-formats", place + 2)
