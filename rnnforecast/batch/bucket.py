@@ -157,5 +157,6 @@ def _load_once(
     # How a product is split over threads changes its last bits, and cores are shared by workers.
     torch.set_num_threads(1)
     artifact = load(model, version=version).artifact
-    bucket_by_name = {name: bucket_of(name, n_buckets) for name in artifact.names}
+    key_of = artifact.schema.key_of
+    bucket_by_name = {name: bucket_of(key_of(name), n_buckets) for name in artifact.names}
     return artifact, restore(artifact), bucket_by_name

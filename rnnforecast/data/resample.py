@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths
 from rnnforecast.data.features import category_codes, recode, static_values, warn_unknown_categories
 from rnnforecast.data.panel import Covariates, Panel, covariates_from_columns
+from rnnforecast.data.roles import STATUS
 from rnnforecast.data.rows import Chunks, Flags, Grid, ReadContext, Rows
 from rnnforecast.data.schema import Covariate
 from rnnforecast.data.timestamps import format_timestamp
-from rnnforecast.errors import DataError
+from rnnforecast.errors import DataError, Proposal
 from rnnforecast.events import Listener, WarningEvent
-from rnnforecast.sources.sniff import shell_quote
 
 UNIQUE = "unique"
 """The `keep` rule where no two rows of a series fall on one step."""
@@ -27,6 +28,8 @@ _HOUR_US = 3_600_000_000
 _SUNDAY = 6
 _DST_MONTHS = (3, 4, 9, 10, 11)
 """When clocks are set back, on one half of the Earth or the other."""
+_MOST_DROPPED = 0.1
+"""No rule for duplicates is offered that drops a larger share of rows, if a key may be missing."""
 _RESET_SHARE = 0.5
 """A count below this share of the one before was reset; a smaller fall is a misreading."""
 
@@ -76,16 +79,20 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
             message += "and count once"
             context.listener(WarningEvent("repeated-row", message, n_duplicates))
     n_targets = len(schema.targets)
-    return Panel(
+    panel = Panel(
         target=target,
         offsets=offsets_from_lengths(np.tile(grid.lengths, n_targets)),
         start=np.tile(grid.start, n_targets),
-        names=tuple(rows.names),
+        names=tuple(chain(*(schema.series_names(rows.names, t) for t in schema.targets))),
         step_us=grid.step_us,
         base=np.concatenate(list(rows.value_offsets.values())),
         first_us=int(grid.start.min()),
         covariates=covariates,
     )
+    if n_targets == 1 or schema.series is None:
+        return panel
+    # the targets of each key follow each other
+    return panel.select(np.arange(panel.n_series).reshape(n_targets, -1).T.ravel())
 
 
 def scatter(
@@ -257,23 +264,37 @@ def check_duplicates(
         location = source.location(file.first_row + row_in_file, schema.time)
         line = source.location(file.first_row + other_row, schema.time).line
 
-        hint = "say which counts, with  --on-duplicate last  or  --on-duplicate mean"
+        hint = None
         if _may_be_dst_end(grid.time_at(at)):
-            hint += " ; if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
-        used = (schema.time, *schema.covariate_names)
-        texts = [c.name for c in source.columns if c.kind == "text" and c.name not in used]
-        if texts and not schema.series:
-            hint = (
-                f"if column {texts[0]!r} names the series, add  --series {shell_quote(texts[0])} ; "
-                f"else {hint}"
-            )
+            hint = "if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
         content = "readings" if column in schema.targets else "values"
         raise DataError(
             f"two different {content} of {column!r} at one time",
             code="duplicate-time",
             location=replace(location, also_lines=(line,) if line else ()),
+            proposals=tuple(_ways_to_tell_apart(file, grid, context)),
             hint=hint,
         )
+
+
+def _ways_to_tell_apart(file: FileRows, grid: Grid, context: ReadContext) -> Iterator[Proposal]:
+    """Yield the options that tell rows at one time apart, or choose one of them.
+
+    Where many rows are at a time that others have, too, a column that names the series is missing.
+    """
+    schema = context.schema
+    used = (schema.time, *schema.key, *schema.targets, *schema.covariate_names)
+    columns = [c for c in context.source.columns if c.kind == "text" and c.name not in used]
+    reasons = dict(schema.reasons)
+    names = [c.name for c in columns if reasons.get(c.name, STATUS) == STATUS]
+    for name in names if schema.series is None else ():
+        yield Proposal(("--series", name), f"if {name!r} names the series")
+
+    n_rows = sum(map(len, file.positions))
+    if names and count_duplicates(file.positions, grid.n_rows) > _MOST_DROPPED * n_rows:
+        return
+    for rule in ("last", "mean"):
+        yield Proposal(("--on-duplicate", rule), f"if the {rule} of them counts")
 
 
 def _may_be_dst_end(time_us: int) -> bool:

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers
-from rnnforecast.data.schema import Schema
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.source import Source
 from rnnforecast.units import EPOCH_UNITS_US
+
+if TYPE_CHECKING:
+    from rnnforecast.data.schema import Schema
 
 _CLOCK = "[0-9]{2}(:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,9})?)?)?"
 _ISO_8601 = re.compile(

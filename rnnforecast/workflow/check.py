@@ -10,10 +10,9 @@ from pathlib import Path
 from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.cleaning import warn_of_suspect_readings
-from rnnforecast.data.grid import read_panel
-from rnnforecast.data.match import read_matching, warn_unusual_series
+from rnnforecast.data.match import read_inferred, read_matching, warn_unusual_series
 from rnnforecast.data.profile import ColumnRole, Profile, column_roles, profile_panel
-from rnnforecast.data.schema import Schema, infer_schema
+from rnnforecast.data.schema import Schema
 from rnnforecast.data.timestamps import format_timestamp
 from rnnforecast.data.windows import make_past
 from rnnforecast.evaluate.postprocess import warn_of_short_history
@@ -76,10 +75,11 @@ def check(
         config = resolve_options(model.artifact, config, explicit)
     check_outputs(data, config)
 
-    time_column = None if model is None else model.artifact.schema.time
-    source = open_table(data, config, events, time_column=time_column)
+    stored = None if model is None else model.artifact.schema
+    names = (stored.time, stored.series) if stored else (None, None)
+    source = open_table(data, config, events, time_column=names[0], series_column=names[1])
     if model is None:
-        panel, schema = read_panel(source, infer_schema(source, config, events), config, events)
+        panel, schema = read_inferred(source, config, events)
     else:
         spec, known = model.artifact.spec, training_stats_of(model.artifact)
         panel, schema = read_matching(

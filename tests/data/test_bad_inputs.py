@@ -109,8 +109,8 @@ def test_a_duplicate_with_another_reading_is_an_error_with_its_line(tmp_path):
     assert (type(error), error.exit_code, error.code) == (DataError, 4, "duplicate-time")
     assert error.location.line in (4, 5)
     assert "02:00" in error.location.text
-    assert "--on-duplicate last" in error.hint
-    assert "--on-duplicate mean" in error.hint
+    assert "--on-duplicate last" in error.advice
+    assert "--on-duplicate mean" in error.advice
 
 
 @pytest.mark.parametrize(("rule", "reading"), [("last", 30.0), ("mean", 16.5)])

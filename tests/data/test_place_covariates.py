@@ -32,7 +32,7 @@ def test_two_values_of_one_time_are_an_error_with_both_rows(role, first, second)
         (N + 1,),
     )
     assert "two different values of 'k'" in error.message
-    assert "--on-duplicate last" in error.hint and "--series" not in error.hint
+    assert "--on-duplicate last" in error.advice and "--series" not in error.advice
 
 
 @pytest.mark.parametrize(("rule", "expected"), [("last", 3.0), ("mean", 2.0)])
