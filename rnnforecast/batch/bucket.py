@@ -14,6 +14,7 @@ from rnnforecast.config.training import PredictConfig
 from rnnforecast.data.forecast import Forecaster
 from rnnforecast.data.match import newest_reading
 from rnnforecast.data.output import encode_table, floats_to_doubles
+from rnnforecast.data.schema import Schema
 from rnnforecast.errors import NotEnoughDataError, WriteError
 from rnnforecast.events import Recorder, ignore
 from rnnforecast.model.artifact import Artifact
@@ -54,8 +55,8 @@ class BucketTask:
     config: PredictConfig
     options: DataConfig
     parts: Parts
-    tz: str | None
-    """The time zone of the readings."""
+    schema: Schema
+    """That of the model."""
 
 
 def import_worker_modules() -> None:

@@ -259,18 +259,19 @@ def infer_schema(
     parts = source.parts if isinstance(source, JoinedKey) else ()
     roles = {time.name, *covariate_names, *parts}
     free = [column for column in source.columns if column.name not in roles]
-    static = [columns[name] for name in config.static]
+    no_key = roles - set(config.static)
+    may_be_key = [column for column in source.columns if column.name not in no_key]
     reader = TimestampReader.of(source, Schema(time.name, None, (), unit), config)
     check_memory(source.n_rows_estimate, max(len(config.target), 1), config, source.name)
-    evidence = gather_evidence(source, reader, [*free, *static], all_rows=all_rows)
+    evidence = gather_evidence(source, reader, may_be_key, all_rows=all_rows)
     if unit is None and not reader.zone.is_aware and config.tz is None:
         _check_zone_column(source, evidence)
 
     # The key
     series, why_series = config.series, ""
     if series is None and not config.id_from_columns:
-        free_names = {column.name for column in (*free, *static)} - set(config.target)
-        series, why_series = _infer_series(source, evidence, free_names)
+        names = {column.name for column in may_be_key} - set(config.named_targets)
+        series, why_series = _infer_series(source, evidence, names)
     key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
 
     # The targets, and what is none

@@ -8,7 +8,7 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.schema import Schema, match_schema
 from rnnforecast.errors import DataError
 from rnnforecast.sources.source import open_source
-from tests.data.tables import failure, hourly, pasted, read, write
+from tests.data.tables import failure, hourly, read, write
 
 
 def table(path, header: str, *cells: object):
