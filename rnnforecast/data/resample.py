@@ -28,8 +28,9 @@ _HOUR_US = 3_600_000_000
 _SUNDAY = 6
 _DST_MONTHS = (3, 4, 9, 10, 11)
 """When clocks are set back, on one half of the Earth or the other."""
-_MOST_DROPPED = 0.1
-"""No rule for duplicates is offered that drops a larger share of rows, if a key may be missing."""
+_MOST_DROPPED, _FEW_DROPPED = 0.1, 3
+"""No rule for duplicates is offered that drops a larger share of rows, and more rows than these: a
+column that names the series is missing there."""
 _RESET_SHARE = 0.5
 """A count below this share of the one before was reset; a smaller fall is a misreading."""
 
@@ -264,7 +265,8 @@ def check_duplicates(
         location = source.location(file.first_row + row_in_file, schema.time)
         line = source.location(file.first_row + other_row, schema.time).line
 
-        hint = None
+        proposals = tuple(_ways_to_tell_apart(file, grid, context))
+        hint = None if proposals else "rows of several sensors may be mixed: name what tells them"
         if _may_be_dst_end(grid.time_at(at)):
             hint = "if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
         content = "readings" if column in schema.targets else "values"
@@ -272,7 +274,7 @@ def check_duplicates(
             f"two different {content} of {column!r} at one time",
             code="duplicate-time",
             location=replace(location, also_lines=(line,) if line else ()),
-            proposals=tuple(_ways_to_tell_apart(file, grid, context)),
+            proposals=proposals,
             hint=hint,
         )
 
@@ -291,7 +293,7 @@ def _ways_to_tell_apart(file: FileRows, grid: Grid, context: ReadContext) -> Ite
         yield Proposal(("--series", name), f"if {name!r} names the series")
 
     n_rows = sum(map(len, file.positions))
-    if names and count_duplicates(file.positions, grid.n_rows) > _MOST_DROPPED * n_rows:
+    if count_duplicates(file.positions, grid.n_rows) > max(_MOST_DROPPED * n_rows, _FEW_DROPPED):
         return
     for rule in ("last", "mean"):
         yield Proposal(("--on-duplicate", rule), f"if the {rule} of them counts")

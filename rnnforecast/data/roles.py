@@ -42,8 +42,9 @@ _REPEATING_FACTOR, _TEXT_REPEATING_FACTOR = 3, 2
 """The values of a key come so often, on average, at least: numbers, and texts."""
 _ORDERLY = 0.5
 """A key of numbers lies on a grid, or has readings at most times, by this share at least."""
-_REGULAR, _IRREGULAR = 0.9, 0.75
-"""Shares of steps on the grid of their series: above, a series is regular; below, it is not."""
+_REGULAR, _LESS_REGULAR = 0.9, 0.25
+"""Share of steps on the grid of their series from which on it is regular; and by how much less a
+time column may be regular than the best."""
 _EVEN, _SEVERAL = 0.6, 1.5
 """Sensors that are read in turn: most steps of each are even, and longer than those of all."""
 _JITTER = 0.1
@@ -257,33 +258,34 @@ def _keys_of_single_times(
 
 
 def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[str, str]:
-    """Say whether columns are a key, a status or unsure, where times do not repeat; and why."""
-    columns = [evidence.columns[name] for name in series.key]
-    has_numbers = any(column.numbers is not None for column in columns)
+    """Say whether columns are a key, a status or unsure, where times do not repeat; and why.
+
+    Numbers that are no key are `other`: they are readings.
+    """
+    has_numbers = any(evidence.columns[name].numbers is not None for name in series.key)
+    is_apart = series.levels >= _LEVELS_APART and series.roughness <= _OTHER_SENSOR
+    doubt, status = ("other", "other") if has_numbers else ("unsure", "status")
+    is_regular = together.regularity >= _REGULAR
+
+    if is_regular and series.n_runs == series.n_series:
+        return (doubt if is_apart else "other"), "each value holds for a time"
+    is_even = series.regularity >= _REGULAR and series.evenness >= _EVEN
+    if is_even and series.step_us >= _SEVERAL * together.step_us:
+        # values that come once a day may name hours, and readings may have a daily pattern
+        is_calendar = _is_calendar_step(series.step_us)
+        if is_apart and not (is_calendar and (is_regular or has_numbers)):
+            return "key", "the values come in turn, each with readings at its own level"
+        if not is_regular:
+            is_key = not (has_numbers or is_calendar)
+            why = "each value comes at regular times, but all together do not"
+            return ("key" if is_key else doubt), why
+        return (status if is_calendar else doubt), "the values come in turn"
+
     counts = np.bincount(evidence.key_codes(series.key))
     is_rarely_other = counts.max() > (1 - _RARE_SHARE) * counts.sum()
-    is_apart = series.levels >= _LEVELS_APART and series.roughness <= _OTHER_SENSOR
-
-    if series.regularity >= _REGULAR and together.regularity < _IRREGULAR:
-        is_calendar = _is_calendar_step(series.step_us)
-        if (is_apart and not is_calendar) if has_numbers else (is_apart or not is_calendar):
-            return "key", "each value comes at regular times, but all together do not"
-        return ("other" if has_numbers else "unsure"), "each value comes at regular times"
-    if together.regularity >= _REGULAR:
-        if series.n_runs == series.n_series and is_apart and not has_numbers:
-            return "unsure", "each value holds for a time, with readings at its own level"
-        if series.n_runs == series.n_series:
-            return "other", "each value holds for a time"
-        is_even = series.regularity >= _REGULAR and series.evenness >= _EVEN
-        is_in_turn = is_even and series.step_us >= _SEVERAL * together.step_us
-        if not is_in_turn or _is_calendar_step(series.step_us):
-            return ("other" if has_numbers else "status"), "its values change with time"
-        if is_apart:
-            return "key", "the values come in turn, each with readings at its own level"
-        return ("other" if has_numbers else "unsure"), "the values come in turn"
-    if has_numbers or is_rarely_other or series.roughness >= _SAME_SENSOR:
-        return ("other" if has_numbers else "status"), "its values change with time"
-    return "unsure", "the times are irregular"
+    if is_regular or is_rarely_other or series.roughness >= _SAME_SENSOR:
+        return status, "its values change with time"
+    return doubt, "the times are irregular"
 
 
 def _is_calendar_step(step_us: float) -> bool:
@@ -491,7 +493,7 @@ def rank_times(
         return [TimeReading(names[0], "the begin of an interval")]
     steps = {name: _unique_steps(stamps[name]) for name in names}
     regular = {n: regularity_of(s, np.zeros(len(s), np.int64))[0] for n, s in steps.items()}
-    names = [n for n in names if regular[n] >= max(regular.values()) - (1 - _IRREGULAR)]
+    names = [n for n in names if regular[n] >= max(regular.values()) - _LESS_REGULAR]
     names = [n for n in names if 2 * len(steps[n]) >= max(len(steps[m]) for m in names)]
     if len(names) == 1:
         return [TimeReading(names[0], "the most regular of several times")]
