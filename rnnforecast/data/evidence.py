@@ -22,8 +22,9 @@ from rnnforecast.sources.source import Source
 
 _SAMPLE_CELLS, _SAMPLE_ROWS, _MIN_SAMPLE_ROWS = 1 << 22, 1 << 18, 100
 """So many cells and rows are looked at first: most tables are read whole."""
-_MAX_NUMBERS, _MAX_TEXTS, _MAX_LOOKED_AT = 32, 16, 1000
-"""Columns that are looked at: a table of more numbers than these is a wide one."""
+_MAX_NUMBERS, _MAX_TEXTS, _MAX_LOOKED_AT, _MAX_NUMBERS_OF_ALL = 32, 16, 1000, 6
+"""Columns that are looked at: a table of more numbers than these is a wide one. The last is for
+all rows of a large table."""
 _MOST_MISSING = 0.05
 """A column that names the series, or a zone, lacks no more than this share of its cells."""
 _JITTER = 0.1
@@ -107,6 +108,12 @@ class Evidence:
         """Number of rows."""
         return len(self.times)
 
+    @property
+    def has_constant_text(self) -> bool:
+        """Whether a column of text has one value, which is no unit and no zone."""
+        texts = [c for c in self.columns.values() if c.n_values == 1 and c.numbers is None]
+        return not all(column.is_unit or column.is_zone for column in texts)
+
     @cached_property
     def time_codes(self) -> Integers:
         """`(row,)`: number of the row's time."""
@@ -143,6 +150,8 @@ def gather_evidence(
 ) -> Evidence:
     """Read the cells of columns, of the first rows or all; `reader` reads the time."""
     texts, numbers = columns_to_read(columns)
+    if all_rows:  # of large tables, only what may be a key
+        numbers = sorted(numbers, key=lambda c: len(set(c.sample)))[:_MAX_NUMBERS_OF_ALL]
     types = {reader.schema.time: reader.arrow_type}
     types |= {c.name: pa.dictionary(pa.int32(), pa.string()) for c in texts}
     types |= {c.name: pa.float64() for c in numbers}

@@ -265,7 +265,7 @@ def check_duplicates(
         location = source.location(file.first_row + row_in_file, schema.time)
         line = source.location(file.first_row + other_row, schema.time).line
 
-        proposals = tuple(_ways_to_tell_apart(file, grid, context))
+        proposals = tuple(_ways_to_tell_apart(file, column, grid, context))
         hint = None if proposals else "rows of several sensors may be mixed: name what tells them"
         if _may_be_dst_end(grid.time_at(at)):
             hint = "if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
@@ -279,8 +279,10 @@ def check_duplicates(
         )
 
 
-def _ways_to_tell_apart(file: FileRows, grid: Grid, context: ReadContext) -> Iterator[Proposal]:
-    """Yield the options that tell rows at one time apart, or choose one of them.
+def _ways_to_tell_apart(
+    file: FileRows, name: str, grid: Grid, context: ReadContext
+) -> Iterator[Proposal]:
+    """Yield the options that tell rows of a column at one time apart, or choose one of them.
 
     Where many rows are at a time that others have, too, a column that names the series is missing.
     """
@@ -289,11 +291,12 @@ def _ways_to_tell_apart(file: FileRows, grid: Grid, context: ReadContext) -> Ite
     columns = [c for c in context.source.columns if c.kind == "text" and c.name not in used]
     reasons = dict(schema.reasons)
     names = [c.name for c in columns if reasons.get(c.name, STATUS) == STATUS]
-    for name in names if schema.series is None else ():
-        yield Proposal(("--series", name), f"if {name!r} names the series")
+    for text in names if schema.series is None else ():
+        yield Proposal(("--series", text), f"if {text!r} names the series")
 
     n_rows = sum(map(len, file.positions))
-    if count_duplicates(file.positions, grid.n_rows) > max(_MOST_DROPPED * n_rows, _FEW_DROPPED):
+    n_repeated = count_duplicates(file.positions, grid.n_rows)
+    if name in schema.targets and n_repeated > max(_MOST_DROPPED * n_rows, _FEW_DROPPED):
         return
     for rule in ("last", "mean"):
         yield Proposal(("--on-duplicate", rule), f"if the {rule} of them counts")

@@ -272,6 +272,10 @@ def infer_schema(
     if series is None and not config.id_from_columns:
         names = {column.name for column in may_be_key} - set(config.named_targets)
         series, why_series = _infer_series(source, evidence, names)
+        if series is None and not evidence.is_whole and evidence.has_constant_text:
+            # a large table may be sorted by a key that its first rows do not show
+            evidence = gather_evidence(source, reader, may_be_key, all_rows=True)
+            series, why_series = _infer_series(source, evidence, names)
     key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
 
     # The targets, and what is none
