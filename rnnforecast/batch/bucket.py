@@ -11,10 +11,10 @@ from typing import Any
 from rnnforecast.batch.parts import COUNTS, DEGRADED, Parts
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
-from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.forecast import Forecaster
 from rnnforecast.data.match import newest_reading
 from rnnforecast.data.output import encode_table, floats_to_doubles
+from rnnforecast.data.schema import Schema
 from rnnforecast.errors import NotEnoughDataError, WriteError
 from rnnforecast.events import Recorder, ignore
 from rnnforecast.model.artifact import Artifact
@@ -55,8 +55,8 @@ class BucketTask:
     config: PredictConfig
     options: DataConfig
     parts: Parts
-    axis: TimeAxis
-    """The axis of the times."""
+    schema: Schema
+    """That of the model."""
 
 
 def import_worker_modules() -> None:
@@ -158,5 +158,6 @@ def _load_once(
     # How a product is split over threads changes its last bits, and cores are shared by workers.
     torch.set_num_threads(1)
     artifact = load(model, version=version).artifact
-    bucket_by_name = {name: bucket_of(name, n_buckets) for name in artifact.names}
+    key_of = artifact.schema.key_of
+    bucket_by_name = {name: bucket_of(key_of(name), n_buckets) for name in artifact.names}
     return artifact, restore(artifact), bucket_by_name

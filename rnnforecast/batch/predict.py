@@ -155,7 +155,7 @@ def _resolve(
         config=config,
         options=options,
         parts=Parts(output.resolve(), key, manifest.n_buckets),
-        axis=loaded.artifact.schema.axis,
+        schema=loaded.artifact.schema,
     )
 
 
@@ -208,7 +208,7 @@ def _commit(task: BucketTask) -> BatchResult:
     events = Recorder(ignore, [])
     newest = [m["newest_us"] for m in manifests if m["newest_us"] is not None]
     if newest:
-        check_age(max(newest), task.axis, task.config, events)
+        check_age(max(newest), task.schema.axis, task.config, events)
     if committed is not None and committed.get("parts") == manifests:
         return _result("already published", task, manifests, events.warnings)
 
@@ -229,7 +229,8 @@ def _check_part(task: BucketTask, manifest: dict[str, Any]) -> None:
     table = pa_parquet.read_table(arrow_input(path), columns=["series"], partitioning=None)
     names = table["series"].unique().to_pylist()
 
-    foreign = [name for name in names if bucket_of(name, n_buckets) != bucket]
+    key_of = task.schema.key_of
+    foreign = [name for name in names if bucket_of(key_of(name), n_buckets) != bucket]
     if foreign or len(names) != manifest["series"] or table.num_rows != manifest["rows"]:
         content = f"{foreign[0]!r} of another bucket" if foreign else "other series than it should"
         raise DataError(

@@ -47,6 +47,8 @@ from rnnforecast.sources.shards import (
 )
 from rnnforecast.sources.source import (
     Source,
+    join_key,
+    join_names_of_parts,
     open_table,
     stored_names,
     stored_types,
@@ -202,25 +204,30 @@ class Router:
     types: dict[str, pa.DataType]
     """The columns to read and their types, in the order of the source."""
     series: str | None
-    """Stored name of the column with the names of series; None for a wide table."""
+    """Stored name of the column with the names of series, which is new where it is joined of
+    `key_parts`; None for a wide table."""
     targets: dict[str, str]
     """Stored names of the columns with readings, by the names that the user knows."""
     n_buckets: int
     series_seen: SeriesCounter
+    key_parts: tuple[str, ...] = ()
+    """Stored names of the columns that are joined to the names of series."""
 
     @classmethod
     def of(cls, source: Source, schema: Schema, n_buckets: int, listener: Listener) -> Router:
         """Find the stored columns and types to read of a source."""
         times = stored_names(source, schema.time)
         is_text = {c.name for c in schema.covariates if c.is_text} | {schema.series}
+        source = join_key(source, schema.series)
         texts = {stored for name in is_text - {None} for stored in stored_names(source, str(name))}
         if schema.epoch_unit is None:
             texts |= set(times)
         table = unwrap(source)
         covariates = [c for name in schema.covariate_names for c in stored_names(source, name)]
         targets = {name: stored_names(source, name)[0] for name in schema.targets}
-        series = None if schema.series is None else stored_names(source, schema.series)[0]
-        used = {*times, *covariates, *targets.values(), *([] if series is None else [series])}
+        parts = () if schema.series is None else stored_names(source, schema.series)
+        series = parts[0] if len(parts) == 1 else schema.series
+        used = {*times, *covariates, *targets.values(), *parts}
         types = stored_types(table, texts, used, listener)
         if series is None:
             # The readings of a wide table go to one column, so they get one type.
@@ -228,7 +235,8 @@ class Router:
             value_type = pa.float32() if target_types == {pa.float32()} else pa.float64()
             types = {n: t for n, t in types.items() if n in used and n not in targets.values()}
             types |= dict.fromkeys(targets.values(), value_type)
-        return cls(table, types, series, targets, n_buckets, SeriesCounter())
+        key_parts = parts if len(parts) > 1 else ()
+        return cls(table, types, series, targets, n_buckets, SeriesCounter(), key_parts)
 
     @property
     def shared_types(self) -> dict[str, pa.DataType]:
@@ -248,7 +256,8 @@ class Router:
     def schema(self) -> pa.Schema:
         """The columns of the rows that are routed."""
         if self.series is not None:
-            return pa.schema(list(self.types.items()))
+            joined = [(self.series, pa.string())] if self.key_parts else []
+            return pa.schema([*self.types.items(), *joined])
         series, value = self.long_names
         value_type = self.types[next(iter(self.targets.values()))]
         return pa.schema([*self.shared_types.items(), (series, pa.string()), (value, value_type)])
@@ -290,8 +299,14 @@ class Router:
     def _route_rows(self, batch: pa.RecordBatch, n_before: int) -> RoutedRows:
         """Route the rows of a long table; each name is hashed once a batch."""
         assert self.series is not None
-        names = cast_batch(batch.select([self.series]), {self.series: _NAMES}, self.source.name)
-        encoded = encode_names(names.column(0), self.series, self.source, n_before)
+        if self.key_parts:
+            joined = join_names_of_parts(
+                [batch.column(p).cast(pa.string()) for p in self.key_parts]
+            )
+            names = [*batch.schema.names, self.series]
+            batch = pa.RecordBatch.from_arrays([*batch.columns, joined], names=names)
+        cells = cast_batch(batch.select([self.series]), {self.series: _NAMES}, self.source.name)
+        encoded = encode_names(cells.column(0), self.series, self.source, n_before)
         buckets = self._assign_buckets(encoded.dictionary)
         return RoutedRows(buckets[encoded.indices.to_numpy()], batch)
 

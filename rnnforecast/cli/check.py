@@ -71,7 +71,8 @@ def print_check(result: Check, screen: Screen) -> None:
     panel = result.profile.panel
     roles = []
     for role in _ROLES:
-        names = [column.name for column in result.columns if column.role == role]
+        columns = [column for column in result.columns if column.role == role]
+        names = [f"{c.name} ({c.why})" if role == "not used" else c.name for c in columns]
         if names:
             roles.append(f"{role} {join_names(names, _MAX_COLUMNS)}")
     tz = f", {result.schema.tz}" if result.schema.tz else ""

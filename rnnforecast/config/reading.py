@@ -41,7 +41,9 @@ class DataConfig:
     """How readings are read. What is not set is inferred, reported, and stored with the model."""
 
     time: str | None = option(None, "Time column.")
-    series: str | None = option(None, "Column that names the series (long tables).")
+    series: str | None = option(
+        None, "Column that names the series (long tables); several with commas: site,sensor."
+    )
     target: tuple[str, ...] = option((), "Column to forecast; repeatable. Default: every numeric.")
     known: tuple[str, ...] = option(
         (), "Column whose future values are known: setpoints, tariffs, plans; repeatable."
@@ -149,6 +151,11 @@ class DataConfig:
         """The columns that the user names for any role."""
         named = (self.time, self.series, *self.target, *self.known, *self.past, *self.static)
         return tuple(name for name in named if name is not None)
+
+    @property
+    def named_targets(self) -> tuple[str, ...]:
+        """The columns that the user names as readings."""
+        return (*self.target, *self.counter, *self.valid_ranges)
 
     @property
     def valid_ranges(self) -> dict[str, tuple[float, float]]:

@@ -50,27 +50,31 @@ def _mask_outside_ranges(rows: Rows, context: ReadContext) -> None:
     schema = context.schema
     n_masked = 0
     for name, (low, high) in context.config.valid_ranges.items():
-        is_target = name in schema.targets
-        target = name if is_target else schema.targets[0]
-        offsets = rows.value_offsets[target]
-        in_range = np.full(len(offsets), is_target)
-        if not is_target and schema.series is not None:
-            in_range = np.array([series == name for series in rows.names], np.bool_)
-        if not in_range.any():
+        is_meant = {
+            target: np.array([name in (target, n) for n in schema.series_names(rows.names, target)])
+            for target in schema.targets
+        }
+        if not any(in_range.any() for in_range in is_meant.values()):
             if schema.step_us is not None:  # a series of the model may be gone
                 continue
+            first = schema.series_names(rows.names, schema.targets[0])[0]
             raise UsageError(
                 f"--valid-range names {name!r}, but there is no such series or target",
-                hint=f"such as  --valid-range {shell_quote(rows.names[0])}={low:g}:{high:g}",
+                hint=f"such as  --valid-range {shell_quote(first)}={low:g}:{high:g}",
             )
 
-        for i, (codes, chunk) in enumerate(zip(rows.codes, rows.readings(target), strict=True)):
-            values = chunk + offsets[codes]
-            if context.config.agg_by_column.get(target) == ANGLE:
-                values = wrap_angles(values)
-            with np.errstate(invalid="ignore"):
-                is_outside = ((values < low) | (values > high)) & in_range[codes]
-            n_masked += rows.mask(target, i, is_outside)
+        for target, in_range in is_meant.items():
+            if not in_range.any():
+                continue
+            offsets = rows.value_offsets[target]
+            is_angle = context.config.agg_by_column.get(target) == ANGLE
+            for i, (codes, chunk) in enumerate(zip(rows.codes, rows.readings(target), strict=True)):
+                values = chunk + offsets[codes]
+                if is_angle:
+                    values = wrap_angles(values)
+                with np.errstate(invalid="ignore"):
+                    is_outside = ((values < low) | (values > high)) & in_range[codes]
+                n_masked += rows.mask(target, i, is_outside)
     if n_masked:
         context.listener(Notice(f"{n_masked} readings outside of their range are missing"))
 
@@ -92,22 +96,25 @@ class Intervals(NamedTuple):
 def _mask_excluded(rows: Rows, path: Path, context: ReadContext, tz: str | None) -> None:
     """Set the readings of the times in a file to NaN, each from one time until before another.
 
-    An empty series means all of them; one without readings is warned of. Raises `DataError`.
+    An empty series means all of them, and a key all that it has; one without readings is warned
+    of. Raises `DataError`.
     """
     intervals = read_excluded_times(path, tz)
-    unknown = sorted(intervals.keys() - {_ALL_SERIES, *rows.names})
+    schema = context.schema
+    names_of = {target: schema.series_names(rows.names, target) for target in rows.value_offsets}
+    existing = {_ALL_SERIES, *rows.names}.union(*names_of.values())
+    unknown = sorted(intervals.keys() - existing)
     if unknown:
         message = f"in {path}, but not in the readings"
         context.listener(WarningEvent.for_names("unknown-series", message, unknown))
 
     n_masked = 0
-    is_wide = context.schema.series is None
-    for target in rows.value_offsets:
-        names = [target] if is_wide else rows.names
+    for target, names in names_of.items():
         for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
             is_excluded = np.zeros(len(times), np.bool_)
-            for indices, excluded in _rows_with_intervals(codes, names, intervals):
-                is_excluded[indices] |= excluded.contain(times[indices])
+            for meant in (names, rows.names) if schema.series else (names,):
+                for indices, excluded in _rows_with_intervals(codes, meant, intervals):
+                    is_excluded[indices] |= excluded.contain(times[indices])
             n_masked += rows.mask(target, i, is_excluded)
     context.listener(Notice(f"{n_masked} readings of the times in {path} are missing"))
 

@@ -196,7 +196,14 @@ def read_future(
 def _read_frame(
     data: object, readings_time: Column, schema: Schema, options: DataConfig, listener: Listener
 ) -> FutureFrame:
-    source = open_table(data, options, listener, time_column=schema.time, missing_ok=True)
+    source = open_table(
+        data,
+        options,
+        listener,
+        time_column=schema.time,
+        series_column=schema.series,
+        missing_ok=True,
+    )
     columns = {column.name: column for column in source.columns}
     if schema.time not in columns and "," in schema.time:
         # The time of the readings is joined of several columns. Here it may be any one.

@@ -37,12 +37,12 @@ from rnnforecast.data.resample import (
     warn_of_reports,
 )
 from rnnforecast.data.rows import Codes, Grid, ReadContext, Rows, check_future, read_rows
-from rnnforecast.data.schema import Schema
+from rnnforecast.data.schema import Schema, note_left_out
 from rnnforecast.errors import DataError, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_gather_object
 from rnnforecast.sources.files import thread_map
-from rnnforecast.sources.source import Source
+from rnnforecast.sources.source import Source, join_key
 from rnnforecast.units import format_duration, parse_duration_us
 
 _MAX_EMPTY = 20
@@ -88,12 +88,15 @@ def read_panel(
     finite.
     """
     check_same_schema(schema, ranks)
-    context = ReadContext(source, schema, config, listener)
+    context = ReadContext(join_key(source, schema.series), schema, config, listener)
 
     # READ: nothing after the as-of time is looked at
     rows, tz = read_rows(context, known_offsets=known_offsets)
     if as_of is not None:
         context = replace(context, source=rows.keep_until(as_of, context, tz))
+    if schema.step_us is None:
+        schema = leave_out_constants(rows, context, ranks)
+        context = replace(context, schema=schema)
 
     # CLEANED: readings that do not count are gone before others are aggregated
     clean_rows(rows, context, tz=tz)
@@ -136,6 +139,25 @@ def read_panel(
     )
     check_same_schema(schema, ranks)
     return panel, schema
+
+
+def leave_out_constants(rows: Rows, context: ReadContext, ranks: Ranks) -> Schema:
+    """Drop targets that nobody named and that never change; return the schema of the others.
+
+    They are coordinates, numbers of devices and the like. Where all are constant, all stay.
+    """
+    schema = context.schema
+    n_targets, named = len(schema.targets), context.config.named_targets
+    reasons = rows.constant_targets() if n_targets > 1 else {}
+    parts = all_gather_object(ranks, {t: why for t, why in reasons.items() if t not in named})
+    constants = {target: why for target, why in parts[0].items() if all(target in p for p in parts)}
+    if not 0 < len(constants) < n_targets:
+        return schema
+
+    note_left_out(constants, list(constants), context.listener)
+    rows.drop_targets(constants, is_long=schema.series is not None)
+    targets = tuple(target for target in schema.targets if target not in constants)
+    return replace(schema, targets=targets, reasons=(*schema.reasons, *constants.items()))
 
 
 def check_step(panel: Panel, schema: Schema) -> None:

@@ -6,17 +6,19 @@ Column names, series names, step, level, age and covariates that are known ahead
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
 from rnnforecast.data.axis import TimeAxis, parse_time_us
+from rnnforecast.data.evidence import sample_size
 from rnnforecast.data.future import append_future
 from rnnforecast.data.grid import FindTrainEnd, check_step, read_panel
 from rnnforecast.data.panel import Panel
@@ -24,11 +26,12 @@ from rnnforecast.data.resample import drop_other_steps
 from rnnforecast.data.scaling import OUTLIER_FACTOR, SPIKE_RUN
 from rnnforecast.data.schema import Schema, canonical_name, check_zone, infer_schema, match_schema
 from rnnforecast.data.windows import Past, make_past
-from rnnforecast.errors import DataError, NotEnoughDataError, QualityGateError
-from rnnforecast.events import Listener, WarningEvent
+from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError
+from rnnforecast.events import Event, Listener, ProgressEvent, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks
+from rnnforecast.sources.columns import Column
 from rnnforecast.sources.shards import open_rank_slice
-from rnnforecast.sources.source import Source, open_table
+from rnnforecast.sources.source import Source, WrappedSource, open_table
 from rnnforecast.units import abbreviate_duration, parse_duration_us
 
 _MIN_SHIFT = 3.0
@@ -71,13 +74,64 @@ def read_inferred(
     *,
     find_train_end: FindTrainEnd | None = None,
     ranks: Ranks = SINGLE_PROCESS,
+    keeps_other_steps: bool = False,
 ) -> tuple[Panel, Schema]:
-    """Infer the schema of an open source, and read it. Raises as `read_panel` does."""
-    schema = infer_schema(source, options, listener)
-    panel, schema = read_panel(
-        source, schema, options, listener, find_train_end=find_train_end, ranks=ranks
-    )
-    return drop_other_steps(panel, schema) if ranks is SINGLE_PROCESS else (panel, schema)
+    """Infer the schema of an open source, and read it.
+
+    Where times then repeat that did not in the first rows, the key is looked for in all rows.
+    Series that are read at a longer step than others are left out, unless `keeps_other_steps`.
+    Raises as `read_panel` does.
+    """
+
+    def read(source: Source, listener: Listener, *, all_rows: bool) -> tuple[Panel, Schema]:
+        schema = infer_schema(source, options, listener, all_rows=all_rows)
+        panel, schema = read_panel(
+            source, schema, options, listener, find_train_end=find_train_end, ranks=ranks
+        )
+        if keeps_other_steps or ranks is not SINGLE_PROCESS:
+            return panel, schema
+        return drop_other_steps(panel, schema)
+
+    is_known = options.series is not None or options.id_from_columns or ranks is not SINGLE_PROCESS
+    if is_known or source.n_rows_estimate <= sample_size(len(source.columns)):
+        return read(source, listener, all_rows=False)
+
+    events: list[Event] = []
+
+    def hold(event: Event) -> None:
+        """Report progress at once, and the rest once the schema is known to be right."""
+        (listener if isinstance(event, ProgressEvent) else events.append)(event)
+
+    keeps_rules = not options.agg and options.on_duplicate == "error"
+    try:  # a rule for duplicates would hide that a key is missing
+        result = read(UnlocatedSource(source), hold, all_rows=not keeps_rules)
+    except RowError:
+        return read(source, listener, all_rows=True)
+    for event in events:
+        listener(event)
+    return result
+
+
+class RowError(Exception):
+    """An error of one row was to be raised."""
+
+
+@dataclass(frozen=True)
+class UnlocatedSource(WrappedSource):
+    """A source that locates no row, which takes long: it raises `RowError` instead."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns of the source."""
+        return self.source.columns
+
+    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read columns."""
+        return self.source.batches(types)
+
+    def location(self, row: int, column: str) -> Location:
+        """Raise `RowError`."""
+        raise RowError(f"row {row} of {column!r}")
 
 
 @dataclass(frozen=True)
@@ -117,7 +171,9 @@ def read_past(
     rows after the last reading. Raises `DataError` where columns, step or time zone do not match
     the schema.
     """
-    source = open_table(data, options, listener, time_column=schema.time)
+    source = open_table(
+        data, options, listener, time_column=schema.time, series_column=schema.series
+    )
     if future is not None:
         source = append_future(source, future, schema, options, listener)
     panel, matched = read_matching(
@@ -130,7 +186,9 @@ def read_for_model(
     data: object, *, schema: Schema, options: DataConfig, stats: TrainingStats, listener: Listener
 ) -> tuple[Panel, Schema]:
     """Read all of a table for a trained model. Raises as `read_past` does."""
-    source = open_table(data, options, listener, time_column=schema.time)
+    source = open_table(
+        data, options, listener, time_column=schema.time, series_column=schema.series
+    )
     return read_matching(source, schema=schema, options=options, stats=stats, listener=listener)
 
 

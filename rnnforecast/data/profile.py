@@ -207,25 +207,28 @@ def column_roles(
     columns: tuple[Column, ...], schema: Schema, *, explicit: set[str]
 ) -> tuple[ColumnRole, ...]:
     """Return the role of each column; `explicit` are the columns that the user named."""
-    targets = set(schema.targets)
+    targets, key = set(schema.targets), set(schema.key)
+    names = {column.name for column in columns}
+    reasons = dict(schema.reasons)
+    is_joined = schema.series in names and set(schema.key[1:]) <= names - {schema.series}
 
     def role_of(column: Column) -> ColumnRole:
         name = column.name
         if name == schema.time:
             role = "time"
-        elif name == schema.series:
-            role = "series"
         elif name in targets:
             role = "target"
         elif name in schema.covariate_names:
             role = next(_ROLE_LABELS[c.role] for c in schema.covariates if c.name == name)
+        elif name in key:
+            role = "series"
         else:
             role = "not used"
 
-        reason = _KIND_LABELS.get(column.kind, column.kind)
+        reason = reasons.get(name) or _KIND_LABELS.get(column.kind, column.kind)
         return ColumnRole(name, role, "named by the user" if name in explicit else reason)
 
-    return tuple(role_of(column) for column in columns)
+    return tuple(role_of(c) for c in columns if not (is_joined and c.name == schema.series))
 
 
 def _seasons(panel: Panel, listener: Listener) -> Integers:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -29,11 +30,11 @@ from rnnforecast.data.bins import (
 )
 from rnnforecast.data.features import category_codes, recode, static_values, warn_unknown_categories
 from rnnforecast.data.panel import Covariates, Panel, covariates_from_columns
+from rnnforecast.data.roles import STATUS
 from rnnforecast.data.rows import Chunks, Flags, Grid, ReadContext, Rows
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.errors import DataError, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.units import format_duration, parse_duration_us
 
 UNIQUE = "unique"
@@ -79,6 +80,9 @@ _MIN_EVIDENCE = math.log(10_000)
 _SUNDAY = 6
 _DST_MONTHS = (3, 4, 9, 10, 11)
 """When clocks are set back, on one half of the Earth or the other."""
+_MOST_DROPPED, _FEW_DROPPED = 0.1, 3
+"""No rule for duplicates is offered that drops a larger share of rows, and more rows than these: a
+column that names the series is missing there."""
 
 
 def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
@@ -128,17 +132,21 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
             message += "and count once"
             context.listener(WarningEvent("repeated-row", message, n_duplicates))
     n_targets = len(schema.targets)
-    return Panel(
+    panel = Panel(
         target=target,
         offsets=offsets_from_lengths(np.tile(grid.lengths, n_targets)),
         start=np.tile(grid.start, n_targets),
-        names=tuple(rows.names),
+        names=tuple(chain(*(schema.series_names(rows.names, t) for t in schema.targets))),
         step_us=grid.step_us,
         axis=grid.axis,
         base=np.concatenate(list(rows.value_offsets.values())),
         first_us=int(grid.start.min()),
         covariates=covariates,
     )
+    if n_targets == 1 or schema.series is None:
+        return panel
+    # the targets of each key follow each other
+    return panel.select(np.arange(panel.n_series).reshape(n_targets, -1).T.ravel())
 
 
 def _place_in_bins(
@@ -353,23 +361,41 @@ def check_duplicates(
         location = source.location(file.first_row + row_in_file, schema.time)
         line = source.location(file.first_row + other_row, schema.time).line
 
-        hint = "say which counts, with  --on-duplicate last  or  --on-duplicate mean"
+        proposals = tuple(_ways_to_tell_apart(file, column, grid, context))
+        hint = None if proposals else "rows of several sensors may be mixed: name what tells them"
         if _may_be_dst_end(grid.time_at(at)):
-            hint += " ; if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
-        used = (schema.time, *schema.covariate_names)
-        texts = [c.name for c in source.columns if c.kind == "text" and c.name not in used]
-        if texts and not schema.series:
-            hint = (
-                f"if column {texts[0]!r} names the series, add  --series {shell_quote(texts[0])} ; "
-                f"else {hint}"
-            )
+            hint = "if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
         content = "readings" if column in schema.targets else "values"
         raise DataError(
             f"two different {content} of {column!r} at one time",
             code="duplicate-time",
             location=replace(location, also_lines=(line,) if line else ()),
+            proposals=proposals,
             hint=hint,
         )
+
+
+def _ways_to_tell_apart(
+    file: FileRows, name: str, grid: Grid, context: ReadContext
+) -> Iterator[Proposal]:
+    """Yield the options that tell rows of a column at one time apart, or choose one of them.
+
+    Where many rows are at a time that others have, too, a column that names the series is missing.
+    """
+    schema = context.schema
+    used = (schema.time, *schema.key, *schema.targets, *schema.covariate_names)
+    columns = [c for c in context.source.columns if c.kind == "text" and c.name not in used]
+    reasons = dict(schema.reasons)
+    names = [c.name for c in columns if reasons.get(c.name, STATUS) == STATUS]
+    for text in names if schema.series is None else ():
+        yield Proposal(("--series", text), f"if {text!r} names the series")
+
+    n_rows = sum(map(len, file.positions))
+    n_repeated = count_duplicates(file.positions, grid.n_rows)
+    if name in schema.targets and n_repeated > max(_MOST_DROPPED * n_rows, _FEW_DROPPED):
+        return
+    for rule in ("last", "mean"):
+        yield Proposal(("--on-duplicate", rule), f"if the {rule} of them counts")
 
 
 def _may_be_dst_end(time_us: int) -> bool:

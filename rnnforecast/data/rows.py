@@ -7,7 +7,7 @@ moment. It goes through four stages, and each method checks that it is called in
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
@@ -22,6 +22,7 @@ from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths, take_names
 from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, format_timestamp, parse_time_us
 from rnnforecast.data.future import future_frame_of
+from rnnforecast.data.roles import CONSTANT, SAME_IN_SERIES
 from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.data.timestamps import REPAIR_MESSAGES, TimestampReader, tz_localize
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
@@ -42,6 +43,10 @@ LARGE_READING = 65_536.0
 """Below this, float32 is exact to 0.004 or better."""
 _N_EARLIEST = 5
 """So many readings decide on a value offset: one wild first reading does not, nor a later one."""
+_MIN_CONSTANT = 24
+"""Fewer readings are the same by chance."""
+_MOSTLY_FILLED = 0.95
+"""What nobody measures stands in this share of rows at least: a sensor may be read rarely."""
 _INITIAL_ROWS = 1 << 6
 """An empty array builder is small, since a table may have 100,000 columns."""
 _CHUNK_ROWS = 1 << 20
@@ -122,7 +127,7 @@ class Rows:
     value_offsets: dict[str, Doubles]
     """What is subtracted from each target, `(series,)`; a wide table has one series per target."""
     names: list[str]
-    """Names of the series: of a wide table those of its targets."""
+    """Keys of the series, in the order of their first rows; of a wide table its targets."""
     texts: dict[str, list[str]] = field(default_factory=dict)
     """Texts of each text covariate, in order of appearance."""
     future_name: str = ""
@@ -214,6 +219,37 @@ class Rows:
                 columns[name] = select(columns[name])
         self.value_offsets = {name: x[has_begun] for name, x in self.value_offsets.items()}
         self.names = list(take_names(self.names, has_begun)) if is_long else self.names
+
+    def constant_targets(self) -> dict[str, str]:
+        """Return the targets that never change in any series, with the reason.
+
+        Of few readings, nothing is said.
+        """
+        reasons = {}
+        for target, chunks in self._readings.items():
+            if not len(chunks) or (self.n_series == 1 and abs(chunks[0][-1] - chunks[0][0]) > 0):
+                continue  # of 100,000 columns, most are told by that
+            levels, n_readings = np.full(self.n_series, np.nan), 0
+            for codes, chunk in zip(self._codes, chunks, strict=True):
+                is_seen = np.isfinite(chunk)
+                series, seen = codes[is_seen], chunk[is_seen]
+                levels[series] = np.where(np.isnan(levels[series]), seen, levels[series])
+                n_readings += len(seen)
+                if (levels[series] != seen).any():
+                    break
+            else:
+                if n_readings >= max(_MIN_CONSTANT, _MOSTLY_FILLED * self.n_rows):
+                    values = (levels + self.value_offsets[target])[np.isfinite(levels)]
+                    is_same = bool((values == values[0]).all())
+                    reasons[target] = f"{CONSTANT} {values[0]:g}" if is_same else SAME_IN_SERIES
+        return reasons
+
+    def drop_targets(self, targets: Collection[str], *, is_long: bool) -> None:
+        """Drop the readings of targets."""
+        self._check(Stage.READ)
+        for target in targets:
+            del self._readings[target], self.value_offsets[target]
+        self.names = self.names if is_long else [n for n in self.names if n not in targets]
 
     def mask(self, target: str, chunk: int, is_bad: Flags) -> int:
         """Set the bad rows of a chunk, `(row,)`, to NaN; return how many of them held a reading."""
@@ -381,7 +417,9 @@ def read_rows(
         context.listener(WarningEvent(code, message, count))
 
     names = series.names if schema.series else list(schema.targets)
-    names_of_target = {name: names if schema.series else [name] for name in schema.targets}
+    names_of_target = {target: schema.series_names(names, target) for target in schema.targets}
+    if schema.series and schema.step_us is None:
+        warn_of_similar_names(names, context.listener)
     time_chunks, codes = times.chunks(), series.chunks()
     readings, offsets = targets.chunks(time_chunks, codes, names_of_target, known_offsets)
 
@@ -425,6 +463,17 @@ def _read_batches(types: dict[str, pa.DataType], context: ReadContext) -> Iterat
             raise
     n_expected = n_rows
     report()
+
+
+def warn_of_similar_names(names: Sequence[str], listener: Listener) -> None:
+    """Warn of names of series that differ by blanks or by case only."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    similar = [repr(name) for group in groups.values() if len(group) > 1 for name in group]
+    if similar:
+        message = "names of series that differ by blanks or by case only"
+        listener(WarningEvent.for_names("similar-names", message, similar))
 
 
 class SeriesColumn:

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.axis import ELAPSED, TimeAxis
+from rnnforecast.data.evidence import Evidence, gather_evidence, time_evidence
+from rnnforecast.data.roles import (
+    CONSTANT,
+    left_out_numbers,
+    rank_keys,
+    rank_times,
+    reason_of_text,
+    zones_of,
+)
+from rnnforecast.data.timestamps import TimestampReader
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.sources.columns import Column, infer_epoch_unit, is_integer
+from rnnforecast.sources.columns import Column, infer_epoch_unit
+from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.sniff import shell_quote
-from rnnforecast.sources.source import Source
+from rnnforecast.sources.source import KEY_SEPARATOR, JoinedKey, Source
 from rnnforecast.units import EXCEL, join_names
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
-_SERIES_NAMES = (
-    "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
-    "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
-)  # fmt: skip
 _MANY_TARGETS = 2000
 """Above this, a hint says that a long table is faster to read."""
 _N_LISTED, _N_SIMILAR = 20, 3
-_ROW_NUMBER_NAMES = (
-    "", "#", "no", "no.", "nr", "nr.", "index", "idx", "row", "row_id", "row_number", "rownum",
-    "record", "unnamed: 0",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Schema:
 
     time: str
     series: str | None
-    """The column that names the series of a long table; None for a wide one."""
+    """The column that names the series of a long table, or several with commas; None for a wide
+    one."""
     targets: tuple[str, ...]
     epoch_unit: str | None = None
     """The unit of numeric time stamps; None where they are dates."""
@@ -70,6 +75,8 @@ class Schema:
     stamp_offset_us: int = 0
     open_steps: tuple[int, ...] = ()
     covariates: tuple[Covariate, ...] = ()
+    reasons: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+    """Columns, and why they have their role or none; not stored."""
 
     @property
     def axis(self) -> TimeAxis:
@@ -84,7 +91,34 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """Return the schema as the manifest stores it."""
-        return asdict(self)
+        stored = asdict(replace(self, reasons=()))
+        del stored["reasons"]
+        return stored
+
+    def series_names(self, keys: Sequence[str], target: str) -> list[str]:
+        """Return the names of a target's series: one, or in a long table one for each key."""
+        if self.series is None:
+            return [target]
+        if len(self.targets) == 1:
+            return list(keys)
+        return [f"{key}{KEY_SEPARATOR}{target}" for key in keys]
+
+    def key_of(self, series: str) -> str:
+        """Return the key of a long table's series by its name."""
+        if len(self.targets) < 2:
+            return series
+        return series.removesuffix(f"{KEY_SEPARATOR}{target_of(series, self.targets)}")
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The column that names the series, and where it is joined its parts."""
+        return () if self.series is None else (self.series, *self.series.split(","))
+
+
+def target_of(series: str, targets: Sequence[str]) -> str:
+    """Return which of several targets a series of a long table is of; none is empty."""
+    ends = (target for target in targets if series.endswith(f"{KEY_SEPARATOR}{target}"))
+    return max(ends, key=len, default="")
 
 
 def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
@@ -214,8 +248,14 @@ def epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:
     return unit
 
 
-def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Schema:
-    """Infer the role of each column. Raises `DataError` where it cannot be inferred."""
+def infer_schema(
+    source: Source, config: DataConfig, listener: Listener, *, all_rows: bool = False
+) -> Schema:
+    """Infer the role of each column, from the first rows or all. Raises `DataError`.
+
+    Two roles that are equally likely are an error that names both. Columns without a role are in
+    `reasons` of the schema, which say why.
+    """
     columns = {column.name: column for column in source.columns}
     for name in config.named_columns:
         check_column(name, columns, source.name)
@@ -227,21 +267,45 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
                 hint="write what they hold into columns of their own",
             )
 
-    covariate_names = (*config.known, *config.past, *config.static)
-    time = columns[config.time] if config.time else infer_time(source, config)
+    time, why_time = (columns[config.time], "") if config.time else choose_time(source, config)
     unit = epoch_unit_of(time, source.name, config)
     if unit is not None and config.time_unit is None:
         counted = "days of Excel" if unit == EXCEL else f"{unit} since 1970"
         listener(WarningEvent("epoch", f"column {time.name!r} is read as {counted}"))
 
-    free = [column for column in source.columns if column.name not in (time.name, *covariate_names)]
-    series = None if config.id_from_columns else config.series or _infer_series(free, time)
-    targets = config.target or tuple(
-        column.name
-        for column in free
-        if column.kind == "number" and column.name != series and not _is_row_number(column)
-    )
-    _check_targets(source, targets, series, explicit=bool(config.target))
+    covariate_names = (*config.known, *config.past, *config.static)
+    parts = source.parts if isinstance(source, JoinedKey) else ()
+    roles = {time.name, *covariate_names, *parts}
+    free = [column for column in source.columns if column.name not in roles]
+    no_key = roles - set(config.static)
+    may_be_key = [column for column in source.columns if column.name not in no_key]
+    reader = TimestampReader.of(source, Schema(time.name, None, (), unit), config)
+    check_memory(source.n_rows_estimate, max(len(config.target), 1), config, source.name)
+    evidence = gather_evidence(source, reader, may_be_key, all_rows=all_rows)
+    if unit is None and not reader.zone.is_aware and config.tz is None:
+        _check_zone_column(source, evidence)
+
+    # The key
+    series, why_series = config.series, ""
+    if series is None and not config.id_from_columns:
+        names = {column.name for column in may_be_key} - set(config.named_targets)
+        series, why_series = _infer_series(source, evidence, names)
+        if series is None and not evidence.is_whole and evidence.has_constant_text:
+            # a large table may be sorted by a key that its first rows do not show
+            evidence = gather_evidence(source, reader, may_be_key, all_rows=True)
+            series, why_series = _infer_series(source, evidence, names)
+    key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
+
+    # The targets, and what is none
+    reasons = left_out_numbers(evidence, key, named=config.named_targets)
+    numbers = [c.name for c in free if c.kind == "number" and c.name not in (series, *key)]
+    readings = [name for name in numbers if name not in reasons]
+    targets = config.target or tuple(readings or numbers)
+    if config.series is None and key and all(evidence.columns[n].n_values == 1 for n in key):
+        # One name for all rows says nothing, but it is a better name than that of a target
+        is_needed = len(targets) == 1 or any(column.is_series for column in source.columns)
+        series, key = (series, key) if is_needed or config.static else (None, ())
+    _check_targets(source, targets, explicit=bool(config.target))
     check_counters(targets, config)
     covariates = _covariates(columns, config, series)
 
@@ -251,25 +315,58 @@ def infer_schema(source: Source, config: DataConfig, listener: Listener) -> Sche
     if series is None and len(targets) > _MANY_TARGETS:
         hint = f"{len(targets)} columns: a long table (time, series, value; --series names the "
         listener(Notice(hint + "second) takes less time to read"))
-    used = {series, *targets}
+
+    used = {series, *key, *targets}
     unused = [c for c in free if c.name not in used]
     empty = [c.name for c in unused if c.kind == "empty"]
     if empty:
         listener(WarningEvent.for_names("empty-column", "empty, left out", empty))
-    ignored = [c.name for c in unused if c.kind != "empty"]
-    if ignored:
-        listener(Notice(f"not used: {', '.join(ignored)}"))
-    return Schema(time.name, series, targets, unit, covariates=covariates)
+    reasons = {
+        c.name: reasons.get(c.name) or reason_of_text(c, evidence, key)
+        for c in unused
+        if c.kind != "empty"
+    }
+    note_left_out(reasons, numbers, listener)
+    reasons |= {time.name: why_time} | dict.fromkeys(key, why_series)
+    pairs = tuple(reasons.items())
+    return Schema(time.name, series, targets, unit, covariates=covariates, reasons=pairs)
+
+
+def note_left_out(reasons: Mapping[str, str], numbers: Collection[str], listener: Listener) -> None:
+    """Say which columns are not used, and why; of very many, the first ones.
+
+    `numbers` are those of numbers: that one of them never changes is a warning, as a sensor may.
+    """
+    constant = [name for name in numbers if reasons.get(name, "").startswith(CONSTANT)]
+    if constant:
+        message = "always the same number, left out"
+        listener(WarningEvent.for_names("constant-series", message, constant))
+    if reasons:
+        listed = [f"{name} ({why})" for name, why in reasons.items()][:_N_LISTED]
+        more = f" and {len(reasons) - _N_LISTED} more" * (len(reasons) > _N_LISTED)
+        listener(Notice(f"not used: {', '.join(listed)}{more}"))
 
 
 def infer_time(source: Source, config: DataConfig) -> Column:
-    """Return the time column, by the cells and names of columns. Raises `DataError`."""
+    """Return the time column. Raises `DataError` as `choose_time` does."""
+    return choose_time(source, config)[0]
+
+
+def choose_time(source: Source, config: DataConfig) -> tuple[Column, str]:
+    """Return the time column, by the cells and names of columns, and why. Raises `DataError`.
+
+    Of several columns of times it is the one that readings are taken at; where the cells do not
+    tell which, the error names them.
+    """
 
     def rank(column: Column) -> int:
         name = column.name.strip().casefold()
         return _TIME_NAMES.index(name) if name in _TIME_NAMES else len(_TIME_NAMES)
 
     times = [c for c in source.columns if c.kind == "time"]
+    if len(times) > 1:
+        named = config.named_columns
+        return _choose_of_times(source, [c for c in times if c.name not in named] or times, config)
     if not times and (config.time_unit or config.time_format):
         times = [c for c in source.columns if rank(c) < len(_TIME_NAMES)]
     times = times or [
@@ -278,7 +375,7 @@ def infer_time(source: Source, config: DataConfig) -> Column:
         if c.kind == "number" and rank(c) < len(_TIME_NAMES) and unit_of(c) is not None
     ]
     if times:
-        return min(times, key=rank)
+        return min(times, key=rank), ""
 
     names = ", ".join(repr(c.name) for c in source.columns[:_N_LISTED])
     raise DataError(
@@ -289,34 +386,95 @@ def infer_time(source: Source, config: DataConfig) -> Column:
     )
 
 
-def _infer_series(columns: Sequence[Column], time: Column) -> str | None:
-    """Return a text column with a usual name, an id, or a text that tells repeated stamps apart.
+def _choose_of_times(
+    source: Source, times: Sequence[Column], config: DataConfig
+) -> tuple[Column, str]:
+    """Return the one of several columns of times that the readings are of, and why."""
+    readers = {
+        c.name: TimestampReader.of(source, Schema(c.name, None, ()), config)
+        for c in times[:_N_LISTED]
+    }
+    stamps = time_evidence(source, readers) or {c.name: np.zeros(0, np.int64) for c in times}
+    readings = rank_times(stamps, source.columns, _TIME_NAMES)
+    if readings[0].is_sure:
+        return next(c for c in times if c.name == readings[0].name), readings[0].why
 
-    `columns` are those without a role.
+    names = [reading.name for reading in readings]
+    raise DataError(
+        f"{join_names(list(map(repr, names)), 5)} hold times, and each may be that of readings",
+        code="several-times",
+        location=Location(source.name, column=names[1]),
+        proposals=[
+            Proposal(("--time", name, *options), "if its readings are of these times")
+            for name, options in _readings_of_times(names, source.columns).items()
+        ],
+    )
+
+
+def _readings_of_times(
+    names: Sequence[str], columns: Sequence[Column]
+) -> dict[str, tuple[str, ...]]:
+    """Return the options that name the numbers of each time column, where they take turns."""
+    kinds = [c for c in columns if c.name in names or c.kind == "number"]
+    if kinds[-1].name in names:  # the times stand after their readings
+        kinds = kinds[::-1]
+    options: dict[str, tuple[str, ...]] = dict.fromkeys(names, ())
+    owner = kinds[0].name
+    for column in kinds:
+        if column.name in names:
+            owner = column.name
+        elif owner in names:
+            options[owner] += ("--target", column.name)
+    return options if all(options.values()) else dict.fromkeys(names, ())
+
+
+def _check_zone_column(source: Source, evidence: Evidence) -> None:
+    """Raise `DataError` where a column names several zones, or clocks, of stamps without one."""
+    for name, column in evidence.columns.items():
+        if not column.is_zone or column.n_values < 2 or not column.is_complete:
+            continue
+        raise DataError(
+            f"column {name!r} names the clocks that the stamps are of: "
+            f"{', '.join(column.texts[:_N_SIMILAR])}",
+            code="zone-column",
+            location=Location(source.name, column=name),
+            proposals=[
+                Proposal(("--tz", zone), "if that is the zone")
+                for zone in zones_of(column, evidence)[:_N_SIMILAR]
+            ],
+            hint="else write the offset, such as +01:00, in every stamp",
+        )
+
+
+def _infer_series(
+    source: Source, evidence: Evidence, names: Collection[str]
+) -> tuple[str | None, str]:
+    """Return the columns that name the series, joined by commas, and why; None where none does.
+
+    `names` are the columns that may. Raises `DataError` where the evidence does not tell.
     """
-    texts = [c for c in columns if c.kind == "text"]
-    candidates = [c for c in columns if c.is_series]
-    candidates += [c for c in texts if c.name.strip().casefold() in _SERIES_NAMES]
-    candidates += [c for c in columns if c.kind == "number" and _is_id(c)]
-    if candidates:
-        return candidates[0].name
-    if len(set(time.sample)) == len(time.sample):
-        return None
+    known = next((c.name for c in source.columns if c.is_series), None)
+    if known is not None:
+        return known, "the folder says so"
+    readings = rank_keys(evidence, names)
+    best = readings[0]
+    if best.is_sure:
+        return ",".join(best.key) or None, best.why
 
-    for column in texts:
-        pairs = list(zip(time.sample, column.sample, strict=False))
-        if len(column.sample) == len(time.sample) and len(set(pairs)) == len(pairs):
-            return column.name
-    return None
-
-
-def _is_id(column: Column) -> bool:
-    """Tell whether a column of whole numbers is called an id and repeats, as sensors' do."""
-    name = column.name.strip().casefold()
-    return (
-        (name == "id" or name.endswith("_id"))
-        and all(text.strip().isdigit() for text in column.sample)
-        and len(set(column.sample)) < max(2, len(column.sample))
+    listed = " or ".join(repr(",".join(r.key)) for r in readings if r.key)
+    proposals = [
+        Proposal(("--series", ",".join(r.key)), "if each of its values is a sensor of its own")
+        for r in readings
+        if r.key
+    ]
+    if not all(r.key for r in readings):
+        why = "if it is a status or a note of one sensor"
+        proposals.append(Proposal(("--id-from-columns",), why))
+    raise DataError(
+        f"column {listed} may name the series, or not: {best.why}",
+        code="ambiguous-roles",
+        location=Location(source.name, column=best.key[0]),
+        proposals=proposals,
     )
 
 
@@ -343,35 +501,14 @@ def _covariates(
     )
 
 
-def _is_row_number(column: Column) -> bool:
-    """Tell whether a column numbers the rows: by its name, and each number is one more."""
-    if column.name.strip().casefold() not in _ROW_NUMBER_NAMES:
-        return False
-    texts = [text.strip() for text in column.sample]
-    if not all(is_integer(text) and len(text) < 16 for text in texts):
-        return False
-    numbers = list(map(int, texts))
-    return all(b - a == 1 for a, b in pairwise(numbers))
-
-
-def _check_targets(
-    source: Source, targets: tuple[str, ...], series: str | None, *, explicit: bool
-) -> None:
-    """Raise `DataError` for no target, several ones of a long table, and one without numbers."""
+def _check_targets(source: Source, targets: tuple[str, ...], *, explicit: bool) -> None:
+    """Raise `DataError` for no target, and for one without numbers."""
     if not targets:
         raise DataError(
             f"{source.name} has no numeric column to forecast",
             code="no-target",
             location=Location(source.name),
             hint=_hint_for_text(source),
-        )
-    if series is not None and len(targets) > 1:
-        raise DataError(
-            f"a table with a series column has one target, but {', '.join(map(repr, targets))} "
-            "are numeric",
-            code="several-targets",
-            location=Location(source.name),
-            hint=f"name the one to forecast, such as  --target {targets[0]}",
         )
 
     by_name = {c.name: c for c in source.columns}
@@ -407,6 +544,8 @@ def _hint_for_text(source: Source) -> str:
 
 
 def canonical_name(name: str) -> str:
-    """Return a whole number without leading zeros and `.0`; any other name stripped."""
-    match = re.fullmatch(r"0*(\d+)(?:\.0*)?", name.strip())
-    return match[1] if match else name.strip()
+    """Return whole numbers without leading zeros and `.0`; any other part of a name stripped."""
+    parts = [part.strip() for part in name.split(KEY_SEPARATOR)]
+    matches = [re.fullmatch(r"0*(\d+)(?:\.0*)?", part) for part in parts]
+    pairs = zip(matches, parts, strict=True)
+    return KEY_SEPARATOR.join(match[1] if match else part for match, part in pairs)

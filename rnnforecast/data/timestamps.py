@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.schema import Schema
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.source import Source
@@ -31,6 +30,9 @@ from rnnforecast.sources.stamps import (
     offset_minutes,
 )
 from rnnforecast.units import EPOCH_UNITS_US, EXCEL
+
+if TYPE_CHECKING:
+    from rnnforecast.data.schema import Schema
 
 _UTC_OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}[\d:.,]* ?(Z|[+-]\d{2}(:?\d{2})?)$")
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")

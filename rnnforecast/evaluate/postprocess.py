@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rnnforecast.data.arrays import Doubles, take_names
 from rnnforecast.data.forecast import Forecast, Forecaster, probability_below
 from rnnforecast.data.rows import HALF_TURN
+from rnnforecast.data.schema import target_of
 from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, Values
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive, seasonal_differences
@@ -231,7 +232,7 @@ def clip_to_bounds(
 ) -> Forecast:
     """Return the forecast with all quantiles clipped to the bounds of their series.
 
-    `targets` are names that stand for all series: a long table's column. `default`, `(origin,)`
+    `targets` are names that stand for all series of a long table's column. `default`, `(origin,)`
     each, are the lower and upper bounds of series that are not named. Raises `UsageError` for a
     name that is neither.
     """
@@ -323,7 +324,10 @@ def _rows_named(
     if name in forecast.names:
         return np.array([series == name for series in forecast.names])
     if name in targets:
-        return np.ones(len(forecast.names), bool)
+        is_only = len(targets) == 1
+        return np.array(
+            [is_only or target_of(series, targets) == name for series in forecast.names]
+        )
     known = (*targets, *dict.fromkeys(forecast.names))
     nearest = get_close_matches(name, known, n=1)
     raise UsageError(

@@ -46,6 +46,8 @@ _PARQUET_ENDINGS = (".parquet", ".pq")
 _TABLE_ENDINGS = JSON_ENDINGS + EXCEL_ENDINGS + ARROW_ENDINGS
 _ALL_ENDINGS = _CSV_ENDINGS + _PARQUET_ENDINGS + _TABLE_ENDINGS
 STANDARD_INPUT = "-"
+KEY_SEPARATOR = "/"
+"""What stands between the parts of a series' name: of several key columns, or key and target."""
 _BYTES_PER_CELL = 8
 """A number of a few digits and its separator, or a part of a time stamp."""
 _PARTS = ("year", "month", "day", "hour", "minute", "second")
@@ -60,7 +62,7 @@ class Source(Protocol):
     """A table of readings that is not read yet.
 
     Implementations: `CsvSource`, `ParquetSource`, `TableSource` and `ShardFolder`; around another
-    source: `Head`, `Renamed`, `JoinedTime`, `FutureSource` and `FilteredSource`.
+    source: `Head`, `Renamed`, `JoinedTime`, `JoinedKey`, `FutureSource` and `FilteredSource`.
     """
 
     @property
@@ -192,19 +194,21 @@ def open_table(
     listener: Listener,
     *,
     time_column: str | None = None,
+    series_column: str | None = None,
     missing_ok: bool = False,
 ) -> Source:
-    """Open a table with its columns renamed, and with one time column where several hold the time.
+    """Open a table with its columns renamed, and one column where several hold the time or the key.
 
-    `time_column` is used where `config` names none: a trained model knows its own. With
-    `missing_ok` the table may lack columns that `--map` renames. Raises `DataError` or
+    `time_column` and `series_column` are used where `config` names none: a trained model knows its
+    own. With `missing_ok` the table may lack columns that `--map` renames. Raises `DataError` or
     `UsageError`.
     """
     source, pairs = open_source(data, config, listener), config.map
     if missing_ok:
         names = {column.name for column in source.columns}
         pairs = tuple(pair for pair in pairs if pair.partition("=")[0] in names)
-    return join_time(rename_columns(source, pairs), config.time or time_column)
+    source = join_time(rename_columns(source, pairs), config.time or time_column)
+    return join_key(source, config.series or series_column)
 
 
 def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
@@ -477,6 +481,64 @@ def join_time(source: Source, name: str | None) -> Source:
     )
 
 
+@dataclass(frozen=True)
+class JoinedKey(WrappedSource):
+    """A source whose series are named by several columns, with a column that joins their names."""
+
+    parts: tuple[str, ...]
+    """The names of the columns that are joined; they stay, too."""
+
+    @property
+    def series(self) -> str:
+        """The name of the joined column."""
+        return ",".join(self.parts)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The joined column, and all others."""
+        by_name = {column.name: column for column in self.source.columns}
+        cells = zip(*(by_name[part].sample for part in self.parts), strict=False)
+        sample = tuple(map(KEY_SEPARATOR.join, cells))
+        return (Column(self.series, "text", sample, is_series=True), *self.source.columns)
+
+    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read columns; the name of a row that lacks a part of it is missing."""
+        if self.series not in types:
+            yield from self.source.batches(types)
+            return
+        inner = {name: type_ for name, type_ in types.items() if name != self.series}
+        texts = {part: pa.string() for part in self.parts if part not in inner}
+        for batch in self.source.batches({**inner, **texts}):
+            columns = {name: batch.column(name) for name in types if name != self.series}
+            parts = [batch.column(part).cast(pa.string()) for part in self.parts]
+            joined = join_names_of_parts(parts)
+            if pa.types.is_dictionary(types[self.series]):
+                joined = joined.dictionary_encode()
+            columns[self.series] = joined
+            yield pa.RecordBatch.from_pydict({name: columns[name] for name in types})
+
+    def location(self, row: int, column: str) -> Location:
+        """Return the location of a row; for its name, that of the first part."""
+        return self.source.location(row, self.parts[0] if column == self.series else column)
+
+
+def join_names_of_parts(parts: Sequence[pa.Array]) -> pa.Array:
+    """Join the parts of names, `(row,)` each; without a part, a name is missing."""
+    present = [pc.if_else(pc.equal(part, ""), pa.scalar(None, part.type), part) for part in parts]
+    return pc.binary_join_element_wise(*present, KEY_SEPARATOR)
+
+
+def join_key(source: Source, name: str | None) -> Source:
+    """Return the source with a column that names the series, joined of several if it must be.
+
+    `name` is what the user, or a schema, calls it: several columns, with commas.
+    """
+    names = [column.name for column in source.columns]
+    parts = tuple(part.strip() for part in name.split(",")) if name is not None else ()
+    is_joined = len(parts) > 1 and name not in names and set(parts) <= set(names)
+    return JoinedKey(source, parts) if is_joined else source
+
+
 def _part_indices(parts: tuple[str, ...]) -> list[int] | None:
     """Return the indices of year, month and so on; None unless they are the first of these."""
     indices = [_PARTS.index(name) for part in parts if (name := part.strip().casefold()) in _PARTS]
@@ -543,7 +605,7 @@ def unwrap(source: Source) -> Source:
 def stored_names(source: Source, name: str) -> tuple[str, ...]:
     """Return the stored name of a column; of a joined one, the names of its parts."""
     names: tuple[str, ...] = (name,)
-    if isinstance(source, JoinedTime) and name == source.time:
+    if isinstance(source, JoinedTime | JoinedKey) and name == ",".join(source.parts):
         names = source.parts
     elif isinstance(source, Renamed):
         names = (source.stored.get(name, name),)

@@ -35,7 +35,14 @@ from rnnforecast.errors import (
 )
 from rnnforecast.events import Event, Listener, WarningEvent, ignore
 from rnnforecast.sources.shards import ShardFolder
-from rnnforecast.sources.source import STANDARD_INPUT, Source, open_source, open_table, take_head
+from rnnforecast.sources.source import (
+    STANDARD_INPUT,
+    Source,
+    join_key,
+    open_source,
+    open_table,
+    take_head,
+)
 
 _MAX_CELLS = 200_000
 """Tables up to this are tried whole, others on their beginning; it takes about 0.2 s."""
@@ -85,8 +92,10 @@ class Task:
 
     def open(self, data: object, options: DataConfig, listener: Listener) -> Source:
         """Open the table, with the columns joined that a trained model had joined."""
-        time_column = None if self.schema is None else self.schema.time
-        return open_table(data, options, listener, time_column=time_column)
+        if self.schema is None:
+            return open_table(data, options, listener)
+        time, series = self.schema.time, self.schema.series
+        return open_table(data, options, listener, time_column=time, series_column=series)
 
 
 @contextmanager
@@ -419,7 +428,8 @@ class _Trials:
             inf_as_na=True,
         )
         base = dict(zip(panel.names, panel.base.tolist(), strict=True))
-        context = ReadContext(self._open(options), schema, options, ignore)
+        source = join_key(self._open(options), schema.series)
+        context = ReadContext(source, schema, options, ignore)
         return read_rows(context, known_offsets=base)[0]
 
     def _with_texts(self, loss: Loss, options: DataConfig, schema: Schema) -> Loss:

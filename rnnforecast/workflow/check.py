@@ -13,12 +13,11 @@ from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import Config
 from rnnforecast.data.cleaning import warn_of_suspect_readings
-from rnnforecast.data.grid import read_panel
-from rnnforecast.data.match import warn_unusual_series
+from rnnforecast.data.match import read_inferred, warn_unusual_series
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.profile import ColumnRole, Profile, column_roles, profile_panel
 from rnnforecast.data.resample import drop_other_steps
-from rnnforecast.data.schema import Schema, infer_schema
+from rnnforecast.data.schema import Schema
 from rnnforecast.data.setup import set_up_training
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import NotEnoughDataError, Proposal
@@ -91,8 +90,7 @@ def check(
         source = task.open(data, config, listener)
         if model is None:
             # Series of a longer step are shown; training leaves them out.
-            inferred = infer_schema(source, config, listener)
-            panel, schema = read_panel(source, inferred, config, listener)
+            panel, schema = read_inferred(source, config, listener, keeps_other_steps=True)
             _warn_unless_trainable(drop_other_steps(panel, schema)[0], task.config, listener)
         else:
             panel, schema = task.read(source, config, listener)

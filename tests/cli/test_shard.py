@@ -427,7 +427,7 @@ def test_the_folder_does_not_lie_among_what_it_is_made_of(command: Command) -> N
         ("ts,id,temp\n2024-01-01,a,1\n2024-01-02,b,oops\n", "not-a-number", 4),
         ("ts,id,temp\n2024-01-01,a,1\n2024-01-02,b\n", "ragged-row", 4),
         ("ts,id,temp\n", "header-only", 4),
-        ("ts,id,temp,flow\n2024-01-01,a,1,2\n2024-01-02,a,1,2\n", "several-targets", 4),
+        ("ts,id,state\n2024-01-01,a,on\n2024-01-02,a,off\n", "no-target", 4),
         ("a,b\n1,2\n", "no-time-column", 4),
     ],
 )

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import settings
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.grid import read_panel
+from rnnforecast.data.match import read_inferred
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.schema import Schema, infer_schema
+from rnnforecast.data.schema import Schema
 from rnnforecast.errors import RnnForecastError
 from rnnforecast.events import Event, Notice, WarningEvent
 from rnnforecast.sources.source import open_table
@@ -49,8 +49,7 @@ def read(data: object, **options) -> Read:
     events: list[Event] = []
     config = DataConfig(**options)
     source = open_table(data, config, events.append)
-    schema = infer_schema(source, config, events.append)
-    panel, schema = read_panel(source, schema, config, events.append)
+    panel, schema = read_inferred(source, config, events.append)
     return Read(panel, schema, tuple(events))
 
 

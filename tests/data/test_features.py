@@ -16,6 +16,7 @@ from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import Recorder, WarningEvent, ignore
 from rnnforecast.sources import files
 from rnnforecast.sources.source import open_source
+from tests.builders import wave
 
 
 def read(
@@ -46,7 +47,7 @@ def wide(
 
 
 def test_a_column_that_is_named_is_no_target() -> None:
-    table = wide(setpoint=np.arange(40.0), flow=1.0, mode="a")
+    table = wide(y=wave(40, seed=1), setpoint=np.arange(40.0), flow=wave(40), mode="a")
     panel, covariates, schema, _ = read(table, DataConfig(known=("setpoint",), past=("mode",)))
 
     assert panel.names == ("y", "flow")
@@ -59,7 +60,7 @@ def test_a_column_that_is_named_is_no_target() -> None:
 
 @pytest.mark.parametrize("name", ["unit", "machine"])
 def test_a_covariate_whose_name_sounds_like_a_series_is_none(name: str) -> None:
-    table = wide(flow=1.0, **{name: ["a", "b"] * 20})
+    table = wide(y=wave(40, seed=1), flow=wave(40), **{name: ["a", "b"] * 20})
     panel, _, schema, _ = read(table, DataConfig(past=(name,)))
 
     assert schema.series is None

@@ -8,7 +8,7 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.schema import Schema, match_schema
 from rnnforecast.errors import DataError
 from rnnforecast.sources.source import open_source
-from tests.data.tables import failure, hourly, pasted, read, write
+from tests.data.tables import failure, hourly, read, write
 
 
 def table(path, header: str, *cells: object):
@@ -102,13 +102,14 @@ def test_without_a_name_that_looks_alike_all_are_listed(tmp_path):
     assert error.advice == "its columns are: 'when', 'flow'"
 
 
-def test_a_long_table_with_two_numeric_columns_offers_a_fix_that_works(tmp_path):
-    path = table(tmp_path, "when,id,v,w", "a,1,2", "a,2,3", "a,3,4")
+def test_a_long_table_with_several_targets_has_a_series_for_each_key_and_target(tmp_path):
+    lines = [*hourly("b,1,2", "b,2,3", "b,3,4"), *hourly("a,5,6", "a,6,7", "a,7,8")]
 
-    error = failure(path)
+    result = read(write(tmp_path / "x.csv", "when,id,v,w", *lines))
 
-    assert error.code == "several-targets"
-    assert read(path, **pasted(error.advice)).schema.targets == ("v",)
+    assert (result.schema.series, result.schema.targets) == ("id", ("v", "w"))
+    assert result.panel.names == ("b/v", "b/w", "a/v", "a/w")
+    assert result.panel.target.tolist() == [1, 2, 3, 2, 3, 4, 5, 6, 7, 6, 7, 8]
 
 
 def test_where_columns_are_series_none_names_them(tmp_path):

@@ -139,7 +139,8 @@ def test_rows_that_do_not_fit_can_be_skipped_and_are_kept_elsewhere(tmp_path):
     assert failure(path).code == "ragged-row"
 
     many = failure(path, on_bad_rows="skip", rejects=str(tmp_path / "bad.csv"))
-    result = read(path, on_bad_rows="skip", max_bad_rows="5%", rejects=str(tmp_path / "bad.csv"))
+    skipping = {"on_bad_rows": "skip", "rejects": str(tmp_path / "bad.csv"), "target": ("a", "b")}
+    result = read(path, max_bad_rows="5%", **skipping)
 
     assert (many.code, many.location.line, many.location.also_lines) == ("bad-rows", 8, (10,))
     assert read(path, on_bad_rows="skip", **pasted(many.advice)).panel.lengths[0] == 40
