@@ -140,6 +140,12 @@ class Evidence:
         n_pairs = len(pd.unique(codes * self.n_times + self.time_codes))
         return 1 - n_pairs / max(self.n_rows, 1)
 
+    def earliest(self, n_rows: int) -> Evidence:
+        """Return the rows up to the time of the n-th one."""
+        if self.n_rows <= n_rows:
+            return self
+        return self.select(self.times <= np.partition(self.times, n_rows)[n_rows])
+
     def select(self, rows: Flags | Integers) -> Evidence:
         """Return some rows."""
         columns = {name: column.select(rows) for name, column in self.columns.items()}

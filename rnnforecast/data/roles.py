@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zoneinfo import available_timezones
 
 import numpy as np
@@ -29,8 +29,11 @@ from rnnforecast.sources.columns import Column
 
 _MAX_KEY_COLUMNS, _MAX_COMBINED = 4, 8
 """A key has so many columns at most, of so many: texts, then numbers that repeat most."""
-_MAX_KEYS_OF_ROWS = 50_000
-"""Rows, of the earliest times, on which keys of stamps that do not repeat are compared."""
+_MAX_KEYS_OF_ROWS, _MAX_ROWS_DESCRIBED = 50_000, 500_000
+"""Rows, of the earliest times, on which many keys are compared where stamps do not repeat, and few
+where they do."""
+_MAX_ROWS_OF_TIME = 100_000
+"""Rows, evenly spread, on which numbers are compared with the time."""
 _MIN_ROWS = 24
 """In fewer rows, columns look alike by chance."""
 _REPEATED_SHARE = 0.05
@@ -140,13 +143,14 @@ def _keys_of_repeated_times(
     ordered = sorted(candidates, key=lambda column: (column.numbers is not None, column.n_values))
     names = [column.column.name for column in ordered[:_MAX_COMBINED]]
     limit = max(_RARELY, _UNEXPLAINED_SHARE * repeated)
+    earliest = evidence.earliest(_MAX_ROWS_DESCRIBED)
     partitions: list[Partition] = []
     for size in range(1, min(_MAX_KEY_COLUMNS, len(names)) + 1):
         for key in itertools.combinations(names, size):
             is_larger = any(p.repeats == 0 and set(p.key) < set(key) for p in partitions)
-            codes = evidence.key_codes(key)
-            if not is_larger and evidence.repeated_share(codes) <= limit:
-                series = partition(evidence, key)
+            share = 1.0 if is_larger else evidence.repeated_share(evidence.key_codes(key))
+            if share <= limit:
+                series = replace(partition(earliest, key), repeats=share)
                 partitions += [series] if _is_orderly(series, evidence) else []
         if any(_rank_of_rows(p) == 0 and p.orderliness >= _REGULAR for p in partitions):
             break
@@ -232,7 +236,7 @@ def _keys_of_single_times(
     """
     statuses: set[str] = set()
     if evidence.is_timed and evidence.n_rows >= _MIN_ROWS:
-        earliest = evidence.select(np.argsort(evidence.times, kind="stable")[:_MAX_KEYS_OF_ROWS])
+        earliest = evidence.earliest(_MAX_KEYS_OF_ROWS)
         together = partition(earliest, ())
         names = [c.column.name for c in candidates]
         keys = [key for n in (1, 2) for key in itertools.combinations(names, n)]
@@ -336,9 +340,10 @@ def _reason_of_number(
     if _is_row_number(column.column.name, values, codes, order):
         return "numbers the rows"
     if column.n_values > 1 and evidence.is_timed:
-        if _is_calendar(values, evidence.times):
+        step = max(1, len(values) // _MAX_ROWS_OF_TIME)
+        if _is_calendar(values[::step], evidence.times[::step]):
             return "what the calendar says of the time"
-        if _is_second_time(values, evidence.times):
+        if _is_second_time(values[::step], evidence.times[::step]):
             return "a second time"
     words = set(re.split(r"[^a-z]+", column.column.name.casefold()))
     usual = np.bincount(column.codes).max() / n_seen
