@@ -155,7 +155,7 @@ class DataConfig:
     @property
     def named_targets(self) -> tuple[str, ...]:
         """The columns that the user names as readings."""
-        return (*self.target, *self.counter, *self.valid_ranges)
+        return (*self.target, *self.counter, *self.valid_ranges, *self.agg_by_column)
 
     @property
     def valid_ranges(self) -> dict[str, tuple[float, float]]:

@@ -81,6 +81,14 @@ class ColumnEvidence:
             _ZONE_ABBREVIATION.fullmatch(text) or text in available_timezones() for text in texts
         )
 
+    @cached_property
+    def is_fraction(self) -> bool:
+        """Whether it holds numbers that are not all whole."""
+        if self.numbers is None:
+            return False
+        finite = self.numbers[np.isfinite(self.numbers)]
+        return bool((finite != np.trunc(finite)).any())
+
     @property
     def is_named_series(self) -> bool:
         """Whether the name is one that columns of sensors have."""
@@ -269,7 +277,10 @@ def column_evidence(column: Column, cells: pa.ChunkedArray) -> ColumnEvidence:
     new = [-1 if not t else number_of.setdefault(t, len(number_of)) for t in texts]
     codes = combined.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     codes = np.append(np.array(new, np.int64), -1)[codes]
-    return ColumnEvidence(column, codes, tuple(number_of))
+    if column.kind == "number":  # with a few cells that are none, which reading refuses
+        values = pd.to_numeric(pd.Series([*number_of, None], dtype=object), errors="coerce")
+        numbers = values.to_numpy(np.float64)[codes]
+    return ColumnEvidence(column, codes, tuple(number_of), numbers)
 
 
 def without_repeated_rows(evidence: Evidence) -> Evidence:

@@ -109,9 +109,13 @@ def rank_keys(evidence: Evidence, names: Collection[str]) -> list[KeyReading]:
     distinct = without_repeated_rows(evidence)
     no_key = np.zeros(distinct.n_rows, np.int64)
     repeated = distinct.repeated_share(no_key) if candidates else 0.0
-    if repeated >= _REPEATED_SHARE:
-        return _keys_of_repeated_times(distinct, candidates, repeated)
-    return _keys_of_single_times(distinct, candidates)
+    if repeated < _REPEATED_SHARE:
+        return _keys_of_single_times(distinct, candidates)
+
+    # A key leaves something to forecast
+    numbers = {name for name, column in evidence.columns.items() if column.numbers is not None}
+    keys = _keys_of_repeated_times(distinct, candidates, repeated)
+    return [k for k in keys if not numbers or numbers - {*k.key}] or [KeyReading((), "")]
 
 
 def _candidates(evidence: Evidence) -> Iterator[ColumnEvidence]:
@@ -233,7 +237,9 @@ def _keys_of_single_times(
     """Return the keys of a table whose times do not repeat: of sensors that send in turn, or none.
 
     A status changes at any time, or holds on; the readings of one sensor go on across its changes.
+    Fractions are readings.
     """
+    candidates = [c for c in candidates if not c.is_fraction]
     statuses: set[str] = set()
     if evidence.is_timed and evidence.n_rows >= _MIN_ROWS:
         earliest = evidence.earliest(_MAX_KEYS_OF_ROWS)

@@ -45,11 +45,11 @@ class Read:
 
 
 def read(data: object, **options) -> Read:
-    """Read a table as `train` does."""
+    """Read a table as `check` does."""
     events: list[Event] = []
     config = DataConfig(**options)
     source = open_table(data, config, events.append)
-    panel, schema = read_inferred(source, config, events.append)
+    panel, schema = read_inferred(source, config, events.append, keeps_other_steps=True)
     return Read(panel, schema, tuple(events))
 
 

@@ -252,7 +252,7 @@ def test_directions_are_averaged_as_unit_vectors_and_other_columns_by_their_rule
         {
             "ts": pd.date_range("2024-01-01", periods=48, freq="30min"),
             "dir": np.tile([350.0, 20], 24),
-            "rain": np.ones(48),
+            "rain": np.tile([0.5, 1.5], 24),
         }
     )
 

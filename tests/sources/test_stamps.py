@@ -68,7 +68,9 @@ def hours(n=100, start=START, step_s=3600):
 
 
 def start_of(result):
-    return dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=int(result.panel.start[0]))
+    return dt.datetime(1970, 1, 1) + dt.timedelta(
+        microseconds=int(result.panel.axis.to_utc(result.panel.start)[0])
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -26,7 +26,7 @@ from rnnforecast.urls import parse_database
 from tests.data.tables import failure, read
 
 STAMPS = pd.date_range("2024-01-01", periods=40, freq="h")
-FRAME = pd.DataFrame({"ts": STAMPS, "a": np.arange(40.0), "b": np.arange(40) * 2})
+FRAME = pd.DataFrame({"ts": STAMPS, "a": np.arange(40) % 9 + 0.5, "b": np.arange(40) * 2})
 
 
 def json_lines(path: Path, rows: list[dict[str, Any]], *, between: str = "\n") -> Path:

@@ -104,7 +104,7 @@ def test_the_least_harmful_comes_first(twice: Path) -> None:
 
 
 def test_a_rule_that_drops_five_of_six_readings_is_not_offered(store_and_item: Path) -> None:
-    config = DataConfig(target=("sales",))
+    config = DataConfig(target=("sales",), id_from_columns=True)
 
     both = offered(
         store_and_item, "duplicate-time", "--on-duplicate last", "--on-duplicate mean",

@@ -93,6 +93,10 @@ OFFERING = ("infinite", "too-large", "future", "date-and-clock")
 """Of these something is offered."""
 
 
+EITHER = ("day-or-month",)
+"""Of these one of two is right, and stands first; the other one leads to gaps."""
+
+
 def offers(hint: str | None) -> list[tuple[list[str], str]]:
     """Return the options that a hint offers, with the text that offers them."""
     pieces = [piece for piece in (hint or "").split(" ; ") if "add  --" in piece]
@@ -141,7 +145,8 @@ def test_what_is_offered_leads_to_a_reading_that_can_be_trained_on(
     follower = Follower(command, path)
     offered = [offer for text in texts for offer in offers(text)]
 
-    assert all(follower.leads(tuple(options), text, 1) for options, text in offered)
+    leads = [follower.leads(tuple(options), text, 1) for options, text in offered]
+    assert all(leads) or (case in EITHER and leads[0])
     assert offered or case not in OFFERING
 
 
