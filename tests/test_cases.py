@@ -169,7 +169,7 @@ CALENDAR = [
     f"{t.year},{t.month},{t.day},{t.hour},{x:.2f}" for t, x in zip(TIMES, TEMP, strict=True)
 ]
 DAY_AND_HOUR = [f"{t.date()},{t.time()},{x:.2f}" for t, x in zip(TIMES, TEMP, strict=True)]
-STUCK = cells(dict.fromkeys(range(50, 110), "19.50"))
+STUCK = cells(dict.fromkeys(range(50, 85), "19.50"))
 SENTINEL = cells(dict.fromkeys((5, 40, 41, 42, 90, 150), "-200"))
 SPIKES = cells({50: "65535", 80: "65535"})
 ENDLESS = '2024-03-09 07:00:00,"5,3'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ Integers = NDArray[np.int64]
 
 _COPIED_ROWS = 1 << 20
 """Rows that `concat_slices` copies in one call of numpy: this bounds its index arrays."""
+_INITIAL_ROWS = 1 << 6
+"""An empty array builder is small, since a table may have 100,000 columns."""
+_CHUNK_ROWS = 1 << 20
 
 
 def concat_slices(values: Floats, begin: Integers, end: Integers) -> Floats:
@@ -51,3 +55,32 @@ def take_names(names: Sequence[str], selected: Integers | NDArray[np.bool_]) -> 
 def offsets_from_lengths(lengths: Integers) -> Integers:
     """Turn lengths, `(series,)`, into offsets, `(series + 1,)`, as a ragged array has them."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+class ArrayBuilder:
+    """An array that grows at its end. Its chunks are views, and the last one to go frees it."""
+
+    def __init__(self, dtype: type[np.generic]) -> None:
+        self._array = np.empty(_INITIAL_ROWS, dtype)
+        self._n_rows = 0
+
+    def widen(self, dtype: type[np.generic]) -> None:
+        """Convert the array to a wider type."""
+        if self._array.dtype != dtype:
+            wide = np.empty(len(self._array), dtype)
+            wide[: self._n_rows] = self._array[: self._n_rows]
+            self._array = wide
+
+    def append(self, values: NDArray[np.generic]) -> None:
+        """Copy values to the end, cast to the array's type."""
+        end = self._n_rows + len(values)
+        if end > len(self._array):
+            self._array.resize(max(end, 2 * len(self._array)), refcheck=False)
+        self._array[self._n_rows : end] = values
+        self._n_rows = end
+
+    def chunks(self) -> list[NDArray[Any]]:
+        """Return all values, in chunks of the same lengths for every column."""
+        self._array.resize(self._n_rows, refcheck=False)
+        starts = range(0, self._n_rows, _CHUNK_ROWS)
+        return [self._array[start : start + _CHUNK_ROWS] for start in starts]

@@ -112,8 +112,8 @@ def _mask_excluded(rows: Rows, path: Path, context: ReadContext, tz: str | None)
     for target, names in names_of.items():
         for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
             is_excluded = np.zeros(len(times), np.bool_)
-            for meant in (names, rows.names) if schema.series else (names,):
-                for indices, excluded in _rows_with_intervals(codes, meant, intervals):
+            for known in (names, rows.names) if schema.series else (names,):
+                for indices, excluded in _rows_with_intervals(codes, known, intervals):
                     is_excluded[indices] |= excluded.contain(times[indices])
             n_masked += rows.mask(target, i, is_excluded)
     context.listener(Notice(f"{n_masked} readings of the times in {path} are missing"))

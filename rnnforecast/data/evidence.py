@@ -343,9 +343,9 @@ def partition(evidence: Evidence, key: tuple[str, ...]) -> Partition:
         values = column.numbers
         if values is None or name in key or column.n_values < 2:
             continue
-        apart = _mean_distance(values[by_time], None)
-        if apart > 0:
-            ratios.append(_mean_distance(values[order], series) / apart)
+        distance = _mean_distance(values[by_time], None)
+        if distance > 0:
+            ratios.append(_mean_distance(values[order], series) / distance)
             levels.append(_share_between(values, codes, n_series))
     return Partition(
         key,

@@ -93,7 +93,7 @@ class KeyReading:
     """One way to read a table: these columns name its series, or none does."""
 
     key: tuple[str, ...]
-    why: str
+    reason: str
     is_sure: bool = True
     """Whether the evidence speaks for this one alone."""
 
@@ -218,17 +218,17 @@ def _keys_by_name(
     """Return the first key that its name tells, if any, and no key."""
     is_small = evidence.n_rows < _MIN_ROWS
     texts = [c for c in evidence.columns.values() if c.numbers is None]
-    others = [c for c in texts if c.n_values == 1 or (is_small and c.n_values)]
-    named = [c for c in (*candidates, *others) if c.is_named_series and not c.is_unit]
+    constants = [c for c in texts if c.n_values == 1 or (is_small and c.n_values)]
+    named = [c for c in (*candidates, *constants) if c.is_named_series and not c.is_unit]
     by_name = [c.column.name for c in named if c.column.name not in statuses]
     none = KeyReading((), "no column tells the series apart")
     return [KeyReading((by_name[0],), "its name says so"), none] if by_name else [none]
 
 
-def _is_same_partition(codes: Integers, others: Integers) -> bool:
+def _is_same_partition(codes: Integers, other_codes: Integers) -> bool:
     """Tell whether two keys name the same series differently."""
-    n_pairs = len(pd.unique(codes * (int(others.max(initial=0)) + 1) + others))
-    return n_pairs == int(codes.max(initial=0)) + 1 == int(others.max(initial=0)) + 1
+    n_pairs = len(pd.unique(codes * (int(other_codes.max(initial=0)) + 1) + other_codes))
+    return n_pairs == int(codes.max(initial=0)) + 1 == int(other_codes.max(initial=0)) + 1
 
 
 def _keys_of_single_times(
@@ -247,11 +247,11 @@ def _keys_of_single_times(
         names = [c.column.name for c in candidates]
         keys = [key for n in (1, 2) for key in itertools.combinations(names, n)]
         rated = [(p := partition(earliest, key), rate(p, together, earliest)) for key in keys]
-        sure = [(p, why) for p, (verdict, why) in rated if verdict == "key"]
+        sure = [(p, reason) for p, (verdict, reason) in rated if verdict == "key"]
         if sure:
             roughness = min(p.roughness for p, _ in sure)
-            best, why = next(pair for pair in sure if pair[0].roughness <= 2 * roughness + 0.01)
-            return [KeyReading(best.key, why)]
+            best, reason = next(pair for pair in sure if pair[0].roughness <= 2 * roughness + 0.01)
+            return [KeyReading(best.key, reason)]
 
         unsure = [p for p, (verdict, _) in rated if verdict == "unsure"]
         by_name = [p for p in unsure if all(evidence.columns[n].is_named_series for n in p.key)]
@@ -259,16 +259,16 @@ def _keys_of_single_times(
             return [KeyReading(by_name[0].key, "each value may be a sensor, and the name says so")]
         if unsure:
             single = [p for p in unsure if len(p.key) == 1] or unsure
-            why = "each value may be a sensor of its own"
-            none = KeyReading((), why, is_sure=False)
-            return [*(KeyReading(p.key, why, is_sure=False) for p in single), none]
+            reason = "each value may be a sensor of its own"
+            none = KeyReading((), reason, is_sure=False)
+            return [*(KeyReading(p.key, reason, is_sure=False) for p in single), none]
         statuses = {p.key[0] for p, (verdict, _) in rated if verdict == "status"}
     texts = [c for c in candidates if c.numbers is None]
     return _keys_by_name(evidence, texts, statuses)
 
 
 def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[str, str]:
-    """Say whether columns are a key, a status or unsure, where times do not repeat; and why.
+    """Say whether columns are a key, a status or unsure, where times do not repeat; and reason.
 
     Numbers that are no key are `other`: they are readings.
     """
@@ -287,8 +287,8 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
             return "key", "the values come in turn, each with readings at its own level"
         if not is_regular:
             is_key = not (has_numbers or is_calendar)
-            why = "each value comes at regular times, but all together do not"
-            return ("key" if is_key else doubt), why
+            reason = "each value comes at regular times, but all together do not"
+            return ("key" if is_key else doubt), reason
         return (status if is_calendar else doubt), "the values come in turn"
 
     counts = np.bincount(evidence.key_codes(series.key))
@@ -318,16 +318,16 @@ def left_out_numbers(
     for name, column in evidence.columns.items():
         if column.numbers is None or name in key or name in named:
             continue
-        why = _reason_of_number(column, evidence, codes, order)
-        if why is not None:
-            reasons[name] = why
+        reason = _reason_of_number(column, evidence, codes, order)
+        if reason is not None:
+            reasons[name] = reason
     return reasons
 
 
 def _reason_of_number(
     column: ColumnEvidence, evidence: Evidence, codes: Integers, order: Integers
 ) -> str | None:
-    """Return why a column of numbers is no reading; None where it may be one."""
+    """Return reason a column of numbers is no reading; None where it may be one."""
     values = column.numbers
     assert values is not None
     is_seen = np.isfinite(values)
@@ -351,10 +351,10 @@ def _reason_of_number(
             return "what the calendar says of the time"
         if _is_second_time(values[::step], evidence.times[::step]):
             return "a second time"
-    words = set(re.split(r"[^a-z]+", column.column.name.casefold()))
+    name_words = set(re.split(r"[^a-z]+", column.column.name.casefold()))
     usual = np.bincount(column.codes).max() / n_seen
     is_whole = bool((values == np.rint(values)).all())
-    if words & _STATUS_WORDS and is_whole and usual > 1 - _RARE_SHARE:
+    if name_words & _STATUS_WORDS and is_whole and usual > 1 - _RARE_SHARE:
         return "a status: nearly always the same whole number"
     return None
 
@@ -426,7 +426,7 @@ def _is_second_time(values: Doubles, times: Integers) -> bool:
 
 
 def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> str:
-    """Return why a column of text, or of something else, is neither key nor reading."""
+    """Return reason a column of text, or of something else, is neither key nor reading."""
     if column.name not in evidence.columns:
         return "a second time" if column.kind == "time" else f"holds {column.kind}"
     cells = evidence.columns[column.name]
@@ -474,7 +474,7 @@ class TimeReading:
     """One way to read a table: its readings are of the times in this column."""
 
     name: str
-    why: str
+    reason: str
     is_sure: bool = True
     """Whether the evidence speaks for this one alone."""
 
@@ -518,9 +518,9 @@ def rank_times(
             "its name says that it is UTC": [n for n in names if _UTC_NAME.search(n)],
             "the other's name says local": [n for n in names if not _LOCAL_NAME.search(n)],
         }
-        for why, better in merits.items():
+        for reason, better in merits.items():
             if 0 < len(better) < len(names):
-                return [TimeReading(min(better, key=habit), why)]
+                return [TimeReading(min(better, key=habit), reason)]
         return [TimeReading(name, "", is_sure=False) for name in names]
 
     ordered = sorted(names, key=habit)
@@ -573,7 +573,7 @@ def _is_other_zone(first: Integers, second: Integers) -> bool:
 
 def _is_set_back(times: Integers, stamps: Mapping[str, Integers]) -> bool:
     """Tell whether a clock is set back: moments that other columns tell apart have one time."""
-    most = max(len(np.unique(other)) for other in stamps.values())
+    most = max(len(np.unique(other_column)) for other_column in stamps.values())
     return len(np.unique(times)) < most
 
 

@@ -19,7 +19,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rnnforecast.config.reading import ANGLE, DataConfig
-from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths, take_names
+from rnnforecast.data.arrays import (
+    ArrayBuilder,
+    Doubles,
+    Floats,
+    Integers,
+    offsets_from_lengths,
+    take_names,
+)
 from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, format_timestamp, parse_time_us
 from rnnforecast.data.future import future_frame_of
 from rnnforecast.data.roles import CONSTANT, SAME_IN_SERIES
@@ -47,9 +54,6 @@ _MIN_CONSTANT = 24
 """Fewer readings are the same by chance."""
 _MOSTLY_FILLED = 0.95
 """What nobody measures stands in this share of rows at least: a sensor may be read rarely."""
-_INITIAL_ROWS = 1 << 6
-"""An empty array builder is small, since a table may have 100,000 columns."""
-_CHUNK_ROWS = 1 << 20
 HALF_TURN = 180.0
 _MAX_UTC_OFFSET_US = 14 * 3_600_000_000
 """Wall clocks are ahead of UTC by this at most."""
@@ -717,35 +721,6 @@ def _mean_directions(
         y += np.bincount(code[seen], weights=np.sin(angle), minlength=n_series)
     mean: Doubles = wrap_angles(np.rint(np.rad2deg(np.arctan2(y, x))))
     return mean
-
-
-class ArrayBuilder:
-    """An array that grows at its end. Its chunks are views, and the last one to go frees it."""
-
-    def __init__(self, dtype: type[np.generic]) -> None:
-        self._array = np.empty(_INITIAL_ROWS, dtype)
-        self._n_rows = 0
-
-    def widen(self, dtype: type[np.generic]) -> None:
-        """Convert the array to a wider type."""
-        if self._array.dtype != dtype:
-            wide = np.empty(len(self._array), dtype)
-            wide[: self._n_rows] = self._array[: self._n_rows]
-            self._array = wide
-
-    def append(self, values: NDArray[np.generic]) -> None:
-        """Copy values to the end, cast to the array's type."""
-        end = self._n_rows + len(values)
-        if end > len(self._array):
-            self._array.resize(max(end, 2 * len(self._array)), refcheck=False)
-        self._array[self._n_rows : end] = values
-        self._n_rows = end
-
-    def chunks(self) -> list[NDArray[Any]]:
-        """Return all values, in chunks of the same lengths for every column."""
-        self._array.resize(self._n_rows, refcheck=False)
-        starts = range(0, self._n_rows, _CHUNK_ROWS)
-        return [self._array[start : start + _CHUNK_ROWS] for start in starts]
 
 
 def find_value_offsets(

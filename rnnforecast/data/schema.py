@@ -267,7 +267,7 @@ def infer_schema(
                 hint="write what they hold into columns of their own",
             )
 
-    time, why_time = (columns[config.time], "") if config.time else choose_time(source, config)
+    time, time_reason = (columns[config.time], "") if config.time else choose_time(source, config)
     unit = epoch_unit_of(time, source.name, config)
     if unit is not None and config.time_unit is None:
         counted = "days of Excel" if unit == EXCEL else f"{unit} since 1970"
@@ -286,14 +286,14 @@ def infer_schema(
         _check_zone_column(source, evidence)
 
     # The key
-    series, why_series = config.series, ""
+    series, series_reason = config.series, ""
     if series is None and not config.id_from_columns:
         names = {column.name for column in may_be_key} - set(config.named_targets)
-        series, why_series = _infer_series(source, evidence, names)
+        series, series_reason = _infer_series(source, evidence, names)
         if series is None and not evidence.is_whole and evidence.has_constant_text:
             # a large table may be sorted by a key that its first rows do not show
             evidence = gather_evidence(source, reader, may_be_key, all_rows=True)
-            series, why_series = _infer_series(source, evidence, names)
+            series, series_reason = _infer_series(source, evidence, names)
     key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
 
     # The targets, and what is none
@@ -327,7 +327,7 @@ def infer_schema(
         if c.kind != "empty"
     }
     note_left_out(reasons, numbers, listener)
-    reasons |= {time.name: why_time} | dict.fromkeys(key, why_series)
+    reasons |= {time.name: time_reason} | dict.fromkeys(key, series_reason)
     pairs = tuple(reasons.items())
     return Schema(time.name, series, targets, unit, covariates=covariates, reasons=pairs)
 
@@ -342,7 +342,7 @@ def note_left_out(reasons: Mapping[str, str], numbers: Collection[str], listener
         message = "always the same number, left out"
         listener(WarningEvent.for_names("constant-series", message, constant))
     if reasons:
-        listed = [f"{name} ({why})" for name, why in reasons.items()][:_N_LISTED]
+        listed = [f"{name} ({reason})" for name, reason in reasons.items()][:_N_LISTED]
         more = f" and {len(reasons) - _N_LISTED} more" * (len(reasons) > _N_LISTED)
         listener(Notice(f"not used: {', '.join(listed)}{more}"))
 
@@ -397,7 +397,7 @@ def _choose_of_times(
     stamps = time_evidence(source, readers) or {c.name: np.zeros(0, np.int64) for c in times}
     readings = rank_times(stamps, source.columns, _TIME_NAMES)
     if readings[0].is_sure:
-        return next(c for c in times if c.name == readings[0].name), readings[0].why
+        return next(c for c in times if c.name == readings[0].name), readings[0].reason
 
     names = [reading.name for reading in readings]
     raise DataError(
@@ -459,7 +459,7 @@ def _infer_series(
     readings = rank_keys(evidence, names)
     best = readings[0]
     if best.is_sure:
-        return ",".join(best.key) or None, best.why
+        return ",".join(best.key) or None, best.reason
 
     listed = " or ".join(repr(",".join(r.key)) for r in readings if r.key)
     proposals = [
@@ -468,10 +468,10 @@ def _infer_series(
         if r.key
     ]
     if not all(r.key for r in readings):
-        why = "if it is a status or a note of one sensor"
-        proposals.append(Proposal(("--id-from-columns",), why))
+        reason = "if it is a status or a note of one sensor"
+        proposals.append(Proposal(("--id-from-columns",), reason))
     raise DataError(
-        f"column {listed} may name the series, or not: {best.why}",
+        f"column {listed} may name the series, or not: {best.reason}",
         code="ambiguous-roles",
         location=Location(source.name, column=best.key[0]),
         proposals=proposals,

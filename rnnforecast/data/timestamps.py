@@ -74,8 +74,8 @@ class Zone:
         offset = minutes.pop() if len(minutes) == 1 else 0
         if not offset:
             return cls(is_aware=True, name="UTC")
-        sign, (hours, rest) = "-" if offset < 0 else "+", divmod(abs(offset), 60)
-        return cls(is_aware=True, name=f"{sign}{hours:02d}:{rest:02d}")
+        sign, (hours, remainder) = "-" if offset < 0 else "+", divmod(abs(offset), 60)
+        return cls(is_aware=True, name=f"{sign}{hours:02d}:{remainder:02d}")
 
 
 def _zone_texts(column: Column) -> set[str]:

@@ -629,7 +629,7 @@ class ParseErrors:
 
         proposals = [proposal for _, proposal in self._other_forms[name][:1]]
         if not proposals:
-            options = [word for text, _ in tokens for word in ("--na-values", text)]
+            options = [option_word for text, _ in tokens for option_word in ("--na-values", text)]
             pronoun = "it means" if len(tokens) == 1 else "they mean"
             proposals = [Proposal(tuple(options), f"if {pronoun} a missing reading")]
         also_lines = tuple(location.line or 0 for location in locations[1 : _MAX_LISTED + 1])
@@ -639,10 +639,10 @@ class ParseErrors:
 
 def _other_forms(form: NumberForm) -> list[tuple[NumberForm, Proposal]]:
     """Return forms that may have been meant, each with the options that ask for it."""
-    other = OTHER_MARK[form.decimal]
+    other_text = OTHER_MARK[form.decimal]
     condition = "if all of them have another decimal mark"
-    forms = [(replace(form, decimal=other), Proposal(("--decimal", other), condition))]
-    for mark in (other, " ", "'"):
+    forms = [(replace(form, decimal=other_text), Proposal(("--decimal", other_text), condition))]
+    for mark in (other_text, " ", "'"):
         if form.thousands is None:
             options = ("--thousands", mark, "--decimal", form.decimal)
             proposal = Proposal(options, f"if {mark!r} stands between thousands")

@@ -181,9 +181,9 @@ def is_unit(text: str) -> bool:
 @cache
 def _mark_class(mark: str) -> str:
     """Return the regular expression of a mark between thousands; all blanks are alike."""
-    for alike in (_BLANKS, _APOSTROPHES):
-        if mark in alike:
-            return f"[{alike}]"
+    for marks in (_BLANKS, _APOSTROPHES):
+        if mark in marks:
+            return f"[{marks}]"
     return re.escape(mark)
 
 
@@ -235,8 +235,8 @@ def infer_numbers(cells: Sequence[str], decimal: str | None, thousands: str | No
     if decorated is not None and decorated.n_fit > n_best:
         return decorated
     if n_best < _MIN_NUMERIC_SHARE * len(cells):
-        other = _infer_marks(cells)  # the user's marks are those of other columns
-        return other or Numbers(best, n_best, None)
+        other_mark = _infer_marks(cells)  # the user's marks are those of other columns
+        return other_mark or Numbers(best, n_best, None)
     if decimal is not None or thousands is not None:
         if 2 * n_plain >= len(cells):
             return Numbers(plain, n_plain, plain.decimal)
@@ -295,17 +295,19 @@ def _marks_of(text: str) -> str | None:
     bare = text.strip(" \t")
     match = _ONE_MARK.fullmatch(bare)
     if match is not None:
-        whole, mark, places, exponent = match.groups()
-        if not whole + places:
+        integers, mark, places, exponent = match.groups()
+        if not integers + places:
             return None
-        is_group = len(places) == 3 and 1 <= len(whole) <= 3 and whole[0] != "0" and not exponent
+        is_group = (
+            len(places) == 3 and 1 <= len(integers) <= 3 and integers[0] != "0" and not exponent
+        )
         return f"{'thousand' if is_group else 'decimal'} {mark}"
     match = _WITHOUT_MARK.fullmatch(bare)
     if match is not None:
-        whole = match[1]
-        if whole is None or match[2]:
+        integers = match[1]
+        if integers is None or match[2]:
             return "other"
-        return "long" if len(whole) > 3 else "small"
+        return "long" if len(integers) > 3 else "small"
     return "grouped" if _GROUPED.fullmatch(bare) is not None else None
 
 
@@ -462,12 +464,12 @@ class Marks:
         commas = [name for name, form in forms.items() if form.decimal == ","]
         if not self.is_explicit and commas:
             listener(WarningEvent("decimal-comma", f"{source} has commas as decimal marks"))
-        others = [n for n, form in forms.items() if form.decimal != self.decimal]
-        if others:
-            names = ", ".join(map(repr, others))
+        remaining = [n for n, form in forms.items() if form.decimal != self.decimal]
+        if remaining:
+            names = ", ".join(map(repr, remaining))
             mark = "comma" if self.decimal == "." else "point"
             message = f"the decimal mark of {names} is a {mark}, unlike that of other columns"
-            listener(WarningEvent("decimal-mark", f"{source}: {message}", len(others)))
+            listener(WarningEvent("decimal-mark", f"{source}: {message}", len(remaining)))
         units = [f"{form.unit} of {name!r}" for name, form in forms.items() if form.unit]
         if units:
             listener(Notice(f"{source}: units behind numbers are left out: {', '.join(units)}"))

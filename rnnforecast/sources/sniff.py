@@ -418,17 +418,26 @@ class Header:
         return rows if is_table else texts
 
     def _for_preamble(self, n_lines: int) -> list[Proposal]:
-        """Return the option that skips these lines, as comments where they begin with a mark."""
-        if len(self._without_comments()) < len(self.lines.texts):
-            mark = self.lines.texts[0][0]
-            return [Proposal(("--comment", mark), f"if lines that begin with {mark} are comments")]
-        n_rows = self.lines.numbered[n_lines][0] - 1
-        below = self.lines.texts[n_lines + 1 : n_lines + 2 + _MAX_UNITS_ROWS]
+        """Return the options that skip these lines, as comments where they begin with a mark.
+
+        Units or formats below the header are skipped with them.
+        """
+        texts, rows = self.lines.texts, self._without_comments()
+        has_comments = len(rows) < len(texts)
+        rows = rows if has_comments else texts[n_lines:]
+        below = rows[1 : 2 + _MAX_UNITS_ROWS]
         n_units = max(_count_units_rows(list(split_rows(below, sep))) for sep in SEPARATORS)
-        condition = "to skip what stands above the header"
+        header = next(number for number, text in self.lines.numbered if text == rows[0])
+        skip = ("--skip-rows", str(header - 1 + n_units))
+        units = ", and units below it" if n_units else ""
+
+        if not has_comments:
+            return [Proposal(skip, f"to skip what stands above the header{units}")]
+        mark = texts[0][0]
+        options = ("--comment", mark, *(skip if n_units else ()))
         if n_units:
-            condition += ", and units below it"
-        return [Proposal(("--skip-rows", str(n_rows + n_units)), condition)]
+            units = ", and those below the header are units or formats"
+        return [Proposal(options, f"if lines that begin with {mark} are comments{units}")]
 
     def _separators(self) -> list[Proposal]:
         """Return the characters that divide the first lines into as many fields as the header."""

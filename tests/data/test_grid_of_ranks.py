@@ -11,12 +11,13 @@ import pytest
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.grid import StepCounts, merge_step_counts, read_panel
+from rnnforecast.data.grid import read_panel
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.schema import infer_schema
 from rnnforecast.data.season import infer_season
 from rnnforecast.data.split import Origins
+from rnnforecast.data.steps import StepCounts, merge_step_counts
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError
 from rnnforecast.evaluate.backtest import (

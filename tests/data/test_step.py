@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rnnforecast.data.grid import StepCounts, step_statistics
 from rnnforecast.data.rows import Rows
+from rnnforecast.data.steps import StepCounts, step_statistics
 from tests.data.tables import few
 
 

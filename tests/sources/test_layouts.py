@@ -128,7 +128,6 @@ def test_formats_below_the_names_are_asked_for_and_the_names_stay(tmp_path):
     rows = ["5s\t20d\t14n", *(f"USGS\t{row[:16]}\t{row[17:20]}" for row in ROWS)]
     path = write(tmp_path / "x.tsv", "# a", "#  b", "agency\tdatetime\tflow_00060", *rows)
     options = fix(failure(path))
-    options |= fix(failure(path, **options))
     assert options == {"comment": "#", "skip_rows": 3}
     result = read(path, **options)
     assert (result.panel.names, result.panel.of(0).tolist()) == (("flow_00060",), EXPECTED)
