@@ -381,8 +381,8 @@ def test_predict_costs_little_over_importing_torch(trained: Path, tmp_path: Path
 def test_an_error_is_one_line_of_json_whatever_a_cell_holds(
     command: Command, character: str
 ) -> None:
-    rows = [f"2024-01-{day:02d},{day}" for day in range(1, 29)]
-    Path("x.csv").write_text("\n".join(["time,v", *rows, f"2024-01-29,7{character}"]), "utf-8")
+    rows = [f"2024-{month:02d}-{day:02d},{day % 5}.5" for month in (1, 2) for day in range(1, 29)]
+    Path("x.csv").write_text("\n".join(["time,v", *rows, f"2024-02-29,7{character}"]), "utf-8")
 
     outcome = command("check", "x.csv", "--json")
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data import rows
+from rnnforecast.data import arrays
 from rnnforecast.data.grid import check_step, read_panel
 from rnnforecast.data.schema import match_schema
 from rnnforecast.errors import DataError, UsageError
@@ -215,7 +215,7 @@ def test_series_one_after_the_other_are_no_clock_that_was_reset():
 def test_a_clock_that_was_reset_is_found_in_one_of_many_series(
     chunk_rows, interleaved, monkeypatch
 ):
-    monkeypatch.setattr(rows, "_CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(arrays, "_CHUNK_ROWS", chunk_rows)
     hours = np.concatenate([np.arange(200), np.arange(100, 200), np.arange(100)])
     names = np.repeat(["a", "b"], 200)
     order = np.arange(400).reshape(2, -1).T.ravel() if interleaved else np.arange(400)
