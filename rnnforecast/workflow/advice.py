@@ -469,7 +469,7 @@ def _problem_of(error: RnnForecastError) -> _Problem:
 def _is_reading(text: str) -> bool:
     """Tell whether a text is a number that a sensor may read."""
     try:
-        return abs(float(text)) <= MAX_READING
+        return text == text.strip() and abs(float(text)) <= MAX_READING
     except ValueError:
         return False
 
