@@ -6,6 +6,7 @@ One line of JSON for each rank goes into a file of its own, LOSSES.0 and so on.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,4 +36,7 @@ def main(losses: str, *arguments: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    code = main(*sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # as the command line does: threads of torch may outlive the interpreter
