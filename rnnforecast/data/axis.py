@@ -119,7 +119,7 @@ class TimeAxis:
     that comes twice in autumn is one row.
     """
     offset_us: int = 0
-    """From the beginning of a month to its stamp: negative where the last day stands for it."""
+    """Offset of a stamp from the start of its month; -1 day for month-end stamps."""
     step_us: int = 0
     """Step that `open_steps` count."""
     open_steps: tuple[int, ...] = ()

@@ -28,13 +28,13 @@ _MIN_MODE_SHARE = 0.3
 _MIN_REGULAR_SHARE = 0.9
 """Share of steps that are multiples of the pace; where fewer are, readings come as they like."""
 _GAP = 1.5
-"""A step longer than so many times the pace lacks a reading."""
+"""Readings are lost in a gap longer than this multiple of the pace."""
 _LONG_HOLE, _MIN_HOLE = 0.2, 4
-"""A hole of this share of a bin, and of so many readings, may be a night in which none come."""
+"""Least share of a bin, and least number of readings, for a gap to count as a regular night."""
 _JITTER = 0.1
 """A reading may come too late by this share of the pace."""
 _PLAUSIBLE = 10.0
-"""A counter hardly counts more at a time than so many times what it often does."""
+"""An increment above this multiple of the typical one is not plausible."""
 _OFTEN = 0.9
 """Of what a counter counted at a time, this quantile is often reached."""
 _N_MISREAD = 24

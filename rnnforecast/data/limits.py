@@ -33,7 +33,7 @@ _MANY = 0.2
 """Share of readings at 0, none below, at which it is a floor whatever the others are; and of those
 at the highest of few states above it, at which that is a ceiling."""
 _USUAL = 0.6
-"""Counts above 1 are so many times as common next to a 0 as elsewhere, at least."""
+"""Least ratio between the frequency of counts above 1 next to a 0 and elsewhere."""
 _MAX_NAMED = 5
 
 

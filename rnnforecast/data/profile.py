@@ -48,7 +48,7 @@ _SHIFT_FACTOR = 1.5
 Two levels of equal length are two standard deviations apart.
 """
 _MIN_COUNTS, _MIN_RISES = 100, 20
-"""Steps of a series, and rises between two resets: so many without a fall are no chance."""
+"""Least number of steps of a series, and of rises between two resets, for a counter."""
 _MAX_RESETS, _MAX_RESET_SHARE = 3, 0.02
 """A counter begins anew at few steps, or at this share of them: each day, read every half hour."""
 _MAX_RISE = 0.2
@@ -57,7 +57,7 @@ _USUALLY = 0.9
 _LINE_ROWS = 25
 """So many readings in a row show whether a series rises along a straight line."""
 _N_PARTS = 16
-"""In so many parts, what a meter counted goes up and down; along a curve it does not."""
+"""Number of parts of a series in which the increments of a counter are compared."""
 _MAX_JUDGED = 1000
 """More series than these are not looked at one by one."""
 _TURN = 360.0
@@ -66,7 +66,7 @@ _MIN_TURNS = 5
 _MAX_GAP_AT_NORTH = 6.0
 """Degrees around north in which no reading of a direction may lie."""
 _TURN_FACTOR = 4.0
-"""Through north a direction turns hardly more than so many times what it turns elsewhere."""
+"""Largest ratio between turns through north and turns elsewhere."""
 
 
 @dataclass(frozen=True)

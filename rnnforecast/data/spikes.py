@@ -21,7 +21,7 @@ _MIN_MOVING = 0.2
 """Share of the jumps that are not 0. A series that rests more, such as rain, demand for a spare
 part or a contact, has no usual jumps: each event is an outlier of its rest."""
 _MIN_RATIO = 2.0
-"""A spike is so many times the largest jump that is left."""
+"""Least ratio of a spike to the largest remaining jump."""
 _MIN_EVIDENCE = 25.0
 """How far the gap between spikes and other jumps exceeds those between the largest of these.
 
