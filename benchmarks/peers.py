@@ -120,7 +120,7 @@ def ours_error(_batch: int, _windows: int) -> Result:
 def ours_predict() -> float:
     """Seconds to forecast 10,000 series that have been read, as neuralforecast's have."""
     import rnnforecast
-    from rnnforecast.data.match import read_past
+    from rnnforecast.tables.match import read_past
     from rnnforecast.workflow.model import restore, training_stats_of
 
     frame = many_series()

@@ -157,10 +157,10 @@ def peak_mb() -> float:
 def measure(path: str, by: str) -> dict[str, float]:
     """Read a table in this process and say what it took."""
     from rnnforecast.config.reading import DataConfig
-    from rnnforecast.data.grid import read_panel
-    from rnnforecast.data.schema import infer_schema
     from rnnforecast.events import ignore
     from rnnforecast.sources.source import open_source
+    from rnnforecast.tables.grid import read_panel
+    from rnnforecast.tables.schema import infer_schema
 
     begin = time.perf_counter()
     if by == "rnnforecast":

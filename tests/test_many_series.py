@@ -13,11 +13,8 @@ import pyarrow as pa
 import pytest
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.grid import read_panel
-from rnnforecast.data.match import TrainingStats, warn_unusual_series
 from rnnforecast.data.output import write_table
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.schema import infer_schema
 from rnnforecast.data.windows import make_past
 from rnnforecast.evaluate.backtest import deviations
 from rnnforecast.evaluate.baselines import SeasonalNaive
@@ -25,6 +22,9 @@ from rnnforecast.evaluate.postprocess import Fallback, predict_with_fallback
 from rnnforecast.events import ignore
 from rnnforecast.sources.source import open_source
 from rnnforecast.spec import QUANTILES
+from rnnforecast.tables.grid import read_panel
+from rnnforecast.tables.match import TrainingStats, warn_unusual_series
+from rnnforecast.tables.schema import infer_schema
 from tests.builders import HOUR_US
 
 N_READINGS, SHORT = 300_000, 60

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from rnnforecast.data.grid import merge_ranks
 from rnnforecast.data.panel import Panel
+from rnnforecast.tables.grid import merge_ranks
 
 _T = TypeVar("_T")
 _PATIENCE_S = 20

@@ -12,9 +12,7 @@ from rnnforecast.batch.parts import COUNTS, DEGRADED, Parts
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import PredictConfig
 from rnnforecast.data.forecast import Forecaster
-from rnnforecast.data.match import newest_reading
 from rnnforecast.data.output import encode_table, floats_to_doubles
-from rnnforecast.data.schema import Schema
 from rnnforecast.errors import NotEnoughDataError, WriteError
 from rnnforecast.events import Recorder, ignore
 from rnnforecast.model.artifact import Artifact
@@ -28,6 +26,8 @@ from rnnforecast.sources.shards import (
 )
 from rnnforecast.storage.durable import crash_point
 from rnnforecast.storage.remote import as_path
+from rnnforecast.tables.match import newest_reading
+from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.model import forecast, load, output_table, prepare, restore
 
 _LATE_MODULES = (

@@ -17,7 +17,6 @@ from rnnforecast.config import fields
 from rnnforecast.config.commands import BatchConfig
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, PredictConfig
-from rnnforecast.data.match import check_age
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import (
     Listener,
@@ -40,6 +39,7 @@ from rnnforecast.storage import publish
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.publish import check_directory
 from rnnforecast.storage.remote import AnyPath, as_path, is_in_folder, is_remote
+from rnnforecast.tables.match import check_age
 from rnnforecast.workflow.model import load, resolve_horizon, resolve_options, training_source
 
 _NO_RESULT = ("max_age", "warn_age", "excel_safe")

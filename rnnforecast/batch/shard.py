@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 
 from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.rows import encode_names
-from rnnforecast.data.schema import Schema, infer_schema
 from rnnforecast.errors import UsageError
 from rnnforecast.events import (
     Listener,
@@ -57,6 +55,8 @@ from rnnforecast.sources.source import (
 from rnnforecast.storage.durable import NewDirectory, publishing_directory, remove_stale_temps
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import local_path
+from rnnforecast.tables.rows import encode_names
+from rnnforecast.tables.schema import Schema, infer_schema
 from rnnforecast.units import check_range
 
 FAN_OUT = 200

@@ -1,4 +1,4 @@
-"""Readings as arrays: from a source to a panel to windows, and forecasts back to files.
+"""Readings as arrays: panels, windows, seasons, splits, and forecasts as files.
 
-Libraries: numpy, pandas, pyarrow, holidays.
+Libraries: numpy, pandas, pyarrow.
 """

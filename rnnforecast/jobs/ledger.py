@@ -15,7 +15,6 @@ from rnnforecast.config.commands import DEFAULT_LEDGER, ScoreConfig
 from rnnforecast.config.job import read_job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
-from rnnforecast.data.match import newest_reading
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError, UsageError
 from rnnforecast.evaluate.live import Score, score_issues
@@ -23,6 +22,7 @@ from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.storage.remote import local_path
+from rnnforecast.tables.match import newest_reading
 from rnnforecast.units import parse_duration_us
 from rnnforecast.workflow.model import Model, as_model, load, resolve_options, training_source
 

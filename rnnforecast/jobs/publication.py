@@ -19,7 +19,6 @@ from rnnforecast.config.fields import hash_facts
 from rnnforecast.config.job import AS_OF, Job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import changed_fields
-from rnnforecast.data.match import newest_reading, unix_time_s
 from rnnforecast.data.output import encode_table
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.live import issue_table
@@ -36,6 +35,7 @@ from rnnforecast.storage.durable import (
 )
 from rnnforecast.storage.publish import describe_input, describe_source, publish
 from rnnforecast.storage.remote import read_json
+from rnnforecast.tables.match import newest_reading, unix_time_s
 from rnnforecast.workflow.model import (
     Model,
     PreparedForecast,

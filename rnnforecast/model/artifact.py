@@ -34,11 +34,11 @@ from rnnforecast.config.training import (
 from rnnforecast.data.arrays import Floats
 from rnnforecast.data.forecast import TAIL_PAIRS, Calibration
 from rnnforecast.data.limits import Limits
-from rnnforecast.data.schema import Covariate, Schema
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.spec import MemberSpec, NetworkSpec, expected_shapes
 from rnnforecast.storage.publish import digest
 from rnnforecast.storage.remote import AnyPath, read_bounded
+from rnnforecast.tables.schema import Covariate, Schema
 
 FORMAT = "rnnforecast-model"
 FORMAT_VERSION = 2

@@ -16,13 +16,13 @@ import numpy as np
 from rnnforecast._version import __version__
 from rnnforecast.data.forecast import Calibration
 from rnnforecast.data.limits import fit_limits
-from rnnforecast.data.schema import Schema
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import Split
 from rnnforecast.events import EpochEnded, WarningEvent
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints
 from rnnforecast.storage.remote import AnyPath, as_path
+from rnnforecast.tables.schema import Schema
 from rnnforecast.units import format_duration, join_names
 from rnnforecast.urls import parse_database
 

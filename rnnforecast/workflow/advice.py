@@ -19,10 +19,7 @@ from rnnforecast.config.fields import add_arguments
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import Config
 from rnnforecast.data.arrays import Doubles, Integers
-from rnnforecast.data.match import TrainingStats, read_inferred, read_matching
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.rows import MAX_READING, ReadContext, Rows, read_rows
-from rnnforecast.data.schema import Schema
 from rnnforecast.data.setup import set_up_training
 from rnnforecast.errors import (
     DataError,
@@ -43,6 +40,9 @@ from rnnforecast.sources.source import (
     open_table,
     take_head,
 )
+from rnnforecast.tables.match import TrainingStats, read_inferred, read_matching
+from rnnforecast.tables.rows import MAX_READING, ReadContext, Rows, read_rows
+from rnnforecast.tables.schema import Schema
 
 _MAX_CELLS = 200_000
 """Tables up to this are tried whole, others on their beginning; it takes about 0.2 s."""

@@ -19,7 +19,6 @@ from rnnforecast.config.training import (
     WindowConfig,
 )
 from rnnforecast.data.forecast import Forecaster
-from rnnforecast.data.match import read_for_training, warn_unusual_series
 from rnnforecast.data.output import open_backtest_file
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.setup import backtest_train_end_us, set_up_backtest
@@ -48,6 +47,7 @@ from rnnforecast.report.html import ExampleWindow, Report, report_html
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.spec import NetworkSpec
 from rnnforecast.storage.durable import publishing_file
+from rnnforecast.tables.match import read_for_training, warn_unusual_series
 from rnnforecast.units import join_names
 from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import Model, as_model, resolve_options, restore, training_stats_of

@@ -12,18 +12,18 @@ import numpy as np
 from rnnforecast.config.fields import to_arguments
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import Config
-from rnnforecast.data.cleaning import warn_of_suspect_readings
-from rnnforecast.data.match import read_inferred, warn_unusual_series
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.profile import ColumnRole, Profile, column_roles, profile_panel
-from rnnforecast.data.resample import drop_other_steps
-from rnnforecast.data.schema import Schema
 from rnnforecast.data.setup import set_up_training
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import NotEnoughDataError, Proposal
 from rnnforecast.evaluate.postprocess import warn_of_short_history
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.sources.files import check_outputs
+from rnnforecast.tables.cleaning import warn_of_suspect_readings
+from rnnforecast.tables.match import read_inferred, warn_unusual_series
+from rnnforecast.tables.profile import ColumnRole, Profile, column_roles, profile_panel
+from rnnforecast.tables.resample import drop_other_steps
+from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import MAX_SHARE, Task, trying_proposals, with_harmless
 from rnnforecast.workflow.model import Model, resolve_options, task_of, training_stats_of
 

@@ -15,7 +15,6 @@ from rnnforecast.config.commands import MAX_DRAWN, check_format, check_picture
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, Config, PlotConfig
 from rnnforecast.data.limits import with_limits
-from rnnforecast.data.match import read_for_training
 from rnnforecast.data.output import SeriesForecast, read_forecast, write_table
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import parse_moment
@@ -30,6 +29,7 @@ from rnnforecast.report.plots import Fan, n_rows_back, render_image
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.storage.durable import publishing_file
 from rnnforecast.storage.remote import local_path
+from rnnforecast.tables.match import read_for_training
 from rnnforecast.units import parse_steps
 from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import (

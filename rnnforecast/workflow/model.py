@@ -22,19 +22,8 @@ from rnnforecast.config.training import (
 from rnnforecast.data.arrays import take_names
 from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.limits import Limits
-from rnnforecast.data.match import (
-    TrainingStats,
-    check_drift,
-    check_freshness,
-    check_known_ahead,
-    read_for_model,
-    read_past,
-    require_series,
-    warn_unusual_series,
-)
 from rnnforecast.data.output import escape_formulas, names_like_formulas, write_table
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.schema import Schema, check_counters
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import ModelError, NotEnoughDataError, Proposal, UsageError
 from rnnforecast.evaluate.postprocess import (
@@ -62,6 +51,17 @@ from rnnforecast.storage.versions import (
     remove_leftovers,
     resolve_version,
 )
+from rnnforecast.tables.match import (
+    TrainingStats,
+    check_drift,
+    check_freshness,
+    check_known_ahead,
+    read_for_model,
+    read_past,
+    require_series,
+    warn_unusual_series,
+)
+from rnnforecast.tables.schema import Schema, check_counters
 from rnnforecast.units import parse_steps
 from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.steps import with_calibration

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from rnnforecast.config.commands import RanksConfig
 from rnnforecast.config.training import DEFAULT_MODEL, Config
-from rnnforecast.data.match import read_for_training
 from rnnforecast.data.setup import set_up_training, train_end_us
 from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.evaluate.comparison import Comparison
@@ -35,6 +34,7 @@ from rnnforecast.sources.shards import is_sharded
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import AnyPath, as_path
+from rnnforecast.tables.match import read_for_training
 from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import Model
 from rnnforecast.workflow.steps import (

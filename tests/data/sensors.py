@@ -8,8 +8,8 @@ import numpy as np
 from scipy.signal import lfilter
 
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.profile import find_level_shifts, spikes_by_series
-from rnnforecast.data.quality import describe, find_quality_issues
+from rnnforecast.tables.profile import find_level_shifts, spikes_by_series
+from rnnforecast.tables.quality import describe, find_quality_issues
 
 Sensor = Callable[[np.random.Generator], np.ndarray]
 N = 2400

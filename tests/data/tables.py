@@ -14,12 +14,12 @@ import pytest
 from hypothesis import settings
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.data.match import read_inferred
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.schema import Schema
 from rnnforecast.errors import RnnForecastError
 from rnnforecast.events import Event, Notice, WarningEvent
 from rnnforecast.sources.source import open_table
+from rnnforecast.tables.match import read_inferred
+from rnnforecast.tables.schema import Schema
 
 few = settings(deadline=None, max_examples=40, derandomize=True, database=None)
 """Hypothesis for laws that touch the disk: the same few examples each time."""

@@ -31,7 +31,6 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import MAX_MEMBERS, Config, NetworkConfig, TrainConfig
 from rnnforecast.data.forecast import Calibration
 from rnnforecast.data.limits import Limits
-from rnnforecast.data.schema import Schema
 from rnnforecast.errors import ModelError
 from rnnforecast.model import artifact as artifacts
 from rnnforecast.model.artifact import (
@@ -43,6 +42,7 @@ from rnnforecast.model.artifact import (
 )
 from rnnforecast.spec import MemberSpec, NetworkSpec, expected_shapes
 from rnnforecast.storage.durable import publish_directory
+from rnnforecast.tables.schema import Schema
 
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 NAMES = (WEIGHTS, SERIES, "metrics.json", "history.csv")

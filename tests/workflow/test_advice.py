@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 import rnnforecast
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import Config, NetworkConfig, TrainConfig
-from rnnforecast.data.grid import read_panel
-from rnnforecast.data.rows import ReadContext, read_rows
-from rnnforecast.data.schema import infer_schema
 from rnnforecast.errors import DataError, Proposal, RnnForecastError, TimeLimitError
 from rnnforecast.events import Event, WarningEvent, ignore
 from rnnforecast.sources.source import open_table
+from rnnforecast.tables.grid import read_panel
+from rnnforecast.tables.rows import ReadContext, read_rows
+from rnnforecast.tables.schema import infer_schema
 from rnnforecast.workflow import advice
 from rnnforecast.workflow.advice import Task, loss_of, trying_proposals
 from tests.data.tables import few

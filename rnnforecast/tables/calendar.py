@@ -1,0 +1,197 @@
+"""Which axis a table asks for: days of its zone, months, the hours in which a machine runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.data.arrays import Integers
+from rnnforecast.data.axis import (
+    DAY_US,
+    HOUR_US,
+    MONDAY_US,
+    MONTHS,
+    WALL_CLOCK,
+    WEEK_US,
+    Flags,
+    TimeAxis,
+)
+from rnnforecast.events import Listener, Notice
+from rnnforecast.parallel import Ranks, all_gather_object
+from rnnforecast.tables.rows import Rows
+from rnnforecast.units import MONTH_US, format_duration, is_end_of_period
+
+_SHORTEST_MONTH_US = 28 * DAY_US
+_FEWEST_MONTHS = 3
+"""So many different stamps tell that they are those of months."""
+_FEWEST_WEEKS = 4
+"""So many weeks tell in which of its hours there are never readings."""
+_CLOSED_SHARE = 1 / 7
+"""Share of a week that is closed at least: a day of each, or some hours of each day."""
+_OPEN_OCCUPANCY = 0.9
+"""Least share of the open steps with readings, on days that have any: daylight has less."""
+_WEEKS_WORKED = 0.5
+"""Least share of the open steps with readings, holidays and shut-downs included."""
+_FINEST_CLOSED_US = 60_000_000
+"""Closed hours are looked for in steps of a minute or longer."""
+
+
+def choose_axis(
+    rows: Rows, step_us: int, config: DataConfig, ranks: Ranks, *, tz: str | None
+) -> TimeAxis:
+    """Return the axis for rows whose times are still those of the stamps, at about this step.
+
+    Months where the user names a step of months, or all stamps lie at one time of their months or
+    of their ends; the wall clock for stamps of a zone, where they lie at equal steps on it; else
+    the time that elapses.
+    """
+    axis = TimeAxis(tz)
+    has_clock = tz is not None and tz != "UTC"
+    if step_us % MONTH_US == 0 and config.is_resampled:
+        offset_us = -DAY_US if is_end_of_period(config.freq or "") else 0
+        axis = TimeAxis(tz, MONTHS, offset_us)
+    elif step_us % MONTH_US == 0 or (config.freq is None and step_us >= _SHORTEST_MONTH_US):
+        offset = _offset_in_month(rows, tz)
+        if offset is not None or step_us % MONTH_US == 0:
+            axis = TimeAxis(tz, MONTHS, offset or 0)
+        elif has_clock:
+            axis = TimeAxis(tz, WALL_CLOCK)
+    elif has_clock:
+        axis = TimeAxis(tz, WALL_CLOCK)
+        is_even = step_us % DAY_US == 0 or HOUR_US % step_us == 0 or config.is_resampled
+        if not is_even and not _is_even_on(axis, rows, step_us):
+            axis = TimeAxis(tz)
+
+    if ranks.n == 1:
+        return axis
+    kinds = {tuple(kind) for kind in all_gather_object(ranks, [axis.kind, axis.offset_us])}
+    return axis if len(kinds) == 1 else TimeAxis(tz)
+
+
+def _offset_in_month(rows: Rows, tz: str | None) -> int | None:
+    """Return how far all stamps lie from the beginning of their month, in microseconds.
+
+    Negative for stamps that lie equally far from its end; None where they are not those of months.
+    """
+    clock = TimeAxis(tz, WALL_CLOCK)
+    times = np.unique(np.concatenate([np.unique(chunk) for chunk in rows.times]))
+    times = clock.from_utc(times)
+    if len(times) < _FEWEST_MONTHS:
+        return None
+
+    month = times.astype("datetime64[us]").astype("datetime64[M]")
+    begin = month.astype("datetime64[us]").astype(np.int64)
+    end = (month + 1).astype("datetime64[us]").astype(np.int64)
+    for offsets in (times - begin, times - end):
+        if (offsets == offsets[0]).all():
+            return int(offsets[0])
+    return None
+
+
+def _is_even_on(axis: TimeAxis, rows: Rows, step_us: int) -> bool:
+    """Tell whether all times lie at equal steps on an axis."""
+    phases = {
+        int(phase) for times in rows.times for phase in np.unique(axis.from_utc(times) % step_us)
+    }
+    return len(phases) == 1
+
+
+def merge_repeated_hours(rows: Rows, axis: TimeAxis) -> list[Flags] | None:
+    """Return the rows that stay, `(row,)` in chunks, where an hour that comes twice is but one.
+
+    Of two rows of a series that the clock shows at one time the first stays, with the means of the
+    readings of both. What came after the series' newest reading when the clock showed it for the
+    first time is dropped, too: on the axis it would lie ahead. None where all rows stay.
+    """
+    begin = min(int(times.min()) for times in rows.times)
+    end = max(int(times.max()) for times in rows.times)
+    hours = axis.repeated_hours(begin, end + DAY_US)
+    if not hours:
+        return None
+
+    # Where a row lies: 3 i + 1 in the first passage of hour i, 3 i + 2 in the second
+    edges = np.array([(first, second, 2 * second - first) for first, second in hours]).ravel()
+    places = [np.searchsorted(edges, times, side="right") for times in rows.times]
+    chunk, row = (np.concatenate(x) for x in zip(*_rows_in_hours(places), strict=True))
+    time = np.concatenate([t[p % 3 > 0] for t, p in zip(rows.times, places, strict=True)])
+    code = np.concatenate([c[p % 3 > 0] for c, p in zip(rows.codes, places, strict=True)])
+    place = np.concatenate([p[p % 3 > 0] for p in places])
+    length = edges[place // 3 * 3 + 1] - edges[place // 3 * 3]
+    is_second = place % 3 == 2
+
+    newest = np.full(rows.n_series, np.iinfo(np.int64).min)
+    for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
+        seen = rows.has_reading(i)
+        np.maximum.at(newest, codes[seen], times[seen])
+    is_ahead = ~is_second & (time <= newest[code]) & (time + length > newest[code])
+
+    # Second rows, each with the first row of its series at the same time of the clock
+    clock_time = np.where(is_second, time - length, time)
+    order = np.lexsort((is_second, clock_time, code))
+    is_pair = (np.diff(code[order]) == 0) & (np.diff(clock_time[order]) == 0) & is_second[order][1:]
+    first, second = order[:-1][is_pair], order[1:][is_pair]
+    rows.merge((chunk[first], row[first]), (chunk[second], row[second]))
+
+    keep = [np.ones(len(times), np.bool_) for times in rows.times]
+    is_dropped = is_ahead.copy()
+    is_dropped[second] = True
+    for i, is_kept in enumerate(keep):
+        is_kept[row[is_dropped & (chunk == i)]] = False
+    return keep if is_dropped.any() else None
+
+
+def _rows_in_hours(places: Sequence[Integers]) -> Iterator[tuple[Integers, Integers]]:
+    """Yield for each chunk its number and the number of each row that lies in a repeated hour."""
+    for i, place in enumerate(places):
+        rows = np.flatnonzero(place % 3)
+        yield np.full(len(rows), i), rows
+
+
+def find_open_steps(
+    rows: Rows, times: Sequence[Integers], step_us: int, ranks: Ranks
+) -> tuple[int, ...]:
+    """Return the steps of a week, from Monday, in which there are readings; empty for all.
+
+    `times` are those of the rows on the grid. Steps are closed where in at least four weeks no
+    series has a reading in them, and most others have one.
+    """
+    if not _FINEST_CLOSED_US <= step_us <= DAY_US or WEEK_US % step_us:
+        return ()
+
+    n_steps = WEEK_US // step_us
+    counts = np.zeros(n_steps, np.int64)
+    first, last = np.iinfo(np.int64).max, np.iinfo(np.int64).min
+    for i, chunk in enumerate(times):
+        seen = chunk[rows.has_reading(i)]
+        if len(seen):
+            counts += np.bincount((seen - MONDAY_US) % WEEK_US // step_us, minlength=n_steps)
+            first, last = min(first, int(seen.min())), max(last, int(seen.max()))
+    counts = ranks.all_reduce(counts)
+    spans = all_gather_object(ranks, [int(first), int(last)])
+    first, last = min(span[0] for span in spans), max(span[1] for span in spans)
+
+    n_closed = int(np.count_nonzero(counts == 0))
+    if last - first < _FEWEST_WEEKS * WEEK_US or not _CLOSED_SHARE * n_steps <= n_closed < n_steps:
+        return ()
+
+    distinct = np.unique(np.concatenate([np.unique(chunk) for chunk in times]))
+    days, n_read = np.unique((distinct - MONDAY_US) // DAY_US, return_counts=True)
+    open_per_day = np.bincount(np.flatnonzero(counts) * step_us // DAY_US, minlength=7)
+    on_read_days = n_read.sum() / max(open_per_day[days % 7].sum(), 1)
+    in_all_weeks = n_read.sum() * WEEK_US / (last - first) / (n_steps - n_closed)
+    shares = all_gather_object(ranks, [float(on_read_days), float(in_all_weeks)])
+    is_closed = all(a >= _OPEN_OCCUPANCY and b >= _WEEKS_WORKED for a, b in shares)
+    return tuple(np.flatnonzero(counts).tolist()) if is_closed else ()
+
+
+def close_axis(
+    axis: TimeAxis, step_us: int, open_steps: tuple[int, ...], listener: Listener
+) -> TimeAxis:
+    """Return the axis without the closed steps of each week, and say so."""
+    n_steps = WEEK_US // step_us
+    share = f"{len(open_steps)} of the {n_steps} steps of {format_duration(step_us)} in a week"
+    listener(Notice(f"there are readings in {share}: the others are closed, and no gaps"))
+    return replace(axis, step_us=step_us, open_steps=open_steps)

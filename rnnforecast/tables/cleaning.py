@@ -1,0 +1,284 @@
+"""Readings that do not count: outside a valid range, of a stuck sensor, in excluded times."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from rnnforecast.config.reading import ANGLE, DataConfig
+from rnnforecast.data.arrays import Integers
+from rnnforecast.data.axis import parse_time_us
+from rnnforecast.data.panel import Panel
+from rnnforecast.errors import DataError, Location, Proposal, UsageError
+from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.sources.sniff import shell_quote
+from rnnforecast.tables.quality import (
+    BLOCK_ROWS,
+    Segments,
+    find_quality_issues,
+    n_equal,
+    run_lengths,
+)
+from rnnforecast.tables.rows import Codes, Flags, ReadContext, Rows, wrap_angles
+from rnnforecast.units import abbreviate_duration, format_duration, parse_duration_us
+
+_MAX_LISTED = 5
+_COLUMNS = ("series", "from", "to")
+_ALL_SERIES = ""
+"""An empty series name in the file of excluded times."""
+
+
+def clean_rows(rows: Rows, context: ReadContext, *, tz: str | None) -> None:
+    """Set readings to NaN that lie outside valid ranges or in excluded times."""
+    if context.config.valid_range:
+        _mask_outside_ranges(rows, context)
+    if context.config.exclude is not None:
+        _mask_excluded(rows, Path(context.config.exclude), context, tz)
+
+
+def _mask_outside_ranges(rows: Rows, context: ReadContext) -> None:
+    """Set readings outside the ranges of `--valid-range` to NaN.
+
+    A range holds for the target of that name, all series of it, or for the series of a long table.
+    """
+    schema = context.schema
+    n_masked = 0
+    for name, (low, high) in context.config.valid_ranges.items():
+        is_meant = {
+            target: np.array([name in (target, n) for n in schema.series_names(rows.names, target)])
+            for target in schema.targets
+        }
+        if not any(in_range.any() for in_range in is_meant.values()):
+            if schema.step_us is not None:  # a series of the model may be gone
+                continue
+            first = schema.series_names(rows.names, schema.targets[0])[0]
+            raise UsageError(
+                f"--valid-range names {name!r}, but there is no such series or target",
+                hint=f"such as  --valid-range {shell_quote(first)}={low:g}:{high:g}",
+            )
+
+        for target, in_range in is_meant.items():
+            if not in_range.any():
+                continue
+            offsets = rows.value_offsets[target]
+            is_angle = context.config.agg_by_column.get(target) == ANGLE
+            for i, (codes, chunk) in enumerate(zip(rows.codes, rows.readings(target), strict=True)):
+                values = chunk + offsets[codes]
+                if is_angle:
+                    values = wrap_angles(values)
+                with np.errstate(invalid="ignore"):
+                    is_outside = ((values < low) | (values > high)) & in_range[codes]
+                n_masked += rows.mask(target, i, is_outside)
+    if n_masked:
+        context.listener(Notice(f"{n_masked} readings outside of their range are missing"))
+
+
+class Intervals(NamedTuple):
+    """Half-open intervals of time in microseconds, sorted by their beginnings."""
+
+    begin: Integers
+    end: Integers
+    """The latest end of all intervals up to this one."""
+
+    def contain(self, times: Integers) -> Flags:
+        """Tell which times lie in one of the intervals."""
+        last = np.searchsorted(self.begin, times, side="right") - 1
+        is_inside: Flags = (last >= 0) & (times < self.end[np.maximum(last, 0)])
+        return is_inside
+
+
+def _mask_excluded(rows: Rows, path: Path, context: ReadContext, tz: str | None) -> None:
+    """Set the readings of the times in a file to NaN, each from one time until before another.
+
+    An empty series means all of them, and a key all that it has; one without readings is warned
+    of. Raises `DataError`.
+    """
+    intervals = read_excluded_times(path, tz)
+    schema = context.schema
+    names_of = {target: schema.series_names(rows.names, target) for target in rows.value_offsets}
+    existing = {_ALL_SERIES, *rows.names}.union(*names_of.values())
+    unknown = sorted(intervals.keys() - existing)
+    if unknown:
+        message = f"in {path}, but not in the readings"
+        context.listener(WarningEvent.for_names("unknown-series", message, unknown))
+
+    n_masked = 0
+    for target, names in names_of.items():
+        for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
+            is_excluded = np.zeros(len(times), np.bool_)
+            for known in (names, rows.names) if schema.series else (names,):
+                for indices, excluded in _rows_with_intervals(codes, known, intervals):
+                    is_excluded[indices] |= excluded.contain(times[indices])
+            n_masked += rows.mask(target, i, is_excluded)
+    context.listener(Notice(f"{n_masked} readings of the times in {path} are missing"))
+
+
+def _rows_with_intervals(
+    codes: Codes, names: Sequence[str], intervals: Mapping[str, Intervals]
+) -> Iterator[tuple[Integers, Intervals]]:
+    """Yield all rows with the intervals of all series, and those of each series with its own."""
+    if _ALL_SERIES in intervals:
+        yield np.arange(len(codes)), intervals[_ALL_SERIES]
+    numbers = [i for i, name in enumerate(names) if name in intervals and name != _ALL_SERIES]
+    if not numbers:
+        return
+    order = np.argsort(codes, kind="stable")
+    first, last = (np.searchsorted(codes[order], numbers, side=s) for s in ("left", "right"))
+    for number, begin, end in zip(numbers, first, last, strict=True):
+        yield order[begin:end], intervals[names[number]]
+
+
+def read_excluded_times(path: Path, tz: str | None) -> dict[str, Intervals]:
+    """Read the file of `--exclude`; return the intervals by the names of series.
+
+    Raises `DataError` for a file that lacks a column, and for a row without a time or a length.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}", code="bad-times", location=Location(str(path))
+        ) from error
+    if not set(_COLUMNS) <= set(table.columns):
+        raise DataError(
+            f"{path} needs the columns series, from, to, but has {', '.join(table.columns)}",
+            code="bad-times",
+            location=Location(str(path), line=1),
+            hint="leave series empty where a time is bad for all of them",
+        )
+
+    pairs: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    rows = table[list(_COLUMNS)].itertuples(index=False)
+    for line, (name, begin, end) in enumerate(rows, 2):
+        try:
+            begin_us, end_us = parse_time_us(begin, tz), parse_time_us(end, tz)
+        except UsageError as error:
+            location = Location(str(path), line)
+            raise DataError(
+                error.message, code="bad-times", location=location, hint=error.hint
+            ) from error
+        if begin_us >= end_us:
+            raise DataError(
+                f"a bad time from {begin} to {end} ends before it begins"
+                if begin != end
+                else f"a bad time from {begin} to {end} has no length",
+                code="bad-times",
+                location=Location(str(path), line),
+                hint="the column from is the first bad moment, to the first good one after it",
+            )
+        pairs[name].append((begin_us, end_us))
+
+    intervals = {}
+    for name, series_pairs in pairs.items():
+        begins, ends = np.array(sorted(series_pairs), np.int64).T
+        intervals[name] = Intervals(begins, np.maximum.accumulate(ends))
+    return intervals
+
+
+def mask_stuck(panel: Panel, config: DataConfig, listener: Listener) -> Panel:
+    """Set readings to NaN that stay the same for as long as `--stuck-as-na` says, all of a run.
+
+    A backtest from an origin within such a run misses its readings a little too early.
+    """
+    if config.stuck_as_na is None:
+        return panel
+    min_length = max(-(-parse_duration_us(config.stuck_as_na) // panel.step_us), 2)
+    target, n_masked = panel.target.copy(), 0
+    for first_series, part in panel.blocks(BLOCK_ROWS):
+        runs = run_lengths(part)
+        stuck = runs.chosen(~runs.is_missing & (runs.length >= min_length))
+        n_stuck = int(stuck.length.sum())
+        first_of_run = np.cumsum(stuck.length) - stuck.length
+        rows = np.arange(n_stuck) + np.repeat(stuck.begin - first_of_run, stuck.length)
+        target[panel.offsets[first_series] + rows] = np.nan
+        n_masked += n_stuck
+
+    if n_masked:
+        listener(Notice(f"{n_masked} readings of sensors that stood still are missing"))
+    return replace(panel, target=target)
+
+
+def warn_of_suspect_readings(panel: Panel, listener: Listener) -> None:
+    """Warn of sensors that stand still or never change, and of values that may mean missing."""
+    issues = find_quality_issues(panel)
+    if issues.constant:
+        listener(
+            WarningEvent.for_names("constant-series", "always the same reading", issues.constant)
+        )
+
+    stuck = issues.stuck
+    if len(stuck):
+        longest = stuck.chosen(np.argsort(-stuck.n_rows, kind="stable")[:_MAX_LISTED])
+        bounds = ((panel.axis.format(t) for t in (run.start_us, run.end_us)) for run in longest)
+        listed = "; ".join(
+            f"{run.series} from {start} to {end}"
+            for run, (start, end) in zip(longest, bounds, strict=True)
+        )
+        listed += f" and {len(stuck) - _MAX_LISTED} more" * (len(stuck) > _MAX_LISTED)
+        message = f"sensors stand still: {listed}; {_share(int(stuck.n_rows.sum()), panel)}"
+        proposals = _propose_stuck_as_na(panel, stuck)
+        listener(WarningEvent("stuck-sensor", message, len(stuck), proposals))
+    _warn_of_sentinels(panel, issues.sentinels, listener)
+
+
+def _share(n_rows: int, panel: Panel) -> str:
+    return f"{n_rows} of {panel.n_readings} readings"
+
+
+def _propose_stuck_as_na(panel: Panel, stuck: Segments) -> tuple[Proposal, ...]:
+    """Propose the shortest time that leaves out no run but those of stuck sensors, if there is one.
+
+    The option holds for all series: what rests longer, such as a valve, must not be left out.
+    """
+    first_rows = (stuck.start_us - panel.start[stuck.series]) // panel.step_us
+    first_rows += panel.offsets[stuck.series]
+    longest_other = 1
+    for first, part in panel.blocks(BLOCK_ROWS):
+        runs = run_lengths(part)
+        is_stuck = np.isin(runs.begin + panel.offsets[first], first_rows)
+        lengths = runs.length[~runs.is_missing & ~is_stuck]
+        longest_other = max(longest_other, int(lengths.max(initial=1)))
+
+    longer = stuck.n_rows[stuck.n_rows > longest_other]
+    if not len(longer):
+        return ()
+    shortest = int(longer.min())
+    text = abbreviate_duration(shortest * panel.step_us)
+    if -(-parse_duration_us(text) // panel.step_us) <= longest_other:  # it was rounded down
+        text = format_duration(shortest * panel.step_us).replace(" ", "")
+    n_rows = int(longer[longer >= shortest].sum())
+    effect = f"leaves out {_share(n_rows, panel)}"
+    return (Proposal(("--stuck-as-na", text), "if they hang", effect),)
+
+
+def _warn_of_sentinels(panel: Panel, sentinels: Segments, listener: Listener) -> None:
+    """Warn of each value that may mean missing, the commonest few in their order, then the rest."""
+    values, value_index = np.unique(sentinels.value, return_inverse=True)
+    counts = np.bincount(value_index, weights=sentinels.n_rows, minlength=len(values))
+    counts = counts.astype(np.int64)
+    commonest = np.argsort(-counts, kind="stable")
+
+    for i in np.sort(commonest[:_MAX_LISTED]).tolist():
+        value, count = f"{values[i]:g}", int(counts[i])
+        occurrences = np.flatnonzero(value_index == i)
+        names = ", ".join(s.series for s in sentinels.chosen(occurrences[:_MAX_LISTED]))
+        names += ", ..." * (len(occurrences) > _MAX_LISTED)
+        message = f"{value} occurs {count} times, far from all other readings, in {names}"
+        proposals: tuple[Proposal, ...] = ()
+        if n_equal(panel, float(values[i])) == count:  # in other series it may be a reading
+            effect = f"leaves out {_share(count, panel)}"
+            condition = "if it means a missing one"
+            proposals = (Proposal(("--na-values", value), condition, effect),)
+        listener(WarningEvent("sentinel", message, count, proposals))
+
+    if len(values) > _MAX_LISTED:
+        count = int(counts[commonest[_MAX_LISTED:]].sum())
+        n_more = len(values) - _MAX_LISTED
+        message = f"{n_more} more values occur {count} times, far from all other readings"
+        listener(WarningEvent("more-sentinels", message, count))

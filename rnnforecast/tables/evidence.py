@@ -1,0 +1,424 @@
+"""The cells of columns, as evidence of what they are: those of the first rows, or of all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from zoneinfo import available_timezones
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.errors import DataError
+from rnnforecast.sources.columns import Column
+from rnnforecast.sources.numbers import is_unit
+from rnnforecast.sources.source import Source
+from rnnforecast.tables.timestamps import TimestampReader
+
+_SAMPLE_CELLS, _SAMPLE_ROWS, _MIN_SAMPLE_ROWS = 1 << 22, 1 << 18, 100
+"""So many cells and rows are looked at first: most tables are read whole."""
+_MAX_NUMBERS, _MAX_TEXTS, _MAX_LOOKED_AT, _MAX_NUMBERS_OF_ALL = 32, 16, 1000, 6
+"""Columns that are looked at: a table of more numbers than these is a wide one. The last is for
+all rows of a large table."""
+_MOST_MISSING = 0.05
+"""A column that names the series, or a zone, lacks no more than this share of its cells."""
+_JITTER = 0.1
+_MAX_GAP_STEPS = 20.0
+"""A longer gap says nothing about the step."""
+_SERIES_NAMES = (
+    "series", "series_id", "unique_id", "item_id", "id", "name", "sensor", "sensor_id", "machine",
+    "machine_id", "device", "device_id", "station", "station_id", "tag", "unit", "asset", "channel",
+)  # fmt: skip
+_ZONE_ABBREVIATION = re.compile(
+    r"UTC|GMT|Z|WET|WEST|BST|CET|CEST|MEZ|MESZ|EET|EEST|MSK|[ECMPA][SD]T|AK[SD]T|HST|NZ[SD]T"
+    r"|A[EC][SD]T|AWST|IST|JST|KST|SGT|HKT|(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?"
+)
+NO_TIME = np.iinfo(np.int64).min
+"""A row without a time."""
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ColumnEvidence:
+    """The cells of one column."""
+
+    column: Column
+    codes: Integers
+    """`(row,)`: number of the row's value; -1 where it is missing."""
+    texts: tuple[str, ...] = ()
+    """The values of a column of text, by their codes."""
+    numbers: Doubles | None = None
+    """`(row,)`: the cells of a column of numbers, NaN where missing."""
+
+    @cached_property
+    def n_values(self) -> int:
+        """Number of different values."""
+        return int(self.codes.max(initial=-1)) + 1
+
+    @cached_property
+    def is_complete(self) -> bool:
+        """Whether nearly all cells are filled."""
+        return bool(np.mean(self.codes < 0) <= _MOST_MISSING)
+
+    @cached_property
+    def is_unit(self) -> bool:
+        """Whether it holds units of measurement; single letters may be names as well."""
+        is_short = all(len(text.strip()) == 1 and text.isalpha() for text in self.texts)
+        is_name = is_short and self.is_named_series
+        return bool(self.texts) and all(map(is_unit, self.texts)) and not is_name
+
+    @cached_property
+    def is_zone(self) -> bool:
+        """Whether it holds time zones: names, abbreviations or offsets."""
+        texts = [text.strip() for text in self.texts]
+        return 0 < len(texts) <= _MAX_TEXTS and all(
+            _ZONE_ABBREVIATION.fullmatch(text) or text in available_timezones() for text in texts
+        )
+
+    @cached_property
+    def is_fraction(self) -> bool:
+        """Whether it holds numbers that are not all whole."""
+        if self.numbers is None:
+            return False
+        finite = self.numbers[np.isfinite(self.numbers)]
+        return bool((finite != np.trunc(finite)).any())
+
+    @property
+    def is_named_series(self) -> bool:
+        """Whether the name is one that columns of sensors have."""
+        name = self.column.name.strip().casefold()
+        return name in _SERIES_NAMES or name.endswith("_id")
+
+    def select(self, rows: Flags | Integers) -> ColumnEvidence:
+        """Return some rows; the numbers of values stay."""
+        numbers = None if self.numbers is None else self.numbers[rows]
+        return replace(self, codes=self.codes[rows], numbers=numbers)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Rows of a table: their times, and the cells of columns that may be a key or a target."""
+
+    times: Integers
+    """`(row,)`: microseconds; numbers in any order where they cannot be parsed yet."""
+    is_timed: bool
+    columns: dict[str, ColumnEvidence]
+    is_whole: bool
+    """Whether these are all rows of the table."""
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.times)
+
+    @property
+    def has_constant_text(self) -> bool:
+        """Whether a column of text has one value, which is no unit and no zone."""
+        texts = [c for c in self.columns.values() if c.n_values == 1 and c.numbers is None]
+        return not all(column.is_unit or column.is_zone for column in texts)
+
+    @cached_property
+    def time_codes(self) -> Integers:
+        """`(row,)`: number of the row's time."""
+        codes: Integers = pd.factorize(self.times)[0]
+        return codes
+
+    @cached_property
+    def n_times(self) -> int:
+        """Number of different times."""
+        return int(self.time_codes.max(initial=-1)) + 1
+
+    def key_codes(self, key: Sequence[str]) -> Integers:
+        """`(row,)`: number of the row's series, where these columns name it."""
+        codes = np.zeros(self.n_rows, np.int64)
+        for name in key:
+            column = self.columns[name]
+            combined = codes * (column.n_values + 1) + column.codes + 1
+            codes = pd.factorize(combined)[0] if codes.any() else combined
+        return pd.factorize(codes)[0] if key else codes
+
+    def repeated_share(self, codes: Integers) -> float:
+        """Return the share of rows of a series at a time that it has had before."""
+        n_pairs = len(pd.unique(codes * self.n_times + self.time_codes))
+        return 1 - n_pairs / max(self.n_rows, 1)
+
+    def earliest(self, n_rows: int) -> Evidence:
+        """Return the rows up to the time of the n-th one."""
+        if self.n_rows <= n_rows:
+            return self
+        return self.select(self.times <= np.partition(self.times, n_rows)[n_rows])
+
+    def select(self, rows: Flags | Integers) -> Evidence:
+        """Return some rows."""
+        columns = {name: column.select(rows) for name, column in self.columns.items()}
+        return replace(self, times=self.times[rows], columns=columns)
+
+
+def gather_evidence(
+    source: Source, reader: TimestampReader, columns: Sequence[Column], *, all_rows: bool
+) -> Evidence:
+    """Read the cells of columns, of the first rows or all; `reader` reads the time."""
+    texts, numbers = columns_to_read(columns)
+    if all_rows:  # of large tables, only what may be a key
+        numbers = sorted(numbers, key=lambda c: len(set(c.sample)))[:_MAX_NUMBERS_OF_ALL]
+    types = {reader.schema.time: reader.arrow_type}
+    types |= {c.name: pa.dictionary(pa.int32(), pa.string()) for c in texts}
+    types |= {c.name: pa.float64() for c in numbers}
+    n_rows = None if all_rows else sample_size(len(source.columns))
+    table, is_whole = read_rows_of(source, types, n_rows)
+    stamps = table.column(reader.schema.time)
+    is_timed = True
+    try:
+        times = read_times(reader, stamps)
+    except DataError:  # later rows may tell how to read them, and if not, reading raises the error
+        column = Column(reader.schema.time, "time")
+        times, is_timed = column_evidence(column, stamps).codes, False
+    existing = [c for c in (*texts, *numbers) if c.name in table.column_names]
+    by_name = {c.name: column_evidence(c, table.column(c.name)) for c in existing}
+    in_order = {c.name: by_name[c.name] for c in columns if c.name in by_name}
+    return Evidence(times, is_timed, in_order, is_whole)
+
+
+def read_times(reader: TimestampReader, stamps: pa.ChunkedArray) -> Integers:
+    """Return the times of stamps, `(row,)`."""
+    starts = np.cumsum([0, *(len(chunk) for chunk in stamps.chunks)]).tolist()
+    times = [reader.read(c, begin) for c, begin in zip(stamps.chunks, starts, strict=False)]
+    return np.concatenate([np.zeros(0, np.int64), *times])
+
+
+def columns_to_read(columns: Sequence[Column]) -> tuple[list[Column], list[Column]]:
+    """Return the columns of texts, and of numbers, that the evidence is read of.
+
+    Of many columns of numbers, those whose first cells repeat most.
+    """
+    texts = [c for c in columns if c.kind == "text" or (c.kind == "other" and c.sample)]
+    numbers = [c for c in columns if c.kind == "number"][:_MAX_LOOKED_AT]
+    if len(numbers) > _MAX_NUMBERS:
+        n_values = {c.name: len(set(c.sample)) for c in numbers}
+        numbers = sorted(numbers, key=lambda c: n_values[c.name])[:_MAX_NUMBERS]
+    return texts[:_MAX_TEXTS], numbers
+
+
+def sample_size(n_columns: int) -> int:
+    """Return how many rows are looked at first."""
+    return max(_MIN_SAMPLE_ROWS, min(_SAMPLE_ROWS, _SAMPLE_CELLS // max(n_columns, 1)))
+
+
+def read_rows_of(
+    source: Source, types: Mapping[str, pa.DataType], n_rows: int | None
+) -> tuple[pa.Table, bool]:
+    """Read the first rows, or all; return them, and whether these are all.
+
+    Numbers that are not written as such come as text, and columns that cannot be read are left
+    out; the first one of `types` must be readable.
+    """
+
+    def batches_of(types: dict[str, pa.DataType]) -> Generator[pa.RecordBatch]:
+        yield from source.batches(types)
+
+    types, is_whole = dict(types), False
+    batches: list[pa.RecordBatch] = []
+    while not batches:
+        n_read = 0
+        try:
+            with closing(batches_of(types)) as generator:
+                for batch in generator:
+                    batches.append(batch)
+                    n_read += batch.num_rows
+                    if n_rows is not None and n_read >= n_rows:
+                        is_whole = next(generator, None) is None
+                        break
+                else:
+                    is_whole = True
+                    break
+        except DataError as error:
+            name = error.location.column if error.location else None
+            if name is None or name not in list(types)[1:]:
+                raise
+            batches = []
+            if pa.types.is_floating(types[name]):
+                types[name] = pa.dictionary(pa.int32(), pa.string())
+            else:
+                del types[name]
+
+    # A text of times may come as such or as times, batch by batch
+    chunks = {name: [batch.column(name) for batch in batches] for name in types}
+    arrays = [_concatenate(chunks[name], types[name]) for name in types]
+    return pa.table(arrays, list(types)), is_whole
+
+
+def _concatenate(chunks: list[pa.Array], type_: pa.DataType) -> pa.ChunkedArray:
+    if len({chunk.type for chunk in chunks}) > 1:
+        chunks = [chunk.cast(pa.string()) for chunk in chunks]
+    return pa.chunked_array(chunks, None if chunks else type_)
+
+
+def column_evidence(column: Column, cells: pa.ChunkedArray) -> ColumnEvidence:
+    """Return the cells of a column with their values numbered."""
+    numbers = None
+    if pa.types.is_floating(cells.type):
+        numbers = cells.to_numpy().astype(np.float64, copy=False)
+        codes = pd.factorize(numbers)[0]
+        return ColumnEvidence(column, codes.astype(np.int64), numbers=numbers)
+
+    if not pa.types.is_dictionary(cells.type):
+        cells = cells.cast(pa.string()).dictionary_encode()
+    combined = cells.unify_dictionaries().combine_chunks()
+    if isinstance(combined, pa.ChunkedArray):
+        combined = pa.concat_arrays(combined.chunks)
+    texts = combined.dictionary.to_pylist()
+    number_of: dict[str, int] = {}
+    new = [-1 if not t else number_of.setdefault(t, len(number_of)) for t in texts]
+    codes = combined.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    codes = np.append(np.array(new, np.int64), -1)[codes]
+    if column.kind == "number":  # with a few cells that are none, which reading refuses
+        values = pd.to_numeric(pd.Series([*number_of, None], dtype=object), errors="coerce")
+        numbers = values.to_numpy(np.float64)[codes]
+    return ColumnEvidence(column, codes, tuple(number_of), numbers)
+
+
+def without_repeated_rows(evidence: Evidence) -> Evidence:
+    """Drop rows that are the same as an earlier one in all of the columns."""
+    digest = evidence.time_codes.astype(np.uint64)
+    for column in evidence.columns.values():
+        digest = digest * np.uint64(0x9E3779B97F4A7C15) + (column.codes + 1).astype(np.uint64)
+    is_repeated = pd.Series(digest).duplicated().to_numpy()
+    return evidence.select(~is_repeated) if is_repeated.any() else evidence
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How the rows of a table fall into series by a key."""
+
+    key: tuple[str, ...]
+    n_series: int
+    coverage: float
+    """Share of all pairs of a series and a time that have a row."""
+    regularity: float
+    """Share of steps that lie on the grid of their series; 0 where there are none."""
+    step_us: float
+    """Median step from a row to the next one of its series."""
+    evenness: float
+    """Share of steps that are as long as the median one of their series."""
+    roughness: float
+    """How far readings are from the ones before in their series, compared with without the key."""
+    levels: float
+    """Share of the variance of readings that lies between the series."""
+    repeats: float
+    """Share of rows of a series at a time that it has had before."""
+    smallest: float
+    """Rows of the smallest series, in those of the median one."""
+    n_runs: int
+    """How many stretches of rows of one series follow each other in time."""
+
+    @property
+    def orderliness(self) -> float:
+        """How far the rows of a series are what one sensor sends: at all times, or regularly."""
+        return max(min(self.coverage, 1.0), self.regularity)
+
+
+def partition(evidence: Evidence, key: tuple[str, ...]) -> Partition:
+    """Describe the series of a key."""
+    codes = evidence.key_codes(key)
+    n_series = int(codes.max(initial=0)) + 1
+    order = np.lexsort((evidence.times, codes))
+    series, times = codes[order], evidence.times[order]
+    is_same = series[1:] == series[:-1]
+    regularity, evenness, step_us = 0.0, 0.0, 0.0
+    if evidence.is_timed:
+        steps = np.diff(times)
+        is_step = is_same & (steps > 0)
+        regularity, evenness = regularity_of(steps[is_step], series[1:][is_step])
+        step_us = float(np.median(steps[is_step])) if is_step.any() else 0.0
+
+    by_time, counts = np.argsort(evidence.times, kind="stable"), np.bincount(codes)
+    ratios, levels = [], []
+    for name, column in evidence.columns.items():
+        values = column.numbers
+        if values is None or name in key or column.n_values < 2:
+            continue
+        distance = _mean_distance(values[by_time], None)
+        if distance > 0:
+            ratios.append(_mean_distance(values[order], series) / distance)
+            levels.append(_share_between(values, codes, n_series))
+    return Partition(
+        key,
+        n_series,
+        evidence.n_rows / (n_series * max(evidence.n_times, 1)),
+        regularity,
+        step_us,
+        evenness,
+        float(np.median(ratios)) if ratios else 1.0,
+        float(np.median(levels)) if levels else 0.0,
+        evidence.repeated_share(codes),
+        float(counts.min() / np.median(counts)),
+        int(np.count_nonzero(np.diff(codes[by_time]))) + 1,
+    )
+
+
+def regularity_of(steps: Integers, series: Integers) -> tuple[float, float]:
+    """Return the shares of steps on the grid of their series, and of those of one grid step.
+
+    `steps` are sorted by their `series`, `(row,)` each. The grid step of a series is its median
+    one; a step on the grid is a small multiple of it.
+    """
+    if not len(steps):
+        return 0.0, 0.0
+    order = np.lexsort((steps, series))
+    ordered, owner = steps[order].astype(np.float64), series[order]
+    starts = np.append(0, np.flatnonzero(np.diff(owner)) + 1)
+    lengths = np.diff(np.append(starts, len(owner)))
+    medians = ordered[starts + (lengths - 1) // 2]
+    ratio: Doubles = np.divide(ordered, np.repeat(medians, lengths))
+    is_on_grid = (np.abs(ratio - np.rint(ratio)) <= _JITTER) & (np.rint(ratio) >= 1)
+    is_telling = ratio <= _MAX_GAP_STEPS
+    n_telling = int(np.count_nonzero(is_telling))
+    share = int(np.count_nonzero(is_on_grid & is_telling)) / max(n_telling, 1)
+    return share, float(np.mean(np.abs(ratio - 1) <= _JITTER))
+
+
+def _mean_distance(values: Doubles, series: Integers | None) -> float:
+    """Return the mean distance of readings from the ones before, of the same series if given."""
+    is_seen = np.isfinite(values)
+    moves = np.abs(np.diff(values[is_seen]))
+    if series is not None:
+        moves = moves[np.diff(series[is_seen]) == 0]
+    return float(moves.mean()) if len(moves) else 0.0
+
+
+def _share_between(values: Doubles, codes: Integers, n_series: int) -> float:
+    """Return the share of the variance of readings that lies between series."""
+    is_seen = np.isfinite(values)
+    values, codes = values[is_seen], codes[is_seen]
+    centered = values - values.mean()
+    total = float((centered**2).sum())
+    counts = np.bincount(codes, minlength=n_series)
+    sums = np.bincount(codes, weights=centered, minlength=n_series)
+    between = float((sums[counts > 0] ** 2 / counts[counts > 0]).sum())
+    return between / total if total > 0 else 0.0
+
+
+def time_evidence(source: Source, readers: Mapping[str, TimestampReader]) -> dict[str, Integers]:
+    """Return the times of several columns in the first rows, `NO_TIME` where missing.
+
+    A column that cannot be read is left out.
+    """
+    types = {name: reader.arrow_type for name, reader in readers.items()}
+    table, _ = read_rows_of(source, types, sample_size(len(source.columns)))
+    stamps = {}
+    for name, reader in readers.items():
+        column = table.column(name)
+        is_seen = column.is_valid().to_numpy()
+        times = np.full(len(column), NO_TIME)
+        try:
+            times[is_seen] = read_times(reader, column.drop_null())
+        except DataError:
+            continue
+        stamps[name] = times
+    return stamps

@@ -1,0 +1,622 @@
+"""`read_panel`: rows become series on one grid; step, jitter, gaps, trimming, ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.data.arrays import (
+    Doubles,
+    Integers,
+    concat_slices,
+    offsets_from_lengths,
+    take_names,
+)
+from rnnforecast.data.axis import ELAPSED, HOUR_US, MONTHS, TimeAxis
+from rnnforecast.data.panel import FeatureBlock, Panel, RankPartition
+from rnnforecast.errors import DataError, NotEnoughDataError, Proposal
+from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_gather_object
+from rnnforecast.sources.source import Source, join_key
+from rnnforecast.tables.bins import local_pace
+from rnnforecast.tables.calendar import (
+    choose_axis,
+    close_axis,
+    find_open_steps,
+    merge_repeated_hours,
+)
+from rnnforecast.tables.cleaning import clean_rows, mask_stuck, warn_of_suspect_readings
+from rnnforecast.tables.features import add_calendar, encode_covariates
+from rnnforecast.tables.profile import warn_of_columns
+from rnnforecast.tables.quality import count_missing
+from rnnforecast.tables.resample import (
+    abbreviate,
+    are_own_steps,
+    check_step_change,
+    fitting_step,
+    reported_on_change,
+    to_grid,
+    warn_of_other_steps,
+    warn_of_reports,
+)
+from rnnforecast.tables.rows import Grid, ReadContext, Rows, check_future, read_rows
+from rnnforecast.tables.schema import Schema, note_left_out
+from rnnforecast.tables.steps import (
+    MAX_JITTER,
+    StepCounts,
+    StepStatistics,
+    merge_step_counts,
+    step_statistics,
+)
+from rnnforecast.units import format_duration, parse_duration_us
+
+_MAX_EMPTY = 20
+"""Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""
+_IF_RARE = "if readings are that rare"
+_RESET_STEPS, _RESET_SHARE = 10, 0.01
+"""A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
+_MAX_SEEN_SHARE = 0.75
+"""Where more of the rows hold a reading, their step is that of the readings."""
+_N_RECENT_STEPS = 10
+"""Steps of `--freq` before the newest reading that show the pace of a series."""
+_MIN_OTHER_SHARE = 0.1
+"""Where stretches of a longer step take this share of the time, the step has changed."""
+FindTrainEnd = Callable[[Panel], int]
+"""Returns the time that ends the training part of a panel."""
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+def read_panel(
+    source: Source,
+    schema: Schema,
+    config: DataConfig,
+    listener: Listener,
+    *,
+    known_offsets: Mapping[str, float] = MappingProxyType({}),
+    as_of: str | None = None,
+    find_train_end: FindTrainEnd | None = None,
+    ranks: Ranks = SINGLE_PROCESS,
+) -> tuple[Panel, Schema]:
+    """Read a source onto a regular grid; return it with the schema, step and zone filled in.
+
+    A missing reading is NaN, and so is every step without a row. `known_offsets` holds the value
+    offsets of the series that a model knows; readings later than `as_of` are not used; categories
+    of texts are those of the rows before the time that `find_train_end` returns. Each of `ranks`
+    reads its own source, and the panel holds the series of all. Raises `DataError` for stamps that
+    cannot be read, are irregular, or repeat with different readings, and for readings that are not
+    finite.
+    """
+    check_same_schema(schema, ranks)
+    context = ReadContext(join_key(source, schema.series), schema, config, listener)
+
+    # READ: nothing after the as-of time is looked at
+    rows, tz = read_rows(context, known_offsets=known_offsets)
+    if as_of is not None:
+        context = replace(context, source=rows.keep_until(as_of, context, tz))
+    if schema.step_us is None:
+        schema = leave_out_constants(rows, context, ranks)
+        context = replace(context, schema=schema)
+
+    # CLEANED: readings that do not count are gone before others are aggregated
+    clean_rows(rows, context, tz=tz)
+    context = replace(context, schema=rows.finish_cleaning(schema))
+
+    # ALIGNED: times lie on the grid
+    grid, context = align(rows, context, ranks, tz=tz)
+
+    # PLACED: the arrays of the rows are freed one after the other
+    panel = to_grid(rows, grid, context)
+
+    panel = mask_stuck(panel, config, listener)
+    panel = trim_and_warn(panel, context)
+    local = drop_empty(panel, context, ranks)
+    panel, schema = merge_ranks(local, ranks), context.schema
+    train_end_us = find_train_end(panel) if find_train_end and schema.covariates else None
+    panel, schema = encode_covariates(
+        panel, schema, rows.texts, config, listener, until_us=train_end_us
+    )
+    panel = add_calendar(panel, config)
+
+    _report_gaps(local, config, listener, ranks)
+    if schema.step_us is None and local.n_series:  # a model's readings were profiled in training
+        warn_of_suspect_readings(local, listener)
+        is_long = schema.series is not None
+        warn_of_columns(local, schema.targets, config, listener, is_long=is_long)
+        warn_of_other_steps(local, schema, listener)
+        if config.hold is None and not config.is_resampled:
+            warn_of_reports(local, listener)
+    targets = schema.targets if schema.series else panel.names
+    axis = panel.axis
+    schema = replace(
+        schema,
+        targets=targets,
+        step_us=panel.step_us,
+        tz=axis.tz,
+        axis_kind=axis.kind,
+        stamp_offset_us=axis.offset_us,
+        open_steps=axis.open_steps,
+    )
+    check_same_schema(schema, ranks)
+    return panel, schema
+
+
+def leave_out_constants(rows: Rows, context: ReadContext, ranks: Ranks) -> Schema:
+    """Drop targets that nobody named and that never change; return the schema of the others.
+
+    They are coordinates, numbers of devices and the like. Where all are constant, all stay.
+    """
+    schema = context.schema
+    n_targets, named = len(schema.targets), context.config.named_targets
+    reasons = rows.constant_targets() if n_targets > 1 else {}
+    parts = all_gather_object(ranks, {t: reason for t, reason in reasons.items() if t not in named})
+    constants = {
+        target: reason for target, reason in parts[0].items() if all(target in p for p in parts)
+    }
+    if not 0 < len(constants) < n_targets:
+        return schema
+
+    note_left_out(constants, list(constants), context.listener)
+    rows.drop_targets(constants, is_long=schema.series is not None)
+    targets = tuple(target for target in schema.targets if target not in constants)
+    return replace(schema, targets=targets, reasons=(*schema.reasons, *constants.items()))
+
+
+def check_step(panel: Panel, schema: Schema) -> None:
+    """Raise `DataError` unless the readings come at the step that the model was trained on."""
+    if schema.step_us is not None and panel.step_us != schema.step_us:
+        expected, actual = format_duration(schema.step_us), format_duration(panel.step_us)
+        is_finer = schema.step_us % panel.step_us == 0
+        options = ("--freq", expected.replace(" ", ""), "--agg", "mean")
+        raise DataError(
+            f"the model expects a reading every {expected}, but these come every {actual}",
+            code="other-step",
+            proposals=[Proposal(options, "to bring them to its step")] if is_finer else (),
+            hint=None if is_finer else "pass readings of its step, or train again on these",
+        )
+
+
+def align(
+    rows: Rows, context: ReadContext, ranks: Ranks, *, tz: str | None
+) -> tuple[Grid, ReadContext]:
+    """Choose the axis, find the step, and move all times onto the grid.
+
+    Times are snapped, or floored for an aggregate. Returns the context with a source that locates
+    the rows that are left. Raises `DataError` for times that lie ahead of the clock, are irregular,
+    or spread over far more steps than there are rows.
+    """
+    config, listener = context.config, context.listener
+    statistics = step_statistics(rows)
+    step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
+    if config.freq is None and ranks is SINGLE_PROCESS:
+        own_step_us = _step_of_readings(rows, context, step_us)
+        if own_step_us is not None:
+            seen = [rows.has_reading(i) for i in range(len(rows.times))]
+            context = replace(context, source=rows.keep(seen, context))
+            statistics, step_us = step_statistics(rows), own_step_us
+        lengths, counts = statistics.steps.lengths, statistics.steps.counts
+        time_of = lengths * counts
+        is_longer = lengths > 1.5 * step_us
+        if 0 < _MIN_OTHER_SHARE * time_of.sum() <= time_of[is_longer].sum():
+            check_step_change(rows, context, step_us, tz, min_share=_MIN_OTHER_SHARE)
+    if not config.allow_future:
+        check_future(rows, step_us, context, is_aware=tz is not None)
+    _warn_of_jumps_back(rows, statistics.backward, step_us, listener)
+
+    is_trained = context.schema.step_us is not None
+    axis = context.schema.axis if is_trained else choose_axis(rows, step_us, config, ranks, tz=tz)
+    open_steps, axis = axis.open_steps, replace(axis, open_steps=(), step_us=0)
+    if axis.kind == ELAPSED:
+        axis = TimeAxis(tz)
+    else:
+        keep = merge_repeated_hours(rows, axis) if step_us <= HOUR_US else None
+        if keep is not None:
+            context = replace(context, source=rows.keep(keep, context))
+        rows.convert(replace(axis, offset_us=0) if config.is_resampled else axis)
+        statistics = step_statistics(rows)
+        step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
+
+    times: Sequence[Integers] = rows.times
+    start, end = statistics.start, statistics.end
+    if config.hold_us is not None:
+        newest = _newest_reading(rows)
+        rows.until_us = newest + (round(statistics.steps.median) if statistics.steps.total else 1)
+        end = np.maximum(end, np.minimum(end + config.hold_us, newest))
+    if config.is_resampled:
+        if config.hold is None:
+            _mask_incomplete_steps(rows, statistics, axis, step_us, config, listener)
+        # A month that is named by its last day ends a day before the next one begins.
+        shift_us = step_us if axis.offset_us else 0
+        times = [axis.floor(chunk, step_us) + shift_us for chunk in times]
+        start, end = (axis.floor(bound, step_us) + shift_us for bound in (start, end))
+    elif not statistics.is_multiple_of(step_us):
+        times, start, end = _snap(rows, statistics, step_us, context, tz)
+
+    if is_trained and open_steps:
+        axis = replace(axis, step_us=step_us, open_steps=open_steps)
+        is_open = [axis.is_open(chunk) for chunk in times]
+        n_closed = sum(int(np.count_nonzero(~chunk)) for chunk in is_open)
+        if n_closed:
+            message = f"{n_closed} rows lie in hours that were closed at training: left out"
+            listener(WarningEvent("closed-hours", message, n_closed))
+            context = replace(context, source=rows.keep(is_open, context))
+            times = [
+                chunk[rows_] for chunk, rows_ in zip(times, is_open, strict=True) if rows_.any()
+            ]
+    elif not is_trained and config.closed == "auto" and axis.kind != MONTHS:
+        open_steps = find_open_steps(rows, times, step_us, ranks)
+        if open_steps:
+            axis = close_axis(axis, step_us, open_steps, listener)
+    if axis.open_steps:
+        times = [axis.from_wall_clock(chunk) for chunk in times]
+        start, end = (axis.from_wall_clock(bound) for bound in (start, end))
+
+    rows.align(list(times), keep_exact=config.is_resampled)
+    grid = Grid(start, (end - start) // step_us + 1, step_us, axis)
+    n_most = max(_MAX_EMPTY * rows.n_rows, 10_000)
+    if grid.n_rows > n_most:
+        times_of_rows = np.concatenate(rows.times)
+        furthest = int(np.argmax(np.abs(times_of_rows - np.median(times_of_rows))))
+        steps = statistics.steps
+        fitting_us = fitting_step(steps.lengths, steps.counts, steps.median)
+        fits = fitting_us > step_us and (end - start + fitting_us).sum() // fitting_us < n_most
+        proposals = [Proposal(("--freq", abbreviate(fitting_us), "--agg", "mean"), _IF_RARE)]
+        raise DataError(
+            f"{len(times_of_rows)} rows spread over {grid.n_rows} steps of "
+            f"{format_duration(step_us)}; this stamp lies furthest from the others",
+            code="sparse",
+            location=context.source.location(furthest, context.schema.time),
+            proposals=proposals if fits else (),
+            hint="correct or remove it if it is wrong",
+        )
+    return grid, context
+
+
+def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: Listener) -> None:
+    """Warn where a clock seems to have been reset: the time goes back far, and seldom."""
+    long_jumps = backward[backward > max(_RESET_STEPS * step_us, HOUR_US)]
+    # A table of future covariates begins before the readings end: one jump back in each series.
+    is_future_table = rows.n_future_rows > 0 and len(long_jumps) <= rows.n_series
+    if 0 < len(long_jumps) <= _RESET_SHARE * rows.n_rows and not is_future_table:
+        longest = format_duration(int(long_jumps.max()))
+        message = (
+            f"the time goes back {len(long_jumps)} times, by {longest} at most: the rows are sorted"
+        )
+        listener(WarningEvent("time-goes-back", message, len(long_jumps)))
+
+
+def _find_step(steps: StepCounts, rows: Rows, context: ReadContext) -> int:
+    """Return the step that the user names, or infer it from the rows.
+
+    One reading has none; then it is the step that the model was trained on.
+    """
+    if context.config.freq:
+        return parse_duration_us(context.config.freq)
+    if steps.total:
+        return steps.infer_step()
+    if context.schema.step_us is not None:
+        return context.schema.step_us
+    n_rows = rows.n_rows
+    count = "1 row of readings is" if n_rows == 1 else f"{n_rows} rows without a second time are"
+    raise NotEnoughDataError(
+        f"{count} not enough: training needs at least lookback + horizon of them",
+        code="too-short",
+        hint="pass more readings",
+    )
+
+
+def _newest_reading(rows: Rows) -> int:
+    """Return the time of the newest reading of all series."""
+    newest = np.iinfo(np.int64).min
+    for i, times in enumerate(rows.times):
+        newest = max(newest, int(times[rows.has_reading(i)].max(initial=newest)))
+    return newest
+
+
+def _mask_incomplete_steps(
+    rows: Rows,
+    statistics: StepStatistics,
+    axis: TimeAxis,
+    step_us: int,
+    config: DataConfig,
+    listener: Listener,
+) -> None:
+    """Set the readings of a series' newest step to NaN until the step is over.
+
+    Of a step that has only begun, a sum would be too small, and a mean that of some minutes. It is
+    over where no more than half a reading is missing at its end, at the pace of the series. The
+    first count of a step ends what a counter counted in the one before, and stays.
+    """
+    newest = np.full(rows.n_series, np.iinfo(np.int64).min)
+    for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
+        seen = rows.has_reading(i)
+        np.maximum.at(newest, codes[seen], times[seen])
+
+    begin = axis.floor(newest, step_us)
+    pace = statistics.steps.median if statistics.steps.total else step_us
+    is_incomplete = (newest > 0) & (newest + 1.5 * pace < begin + step_us)
+    if is_incomplete.any():
+        own_pace = _recent_pace(rows, newest, is_incomplete, step_us)
+        own_pace = np.where(np.isnan(own_pace), pace, own_pace)
+        is_incomplete &= newest + 1.5 * own_pace < begin + step_us
+    if not is_incomplete.any():
+        return
+    for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
+        is_in_newest = (times >= begin[codes]) & is_incomplete[codes]
+        for target in rows.value_offsets:
+            if target not in config.counter:
+                rows.mask(target, i, is_in_newest)
+    message = f"the newest step of {int(is_incomplete.sum())} series is not over, and left out"
+    listener(Notice(message))
+
+
+def _recent_pace(
+    rows: Rows, newest: Integers, is_asked: NDArray[np.bool_], step_us: int
+) -> Doubles:
+    """Return the pace of the newest readings of some series, `(series,)`; NaN if none."""
+    parts = []
+    for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
+        is_recent = is_asked[codes] & (times >= newest[codes] - _N_RECENT_STEPS * step_us)
+        index = np.flatnonzero(is_recent & rows.has_reading(i))
+        parts.append((codes[index].astype(np.int64), times[index]))
+    series, recent = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    order = np.lexsort((recent, series))
+
+    # written in the order of time, so the newest reading of a series counts
+    pace = np.full(rows.n_series, np.nan)
+    pace[series[order]] = local_pace(recent[order], series[order])
+    return pace
+
+
+def _snap(
+    rows: Rows, statistics: StepStatistics, step_us: int, context: ReadContext, tz: str | None
+) -> tuple[Sequence[Integers], Integers, Integers]:
+    """Snap stamps that jitter a little to the grid; raise `DataError` for those far from it.
+
+    The grid of a series begins at its first stamp. Where stamps jitter, it begins in 1970 if all
+    lie near that one, so that a first stamp that is late does not move all others. Returns the
+    times of rows, and the start and end of each series, `(series,)`.
+    """
+
+    def deviation(times: Integers, origin: Integers | int) -> Integers:
+        """Return how far each time lies from the nearest point of the grid through `origin`."""
+        off: Integers = (times - origin + step_us // 2) % step_us - step_us // 2
+        return off
+
+    first, end = statistics.start, statistics.end
+    chunks = list(zip(rows.times, rows.codes, strict=True))
+    if not any(deviation(times, first[codes]).any() for times, codes in chunks):
+        return rows.times, first, end
+
+    limit = MAX_JITTER * step_us
+    is_near_1970 = all((np.abs(deviation(times, 0)) <= limit).all() for times in rows.times)
+    snapped: list[Integers] = []
+    n_moved = n_before = 0
+    for times, codes in chunks:
+        off = deviation(times, 0 if is_near_1970 else first[codes])
+        is_far = np.abs(off) > limit
+        if is_far.any():
+            row = n_before + int(np.argmax(is_far))
+            raise _irregular(rows, statistics.steps, step_us, row, context, tz)
+        n_moved += int(np.count_nonzero(off))
+        n_before += len(times)
+        snapped.append(times - off)
+
+    message = f"{n_moved} time stamps were moved onto the grid"
+    context.listener(WarningEvent("jitter", message, n_moved))
+    origin = 0 if is_near_1970 else first
+    return snapped, first - deviation(first, origin), end - deviation(end, origin)
+
+
+def _irregular(
+    rows: Rows, steps: StepCounts, step_us: int, row: int, context: ReadContext, tz: str | None
+) -> DataError:
+    """Return the error of a row that does not lie on the grid; raise that of a step that changes.
+
+    It offers the step that fits, and what is right where sensors report changes alone.
+    """
+    config, median = context.config, steps.median
+    on_change = reported_on_change(rows) if config.freq is None else None
+    if config.freq is None and on_change is None:
+        check_step_change(rows, context, step_us, tz, min_share=0)
+    fitting = fitting_step(steps.lengths, steps.counts, median)
+    freq = config.freq or abbreviate(fitting)
+    proposals = [Proposal(("--freq", freq, "--agg", "mean"), "to put the readings on a grid")]
+    if on_change is not None:
+        proposals.insert(0, on_change)
+    reason = "" if on_change is None else ", as if sensors report only when they have changed"
+    return DataError(
+        f"the time stamps are not regular: about {format_duration(round(median))} lie "
+        f"between them, and this one does not fit{reason}",
+        code="irregular",
+        location=context.source.location(row, context.schema.time),
+        proposals=proposals,
+    )
+
+
+def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | None:
+    """Return the step of the rows that hold a reading where it is longer than that of all rows.
+
+    So a sensor that is read rarely among others is read at its own step where it is the only
+    target. None where covariates fill the other rows, where steps differ, and in long tables.
+    """
+    schema = context.schema
+    if schema.series is not None or schema.covariates or rows.n_future_rows:
+        return None
+    seen = [rows.has_reading(i) for i in range(len(rows.times))]
+    n_seen = sum(map(np.count_nonzero, seen))
+    if not 1 < n_seen < _MAX_SEEN_SHARE * rows.n_rows:
+        return None
+    times = np.concatenate([times[has] for times, has in zip(rows.times, seen, strict=True)])
+    lengths = np.diff(np.sort(times))
+    steps = StepCounts.of(lengths[lengths > 0])
+    if not steps.total:
+        return None
+    if schema.step_us is not None:  # a model has settled the step
+        multiple = steps.lengths / schema.step_us
+        is_multiple = (np.abs(multiple - np.rint(multiple)) <= MAX_JITTER).all()
+        is_longer = schema.step_us > step_us and (multiple > 1 - MAX_JITTER).all()
+        return schema.step_us if is_multiple and is_longer else None
+    own_step_us, n_rows = steps.commonest[0], rows.n_rows
+    is_own = are_own_steps(own_step_us / step_us, steps.count_near(steps.median, 0.1), steps.total)
+    return own_step_us if is_own and n_rows > n_seen else None
+
+
+def _report_gaps(panel: Panel, config: DataConfig, listener: Listener, ranks: Ranks) -> None:
+    """Note how much is missing; warn of series with a gap that is longer than `--max-gap`."""
+    n_nan = int(np.count_nonzero(np.isnan(panel.target)))
+    zeros = np.zeros((2, panel.n_series), np.int64)
+    missing, longest = count_missing(panel) if n_nan else zeros
+    counts = np.array([n_nan, missing.sum(), len(panel.target)], np.int64)
+    n_nan, n_missing, n_rows = ranks.all_reduce(counts).tolist()
+    longest_of_all = max(all_gather_object(ranks, int(longest.max(initial=0))))
+    if n_nan and not n_missing:
+        listener(Notice("nothing is missing but the hour that clocks skip in spring"))
+    if not n_missing:
+        return
+
+    gap = format_duration(longest_of_all * panel.step_us)
+    listener(Notice(f"{n_missing} of {n_rows} readings are missing, the longest gap is {gap}"))
+    limit = config.max_gap_steps(panel.step_us)
+    if limit is not None and longest.max(initial=0) > limit:
+        names = take_names(panel.names, np.flatnonzero(longest > limit))
+        listener(
+            WarningEvent.for_names(
+                "long-gap", f"a gap longer than --max-gap {config.max_gap}", names
+            )
+        )
+
+
+def trim_and_warn(panel: Panel, context: ReadContext) -> Panel:
+    """Trim rows without any reading; warn of those at the end.
+
+    Where covariates are known ahead, such rows are there to hold them.
+    """
+    trimmed = trim(panel, is_wide=context.schema.series is None)
+    n_empty = (panel.end_us - trimmed.end_us) // panel.step_us
+    if n_empty and not any(covariate.role == "known" for covariate in context.schema.covariates):
+        message = f"the last {n_empty} rows hold no reading: a forecast begins before their end"
+        context.listener(WarningEvent("empty-tail", message, int(n_empty)))
+    return trimmed
+
+
+def trim(panel: Panel, *, is_wide: bool) -> Panel:
+    """Cut rows without any reading off both ends: of a wide table, or of each series.
+
+    The sensors of a wide table share their rows, so a row stays while one sensor has a reading.
+    """
+    seen = np.isfinite(panel.target)
+    if seen.all() or not seen.any():
+        return panel
+
+    first_begin, begin, end = panel.offsets[:-1], panel.offsets[:-1], panel.offsets[1:]
+    if is_wide:
+        rows = np.flatnonzero(seen.reshape(panel.n_series, -1).any(0))
+        begin, end = begin + rows[0], begin + rows[-1] + 1
+    else:
+        rows = np.flatnonzero(seen)
+        first, last = np.searchsorted(rows, begin), np.searchsorted(rows, end) - 1
+        is_empty = last < first  # a series without a reading stays as it is
+        begin = np.where(is_empty, begin, rows[np.minimum(first, len(rows) - 1)])
+        end = np.where(is_empty, end, rows[last] + 1)
+    if (begin == first_begin).all() and (end == panel.offsets[1:]).all():
+        return panel
+
+    n_cut = begin - first_begin
+    return replace(
+        panel,
+        target=concat_slices(panel.target, begin, end),
+        offsets=offsets_from_lengths(end - begin),
+        start=panel.start + n_cut * panel.step_us,
+        covariates=panel.covariates and panel.covariates.shift(n_cut),
+    )
+
+
+def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS) -> Panel:
+    """Drop series without any reading; raise where the user named one, or none is left.
+
+    A model's schema keeps them: the forecast reports that a sensor of the model fell silent.
+    """
+    schema = context.schema
+    has_reading = np.logical_or.reduceat(np.isfinite(panel.target), panel.offsets[:-1])
+    empty = take_names(panel.names, ~has_reading)
+    n_left = int(ranks.all_reduce(np.array([np.count_nonzero(has_reading)], np.int64))[0])
+    if not empty:
+        return panel
+    named = [name for name in empty if name in context.config.target]
+    if schema.step_us is not None and len(empty) < panel.n_series:
+        return panel
+
+    if not n_left and context.config.is_resampled:
+        raise DataError(
+            f"no step of {format_duration(panel.step_us)} is over, or holds enough readings",
+            code="no-readings",
+            hint="pass more readings, or a shorter  --freq",
+        )
+    if named or not n_left:
+        raise DataError(
+            f"column {(named or schema.targets)[0]!r} holds no reading",
+            code="no-readings",
+            hint=f"choose another target of {context.source.name}",
+        )
+    context.listener(WarningEvent.for_names("empty-series", "no readings, left out", empty))
+    return panel.select(np.flatnonzero(has_reading))
+
+
+def merge_ranks(panel: Panel, ranks: Ranks) -> Panel:
+    """Return the panel of all ranks: first the series of the first rank, then of the others.
+
+    Raises `DataError` where there is no series at all.
+    """
+    if ranks is SINGLE_PROCESS:
+        return panel
+    parts = all_gather_object(ranks, {"names": panel.names, "first_us": panel.first_us})
+    names = tuple(name for part in parts for name in part["names"])
+    n_series = len(names)
+    first = sum(len(part["names"]) for part in parts[: ranks.rank])
+    local = slice(first, first + panel.n_series)
+
+    def widen(values: NDArray[_Number], fill: Any = 0) -> NDArray[_Number]:
+        """Return values of all series; those of other ranks are not known in this process."""
+        wide = np.full((n_series, *values.shape[1:]), fill, values.dtype)
+        wide[local] = values
+        return wide
+
+    def widen_block(track: FeatureBlock) -> FeatureBlock:
+        begin, low, high = widen(track.begin), widen(track.low), widen(track.high)
+        return replace(track, begin=begin, low=low, high=high)
+
+    covariates = panel.covariates and replace(
+        panel.covariates,
+        known=tuple(widen_block(track) for track in panel.covariates.known),
+        past=widen_block(panel.covariates.past),
+        static=widen(panel.covariates.static, np.nan),
+    )
+    is_local = np.zeros(n_series, np.bool_)
+    is_local[local] = True
+    return replace(
+        panel,
+        offsets=offsets_from_lengths(widen(panel.lengths)),
+        start=all_gather(ranks, panel.start),
+        names=names,
+        base=all_gather(ranks, panel.base),
+        first_us=min(part["first_us"] for part in parts if part["names"]),
+        covariates=covariates,
+        shared=RankPartition(ranks, is_local, all_gather(ranks, panel.lengths)),
+    )
+
+
+def check_same_schema(schema: Schema, ranks: Ranks) -> None:
+    """Raise `DataError` where the schemas of ranks differ in their columns or zones."""
+    schemas = all_gather_object(ranks, repr(schema))
+    if any(text != schemas[0] for text in schemas):
+        raise DataError(
+            f"the buckets differ in their columns or zones: rank {ranks.rank} found {schema}",
+            code="buckets-differ",
+            hint="make the folder again from one table, with  rnnforecast shard",
+        )

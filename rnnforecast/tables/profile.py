@@ -1,0 +1,499 @@
+"""Profile of a table: the role of each column, statistics and findings of each series."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from rnnforecast.config.reading import ANGLE, DataConfig
+from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.axis import TimeAxis
+from rnnforecast.data.panel import Panel
+from rnnforecast.data.season import infer_season
+from rnnforecast.data.windows import make_past
+from rnnforecast.errors import Proposal
+from rnnforecast.events import Listener, ProgressEvent, WarningEvent, ignore
+from rnnforecast.sources.columns import Column
+from rnnforecast.tables.bins import count_increments
+from rnnforecast.tables.quality import (
+    BLOCK_ROWS,
+    Segment,
+    Segments,
+    SeriesStats,
+    count_missing,
+    describe,
+    find_changepoint,
+    find_quality_issues,
+    is_logger_code,
+    n_equal,
+    segments_of_runs,
+)
+from rnnforecast.tables.schema import Schema
+from rnnforecast.tables.spikes import find_spikes
+
+_ROLE_LABELS = {"known": "known ahead", "past": "known up to now", "static": "static"}
+_KIND_LABELS = {"number": "holds numbers", "time": "holds times", "text": "holds text"}
+_MAX_LISTED = 5
+"""Findings that a warning lists."""
+_MAX_OWN_SEASONS = 256
+"""With more series than these, one season is found for all of them."""
+_END_SHARE = 0.1
+"""Share of a series that is its beginning, or its end, when their means are compared."""
+_SHIFT_FACTOR = 1.5
+"""Standard deviations between both ends of a series whose level may shift.
+
+Two levels of equal length are two standard deviations apart.
+"""
+_MIN_COUNTS, _MIN_RISES = 100, 20
+"""Least number of steps of a series, and of rises between two resets, for a counter."""
+_MAX_RESETS, _MAX_RESET_SHARE = 3, 0.02
+"""A counter begins anew at few steps, or at this share of them: each day, read every half hour."""
+_MAX_RISE = 0.2
+"""A counter hardly counts this share of all at one time."""
+_USUALLY = 0.9
+_LINE_ROWS = 25
+"""So many readings in a row show whether a series rises along a straight line."""
+_N_PARTS = 16
+"""Number of parts of a series in which the increments of a counter are compared."""
+_MAX_JUDGED = 1000
+"""More series than these are not looked at one by one."""
+_TURN = 360.0
+_MIN_TURNS = 5
+"""Jumps through north that show a direction."""
+_MAX_GAP_AT_NORTH = 6.0
+"""Degrees around north in which no reading of a direction may lie."""
+_TURN_FACTOR = 4.0
+"""Largest ratio between turns through north and turns elsewhere."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Suspect readings of one series."""
+
+    code: str
+    series: str
+    message: str
+    count: int
+    """How many readings are suspect."""
+    percent: float
+    """Their share of the readings of the series."""
+    start: str
+    """The time of the first."""
+    end: str
+
+
+@dataclass(frozen=True)
+class ColumnRole:
+    """The role of a column, and why it has it."""
+
+    name: str
+    role: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Statistics of all series of a table, `(series,)` each, and what is suspect."""
+
+    panel: Panel
+    missing: Integers
+    longest_gap: Integers
+    """In rows."""
+    level: Doubles
+    """Mean, in the sensor's own units; NaN where there is no reading."""
+    spread: Doubles
+    """Standard deviation."""
+    season: Integers
+    """In steps; 1 where none is found."""
+    findings: tuple[Finding, ...]
+    sentinels: tuple[float, ...]
+    """Values that loggers write for a missing reading, and that are nothing else in any series."""
+    warnings: tuple[WarningEvent, ...]
+    """Of spikes and of level shifts."""
+
+
+def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
+    """Profile all series of a panel."""
+    stats = describe(panel)
+    issues = find_quality_issues(panel)
+    spikes = tuple(spikes_by_series(panel, issues.sentinels))
+    shifts = tuple(find_level_shifts(panel, stats))
+    missing, longest_gap = count_missing(panel)
+
+    n_readings = dict(zip(panel.names, stats.n_observed.tolist(), strict=True))
+
+    def finding(
+        code: str, series: str, message: str, n_rows: int, times: tuple[int, int]
+    ) -> Finding:
+        percent = round(100 * n_rows / n_readings[series], 4)
+        start, end = (panel.axis.format(time_us) for time_us in times)
+        return Finding(code, series, message, n_rows, percent, start, end)
+
+    def suspect(code: str, label: str, segments: Iterable[Segment]) -> Iterator[Finding]:
+        for s in segments:
+            times = s.start_us, s.end_us
+            yield finding(code, s.series, f"{label} {s.value:g}", s.n_rows, times)
+
+    def shifted() -> Iterator[Finding]:
+        for s in shifts:
+            message = f"jumps from {s.before:.4g} to {s.after:.4g}"
+            times = s.time_us, panel.end_us - panel.step_us
+            yield finding("level-jump", s.series, message, s.n_rows, times)
+
+    return Profile(
+        panel=panel,
+        missing=missing,
+        longest_gap=longest_gap,
+        level=stats.mean + panel.base,
+        spread=stats.std,
+        season=_seasons(panel, listener),
+        findings=(
+            *suspect("stuck-sensor", "stands at", issues.stuck),
+            *suspect("sentinel", "far from all others:", issues.sentinels),
+            *suspect("spike", "leaves and returns:", _segments(spikes)),
+            *shifted(),
+        ),
+        sentinels=tuple(_only_sentinels(panel, issues.sentinels)),
+        warnings=tuple(_warnings(spikes, shifts, panel.axis)),
+    )
+
+
+def _only_sentinels(panel: Panel, sentinels: Segments) -> Iterator[float]:
+    """Yield the values that loggers write, where all readings of all series are sentinels."""
+    values, value_index = np.unique(sentinels.value, return_inverse=True)
+    counts = np.bincount(value_index, weights=sentinels.n_rows, minlength=len(values))
+    for value, count, is_known in zip(values, counts, is_logger_code(values), strict=True):
+        if is_known and n_equal(panel, float(value)) == count:
+            yield float(value)
+
+
+def _warnings(
+    spikes: tuple[SeriesSpikes, ...], shifts: tuple[LevelShift, ...], axis: TimeAxis
+) -> Iterator[WarningEvent]:
+    """Yield a warning of all spikes, and one of all level shifts."""
+    if spikes:
+        segments = _segments(spikes)
+        examples = "; ".join(
+            f"{segment.series} reads {segment.value:g} at {axis.format(segment.start_us)}"
+            for segment in segments[:_MAX_LISTED]
+        ) + ", ..." * (len(segments) > _MAX_LISTED)
+        n_rows = sum(series_spikes.n_rows for series_spikes in spikes)
+        subject = (
+            f"{n_rows} readings leave and return" if n_rows > 1 else "1 reading leaves and returns"
+        )
+        message = f"{subject}, far beyond the other jumps of their sensor: {examples}"
+        proposals = tuple(s.proposal for s in spikes[:_MAX_LISTED] if s.proposal is not None)
+        yield WarningEvent("spike", message, n_rows, proposals)
+
+    if shifts:
+        examples = "; ".join(
+            f"{shift.series} from {shift.before:.4g} to {shift.after:.4g} at "
+            f"{axis.format(shift.time_us)}"
+            for shift in shifts[:_MAX_LISTED]
+        )
+        message = f"levels jump and stay: {examples}" + ", ..." * (len(shifts) > _MAX_LISTED)
+        message += "; if a unit was changed there, convert what came before, or leave it out"
+        yield WarningEvent("level-jump", message, len(shifts))
+
+
+def _segments(spikes: tuple[SeriesSpikes, ...]) -> list[Segment]:
+    return [segment for series_spikes in spikes for segment in series_spikes.segments]
+
+
+def column_roles(
+    columns: tuple[Column, ...], schema: Schema, *, explicit: set[str]
+) -> tuple[ColumnRole, ...]:
+    """Return the role of each column; `explicit` are the columns that the user named."""
+    targets, key = set(schema.targets), set(schema.key)
+    names = {column.name for column in columns}
+    reasons = dict(schema.reasons)
+    is_joined = schema.series in names and set(schema.key[1:]) <= names - {schema.series}
+
+    def role_of(column: Column) -> ColumnRole:
+        name = column.name
+        if name == schema.time:
+            role = "time"
+        elif name in targets:
+            role = "target"
+        elif name in schema.covariate_names:
+            role = next(_ROLE_LABELS[c.role] for c in schema.covariates if c.name == name)
+        elif name in key:
+            role = "series"
+        else:
+            role = "not used"
+
+        reason = reasons.get(name) or _KIND_LABELS.get(column.kind, column.kind)
+        return ColumnRole(name, role, "named by the user" if name in explicit else reason)
+
+    return tuple(role_of(c) for c in columns if not (is_joined and c.name == schema.series))
+
+
+def _seasons(panel: Panel, listener: Listener) -> Integers:
+    past = make_past(panel)
+    n_series = panel.n_series
+    if n_series > _MAX_OWN_SEASONS:
+        return np.full(n_series, infer_season(past), np.int64)
+    seasons = np.ones(n_series, np.int64)
+    for i in range(n_series):
+        listener(ProgressEvent("looking for seasons", i, n_series, "series"))
+        seasons[i] = infer_season(past.subset(slice(i, i + 1)))
+    listener(ProgressEvent("looking for seasons", n_series, n_series, "series"))
+    return seasons
+
+
+@dataclass(frozen=True)
+class SeriesSpikes:
+    """Spikes of one series."""
+
+    segments: tuple[Segment, ...]
+    proposal: Proposal | None
+    """The range that leaves out spikes and keeps all other readings; None where there is none."""
+
+    @property
+    def series(self) -> str:
+        """The name of the series."""
+        return self.segments[0].series
+
+    @property
+    def n_rows(self) -> int:
+        """How many readings are spikes."""
+        return sum(segment.n_rows for segment in self.segments)
+
+
+@dataclass(frozen=True)
+class LevelShift:
+    """A level that shifts for good, in the sensor's own units."""
+
+    series: str
+    time_us: int
+    before: float
+    after: float
+    n_rows: int
+    """How many rows are on the new level."""
+
+
+def spikes_by_series(panel: Panel, sentinels: Segments) -> Iterator[SeriesSpikes]:
+    """Yield the series with spikes. Sentinels are no spikes, nor jumps that others are told by."""
+    target = panel.target.copy() if len(sentinels) else panel.target
+    shifted = sentinels.value - panel.base[sentinels.series]
+    for number, value in zip(sentinels.series, shifted, strict=True):
+        readings = target[panel.offsets[number] : panel.offsets[number + 1]]
+        readings[readings == np.float32(value)] = np.nan
+
+    for _, part in replace(panel, target=target).blocks(BLOCK_ROWS):
+        runs = find_spikes(part)
+        segments = list(segments_of_runs(part, runs))
+        for index in np.unique(runs.series).tolist():
+            at = np.flatnonzero(runs.series == index)
+            rows = [runs.begin[i] + np.arange(runs.length[i]) for i in at.tolist()]
+            rows_of_series = np.concatenate(rows) - part.offsets[index]
+            readings = part.of(index).astype(np.float64) + part.base[index]
+            proposal = _range_without(part.names[index], readings, rows_of_series)
+            yield SeriesSpikes(tuple(segments[i] for i in at.tolist()), proposal)
+
+
+def _range_without(name: str, readings: Doubles, rows: Integers) -> Proposal | None:
+    """Propose the range, half-way to the nearest spike, that keeps all readings but some spikes.
+
+    None where all spikes lie within the range of the other readings.
+    """
+    spikes, remaining = readings[rows], np.delete(readings, rows)
+    low, high = float(np.nanmin(remaining)), float(np.nanmax(remaining))
+    below, above = spikes[spikes < low], spikes[spikes > high]
+    n_left_out = len(below) + len(above)
+    if not n_left_out:
+        return None
+
+    lowest = _between(float(below.max()), low) if len(below) else ""
+    highest = _between(high, float(above.min())) if len(above) else ""
+    effect = f"leaves out {n_left_out} of {np.isfinite(readings).sum()} readings"
+    option = "--valid-range", f"{name}={lowest}:{highest}"
+    return Proposal(option, "if they are wrong", effect)
+
+
+def _between(low: float, high: float) -> str:
+    """Format a number close to the middle of two others with as few digits as it needs."""
+    middle = (low + high) / 2
+    for n_digits in range(1, 17):
+        rounded = float(f"{middle:.{n_digits}g}")
+        if low < rounded < high:
+            return f"{rounded:.15g}"
+    return f"{middle!r}"
+
+
+def find_level_shifts(panel: Panel, stats: SeriesStats) -> Iterator[LevelShift]:
+    """Yield the series whose level shifts for good."""
+    # Only series whose first and last readings are as far apart as two levels are searched.
+    distance = np.zeros(panel.n_series)
+    for first, part in panel.blocks(BLOCK_ROWS):
+        begin, end = part.offsets[:-1], part.offsets[1:]
+        n = np.maximum((_END_SHARE * part.lengths).astype(np.int64), 1)
+        means = _means(part, begin, begin + n), _means(part, end - n, end)
+        distance[first : first + part.n_series] = np.abs(means[0] - means[1])
+    may_shift = ~(distance <= _SHIFT_FACTOR * stats.std)  # an unknown distance may be a shift
+
+    for i in np.flatnonzero(may_shift).tolist():
+        change = find_changepoint(panel.of(i))
+        if change is not None:
+            base, time_us = float(panel.base[i]), int(panel.start[i]) + change.row * panel.step_us
+            n_rows = int(panel.lengths[i]) - change.row
+            before, after = change.before + base, change.after + base
+            yield LevelShift(panel.names[i], time_us, before, after, n_rows)
+
+
+def _means(part: Panel, begin: Integers, end: Integers) -> Doubles:
+    """Return the mean of the readings in rows `[begin, end)`, `(series,)`; NaN without any."""
+    is_observed = np.isfinite(part.target)
+    sums = np.cumsum(np.where(is_observed, part.target, 0.0), dtype=np.float64)
+    counts = np.cumsum(is_observed)
+    sums, counts = (np.concatenate([np.zeros(1), x]) for x in (sums, counts))
+    with np.errstate(invalid="ignore"):
+        means: Doubles = (sums[end] - sums[begin]) / (counts[end] - counts[begin])
+    return means
+
+
+def find_counters(panel: Panel) -> Integers:
+    """Return the series that only rise, but for resets, as meters do.
+
+    A hundred steps without a fall are no chance. What rises like time (row numbers, days), along
+    one curve (a tank that warms up), or in a few steps, does not count anything.
+    """
+    candidates: list[int] = []
+    for first, part in panel.blocks(BLOCK_ROWS):
+        falls = np.append(0, np.cumsum(part.target[1:] < part.target[:-1]))
+        begin, end = part.offsets[:-1], part.offsets[1:]
+        is_long = end - begin > _MIN_COUNTS
+        n_falls = np.zeros(part.n_series, np.int64)
+        n_falls[is_long] = (falls[end[is_long] - 1] - falls[begin[is_long]]).astype(np.int64)
+        is_rising = is_long & (n_falls <= _MAX_RESET_SHARE * (end - begin) + _MAX_RESETS)
+        candidates += (first + np.flatnonzero(is_rising)).tolist()
+    judged = candidates[:_MAX_JUDGED]
+    counters = [i for i in judged if _counts(panel.of(i).astype(np.float64) + panel.base[i])]
+    # of very many series that rise, the others are as those that were looked at
+    more = candidates[_MAX_JUDGED:] if len(counters) == len(judged) else []
+    return np.array(counters + more, np.int64)
+
+
+def _counts(readings: Doubles) -> bool:
+    """Tell whether readings, `(row,)` with NaN for missing, are the counts of a meter."""
+    rows = np.flatnonzero(np.isfinite(readings))
+    counts = readings[rows]
+    if len(counts) <= _MIN_COUNTS or counts.min() < 0:
+        return False
+    counted = count_increments(counts, rows, np.zeros(len(rows), np.int64))
+    n_resets = counted.n_resets + counted.n_rollovers
+    is_plain = counted.n_falls <= 1 and n_resets <= max(_MAX_RESETS, _MAX_RESET_SHARE * len(rows))
+    increment = counted.increment[counted.is_kept]
+    row = rows[counted.is_kept][np.isfinite(increment)]
+    increment = increment[np.isfinite(increment)]
+    rises = np.flatnonzero(increment > 0)
+    growth = float(increment.sum())
+    if (
+        not is_plain
+        or len(rises) < _MIN_RISES * (n_resets + 1)
+        or increment.max() > _MAX_RISE * growth
+    ):
+        return False
+
+    # days and weeks rise by one at equal distances; other clocks, and row numbers, along a line
+    spacing, heights = np.diff(row[rises]), increment[rises]
+    is_equal = np.abs(spacing - np.median(spacing)) <= 1  # a line that was rounded, too
+    if is_equal.mean() > _USUALLY and np.ptp(heights) < 1e-3 * heights.max():
+        return False
+    total, smallest = np.cumsum(increment), float(heights.min())
+    n_blocks = len(total) // _LINE_ROWS
+    values = total[: n_blocks * _LINE_ROWS].reshape(n_blocks, _LINE_ROWS)
+    times = row[: n_blocks * _LINE_ROWS].reshape(n_blocks, _LINE_ROWS)
+    height, width = values[:, -1:] - values[:, :1], times[:, -1:] - times[:, :1]
+    line = values[:, :1] + height * (times - times[:, :1]) / width
+    is_line = np.abs(values - line).max(1) <= np.maximum(0.6 * smallest, 1e-3 * height[:, 0])
+    if is_line.mean() > _USUALLY:
+        return False
+
+    # along a curve, parts of the series grow more and more, or less and less, or first this
+    parts = np.diff(
+        np.interp(np.linspace(0, 1, _N_PARTS + 1), np.linspace(0, 1, len(total)), total)
+    )
+    changes = np.diff(parts)
+    turns = np.sign(changes[np.abs(changes) > 1.5 * smallest])  # less may come from rounding
+    return bool(np.count_nonzero(np.diff(turns)) > 1)
+
+
+def find_directions(panel: Panel) -> Integers:
+    """Return the series of degrees that go from 360 to 0 and back where a vane turns through north.
+
+    Their readings lie within 0 and 360, and jump between both ends more often than by half of it;
+    across north they change as elsewhere. A load that is switched on and off does not.
+    """
+    directions: list[int] = []
+    for first, part in panel.blocks(BLOCK_ROWS):
+        nonempty = np.flatnonzero(part.lengths > 0)
+        begin, base = part.offsets[:-1][nonempty], part.base[nonempty]
+        low = np.fmin.reduceat(part.target, begin) + base
+        high = np.fmax.reduceat(part.target, begin) + base
+        with np.errstate(invalid="ignore"):
+            may_turn = (low >= 0) & (high <= _TURN) & (high - low > 0.75 * _TURN)
+        candidates = nonempty[may_turn].tolist()
+        directions += [first + i for i in candidates if _turns(part.of(i) + part.base[i])]
+    return np.array(directions, np.int64)
+
+
+def _turns(readings: Doubles) -> bool:
+    """Tell whether readings between 0 and 360, `(row,)` with NaN for missing, are directions."""
+    degrees = readings[np.isfinite(readings)]
+    change = np.abs(np.diff(degrees))
+    turn = np.minimum(change, _TURN - change)
+    is_jump = change > 0.75 * _TURN
+    n_jumps = int(np.count_nonzero(is_jump))
+    n_between = int(np.count_nonzero(change > 0.25 * _TURN)) - n_jumps
+    values = np.unique(degrees)
+    gap = float(values[0] + _TURN - values[-1])
+    if n_jumps < _MIN_TURNS or n_between > n_jumps:
+        return False
+    if gap > max(_MAX_GAP_AT_NORTH, 1.01 * float(np.diff(values).min())):
+        return False
+    usual = turn[~is_jump & (turn > 0)]
+    return bool(len(usual) and np.median(turn[is_jump]) <= _TURN_FACTOR * np.median(usual))
+
+
+def warn_of_columns(
+    panel: Panel, targets: Sequence[str], config: DataConfig, listener: Listener, *, is_long: bool
+) -> None:
+    """Warn of series that are counters, and of directions, unless the user has said so.
+
+    Of a long table, a column is proposed where all of its series are of that kind.
+    """
+    # of several targets of a long table, the name of a series ends with its own
+    column_of = [
+        name if not is_long else targets[0] if len(targets) == 1 else name.rpartition("/")[2]
+        for name in panel.names
+    ]
+    angles = {name for name, rule in config.agg_by_column.items() if rule == ANGLE}
+
+    def warn(code: str, problem: str, series: Integers, option: Callable[[str], str]) -> None:
+        known = config.counter if code == "counter" else angles
+        unknown = [i for i in series.tolist() if column_of[i] not in known]
+        if not unknown:
+            return
+        n_series, n_unknown = Counter(column_of), Counter(column_of[i] for i in unknown)
+        columns = [column for column, n in n_unknown.items() if n == n_series[column]]
+        option_words = tuple(
+            option_word
+            for c in columns
+            for option_word in ("--counter" if code == "counter" else "--agg", option(c))
+        )
+        condition = "if it is one" if len(columns) == 1 else "if they are"
+        warning = WarningEvent.for_names(code, problem, [panel.names[i] for i in unknown])
+        proposals = (Proposal(option_words, condition),) if columns else ()
+        hint = None if columns else "if they are, read them from a table of their own"
+        listener(replace(warning, proposals=proposals, hint=hint))
+
+    problem = "only rises, as a counter does, whose level means little"
+    warn("counter", problem, find_counters(panel), str)
+    problem = (
+        "a direction that wraps from 360 to 0 degrees: means and forecasts near north are wrong"
+    )
+    warn("direction", problem, find_directions(panel), lambda column: f"{column}={ANGLE}")

@@ -1,0 +1,776 @@
+"""Rows onto a regular grid: whether their steps are regular, duplicates, aggregates, covariates."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rnnforecast.config.reading import ANGLE, DataConfig
+from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths
+from rnnforecast.data.axis import format_timestamp
+from rnnforecast.data.panel import Covariates, Panel, covariates_from_columns
+from rnnforecast.errors import DataError, Proposal
+from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.tables.bins import (
+    SAME_STEP,
+    BinShares,
+    Timeline,
+    complete_bins,
+    counter_bins,
+    grid_increments,
+    held_bins,
+    hold_on_grid,
+    mean_angles,
+    pace_of_stretches,
+)
+from rnnforecast.tables.features import (
+    category_codes,
+    recode,
+    static_values,
+    warn_unknown_categories,
+)
+from rnnforecast.tables.roles import STATUS
+from rnnforecast.tables.rows import Chunks, Flags, Grid, ReadContext, Rows
+from rnnforecast.tables.schema import Covariate, Schema
+from rnnforecast.units import format_duration, parse_duration_us
+
+UNIQUE = "unique"
+"""The `keep` rule where no two rows of a series fall on one step."""
+_HOUR_US = 3_600_000_000
+USUAL_STEPS_US = tuple(
+    parse_duration_us(f"{count}{unit}")
+    for unit, counts in {
+        "s": (1, 2, 5, 10, 15, 30),
+        "m": (1, 2, 5, 10, 15, 20, 30),
+        "h": (1, 2, 3, 4, 6, 12),
+        "d": (1, 7),
+    }.items()
+    for count in counts
+)
+_MAX_LISTED_STEPS = 3
+_OTHER_STEP = 1.4
+"""A step that is longer by this factor is another one."""
+_MIN_STRETCHES = 0.7
+"""Share of the steps that lie in stretches where a step has changed."""
+_SAME_LEVEL = 0.2
+"""Levels of sums follow their step to this share."""
+_GAP_FACTOR = 20
+"""A time between two readings that is longer than so many medians is a gap."""
+_MAX_EMPTY_SHARE = 0.1
+"""Share of the steps that may be empty where a step fits."""
+_MAX_SAMPLED_TARGETS, _MAX_SAMPLED_SERIES, _MAX_SAMPLED_ROWS = 20, 1000, 200_000
+_MAX_REPORTED = 0.8
+"""Share of steps with a reading above which what is missing is little."""
+_MIN_REPORTS = 50
+_REGULAR_SHARE = 0.9
+"""Share of steps of one length that makes readings regular."""
+_MAX_EQUAL_SHARE = 0.01
+"""Share of equal neighbours among reports of changes: some are sent at a restart."""
+_LEAST_CHANGE = 0.3
+"""Nearly all reports change by this share of the usual change: less is not reported."""
+_USUAL_GAP = 0.995
+"""Quantile of the times between two reports for which a value holds."""
+_SAME_OWN_STEP = 0.1
+"""Steps of a slow sensor may differ by this share: months do."""
+_MIN_EVIDENCE = math.log(10_000)
+"""Each further step of the same k rows is a chance of one in k; so small must it be in all."""
+_SUNDAY = 6
+_DST_MONTHS = (3, 4, 9, 10, 11)
+"""When clocks are set back, on one half of the Earth or the other."""
+_MOST_DROPPED, _FEW_DROPPED = 0.1, 3
+"""No rule for duplicates is offered that drops a larger share of rows, and more rows than these: a
+column that names the series is missing there."""
+
+
+def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
+    """Scatter the rows onto the grid, one target at a time; free its chunks once it is done.
+
+    Of several readings on one step, `--agg` or `--on-duplicate` say which counts. Where neither
+    does, readings that differ raise `DataError`, and so do values of a covariate.
+    """
+    schema, config = context.schema, context.config
+    files = split_by_file(rows, rows.place(grid), grid, context)
+    positions, keep = files[0].positions, files[0].keep
+    covariates = place_covariates(rows, files, grid, context)
+
+    indices = files[0].indices() if keep == UNIQUE else []
+    n_grid = grid.n_rows
+    shares = BinShares()
+    # pages of an empty array take memory as they are written, while the chunks give theirs up
+    target = np.empty(n_grid * len(schema.targets), np.float32)
+    for i, name in enumerate(schema.targets):
+        chunks = files[0].rows_of(rows.take_readings(name))
+        series_values = target[i * n_grid : (i + 1) * n_grid]
+        if config.is_resampled:
+            shares += _place_in_bins(series_values, chunks, rows, files[0], grid, context, name)
+            continue
+
+        is_counter = name in config.counter  # counts need more digits than their differences
+        placed = np.empty(n_grid, np.float64) if is_counter else series_values
+        placed.fill(np.nan)
+        if keep == UNIQUE:
+            for index, chunk in zip(indices, chunks, strict=True):
+                placed[index] = chunk
+        else:
+            scatter(placed, positions, chunks, keep)
+        if keep == "error":
+            check_duplicates(placed, files[0], chunks, grid, context, name)
+        if is_counter:
+            series_values[:] = grid_increments(placed, grid.offsets, name, context.listener)
+        if config.hold_us is not None:
+            n_steps = config.hold_us // grid.step_us
+            hold_on_grid(series_values, grid, n_steps, until_us=rows.until_us)
+    shares.report(config, context.listener)
+
+    for file in files:
+        if file.keep == "error":
+            n_duplicates = count_duplicates(file.positions, n_grid)
+            message = f"{n_duplicates} rows repeat a time stamp with the same {file.content} "
+            message += "and count once"
+            context.listener(WarningEvent("repeated-row", message, n_duplicates))
+    n_targets = len(schema.targets)
+    panel = Panel(
+        target=target,
+        offsets=offsets_from_lengths(np.tile(grid.lengths, n_targets)),
+        start=np.tile(grid.start, n_targets),
+        names=tuple(chain(*(schema.series_names(rows.names, t) for t in schema.targets))),
+        step_us=grid.step_us,
+        axis=grid.axis,
+        base=np.concatenate(list(rows.value_offsets.values())),
+        first_us=int(grid.start.min()),
+        covariates=covariates,
+    )
+    if n_targets == 1 or schema.series is None:
+        return panel
+    # the targets of each key follow each other
+    return panel.select(np.arange(panel.n_series).reshape(n_targets, -1).T.ravel())
+
+
+def _place_in_bins(
+    out: Floats,
+    chunks: list[Floats],
+    rows: Rows,
+    file: FileRows,
+    grid: Grid,
+    context: ReadContext,
+    name: str,
+) -> BinShares:
+    """Put a target's readings together to steps of `--freq`, `(position,)`, by its rule.
+
+    Steps that hold too few of their readings are NaN, and counted.
+    """
+    config = context.config
+    rule = config.agg_of(name)
+    if name in config.counter:
+        rule = "sum"
+        if config.agg_of(name) != rule:
+            context.listener(Notice(f"what counter {name!r} counted is summed in each step"))
+
+    times = file.rows_of(rows.exact_times)
+    timeline = Timeline.of(times, file.positions, chunks, grid)
+    if name in config.counter:
+        out[:], shares = counter_bins(timeline, grid, name, config, context.listener)
+        return shares
+    if config.hold is not None:
+        out[:], shares = held_bins(timeline, grid, rule, config, until_us=rows.until_us)
+        return shares
+
+    offsets = rows.value_offsets[name]
+    offset = np.repeat(offsets, grid.lengths) if offsets.any() else None
+    out.fill(np.nan)
+    if rule == ANGLE:
+        out[:] = mean_angles(timeline, grid.n_rows)
+    elif rule == "last":
+        out[timeline.position] = timeline.value  # sorted by time, whatever the order of the rows
+    else:
+        scatter(out, file.positions, chunks, rule, offset)
+    return complete_bins(out, timeline, grid, rule, config, offset)
+
+
+def scatter(
+    out: NDArray[np.floating[Any]],
+    positions: list[Integers],
+    chunks: list[Floats],
+    keep: str,
+    offset: Doubles | None = None,
+) -> None:
+    """Write values to their positions of `out`, by the rule for duplicates; NaN never counts.
+
+    `keep` is last, error (as last; the caller checks), mean, sum, min or max. `offset`, `(grid
+    row,)`, is what was subtracted from each value: a sum of n values lacks it n times.
+    """
+    if keep in ("last", "error"):
+        for position, chunk in zip(positions, chunks, strict=True):
+            seen = np.isfinite(chunk)
+            out[position[seen]] = chunk[seen]
+        return
+
+    all_positions = np.concatenate(positions)
+    values = np.concatenate(chunks).astype(np.float64)
+    seen = np.isfinite(values)
+    all_positions, values = all_positions[seen], values[seen]
+    if keep in ("min", "max"):
+        extreme = np.full(len(out), np.inf if keep == "min" else -np.inf)
+        (np.minimum if keep == "min" else np.maximum).at(extreme, all_positions, values)
+        out[:] = np.where(np.isfinite(extreme), extreme, np.nan)
+        return
+
+    sums = np.bincount(all_positions, weights=values, minlength=len(out))
+    counts = np.bincount(all_positions, minlength=len(out))
+    with np.errstate(invalid="ignore"):
+        out[:] = np.where(counts > 0, sums / (counts if keep == "mean" else 1), np.nan)
+    if keep == "sum" and offset is not None:  # n offsets are added, and one stays subtracted
+        for position, chunk in zip(positions, chunks, strict=True):
+            seen_positions = position[np.isfinite(chunk)]
+            np.add.at(out, seen_positions, offset[seen_positions])
+        out -= offset
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """The rows of one file among all, and the rule where several of them fall on one step."""
+
+    name: str
+    content: str
+    """Word for its cells in messages."""
+    first_row: int
+    positions: list[Integers]
+    keep: str
+    """error, last, mean, sum, min, max, or `UNIQUE`."""
+
+    def indices(self) -> list[Integers | slice]:
+        """Return the positions, those that follow each other as a slice, which is faster."""
+
+        def index(position: Integers) -> Integers | slice:
+            begin, end = int(position[0]), int(position[-1]) + 1
+            is_slice = end - begin == len(position) and bool((np.diff(position) == 1).all())
+            return slice(begin, end) if is_slice else position
+
+        return [index(position) for position in self.positions]
+
+    def rows_of(self, chunks: Chunks) -> list[NDArray[Any]]:
+        """Return the file's rows of a column, as views."""
+        return _slice_chunks(chunks, self.first_row, self.first_row + sum(map(len, self.positions)))
+
+
+def split_by_file(
+    rows: Rows, positions: list[Integers], grid: Grid, context: ReadContext
+) -> tuple[FileRows, ...]:
+    """Return the rows of the readings, and then those of future covariates if there is a table."""
+    n_rows = sum(map(len, positions))
+    n_readings = n_rows - rows.n_future_rows
+    parts = [(context.source.name, "readings", 0, n_readings)]
+    if rows.n_future_rows:
+        parts.append((rows.future_name, "values", n_readings, n_rows))
+
+    files = []
+    for name, content, first, end in parts:
+        file_positions = _slice_chunks(positions, first, end)
+        keep = resolve_keep(file_positions, grid, context.config, context.listener)
+        files.append(FileRows(name, content, first, file_positions, keep))
+    return tuple(files)
+
+
+def _slice_chunks(chunks: Chunks, first: int, end: int) -> list[NDArray[Any]]:
+    """Return the rows from `first` to before `end`, counted over all chunks, as views."""
+    parts, n_before = [], 0
+    for chunk in chunks:
+        part = chunk[max(first - n_before, 0) : max(end - n_before, 0)]
+        n_before += len(chunk)
+        if len(part):
+            parts.append(part)
+    return parts
+
+
+def resolve_keep(
+    positions: list[Integers], grid: Grid, config: DataConfig, listener: Listener
+) -> str:
+    """Return the rule for duplicates, or `UNIQUE` where there are none.
+
+    Where the user names none, and a clock was set back by an hour, the last reading counts.
+    """
+    n_duplicates = count_duplicates(positions, grid.n_rows)
+    if not n_duplicates:
+        return UNIQUE
+    if config.is_resampled:
+        return config.agg_of("")
+    keep = config.on_duplicate
+    set_back_at = _clock_set_back_at(positions, n_duplicates, grid) if keep == "error" else None
+    if set_back_at is None:
+        return keep
+
+    first = grid.axis.format(grid.time_at(set_back_at))
+    message = f"the clock was set back by an hour: {n_duplicates} time stamps occur twice, the "
+    message += f"first {first}, and the later reading counts; to use "
+    message += "both where they are an hour of their own, name the zone with  --tz"
+    listener(WarningEvent("clock-set-back", message, n_duplicates))
+    return "last"
+
+
+def count_duplicates(positions: list[Integers], n_grid: int) -> int:
+    """Return the number of rows less the number of positions that hold any."""
+    is_occupied = np.zeros(n_grid, np.bool_)
+    for position in positions:
+        is_occupied[position] = True
+    return sum(map(len, positions)) - int(np.count_nonzero(is_occupied))
+
+
+def _clock_set_back_at(positions: list[Integers], n_duplicates: int, grid: Grid) -> int | None:
+    """Return the first position to which a clock went back; None unless all duplicates are hours.
+
+    Hourly readings only repeat one stamp, which may be anything: there the day and the hour must be
+    those of a change. Readings at longer steps cannot show one.
+    """
+    hour = _HOUR_US // grid.step_us
+    position = np.concatenate(positions)
+    moves = np.diff(position)
+    backward = moves[moves <= 0]
+    if hour < 1 or (backward != 1 - hour).any() or n_duplicates != hour * len(backward):
+        return None
+    repeated = position[1:][moves <= 0].tolist()
+    if hour > 1 or all(_may_be_dst_end(grid.time_at(position)) for position in repeated):
+        return int(repeated[0])
+    return None
+
+
+def check_duplicates(
+    placed: NDArray[np.floating[Any]],
+    file: FileRows,
+    chunks: list[Floats],
+    grid: Grid,
+    context: ReadContext,
+    column: str,
+) -> None:
+    """Raise `DataError` where a value of a file's rows differs from the one that was placed."""
+    source, schema = context.source, context.schema
+    n_before = 0
+    for position, chunk in zip(file.positions, chunks, strict=True):
+        differs = np.isfinite(chunk) & (placed[position] != chunk)
+        if not differs.any():
+            n_before += len(chunk)
+            continue
+
+        row = int(np.argmax(differs))
+        at, row_in_file = int(position[row]), n_before + row
+        pairs = zip(file.positions, chunks, strict=True)
+        same_step = np.flatnonzero(np.concatenate([(p == at) & np.isfinite(c) for p, c in pairs]))
+        other_row = int(same_step[same_step != row_in_file][-1])
+        location = source.location(file.first_row + row_in_file, schema.time)
+        line = source.location(file.first_row + other_row, schema.time).line
+
+        proposals = tuple(_ways_to_tell_apart(file, column, grid, context))
+        hint = None if proposals else "rows of several sensors may be mixed: name what tells them"
+        if _may_be_dst_end(grid.time_at(at)):
+            hint = "if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
+        content = "readings" if column in schema.targets else "values"
+        raise DataError(
+            f"two different {content} of {column!r} at one time",
+            code="duplicate-time",
+            location=replace(location, also_lines=(line,) if line else ()),
+            proposals=proposals,
+            hint=hint,
+        )
+
+
+def _ways_to_tell_apart(
+    file: FileRows, name: str, grid: Grid, context: ReadContext
+) -> Iterator[Proposal]:
+    """Yield the options that tell rows of a column at one time apart, or choose one of them.
+
+    Where many rows are at a time that others have, too, a column that names the series is missing.
+    """
+    schema = context.schema
+    used = (schema.time, *schema.key, *schema.targets, *schema.covariate_names)
+    columns = [c for c in context.source.columns if c.kind == "text" and c.name not in used]
+    reasons = dict(schema.reasons)
+    names = [c.name for c in columns if reasons.get(c.name, STATUS) == STATUS]
+    for text in names if schema.series is None else ():
+        yield Proposal(("--series", text), f"if {text!r} names the series")
+
+    n_rows = sum(map(len, file.positions))
+    n_repeated = count_duplicates(file.positions, grid.n_rows)
+    if name in schema.targets and n_repeated > max(_MOST_DROPPED * n_rows, _FEW_DROPPED):
+        return
+    for rule in ("last", "mean"):
+        yield Proposal(("--on-duplicate", rule), f"if the {rule} of them counts")
+
+
+def _may_be_dst_end(time_us: int) -> bool:
+    """Tell whether clocks are set back somewhere at this time: in the first hours of a Sunday."""
+    time = datetime(1970, 1, 1) + timedelta(microseconds=time_us)
+    return time.weekday() == _SUNDAY and time.hour <= 3 and time.month in _DST_MONTHS
+
+
+def place_covariates(
+    rows: Rows, files: tuple[FileRows, ...], grid: Grid, context: ReadContext
+) -> Covariates | None:
+    """Scatter the covariates onto the grid; None if there are none.
+
+    Each column is one feature; of texts it holds the numbers, until `features` tells categories
+    apart. Values of the table of future covariates win over those in rows of readings. Raises
+    `DataError` where a file has two values of one time, and no rule says which counts.
+    """
+    schema, config = context.schema, context.config
+    if not schema.covariates:
+        return None
+    columns: dict[str, list[Floats]] = {"known": [], "past": [], "static": []}
+    is_ahead = _is_ahead(rows, files[0], grid, schema.targets) if len(files) > 1 else None
+    contradicted: list[str] = []
+    for covariate in schema.covariates:
+        chunks = rows.take_covariate(covariate.name)
+        if covariate.is_text:
+            texts = rows.texts[covariate.name]
+            for file in files if schema.step_us is not None else ():
+                part = file.rows_of(chunks)
+                warn_unknown_categories(covariate, texts, part, file.name, context.listener)
+            numbers = category_codes(covariate, texts)
+            chunks = [recode(chunk, numbers) for chunk in chunks]
+
+        placed = _scatter_covariate(files[0], chunks, covariate, grid, context)
+        if is_ahead is not None:
+            future = _scatter_covariate(files[1], chunks, covariate, grid, context)
+            is_future = np.isfinite(future)
+            if config.is_resampled and not covariate.is_text:
+                aggregate = np.full(grid.n_rows, np.nan, np.float32)
+                positions = [position for file in files for position in file.positions]
+                parts = [part for file in files for part in file.rows_of(chunks)]
+                keep = _covariate_keep(config.agg_of(covariate.name), covariate)
+                scatter(aggregate, positions, parts, keep)
+                placed = np.where(is_ahead, np.where(is_future, future, placed), aggregate)
+            else:
+                differs = is_future & np.isfinite(placed) & (future != placed)
+                contradicted += [covariate.name] * bool((differs & ~is_ahead).any())
+                placed = np.where(is_future, future, placed)
+        if covariate.role == "static":
+            placed = static_values(covariate, placed, grid.offsets, rows.names)
+        columns[covariate.role].append(placed)
+
+    if contradicted:
+        message = f"{files[1].name} differs from the values beside the readings, and counts there"
+        context.listener(WarningEvent.for_names("plan-differs", message, contradicted))
+    names = {role: tuple(c.name for c in schema.covariates if c.role == role) for role in columns}
+    return covariates_from_columns(columns, names, grid.offsets, len(schema.targets))
+
+
+def _scatter_covariate(
+    file: FileRows, chunks: list[Floats], covariate: Covariate, grid: Grid, context: ReadContext
+) -> Floats:
+    """Put a column of one file onto the grid, `(position,)`; NaN where it has no value."""
+    placed = np.full(grid.n_rows, np.nan, np.float32)
+    part = file.rows_of(chunks)
+    is_aggregate = context.config.is_resampled and file.keep != UNIQUE
+    keep = context.config.agg_of(covariate.name) if is_aggregate else file.keep
+    keep = _covariate_keep(keep, covariate)
+    scatter(placed, file.positions, part, keep)
+    if keep == "error":
+        check_duplicates(placed, file, part, grid, context, covariate.name)
+    return placed
+
+
+def _covariate_keep(keep: str, covariate: Covariate) -> str:
+    """Return the rule for a covariate: a text has no mean, and a sum would mean nothing."""
+    if keep == UNIQUE or (covariate.is_text and keep != "error"):
+        return "last"
+    return "mean" if keep == "sum" else keep
+
+
+def _is_ahead(rows: Rows, file: FileRows, grid: Grid, targets: Sequence[str]) -> Flags:
+    """`(position,)`: which positions lie after the last reading of their series."""
+    is_seen = np.zeros(grid.n_rows, np.bool_)
+    for target in targets:
+        pairs = zip(file.positions, file.rows_of(rows.readings(target)), strict=True)
+        for position, chunk in pairs:
+            is_seen[position[np.isfinite(chunk)]] = True
+
+    seen = np.flatnonzero(is_seen)
+    last = np.append(seen, -1)[np.searchsorted(seen, grid.offsets[1:]) - 1]
+    # a series without a reading gets the last one of the series before, so all of it is ahead
+    is_ahead: Flags = np.arange(len(is_seen)) > np.repeat(last, grid.lengths)
+    return is_ahead
+
+
+@dataclass(frozen=True)
+class SortedSteps:
+    """The times from one row to the next of its series, `(step,)`, sorted by series and time."""
+
+    length: Integers
+    """Microseconds, above 0."""
+    series: Integers
+    begin: Integers
+    """Number of the row at which each begins, in the order of the file."""
+    end: Integers
+
+    @classmethod
+    def of(cls, rows: Rows) -> SortedSteps:
+        """Compare all rows."""
+        time, series = np.concatenate(rows.times), np.concatenate(rows.codes).astype(np.int64)
+        order = np.arange(len(time))
+        if (np.diff(series) != 0).any() or (np.diff(time) < 0).any():
+            order = np.lexsort((time, series))
+        length = np.diff(time[order])
+        is_step = (length > 0) & (np.diff(series[order]) == 0)
+        return cls(
+            length[is_step], series[order][1:][is_step], order[:-1][is_step], order[1:][is_step]
+        )
+
+
+def check_step_change(
+    rows: Rows, context: ReadContext, step_us: int, tz: str | None, *, min_share: float
+) -> None:
+    """Raise `DataError` where series have stretches of another step than `step_us`, too.
+
+    Nothing is raised where such stretches take less than `min_share` of the time of their series.
+    """
+    steps = SortedSteps.of(rows)
+    pace = pace_of_stretches(steps.length.astype(np.float64), steps.series)
+    is_step = np.abs(pace - step_us) <= SAME_STEP * step_us
+    is_other = (pace >= _OTHER_STEP * step_us) | (pace * _OTHER_STEP <= step_us)
+    has_both = np.isin(np.arange(rows.n_series), steps.series[is_step])
+    has_both &= np.isin(np.arange(rows.n_series), steps.series[is_other])
+    is_other &= has_both[steps.series]
+    is_step &= has_both[steps.series]
+    is_regular = is_other | is_step
+    n_steps = np.count_nonzero(has_both[steps.series])
+    total = float(steps.length[is_regular].sum())
+    if not is_other.any() or steps.length[is_other].sum() < min_share * total:
+        return
+    if np.count_nonzero(is_regular) < _MIN_STRETCHES * n_steps:
+        return
+
+    # the other step is the one that takes most of the time
+    paces, index = np.unique(np.rint(pace[is_other]).astype(np.int64), return_inverse=True)
+    times = np.bincount(index, weights=steps.length[is_other])
+    other_us = int(paces[np.argmax(times)])
+    if abs(usual_step(other_us) - other_us) <= _SAME_OWN_STEP * other_us:  # it jitters
+        other_us = usual_step(other_us)
+    stretch = np.flatnonzero(is_regular)
+    changes = np.flatnonzero(
+        (is_other[stretch[1:]] != is_other[stretch[:-1]])
+        & (steps.series[stretch[1:]] == steps.series[stretch[:-1]])
+    )
+    row = int(steps.begin[stretch[changes[0] + 1]])
+    first, second = (step_us, other_us)[:: -1 if is_other[stretch[changes[0]]] else 1]
+    at = format_timestamp(int(np.concatenate(rows.times)[row]), tz)
+    times_text = "" if len(changes) == 1 else f", the first of {len(changes)} changes"
+    coarse_us, fine_us = max(step_us, other_us), min(step_us, other_us)
+    is_coarse = is_other if coarse_us == other_us else is_step
+    is_fine = is_step if coarse_us == other_us else is_other
+    raise DataError(
+        f"the step changes from {format_duration(first)} to {format_duration(second)} at {at}"
+        f"{times_text}",
+        code="step-change",
+        location=context.source.location(row, context.schema.time),
+        proposals=_common_steps(
+            rows, steps.end[is_coarse], steps.end[is_fine], coarse_us, fine_us / coarse_us
+        ),
+        hint="or leave out the rows of one step",
+    )
+
+
+def _common_steps(
+    rows: Rows, coarse: Integers, fine: Integers, step_us: int, ratio: float
+) -> list[Proposal]:
+    """Return how to bring all rows to the coarser step, by the levels of both stretches.
+
+    `ratio` is the finer step by the coarser one: where the level falls by as much, readings are
+    sums of their step.
+    """
+    summed: list[str] = []
+    averaged: list[str] = []
+    for target, offsets in rows.value_offsets.items():
+        codes = np.concatenate(rows.codes)
+        values = np.concatenate(rows.readings(target)).astype(np.float64) + offsets[codes]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # no reading at one of the steps
+            level = np.nanmean(values[fine]) / np.nanmean(values[coarse])
+        is_sum = abs(level - ratio) <= _SAME_LEVEL * ratio
+        (summed if is_sum else averaged).append(target)
+
+    freq = ("--freq", abbreviate(step_us))
+    mean = Proposal((*freq, "--agg", "mean"), "if the readings are levels")
+    if not summed:
+        return [replace(mean, condition="to bring all to one step")]
+    if not averaged:
+        return [Proposal((*freq, "--agg", "sum"), "if each reading is the sum of its step"), mean]
+    rules = tuple(option_word for name in summed for option_word in ("--agg", f"{name}=sum"))
+    return [Proposal((*freq, "--agg", "mean", *rules), "if these are sums of their step"), mean]
+
+
+def abbreviate(step_us: int) -> str:
+    """Return a step as an option takes it: `15min`."""
+    return format_duration(step_us).replace(" ", "")
+
+
+def usual_step(step_us: float) -> int:
+    """Return the usual step that is nearest."""
+    return min(USUAL_STEPS_US, key=lambda usual: abs(math.log(usual / step_us)))
+
+
+def fitting_step(lengths: Integers, counts: Integers, median_us: float) -> int:
+    """Return the shortest usual step near the median, or longer, that leaves few steps empty.
+
+    `lengths` and `counts` are a histogram of the times between readings. Times without readings
+    that are far longer than the median are gaps, whatever the step.
+    """
+    is_usual = lengths <= _GAP_FACTOR * median_us
+    lengths, counts = lengths[is_usual], counts[is_usual]
+    nearest = usual_step(median_us)
+    for usual in USUAL_STEPS_US:
+        n_empty = (np.maximum(lengths / usual - 1, 0) * counts).sum()  # wherever steps begin
+        n_steps = (lengths * counts).sum() / usual
+        if usual >= nearest and n_empty <= (_MAX_EMPTY_SHARE + 1e-9) * n_steps:
+            return usual
+    return nearest
+
+
+def reported_on_change(rows: Rows) -> Proposal | None:
+    """Return how to read a table whose sensors send a reading once it has changed; None for others.
+
+    Their readings come at no regular step, neighbours are hardly ever equal, and differ by a least
+    amount, up and down. What is looked at is a sample of the rows.
+    """
+    n_alike = 0
+    gaps: list[Integers] = []
+    for target in list(rows.value_offsets)[:_MAX_SAMPLED_TARGETS]:
+        parts = zip(rows.times, rows.codes, rows.readings(target), strict=True)
+        time, series, value = (x[:_MAX_SAMPLED_ROWS] for x in next(parts, (np.zeros(0),) * 3))
+        seen = np.isfinite(value)
+        time, series, value = time[seen], series[seen].astype(np.int64), value[seen]
+        order = np.lexsort((time, series))
+        is_next = np.diff(series[order]) == 0
+        change, gap = np.diff(value[order])[is_next], np.diff(time[order])[is_next]
+        owner = series[order][1:][is_next][gap > 0]
+        change, gap = change[gap > 0], gap[gap > 0]
+        n_alike += 1 if is_change_report(change, gap) else -1
+        if len(gap):
+            gaps += np.split(gap, np.flatnonzero(np.diff(owner)) + 1)
+    if n_alike <= 0 or not gaps:
+        return None
+    step_us = usual_step(float(np.median(np.concatenate(gaps))))
+    hold = abbreviate(max(map(_usual_hold, gaps)))
+    options = ("--freq", abbreviate(step_us), "--agg", "last", "--hold", hold)
+    return Proposal(options, "if a sensor that does not change sends nothing")
+
+
+def warn_of_reports(panel: Panel, listener: Listener) -> None:
+    """Warn of series whose missing steps seem to say that nothing has changed."""
+    rows = np.isfinite(panel.target)
+    n_seen = np.diff(np.append(0, np.cumsum(rows))[panel.offsets])
+    is_sparse = (n_seen >= _MIN_REPORTS) & (n_seen < _MAX_REPORTED * panel.lengths)
+    names, gaps = [], []
+    for i in np.flatnonzero(is_sparse)[:_MAX_SAMPLED_SERIES].tolist():
+        readings = panel.of(i)[:_MAX_SAMPLED_ROWS]
+        row = np.flatnonzero(np.isfinite(readings))
+        if is_change_report(np.diff(readings[row]), np.diff(row)):
+            names.append(panel.names[i])
+            gaps.append(np.diff(row) * panel.step_us)
+    if not names:
+        return
+    options = ("--hold", abbreviate(max(map(_usual_hold, gaps))))
+    problem = "readings come only when they have changed, and unchanged ones count as missing"
+    warning = WarningEvent.for_names("on-change", problem, names)
+    proposal = Proposal(options, "if a sensor that does not change sends nothing")
+    listener(replace(warning, proposals=(proposal,)))
+
+
+def _usual_hold(gap: Integers) -> int:
+    """Return a usual step that nearly all times between two reports fit into."""
+    longest = float(np.quantile(gap, _USUAL_GAP))
+    return next((usual for usual in USUAL_STEPS_US if usual >= longest), round(longest))
+
+
+def is_change_report(change: NDArray[np.floating[Any]], gap: Integers) -> bool:
+    """Tell whether changes from one reading to the next, and the times between, show reports."""
+    if len(change) < _MIN_REPORTS:
+        return False
+    size = np.abs(change)
+    _, counts = np.unique(gap, return_counts=True)
+    is_irregular = counts.max() < _REGULAR_SHARE * len(gap)
+    n_up = np.count_nonzero(change > 0)
+    goes_both_ways = 0.1 * len(change) < n_up < 0.9 * len(change)
+    is_never_equal = np.count_nonzero(size == 0) <= _MAX_EQUAL_SHARE * len(size)
+    has_least = np.quantile(size, 0.05) >= _LEAST_CHANGE * np.median(size)
+    return bool(is_irregular and goes_both_ways and is_never_equal and has_least)
+
+
+def are_own_steps(n_rows: ArrayLike, n_near: ArrayLike, n_steps: ArrayLike) -> Flags:
+    """Tell whether `n_near` of `n_steps` steps of about `n_rows` rows each are no chance.
+
+    All are numbers, or `(series,)` each.
+    """
+    evidence = (np.asarray(n_near) - 1) * np.log(n_rows)
+    is_usual = np.asarray(n_near) >= _REGULAR_SHARE * np.asarray(n_steps)
+    return (np.asarray(n_rows) > 1) & is_usual & (evidence >= _MIN_EVIDENCE)
+
+
+def find_other_steps(panel: Panel) -> tuple[Integers, Integers]:
+    """Return the series that are read at a longer step than others, and their steps in rows.
+
+    Nine in ten of the steps between their readings are of one length, and so many that chance does
+    not make them: readings that are lost at random leave steps of all lengths.
+    """
+    rows = np.flatnonzero(np.isfinite(panel.target))
+    series = np.searchsorted(panel.offsets, rows, side="right") - 1
+    n_seen = np.bincount(series, minlength=panel.n_series)
+    is_sparse = (n_seen > 2) & (n_seen < 0.75 * panel.lengths)
+    kept_series = is_sparse[series]
+    rows, series = rows[kept_series], series[kept_series]
+    is_next = np.diff(series) == 0
+    length, series = np.diff(rows)[is_next], series[1:][is_next]
+
+    order = np.lexsort((length, series))
+    n_steps = np.bincount(series, minlength=panel.n_series)
+    middle = np.cumsum(n_steps) - n_steps + n_steps // 2
+    step = np.ones(panel.n_series, np.int64)
+    step[n_steps > 0] = length[order][middle[n_steps > 0]]
+    is_near = np.abs(length - step[series]) <= _SAME_OWN_STEP * step[series]
+    n_near = np.bincount(series[is_near], minlength=panel.n_series)
+    is_other = are_own_steps(step, n_near, n_steps)
+    return np.flatnonzero(is_other), step[is_other]
+
+
+def warn_of_other_steps(panel: Panel, schema: Schema, listener: Listener) -> None:
+    """Warn of series that are read at a longer step than others, and offer to read it.
+
+    A sensor of a wide table is read at its own step where it is the only target.
+    """
+    series, n_rows = find_other_steps(panel)
+    if not 0 < len(series) < panel.n_series:
+        return
+    names = [panel.names[i] for i in series.tolist()]
+    own_steps = sorted({int(step) * panel.step_us for step in n_rows})
+    step_list = ", ".join(format_duration(step_us) for step_us in own_steps[:_MAX_LISTED_STEPS])
+    problem = f"read every {step_list}, others every {format_duration(panel.step_us)}: these have "
+    problem += "their own step, and training leaves them out"
+    proposals = []
+    for step_us in own_steps[:_MAX_LISTED_STEPS]:
+        option_words = tuple(
+            option_word
+            for name, step in zip(names, n_rows.tolist(), strict=True)
+            for option_word in ("--target", name)
+            if step * panel.step_us == step_us
+        )
+        rule = ("--freq", abbreviate(step_us), "--agg", "last")
+        is_alone = not schema.series and not schema.covariates
+        condition = "to forecast them by themselves" if is_alone else "to read all at their step"
+        options = option_words if is_alone else (*(() if schema.series else option_words), *rule)
+        proposals.append(Proposal(options, condition))
+    warning = WarningEvent.for_names("other-step", problem, names)
+    listener(replace(warning, proposals=tuple(proposals)))
+
+
+def drop_other_steps(panel: Panel, schema: Schema) -> tuple[Panel, Schema]:
+    """Drop the series that `warn_of_other_steps` warns of: most of their steps would be missing."""
+    series, _ = find_other_steps(panel)
+    if not 0 < len(series) < panel.n_series:
+        return panel, schema
+    panel = panel.select(np.setdiff1d(np.arange(panel.n_series), series))
+    return panel, schema if schema.series else replace(schema, targets=panel.names)

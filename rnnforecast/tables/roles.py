@@ -1,0 +1,582 @@
+"""What the cells of columns tell about their roles: key, target, zone, unit, status, second time.
+
+The possible keys of a table, and its possible times, are ranked by the evidence of its rows. Names
+of columns only break ties.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from zoneinfo import available_timezones
+
+import numpy as np
+import pandas as pd
+
+from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.sources.columns import Column
+from rnnforecast.tables.evidence import (
+    NO_TIME,
+    ColumnEvidence,
+    Evidence,
+    Partition,
+    partition,
+    regularity_of,
+    without_repeated_rows,
+)
+
+_MAX_KEY_COLUMNS, _MAX_COMBINED = 4, 8
+"""A key has so many columns at most, of so many: texts, then numbers that repeat most."""
+_MAX_KEYS_OF_ROWS, _MAX_ROWS_DESCRIBED = 50_000, 500_000
+"""Rows, of the earliest times, on which many keys are compared where stamps do not repeat, and few
+where they do."""
+_MAX_ROWS_OF_TIME = 100_000
+"""Rows, evenly spread, on which numbers are compared with the time."""
+_MIN_ROWS = 24
+"""In fewer rows, columns look alike by chance."""
+_REPEATED_SHARE = 0.05
+"""With more rows than these at a time that another has, too, a key is missing; with fewer, a clock
+was set back, or rows were sent twice."""
+_UNEXPLAINED_SHARE = 0.1
+"""Of the rows at repeated times, a key may leave this share: some rows are there twice."""
+_REPEATING_FACTOR, _TEXT_REPEATING_FACTOR = 3, 2
+"""The values of a key come so often, on average, at least: numbers, and texts."""
+_ORDERLY = 0.5
+"""A key of numbers lies on a grid, or has readings at most times, by this share at least."""
+_REGULAR, _LESS_REGULAR = 0.9, 0.25
+"""Share of steps on the grid of their series from which on it is regular; and by how much less a
+time column may be regular than the best."""
+_EVEN, _SEVERAL = 0.6, 1.5
+"""Sensors that are read in turn: most steps of each are even, and longer than those of all."""
+_JITTER = 0.1
+_SAME_SENSOR, _OTHER_SENSOR = 0.8, 0.5
+"""How far a reading is from the one before, with the key in comparison with without: readings of
+one sensor do not come closer to each other by a key; those of several do."""
+_LEVELS_APART = 0.9
+"""Share of the variance that lies between series."""
+_RARE_SHARE = 0.1
+"""Of a status, one value is the usual one; the others take less than this share."""
+_RARELY = 0.01
+"""Exceptions are no more than this share of rows."""
+_EXACT = 1e-6
+"""A second time is linear in the first, but for rounding, by this share of its range."""
+_ROW_NUMBER_NAMES = (
+    "", "#", "no", "no.", "nr", "nr.", "index", "idx", "row", "row_id", "row_number", "rownum",
+    "record", "unnamed: 0",
+)  # fmt: skip
+_EARLIEST_ORIGIN_US = -62_167_219_200_000_000
+"""The year 0: some count days from there."""
+_STATUS_WORDS = frozenset({"quality", "qc", "flag", "status", "valid", "validity", "alarm", "code"})
+_DAY_US = 86_400_000_000
+_GERMAN_CLOCKS = {"MEZ": "CET", "MESZ": "CEST"}
+_OFFERED_ZONES = (
+    "America/New_York", "America/Chicago", "America/Denver", "America/Phoenix",
+    "America/Los_Angeles", "America/Anchorage", "America/Halifax", "Pacific/Honolulu",
+    "Europe/London", "Europe/Berlin", "Europe/Lisbon", "Europe/Athens", "Europe/Moscow",
+    "Asia/Kolkata", "Asia/Tokyo", "Asia/Seoul", "Australia/Sydney", "Australia/Adelaide",
+    "Pacific/Auckland", "UTC",
+)  # fmt: skip
+"""One zone of many with the same abbreviations, the best known."""
+CONSTANT = "always"
+STATUS = "a status: its values change with time"
+SAME_IN_SERIES = "the same for each series at all times"
+_QUARTER_US = 900_000_000
+"""Zones are multiples of a quarter of an hour apart."""
+_UTC_NAME, _LOCAL_NAME = re.compile("utc|gmt", re.IGNORECASE), re.compile("lo[ck]al", re.IGNORECASE)
+_OFFSET = re.compile(r"\d(Z|[+-]\d{2}:?\d{2})$")
+
+
+@dataclass(frozen=True)
+class KeyReading:
+    """One way to read a table: these columns name its series, or none does."""
+
+    key: tuple[str, ...]
+    reason: str
+    is_sure: bool = True
+    """Whether the evidence speaks for this one alone."""
+
+
+def rank_keys(evidence: Evidence, names: Collection[str]) -> list[KeyReading]:
+    """Return the keys that a table may have, the best first; those after it are less likely.
+
+    Where the first one is not sure, the others are as likely. The key is the smallest set of
+    columns that makes key and time unique, and whose values each look like one sensor. `names` are
+    the columns that may be part of one.
+    """
+    candidates = [c for c in _candidates(evidence) if c.column.name in names]
+    distinct = without_repeated_rows(evidence)
+    no_key = np.zeros(distinct.n_rows, np.int64)
+    repeated = distinct.repeated_share(no_key) if candidates else 0.0
+    if repeated < _REPEATED_SHARE:
+        return _keys_of_single_times(distinct, candidates)
+
+    # A key leaves something to forecast
+    numbers = {name for name, column in evidence.columns.items() if column.numbers is not None}
+    keys = _keys_of_repeated_times(distinct, candidates, repeated)
+    return [k for k in keys if not numbers or numbers - {*k.key}] or [KeyReading((), "")]
+
+
+def _candidates(evidence: Evidence) -> Iterator[ColumnEvidence]:
+    """Yield the columns that may be a key, or a part of one: their values repeat.
+
+    Those of texts need not where there are hardly more times than one.
+    """
+    rows_per_time = evidence.n_rows / max(evidence.n_times, 1)
+    for column in evidence.columns.values():
+        is_text = column.numbers is None
+        most = evidence.n_rows / _REPEATING_FACTOR
+        if is_text:
+            most = max(evidence.n_rows / _TEXT_REPEATING_FACTOR, rows_per_time, 2)
+        repeats = 2 <= column.n_values <= most
+        is_bool = column.column.kind == "other"
+        if repeats and column.is_complete and not (column.is_zone or is_bool):
+            yield column
+
+
+def _keys_of_repeated_times(
+    evidence: Evidence, candidates: Sequence[ColumnEvidence], repeated: float
+) -> list[KeyReading]:
+    """Return the keys that tell repeated times apart, of as few columns as possible.
+
+    A column of readings may do that by chance, but its values do not come at regular times. A
+    status does it for the few rows that it marks: there the smaller key is right, and rows are
+    there twice.
+    """
+    ordered = sorted(candidates, key=lambda column: (column.numbers is not None, column.n_values))
+    names = [column.column.name for column in ordered[:_MAX_COMBINED]]
+    limit = max(_RARELY, _UNEXPLAINED_SHARE * repeated)
+    earliest = evidence.earliest(_MAX_ROWS_DESCRIBED)
+    partitions: list[Partition] = []
+    for size in range(1, min(_MAX_KEY_COLUMNS, len(names)) + 1):
+        for key in itertools.combinations(names, size):
+            is_larger = any(p.repeats == 0 and set(p.key) < set(key) for p in partitions)
+            share = 1.0 if is_larger else evidence.repeated_share(evidence.key_codes(key))
+            if share <= limit:
+                series = replace(partition(earliest, key), repeats=share)
+                partitions += [series] if _is_orderly(series, evidence) else []
+        if any(_rank_of_rows(p) == 0 and p.orderliness >= _REGULAR for p in partitions):
+            break
+    if partitions:
+        return _ranked(partitions, evidence)
+    return _keys_by_name(evidence, candidates)
+
+
+def _is_orderly(series: Partition, evidence: Evidence) -> bool:
+    """Tell whether the values of a key may name sensors: texts, or numbers of regular times."""
+    is_text = all(evidence.columns[name].numbers is None for name in series.key)
+    return is_text or series.coverage >= _ORDERLY or series.regularity >= _REGULAR
+
+
+def _rank_of_rows(series: Partition) -> int:
+    """Return how well a key tells rows apart: 0 is best."""
+    if series.repeats == 0:
+        return 0 if series.smallest >= _RARE_SHARE else 2
+    return 1 if series.repeats <= _RARELY else 3
+
+
+def _ranked(partitions: list[Partition], evidence: Evidence) -> list[KeyReading]:
+    """Rank keys: by their rows and order, by the number of columns and of series, by names."""
+
+    def likelihood(series: Partition) -> tuple[float, ...]:
+        order = -round(series.orderliness, 1)
+        return _rank_of_rows(series), order, len(series.key), series.n_series
+
+    def habit(series: Partition) -> tuple[bool, bool, bool]:
+        columns = [evidence.columns[name] for name in series.key]
+        return (
+            any(column.is_unit for column in columns),
+            not all(column.is_named_series for column in columns),
+            any(column.numbers is not None for column in columns),
+        )
+
+    ordered = sorted(partitions, key=lambda series: (*likelihood(series), *habit(series)))
+    best = ordered[0]
+    codes = evidence.key_codes(best.key)
+    rivals = [
+        series
+        for series in ordered[1:]
+        if likelihood(series) == likelihood(best)
+        and habit(series) == habit(best)
+        and not _is_same_partition(codes, evidence.key_codes(series.key))
+    ]
+    order = list(evidence.columns)
+    return [
+        KeyReading(
+            tuple(sorted(series.key, key=order.index)),
+            "it tells repeated times apart",
+            is_sure=not rivals,
+        )
+        for series in (best, *rivals)
+    ]
+
+
+def _keys_by_name(
+    evidence: Evidence, candidates: Sequence[ColumnEvidence], statuses: Collection[str] = ()
+) -> list[KeyReading]:
+    """Return the first key that its name tells, if any, and no key."""
+    is_small = evidence.n_rows < _MIN_ROWS
+    texts = [c for c in evidence.columns.values() if c.numbers is None]
+    constants = [c for c in texts if c.n_values == 1 or (is_small and c.n_values)]
+    named = [c for c in (*candidates, *constants) if c.is_named_series and not c.is_unit]
+    by_name = [c.column.name for c in named if c.column.name not in statuses]
+    none = KeyReading((), "no column tells the series apart")
+    return [KeyReading((by_name[0],), "its name says so"), none] if by_name else [none]
+
+
+def _is_same_partition(codes: Integers, other_codes: Integers) -> bool:
+    """Tell whether two keys name the same series differently."""
+    n_pairs = len(pd.unique(codes * (int(other_codes.max(initial=0)) + 1) + other_codes))
+    return n_pairs == int(codes.max(initial=0)) + 1 == int(other_codes.max(initial=0)) + 1
+
+
+def _keys_of_single_times(
+    evidence: Evidence, candidates: Sequence[ColumnEvidence]
+) -> list[KeyReading]:
+    """Return the keys of a table whose times do not repeat: of sensors that send in turn, or none.
+
+    A status changes at any time, or holds on; the readings of one sensor go on across its changes.
+    Fractions are readings.
+    """
+    candidates = [c for c in candidates if not c.is_fraction]
+    statuses: set[str] = set()
+    if evidence.is_timed and evidence.n_rows >= _MIN_ROWS:
+        earliest = evidence.earliest(_MAX_KEYS_OF_ROWS)
+        together = partition(earliest, ())
+        names = [c.column.name for c in candidates]
+        keys = [key for n in (1, 2) for key in itertools.combinations(names, n)]
+        rated = [(p := partition(earliest, key), rate(p, together, earliest)) for key in keys]
+        sure = [(p, reason) for p, (verdict, reason) in rated if verdict == "key"]
+        if sure:
+            roughness = min(p.roughness for p, _ in sure)
+            best, reason = next(pair for pair in sure if pair[0].roughness <= 2 * roughness + 0.01)
+            return [KeyReading(best.key, reason)]
+
+        unsure = [p for p, (verdict, _) in rated if verdict == "unsure"]
+        by_name = [p for p in unsure if all(evidence.columns[n].is_named_series for n in p.key)]
+        if by_name:
+            return [KeyReading(by_name[0].key, "each value may be a sensor, and the name says so")]
+        if unsure:
+            single = [p for p in unsure if len(p.key) == 1] or unsure
+            reason = "each value may be a sensor of its own"
+            none = KeyReading((), reason, is_sure=False)
+            return [*(KeyReading(p.key, reason, is_sure=False) for p in single), none]
+        statuses = {p.key[0] for p, (verdict, _) in rated if verdict == "status"}
+    texts = [c for c in candidates if c.numbers is None]
+    return _keys_by_name(evidence, texts, statuses)
+
+
+def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[str, str]:
+    """Say whether columns are a key, a status or unsure, where times do not repeat; and reason.
+
+    Numbers that are no key are `other`: they are readings.
+    """
+    has_numbers = any(evidence.columns[name].numbers is not None for name in series.key)
+    is_apart = series.levels >= _LEVELS_APART and series.roughness <= _OTHER_SENSOR
+    doubt, status = ("other", "other") if has_numbers else ("unsure", "status")
+    is_regular = together.regularity >= _REGULAR
+
+    if is_regular and series.n_runs == series.n_series:
+        return (doubt if is_apart else "other"), "each value holds for a time"
+    is_even = series.regularity >= _REGULAR and series.evenness >= _EVEN
+    if is_even and series.step_us >= _SEVERAL * together.step_us:
+        # values that come once a day may name hours, and readings may have a daily pattern
+        is_calendar = _is_calendar_step(series.step_us)
+        if is_apart and not (is_calendar and (is_regular or has_numbers)):
+            return "key", "the values come in turn, each with readings at its own level"
+        if not is_regular:
+            is_key = not (has_numbers or is_calendar)
+            reason = "each value comes at regular times, but all together do not"
+            return ("key" if is_key else doubt), reason
+        return (status if is_calendar else doubt), "the values come in turn"
+
+    counts = np.bincount(evidence.key_codes(series.key))
+    is_rarely_other = counts.max() > (1 - _RARE_SHARE) * counts.sum()
+    if is_regular or is_rarely_other or series.roughness >= _SAME_SENSOR:
+        return status, "its values change with time"
+    return doubt, "the times are irregular"
+
+
+def _is_calendar_step(step_us: float) -> bool:
+    """Tell whether values that come at this step may name hours, days of the week or months.
+
+    The step of values with a daily pattern is a day, or half of one.
+    """
+    days = step_us / _DAY_US
+    is_day = any(abs(days - count) <= _JITTER * count for count in (0.5, 1, 7))
+    return is_day or 28 <= days <= 366
+
+
+def left_out_numbers(
+    evidence: Evidence, key: Sequence[str], named: Collection[str]
+) -> dict[str, str]:
+    """Return the columns of numbers that are no readings, with the reason; not those `named`."""
+    codes = evidence.key_codes(key)
+    order = np.lexsort((evidence.times, codes)) if evidence.is_timed else np.arange(len(codes))
+    reasons = {}
+    for name, column in evidence.columns.items():
+        if column.numbers is None or name in key or name in named:
+            continue
+        reason = _reason_of_number(column, evidence, codes, order)
+        if reason is not None:
+            reasons[name] = reason
+    return reasons
+
+
+def _reason_of_number(
+    column: ColumnEvidence, evidence: Evidence, codes: Integers, order: Integers
+) -> str | None:
+    """Return reason a column of numbers is no reading; None where it may be one."""
+    values = column.numbers
+    assert values is not None
+    is_seen = np.isfinite(values)
+    n_seen = int(np.count_nonzero(is_seen))
+    if n_seen < _MIN_ROWS or not column.is_complete:
+        return None
+    if evidence.is_whole and column.n_values == 1:
+        return f"{CONSTANT} {values[is_seen][0]:g}"
+    n_series = int(codes.max(initial=0)) + 1
+    if evidence.is_whole and n_series > 1:
+        n_pairs = len(pd.unique(codes[is_seen] * column.n_values + column.codes[is_seen]))
+        if n_pairs <= n_series:
+            return SAME_IN_SERIES
+    if not is_seen.all():
+        return None
+    if _is_row_number(column.column.name, values, codes, order):
+        return "numbers the rows"
+    if column.n_values > 1 and evidence.is_timed:
+        step = max(1, len(values) // _MAX_ROWS_OF_TIME)
+        if _is_calendar(values[::step], evidence.times[::step]):
+            return "what the calendar says of the time"
+        if _is_second_time(values[::step], evidence.times[::step]):
+            return "a second time"
+    name_words = set(re.split(r"[^a-z]+", column.column.name.casefold()))
+    usual = np.bincount(column.codes).max() / n_seen
+    is_whole = bool((values == np.rint(values)).all())
+    if name_words & _STATUS_WORDS and is_whole and usual > 1 - _RARE_SHARE:
+        return "a status: nearly always the same whole number"
+    return None
+
+
+def _is_row_number(name: str, values: Doubles, codes: Integers, order: Integers) -> bool:
+    """Tell whether numbers count the rows, in the file, in time, or within each series.
+
+    They count by one, from 0 or 1, or in a column with a name of such.
+    """
+    ordered, series = values[order], codes[order]
+    is_same = np.diff(series) == 0
+    firsts, steps = ordered[np.append(True, ~is_same)], np.diff(ordered)[is_same]
+    is_named = name.strip().casefold() in _ROW_NUMBER_NAMES
+    for first, moves in ((values[:1], np.diff(values)), (firsts, steps)):
+        if len(moves) and (moves == 1).all() and (is_named or np.isin(first, (0, 1)).all()):
+            return True
+    return False
+
+
+def _is_calendar(values: Doubles, times: Integers) -> bool:
+    """Tell whether numbers are the hour, the day, the month and so on, of their times."""
+
+    def day_of_year(days: Integers) -> Integers:
+        years = days.astype("datetime64[D]").astype("datetime64[Y]")
+        begin: Integers = years.astype("datetime64[D]").astype(np.int64)
+        return days - begin + 1
+
+    days, hour = times // _DAY_US, times // 3_600_000_000 % 24
+    months = days.astype("datetime64[D]").astype("datetime64[M]")
+    day = days - months.astype("datetime64[D]").astype(np.int64) + 1
+    month, year = months.astype(np.int64) % 12 + 1, months.astype(np.int64) // 12 + 1970
+    weekday = (days + 3) % 7  # from Monday, 0
+    week = (day_of_year(days - weekday + 3) - 1) // 7 + 1  # that of its Thursday
+    parts = (
+        *(hour, hour + 1, times // 60_000_000 % 60, day, day_of_year(days), week),
+        *(month, year, (month - 1) // 3 + 1),
+        *(weekday, weekday + 1, (weekday + 1) % 7, (weekday + 1) % 7 + 1, weekday >= 5),
+    )
+    return any(bool((values == part).all()) for part in parts)
+
+
+def _is_second_time(values: Doubles, times: Integers) -> bool:
+    """Tell whether numbers are the time in other units: since the first one, or a date long ago.
+
+    They grow by one, ten, ... in a unit of time. Dates that one counts from begin a year, as 1970,
+    or end one, as 30 December 1899, in any zone.
+    """
+    elapsed = (times - times[0]).astype(np.float64)
+    order = np.argsort(elapsed, kind="stable")
+    n_rare = int(_RARELY * len(order))
+    first, last = int(order[n_rare]), int(order[-1 - n_rare])
+    span = float(elapsed[last] - elapsed[first])
+    slope = (values[last] - values[first]) / span if span > 0 else 0.0
+    deviation = np.abs(values - values[first] - slope * (elapsed - elapsed[first]))
+    if slope <= 0 or np.mean(deviation <= _EXACT * slope * span) < 1 - _RARELY:
+        return False
+    powers = [np.log10(slope * unit) for unit in (1, 60_000_000, 3_600_000_000, _DAY_US)]
+    if not any(abs(power - round(power)) < _EXACT for power in powers):
+        return False
+    if values[order[0]] == 0:
+        return True
+
+    origin_us = float(times[first]) - values[first] / slope
+    if not _EARLIEST_ORIGIN_US <= origin_us <= times[first] - 366 * _DAY_US:
+        return False
+    nearest = np.array([origin_us]).astype("datetime64[us]")
+    year = (nearest + np.timedelta64(183, "D")).astype("datetime64[Y]").astype("datetime64[us]")
+    return abs(int((nearest - year).astype(np.int64)[0])) <= 3 * _DAY_US
+
+
+def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> str:
+    """Return reason a column of text, or of something else, is neither key nor reading."""
+    if column.name not in evidence.columns:
+        return "a second time" if column.kind == "time" else f"holds {column.kind}"
+    cells = evidence.columns[column.name]
+    if cells.n_values == 0:
+        return "holds nothing"
+    if cells.n_values == 1 and cells.texts:
+        is_whole = "" if evidence.is_whole else " in the first rows"
+        kind = "a time zone:" if cells.is_zone else "a unit:" if cells.is_unit else CONSTANT
+        return f"{kind} {cells.texts[0]}{is_whole}"
+    if cells.is_zone:
+        return "a time zone"
+    codes = evidence.key_codes(key)
+    n_series = int(codes.max(initial=0)) + 1
+    n_pairs = len(pd.unique(codes * (cells.n_values + 1) + cells.codes + 1))
+    if n_series > 1 and n_pairs <= n_series:
+        return "units of measurement" if cells.is_unit else SAME_IN_SERIES
+    if _TEXT_REPEATING_FACTOR * cells.n_values > evidence.n_rows:
+        return "text that hardly repeats"
+    return STATUS
+
+
+def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
+    """Return known zones whose clocks have a column's names, or offsets, at the times of rows."""
+    names = [_GERMAN_CLOCKS.get(text.strip(), text.strip()) for text in column.texts]
+    known = [name for name in names if "/" in name and name in available_timezones()]
+    if known:
+        return list(dict.fromkeys(known))
+    zones = []
+    for zone in _OFFERED_ZONES:
+        is_right = True
+        for code, name in enumerate(names):
+            rows = np.flatnonzero(column.codes == code)
+            middle = rows[[0, len(rows) // 2, -1]]
+            stamps = pd.DatetimeIndex(evidence.times[middle].view("datetime64[us]"))
+            local = stamps.tz_localize(zone, ambiguous="NaT", nonexistent="NaT").dropna()
+            clocks = {clock for stamp in local for clock in (stamp.tzname(), stamp.strftime("%z"))}
+            is_right &= not len(local) or name.replace(":", "") in clocks
+        if is_right:
+            zones.append(zone)
+    return zones
+
+
+@dataclass(frozen=True)
+class TimeReading:
+    """One way to read a table: its readings are of the times in this column."""
+
+    name: str
+    reason: str
+    is_sure: bool = True
+    """Whether the evidence speaks for this one alone."""
+
+
+def rank_times(
+    stamps: Mapping[str, Integers], columns: Sequence[Column], usual_names: Sequence[str]
+) -> list[TimeReading]:
+    """Return the time columns that a table may have, the best first.
+
+    Where the first one is not sure, the others are as likely. `usual_names` break ties, the more
+    usual ones first.
+    """
+    names = [name for name, times in stamps.items() if len(pd.unique(times[times != NO_TIME])) > 1]
+    zones = {column.name: column.tz or _has_offset(column) for column in columns}
+
+    def habit(name: str) -> int:
+        folded = name.strip().casefold()
+        return usual_names.index(folded) if folded in usual_names else len(usual_names)
+
+    if len(names) < 2 or max(map(len, stamps.values())) < _MIN_ROWS:
+        return [TimeReading(min(names or stamps, key=habit), "holds times")]
+    if _alternates_with_numbers(names, columns):
+        return [TimeReading(name, "", is_sure=False) for name in names]
+
+    names = [b for b in names if not any(_ends_interval(stamps[a], stamps[b]) for a in names)]
+    if len(names) == 1:
+        return [TimeReading(names[0], "the begin of an interval")]
+    steps = {name: _unique_steps(stamps[name]) for name in names}
+    regular = {n: regularity_of(s, np.zeros(len(s), np.int64))[0] for n, s in steps.items()}
+    names = [n for n in names if regular[n] >= max(regular.values()) - _LESS_REGULAR]
+    names = [n for n in names if 2 * len(steps[n]) >= max(len(steps[m]) for m in names)]
+    if len(names) == 1:
+        return [TimeReading(names[0], "the most regular of several times")]
+
+    if all(_is_other_zone(stamps[names[0]], stamps[name]) for name in names):
+        merits = {
+            "carries an offset from UTC": [n for n in names if zones[n]],
+            "goes on where clocks are set back": [
+                n for n in names if not _is_set_back(stamps[n], stamps)
+            ],
+            "its name says that it is UTC": [n for n in names if _UTC_NAME.search(n)],
+            "the other's name says local": [n for n in names if not _LOCAL_NAME.search(n)],
+        }
+        for reason, better in merits.items():
+            if 0 < len(better) < len(names):
+                return [TimeReading(min(better, key=habit), reason)]
+        return [TimeReading(name, "", is_sure=False) for name in names]
+
+    ordered = sorted(names, key=habit)
+    if habit(ordered[0]) < habit(ordered[1]):
+        return [TimeReading(ordered[0], "the most usual name of several times")]
+    first = [n for n in names if all(_comes_before(stamps[n], stamps[m]) for m in names)]
+    if first:
+        return [TimeReading(first[0], "comes before the other times")]
+    return [TimeReading(name, "", is_sure=False) for name in names]
+
+
+def _has_offset(column: Column) -> bool:
+    return any(_OFFSET.search(text.strip()) for text in column.sample[:1])
+
+
+def _alternates_with_numbers(names: Sequence[str], columns: Sequence[Column]) -> bool:
+    """Tell whether each time column has columns of numbers of its own, before or after it."""
+    kinds = [
+        "t" if c.name in names else "n" for c in columns if c.name in names or c.kind == "number"
+    ]
+    return re.fullmatch("(tn+){2,}|(n+t){2,}", "".join(kinds)) is not None
+
+
+def _both(first: Integers, second: Integers) -> tuple[Integers, Integers]:
+    """Return the times of the rows that have both."""
+    has_both = (first != NO_TIME) & (second != NO_TIME)
+    return first[has_both], second[has_both]
+
+
+def _unique_steps(times: Integers) -> Integers:
+    return np.diff(np.unique(times[times != NO_TIME]))
+
+
+def _ends_interval(begin: Integers, end: Integers) -> bool:
+    """Tell whether a column ends the intervals that another one begins."""
+    begin, end = _both(begin, end)
+    if not len(begin) or (end <= begin).any():
+        return False
+    begins, index = np.unique(begin, return_inverse=True)
+    follows = begins[1:][index[index < len(begins) - 1]] == end[index < len(begins) - 1]
+    return len(follows) > 0 and float(follows.mean()) >= _REGULAR
+
+
+def _is_other_zone(first: Integers, second: Integers) -> bool:
+    """Tell whether two columns are the same moments on clocks of two zones."""
+    first, second = _both(first, second)
+    offsets = np.unique(second - first)
+    return len(offsets) <= 2 and not (offsets % _QUARTER_US).any()
+
+
+def _is_set_back(times: Integers, stamps: Mapping[str, Integers]) -> bool:
+    """Tell whether a clock is set back: moments that other columns tell apart have one time."""
+    most = max(len(np.unique(other_column)) for other_column in stamps.values())
+    return len(np.unique(times)) < most
+
+
+def _comes_before(first: Integers, second: Integers) -> bool:
+    first, second = _both(first, second)
+    return bool((second >= first).all())

@@ -1,0 +1,551 @@
+"""The role of each column: inferred once, stored with the model, matched with new readings."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from rnnforecast.config.reading import ANGLE, DataConfig
+from rnnforecast.data.axis import ELAPSED, TimeAxis
+from rnnforecast.errors import DataError, Location, Proposal, UsageError
+from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.sources.columns import Column, infer_epoch_unit
+from rnnforecast.sources.files import check_memory
+from rnnforecast.sources.numbers import is_number
+from rnnforecast.sources.sniff import shell_quote
+from rnnforecast.sources.source import KEY_SEPARATOR, JoinedKey, Source
+from rnnforecast.tables.evidence import Evidence, gather_evidence, time_evidence
+from rnnforecast.tables.roles import (
+    CONSTANT,
+    left_out_numbers,
+    rank_keys,
+    rank_times,
+    reason_of_text,
+    zones_of,
+)
+from rnnforecast.tables.timestamps import TimestampReader
+from rnnforecast.units import EXCEL, join_names
+
+_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
+_MANY_TARGETS = 2000
+"""Above this, a hint says that a long table is faster to read."""
+_N_LISTED, _N_SIMILAR = 20, 3
+
+
+@dataclass(frozen=True)
+class Covariate:
+    """A covariate column."""
+
+    name: str
+    role: str
+    """known (ahead), past (up to now) or static (the same for a series at all times)."""
+    is_text: bool = False
+    categories: tuple[str, ...] | None = None
+    """Texts with a feature of their own; None for numbers, and until a table has been read."""
+    base: float = 0.0
+    """Value offset: what is subtracted from numbers that float32 would blur."""
+
+    @property
+    def n_features(self) -> int:
+        """Number of features: of texts one per category, and one for all others."""
+        return 1 if self.categories is None else len(self.categories) + 1
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The role of each column, and the grid's step: `predict` then needs no column options."""
+
+    time: str
+    series: str | None
+    """The column that names the series of a long table, or several with commas; None for a wide
+    one."""
+    targets: tuple[str, ...]
+    epoch_unit: str | None = None
+    """The unit of numeric time stamps; None where they are dates."""
+    step_us: int | None = None
+    tz: str | None = None
+    """Time zone of the stamps in readings and forecasts; None for stamps without one."""
+    axis_kind: str = ELAPSED
+    """How rows follow each other, as in `TimeAxis`; so do the next two."""
+    stamp_offset_us: int = 0
+    open_steps: tuple[int, ...] = ()
+    covariates: tuple[Covariate, ...] = ()
+    reasons: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
+    """Columns, and why they have their role or none; not stored."""
+
+    @property
+    def axis(self) -> TimeAxis:
+        """The axis of the rows."""
+        step_us = (self.step_us or 0) if self.open_steps else 0
+        return TimeAxis(self.tz, self.axis_kind, self.stamp_offset_us, step_us, self.open_steps)
+
+    @property
+    def covariate_names(self) -> tuple[str, ...]:
+        """Names of the covariate columns."""
+        return tuple(covariate.name for covariate in self.covariates)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the schema as the manifest stores it."""
+        stored = asdict(replace(self, reasons=()))
+        del stored["reasons"]
+        return stored
+
+    def series_names(self, keys: Sequence[str], target: str) -> list[str]:
+        """Return the names of a target's series: one, or in a long table one for each key."""
+        if self.series is None:
+            return [target]
+        if len(self.targets) == 1:
+            return list(keys)
+        return [f"{key}{KEY_SEPARATOR}{target}" for key in keys]
+
+    def key_of(self, series: str) -> str:
+        """Return the key of a long table's series by its name."""
+        if len(self.targets) < 2:
+            return series
+        return series.removesuffix(f"{KEY_SEPARATOR}{target_of(series, self.targets)}")
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """The column that names the series, and where it is joined its parts."""
+        return () if self.series is None else (self.series, *self.series.split(","))
+
+
+def target_of(series: str, targets: Sequence[str]) -> str:
+    """Return which of several targets a series of a long table is of; none is empty."""
+    ends = (target for target in targets if series.endswith(f"{KEY_SEPARATOR}{target}"))
+    return max(ends, key=len, default="")
+
+
+def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
+    """Find the columns of a stored schema in a source by name; others, and the order, are ignored.
+
+    Columns that the user names win. Raises `DataError` for one that is missing.
+    """
+    columns = {column.name: column for column in source.columns}
+    matched = replace(
+        schema,
+        time=config.time or schema.time,
+        series=config.series or schema.series,
+        targets=config.target or schema.targets,
+    )
+    names = (matched.time, matched.series, *matched.targets, *matched.covariate_names)
+    for name in names:
+        if name is not None:
+            check_column(name, columns, source.name, code="missing-column", used=names)
+
+    unit = epoch_unit_of(columns[matched.time], source.name, config)
+    return replace(matched, epoch_unit=unit)
+
+
+def check_zone(schema: Schema, trained: Schema) -> None:
+    """Raise `DataError` if only these stamps, or only the model's, carry a zone."""
+    if (schema.tz is None) == (trained.tz is None):
+        return
+
+    if schema.tz is None:
+        raise DataError(
+            f"the model was trained on stamps with a zone ({trained.tz}), but these have none",
+            code="other-zone",
+            proposals=[Proposal(("--tz", trained.tz or "UTC"), "if they are in that zone")],
+        )
+    raise DataError(
+        f"the model was trained on stamps without a zone, but these have one ({schema.tz})",
+        code="other-zone",
+        hint="write the stamps without an offset, or train again on stamps that have one",
+    )
+
+
+def check_counters(targets: Sequence[str], config: DataConfig) -> None:
+    """Raise `UsageError`, with a similar name, for a counter or an angle that is not a target."""
+    for name in config.counter:
+        if name not in targets:
+            suggestions = [*_similar(name, targets), *targets]
+            hint = f"such as  --counter {shell_quote(suggestions[0])}" if suggestions else None
+            raise UsageError(f"--counter names {name!r}, but there is no such target", hint=hint)
+    for name, rule in config.agg_by_column.items():
+        if name not in (targets if rule == ANGLE else (*targets, *config.named_columns)):
+            suggestions = [*_similar(name, targets), *targets]
+            hint = f"such as  --agg {shell_quote(f'{suggestions[0]}={rule}')}" if targets else None
+            raise UsageError(f"--agg names {name!r}, but there is no such target", hint=hint)
+
+
+def check_column(
+    name: str,
+    columns: Iterable[str],
+    source: str,
+    *,
+    code: str = "no-such-column",
+    used: Collection[str | None] = (),
+) -> None:
+    """Raise `DataError` unless the column exists, with the names that look alike.
+
+    Columns that are `used` otherwise are not suggested.
+    """
+    existing = list(columns)
+    if name in existing:
+        return
+    unused = [column for column in existing if column not in used] or existing
+    similar = _similar(name, unused)
+    listed = ", ".join(map(repr, similar or unused[:_N_LISTED]))
+    hint = f"{'columns that look alike' if similar else 'its columns are'}: {listed}"
+    maps = [("--map", f"{new}={name}") for new in similar if code == "missing-column"]
+
+    raise DataError(
+        f"{source} has no column {name!r}",
+        code=code,
+        location=Location(source, column=name),
+        proposals=[Proposal(options, "if it has another name now") for options in maps],
+        hint=hint,
+    )
+
+
+def _similar(name: str, names: Sequence[str]) -> list[str]:
+    """Return up to three of the names that look like this one, the most similar first."""
+    folded = {candidate.strip().casefold(): candidate for candidate in names}
+    matches = difflib.get_close_matches(name.strip().casefold(), folded, n=_N_SIMILAR)
+    return [folded[match] for match in matches]
+
+
+def unit_of(column: Column) -> str | None:
+    """Return the only unit in which a column's numbers are times between 1990 and 2100, or None."""
+    try:
+        return infer_epoch_unit([float(text) for text in column.sample])
+    except ValueError:
+        return None
+
+
+def epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:
+    """Return the unit of a time column that holds numbers; None where it holds dates.
+
+    Raises `DataError` for a column of neither.
+    """
+    if time.kind == "time" or config.time_format is not None:
+        return None
+
+    unit = (config.time_unit or unit_of(time)) if time.kind == "number" else None
+    if unit is None and time.kind == "number":
+        raise DataError(
+            f"column {time.name!r} holds numbers, such as {time.sample[0]}, and no unit alone makes"
+            " them times between 1990 and 2100",
+            code="time-unit",
+            location=Location(source, column=time.name),
+            hint="say what they count since 1970, such as  --time-unit s , or name the time column "
+            "with  --time COLUMN",
+        )
+    if unit is None:
+        example = f", such as {time.sample[0]!r}" if time.sample else ""
+        raise DataError(
+            f"column {time.name!r} holds no times{example}",
+            code="not-a-time",
+            location=Location(source, column=time.name),
+            hint="name the time column with  --time COLUMN",
+        )
+    return unit
+
+
+def infer_schema(
+    source: Source, config: DataConfig, listener: Listener, *, all_rows: bool = False
+) -> Schema:
+    """Infer the role of each column, from the first rows or all. Raises `DataError`.
+
+    Two roles that are equally likely are an error that names both. Columns without a role are in
+    `reasons` of the schema, which say why.
+    """
+    columns = {column.name: column for column in source.columns}
+    for name in config.named_columns:
+        check_column(name, columns, source.name)
+        if columns[name].kind == "nested":
+            raise DataError(
+                f"column {name!r} of {source.name} is nested: its cells are lists or tables",
+                code="nested",
+                location=Location(source.name, column=name),
+                hint="write what they hold into columns of their own",
+            )
+
+    time, time_reason = (columns[config.time], "") if config.time else choose_time(source, config)
+    unit = epoch_unit_of(time, source.name, config)
+    if unit is not None and config.time_unit is None:
+        counted = "days of Excel" if unit == EXCEL else f"{unit} since 1970"
+        listener(WarningEvent("epoch", f"column {time.name!r} is read as {counted}"))
+
+    covariate_names = (*config.known, *config.past, *config.static)
+    parts = source.parts if isinstance(source, JoinedKey) else ()
+    roles = {time.name, *covariate_names, *parts}
+    free = [column for column in source.columns if column.name not in roles]
+    no_key = roles - set(config.static)
+    may_be_key = [column for column in source.columns if column.name not in no_key]
+    reader = TimestampReader.of(source, Schema(time.name, None, (), unit), config)
+    check_memory(source.n_rows_estimate, max(len(config.target), 1), config, source.name)
+    evidence = gather_evidence(source, reader, may_be_key, all_rows=all_rows)
+    if unit is None and not reader.zone.is_aware and config.tz is None:
+        _check_zone_column(source, evidence)
+
+    # The key
+    series, series_reason = config.series, ""
+    if series is None and not config.id_from_columns:
+        names = {column.name for column in may_be_key} - set(config.named_targets)
+        series, series_reason = _infer_series(source, evidence, names)
+        if series is None and not evidence.is_whole and evidence.has_constant_text:
+            # a large table may be sorted by a key that its first rows do not show
+            evidence = gather_evidence(source, reader, may_be_key, all_rows=True)
+            series, series_reason = _infer_series(source, evidence, names)
+    key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
+
+    # The targets, and what is none
+    reasons = left_out_numbers(evidence, key, named=config.named_targets)
+    numbers = [c.name for c in free if c.kind == "number" and c.name not in (series, *key)]
+    readings = [name for name in numbers if name not in reasons]
+    targets = config.target or tuple(readings or numbers)
+    if config.series is None and key and all(evidence.columns[n].n_values == 1 for n in key):
+        # One name for all rows says nothing, but it is a better name than that of a target
+        is_needed = len(targets) == 1 or any(column.is_series for column in source.columns)
+        series, key = (series, key) if is_needed or config.static else (None, ())
+    _check_targets(source, targets, explicit=bool(config.target))
+    check_counters(targets, config)
+    covariates = _covariates(columns, config, series)
+
+    listed = join_names(targets, 5)
+    layout = f"series named by {series!r}, target {listed}" if series else f"targets {listed}"
+    listener(Notice(f"{source.name}: time {time.name!r}, {layout}"))
+    if series is None and len(targets) > _MANY_TARGETS:
+        hint = f"{len(targets)} columns: a long table (time, series, value; --series names the "
+        listener(Notice(hint + "second) takes less time to read"))
+
+    used = {series, *key, *targets}
+    unused = [c for c in free if c.name not in used]
+    empty = [c.name for c in unused if c.kind == "empty"]
+    if empty:
+        listener(WarningEvent.for_names("empty-column", "empty, left out", empty))
+    reasons = {
+        c.name: reasons.get(c.name) or reason_of_text(c, evidence, key)
+        for c in unused
+        if c.kind != "empty"
+    }
+    note_left_out(reasons, numbers, listener)
+    reasons |= {time.name: time_reason} | dict.fromkeys(key, series_reason)
+    pairs = tuple(reasons.items())
+    return Schema(time.name, series, targets, unit, covariates=covariates, reasons=pairs)
+
+
+def note_left_out(reasons: Mapping[str, str], numbers: Collection[str], listener: Listener) -> None:
+    """Say which columns are not used, and why; of very many, the first ones.
+
+    `numbers` are those of numbers: that one of them never changes is a warning, as a sensor may.
+    """
+    constant = [name for name in numbers if reasons.get(name, "").startswith(CONSTANT)]
+    if constant:
+        message = "always the same number, left out"
+        listener(WarningEvent.for_names("constant-series", message, constant))
+    if reasons:
+        listed = [f"{name} ({reason})" for name, reason in reasons.items()][:_N_LISTED]
+        more = f" and {len(reasons) - _N_LISTED} more" * (len(reasons) > _N_LISTED)
+        listener(Notice(f"not used: {', '.join(listed)}{more}"))
+
+
+def infer_time(source: Source, config: DataConfig) -> Column:
+    """Return the time column. Raises `DataError` as `choose_time` does."""
+    return choose_time(source, config)[0]
+
+
+def choose_time(source: Source, config: DataConfig) -> tuple[Column, str]:
+    """Return the time column, by the cells and names of columns, and why. Raises `DataError`.
+
+    Of several columns of times it is the one that readings are taken at; where the cells do not
+    tell which, the error names them.
+    """
+
+    def rank(column: Column) -> int:
+        name = column.name.strip().casefold()
+        return _TIME_NAMES.index(name) if name in _TIME_NAMES else len(_TIME_NAMES)
+
+    times = [c for c in source.columns if c.kind == "time"]
+    if len(times) > 1:
+        named = config.named_columns
+        return _choose_of_times(source, [c for c in times if c.name not in named] or times, config)
+    if not times and (config.time_unit or config.time_format):
+        times = [c for c in source.columns if rank(c) < len(_TIME_NAMES)]
+    times = times or [
+        c
+        for c in source.columns
+        if c.kind == "number" and rank(c) < len(_TIME_NAMES) and unit_of(c) is not None
+    ]
+    if times:
+        return min(times, key=rank), ""
+
+    names = ", ".join(repr(c.name) for c in source.columns[:_N_LISTED])
+    raise DataError(
+        f"no time column was found in {source.name}",
+        code="no-time-column",
+        location=Location(source.name),
+        hint=f"name it with  --time COLUMN ; the columns are {names}",
+    )
+
+
+def _choose_of_times(
+    source: Source, times: Sequence[Column], config: DataConfig
+) -> tuple[Column, str]:
+    """Return the one of several columns of times that the readings are of, and why."""
+    readers = {
+        c.name: TimestampReader.of(source, Schema(c.name, None, ()), config)
+        for c in times[:_N_LISTED]
+    }
+    stamps = time_evidence(source, readers) or {c.name: np.zeros(0, np.int64) for c in times}
+    readings = rank_times(stamps, source.columns, _TIME_NAMES)
+    if readings[0].is_sure:
+        return next(c for c in times if c.name == readings[0].name), readings[0].reason
+
+    names = [reading.name for reading in readings]
+    raise DataError(
+        f"{join_names(list(map(repr, names)), 5)} hold times, and each may be that of readings",
+        code="several-times",
+        location=Location(source.name, column=names[1]),
+        proposals=[
+            Proposal(("--time", name, *options), "if its readings are of these times")
+            for name, options in _readings_of_times(names, source.columns).items()
+        ],
+    )
+
+
+def _readings_of_times(
+    names: Sequence[str], columns: Sequence[Column]
+) -> dict[str, tuple[str, ...]]:
+    """Return the options that name the numbers of each time column, where they take turns."""
+    kinds = [c for c in columns if c.name in names or c.kind == "number"]
+    if kinds[-1].name in names:  # the times stand after their readings
+        kinds = kinds[::-1]
+    options: dict[str, tuple[str, ...]] = dict.fromkeys(names, ())
+    owner = kinds[0].name
+    for column in kinds:
+        if column.name in names:
+            owner = column.name
+        elif owner in names:
+            options[owner] += ("--target", column.name)
+    return options if all(options.values()) else dict.fromkeys(names, ())
+
+
+def _check_zone_column(source: Source, evidence: Evidence) -> None:
+    """Raise `DataError` where a column names several zones, or clocks, of stamps without one."""
+    for name, column in evidence.columns.items():
+        if not column.is_zone or column.n_values < 2 or not column.is_complete:
+            continue
+        raise DataError(
+            f"column {name!r} names the clocks that the stamps are of: "
+            f"{', '.join(column.texts[:_N_SIMILAR])}",
+            code="zone-column",
+            location=Location(source.name, column=name),
+            proposals=[
+                Proposal(("--tz", zone), "if that is the zone")
+                for zone in zones_of(column, evidence)[:_N_SIMILAR]
+            ],
+            hint="else write the offset, such as +01:00, in every stamp",
+        )
+
+
+def _infer_series(
+    source: Source, evidence: Evidence, names: Collection[str]
+) -> tuple[str | None, str]:
+    """Return the columns that name the series, joined by commas, and why; None where none does.
+
+    `names` are the columns that may. Raises `DataError` where the evidence does not tell.
+    """
+    known = next((c.name for c in source.columns if c.is_series), None)
+    if known is not None:
+        return known, "the folder says so"
+    readings = rank_keys(evidence, names)
+    best = readings[0]
+    if best.is_sure:
+        return ",".join(best.key) or None, best.reason
+
+    listed = " or ".join(repr(",".join(r.key)) for r in readings if r.key)
+    proposals = [
+        Proposal(("--series", ",".join(r.key)), "if each of its values is a sensor of its own")
+        for r in readings
+        if r.key
+    ]
+    if not all(r.key for r in readings):
+        reason = "if it is a status or a note of one sensor"
+        proposals.append(Proposal(("--id-from-columns",), reason))
+    raise DataError(
+        f"column {listed} may name the series, or not: {best.reason}",
+        code="ambiguous-roles",
+        location=Location(source.name, column=best.key[0]),
+        proposals=proposals,
+    )
+
+
+def _covariates(
+    columns: dict[str, Column], config: DataConfig, series: str | None
+) -> tuple[Covariate, ...]:
+    """Return the covariates that the user names. Raises `UsageError` for a kind without a role."""
+    if config.static and series is None:
+        raise UsageError(
+            "--static needs a table with a column that names the series",
+            hint="name it with  --series COLUMN",
+        )
+    for name in config.categorical:
+        if name not in (*config.known, *config.past, *config.static):
+            raise UsageError(
+                f"--categorical {name} needs --known, --past or --static for the same column"
+            )
+
+    roles = {"known": config.known, "past": config.past, "static": config.static}
+    return tuple(
+        Covariate(name, role, is_text=columns[name].kind != "number" or name in config.categorical)
+        for role, names in roles.items()
+        for name in names
+    )
+
+
+def _check_targets(source: Source, targets: tuple[str, ...], *, explicit: bool) -> None:
+    """Raise `DataError` for no target, and for one without numbers."""
+    if not targets:
+        raise DataError(
+            f"{source.name} has no numeric column to forecast",
+            code="no-target",
+            location=Location(source.name),
+            hint=_hint_for_text(source),
+        )
+
+    by_name = {c.name: c for c in source.columns}
+    for name in targets:
+        column = by_name[name]
+        if explicit and column.kind != "number":
+            problem = "is empty" if column.kind == "empty" else "does not hold numbers"
+            example = f": {column.sample[0]!r}" if column.sample else ""
+            raise DataError(
+                f"the target {name!r} {problem}{example}",
+                code="target-not-numeric",
+                location=Location(source.name, column=name),
+                hint="choose a numeric column, or name what means missing with  --na-values",
+            )
+
+
+def _hint_for_text(source: Source) -> str:
+    """Return a hint that shows a cell of a column that may hold numbers, written otherwise."""
+    texts = [c for c in source.columns if c.kind == "text" and c.sample and c.sample[0]]
+    for column in texts:
+        cell = column.sample[0]
+        if is_number(cell, ","):
+            return (
+                f"{column.name!r} holds {cell!r}: if the comma is a decimal mark, add  --decimal ,"
+            )
+        if is_number(re.sub("[.,' ]", "", cell), "."):
+            return f"{column.name!r} holds {cell!r}: write numbers without thousands separators"
+
+    text = next((c for c in source.columns if c.kind == "text" and c.sample), None)
+    if text is None:
+        return "a column to forecast must hold numbers"
+    return f"a column to forecast must hold numbers, but {text.name!r} holds {text.sample[0]!r}"
+
+
+def canonical_name(name: str) -> str:
+    """Return whole numbers without leading zeros and `.0`; any other part of a name stripped."""
+    parts = [part.strip() for part in name.split(KEY_SEPARATOR)]
+    matches = [re.fullmatch(r"0*(\d+)(?:\.0*)?", part) for part in parts]
+    pairs = zip(matches, parts, strict=True)
+    return KEY_SEPARATOR.join(match[1] if match else part for match, part in pairs)

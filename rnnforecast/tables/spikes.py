@@ -1,0 +1,173 @@
+"""Spikes: single readings, or two, that leave and return far beyond the series' own jumps."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.panel import Panel
+from rnnforecast.tables.quality import RunLengths
+
+Flags = NDArray[np.bool_]
+
+_MIN_ROWS = 24
+"""A shorter series does not show what its usual jumps are."""
+_MOST, _ONE_IN = 20, 500
+"""No more readings than these can be spikes: twenty, and two and one in so many readings."""
+_SAMPLE = 20_000
+"""Jumps of a long series that give a first bound of the sizes of spikes, at least."""
+_MIN_MOVING = 0.2
+"""Share of the jumps that are not 0. A series that rests more, such as rain, demand for a spare
+part or a contact, has no usual jumps: each event is an outlier of its rest."""
+_MIN_RATIO = 2.0
+"""Least ratio of a spike to the largest remaining jump."""
+_MIN_EVIDENCE = 25.0
+"""How far the gap between spikes and other jumps exceeds those between the largest of these.
+
+Gaps between logarithms, times ranks, over their mean, are standard exponential in a power law's
+tail. So many times that mean: heavy tails, whose mean is less certain, need more. Planted spikes,
+and false alarms, of made-up sensors of thirty kinds decided.
+"""
+_MIN_TAIL = 0.1
+"""Least mean gap between the logarithms of the largest jumps: that of normal noise. A coarse
+thermometer, whose largest jumps are all the same, would have 0."""
+_MAX_TAIL = 0.5
+"""Where it is larger, jumps differ by factors, as a household's power does, and none is a spike.
+Their variance would be infinite."""
+_TAIL = (10, 50)
+"""The largest values that tell how heavy a tail is: a twentieth of all, within these limits."""
+_NEIGHBOURS = 3
+"""Readings on either side that say what a reading returns to."""
+_KIND, _ALIKE = 5, 0.25
+"""So many spikes whose levels differ by at most this share of their size are a kind of reading,
+such as a kettle's, and no spikes."""
+
+
+def find_spikes(panel: Panel) -> RunLengths:
+    """Return the spikes of all series, as runs of one or two readings.
+
+    A spike leaves and returns, by twice the largest of the other jumps of its series: its size is
+    the smaller of the jumps to and from it. And either these or the distances from the median must
+    have light tails compared with it: a sensor whose jumps differ by factors, such as a gust of
+    wind or a power draw, needs a larger one than a pressure. A jump over missing readings is not
+    compared with; the first and the last reading are never spikes, nor is one between two gaps.
+    """
+    spikes: list[tuple[int, int, int]] = []
+    for number in np.flatnonzero(panel.lengths >= _MIN_ROWS).tolist():
+        readings = panel.of(number)
+        rows = np.flatnonzero(np.isfinite(readings))
+        before_gap = np.diff(rows, append=-1) != 1
+        for first, length in spikes_of(readings[rows].astype(np.float64), before_gap):
+            spikes.append((int(panel.offsets[number] + rows[first]), length, number))
+
+    begins, lengths, series = np.array(spikes, np.int64).reshape(-1, 3).T
+    return RunLengths(begins, lengths, series, np.zeros(len(begins), np.bool_))
+
+
+def spikes_of(values: Doubles, before_gap: Flags) -> list[tuple[int, int]]:
+    """Return the first reading and the number of readings of each spike of one series.
+
+    `before_gap`, `(reading,)`, tells whether the row after a reading is missing.
+    """
+    n = len(values)
+    if n < _MIN_ROWS:
+        return []
+    jumps = np.append(np.diff(values), 0.0)  # from each reading to the next
+    sizes = np.where(before_gap, 0.0, np.abs(jumps))
+
+    # With the most spikes taken away, the largest jump that is left is no smaller than this one;
+    # nor than the same one of a sample.
+    most = min(2 + n // _ONE_IN, _MOST)
+    sample = sizes[:: max(1, n // _SAMPLE)]
+    smallest = _MIN_RATIO * float(np.partition(sample, -3 * most - 1)[-3 * most - 1])
+    chosen = _largest(values, jumps, before_gap, most=most, smallest=smallest)
+    if not chosen:
+        return []
+
+    n_most = _TAIL[1] + 3 * len(chosen) + 1
+    distances = np.abs(values - np.median(values))
+    large_jumps, far_values = _order_of_largest(sizes, n_most), _order_of_largest(distances, n_most)
+    n_moving = int(np.count_nonzero(sizes))
+    spread = float(np.subtract(*np.quantile(values, (0.75, 0.25)))) / 1.349
+
+    # the most of the largest ones that stand out of all jumps that are left
+    is_spike, n_spikes = np.zeros(n, np.bool_), 0
+    for number, (begin, length, size) in enumerate(chosen, start=1):
+        is_spike[begin : begin + length] = True
+        touches_spike = is_spike | np.append(is_spike[1:], False)  # the jumps to and from spikes
+        jumps_left = sizes[large_jumps[~touches_spike[large_jumps]]]
+        n_left = n_moving - int(np.count_nonzero(sizes[touches_spike]))
+        if n_left < max(_MIN_MOVING * n, 2 * _TAIL[0]) or size < spread:
+            break
+        values_left = distances[far_values[~is_spike[far_values]]]
+        n_tail = min(max(n_left // 20, _TAIL[0]), _TAIL[1])
+        if size >= _MIN_RATIO * jumps_left[0] and (
+            _stands_out(size, number, jumps_left[: n_tail + 1])
+            or _stands_out(float(distances[is_spike].min()), number, values_left[: n_tail + 1])
+        ):
+            n_spikes = number
+    return sorted((begin, length) for begin, length, _ in _unlike(values, chosen[:n_spikes]))
+
+
+def _order_of_largest(values: Doubles, n: int) -> Integers:
+    """Return where the n largest values stand, the largest first."""
+    largest = np.arange(len(values))
+    if n < len(values):
+        largest = np.argpartition(-values, n)[:n]
+    order: Integers = largest[np.argsort(-values[largest], kind="stable")]
+    return order
+
+
+def _largest(
+    values: Doubles, jumps: Doubles, before_gap: Flags, *, most: int, smallest: float
+) -> list[tuple[int, int, float]]:
+    """Return the largest spikes that share no jump, the largest first: row, length and size.
+
+    Those that are not larger than `smallest`, or stand between two gaps, do not count, nor two
+    readings around a gap.
+    """
+    candidates = []
+    for before in np.flatnonzero(np.abs(jumps) > smallest).tolist():
+        row = before + 1
+        for length in (1, 2):
+            after = before + length
+            if after >= len(values) - 1 or (before_gap[before] and before_gap[after]):
+                continue
+            if length == 2 and before_gap[row]:
+                continue
+            inside, neighbours = values[row : after + 1], values[[before, after + 1]]
+            size = float(max(inside.min() - neighbours.max(), neighbours.min() - inside.max()))
+            # what stands between two spikes stands out of both, but is what others return to
+            around = np.r_[
+                values[max(row - _NEIGHBOURS, 0) : row], values[after + 1 :][:_NEIGHBOURS]
+            ]
+            away = float(np.abs(inside - np.median(around)).min())
+            if size > smallest and away >= size / 2:
+                candidates.append((size, length, row))
+
+    chosen: list[tuple[int, int, float]] = []
+    used_jumps: set[int] = set()
+    for size, length, row in sorted(candidates, reverse=True):
+        own_jumps = set(range(row - 1, row + length))
+        if not own_jumps & used_jumps and len(chosen) < most:
+            used_jumps |= own_jumps
+            chosen.append((row, length, size))
+    return chosen
+
+
+def _stands_out(smallest: float, n: int, other_jumps: Doubles) -> bool:
+    """Tell whether the smallest of n values is too far above the largest others, decreasing."""
+    tail = max(float(np.log(other_jumps[:-1] / other_jumps[-1]).mean()), _MIN_TAIL)
+    evidence = n * np.log(smallest / other_jumps[0]) / tail if smallest > 0 else 0.0
+    return bool(evidence >= _MIN_EVIDENCE * tail and tail <= _MAX_TAIL)
+
+
+def _unlike(values: Doubles, spikes: list[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
+    """Leave out spikes of which there are many of one level, and all that are smaller."""
+    smallest = 0.0
+    ordered = sorted(spikes, key=lambda spike: values[spike[0]])
+    for first, last in zip(ordered, ordered[_KIND - 1 :], strict=False):
+        if values[last[0]] - values[first[0]] <= _ALIKE * min(first[2], last[2]):
+            smallest = max(smallest, first[2], last[2])
+    return [spike for spike in spikes if spike[2] > smallest]

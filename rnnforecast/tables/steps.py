@@ -1,0 +1,211 @@
+"""How the times of rows follow each other: a histogram of the steps between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from rnnforecast.data.arrays import Integers
+from rnnforecast.parallel import Ranks
+from rnnforecast.sources.files import thread_map
+from rnnforecast.tables.rows import Codes, Rows
+
+_N_SORTED_SERIES = 32
+"""Where rows are not in the order of time, so many series are sorted to find the step."""
+_MAX_STEPS = 1 << 21
+"""Of more different steps than these, the first ones tell enough."""
+MAX_JITTER = 0.1
+"""Stamps that lie off the grid by this share of a step are moved onto it."""
+
+
+@dataclass(frozen=True)
+class StepCounts:
+    """Histogram of the times from a row to the next one of its series, in microseconds."""
+
+    lengths: Integers
+    """`(any,)`, increasing and above 0."""
+    counts: Integers
+
+    @classmethod
+    def of(cls, lengths: Integers) -> StepCounts:
+        """Count the lengths."""
+        return cls(*np.unique(lengths, return_counts=True))
+
+    @classmethod
+    def merge(cls, parts: Sequence[StepCounts]) -> StepCounts:
+        """Add up the counts of several parts."""
+        if len(parts) == 1 or not parts:
+            return parts[0] if parts else cls.of(np.zeros(0, np.int64))
+        all_lengths = np.concatenate([part.lengths for part in parts])
+        lengths, index = np.unique(all_lengths, return_inverse=True)
+        counts = np.zeros(len(lengths), np.int64)
+        np.add.at(counts, index, np.concatenate([part.counts for part in parts]))
+        return cls(lengths[:_MAX_STEPS], counts[:_MAX_STEPS])
+
+    @property
+    def total(self) -> int:
+        """Number of steps."""
+        return int(self.counts.sum())
+
+    @property
+    def median(self) -> float:
+        """Median length; NaN where there is no step."""
+        middle = (self.total - 1) // 2, self.total // 2
+        if not self.total:
+            return float("nan")
+        lengths = self.lengths[np.searchsorted(np.cumsum(self.counts), middle, side="right")]
+        return float(lengths.mean())
+
+    @property
+    def commonest(self) -> tuple[int, int]:
+        """The length that occurs most often, and its count."""
+        index = int(np.argmax(self.counts))
+        return int(self.lengths[index]), int(self.counts[index])
+
+    def count_near(self, step_us: float, share: float) -> int:
+        """Return how many lengths differ from a step by at most this share of it."""
+        return int(self.counts[np.abs(self.lengths - step_us) <= share * step_us].sum())
+
+    def infer_step(self) -> int:
+        """Return the commonest length, or where stamps jitter the median, rounded."""
+        step, count = self.commonest
+        median = self.median
+        is_jittering = count < 0.5 * self.total
+        if not is_jittering or self.count_near(median, MAX_JITTER) <= 0.5 * self.total:
+            return step
+
+        # the coarsest unit that changes the step by less than one percent
+        for unit in (3_600_000_000, 60_000_000, 1_000_000, 100_000, 1_000):
+            rounded = round(median / unit) * unit
+            if rounded and abs(rounded - median) < 0.01 * median:
+                return int(rounded)
+        return round(median)
+
+
+@dataclass(frozen=True)
+class StepStatistics:
+    """How the times of all rows follow each other, in microseconds."""
+
+    start: Integers
+    """`(series,)`: the earliest time."""
+    end: Integers
+    """`(series,)`: the latest time."""
+    steps: StepCounts
+    backward: Integers
+    """`(any,)`: how far the time goes back from a row to the next of its series, above 0."""
+    is_complete: bool
+    """Whether `steps` counts all steps."""
+
+    def is_multiple_of(self, step_us: int) -> bool:
+        """Tell whether all times lie on the grid of their series' first one."""
+        parts = (self.steps.lengths, self.backward)
+        return self.is_complete and not any((part % step_us).any() for part in parts)
+
+
+class _ChunkStatistics(NamedTuple):
+    """Statistics of some rows, sorted into one group per series: `(group,)` each."""
+
+    series: Codes
+    first: Integers
+    """The time of the first row in the file."""
+    last: Integers
+    low: Integers
+    high: Integers
+    steps: StepCounts
+    backward: Integers
+    """`(any,)`."""
+
+
+def step_statistics(rows: Rows) -> StepStatistics:
+    """Compare the time of each row with the one before of its series."""
+    n_series = rows.n_series
+    start = np.full(n_series, np.iinfo(np.int64).max)
+    end = np.full(n_series, np.iinfo(np.int64).min)
+    last, is_known = np.zeros(n_series, np.int64), np.zeros(n_series, np.bool_)
+    steps: list[StepCounts] = []
+    backward: list[Integers] = []
+
+    pairs = zip(rows.times, rows.codes, strict=True)
+    for chunk in thread_map(lambda pair: _chunk_statistics(*pair, n_series), pairs):
+        series = chunk.series
+        between = (chunk.first - last[series])[is_known[series]]  # from the chunk before
+        backward += [chunk.backward, -between[between < 0]]
+        steps += [chunk.steps, StepCounts.of(between[between > 0])]
+        start[series] = np.minimum(start[series], chunk.low)
+        end[series] = np.maximum(end[series], chunk.high)
+        last[series], is_known[series] = chunk.last, True
+        if len(steps) > 100:  # bounds the memory of many chunks
+            steps = [StepCounts.merge(steps)]
+
+    merged = StepCounts.merge(steps)
+    is_complete = len(merged.lengths) < _MAX_STEPS
+    all_backward = np.concatenate([np.zeros(0, np.int64), *backward])
+    if len(all_backward):
+        merged, is_complete = _sorted_steps(rows), False
+    return StepStatistics(start, end, merged, all_backward, is_complete)
+
+
+def _chunk_statistics(times: Integers, codes: Codes, n_series: int) -> _ChunkStatistics:
+    """Find the steps within one chunk."""
+    starts = _group_starts(codes)
+    n_groups = len(starts)
+    if n_groups > 1 and (n_groups > n_series or len(np.unique(codes[starts])) < n_groups):
+        order = np.argsort(codes, kind="stable")  # the rows of each series stay in their order
+        times, codes = times[order], codes[order]
+        starts = _group_starts(codes)
+
+    moves = np.diff(times)
+    moves[starts[1:] - 1] = 0  # from one series to another
+    lowest, highest = int(moves.min(initial=0)), int(moves.max(initial=0))
+    ends = np.append(starts[1:], len(times)) - 1
+    first, last = times[starts], times[ends]
+    if lowest < 0:
+        low, high = np.minimum.reduceat(times, starts), np.maximum.reduceat(times, starts)
+        backward = -moves[moves < 0]
+    else:
+        low, high, backward = first, last, np.zeros(0, np.int64)
+
+    # nearly every chunk has steps of one length, which need not be sorted to be counted
+    n_highest = int(np.count_nonzero(moves == highest)) if highest > 0 else 0
+    if lowest == 0 and n_highest == np.count_nonzero(moves):
+        n_lengths = 1 if n_highest else 0
+        steps = StepCounts(np.array([highest])[:n_lengths], np.array([n_highest])[:n_lengths])
+    else:
+        steps = StepCounts.of(moves[moves > 0])
+    return _ChunkStatistics(codes[starts], first, last, low, high, steps, backward)
+
+
+def _group_starts(codes: Codes) -> Integers:
+    """Return where the rows of a series follow those of another, or of none."""
+    return np.append(0, np.flatnonzero(codes[1:] != codes[:-1]) + 1)
+
+
+def _sorted_steps(rows: Rows) -> StepCounts:
+    """Return the steps of some series, sorted by time."""
+
+    def steps_between(times: Integers) -> StepCounts:
+        times = np.sort(times)
+        moves = times[1:] - times[:-1]
+        return StepCounts.of(moves[moves > 0])
+
+    if rows.n_series == 1:
+        return steps_between(np.concatenate(rows.times))
+    sample = np.unique(np.linspace(0, rows.n_series - 1, _N_SORTED_SERIES).astype(np.int64))
+    in_sample = np.zeros(rows.n_series, np.bool_)
+    in_sample[sample] = True
+    selected = [in_sample[codes] for codes in rows.codes]
+    times = np.concatenate([t[s] for t, s in zip(rows.times, selected, strict=True)])
+    codes = np.concatenate([c[s] for c, s in zip(rows.codes, selected, strict=True)])
+    return StepCounts.merge([steps_between(times[codes == series]) for series in sample])
+
+
+def merge_step_counts(steps: StepCounts, ranks: Ranks) -> StepCounts:
+    """Return the step counts of all ranks together."""
+    if ranks.n == 1:
+        return steps
+    parts = ranks.all_gather(np.stack([steps.lengths, steps.counts]).tobytes())
+    arrays = [np.frombuffer(part, np.int64).reshape(2, -1) for part in parts]
+    return StepCounts.merge([StepCounts(lengths, counts) for lengths, counts in arrays])

@@ -1,0 +1,476 @@
+"""Time stamps: text or number to UTC microseconds and back; zones, daylight saving, formats."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.errors import DataError, Location, Proposal
+from rnnforecast.sources.columns import Column
+from rnnforecast.sources.source import Source
+from rnnforecast.sources.stamps import (
+    ZONES_CALLED,
+    StampForm,
+    choose_form,
+    form_of_format,
+    infer_forms,
+    is_stamp,
+    offset_minutes,
+)
+from rnnforecast.units import EPOCH_UNITS_US, EXCEL
+
+if TYPE_CHECKING:
+    from rnnforecast.tables.schema import Schema
+
+_UTC_OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}[\d:.,]* ?(Z|[+-]\d{2}(:?\d{2})?)$")
+_MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
+_LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
+_DAY_US = 86_400_000_000
+_END_OF_SECOND_US = 999_000
+"""A leap second is read as 59.999."""
+_EXCEL_1970 = 25_569
+"""1 January 1970 in days of a spreadsheet."""
+_EXCEL_UNITS = (3600.0, 60.0, 1.0, 0.001)
+"""Seconds to whose multiples days are rounded where their decimals allow it."""
+_EXCEL_ERROR_S = 5e-6
+"""What doubles leave of a time in days, as seconds."""
+REPAIR_MESSAGES = {
+    "hour-24": "24:00 is read as midnight of the next day",
+    "leap-second": "a leap second is read as the end of the second before",
+    "interval": "a stamp from one time to another is read as the first",
+}
+"""Messages, by warning code, for stamps that are read as a time near by."""
+_MAX_SET_BACK_US = 7_200_000_000
+"""No clock is set back by more; times further apart belong to different years."""
+
+
+@dataclass(frozen=True)
+class Zone:
+    """Whether stamps carry a zone, and the zone in which a forecast is written."""
+
+    is_aware: bool
+    name: str | None = None
+
+    @classmethod
+    def of_column(cls, column: Column) -> Zone:
+        """Infer it from the file, or its first stamps: one offset is kept, several become UTC."""
+        if column.is_typed:
+            return cls(is_aware=column.tz is not None, name=column.tz)
+        minutes = set(map(offset_minutes, _zone_texts(column))) - {None}
+        if not minutes:
+            return cls(is_aware=False)
+        offset = minutes.pop() if len(minutes) == 1 else 0
+        if not offset:
+            return cls(is_aware=True, name="UTC")
+        sign, (hours, remainder) = "-" if offset < 0 else "+", divmod(abs(offset), 60)
+        return cls(is_aware=True, name=f"{sign}{hours:02d}:{remainder:02d}")
+
+
+def _zone_texts(column: Column) -> set[str]:
+    """Return the offsets and names of zones that the first stamps of a column carry."""
+    zones = set()
+    forms: list[StampForm] = []
+    for text in map(str.strip, column.sample):
+        match = _UTC_OFFSET.search(text)
+        if match is not None:
+            zones.add(match[1])
+        elif text[-1:].isalnum() or text[-1:] == ")":
+            if not any(map(str.isalpha, text)):
+                continue
+            if not forms or forms[0].parts(text) is None:
+                forms = infer_forms([text])
+            parts = forms[0].parts(text) if forms else None
+            zones.add((parts or {}).get("z", ""))
+    return zones - {""}
+
+
+def _check_zone_names(column: Column, source: str) -> None:
+    """Raise `DataError` where stamps carry the name of a zone that says no offset."""
+    name = next((zone for zone in _zone_texts(column) if offset_minutes(zone) is None), None)
+    if name is None:
+        return
+    zones = ZONES_CALLED.get(name.strip("()"), ())
+    raise DataError(
+        f"the stamps in column {column.name!r} name a zone {name!r}, "
+        + (f"which may be {' or '.join(zones)}" if zones else "which is not known"),
+        code="zone-name",
+        location=Location(source, column=column.name),
+        proposals=[Proposal(("--tz", zone), f"if they are times of {zone}") for zone in zones],
+        hint=None if zones else "say which zone it is",
+    )
+
+
+@dataclass(frozen=True)
+class TimestampReader:
+    """Converts batches of one column's stamps to microseconds; errors name the line of the row."""
+
+    source: Source
+    schema: Schema
+    zone: Zone
+    is_typed: bool
+    parser: TimestampParser
+    years: tuple[int, int]
+    """First year that a stamp may lie in, and the first year after them."""
+    clamps_leap_seconds: bool
+    sample: tuple[str, ...] = ()
+    """The first stamps, as text."""
+    repairs: Counter[str] = field(default_factory=Counter)
+    """Number of stamps that were read as a time near by, by the code of the warning."""
+    n_aware: list[int] = field(default_factory=list)
+    """Rows of each batch that carried a zone although the column's own stamps carry none."""
+
+    @classmethod
+    def of(cls, source: Source, schema: Schema, config: DataConfig) -> TimestampReader:
+        """Return a reader for the time column of a source."""
+        column = next(c for c in source.columns if c.name == schema.time)
+        zone = Zone.of_column(column)
+        if not column.is_typed and column.kind == "time" and config.tz is None:
+            _check_zone_names(column, source.name)
+        parser = TimestampParser(zone.is_aware, config.time_format)
+        clamps = config.leap_second == "clamp"
+        sample = column.sample
+        return cls(source, schema, zone, column.is_typed, parser, config.years, clamps, sample)
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        """Type to read the column as; text that is not ISO 8601 comes as text nevertheless."""
+        if self.is_typed or (self.schema.epoch_unit is None and self.parser.format is None):
+            return pa.timestamp("us", tz="UTC" if self.zone.is_aware else None)
+        return pa.float64() if self.schema.epoch_unit else pa.string()
+
+    def read(self, array: pa.Array, n_before: int) -> Integers:
+        """Convert one batch to microseconds, `(row,)`; `n_before` rows came in earlier batches."""
+        if array.null_count:
+            is_missing = array.is_null().to_numpy(zero_copy_only=False)
+            raise self._error(
+                "a row has no time stamp",
+                "missing-time",
+                n_before + int(np.argmax(is_missing)),
+                hint="remove the row",
+            )
+
+        times: Integers
+        if pa.types.is_timestamp(array.type):
+            times = np.asarray(array.cast(pa.int64()).to_numpy())
+            if array.type.tz is not None and not self.zone.is_aware:
+                self.n_aware.append(len(times))
+        elif self.schema.epoch_unit == EXCEL:
+            times = _from_excel(array.to_numpy(zero_copy_only=False), self.sample)
+        elif self.schema.epoch_unit:
+            factor = EPOCH_UNITS_US[self.schema.epoch_unit]
+            times = np.rint(array.to_numpy(zero_copy_only=False) * factor).astype(np.int64)
+        else:
+            times = self._parse_texts(array, n_before)
+
+        begin_us, end_us = (np.datetime64(f"{y:04d}", "us").astype(np.int64) for y in self.years)
+        is_outside = (times < begin_us) | (times >= end_us)
+        if is_outside.any():
+            first, end = self.years
+            row = int(np.argmax(is_outside))
+            year = (
+                int(times[row].astype("datetime64[us]").astype("datetime64[Y]").astype(int)) + 1970
+            )
+            years = f"{min(first, year):04d}:{max(end, year + 1)}"
+            raise self._error(
+                f"a time stamp lies outside the years {first} to {end}",
+                "time-range",
+                n_before + row,
+                proposals=[Proposal(("--time-range", years), "if it is right")]
+                * (1 <= year < 3000),
+                hint="correct or remove the row",
+            )
+        return times
+
+    def _parse_texts(self, array: pa.Array, n_before: int) -> Integers:
+        """Parse a batch of texts; raise `DataError` for one that is no time, or of another kind."""
+        column = self.schema.time
+        try:
+            parsed = self.parser.parse(array)
+        except AmbiguousDateError as error:
+            readings = zip(*(form.to_iso(array).to_pylist() for form in error.forms), strict=True)
+            row = next((i for i, dates in enumerate(readings) if len(set(dates)) > 1), 0)
+            text = str(array[row])
+            is_of_years = len({form.year_place for form in error.forms}) > 1
+            raise self._error(
+                f"day{', month and year' if is_of_years else ' and month'} cannot be told apart in "
+                f"column {column!r}",
+                "ambiguous-date",
+                n_before + row,
+                proposals=[
+                    Proposal(("--time-format", form.format_of(text)), f"if {text} is {date}")
+                    for form in error.forms
+                    for date in [form.date_in_words(text)]
+                ],
+            ) from None
+
+        if parsed.is_bad.any():
+            raise self._not_a_time(array, parsed.is_bad, n_before)
+        if parsed.is_mixed.any():
+            raise self._error(
+                f"some stamps in column {column!r} carry an offset from UTC, others none",
+                "mixed-zones",
+                n_before + int(np.argmax(parsed.is_mixed)),
+                hint="write the offset, such as +01:00 or Z, in every row or in none",
+            )
+        if parsed.repairs["leap-second"] and not self.clamps_leap_seconds:
+            has_leap_second = [_LEAP_SECOND.search(str(text)) is not None for text in array]
+            raise self._error(
+                "a stamp names a leap second, which no clock here has",
+                "leap-second",
+                n_before + has_leap_second.index(True),
+                proposals=[
+                    Proposal(("--leap-second", "clamp"), "to read it as the end of the one before")
+                ],
+            )
+        self.repairs.update(parsed.repairs)
+        return parsed.times
+
+    def _not_a_time(self, array: pa.Array, is_bad: NDArray[np.bool_], n_before: int) -> DataError:
+        """Return an error that names the first bad text, and the format of the good ones."""
+        n_bad, first = int(is_bad.sum()), int(np.argmax(is_bad))
+        text, column = str(array[first]), self.schema.time
+        good = np.flatnonzero(~is_bad)
+        if len(good) and is_stamp(text):
+            return self._error(
+                f"column {column!r} has stamps of several formats, such as {str(array[good[0]])!r} "
+                f"and {text!r}",
+                "several-formats",
+                n_before + first,
+                hint="write all of them in one format; which is meant is not guessed row by row",
+            )
+        hint = "correct or remove the row"
+        if self.parser.format is not None:
+            hint = f"they must look like --time-format {self.parser.format}"
+        elif not len(good):
+            hint = (
+                f"the form of {text!r} is not known: say it as strftime does, or write 2024-05-31"
+            )
+        return self._error(
+            f"{n_bad} value{'s' * (n_bad > 1)} in column {column!r} "
+            f"{'are' if n_bad > 1 else 'is'} not a time",
+            "not-a-time",
+            n_before + first,
+            hint=hint,
+        )
+
+    def _error(
+        self,
+        message: str,
+        code: str,
+        row: int,
+        *,
+        hint: str | None = None,
+        proposals: Sequence[Proposal] = (),
+    ) -> DataError:
+        location = self.source.location(row, self.schema.time)
+        return DataError(message, code=code, location=location, hint=hint, proposals=proposals)
+
+
+def _from_excel(days: Doubles, texts: Sequence[str]) -> Integers:
+    """Convert days of a spreadsheet to microseconds since 1970.
+
+    They are written with a few decimals, as in `texts`: 45292.0417 is one o'clock. Where all may
+    have been whole hours, minutes or seconds before, they become so.
+    """
+    n_decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
+    error = max(0.5 * 10.0**-n_decimals * _DAY_US / 1e6, _EXCEL_ERROR_S)
+    seconds = (days - _EXCEL_1970) * _DAY_US / 1e6
+    for unit in _EXCEL_UNITS:
+        rounded = np.rint(seconds / unit) * unit
+        if np.abs(rounded - seconds).max(initial=0.0) <= error + _EXCEL_ERROR_S:
+            return np.rint(rounded * 1e6).astype(np.int64)
+    return np.rint(seconds * 1e6).astype(np.int64)
+
+
+class AmbiguousDateError(ValueError):
+    """Every stamp can be read in several forms, such as with day and month either way round."""
+
+    def __init__(self, forms: Sequence[StampForm]) -> None:
+        super().__init__("the form of the stamps is ambiguous")
+        self.forms = tuple(forms)
+
+
+class Parsed(NamedTuple):
+    """Texts as times, `(row,)` each."""
+
+    times: Integers
+    """Microseconds; of a bad text any number."""
+    is_bad: NDArray[np.bool_]
+    """The text is no time."""
+    is_mixed: NDArray[np.bool_]
+    """The text has an offset where those of the column have none, or the other way round."""
+    repairs: Counter[str]
+    """Number of texts that were read as a time near by, by the code of the warning."""
+
+
+@dataclass(frozen=True)
+class TimestampParser:
+    """Parses the texts of one column."""
+
+    is_aware: bool
+    format: str | None = None
+    """The user's format; without it an early batch decides for all later ones."""
+    _forms: list[StampForm] = field(default_factory=list)
+    """The form that the stamps have, once an early batch has told it."""
+
+    def parse(self, array: pa.Array) -> Parsed:
+        """Convert texts without nulls to microseconds. Raises `AmbiguousDateError`."""
+        if self.format is None and not self._forms:
+            try:  # nearly every file has ISO 8601, and Arrow reads it without making objects
+                stamps = pc.cast(array, pa.timestamp("us", tz="UTC" if self.is_aware else None))
+            except pa.ArrowInvalid:
+                pass
+            else:
+                nowhere = np.zeros(len(array), np.bool_)
+                times: Integers = np.array(stamps.cast(pa.int64()).to_numpy())
+                return Parsed(times, nowhere, nowhere, Counter())
+
+        form = self._forms[0] if self._forms else form_of_format(self.format or "")
+        if form is not None:
+            return self._parse_iso(form.to_iso(array), form, array)
+        parsed = self._parse_iso(array)
+        if self.format is None and 2 * int(parsed.is_bad.sum()) > len(array):
+            forms = choose_form(infer_forms(array.to_pylist()), array)
+            if len(forms) > 1:
+                raise AmbiguousDateError(forms)
+            self._forms.extend(forms)
+            if forms:
+                return self._parse_iso(forms[0].to_iso(array), forms[0], array)
+        return parsed
+
+    def _parse_iso(
+        self, array: pa.Array, form: StampForm | None = None, original: pa.Array | None = None
+    ) -> Parsed:
+        """Parse texts in ISO 8601, or in the user's format; null is no time."""
+        # 24:00 becomes midnight of the same day, a leap second the second before, plus an addend
+        texts = repaired = array.fill_null("").to_pandas()
+        is_midnight = texts.str.contains(_MIDNIGHT).to_numpy(np.bool_)
+        is_leap = texts.str.contains(_LEAP_SECOND).to_numpy(np.bool_)
+        repairs: Counter[str] = Counter()
+        if is_midnight.any():
+            repaired = repaired.str.replace(_MIDNIGHT, "00", regex=True)
+            repairs["hour-24"] += int(is_midnight.sum())
+        if is_leap.any():
+            repaired = repaired.str.replace(_LEAP_SECOND, ":59", regex=True)
+            repairs["leap-second"] += int(is_leap.sum())
+        addend_us = is_midnight * _DAY_US + is_leap * _END_OF_SECOND_US
+
+        pattern = "ISO8601" if form is not None or self.format is None else self.format
+        parsed = pd.to_datetime(repaired, utc=True, errors="coerce", format=pattern)
+        is_mixed = np.zeros(len(array), np.bool_)
+        if self.format is None:
+            trimmed = pc.utf8_trim_whitespace(array.fill_null(""))
+            has_offset = pc.match_substring_regex(trimmed, _UTC_OFFSET.pattern)
+            is_mixed = has_offset.to_numpy(zero_copy_only=False) != self.is_aware
+        if form is not None and original is not None:
+            is_interval = pc.match_substring_regex(original, form.interval_pattern)
+            n_intervals = pc.sum(is_interval).as_py() or 0
+            if n_intervals:
+                repairs["interval"] += n_intervals
+        naive = parsed.dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
+        return Parsed(naive + addend_us, parsed.isna().to_numpy(), is_mixed, repairs)
+
+
+def tz_localize(
+    times: list[Integers],
+    codes: list[NDArray[np.integer]],
+    tz: str,
+    locate: Callable[[int], Location],
+    *,
+    n_utc_rows: int = 0,
+) -> list[Integers]:
+    """Convert wall-clock times in a zone to UTC; `times` and series `codes` are chunks.
+
+    Rows of the hour that occurs twice are told apart by their order within each series; a series
+    whose last row lies before its first one runs backwards. The last `n_utc_rows` rows are in UTC
+    already. Raises `DataError` for a time that clocks skip, and for one that may be in both hours.
+    """
+    ends = np.cumsum([len(chunk) for chunk in times])[:-1]
+    flat, series = np.concatenate(times), np.concatenate(codes)
+    n_local = len(flat) - n_utc_rows
+    order = _clock_order(flat[:n_local], series[:n_local])
+    wall = pd.DatetimeIndex(flat[order].view("datetime64[us]"))
+
+    is_repeated = wall.tz_localize(tz, ambiguous="NaT", nonexistent="shift_forward").isna()
+    repeated = np.flatnonzero(is_repeated)
+    is_first, is_ambiguous = _first_passes(flat[order], series[order], repeated)
+    if is_ambiguous.any():
+        row = int(repeated[np.argmax(is_ambiguous)])
+        raise DataError(
+            f"{wall[row]} occurs twice in {tz}, and the order of the rows does not tell which",
+            code="ambiguous-time",
+            location=locate(int(order[row])),
+            hint="write the offset from UTC in every stamp, or sort the rows by time",
+        )
+
+    is_dst = np.zeros(n_local, np.bool_)
+    is_dst[repeated] = is_first
+    local = wall.tz_localize(tz, ambiguous=is_dst, nonexistent="NaT")
+    if local.isna().any():
+        row = int(np.argmax(local.isna()))
+        raise DataError(
+            f"{wall[row]} does not exist in {tz}: the clock was set forward over it",
+            code="nonexistent-time",
+            location=locate(int(order[row])),
+            proposals=[
+                Proposal(("--tz", zone), "if the clock knows no summer time")
+                for zone in (_standard_offset(wall[row], tz), "UTC")
+            ],
+        )
+    flat[order] = local.tz_convert("UTC").as_unit("us").asi8
+    return np.split(flat, ends)
+
+
+def _standard_offset(time: pd.Timestamp, tz: str) -> str:
+    """Return the offset from UTC that a zone has without summer time, such as +01:00."""
+    local = time.tz_localize(tz, nonexistent="shift_forward")
+    offset = (local.utcoffset() or timedelta()) - (local.dst() or timedelta())
+    minutes = round(offset.total_seconds() / 60)
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+
+
+def _clock_order(times: Integers, codes: NDArray[np.integer]) -> Integers:
+    """Return the rows, series by series, each as its clock ran."""
+    position = np.arange(len(times))
+    n_series = int(codes.max(initial=0)) + 1
+    first, last = np.zeros(n_series, np.int64), np.zeros(n_series, np.int64)
+    first[codes[::-1]], last[codes] = times[::-1], times
+    return np.lexsort((np.where(last < first, -1, 1)[codes] * position, codes))
+
+
+def _first_passes(
+    wall: Integers, series: NDArray[np.integer], repeated: Integers
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Tell which rows of hours that occur twice lie in the first one, and which may be in both.
+
+    `wall` and `series`, `(row,)`, are in the order of the clock; `repeated` are rows in such hours.
+    The second one begins where the clock goes back. Where it does not, and later rows follow, the
+    hour was read once only, and nothing tells which it was.
+    """
+    time, code = wall[repeated], series[repeated]
+    begins = np.ones(len(repeated), np.bool_)
+    begins[1:] = (np.diff(code) != 0) | (np.abs(np.diff(time)) > _MAX_SET_BACK_US)
+    goes_back = np.zeros(len(repeated), np.int64)
+    goes_back[1:] = (np.diff(time) <= 0) & ~begins[1:]
+
+    hour = np.cumsum(begins) - 1  # (row,): the number of the hour
+    n_back = np.bincount(hour, weights=goes_back)
+    before = np.cumsum(goes_back) - goes_back
+    is_first = np.cumsum(goes_back) == before[begins][hour]
+
+    last = repeated[np.append(begins[1:], True)[: len(repeated)]]
+    is_end = np.append(series[1:] != series[:-1], True)[last]
+    is_clear = (n_back == 1) | ((n_back == 0) & is_end)
+    return is_first, ~is_clear[hour]

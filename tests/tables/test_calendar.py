@@ -1,0 +1,206 @@
+"""Tables of days, weeks, months, years and shifts, against pandas and Python's calendar."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rnnforecast.data.axis import ELAPSED, MONTHS, WALL_CLOCK
+from rnnforecast.errors import UsageError
+from rnnforecast.units import format_duration, parse_duration_us
+from tests.data.tables import Read, failure, read
+
+ZONES = ("Europe/Berlin", "America/New_York", "Australia/Sydney")
+
+
+def series(index: pd.DatetimeIndex, values: object = None) -> pd.DataFrame:
+    return pd.DataFrame({"time": index, "v": np.arange(len(index)) if values is None else values})
+
+
+def stamps_of(result: Read, series_number: int = 0) -> list[str]:
+    """Return the stamps of all rows, as they would be written."""
+    panel = result.panel
+    n = int(panel.lengths[series_number])
+    return [
+        panel.axis.format(int(panel.start[series_number]) + i * panel.step_us) for i in range(n)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("freq", "step"),
+    [("MS", "1 month"), ("ME", "1 month"), ("2MS", "2 months"), ("QS", "1 quarter"),
+     ("QE", "1 quarter"), ("QS-FEB", "1 quarter"), ("YS", "1 year"), ("YE", "1 year"),
+     ("D", "1 d"), ("W-WED", "1 w")],
+)  # fmt: skip
+@pytest.mark.parametrize("tz", [None, "Europe/Berlin"])
+def test_steps_of_the_calendar_are_found_and_leave_nothing_missing(
+    freq: str, step: str, tz: str | None
+) -> None:
+    index = pd.date_range("1966-01-01", periods=58, freq=freq, tz=tz)
+
+    result = read(series(index))
+
+    assert format_duration(result.panel.step_us) == step
+    np.testing.assert_array_equal(result.panel.target, np.arange(58))
+    assert [pd.Timestamp(text) for text in stamps_of(result)] == index.tolist()
+
+
+def test_the_fifteenth_of_each_month_is_a_stamp_of_months() -> None:
+    index = pd.date_range("2015-01-01", periods=40, freq="MS") + pd.Timedelta("14D12h")
+
+    result = read(series(index).drop(index=[7, 8, 20]))
+
+    assert result.panel.axis.kind == MONTHS
+    assert np.flatnonzero(np.isnan(result.panel.target)).tolist() == [7, 8, 20]
+    assert [pd.Timestamp(text) for text in stamps_of(result)] == index.tolist()
+
+
+@pytest.mark.parametrize("step", ["28D", "30D", "91D"])
+def test_equal_steps_that_are_no_months_are_none(step: str) -> None:
+    result = read(series(pd.date_range("2015-01-01", periods=40, freq=step)))
+
+    assert result.panel.axis.kind == ELAPSED
+    assert result.panel.step_us == parse_duration_us(step)
+
+
+@pytest.mark.parametrize(
+    ("freq", "rule"),
+    [("1mo", "MS"), ("MS", "MS"), ("P1M", "MS"), ("1q", "QS"), ("1y", "YS"), ("1w", "W-SUN"),
+     ("1d", "D"), ("ME", "ME")],
+)  # fmt: skip
+@pytest.mark.parametrize("tz", [None, *ZONES])
+def test_bins_are_those_of_the_calendar_of_the_zone(freq: str, rule: str, tz: str | None) -> None:
+    hours = pd.date_range("2021-11-20", "2024-02-10 05:00", freq="h", tz=tz)
+    values = np.random.default_rng(1).integers(0, 9, len(hours))
+
+    result = read(series(hours, values), freq=freq, agg="sum", min_share=0)
+
+    labels = {"W-SUN": {"label": "left", "closed": "left"}}.get(rule, {})
+    frame = pd.Series(values, hours)
+    if rule == "W-SUN":  # weeks from Monday on
+        expected = frame.resample("W-MON", **labels).sum()
+    else:
+        expected = frame.resample(rule).sum()
+    whole = len(result.panel.target)  # the newest bin is not over
+    np.testing.assert_array_equal(result.panel.target, expected.to_numpy()[:whole])
+    assert whole >= len(expected) - 1
+    assert [pd.Timestamp(text) for text in stamps_of(result)] == expected.index[:whole].tolist()
+
+
+@pytest.mark.parametrize("text", ["1M", "M", "3M"])
+def test_a_capital_m_is_asked_for(text: str) -> None:
+    with pytest.raises(UsageError, match="month or a minute") as caught:
+        parse_duration_us(text)
+    assert "mo or" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize("year", [2023, 2024])
+def test_the_rows_of_a_year_in_a_zone_are_the_hours_of_its_clock(zone: str, year: int) -> None:
+    hours = pd.date_range(f"{year}-01-01", f"{year}-12-31 23:00", freq="h", tz=zone)
+    shown = pd.Series(np.arange(float(len(hours))), hours.tz_localize(None))
+
+    result = read(series(hours))
+
+    expected = shown.groupby(level=0).mean().asfreq("h")
+    assert result.panel.axis.kind == WALL_CLOCK
+    np.testing.assert_array_equal(result.panel.target, expected.to_numpy().astype(np.float32))
+    assert result.panel.target.size == 8760 + 24 * (year == 2024)
+
+
+def test_a_missing_reading_beside_the_skipped_hour_is_the_only_one_missing() -> None:
+    hours = pd.date_range("2024-03-28", "2024-04-03", freq="h", tz="Europe/Berlin")
+
+    result = read(series(hours).drop(index=[74, 75]))
+
+    assert "2 of 144 readings are missing" in result.notes.replace("145", "144")
+
+
+def test_synoptic_hours_keep_their_steps_of_elapsed_time() -> None:
+    index = pd.date_range("2024-01-01", periods=900, freq="6h", tz="UTC").tz_convert(
+        "Europe/Berlin"
+    )
+
+    result = read(series(index))
+
+    assert result.panel.axis.kind == ELAPSED
+    assert not np.isnan(result.panel.target).any()
+
+
+def shifts(weeks: int = 8, tz: str | None = None) -> pd.DatetimeIndex:
+    """Return the quarter hours of a shift from 6 to 14 h, Monday to Friday."""
+    index = pd.date_range("2024-03-04", periods=weeks * 7 * 96, freq="15min")
+    index = index[(index.day_of_week < 5) & (index.hour >= 6) & (index.hour < 14)]
+    return index if tz is None else index.tz_localize(tz)
+
+
+@pytest.mark.parametrize("tz", [None, "Europe/Berlin"])
+def test_closed_hours_are_no_gaps(tz: str | None) -> None:
+    index = shifts(tz=tz)
+
+    result = read(series(index))
+
+    np.testing.assert_array_equal(result.panel.target, np.arange(len(index)))
+    assert [pd.Timestamp(text) for text in stamps_of(result)] == index.tolist()
+    assert "160 of the 672 steps of 15 min" in result.notes
+
+
+def test_closed_hours_may_be_read_as_missing() -> None:
+    result = read(series(shifts()), closed="none")
+
+    assert np.isnan(result.panel.target).mean() > 0.7
+
+
+def test_a_holiday_is_missing_and_a_single_gap_closes_nothing() -> None:
+    index = shifts()
+    with_holiday = read(series(index[index.normalize() != pd.Timestamp("2024-04-01")]))
+    hours = pd.date_range("2024-03-04", periods=8 * 168, freq="h")
+    with_gap = read(series(hours).drop(index=range(300, 400)))
+
+    assert np.isnan(with_holiday.panel.target).sum() == 32
+    assert with_gap.panel.axis.open_steps == ()
+    assert np.isnan(with_gap.panel.target).sum() == 100
+
+
+def test_three_weeks_close_nothing_and_nights_without_sun_neither() -> None:
+    few_weeks = read(series(shifts(weeks=3)))
+    days = pd.date_range("2024-01-01", periods=366, freq="D")
+    light = [4 + 4 * np.sin(np.pi * (day.day_of_year - 80) / 183) ** 2 for day in days]
+    sun = pd.DatetimeIndex(
+        [
+            day + pd.Timedelta(h, "h")
+            for day, n in zip(days, light, strict=True)
+            for h in range(12 - int(n), 12 + int(n))
+        ]
+    )
+
+    assert few_weeks.panel.axis.open_steps == ()
+    assert read(series(sun)).panel.axis.open_steps == ()
+
+
+def test_what_a_model_knows_as_closed_is_left_out_later() -> None:
+    trained = read(series(shifts())).schema
+    saturday = pd.date_range("2024-05-04 08:00", periods=8, freq="15min")
+    later = shifts(weeks=9)[-160:].append(saturday)
+
+    from rnnforecast.config.reading import DataConfig
+    from rnnforecast.events import WarningEvent
+    from rnnforecast.sources.source import open_table
+    from rnnforecast.tables.grid import read_panel
+
+    events: list[object] = []
+    source = open_table(series(later), DataConfig(), events.append)
+    panel, _ = read_panel(source, trained, DataConfig(), events.append)
+
+    counts = {e.code: e.count for e in events if isinstance(e, WarningEvent)}
+    assert counts["closed-hours"] == 8
+    assert panel.target.tolist() == list(range(160))
+
+
+def test_months_without_a_whole_one_say_so() -> None:
+    error = failure(
+        series(pd.date_range("2024-01-03", periods=200, freq="h")), freq="1mo", agg="mean"
+    )
+
+    assert error.exit_code in (4, 5) and "1 month" in error.message

@@ -1,0 +1,337 @@
+"""Stamps to a regular grid: the step, jitter, irregular stamps, resampling, gaps."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.data import arrays
+from rnnforecast.errors import DataError, UsageError
+from rnnforecast.events import ignore
+from rnnforecast.sources.source import open_source
+from rnnforecast.tables.grid import check_step, read_panel
+from rnnforecast.tables.schema import match_schema
+from tests.builders import HOUR_US, START_US
+from tests.data.tables import failure, few, hourly, pasted, read, write
+
+MINUTE_US = 60_000_000
+
+
+def table(times_us: object, readings: object = None, **columns: object) -> pa.Table:
+    """Make a table of these times, counted from the start of 2024, and readings 0, 1, ..."""
+    times = np.asarray(times_us, np.int64) + START_US
+    readings = np.arange(len(times)) if readings is None else readings
+    return pa.table(
+        {"ts": pa.array(times.view("datetime64[us]")), "v": np.asarray(readings, float), **columns}
+    )
+
+
+@pytest.mark.parametrize(
+    "step_us", [1_000, 250_000, 1_000_000, 7 * MINUTE_US, HOUR_US, 24 * HOUR_US, 168 * HOUR_US]
+)
+def test_the_step_is_what_lies_between_most_stamps(step_us):
+    steps = [0, 1, 2, 3, 5, 6, 7, 20]
+
+    panel = read(table([step * step_us for step in steps])).panel
+
+    assert panel.step_us == step_us
+    assert np.flatnonzero(np.isfinite(panel.target)).tolist() == steps
+
+
+@few
+@given(st.permutations(range(12)), st.sets(st.integers(0, 60), min_size=12, max_size=12))
+def test_the_order_of_rows_does_not_matter(order, steps):
+    steps = sorted(steps)
+    times = [step * HOUR_US for step in steps]
+    expected = read(table(times), freq="1h").panel
+
+    shuffled = table([times[i] for i in order], [float(i) for i in order])
+
+    assert read(shuffled, freq="1h").panel.fingerprint() == expected.fingerprint()
+
+
+@few
+@given(st.lists(st.integers(-599, 599), min_size=8, max_size=30))
+def test_stamps_that_jitter_by_less_than_a_tenth_are_moved_onto_the_grid(jitter):
+    jitter[0] = 0
+    seconds = np.arange(len(jitter)) * 6000 + np.array(jitter)
+
+    result = read(table(seconds * 1_000_000), freq="100min")
+
+    assert result.panel.target.tolist() == list(range(len(jitter)))
+    n_moved = sum(offset != 0 for offset in jitter)
+    assert n_moved == (result.warnings["jitter"].count if n_moved else 0)
+    assert n_moved or "jitter" not in result.warnings
+
+
+def test_the_step_is_found_through_jitter():
+    offsets = np.random.default_rng(0).integers(-20, 20, 200)
+    offsets[0] = 0
+
+    result = read(table((np.arange(200) * 600 + offsets) * 1_000_000))
+
+    assert result.panel.step_us == 10 * MINUTE_US
+    assert result.panel.target.tolist() == list(range(200))
+
+
+def test_irregular_stamps_are_an_error_whose_fix_works(tmp_path):
+    minutes = ["00", "10", "20", "34", "40"]
+    lines = [f"2024-01-01 00:{minute}:00,{i}" for i, minute in enumerate(minutes)]
+    path = write(tmp_path / "x.csv", "ts,v", *lines)
+
+    error = failure(path)
+
+    assert (type(error), error.exit_code, error.code) == (DataError, 4, "irregular")
+    assert (error.location.line, error.location.token) == (5, "2024-01-01 00:34:00")
+    assert pasted(error.advice) == {"freq": "10min", "agg": "mean"}
+    fixed = read(path, **pasted(error.advice)).panel
+    assert fixed.target.tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("agg", "expected"),
+    [
+        ("mean", [2, 5, np.nan, 7]),
+        ("sum", [6, 10, np.nan, 7]),
+        ("last", [3, 4, np.nan, 7]),
+        ("min", [1, 4, np.nan, 7]),
+        ("max", [3, 6, np.nan, 7]),
+    ],
+)
+def test_resampling_makes_one_reading_of_those_in_a_step(agg, expected):
+    minutes = np.array([0, 20, 40, 60, 70, 80, 220])
+    readings = [1, 2, 3, 6, np.nan, 4, 7]
+
+    panel = read(table(minutes * MINUTE_US, readings), freq="1h", agg=agg, min_share=0).panel
+
+    np.testing.assert_array_equal(panel.target, expected)
+
+
+@pytest.mark.parametrize("last_minute", [180, 190, 200, 205])
+def test_a_step_that_is_not_over_counts_for_nothing(last_minute):
+    minutes = np.array([*range(0, 180, 20), *range(180, last_minute + 1, 20)])
+
+    found = read(table(minutes * MINUTE_US, np.ones(len(minutes))), freq="1h", agg="sum").panel
+
+    np.testing.assert_array_equal(found.target, [3, 3, 3])
+
+
+def test_each_series_has_its_own_newest_step():
+    a, b = np.arange(0, 180, 10), np.arange(0, 150, 10)
+    stamps = np.concatenate([a, b]) * MINUTE_US
+    names = pa.array(["a"] * len(a) + ["b"] * len(b))
+
+    panel = read(table(stamps, np.ones(len(stamps)), id=names), freq="1h", agg="sum").panel
+
+    assert [panel.of(i).tolist() for i in (0, 1)] == [[6, 6, 6], [6, 6]]
+
+
+def test_resampled_steps_begin_on_the_hour():
+    minutes = np.array([10, 30, 50, 70, 90, 110])
+
+    panel = read(table(minutes * MINUTE_US), freq="1h", agg="mean").panel
+
+    assert panel.start.tolist() == [START_US]
+    assert panel.target.tolist() == [1, 4]
+
+
+def test_a_step_that_readings_do_not_fit_needs_an_aggregate():
+    error = failure(table(np.arange(6) * 20 * MINUTE_US), freq="1h")
+
+    assert error.code == "irregular"
+    assert pasted(error.advice) == {"freq": "1h", "agg": "mean"}
+
+
+def test_an_aggregate_without_a_step_and_a_step_that_is_none_are_usage_errors():
+    with pytest.raises(UsageError):
+        DataConfig(agg="mean")
+    with pytest.raises(UsageError):
+        read(table(np.arange(6) * HOUR_US), freq="often")
+
+
+def test_a_finer_step_leaves_the_steps_between_missing():
+    panel = read(table(np.arange(3) * HOUR_US), freq="30min").panel
+
+    np.testing.assert_array_equal(panel.target, [0, np.nan, 1, np.nan, 2])
+
+
+def test_a_stamp_far_from_the_others_is_an_error_and_no_endless_grid():
+    times = [*range(10), 10_000_000]
+
+    error = failure(table(np.array(times) * MINUTE_US), allow_future=True)
+
+    assert (type(error), error.code) == (DataError, "sparse")
+    assert "11 rows" in error.message
+
+
+@pytest.mark.parametrize(
+    ("ahead", "zone"), [("15h5min", None), ("62min", "UTC"), ("62min", "Asia/Tokyo")]
+)
+def test_a_reading_that_has_not_come_yet_is_an_error_with_its_row(ahead, zone):
+    newest = pd.Timestamp.now("UTC").floor("1min") + pd.Timedelta(ahead)
+    stamps = pd.date_range(end=newest, periods=6, freq="1h")
+    stamps = stamps.tz_convert(zone) if zone else stamps.tz_localize(None)
+    frame = pd.DataFrame({"ts": stamps, "v": np.arange(6.0)})
+
+    error = failure(frame)
+
+    assert (error.code, error.exit_code, error.location.line) == ("future", 4, 6)
+    assert read(frame, **pasted(error.advice)).panel.lengths[0] == 6
+    frame.loc[5, "v"] = np.nan  # what is known of the future may lie ahead
+    assert read(frame).panel.lengths[0] == 5
+
+
+@pytest.mark.parametrize(("ahead", "zone"), [("14h30min", None), ("30min", "UTC")])
+def test_a_clock_that_is_ahead_by_less_than_a_step_is_said(ahead, zone):
+    newest = pd.Timestamp.now("UTC").floor("1min") + pd.Timedelta(ahead)
+    stamps = pd.date_range(end=newest, periods=6, freq="1h")
+    stamps = stamps.tz_convert(zone) if zone else stamps.tz_localize(None)
+
+    result = read(pd.DataFrame({"ts": stamps, "v": np.arange(6.0)}))
+
+    assert result.panel.lengths[0] == 6
+    assert result.warnings["future"].count == 1
+    assert "1 h at most" in result.warnings["future"].message
+
+
+def test_a_time_that_goes_back_is_said_and_the_rows_are_sorted():
+    hours = np.concatenate([np.arange(200, 400), np.arange(200)])
+    result = read(table(hours * HOUR_US))
+    assert result.warnings["time-goes-back"].count == 1
+    assert "399 h" in result.warnings["time-goes-back"].message
+    assert (result.panel.start[0], result.panel.lengths[0]) == (START_US, 400)
+
+
+def test_series_one_after_the_other_are_no_clock_that_was_reset():
+    hours, names = np.tile(np.arange(200), 2), np.repeat(["a", "b"], 200)
+    assert read(table(hours * HOUR_US, id=names)).warnings == {}
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 1 << 20])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_a_clock_that_was_reset_is_found_in_one_of_many_series(
+    chunk_rows, interleaved, monkeypatch
+):
+    monkeypatch.setattr(arrays, "_CHUNK_ROWS", chunk_rows)
+    hours = np.concatenate([np.arange(200), np.arange(100, 200), np.arange(100)])
+    names = np.repeat(["a", "b"], 200)
+    order = np.arange(400).reshape(2, -1).T.ravel() if interleaved else np.arange(400)
+
+    warned = read(table(hours[order] * HOUR_US, id=names[order])).warnings["time-goes-back"]
+
+    assert warned.count == 1
+    assert "199 h" in warned.message
+
+
+def test_rows_from_new_to_old_are_no_clock_that_was_reset():
+    assert read(table(np.arange(400)[::-1] * HOUR_US)).warnings == {}
+
+
+def test_gaps_of_each_series_are_counted():
+    times = np.array([0, 1, 4, 0, 1, 2]) * HOUR_US
+    names = pa.array(["a"] * 3 + ["b"] * 3)
+
+    result = read(table(times, [1, 2, 3, 4, np.nan, 6], id=names))
+
+    assert "3 of 8 readings are missing" in result.notes
+    assert "the longest gap is 2 h" in result.notes
+
+
+def test_series_have_starts_and_lengths_of_their_own():
+    times = np.array([5, 6, 7, 0, 1, 9]) * HOUR_US
+    names = pa.array(["b", "b", "b", "a", "a", "c"])
+
+    panel = read(table(times, id=names)).panel
+
+    assert panel.names == ("b", "a", "c")
+    assert panel.lengths.tolist() == [3, 2, 1]
+    assert panel.start.tolist() == [START_US + h * HOUR_US for h in (5, 0, 9)]
+
+
+def test_series_of_different_phases_keep_their_own_stamps():
+    half = HOUR_US // 2
+    times = [0, HOUR_US, 2 * HOUR_US, half, half + HOUR_US, half + 2 * HOUR_US]
+    names = pa.array(["a"] * 3 + ["b"] * 3)
+
+    panel = read(table(times, id=names)).panel
+
+    assert panel.start.tolist() == [START_US, START_US + half]
+
+
+@few
+@given(st.data())
+def test_a_long_table_in_time_order_reads_as_the_same_table_by_series(data):
+    lengths = data.draw(st.lists(st.integers(2, 12), min_size=1, max_size=5))
+    rows = [(t * HOUR_US, f"s{i}", 100 * i + t) for i, n in enumerate(lengths) for t in range(n)]
+    by_time = sorted(rows, key=lambda row: row[0])
+
+    grouped, mixed = (
+        read(table([r[0] for r in order], [r[2] for r in order], id=[r[1] for r in order]))
+        for order in (rows, by_time)
+    )
+
+    assert grouped.panel.lengths.tolist() == lengths
+    assert mixed.panel.fingerprint() == grouped.panel.fingerprint()
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_an_infinite_reading_is_an_error_with_a_fix_that_works(tmp_path, wide):
+    cells = ["1", "2", "-inf", "1e400"]
+    header = "ts,v" if wide else "ts,id,v"
+    path = write(tmp_path / "x.csv", header, *hourly(*(c if wide else f"a,{c}" for c in cells)))
+
+    first = failure(path)
+
+    assert (first.code, first.location.line, first.location.token) == ("infinite", 4, "-inf")
+    assert read(path, **pasted(first.advice)).panel.target.tolist() == [1, 2]
+    assert read(path, na_values=("-inf", "1e400")).panel.target.tolist() == [1, 2]
+
+
+def test_a_model_refuses_readings_at_another_step():
+    trained = read(table(np.arange(6) * HOUR_US)).schema
+    source = open_source(table(np.arange(60) * 10 * MINUTE_US), DataConfig())
+    schema = match_schema(source, trained, DataConfig())
+    panel, _ = read_panel(source, schema, DataConfig(), ignore)
+
+    with pytest.raises(DataError) as caught:
+        check_step(panel, trained)
+
+    assert caught.value.code == "other-step"
+    assert pasted(caught.value.advice) == {"freq": "1h", "agg": "mean"}
+    options = DataConfig(**pasted(caught.value.advice))
+    check_step(read_panel(source, schema, options, ignore)[0], trained)
+
+
+def test_the_schema_that_comes_back_holds_the_step_and_the_zone():
+    stamps = pd.date_range("2024-01-01", periods=4, freq="15min", tz="UTC")
+
+    schema = read(pd.DataFrame({"ts": stamps, "v": range(4)})).schema
+
+    assert (schema.step_us, schema.tz) == (15 * MINUTE_US, "UTC")
+
+
+def test_a_first_stamp_that_is_late_does_not_move_the_others():
+    stamps = pd.date_range("2024-01-01", periods=12, freq="10min").to_numpy().copy()
+    stamps[0] += np.timedelta64(40, "s")
+    found = read(pd.DataFrame({"time": stamps, "flow": np.arange(12.0)}))
+    assert found.panel.start[0] == START_US
+    assert found.warnings["jitter"].count == 1
+
+
+def test_regular_stamps_past_the_minute_stay_where_they_are():
+    stamps = pd.date_range("2024-01-01 00:00:02", periods=12, freq="10min")
+    found = read(pd.DataFrame({"time": stamps, "flow": np.arange(12.0)}))
+    assert found.panel.start[0] == START_US + 2_000_000
+    assert "jitter" not in found.warnings
+
+
+def test_one_reading_has_the_step_that_the_model_was_trained_on():
+    stamps = pd.date_range("2024-01-01", periods=12, freq="10min")
+    frame = pd.DataFrame({"time": stamps, "flow": np.arange(12.0)})
+    schema = read(frame).schema
+    source = open_source(frame[:1], DataConfig())
+    panel, _ = read_panel(source, schema, DataConfig(), lambda _: None)
+    assert (panel.step_us, len(panel.target)) == (600_000_000, 1)

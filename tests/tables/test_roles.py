@@ -1,0 +1,447 @@
+"""Roles of columns by what their cells tell: key, status, target, time, zone, and what is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.errors import DataError, RnnForecastError
+from rnnforecast.events import ignore
+from rnnforecast.sources.source import open_table
+from rnnforecast.tables import evidence
+from rnnforecast.tables.match import read_inferred
+from tests.builders import wave
+from tests.data.tables import Read, failure, read, write
+
+N = 120
+HOURS = pd.date_range("2024-01-01", periods=N, freq="1h")
+RANDOM = np.random.default_rng(0)
+
+
+def long(keys: list[tuple[object, ...]], *names: str, n: int = N) -> pd.DataFrame:
+    """Make a long table: a level of ten more for each key."""
+    stamps = pd.date_range("2024-01-01", periods=n, freq="1h")
+    parts = [
+        pd.DataFrame({"when": stamps, **dict(zip(names, key, strict=True)), "v": 10 * i + wave(n)})
+        for i, key in enumerate(keys, 1)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def in_turn(names: list[str], levels: list[float], n: int = 300) -> pd.DataFrame:
+    """Make a table of sensors that are read one after the other, a minute apart."""
+    turn = np.arange(n) % len(names)
+    stamps = pd.date_range("2024-01-01", periods=n, freq="1min")
+    readings = np.array(levels)[turn] + RANDOM.normal(0, 0.3, n)
+    return pd.DataFrame({"when": stamps, "x": np.array(names)[turn], "v": readings})
+
+
+def reason(result: Read, column: str) -> str:
+    """Return why a column has no role."""
+    return dict(result.schema.reasons)[column]
+
+
+def offered(error: RnnForecastError) -> list[tuple[str, ...]]:
+    """Return the options that an error proposes."""
+    return [proposal.options for proposal in error.proposals]
+
+
+def fixed(data: object, error: RnnForecastError, number: int = 0) -> Read:
+    """Read a table with one of the options that an error proposes."""
+    words = error.proposals[number].options
+    names = [word.removeprefix("--").replace("-", "_") for word in words if word.startswith("--")]
+    if words == ("--id-from-columns",):
+        return read(data, id_from_columns=True)
+    options = dict(zip(names, words[1::2], strict=True))
+    return read(data, **{k: (v,) if k == "target" else v for k, v in options.items()})
+
+
+SITES = [(site, probe) for site in ("north", "south") for probe in ("t1", "t2")]
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+@pytest.mark.parametrize("order", ["by key", "by time", "shuffled"])
+def test_the_key_is_the_smallest_set_of_columns_that_makes_times_unique(tmp_path, form, order):
+    frame = long(SITES, "a", "b")
+    if order != "by key":
+        frame = frame.sort_values("when", kind="stable")
+    if order == "shuffled":
+        frame = frame.sample(frac=1, random_state=1)
+    path = tmp_path / f"x.{form}"
+    frame.to_csv(path, index=False) if form == "csv" else frame.to_parquet(path)
+
+    result = read(path)
+
+    assert (result.schema.series, result.schema.targets) == ("a,b", ("v",))
+    assert set(result.panel.names) == {"north/t1", "north/t2", "south/t1", "south/t2"}
+    assert result.panel.lengths.tolist() == [N] * 4
+
+
+def test_columns_may_stand_in_any_order():
+    frame = long(SITES, "a", "b").assign(unit="kWh", lat=48.2)
+
+    names = {read(frame[list(order)]).panel.names for order in (frame.columns, frame.columns[::-1])}
+
+    assert {frozenset(name.split("/")) for name in next(iter(names))} == {
+        frozenset(pair) for pair in SITES
+    }
+
+
+def test_a_key_has_as_many_columns_as_it_needs():
+    keys = [(p, h, s) for p in ("p", "q") for h in ("h1", "h2") for s in ("x", "y")]
+    frame = long(keys, "c1", "c2", "c3")
+
+    assert read(frame).schema.series == "c1,c2,c3"
+    assert read(frame[frame.c1 == "p"]).schema.series == "c2,c3"
+
+
+def test_ids_that_are_numbers_are_a_key_and_no_readings(tmp_path):
+    frame = long([(shop, item) for shop in (1, 2) for item in (1, 2, 3)], "shop", "item")
+    frame["v"] = frame["v"].round().astype(int)
+    path = tmp_path / "x.csv"
+    frame.to_csv(path, index=False)
+
+    for data in (frame, path):
+        result = read(data)
+        assert (result.schema.series, result.schema.targets) == ("shop,item", ("v",))
+        assert result.panel.names[0] == "1/1" and result.panel.n_series == 6
+
+
+def test_leading_zeros_of_ids_stay(tmp_path):
+    path = tmp_path / "x.csv"
+    long([("007",), ("012",)], "meter").to_csv(path, index=False)
+
+    assert read(path).panel.names == ("007", "012")
+
+
+def test_coordinates_may_be_a_key():
+    result = read(long([(48.0, 11.0), (48.0, 11.5), (48.5, 11.0)], "y", "x"))
+
+    assert result.panel.names == ("48/11", "48/11.5", "48.5/11")
+
+
+def test_a_status_is_no_part_of_the_key_though_it_tells_a_few_rows_apart():
+    frame = long([("a",), ("b",), ("c",)], "m").assign(note="good")
+    again = frame.iloc[[3, 50, 200]].assign(v=lambda f: f.v + 1, note="bad")
+
+    error = failure(pd.concat([frame, again]))
+
+    assert (error.code, offered(error)) == (
+        "duplicate-time",
+        [("--on-duplicate", "last"), ("--on-duplicate", "mean")],
+    )
+    assert read(frame).schema.series == "m"
+
+
+def test_a_rule_that_drops_much_is_not_offered_where_a_key_is_missing():
+    frame = long([("a",), ("b",)], "m")
+
+    error = failure(frame[["when", "v"]])
+
+    assert (error.code, offered(error)) == ("duplicate-time", [])
+    assert "several sensors may be mixed" in str(error.advice)
+    some = failure(frame.assign(m=RANDOM.choice(["p", "q"], 2 * N)))
+    assert (some.code, offered(some)) == ("duplicate-time", [("--series", "m")])
+
+
+def test_a_key_that_the_first_rows_do_not_show_is_found_in_all_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "_SAMPLE_ROWS", 100)
+    path = tmp_path / "x.parquet"
+    frame = long([("p",), ("q",), ("r",)], "z", n=1200)
+    frame.to_parquet(path, row_group_size=100)
+    monkeypatch.setattr(evidence, "_MIN_SAMPLE_ROWS", 100)
+
+    assert read(path).panel.names == ("p", "q", "r")
+    assert read(path, freq="1h", agg="mean").panel.names == ("p", "q", "r")
+    assert read(path, on_duplicate="last").panel.names == ("p", "q", "r")
+
+
+def test_sensors_read_in_turn_at_their_own_levels_are_series():
+    result = read(in_turn(["p", "q"], [21, 1013]))
+
+    assert result.panel.names == ("p", "q")
+    assert result.panel.lengths.tolist() == [150, 150]
+
+
+def test_sensors_read_in_turn_at_one_level_are_asked_about():
+    frame = in_turn(["p", "q", "r"], [20, 20, 20])
+
+    error = failure(frame)
+
+    assert error.code == "ambiguous-roles" and "'x'" in error.message
+    assert offered(error) == [("--series", "x"), ("--id-from-columns",)]
+    assert fixed(frame, error).panel.names == ("p", "q", "r")
+    assert fixed(frame, error, 1).panel.names == ("v",)
+
+
+def test_of_sensors_read_in_turn_several_columns_may_be_the_key():
+    frame = in_turn(["n1", "n2", "s1", "s2"], [10, 20, 30, 40])
+    frame = frame.assign(site=frame.x.str[0], probe=frame.x.str[1]).drop(columns="x")
+
+    assert set(read(frame).panel.names) == {"n/1", "n/2", "s/1", "s/2"}
+
+
+def test_devices_that_send_at_times_of_their_own_are_series():
+    parts = []
+    for i, name in enumerate("pqrs"):
+        stamps = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(N) * 900 + 137 * i, "s")
+        parts.append(pd.DataFrame({"when": stamps, "x": name, "v": wave(N, seed=i)}))
+
+    result = read(pd.concat(parts).sort_values("when"))
+
+    assert set(result.panel.names) == set("pqrs")
+    assert result.panel.step_us == 900_000_000
+
+
+def test_readings_sent_on_change_with_a_text_are_asked_about():
+    parts = []
+    for name, level in (("p", 20), ("q", 300), ("r", 50)):
+        seconds = np.sort(RANDOM.choice(500_000, N, replace=False))
+        stamps = pd.Timestamp("2024-01-01") + pd.to_timedelta(seconds, "s")
+        parts.append(pd.DataFrame({"when": stamps, "x": name, "v": level + wave(N)}))
+    frame = pd.concat(parts).sort_values("when")
+
+    assert failure(frame).code == "ambiguous-roles"
+
+
+STATUSES = {
+    "quality": np.where(RANDOM.random(N) < 0.05, "bad", "good"),
+    "tariff": np.where((HOURS.hour >= 6) & (HOURS.hour < 22), "high", "low"),
+    "state": np.where(np.arange(N) // 17 % 2, "run", "idle"),
+    "hour": HOURS.strftime("%Hh"),
+    "any": RANDOM.choice(["a", "b", "c"], N),
+}
+
+
+@pytest.mark.parametrize("name", STATUSES)
+def test_a_text_that_changes_with_time_is_a_status_and_named(name):
+    result = read(pd.DataFrame({"when": HOURS, "v": wave(N), "x": STATUSES[name]}))
+
+    assert (result.schema.series, result.panel.names) == (None, ("v",))
+    assert reason(result, "x") == "a status: its values change with time"
+    assert "not used: x (a status" in result.notes
+
+
+def test_names_of_days_are_no_series():
+    days = pd.date_range("2023-01-02", periods=200)
+    frame = pd.DataFrame({"when": days, "day": days.day_name(), "v": wave(200)})
+
+    assert read(frame).panel.names == ("v",)
+
+
+LEFT_OUT = {
+    "always 48.2": np.full(N, 48.2),
+    "numbers the rows": np.arange(1, N + 1),
+    "what the calendar says of the time": HOURS.hour,
+    "a second time": 1_704_067_200 + 3600 * np.arange(N),
+}
+
+
+@pytest.mark.parametrize("why", LEFT_OUT)
+def test_numbers_that_nobody_measures_are_no_targets(why):
+    result = read(pd.DataFrame({"when": HOURS, "x": LEFT_OUT[why], "v": wave(N)}))
+
+    assert (result.panel.names, reason(result, "x")) == (("v",), why)
+    named = read(pd.DataFrame({"when": HOURS, "x": LEFT_OUT[why], "v": wave(N)}), target=("x",))
+    assert named.panel.names == ("x",)
+
+
+def test_what_is_the_same_for_each_series_is_no_target():
+    frame = long([("a",), ("b",)], "x")
+    frame["code"], frame["lat"] = np.where(frame.x == "a", 111, 112), 48.2
+
+    result = read(frame)
+
+    assert result.panel.names == ("a", "b")
+    assert reason(result, "code") == "the same for each series at all times"
+
+
+READINGS = {
+    "people": RANDOM.poisson(5, N),
+    "rpm": RANDOM.integers(900, 1500, N),
+    "on": (wave(N) > wave(N).mean()).astype(int),
+    "meter": 1000 + np.cumsum(RANDOM.integers(0, 3, N)),
+    "late": np.r_[np.full(N - 20, 5.0), wave(20)],
+    "rare": np.where(np.arange(N) % 4 == 0, 5.0, np.nan),
+}
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_whole_numbers_states_and_meters_are_targets(name):
+    result = read(pd.DataFrame({"when": HOURS, "x": READINGS[name], "v": wave(N)}))
+
+    assert result.panel.names == ("x", "v")
+
+
+def test_a_constant_is_found_in_all_rows_of_a_large_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "_SAMPLE_ROWS", 100)
+    stamps = pd.date_range("2024-01-01", periods=600, freq="1h")
+    late = np.r_[np.full(500, 7.0), wave(100)]
+    frame = pd.DataFrame({"when": stamps, "x": 7.0, "late": late, "v": wave(600)})
+    path = tmp_path / "x.parquet"
+    frame.to_parquet(path)
+
+    result = read(path)
+
+    assert result.panel.names == ("late", "v")
+    assert result.warnings["constant-series"].message.endswith(": x")
+
+
+def test_where_all_columns_are_constant_all_stay():
+    assert read(pd.DataFrame({"when": HOURS, "x": 1.0, "v": 2.0})).panel.names == ("x", "v")
+
+
+def test_of_columns_that_name_the_same_series_units_come_last():
+    frame = long([("a",), ("b",)], "what")
+    frame.insert(0, "measure", np.where(frame.what == "a", "°C", "hPa"))
+
+    result = read(frame)
+
+    assert result.panel.names == ("a", "b")
+    assert reason(result, "measure") == "units of measurement"
+
+
+def test_two_keys_that_are_as_good_are_asked_about():
+    frame = long([("a",), ("b",)], "x")
+    frame["y"] = np.where((frame.x == "a") == (frame.index % 2 == 0), "p", "q")
+
+    error = failure(frame)
+
+    assert error.code == "ambiguous-roles"
+    assert offered(error) == [("--series", "x"), ("--series", "y")]
+
+
+def test_names_that_differ_by_blanks_or_case_are_said():
+    result = read(long([("Pump 1",), ("pump 1 ",), ("Pump  1",), ("Pump 2",)], "x"))
+
+    assert result.panel.n_series == 4
+    assert result.warnings["similar-names"].count == 3
+    assert "Pump 2" not in result.warnings["similar-names"].message
+
+
+def zoned(tz: str, start: str = "2024-10-20", **columns: object) -> pd.DataFrame:
+    """Make a table of wall-clock times across a change of the clock, and the clocks' names."""
+    stamps = pd.date_range(start, periods=20 * 24, freq="1h", tz="UTC").tz_convert(tz)
+    clocks = [stamp.tzname() for stamp in stamps]
+    readings = wave(len(stamps))
+    return pd.DataFrame({"w": stamps.tz_localize(None), "c": clocks, "v": readings, **columns})
+
+
+@pytest.mark.parametrize("tz", ["America/New_York", "America/Denver", "Europe/Berlin"])
+def test_a_column_of_clocks_asks_for_its_zone_and_names_no_series(tz):
+    frame = zoned(tz)
+
+    error = failure(frame)
+
+    assert error.code == "zone-column" and ("--tz", tz) in offered(error)
+    result = read(frame, tz=tz)
+    assert (result.panel.names, result.panel.lengths.tolist()) == (
+        ("v",),
+        [479],
+    )  # an hour comes twice
+
+
+def test_one_zone_in_all_rows_is_said():
+    result = read(pd.DataFrame({"when": HOURS, "z": "Europe/Berlin", "v": wave(N)}))
+
+    assert reason(result, "z") == "a time zone: Europe/Berlin"
+
+
+def test_of_utc_and_local_time_utc_is_the_time():
+    frame = zoned("America/New_York").drop(columns="c")
+    utc = pd.date_range("2024-10-20", periods=480, freq="1h")
+
+    assert read(frame.assign(other=utc)).schema.time == "other"
+    assert read(frame[:50].assign(utc=utc[:50])).schema.time == "utc"
+    error = failure(frame[:50].assign(other=utc[:50]))
+    assert offered(error) == [("--time", "w"), ("--time", "other")]
+
+
+TIMES = {
+    "interval": (HOURS, HOURS + pd.Timedelta("1h")),
+    "export": (HOURS, pd.DatetimeIndex(["2024-03-01"] * N)),
+    "arrival": (HOURS, HOURS + pd.to_timedelta(RANDOM.integers(1, 40, N), "s")),
+    "day": (HOURS, HOURS.normalize()),
+}
+
+
+@pytest.mark.parametrize("name", TIMES)
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_of_two_times_that_of_the_readings_is_taken(name, is_reversed):
+    frame = pd.DataFrame({"p": TIMES[name][0], "q": TIMES[name][1], "v": wave(N)})
+
+    result = read(frame[::1] if not is_reversed else frame[["q", "v", "p"]])
+
+    assert result.schema.time == "p"
+    assert reason(result, "q") == "a second time"
+
+
+@pytest.mark.parametrize("shift", ["37min", "6h", "1h"])
+def test_channels_with_times_of_their_own_are_asked_about(shift):
+    frame = pd.DataFrame({"t1": HOURS, "p": wave(N), "t2": HOURS + pd.Timedelta(shift)})
+    frame["q"] = wave(N, seed=1)
+
+    error = failure(frame)
+
+    assert error.code == "several-times"
+    assert offered(error) == [("--time", "t1", "--target", "p"), ("--time", "t2", "--target", "q")]
+    result = fixed(frame, error, 1)
+    assert (result.schema.time, result.panel.names) == ("t2", ("q",))
+
+
+def test_times_of_few_rows_are_told_by_their_names():
+    frame = pd.DataFrame({"made": HOURS[:5], "timestamp": HOURS[5:10], "v": wave(5)})
+
+    assert read(frame).schema.time == "timestamp"
+
+
+def test_an_id_that_is_not_always_a_number_is_read_as_text(tmp_path):
+    keys = [(str(i),) for i in range(101, 109)] + [("10A",)]
+    path = tmp_path / "x.csv"
+    long(keys, "x").to_csv(path, index=False)
+
+    assert read(path).panel.names == tuple(name for (name,) in keys)
+
+
+def test_a_joined_key_needs_no_option_again(tmp_path):
+    first, second = (tmp_path / name for name in ("a.csv", "b.csv"))
+    frame = long(SITES, "a", "b")
+    frame.to_csv(first, index=False)
+    frame[frame.a == "south"].to_csv(second, index=False)
+    config = DataConfig()
+
+    _, schema = read_inferred(open_table(first, config, ignore), config, ignore)
+    source = open_table(second, config, ignore, series_column=schema.series)
+
+    assert next(c for c in source.columns if c.name == "a,b").sample[0] == "south/t1"
+    assert read(second, series="a,b").panel.names == ("south/t1", "south/t2")
+
+
+def test_a_row_without_a_part_of_its_name_is_an_error_with_its_line(tmp_path):
+    lines = ["2024-01-01 00:00,n,1,5", "2024-01-01 01:00,n,,6", "2024-01-01 00:00,s,1,7"]
+    path = write(tmp_path / "x.csv", "when,a,b,v", *lines)
+
+    error = failure(path, series="a,b")
+
+    assert (type(error), error.code, error.location.line) == (DataError, "missing-series", 3)
+
+
+def test_options_name_targets_series_and_keys_of_a_long_table(tmp_path: Path):
+    frame = long([("1",), ("2",)], "m").assign(w=lambda f: -f.v)
+    bad = write(
+        tmp_path / "bad.csv",
+        "series,from,to",
+        "1,2024-01-01 00:00,2024-01-01 02:00",
+        "2/w,2024-01-01 03:00,2024-01-01 04:00",
+    )
+
+    result = read(frame, valid_range=("v=:1000", "1/w=-1000:", "2/v=1e6:2e6"), exclude=str(bad))
+
+    assert result.panel.names == ("1/v", "1/w", "2/w")
+    missing = [int(np.isnan(result.panel.of(i)).sum()) for i in range(3)]
+    assert missing == [0, 0, 1]  # what is missing at the beginning is cut off
+    assert result.panel.lengths.tolist() == [N - 2, N - 2, N]
