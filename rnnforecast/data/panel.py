@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -93,6 +94,14 @@ class Panel:
         """Number of readings on all ranks, missing ones not counted."""
         n_local = np.array([np.count_nonzero(np.isfinite(self.target))], np.int64)
         return int(self.ranks.all_reduce(n_local)[0])
+
+    def count_readings(self) -> Integers:
+        """`(series,)`: how many readings this process stores, missing ones not counted."""
+        is_reading = np.isfinite(self.target)
+        bounds = pairwise(self.offsets.tolist())
+        return np.array(
+            [np.count_nonzero(is_reading[begin:end]) for begin, end in bounds], np.int64
+        )
 
     @property
     def n_rows(self) -> int:

@@ -543,7 +543,7 @@ def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS
     A model's schema keeps them: the forecast reports that a sensor of the model fell silent.
     """
     schema = context.schema
-    has_reading = np.logical_or.reduceat(np.isfinite(panel.target), panel.offsets[:-1])
+    has_reading = panel.count_readings() > 0
     empty = take_names(panel.names, ~has_reading)
     n_left = int(ranks.all_reduce(np.array([np.count_nonzero(has_reading)], np.int64))[0])
     if not empty:

@@ -37,6 +37,7 @@ from rnnforecast.tables.features import (
     static_values,
     warn_unknown_categories,
 )
+from rnnforecast.tables.quality import BLOCK_ROWS
 from rnnforecast.tables.roles import STATUS
 from rnnforecast.tables.rows import Chunks, Flags, Grid, ReadContext, Rows
 from rnnforecast.tables.schema import Covariate, Schema
@@ -67,6 +68,8 @@ _GAP_FACTOR = 20
 _MAX_EMPTY_SHARE = 0.1
 """Share of the steps that may be empty where a step fits."""
 _MAX_SAMPLED_TARGETS, _MAX_SAMPLED_SERIES, _MAX_SAMPLED_ROWS = 20, 1000, 200_000
+_MAX_OWN_STEP_SHARE = 0.75
+"""A series that is read at every second step of others, or less often, holds fewer readings."""
 _MAX_REPORTED = 0.8
 """Share of steps with a reading above which what is missing is little."""
 _MIN_REPORTS = 50
@@ -662,8 +665,7 @@ def reported_on_change(rows: Rows) -> Proposal | None:
 
 def warn_of_reports(panel: Panel, listener: Listener) -> None:
     """Warn of series whose missing steps seem to say that nothing has changed."""
-    rows = np.isfinite(panel.target)
-    n_seen = np.diff(np.append(0, np.cumsum(rows))[panel.offsets])
+    n_seen = panel.count_readings()
     is_sparse = (n_seen >= _MIN_REPORTS) & (n_seen < _MAX_REPORTED * panel.lengths)
     names, gaps = [], []
     for i in np.flatnonzero(is_sparse)[:_MAX_SAMPLED_SERIES].tolist():
@@ -717,24 +719,25 @@ def find_other_steps(panel: Panel) -> tuple[Integers, Integers]:
     Nine in ten of the steps between their readings are of one length, and so many that chance does
     not make them: readings that are lost at random leave steps of all lengths.
     """
-    rows = np.flatnonzero(np.isfinite(panel.target))
-    series = np.searchsorted(panel.offsets, rows, side="right") - 1
-    n_seen = np.bincount(series, minlength=panel.n_series)
-    is_sparse = (n_seen > 2) & (n_seen < 0.75 * panel.lengths)
-    kept_series = is_sparse[series]
-    rows, series = rows[kept_series], series[kept_series]
-    is_next = np.diff(series) == 0
-    length, series = np.diff(rows)[is_next], series[1:][is_next]
+    n_seen = panel.count_readings()
+    is_sparse = (n_seen > 2) & (n_seen < _MAX_OWN_STEP_SHARE * panel.lengths)
+    sparse = np.flatnonzero(is_sparse)
+    step = np.ones(len(sparse), np.int64)
+    is_other = np.zeros(len(sparse), np.bool_)
+    for first, part in replace(panel, covariates=None).select(sparse).blocks(BLOCK_ROWS):
+        block = slice(first, first + part.n_series)
+        rows = np.flatnonzero(np.isfinite(part.target))
+        series = np.searchsorted(part.offsets, rows, side="right") - 1
+        is_next = np.diff(series) == 0
+        length, series = np.diff(rows)[is_next], series[1:][is_next]
 
-    order = np.lexsort((length, series))
-    n_steps = np.bincount(series, minlength=panel.n_series)
-    middle = np.cumsum(n_steps) - n_steps + n_steps // 2
-    step = np.ones(panel.n_series, np.int64)
-    step[n_steps > 0] = length[order][middle[n_steps > 0]]
-    is_near = np.abs(length - step[series]) <= _SAME_OWN_STEP * step[series]
-    n_near = np.bincount(series[is_near], minlength=panel.n_series)
-    is_other = are_own_steps(step, n_near, n_steps)
-    return np.flatnonzero(is_other), step[is_other]
+        n_steps = np.bincount(series, minlength=part.n_series)
+        middle = np.cumsum(n_steps) - n_steps + n_steps // 2
+        step[block] = length[np.lexsort((length, series))][middle]
+        is_near = np.abs(length - step[block][series]) <= _SAME_OWN_STEP * step[block][series]
+        n_near = np.bincount(series[is_near], minlength=part.n_series)
+        is_other[block] = are_own_steps(step[block], n_near, n_steps)
+    return sparse[is_other], step[is_other]
 
 
 def warn_of_other_steps(panel: Panel, schema: Schema, listener: Listener) -> None:
