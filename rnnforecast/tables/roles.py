@@ -376,6 +376,8 @@ def _is_row_number(name: str, values: Doubles, codes: Integers, order: Integers)
 
 def _is_calendar(values: Doubles, times: Integers) -> bool:
     """Tell whether numbers are the hour, the day, the month and so on, of their times."""
+    if (values != np.trunc(values)).any():
+        return False
 
     def day_of_year(days: Integers) -> Integers:
         years = days.astype("datetime64[D]").astype("datetime64[Y]")
