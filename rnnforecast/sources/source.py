@@ -96,7 +96,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class WrappedSource:
-    """Base of sources that present another source in another way."""
+    """Base of sources that present another source in another way: all that is not overridden."""
 
     source: Source
 
@@ -104,6 +104,19 @@ class WrappedSource:
     def name(self) -> str:
         """What messages call it."""
         return self.source.name
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns, in the order of the file."""
+        return self.source.columns
+
+    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Read columns as these types, a batch at a time."""
+        return self.source.batches(types)
+
+    def location(self, row: int, column: str) -> Location:
+        """Return the location of a row, counted from 0 over all batches."""
+        return self.source.location(row, column)
 
     @property
     def paths(self) -> tuple[AnyPath, ...]:
@@ -307,11 +320,6 @@ class Head(WrappedSource):
     n_rows: int
 
     @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns of the source."""
-        return self.source.columns
-
-    @property
     def n_rows_estimate(self) -> int:
         """The number of rows."""
         return self.n_rows
@@ -325,13 +333,9 @@ class Head(WrappedSource):
             if n_missing <= 0:
                 return
 
-    def location(self, row: int, column: str) -> Location:
-        """Return the location of a row."""
-        return self.source.location(row, column)
-
 
 def take_head(source: Source, n_cells: int) -> Source:
-    """Return a source with its first rows, about so many cells; itself where it has no more.
+    """Return a source with its first rows, of about `n_cells`; itself where it has no more.
 
     Of several CSV files it is the beginning of the first.
     """

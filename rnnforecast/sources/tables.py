@@ -15,6 +15,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from itertools import islice
@@ -34,7 +35,7 @@ from rnnforecast.events import Listener, Notice
 from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.parquet import TableSource
 from rnnforecast.sources.sniff import MISSING
-from rnnforecast.sources.text import DAMAGED, open_binary, truncated, unpacked_size
+from rnnforecast.sources.text import open_binary, readable, unpacked_size
 from rnnforecast.storage.remote import AnyPath
 from rnnforecast.urls import Database
 
@@ -119,26 +120,20 @@ def _with_text_times(type_: pa.DataType) -> pa.DataType:
 def _json_lines(path: AnyPath, config: DataConfig, name: str) -> list[bytes]:
     """Read the lines of a file. Raises `DataError` for one that is damaged or too large."""
     chunks: list[bytes] = []
-    try:
-        with open_binary(path) as file:
-            head = file.read(_CHUNK_BYTES)
-            n_lines = int(unpacked_size(path) / max(len(head), 1) * head.count(b"\n"))
-            check_memory(n_lines, head[: head.find(b"\n")].count(b":"), config, name)
-            while head:
-                chunks.append(head)
-                if sum(map(len, chunks)) > config.input_limit:
-                    raise DataError(
-                        f"{name} unpacks to more than --max-input-bytes {config.max_input_bytes}",
-                        code="input-bytes",
-                        location=Location(name),
-                    )
-                head = file.read(_CHUNK_BYTES)
-    except DAMAGED as error:
-        raise truncated(error, path, name) from error
-    except OSError as error:
-        raise DataError(
-            f"{name} cannot be read: {error}", code="unreadable", location=Location(name)
-        ) from error
+    with readable(path, name) as file:
+        chunk = file.read(_CHUNK_BYTES)
+        n_lines = int(unpacked_size(path) / max(len(chunk), 1) * chunk.count(b"\n"))
+        check_memory(n_lines, chunk[: chunk.find(b"\n")].count(b":"), config, name)
+        while chunk:
+            chunks.append(chunk)
+            if sum(map(len, chunks)) > config.input_limit:
+                raise DataError(
+                    f"{name} unpacks to more than --max-input-bytes {config.max_input_bytes}",
+                    code="input-bytes",
+                    location=Location(name),
+                )
+            chunk = file.read(_CHUNK_BYTES)
+
     return b"".join(chunks).removeprefix(b"\xef\xbb\xbf").split(b"\n")
 
 
@@ -151,20 +146,15 @@ def _parse_json_lines(
         text = lines[number - 1].decode("utf-8", "replace").strip()
         try:
             value = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            if not isinstance(value, dict):
+                raise TypeError("it is another value")
+        except (ValueError, TypeError, RecursionError) as error:
             raise DataError(
-                f"line {number} of {name} is no JSON: {error}",
+                f"line {number} of {name} is no JSON object: {error}",
                 code="not-json",
                 location=Location(name, number, text=text),
                 hint='each line is an object, such as  {"time": "2024-05-01T12:00", "flow": 2.5}',
             ) from error
-        if not isinstance(value, dict):
-            raise DataError(
-                f"line {number} of {name} is no JSON object",
-                code="not-json",
-                location=Location(name, number, text=text),
-                hint='each line is an object, such as  {"time": "2024-05-01T12:00", "flow": 2.5}',
-            )
         rows.append(dict(_flatten(value)))
 
     names = list(dict.fromkeys(key for row in rows for key in row))
@@ -415,6 +405,5 @@ def _source(
         raise DataError(
             f"{name} has columns, but no readings", code="header-only", location=Location(name)
         )
-    if numbers is None:
-        return TableSource(table, name, paths, unit)
-    return TableSource(table, name, paths, unit, numbers)
+    source = TableSource(table, name, paths, unit)
+    return source if numbers is None else replace(source, numbers=numbers)

@@ -10,7 +10,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from rnnforecast.config.reading import WHITESPACE
@@ -63,6 +63,20 @@ def open_binary(path: AnyPath) -> io.BufferedReader:
     return io.BufferedReader(_GzipReader(file)) if is_gzip else file
 
 
+@contextmanager
+def readable(path: AnyPath, name: str) -> Iterator[io.BufferedReader]:
+    """Open a file as `open_binary` does; raise `DataError` where it cannot be read to its end."""
+    try:
+        with open_binary(path) as file:
+            yield file
+    except DAMAGED as error:
+        raise truncated(error, path, name) from error
+    except OSError as error:
+        raise DataError(
+            f"{name} cannot be read: {error}", code="unreadable", location=Location(name)
+        ) from error
+
+
 def unpacked_size(path: AnyPath) -> int:
     """Return how many bytes a file unpacks to; for a gzip file of over 4 GB a lower bound."""
     with open_packed(path) as file:
@@ -77,25 +91,18 @@ def unpacked_size(path: AnyPath) -> int:
 
 def read_head(path: AnyPath, name: str) -> tuple[bytes, bool]:
     """Return the first bytes of a file, a few lines at least, and whether they are all of it."""
-    try:
-        with open_binary(path) as file:
-            head = file.read(_HEAD_BYTES)
-            # The rows of a very wide table are long.
-            while (
-                max(head.count(b"\n"), head.count(b"\r")) < _MIN_HEAD_LINES
-                and len(head) < MAX_LINE_BYTES
-            ):
-                more = file.read(len(head) or 1)
-                if not more:
-                    break
-                head += more
-            return head, not file.read(1)
-    except DAMAGED as error:
-        raise truncated(error, path, name) from error
-    except OSError as error:
-        raise DataError(
-            f"{name} cannot be read: {error}", code="unreadable", location=Location(name)
-        ) from error
+    with readable(path, name) as file:
+        head = file.read(_HEAD_BYTES)
+        # The rows of a very wide table are long.
+        while (
+            max(head.count(b"\n"), head.count(b"\r")) < _MIN_HEAD_LINES
+            and len(head) < MAX_LINE_BYTES
+        ):
+            more = file.read(len(head) or 1)
+            if not more:
+                break
+            head += more
+        return head, not file.read(1)
 
 
 def lines_of(head: bytes, encoding: str, *, is_complete: bool, name: str) -> list[str]:

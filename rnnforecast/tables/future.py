@@ -108,11 +108,6 @@ class FutureSource(WrappedSource):
         """About how many rows both have."""
         return self.source.n_rows_estimate + int(self.future.table.num_rows)
 
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """The columns of the readings."""
-        return self.source.columns
-
     def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Read the readings, then the second file; columns that it lacks are null there."""
         names: set[str] = set()

@@ -6,12 +6,11 @@ Column names, series names, step, level, age and covariates that are known ahead
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from rnnforecast.config.reading import DataConfig
@@ -24,7 +23,6 @@ from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError
 from rnnforecast.events import Event, Listener, ProgressEvent, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks
-from rnnforecast.sources.columns import Column
 from rnnforecast.sources.shards import open_rank_slice
 from rnnforecast.sources.source import Source, WrappedSource, open_table
 from rnnforecast.tables.evidence import sample_size
@@ -118,16 +116,7 @@ class RowError(Exception):
 
 @dataclass(frozen=True)
 class UnlocatedSource(WrappedSource):
-    """A source that locates no row, which takes long: it raises `RowError` instead."""
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """All columns of the source."""
-        return self.source.columns
-
-    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        """Read columns."""
-        return self.source.batches(types)
+    """A source that raises `RowError` instead of locating a row, which takes long."""
 
     def location(self, row: int, column: str) -> Location:
         """Raise `RowError`."""

@@ -30,7 +30,7 @@ from rnnforecast.data.arrays import (
 from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, format_timestamp, parse_time_us
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, ProgressEvent, WarningEvent
-from rnnforecast.sources.columns import Column, is_integer
+from rnnforecast.sources.columns import is_integer
 from rnnforecast.sources.csv import report_skipped
 from rnnforecast.sources.files import change_guard, check_memory, thread_map
 from rnnforecast.sources.source import Source, WrappedSource
@@ -365,19 +365,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class FilteredSource(WrappedSource):
-    """A source of which some rows are dropped: row numbers count those that are left."""
+    """A source of which some rows are dropped: it locates those that are left by their numbers.
+
+    Its batches still hold all rows.
+    """
 
     selected: Sequence[Flags]
     """`(row,)` in chunks: the rows that are left."""
-
-    @property
-    def columns(self) -> tuple[Column, ...]:
-        """All columns of the source."""
-        return self.source.columns
-
-    def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
-        """Read all rows, dropped ones included."""
-        return self.source.batches(types)
 
     def location(self, row: int, column: str) -> Location:
         """Return the file and line of a row that is left."""
