@@ -122,10 +122,7 @@ def merge_repeated_hours(rows: Rows, axis: TimeAxis) -> list[Flags] | None:
     length = edges[place // 3 * 3 + 1] - edges[place // 3 * 3]
     is_second = place % 3 == 2
 
-    newest = np.full(rows.n_series, np.iinfo(np.int64).min)
-    for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
-        seen = rows.has_reading(i)
-        np.maximum.at(newest, codes[seen], times[seen])
+    newest = rows.newest_readings()
     is_ahead = ~is_second & (time <= newest[code]) & (time + length > newest[code])
 
     # Second rows, each with the first row of its series at the same time of the clock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -114,8 +114,7 @@ def read_panel(
     panel = to_grid(rows, grid, context)
 
     panel = mask_stuck(panel, config, listener)
-    panel = trim_and_warn(panel, context)
-    local = drop_empty(panel, context, ranks)
+    local = drop_empty(trim_and_warn(panel, context), context, ranks)
     panel, schema = merge_ranks(local, ranks), context.schema
     train_end_us = find_train_end(panel) if find_train_end and schema.covariates else None
     panel, schema = encode_covariates(
@@ -123,19 +122,11 @@ def read_panel(
     )
     panel = add_calendar(panel, config)
 
-    _report_gaps(local, config, listener, ranks)
-    if schema.step_us is None and local.n_series:  # a model's readings were profiled in training
-        warn_of_suspect_readings(local, listener)
-        is_long = schema.series is not None
-        warn_of_columns(local, schema.targets, config, listener, is_long=is_long)
-        warn_of_other_steps(local, schema, listener)
-        if config.hold is None and not config.is_resampled:
-            warn_of_reports(local, listener)
-    targets = schema.targets if schema.series else panel.names
+    report(local, schema, config, listener, ranks)
     axis = panel.axis
     schema = replace(
         schema,
-        targets=targets,
+        targets=schema.targets if schema.series else panel.names,
         step_us=panel.step_us,
         tz=axis.tz,
         axis_kind=axis.kind,
@@ -190,23 +181,11 @@ def align(
     the rows that are left. Raises `DataError` for times that lie ahead of the clock, are irregular,
     or spread over far more steps than there are rows.
     """
-    config, listener = context.config, context.listener
-    statistics = step_statistics(rows)
-    step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
-    if config.freq is None and ranks is SINGLE_PROCESS:
-        own_step_us = _step_of_readings(rows, context, step_us)
-        if own_step_us is not None:
-            seen = [rows.has_reading(i) for i in range(len(rows.times))]
-            context = replace(context, source=rows.keep(seen, context))
-            statistics, step_us = step_statistics(rows), own_step_us
-        lengths, counts = statistics.steps.lengths, statistics.steps.counts
-        time_of = lengths * counts
-        is_longer = lengths > 1.5 * step_us
-        if 0 < _MIN_OTHER_SHARE * time_of.sum() <= time_of[is_longer].sum():
-            check_step_change(rows, context, step_us, tz, min_share=_MIN_OTHER_SHARE)
+    config = context.config
+    statistics, step_us, context = settle_step(rows, context, ranks, tz=tz)
     if not config.allow_future:
         check_future(rows, step_us, context, is_aware=tz is not None)
-    _warn_of_jumps_back(rows, statistics.backward, step_us, listener)
+    _warn_of_jumps_back(rows, statistics.backward, step_us, context.listener)
 
     is_trained = context.schema.step_us is not None
     axis = context.schema.axis if is_trained else choose_axis(rows, step_us, config, ranks, tz=tz)
@@ -221,60 +200,124 @@ def align(
         statistics = step_statistics(rows)
         step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
 
-    times: Sequence[Integers] = rows.times
-    start, end = statistics.start, statistics.end
-    if config.hold_us is not None:
-        newest = _newest_reading(rows)
-        rows.until_us = newest + (round(statistics.steps.median) if statistics.steps.total else 1)
-        end = np.maximum(end, np.minimum(end + config.hold_us, newest))
-    if config.is_resampled:
-        if config.hold is None:
-            _mask_incomplete_steps(rows, statistics, axis, step_us, config, listener)
-        # A month that is named by its last day ends a day before the next one begins.
-        shift_us = step_us if axis.offset_us else 0
-        times = [axis.floor(chunk, step_us) + shift_us for chunk in times]
-        start, end = (axis.floor(bound, step_us) + shift_us for bound in (start, end))
-    elif not statistics.is_multiple_of(step_us):
-        times, start, end = _snap(rows, statistics, step_us, context, tz)
-
+    times, start, end = times_on_grid(rows, statistics, step_us, axis, context, tz=tz)
     if is_trained and open_steps:
         axis = replace(axis, step_us=step_us, open_steps=open_steps)
-        is_open = [axis.is_open(chunk) for chunk in times]
-        n_closed = sum(int(np.count_nonzero(~chunk)) for chunk in is_open)
-        if n_closed:
-            message = f"{n_closed} rows lie in hours that were closed at training: left out"
-            listener(WarningEvent("closed-hours", message, n_closed))
-            context = replace(context, source=rows.keep(is_open, context))
-            times = [
-                chunk[rows_] for chunk, rows_ in zip(times, is_open, strict=True) if rows_.any()
-            ]
+        times, context = leave_out_closed(rows, times, axis, context)
     elif not is_trained and config.closed == "auto" and axis.kind != MONTHS:
         open_steps = find_open_steps(rows, times, step_us, ranks)
-        if open_steps:
-            axis = close_axis(axis, step_us, open_steps, listener)
+        axis = close_axis(axis, step_us, open_steps, context.listener) if open_steps else axis
     if axis.open_steps:
         times = [axis.from_wall_clock(chunk) for chunk in times]
         start, end = (axis.from_wall_clock(bound) for bound in (start, end))
 
-    rows.align(list(times), keep_exact=config.is_resampled)
+    rows.align(times, keep_exact=config.is_resampled)
     grid = Grid(start, (end - start) // step_us + 1, step_us, axis)
-    n_most = max(_MAX_EMPTY * rows.n_rows, 10_000)
-    if grid.n_rows > n_most:
-        times_of_rows = np.concatenate(rows.times)
-        furthest = int(np.argmax(np.abs(times_of_rows - np.median(times_of_rows))))
-        steps = statistics.steps
-        fitting_us = fitting_step(steps.lengths, steps.counts, steps.median)
-        fits = fitting_us > step_us and (end - start + fitting_us).sum() // fitting_us < n_most
-        proposals = [Proposal(("--freq", abbreviate(fitting_us), "--agg", "mean"), _IF_RARE)]
-        raise DataError(
-            f"{len(times_of_rows)} rows spread over {grid.n_rows} steps of "
-            f"{format_duration(step_us)}; this stamp lies furthest from the others",
-            code="sparse",
-            location=context.source.location(furthest, context.schema.time),
-            proposals=proposals if fits else (),
-            hint="correct or remove it if it is wrong",
-        )
+    check_density(rows, grid, statistics.steps, context)
     return grid, context
+
+
+def settle_step(
+    rows: Rows, context: ReadContext, ranks: Ranks, *, tz: str | None
+) -> tuple[StepStatistics, int, ReadContext]:
+    """Find the step, while times are still those of the stamps.
+
+    Where the only target is read at a longer step than others, the rows without its readings are
+    dropped. Returns the statistics of the rows that are left, the step, and the context with a
+    source that locates these rows. Raises `DataError` where the step changes.
+    """
+    statistics = step_statistics(rows)
+    step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
+    if context.config.freq is not None or ranks is not SINGLE_PROCESS:
+        return statistics, step_us, context
+
+    own_step_us = _step_of_readings(rows, context, step_us)
+    if own_step_us is not None:
+        seen = [rows.has_reading(i) for i in range(len(rows.times))]
+        context = replace(context, source=rows.keep(seen, context))
+        statistics, step_us = step_statistics(rows), own_step_us
+
+    time_of = statistics.steps.lengths * statistics.steps.counts
+    is_longer = statistics.steps.lengths > 1.5 * step_us
+    if 0 < _MIN_OTHER_SHARE * time_of.sum() <= time_of[is_longer].sum():
+        check_step_change(rows, context, step_us, tz, min_share=_MIN_OTHER_SHARE)
+    return statistics, step_us, context
+
+
+def times_on_grid(
+    rows: Rows,
+    statistics: StepStatistics,
+    step_us: int,
+    axis: TimeAxis,
+    context: ReadContext,
+    *,
+    tz: str | None,
+) -> tuple[list[Integers], Integers, Integers]:
+    """Return the times of the rows on the grid, and the start and end of each series, `(series,)`.
+
+    Times are floored for an aggregate, and else snapped where they jitter. With `--hold` a series
+    goes on after its newest reading. Raises `DataError` for times that are irregular.
+    """
+    config, start, end = context.config, statistics.start, statistics.end
+    if config.hold_us is not None:
+        newest = int(rows.newest_readings().max())
+        rows.until_us = newest + (round(statistics.steps.median) if statistics.steps.total else 1)
+        end = np.maximum(end, np.minimum(end + config.hold_us, newest))
+
+    if config.is_resampled:
+        if config.hold is None:
+            _mask_incomplete_steps(rows, statistics, axis, step_us, config, context.listener)
+        # A month that is named by its last day ends a day before the next one begins.
+        shift_us = step_us if axis.offset_us else 0
+        times = [axis.floor(chunk, step_us) + shift_us for chunk in rows.times]
+        return times, axis.floor(start, step_us) + shift_us, axis.floor(end, step_us) + shift_us
+    if statistics.is_multiple_of(step_us):
+        return list(rows.times), start, end
+    return _snap(rows, statistics, step_us, context, tz)
+
+
+def leave_out_closed(
+    rows: Rows, times: list[Integers], axis: TimeAxis, context: ReadContext
+) -> tuple[list[Integers], ReadContext]:
+    """Drop rows in hours that were closed at training, and warn of them.
+
+    Returns the times on the grid, and the context with a source, of the rows that are left.
+    """
+    is_open = [axis.is_open(chunk) for chunk in times]
+    n_closed = sum(int(np.count_nonzero(~chunk)) for chunk in is_open)
+    if not n_closed:
+        return times, context
+
+    message = f"{n_closed} rows lie in hours that were closed at training: left out"
+    context.listener(WarningEvent("closed-hours", message, n_closed))
+    context = replace(context, source=rows.keep(is_open, context))
+    open_times = [t[has_row] for t, has_row in zip(times, is_open, strict=True) if has_row.any()]
+    return open_times, context
+
+
+def check_density(rows: Rows, grid: Grid, steps: StepCounts, context: ReadContext) -> None:
+    """Raise `DataError` for rows that spread over far more steps of the grid than there are rows.
+
+    It names the stamp that lies furthest from the others, and offers a longer step that fits.
+    """
+    n_most = max(_MAX_EMPTY * rows.n_rows, 10_000)
+    if grid.n_rows <= n_most:
+        return
+
+    times = np.concatenate(rows.times)
+    furthest = int(np.argmax(np.abs(times - np.median(times))))
+    fitting_us = fitting_step(steps.lengths, steps.counts, steps.median)
+    n_fitting = ((grid.lengths - 1) * grid.step_us + fitting_us).sum() // fitting_us
+    fits = fitting_us > grid.step_us and n_fitting < n_most
+    proposals = [Proposal(("--freq", abbreviate(fitting_us), "--agg", "mean"), _IF_RARE)]
+    raise DataError(
+        f"{len(times)} rows spread over {grid.n_rows} steps of {format_duration(grid.step_us)}; "
+        "this stamp lies furthest from the others",
+        code="sparse",
+        location=context.source.location(furthest, context.schema.time),
+        proposals=proposals if fits else (),
+        hint="correct or remove it if it is wrong",
+    )
 
 
 def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: Listener) -> None:
@@ -301,6 +344,7 @@ def _find_step(steps: StepCounts, rows: Rows, context: ReadContext) -> int:
         return steps.infer_step()
     if context.schema.step_us is not None:
         return context.schema.step_us
+
     n_rows = rows.n_rows
     count = "1 row of readings is" if n_rows == 1 else f"{n_rows} rows without a second time are"
     raise NotEnoughDataError(
@@ -308,14 +352,6 @@ def _find_step(steps: StepCounts, rows: Rows, context: ReadContext) -> int:
         code="too-short",
         hint="pass more readings",
     )
-
-
-def _newest_reading(rows: Rows) -> int:
-    """Return the time of the newest reading of all series."""
-    newest = np.iinfo(np.int64).min
-    for i, times in enumerate(rows.times):
-        newest = max(newest, int(times[rows.has_reading(i)].max(initial=newest)))
-    return newest
 
 
 def _mask_incomplete_steps(
@@ -332,11 +368,7 @@ def _mask_incomplete_steps(
     over where no more than half a reading is missing at its end, at the pace of the series. The
     first count of a step ends what a counter counted in the one before, and stays.
     """
-    newest = np.full(rows.n_series, np.iinfo(np.int64).min)
-    for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
-        seen = rows.has_reading(i)
-        np.maximum.at(newest, codes[seen], times[seen])
-
+    newest = rows.newest_readings()
     begin = axis.floor(newest, step_us)
     pace = statistics.steps.median if statistics.steps.total else step_us
     is_incomplete = (newest > 0) & (newest + 1.5 * pace < begin + step_us)
@@ -375,7 +407,7 @@ def _recent_pace(
 
 def _snap(
     rows: Rows, statistics: StepStatistics, step_us: int, context: ReadContext, tz: str | None
-) -> tuple[Sequence[Integers], Integers, Integers]:
+) -> tuple[list[Integers], Integers, Integers]:
     """Snap stamps that jitter a little to the grid; raise `DataError` for those far from it.
 
     The grid of a series begins at its first stamp. Where stamps jitter, it begins in 1970 if all
@@ -391,7 +423,7 @@ def _snap(
     first, end = statistics.start, statistics.end
     chunks = list(zip(rows.times, rows.codes, strict=True))
     if not any(deviation(times, first[codes]).any() for times, codes in chunks):
-        return rows.times, first, end
+        return list(rows.times), first, end
 
     limit = MAX_JITTER * step_us
     is_near_1970 = all((np.abs(deviation(times, 0)) <= limit).all() for times in rows.times)
@@ -424,8 +456,8 @@ def _irregular(
     on_change = reported_on_change(rows) if config.freq is None else None
     if config.freq is None and on_change is None:
         check_step_change(rows, context, step_us, tz, min_share=0)
-    fitting = fitting_step(steps.lengths, steps.counts, median)
-    freq = config.freq or abbreviate(fitting)
+
+    freq = config.freq or abbreviate(fitting_step(steps.lengths, steps.counts, median))
     proposals = [Proposal(("--freq", freq, "--agg", "mean"), "to put the readings on a grid")]
     if on_change is not None:
         proposals.insert(0, on_change)
@@ -452,11 +484,13 @@ def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | N
     n_seen = sum(map(np.count_nonzero, seen))
     if not 1 < n_seen < _MAX_SEEN_SHARE * rows.n_rows:
         return None
+
     times = np.concatenate([times[has] for times, has in zip(rows.times, seen, strict=True)])
     lengths = np.diff(np.sort(times))
     steps = StepCounts.of(lengths[lengths > 0])
     if not steps.total:
         return None
+
     if schema.step_us is not None:  # a model has settled the step
         multiple = steps.lengths / schema.step_us
         is_multiple = (np.abs(multiple - np.rint(multiple)) <= MAX_JITTER).all()
@@ -467,7 +501,26 @@ def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | N
     return own_step_us if is_own and n_rows > n_seen else None
 
 
-def _report_gaps(panel: Panel, config: DataConfig, listener: Listener, ranks: Ranks) -> None:
+def report(
+    panel: Panel, schema: Schema, config: DataConfig, listener: Listener, ranks: Ranks
+) -> None:
+    """Report what is odd about the readings of one rank: gaps, sensors and steps.
+
+    A trained model's readings were profiled in training, so that of them gaps alone are told.
+    """
+    report_gaps(panel, config, listener, ranks)
+    if schema.step_us is not None or not panel.n_series:
+        return
+
+    warn_of_suspect_readings(panel, listener)
+    is_long = schema.series is not None
+    warn_of_columns(panel, schema.targets, config, listener, is_long=is_long)
+    warn_of_other_steps(panel, schema, listener)
+    if config.hold is None and not config.is_resampled:
+        warn_of_reports(panel, listener)
+
+
+def report_gaps(panel: Panel, config: DataConfig, listener: Listener, ranks: Ranks) -> None:
     """Note how much is missing; warn of series with a gap that is longer than `--max-gap`."""
     n_nan = int(np.count_nonzero(np.isnan(panel.target)))
     zeros = np.zeros((2, panel.n_series), np.int64)
@@ -482,6 +535,7 @@ def _report_gaps(panel: Panel, config: DataConfig, listener: Listener, ranks: Ra
 
     gap = format_duration(longest_of_all * panel.step_us)
     listener(Notice(f"{n_missing} of {n_rows} readings are missing, the longest gap is {gap}"))
+
     limit = config.max_gap_steps(panel.step_us)
     if limit is not None and longest.max(initial=0) > limit:
         names = take_names(panel.names, np.flatnonzero(longest > limit))

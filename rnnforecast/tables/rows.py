@@ -174,6 +174,14 @@ class Rows:
         seen: Flags = np.any([np.isfinite(c[chunk]) for c in self._readings.values()], axis=0)
         return seen
 
+    def newest_readings(self) -> Integers:
+        """`(series,)`: time of the newest reading of any target; the least integer for none."""
+        newest = np.full(self.n_series, np.iinfo(np.int64).min)
+        for i, (times, codes) in enumerate(zip(self.times, self.codes, strict=True)):
+            seen = self.has_reading(i)
+            np.maximum.at(newest, codes[seen], times[seen])
+        return newest
+
     def keep_until(self, as_of: str, context: ReadContext, tz: str | None) -> Source:
         """Drop the rows after a moment, and return a source that locates the others.
 
@@ -317,15 +325,15 @@ class Rows:
         self._check(Stage.CLEANED)
         self._times = [axis.from_utc(times) for times in self._times]
 
-    def align(self, times: list[Integers] | None = None, *, keep_exact: bool = False) -> None:
-        """Replace the times by times on the grid, unless they lie on it; the stage is ALIGNED.
+    def align(self, times: list[Integers], *, keep_exact: bool = False) -> None:
+        """Replace the times by times on the grid; the stage is ALIGNED.
 
         The times before that stay in `exact_times` where they are to be kept.
         """
         self._check(Stage.CLEANED)
         if keep_exact:
             self.exact_times = self._times
-        self._times = self._times if times is None else times
+        self._times = times
         self.stage = Stage.ALIGNED
 
     def place(self, grid: Grid) -> list[Integers]:

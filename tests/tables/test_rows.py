@@ -26,7 +26,11 @@ def rows_at(stage: Stage) -> Rows:
         {"v": np.zeros(1)},
         ["v"],
     )
-    steps = (lambda: rows.finish_cleaning(SCHEMA), rows.align, lambda: rows.place(GRID))
+    steps = (
+        lambda: rows.finish_cleaning(SCHEMA),
+        lambda: rows.align(list(rows.times)),
+        lambda: rows.place(GRID),
+    )
     for step in steps[: STAGES.index(stage)]:
         step()
     assert rows.stage is stage
@@ -39,7 +43,7 @@ CALLS: dict[str, tuple[Callable[[Rows], object], set[Stage]]] = {
         {Stage.READ, Stage.CLEANED},
     ),
     "finish_cleaning": (lambda rows: rows.finish_cleaning(SCHEMA), {Stage.READ}),
-    "align": (lambda rows: rows.align(), {Stage.CLEANED}),
+    "align": (lambda rows: rows.align([np.arange(3)]), {Stage.CLEANED}),
     "place": (lambda rows: rows.place(GRID), {Stage.ALIGNED}),
     "times": (lambda rows: rows.times, set(STAGES) - {Stage.PLACED}),
     "codes": (lambda rows: rows.codes, set(STAGES) - {Stage.PLACED}),
