@@ -123,16 +123,8 @@ def read_panel(
     panel = add_calendar(panel, config)
 
     report(local, schema, config, listener, ranks)
-    axis = panel.axis
-    schema = replace(
-        schema,
-        targets=schema.targets if schema.series else panel.names,
-        step_us=panel.step_us,
-        tz=axis.tz,
-        axis_kind=axis.kind,
-        stamp_offset_us=axis.offset_us,
-        open_steps=axis.open_steps,
-    )
+    schema = replace(schema, targets=schema.targets if schema.series else panel.names)
+    schema = schema.with_axis(panel.axis, panel.step_us)
     check_same_schema(schema, ranks)
     return panel, schema
 

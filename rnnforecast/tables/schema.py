@@ -84,6 +84,17 @@ class Schema:
         step_us = (self.step_us or 0) if self.open_steps else 0
         return TimeAxis(self.tz, self.axis_kind, self.stamp_offset_us, step_us, self.open_steps)
 
+    def with_axis(self, axis: TimeAxis, step_us: int) -> Schema:
+        """Return the schema of readings whose rows lie on an axis at this step."""
+        return replace(
+            self,
+            step_us=step_us,
+            tz=axis.tz,
+            axis_kind=axis.kind,
+            stamp_offset_us=axis.offset_us,
+            open_steps=axis.open_steps,
+        )
+
     @property
     def covariate_names(self) -> tuple[str, ...]:
         """Names of the covariate columns."""
@@ -162,16 +173,18 @@ def check_zone(schema: Schema, trained: Schema) -> None:
 
 def check_counters(targets: Sequence[str], config: DataConfig) -> None:
     """Raise `UsageError`, with a similar name, for a counter or an angle that is not a target."""
+
+    def check(option: str, name: str, names: Collection[str], rule: str = "") -> None:
+        if name not in names:
+            nearest = next(iter([*_similar(name, targets), *targets]), None)
+            hint = f"such as  {option} {shell_quote(f'{nearest}{rule}')}" if nearest else None
+            raise UsageError(f"{option} names {name!r}, but there is no such target", hint=hint)
+
     for name in config.counter:
-        if name not in targets:
-            suggestions = [*_similar(name, targets), *targets]
-            hint = f"such as  --counter {shell_quote(suggestions[0])}" if suggestions else None
-            raise UsageError(f"--counter names {name!r}, but there is no such target", hint=hint)
+        check("--counter", name, targets)
     for name, rule in config.agg_by_column.items():
-        if name not in (targets if rule == ANGLE else (*targets, *config.named_columns)):
-            suggestions = [*_similar(name, targets), *targets]
-            hint = f"such as  --agg {shell_quote(f'{suggestions[0]}={rule}')}" if targets else None
-            raise UsageError(f"--agg names {name!r}, but there is no such target", hint=hint)
+        names = targets if rule == ANGLE else (*targets, *config.named_columns)
+        check("--agg", name, names, f"={rule}")
 
 
 def check_column(
@@ -273,30 +286,13 @@ def infer_schema(
         counted = "days of Excel" if unit == EXCEL else f"{unit} since 1970"
         listener(WarningEvent("epoch", f"column {time.name!r} is read as {counted}"))
 
-    covariate_names = (*config.known, *config.past, *config.static)
-    parts = source.parts if isinstance(source, JoinedKey) else ()
-    roles = {time.name, *covariate_names, *parts}
-    free = [column for column in source.columns if column.name not in roles]
-    no_key = roles - set(config.static)
-    may_be_key = [column for column in source.columns if column.name not in no_key]
-    reader = TimestampReader.of(source, Schema(time.name, None, (), unit), config)
-    check_memory(source.n_rows_estimate, max(len(config.target), 1), config, source.name)
-    evidence = gather_evidence(source, reader, may_be_key, all_rows=all_rows)
-    if unit is None and not reader.zone.is_aware and config.tz is None:
-        _check_zone_column(source, evidence)
-
-    # The key
-    series, series_reason = config.series, ""
-    if series is None and not config.id_from_columns:
-        names = {column.name for column in may_be_key} - set(config.named_targets)
-        series, series_reason = _infer_series(source, evidence, names)
-        if series is None and not evidence.is_whole and evidence.has_constant_text:
-            # a large table may be sorted by a key that its first rows do not show
-            evidence = gather_evidence(source, reader, may_be_key, all_rows=True)
-            series, series_reason = _infer_series(source, evidence, names)
+    evidence, series, series_reason = infer_key(source, config, time, unit, all_rows=all_rows)
     key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
 
     # The targets, and what is none
+    parts = source.parts if isinstance(source, JoinedKey) else ()
+    roles = {time.name, *config.known, *config.past, *config.static, *parts}
+    free = [column for column in source.columns if column.name not in roles]
     reasons = left_out_numbers(evidence, key, named=config.named_targets)
     numbers = [c.name for c in free if c.kind == "number" and c.name not in (series, *key)]
     readings = [name for name in numbers if name not in reasons]
@@ -309,27 +305,61 @@ def infer_schema(
     check_counters(targets, config)
     covariates = _covariates(columns, config, series)
 
-    listed = join_names(targets, 5)
-    layout = f"series named by {series!r}, target {listed}" if series else f"targets {listed}"
-    listener(Notice(f"{source.name}: time {time.name!r}, {layout}"))
-    if series is None and len(targets) > _MANY_TARGETS:
-        hint = f"{len(targets)} columns: a long table (time, series, value; --series names the "
-        listener(Notice(hint + "second) takes less time to read"))
-
-    used = {series, *key, *targets}
-    unused = [c for c in free if c.name not in used]
-    empty = [c.name for c in unused if c.kind == "empty"]
-    if empty:
-        listener(WarningEvent.for_names("empty-column", "empty, left out", empty))
+    # What is left out, and why
+    unused = [c for c in free if c.name not in {series, *key, *targets}]
     reasons = {
         c.name: reasons.get(c.name) or reason_of_text(c, evidence, key)
         for c in unused
         if c.kind != "empty"
     }
+    empty = [c.name for c in unused if c.kind == "empty"]
+    note_roles(source.name, time.name, series, targets, listener)
+    if empty:
+        listener(WarningEvent.for_names("empty-column", "empty, left out", empty))
     note_left_out(reasons, numbers, listener)
     reasons |= {time.name: time_reason} | dict.fromkeys(key, series_reason)
     pairs = tuple(reasons.items())
     return Schema(time.name, series, targets, unit, covariates=covariates, reasons=pairs)
+
+
+def infer_key(
+    source: Source, config: DataConfig, time: Column, unit: str | None, *, all_rows: bool
+) -> tuple[Evidence, str | None, str]:
+    """Return the evidence of columns that may be a key, the columns that name the series, and why.
+
+    The columns are joined by commas; None where none does. Raises `DataError` for stamps whose zone
+    stands in another column, and where the evidence tells no key.
+    """
+    parts = source.parts if isinstance(source, JoinedKey) else ()
+    no_key = {time.name, *config.known, *config.past, *parts} - set(config.static)
+    may_be_key = [column for column in source.columns if column.name not in no_key]
+    reader = TimestampReader.of(source, Schema(time.name, None, (), unit), config)
+    check_memory(source.n_rows_estimate, max(len(config.target), 1), config, source.name)
+    evidence = gather_evidence(source, reader, may_be_key, all_rows=all_rows)
+    if unit is None and not reader.zone.is_aware and config.tz is None:
+        _check_zone_column(source, evidence)
+    if config.series is not None or config.id_from_columns:
+        return evidence, config.series, ""
+
+    names = {column.name for column in may_be_key} - set(config.named_targets)
+    series, reason = _infer_series(source, evidence, names)
+    if series is None and not evidence.is_whole and evidence.has_constant_text:
+        # a large table may be sorted by a key that its first rows do not show
+        evidence = gather_evidence(source, reader, may_be_key, all_rows=True)
+        series, reason = _infer_series(source, evidence, names)
+    return evidence, series, reason
+
+
+def note_roles(
+    source: str, time: str, series: str | None, targets: Sequence[str], listener: Listener
+) -> None:
+    """Say which column is the time, which names the series, and which are the targets."""
+    listed = join_names(targets, 5)
+    layout = f"series named by {series!r}, target {listed}" if series else f"targets {listed}"
+    listener(Notice(f"{source}: time {time!r}, {layout}"))
+    if series is None and len(targets) > _MANY_TARGETS:
+        hint = f"{len(targets)} columns: a long table (time, series, value; --series names the "
+        listener(Notice(hint + "second) takes less time to read"))
 
 
 def note_left_out(reasons: Mapping[str, str], numbers: Collection[str], listener: Listener) -> None:
@@ -418,6 +448,7 @@ def _readings_of_times(
     kinds = [c for c in columns if c.name in names or c.kind == "number"]
     if kinds[-1].name in names:  # the times stand after their readings
         kinds = kinds[::-1]
+
     options: dict[str, tuple[str, ...]] = dict.fromkeys(names, ())
     owner = kinds[0].name
     for column in kinds:
