@@ -142,6 +142,11 @@ def parse_utc_offset_us(tz: str) -> int | None:
     return -size if match[1] == "-" else size
 
 
+def format_utc_offset(minutes: int) -> str:
+    """Format an offset from UTC: `+01:00`."""
+    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+
+
 def check_range(name: str, value: float, low: float, high: float) -> None:
     """Raise `UsageError` for an option's value outside `[low, high]`."""
     if not low <= value <= high:

@@ -30,6 +30,7 @@ from rnnforecast.data.windows import Values
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
 from rnnforecast.storage.publish import publishing_file
 from rnnforecast.storage.remote import as_path
+from rnnforecast.units import format_utc_offset
 
 _FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]*$)")
 """Start of a text that spreadsheets take for a formula; a number is not taken for one."""
@@ -252,8 +253,7 @@ def _parse_times(column: pa.ChunkedArray, path: Path) -> tuple[Integers, str | N
         tz = None
         if first.tzinfo is not None:  # as Arrow writes an offset: `+01:00`
             minutes = int((first.utcoffset() or timedelta()).total_seconds()) // 60
-            sign, hours = "+" if minutes > 0 else "-", abs(minutes) // 60
-            tz = f"{sign}{hours:02d}:{abs(minutes) % 60:02d}" if minutes else "UTC"
+            tz = format_utc_offset(minutes) if minutes else "UTC"
 
     if stamps.isna().any():
         raise _no_forecast(path, "a timestamp is missing")

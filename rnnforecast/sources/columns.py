@@ -90,11 +90,11 @@ def _are_dates(cells: Sequence[str]) -> bool:
 def with_weak_dates(
     columns: Sequence[Column], source: str, config: DataConfig
 ) -> tuple[Column, ...]:
-    """Take columns of numbers or names for times where all of them are dates, such as 20240131.
+    """Take columns of numbers or names for times where all cells are dates, such as 20240131.
 
-    That is so where no other column holds times, and in the one that the user calls the time, but
-    not where the user says what numbers count. Raises `DataError` for numbers that may be counts,
-    too.
+    This is done where no other column holds times, and for the one that the user calls the time,
+    but not where the user says what numbers count. Raises `DataError` for numbers that may as well
+    be seconds.
     """
     has_times = any(column.kind == "time" for column in columns)
     if config.time_unit or config.time_format or (has_times and config.time is None):
@@ -108,6 +108,7 @@ def with_weak_dates(
         if form is None or any(_counts(other) for other in columns if other is not column):
             result.append(column)
             continue
+
         if _may_count(column.sample):
             options = ("--time", column.name)
             digits = len(column.sample[0].strip())
@@ -127,13 +128,17 @@ def with_weak_dates(
 
 
 def _counts(column: Column) -> bool:
-    """Tell whether a column holds numbers that are times since 1970."""
-    if column.kind != "number" or not all(map(is_integer, column.sample[:1])):
-        return False
+    """Tell whether a column holds whole numbers that are times since 1970."""
+    is_whole = column.kind == "number" and all(map(is_integer, column.sample[:1]))
+    return is_whole and unit_of(column) is not None
+
+
+def unit_of(column: Column) -> str | None:
+    """Return the only unit in which a column's numbers are times between 1990 and 2100, or None."""
     try:
-        return infer_epoch_unit([float(text) for text in column.sample]) is not None
+        return infer_epoch_unit([float(text) for text in column.sample])
     except ValueError:
-        return False
+        return None
 
 
 def _may_count(texts: Sequence[str]) -> bool:
@@ -171,6 +176,7 @@ def infer_epoch_unit(values: Sequence[float]) -> str | None:
         for unit, factor in EPOCH_UNITS_US.items()
         if values and all(EPOCH_1990_US <= value * factor < EPOCH_2100_US for value in values)
     ]
+
     if not units and values and all(_EXCEL_1990 <= value < _EXCEL_2100 for value in values):
         steps = np.diff(np.unique(values))
         is_ahead = np.diff(values) >= 0
@@ -219,9 +225,8 @@ def cast_batch(batch: pa.RecordBatch, types: dict[str, pa.DataType], source: str
 def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
     """Cast an array; decimals become floats by way of doubles, and texts of times stay texts.
 
-    So do whole numbers of times, which are dates written as digits.
-
-    Bytes become texts only where they are UTF-8, which an unsafe cast does not check.
+    Whole numbers become texts where times are asked for: they are dates written as digits. Bytes
+    become texts only where they are UTF-8, which an unsafe cast does not check.
     """
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()  # the dictionary may hold values that no row has

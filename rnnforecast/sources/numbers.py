@@ -50,15 +50,15 @@ _TYPE = re.compile(
 )
 """Types of columns, which stand below the names as units do."""
 _MIN_VALUES_OF_A_UNIT = 10
-"""A letter right behind whole numbers is a unit only above so many different ones: 1A, 2A, 3A are
-names."""
+"""A letter right behind whole numbers is a unit only if there are more different ones than these:
+1A, 2A, 3A are names."""
 _MIN_NUMERIC_SHARE = 0.5
 """A column with this share of numbers counts as numbers: cells that are none are errors then."""
 _GROUPINGS = (".", ",", " ", "'")
 _N_PROBE = 20
-"""So many cells tell whether a column may hold numbers at all."""
+"""Cells that tell whether a column may hold numbers at all."""
 _MAX_CELLS = 400
-"""So many first cells of a column, and so many of those below, tell how its numbers are written."""
+"""Cells at the beginning of a column, and as many below, that tell how its numbers are written."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class NumberForm:
         return self == NumberForm(self.decimal)
 
     def is_number(self, text: str) -> bool:
-        """Tell whether a cell is a number in this form, or a missing one in the same hand."""
+        """Tell whether a cell is a number in this form, or stands for a missing one in it."""
         if not (self.unit or self.has_signs or self.is_accounting):
             return is_number(text, self.decimal, self.thousands)
         if self.has_signs and text in _EMPTY:
@@ -90,7 +90,7 @@ class NumberForm:
         return self._pattern.fullmatch(self._bare(text)) is not None
 
     def to_plain(self, text: str) -> str:
-        """Return a number with a decimal point and nothing else that is no digit; others as is."""
+        """Return a number as digits with a decimal point; any other text as it is."""
         if not self.is_number(text):
             return text
         bare = self._bare(text)
@@ -107,12 +107,14 @@ class NumberForm:
             )
         for pattern, replacement in self._substitutions:
             bare = pc.replace_substring_regex(bare, pattern, replacement)
+
         is_good = pc.match_substring_regex(bare, f"^({self._pattern.pattern})$", ignore_case=True)
         if self.unit:
             has_unit = pc.match_substring_regex(texts, self._unit_or_zero.pattern)
             is_good = pc.and_(is_good, has_unit)
         if pc.all(is_good).as_py() is False:
             raise pa.ArrowInvalid("a column of numbers holds other text")
+
         if self.thousands is not None:
             bare = pc.replace_substring_regex(bare, _mark_class(self.thousands), "")
         return pc.replace_substring(bare, self.decimal, ".").cast(type_)
@@ -223,6 +225,7 @@ def infer_numbers(cells: Sequence[str], decimal: str | None, thousands: str | No
     n_plain = sum(map(plain.is_number, cells))
     if n_plain == len(cells):
         return Numbers(plain, n_plain, plain.decimal if decimal or thousands else None)
+
     forms = [
         NumberForm(mark, grouping)
         for mark in ((decimal,) if decimal else _MARKS)
@@ -237,14 +240,14 @@ def infer_numbers(cells: Sequence[str], decimal: str | None, thousands: str | No
     if n_best < _MIN_NUMERIC_SHARE * len(cells):
         other_mark = _infer_marks(cells)  # the user's marks are those of other columns
         return other_mark or Numbers(best, n_best, None)
+
     if decimal is not None or thousands is not None:
         if 2 * n_plain >= len(cells):
             return Numbers(plain, n_plain, plain.decimal)
         grouped = next((cell for cell in cells if not plain.is_number(cell)), "")
         return Numbers(best, n_best, best.decimal, example=grouped)
     fitting = [cell for cell in cells if best.is_number(cell)]
-    numbers = _infer_marks(fitting)
-    return numbers or Numbers(best, n_best, None)
+    return _infer_marks(fitting) or Numbers(best, n_best, None)
 
 
 def _infer_marks(cells: Sequence[str]) -> Numbers | None:
@@ -302,6 +305,7 @@ def _marks_of(text: str) -> str | None:
             len(places) == 3 and 1 <= len(integers) <= 3 and integers[0] != "0" and not exponent
         )
         return f"{'thousand' if is_group else 'decimal'} {mark}"
+
     match = _WITHOUT_MARK.fullmatch(bare)
     if match is not None:
         integers = match[1]
@@ -356,6 +360,7 @@ def _are_units(units: Counter[str], matches: Sequence[re.Match[str]]) -> bool:
         return True
     if len(units) > 1:
         return "" not in units and all(map(is_unit, units))
+
     (unit,) = units
     values = {m["number"] for m in matches}
     if len(values) == 1 and not is_unit(unit):
@@ -459,17 +464,18 @@ class Marks:
         }
 
     def report(self, source: str, listener: Listener) -> None:
-        """Say which decimal marks, signs and units were read."""
+        """Report which decimal marks, signs and units were read."""
         forms = {name: form for name in self.columns if (form := self.form_of(name)) is not None}
         commas = [name for name, form in forms.items() if form.decimal == ","]
         if not self.is_explicit and commas:
             listener(WarningEvent("decimal-comma", f"{source} has commas as decimal marks"))
-        remaining = [n for n, form in forms.items() if form.decimal != self.decimal]
-        if remaining:
-            names = ", ".join(map(repr, remaining))
+        differing = [name for name, form in forms.items() if form.decimal != self.decimal]
+        if differing:
+            names = ", ".join(map(repr, differing))
             mark = "comma" if self.decimal == "." else "point"
             message = f"the decimal mark of {names} is a {mark}, unlike that of other columns"
-            listener(WarningEvent("decimal-mark", f"{source}: {message}", len(remaining)))
+            listener(WarningEvent("decimal-mark", f"{source}: {message}", len(differing)))
+
         units = [f"{form.unit} of {name!r}" for name, form in forms.items() if form.unit]
         if units:
             listener(Notice(f"{source}: units behind numbers are left out: {', '.join(units)}"))
@@ -479,9 +485,7 @@ class Marks:
             listener(Notice(f"{source}: numbers of {names} have dashes, quotes or brackets"))
 
 
-def grouped_error(
-    column: str, numbers: Numbers, decimals: Sequence[str], source: str, line: int | None = None
-) -> DataError:
+def grouped_error(column: str, numbers: Numbers, decimals: Sequence[str], source: str) -> DataError:
     """Return the error for numbers with marks between thousands, or that may have such marks.
 
     `decimals` are the decimal marks with which they can be read.
@@ -497,12 +501,13 @@ def grouped_error(
             value = re.sub(_mark_class(mark), "", example)
         meaning = value.strip(_BLANKS).replace(decimal, ".")
         proposals.append(Proposal(options, f"if {example.strip()} means {meaning}"))
+
     problem = "numbers with marks between thousands"
     if len(decimals) > 1:
         problem = f"{mark!r} may stand between thousands, or be the decimal mark"
     return DataError(
         f"column {column!r} holds {example!r}: {problem}",
         code="thousands",
-        location=Location(source, line=line, column=column),
+        location=Location(source, column=column),
         proposals=proposals,
     )

@@ -103,10 +103,7 @@ def sniff(
     lines = Lines.of(lines_of(head, encoding, is_complete=is_complete, name=name), config)
     if not lines.nonempty.texts:
         raise DataError(
-            f"{name} is empty",
-            code="empty",
-            location=Location(name),
-            hint="pass a file with rows",
+            f"{name} is empty", code="empty", location=Location(name), hint="pass a file with rows"
         )
 
     sep = WHITESPACE if config.sep in BLANKS_BETWEEN else config.sep
@@ -174,9 +171,9 @@ def infer_separator(lines: Sequence[str]) -> str:
 
 
 def _hold_two_numbers(lines: Sequence[str]) -> bool:
-    """Tell whether cells between tabs hold two numbers, whose names are in one cell, too.
+    """Tell whether cells between tabs hold two numbers each, as their names share a cell.
 
-    The second half of 1 234 is none.
+    1 234 is one number.
     """
     header, *rows = split_rows(lines, "\t")
     pair = re.compile(r"[-+\d.,]+ +(?!\d{3}\b)[-+\d.,]+")
@@ -227,7 +224,7 @@ class Lines:
 
     @classmethod
     def of(cls, lines: Sequence[str], config: DataConfig) -> Lines:
-        """Drop the lines that are no rows."""
+        """Leave out the lines that cannot be rows."""
         numbered = list(enumerate(lines, 1))[config.skip_rows :]
         above = list(lines[: config.skip_rows])
         match = _SEP_LINE.fullmatch(lines[0]) if lines else None
@@ -330,12 +327,13 @@ class Header:
     def names_for(self, body: Sequence[Row]) -> tuple[str, ...]:
         """Return the names, with an empty one added where every row has one more, empty field.
 
-        That is so where each line ends with a separator, but not the header. Where blanks divide
-        the columns, a date and a time of day are two under one name.
+        That is so where every line but the header ends with a separator. Where blanks divide the
+        columns, one name may stand above a date and a time of day: these are two columns.
         """
         n = len(self.names)
         if body and all(len(row) == n + 1 and not row[n].strip() for row in body):
             return (*self.names, "")
+
         if self.sep == WHITESPACE and body and len(body[0]) == n + 1:
             clocks = [i for i in range(1, n + 1) if is_time_of_day(body[0][i])]
             if clocks and is_date(body[0][clocks[0] - 1]):
@@ -352,11 +350,14 @@ class Header:
         rows = list(split_rows([text for _, text in numbered], self.sep))
         if len(rows) != len(numbered):
             return  # a cell holds a line end
+
         n_rows = 0
         for (number, text), row, below in zip(numbered, rows, rows[1:], strict=False):
             if _has_value(row):
                 n_rows += len(row) == len(self.names)
-            elif n_rows >= _MIN_ROWS and tuple(row) != self.names and _begins_table(row, below):
+                continue
+            begins_table = len(below) == len(row) > 1 and are_names(row) and _has_value(below)
+            if n_rows >= _MIN_ROWS and tuple(row) != self.names and begins_table:
                 raise second_table(self.source, number, text)
 
     def _reject_rows_of_other_kinds(self, body: Sequence[Row]) -> None:
@@ -556,6 +557,7 @@ def find_totals(
         if not is_total:
             break
         totals.append(line.rstrip("\r\n"))
+
     return tuple(reversed(totals))
 
 
@@ -574,10 +576,6 @@ def are_names(cells: Row) -> bool:
     return len(set(cells)) == len(cells) and all(
         cell.strip() and not _is_value(cell) for cell in cells
     )
-
-
-def _begins_table(row: Row, below: Row) -> bool:
-    return len(below) == len(row) > 1 and are_names(row) and _has_value(below)
 
 
 def _is_value(cell: str) -> bool:

@@ -210,7 +210,7 @@ def open_table(
     series_column: str | None = None,
     missing_ok: bool = False,
 ) -> Source:
-    """Open a table with its columns renamed, and one column where several hold the time or the key.
+    """Open a table with its columns renamed, and with those joined that hold the time or the key.
 
     `time_column` and `series_column` are used where `config` names none: a trained model knows its
     own. With `missing_ok` the table may lack columns that `--map` renames. Raises `DataError` or
@@ -380,6 +380,7 @@ def rename_columns(source: Source, pairs: Sequence[str]) -> Source:
     stored = {old: new for new, _, old in (pair.partition("=") for pair in pairs)}
     if not stored:
         return source
+
     names = {column.name for column in source.columns}
     for old, new in stored.items():
         if new not in names:
@@ -448,9 +449,9 @@ class JoinedTime(WrappedSource):
 def join_time(source: Source, name: str | None) -> Source:
     """Return the source with one time column: as it is, or with the columns joined that hold it.
 
-    `name` is what the user, or a stored schema, calls the time. Without it the columns are joined
-    where their names tell that they are parts of a time. Raises `DataError`, which asks the user,
-    where only their content tells it.
+    `name` is what the user, or a stored schema, calls the time. Without it, columns are joined
+    where their names tell that they are parts of a time; where only their cells tell, a `DataError`
+    asks the user.
     """
     columns = source.columns
     names = [column.name for column in columns]
@@ -533,9 +534,9 @@ def join_names_of_parts(parts: Sequence[pa.Array]) -> pa.Array:
 
 
 def join_key(source: Source, name: str | None) -> Source:
-    """Return the source with a column that names the series, joined of several if it must be.
+    """Return the source with a column that names its series, joined from several if need be.
 
-    `name` is what the user, or a schema, calls it: several columns, with commas.
+    `name` is what the user, or a schema, calls it: one column, or several with commas.
     """
     names = [column.name for column in source.columns]
     parts = tuple(part.strip() for part in name.split(",")) if name is not None else ()

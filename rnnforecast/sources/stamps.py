@@ -15,6 +15,8 @@ from itertools import pairwise
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rnnforecast.units import format_utc_offset
+
 _B = "[ \t\u00a0\u2009\u202f]"
 """A blank: browsers write a narrow one before AM and PM."""
 _LETTERS = "[A-Za-z\u00c0-\u024f\u0400-\u04ff]"
@@ -66,7 +68,7 @@ _MAX_SAMPLE = 100
 _MIN_DISTINCT = 3
 """A column of fewer different dates, written as digits, may as well hold numbers."""
 _MIN_CERTAIN = 10
-"""So many different numbers of eight digits are not dates by chance."""
+"""As many different numbers of eight digits are not dates by chance."""
 _MAX_STAMP = 80
 """No stamp has more characters."""
 _REGULAR_SHARE = 0.9
@@ -132,13 +134,9 @@ class StampForm:
         end = rf"(?P<end>{_TO}(?:{date}(?:{self.between}{time})?|{time})){times}"
         return f"^{_B}*{_WEEKDAY}{self.date}(?:{self.between}{clock})?{end}{_B}*$"
 
-    @cached_property
-    def _regex(self) -> re.Pattern[str]:
-        return re.compile(self.pattern, re.ASCII)
-
     def parts(self, text: str) -> dict[str, str] | None:
         """Return the parts of a text by their letters; None for another form, or no date."""
-        match = self._regex.fullmatch(text)
+        match = re.fullmatch(self.pattern, text, re.ASCII)
         parts = None if match is None else match.groupdict("")
         return parts if parts is not None and _iso_date(parts) and _iso_clock(parts) else None
 
@@ -256,9 +254,7 @@ def _iso_clock(parts: dict[str, str]) -> str | None:
 def _iso_zone(text: str) -> str:
     """Return an offset from UTC in ISO 8601; nothing for no zone, and for a name of several."""
     minutes = offset_minutes(text)
-    if minutes is None:
-        return ""
-    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+    return "" if minutes is None else format_utc_offset(minutes)
 
 
 def offset_minutes(zone: str) -> int | None:
@@ -286,6 +282,7 @@ def _forms() -> tuple[StampForm, ...]:
             StampForm(f"%m{mark}%d{mark}%y", f"{_m}{sep}{_d}{sep}{_y}"),
             StampForm(f"%y{mark}%m{mark}%d", f"{_y}{sep}{_mm}{sep}{_dd}"),
         ]
+
     around = rf"{_WEEKDAY}{_NAME}{_B}+{_d}{_B}+{_CLOCK}{_HALF}{_ZONE}{_B}+{_Y}"
     parted = rf"(?:{_B}*[Tt]{_B}*|[-_]|{_B}+)"
     dashes = rf"(?:-|_|T|{_B}+)"
@@ -332,9 +329,9 @@ def form_of_format(format_: str) -> StampForm | None:
 
 
 def is_stamp(text: str) -> bool:
-    """Tell whether a text is a date with a year, month and day, or with a time of day, too.
+    """Tell whether a text is a date with year, month and day, with or without a time of day.
 
-    Digits alone are none, and neither are a month or a day of a year: numbers and names look so.
+    Digits alone are no stamp, nor is a month or a day of a year: numbers and names look like these.
     """
     if not 6 <= len(text) <= _MAX_STAMP or _ANY.fullmatch(text) is None:
         return False
@@ -346,7 +343,7 @@ def is_stamp(text: str) -> bool:
 
 
 def infer_forms(texts: Sequence[str]) -> list[StampForm]:
-    """Return the forms that most texts of a column have, no two of which read all alike."""
+    """Return the forms that most texts of a column have, one of those that read all texts alike."""
     sample = spread(texts, _MAX_SAMPLE)
     counts = {form: sum(form.parts(text) is not None for text in sample) for form in FORMS}
     n_best = max(counts.values(), default=0)
@@ -362,13 +359,14 @@ def infer_forms(texts: Sequence[str]) -> list[StampForm]:
 
 
 def choose_form(forms: Sequence[StampForm], texts: pa.Array) -> list[StampForm]:
-    """Return the forms that remain possible by all texts of a batch: more than one is ambiguous.
+    """Return the forms that fit all texts of a batch: more than one is ambiguous.
 
-    Of two forms with the year in other places the one counts whose stamps lie close together; day
-    and month are never told apart so.
+    Of forms with the year in different places, those count whose stamps lie close together. Day and
+    month are never told apart by that.
     """
     if len(forms) < 2:
         return list(forms)
+
     readings = {form: form.to_iso(texts) for form in forms}
     n_best = max(len(iso) - iso.null_count for iso in readings.values())
     possible = [form for form, iso in readings.items() if len(iso) - iso.null_count == n_best]
@@ -384,11 +382,8 @@ def _coverage(iso: Sequence[str | None]) -> float:
 
     Days of one month, read as years, lie far apart.
     """
-    times = sorted({_moment(text) for text in iso if text is not None})
-    steps = [(b - a).total_seconds() for a, b in pairwise(times)]
-    if not steps:
-        return 1.0
-    return statistics.median(steps) * len(steps) / sum(steps)
+    steps = _steps_between(iso)
+    return statistics.median(steps) * len(steps) / sum(steps) if steps else 1.0
 
 
 def spread(texts: Sequence[str], n: int) -> list[str]:
@@ -399,17 +394,16 @@ def spread(texts: Sequence[str], n: int) -> list[str]:
     return [texts[place] for place in sorted(places)]
 
 
-def is_regular(iso: Sequence[str | None], share: float = _REGULAR_SHARE) -> bool:
+def is_regular(iso: Sequence[str | None]) -> bool:
     """Tell whether most steps between different stamps are equal; months and years are, too."""
-    times = sorted({_moment(text) for text in iso if text is not None})
-    steps = [(b - a).total_seconds() for a, b in pairwise(times)]
+    steps = _steps_between(iso)
     if not steps:
         return False
     kinds = Counter(
         next((name for name, (low, high) in _MONTH_STEPS.items() if low <= step <= high), step)
         for step in steps
     )
-    return max(kinds.values()) >= share * len(steps)
+    return max(kinds.values()) >= _REGULAR_SHARE * len(steps)
 
 
 _MONTH_STEPS = {
@@ -419,24 +413,35 @@ _MONTH_STEPS = {
 }
 
 
-def _moment(iso: str) -> dt.datetime:
-    """Return the time of a text in ISO 8601, roughly: 24:00 is the same midnight."""
-    date, _, clock = iso.partition("T")
-    hours, minutes, seconds = (*map(int, clock[:8].split(":")), 0, 0, 0)[:3] if clock else (0, 0, 0)
-    moment = dt.datetime.fromisoformat(date)
-    return moment + dt.timedelta(hours=hours, minutes=minutes, seconds=seconds)
+def _steps_between(iso: Sequence[str | None]) -> list[float]:
+    """Return the seconds between different stamps in ISO 8601, in order of time; zones are ignored.
+
+    The hour may be 24.
+    """
+
+    def moment(text: str) -> dt.datetime:
+        date, _, clock = text.partition("T")
+        hours, minutes, seconds = (
+            (*map(int, clock[:8].split(":")), 0, 0, 0)[:3] if clock else (0, 0, 0)
+        )
+        time = dt.timedelta(hours=hours, minutes=minutes, seconds=seconds)
+        return dt.datetime.fromisoformat(date) + time
+
+    times = sorted({moment(text) for text in iso if text is not None})
+    return [(b - a).total_seconds() for a, b in pairwise(times)]
 
 
 def weak_form(cells: Sequence[str]) -> StampForm | None:
-    """Return the form of a column all of whose cells are dates, in a form that numbers have, too.
+    """Return the form of a column whose cells are all dates, in a form that numbers may have, too.
 
-    Every cell must be a date of the calendar between 1900 and 2100; and where numbers could be so
-    by chance, or names, steps must be equal.
+    Every cell must be a date between 1900 and 2100. Where numbers or names could be dates by
+    chance, the steps between them must be equal.
     """
     texts = [cell.strip() for cell in cells]
     distinct = list(dict.fromkeys(texts))
     if len(distinct) < _MIN_DISTINCT:
         return None
+
     possible = []
     for form in FORMS:
         if not form.is_weak or any(form.parts(text) is None for text in distinct[:3]):
@@ -444,8 +449,11 @@ def weak_form(cells: Sequence[str]) -> StampForm | None:
         years = [(form.parts(text) or {"Y": "0"}).get("Y") or "2000" for text in distinct]
         if not all(_FIRST_YEAR <= int(year) < _PAST_YEAR for year in years):
             continue
+
         iso = form.to_iso(pa.array(distinct, pa.string())).to_pylist()
         is_certain = len(distinct[0]) >= 8 and len(distinct) >= _MIN_CERTAIN
-        if is_regular(iso) or (is_certain and distinct[0].isdigit()):
-            possible.append((not is_regular(iso), form))
+        has_equal_steps = is_regular(iso)
+        if has_equal_steps or (is_certain and distinct[0].isdigit()):
+            possible.append((not has_equal_steps, form))
+
     return min(possible, key=lambda pair: pair[0])[1] if possible else None

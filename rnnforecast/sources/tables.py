@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import sqlite3
 import tempfile
 from collections import Counter
@@ -66,13 +65,13 @@ def open_arrow_file(path: AnyPath, name: str) -> TableSource:
             with pa.ipc.open_stream(content) as reader:
                 table = reader.read_all()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{name} is not a whole Arrow file: {error}",
-            code="unreadable",
-            location=Location(name),
-            hint="the file may still be being written, or is cut off; fetch it again",
-        ) from error
+        hint = "the file may still be being written, or is cut off; fetch it again"
+        raise _unreadable(f"{name} is not a whole Arrow file: {error}", name, hint) from error
     return _source(table, name, paths=(path,))
+
+
+def _unreadable(message: str, name: str, hint: str) -> DataError:
+    return DataError(message, code="unreadable", location=Location(name), hint=hint)
 
 
 def open_json_lines(path: AnyPath, config: DataConfig, name: str) -> TableSource:
@@ -190,8 +189,10 @@ def make_table(
     """
     missing = {*MISSING, *config.na_values}
     arrays: dict[str, pa.Array] = {}
+
     for name, values in columns.items():
-        present = [None if _is_missing(value, missing) else value for value in values]
+        is_missing = [v != v or (isinstance(v, str) and v.strip() in missing) for v in values]
+        present = [None if skip else v for v, skip in zip(values, is_missing, strict=True)]
         counts = Counter(kind for value in present if (kind := _kind_of(value)))
         n_numbers = counts["numbers"]
         if len(counts) > 1 and n_numbers >= _NUMERIC_SHARE * counts.total():
@@ -203,12 +204,6 @@ def make_table(
         else:
             arrays[name] = pa.array(present)
     return pa.table(arrays)
-
-
-def _is_missing(value: object, missing: set[str]) -> bool:
-    if isinstance(value, float):
-        return math.isnan(value)
-    return isinstance(value, str) and value.strip() in missing
 
 
 def _kind_of(value: object) -> str | None:
@@ -228,11 +223,13 @@ def _mixed(
     texts_at = [(row, v) for row, v in enumerate(values) if _kind_of(v) not in (None, "numbers")]
     row, value = texts_at[0]
     texts = Counter(v for _, v in texts_at if isinstance(v, str)).most_common(_MAX_LISTED)
+
     proposals = []
     if len(texts_at) == counts["texts"]:
         options = tuple(option_word for text, _ in texts for option_word in ("--na-values", text))
         pronoun = "it" if len(texts) == 1 else "them"
         proposals = [Proposal(options, f"to treat {pronoun} as missing")]
+
     kinds = " and ".join(kind for kind in counts if kind != "numbers")
     return DataError(
         f"column {name!r} holds {counts['numbers']} numbers, but also {len(texts_at)} {kinds}",
@@ -263,12 +260,8 @@ def sheet_as_text(
             hint="install it with  pip install 'rnnforecast[excel]'",
         ) from error
     except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise DataError(
-            f"{name} cannot be read as an Excel file: {error}",
-            code="unreadable",
-            location=Location(name),
-            hint="save it again as .xlsx, or as CSV",
-        ) from error
+        message = f"{name} cannot be read as an Excel file: {error}"
+        raise _unreadable(message, name, "save it again as .xlsx, or as CSV") from error
 
     texts = {sheet: _sheet_lines(frame) for sheet, frame in sheets.items()}
     tables = [sheet for sheet, lines in texts.items() if sum(map(bool, lines)) > 1]
@@ -310,6 +303,7 @@ def open_query(database: Database, config: DataConfig) -> TableSource:
     """Run the query of `--query` on a database that is only read. Raises `DataError`."""
     if not Path(database.path).is_file():
         raise DataError(f"{database} does not exist", code="not-found", hint="check the path")
+
     run = _query_sqlite if database.kind == "sqlite" else _query_duckdb
     if config.query is None:
         names = run(database, _LIST_TABLES[database.kind], config).column(0).to_pylist()
@@ -356,6 +350,7 @@ def _query_duckdb(database: Database, query: str, _config: DataConfig) -> pa.Tab
             f"{database} needs the package that reads such databases",
             hint="install it with  pip install 'rnnforecast[sql]'",
         ) from error
+
     try:
         with closing(duckdb.connect(database.path, read_only=True)) as connection:
             table = connection.execute(query).fetch_arrow_table()

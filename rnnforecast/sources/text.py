@@ -203,7 +203,8 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError as error:
         line = head[: error.start].count(b"\n") + 1
-        if _is_western(head):
+        is_western = _is_printable(head, "cp1252")
+        if is_western and _FOREIGN_WORD.search(head.decode("cp1252")) is None:
             listener(WarningEvent("encoding", f"{name} is no UTF-8 (line {line}): read as cp1252"))
             return "cp1252"
         raise DataError(
@@ -220,10 +221,6 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
     return "utf-8"
 
 
-def _is_western(head: bytes) -> bool:
-    return _is_printable(head, "cp1252") and _FOREIGN_WORD.search(head.decode("cp1252")) is None
-
-
 def _is_printable(head: bytes, encoding: str) -> bool:
     """Tell whether bytes are text in an encoding; the last character may be cut off."""
     try:
@@ -237,15 +234,14 @@ def _zero_bytes(head: bytes, name: str) -> DataError:
     """Return the error for bytes of 0; if nearly every second byte is 0, the file is UTF-16."""
     even, odd = head[::2].count(0), head[1::2].count(0)
     is_utf16 = max(even, odd) > len(head) // 3 and min(even, odd) < len(head) // 20
+    utf16 = Proposal(("--encoding", f"utf-16-{'be' if even > odd else 'le'}"), "if it is UTF-16")
+
     return DataError(
         f"{name} holds bytes of 0, as "
         + ("UTF-16 does, but no mark that says so" if is_utf16 else "no text does"),
         code="encoding",
         location=Location(name),
-        proposals=[
-            Proposal(("--encoding", f"utf-16-{'be' if even > odd else 'le'}"), "if it is UTF-16")
-        ]
-        * is_utf16,
+        proposals=[utf16] if is_utf16 else (),
         hint=None if is_utf16 else "pass a CSV file; a Parquet file must be called .parquet",
     )
 

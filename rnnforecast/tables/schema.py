@@ -14,7 +14,7 @@ from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.axis import ELAPSED, TimeAxis
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.sources.columns import Column, infer_epoch_unit
+from rnnforecast.sources.columns import Column, unit_of
 from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.sniff import shell_quote
@@ -222,14 +222,6 @@ def _similar(name: str, names: Sequence[str]) -> list[str]:
     folded = {candidate.strip().casefold(): candidate for candidate in names}
     matches = difflib.get_close_matches(name.strip().casefold(), folded, n=_N_SIMILAR)
     return [folded[match] for match in matches]
-
-
-def unit_of(column: Column) -> str | None:
-    """Return the only unit in which a column's numbers are times between 1990 and 2100, or None."""
-    try:
-        return infer_epoch_unit([float(text) for text in column.sample])
-    except ValueError:
-        return None
 
 
 def epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:

@@ -29,7 +29,7 @@ from rnnforecast.sources.stamps import (
     is_stamp,
     offset_minutes,
 )
-from rnnforecast.units import EPOCH_UNITS_US, EXCEL
+from rnnforecast.units import EPOCH_UNITS_US, EXCEL, format_utc_offset
 
 if TYPE_CHECKING:
     from rnnforecast.tables.schema import Schema
@@ -437,8 +437,7 @@ def _standard_offset(time: pd.Timestamp, tz: str) -> str:
     """Return the offset from UTC that a zone has without summer time, such as +01:00."""
     local = time.tz_localize(tz, nonexistent="shift_forward")
     offset = (local.utcoffset() or timedelta()) - (local.dst() or timedelta())
-    minutes = round(offset.total_seconds() / 60)
-    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+    return format_utc_offset(round(offset.total_seconds() / 60))
 
 
 def _clock_order(times: Integers, codes: NDArray[np.integer]) -> Integers:
