@@ -45,6 +45,14 @@ def concat_slices(values: Floats, begin: Integers, end: Integers) -> Floats:
     return copied
 
 
+def next_to(flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell which rows, `(row,)`, come right before or after a row that is flagged."""
+    is_near = np.zeros(len(flags), np.bool_)
+    is_near[1:] |= flags[:-1]
+    is_near[:-1] |= flags[1:]
+    return is_near
+
+
 def take_names(names: Sequence[str], selected: Integers | NDArray[np.bool_]) -> tuple[str, ...]:
     """Return the names at these indices, or where this mask is true."""
     indices = np.flatnonzero(selected) if selected.dtype == np.bool_ else selected

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Floats, take_names
+from rnnforecast.data.arrays import Doubles, Floats, next_to, take_names
 from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.windows import Past, Values
 from rnnforecast.units import join_names
@@ -22,7 +22,7 @@ _MIN_VISITS, _MIN_VISITS_OF_ZERO = 5, 2
 """How often readings came to a limit, at least, and to 0. A meter that stands still is at its
 extreme once, as is a plant before it runs."""
 _PILE = 3.0
-"""So many times as many readings equal a limit as the value next to it.
+"""Least ratio of the readings at a limit to those at the value next to it.
 
 The edge of a bell has fewer readings than what is next to it, and that of a sine, whose readings
 pile up where it turns, 2.4 times as many.
@@ -30,8 +30,8 @@ pile up where it turns, 2.4 times as many.
 _MIN_VALUES = 20
 """With no more values than these, as of a coarse thermometer, any lowest one may occur often."""
 _MANY = 0.2
-"""Share of readings at 0, none below, at which it is a floor whatever the others are; and of those
-at the highest of few states above it, at which that is a ceiling."""
+"""Least share of readings at 0, with none below, that makes 0 a floor whatever the others are; and
+of readings at the highest value above such a 0, that makes it a ceiling."""
 _USUAL = 0.6
 """Least ratio between the frequency of counts above 1 next to a 0 and elsewhere."""
 _MAX_NAMED = 5
@@ -90,16 +90,16 @@ def fit_limits(past: Past) -> Limits:
     A limit is an extreme that at least 2 % of 500 readings or more equal, again and again. That a
     minimum was never crossed is not enough: there must be far more readings at it than next to it.
     0 is a floor also where every fifth reading is 0, or where counts, all whole and none below, go
-    to it from what is usual; above it, the higher of two states is a ceiling, or one that every
-    fifth reading is at.
+    to it from their usual values. Above a minimum of 0, the higher of two states is a ceiling, and
+    so is a maximum that every fifth reading equals.
     """
     limits = np.full((past.n_origins, 2), np.nan)
     for origins, readings in past.tables():
-        n = np.isfinite(readings).sum(1)
-        long_enough = np.flatnonzero(n >= _MIN_READINGS)
-        for row in long_enough.tolist():
+        is_long = np.isfinite(readings).sum(1) >= _MIN_READINGS
+        for row in np.flatnonzero(is_long).tolist():
             base = float(past.base[origins[row]])
             limits[origins[row]] = _limits_of(readings[row], base)
+
     low, high = past.filled(limits).T
     low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
     return Limits(take_names(past.names, past.series), low, high)
@@ -139,17 +139,15 @@ def _n_resting(is_extreme: NDArray[np.bool_], min_visits: int) -> int:
 
 
 def _is_count(readings: Floats) -> bool:
-    """Tell whether readings are whole numbers, of which those next to a 0 in time are usual ones.
+    """Tell whether readings are whole numbers that come to 0 from usual values.
 
     A thermometer in whole degrees comes to 0 by way of 1, but counts do so from any number.
     """
     if (readings != np.rint(readings)).any():
         return False
     is_zero = readings == 0
-    is_near = np.zeros(len(readings), np.bool_)
-    is_near[1:] |= is_zero[:-1]
-    is_near[:-1] |= is_zero[1:]
-    share, share_near = (np.mean(readings[rows] > 1) for rows in (~is_zero, is_near & ~is_zero))
+    nearest = next_to(is_zero) & ~is_zero
+    share, share_near = (np.mean(readings[rows] > 1) for rows in (~is_zero, nearest))
     return bool(share_near >= _USUAL * share > 0)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -26,9 +26,9 @@ from rnnforecast.units import MONTH_US, format_duration, is_end_of_period
 
 _SHORTEST_MONTH_US = 28 * DAY_US
 _FEWEST_MONTHS = 3
-"""So many different stamps tell that they are those of months."""
+"""Fewer different stamps do not tell that they are those of months."""
 _FEWEST_WEEKS = 4
-"""So many weeks tell in which of its hours there are never readings."""
+"""Fewer weeks do not tell in which of their hours there are never readings."""
 _CLOSED_SHARE = 1 / 7
 """Share of a week that is closed at least: a day of each, or some hours of each day."""
 _OPEN_OCCUPANCY = 0.9
@@ -62,7 +62,8 @@ def choose_axis(
     elif has_clock:
         axis = TimeAxis(tz, WALL_CLOCK)
         is_even = step_us % DAY_US == 0 or HOUR_US % step_us == 0 or config.is_resampled
-        if not is_even and not _is_even_on(axis, rows, step_us):
+        phases = (np.unique(axis.from_utc(times) % step_us) for times in rows.times)
+        if not is_even and len(np.unique(np.concatenate(list(phases)))) > 1:
             axis = TimeAxis(tz)
 
     if ranks.n == 1:
@@ -72,9 +73,10 @@ def choose_axis(
 
 
 def _offset_in_month(rows: Rows, tz: str | None) -> int | None:
-    """Return how far all stamps lie from the beginning of their month, in microseconds.
+    """Return how far after the beginning of its month every stamp lies, in microseconds.
 
-    Negative for stamps that lie equally far from its end; None where they are not those of months.
+    It is negative where every stamp lies as far before the end of its month instead; None for
+    stamps that do neither.
     """
     clock = TimeAxis(tz, WALL_CLOCK)
     times = np.unique(np.concatenate([np.unique(chunk) for chunk in rows.times]))
@@ -91,20 +93,12 @@ def _offset_in_month(rows: Rows, tz: str | None) -> int | None:
     return None
 
 
-def _is_even_on(axis: TimeAxis, rows: Rows, step_us: int) -> bool:
-    """Tell whether all times lie at equal steps on an axis."""
-    phases = {
-        int(phase) for times in rows.times for phase in np.unique(axis.from_utc(times) % step_us)
-    }
-    return len(phases) == 1
-
-
 def merge_repeated_hours(rows: Rows, axis: TimeAxis) -> list[Flags] | None:
-    """Return the rows that stay, `(row,)` in chunks, where an hour that comes twice is but one.
+    """Merge the two passes of hours that come twice; return the rows that stay, in chunks `(row,)`.
 
-    Of two rows of a series that the clock shows at one time the first stays, with the means of the
-    readings of both. What came after the series' newest reading when the clock showed it for the
-    first time is dropped, too: on the axis it would lie ahead. None where all rows stay.
+    Of two rows of a series at one time of the clock the first stays, with the means of the readings
+    of both. Where a series ends within the second pass, rows of the first pass at later times of
+    the clock are dropped: on the axis they would lie ahead. Returns None where all rows stay.
     """
     begin = min(int(times.min()) for times in rows.times)
     end = max(int(times.max()) for times in rows.times)
@@ -115,10 +109,12 @@ def merge_repeated_hours(rows: Rows, axis: TimeAxis) -> list[Flags] | None:
     # Where a row lies: 3 i + 1 in the first passage of hour i, 3 i + 2 in the second
     edges = np.array([(first, second, 2 * second - first) for first, second in hours]).ravel()
     places = [np.searchsorted(edges, times, side="right") for times in rows.times]
-    chunk, row = (np.concatenate(x) for x in zip(*_rows_in_hours(places), strict=True))
-    time = np.concatenate([t[p % 3 > 0] for t, p in zip(rows.times, places, strict=True)])
-    code = np.concatenate([c[p % 3 > 0] for c, p in zip(rows.codes, places, strict=True)])
-    place = np.concatenate([p[p % 3 > 0] for p in places])
+    within = [np.flatnonzero(p % 3) for p in places]
+    chunk, row = np.repeat(np.arange(len(within)), list(map(len, within))), np.concatenate(within)
+    time, code, place = (
+        np.concatenate([values[index] for values, index in zip(chunks, within, strict=True)])
+        for chunks in (rows.times, rows.codes, places)
+    )
     length = edges[place // 3 * 3 + 1] - edges[place // 3 * 3]
     is_second = place % 3 == 2
 
@@ -138,13 +134,6 @@ def merge_repeated_hours(rows: Rows, axis: TimeAxis) -> list[Flags] | None:
     for i, is_kept in enumerate(keep):
         is_kept[row[is_dropped & (chunk == i)]] = False
     return keep if is_dropped.any() else None
-
-
-def _rows_in_hours(places: Sequence[Integers]) -> Iterator[tuple[Integers, Integers]]:
-    """Yield for each chunk its number and the number of each row that lies in a repeated hour."""
-    for i, place in enumerate(places):
-        rows = np.flatnonzero(place % 3)
-        yield np.full(len(rows), i), rows
 
 
 def find_open_steps(

@@ -94,10 +94,10 @@ class Intervals(NamedTuple):
 
 
 def _mask_excluded(rows: Rows, path: Path, context: ReadContext, tz: str | None) -> None:
-    """Set the readings of the times in a file to NaN, each from one time until before another.
+    """Set the readings in the intervals of a file to NaN; each interval ends before its last time.
 
-    An empty series means all of them, and a key all that it has; one without readings is warned
-    of. Raises `DataError`.
+    An empty name means all series, and a key all series of that key; a name without readings is
+    warned of. Raises `DataError`.
     """
     intervals = read_excluded_times(path, tz)
     schema = context.schema
@@ -259,9 +259,7 @@ def _propose_stuck_as_na(panel: Panel, stuck: Segments) -> tuple[Proposal, ...]:
 
 def _warn_of_sentinels(panel: Panel, sentinels: Segments, listener: Listener) -> None:
     """Warn of each value that may mean missing, the commonest few in their order, then the rest."""
-    values, value_index = np.unique(sentinels.value, return_inverse=True)
-    counts = np.bincount(value_index, weights=sentinels.n_rows, minlength=len(values))
-    counts = counts.astype(np.int64)
+    values, counts, value_index = sentinels.by_value()
     commonest = np.argsort(-counts, kind="stable")
 
     for i in np.sort(commonest[:_MAX_LISTED]).tolist():

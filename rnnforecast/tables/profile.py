@@ -55,7 +55,7 @@ _MAX_RISE = 0.2
 """A counter hardly counts this share of all at one time."""
 _USUALLY = 0.9
 _LINE_ROWS = 25
-"""So many readings in a row show whether a series rises along a straight line."""
+"""Readings in a row that show whether a series rises along a straight line."""
 _N_PARTS = 16
 """Number of parts of a series in which the increments of a counter are compared."""
 _MAX_JUDGED = 1000
@@ -122,6 +122,8 @@ def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
     spikes = tuple(spikes_by_series(panel, issues.sentinels))
     shifts = tuple(find_level_shifts(panel, stats))
     missing, longest_gap = count_missing(panel)
+    values, counts, _ = issues.sentinels.by_value()
+    is_code = is_logger_code(values)
 
     n_readings = dict(zip(panel.names, stats.n_observed.tolist(), strict=True))
 
@@ -156,18 +158,13 @@ def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
             *suspect("spike", "leaves and returns:", _segments(spikes)),
             *shifted(),
         ),
-        sentinels=tuple(_only_sentinels(panel, issues.sentinels)),
+        sentinels=tuple(
+            float(value)
+            for value, count in zip(values[is_code], counts[is_code], strict=True)
+            if n_equal(panel, float(value)) == count  # in other series it may be a reading
+        ),
         warnings=tuple(_warnings(spikes, shifts, panel.axis)),
     )
-
-
-def _only_sentinels(panel: Panel, sentinels: Segments) -> Iterator[float]:
-    """Yield the values that loggers write, where all readings of all series are sentinels."""
-    values, value_index = np.unique(sentinels.value, return_inverse=True)
-    counts = np.bincount(value_index, weights=sentinels.n_rows, minlength=len(values))
-    for value, count, is_known in zip(values, counts, is_logger_code(values), strict=True):
-        if is_known and n_equal(panel, float(value)) == count:
-            yield float(value)
 
 
 def _warnings(
@@ -436,6 +433,7 @@ def find_directions(panel: Panel) -> Integers:
         high = np.fmax.reduceat(part.target, begin) + base
         with np.errstate(invalid="ignore"):
             may_turn = (low >= 0) & (high <= _TURN) & (high - low > 0.75 * _TURN)
+
         candidates = nonempty[may_turn].tolist()
         directions += [first + i for i in candidates if _turns(part.of(i) + part.base[i])]
     return np.array(directions, np.int64)
@@ -449,10 +447,11 @@ def _turns(readings: Doubles) -> bool:
     is_jump = change > 0.75 * _TURN
     n_jumps = int(np.count_nonzero(is_jump))
     n_between = int(np.count_nonzero(change > 0.25 * _TURN)) - n_jumps
-    values = np.unique(degrees)
-    gap = float(values[0] + _TURN - values[-1])
     if n_jumps < _MIN_TURNS or n_between > n_jumps:
         return False
+
+    values = np.unique(degrees)
+    gap = float(values[0] + _TURN - values[-1])
     if gap > max(_MAX_GAP_AT_NORTH, 1.01 * float(np.diff(values).min())):
         return False
     usual = turn[~is_jump & (turn > 0)]
@@ -478,6 +477,7 @@ def warn_of_columns(
         unknown = [i for i in series.tolist() if column_of[i] not in known]
         if not unknown:
             return
+
         n_series, n_unknown = Counter(column_of), Counter(column_of[i] for i in unknown)
         columns = [column for column, n in n_unknown.items() if n == n_series[column]]
         option_words = tuple(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
+from rnnforecast.data.arrays import Doubles, Floats, Integers, next_to, take_names
 from rnnforecast.data.axis import ELAPSED, WALL_CLOCK
 from rnnforecast.data.panel import Panel
 from rnnforecast.sources.files import thread_map
@@ -376,25 +376,24 @@ def find_sentinels(panel: Panel) -> Sentinels:
 
 def _sentinels_of(readings: Floats, base: float) -> Iterator[tuple[float, int]]:
     """Yield the sentinels of one series, `(row,)`, in the sensor's own units, and their counts."""
-    remaining_values = readings[np.isfinite(readings)].astype(np.float64) + base
-    is_known = True
-    while is_known and len(
-        remaining_values
-    ):  # from both ends inwards, as long as the extreme is a sentinel
-        is_known = False
-        for value in {float(remaining_values.min()), float(remaining_values.max())}:
-            is_value = remaining_values == value
-            if float(np.float32(value)) in _CODES and _is_code(remaining_values, is_value, value):
-                yield value, int(np.count_nonzero(is_value))
-                remaining_values, is_known = remaining_values[~is_value], True
+    remaining = readings[np.isfinite(readings)].astype(np.float64) + base
 
-    for value in (
-        {float(remaining_values.min()), float(remaining_values.max())}
-        if len(remaining_values)
-        else ()
-    ):
-        is_value = remaining_values == value
-        if _is_odd(remaining_values, is_value, value):
+    def extremes() -> set[float]:
+        return {float(remaining.min()), float(remaining.max())} if len(remaining) else set()
+
+    # Codes, from both ends inwards, as long as an extreme is one
+    is_code = True
+    while is_code:
+        is_code = False
+        for value in extremes():
+            is_value = remaining == value
+            if float(np.float32(value)) in _CODES and _is_code(remaining, is_value, value):
+                yield value, int(np.count_nonzero(is_value))
+                remaining, is_code = remaining[~is_value], True
+
+    for value in extremes():
+        is_value = remaining == value
+        if _is_odd(remaining, is_value, value):
             yield value, int(np.count_nonzero(is_value))
 
 
@@ -411,21 +410,18 @@ def _is_code(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bo
     gap = max(value - remaining.max(), remaining.min() - value)
     if gap <= _OUTSIDE * (high - low):
         return False
-    # a thermometer's fractions show that 85 is none of a few states
+    # 85 counts only among a thermometer's fractions: among whole numbers it may be a state
     return value != _POWER_ON or bool(
         is_rare and (remaining != np.rint(remaining)).any() and not _rests(remaining)
     )
 
 
 def _is_no_count(readings: Doubles, remaining: Doubles, is_value: NDArray[np.bool_]) -> bool:
-    """Tell whether -1 stands among counts: in between such as are usual, not beside a 0."""
+    """Tell whether -1 stands among counts, next to usual ones: not beside a 0."""
     usual = float(np.quantile(remaining, 0.25))
     if remaining.min() < 0 or (remaining != np.rint(remaining)).any() or usual < 1:
         return False
-    is_near = np.zeros(len(readings), np.bool_)
-    is_near[1:] |= is_value[:-1]
-    is_near[:-1] |= is_value[1:]
-    return bool(np.median(readings[is_near & ~is_value]) >= usual)
+    return bool(np.median(readings[next_to(is_value) & ~is_value]) >= usual)
 
 
 def _is_odd(readings: Doubles, is_value: NDArray[np.bool_], value: float) -> bool:
@@ -540,6 +536,15 @@ class Segments:
         for series, *values in zip(*(column.tolist() for column in columns), strict=True):
             yield Segment(self.names[series], *values)
 
+    def by_value(self) -> tuple[Doubles, Integers, Integers]:
+        """Return the different values, their rows, `(value,)` each, and each segment's value.
+
+        The last is `(segment,)`, indices into the values.
+        """
+        values, index = np.unique(self.value, return_inverse=True)
+        counts = np.bincount(index, weights=self.n_rows, minlength=len(values))
+        return values, counts.astype(np.int64), index
+
     def chosen(self, index: Integers | NDArray[np.bool_]) -> Segments:
         """Return the segments at these positions, or where a mask is True."""
         return Segments(
@@ -636,16 +641,17 @@ def _concatenate(parts: Sequence[Segments], names: tuple[str, ...]) -> Segments:
 
 
 def count_missing(panel: Panel) -> tuple[Integers, Integers]:
-    """Return the missing readings and the rows of the longest gap, `(series,)` each.
+    """Return how many readings are missing, and the longest gap in rows, `(series,)` each.
 
-    An hour that clocks skip is no gap; without a time zone, the first hours of Sundays in spring
-    may be such hours.
+    An hour that clocks skip is no gap. Without a time zone, a missing hour early on a Sunday in
+    spring may be one.
     """
     n_missing, longest = np.zeros((2, panel.n_series), np.int64)
     for first, part in panel.blocks(BLOCK_ROWS):
         gaps = find_gaps(part)
         row = gaps.begin - part.offsets[gaps.series]
         start = part.start[gaps.series] + row * part.step_us
+
         if panel.axis.tz is None and panel.axis.kind == ELAPSED:
             weekday = (start // _DAY_US + _THURSDAY) % 7
             month = start.view("datetime64[us]").astype("datetime64[M]").astype(np.int64) % 12 + 1
@@ -657,6 +663,7 @@ def count_missing(panel: Panel) -> tuple[Integers, Integers]:
                 & np.isin(month, _DST_MONTHS)
             )
             gaps = gaps.chosen(~is_skipped)
+
         length = gaps.length
         if panel.axis.kind == WALL_CLOCK:
             length = length - _count_skipped_rows(panel, start, length)
