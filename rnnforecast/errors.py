@@ -19,7 +19,7 @@ An error says what was found, where, and what to type next.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 PARTIAL = 3
@@ -60,6 +60,11 @@ class Proposal:
         return (f"{self.condition}, {add}" if self.condition else add) + (
             f"  ({self.effect})" if self.effect else ""
         )
+
+
+def option_for_each(option: str, values: Iterable[str]) -> tuple[str, ...]:
+    """Return the words of an option that is given once for each value."""
+    return tuple(word for value in values for word in (option, value))
 
 
 def join_hints(proposals: Sequence[Proposal], hint: str | None) -> str | None:

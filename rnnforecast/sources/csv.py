@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.errors import DataError, Location, Proposal
+from rnnforecast.errors import DataError, Location, Proposal, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent, ignore
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.files import thread_map
@@ -629,9 +629,9 @@ class ParseErrors:
 
         proposals = [proposal for _, proposal in self._other_forms[name][:1]]
         if not proposals:
-            options = [option_word for text, _ in tokens for option_word in ("--na-values", text)]
+            options = option_for_each("--na-values", [text for text, _ in tokens])
             pronoun = "it means" if len(tokens) == 1 else "they mean"
-            proposals = [Proposal(tuple(options), f"if {pronoun} a missing reading")]
+            proposals = [Proposal(options, f"if {pronoun} a missing reading")]
         also_lines = tuple(location.line or 0 for location in locations[1 : _MAX_LISTED + 1])
         first = replace(locations[0], also_lines=also_lines)
         return DataError(message, code="not-a-number", location=first, proposals=proposals)

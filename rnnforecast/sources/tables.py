@@ -29,7 +29,7 @@ import pyarrow.feather as pa_feather
 import pyarrow.json as pa_json
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.errors import DataError, Location, Proposal, UsageError
+from rnnforecast.errors import DataError, Location, Proposal, UsageError, option_for_each
 from rnnforecast.events import Listener, Notice
 from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.parquet import TableSource
@@ -226,7 +226,7 @@ def _mixed(
 
     proposals = []
     if len(texts_at) == counts["texts"]:
-        options = tuple(option_word for text, _ in texts for option_word in ("--na-values", text))
+        options = option_for_each("--na-values", [text for text, _ in texts])
         pronoun = "it" if len(texts) == 1 else "them"
         proposals = [Proposal(options, f"to treat {pronoun} as missing")]
 

@@ -20,13 +20,13 @@ from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.tables.rows import Flags, Grid
 
 MIN_STRETCH = 8
-"""So many steps of one length in a row show a pace; lost readings hardly ever do."""
+"""Steps of one length in a row that show a pace; lost readings hardly ever leave as many."""
 SAME_STEP = 0.2
 """Steps that differ by no more than this share are the same, with some jitter."""
 _MIN_MODE_SHARE = 0.3
 """Share of steps of the commonest length that shows a pace where no stretch does."""
 _MIN_REGULAR_SHARE = 0.9
-"""Share of steps that are multiples of the pace; where fewer are, readings come as they like."""
+"""Least share of steps that are multiples of the pace, if readings come regularly."""
 _GAP = 1.5
 """Readings are lost in a gap longer than this multiple of the pace."""
 _LONG_HOLE, _MIN_HOLE = 0.2, 4
@@ -80,6 +80,7 @@ class Timeline:
         if (moves < 0).any() or ((moves == 0) & (np.diff(time) < 0)).any():
             order = np.lexsort((time, position))
             time, position, value = time[order], position[order], value[order]
+
         series = series_of_bins(grid)[position]
         utc = time
         if grid.axis.kind != ELAPSED:
@@ -130,8 +131,8 @@ def bin_bounds(grid: Grid) -> tuple[Integers, Integers]:
 def local_pace(time: Integers, series: Integers) -> Doubles:
     """Return the step of a series' readings around each of them, `(reading,)`, in microseconds.
 
-    `time` and `series` are sorted. Where the step changes, each reading has that of the stretch it
-    belongs to. NaN for all readings of a series that come as they like, and for a single one.
+    `time` and `series` are sorted. Where the step changes, each reading has the step of its own
+    stretch. NaN for a single reading, and for all readings of a series without a regular step.
     """
     pace = np.full(len(time), np.nan)
     steps = np.diff(time, prepend=time[:1])
@@ -261,6 +262,7 @@ def _beyond_usual(n_lost: Doubles, n_present: Integers, grid: Grid) -> Doubles:
     holds = np.flatnonzero(n_present)
     if not n_lost.any():
         return n_lost
+
     series = series_of_bins(grid)[holds]
     order = np.lexsort((n_lost[holds], series))
     n_bins = np.bincount(series, minlength=len(grid.lengths))
@@ -298,6 +300,7 @@ class BinShares:
         n_bins = self.n_incomplete + self.n_scaled
         if not n_bins:
             return
+
         share = "their share" if config.min_share is None else f"{config.min_share:.0%}"
         message = (
             f"{n_bins} steps of {config.freq} are incomplete: {self.n_incomplete} of them hold "
@@ -324,6 +327,7 @@ def complete_bins(
     min_share = config.min_share_of(rule)
     if not min_share:
         return BinShares()
+
     n_present, n_expected = expected_readings(timeline, grid)
     with np.errstate(invalid="ignore"):
         share = n_present / n_expected
@@ -343,10 +347,10 @@ def _mask_bins(
     incomplete = np.flatnonzero(is_incomplete)
     if not len(incomplete):
         return BinShares(n_scaled=n_scaled)
+
     series = np.searchsorted(grid.offsets, was_present, side="right") - 1
-    is_edge = np.append(True, series[1:] != series[:-1]) | np.append(
-        series[1:] != series[:-1], True
-    )
+    is_change = series[1:] != series[:-1]
+    is_edge = np.append(True, is_change) | np.append(is_change, True)
     n_edges = int(np.isin(incomplete, was_present[is_edge]).sum())
     return BinShares(len(incomplete) - n_edges, n_edges, n_scaled)
 
@@ -490,9 +494,8 @@ def count_increments(count: Doubles, time: Integers, series: Integers) -> Increm
 
     kept_rows = np.flatnonzero(is_kept)
     increment[kept_rows] = np.append(np.nan, np.diff(count[kept_rows]))[: len(kept_rows)]
-    increment[kept_rows[~np.append(False, series[kept_rows[1:]] == series[kept_rows[:-1]])]] = (
-        np.nan
-    )
+    is_first = np.append(True, series[kept_rows[1:]] != series[kept_rows[:-1]])
+    increment[kept_rows[is_first]] = np.nan
     for i, counted in known.items():
         increment[i] = counted
     increment[~is_kept] = np.nan
@@ -512,7 +515,7 @@ class _Counter:
         self.n_resets = self.n_rollovers = self.n_falls = 0
 
     def over_falls(self, falls: list[int]) -> dict[int, float]:
-        """Return what was counted over each fall that is none by mistake; NaN if not known."""
+        """Return what was counted over each fall that is not misread; NaN where it is not known."""
         known = {}
         for i in falls:
             kept_rows = np.flatnonzero(self._is_kept[:i])
@@ -597,6 +600,7 @@ def counter_bins(
     placed = np.where(known > 0, total, np.nan)
     if not min_share:
         return placed, BinShares()
+
     is_incomplete = (known > 0) & (share < min_share - 1e-9)
     # the bin of a series' last reading is over where the next reading would lie in another one
     is_last = np.append(~kept_rows.follows[1:], True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,7 @@ from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.season import infer_season
 from rnnforecast.data.windows import make_past
-from rnnforecast.errors import Proposal
+from rnnforecast.errors import Proposal, option_for_each
 from rnnforecast.events import Listener, ProgressEvent, WarningEvent, ignore
 from rnnforecast.sources.columns import Column
 from rnnforecast.tables.bins import count_increments
@@ -31,7 +31,7 @@ from rnnforecast.tables.quality import (
     n_equal,
     segments_of_runs,
 )
-from rnnforecast.tables.schema import Schema
+from rnnforecast.tables.schema import Schema, target_of
 from rnnforecast.tables.spikes import find_spikes
 
 _ROLE_LABELS = {"known": "known ahead", "past": "known up to now", "static": "static"}
@@ -465,35 +465,41 @@ def warn_of_columns(
 
     Of a long table, a column is proposed where all of its series are of that kind.
     """
-    # of several targets of a long table, the name of a series ends with its own
-    column_of = [
-        name if not is_long else targets[0] if len(targets) == 1 else name.rpartition("/")[2]
-        for name in panel.names
-    ]
-    angles = {name for name, rule in config.agg_by_column.items() if rule == ANGLE}
+    column_of = list(panel.names)
+    if is_long:
+        target = targets[0] if len(targets) == 1 else None
+        column_of = [target or target_of(name, targets) for name in panel.names]
 
-    def warn(code: str, problem: str, series: Integers, option: Callable[[str], str]) -> None:
-        known = config.counter if code == "counter" else angles
+    def warn(
+        code: str,
+        problem: str,
+        series: Integers,
+        known: Collection[str],
+        options: Callable[[list[str]], tuple[str, ...]],
+    ) -> None:
         unknown = [i for i in series.tolist() if column_of[i] not in known]
         if not unknown:
             return
 
         n_series, n_unknown = Counter(column_of), Counter(column_of[i] for i in unknown)
         columns = [column for column, n in n_unknown.items() if n == n_series[column]]
-        option_words = tuple(
-            option_word
-            for c in columns
-            for option_word in ("--counter" if code == "counter" else "--agg", option(c))
-        )
         condition = "if it is one" if len(columns) == 1 else "if they are"
         warning = WarningEvent.for_names(code, problem, [panel.names[i] for i in unknown])
-        proposals = (Proposal(option_words, condition),) if columns else ()
+        proposals = (Proposal(options(columns), condition),) if columns else ()
         hint = None if columns else "if they are, read them from a table of their own"
         listener(replace(warning, proposals=proposals, hint=hint))
 
-    problem = "only rises, as a counter does, whose level means little"
-    warn("counter", problem, find_counters(panel), str)
-    problem = (
-        "a direction that wraps from 360 to 0 degrees: means and forecasts near north are wrong"
+    warn(
+        "counter",
+        "only rises, as a counter does, whose level means little",
+        find_counters(panel),
+        config.counter,
+        lambda columns: option_for_each("--counter", columns),
     )
-    warn("direction", problem, find_directions(panel), lambda column: f"{column}={ANGLE}")
+    warn(
+        "direction",
+        "a direction that wraps from 360 to 0 degrees: means and forecasts near north are wrong",
+        find_directions(panel),
+        [name for name, rule in config.agg_by_column.items() if rule == ANGLE],
+        lambda columns: option_for_each("--agg", [f"{name}={ANGLE}" for name in columns]),
+    )

@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Floats, Integers, offsets_from_lengths
-from rnnforecast.data.axis import format_timestamp
+from rnnforecast.data.axis import HOUR_US, format_timestamp
 from rnnforecast.data.panel import Covariates, Panel, covariates_from_columns
-from rnnforecast.errors import DataError, Proposal
+from rnnforecast.errors import DataError, Proposal, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.tables.bins import (
     SAME_STEP,
@@ -45,7 +45,6 @@ from rnnforecast.units import format_duration, parse_duration_us
 
 UNIQUE = "unique"
 """The `keep` rule where no two rows of a series fall on one step."""
-_HOUR_US = 3_600_000_000
 USUAL_STEPS_US = tuple(
     parse_duration_us(f"{count}{unit}")
     for unit, counts in {
@@ -64,7 +63,7 @@ _MIN_STRETCHES = 0.7
 _SAME_LEVEL = 0.2
 """Levels of sums follow their step to this share."""
 _GAP_FACTOR = 20
-"""A time between two readings that is longer than so many medians is a gap."""
+"""A time between two readings that is longer than this many medians is a gap."""
 _MAX_EMPTY_SHARE = 0.1
 """Share of the steps that may be empty where a step fits."""
 _MAX_SAMPLED_TARGETS, _MAX_SAMPLED_SERIES, _MAX_SAMPLED_ROWS = 20, 1000, 200_000
@@ -84,7 +83,8 @@ _USUAL_GAP = 0.995
 _SAME_OWN_STEP = 0.1
 """Steps of a slow sensor may differ by this share: months do."""
 _MIN_EVIDENCE = math.log(10_000)
-"""Each further step of the same k rows is a chance of one in k; so small must it be in all."""
+"""Each further step of the same k rows is a chance of one in k; all together must be as unlikely as
+this."""
 _SUNDAY = 6
 _DST_MONTHS = (3, 4, 9, 10, 11)
 """When clocks are set back, on one half of the Earth or the other."""
@@ -139,6 +139,7 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
             message = f"{n_duplicates} rows repeat a time stamp with the same {file.content} "
             message += "and count once"
             context.listener(WarningEvent("repeated-row", message, n_duplicates))
+
     n_targets = len(schema.targets)
     panel = Panel(
         target=target,
@@ -329,15 +330,16 @@ def count_duplicates(positions: list[Integers], n_grid: int) -> int:
 def _clock_set_back_at(positions: list[Integers], n_duplicates: int, grid: Grid) -> int | None:
     """Return the first position to which a clock went back; None unless all duplicates are hours.
 
-    Hourly readings only repeat one stamp, which may be anything: there the day and the hour must be
+    Hourly readings repeat one stamp alone, for whatever reason: there the day and the hour must be
     those of a change. Readings at longer steps cannot show one.
     """
-    hour = _HOUR_US // grid.step_us
+    hour = HOUR_US // grid.step_us
     position = np.concatenate(positions)
     moves = np.diff(position)
     backward = moves[moves <= 0]
     if hour < 1 or (backward != 1 - hour).any() or n_duplicates != hour * len(backward):
         return None
+
     repeated = position[1:][moves <= 0].tolist()
     if hour > 1 or all(_may_be_dst_end(grid.time_at(position)) for position in repeated):
         return int(repeated[0])
@@ -603,7 +605,7 @@ def _common_steps(
         return [replace(mean, condition="to bring all to one step")]
     if not averaged:
         return [Proposal((*freq, "--agg", "sum"), "if each reading is the sum of its step"), mean]
-    rules = tuple(option_word for name in summed for option_word in ("--agg", f"{name}=sum"))
+    rules = option_for_each("--agg", [f"{name}=sum" for name in summed])
     return [Proposal((*freq, "--agg", "mean", *rules), "if these are sums of their step"), mean]
 
 
@@ -626,6 +628,7 @@ def fitting_step(lengths: Integers, counts: Integers, median_us: float) -> int:
     is_usual = lengths <= _GAP_FACTOR * median_us
     lengths, counts = lengths[is_usual], counts[is_usual]
     nearest = usual_step(median_us)
+
     for usual in USUAL_STEPS_US:
         n_empty = (np.maximum(lengths / usual - 1, 0) * counts).sum()  # wherever steps begin
         n_steps = (lengths * counts).sum() / usual
@@ -657,6 +660,7 @@ def reported_on_change(rows: Rows) -> Proposal | None:
             gaps += np.split(gap, np.flatnonzero(np.diff(owner)) + 1)
     if n_alike <= 0 or not gaps:
         return None
+
     step_us = usual_step(float(np.median(np.concatenate(gaps))))
     hold = abbreviate(max(map(_usual_hold, gaps)))
     options = ("--freq", abbreviate(step_us), "--agg", "last", "--hold", hold)
@@ -667,6 +671,7 @@ def warn_of_reports(panel: Panel, listener: Listener) -> None:
     """Warn of series whose missing steps seem to say that nothing has changed."""
     n_seen = panel.count_readings()
     is_sparse = (n_seen >= _MIN_REPORTS) & (n_seen < _MAX_REPORTED * panel.lengths)
+
     names, gaps = [], []
     for i in np.flatnonzero(is_sparse)[:_MAX_SAMPLED_SERIES].tolist():
         readings = panel.of(i)[:_MAX_SAMPLED_ROWS]
@@ -676,6 +681,7 @@ def warn_of_reports(panel: Panel, listener: Listener) -> None:
             gaps.append(np.diff(row) * panel.step_us)
     if not names:
         return
+
     options = ("--hold", abbreviate(max(map(_usual_hold, gaps))))
     problem = "readings come only when they have changed, and unchanged ones count as missing"
     warning = WarningEvent.for_names("on-change", problem, names)
@@ -753,19 +759,17 @@ def warn_of_other_steps(panel: Panel, schema: Schema, listener: Listener) -> Non
     step_list = ", ".join(format_duration(step_us) for step_us in own_steps[:_MAX_LISTED_STEPS])
     problem = f"read every {step_list}, others every {format_duration(panel.step_us)}: these have "
     problem += "their own step, and training leaves them out"
+
+    is_alone = not schema.series and not schema.covariates
+    condition = "to forecast them by themselves" if is_alone else "to read all at their step"
     proposals = []
     for step_us in own_steps[:_MAX_LISTED_STEPS]:
-        option_words = tuple(
-            option_word
-            for name, step in zip(names, n_rows.tolist(), strict=True)
-            for option_word in ("--target", name)
-            if step * panel.step_us == step_us
-        )
-        rule = ("--freq", abbreviate(step_us), "--agg", "last")
-        is_alone = not schema.series and not schema.covariates
-        condition = "to forecast them by themselves" if is_alone else "to read all at their step"
-        options = option_words if is_alone else (*(() if schema.series else option_words), *rule)
-        proposals.append(Proposal(options, condition))
+        at_step = [
+            n for n, k in zip(names, n_rows.tolist(), strict=True) if k * panel.step_us == step_us
+        ]
+        targets = () if schema.series else option_for_each("--target", at_step)
+        rule = () if is_alone else ("--freq", abbreviate(step_us), "--agg", "last")
+        proposals.append(Proposal((*targets, *rule), condition))
     warning = WarningEvent.for_names("other-step", problem, names)
     listener(replace(warning, proposals=tuple(proposals)))
 
