@@ -361,6 +361,15 @@ def test_counters_are_proposed_as_such():
     assert options == tuple(word for name in columns for word in ("--counter", name))
 
 
+def test_a_counter_of_a_long_table_is_proposed_by_its_whole_name():
+    stamps = pd.date_range("2024-01-01", periods=N, freq="1h")
+    part = pd.DataFrame({"ts": stamps, "in/out m3": np.cumsum(USE), "temp": USE})
+
+    warning = read(pd.concat([part.assign(site="a"), part.assign(site="b")])).warnings["counter"]
+
+    assert warning.proposals[0].options == ("--counter", "in/out m3")
+
+
 def test_what_rises_without_counting_is_no_counter():
     columns = {
         "row": HOURS,
