@@ -22,7 +22,7 @@ from rnnforecast.sources.source import Source
 from rnnforecast.tables.timestamps import TimestampReader
 
 _SAMPLE_CELLS, _SAMPLE_ROWS, _MIN_SAMPLE_ROWS = 1 << 22, 1 << 18, 100
-"""So many cells and rows are looked at first: most tables are read whole."""
+"""Cells and rows that are looked at first, and the fewest rows: most tables are read whole."""
 _MAX_NUMBERS, _MAX_TEXTS, _MAX_LOOKED_AT, _MAX_NUMBERS_OF_ALL = 32, 16, 1000, 6
 """Columns that are looked at: a table of more numbers than these is a wide one. The last is for
 all rows of a large table."""
@@ -144,7 +144,7 @@ class Evidence:
         return pd.factorize(codes)[0] if key else codes
 
     def repeated_share(self, codes: Integers) -> float:
-        """Return the share of rows of a series at a time that it has had before."""
+        """Return the share of rows at a time that their series has had before."""
         n_pairs = len(pd.unique(codes * self.n_times + self.time_codes))
         return 1 - n_pairs / max(self.n_rows, 1)
 
@@ -167,11 +167,13 @@ def gather_evidence(
     texts, numbers = columns_to_read(columns)
     if all_rows:  # of large tables, only what may be a key
         numbers = sorted(numbers, key=lambda c: len(set(c.sample)))[:_MAX_NUMBERS_OF_ALL]
+
     types = {reader.schema.time: reader.arrow_type}
     types |= {c.name: pa.dictionary(pa.int32(), pa.string()) for c in texts}
     types |= {c.name: pa.float64() for c in numbers}
     n_rows = None if all_rows else sample_size(len(source.columns))
     table, is_whole = read_rows_of(source, types, n_rows)
+
     stamps = table.column(reader.schema.time)
     is_timed = True
     try:
@@ -179,6 +181,7 @@ def gather_evidence(
     except DataError:  # later rows may tell how to read them, and if not, reading raises the error
         column = Column(reader.schema.time, "time")
         times, is_timed = column_evidence(column, stamps).codes, False
+
     existing = [c for c in (*texts, *numbers) if c.name in table.column_names]
     by_name = {c.name: column_evidence(c, table.column(c.name)) for c in existing}
     in_order = {c.name: by_name[c.name] for c in columns if c.name in by_name}
@@ -193,9 +196,9 @@ def read_times(reader: TimestampReader, stamps: pa.ChunkedArray) -> Integers:
 
 
 def columns_to_read(columns: Sequence[Column]) -> tuple[list[Column], list[Column]]:
-    """Return the columns of texts, and of numbers, that the evidence is read of.
+    """Return the columns of texts, and those of numbers, that are read as evidence.
 
-    Of many columns of numbers, those whose first cells repeat most.
+    Of many columns of numbers, they are those whose first cells repeat most.
     """
     texts = [c for c in columns if c.kind == "text" or (c.kind == "other" and c.sample)]
     numbers = [c for c in columns if c.kind == "number"][:_MAX_LOOKED_AT]
@@ -220,6 +223,7 @@ def read_rows_of(
     """
 
     def batches_of(types: dict[str, pa.DataType]) -> Generator[pa.RecordBatch]:
+        """Read as a generator, which can be closed before its end."""
         yield from source.batches(types)
 
     types, is_whole = dict(types), False
@@ -307,19 +311,19 @@ class Partition:
     evenness: float
     """Share of steps that are as long as the median one of their series."""
     roughness: float
-    """How far readings are from the ones before in their series, compared with without the key."""
+    """Mean distance of readings from the ones before in their series, over that without the key."""
     levels: float
     """Share of the variance of readings that lies between the series."""
     repeats: float
-    """Share of rows of a series at a time that it has had before."""
+    """Share of rows at a time that their series has had before."""
     smallest: float
-    """Rows of the smallest series, in those of the median one."""
+    """Rows of the smallest series, over those of the median one."""
     n_runs: int
-    """How many stretches of rows of one series follow each other in time."""
+    """Number of stretches of rows of one series, in the order of time."""
 
     @property
     def orderliness(self) -> float:
-        """How far the rows of a series are what one sensor sends: at all times, or regularly."""
+        """How much the rows of a series look like one sensor's: at all times, or at equal steps."""
         return max(min(self.coverage, 1.0), self.regularity)
 
 
@@ -370,11 +374,13 @@ def regularity_of(steps: Integers, series: Integers) -> tuple[float, float]:
     """
     if not len(steps):
         return 0.0, 0.0
+
     order = np.lexsort((steps, series))
     ordered, owner = steps[order].astype(np.float64), series[order]
     starts = np.append(0, np.flatnonzero(np.diff(owner)) + 1)
     lengths = np.diff(np.append(starts, len(owner)))
     medians = ordered[starts + (lengths - 1) // 2]
+
     ratio: Doubles = np.divide(ordered, np.repeat(medians, lengths))
     is_on_grid = (np.abs(ratio - np.rint(ratio)) <= _JITTER) & (np.rint(ratio) >= 1)
     is_telling = ratio <= _MAX_GAP_STEPS
@@ -411,6 +417,7 @@ def time_evidence(source: Source, readers: Mapping[str, TimestampReader]) -> dic
     """
     types = {name: reader.arrow_type for name, reader in readers.items()}
     table, _ = read_rows_of(source, types, sample_size(len(source.columns)))
+
     stamps = {}
     for name, reader in readers.items():
         column = table.column(name)

@@ -28,40 +28,40 @@ from rnnforecast.tables.evidence import (
 )
 
 _MAX_KEY_COLUMNS, _MAX_COMBINED = 4, 8
-"""A key has so many columns at most, of so many: texts, then numbers that repeat most."""
+"""A key has at most four columns, of the eight likeliest: texts, then numbers that repeat most."""
 _MAX_KEYS_OF_ROWS, _MAX_ROWS_DESCRIBED = 50_000, 500_000
-"""Rows, of the earliest times, on which many keys are compared where stamps do not repeat, and few
-where they do."""
+"""Rows, of the earliest times, on which keys are compared: many keys where stamps do not repeat,
+and few where they do."""
 _MAX_ROWS_OF_TIME = 100_000
 """Rows, evenly spread, on which numbers are compared with the time."""
 _MIN_ROWS = 24
 """In fewer rows, columns look alike by chance."""
 _REPEATED_SHARE = 0.05
-"""With more rows than these at a time that another has, too, a key is missing; with fewer, a clock
-was set back, or rows were sent twice."""
+"""Where a larger share of rows have the time of another row, a key is missing; where it is smaller,
+a clock was set back, or rows were sent twice."""
 _UNEXPLAINED_SHARE = 0.1
-"""Of the rows at repeated times, a key may leave this share: some rows are there twice."""
+"""Share of the rows at repeated times that a key may leave so: some rows are there twice."""
 _REPEATING_FACTOR, _TEXT_REPEATING_FACTOR = 3, 2
-"""The values of a key come so often, on average, at least: numbers, and texts."""
+"""Least mean number of rows for each value of a key: of numbers, and of texts."""
 _ORDERLY = 0.5
-"""A key of numbers lies on a grid, or has readings at most times, by this share at least."""
+"""Least share of all times at which a key of numbers has readings, unless they are regular."""
 _REGULAR, _LESS_REGULAR = 0.9, 0.25
-"""Share of steps on the grid of their series from which on it is regular; and by how much less a
-time column may be regular than the best."""
+"""Least share of steps on the grid of a series that is regular; and how much smaller that share may
+be for a time column than for the best one."""
 _EVEN, _SEVERAL = 0.6, 1.5
 """Sensors that are read in turn: most steps of each are even, and longer than those of all."""
 _JITTER = 0.1
 _SAME_SENSOR, _OTHER_SENSOR = 0.8, 0.5
-"""How far a reading is from the one before, with the key in comparison with without: readings of
-one sensor do not come closer to each other by a key; those of several do."""
+"""Mean distance from one reading to the next within series, over that in the whole table. A key
+that splits one sensor's readings leaves it as it is; one that tells sensors apart lowers it."""
 _LEVELS_APART = 0.9
 """Share of the variance that lies between series."""
 _RARE_SHARE = 0.1
-"""Of a status, one value is the usual one; the others take less than this share."""
+"""A status has one usual value; all others together take a smaller share than this."""
 _RARELY = 0.01
-"""Exceptions are no more than this share of rows."""
+"""Largest share of rows that are exceptions."""
 _EXACT = 1e-6
-"""A second time is linear in the first, but for rounding, by this share of its range."""
+"""A second time is a straight line over the first, within this share of its range."""
 _ROW_NUMBER_NAMES = (
     "", "#", "no", "no.", "nr", "nr.", "index", "idx", "row", "row_id", "row_number", "rownum",
     "record", "unnamed: 0",
@@ -121,7 +121,7 @@ def rank_keys(evidence: Evidence, names: Collection[str]) -> list[KeyReading]:
 def _candidates(evidence: Evidence) -> Iterator[ColumnEvidence]:
     """Yield the columns that may be a key, or a part of one: their values repeat.
 
-    Those of texts need not where there are hardly more times than one.
+    Texts need not repeat where nearly all rows have the same time.
     """
     rows_per_time = evidence.n_rows / max(evidence.n_times, 1)
     for column in evidence.columns.values():
@@ -141,8 +141,8 @@ def _keys_of_repeated_times(
     """Return the keys that tell repeated times apart, of as few columns as possible.
 
     A column of readings may do that by chance, but its values do not come at regular times. A
-    status does it for the few rows that it marks: there the smaller key is right, and rows are
-    there twice.
+    status tells only the few rows apart that it marks: there a smaller key is right, and these rows
+    are there twice.
     """
     ordered = sorted(candidates, key=lambda column: (column.numbers is not None, column.n_values))
     names = [column.column.name for column in ordered[:_MAX_COMBINED]]
@@ -155,18 +155,13 @@ def _keys_of_repeated_times(
             share = 1.0 if is_larger else evidence.repeated_share(evidence.key_codes(key))
             if share <= limit:
                 series = replace(partition(earliest, key), repeats=share)
-                partitions += [series] if _is_orderly(series, evidence) else []
+                is_text = all(evidence.columns[name].numbers is None for name in key)
+                is_orderly = series.coverage >= _ORDERLY or series.regularity >= _REGULAR
+                partitions += [series] if is_text or is_orderly else []
         if any(_rank_of_rows(p) == 0 and p.orderliness >= _REGULAR for p in partitions):
             break
-    if partitions:
-        return _ranked(partitions, evidence)
-    return _keys_by_name(evidence, candidates)
 
-
-def _is_orderly(series: Partition, evidence: Evidence) -> bool:
-    """Tell whether the values of a key may name sensors: texts, or numbers of regular times."""
-    is_text = all(evidence.columns[name].numbers is None for name in series.key)
-    return is_text or series.coverage >= _ORDERLY or series.regularity >= _REGULAR
+    return _ranked(partitions, evidence) if partitions else _keys_by_name(evidence, candidates)
 
 
 def _rank_of_rows(series: Partition) -> int:
@@ -236,8 +231,8 @@ def _keys_of_single_times(
 ) -> list[KeyReading]:
     """Return the keys of a table whose times do not repeat: of sensors that send in turn, or none.
 
-    A status changes at any time, or holds on; the readings of one sensor go on across its changes.
-    Fractions are readings.
+    A status changes at any time, or stays for long, and the readings of one sensor go on across its
+    changes. Columns with fractions are readings.
     """
     candidates = [c for c in candidates if not c.is_fraction]
     statuses: set[str] = set()
@@ -268,9 +263,9 @@ def _keys_of_single_times(
 
 
 def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[str, str]:
-    """Say whether columns are a key, a status or unsure, where times do not repeat; and reason.
+    """Return what columns are where times do not repeat, and the reason.
 
-    Numbers that are no key are `other`: they are readings.
+    They are a `key`, a `status`, `unsure`, or `other`, which are readings.
     """
     has_numbers = any(evidence.columns[name].numbers is not None for name in series.key)
     is_apart = series.levels >= _LEVELS_APART and series.roughness <= _OTHER_SENSOR
@@ -327,13 +322,14 @@ def left_out_numbers(
 def _reason_of_number(
     column: ColumnEvidence, evidence: Evidence, codes: Integers, order: Integers
 ) -> str | None:
-    """Return reason a column of numbers is no reading; None where it may be one."""
+    """Return the reason why a column of numbers is no reading; None where it may be one."""
     values = column.numbers
     assert values is not None
     is_seen = np.isfinite(values)
     n_seen = int(np.count_nonzero(is_seen))
     if n_seen < _MIN_ROWS or not column.is_complete:
         return None
+
     if evidence.is_whole and column.n_values == 1:
         return f"{CONSTANT} {values[is_seen][0]:g}"
     n_series = int(codes.max(initial=0)) + 1
@@ -343,6 +339,7 @@ def _reason_of_number(
             return SAME_IN_SERIES
     if not is_seen.all():
         return None
+
     if _is_row_number(column.column.name, values, codes, order):
         return "numbers the rows"
     if column.n_values > 1 and evidence.is_timed:
@@ -351,6 +348,7 @@ def _reason_of_number(
             return "what the calendar says of the time"
         if _is_second_time(values[::step], evidence.times[::step]):
             return "a second time"
+
     name_words = set(re.split(r"[^a-z]+", column.column.name.casefold()))
     usual = np.bincount(column.codes).max() / n_seen
     is_whole = bool((values == np.rint(values)).all())
@@ -360,9 +358,9 @@ def _reason_of_number(
 
 
 def _is_row_number(name: str, values: Doubles, codes: Integers, order: Integers) -> bool:
-    """Tell whether numbers count the rows, in the file, in time, or within each series.
+    """Tell whether numbers count the rows: in the file, in time, or within each series.
 
-    They count by one, from 0 or 1, or in a column with a name of such.
+    They rise by one, and begin at 0 or 1, or the column is called like a row number.
     """
     ordered, series = values[order], codes[order]
     is_same = np.diff(series) == 0
@@ -401,8 +399,8 @@ def _is_calendar(values: Doubles, times: Integers) -> bool:
 def _is_second_time(values: Doubles, times: Integers) -> bool:
     """Tell whether numbers are the time in other units: since the first one, or a date long ago.
 
-    They grow by one, ten, ... in a unit of time. Dates that one counts from begin a year, as 1970,
-    or end one, as 30 December 1899, in any zone.
+    They grow by a power of ten in a unit of time. Such dates are near the turn of a year, as 1970
+    or 30 December 1899, in any zone.
     """
     elapsed = (times - times[0]).astype(np.float64)
     order = np.argsort(elapsed, kind="stable")
@@ -428,7 +426,7 @@ def _is_second_time(values: Doubles, times: Integers) -> bool:
 
 
 def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> str:
-    """Return reason a column of text, or of something else, is neither key nor reading."""
+    """Return the reason why a column that holds no numbers has no role."""
     if column.name not in evidence.columns:
         return "a second time" if column.kind == "time" else f"holds {column.kind}"
     cells = evidence.columns[column.name]
@@ -440,6 +438,7 @@ def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> st
         return f"{kind} {cells.texts[0]}{is_whole}"
     if cells.is_zone:
         return "a time zone"
+
     codes = evidence.key_codes(key)
     n_series = int(codes.max(initial=0)) + 1
     n_pairs = len(pd.unique(codes * (cells.n_values + 1) + cells.codes + 1))
@@ -456,6 +455,7 @@ def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
     known = [name for name in names if "/" in name and name in available_timezones()]
     if known:
         return list(dict.fromkeys(known))
+
     zones = []
     for zone in _OFFERED_ZONES:
         is_right = True
@@ -490,7 +490,7 @@ def rank_times(
     usual ones first.
     """
     names = [name for name, times in stamps.items() if len(pd.unique(times[times != NO_TIME])) > 1]
-    zones = {column.name: column.tz or _has_offset(column) for column in columns}
+    zones = {c.name: c.tz or any(_OFFSET.search(s.strip()) for s in c.sample[:1]) for c in columns}
 
     def habit(name: str) -> int:
         folded = name.strip().casefold()
@@ -504,7 +504,7 @@ def rank_times(
     names = [b for b in names if not any(_ends_interval(stamps[a], stamps[b]) for a in names)]
     if len(names) == 1:
         return [TimeReading(names[0], "the begin of an interval")]
-    steps = {name: _unique_steps(stamps[name]) for name in names}
+    steps = {n: np.diff(np.unique(stamps[n][stamps[n] != NO_TIME])) for n in names}
     regular = {n: regularity_of(s, np.zeros(len(s), np.int64))[0] for n, s in steps.items()}
     names = [n for n in names if regular[n] >= max(regular.values()) - _LESS_REGULAR]
     names = [n for n in names if 2 * len(steps[n]) >= max(len(steps[m]) for m in names)]
@@ -512,11 +512,11 @@ def rank_times(
         return [TimeReading(names[0], "the most regular of several times")]
 
     if all(_is_other_zone(stamps[names[0]], stamps[name]) for name in names):
+        n_moments = {name: len(np.unique(times)) for name, times in stamps.items()}
+        most = max(n_moments.values())  # a clock that is set back shows some times twice
         merits = {
             "carries an offset from UTC": [n for n in names if zones[n]],
-            "goes on where clocks are set back": [
-                n for n in names if not _is_set_back(stamps[n], stamps)
-            ],
+            "goes on where clocks are set back": [n for n in names if n_moments[n] == most],
             "its name says that it is UTC": [n for n in names if _UTC_NAME.search(n)],
             "the other's name says local": [n for n in names if not _LOCAL_NAME.search(n)],
         }
@@ -534,10 +534,6 @@ def rank_times(
     return [TimeReading(name, "", is_sure=False) for name in names]
 
 
-def _has_offset(column: Column) -> bool:
-    return any(_OFFSET.search(text.strip()) for text in column.sample[:1])
-
-
 def _alternates_with_numbers(names: Sequence[str], columns: Sequence[Column]) -> bool:
     """Tell whether each time column has columns of numbers of its own, before or after it."""
     kinds = [
@@ -550,10 +546,6 @@ def _both(first: Integers, second: Integers) -> tuple[Integers, Integers]:
     """Return the times of the rows that have both."""
     has_both = (first != NO_TIME) & (second != NO_TIME)
     return first[has_both], second[has_both]
-
-
-def _unique_steps(times: Integers) -> Integers:
-    return np.diff(np.unique(times[times != NO_TIME]))
 
 
 def _ends_interval(begin: Integers, end: Integers) -> bool:
@@ -573,12 +565,7 @@ def _is_other_zone(first: Integers, second: Integers) -> bool:
     return len(offsets) <= 2 and not (offsets % _QUARTER_US).any()
 
 
-def _is_set_back(times: Integers, stamps: Mapping[str, Integers]) -> bool:
-    """Tell whether a clock is set back: moments that other columns tell apart have one time."""
-    most = max(len(np.unique(other_column)) for other_column in stamps.values())
-    return len(np.unique(times)) < most
-
-
 def _comes_before(first: Integers, second: Integers) -> bool:
+    """Tell whether no time of one column lies after that of another in the same row."""
     first, second = _both(first, second)
     return bool((second >= first).all())
