@@ -134,11 +134,7 @@ def to_grid(rows: Rows, grid: Grid, context: ReadContext) -> Panel:
     shares.report(config, context.listener)
 
     for file in files:
-        if file.keep == "error":
-            n_duplicates = count_duplicates(file.positions, n_grid)
-            message = f"{n_duplicates} rows repeat a time stamp with the same {file.content} "
-            message += "and count once"
-            context.listener(WarningEvent("repeated-row", message, n_duplicates))
+        file.report_repeated(n_grid, context.listener)
 
     n_targets = len(schema.targets)
     panel = Panel(
@@ -263,6 +259,13 @@ class FileRows:
     def rows_of(self, chunks: Chunks) -> list[NDArray[Any]]:
         """Return the file's rows of a column, as views."""
         return _slice_chunks(chunks, self.first_row, self.first_row + sum(map(len, self.positions)))
+
+    def report_repeated(self, n_grid: int, listener: Listener) -> None:
+        """Warn of rows at one time whose values were checked, and are the same."""
+        if self.keep == "error":
+            n_duplicates = count_duplicates(self.positions, n_grid)
+            message = f"{n_duplicates} rows repeat a time stamp with the same {self.content} "
+            listener(WarningEvent("repeated-row", message + "and count once", n_duplicates))
 
 
 def split_by_file(

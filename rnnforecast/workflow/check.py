@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,22 +107,7 @@ def check(
     predict = None
     if model is not None:
         predict = shlex.join(["rnnforecast", "predict", path, "--model", str(model.path)])
-    # Values that probably stand for missing readings are proposed as such.
-    sentinels = [
-        Proposal(("--na-values", f"{value:g}"))
-        for value in profile.sentinels
-        if _largest_share(panel, value) <= MAX_SHARE
-    ]
-    options = to_arguments(with_harmless(task, "sentinel", sentinels).data)
-    # Where the default windows do not fit, those that do.
-    windows = [
-        proposal.options
-        for warning in events.warnings
-        if warning.code in _REFUSALS
-        for proposal in warning.proposals
-        if not {"--horizon", "--lookback"}.isdisjoint(proposal.options)
-    ]
-    options += windows[0] if windows else ()
+    options = training_options(task, profile, events.warnings)
     return Check(
         source=source.name,
         columns=column_roles(source.columns, schema, explicit=set(config.named_columns)),
@@ -132,6 +117,30 @@ def check(
         train=shlex.join(["rnnforecast", "train", path, *options]),
         predict=predict,
     )
+
+
+def training_options(
+    task: Task, profile: Profile, warnings: Sequence[WarningEvent]
+) -> tuple[str, ...]:
+    """Return the options to train on a table: those that it was read with, and what it needs.
+
+    Values that probably stand for missing readings are declared as such. Where the default windows
+    do not fit, windows that do are added.
+    """
+    sentinels = [
+        Proposal(("--na-values", f"{value:g}"))
+        for value in profile.sentinels
+        if _largest_share(profile.panel, value) <= MAX_SHARE
+    ]
+    windows = [
+        proposal.options
+        for warning in warnings
+        if warning.code in _REFUSALS
+        for proposal in warning.proposals
+        if not {"--horizon", "--lookback"}.isdisjoint(proposal.options)
+    ]
+    options = to_arguments(with_harmless(task, "sentinel", sentinels).data)
+    return (*options, *(windows[0] if windows else ()))
 
 
 def _warn_unless_trainable(panel: Panel, config: Config, listener: Listener) -> None:

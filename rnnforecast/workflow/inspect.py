@@ -275,11 +275,8 @@ def anomalies(
             hint="pass more readings, or an earlier --since",
         )
 
-    search = Search(
-        result,
-        tuple(episodes(result, max_gap=spec.horizon)),
-        tuple(events.warnings),
-    )
+    put_together = tuple(episodes(result, max_gap=spec.horizon))
+    search = Search(result, put_together, tuple(events.warnings))
     if output is not None:
         write_table(search.anomalies.to_arrow(), str(output))
     return search

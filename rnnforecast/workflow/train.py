@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rnnforecast.config.commands import RanksConfig
 from rnnforecast.config.training import DEFAULT_MODEL, Config
-from rnnforecast.data.setup import set_up_training, train_end_us
+from rnnforecast.data.setup import TrainingSetup, set_up_training, train_end_us
 from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.evaluate.comparison import Comparison
 from rnnforecast.events import (
@@ -35,6 +35,7 @@ from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.tables.match import read_for_training
+from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import Model
 from rnnforecast.workflow.steps import (
@@ -123,21 +124,7 @@ def _train(
     """Train; the caller holds the lock of the model directory, where there is one."""
     path = request.path
     events, clock = Recorder(listener), Clock()
-    task = Task(data, config, can_read_again=ranks.n == 1)
-    with (
-        merging_warnings(events, ranks) as rank_listener,
-        trying_proposals(task, rank_listener) as tried,
-    ):
-        panel, schema = read_for_training(
-            data,
-            config.data,
-            tried,
-            find_train_end=lambda panel: train_end_us(panel, config),
-            ranks=ranks,
-        )
-    clock.lap("read_s")
-    with trying_proposals(task, events) as tried:
-        setup = set_up_training(panel, config, tried)
+    setup, schema = read_and_set_up(data, config, events, ranks, clock)
     checkpoints = (
         None if path is None else make_checkpoints(path, setup, is_resuming=request.resume)
     )
@@ -184,6 +171,28 @@ def _train(
             clock.lap("report_s")
         version = _save(path, artifact, report, comparison, request.require_skill, events)
     return Model(artifact, path, version, tuple(events.warnings), clock.laps)
+
+
+def read_and_set_up(
+    data: object, config: Config, listener: Listener, ranks: Ranks, clock: Clock
+) -> tuple[TrainingSetup, Schema]:
+    """Read a table, and choose windows, split and network for its readings."""
+    task = Task(data, config, can_read_again=ranks.n == 1)
+    with (
+        merging_warnings(listener, ranks) as rank_listener,
+        trying_proposals(task, rank_listener) as tried,
+    ):
+        panel, schema = read_for_training(
+            data,
+            config.data,
+            tried,
+            find_train_end=lambda panel: train_end_us(panel, config),
+            ranks=ranks,
+        )
+    clock.lap("read_s")
+
+    with trying_proposals(task, listener) as tried:
+        return set_up_training(panel, config, tried), schema
 
 
 @contextmanager
