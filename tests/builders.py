@@ -13,6 +13,23 @@ from rnnforecast.spec import MemberSpec, NetworkSpec
 
 HOUR_US = 3_600_000_000
 START_US = 1_704_067_200_000_000  # 2024-01-01 00:00
+SMALL_JOB = """
+[data]
+source = "data.csv"
+[model]
+path = "model"
+[forecast]
+output = "out/{as_of}.csv"
+"""
+JOB = f"""{SMALL_JOB.replace("{as_of}", "forecast")}fallback = ["seasonal-naive", "naive"]
+[ledger]
+path = "ledger"
+[log]
+file = "run.log"
+[metrics]
+textfile = "job.prom"
+"""
+"""A job with a ledger, a log and metrics. Each run writes the same file."""
 
 
 def make_panel(*series: object, step_us: int = HOUR_US, start_us: int = START_US) -> Panel:

@@ -12,18 +12,11 @@ from pathlib import Path
 import pytest
 
 from rnnforecast.config.job import read_job
+from tests.builders import SMALL_JOB
 from tests.conftest import Command
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 PLACE = "/srv/forecasts"
-JOB = """
-[data]
-source = "data.csv"
-[model]
-path = "model"
-[forecast]
-output = "out/{as_of}.csv"
-"""
 
 
 def blocks(language: str) -> list[str]:
@@ -34,7 +27,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture
 def place(workplace: Path) -> Path:
     """A folder like the recipes', with the commands where they have them."""
-    (workplace / "job.toml").write_text(JOB)
+    (workplace / "job.toml").write_text(SMALL_JOB)
     binaries = workplace / ".venv" / "bin"
     binaries.mkdir(parents=True)
     (binaries / "rnnforecast").write_text(f'#!/bin/sh\nexec {sys.executable} -m rnnforecast "$@"\n')

@@ -11,24 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.builders import SMALL_JOB
 from tests.conftest import Command
 
 TINY = ["--hidden", "4", "--steps", "2", "--threads", "1", "--segment", "2"]
-JOB = """
-[data]
-source = "data.csv"
-[model]
-path = "model"
-[forecast]
-output = "out/{as_of}.csv"
-[ledger]
-path = "ledger"
-"""
+JOB = SMALL_JOB + '[ledger]\npath = "ledger"\n'
 N, AHEAD = 72, 4
 
 
 def later(day: date, months: int) -> date:
-    """Return the first of a month, so many months later, by counting."""
+    """Return the first day of the month that comes `months` later, by counting."""
     year, month = divmod(12 * day.year + day.month - 1 + months, 12)
     return date(year, month + 1, 1)
 

@@ -12,8 +12,7 @@ import pytest
 
 import rnnforecast
 from rnnforecast.storage.lock import acquire
-from tests.builders import wave, write_wide
-from tests.cli.test_run import JOB
+from tests.builders import JOB, wave, write_wide
 from tests.conftest import SMALL, Command
 
 EVERY = '[retrain]\nevery = "2d"\n'

@@ -11,23 +11,8 @@ import pandas as pd
 import pyarrow.parquet as pa_parquet
 import pytest
 
+from tests.builders import JOB
 from tests.conftest import SMALL, Command, Outcome
-
-JOB = """
-[data]
-source = "data.csv"
-[model]
-path = "model"
-[forecast]
-output = "out/forecast.csv"
-fallback = ["seasonal-naive", "naive"]
-[ledger]
-path = "ledger"
-[log]
-file = "run.log"
-[metrics]
-textfile = "job.prom"
-"""
 
 
 @pytest.fixture

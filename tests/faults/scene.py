@@ -22,23 +22,9 @@ from rnnforecast.cli.main import run
 from rnnforecast.jobs import ledger
 from rnnforecast.model import artifact
 from rnnforecast.storage import versions
+from tests.builders import JOB
 from tests.conftest import SMALL, Outcome
 
-JOB = """
-[data]
-source = "data.csv"
-[model]
-path = "model"
-[forecast]
-output = "out/forecast.csv"
-fallback = ["seasonal-naive", "naive"]
-[ledger]
-path = "ledger"
-[log]
-file = "run.log"
-[metrics]
-textfile = "job.prom"
-"""
 TOLD = ("run.log", "job.prom")
 """What a run tells changes with every run."""
 NEW_ROWS = 6

@@ -40,6 +40,7 @@ from rnnforecast.model import artifact
 from rnnforecast.storage import versions
 from rnnforecast.storage.durable import CRASH_VARIABLE
 from rnnforecast.storage.lock import acquire
+from tests import builders
 from tests.conftest import SMALL
 from tests.faults.counting import say, tell
 from tests.faults.disk import KINDS, Disk
@@ -47,24 +48,13 @@ from tests.faults.test_kills import LABELS
 from tests.faults.versions import ages
 from tests.faults.warm import Warm, plain
 
-JOB = """
-[data]
-source = "data.csv"
-[model]
-path = "model"
-[forecast]
-output = "out/{as_of}.csv"
-fallback = ["seasonal-naive", "naive"]
-[ledger]
-path = "ledger"
-[log]
-file = "run.log"
-[metrics]
-textfile = "job.prom"
-[keep]
+JOB = (
+    builders.JOB.replace("forecast.csv", "{as_of}.csv")
+    + """[keep]
 forecasts = 5
 versions = 2
 """
+)
 STALE = '[fresh]\nmax_age = "3h"\n'
 START = datetime(2024, 1, 1)
 ROWS = 400

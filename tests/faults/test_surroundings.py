@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import JOB
 from tests.faults.confined import confined, refused
 from tests.faults.counting import tell
-from tests.faults.scene import JOB, PREDICT, RUN, Command, Scene, files_in, quietly
+from tests.faults.scene import PREDICT, RUN, Command, Scene, files_in, quietly
 from tests.faults.warm import QUIET, ROOT
 
 ODD = "a b\n\u00fc \U0001f321 'x\" $HOME;&"
