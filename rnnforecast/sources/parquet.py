@@ -183,6 +183,23 @@ class TableSource:
     dates: Set[str] = frozenset()
     """Columns whose numbers are dates, such as 20240131."""
 
+    def check(self) -> TableSource:
+        """Return it; raise `DataError` for a table without rows, or with two equal names."""
+        if len(set(self.table.column_names)) < self.table.num_columns:
+            raise DataError(
+                f"two columns of {self.name} have the same name",
+                code="duplicate-column",
+                location=Location(self.name),
+                hint="give every column a name of its own",
+            )
+        if not self.table.num_rows:
+            raise DataError(
+                f"{self.name} has columns, but no readings",
+                code="header-only",
+                location=Location(self.name),
+            )
+        return self
+
     @property
     def columns(self) -> tuple[Column, ...]:
         """The table's columns."""

@@ -187,15 +187,7 @@ def open_source(data: object, config: DataConfig, listener: Listener = ignore) -
         return _open_path(str(data), config, listener)
 
     table = data if isinstance(data, pa.Table) else from_pandas(data)
-    if len(set(table.column_names)) < table.num_columns:
-        raise DataError(
-            "two columns of the table have the same name",
-            code="duplicate-column",
-            hint="give every column a name of its own",
-        )
-    if not table.num_rows:
-        raise DataError("the table has columns, but no readings", code="header-only")
-    source = TableSource(table)
+    source = TableSource(table).check()
     times = {column.name for column in source.columns if column.kind == "time"}
     columns = with_weak_dates(source.columns, source.name, config)
     return replace(source, dates={c.name for c in columns if c.kind == "time"} - times)

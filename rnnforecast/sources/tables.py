@@ -14,7 +14,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from itertools import islice
@@ -67,7 +66,7 @@ def open_arrow_file(path: AnyPath, name: str) -> TableSource:
     except (pa.ArrowException, OSError) as error:
         hint = "the file may still be being written, or is cut off; fetch it again"
         raise _unreadable(f"{name} is not a whole Arrow file: {error}", name, hint) from error
-    return _source(table, name, paths=(path,))
+    return TableSource(table, name, (path,)).check()
 
 
 def _unreadable(message: str, name: str, hint: str) -> DataError:
@@ -106,7 +105,7 @@ def open_json_lines(path: AnyPath, config: DataConfig, name: str) -> TableSource
         return _parse_json_lines(lines, numbers, config, name, path)
     while any(pa.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
-    return _source(table, name, paths=(path,), unit="line", numbers=numbers)
+    return TableSource(table, name, (path,), "line", numbers).check()
 
 
 def _with_text_times(type_: pa.DataType) -> pa.DataType:
@@ -165,7 +164,7 @@ def _parse_json_lines(
         return Location(name, number, column, text=text, token=json.dumps(value))
 
     table = make_table(columns, config, locate)
-    return _source(table, name, paths=(path,), unit="line", numbers=numbers)
+    return TableSource(table, name, (path,), "line", numbers).check()
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -315,7 +314,7 @@ def open_query(database: Database, config: DataConfig) -> TableSource:
             hint=None if names else "it has no tables",
         )
     table = run(database, config.query, config)
-    return _source(table, f"the query of {database}", paths=(Path(database.path),))
+    return TableSource(table, f"the query of {database}", (Path(database.path),)).check()
 
 
 _LIST_TABLES = {
@@ -379,26 +378,3 @@ def _failed(database: Database, error: Exception) -> DataError:
         location=Location(str(database)),
         hint="try it in the database's own shell",
     )
-
-
-def _source(
-    table: pa.Table,
-    name: str,
-    *,
-    paths: tuple[AnyPath, ...],
-    unit: str = "row",
-    numbers: Sequence[int] | None = None,
-) -> TableSource:
-    """Return a source; raise `DataError` for a table without rows, or with two equal names."""
-    if len(set(table.column_names)) < table.num_columns:
-        raise DataError(
-            f"two columns of {name} have the same name",
-            code="duplicate-column",
-            location=Location(name),
-        )
-    if not table.num_rows:
-        raise DataError(
-            f"{name} has columns, but no readings", code="header-only", location=Location(name)
-        )
-    source = TableSource(table, name, paths, unit)
-    return source if numbers is None else replace(source, numbers=numbers)

@@ -7,7 +7,7 @@ moment. It goes through four stages, and each method checks that it is called in
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
@@ -49,7 +49,7 @@ MAX_READING = 1e30
 LARGE_READING = 65_536.0
 """Below this, float32 is exact to 0.004 or better."""
 _N_EARLIEST = 5
-"""So many readings decide on a value offset: one wild first reading does not, nor a later one."""
+"""Readings that decide on a value offset: a wild first reading does not, nor a later one."""
 _MIN_CONSTANT = 24
 """Fewer readings are the same by chance."""
 _MOSTLY_FILLED = 0.95
@@ -241,6 +241,7 @@ class Rows:
         for target, chunks in self._readings.items():
             if not len(chunks) or (self.n_series == 1 and abs(chunks[0][-1] - chunks[0][0]) > 0):
                 continue  # of 100,000 columns, most are told by that
+
             levels, n_readings = np.full(self.n_series, np.nan), 0
             for codes, chunk in zip(self._codes, chunks, strict=True):
                 is_seen = np.isfinite(chunk)
@@ -559,6 +560,7 @@ class TargetColumns:
         for name, builder in self._builders.items():
             readings, largest = _finite_values(batch, name, self._source, self._config, n_before)
             self._largest[name] = max(self._largest[name], largest)
+
             if self._config.agg_by_column.get(name) == ANGLE and largest > 2 * HALF_TURN:
                 row = n_before + int(np.nanargmax(np.abs(readings)))
                 location = self._source.location(row, name)
@@ -569,6 +571,7 @@ class TargetColumns:
                     location=location,
                     proposals=[Proposal(("--na-values", token), "if it means a missing one")],
                 )
+
             if largest >= LARGE_READING:
                 builder.widen(np.float64)
             builder.append(readings)
@@ -590,26 +593,27 @@ class TargetColumns:
         offsets: dict[str, Doubles] = {}
         for target, builder in self._builders.items():
             chunks, offset = builder.chunks(), np.zeros(len(names[target]))
-            if self._config.agg_by_column.get(target) == ANGLE:
+            if target in self._config.counter:
+                readings[target], offsets[target] = chunks, offset
+                continue
+
+            is_angle = self._config.agg_by_column.get(target) == ANGLE
+            if is_angle:
                 offset = _mean_directions(codes, chunks, len(offset))
+            elif chunks and chunks[0].dtype == np.float64:
+                offset = find_value_offsets(times, codes, chunks, n_series=len(offset))
+            if known_offsets:
                 pairs = zip(names[target], offset, strict=True)
                 offset = np.array([known_offsets.get(name, default) for name, default in pairs])
-                chunks = [
-                    wrap_angles(chunk - offset[code], -HALF_TURN).astype(np.float32)
-                    for chunk, code in zip(chunks, codes, strict=True)
-                ]
-            elif target not in self._config.counter:
-                if chunks and chunks[0].dtype == np.float64:
-                    offset = find_value_offsets(times, codes, chunks, n_series=len(offset))
-                if known_offsets:
-                    pairs = zip(names[target], offset, strict=True)
-                    offset = np.array([known_offsets.get(name, default) for name, default in pairs])
-                if offset.any():
-                    rows = zip(chunks, codes, strict=True)
-                    chunks = [(chunk - offset[code]).astype(np.float32) for chunk, code in rows]
-                else:
-                    chunks = [chunk.astype(np.float32, copy=False) for chunk in chunks]
-            readings[target], offsets[target] = chunks, offset
+
+            # one chunk after the other, as all of them as doubles would take much memory
+            shifted: Iterable[NDArray[Any]] = chunks
+            if is_angle or offset.any():
+                shifted = map(np.subtract, chunks, (offset[code] for code in codes))
+            if is_angle:
+                shifted = (wrap_angles(chunk, -HALF_TURN) for chunk in shifted)
+            readings[target] = [chunk.astype(np.float32, copy=False) for chunk in shifted]
+            offsets[target] = offset
         return readings, offsets
 
     def warn_of_lost_digits(self, listener: Listener) -> None:

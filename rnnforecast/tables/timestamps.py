@@ -72,10 +72,7 @@ class Zone:
         if not minutes:
             return cls(is_aware=False)
         offset = minutes.pop() if len(minutes) == 1 else 0
-        if not offset:
-            return cls(is_aware=True, name="UTC")
-        sign, (hours, remainder) = "-" if offset < 0 else "+", divmod(abs(offset), 60)
-        return cls(is_aware=True, name=f"{sign}{hours:02d}:{remainder:02d}")
+        return cls(is_aware=True, name=format_utc_offset(offset) if offset else "UTC")
 
 
 def _zone_texts(column: Column) -> set[str]:
@@ -86,13 +83,12 @@ def _zone_texts(column: Column) -> set[str]:
         match = _UTC_OFFSET.search(text)
         if match is not None:
             zones.add(match[1])
-        elif text[-1:].isalnum() or text[-1:] == ")":
-            if not any(map(str.isalpha, text)):
-                continue
+        elif (text[-1:].isalnum() or text[-1:] == ")") and any(map(str.isalpha, text)):
             if not forms or forms[0].parts(text) is None:
                 forms = infer_forms([text])
             parts = forms[0].parts(text) if forms else None
             zones.add((parts or {}).get("z", ""))
+
     return zones - {""}
 
 
@@ -242,6 +238,7 @@ class TimestampReader:
         n_bad, first = int(is_bad.sum()), int(np.argmax(is_bad))
         text, column = str(array[first]), self.schema.time
         good = np.flatnonzero(~is_bad)
+
         if len(good) and is_stamp(text):
             return self._error(
                 f"column {column!r} has stamps of several formats, such as {str(array[good[0]])!r} "
@@ -250,6 +247,7 @@ class TimestampReader:
                 n_before + first,
                 hint="write all of them in one format; which is meant is not guessed row by row",
             )
+
         hint = "correct or remove the row"
         if self.parser.format is not None:
             hint = f"they must look like --time-format {self.parser.format}"
