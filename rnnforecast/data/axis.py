@@ -115,8 +115,8 @@ class TimeAxis:
     kind: str = ELAPSED
     """elapsed (as UTC counts), wall-clock (as clocks of the zone show), or months of its calendar.
 
-    On the wall clock the hour that clocks skip in spring is a row without a reading, and the hour
-    that comes twice in autumn is one row.
+    On the wall clock, the hour that clocks skip in spring is a row without a reading, and the hour
+    that comes twice in autumn is a single row.
     """
     offset_us: int = 0
     """Offset of a stamp from the start of its month; -1 day for month-end stamps."""
@@ -149,9 +149,9 @@ class TimeAxis:
             stamps = times - self.offset_us
             month = stamps.astype("datetime64[us]").astype("datetime64[M]").astype(np.int64)
             begin, length = _months(month)
-            times = month * MONTH_US + np.rint((stamps - begin) / length * MONTH_US).astype(
-                np.int64
-            )
+            part = np.rint((stamps - begin) / length * MONTH_US).astype(np.int64)
+            times = month * MONTH_US + part
+
         if self.open_steps:
             week, in_week = np.divmod(times - MONDAY_US, WEEK_US)
             position, remainder = np.divmod(in_week, self.step_us)
@@ -217,9 +217,9 @@ class TimeAxis:
         return pd.DatetimeIndex(wall.astype("datetime64[us]"))
 
     def skipped_rows(self, begin_us: int, end_us: int, step_us: int) -> list[tuple[int, int]]:
-        """Return where the rows of a step begin that clocks skip: first and last time on the axis.
+        """Return the first and last rows that clocks skip each spring, as times on the axis.
 
-        Those between two times of the axis are returned; with closed hours none is known.
+        Those between two times of the axis are returned; with closed hours, none.
         """
         if self.open_steps or self.kind != WALL_CLOCK:
             return []
@@ -262,8 +262,8 @@ class TimeAxis:
     def measure(self, duration_us: int, step_us: int) -> int:
         """Return how long a duration is on the axis, in microseconds.
 
-        With closed hours a day and a week are their open hours. A month, a quarter or a year of
-        shorter steps is a whole number of them.
+        With closed hours, a day and a week are as long as their open hours. A month, a quarter or a
+        year is rounded to a whole number of shorter steps.
         """
         if self.open_steps and duration_us % WEEK_US == 0:
             return duration_us // WEEK_US * len(self.open_steps) * step_us
@@ -275,12 +275,12 @@ class TimeAxis:
 
     @property
     def _open_days(self) -> list[int]:
-        """Numbers of open steps that days have, each once; closed days do not count."""
+        """The different numbers of open steps that days have; closed days do not count."""
         days = np.bincount(np.array(self.open_steps, np.int64) * self.step_us // DAY_US)
         return sorted(set(days[days > 0].tolist()))
 
     def floor(self, times: Integers, step_us: int) -> Integers:
-        """Return the beginning of the bin of each time of the axis; weeks begin on a Monday."""
+        """Return the beginning of the bin that holds each time of the axis; weeks begin on Monday."""
         origin = MONDAY_US if self.kind != MONTHS and step_us % WEEK_US == 0 else 0
         return times - (times - origin) % step_us
 
@@ -399,9 +399,8 @@ def format_timestamps(stamps: pa.ChunkedArray) -> pa.Array:
 
 def format_timestamp(time_us: int, tz: str | None) -> str:
     """Format one time in microseconds."""
-    text: str = format_timestamps(pa.chunked_array([timestamp_array(np.array([time_us]), tz)]))[
-        0
-    ].as_py()
+    times = pa.chunked_array([timestamp_array(np.array([time_us]), tz)])
+    text: str = format_timestamps(times)[0].as_py()
     return text
 
 

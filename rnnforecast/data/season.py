@@ -144,6 +144,7 @@ def _dip(curve: Doubles, period: int) -> float:
     quarter = max(1, period // 4)
     if not curve[period] < min(curve[period - quarter], curve[period + quarter]):
         return 0.0
+
     chord = float(curve[period // 2] + curve[period * 3 // 2])
     dip = 1 - 2 * float(curve[period]) / chord if chord > 0 else 0.0  # readings that never change
     n_pairs = 2 * len(curve) - period
@@ -156,7 +157,7 @@ def _median_dip(curves: list[Doubles], period: int) -> float:
 
 
 def _is_lowest(curves: list[Doubles], period: int) -> bool:
-    """Tell whether most variograms that reach so far are lowest close to a period, and dip again.
+    """Tell whether most variograms of enough lags are lowest close to a period, and dip again.
 
     Readings that stay where they are for hours have a variogram of few independent pairs at a lag
     of a day, and dip there by chance: one in five walks that return to their level did.
@@ -167,6 +168,7 @@ def _is_lowest(curves: list[Doubles], period: int) -> bool:
     means = [np.convolve(curve[around], np.ones(width) / width, "valid") for curve in reaching]
     lowest = [around.start + width // 2 + int(np.argmin(mean)) for mean in means]
     is_close = [abs(lag - period) < _CLOSE * period for lag in lowest]
+
     twice, half = 2 * period, period // 2
     between = [
         (c[twice], c[twice - half] + c[twice + half]) for c in curves if twice + half < len(c)
@@ -238,21 +240,16 @@ def resolve_windows(
         )
 
     if longest < lookbacks[-1] + horizon:
+        short = "--horizon", str(max(1, longest // 8)), "--lookback", str(max(1, longest // 3))
+        fitting = [Proposal(short, "for windows that fit")]
         raise NotEnoughDataError(
             f"the longest series has {longest} rows, but training needs at least "
             f"lookback + horizon = {lookbacks[-1]} + {horizon} = {lookbacks[-1] + horizon}",
             code="too-short",
-            proposals=[_short_windows(longest)] if longest >= _FEWEST_ROWS else (),
+            proposals=fitting if longest >= _FEWEST_ROWS else (),
             hint="pass more readings",
         )
     return lookbacks, horizon
-
-
-def _short_windows(longest: int) -> Proposal:
-    """Return options of windows for which so few rows are enough, with some to spare."""
-    horizon, lookback = max(1, longest // 8), max(1, longest // 3)
-    options = ("--horizon", str(horizon), "--lookback", str(lookback))
-    return Proposal(options, "for windows that fit")
 
 
 def _lookbacks(*, season: int, horizon: int, longest: int) -> tuple[int, ...]:

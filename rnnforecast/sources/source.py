@@ -503,6 +503,7 @@ class JoinedKey(WrappedSource):
         if self.series not in types:
             yield from self.source.batches(types)
             return
+
         inner = {name: type_ for name, type_ in types.items() if name != self.series}
         texts = {part: pa.string() for part in self.parts if part not in inner}
         for batch in self.source.batches({**inner, **texts}):

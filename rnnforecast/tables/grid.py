@@ -356,9 +356,9 @@ def _mask_incomplete_steps(
 ) -> None:
     """Set the readings of a series' newest step to NaN until the step is over.
 
-    Of a step that has only begun, a sum would be too small, and a mean that of some minutes. It is
-    over where no more than half a reading is missing at its end, at the pace of the series. The
-    first count of a step ends what a counter counted in the one before, and stays.
+    The sum of a step that has only begun is too small, and its mean is that of some minutes. A step
+    is over where no more than half a reading is missing at its end, at the pace of the series. The
+    counts of a counter stay: the first one in a step ends what was counted in the step before.
     """
     newest = rows.newest_readings()
     begin = axis.floor(newest, step_us)
@@ -370,6 +370,7 @@ def _mask_incomplete_steps(
         is_incomplete &= newest + 1.5 * own_pace < begin + step_us
     if not is_incomplete.any():
         return
+
     for i, (times, codes) in enumerate(zip(rows.times, rows.codes, strict=True)):
         is_in_newest = (times >= begin[codes]) & is_incomplete[codes]
         for target in rows.value_offsets:

@@ -61,6 +61,7 @@ def read_for_training(
     """
     if ranks is not SINGLE_PROCESS:
         data = open_rank_slice(data, ranks.rank, ranks.n)
+
     source = open_table(data, options, listener)
     return read_inferred(source, options, listener, find_train_end=find_train_end, ranks=ranks)
 
@@ -165,6 +166,7 @@ def read_past(
     )
     if future is not None:
         source = append_future(source, future, schema, options, listener)
+
     panel, matched = read_matching(
         source, schema=schema, options=options, stats=stats, listener=listener, as_of=as_of
     )

@@ -296,9 +296,10 @@ class Rows:
         return replace(schema, covariates=tuple(covariates))
 
     def merge(self, first: tuple[Integers, Integers], second: tuple[Integers, Integers]) -> None:
-        """Set readings to the means of pairs of rows, `(pair,)`: number of the chunk, and in it.
+        """Set the readings of the first row of each pair to the means of both rows' readings.
 
-        The first row of each pair gets the means; a missing reading does not count.
+        A row is given by the number of its chunk, and its number in the chunk, `(pair,)` each; a
+        missing reading does not count.
         """
         self._check(Stage.CLEANED)
         for chunks in self._readings.values():
@@ -306,6 +307,7 @@ class Rows:
             for values, (chunk, row) in zip(pairs, (first, second), strict=True):
                 for i in np.unique(chunk).tolist():
                     values[chunk == i] = chunks[i][row[chunk == i]]
+
             means = np.where(np.isfinite(pairs[1]), pairs[1], pairs[0])
             is_pair = np.isfinite(pairs).all(0)
             means[is_pair] = pairs[:, is_pair].mean(0)

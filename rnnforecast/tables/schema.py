@@ -345,7 +345,7 @@ def infer_key(
 def note_roles(
     source: str, time: str, series: str | None, targets: Sequence[str], listener: Listener
 ) -> None:
-    """Say which column is the time, which names the series, and which are the targets."""
+    """Report which column is the time, which one names the series, and which are the targets."""
     listed = join_names(targets, 5)
     layout = f"series named by {series!r}, target {listed}" if series else f"targets {listed}"
     listener(Notice(f"{source}: time {time!r}, {layout}"))
@@ -355,9 +355,10 @@ def note_roles(
 
 
 def note_left_out(reasons: Mapping[str, str], numbers: Collection[str], listener: Listener) -> None:
-    """Say which columns are not used, and why; of very many, the first ones.
+    """Report which columns are not used, and why; of very many, the first ones.
 
-    `numbers` are those of numbers: that one of them never changes is a warning, as a sensor may.
+    `numbers` are columns of numbers: where one of them never changes, that is a warning, as it may
+    be a sensor.
     """
     constant = [name for name in numbers if reasons.get(name, "").startswith(CONSTANT)]
     if constant:
@@ -456,6 +457,7 @@ def _check_zone_column(source: Source, evidence: Evidence) -> None:
     for name, column in evidence.columns.items():
         if not column.is_zone or column.n_values < 2 or not column.is_complete:
             continue
+
         raise DataError(
             f"column {name!r} names the clocks that the stamps are of: "
             f"{', '.join(column.texts[:_N_SIMILAR])}",

@@ -59,7 +59,7 @@ MAX_SHARE = 0.1
 _MAX_SHARE_OF_ALL = 0.5
 """What costs more of a column is never offered."""
 _FEW_READINGS = 20
-"""In a series with fewer readings, each counts as one of so many."""
+"""The share of readings that a series loses is taken of at least this many."""
 _Problem = tuple[str, str, Location | None]
 Read = Callable[[Source, DataConfig, Listener], tuple[Panel, Schema]]
 
@@ -317,6 +317,7 @@ class _Trials:
         trial = self._run(self._task.config)
         if trial is None or shows(trial):
             return trial
+
         if self._limit is None or not self._is_sampled:
             return trial if trial.is_read else None
         if self._n_cells_of_table > _MAX_CELLS_WHOLE:
@@ -489,8 +490,8 @@ def loss_of(
     """Compare the readings of rows with those on the grid, without regard to their times.
 
     The rows hold all readings, with the value offsets of the panel. A reading that is repeated with
-    the same time and value counts once. Counters are left out, for their differences are on the
-    grid, and so are series that are not `included`.
+    the same time and value counts once. Counters are left out, as the grid holds their differences,
+    and so are series that are not `included`.
     """
     is_alone = len(rows.value_offsets) == 1
     long_names = {
@@ -543,9 +544,9 @@ def _distinct_readings(rows: Rows, target: str) -> tuple[Integers, Doubles]:
 def _missing_counts(
     before: tuple[Integers, Doubles], after: tuple[Integers, Doubles], *, n_series: int
 ) -> Integers:
-    """`(series,)`: how many of the pairs of series and value are missing afterwards.
+    """`(series,)`: how many pairs of series and value are missing afterwards.
 
-    A pair that occurs several times has to occur so often afterwards.
+    A pair that occurs several times has to occur as often afterwards.
     """
     series, values = (np.concatenate(pair) for pair in zip(before, after, strict=True))
     change = np.repeat([1, -1], [len(before[0]), len(after[0])])

@@ -139,6 +139,7 @@ def training_options(
         for proposal in warning.proposals
         if not {"--horizon", "--lookback"}.isdisjoint(proposal.options)
     ]
+
     options = to_arguments(with_harmless(task, "sentinel", sentinels).data)
     return (*options, *(windows[0] if windows else ()))
 
