@@ -280,7 +280,7 @@ class TimeAxis:
         return sorted(set(days[days > 0].tolist()))
 
     def floor(self, times: Integers, step_us: int) -> Integers:
-        """Return the beginning of the bin that holds each time of the axis; weeks begin on Monday."""
+        """Return where the bin of each time of the axis begins; weeks begin on a Monday."""
         origin = MONDAY_US if self.kind != MONTHS and step_us % WEEK_US == 0 else 0
         return times - (times - origin) % step_us
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -45,7 +46,7 @@ from rnnforecast.tables.resample import (
     warn_of_other_steps,
     warn_of_reports,
 )
-from rnnforecast.tables.rows import Grid, ReadContext, Rows, check_future, read_rows
+from rnnforecast.tables.rows import Grid, ReadContext, Rows, read_rows
 from rnnforecast.tables.schema import Schema, note_left_out
 from rnnforecast.tables.steps import (
     MAX_JITTER,
@@ -67,6 +68,8 @@ _N_RECENT_STEPS = 10
 """Steps of `--freq` before the newest reading that show the pace of a series."""
 _MIN_OTHER_SHARE = 0.1
 """Where stretches of a longer step take this share of the time, the step has changed."""
+_MAX_UTC_OFFSET_US = 14 * HOUR_US
+"""Wall clocks are ahead of UTC by this at most."""
 FindTrainEnd = Callable[[Panel], int]
 """Returns the time that ends the training part of a panel."""
 _Number = TypeVar("_Number", bound=np.generic)
@@ -310,6 +313,38 @@ def check_density(rows: Rows, grid: Grid, steps: StepCounts, context: ReadContex
         proposals=proposals if fits else (),
         hint="correct or remove it if it is wrong",
     )
+
+
+def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bool) -> None:
+    """Warn of readings up to a step ahead of the clock; raise `DataError` for one further ahead.
+
+    A time without a zone has come once it has in any zone. Rows without a reading may lie ahead:
+    they hold covariates that are known ahead.
+    """
+    now_us = time.time_ns() // 1000 + (0 if is_aware else _MAX_UTC_OFFSET_US)
+    n_before = n_early = 0
+    for i, times in enumerate(rows.times):
+        is_late = times > now_us
+        if is_late.any():
+            late = np.flatnonzero(is_late & rows.has_reading(i))
+            too_late = late[times[late] > now_us + step_us]
+            if len(too_late):
+                raise DataError(
+                    "a reading has a time that has not come yet",
+                    code="future",
+                    location=context.source.location(
+                        n_before + int(too_late[0]), context.schema.time
+                    ),
+                    proposals=[Proposal(("--allow-future",), "if it is meant")],
+                    hint="correct the clock of the sensor",
+                )
+            n_early += len(late)
+        n_before += len(times)
+
+    if n_early:
+        limit = format_duration(step_us)
+        message = f"{n_early} readings are ahead of the clock, by {limit} at most"
+        context.listener(WarningEvent("future", message, n_early))
 
 
 def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: Listener) -> None:

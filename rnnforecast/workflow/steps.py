@@ -230,7 +230,7 @@ def render_report(
     examples: tuple[ExampleWindow, ...],
     fitted: RNNForecaster,
     warnings: Sequence[WarningEvent],
-    memory_report: MemoryReport | None = None,
+    memory_report: MemoryReport | None,
 ) -> str:
     """Return the HTML report of a version that was just trained."""
     assert fitted.log is not None
