@@ -388,19 +388,16 @@ class Header:
             )
 
     def _count_preamble(self) -> int:
-        """Return the number of lines above the header; 0 where the separator fits all lines."""
+        """Return the number of lines above the header; 0 where there are none."""
         texts = self.lines.texts
         if self.sep == WHITESPACE:
             return 0
-        if len(set(_count_fields(texts, self.sep))) == 1 and self.sep in texts[0]:
-            return self._count_lines_of_metadata()
-        n_comments = len(texts) - len(self._without_comments())
-        return n_comments or max(infer_preamble(texts, sep) for sep in SEPARATORS)
+        if len(set(_count_fields(texts, self.sep))) > 1 or self.sep not in texts[0]:
+            n_comments = len(texts) - len(self._without_comments())
+            return n_comments or max(infer_preamble(texts, sep) for sep in SEPARATORS)
 
-    def _count_lines_of_metadata(self) -> int:
-        """Return the number of lines above names that have as many fields, but are no names."""
-        first = self.lines.texts[: _MAX_UNITS_ROWS + 2]
-        rows = list(split_rows(first, self.sep))
+        # Lines above the names that have as many fields, but are no names
+        rows = list(split_rows(texts[: _MAX_UNITS_ROWS + 2], self.sep))
         if are_names(rows[0]):
             return 0
         named = next((i for i, row in enumerate(rows) if are_names(row) and row != rows[0]), 0)

@@ -219,8 +219,11 @@ def open_table(
 def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     if not text:
         raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")
-    if text == STANDARD_INPUT:
-        return _open_standard_input(config, listener)
+    if text == STANDARD_INPUT:  # it is copied, since a table is read twice
+        stream = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
+        shutil.copyfileobj(sys.stdin.buffer, stream)
+        stream.flush()
+        return _open_temporary(stream, "standard input", "standard input", config, listener)
 
     database = parse_database(text)
     if database is not None:
@@ -278,29 +281,19 @@ def _open_table_file(path: AnyPath, name: str, config: DataConfig, listener: Lis
         return open_arrow_file(path, name)
 
     file, sheet = sheet_as_text(path, config, listener, name)
+    return _open_temporary(file, name, sheet, config, listener)
+
+
+def _open_temporary(
+    file: IO[Any], name: str, file_name: str, config: DataConfig, listener: Listener
+) -> CsvSource:
+    """Open a temporary CSV file, which is deleted with its source; messages use the names."""
     try:
-        csv_file = open_csv_file(Path(file.name), config, listener, name=sheet)
+        csv_file = open_csv_file(Path(file.name), config, listener, name=file_name)
     except BaseException:
         file.close()
         raise
-    return _with_file(CsvSource(name, (csv_file,)), file)
-
-
-def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
-    """Copy standard input to a file that is deleted with the source: a table is read twice."""
-    file = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
-    try:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.flush()
-        csv_file = open_csv_file(Path(file.name), config, listener, name="standard input")
-    except BaseException:
-        file.close()
-        raise
-    return _with_file(CsvSource("standard input", (csv_file,)), file)
-
-
-def _with_file(source: CsvSource, file: IO[Any]) -> CsvSource:
-    """Return the source of a temporary file, which is deleted with it."""
+    source = CsvSource(name, (csv_file,))
     weakref.finalize(source, file.close)
     return source
 

@@ -371,19 +371,13 @@ def choose_form(forms: Sequence[StampForm], texts: pa.Array) -> list[StampForm]:
     n_best = max(len(iso) - iso.null_count for iso in readings.values())
     possible = [form for form, iso in readings.items() if len(iso) - iso.null_count == n_best]
     if len({form.year_place for form in possible}) > 1:
-        coverage = {form: _coverage(readings[form].to_pylist()) for form in possible}
+        # the share of the time from the first stamp to the last that has stamps in it: days of
+        # one month, read as years, lie far apart
+        steps = {form: _steps_between(readings[form].to_pylist()) or [1.0] for form in possible}
+        coverage = {form: statistics.median(s) * len(s) / sum(s) for form, s in steps.items()}
         dense = [form for form in possible if coverage[form] >= max(coverage.values()) / 2]
         possible = dense if len({form.year_place for form in dense}) == 1 else possible
     return possible
-
-
-def _coverage(iso: Sequence[str | None]) -> float:
-    """Return which share of the time from the first stamp to the last has stamps in it.
-
-    Days of one month, read as years, lie far apart.
-    """
-    steps = _steps_between(iso)
-    return statistics.median(steps) * len(steps) / sum(steps) if steps else 1.0
 
 
 def spread(texts: Sequence[str], n: int) -> list[str]:

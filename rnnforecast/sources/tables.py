@@ -283,19 +283,21 @@ def sheet_as_text(
 
 
 def _sheet_lines(frame: pd.DataFrame) -> list[list[str]]:
-    """Return the cells of a sheet as text; columns without any are left out, empty rows empty."""
-    rows = [[_cell_text(cell) for cell in row] for row in frame.itertuples(index=False, name=None)]
+    """Return the cells of a sheet as text without line breaks, and times in ISO 8601.
+
+    Columns without any text are left out, and rows without any are empty.
+    """
+
+    def text_of(cell: object) -> str:
+        if cell is None or cell != cell:  # NaT and NaN, too
+            return ""
+        if isinstance(cell, datetime | date | time):
+            return cell.isoformat(" ") if isinstance(cell, datetime) else cell.isoformat()
+        return " ".join(str(cell).split())
+
+    rows = [list(map(text_of, row)) for row in frame.itertuples(index=False, name=None)]
     used = [index for index in range(frame.shape[1]) if any(row[index] for row in rows)]
     return [[row[index] for index in used] if any(row) else [] for row in rows]
-
-
-def _cell_text(cell: object) -> str:
-    """Return the text of a cell; times in ISO 8601, without line breaks."""
-    if cell is None or cell != cell:  # NaT and NaN, too
-        return ""
-    if isinstance(cell, datetime | date | time):
-        return cell.isoformat(" ") if isinstance(cell, datetime) else cell.isoformat()
-    return " ".join(str(cell).split())
 
 
 def open_query(database: Database, config: DataConfig) -> TableSource:

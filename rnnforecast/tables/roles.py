@@ -276,8 +276,10 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
         return (doubt if is_apart else "other"), "each value holds for a time"
     is_even = series.regularity >= _REGULAR and series.evenness >= _EVEN
     if is_even and series.step_us >= _SEVERAL * together.step_us:
-        # values that come once a day may name hours, and readings may have a daily pattern
-        is_calendar = _is_calendar_step(series.step_us)
+        # values that come once or twice a day, a week, a month or a year may name hours, days and
+        # months, and readings may have such a pattern
+        days = series.step_us / _DAY_US
+        is_calendar = 28 <= days <= 366 or any(abs(days - n) <= _JITTER * n for n in (0.5, 1, 7))
         if is_apart and not (is_calendar and (is_regular or has_numbers)):
             return "key", "the values come in turn, each with readings at its own level"
         if not is_regular:
@@ -291,16 +293,6 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
     if is_regular or is_rarely_other or series.roughness >= _SAME_SENSOR:
         return status, "its values change with time"
     return doubt, "the times are irregular"
-
-
-def _is_calendar_step(step_us: float) -> bool:
-    """Tell whether values that come at this step may name hours, days of the week or months.
-
-    The step of values with a daily pattern is a day, or half of one.
-    """
-    days = step_us / _DAY_US
-    is_day = any(abs(days - count) <= _JITTER * count for count in (0.5, 1, 7))
-    return is_day or 28 <= days <= 366
 
 
 def left_out_numbers(
