@@ -25,7 +25,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class WarningEvent:
-    """Something that was accepted, but that the user should know. Manifests keep it, too."""
+    """Something that was accepted, but that the user should know. Manifests keep it."""
 
     code: str
     message: str

@@ -85,7 +85,7 @@ class BatchConfig:
     )
     commit: bool = option(False, "Check all buckets' forecasts, and activate the whole.")
     workers: int | None = option(
-        None, "Forecast all buckets with so many processes, and activate the whole."
+        None, "Forecast all buckets with this many processes, and activate the whole."
     )
     engine: str | None = option(None, "What runs the workers. Default: processes.", choices=ENGINES)
     address: str | None = option(None, "Address of the Ray cluster. Default: a local one.")
@@ -146,7 +146,7 @@ class RanksConfig:
         "Start the ranks of a training with it; torchrun starts them itself.",
         choices=TRAINING_ENGINES,
     )
-    workers: int | None = option(None, "With --engine: so many ranks train together.")
+    workers: int | None = option(None, "With --engine: number of ranks that train together.")
     address: str | None = option(None, "Address of the Ray cluster. Default: a local one.")
     rank_timeout: str = option("10m", "Give up where another rank does not answer for so long.")
 

@@ -104,7 +104,7 @@ class DataConfig:
         "error", "Rows with too few or too many fields.", choices=("error", "skip")
     )
     rejects: str | None = option(None, "Write the rows that are skipped to this file.")
-    max_bad_rows: str = option("0.1%", "Skip so many rows at most: a share, or a number.")
+    max_bad_rows: str = option("0.1%", "Largest share, or number, of rows to skip.")
     inf_as_na: bool = option(False, "Take infinite values for missing readings.")
     time_format: str | None = option(None, "Format of the stamps, such as '%d/%m/%Y %H:%M'.")
     time_unit: str | None = option(

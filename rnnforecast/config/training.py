@@ -90,7 +90,7 @@ class TrainConfig:
     learning_rate: float = option(3e-3, "Step size of the optimizer, after a warm-up.")
     clip: float = option(1.0, "Largest global gradient norm; 0 for no limit.")
     truncate: int | None = option(
-        None, "Let gradients reach back over so many readings only. Default: all of them."
+        None, "Let gradients reach back over this many readings only. Default: all of them."
     )
     seed: int = option(0, "Seed of everything random.")
     device: str = option("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))
@@ -232,8 +232,8 @@ class BacktestConfig:
     validation_end: str | None = option(None, "End of the validation part; the test part follows.")
     test_end: str | None = option(None, "End of the test part. Default: the end of the readings.")
     stride: int | None = option(None, "Steps between origins. Default: the horizon.")
-    windows: int | None = option(None, "Only so many windows, the last of the test part.")
-    refit: int | None = option(None, "Fit again after so many windows.")
+    windows: int | None = option(None, "Only the last windows of the test part, this many.")
+    refit: int | None = option(None, "Fit again after this many windows.")
     baselines: tuple[str, ...] = option(
         BASELINES,
         "Methods beside the network; the naive ones are always there.",

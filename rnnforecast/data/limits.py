@@ -59,7 +59,7 @@ class Limits:
     def of(self, past: Past, n_rows: int) -> tuple[Doubles, Doubles]:
         """Return the limits of each origin, `(origin,)`: infinite for a series without any.
 
-        A limit that one of the newest `n_rows` readings lies beyond is none.
+        A limit does not count where one of the newest `n_rows` readings lies beyond it.
         """
         names = take_names(past.names, past.series)
         rows = np.array([self._rows.get(name, -1) for name in names], np.int64)

@@ -157,7 +157,7 @@ def _times_after(part: Past, stride: int) -> Integers:
 
 
 def episodes(anomalies: Anomalies, *, max_gap: int) -> list[Episode]:
-    """Group the anomalies of each series; a gap of so many steps begins a new episode.
+    """Group the anomalies of each series; those `max_gap` steps apart or more are two episodes.
 
     The most surprising episodes come first.
     """

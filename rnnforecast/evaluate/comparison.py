@@ -47,7 +47,7 @@ _MIN_BLOCKS = 8
 _SIGMAS = 4.0
 """Number of deviations at which an estimated one is as rare as a known one."""
 _MAX_SERIES = 5000
-"""Up to so many series the manifest holds the statistics of each."""
+"""With more series than these, the manifest does not hold the statistics of each."""
 
 
 @dataclass(frozen=True)

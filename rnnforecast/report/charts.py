@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MAX_TIPS = 48
-"""At most so many columns of a chart carry a tooltip."""
+"""Columns of a chart that carry a tooltip, at most."""
 _DASHES = ("-", "--", ":", "-.")
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 _HREF = f"{{{_LINK}}}href"

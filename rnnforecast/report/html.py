@@ -258,7 +258,7 @@ def _memory_section(memory: MemoryFigures | None) -> list[str]:
     captions = (
         f"Loss of forecasts from the last readings only. With {memory.effective} of them it is "
         f"within one percent of that with all {longest}.",
-        "How much a forecast moves with the reading so many steps back. Dotted lines are lags "
+        "How much a forecast moves with a reading some steps back. Dotted lines are lags "
         "at which the readings come again.",
     )
     return [

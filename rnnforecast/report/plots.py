@@ -104,7 +104,7 @@ class Fan:
 
 
 def n_rows_back(horizon: int) -> int:
-    """Return the number of readings to show before a forecast of so many steps."""
+    """Return the number of readings to show before a forecast of `horizon` steps."""
     return max(_MIN_ROWS_BACK, _HORIZONS_BACK * horizon)
 
 
@@ -178,7 +178,7 @@ def drawing(palette: Palette) -> Iterator[None]:
 
 
 def new_figure(width: float = _WIDTH, height: float = _HEIGHT) -> Figure:
-    """Return an empty figure of so many inches, which pyplot does not manage."""
+    """Return an empty figure of this size in inches, which pyplot does not manage."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

@@ -275,7 +275,7 @@ def n_threads() -> int:
 
 
 def check_memory(n_rows: int, n_targets: int, config: DataConfig, name: str) -> None:
-    """Raise `DataError` where so many rows need more memory than may be used."""
+    """Raise `DataError` where `n_rows` need more memory than may be used."""
     needed = _BASE_BYTES + n_rows * (_BYTES_PER_ROW + n_targets * _BYTES_PER_READING)
     limit = config.memory_limit
     if limit is None:

@@ -99,7 +99,7 @@ class NumberForm:
         return bare.replace(self.decimal, ".")
 
     def convert(self, texts: pa.Array, type_: pa.DataType) -> pa.Array:
-        """Convert texts to numbers. Raises `ArrowInvalid` for a text that is none."""
+        """Convert texts to numbers. Raises `ArrowInvalid` for any other text."""
         bare = texts
         if self.has_signs:
             bare = pc.if_else(
@@ -332,7 +332,7 @@ def _decorated(cells: Sequence[str], forms: Sequence[NumberForm]) -> Numbers | N
     has_signs = any(m["excel"] or (m["sign"] + m["inner"]).strip("+-") for m in matches)
     is_accounting = any(m["bracket"] or m["trailing"] for m in matches)
     if is_accounting and any(m["sign"] or m["inner"] for m in matches):
-        return None  # a number in brackets is none below 0 where others have a minus
+        return None  # where numbers have a minus, those in brackets are not negative
     if not (has_signs or is_accounting or any(units)):
         return None
 

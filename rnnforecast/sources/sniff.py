@@ -218,7 +218,7 @@ class Lines:
     above: Sequence[str] = ()
     """The lines that the user skips."""
     comments: Sequence[str] = ()
-    """Comments above the first line that is none, without their mark."""
+    """Comments above the first line of the table, without their mark."""
     sep: str | None = None
     """The separator that the first line names, as Excel has it."""
 

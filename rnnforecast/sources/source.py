@@ -476,7 +476,7 @@ class JoinedKey(WrappedSource):
     """A source whose series are named by several columns, with a column that joins their names."""
 
     parts: tuple[str, ...]
-    """The names of the columns that are joined; they stay, too."""
+    """The names of the columns that are joined, which stay columns of their own."""
 
     @property
     def series(self) -> str:

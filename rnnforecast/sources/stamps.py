@@ -109,7 +109,7 @@ class StampForm:
     """That of the time of day; empty where the date has none, or stands around it."""
     between: str = _BETWEEN
     is_weak: bool = False
-    """Whether numbers or names may look so, too."""
+    """Whether numbers or names may look like this form."""
 
     @cached_property
     def pattern(self) -> str:
@@ -389,7 +389,7 @@ def spread(texts: Sequence[str], n: int) -> list[str]:
 
 
 def is_regular(iso: Sequence[str | None]) -> bool:
-    """Tell whether most steps between different stamps are equal; months and years are, too."""
+    """Tell whether most steps between stamps are equal, as those of months and of years are."""
     steps = _steps_between(iso)
     if not steps:
         return False

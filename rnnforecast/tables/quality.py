@@ -22,7 +22,7 @@ BLOCK_ROWS = 1 << 20
 """Rows (at least one series) at a time where several numbers are needed for each reading."""
 _MIN_STUCK_STEPS = 2 * _STRIDE
 _STUCK_FACTOR = 10
-"""A stuck run is so many times longer than the typical runs of its series."""
+"""A stuck run is at least this many times longer than the typical runs of its series."""
 _TYPICAL_QUANTILE = 0.99
 """This share of a series' runs is typical."""
 _MIN_CHANGING = 2 / 3
@@ -33,7 +33,7 @@ A set point, a contact, a valve, rain, a coarse thermometer and half of a solar 
 _MOST_STUCK = 100
 """A series that stands still more often does so as a rule."""
 _RESTING_SHARE = 0.02
-"""A value that so many of the other readings equal is one that the sensor rests at."""
+"""A value that this share of the other readings equal is one that the sensor rests at."""
 _NINES = (999.0, 999.9, 999.99, 9999.0, 99999.0, 999999.0)
 _BINARY = (-32768.0, 32767.0, 65535.0, 2147483647.0, -2147483648.0)
 _SENTINELS = (*_NINES, *(-value for value in _NINES), -99.0, -99.9, -127.0, -200.0, *_BINARY)
@@ -57,7 +57,7 @@ are many, or that of few."""
 _SAMPLE = 10_000
 """Readings that tell the range of their bulk, at least."""
 _MAX_SENTINEL_RUN = 3.0
-"""Any other value that lasts so many readings in the mean is a state, such as an outage."""
+"""Any other value whose runs have this many readings on average is a state, such as an outage."""
 _MAX_RESTING = 0.5
 """Where more of the other readings are the same, such as no rain, an event is no sentinel."""
 _SENTINEL_DISTANCE = 5.0
@@ -65,7 +65,7 @@ _SENTINEL_DISTANCE = 5.0
 _DISTANCE_SLACK, _VARIANCE_SLACK = 0.99, 1e-6
 """Room for rounding where the variance of the other readings is derived, not measured."""
 _N_SEGMENTS = 20
-"""A series is cut into so many equal segments to look for a level shift."""
+"""Number of equal segments in which a level shift is looked for."""
 _MIN_SEGMENT_ROWS = 12
 _LOW_QUANTILE, _HIGH_QUANTILE = 0.1, 0.9
 """Readings between these quantiles are a segment's range."""

@@ -725,8 +725,8 @@ def are_own_steps(n_rows: ArrayLike, n_near: ArrayLike, n_steps: ArrayLike) -> F
 def find_other_steps(panel: Panel) -> tuple[Integers, Integers]:
     """Return the series that are read at a longer step than others, and their steps in rows.
 
-    Nine in ten of the steps between their readings are of one length, and so many that chance does
-    not make them: readings that are lost at random leave steps of all lengths.
+    Nine in ten of the steps between their readings are of one length, and too many for chance:
+    readings that are lost at random leave steps of all lengths.
     """
     n_seen = panel.count_readings()
     is_sparse = (n_seen > 2) & (n_seen < _MAX_OWN_STEP_SHARE * panel.lengths)

@@ -86,7 +86,7 @@ class Grid:
 
     @property
     def n_rows(self) -> int:
-        """Number of grid rows of all series; one target has so many positions."""
+        """Number of grid rows of all series, which are the positions of one target."""
         return int(self.lengths.sum())
 
     def time_at(self, position: int) -> int:
@@ -231,7 +231,7 @@ class Rows:
     def constant_targets(self) -> dict[str, str]:
         """Return the targets that never change in any series, with the reason.
 
-        Of few readings, nothing is said.
+        Targets with few readings are not judged.
         """
         reasons = {}
         for target, chunks in self._readings.items():

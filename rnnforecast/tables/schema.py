@@ -281,7 +281,7 @@ def infer_schema(
     evidence, series, series_reason = infer_key(source, config, time, unit, all_rows=all_rows)
     key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
 
-    # The targets, and what is none
+    # The targets, and numbers that are no readings
     parts = source.parts if isinstance(source, JoinedKey) else ()
     roles = {time.name, *config.known, *config.past, *config.static, *parts}
     free = [column for column in source.columns if column.name not in roles]

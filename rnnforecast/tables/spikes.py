@@ -14,7 +14,7 @@ Flags = NDArray[np.bool_]
 _MIN_ROWS = 24
 """A shorter series does not show what its usual jumps are."""
 _MOST, _ONE_IN = 20, 500
-"""No more readings than these can be spikes: twenty, and two and one in so many readings."""
+"""No more readings than these can be spikes: twenty, and two plus one in five hundred readings."""
 _SAMPLE = 20_000
 """Jumps of a long series that give a first bound of the sizes of spikes, at least."""
 _MIN_MOVING = 0.2
@@ -26,8 +26,8 @@ _MIN_EVIDENCE = 25.0
 """How far the gap between spikes and other jumps exceeds those between the largest of these.
 
 Gaps between logarithms, times ranks, over their mean, are standard exponential in a power law's
-tail. So many times that mean: heavy tails, whose mean is less certain, need more. Planted spikes,
-and false alarms, of made-up sensors of thirty kinds decided.
+tail. A heavy tail, whose mean is less certain, needs more evidence. The value was chosen by spikes
+planted into made-up sensors of thirty kinds, and by false alarms there.
 """
 _MIN_TAIL = 0.1
 """Least mean gap between the logarithms of the largest jumps: that of normal noise. A coarse
@@ -40,8 +40,8 @@ _TAIL = (10, 50)
 _NEIGHBOURS = 3
 """Readings on either side that say what a reading returns to."""
 _KIND, _ALIKE = 5, 0.25
-"""So many spikes whose levels differ by at most this share of their size are a kind of reading,
-such as a kettle's, and no spikes."""
+"""Five spikes whose levels differ by at most this share of their size are no spikes, but a kind of
+reading, such as a kettle's."""
 
 
 def find_spikes(panel: Panel) -> RunLengths:

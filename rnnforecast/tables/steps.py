@@ -14,7 +14,7 @@ from rnnforecast.sources.files import thread_map
 from rnnforecast.tables.rows import Codes, Rows
 
 _N_SORTED_SERIES = 32
-"""Where rows are not in the order of time, so many series are sorted to find the step."""
+"""Series that are sorted to find the step, where rows are not in the order of time."""
 _MAX_STEPS = 1 << 21
 """Of more different steps than these, the first ones tell enough."""
 MAX_JITTER = 0.1

@@ -279,7 +279,7 @@ class _Trials:
         """Return the proposals of a warning that help and do no harm, with their effects.
 
         The table can be used as it is: an option that raises an error, or after which it can no
-        longer be trained on, or that leaves the warning as it was, is none.
+        longer be trained on, or that leaves the warning as it was, is left out.
         """
         start = self._start(lambda trial: warning.code in {w.code for w in trial.warnings})
         if start is None or not start.is_read:
@@ -353,7 +353,7 @@ class _Trials:
         if not ends:
             return None
         best = min(ends, key=lambda end: (end.is_short, end.share > MAX_SHARE, end.n_rounds))
-        # What is lost in the end is said when it is asked.
+        # What is lost in the end is shown when the next question comes up.
         return replace(best, n_rounds=best.n_rounds + 1, effect="")
 
     def _run(self, config: Config) -> _Trial | None:
@@ -460,7 +460,7 @@ class _NotTriedError(Exception):
 
 
 class _ForeignError(Exception):
-    """An option is none of reading and windows, so that reading tells nothing about it."""
+    """An option is not about reading or windows, so that reading cannot try it."""
 
 
 def _problem_of(error: RnnForecastError) -> _Problem:

@@ -45,7 +45,7 @@ from rnnforecast.workflow.steps import MIN_WINDOWS, MemoryReport, analyse_memory
 _MAX_HISTORY = 100_000
 """Most readings that `--history` can ask for."""
 _MEMORY_WINDOWS = 128
-"""Windows that memory is measured on, at least where there are so many."""
+"""Windows that memory is measured on, at least, as far as there are any."""
 _NEWEST_SHARE = 0.15
 """Where a version was trained on all readings, memory is measured on the newest of them: this share
 holds the targets."""

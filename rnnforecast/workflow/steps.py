@@ -63,7 +63,7 @@ _WINDOWS_AFTER_TRAINING = 64
 _GRADIENT_VALUES = 1 << 23
 """Numbers in the recurrent states that gradients are computed for at once: they stay in memory."""
 _CURVE_SERIES, _CURVE_ROWS = 32, 65_536
-"""The autocorrelation of the readings is taken of at most so many series, and newest rows each."""
+"""Series, and newest rows of each, that the autocorrelation is taken of, at most."""
 _SPIKE_TAIL = 0.005
 """Readings outside these quantiles are clipped, so that a spike does not decide a correlation."""
 
@@ -353,7 +353,7 @@ def analyse_memory(
 
     `entries`, one for each series of the panel, are their numbers in the network, 0 for unknown
     ones; `explosion` is the reason why the training of a member exploded, None where none did. At
-    least `min_windows` windows are measured, where there are so many; more where that costs little.
+    least `min_windows` windows are measured, as far as there are any; more where that is cheap.
     """
     from rnnforecast.model.memory import gradients_by_lag, measure_memory, n_windows_to_measure
 
