@@ -64,7 +64,7 @@ class Proposal:
 
 def option_for_each(option: str, values: Iterable[str]) -> tuple[str, ...]:
     """Return the words of an option that is given once for each value."""
-    return tuple(word for value in values for word in (option, value))
+    return tuple(part for value in values for part in (option, value))
 
 
 def join_hints(proposals: Sequence[Proposal], hint: str | None) -> str | None:

@@ -448,9 +448,9 @@ class Marks:
     @property
     def forms(self) -> dict[str, NumberForm]:
         """The forms of columns that are written unlike the others, or with more than digits."""
-        usual = NumberForm(self.decimal, self.thousands)
+        default = NumberForm(self.decimal, self.thousands)
         forms = {name: self.form_of(name) for name in self.columns}
-        return {name: form for name, form in forms.items() if form is not None and form != usual}
+        return {name: form for name, form in forms.items() if form is not None and form != default}
 
     @property
     def doubtful(self) -> dict[str, bool]:

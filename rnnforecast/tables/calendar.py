@@ -109,10 +109,13 @@ def merge_repeated_hours(rows: Rows, axis: TimeAxis) -> list[Flags] | None:
     # Where a row lies: 3 i + 1 in the first passage of hour i, 3 i + 2 in the second
     edges = np.array([(first, second, 2 * second - first) for first, second in hours]).ravel()
     places = [np.searchsorted(edges, times, side="right") for times in rows.times]
-    within = [np.flatnonzero(p % 3) for p in places]
-    chunk, row = np.repeat(np.arange(len(within)), list(map(len, within))), np.concatenate(within)
+    in_hours = [np.flatnonzero(p % 3) for p in places]
+    chunk, row = (
+        np.repeat(np.arange(len(in_hours)), list(map(len, in_hours))),
+        np.concatenate(in_hours),
+    )
     time, code, place = (
-        np.concatenate([values[index] for values, index in zip(chunks, within, strict=True)])
+        np.concatenate([values[index] for values, index in zip(chunks, in_hours, strict=True)])
         for chunks in (rows.times, rows.codes, places)
     )
     length = edges[place // 3 * 3 + 1] - edges[place // 3 * 3]

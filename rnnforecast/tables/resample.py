@@ -619,7 +619,7 @@ def abbreviate(step_us: int) -> str:
 
 def usual_step(step_us: float) -> int:
     """Return the usual step that is nearest."""
-    return min(USUAL_STEPS_US, key=lambda usual: abs(math.log(usual / step_us)))
+    return min(USUAL_STEPS_US, key=lambda candidate: abs(math.log(candidate / step_us)))
 
 
 def fitting_step(lengths: Integers, counts: Integers, median_us: float) -> int:
@@ -632,19 +632,19 @@ def fitting_step(lengths: Integers, counts: Integers, median_us: float) -> int:
     lengths, counts = lengths[is_usual], counts[is_usual]
     nearest = usual_step(median_us)
 
-    for usual in USUAL_STEPS_US:
-        n_empty = (np.maximum(lengths / usual - 1, 0) * counts).sum()  # wherever steps begin
-        n_steps = (lengths * counts).sum() / usual
-        if usual >= nearest and n_empty <= (_MAX_EMPTY_SHARE + 1e-9) * n_steps:
-            return usual
+    for step_us in USUAL_STEPS_US:
+        n_empty = (np.maximum(lengths / step_us - 1, 0) * counts).sum()  # wherever steps begin
+        n_steps = (lengths * counts).sum() / step_us
+        if step_us >= nearest and n_empty <= (_MAX_EMPTY_SHARE + 1e-9) * n_steps:
+            return step_us
     return nearest
 
 
 def reported_on_change(rows: Rows) -> Proposal | None:
     """Return how to read a table whose sensors send a reading once it has changed; None for others.
 
-    Their readings come at no regular step, neighbours are hardly ever equal, and differ by a least
-    amount, up and down. What is looked at is a sample of the rows.
+    Such readings come at no regular step. One is hardly ever equal to the one before, and differs
+    from it by a least amount, up or down. A sample of the rows decides.
     """
     n_alike = 0
     gaps: list[Integers] = []
@@ -695,7 +695,7 @@ def warn_of_reports(panel: Panel, listener: Listener) -> None:
 def _usual_hold(gap: Integers) -> int:
     """Return a usual step that nearly all times between two reports fit into."""
     longest = float(np.quantile(gap, _USUAL_GAP))
-    return next((usual for usual in USUAL_STEPS_US if usual >= longest), round(longest))
+    return next((step_us for step_us in USUAL_STEPS_US if step_us >= longest), round(longest))
 
 
 def is_change_report(change: NDArray[np.floating[Any]], gap: Integers) -> bool:

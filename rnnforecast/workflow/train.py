@@ -158,8 +158,8 @@ def _train(
         )
         artifact = replace(artifact, calibration=calibration)
         if artifact.limits is not None:
-            within = artifact.limits.describe()
-            events(Notice(f"forecasts stay inside of limits that the readings rest on: {within}"))
+            limits = artifact.limits.describe()
+            events(Notice(f"forecasts stay inside of limits that the readings rest on: {limits}"))
         if path is None or ranks.rank:
             return Model(artifact, None, None, tuple(events.warnings), clock.laps)
 
