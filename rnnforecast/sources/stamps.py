@@ -256,8 +256,11 @@ def _iso_clock(parts: dict[str, str]) -> str | None:
 def _iso_zone(text: str) -> str:
     """Return an offset from UTC in ISO 8601; nothing for no zone, and for a name of several."""
     minutes = offset_minutes(text)
-    if minutes is None:
-        return ""
+    return "" if minutes is None else format_offset(minutes)
+
+
+def format_offset(minutes: int) -> str:
+    """Format an offset from UTC, such as +01:00."""
     return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
 
 

@@ -18,9 +18,9 @@ from rnnforecast.data.arrays import (
     offsets_from_lengths,
     take_names,
 )
-from rnnforecast.data.axis import ELAPSED, HOUR_US, MONTHS, TimeAxis
+from rnnforecast.data.axis import DAY_US, ELAPSED, HOUR_US, MONTHS, TimeAxis
 from rnnforecast.data.panel import FeatureBlock, Panel, RankPartition
-from rnnforecast.errors import DataError, NotEnoughDataError, Proposal
+from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_gather_object
 from rnnforecast.sources.source import Source, join_key
@@ -193,6 +193,14 @@ def align(
     config, listener = context.config, context.listener
     statistics = step_statistics(rows)
     step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
+    if rows.zones is not None and step_us >= DAY_US:
+        raise DataError(
+            f"steps of {format_duration(step_us)} begin at midnight of a place, but the stamps "
+            "carry several offsets from UTC, and do not say of which place",
+            code="zone-of-days",
+            location=Location(context.source.name, column=context.schema.time),
+            proposals=[*rows.zones, Proposal(("--tz", "UTC"), "if their days are those of UTC")],
+        )
     if config.freq is None and ranks is SINGLE_PROCESS:
         own_step_us = _step_of_readings(rows, context, step_us)
         if own_step_us is not None:

@@ -22,6 +22,7 @@ from rnnforecast.sources.source import KEY_SEPARATOR, JoinedKey, Source
 from rnnforecast.tables.evidence import Evidence, gather_evidence, time_evidence
 from rnnforecast.tables.roles import (
     CONSTANT,
+    MAX_OFFERED_ZONES,
     left_out_numbers,
     rank_keys,
     rank_times,
@@ -440,7 +441,7 @@ def _check_zone_column(source: Source, evidence: Evidence) -> None:
             location=Location(source.name, column=name),
             proposals=[
                 Proposal(("--tz", zone), "if that is the zone")
-                for zone in zones_of(column, evidence)[:_N_SIMILAR]
+                for zone in zones_of(column, evidence)[:MAX_OFFERED_ZONES]
             ],
             hint="else write the offset, such as +01:00, in every stamp",
         )

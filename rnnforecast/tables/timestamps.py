@@ -25,6 +25,7 @@ from rnnforecast.sources.stamps import (
     StampForm,
     choose_form,
     form_of_format,
+    format_offset,
     infer_forms,
     is_stamp,
     offset_minutes,
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from rnnforecast.tables.schema import Schema
 
 _UTC_OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}[\d:.,]* ?(Z|[+-]\d{2}(:?\d{2})?)$")
+_OFFSET_AT_END = re.compile(r"(?:Z|[+-]\d{2}(?::?\d{2})?)$")
+_LONGEST_OFFSET = 6
+"""Characters of `+01:00`."""
+_N_EVEN_ROWS = 50
+"""So many rows of a batch, evenly spread, tell the offset at their times, and those at changes."""
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
 _DAY_US = 86_400_000_000
@@ -62,20 +68,21 @@ class Zone:
 
     is_aware: bool
     name: str | None = None
+    has_offsets: bool = False
+    """Whether stamps carry offsets from UTC, which may change with the seasons."""
 
     @classmethod
     def of_column(cls, column: Column) -> Zone:
         """Infer it from the file, or its first stamps: one offset is kept, several become UTC."""
         if column.is_typed:
             return cls(is_aware=column.tz is not None, name=column.tz)
-        minutes = set(map(offset_minutes, _zone_texts(column))) - {None}
+        texts = _zone_texts(column)
+        minutes = set(map(offset_minutes, texts)) - {None}
         if not minutes:
             return cls(is_aware=False)
         offset = minutes.pop() if len(minutes) == 1 else 0
-        if not offset:
-            return cls(is_aware=True, name="UTC")
-        sign, (hours, remainder) = "-" if offset < 0 else "+", divmod(abs(offset), 60)
-        return cls(is_aware=True, name=f"{sign}{hours:02d}:{remainder:02d}")
+        name = format_offset(offset) if offset else "UTC"
+        return cls(is_aware=True, name=name, has_offsets=not texts <= {"Z", "UTC"})
 
 
 def _zone_texts(column: Column) -> set[str]:
@@ -128,6 +135,8 @@ class TimestampReader:
     """The first stamps, as text."""
     repairs: Counter[str] = field(default_factory=Counter)
     """Number of stamps that were read as a time near by, by the code of the warning."""
+    offsets: dict[int, list[Integers]] = field(default_factory=dict)
+    """Times, in UTC, of stamps that carry an offset of so many minutes: some of each batch."""
     n_aware: list[int] = field(default_factory=list)
     """Rows of each batch that carried a zone although the column's own stamps carry none."""
 
@@ -146,7 +155,9 @@ class TimestampReader:
     @property
     def arrow_type(self) -> pa.DataType:
         """Type to read the column as; text that is not ISO 8601 comes as text nevertheless."""
-        if self.is_typed or (self.schema.epoch_unit is None and self.parser.format is None):
+        has_offsets = self._notes_offsets and not self.is_typed
+        is_date = self.schema.epoch_unit is None and self.parser.format is None
+        if self.is_typed or (is_date and not has_offsets):
             return pa.timestamp("us", tz="UTC" if self.zone.is_aware else None)
         return pa.float64() if self.schema.epoch_unit else pa.string()
 
@@ -235,7 +246,31 @@ class TimestampReader:
                 ],
             )
         self.repairs.update(parsed.repairs)
+        if self._notes_offsets:
+            self._note_offsets(parsed)
         return parsed.times
+
+    @property
+    def _notes_offsets(self) -> bool:
+        """Whether it is noted which offsets stamps carry: a model has its zone already."""
+        return self.zone.has_offsets and self.schema.step_us is None
+
+    def _note_offsets(self, parsed: Parsed) -> None:
+        """Note the offsets of a batch of stamps: where they change, and at times between."""
+        if not len(parsed.texts):
+            return
+        texts = pc.utf8_trim_whitespace(parsed.texts.fill_null(""))
+        ends = pc.utf8_slice_codeunits(texts, -_LONGEST_OFFSET).dictionary_encode()
+        matches = [_OFFSET_AT_END.search(end) for end in ends.dictionary.to_pylist()]
+        by_end = [offset_minutes(match[0]) if match else None for match in matches]
+        minutes = np.array([offset or 0 for offset in by_end])[ends.indices.to_numpy()]
+
+        changes = np.flatnonzero(np.diff(minutes))[:_N_EVEN_ROWS]
+        even = np.linspace(0, len(minutes) - 1, _N_EVEN_ROWS).astype(np.int64)
+        rows = np.unique(np.concatenate([changes, changes + 1, even]))
+        for offset in np.unique(minutes).tolist():
+            times = parsed.times[rows[minutes[rows] == offset]]
+            self.offsets.setdefault(offset, []).append(times)
 
     def _not_a_time(self, array: pa.Array, is_bad: NDArray[np.bool_], n_before: int) -> DataError:
         """Return an error that names the first bad text, and the format of the good ones."""
@@ -311,6 +346,8 @@ class Parsed(NamedTuple):
     """The text is no time."""
     is_mixed: NDArray[np.bool_]
     """The text has an offset where those of the column have none, or the other way round."""
+    texts: pa.Array
+    """The texts in ISO 8601, or in the user's format."""
     repairs: Counter[str]
     """Number of texts that were read as a time near by, by the code of the warning."""
 
@@ -335,7 +372,7 @@ class TimestampParser:
             else:
                 nowhere = np.zeros(len(array), np.bool_)
                 times: Integers = np.array(stamps.cast(pa.int64()).to_numpy())
-                return Parsed(times, nowhere, nowhere, Counter())
+                return Parsed(times, nowhere, nowhere, array, Counter())
 
         form = self._forms[0] if self._forms else form_of_format(self.format or "")
         if form is not None:
@@ -380,7 +417,7 @@ class TimestampParser:
             if n_intervals:
                 repairs["interval"] += n_intervals
         naive = parsed.dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
-        return Parsed(naive + addend_us, parsed.isna().to_numpy(), is_mixed, repairs)
+        return Parsed(naive + addend_us, parsed.isna().to_numpy(), is_mixed, array, repairs)
 
 
 def tz_localize(
@@ -437,8 +474,7 @@ def _standard_offset(time: pd.Timestamp, tz: str) -> str:
     """Return the offset from UTC that a zone has without summer time, such as +01:00."""
     local = time.tz_localize(tz, nonexistent="shift_forward")
     offset = (local.utcoffset() or timedelta()) - (local.dst() or timedelta())
-    minutes = round(offset.total_seconds() / 60)
-    return f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02d}:{abs(minutes) % 60:02d}"
+    return format_offset(round(offset.total_seconds() / 60))
 
 
 def _clock_order(times: Integers, codes: NDArray[np.integer]) -> Integers:
