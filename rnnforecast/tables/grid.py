@@ -36,6 +36,7 @@ from rnnforecast.tables.features import add_calendar, encode_covariates
 from rnnforecast.tables.profile import warn_of_columns
 from rnnforecast.tables.quality import count_missing
 from rnnforecast.tables.resample import (
+    USUAL_STEPS_US,
     abbreviate,
     are_own_steps,
     check_step_change,
@@ -58,6 +59,8 @@ from rnnforecast.units import format_duration, parse_duration_us
 
 _MAX_EMPTY = 20
 """Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""
+_N_SHORTER = 3
+"""So many shorter steps are offered where none of `--freq` is over."""
 _IF_RARE = "if readings are that rare"
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
@@ -561,10 +564,15 @@ def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS
         return panel
 
     if not n_left and context.config.is_resampled:
+        shorter = [step for step in reversed(USUAL_STEPS_US) if step < panel.step_us]
         raise DataError(
             f"no step of {format_duration(panel.step_us)} is over, or holds enough readings",
             code="no-readings",
-            hint="pass more readings, or a shorter  --freq",
+            proposals=[
+                Proposal(("--freq", abbreviate(step_us)), "to read shorter steps")
+                for step_us in shorter[:_N_SHORTER]
+            ],
+            hint="pass more readings",
         )
     if named or not n_left:
         raise DataError(

@@ -44,6 +44,8 @@ _N_EVEN_ROWS = 50
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
 _DAY_US = 86_400_000_000
+_MAX_FORMS = 3
+"""Forms of stamps that are offered at once."""
 _END_OF_SECOND_US = 999_000
 """A leap second is read as 59.999."""
 _EXCEL_1970 = 25_569
@@ -211,7 +213,8 @@ class TimestampReader:
             parsed = self.parser.parse(array)
         except AmbiguousDateError as error:
             readings = zip(*(form.to_iso(array).to_pylist() for form in error.forms), strict=True)
-            row = next((i for i, dates in enumerate(readings) if len(set(dates)) > 1), 0)
+            n_dates = [len(set(dates)) for dates in readings]
+            row = n_dates.index(max(n_dates))  # the text that tells most of the forms apart
             text = str(array[row])
             is_of_years = len({form.year_place for form in error.forms}) > 1
             raise self._error(
@@ -285,9 +288,10 @@ class TimestampReader:
                 n_before + first,
                 hint="write all of them in one format; which is meant is not guessed row by row",
             )
-        hint = "correct or remove the row"
+        hint, forms = "correct or remove the row", []
         if self.parser.format is not None:
-            hint = f"they must look like --time-format {self.parser.format}"
+            hint = f"each must have the form {self.parser.format!r}"
+            forms = [] if len(good) else infer_forms(array.to_pylist())[:_MAX_FORMS]
         elif not len(good):
             hint = (
                 f"the form of {text!r} is not known: say it as strftime does, or write 2024-05-31"
@@ -297,6 +301,13 @@ class TimestampReader:
             f"{'are' if n_bad > 1 else 'is'} not a time",
             "not-a-time",
             n_before + first,
+            proposals=[
+                Proposal(
+                    ("--time-format", form.format_of(text)),
+                    f"if {text} is {form.date_in_words(text)}",
+                )
+                for form in forms
+            ],
             hint=hint,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,9 @@ def check(
             warn_of_short_history(past, listener, lookback=spec.lookback)
         profile = profile_panel(panel, listener)
         for warning in profile.warnings:
-            listener(warning)
+            # a range holds for the counts of a counter, not for what it counts in a step
+            proposals = (p for p in warning.proposals if not _is_of_counter(p, schema, config))
+            listener(replace(warning, proposals=tuple(proposals)))
 
     path = str(data) if isinstance(data, str | Path) else "DATA"
     predict = None
@@ -141,6 +143,12 @@ def _warn_unless_trainable(panel: Panel, config: Config, listener: Listener) -> 
     except NotEnoughDataError as error:
         message = f"too little to train on: {error.message}"
         listener(WarningEvent(error.code, message, proposals=error.proposals, hint=error.hint))
+
+
+def _is_of_counter(proposal: Proposal, schema: Schema, config: DataConfig) -> bool:
+    """Tell whether the range that a proposal names is that of a series of a counter."""
+    series = proposal.options[1].rpartition("=")[0]
+    return schema.target_of_series(series) in config.counter
 
 
 def _largest_share(panel: Panel, value: float) -> float:
