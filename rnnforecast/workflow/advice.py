@@ -492,6 +492,9 @@ class _ForeignError(Exception):
 
 
 def _problem_of(error: RnnForecastError) -> _Problem:
+    """Return what tells an error from others: too few readings are so with other numbers, too."""
+    if isinstance(error, NotEnoughDataError):
+        return error.code, "", None
     return error.code, error.message, error.location
 
 
