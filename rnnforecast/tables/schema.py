@@ -538,7 +538,11 @@ def _covariates(
     for name in config.categorical:
         if name not in (*config.known, *config.past, *config.static):
             raise UsageError(
-                f"--categorical {name} needs --known, --past or --static for the same column"
+                f"column {name!r} is to hold names, but has no role",
+                proposals=[
+                    Proposal(("--past", name), "if it is known up to now"),
+                    Proposal(("--known", name), "if it is known ahead"),
+                ],
             )
 
     roles = {"known": config.known, "past": config.past, "static": config.static}

@@ -121,8 +121,7 @@ def check(
         proposal.options
         for warning in events.warnings
         if warning.code in _REFUSALS
-        for proposal in warning.proposals
-        if not {"--horizon", "--lookback"}.isdisjoint(proposal.options)
+        for proposal in filter(_names_windows, warning.proposals)
     ]
     options += windows[0] if windows else ()
     return Check(
@@ -130,7 +129,7 @@ def check(
         columns=column_roles(source.columns, schema, explicit=set(config.named_columns)),
         schema=schema,
         profile=profile,
-        warnings=tuple(events.warnings),
+        warnings=tuple(map(_without_windows, events.warnings)),
         train=shlex.join(["rnnforecast", "train", path, *options]),
         predict=predict,
     )
@@ -143,6 +142,20 @@ def _warn_unless_trainable(panel: Panel, config: Config, listener: Listener) -> 
     except NotEnoughDataError as error:
         message = f"too little to train on: {error.message}"
         listener(WarningEvent(error.code, message, proposals=error.proposals, hint=error.hint))
+
+
+def _names_windows(proposal: Proposal) -> bool:
+    return not {"--horizon", "--lookback"}.isdisjoint(proposal.options)
+
+
+def _without_windows(warning: WarningEvent) -> WarningEvent:
+    """Return a warning without options of windows, which `train` has, and `check` has not."""
+    proposals = tuple(p for p in warning.proposals if not _names_windows(p))
+    if len(proposals) == len(warning.proposals):
+        return warning
+    hint = "the proposed command trains on windows that fit"
+    hint = f"{hint}; or {warning.hint}" if warning.hint else hint
+    return replace(warning, proposals=proposals, hint=hint)
 
 
 def _is_of_counter(proposal: Proposal, schema: Schema, config: DataConfig) -> bool:

@@ -41,8 +41,6 @@ WAVE = np.array([20 + 5 * np.sin(hour / 24 * 2 * np.pi) + hour % 7 / 10 for hour
 WAVE = WAVE.round(3)
 HIGHER = (WAVE + 40).round(3)
 ROWS = list(zip(STAMPS, WAVE, strict=True))
-REFUSALS = ("too-short", "too-sparse")
-"""Codes of findings with which `train` refuses a table."""
 
 
 @dataclass(frozen=True)
@@ -568,11 +566,6 @@ KINDS: dict[str, Kind] = {
     "a counter": Kind("counter", lambda: column(COUNTS), (flow(np.diff(COUNTS)), flow(COUNTS))),
     "a direction": Kind("direction", lambda: column(ANGLES.round(1)), (Right({"flow": None}),)),
     "too short": Kind("too-short", lambda: lines(*plain()[:13]), (), offers=0),
-    "short stretches": Kind(
-        "too-sparse",
-        lambda: column([v if n % 60 < 20 else "" for n, v in enumerate(WAVE)]),
-        (flow(None),),
-    ),
     # other sources
     "a database": Kind("no-query", database, (flow(),), suffix=".db"),
     "too little memory": Kind(
@@ -616,13 +609,8 @@ class Follower:
             self._follow_all(following, options, words, n_rounds)
             return
 
-        refusal = self._refusal(outcome, options)
-        following = [
-            offer
-            for warning in outcome.warnings
-            if refusal is not None or warning.code not in REFUSALS  # windows are those of `train`
-            for offer in offers(warning.advice)
-        ]
+        refusal = self._refusal(outcome, shlex.split(outcome.train)[3:])
+        following = [offer for warning in outcome.warnings for offer in offers(warning.advice)]
         number = self._number_of(outcome, words)
         if refusal is None and number is not None:
             self.ends.add(number)
@@ -758,6 +746,21 @@ def test_check_and_train_agree_on_what_is_too_short(command: Command, n_rows: in
     codes = {finding["code"] for finding in checked.document["findings"]}
     assert trained.code == (5 if "too-short" in codes else 0)
     assert checked.code == (3 if codes else 0)
+
+
+def test_where_only_short_stretches_are_there_the_proposed_command_has_windows_that_fit(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(column([v if n % 60 < 20 else "" for n, v in enumerate(WAVE)]))
+
+    result = rnnforecast.check(str(path))
+
+    (warning,) = [warning for warning in result.warnings if warning.code == "too-sparse"]
+    assert not warning.proposals, "check has no option of windows"
+    assert "proposed command" in warning.text
+    assert "--lookback" in result.train
+    set_up_training(result.profile.panel, config_of(shlex.split(result.train)[3:]), ignore)
 
 
 @pytest.mark.parametrize(
