@@ -59,6 +59,8 @@ from rnnforecast.units import format_duration, parse_duration_us
 
 _MAX_EMPTY = 20
 """Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""
+_MIN_FILLED = 0.9
+"""Share of steps that hold a row where readings come in bursts."""
 _N_SHORTER = 3
 """So many shorter steps are offered where none of `--freq` is over."""
 _IF_RARE = "if readings are that rare"
@@ -198,8 +200,8 @@ def align(
     step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
     if rows.zones is not None and step_us >= DAY_US:
         raise DataError(
-            f"steps of {format_duration(step_us)} begin at midnight of a place, but the stamps "
-            "carry several offsets from UTC, and do not say of which place",
+            "days, weeks and months begin at midnight of a place, but the stamps carry several "
+            "offsets from UTC, and do not say of which place",
             code="zone-of-days",
             location=Location(context.source.name, column=context.schema.time),
             proposals=[*rows.zones, Proposal(("--tz", "UTC"), "if their days are those of UTC")],
@@ -276,6 +278,9 @@ def align(
         steps = statistics.steps
         fitting_us = fitting_step(steps.lengths, steps.counts, steps.median)
         fits = fitting_us > step_us and (end - start + fitting_us).sum() // fitting_us < n_most
+        if not fits:  # readings may come in bursts
+            fitting_us = _filled_step(rows, start, end)
+            fits = fitting_us > step_us
         proposals = [Proposal(("--freq", abbreviate(fitting_us), "--agg", "mean"), _IF_RARE)]
         raise DataError(
             f"{len(times_of_rows)} rows spread over {grid.n_rows} steps of "
@@ -286,6 +291,22 @@ def align(
             hint="correct or remove it if it is wrong",
         )
     return grid, context
+
+
+def _filled_step(rows: Rows, start: Integers, end: Integers) -> int:
+    """Return the shortest usual step that leaves few steps empty; 0 where none does.
+
+    `start` and `end` are those of each series, `(series,)`.
+    """
+    times, codes = np.concatenate(rows.times), np.concatenate(rows.codes).astype(np.int64)
+    for usual in USUAL_STEPS_US:
+        n_steps = int((end // usual - start // usual + 1).sum())
+        if _MIN_FILLED * n_steps <= len(times):
+            step, first = times // usual, int(start.min()) // usual
+            width = int(end.max()) // usual - first + 1
+            if len(np.unique(codes * width + step - first)) >= _MIN_FILLED * n_steps:
+                return usual
+    return 0
 
 
 def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: Listener) -> None:

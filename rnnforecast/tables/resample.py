@@ -341,6 +341,8 @@ def _clock_set_back_at(
     """
     hour = _HOUR_US // grid.step_us
     position = np.concatenate(positions)
+    series = np.searchsorted(grid.offsets, position, side="right")
+    position = position[np.argsort(series, kind="stable")]
     moves = np.diff(position)
     backward = moves[moves <= 0]
     if hour < 1 or (backward != 1 - hour).any() or n_duplicates != hour * len(backward):

@@ -525,6 +525,14 @@ KINDS: dict[str, Kind] = {
     "a stamp far from all others": Kind(
         "sparse", lambda: column(WAVE, stamps=but(STAMPS, h77="1970-01-01 00:00:00")), (), offers=0
     ),
+    "bursts": Kind(
+        "sparse",
+        lambda: column(
+            np.repeat(WAVE, 3),
+            stamps=[t + pd.Timedelta(seconds=10 * n) for t in STAMPS for n in range(3)],
+        ),
+        (flow(WAVE[:-1]),),  # the last hour is not over
+    ),
     "steps that are not over": Kind(
         "no-readings",
         lambda: lines(*plain()[:100]),
