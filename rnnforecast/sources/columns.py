@@ -207,8 +207,7 @@ def cast_batch(batch: pa.RecordBatch, types: dict[str, pa.DataType], source: str
                     + ("a zone, but others carry none" if has_zone else "no zone, but others do"),
                     code="mixed-zones",
                     location=Location(source, column=name),
-                    hint="write all of them with a zone, or all without one; --tz names the zone "
-                    "of stamps that carry none",
+                    hint="write all of them with a zone, or all without one",
                 )
 
         try:

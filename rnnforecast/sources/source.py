@@ -582,7 +582,7 @@ def _check_zones(frame: Any, table: pa.Table) -> None:
                 f"some times in column {field.name!r} have a zone, others none",
                 code="mixed-zones",
                 location=Location("the table", max(first_rows.values()), field.name, unit="row"),
-                hint="give all of them a zone, or none; --tz names the zone of times without one",
+                hint="give all of them a zone, or none",
             )
 
 

@@ -248,7 +248,7 @@ def static_values(
             f"column {covariate.name!r} is not the same at all times for series "
             f"{names[differing[0]]!r}" + f" and {len(differing) - 1} more" * (len(differing) > 1),
             code="not-static",
-            hint="name it with --known where it is known ahead, and else with --past",
+            hint="it is no property of a series: name it as known ahead, or as known up to now",
         )
     return low
 

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.arrays import Integers
-from rnnforecast.errors import DataError, Location
+from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Event, Listener, WarningEvent
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.files import check_memory
@@ -220,7 +220,7 @@ def _read_frame(
             check_column(name, names, source.name, code="missing-column")
     check_memory(source.n_rows_estimate, len(known), options, source.name)
 
-    unit = epoch_unit_of(time, source.name, options)
+    unit = epoch_unit_of(time, source, options)
     stamps = TimestampReader.of(source, replace(schema, time=time.name, epoch_unit=unit), options)
     types = {c.name: pa.string() if c.is_text else pa.float64() for c in known}
     types |= {schema.series: pa.string()} if schema.series else {}
@@ -255,12 +255,13 @@ def _to_zone_of(
 
     if not is_aware and (options.tz is None or not is_instant):
         if stamps.zone.is_aware and not is_number:
-            raise _zones_differ(stamps, "carry a zone, but those of the readings carry none")
+            raise _zones_differ(stamps, "carry a zone, but those of the readings carry none", None)
         return pa.array(times).cast(pa.timestamp("us"))
 
     if not is_instant:
         if options.tz is None:
-            raise _zones_differ(stamps, "carry no zone, but those of the readings do")
+            zone = Zone.of_column(readings_time).name
+            raise _zones_differ(stamps, "carry no zone, but those of the readings do", zone)
         locate = partial(stamps.source.location, column=stamps.schema.time)
         times = tz_localize([times], [_codes(table, stamps.schema.series)], options.tz, locate)[0]
     return pa.array(times).cast(pa.timestamp("us", tz="UTC"))
@@ -275,11 +276,15 @@ def _codes(table: pa.Table, series: str | None) -> Integers:
     return codes
 
 
-def _zones_differ(stamps: TimestampReader, problem: str) -> DataError:
+def _zones_differ(stamps: TimestampReader, problem: str, zone: str | None) -> DataError:
+    """Return the error of stamps that carry a zone, or none, unlike those of the readings.
+
+    `zone` is that of the readings; None where theirs carry none.
+    """
     return DataError(
         f"the stamps of {stamps.source.name} {problem}",
         code="mixed-zones",
         location=stamps.source.location(0, stamps.schema.time),
-        hint="write the offset, such as +01:00 or Z, in every stamp or in none; --tz names the "
-        "zone of stamps that carry none",
+        proposals=[Proposal(("--tz", zone), f"if they are times of {zone}")] if zone else (),
+        hint="write the offset, such as +01:00 or Z, in the stamps of both or of none",
     )

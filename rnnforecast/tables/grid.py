@@ -19,9 +19,9 @@ from rnnforecast.data.arrays import (
     offsets_from_lengths,
     take_names,
 )
-from rnnforecast.data.axis import ELAPSED, HOUR_US, MONTHS, TimeAxis
+from rnnforecast.data.axis import DAY_US, ELAPSED, HOUR_US, MONTHS, TimeAxis
 from rnnforecast.data.panel import FeatureBlock, Panel, RankPartition
-from rnnforecast.errors import DataError, NotEnoughDataError, Proposal
+from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_gather_object
 from rnnforecast.sources.source import Source, join_key
@@ -37,6 +37,7 @@ from rnnforecast.tables.features import add_calendar, encode_covariates
 from rnnforecast.tables.profile import warn_of_columns
 from rnnforecast.tables.quality import count_missing
 from rnnforecast.tables.resample import (
+    USUAL_STEPS_US,
     abbreviate,
     are_own_steps,
     check_step_change,
@@ -59,6 +60,10 @@ from rnnforecast.units import format_duration, parse_duration_us
 
 _MAX_EMPTY = 20
 """Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""
+_MIN_FILLED = 0.9
+"""Share of steps that hold a row where readings come in bursts."""
+_N_SHORTER = 3
+"""So many shorter steps are offered where none of `--freq` is over."""
 _IF_RARE = "if readings are that rare"
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
@@ -223,6 +228,14 @@ def settle_step(
     """
     statistics = step_statistics(rows)
     step_us = _find_step(merge_step_counts(statistics.steps, ranks), rows, context)
+    if rows.zones is not None and step_us >= DAY_US:
+        raise DataError(
+            "days, weeks and months begin at midnight of a place, but the stamps carry several "
+            "offsets from UTC, and do not say of which place",
+            code="zone-of-days",
+            location=Location(context.source.name, column=context.schema.time),
+            proposals=[*rows.zones, Proposal(("--tz", "UTC"), "if their days are those of UTC")],
+        )
     if context.config.freq is not None or ranks is not SINGLE_PROCESS:
         return statistics, step_us, context
 
@@ -304,6 +317,9 @@ def check_density(rows: Rows, grid: Grid, steps: StepCounts, context: ReadContex
     fitting_us = fitting_step(steps.lengths, steps.counts, steps.median)
     n_fitting = ((grid.lengths - 1) * grid.step_us + fitting_us).sum() // fitting_us
     fits = fitting_us > grid.step_us and n_fitting < n_most
+    if not fits:  # readings may come in bursts
+        fitting_us = _filled_step(rows, grid)
+        fits = fitting_us > grid.step_us
     proposals = [Proposal(("--freq", abbreviate(fitting_us), "--agg", "mean"), _IF_RARE)]
     raise DataError(
         f"{len(times)} rows spread over {grid.n_rows} steps of {format_duration(grid.step_us)}; "
@@ -345,6 +361,20 @@ def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bo
         limit = format_duration(step_us)
         message = f"{n_early} readings are ahead of the clock, by {limit} at most"
         context.listener(WarningEvent("future", message, n_early))
+
+
+def _filled_step(rows: Rows, grid: Grid) -> int:
+    """Return the shortest usual step that leaves few steps empty; 0 where none does."""
+    start, end = grid.start, grid.start + (grid.lengths - 1) * grid.step_us
+    times, codes = np.concatenate(rows.times), np.concatenate(rows.codes).astype(np.int64)
+    for usual in USUAL_STEPS_US:
+        n_steps = int((end // usual - start // usual + 1).sum())
+        if _MIN_FILLED * n_steps <= len(times):
+            step, first = times // usual, int(start.min()) // usual
+            width = int(end.max()) // usual - first + 1
+            if len(np.unique(codes * width + step - first)) >= _MIN_FILLED * n_steps:
+                return usual
+    return 0
 
 
 def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: Listener) -> None:
@@ -635,10 +665,15 @@ def drop_empty(panel: Panel, context: ReadContext, ranks: Ranks = SINGLE_PROCESS
         return panel
 
     if not n_left and context.config.is_resampled:
+        shorter = [step for step in reversed(USUAL_STEPS_US) if step < panel.step_us]
         raise DataError(
             f"no step of {format_duration(panel.step_us)} is over, or holds enough readings",
             code="no-readings",
-            hint="pass more readings, or a shorter  --freq",
+            proposals=[
+                Proposal(("--freq", abbreviate(step_us)), "to read shorter steps")
+                for step_us in shorter[:_N_SHORTER]
+            ],
+            hint="pass more readings",
         )
     if named or not n_left:
         raise DataError(

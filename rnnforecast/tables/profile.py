@@ -36,6 +36,7 @@ from rnnforecast.tables.spikes import find_spikes
 
 _ROLE_LABELS = {"known": "known ahead", "past": "known up to now", "static": "static"}
 _KIND_LABELS = {"number": "holds numbers", "time": "holds times", "text": "holds text"}
+SPIKE = "spike"
 _MAX_LISTED = 5
 """Findings that a warning lists."""
 _MAX_OWN_SEASONS = 256
@@ -155,7 +156,7 @@ def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
         findings=(
             *suspect("stuck-sensor", "stands at", issues.stuck),
             *suspect("sentinel", "far from all others:", issues.sentinels),
-            *suspect("spike", "leaves and returns:", _segments(spikes)),
+            *suspect(SPIKE, "leaves and returns:", _segments(spikes)),
             *shifted(),
         ),
         sentinels=tuple(
@@ -183,7 +184,7 @@ def _warnings(
         )
         message = f"{subject}, far beyond the other jumps of their sensor: {examples}"
         proposals = tuple(s.proposal for s in spikes[:_MAX_LISTED] if s.proposal is not None)
-        yield WarningEvent("spike", message, n_rows, proposals)
+        yield WarningEvent(SPIKE, message, n_rows, proposals)
 
     if shifts:
         examples = "; ".join(
@@ -194,6 +195,12 @@ def _warnings(
         message = f"levels jump and stay: {examples}" + ", ..." * (len(shifts) > _MAX_LISTED)
         message += "; if a unit was changed there, convert what came before, or leave it out"
         yield WarningEvent("level-jump", message, len(shifts))
+
+
+def warnings_of_spikes(panel: Panel) -> Iterator[WarningEvent]:
+    """Yield the warning of all spikes of a panel, if there are any."""
+    sentinels = find_quality_issues(panel).sentinels
+    yield from _warnings(tuple(spikes_by_series(panel, sentinels)), (), panel.axis)
 
 
 def _segments(spikes: tuple[SeriesSpikes, ...]) -> list[Segment]:

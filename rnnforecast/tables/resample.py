@@ -38,7 +38,7 @@ from rnnforecast.tables.features import (
     warn_unknown_categories,
 )
 from rnnforecast.tables.quality import BLOCK_ROWS
-from rnnforecast.tables.roles import STATUS
+from rnnforecast.tables.roles import STATUS, zones_set_back_at
 from rnnforecast.tables.rows import Chunks, Flags, Grid, ReadContext, Rows
 from rnnforecast.tables.schema import Covariate, Schema
 from rnnforecast.units import format_duration, parse_duration_us
@@ -314,12 +314,17 @@ def resolve_keep(
     if set_back_at is None:
         return keep
 
-    first = grid.axis.format(grid.time_at(set_back_at))
+    first = grid.axis.format(grid.time_at(set_back_at[0]))
     message = f"the clock was set back by an hour: {n_duplicates} time stamps occur twice, the "
-    message += f"first {first}, and the later reading counts; to use "
-    message += "both where they are an hour of their own, name the zone with  --tz"
-    listener(WarningEvent("clock-set-back", message, n_duplicates))
+    message += f"first {first}, and the later reading counts"
+    proposals = _zones_set_back(np.array([grid.time_at(p) for p in set_back_at]))
+    listener(WarningEvent("clock-set-back", message, n_duplicates, tuple(proposals)))
     return "last"
+
+
+def _zones_set_back(times: Integers) -> list[Proposal]:
+    """Return the zones whose clocks show these times twice, as options."""
+    return [Proposal(("--tz", z), f"if they are times of {z}") for z in zones_set_back_at(times)]
 
 
 def count_duplicates(positions: list[Integers], n_grid: int) -> int:
@@ -330,14 +335,18 @@ def count_duplicates(positions: list[Integers], n_grid: int) -> int:
     return sum(map(len, positions)) - int(np.count_nonzero(is_occupied))
 
 
-def _clock_set_back_at(positions: list[Integers], n_duplicates: int, grid: Grid) -> int | None:
-    """Return the first position to which a clock went back; None unless all duplicates are hours.
+def _clock_set_back_at(
+    positions: list[Integers], n_duplicates: int, grid: Grid
+) -> list[int] | None:
+    """Return the positions to which a clock went back; None unless all duplicates are hours.
 
     Hourly readings repeat one stamp alone, for whatever reason: there the day and the hour must be
     those of a change. Readings at longer steps cannot show one.
     """
     hour = HOUR_US // grid.step_us
     position = np.concatenate(positions)
+    series = np.searchsorted(grid.offsets, position, side="right")
+    position = position[np.argsort(series, kind="stable")]
     moves = np.diff(position)
     backward = moves[moves <= 0]
     if hour < 1 or (backward != 1 - hour).any() or n_duplicates != hour * len(backward):
@@ -345,7 +354,7 @@ def _clock_set_back_at(positions: list[Integers], n_duplicates: int, grid: Grid)
 
     repeated = position[1:][moves <= 0].tolist()
     if hour > 1 or all(_may_be_dst_end(grid.time_at(position)) for position in repeated):
-        return int(repeated[0])
+        return list(map(int, repeated))
     return None
 
 
@@ -375,9 +384,9 @@ def check_duplicates(
         line = source.location(file.first_row + other_row, schema.time).line
 
         proposals = tuple(_ways_to_tell_apart(file, column, grid, context))
+        if grid.axis.tz is None and _may_be_dst_end(grid.time_at(at)):
+            proposals += tuple(_zones_set_back(np.array([grid.time_at(at)])))
         hint = None if proposals else "rows of several sensors may be mixed: name what tells them"
-        if _may_be_dst_end(grid.time_at(at)):
-            hint = "if a clock was set back there, say its zone, such as  --tz Europe/Berlin"
         content = "readings" if column in schema.targets else "values"
         raise DataError(
             f"two different {content} of {column!r} at one time",

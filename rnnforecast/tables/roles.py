@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from zoneinfo import available_timezones
 
@@ -16,7 +16,10 @@ import numpy as np
 import pandas as pd
 
 from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.errors import Proposal
+from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column
+from rnnforecast.sources.stamps import format_utc_offset
 from rnnforecast.tables.evidence import (
     NO_TIME,
     ColumnEvidence,
@@ -79,6 +82,9 @@ _OFFERED_ZONES = (
     "Pacific/Auckland", "UTC",
 )  # fmt: skip
 """One zone of many with the same abbreviations, the best known."""
+MAX_OFFERED_ZONES = 3
+_MAX_LISTED = 5
+"""Offsets from UTC that a message lists."""
 CONSTANT = "always"
 STATUS = "a status: its values change with time"
 SAME_IN_SERIES = "the same for each series at all times"
@@ -461,6 +467,59 @@ def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
         if is_right:
             zones.append(zone)
     return zones
+
+
+def propose_zones(
+    offsets: Mapping[int, Sequence[Integers]], listener: Listener
+) -> tuple[Proposal, ...] | None:
+    """Warn of stamps that carry several offsets from UTC; return the zones that they may be of.
+
+    `offsets` holds times of stamps by their minutes ahead of UTC. None where they carry one, or
+    none.
+    """
+    if len(offsets) < 2:
+        return None
+    by_offset = {minutes: np.concatenate(times) for minutes, times in offsets.items()}
+    zones = zones_with_offsets(by_offset)
+    proposals = tuple(Proposal(("--tz", zone), f"if they are times of {zone}") for zone in zones)
+    listed = ", ".join(map(format_utc_offset, sorted(offsets)[:_MAX_LISTED]))
+    message = f"the stamps carry several offsets from UTC ({listed}): they are read in UTC, where "
+    message += "what follows the clock of a place moves by an hour in summer"
+    listener(WarningEvent("several-offsets", message, len(offsets), proposals))
+    return proposals
+
+
+def zones_with_offsets(offsets: Mapping[int, Integers]) -> list[str]:
+    """Return the first known zones whose clocks are so many minutes ahead of UTC at these times."""
+    times = np.concatenate(list(offsets.values()))
+    expected_us = np.repeat(list(offsets), list(map(len, offsets.values()))) * 60_000_000
+    stamps = pd.DatetimeIndex(times.view("datetime64[us]"), tz="UTC")
+
+    def fits(zone: str) -> bool:
+        local = stamps.tz_convert(zone).tz_localize(None).as_unit("us").asi8
+        return bool((local - times == expected_us).all())
+
+    return _first_zones(fits)
+
+
+def zones_set_back_at(times: Integers) -> list[str]:
+    """Return the first known zones whose clocks show each of these times twice."""
+    stamps = pd.DatetimeIndex(times.view("datetime64[us]"))
+
+    def fits(zone: str) -> bool:
+        local = stamps.tz_localize(zone, ambiguous="NaT", nonexistent="shift_forward")
+        return bool(local.isna().all())
+
+    return _first_zones(fits)
+
+
+def _first_zones(fits: Callable[[str], bool]) -> list[str]:
+    """Return a few zones that fit: of the best known ones, and of all where none of these does."""
+    zones = list(filter(fits, _OFFERED_ZONES))
+    if not zones:
+        places = (zone for zone in available_timezones() if "/" in zone and zone[:4] != "Etc/")
+        zones = list(filter(fits, sorted(places)))
+    return zones[:MAX_OFFERED_ZONES]
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from rnnforecast.sources.csv import report_skipped
 from rnnforecast.sources.files import change_guard, check_memory, thread_map
 from rnnforecast.sources.source import Source, WrappedSource
 from rnnforecast.tables.future import future_frame_of
-from rnnforecast.tables.roles import CONSTANT, SAME_IN_SERIES
+from rnnforecast.tables.roles import CONSTANT, SAME_IN_SERIES, propose_zones
 from rnnforecast.tables.schema import Covariate, Schema
 from rnnforecast.tables.timestamps import REPAIR_MESSAGES, TimestampReader, tz_localize
 
@@ -136,6 +136,8 @@ class Rows:
     stage: Stage = Stage.READ
     exact_times: list[Integers] = field(default_factory=list)
     """Chunks of times as they were before they were put on the grid of `--agg`."""
+    zones: tuple[Proposal, ...] | None = None
+    """Zones that stamps with several offsets from UTC may be of; None for other stamps."""
     until_us: int = 0
     """When the values that `--hold` holds end: a step after the newest reading."""
 
@@ -428,13 +430,15 @@ def read_rows(
     time_chunks, codes = times.chunks(), series.chunks()
     readings, offsets = targets.chunks(time_chunks, codes, names_of_target, known_offsets)
 
-    tz = config.tz or reader.zone.name
+    zones = None if config.tz else propose_zones(reader.offsets, context.listener)
+    tz = config.tz or (reader.zone.name if zones is None else "UTC")
     if tz is not None and not reader.zone.is_aware:
         locate = partial(source.location, column=schema.time)
         n_utc_rows = sum(reader.n_aware)
         time_chunks = tz_localize(time_chunks, codes, tz, locate, n_utc_rows=n_utc_rows)
 
     rows = Rows(time_chunks, codes, readings, covariates.chunks(), offsets, names, covariates.texts)
+    rows.zones = zones
     future = future_frame_of(source)
     if future is not None:
         rows.future_name, rows.n_future_rows = future.source.name, len(future.rows)

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from rnnforecast.sources.source import KEY_SEPARATOR, JoinedKey, Source
 from rnnforecast.tables.evidence import Evidence, gather_evidence, time_evidence
 from rnnforecast.tables.roles import (
     CONSTANT,
+    MAX_OFFERED_ZONES,
     left_out_numbers,
     rank_keys,
     rank_times,
@@ -29,12 +31,15 @@ from rnnforecast.tables.roles import (
     zones_of,
 )
 from rnnforecast.tables.timestamps import TimestampReader
-from rnnforecast.units import EXCEL, join_names
+from rnnforecast.units import EPOCH_UNITS_US, EXCEL, join_names
 
 _TIME_NAMES = ("timestamp", "time", "datetime", "date", "ds", "ts", "date_time", "utc")
 _MANY_TARGETS = 2000
 """Above this, a hint says that a long table is faster to read."""
 _N_LISTED, _N_SIMILAR = 20, 3
+_FEWEST_COUNTS, _EVEN_SHARE = 10, 0.9
+"""So many numbers count time if this share of their steps is equal."""
+_UNIT_NAMES = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,12 @@ class Schema:
             return series
         return series.removesuffix(f"{KEY_SEPARATOR}{target_of(series, self.targets)}")
 
+    def target_of_series(self, name: str) -> str:
+        """Return the target that a series is of; an empty text for an unknown one."""
+        if self.series is None:
+            return name
+        return self.targets[0] if len(self.targets) == 1 else target_of(name, self.targets)
+
     @property
     def key(self) -> tuple[str, ...]:
         """The column that names the series, and where it is joined its parts."""
@@ -149,7 +160,7 @@ def match_schema(source: Source, schema: Schema, config: DataConfig) -> Schema:
         if name is not None:
             check_column(name, columns, source.name, code="missing-column", used=names)
 
-    unit = epoch_unit_of(columns[matched.time], source.name, config)
+    unit = epoch_unit_of(columns[matched.time], source, config)
     return replace(matched, epoch_unit=unit)
 
 
@@ -224,8 +235,8 @@ def _similar(name: str, names: Sequence[str]) -> list[str]:
     return [folded[match] for match in matches]
 
 
-def epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:
-    """Return the unit of a time column that holds numbers; None where it holds dates.
+def epoch_unit_of(time: Column, source: Source, config: DataConfig) -> str | None:
+    """Return the unit of a time column of a source that holds numbers; None where it holds dates.
 
     Raises `DataError` for a column of neither.
     """
@@ -238,19 +249,49 @@ def epoch_unit_of(time: Column, source: str, config: DataConfig) -> str | None:
             f"column {time.name!r} holds numbers, such as {time.sample[0]}, and no unit alone makes"
             " them times between 1990 and 2100",
             code="time-unit",
-            location=Location(source, column=time.name),
-            hint="say what they count since 1970, such as  --time-unit s , or name the time column "
-            "with  --time COLUMN",
+            location=Location(source.name, column=time.name),
+            proposals=[*_ways_to_count(time), *_other_times(source.columns, time)],
+            hint="name the column of the times that readings were taken at",
         )
     if unit is None:
         example = f", such as {time.sample[0]!r}" if time.sample else ""
         raise DataError(
             f"column {time.name!r} holds no times{example}",
             code="not-a-time",
-            location=Location(source, column=time.name),
-            hint="name the time column with  --time COLUMN",
+            location=Location(source.name, column=time.name),
+            proposals=_other_times(source.columns, time),
+            hint="name the column of the times that readings were taken at",
         )
     return unit
+
+
+def _other_times(columns: Iterable[Column], time: Column | None = None) -> list[Proposal]:
+    """Return the columns but `time` that hold times, or numbers that count them, as options."""
+    others = [column for column in columns if column is not time]
+    condition = "if its readings are of these times"
+    names = [c.name for c in others if c.kind == "time" or (c.kind == "number" and unit_of(c))]
+    proposals = [Proposal(("--time", name), condition) for name in names[:_N_SIMILAR]]
+    if not proposals and time is None:
+        counts = (ways for c in others if (ways := _ways_to_count(c)))
+        proposals = [proposal for ways in islice(counts, _N_SIMILAR) for proposal in ways]
+    return proposals
+
+
+def _ways_to_count(column: Column) -> list[Proposal]:
+    """Return what numbers may count if they are times: they grow in equal steps, but not by one."""
+    if column.kind != "number" or len(column.sample) < _FEWEST_COUNTS:
+        return []
+    numbers = np.array([float(text) for text in column.sample if is_number(text, ".")])
+    steps = np.diff(numbers)
+    step = float(np.median(steps)) if len(steps) else 0.0
+    is_even = step > 0 and np.mean(np.abs(steps - step) <= 0.1 * step) >= _EVEN_SHARE
+    if not is_even or (step == 1 and numbers[0] in (0, 1)):  # row numbers
+        return []
+    return [
+        Proposal(("--time", column.name, "--time-unit", unit), f"if it counts {name}")
+        for unit, name in _UNIT_NAMES.items()
+        if step * EPOCH_UNITS_US[unit] >= 1
+    ]
 
 
 def infer_schema(
@@ -273,7 +314,7 @@ def infer_schema(
             )
 
     time, time_reason = (columns[config.time], "") if config.time else choose_time(source, config)
-    unit = epoch_unit_of(time, source.name, config)
+    unit = epoch_unit_of(time, source, config)
     if unit is not None and config.time_unit is None:
         counted = "days of Excel" if unit == EXCEL else f"{unit} since 1970"
         listener(WarningEvent("epoch", f"column {time.name!r} is read as {counted}"))
@@ -350,8 +391,8 @@ def note_roles(
     layout = f"series named by {series!r}, target {listed}" if series else f"targets {listed}"
     listener(Notice(f"{source}: time {time!r}, {layout}"))
     if series is None and len(targets) > _MANY_TARGETS:
-        hint = f"{len(targets)} columns: a long table (time, series, value; --series names the "
-        listener(Notice(hint + "second) takes less time to read"))
+        hint = f"{len(targets)} columns: a long table (time, series, value) takes less time to read"
+        listener(Notice(hint))
 
 
 def note_left_out(reasons: Mapping[str, str], numbers: Collection[str], listener: Listener) -> None:
@@ -405,7 +446,8 @@ def choose_time(source: Source, config: DataConfig) -> tuple[Column, str]:
         f"no time column was found in {source.name}",
         code="no-time-column",
         location=Location(source.name),
-        hint=f"name it with  --time COLUMN ; the columns are {names}",
+        proposals=_other_times(source.columns),
+        hint=f"its columns are {names}",
     )
 
 
@@ -465,7 +507,7 @@ def _check_zone_column(source: Source, evidence: Evidence) -> None:
             location=Location(source.name, column=name),
             proposals=[
                 Proposal(("--tz", zone), "if that is the zone")
-                for zone in zones_of(column, evidence)[:_N_SIMILAR]
+                for zone in zones_of(column, evidence)[:MAX_OFFERED_ZONES]
             ],
             hint="else write the offset, such as +01:00, in every stamp",
         )
@@ -508,14 +550,24 @@ def _covariates(
 ) -> tuple[Covariate, ...]:
     """Return the covariates that the user names. Raises `UsageError` for a kind without a role."""
     if config.static and series is None:
+        used = config.named_columns
+        names = [c.name for c in columns.values() if c.kind == "text" and c.name not in used]
         raise UsageError(
             "--static needs a table with a column that names the series",
-            hint="name it with  --series COLUMN",
+            proposals=[
+                Proposal(("--series", name), f"if {name!r} names the series")
+                for name in names[:_N_SIMILAR]
+            ],
+            hint="the table has one series only" if not names else None,
         )
     for name in config.categorical:
         if name not in (*config.known, *config.past, *config.static):
             raise UsageError(
-                f"--categorical {name} needs --known, --past or --static for the same column"
+                f"column {name!r} is to hold names, but has no role",
+                proposals=[
+                    Proposal(("--past", name), "if it is known up to now"),
+                    Proposal(("--known", name), "if it is known ahead"),
+                ],
             )
 
     roles = {"known": config.known, "past": config.past, "static": config.static}
@@ -533,6 +585,7 @@ def _check_targets(source: Source, targets: tuple[str, ...], *, explicit: bool) 
             f"{source.name} has no numeric column to forecast",
             code="no-target",
             location=Location(source.name),
+            proposals=[p for c in source.columns for p in _ways_to_numbers(c)],
             hint=_hint_for_text(source),
         )
 
@@ -546,22 +599,34 @@ def _check_targets(source: Source, targets: tuple[str, ...], *, explicit: bool) 
                 f"the target {name!r} {problem}{example}",
                 code="target-not-numeric",
                 location=Location(source.name, column=name),
-                hint="choose a numeric column, or name what means missing with  --na-values",
+                proposals=_ways_to_numbers(column),
+                hint="choose a numeric column",
             )
+
+
+def _ways_to_numbers(column: Column) -> list[Proposal]:
+    """Return the options with which a column of text may hold numbers.
+
+    They are written with another decimal mark, or stand between a few texts for missing ones.
+    """
+    cells = column.sample if column.kind == "text" else ()
+    marks = [mark for mark in ".," if any(is_number(cell, mark) for cell in cells)]
+    proposals = []
+    for mark in marks:
+        texts = {cell: None for cell in cells if not is_number(cell, mark)}
+        if len(texts) <= _N_SIMILAR:
+            missing = [option_word for text in texts for option_word in ("--na-values", text)]
+            options = () if texts and mark == "." else ("--decimal", mark)
+            condition = f"if {mark!r} is the decimal mark" if options else ""
+            meaning = f"{' and '.join(map(repr, texts))} mean{'s' * (len(texts) == 1)} missing"
+            if texts:
+                condition = f"{condition}, and {meaning}" if condition else f"if {meaning}"
+            proposals.append(Proposal((*options, *missing), condition))
+    return proposals
 
 
 def _hint_for_text(source: Source) -> str:
-    """Return a hint that shows a cell of a column that may hold numbers, written otherwise."""
-    texts = [c for c in source.columns if c.kind == "text" and c.sample and c.sample[0]]
-    for column in texts:
-        cell = column.sample[0]
-        if is_number(cell, ","):
-            return (
-                f"{column.name!r} holds {cell!r}: if the comma is a decimal mark, add  --decimal ,"
-            )
-        if is_number(re.sub("[.,' ]", "", cell), "."):
-            return f"{column.name!r} holds {cell!r}: write numbers without thousands separators"
-
+    """Return a hint that shows a cell of a column of text."""
     text = next((c for c in source.columns if c.kind == "text" and c.sample), None)
     if text is None:
         return "a column to forecast must hold numbers"

@@ -35,9 +35,16 @@ if TYPE_CHECKING:
     from rnnforecast.tables.schema import Schema
 
 _UTC_OFFSET = re.compile(r"[T ]\d{1,2}:?\d{2}[\d:.,]* ?(Z|[+-]\d{2}(:?\d{2})?)$")
+_OFFSET_AT_END = re.compile(r"(?:Z|[+-]\d{2}(?::?\d{2})?)$")
+_LONGEST_OFFSET = 6
+"""Characters of `+01:00`."""
+_N_EVEN_ROWS = 50
+"""So many rows of a batch, evenly spread, tell the offset at their times, and those at changes."""
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
 _DAY_US = 86_400_000_000
+_MAX_FORMS = 3
+"""Forms of stamps that are offered at once."""
 _END_OF_SECOND_US = 999_000
 """A leap second is read as 59.999."""
 _EXCEL_1970 = 25_569
@@ -62,17 +69,21 @@ class Zone:
 
     is_aware: bool
     name: str | None = None
+    has_offsets: bool = False
+    """Whether stamps carry offsets from UTC, which may change with the seasons."""
 
     @classmethod
     def of_column(cls, column: Column) -> Zone:
         """Infer it from the file, or its first stamps: one offset is kept, several become UTC."""
         if column.is_typed:
             return cls(is_aware=column.tz is not None, name=column.tz)
-        minutes = set(map(offset_minutes, _zone_texts(column))) - {None}
+        texts = _zone_texts(column)
+        minutes = set(map(offset_minutes, texts)) - {None}
         if not minutes:
             return cls(is_aware=False)
         offset = minutes.pop() if len(minutes) == 1 else 0
-        return cls(is_aware=True, name=format_utc_offset(offset) if offset else "UTC")
+        name = format_utc_offset(offset) if offset else "UTC"
+        return cls(is_aware=True, name=name, has_offsets=not texts <= {"Z", "UTC"})
 
 
 def _zone_texts(column: Column) -> set[str]:
@@ -124,6 +135,8 @@ class TimestampReader:
     """The first stamps, as text."""
     repairs: Counter[str] = field(default_factory=Counter)
     """Number of stamps that were read as a time near by, by the code of the warning."""
+    offsets: dict[int, list[Integers]] = field(default_factory=dict)
+    """Times, in UTC, of stamps that carry an offset of so many minutes: some of each batch."""
     n_aware: list[int] = field(default_factory=list)
     """Rows of each batch that carried a zone although the column's own stamps carry none."""
 
@@ -142,7 +155,9 @@ class TimestampReader:
     @property
     def arrow_type(self) -> pa.DataType:
         """Type to read the column as; text that is not ISO 8601 comes as text nevertheless."""
-        if self.is_typed or (self.schema.epoch_unit is None and self.parser.format is None):
+        has_offsets = self._notes_offsets and not self.is_typed
+        is_date = self.schema.epoch_unit is None and self.parser.format is None
+        if self.is_typed or (is_date and not has_offsets):
             return pa.timestamp("us", tz="UTC" if self.zone.is_aware else None)
         return pa.float64() if self.schema.epoch_unit else pa.string()
 
@@ -196,7 +211,8 @@ class TimestampReader:
             parsed = self.parser.parse(array)
         except AmbiguousDateError as error:
             readings = zip(*(form.to_iso(array).to_pylist() for form in error.forms), strict=True)
-            row = next((i for i, dates in enumerate(readings) if len(set(dates)) > 1), 0)
+            n_dates = [len(set(dates)) for dates in readings]
+            row = n_dates.index(max(n_dates))  # the text that tells most of the forms apart
             text = str(array[row])
             is_of_years = len({form.year_place for form in error.forms}) > 1
             raise self._error(
@@ -231,7 +247,31 @@ class TimestampReader:
                 ],
             )
         self.repairs.update(parsed.repairs)
+        if self._notes_offsets:
+            self._note_offsets(parsed)
         return parsed.times
+
+    @property
+    def _notes_offsets(self) -> bool:
+        """Whether it is noted which offsets stamps carry: a model has its zone already."""
+        return self.zone.has_offsets and self.schema.step_us is None
+
+    def _note_offsets(self, parsed: Parsed) -> None:
+        """Note the offsets of a batch of stamps: where they change, and at times between."""
+        if not len(parsed.texts):
+            return
+        texts = pc.utf8_trim_whitespace(parsed.texts.fill_null(""))
+        ends = pc.utf8_slice_codeunits(texts, -_LONGEST_OFFSET).dictionary_encode()
+        matches = [_OFFSET_AT_END.search(end) for end in ends.dictionary.to_pylist()]
+        by_end = [offset_minutes(match[0]) if match else None for match in matches]
+        minutes = np.array([offset or 0 for offset in by_end])[ends.indices.to_numpy()]
+
+        changes = np.flatnonzero(np.diff(minutes))[:_N_EVEN_ROWS]
+        even = np.linspace(0, len(minutes) - 1, _N_EVEN_ROWS).astype(np.int64)
+        rows = np.unique(np.concatenate([changes, changes + 1, even]))
+        for offset in np.unique(minutes).tolist():
+            times = parsed.times[rows[minutes[rows] == offset]]
+            self.offsets.setdefault(offset, []).append(times)
 
     def _not_a_time(self, array: pa.Array, is_bad: NDArray[np.bool_], n_before: int) -> DataError:
         """Return an error that names the first bad text, and the format of the good ones."""
@@ -248,9 +288,10 @@ class TimestampReader:
                 hint="write all of them in one format; which is meant is not guessed row by row",
             )
 
-        hint = "correct or remove the row"
+        hint, forms = "correct or remove the row", []
         if self.parser.format is not None:
-            hint = f"they must look like --time-format {self.parser.format}"
+            hint = f"each must have the form {self.parser.format!r}"
+            forms = [] if len(good) else infer_forms(array.to_pylist())[:_MAX_FORMS]
         elif not len(good):
             hint = (
                 f"the form of {text!r} is not known: say it as strftime does, or write 2024-05-31"
@@ -260,6 +301,13 @@ class TimestampReader:
             f"{'are' if n_bad > 1 else 'is'} not a time",
             "not-a-time",
             n_before + first,
+            proposals=[
+                Proposal(
+                    ("--time-format", form.format_of(text)),
+                    f"if {text} is {form.date_in_words(text)}",
+                )
+                for form in forms
+            ],
             hint=hint,
         )
 
@@ -309,6 +357,8 @@ class Parsed(NamedTuple):
     """The text is no time."""
     is_mixed: NDArray[np.bool_]
     """The text has an offset where those of the column have none, or the other way round."""
+    texts: pa.Array
+    """The texts in ISO 8601, or in the user's format."""
     repairs: Counter[str]
     """Number of texts that were read as a time near by, by the code of the warning."""
 
@@ -333,7 +383,7 @@ class TimestampParser:
             else:
                 nowhere = np.zeros(len(array), np.bool_)
                 times: Integers = np.array(stamps.cast(pa.int64()).to_numpy())
-                return Parsed(times, nowhere, nowhere, Counter())
+                return Parsed(times, nowhere, nowhere, array, Counter())
 
         form = self._forms[0] if self._forms else form_of_format(self.format or "")
         if form is not None:
@@ -378,7 +428,7 @@ class TimestampParser:
             if n_intervals:
                 repairs["interval"] += n_intervals
         naive = parsed.dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
-        return Parsed(naive + addend_us, parsed.isna().to_numpy(), is_mixed, repairs)
+        return Parsed(naive + addend_us, parsed.isna().to_numpy(), is_mixed, array, repairs)
 
 
 def tz_localize(

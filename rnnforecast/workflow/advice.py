@@ -6,9 +6,9 @@ costs: how many readings it drops or changes. Nothing is tried within a trial.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ from rnnforecast.sources.source import (
     take_head,
 )
 from rnnforecast.tables.match import TrainingStats, read_inferred, read_matching
+from rnnforecast.tables.profile import SPIKE, warnings_of_spikes
 from rnnforecast.tables.rows import MAX_READING, ReadContext, Rows, read_rows
 from rnnforecast.tables.schema import Schema
 
@@ -113,15 +114,15 @@ def trying_proposals(task: Task, listener: Listener) -> Iterator[Listener]:
         else:
             listener(event)
 
-    trials = _Trials(task)
     try:
         yield hear
     except RnnForecastError as error:
         for warning in pending:
             listener(replace(warning, proposals=()))
         if error.proposals and not isinstance(error, TimeLimitError):
-            error.proposals = trials.choose_for_error(error)
+            error.proposals = _Trials(task).choose_for_error(error)
         raise
+    trials = _Trials(task, looks_for_spikes=any(warning.code == SPIKE for warning in pending))
     for warning in pending:
         listener(replace(warning, proposals=trials.choose_for_warning(warning)))
 
@@ -153,17 +154,23 @@ class Loss:
     """Cells that are no numbers, and become missing."""
     text_share: float = 0.0
     """The largest share of such cells of a column."""
+    n_rows: int = 0
+    n_skipped: int = 0
+    """Rows of the table, and those of them that have too few or too many fields."""
 
     @property
     def share(self) -> float:
         """The largest share that a series or a column loses."""
         shares = self.n_lost / np.maximum(self.n_readings, _FEW_READINGS)
-        return float(shares.max(initial=self.text_share))
+        skipped_share = self.n_skipped / max(self.n_rows, 1)
+        return float(shares.max(initial=max(self.text_share, skipped_share)))
 
     def describe(self, *, is_sampled: bool) -> str:
         """Return the loss in words; nothing where there is none."""
         total, lost = int(self.n_readings.sum()), int(self.n_lost.sum())
         first = "the first " * is_sampled
+        if self.n_skipped:
+            return f"skips {self.n_skipped:,} of {first}{self.n_rows:,} rows"
         if not lost:
             n_cells = total + self.n_texts
             missing = f"takes {self.n_texts:,} of {first}{n_cells:,} cells for missing"
@@ -186,18 +193,21 @@ class _Trial:
     warnings: tuple[WarningEvent, ...] = ()
     loss: Loss | None = None
     effect: str = ""
-    names: tuple[str, ...] = ()
-    """Series that are read."""
+    n_readings: Mapping[str, int] = field(default_factory=dict)
+    """Readings on the grid of each series that is read."""
+    n_skipped: int = 0
+    """Rows that are left out, with too few or too many fields."""
 
     @property
     def is_read(self) -> bool:
         """Whether the readings are read, be it that they cannot be trained on."""
-        return bool(self.names)
+        return bool(self.n_readings)
 
     @property
     def is_short(self) -> bool:
-        """Whether the readings are too few to train on."""
-        return isinstance(self.error, NotEnoughDataError) and self.error.code == "too-short"
+        """Whether readings are read, but are too few to train on."""
+        is_refused = isinstance(self.error, NotEnoughDataError) and self.error.code == "too-short"
+        return is_refused and self.is_read
 
 
 @dataclass(frozen=True)
@@ -216,8 +226,9 @@ class _End:
 class _Trials:
     """Runs options on the readings of a task, each once."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, looks_for_spikes: bool = False) -> None:
         self._task = task
+        self._looks_for_spikes = looks_for_spikes
         self._data = task.data
         self._results: dict[Config, _Trial] = {}
         self._limit: int | None = _MAX_CELLS
@@ -375,37 +386,55 @@ class _Trials:
 
         # Rows that are rejected are written by the command itself, not by a trial.
         config = replace(config, data=replace(config.data, rejects=None))
-        loss, effect = None, ""
-        names: tuple[str, ...] = ()
+        loss, effect, n_skipped = None, "", 0
+        n_readings: dict[str, int] = {}
+        start = self._results.get(self._task.config, _Trial())
         try:
             self._n_cells += _CELLS_OF_A_TRIAL
             source = self._open(config.data)
             self._n_cells += source.n_rows_estimate * len(source.columns)
             panel, schema = self._task.read(source, config.data, hear)
-            names = panel.names
+            n_readings = dict(zip(panel.names, panel.count_readings().tolist(), strict=True))
+            n_skipped = len(source.rejected())
             rows = self._read_rows(config.data, panel, schema)
-            if config.data.freq and config.data.agg:
+            if self._is_on_same_grid(config.data) and start.is_read:
+                loss = _loss_on_grid(start.n_readings, n_readings)
+                effect = loss.describe(is_sampled=self._is_sampled)
+            elif config.data.is_resampled:
                 effect = _describe_bins(rows, panel)
             else:
-                start = self._results.get(self._task.config, _Trial())
                 loss = loss_of(
                     rows,
                     panel,
                     config.data.counter,
                     is_wide=schema.series is None,
-                    included={*panel.names, *start.names},
+                    included={*panel.names, *start.n_readings},
                 )
                 loss = self._with_texts(loss, config.data, schema)
+                n_more = n_skipped - start.n_skipped
+                loss = replace(loss, n_rows=rows.n_rows + n_skipped, n_skipped=max(n_more, 0))
                 effect = loss.describe(is_sampled=self._is_sampled)
+            if self._looks_for_spikes:
+                warnings += warnings_of_spikes(panel)
             if self._task.is_training:
                 set_up_training(panel, config, ignore)
         except TimeLimitError:
             raise
         except RnnForecastError as error:
-            return _Trial(error, tuple(warnings), loss, effect, names)
+            return _Trial(error, tuple(warnings), loss, effect, n_readings, n_skipped)
         except Exception as error:  # a trial must not hide what the user has to know
             return _Trial(RnnForecastError(str(error)), tuple(warnings))
-        return _Trial(None, tuple(warnings), loss, effect, names)
+        return _Trial(None, tuple(warnings), loss, effect, n_readings, n_skipped)
+
+    def _is_on_same_grid(self, options: DataConfig) -> bool:
+        """Tell whether bins, or differences of counters, are those of the options so far."""
+        typed = self._task.config.data
+        is_same = (typed.freq, typed.agg, typed.counter) == (
+            options.freq,
+            options.agg,
+            options.counter,
+        )
+        return is_same and (options.is_resampled or bool(options.counter))
 
     def _open(self, options: DataConfig) -> Source:
         """Open the table, or its beginning."""
@@ -464,6 +493,9 @@ class _ForeignError(Exception):
 
 
 def _problem_of(error: RnnForecastError) -> _Problem:
+    """Return what tells an error from others: too few readings are so with other numbers, too."""
+    if isinstance(error, NotEnoughDataError):
+        return error.code, "", None
     return error.code, error.message, error.location
 
 
@@ -559,6 +591,13 @@ def _missing_counts(
     surplus = np.maximum(np.add.reduceat(change, starts), 0)
     counts: Integers = np.bincount(series[starts], surplus, minlength=n_series).astype(np.int64)
     return counts
+
+
+def _loss_on_grid(before: Mapping[str, int], after: Mapping[str, int]) -> Loss:
+    """Compare the readings of each series on a grid with those on the same grid before."""
+    n_before = np.array(list(before.values()), np.int64)
+    n_lost = n_before - np.array([after.get(name, 0) for name in before], np.int64)
+    return Loss(tuple(before), n_before, np.maximum(n_lost, 0), n_dropped=int(n_lost.sum()))
 
 
 def _describe_bins(rows: Rows, panel: Panel) -> str:

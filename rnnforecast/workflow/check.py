@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,9 @@ def check(
             warn_of_short_history(past, listener, lookback=spec.lookback)
         profile = profile_panel(panel, listener)
         for warning in profile.warnings:
-            listener(warning)
+            # a range holds for the counts of a counter, not for what it counts in a step
+            proposals = (p for p in warning.proposals if not _is_of_counter(p, schema, config))
+            listener(replace(warning, proposals=tuple(proposals)))
 
     path = str(data) if isinstance(data, str | Path) else "DATA"
     predict = None
@@ -113,7 +115,7 @@ def check(
         columns=column_roles(source.columns, schema, explicit=set(config.named_columns)),
         schema=schema,
         profile=profile,
-        warnings=tuple(events.warnings),
+        warnings=tuple(map(_without_windows, events.warnings)),
         train=shlex.join(["rnnforecast", "train", path, *options]),
         predict=predict,
     )
@@ -136,8 +138,7 @@ def training_options(
         proposal.options
         for warning in warnings
         if warning.code in _REFUSALS
-        for proposal in warning.proposals
-        if not {"--horizon", "--lookback"}.isdisjoint(proposal.options)
+        for proposal in filter(_names_windows, warning.proposals)
     ]
 
     options = to_arguments(with_harmless(task, "sentinel", sentinels).data)
@@ -151,6 +152,26 @@ def _warn_unless_trainable(panel: Panel, config: Config, listener: Listener) -> 
     except NotEnoughDataError as error:
         message = f"too little to train on: {error.message}"
         listener(WarningEvent(error.code, message, proposals=error.proposals, hint=error.hint))
+
+
+def _names_windows(proposal: Proposal) -> bool:
+    return not {"--horizon", "--lookback"}.isdisjoint(proposal.options)
+
+
+def _without_windows(warning: WarningEvent) -> WarningEvent:
+    """Return a warning without options of windows, which `train` has, and `check` has not."""
+    proposals = tuple(p for p in warning.proposals if not _names_windows(p))
+    if len(proposals) == len(warning.proposals):
+        return warning
+    hint = "the proposed command trains on windows that fit"
+    hint = f"{hint}; or {warning.hint}" if warning.hint else hint
+    return replace(warning, proposals=proposals, hint=hint)
+
+
+def _is_of_counter(proposal: Proposal, schema: Schema, config: DataConfig) -> bool:
+    """Tell whether the range that a proposal names is that of a series of a counter."""
+    series = proposal.options[1].rpartition("=")[0]
+    return schema.target_of_series(series) in config.counter
 
 
 def _largest_share(panel: Panel, value: float) -> float:

@@ -52,7 +52,7 @@ def test_without_a_time_column_the_columns_are_listed(tmp_path):
     error = failure(write(tmp_path / "plain.csv", "flow,level", "1,2", "3,4"))
 
     assert (type(error), error.code) == (DataError, "no-time-column")
-    assert "--time" in error.advice
+    assert not error.proposals
     assert "'flow'" in error.advice
     assert "'level'" in error.advice
 

@@ -266,7 +266,7 @@ def test_a_column_is_named_for_one_thing_only() -> None:
 def test_a_kind_needs_a_role(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("time,y,a\n2024-01-01,1,2\n2024-01-02,2,3\n")
-    with pytest.raises(UsageError, match="--categorical a needs --known"):
+    with pytest.raises(UsageError, match="'a' is to hold names, but has no role"):
         read(path, DataConfig(categorical=("a",)))
 
 

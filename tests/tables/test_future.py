@@ -80,7 +80,9 @@ def test_a_zone_in_one_file_alone_is_an_error(tmp_path, form, is_aware):
 
     assert error.code == "mixed-zones"
     assert "plan" in error.location.file
-    assert "--tz" in error.advice
+    offered = [proposal.options for proposal in error.proposals]
+    zone = "+01:00" if form is as_csv else "Europe/Berlin"
+    assert offered == [("--tz", zone)] * is_aware, "readings without a zone get none by an option"
 
 
 def test_a_plan_in_another_zone_names_the_same_instants():

@@ -3,6 +3,7 @@
 from collections import defaultdict
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import assume, given
@@ -167,3 +168,14 @@ def test_what_is_read_in_many_batches_is_placed_like_one():
     panel = read(one.take(order)).panel
 
     np.testing.assert_array_equal(panel.target, np.arange(n))
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_a_clock_that_was_set_back_is_noticed_in_any_order_of_the_series(is_sorted):
+    hours = pd.date_range("2024-10-26", periods=48, freq="1h", tz="Europe/Vienna")
+    rows = [(str(t.tz_localize(None)), name, n) for n, t in enumerate(hours) for name in "ab"]
+    frame = pd.DataFrame(rows, columns=["time", "id", "v"]).astype({"v": float})
+
+    result = read(frame.sort_values("id", kind="stable") if is_sorted else frame)
+
+    assert result.warnings["clock-set-back"].count == 2

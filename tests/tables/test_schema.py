@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.errors import DataError
+from rnnforecast.errors import DataError, UsageError
 from rnnforecast.sources.source import open_source
 from rnnforecast.tables.schema import Schema, match_schema
 from tests.data.tables import failure, hourly, read, write
@@ -217,3 +217,59 @@ def test_a_numeric_id_that_counts_rows_names_nothing():
     stamps = pd.date_range("2024-01-01", periods=6, freq="1h")
     frame = pd.DataFrame({"time": stamps, "id": np.arange(6), "temp": np.arange(6.0)})
     assert read(frame).schema.series is None
+
+
+def offered(error) -> list[str]:
+    return [" ".join(proposal.options) for proposal in error.proposals]
+
+
+def counts(path, header: str, numbers):
+    return write(
+        path / "x.csv", header, *(f"{x},{7 * row % 10}.5" for row, x in enumerate(numbers))
+    )
+
+
+def test_numbers_that_count_since_1970_are_offered_as_times(tmp_path):
+    path = counts(tmp_path, "zeit,flow", (1_704_067_200 + 600 * row for row in range(40)))
+
+    assert offered(failure(path)) == ["--time zeit"]
+    assert read(path, time="zeit").panel.step_us == 600_000_000
+
+
+def test_numbers_that_grow_in_equal_steps_may_count_seconds(tmp_path):
+    path = counts(tmp_path, "elapsed,flow", (0.5 * row for row in range(40)))
+
+    assert offered(failure(path)) == [
+        "--time elapsed --time-unit s", "--time elapsed --time-unit ms",
+    ]  # fmt: skip
+    assert read(path, time="elapsed", time_unit="s").panel.step_us == 500_000
+
+
+@pytest.mark.parametrize("numbers", [range(40), [3, 1, 4, 1, 5, 9, 2, 6, 5, 3] * 4])
+def test_numbers_of_rows_and_readings_are_not_offered_as_times(tmp_path, numbers):
+    assert offered(failure(counts(tmp_path, "x,flow", numbers))) == []
+
+
+def test_another_column_is_offered_where_the_named_time_holds_none(tmp_path):
+    path = table(tmp_path, "when,v,w", *(f"{5 * row % 7},{row % 5}" for row in range(40)))
+
+    assert offered(failure(path, time="v")) == ["--time when"]
+
+
+def test_texts_between_numbers_are_offered_as_missing(tmp_path):
+    cells = ["ERR", "ERR", "off", "1.5", "2.5"]
+    path = table(tmp_path, "when,v,w", *(f"1,{cell}" for cell in cells * 5))
+
+    error = failure(path, target=("w",))
+
+    assert offered(error) == ["--na-values ERR --na-values off"]
+    assert error.proposals[0].condition == "if 'ERR' and 'off' mean missing"
+
+
+def test_columns_that_may_name_the_series_are_offered_for_static_ones(tmp_path):
+    path = table(tmp_path, "when,probe,v,size", *(f"a,{row % 5},3" for row in range(40)))
+
+    with pytest.raises(UsageError) as caught:
+        read(path, static=("size",))
+
+    assert offered(caught.value) == ["--series probe"]

@@ -470,3 +470,138 @@ def test_a_time_that_clocks_skip_is_the_first_after_it() -> None:
     assert parse_time_us("2024-03-31T02:30", "Europe/Vienna") == parse_time_us(
         "2024-03-31T03:00+02:00", "Europe/Vienna"
     )
+
+
+def with_offsets(zone: str, start: str = "2024-03-20", n: int = 600, freq: str = "1h") -> list[str]:
+    return [stamp.isoformat() for stamp in pd.date_range(start, periods=n, freq=freq, tz=zone)]
+
+
+def options_of(proposals) -> list[str]:
+    return [" ".join(proposal.options) for proposal in proposals]
+
+
+@pytest.mark.parametrize(
+    ("zone", "offered"),
+    [
+        ("Europe/Vienna", ["Europe/Berlin"]),  # the best known of those with these clocks
+        ("Europe/London", ["Europe/London", "Europe/Lisbon"]),
+        ("Australia/Sydney", ["Australia/Sydney"]),
+    ],
+)
+def test_of_several_offsets_the_zones_that_have_them_are_offered(tmp_path, zone, offered):
+    warning = stamped(tmp_path, with_offsets(zone)).warnings["several-offsets"]
+
+    assert options_of(warning.proposals) == [f"--tz {name}" for name in offered]
+
+
+def test_a_zone_that_is_not_well_known_is_found_by_its_offsets(tmp_path):
+    warning = stamped(tmp_path, with_offsets("America/Santiago")).warnings["several-offsets"]
+
+    assert "--tz America/Santiago" in options_of(warning.proposals)
+
+
+def test_an_offset_that_changes_after_the_first_rows_is_noticed(tmp_path):
+    result = stamped(tmp_path, with_offsets(VIENNA, "2024-01-01", 2200))
+
+    assert "several-offsets" in result.warnings
+    assert result.schema.tz == "UTC"
+
+
+@pytest.mark.parametrize(
+    "stamps",
+    [
+        with_offsets("+01:00"),
+        with_offsets("UTC"),
+        with_offsets("Africa/Algiers"),
+        [str(t.tz_localize(None)) for t in pd.date_range("2024-03-20", periods=600, freq="1h")],
+    ],
+)
+def test_one_offset_needs_no_zone(tmp_path, stamps):
+    assert "several-offsets" not in stamped(tmp_path, stamps).warnings
+
+
+def test_offsets_of_several_places_are_those_of_no_zone(tmp_path):
+    stamps = [
+        f"{hour.tz_convert('+09:00' if row % 2 else '+01:00').isoformat()}"
+        for row, hour in enumerate(pd.date_range("2024-03-20", periods=48, freq="1h", tz="UTC"))
+    ]
+
+    result = stamped(tmp_path, stamps)
+
+    assert result.warnings["several-offsets"].proposals == ()
+    assert result.schema.tz == "UTC"
+
+
+def test_a_zone_that_is_named_ends_the_question_of_offsets(tmp_path):
+    result = stamped(tmp_path, with_offsets(VIENNA), tz=VIENNA)
+
+    assert (result.schema.tz, "several-offsets" in result.warnings) == (VIENNA, False)
+
+
+@pytest.mark.parametrize("options", [{}, {"freq": "1d", "agg": "mean"}])
+def test_days_of_several_offsets_are_asked_for(tmp_path, options):
+    stamps = with_offsets(
+        VIENNA, "2024-03-01", **({"n": 1200} if options else {"n": 60, "freq": "1D"})
+    )
+
+    error = refused(tmp_path, stamps, **options)
+
+    assert error.code == "zone-of-days"
+    assert options_of(error.proposals) == ["--tz Europe/Berlin", "--tz UTC"]
+    panel = stamped(tmp_path, stamps, tz="Europe/Berlin", **options).panel
+    assert panel.axis.format(int(panel.start[0])) == "2024-03-01 00:00:00+01:00"
+
+
+def test_names_of_clocks_are_offsets_too(tmp_path):
+    stamps = [
+        f"{stamp:%Y-%m-%d %H:%M:%S %Z}"
+        for stamp in pd.date_range("2024-10-20", periods=400, freq="1h", tz=VIENNA)
+    ]
+
+    warning = stamped(tmp_path, stamps).warnings["several-offsets"]
+
+    assert "(+01:00, +02:00)" in warning.message
+    assert options_of(warning.proposals) == ["--tz Europe/Berlin"]
+
+
+@pytest.mark.parametrize(("zone", "offered"), [(VIENNA, 1), ("America/Chicago", 3)])
+def test_where_a_clock_was_set_back_the_zones_of_that_hour_are_offered(tmp_path, zone, offered):
+    start = "2024-10-20" if zone == VIENNA else "2024-11-01"
+    index = pd.date_range(start, periods=400, freq="1h", tz=zone)
+
+    warning = stamped(tmp_path, [str(t.tz_localize(None)) for t in index]).warnings
+
+    proposals = options_of(warning["clock-set-back"].proposals)
+    assert len(proposals) == offered
+    assert f"--tz {zone.replace('Vienna', 'Berlin')}" in proposals
+
+
+def test_two_readings_in_an_hour_that_clocks_show_twice_may_be_those_of_a_zone(tmp_path):
+    stamps = [str(t) for t in pd.date_range("2024-10-26", periods=96, freq="20min")]
+    stamps.insert(0, "2024-10-27 02:40:00")
+
+    error = refused(tmp_path, stamps)
+
+    assert error.code == "duplicate-time"
+    assert "--tz Europe/Berlin" in options_of(error.proposals)
+
+
+def test_a_form_that_fits_is_offered_where_the_named_one_does_not(tmp_path):
+    stamps = [f"{day:02d}.03.2024 12:00" for day in range(1, 29)]
+
+    error = refused(tmp_path, stamps, time_format="%Y-%m-%d %H:%M")
+
+    assert (error.code, options_of(error.proposals)) == (
+        "not-a-time", ["--time-format %d.%m.%Y %H:%M"],
+    )  # fmt: skip
+
+
+def test_dates_that_may_be_read_in_three_ways_are_told_apart_by_the_example(tmp_path):
+    error = refused(tmp_path, [f"{day:02d}.01.10" for day in range(1, 13)])
+
+    conditions = {proposal.condition for proposal in error.proposals}
+    assert conditions == {
+        "if 02.01.10 is 2 January 2010",
+        "if 02.01.10 is 1 February 2010",
+        "if 02.01.10 is 10 January 2002",
+    }

@@ -421,3 +421,56 @@ def test_what_a_model_and_a_job_offer_was_tried_on_their_readings(tmp_path: Path
         assert options_of(error.proposals) == ["--freq 1h --agg mean"]
         assert error.proposals[0].effect == "1,200 readings become 400"
     assert not (tmp_path / "f.csv").exists()
+
+
+def test_rows_that_are_skipped_are_a_loss(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.csv", *wave())
+    lines = path.read_text().splitlines()
+
+    path.write_text("\n".join(f"{x},7" if n in (50, 90) else x for n, x in enumerate(lines)))
+    (few_rows,) = offered(path, "ragged-row", "--on-bad-rows skip --max-bad-rows 2")
+    assert few_rows.effect == "skips 2 of 400 rows"
+
+    path.write_text("\n".join(f"{x},7" if n else x for n, x in enumerate(lines)))
+    assert offered(path, "ragged-row", "--on-bad-rows skip --max-bad-rows 400") == ()
+
+
+def test_a_range_that_leaves_the_spikes_as_they_are_is_not_offered(tmp_path: Path) -> None:
+    cells = wave()
+    cells[50] = cells[180] = 6553.5
+    path = table(tmp_path / "a.csv", *cells)
+    (spike,) = [w for w in rnnforecast.check(str(path)).warnings if w.code == "spike"]
+    assert options_of(spike.proposals) == ["--valid-range flow=:3000"]
+
+    with trying_proposals(_task(path), (events := []).append) as listener:
+        options = [("--valid-range", "flow=:9000"), *(p.options for p in spike.proposals)]
+        listener(replace(spike, proposals=tuple(map(Proposal, options))))
+
+    assert options_of(events[0].proposals) == ["--valid-range flow=:3000"]
+
+
+@pytest.mark.parametrize("options", [{"freq": "2h", "agg": ("mean",)}, {"counter": ("flow",)}])
+def test_what_empties_most_steps_of_a_grid_is_a_loss(tmp_path: Path, options: dict) -> None:
+    path = table(tmp_path / "a.csv", *np.cumsum(wave()).round(2))
+    task = _task(path, DataConfig(**options))
+
+    def offered_of(option: str) -> tuple[Proposal, ...]:
+        events: list[WarningEvent] = []
+        with trying_proposals(task, events.append) as listener:
+            listener(WarningEvent("odd", "x", proposals=(Proposal(("--valid-range", option)),)))
+        return events[0].proposals
+
+    assert offered_of("flow=:4000") == ()
+    (rare,) = offered_of("flow=:7900")
+    assert rare.effect.startswith("drops ")
+
+
+def test_no_range_is_offered_for_what_a_counter_counts(tmp_path: Path) -> None:
+    counts = np.cumsum([1 + row % 3 / 10 for row in range(400)])
+    counts[200:] += 400
+    path = table(tmp_path / "a.csv", *counts.round(2))
+
+    result = rnnforecast.check(str(path), config=DataConfig(counter=("flow",)))
+
+    (spike,) = [warning for warning in result.warnings if warning.code == "spike"]
+    assert spike.proposals == ()
