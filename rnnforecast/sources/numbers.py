@@ -17,6 +17,8 @@ from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.stamps import spread
 
+MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-", "--")
+"""Text that means a missing reading, in addition to what `--na-values` names."""
 _BLANKS = " \t\u00a0\u2007\u2009\u202f"
 """Blanks of any width, within a number or beside it."""
 _APOSTROPHES = "'\u2019"
@@ -54,6 +56,8 @@ _MIN_VALUES_OF_A_UNIT = 10
 names."""
 _MIN_NUMERIC_SHARE = 0.5
 """A column with this share of numbers counts as numbers: cells that are none are errors then."""
+_MIN_MEASURED = 10
+"""So many different decimals are measurements, where a table calls them texts."""
 _GROUPINGS = (".", ",", " ", "'")
 _N_PROBE = 20
 """So many cells tell whether a column may hold numbers at all."""
@@ -506,3 +510,51 @@ def grouped_error(
         location=Location(source, line=line, column=column),
         proposals=proposals,
     )
+
+
+@dataclass(frozen=True)
+class TextNumbers:
+    """The columns of texts in a typed table that hold numbers."""
+
+    forms: Mapping[str, NumberForm]
+    """How the numbers of each column are written."""
+    missing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, cells: Mapping[str, Sequence[str]], config: DataConfig, source: str) -> TextNumbers:
+        """Infer them from the first cells of each column of texts.
+
+        Whole numbers are names, as the table calls them texts, and so are a few that come again;
+        measurements have decimals. Raises `DataError` as `Marks.of` does.
+        """
+        missing = (*MISSING, *config.na_values)
+        measured = {}
+        for name, texts in cells.items():
+            present = [text for text in texts if text.strip() not in missing]
+            numbers = [text for text in present if _CELL.fullmatch(text) is not None]
+            decimals = {text for text in numbers if re.search(r"\d[.,]\d", text)}
+            is_mostly = len(numbers) >= _MIN_NUMERIC_SHARE * len(present)
+            if is_mostly and len(decimals) >= _MIN_MEASURED:
+                measured[name] = present
+        marks = Marks.of(measured, ",", config, source)
+        forms = {name: form for name in marks.columns if (form := marks.form_of(name)) is not None}
+        return cls(forms, missing)
+
+    def convert(self, name: str, texts: pa.Array, type_: pa.DataType, source: str) -> pa.Array:
+        """Convert the texts of a column to numbers. Raises `DataError` for one that is none."""
+        is_missing = pc.is_in(pc.utf8_trim_whitespace(texts), pa.array(self.missing, texts.type))
+        present = pc.if_else(is_missing, pa.scalar(None, texts.type), texts)
+        form = self.forms[name]
+        try:
+            return form.convert(present, type_)
+        except pa.ArrowInvalid as error:
+            others = Counter(
+                t for t in present.to_pylist() if t is not None and not form.is_number(t)
+            )
+            token, count = others.most_common(1)[0]
+            raise DataError(
+                f"column {name!r} holds numbers as texts, but {token!r}, too, {count} times",
+                code="not-a-number",
+                location=Location(source, column=name, token=token),
+                proposals=[Proposal(("--na-values", token), "if it means a missing reading")],
+            ) from error

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, WarningEvent, ignore
-from rnnforecast.sources.columns import Column, with_weak_dates
+from rnnforecast.sources.columns import Column, with_numbers_of_texts, with_weak_dates
 from rnnforecast.sources.csv import CsvFile, check_same_columns, open_csv_file
 from rnnforecast.sources.files import expand_path, expand_url
 from rnnforecast.sources.parquet import (
@@ -177,10 +177,19 @@ def open_source(data: object, config: DataConfig, listener: Listener = ignore) -
         )
     if not table.num_rows:
         raise DataError("the table has columns, but no readings", code="header-only")
-    source = TableSource(table)
-    times = {column.name for column in source.columns if column.kind == "time"}
-    columns = with_weak_dates(source.columns, source.name, config)
-    return replace(source, dates={c.name for c in columns if c.kind == "time"} - times)
+    return _described(TableSource(table), config)
+
+
+def _described(source: ParquetSource | TableSource, config: DataConfig) -> Source:
+    """Return a source of typed columns with the kinds that their cells tell.
+
+    Texts may be numbers, and whole numbers dates, such as 20240131.
+    """
+    columns, texts = with_numbers_of_texts(source.columns, source.name, config)
+    columns = with_weak_dates(columns, source.name, config)
+    if isinstance(source, TableSource):
+        return replace(source, described=columns, texts=texts)
+    return replace(source, columns=columns, texts=texts)
 
 
 def open_table(
@@ -214,7 +223,7 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
 
     database = parse_database(text)
     if database is not None:
-        return open_query(database, config)
+        return _described(open_query(database, config), config)
 
     location = as_path(text)
     name = str(location) if is_remote(location) else text
@@ -233,8 +242,7 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     stray = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
     if stray is None:
         files = tuple(ParquetFile(p, folder_columns(p, location)) for p in paths)
-        source = open_parquet(name, files)
-        return replace(source, columns=with_weak_dates(source.columns, name, config))
+        return _described(open_parquet(name, files), config)
     if stray.name.lower().endswith(_CSV_ENDINGS):
         raise DataError(
             f"{name} holds CSV files and others, or is a folder of them: {stray}",
@@ -263,9 +271,9 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
 def _open_table_file(path: AnyPath, name: str, config: DataConfig, listener: Listener) -> Source:
     """Open a file of JSON lines, an Arrow file, or a sheet of an Excel file."""
     if path.name.lower().endswith(JSON_ENDINGS):
-        return open_json_lines(path, config, name)
+        return _described(open_json_lines(path, config, name), config)
     if path.name.lower().endswith(ARROW_ENDINGS):
-        return open_arrow_file(path, name)
+        return _described(open_arrow_file(path, name), config)
 
     file, sheet = sheet_as_text(path, config, listener, name)
     try:

@@ -32,8 +32,8 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, Notice
 from rnnforecast.sources.files import check_memory
+from rnnforecast.sources.numbers import MISSING
 from rnnforecast.sources.parquet import TableSource
-from rnnforecast.sources.sniff import MISSING
 from rnnforecast.sources.text import DAMAGED, open_binary, truncated, unpacked_size
 from rnnforecast.storage.remote import AnyPath
 from rnnforecast.urls import Database
