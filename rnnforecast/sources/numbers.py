@@ -161,7 +161,9 @@ def number_pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
     """Return the regular expression of a number."""
     mark, digits = re.escape(decimal), r"\d+"
     if thousands is not None:
-        digits = rf"(?:\d{{1,3}}(?:{_mark_class(thousands)}\d{{3}})+|\d+)"
+        group = _mark_class(thousands)
+        lakhs = rf"\d{{1,2}}(?:{group}\d{{2}})+{group}\d{{3}}"  # 1,23,456 in India
+        digits = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+|{lakhs}|\d+)"
     pattern = rf"[+-]?(?:{digits}(?:{mark}\d*)?|{mark}\d+)(?:e[+-]?\d+)?|[+-]?(?:inf|infinity)"
     return re.compile(pattern, re.IGNORECASE | re.ASCII)
 
@@ -287,7 +289,11 @@ def _infer_marks(cells: Sequence[str]) -> Numbers | None:
 _UNGROUPED = ("long", "small", "other", "decimal .", "decimal ,")
 _ONE_MARK = re.compile(r"[-+]?(\d*)([.,])(\d*)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 _WITHOUT_MARK = re.compile(r"[-+]?(\d+)(e[-+]?\d+)?|[-+]?inf(inity)?", re.ASCII | re.IGNORECASE)
-_GROUPED = re.compile(rf"[-+]?\d{{1,3}}(?:[.,{_APOSTROPHES}{_BLANKS}]\d{{3}})+([.,]\d*)?", re.ASCII)
+_GROUPED = re.compile(
+    rf"[-+]?\d{{1,3}}(?:[.,{_APOSTROPHES}{_BLANKS}]\d{{2,3}})*[.,{_APOSTROPHES}{_BLANKS}]\d{{3}}"
+    r"([.,]\d*)?",
+    re.ASCII,
+)
 
 
 def _marks_of(text: str) -> str | None:
