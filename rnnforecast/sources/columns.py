@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
-from rnnforecast.sources.numbers import NumberForm
+from rnnforecast.sources.numbers import NumberForm, TextNumbers
 from rnnforecast.sources.stamps import is_stamp, spread, weak_form
 from rnnforecast.units import EPOCH_UNITS_US, EXCEL
 
@@ -25,7 +25,7 @@ _DATE = re.compile(
     r"\s*(\d{4}([-/.])\d{1,2}\2\d{1,2}|\d{8}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})"
     r"([T ]+\d{1,2}:?\d{2}.*)?\s*"
 )
-_TIME_OF_DAY = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm])?\s*")
+_TIME_OF_DAY = re.compile(r"\s*\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm]?)?\s*")
 _N_FIRST, _N_STAMPS = 20, 100
 """Cells that tell whether a column may hold times, and those that decide."""
 EPOCH_1990_US, EPOCH_2100_US = 631_152_000_000_000, 4_102_444_800_000_000
@@ -127,6 +127,26 @@ def with_weak_dates(
     return tuple(result)
 
 
+def with_numbers_of_texts(
+    columns: Sequence[Column], source: str, config: DataConfig
+) -> tuple[tuple[Column, ...], TextNumbers]:
+    """Take columns of texts in a typed table for numbers where the texts are measurements.
+
+    Raises `DataError` where marks may stand between thousands.
+    """
+    cells = {column.name: column.sample for column in columns if column.kind == "text"}
+    texts = TextNumbers.of(cells, config, source)
+    result = []
+    for column in columns:
+        form = texts.forms.get(column.name)
+        if form is None:
+            result.append(column)
+            continue
+        numbers = [form.to_plain(t) for t in column.sample if t.strip() not in texts.missing]
+        result.append(replace(column, kind="number", sample=tuple(numbers)))
+    return tuple(result), texts
+
+
 def _counts(column: Column) -> bool:
     """Tell whether a column holds whole numbers that are times since 1970."""
     is_whole = column.kind == "number" and all(map(is_integer, column.sample[:1]))
@@ -192,8 +212,16 @@ def is_text(type_: pa.DataType) -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
-def cast_batch(batch: pa.RecordBatch, types: dict[str, pa.DataType], source: str) -> pa.RecordBatch:
-    """Return the columns that `types` names, cast. Raises `DataError` where that is impossible."""
+def cast_batch(
+    batch: pa.RecordBatch,
+    types: dict[str, pa.DataType],
+    source: str,
+    texts: TextNumbers | None = None,
+) -> pa.RecordBatch:
+    """Return the columns that `types` names, cast. Raises `DataError` where that is impossible.
+
+    Of the columns that `texts` knows, texts are read as numbers.
+    """
     arrays = []
     for name, type_ in types.items():
         array = batch.column(name)
@@ -211,7 +239,11 @@ def cast_batch(batch: pa.RecordBatch, types: dict[str, pa.DataType], source: str
                 )
 
         try:
-            arrays.append(_cast(array, type_))
+            if texts is not None and name in texts.forms and pa.types.is_floating(type_):
+                strings = _cast(array, pa.string())
+                arrays.append(texts.convert(name, strings, type_, source))
+            else:
+                arrays.append(_cast(array, type_))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise DataError(
                 f"column {name!r} of {source} cannot be read as {type_}: {error}",

@@ -17,6 +17,8 @@ from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.stamps import spread
 
+MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-", "--")
+"""Text that means a missing reading, in addition to what `--na-values` names."""
 _BLANKS = " \t\u00a0\u2007\u2009\u202f"
 """Blanks of any width, within a number or beside it."""
 _APOSTROPHES = "'\u2019"
@@ -54,6 +56,8 @@ _MIN_VALUES_OF_A_UNIT = 10
 1A, 2A, 3A are names."""
 _MIN_NUMERIC_SHARE = 0.5
 """A column with this share of numbers counts as numbers: cells that are none are errors then."""
+_MIN_MEASURED = 10
+"""So many different decimals are measurements, where a table calls them texts."""
 _GROUPINGS = (".", ",", " ", "'")
 _N_PROBE = 20
 """Cells that tell whether a column may hold numbers at all."""
@@ -159,7 +163,9 @@ def number_pattern(decimal: str, thousands: str | None) -> re.Pattern[str]:
     """Return the regular expression of a number."""
     mark, digits = re.escape(decimal), r"\d+"
     if thousands is not None:
-        digits = rf"(?:\d{{1,3}}(?:{_mark_class(thousands)}\d{{3}})+|\d+)"
+        group = _mark_class(thousands)
+        lakhs = rf"\d{{1,2}}(?:{group}\d{{2}})+{group}\d{{3}}"  # 1,23,456 in India
+        digits = rf"(?:\d{{1,3}}(?:{group}\d{{3}})+|{lakhs}|\d+)"
     pattern = rf"[+-]?(?:{digits}(?:{mark}\d*)?|{mark}\d+)(?:e[+-]?\d+)?|[+-]?(?:inf|infinity)"
     return re.compile(pattern, re.IGNORECASE | re.ASCII)
 
@@ -286,7 +292,11 @@ def _infer_marks(cells: Sequence[str]) -> Numbers | None:
 _UNGROUPED = ("long", "small", "other", "decimal .", "decimal ,")
 _ONE_MARK = re.compile(r"[-+]?(\d*)([.,])(\d*)(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
 _WITHOUT_MARK = re.compile(r"[-+]?(\d+)(e[-+]?\d+)?|[-+]?inf(inity)?", re.ASCII | re.IGNORECASE)
-_GROUPED = re.compile(rf"[-+]?\d{{1,3}}(?:[.,{_APOSTROPHES}{_BLANKS}]\d{{3}})+([.,]\d*)?", re.ASCII)
+_GROUPED = re.compile(
+    rf"[-+]?\d{{1,3}}(?:[.,{_APOSTROPHES}{_BLANKS}]\d{{2,3}})*[.,{_APOSTROPHES}{_BLANKS}]\d{{3}}"
+    r"([.,]\d*)?",
+    re.ASCII,
+)
 
 
 def _marks_of(text: str) -> str | None:
@@ -511,3 +521,51 @@ def grouped_error(column: str, numbers: Numbers, decimals: Sequence[str], source
         location=Location(source, column=column),
         proposals=proposals,
     )
+
+
+@dataclass(frozen=True)
+class TextNumbers:
+    """The columns of texts in a typed table that hold numbers."""
+
+    forms: Mapping[str, NumberForm]
+    """How the numbers of each column are written."""
+    missing: tuple[str, ...]
+
+    @classmethod
+    def of(cls, cells: Mapping[str, Sequence[str]], config: DataConfig, source: str) -> TextNumbers:
+        """Infer them from the first cells of each column of texts.
+
+        Whole numbers are names, as the table calls them texts, and so are a few that come again;
+        measurements have decimals. Raises `DataError` as `Marks.of` does.
+        """
+        missing = (*MISSING, *config.na_values)
+        measured = {}
+        for name, texts in cells.items():
+            present = [text for text in texts if text.strip() not in missing]
+            numbers = [text for text in present if _CELL.fullmatch(text) is not None]
+            decimals = {text for text in numbers if re.search(r"\d[.,]\d", text)}
+            is_mostly = len(numbers) >= _MIN_NUMERIC_SHARE * len(present)
+            if is_mostly and len(decimals) >= _MIN_MEASURED:
+                measured[name] = present
+        marks = Marks.of(measured, ",", config, source)
+        forms = {name: form for name in marks.columns if (form := marks.form_of(name)) is not None}
+        return cls(forms, missing)
+
+    def convert(self, name: str, texts: pa.Array, type_: pa.DataType, source: str) -> pa.Array:
+        """Convert the texts of a column to numbers. Raises `DataError` for one that is none."""
+        is_missing = pc.is_in(pc.utf8_trim_whitespace(texts), pa.array(self.missing, texts.type))
+        present = pc.if_else(is_missing, pa.scalar(None, texts.type), texts)
+        form = self.forms[name]
+        try:
+            return form.convert(present, type_)
+        except pa.ArrowInvalid as error:
+            others = Counter(
+                t for t in present.to_pylist() if t is not None and not form.is_number(t)
+            )
+            token, count = others.most_common(1)[0]
+            raise DataError(
+                f"column {name!r} holds numbers as texts, but {token!r}, too, {count} times",
+                code="not-a-number",
+                location=Location(source, column=name, token=token),
+                proposals=[Proposal(("--na-values", token), "if it means a missing reading")],
+            ) from error

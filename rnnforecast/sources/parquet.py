@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Generator, Iterator, Sequence, Set
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.parquet as pa_parquet
 from rnnforecast.errors import DataError, Location
 from rnnforecast.sources.columns import Column, Kind, cast_batch, infer_text_column, is_text
 from rnnforecast.sources.files import arrow_input
+from rnnforecast.sources.numbers import TextNumbers
 from rnnforecast.storage.remote import AnyPath, is_remote
 
 _BATCH_VALUES = 1 << 20
@@ -56,7 +57,9 @@ class ParquetFile:
         """The number of rows, from the footer."""
         return int(pa_parquet.read_metadata(arrow_input(self.path)).num_rows)
 
-    def cast_batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+    def cast_batches(
+        self, types: dict[str, pa.DataType], texts: TextNumbers | None = None
+    ) -> Iterator[pa.RecordBatch]:
         """Read columns as these types. Raises `DataError` where the file lacks one."""
         existing = set(self.schema.names)  # reading a wide schema takes long
         missing = [name for name in types if name not in existing]
@@ -69,7 +72,7 @@ class ParquetFile:
 
         n_rows = max(_MIN_BATCH_ROWS, _BATCH_VALUES // len(types))
         for batch in self.batches(list(types), n_rows):
-            yield cast_batch(batch, types, str(self.path))
+            yield cast_batch(batch, types, str(self.path), texts)
 
     def batches(self, names: list[str], n_rows: int) -> Generator[pa.RecordBatch]:
         """Read columns of the types that they have, at most `n_rows` rows at a time."""
@@ -138,11 +141,13 @@ class ParquetSource:
     name: str
     files: tuple[ParquetFile, ...]
     columns: tuple[Column, ...]
+    texts: TextNumbers | None = field(default=None, kw_only=True)
+    """Columns of texts that hold numbers."""
 
     def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Read the files one after the other. Raises `DataError` for one without a column."""
         for file in self.files:
-            yield from file.cast_batches(types)
+            yield from file.cast_batches(types, self.texts)
 
     def location(self, row: int, column: str) -> Location:
         """Return the file that holds a row, and its number in that file, from 1."""
@@ -180,8 +185,10 @@ class TableSource:
     """What rows are called in the file."""
     numbers: Sequence[int] = range(1, sys.maxsize)
     """The number of each row in the file."""
-    dates: Set[str] = frozenset()
-    """Columns whose numbers are dates, such as 20240131."""
+    described: tuple[Column, ...] | None = None
+    """The columns, where their kinds were inferred from more than their types."""
+    texts: TextNumbers | None = None
+    """Columns of texts that hold numbers."""
 
     def check(self) -> TableSource:
         """Return it; raise `DataError` for a table without rows, or with two equal names."""
@@ -203,13 +210,12 @@ class TableSource:
     @property
     def columns(self) -> tuple[Column, ...]:
         """The table's columns."""
-        columns = _describe(self.table.schema, self.table[:_HEAD_ROWS])
-        return tuple(replace(c, kind="time") if c.name in self.dates else c for c in columns)
+        return self.described or _describe(self.table.schema, self.table[:_HEAD_ROWS])
 
     def batches(self, types: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Yield the table's rows in batches."""
         for batch in self.table.select(list(types)).to_batches(max_chunksize=_BATCH_VALUES):
-            yield cast_batch(batch, types, self.name)
+            yield cast_batch(batch, types, self.name, self.texts)
 
     def location(self, row: int, column: str) -> Location:
         """Return the number of a row, from 1."""

@@ -19,7 +19,7 @@ from rnnforecast.sources.columns import (
     is_time_of_day,
     with_weak_dates,
 )
-from rnnforecast.sources.numbers import Marks, NumberForm, is_number, is_unit
+from rnnforecast.sources.numbers import MISSING, Marks, NumberForm, is_number, is_unit
 from rnnforecast.sources.text import (
     BOM,
     field_too_long,
@@ -31,8 +31,6 @@ from rnnforecast.sources.text import (
 )
 from rnnforecast.storage.remote import AnyPath
 
-MISSING = ("", "NaN", "nan", "NA", "N/A", "n/a", "#N/A", "null", "NULL", "None", "-", "--")
-"""Text that means a missing reading, in addition to what `--na-values` names."""
 _MAX_SNIFFED = 100
 """Lines below the first from which the separator is inferred."""
 SEPARATORS = (",", ";", "\t", "|")

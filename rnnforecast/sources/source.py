@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, WarningEvent, ignore
-from rnnforecast.sources.columns import Column, is_time_of_day, with_weak_dates
+from rnnforecast.sources.columns import Column, with_numbers_of_texts, with_weak_dates
 from rnnforecast.sources.csv import CsvFile, check_same_columns, open_csv_file
 from rnnforecast.sources.files import expand_path, expand_url
 from rnnforecast.sources.parquet import (
@@ -28,6 +28,7 @@ from rnnforecast.sources.parquet import (
     folder_columns,
     open_parquet,
 )
+from rnnforecast.sources.parts import TimeParts, infer_parts, named_parts
 from rnnforecast.sources.shards import ShardFolder, is_sharded, open_shards
 from rnnforecast.sources.tables import (
     ARROW_ENDINGS,
@@ -50,12 +51,6 @@ KEY_SEPARATOR = "/"
 """What stands between the parts of a series' name: of several key columns, or key and target."""
 _BYTES_PER_CELL = 8
 """A number of a few digits and its separator, or a part of a time stamp."""
-_PARTS = ("year", "month", "day", "hour", "minute", "second")
-_DELIMITERS = ("", "-", "-", " ", ":", ":")
-"""What stands before each of these parts in ISO 8601."""
-_DATE_NAMES = ("date", "day", "datum", "fecha", "data")
-_CLOCK_NAMES = ("time", "hour", "clock", "time_of_day", "zeit", "uhrzeit", "hora", "heure", "ora")
-"""Names of columns that hold a date and a time of day, in several languages."""
 
 
 class Source(Protocol):
@@ -187,10 +182,19 @@ def open_source(data: object, config: DataConfig, listener: Listener = ignore) -
         return _open_path(str(data), config, listener)
 
     table = data if isinstance(data, pa.Table) else from_pandas(data)
-    source = TableSource(table).check()
-    times = {column.name for column in source.columns if column.kind == "time"}
-    columns = with_weak_dates(source.columns, source.name, config)
-    return replace(source, dates={c.name for c in columns if c.kind == "time"} - times)
+    return _described(TableSource(table).check(), config)
+
+
+def _described(source: ParquetSource | TableSource, config: DataConfig) -> Source:
+    """Return a source of typed columns with the kinds that their cells tell.
+
+    Texts may be numbers, and whole numbers dates, such as 20240131.
+    """
+    columns, texts = with_numbers_of_texts(source.columns, source.name, config)
+    columns = with_weak_dates(columns, source.name, config)
+    if isinstance(source, TableSource):
+        return replace(source, described=columns, texts=texts)
+    return replace(source, columns=columns, texts=texts)
 
 
 def open_table(
@@ -227,7 +231,7 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
 
     database = parse_database(text)
     if database is not None:
-        return open_query(database, config)
+        return _described(open_query(database, config), config)
 
     location = as_path(text)
     name = str(location) if is_remote(location) else text
@@ -246,8 +250,7 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     stray = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
     if stray is None:
         files = tuple(ParquetFile(p, folder_columns(p, location)) for p in paths)
-        source = open_parquet(name, files)
-        return replace(source, columns=with_weak_dates(source.columns, name, config))
+        return _described(open_parquet(name, files), config)
     if stray.name.lower().endswith(_CSV_ENDINGS):
         raise DataError(
             f"{name} holds CSV files and others, or is a folder of them: {stray}",
@@ -276,9 +279,9 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
 def _open_table_file(path: AnyPath, name: str, config: DataConfig, listener: Listener) -> Source:
     """Open a file of JSON lines, an Arrow file, or a sheet of an Excel file."""
     if path.name.lower().endswith(JSON_ENDINGS):
-        return open_json_lines(path, config, name)
+        return _described(open_json_lines(path, config, name), config)
     if path.name.lower().endswith(ARROW_ENDINGS):
-        return open_arrow_file(path, name)
+        return _described(open_arrow_file(path, name), config)
 
     file, sheet = sheet_as_text(path, config, listener, name)
     return _open_temporary(file, name, sheet, config, listener)
@@ -382,8 +385,12 @@ def rename_columns(source: Source, pairs: Sequence[str]) -> Source:
 class JoinedTime(WrappedSource):
     """A source whose time is spread over several columns, with these joined to one."""
 
-    parts: tuple[str, ...]
-    """The names of the columns that are joined."""
+    time_parts: TimeParts
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the columns that are joined."""
+        return self.time_parts.names
 
     @property
     def time(self) -> str:
@@ -396,7 +403,7 @@ class JoinedTime(WrappedSource):
         by_name = {column.name: column for column in self.source.columns}
         samples = [pa.array(by_name[part].sample) for part in self.parts]
         n_shortest = min(map(len, samples))
-        sample = self._join([texts[:n_shortest] for texts in samples]).to_pylist()
+        sample = self.time_parts.join([texts[:n_shortest] for texts in samples]).to_pylist()
         remaining = (c for c in self.source.columns if c.name not in self.parts)
         return (Column(self.time, "time", tuple(sample)), *remaining)
 
@@ -407,28 +414,13 @@ class JoinedTime(WrappedSource):
         for batch in self.source.batches({**plain_types, **part_types}):
             columns = {name: batch.column(name) for name in plain_types}
             if part_types:
-                columns[self.time] = self._join([batch.column(part) for part in self.parts])
+                texts = [batch.column(part) for part in self.parts]
+                columns[self.time] = self.time_parts.join(texts)
             yield pa.RecordBatch.from_pydict(columns)
 
     def location(self, row: int, column: str) -> Location:
         """Return the location of a row; for its time, that of the first part."""
         return self.source.location(row, self.parts[0] if column == self.time else column)
-
-    def _join(self, texts: list[pa.Array]) -> pa.Array:
-        """Join the parts to times in ISO 8601; a date and a time of day are joined by a space."""
-        trimmed = [pc.utf8_trim_whitespace(text) for text in texts]
-        indices = _part_indices(self.parts)
-        if indices is None:
-            return pc.binary_join_element_wise(*trimmed, " ")
-
-        integers = [pc.replace_substring_regex(text, r"\.0*$", "") for text in trimmed]
-        padded = [
-            pc.binary_join_element_wise(_DELIMITERS[i], pc.utf8_lpad(text, 2 if i else 4, "0"), "")
-            for i, text in zip(indices, integers, strict=True)
-        ]
-        # Parts up to the minute that are missing are the first of a month or a day, and zero.
-        defaults = [f"{_DELIMITERS[i]}{'01' if i < 3 else '00'}" for i in range(len(indices), 5)]
-        return pc.binary_join_element_wise(*padded, *defaults, "")
 
 
 def join_time(source: Source, name: str | None) -> Source:
@@ -439,34 +431,28 @@ def join_time(source: Source, name: str | None) -> Source:
     asks the user.
     """
     columns = source.columns
-    names = [column.name for column in columns]
     if name is not None:
-        parts = tuple(part.strip() for part in name.split(","))
-        is_joined = name not in names and len(parts) > 1 and set(parts) <= set(names)
-        return JoinedTime(source, parts) if is_joined else source
+        by_name = {column.name: column for column in columns}
+        names = (name,) if name in by_name else tuple(part.strip() for part in name.split(","))
+        is_alone = len(names) == 1
+        if not set(names) <= by_name.keys() or (is_alone and by_name[name].kind != "number"):
+            return source
+        parts = named_parts(columns, names)
+        return source if is_alone and not parts.kinds else JoinedTime(source, parts)
 
-    # Year, month, day and so on
-    by_part = {name.strip().casefold(): name for name in reversed(names)}
-    parts = tuple(by_part[part] for part in _PARTS if part in by_part)
-    has_time = any(column.kind == "time" for column in columns)
-    if not has_time and len(parts) > 1 and _part_indices(parts) is not None:
-        return JoinedTime(source, parts)
-
-    # A date and a time of day
-    clock = next((c for c in columns if c.sample and all(map(is_time_of_day, c.sample))), None)
-    date = next((c for c in columns if c.kind == "time" and ":" not in "".join(c.sample)), None)
-    if clock is None or date is None:
-        return source
-    has_date_name = date.name.strip().casefold() in _DATE_NAMES
-    if has_date_name and clock.name.strip().casefold() in _CLOCK_NAMES:
-        return JoinedTime(source, (date.name, clock.name))
+    ways = infer_parts(columns)
+    if len(ways) < 2:
+        return JoinedTime(source, ways[0]) if ways else source
+    *first, last = (repr(name) for name in ways[0].names)
     raise DataError(
-        f"the time may be spread over the columns {date.name!r} and {clock.name!r}",
+        f"the time may be spread over the columns {', '.join(first)} and {last}",
         code="split-time",
         location=Location(source.name),
         proposals=[
-            Proposal(("--time", f"{date.name},{clock.name}"), "if it is"),
-            Proposal(("--time", date.name), "if it is not"),
+            Proposal(
+                ("--time", ",".join(way.names)), "if it is" if way is ways[0] else "if it is not"
+            )
+            for way in ways
         ],
     )
 
@@ -528,12 +514,6 @@ def join_key(source: Source, name: str | None) -> Source:
     parts = tuple(part.strip() for part in name.split(",")) if name is not None else ()
     is_joined = len(parts) > 1 and name not in names and set(parts) <= set(names)
     return JoinedKey(source, parts) if is_joined else source
-
-
-def _part_indices(parts: tuple[str, ...]) -> list[int] | None:
-    """Return the indices of year, month and so on; None unless they are the first of these."""
-    indices = [_PARTS.index(name) for part in parts if (name := part.strip().casefold()) in _PARTS]
-    return indices if indices == list(range(len(parts))) else None
 
 
 def from_pandas(data: object) -> pa.Table:

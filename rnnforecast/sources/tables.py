@@ -31,8 +31,8 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal, UsageError, option_for_each
 from rnnforecast.events import Listener, Notice
 from rnnforecast.sources.files import check_memory
+from rnnforecast.sources.numbers import MISSING
 from rnnforecast.sources.parquet import TableSource
-from rnnforecast.sources.sniff import MISSING
 from rnnforecast.sources.text import open_binary, readable, unpacked_size
 from rnnforecast.storage.remote import AnyPath
 from rnnforecast.urls import Database

@@ -19,7 +19,6 @@ from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.errors import Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column
-from rnnforecast.sources.stamps import format_utc_offset
 from rnnforecast.tables.evidence import (
     NO_TIME,
     ColumnEvidence,
@@ -29,6 +28,7 @@ from rnnforecast.tables.evidence import (
     regularity_of,
     without_repeated_rows,
 )
+from rnnforecast.units import format_utc_offset
 
 _MAX_KEY_COLUMNS, _MAX_COMBINED = 4, 8
 """A key has at most four columns, of the eight likeliest: texts, then numbers that repeat most."""

@@ -95,3 +95,118 @@ def test_a_row_that_lacks_a_part_is_an_error_with_its_line(tmp_path):
 def test_an_hour_beside_a_whole_time_is_a_reading(tmp_path):
     lines = [f"{t},{t.hour},{i}" for i, t in enumerate(HOURS)]
     assert read(write(tmp_path / "x.csv", "time,hour,v", *lines)).panel.names == ("hour", "v")
+
+
+DAYS = pd.date_range("2024-01-13", periods=20 * 48, freq="30min")
+
+
+def start_and_step(result):
+    return result.panel.start[0], result.panel.step_us, result.panel.names
+
+
+@pytest.mark.parametrize(
+    ("form", "step"),
+    [
+        ("{t:%Y-%m-%d},{t.hour}", 2),
+        ("{t:%d.%m.%Y},{t:%H}", 2),
+        ("{t:%Y%m%d},{t.hour}00", 2),
+        ("{t:%Y-%m-%d},{t:%H%M}", 1),
+        ("{t:%Y-%m-%d},{t.hour}{t:%M}", 1),
+        ("{t:%m/%d/%y},{t:%I:%M}{a}", 1),
+        ("{t:%Y-%m-%d 00:00:00},{t.hour}", 2),
+    ],
+)
+def test_a_date_that_comes_again_and_an_hour_are_one_time(tmp_path, form, step):
+    rows = [form.format(t=t, a="ap"[t.hour // 12]) + f",{i}" for i, t in enumerate(DAYS)][::step]
+    result = read(write(tmp_path / "x.csv", "date,hour,v", *rows))
+    first = np.datetime64("2024-01-13T00:00", "us").astype(int)
+    assert start_and_step(result) == (first, step * HOUR_US // 2, ("v",))
+    assert result.panel.target.tolist() == list(range(0, len(DAYS), step))
+
+
+@pytest.mark.parametrize(
+    ("cell", "step"),
+    [
+        ("{t.hour}", 2),
+        ("{n}", 1),
+        ("{t:%H} - {u:%H}", 2),
+        ("{t:%H:%M}-{u:%H:%M}", 2),
+    ],
+)
+@pytest.mark.parametrize("is_typed", [False, True])
+def test_hours_with_other_names_ask_and_the_first_fix_works(tmp_path, cell, step, is_typed):
+    times = DAYS[::step]
+    hours = [
+        cell.format(t=t, u=t + pd.Timedelta("1h"), n=2 * t.hour + t.minute // 30 + 1) for t in times
+    ]
+    path = write(
+        tmp_path / "x.csv",
+        "day of trade,delivery,v",
+        *(f"{t:%Y-%m-%d},{hour},{i}" for i, (t, hour) in enumerate(zip(times, hours, strict=True))),
+    )
+    if is_typed:
+        table = pd.read_csv(path)
+        table["day of trade"] = pd.to_datetime(table["day of trade"])
+        table.to_parquet(path := tmp_path / "x.parquet")
+    error = failure(path)
+    assert (error.code, len(error.proposals)) == ("split-time", 2)
+    result = read(path, **pasted(str(error.proposals[0])))
+    assert result.panel.target.tolist() == list(range(len(times)))
+    assert result.panel.step_us == step * HOUR_US // 2
+
+
+@pytest.mark.parametrize("n_sensors", [3, 10, 23, 30])
+def test_sensors_with_numbers_that_fill_no_day_are_no_hours(tmp_path, n_sensors):
+    days = pd.date_range("2024-01-01", periods=30)
+    rows = [f"{day:%Y-%m-%d},{k},{100 * k}" for day in days for k in range(1, n_sensors + 1)]
+    assert len(read(write(tmp_path / "x.csv", "date,sensor,v", *rows)).panel.names) == n_sensors
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{t.year},{t.month},{t.day},{t.hour}",
+        "{t.day},{t.month},{t.year},{t.hour}",
+        "{t.year},{t.month},{t.day},{t.hour}00",
+        "{t.year},{t.day_of_year},{t.hour}",
+        "{t.year},{t.day_of_year},{t.hour}00",
+    ],
+)
+@pytest.mark.parametrize("around", ["{},{i}", "101,{},{i}"])
+def test_numbers_that_are_dates_in_equal_steps_are_one_time(tmp_path, form, around):
+    rows = [around.format(form.format(t=t), i=i % 50) for i, t in enumerate(DAYS[::2])]
+    header = ",".join(f"c{i}" for i in range(rows[0].count(",") + 1))
+    result = read(write(tmp_path / "x.csv", header, *rows))
+    assert result.panel.target.tolist() == [i % 50 for i in range(len(rows))]
+    assert result.panel.step_us == HOUR_US
+    again = read(write(tmp_path / "y.csv", header, *rows[:30]), time=result.schema.time)
+    assert again.panel.start[0] == result.panel.start[0]
+
+
+def test_a_minute_that_all_readings_have_is_asked_for(tmp_path):
+    rows = [f"{t.year},{t.month},{t.day},{t.hour},30,{i}" for i, t in enumerate(DAYS[::2])]
+    path = write(tmp_path / "x.csv", "a,b,c,d,e,v", *rows)
+    error = failure(path)
+    options = [pasted(str(proposal))["time"] for proposal in error.proposals]
+    assert (error.code, options) == ("split-time", ["a,b,c,d,e", "a,b,c,d"])
+    assert read(path, time=options[0]).panel.start[0] % HOUR_US == HOUR_US // 2
+
+
+def test_years_alone_are_a_time_and_other_numbers_are_none(tmp_path):
+    rows = [f"{1970 + i},{i % 7}" for i in range(50)]
+    panel = read(write(tmp_path / "x.csv", "season,v", *rows)).panel
+    assert (len(panel.target), panel.names) == (50, ("v",))
+    irregular = [f"{1970 + i * i % 90},{i % 7}" for i in range(50)]
+    assert failure(write(tmp_path / "y.csv", "season,v", *irregular)).code == "no-time-column"
+
+
+@pytest.mark.parametrize("form", ["%z", "%:z"])
+def test_an_offset_in_a_column_of_its_own_belongs_to_the_time(tmp_path, form):
+    local = pd.date_range("2024-10-26", periods=72, freq="h", tz="Europe/Berlin")
+    offsets = [f"{t:%z}" if form == "%z" else f"{t:%z}"[:3] + ":00" for t in local]
+    rows = [
+        f"{t:%Y-%m-%d %H:%M},{o},{i}" for i, (t, o) in enumerate(zip(local, offsets, strict=True))
+    ]
+    result = read(write(tmp_path / "x.csv", "time,off,v", *rows))
+    assert (result.panel.names, result.schema.tz) == (("v",), "UTC")
+    assert result.panel.target.tolist() == list(range(72))

@@ -23,7 +23,7 @@ from rnnforecast.config.training import Config, TrainConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.sources.source import open_source, take_head
 from rnnforecast.urls import parse_database
-from tests.data.tables import failure, read
+from tests.data.tables import failure, pasted, read
 
 STAMPS = pd.date_range("2024-01-01", periods=40, freq="h")
 FRAME = pd.DataFrame({"ts": STAMPS, "a": np.arange(40) % 9 + 0.5, "b": np.arange(40) * 2})
@@ -382,3 +382,39 @@ def test_an_ending_that_is_not_known_says_what_is_read(tmp_path: Path) -> None:
 
     assert error.code == "unknown-format"
     assert all(text in error.hint for text in (".csv", ".parquet", ".jsonl", ".xlsx", "sqlite:///"))
+
+
+TEXTS = [f"{i % 37}.{i % 10}" for i in range(60)]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "pandas"])
+@pytest.mark.parametrize("mark", [".", ","])
+def test_measurements_that_a_table_calls_texts_are_numbers(tmp_path, kind, mark):
+    stamps = [str(stamp) for stamp in pd.date_range("2024-01-01", periods=60, freq="h")]
+    texts = [None if i == 7 else text.replace(".", mark) for i, text in enumerate(TEXTS)]
+    table = pd.DataFrame({"ts": stamps, "v": texts, "w": range(60)}).astype({"v": object})
+    data = table
+    if kind == "parquet":
+        table.to_parquet(data := tmp_path / "x.parquet")
+    elif kind == "jsonl":
+        table.to_json(data := tmp_path / "x.jsonl", orient="records", lines=True)
+    result = read(data)
+    expected = [np.nan if i == 7 else float(text) for i, text in enumerate(TEXTS)]
+    np.testing.assert_allclose(result.panel.of(result.panel.names.index("v")), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("names", [["1.1", "1.2", "2.1"], ["007", "12", "1044"]])
+def test_names_that_look_like_numbers_stay_names(tmp_path, names):
+    rows = [(f"2024-01-01 {h:02d}:00", name, h) for h in range(20) for name in names]
+    table = pd.DataFrame(rows, columns=["ts", "channel", "v"])
+    table.to_parquet(path := tmp_path / "x.parquet")
+    assert set(read(path).panel.names) == set(names)
+
+
+def test_another_text_among_numbers_is_named_and_the_fix_works(tmp_path):
+    stamps = pd.date_range("2024-01-01", periods=60, freq="h")
+    texts = ["offline" if i == 9 else text for i, text in enumerate(TEXTS)]
+    pd.DataFrame({"ts": stamps, "v": texts}).to_parquet(path := tmp_path / "x.parquet")
+    error = failure(path)
+    assert (error.code, pasted(error.advice)["na_values"]) == ("not-a-number", ("offline",))
+    assert np.isnan(read(path, na_values=("offline",)).panel.target).sum() == 1

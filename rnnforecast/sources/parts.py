@@ -1,0 +1,354 @@
+"""A time that is spread over columns: which of them hold its parts, and how these make one text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from rnnforecast.sources.columns import Column, infer_epoch_unit, is_time_of_day
+from rnnforecast.sources.numbers import is_number
+from rnnforecast.sources.stamps import infer_forms, is_regular
+
+_CALENDAR = ("year", "month", "day", "hour", "minute", "second")
+DATE, CLOCK, DIGITS, DAY_OF_YEAR, OFFSET = "date", "clock", "digits", "day of year", "offset"
+"""What a column may hold besides: a date or a whole time; a time of day; one as digits, such as 130
+for 01:30; the day of the year; the offset from UTC."""
+_RANGES = {
+    "year": (1900, 2099),
+    "month": (1, 12),
+    "day": (1, 31),
+    DAY_OF_YEAR: (1, 366),
+    "hour": (0, 24),
+    "minute": (0, 59),
+    "second": (0, 59),
+    DIGITS: (0, 2400),
+}
+"""The lowest and the highest number of each part; an hour may be 24, at the end of a day."""
+_ORDERS: tuple[tuple[str, ...], ...] = (
+    _CALENDAR,
+    ("day", "month", "year", "hour", "minute", "second"),
+    ("month", "day", "year", "hour", "minute", "second"),
+    ("year", "month", "day", DIGITS),
+    ("year", DAY_OF_YEAR, "hour", "minute"),
+    ("year", DAY_OF_YEAR, DIGITS),
+)
+"""The orders in which columns of numbers hold a time; the last parts may be left out."""
+_DATE_NAMES = ("date", "day", "datum", "fecha", "data")
+_CLOCK_NAMES = ("time", "hour", "clock", "time_of_day", "zeit", "uhrzeit", "hora", "heure", "ora")
+"""Names of columns that hold a date and a time of day, in several languages."""
+_MIN_ROWS = 10
+"""Fewer rows do not tell what numbers mean."""
+_DAY_MINUTES = 1440
+_PERIODS = (48, 96, 144, 288)
+"""How many parts of equal length, counted from 1, markets and meters make of a day."""
+_IN_ORDER = 0.9
+"""Share of the steps within a day in which hours go up, or all of them down."""
+_MIDNIGHT = r"[T ]0?0:00(:00(\.0*)?)?$"
+"""What dates have where a tool writes whole stamps."""
+_INTERVAL_END = r"[\s\x{a0}\x{202f}]*[-\x{2013}].*$"
+"""The end of an interval between two times of day."""
+_INTERVAL = re.compile(r"(\d{1,2})(?::(\d{2}))?\s*[-\u2013]\s*\d{1,2}(?::\d{2})?")
+_OFFSET = re.compile(r"[+-](0\d|1[0-4]):?[0134][05]|Z")
+"""An offset from UTC, in quarters of an hour."""
+_Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TimeParts:
+    """Columns that hold a time together."""
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    """What each column holds; nothing where their texts stand side by side."""
+
+    def join(self, texts: Sequence[pa.Array]) -> pa.Array:
+        """Join the texts of the columns, `(row,)` each, to stamps; null where a part is missing."""
+        trimmed = [pc.utf8_trim_whitespace(text) for text in texts]
+        part = dict(zip(self.kinds, trimmed, strict=False))
+        for kind in part.keys() & _RANGES.keys():
+            part[kind] = pc.replace_substring_regex(part[kind], r"\.0*$", "")
+
+        def two_digits(kind: str, default: str) -> pa.Array | str:
+            return pc.utf8_lpad(part[kind], 2, "0") if kind in part else default
+
+        if not part:
+            return pc.binary_join_element_wise(*trimmed, " ")
+        if part.keys() <= {DATE, OFFSET}:
+            return pc.binary_join_element_wise(*trimmed, "")
+        if DATE in part:
+            pieces = [pc.replace_substring_regex(part[DATE], _MIDNIGHT, "")]
+        elif DAY_OF_YEAR in part:
+            pieces = [part["year"], "-", pc.utf8_lpad(part[DAY_OF_YEAR], 3, "0")]
+        else:
+            month, day = two_digits("month", "01"), two_digits("day", "01")
+            pieces = [pc.utf8_lpad(part["year"], 4, "0"), "-", month, "-", day]
+
+        if CLOCK in part:
+            clock = [pc.replace_substring_regex(part[CLOCK], _INTERVAL_END, "")]
+        elif DIGITS in part:
+            digits = pc.utf8_lpad(part[DIGITS], 4, "0")
+            clock = [pc.utf8_slice_codeunits(digits, 0, 2), ":", pc.utf8_slice_codeunits(digits, 2)]
+        elif any(map(_n_periods, part)):
+            clock = [_begin_of_period(*next(pair for pair in part.items() if _n_periods(pair[0])))]
+        else:
+            clock = [two_digits("hour", "00"), ":", two_digits("minute", "00")]
+            clock += [":", two_digits("second", "")] if "second" in part else []
+        offset = [part[OFFSET]] if OFFSET in part else []
+        return pc.binary_join_element_wise(*pieces, " ", *clock, *offset, "")
+
+
+def named_parts(columns: Sequence[Column], names: tuple[str, ...]) -> TimeParts:
+    """Return what each of the columns holds that a user, or a stored schema, calls the time."""
+    by_name = _calendar_by_name(names)
+    if by_name is not None and len(by_name.names) == len(names):
+        return by_name
+    by_column = {column.name: column for column in columns}
+    parts = [by_column[name] for name in names]
+    date = next((column for column in parts if column.kind == "time"), None)
+    if date is not None:
+        kinds = tuple(_kind_beside(column, date) for column in parts)
+        is_known = None not in kinds and len(set(kinds)) == len(kinds)
+        return TimeParts(names, tuple(filter(None, kinds)) if is_known else ())
+
+    orders = [order[: len(parts)] for order in _ORDERS if len(order) >= len(parts)]
+    stamps = {order: _stamps_of(parts, order) for order in orders}
+    fitting = [order for order in orders if stamps[order]]
+    return TimeParts(names, max(fitting, key=lambda order: is_regular(stamps[order]), default=()))
+
+
+def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
+    """Return the columns that hold the time together; none where one column holds it.
+
+    Where the cells do not tell whether they do, there are several ways, the likeliest first.
+    """
+    times = [column for column in columns if column.kind == "time"]
+    if not times:
+        by_name = _calendar_by_name([column.name for column in columns])
+        return [by_name] if by_name is not None else _calendar_by_numbers(columns)
+
+    date = next((column for column in times if _is_date(column)), None)
+    clock = next((c for c in columns if c.sample and all(map(is_time_of_day, c.sample))), None)
+    kind: str | None = CLOCK
+    if date is not None and clock is None and all(map(_is_date, times)):
+        kinds = {column.name: _hours_of(column, date) for column in columns}
+        clock = next((column for column in columns if kinds[column.name]), None)
+        kind = kinds[clock.name] if clock is not None else None
+    if date is not None and clock is not None and kind is not None:
+        parts = TimeParts((date.name, clock.name), (DATE, kind))
+        has_date_name = date.name.strip().casefold() in _DATE_NAMES
+        has_clock_name = clock.name.strip().casefold() in _CLOCK_NAMES
+        is_sure = kind == DIGITS or (has_date_name and has_clock_name)
+        return [parts] if is_sure else [parts, TimeParts((date.name,), (DATE,))]
+
+    offset = next((column for column in columns if _are_offsets(column)), None)
+    if offset is None or len(times) > 1 or times[0].tz or _OFFSET.search("".join(times[0].sample)):
+        return []
+    return [TimeParts((times[0].name, offset.name), (DATE, OFFSET))]
+
+
+def _calendar_by_name(names: Sequence[str]) -> TimeParts | None:
+    """Return the columns called year, month and so on, if there are two of them or more."""
+    by_part = {name.strip().casefold(): name for name in reversed(names)}
+    kinds = tuple(kind for kind in _CALENDAR if kind in by_part)
+    if len(kinds) < 2 or kinds != _CALENDAR[: len(kinds)]:
+        return None
+    return TimeParts(tuple(by_part[kind] for kind in kinds), kinds)
+
+
+def _calendar_by_numbers(columns: Sequence[Column]) -> list[TimeParts]:
+    """Return neighbouring columns of numbers that are dates in regular steps, if there are any.
+
+    The last one changes. Where one follows that may be the minute of all readings, there are two
+    ways.
+    """
+    if any(map(_counts_time, columns)):
+        return []
+    has_years = [_is_within(column, "year") for column in columns]
+    best: tuple[int, Sequence[Column], tuple[str, ...], int] | None = None
+    for order in _ORDERS:
+        place = order.index("year")
+        for first in range(len(columns) - place):
+            if not has_years[first + place]:
+                continue
+            for n_parts in range(place + 1, min(len(order), len(columns) - first) + 1):
+                group = columns[first : first + n_parts]
+                stamps = _stamps_of(group, order[:n_parts])
+                n_stamps = len(set(stamps))
+                if n_stamps < _MIN_ROWS or (best is not None and n_stamps <= best[0]):
+                    continue
+                if is_regular(stamps):
+                    best = n_stamps, group, order, first + n_parts
+    if best is None:
+        return []
+
+    _, group, order, end = best
+    ways = [TimeParts(tuple(column.name for column in group), order[: len(group)])]
+    is_followed = len(group) < len(order) and order[len(group)] == "minute" and end < len(columns)
+    if is_followed and _is_within(columns[end], "minute") and len(set(columns[end].sample)) == 1:
+        names = (*ways[0].names, columns[end].name)
+        ways.insert(0, TimeParts(names, order[: len(names)]))
+        if float(columns[end].sample[0]) == 0:
+            ways.pop()
+    return ways
+
+
+def _stamps_of(columns: Sequence[Column], kinds: Sequence[str]) -> list[str]:
+    """Return the times that columns of numbers hold, in ISO 8601; none where they cannot."""
+    numbers = [_integers(column) for column in columns]
+    lengths = {len(values) for values in numbers}
+    if len(lengths) != 1 or not all(map(_is_within, columns, kinds)):
+        return []
+    part = dict(zip(kinds, numbers, strict=True))
+    zero, one = np.zeros(lengths.pop(), np.int64), np.ones(1, np.int64)
+    if "year" not in part:
+        return []
+
+    months = (part["year"] - 1970) * 12 + part.get("month", one) - 1
+    days = months.astype("datetime64[M]").astype("datetime64[D]")
+    days = days + (part.get("day", one) - 1).astype("timedelta64[D]")
+    if (days.astype("datetime64[M]").astype(np.int64) != months).any():
+        return []  # a thirtieth of February
+    days = days + (part.get(DAY_OF_YEAR, one) - 1).astype("timedelta64[D]")
+    minutes = part.get("hour", zero) * 60 + part.get("minute", zero)
+    minutes = minutes + _minutes_of_digits(part.get(DIGITS, zero))
+    seconds = minutes * 60 + part.get("second", zero)
+    stamps = days.astype("datetime64[s]") + seconds.astype("timedelta64[s]")
+    return [str(stamp) for stamp in np.datetime_as_string(stamps)]
+
+
+def _minutes_of_digits(digits: _Numbers) -> _Numbers:
+    """Return the minutes since midnight of times of day such as 1430."""
+    return digits // 100 * 60 + digits % 100
+
+
+def _integers(column: Column) -> _Numbers:
+    """Return the cells as whole numbers; none where one of them is another text."""
+    bare = [text.strip() for text in column.sample]
+    if column.kind not in ("number", "text") or not all(is_number(text, ".") for text in bare):
+        return np.zeros(0, np.int64)
+    numbers = np.array([float(text) for text in bare])
+    is_whole = np.isfinite(numbers).all() and (np.abs(numbers) < 1e15).all()
+    is_whole = is_whole and (numbers == np.rint(numbers)).all()
+    return numbers.astype(np.int64) if is_whole else np.zeros(0, np.int64)
+
+
+def _is_within(column: Column, kind: str) -> bool:
+    """Tell whether a column holds whole numbers, all of which may be this part of a time.
+
+    A time of day may be an interval between two.
+    """
+    if kind == CLOCK:
+        return bool(column.sample) and all(_INTERVAL.fullmatch(t.strip()) for t in column.sample)
+    low, high = (1, _n_periods(kind)) if _n_periods(kind) else _RANGES[kind]
+    numbers = _integers(column)
+    is_clock = kind != DIGITS or bool((numbers % 100 < 60).all())
+    return bool(len(numbers) and low <= numbers.min() and numbers.max() <= high) and is_clock
+
+
+def _counts_time(column: Column) -> bool:
+    """Tell whether the numbers of a column count time since 1970."""
+    numbers = _integers(column)
+    return len(numbers) > 0 and infer_epoch_unit(numbers.astype(np.float64).tolist()) is not None
+
+
+def _is_date(column: Column) -> bool:
+    """Tell whether stamps are dates without a time of day, or all of them are of midnight."""
+    if column.tz:
+        return False
+    bare = list({re.sub(_MIDNIGHT, "", text.strip()) for text in column.sample})
+    if any(":" in text for text in bare):
+        return False
+    forms = infer_forms(bare)
+    return not any((forms[0].parts(text) or {}).get("H") for text in bare) if forms else True
+
+
+def _hours_of(column: Column, date: Column) -> str | None:
+    """Return how a column tells the hour of dates that come several times; None if it does not.
+
+    Within a day it goes up, or down, and its steps are equal and fill all of a day. So do names of
+    24 sensors.
+    """
+    dates = np.array(date.sample)
+    if len(column.sample) != len(dates):
+        return None
+    is_named = column.name.strip().casefold() in _CLOCK_NAMES
+    for kind in filter(None, ("hour", DIGITS, CLOCK, _periods_of(column))):
+        if not _is_within(column, kind):
+            continue
+        minutes = _minutes_of(column, kind)
+        steps = np.diff(minutes)[dates[1:] == dates[:-1]]
+        if np.count_nonzero(steps) < _MIN_ROWS:
+            continue
+        if max(np.mean(steps >= 0), np.mean(steps <= 0)) < _IN_ORDER:
+            continue
+        begins = np.unique(minutes)
+        lengths = np.diff(begins)
+        fills = (lengths == lengths[0]).all() and len(begins) * lengths[0] == _DAY_MINUTES
+        if fills or (is_named and kind == "hour"):
+            return kind
+    return None
+
+
+def _periods_of(column: Column) -> str | None:
+    """Return what a column holds that counts the parts of a day, such as `48 periods`."""
+    numbers = _integers(column)
+    highest = numbers.max(initial=0)
+    n_periods = next((n for n in _PERIODS if highest <= n), 0)
+    return f"{n_periods} periods" if n_periods and highest > 24 and numbers.min() == 1 else None
+
+
+def _n_periods(kind: str) -> int:
+    """Return how many parts of a day a column counts; 0 for another kind."""
+    return int(kind.removesuffix(" periods")) if kind.endswith(" periods") else 0
+
+
+def _begin_of_period(kind: str, texts: pa.Array) -> pa.Array:
+    """Return the time of day at which the parts of a day begin that texts count."""
+    is_count = pc.match_substring_regex(texts, r"^\d{1,3}$")
+    numbers = pc.if_else(is_count, texts, pa.scalar(None, texts.type)).cast(pa.int64())
+    minutes = pc.multiply(pc.subtract(numbers, 1), _DAY_MINUTES // _n_periods(kind))
+    hours = pc.divide(minutes, 60)
+    pair = (hours, pc.subtract(minutes, pc.multiply(hours, 60)))
+    digits = [pc.utf8_lpad(number.cast(pa.string()), 2, "0") for number in pair]
+    return pc.binary_join_element_wise(*digits, ":")
+
+
+def _minutes_of(column: Column, kind: str) -> _Numbers:
+    """Return minutes since midnight, of hours, digits such as 1430, intervals, and periods."""
+    if kind == CLOCK:
+        begins = [_INTERVAL.fullmatch(text.strip()) for text in column.sample]
+        return np.array([60 * int(m[1]) + int(m[2] or 0) for m in begins if m is not None])
+    numbers = _integers(column)
+    if _n_periods(kind):
+        return (numbers - 1) * (_DAY_MINUTES // _n_periods(kind))
+    return numbers * 60 if kind == "hour" else _minutes_of_digits(numbers)
+
+
+def _kind_beside(column: Column, date: Column) -> str | None:
+    """Return what a column holds that the user joins with a date."""
+    if column is date:
+        return DATE
+    if _are_offsets(column):
+        return OFFSET
+    name = column.name.strip().casefold()
+    if name in _CALENDAR[3:] and _is_within(column, name):
+        return name
+    if all(map(is_time_of_day, column.sample)):
+        return CLOCK
+    if _is_within(column, "hour"):
+        return "hour"
+    periods = _periods_of(column)
+    if periods is not None and _hours_of(column, date) == periods:
+        return periods
+    return next((kind for kind in (DIGITS, CLOCK) if _is_within(column, kind)), None)
+
+
+def _are_offsets(column: Column) -> bool:
+    """Tell whether all cells are offsets from UTC with a sign, such as +0100."""
+    return bool(column.sample) and all(_OFFSET.fullmatch(text.strip()) for text in column.sample)
