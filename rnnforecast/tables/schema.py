@@ -19,7 +19,12 @@ from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.sources.source import KEY_SEPARATOR, JoinedKey, Source
-from rnnforecast.tables.evidence import Evidence, gather_evidence, time_evidence
+from rnnforecast.tables.evidence import (
+    Evidence,
+    gather_evidence,
+    time_evidence,
+    with_texts_of_numbers,
+)
 from rnnforecast.tables.roles import (
     CONSTANT,
     left_out_numbers,
@@ -294,6 +299,9 @@ def infer_schema(
             # a large table may be sorted by a key that its first rows do not show
             evidence = gather_evidence(source, reader, may_be_key, all_rows=True)
             series, series_reason = _infer_series(source, evidence, names)
+        if series is None and evidence.repeats_times:
+            evidence = with_texts_of_numbers(evidence, source, reader)
+            series, series_reason = _infer_series(source, evidence, names)
     key = tuple(n for n in (series, *(series or "").split(",")) if n in evidence.columns)
 
     # The targets, and what is none
@@ -432,6 +440,8 @@ def _check_zone_column(source: Source, evidence: Evidence) -> None:
     """Raise `DataError` where a column names several zones, or clocks, of stamps without one."""
     for name, column in evidence.columns.items():
         if not column.is_zone or column.n_values < 2 or not column.is_complete:
+            continue
+        if evidence.comes_together(column):  # each series is of a zone of its own
             continue
         raise DataError(
             f"column {name!r} names the clocks that the stamps are of: "
