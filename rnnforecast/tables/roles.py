@@ -52,7 +52,10 @@ _EVEN, _SEVERAL = 0.6, 1.5
 _JITTER = 0.1
 _SAME_SENSOR, _OTHER_SENSOR = 0.8, 0.5
 """How far a reading is from the one before, with the key in comparison with without: readings of
-one sensor do not come closer to each other by a key; those of several do."""
+one sensor do not come closer to each other by a key; those of several do. Where values change as
+by chance, readings that are noise are neither closer nor further."""
+_HOLDING = 0.5
+"""A status holds on: it has fewer runs than this share of those that chance would make."""
 _LEVELS_APART = 0.9
 """Share of the variance that lies between series."""
 _RARE_SHARE = 0.1
@@ -290,10 +293,16 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
             return ("key" if is_key else doubt), reason
         return (status if is_calendar else doubt), "the values come in turn"
 
-    counts = np.bincount(evidence.key_codes(series.key))
-    is_rarely_other = counts.max() > (1 - _RARE_SHARE) * counts.sum()
-    if is_regular or is_rarely_other or series.roughness >= _SAME_SENSOR:
+    shares = np.bincount(evidence.key_codes(series.key)) / evidence.n_rows
+    runs_of_chance = (1 - float((shares**2).sum())) * evidence.n_rows
+    holds = series.n_runs <= _HOLDING * runs_of_chance
+    is_rarely_other = shares.max() > 1 - _RARE_SHARE
+    is_same_sensor = series.roughness >= (_SAME_SENSOR if holds else 1 / _SAME_SENSOR)
+    if is_regular or is_rarely_other or is_same_sensor:
         return status, "its values change with time"
+    is_named = all(evidence.columns[name].is_named_series for name in series.key)
+    if has_numbers and not holds and (is_apart or is_named) and series.n_series > 2:
+        doubt = "unsure"
     return doubt, "the times are irregular"
 
 

@@ -233,6 +233,37 @@ def test_readings_sent_on_change_with_a_text_are_asked_about():
     assert failure(frame).code == "ambiguous-roles"
 
 
+def at_random(names: list[object], levels: list[float], column: str) -> pd.DataFrame:
+    """Make a table of sensors that send at random: each its own level, and noise."""
+    number = RANDOM.integers(0, len(names), 600)
+    stamps = pd.Timestamp("2024-01-01") + pd.to_timedelta(
+        np.cumsum(RANDOM.integers(2, 40, 600)), "s"
+    )
+    readings = np.array(levels)[number] + RANDOM.normal(0, 0.3, 600)
+    return pd.DataFrame({"when": stamps, column: np.array(names)[number], "v": readings})
+
+
+def test_sensors_that_send_at_random_are_asked_about():
+    for names, levels in ((["p", "q", "r"], [20, 20, 20]), ([101, 102, 103], [20, 400, 1000])):
+        error = failure(at_random(names, levels, "node"))
+
+        assert error.code == "ambiguous-roles"
+        assert offered(error) == [("--series", "node"), ("--id-from-columns",)]
+    named = read(at_random([1, 2, 3], [20, 20, 20], "sensor_id"), freq="5min", agg="mean")
+    assert set(named.panel.names) == {"1", "2", "3"}
+
+
+def test_modes_at_irregular_times_are_no_series():
+    frame = at_random(["run", "idle", "stop"], [20, 20, 20], "mode")
+    walk = frame.assign(v=np.cumsum(RANDOM.normal(0, 1, 600)))
+    holding = frame.assign(mode=np.repeat(["run", "idle", "stop", "run"], 150))
+    stars = frame.assign(mode=RANDOM.integers(1, 6, 600))
+    switched = frame.assign(mode=np.arange(600) % 2, v=np.arange(600) % 2 * 1500.0)
+
+    for data in (walk, holding, stars, switched):
+        assert failure(data).code == "irregular"
+
+
 STATUSES = {
     "quality": np.where(RANDOM.random(N) < 0.05, "bad", "good"),
     "tariff": np.where((HOURS.hour >= 6) & (HOURS.hour < 22), "high", "low"),
