@@ -180,7 +180,8 @@ def test_a_counter_is_differenced_before_its_counts_are_binned():
     used = np.abs(np.random.default_rng(1).normal(1, 0.3, 24 * 12))
     counts = 1000 + np.cumsum(used)
     counts[200:] -= counts[199]  # exchanged
-    counts[110:118] = NAN
+    counts[110:118] = NAN  # within a day
+    counts[160:175] = NAN  # over midnight
     pulses = (65_000 + 10 * np.arange(24 * 12)) % 65_536
     frame = pd.DataFrame(
         {"ts": pd.date_range("2024-01-01", periods=24 * 12, freq="1h"), "kwh": counts, "n": pulses}
@@ -190,11 +191,43 @@ def test_a_counter_is_differenced_before_its_counts_are_binned():
 
     kwh, n = result.panel.of(0), result.panel.of(1)
     days = [used[24 * day + 1 : 24 * day + 25].sum() for day in range(11)]
-    assert np.flatnonzero(np.isnan(kwh)).tolist() == [4]
-    np.testing.assert_allclose(np.delete(kwh, 4)[:10], np.delete(days, 4), rtol=1e-5)
+    assert np.flatnonzero(np.isnan(kwh)).tolist() == [6, 7]
+    np.testing.assert_allclose(np.delete(kwh, [6, 7])[:9], np.delete(days, [6, 7]), rtol=1e-5)
     assert n.tolist() == [240] * 12
     codes = {code: w.count for code, w in result.warnings.items() if code.startswith("counter")}
     assert codes == {"counter-reset": 1, "counter-rollover": 1}
+
+
+@pytest.mark.parametrize("night_use", [0.0, 0.1])
+def test_a_meter_that_is_not_read_by_night_counts_by_day(night_use):
+    hours = np.arange(24 * 30)
+    is_read = (hours % 24 >= 5) & (hours % 24 < 22)
+    used = np.where(is_read, 1.0, night_use)
+    counts = 7000 + np.cumsum(used)
+    days = 30 * [17 + 7 * night_use]
+
+    counted = table(60 * hours[is_read], counts[is_read])
+    result = read(counted, counter=("v",), freq="1d", agg="sum")
+
+    assert len(target(result)) == 30
+    np.testing.assert_allclose(result.panel.target[1:-1], days[1:-1], atol=0.3)
+    assert "incomplete-bins" not in result.warnings
+
+
+def test_lost_counts_cost_a_meter_no_day():
+    counts = 7000 + np.cumsum(np.full(96 * 20, 0.25))
+    is_kept = np.random.default_rng(2).random(96 * 20) > 0.15
+    is_kept[700:900] = False  # two days and their nights
+
+    panel = read(
+        table(15 * np.arange(96 * 20), np.where(is_kept, counts, NAN)),
+        counter=("v",),
+        freq="1d",
+        agg="sum",
+    ).panel
+
+    assert np.flatnonzero(np.isnan(panel.target)).tolist() == [7, 8, 9]
+    np.testing.assert_allclose(panel.target[np.isfinite(panel.target)], 24, rtol=1e-3)
 
 
 def test_a_reading_between_two_bins_is_shared_by_time():
