@@ -141,6 +141,7 @@ def read_panel(
         axis_kind=axis.kind,
         stamp_offset_us=axis.offset_us,
         open_steps=axis.open_steps,
+        signed=rows.signed if schema.step_us is None else schema.signed,
     )
     check_same_schema(schema, ranks)
     return panel, schema

@@ -142,6 +142,8 @@ class Rows:
     """Chunks of times as they were before they were put on the grid of `--agg`."""
     until_us: int = 0
     """When the values that `--hold` holds end: a step after the newest reading."""
+    signed: tuple[str, ...] = ()
+    """Targets of directions, some of which are negative."""
 
     @property
     def n_rows(self) -> int:
@@ -434,6 +436,7 @@ def read_rows(
         time_chunks = tz_localize(time_chunks, codes, tz, locate, n_utc_rows=n_utc_rows)
 
     rows = Rows(time_chunks, codes, readings, covariates.chunks(), offsets, names, covariates.texts)
+    rows.signed = targets.signed
     future = future_frame_of(source)
     if future is not None:
         rows.future_name, rows.n_future_rows = future.source.name, len(future.rows)
@@ -547,6 +550,7 @@ class TargetColumns:
         self._source = source
         self._config = config
         self._largest = dict.fromkeys(names, 0.0)
+        self._negative: set[str] = set()
         self._builders = {
             name: ArrayBuilder(np.float64 if name in config.counter else np.float32)
             for name in names
@@ -557,7 +561,10 @@ class TargetColumns:
         for name, builder in self._builders.items():
             readings, largest = _finite_values(batch, name, self._source, self._config, n_before)
             self._largest[name] = max(self._largest[name], largest)
-            if self._config.agg_by_column.get(name) == ANGLE and largest > 2 * HALF_TURN:
+            is_angle = self._config.agg_by_column.get(name) == ANGLE
+            if is_angle and np.fmin.reduce(readings, initial=0.0) < 0:
+                self._negative.add(name)
+            if is_angle and largest > 2 * HALF_TURN:
                 row = n_before + int(np.nanargmax(np.abs(readings)))
                 location = self._source.location(row, name)
                 token = location.token or f"{largest:g}"
@@ -590,6 +597,7 @@ class TargetColumns:
             chunks, offset = builder.chunks(), np.zeros(len(names[target]))
             if self._config.agg_by_column.get(target) == ANGLE:
                 offset = _mean_directions(codes, chunks, len(offset))
+                offset = wrap_angles(offset, -HALF_TURN if target in self._negative else 0.0)
                 pairs = zip(names[target], offset, strict=True)
                 offset = np.array([known_offsets.get(name, default) for name, default in pairs])
                 chunks = [
@@ -609,6 +617,11 @@ class TargetColumns:
                     chunks = [chunk.astype(np.float32, copy=False) for chunk in chunks]
             readings[target], offsets[target] = chunks, offset
         return readings, offsets
+
+    @property
+    def signed(self) -> tuple[str, ...]:
+        """The targets of directions that have negative readings."""
+        return tuple(name for name in self._builders if name in self._negative)
 
     def warn_of_lost_digits(self, listener: Listener) -> None:
         """Warn of columns of whole numbers that doubles round, such as ids and keys."""

@@ -80,6 +80,8 @@ class Schema:
     stamp_offset_us: int = 0
     open_steps: tuple[int, ...] = ()
     covariates: tuple[Covariate, ...] = ()
+    signed: tuple[str, ...] = ()
+    """Targets of directions that go from -180 to 180 degrees; others go from 0 to 360."""
     reasons: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
     """Columns, and why they have their role or none; not stored."""
 

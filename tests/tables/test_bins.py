@@ -442,6 +442,7 @@ def test_directions_are_proposed_as_angles():
         "around": np.cumsum(RNG.normal(0, 25, N)) % 360,
         "tens": np.round((350 + RNG.normal(0, 25, N)) / 10) * 10 % 360,
         "azimuth": 15.0 * HOURS % 360,
+        "yaw": np.round((180 + RNG.normal(0, 12, N) + 180) % 360 - 180),
     }
 
     names, options = columns_warned_of("direction", **columns)
@@ -458,6 +459,8 @@ def test_what_jumps_between_two_levels_is_no_direction():
         "load": np.where(is_on, 358 + RNG.normal(0, 0.5, N), np.abs(RNG.normal(0, 0.5, N))),
         "sun": np.clip(359 * np.sin(2 * np.pi * HOURS / 24), 0, None),
         "wave": 180 + 179.9 * np.sin(HOURS / 10),
+        "charge": np.where(is_on, 175, -175) + RNG.normal(0, 3, N),
+        "heel": RNG.normal(0, 60, N).clip(-180, 180),
     }
 
     assert columns_warned_of("direction", **columns) == (set(), ())
@@ -476,6 +479,20 @@ def test_readings_of_a_direction_do_not_jump_at_north():
     assert panel.of(1).tolist() == np.float32(wave(N)).tolist()
     assert "direction" in read(frame).warnings
     assert "direction" not in result.warnings
+
+
+def test_a_direction_from_minus_180_stays_one():
+    degrees = np.round(-175 + RNG.normal(0, 15, N), 1)
+    degrees = (degrees + 180) % 360 - 180
+    stamps = pd.date_range("2024-01-01", periods=N, freq="1h")
+    frame = pd.DataFrame({"ts": stamps, "yaw": degrees, "dir": degrees % 360})
+
+    result = read(frame, agg=("yaw=angle", "dir=angle"))
+    limited = read(frame, agg=("yaw=angle",), valid_range=("yaw=-180:-90",)).panel
+
+    assert result.schema.signed == ("yaw",)
+    assert abs(result.panel.base - [-175, 185]).max() <= 2
+    assert np.isnan(limited.of(0)).tolist() == (~(degrees <= -90)).tolist()
 
 
 def test_a_value_that_is_no_direction_is_an_error_whose_fix_works(tmp_path):
