@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from rnnforecast.data.arrays import (
     offsets_from_lengths,
     take_names,
 )
-from rnnforecast.data.axis import ELAPSED, HOUR_US, MONTHS, TimeAxis
+from rnnforecast.data.axis import DAY_US, ELAPSED, HOUR_US, MONTHS, TimeAxis
 from rnnforecast.data.panel import FeatureBlock, Panel, RankPartition
 from rnnforecast.errors import DataError, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
@@ -26,10 +27,12 @@ from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_gather_o
 from rnnforecast.sources.source import Source, join_key
 from rnnforecast.tables.bins import local_pace
 from rnnforecast.tables.calendar import (
+    SHORTEST_MONTH_US,
     choose_axis,
     close_axis,
     find_open_steps,
     merge_repeated_hours,
+    zones_of_midnights,
 )
 from rnnforecast.tables.cleaning import clean_rows, mask_stuck, warn_of_suspect_readings
 from rnnforecast.tables.features import add_calendar, encode_covariates
@@ -45,7 +48,7 @@ from rnnforecast.tables.resample import (
     warn_of_other_steps,
     warn_of_reports,
 )
-from rnnforecast.tables.rows import Grid, ReadContext, Rows, check_future, read_rows
+from rnnforecast.tables.rows import Grid, ReadContext, Rows, read_rows
 from rnnforecast.tables.schema import Schema, note_left_out
 from rnnforecast.tables.steps import (
     MAX_JITTER,
@@ -54,15 +57,19 @@ from rnnforecast.tables.steps import (
     merge_step_counts,
     step_statistics,
 )
-from rnnforecast.units import format_duration, parse_duration_us
+from rnnforecast.units import MONTH_US, format_duration, parse_duration_us
 
 _MAX_EMPTY = 20
 """Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""
 _IF_RARE = "if readings are that rare"
+_MAX_UTC_OFFSET_US = 14 * HOUR_US
+"""Wall clocks are ahead of UTC by this at most."""
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 _MAX_SEEN_SHARE = 0.75
 """Where more of the rows hold a reading, their step is that of the readings."""
+_NOMINAL_SHARE = 0.99
+"""Where so many stamps lie near a grid, the others are odd, and the grid is meant."""
 _N_RECENT_STEPS = 10
 """Steps of `--freq` before the newest reading that show the pace of a series."""
 _MIN_OTHER_SHARE = 0.1
@@ -206,7 +213,7 @@ def align(
         if 0 < _MIN_OTHER_SHARE * time_of.sum() <= time_of[is_longer].sum():
             check_step_change(rows, context, step_us, tz, min_share=_MIN_OTHER_SHARE)
     if not config.allow_future:
-        check_future(rows, step_us, context, is_aware=tz is not None)
+        _check_future(rows, step_us, context, is_aware=tz is not None)
     _warn_of_jumps_back(rows, statistics.backward, step_us, listener)
 
     is_trained = context.schema.step_us is not None
@@ -233,8 +240,8 @@ def align(
             _mask_incomplete_steps(rows, statistics, axis, step_us, config, listener)
         # A month that is named by its last day ends a day before the next one begins.
         shift_us = step_us if axis.offset_us else 0
-        times = [axis.floor(chunk, step_us) + shift_us for chunk in times]
-        start, end = (axis.floor(bound, step_us) + shift_us for bound in (start, end))
+        nominal = _without_jitter([*times, start, end], statistics.steps, step_us, config)
+        *times, start, end = (axis.floor(chunk, step_us) + shift_us for chunk in nominal)
     elif not statistics.is_multiple_of(step_us):
         times, start, end = _snap(rows, statistics, step_us, context, tz)
 
@@ -276,6 +283,38 @@ def align(
             hint="correct or remove it if it is wrong",
         )
     return grid, context
+
+
+def _check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bool) -> None:
+    """Warn of readings up to a step ahead of the clock; raise `DataError` for one further ahead.
+
+    A time without a zone has come once it has in any zone. Rows without a reading may lie ahead:
+    they hold covariates that are known ahead.
+    """
+    now_us = time.time_ns() // 1000 + (0 if is_aware else _MAX_UTC_OFFSET_US)
+    n_before = n_early = 0
+    for i, times in enumerate(rows.times):
+        is_late = times > now_us
+        if is_late.any():
+            late = np.flatnonzero(is_late & rows.has_reading(i))
+            too_late = late[times[late] > now_us + step_us]
+            if len(too_late):
+                raise DataError(
+                    "a reading has a time that has not come yet",
+                    code="future",
+                    location=context.source.location(
+                        n_before + int(too_late[0]), context.schema.time
+                    ),
+                    proposals=[Proposal(("--allow-future",), "if it is meant")],
+                    hint="correct the clock of the sensor",
+                )
+            n_early += len(late)
+        n_before += len(times)
+
+    if n_early:
+        limit = format_duration(step_us)
+        message = f"{n_early} readings are ahead of the clock, by {limit} at most"
+        context.listener(WarningEvent("future", message, n_early))
 
 
 def _warn_of_jumps_back(rows: Rows, backward: Integers, step_us: int, listener: Listener) -> None:
@@ -374,6 +413,24 @@ def _recent_pace(
     return pace
 
 
+def _without_jitter(
+    chunks: Sequence[Integers], steps: StepCounts, step_us: int, config: DataConfig
+) -> list[Integers]:
+    """Return times of rows that jitter about a grid, of which `--freq` is a multiple, on that grid.
+
+    A stamp a second too early would else fall into the bin before. Times without such a grid stay.
+    """
+    own_us = steps.infer_step() if steps.total and config.hold is None else step_us
+    limit = MAX_JITTER * own_us
+    off = [(chunk + own_us // 2) % own_us - own_us // 2 for chunk in chunks]
+    is_near = [np.abs(deviation) <= limit for deviation in off]
+    n_near = sum(int(np.count_nonzero(near)) for near in is_near)
+    if step_us % own_us or n_near < _NOMINAL_SHARE * sum(map(len, chunks)):
+        return list(chunks)
+    moves = zip(chunks, off, is_near, strict=True)
+    return [chunk - np.where(near, deviation, 0) for chunk, deviation, near in moves]
+
+
 def _snap(
     rows: Rows, statistics: StepStatistics, step_us: int, context: ReadContext, tz: str | None
 ) -> tuple[Sequence[Integers], Integers, Integers]:
@@ -409,7 +466,8 @@ def _snap(
         snapped.append(times - off)
 
     message = f"{n_moved} time stamps were moved onto the grid"
-    context.listener(WarningEvent("jitter", message, n_moved))
+    zones = _propose_zones(rows, step_us, tz)
+    context.listener(WarningEvent("jitter", message, n_moved, proposals=zones))
     origin = 0 if is_near_1970 else first
     return snapped, first - deviation(first, origin), end - deviation(end, origin)
 
@@ -427,7 +485,11 @@ def _irregular(
         check_step_change(rows, context, step_us, tz, min_share=0)
     fitting = fitting_step(steps.lengths, steps.counts, median)
     freq = config.freq or abbreviate(fitting)
+    if config.freq is None and median >= SHORTEST_MONTH_US:
+        n_months = min((1, 3, 12), key=lambda n: abs(np.log(n * MONTH_US / median)))
+        freq = abbreviate(n_months * MONTH_US)
     proposals = [Proposal(("--freq", freq, "--agg", "mean"), "to put the readings on a grid")]
+    proposals = list(_propose_zones(rows, step_us, tz)) or proposals
     if on_change is not None:
         proposals.insert(0, on_change)
     reason = "" if on_change is None else ", as if sensors report only when they have changed"
@@ -438,6 +500,14 @@ def _irregular(
         location=context.source.location(row, context.schema.time),
         proposals=proposals,
     )
+
+
+def _propose_zones(rows: Rows, step_us: int, tz: str | None) -> tuple[Proposal, ...]:
+    """Propose the zones in which the days, or months, of stamps in UTC begin at midnight."""
+    if tz != "UTC" or step_us < DAY_US - HOUR_US:
+        return ()
+    condition = "if its days begin at midnight there"
+    return tuple(Proposal(("--tz", zone), condition) for zone in zones_of_midnights(rows))
 
 
 def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | None:

@@ -70,7 +70,7 @@ _ALIKE_SLOPE = 0.05
 _STATUS_WORDS = frozenset({"quality", "qc", "flag", "status", "valid", "validity", "alarm", "code"})
 _DAY_US = 86_400_000_000
 _GERMAN_CLOCKS = {"MEZ": "CET", "MESZ": "CEST"}
-_OFFERED_ZONES = (
+OFFERED_ZONES = (
     "America/New_York", "America/Chicago", "America/Denver", "America/Phoenix",
     "America/Los_Angeles", "America/Anchorage", "America/Halifax", "Pacific/Honolulu",
     "Europe/London", "Europe/Berlin", "Europe/Lisbon", "Europe/Athens", "Europe/Moscow",
@@ -473,7 +473,7 @@ def _tells_clock(values: Doubles, times: Integers) -> bool:
         return False
 
     noons = pd.DatetimeIndex((np.arange(first, last + 2) * _DAY_US + _DAY_US // 2).view("M8[us]"))
-    for zone in _OFFERED_ZONES:
+    for zone in OFFERED_ZONES:
         offset = (noons - noons.tz_localize(zone).tz_convert(None)).to_numpy().astype(np.float64)
         changes = np.flatnonzero(np.diff(offset)) + first + 1
         is_flag = (low, high) == (0, 1)
@@ -544,7 +544,7 @@ def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
     if known:
         return list(dict.fromkeys(known))
     zones = []
-    for zone in _OFFERED_ZONES:
+    for zone in OFFERED_ZONES:
         is_right = True
         for code, name in enumerate(names):
             rows = np.flatnonzero(column.codes == code)

@@ -6,7 +6,6 @@ moment. It goes through four stages, and each method checks that it is called in
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -38,7 +37,6 @@ from rnnforecast.tables.future import future_frame_of
 from rnnforecast.tables.roles import CONSTANT, SAME_IN_SERIES
 from rnnforecast.tables.schema import Covariate, Schema
 from rnnforecast.tables.timestamps import REPAIR_MESSAGES, TimestampReader, tz_localize
-from rnnforecast.units import format_duration
 
 _MAX_TEXTS = 10_000
 """A text column with more different texts than this is no categorical covariate."""
@@ -55,8 +53,6 @@ _MIN_CONSTANT = 24
 _MOSTLY_FILLED = 0.95
 """What nobody measures stands in this share of rows at least: a sensor may be read rarely."""
 HALF_TURN = 180.0
-_MAX_UTC_OFFSET_US = 14 * 3_600_000_000
-"""Wall clocks are ahead of UTC by this at most."""
 
 Codes = NDArray[np.integer]
 Flags = NDArray[np.bool_]
@@ -424,7 +420,7 @@ def read_rows(
 
     names = series.names if schema.series else list(schema.targets)
     names_of_target = {target: schema.series_names(names, target) for target in schema.targets}
-    if schema.series and schema.step_us is None:
+    if schema.step_us is None:
         warn_of_similar_names(names, context.listener)
     time_chunks, codes = times.chunks(), series.chunks()
     readings, offsets = targets.chunks(time_chunks, codes, names_of_target, known_offsets)
@@ -773,35 +769,3 @@ def find_value_offsets(
     level = np.nanmedian(earliest[is_candidate], axis=1)
     offsets[is_candidate] = np.where(np.abs(level) >= LARGE_READING, np.rint(level), 0.0)
     return offsets
-
-
-def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bool) -> None:
-    """Warn of readings up to a step ahead of the clock; raise `DataError` for one further ahead.
-
-    A time without a zone has come once it has in any zone. Rows without a reading may lie ahead:
-    they hold covariates that are known ahead.
-    """
-    now_us = time.time_ns() // 1000 + (0 if is_aware else _MAX_UTC_OFFSET_US)
-    n_before = n_early = 0
-    for i, times in enumerate(rows.times):
-        is_late = times > now_us
-        if is_late.any():
-            late = np.flatnonzero(is_late & rows.has_reading(i))
-            too_late = late[times[late] > now_us + step_us]
-            if len(too_late):
-                raise DataError(
-                    "a reading has a time that has not come yet",
-                    code="future",
-                    location=context.source.location(
-                        n_before + int(too_late[0]), context.schema.time
-                    ),
-                    proposals=[Proposal(("--allow-future",), "if it is meant")],
-                    hint="correct the clock of the sensor",
-                )
-            n_early += len(late)
-        n_before += len(times)
-
-    if n_early:
-        limit = format_duration(step_us)
-        message = f"{n_early} readings are ahead of the clock, by {limit} at most"
-        context.listener(WarningEvent("future", message, n_early))

@@ -145,6 +145,20 @@ def test_stamps_that_jitter_over_the_edges_of_bins_lack_nothing():
     assert np.isfinite(result.panel.target).all()
 
 
+@pytest.mark.parametrize("n_off", [0, 3])
+def test_a_stamp_a_little_early_lies_in_the_bin_of_its_time(n_off):
+    seconds = 60 * np.arange(1000) + np.random.default_rng(0).integers(-3, 4, 1000)
+    seconds[[300, 500, 700][:n_off]] += 21  # far off: where they are
+    times = pa.array((START_US + seconds * 1_000_000).view("datetime64[us]"))
+    readings = pa.table({"ts": times, "v": np.arange(1000.0)})
+
+    minutes = read(readings, freq="1min", agg="mean")
+    hours = read(readings, freq="1h", agg="mean").panel
+
+    assert target(minutes) == list(range(1000))
+    assert hours.target.tolist()[:16] == [60 * hour + 29.5 for hour in range(16)]
+
+
 def test_readings_that_come_as_they_like_have_no_pace():
     times = np.cumsum(np.random.default_rng(0).exponential(60, 500)).astype(np.int64)
     assert np.isnan(local_pace(times, np.zeros(500, np.int64))).all()

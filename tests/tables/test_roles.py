@@ -421,6 +421,8 @@ def test_names_that_differ_by_blanks_or_case_are_said():
     assert result.panel.n_series == 4
     assert result.warnings["similar-names"].count == 3
     assert "Pump 2" not in result.warnings["similar-names"].message
+    wide = read(pd.DataFrame({"when": HOURS, "Temp": wave(N), "temp ": wave(N), "v": wave(N)}))
+    assert wide.warnings["similar-names"].count == 2
 
 
 def zoned(tz: str, start: str = "2024-10-20", **columns: object) -> pd.DataFrame:
