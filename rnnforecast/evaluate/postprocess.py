@@ -189,28 +189,37 @@ class Exceedance:
 
 
 def wrap_directions(
-    forecast: Forecast, angles: Collection[str], targets: tuple[str, ...] = ()
+    forecast: Forecast,
+    angles: Collection[str],
+    targets: tuple[str, ...] = (),
+    *,
+    signed: Collection[str] = (),
 ) -> Forecast:
-    """Return the forecast with medians of directions from 0 to 360 degrees.
+    """Return the forecast with medians of directions from 0 to 360 degrees, or -180 to 180.
 
-    `angles` are series, or of the `targets` of a long table. Quantiles move with their median, so
-    that they do not cross: around north they may be below 0, or above 360.
+    `angles` are series, or of the `targets` of a long table, and so are the `signed` ones of them,
+    which go from -180. Quantiles move with their median, so that they do not cross: around north
+    they may be below 0, or above 360.
     """
     if not angles:
         return forecast
-    whole = [target for target in targets if target in angles]
-    is_angle = np.array(
-        [
-            name in angles
-            or (len(targets) == len(whole) > 0)
-            or any(name.endswith(f"/{target}") for target in whole)
-            for name in forecast.names
-        ],
-        np.bool_,
-    )
+
+    def is_of(chosen: Collection[str]) -> NDArray[np.bool_]:
+        whole = [target for target in targets if target in chosen]
+        return np.array(
+            [
+                name in chosen
+                or (len(targets) == len(whole) > 0)
+                or any(name.endswith(f"/{target}") for target in whole)
+                for name in forecast.names
+            ],
+            np.bool_,
+        )
+
+    is_angle, low = is_of(angles), np.where(is_of(signed), -HALF_TURN, 0.0)
     if not is_angle.any():
         return forecast
-    turns = np.floor(forecast.point / (2 * HALF_TURN)) * is_angle[:, None]
+    turns = np.floor((forecast.point - low[:, None]) / (2 * HALF_TURN)) * is_angle[:, None]
 
     def turned(values: Values) -> Values:
         moved: Values = (values - 2 * HALF_TURN * turns[:, :, None]).astype(values.dtype)

@@ -263,13 +263,9 @@ def _beyond_usual(n_lost: Doubles, n_present: Integers, grid: Grid) -> Doubles:
     if not n_lost.any():
         return n_lost
 
-    series = series_of_bins(grid)[holds]
-    order = np.lexsort((n_lost[holds], series))
-    n_bins = np.bincount(series, minlength=len(grid.lengths))
-    middle = np.cumsum(n_bins) - n_bins + (n_bins - 1) // 2
-    usual = np.zeros(len(grid.lengths))
-    is_shown = n_bins >= MIN_STRETCH
-    usual[is_shown] = n_lost[holds][order][middle[is_shown]]
+    series, n_series = series_of_bins(grid)[holds], len(grid.lengths)
+    n_bins = np.bincount(series, minlength=n_series)
+    usual = np.where(n_bins >= MIN_STRETCH, _medians(n_lost[holds], series, n_series), 0)
     beyond: Doubles = np.maximum(n_lost - np.repeat(usual, grid.lengths), 0)
     return beyond
 
@@ -567,8 +563,9 @@ def counter_bins(
     """Return what counters counted in each bin, `(bin,)`.
 
     What was counted from one reading to the next belongs to the time between them, and is split
-    where a bin ends in it. A hole spreads nothing: what was counted over one counts where it lies
-    within one bin. A bin that too little of is covered by readings is NaN.
+    where a bin ends in it: over a hole too, if it is short for a bin, or comes in most bins, as
+    nights do. Over any other hole, it counts where the hole lies within one bin. A bin of which too
+    little is known is NaN.
     """
     counted = count_increments(timeline.value, timeline.time, timeline.series)
     counted.report(name, listener)
@@ -578,39 +575,76 @@ def counter_bins(
         return np.full(grid.n_rows, np.nan), BinShares()
 
     # a reading and the next one: a hole where too long lies between them
+    begin, end = bin_bounds(grid)
+    position, min_share = kept_rows.position, config.min_share_of("sum")
     pace = local_pace(kept_rows.time, kept_rows.series)
     limit = np.where(np.isnan(pace), grid.step_us, np.minimum(_GAP * pace, grid.step_us))
     limit = np.maximum(limit, config.hold_us or 0)
+    if min_share:  # at most so much of a bin may lie in holes
+        limit = np.maximum(limit, (1 - min_share) * (end - begin)[position])
     is_known = np.append(kept_rows.follows[1:] & np.isfinite(increment[1:]), False)
     counted_next = np.where(is_known, np.append(increment[1:], 0.0), 0.0)
     length = np.where(is_known, np.append(np.diff(kept_rows.time), 0), 0).astype(np.float64)
-    is_short = is_known & (np.append(kept_rows.step[1:], 0) <= limit)
+    gap = np.append(kept_rows.step[1:], 0)
+    is_within = np.append(position[1:], -1) == position
+    is_hole = is_known & (gap > limit) & ~is_within
+    usual = _usual_holes(gap[is_hole], kept_rows.series[is_hole], position, grid, min_share)
+    is_spread = is_known & (gap <= np.maximum(limit, (1 + SAME_STEP) * usual[kept_rows.series]))
 
-    integral = BinIntegral(kept_rows, grid, np.where(is_short, length, 0.0))
-    covered = integral.of(np.ones(len(length)))
+    integral = BinIntegral(kept_rows, grid, np.where(is_spread, length, 0.0))
+    known = integral.of(np.ones(len(length)))
     total = integral.of(counted_next / np.maximum(length, 1.0))
-    is_within = is_known & ~is_short & (np.append(kept_rows.position[1:], -1) == kept_rows.position)
-    holes = kept_rows.position[is_within]
-    total += np.bincount(holes, weights=counted_next[is_within], minlength=grid.n_rows)
-    known = covered + np.bincount(holes, weights=length[is_within], minlength=grid.n_rows)
-
-    min_share = config.min_share_of("sum")
-    length_of_bin = integral.end - integral.begin
-    share = covered / length_of_bin
+    is_exact = is_known & ~is_spread & is_within
+    holes = position[is_exact]
+    total += np.bincount(holes, weights=counted_next[is_exact], minlength=grid.n_rows)
+    known += np.bincount(holes, weights=length[is_exact], minlength=grid.n_rows)
     placed = np.where(known > 0, total, np.nan)
     if not min_share:
         return placed, BinShares()
 
+    # a bin is as full as others with a night in it; what it lacks beyond is scaled, or too much
+    length_of_bin = end - begin
+    share = np.minimum((known + usual[series_of_bins(grid)]) / length_of_bin, 1.0)
     is_incomplete = (known > 0) & (share < min_share - 1e-9)
     # the bin of a series' last reading is over where the next reading would lie in another one
     is_last = np.append(~kept_rows.follows[1:], True)
-    at_end = kept_rows.position[is_last]
-    next_us = kept_rows.time[is_last] + np.nan_to_num(_GAP * pace[is_last])
-    is_incomplete[at_end] |= (known[at_end] > 0) & (next_us < integral.end[at_end])
-    is_scaled = (known > 0) & (known < (1 - 1e-9) * length_of_bin) & ~is_incomplete
-    placed[is_scaled] *= length_of_bin[is_scaled] / known[is_scaled]
+    at_end = position[is_last]
+    wait = np.maximum(_GAP * np.nan_to_num(pace[is_last]), usual[kept_rows.series[is_last]])
+    is_incomplete[at_end] |= (known[at_end] > 0) & (kept_rows.time[is_last] + wait < end[at_end])
+    is_scaled = (known > 0) & (share < 1 - 1e-9) & ~is_incomplete
+    placed[is_scaled] /= share[is_scaled]
     is_scaled[at_end] = False  # its end has not been counted yet, but nothing is lost
     return placed, _mask_bins(placed, is_incomplete, int(is_scaled.sum()), grid)
+
+
+def _usual_holes(
+    lengths: Integers, series: Integers, position: Integers, grid: Grid, min_share: float
+) -> Doubles:
+    """`(series,)`: the median hole of a meter that is not read by night, say; 0 for others.
+
+    `lengths` and `series` are those of holes over the edge of a bin, `(hole,)`, and `position` the
+    bins of all readings. Most bins with readings end in such a hole.
+    """
+    n_series = len(grid.lengths)
+    usual = np.zeros(n_series)
+    if not len(lengths) or not min_share:
+        return usual
+    n_bins = np.bincount(series_of_bins(grid)[np.unique(position)], minlength=n_series)
+    n_holes = np.bincount(series, minlength=n_series)
+    is_usual = (n_holes >= MIN_STRETCH) & (2 * n_holes > n_bins)
+    usual[is_usual] = _medians(lengths, series, n_series)[is_usual]
+    return usual
+
+
+def _medians(values: NDArray[Any], series: Integers, n_series: int) -> Doubles:
+    """`(series,)`: the lower median of the values of each series; 0 for one without any."""
+    order = np.lexsort((values, series))
+    n_values = np.bincount(series, minlength=n_series)
+    middle = np.cumsum(n_values) - n_values + np.maximum(n_values - 1, 0) // 2
+    medians = np.zeros(n_series)
+    has_values = n_values > 0
+    medians[has_values] = values[order][middle[has_values]]
+    return medians
 
 
 def grid_increments(

@@ -21,10 +21,11 @@ from rnnforecast.data.axis import (
 )
 from rnnforecast.events import Listener, Notice
 from rnnforecast.parallel import Ranks, all_gather_object
+from rnnforecast.tables.roles import OFFERED_ZONES
 from rnnforecast.tables.rows import Rows
 from rnnforecast.units import MONTH_US, format_duration, is_end_of_period
 
-_SHORTEST_MONTH_US = 28 * DAY_US
+SHORTEST_MONTH_US = 28 * DAY_US
 _FEWEST_MONTHS = 3
 """Fewer different stamps do not tell that they are those of months."""
 _FEWEST_WEEKS = 4
@@ -53,7 +54,7 @@ def choose_axis(
     if step_us % MONTH_US == 0 and config.is_resampled:
         offset_us = -DAY_US if is_end_of_period(config.freq or "") else 0
         axis = TimeAxis(tz, MONTHS, offset_us)
-    elif step_us % MONTH_US == 0 or (config.freq is None and step_us >= _SHORTEST_MONTH_US):
+    elif step_us % MONTH_US == 0 or (config.freq is None and step_us >= SHORTEST_MONTH_US):
         offset = _offset_in_month(rows, tz)
         if offset is not None or step_us % MONTH_US == 0:
             axis = TimeAxis(tz, MONTHS, offset or 0)
@@ -91,6 +92,26 @@ def _offset_in_month(rows: Rows, tz: str | None) -> int | None:
         if (offsets == offsets[0]).all():
             return int(offsets[0])
     return None
+
+
+def _is_even_on(axis: TimeAxis, rows: Rows, step_us: int) -> bool:
+    """Tell whether all times lie at equal steps on an axis."""
+    phases = {
+        int(phase) for times in rows.times for phase in np.unique(axis.from_utc(times) % step_us)
+    }
+    return len(phases) == 1
+
+
+def zones_of_midnights(rows: Rows) -> list[str]:
+    """Return known zones in which all days, or months, of times in UTC begin at midnight.
+
+    None where they begin at one time of UTC, too.
+    """
+    times = np.unique(np.concatenate([np.unique(chunk) for chunk in rows.times]))
+    if len(np.unique(times % DAY_US)) == 1:
+        return []
+    clocks = ((zone, TimeAxis(zone, WALL_CLOCK)) for zone in OFFERED_ZONES)
+    return [zone for zone, clock in clocks if not (clock.from_utc(times) % DAY_US).any()]
 
 
 def merge_repeated_hours(rows: Rows, axis: TimeAxis) -> list[Flags] | None:

@@ -71,7 +71,7 @@ def _mask_outside_ranges(rows: Rows, context: ReadContext) -> None:
             for i, (codes, chunk) in enumerate(zip(rows.codes, rows.readings(target), strict=True)):
                 values = chunk + offsets[codes]
                 if is_angle:
-                    values = wrap_angles(values)
+                    values = wrap_angles(values, low if np.isfinite(low) else 0.0)
                 with np.errstate(invalid="ignore"):
                     is_outside = ((values < low) | (values > high)) & in_range[codes]
                 n_masked += rows.mask(target, i, is_outside)

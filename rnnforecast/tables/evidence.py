@@ -26,6 +26,9 @@ _SAMPLE_CELLS, _SAMPLE_ROWS, _MIN_SAMPLE_ROWS = 1 << 22, 1 << 18, 100
 _MAX_NUMBERS, _MAX_TEXTS, _MAX_LOOKED_AT, _MAX_NUMBERS_OF_ALL = 32, 16, 1000, 6
 """Columns that are looked at: a table of more numbers than these is a wide one. The last is for
 all rows of a large table."""
+_REPEATED_SHARE = 0.05
+"""With more rows than these at a time that another has, too, a key is missing; with fewer, a clock
+was set back, or rows were sent twice."""
 _MOST_MISSING = 0.05
 """A column that names the series, or a zone, lacks no more than this share of its cells."""
 _JITTER = 0.1
@@ -134,6 +137,16 @@ class Evidence:
         """Number of different times."""
         return int(self.time_codes.max(initial=-1)) + 1
 
+    @property
+    def repeats_times(self) -> bool:
+        """Whether many rows are of a time that another row has, too: of several series."""
+        return self.repeated_share(np.zeros(self.n_rows, np.int64)) >= _REPEATED_SHARE
+
+    def comes_together(self, column: ColumnEvidence) -> bool:
+        """Tell whether most times have several values of a column: it names series, not times."""
+        pairs = self.time_codes * (column.n_values + 1) + column.codes + 1
+        return len(pd.unique(pairs)) > 1.5 * self.n_times
+
     def key_codes(self, key: Sequence[str]) -> Integers:
         """`(row,)`: number of the row's series, where these columns name it."""
         codes = np.zeros(self.n_rows, np.int64)
@@ -186,6 +199,27 @@ def gather_evidence(
     by_name = {c.name: column_evidence(c, table.column(c.name)) for c in existing}
     in_order = {c.name: by_name[c.name] for c in columns if c.name in by_name}
     return Evidence(times, is_timed, in_order, is_whole)
+
+
+def with_texts_of_numbers(evidence: Evidence, source: Source, reader: TimestampReader) -> Evidence:
+    """Return evidence with the texts of numbers that are written in several ways: 7, 07 and 7.0.
+
+    Ids that look like numbers are told apart by their texts alone; so are those of many digits.
+    """
+    repeating = [
+        column.column
+        for column in evidence.columns.values()
+        if column.numbers is not None and 2 * column.n_values <= evidence.n_rows
+    ]
+    types = {reader.schema.time: reader.arrow_type}
+    types |= {column.name: pa.dictionary(pa.int32(), pa.string()) for column in repeating}
+    table, _ = read_rows_of(source, types, evidence.n_rows)
+    columns = dict(evidence.columns)
+    for column in repeating:
+        cells = column_evidence(replace(column, kind="text"), table.column(column.name))
+        if cells.n_values > columns[column.name].n_values and len(cells.codes) == evidence.n_rows:
+            columns[column.name] = cells
+    return replace(evidence, columns=columns)
 
 
 def read_times(reader: TimestampReader, stamps: pa.ChunkedArray) -> Integers:

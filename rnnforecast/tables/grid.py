@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -27,10 +27,12 @@ from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_gather_o
 from rnnforecast.sources.source import Source, join_key
 from rnnforecast.tables.bins import local_pace
 from rnnforecast.tables.calendar import (
+    SHORTEST_MONTH_US,
     choose_axis,
     close_axis,
     find_open_steps,
     merge_repeated_hours,
+    zones_of_midnights,
 )
 from rnnforecast.tables.cleaning import clean_rows, mask_stuck, warn_of_suspect_readings
 from rnnforecast.tables.features import add_calendar, encode_covariates
@@ -56,7 +58,7 @@ from rnnforecast.tables.steps import (
     merge_step_counts,
     step_statistics,
 )
-from rnnforecast.units import format_duration, parse_duration_us
+from rnnforecast.units import MONTH_US, format_duration, parse_duration_us
 
 _MAX_EMPTY = 20
 """Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""
@@ -65,10 +67,14 @@ _MIN_FILLED = 0.9
 _N_SHORTER = 3
 """So many shorter steps are offered where none of `--freq` is over."""
 _IF_RARE = "if readings are that rare"
+_MAX_UTC_OFFSET_US = 14 * HOUR_US
+"""Wall clocks are ahead of UTC by this at most."""
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 _MAX_SEEN_SHARE = 0.75
 """Where more of the rows hold a reading, their step is that of the readings."""
+_NOMINAL_SHARE = 0.99
+"""Where so many stamps lie near a grid, the others are odd, and the grid is meant."""
 _N_RECENT_STEPS = 10
 """Steps of `--freq` before the newest reading that show the pace of a series."""
 _MIN_OTHER_SHARE = 0.1
@@ -132,7 +138,8 @@ def read_panel(
 
     report(local, schema, config, listener, ranks)
     schema = replace(schema, targets=schema.targets if schema.series else panel.names)
-    schema = schema.with_axis(panel.axis, panel.step_us)
+    signed = rows.signed if schema.step_us is None else schema.signed
+    schema = replace(schema.with_axis(panel.axis, panel.step_us), signed=signed)
     check_same_schema(schema, ranks)
     return panel, schema
 
@@ -277,8 +284,9 @@ def times_on_grid(
             _mask_incomplete_steps(rows, statistics, axis, step_us, config, context.listener)
         # A month that is named by its last day ends a day before the next one begins.
         shift_us = step_us if axis.offset_us else 0
-        times = [axis.floor(chunk, step_us) + shift_us for chunk in rows.times]
-        return times, axis.floor(start, step_us) + shift_us, axis.floor(end, step_us) + shift_us
+        nominal = _without_jitter([*rows.times, start, end], statistics.steps, step_us, config)
+        *times, start, end = (axis.floor(chunk, step_us) + shift_us for chunk in nominal)
+        return times, start, end
     if statistics.is_multiple_of(step_us):
         return list(rows.times), start, end
     return _snap(rows, statistics, step_us, context, tz)
@@ -463,6 +471,24 @@ def _recent_pace(
     return pace
 
 
+def _without_jitter(
+    chunks: Sequence[Integers], steps: StepCounts, step_us: int, config: DataConfig
+) -> list[Integers]:
+    """Return times of rows that jitter about a grid, of which `--freq` is a multiple, on that grid.
+
+    A stamp a second too early would else fall into the bin before. Times without such a grid stay.
+    """
+    own_us = steps.infer_step() if steps.total and config.hold is None else step_us
+    limit = MAX_JITTER * own_us
+    off = [(chunk + own_us // 2) % own_us - own_us // 2 for chunk in chunks]
+    is_near = [np.abs(deviation) <= limit for deviation in off]
+    n_near = sum(int(np.count_nonzero(near)) for near in is_near)
+    if step_us % own_us or n_near < _NOMINAL_SHARE * sum(map(len, chunks)):
+        return list(chunks)
+    moves = zip(chunks, off, is_near, strict=True)
+    return [chunk - np.where(near, deviation, 0) for chunk, deviation, near in moves]
+
+
 def _snap(
     rows: Rows, statistics: StepStatistics, step_us: int, context: ReadContext, tz: str | None
 ) -> tuple[list[Integers], Integers, Integers]:
@@ -498,7 +524,8 @@ def _snap(
         snapped.append(times - off)
 
     message = f"{n_moved} time stamps were moved onto the grid"
-    context.listener(WarningEvent("jitter", message, n_moved))
+    zones = _propose_zones(rows, step_us, tz)
+    context.listener(WarningEvent("jitter", message, n_moved, proposals=zones))
     origin = 0 if is_near_1970 else first
     return snapped, first - deviation(first, origin), end - deviation(end, origin)
 
@@ -515,8 +542,13 @@ def _irregular(
     if config.freq is None and on_change is None:
         check_step_change(rows, context, step_us, tz, min_share=0)
 
-    freq = config.freq or abbreviate(fitting_step(steps.lengths, steps.counts, median))
+    fitting = fitting_step(steps.lengths, steps.counts, median)
+    freq = config.freq or abbreviate(fitting)
+    if config.freq is None and median >= SHORTEST_MONTH_US:
+        n_months = min((1, 3, 12), key=lambda n: abs(np.log(n * MONTH_US / median)))
+        freq = abbreviate(n_months * MONTH_US)
     proposals = [Proposal(("--freq", freq, "--agg", "mean"), "to put the readings on a grid")]
+    proposals = list(_propose_zones(rows, step_us, tz)) or proposals
     if on_change is not None:
         proposals.insert(0, on_change)
     reason = "" if on_change is None else ", as if sensors report only when they have changed"
@@ -527,6 +559,14 @@ def _irregular(
         location=context.source.location(row, context.schema.time),
         proposals=proposals,
     )
+
+
+def _propose_zones(rows: Rows, step_us: int, tz: str | None) -> tuple[Proposal, ...]:
+    """Propose the zones in which the days, or months, of stamps in UTC begin at midnight."""
+    if tz != "UTC" or step_us < DAY_US - HOUR_US:
+        return ()
+    condition = "if its days begin at midnight there"
+    return tuple(Proposal(("--tz", zone), condition) for zone in zones_of_midnights(rows))
 
 
 def _step_of_readings(rows: Rows, context: ReadContext, step_us: int) -> int | None:

@@ -429,8 +429,9 @@ def _counts(readings: Doubles) -> bool:
 def find_directions(panel: Panel) -> Integers:
     """Return the series of degrees that go from 360 to 0 and back where a vane turns through north.
 
-    Their readings lie within 0 and 360, and jump between both ends more often than by half of it;
-    across north they change as elsewhere. A load that is switched on and off does not.
+    Or from 180 to -180, through south. Their readings lie within such a turn, and jump between both
+    ends more often than by half of it; across the end they change as elsewhere. A load that is
+    switched on and off does not.
     """
     directions: list[int] = []
     for first, part in panel.blocks(BLOCK_ROWS):
@@ -438,11 +439,13 @@ def find_directions(panel: Panel) -> Integers:
         begin, base = part.offsets[:-1][nonempty], part.base[nonempty]
         low = np.fmin.reduceat(part.target, begin) + base
         high = np.fmax.reduceat(part.target, begin) + base
+        turn_begin = np.where(low < 0, -_TURN / 2, 0.0)
         with np.errstate(invalid="ignore"):
-            may_turn = (low >= 0) & (high <= _TURN) & (high - low > 0.75 * _TURN)
-
-        candidates = nonempty[may_turn].tolist()
-        directions += [first + i for i in candidates if _turns(part.of(i) + part.base[i])]
+            is_within = (low >= turn_begin) & (high <= turn_begin + _TURN)
+            may_turn = is_within & (high - low > 0.75 * _TURN)
+        for i, at in zip(nonempty[may_turn].tolist(), turn_begin[may_turn], strict=True):
+            if _turns(part.of(i) + part.base[i] - at):
+                directions.append(first + i)
     return np.array(directions, np.int64)
 
 
@@ -505,7 +508,7 @@ def warn_of_columns(
     )
     warn(
         "direction",
-        "a direction that wraps from 360 to 0 degrees: means and forecasts near north are wrong",
+        "a direction that jumps where a turn ends: means and forecasts near there are wrong",
         find_directions(panel),
         [name for name, rule in config.agg_by_column.items() if rule == ANGLE],
         lambda columns: option_for_each("--agg", [f"{name}={ANGLE}" for name in columns]),

@@ -34,9 +34,21 @@ _MOST_STUCK = 100
 """A series that stands still more often does so as a rule."""
 _RESTING_SHARE = 0.02
 """A value that this share of the other readings equal is one that the sensor rests at."""
-_NINES = (999.0, 999.9, 999.99, 9999.0, 99999.0, 999999.0)
-_BINARY = (-32768.0, 32767.0, 65535.0, 2147483647.0, -2147483648.0)
-_SENTINELS = (*_NINES, *(-value for value in _NINES), -99.0, -99.9, -127.0, -200.0, *_BINARY)
+_NINES = tuple(
+    sign * (10.0**n_whole - 10.0**-n_decimals)
+    for sign, n_least in ((1, 3), (-1, 2))
+    for n_whole in range(n_least, 9)
+    for n_decimals in range(4)
+    if n_whole + n_decimals <= 7  # float32 rounds more nines to a power of ten
+)
+"""Nines alone: 999 and 9999.9, -99 and -999.99; 99 and 99.9 are shares as well."""
+_FULL = tuple(
+    full / 10**n_decimals
+    for full in (2.0**15 - 1, 2.0**16 - 1, 2.0**31 - 1, 2.0**32 - 1, -(2.0**15), -(2.0**31))
+    for n_decimals in range(4)
+)
+"""Registers of 16 and 32 bits that are full, with up to three decimals."""
+_SENTINELS = (*_NINES, *_FULL, -127.0, -200.0)
 """Values that loggers are known to write for a missing reading."""
 _POWER_ON = 85.0
 """What a DS18B20, a common thermometer, reads before its first measurement."""
@@ -71,6 +83,8 @@ _LOW_QUANTILE, _HIGH_QUANTILE = 0.1, 0.9
 """Readings between these quantiles are a segment's range."""
 _SHIFT_FACTOR = 3.0
 """Distance between the two levels, in ranges of the quieter side."""
+_SUDDEN_FACTOR = 4.0
+"""So many times larger than any other step is one that shifts the level within the daily range."""
 _HOUR_US = 3_600_000_000
 _DAY_US = 24 * _HOUR_US
 _THURSDAY, _SUNDAY = 3, 6
@@ -458,8 +472,8 @@ def find_changepoint(readings: Floats) -> Changepoint | None:
 
     NaN is a missing reading. The series is cut into twenty segments. Without the segment in which
     the level shifts, the middle readings of those before and of those after share no value, and
-    the distance between them is far larger than the range of any segment of the quieter side. A
-    side that never changes shows no shift.
+    the distance between them is far larger than the range of any segment of the quieter side, or
+    the step between them far larger than any other. A side that never changes shows no shift.
     """
     n = len(readings) // _N_SEGMENTS
     if n < _MIN_SEGMENT_ROWS:
@@ -476,6 +490,7 @@ def find_changepoint(readings: Floats) -> Changepoint | None:
     low, high = np.where(has_few, np.nan, low), np.where(has_few, np.nan, high)
 
     ranges = high - low
+    step = np.abs(np.diff(readings.astype(np.float64)))
     best: tuple[float, int] | None = None
     for at in range(2, _N_SEGMENTS - 2):
         sides = slice(None, at), slice(at + 1, None)
@@ -485,8 +500,14 @@ def find_changepoint(readings: Floats) -> Changepoint | None:
         high_before, high_after = (np.nanmax(high[side]) for side in sides)
         quieter = min(np.nanmax(ranges[side]) for side in sides)
         distance = max(low_after - high_before, low_before - high_after)
-        is_shift = quieter > 0 and distance > _SHIFT_FACTOR * quieter
-        if is_shift and (best is None or distance > best[0]):
+        if quieter <= 0 or distance <= 0 or (best is not None and distance <= best[0]):
+            continue
+        changes = slice(first + at * n - 1, first + (at + 1) * n)  # the steps into and within it
+        others = np.delete(step, changes)
+        is_sudden = np.nanmax(step[changes], initial=0) > _SUDDEN_FACTOR * np.nanmax(
+            others, initial=0
+        )
+        if distance > _SHIFT_FACTOR * quieter or is_sudden:
             best = float(distance), at
     if best is None:
         return None

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.axis import MONDAY_US
 from rnnforecast.errors import Proposal
 from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column
@@ -23,6 +24,7 @@ from rnnforecast.tables.evidence import (
     NO_TIME,
     ColumnEvidence,
     Evidence,
+    Flags,
     Partition,
     partition,
     regularity_of,
@@ -35,13 +37,10 @@ _MAX_KEY_COLUMNS, _MAX_COMBINED = 4, 8
 _MAX_KEYS_OF_ROWS, _MAX_ROWS_DESCRIBED = 50_000, 500_000
 """Rows, of the earliest times, on which keys are compared: many keys where stamps do not repeat,
 and few where they do."""
-_MAX_ROWS_OF_TIME = 100_000
+_MAX_ROWS_OF_TIME = 10_000
 """Rows, evenly spread, on which numbers are compared with the time."""
 _MIN_ROWS = 24
 """In fewer rows, columns look alike by chance."""
-_REPEATED_SHARE = 0.05
-"""Where a larger share of rows have the time of another row, a key is missing; where it is smaller,
-a clock was set back, or rows were sent twice."""
 _UNEXPLAINED_SHARE = 0.1
 """Share of the rows at repeated times that a key may leave so: some rows are there twice."""
 _REPEATING_FACTOR, _TEXT_REPEATING_FACTOR = 3, 2
@@ -55,26 +54,26 @@ _EVEN, _SEVERAL = 0.6, 1.5
 """Sensors that are read in turn: most steps of each are even, and longer than those of all."""
 _JITTER = 0.1
 _SAME_SENSOR, _OTHER_SENSOR = 0.8, 0.5
-"""Mean distance from one reading to the next within series, over that in the whole table. A key
-that splits one sensor's readings leaves it as it is; one that tells sensors apart lowers it."""
+"""How far a reading is from the one before, with the key in comparison with without: readings of
+one sensor do not come closer to each other by a key; those of several do. Where values change as
+by chance, readings that are noise are neither closer nor further."""
+_HOLDING = 0.5
+"""A status holds on: it has fewer runs than this share of those that chance would make."""
 _LEVELS_APART = 0.9
 """Share of the variance that lies between series."""
 _RARE_SHARE = 0.1
 """A status has one usual value; all others together take a smaller share than this."""
 _RARELY = 0.01
 """Largest share of rows that are exceptions."""
-_EXACT = 1e-6
-"""A second time is a straight line over the first, within this share of its range."""
-_ROW_NUMBER_NAMES = (
-    "", "#", "no", "no.", "nr", "nr.", "index", "idx", "row", "row_id", "row_number", "rownum",
-    "record", "unnamed: 0",
-)  # fmt: skip
-_EARLIEST_ORIGIN_US = -62_167_219_200_000_000
-"""The year 0: some count days from there."""
+_EXACT, _ROUNDING = 1e-6, 1e-12
+"""A second time is linear in the first, but for rounding, by this share of its range; and a number
+is rounded by this share of itself."""
+_ALIKE_SLOPE = 0.05
+"""Units of time, and their powers of ten, are further apart than this."""
 _STATUS_WORDS = frozenset({"quality", "qc", "flag", "status", "valid", "validity", "alarm", "code"})
 _DAY_US = 86_400_000_000
 _GERMAN_CLOCKS = {"MEZ": "CET", "MESZ": "CEST"}
-_OFFERED_ZONES = (
+OFFERED_ZONES = (
     "America/New_York", "America/Chicago", "America/Denver", "America/Phoenix",
     "America/Los_Angeles", "America/Anchorage", "America/Halifax", "Pacific/Honolulu",
     "Europe/London", "Europe/Berlin", "Europe/Lisbon", "Europe/Athens", "Europe/Moscow",
@@ -88,6 +87,10 @@ _MAX_LISTED = 5
 CONSTANT = "always"
 STATUS = "a status: its values change with time"
 SAME_IN_SERIES = "the same for each series at all times"
+_UNITS_US = (1, 60_000_000, 3_600_000_000, _DAY_US)
+"""Units of time that numbers count, or powers of ten of them."""
+_LEAST_SUMMER_DAYS = 30
+"""Clocks are not set twice within so many days (Morocco's Ramadan)."""
 _QUARTER_US = 900_000_000
 """Zones are multiples of a quarter of an hour apart."""
 _UTC_NAME, _LOCAL_NAME = re.compile("utc|gmt", re.IGNORECASE), re.compile("lo[ck]al", re.IGNORECASE)
@@ -113,14 +116,12 @@ def rank_keys(evidence: Evidence, names: Collection[str]) -> list[KeyReading]:
     """
     candidates = [c for c in _candidates(evidence) if c.column.name in names]
     distinct = without_repeated_rows(evidence)
-    no_key = np.zeros(distinct.n_rows, np.int64)
-    repeated = distinct.repeated_share(no_key) if candidates else 0.0
-    if repeated < _REPEATED_SHARE:
+    if not candidates or not distinct.repeats_times:
         return _keys_of_single_times(distinct, candidates)
 
     # A key leaves something to forecast
     numbers = {name for name, column in evidence.columns.items() if column.numbers is not None}
-    keys = _keys_of_repeated_times(distinct, candidates, repeated)
+    keys = _keys_of_repeated_times(distinct, candidates)
     return [k for k in keys if not numbers or numbers - {*k.key}] or [KeyReading((), "")]
 
 
@@ -136,13 +137,13 @@ def _candidates(evidence: Evidence) -> Iterator[ColumnEvidence]:
         if is_text:
             most = max(evidence.n_rows / _TEXT_REPEATING_FACTOR, rows_per_time, 2)
         repeats = 2 <= column.n_values <= most
-        is_bool = column.column.kind == "other"
-        if repeats and column.is_complete and not (column.is_zone or is_bool):
+        is_zone = column.is_zone and not evidence.comes_together(column)
+        if repeats and column.is_complete and not is_zone:
             yield column
 
 
 def _keys_of_repeated_times(
-    evidence: Evidence, candidates: Sequence[ColumnEvidence], repeated: float
+    evidence: Evidence, candidates: Sequence[ColumnEvidence]
 ) -> list[KeyReading]:
     """Return the keys that tell repeated times apart, of as few columns as possible.
 
@@ -152,7 +153,8 @@ def _keys_of_repeated_times(
     """
     ordered = sorted(candidates, key=lambda column: (column.numbers is not None, column.n_values))
     names = [column.column.name for column in ordered[:_MAX_COMBINED]]
-    limit = max(_RARELY, _UNEXPLAINED_SHARE * repeated)
+    no_key = np.zeros(evidence.n_rows, np.int64)
+    limit = max(_RARELY, _UNEXPLAINED_SHARE * evidence.repeated_share(no_key))
     earliest = evidence.earliest(_MAX_ROWS_DESCRIBED)
     partitions: list[Partition] = []
     for size in range(1, min(_MAX_KEY_COLUMNS, len(names)) + 1):
@@ -184,10 +186,10 @@ def _ranked(partitions: list[Partition], evidence: Evidence) -> list[KeyReading]
         order = -round(series.orderliness, 1)
         return _rank_of_rows(series), order, len(series.key), series.n_series
 
-    def habit(series: Partition) -> tuple[bool, bool, bool]:
+    def habit(series: Partition) -> tuple[bool, ...]:
         columns = [evidence.columns[name] for name in series.key]
         return (
-            any(column.is_unit for column in columns),
+            any(column.is_unit or column.is_zone for column in columns),
             not all(column.is_named_series for column in columns),
             any(column.numbers is not None for column in columns),
         )
@@ -238,9 +240,9 @@ def _keys_of_single_times(
     """Return the keys of a table whose times do not repeat: of sensors that send in turn, or none.
 
     A status changes at any time, or stays for long, and the readings of one sensor go on across its
-    changes. Columns with fractions are readings.
+    changes. Columns with fractions are readings, and what is true or false is a status.
     """
-    candidates = [c for c in candidates if not c.is_fraction]
+    candidates = [c for c in candidates if not c.is_fraction and c.column.kind != "other"]
     statuses: set[str] = set()
     if evidence.is_timed and evidence.n_rows >= _MIN_ROWS:
         earliest = evidence.earliest(_MAX_KEYS_OF_ROWS)
@@ -294,10 +296,16 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
             return ("key" if is_key else doubt), reason
         return (status if is_calendar else doubt), "the values come in turn"
 
-    counts = np.bincount(evidence.key_codes(series.key))
-    is_rarely_other = counts.max() > (1 - _RARE_SHARE) * counts.sum()
-    if is_regular or is_rarely_other or series.roughness >= _SAME_SENSOR:
+    shares = np.bincount(evidence.key_codes(series.key)) / evidence.n_rows
+    runs_of_chance = (1 - float((shares**2).sum())) * evidence.n_rows
+    holds = series.n_runs <= _HOLDING * runs_of_chance
+    is_rarely_other = shares.max() > 1 - _RARE_SHARE
+    is_same_sensor = series.roughness >= (_SAME_SENSOR if holds else 1 / _SAME_SENSOR)
+    if is_regular or is_rarely_other or is_same_sensor:
         return status, "its values change with time"
+    is_named = all(evidence.columns[name].is_named_series for name in series.key)
+    if has_numbers and not holds and (is_apart or is_named) and series.n_series > 2:
+        doubt = "unsure"
     return doubt, "the times are irregular"
 
 
@@ -338,15 +346,18 @@ def _reason_of_number(
     if not is_seen.all():
         return None
 
-    if _is_row_number(column.column.name, values, codes, order):
+    if _is_row_number(values, column.n_values, codes, order):
         return "numbers the rows"
     if column.n_values > 1 and evidence.is_timed:
-        step = max(1, len(values) // _MAX_ROWS_OF_TIME)
-        if _is_calendar(values[::step], evidence.times[::step]):
+        some = order[:: max(1, len(values) // _MAX_ROWS_OF_TIME)]
+        if _is_calendar(values[some], evidence.times[some]):
             return "what the calendar says of the time"
-        if _is_second_time(values[::step], evidence.times[::step]):
+        if _is_second_time(values[some], evidence.times[some], codes[some]):
             return "a second time"
-
+        if column.n_values == 2 and _tells_clock(values, evidence.times):
+            return "whether clocks are set forward"
+        if _counts_steps(values[order], evidence.times[order], codes[order]):
+            return "numbers the rows"
     name_words = set(re.split(r"[^a-z]+", column.column.name.casefold()))
     usual = np.bincount(column.codes).max() / n_seen
     is_whole = bool((values == np.rint(values)).all())
@@ -355,25 +366,51 @@ def _reason_of_number(
     return None
 
 
-def _is_row_number(name: str, values: Doubles, codes: Integers, order: Integers) -> bool:
-    """Tell whether numbers count the rows: in the file, in time, or within each series.
+def _is_row_number(values: Doubles, n_values: int, codes: Integers, order: Integers) -> bool:
+    """Tell whether numbers count the rows by one: in the file, in time, or within each series.
 
-    They rise by one, and begin at 0 or 1, or the column is called like a row number.
+    Rows that were sorted otherwise since have each number of a range once.
     """
-    ordered, series = values[order], codes[order]
-    is_same = np.diff(series) == 0
-    firsts, steps = ordered[np.append(True, ~is_same)], np.diff(ordered)[is_same]
-    is_named = name.strip().casefold() in _ROW_NUMBER_NAMES
-    for first, moves in ((values[:1], np.diff(values)), (firsts, steps)):
-        if len(moves) and (moves == 1).all() and (is_named or np.isin(first, (0, 1)).all()):
-            return True
-    return False
+    if n_values == len(values) and np.ptp(values) == len(values) - 1:
+        return bool((values == np.rint(values)).all())
+    is_same = np.diff(codes[order]) == 0
+    steps = np.diff(values[order])[is_same]
+    return bool(len(steps) and (steps == 1).all())
+
+
+def _counts_steps(values: Doubles, times: Integers, codes: Integers) -> bool:
+    """Tell whether whole numbers count by one at each step of their series, lost rows too.
+
+    Rows are sorted by series and time.
+    """
+    steps = np.diff(times)[np.diff(codes) == 0]
+    steps = steps[steps > 0]
+    if not len(steps) or (values != np.rint(values)).any():
+        return False
+    deviation = values - (times - times.min()) / float(np.median(steps))
+    some = slice(_MAX_ROWS_OF_TIME)
+    return _is_band(deviation[some], codes[some], 1.0) and _is_band(deviation, codes, 1.0)
+
+
+def _is_band(deviation: Doubles, codes: Integers, width: float) -> bool:
+    """Tell whether nearly all values of each series lie within a band of this width."""
+    groups = pd.Series(deviation).groupby(codes)
+    middle = groups.transform("median").to_numpy()
+    is_within: Flags = np.abs(deviation - middle) <= width / 2
+    return bool(is_within.mean() >= 1 - _RARELY)
+
+
+def _resolution(values: Doubles) -> float:
+    """Return the place of the last decimal of numbers; 0 for those with more than nine."""
+    size = float(np.abs(values).max())
+    for n_decimals in range(10):
+        if (np.abs(np.round(values, n_decimals) - values) <= _ROUNDING * size).all():
+            return 10.0**-n_decimals
+    return 0.0
 
 
 def _is_calendar(values: Doubles, times: Integers) -> bool:
     """Tell whether numbers are the hour, the day, the month and so on, of their times."""
-    if (values != np.trunc(values)).any():
-        return False
 
     def day_of_year(days: Integers) -> Integers:
         years = days.astype("datetime64[D]").astype("datetime64[Y]")
@@ -391,36 +428,85 @@ def _is_calendar(values: Doubles, times: Integers) -> bool:
         *(month, year, (month - 1) // 3 + 1),
         *(weekday, weekday + 1, (weekday + 1) % 7, (weekday + 1) % 7 + 1, weekday >= 5),
     )
-    return any(bool((values == part).all()) for part in parts)
+    if any(bool((values == part).all()) for part in parts):
+        return True
+
+    # minutes of the day, numbers of quarters of an hour and the like rise evenly, and begin anew
+    resolution = _resolution(values)
+    width = max(1.001 * resolution, _EXACT * float(np.ptp(values)))
+    steps = np.diff(np.unique(times))
+    units = (*_UNITS_US, float(np.median(steps)) if len(steps) else 1.0)
+    for period in (3_600_000_000, _DAY_US, 7 * _DAY_US):
+        phase = ((times - MONDAY_US) % period).astype(np.float64)
+        growth, span = float(np.ptp(values)), float(np.ptp(phase))
+        if np.ptp(times) < 2 * period or growth < _MIN_ROWS * resolution or not span:
+            continue
+        slope = _usual_slope(growth, span, units)
+        if slope is not None and np.ptp(values - slope * phase) <= width:
+            return True
+    return False
 
 
-def _is_second_time(values: Doubles, times: Integers) -> bool:
-    """Tell whether numbers are the time in other units: since the first one, or a date long ago.
+def _usual_slope(growth: float, span_us: float, units: Sequence[float]) -> float | None:
+    """Return one, ten, ... in a unit of time, in microseconds, that is about so much growth."""
+    slopes = [10.0 ** round(np.log10(growth / span_us * unit)) / unit for unit in units]
+    slope = min(slopes, key=lambda power: abs(np.log(power * span_us / growth)))
+    return slope if abs(slope * span_us / growth - 1) <= _ALIKE_SLOPE else None
 
-    They grow by a power of ten in a unit of time. Such dates are near the turn of a year, as 1970
-    or 30 December 1899, in any zone.
+
+def _tells_clock(values: Doubles, times: Integers) -> bool:
+    """Tell whether two numbers are the offsets of a zone from UTC, or 0 and 1 for its summer time.
+
+    They change on the days on which its clocks are set, and on no others.
     """
-    elapsed = (times - times[0]).astype(np.float64)
+    low, high = np.unique(values)
+    by_time = np.argsort(times, kind="stable")
+    moves = np.flatnonzero(np.diff(values[by_time]))
+    days = (times[by_time[moves + 1]] // _DAY_US).tolist()
+    first, last = int(times.min()) // _DAY_US, int(times.max()) // _DAY_US
+    if len(set(days)) > 2 + (last - first) // _LEAST_SUMMER_DAYS:
+        return False
+
+    noons = pd.DatetimeIndex((np.arange(first, last + 2) * _DAY_US + _DAY_US // 2).view("M8[us]"))
+    for zone in OFFERED_ZONES:
+        offset = (noons - noons.tz_localize(zone).tz_convert(None)).to_numpy().astype(np.float64)
+        changes = np.flatnonzero(np.diff(offset)) + first + 1
+        is_flag = (low, high) == (0, 1)
+        is_offset = bool(np.isclose(low * offset.max(), high * offset.min()))
+        is_same = len(changes) and np.isin(days, [changes, changes + 1, changes - 1]).all()
+        if is_same and len(changes) <= len(days) and (is_flag or is_offset):
+            return True
+    return False
+
+
+def _is_second_time(values: Doubles, times: Integers, codes: Integers) -> bool:
+    """Tell whether numbers are the time in other units: since a first one, or a date long ago.
+
+    They grow by one, ten, ... in a unit of time, but for their last decimal, and where they are
+    those of another zone's clock by whole quarters of an hour.
+    """
+    elapsed = (times - times.min()).astype(np.float64)
     order = np.argsort(elapsed, kind="stable")
     n_rare = int(_RARELY * len(order))
     first, last = int(order[n_rare]), int(order[-1 - n_rare])
     span = float(elapsed[last] - elapsed[first])
-    slope = (values[last] - values[first]) / span if span > 0 else 0.0
-    deviation = np.abs(values - values[first] - slope * (elapsed - elapsed[first]))
-    if slope <= 0 or np.mean(deviation <= _EXACT * slope * span) < 1 - _RARELY:
+    growth = float(values[last] - values[first])
+    if span <= 0 or growth <= 0:
         return False
-    powers = [np.log10(slope * unit) for unit in (1, 60_000_000, 3_600_000_000, _DAY_US)]
-    if not any(abs(power - round(power)) < _EXACT for power in powers):
+    slope, resolution = _usual_slope(growth, span, _UNITS_US), _resolution(values)
+    if slope is None or growth < _MIN_ROWS * resolution:
         return False
-    if values[order[0]] == 0:
-        return True
 
-    origin_us = float(times[first]) - values[first] / slope
-    if not _EARLIEST_ORIGIN_US <= origin_us <= times[first] - 366 * _DAY_US:
+    deviation = values - slope * elapsed
+    quarter = slope * _QUARTER_US
+    width = max(1.001 * resolution, _EXACT * slope * span)
+    starts_at_0 = deviation.min() >= -width and deviation.min() <= width
+    is_epoch = np.median(values) / slope >= 366 * _DAY_US
+    if not (starts_at_0 or is_epoch):
         return False
-    nearest = np.array([origin_us]).astype("datetime64[us]")
-    year = (nearest + np.timedelta64(183, "D")).astype("datetime64[Y]").astype("datetime64[us]")
-    return abs(int((nearest - year).astype(np.int64)[0])) <= 3 * _DAY_US
+    if is_epoch and width < quarter / 4:  # clocks of another zone, and changes of it
+        deviation = (deviation - deviation[0] + quarter / 2) % quarter
+    return _is_band(deviation, codes, width)
 
 
 def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> str:
@@ -455,7 +541,7 @@ def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
         return list(dict.fromkeys(known))
 
     zones = []
-    for zone in _OFFERED_ZONES:
+    for zone in OFFERED_ZONES:
         is_right = True
         for code, name in enumerate(names):
             rows = np.flatnonzero(column.codes == code)
@@ -515,7 +601,7 @@ def zones_set_back_at(times: Integers) -> list[str]:
 
 def _first_zones(fits: Callable[[str], bool]) -> list[str]:
     """Return a few zones that fit: of the best known ones, and of all where none of these does."""
-    zones = list(filter(fits, _OFFERED_ZONES))
+    zones = list(filter(fits, OFFERED_ZONES))
     if not zones:
         places = (zone for zone in available_timezones() if "/" in zone and zone[:4] != "Etc/")
         zones = list(filter(fits, sorted(places)))

@@ -140,6 +140,8 @@ class Rows:
     """Zones that stamps with several offsets from UTC may be of; None for other stamps."""
     until_us: int = 0
     """When the values that `--hold` holds end: a step after the newest reading."""
+    signed: tuple[str, ...] = ()
+    """Targets of directions, some of which are negative."""
 
     @property
     def n_rows(self) -> int:
@@ -425,7 +427,7 @@ def read_rows(
 
     names = series.names if schema.series else list(schema.targets)
     names_of_target = {target: schema.series_names(names, target) for target in schema.targets}
-    if schema.series and schema.step_us is None:
+    if schema.step_us is None:
         warn_of_similar_names(names, context.listener)
     time_chunks, codes = times.chunks(), series.chunks()
     readings, offsets = targets.chunks(time_chunks, codes, names_of_target, known_offsets)
@@ -439,6 +441,7 @@ def read_rows(
 
     rows = Rows(time_chunks, codes, readings, covariates.chunks(), offsets, names, covariates.texts)
     rows.zones = zones
+    rows.signed = targets.signed
     future = future_frame_of(source)
     if future is not None:
         rows.future_name, rows.n_future_rows = future.source.name, len(future.rows)
@@ -552,6 +555,7 @@ class TargetColumns:
         self._source = source
         self._config = config
         self._largest = dict.fromkeys(names, 0.0)
+        self._negative: set[str] = set()
         self._builders = {
             name: ArrayBuilder(np.float64 if name in config.counter else np.float32)
             for name in names
@@ -563,7 +567,10 @@ class TargetColumns:
             readings, largest = _finite_values(batch, name, self._source, self._config, n_before)
             self._largest[name] = max(self._largest[name], largest)
 
-            if self._config.agg_by_column.get(name) == ANGLE and largest > 2 * HALF_TURN:
+            is_angle = self._config.agg_by_column.get(name) == ANGLE
+            if is_angle and np.fmin.reduce(readings, initial=0.0) < 0:
+                self._negative.add(name)
+            if is_angle and largest > 2 * HALF_TURN:
                 row = n_before + int(np.nanargmax(np.abs(readings)))
                 location = self._source.location(row, name)
                 token = location.token or f"{largest:g}"
@@ -602,6 +609,7 @@ class TargetColumns:
             is_angle = self._config.agg_by_column.get(target) == ANGLE
             if is_angle:
                 offset = _mean_directions(codes, chunks, len(offset))
+                offset = wrap_angles(offset, -HALF_TURN if target in self._negative else 0.0)
             elif chunks and chunks[0].dtype == np.float64:
                 offset = find_value_offsets(times, codes, chunks, n_series=len(offset))
             if known_offsets:
@@ -617,6 +625,11 @@ class TargetColumns:
             readings[target] = [chunk.astype(np.float32, copy=False) for chunk in shifted]
             offsets[target] = offset
         return readings, offsets
+
+    @property
+    def signed(self) -> tuple[str, ...]:
+        """The targets of directions that have negative readings."""
+        return tuple(name for name in self._builders if name in self._negative)
 
     def warn_of_lost_digits(self, listener: Listener) -> None:
         """Warn of columns of whole numbers that doubles round, such as ids and keys."""

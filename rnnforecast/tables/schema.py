@@ -20,7 +20,12 @@ from rnnforecast.sources.files import check_memory
 from rnnforecast.sources.numbers import is_number
 from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.sources.source import KEY_SEPARATOR, JoinedKey, Source
-from rnnforecast.tables.evidence import Evidence, gather_evidence, time_evidence
+from rnnforecast.tables.evidence import (
+    Evidence,
+    gather_evidence,
+    time_evidence,
+    with_texts_of_numbers,
+)
 from rnnforecast.tables.roles import (
     CONSTANT,
     MAX_OFFERED_ZONES,
@@ -80,6 +85,8 @@ class Schema:
     stamp_offset_us: int = 0
     open_steps: tuple[int, ...] = ()
     covariates: tuple[Covariate, ...] = ()
+    signed: tuple[str, ...] = ()
+    """Targets of directions that go from -180 to 180 degrees; others go from 0 to 360."""
     reasons: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
     """Columns, and why they have their role or none; not stored."""
 
@@ -380,6 +387,9 @@ def infer_key(
         # a large table may be sorted by a key that its first rows do not show
         evidence = gather_evidence(source, reader, may_be_key, all_rows=True)
         series, reason = _infer_series(source, evidence, names)
+    if series is None and evidence.repeats_times:
+        evidence = with_texts_of_numbers(evidence, source, reader)
+        series, reason = _infer_series(source, evidence, names)
     return evidence, series, reason
 
 
@@ -500,6 +510,8 @@ def _check_zone_column(source: Source, evidence: Evidence) -> None:
         if not column.is_zone or column.n_values < 2 or not column.is_complete:
             continue
 
+        if evidence.comes_together(column):  # each series is of a zone of its own
+            continue
         raise DataError(
             f"column {name!r} names the clocks that the stamps are of: "
             f"{', '.join(column.texts[:_N_SIMILAR])}",

@@ -381,7 +381,8 @@ def forecast(
 
     angles = [name for name, rule in ready.options.agg_by_column.items() if rule == ANGLE]
     targets = ready.schema.targets if ready.schema.series is not None else ()
-    wrapped = wrap_directions(prediction.forecast, angles, targets)
+    signed = ready.schema.signed
+    wrapped = wrap_directions(prediction.forecast, angles, targets, signed=signed)
     prediction = replace(prediction, forecast=wrapped)
     return _apply_limits(prediction, ready.artifact.limits, ready.schema, config, events)
 

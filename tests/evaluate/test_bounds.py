@@ -161,6 +161,8 @@ def test_medians_of_directions_lie_within_a_turn_and_quantiles_move_with_them() 
     np.testing.assert_allclose(turns, np.rint(turns), atol=1e-6)
     assert (np.diff(wrapped.values, axis=-1) >= 0).all()
     assert wrapped.values[1].tolist() == forecast.values[1].tolist()
+    signed = wrap_directions(forecast, ["s0", "s2"], signed=["s0"])
+    np.testing.assert_allclose(signed.point[:, 0], [-2, 358, 359], atol=1e-3)
     whole = wrap_directions(forecast, ["v"], ("v",))
     assert whole.point.min() >= 0
     assert whole.point.max() < 360

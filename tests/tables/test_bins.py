@@ -145,6 +145,20 @@ def test_stamps_that_jitter_over_the_edges_of_bins_lack_nothing():
     assert np.isfinite(result.panel.target).all()
 
 
+@pytest.mark.parametrize("n_off", [0, 3])
+def test_a_stamp_a_little_early_lies_in_the_bin_of_its_time(n_off):
+    seconds = 60 * np.arange(1000) + np.random.default_rng(0).integers(-3, 4, 1000)
+    seconds[[300, 500, 700][:n_off]] += 21  # far off: where they are
+    times = pa.array((START_US + seconds * 1_000_000).view("datetime64[us]"))
+    readings = pa.table({"ts": times, "v": np.arange(1000.0)})
+
+    minutes = read(readings, freq="1min", agg="mean")
+    hours = read(readings, freq="1h", agg="mean").panel
+
+    assert target(minutes) == list(range(1000))
+    assert hours.target.tolist()[:16] == [60 * hour + 29.5 for hour in range(16)]
+
+
 def test_readings_that_come_as_they_like_have_no_pace():
     times = np.cumsum(np.random.default_rng(0).exponential(60, 500)).astype(np.int64)
     assert np.isnan(local_pace(times, np.zeros(500, np.int64))).all()
@@ -180,7 +194,8 @@ def test_a_counter_is_differenced_before_its_counts_are_binned():
     used = np.abs(np.random.default_rng(1).normal(1, 0.3, 24 * 12))
     counts = 1000 + np.cumsum(used)
     counts[200:] -= counts[199]  # exchanged
-    counts[110:118] = NAN
+    counts[110:118] = NAN  # within a day
+    counts[160:175] = NAN  # over midnight
     pulses = (65_000 + 10 * np.arange(24 * 12)) % 65_536
     frame = pd.DataFrame(
         {"ts": pd.date_range("2024-01-01", periods=24 * 12, freq="1h"), "kwh": counts, "n": pulses}
@@ -190,11 +205,43 @@ def test_a_counter_is_differenced_before_its_counts_are_binned():
 
     kwh, n = result.panel.of(0), result.panel.of(1)
     days = [used[24 * day + 1 : 24 * day + 25].sum() for day in range(11)]
-    assert np.flatnonzero(np.isnan(kwh)).tolist() == [4]
-    np.testing.assert_allclose(np.delete(kwh, 4)[:10], np.delete(days, 4), rtol=1e-5)
+    assert np.flatnonzero(np.isnan(kwh)).tolist() == [6, 7]
+    np.testing.assert_allclose(np.delete(kwh, [6, 7])[:9], np.delete(days, [6, 7]), rtol=1e-5)
     assert n.tolist() == [240] * 12
     codes = {code: w.count for code, w in result.warnings.items() if code.startswith("counter")}
     assert codes == {"counter-reset": 1, "counter-rollover": 1}
+
+
+@pytest.mark.parametrize("night_use", [0.0, 0.1])
+def test_a_meter_that_is_not_read_by_night_counts_by_day(night_use):
+    hours = np.arange(24 * 30)
+    is_read = (hours % 24 >= 5) & (hours % 24 < 22)
+    used = np.where(is_read, 1.0, night_use)
+    counts = 7000 + np.cumsum(used)
+    days = 30 * [17 + 7 * night_use]
+
+    counted = table(60 * hours[is_read], counts[is_read])
+    result = read(counted, counter=("v",), freq="1d", agg="sum")
+
+    assert len(target(result)) == 30
+    np.testing.assert_allclose(result.panel.target[1:-1], days[1:-1], atol=0.3)
+    assert "incomplete-bins" not in result.warnings
+
+
+def test_lost_counts_cost_a_meter_no_day():
+    counts = 7000 + np.cumsum(np.full(96 * 20, 0.25))
+    is_kept = np.random.default_rng(2).random(96 * 20) > 0.15
+    is_kept[700:900] = False  # two days and their nights
+
+    panel = read(
+        table(15 * np.arange(96 * 20), np.where(is_kept, counts, NAN)),
+        counter=("v",),
+        freq="1d",
+        agg="sum",
+    ).panel
+
+    assert np.flatnonzero(np.isnan(panel.target)).tolist() == [7, 8, 9]
+    np.testing.assert_allclose(panel.target[np.isfinite(panel.target)], 24, rtol=1e-3)
 
 
 def test_a_reading_between_two_bins_is_shared_by_time():
@@ -418,6 +465,7 @@ def test_directions_are_proposed_as_angles():
         "around": np.cumsum(RNG.normal(0, 25, N)) % 360,
         "tens": np.round((350 + RNG.normal(0, 25, N)) / 10) * 10 % 360,
         "azimuth": 15.0 * HOURS % 360,
+        "yaw": np.round((180 + RNG.normal(0, 12, N) + 180) % 360 - 180),
     }
 
     names, options = columns_warned_of("direction", **columns)
@@ -434,6 +482,8 @@ def test_what_jumps_between_two_levels_is_no_direction():
         "load": np.where(is_on, 358 + RNG.normal(0, 0.5, N), np.abs(RNG.normal(0, 0.5, N))),
         "sun": np.clip(359 * np.sin(2 * np.pi * HOURS / 24), 0, None),
         "wave": 180 + 179.9 * np.sin(HOURS / 10),
+        "charge": np.where(is_on, 175, -175) + RNG.normal(0, 3, N),
+        "heel": RNG.normal(0, 60, N).clip(-180, 180),
     }
 
     assert columns_warned_of("direction", **columns) == (set(), ())
@@ -452,6 +502,20 @@ def test_readings_of_a_direction_do_not_jump_at_north():
     assert panel.of(1).tolist() == np.float32(wave(N)).tolist()
     assert "direction" in read(frame).warnings
     assert "direction" not in result.warnings
+
+
+def test_a_direction_from_minus_180_stays_one():
+    degrees = np.round(-175 + RNG.normal(0, 15, N), 1)
+    degrees = (degrees + 180) % 360 - 180
+    stamps = pd.date_range("2024-01-01", periods=N, freq="1h")
+    frame = pd.DataFrame({"ts": stamps, "yaw": degrees, "dir": degrees % 360})
+
+    result = read(frame, agg=("yaw=angle", "dir=angle"))
+    limited = read(frame, agg=("yaw=angle",), valid_range=("yaw=-180:-90",)).panel
+
+    assert result.schema.signed == ("yaw",)
+    assert abs(result.panel.base - [-175, 185]).max() <= 2
+    assert np.isnan(limited.of(0)).tolist() == (~(degrees <= -90)).tolist()
 
 
 def test_a_value_that_is_no_direction_is_an_error_whose_fix_works(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from rnnforecast.data.axis import ELAPSED, MONTHS, WALL_CLOCK
 from rnnforecast.errors import UsageError
 from rnnforecast.units import format_duration, parse_duration_us
+from tests.builders import wave
 from tests.data.tables import Read, failure, read
 
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Sydney")
@@ -204,3 +205,32 @@ def test_months_without_a_whole_one_say_so() -> None:
     )
 
     assert error.exit_code in (4, 5) and "1 month" in error.message
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York"])
+@pytest.mark.parametrize("freq", ["D", "MS"])
+def test_midnights_of_a_zone_in_utc_offer_the_zone(zone: str, freq: str) -> None:
+    stamps = pd.date_range("2011-01-01", periods=120, freq=freq, tz=zone)
+    frame = pd.DataFrame({"ts": stamps.tz_convert("UTC"), "v": wave(120)})
+
+    if freq == "D":
+        proposals = read(frame).warnings["jitter"].proposals
+    else:
+        proposals = failure(frame).proposals
+
+    assert ("--tz", zone) in [proposal.options for proposal in proposals]
+    panel = read(frame, tz=zone).panel
+    assert (panel.n_readings, panel.axis.format(int(panel.start[0]))[:10]) == (120, "2011-01-01")
+    same = frame.assign(ts=pd.date_range("2011-01-01 05:00", periods=120, freq="D", tz="UTC"))
+    assert "jitter" not in read(same).warnings
+
+
+def test_last_working_days_of_months_offer_months() -> None:
+    stamps = pd.date_range("2015-01-01", periods=90, freq="BME")
+    frame = pd.DataFrame({"ts": stamps, "v": wave(90)})
+
+    (proposal,) = failure(frame).proposals
+
+    assert proposal.options[:2] == ("--freq", "1month")
+    panel = read(frame, freq="1month", agg="mean").panel
+    assert (panel.n_readings, len(panel.target)) == (90, 90)

@@ -122,6 +122,14 @@ def test_a_value_that_loggers_write_is_found_in_sensors_of_every_kind(name, valu
     assert findings(make_panel(readings)) == {("sentinel", "s0", value)}
 
 
+@pytest.mark.parametrize("value", [9999.9, -99.99, -999.9, 6553.5, 3276.7, -327.68, 65535])
+def test_nines_and_full_registers_are_found_however_often(value):
+    readings = sensor("temperature")
+    readings[np.random.default_rng(0).random(N) < 0.1] = value
+
+    assert findings(make_panel(readings)) == {("sentinel", "s0", float(np.float32(value)))}
+
+
 @pytest.mark.parametrize("name", ["temperature", "pressure", "air pressure", "voltage", "walk"])
 @pytest.mark.parametrize("length", [60, 300])
 def test_a_sensor_that_moves_and_stops_is_stuck(name, length):

@@ -25,6 +25,17 @@ def test_a_unit_that_changes_is_found_where_it_does(changed):
     assert np.isclose(jump.after, changed(20), rtol=0.1)
 
 
+@pytest.mark.parametrize("changed", [lambda x: 1.8 * x + 32, lambda x: x - 45])
+def test_a_jump_beyond_all_others_is_found_though_days_differ_as_much(changed):
+    days = 15 + 8 * np.sin(ROWS * 2 * np.pi / 24) + 0.1 * wave(N)
+
+    jump = find_changepoint(np.where(ROWS < AT, days, changed(days)).astype(np.float32))
+
+    assert jump is not None and abs(jump.row - AT) <= 1
+    steps = np.where(ROWS % 24 < 8, days, changed(days))  # a machine of two temperatures
+    assert find_changepoint(steps.astype(np.float32)) is None
+
+
 @pytest.mark.parametrize(
     "readings",
     [

@@ -118,6 +118,31 @@ def test_leading_zeros_of_ids_stay(tmp_path):
     assert read(path).panel.names == ("007", "012")
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        ("7", "07", "007"),
+        ("1.1", "1.10", "1.2"),
+        ("12E4", "120E3", "1E05"),
+        ("12345678901234567890", "12345678901234567891"),
+    ],
+)
+def test_ids_that_are_the_same_number_are_told_apart_by_their_text(tmp_path, ids):
+    path = tmp_path / "x.csv"
+    long([(name,) for name in ids], "probe").to_csv(path, index=False)
+
+    assert read(path).panel.names == ids
+
+
+def test_what_is_true_or_false_is_a_key_where_both_come_at_a_time(tmp_path):
+    path = tmp_path / "x.parquet"
+    long([(True,), (False,)], "inbound").to_parquet(path)
+
+    assert read(path).panel.names == ("true", "false")
+    single = pd.DataFrame({"when": HOURS, "open": np.arange(N) // 9 % 2 == 0, "v": wave(N)})
+    assert read(single).panel.names == ("v",)
+
+
 def test_coordinates_may_be_a_key():
     result = read(long([(48.0, 11.0), (48.0, 11.5), (48.5, 11.0)], "y", "x"))
 
@@ -208,6 +233,37 @@ def test_readings_sent_on_change_with_a_text_are_asked_about():
     assert failure(frame).code == "ambiguous-roles"
 
 
+def at_random(names: list[object], levels: list[float], column: str) -> pd.DataFrame:
+    """Make a table of sensors that send at random: each its own level, and noise."""
+    number = RANDOM.integers(0, len(names), 600)
+    stamps = pd.Timestamp("2024-01-01") + pd.to_timedelta(
+        np.cumsum(RANDOM.integers(2, 40, 600)), "s"
+    )
+    readings = np.array(levels)[number] + RANDOM.normal(0, 0.3, 600)
+    return pd.DataFrame({"when": stamps, column: np.array(names)[number], "v": readings})
+
+
+def test_sensors_that_send_at_random_are_asked_about():
+    for names, levels in ((["p", "q", "r"], [20, 20, 20]), ([101, 102, 103], [20, 400, 1000])):
+        error = failure(at_random(names, levels, "node"))
+
+        assert error.code == "ambiguous-roles"
+        assert offered(error) == [("--series", "node"), ("--id-from-columns",)]
+    named = read(at_random([1, 2, 3], [20, 20, 20], "sensor_id"), freq="5min", agg="mean")
+    assert set(named.panel.names) == {"1", "2", "3"}
+
+
+def test_modes_at_irregular_times_are_no_series():
+    frame = at_random(["run", "idle", "stop"], [20, 20, 20], "mode")
+    walk = frame.assign(v=np.cumsum(RANDOM.normal(0, 1, 600)))
+    holding = frame.assign(mode=np.repeat(["run", "idle", "stop", "run"], 150))
+    stars = frame.assign(mode=RANDOM.integers(1, 6, 600))
+    switched = frame.assign(mode=np.arange(600) % 2, v=np.arange(600) % 2 * 1500.0)
+
+    for data in (walk, holding, stars, switched):
+        assert failure(data).code == "irregular"
+
+
 STATUSES = {
     "quality": np.where(RANDOM.random(N) < 0.05, "bad", "good"),
     "tariff": np.where((HOURS.hour >= 6) & (HOURS.hour < 22), "high", "low"),
@@ -233,21 +289,61 @@ def test_names_of_days_are_no_series():
     assert read(frame).panel.names == ("v",)
 
 
+ELAPSED_H = np.arange(N)
 LEFT_OUT = {
-    "always 48.2": np.full(N, 48.2),
-    "numbers the rows": np.arange(1, N + 1),
-    "what the calendar says of the time": HOURS.hour,
-    "a second time": 1_704_067_200 + 3600 * np.arange(N),
+    "constant": ("always 48.2", np.full(N, 48.2)),
+    "rows from 1": ("numbers the rows", np.arange(1, N + 1)),
+    "rows from anywhere": ("numbers the rows", np.arange(N) + 50_001),
+    "rows before they were sorted": ("numbers the rows", RANDOM.permutation(N) + 7),
+    "hour": ("what the calendar says of the time", HOURS.hour),
+    "minute of the day": ("what the calendar says of the time", 60 * HOURS.hour),
+    "seconds since 1970": ("a second time", 1_704_067_200 + 3600 * ELAPSED_H),
+    "elapsed days, rounded": ("a second time", np.round(ELAPSED_H / 24, 3)),
+    "days of astronomers": ("a second time", np.round(2_460_310.5 + ELAPSED_H / 24, 4)),
+    "days of a spreadsheet": ("a second time", np.round(45_292 + ELAPSED_H / 24, 2)),
 }
 
 
-@pytest.mark.parametrize("why", LEFT_OUT)
-def test_numbers_that_nobody_measures_are_no_targets(why):
-    result = read(pd.DataFrame({"when": HOURS, "x": LEFT_OUT[why], "v": wave(N)}))
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_numbers_that_nobody_measures_are_no_targets(name):
+    why, numbers = LEFT_OUT[name]
+
+    result = read(pd.DataFrame({"when": HOURS, "x": numbers, "v": wave(N)}))
 
     assert (result.panel.names, reason(result, "x")) == (("v",), why)
-    named = read(pd.DataFrame({"when": HOURS, "x": LEFT_OUT[why], "v": wave(N)}), target=("x",))
+    named = read(pd.DataFrame({"when": HOURS, "x": numbers, "v": wave(N)}), target=("x",))
     assert named.panel.names == ("x",)
+
+
+@pytest.mark.parametrize("order", ["by key", "shuffled"])
+def test_numbers_of_rows_and_of_messages_are_no_targets_of_a_long_table(order):
+    frame = long([("a",), ("b",)], "x")
+    frame = frame.assign(row=np.arange(2 * N) + 900, message=np.tile(np.arange(N), 2) + 40)
+    frame.loc[frame.x == "b", "message"] += 1000
+    frame = frame[RANDOM.random(2 * N) < 0.9]  # lost messages take their numbers with them
+    frame["row"] = np.arange(len(frame)) + 900
+    frame = frame.sample(frac=1, random_state=1) if order == "shuffled" else frame
+
+    result = read(frame)
+
+    assert set(result.panel.names) == {"a", "b"}
+    assert reason(result, "row") == reason(result, "message") == "numbers the rows"
+
+
+@pytest.mark.parametrize("tz", ["Europe/Berlin", "America/New_York", "Europe/London"])
+@pytest.mark.parametrize("form", ["flag", "hours", "seconds", "epoch"])
+@pytest.mark.parametrize("stamps", ["local", "utc"])
+def test_what_tells_how_clocks_are_set_is_no_target(tz, form, stamps):
+    utc = pd.date_range("2024-03-01", periods=60 * 24, freq="1h", tz="UTC")
+    local = utc.tz_convert(tz).tz_localize(None)
+    hours = (local - utc.tz_localize(None)).total_seconds().to_numpy() / 3600
+    epoch = utc.tz_localize(None).astype("datetime64[s]").astype(np.int64)
+    kinds = {"flag": hours - hours.min(), "hours": hours, "seconds": 3600 * hours, "epoch": epoch}
+    when = local if stamps == "local" else utc.tz_localize(None)
+
+    result = read(pd.DataFrame({"when": when, "x": kinds[form], "v": wave(len(utc))}))
+
+    assert result.panel.names == ("v",)
 
 
 def test_what_is_the_same_for_each_series_is_no_target():
@@ -266,6 +362,10 @@ READINGS = {
     "on": (wave(N) > wave(N).mean()).astype(int),
     "meter": 1000 + np.cumsum(RANDOM.integers(0, 3, N)),
     "late": np.r_[np.full(N - 20, 5.0), wave(20)],
+    "rising": np.round(20 + 0.05 * np.arange(N) + RANDOM.normal(0, 0.2, N), 1),
+    "setpoint": np.where(np.arange(N) >= 72, 1, 0),
+    "schedule": np.where((HOURS.hour > 5) & (HOURS.hour < 22), 21.0, 17.0),
+    "sawtooth": np.round(300 - 12.0 * HOURS.hour + RANDOM.normal(0, 2, N)),
     "rare": np.where(np.arange(N) % 4 == 0, 5.0, np.nan),
 }
 
@@ -321,6 +421,8 @@ def test_names_that_differ_by_blanks_or_case_are_said():
     assert result.panel.n_series == 4
     assert result.warnings["similar-names"].count == 3
     assert "Pump 2" not in result.warnings["similar-names"].message
+    wide = read(pd.DataFrame({"when": HOURS, "Temp": wave(N), "temp ": wave(N), "v": wave(N)}))
+    assert wide.warnings["similar-names"].count == 2
 
 
 def zoned(tz: str, start: str = "2024-10-20", **columns: object) -> pd.DataFrame:
@@ -343,6 +445,16 @@ def test_a_column_of_clocks_asks_for_its_zone_and_names_no_series(tz):
         ("v",),
         [479],
     )  # an hour comes twice
+
+
+@pytest.mark.parametrize("zones", [("CET", "EST"), ("America/New_York", "America/Denver")])
+def test_zones_that_come_together_are_those_of_series(zones):
+    names = read(long([(zone,) for zone in zones], "place")).panel.names
+    of_sites = long(list(zip("pq", zones, strict=True)), "site", "tz")
+
+    assert names == zones
+    assert read(of_sites).panel.names == read(of_sites[["tz", "site", "when", "v"]]).panel.names
+    assert read(of_sites).panel.names == ("p", "q")
 
 
 def test_one_zone_in_all_rows_is_said():
