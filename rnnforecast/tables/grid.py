@@ -524,7 +524,7 @@ def _snap(
         snapped.append(times - off)
 
     message = f"{n_moved} time stamps were moved onto the grid"
-    zones = _propose_zones(rows, step_us, tz)
+    zones = _propose_zones(rows, step_us, context.config, tz)
     context.listener(WarningEvent("jitter", message, n_moved, proposals=zones))
     origin = 0 if is_near_1970 else first
     return snapped, first - deviation(first, origin), end - deviation(end, origin)
@@ -548,7 +548,7 @@ def _irregular(
         n_months = min((1, 3, 12), key=lambda n: abs(np.log(n * MONTH_US / median)))
         freq = abbreviate(n_months * MONTH_US)
     proposals = [Proposal(("--freq", freq, "--agg", "mean"), "to put the readings on a grid")]
-    proposals = list(_propose_zones(rows, step_us, tz)) or proposals
+    proposals = list(_propose_zones(rows, step_us, config, tz)) or proposals
     if on_change is not None:
         proposals.insert(0, on_change)
     reason = "" if on_change is None else ", as if sensors report only when they have changed"
@@ -561,9 +561,14 @@ def _irregular(
     )
 
 
-def _propose_zones(rows: Rows, step_us: int, tz: str | None) -> tuple[Proposal, ...]:
-    """Propose the zones in which the days, or months, of stamps in UTC begin at midnight."""
-    if tz != "UTC" or step_us < DAY_US - HOUR_US:
+def _propose_zones(
+    rows: Rows, step_us: int, config: DataConfig, tz: str | None
+) -> tuple[Proposal, ...]:
+    """Propose the zones in which days, or months, begin at midnight, of stamps that are in UTC.
+
+    None where the user has named a zone.
+    """
+    if config.tz is not None or tz != "UTC" or step_us < DAY_US - HOUR_US:
         return ()
     condition = "if its days begin at midnight there"
     return tuple(Proposal(("--tz", zone), condition) for zone in zones_of_midnights(rows))

@@ -555,7 +555,7 @@ KINDS: dict[str, Kind] = {
         "sentinel", lambda: column([v if n % 6 else -999 for n, v in enumerate(WAVE)]), (), offers=0
     ),
     "spikes": Kind(
-        "spike", lambda: column(but(h50=6553.5, h180=6553.5)), (flow(missing(50, 180)),)
+        "spike", lambda: column(but(h50=6543.1, h180=6543.1)), (flow(missing(50, 180)),)
     ),
     "a sensor that hangs": Kind(
         "stuck-sensor",
