@@ -25,7 +25,7 @@ from rnnforecast.evaluate.live import issue_table
 from rnnforecast.evaluate.postprocess import Prediction
 from rnnforecast.events import Recorder
 from rnnforecast.jobs.ledger import STAMP, publish_part
-from rnnforecast.sources.files import check_outputs, list_source_files
+from rnnforecast.sources.files import check_outputs
 from rnnforecast.storage.durable import (
     crash_point,
     make_directory,
@@ -33,7 +33,7 @@ from rnnforecast.storage.durable import (
     remove_stale_temps,
     rollback_on_error,
 )
-from rnnforecast.storage.publish import describe_input, describe_source, publish
+from rnnforecast.storage.publish import describe_input, publish
 from rnnforecast.storage.remote import read_json
 from rnnforecast.tables.match import newest_reading, unix_time_s
 from rnnforecast.workflow.model import (
@@ -146,9 +146,6 @@ class Publication:
     def describe(self, events: Recorder, arguments: Sequence[str]) -> dict[str, Any]:
         """Return the manifest without the files that are published."""
         past = self.ready.past
-        sources = (self.job.source, self.ready.options.exclude, self.job.forecast.future)
-        inputs = {path for source in sources if source for path in list_source_files(source)}
-
         return {
             "status": "published",
             "key": self.key,
@@ -164,7 +161,7 @@ class Publication:
                 "python": platform.python_version(),
                 **{name: version(name) for name in _LIBRARIES},
             },
-            "inputs": [describe_source(path) for path in sorted(inputs, key=str)],
+            "inputs": [file.describe() for _, file in sorted(events.inputs.items())],
             "data": {
                 "fingerprint": past.fingerprint(),
                 "series": past.n_origins,

@@ -21,6 +21,7 @@ from rnnforecast.events import Listener, WarningEvent, ignore
 from rnnforecast.sources.columns import Column, is_time_of_day, with_weak_dates
 from rnnforecast.sources.csv import CsvFile, check_same_columns, open_csv_file
 from rnnforecast.sources.files import expand_path, expand_url
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.parquet import (
     ParquetFile,
     ParquetSource,
@@ -45,7 +46,7 @@ _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
 _TABLE_ENDINGS = JSON_ENDINGS + EXCEL_ENDINGS + ARROW_ENDINGS
 _ALL_ENDINGS = _CSV_ENDINGS + _PARQUET_ENDINGS + _TABLE_ENDINGS
-STANDARD_INPUT = "-"
+STANDARD_INPUT, _STANDARD_INPUT_NAME = "-", "standard input"
 KEY_SEPARATOR = "/"
 """What stands between the parts of a series' name: of several key columns, or key and target."""
 _BYTES_PER_CELL = 8
@@ -86,7 +87,7 @@ class Source(Protocol):
         """Return the locations of the rows that the last reading skipped."""
 
     @property
-    def paths(self) -> tuple[AnyPath, ...]:
+    def inputs(self) -> tuple[InputFile, ...]:
         """The files that are read."""
 
     @property
@@ -106,9 +107,9 @@ class WrappedSource:
         return self.source.name
 
     @property
-    def paths(self) -> tuple[AnyPath, ...]:
+    def inputs(self) -> tuple[InputFile, ...]:
         """The files that are read."""
-        return self.source.paths
+        return self.source.inputs
 
     @property
     def n_rows_estimate(self) -> int:
@@ -128,6 +129,8 @@ class CsvSource:
     files: tuple[CsvFile, ...]
     owner: object = None
     """The source of which it is a part, and with which a temporary file is deleted."""
+    origin: InputFile | None = None
+    """The file whose content the text is, such as that of a sheet."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -153,9 +156,9 @@ class CsvSource:
         return [location for file in self.files for location in file.rejected()]
 
     @property
-    def paths(self) -> tuple[AnyPath, ...]:
+    def inputs(self) -> tuple[InputFile, ...]:
         """The files that are read."""
-        return tuple(file.path for file in self.files)
+        return tuple(f.input for f in self.files) if self.origin is None else (self.origin,)
 
     @property
     def n_rows_estimate(self) -> int:
@@ -228,16 +231,22 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
 
     paths: Sequence[AnyPath] = expand_url(location) if is_remote(location) else expand_path(text)
     if all(path.name.lower().endswith(_CSV_ENDINGS) or not path.suffix for path in paths):
-        csv_files = tuple(open_csv_file(path, config, listener, name=str(path)) for path in paths)
+        csv_files = tuple(
+            open_csv_file(file, config, listener, name=str(file.path))
+            for file in InputFile.of_all(paths)
+        )
         check_same_columns(csv_files)
         return CsvSource(name, csv_files)
 
     if len(paths) == 1 and paths[0].name.lower().endswith(_TABLE_ENDINGS):
-        return _open_table_file(paths[0], name, config, listener)
+        return _open_table_file(InputFile.of(paths[0]), name, config, listener)
 
     stray = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
     if stray is None:
-        files = tuple(ParquetFile(p, folder_columns(p, location)) for p in paths)
+        files = tuple(
+            ParquetFile(file, folder_columns(file.path, location))
+            for file in InputFile.of_all(paths)
+        )
         source = open_parquet(name, files)
         return replace(source, columns=with_weak_dates(source.columns, name, config))
     if stray.name.lower().endswith(_CSV_ENDINGS):
@@ -265,20 +274,21 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     )
 
 
-def _open_table_file(path: AnyPath, name: str, config: DataConfig, listener: Listener) -> Source:
+def _open_table_file(file: InputFile, name: str, config: DataConfig, listener: Listener) -> Source:
     """Open a file of JSON lines, an Arrow file, or a sheet of an Excel file."""
-    if path.name.lower().endswith(JSON_ENDINGS):
-        return open_json_lines(path, config, name)
-    if path.name.lower().endswith(ARROW_ENDINGS):
-        return open_arrow_file(path, name)
+    ending = file.path.name.lower()
+    if ending.endswith(JSON_ENDINGS):
+        return open_json_lines(file, config, name)
+    if ending.endswith(ARROW_ENDINGS):
+        return open_arrow_file(file, name)
 
-    file, sheet = sheet_as_text(path, config, listener, name)
+    text, sheet = sheet_as_text(file, config, listener, name)
     try:
-        csv_file = open_csv_file(Path(file.name), config, listener, name=sheet)
+        csv_file = open_csv_file(InputFile.of(Path(text.name)), config, listener, name=sheet)
     except BaseException:
-        file.close()
+        text.close()
         raise
-    return _with_file(CsvSource(name, (csv_file,)), file)
+    return _with_file(CsvSource(name, (csv_file,), origin=file), text)
 
 
 def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
@@ -287,11 +297,12 @@ def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
     try:
         shutil.copyfileobj(sys.stdin.buffer, file)
         file.flush()
-        csv_file = open_csv_file(Path(file.name), config, listener, name="standard input")
+        input_file = InputFile.of(Path(file.name))
+        csv_file = open_csv_file(input_file, config, listener, name=_STANDARD_INPUT_NAME)
     except BaseException:
         file.close()
         raise
-    return _with_file(CsvSource("standard input", (csv_file,)), file)
+    return _with_file(CsvSource(_STANDARD_INPUT_NAME, (csv_file,)), file)
 
 
 def _with_file(source: CsvSource, file: IO[Any]) -> CsvSource:

@@ -32,7 +32,8 @@ from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, ProgressEvent, WarningEvent
 from rnnforecast.sources.columns import Column, is_integer
 from rnnforecast.sources.csv import report_skipped
-from rnnforecast.sources.files import change_guard, check_memory, thread_map
+from rnnforecast.sources.files import check_memory, thread_map
+from rnnforecast.sources.inputs import reading
 from rnnforecast.sources.source import Source, WrappedSource
 from rnnforecast.tables.future import future_frame_of
 from rnnforecast.tables.roles import CONSTANT, SAME_IN_SERIES
@@ -451,7 +452,7 @@ def _read_batches(types: dict[str, pa.DataType], context: ReadContext) -> Iterat
 
     check_memory(n_expected, n_columns, context.config, source.name)
     report()
-    with change_guard(source.paths, listener):
+    with reading(source.inputs, listener):
         try:
             for batch in source.batches(types):
                 yield batch
