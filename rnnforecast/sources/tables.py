@@ -36,6 +36,7 @@ from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.parquet import TableSource
 from rnnforecast.sources.sniff import MISSING
 from rnnforecast.sources.text import DAMAGED, open_binary, truncated, unpacked_size
+from rnnforecast.storage.remote import check_json_lines
 from rnnforecast.urls import Database
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -97,12 +98,16 @@ def open_json_lines(file: InputFile, config: DataConfig, name: str) -> TableSour
 
     content = b"\n".join(lines)
     try:
+        check_json_lines(lines)
         table = pa_json.read_json(io.BytesIO(content))
         texts = [pa.field(f.name, _with_text_times(f.type)) for f in table.schema]
         if any(field.type != f.type for field, f in zip(texts, table.schema, strict=True)):
             options = pa_json.ParseOptions(explicit_schema=pa.schema(texts))
             table = pa_json.read_json(io.BytesIO(content), parse_options=options)
-    except pa.ArrowException:  # line by line, errors have their line, and some texts are missing
+    except (pa.ArrowException, ValueError):
+        table = None
+    if table is None or table.num_rows != len(numbers):
+        # Line by line, errors have their line, and some texts are missing.
         return _parse_json_lines(lines, numbers, config, name, file)
     while any(pa.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
@@ -152,6 +157,7 @@ def _parse_json_lines(
         text = lines[number - 1].decode("utf-8", "replace").strip()
         try:
             value = json.loads(text)
+            row = dict(_flatten(value)) if isinstance(value, dict) else None
         except (ValueError, RecursionError) as error:
             raise DataError(
                 f"line {number} of {name} is no JSON: {error}",
@@ -159,14 +165,14 @@ def _parse_json_lines(
                 location=Location(name, number, text=text),
                 hint='each line is an object, such as  {"time": "2024-05-01T12:00", "flow": 2.5}',
             ) from error
-        if not isinstance(value, dict):
+        if row is None:
             raise DataError(
                 f"line {number} of {name} is no JSON object",
                 code="not-json",
                 location=Location(name, number, text=text),
                 hint='each line is an object, such as  {"time": "2024-05-01T12:00", "flow": 2.5}',
             )
-        rows.append(dict(_flatten(value)))
+        rows.append(row)
 
     names = list(dict.fromkeys(key for row in rows for key in row))
     columns = {key: [row.get(key) for row in rows] for key in names}
