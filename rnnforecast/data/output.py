@@ -27,7 +27,12 @@ from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import format_timestamps
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.windows import Values
-from rnnforecast.errors import DataError, Location, NotEnoughDataError
+from rnnforecast.errors import (
+    DataError,
+    Location,
+    NotEnoughDataError,
+    writing_standard_output,
+)
 from rnnforecast.storage.publish import publishing_file
 from rnnforecast.storage.remote import as_path, check_json_lines
 
@@ -56,9 +61,10 @@ def write_table(table: pa.Table, path: str) -> None:
     if path == STANDARD_OUTPUT:
         buffer = io.BytesIO()
         _write_csv(table, buffer)
-        sys.stdout.flush()
-        sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal's encoding
-        sys.stdout.flush()  # the command line handles errors of a full or closed stream
+        with writing_standard_output():
+            sys.stdout.flush()
+            sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal's encoding
+            sys.stdout.flush()
         return
     with publishing_file(as_path(path)) as file:
         _WRITE[as_path(path).suffix.lower()](table, file)

@@ -23,9 +23,10 @@ from rnnforecast.data.output import encode_table
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.live import issue_table
 from rnnforecast.evaluate.postprocess import Prediction
-from rnnforecast.events import Recorder
+from rnnforecast.events import InputRead, Recorder
 from rnnforecast.jobs.ledger import STAMP, publish_part
 from rnnforecast.sources.files import check_outputs
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.storage.durable import (
     crash_point,
     make_directory,
@@ -86,6 +87,9 @@ class Publication:
         output = job.output if Path(job.output).parent.is_dir() else None
         check_outputs(job.source, options, output=output, inputs=inputs)
 
+        if options.exclude is not None:
+            exclude = InputFile.of(Path(options.exclude))
+            events(InputRead(str(exclude.path), exclude.describe))
         ready = prepare(artifact, job.source, config, options, events)
         newest_us, axis = newest_reading(ready.past), ready.past.axis
         stamp = axis.format_for_file_name(newest_us if as_of is None else axis.parse(as_of))

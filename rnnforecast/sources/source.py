@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 import weakref
@@ -39,6 +38,7 @@ from rnnforecast.sources.tables import (
     open_query,
     sheet_as_text,
 )
+from rnnforecast.storage.durable import as_write_error
 from rnnforecast.storage.remote import AnyPath, as_path, is_remote
 from rnnforecast.urls import parse_database
 
@@ -49,6 +49,7 @@ _ALL_ENDINGS = _CSV_ENDINGS + _PARQUET_ENDINGS + _TABLE_ENDINGS
 STANDARD_INPUT, _STANDARD_INPUT_NAME = "-", "standard input"
 KEY_SEPARATOR = "/"
 """What stands between the parts of a series' name: of several key columns, or key and target."""
+_CHUNK_BYTES = 1 << 20
 _BYTES_PER_CELL = 8
 """A number of a few digits and its separator, or a part of a time stamp."""
 _PARTS = ("year", "month", "day", "hour", "minute", "second")
@@ -293,16 +294,44 @@ def _open_table_file(file: InputFile, name: str, config: DataConfig, listener: L
 
 def _open_standard_input(config: DataConfig, listener: Listener) -> Source:
     """Copy standard input to a file that is deleted with the source: a table is read twice."""
-    file = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
+    with as_write_error(Path(tempfile.gettempdir())):
+        file = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
     try:
-        shutil.copyfileobj(sys.stdin.buffer, file)
-        file.flush()
+        for chunk in _standard_input_chunks(config.input_limit):
+            with as_write_error(Path(file.name)):
+                file.write(chunk)
+                file.flush()
         input_file = InputFile.of(Path(file.name))
         csv_file = open_csv_file(input_file, config, listener, name=_STANDARD_INPUT_NAME)
     except BaseException:
         file.close()
         raise
     return _with_file(CsvSource(_STANDARD_INPUT_NAME, (csv_file,)), file)
+
+
+def _standard_input_chunks(limit: int) -> Iterator[bytes]:
+    """Yield the bytes of standard input. Raises `DataError` beyond a limit: it may be endless."""
+    n_read = 0
+    while True:
+        try:
+            chunk = sys.stdin.buffer.read(_CHUNK_BYTES)
+        except OSError as error:
+            raise DataError(
+                f"{_STANDARD_INPUT_NAME} cannot be read: {error.strerror or error}",
+                code="unreadable",
+                location=Location(_STANDARD_INPUT_NAME),
+            ) from error
+        if not chunk:
+            return
+        n_read += len(chunk)
+        if n_read > limit:
+            raise DataError(
+                f"{_STANDARD_INPUT_NAME} has more bytes than may be read",
+                code="input-bytes",
+                location=Location(_STANDARD_INPUT_NAME),
+                proposals=[Proposal(("--max-input-bytes", "1T"), "if it is as large as that")],
+            )
+        yield chunk
 
 
 def _with_file(source: CsvSource, file: IO[Any]) -> CsvSource:

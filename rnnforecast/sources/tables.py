@@ -36,6 +36,7 @@ from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.parquet import TableSource
 from rnnforecast.sources.sniff import MISSING
 from rnnforecast.sources.text import DAMAGED, open_binary, truncated, unpacked_size
+from rnnforecast.storage.durable import as_write_error
 from rnnforecast.storage.remote import check_json_lines
 from rnnforecast.urls import Database
 
@@ -301,9 +302,12 @@ def sheet_as_text(
     if unread and config.sheet is None:
         listener(Notice(f"{name}: sheet {sheet!r} is read, not {', '.join(map(repr, unread))}"))
 
-    text = tempfile.NamedTemporaryFile("w", prefix="rnnforecast-", suffix=".csv", encoding="utf-8")  # noqa: SIM115
-    csv.writer(text, lineterminator="\n").writerows(texts[sheet])
-    text.flush()
+    with as_write_error(Path(tempfile.gettempdir())):
+        text = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            "w", prefix="rnnforecast-", suffix=".csv", encoding="utf-8"
+        )
+        csv.writer(text, lineterminator="\n").writerows(texts[sheet])
+        text.flush()
     return text, f"sheet {sheet!r} of {name}"
 
 

@@ -17,7 +17,7 @@ from rnnforecast.data.axis import parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.sources.inputs import InputFile, reading
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.tables.quality import (
     BLOCK_ROWS,
@@ -100,12 +100,7 @@ def _mask_excluded(rows: Rows, path: Path, context: ReadContext, tz: str | None)
     An empty series means all of them, and a key all that it has; one without readings is warned
     of. Raises `DataError`.
     """
-    try:
-        file = InputFile.of(path)
-    except DataError as error:
-        raise DataError(error.message, code="bad-times", location=error.location) from error
-    with reading([file], context.listener):
-        intervals = read_excluded_times(file, tz)
+    intervals = read_excluded_times(path, tz)
     schema = context.schema
     names_of = {target: schema.series_names(rows.names, target) for target in rows.value_offsets}
     existing = {_ALL_SERIES, *rows.names}.union(*names_of.values())
@@ -140,16 +135,15 @@ def _rows_with_intervals(
         yield order[begin:end], intervals[names[number]]
 
 
-def read_excluded_times(file: InputFile, tz: str | None) -> dict[str, Intervals]:
+def read_excluded_times(path: Path, tz: str | None) -> dict[str, Intervals]:
     """Read the file of `--exclude`; return the intervals by the names of series.
 
     Raises `DataError` for a file that lacks a column, and for a row without a time or a length.
     """
-    path = file.path
     try:
-        with file.open() as stream:
+        with InputFile.of(path).open() as stream:
             table = pd.read_csv(stream, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
+    except (DataError, OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read: {error}", code="bad-times", location=Location(str(path))
         ) from error

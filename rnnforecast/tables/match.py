@@ -387,9 +387,8 @@ def check_age(newest: int, axis: TimeAxis, config: PredictConfig, listener: List
         now_us = parse_time_us(config.as_of, axis.tz)
     else:
         now_us = time.time_ns() // 1000
-        local = datetime.fromtimestamp(now_us / 1e6).astimezone().utcoffset()
-        if axis.tz is None and local is not None:
-            now_us += int(local.total_seconds()) * 1_000_000
+        if axis.tz is None:  # `datetime` has no zone as far from UTC as a machine's may be
+            now_us += time.localtime(now_us / 1e6).tm_gmtoff * 1_000_000
     age = max(0, now_us - int(axis.to_utc(np.array([newest]))[0]))
     message = f"the newest reading, {axis.format(newest)}, is {abbreviate_duration(age)} old"
 
@@ -412,7 +411,7 @@ def unix_time_s(time_us: int, axis: TimeAxis) -> float:
     time_us = int(axis.to_utc(np.array([time_us]))[0])
     if axis.tz is not None:
         return time_us / 1e6
-    return (datetime(1970, 1, 1) + timedelta(microseconds=time_us)).astimezone().timestamp()
+    return (datetime(1970, 1, 1) + timedelta(microseconds=time_us)).timestamp()
 
 
 def check_known_ahead(
