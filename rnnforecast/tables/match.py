@@ -21,7 +21,14 @@ from rnnforecast.data.axis import TimeAxis, parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import OUTLIER_FACTOR, SPIKE_RUN
 from rnnforecast.data.windows import Past, make_past
-from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError
+from rnnforecast.errors import (
+    DataError,
+    Location,
+    NotEnoughDataError,
+    Proposal,
+    QualityGateError,
+    UsageError,
+)
 from rnnforecast.events import Event, Listener, ProgressEvent, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks
 from rnnforecast.sources.columns import Column
@@ -31,6 +38,7 @@ from rnnforecast.tables.evidence import sample_size
 from rnnforecast.tables.future import append_future
 from rnnforecast.tables.grid import FindTrainEnd, check_step, read_panel
 from rnnforecast.tables.resample import drop_other_steps
+from rnnforecast.tables.rows import MAX_UTC_OFFSET_US
 from rnnforecast.tables.schema import Schema, canonical_name, check_zone, infer_schema, match_schema
 from rnnforecast.units import abbreviate_duration, parse_duration_us
 
@@ -169,8 +177,17 @@ def read_past(
 
     `future` is a second table with the covariates that are known ahead; without it they stand in
     rows after the last reading. Raises `DataError` where columns, step or time zone do not match
-    the schema.
+    the schema, and `UsageError` for an as-of time that has not come yet: files that are named by it
+    would be the newest ones for ever.
     """
+    if as_of is not None and not options.allow_future:
+        now_us = time.time_ns() // 1000 + (MAX_UTC_OFFSET_US if schema.axis.tz is None else 0)
+        if parse_time_us(as_of, schema.axis.tz) > now_us:
+            raise UsageError(
+                f"--as-of {as_of} has not come yet",
+                code="future",
+                proposals=[Proposal(("--allow-future",), "if it is meant")],
+            )
     source = open_table(
         data, options, listener, time_column=schema.time, series_column=schema.series
     )

@@ -56,7 +56,7 @@ _MIN_CONSTANT = 24
 _MOSTLY_FILLED = 0.95
 """What nobody measures stands in this share of rows at least: a sensor may be read rarely."""
 HALF_TURN = 180.0
-_MAX_UTC_OFFSET_US = 14 * 3_600_000_000
+MAX_UTC_OFFSET_US = 14 * 3_600_000_000
 """Wall clocks are ahead of UTC by this at most."""
 
 Codes = NDArray[np.integer]
@@ -769,7 +769,7 @@ def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bo
     A time without a zone has come once it has in any zone. Rows without a reading may lie ahead:
     they hold covariates that are known ahead.
     """
-    now_us = time.time_ns() // 1000 + (0 if is_aware else _MAX_UTC_OFFSET_US)
+    now_us = time.time_ns() // 1000 + (0 if is_aware else MAX_UTC_OFFSET_US)
     n_before = n_early = 0
     for i, times in enumerate(rows.times):
         is_late = times > now_us
