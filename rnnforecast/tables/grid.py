@@ -56,6 +56,8 @@ from rnnforecast.tables.steps import (
 )
 from rnnforecast.units import format_duration, parse_duration_us
 
+_MIN_READING = 1e-20
+"""Squares of smaller readings, and what they are divided by, do not fit into float32."""
 _MAX_EMPTY = 20
 """Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""
 _IF_RARE = "if readings are that rare"
@@ -116,6 +118,7 @@ def read_panel(
     panel = mask_stuck(panel, config, listener)
     panel = trim_and_warn(panel, context)
     local = drop_empty(panel, context, ranks)
+    check_magnitude(local)
     panel, schema = merge_ranks(local, ranks), context.schema
     train_end_us = find_train_end(panel) if find_train_end and schema.covariates else None
     panel, schema = encode_covariates(
@@ -144,6 +147,26 @@ def read_panel(
     )
     check_same_schema(schema, ranks)
     return panel, schema
+
+
+def check_magnitude(panel: Panel) -> None:
+    """Raise `DataError` for a series whose readings are all so small that float32 blurs them."""
+    starts = panel.offsets[:-1]
+    if not len(starts):
+        return
+    with np.errstate(invalid="ignore"):
+        highest = np.fmax.reduceat(panel.target, starts)
+        lowest = np.fmin.reduceat(panel.target, starts)
+    largest = np.fmax(highest, -lowest)
+    is_tiny = (largest > 0) & (largest < _MIN_READING)
+    if is_tiny.any():
+        names = take_names(panel.names, is_tiny)
+        raise DataError(
+            f"no reading of {names[0]!r} is larger than {_MIN_READING:g}, which is too small to "
+            "compute with" + (f"; so are those of {len(names) - 1} more" if len(names) > 1 else ""),
+            code="too-small",
+            hint="write the readings in a smaller unit, or leave the series out",
+        )
 
 
 def leave_out_constants(rows: Rows, context: ReadContext, ranks: Ranks) -> Schema:
