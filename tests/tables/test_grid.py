@@ -342,17 +342,17 @@ def of_hours(readings: object) -> pd.DataFrame:
     return pd.DataFrame({"ts": stamps, "v": readings})
 
 
-@pytest.mark.parametrize("exponent", [-44, -38, -30, -21, 19, 20, 30, 38, 300])
+@pytest.mark.parametrize("exponent", [-44, -38, -30, -21, 19, 20, 30, 38, 100])
 def test_readings_that_float32_cannot_compute_with_are_an_error_before_training(exponent):
     """1e-38 was forecast as 2e-4, and 1e20 diverged in training."""
-    error = failure(of_hours((wave(200) + 60) / 100 * 10.0**exponent))
+    error = failure(of_hours((wave(200).astype(float) + 60) / 100 * 10.0**exponent))
     assert error.exit_code == 4
     assert error.code in ("too-small", "infinite")
 
 
 @pytest.mark.parametrize("exponent", [-19, -10, 0, 10, 17])
 def test_other_readings_are_read_as_they_are(exponent):
-    readings = (wave(200) + 60) / 100 * 10.0**exponent
+    readings = (wave(200).astype(float) + 60) / 100 * 10.0**exponent
     panel = read(of_hours(readings)).panel
     actual = panel.target.astype(float) + panel.base[0]
     assert actual == pytest.approx(readings, rel=1e-6)
