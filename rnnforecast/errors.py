@@ -19,7 +19,8 @@ An error says what was found, where, and what to type next.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 PARTIAL = 3
@@ -102,6 +103,24 @@ class RnnForecastError(Exception):
     def advice(self) -> str | None:
         """What to do next: the proposals, and the hint."""
         return join_hints(self.proposals, self.hint)
+
+
+class StandardOutputError(Exception):
+    """Standard output could not be written; the command line says what is published all the same.
+
+    It is no `OSError`, of which many have no name of a file: a temporary one, or a socket.
+    """
+
+
+@contextmanager
+def writing_standard_output() -> Iterator[None]:
+    """Tell errors of standard output from others. A reader that has seen enough is no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StandardOutputError(error.strerror or str(error)) from error
 
 
 class UsageError(RnnForecastError):

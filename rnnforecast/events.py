@@ -102,6 +102,15 @@ class PublishedEvent:
     """The version, or the path of the output."""
 
 
+@dataclass(frozen=True)
+class InputRead:
+    """A file was read to its end, and is what it was when it was first looked at."""
+
+    path: str
+    describe: Callable[[], dict[str, Any]]
+    """Returns its entry for a manifest."""
+
+
 def merged_warnings(warnings: Sequence[WarningEvent], where: str) -> Iterator[WarningEvent]:
     """Yield one warning for each code: the first one, with the sum of all counts.
 
@@ -118,7 +127,7 @@ def merged_warnings(warnings: Sequence[WarningEvent], where: str) -> Iterator[Wa
         yield replace(first[code], message=message, count=total)
 
 
-Event = Notice | WarningEvent | ProgressEvent | EpochEnded | PublishedEvent
+Event = Notice | WarningEvent | ProgressEvent | EpochEnded | PublishedEvent | InputRead
 Listener = Callable[[Event], None]
 
 
@@ -128,13 +137,20 @@ def ignore(_event: Event) -> None:
 
 @dataclass(frozen=True)
 class Recorder:
-    """A listener that passes events on, and collects the warnings for manifest and result."""
+    """A listener that passes events on, and collects warnings and inputs for manifest and result.
+
+    The last reading of an input counts.
+    """
 
     listener: Listener
     warnings: list[WarningEvent] = field(default_factory=list)
+    inputs: dict[str, InputRead] = field(default_factory=dict)
+    """The files that were read, by their paths."""
 
     def __call__(self, event: Event) -> None:
         """Pass the event on; a warning that is already in the list is dropped."""
+        if isinstance(event, InputRead):
+            self.inputs[event.path] = event
         if isinstance(event, WarningEvent):
             if event in self.warnings:
                 return

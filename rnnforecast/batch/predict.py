@@ -27,7 +27,7 @@ from rnnforecast.events import (
     merged_warnings,
 )
 from rnnforecast.process import defer_signals
-from rnnforecast.sources.files import arrow_input
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.shards import (
     MANIFEST,
     bucket_of,
@@ -226,7 +226,8 @@ def _check_part(task: BucketTask, manifest: dict[str, Any]) -> None:
         return
     bucket, n_buckets = manifest["bucket"], task.parts.n_buckets
     path = task.parts.file_of(bucket)
-    table = pa_parquet.read_table(arrow_input(path), columns=["series"], partitioning=None)
+    file = InputFile.of(path).arrow_input()
+    table = pa_parquet.read_table(file, columns=["series"], partitioning=None)
     names = table["series"].unique().to_pylist()
 
     key_of = task.schema.key_of

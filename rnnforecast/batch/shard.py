@@ -33,7 +33,8 @@ from rnnforecast.events import (
 )
 from rnnforecast.sources.columns import cast_batch
 from rnnforecast.sources.csv import report_skipped
-from rnnforecast.sources.files import change_guard, check_new_directory
+from rnnforecast.sources.files import check_new_directory
+from rnnforecast.sources.inputs import reading
 from rnnforecast.sources.parquet import COLUMNS_AT_ONCE, ParquetSource
 from rnnforecast.sources.shards import (
     MANIFEST,
@@ -270,7 +271,7 @@ class Router:
         passes = self._passes()
         n_rows, n_expected = 0, self.source.n_rows_estimate * len(passes)
         listener(ProgressEvent("sharding", 0, n_expected, "rows"))
-        with change_guard(self.source.paths, listener):
+        with reading(self.source.inputs, listener):
             for types in passes:
                 for batch in self.source.batches(types):
                     if self.series is None:

@@ -216,7 +216,7 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
     try:
         with file.open("rb") as stream:
             tables = tomllib.load(stream)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{file} cannot be read: {error}", code="config-file") from error
 
     command, name = context.command, context.info_name

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
-from rnnforecast.errors import RnnForecastError
+from rnnforecast.errors import RnnForecastError, writing_standard_output
 from rnnforecast.events import (
     EpochEnded,
     Event,
@@ -134,11 +134,11 @@ class Screen:
 
     def result(self, text: str) -> None:
         """Print a line of the result on standard output."""
-        print(printable(text))
+        self._print(printable(text))
 
     def document(self, value: Mapping[str, Any]) -> None:
         """Print the result as one JSON document on standard output."""
-        print(_to_json(value, sys.stdout, indent=2))
+        self._print(_to_json(value, sys.stdout, indent=2))
 
     def table(
         self, header: Sequence[str], rows: Sequence[Sequence[str]], *, title: str | None = None
@@ -162,7 +162,8 @@ class Screen:
             table.add_column(name, justify="right" if number else "left", no_wrap=True)
         for row in cells:
             table.add_row(*map(Text, row))
-        console.print(table)
+        with writing_standard_output():
+            console.print(table)
         if omitted and not self.is_quiet:
             self.note(f"the screen is too narrow for {', '.join(omitted)}; --json has all")
 
@@ -172,7 +173,11 @@ class Screen:
         encoding = (getattr(sys.stdout, "encoding", None) or "ascii").lower()
         is_unicode = encoding.replace("-", "").startswith("utf")
         for line in draw(console.width, console.color_system is not None, is_unicode):
-            print(line)
+            self._print(line)
+
+    def _print(self, text: str) -> None:
+        with writing_standard_output():
+            print(text)
 
     def error(self, error: RnnForecastError) -> int:
         """Print an error on standard error, and return its exit code."""

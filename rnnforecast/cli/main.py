@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
@@ -22,7 +23,15 @@ from rnnforecast.cli.plot import anomalies, plot
 from rnnforecast.cli.predict import predict
 from rnnforecast.cli.shard import shard
 from rnnforecast.cli.train import show, train, use
-from rnnforecast.errors import OutputError, RnnForecastError, UsageError, WriteError
+from rnnforecast.errors import (
+    DataError,
+    OutputError,
+    RnnForecastError,
+    StandardOutputError,
+    UsageError,
+    WriteError,
+    writing_standard_output,
+)
 from rnnforecast.process import on_signals
 
 app = make_app(
@@ -62,6 +71,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     closed by then, and the streams are flushed here.
     """
     _open_streams()
+    if not sys.warnoptions:  # of libraries, for whoever writes programs
+        warnings.simplefilter("ignore")
     handler = _SignalHandler()
     try:
         on_signals(handler)
@@ -93,7 +104,8 @@ def run(arguments: list[str], handler: _SignalHandler | None = None) -> int:
         code = command.main(
             args=arguments, prog_name="rnnforecast", standalone_mode=False, obj=screen
         )
-        sys.stdout.flush()
+        with writing_standard_output():
+            sys.stdout.flush()
         if handler is not None and handler.stopped is not None:
             return _report_interrupt(screen, handler.stopped)
         if code == 128 + signal.SIGINT:  # Typer's exit code after an interrupt
@@ -128,11 +140,30 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
 
-        case OSError(filename=None):  # standard output: errors of files have a name
-            message = f"cannot write standard output: {error.strerror}"
+        case StandardOutputError():
+            message = f"cannot write standard output: {error}"
             if screen.has_published:
                 return screen.error(OutputError(f"{message}; all else is done and published"))
             return screen.error(WriteError(message))
+
+        case MemoryError() if not screen.is_verbose:
+            return screen.error(
+                DataError(
+                    f"there is not enough memory: {error or 'none is left'}",
+                    code="memory",
+                    hint="read less at once, or give the process more memory",
+                )
+            )
+
+        case OSError(filename=None) if not screen.is_verbose:
+            # Files have a name: these are temporary ones, sockets, processes.
+            return screen.error(
+                WriteError(
+                    f"the system refused something: {error.strerror or error}",
+                    code="system",
+                    hint="check the folder of temporary files, which TMPDIR names, and the limits",
+                )
+            )
 
         case Exception() if not screen.is_verbose:
             bug = RnnForecastError(

@@ -184,7 +184,7 @@ def read_job(path: Path) -> Job:
             tables = tomllib.load(file)
     except FileNotFoundError as error:
         raise UsageError(f"there is no job file {path}", code="no-job") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", code="job-file") from error
 
     check_keys(tables, _TABLES, f"{path} has a table")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -314,6 +315,23 @@ def _parse_bytes(name: str, text: str) -> int:
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
+def _check_time_format(text: str) -> None:
+    """Raise `UsageError` for what is no format of `strptime`."""
+    reason = "it is empty" if not text.strip() else ""
+    try:
+        time.strptime("", text)
+    except re.error:
+        reason = "it names a part twice"
+    except ValueError as error:  # as it does for each format that a text does not match
+        if "directive" in str(error) or "stray" in str(error):
+            reason = str(error)
+    if reason:
+        raise UsageError(
+            f"--time-format is {text!r}, which is no format: {reason}",
+            hint="such as '%d/%m/%Y %H:%M'; a percent sign itself is %%",
+        )
+
+
 def _check_text_format(config: DataConfig) -> None:
     """Raise `UsageError` for an invalid header, mark, time zone or encoding."""
     if config.no_header != bool(config.columns):
@@ -344,6 +362,8 @@ def _check_text_format(config: DataConfig) -> None:
             raise UsageError(
                 f"--tz {config.tz} is not known", hint="such as UTC, Europe/Vienna, +01:00"
             ) from error
+    if config.time_format is not None:
+        _check_time_format(config.time_format)
     try:
         io.TextIOWrapper(io.BytesIO(), encoding=config.encoding or "utf-8")
     except (LookupError, ValueError) as error:

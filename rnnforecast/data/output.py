@@ -27,9 +27,14 @@ from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import format_timestamps
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.windows import Values
-from rnnforecast.errors import DataError, Location, NotEnoughDataError
+from rnnforecast.errors import (
+    DataError,
+    Location,
+    NotEnoughDataError,
+    writing_standard_output,
+)
 from rnnforecast.storage.publish import publishing_file
-from rnnforecast.storage.remote import as_path
+from rnnforecast.storage.remote import as_path, check_json_lines
 from rnnforecast.units import format_utc_offset
 
 _FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]*$)")
@@ -57,9 +62,10 @@ def write_table(table: pa.Table, path: str) -> None:
     if path == STANDARD_OUTPUT:
         buffer = io.BytesIO()
         _write_csv(table, buffer)
-        sys.stdout.flush()
-        sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal's encoding
-        sys.stdout.flush()  # the command line handles errors of a full or closed stream
+        with writing_standard_output():
+            sys.stdout.flush()
+            sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal's encoding
+            sys.stdout.flush()
         return
     with publishing_file(as_path(path)) as file:
         _WRITE[as_path(path).suffix.lower()](table, file)
@@ -202,12 +208,15 @@ def read_forecast(path: Path) -> list[SeriesForecast]:
     times, tz = _parse_times(table["timestamp"], path)
     try:
         columns = [pc.cast(table[column_of[q]], pa.float64()) for q in quantiles]
-    except pa.ArrowInvalid as error:
-        raise _no_forecast(path, f"a forecast is no number ({error})") from error
+        names = pc.cast(table["series"], pa.string()).to_pylist()
+    except pa.ArrowException as error:
+        raise _no_forecast(path, f"a forecast is no number, or a name no text ({error})") from error
+    if None in names:
+        raise _no_forecast(path, "a row names no series")
     values = np.stack([column.to_numpy() for column in columns], axis=1)
 
     rows_of: dict[str, list[int]] = {}
-    for row, name in enumerate(pc.cast(table["series"], pa.string()).to_pylist()):
+    for row, name in enumerate(names):
         rows_of.setdefault(name, []).append(row)
     return [
         SeriesForecast(name, times[rows], values[rows], quantiles, tz)
@@ -218,10 +227,14 @@ def read_forecast(path: Path) -> list[SeriesForecast]:
 def _read_table(path: Path) -> pa.Table:
     """Read a file as its ending says. Raises `DataError` where it is missing or damaged."""
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise _no_forecast(path, "it is no regular file")
         if path.suffix.lower() == ".parquet":
             return pa_parquet.read_table(path)
         if path.suffix.lower() == ".jsonl":
-            return pa_json.read_json(path)
+            content = path.read_bytes()
+            check_json_lines(content.split(b"\n"))
+            return pa_json.read_json(pa.BufferReader(content))
         options = pa_csv.ConvertOptions(
             column_types={"series": pa.string(), "timestamp": pa.string()},
             strings_can_be_null=False,
@@ -234,7 +247,7 @@ def _read_table(path: Path) -> pa.Table:
             code="not-found",
             hint="write one with  rnnforecast predict  or name another with  --forecast FILE",
         ) from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise _no_forecast(path, f"it cannot be read ({error})") from error
 
 
@@ -242,7 +255,10 @@ def _parse_times(column: pa.ChunkedArray, path: Path) -> tuple[Integers, str | N
     """Return the times, `(row,)`, in microseconds, and the zone that they were written in."""
     if pa.types.is_timestamp(column.type):
         tz = column.type.tz
-        stamps = pd.DatetimeIndex(pc.cast(column, pa.timestamp("us", tz=tz)).to_pandas())
+        try:
+            stamps = pd.DatetimeIndex(pc.cast(column, pa.timestamp("us", tz=tz)).to_pandas())
+        except (ValueError, pa.ArrowException) as error:
+            raise _no_forecast(path, f"a timestamp is none ({error})") from error
     else:
         texts = column.to_pylist()
         try:

@@ -21,6 +21,8 @@ _MAX_EVALUATED = 150_000
 """Readings that are forecast in the test part, at most."""
 _MAX_CALIBRATED = 400_000
 """Readings that are forecast in the validation part to calibrate quantiles, at most."""
+_MAX_DIGITS = 18
+"""Digits of the number of a row, at most."""
 _MIN_ORIGINS = 20
 """Origins of the longest series in the test part, where it has as many rows for them."""
 _CALIBRATED_A_HORIZON = 4
@@ -206,7 +208,7 @@ def parse_moment(text: str, panel: Panel) -> int:
     if not re.fullmatch(r"[+-]?\d+", text.strip()):
         return panel.axis.parse(text)
     n_rows = (panel.end_us - panel.first_us) // panel.step_us
-    if not 0 <= int(text) <= n_rows:
+    if len(text) > _MAX_DIGITS or not 0 <= int(text) <= n_rows:
         raise UsageError(
             f"row {text} is none of the {n_rows} rows of these readings",
             hint="write a date with dashes, such as 2024-05-01",

@@ -23,9 +23,10 @@ from rnnforecast.data.output import encode_table
 from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.live import issue_table
 from rnnforecast.evaluate.postprocess import Prediction
-from rnnforecast.events import Recorder
+from rnnforecast.events import InputRead, Recorder
 from rnnforecast.jobs.ledger import STAMP, publish_part
-from rnnforecast.sources.files import check_outputs, list_source_files
+from rnnforecast.sources.files import check_outputs
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.storage.durable import (
     crash_point,
     make_directory,
@@ -33,7 +34,7 @@ from rnnforecast.storage.durable import (
     remove_stale_temps,
     rollback_on_error,
 )
-from rnnforecast.storage.publish import describe_input, describe_source, publish
+from rnnforecast.storage.publish import describe_input, publish
 from rnnforecast.storage.remote import read_json
 from rnnforecast.tables.match import newest_reading, unix_time_s
 from rnnforecast.workflow.model import (
@@ -86,6 +87,9 @@ class Publication:
         output = job.output if Path(job.output).parent.is_dir() else None
         check_outputs(job.source, options, output=output, inputs=inputs)
 
+        if options.exclude is not None:
+            exclude = InputFile.of(Path(options.exclude))
+            events(InputRead(str(exclude.path), exclude.describe))
         ready = prepare(artifact, job.source, config, options, events)
         newest_us, axis = newest_reading(ready.past), ready.past.axis
         stamp = axis.format_for_file_name(newest_us if as_of is None else axis.parse(as_of))
@@ -146,9 +150,6 @@ class Publication:
     def describe(self, events: Recorder, arguments: Sequence[str]) -> dict[str, Any]:
         """Return the manifest without the files that are published."""
         past = self.ready.past
-        sources = (self.job.source, self.ready.options.exclude, self.job.forecast.future)
-        inputs = {path for source in sources if source for path in list_source_files(source)}
-
         return {
             "status": "published",
             "key": self.key,
@@ -164,7 +165,7 @@ class Publication:
                 "python": platform.python_version(),
                 **{name: version(name) for name in _LIBRARIES},
             },
-            "inputs": [describe_source(path) for path in sorted(inputs, key=str)],
+            "inputs": [file.describe() for _, file in sorted(events.inputs.items())],
             "data": {
                 "fingerprint": past.fingerprint(),
                 "series": past.n_origins,

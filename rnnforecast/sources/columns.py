@@ -257,7 +257,8 @@ def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
     """Cast an array; decimals become floats by way of doubles, and texts of times stay texts.
 
     Whole numbers become texts where times are asked for: they are dates written as digits. Bytes
-    become texts only where they are UTF-8, which an unsafe cast does not check.
+    become texts only where they are UTF-8, and times are those that microseconds hold, which an
+    unsafe cast does not check.
     """
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()  # the dictionary may hold values that no row has
@@ -271,4 +272,7 @@ def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
     if pa.types.is_decimal(array.type) and pa.types.is_floating(type_):
         array = array.cast(pa.float64())
     is_bytes = pa.types.is_binary(array.type) or pa.types.is_large_binary(array.type)
-    return array.cast(type_, safe=is_bytes)
+    # Nanoseconds lose their last digits; coarser times may be too large for microseconds.
+    is_time = pa.types.is_date(array.type) or pa.types.is_timestamp(array.type)
+    is_coarse = is_time and getattr(array.type, "unit", None) != "ns"
+    return array.cast(type_, safe=is_bytes or (is_coarse and pa.types.is_timestamp(type_)))

@@ -24,6 +24,7 @@ from rnnforecast.errors import DataError, Location, Proposal, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent, ignore
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.files import thread_map
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import OTHER_MARK, NumberForm, grouped_error, infer_numbers
 from rnnforecast.sources.sniff import Dialect, are_names, second_table, sniff
 from rnnforecast.sources.stamps import spread
@@ -43,12 +44,11 @@ from rnnforecast.sources.text import (
     unpacked_size,
 )
 from rnnforecast.storage.durable import publishing_file
-from rnnforecast.storage.remote import AnyPath
 
 BLOCK_BYTES = 1 << 22
 _SPARE_BYTES = 1 << 16
 """Room for the row that began in the block before; a longer one makes a larger buffer."""
-_QUOTE = ord('"')
+_QUOTE, _RETURN = ord('"'), ord("\r")
 ColumnTypes = dict[str, pa.DataType]
 SkipRow = Callable[[pa_csv.InvalidRow], str]
 _MAX_LISTED = 5
@@ -68,7 +68,7 @@ _LINE = rb"(?:\A|(?<=[\r\n]))(?:\xef\xbb\xbf)?%b(?:\r\n|\n|\r|\Z)"
 class CsvFile:
     """A CSV file whose dialect and columns are known; its rows are not read yet."""
 
-    path: AnyPath
+    input: InputFile
     name: str
     """What messages call the file."""
     dialect: Dialect
@@ -97,7 +97,7 @@ class CsvFile:
             rows = RowStream(text, dialect.n_above, dialect.comment, dialect.sep)
 
             with LimitedStream(rows, self.max_bytes, self.name) as stream:
-                blocks = RowBlocks(stream, dialect.delimiter)
+                blocks = RowBlocks(stream, dialect.delimiter, self._is_torn)
                 for batches in thread_map(partial(converter.convert_block, blocks), blocks):
                     yield from batches
 
@@ -126,13 +126,17 @@ class CsvFile:
         self._skipped.append(row.text)
         return "skip"
 
+    def _is_torn(self) -> bool:
+        """Tell whether somebody was still writing the last row of the file."""
+        return self.head_bytes is None and self.input.has_grown()
+
     @property
     def n_rows_estimate(self) -> int:
         """The number of rows, estimated from the size of the file and its first rows."""
         try:
             with self._open() as file:
                 head = file.read(BLOCK_BYTES)
-            n_bytes = unpacked_size(self.path)
+            n_bytes = unpacked_size(self.input)
         except (*DAMAGED, OSError):
             return 0  # reading raises the error
         n_bytes = min(n_bytes, self.head_bytes or n_bytes)
@@ -162,13 +166,13 @@ class CsvFile:
     def head(self, n_bytes: int) -> CsvFile:
         """Return the file with the rows of its first bytes; itself where it has no more bytes."""
         try:
-            is_longer = unpacked_size(self.path) > n_bytes
+            is_longer = unpacked_size(self.input) > n_bytes
         except (*DAMAGED, OSError):
             is_longer = False  # reading raises the error
         return replace(self, head_bytes=n_bytes, _skipped=[]) if is_longer else self
 
     def _open(self) -> io.BufferedReader:
-        file = open_binary(self.path)
+        file = open_binary(self.input)
         if self.head_bytes is None:
             return file
         with file:
@@ -249,7 +253,7 @@ class CsvFile:
     def _find_error(self, error: Exception, types: ColumnTypes) -> DataError:
         """Return what pyarrow failed at, with its line, found by reading the rows one by one."""
         if isinstance(error, DAMAGED):
-            return truncated(error, self.path, self.name)
+            return truncated(error, self.input, self.name)
         self._check_end()
 
         numbers = [name for name, type_ in types.items() if pa.types.is_floating(type_)]
@@ -279,11 +283,11 @@ class CsvFile:
         )
 
 
-def open_csv_file(path: AnyPath, config: DataConfig, listener: Listener, *, name: str) -> CsvFile:
+def open_csv_file(file: InputFile, config: DataConfig, listener: Listener, *, name: str) -> CsvFile:
     """Infer dialect and columns of a CSV file. Raises `DataError` if it is empty or no table."""
-    dialect, columns = sniff(path, config, listener, name=name)
+    dialect, columns = sniff(file, config, listener, name=name)
     return CsvFile(
-        path,
+        file,
         name,
         dialect,
         columns,
@@ -328,9 +332,13 @@ class RowBlocks:
     blocks end, and the bytes that follow are in `remainder`. Buffers are reused once given back.
     """
 
-    def __init__(self, stream: io.BufferedIOBase, sep: str) -> None:
+    def __init__(
+        self, stream: io.BufferedIOBase, sep: str, is_torn: Callable[[], bool] = lambda: False
+    ) -> None:
         self._stream = stream
         self._sep = sep.encode()
+        self._is_torn = is_torn
+        """Tells whether a last row without a line end was not written to its end."""
         self._free: list[bytearray] = []
         self.remainder: PrefixedStream | None = None
 
@@ -357,6 +365,8 @@ class RowBlocks:
             if end:
                 yield Block(buffer, end, number)
 
+        if length and buffer[length - 1] != _RETURN and self._is_torn():
+            return
         # The last row may lack a line end. With two added, it is complete if no quote is open.
         buffer[length : length + 2] = b"\n\n"
         if end_of_rows(buffer, length + 2, self._sep) != length + 2:

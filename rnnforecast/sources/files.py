@@ -1,19 +1,18 @@
-"""Files that are read: patterns, change guards, threads, memory; what must not overwrite them."""
+"""Which files are read: folders, patterns; threads, memory; what must not overwrite them."""
 
 from __future__ import annotations
 
 import glob
-import io
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch, fnmatchcase
-from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -21,22 +20,18 @@ from rnnforecast.config.commands import check_format
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import STANDARD_OUTPUT
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
-from rnnforecast.events import Listener, WarningEvent
+from rnnforecast.sources.inputs import not_a_file, unreadable
 from rnnforecast.storage.durable import check_directory, check_not_overwriting
 from rnnforecast.storage.publish import check_file
 from rnnforecast.storage.remote import (
     AnyPath,
     RemotePath,
     as_path,
-    get_infos,
     is_remote,
     list_objects,
     local_path,
     stores,
 )
-
-if TYPE_CHECKING:
-    from rnnforecast.storage.stores import ObjectInfo
 
 _STANDARD_INPUT, _STANDARD_INPUT_FILE = "-", "/dev/stdin"
 _MAGIC = frozenset("*[")
@@ -53,18 +48,6 @@ _MEMORY_SHARE = 0.8
 """Share of the machine's memory that may be used where the user sets no limit."""
 
 
-def open_packed(path: AnyPath) -> io.BufferedReader:
-    """Open a file as it is stored. For an object, this and each later read raise `DataError`."""
-    if is_remote(path):
-        return path.open(convert_error=partial(unreadable, path))
-    return path.open("rb")
-
-
-def arrow_input(path: AnyPath) -> AnyPath | io.BufferedReader:
-    """Return what pyarrow opens: a path as it is, an object as a file that is read by ranges."""
-    return open_packed(path) if is_remote(path) else path
-
-
 def expand_path(text: str) -> list[Path]:
     """Return the files that a path stands for: itself, a folder's files, or those of a glob."""
     path = Path(text)
@@ -74,18 +57,17 @@ def expand_path(text: str) -> list[Path]:
         raise DataError(f"{text} cannot be a path: {error}", code="not-found") from error
 
     if path.is_dir():
-        candidates = sorted(path.rglob("*"))
-        files = [p for p in candidates if p.is_file() and not _is_hidden(p.relative_to(path).parts)]
+        files = sorted(_walk(path))
         if files:
             return files
         raise DataError(f"the folder {text} has no files", code="empty", location=Location(text))
 
     if path.exists():
         if not path.is_file():
-            raise DataError(f"{text} is not a regular file", code="not-a-file")
+            raise not_a_file(path)
         return [path]
 
-    matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]  # noqa: PTH207
+    matches = _match_pattern(text)
     if matches:
         return matches
     problem = "matches no file" if glob.has_magic(text) else "does not exist"
@@ -134,17 +116,6 @@ def as_data_error(path: RemotePath) -> Iterator[None]:
         raise unreadable(path, error) from error
 
 
-def unreadable(path: AnyPath, error: OSError) -> DataError:
-    """Return the error for an object that cannot be read."""
-    is_missing = isinstance(error, FileNotFoundError)
-    return DataError(
-        f"{path} cannot be read: {error.strerror or error}",
-        code="not-found" if is_missing else "unreadable",
-        location=Location(str(path)),
-        hint="check the URL, the credentials in the environment, and the network",
-    )
-
-
 def matches_pattern(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     """Tell whether a path matches a pattern, part by part; `**` is any number of parts.
 
@@ -182,65 +153,118 @@ def _split_pattern(path: RemotePath) -> tuple[RemotePath, list[str]]:
     return RemotePath(path.url.with_key("/".join(parts[:n_fixed]))), parts[n_fixed:]
 
 
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, but hidden ones; links to folders are not followed.
+
+    Raises `DataError` for what cannot be looked at: a file that is left out makes a wrong forecast.
+    """
+    for entry in _list_folder(folder):
+        if _is_hidden((entry.name,)):
+            continue
+        try:
+            is_folder = entry.is_dir(follow_symlinks=False)
+            is_file = not is_folder and stat.S_ISREG(entry.stat().st_mode)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not entry.is_symlink():
+                continue  # it was removed meanwhile
+            raise _not_listed(Path(entry.path), error) from error
+        if is_folder:
+            yield from _walk(Path(entry.path))
+        elif is_file:
+            yield Path(entry.path)
+
+
+def _match_pattern(text: str) -> list[Path]:
+    """Return what matches a pattern, as `glob` does. Raises `DataError` for what it hides."""
+    if not glob.has_magic(text):
+        return []
+    parts = Path(text).parts
+    n_fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return sorted(set(_matches_below(Path(*parts[:n_fixed]), parts[n_fixed:])), key=str)
+
+
+def _matches_below(
+    folder: Path, pattern: Sequence[str], above: tuple[Path, ...] = ()
+) -> Iterator[Path]:
+    """Yield what matches the parts of a pattern in a folder; nothing where there is no folder.
+
+    `above` are the folders that were entered for `**`: a link to one of them is not followed.
+    """
+    first, *remaining = pattern
+    if not glob.has_magic(first):
+        path = folder / first
+        if remaining:
+            yield from _matches_below(path, remaining)
+        elif _exists(path):
+            yield path
+        return
+
+    is_any_depth = first == "**"
+    if is_any_depth:
+        resolved = folder.resolve()
+        if resolved in above:
+            return
+        above = (*above, resolved)
+        if remaining:
+            yield from _matches_below(folder, remaining)
+    for entry in _list_folder(folder, missing_ok=True):
+        is_hidden = entry.name.startswith(".") and not first.startswith(".")
+        if is_hidden or not (is_any_depth or fnmatchcase(entry.name, first)):
+            continue
+        path = folder / entry.name
+        if not remaining:
+            yield path
+        if is_any_depth and not _is_file(entry):
+            yield from _matches_below(path, pattern, above)
+        elif remaining and not is_any_depth:
+            yield from _matches_below(path, remaining)
+
+
+def _list_folder(folder: Path, *, missing_ok: bool = False) -> list[os.DirEntry[str]]:
+    """Return what lies in a folder. Raises `DataError` where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        if missing_ok and isinstance(error, FileNotFoundError | NotADirectoryError):
+            return []
+        raise _not_listed(folder, error) from error
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a file, and no link."""
+    try:
+        return entry.is_file(follow_symlinks=False)
+    except OSError as error:
+        raise _not_listed(Path(entry.path), error) from error
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _not_listed(path, error) from error
+    return True
+
+
+def _not_listed(path: Path, error: OSError) -> DataError:
+    """Return the error for a file or a folder of the readings that cannot be looked at."""
+    return DataError(
+        f"{path} cannot be looked at: {error.strerror or error}",
+        code="unreadable",
+        location=Location(str(path)),
+        hint="let this user read it, or name the files that count with a pattern in quotes",
+    )
+
+
 def _has_magic(text: str) -> bool:
     return not _MAGIC.isdisjoint(text)
 
 
 def _is_hidden(parts: Sequence[str]) -> bool:
     return any(part.startswith(("_", ".")) for part in parts)
-
-
-@contextmanager
-def change_guard(paths: Sequence[AnyPath], listener: Listener) -> Iterator[None]:
-    """Warn of a file that grows while the block reads it; raise `DataError` for other changes.
-
-    Objects of a store do not grow: any change of them is an error.
-    """
-    statuses = {path: _status(path) for path in paths if not is_remote(path)}
-    objects = [path for path in paths if is_remote(path)]
-    infos = _object_infos(objects)
-
-    yield
-
-    for remote, before, after in zip(objects, infos, _object_infos(objects), strict=True):
-        if after != before or after is None:
-            raise _changed(remote)
-    for path, before_status in statuses.items():
-        after_status = _status(path)
-        if after_status == before_status:
-            continue
-        (inode, size, _), (new_inode, new_size, _) = before_status, after_status
-        if new_inode != inode or new_size <= size:
-            raise _changed(path)
-        message = f"{path} grew while it was read: what was written first counts"
-        listener(WarningEvent("growing", message))
-
-
-def _object_infos(objects: Sequence[RemotePath]) -> list[ObjectInfo | None]:
-    if not objects:
-        return []
-    with as_data_error(objects[0]):
-        return get_infos(objects)
-
-
-def _status(path: Path) -> tuple[int, int, int]:
-    """Return inode, size and time of modification. Raises `DataError`."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error}", code="unreadable", location=Location(str(path))
-        ) from error
-    return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _changed(path: AnyPath) -> DataError:
-    return DataError(
-        f"{path} was replaced or rewritten while it was read",
-        code="changed",
-        location=Location(str(path)),
-        hint="run again when it is complete",
-    )
 
 
 def thread_map(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -399,14 +423,6 @@ def _would_match(source: str, path: Path) -> bool:
     return resolved.match(str(Path(glob.escape(str(base)), *pattern)))
 
 
-def list_source_files(source: str) -> Iterator[AnyPath]:
-    """Yield the existing files, or objects, of a path, a folder, a glob pattern or `-`."""
-    if is_remote(place := as_path(source)):
-        yield from expand_url(place)
-    else:
-        yield from _local_files_of(source)
-
-
 def _local_files_of(source: str) -> Iterator[Path]:
     path = as_path(_STANDARD_INPUT_FILE if source == _STANDARD_INPUT else source)
     assert not is_remote(path)
@@ -415,4 +431,4 @@ def _local_files_of(source: str) -> Iterator[Path]:
     elif path.exists():
         yield path
     else:
-        yield from map(Path, glob.iglob(source, recursive=True))  # noqa: PTH207
+        yield from _match_pattern(source)

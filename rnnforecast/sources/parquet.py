@@ -13,7 +13,7 @@ import pyarrow.parquet as pa_parquet
 
 from rnnforecast.errors import DataError, Location
 from rnnforecast.sources.columns import Column, Kind, cast_batch, infer_text_column, is_text
-from rnnforecast.sources.files import arrow_input
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import TextNumbers
 from rnnforecast.storage.remote import AnyPath, is_remote
 
@@ -36,14 +36,19 @@ _DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 class ParquetFile:
     """One Parquet file; `folders` are the columns in its folders' names, such as `id=007`."""
 
-    path: AnyPath
+    input: InputFile
     folders: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def path(self) -> AnyPath:
+        """Where it lies."""
+        return self.input.path
 
     @property
     def schema(self) -> pa.Schema:
         """The columns and their types, the folders' last. Raises `DataError` if it is damaged."""
         try:
-            schema = pa_parquet.read_schema(arrow_input(self.path))
+            schema = pa_parquet.read_schema(self.input.arrow_input())
             _ = schema.names  # decodes them
         except _DAMAGED as error:
             raise self._damaged(error) from error
@@ -55,7 +60,7 @@ class ParquetFile:
     @property
     def n_rows(self) -> int:
         """The number of rows, from the footer."""
-        return int(pa_parquet.read_metadata(arrow_input(self.path)).num_rows)
+        return int(pa_parquet.read_metadata(self.input.arrow_input()).num_rows)
 
     def cast_batches(
         self, types: dict[str, pa.DataType], texts: TextNumbers | None = None
@@ -101,14 +106,14 @@ class ParquetFile:
         if not is_remote(self.path):
             return pa_parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
 
-        metadata = pa_parquet.read_metadata(arrow_input(self.path))
+        metadata = pa_parquet.read_metadata(self.input.arrow_input())
         group_sizes = [0]
         for group in map(metadata.row_group, range(metadata.num_row_groups)):
             columns = map(group.column, range(group.num_columns))
             sizes = [c.total_compressed_size for c in columns if c.path_in_schema in names]
             group_sizes.append(sum(sizes))
         return pa_parquet.ParquetFile(
-            arrow_input(self.path),
+            self.input.arrow_input(),
             metadata=metadata,
             pre_buffer=max(group_sizes) <= _AHEAD_BYTES,
             buffer_size=_REMOTE_BUFFER_BYTES,
@@ -163,9 +168,9 @@ class ParquetSource:
         return []
 
     @property
-    def paths(self) -> tuple[AnyPath, ...]:
+    def inputs(self) -> tuple[InputFile, ...]:
         """The files that are read."""
-        return tuple(file.path for file in self.files)
+        return tuple(file.input for file in self.files)
 
     @property
     def n_rows_estimate(self) -> int:
@@ -179,7 +184,7 @@ class TableSource:
 
     table: pa.Table
     name: str = "the table"
-    paths: tuple[AnyPath, ...] = ()
+    inputs: tuple[InputFile, ...] = ()
     """The files that it was read from."""
     unit: str = "row"
     """What rows are called in the file."""

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from rnnforecast.errors import DataError, Location, UsageError
 from rnnforecast.sources.files import as_data_error
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.parquet import ParquetFile, ParquetSource, open_parquet
 from rnnforecast.storage.remote import AnyPath, as_path, is_remote, list_objects, read_json, size_of
 
@@ -162,7 +163,7 @@ class ShardFolder(ParquetSource):
 
         Reads the names in all buckets, its own one first, to tell whether it lies in two.
         """
-        folder = self.paths[0].parent
+        folder = self.inputs[0].path.parent
         path = folder / bucket.file
         number = bucket_of(name, self.manifest.n_buckets)
         types = {self.manifest.series_column: pa.dictionary(pa.int32(), pa.string())}
@@ -170,7 +171,7 @@ class ShardFolder(ParquetSource):
         for candidate in sorted(self.manifest.files, key=lambda entry: entry.bucket != number):
             if candidate == bucket:
                 continue
-            file = ParquetFile(folder / candidate.file)
+            file = ParquetFile(InputFile.of(folder / candidate.file))
             if name in {
                 n for batch in file.cast_batches(types) for n in distinct_names(batch.column(0))
             }:
@@ -228,7 +229,8 @@ def open_bucket(folder: str | AnyPath, manifest: ShardManifest, bucket: Bucket) 
 
 def open_buckets(name: str, manifest: ShardManifest, buckets: tuple[Bucket, ...]) -> ShardFolder:
     """Open some buckets of a folder that was checked; the column that names series is marked."""
-    files = tuple(ParquetFile(as_path(name) / bucket.file) for bucket in buckets)
+    inputs = InputFile.of_all([as_path(name) / bucket.file for bucket in buckets])
+    files = tuple(map(ParquetFile, inputs))
     columns = open_parquet(name, files).columns
     columns = tuple(replace(c, is_series=c.name == manifest.series_column) for c in columns)
     return ShardFolder(name, files, columns, manifest, buckets)

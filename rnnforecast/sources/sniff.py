@@ -19,6 +19,7 @@ from rnnforecast.sources.columns import (
     is_time_of_day,
     with_weak_dates,
 )
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import MISSING, Marks, NumberForm, is_number, is_unit
 from rnnforecast.sources.text import (
     BOM,
@@ -29,7 +30,6 @@ from rnnforecast.sources.text import (
     read_tail,
     split_rows,
 )
-from rnnforecast.storage.remote import AnyPath
 
 _MAX_SNIFFED = 100
 """Lines below the first from which the separator is inferred."""
@@ -89,14 +89,14 @@ class Dialect:
 
 
 def sniff(
-    path: AnyPath, config: DataConfig, listener: Listener, *, name: str
+    file: InputFile, config: DataConfig, listener: Listener, *, name: str
 ) -> tuple[Dialect, tuple[Column, ...]]:
     """Infer the dialect of a CSV file and the kinds of its columns, from its first lines.
 
     `name` is what messages call the file. Raises `DataError` for a file that is empty, has no rows,
     or is no table.
     """
-    head, is_complete = read_head(path, name)
+    head, is_complete = read_head(file, name)
     encoding = config.encoding or find_encoding(head, name, listener)
     lines = Lines.of(lines_of(head, encoding, is_complete=is_complete, name=name), config)
     if not lines.nonempty.texts:
@@ -127,7 +127,7 @@ def sniff(
     )
     columns = with_weak_dates(columns, name, config)
     marks.report(name, listener)
-    tail = lines.texts if is_complete else read_tail(path, encoding)
+    tail = lines.texts if is_complete else read_tail(file, encoding)
     dialect = Dialect(
         sep,
         marks.decimal,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 import weakref
@@ -21,6 +20,7 @@ from rnnforecast.events import Listener, WarningEvent, ignore
 from rnnforecast.sources.columns import Column, with_numbers_of_texts, with_weak_dates
 from rnnforecast.sources.csv import CsvFile, check_same_columns, open_csv_file
 from rnnforecast.sources.files import expand_path, expand_url
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.parquet import (
     ParquetFile,
     ParquetSource,
@@ -39,6 +39,7 @@ from rnnforecast.sources.tables import (
     open_query,
     sheet_as_text,
 )
+from rnnforecast.storage.durable import as_write_error
 from rnnforecast.storage.remote import AnyPath, as_path, is_remote
 from rnnforecast.urls import parse_database
 
@@ -46,9 +47,10 @@ _CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
 _TABLE_ENDINGS = JSON_ENDINGS + EXCEL_ENDINGS + ARROW_ENDINGS
 _ALL_ENDINGS = _CSV_ENDINGS + _PARQUET_ENDINGS + _TABLE_ENDINGS
-STANDARD_INPUT = "-"
+STANDARD_INPUT, _STANDARD_INPUT_NAME = "-", "standard input"
 KEY_SEPARATOR = "/"
 """What stands between the parts of a series' name: of several key columns, or key and target."""
+_CHUNK_BYTES = 1 << 20
 _BYTES_PER_CELL = 8
 """A number of a few digits and its separator, or a part of a time stamp."""
 
@@ -81,7 +83,7 @@ class Source(Protocol):
         """Return the locations of the rows that the last reading skipped."""
 
     @property
-    def paths(self) -> tuple[AnyPath, ...]:
+    def inputs(self) -> tuple[InputFile, ...]:
         """The files that are read."""
 
     @property
@@ -114,9 +116,9 @@ class WrappedSource:
         return self.source.location(row, column)
 
     @property
-    def paths(self) -> tuple[AnyPath, ...]:
+    def inputs(self) -> tuple[InputFile, ...]:
         """The files that are read."""
-        return self.source.paths
+        return self.source.inputs
 
     @property
     def n_rows_estimate(self) -> int:
@@ -136,6 +138,8 @@ class CsvSource:
     files: tuple[CsvFile, ...]
     owner: object = None
     """The source of which it is a part, and with which a temporary file is deleted."""
+    origin: InputFile | None = None
+    """The file whose content the text is, such as that of a sheet."""
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -161,9 +165,9 @@ class CsvSource:
         return [location for file in self.files for location in file.rejected()]
 
     @property
-    def paths(self) -> tuple[AnyPath, ...]:
+    def inputs(self) -> tuple[InputFile, ...]:
         """The files that are read."""
-        return tuple(file.path for file in self.files)
+        return tuple(f.input for f in self.files) if self.origin is None else (self.origin,)
 
     @property
     def n_rows_estimate(self) -> int:
@@ -224,10 +228,8 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     if not text:
         raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")
     if text == STANDARD_INPUT:  # it is copied, since a table is read twice
-        stream = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
-        shutil.copyfileobj(sys.stdin.buffer, stream)
-        stream.flush()
-        return _open_temporary(stream, "standard input", "standard input", config, listener)
+        stream = _copy_of_standard_input(config.input_limit)
+        return _open_temporary(stream, _STANDARD_INPUT_NAME, _STANDARD_INPUT_NAME, config, listener)
 
     database = parse_database(text)
     if database is not None:
@@ -240,16 +242,22 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
 
     paths: Sequence[AnyPath] = expand_url(location) if is_remote(location) else expand_path(text)
     if all(path.name.lower().endswith(_CSV_ENDINGS) or not path.suffix for path in paths):
-        csv_files = tuple(open_csv_file(path, config, listener, name=str(path)) for path in paths)
+        csv_files = tuple(
+            open_csv_file(file, config, listener, name=str(file.path))
+            for file in InputFile.of_all(paths)
+        )
         check_same_columns(csv_files)
         return CsvSource(name, csv_files)
 
     if len(paths) == 1 and paths[0].name.lower().endswith(_TABLE_ENDINGS):
-        return _open_table_file(paths[0], name, config, listener)
+        return _open_table_file(InputFile.of(paths[0]), name, config, listener)
 
     stray = next((p for p in paths if p.suffix.lower() not in _PARQUET_ENDINGS), None)
     if stray is None:
-        files = tuple(ParquetFile(p, folder_columns(p, location)) for p in paths)
+        files = tuple(
+            ParquetFile(file, folder_columns(file.path, location))
+            for file in InputFile.of_all(paths)
+        )
         return _described(open_parquet(name, files), config)
     if stray.name.lower().endswith(_CSV_ENDINGS):
         raise DataError(
@@ -276,27 +284,74 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
     )
 
 
-def _open_table_file(path: AnyPath, name: str, config: DataConfig, listener: Listener) -> Source:
+def _open_table_file(file: InputFile, name: str, config: DataConfig, listener: Listener) -> Source:
     """Open a file of JSON lines, an Arrow file, or a sheet of an Excel file."""
-    if path.name.lower().endswith(JSON_ENDINGS):
-        return _described(open_json_lines(path, config, name), config)
-    if path.name.lower().endswith(ARROW_ENDINGS):
-        return _described(open_arrow_file(path, name), config)
+    ending = file.path.name.lower()
+    if ending.endswith(JSON_ENDINGS):
+        return _described(open_json_lines(file, config, name), config)
+    if ending.endswith(ARROW_ENDINGS):
+        return _described(open_arrow_file(file, name), config)
 
-    file, sheet = sheet_as_text(path, config, listener, name)
-    return _open_temporary(file, name, sheet, config, listener)
+    text, sheet = sheet_as_text(file, config, listener, name)
+    return _open_temporary(text, name, sheet, config, listener, origin=file)
 
 
-def _open_temporary(
-    file: IO[Any], name: str, file_name: str, config: DataConfig, listener: Listener
-) -> CsvSource:
-    """Open a temporary CSV file, which is deleted with its source; messages use the names."""
+def _copy_of_standard_input(limit: int) -> IO[bytes]:
+    """Return a temporary file of what standard input holds, up to a limit of bytes."""
+    with as_write_error(Path(tempfile.gettempdir())):
+        file = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
     try:
-        csv_file = open_csv_file(Path(file.name), config, listener, name=file_name)
+        for chunk in _standard_input_chunks(limit):
+            with as_write_error(Path(file.name)):
+                file.write(chunk)
+                file.flush()
     except BaseException:
         file.close()
         raise
-    source = CsvSource(name, (csv_file,))
+    return file
+
+
+def _standard_input_chunks(limit: int) -> Iterator[bytes]:
+    """Yield the bytes of standard input. Raises `DataError` beyond a limit: it may be endless."""
+    n_read = 0
+    while True:
+        try:
+            chunk = sys.stdin.buffer.read(_CHUNK_BYTES)
+        except OSError as error:
+            raise DataError(
+                f"{_STANDARD_INPUT_NAME} cannot be read: {error.strerror or error}",
+                code="unreadable",
+                location=Location(_STANDARD_INPUT_NAME),
+            ) from error
+        if not chunk:
+            return
+        n_read += len(chunk)
+        if n_read > limit:
+            raise DataError(
+                f"{_STANDARD_INPUT_NAME} has more bytes than may be read",
+                code="input-bytes",
+                location=Location(_STANDARD_INPUT_NAME),
+                proposals=[Proposal(("--max-input-bytes", "1T"), "if it is as large as that")],
+            )
+        yield chunk
+
+
+def _open_temporary(
+    file: IO[Any],
+    name: str,
+    file_name: str,
+    config: DataConfig,
+    listener: Listener,
+    *,
+    origin: InputFile | None = None,
+) -> CsvSource:
+    """Open a temporary CSV file, which is deleted with its source; messages use the names."""
+    try:
+        csv_file = open_csv_file(InputFile.of(Path(file.name)), config, listener, name=file_name)
+    except BaseException:
+        file.close()
+        raise
+    source = CsvSource(name, (csv_file,), origin=origin)
     weakref.finalize(source, file.close)
     return source
 

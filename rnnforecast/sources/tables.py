@@ -31,10 +31,12 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal, UsageError, option_for_each
 from rnnforecast.events import Listener, Notice
 from rnnforecast.sources.files import check_memory
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import MISSING
 from rnnforecast.sources.parquet import TableSource
 from rnnforecast.sources.text import open_binary, readable, unpacked_size
-from rnnforecast.storage.remote import AnyPath
+from rnnforecast.storage.durable import as_write_error
+from rnnforecast.storage.remote import check_json_lines
 from rnnforecast.urls import Database
 
 JSON_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -53,11 +55,11 @@ _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
 )
 
 
-def open_arrow_file(path: AnyPath, name: str) -> TableSource:
+def open_arrow_file(file: InputFile, name: str) -> TableSource:
     """Open a Feather file, or one of Arrow's batches. Raises `DataError` if it is damaged."""
     try:
-        with open_binary(path) as file:
-            content = file.read()
+        with open_binary(file) as stream:
+            content = stream.read()
         try:
             table = pa_feather.read_table(pa.BufferReader(content))
         except pa.ArrowInvalid:
@@ -66,20 +68,20 @@ def open_arrow_file(path: AnyPath, name: str) -> TableSource:
     except (pa.ArrowException, OSError) as error:
         hint = "the file may still be being written, or is cut off; fetch it again"
         raise _unreadable(f"{name} is not a whole Arrow file: {error}", name, hint) from error
-    return TableSource(table, name, (path,)).check()
+    return TableSource(table, name, (file,)).check()
 
 
 def _unreadable(message: str, name: str, hint: str) -> DataError:
     return DataError(message, code="unreadable", location=Location(name), hint=hint)
 
 
-def open_json_lines(path: AnyPath, config: DataConfig, name: str) -> TableSource:
+def open_json_lines(file: InputFile, config: DataConfig, name: str) -> TableSource:
     """Open a file with a JSON object in each line; a missing key and null are missing readings.
 
     Objects within objects become columns such as `a.b`. Raises `DataError` with the line for what
     is no object, and for a column that holds numbers and something else.
     """
-    lines = _json_lines(path, config, name)
+    lines = _json_lines(file, config, name)
     numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
     if not numbers:
         raise DataError(
@@ -96,16 +98,20 @@ def open_json_lines(path: AnyPath, config: DataConfig, name: str) -> TableSource
 
     content = b"\n".join(lines)
     try:
+        check_json_lines(lines)
         table = pa_json.read_json(io.BytesIO(content))
         texts = [pa.field(f.name, _with_text_times(f.type)) for f in table.schema]
         if any(field.type != f.type for field, f in zip(texts, table.schema, strict=True)):
             options = pa_json.ParseOptions(explicit_schema=pa.schema(texts))
             table = pa_json.read_json(io.BytesIO(content), parse_options=options)
-    except pa.ArrowException:  # line by line, errors have their line, and some texts are missing
-        return _parse_json_lines(lines, numbers, config, name, path)
+    except (pa.ArrowException, ValueError):
+        table = None
+    if table is None or table.num_rows != len(numbers):
+        # Line by line, errors have their line, and some texts are missing.
+        return _parse_json_lines(lines, numbers, config, name, file)
     while any(pa.types.is_struct(field.type) for field in table.schema):
         table = table.flatten()
-    return TableSource(table, name, (path,), "line", numbers).check()
+    return TableSource(table, name, (file,), "line", numbers).check()
 
 
 def _with_text_times(type_: pa.DataType) -> pa.DataType:
@@ -115,12 +121,12 @@ def _with_text_times(type_: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_timestamp(type_) else type_
 
 
-def _json_lines(path: AnyPath, config: DataConfig, name: str) -> list[bytes]:
+def _json_lines(file: InputFile, config: DataConfig, name: str) -> list[bytes]:
     """Read the lines of a file. Raises `DataError` for one that is damaged or too large."""
     chunks: list[bytes] = []
-    with readable(path, name) as file:
-        chunk = file.read(_CHUNK_BYTES)
-        n_lines = int(unpacked_size(path) / max(len(chunk), 1) * chunk.count(b"\n"))
+    with readable(file, name) as stream:
+        chunk = stream.read(_CHUNK_BYTES)
+        n_lines = int(unpacked_size(file) / max(len(chunk), 1) * chunk.count(b"\n"))
         check_memory(n_lines, chunk[: chunk.find(b"\n")].count(b":"), config, name)
         while chunk:
             chunks.append(chunk)
@@ -130,13 +136,14 @@ def _json_lines(path: AnyPath, config: DataConfig, name: str) -> list[bytes]:
                     code="input-bytes",
                     location=Location(name),
                 )
-            chunk = file.read(_CHUNK_BYTES)
+            chunk = stream.read(_CHUNK_BYTES)
 
-    return b"".join(chunks).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    lines = b"".join(chunks).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return lines[:-1] if lines[-1] and file.has_grown() else lines
 
 
 def _parse_json_lines(
-    lines: Sequence[bytes], numbers: Sequence[int], config: DataConfig, name: str, path: AnyPath
+    lines: Sequence[bytes], numbers: Sequence[int], config: DataConfig, name: str, file: InputFile
 ) -> TableSource:
     """Parse JSON lines one by one, so that errors have their line."""
     rows: list[dict[str, Any]] = []
@@ -164,7 +171,7 @@ def _parse_json_lines(
         return Location(name, number, column, text=text, token=json.dumps(value))
 
     table = make_table(columns, config, locate)
-    return TableSource(table, name, (path,), "line", numbers).check()
+    return TableSource(table, name, (file,), "line", numbers).check()
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -240,7 +247,7 @@ def _mixed(
 
 
 def sheet_as_text(
-    path: AnyPath, config: DataConfig, listener: Listener, name: str
+    file: InputFile, config: DataConfig, listener: Listener, name: str
 ) -> tuple[IO[str], str]:
     """Return a sheet of an Excel file as a temporary CSV file, and what messages call it.
 
@@ -248,7 +255,7 @@ def sheet_as_text(
     number. Raises `UsageError` where the package that reads them is not installed.
     """
     try:
-        with open_binary(path) as packed:
+        with open_binary(file) as packed:
             content = io.BytesIO(packed.read())
         sheets: dict[str, pd.DataFrame] = pd.read_excel(
             content, sheet_name=None, header=None, dtype=object, na_filter=False, engine="openpyxl"
@@ -276,10 +283,13 @@ def sheet_as_text(
     if unread and config.sheet is None:
         listener(Notice(f"{name}: sheet {sheet!r} is read, not {', '.join(map(repr, unread))}"))
 
-    file = tempfile.NamedTemporaryFile("w", prefix="rnnforecast-", suffix=".csv", encoding="utf-8")  # noqa: SIM115
-    csv.writer(file, lineterminator="\n").writerows(texts[sheet])
-    file.flush()
-    return file, f"sheet {sheet!r} of {name}"
+    with as_write_error(Path(tempfile.gettempdir())):
+        text = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            "w", prefix="rnnforecast-", suffix=".csv", encoding="utf-8"
+        )
+        csv.writer(text, lineterminator="\n").writerows(texts[sheet])
+        text.flush()
+    return text, f"sheet {sheet!r} of {name}"
 
 
 def _sheet_lines(frame: pd.DataFrame) -> list[list[str]]:
@@ -304,7 +314,7 @@ def open_query(database: Database, config: DataConfig) -> TableSource:
     """Run the query of `--query` on a database that is only read. Raises `DataError`."""
     if not Path(database.path).is_file():
         raise DataError(f"{database} does not exist", code="not-found", hint="check the path")
-
+    file = InputFile.of(Path(database.path), is_database=True)
     run = _query_sqlite if database.kind == "sqlite" else _query_duckdb
     if config.query is None:
         names = run(database, _LIST_TABLES[database.kind], config).column(0).to_pylist()
@@ -316,7 +326,7 @@ def open_query(database: Database, config: DataConfig) -> TableSource:
             hint=None if names else "it has no tables",
         )
     table = run(database, config.query, config)
-    return TableSource(table, f"the query of {database}", (Path(database.path),)).check()
+    return TableSource(table, f"the query of {database}", (file,)).check()
 
 
 _LIST_TABLES = {

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, TextIO
 from rnnforecast.config.reading import WHITESPACE
 from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, WarningEvent
-from rnnforecast.sources.files import open_packed
-from rnnforecast.storage.remote import AnyPath, is_remote
+from rnnforecast.sources.inputs import InputFile
+from rnnforecast.storage.remote import is_remote
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -55,54 +55,54 @@ class _GzipReader(gzip.GzipFile):
         self._file_below.close()
 
 
-def open_binary(path: AnyPath) -> io.BufferedReader:
+def open_binary(file: InputFile) -> io.BufferedReader:
     """Open a file for reading, unpacked if its first bytes say that it is gzip."""
-    file = open_packed(path)
-    is_gzip = file.read(2) == _GZIP_MAGIC
-    file.seek(0)
-    return io.BufferedReader(_GzipReader(file)) if is_gzip else file
+    packed = file.open()
+    is_gzip = packed.read(2) == _GZIP_MAGIC
+    packed.seek(0)
+    return io.BufferedReader(_GzipReader(packed)) if is_gzip else packed
 
 
 @contextmanager
-def readable(path: AnyPath, name: str) -> Iterator[io.BufferedReader]:
+def readable(file: InputFile, name: str) -> Iterator[io.BufferedReader]:
     """Open a file as `open_binary` does; raise `DataError` where it cannot be read to its end."""
     try:
-        with open_binary(path) as file:
-            yield file
+        with open_binary(file) as stream:
+            yield stream
     except DAMAGED as error:
-        raise truncated(error, path, name) from error
+        raise truncated(error, file, name) from error
     except OSError as error:
         raise DataError(
             f"{name} cannot be read: {error}", code="unreadable", location=Location(name)
         ) from error
 
 
-def unpacked_size(path: AnyPath) -> int:
+def unpacked_size(file: InputFile) -> int:
     """Return how many bytes a file unpacks to; for a gzip file of over 4 GB a lower bound."""
-    with open_packed(path) as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        if file.read(2) != _GZIP_MAGIC:
+    with file.open() as packed:
+        size = packed.seek(0, io.SEEK_END)
+        packed.seek(0)
+        if packed.read(2) != _GZIP_MAGIC:
             return size
         # The last four bytes of a gzip file are its unpacked size, modulo 2 ** 32.
-        file.seek(-4, io.SEEK_END)
-        return max(size, int.from_bytes(file.read(4), "little"))
+        packed.seek(-4, io.SEEK_END)
+        return max(size, int.from_bytes(packed.read(4), "little"))
 
 
-def read_head(path: AnyPath, name: str) -> tuple[bytes, bool]:
+def read_head(file: InputFile, name: str) -> tuple[bytes, bool]:
     """Return the first bytes of a file, a few lines at least, and whether they are all of it."""
-    with readable(path, name) as file:
-        head = file.read(_HEAD_BYTES)
+    with readable(file, name) as stream:
+        head = stream.read(_HEAD_BYTES)
         # The rows of a very wide table are long.
         while (
             max(head.count(b"\n"), head.count(b"\r")) < _MIN_HEAD_LINES
             and len(head) < MAX_LINE_BYTES
         ):
-            more = file.read(len(head) or 1)
+            more = stream.read(len(head) or 1)
             if not more:
                 break
             head += more
-        return head, not file.read(1)
+        return head, not stream.read(1)
 
 
 def lines_of(head: bytes, encoding: str, *, is_complete: bool, name: str) -> list[str]:
@@ -114,16 +114,16 @@ def lines_of(head: bytes, encoding: str, *, is_complete: bool, name: str) -> lis
     return lines if is_complete else lines[:-1]
 
 
-def read_tail(path: AnyPath, encoding: str) -> list[str]:
+def read_tail(file: InputFile, encoding: str) -> list[str]:
     """Return the last lines of a local file that is not packed; none of another one."""
-    if is_remote(path) or codecs.lookup(encoding).name not in _BYTE_ENCODINGS:
+    if is_remote(file.path) or codecs.lookup(encoding).name not in _BYTE_ENCODINGS:
         return []
-    with open_packed(path) as file:
-        if file.read(2) == _GZIP_MAGIC:
+    with file.open() as stream:
+        if stream.read(2) == _GZIP_MAGIC:
             return []
-        size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - _TAIL_BYTES))
-        tail = file.read()
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(max(0, size - _TAIL_BYTES))
+        tail = stream.read()
     lines = list(io.StringIO(tail.decode(encoding, "replace"), newline=""))
     return lines if size <= _TAIL_BYTES else lines[1:]
 
@@ -139,11 +139,11 @@ def split_rows(lines: Iterable[str], sep: str, *, strict: bool = False) -> Itera
     return csv.reader(lines, delimiter=sep, strict=strict)
 
 
-def truncated(error: Exception, path: AnyPath, name: str) -> DataError:
+def truncated(error: Exception, file: InputFile, name: str) -> DataError:
     """Return the error for a gzip file that ends too early, with its last complete line."""
     n_lines = 0
-    with open_packed(path) as packed, gzip.GzipFile(fileobj=packed) as file, suppress(*DAMAGED):
-        while part := file.read1():
+    with file.open() as packed, gzip.GzipFile(fileobj=packed) as stream, suppress(*DAMAGED):
+        while part := stream.read1():
             n_lines += part.count(b"\n")
     return DataError(
         f"{name} is cut off or damaged: {error}"

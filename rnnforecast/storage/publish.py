@@ -8,7 +8,6 @@ import mmap
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from typing import IO, Any
 
 from rnnforecast.storage import durable
@@ -44,21 +43,6 @@ def describe_input(path: AnyPath) -> dict[str, Any]:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
     return {"path": str(path.resolve()), "bytes": size, "sha256": sha256}
-
-
-def describe_source(location: AnyPath) -> dict[str, Any]:
-    """Return the entry of a source of readings for a manifest.
-
-    An object of a store is not fetched again: its entry has the time of its last change, and no
-    hash.
-    """
-    if not is_remote(location):
-        return describe_input(location)
-    info = location.get_info()
-    if info is None:
-        return {"path": str(location)}
-    changed = datetime.fromtimestamp((info.mtime_ns or 0) / 1e9, UTC)
-    return {"path": str(location), "bytes": info.size, "changed": changed.isoformat()}
 
 
 @contextmanager

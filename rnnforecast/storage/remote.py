@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _READ_BYTES = 1 << 22
 """What one request asks for, at least: its latency is that of about as many bytes."""
+_MAX_BRACKETS = 100
+"""The most brackets that are opened in a line of JSON."""
 MAX_JSON_BYTES = 1 << 26
 """Largest JSON file that is read: the manifest of 100,000 buckets has about a third of that."""
 ErrorConverter = Callable[[OSError], Exception]
@@ -273,6 +275,19 @@ def read_json(
     if expected_format is not None and value.get("format") != expected_format:
         raise ValueError(f"it is not of format {expected_format!r}")
     return value
+
+
+def check_json_lines(lines: Sequence[bytes]) -> None:
+    """Raise `ValueError` for lines that end the process of Arrow's reader, not just the reading.
+
+    These are a line `null`, of which it takes an address, and some ten thousand levels, for which
+    its stack is too small. Brackets within texts count as levels here.
+    """
+    for number, line in enumerate(lines, 1):
+        if line.lstrip()[:1] not in (b"{", b""):
+            raise ValueError(f"line {number} is no JSON object")
+        if line.count(b"{") + line.count(b"[") > _MAX_BRACKETS:
+            raise ValueError(f"line {number} is nested too deeply")
 
 
 def get_infos(locations: Sequence[RemotePath]) -> list[ObjectInfo | None]:

@@ -17,6 +17,7 @@ from rnnforecast.data.axis import parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.sniff import shell_quote
 from rnnforecast.tables.quality import (
     BLOCK_ROWS,
@@ -140,8 +141,9 @@ def read_excluded_times(path: Path, tz: str | None) -> dict[str, Intervals]:
     Raises `DataError` for a file that lacks a column, and for a row without a time or a length.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
+        with InputFile.of(path).open() as stream:
+            table = pd.read_csv(stream, dtype=str, keep_default_na=False)
+    except (DataError, OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read: {error}", code="bad-times", location=Location(str(path))
         ) from error

@@ -16,8 +16,8 @@ from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Event, Listener, WarningEvent
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.files import check_memory
+from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.source import Source, WrappedSource, join_time, open_table
-from rnnforecast.storage.remote import AnyPath
 from rnnforecast.tables.schema import (
     Schema,
     canonical_name,
@@ -99,9 +99,9 @@ class FutureSource(WrappedSource):
     """The rows of the second file that the last reading gave: those of series with readings."""
 
     @property
-    def paths(self) -> tuple[AnyPath, ...]:
+    def inputs(self) -> tuple[InputFile, ...]:
         """The files that are read."""
-        return (*self.source.paths, *self.future.source.paths)
+        return (*self.source.inputs, *self.future.source.inputs)
 
     @property
     def n_rows_estimate(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -55,11 +54,14 @@ from rnnforecast.tables.steps import (
     MAX_JITTER,
     StepCounts,
     StepStatistics,
+    check_future,
     merge_step_counts,
     step_statistics,
 )
 from rnnforecast.units import MONTH_US, format_duration, parse_duration_us
 
+_MIN_READING = 1e-20
+"""Squares of smaller readings, and what they are divided by, do not fit into float32."""
 _MAX_EMPTY = 20
 """Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""
 _MIN_FILLED = 0.9
@@ -67,8 +69,6 @@ _MIN_FILLED = 0.9
 _N_SHORTER = 3
 """So many shorter steps are offered where none of `--freq` is over."""
 _IF_RARE = "if readings are that rare"
-_MAX_UTC_OFFSET_US = 14 * HOUR_US
-"""Wall clocks are ahead of UTC by this at most."""
 _RESET_STEPS, _RESET_SHARE = 10, 0.01
 """A jump back by more steps, and an hour, is a clock that was reset, unless many rows have one."""
 _MAX_SEEN_SHARE = 0.75
@@ -79,8 +79,6 @@ _N_RECENT_STEPS = 10
 """Steps of `--freq` before the newest reading that show the pace of a series."""
 _MIN_OTHER_SHARE = 0.1
 """Where stretches of a longer step take this share of the time, the step has changed."""
-_MAX_UTC_OFFSET_US = 14 * HOUR_US
-"""Wall clocks are ahead of UTC by this at most."""
 FindTrainEnd = Callable[[Panel], int]
 """Returns the time that ends the training part of a panel."""
 _Number = TypeVar("_Number", bound=np.generic)
@@ -129,6 +127,7 @@ def read_panel(
 
     panel = mask_stuck(panel, config, listener)
     local = drop_empty(trim_and_warn(panel, context), context, ranks)
+    check_magnitude(local)
     panel, schema = merge_ranks(local, ranks), context.schema
     train_end_us = find_train_end(panel) if find_train_end and schema.covariates else None
     panel, schema = encode_covariates(
@@ -142,6 +141,26 @@ def read_panel(
     schema = replace(schema.with_axis(panel.axis, panel.step_us), signed=signed)
     check_same_schema(schema, ranks)
     return panel, schema
+
+
+def check_magnitude(panel: Panel) -> None:
+    """Raise `DataError` for a series whose readings are all so small that float32 blurs them."""
+    starts = panel.offsets[:-1]
+    if not len(starts):
+        return
+    with np.errstate(invalid="ignore"):
+        highest = np.fmax.reduceat(panel.target, starts)
+        lowest = np.fmin.reduceat(panel.target, starts)
+    largest = np.fmax(highest, -lowest)
+    is_tiny = (largest > 0) & (largest < _MIN_READING)
+    if is_tiny.any():
+        names = take_names(panel.names, is_tiny)
+        raise DataError(
+            f"no reading of {names[0]!r} is larger than {_MIN_READING:g}, which is too small to "
+            "compute with" + (f"; so are those of {len(names) - 1} more" if len(names) > 1 else ""),
+            code="too-small",
+            hint="write the readings in a smaller unit, or leave the series out",
+        )
 
 
 def leave_out_constants(rows: Rows, context: ReadContext, ranks: Ranks) -> Schema:
@@ -337,38 +356,6 @@ def check_density(rows: Rows, grid: Grid, steps: StepCounts, context: ReadContex
         proposals=proposals if fits else (),
         hint="correct or remove it if it is wrong",
     )
-
-
-def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bool) -> None:
-    """Warn of readings up to a step ahead of the clock; raise `DataError` for one further ahead.
-
-    A time without a zone has come once it has in any zone. Rows without a reading may lie ahead:
-    they hold covariates that are known ahead.
-    """
-    now_us = time.time_ns() // 1000 + (0 if is_aware else _MAX_UTC_OFFSET_US)
-    n_before = n_early = 0
-    for i, times in enumerate(rows.times):
-        is_late = times > now_us
-        if is_late.any():
-            late = np.flatnonzero(is_late & rows.has_reading(i))
-            too_late = late[times[late] > now_us + step_us]
-            if len(too_late):
-                raise DataError(
-                    "a reading has a time that has not come yet",
-                    code="future",
-                    location=context.source.location(
-                        n_before + int(too_late[0]), context.schema.time
-                    ),
-                    proposals=[Proposal(("--allow-future",), "if it is meant")],
-                    hint="correct the clock of the sensor",
-                )
-            n_early += len(late)
-        n_before += len(times)
-
-    if n_early:
-        limit = format_duration(step_us)
-        message = f"{n_early} readings are ahead of the clock, by {limit} at most"
-        context.listener(WarningEvent("future", message, n_early))
 
 
 def _filled_step(rows: Rows, grid: Grid) -> int:

@@ -20,7 +20,14 @@ from rnnforecast.data.axis import TimeAxis, parse_time_us
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import OUTLIER_FACTOR, SPIKE_RUN
 from rnnforecast.data.windows import Past, make_past
-from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError
+from rnnforecast.errors import (
+    DataError,
+    Location,
+    NotEnoughDataError,
+    Proposal,
+    QualityGateError,
+    UsageError,
+)
 from rnnforecast.events import Event, Listener, ProgressEvent, WarningEvent
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks
 from rnnforecast.sources.shards import open_rank_slice
@@ -30,6 +37,7 @@ from rnnforecast.tables.future import append_future
 from rnnforecast.tables.grid import FindTrainEnd, check_step, read_panel
 from rnnforecast.tables.resample import drop_other_steps
 from rnnforecast.tables.schema import Schema, canonical_name, check_zone, infer_schema, match_schema
+from rnnforecast.tables.steps import MAX_UTC_OFFSET_US
 from rnnforecast.units import abbreviate_duration, parse_duration_us
 
 _MIN_SHIFT = 3.0
@@ -159,8 +167,17 @@ def read_past(
 
     `future` is a second table with the covariates that are known ahead; without it they stand in
     rows after the last reading. Raises `DataError` where columns, step or time zone do not match
-    the schema.
+    the schema, and `UsageError` for an as-of time that has not come yet: files that are named by it
+    would be the newest ones for ever.
     """
+    if as_of is not None and not options.allow_future:
+        now_us = time.time_ns() // 1000 + (MAX_UTC_OFFSET_US if schema.axis.tz is None else 0)
+        if parse_time_us(as_of, schema.axis.tz) > now_us:
+            raise UsageError(
+                f"--as-of {as_of} has not come yet",
+                code="future",
+                proposals=[Proposal(("--allow-future",), "if it is meant")],
+            )
     source = open_table(
         data, options, listener, time_column=schema.time, series_column=schema.series
     )
@@ -378,9 +395,8 @@ def check_age(newest: int, axis: TimeAxis, config: PredictConfig, listener: List
         now_us = parse_time_us(config.as_of, axis.tz)
     else:
         now_us = time.time_ns() // 1000
-        local = datetime.fromtimestamp(now_us / 1e6).astimezone().utcoffset()
-        if axis.tz is None and local is not None:
-            now_us += int(local.total_seconds()) * 1_000_000
+        if axis.tz is None:  # `datetime` has no zone as far from UTC as a machine's may be
+            now_us += time.localtime(now_us / 1e6).tm_gmtoff * 1_000_000
     age = max(0, now_us - int(axis.to_utc(np.array([newest]))[0]))
     message = f"the newest reading, {axis.format(newest)}, is {abbreviate_duration(age)} old"
 
@@ -403,7 +419,7 @@ def unix_time_s(time_us: int, axis: TimeAxis) -> float:
     time_us = int(axis.to_utc(np.array([time_us]))[0])
     if axis.tz is not None:
         return time_us / 1e6
-    return (datetime(1970, 1, 1) + timedelta(microseconds=time_us)).astimezone().timestamp()
+    return (datetime(1970, 1, 1) + timedelta(microseconds=time_us)).timestamp()
 
 
 def check_known_ahead(

@@ -31,7 +31,8 @@ from rnnforecast.errors import DataError, Location, NotEnoughDataError, Proposal
 from rnnforecast.events import Listener, ProgressEvent, WarningEvent
 from rnnforecast.sources.columns import is_integer
 from rnnforecast.sources.csv import report_skipped
-from rnnforecast.sources.files import change_guard, check_memory, thread_map
+from rnnforecast.sources.files import check_memory, thread_map
+from rnnforecast.sources.inputs import reading
 from rnnforecast.sources.source import Source, WrappedSource
 from rnnforecast.tables.future import future_frame_of
 from rnnforecast.tables.roles import CONSTANT, SAME_IN_SERIES, propose_zones
@@ -42,8 +43,8 @@ _MAX_TEXTS = 10_000
 """A text column with more different texts than this is no categorical covariate."""
 _MAX_EXACT = 2.0**53
 """Doubles hold every whole number up to this."""
-MAX_READING = 1e30
-"""No sensor reads more, and the squares of larger readings do not fit into float32 sums."""
+MAX_READING = 1e18
+"""No sensor reads more, and sums of squares of larger readings do not fit into float32."""
 LARGE_READING = 65_536.0
 """Below this, float32 is exact to 0.004 or better."""
 _N_EARLIEST = 5
@@ -459,7 +460,7 @@ def _read_batches(types: dict[str, pa.DataType], context: ReadContext) -> Iterat
 
     check_memory(n_expected, n_columns, context.config, source.name)
     report()
-    with change_guard(source.paths, listener):
+    with reading(source.inputs, listener):
         try:
             for batch in source.batches(types):
                 yield batch

@@ -1,7 +1,8 @@
-"""How the times of rows follow each other: a histogram of the steps between them."""
+"""How the times of rows follow each other: steps between them, and times ahead of the clock."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,9 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from rnnforecast.data.arrays import Integers
+from rnnforecast.data.axis import HOUR_US
+from rnnforecast.errors import DataError, Proposal
+from rnnforecast.events import WarningEvent
 from rnnforecast.parallel import Ranks
 from rnnforecast.sources.files import thread_map
-from rnnforecast.tables.rows import Codes, Rows
+from rnnforecast.tables.rows import Codes, ReadContext, Rows
+from rnnforecast.units import format_duration
 
 _N_SORTED_SERIES = 32
 """Series that are sorted to find the step, where rows are not in the order of time."""
@@ -19,6 +24,8 @@ _MAX_STEPS = 1 << 21
 """Of more different steps than these, the first ones tell enough."""
 MAX_JITTER = 0.1
 """Stamps that lie off the grid by this share of a step are moved onto it."""
+MAX_UTC_OFFSET_US = 14 * HOUR_US
+"""Wall clocks are ahead of UTC by this at most."""
 
 
 @dataclass(frozen=True)
@@ -209,3 +216,35 @@ def merge_step_counts(steps: StepCounts, ranks: Ranks) -> StepCounts:
     parts = ranks.all_gather(np.stack([steps.lengths, steps.counts]).tobytes())
     arrays = [np.frombuffer(part, np.int64).reshape(2, -1) for part in parts]
     return StepCounts.merge([StepCounts(lengths, counts) for lengths, counts in arrays])
+
+
+def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bool) -> None:
+    """Warn of readings up to a step ahead of the clock; raise `DataError` for one further ahead.
+
+    A time without a zone has come once it has in any zone. Rows without a reading may lie ahead:
+    they hold covariates that are known ahead.
+    """
+    now_us = time.time_ns() // 1000 + (0 if is_aware else MAX_UTC_OFFSET_US)
+    n_before = n_early = 0
+    for i, times in enumerate(rows.times):
+        is_late = times > now_us
+        if is_late.any():
+            late = np.flatnonzero(is_late & rows.has_reading(i))
+            too_late = late[times[late] > now_us + step_us]
+            if len(too_late):
+                raise DataError(
+                    "a reading has a time that has not come yet",
+                    code="future",
+                    location=context.source.location(
+                        n_before + int(too_late[0]), context.schema.time
+                    ),
+                    proposals=[Proposal(("--allow-future",), "if it is meant")],
+                    hint="correct the clock of the sensor",
+                )
+            n_early += len(late)
+        n_before += len(times)
+
+    if n_early:
+        limit = format_duration(step_us)
+        message = f"{n_early} readings are ahead of the clock, by {limit} at most"
+        context.listener(WarningEvent("future", message, n_early))

@@ -59,6 +59,7 @@ REPAIR_MESSAGES = {
     "interval": "a stamp from one time to another is read as the first",
 }
 """Messages, by warning code, for stamps that are read as a time near by."""
+_END_OF_TIME_US = 2.0**63
 _MAX_SET_BACK_US = 7_200_000_000
 """No clock is set back by more; times further apart belong to different years."""
 
@@ -181,7 +182,7 @@ class TimestampReader:
             times = _from_excel(array.to_numpy(zero_copy_only=False), self.sample)
         elif self.schema.epoch_unit:
             factor = EPOCH_UNITS_US[self.schema.epoch_unit]
-            times = np.rint(array.to_numpy(zero_copy_only=False) * factor).astype(np.int64)
+            times = _rounded(array.to_numpy(zero_copy_only=False) * factor)
         else:
             times = self._parse_texts(array, n_before)
 
@@ -336,8 +337,14 @@ def _from_excel(days: Doubles, texts: Sequence[str]) -> Integers:
     for unit in _EXCEL_UNITS:
         rounded = np.rint(seconds / unit) * unit
         if np.abs(rounded - seconds).max(initial=0.0) <= error + _EXCEL_ERROR_S:
-            return np.rint(rounded * 1e6).astype(np.int64)
-    return np.rint(seconds * 1e6).astype(np.int64)
+            return _rounded(rounded * 1e6)
+    return _rounded(seconds * 1e6)
+
+
+def _rounded(times_us: Doubles) -> Integers:
+    """Return whole microseconds; the earliest time there is for what is none, or too large."""
+    is_time = np.abs(times_us) < _END_OF_TIME_US
+    return np.where(is_time, np.rint(times_us), -_END_OF_TIME_US).astype(np.int64)
 
 
 class AmbiguousDateError(ValueError):

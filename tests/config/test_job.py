@@ -266,14 +266,14 @@ def test_an_absolute_path_stays_and_one_upwards_leads_there(tmp_path: Path) -> N
 def test_a_pattern_takes_in_the_same_files_whatever_its_folder_is_called(
     tmp_path: Path, folder: str, source: str
 ) -> None:
-    from rnnforecast.sources.files import list_source_files
+    from rnnforecast.sources.files import expand_path
 
     (tmp_path / folder / "readings").mkdir(parents=True)
     (tmp_path / folder / "readings" / "a.csv").touch()
 
     job = job_of(tmp_path / folder, data={"source": source})
 
-    assert [file.name for file in list_source_files(job.source)] == ["a.csv"]
+    assert [file.name for file in expand_path(job.source)] == ["a.csv"]
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path) -> None:

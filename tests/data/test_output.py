@@ -4,6 +4,8 @@ import csv
 import datetime as dt
 import io
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,8 +20,8 @@ from rnnforecast.config.training import quantile_name
 from rnnforecast.data import output
 from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.forecast import Forecast
-from rnnforecast.data.output import write_table
-from rnnforecast.errors import WriteError
+from rnnforecast.data.output import read_forecast, write_table
+from rnnforecast.errors import DataError, NotEnoughDataError, WriteError
 from tests.builders import HOUR_US, START_US
 from tests.data.tables import few, read
 
@@ -235,3 +237,40 @@ def test_a_folder_that_is_missing_is_a_write_error(tmp_path):
 
     assert caught.value.exit_code == 7
     assert "no/f.csv" in caught.value.message
+
+
+FORECAST_LINE = {"series": "a", "timestamp": "2024-01-01T00:00", "forecast": 1.5}
+DEEP = 100_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "\n", "null", "  null\n", "[]", "{}", "1", '""', "true", "[{}]", "nul", "\0", "{"),
+        'null\n{"series": "a"}',
+        "[" * DEEP,
+        '{"series":' * DEEP + "1" + "}" * DEEP,
+        '{"series":' + "[" * DEEP + "]" * DEEP + "}",
+        *(json.dumps({**FORECAST_LINE, name: {"a": [1]}}) for name in FORECAST_LINE),
+        *(json.dumps({**FORECAST_LINE, name: None}) for name in ("series", "timestamp")),
+        json.dumps({**FORECAST_LINE, "timestamp": "584556019-04-03"}),
+        json.dumps({**FORECAST_LINE, "timestamp": 1e300}),
+        json.dumps(FORECAST_LINE) + "\nnull\n",
+    ],
+    ids=lambda text: text[:20],
+)
+def test_lines_that_are_no_forecast_are_an_error_of_the_data(tmp_path: Path, text: str) -> None:
+    """Arrow's reader ended the process at `null`, and at a deep one."""
+    path = tmp_path / "forecast.jsonl"
+    path.write_text(text)
+    with pytest.raises((DataError, NotEnoughDataError)) as caught:
+        read_forecast(path)
+    assert caught.value.exit_code in (4, 5)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_pipe_is_no_forecast(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"forecast.{ending}"
+    os.mkfifo(path)
+    with pytest.raises(DataError, match="regular"):
+        read_forecast(path)

@@ -242,3 +242,44 @@ def test_bytes_are_texts_where_they_are_utf_8(type_):
     names = pa.array([b"a", b"\xff"] * 3, type_)
     error = failure(part(0).append_column("id", names), series="id")
     assert (type(error), error.code) == (DataError, "unreadable")
+
+
+WRAPPED_MS = 2**64 // 1000 + 1_704_067_200_000
+"""Milliseconds of which 64 bits of microseconds show the year 2024."""
+
+
+@pytest.mark.parametrize("form", ["file", "table"])
+@pytest.mark.parametrize(
+    ("type_", "value"),
+    [
+        (pa.timestamp("ms"), WRAPPED_MS),
+        (pa.timestamp("ms", tz="UTC"), WRAPPED_MS),
+        (pa.timestamp("s"), 2**64 // 10**6 + 1_704_067_200),
+        (pa.date64(), WRAPPED_MS // 86_400_000 * 86_400_000),
+        (pa.date32(), 2**31 - 1),
+        (pa.timestamp("us"), 2**62),
+        (pa.timestamp("ns"), 2**62),
+        (pa.float64(), 1e300),
+        (pa.int64(), 2**62),
+        (pa.timestamp("s"), -(2**50)),
+    ],
+)
+def test_a_time_that_is_too_large_is_an_error_and_no_other_year(tmp_path, type_, value, form):
+    """The year 584,556,019 was read as 2023."""
+    per_day = {"s": 86_400, "ms": 86_400_000, "us": 86_400 * 10**6, "ns": 86_400 * 10**9}
+    unit = getattr(type_, "unit", {pa.date32(): "d", pa.date64(): "ms"}.get(type_, "s"))
+    step, first = per_day.get(unit, 1), 19_700 * per_day.get(unit, 1)
+    raw = pa.int32() if type_ == pa.date32() else pa.int64()
+    days = [first + step * i for i in range(40)]
+    numbers = [*days[:20], value, *days[21:]]
+    times = pa.array(numbers, type_) if type_ == pa.float64() else pa.array(numbers, raw)
+    table = pa.table({"ts": times.cast(type_), "a": [float(i % 7) for i in range(40)]})
+
+    is_number = type_ in (pa.int64(), pa.float64())
+    options = {"time": "ts", "time_unit": "s"} if is_number else {}
+
+    data = parquet(tmp_path / "a.parquet", table) if form == "file" else table
+    error = failure(data, **options)
+
+    assert error.exit_code == 4
+    assert error.code in ("unreadable", "time-range", "future")

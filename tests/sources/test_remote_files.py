@@ -18,7 +18,8 @@ from rnnforecast.batch.shard import shard
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError
 from rnnforecast.sources import parquet
-from rnnforecast.sources.files import change_guard, is_read_with, matches_pattern
+from rnnforecast.sources.files import is_read_with, matches_pattern
+from rnnforecast.sources.inputs import InputFile, reading
 from rnnforecast.sources.source import open_source
 from rnnforecast.sources.text import open_binary
 from rnnforecast.storage import stores
@@ -136,7 +137,7 @@ def test_of_a_parquet_object_only_what_is_wanted_is_fetched(
     place = as_path(bucket.put("wide.parquet", content))
     monkeypatch.setattr(parquet, "_AHEAD_BYTES", ahead)
 
-    file = parquet.ParquetFile(place)
+    file = parquet.ParquetFile(InputFile.of(place))
     table = pa.Table.from_batches(list(file.batches(["ts", "c7"], 1000)))
 
     assert table.num_rows == 20_000
@@ -148,7 +149,7 @@ def test_text_is_fetched_as_it_is_read(bucket: Bucket, asked: list[int]) -> None
     content = csv_of(FRAME)
     place = as_path(bucket.put("x.csv", content * 100))
 
-    with open_binary(place) as file:
+    with open_binary(InputFile.of(place)) as file:
         assert file.read(10) == content[:10]
         assert sum(asked) == 1 << 12
         file.read(5000)
@@ -247,9 +248,12 @@ def test_an_object_that_is_replaced_while_it_is_read_is_an_error(
 ) -> None:
     place = as_path(bucket.put("x.csv", b"ts,a\n1,2\n"))
 
-    with change_guard([place], print):
+    with reading([InputFile.of(place)], print):
         pass
-    with pytest.raises(DataError, match="replaced or rewritten"), change_guard([place], print):
+    with (
+        pytest.raises(DataError, match="replaced or rewritten"),
+        reading([InputFile.of(place)], print),
+    ):
         how(bucket)
 
 

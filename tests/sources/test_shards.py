@@ -75,7 +75,7 @@ def test_a_folder_with_a_manifest_is_read_as_buckets(folder: Path) -> None:
 
     assert isinstance(source, ShardFolder)
     assert source.n_rows_estimate == 240
-    assert list(source.paths) == files(folder)
+    assert [file.path for file in source.inputs] == files(folder)
     assert [c.name for c in source.columns if c.is_series] == ["id"]
     assert source.location(239, "temp").file == str(files(folder)[-1])
     assert names_in(source) == set(NAMES)

@@ -20,7 +20,7 @@ import pytest
 import rnnforecast
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import Config, TrainConfig
-from rnnforecast.errors import UsageError
+from rnnforecast.errors import DataError, UsageError
 from rnnforecast.sources.source import open_source, take_head
 from rnnforecast.urls import parse_database
 from tests.data.tables import failure, pasted, read
@@ -418,3 +418,30 @@ def test_another_text_among_numbers_is_named_and_the_fix_works(tmp_path):
     error = failure(path)
     assert (error.code, pasted(error.advice)["na_values"]) == ("not-a-number", ("offline",))
     assert np.isnan(read(path, na_values=("offline",)).panel.target).sum() == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["null", " null", "[]", "1", '""', '{"a": 1} null', '{"a": 1}{"a": 2}', '{"a":' * 100_000],
+    ids=lambda line: line[:16],
+)
+@pytest.mark.parametrize("place", [0, 1, 40])
+def test_a_line_that_is_no_object_is_an_error_wherever_it_stands(
+    tmp_path: Path, line: str, place: int
+) -> None:
+    """Arrow's reader ended the process at `null`, and at a deep one."""
+    texts = [json.dumps(row) for row in rows(a=list(range(40)))]
+    (tmp_path / "a.jsonl").write_text("\n".join([*texts[:place], line, *texts[place:]]) + "\n")
+    error = failure(tmp_path / "a.jsonl")
+    assert error.code in ("not-json", "unknown-format") and error.location.line == place + 1
+
+
+def test_objects_a_few_hundred_levels_deep_are_an_error_or_a_column(tmp_path: Path) -> None:
+    for depth in (300, 900, 1100):
+        deep = '{"a":' * depth + "1" + "}" * depth
+        lines = [json.dumps(row)[:-1] + f', "deep": {deep}}}' for row in rows(a=list(range(40)))]
+        (tmp_path / "a.jsonl").write_text("\n".join(lines))
+        try:
+            read(tmp_path / "a.jsonl")
+        except DataError as error:
+            assert error.code == "not-json"

@@ -110,3 +110,12 @@ def test_errors_name_the_lines_of_the_file_that_rows_are_left_out_of(tmp_path: P
 def test_a_time_before_all_readings_is_an_error() -> None:
     with pytest.raises(NotEnoughDataError, match="2024-01-01 00:00:00"):
         read(frame(), as_of="2023-12-31 23:59:00")
+
+
+@pytest.mark.parametrize("as_of", ["2999-01-01", "9999-12-31"])
+def test_a_time_that_has_not_come_is_a_usage_error(command, trained, as_of):
+    """Its file would be the newest one for ever."""
+    words = ("predict", trained / "data.csv", "-m", trained / "model", "-q", "--as-of", as_of)
+    outcome = command(*words)
+    assert outcome.code == 2 and "has not come yet" in outcome.err
+    assert command(*words, "--allow-future").code == 0

@@ -14,7 +14,7 @@ from rnnforecast.events import ignore
 from rnnforecast.sources.source import open_source
 from rnnforecast.tables.grid import check_step, read_panel
 from rnnforecast.tables.schema import match_schema
-from tests.builders import HOUR_US, START_US
+from tests.builders import HOUR_US, START_US, wave
 from tests.data.tables import failure, few, hourly, pasted, read, write
 
 MINUTE_US = 60_000_000
@@ -335,3 +335,29 @@ def test_one_reading_has_the_step_that_the_model_was_trained_on():
     source = open_source(frame[:1], DataConfig())
     panel, _ = read_panel(source, schema, DataConfig(), lambda _: None)
     assert (panel.step_us, len(panel.target)) == (600_000_000, 1)
+
+
+def of_hours(readings: object) -> pd.DataFrame:
+    stamps = pd.date_range("2024-01-01", periods=len(readings), freq="h")
+    return pd.DataFrame({"ts": stamps, "v": readings})
+
+
+@pytest.mark.parametrize("exponent", [-44, -38, -30, -21, 19, 20, 30, 38, 100])
+def test_readings_that_float32_cannot_compute_with_are_an_error_before_training(exponent):
+    """1e-38 was forecast as 2e-4, and 1e20 diverged in training."""
+    error = failure(of_hours((wave(200).astype(float) + 60) / 100 * 10.0**exponent))
+    assert error.exit_code == 4
+    assert error.code in ("too-small", "infinite")
+
+
+@pytest.mark.parametrize("exponent", [-19, -10, 0, 10, 17])
+def test_other_readings_are_read_as_they_are(exponent):
+    readings = (wave(200).astype(float) + 60) / 100 * 10.0**exponent
+    panel = read(of_hours(readings)).panel
+    actual = panel.target.astype(float) + panel.base[0]
+    assert actual == pytest.approx(readings, rel=1e-6)
+
+
+def test_small_readings_beside_large_ones_are_no_error():
+    readings = np.where(np.arange(200) % 3, 1e-30, 5.0)
+    assert read(of_hours(readings)).panel.n_series == 1

@@ -1,0 +1,112 @@
+"""Folders and patterns: what cannot be looked at is an error, and never left out."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from rnnforecast.errors import DataError
+from rnnforecast.sources.files import expand_path
+
+needs_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root becomes another user"
+)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that every user may enter, with two folders of one file each."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        place.chmod(0o755)
+        for site in ("id=a", "id=b"):
+            (place / site).mkdir(mode=0o755)
+            (place / site / "x.csv").write_text("t,x\n1,2\n")
+        yield place
+        for site in place.glob("id=*"):
+            site.chmod(0o755)
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def refused(text: object, named: object) -> None:
+    with pytest.raises(DataError, match="cannot be looked at") as caught:
+        expand_path(str(text))
+    assert caught.value.exit_code == 4
+    assert caught.value.location is not None and caught.value.location.file == str(named)
+
+
+@needs_root
+@pytest.mark.parametrize("mode", [0o700, 0o744])
+@pytest.mark.parametrize("pattern", ["", "*/*.csv", "*/x.csv", "**/*.csv"])
+def test_a_folder_that_may_not_be_entered_is_an_error(folder, mode, pattern):
+    """Names alone may be seen with 744: a pattern needs no more of the last folder."""
+    closed = folder / "id=b"
+    closed.chmod(mode)
+    with another_user():
+        if mode == 0o744 and pattern in ("*/*.csv", "**/*.csv"):
+            assert len(expand_path(f"{folder}/{pattern}")) == 2  # opening them is the error
+            return
+        shows_file = mode == 0o744 or pattern == "*/x.csv"
+        refused(folder / pattern if pattern else folder, closed / "x.csv" if shows_file else closed)
+
+
+@needs_root
+def test_a_link_into_a_closed_folder_is_an_error(folder):
+    (folder / "id=a" / "y.csv").symlink_to(folder / "id=b" / "x.csv")
+    (folder / "id=b").chmod(0o700)
+    with another_user():
+        refused(folder / "id=a", folder / "id=a" / "y.csv")
+
+
+def test_a_link_to_nothing_is_an_error(folder):
+    """As of a disk that is not mounted."""
+    (folder / "id=a" / "y.csv").symlink_to(folder / "gone.csv")
+    refused(folder, folder / "id=a" / "y.csv")
+
+
+@pytest.mark.parametrize("pattern", ["", "*/*.csv", "**/*.csv", "id=?/**"])
+def test_an_error_of_the_disk_is_an_error(folder, pattern):
+    real, damaged = os.scandir, str(folder / "id=b")
+
+    def scandir(path: str) -> object:
+        if str(path) == damaged:
+            raise OSError(errno.EIO, "Input/output error", path)
+        return real(path)
+
+    with mock.patch("os.scandir", scandir):
+        refused(folder / pattern if pattern else folder, damaged)
+
+
+PARTS = ("*", "**", "a*", "[ab]", "a", "?", "*.csv", ".h", ".*", "b", "l")
+
+
+def test_patterns_match_what_glob_matches(tmp_path):
+    for name in ("a/x.csv", "a/b/y.csv", "b/x.csv", "b/a/a/z.csv", ".h/x.csv", "a/.x.csv", "a.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "l").symlink_to("a")
+    draw = random.Random(0)
+    for _ in range(300):
+        pattern = "/".join(draw.choices(PARTS, k=draw.randint(1, 4)))
+        text = str(tmp_path / pattern)
+        expected = {Path(match) for match in glob.glob(text, recursive=True)}  # noqa: PTH207
+        expected = {path for path in expected if path.is_file()}
+        if expected and not Path(text).exists():
+            assert {path for path in expand_path(text) if path.is_file()} == expected, pattern
