@@ -28,6 +28,7 @@ from rnnforecast.urls import check_not_collapsed, is_url, parse_database, parse_
 
 _T = TypeVar("_T")
 _TABLES = (
+    "job",
     "data",
     "model",
     "forecast",
@@ -42,6 +43,19 @@ _TABLES = (
 _TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 AS_OF = "{as_of}"
 """Placeholder for the time of the forecast in the file name of an output."""
+
+
+@dataclass(frozen=True)
+class JobPart:
+    """What the job is called."""
+
+    name: str | None = None
+    """Its name in messages, the log and metrics; by default that of the job file."""
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a name that no label could show."""
+        if self.name is not None and not (self.name.isprintable() and 0 < len(self.name) <= 200):
+            raise UsageError(f"name is {self.name!r}, but must be 1 to 200 letters")
 
 
 @dataclass(frozen=True)
@@ -128,6 +142,8 @@ class Job:
     path: Path
     source: str
     output: str
+    label: str | None = None
+    """The name that the file gives the job."""
     reading: DataConfig = field(default_factory=DataConfig)
     explicit: frozenset[str] = frozenset()
     """Options of [data] that the file sets, even to their default."""
@@ -145,7 +161,7 @@ class Job:
     @property
     def name(self) -> str:
         """The name of the job in messages and metrics."""
-        return self.path.stem
+        return self.label or self.path.stem
 
     @property
     def lock(self) -> Path:
@@ -219,6 +235,7 @@ def read_job(path: Path) -> Job:
         path=path,
         source=source,
         output=output,
+        label=decode_part(JobPart, "job").name,
         reading=_resolve_fields(reading, ("exclude", "rejects"), folder),
         explicit=frozenset(key.replace("-", "_") for key in data),
         model=replace(model, path=_resolve_input(model.path, folder)),

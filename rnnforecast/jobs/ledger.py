@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.config.commands import DEFAULT_LEDGER, ScoreConfig
-from rnnforecast.config.job import read_job
+from rnnforecast.config.job import Job, read_job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError, UsageError
 from rnnforecast.evaluate.live import Score, score_issues
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
+from rnnforecast.jobs.owner import JOB, belongs_to, describe_owner
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.storage.durable import publishing_file
-from rnnforecast.storage.remote import local_path
+from rnnforecast.storage.publish import publish
+from rnnforecast.storage.remote import local_path, read_json
 from rnnforecast.tables.match import newest_reading
 from rnnforecast.units import parse_duration_us
 from rnnforecast.workflow.model import Model, as_model, load, resolve_options, training_source
@@ -31,6 +36,8 @@ STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}(?:_[0-9]{6})?Z?"
 KEY_LENGTH = 16
 """Hexadecimal digits of a run's key in the name of its part."""
 _NAME = re.compile(rf"({STAMP})_([0-9]{{4,9}})_([0-9a-f]{{{KEY_LENGTH}}})\.parquet")
+OWNER_FILE, _OWNER_FORMAT = "job.json", "rnnforecast-ledger"
+"""File of a ledger that says to which job it belongs."""
 ISSUE = "issue"
 """Name of the column that `read_parts` adds: the position of a row's part in the order of issue."""
 
@@ -44,6 +51,33 @@ class LedgerPart:
     """Sequence number among forecasts issued for the same time, from 1."""
     key: str
     path: Path
+
+
+def check_ledger_owner(job: Job, ledger: Path) -> None:
+    """Raise `UsageError` where a ledger belongs to another job: its forecasts would be mixed."""
+    owner = _read_owner(ledger)
+    if not belongs_to(job, owner, ledger):
+        raise UsageError(
+            f"{ledger} is the ledger of another job, {owner[JOB]}",
+            code="shared-ledger",
+            hint="let each job keep a ledger of its own",
+        )
+
+
+def write_ledger_owner(job: Job, ledger: Path) -> None:
+    """Record to which job a ledger belongs; the folder must exist, and its lock be held."""
+    owner = describe_owner(job, ledger)
+    if _read_owner(ledger).items() >= owner.items():
+        return
+    document = {"format": _OWNER_FORMAT, **owner}
+    publish(ledger / OWNER_FILE, f"{json.dumps(document, indent=2)}\n".encode())
+
+
+def _read_owner(ledger: Path) -> dict[str, Any]:
+    """Return the record of a ledger's job; an empty one where there is none that can be read."""
+    with suppress(OSError, ValueError):
+        return read_json(ledger / OWNER_FILE, expected_format=_OWNER_FORMAT)
+    return {}
 
 
 def list_parts(ledger: Path) -> list[LedgerPart]:
@@ -164,6 +198,7 @@ def score_job(
         raise UsageError(
             f"{path} keeps no ledger", hint='name one:  [ledger]  and below it  path = "ledger"'
         )
+    check_ledger_owner(job, Path(job.ledger))
 
     model = load(job.model.path, version=job.model.version)
     return score(

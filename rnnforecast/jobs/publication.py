@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,21 @@ from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.live import issue_table
 from rnnforecast.evaluate.postprocess import Prediction
 from rnnforecast.events import Recorder
-from rnnforecast.jobs.ledger import STAMP, publish_part
+from rnnforecast.jobs.ledger import (
+    OWNER_FILE,
+    STAMP,
+    check_ledger_owner,
+    publish_part,
+    write_ledger_owner,
+)
+from rnnforecast.jobs.owner import (
+    FROM_HERE,
+    JOB,
+    OUTPUT,
+    belongs_to,
+    describe_owner,
+    path_from,
+)
 from rnnforecast.sources.files import check_outputs, list_source_files
 from rnnforecast.storage.durable import (
     crash_point,
@@ -130,6 +145,7 @@ class Publication:
                 error_reference=artifact.metrics.get("error_reference"),
             )
             make_directory(ledger)
+            write_ledger_owner(self.job, ledger)
             part = publish_part(ledger, rows, as_of=self.as_of, key=self.key)
             files["ledger"] = describe_input(part.path)
             crash_point("ledger-published")
@@ -152,7 +168,7 @@ class Publication:
         return {
             "status": "published",
             "key": self.key,
-            "job": str(self.job.path.resolve()),
+            **describe_owner(self.job, self.output.parent),
             "as_of": self.as_of,
             "published": datetime.now(UTC).isoformat(timespec="seconds"),
             "arguments": list(arguments),
@@ -238,18 +254,35 @@ def is_published(job: Job, output: Path, key: str) -> bool:
 
 
 def check_not_shared(job: Job, output: Path) -> None:
-    """Raise `UsageError` where the manifest belongs to another job's output."""
-    path = manifest_path(job, output)
-    manifest = read_manifest(path)
-    if manifest is None:
-        return
-    owner, existing = manifest.get("job"), _path_in(manifest, "output")
-    if owner != str(job.path.resolve()) and existing != str(output.resolve()):
-        raise UsageError(
-            f"{path} belongs to another job, {owner}, with the output {existing}",
-            code="shared-output",
-            hint="let each job write to a folder of its own",
-        )
+    """Raise `UsageError` where the output or the ledger is another job's.
+
+    Of outputs with the as-of time in their names, the newest one is looked at as well.
+    """
+    outputs = [output] + (list_outputs(job)[-1:] if AS_OF in job.output else [])
+    for path in {manifest_path(job, existing) for existing in outputs}:
+        manifest = read_manifest(path)
+        if manifest is not None and not _is_own(job, path, manifest):
+            existing = _path_in(manifest, "output")
+            raise UsageError(
+                f"{path} belongs to another job, {manifest.get(JOB)}, with the output {existing}",
+                code="shared-output",
+                hint="let each job write to a folder of its own",
+            )
+    if job.ledger is not None:
+        check_ledger_owner(job, Path(job.ledger))
+
+
+def _is_own(job: Job, path: Path, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest is that of a run of the job."""
+    owner, existing = manifest.get(JOB), _path_in(manifest, "output")
+    if FROM_HERE not in manifest and isinstance(owner, str) and existing:
+        # What an older rnnforecast did not record follows from where both were.
+        folder = Path(existing).parent
+        relative = {FROM_HERE: os.path.relpath(owner, folder), OUTPUT: Path(existing).name}
+        if existing == str(job.output_path(str(manifest.get("as_of"))).resolve()):
+            relative[OUTPUT] = path_from(path.parent, Path(job.output))
+        manifest = {**manifest, **relative}
+    return belongs_to(job, manifest, path.parent)
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -275,10 +308,13 @@ def list_outputs(job: Job) -> list[Path]:
 
 
 def read_newest_manifest(job: Job) -> dict[str, Any] | None:
-    """Return the manifest of the newest published run; None where there is none."""
+    """Return the manifest of the job's newest published run; None where there is none."""
     outputs = reversed(list_outputs(job)) if AS_OF in job.output else [Path(job.output)]
-    manifests = (read_manifest(manifest_path(job, output)) for output in outputs)
-    return next((manifest for manifest in manifests if manifest is not None), None)
+    for path in (manifest_path(job, output) for output in outputs):
+        manifest = read_manifest(path)
+        if manifest is not None and _is_own(job, path, manifest):
+            return manifest
+    return None
 
 
 def retire_outputs(job: Job, *, exclude: Path) -> list[Path]:
@@ -305,6 +341,7 @@ def remove_job_leftovers(job: Job) -> None:
     if job.ledger is not None:
         for stamp in _STAMP_GLOBS:
             remove_stale_temps(Path(job.ledger), pattern=f"{stamp}_*_*.parquet")
+        remove_stale_temps(Path(job.ledger), pattern=OWNER_FILE)
 
 
 def _path_in(manifest: Mapping[str, Any], name: str) -> str:
