@@ -98,8 +98,8 @@ def time_limit(seconds: float) -> Iterator[None]:
             signal.setitimer(signal.ITIMER_REAL, 0)
     except _Expired:
         raise TimeLimitError(
-            "--max-time ran out; nothing was published",
-            hint="what was there before is unchanged",
+            "--max-time ran out",
+            hint="nothing was published, and what was there before is unchanged",
         ) from None
     finally:
         signal.signal(signal.SIGALRM, original)

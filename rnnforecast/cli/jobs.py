@@ -16,6 +16,7 @@ from rnnforecast.cli.console import Screen
 from rnnforecast.config.commands import DEFAULT_LEDGER, RunConfig, ScoreConfig
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
+from rnnforecast.events import CatchUpEvent
 from rnnforecast.units import abbreviate_duration, format_number
 
 if TYPE_CHECKING:
@@ -120,7 +121,10 @@ def run_document(cycles: Sequence[RunResult]) -> dict[str, Any]:
         for cycle in cycles
     ]
 
-    return documents[0] if len(documents) == 1 else {"runs": documents}
+    if len(documents) == 1:
+        return documents[0]
+    n_published = sum(cycle.is_published for cycle in cycles)
+    return {"runs": documents, "published": n_published, "total": len(cycles)}
 
 
 def print_run(cycles: Sequence[RunResult], screen: Screen) -> None:
@@ -136,7 +140,11 @@ def print_run(cycles: Sequence[RunResult], screen: Screen) -> None:
         if cycle.post_publish.retrain is not None:
             screen.result(f"retrained: {cycle.post_publish.retrain['reason']}")
         if cycle.post_publish.retired:
-            screen.result(f"removed: {len(cycle.post_publish.retired)} old outputs and versions")
+            n_removed = len(cycle.post_publish.retired)
+            screen.result(f"removed: {n_removed} old outputs, versions and parts of the ledger")
+    if len(cycles) > 1:
+        n_published = sum(cycle.is_published for cycle in cycles)
+        screen.result(CatchUpEvent(n_published, len(cycles)).summary)
 
 
 def score_document(scored: ScoreResult) -> dict[str, Any]:

@@ -22,7 +22,14 @@ from rnnforecast.cli.plot import anomalies, plot
 from rnnforecast.cli.predict import predict
 from rnnforecast.cli.shard import shard
 from rnnforecast.cli.train import show, train, use
-from rnnforecast.errors import OutputError, RnnForecastError, UsageError, WriteError
+from rnnforecast.errors import (
+    CatchUpError,
+    OutputError,
+    RnnForecastError,
+    UsageError,
+    WriteError,
+)
+from rnnforecast.events import CATCH_UP_HINT
 from rnnforecast.process import on_signals
 
 app = make_app(
@@ -132,11 +139,14 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
             message = f"cannot write standard output: {error.strerror}"
             if screen.has_published:
                 return screen.error(OutputError(f"{message}; all else is done and published"))
+            if screen.catch_up is not None and screen.catch_up.n_published:
+                return screen.error(OutputError(f"{message}; {screen.catch_up.summary}"))
             return screen.error(WriteError(message))
 
         case Exception() if not screen.is_verbose:
+            summary = "" if screen.catch_up is None else f"; {screen.catch_up.summary}"
             bug = RnnForecastError(
-                f"a bug in rnnforecast: {type(error).__name__}: {error}",
+                f"a bug in rnnforecast: {type(error).__name__}: {error}{summary}",
                 hint="run again with  --verbose  and report what it prints",
             )
             return screen.error(bug)
@@ -168,6 +178,14 @@ def _report_interrupt(screen: Screen, stopped: BaseException) -> int:
     """Report a signal: whether the result is published, else how to continue; return the code."""
     if screen.has_published:
         return screen.error(OutputError("interrupted, but all is done and published"))
+    if screen.catch_up is not None and screen.catch_up.n_published:
+        return screen.error(
+            CatchUpError(
+                f"interrupted; {screen.catch_up.summary}, and stay",
+                code="interrupted",
+                hint=CATCH_UP_HINT,
+            )
+        )
     notes = getattr(stopped, "__notes__", [])
     error = RnnForecastError(
         "interrupted; nothing was published", code="interrupted", hint="; ".join(notes) or None

@@ -20,7 +20,7 @@ from rnnforecast.config.fields import (
     from_toml,
     option,
 )
-from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.reading import DataConfig, parse_bytes
 from rnnforecast.config.training import DEFAULT_MODEL, PredictConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.units import check_range, parse_duration_us
@@ -73,14 +73,27 @@ class LogPart:
 
     file: str | None = None
     format: str = option("json", "", choices=("json", "text"))
+    max_size: str = "16M"
+    """Size at which the log begins anew; the one before stays beside it, as `file.1`."""
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a size that is none."""
+        _ = self.max_bytes
+
+    @property
+    def max_bytes(self) -> int:
+        """The size in bytes."""
+        return parse_bytes("max_size", self.max_size)
 
 
 @dataclass(frozen=True)
 class KeepPart:
-    """How many outputs and versions are kept; None keeps all."""
+    """How many outputs and versions are kept, and how much of the ledger; None keeps all."""
 
     forecasts: int | None = None
     versions: int | None = None
+    ledger: str | None = None
+    """Span of issued forecasts that the ledger keeps, before the newest reading: 400d."""
     pinned: tuple[str, ...] = ()
     """Versions that are never removed."""
 
@@ -89,6 +102,8 @@ class KeepPart:
         for name in ("forecasts", "versions"):
             if getattr(self, name) is not None:
                 check_range(name, getattr(self, name), 1, 10**6)
+        if self.ledger is not None:
+            parse_duration_us(self.ledger)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from rnnforecast.evaluate.live import Score, score_issues
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.jobs.owner import JOB, belongs_to, describe_owner
 from rnnforecast.sources.files import check_outputs
-from rnnforecast.storage.durable import publishing_file
+from rnnforecast.storage.durable import publishing_file, remove_file
 from rnnforecast.storage.publish import publish
 from rnnforecast.storage.remote import local_path, read_json
 from rnnforecast.tables.match import newest_reading
@@ -107,6 +107,14 @@ def publish_part(ledger: Path, table: pa.Table, *, as_of: str, key: str) -> Ledg
     with publishing_file(path) as file:
         file.write(content.getvalue())
     return LedgerPart(as_of, issue, key, path)
+
+
+def retire_parts(ledger: Path, *, before: str) -> list[Path]:
+    """Remove parts of as-of times before this one, as file names have it; return the removed."""
+    retired = [part.path for part in list_parts(ledger) if part.as_of < before]
+    for path in retired:
+        remove_file(path)
+    return retired
 
 
 def read_parts(parts: Sequence[LedgerPart]) -> pa.Table:

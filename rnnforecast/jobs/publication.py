@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
 import os
 import platform
@@ -40,9 +41,11 @@ from rnnforecast.jobs.owner import (
     describe_owner,
     path_from,
 )
-from rnnforecast.sources.files import check_outputs, list_source_files
+from rnnforecast.sources.files import check_outputs, check_spared, list_source_files
+from rnnforecast.storage import versions
 from rnnforecast.storage.durable import (
     crash_point,
+    is_same_place,
     make_directory,
     remove_file,
     remove_stale_temps,
@@ -51,6 +54,7 @@ from rnnforecast.storage.durable import (
 from rnnforecast.storage.publish import describe_input, describe_source, publish
 from rnnforecast.storage.remote import read_json
 from rnnforecast.tables.match import newest_reading, unix_time_s
+from rnnforecast.urls import is_url
 from rnnforecast.workflow.model import (
     Model,
     PreparedForecast,
@@ -83,6 +87,8 @@ class Publication:
     ready: PreparedForecast
     as_of: str
     """The time of the forecast as names of files have it."""
+    as_of_iso: str
+    """The same in ISO 8601, as every option takes it."""
     newest_us: int
     """Time of the newest reading."""
     key: str
@@ -103,7 +109,8 @@ class Publication:
 
         ready = prepare(artifact, job.source, config, options, events)
         newest_us, axis = newest_reading(ready.past), ready.past.axis
-        stamp = axis.format_for_file_name(newest_us if as_of is None else axis.parse(as_of))
+        as_of_us = newest_us if as_of is None else axis.parse(as_of)
+        stamp = axis.format_for_file_name(as_of_us)
         path = job.output_path(stamp)
         check_not_shared(job, path)
         forecast = {k: v for k, v in asdict(job.forecast).items() if k not in _NO_RESULT}
@@ -118,7 +125,8 @@ class Publication:
                 "horizon": ready.horizon,
             }
         )
-        return cls(job, model, ready, stamp, newest_us, key, path)
+        as_of_iso = axis.format(as_of_us).replace(" ", "T")
+        return cls(job, model, ready, stamp, as_of_iso, newest_us, key, path)
 
     @property
     def newest_s(self) -> float:
@@ -169,7 +177,7 @@ class Publication:
             "status": "published",
             "key": self.key,
             **describe_owner(self.job, self.output.parent),
-            "as_of": self.as_of,
+            "as_of": self.as_of_iso,
             "published": datetime.now(UTC).isoformat(timespec="seconds"),
             "arguments": list(arguments),
             "model": {"path": str(self.model.path), "version": self.model.version},
@@ -251,6 +259,58 @@ def is_published(job: Job, output: Path, key: str) -> bool:
         return True
     part = Path(job.ledger) / Path(_path_in(manifest, "ledger")).name
     return _matches(manifest, "ledger", part)
+
+
+def check_job_files(job: Job) -> None:
+    """Raise `UsageError` where files that a job writes are each other, or files that it reads.
+
+    Nothing is opened or made: a log that is the readings would grow them by its first line.
+    """
+    output = Path(job.output)
+    written = {
+        "the forecast": output,
+        "the run's manifest": manifest_path(job, output),
+        "the log": job.log.file and Path(job.log.file),
+        "the text file": job.textfile and Path(job.textfile),
+        "the rejected rows": job.reading.rejects and Path(job.reading.rejects),
+        "the ledger": job.ledger and Path(job.ledger),
+    }
+    read = {
+        "the job": str(job.path),
+        "the readings": job.source,
+        "bad times": job.reading.exclude,
+        "what is known ahead": job.forecast.future,
+    }
+    files = {name: path for name, path in written.items() if isinstance(path, Path)}
+    for (name, path), (other, place) in itertools.combinations(files.items(), 2):
+        if is_same_place(path, place):
+            raise UsageError(
+                f"{path} cannot be both, {name} and {other}",
+                code="shared-file",
+                hint="name another file in the job file",
+            )
+    for name, path in files.items():
+        for content, source in read.items():
+            if source is not None:
+                # Files of the ledger are read with a folder or a pattern as one of its parts is.
+                check_spared(
+                    path / "part.parquet" if name == "the ledger" else path, source, content
+                )
+                check_spared(path, source, content)
+        if not is_url(job.model.path):
+            _check_model_spared(path, Path(job.model.path), name)
+
+
+def _check_model_spared(path: Path, model: Path, name: str) -> None:
+    """Raise `UsageError` where a file that a job writes would be one of its model."""
+    own = [model / file for file in (versions.CURRENT, versions.LOCK)]
+    is_version = path.resolve().is_relative_to((model / versions.VERSIONS).resolve())
+    if is_version or any(is_same_place(path, file) for file in (model, *own)):
+        raise UsageError(
+            f"{path}, {name}, would be written over a file of the model",
+            code="shared-file",
+            hint="name another file in the job file",
+        )
 
 
 def check_not_shared(job: Job, output: Path) -> None:

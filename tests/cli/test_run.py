@@ -77,7 +77,7 @@ def test_a_run_publishes_what_predict_writes(command: Command, place: Path) -> N
     ours = pd.read_csv(place / "out/forecast.csv").drop(columns="source")
     assert ours.equals(pd.read_csv("other.csv"))
     assert document["output"] == str(place / "out/forecast.csv")
-    assert document["as_of"] == stamps_of(place)[-1].replace(" ", "T").replace(":", "")
+    assert document["as_of"] == stamps_of(place)[-1].replace(" ", "T")
 
 
 def test_the_manifest_names_what_was_read_and_what_was_written(
@@ -173,9 +173,9 @@ def test_a_catch_up_has_one_output_for_each_time(command: Command, place: Path) 
     outcome = run(command, place, "--from", first, "--to", last, "--every", "1d")
     assert outcome.code == 0
     times = [result["as_of"] for result in outcome.document["runs"]]
-    assert times == [stamps[n].replace(" ", "T").replace(":", "") for n in (300, 324, 348, 372)]
+    assert times == [stamps[n].replace(" ", "T") for n in (300, 324, 348, 372)]
     for n, time in zip((300, 324, 348, 372), times, strict=True):
-        part = pd.read_csv(place / f"out/{time}.csv")
+        part = pd.read_csv(place / f"out/{time.replace(':', '')}.csv")
         assert part["timestamp"].min() == stamps[n + 1]
     again = run(command, place, "--from", first, "--to", last)
     assert {result["status"] for result in again.document["runs"]} == {"already published"}
@@ -191,7 +191,10 @@ def test_a_catch_up_goes_on_after_a_time_that_has_no_readings(
         "failed",
         "published",
     ]
-    assert outcome.code == 5
+    assert (outcome.code, outcome.document["published"], outcome.document["total"]) == (3, 1, 3)
+    assert (log(place)[-1]["exit"], gauges(place)["last_exit_code"]) == (3, 3)
+    outcome = run(command, place, "--from", "2023-12-30", "--to", "2023-12-31")
+    assert (outcome.code, outcome.document["published"]) == (5, 0)
 
 
 def test_stale_readings_publish_nothing_and_leave_what_is_there(
