@@ -90,13 +90,18 @@ def score(
 
 @with_options
 def status(context: typer.Context, job: JobPath, *, common: CommonOptions) -> None:
-    """Say when a job last succeeded, and how old its data, model and forecast are."""
+    """Say when a job last succeeded, and how old its data, model and forecast are.
+
+    Exit code: 0 where all is well, 3 where the last run failed or was partial, 5 where something is
+    older than the job allows, 6 where it never ran or has no model.
+    """
     screen = configure_screen(context, common)
     result = rnnforecast.status(job)
     if common.json:
         screen.document(result.to_json())
     else:
         print_status(result, screen)
+    raise typer.Exit(result.exit_code)
 
 
 def run_document(cycles: Sequence[RunResult]) -> dict[str, Any]:
@@ -201,6 +206,7 @@ def print_status(status: Status, screen: Screen) -> None:
         "model": f"{document['version'] or 'none'}, trained {_ago(document['model_age_s'])}",
         "forecast": f"{document['output'] or 'none'}, published {_ago(document['forecast_age_s'])}",
     }
+    facts["state"] = document["problem"] or "the last run succeeded, and nothing is too old"
     for name, fact in facts.items():
         screen.result(f"{name:<15}{fact}")
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.config.commands import DEFAULT_LEDGER, ScoreConfig
@@ -19,8 +21,15 @@ from rnnforecast.config.job import Job, read_job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
 from rnnforecast.data.windows import Past, make_past
-from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError, UsageError
-from rnnforecast.evaluate.live import Score, score_issues
+from rnnforecast.errors import (
+    DataError,
+    Location,
+    NotEnoughDataError,
+    Proposal,
+    QualityGateError,
+    UsageError,
+)
+from rnnforecast.evaluate.live import IN_SAMPLE, SCORED_COLUMNS, Score, score_issues
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.jobs.owner import JOB, belongs_to, describe_owner
 from rnnforecast.sources.files import check_outputs
@@ -117,27 +126,60 @@ def retire_parts(ledger: Path, *, before: str) -> list[Path]:
     return retired
 
 
-def read_parts(parts: Sequence[LedgerPart]) -> pa.Table:
+def read_parts(
+    parts: Sequence[LedgerPart],
+    columns: Collection[str] | None = None,
+    *,
+    since_utc_us: int | None = None,
+) -> pa.Table:
     """Read parts as one table; its column `issue` is the position of each row's part in `parts`.
 
-    Raises `DataError` for a part that cannot be read.
+    With `columns`, only those of them that a part has are read, and with `since_utc_us` the rows of
+    forecasts for that time and later; a part that has none of these is not read. Raises `DataError`
+    for a part that cannot be read.
     """
     tables = []
     for number, part in enumerate(parts):
-        try:
-            with part.path.open("rb") as file:
-                table = pa_parquet.read_table(file)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(
-                f"the ledger's part {part.path} cannot be read: {error}",
-                code="damaged-ledger",
-                location=Location(str(part.path)),
-                hint="put an intact copy in its place, or take it away",
-            ) from error
+        with _as_damage(part), part.path.open("rb") as stream:
+            file = pa_parquet.ParquetFile(stream, read_dictionary=["series"])
+            if since_utc_us is not None and _ends_before(file.metadata, since_utc_us):
+                continue
+            names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+            table = file.read(names, use_threads=False)
+        if since_utc_us is not None:
+            times = table["timestamp"].cast(pa.int64())
+            table = table.filter(pc.greater_equal(times, since_utc_us))
+        if columns is None:
+            series = table.schema.get_field_index("series")
+            table = table.set_column(series, "series", table["series"].cast(pa.string()))
 
         numbers = pa.repeat(pa.scalar(number, pa.int32()), len(table))
         tables.append(table.append_column(ISSUE, numbers))
-    return pa.concat_tables(tables, promote_options="permissive")
+    return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+
+
+@contextmanager
+def _as_damage(part: LedgerPart) -> Iterator[None]:
+    """Turn the errors of reading a part into a `DataError` that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"the ledger's part {part.path} cannot be read: {error}",
+            code="damaged-ledger",
+            location=Location(str(part.path)),
+            hint="put an intact copy in its place, or take it away",
+        ) from error
+
+
+def _ends_before(metadata: pa_parquet.FileMetaData, time_us: int) -> bool:
+    """Tell whether all forecasts of a part are for times before this one, in UTC."""
+    column = next(
+        i for i in range(metadata.num_columns) if metadata.schema.column(i).name == "timestamp"
+    )
+    groups = (metadata.row_group(i).column(column) for i in range(metadata.num_row_groups))
+    newest = [group.statistics and group.statistics.max_raw for group in groups]
+    return None not in newest and all(time < time_us for time in newest)
 
 
 @dataclass(frozen=True)
@@ -183,11 +225,22 @@ def score(
     past = make_past(model.read(source, options, events)[0])
 
     newest, since = _span(past, config)
-    scores = score_ledger(folder, past, since_us=since, by=config.by)
+    table = _read_scored(list_parts(folder), past, since)
+    n_in_sample = 0
+    if not config.in_sample:
+        n_all, table = len(table), _out_of_sample(table)
+        n_in_sample = n_all - len(table)
+    if n_in_sample:
+        message = f"{n_in_sample} values are left out: the version that forecast them had learnt "
+        events(WarningEvent("in-sample", f"{message}from later readings", n_in_sample))
+    scores = tuple(score_issues(table, past, since_us=since, by=config.by))
     if not scores:
+        condition = "if forecasts count that look better than live ones would"
         raise NotEnoughDataError(
-            f"of no forecast in {ledger} a reading has come",
+            f"of no forecast in {ledger} a reading has come"
+            + (", but for those that are in-sample" if n_in_sample else ""),
             code="nothing-to-score",
+            proposals=[Proposal(("--in-sample",), condition)] if n_in_sample else (),
             hint="pass newer readings with  --data , or an earlier  --since",
         )
     _check_drift(scores, config.max_drift)
@@ -221,25 +274,34 @@ def score_job(
 
 
 def score_ledger(
-    ledger: Path,
-    past: Past,
-    *,
-    since_us: int | None,
-    by: Sequence[str],
-    longest_us: int | None = None,
+    ledger: Path, past: Past, *, since_us: int | None, by: Sequence[str], longest_us: int
 ) -> tuple[Score, ...]:
     """Score a ledger on readings that are already in memory; an empty ledger has no scores.
 
-    With `longest_us`, an upper bound of the horizon, parts that are too old are not opened.
+    Parts that are too old, by `longest_us`, an upper bound of the horizon, are not opened.
+    Forecasts that are in-sample do not count.
     """
     parts = list_parts(ledger)
-    if since_us is not None and longest_us is not None:
+    if since_us is not None:
         oldest = past.axis.format_for_file_name(since_us - longest_us)
         parts = [part for part in parts if part.as_of >= oldest]
+    table = _read_scored(parts, past, since_us)
+    return tuple(score_issues(_out_of_sample(table), past, since_us=since_us, by=by))
 
-    if not parts:
-        return ()
-    return tuple(score_issues(read_parts(parts), past, since_us=since_us, by=by))
+
+def _read_scored(parts: Sequence[LedgerPart], past: Past, since_us: int | None) -> pa.Table:
+    """Read what scoring needs of the parts: columns, and rows of forecasts for times that count."""
+    since_utc_us = None
+    if since_us is not None:
+        since_utc_us = int(past.axis.first_utc(np.array([since_us], np.int64))[0])
+    return read_parts(parts, SCORED_COLUMNS, since_utc_us=since_utc_us)
+
+
+def _out_of_sample(table: pa.Table) -> pa.Table:
+    """Return the rows of versions that had not learnt from what came after the forecast."""
+    if IN_SAMPLE not in table.column_names:
+        return table
+    return table.filter(pc.invert(table[IN_SAMPLE].fill_null(False)))
 
 
 def _span(past: Past, config: ScoreConfig) -> tuple[int, int | None]:

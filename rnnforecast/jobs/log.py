@@ -22,6 +22,7 @@ from rnnforecast.errors import (
     CatchUpError,
     LockedError,
     ModelError,
+    NotEnoughDataError,
     OutputError,
     RnnForecastError,
     WriteError,
@@ -41,6 +42,7 @@ from rnnforecast.storage import versions
 from rnnforecast.storage.durable import append_line, publishing_file
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import as_path
+from rnnforecast.units import abbreviate_duration, parse_duration_us
 
 FINISHED = "finished"
 """The event that ends each run in the log."""
@@ -398,10 +400,14 @@ class RunReporter:
             "message": None if result.error is None else result.error.message,
         }
 
+        # A catch-up sees the readings of times past; the job has seen newer ones.
+        newest, seen = result.newest_s, self.log.read_gauges().get(_NEWEST_READING)
+        if newest is not None and seen is not None and newest < seen <= time.time():
+            newest = seen
         created = result.created and datetime.fromisoformat(result.created).timestamp()
         gauges = {
             LAST_SUCCESS: time.time() if result.is_published else None,
-            _NEWEST_READING: result.newest_s,
+            _NEWEST_READING: newest,
             "series": result.series,
             "series_degraded": result.degraded,
             "series_flagged": len(post_publish.flagged) if post_publish.scores else None,
@@ -517,17 +523,47 @@ class Status:
     """In seconds since 1970, as all times here."""
     last_success: float | None
     published: dict[str, Any] | None
-    """The manifest of the newest published run."""
+    """The manifest of the job's newest published run."""
     newest_reading: float | None
     version: str | None
     """The version that the next run will use."""
     version_created: float | None
+    max_age_s: float | None = None
+    """Age of the newest reading that the job allows."""
+    model_problem: str | None = None
+    """Why the next run will have no model."""
+
+    @property
+    def problem(self) -> tuple[int, str] | None:
+        """What is wrong, worst first, and the exit code that says so; None where nothing is."""
+        age_s = _age_s(self.newest_reading)
+        if self.last_run is None and self.published is None:
+            return ModelError.exit_code, "the job has never run, as far as is recorded"
+        if self.model_problem is not None:
+            return ModelError.exit_code, self.model_problem
+        if self.max_age_s is not None and age_s is not None and age_s > self.max_age_s:
+            limit = abbreviate_duration(round(self.max_age_s * 1e6))
+            message = f"the newest reading is {abbreviate_duration(age_s * 1_000_000)} old"
+            return NotEnoughDataError.exit_code, f"{message}, and max_age is {limit}"
+        if self.last_exit == NotEnoughDataError.exit_code:
+            return self.last_exit, "the readings were too old, or too few"
+        if self.last_exit not in (0, None):
+            is_partial = self.last_exit == PARTIAL
+            return PARTIAL, f"the last run {'was partial' if is_partial else 'failed'}"
+        return None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of `status`: 0, 3 (failed or partial), 5 (too old), 6 (no run or model)."""
+        return 0 if self.problem is None else self.problem[0]
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document, with ages in seconds."""
         manifest = self.published or {}
         return {
             "job": self.job,
+            "exit": self.exit_code,
+            "problem": self.problem and self.problem[1],
             "last_exit": self.last_exit,
             "last_message": self.last_message,
             "last_run_age_s": _age_s(self.last_run),
@@ -550,18 +586,21 @@ def status(path: str | Path) -> Status:
     published = manifest or {}
     last_run, last_exit = _timestamp(last.get("time")), last.get("exit")
     successes = [gauges.get(LAST_SUCCESS), _timestamp(published.get("published"))]
-    if last_exit in (0, PARTIAL):
+    if last.get("status") in (PUBLISHED, ALREADY):
         successes.append(last_run)
     if not isinstance(last_exit, int):
         last_exit = int(gauges[LAST_EXIT]) if LAST_EXIT in gauges else None
 
-    version, created = None, None
-    with suppress(ModelError):
+    version, created, model_problem = None, None, None
+    try:
         version = versions.resolve_version(as_path(job.model.path), job.model.version).name
         # The name of a version begins with the time at which it was made, in UTC.
         created = datetime.strptime(f"{version[:15]}+0000", "%Y%m%dT%H%M%S%z").timestamp()
+    except ModelError as error:
+        model_problem = error.message
 
     newest_reading = (published.get("data") or {}).get("newest_timestamp_s")
+    max_age = job.forecast.max_age
     return Status(
         job=job.name,
         last_exit=last_exit,
@@ -572,6 +611,8 @@ def status(path: str | Path) -> Status:
         newest_reading=gauges.get(_NEWEST_READING) or newest_reading,
         version=version,
         version_created=created,
+        max_age_s=None if max_age is None else parse_duration_us(max_age) / 1e6,
+        model_problem=model_problem,
     )
 
 

@@ -151,6 +151,7 @@ class Publication:
                 season=artifact.spec.season,
                 version=str(self.model.version),
                 error_reference=artifact.metrics.get("error_reference"),
+                in_sample=self.ready.is_in_sample,
             )
             make_directory(ledger)
             write_ledger_owner(self.job, ledger)
@@ -181,6 +182,7 @@ class Publication:
             "published": datetime.now(UTC).isoformat(timespec="seconds"),
             "arguments": list(arguments),
             "model": {"path": str(self.model.path), "version": self.model.version},
+            "in_sample": self.ready.is_in_sample,
             "horizon": self.ready.horizon,
             "config": _config_with_origins(self.job, self.ready.options),
             "versions": {

@@ -213,15 +213,15 @@ def append_line(path: Path, line: bytes, *, max_bytes: int | None = None) -> Non
 
 
 def _rotate(path: Path, max_bytes: int) -> None:
-    """Rename a file of more bytes to `path.1`, unless another process is doing so."""
+    """Rename a file of more bytes to `path.1`, unless another process is doing so, or it fails."""
     try:
         status = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return
     if not stat.S_ISREG(status.st_mode) or not status.st_size or status.st_size <= max_bytes:
         return
 
-    with path.open("rb") as file, suppress(BlockingIOError):
+    with suppress(OSError), path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(file.fileno()), path.stat()):
             target = path.resolve()

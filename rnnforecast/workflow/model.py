@@ -279,6 +279,8 @@ class PreparedForecast:
     horizon: int
     age_us: int
     """Age of the newest reading, in microseconds."""
+    is_in_sample: bool
+    """Whether the version has learnt from readings that come after those of the forecast."""
 
 
 def prepare(
@@ -314,13 +316,20 @@ def prepare(
             listener=listener,
         )
 
+    # A bucket of slow sensors ends before the others that the version was trained on.
+    last_us = int(past.cutoff_time.max(initial=-1))
+    is_in_sample = is_expected is None and last_us < past.axis.parse(artifact.trained_until)
+    if is_in_sample:
+        message = "the forecast is in-sample: the version has learnt from readings after "
+        message += f"{past.axis.format(last_us)}, until {artifact.trained_until}"
+        events(WarningEvent("in-sample", message))
     warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
     if config.require_series:
         require_series(past, known)
     if config.max_drift is not None:
         check_drift(past, known, lookback=spec.lookback, limit=config.max_drift)
     age_us = check_freshness(past, config, events)
-    return PreparedForecast(artifact, past, schema, config, options, horizon, age_us)
+    return PreparedForecast(artifact, past, schema, config, options, horizon, age_us, is_in_sample)
 
 
 def resolve_horizon(config: PredictConfig, artifact: Artifact) -> int:

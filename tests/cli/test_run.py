@@ -317,6 +317,10 @@ def test_score_joins_the_ledger_with_what_has_come(command: Command, place: Path
     stamps = [stamp.replace(" ", "T") for stamp in stamps_of(place)]
     run(command, place, "--from", stamps[300], "--to", stamps[372], "--every", "6h")
     model = ["--ledger", place / "ledger", "--data", place / "data.csv", "-m", place / "model"]
+    untrained = command("score", *model, "--json")
+    assert (untrained.code, untrained.error["code"]) == (5, "nothing-to-score")
+    assert "--in-sample" in untrained.error["hint"]
+    model.append("--in-sample")
     outcome = command("score", *model, "--json")
     assert outcome.code == 0
     scores = {score["series"]: score for score in outcome.document["scores"]}
@@ -334,7 +338,8 @@ def test_score_joins_the_ledger_with_what_has_come(command: Command, place: Path
         )
     by_lead = command("score", *model, "--json", "--by", "lead").document["scores"]
     assert [score["lead"] for score in by_lead] == [1, 2, 3, 4, 5, 6]
-    assert command("score", "--job", place / "job.toml", "--json").document == outcome.document
+    of_job = command("score", "--job", place / "job.toml", "--json", "--in-sample")
+    assert of_job.document == outcome.document
     assert command("score", *model, "--since", "2d", "--by", "series,day").code == 0
 
 
@@ -354,10 +359,11 @@ def test_a_drift_that_may_not_be_is_exit_8(command: Command, place: Path) -> Non
     readings = pd.read_csv(place / "data.csv")
     stamps = [stamp.replace(" ", "T") for stamp in readings["timestamp"]]
     run(command, place, "--from", stamps[340], "--to", stamps[390], "--every", "6h")
-    assert command("score", "--job", place / "job.toml", "--max-drift", "6").code == 0
+    arguments = ["score", "--job", place / "job.toml", "--in-sample", "--max-drift", "6"]
+    assert command(*arguments).code == 0
     readings.loc[341:, "flow"] += 500
     readings.to_csv(place / "data.csv", index=False)
-    outcome = command("score", "--job", place / "job.toml", "--json", "--max-drift", "6")
+    outcome = command(*arguments, "--json")
     assert outcome.code == 8 and "flow" in outcome.error["message"]
 
 
