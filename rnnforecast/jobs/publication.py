@@ -113,12 +113,14 @@ class Publication:
         stamp = axis.format_for_file_name(as_of_us)
         path = job.output_path(stamp)
         check_not_shared(job, path)
+        # What these files hold is in the fingerprint; where they lie changes no forecast.
+        reading = {**asdict(ready.options), "exclude": None, "rejects": None}
         forecast = {k: v for k, v in asdict(job.forecast).items() if k not in _NO_RESULT}
         key = hash_facts(
             {
                 "rnnforecast": __version__,
-                "forecast": forecast,
-                "reading": asdict(ready.options),
+                "forecast": {**forecast, "future": None},
+                "reading": reading,
                 "version": model.version,
                 "readings": ready.past.fingerprint(),
                 "as_of": stamp,
@@ -414,8 +416,12 @@ def _path_in(manifest: Mapping[str, Any], name: str) -> str:
 
 
 def _matches(manifest: Mapping[str, Any], name: str, path: Path) -> bool:
-    """Tell whether a file is as a manifest's entry describes it: path, size and hash."""
+    """Tell whether a file is as a manifest's entry describes it: name, size and hash.
+
+    The folder may have been moved since.
+    """
     with suppress(OSError, ValueError, KeyError, TypeError):
         actual, entry = describe_input(path), manifest[name]
-        return all(actual[fact] == entry[fact] for fact in actual)
+        has_name = Path(entry["path"]).name == path.name
+        return has_name and all(actual[fact] == entry[fact] for fact in ("bytes", "sha256"))
     return False
