@@ -126,8 +126,11 @@ def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:
     rows = []
     for item in listing:
         marks = ["active"] * item["active"] + ["damaged"] * ("damage" in item)
-        rows.append((item["version"], ", ".join(marks), format_number(item["skill"], unit=" %")))
-    screen.table(("version", "", "skill"), rows)
+        made = str(item["created"] or "")[:16].replace("T", " ")
+        skill = format_number(item["skill"], unit=" %")
+        until, reason = item["trained_until"] or "", item["reason"] or ""
+        rows.append((item["version"], ", ".join(marks), skill, made, until, reason))
+    screen.table(("version", "", "skill", "made", "trained until", "why"), rows)
 
 
 def _print_metrics(artifact: Artifact, screen: Screen) -> None:

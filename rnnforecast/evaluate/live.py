@@ -142,7 +142,8 @@ def _match_readings(table: pa.Table, past: Past) -> pd.DataFrame:
             **{name: table[name].to_numpy() for name in (*numbers, *_REFERENCE_COLUMNS)},
         }
     )
-    rows = rows.sort_values(_ISSUE, kind="stable")
+    if not rows[_ISSUE].is_monotonic_increasing:
+        rows = rows.sort_values(_ISSUE, kind="stable")
     rows = rows.drop_duplicates(["series", "cutoff", "time_us"], keep="last")
 
     origin_of = {name: number for number, name in enumerate(past.names)}

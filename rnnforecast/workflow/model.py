@@ -121,7 +121,10 @@ def as_model(model: Model | str | AnyPath, *, version: str | None = None) -> Mod
 
 
 def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
-    """List the saved versions, oldest first: name, active or not, skill, or the damage."""
+    """List the saved versions, oldest first: name, active or not, date, reason, skill, or damage.
+
+    The reason is why a retraining made it, and whether it was better; None where `train` made it.
+    """
     path = as_path(model)
     active = active_version(path)
     listing: list[dict[str, Any]] = []
@@ -129,9 +132,16 @@ def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
         item: dict[str, Any] = {"version": name, "active": name == active}
         try:
             loaded = load_artifact(resolve_version(path, name))
-            item |= {"skill": loaded.metrics["skill"], "trained_until": loaded.trained_until}
+            challenge = loaded.provenance.get("challenge") or {}
+            item |= {
+                "created": loaded.provenance.get("created"),
+                "trained_until": loaded.trained_until,
+                "skill": loaded.metrics["skill"],
+                "reason": challenge.get("reason"),
+            }
         except ModelError as error:
-            item |= {"skill": None, "trained_until": None, "damage": error.message}
+            facts = dict.fromkeys(("created", "trained_until", "skill", "reason"))
+            item |= {**facts, "damage": error.message}
         listing.append(item)
     return listing
 
