@@ -128,9 +128,11 @@ def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:
         marks = ["active"] * item["active"] + ["damaged"] * ("damage" in item)
         made = str(item["created"] or "")[:16].replace("T", " ")
         skill = format_number(item["skill"], unit=" %")
-        until, reason = item["trained_until"] or "", item["reason"] or ""
-        rows.append((item["version"], ", ".join(marks), skill, made, until, reason))
-    screen.table(("version", "", "skill", "made", "trained until", "why"), rows)
+        rows.append((item["version"], ", ".join(marks), skill, made))
+    screen.table(("version", "", "skill", "made"), rows)
+    for item in listing:
+        if item["reason"] is not None:
+            screen.result(f"{item['version']}: {item['reason']}")
 
 
 def _print_metrics(artifact: Artifact, screen: Screen) -> None:
