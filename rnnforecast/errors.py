@@ -2,6 +2,7 @@
 
     RnnForecastError
     ├── UsageError          2   options or configuration
+    ├── CatchUpError        3   a catch-up ended early; what it has published stays
     ├── DataError           4   readings that cannot be used, or do not match the model
     │   └── DivergedError   4   the training loss is not finite
     ├── NotEnoughDataError  5   no series is long enough, or the data is stale
@@ -128,6 +129,13 @@ class UsageError(RnnForecastError):
 
     exit_code = 2
     default_code = "usage"
+
+
+class CatchUpError(RnnForecastError):
+    """A catch-up ended early: some of its as-of times are published, and stay."""
+
+    exit_code = PARTIAL
+    default_code = "catch-up"
 
 
 class DataError(RnnForecastError):

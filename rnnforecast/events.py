@@ -16,6 +16,10 @@ _MAX_NAMES = 5
 """Names in the message of a warning; its count has all."""
 
 
+CATCH_UP_HINT = "the same command does the rest: what is published is not done again"
+"""What to do about a catch-up that ended early."""
+
+
 @dataclass(frozen=True)
 class Notice:
     """A decision that was made for the user, in one line."""
@@ -111,6 +115,19 @@ class InputRead:
     """Returns its entry for a manifest."""
 
 
+@dataclass(frozen=True)
+class CatchUpEvent:
+    """Of the as-of times of a catch-up so many are published, by this call or before."""
+
+    n_published: int
+    n_total: int
+
+    @property
+    def summary(self) -> str:
+        """How far it is, in words."""
+        return f"{self.n_published} of {self.n_total} as-of times are published"
+
+
 def merged_warnings(warnings: Sequence[WarningEvent], where: str) -> Iterator[WarningEvent]:
     """Yield one warning for each code: the first one, with the sum of all counts.
 
@@ -127,8 +144,15 @@ def merged_warnings(warnings: Sequence[WarningEvent], where: str) -> Iterator[Wa
         yield replace(first[code], message=message, count=total)
 
 
-Event = Notice | WarningEvent | ProgressEvent | EpochEnded | PublishedEvent | InputRead
+Event = (
+    Notice | WarningEvent | ProgressEvent | EpochEnded | PublishedEvent | InputRead | CatchUpEvent
+)
 Listener = Callable[[Event], None]
+
+
+def escape_controls(text: str) -> str:
+    """Escape control characters, so that text from a file cannot end a line or move a cursor."""
+    return "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
 
 
 def ignore(_event: Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import signal
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 
-from rnnforecast.errors import TimeLimitError, UsageError
+from rnnforecast.errors import TimeLimitError
 
 _SIGNALS = ("SIGHUP", "SIGINT", "SIGTERM")  # not every system has all of them
 _LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -76,20 +77,21 @@ class _Expired(BaseException):
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TimeLimitError` in the block after this many seconds; infinity is no limit.
 
-    It uses the timer of the process: one limit at a time, in the main thread only, elsewhere
-    `UsageError`.
+    In the main thread it uses the timer of the process: one limit at a time. In another thread,
+    which no signal reaches, a call of a library has to return before the exception is raised.
     """
     if seconds == math.inf:
         yield
+        return
+    if threading.current_thread() is not threading.main_thread():
+        with _time_limit_of_thread(seconds):
+            yield
         return
 
     def expire(_number: int, _frame: FrameType | None) -> None:
         raise _Expired
 
-    try:
-        original = signal.signal(signal.SIGALRM, expire)
-    except ValueError as error:
-        raise UsageError("--max-time works in the main thread only") from error
+    original = signal.signal(signal.SIGALRM, expire)
     try:
         try:
             signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
@@ -97,12 +99,42 @@ def time_limit(seconds: float) -> Iterator[None]:
         finally:  # an alarm that arrives even here counts as well
             signal.setitimer(signal.ITIMER_REAL, 0)
     except _Expired:
-        raise TimeLimitError(
-            "--max-time ran out; nothing was published",
-            hint="what was there before is unchanged",
-        ) from None
+        raise _time_limit_error() from None
     finally:
         signal.signal(signal.SIGALRM, original)
+
+
+@contextmanager
+def _time_limit_of_thread(seconds: float) -> Iterator[None]:
+    """Raise `TimeLimitError` in the block of this thread after this many seconds."""
+    thread, lock = ctypes.c_ulong(threading.get_ident()), threading.Lock()
+    is_over = False
+
+    def expire() -> None:
+        with lock:
+            if not is_over:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_Expired))
+
+    timer = threading.Timer(max(seconds, 1e-6), expire)
+    timer.daemon = True
+    try:
+        try:
+            timer.start()
+            yield
+        finally:  # an exception that was set just now, and not raised yet, is taken back
+            with lock:
+                is_over = True
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
+            timer.cancel()
+    except _Expired:
+        raise _time_limit_error() from None
+
+
+def _time_limit_error() -> TimeLimitError:
+    return TimeLimitError(
+        "--max-time ran out",
+        hint="nothing was published, and what was there before is unchanged",
+    )
 
 
 @dataclass(frozen=True)

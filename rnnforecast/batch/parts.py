@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import time
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rnnforecast.errors import DataError
+from rnnforecast.errors import DataError, WriteError
 from rnnforecast.storage import publish
-from rnnforecast.storage.durable import crash_point, remove_stale_temps
+from rnnforecast.storage.durable import crash_point, remove_directory, remove_stale_temps
 from rnnforecast.storage.publish import make_directory, replace_pointer
 from rnnforecast.storage.remote import AnyPath, is_remote, read_json
 
@@ -23,6 +26,10 @@ DEGRADED = ("left_out", "short_history", "fallback")
 """Series without a usual forecast, as the attributes of `Prediction` are called."""
 COUNTS = ("rows", "series", *DEGRADED)
 """Counts in the manifest of each part; that of the forecast has their sums."""
+RUNS = "runs"
+"""The folder of all forecasts."""
+_ABANDONED_S = 24 * 3600
+"""A forecast that is neither current nor the one before goes once nothing was written for a day."""
 _KEY_DIGITS = 16
 """Hexadecimal digits of a forecast's key in the name of its folder."""
 
@@ -38,7 +45,7 @@ class Parts:
     @property
     def name(self) -> str:
         """The folder of this forecast, relative to the output, as CURRENT names it."""
-        return f"runs/{self.key[:_KEY_DIGITS]}"
+        return f"{RUNS}/{self.key[:_KEY_DIGITS]}"
 
     @property
     def folder(self) -> AnyPath:
@@ -100,7 +107,7 @@ class Parts:
     def read_committed(self) -> dict[str, Any] | None:
         """Return the manifest of the forecast if it is the current one; else None."""
         with suppress(OSError, ValueError):
-            if (self.output / CURRENT).read_bytes().decode().strip() == self.name:
+            if self._current_name() == self.name:
                 return read_json(self.folder / MANIFEST, expected_format=WHOLE)
         return None
 
@@ -116,9 +123,35 @@ class Parts:
         manifest = {"key": self.key, "buckets": self.n_buckets, **facts}
         _write_json(self.folder / MANIFEST, WHOLE, manifest)
         crash_point("forecast-complete")
+        previous = self._current_name()
         replace_pointer(self.output / CURRENT, self.name)
         crash_point("forecast-activated")
+        if not is_remote(self.output):
+            retire_runs(self.output / RUNS, keep={self.name, previous}, now_s=time.time())
         return manifest
+
+    def _current_name(self) -> str:
+        """Return what CURRENT names; nothing where it cannot be read."""
+        with suppress(OSError, ValueError):
+            return (self.output / CURRENT).read_bytes().decode().strip()
+        return ""
+
+
+def retire_runs(runs: Path, *, keep: Collection[str], now_s: float) -> list[Path]:
+    """Remove the forecasts of earlier days but those to `keep`, by their names; return them.
+
+    One that is younger than a day may be read, or be written by other shards. The lock of the
+    output must be held.
+    """
+    retired = []
+    for folder in runs.iterdir():
+        is_run = re.fullmatch(rf"[0-9a-f]{{{_KEY_DIGITS}}}", folder.name) is not None
+        if is_run and not folder.is_symlink() and f"{RUNS}/{folder.name}" not in keep:
+            with suppress(WriteError, OSError):  # the next commit tries again
+                if folder.stat().st_mtime < now_s - _ABANDONED_S:
+                    remove_directory(folder)
+                    retired.append(folder)
+    return retired
 
 
 def _file_entry(entry: Mapping[str, Any], path: AnyPath) -> dict[str, Any]:

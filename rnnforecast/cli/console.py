@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rnnforecast.errors import RnnForecastError, writing_standard_output
 from rnnforecast.events import (
+    CatchUpEvent,
     EpochEnded,
     Event,
     Notice,
     ProgressEvent,
     PublishedEvent,
     WarningEvent,
+    escape_controls,
 )
 from rnnforecast.units import format_number
 
@@ -71,6 +73,8 @@ class Screen:
     has_color: bool = True
     has_published: bool = False
     """Whether the result is published, so that a later failure concerns only the output."""
+    catch_up: CatchUpEvent | None = None
+    """How far a catch-up is; None where there is one result."""
     _progress: Progress | None = None
     _bars: dict[str, TaskID] = field(default_factory=dict)
     _has_trace_header: bool = False
@@ -101,7 +105,10 @@ class Screen:
                 with suppress(OSError, ValueError):  # the terminal may have been closed
                     self._advance(event)
             case PublishedEvent():
-                self.has_published = True
+                self.has_published = self.catch_up is None
+            case CatchUpEvent():
+                self.catch_up = event
+                self.has_published = event.n_published == event.n_total
 
     def _trace(self, epoch: EpochEnded) -> None:
         """Print an epoch as a row of the trace; * marks the best loss so far."""
@@ -244,7 +251,7 @@ class Screen:
 
 def printable(text: str) -> str:
     """Escape control characters, so that text from a file cannot control the terminal; truncate."""
-    safe = "".join(c if c.isprintable() or c == "\t" else repr(c)[1:-1] for c in text)
+    safe = escape_controls(text)
     return safe if len(safe) <= 5 * _MAX_QUOTE else safe[: 5 * _MAX_QUOTE] + "..."
 
 

@@ -16,6 +16,7 @@ from rnnforecast.cli.console import Screen
 from rnnforecast.config.commands import DEFAULT_LEDGER, RunConfig, ScoreConfig
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
+from rnnforecast.events import CatchUpEvent
 from rnnforecast.units import abbreviate_duration, format_number
 
 if TYPE_CHECKING:
@@ -89,13 +90,18 @@ def score(
 
 @with_options
 def status(context: typer.Context, job: JobPath, *, common: CommonOptions) -> None:
-    """Say when a job last succeeded, and how old its data, model and forecast are."""
+    """Say when a job last succeeded, and how old its data, model and forecast are.
+
+    Exit code: 0 where all is well, 3 where the last run failed or was partial, 5 where something is
+    older than the job allows, 6 where it never ran or has no model.
+    """
     screen = configure_screen(context, common)
     result = rnnforecast.status(job)
     if common.json:
         screen.document(result.to_json())
     else:
         print_status(result, screen)
+    raise typer.Exit(result.exit_code)
 
 
 def run_document(cycles: Sequence[RunResult]) -> dict[str, Any]:
@@ -120,7 +126,10 @@ def run_document(cycles: Sequence[RunResult]) -> dict[str, Any]:
         for cycle in cycles
     ]
 
-    return documents[0] if len(documents) == 1 else {"runs": documents}
+    if len(documents) == 1:
+        return documents[0]
+    n_published = sum(cycle.is_published for cycle in cycles)
+    return {"runs": documents, "published": n_published, "total": len(cycles)}
 
 
 def print_run(cycles: Sequence[RunResult], screen: Screen) -> None:
@@ -136,7 +145,11 @@ def print_run(cycles: Sequence[RunResult], screen: Screen) -> None:
         if cycle.post_publish.retrain is not None:
             screen.result(f"retrained: {cycle.post_publish.retrain['reason']}")
         if cycle.post_publish.retired:
-            screen.result(f"removed: {len(cycle.post_publish.retired)} old outputs and versions")
+            n_removed = len(cycle.post_publish.retired)
+            screen.result(f"removed: {n_removed} old outputs, versions and parts of the ledger")
+    if len(cycles) > 1:
+        n_published = sum(cycle.is_published for cycle in cycles)
+        screen.result(CatchUpEvent(n_published, len(cycles)).summary)
 
 
 def score_document(scored: ScoreResult) -> dict[str, Any]:
@@ -193,6 +206,7 @@ def print_status(status: Status, screen: Screen) -> None:
         "model": f"{document['version'] or 'none'}, trained {_ago(document['model_age_s'])}",
         "forecast": f"{document['output'] or 'none'}, published {_ago(document['forecast_age_s'])}",
     }
+    facts["state"] = document["problem"] or "the last run succeeded, and nothing is too old"
     for name, fact in facts.items():
         screen.result(f"{name:<15}{fact}")
 

@@ -24,6 +24,7 @@ from rnnforecast.cli.predict import predict
 from rnnforecast.cli.shard import shard
 from rnnforecast.cli.train import show, train, use
 from rnnforecast.errors import (
+    CatchUpError,
     DataError,
     OutputError,
     RnnForecastError,
@@ -32,6 +33,7 @@ from rnnforecast.errors import (
     WriteError,
     writing_standard_output,
 )
+from rnnforecast.events import CATCH_UP_HINT
 from rnnforecast.process import on_signals
 
 app = make_app(
@@ -144,6 +146,8 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
             message = f"cannot write standard output: {error}"
             if screen.has_published:
                 return screen.error(OutputError(f"{message}; all else is done and published"))
+            if screen.catch_up is not None and screen.catch_up.n_published:
+                return screen.error(OutputError(f"{message}; {screen.catch_up.summary}"))
             return screen.error(WriteError(message))
 
         case MemoryError() if not screen.is_verbose:
@@ -166,8 +170,9 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
             )
 
         case Exception() if not screen.is_verbose:
+            summary = "" if screen.catch_up is None else f"; {screen.catch_up.summary}"
             bug = RnnForecastError(
-                f"a bug in rnnforecast: {type(error).__name__}: {error}",
+                f"a bug in rnnforecast: {type(error).__name__}: {error}{summary}",
                 hint="run again with  --verbose  and report what it prints",
             )
             return screen.error(bug)
@@ -199,6 +204,14 @@ def _report_interrupt(screen: Screen, stopped: BaseException) -> int:
     """Report a signal: whether the result is published, else how to continue; return the code."""
     if screen.has_published:
         return screen.error(OutputError("interrupted, but all is done and published"))
+    if screen.catch_up is not None and screen.catch_up.n_published:
+        return screen.error(
+            CatchUpError(
+                f"interrupted; {screen.catch_up.summary}, and stay",
+                code="interrupted",
+                hint=CATCH_UP_HINT,
+            )
+        )
     notes = getattr(stopped, "__notes__", [])
     error = RnnForecastError(
         "interrupted; nothing was published", code="interrupted", hint="; ".join(notes) or None

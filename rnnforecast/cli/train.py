@@ -126,8 +126,13 @@ def show_versions(listing: list[dict[str, Any]], screen: Screen) -> None:
     rows = []
     for item in listing:
         marks = ["active"] * item["active"] + ["damaged"] * ("damage" in item)
-        rows.append((item["version"], ", ".join(marks), format_number(item["skill"], unit=" %")))
-    screen.table(("version", "", "skill"), rows)
+        made = str(item["created"] or "")[:16].replace("T", " ")
+        skill = format_number(item["skill"], unit=" %")
+        rows.append((item["version"], ", ".join(marks), skill, made))
+    screen.table(("version", "", "skill", "made"), rows)
+    for item in listing:
+        if item["reason"] is not None:
+            screen.result(f"{item['version']}: {item['reason']}")
 
 
 def _print_metrics(artifact: Artifact, screen: Screen) -> None:

@@ -65,6 +65,9 @@ class ScoreConfig:
         choices=("series", "lead", "day"),
         listed=True,
     )
+    in_sample: bool = option(
+        False, "Count forecasts of versions that had learnt from later readings, too."
+    )
     max_drift: float | None = option(
         None, "Exit with 8 where a series is further off what was usual at training: deviations."
     )

@@ -20,7 +20,7 @@ from rnnforecast.config.fields import (
     from_toml,
     option,
 )
-from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.reading import DataConfig, parse_bytes
 from rnnforecast.config.training import DEFAULT_MODEL, PredictConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.units import check_range, parse_duration_us
@@ -28,6 +28,7 @@ from rnnforecast.urls import check_not_collapsed, is_url, parse_database, parse_
 
 _T = TypeVar("_T")
 _TABLES = (
+    "job",
     "data",
     "model",
     "forecast",
@@ -45,6 +46,19 @@ AS_OF = "{as_of}"
 
 
 @dataclass(frozen=True)
+class JobPart:
+    """What the job is called."""
+
+    name: str | None = None
+    """Its name in messages, the log and metrics; by default that of the job file."""
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a name that no label could show."""
+        if self.name is not None and not (self.name.isprintable() and 0 < len(self.name) <= 200):
+            raise UsageError(f"name is {self.name!r}, but must be 1 to 200 letters")
+
+
+@dataclass(frozen=True)
 class ModelPart:
     """Which model forecasts."""
 
@@ -59,14 +73,27 @@ class LogPart:
 
     file: str | None = None
     format: str = option("json", "", choices=("json", "text"))
+    max_size: str = "16M"
+    """Size at which the log begins anew; the one before stays beside it, as `file.1`."""
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` for a size that is none."""
+        _ = self.max_bytes
+
+    @property
+    def max_bytes(self) -> int:
+        """The size in bytes."""
+        return parse_bytes("max_size", self.max_size)
 
 
 @dataclass(frozen=True)
 class KeepPart:
-    """How many outputs and versions are kept; None keeps all."""
+    """How many outputs and versions are kept, and how much of the ledger; None keeps all."""
 
     forecasts: int | None = None
     versions: int | None = None
+    ledger: str | None = None
+    """Span of issued forecasts that the ledger keeps, before the newest reading: 400d."""
     pinned: tuple[str, ...] = ()
     """Versions that are never removed."""
 
@@ -75,6 +102,8 @@ class KeepPart:
         for name in ("forecasts", "versions"):
             if getattr(self, name) is not None:
                 check_range(name, getattr(self, name), 1, 10**6)
+        if self.ledger is not None:
+            parse_duration_us(self.ledger)
 
 
 @dataclass(frozen=True)
@@ -128,6 +157,8 @@ class Job:
     path: Path
     source: str
     output: str
+    label: str | None = None
+    """The name that the file gives the job."""
     reading: DataConfig = field(default_factory=DataConfig)
     explicit: frozenset[str] = frozenset()
     """Options of [data] that the file sets, even to their default."""
@@ -145,7 +176,7 @@ class Job:
     @property
     def name(self) -> str:
         """The name of the job in messages and metrics."""
-        return self.path.stem
+        return self.label or self.path.stem
 
     @property
     def lock(self) -> Path:
@@ -219,6 +250,7 @@ def read_job(path: Path) -> Job:
         path=path,
         source=source,
         output=output,
+        label=decode_part(JobPart, "job").name,
         reading=_resolve_fields(reading, ("exclude", "rejects"), folder),
         explicit=frozenset(key.replace("-", "_") for key in data),
         model=replace(model, path=_resolve_input(model.path, folder)),

@@ -221,12 +221,12 @@ class DataConfig:
     @property
     def memory_limit(self) -> int | None:
         """Bytes that reading and training may need; None for most of the machine's memory."""
-        return None if self.max_memory is None else _parse_bytes("max-memory", self.max_memory)
+        return None if self.max_memory is None else parse_bytes("--max-memory", self.max_memory)
 
     @property
     def input_limit(self) -> int:
         """Bytes that a compressed file may unpack to."""
-        return _parse_bytes("max-input-bytes", self.max_input_bytes)
+        return parse_bytes("--max-input-bytes", self.max_input_bytes)
 
     def bad_row_limit(self, n_rows: int) -> int:
         """Return how many of `n_rows` rows may be skipped; for a share above 0, at least one."""
@@ -307,11 +307,11 @@ def _check_agg(config: DataConfig) -> None:
             )
 
 
-def _parse_bytes(name: str, text: str) -> int:
+def parse_bytes(name: str, text: str) -> int:
     """Parse a size such as 4G or 500M, or plain bytes."""
     match = re.fullmatch(rf"({_NUMBER}) *([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if match is None or not float(match[1]):
-        raise UsageError(f"--{name} is {text!r}, but must be a size, such as 4G or 500M")
+        raise UsageError(f"{name} is {text!r}, but must be a size, such as 4G or 500M")
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 

@@ -41,6 +41,8 @@ _ISO_8601 = re.compile(
     re.IGNORECASE,
 )
 """A date, or a date with a time; zones as offsets."""
+_IN_FILE_NAME = re.compile(r"([0-9-]{10}T[0-9]{2})([0-9]{2})([0-9]{2})(?:_([0-9]{6}))?(Z?)")
+"""A time as `format_for_file_name` writes it."""
 _MAX_DATES = 100_000
 
 
@@ -324,14 +326,15 @@ def _months(month: Integers) -> tuple[Integers, Integers]:
 def parse_time_us(text: str, tz: str | None) -> int:
     """Parse a time that a user typed to microseconds; without a zone it is in the data's.
 
-    A time that clocks skip is the first after it. Only ISO 8601 with a whole date is read:
+    A time that clocks skip is the first after it; of one that comes twice it is the second, as in
+    `to_utc`, so that no reading of that name is left out. Only ISO 8601 with a whole date is read:
     02.01.2024 is not guessed, and no result depends on a clock, as that of `12:00` would. Raises
     `UsageError`.
     """
     stamp = _parse_iso(text)
     if tz is not None and stamp.tzinfo is None:
         try:
-            stamp = stamp.tz_localize(tz, nonexistent="shift_forward")
+            stamp = stamp.tz_localize(tz, nonexistent="shift_forward", ambiguous=False)
         except ValueError as error:
             raise UsageError(f"{text!r} is not a time in {tz}: {error}") from error
     if tz is not None:
@@ -347,7 +350,11 @@ def _microseconds(stamp: pd.Timestamp) -> int:
 
 
 def _parse_iso(text: str) -> pd.Timestamp:
-    """Parse ISO 8601 with a whole date. Raises `UsageError`."""
+    """Parse ISO 8601 with a whole date, also as file names have it. Raises `UsageError`."""
+    in_name = _IN_FILE_NAME.fullmatch(text.strip())
+    if in_name is not None:
+        date_and_hour, minute, second, fraction, zone = in_name.groups()
+        text = f"{date_and_hour}:{minute}:{second}.{fraction or 0}{zone}"
     try:
         if not _ISO_8601.fullmatch(text.strip()):
             raise ValueError("it is not written as ISO 8601 has it, year first")
@@ -356,6 +363,21 @@ def _parse_iso(text: str) -> pd.Timestamp:
         raise UsageError(
             f"{text!r} is not a time: {error}", hint="write 2024-05-01 or 2024-05-01T12:00+00:00"
         ) from error
+
+
+def check_not_ahead(text: str) -> None:
+    """Raise `UsageError` for a time that a user typed which is days ahead of this machine's clock.
+
+    In the name of a file it would be the newest one until then. A day is left for zones.
+    """
+    stamp = _parse_iso(text)
+    utc = stamp if stamp.tzinfo is None else stamp.tz_convert("UTC").tz_localize(None)
+    if utc > pd.Timestamp.now("UTC").tz_localize(None) + pd.Timedelta(days=1):
+        raise UsageError(
+            f"{text} has not come yet, by this machine's clock",
+            code="not-yet",
+            hint="leave out the time, and the newest reading counts",
+        )
 
 
 def date_range(first: str, last: str, every_us: int) -> list[str]:

@@ -19,16 +19,25 @@ from rnnforecast.evaluate.comparison import MIN_ERROR, NETWORK, REFERENCE_FIELDS
 DRIFTED = 4.0
 """Deviations off the error reference above which a series is flagged."""
 _ISSUE = "issue"
+IN_SAMPLE = "in_sample"
+"""Column that tells whether the version had learnt from readings after those of the forecast."""
 _REFERENCE_COLUMNS = [f"usual_{name}" for name in REFERENCE_FIELDS]
 
 
 def issue_table(
-    forecast: Forecast, past: Past, *, season: int, version: str, error_reference: Any
+    forecast: Forecast,
+    past: Past,
+    *,
+    season: int,
+    version: str,
+    error_reference: Any,
+    in_sample: bool = False,
 ) -> pa.Table:
     """Return the ledger's rows of a forecast, one a value, with all that scoring needs later.
 
     `past` is what the forecast saw, one origin a series; the forecast must hold q10 and q90. The
-    error reference is that of the version's manifest. A score then needs no model.
+    error reference is that of the version's manifest. A score then needs no model. The forecast is
+    `in_sample` where the version has learnt from readings after those that the forecast saw.
     """
     horizon, names = forecast.horizon, forecast.names
     low, high = (forecast.quantiles.index(level) for level in (0.1, 0.9))
@@ -57,8 +66,16 @@ def issue_table(
     statistics = reference_table(error_reference, names)  # (series, field)
     for number, name in enumerate(_REFERENCE_COLUMNS):
         columns[name] = np.repeat(statistics[:, number], horizon)
+    columns[IN_SAMPLE] = pa.repeat(in_sample, len(code))
     is_shown = pa.array(forecast.axis.exists(forecast.times_us.ravel(), forecast.step_us))
     return pa.table(columns).filter(is_shown)
+
+
+SCORED_COLUMNS = (
+    *("series", "cutoff", "timestamp", "lead", "forecast", "q10", "q90", "seasonal_naive", "scale"),
+    *(IN_SAMPLE, *_REFERENCE_COLUMNS),
+)
+"""What scoring reads of a ledger. Parts of an older rnnforecast lack some of them."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,8 @@ def score_issues(
     `past` has one origin a series, which sees all readings that count. Rows of readings before
     `since_us` do not.
     """
+    if not len(table):
+        return []
     rows = _match_readings(table, past)
     if since_us is not None:
         rows = rows[rows["time_us"] >= since_us]
@@ -112,19 +131,24 @@ def _match_readings(table: pa.Table, past: Past) -> pd.DataFrame:
     for name in set(_REFERENCE_COLUMNS) - set(table.column_names):  # of an older rnnforecast
         table = table.append_column(name, pa.nulls(len(table), pa.float64()))
     numbers = ("lead", "forecast", "q10", "q90", _ISSUE, "seasonal_naive", "scale")
+    series = table["series"]
+    if not pa.types.is_dictionary(series.type):
+        series = series.dictionary_encode()
     rows = pd.DataFrame(
         {
-            "series": table["series"].to_pandas(),
+            "series": series.unify_dictionaries().to_pandas(),
             "cutoff": past.axis.from_utc(_microseconds(table["cutoff"])),
             "time_us": past.axis.from_utc(_microseconds(table["timestamp"])),
             **{name: table[name].to_numpy() for name in (*numbers, *_REFERENCE_COLUMNS)},
         }
     )
-    rows = rows.sort_values(_ISSUE, kind="stable")
+    if not rows[_ISSUE].is_monotonic_increasing:
+        rows = rows.sort_values(_ISSUE, kind="stable")
     rows = rows.drop_duplicates(["series", "cutoff", "time_us"], keep="last")
 
     origin_of = {name: number for number, name in enumerate(past.names)}
-    origins = rows["series"].map(origin_of).fillna(-1).to_numpy().astype(np.int64)
+    origin_of_name = np.array([origin_of.get(x, -1) for x in rows["series"].cat.categories], int)
+    origins = origin_of_name[rows["series"].cat.codes.to_numpy()]
     rows["actual"] = past.at(origins, rows["time_us"].to_numpy())
     rows["horizon"] = rows["lead"].max()
     rows = rows[np.isfinite(rows["actual"])]

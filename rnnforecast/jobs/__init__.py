@@ -1,4 +1,4 @@
 """Unattended runs: one cycle of a job, what it publishes, its ledger, log and status.
 
-Libraries: pyarrow.
+Libraries: numpy, pyarrow.
 """

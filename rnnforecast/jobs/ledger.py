@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import io
+import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.config.commands import DEFAULT_LEDGER, ScoreConfig
-from rnnforecast.config.job import read_job
+from rnnforecast.config.job import Job, read_job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL
 from rnnforecast.data.windows import Past, make_past
-from rnnforecast.errors import DataError, Location, NotEnoughDataError, QualityGateError, UsageError
-from rnnforecast.evaluate.live import Score, score_issues
+from rnnforecast.errors import (
+    DataError,
+    Location,
+    NotEnoughDataError,
+    Proposal,
+    QualityGateError,
+    UsageError,
+)
+from rnnforecast.evaluate.live import IN_SAMPLE, SCORED_COLUMNS, Score, score_issues
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
+from rnnforecast.jobs.owner import JOB, belongs_to, describe_owner
 from rnnforecast.sources.files import check_outputs
-from rnnforecast.storage.durable import publishing_file
-from rnnforecast.storage.remote import local_path
+from rnnforecast.storage.durable import publishing_file, remove_file
+from rnnforecast.storage.publish import publish
+from rnnforecast.storage.remote import local_path, read_json
 from rnnforecast.tables.match import newest_reading
 from rnnforecast.units import parse_duration_us
 from rnnforecast.workflow.model import Model, as_model, load, resolve_options, training_source
@@ -31,6 +45,8 @@ STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}(?:_[0-9]{6})?Z?"
 KEY_LENGTH = 16
 """Hexadecimal digits of a run's key in the name of its part."""
 _NAME = re.compile(rf"({STAMP})_([0-9]{{4,9}})_([0-9a-f]{{{KEY_LENGTH}}})\.parquet")
+OWNER_FILE, _OWNER_FORMAT = "job.json", "rnnforecast-ledger"
+"""File of a ledger that says to which job it belongs."""
 ISSUE = "issue"
 """Name of the column that `read_parts` adds: the position of a row's part in the order of issue."""
 
@@ -44,6 +60,33 @@ class LedgerPart:
     """Sequence number among forecasts issued for the same time, from 1."""
     key: str
     path: Path
+
+
+def check_ledger_owner(job: Job, ledger: Path) -> None:
+    """Raise `UsageError` where a ledger belongs to another job: its forecasts would be mixed."""
+    owner = _read_owner(ledger)
+    if not belongs_to(job, owner, ledger):
+        raise UsageError(
+            f"{ledger} is the ledger of another job, {owner[JOB]}",
+            code="shared-ledger",
+            hint="let each job keep a ledger of its own",
+        )
+
+
+def write_ledger_owner(job: Job, ledger: Path) -> None:
+    """Record to which job a ledger belongs; the folder must exist, and its lock be held."""
+    owner = describe_owner(job, ledger)
+    if _read_owner(ledger).items() >= owner.items():
+        return
+    document = {"format": _OWNER_FORMAT, **owner}
+    publish(ledger / OWNER_FILE, f"{json.dumps(document, indent=2)}\n".encode())
+
+
+def _read_owner(ledger: Path) -> dict[str, Any]:
+    """Return the record of a ledger's job; an empty one where there is none that can be read."""
+    with suppress(OSError, ValueError):
+        return read_json(ledger / OWNER_FILE, expected_format=_OWNER_FORMAT)
+    return {}
 
 
 def list_parts(ledger: Path) -> list[LedgerPart]:
@@ -75,27 +118,68 @@ def publish_part(ledger: Path, table: pa.Table, *, as_of: str, key: str) -> Ledg
     return LedgerPart(as_of, issue, key, path)
 
 
-def read_parts(parts: Sequence[LedgerPart]) -> pa.Table:
+def retire_parts(ledger: Path, *, before: str) -> list[Path]:
+    """Remove parts of as-of times before this one, as file names have it; return the removed."""
+    retired = [part.path for part in list_parts(ledger) if part.as_of < before]
+    for path in retired:
+        remove_file(path)
+    return retired
+
+
+def read_parts(
+    parts: Sequence[LedgerPart],
+    columns: Collection[str] | None = None,
+    *,
+    since_utc_us: int | None = None,
+) -> pa.Table:
     """Read parts as one table; its column `issue` is the position of each row's part in `parts`.
 
-    Raises `DataError` for a part that cannot be read.
+    With `columns`, only those of them that a part has are read, and with `since_utc_us` the rows of
+    forecasts for that time and later; a part that has none of these is not read. Raises `DataError`
+    for a part that cannot be read.
     """
     tables = []
     for number, part in enumerate(parts):
-        try:
-            with part.path.open("rb") as file:
-                table = pa_parquet.read_table(file)
-        except (OSError, pa.ArrowException) as error:
-            raise DataError(
-                f"the ledger's part {part.path} cannot be read: {error}",
-                code="damaged-ledger",
-                location=Location(str(part.path)),
-                hint="put an intact copy in its place, or take it away",
-            ) from error
+        with _as_damage(part), part.path.open("rb") as stream:
+            file = pa_parquet.ParquetFile(stream, read_dictionary=["series"])
+            if since_utc_us is not None and _ends_before(file.metadata, since_utc_us):
+                continue
+            names = [name for name in file.schema_arrow.names if columns is None or name in columns]
+            table = file.read(names, use_threads=False)
+        if since_utc_us is not None:
+            times = table["timestamp"].cast(pa.int64())
+            table = table.filter(pc.greater_equal(times, since_utc_us))
+        if columns is None:
+            series = table.schema.get_field_index("series")
+            table = table.set_column(series, "series", table["series"].cast(pa.string()))
 
         numbers = pa.repeat(pa.scalar(number, pa.int32()), len(table))
         tables.append(table.append_column(ISSUE, numbers))
-    return pa.concat_tables(tables, promote_options="permissive")
+    return pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+
+
+@contextmanager
+def _as_damage(part: LedgerPart) -> Iterator[None]:
+    """Turn the errors of reading a part into a `DataError` that names it."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"the ledger's part {part.path} cannot be read: {error}",
+            code="damaged-ledger",
+            location=Location(str(part.path)),
+            hint="put an intact copy in its place, or take it away",
+        ) from error
+
+
+def _ends_before(metadata: pa_parquet.FileMetaData, time_us: int) -> bool:
+    """Tell whether all forecasts of a part are for times before this one, in UTC."""
+    column = next(
+        i for i in range(metadata.num_columns) if metadata.schema.column(i).name == "timestamp"
+    )
+    groups = (metadata.row_group(i).column(column) for i in range(metadata.num_row_groups))
+    newest = [group.statistics and group.statistics.max_raw for group in groups]
+    return None not in newest and all(time < time_us for time in newest)
 
 
 @dataclass(frozen=True)
@@ -141,11 +225,22 @@ def score(
     past = make_past(model.read(source, options, events)[0])
 
     newest, since = _span(past, config)
-    scores = score_ledger(folder, past, since_us=since, by=config.by)
+    table = _read_scored(list_parts(folder), past, since)
+    n_in_sample = 0
+    if not config.in_sample:
+        n_all, table = len(table), _out_of_sample(table)
+        n_in_sample = n_all - len(table)
+    if n_in_sample:
+        message = f"{n_in_sample} values are left out: the version that forecast them had learnt "
+        events(WarningEvent("in-sample", f"{message}from later readings", n_in_sample))
+    scores = tuple(score_issues(table, past, since_us=since, by=config.by))
     if not scores:
+        condition = "if forecasts count that look better than live ones would"
         raise NotEnoughDataError(
-            f"of no forecast in {ledger} a reading has come",
+            f"of no forecast in {ledger} a reading has come"
+            + (", but for those that are in-sample" if n_in_sample else ""),
             code="nothing-to-score",
+            proposals=[Proposal(("--in-sample",), condition)] if n_in_sample else (),
             hint="pass newer readings with  --data , or an earlier  --since",
         )
     _check_drift(scores, config.max_drift)
@@ -164,6 +259,7 @@ def score_job(
         raise UsageError(
             f"{path} keeps no ledger", hint='name one:  [ledger]  and below it  path = "ledger"'
         )
+    check_ledger_owner(job, Path(job.ledger))
 
     model = load(job.model.path, version=job.model.version)
     return score(
@@ -178,25 +274,34 @@ def score_job(
 
 
 def score_ledger(
-    ledger: Path,
-    past: Past,
-    *,
-    since_us: int | None,
-    by: Sequence[str],
-    longest_us: int | None = None,
+    ledger: Path, past: Past, *, since_us: int | None, by: Sequence[str], longest_us: int
 ) -> tuple[Score, ...]:
     """Score a ledger on readings that are already in memory; an empty ledger has no scores.
 
-    With `longest_us`, an upper bound of the horizon, parts that are too old are not opened.
+    Parts that are too old, by `longest_us`, an upper bound of the horizon, are not opened.
+    Forecasts that are in-sample do not count.
     """
     parts = list_parts(ledger)
-    if since_us is not None and longest_us is not None:
+    if since_us is not None:
         oldest = past.axis.format_for_file_name(since_us - longest_us)
         parts = [part for part in parts if part.as_of >= oldest]
+    table = _read_scored(parts, past, since_us)
+    return tuple(score_issues(_out_of_sample(table), past, since_us=since_us, by=by))
 
-    if not parts:
-        return ()
-    return tuple(score_issues(read_parts(parts), past, since_us=since_us, by=by))
+
+def _read_scored(parts: Sequence[LedgerPart], past: Past, since_us: int | None) -> pa.Table:
+    """Read what scoring needs of the parts: columns, and rows of forecasts for times that count."""
+    since_utc_us = None
+    if since_us is not None:
+        since_utc_us = int(past.axis.first_utc(np.array([since_us], np.int64))[0])
+    return read_parts(parts, SCORED_COLUMNS, since_utc_us=since_utc_us)
+
+
+def _out_of_sample(table: pa.Table) -> pa.Table:
+    """Return the rows of versions that had not learnt from what came after the forecast."""
+    if IN_SAMPLE not in table.column_names:
+        return table
+    return table.filter(pc.invert(table[IN_SAMPLE].fill_null(False)))
 
 
 def _span(past: Past, config: ScoreConfig) -> tuple[int, int | None]:

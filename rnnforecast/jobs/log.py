@@ -6,10 +6,11 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,22 +19,35 @@ from typing import Any
 from rnnforecast.config.job import Job, read_job
 from rnnforecast.errors import (
     PARTIAL,
+    CatchUpError,
     LockedError,
     ModelError,
+    NotEnoughDataError,
     OutputError,
     RnnForecastError,
     WriteError,
 )
 from rnnforecast.evaluate.live import Score
-from rnnforecast.events import Event, Listener, PublishedEvent, WarningEvent
+from rnnforecast.events import (
+    CatchUpEvent,
+    Event,
+    Listener,
+    PublishedEvent,
+    WarningEvent,
+    escape_controls,
+)
+from rnnforecast.jobs.owner import FROM_HERE, JOB, belongs_to, path_from
 from rnnforecast.jobs.publication import read_newest_manifest
 from rnnforecast.storage import versions
-from rnnforecast.storage.durable import publishing_file
+from rnnforecast.storage.durable import append_line, publishing_file
+from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import as_path
+from rnnforecast.units import abbreviate_duration, parse_duration_us
 
 FINISHED = "finished"
 """The event that ends each run in the log."""
-_NOTIFY_TIMEOUT_S = 30
+NOTIFY_TIMEOUT_S = 30.0
+"""How long the command for failures may take."""
 _BUG, _SIGNAL_BASE = 1, 128
 """Exit codes of an unexpected exception, and, plus its number, of a signal."""
 LAST_SUCCESS = "last_success_timestamp_seconds"
@@ -52,9 +66,12 @@ GAUGES = {
     "model_created_timestamp_seconds": "When the version that forecast was trained.",
 }
 _PREFIX = "rnnforecast_"
-_SAMPLE = re.compile(rf"{_PREFIX}(\w+)\{{job=\"(?:[^\"\\]|\\.)*\"\}} (\S+)")
-"""A gauge of the text file: its name and its value."""
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+_TEXT = r'"((?:[^"\\]|\\.)*)"'
+_SAMPLE = re.compile(rf"{_PREFIX}(\w+)\{{job={_TEXT}(?:,path={_TEXT})?\}} (\S+)")
+"""A gauge of the text file: its name, the job's name, the path of its file, the value."""
+_LABEL_ESCAPES = {"\\": r"\\", '"': r"\"", "\n": r"\n"}
+_TEXTFILE_WAIT_S = 5.0
+"""How long a run waits for another job that writes to the same text file."""
 _MAX_LINE = 1 << 16
 """Characters; the values of a longer line are shortened."""
 _MAX_VALUE = 2000
@@ -62,6 +79,8 @@ _MAX_VALUE = 2000
 _MAX_LISTED = 20
 """Items of a list there."""
 _LINE_BEGIN = b'{"time": "'
+_MAX_TEXTFILE = 1 << 22
+"""Bytes of the text file that are read: thousands of jobs."""
 _TAIL_BYTES = 1 << 20
 """How much of the end of a log is searched for an entry."""
 PUBLISHED, ALREADY, PLANNED = "published", "already published", "planned"
@@ -107,21 +126,39 @@ class RunResult:
     post_publish: PostPublishResult = field(default_factory=PostPublishResult)
     timing: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def is_published(self) -> bool:
+        """Whether the forecast of its as-of time is there, from this run or one before."""
+        return self.status in (PUBLISHED, ALREADY)
+
 
 def exit_code_of(cycles: Sequence[RunResult]) -> int:
-    """Return the exit code of the first failed run; without one, 3 if any is partial, else 0."""
-    codes = [result.exit_code for result in cycles if result.exit_code]
-    return next((code for code in codes if code != PARTIAL), codes[0] if codes else 0)
+    """Return the exit code of a call: that of its run, or for a catch-up, of all of them.
+
+    Where nothing is published it is that of the first failure. Where some as-of times are published
+    and others failed, it is 3, as where the forecast of one is partial.
+    """
+    failures = [result.exit_code for result in cycles if result.error is not None]
+    if failures and not any(result.is_published for result in cycles):
+        return failures[0]
+    return PARTIAL if any(result.exit_code for result in cycles) else 0
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """A job's log and its text file of Prometheus gauges; None for one that it does not have."""
+    """A job's log and its text file of Prometheus gauges; None for one that it does not have.
+
+    Several jobs may share both: each reads what is its own.
+    """
 
     job: str
     path: Path | None
     format: str
     textfile: Path | None
+    owner: Job | None = None
+    """The job, to tell it from others of its name; None where the name is enough."""
+    max_bytes: int | None = None
+    """Size at which the log begins anew."""
 
     def append(self, event: str, facts: Mapping[str, Any], listener: Listener) -> None:
         """Append one line to the log, in one write: lines of several processes do not mix.
@@ -132,16 +169,14 @@ class RunLog:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         entry = {"time": now, "job": self.job, "event": event, **facts}
+        if self.owner is not None:
+            entry["file"] = path_from(self.path.parent, self.owner.path)
         line = self._line(entry)
         if len(line) >= _MAX_LINE:
             line = self._line({name: _shortened(value) for name, value in entry.items()})
 
         try:
-            descriptor = os.open(self.path, _APPEND, 0o666)
-            try:
-                os.write(descriptor, f"{line}\n".encode())
-            finally:
-                os.close(descriptor)
+            append_line(self.path, f"{line}\n".encode(), max_bytes=self.max_bytes)
         except OSError as error:
             listener(
                 WarningEvent("log", f"the log {self.path} cannot be written: {error.strerror}")
@@ -157,50 +192,128 @@ class RunLog:
         return " ".join([str(entry["time"]), job, str(entry["event"]), *pairs])
 
     def write_gauges(self, values: Mapping[str, float | None], listener: Listener) -> None:
-        """Replace the text file; a gauge without a value keeps the one in the file.
+        """Write the job's gauges to the text file; one without a value keeps that of the file.
 
-        A failure to write is a warning.
+        The gauges of other jobs stay. A failure to write is a warning.
         """
         if self.textfile is None:
             return
-        gauges = {**self.read_gauges(), **{k: v for k, v in values.items() if v is not None}}
-        label = self.job.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-        lines = []
-        for name, meaning in GAUGES.items():
-            if name in gauges:
-                lines += [f"# HELP {_PREFIX}{name} {meaning}", f"# TYPE {_PREFIX}{name} gauge"]
-                lines.append(f'{_PREFIX}{name}{{job="{label}"}} {gauges[name]:.15g}')
-
         try:
-            with publishing_file(self.textfile) as file:
-                file.write(("\n".join(lines) + "\n").encode(errors="replace"))
-        except WriteError as error:
+            with self._text_file_locked():
+                own, others = self._read_samples()
+                own |= {name: f"{x:.15g}" for name, x in values.items() if x is not None}
+                samples = {**others, self._labels: own}
+                lines = []
+                for name, meaning in GAUGES.items():
+                    values_of = {k: x[name] for k, x in samples.items() if name in x}
+                    if values_of:
+                        lines += [f"# HELP {_PREFIX}{name} {meaning}"]
+                        lines += [f"# TYPE {_PREFIX}{name} gauge"]
+                    for labels, value in sorted(values_of.items()):
+                        lines.append(f"{_PREFIX}{name}{{{labels}}} {value}")
+                with publishing_file(self.textfile) as file:
+                    file.write(("\n".join(lines) + "\n").encode())
+        except (WriteError, LockedError) as error:
             listener(WarningEvent("textfile", error.message))
 
     def read_gauges(self) -> dict[str, float]:
-        """Return the gauges of the text file; none where it cannot be read."""
-        gauges: dict[str, float] = {}
-        if self.textfile is not None:
-            with suppress(OSError, ValueError):
-                for match in _SAMPLE.finditer(self.textfile.read_text("utf-8", "replace")):
-                    gauges[match[1]] = float(match[2])
-        return gauges
+        """Return the job's gauges in the text file; none where it cannot be read."""
+        return {name: float(value) for name, value in self._read_samples()[0].items()}
+
+    @property
+    def _labels(self) -> str:
+        """The labels of the job's samples: two jobs may have one name, but not one path."""
+        labels = f'job="{_escape_label(self.job)}"'
+        if self.owner is None:
+            return labels
+        return f'{labels},path="{_escape_label(str(self.owner.path.resolve()))}"'
+
+    def _read_samples(self) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        """Return the job's own values, by gauge, and those of others, by labels and gauge.
+
+        Values of a job that has been moved since are its own, too.
+        """
+        own: dict[str, str] = {}
+        moved: dict[str, str] = {}
+        others: dict[str, dict[str, str]] = {}
+        if self.textfile is None:
+            return own, others
+        for match in _SAMPLE.finditer(
+            _read_end(self.textfile, _MAX_TEXTFILE).decode(errors="replace")
+        ):
+            name, job, path, value = match.groups()
+            with suppress(ValueError):
+                float(value)
+                labels = f'job="{job}"' if path is None else f'job="{job}",path="{path}"'
+                if labels == self._labels:
+                    own[name] = value
+                elif self._is_own_sample(job, path):
+                    moved[name] = value
+                else:
+                    others.setdefault(labels, {})[name] = value
+        return {**moved, **own}, others
+
+    def _is_own_sample(self, job: str, path: str | None) -> bool:
+        """Tell whether a sample with other labels is that of the job, before it was moved."""
+        if self.owner is None or self.textfile is None or job != _escape_label(self.job):
+            return False
+        record = {} if path is None else {JOB: _unescape_label(path)}
+        return belongs_to(self.owner, record, self.textfile.parent)
+
+    @contextmanager
+    def _text_file_locked(self) -> Iterator[None]:
+        """Keep other jobs from writing to the text file; a pipe or a device has no content."""
+        assert self.textfile is not None
+        is_special = self.textfile.exists() and not self.textfile.is_file()
+        if is_special or not self.textfile.parent.is_dir():
+            yield
+            return
+        lock = self.textfile.with_name(f".{self.textfile.name}.lock")
+        with acquire(lock, wait_s=_TEXTFILE_WAIT_S):
+            yield
 
     def read_last(self, event: str) -> dict[str, Any] | None:
         """Return the job's newest entry of this event in a log of JSON lines; None without one."""
         if self.path is None:
             return None
-        with suppress(OSError):
-            with self.path.open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                lines = file.read().splitlines()
-
-            for line in reversed(lines):
+        # A log that has begun anew goes on in the file before it.
+        for path in (self.path, self.path.with_name(f"{self.path.name}.1")):
+            for line in reversed(_read_end(path, _TAIL_BYTES).splitlines()):
                 entry = _parse(line)
-                # Several jobs may share a log.
-                if (entry.get("job"), entry.get("event")) == (self.job, event):
+                if entry.get("event") == event and self._is_own_entry(entry):
                     return entry
         return None
+
+    def _is_own_entry(self, entry: Mapping[str, Any]) -> bool:
+        """Tell whether an entry of the log is that of the job."""
+        if entry.get("job") != self.job:
+            return False
+        file = entry.get("file")
+        if self.owner is None or self.path is None or not isinstance(file, str):
+            return True
+        folder = self.path.parent
+        record = {FROM_HERE: file, JOB: os.path.normpath(folder.resolve() / file)}
+        return belongs_to(self.owner, record, folder)
+
+
+def _escape_label(text: str) -> str:
+    text = text.encode("utf-8", "replace").decode()
+    return "".join(_LABEL_ESCAPES.get(c, c) for c in text)
+
+
+def _unescape_label(text: str) -> str:
+    return re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], text)
+
+
+def _read_end(path: Path, n_bytes: int) -> bytes:
+    """Return the last bytes of a file; nothing where it cannot be read, or is a pipe."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                file.seek(max(0, file.seek(0, os.SEEK_END) - n_bytes))
+                return file.read(n_bytes)
+    return b""
 
 
 def _shortened(value: Any) -> Any:
@@ -231,7 +344,7 @@ def _parse(line: bytes) -> dict[str, Any]:
 def run_log_of(job: Job) -> RunLog:
     """Return the log and the gauges that a job file names."""
     path, textfile = (None if x is None else Path(x) for x in (job.log.file, job.textfile))
-    return RunLog(job.name, path, job.log.format, textfile)
+    return RunLog(job.name, path, job.log.format, textfile, job, job.log.max_bytes)
 
 
 @dataclass
@@ -241,22 +354,39 @@ class RunReporter:
     job: Job
     listener: Listener
     log: RunLog
-    has_published: bool = False
+    n_runs: int = 1
+    """As-of times of a catch-up."""
+    results: list[RunResult] = field(default_factory=list)
+    _has_published: bool = False
+    """Whether the run under way has published its forecast."""
     _started: float = field(default_factory=time.monotonic)
 
     def __call__(self, event: Event) -> None:
         """Pass an event on; record warnings and publications in the log."""
         self.listener(event)
         if isinstance(event, PublishedEvent):
-            self.has_published = True
+            self._has_published = True
+            self._tell_progress()
             self.log.append("published", {"output": event.result}, self.listener)
         elif isinstance(event, WarningEvent):
             facts = {"code": event.code, "message": event.text, "count": event.count}
             self.log.append("warning", facts, self.listener)
 
+    @property
+    def progress(self) -> CatchUpEvent:
+        """How many of all runs are published."""
+        n_published = sum(result.is_published for result in self.results) + self._has_published
+        return CatchUpEvent(n_published, self.n_runs)
+
+    def _tell_progress(self) -> None:
+        if self.n_runs > 1:
+            self.listener(self.progress)
+
     def report_result(self, result: RunResult) -> None:
-        """Report how a run ended: in the log, the gauges and, if it failed, the notification."""
-        message = None if result.error is None else result.error.message
+        """Report how a run ended, in the log and the gauges."""
+        self.results.append(result)
+        self._has_published = False
+        self._tell_progress()
         post_publish = result.post_publish
         facts = {
             "status": result.status,
@@ -267,20 +397,38 @@ class RunReporter:
             "degraded": result.degraded,
             "flagged": post_publish.flagged,
             "retrain": post_publish.retrain,
-            "message": message,
+            "message": None if result.error is None else result.error.message,
         }
 
+        # A catch-up sees the readings of times past; the job has seen newer ones.
+        newest, seen = result.newest_s, self.log.read_gauges().get(_NEWEST_READING)
+        if newest is not None and seen is not None and newest < seen <= time.time():
+            newest = seen
         created = result.created and datetime.fromisoformat(result.created).timestamp()
         gauges = {
-            _NEWEST_READING: result.newest_s,
+            LAST_SUCCESS: time.time() if result.is_published else None,
+            _NEWEST_READING: newest,
             "series": result.series,
             "series_degraded": result.degraded,
             "series_flagged": len(post_publish.flagged) if post_publish.scores else None,
             "model_created_timestamp_seconds": created,
         }
         self._end(result.exit_code, facts, gauges)
-        if message is not None:
-            self._notify(result.exit_code, message)
+
+    def report_end(self) -> None:
+        """Report how all runs ended: a catch-up in the log and the gauges, a failure to a person.
+
+        The job's lock must be free: the command that notifies may take long.
+        """
+        code, progress = exit_code_of(self.results), self.progress
+        failures = [result.error.message for result in self.results if result.error is not None]
+        message = failures[0] if failures else None
+        if self.n_runs > 1:
+            status = PUBLISHED if progress.n_published == progress.n_total else FAILED
+            message = "; ".join([progress.summary, *failures[:1]])
+            self._end(code, {"status": status, "message": message}, {})
+        if failures:
+            self._notify(code, str(message))
 
     def report_locked(self, error: LockedError) -> None:
         """Record that another run holds the lock. That run reports for itself: no gauges."""
@@ -289,17 +437,21 @@ class RunReporter:
     def report_failure(self, error: BaseException) -> None:
         """Report that the whole call failed; a signal is no failure to notify of."""
         # The exit code that the command line will end with.
+        progress = self.progress
         if isinstance(error, RnnForecastError):
             code = error.exit_code
         elif isinstance(error, Exception):
             code = _BUG
-        elif self.has_published:
-            code = OutputError.exit_code
+        elif progress.n_published:
+            is_whole = progress.n_published == progress.n_total
+            code = OutputError.exit_code if is_whole else PARTIAL
         else:
             code = _SIGNAL_BASE + int(getattr(error, "number", signal.SIGINT))
 
         message = str(error) or type(error).__name__
-        self._end(code, {"status": "failed", "message": message}, {})
+        if self.n_runs > 1 and not isinstance(error, CatchUpError):
+            message = f"{progress.summary}; {message}"
+        self._end(code, {"status": FAILED, "message": message}, {})
         if isinstance(error, Exception):
             self._notify(code, message)
 
@@ -309,34 +461,53 @@ class RunReporter:
         entry = {"exit": code, **facts, "timing": {"total_s": round(duration, 3)}}
         self.log.append(FINISHED, entry, self.listener)
         ending = {
-            LAST_SUCCESS: now if code in (0, PARTIAL) else None,
+            LAST_SUCCESS: self._published_before(),
             LAST_RUN: now,
             LAST_EXIT: float(code),
             "last_duration_seconds": round(duration, 3),
         }
+        gauges = {name: value for name, value in gauges.items() if value is not None}
         self.log.write_gauges({**ending, **gauges}, self.listener)
 
+    def _published_before(self) -> float | None:
+        """Return when the newest forecast was published, where the text file does not tell."""
+        if self.log.textfile is None or LAST_SUCCESS in self.log.read_gauges():
+            return None
+        return _timestamp((read_newest_manifest(self.job) or {}).get("published"))
+
     def _notify(self, code: int, message: str) -> None:
-        """Run the command for failures, with the message on its standard input."""
+        """Run the command for failures, with the message on its standard input.
+
+        Names from the readings may stand in it, so control characters are escaped. A command that
+        takes too long is killed with all that it has started.
+        """
         command = self.job.notify.on_failure
         if not command:
             return
-        text = f"rnnforecast: job {self.job.name} failed with exit code {code}: {message}\n"
+        name, message = escape_controls(self.job.name), escape_controls(message)
+        text = f"rnnforecast: job {name} failed with exit code {code}: {message}\n"
         variables = {
-            "RNNFORECAST_JOB": self.job.name,
+            "RNNFORECAST_JOB": name,
             "RNNFORECAST_EXIT": str(code),
-            "RNNFORECAST_MESSAGE": message.replace("\0", ""),
+            "RNNFORECAST_MESSAGE": message,
         }
 
         try:
-            subprocess.run(
+            process = subprocess.Popen(
                 command,
-                input=text.encode(errors="replace"),
-                env={**os.environ, **variables},
+                stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                timeout=_NOTIFY_TIMEOUT_S,
-                check=True,
+                env={**os.environ, **variables},
+                start_new_session=True,
             )
+            try:
+                process.communicate(text.encode(errors="replace"), timeout=NOTIFY_TIMEOUT_S)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise
+            if process.returncode:
+                raise subprocess.CalledProcessError(process.returncode, command)
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             self(WarningEvent("notify", f"[notify] on_failure could not be run: {error}"))
 
@@ -352,17 +523,47 @@ class Status:
     """In seconds since 1970, as all times here."""
     last_success: float | None
     published: dict[str, Any] | None
-    """The manifest of the newest published run."""
+    """The manifest of the job's newest published run."""
     newest_reading: float | None
     version: str | None
     """The version that the next run will use."""
     version_created: float | None
+    max_age_s: float | None = None
+    """Age of the newest reading that the job allows."""
+    model_problem: str | None = None
+    """Why the next run will have no model."""
+
+    @property
+    def problem(self) -> tuple[int, str] | None:
+        """What is wrong, worst first, and the exit code that says so; None where nothing is."""
+        age_s = _age_s(self.newest_reading)
+        if self.last_run is None and self.published is None:
+            return ModelError.exit_code, "the job has never run, as far as is recorded"
+        if self.model_problem is not None:
+            return ModelError.exit_code, self.model_problem
+        if self.max_age_s is not None and age_s is not None and age_s > self.max_age_s:
+            limit = abbreviate_duration(round(self.max_age_s * 1e6))
+            message = f"the newest reading is {abbreviate_duration(age_s * 1_000_000)} old"
+            return NotEnoughDataError.exit_code, f"{message}, and max_age is {limit}"
+        if self.last_exit == NotEnoughDataError.exit_code:
+            return self.last_exit, "the readings were too old, or too few"
+        if self.last_exit not in (0, None):
+            is_partial = self.last_exit == PARTIAL
+            return PARTIAL, f"the last run {'was partial' if is_partial else 'failed'}"
+        return None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of `status`: 0, 3 (failed or partial), 5 (too old), 6 (no run or model)."""
+        return 0 if self.problem is None else self.problem[0]
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON document, with ages in seconds."""
         manifest = self.published or {}
         return {
             "job": self.job,
+            "exit": self.exit_code,
+            "problem": self.problem and self.problem[1],
             "last_exit": self.last_exit,
             "last_message": self.last_message,
             "last_run_age_s": _age_s(self.last_run),
@@ -385,18 +586,21 @@ def status(path: str | Path) -> Status:
     published = manifest or {}
     last_run, last_exit = _timestamp(last.get("time")), last.get("exit")
     successes = [gauges.get(LAST_SUCCESS), _timestamp(published.get("published"))]
-    if last_exit in (0, PARTIAL):
+    if last.get("status") in (PUBLISHED, ALREADY):
         successes.append(last_run)
     if not isinstance(last_exit, int):
         last_exit = int(gauges[LAST_EXIT]) if LAST_EXIT in gauges else None
 
-    version, created = None, None
-    with suppress(ModelError):
+    version, created, model_problem = None, None, None
+    try:
         version = versions.resolve_version(as_path(job.model.path), job.model.version).name
         # The name of a version begins with the time at which it was made, in UTC.
         created = datetime.strptime(f"{version[:15]}+0000", "%Y%m%dT%H%M%S%z").timestamp()
+    except ModelError as error:
+        model_problem = error.message
 
     newest_reading = (published.get("data") or {}).get("newest_timestamp_s")
+    max_age = job.forecast.max_age
     return Status(
         job=job.name,
         last_exit=last_exit,
@@ -407,6 +611,8 @@ def status(path: str | Path) -> Status:
         newest_reading=gauges.get(_NEWEST_READING) or newest_reading,
         version=version,
         version_created=created,
+        max_age_s=None if max_age is None else parse_duration_us(max_age) / 1e6,
+        model_problem=model_problem,
     )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import json
+import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -24,11 +26,27 @@ from rnnforecast.errors import UsageError
 from rnnforecast.evaluate.live import issue_table
 from rnnforecast.evaluate.postprocess import Prediction
 from rnnforecast.events import InputRead, Recorder
-from rnnforecast.jobs.ledger import STAMP, publish_part
-from rnnforecast.sources.files import check_outputs
+from rnnforecast.jobs.ledger import (
+    OWNER_FILE,
+    STAMP,
+    check_ledger_owner,
+    publish_part,
+    write_ledger_owner,
+)
+from rnnforecast.jobs.owner import (
+    FROM_HERE,
+    JOB,
+    OUTPUT,
+    belongs_to,
+    describe_owner,
+    path_from,
+)
+from rnnforecast.sources.files import check_outputs, check_spared
 from rnnforecast.sources.inputs import InputFile
+from rnnforecast.storage import versions
 from rnnforecast.storage.durable import (
     crash_point,
+    is_same_place,
     make_directory,
     remove_file,
     remove_stale_temps,
@@ -37,6 +55,7 @@ from rnnforecast.storage.durable import (
 from rnnforecast.storage.publish import describe_input, publish
 from rnnforecast.storage.remote import read_json
 from rnnforecast.tables.match import newest_reading, unix_time_s
+from rnnforecast.urls import is_url
 from rnnforecast.workflow.model import (
     Model,
     PreparedForecast,
@@ -69,6 +88,8 @@ class Publication:
     ready: PreparedForecast
     as_of: str
     """The time of the forecast as names of files have it."""
+    as_of_iso: str
+    """The same in ISO 8601, as every option takes it."""
     newest_us: int
     """Time of the newest reading."""
     key: str
@@ -92,22 +113,26 @@ class Publication:
             events(InputRead(str(exclude.path), exclude.describe))
         ready = prepare(artifact, job.source, config, options, events)
         newest_us, axis = newest_reading(ready.past), ready.past.axis
-        stamp = axis.format_for_file_name(newest_us if as_of is None else axis.parse(as_of))
+        as_of_us = newest_us if as_of is None else axis.parse(as_of)
+        stamp = axis.format_for_file_name(as_of_us)
         path = job.output_path(stamp)
         check_not_shared(job, path)
+        # What these files hold is in the fingerprint; where they lie changes no forecast.
+        reading = {**asdict(ready.options), "exclude": None, "rejects": None}
         forecast = {k: v for k, v in asdict(job.forecast).items() if k not in _NO_RESULT}
         key = hash_facts(
             {
                 "rnnforecast": __version__,
-                "forecast": forecast,
-                "reading": asdict(ready.options),
+                "forecast": {**forecast, "future": None},
+                "reading": reading,
                 "version": model.version,
                 "readings": ready.past.fingerprint(),
                 "as_of": stamp,
                 "horizon": ready.horizon,
             }
         )
-        return cls(job, model, ready, stamp, newest_us, key, path)
+        as_of_iso = axis.format(as_of_us).replace(" ", "T")
+        return cls(job, model, ready, stamp, as_of_iso, newest_us, key, path)
 
     @property
     def newest_s(self) -> float:
@@ -132,8 +157,10 @@ class Publication:
                 season=artifact.spec.season,
                 version=str(self.model.version),
                 error_reference=artifact.metrics.get("error_reference"),
+                in_sample=self.ready.is_in_sample,
             )
             make_directory(ledger)
+            write_ledger_owner(self.job, ledger)
             part = publish_part(ledger, rows, as_of=self.as_of, key=self.key)
             files["ledger"] = describe_input(part.path)
             crash_point("ledger-published")
@@ -153,11 +180,12 @@ class Publication:
         return {
             "status": "published",
             "key": self.key,
-            "job": str(self.job.path.resolve()),
-            "as_of": self.as_of,
+            **describe_owner(self.job, self.output.parent),
+            "as_of": self.as_of_iso,
             "published": datetime.now(UTC).isoformat(timespec="seconds"),
             "arguments": list(arguments),
             "model": {"path": str(self.model.path), "version": self.model.version},
+            "in_sample": self.ready.is_in_sample,
             "horizon": self.ready.horizon,
             "config": _config_with_origins(self.job, self.ready.options),
             "versions": {
@@ -238,19 +266,88 @@ def is_published(job: Job, output: Path, key: str) -> bool:
     return _matches(manifest, "ledger", part)
 
 
-def check_not_shared(job: Job, output: Path) -> None:
-    """Raise `UsageError` where the manifest belongs to another job's output."""
-    path = manifest_path(job, output)
-    manifest = read_manifest(path)
-    if manifest is None:
-        return
-    owner, existing = manifest.get("job"), _path_in(manifest, "output")
-    if owner != str(job.path.resolve()) and existing != str(output.resolve()):
+def check_job_files(job: Job) -> None:
+    """Raise `UsageError` where files that a job writes are each other, or files that it reads.
+
+    Nothing is opened or made: a log that is the readings would grow them by its first line.
+    """
+    output = Path(job.output)
+    written = {
+        "the forecast": output,
+        "the run's manifest": manifest_path(job, output),
+        "the log": job.log.file and Path(job.log.file),
+        "the text file": job.textfile and Path(job.textfile),
+        "the rejected rows": job.reading.rejects and Path(job.reading.rejects),
+        "the ledger": job.ledger and Path(job.ledger),
+    }
+    read = {
+        "the job": str(job.path),
+        "the readings": job.source,
+        "bad times": job.reading.exclude,
+        "what is known ahead": job.forecast.future,
+    }
+    files = {name: path for name, path in written.items() if isinstance(path, Path)}
+    for (name, path), (other, place) in itertools.combinations(files.items(), 2):
+        if is_same_place(path, place):
+            raise UsageError(
+                f"{path} cannot be both, {name} and {other}",
+                code="shared-file",
+                hint="name another file in the job file",
+            )
+    for name, path in files.items():
+        for content, source in read.items():
+            if source is not None:
+                # Files of the ledger are read with a folder or a pattern as one of its parts is.
+                check_spared(
+                    path / "part.parquet" if name == "the ledger" else path, source, content
+                )
+                check_spared(path, source, content)
+        if not is_url(job.model.path):
+            _check_model_spared(path, Path(job.model.path), name)
+
+
+def _check_model_spared(path: Path, model: Path, name: str) -> None:
+    """Raise `UsageError` where a file that a job writes would be one of its model."""
+    own = [model / file for file in (versions.CURRENT, versions.LOCK)]
+    is_version = path.resolve().is_relative_to((model / versions.VERSIONS).resolve())
+    if is_version or any(is_same_place(path, file) for file in (model, *own)):
         raise UsageError(
-            f"{path} belongs to another job, {owner}, with the output {existing}",
-            code="shared-output",
-            hint="let each job write to a folder of its own",
+            f"{path}, {name}, would be written over a file of the model",
+            code="shared-file",
+            hint="name another file in the job file",
         )
+
+
+def check_not_shared(job: Job, output: Path) -> None:
+    """Raise `UsageError` where the output or the ledger is another job's.
+
+    Of outputs with the as-of time in their names, the newest one is looked at as well.
+    """
+    outputs = [output] + (list_outputs(job)[-1:] if AS_OF in job.output else [])
+    for path in {manifest_path(job, existing) for existing in outputs}:
+        manifest = read_manifest(path)
+        if manifest is not None and not _is_own(job, path, manifest):
+            existing = _path_in(manifest, "output")
+            raise UsageError(
+                f"{path} belongs to another job, {manifest.get(JOB)}, with the output {existing}",
+                code="shared-output",
+                hint="let each job write to a folder of its own",
+            )
+    if job.ledger is not None:
+        check_ledger_owner(job, Path(job.ledger))
+
+
+def _is_own(job: Job, path: Path, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest is that of a run of the job."""
+    owner, existing = manifest.get(JOB), _path_in(manifest, "output")
+    if FROM_HERE not in manifest and isinstance(owner, str) and existing:
+        # What an older rnnforecast did not record follows from where both were.
+        folder = Path(existing).parent
+        relative = {FROM_HERE: os.path.relpath(owner, folder), OUTPUT: Path(existing).name}
+        if existing == str(job.output_path(str(manifest.get("as_of"))).resolve()):
+            relative[OUTPUT] = path_from(path.parent, Path(job.output))
+        manifest = {**manifest, **relative}
+    return belongs_to(job, manifest, path.parent)
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -276,10 +373,13 @@ def list_outputs(job: Job) -> list[Path]:
 
 
 def read_newest_manifest(job: Job) -> dict[str, Any] | None:
-    """Return the manifest of the newest published run; None where there is none."""
+    """Return the manifest of the job's newest published run; None where there is none."""
     outputs = reversed(list_outputs(job)) if AS_OF in job.output else [Path(job.output)]
-    manifests = (read_manifest(manifest_path(job, output)) for output in outputs)
-    return next((manifest for manifest in manifests if manifest is not None), None)
+    for path in (manifest_path(job, output) for output in outputs):
+        manifest = read_manifest(path)
+        if manifest is not None and _is_own(job, path, manifest):
+            return manifest
+    return None
 
 
 def retire_outputs(job: Job, *, exclude: Path) -> list[Path]:
@@ -306,6 +406,7 @@ def remove_job_leftovers(job: Job) -> None:
     if job.ledger is not None:
         for stamp in _STAMP_GLOBS:
             remove_stale_temps(Path(job.ledger), pattern=f"{stamp}_*_*.parquet")
+        remove_stale_temps(Path(job.ledger), pattern=OWNER_FILE)
 
 
 def _path_in(manifest: Mapping[str, Any], name: str) -> str:
@@ -316,8 +417,12 @@ def _path_in(manifest: Mapping[str, Any], name: str) -> str:
 
 
 def _matches(manifest: Mapping[str, Any], name: str, path: Path) -> bool:
-    """Tell whether a file is as a manifest's entry describes it: path, size and hash."""
+    """Tell whether a file is as a manifest's entry describes it: name, size and hash.
+
+    The folder may have been moved since.
+    """
     with suppress(OSError, ValueError, KeyError, TypeError):
         actual, entry = describe_input(path), manifest[name]
-        return all(actual[fact] == entry[fact] for fact in actual)
+        has_name = Path(entry["path"]).name == path.name
+        return has_name and all(actual[fact] == entry[fact] for fact in ("bytes", "sha256"))
     return False

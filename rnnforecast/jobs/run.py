@@ -12,17 +12,26 @@ from typing import Any, TypeVar
 
 from rnnforecast.config.commands import RunConfig
 from rnnforecast.config.job import Job, read_job
-from rnnforecast.data.axis import date_range
+from rnnforecast.data.axis import check_not_ahead, date_range
 from rnnforecast.errors import (
     PARTIAL,
+    CatchUpError,
     DataError,
     LockedError,
     NotEnoughDataError,
     RnnForecastError,
+    TimeLimitError,
 )
 from rnnforecast.evaluate.live import Score
-from rnnforecast.events import Listener, PublishedEvent, Recorder, WarningEvent, ignore
-from rnnforecast.jobs.ledger import score_ledger
+from rnnforecast.events import (
+    CATCH_UP_HINT,
+    Listener,
+    PublishedEvent,
+    Recorder,
+    WarningEvent,
+    ignore,
+)
+from rnnforecast.jobs.ledger import retire_parts, score_ledger
 from rnnforecast.jobs.log import (
     ALREADY,
     FAILED,
@@ -36,6 +45,7 @@ from rnnforecast.jobs.log import (
 )
 from rnnforecast.jobs.publication import (
     Publication,
+    check_job_files,
     is_published,
     manifest_path,
     remove_job_leftovers,
@@ -43,9 +53,9 @@ from rnnforecast.jobs.publication import (
     write_manifest,
 )
 from rnnforecast.jobs.retrain import retrain_if_due
-from rnnforecast.process import time_limit
+from rnnforecast.process import defer_signals, time_limit
 from rnnforecast.storage import versions
-from rnnforecast.storage.durable import check_file, check_not_overwriting, make_directory
+from rnnforecast.storage.durable import check_file, make_directory
 from rnnforecast.storage.lock import acquire
 from rnnforecast.units import parse_duration_us
 from rnnforecast.workflow.model import forecast, load
@@ -77,11 +87,15 @@ def run(
     """Run a job once, or for each as-of time of a catch-up; return the result of each run.
 
     Readings that are stale or cannot be used are the `error` of their run; any other failure is
-    raised, as a `RnnForecastError`. Results and failures are logged, gauged and reported as the
-    job file says. `arguments` are recorded in the manifest.
+    raised, as a `RnnForecastError`: a `CatchUpError` where as-of times before it are published.
+    Results and failures are logged, gauged and reported as the job file says. `arguments` are
+    recorded in the manifest.
     """
     config = config or RunConfig()
     job = read_job(Path(path))
+    check_job_files(job)
+    for moment in filter(None, (config.as_of, config.to)):
+        check_not_ahead(moment)
     as_of_times: list[str | None] = [config.as_of]
     if config.from_ is not None and config.to is not None:
         every_us = parse_duration_us(config.every)
@@ -90,26 +104,43 @@ def run(
     if config.dry_run:
         return [_attempt(call, as_of, listener) for as_of in as_of_times]
 
-    wait_s = parse_duration_us(config.lock_wait) / 1e6 if config.lock_wait else 0.0
     if config.max_time:
         limit_s = parse_duration_us(config.max_time) / 1e6
         call = replace(call, deadline=time.monotonic() + limit_s)
-    reporter = RunReporter(job, listener, run_log_of(job))
+    reporter = RunReporter(job, listener, run_log_of(job), len(as_of_times))
     try:
-        with acquire(job.lock, wait_s=wait_s):
-            _prepare_files(job)
-            results = []
-            for as_of in as_of_times:
-                result = _attempt(call, as_of, reporter)
-                reporter.report_result(result)
-                results.append(result)
-            return results
+        _run_locked(call, as_of_times, reporter)
+        reporter.report_end()
     except LockedError as error:
         reporter.report_locked(error)
         raise
+    except RnnForecastError as error:
+        progress = reporter.progress
+        if len(as_of_times) == 1 or not progress.n_published:
+            reporter.report_failure(error)
+            raise
+        hint = CATCH_UP_HINT if isinstance(error, TimeLimitError) else error.advice
+        early = CatchUpError(
+            f"{progress.summary}, and stay; then: {error.message}", code=error.code, hint=hint
+        )
+        reporter.report_failure(early)
+        raise early from error
     except BaseException as error:
         reporter.report_failure(error)
+        if len(as_of_times) > 1:
+            error.add_note(reporter.progress.summary)
         raise
+    return reporter.results
+
+
+def _run_locked(call: _Call, as_of_times: Sequence[str | None], reporter: RunReporter) -> None:
+    """Run a job for each as-of time, and report each result, with the lock held."""
+    job, config = call.job, call.config
+    wait_s = parse_duration_us(config.lock_wait) / 1e6 if config.lock_wait else 0.0
+    with acquire(job.lock, wait_s=wait_s):
+        _prepare_files(job)
+        for as_of in as_of_times:
+            reporter.report_result(_attempt(call, as_of, reporter))
 
 
 def _prepare_files(job: Job) -> None:
@@ -118,7 +149,6 @@ def _prepare_files(job: Job) -> None:
     for path in (job.output, job.log.file, job.textfile):
         if path is not None:
             check_file(Path(path))
-            check_not_overwriting(Path(path), job.path, "the job")
     remove_job_leftovers(job)
 
 
@@ -147,7 +177,7 @@ def _run_once(call: _Call, as_of: str | None, events: Recorder, clock: Clock) ->
         clock.lap("read_s")
         result = RunResult(
             PLANNED,
-            as_of=publication.as_of,
+            as_of=publication.as_of_iso,
             key=publication.key,
             output=publication.output,
             version=model.version,
@@ -161,8 +191,9 @@ def _run_once(call: _Call, as_of: str | None, events: Recorder, clock: Clock) ->
         prediction = forecast(publication.ready, events)
 
     clock.lap("predict_s")
-    manifest = publication.publish(prediction, events, clock, call.arguments)
-    events(PublishedEvent(str(publication.output)))
+    with defer_signals(lambda: None):  # so that whoever is told that nothing is published is right
+        manifest = publication.publish(prediction, events, clock, call.arguments)
+        events(PublishedEvent(str(publication.output)))
     clock.lap("publish_s")
     post_publish = _run_post_publish_tasks(publication, manifest, events)
     clock.lap("post_publish_s")
@@ -193,7 +224,7 @@ def _run_post_publish_tasks(
     if retrained is not None:
         path = manifest_path(publication.job, publication.output)
         write_manifest(path, {**manifest, "retrain": retrained})
-    retired = _try("keep", lambda: _retire(publication.job, publication.output), events)
+    retired = _try("keep", lambda: _retire(publication, events), events)
     return PostPublishResult(scores, retired or (), retrained)
 
 
@@ -212,17 +243,28 @@ def _score_recent(publication: Publication) -> tuple[Score, ...]:
     )
 
 
-def _retire(job: Job, output: Path) -> tuple[str, ...]:
-    """Remove old outputs except `output`, and old versions unless the model is locked."""
-    retired = [str(path) for path in retire_outputs(job, exclude=output)]
+def _retire(publication: Publication, events: Recorder) -> tuple[str, ...]:
+    """Remove old outputs, parts of the ledger, and versions unless the model is locked."""
+    job = publication.job
+    retired = [str(path) for path in retire_outputs(job, exclude=publication.output)]
+    if job.keep.ledger is not None and job.ledger is not None:
+        oldest_us = publication.newest_us - parse_duration_us(job.keep.ledger)
+        oldest = publication.ready.past.axis.format_for_file_name(oldest_us)
+        retired += map(str, retire_parts(Path(job.ledger), before=oldest))
+
     if job.keep.versions is not None:
         model = Path(job.model.path)
         pinned = {*job.keep.pinned, *filter(None, [job.model.version])}
         try:
             with acquire(model / versions.LOCK):
                 versions.remove_leftovers(model)
+                now = datetime.now(UTC)
+                for name in versions.versions_ahead(model, now=now):
+                    message = f"the clock is behind the time of version {name}: it is not removed, "
+                    message += "and as long as it is active, no other is"
+                    events(WarningEvent("version-ahead", message))
                 retired += versions.retire_versions(
-                    model, keep=job.keep.versions, pinned=pinned, now=datetime.now(UTC)
+                    model, keep=job.keep.versions, pinned=pinned, now=now
                 )
         except LockedError:
             pass  # a training holds the lock; the next run tries again

@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import torch
 
 from rnnforecast.config.training import TrainConfig
 from rnnforecast.data.windows import TrainingWindows
-from rnnforecast.errors import UsageError, WriteError
+from rnnforecast.errors import UsageError, WorkerError, WriteError
 from rnnforecast.events import EpochEnded, Event, Listener, Notice, ProgressEvent, WarningEvent
 from rnnforecast.gradients import diagnose_explosion
 from rnnforecast.model.checkpoint import Checkpoints, TrainingState, damaged
@@ -391,15 +391,28 @@ class Workers:
     cancel_token: CancelToken
     signals: Sequence[BaseException]
     """What the handlers of signals have raised meanwhile."""
+    threads: Set[threading.Thread]
+    """The threads of the pool, as far as they were started."""
 
     def run(self, queue: WorkQueue, reporter: ProgressReporter) -> None:
         """Let all threads work on a queue until it is empty, or until cancelled."""
         self.for_each(range(self.n), lambda _: queue.work(reporter, self.cancel_token))
 
     def for_each(self, items: Sequence[_T], work: Callable[[_T], None]) -> None:
-        """Call `work` for each item, in parallel, and wait for all; an error is raised at once."""
+        """Call `work` for each item, in parallel, and wait for all; an error is raised at once.
+
+        Raises `WorkerError` where a thread has died: what it worked on would never end.
+        """
         futures = [self.pool.submit(work, item) for item in items]
-        finished = wait(futures, return_when=FIRST_EXCEPTION).done
+        while True:
+            finished, waiting = wait(futures, _WAIT_S, return_when=FIRST_EXCEPTION)
+            if not waiting or any(future.exception() for future in finished):
+                break
+            if not all(thread.is_alive() for thread in self.threads):
+                raise WorkerError(
+                    "a thread of the training has died, which lack of memory does",
+                    hint="give it more memory, or let it do with less: fewer --threads",
+                )
         for future in futures:
             if future in finished:
                 future.result()
@@ -423,14 +436,18 @@ def worker_pool(
     n_workers = 1 if device.type == "cuda" or ranks.n > 1 else min(n, n_threads)
     threads_per_worker = max(1, n_threads // n_workers)
 
+    threads: set[threading.Thread] = set()
+
+    def begin() -> None:
+        torch.set_num_threads(threads_per_worker)
+        threads.add(threading.current_thread())
+
     stopping = Notice("stopping after this step; a second signal ends at once")
     with (
         defer_signals(lambda: reporter.report(stopping)) as signals,
-        ThreadPoolExecutor(
-            n_workers, initializer=torch.set_num_threads, initargs=(threads_per_worker,)
-        ) as pool,
+        ThreadPoolExecutor(n_workers, initializer=begin) as pool,
     ):
-        workers = Workers(pool, n_workers, CancelToken(signals), signals)
+        workers = Workers(pool, n_workers, CancelToken(signals), signals, threads)
         try:
             yield workers
         except BaseException:

@@ -359,7 +359,7 @@ def check_outputs(
     for place in results:
         for description, source in sources.items():
             if isinstance(source, str | Path) and str(source):
-                _check_input_spared(place, source, description)
+                check_spared(place, source, description)
 
 
 def check_new_directory(path: Path, data: object, options: DataConfig) -> None:
@@ -372,10 +372,10 @@ def check_new_directory(path: Path, data: object, options: DataConfig) -> None:
     check_directory(path.parent)
     check_outputs(data, options)
     if isinstance(data, str | Path) and str(data):
-        _check_input_spared(path, data, "the readings")
+        check_spared(path, data, "the readings")
 
 
-def _check_input_spared(output: AnyPath, data: str | Path, description: str) -> None:
+def check_spared(output: AnyPath, data: str | Path, description: str) -> None:
     """Raise `UsageError` where an output is one of the files of an input, or would become one.
 
     An input that is a folder or a pattern would read the output the next time. On an object store

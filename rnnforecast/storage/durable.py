@@ -6,10 +6,14 @@ No other module renames or fsyncs files.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
+import select
 import shutil
 import signal
+import stat
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +27,8 @@ TEMPORARY_PREFIX = ".tmp-"
 _RANDOM_BYTES = 6
 _MAX_NAME_BYTES = 255
 """What file systems of Unix take; a longer name is cut in the temporary one."""
+_PIPE_PATIENCE_S = 1.0
+"""How long a pipe's reader may leave it full."""
 CRASH_VARIABLE = "RNNFORECAST_CRASH_AT"
 """Names the crash point at which to die, as `LABEL[:PASSAGE[:SIGNAL]]`."""
 _passages: Counter[str] = Counter()
@@ -174,6 +180,54 @@ def remove_stale_temps(directory: Path, *, pattern: str = "*") -> None:
                 path.unlink()
 
 
+def append_line(path: Path, line: bytes, *, max_bytes: int | None = None) -> None:
+    """Append a line to a file in one write, so that those of several processes do not mix.
+
+    A file that would become larger than `max_bytes` is renamed to `path.1` first, in the place of
+    the one before. A pipe or a device is written to as it is; nobody waits longer than a second for
+    a pipe's reader. Raises `OSError`.
+    """
+    if max_bytes is not None:
+        _rotate(path, max_bytes - len(line))
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, "nobody reads this pipe", str(path)) from error
+        raise
+
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.write(descriptor, line)
+            return
+        deadline = time.monotonic() + _PIPE_PATIENCE_S
+        while line:
+            patience = max(0.0, deadline - time.monotonic())
+            if not select.select([], [descriptor], [], patience)[1] or not patience:
+                raise TimeoutError(errno.ETIMEDOUT, "its reader is too slow", str(path))
+            with suppress(BlockingIOError):  # a pipe that is nearly full
+                line = line[os.write(descriptor, line) :]
+    finally:
+        os.close(descriptor)
+
+
+def _rotate(path: Path, max_bytes: int) -> None:
+    """Rename a file of more bytes to `path.1`, unless another process is doing so, or it fails."""
+    try:
+        status = path.stat()
+    except OSError:
+        return
+    if not stat.S_ISREG(status.st_mode) or not status.st_size or status.st_size <= max_bytes:
+        return
+
+    with suppress(OSError), path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            target = path.resolve()
+            os.replace(target, target.with_name(f"{target.name}.1"))
+
+
 def make_directory(path: Path) -> None:
     """Make `path` and its parents durably; existing ones are left as they are."""
     with as_write_error(path):
@@ -214,6 +268,15 @@ def check_not_overwriting(path: Path, source: Path, content: str) -> None:
         raise UsageError(
             f"{path} holds {content}, and would be overwritten", hint="name another file"
         )
+
+
+def is_same_place(path: Path, other: Path) -> bool:
+    """Tell whether both are one file, by whatever names, or would become one."""
+    if path.resolve() == other.resolve():
+        return True
+    with suppress(OSError):
+        return path.samefile(other)
+    return False
 
 
 def _temporary_path(path: Path) -> Path:

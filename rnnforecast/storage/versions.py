@@ -90,8 +90,8 @@ def active_version(model: AnyPath) -> str | None:
     """Return the active version; None where versions are saved, but none is active."""
     try:
         return resolve_version(model).name
-    except ModelError:
-        if not list_versions(model):
+    except ModelError as error:
+        if error.code == "unreadable-model" or not list_versions(model):
             raise
         return None
 
@@ -114,25 +114,33 @@ def retire_versions(model: Path, *, keep: int, pinned: Collection[str], now: dat
     The active version stays, and so do pinned ones and those younger than an hour. Nothing is
     removed within an hour after another version became active, as a reader may still have resolved
     the one before, nor while the clock is behind the time of the newest version, nor where CURRENT
-    names no version.
+    names no version. A version that is ahead of the clock although the folder of all was changed
+    since, by a clock that was not, stays and does not count among the newest.
     """
     names = list_versions(model)
     active = active_version(model) if names else None
-    if active is None:
+    ahead = versions_ahead(model, now=now)
+    if active is None or active in ahead:
         return []
-
     activated = datetime.fromtimestamp((model / CURRENT).stat().st_mtime, UTC)
-    # A tilde sorts after the dash that follows the time in a name.
-    is_clock_behind = names[-1] > f"{now.astimezone(UTC):{_NAME_FORMAT}}~"
-    if is_clock_behind or now < activated + _RETENTION:
+    changed = datetime.fromtimestamp((model / VERSIONS).stat().st_mtime, UTC)
+    if now < activated + _RETENTION or (ahead and now < changed):
         return []
 
+    names = names[: len(names) - len(ahead)]
     oldest_young = f"{now.astimezone(UTC) - _RETENTION:{_NAME_FORMAT}}"
     retained = {*names[-keep:], *pinned, active}
     retired = [name for name in names if name not in retained and name < oldest_young]
     for name in retired:
         remove_directory(model / VERSIONS / name)
     return retired
+
+
+def versions_ahead(model: AnyPath, *, now: datetime) -> list[str]:
+    """Return the versions that were made later than the clock is, by the times in their names."""
+    # A tilde sorts after the dash that follows the time in a name.
+    newest = f"{now.astimezone(UTC):{_NAME_FORMAT}}~"
+    return [name for name in list_versions(model) if name > newest]
 
 
 def remove_leftovers(model: AnyPath) -> None:
@@ -163,6 +171,12 @@ def _read_current(model: AnyPath) -> str:
     except OSError as error:
         if is_remote(model) and not isinstance(error, FileNotFoundError):
             raise _unreachable(model, error) from error
+        if not is_remote(model) and not isinstance(error, FileNotFoundError):
+            raise ModelError(
+                f"{model / CURRENT} cannot be read: {error.strerror}",
+                code="unreadable-model",
+                hint="let this user read it; it says which version is active",
+            ) from error
         if list_versions(model):
             raise ModelError(
                 f"no version of {model} is active",

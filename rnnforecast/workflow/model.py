@@ -121,7 +121,10 @@ def as_model(model: Model | str | AnyPath, *, version: str | None = None) -> Mod
 
 
 def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
-    """List the saved versions, oldest first: name, active or not, skill, or the damage."""
+    """List the saved versions, oldest first: name, active or not, date, reason, skill, or damage.
+
+    The reason is why a retraining made it, and whether it was better; None where `train` made it.
+    """
     path = as_path(model)
     active = active_version(path)
     listing: list[dict[str, Any]] = []
@@ -129,9 +132,16 @@ def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
         item: dict[str, Any] = {"version": name, "active": name == active}
         try:
             loaded = load_artifact(resolve_version(path, name))
-            item |= {"skill": loaded.metrics["skill"], "trained_until": loaded.trained_until}
+            challenge = loaded.provenance.get("challenge") or {}
+            item |= {
+                "created": loaded.provenance.get("created"),
+                "trained_until": loaded.trained_until,
+                "skill": loaded.metrics["skill"],
+                "reason": challenge.get("reason"),
+            }
         except ModelError as error:
-            item |= {"skill": None, "trained_until": None, "damage": error.message}
+            facts = dict.fromkeys(("created", "trained_until", "skill", "reason"))
+            item |= {**facts, "damage": error.message}
         listing.append(item)
     return listing
 
@@ -279,6 +289,8 @@ class PreparedForecast:
     horizon: int
     age_us: int
     """Age of the newest reading, in microseconds."""
+    is_in_sample: bool
+    """Whether the version has learnt from readings that come after those of the forecast."""
 
 
 def prepare(
@@ -314,13 +326,20 @@ def prepare(
             listener=listener,
         )
 
+    # A bucket of slow sensors ends before the others that the version was trained on.
+    last_us = int(past.cutoff_time.max(initial=-1))
+    is_in_sample = is_expected is None and last_us < past.axis.parse(artifact.trained_until)
+    if is_in_sample:
+        message = "the forecast is in-sample: the version has learnt from readings after "
+        message += f"{past.axis.format(last_us)}, until {artifact.trained_until}"
+        events(WarningEvent("in-sample", message))
     warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
     if config.require_series:
         require_series(past, known)
     if config.max_drift is not None:
         check_drift(past, known, lookback=spec.lookback, limit=config.max_drift)
     age_us = check_freshness(past, config, events)
-    return PreparedForecast(artifact, past, schema, config, options, horizon, age_us)
+    return PreparedForecast(artifact, past, schema, config, options, horizon, age_us, is_in_sample)
 
 
 def resolve_horizon(config: PredictConfig, artifact: Artifact) -> int:

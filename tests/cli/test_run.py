@@ -62,7 +62,7 @@ def test_a_run_publishes_what_predict_writes(command: Command, place: Path) -> N
     ours = pd.read_csv(place / "out/forecast.csv").drop(columns="source")
     assert ours.equals(pd.read_csv("other.csv"))
     assert document["output"] == str(place / "out/forecast.csv")
-    assert document["as_of"] == stamps_of(place)[-1].replace(" ", "T").replace(":", "")
+    assert document["as_of"] == stamps_of(place)[-1].replace(" ", "T")
 
 
 def test_the_manifest_names_what_was_read_and_what_was_written(
@@ -158,9 +158,9 @@ def test_a_catch_up_has_one_output_for_each_time(command: Command, place: Path) 
     outcome = run(command, place, "--from", first, "--to", last, "--every", "1d")
     assert outcome.code == 0
     times = [result["as_of"] for result in outcome.document["runs"]]
-    assert times == [stamps[n].replace(" ", "T").replace(":", "") for n in (300, 324, 348, 372)]
+    assert times == [stamps[n].replace(" ", "T") for n in (300, 324, 348, 372)]
     for n, time in zip((300, 324, 348, 372), times, strict=True):
-        part = pd.read_csv(place / f"out/{time}.csv")
+        part = pd.read_csv(place / f"out/{time.replace(':', '')}.csv")
         assert part["timestamp"].min() == stamps[n + 1]
     again = run(command, place, "--from", first, "--to", last)
     assert {result["status"] for result in again.document["runs"]} == {"already published"}
@@ -176,7 +176,10 @@ def test_a_catch_up_goes_on_after_a_time_that_has_no_readings(
         "failed",
         "published",
     ]
-    assert outcome.code == 5
+    assert (outcome.code, outcome.document["published"], outcome.document["total"]) == (3, 1, 3)
+    assert (log(place)[-1]["exit"], gauges(place)["last_exit_code"]) == (3, 3)
+    outcome = run(command, place, "--from", "2023-12-30", "--to", "2023-12-31")
+    assert (outcome.code, outcome.document["published"]) == (5, 0)
 
 
 def test_stale_readings_publish_nothing_and_leave_what_is_there(
@@ -299,6 +302,10 @@ def test_score_joins_the_ledger_with_what_has_come(command: Command, place: Path
     stamps = [stamp.replace(" ", "T") for stamp in stamps_of(place)]
     run(command, place, "--from", stamps[300], "--to", stamps[372], "--every", "6h")
     model = ["--ledger", place / "ledger", "--data", place / "data.csv", "-m", place / "model"]
+    untrained = command("score", *model, "--json")
+    assert (untrained.code, untrained.error["code"]) == (5, "nothing-to-score")
+    assert "--in-sample" in untrained.error["hint"]
+    model.append("--in-sample")
     outcome = command("score", *model, "--json")
     assert outcome.code == 0
     scores = {score["series"]: score for score in outcome.document["scores"]}
@@ -316,7 +323,8 @@ def test_score_joins_the_ledger_with_what_has_come(command: Command, place: Path
         )
     by_lead = command("score", *model, "--json", "--by", "lead").document["scores"]
     assert [score["lead"] for score in by_lead] == [1, 2, 3, 4, 5, 6]
-    assert command("score", "--job", place / "job.toml", "--json").document == outcome.document
+    of_job = command("score", "--job", place / "job.toml", "--json", "--in-sample")
+    assert of_job.document == outcome.document
     assert command("score", *model, "--since", "2d", "--by", "series,day").code == 0
 
 
@@ -336,10 +344,11 @@ def test_a_drift_that_may_not_be_is_exit_8(command: Command, place: Path) -> Non
     readings = pd.read_csv(place / "data.csv")
     stamps = [stamp.replace(" ", "T") for stamp in readings["timestamp"]]
     run(command, place, "--from", stamps[340], "--to", stamps[390], "--every", "6h")
-    assert command("score", "--job", place / "job.toml", "--max-drift", "6").code == 0
+    arguments = ["score", "--job", place / "job.toml", "--in-sample", "--max-drift", "6"]
+    assert command(*arguments).code == 0
     readings.loc[341:, "flow"] += 500
     readings.to_csv(place / "data.csv", index=False)
-    outcome = command("score", "--job", place / "job.toml", "--json", "--max-drift", "6")
+    outcome = command(*arguments, "--json")
     assert outcome.code == 8 and "flow" in outcome.error["message"]
 
 

@@ -161,6 +161,7 @@ def test_a_first_candidate_behind_a_gate_is_listed_but_not_active(
     assert command("train", trained / "data.csv", "--require-skill", "99.9", *SMALL).code == 8
     listed = command("show", "--versions", "--json").document["versions"]
     assert [item["active"] for item in listed] == [False]
+    assert listed[0]["created"][:4].isdigit() and listed[0]["reason"] is None
     assert command("predict", trained / "data.csv").code == 6
 
 
@@ -184,7 +185,8 @@ def test_the_next_command_can_be_pasted(command: Command, tmp_path: Path) -> Non
 def test_a_damaged_version_active_is_listed_as_both(command: Command, workplace: Path) -> None:
     weights = next((workplace / "model" / "versions").iterdir()) / "weights.safetensors"
     weights.write_bytes(b"")
-    assert "active, damaged" in command("show", "-m", workplace / "model", "--versions").out
+    out = command("show", "-m", workplace / "model", "--versions").out
+    assert "active, damaged" in out and "made" in out
 
 
 def test_a_damaged_version_does_not_hide_the_others(command: Command, workplace: Path) -> None:

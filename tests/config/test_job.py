@@ -95,9 +95,15 @@ GIVEN: dict[str, dict[str, Any]] = {
     },
     "fresh": {"max_age": "3h", "warn_age": "1h"},
     "ledger": {"path": "ledger"},
-    "log": {"file": "run.log", "format": "text"},
+    "job": {"name": "pump 7"},
+    "log": {"file": "run.log", "format": "text", "max_size": "1M"},
     "metrics": {"textfile": "x.prom"},
-    "keep": {"forecasts": 30, "versions": 5, "pinned": ["20260101T000000Z-aaaaaa"]},
+    "keep": {
+        "forecasts": 30,
+        "versions": 5,
+        "ledger": "400d",
+        "pinned": ["20260101T000000Z-aaaaaa"],
+    },
     "notify": {"on_failure": ["logger", "-t", "rnnforecast"]},
     "retrain": {"every": "30d", "when": "drift", "promote_if": "2.5%", "hold_out": 0.4},
 }
@@ -164,9 +170,10 @@ def part_of(job: Job, table: str, key: str) -> Any:
         "fresh": job.forecast,
         "ledger": job.ledger,
         "metrics": job.textfile,
+        "job": job.label,
     }
     part = parts[table] if table in parts else getattr(job, table)
-    return part if table in ("ledger", "metrics") else getattr(part, key)
+    return part if table in ("ledger", "metrics", "job") else getattr(part, key)
 
 
 KEYS = [(table, key) for table, keys in GIVEN.items() for key in keys]
@@ -324,7 +331,7 @@ on_failure = ["logger", "-t", "rnnforecast"]
     assert job.lock == tmp_path / "ledger" / ".lock"
     assert (job.keep, job.log) == (KeepPart(30, 5), LogPart(str(tmp_path / "run.log"), "json"))
     assert job.notify.on_failure == ("logger", "-t", "rnnforecast")
-    assert set(job.tables) == set(GIVEN) - {"retrain"}
+    assert set(job.tables) == set(GIVEN) - {"job", "retrain"}
 
 
 @pytest.mark.parametrize("name", ["out/{as_of}.csv", "a-{as_of}-{as_of}.parquet", "x{as_of}.jsonl"])

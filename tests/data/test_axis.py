@@ -20,6 +20,10 @@ from rnnforecast.data.axis import (
     WALL_CLOCK,
     WEEK_US,
     TimeAxis,
+    check_not_ahead,
+    date_range,
+    format_for_file_name,
+    parse_time_us,
 )
 from rnnforecast.errors import UsageError
 from rnnforecast.units import MONTH_US, parse_duration_us
@@ -197,3 +201,40 @@ def test_a_time_that_a_user_types_is_that_of_the_zone(kind: str, text: str) -> N
 def test_without_a_zone_a_time_must_have_none() -> None:
     with pytest.raises(UsageError, match="has a zone"):
         TimeAxis().parse("2024-07-01T10:00Z")
+
+
+@pytest.mark.parametrize(
+    ("first", "clocks"),
+    [
+        ("2024-10-25T02:30", ["02:30+02:00", "02:30+02:00", "02:30+01:00", "02:30+01:00"]),
+        ("2024-03-29T02:30", ["02:30+01:00", "02:30+01:00", "03:00+02:00", "02:30+02:00"]),
+    ],
+)
+def test_a_time_of_each_day_is_a_time_also_where_clocks_change(
+    first: str, clocks: list[str]
+) -> None:
+    """Of an hour that comes twice it is the second, and of one that is skipped what comes next."""
+    last = (pd.Timestamp(first) + pd.Timedelta(days=3)).isoformat()
+    times = [
+        datetime.fromtimestamp(
+            parse_time_us(text, "Europe/Vienna") / 1e6, ZoneInfo("Europe/Vienna")
+        )
+        for text in date_range(first, last, 24 * 3_600_000_000)
+    ]
+    assert [f"{time:%H:%M}{time.isoformat()[-6:]}" for time in times] == clocks
+
+
+@few
+@given(st.integers(0, 4 * 10**15), st.sampled_from([None, "UTC", "Europe/Vienna"]))
+def test_the_name_of_a_file_is_a_time_that_options_take(time_us: int, tz: str | None) -> None:
+    assert parse_time_us(format_for_file_name(time_us, tz), tz) == time_us
+
+
+def test_a_time_that_has_not_come_yet_is_none_to_forecast_from() -> None:
+    """A day is left for zones, in which it may have come."""
+    now = datetime.now(UTC)
+    for text in (now.isoformat(), f"{now + timedelta(hours=23):%Y-%m-%dT%H:%M}", "1999-01-01"):
+        check_not_ahead(text)
+    for text in ("2999-01-01", (now + timedelta(hours=25)).isoformat()):
+        with pytest.raises(UsageError, match="has not come yet"):
+            check_not_ahead(text)

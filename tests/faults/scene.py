@@ -30,7 +30,7 @@ TOLD = ("run.log", "job.prom")
 NEW_ROWS = 6
 _KNOWN = re.compile(
     r"data\.csv|job\.toml|run\.log|job\.prom|out/(forecast\.csv|predicted\.csv|run\.json)"
-    r"|ledger/[0-9T-]+_\d{4}_[0-9a-f]{16}\.parquet|(ledger|model)/\.lock|model/CURRENT"
+    r"|ledger/job\.json|ledger/[0-9T-]+_\d{4}_[0-9a-f]{16}\.parquet|(ledger|model)/\.lock|\.job\.prom\.lock|model/CURRENT"
     r"|model/checkpoint\.safetensors|model/versions/[0-9TZ]+-[0-9a-f]{6}/[a-z]+\.[a-z]+"
     r"|(.+/)?\.tmp-[0-9a-f]{12}-.*",
     re.DOTALL,
@@ -116,7 +116,7 @@ class Scene:
             scene.expect(0, *command.words)
         scene.keys["after"] = scene.manifest()["key"]
         after = files_in(scene.place)
-        parts = {name for name in after if name.startswith("ledger/")}
+        parts = {name for name in after if name.startswith("ledger/20")}
         for name in (*parts, RUN.result, PREDICT.result):
             scene.after[name] = after[name]
         return scene
@@ -179,7 +179,7 @@ class Scene:
         strangers = [name for name in found if not _KNOWN.fullmatch(name)]
         assert not strangers, strangers
         for name, content in self.before.items():
-            if name.startswith(("model/versions/", "ledger/")):
+            if name.startswith(("model/versions/", "ledger/20")):
                 assert found.get(name) == content, name
 
     def check_done(self, command: Command) -> None:
@@ -191,11 +191,12 @@ class Scene:
             assert self.read(command.result) == self.after[command.result]
         if command is RUN:
             assert self.manifest()["key"] == self.keys["after"]
-            expected = {n: c for n, c in self.after.items() if n.startswith("ledger/")}
-            parts = {n: c for n, c in files_in(self.place).items() if n.startswith("ledger/")}
+            expected = {n: c for n, c in self.after.items() if n.startswith("ledger/20")}
+            parts = {n: c for n, c in files_in(self.place).items() if n.startswith("ledger/20")}
             assert parts == expected
         assert not (self.place / "model/.lock").exists()
         assert not (self.place / "ledger/.lock").exists()
+        assert not (self.place / ".job.prom.lock").exists()
 
     def leftovers(self) -> list[str]:
         """Return what has a temporary name."""

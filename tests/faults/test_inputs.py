@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from unittest import mock
 
@@ -65,9 +66,15 @@ def test_readings_that_stand_still_are_said(scene: Scene) -> None:
     path = scene.place / "data.csv"
     lines = path.read_text().splitlines()
     stuck = [f"{line.split(',')[0]},21.5,{line.split(',')[2]}" for line in lines[-72:]]
-    path.write_text("\n".join([*lines[:-72], *stuck]) + "\n")
+    last = datetime.fromisoformat(lines[-1].split(",")[0])
+    times = [last + timedelta(hours=hour) for hour in range(1, 7)]
+    more = [
+        f"{time},21.5,{line.split(',')[2]}" for time, line in zip(times, lines[-24:], strict=False)
+    ]
+    scene.expect(0, *RUN.words)
+    path.write_text("\n".join([*lines, *more]) + "\n")
     outcome = scene.expect(0, *RUN.words)
-    assert "flow" in outcome.err
+    assert "flow: live skill" in outcome.err
     scene.reset()
     path.write_text("\n".join([*lines[:-72], *stuck]) + "\n")
     job = scene.place / "job.toml"

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnforecast.config.fields import hash_facts
-from rnnforecast.config.job import Job, KeepPart
+from rnnforecast.config.job import Job, KeepPart, read_job
 from rnnforecast.data.axis import format_for_file_name
 from rnnforecast.errors import UsageError, WriteError
+from rnnforecast.jobs.ledger import write_ledger_owner
+from rnnforecast.jobs.owner import FROM_HERE, LABEL, OUTPUT, describe_owner
 from rnnforecast.jobs.publication import (
     check_not_shared,
     is_published,
@@ -412,3 +414,125 @@ def test_what_a_killed_run_left_is_removed_and_nothing_of_another_jobs(
 def test_nothing_to_collect_is_no_error(tmp_path: Path) -> None:
     remove_job_leftovers(make_job(tmp_path, ledger=str(tmp_path / "ledger")))
     assert os.listdir(tmp_path) == []  # noqa: PTH208
+
+
+def write_job(folder: Path, name: str = "job.toml", output: str = "out/forecast.csv") -> Job:
+    """Write a job file with a ledger, and read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = f'[data]\nsource = "d.csv"\n[forecast]\noutput = "{output}"\n[ledger]\npath = "ledger"\n'
+    (folder / name).write_text(text)
+    return read_job(folder / name)
+
+
+def publish_as(job: Job, stamp: str = STAMPS[0]) -> Path:
+    """Publish what a run of this job does, with the records of its owner."""
+    output = job.output_path(stamp)
+    ledger = Path(str(job.ledger))
+    for folder in (output.parent, ledger):
+        folder.mkdir(parents=True, exist_ok=True)
+    write_ledger_owner(job, ledger)
+    entry = publish(output, b"forecast\n")
+    owner = describe_owner(job, output.parent)
+    write_manifest(manifest_path(job, output), {"key": KEY, **owner, "output": entry})
+    return output
+
+
+def test_a_job_that_was_moved_with_its_folder_runs_on(tmp_path: Path) -> None:
+    job = write_job(tmp_path / "site")
+    publish_as(job)
+    os.rename(tmp_path / "site", tmp_path / "plant")  # noqa: PTH104, TID251
+    moved = read_job(tmp_path / "plant/job.toml")
+
+    check_not_shared(moved, Path(moved.output))
+    assert read_newest_manifest(moved) is not None
+    write_job(tmp_path / "site")  # and another job comes to where it was
+    check_not_shared(moved, Path(moved.output))
+
+
+def test_a_folder_that_an_older_version_wrote_can_be_moved_too(tmp_path: Path) -> None:
+    job = write_job(tmp_path / "site")
+    output = publish_as(job)
+    path = manifest_path(job, output)
+    manifest = json.loads(path.read_text())
+    for name in (FROM_HERE, OUTPUT, LABEL):
+        del manifest[name]
+    path.write_text(json.dumps(manifest))
+    os.rename(tmp_path / "site", tmp_path / "plant")  # noqa: PTH104, TID251
+    moved = read_job(tmp_path / "plant/job.toml")
+
+    check_not_shared(moved, Path(moved.output))
+    assert read_newest_manifest(moved) is not None
+
+
+def test_a_job_file_that_was_moved_alone_runs_on(tmp_path: Path) -> None:
+    """Its output and ledger, which it names by absolute paths, stay where they are."""
+    shared = tmp_path / "shared"
+    for part, name in (("moved", "job.toml"), ("renamed", "other.toml"), ("both", "third.toml")):
+        text = f'[data]\nsource = "d.csv"\n[forecast]\noutput = "{shared / part}.csv"\n'
+        text += f'[ledger]\npath = "{shared / part}"\n'
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "job.toml").write_text(text)
+        before = read_job(tmp_path / part / "job.toml")
+        publish_as(before)
+        place = tmp_path / ("new" + part if part != "renamed" else part)
+        place.mkdir(exist_ok=True)
+        os.rename(before.path, place / name)  # noqa: PTH104, TID251
+        check_not_shared(read_job(place / name), Path(before.output))
+        (shared / "run.json").unlink()
+
+
+@pytest.mark.parametrize("same", ["folder", "name"])
+def test_two_jobs_with_one_output_or_one_ledger_are_told_apart(tmp_path: Path, same: str) -> None:
+    """Also where both have the same file name, in two folders."""
+    first = write_job(tmp_path / "a")
+    publish_as(first)
+    folder, name = (tmp_path / "a", "b.toml") if same == "folder" else (tmp_path / "b", "job.toml")
+    other = write_job(folder, name, "other/forecast.csv")
+
+    with pytest.raises(UsageError, match=r"ledger of another job, .*/a/job\.toml") as caught:
+        check_not_shared(dataclasses.replace(other, ledger=first.ledger), Path(other.output))
+    assert (caught.value.exit_code, caught.value.code) == (2, "shared-ledger")
+    with pytest.raises(UsageError, match="belongs to another job") as caught:
+        rival = dataclasses.replace(other, output=first.output, ledger=None)
+        check_not_shared(rival, Path(first.output))
+    assert (caught.value.exit_code, caught.value.code) == (2, "shared-output")
+    assert read_newest_manifest(rival) is None
+
+
+def test_jobs_that_write_a_file_for_each_time_do_not_share_a_pattern(tmp_path: Path) -> None:
+    first = write_job(tmp_path, "a.toml", "out/{as_of}.csv")
+    publish_as(first, STAMPS[0])
+    second = dataclasses.replace(first, path=tmp_path / "b.toml", ledger=None)
+
+    with pytest.raises(UsageError, match="belongs to another job"):
+        check_not_shared(second, second.output_path(STAMPS[3]))
+
+
+def test_the_names_that_job_files_give_decide_where_paths_do_not(tmp_path: Path) -> None:
+    """Two containers see their job at one path, and what both write at another."""
+    job = dataclasses.replace(write_job(tmp_path / "data"), label="north")
+    publish_as(job)
+
+    with pytest.raises(UsageError, match="another job"):
+        check_not_shared(dataclasses.replace(job, label="south"), Path(job.output))
+    job.path.unlink()
+    elsewhere = dataclasses.replace(job, path=tmp_path / "etc" / "x.toml")
+    check_not_shared(elsewhere, Path(job.output))
+
+
+def test_a_job_file_that_may_not_be_looked_at_is_another_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = write_job(tmp_path / "a")
+    publish_as(job)
+    other = dataclasses.replace(job, path=tmp_path / "b" / "job.toml")
+    samefile = Path.samefile
+
+    def refuse(path: Path, other: Path) -> bool:
+        if path == job.path:
+            raise PermissionError(13, "Permission denied", str(path))
+        return samefile(path, other)
+
+    monkeypatch.setattr(Path, "samefile", refuse)
+    with pytest.raises(UsageError, match="another job"):
+        check_not_shared(other, Path(job.output))

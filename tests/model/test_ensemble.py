@@ -12,7 +12,7 @@ import torch
 
 from rnnforecast.config.training import TrainConfig
 from rnnforecast.data.windows import make_past
-from rnnforecast.errors import DivergedError
+from rnnforecast.errors import DivergedError, WorkerError
 from rnnforecast.events import EpochEnded, Event, ProgressEvent, ignore
 from rnnforecast.model import ensemble, training
 from rnnforecast.model.ensemble import (
@@ -118,6 +118,22 @@ def test_when_the_clock_was_looked_at_changes_nothing(
 
     assert other == log
     assert weights_of(repeated) == weights_of(network)
+
+
+def test_a_thread_that_dies_of_lack_of_memory_ends_the_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is out of memory may not even pass on that it is; nobody may wait for it for ever."""
+    from concurrent.futures import thread
+
+    monkeypatch.setattr(thread._WorkItem, "run", raise_memory_error)
+    with pytest.raises(WorkerError) as caught:
+        fit(NOISY, QUICK, members=FOUR)
+    assert caught.value.exit_code == 10
+
+
+def raise_memory_error(_: object) -> None:
+    raise MemoryError
 
 
 def test_a_time_limit_allows_half_of_it_for_the_first_training() -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from rnnforecast.errors import TimeLimitError, UsageError
+from rnnforecast.errors import TimeLimitError
 from rnnforecast.process import time_limit
 
 
@@ -72,22 +72,26 @@ def test_an_error_of_the_block_is_not_hidden() -> None:
         _ = 1 / 0
 
 
-def test_no_limit_needs_no_alarm_and_works_in_any_thread() -> None:
+def test_a_limit_works_in_any_thread() -> None:
+    """A thread of a server cannot be reached by an alarm."""
     found: list[object] = []
 
     def work() -> None:
         with time_limit(math.inf):
             found.append("done")
+        with time_limit(10):
+            found.append("in time")
         try:
-            with time_limit(1):
-                found.append("not limited")
-        except UsageError as error:
+            with time_limit(0.05), suppress(Exception):
+                busy(10)
+        except TimeLimitError as error:
             found.append(error.exit_code)
+        busy(0.1)
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == ["done", 2]
+    assert found == ["done", "in time", 124]
 
 
 def test_a_limit_that_runs_out_while_the_block_ends_is_one_all_the_same(

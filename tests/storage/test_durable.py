@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import fcntl
 import io
 import os
 import stat
@@ -316,7 +317,14 @@ def what_is_removed_goes_in_one_step_and_for_good(durable: ModuleType, folder: P
     assert ("fsync", str(folder)) in steps[gone:]
 
 
+def a_log_that_is_full_gives_its_name_to_a_new_one(durable: ModuleType, folder: Path) -> None:
+    for number in range(7):
+        durable.append_line(folder / "run.log", b"%d\n" % number, max_bytes=4)
+    assert contents(folder) == {"run.log": b"6\n", "run.log.1": b"4\n5\n"}
+
+
 LAWS = [
+    a_log_that_is_full_gives_its_name_to_a_new_one,
     what_is_published_is_whole_and_nothing_else_changes,
     a_reader_sees_the_old_or_the_new_at_every_moment,
     every_file_is_synced_whole_before_it_gets_its_name,
@@ -568,6 +576,34 @@ def test_a_relative_path_is_published_in_the_working_directory(
     durable.publish_directory(Path("a/v"), FILES)
 
     assert contents(tmp_path) == {"f.csv": b"x\n", **{f"a/v/{k}": v for k, v in FILES.items()}}
+
+
+def test_a_line_goes_through_a_pipe_or_is_an_error_soon(tmp_path: Path) -> None:
+    """Nobody may hang because of a reader that is not there, or does not read."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OSError, match="nobody reads this pipe"):
+        durable.append_line(pipe, b"x\n")
+
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    durable.append_line(pipe, b"x\n", max_bytes=1)
+    assert os.read(reader, 100) == b"x\n"
+    with mock.patch.object(durable, "_PIPE_PATIENCE_S", 0.05), pytest.raises(TimeoutError):
+        durable.append_line(pipe, b"x" * (1 << 20))
+    os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_several_processes_that_begin_a_log_anew_lose_no_more_than_one_file(tmp_path: Path) -> None:
+    """Whoever has waited finds a log that another process has begun anew, and leaves it."""
+    log = tmp_path / "run.log"
+    log.write_bytes(b"old\n" * 10)
+    with log.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        durable.append_line(log, b"new\n", max_bytes=20)
+        assert contents(tmp_path) == {"run.log": b"old\n" * 10 + b"new\n"}
+    durable.append_line(log, b"newer\n", max_bytes=20)
+    assert contents(tmp_path) == {"run.log": b"newer\n", "run.log.1": b"old\n" * 10 + b"new\n"}
 
 
 # The test of the tests

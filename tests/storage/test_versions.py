@@ -6,17 +6,20 @@ import os
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rnnforecast.errors import ModelError, RnnForecastError, UsageError, WriteError
 from rnnforecast.storage.versions import (
     activate_version,
+    active_version,
     list_versions,
     publish_version,
     remove_leftovers,
     resolve_version,
     retire_versions,
+    versions_ahead,
 )
 
 NOW = datetime(2026, 11, 22, 8, 45, tzinfo=UTC)
@@ -329,6 +332,39 @@ def test_retention_removes_nothing_while_the_clock_is_behind(
     changed_at(model, NOW + timedelta(hours=5))
     assert retired(model, hours=4.9) == []
     assert list_versions(model) == versions
+
+
+def test_a_version_of_a_clock_that_was_wrong_does_not_end_retention(
+    model: Path, versions: list[str]
+) -> None:
+    """A version was made while the clock said 2099, and others after it was put right."""
+    ahead = publish(model, minute=60 * 24 * 365 * 73)
+    now = NOW + timedelta(hours=24)
+    os.utime(model / "versions", (now.timestamp(), now.timestamp() - 60))
+
+    assert versions_ahead(model, now=now) == [ahead]
+    assert retired(model, keep=2) == [versions[0], versions[2]]
+    assert list_versions(model) == [versions[1], *versions[3:], ahead]
+
+
+def test_a_current_that_may_not_be_read_is_no_missing_one(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To say that no version is active would have `use` and retention act on it."""
+    publish(model)
+    activate_version(model, list_versions(model)[0])
+    real = Path.open
+
+    def refuse(path: Path, *arguments: Any, **more: Any) -> Any:
+        if path.name == "CURRENT":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for ask in (resolve_version, active_version):
+        with pytest.raises(ModelError, match=r"CURRENT cannot be read: Permission") as caught:
+            ask(model)
+        assert (caught.value.exit_code, caught.value.code) == (6, "unreadable-model")
 
 
 def test_retention_reads_the_clock_of_any_zone(model: Path, versions: list[str]) -> None:

@@ -343,7 +343,6 @@ def test_a_time_that_a_user_types_is_in_the_zone_of_the_data(text, tz, expected)
         ("2024-01-01 00:00 Europe/Vienna", "UTC"),
         ("-2024-01-01", None),
         ("2024-01-01T00:00Z", None),
-        ("2024-10-27T02:30", VIENNA),
     ],
 )
 def test_a_time_that_cannot_be_meant_is_a_usage_error(text, tz):
