@@ -141,7 +141,7 @@ def _resolve(
         {
             "rnnforecast": __version__,
             "forecast": forecast,
-            "reading": asdict(options),
+            "reading": options.facts(),
             "version": loaded.version,
             "readings": publish.describe_input(folder / MANIFEST)["sha256"],
             "horizon": resolve_horizon(config, loaded.artifact),

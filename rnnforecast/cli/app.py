@@ -6,7 +6,7 @@ import inspect
 import os
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin, get_type_hints
@@ -16,7 +16,7 @@ import typer
 import rnnforecast
 from rnnforecast._version import __version__
 from rnnforecast.cli.console import Screen
-from rnnforecast.config.fields import FieldError, check_keys, decode, option
+from rnnforecast.config.fields import FieldError, check_keys, decode, option, option_fields
 from rnnforecast.errors import UsageError
 from rnnforecast.storage.durable import check_not_overwriting
 
@@ -139,7 +139,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     def call(**values: Any) -> None:  # Typer passes by keyword what the signature below declares
         arguments = {p.name: values[p.name] for p in plain}
         for name, cls in groups.items():
-            group = {item.name: values[item.name] for item in fields(cls)}
+            group = {item.name: values[item.name] for item in option_fields(cls)}
             try:
                 arguments[name] = decode(cls, group, get_type_hints(cls), _from_option)
             except FieldError as error:
@@ -166,7 +166,7 @@ def _parameters(cls: Any) -> tuple[inspect.Parameter, ...]:
     """Return the fields of a dataclass as Typer options; cached, for commands share dataclasses."""
     hints = get_type_hints(cls)
     parameters = []
-    for item in fields(cls):
+    for item in option_fields(cls):
         spelling = item.name.rstrip("_").replace("_", "-")  # from_ is --from, a keyword of Python
         choices = item.metadata["choices"]
         help_text = item.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")

@@ -96,7 +96,7 @@ class Publication:
             {
                 "rnnforecast": __version__,
                 "forecast": forecast,
-                "reading": asdict(ready.options),
+                "reading": ready.options.facts(),
                 "version": model.version,
                 "readings": ready.past.fingerprint(),
                 "as_of": stamp,
@@ -146,7 +146,7 @@ class Publication:
     def describe(self, events: Recorder, arguments: Sequence[str]) -> dict[str, Any]:
         """Return the manifest without the files that are published."""
         past = self.ready.past
-        sources = (self.job.source, self.ready.options.exclude, self.job.forecast.future)
+        sources = (self.job.source, self.job.reading.exclude, self.job.forecast.future)
         inputs = {path for source in sources if source for path in list_source_files(source)}
 
         return {
@@ -190,7 +190,8 @@ def _config_with_origins(job: Job, options: DataConfig) -> dict[str, Any]:
         **dict.fromkeys(job.explicit, file),
     }
     source = {"value": job.source, "origin": file}
-    config = {"data": {"source": source, **_with_origins(asdict(options), origins)}}
+    values = {name: v for name, v in asdict(options).items() if name != "excluded_times"}
+    config = {"data": {"source": source, **_with_origins(values, origins)}}
 
     for name, values in {
         "forecast": asdict(job.forecast),

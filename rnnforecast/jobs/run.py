@@ -88,6 +88,7 @@ def run(
         as_of_times = list(date_range(config.from_, config.to, every_us))
     call = _Call(job, config, arguments)
     if config.dry_run:
+        call = replace(call, job=replace(job, reading=replace(job.reading, rejects=None)))
         return [_attempt(call, as_of, listener) for as_of in as_of_times]
 
     wait_s = parse_duration_us(config.lock_wait) / 1e6 if config.lock_wait else 0.0

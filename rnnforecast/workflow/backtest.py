@@ -47,6 +47,7 @@ from rnnforecast.report.html import ExampleWindow, Report, report_html
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.spec import NetworkSpec
 from rnnforecast.storage.durable import publishing_file
+from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import read_for_training, warn_unusual_series
 from rnnforecast.units import join_names
 from rnnforecast.workflow.advice import Task, trying_proposals
@@ -120,6 +121,7 @@ def backtest(
     if saved is not None:
         config = replace(config, data=resolve_options(saved.artifact, config.data, explicit))
     check_outputs(data, config.data, output=output, page=report, allows_stream=False)
+    config = replace(config, data=load_excluded_times(config.data))
 
     if saved is None:
         trial = fitted_trial(data, config, ends, events, clock)

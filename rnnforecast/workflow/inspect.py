@@ -141,7 +141,7 @@ def _fans_with_readings(
                 data, DataConfig(), tried, find_train_end=lambda panel: panel.end_us
             )
     else:
-        panel, schema = model.read(data, model.artifact.config.data, listener)
+        panel, schema = model.read(data, resolve_options(model.artifact), listener)
     past = make_past(panel)
     if (schema.tz is None) != (forecasts[0].tz is None):
         raise DataError(

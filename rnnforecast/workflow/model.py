@@ -51,6 +51,7 @@ from rnnforecast.storage.versions import (
     remove_leftovers,
     resolve_version,
 )
+from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import (
     TrainingStats,
     check_drift,
@@ -204,15 +205,22 @@ def resolve_options(
 ) -> DataConfig:
     """Return the reading options of a saved version, overridden by those set in `config`.
 
-    A field is set where it differs from its default, or where `explicit` names it. Raises
-    `UsageError` where it contradicts what the version was trained with, and for a counter that is
-    not one of its targets.
+    A field is set where it differs from its default, or where `explicit` names it. A file that
+    the version names is neither read nor written: of `exclude` it holds the content. Raises
+    `UsageError` where `config` contradicts what the version was trained with, for a counter that
+    is not one of its targets, and for an old version that holds the name of `exclude` alone.
     """
-    stored = artifact.config.data
-    if config is None:
-        return stored
-
+    stored = replace(artifact.config.data, exclude=None)
+    config = load_excluded_times(config or DataConfig())
     changes = changed_fields(config, explicit)
+    lost = artifact.config.data.exclude if stored.excluded_times is None else None
+    if lost is not None and "exclude" not in changes:
+        raise UsageError(
+            f"the model was trained with --exclude {lost}, and holds only the name of that file",
+            code="exclude-not-stored",
+            proposals=[Proposal(("--exclude", lost), "if it is there")],
+            hint="or train again: new versions hold its content",
+        )
     trained = {name: getattr(stored, name) for name in _SETTLED}
     for name, value in trained.items():
         change = changes.get(name, value)
@@ -226,6 +234,8 @@ def resolve_options(
             )
     if "counter" in changes:
         check_counters(config.target or artifact.schema.targets, config)
+    if "exclude" in changes:  # its content counts, even where that is nothing
+        explicit = {*explicit, "excluded_times"}
     return override(stored, replace(config, **trained), explicit)
 
 

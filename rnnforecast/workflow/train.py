@@ -34,6 +34,7 @@ from rnnforecast.sources.shards import is_sharded
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import AnyPath, as_path
+from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import read_for_training
 from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import Model
@@ -86,6 +87,7 @@ def train(
 
     config = with_windows(config or Config(), horizon, lookback)
     check_outputs(data, config.data)
+    config = replace(config, data=load_excluded_times(config.data))
     ranks, launch = ranks or RanksConfig(), launch_for(data)
     if ranks.engine is not None and launch is None:
         from rnnforecast.workflow.ray import train_on_ray

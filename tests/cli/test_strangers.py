@@ -1,0 +1,150 @@
+"""A model, or options, from somebody else: what they name is neither written nor looked up."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.builders import wave, write_wide
+from tests.conftest import SMALL, Command
+from tests.strangers import rewrite_manifest
+
+BAD_ROW = "2024-01-17 16:00:00,1,2,ssh-rsa of a stranger\n"
+JOB = """
+[data]
+source = "data.csv"
+[model]
+path = "model"
+[forecast]
+output = "out/forecast.csv"
+"""
+
+
+@pytest.fixture
+def place(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model that names files to write to, readings with a bad row, and a job."""
+    monkeypatch.chdir(workplace)
+    with Path("data.csv").open("a") as file:
+        file.write(BAD_ROW)
+    Path("victim").write_text("not to be written\n")
+    Path("victim.csv").write_text("not to be written\n")
+    Path("job.toml").write_text(JOB)
+    rewrite_manifest(
+        Path("model"),
+        config__data__on_bad_rows="skip",
+        config__data__max_bad_rows="50%",
+        config__data__rejects=str(Path("victim").absolute()),
+    )
+    return workplace
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "check data.csv --model model",
+        "predict data.csv",
+        "run job.toml --dry-run",
+        "run job.toml",
+        "anomalies data.csv",
+        "memory data.csv",
+        "backtest data.csv --model model",
+        "plot --data data.csv --model model",
+    ],
+)
+def test_a_file_that_a_model_names_for_rejected_rows_is_not_written(
+    command: Command, place: Path, line: str
+) -> None:
+    os.chdir(place)
+    if line.startswith("plot"):
+        assert command("predict", "data.csv", "-q").code == 0
+
+    outcome = command(*line.split(), "-q")
+
+    assert Path("victim").read_text() == "not to be written\n"
+    assert outcome.code in (0, 3, 5), outcome.err
+
+
+def test_what_is_saved_names_no_file_of_rejected_rows(command: Command) -> None:
+    write_wide(Path("data.csv"), flow=wave(300))
+    options = ["--on-bad-rows", "skip", "--rejects", "rejected.txt"]
+
+    assert command("train", "data.csv", *options, "-q", *SMALL).code == 0
+
+    (manifest,) = Path("model/versions").glob("*/manifest.json")
+    data = json.loads(manifest.read_bytes())["config"]["data"]
+    assert (data["on_bad_rows"], data["rejects"]) == ("skip", None)
+
+
+BAD_TIMES = "series,from,to\n,2024-01-16 00:00,2025-01-01\n"
+
+
+def test_bad_times_travel_with_the_model_and_no_file_of_that_name_is_looked_up(
+    command: Command, tmp_path: Path
+) -> None:
+    write_wide(Path("data.csv"), flow=wave(400))
+    Path("bad.csv").write_text(BAD_TIMES)
+    assert command("train", "data.csv", "--exclude", "bad.csv", "-q", *SMALL).code == 0
+    Path("bad.csv").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    os.chdir("elsewhere")
+    line = ["predict", "../data.csv", "-m", "../model", "-q"]
+
+    assert command(*line, "-o", "first.csv").code in (0, 3)
+    Path("bad.csv").write_text("series,from,to\n,2024-01-10 00:00,2025-01-01\n")
+    assert command(*line, "-o", "second.csv").code in (0, 3)
+    assert command(*line, "-o", "third.csv", "--exclude", "bad.csv").code in (0, 3)
+
+    first, second, third = (Path(f"{n}.csv").read_bytes() for n in ("first", "second", "third"))
+    assert pd.read_csv("first.csv")["timestamp"][0] == "2024-01-16 00:00:00"
+    assert second == first
+    assert third != first
+
+
+def test_an_old_model_that_holds_only_the_name_of_bad_times_says_so(
+    command: Command, workplace: Path
+) -> None:
+    os.chdir(workplace)
+    Path("bad.csv").write_text("series,from,to\nsecret,line,of another file\n")
+    rewrite_manifest(Path("model"), config__data__exclude="bad.csv")
+
+    outcome = command("predict", "data.csv", "--json")
+
+    assert (outcome.code, outcome.error["code"]) == (2, "exclude-not-stored")
+    assert "--exclude bad.csv" in outcome.error["hint"]
+    assert "secret" not in outcome.err
+    Path("bad.csv").write_text("series,from,to\n")
+    assert command("predict", "data.csv", "-q", "--exclude", "bad.csv").code == 0
+
+
+def test_a_job_is_the_same_from_every_folder(command: Command, workplace: Path) -> None:
+    (workplace / "job.toml").write_text(
+        JOB.replace('"data.csv"', '"data.csv"\nexclude = "bad.csv"')
+    )
+    (workplace / "bad.csv").write_text(BAD_TIMES)
+    (workplace / "elsewhere").mkdir()
+    os.chdir(workplace)
+    first = command("run", "job.toml", "--json")
+    os.chdir("elsewhere")
+    Path("bad.csv").write_text("series,from,to\n,2024-01-03 00:00,2025-01-01\n")
+    again = command("run", "../job.toml", "--json")
+
+    assert (first.code, again.code) == (0, 0), first.err + again.err
+    assert first.document["status"] == "published"
+    assert again.document["status"] == "already published"
+
+
+def test_a_dry_run_writes_no_rejected_rows_either(command: Command, workplace: Path) -> None:
+    os.chdir(workplace)
+    options = 'on_bad_rows = "skip"\nmax_bad_rows = "9"\nrejects = "rejected.txt"'
+    Path("job.toml").write_text(JOB.replace('"data.csv"', f'"data.csv"\n{options}'))
+    with Path("data.csv").open("a") as file:
+        file.write(BAD_ROW)
+
+    assert command("run", "job.toml", "--dry-run", "-q").code == 0
+    assert not Path("rejected.txt").exists()
+    assert command("run", "job.toml", "-q").code == 0
+    assert "stranger" in Path("rejected.txt").read_text()
