@@ -148,3 +148,77 @@ def test_a_dry_run_writes_no_rejected_rows_either(command: Command, workplace: P
     assert not Path("rejected.txt").exists()
     assert command("run", "job.toml", "-q").code == 0
     assert "stranger" in Path("rejected.txt").read_text()
+
+
+OUTPUTS = [
+    ("check", "rejects = '../victim'\non-bad-rows = 'skip'", "rejects"),
+    ("predict", "output = '../victim.csv'", "output"),
+    ("predict", "output = 'link.csv'", "output"),
+    ("predict", "rejects = '{place}/victim'\non-bad-rows = 'skip'", "rejects"),
+    ("anomalies", "output = '../victim.csv'", "output"),
+    ("backtest", "report = '../victim.html'", "report"),
+    ("plot", "output = '../victim.png'", "output"),
+    ("shard", "output = '../victims'\nbuckets = 2", "output"),
+    ("train", "model = '../victims'", "model"),
+    ("use", "model = '../model'", "model"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "option"), OUTPUTS)
+def test_options_that_lie_in_a_foreign_folder_name_no_output_outside_of_it(
+    command: Command, place: Path, name: str, options: str, option: str
+) -> None:
+    Path("foreign").mkdir()
+    os.chdir("foreign")
+    Path("link.csv").symlink_to("../victim.csv")
+    Path("rnnforecast.toml").write_text(f"[{name}]\n{options.format(place=place)}\n")
+    line = {"plot": [], "use": ["latest"]}.get(name, ["../data.csv"])
+    before = sorted(path.name for path in place.iterdir())
+
+    outcome = command(name, *line, "--json")
+
+    assert (outcome.code, outcome.error["code"]) == (2, "foreign-options")
+    assert f"names {option} = " in outcome.error["message"]
+    assert "--config rnnforecast.toml" in outcome.error["hint"]
+    assert sorted(path.name for path in place.iterdir()) == before
+    assert (place / "victim.csv").read_text() == (place / "victim").read_text()
+
+
+def test_options_of_another_user_name_no_output_at_all(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.chdir(place)
+    Path("rnnforecast.toml").write_text("[predict]\noutput = 'victim.csv'\n")
+    monkeypatch.setattr(os, "getuid", lambda: Path("job.toml").stat().st_uid + 1)
+    monkeypatch.setattr("rnnforecast.cli.app._TRUSTED_OWNERS", ())
+
+    assert command("predict", "data.csv", "--json").error["code"] == "foreign-options"
+    assert command("predict", "data.csv", "-q", "-o", "mine.csv").code == 0
+
+
+def test_outputs_below_the_folder_and_of_a_file_that_is_named_are_written(
+    command: Command, place: Path
+) -> None:
+    os.chdir(place)
+    Path("below").mkdir()
+    Path("rnnforecast.toml").write_text("[predict]\noutput = 'below/forecast.csv'\n")
+    assert command("predict", "data.csv", "-q").code == 0
+    assert Path("below/forecast.csv").exists()
+
+    Path("below/mine.toml").write_text("[predict]\nmodel = '../model'\noutput = '../mine.csv'\n")
+    assert command("predict", "data.csv", "-q", "--config", "below/mine.toml").code == 0
+    assert Path("mine.csv").exists()
+
+
+def test_paths_in_a_file_of_options_are_relative_to_it(command: Command, workplace: Path) -> None:
+    (workplace / "bad.csv").write_text(BAD_TIMES)
+    (workplace / "options.toml").write_text(
+        "[predict]\nmodel = 'model'\nexclude = 'bad.csv'\noutput = 'forecast.csv'\n"
+    )
+
+    outcome = command(
+        "predict", workplace / "data.csv", "-q", "--config", workplace / "options.toml"
+    )
+
+    assert outcome.code in (0, 3), outcome.err
+    assert pd.read_csv(workplace / "forecast.csv")["timestamp"][0] == "2024-01-16 00:00:00"
