@@ -42,6 +42,12 @@ ModelPath = Annotated[
     str, typer.Option("--model", "-m", metavar="PATH", help="The model directory.")
 ]
 Version = Annotated[str | None, typer.Option(help="A saved version. Default: the active one.")]
+TrustSource = Annotated[
+    bool,
+    typer.Option(
+        "--trust-source", help="Without DATA: read what the model names, wherever that lies."
+    ),
+]
 CONFIG_FILE = "rnnforecast.toml"
 _OUTPUTS = ("output", "rejects", "report")
 _MODEL_WRITERS = ("train", "use")

@@ -291,20 +291,21 @@ def memory(
     model: Model | str | Path = DEFAULT_MODEL,
     reading: DataConfig | None = None,
     explicit: Collection[str] = (),
+    trust_source: bool = False,
     listener: Listener = ignore,
 ) -> MemoryReport:
     """Measure how far back a saved version remembers, and advise where that is wrong.
 
-    Without data, the source that it was trained on is read again. Windows after the readings that
-    it was trained on are used, where there are enough; else the newest ones. Raises a
-    `RnnForecastError`.
+    Without data, the source that it was trained on is read again, as `predict` does. Windows after
+    the readings that it was trained on are used, where there are enough; else the newest ones.
+    Raises a `RnnForecastError`.
     """
     from rnnforecast.model.initialise import known_entries
 
     model = as_model(model)
     artifact = model.artifact
     events = Recorder(listener)
-    source = training_source(artifact) if data is None else data
+    source = training_source(model, is_trusted=trust_source) if data is None else data
     panel, _ = model.read(source, resolve_options(artifact, reading, explicit), events)
     windows = _memory_windows(artifact, panel, events)
     forecaster = restore_network(artifact)

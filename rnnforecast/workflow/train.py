@@ -176,7 +176,7 @@ def _train(
             within = artifact.limits.describe()
             events(Notice(f"forecasts stay inside of limits that the readings rest on: {within}"))
         if path is None or ranks.rank:
-            return Model(artifact, None, None, tuple(events.warnings), clock.laps)
+            return Model(artifact, None, None, tuple(events.warnings), clock.laps, True)
 
         report = None
         if request.report:
@@ -185,7 +185,7 @@ def _train(
             )
             clock.lap("report_s")
         version = _save(path, artifact, report, comparison, request.require_skill, events)
-    return Model(artifact, path, version, tuple(events.warnings), clock.laps)
+    return Model(artifact, path, version, tuple(events.warnings), clock.laps, True)
 
 
 @contextmanager

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import rnnforecast
+from rnnforecast.config.training import Config, NetworkConfig, TrainConfig
+from rnnforecast.errors import UsageError
+from rnnforecast.storage.remote import as_path
+from rnnforecast.workflow.model import training_source
 from tests.builders import wave, write_wide
 from tests.conftest import SMALL, Command
 from tests.strangers import rewrite_manifest
@@ -222,3 +230,101 @@ def test_paths_in_a_file_of_options_are_relative_to_it(command: Command, workpla
 
     assert outcome.code in (0, 3), outcome.err
     assert pd.read_csv(workplace / "forecast.csv")["timestamp"][0] == "2024-01-16 00:00:00"
+
+
+SOURCES = [
+    "{outside}/secret.csv",
+    "{outside}/*.csv",
+    "{outside}",
+    "{place}/link.csv",
+    "{place}/linked/*.csv",
+    "{place}/*/secret.csv",
+    "{place}/../outside/secret.csv",
+    "{place}/.ssh/secret.csv",
+    "sqlite:///{outside}/secret.csv",
+    "s3://bucket/key.csv?endpoint_override=127.0.0.1:{port}&scheme=http",
+    "http://127.0.0.1:{port}/key.csv",
+]
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port of this machine to which nobody connects."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield int(listening.getsockname()[1])
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_source_that_a_model_names_leads_to_no_other_folder_or_host(
+    command: Command, workplace: Path, port: int, source: str
+) -> None:
+    outside, secret = workplace.parent / "outside", "root:x:0:0"
+    for folder in (outside, workplace / ".ssh"):
+        folder.mkdir()
+        (folder / "secret.csv").write_text(f"{secret}\n")
+    (workplace / "link.csv").symlink_to(outside / "secret.csv")
+    (workplace / "linked").symlink_to(outside)
+    named = source.format(outside=outside, place=workplace, port=port)
+    rewrite_manifest(workplace / "model", provenance__source=named)
+    os.chdir(workplace)
+    batch = ["--shard", "0/2", "-o", "batch"]
+
+    for line in (["predict"], ["predict", *batch], ["memory"]):
+        outcome = command(*line, "--json")
+        assert (outcome.code, outcome.error["code"]) == (2, "untrusted-source")
+        assert "--trust-source" in outcome.error["hint"]
+        assert secret not in outcome.err
+    assert command("predict", "data.csv", "-q").code == 0
+
+
+def test_a_source_elsewhere_is_read_where_the_user_says_so(
+    command: Command, trained: Path, workplace: Path
+) -> None:
+    os.chdir(workplace)
+    rewrite_manifest(Path("model"), provenance__source=str(trained / "data.csv"))
+
+    assert command("predict", "-q").code == 2
+    assert command("predict", "-q", "--trust-source").code == 0
+    assert command("memory", "-q", "--trust-source").code == 0
+    assert rnnforecast.predict("model", trust_source=True).forecast.names
+
+
+def test_nothing_lies_beside_a_model_at_the_root(workplace: Path) -> None:
+    model = rnnforecast.load(str(workplace / "model"))
+    with pytest.raises(UsageError, match="lies elsewhere"):
+        training_source(replace(model, path=Path("/model")), is_trusted=False)
+
+
+def test_a_model_in_a_bucket_reads_what_lies_in_it_and_no_local_file(workplace: Path) -> None:
+    model = rnnforecast.load(str(workplace / "model"))
+
+    def source_of(path: str, source: str) -> str:
+        provenance = {**model.artifact.provenance, "source": source}
+        artifact = replace(model.artifact, provenance=provenance)
+        stored = replace(model, path=as_path(path), artifact=artifact)
+        return training_source(stored, is_trusted=False)
+
+    assert source_of("s3://b/m", "s3://b/other/*.csv") == "s3://b/other/*.csv"
+    for path, source in (
+        ("s3://b/m", "s3://c/data.csv"),
+        ("s3://b/m", "s3://b/data.csv?endpoint_override=evil"),
+        ("s3://b/m", "/etc/passwd"),
+        (str(workplace / "model"), "s3://b/data.csv"),
+    ):
+        with pytest.raises(UsageError, match="lies elsewhere"):
+            source_of(path, source)
+
+
+def test_who_has_trained_a_model_in_the_same_process_reads_its_source_from_anywhere(
+    command: Command, trained: Path
+) -> None:
+    del command
+    config = Config(network=NetworkConfig(hidden=8), training=TrainConfig(steps=4, threads=1))
+    data = str(trained / "data.csv")
+    model = rnnforecast.train(data, horizon=6, lookback=24, config=config, report=False)
+    assert model.predict().forecast.names == ("flow", "level")
