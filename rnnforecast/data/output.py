@@ -28,7 +28,7 @@ from rnnforecast.data.axis import format_timestamps
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.windows import Values
 from rnnforecast.errors import DataError, Location, NotEnoughDataError
-from rnnforecast.storage.publish import publishing_file
+from rnnforecast.storage.publish import publishing_output
 from rnnforecast.storage.remote import as_path
 
 _FORMULA = re.compile(r"[=+\-@\t\r](?![\d.]*$)")
@@ -60,7 +60,7 @@ def write_table(table: pa.Table, path: str) -> None:
         sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal's encoding
         sys.stdout.flush()  # the command line handles errors of a full or closed stream
         return
-    with publishing_file(as_path(path)) as file:
+    with publishing_output(as_path(path)) as file:
         _WRITE[as_path(path).suffix.lower()](table, file)
 
 
@@ -128,7 +128,7 @@ def floats_to_doubles(schema: pa.Schema) -> pa.Schema:
 @contextmanager
 def open_backtest_file(path: str) -> Iterator[BacktestFile]:
     """Open a file for the forecasts of a backtest; it is published whole, or not at all."""
-    with publishing_file(as_path(path)) as file:
+    with publishing_output(as_path(path)) as file:
         backtest_file = BacktestFile(file, as_path(path).suffix.lower())
         yield backtest_file
         backtest_file.close()

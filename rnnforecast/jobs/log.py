@@ -28,7 +28,7 @@ from rnnforecast.evaluate.live import Score
 from rnnforecast.events import Event, Listener, PublishedEvent, WarningEvent
 from rnnforecast.jobs.publication import read_newest_manifest
 from rnnforecast.storage import versions
-from rnnforecast.storage.durable import publishing_file
+from rnnforecast.storage.durable import publishing_output
 from rnnforecast.storage.remote import as_path
 
 FINISHED = "finished"
@@ -54,7 +54,8 @@ GAUGES = {
 _PREFIX = "rnnforecast_"
 _SAMPLE = re.compile(rf"{_PREFIX}(\w+)\{{job=\"(?:[^\"\\]|\\.)*\"\}} (\S+)")
 """A gauge of the text file: its name and its value."""
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+"""How a log is opened; a pipe that nobody reads from fails, and is not waited for."""
 _MAX_LINE = 1 << 16
 """Characters; the values of a longer line are shortened."""
 _MAX_VALUE = 2000
@@ -172,7 +173,7 @@ class RunLog:
                 lines.append(f'{_PREFIX}{name}{{job="{label}"}} {gauges[name]:.15g}')
 
         try:
-            with publishing_file(self.textfile) as file:
+            with publishing_output(self.textfile) as file:
                 file.write(("\n".join(lines) + "\n").encode(errors="replace"))
         except WriteError as error:
             listener(WarningEvent("textfile", error.message))
@@ -180,8 +181,8 @@ class RunLog:
     def read_gauges(self) -> dict[str, float]:
         """Return the gauges of the text file; none where it cannot be read."""
         gauges: dict[str, float] = {}
-        if self.textfile is not None:
-            with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
+            if self.textfile is not None and self.textfile.is_file():
                 for match in _SAMPLE.finditer(self.textfile.read_text("utf-8", "replace")):
                     gauges[match[1]] = float(match[2])
         return gauges
@@ -191,6 +192,8 @@ class RunLog:
         if self.path is None:
             return None
         with suppress(OSError):
+            if not self.path.is_file():  # a pipe has nothing to read back
+                return None
             with self.path.open("rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
                 lines = file.read().splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -134,8 +135,9 @@ class Publication:
             files["ledger"] = describe_input(part.path)
             crash_point("ledger-published")
 
-        with rollback_on_error(self.output):
-            entry = publish(self.output, encode_table(table, str(self.output)))
+        with rollback_on_error(Path(os.path.realpath(self.output))):
+            content = encode_table(table, str(self.output))
+            entry = publish(self.output, content, is_output=True)
             files["output"] = {**entry, "rows": table.num_rows}
             crash_point("forecast-published")
             manifest = {**self.describe(events, arguments), **files, "timing": dict(clock.laps)}
@@ -299,7 +301,9 @@ def remove_job_leftovers(job: Job) -> None:
     """Remove temporary files of killed runs of this job; its lock must be held."""
     output = Path(job.output)
     textfiles = [Path(job.textfile)] if job.textfile else []
-    for path in (output, manifest_path(job, output), *textfiles):
+    named = (output, manifest_path(job, output), *textfiles)
+    behind_links = (Path(os.path.realpath(path)) for path in (output, *textfiles))
+    for path in dict.fromkeys((*named, *behind_links)):
         parts = [glob.escape(part) for part in path.name.split(AS_OF)]
         for pattern in {stamp.join(parts) for stamp in _STAMP_GLOBS}:
             remove_stale_temps(path.parent, pattern=pattern)
@@ -318,6 +322,8 @@ def _path_in(manifest: Mapping[str, Any], name: str) -> str:
 def _matches(manifest: Mapping[str, Any], name: str, path: Path) -> bool:
     """Tell whether a file is as a manifest's entry describes it: path, size and hash."""
     with suppress(OSError, ValueError, KeyError, TypeError):
+        if not path.is_file():  # what went through a pipe is not there any more
+            return False
         actual, entry = describe_input(path), manifest[name]
         return all(actual[fact] == entry[fact] for fact in actual)
     return False

@@ -46,7 +46,7 @@ from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.report.html import ExampleWindow, Report, report_html
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.spec import NetworkSpec
-from rnnforecast.storage.durable import publishing_file
+from rnnforecast.storage.durable import publishing_output
 from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import read_for_training, warn_unusual_series
 from rnnforecast.units import join_names
@@ -141,7 +141,7 @@ def backtest(
     )
     if report is not None:
         page = report_html(backtest_report(result, examples, trial.split.panel.names))
-        with publishing_file(Path(report)) as file:
+        with publishing_output(Path(report)) as file:
             file.write(page.encode())
     return result
 

@@ -27,7 +27,7 @@ from rnnforecast.model.artifact import Artifact
 from rnnforecast.report.html import forecast_html
 from rnnforecast.report.plots import Fan, n_rows_back, render_image
 from rnnforecast.sources.files import check_outputs
-from rnnforecast.storage.durable import publishing_file
+from rnnforecast.storage.durable import publishing_output
 from rnnforecast.storage.remote import local_path
 from rnnforecast.tables.match import read_for_training
 from rnnforecast.units import parse_steps
@@ -80,7 +80,7 @@ def plot(
     if output is not None:
         kind = Path(output).suffix.lower().removeprefix(".")
         content = forecast_html(fans).encode() if kind == "html" else render_image(fans, kind)
-        with publishing_file(Path(output)) as file:
+        with publishing_output(Path(output)) as file:
             file.write(content)
     return fans
 
