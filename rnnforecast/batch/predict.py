@@ -36,6 +36,7 @@ from rnnforecast.sources.shards import (
     read_manifest,
 )
 from rnnforecast.storage import publish
+from rnnforecast.storage.durable import as_write_error
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.publish import check_directory
 from rnnforecast.storage.remote import AnyPath, as_path, is_in_folder, is_remote
@@ -164,10 +165,11 @@ def _resolve(
 
 def _check_output(output: AnyPath, data: AnyPath) -> None:
     """Raise `UsageError` for an output that is no folder, or inside the folder of readings."""
-    if is_remote(output):
-        check_directory(output)
-    elif output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file, but a forecast in batches is a folder")
+    if not is_remote(output):
+        with as_write_error(output):
+            if output.exists() and not output.is_dir():
+                raise UsageError(f"{output} is a file, but a forecast in batches is a folder")
+    check_directory(output)
     if is_in_folder(output, data):
         raise UsageError(
             f"{output} would lie among the readings, {data}",

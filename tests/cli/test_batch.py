@@ -440,3 +440,20 @@ def test_two_on_the_same_shard_publish_it_once(
     assert [process.wait() for process in both] == [0, 0]
     assert command(*predicting(plant, output, "--commit")).code == 0
     assert parts_of(output) == parts_of(serial)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root is another user for a while")
+def test_a_folder_that_may_not_be_entered_cannot_be_written_to(
+    command: Command, plant: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    for folder in (tmp_path, *tmp_path.parents[:-2], plant):
+        folder.chmod(folder.stat().st_mode | 0o755)
+    os.seteuid(65534)
+    try:
+        outcome = command(*predicting(plant, tmp_path / "closed" / "out", "--shard", "0/2"))
+    finally:
+        os.seteuid(0)
+
+    assert outcome.code == 7, outcome.err
+    assert "Permission denied" in outcome.err
