@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,6 @@ from rnnforecast.workflow.model import (
     resolve_options,
     training_source,
 )
-
-_NO_RESULT = ("max_age", "warn_age", "excel_safe")
-"""Options of a forecast that do not change what a part contains."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +122,8 @@ def _resolve(
     data: str | Path, output: AnyPath, loaded: Model, config: PredictConfig, options: DataConfig
 ) -> BucketTask:
     """Check the options of a forecast, and compute its key."""
+    if config.wide:
+        raise UsageError("--wide is one table, and a forecast in batches has one for each bucket")
     if config.future is not None:
         raise UsageError(
             "--future names a file for all series, and a bucket holds some of them",
@@ -139,7 +138,7 @@ def _resolve(
     manifest = read_manifest(folder)
     check_bucket_files(folder, manifest)
 
-    forecast = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
+    forecast = {name: v for name, v in config.facts().items() if name != "excel_safe"}
     key = fields.hash_facts(
         {
             "rnnforecast": __version__,

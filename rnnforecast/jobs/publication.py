@@ -48,8 +48,6 @@ from rnnforecast.workflow.steps import Clock
 
 _LIBRARIES = ("torch", "numpy", "pandas", "pyarrow")
 """Libraries whose versions the manifest records."""
-_NO_RESULT = ("as_of", "max_age", "warn_age")
-"""Options of a forecast that do not change it; the as-of time is part of the key by itself."""
 FORMAT, FORMAT_VERSION = "rnnforecast-run", 1
 MANIFEST = "run.json"
 """Name of the manifest of a job with one output; of several, each has its own with this suffix."""
@@ -92,7 +90,7 @@ class Publication:
         stamp = axis.format_for_file_name(newest_us if as_of is None else axis.parse(as_of))
         path = job.output_path(stamp)
         check_not_shared(job, path)
-        forecast = {k: v for k, v in asdict(job.forecast).items() if k not in _NO_RESULT}
+        forecast = {k: v for k, v in job.forecast.facts().items() if k != "as_of"}
         key = hash_facts(
             {
                 "rnnforecast": __version__,

@@ -15,7 +15,12 @@ from rnnforecast.config.commands import MAX_DRAWN, check_format, check_picture
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, Config, PlotConfig
 from rnnforecast.data.limits import with_limits
-from rnnforecast.data.output import SeriesForecast, read_forecast, write_table
+from rnnforecast.data.output import (
+    SeriesForecast,
+    read_forecast,
+    without_formulas,
+    write_table,
+)
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import parse_moment
 from rnnforecast.data.windows import Past, TrainingWindows, make_past
@@ -275,13 +280,18 @@ def anomalies(
             hint="pass more readings, or an earlier --since",
         )
 
+    written = result
+    if output is not None:
+        names = result.anomalous_names
+        safe = without_formulas(names, str(output), events, is_escaped=config.excel_safe)
+        written = result.with_names(dict(zip(names, safe, strict=True)))
     search = Search(
         result,
         tuple(episodes(result, max_gap=spec.horizon)),
         tuple(events.warnings),
     )
     if output is not None:
-        write_table(search.anomalies.to_arrow(), str(output))
+        write_table(written.to_arrow(), str(output))
     return search
 
 

@@ -23,7 +23,7 @@ from rnnforecast.config.training import (
 from rnnforecast.data.arrays import take_names
 from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.limits import Limits
-from rnnforecast.data.output import escape_formulas, names_like_formulas, write_table
+from rnnforecast.data.output import without_formulas, write_table
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import ModelError, NotEnoughDataError, Proposal, UsageError
@@ -487,10 +487,6 @@ def output_table(
 
     Warns of series names that a spreadsheet would run as formulas, or escapes them.
     """
-    formulas = names_like_formulas(forecast, output)
-    if formulas and config.excel_safe:
-        forecast = escape_formulas(forecast)
-    elif formulas:
-        message = "spreadsheets run names like these as formulas (--excel-safe marks them as text)"
-        listener(WarningEvent.for_names("formula", message, formulas))
-    return forecast.to_arrow(config.quantiles)
+    names = without_formulas(forecast.names, output, listener, is_escaped=config.excel_safe)
+    forecast = replace(forecast, names=names)
+    return forecast.to_wide() if config.wide else forecast.to_arrow(config.quantiles)
