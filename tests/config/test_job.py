@@ -92,7 +92,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "require_series": True,
         "max_drift": 3.0,
         "excel_safe": True,
-        "wide": False,
+        "wide": True,
     },
     "fresh": {"max_age": "3h", "warn_age": "1h"},
     "ledger": {"path": "ledger"},
