@@ -21,7 +21,7 @@ from rnnforecast.config.job import AS_OF, Job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import changed_fields
 from rnnforecast.data.output import encode_table
-from rnnforecast.errors import UsageError
+from rnnforecast.errors import UsageError, redact
 from rnnforecast.evaluate.live import issue_table
 from rnnforecast.evaluate.postprocess import Prediction
 from rnnforecast.events import Recorder
@@ -155,7 +155,7 @@ class Publication:
             "job": str(self.job.path.resolve()),
             "as_of": self.as_of,
             "published": datetime.now(UTC).isoformat(timespec="seconds"),
-            "arguments": list(arguments),
+            "arguments": [redact(argument) for argument in arguments],
             "model": {"path": str(self.model.path), "version": self.model.version},
             "horizon": self.ready.horizon,
             "config": _config_with_origins(self.job, self.ready.options),

@@ -207,12 +207,17 @@ output = "out/forecast.csv"
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
-    [("check", "{}/x.csv"), ("show", "-m", "{}/m"), ("predict", "-m", "model", "-o", "{}/f.csv")],
+    [
+        ("check", "{}/x.csv"),
+        ("show", "-m", "{}/m"),
+        ("predict", "data.csv", "-m", "model", "-o", "{}/f.csv"),
+    ],
 )
 def test_a_store_that_denies_is_said_without_a_secret(
     words: tuple[str, ...], trained: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(trained / "model", tmp_path / "model")
+    shutil.copy(trained / "data.csv", tmp_path)
     with objectstore.denying() as port:
         env = {**ACCESS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
         done = plain(*(word.format("s3://bucket") for word in words), cwd=tmp_path, env=env)
