@@ -216,7 +216,7 @@ def _commit(task: BucketTask) -> BatchResult:
     if committed is not None and committed.get("parts") == manifests:
         return _result("already published", task, manifests, events.warnings)
 
-    with acquire(parts.output / LOCK):
+    with acquire(parts.output / LOCK, listener=events):
         for manifest in manifests:
             _check_part(task, manifest)
         result = _result("published", task, manifests, events.warnings)

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rnnforecast.errors import LockedError, WriteError
+from rnnforecast.events import Listener, WarningEvent, ignore
 from rnnforecast.storage.durable import make_directory
 from rnnforecast.storage.remote import AnyPath, is_remote
 
@@ -26,14 +27,22 @@ _held: set[int] = set()
 
 
 @contextmanager
-def acquire(path: AnyPath, *, wait_s: float | None = None) -> Iterator[None]:
+def acquire(
+    path: AnyPath, *, wait_s: float | None = None, listener: Listener = ignore
+) -> Iterator[None]:
     """Hold the lock file `path` while the block runs; make its folder where there is none.
 
     Raises `LockedError` where another process holds it for longer than `wait_s`, `WriteError` where
     it cannot be made. None is for commands without `--lock-wait`: they do not wait. A folder that
-    was made for the lock is removed at the end if it is empty. On an object store nothing is held.
+    was made for the lock is removed at the end if it is empty. On an object store nothing is held,
+    which the listener is told each time.
     """
     if is_remote(path):
+        message = (
+            f"nothing keeps another process from writing to {path.parent} at the same time: an "
+            "object store has no lock, so let one machine write there"
+        )
+        listener(WarningEvent("no-lock", message))
         yield
         return
 

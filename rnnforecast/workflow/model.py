@@ -146,7 +146,9 @@ def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
     return listing
 
 
-def use(version: str, *, model: str | Path = DEFAULT_MODEL) -> str | None:
+def use(
+    version: str, *, model: str | Path = DEFAULT_MODEL, listener: Listener = ignore
+) -> str | None:
     """Activate a version; return the one that was active before, or None.
 
     The version is loaded first, so that a damaged one is never activated. Raises a
@@ -154,7 +156,7 @@ def use(version: str, *, model: str | Path = DEFAULT_MODEL) -> str | None:
     """
     path = as_path(model)
     load(path, version=version)
-    with acquire(path / LOCK):
+    with acquire(path / LOCK, listener=listener):
         remove_leftovers(path)
         before = active_version(path)
         if before != version:

@@ -99,7 +99,7 @@ def train(
     request = _TrainRequest(path, require_skill, report, resume)
     with ExitStack() as stack:
         if path is not None and (launch is None or launch.rank == 0):
-            stack.enter_context(acquire(path / versions.LOCK))
+            stack.enter_context(acquire(path / versions.LOCK, listener=listener))
             versions.remove_leftovers(path)
         group = SINGLE_PROCESS
         if launch is not None:
