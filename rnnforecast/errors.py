@@ -19,13 +19,37 @@ An error says what was found, where, and what to type next.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+_URL = re.compile(r"\b(?:[A-Za-z][A-Za-z0-9+.-]*):/+[^\s'\"]+")
+_LOGIN = re.compile(r"(?P<before>^[^:]+:/+)(?P<login>[^/@?]*:[^?]*|[^/@?]*)@")
+_CONTAINER = re.compile(r"abfss?:/+[^:]*@", re.IGNORECASE)
+"""Azure's container stands where other URLs have a login."""
+_QUERY_LOGIN = re.compile(r"([?&][^=&]*=)[^&]*@")
+_QUERY_SECRET = re.compile(
+    r"([?&][^=&]*(?:sig|token|secret|key|passw|pwd|credential|auth)[^=&]*=)[^&]*", re.IGNORECASE
+)
 PARTIAL = 3
 """Exit code of a success with restrictions: findings, or series that were not forecast as usual."""
+
+
+def redact(text: str) -> str:
+    """Return a text without the logins and the secrets of the URLs in it.
+
+    A URL with one is refused, but an error, a warning or a log may quote what was typed before
+    anybody has looked at it. One slash after the scheme is what `pathlib` leaves of two.
+    """
+    return _URL.sub(lambda match: _redact_url(match[0]), text) if ":/" in text else text
+
+
+def _redact_url(url: str) -> str:
+    if _CONTAINER.match(url) is None:
+        url = _LOGIN.sub(r"\g<before>...@", url)
+    return _QUERY_SECRET.sub(r"\1...", _QUERY_LOGIN.sub(r"\1...@", url))
 
 
 @dataclass(frozen=True)
@@ -72,7 +96,7 @@ def option_for_each(option: str, values: Iterable[str]) -> tuple[str, ...]:
 def join_hints(proposals: Sequence[Proposal], hint: str | None) -> str | None:
     """Return all that may help in one line: the proposals in their order, then other words."""
     parts = [*map(str, proposals), *([hint] if hint else [])]
-    return " ; ".join(parts) or None
+    return redact(" ; ".join(parts)) or None
 
 
 class RnnForecastError(Exception):
@@ -93,10 +117,11 @@ class RnnForecastError(Exception):
         hint: str | None = None,
         proposals: Sequence[Proposal] = (),
     ) -> None:
+        message = redact(message)
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
-        self.location = location
+        self.location = location and replace(location, file=redact(location.file))
         self.hint = hint
         self.proposals = tuple(proposals)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rnnforecast.errors import Proposal, join_hints
+from rnnforecast.errors import Proposal, join_hints, redact
 
 _MAX_NAMES = 5
 """Names in the message of a warning; its count has all."""
@@ -26,6 +26,10 @@ class Notice:
 
     message: str
 
+    def __post_init__(self) -> None:
+        """Take logins out of the URLs in the message."""
+        object.__setattr__(self, "message", redact(self.message))
+
 
 @dataclass(frozen=True)
 class WarningEvent:
@@ -38,6 +42,10 @@ class WarningEvent:
     """Options that may solve it."""
     hint: str | None = None
     """What to do about it, in words."""
+
+    def __post_init__(self) -> None:
+        """Take logins out of the URLs in the message."""
+        object.__setattr__(self, "message", redact(self.message))
 
     @property
     def advice(self) -> str | None:

@@ -115,8 +115,12 @@ def parse_url(text: str) -> Url:
     login, has_login, host = authority.rpartition("@")
     if has_login and (scheme != "abfss" or ":" in login):  # abfss://container@account is no login
         raise _secret_error(f"the URL {alias}://...@{host} carries a login", scheme)
+    if scheme in _QUERY_NAMES and ":" in authority:  # a secret with a slash in it
+        raise _secret_error(f"the URL {alias}://... carries a login", scheme)
     query = tuple(parse_qsl(query_text, keep_blank_values=True))
-    for name, _value in query:
+    for name, value in query:
+        if "@" in value:
+            raise _secret_error(f"{name} of {alias}://{authority} carries a login", scheme)
         if name not in _QUERY_NAMES.get(scheme, ()):
             message = f"{name!r} cannot stand in the query of {alias}://{authority}"
             raise _secret_error(message, scheme)

@@ -21,6 +21,7 @@ from tests.builders import wave, write_wide
 from tests.faults.warm import Warm
 from tests.objectstore import Bucket
 from tests.preloaded import build_commands_once
+from tests.strangers import rewrite_manifest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
 os.environ.setdefault("RNNFORECAST_TRAIN_REPORT", "0")  # drawing takes as long as such training
@@ -92,8 +93,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def workplace(trained: Path, tmp_path: Path) -> Path:
-    """A copy of the trained folder that a test may change."""
-    return Path(shutil.copytree(trained, tmp_path / "place"))
+    """A copy of the trained folder that a test may change, trained on the readings in it."""
+    place = Path(shutil.copytree(trained, tmp_path / "place"))
+    rewrite_manifest(place / "model", provenance__source=str(place / "data.csv"))
+    return place
 
 
 @pytest.fixture(scope="session")

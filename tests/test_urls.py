@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rnnforecast.errors import UsageError
+from rnnforecast.errors import Location, Proposal, UsageError, redact
+from rnnforecast.events import Notice, WarningEvent
 from rnnforecast.urls import Url, check_not_collapsed, is_url, parse_url, strip_query
 
 SECRET = "a-secret"
@@ -97,3 +98,40 @@ def test_a_url_that_pathlib_has_shortened_is_known(text: str) -> None:
 def test_the_ending_of_a_name_is_that_before_the_query() -> None:
     assert strip_query("s3://b/x.csv?scheme=http") == "s3://b/x.csv"
     assert strip_query("what?.csv") == "what?.csv"
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        (f"s3://key:{SECRET}@bucket/a.csv", "s3://...@bucket/a.csv"),
+        (f"s3://{SECRET}@bucket/a.csv", "s3://...@bucket/a.csv"),
+        (f"s3://key:x/{SECRET}@bucket/a", "s3://...@bucket/a"),
+        (f"s3:/key:{SECRET}@b", "s3:/...@b"),
+        (f"file://user:{SECRET}@h", "file://...@h"),
+        (f"abfss://c:{SECRET}@account.net/a", "abfss://...@account.net/a"),
+        (f"s3://b/a?endpoint_override=u:{SECRET}@h", "s3://b/a?endpoint_override=...@h"),
+        (f"https://h/a.csv?x=1&Api-Token={SECRET}", "https://h/a.csv?x=1&Api-Token=..."),
+        ("abfss://c@account.net/a", "abfss://c@account.net/a"),
+        ("https://h:80/a/b?x=1", "https://h:80/a/b?x=1"),
+        ("s3://b/a.csv of me@work", "s3://b/a.csv of me@work"),
+        ("at 12:30 a@b, c:/d", "at 12:30 a@b, c:/d"),
+    ],
+)
+def test_logins_and_secrets_never_stand_in_messages(text: str, redacted: str) -> None:
+    message = f"cannot use '{text}', or {text}"
+    hidden = f"cannot use '{redacted}', or {redacted}"
+    error = UsageError(message, location=Location(text), proposals=[Proposal(("--data", text))])
+
+    assert redact(message) == str(error) == error.message == hidden
+    assert error.location == Location(redacted)
+    assert SECRET not in str(error.advice)
+    assert WarningEvent("code", message).text == Notice(message).message == hidden
+
+
+@pytest.mark.parametrize(
+    "text", [f"s3://b/a?endpoint_override=user:{SECRET}@host", f"s3://key:x/{SECRET}@bucket/a"]
+)
+def test_a_login_in_an_odd_place_is_one_all_the_same(text: str) -> None:
+    with pytest.raises(UsageError, match="carries a login") as caught:
+        parse_url(text)
+    assert SECRET not in f"{caught.value.message} {caught.value.hint}"

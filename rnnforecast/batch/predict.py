@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,18 @@ from rnnforecast.sources.shards import (
     read_manifest,
 )
 from rnnforecast.storage import publish
+from rnnforecast.storage.durable import as_write_error
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.publish import check_directory
 from rnnforecast.storage.remote import AnyPath, as_path, is_in_folder, is_remote
 from rnnforecast.tables.match import check_age
-from rnnforecast.workflow.model import load, resolve_horizon, resolve_options, training_source
-
-_NO_RESULT = ("max_age", "warn_age", "excel_safe")
-"""Options of a forecast that do not change what a part contains."""
+from rnnforecast.workflow.model import (
+    Model,
+    load,
+    resolve_horizon,
+    resolve_options,
+    training_source,
+)
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,13 @@ def predict_batch(
     reading: DataConfig | None = None,
     explicit: Collection[str] = (),
     version: str | None = None,
+    trust_source: bool = False,
     listener: Listener = ignore,
 ) -> BatchResult:
     """Forecast buckets of a folder that `shard` has made, or commit what is forecast.
 
-    `data` defaults to the folder that the model was trained on; `output` is a folder. With
+    `data` defaults to the folder that the model was trained on, if it lies beside the model or with
+    `trust_source`; `output` is a folder. With
     `batch.shard` the buckets of that shard are forecast; with `batch.commit` all of them are
     checked and become the current forecast; with `batch.workers` both is done. Until then the
     previous forecast stays current. Raises a `RnnForecastError`.
@@ -91,7 +97,11 @@ def predict_batch(
     with defer_signals(lambda: None):
         if batch.uses_processes:
             executors.start_fork_server()
-        task = _resolve(data, as_path(output), model, config, reading, explicit, version)
+        loaded = load(model, version=version)
+        if data is None:
+            data = training_source(loaded, is_trusted=trust_source)
+        options = resolve_options(loaded.artifact, reading, explicit)
+        task = _resolve(data, as_path(output), loaded, config or PredictConfig(), options)
 
     if batch.shard is not None:
         index, n_shards = batch.shard_index
@@ -109,24 +119,16 @@ def predict_batch(
 
 
 def _resolve(
-    data: str | Path | None,
-    output: AnyPath,
-    model: str | Path,
-    config: PredictConfig | None,
-    reading: DataConfig | None,
-    explicit: Collection[str],
-    version: str | None,
+    data: str | Path, output: AnyPath, loaded: Model, config: PredictConfig, options: DataConfig
 ) -> BucketTask:
-    """Resolve the options of a forecast, and its key."""
-    config = config or PredictConfig()
+    """Check the options of a forecast, and compute its key."""
+    if config.wide:
+        raise UsageError("--wide is one table, and a forecast in batches has one for each bucket")
     if config.future is not None:
         raise UsageError(
             "--future names a file for all series, and a bucket holds some of them",
             hint="give what is known ahead as rows of DATA, and  rnnforecast shard  them with it",
         )
-    loaded = load(model, version=version)
-    options = resolve_options(loaded.artifact, reading, explicit)
-    data = training_source(loaded.artifact) if data is None else data
     folder = as_path(data)
     if not is_sharded(folder):
         raise UsageError(
@@ -136,21 +138,22 @@ def _resolve(
     manifest = read_manifest(folder)
     check_bucket_files(folder, manifest)
 
-    forecast = {name: value for name, value in asdict(config).items() if name not in _NO_RESULT}
+    forecast = {name: v for name, v in config.facts().items() if name != "excel_safe"}
     key = fields.hash_facts(
         {
             "rnnforecast": __version__,
             "forecast": forecast,
-            "reading": asdict(options),
+            "reading": options.facts(),
             "version": loaded.version,
             "readings": publish.describe_input(folder / MANIFEST)["sha256"],
             "horizon": resolve_horizon(config, loaded.artifact),
         }
     )
     _check_output(output, folder)
+    assert loaded.path is not None
     return BucketTask(
         data=str(folder.resolve()),
-        model=str(as_path(model).resolve()),
+        model=str(loaded.path.resolve()),
         version=str(loaded.version),
         config=config,
         options=options,
@@ -161,10 +164,11 @@ def _resolve(
 
 def _check_output(output: AnyPath, data: AnyPath) -> None:
     """Raise `UsageError` for an output that is no folder, or inside the folder of readings."""
-    if is_remote(output):
-        check_directory(output)
-    elif output.exists() and not output.is_dir():
-        raise UsageError(f"{output} is a file, but a forecast in batches is a folder")
+    if not is_remote(output):
+        with as_write_error(output):
+            if output.exists() and not output.is_dir():
+                raise UsageError(f"{output} is a file, but a forecast in batches is a folder")
+    check_directory(output)
     if is_in_folder(output, data):
         raise UsageError(
             f"{output} would lie among the readings, {data}",
@@ -212,7 +216,7 @@ def _commit(task: BucketTask) -> BatchResult:
     if committed is not None and committed.get("parts") == manifests:
         return _result("already published", task, manifests, events.warnings)
 
-    with acquire(parts.output / LOCK):
+    with acquire(parts.output / LOCK, listener=events):
         for manifest in manifests:
             _check_part(task, manifest)
         result = _result("published", task, manifests, events.warnings)

@@ -6,7 +6,7 @@ import inspect
 import os
 import tomllib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin, get_type_hints
@@ -16,9 +16,11 @@ import typer
 import rnnforecast
 from rnnforecast._version import __version__
 from rnnforecast.cli.console import Screen
-from rnnforecast.config.fields import FieldError, check_keys, decode, option
-from rnnforecast.errors import UsageError
+from rnnforecast.config.fields import FieldError, check_keys, decode, option, option_fields
+from rnnforecast.config.training import STANDARD_OUTPUT
+from rnnforecast.errors import Proposal, UsageError
 from rnnforecast.storage.durable import check_not_overwriting
+from rnnforecast.urls import is_url, parse_database
 
 if TYPE_CHECKING:
     from rnnforecast.workflow.model import Model
@@ -40,7 +42,19 @@ ModelPath = Annotated[
     str, typer.Option("--model", "-m", metavar="PATH", help="The model directory.")
 ]
 Version = Annotated[str | None, typer.Option(help="A saved version. Default: the active one.")]
+TrustSource = Annotated[
+    bool,
+    typer.Option(
+        "--trust-source", help="Without DATA: read what the model names, wherever that lies."
+    ),
+]
 CONFIG_FILE = "rnnforecast.toml"
+_OUTPUTS = ("output", "rejects", "report")
+_MODEL_WRITERS = ("train", "use")
+"""Commands that write to the model directory."""
+_TRUSTED_OWNERS = (0,)
+"""Whose file of options counts like one's own: root's."""
+_INPUTS = ("data", "exclude", "forecast", "future", "ledger", "model")
 
 
 def make_app(commands: Iterable[Callable[..., None]]) -> typer.Typer:
@@ -115,11 +129,43 @@ def configure_screen(context: typer.Context, common: CommonOptions) -> Screen:
     screen.is_quiet, screen.is_verbose, screen.is_json = common.quiet, common.verbose, common.json
     screen.has_color = not common.no_color and "NO_COLOR" not in os.environ
 
-    for name in ("output", "rejects", "report"):
-        if not isinstance(context.params.get(name), bool | None):
-            path, file = Path(context.params[name]), common.config or Path(CONFIG_FILE)
-            check_not_overwriting(path, file, "the options")
+    for name in _written_options(context):
+        path, file = context.params[name], common.config or Path(CONFIG_FILE)
+        check_not_overwriting(Path(path), file, "the options")
+        source = context.get_parameter_source(name)
+        if common.config is None and source is not None and source.name == "DEFAULT_MAP":
+            _check_in_folder(name, path)
     return screen
+
+
+def _written_options(context: typer.Context) -> list[str]:
+    """Return the options of a command that name what it writes."""
+    names = [*_OUTPUTS, *(["model"] if context.info_name in _MODEL_WRITERS else [])]
+    return [name for name in names if isinstance(context.params.get(name), str | Path)]
+
+
+def _check_in_folder(name: str, path: str | Path) -> None:
+    """Raise `UsageError` for an output that `rnnforecast.toml` of a foreign folder may not name.
+
+    The file is read because it lies in the working directory, so somebody else may have written
+    it: it names files below it alone, and none where it belongs to another user.
+    """
+    if str(path) == STANDARD_OUTPUT:
+        return
+    folder, owner = Path.cwd(), Path(CONFIG_FILE).stat().st_uid
+    is_inside = not is_url(str(path)) and Path(path).resolve().is_relative_to(folder.resolve())
+    if is_inside and owner in (*_TRUSTED_OWNERS, os.getuid()):
+        return
+    reason = "lies outside of this folder" if not is_inside else "comes from another user's file"
+    raise UsageError(
+        f"{CONFIG_FILE} in {folder} names {name} = {str(path)!r}, which {reason}: nothing is "
+        "written there unasked",
+        code="foreign-options",
+        proposals=[
+            Proposal((f"--{name}", str(path)), "if it is to be written"),
+            Proposal(("--config", CONFIG_FILE), "if the file is yours, with all that it says"),
+        ],
+    )
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -139,7 +185,7 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     def call(**values: Any) -> None:  # Typer passes by keyword what the signature below declares
         arguments = {p.name: values[p.name] for p in plain}
         for name, cls in groups.items():
-            group = {item.name: values[item.name] for item in fields(cls)}
+            group = {item.name: values[item.name] for item in option_fields(cls)}
             try:
                 arguments[name] = decode(cls, group, get_type_hints(cls), _from_option)
             except FieldError as error:
@@ -166,7 +212,7 @@ def _parameters(cls: Any) -> tuple[inspect.Parameter, ...]:
     """Return the fields of a dataclass as Typer options; cached, for commands share dataclasses."""
     hints = get_type_hints(cls)
     parameters = []
-    for item in fields(cls):
+    for item in option_fields(cls):
         spelling = item.name.rstrip("_").replace("_", "-")  # from_ is --from, a keyword of Python
         choices = item.metadata["choices"]
         help_text = item.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
@@ -203,7 +249,10 @@ def _from_option(value: Any, hint: Any) -> Any:
 
 
 def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the command's table in a TOML file its defaults; environment variables come first."""
+    """Make the command's table in a TOML file its defaults; environment variables come first.
+
+    Paths in the file are relative to its folder.
+    """
     file = path or Path(CONFIG_FILE)
     if path is None:
         try:
@@ -235,6 +284,8 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
 
     defaults: dict[str, Any] = {}
     for key, value in values.items():
+        if key in (*_INPUTS, *_OUTPUTS) and isinstance(value, str):
+            value = _relative_to(file.parent, value)  # noqa: PLW2901
         parameter, is_repeatable = known[key]
         if is_repeatable:
             defaults[parameter] = value if isinstance(value, list) else [value]
@@ -242,3 +293,9 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
             defaults[parameter] = ",".join(map(str, value)) if isinstance(value, list) else value
     context.default_map = {**defaults, **(context.default_map or {})}
     return path
+
+
+def _relative_to(folder: Path, path: str) -> str:
+    """Return a path in a file of this folder; a URL, a database and `-` stay as they are."""
+    is_elsewhere = is_url(path) or parse_database(path) is not None or path == STANDARD_OUTPUT
+    return path if is_elsewhere or folder == Path() else str(folder / path)

@@ -34,12 +34,15 @@ if TYPE_CHECKING:
 
 _MAX_QUOTE = 200
 """Characters of the user's own line that an error quotes; other texts have five times as many."""
-_CONTROL = re.compile("[\x7f-\x9f\u2028\u2029]")
-"""Characters that move the cursor or end a line, and that JSON does not escape by itself."""
+_CONTROL = re.compile(
+    "[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]"
+)
+"""Characters that move the cursor, end a line, turn the direction of writing or cannot be seen, and
+that JSON does not escape by itself."""
 _BAR_AFTER_S = 1.0
 """A task that is done within this time gets no progress bar."""
 _FILE_WIDTH = 10_000
-"""Width of a table that is written to a file: enough for all columns."""
+"""Width of a table that is written to a file: enough for all columns. No screen is wider."""
 _TRACE_WIDTHS = {
     "member": 6,
     "epoch": 5,
@@ -245,8 +248,11 @@ class Screen:
 
         width = None if file.isatty() or "COLUMNS" in os.environ else file_width
         if self.has_color:
-            return Console(file=file, width=width)
-        return Console(file=file, width=width, color_system=None)
+            console = Console(file=file, width=width)
+        else:
+            console = Console(file=file, width=width, color_system=None)
+        console.width = min(console.width, _FILE_WIDTH)
+        return console
 
 
 def printable(text: str) -> str:
@@ -263,7 +269,7 @@ def _to_json(value: Mapping[str, Any], stream: TextIO, *, indent: int | None = N
     """
     encoding = (getattr(stream, "encoding", None) or "").lower().replace("-", "")
     text = json.dumps(value, indent=indent, ensure_ascii=encoding != "utf8", allow_nan=False)
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    return _CONTROL.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def error_document(error: RnnForecastError) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import rnnforecast
-from rnnforecast.cli.app import CommonOptions, Explicit, ModelPath, configure_screen, with_options
+from rnnforecast.cli.app import (
+    CommonOptions,
+    Explicit,
+    ModelPath,
+    TrustSource,
+    configure_screen,
+    with_options,
+)
 from rnnforecast.cli.console import Screen
 from rnnforecast.config.commands import DEFAULT_LEDGER, RunConfig, ScoreConfig
 from rnnforecast.config.reading import DataConfig
@@ -62,6 +69,7 @@ def score(
         str | None, typer.Option(help="Readings. Default: what the model was trained on.")
     ] = None,
     model: ModelPath = DEFAULT_MODEL,
+    trust_source: TrustSource = False,
     job: Annotated[
         Path | None, typer.Option(help="Take ledger, readings and model from this job file.")
     ] = None,
@@ -76,6 +84,7 @@ def score(
             config=config,
             reading=reading,
             explicit=explicit,
+            trust_source=trust_source,
             listener=screen,
         )
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import warnings
 from contextlib import suppress
 from types import FrameType
@@ -43,6 +44,9 @@ app = make_app(
         *(shard, run_job, score, status, use),
     )
 )
+
+
+_WORKERS_END_S = 5.0
 
 
 class Stopped(BaseException):
@@ -85,10 +89,23 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = code or 128 + handler.stopped.number
 
     on_signals(lambda number, _frame: os._exit(code or 128 + number))
+    _remove_traces_of_workers()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _remove_traces_of_workers() -> None:
+    """Remove the folders and semaphores of processes that were started, as the interpreter would.
+
+    It is given up after a while: a worker that does not end must not keep this process.
+    """
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        thread = threading.Thread(target=util._exit_function, daemon=True)
+        thread.start()
+        thread.join(_WORKERS_END_S)
 
 
 def run(arguments: list[str], handler: _SignalHandler | None = None) -> int:

@@ -12,6 +12,7 @@ from rnnforecast.cli.app import (
     Explicit,
     ModelPath,
     OptionalData,
+    TrustSource,
     Version,
     configure_screen,
     with_options,
@@ -160,6 +161,7 @@ def memory(
     explicit: Explicit,
     model: ModelPath = DEFAULT_MODEL,
     version: Version = None,
+    trust_source: TrustSource = False,
     units: Annotated[
         bool, typer.Option("--units", help="Say how long each unit's gates let it remember.")
     ] = False,
@@ -171,6 +173,7 @@ def memory(
         model=rnnforecast.load(model, version=version),
         reading=reading,
         explicit=explicit,
+        trust_source=trust_source,
         listener=screen,
     )
 

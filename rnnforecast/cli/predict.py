@@ -13,6 +13,7 @@ from rnnforecast.cli.app import (
     Explicit,
     ModelPath,
     OptionalData,
+    TrustSource,
     Version,
     configure_screen,
     with_options,
@@ -57,6 +58,7 @@ def predict(
     model: ModelPath = DEFAULT_MODEL,
     output: Output = "forecast.csv",
     version: Version = None,
+    trust_source: TrustSource = False,
     plot: Annotated[
         bool, typer.Option("--plot", help="Show the forecast in the terminal.")
     ] = False,
@@ -76,6 +78,7 @@ def predict(
             explicit=explicit,
             version=version,
             output=output,
+            trust_source=trust_source,
             listener=screen,
         )
         screen.has_published = True
@@ -93,6 +96,7 @@ def predict(
             explicit=explicit,
             version=version,
             output=output,
+            trust_source=trust_source,
             listener=screen,
         )
         screen.has_published = output != STANDARD_OUTPUT

@@ -272,7 +272,7 @@ def use(
 ) -> None:
     """Activate a saved version: roll back, or forward."""
     screen = configure_screen(context, common)
-    before = rnnforecast.use(version, model=model)
+    before = rnnforecast.use(version, model=model, listener=screen)
     screen.has_published = True
 
     if common.json:

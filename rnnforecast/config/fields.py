@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, field, fields, replace
+from dataclasses import MISSING, Field, field, fields, replace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rnnforecast.errors import UsageError
@@ -32,10 +32,20 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+def resolved(default: Any) -> Any:
+    """Return a dataclass field that is no option: it is filled in from what options name."""
+    return field(default=default, metadata={"is_resolved": True})
+
+
+def option_fields(config: Any) -> list[Field[Any]]:
+    """Return the fields of a dataclass, or of an instance, that a user may set."""
+    return [item for item in fields(config) if not item.metadata.get("is_resolved")]
+
+
 def to_arguments(config: Any) -> list[str]:
     """Return the command-line arguments that set the fields which differ from their defaults."""
     arguments = []
-    for item in fields(config):
+    for item in option_fields(config):
         value, name = getattr(config, item.name), f"--{item.name.replace('_', '-')}"
         if value == item.default:
             continue
@@ -57,7 +67,7 @@ def add_arguments(config: _T, arguments: Sequence[str]) -> tuple[_T, list[str]]:
     values that the config refuses.
     """
     hints = get_type_hints(type(config))
-    items = {f"--{item.name.replace('_', '-')}": item for item in fields(config)}  # type: ignore[arg-type]
+    items = {f"--{item.name.replace('_', '-')}": item for item in option_fields(config)}
     values: dict[str, Any] = {}
     unknown: list[str] = []
     words = iter(arguments)

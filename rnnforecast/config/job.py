@@ -19,6 +19,7 @@ from rnnforecast.config.fields import (
     decode,
     from_toml,
     option,
+    option_fields,
 )
 from rnnforecast.config.reading import DataConfig, parse_bytes
 from rnnforecast.config.training import DEFAULT_MODEL, PredictConfig
@@ -326,7 +327,8 @@ def _decode_forecast(table: dict[str, Any], fresh: dict[str, Any], path: Path) -
 def _decode_table(cls: type[_T], table: Mapping[str, Any], path: Path, name: str) -> _T:
     """Decode a table, whose keys may have hyphens, into a dataclass. Raises `UsageError`."""
     hints = get_type_hints(cls)
-    check_keys(table, hints, f"[{name}] in {path} has a key")
+    known = [item.name for item in option_fields(cls)]
+    check_keys(table, known, f"[{name}] in {path} has a key")
     values = {key.replace("-", "_"): value for key, value in table.items()}
     try:
         part = decode(cls, values, hints, from_toml)

@@ -6,10 +6,11 @@ import io
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from rnnforecast.config.fields import check_choices, option
+from rnnforecast.config.fields import check_choices, option, resolved
 from rnnforecast.errors import UsageError
 from rnnforecast.units import (
     EPOCH_UNITS_US,
@@ -146,6 +147,13 @@ class DataConfig:
         "Two different readings of one series at one time.",
         choices=("error", "last", "mean"),
     )
+    excluded_times: str | None = resolved(None)
+    """The rows of `exclude` as CSV, once they were read. A saved version has them, too."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return all that decides the readings, for the key of a forecast: contents, not paths."""
+        values = {**asdict(self), "exclude": None, "rejects": None}
+        return {k: v for k, v in values.items() if k != "excluded_times" or v is not None}
 
     @property
     def named_columns(self) -> tuple[str, ...]:

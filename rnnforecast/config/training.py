@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from rnnforecast.config.fields import check_choices, option
@@ -20,6 +20,7 @@ NO_BOUNDS = "none"
 """The value of `bounds` by which forecasts go beyond the limits that readings rest on."""
 FALLBACKS = ("seasonal-naive", "naive")
 BASELINES = ("naive", "seasonal-naive", "ridge")
+_EXCEL_SAFE = "Put ' before names that a spreadsheet would take for a formula (CSV)."
 MAX_LOOKBACK = 16_384
 MAX_HORIZON = 16_384
 MAX_HIDDEN = 4_096
@@ -167,13 +168,25 @@ class PredictConfig:
     max_drift: float | None = option(
         None, "Publish nothing where a series is further off its trained level, in its spreads."
     )
-    excel_safe: bool = option(
-        False, "Put ' before names that a spreadsheet would take for a formula (CSV)."
-    )
+    excel_safe: bool = option(False, _EXCEL_SAFE)
+    wide: bool = option(False, "Write one column for each series, of point forecasts only.")
+
+    def facts(self) -> dict[str, Any]:
+        """Return all that decides what is written, for the key of a forecast.
+
+        Ages do not, and the as-of time counts by itself.
+        """
+        values = {k: v for k, v in asdict(self).items() if k not in ("max_age", "warn_age")}
+        if not self.wide:  # as before there was such an option
+            del values["wide"]
+        return values
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for invalid values; convert a horizon in steps to text."""
         check_choices(self)
+        if self.wide and (self.exceed or self.quantiles != BAND):
+            name = "exceed" if self.exceed else "quantiles"
+            raise UsageError(f"--wide has point forecasts only, without those of --{name}")
         if self.max_drift is not None:
             check_range("max-drift", self.max_drift, 0.0, 1e9)
         if self.horizon is not None:
@@ -204,6 +217,7 @@ class AnomalyConfig:
     )
     stride: int | None = option(None, "Steps between forecasts. Default: the horizon.")
     since: str | None = option(None, "Judge no reading before this time.")
+    excel_safe: bool = option(False, _EXCEL_SAFE)
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for numbers out of range."""
@@ -240,6 +254,7 @@ class BacktestConfig:
         choices=BASELINES,
         listed=True,
     )
+    excel_safe: bool = option(False, _EXCEL_SAFE)
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for invalid numbers; convert row numbers from Python to text."""

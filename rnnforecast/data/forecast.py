@@ -18,6 +18,7 @@ from rnnforecast.config.training import BAND, quantile_name
 from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
 from rnnforecast.data.axis import ELAPSED_UTC, TimeAxis, timestamp_array
 from rnnforecast.data.windows import Past, Values
+from rnnforecast.errors import UsageError
 from rnnforecast.spec import QUANTILES
 
 _error_function = np.vectorize(math.erf, otypes=[np.float64])
@@ -121,6 +122,25 @@ class Forecast:
             columns["p_exceed"] = pa.array(self.p_exceed.round(6).ravel()[rows], from_pandas=True)
         if self.source is not None:
             columns["source"] = _decode(codes, self.source)
+        return pa.table(columns)
+
+    def to_wide(self) -> pa.Table:
+        """Return one row for each stamp, in the order of time: timestamp, and a column a series.
+
+        The columns are point forecasts, null where a series has none for a stamp. Raises
+        `UsageError` where a series has the name of the first column.
+        """
+        if "timestamp" in self.names:
+            raise UsageError("a series is called 'timestamp', as the first column of --wide is")
+        table = self.to_arrow(())
+        stamps, rows = np.unique(self.stamp_rows[1], return_inverse=True)
+        columns: dict[str, pa.Array] = {"timestamp": timestamp_array(stamps, self.axis.tz)}
+        origins, points = self.stamp_rows[0] // self.horizon, table["forecast"].to_numpy()
+        begins = np.searchsorted(origins, np.arange(len(self.names) + 1))
+        for name, begin, end in zip(self.names, begins[:-1], begins[1:], strict=True):
+            column = np.full(len(stamps), np.nan, points.dtype)
+            column[rows[begin:end]] = points[begin:end]
+            columns[name] = pa.array(column, from_pandas=True)
         return pa.table(columns)
 
     def to_pandas(self, quantiles: Sequence[float] | None = None) -> pd.DataFrame:

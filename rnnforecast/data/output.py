@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -33,7 +34,8 @@ from rnnforecast.errors import (
     NotEnoughDataError,
     writing_standard_output,
 )
-from rnnforecast.storage.publish import publishing_file
+from rnnforecast.events import Listener, WarningEvent
+from rnnforecast.storage.publish import publishing_output
 from rnnforecast.storage.remote import as_path, check_json_lines
 from rnnforecast.units import format_utc_offset
 
@@ -44,17 +46,22 @@ _REQUIRED_COLUMNS = ("series", "timestamp", "forecast")
 _QUANTILE_COLUMN = re.compile(r"q(\d{1,2}(?:\.\d+)?)")
 
 
-def names_like_formulas(forecast: Forecast, path: str) -> list[str]:
-    """Return the series whose name a spreadsheet would run as a formula; none unless it is CSV."""
-    if path != STANDARD_OUTPUT and as_path(path).suffix.lower() != ".csv":
-        return []
-    return [name for name in dict.fromkeys(forecast.names) if _FORMULA.match(name)]
+def without_formulas(
+    names: Sequence[str], path: str, listener: Listener, *, is_escaped: bool
+) -> tuple[str, ...]:
+    """Return the names of series as they are written to a file.
 
-
-def escape_formulas(forecast: Forecast) -> Forecast:
-    """Return the forecast with an apostrophe before such names, which makes them text."""
-    names = tuple(f"'{name}" if _FORMULA.match(name) else name for name in forecast.names)
-    return replace(forecast, names=names)
+    Those that a spreadsheet would run as formulas get an apostrophe, which makes them text, if
+    `is_escaped`, else there is a warning. Only of CSV files, which spreadsheets open so.
+    """
+    is_csv = path == STANDARD_OUTPUT or as_path(path).suffix.lower() == ".csv"
+    formulas = [name for name in dict.fromkeys(names) if is_csv and _FORMULA.match(name)]
+    if not is_escaped and formulas:
+        message = "spreadsheets run names like these as formulas (--excel-safe marks them as text)"
+        listener(WarningEvent.for_names("formula", message, formulas))
+    if not is_escaped or not formulas:
+        return tuple(names)
+    return tuple(f"'{name}" if _FORMULA.match(name) else name for name in names)
 
 
 def write_table(table: pa.Table, path: str) -> None:
@@ -67,7 +74,7 @@ def write_table(table: pa.Table, path: str) -> None:
             sys.stdout.buffer.write(buffer.getvalue())  # UTF-8, whatever the terminal's encoding
             sys.stdout.flush()
         return
-    with publishing_file(as_path(path)) as file:
+    with publishing_output(as_path(path)) as file:
         _WRITE[as_path(path).suffix.lower()](table, file)
 
 
@@ -84,11 +91,16 @@ class BacktestFile:
 
     _file: IO[bytes]
     _ending: str
+    _renamed: Mapping[str, str]
+    """Names of series that are written otherwise."""
     _parquet: pa_parquet.ParquetWriter | None = None
     _is_empty: bool = True
 
     def write(self, method: str, forecast: Forecast, actual: Values) -> None:
         """Append windows of one method with their actuals, `(window, horizon)`."""
+        if self._renamed:
+            names = tuple(self._renamed.get(name, name) for name in forecast.names)
+            forecast = replace(forecast, names=names)
         values = forecast.to_arrow()
         rows = forecast.stamp_rows[0]
         window, lead = np.divmod(rows, forecast.horizon)
@@ -133,17 +145,22 @@ def floats_to_doubles(schema: pa.Schema) -> pa.Schema:
 
 
 @contextmanager
-def open_backtest_file(path: str) -> Iterator[BacktestFile]:
-    """Open a file for the forecasts of a backtest; it is published whole, or not at all."""
-    with publishing_file(as_path(path)) as file:
-        backtest_file = BacktestFile(file, as_path(path).suffix.lower())
+def open_backtest_file(path: str, renamed: Mapping[str, str]) -> Iterator[BacktestFile]:
+    """Open a file for the forecasts of a backtest; it is published whole, or not at all.
+
+    `renamed` are the names of series that are written otherwise.
+    """
+    with publishing_output(as_path(path)) as file:
+        backtest_file = BacktestFile(file, as_path(path).suffix.lower(), renamed)
         yield backtest_file
         backtest_file.close()
 
 
 def _write_csv(table: pa.Table, file: IO[bytes], *, has_header: bool = True) -> None:
     if has_header:
-        file.write((",".join(table.column_names) + "\n").encode())
+        header = io.StringIO()
+        csv.writer(header, lineterminator="\n").writerow(table.column_names)
+        file.write(header.getvalue().encode())
     text_columns = [name for name in table.column_names if pa.types.is_string(table[name].type)]
     needs_quotes = any(
         pc.any(pc.match_substring_regex(pc.unique(table[name]), '[,"\r\n]')).as_py()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,6 +60,15 @@ class Anomalies:
             for name in ("series", "times_us", "actual", "low", "high", "surprise")
         }
         return replace(parts[0], n_judged=n_judged, **columns)
+
+    @property
+    def anomalous_names(self) -> tuple[str, ...]:
+        """The names of the series that have anomalies."""
+        return tuple(self.names[i] for i in np.unique(self.series))
+
+    def with_names(self, renamed: Mapping[str, str]) -> Anomalies:
+        """Return the anomalies with other names of series."""
+        return replace(self, names=tuple(renamed.get(name, name) for name in self.names))
 
     def to_arrow(self) -> pa.Table:
         """Return one row an anomaly: series, timestamp, actual, q10, q90, surprise."""

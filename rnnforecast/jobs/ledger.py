@@ -201,11 +201,13 @@ def score(
     config: ScoreConfig | None = None,
     reading: DataConfig | None = None,
     explicit: Collection[str] = (),
+    trust_source: bool = False,
     listener: Listener = ignore,
 ) -> ScoreResult:
     """Score the forecasts of a ledger for which readings exist; torch is not needed.
 
-    The readings are read as those of the model were, by default from the same source. Raises a
+    The readings are read as those of the model were, by default from the same source, as `predict`
+    does. Raises a
     `RnnForecastError`; `QualityGateError` where a series has drifted by more than the limit.
     """
     config = config or ScoreConfig()
@@ -220,7 +222,7 @@ def score(
         )
 
     options = resolve_options(model.artifact, reading, explicit)
-    source = training_source(model.artifact) if data is None else data
+    source = training_source(model, is_trusted=trust_source) if data is None else data
     check_outputs(source, options)
     past = make_past(model.read(source, options, events)[0])
 

@@ -22,7 +22,7 @@ from rnnforecast.config.job import AS_OF, Job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import changed_fields
 from rnnforecast.data.output import encode_table
-from rnnforecast.errors import UsageError
+from rnnforecast.errors import UsageError, redact
 from rnnforecast.evaluate.live import issue_table
 from rnnforecast.evaluate.postprocess import Prediction
 from rnnforecast.events import InputRead, Recorder
@@ -67,8 +67,6 @@ from rnnforecast.workflow.steps import Clock
 
 _LIBRARIES = ("torch", "numpy", "pandas", "pyarrow")
 """Libraries whose versions the manifest records."""
-_NO_RESULT = ("as_of", "max_age", "warn_age")
-"""Options of a forecast that do not change it; the as-of time is part of the key by itself."""
 FORMAT, FORMAT_VERSION = "rnnforecast-run", 1
 MANIFEST = "run.json"
 """Name of the manifest of a job with one output; of several, each has its own with this suffix."""
@@ -117,14 +115,12 @@ class Publication:
         stamp = axis.format_for_file_name(as_of_us)
         path = job.output_path(stamp)
         check_not_shared(job, path)
-        # What these files hold is in the fingerprint; where they lie changes no forecast.
-        reading = {**asdict(ready.options), "exclude": None, "rejects": None}
-        forecast = {k: v for k, v in asdict(job.forecast).items() if k not in _NO_RESULT}
+        forecast = {k: v for k, v in job.forecast.facts().items() if k != "as_of"}
         key = hash_facts(
             {
                 "rnnforecast": __version__,
                 "forecast": {**forecast, "future": None},
-                "reading": reading,
+                "reading": ready.options.facts(),
                 "version": model.version,
                 "readings": ready.past.fingerprint(),
                 "as_of": stamp,
@@ -165,8 +161,9 @@ class Publication:
             files["ledger"] = describe_input(part.path)
             crash_point("ledger-published")
 
-        with rollback_on_error(self.output):
-            entry = publish(self.output, encode_table(table, str(self.output)))
+        with rollback_on_error(Path(os.path.realpath(self.output))):
+            content = encode_table(table, str(self.output))
+            entry = publish(self.output, content, is_output=True)
             files["output"] = {**entry, "rows": table.num_rows}
             crash_point("forecast-published")
             manifest = {**self.describe(events, arguments), **files, "timing": dict(clock.laps)}
@@ -183,7 +180,7 @@ class Publication:
             **describe_owner(self.job, self.output.parent),
             "as_of": self.as_of_iso,
             "published": datetime.now(UTC).isoformat(timespec="seconds"),
-            "arguments": list(arguments),
+            "arguments": [redact(argument) for argument in arguments],
             "model": {"path": str(self.model.path), "version": self.model.version},
             "in_sample": self.ready.is_in_sample,
             "horizon": self.ready.horizon,
@@ -219,7 +216,8 @@ def _config_with_origins(job: Job, options: DataConfig) -> dict[str, Any]:
         **dict.fromkeys(job.explicit, file),
     }
     source = {"value": job.source, "origin": file}
-    config = {"data": {"source": source, **_with_origins(asdict(options), origins)}}
+    values = {name: v for name, v in asdict(options).items() if name != "excluded_times"}
+    config = {"data": {"source": source, **_with_origins(values, origins)}}
 
     for name, values in {
         "forecast": asdict(job.forecast),
@@ -399,7 +397,9 @@ def remove_job_leftovers(job: Job) -> None:
     """Remove temporary files of killed runs of this job; its lock must be held."""
     output = Path(job.output)
     textfiles = [Path(job.textfile)] if job.textfile else []
-    for path in (output, manifest_path(job, output), *textfiles):
+    named = (output, manifest_path(job, output), *textfiles)
+    behind_links = (Path(os.path.realpath(path)) for path in (output, *textfiles))
+    for path in dict.fromkeys((*named, *behind_links)):
         parts = [glob.escape(part) for part in path.name.split(AS_OF)]
         for pattern in {stamp.join(parts) for stamp in _STAMP_GLOBS}:
             remove_stale_temps(path.parent, pattern=pattern)
@@ -422,6 +422,8 @@ def _matches(manifest: Mapping[str, Any], name: str, path: Path) -> bool:
     The folder may have been moved since.
     """
     with suppress(OSError, ValueError, KeyError, TypeError):
+        if not path.is_file():  # what went through a pipe is not there any more
+            return False
         actual, entry = describe_input(path), manifest[name]
         has_name = Path(entry["path"]).name == path.name
         return has_name and all(actual[fact] == entry[fact] for fact in ("bytes", "sha256"))

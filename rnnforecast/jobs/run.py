@@ -102,6 +102,7 @@ def run(
         as_of_times = list(date_range(config.from_, config.to, every_us))
     call = _Call(job, config, arguments)
     if config.dry_run:
+        call = replace(call, job=replace(job, reading=replace(job.reading, rejects=None)))
         return [_attempt(call, as_of, listener) for as_of in as_of_times]
 
     if config.max_time:

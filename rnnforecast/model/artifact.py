@@ -162,7 +162,7 @@ class Artifact:
             "kind": "rnn",
             "parent": self.parent,
             "spec": asdict(self.spec),
-            "config": asdict(self.config),
+            "config": {**asdict(self.config), "data": _stored_options(self.config.data)},
             "schema": self.schema.to_json(),
             "season": self.spec.season,
             "trained_until": self.trained_until,
@@ -171,6 +171,14 @@ class Artifact:
             "self_test": self.self_test,
             "provenance": self.provenance,
         }
+
+
+def _stored_options(config: DataConfig) -> dict[str, Any]:
+    """Return options of reading as they are stored: bad times only where there are some."""
+    options = asdict(config)
+    if config.excluded_times is None:
+        del options["excluded_times"]
+    return options
 
 
 _STORED: tuple[type, ...] = (Artifact, NetworkSpec, MemberSpec, Schema, Covariate)
@@ -221,7 +229,8 @@ def load(directory: AnyPath) -> Artifact:
         _check_manifest(manifest, artifact, stored)
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise damaged(directory, f"it does not describe a network ({error!r})") from error
-    return artifact
+    # Versions of earlier releases may name a file to write to: nothing that is stored is written.
+    return replace(artifact, config=replace(config, data=replace(config.data, rejects=None)))
 
 
 def load_manifest(directory: AnyPath) -> dict[str, Any]:

@@ -45,10 +45,12 @@ def build_artifact(
     assert forecaster.log is not None
     ranges = describe_ranges(setup.split)
     limits = fit_limits(setup.split.everything)
+    # The file of rejected rows is one of this machine, and of this command.
+    config = replace(setup.config, data=replace(setup.config.data, rejects=None))
 
     return Artifact(
         spec=forecaster.network.spec,
-        config=setup.config,
+        config=config,
         schema=schema,
         names=forecaster.names,
         base=tuple(setup.split.panel.base.tolist()),

@@ -43,7 +43,7 @@ from rnnforecast.sources.text import (
     truncated,
     unpacked_size,
 )
-from rnnforecast.storage.durable import publishing_file
+from rnnforecast.storage.durable import publishing_output
 
 BLOCK_BYTES = 1 << 22
 _SPARE_BYTES = 1 << 16
@@ -668,7 +668,7 @@ def report_skipped(
     Raises `DataError` where they are more than allowed; the file is written then, too.
     """
     if config.rejects is not None:
-        with publishing_file(Path(config.rejects)) as file:
+        with publishing_output(Path(config.rejects)) as file:
             file.write("".join(f"{location.text}\n" for location in skipped).encode())
     if not skipped:
         return

@@ -336,7 +336,9 @@ def check_outputs(
     """
     results: list[AnyPath] = []
     if options.rejects is not None:
-        results.append(local_path(options.rejects, "--rejects"))
+        rejects = local_path(options.rejects, "--rejects")
+        check_file(rejects)
+        results.append(rejects)
     if options.exclude is not None:
         local_path(options.exclude, "--exclude")
     if output is not None:

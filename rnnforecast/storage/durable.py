@@ -13,6 +13,7 @@ import select
 import shutil
 import signal
 import stat
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,11 @@ _MAX_NAME_BYTES = 255
 """What file systems of Unix take; a longer name is cut in the temporary one."""
 _PIPE_PATIENCE_S = 1.0
 """How long a pipe's reader may leave it full."""
+_IDLE_S = 30.0
+"""How long a pipe may have no reader, or take no byte, until a write to it is given up."""
+_POLL_S = 0.05
+_WRITE_BYTES = 1 << 16
+_STANDARD_STREAMS = (1, 2)
 CRASH_VARIABLE = "RNNFORECAST_CRASH_AT"
 """Names the crash point at which to die, as `LABEL[:PASSAGE[:SIGNAL]]`."""
 _passages: Counter[str] = Counter()
@@ -36,12 +42,105 @@ _passages: Counter[str] = Counter()
 
 
 @contextmanager
-def publishing_file(path: Path) -> Iterator[IO[bytes]]:
-    """Open a temporary file in the folder of `path`; it becomes `path` when the block succeeds."""
+def publishing_output(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that a user has named; it gets its content when the block succeeds.
+
+    A link is followed: what it leads to is replaced, in its own folder. An existing file keeps its
+    mode and its owner. A device or a pipe is written to when the block ends, and stays what it is.
+    Raises `WriteError` for what is none of these, and where a pipe takes nothing for too long.
+    """
+    with as_write_error(path):
+        target = resolve_output(path)
+        existing = target.stat() if target is not None and target.exists() else None
+    if target is not None:
+        with publishing_file(target, existing=existing) as file:
+            yield file
+        return
+
+    with as_write_error(path), tempfile.TemporaryFile(prefix="rnnforecast-") as buffer:
+        yield buffer
+        buffer.seek(0)
+        descriptor = _open_stream(path)
+        try:
+            while chunk := buffer.read(_WRITE_BYTES):
+                _write_stream(descriptor, chunk)
+        finally:
+            os.close(descriptor)
+
+
+def resolve_output(path: Path) -> Path | None:
+    """Return the file that an output is, behind all links; None for a pipe or a device.
+
+    What this process prints to counts as a device, whatever it is redirected to. Raises `OSError`
+    for a folder, a socket and a disk.
+    """
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return Path(os.path.realpath(path))
+    mode = status.st_mode
+    if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or _standard_stream(status) is not None:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, f"{path} is a folder")
+    if not stat.S_ISREG(mode):
+        kind = "a socket" if stat.S_ISSOCK(mode) else "a disk"
+        raise OSError(errno.EINVAL, f"{path} is {kind}, and no file")
+    return Path(os.path.realpath(path))
+
+
+def _standard_stream(status: os.stat_result) -> int | None:
+    """Return the descriptor of standard output or error that is this file."""
+    for descriptor in _STANDARD_STREAMS:
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), status):
+                return descriptor
+    return None
+
+
+def _open_stream(path: Path) -> int:
+    """Open a device, or a pipe once somebody reads from it, so that no write to it waits."""
+    standard = _standard_stream(path.stat())
+    if standard is not None:
+        return os.dup(standard)
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    deadline = time.monotonic() + _IDLE_S
+    while True:
+        try:
+            return os.open(path, flags)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() >= deadline:
+                message = f"nobody has read from this pipe for {_IDLE_S:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, message) from error
+        time.sleep(_POLL_S)
+
+
+def _write_stream(descriptor: int, content: bytes) -> None:
+    """Write all of it. Raises `TimeoutError` where no byte is taken for too long."""
+    while content:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if not poll.poll(_IDLE_S * 1000):
+            message = f"nobody has read from this pipe for {_IDLE_S:g} s"
+            raise TimeoutError(errno.ETIMEDOUT, message)
+        with suppress(BlockingIOError):
+            content = content[os.write(descriptor, content) :]
+
+
+@contextmanager
+def publishing_file(path: Path, *, existing: os.stat_result | None = None) -> Iterator[IO[bytes]]:
+    """Open a temporary file in the folder of `path`; it becomes `path` when the block succeeds.
+
+    It has the mode and the owner of the `existing` file, or else those of a new one.
+    """
     temporary = _temporary_path(path)
     with as_write_error(path):
         try:
             with _open_new(temporary) as file:
+                if existing is not None:
+                    _make_like(file.fileno(), existing)
                 crash_point("file-created")
                 yield file
                 crash_point("file-written")
@@ -250,13 +349,16 @@ def check_directory(path: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise `WriteError` where no file `path` could be published: before the work, not after it."""
+    """Raise `WriteError` where no output `path` could be written: before the work, not after it."""
     with as_write_error(path):
-        if not path.parent.is_dir():
-            raise FileNotFoundError(errno.ENOENT, f"there is no folder {path.parent}")
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, f"{path} is a folder")
-    check_directory(path.parent)
+        target = resolve_output(path)
+        if target is None:
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, f"{path} does not let you write")
+            return
+        if not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder {target.parent}")
+    check_directory(target.parent)
 
 
 def check_not_overwriting(path: Path, source: Path, content: str) -> None:
@@ -264,10 +366,11 @@ def check_not_overwriting(path: Path, source: Path, content: str) -> None:
 
     `content` is what the file holds, for the message.
     """
-    if path.exists() and source.exists() and path.samefile(source):
-        raise UsageError(
-            f"{path} holds {content}, and would be overwritten", hint="name another file"
-        )
+    with suppress(OSError):  # what cannot be looked at is reported where it is opened
+        if path.samefile(source):
+            raise UsageError(
+                f"{path} holds {content}, and would be overwritten", hint="name another file"
+            )
 
 
 def is_same_place(path: Path, other: Path) -> bool:
@@ -290,6 +393,15 @@ def _open_new(path: Path) -> BinaryIO:
     """Open a new file for writing, with the mode of the umask; an existing one is an error."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     return os.fdopen(descriptor, "wb")
+
+
+def _make_like(descriptor: int, existing: os.stat_result) -> None:
+    """Give a new file the mode of an existing one, and its owner where that is allowed."""
+    status = os.fstat(descriptor)
+    if (status.st_uid, status.st_gid) != (existing.st_uid, existing.st_gid):
+        with suppress(OSError):
+            os.fchown(descriptor, existing.st_uid, existing.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(existing.st_mode) & 0o777)
 
 
 def _sync(file: BinaryIO) -> None:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,24 +15,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rnnforecast.errors import LockedError, WriteError
+from rnnforecast.events import Listener, WarningEvent, ignore
 from rnnforecast.storage.durable import make_directory
 from rnnforecast.storage.remote import AnyPath, is_remote
 
 _BUSY = (errno.EAGAIN, errno.EACCES)
 _POLL_S = 0.05
+_READABLE = 0o444
 _held: set[int] = set()
 """The descriptors of all locks that this process holds."""
 
 
 @contextmanager
-def acquire(path: AnyPath, *, wait_s: float | None = None) -> Iterator[None]:
+def acquire(
+    path: AnyPath, *, wait_s: float | None = None, listener: Listener = ignore
+) -> Iterator[None]:
     """Hold the lock file `path` while the block runs; make its folder where there is none.
 
     Raises `LockedError` where another process holds it for longer than `wait_s`, `WriteError` where
     it cannot be made. None is for commands without `--lock-wait`: they do not wait. A folder that
-    was made for the lock is removed at the end if it is empty. On an object store nothing is held.
+    was made for the lock is removed at the end if it is empty. On an object store nothing is held,
+    which the listener is told each time.
     """
     if is_remote(path):
+        message = (
+            f"nothing keeps another process from writing to {path.parent} at the same time: an "
+            "object store has no lock, so let one machine write there"
+        )
+        listener(WarningEvent("no-lock", message))
         yield
         return
 
@@ -67,11 +78,15 @@ def _lock(path: Path, wait_s: float | None) -> int:
     while True:
         _make_folder(path.parent)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+            descriptor = _open(path)
         except FileNotFoundError:  # the folder was removed together with another process's lock
             continue
         except OSError as error:
-            raise WriteError(f"cannot lock {path}: {error.strerror}", code="cannot-lock") from error
+            raise WriteError(
+                f"cannot lock {path}: {error.strerror}",
+                code="cannot-lock",
+                hint="see who owns that file and its folder; where no run holds it, remove it",
+            ) from error
 
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,6 +104,24 @@ def _lock(path: Path, wait_s: float | None) -> int:
             if time.monotonic() >= deadline:
                 raise _locked_error(path, can_wait=wait_s is not None) from None
             time.sleep(_POLL_S)
+
+
+def _open(path: Path) -> int:
+    """Open the lock file, and make it where there is none.
+
+    Whoever may look into the folder may read it, so that a file that another user's killed process
+    has left excludes nobody: a file that is only read can be locked, too.
+    """
+    flags = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags | os.O_RDWR, 0o666)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    status = os.fstat(descriptor)
+    if status.st_uid == os.geteuid() and status.st_mode & _READABLE != _READABLE:
+        with suppress(OSError):
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode) | _READABLE)
+    return descriptor
 
 
 def _make_folder(folder: Path) -> None:

@@ -20,14 +20,17 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def publish(path: AnyPath, content: bytes) -> dict[str, Any]:
-    """Publish a file, unless it has this content already; return its entry for a manifest."""
+def publish(path: AnyPath, content: bytes, *, is_output: bool = False) -> dict[str, Any]:
+    """Publish a file, unless it has this content already; return its entry for a manifest.
+
+    An output is a file that a user has named, see `publishing_output`.
+    """
     is_published = False
     with suppress(OSError):
         is_published = size_of(path) == len(content) and path.read_bytes() == content
 
     if not is_published:
-        with publishing_file(path) as file:
+        with publishing_output(path) if is_output else publishing_file(path) as file:
             file.write(content)
     return describe(path, content)
 
@@ -43,6 +46,19 @@ def describe_input(path: AnyPath) -> dict[str, Any]:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
     return {"path": str(path.resolve()), "bytes": size, "sha256": sha256}
+
+
+@contextmanager
+def publishing_output(location: AnyPath) -> Iterator[IO[bytes]]:
+    """Open a file that a user has named; it gets its content when the block succeeds.
+
+    On a disk links are followed, and devices and pipes are written to.
+    """
+    opened = (
+        publishing_file(location) if is_remote(location) else durable.publishing_output(location)
+    )
+    with opened as file:
+        yield file
 
 
 @contextmanager

@@ -33,6 +33,8 @@ _ABANDONED = timedelta(days=1)
 """An incomplete version on a store is removed at this age: no lock says if it is being written."""
 _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 _NAME_FORMAT = "%Y%m%dT%H%M%SZ"
+_CANNOT_BE_READ = ("unreadable-model", "unreachable-model")
+"""Codes of errors that leave open which version is active."""
 _HINT_TRAIN = "train one first with  rnnforecast train DATA , or pass its folder with  --model"
 
 
@@ -91,20 +93,25 @@ def active_version(model: AnyPath) -> str | None:
     try:
         return resolve_version(model).name
     except ModelError as error:
-        if error.code == "unreadable-model" or not list_versions(model):
+        if error.code in _CANNOT_BE_READ or not list_versions(model):
             raise
         return None
 
 
 def list_versions(model: AnyPath) -> list[str]:
-    """Return the names of all saved versions, oldest first."""
+    """Return the names of all saved versions, oldest first.
+
+    Raises `ModelError` where they cannot be listed.
+    """
     if is_remote(model):
         return sorted(name for name, files in _list_files(model).items() if _LAST_FILE in files)
     try:
         with os.scandir(model / VERSIONS) as entries:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise _unreadable(model / VERSIONS, error) from error
     return sorted(name for name in names if _NAME.fullmatch(name))
 
 
@@ -171,12 +178,8 @@ def _read_current(model: AnyPath) -> str:
     except OSError as error:
         if is_remote(model) and not isinstance(error, FileNotFoundError):
             raise _unreachable(model, error) from error
-        if not is_remote(model) and not isinstance(error, FileNotFoundError):
-            raise ModelError(
-                f"{model / CURRENT} cannot be read: {error.strerror}",
-                code="unreadable-model",
-                hint="let this user read it; it says which version is active",
-            ) from error
+        if not is_remote(model) and not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise _unreadable(model / CURRENT, error) from error
         if list_versions(model):
             raise ModelError(
                 f"no version of {model} is active",
@@ -210,11 +213,24 @@ def _list_files(model: RemotePath) -> dict[str, set[str]]:
 
 def _is_version(directory: AnyPath) -> bool:
     if not is_remote(directory):
-        return not directory.is_symlink() and _is_directory(directory)
+        try:
+            return stat.S_ISDIR(directory.lstat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise _unreadable(directory, error) from error
     try:
         return (directory / _LAST_FILE).is_file()
     except OSError as error:
         raise _unreachable(directory, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ModelError:
+    return ModelError(
+        f"the model cannot be read: {path}: {error.strerror}",
+        code="unreadable-model",
+        hint="check the rights of this user, and the disk",
+    )
 
 
 def _unreachable(location: RemotePath, error: OSError) -> ModelError:
@@ -235,7 +251,9 @@ def _is_directory(path: Path) -> bool:
 
 def _saved_versions(model: AnyPath) -> str:
     """Return the newest saved versions, for a hint."""
-    versions = list_versions(model)
+    versions: list[str] = []
+    with suppress(ModelError):
+        versions = list_versions(model)
     return (
         f"saved versions: {', '.join(versions[-5:])}" if versions else "no version is saved there"
     )

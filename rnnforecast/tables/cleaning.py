@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from rnnforecast.errors import DataError, Location, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.sniff import shell_quote
+from rnnforecast.storage.remote import local_path
 from rnnforecast.tables.quality import (
     BLOCK_ROWS,
     Segments,
@@ -33,14 +35,53 @@ _MAX_LISTED = 5
 _COLUMNS = ("series", "from", "to")
 _ALL_SERIES = ""
 """An empty series name in the file of excluded times."""
+_MAX_EXCLUDED_CHARACTERS = 1 << 22
+"""Longest list of excluded times: some 80,000 rows. It is saved in a version's manifest."""
+
+
+def load_excluded_times(config: DataConfig) -> DataConfig:
+    """Return the options with the rows of `exclude`, so that its file need not be there later.
+
+    Raises `DataError` for a file that cannot be read, lacks a column, or is too long.
+    """
+    if config.exclude is None or config.excluded_times is not None:
+        return config
+    path = str(local_path(config.exclude, "--exclude"))
+    try:
+        with InputFile.of(Path(path)).open() as stream:
+            table = pd.read_csv(stream, dtype=str, keep_default_na=False)
+    except (DataError, OSError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}", code="bad-times", location=Location(path)
+        ) from error
+    if not set(_COLUMNS) <= set(table.columns):
+        raise DataError(
+            f"{path} needs the columns series, from, to, but has {', '.join(table.columns)}",
+            code="bad-times",
+            location=Location(path, line=1),
+            hint="leave series empty where a time is bad for all of them",
+        )
+
+    text = table[list(_COLUMNS)].to_csv(index=False)
+    if len(text) > _MAX_EXCLUDED_CHARACTERS:
+        raise DataError(
+            f"{path} lists {len(table)} bad times, more than a version can hold",
+            code="bad-times",
+            location=Location(path),
+            hint="put together those that follow each other",
+        )
+    return replace(config, excluded_times=text)
 
 
 def clean_rows(rows: Rows, context: ReadContext, *, tz: str | None) -> None:
     """Set readings to NaN that lie outside valid ranges or in excluded times."""
     if context.config.valid_range:
         _mask_outside_ranges(rows, context)
-    if context.config.exclude is not None:
-        _mask_excluded(rows, Path(context.config.exclude), context, tz)
+    config = load_excluded_times(context.config)
+    if config.excluded_times is not None:
+        name = config.exclude or "the bad times of the model"
+        intervals = parse_excluded_times(config.excluded_times, name, tz)
+        _mask_excluded(rows, intervals, name, context)
 
 
 def _mask_outside_ranges(rows: Rows, context: ReadContext) -> None:
@@ -94,19 +135,20 @@ class Intervals(NamedTuple):
         return is_inside
 
 
-def _mask_excluded(rows: Rows, path: Path, context: ReadContext, tz: str | None) -> None:
-    """Set the readings in the intervals of a file to NaN; each interval ends before its last time.
+def _mask_excluded(
+    rows: Rows, intervals: Mapping[str, Intervals], file: str, context: ReadContext
+) -> None:
+    """Set the readings of the times in a file to NaN, each from one time until before another.
 
-    An empty name means all series, and a key all series of that key; a name without readings is
-    warned of. Raises `DataError`.
+    An empty series means all of them, and a key all that it has; one without readings is warned
+    of.
     """
-    intervals = read_excluded_times(path, tz)
     schema = context.schema
     names_of = {target: schema.series_names(rows.names, target) for target in rows.value_offsets}
     existing = {_ALL_SERIES, *rows.names}.union(*names_of.values())
     unknown = sorted(intervals.keys() - existing)
     if unknown:
-        message = f"in {path}, but not in the readings"
+        message = f"in {file}, but not in the readings"
         context.listener(WarningEvent.for_names("unknown-series", message, unknown))
 
     n_masked = 0
@@ -117,7 +159,7 @@ def _mask_excluded(rows: Rows, path: Path, context: ReadContext, tz: str | None)
                 for indices, excluded in _rows_with_intervals(codes, known, intervals):
                     is_excluded[indices] |= excluded.contain(times[indices])
             n_masked += rows.mask(target, i, is_excluded)
-    context.listener(Notice(f"{n_masked} readings of the times in {path} are missing"))
+    context.listener(Notice(f"{n_masked} readings of the times in {file} are missing"))
 
 
 def _rows_with_intervals(
@@ -135,33 +177,23 @@ def _rows_with_intervals(
         yield order[begin:end], intervals[names[number]]
 
 
-def read_excluded_times(path: Path, tz: str | None) -> dict[str, Intervals]:
-    """Read the file of `--exclude`; return the intervals by the names of series.
+def parse_excluded_times(text: str, file: str, tz: str | None) -> dict[str, Intervals]:
+    """Parse the rows of `--exclude`; return the intervals by the names of series.
 
-    Raises `DataError` for a file that lacks a column, and for a row without a time or a length.
+    Raises `DataError` for a row without a time or a length.
     """
     try:
-        with InputFile.of(path).open() as stream:
-            table = pd.read_csv(stream, dtype=str, keep_default_na=False)
-    except (DataError, OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read: {error}", code="bad-times", location=Location(str(path))
-        ) from error
-    if not set(_COLUMNS) <= set(table.columns):
-        raise DataError(
-            f"{path} needs the columns series, from, to, but has {', '.join(table.columns)}",
-            code="bad-times",
-            location=Location(str(path), line=1),
-            hint="leave series empty where a time is bad for all of them",
-        )
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        rows = table[list(_COLUMNS)].itertuples(index=False)
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{file} cannot be read: {error}", code="bad-times") from error
 
     pairs: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    rows = table[list(_COLUMNS)].itertuples(index=False)
     for line, (name, begin, end) in enumerate(rows, 2):
         try:
             begin_us, end_us = parse_time_us(begin, tz), parse_time_us(end, tz)
         except UsageError as error:
-            location = Location(str(path), line)
+            location = Location(file, line)
             raise DataError(
                 error.message, code="bad-times", location=location, hint=error.hint
             ) from error
@@ -171,7 +203,7 @@ def read_excluded_times(path: Path, tz: str | None) -> dict[str, Intervals]:
                 if begin != end
                 else f"a bad time from {begin} to {end} has no length",
                 code="bad-times",
-                location=Location(str(path), line),
+                location=Location(file, line),
                 hint="the column from is the first bad moment, to the first good one after it",
             )
         pairs[name].append((begin_us, end_us))

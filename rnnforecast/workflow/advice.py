@@ -455,6 +455,7 @@ class _Trials:
             na_values=tuple(t for t in options.na_values if t not in added or not _is_reading(t)),
             valid_range=typed.valid_range,
             exclude=typed.exclude,
+            excluded_times=typed.excluded_times,
             inf_as_na=True,
         )
         base = dict(zip(panel.names, panel.base.tolist(), strict=True))

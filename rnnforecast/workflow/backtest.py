@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from rnnforecast.config.training import (
     WindowConfig,
 )
 from rnnforecast.data.forecast import Forecaster
-from rnnforecast.data.output import open_backtest_file
+from rnnforecast.data.output import open_backtest_file, without_formulas
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.setup import backtest_train_end_us, set_up_backtest
 from rnnforecast.data.split import (
@@ -46,7 +46,8 @@ from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.report.html import ExampleWindow, Report, report_html
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.spec import NetworkSpec
-from rnnforecast.storage.durable import publishing_file
+from rnnforecast.storage.durable import publishing_output, resolve_output, rollback_on_error
+from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import read_for_training, warn_unusual_series
 from rnnforecast.units import join_names
 from rnnforecast.workflow.advice import Task, trying_proposals
@@ -120,27 +121,40 @@ def backtest(
     if saved is not None:
         config = replace(config, data=resolve_options(saved.artifact, config.data, explicit))
     check_outputs(data, config.data, output=output, page=report, allows_stream=False)
+    config = replace(config, data=load_excluded_times(config.data))
 
     if saved is None:
         trial = fitted_trial(data, config, ends, events, clock)
     else:
         trial = saved_trial(saved, data, config, ends, events)
     clock.lap("prepare_s")
-    comparison, examples = _run(trial, output, events, has_examples=report is not None)
-    clock.lap("evaluate_s")
-    result = Backtest(
-        comparison,
-        trial.spec,
-        trial.stride,
-        trial.format_split(),
-        trial.version,
-        tuple(events.warnings),
-        clock.laps,
-    )
-    if report is not None:
-        page = report_html(backtest_report(result, examples, trial.split.panel.names))
-        with publishing_file(Path(report)) as file:
-            file.write(page.encode())
+    names = trial.split.panel.names
+    with ExitStack() as both_or_none:
+        sink: Sink | None = None
+        if output is not None:
+            safe = without_formulas(names, str(output), events, is_escaped=ends.excel_safe)
+            renamed = {name: new for name, new in zip(names, safe, strict=True) if name != new}
+            # The report is published first, and taken back where the forecasts cannot be.
+            target = None if report is None else resolve_output(Path(report))
+            if target is not None:
+                both_or_none.enter_context(rollback_on_error(target))
+            sink = both_or_none.enter_context(open_backtest_file(str(output), renamed))
+
+        comparison, examples = _run(trial, sink, events, has_examples=report is not None)
+        clock.lap("evaluate_s")
+        result = Backtest(
+            comparison,
+            trial.spec,
+            trial.stride,
+            trial.format_split(),
+            trial.version,
+            tuple(events.warnings),
+            clock.laps,
+        )
+        if report is not None:
+            page = report_html(backtest_report(result, examples, names))
+            with publishing_output(Path(report)) as file:
+                file.write(page.encode())
     return result
 
 
@@ -167,21 +181,17 @@ class Trial:
 
 
 def _run(
-    trial: Trial, output: str | Path | None, listener: Listener, *, has_examples: bool
+    trial: Trial, sink: Sink | None, listener: Listener, *, has_examples: bool
 ) -> tuple[Comparison, tuple[ExampleWindow, ...]]:
     """Forecast from all origins and compare; return example windows where they are asked for."""
     panel, spec = trial.split.panel, trial.spec
-    opened: AbstractContextManager[Sink | None] = (
-        nullcontext() if output is None else open_backtest_file(str(output))
-    )
     truth, units = (
         Truth(panel, spec.horizon),
         ErrorUnits(spec.season, deviations(trial.split.train)),
     )
-    with opened as sink:
-        accumulators = evaluate(
-            trial.rounds, truth, units, lookback=spec.lookback, sink=sink, listener=listener
-        )
+    accumulators = evaluate(
+        trial.rounds, truth, units, lookback=spec.lookback, sink=sink, listener=listener
+    )
     comparison = compare(accumulators, names=panel.names, season=spec.season, step_us=panel.step_us)
 
     examples: tuple[ExampleWindow, ...] = ()

@@ -19,7 +19,7 @@ from rnnforecast.errors import NotEnoughDataError, Proposal
 from rnnforecast.evaluate.postprocess import warn_of_short_history
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.sources.files import check_outputs
-from rnnforecast.tables.cleaning import warn_of_suspect_readings
+from rnnforecast.tables.cleaning import load_excluded_times, warn_of_suspect_readings
 from rnnforecast.tables.match import read_inferred, warn_unusual_series
 from rnnforecast.tables.profile import ColumnRole, Profile, column_roles, profile_panel
 from rnnforecast.tables.resample import drop_other_steps
@@ -84,6 +84,7 @@ def check(
     if model is not None:
         config = resolve_options(model.artifact, config, explicit)
     check_outputs(data, config)
+    config = load_excluded_times(config)
 
     task = Task(data, Config(config)) if model is None else task_of(model.artifact, data, config)
     with trying_proposals(task, events) as listener:

@@ -15,7 +15,12 @@ from rnnforecast.config.commands import MAX_DRAWN, check_format, check_picture
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import DEFAULT_MODEL, AnomalyConfig, Config, PlotConfig
 from rnnforecast.data.limits import with_limits
-from rnnforecast.data.output import SeriesForecast, read_forecast, write_table
+from rnnforecast.data.output import (
+    SeriesForecast,
+    read_forecast,
+    without_formulas,
+    write_table,
+)
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import parse_moment
 from rnnforecast.data.windows import Past, TrainingWindows, make_past
@@ -27,7 +32,7 @@ from rnnforecast.model.artifact import Artifact
 from rnnforecast.report.html import forecast_html
 from rnnforecast.report.plots import Fan, n_rows_back, render_image
 from rnnforecast.sources.files import check_outputs
-from rnnforecast.storage.durable import publishing_file
+from rnnforecast.storage.durable import publishing_output
 from rnnforecast.storage.remote import local_path
 from rnnforecast.tables.match import read_for_training
 from rnnforecast.units import parse_steps
@@ -80,7 +85,7 @@ def plot(
     if output is not None:
         kind = Path(output).suffix.lower().removeprefix(".")
         content = forecast_html(fans).encode() if kind == "html" else render_image(fans, kind)
-        with publishing_file(Path(output)) as file:
+        with publishing_output(Path(output)) as file:
             file.write(content)
     return fans
 
@@ -141,7 +146,7 @@ def _fans_with_readings(
                 data, DataConfig(), tried, find_train_end=lambda panel: panel.end_us
             )
     else:
-        panel, schema = model.read(data, model.artifact.config.data, listener)
+        panel, schema = model.read(data, resolve_options(model.artifact), listener)
     past = make_past(panel)
     if (schema.tz is None) != (forecasts[0].tz is None):
         raise DataError(
@@ -275,10 +280,15 @@ def anomalies(
             hint="pass more readings, or an earlier --since",
         )
 
+    written = result
+    if output is not None:
+        names = result.anomalous_names
+        safe = without_formulas(names, str(output), events, is_escaped=config.excel_safe)
+        written = result.with_names(dict(zip(names, safe, strict=True)))
     put_together = tuple(episodes(result, max_gap=spec.horizon))
     search = Search(result, put_together, tuple(events.warnings))
     if output is not None:
-        write_table(search.anomalies.to_arrow(), str(output))
+        write_table(written.to_arrow(), str(output))
     return search
 
 
@@ -288,20 +298,21 @@ def memory(
     model: Model | str | Path = DEFAULT_MODEL,
     reading: DataConfig | None = None,
     explicit: Collection[str] = (),
+    trust_source: bool = False,
     listener: Listener = ignore,
 ) -> MemoryReport:
     """Measure how far back a saved version remembers, and advise where that is wrong.
 
-    Without data, the source that it was trained on is read again. Windows after the readings that
-    it was trained on are used, where there are enough; else the newest ones. Raises a
-    `RnnForecastError`.
+    Without data, the source that it was trained on is read again, as `predict` does. Windows after
+    the readings that it was trained on are used, where there are enough; else the newest ones.
+    Raises a `RnnForecastError`.
     """
     from rnnforecast.model.initialise import known_entries
 
     model = as_model(model)
     artifact = model.artifact
     events = Recorder(listener)
-    source = training_source(artifact) if data is None else data
+    source = training_source(model, is_trusted=trust_source) if data is None else data
     panel, _ = model.read(source, resolve_options(artifact, reading, explicit), events)
     windows = _memory_windows(artifact, panel, events)
     forecaster = restore_network(artifact)

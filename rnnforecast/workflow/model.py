@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from rnnforecast.config.training import (
 from rnnforecast.data.arrays import take_names
 from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.limits import Limits
-from rnnforecast.data.output import escape_formulas, names_like_formulas, write_table
+from rnnforecast.data.output import without_formulas, write_table
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import ModelError, NotEnoughDataError, Proposal, UsageError
@@ -39,10 +40,10 @@ from rnnforecast.evaluate.postprocess import (
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.artifact import load as load_artifact
-from rnnforecast.sources.files import check_outputs
+from rnnforecast.sources.files import check_outputs, expand_path
 from rnnforecast.spec import QUANTILES
 from rnnforecast.storage.lock import acquire
-from rnnforecast.storage.remote import AnyPath, as_path
+from rnnforecast.storage.remote import AnyPath, as_path, is_remote
 from rnnforecast.storage.versions import (
     LOCK,
     activate_version,
@@ -51,6 +52,7 @@ from rnnforecast.storage.versions import (
     remove_leftovers,
     resolve_version,
 )
+from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import (
     TrainingStats,
     check_drift,
@@ -83,10 +85,18 @@ class Model:
     version: str | None = None
     warnings: tuple[WarningEvent, ...] = ()
     timing: dict[str, float] | None = field(default=None, repr=False)
+    is_trained_here: bool = field(default=False, repr=False)
+    """Whether this process has trained it, so that its source is what the caller has named."""
 
-    def predict(self, data: object = None, config: PredictConfig | None = None) -> Prediction:
+    def predict(
+        self,
+        data: object = None,
+        config: PredictConfig | None = None,
+        *,
+        trust_source: bool = False,
+    ) -> Prediction:
         """Forecast the steps after the last reading of `data`, or of the training source."""
-        return predict(self, data, config=config)
+        return predict(self, data, config=config, trust_source=trust_source)
 
     def read(self, data: object, options: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
         """Read a table as the training readings were, with the options of `resolve_options`.
@@ -146,7 +156,9 @@ def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
     return listing
 
 
-def use(version: str, *, model: str | Path = DEFAULT_MODEL) -> str | None:
+def use(
+    version: str, *, model: str | Path = DEFAULT_MODEL, listener: Listener = ignore
+) -> str | None:
     """Activate a version; return the one that was active before, or None.
 
     The version is loaded first, so that a damaged one is never activated. Raises a
@@ -154,7 +166,7 @@ def use(version: str, *, model: str | Path = DEFAULT_MODEL) -> str | None:
     """
     path = as_path(model)
     load(path, version=version)
-    with acquire(path / LOCK):
+    with acquire(path / LOCK, listener=listener):
         remove_leftovers(path)
         before = active_version(path)
         if before != version:
@@ -198,15 +210,60 @@ def task_of(artifact: Artifact, data: object, options: DataConfig) -> Task:
     return Task.for_model(data, config, artifact.schema, training_stats_of(artifact))
 
 
-def training_source(artifact: Artifact) -> str:
-    """Return the file that a version was trained on. Raises `UsageError` where it was no file."""
-    source = artifact.provenance.get("source")
+def training_source(model: Model, *, is_trusted: bool) -> str:
+    """Return the file that a version was trained on.
+
+    Somebody else may have made the model, and a name in it must not lead to any file or host: the
+    source counts where it lies in the folder that holds the model, or with the model in one
+    bucket; elsewhere only where it `is_trusted`. Raises `UsageError`, also where it was no file.
+    """
+    source = model.artifact.provenance.get("source")
     if not isinstance(source, str):
         raise UsageError(
             "the model was not trained on a file, so there is nothing to read again",
             hint="pass the readings:  rnnforecast predict DATA",
         )
+    if is_trusted or model.is_trained_here:
+        return source
+    if model.path is None or not _lies_beside(source, model.path):
+        raise UsageError(
+            f"the model was trained on {source}, which lies elsewhere than the model: who made the "
+            "model may have named any file or host",
+            code="untrusted-source",
+            proposals=[Proposal(("--trust-source",), "if that is to be read again")],
+            hint="or pass the readings:  rnnforecast predict DATA",
+        )
     return source
+
+
+def _lies_beside(source: str, model: AnyPath) -> bool:
+    """Tell whether a source lies in the folder that holds the model, or in the same bucket.
+
+    Links are followed. Hidden files never do, nor does anything where that folder is the root.
+    """
+    place = as_path(source)
+    if is_remote(model) or is_remote(place):
+        if not (is_remote(model) and is_remote(place)):
+            return False
+        return place.url.with_key("") == model.url.with_key("")
+
+    folder = model.resolve().parent
+    if folder == folder.parent:
+        return False
+
+    def is_inside(path: Path) -> bool:
+        path = path.resolve()
+        if not path.is_relative_to(folder):
+            return False
+        return not any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    parts = place.parts
+    n_fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    if not is_inside(place if place.exists() else Path(*parts[:n_fixed])):
+        return False
+    files = expand_path(source)
+    linked = [file for file in files if file.is_symlink()]
+    return all(map(is_inside, {*linked, *(file.parent for file in files if file != place)}))
 
 
 def resolve_options(
@@ -214,15 +271,22 @@ def resolve_options(
 ) -> DataConfig:
     """Return the reading options of a saved version, overridden by those set in `config`.
 
-    A field is set where it differs from its default, or where `explicit` names it. Raises
-    `UsageError` where it contradicts what the version was trained with, and for a counter that is
-    not one of its targets.
+    A field is set where it differs from its default, or where `explicit` names it. A file that
+    the version names is neither read nor written: of `exclude` it holds the content. Raises
+    `UsageError` where `config` contradicts what the version was trained with, for a counter that
+    is not one of its targets, and for an old version that holds the name of `exclude` alone.
     """
-    stored = artifact.config.data
-    if config is None:
-        return stored
-
+    stored = replace(artifact.config.data, exclude=None)
+    config = load_excluded_times(config or DataConfig())
     changes = changed_fields(config, explicit)
+    lost = artifact.config.data.exclude if stored.excluded_times is None else None
+    if lost is not None and "exclude" not in changes:
+        raise UsageError(
+            f"the model was trained with --exclude {lost}, and holds only the name of that file",
+            code="exclude-not-stored",
+            proposals=[Proposal(("--exclude", lost), "if it is there")],
+            hint="or train again: new versions hold its content",
+        )
     trained = {name: getattr(stored, name) for name in _SETTLED}
     for name, value in trained.items():
         change = changes.get(name, value)
@@ -236,6 +300,8 @@ def resolve_options(
             )
     if "counter" in changes:
         check_counters(config.target or artifact.schema.targets, config)
+    if "exclude" in changes:  # its content counts, even where that is nothing
+        explicit = {*explicit, "excluded_times"}
     return override(stored, replace(config, **trained), explicit)
 
 
@@ -254,11 +320,13 @@ def predict(
     explicit: Collection[str] = (),
     version: str | None = None,
     output: str | Path | None = None,
+    trust_source: bool = False,
     listener: Listener = ignore,
 ) -> Prediction:
     """Forecast the steps after the last reading; with `output`, write them to a file, or to `-`.
 
-    Without `data`, the source that the model was trained on is read again. Fields of `reading` that
+    Without `data`, the source that the model was trained on is read again, where it lies beside the
+    model; elsewhere only with `trust_source`. Fields of `reading` that
     differ from their defaults, or that `explicit` names, override the model's reading options.
     Raises a `RnnForecastError`; a series that cannot be forecast is left out and named.
     """
@@ -266,12 +334,13 @@ def predict(
     if output is not None:
         check_format(str(output))
     events = Recorder(listener)
-    artifact = as_model(model, version=version).artifact
-    options = resolve_options(artifact, reading, explicit)
-    source = artifact.provenance["source"] if data is None else data
-    check_outputs(source, options, output=output, inputs={"what is known ahead": config.future})
+    model = as_model(model, version=version)
+    options = resolve_options(model.artifact, reading, explicit)
+    if data is None:
+        data = training_source(model, is_trusted=trust_source)
+    check_outputs(data, options, output=output, inputs={"what is known ahead": config.future})
 
-    prediction = forecast(prepare(artifact, data, config, options, events), events)
+    prediction = forecast(prepare(model.artifact, data, config, options, events), events)
     if output is not None:
         write_table(output_table(prediction.forecast, str(output), config, events), str(output))
     return replace(prediction, warnings=tuple(events.warnings))
@@ -302,22 +371,21 @@ def prepare(
     *,
     is_expected: Callable[[str], bool] | None = None,
 ) -> PreparedForecast:
-    """Read and check the readings for a forecast; without `data`, the training source again.
+    """Read and check the readings for a forecast.
 
     `is_expected` tells which series of the model must be among the readings, where these are only a
     part of all. Raises a `RnnForecastError`.
     """
     spec, horizon = artifact.spec, resolve_horizon(config, artifact)
     known = replace(training_stats_of(artifact), is_expected=is_expected)
-    source = training_source(artifact) if data is None else data
     future = config.future
     if future is not None and not spec.n_known:
         message = "the model uses no covariate that is known ahead: --future is not read"
         events(WarningEvent("unused-future", message))
         future = None
-    with trying_proposals(task_of(artifact, source, options), events) as listener:
+    with trying_proposals(task_of(artifact, data, options), events) as listener:
         past, schema = read_past(
-            source,
+            data,
             schema=artifact.schema,
             options=options,
             as_of=config.as_of,
@@ -441,10 +509,6 @@ def output_table(
 
     Warns of series names that a spreadsheet would run as formulas, or escapes them.
     """
-    formulas = names_like_formulas(forecast, output)
-    if formulas and config.excel_safe:
-        forecast = escape_formulas(forecast)
-    elif formulas:
-        message = "spreadsheets run names like these as formulas (--excel-safe marks them as text)"
-        listener(WarningEvent.for_names("formula", message, formulas))
-    return forecast.to_arrow(config.quantiles)
+    names = without_formulas(forecast.names, output, listener, is_escaped=config.excel_safe)
+    forecast = replace(forecast, names=names)
+    return forecast.to_wide() if config.wide else forecast.to_arrow(config.quantiles)

@@ -34,6 +34,7 @@ from rnnforecast.sources.shards import is_sharded
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import AnyPath, as_path
+from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import read_for_training
 from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import Task, trying_proposals
@@ -87,6 +88,7 @@ def train(
 
     config = with_windows(config or Config(), horizon, lookback)
     check_outputs(data, config.data)
+    config = replace(config, data=load_excluded_times(config.data))
     ranks, launch = ranks or RanksConfig(), launch_for(data)
     if ranks.engine is not None and launch is None:
         from rnnforecast.workflow.ray import train_on_ray
@@ -98,7 +100,7 @@ def train(
     request = _TrainRequest(path, require_skill, report, resume)
     with ExitStack() as stack:
         if path is not None and (launch is None or launch.rank == 0):
-            stack.enter_context(acquire(path / versions.LOCK))
+            stack.enter_context(acquire(path / versions.LOCK, listener=listener))
             versions.remove_leftovers(path)
         group = SINGLE_PROCESS
         if launch is not None:
@@ -161,7 +163,7 @@ def _train(
             limits = artifact.limits.describe()
             events(Notice(f"forecasts stay inside of limits that the readings rest on: {limits}"))
         if path is None or ranks.rank:
-            return Model(artifact, None, None, tuple(events.warnings), clock.laps)
+            return Model(artifact, None, None, tuple(events.warnings), clock.laps, True)
 
         report = None
         if request.report:
@@ -170,7 +172,7 @@ def _train(
             )
             clock.lap("report_s")
         version = _save(path, artifact, report, comparison, request.require_skill, events)
-    return Model(artifact, path, version, tuple(events.warnings), clock.laps)
+    return Model(artifact, path, version, tuple(events.warnings), clock.laps, True)
 
 
 def read_and_set_up(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -370,3 +372,37 @@ def test_refit_tries_the_same_origins(command: Command, tmp_path: Path) -> None:
         origins = rows[["method", "series", "cutoff"]].drop_duplicates()
         found.append(sorted(origins.itertuples(index=False, name=None)))
     assert found[0] == found[1] == found[2]
+
+
+def test_names_like_formulas_are_said_and_can_be_made_text(
+    command: Command, tmp_path: Path
+) -> None:
+    data = write_wide(tmp_path / "data.csv", **{"=cmd()": wave(400), "flow": wave(400, seed=1)})
+    line = ["backtest", data, "-q", "-o", "b.csv", *SMALL_TEST]
+
+    assert "--excel-safe" in command(*line).err
+    assert set(pd.read_csv("b.csv")["series"]) == {"=cmd()", "flow"}
+    assert "formula" not in command(*line, "--excel-safe").err
+    assert set(pd.read_csv("b.csv")["series"]) == {"'=cmd()", "flow"}
+
+
+@pytest.mark.parametrize("failing", ["b.csv", "b.html"])
+def test_of_the_forecasts_and_the_report_both_are_published_or_none(
+    command: Command, data: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    Path("b.csv").write_text("old\n")
+    Path("b.html").write_text("old\n")
+    real = os.replace  # noqa: TID251
+
+    def fail(source: Path, target: Path) -> None:
+        if Path(target).name == failing:
+            monkeypatch.setattr(os, "replace", real)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    outcome = command("backtest", data, "-q", "-o", "b.csv", "--report", "b.html", *SMALL_TEST)
+
+    assert outcome.code == 7
+    assert (Path("b.csv").read_text(), Path("b.html").read_text()) == ("old\n", "old\n")
+    assert not list(Path().glob(".tmp-*"))

@@ -145,6 +145,25 @@ def test_who_forecasts_some_buckets_leaves_the_age_to_the_commit_and_says_so(
     assert (commit.code, commit.error["code"]) == (5, "stale")
 
 
+def test_a_list_of_bad_times_that_changes_between_two_shards_makes_another_forecast(
+    command: Command, plant: Path, tmp_path: Path
+) -> None:
+    def shard(index: int, day: int) -> str:
+        text = f"series,from,to\n,2026-01-0{day} 00:00,2026-02-01\n"
+        Path("bad.csv").write_text(text)
+        line = predicting(plant, tmp_path / "out", "--exclude", "bad.csv", "--json")
+        outcome = command(*line, "--shard", f"{index}/2")
+        assert outcome.code in (0, 3), outcome.err
+        return str(outcome.document["key"])
+
+    first, other, again = shard(0, 4), shard(1, 5), shard(0, 4)
+    line = predicting(plant, tmp_path / "out", "--exclude", "bad.csv", "--json")
+    commit = command(*line, "--commit")
+
+    assert first == again != other
+    assert (commit.code, commit.error["code"]) == (4, "missing-parts")
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 20])
 def test_shards_in_any_order_give_the_same_bytes(
     n: int, command: Command, plant: Path, serial: Path, tmp_path: Path
@@ -421,3 +440,20 @@ def test_two_on_the_same_shard_publish_it_once(
     assert [process.wait() for process in both] == [0, 0]
     assert command(*predicting(plant, output, "--commit")).code == 0
     assert parts_of(output) == parts_of(serial)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root is another user for a while")
+def test_a_folder_that_may_not_be_entered_cannot_be_written_to(
+    command: Command, plant: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "closed").mkdir(mode=0o700)
+    for folder in (tmp_path, *tmp_path.parents[:-2], plant):
+        folder.chmod(folder.stat().st_mode | 0o755)
+    os.seteuid(65534)
+    try:
+        outcome = command(*predicting(plant, tmp_path / "closed" / "out", "--shard", "0/2"))
+    finally:
+        os.seteuid(0)
+
+    assert outcome.code == 7, outcome.err
+    assert "Permission denied" in outcome.err

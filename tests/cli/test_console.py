@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,3 +84,37 @@ def test_reading_says_how_far_it_is(
     assert all(200 < event.total < 800 for event in read)
     seasons = [e for e in heard if isinstance(e, ProgressEvent) and e.unit == "series"]
     assert [event.done for event in seasons] == [0, 1, 2]
+
+
+class Utf8(io.StringIO):
+    """A stream whose encoding has every letter."""
+
+    encoding = "utf-8"
+
+
+@pytest.mark.parametrize("name", ["a\u202eb", "a\u2066b", "a\u200bb", "a\U000e0041b", "a\x85b"])
+def test_what_turns_the_direction_of_writing_is_escaped_in_json(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    stream = Utf8()
+    monkeypatch.setattr(sys, "stdout", stream)
+
+    Screen().document({"series": name, "unit": "°C"})
+
+    assert json.loads(stream.getvalue())["series"] == name
+    assert name not in stream.getvalue()
+    assert "°C" in stream.getvalue()
+
+
+def test_a_screen_is_not_as_wide_as_the_environment_may_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000000000")
+    widths = []
+
+    def draw(width: int, _has_color: bool, _is_unicode: bool) -> list[str]:  # noqa: FBT001
+        widths.append(width)
+        return []
+
+    Screen().picture(draw)
+    assert widths == [10_000]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ import typer
 
 from rnnforecast.cli.app import CommonOptions, Explicit, with_options
 from rnnforecast.cli.main import app
-from rnnforecast.config.fields import option
+from rnnforecast.config.fields import option, option_fields
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import NetworkConfig, PredictConfig, TrainConfig, WindowConfig
 from rnnforecast.errors import UsageError
@@ -362,7 +362,7 @@ GROUPS = {
 def test_a_command_has_every_option_of_its_groups_with_help_and_default(name: str) -> None:
     known = {p.name: p for p in typer.main.get_command(app).commands[name].params}  # type: ignore[attr-defined]
 
-    for item in (item for group in GROUPS[name] for item in fields(group)):
+    for item in (item for group in GROUPS[name] for item in option_fields(group)):
         found = known[item.name]
         assert f"--{item.name.replace('_', '-')}" in found.opts
         assert set(item.metadata["names"]) <= set(found.opts)

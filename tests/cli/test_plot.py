@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 import pandas as pd
 import pytest
 
+from tests.builders import wave, write_wide
 from tests.conftest import SMALL, Command
 
 
@@ -252,3 +253,16 @@ def test_a_version_can_do_without_a_report(command: Command) -> None:
     assert command("train", "data.csv", "-m", "bare", "--no-report", "-q", *SMALL).code == 0
     version = Path("bare/CURRENT").read_text().strip()
     assert not (Path("bare/versions") / version / "report.html").exists()
+
+
+def test_names_like_formulas_are_said_and_can_be_made_text(command: Command) -> None:
+    readings = wave(400)
+    readings[350] += 60
+    write_wide(Path("data.csv"), **{"=cmd()": readings, "flow": wave(400, seed=2)})
+    assert command("train", "data.csv", "-q", *SMALL).code == 0
+    line = ["anomalies", "data.csv", "-q", "-o", "a.csv"]
+
+    assert "--excel-safe" in command(*line).err
+    assert "=cmd()" in set(pd.read_csv("a.csv")["series"])
+    assert "formula" not in command(*line, "--excel-safe").err
+    assert "'=cmd()" in set(pd.read_csv("a.csv")["series"])

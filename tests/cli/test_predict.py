@@ -361,3 +361,39 @@ def test_a_counter_that_the_model_does_not_forecast_is_a_usage_error(
 
     assert (outcome.code, outcome.out) == (2, "")
     assert "--counter flow" in outcome.err
+
+
+def test_wide_has_a_column_for_each_series_and_the_same_numbers(
+    command: Command, trained: Path
+) -> None:
+    table = pd.read_csv(trained / "data.csv").rename(columns={"level": 'a, "b"'})
+    table.loc[len(table) - 2 :, "flow"] = np.nan  # of another series the last rows are missing
+    table.to_csv("data.csv", index=False)
+    line = ["predict", "data.csv", "-m", trained / "model", "--map", 'a, "b"=level', "-q"]
+
+    for ending, read in ((".csv", pd.read_csv), (".parquet", pd.read_parquet)):
+        assert command(*line, "-o", f"long{ending}").code in (0, 3)
+        assert command(*line, "-o", f"wide{ending}", "--wide").code in (0, 3)
+
+        wide, long = read(f"wide{ending}"), read(f"long{ending}")
+        pivot = long.pivot_table(index="timestamp", columns="series", values="forecast")
+        assert list(wide) == ["timestamp", *long["series"].unique()]
+        assert list(wide["timestamp"]) == sorted(long["timestamp"].unique())
+        for name in pivot:
+            np.testing.assert_array_equal(wide[name], pivot[name])
+
+
+def test_wide_cannot_hold_more_than_point_forecasts(command: Command, workplace: Path) -> None:
+    line = ["predict", workplace / "data.csv", "-m", workplace / "model", "--wide"]
+    for more in (["--quantiles", "0.5"], ["--exceed", "flow=9"], ["--shard", "0/2", "-o", "x"]):
+        outcome = command(*line, *more)
+        assert (outcome.code, "--wide" in outcome.err) == (2, True), outcome.err
+
+
+def test_a_wide_forecast_has_names_that_are_no_formulas(command: Command) -> None:
+    write_wide(Path("data.csv"), **{"=cmd()": wave(300), "flow": wave(300, seed=2)})
+    assert command("train", "data.csv", "-q", *SMALL).code == 0
+
+    assert "--excel-safe" in command("predict", "--wide").err
+    assert "formula" not in command("predict", "--wide", "--excel-safe").err
+    assert list(pd.read_csv("forecast.csv")) == ["timestamp", "'=cmd()", "flow"]

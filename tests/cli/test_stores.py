@@ -129,15 +129,15 @@ REFUSED = [
     (("check", "az://c/x.csv"), 4),
     (("show", "-m", "{none}/m"), 6),
     (("show", "-m", "foo://b/m"), 6),
-    (("predict", "-m", "{model}", "-o", "{none}/f.csv"), 7),
-    (("predict", "-m", "{model}", "-o", "az://c/f.csv"), 7),
-    (("predict", "-m", "{model}", "-o", "foo://c/f.csv"), 7),
+    (("predict", "{data}", "-m", "{model}", "-o", "{none}/f.csv"), 7),
+    (("predict", "{data}", "-m", "{model}", "-o", "az://c/f.csv"), 7),
+    (("predict", "{data}", "-m", "{model}", "-o", "foo://c/f.csv"), 7),
     (("train", "{data}", "-m", "{none}/m"), 7),
     (("check", "s3:///x.csv"), 2),
     (("check", "s3://me:a-password@b/x.csv"), 2),
     (("check", "s3://b/x.csv?secret_key=a-password"), 2),
     (("shard", "{data}", "--buckets", "2", "--output", "{b}/buckets"), 2),
-    (("predict", "-m", "{model}", "-o", "{b}/f.txt"), 2),
+    (("predict", "{data}", "-m", "{model}", "-o", "{b}/f.txt"), 2),
     (("backtest", "{data}", "-m", "{model}", "--report", "{b}/r.html"), 2),
     (("check", "{data}", "--on-bad-rows", "skip", "--rejects", "{b}/r.txt"), 2),
     (("check", "{data}", "--exclude", "{b}/bad.csv"), 2),
@@ -207,12 +207,17 @@ output = "out/forecast.csv"
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
-    [("check", "{}/x.csv"), ("show", "-m", "{}/m"), ("predict", "-m", "model", "-o", "{}/f.csv")],
+    [
+        ("check", "{}/x.csv"),
+        ("show", "-m", "{}/m"),
+        ("predict", "data.csv", "-m", "model", "-o", "{}/f.csv"),
+    ],
 )
 def test_a_store_that_denies_is_said_without_a_secret(
     words: tuple[str, ...], trained: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(trained / "model", tmp_path / "model")
+    shutil.copy(trained / "data.csv", tmp_path)
     with objectstore.denying() as port:
         env = {**ACCESS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
         done = plain(*(word.format("s3://bucket") for word in words), cwd=tmp_path, env=env)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rnnforecast.config.fields import option_fields
 from rnnforecast.config.job import (
     Job,
     KeepPart,
@@ -92,6 +92,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "require_series": True,
         "max_drift": 3.0,
         "excel_safe": True,
+        "wide": True,
     },
     "fresh": {"max_age": "3h", "warn_age": "1h"},
     "ledger": {"path": "ledger"},
@@ -181,7 +182,7 @@ KEYS = [(table, key) for table, keys in GIVEN.items() for key in keys]
 
 def test_the_keys_of_a_table_are_all_fields_of_its_dataclass() -> None:
     for table, cls in TABLES.items():
-        known = {item.name for item in fields(cls)}
+        known = {item.name for item in option_fields(cls)}
         elsewhere = {"as_of", "max_age", "warn_age"} if table == "forecast" else set()
         assert set(GIVEN[table]) == known - elsewhere
 

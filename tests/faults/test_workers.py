@@ -138,3 +138,29 @@ def is_importing(work: Work) -> bool:
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@pytest.mark.parametrize("signalled", [False, True])
+def test_neither_folders_nor_semaphores_of_workers_stay(
+    plant: Path, tmp_path: Path, *, signalled: bool
+) -> None:
+    temporary, output = tmp_path / "tmp", tmp_path / "out"
+    temporary.mkdir()
+    words = ["predict", plant / "buckets", "-m", plant / "model", "-o", output, "--workers", "2"]
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rnnforecast", *map(str, words)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    work = Work(process, output)
+    if signalled:
+        until(lambda: work.n_parts() > 0)
+        process.terminate()
+
+    assert "leaked" not in work.end()
+    assert process.returncode == (143 if signalled else 0)
+    assert list(temporary.iterdir()) == []

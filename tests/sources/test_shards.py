@@ -228,3 +228,11 @@ def test_series_named_otherwise_by_the_user_are_not_held_against_buckets(folder:
     source = open_source(folder, DataConfig())
 
     assert sum(batch.num_rows for batch in source.batches({"temp": pa.float64()})) == 240
+
+
+@pytest.mark.parametrize("depth", [*range(700, 1000, 20), 100_000])
+def test_a_manifest_that_is_nested_deep_is_damaged(tmp_path: Path, depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    (tmp_path / MANIFEST).write_text(f'{{"format": {deep}, "hash": {deep}}}')
+    with pytest.raises(DataError, match="cannot be used"):
+        read_manifest(tmp_path)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -279,3 +281,43 @@ def test_a_link_in_the_place_of_a_lock_is_refused_and_what_it_leads_to_is_spared
     assert lock.is_symlink()
     assert precious.exists() == is_there
     assert not is_there or precious.read_text() == "mine"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may write to."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root is another user for a while")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_what_a_killed_run_of_root_has_left_excludes_no_other_user(
+    open_folder: Path, umask: int
+) -> None:
+    lock = open_folder / ".lock"
+    before = os.umask(umask)
+    try:
+        with script(HOLD, lock) as process:
+            process.stdout.readline()
+            with another_user():
+                refusal(lock)
+            process.kill()
+    finally:
+        os.umask(before)
+
+    assert lock.stat().st_uid == 0
+    with another_user(), acquire(lock):
+        refusal(lock)
+    assert not lock.exists()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from rnnforecast.errors import ModelError, RnnForecastError, UsageError, WriteError
 from rnnforecast.storage.versions import (
+    CURRENT,
     activate_version,
     active_version,
     list_versions,
@@ -407,3 +410,36 @@ def test_a_version_that_is_being_removed_is_never_seen_in_part(
     monkeypatch.undo()
     remove_leftovers(model)
     assert sorted(p.name for p in (model / "versions").iterdir()) == versions[1:]
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EACCES])
+def test_a_disk_that_fails_is_not_a_model_without_an_active_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    name = publish_version(tmp_path, {"manifest.json": b"{}"}, now=NOW)
+    activate_version(tmp_path, name)
+
+    for failing in (CURRENT, name):
+        with monkeypatch.context() as patch:
+            for method in ("open", "stat", "lstat"):
+                patch.setattr(Path, method, failing_for(failing, getattr(Path, method), error))
+            for read in (resolve_version, active_version):
+                with pytest.raises(ModelError, match=os.strerror(error)) as caught:
+                    read(tmp_path)
+                assert caught.value.code == "unreadable-model"
+
+    def fail(_path: Path) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(ModelError, match=os.strerror(error)):
+        list_versions(tmp_path)
+
+
+def failing_for(name: str, real: Callable[..., Any], error: int) -> Callable[..., Any]:
+    def call(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == name:
+            raise OSError(error, os.strerror(error), str(path))
+        return real(path, *arguments, **options)
+
+    return call

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from rnnforecast.errors import ModelError, UsageError
+from rnnforecast.events import Event, WarningEvent
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.storage.versions import (
     CURRENT,
+    LOCK,
     activate_version,
     active_version,
     list_versions,
@@ -104,3 +107,15 @@ def test_a_store_that_does_not_answer_is_no_missing_model() -> None:
     with pytest.raises(ModelError, match="no store is known") as found:
         resolve_version(unknown)
     assert found.value.code == "unreachable-model"
+
+
+def test_whoever_writes_to_a_store_hears_that_it_has_no_lock(
+    model: AnyPath, tmp_path: Path
+) -> None:
+    heard: list[Event] = []
+    for path in (model / LOCK, tmp_path / LOCK):
+        with acquire(path, listener=heard.append):
+            pass
+    (warning,) = heard
+    assert isinstance(warning, WarningEvent)
+    assert (warning.code, str(model) in warning.message) == ("no-lock", True)
