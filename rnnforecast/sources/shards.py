@@ -126,8 +126,6 @@ def read_manifest(folder: AnyPath) -> ShardManifest:
                 raise ValueError(f"{bucket.file!r} is no file of bucket {bucket.bucket}")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(folder, f"{MANIFEST} cannot be used: {error}") from error
-    except RecursionError as error:  # what could be parsed is too deep to be quoted
-        raise _damaged(folder, f"{MANIFEST} cannot be used: it is nested too deeply") from error
     return manifest
 
 
