@@ -6,6 +6,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -296,18 +297,25 @@ def _open_table_file(file: InputFile, name: str, config: DataConfig, listener: L
     return _open_temporary(text, name, sheet, config, listener, origin=file)
 
 
+@contextmanager
+def closing_on_error(file: IO[Any]) -> Iterator[None]:
+    """Close a file, and so delete a temporary one, where the block raises or a signal ends it."""
+    try:
+        yield
+    except BaseException:
+        file.close()
+        raise
+
+
 def _copy_of_standard_input(limit: int) -> IO[bytes]:
     """Return a temporary file of what standard input holds, up to a limit of bytes."""
     with as_write_error(Path(tempfile.gettempdir())):
         file = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
-    try:
+    with closing_on_error(file):
         for chunk in _standard_input_chunks(limit):
             with as_write_error(Path(file.name)):
                 file.write(chunk)
                 file.flush()
-    except BaseException:
-        file.close()
-        raise
     return file
 
 
@@ -346,11 +354,8 @@ def _open_temporary(
     origin: InputFile | None = None,
 ) -> CsvSource:
     """Open a temporary CSV file, which is deleted with its source; messages use the names."""
-    try:
+    with closing_on_error(file):
         csv_file = open_csv_file(InputFile.of(Path(file.name)), config, listener, name=file_name)
-    except BaseException:
-        file.close()
-        raise
     source = CsvSource(name, (csv_file,), origin=origin)
     weakref.finalize(source, file.close)
     return source
