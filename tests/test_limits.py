@@ -96,6 +96,25 @@ def deep() -> Path:
     return Path("x.parquet")
 
 
+def long_texts(n_rows: int, n_bytes: int) -> Callable[[], Path]:
+    """A Parquet file of some kilobytes with one long text for each row."""
+
+    def build() -> Path:
+        values = pa.DictionaryArray.from_arrays(
+            pa.array(np.zeros(n_rows, np.int32)), pa.array(["x" * n_bytes])
+        )
+        stamps = pa.array(np.arange(n_rows) * 3_600_000_000 + 1_704_067_200_000_000)
+        table = {"time": stamps.cast(pa.timestamp("us")), "temp": np.arange(n_rows) % 7 + 0.5}
+        parquet = pa.table({**table, "note": values})
+        with pq.ParquetWriter(
+            "x.parquet", parquet.schema, compression="zstd", use_dictionary=["note"]
+        ) as writer:
+            writer.write_table(parquet)
+        return Path("x.parquet")
+
+    return build
+
+
 def with_cell(cell: str, row: int = 150) -> list[str]:
     made = lines()
     stamp, _, flow = made[row].split(",")
@@ -125,6 +144,13 @@ HOSTILE = {
     "gzip, a quote": Hostile(packed(lambda: [HEAD + ROW * 200 + b'"', ROW * 50_000], 200), (BAD,)),
     "gzip, empty lines": Hostile(packed(lambda: [HEAD, b"\n" * 10**6], 300), (BAD,)),
     "Parquet, a hundred million rows": Hostile(many_rows, (BAD,), "memory", ("--max-memory", "1G")),
+    "Parquet, one long name for many rows": Hostile(
+        long_texts(200_000, 1 << 20), (BAD,), "long-field", ("--series", "note", "--allow-future")
+    ),
+    "Parquet, one name for many rows": Hostile(
+        long_texts(200_000, 120_000), (OK, FOUND), None, ("--series", "note", "--allow-future")
+    ),
+    "Parquet, long notes that nobody selects": Hostile(long_texts(300, 8 << 20), (OK, FOUND)),
     "Parquet, other types": Hostile(odd_types, (OK, FOUND)),
     "Parquet, nested deep": Hostile(deep, (OK, FOUND)),
     "100,000 columns": Hostile(many_columns(12), (OK, FOUND), trained=(0, BAD, 5)),

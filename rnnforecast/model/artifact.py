@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pa_parquet
 import safetensors.numpy
 from numpy.typing import NDArray
@@ -52,6 +53,8 @@ _MAX_BYTES = {SERIES: 1 << 30, METRICS: 1 << 24, HISTORY: 1 << 24}
 _MAX_HEADER_BYTES = 1 << 20
 """Room for the JSON header of the weights, besides the tensors, whose sizes are known."""
 _MAX_SERIES = 10_000_000
+_MAX_SERIES_BYTES = 1 << 29
+"""The table of ten million series has less."""
 _MAX_SEASON = MAX_LOOKBACK
 """A longer season would not fit into any look-back."""
 _MAX_OUTPUT = 1e30
@@ -418,8 +421,13 @@ def unpack_series(
 ) -> SeriesTable:
     """Read the table; raises `ValueError` for a file that `pack_series` has not written."""
     try:
-        file = pa_parquet.ParquetFile(pa.BufferReader(content))
-        schema = file.schema_arrow
+        # A long name that stands for many series is not written out before it is looked at.
+        schema = pa_parquet.read_schema(pa.BufferReader(content))
+        texts = [field.name for field in schema if pa.types.is_string(field.type)]
+        file = pa_parquet.ParquetFile(pa.BufferReader(content), read_dictionary=texts)
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+        if sum(group.total_byte_size for group in groups) > _MAX_SERIES_BYTES:
+            raise ValueError("the series names unpack to more than any names do")
         if format_version != FORMAT_VERSION:
             keys = _FORMAT_1_KEYS["series"]
             schema = pa.schema([f.with_name(keys.get(f.name, f.name)) for f in schema])
@@ -430,6 +438,13 @@ def unpack_series(
         if file.metadata.num_rows != n_series:
             raise ValueError(f"there are {file.metadata.num_rows} series names, not {n_series}")
         table = file.read().rename_columns(schema.names)
+        encoded = table.column("series").combine_chunks()
+        lengths = pc.binary_length(encoded.dictionary).take(encoded.indices)
+        if (pc.sum(lengths).as_py() or 0) > _MAX_SERIES_BYTES:
+            raise ValueError("the series names unpack to more than any names do")
+        table = table.set_column(
+            table.schema.get_field_index("series"), "series", encoded.cast(pa.string())
+        )
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"the series names cannot be read: {error}") from error
 

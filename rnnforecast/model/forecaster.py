@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +36,8 @@ from rnnforecast.model.network import Network
 from rnnforecast.process import current_launch
 from rnnforecast.spec import NetworkSpec
 
+_MAX_PREDICTING = 8
+"""Batches that are forecast at once, each of which takes its own memory."""
 # Origins, and their inputs and outputs, in one batch of forecasts: this bounds memory. Smaller and
 # larger batches change the time by less than 2 % (benchmarks/LOG.md).
 _BATCH_ORIGINS = 2048
@@ -152,7 +155,7 @@ class RNNForecaster:
         width = spec.lookback + spec.horizon * len(spec.quantiles)
         size = max(1, min(_BATCH_ORIGINS, _BATCH_VALUES // width))
 
-        for first in range(0, past.n_origins, size):
+        def predict_part(first: int) -> None:
             part = past.subset(slice(first, first + size))
             history, entry = part.history(spec.lookback), entries[part.series]
             features = part.features(spec.lookback, spec.horizon)
@@ -168,6 +171,13 @@ class RNNForecaster:
             n_readings = np.isfinite(history).sum(1)
             output[(entry == 0) & (n_readings < _MIN_READINGS)] = np.nan
             values[first : first + size] = interpolate_quantiles(output, spec.quantiles, quantiles)
+
+        firsts = range(0, past.n_origins, size)
+        if self.network.center.is_cuda:
+            for first in firsts:
+                predict_part(first)
+        else:
+            _call_on_single_threads(predict_part, firsts)
 
         return Forecast(
             values=add_base(values, past),
@@ -274,6 +284,30 @@ def _device(config: TrainConfig) -> torch.device:
         return torch.device("cpu")
     launch = current_launch()
     return torch.device("cuda", 0 if launch is None else launch.local_rank)
+
+
+def _call_on_single_threads(function: Callable[[int], None], numbers: Sequence[int]) -> None:
+    """Call a function with each number, on as many threads as torch may use for an operation.
+
+    How torch divides an operation among threads shows in the last bits of its result. So the calls
+    are divided instead, and the bytes of a forecast do not depend on the number of processors.
+    """
+    n_threads = torch.get_num_threads()
+    n_workers = min(len(numbers), n_threads, _MAX_PREDICTING)
+    torch.set_num_threads(1)
+    try:
+        if n_workers < 2:
+            for number in numbers:
+                function(number)
+            return
+        pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            for _ in pool.map(function, numbers):
+                pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 @contextmanager

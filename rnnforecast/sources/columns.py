@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
@@ -36,6 +37,10 @@ _EXCEL_ERROR = 2e-4
 """By how much a step in days, of stamps that are written with four decimals, may be off."""
 _REGULAR_SHARE = 0.9
 """Share of stamps that lie in order, and of steps that are equal, of days of Excel."""
+
+
+_MAX_DECODED_BYTES = 1 << 28
+"""Bytes of the texts of a batch, at most."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +258,28 @@ def cast_batch(
     return pa.RecordBatch.from_arrays(arrays, names=list(types))
 
 
+def _recode(array: pa.DictionaryArray, type_: pa.DataType) -> pa.DictionaryArray:
+    """Return texts with a dictionary of those that rows have, in the order of their first rows.
+
+    They are never written out, as one long text may stand for many rows.
+    """
+    used = pc.unique(array.indices.drop_null())
+    position = np.zeros(max(len(array.dictionary), 1), np.int64)
+    position[used.to_numpy()] = np.arange(len(used))
+    encoded = _cast(array.dictionary.take(used), type_).dictionary_encode()
+    rows = pc.if_else(array.indices.is_valid(), position[array.indices.fill_null(0)], None)
+    return pa.DictionaryArray.from_arrays(encoded.indices.take(rows), encoded.dictionary)
+
+
+def _decode(array: pa.DictionaryArray) -> pa.Array:
+    """Return the value of each row. Raises `pa.ArrowInvalid` for texts that fill the memory."""
+    if is_text(array.type.value_type):
+        lengths = pc.binary_length(array.dictionary)
+        if (pc.sum(lengths.take(array.indices)).as_py() or 0) > _MAX_DECODED_BYTES:
+            raise pa.ArrowInvalid("its texts are too long")
+    return array.dictionary_decode()
+
+
 def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
     """Cast an array; decimals become floats by way of doubles, and texts of times stay texts.
 
@@ -261,7 +288,9 @@ def _cast(array: pa.Array, type_: pa.DataType) -> pa.Array:
     unsafe cast does not check.
     """
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()  # the dictionary may hold values that no row has
+        if pa.types.is_dictionary(type_):
+            return _recode(array, type_.value_type)
+        array = _decode(array)
     if pa.types.is_dictionary(type_):
         return _cast(array, type_.value_type).dictionary_encode()
     if is_text(array.type) and pa.types.is_timestamp(type_):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import unquote
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.errors import DataError, Location
@@ -30,6 +32,12 @@ _AHEAD_BYTES = 1 << 27
 """Row groups of a store are read ahead where their columns that are read are no larger."""
 _DAMAGED = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged file raises; `UnicodeDecodeError` comes from names of columns."""
+
+
+MAX_TEXT_BYTES = 131_072
+"""No name and no time is longer; fields of CSV files may be as long as that."""
+_MAX_UNPACKED_BYTES, _MAX_RATIO = 1 << 27, 500
+"""Texts that unpack to more than that, from less than a five-hundredth of it, are all alike."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +65,28 @@ class ParquetFile:
             schema = schema.append(field) if index < 0 else schema.set(index, field)
         return schema
 
+    @cached_property
+    def texts(self) -> Mapping[str, bool]:
+        """Columns of texts, and whether their texts are too long to be names or times.
+
+        So the footer says: some kilobytes may unpack to more than the memory holds.
+        """
+        try:
+            metadata = pa_parquet.read_metadata(self.input.arrow_input())
+            columns = map(metadata.schema.column, range(metadata.num_columns))
+            indices = {
+                column.name: index
+                for index, column in enumerate(columns)
+                if column.physical_type == "BYTE_ARRAY" and column.path == column.name
+            }
+            is_long = dict.fromkeys(indices, False)
+            for group in map(metadata.row_group, range(metadata.num_row_groups)):
+                for name, index in indices.items():
+                    is_long[name] |= _is_long(group.column(index))
+        except _DAMAGED as error:
+            raise self._damaged(error) from error
+        return is_long
+
     @property
     def n_rows(self) -> int:
         """The number of rows, from the footer."""
@@ -83,6 +113,9 @@ class ParquetFile:
         """Read columns of the types that they have, at most `n_rows` rows at a time."""
         folders = dict(self.folders)
         stored = [name for name in names if name not in folders]
+        for name in stored:
+            if self.texts.get(name):
+                raise self._long_texts(name)
 
         try:
             with self._open(set(stored)) as file:
@@ -91,11 +124,13 @@ class ParquetFile:
                         pa.repeat(folders[n], batch.num_rows) if n in folders else batch.column(n)
                         for n in names
                     ]
-                    for array in arrays:
+                    for name, array in zip(names, arrays, strict=True):
                         if not pa.types.is_primitive(array.type):
                             is_dictionary = pa.types.is_dictionary(array.type)
                             texts = array.dictionary if is_dictionary else array
                             texts.validate(full=True)  # a damaged page may hold no UTF-8
+                            if name in self.texts and _longest(texts) > MAX_TEXT_BYTES:
+                                raise self._long_texts(name)
                     yield pa.RecordBatch.from_arrays(arrays, names=names)
         except _DAMAGED as error:
             raise self._damaged(error) from error
@@ -103,8 +138,11 @@ class ParquetFile:
             pa.default_memory_pool().release_unused()
 
     def _open(self, names: Collection[str]) -> pa_parquet.ParquetFile:
+        texts = [name for name in names if name in self.texts]
         if not is_remote(self.path):
-            return pa_parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+            return pa_parquet.ParquetFile(
+                self.path, pre_buffer=False, buffer_size=_BUFFER_BYTES, read_dictionary=texts
+            )
 
         metadata = pa_parquet.read_metadata(self.input.arrow_input())
         group_sizes = [0]
@@ -117,6 +155,7 @@ class ParquetFile:
             metadata=metadata,
             pre_buffer=max(group_sizes) <= _AHEAD_BYTES,
             buffer_size=_REMOTE_BUFFER_BYTES,
+            read_dictionary=texts,
         )
 
     def _read(
@@ -129,6 +168,14 @@ class ParquetFile:
         groups = [[i] for i in range(file.num_row_groups)] if is_remote(self.path) else [None]
         for group in groups:
             yield from file.iter_batches(n_rows, group, columns=names, use_threads=True)
+
+    def _long_texts(self, name: str) -> DataError:
+        return DataError(
+            f"column {name!r} of {self.path} holds texts of more than {MAX_TEXT_BYTES} bytes",
+            code="long-field",
+            location=Location(str(self.path), column=name),
+            hint="neither a time nor a name is so long; leave the column out",
+        )
 
     def _damaged(self, error: Exception) -> DataError:
         return DataError(
@@ -236,6 +283,18 @@ class TableSource:
         return int(self.table.num_rows)
 
 
+def _is_long(column: pa_parquet.ColumnChunkMetaData) -> bool:
+    """Tell whether the texts of a row group are too long, on average or as they unpack."""
+    unpacked, packed = column.total_uncompressed_size, max(column.total_compressed_size, 1)
+    is_bomb = unpacked > _MAX_UNPACKED_BYTES and unpacked > _MAX_RATIO * packed
+    return bool(is_bomb or unpacked > MAX_TEXT_BYTES * max(column.num_values, 16))
+
+
+def _longest(texts: pa.Array) -> int:
+    """Return the bytes of the longest text."""
+    return int(pc.max(pc.binary_length(texts)).as_py() or 0)
+
+
 def folder_columns(path: AnyPath, folder: AnyPath) -> tuple[tuple[str, str], ...]:
     """Return the columns in the names of subfolders, such as `id=007`, as text: they are names."""
     if is_remote(path):
@@ -269,13 +328,19 @@ def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:
 
 def _head(file: ParquetFile, schema: pa.Schema) -> pa.Table | None:
     """Return the first rows, without nested columns; None where there are no rows."""
-    names = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    names = [name for name in plain if name not in file.texts]
+    groups = [names[i : i + COLUMNS_AT_ONCE] for i in range(0, max(1, len(names)), COLUMNS_AT_ONCE)]
+    # A column of long texts is left out, and does not keep the others from being read.
+    groups += [[name] for name in plain if name in file.texts]
     batches = []
-    for start in range(0, max(1, len(names)), COLUMNS_AT_ONCE):
-        iterator = file.batches(names[start : start + COLUMNS_AT_ONCE], _HEAD_ROWS)
-        with closing(iterator):
-            batch = next(iterator, None)
-        batches.append(batch)
+    for group in groups:
+        try:
+            with closing(file.batches(group, _HEAD_ROWS)) as iterator:
+                batches.append(next(iterator, None))
+        except DataError as error:
+            if error.code != "long-field":
+                raise
 
     filled = [batch for batch in batches if batch is not None]
     if len(filled) < len(batches):
@@ -300,6 +365,8 @@ def _describe(schema: pa.Schema, head: pa.Table) -> tuple[Column, ...]:
 def _column(field: pa.Field, head: pa.Table) -> Column:
     if pa.types.is_nested(field.type):
         return Column(field.name, "nested")
+    if field.name not in head.schema.names:
+        return Column(field.name, "other")  # of long texts
 
     type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     sample = _sample(field.name, head.column(field.name).drop_null(), type_)

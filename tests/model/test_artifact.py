@@ -1080,3 +1080,25 @@ def test_a_pattern_is_taken_from_two_seasons_at_least(
 
     with nullcontext() if fits else pytest.raises(ValueError, match="two seasons"):
         check_bounds(spec)
+
+
+@pytest.mark.parametrize(("n_series", "n_bytes"), [(600, 1_000_000), (50, 12_000_000)])
+def test_names_that_unpack_to_more_than_names_do_are_refused_first(
+    n_series: int, n_bytes: int
+) -> None:
+    """Some kilobytes of one long name for many series took gigabytes.
+
+    The writer makes a dictionary of the shorter one only.
+    """
+    names = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(n_series, np.int32)), pa.array(["x" * n_bytes])
+    )
+    table = pa.table({"series": names, "offset": np.zeros(n_series)})
+    buffer = pa.BufferOutputStream()
+    pa_parquet.write_table(
+        table, buffer, compression="zstd", use_dictionary=["series"], store_schema=False
+    )
+    content = buffer.getvalue().to_pybytes()
+    assert len(content) < 200_000
+    with pytest.raises(ValueError, match="unpack"):
+        artifacts.unpack_series(content, n_series)

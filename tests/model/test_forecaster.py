@@ -9,7 +9,9 @@ from rnnforecast.config.training import NetworkConfig, TrainConfig, WindowConfig
 from rnnforecast.data.season import resolve_season
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import ModelError
+from rnnforecast.model import forecaster as forecasters
 from rnnforecast.model.forecaster import RNNForecaster
+from rnnforecast.model.network import Network
 from rnnforecast.spec import QUANTILES, MemberSpec
 from tests.builders import make_panel, make_spec, random_walk, wave
 
@@ -286,3 +288,27 @@ def test_a_base_is_added_to_what_is_forecast() -> None:
     forecaster = fitted()
     low, high = (forecaster.predict(make_past(p), 6, QUANTILES).values for p in (panel, raised))
     assert np.abs(high - 1e8 - low).max() < 1e-6
+
+
+@pytest.mark.parametrize("n_series", [1, 3, 40])
+def test_the_bytes_of_a_forecast_do_not_depend_on_the_number_of_processors(
+    n_series: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor on how many batches are forecast at once."""
+    monkeypatch.setattr(forecasters, "_BATCH_ORIGINS", 16)
+    members = (MemberSpec(168, 24, linear=True, seasonal=False),)
+    spec = make_spec(n_series=n_series, lookback=168, members=members)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Network(spec, NetworkConfig(hidden=64))
+    panel = make_panel(*(wave(300, seed=seed) for seed in range(n_series)))
+    forecaster = RNNForecaster(network.eval(), panel.names)
+    n_threads, values = torch.get_num_threads(), set()
+    try:
+        for n in (1, 2, 3, 4, 8):
+            torch.set_num_threads(n)
+            values.add(forecaster.predict(make_past(panel), 6, QUANTILES).values.tobytes())
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(n_threads)
+    assert len(values) == 1
