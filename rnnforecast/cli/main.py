@@ -21,8 +21,7 @@ from rnnforecast.cli.jobs import run as run_job
 from rnnforecast.cli.jobs import score, status
 from rnnforecast.cli.memory import memory
 from rnnforecast.cli.plot import anomalies, plot
-from rnnforecast.cli.predict import predict
-from rnnforecast.cli.shard import shard
+from rnnforecast.cli.predict import predict, shard
 from rnnforecast.cli.train import show, train, use
 from rnnforecast.errors import (
     CatchUpError,
