@@ -72,9 +72,7 @@ def test_a_file_of_options_that_is_nested_deep_is_a_usage_error(
     assert outcome.code == 2 and name in outcome.err
 
 
-def test_a_batch_that_no_memory_holds_is_refused_before_training(
-    command: Command, trained: Path
-) -> None:
+def test_a_batch_that_no_memory_holds_is_refused(command: Command, trained: Path) -> None:
     words = ("train", trained / "data.csv", "-m", "new", *SMALL, "--batch-size", "1000000")
     outcome = command(*words, "--max-memory", "1G", "--json")
     assert (outcome.code, outcome.error["code"]) == (4, "memory")
