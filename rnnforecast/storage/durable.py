@@ -210,7 +210,10 @@ def check_not_overwriting(path: Path, source: Path, content: str) -> None:
 
     `content` is what the file holds, for the message.
     """
-    if path.exists() and source.exists() and path.samefile(source):
+    is_same = False
+    with suppress(OSError):  # in a folder that may not be entered, which writing reports
+        is_same = path.exists() and source.exists() and path.samefile(source)
+    if is_same:
         raise UsageError(
             f"{path} holds {content}, and would be overwritten", hint="name another file"
         )
