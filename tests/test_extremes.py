@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.conftest import Command
+from tests.conftest import SMALL, Command
 from tests.extremes import all_cases, violations
 from tests.thorough import often
 
@@ -66,3 +70,84 @@ def test_a_file_of_options_that_is_nested_deep_is_a_usage_error(
     words = ("run", name) if name == "job.toml" else ("check", "data.csv")
     outcome = command(*words)
     assert outcome.code == 2 and name in outcome.err
+
+
+def test_a_batch_that_no_memory_holds_is_refused(command: Command, trained: Path) -> None:
+    words = ("train", trained / "data.csv", "-m", "new", *SMALL, "--batch-size", "1000000")
+    outcome = command(*words, "--max-memory", "1G", "--json")
+    assert (outcome.code, outcome.error["code"]) == (4, "memory")
+
+
+def test_more_columns_than_memory_holds_are_an_error_of_the_data(
+    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rnnforecast.sources.columns.MAX_COLUMNS", 2)
+    outcome = command("check", trained / "data.csv", "--json")
+    assert (outcome.code, outcome.error["code"]) == (4, "too-many-columns")
+
+
+def test_memory_that_is_not_there_is_said(
+    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise MemoryError("cannot allocate 9 GB")
+
+    monkeypatch.setattr("rnnforecast.tables.grid.to_grid", fail)
+    outcome = command("check", trained / "data.csv", "--json")
+    assert (outcome.code, outcome.error["code"]) == (4, "memory")
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_full_folder_of_temporary_files_is_not_standard_output(
+    command: Command, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Errors of files without a name were all said to be those of standard output."""
+
+    def full(*_arguments: object, **_options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"t,x\n1,2\n")))
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", full)
+    outcome = command("check", "-", *words)
+    assert outcome.code == 7
+    assert "standard output" not in outcome.err and "No space left" in outcome.err
+
+
+@pytest.mark.parametrize("error", [OSError("AF_UNIX path too long"), OSError(5, "Input/output")])
+def test_an_error_of_the_system_without_a_file_is_no_bug(
+    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rnnforecast.tables.grid.to_grid", fail)
+    outcome = command("check", trained / "data.csv")
+    assert outcome.code == 7
+    assert "None" not in outcome.err and "bug" not in outcome.err
+    assert "standard output" not in outcome.err
+
+
+def test_endless_standard_input_ends_at_the_limit(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = SimpleNamespace(read=lambda n_bytes: b"1,2\n" * (n_bytes // 4))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=endless))
+    outcome = command("check", "-", "--max-input-bytes", "3M", "--json")
+    assert (outcome.code, outcome.error["code"]) == (4, "input-bytes")
+
+
+def test_warnings_of_libraries_do_not_reach_the_user(trained: Path, tmp_path: Path) -> None:
+    program = (
+        "import warnings\n"
+        "from rnnforecast.cli import check, main\n"
+        "real = main.run\n"
+        "def run(*arguments):\n"
+        "    warnings.warn('of a library', RuntimeWarning)\n"
+        "    return real(*arguments)\n"
+        "main.run = run\n"
+        "main.main()\n"
+    )
+    line = [sys.executable, "-c", program, "check", str(trained / "data.csv")]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode in (0, 3)
+    assert "of a library" not in done.stderr

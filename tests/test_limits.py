@@ -154,6 +154,11 @@ HOSTILE = {
     "Parquet, other types": Hostile(odd_types, (OK, FOUND)),
     "Parquet, nested deep": Hostile(deep, (OK, FOUND)),
     "100,000 columns": Hostile(many_columns(12), (OK, FOUND), trained=(0, BAD, 5)),
+    "a million columns": Hostile(
+        text(["2024-01-01 00:00" + ",1" * 10**6] * 3, "time," + ",".join(map(str, range(10**6)))),
+        (BAD,),
+        "too-many-columns",
+    ),
     "a number of 5000 digits": Hostile(text(with_cell("9" * 5000)), (BAD,)),
     "a number of 5000 digits as a stamp": Hostile(text(["9" * 5000 + ",5,5", *lines()]), (BAD,)),
     "a field of 20 million letters": Hostile(text(with_cell("x" * 20_000_000)), (BAD,)),

@@ -20,6 +20,7 @@ from rnnforecast.units import EPOCH_UNITS_US, EXCEL
 
 Kind = Literal["time", "number", "text", "empty", "nested", "other"]
 MAX_SAMPLE = 1000
+MAX_COLUMNS = 150_000
 _NUMERIC_SHARE = 0.5
 """A column with this share of numbers counts as numbers: cells that are none are errors then."""
 _DATE = re.compile(
@@ -57,6 +58,17 @@ class Column:
     """The time zone that the file declares for them."""
     is_series: bool = False
     """Whether it is known to name the series, as in a folder of buckets."""
+
+
+def check_n_columns(n_columns: int, source: str) -> None:
+    """Raise `DataError` for more columns than there is memory for: each takes some kilobytes."""
+    if n_columns > MAX_COLUMNS:
+        raise DataError(
+            f"{source} has {n_columns} columns; at most {MAX_COLUMNS} are read",
+            code="too-many-columns",
+            location=Location(source),
+            hint="write them as a long table, one row for each reading",
+        )
 
 
 def infer_text_column(name: str, cells: Sequence[str], form: NumberForm | None) -> Column:

@@ -301,18 +301,24 @@ def n_threads() -> int:
 def check_memory(n_rows: int, n_targets: int, config: DataConfig, name: str) -> None:
     """Raise `DataError` where `n_rows` need more memory than may be used."""
     needed = _BASE_BYTES + n_rows * (_BYTES_PER_ROW + n_targets * _BYTES_PER_READING)
+    purpose = f"for {n_rows} rows and {n_targets} columns"
+    check_fits(needed, name, purpose, config, hint="else name fewer columns to forecast")
+
+
+def check_fits(needed: int, name: str, purpose: str, config: DataConfig, *, hint: str) -> None:
+    """Raise `DataError` where something needs more bytes than the user or the machine allows."""
     limit = config.memory_limit
     if limit is None:
         limit = int(_MEMORY_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
     if needed > limit:
         raise DataError(
-            f"{name} needs about {_gigabytes(needed)} of memory for {n_rows} rows and {n_targets} "
-            f"columns, but {_gigabytes(limit)} may be used",
+            f"{name} needs about {_gigabytes(needed)} of memory {purpose}, but "
+            f"{_gigabytes(limit)} may be used",
             code="memory",
             location=Location(name),
             proposals=[Proposal(("--max-memory", f"{(needed >> 20) + 1}M"), "if it has that much")],
-            hint="else name fewer columns to forecast",
+            hint=hint,
         )
 
 

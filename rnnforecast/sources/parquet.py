@@ -14,7 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.errors import DataError, Location
-from rnnforecast.sources.columns import Column, Kind, cast_batch, infer_text_column, is_text
+from rnnforecast.sources.columns import (
+    Column,
+    Kind,
+    cast_batch,
+    check_n_columns,
+    infer_text_column,
+    is_text,
+)
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import TextNumbers
 from rnnforecast.storage.remote import AnyPath, is_remote
@@ -311,6 +318,7 @@ def open_parquet(name: str, files: tuple[ParquetFile, ...]) -> ParquetSource:
     """Infer the kinds of the columns of Parquet files, from the first file that has rows."""
     for file in files:
         schema = file.schema
+        check_n_columns(len(schema), str(file.path))
         if len(set(schema.names)) < len(schema):
             raise DataError(
                 f"two columns of {file.path} have the same name",

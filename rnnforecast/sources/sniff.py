@@ -15,6 +15,7 @@ from rnnforecast.errors import DataError, Location, Proposal
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.sources.columns import (
     Column,
+    check_n_columns,
     infer_text_column,
     is_date,
     is_time_of_day,
@@ -126,6 +127,7 @@ def sniff(
     except csv.Error as error:
         raise field_too_long(name) from error
     header.check(body)
+    check_n_columns(len(header.names), name)
     if sep == WHITESPACE and config.sep is None:
         listener(Notice(f"{name}: blanks divide the columns"))
 

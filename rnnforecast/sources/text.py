@@ -206,7 +206,7 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
     if 0 in head:
         n_damaged = sum(b"\0" in line for line in head.splitlines())
         text = _DAMAGED_LINE.sub(b"", head)
-        is_text = _is_printable(text, "utf-8") or is_western(text)
+        is_text = _is_printable(text, "utf-8") or _is_printable(text, "cp1252")
         if not is_text or n_damaged > _MAX_DAMAGED_SHARE * max(text.count(b"\n"), 1):
             raise _zero_bytes(head, name)
         message = "lines with bytes of 0, as a write that is cut off leaves them, are left out"

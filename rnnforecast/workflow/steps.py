@@ -45,6 +45,7 @@ from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.provenance import model_card
 from rnnforecast.report.html import ExampleWindow, MemoryFigures, Report, report_html
 from rnnforecast.report.plots import make_fans
+from rnnforecast.sources.files import check_fits
 from rnnforecast.spec import NetworkSpec
 from rnnforecast.units import format_number, join_names
 
@@ -60,6 +61,8 @@ MIN_WINDOWS = 8
 """Fewest windows that make a measurement of memory meaningful."""
 _WINDOWS_AFTER_TRAINING = 64
 """Windows that memory is measured on after a training, which should not take much longer for it."""
+_NUMBERS_PER_STATE = 40
+"""Numbers that a step of the recurrence keeps for each number of its state, for the gradients."""
 _GRADIENT_VALUES = 1 << 23
 """Numbers in the recurrent states that gradients are computed for at once: they stay in memory."""
 _CURVE_SERIES, _CURVE_ROWS = 32, 65_536
@@ -106,6 +109,7 @@ def fit_network(
     """
     from rnnforecast.model.forecaster import RNNForecaster
 
+    check_batch_memory(setup)
     return RNNForecaster.fit(
         split.train,
         split.validation,
@@ -116,6 +120,23 @@ def fit_network(
         checkpoints=checkpoints,
         start=start,
     )
+
+
+def check_batch_memory(setup: TrainingSetup) -> None:
+    """Raise `DataError` where the windows of one training step need more memory than may be used.
+
+    What is kept for the gradients was measured with 20,000 windows at once.
+    """
+    spec, network, training = setup.spec, setup.config.network, setup.config.training
+    n_segments = max(member.lookback / member.segment for member in spec.members)
+    n_numbers = (
+        _NUMBERS_PER_STATE * n_segments * network.hidden * network.layers
+        + spec.horizon * (6 * network.hidden + 8 * len(spec.quantiles))
+        + 8 * spec.lookback
+    )
+    purpose = f"for {training.batch_size} windows at once"
+    needed = int(4 * n_numbers * training.batch_size)
+    check_fits(needed, "--batch-size", purpose, setup.config.data, hint="else make it smaller")
 
 
 def fine_tune(

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow.parquet as pa_parquet
 import pytest
 
+from rnnforecast.workflow.model import forecast
 from tests.builders import JOB
 from tests.conftest import SMALL, Command, Outcome
 
@@ -80,6 +81,38 @@ def test_the_manifest_names_what_was_read_and_what_was_written(
     forecast = manifest["config"]["forecast"]
     assert forecast["fallback"]["origin"].endswith("job.toml")
     assert forecast["bounds"] == {"value": [], "origin": "default"}
+
+
+@pytest.mark.parametrize("how", ["grown", "replaced", "gone", "rewritten"])
+def test_the_manifest_names_what_was_read_and_not_what_lies_there_later(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """The readings change while the network computes: it named the longer file, or another one."""
+    path, content = place / "data.csv", (place / "data.csv").read_bytes()
+    (place / "bad.csv").write_text("series,from,to\n,2024-01-02,2024-01-03\n")
+    excluded = (place / "bad.csv").read_bytes()
+    change(place, "[model]", 'exclude = "bad.csv"\n[model]')
+
+    def forecast_and_change(*arguments: object) -> object:
+        if how == "grown":
+            path.write_bytes(content + content.splitlines()[-1] + b"\n")
+        elif how == "gone":
+            path.rename(place / "data.csv.1")
+        elif how == "rewritten":
+            path.write_bytes(content.replace(b"1", b"2"))
+        else:
+            (place / "new.csv").write_bytes(content.replace(b"1", b"2"))
+            (place / "new.csv").replace(path)
+        return forecast(*arguments)
+
+    monkeypatch.setattr("rnnforecast.jobs.run.forecast", forecast_and_change)
+    assert run(command, place).code in (0, 3)
+    manifest = json.loads((place / "out/run.json").read_text())
+    entries = {Path(entry["path"]).name: entry for entry in manifest["inputs"]}
+    assert entries.keys() == {"data.csv", "bad.csv"}
+    assert entries["data.csv"]["bytes"] == len(content)
+    assert entries["data.csv"]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert entries["bad.csv"]["sha256"] == hashlib.sha256(excluded).hexdigest()
 
 
 def test_the_same_run_again_writes_nothing(command: Command, place: Path) -> None:

@@ -14,8 +14,9 @@ from unittest import mock
 
 import pytest
 
-from rnnforecast.errors import DataError
+from rnnforecast.errors import DataError, WriteError
 from rnnforecast.sources.files import expand_path
+from rnnforecast.storage.durable import check_file, check_not_overwriting
 
 needs_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root becomes another user"
@@ -110,3 +111,13 @@ def test_patterns_match_what_glob_matches(tmp_path):
         expected = {path for path in expected if path.is_file()}
         if expected and not Path(text).exists():
             assert {path for path in expand_path(text) if path.is_file()} == expected, pattern
+
+
+@needs_root
+def test_a_result_in_a_folder_that_may_not_be_entered_is_a_write_error(folder):
+    (folder / "id=b").chmod(0o700)
+    output = folder / "id=b" / "forecast.csv"
+    with another_user():
+        check_not_overwriting(output, folder / "rnnforecast.toml", "the options")
+        with pytest.raises(WriteError):
+            check_file(output)
