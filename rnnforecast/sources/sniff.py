@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import re
 from collections import Counter
@@ -23,7 +22,6 @@ from rnnforecast.sources.columns import (
 from rnnforecast.sources.numbers import MISSING, Marks, NumberForm, is_number, is_unit
 from rnnforecast.sources.text import (
     BOM,
-    BYTE_ENCODINGS,
     field_too_long,
     find_encoding,
     lines_of,
@@ -156,7 +154,9 @@ def sniff(
         header.texts,
         find_totals(tail, sep, columns, missing),
         tuple(dict.fromkeys(rule.rstrip("\r\n") for rule in lines.rules)),
-        is_damaged=0 in head and codecs.lookup(encoding).name in BYTE_ENCODINGS,
+        is_damaged=0 in head
+        and not config.encoding
+        and not encoding.startswith(("utf-16", "utf-32")),
     )
     if dialect.totals:
         message = f"{name}: lines of totals at the end, such as {dialect.totals[0]!r}, are left out"

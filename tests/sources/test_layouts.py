@@ -282,6 +282,14 @@ def test_lines_with_bytes_of_0_are_left_out_and_counted(tmp_path, monkeypatch, b
     assert result.warnings["zero-bytes"].count == 3
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_lines_with_bytes_of_0_are_said_in_any_encoding(tmp_path, encoding):
+    header = HEADER.replace("a", "a °C")
+    path = write(tmp_path / "x.csv", header, *ROWS, "\0" * 20, encoding=encoding)
+    result = read(path)
+    assert (result.panel.names[0], result.warnings["zero-bytes"].count) == ("a °C", 1)
+
+
 def test_lines_are_counted_past_those_with_bytes_of_0(tmp_path):
     lines = [HEADER, *ROWS[:20], "\0" * 100, *ROWS[20:40], "2024-01-05 00:00,ERR,1"]
     error = failure(write(tmp_path / "x.csv", *lines))
