@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import re
 from collections import Counter
@@ -25,7 +24,6 @@ from rnnforecast.sources.inputs import InputFile
 from rnnforecast.sources.numbers import MISSING, Marks, NumberForm, is_number, is_unit
 from rnnforecast.sources.text import (
     BOM,
-    BYTE_ENCODINGS,
     field_too_long,
     find_encoding,
     lines_of,
@@ -50,6 +48,8 @@ _MAX_BLANK_SEPARATED = 10_000
 """A longer line is no table with blanks between its columns."""
 _MAX_TOTALS = 20
 """Lines of sums and means at the end of a file."""
+_MAX_TOTALS_SHARE = 0.1
+"""Share of lines of sums and means among rows, as after each day."""
 _NUMERIC_SHARE = 0.5
 """A column of text with this share of numbers counts as numbers."""
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
@@ -158,10 +158,12 @@ def sniff(
         header.texts,
         find_totals(tail, sep, columns, missing),
         tuple(dict.fromkeys(rule.rstrip("\r\n") for rule in lines.rules)),
-        is_damaged=0 in head and codecs.lookup(encoding).name in BYTE_ENCODINGS,
+        is_damaged=0 in head
+        and not config.encoding
+        and not encoding.startswith(("utf-16", "utf-32")),
     )
     if dialect.totals:
-        message = f"{name}: lines of totals at the end, such as {dialect.totals[0]!r}, are left out"
+        message = f"{name}: lines of totals, such as {dialect.totals[0]!r}, are left out"
         listener(WarningEvent("totals", message, len(dialect.totals)))
     return dialect, columns
 
@@ -585,22 +587,28 @@ def infer_preamble(lines: Sequence[str], sep: str) -> int:
 def find_totals(
     lines: Sequence[str], sep: str, columns: Sequence[Column], missing: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the lines at the end of a file that have a word for a time, as sums and means have."""
+    """Return the lines that have a word for a time, as sums and means have.
+
+    They stand at the end of a file, or now and then among its first rows.
+    """
     times = [i for i, column in enumerate(columns) if column.kind == "time"]
-    totals: list[str] = []
-    for line in reversed([line for line in lines if line.strip()][-_MAX_TOTALS:]):
+
+    def is_total(line: str) -> bool:
         row = next(iter(split_rows([line], sep)), [])
-        is_total = (
+        return (
             bool(times)
             and len(row) == len(columns)
             and not any(row[i] in missing or any(map(str.isdigit, row[i])) for i in times)
             and any(is_number(cell, ".") or is_number(cell, ",") for cell in row)
         )
-        if not is_total:
-            break
-        totals.append(line.rstrip("\r\n"))
 
-    return tuple(reversed(totals))
+    rows = [line for line in lines if line.strip()]
+    totals = list(takewhile(is_total, reversed(rows[-_MAX_TOTALS:])))
+    has_words = any(not any(map(str.isdigit, cell)) for i in times for cell in columns[i].sample)
+    if has_words:
+        among = [line for line in rows if is_total(line)]
+        totals = among[::-1] if len(among) <= _MAX_TOTALS_SHARE * len(rows) else totals
+    return tuple(dict.fromkeys(line.rstrip("\r\n") for line in reversed(totals)))
 
 
 def second_table(source: str, line: int, text: str) -> DataError:

@@ -305,11 +305,12 @@ def _forms() -> tuple[StampForm, ...]:
         StampForm("%d%m%y", f"{_dd}{_mm}{_y}{_POINT_0}", _CLOCK, parted, is_weak=True),
         StampForm("%Y%j", f"{_Y}{_j}{_POINT_0}", _CLOCK, parted, is_weak=True),
         StampForm("%Y%m", f"{_Y}{_mm}{_POINT_0}", "", is_weak=True),
-        StampForm("%Y-%m", f"{_Y}[-/.]{_mm}", "", is_weak=True),
+        StampForm("%Y-%m", f"{_Y}[-/.M]{_mm}", "", is_weak=True),
         StampForm("%m/%Y", f"{_m}[-/.]{_Y}", "", is_weak=True),
         StampForm("%b %Y", f"{_NAME}{_GAP}{_Y}", "", is_weak=True),
         StampForm("%b %y", f"{_NAME}{_GAP}{_y}", "", is_weak=True),
         StampForm("%Y-Q", rf"{_Y}[-/ ]?Q(?P<q>[1-4])", "", is_weak=True),
+        StampForm("Q-%Y", rf"Q(?P<q>[1-4])[-/ ]?{_Y}", "", is_weak=True),
         StampForm("%G-W%V", rf"{_Y}-?W(?P<W>\d{{2}})", "", is_weak=True),
     ]
     return tuple(forms)

@@ -40,7 +40,7 @@ _FOREIGN_WORD = re.compile("[\x80-\uffff]{3}")
 """Three letters outside of ASCII in a row: hardly a word of a western language."""
 _CODE_PAGES = {"cp1251": "Cyrillic", "gb18030": "Chinese", "shift_jis": "Japanese"}
 """Encodings that are offered for text that is not western."""
-BYTE_ENCODINGS = ("utf-8", "utf-8-sig", "ascii", "cp1252", "iso8859-1")
+_BYTE_ENCODINGS = ("utf-8", "utf-8-sig", "ascii", "cp1252", "iso8859-1")
 """Encodings in which a line feed is one byte wherever it stands."""
 _MAX_CHARACTER_BYTES = 4
 """Bytes of a character in UTF-8, at most."""
@@ -120,7 +120,7 @@ def lines_of(head: bytes, encoding: str, *, is_complete: bool, name: str) -> lis
 
 def read_tail(file: InputFile, encoding: str) -> list[str]:
     """Return the last lines of a local file that is not packed; none of another one."""
-    if is_remote(file.path) or codecs.lookup(encoding).name not in BYTE_ENCODINGS:
+    if is_remote(file.path) or codecs.lookup(encoding).name not in _BYTE_ENCODINGS:
         return []
     with file.open() as stream:
         if stream.read(2) == _GZIP_MAGIC:
@@ -195,8 +195,6 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
     cp1252 is accepted where all characters are printable and those outside of ASCII, such as of °C
     and m³, stand alone or in pairs: other alphabets fill whole words with them.
     """
-    if head.startswith(codecs.BOM_UTF8):
-        return "utf-8-sig"
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         listener(WarningEvent("encoding", f"{name} is read as UTF-32, as its first bytes say"))
         return "utf-32"
@@ -212,6 +210,8 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
         message = "lines with bytes of 0, as a write that is cut off leaves them, are left out"
         listener(WarningEvent("zero-bytes", f"{name}: {message}", n_damaged))
         head = text
+    if head.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
 
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)

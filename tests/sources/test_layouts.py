@@ -100,6 +100,21 @@ def test_totals_at_the_end_are_left_out_and_counted(tmp_path, words, form):
     assert result.warnings["totals"].count == len(words)
 
 
+@pytest.mark.parametrize("every", [24, 59])
+def test_totals_among_the_rows_are_left_out_and_counted(tmp_path, every):
+    lines = [HEADER, "Total,180.5,60"]
+    for i, row in enumerate(ROWS, 1):
+        lines += [row, f"Subtotal,{i}.5,7"] if i % every == 0 else [row]
+    result = read(write(tmp_path / "x.csv", *lines))
+    assert result.panel.of(0).tolist() == EXPECTED
+    assert result.warnings["totals"].count == 1 + 60 // every
+
+
+def test_many_rows_without_a_time_are_no_totals(tmp_path):
+    lines = ["unknown,1,2" if i % 5 == 0 else row for i, row in enumerate(ROWS)]
+    assert failure(write(tmp_path / "x.csv", HEADER, *lines)).code == "not-a-time"
+
+
 @pytest.mark.parametrize(("last", "code"), [("2024-01-0", "not-a-time"), ("NaN", "missing-time")])
 def test_a_last_line_that_is_damaged_is_no_total(tmp_path, last, code):
     path = write(tmp_path / "x.csv", HEADER, *ROWS, f"{last},1,2")
@@ -280,6 +295,14 @@ def test_lines_with_bytes_of_0_are_left_out_and_counted(tmp_path, monkeypatch, b
     result = read(path)
     assert result.panel.of(0).tolist() == EXPECTED
     assert result.warnings["zero-bytes"].count == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_lines_with_bytes_of_0_are_said_in_any_encoding(tmp_path, encoding):
+    header = HEADER.replace("a", "a °C")
+    path = write(tmp_path / "x.csv", header, *ROWS, "\0" * 20, encoding=encoding)
+    result = read(path)
+    assert (result.panel.names[0], result.warnings["zero-bytes"].count) == ("a °C", 1)
 
 
 def test_lines_are_counted_past_those_with_bytes_of_0(tmp_path):

@@ -396,3 +396,10 @@ def test_an_option_for_dates_as_digits_finds_their_column(tmp_path, form):
     moments = hours(60, step_s=86_400)
     path = stamped(tmp_path, [moment.strftime(form) for moment in moments], header="day;v")
     assert start_of(read(path, time_format=form)) == START
+
+
+@pytest.mark.parametrize("form", ["{t.year}M{t.month:02d}", "Q{t.quarter} {t.year}"])
+def test_months_and_quarters_as_offices_of_statistics_write_them(tmp_path, form):
+    times = pd.date_range("2012-01-01", periods=40, freq="QS" if "quarter" in form else "MS")
+    result = read(stamped(tmp_path, [form.format(t=t) for t in times]))
+    assert (start_of(result), len(result.panel.target)) == (dt.datetime(2012, 1, 1), 40)
