@@ -39,7 +39,7 @@ from rnnforecast.events import (
 from rnnforecast.jobs.owner import FROM_HERE, JOB, belongs_to, path_from
 from rnnforecast.jobs.publication import read_newest_manifest
 from rnnforecast.storage import versions
-from rnnforecast.storage.durable import append_line, publishing_output
+from rnnforecast.storage.durable import PIPE_PATIENCE_S, append_line, publishing_output
 from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.remote import as_path
 from rnnforecast.units import abbreviate_duration, parse_duration_us
@@ -211,7 +211,7 @@ class RunLog:
                         lines += [f"# TYPE {_PREFIX}{name} gauge"]
                     for labels, value in sorted(values_of.items()):
                         lines.append(f"{_PREFIX}{name}{{{labels}}} {value}")
-                with publishing_output(self.textfile) as file:
+                with publishing_output(self.textfile, patience_s=PIPE_PATIENCE_S) as file:
                     file.write(("\n".join(lines) + "\n").encode(errors="replace"))
         except (WriteError, LockedError) as error:
             listener(WarningEvent("textfile", error.message))

@@ -28,8 +28,8 @@ TEMPORARY_PREFIX = ".tmp-"
 _RANDOM_BYTES = 6
 _MAX_NAME_BYTES = 255
 """What file systems of Unix take; a longer name is cut in the temporary one."""
-_PIPE_PATIENCE_S = 1.0
-"""How long a pipe's reader may leave it full."""
+PIPE_PATIENCE_S = 1.0
+"""How long a run that holds its lock waits for the reader of a log or a text file."""
 _IDLE_S = 30.0
 """How long a pipe may have no reader, or take no byte, until a write to it is given up."""
 _POLL_S = 0.05
@@ -42,12 +42,12 @@ _passages: Counter[str] = Counter()
 
 
 @contextmanager
-def publishing_output(path: Path) -> Iterator[IO[bytes]]:
+def publishing_output(path: Path, *, patience_s: float = _IDLE_S) -> Iterator[IO[bytes]]:
     """Open a file that a user has named; it gets its content when the block succeeds.
 
     A link is followed: what it leads to is replaced, in its own folder. An existing file keeps its
     mode and its owner. A device or a pipe is written to when the block ends, and stays what it is.
-    Raises `WriteError` for what is none of these, and where a pipe takes nothing for too long.
+    Raises `WriteError` for what is none of these, and where a pipe takes nothing for `patience_s`.
     """
     with as_write_error(path):
         target = resolve_output(path)
@@ -60,10 +60,10 @@ def publishing_output(path: Path) -> Iterator[IO[bytes]]:
     with as_write_error(path), tempfile.TemporaryFile(prefix="rnnforecast-") as buffer:
         yield buffer
         buffer.seek(0)
-        descriptor = _open_stream(path)
+        descriptor = _open_stream(path, patience_s)
         try:
             while chunk := buffer.read(_WRITE_BYTES):
-                _write_stream(descriptor, chunk)
+                _write_stream(descriptor, chunk, patience_s)
         finally:
             os.close(descriptor)
 
@@ -98,13 +98,13 @@ def _standard_stream(status: os.stat_result) -> int | None:
     return None
 
 
-def _open_stream(path: Path) -> int:
+def _open_stream(path: Path, patience_s: float) -> int:
     """Open a device, or a pipe once somebody reads from it, so that no write to it waits."""
     standard = _standard_stream(path.stat())
     if standard is not None:
         return os.dup(standard)
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    deadline = time.monotonic() + _IDLE_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             return os.open(path, flags)
@@ -112,18 +112,18 @@ def _open_stream(path: Path) -> int:
             if error.errno != errno.ENXIO:
                 raise
             if time.monotonic() >= deadline:
-                message = f"nobody has read from this pipe for {_IDLE_S:g} s"
+                message = f"nobody has read from this pipe for {patience_s:g} s"
                 raise TimeoutError(errno.ETIMEDOUT, message) from error
         time.sleep(_POLL_S)
 
 
-def _write_stream(descriptor: int, content: bytes) -> None:
+def _write_stream(descriptor: int, content: bytes, patience_s: float) -> None:
     """Write all of it. Raises `TimeoutError` where no byte is taken for too long."""
     while content:
         poll = select.poll()
         poll.register(descriptor, select.POLLOUT)
-        if not poll.poll(_IDLE_S * 1000):
-            message = f"nobody has read from this pipe for {_IDLE_S:g} s"
+        if not poll.poll(patience_s * 1000):
+            message = f"nobody has read from this pipe for {patience_s:g} s"
             raise TimeoutError(errno.ETIMEDOUT, message)
         with suppress(BlockingIOError):
             content = content[os.write(descriptor, content) :]
@@ -300,7 +300,7 @@ def append_line(path: Path, line: bytes, *, max_bytes: int | None = None) -> Non
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.write(descriptor, line)
             return
-        deadline = time.monotonic() + _PIPE_PATIENCE_S
+        deadline = time.monotonic() + PIPE_PATIENCE_S
         while line:
             patience = max(0.0, deadline - time.monotonic())
             if not select.select([], [descriptor], [], patience)[1] or not patience:

@@ -60,8 +60,8 @@ from rnnforecast.tables.steps import (
 )
 from rnnforecast.units import MONTH_US, format_duration, parse_duration_us
 
-_MIN_READING = 1e-20
-"""Squares of smaller readings, and what they are divided by, do not fit into float32."""
+_MIN_READING, _MAX_READING = 1e-20, 1e18
+"""Sums of squares of smaller and of larger readings, less their offset, do not fit into float32."""
 _MAX_EMPTY = 20
 """Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""
 _MIN_FILLED = 0.9
@@ -144,7 +144,7 @@ def read_panel(
 
 
 def check_magnitude(panel: Panel) -> None:
-    """Raise `DataError` for a series whose readings are all so small that float32 blurs them."""
+    """Raise `DataError` for a series that is too large or too small to compute with in float32."""
     starts = panel.offsets[:-1]
     if not len(starts):
         return
@@ -152,6 +152,15 @@ def check_magnitude(panel: Panel) -> None:
         highest = np.fmax.reduceat(panel.target, starts)
         lowest = np.fmin.reduceat(panel.target, starts)
     largest = np.fmax(highest, -lowest)
+    is_huge = largest > _MAX_READING
+    if is_huge.any():
+        (name, *others) = take_names(panel.names, is_huge)
+        raise DataError(
+            f"readings of {name!r} go beyond {_MAX_READING:g}, which is too large to compute with"
+            + (f"; so do those of {len(others)} more" if others else ""),
+            code="too-large",
+            hint="write the readings in a larger unit, or leave the series out",
+        )
     is_tiny = (largest > 0) & (largest < _MIN_READING)
     if is_tiny.any():
         names = take_names(panel.names, is_tiny)

@@ -65,6 +65,7 @@ from rnnforecast.tables.match import (
 )
 from rnnforecast.tables.schema import Schema, check_counters
 from rnnforecast.units import parse_steps
+from rnnforecast.urls import parse_database
 from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.steps import with_calibration
 
@@ -239,9 +240,13 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
 def _lies_beside(source: str, model: AnyPath) -> bool:
     """Tell whether a source lies in the folder that holds the model, or in the same bucket.
 
-    Links are followed. Hidden files never do, nor does anything where that folder is the root.
+    Links are followed. Hidden files never do, nor does anything where that folder is the root, nor a
+    database of DuckDB, whose queries may read other files and hosts.
     """
-    place = as_path(source)
+    database = parse_database(source)
+    if database is not None and database.kind != "sqlite":
+        return False
+    place = as_path(source) if database is None else Path(database.path)
     if is_remote(model) or is_remote(place):
         if not (is_remote(model) and is_remote(place)):
             return False
@@ -261,7 +266,7 @@ def _lies_beside(source: str, model: AnyPath) -> bool:
     n_fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     if not is_inside(place if place.exists() else Path(*parts[:n_fixed])):
         return False
-    files = expand_path(source)
+    files = expand_path(str(place))
     linked = [file for file in files if file.is_symlink()]
     return all(map(is_inside, {*linked, *(file.parent for file in files if file != place)}))
 
