@@ -32,6 +32,7 @@ from rnnforecast.storage.remote import (
     local_path,
     stores,
 )
+from rnnforecast.urls import parse_database
 
 _STANDARD_INPUT, _STANDARD_INPUT_FILE = "-", "/dev/stdin"
 _MAGIC = frozenset("*[")
@@ -440,3 +441,37 @@ def _local_files_of(source: str) -> Iterator[Path]:
         yield path
     else:
         yield from _match_pattern(source)
+
+
+def lies_beside(source: str, model: AnyPath) -> bool:
+    """Tell whether a source lies in the folder that holds a model, or in the same bucket.
+
+    Links are followed. Hidden files never do, nor does anything where that folder is the root, nor
+    a database of DuckDB, whose queries may read other files and hosts.
+    """
+    database = parse_database(source)
+    if database is not None and database.kind != "sqlite":
+        return False
+    place = as_path(source) if database is None else Path(database.path)
+    if is_remote(model) or is_remote(place):
+        if not (is_remote(model) and is_remote(place)):
+            return False
+        return place.url.with_key("") == model.url.with_key("")
+
+    folder = model.resolve().parent
+    if folder == folder.parent:
+        return False
+
+    def is_inside(path: Path) -> bool:
+        path = path.resolve()
+        if not path.is_relative_to(folder):
+            return False
+        return not any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    parts = place.parts
+    n_fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    if not is_inside(place if place.exists() else Path(*parts[:n_fixed])):
+        return False
+    files = expand_path(str(place))
+    linked = [file for file in files if file.is_symlink()]
+    return all(map(is_inside, {*linked, *(file.parent for file in files if file != place)}))

@@ -60,7 +60,7 @@ from rnnforecast.tables.steps import (
 )
 from rnnforecast.units import MONTH_US, format_duration, parse_duration_us
 
-_MIN_READING, _MAX_READING = 1e-20, 1e18
+_MIN_READING, _MAX_READING = 1e-20, 1e17
 """Sums of squares of smaller and of larger readings, less their offset, do not fit into float32."""
 _MAX_EMPTY = 20
 """Grid rows per row of the source above which a wrong stamp is likelier than rare readings."""

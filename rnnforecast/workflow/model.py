@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,10 +39,10 @@ from rnnforecast.evaluate.postprocess import (
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.artifact import load as load_artifact
-from rnnforecast.sources.files import check_outputs, expand_path
+from rnnforecast.sources.files import check_outputs, lies_beside
 from rnnforecast.spec import QUANTILES
 from rnnforecast.storage.lock import acquire
-from rnnforecast.storage.remote import AnyPath, as_path, is_remote
+from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.storage.versions import (
     LOCK,
     activate_version,
@@ -65,7 +64,6 @@ from rnnforecast.tables.match import (
 )
 from rnnforecast.tables.schema import Schema, check_counters
 from rnnforecast.units import parse_steps
-from rnnforecast.urls import parse_database
 from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.steps import with_calibration
 
@@ -226,7 +224,7 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
         )
     if is_trusted or model.is_trained_here:
         return source
-    if model.path is None or not _lies_beside(source, model.path):
+    if model.path is None or not lies_beside(source, model.path):
         raise UsageError(
             f"the model was trained on {source}, which lies elsewhere than the model: who made the "
             "model may have named any file or host",
@@ -235,40 +233,6 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
             hint="or pass the readings:  rnnforecast predict DATA",
         )
     return source
-
-
-def _lies_beside(source: str, model: AnyPath) -> bool:
-    """Tell whether a source lies in the folder that holds the model, or in the same bucket.
-
-    Links are followed. Hidden files never do, nor does anything where that folder is the root, nor a
-    database of DuckDB, whose queries may read other files and hosts.
-    """
-    database = parse_database(source)
-    if database is not None and database.kind != "sqlite":
-        return False
-    place = as_path(source) if database is None else Path(database.path)
-    if is_remote(model) or is_remote(place):
-        if not (is_remote(model) and is_remote(place)):
-            return False
-        return place.url.with_key("") == model.url.with_key("")
-
-    folder = model.resolve().parent
-    if folder == folder.parent:
-        return False
-
-    def is_inside(path: Path) -> bool:
-        path = path.resolve()
-        if not path.is_relative_to(folder):
-            return False
-        return not any(part.startswith(".") for part in path.relative_to(folder).parts)
-
-    parts = place.parts
-    n_fixed = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
-    if not is_inside(place if place.exists() else Path(*parts[:n_fixed])):
-        return False
-    files = expand_path(str(place))
-    linked = [file for file in files if file.is_symlink()]
-    return all(map(is_inside, {*linked, *(file.parent for file in files if file != place)}))
 
 
 def resolve_options(

@@ -588,7 +588,7 @@ def test_a_line_goes_through_a_pipe_or_is_an_error_soon(tmp_path: Path) -> None:
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     durable.append_line(pipe, b"x\n", max_bytes=1)
     assert os.read(reader, 100) == b"x\n"
-    with mock.patch.object(durable, "_PIPE_PATIENCE_S", 0.05), pytest.raises(TimeoutError):
+    with mock.patch.object(durable, "PIPE_PATIENCE_S", 0.05), pytest.raises(TimeoutError):
         durable.append_line(pipe, b"x" * (1 << 20))
     os.close(reader)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
