@@ -45,8 +45,8 @@ _MAX_TEXTS = 10_000
 """A text column with more different texts than this is no categorical covariate."""
 _MAX_EXACT = 2.0**53
 """Doubles hold every whole number up to this."""
-MAX_READING = 1e18
-"""No sensor reads more, and sums of squares of larger readings do not fit into float32."""
+MAX_READING = 2e19
+"""Whole numbers of 64 bits are below, and sums of squares of larger readings beyond float32."""
 LARGE_READING = 65_536.0
 """Below this, float32 is exact to 0.004 or better."""
 _N_EARLIEST = 5
