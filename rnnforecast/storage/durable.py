@@ -42,13 +42,15 @@ _passages: Counter[str] = Counter()
 
 
 @contextmanager
-def publishing_output(path: Path, *, patience_s: float = _IDLE_S) -> Iterator[IO[bytes]]:
+def publishing_output(path: Path, *, patience_s: float | None = None) -> Iterator[IO[bytes]]:
     """Open a file that a user has named; it gets its content when the block succeeds.
 
     A link is followed: what it leads to is replaced, in its own folder. An existing file keeps its
     mode and its owner. A device or a pipe is written to when the block ends, and stays what it is.
-    Raises `WriteError` for what is none of these, and where a pipe takes nothing for `patience_s`.
+    Raises `WriteError` for what is none of these, and where a pipe takes nothing for `patience_s`,
+    30 seconds where it is not given.
     """
+    patience_s = _IDLE_S if patience_s is None else patience_s
     with as_write_error(path):
         target = resolve_output(path)
         existing = target.stat() if target is not None and target.exists() else None
