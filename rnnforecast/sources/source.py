@@ -7,6 +7,7 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -225,9 +226,10 @@ def _open_path(text: str, config: DataConfig, listener: Listener) -> Source:
         raise UsageError("the path of the readings is empty", hint="pass a file, a folder or -")
     if text == STANDARD_INPUT:  # it is copied, since a table is read twice
         stream = tempfile.NamedTemporaryFile(prefix="rnnforecast-", suffix=".csv")  # noqa: SIM115
-        shutil.copyfileobj(sys.stdin.buffer, stream)
-        stream.flush()
-        return _open_temporary(stream, "standard input", "standard input", config, listener)
+        with closing_on_error(stream):
+            shutil.copyfileobj(sys.stdin.buffer, stream)
+            stream.flush()
+            return _open_temporary(stream, "standard input", "standard input", config, listener)
 
     database = parse_database(text)
     if database is not None:
@@ -284,18 +286,25 @@ def _open_table_file(path: AnyPath, name: str, config: DataConfig, listener: Lis
         return _described(open_arrow_file(path, name), config)
 
     file, sheet = sheet_as_text(path, config, listener, name)
-    return _open_temporary(file, name, sheet, config, listener)
+    with closing_on_error(file):
+        return _open_temporary(file, name, sheet, config, listener)
+
+
+@contextmanager
+def closing_on_error(file: IO[Any]) -> Iterator[None]:
+    """Close a file, and so delete a temporary one, where the block raises or a signal ends it."""
+    try:
+        yield
+    except BaseException:
+        file.close()
+        raise
 
 
 def _open_temporary(
     file: IO[Any], name: str, file_name: str, config: DataConfig, listener: Listener
 ) -> CsvSource:
     """Open a temporary CSV file, which is deleted with its source; messages use the names."""
-    try:
-        csv_file = open_csv_file(Path(file.name), config, listener, name=file_name)
-    except BaseException:
-        file.close()
-        raise
+    csv_file = open_csv_file(Path(file.name), config, listener, name=file_name)
     source = CsvSource(name, (csv_file,))
     weakref.finalize(source, file.close)
     return source
