@@ -93,11 +93,11 @@ def with_weak_dates(
     """Take columns of numbers or names for times where all cells are dates, such as 20240131.
 
     This is done where no other column holds times, and for the one that the user calls the time,
-    but not where the user says what numbers count. Raises `DataError` for numbers that may as well
+    but not where the user says what they count. Raises `DataError` for numbers that may as well
     be seconds.
     """
     has_times = any(column.kind == "time" for column in columns)
-    if config.time_unit or config.time_format or (has_times and config.time is None):
+    if config.time_unit or (has_times and config.time is None):
         return tuple(columns)
 
     result = []
@@ -109,7 +109,7 @@ def with_weak_dates(
             result.append(column)
             continue
 
-        if _may_count(column.sample):
+        if config.time_format is None and _may_count(column.sample):
             options = ("--time", column.name)
             digits = len(column.sample[0].strip())
             format_ = form.format + {10: "", 12: "%M", 14: "%M%S"}.get(digits, "")

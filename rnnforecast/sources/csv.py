@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.reading import WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal, option_for_each
 from rnnforecast.events import Listener, Notice, WarningEvent, ignore
 from rnnforecast.sources.columns import Column
@@ -94,7 +94,13 @@ class CsvFile:
             is_utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii")
             text = file if is_utf8 else Utf8Stream(file, encoding)
             dialect = self.dialect
-            rows = RowStream(text, dialect.n_above, dialect.comment, dialect.sep)
+            rows = RowStream(
+                text,
+                dialect.n_above,
+                dialect.comment,
+                dialect.sep,
+                skips_damaged=dialect.is_damaged,
+            )
 
             with LimitedStream(rows, self.max_bytes, self.name) as stream:
                 blocks = RowBlocks(stream, dialect.delimiter)
@@ -211,11 +217,13 @@ class CsvFile:
         Raises `csv.Error`; where it is `strict`, also for misplaced quotes.
         """
         first, comment = self.dialect.n_above + 1, self.dialect.comment
-        left_out = {*self.dialect.header, *self.dialect.totals}
+        left_out = set(self.dialect.left_out)
 
         def read_lines(text: TextIO) -> Iterator[str]:
             for number, line in enumerate(bounded_lines(text, self.name), 1):
-                if number >= first and not (comment and line.startswith(comment)):
+                is_damaged = self.dialect.is_damaged and "\0" in line
+                is_comment = bool(comment) and line.startswith(comment or "")
+                if number >= first and not (is_comment or is_damaged):
                     bare = line.rstrip("\r\n")
                     if not row_lines and bare.removeprefix(BOM) in left_out:
                         continue
@@ -254,13 +262,14 @@ class CsvFile:
 
         numbers = [name for name, type_ in types.items() if pa.types.is_floating(type_)]
         parse_errors = ParseErrors(self.dialect, {n: self._column_indices[n] for n in numbers})
-        for number, line, cells in self._rows():
+        rows = itertools.chain(self._rows(), [(0, "", [])])
+        for (number, line, cells), (_, _, below) in itertools.pairwise(rows):
             if len(cells) == len(self.columns):
                 parse_errors.check(cells, partial(self._cell_location, number, line, cells))
                 if parse_errors.is_second_header(cells):
                     return second_table(self.name, number, line)
             elif not self.skips_bad_rows:
-                if len(cells) > 1 and are_names(cells):
+                if len(below) == len(cells) > 1 and are_names(cells):
                     return second_table(self.name, number, line)
                 return DataError(
                     f"line {number} has {len(cells)} fields, but the header has "
@@ -477,10 +486,11 @@ class Converter:
             yield from (self._to_numbers(batch, self.dialect.forms) for batch in reader)
 
     def _without_repeated(self, block: Block) -> memoryview | bytes:
-        """Return the rows of a block without lines of the header and of totals."""
+        """Return the rows of a block without lines that are no rows."""
         rows: memoryview | bytes = block.rows
-        for text in (*self.dialect.header, *self.dialect.totals):
-            line = text.encode()
+        for text in self.dialect.left_out:
+            has_blanks = self.dialect.sep == WHITESPACE
+            line = ("\t".join(text.split()) if has_blanks else text).encode()
             if not self._holds(block, line):
                 continue
             pattern = _LINE % re.escape(line)

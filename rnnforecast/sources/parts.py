@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,8 @@ _MIN_ROWS = 10
 _DAY_MINUTES = 1440
 _PERIODS = (48, 96, 144, 288)
 """How many parts of equal length, counted from 1, markets and meters make of a day."""
+_MOSTLY = 0.9
+"""Share of cells that are times of day, where the others are errors."""
 _IN_ORDER = 0.9
 """Share of the steps within a day in which hours go up, or all of them down."""
 _MIDNIGHT = r"[T ]0?0:00(:00(\.0*)?)?$"
@@ -133,7 +135,7 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
         return [by_name] if by_name is not None else _calendar_by_numbers(columns)
 
     date = next((column for column in times if _is_date(column)), None)
-    clock = next((c for c in columns if c.sample and all(map(is_time_of_day, c.sample))), None)
+    clock = next((c for c in columns if _mostly(is_time_of_day, c.sample)), None)
     kind: str | None = CLOCK
     if date is not None and clock is None and all(map(_is_date, times)):
         kinds = {column.name: _hours_of(column, date) for column in columns}
@@ -147,7 +149,8 @@ def infer_parts(columns: Sequence[Column]) -> list[TimeParts]:
         return [parts] if is_sure else [parts, TimeParts((date.name,), (DATE,))]
 
     offset = next((column for column in columns if _are_offsets(column)), None)
-    if offset is None or len(times) > 1 or times[0].tz or _OFFSET.search("".join(times[0].sample)):
+    has_zone = times[0].tz or re.search(rf"({_OFFSET.pattern})$", times[0].sample[0].strip())
+    if offset is None or len(times) > 1 or has_zone:
         return []
     return [TimeParts((times[0].name, offset.name), (DATE, OFFSET))]
 
@@ -339,7 +342,7 @@ def _kind_beside(column: Column, date: Column) -> str | None:
     name = column.name.strip().casefold()
     if name in _CALENDAR[3:] and _is_within(column, name):
         return name
-    if all(map(is_time_of_day, column.sample)):
+    if _mostly(is_time_of_day, column.sample):
         return CLOCK
     if _is_within(column, "hour"):
         return "hour"
@@ -350,5 +353,10 @@ def _kind_beside(column: Column, date: Column) -> str | None:
 
 
 def _are_offsets(column: Column) -> bool:
-    """Tell whether all cells are offsets from UTC with a sign, such as +0100."""
-    return bool(column.sample) and all(_OFFSET.fullmatch(text.strip()) for text in column.sample)
+    """Tell whether cells are offsets from UTC with a sign, such as +0100."""
+    return _mostly(lambda text: _OFFSET.fullmatch(text.strip()) is not None, column.sample)
+
+
+def _mostly(is_kind: Callable[[str], bool], texts: Sequence[str]) -> bool:
+    """Tell whether texts are of a kind, but for a few."""
+    return bool(texts) and sum(map(is_kind, texts)) >= _MOSTLY * len(texts)

@@ -47,10 +47,14 @@ _MAX_BLANK_SEPARATED = 10_000
 """A longer line is no table with blanks between its columns."""
 _MAX_TOTALS = 20
 """Lines of sums and means at the end of a file."""
+_MAX_TOTALS_SHARE = 0.1
+"""Share of lines of sums and means among rows, as after each day."""
 _NUMERIC_SHARE = 0.5
 """A column of text with this share of numbers counts as numbers."""
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
 """The line with which Excel is told the separator."""
+_RULE = re.compile(r"(?=.*---|.*===)[-=+|,;: \t]+\r?\n?")
+"""A line that is drawn below the names, as the shells of databases do."""
 _ANNOTATION = re.compile(r'"?#"?(group|datatype|default)\b')
 """How the lines begin that describe the columns of InfluxDB's annotated CSV."""
 Row = list[str]
@@ -77,6 +81,15 @@ class Dialect:
     """The lines of the header: they are left out where they come again."""
     totals: tuple[str, ...] = ()
     """Lines at the end of the file that hold sums or means, which are left out."""
+    rules: tuple[str, ...] = ()
+    """Lines that are drawn between the names and the rows, which are left out."""
+    is_damaged: bool = False
+    """Whether lines with bytes of 0 are left out."""
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """All lines that are no rows wherever they stand."""
+        return (*self.header, *self.totals, *self.rules)
 
     @property
     def delimiter(self) -> str:
@@ -117,8 +130,9 @@ def sniff(
         listener(Notice(f"{name}: blanks divide the columns"))
 
     names = header.names_for(body)
+    fitting = [row for row in body if len(row) == len(names)] or body
     cells = {
-        column: [row[i] for row in body if i < len(row) and row[i] not in missing]
+        column: [row[i] for row in fitting if i < len(row) and row[i] not in missing]
         for i, column in enumerate(names)
     }
     marks = Marks.of(cells, sep, config, name)
@@ -141,9 +155,13 @@ def sniff(
         marks.doubtful,
         header.texts,
         find_totals(tail, sep, columns, missing),
+        tuple(dict.fromkeys(rule.rstrip("\r\n") for rule in lines.rules)),
+        is_damaged=0 in head
+        and not config.encoding
+        and not encoding.startswith(("utf-16", "utf-32")),
     )
     if dialect.totals:
-        message = f"{name}: lines of totals at the end, such as {dialect.totals[0]!r}, are left out"
+        message = f"{name}: lines of totals, such as {dialect.totals[0]!r}, are left out"
         listener(WarningEvent("totals", message, len(dialect.totals)))
     return dialect, columns
 
@@ -165,7 +183,17 @@ def infer_separator(lines: Sequence[str]) -> str:
     merits = {sep: merit(sep) for sep in SEPARATORS}
     best = max(SEPARATORS, key=lambda sep: merits[sep])
     is_consistent = merits[best][0] and not (best == "\t" and _hold_two_numbers(lines))
+    if not is_consistent and _are_quoted_between_blanks(lines):
+        return " "
     return WHITESPACE if not is_consistent and _are_blank_separated(lines) else best
+
+
+def _are_quoted_between_blanks(lines: Sequence[str]) -> bool:
+    """Tell whether single blanks divide the cells, and names are in quotes, as R writes tables."""
+    if not lines[0].startswith('"') or len(lines) < _MIN_ROWS:
+        return False
+    header, *counts = _count_fields([line.rstrip() for line in lines], " ") or [0]
+    return header > 1 and len(set(counts)) == 1 and counts[0] - header in (0, 1)
 
 
 def _hold_two_numbers(lines: Sequence[str]) -> bool:
@@ -196,7 +224,7 @@ def _are_blank_separated(lines: Sequence[str]) -> bool:
         return False
 
     cells = [cell for row in rows for cell in row]
-    n_values = sum(_is_value(cell) or is_time_of_day(cell) for cell in cells)
+    n_values = sum(map(_is_value, cells))
     n_valued = sum(map(_has_value, rows))
     return n_values > _NUMERIC_SHARE * len(cells) and n_valued >= _MIN_CONSISTENT_SHARE * len(rows)
 
@@ -219,6 +247,8 @@ class Lines:
     """Comments above the first line of the table, without their mark."""
     sep: str | None = None
     """The separator that the first line names, as Excel has it."""
+    rules: Sequence[str] = ()
+    """Lines that are drawn, which are no rows."""
 
     @classmethod
     def of(cls, lines: Sequence[str], config: DataConfig) -> Lines:
@@ -233,7 +263,10 @@ class Lines:
             first = takewhile(lambda line: line[1].startswith(mark), numbered)
             comments = [text.removeprefix(mark).lstrip() for _, text in first]
             numbered = [line for line in numbered if not line[1].startswith(mark)]
-        return cls(numbered, above, comments, match and match[1])
+        rules = [text for _, text in numbered if _RULE.fullmatch(text)]
+        if rules:
+            numbered = [line for line in numbered if line[1] not in rules]
+        return cls(numbered, above, comments, match and match[1], rules)
 
     @property
     def texts(self) -> list[str]:
@@ -325,12 +358,15 @@ class Header:
     def names_for(self, body: Sequence[Row]) -> tuple[str, ...]:
         """Return the names, with an empty one added where every row has one more, empty field.
 
-        That is so where every line but the header ends with a separator. Where blanks divide the
-        columns, one name may stand above a date and a time of day: these are two columns.
+        That is so where every line but the header ends with a separator, or begins with its number.
+        Where blanks divide the columns, one name may stand above a date and a time of day: these
+        are two columns.
         """
         n = len(self.names)
         if body and all(len(row) == n + 1 and not row[n].strip() for row in body):
             return (*self.names, "")
+        if body and all(len(row) == n + 1 for row in body) and _count_by_one(body):
+            return ("", *self.names)  # as R writes the names of rows
 
         if self.sep == WHITESPACE and body and len(body[0]) == n + 1:
             clocks = [i for i in range(1, n + 1) if is_time_of_day(body[0][i])]
@@ -342,17 +378,19 @@ class Header:
     def _reject_second_table(self) -> None:
         """Raise `DataError` where other names, with rows below them, follow rows of a first table.
 
-        Units under the names do not, and neither do the names where they come again.
+        Units under the names do not, and neither do the names where they come again. A row has two
+        values, a time and a number: one is the value of a setting above the header.
         """
-        numbered = [(number, text) for number, text in self.lines.numbered[:_MAX_ROWS_OF_TABLES]]
+        numbered = self.lines.numbered[:_MAX_ROWS_OF_TABLES]
         rows = list(split_rows([text for _, text in numbered], self.sep))
         if len(rows) != len(numbered):
             return  # a cell holds a line end
 
         n_rows = 0
         for (number, text), row, below in zip(numbered, rows, rows[1:], strict=False):
-            if _has_value(row):
-                n_rows += len(row) == len(self.names)
+            n_values = sum(map(_is_value, row))
+            if n_values:
+                n_rows += n_values > 1 and len(row) == len(self.names)
                 continue
             begins_table = len(below) == len(row) > 1 and are_names(row) and _has_value(below)
             if n_rows >= _MIN_ROWS and tuple(row) != self.names and begins_table:
@@ -394,11 +432,13 @@ class Header:
             n_comments = len(texts) - len(self._without_comments())
             return n_comments or max(infer_preamble(texts, sep) for sep in SEPARATORS)
 
-        # Lines above the names that have as many fields, but are no names
+        # Lines above the names that have as many fields
         rows = list(split_rows(texts[: _MAX_UNITS_ROWS + 2], self.sep))
-        if are_names(rows[0]):
-            return 0
         named = next((i for i, row in enumerate(rows) if are_names(row) and row != rows[0]), 0)
+        n_values = sum(map(_has_value, rows[1:named]))
+        if are_names(rows[0]):  # a table of one row or two describes the one below it
+            is_description = 0 < n_values == named - 1 < _MIN_ROWS and _has_value(rows[-1])
+            return named if is_description else 0
         is_row = [_has_value(row) and all(row) for row in rows[1:named]]
         return 0 if any(is_row) else named
 
@@ -491,6 +531,8 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
     for line in filter(str.strip, lines.above[-_MAX_PREAMBLE:]):
         if not _has_value(next(split_rows([line], sep))):  # a title may come again, too
             texts.append(line.rstrip("\r\n"))
+    folded = set(map(_folded, texts))
+    texts += [text.rstrip("\r\n") for _, text in lines.numbered if _folded(text) in folded]
     numbered = [
         (number, text)
         for number, text in lines.numbered
@@ -507,6 +549,11 @@ def find_header(lines: Lines, sep: str, config: DataConfig, name: str) -> Header
         texts=tuple(dict.fromkeys(texts)),
         rows=lines.after(n_above),
     )
+
+
+def _folded(line: str) -> str:
+    """Return a line of names as it would be without blanks and capitals."""
+    return "".join(line.removeprefix(BOM).split()).casefold()
 
 
 def _first_row(lines: Sequence[str], sep: str) -> tuple[Row, int]:
@@ -538,22 +585,28 @@ def infer_preamble(lines: Sequence[str], sep: str) -> int:
 def find_totals(
     lines: Sequence[str], sep: str, columns: Sequence[Column], missing: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the lines at the end of a file that have a word for a time, as sums and means have."""
+    """Return the lines that have a word for a time, as sums and means have.
+
+    They stand at the end of a file, or now and then among its first rows.
+    """
     times = [i for i, column in enumerate(columns) if column.kind == "time"]
-    totals: list[str] = []
-    for line in reversed([line for line in lines if line.strip()][-_MAX_TOTALS:]):
+
+    def is_total(line: str) -> bool:
         row = next(iter(split_rows([line], sep)), [])
-        is_total = (
+        return (
             bool(times)
             and len(row) == len(columns)
             and not any(row[i] in missing or any(map(str.isdigit, row[i])) for i in times)
             and any(is_number(cell, ".") or is_number(cell, ",") for cell in row)
         )
-        if not is_total:
-            break
-        totals.append(line.rstrip("\r\n"))
 
-    return tuple(reversed(totals))
+    rows = [line for line in lines if line.strip()]
+    totals = list(takewhile(is_total, reversed(rows[-_MAX_TOTALS:])))
+    has_words = any(not any(map(str.isdigit, cell)) for i in times for cell in columns[i].sample)
+    if has_words:
+        among = [line for line in rows if is_total(line)]
+        totals = among[::-1] if len(among) <= _MAX_TOTALS_SHARE * len(rows) else totals
+    return tuple(dict.fromkeys(line.rstrip("\r\n") for line in reversed(totals)))
 
 
 def second_table(source: str, line: int, text: str) -> DataError:
@@ -573,8 +626,17 @@ def are_names(cells: Row) -> bool:
     )
 
 
+def _count_by_one(rows: Sequence[Row]) -> bool:
+    """Tell whether the first cells number the rows."""
+    if len(rows) < _MIN_ROWS or not all(row[0].isdecimal() for row in rows):
+        return False
+    first = int(rows[0][0])
+    return first in (0, 1) and all(int(row[0]) == first + i for i, row in enumerate(rows))
+
+
 def _is_value(cell: str) -> bool:
-    return is_date(cell) or is_number(cell, ".") or is_number(cell, ",")
+    is_time = is_date(cell) or is_time_of_day(cell)
+    return is_time or is_number(cell, ".") or is_number(cell, ",")
 
 
 def _has_value(cells: Sequence[str]) -> bool:

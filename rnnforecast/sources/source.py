@@ -43,7 +43,7 @@ from rnnforecast.sources.tables import (
 from rnnforecast.storage.remote import AnyPath, as_path, is_remote
 from rnnforecast.urls import parse_database
 
-_CSV_ENDINGS = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+_CSV_ENDINGS = (".csv", ".tsv", ".txt", ".dat", ".csv.gz", ".tsv.gz", ".txt.gz", ".dat.gz")
 _PARQUET_ENDINGS = (".parquet", ".pq")
 _TABLE_ENDINGS = JSON_ENDINGS + EXCEL_ENDINGS + ARROW_ENDINGS
 _ALL_ENDINGS = _CSV_ENDINGS + _PARQUET_ENDINGS + _TABLE_ENDINGS

@@ -7,7 +7,7 @@ import math
 import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
@@ -85,6 +85,8 @@ _FRACTION = r"(?:[.,](?P<f>\d{1,9})|:(?P<g>\d{3}))?"
 _CLOCK = rf"(?P<H>\d{{1,2}})(?:[:.h]?(?P<M>\d{{2}})(?:[:.m]?(?P<S>\d{{2}}){_FRACTION}s?)?|h)?"
 _DASH_CLOCK = r"(?P<H>\d{2})-(?P<M>\d{2})(?:-(?P<S>\d{2}))?"
 _DIGIT_CLOCK = r"(?P<H>\d{2})(?:(?P<M>\d{2})(?:(?P<S>\d{2})(?:[.,]?(?P<f>\d{1,9}))?)?)?"
+_POINT_0 = r"(?:\.0)?"
+"""What whole numbers have at their end where a column had to hold decimals."""
 _HALF = rf"(?:{_B}*(?P<p>[AaPp])(?:\b|\.?{_B}?[Mm]\.?))?"
 _ZONE = rf"(?:{_B}*(?P<z>[Zz]|(?:UTC|GMT)?[-+]\d{{2}}:?(?:\d{{2}})?|\(?[A-Z]{{2,5}}\)?))?"
 _BETWEEN = rf"(?:{_B}*[Tt]{_B}*|{_B}*[,;_:]{_B}*|{_B}+-{_B}+|-|{_B}+(?:at{_B}+|um{_B}+)?)"
@@ -294,20 +296,21 @@ def _forms() -> tuple[StampForm, ...]:
         StampForm("%d%b%Y", f"{_dd}{_NAME}{_Y}"),
         StampForm("%a %b %d %H:%M:%S %Y", around, ""),
         StampForm("%Y-%m-%d-%H-%M-%S", rf"{_Y}-{_mm}-{_dd}", _DASH_CLOCK, dashes),
-        StampForm("%Y%m%d", f"{_Y}{_mm}{_dd}", _CLOCK, parted, is_weak=True),
-        StampForm("%d%m%Y", f"{_dd}{_mm}{_Y}", _CLOCK, parted, is_weak=True),
-        StampForm("%Y%m%d%H", f"{_Y}{_mm}{_dd}{_DIGIT_CLOCK}", "", is_weak=True),
-        StampForm("%d%m%Y%H", f"{_dd}{_mm}{_Y}{_DIGIT_CLOCK}", "", is_weak=True),
+        StampForm("%Y%m%d", f"{_Y}{_mm}{_dd}{_POINT_0}", _CLOCK, parted, is_weak=True),
+        StampForm("%d%m%Y", f"{_dd}{_mm}{_Y}{_POINT_0}", _CLOCK, parted, is_weak=True),
+        StampForm("%Y%m%d%H", f"{_Y}{_mm}{_dd}{_DIGIT_CLOCK}{_POINT_0}", "", is_weak=True),
+        StampForm("%d%m%Y%H", f"{_dd}{_mm}{_Y}{_DIGIT_CLOCK}{_POINT_0}", "", is_weak=True),
         StampForm("%Y-%j", f"{_Y}[-/]{_j}", is_weak=True),
-        StampForm("%y%m%d", f"{_y}{_mm}{_dd}", _CLOCK, parted, is_weak=True),
-        StampForm("%d%m%y", f"{_dd}{_mm}{_y}", _CLOCK, parted, is_weak=True),
-        StampForm("%Y%j", f"{_Y}{_j}", _CLOCK, parted, is_weak=True),
-        StampForm("%Y%m", f"{_Y}{_mm}", "", is_weak=True),
-        StampForm("%Y-%m", f"{_Y}[-/.]{_mm}", "", is_weak=True),
+        StampForm("%y%m%d", f"{_y}{_mm}{_dd}{_POINT_0}", _CLOCK, parted, is_weak=True),
+        StampForm("%d%m%y", f"{_dd}{_mm}{_y}{_POINT_0}", _CLOCK, parted, is_weak=True),
+        StampForm("%Y%j", f"{_Y}{_j}{_POINT_0}", _CLOCK, parted, is_weak=True),
+        StampForm("%Y%m", f"{_Y}{_mm}{_POINT_0}", "", is_weak=True),
+        StampForm("%Y-%m", f"{_Y}[-/.M]{_mm}", "", is_weak=True),
         StampForm("%m/%Y", f"{_m}[-/.]{_Y}", "", is_weak=True),
         StampForm("%b %Y", f"{_NAME}{_GAP}{_Y}", "", is_weak=True),
         StampForm("%b %y", f"{_NAME}{_GAP}{_y}", "", is_weak=True),
         StampForm("%Y-Q", rf"{_Y}[-/ ]?Q(?P<q>[1-4])", "", is_weak=True),
+        StampForm("Q-%Y", rf"Q(?P<q>[1-4])[-/ ]?{_Y}", "", is_weak=True),
         StampForm("%G-W%V", rf"{_Y}-?W(?P<W>\d{{2}})", "", is_weak=True),
     ]
     return tuple(forms)
@@ -348,7 +351,7 @@ def infer_forms(texts: Sequence[str]) -> list[StampForm]:
     counts = {form: sum(form.parts(text) is not None for text in sample) for form in FORMS}
     n_best = max(counts.values(), default=0)
     if 2 * n_best <= len(sample):
-        return []
+        return forms_of_places(texts[:_MAX_SAMPLE])
     array = pa.array(sample, pa.string())
     readings: dict[tuple[bool, tuple[str, ...]], StampForm] = {}
     for form in FORMS:
@@ -450,4 +453,176 @@ def weak_form(cells: Sequence[str]) -> StampForm | None:
         if has_equal_steps or (is_certain and distinct[0].isdigit()):
             possible.append((not has_equal_steps, form))
 
-    return min(possible, key=lambda pair: pair[0])[1] if possible else None
+    if possible:
+        return min(possible, key=lambda pair: pair[0])[1]
+    return next(iter(forms_of_places(distinct[:_MAX_SAMPLE])), None)
+
+
+def forms_of_places(texts: Sequence[str]) -> list[StampForm]:
+    """Return forms of texts that hold dates and times of day in the same places, between any marks.
+
+    Such are 13:00 [2024/1/31] or 20240131:1300 UTC. Steps must be equal, and no two forms read all
+    texts alike; day and month may be either way round.
+    """
+    rows = [_PIECE.findall(text.strip()) for text in texts]
+    if not rows or len(rows[0]) > _MAX_PIECES or len(set(map(len, rows))) > 1:
+        return []
+    places = [_Place(tuple(pieces)) for pieces in zip(*rows, strict=True)]
+    if any(place.is_other for place in places):
+        return []
+
+    array = pa.array(texts, pa.string())
+    readings: dict[tuple[str, ...], StampForm] = {}
+    n_most = 0
+    for parts in _assignments(places):
+        n_parts = len("".join(parts.values()))
+        if n_parts < n_most or not all(places[i].may_be(part) for i, part in parts.items()):
+            continue
+        signs = {places[i - 1].pieces[0] + part for i, part in parts.items() if i}
+        if not signs.isdisjoint(("+H", "+M", "+S", "+f", "-M", "-S", "-f")):
+            continue  # these are of an offset
+        form = _form_of(places, parts)
+        if form is None:
+            continue
+        iso = form.to_iso(array).to_pylist()
+        if not all(text and _FIRST_YEAR <= int(text[:4]) < _PAST_YEAR for text in iso):
+            continue
+        if len(set(iso)) >= _MIN_DISTINCT and not is_regular(iso):
+            continue
+        if len(set(iso)) < len(set(texts)):
+            continue  # words that are skipped tell morning and afternoon apart
+        if n_parts > n_most:
+            readings.clear()
+            n_most = n_parts
+        readings.setdefault(tuple(iso), form)
+    return list(readings.values())
+
+
+@dataclass(frozen=True)
+class _Place:
+    """The pieces that all texts have in one place: digits, letters, or a mark."""
+
+    pieces: tuple[str, ...]
+
+    @property
+    def is_number(self) -> bool:
+        """Whether all are digits."""
+        return all(piece.isdecimal() and piece.isascii() for piece in self.pieces)
+
+    @cached_property
+    def is_constant(self) -> bool:
+        """Whether all are equal."""
+        return len(set(self.pieces)) == 1
+
+    @property
+    def is_month(self) -> bool:
+        """Whether all are names of months."""
+        return all(len(piece) > 2 and month_of(piece) is not None for piece in set(self.pieces))
+
+    @property
+    def is_other(self) -> bool:
+        """Whether they differ, and are no numbers, months, or names of days and zones."""
+        are_words = all(piece.isalpha() for piece in set(self.pieces))
+        is_word = are_words and (len(set(self.pieces)) <= _DAYS_OF_WEEK or self.is_month)
+        return not (self.is_constant or self.is_number or is_word)
+
+    def may_be(self, part: str) -> bool:
+        """Tell whether all may be this part of a time, or these parts in a row."""
+        if part == "b":
+            return True
+        widths = [_WIDTHS[letter] for letter in part]
+        lengths = set(map(len, self.pieces))
+        if len(part) > 1:
+            return lengths == {sum(width for _, width in widths)}
+        (low, high), limit = widths[0], _LARGEST.get(part)
+        is_short = all(low <= length <= high for length in lengths)
+        return is_short and (limit is None or all(int(piece) <= limit for piece in self.pieces))
+
+
+_ZONE_PATH = r"[A-Z][A-Za-z]+(?:/[A-Z][A-Za-z_]+)+"
+"""A zone such as Europe/Vienna."""
+_PIECE = re.compile(rf"{_ZONE_PATH}|\d+|[^\W\d_]+|[\W_]")
+_MAX_PIECES = 40
+"""No stamp has more words, numbers and marks between them."""
+_DAYS_OF_WEEK = 7
+_WIDTHS = {
+    "Y": (4, 4),
+    "m": (1, 2),
+    "d": (1, 2),
+    "j": (3, 3),
+    "H": (1, 2),
+    "M": (2, 2),
+    "S": (2, 2),
+}
+_WIDTHS |= {"f": (1, 9), "b": (3, 12)}
+"""How many digits a part has."""
+_LARGEST = {"m": 12, "d": 31, "j": 366, "H": 24, "M": 59, "S": 60}
+_DATES = ("Y m d", "d m Y", "m d Y", "Y j", "Ymd", "dmY", "d b Y", "b d Y", "Y b d", "YjHM")
+_CLOCKS = ("H M S f", "H M S", "H M", "HMS", "HM", "")
+"""Dates and times of day, as parts in neighbouring places; letters side by side are one place."""
+
+
+def _assignments(places: Sequence[_Place]) -> Iterator[dict[int, str]]:
+    """Yield what places may hold: a date, and a time of day behind it or before it."""
+    numbers = [i for i, place in enumerate(places) if place.is_number]
+    months = [i for i, place in enumerate(places) if not place.is_number and place.is_month]
+    for month in (None, *months):
+        named = sorted(numbers + ([] if month is None else [month]))
+        for date in _DATES:
+            parts = date.split()
+            if ("b" in parts) != (month is not None):
+                continue
+            for first in range(len(named) - len(parts) + 1):
+                held = named[first : first + len(parts)]
+                if month is not None and held[parts.index("b")] != month:
+                    continue
+                before, after = named[:first], named[first + len(parts) :]
+                for clock in _CLOCKS:
+                    units = clock.split()
+                    for around in (after[: len(units)], before[len(before) - len(units) :]):
+                        if len(around) == len(units):
+                            yield dict(zip((*held, *around), (*parts, *units), strict=True))
+
+
+def _form_of(places: Sequence[_Place], parts: Mapping[int, str]) -> StampForm | None:
+    """Return the form of texts whose places hold these parts of a time; None for other numbers.
+
+    Numbers behind a sign are the offset from UTC, and a word that says no more than a zone is one;
+    other places stay as they are, and words that differ are those of weekdays.
+    """
+    format_ = pattern = ""
+    has_offset = any(place.pieces[0] in ("+", "-") for place in places[max(parts) :])
+    for i, place in enumerate(places):
+        text, part = place.pieces[0], parts.get(i)
+        is_behind = i > max(parts)
+        if part is not None:
+            format_ += "".join(f"%{letter}" for letter in part)
+            is_alone = len(part) == 1
+            for letter in part:
+                low, high = _WIDTHS[letter] if is_alone else (_WIDTHS[letter][1],) * 2
+                digits = rf"\d{{{low},{high}}}"
+                pattern += rf"(?P<{letter}>{_LETTERS + '{3,12}' if letter == 'b' else digits})"
+        elif is_behind and place.is_number and places[i - 1].pieces[0] in ("+", "-"):
+            sign = re.escape(places[i - 1].pieces[0])
+            pattern = pattern.removesuffix(sign) + r"(?P<z>[-+]\d{2}:?(?:\d{2})?)"
+            format_ = format_[:-1] + "%z"
+        elif (
+            is_behind
+            and not has_offset
+            and "P<z>" not in pattern
+            and (text in ("Z", "UTC", "GMT") or "/" in text[1:])
+        ):
+            pattern += f"(?P<z>{text})"
+            format_ += text
+        elif is_behind and {piece.upper() for piece in place.pieces} <= {"AM", "PM", "A", "P"}:
+            pattern += "(?P<p>[AaPp])[Mm]?"
+            format_ = format_.replace("%H", "%I") + "%p"
+        elif place.is_constant and not (is_behind and text.isascii() and text.isalpha()):
+            pattern += re.escape(text)
+            format_ += text.replace("%", "%%")
+        elif place.is_number:
+            return None
+        else:  # the words for summer and winter time differ, too
+            pattern += rf"{_LETTERS}+"
+            format_ += "%a"
+    return StampForm(format_, pattern, "", is_weak=True)

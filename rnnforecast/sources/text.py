@@ -27,6 +27,9 @@ _HEAD_BYTES = 1 << 18
 _TAIL_BYTES = 1 << 14
 BOM = "\ufeff"
 _BLANKS = re.compile(rb"[ \t]+")
+_DAMAGED_LINE = re.compile(rb"[^\r\n\x00]*\x00[^\r\n]*(?:\r\n|\n|\r|\Z)")
+_MAX_DAMAGED_SHARE = 0.1
+"""Share of lines that may hold bytes of 0; a file with more is no text."""
 MAX_LINE_BYTES = 1 << 24
 _MIN_HEAD_LINES = 3
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -109,6 +112,7 @@ def lines_of(head: bytes, encoding: str, *, is_complete: bool, name: str) -> lis
     """Split the head into complete lines. Raises `DataError` where it is one endless line."""
     text = head.decode(encoding, "replace").removeprefix("\ufeff")
     lines = list(io.StringIO(text, newline=""))  # str.splitlines splits at other characters, too
+    lines = ["\n" if "\0" in line else line for line in lines]
     if not is_complete and len(lines) < _MIN_HEAD_LINES:
         raise line_too_long(name, len(lines))
     return lines if is_complete else lines[:-1]
@@ -191,13 +195,23 @@ def find_encoding(head: bytes, name: str, listener: Listener) -> str:
     cp1252 is accepted where all characters are printable and those outside of ASCII, such as of °C
     and m³, stand alone or in pairs: other alphabets fill whole words with them.
     """
-    if head.startswith(codecs.BOM_UTF8):
-        return "utf-8-sig"
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        listener(WarningEvent("encoding", f"{name} is read as UTF-32, as its first bytes say"))
+        return "utf-32"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         listener(WarningEvent("encoding", f"{name} is read as UTF-16, as its first bytes say"))
         return "utf-16"
     if 0 in head:
-        raise _zero_bytes(head, name)
+        n_damaged = sum(b"\0" in line for line in head.splitlines())
+        text = _DAMAGED_LINE.sub(b"", head)
+        is_text = _is_printable(text, "utf-8") or _is_printable(text, "cp1252")
+        if not is_text or n_damaged > _MAX_DAMAGED_SHARE * max(text.count(b"\n"), 1):
+            raise _zero_bytes(head, name)
+        message = "lines with bytes of 0, as a write that is cut off leaves them, are left out"
+        listener(WarningEvent("zero-bytes", f"{name}: {message}", n_damaged))
+        head = text
+    if head.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
 
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
@@ -281,16 +295,24 @@ class Utf8Stream(_Stream):
 class RowStream(_Stream):
     """A stream without its first lines, and without those that begin with a comment mark.
 
-    Where blanks divide the columns, each run of them becomes a tab.
+    Damaged lines, which hold bytes of 0, may be left out, too. Where blanks divide the columns,
+    each run of them becomes a tab.
 
     Line ends must be single bytes, as in ASCII. A comment has to be a line of its own, not the
     second line of a cell.
     """
 
     def __init__(
-        self, file: io.BufferedIOBase, n_first: int, mark: str | None, sep: str = ","
+        self,
+        file: io.BufferedIOBase,
+        n_first: int,
+        mark: str | None,
+        sep: str = ",",
+        *,
+        skips_damaged: bool = False,
     ) -> None:
         super().__init__(file)
+        self._skips_damaged = skips_damaged
         self._has_blanks = sep == WHITESPACE
         self._comment: re.Pattern[bytes] | None = None
         if mark is not None:
@@ -306,7 +328,7 @@ class RowStream(_Stream):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read some bytes into a buffer; none only at the end."""
-        is_filtered = self._n_first or self._comment or self._has_blanks
+        is_filtered = self._n_first or self._comment or self._has_blanks or self._skips_damaged
         if not (is_filtered or self._ready or self._partial_line):
             return self._file.readinto(buffer)  # all that follows is passed through as it is
 
@@ -331,6 +353,8 @@ class RowStream(_Stream):
             self._n_first -= min(self._n_first, len(lines))
         if self._comment is not None:
             content = self._comment.sub(b"", content)
+        if self._skips_damaged:
+            content = _DAMAGED_LINE.sub(b"", content)
         return _BLANKS.sub(_tab, content) if self._has_blanks else content
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
+from zoneinfo import available_timezones
 
 import numpy as np
 import pandas as pd
@@ -40,6 +41,8 @@ _LONGEST_OFFSET = 6
 """Characters of `+01:00`."""
 _N_EVEN_ROWS = 50
 """So many rows of a batch, evenly spread, tell the offset at their times, and those at changes."""
+_WITHOUT_ZONE = re.compile(r"[\d\s:.,/-]*")
+"""A stamp that names no zone and ends with none."""
 _MIDNIGHT = re.compile(r"(?<=[T ])24(?=:?00(?::?00(?:[.,]0+)?)?(?:\D|$))")
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?:[.,]\d+)?")
 _DAY_US = 86_400_000_000
@@ -94,7 +97,7 @@ def _zone_texts(column: Column) -> set[str]:
         match = _UTC_OFFSET.search(text)
         if match is not None:
             zones.add(match[1])
-        elif (text[-1:].isalnum() or text[-1:] == ")") and any(map(str.isalpha, text)):
+        elif _WITHOUT_ZONE.fullmatch(text) is None:
             if not forms or forms[0].parts(text) is None:
                 forms = infer_forms([text])
             parts = forms[0].parts(text) if forms else None
@@ -108,7 +111,7 @@ def _check_zone_names(column: Column, source: str) -> None:
     name = next((zone for zone in _zone_texts(column) if offset_minutes(zone) is None), None)
     if name is None:
         return
-    zones = ZONES_CALLED.get(name.strip("()"), ())
+    zones = ZONES_CALLED.get(name.strip("()"), (name,) if name in available_timezones() else ())
     raise DataError(
         f"the stamps in column {column.name!r} name a zone {name!r}, "
         + (f"which may be {' or '.join(zones)}" if zones else "which is not known"),

@@ -100,6 +100,21 @@ def test_totals_at_the_end_are_left_out_and_counted(tmp_path, words, form):
     assert result.warnings["totals"].count == len(words)
 
 
+@pytest.mark.parametrize("every", [24, 59])
+def test_totals_among_the_rows_are_left_out_and_counted(tmp_path, every):
+    lines = [HEADER, "Total,180.5,60"]
+    for i, row in enumerate(ROWS, 1):
+        lines += [row, f"Subtotal,{i}.5,7"] if i % every == 0 else [row]
+    result = read(write(tmp_path / "x.csv", *lines))
+    assert result.panel.of(0).tolist() == EXPECTED
+    assert result.warnings["totals"].count == 1 + 60 // every
+
+
+def test_many_rows_without_a_time_are_no_totals(tmp_path):
+    lines = ["unknown,1,2" if i % 5 == 0 else row for i, row in enumerate(ROWS)]
+    assert failure(write(tmp_path / "x.csv", HEADER, *lines)).code == "not-a-time"
+
+
 @pytest.mark.parametrize(("last", "code"), [("2024-01-0", "not-a-time"), ("NaN", "missing-time")])
 def test_a_last_line_that_is_damaged_is_no_total(tmp_path, last, code):
     path = write(tmp_path / "x.csv", HEADER, *ROWS, f"{last},1,2")
@@ -193,3 +208,111 @@ def test_blanks_in_names_or_stamps_are_no_separators(tmp_path, lines):
     sep = "\t" if "\t" in lines[0] else ","
     rows = hourly(*range(20), sep=sep)
     assert read(write(tmp_path / "x.csv", *lines, *rows)).panel.names == ("temp C",)
+
+
+@pytest.mark.parametrize("again", ["Time,A,B", "time, a, b", "TIME ,A ,B"])
+def test_a_header_that_comes_again_in_other_letters_is_left_out(tmp_path, again):
+    result = read(write(tmp_path / "x.csv", HEADER, *ROWS[:20], again, *ROWS[20:]))
+    assert result.panel.of(0).tolist() == EXPECTED
+    assert result.warnings["repeated-header"].count == 1
+
+
+SHELLS = {
+    "psql": ["        time       |  a  |  b", "-------------------+-----+------", "{} | {} | {}"],
+    "sqlcmd": ["time a b", "------------------- ---- ----", "{} {} {}"],
+    "csv": ["time,a,b", "----,-,-", "{},{},{}"],
+    "markdown": ["time;a;b", ":-----;-----:;-----:", "{};{};{}"],
+}
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_line_that_is_drawn_below_the_names_is_no_row(tmp_path, shell):
+    names, rule, form = SHELLS[shell]
+    rows = [form.format(*row.split(",")) for row in ROWS]
+    assert values(write(tmp_path / "x.csv", names, rule, *rows)) == EXPECTED
+
+
+def test_a_header_between_blanks_that_comes_again_is_left_out(tmp_path):
+    rows = [row.replace(",", "  ") for row in ROWS]
+    header = "time   a  b"
+    assert values(write(tmp_path / "x.txt", header, *rows[:20], header, *rows[20:])) == EXPECTED
+
+
+def test_the_count_of_rows_below_a_table_is_skipped_on_request(tmp_path):
+    names, rule, form = SHELLS["sqlcmd"]
+    rows = [form.format(*row.split(",")) for row in ROWS]
+    path = write(tmp_path / "x.txt", names, rule, *rows, "", "(60 rows affected)")
+    error = failure(path)
+    assert (error.code, fix(error)) == ("ragged-row", {"on_bad_rows": "skip"})
+    assert values(path, on_bad_rows="skip", max_bad_rows="1") == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "above",
+    [
+        ["source,place,zone", "net 7,Graz,-7"],
+        ["min,max,mean", "1.5,6.5,3.2", ""],
+        ["Logger,ML-400,", "Serial,231,", "Start,2024-01-13 00:00:00,", "Interval,3600,"],
+        ["Logger,ML-400", "Serial,231", "Start,2024-01-13 00:00:00", "Interval,3600"],
+    ],
+)
+def test_settings_above_the_names_are_one_question_and_the_fix_works(tmp_path, above):
+    error = failure(path := write(tmp_path / "x.csv", *above, HEADER, *ROWS))
+    assert (error.code, fix(error)) == ("preamble", {"skip_rows": len(above)})
+    assert values(path, **fix(error)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    ("sep", "quote"), [(",", ""), (",", '"'), ("\t", ""), ("\t", '"'), (" ", '"')]
+)
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_of_rows_without_a_name_are_no_column(tmp_path, quote, sep, first):
+    header = sep.join(f"{quote}{name}{quote}" for name in ("time", "a", "b"))
+    rows = [row.split(",") for row in ROWS]
+    lines = [
+        sep.join([f"{quote}{i}{quote}", f"{quote}{row[0]}{quote}", *row[1:]])
+        for i, row in enumerate(rows, first)
+    ]
+    result = read(write(tmp_path / "x.txt", header, *lines))
+    assert (result.panel.names, result.panel.of(0).tolist()) == (("a", "b"), EXPECTED)
+
+
+def test_a_first_row_with_a_date_and_a_time_of_day_is_no_header(tmp_path):
+    rows = [row.replace(" ", ",") for row in ROWS]
+    error = failure(path := write(tmp_path / "x.csv", *rows))
+    assert error.code == "no-header"
+    options = pasted(error.advice)
+    assert read(path, **options, time="time,sensor1").panel.of(0).tolist() == EXPECTED
+
+
+@pytest.mark.parametrize("block", [1 << 22, 300])
+@pytest.mark.parametrize("end", ["", "\n"])
+def test_lines_with_bytes_of_0_are_left_out_and_counted(tmp_path, monkeypatch, block, end):
+    monkeypatch.setattr("rnnforecast.sources.csv.BLOCK_BYTES", block)
+    lines = [HEADER, *ROWS[:20], "\0" * 100, *ROWS[20:40], "2024-01-0\0\0\0,5", *ROWS[40:]]
+    path = tmp_path / "x.csv"
+    path.write_bytes(("\n".join(lines) + "\n" + "\0" * 700 + end).encode())
+    result = read(path)
+    assert result.panel.of(0).tolist() == EXPECTED
+    assert result.warnings["zero-bytes"].count == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_lines_with_bytes_of_0_are_said_in_any_encoding(tmp_path, encoding):
+    header = HEADER.replace("a", "a °C")
+    path = write(tmp_path / "x.csv", header, *ROWS, "\0" * 20, encoding=encoding)
+    result = read(path)
+    assert (result.panel.names[0], result.warnings["zero-bytes"].count) == ("a °C", 1)
+
+
+def test_lines_are_counted_past_those_with_bytes_of_0(tmp_path):
+    lines = [HEADER, *ROWS[:20], "\0" * 100, *ROWS[20:40], "2024-01-05 00:00,ERR,1"]
+    error = failure(write(tmp_path / "x.csv", *lines))
+    assert (error.location.line, error.location.token) == (43, "ERR")
+
+
+def test_a_file_of_zeros_or_of_other_bytes_is_no_text(tmp_path):
+    path = tmp_path / "x.csv"
+    for content in (b"\0" * 5000, b"time,a\n" + b"\0\x01\x02\x03\n" * 500):
+        path.write_bytes(content)
+        assert failure(path).code == "encoding"

@@ -307,3 +307,99 @@ def test_another_form_in_one_row_is_an_error_with_its_line(tmp_path, place):
     texts[place] = "2024-01-15 07:00"
     error = failure(stamped(tmp_path, texts))
     assert (error.code, error.location.line) == ("several-formats", place + 2)
+
+
+PLACES = [
+    "[%Y-%m-%d %H:%M:%S]",
+    "'%d.%m.%Y %H:%M'",
+    "%H:%M:%S %d/%m/%Y",
+    "%Y年%m月%d日 %H:%M",
+    "%d.%m.%Y %H:%M Uhr",
+    "%d:%m:%Y %H:%M:%S",
+    "%Y%m%d:%H%M",
+    "%Y%j%H%M",
+    "DT#%Y-%m-%d-%H:%M:%S",
+    "at %H:%M on %B %d, %Y",
+    "%a %b %d %Y %H:%M:%S (local)",
+    "%Y%m%d.0",
+    "[%d.%m.%Y %I:%M %p]",
+]
+"""Stamps that no form names, with a date and a time of day in the same places."""
+
+
+@pytest.mark.parametrize("form", PLACES)
+@pytest.mark.parametrize("start", [START, dt.datetime(1999, 12, 20, 5)])
+def test_a_date_and_a_time_between_any_marks_are_read(tmp_path, form, start):
+    step_s = 86_400 if form == "%Y%m%d.0" else 3600
+    start = start if step_s == 3600 else start.replace(hour=0)
+    path = stamped(tmp_path, [moment.strftime(form) for moment in hours(300, start, step_s)])
+    result = read(path)
+    assert (start_of(result), result.panel.step_us) == (start, step_s * 1_000_000)
+    assert result.panel.target.tolist() == list(range(300))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%Y-%m-%d %H:%M:%S %z UTC",
+        "%a %b %d %Y %H:%M:%S GMT%z (Central European Standard Time)",
+        "<%Y-%m-%d %H:%M %z>",
+        "%Y-%m-%dT%H:%M%z[Europe/Paris]",
+    ],
+)
+def test_an_offset_between_any_marks_is_kept_over_a_change_of_the_clock(tmp_path, form):
+    local = pd.date_range("2024-10-20", periods=400, freq="h", tz="Europe/Paris")
+    stamps = [t.strftime(form) for t in local]
+    stamps = [s.replace("Standard", "Summer") if "+0200" in s else s for s in stamps]
+    result = read(stamped(tmp_path, stamps))
+    assert (result.schema.tz, len(result.panel.target)) == ("UTC", 400)
+    assert start_of(result) == local[0].tz_convert("UTC").tz_localize(None).to_pydatetime()
+
+
+def test_a_zone_that_stamps_name_is_offered(tmp_path):
+    stamps = [f"{moment:%Y-%m-%d %H:%M} Europe/Vienna" for moment in hours()]
+    error = failure(path := stamped(tmp_path, stamps))
+    assert (error.code, error.proposals[0].options) == ("zone-name", ("--tz", "Europe/Vienna"))
+    assert start_of(read(path, tz="Europe/Vienna")) == START - dt.timedelta(hours=1)
+
+
+def test_words_for_morning_and_afternoon_that_are_not_known_are_not_skipped(tmp_path):
+    words = ("de", "du")
+    stamps = [f"[{m:%Y-%m-%d %I:%M} {words[m.hour // 12]}]" for m in hours(60)]
+    assert failure(stamped(tmp_path, stamps)).code == "no-time-column"
+
+
+def test_day_and_month_between_any_marks_are_asked_for(tmp_path):
+    stamps = [
+        f"[{moment:%d/%m/%Y} {moment:%H:%M}]" for moment in hours(12 * 24, dt.datetime(2024, 2, 1))
+    ]
+    error = failure(path := stamped(tmp_path, stamps))
+    assert (error.code, len(error.proposals)) == ("ambiguous-date", 2)
+    starts = {start_of(read(path, time_format=p.options[1])) for p in error.proposals}
+    assert starts == {dt.datetime(2024, 2, 1), dt.datetime(2024, 1, 2)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("192.168.{i}.7", "1.{i}.2024", "v2.0.{i}", "{i:02d}-4711-2024", "P{i}/2024/7/3"),
+        *("{i:04d}-12-03 bis", "AB{i:05d}2024", "rev {i} of 12/2023", "{i}:30:00", "Q{i}"),
+    ],
+)
+def test_other_texts_with_numbers_are_no_times(text):
+    texts = [text.format(i=i) for i in range(1, 60)]
+    assert weak_form(texts) is None
+
+
+@pytest.mark.parametrize("form", ["%y%m%d", "%Y%m%d", "%Y%m%d%H"])
+def test_an_option_for_dates_as_digits_finds_their_column(tmp_path, form):
+    moments = hours(60, step_s=86_400)
+    path = stamped(tmp_path, [moment.strftime(form) for moment in moments], header="day;v")
+    assert start_of(read(path, time_format=form)) == START
+
+
+@pytest.mark.parametrize("form", ["{t.year}M{t.month:02d}", "Q{t.quarter} {t.year}"])
+def test_months_and_quarters_as_offices_of_statistics_write_them(tmp_path, form):
+    times = pd.date_range("2012-01-01", periods=40, freq="QS" if "quarter" in form else "MS")
+    result = read(stamped(tmp_path, [form.format(t=t) for t in times]))
+    assert (start_of(result), len(result.panel.target)) == (dt.datetime(2012, 1, 1), 40)
