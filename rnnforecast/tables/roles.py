@@ -279,6 +279,7 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
     is_apart = series.levels >= _LEVELS_APART and series.roughness <= _OTHER_SENSOR
     doubt, status = ("other", "other") if has_numbers else ("unsure", "status")
     is_regular = together.regularity >= _REGULAR
+    is_named = all(evidence.columns[name].is_named_series for name in series.key)
 
     if is_regular and series.n_runs == series.n_series:
         return (doubt if is_apart else "other"), "each value holds for a time"
@@ -294,6 +295,8 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
             is_key = not (has_numbers or is_calendar)
             reason = "each value comes at regular times, but all together do not"
             return ("key" if is_key else doubt), reason
+        if has_numbers and is_named:
+            doubt = "unsure"
         return (status if is_calendar else doubt), "the values come in turn"
 
     shares = np.bincount(evidence.key_codes(series.key)) / evidence.n_rows
@@ -303,7 +306,6 @@ def rate(series: Partition, together: Partition, evidence: Evidence) -> tuple[st
     is_same_sensor = series.roughness >= (_SAME_SENSOR if holds else 1 / _SAME_SENSOR)
     if is_regular or is_rarely_other or is_same_sensor:
         return status, "its values change with time"
-    is_named = all(evidence.columns[name].is_named_series for name in series.key)
     if has_numbers and not holds and (is_apart or is_named) and series.n_series > 2:
         doubt = "unsure"
     return doubt, "the times are irregular"

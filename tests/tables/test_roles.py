@@ -203,6 +203,13 @@ def test_sensors_read_in_turn_at_one_level_are_asked_about():
     assert fixed(frame, error, 1).panel.names == ("v",)
 
 
+def test_numbers_that_come_in_turn_are_sensors_where_the_name_says_so():
+    frame = in_turn([1, 2, 3], [20, 20, 20])
+
+    assert read(frame.rename(columns={"x": "channel"})).panel.names == ("1", "2", "3")
+    assert read(frame.rename(columns={"x": "stage"})).panel.names == ("stage", "v")
+
+
 def test_of_sensors_read_in_turn_several_columns_may_be_the_key():
     frame = in_turn(["n1", "n2", "s1", "s2"], [10, 20, 30, 40])
     frame = frame.assign(site=frame.x.str[0], probe=frame.x.str[1]).drop(columns="x")
