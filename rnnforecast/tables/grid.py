@@ -74,7 +74,7 @@ _RESET_STEPS, _RESET_SHARE = 10, 0.01
 _MAX_SEEN_SHARE = 0.75
 """Where more of the rows hold a reading, their step is that of the readings."""
 _NOMINAL_SHARE = 0.99
-"""Where so many stamps lie near a grid, the others are odd, and the grid is meant."""
+"""Least share of stamps near a regular grid for the others to count as outliers."""
 _N_RECENT_STEPS = 10
 """Steps of `--freq` before the newest reading that show the pace of a series."""
 _MIN_OTHER_SHARE = 0.1
@@ -342,7 +342,7 @@ def check_density(rows: Rows, grid: Grid, steps: StepCounts, context: ReadContex
 def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bool) -> None:
     """Warn of readings up to a step ahead of the clock; raise `DataError` for one further ahead.
 
-    A time without a zone has come once it has in any zone. Rows without a reading may lie ahead:
+    A time without a zone is in the future only if it is in every zone. Rows without one may be:
     they hold covariates that are known ahead.
     """
     now_us = time.time_ns() // 1000 + (0 if is_aware else _MAX_UTC_OFFSET_US)

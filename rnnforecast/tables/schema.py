@@ -510,7 +510,7 @@ def _check_zone_column(source: Source, evidence: Evidence) -> None:
         if not column.is_zone or column.n_values < 2 or not column.is_complete:
             continue
 
-        if evidence.comes_together(column):  # each series is of a zone of its own
+        if evidence.comes_together(column):  # each series has its own zone
             continue
         raise DataError(
             f"column {name!r} names the clocks that the stamps are of: "
