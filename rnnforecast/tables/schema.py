@@ -542,7 +542,7 @@ def _infer_series(
 
     listed = " or ".join(repr(",".join(r.key)) for r in readings if r.key)
     proposals = [
-        Proposal(("--series", ",".join(r.key)), "if each of its values is a sensor of its own")
+        Proposal(("--series", ",".join(r.key)), "if each of its values is a separate sensor")
         for r in readings
         if r.key
     ]
