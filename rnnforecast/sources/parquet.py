@@ -256,7 +256,7 @@ class TableSource:
                 f"two columns of {self.name} have the same name",
                 code="duplicate-column",
                 location=Location(self.name),
-                hint="give every column a name of its own",
+                hint="use unique column names",
             )
         if not self.table.num_rows:
             raise DataError(

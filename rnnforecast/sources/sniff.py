@@ -341,7 +341,7 @@ class Header:
             raise self._error(
                 f"two columns are called {duplicate!r}",
                 "duplicate-column",
-                hint="give every column a name of its own",
+                hint="use unique column names",
             )
 
         if self.is_explicit:

@@ -598,7 +598,7 @@ def from_pandas(data: object) -> pa.Table:
         raise DataError(
             f"the pandas table cannot be read: {error}",
             code="unreadable",
-            hint="give every column a name of its own, and values of one type",
+            hint="use unique column names, and one type per column",
         ) from error
     _check_zones(frame, table)
     return table

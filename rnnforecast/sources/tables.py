@@ -379,7 +379,7 @@ def _check_names(names: Sequence[str], database: Database) -> None:
         raise DataError(
             f"the query of {database} returns two columns {duplicate!r}",
             code="duplicate-column",
-            hint="give every column a name of its own:  select a as b",
+            hint="use unique column names:  select a as b",
         )
 
 

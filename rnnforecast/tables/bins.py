@@ -131,7 +131,7 @@ def bin_bounds(grid: Grid) -> tuple[Integers, Integers]:
 def local_pace(time: Integers, series: Integers) -> Doubles:
     """Return the step of a series' readings around each of them, `(reading,)`, in microseconds.
 
-    `time` and `series` are sorted. Where the step changes, each reading has the step of its own
+    `time` and `series` are sorted. Where the step changes, each reading has the step of its
     stretch. NaN for a single reading, and for all readings of a series without a regular step.
     """
     pace = np.full(len(time), np.nan)

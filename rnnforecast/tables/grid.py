@@ -74,7 +74,7 @@ _RESET_STEPS, _RESET_SHARE = 10, 0.01
 _MAX_SEEN_SHARE = 0.75
 """Where more of the rows hold a reading, their step is that of the readings."""
 _NOMINAL_SHARE = 0.99
-"""Where so many stamps lie near a grid, the others are odd, and the grid is meant."""
+"""Least share of stamps near a regular grid for the others to count as outliers."""
 _N_RECENT_STEPS = 10
 """Steps of `--freq` before the newest reading that show the pace of a series."""
 _MIN_OTHER_SHARE = 0.1

@@ -90,7 +90,7 @@ SAME_IN_SERIES = "the same for each series at all times"
 _UNITS_US = (1, 60_000_000, 3_600_000_000, _DAY_US)
 """Units of time that numbers count, or powers of ten of them."""
 _LEAST_SUMMER_DAYS = 30
-"""Clocks are not set twice within so many days (Morocco's Ramadan)."""
+"""Least number of days between two clock changes (Morocco's Ramadan)."""
 _QUARTER_US = 900_000_000
 """Zones are multiples of a quarter of an hour apart."""
 _UTC_NAME, _LOCAL_NAME = re.compile("utc|gmt", re.IGNORECASE), re.compile("lo[ck]al", re.IGNORECASE)
@@ -262,7 +262,7 @@ def _keys_of_single_times(
             return [KeyReading(by_name[0].key, "each value may be a sensor, and the name says so")]
         if unsure:
             single = [p for p in unsure if len(p.key) == 1] or unsure
-            reason = "each value may be a sensor of its own"
+            reason = "each value may be a separate sensor"
             none = KeyReading((), reason, is_sure=False)
             return [*(KeyReading(p.key, reason, is_sure=False) for p in single), none]
         statuses = {p.key[0] for p, (verdict, _) in rated if verdict == "status"}
@@ -578,7 +578,7 @@ def propose_zones(
 
 
 def zones_with_offsets(offsets: Mapping[int, Integers]) -> list[str]:
-    """Return the first known zones whose clocks are so many minutes ahead of UTC at these times."""
+    """Return the first known zones with these UTC offsets, in minutes, at these times."""
     times = np.concatenate(list(offsets.values()))
     expected_us = np.repeat(list(offsets), list(map(len, offsets.values()))) * 60_000_000
     stamps = pd.DatetimeIndex(times.view("datetime64[us]"), tz="UTC")

@@ -346,7 +346,8 @@ def infer_schema(
     covariates = _covariates(columns, config, series)
 
     # What is left out, and why
-    unused = [c for c in free if c.name not in {series, *key, *targets}]
+    used = {series, *key, *targets}
+    unused = [column for column in free if column.name not in used]
     reasons = {
         c.name: reasons.get(c.name) or reason_of_text(c, evidence, key)
         for c in unused
@@ -510,7 +511,7 @@ def _check_zone_column(source: Source, evidence: Evidence) -> None:
         if not column.is_zone or column.n_values < 2 or not column.is_complete:
             continue
 
-        if evidence.comes_together(column):  # each series is of a zone of its own
+        if evidence.comes_together(column):  # each series has its own zone
             continue
         raise DataError(
             f"column {name!r} names the clocks that the stamps are of: "
@@ -542,7 +543,7 @@ def _infer_series(
 
     listed = " or ".join(repr(",".join(r.key)) for r in readings if r.key)
     proposals = [
-        Proposal(("--series", ",".join(r.key)), "if each of its values is a sensor of its own")
+        Proposal(("--series", ",".join(r.key)), "if each of its values is a separate sensor")
         for r in readings
         if r.key
     ]

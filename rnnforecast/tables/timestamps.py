@@ -140,7 +140,7 @@ class TimestampReader:
     repairs: Counter[str] = field(default_factory=Counter)
     """Number of stamps that were read as a time near by, by the code of the warning."""
     offsets: dict[int, list[Integers]] = field(default_factory=dict)
-    """Times, in UTC, of stamps that carry an offset of so many minutes: some of each batch."""
+    """UTC times of stamps by their offset in minutes: a sample of each batch."""
     n_aware: list[int] = field(default_factory=list)
     """Rows of each batch that carried a zone although the column's own stamps carry none."""
 

@@ -448,7 +448,7 @@ KINDS: dict[str, Kind] = {
             ),
         ),
         (
-            Right({"a": None, "b": None}, "4 h", words="a sensor of its own"),
+            Right({"a": None, "b": None}, "4 h", words="a separate sensor"),
             flow(None, step="2 h", words="a note"),
         ),
         offers=2,
