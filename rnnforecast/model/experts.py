@@ -1,0 +1,491 @@
+"""Experts: closed-form forecasts from the end of every segment, and how wrong each has been.
+
+The network weighs them. All are causal, skip missing readings, and are computed for all series of
+one season at once: by running sums over time, and by one step of numpy for each season.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnforecast.data.arrays import Doubles, Integers
+
+N_LAGS = 5
+"""Order of the autoregression of what a season leaves over."""
+FULL = (
+    "level",
+    "last",
+    "season",
+    "weighted",
+    "slow",
+    "long season",
+    "weighted long season",
+    "multiplicative",
+)
+"""Forecasts of the reading: see `Experts.forecast`."""
+ADDITIVE = (
+    "autoregression",
+    "autoregression of the level",
+    "fast fading",
+    "fading",
+    "remainder",
+    "drift",
+)
+"""Forecasts of the difference between the reading and a full expert's forecast."""
+NAMES = (*FULL, *ADDITIVE)
+N_FULL, N_EXPERTS = len(FULL), len(NAMES)
+BASES = np.array([*range(N_FULL), 3, 0, 3, 3, 3, 2])
+"""`(expert,)`: the full expert to which each is added; its own number for a full one."""
+
+_RATE, _SLOW_RATE, _LONG_RATE = 0.25, 0.04, 0.3
+"""Weights of the newest season in the exponentially weighted means of each phase."""
+_MIN_SEASON = 4
+"""Shorter seasons count as none: the autoregression holds them."""
+_NO_SEASON_ROWS = 12
+"""Rows that stand for a season where there is none."""
+_MAX_RATIO = 50.0
+"""Largest ratio between a reading and its level in a multiplicative season."""
+_SPREAD_FLOOR = 0.05
+"""Least spread of the newest readings, as a share of the spread of all."""
+_RESOLUTION = 1e-8
+"""Least spread, as a share of the level: below it lie the roundings of doubles."""
+_MAX_REFLECTION, _FIRST_REFLECTION = 0.9, 0.995
+"""Bounds of the reflection coefficients, which keep the autoregression stable."""
+_MIN_PAIRS = 20
+"""Pairs of readings that an autocovariance needs; with fewer, all earlier ones count."""
+_MIN_AR_ROWS, _AR_SEASONS = 200, 6
+"""Newest rows that the autocovariances are means over: at least these, or these seasons."""
+_MIN_ERRORS = 4
+"""Readings of a segment without which the experts are not judged by it."""
+_ERROR_SEGMENTS = 12
+"""Segments over which errors are averaged, or two seasons where these are longer."""
+
+
+@dataclass(frozen=True)
+class Seasons:
+    """Seasons of a group of series, in rows: the main one, and a longer one; 1 for none."""
+
+    main: int = 1
+    long: int = 1
+
+    @property
+    def has_main(self) -> bool:
+        """Whether the main season is long enough to count."""
+        return self.main >= _MIN_SEASON
+
+    @property
+    def has_long(self) -> bool:
+        """Whether there is a longer season beside the main one."""
+        return self.long > 1
+
+
+class Experts:
+    """Experts of a group of series with the same seasons, at every boundary between segments.
+
+    A boundary is the row before which readings are known: boundary i lies before row
+    `i * segment`, and the last one after all rows. Arrays at boundaries are
+    `(series, boundary)`; values are in the sensor's units less `center`. Nothing at a boundary
+    depends on a later reading, but for `center`, which is added again.
+    """
+
+    def __init__(self, readings: Doubles, seasons: Seasons, segment: int, *, far: int = 1) -> None:
+        """Compute the experts of readings, `(series, row)`, NaN where missing.
+
+        Rows end with the last segment; the first segment is padded with missing readings. Errors
+        are measured over the next segment, and over segment `far` after the boundary.
+        """
+        n_series, n_rows = readings.shape
+        self.seasons, self.segment, self.far = seasons, segment, far
+        self.n_segments = -(-n_rows // segment)
+        self.n_rows = self.n_segments * segment
+        padding = np.full((n_series, self.n_rows - n_rows), np.nan)
+        self.center = _median(readings)
+        self.readings = np.concatenate([padding, readings - self.center[:, None]], axis=1)
+        self.is_seen = np.isfinite(self.readings)
+
+        self._measure_levels()
+        self._measure_seasons()
+        self._fit_autoregressions()
+        self._measure_errors()
+
+    # What the experts are made of
+
+    def _measure_levels(self) -> None:
+        """Level, spread, range and last reading at each boundary."""
+        readings, seasons = self.readings, self.seasons
+        self.last, self.age = ffill(readings)
+        means = self._trailing(readings)
+        width = max(seasons.main, _NO_SEASON_ROWS)
+        self.n_seen = means.counts()
+        self.level = means.of_newest(width, at_least=max(1, width // 4))
+        self.short_level = means.of_newest(_NO_SEASON_ROWS * 3 // 4)
+        self.mean = means.of_all()
+
+        # deviations from the level at the end of each segment: those that a boundary sees
+        deviation = self._trailing(np.abs(readings - self._by_row(self.level[:, 1:])))
+        smallest = _RESOLUTION * (1 + np.abs(self.level + self.center[:, None]))
+        self.total_spread = np.maximum(deviation.of_all(), smallest)
+        newest = deviation.of_newest(max(2 * seasons.main, 48), at_least=4)
+        self.spread = np.maximum(newest, _SPREAD_FLOOR * self.total_spread)
+
+        self.minimum = self._extremes(np.minimum, np.inf)
+        self.maximum = self._extremes(np.maximum, -np.inf)
+        changes = np.full_like(readings, np.nan)
+        changes[:, 1:] = np.abs(np.diff(readings, axis=1))
+        self.change = self._trailing(changes).of_newest(self._error_rows, at_least=8)
+
+    def _measure_seasons(self) -> None:
+        """Means of each phase, what they leave over, and their usual errors."""
+        readings, seasons = self.readings, self.seasons
+        main, long = seasons.main, seasons.long
+        self.phase_last = phase_means(readings, main, 1.0)
+        self.phase_mean = phase_means(readings, main, _RATE)
+        self.phase_slow = phase_means(readings, main, _SLOW_RATE)
+        self.long_last, self.long_mean = self.phase_last, self.phase_mean
+        if seasons.has_long:
+            self.long_last = phase_means(readings, long, 1.0)
+            self.long_mean = phase_means(readings, long, _LONG_RATE)
+        self.phase_ratio = self._phase_ratios()
+
+        level = self._by_row(self.level[:, :-1])
+        self.from_level = readings - level
+        self.remainder = self.from_level
+        if seasons.has_main:
+            expected = shift(self.phase_mean, main)
+            is_known = np.isfinite(expected)
+            self.remainder = readings - np.where(is_known, expected, level)
+            self.has_remainder = self.is_seen & is_known
+        else:
+            self.has_remainder = self.is_seen
+
+        width = max(main, _NO_SEASON_ROWS)
+        drift = readings - shift(self.phase_last, main)
+        remainders = self._trailing(np.where(self.has_remainder, self.remainder, np.nan))
+        self.short_remainder = remainders.of_newest(int(np.clip(main // 4, 2, _NO_SEASON_ROWS)))
+        self.season_remainder = remainders.of_newest(width, at_least=4)
+        self.season_drift = self._trailing(drift).of_newest(width, at_least=4)
+
+        rows = self._error_rows
+        error = np.where(self.has_remainder, np.abs(self.remainder), np.nan)
+        self.weighted_error = self._trailing(error).of_newest(rows, at_least=8)
+        self.season_error = self._trailing(np.abs(drift)).of_newest(rows, at_least=8)
+        self.long_error = np.zeros_like(self.level)
+        if seasons.has_long:
+            error = np.abs(readings - shift(self.long_mean, long))
+            self.long_error = self._trailing(error).of_newest(rows, at_least=8)
+
+    def _phase_ratios(self) -> Doubles:
+        """Means of each phase of the ratio to the level, where no reading was negative so far."""
+        ratios = np.full_like(self.readings, np.nan)
+        if not self.seasons.has_main:
+            return ratios
+        values = self.readings + self.center[:, None]
+        level = self._by_row(self.level[:, :-1]) + self.center[:, None]
+        lowest = np.minimum.accumulate(np.where(self.is_seen, values, np.inf), axis=1)
+        is_positive = (lowest >= 0) & (level > 0)
+        ratio = np.clip(values / np.where(level > 0, level, 1.0), 0, _MAX_RATIO)
+        return phase_means(np.where(is_positive, ratio, np.nan), self.seasons.main, _RATE)
+
+    def _fit_autoregressions(self) -> None:
+        """Autoregressions of what the season leaves over, and of deviations from the level."""
+        self.season_ar = self._autoregression(self.remainder, self.has_remainder)
+        self.level_ar = self.season_ar
+        if self.seasons.has_main:
+            self.level_ar = self._autoregression(self.from_level, self.is_seen)
+
+    def _autoregression(self, values: Doubles, is_known: NDArray[np.bool_]) -> Autoregression:
+        """Fit an autoregression at each boundary by the Yule-Walker equations."""
+        values = np.where(is_known, values, 0.0)
+        rows = max(_AR_SEASONS * self.seasons.main, _MIN_AR_ROWS)
+        covariances = np.empty((*self.level.shape, N_LAGS + 1))
+        for lag in range(N_LAGS + 1):
+            products = np.full_like(values, np.nan)
+            both = is_known[:, lag:] & is_known[:, : self.n_rows - lag]
+            product = values[:, lag:] * values[:, : self.n_rows - lag]
+            products[:, lag:] = np.where(both, product, np.nan)
+            means = self._trailing(products)
+            covariances[..., lag] = means.of_newest(rows, at_least=_MIN_PAIRS)
+        return Autoregression(values, *levinson_durbin(covariances))
+
+    # Forecasts
+
+    def forecast(self, boundary: Integers, horizon: int) -> tuple[Doubles, Doubles]:
+        """Forecast from boundaries, `(series, origin)`.
+
+        Returns forecasts less the level, `(series, origin, expert, lead)`, an additive expert's
+        without its base; and the standard deviation of the autoregression, without the expert.
+        """
+        n_series, n_origins = boundary.shape
+        series = np.arange(n_series)[:, None]
+        first = (boundary * self.segment)[:, :, None]
+        leads = np.arange(horizon)
+        main, long, has_main = self.seasons.main, self.seasons.long, self.seasons.has_main
+
+        def ahead(means: Doubles, season: int) -> Doubles:
+            """The newest mean of the phase of each lead, NaN where there is none."""
+            row = first + leads - season * (leads // season + 1)
+            values: Doubles = means[series[:, :, None], np.maximum(row, 0)]
+            return np.where(row >= 0, values, np.nan)
+
+        level = self.level[series, boundary][..., None]
+        newest = np.maximum(first[..., 0] - 1, 0)
+        last = np.where(boundary > 0, self.last[series, newest], np.nan)[..., None]
+        season = _first_known(ahead(self.phase_last, main), level)
+        weighted = _first_known(ahead(self.phase_mean, main), level) if has_main else level
+        mean = self.mean[series, boundary][..., None]
+        slow = _first_known(ahead(self.phase_slow, main), level) if has_main else mean
+        long_season, long_weighted = season, weighted
+        if self.seasons.has_long:
+            long_season = _first_known(ahead(self.long_last, long), season)
+            long_weighted = _first_known(ahead(self.long_mean, long), weighted)
+        center = self.center[:, None, None]
+        ratio = ahead(self.phase_ratio, main)
+        scaled = _first_known(ratio * (level + center) - center, weighted)
+        full = level, _first_known(last, level), season, weighted, slow
+        full += long_season, long_weighted, scaled
+
+        forecasts = np.empty((n_series, n_origins, N_EXPERTS, horizon))
+        for number, values in enumerate(full):
+            forecasts[:, :, number] = values - level
+        forecasts[:, :, N_FULL], deviation = self.season_ar.forecast(boundary, first, horizon)
+        forecasts[:, :, N_FULL + 1] = forecasts[:, :, N_FULL]
+        if has_main:
+            forecasts[:, :, N_FULL + 1], _ = self.level_ar.forecast(boundary, first, horizon)
+
+        age = np.where(boundary > 0, np.minimum(self.age[series, newest], first[..., 0]), 0)
+        steps = age[..., None] + leads + 1.0
+        remainder = self.short_remainder[series, boundary][..., None]
+        duration = self.season_rows
+        forecasts[:, :, N_FULL + 2] = remainder * np.exp(-steps / (duration / 4))
+        forecasts[:, :, N_FULL + 3] = remainder * np.exp(-steps / duration)
+        forecasts[:, :, N_FULL + 4] = self.season_remainder[series, boundary][..., None]
+        n_seasons = leads // main + 1 if has_main else np.ones_like(leads)
+        forecasts[:, :, N_FULL + 5] = self.season_drift[series, boundary][..., None] * n_seasons
+        return forecasts, deviation
+
+    @property
+    def season_rows(self) -> float:
+        """Rows of the main season, or those that stand for it."""
+        return float(self.seasons.main if self.seasons.has_main else _NO_SEASON_ROWS)
+
+    def _measure_errors(self) -> None:
+        """Mean absolute error of each expert lately, `(series, boundary, expert)`."""
+        boundary = np.broadcast_to(
+            np.arange(self.n_segments), (len(self.readings), self.n_segments)
+        )
+        forecasts, deviation = self.forecast(boundary, self.segment * self.far)
+        self.next_segment = forecasts[..., : self.segment]
+        self.next_deviation = deviation[..., : self.segment]
+        self.error, self.n_judged = self._recent_errors(forecasts, 0)
+        self.far_error, self.n_far_judged = self.error, np.zeros_like(self.n_judged)
+        if 1 < self.far < self.n_segments:
+            self.far_error, self.n_far_judged = self._recent_errors(forecasts, self.far - 1)
+
+    def _recent_errors(self, forecasts: Doubles, lead: int) -> tuple[Doubles, Doubles]:
+        """Average errors over a segment that lies `lead` segments after its boundary.
+
+        Returns them, and how many segments were judged so far, `(series, boundary)`.
+        """
+        segment, n = self.segment, self.n_segments - lead
+        values = forecasts[:, :n, :, lead * segment : (lead + 1) * segment].copy()
+        values[:, :, N_FULL:] += values[:, :, BASES[N_FULL:]]
+        values += self.level[:, :n, None, None]
+
+        actual = self.readings.reshape(len(values), -1, 1, segment)[:, lead:]
+        is_seen = np.isfinite(actual)
+        n_readings = is_seen.sum(-1)
+        absolute = np.where(is_seen, np.abs(actual - values), 0.0).sum(-1)
+        is_judged = (n_readings >= min(_MIN_ERRORS, segment)) & (self.n_seen[:, :n, None] > 0)
+        errors = np.where(is_judged, absolute / np.maximum(n_readings, 1), 0.0)
+
+        before = np.zeros((len(values), 1 + lead, N_EXPERTS))
+        sums = np.concatenate([before, np.cumsum(errors, axis=1)], axis=1)
+        counts = np.concatenate([before[..., :1], np.cumsum(is_judged, axis=1)], axis=1)
+        width = max(_ERROR_SEGMENTS, -(-2 * self.seasons.main // segment))
+        begin = np.maximum(np.arange(self.n_segments + 1) - width, 0)
+        is_enough = counts - counts[:, begin] >= 2
+        newest = np.where(is_enough, sums - sums[:, begin], sums)
+        n_newest = np.where(is_enough, counts - counts[:, begin], counts)
+        return newest / np.maximum(n_newest, 1), counts[..., 0]
+
+    # Sums over time
+
+    @property
+    def _error_rows(self) -> int:
+        return 2 * max(self.seasons.main, 16)
+
+    def _trailing(self, values: Doubles) -> TrailingMeans:
+        return TrailingMeans(values, self.segment)
+
+    def _by_row(self, values: Doubles) -> Doubles:
+        """Repeat values of segments, `(series, segment)`, for each of their rows."""
+        return np.repeat(values, self.segment, axis=1)
+
+    def _extremes(self, extreme: np.ufunc, start: float) -> Doubles:
+        """Return the least or largest reading before each boundary; 0 before the first."""
+        so_far = extreme.accumulate(np.where(self.is_seen, self.readings, start), axis=1)
+        at_end = so_far[:, self.segment - 1 :: self.segment]
+        values: Doubles = np.pad(np.where(np.isfinite(at_end), at_end, 0.0), ((0, 0), (1, 0)))
+        return values
+
+
+@dataclass(frozen=True)
+class Autoregression:
+    """An autoregression of some values at each boundary."""
+
+    values: Doubles
+    """`(series, row)`; 0 where unknown."""
+    coefficients: Doubles
+    """`(series, boundary, lag)`."""
+    variance: Doubles
+    """`(series, boundary)`: that of one step."""
+
+    def forecast(
+        self, boundary: Integers, first: Integers, horizon: int
+    ) -> tuple[Doubles, Doubles]:
+        """Forecast from boundaries, and the standard deviation, `(series, origin, lead)` each.
+
+        No forecast lies further from 0 than the values that it starts from.
+        """
+        series = np.arange(len(boundary))[:, None]
+        back = first - np.arange(1, N_LAGS + 1)
+        start = np.where(back >= 0, self.values[series[:, :, None], np.maximum(back, 0)], 0.0)
+        most = np.abs(start).max(-1)
+        coefficients = self.coefficients[series, boundary]
+
+        # the oldest first: lead i is at place N_LAGS + i
+        path = np.empty((N_LAGS + horizon, *boundary.shape))
+        path[:N_LAGS] = np.moveaxis(start, -1, 0)[::-1]
+        impulse = np.zeros_like(path)
+        impulse[N_LAGS - 1] = 1.0
+        weights = np.moveaxis(coefficients, -1, 0)[::-1]
+        for lead in range(horizon):
+            window = slice(lead, lead + N_LAGS)
+            path[N_LAGS + lead] = np.clip((weights * path[window]).sum(0), -most, most)
+            impulse[N_LAGS + lead] = np.clip((weights * impulse[window]).sum(0), -1.0, 1.0)
+        growth = np.cumsum(impulse[N_LAGS - 1 : -1] ** 2, axis=0)
+        deviation = np.sqrt(growth * self.variance[series, boundary])
+        return np.moveaxis(path[N_LAGS:], 0, -1), np.moveaxis(deviation, 0, -1)
+
+
+class TrailingMeans:
+    """Means of the newest values before each boundary; missing ones are NaN."""
+
+    def __init__(self, values: Doubles, segment: int) -> None:
+        is_known = np.isfinite(values)
+        self._sums = _sums_before(np.where(is_known, values, 0.0))
+        self._counts = _sums_before(is_known)
+        self._ends = np.arange(0, values.shape[1] + 1, segment)
+
+    def counts(self) -> Doubles:
+        """Return how many values lie before each boundary."""
+        return self._counts[:, self._ends]
+
+    def of_all(self) -> Doubles:
+        """Return the mean of all values before each boundary, 0 without any."""
+        return self.of_newest(int(self._ends[-1]))
+
+    def of_newest(self, n_rows: int, *, at_least: int = 1) -> Doubles:
+        """Return the mean of the newest rows before each boundary.
+
+        Where these hold fewer values than `at_least`, it is that of all earlier ones; 0 without.
+        """
+        begin = np.maximum(self._ends - n_rows, 0)
+        sums, counts = self._sums[:, self._ends], self._counts[:, self._ends]
+        newest = counts - self._counts[:, begin]
+        is_enough = newest >= at_least
+        sums = np.where(is_enough, sums - self._sums[:, begin], sums)
+        counts = np.where(is_enough, newest, counts)
+        return np.where(counts > 0, sums / np.maximum(counts, 1), 0.0)
+
+
+def phase_means(values: Doubles, season: int, rate: float) -> Doubles:
+    """Return exponentially weighted means of each phase of a season, `(series, row)`.
+
+    At a row it is the mean over its phase up to and with that row: the newest counts `rate`, or
+    as much as the others while there are fewer than 1 / rate. NaN before the first value.
+    Without a season it is the last value.
+    """
+    if season < _MIN_SEASON:
+        return ffill(values)[0]
+    n_series, n_rows = values.shape
+    n_seasons = -(-n_rows // season)
+    padding = np.full((n_series, n_seasons * season - n_rows), np.nan)
+    table = np.concatenate([values, padding], axis=1).reshape(n_series, n_seasons, season)
+
+    means = np.empty_like(table)
+    mean = np.full((n_series, season), np.nan)
+    count = np.zeros((n_series, season))
+    for number in range(n_seasons):
+        newest = table[:, number]
+        is_known = np.isfinite(newest)
+        count += is_known
+        weight = np.maximum(rate, 1 / np.maximum(count, 1))
+        moved = np.where(count > 1, mean + weight * (newest - mean), newest)
+        mean = np.where(is_known, moved, mean)
+        means[:, number] = mean
+    return means.reshape(n_series, -1)[:, :n_rows]
+
+
+def ffill(values: Doubles) -> tuple[Doubles, Integers]:
+    """Repeat the last value where one is missing; and count rows since it, `(series, row)` each.
+
+    NaN before the first value, where the count is that of all rows so far.
+    """
+    rows = np.arange(values.shape[1])
+    last = np.maximum.accumulate(np.where(np.isfinite(values), rows, -1), axis=1)
+    filled = np.take_along_axis(values, np.maximum(last, 0), axis=1)
+    return np.where(last >= 0, filled, np.nan), rows - last
+
+
+def shift(values: Doubles, n_rows: int) -> Doubles:
+    """Move values, `(series, row)`, to later rows; the first are NaN."""
+    shifted = np.full_like(values, np.nan)
+    if n_rows < values.shape[1]:
+        shifted[:, n_rows:] = values[:, : values.shape[1] - n_rows]
+    return shifted
+
+
+def levinson_durbin(covariances: Doubles) -> tuple[Doubles, Doubles]:
+    """Solve the Yule-Walker equations for autocovariances, `(..., lag + 1)`.
+
+    Returns coefficients, `(..., lag)`, and the variance of one step. Reflection coefficients are
+    bounded, so that missing readings, which leave no true autocovariance, do not make it explode.
+    """
+    coefficients = np.zeros((*covariances.shape[:-1], N_LAGS))
+    variance = covariances[..., 0] * 1.01 + 1e-12
+    for lag in range(N_LAGS):
+        earlier = coefficients[..., :lag]
+        explained = (earlier * covariances[..., lag:0:-1]).sum(-1)
+        bound = _MAX_REFLECTION if lag else _FIRST_REFLECTION
+        reflection = np.clip((covariances[..., lag + 1] - explained) / variance, -bound, bound)
+        coefficients[..., :lag] = earlier - reflection[..., None] * earlier[..., ::-1]
+        coefficients[..., lag] = reflection
+        variance = variance * (1 - reflection**2)
+
+    is_constant = covariances[..., 0] <= 1e-12
+    coefficients[is_constant] = 0.0
+    return coefficients, np.where(is_constant, 1e-12, variance)
+
+
+def _sums_before(values: NDArray[Any]) -> Doubles:
+    """Return sums of the values before each row, `(series, row + 1)`."""
+    sums = np.zeros((len(values), values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    return sums
+
+
+def _first_known(values: Doubles, otherwise: Doubles) -> Doubles:
+    return np.where(np.isfinite(values), values, otherwise)
+
+
+def _median(readings: Doubles) -> Doubles:
+    """Return the median of each row's readings; 0 without any."""
+    medians = np.zeros(len(readings))
+    has_readings = np.isfinite(readings).any(1)
+    medians[has_readings] = np.nanmedian(readings[has_readings], axis=1)
+    return medians
