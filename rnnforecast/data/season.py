@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.config.training import MAX_LOOKBACK, WindowConfig
-from rnnforecast.data.arrays import Doubles, Floats
+from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.axis import DAY_US, ELAPSED_UTC, TimeAxis
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError, Proposal
 from rnnforecast.spec import MemberSpec
 from rnnforecast.units import format_duration, parse_steps
 
+MIN_SEASON = 4
+"""Shorter seasons count as none: an autoregression holds them."""
 MAX_SEASON = 720
 """Steps of the longest look-back, and of the longest horizon, that `auto` chooses."""
 _MIN_DIP = 0.1
@@ -188,6 +191,71 @@ def _any_period(curves: list[Doubles]) -> int:
     run = deep[: int(np.argmax(np.append(np.diff(deep) > 1, True))) + 1]  # the first peak
     best = int(periods[run[np.argmax(dips[run])]])
     return best if best < periods[-1] else 1  # at the end of the range the dip may lie beyond it
+
+
+@dataclass(frozen=True)
+class Seasons:
+    """Seasons of a series, in rows: the main one, and a longer one beside it; 1 for none."""
+
+    main: int = 1
+    long: int = 1
+
+    @property
+    def has_main(self) -> bool:
+        """Whether there is a main season that is long enough to count."""
+        return self.main >= MIN_SEASON
+
+    @property
+    def has_long(self) -> bool:
+        """Whether there is a longer season beside the main one."""
+        return self.long > 1
+
+
+def phase_means(values: Doubles, season: int, rate: float) -> Doubles:
+    """Return exponentially weighted means of each phase of a season, `(series, row)`.
+
+    At a row it is the mean over its phase up to and with that row: the newest counts `rate`, or
+    as much as the others while there are fewer than 1 / rate. NaN before the first value.
+    Without a season it is the last value.
+    """
+    if season < MIN_SEASON:
+        return ffill(values)[0]
+    n_series, n_rows = values.shape
+    n_seasons = -(-n_rows // season)
+    padding = np.full((n_series, n_seasons * season - n_rows), np.nan)
+    table = np.concatenate([values, padding], axis=1).reshape(n_series, n_seasons, season)
+
+    means = np.empty_like(table)
+    mean = np.full((n_series, season), np.nan)
+    count = np.zeros((n_series, season))
+    for number in range(n_seasons):
+        newest = table[:, number]
+        is_known = np.isfinite(newest)
+        count += is_known
+        weight = np.maximum(rate, 1 / np.maximum(count, 1))
+        moved = np.where(count > 1, mean + weight * (newest - mean), newest)
+        mean = np.where(is_known, moved, mean)
+        means[:, number] = mean
+    return means.reshape(n_series, -1)[:, :n_rows]
+
+
+def ffill(values: Doubles) -> tuple[Doubles, Integers]:
+    """Repeat the last value where one is missing; and count rows since it, `(series, row)` each.
+
+    NaN before the first value, where the count is that of all rows so far.
+    """
+    rows = np.arange(values.shape[1])
+    last = np.maximum.accumulate(np.where(np.isfinite(values), rows, -1), axis=1)
+    filled = np.take_along_axis(values, np.maximum(last, 0), axis=1)
+    return np.where(last >= 0, filled, np.nan), rows - last
+
+
+def shift(values: Doubles, n_rows: int) -> Doubles:
+    """Move values, `(series, row)`, to later rows; the first are NaN."""
+    shifted = np.full_like(values, np.nan)
+    if n_rows < values.shape[1]:
+        shifted[:, n_rows:] = values[:, : values.shape[1] - n_rows]
+    return shifted
 
 
 def max_auto_horizon(longest: int) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.season import Seasons, ffill, phase_means, shift
 
 N_LAGS = 5
 """Order of the autoregression of what a season leaves over."""
@@ -43,8 +44,6 @@ BASES = np.array([*range(N_FULL), 3, 0, 3, 3, 3, 2])
 
 _RATE, _SLOW_RATE, _LONG_RATE = 0.25, 0.04, 0.3
 """Weights of the newest season in the exponentially weighted means of each phase."""
-_MIN_SEASON = 4
-"""Shorter seasons count as none: the autoregression holds them."""
 _NO_SEASON_ROWS = 12
 """Rows that stand for a season where there is none."""
 _MAX_RATIO = 50.0
@@ -63,24 +62,6 @@ _MIN_ERRORS = 4
 """Readings of a segment without which the experts are not judged by it."""
 _ERROR_SEGMENTS = 12
 """Segments over which errors are averaged, or two seasons where these are longer."""
-
-
-@dataclass(frozen=True)
-class Seasons:
-    """Seasons of a group of series, in rows: the main one, and a longer one; 1 for none."""
-
-    main: int = 1
-    long: int = 1
-
-    @property
-    def has_main(self) -> bool:
-        """Whether the main season is long enough to count."""
-        return self.main >= _MIN_SEASON
-
-    @property
-    def has_long(self) -> bool:
-        """Whether there is a longer season beside the main one."""
-        return self.long > 1
 
 
 class Experts:
@@ -213,20 +194,21 @@ class Experts:
 
     # Forecasts
 
-    def forecast(self, boundary: Integers, horizon: int) -> tuple[Doubles, Doubles]:
-        """Forecast from boundaries, `(series, origin)`.
+    def forecast(
+        self, series: Integers, boundary: Integers, horizon: int
+    ) -> tuple[Doubles, Doubles]:
+        """Forecast series, `(window,)`, from boundaries, `(window, origin)`.
 
-        Returns forecasts less the level, `(series, origin, expert, lead)`, an additive expert's
+        Returns forecasts less the level, `(window, origin, expert, lead)`, an additive expert's
         without its base; and the standard deviation of the autoregression, without the expert.
         """
-        n_series, n_origins = boundary.shape
-        series = np.arange(n_series)[:, None]
+        series = series[:, None]
         first = (boundary * self.segment)[:, :, None]
         leads = np.arange(horizon)
         main, long, has_main = self.seasons.main, self.seasons.long, self.seasons.has_main
 
         def ahead(means: Doubles, season: int) -> Doubles:
-            """The newest mean of the phase of each lead, NaN where there is none."""
+            """Return the newest mean of the phase of each lead, NaN where there is none."""
             row = first + leads - season * (leads // season + 1)
             values: Doubles = means[series[:, :, None], np.maximum(row, 0)]
             return np.where(row >= 0, values, np.nan)
@@ -242,19 +224,23 @@ class Experts:
         if self.seasons.has_long:
             long_season = _first_known(ahead(self.long_last, long), season)
             long_weighted = _first_known(ahead(self.long_mean, long), weighted)
-        center = self.center[:, None, None]
+        center = self.center[series, None]
         ratio = ahead(self.phase_ratio, main)
         scaled = _first_known(ratio * (level + center) - center, weighted)
-        full = level, _first_known(last, level), season, weighted, slow
-        full += long_season, long_weighted, scaled
+        known_last = _first_known(last, level)
 
-        forecasts = np.empty((n_series, n_origins, N_EXPERTS, horizon))
-        for number, values in enumerate(full):
+        forecasts = np.empty((*boundary.shape, N_EXPERTS, horizon))
+        profiles = season, weighted, slow, long_season, long_weighted, scaled
+        for number, values in enumerate((level, known_last, *profiles)):
             forecasts[:, :, number] = values - level
-        forecasts[:, :, N_FULL], deviation = self.season_ar.forecast(boundary, first, horizon)
+        forecasts[:, :, N_FULL], deviation = self.season_ar.forecast(
+            series, boundary, self.segment, horizon
+        )
         forecasts[:, :, N_FULL + 1] = forecasts[:, :, N_FULL]
         if has_main:
-            forecasts[:, :, N_FULL + 1], _ = self.level_ar.forecast(boundary, first, horizon)
+            forecasts[:, :, N_FULL + 1], _ = self.level_ar.forecast(
+                series, boundary, self.segment, horizon
+            )
 
         age = np.where(boundary > 0, np.minimum(self.age[series, newest], first[..., 0]), 0)
         steps = age[..., None] + leads + 1.0
@@ -274,10 +260,9 @@ class Experts:
 
     def _measure_errors(self) -> None:
         """Mean absolute error of each expert lately, `(series, boundary, expert)`."""
-        boundary = np.broadcast_to(
-            np.arange(self.n_segments), (len(self.readings), self.n_segments)
-        )
-        forecasts, deviation = self.forecast(boundary, self.segment * self.far)
+        series = np.arange(len(self.readings))
+        boundary = np.broadcast_to(np.arange(self.n_segments), (len(series), self.n_segments))
+        forecasts, deviation = self.forecast(series, boundary, self.segment * self.far)
         self.next_segment = forecasts[..., : self.segment]
         self.next_deviation = deviation[..., : self.segment]
         self.error, self.n_judged = self._recent_errors(forecasts, 0)
@@ -345,14 +330,14 @@ class Autoregression:
     """`(series, boundary)`: that of one step."""
 
     def forecast(
-        self, boundary: Integers, first: Integers, horizon: int
+        self, series: Integers, boundary: Integers, segment: int, horizon: int
     ) -> tuple[Doubles, Doubles]:
-        """Forecast from boundaries, and the standard deviation, `(series, origin, lead)` each.
+        """Forecast from boundaries, and the standard deviation, `(window, origin, lead)` each.
 
-        No forecast lies further from 0 than the values that it starts from.
+        `series` is `(window, 1)`. No forecast lies further from 0 than the values that it starts
+        from.
         """
-        series = np.arange(len(boundary))[:, None]
-        back = first - np.arange(1, N_LAGS + 1)
+        back = (boundary * segment)[..., None] - np.arange(1, N_LAGS + 1)
         start = np.where(back >= 0, self.values[series[:, :, None], np.maximum(back, 0)], 0.0)
         most = np.abs(start).max(-1)
         coefficients = self.coefficients[series, boundary]
@@ -401,53 +386,6 @@ class TrailingMeans:
         sums = np.where(is_enough, sums - self._sums[:, begin], sums)
         counts = np.where(is_enough, newest, counts)
         return np.where(counts > 0, sums / np.maximum(counts, 1), 0.0)
-
-
-def phase_means(values: Doubles, season: int, rate: float) -> Doubles:
-    """Return exponentially weighted means of each phase of a season, `(series, row)`.
-
-    At a row it is the mean over its phase up to and with that row: the newest counts `rate`, or
-    as much as the others while there are fewer than 1 / rate. NaN before the first value.
-    Without a season it is the last value.
-    """
-    if season < _MIN_SEASON:
-        return ffill(values)[0]
-    n_series, n_rows = values.shape
-    n_seasons = -(-n_rows // season)
-    padding = np.full((n_series, n_seasons * season - n_rows), np.nan)
-    table = np.concatenate([values, padding], axis=1).reshape(n_series, n_seasons, season)
-
-    means = np.empty_like(table)
-    mean = np.full((n_series, season), np.nan)
-    count = np.zeros((n_series, season))
-    for number in range(n_seasons):
-        newest = table[:, number]
-        is_known = np.isfinite(newest)
-        count += is_known
-        weight = np.maximum(rate, 1 / np.maximum(count, 1))
-        moved = np.where(count > 1, mean + weight * (newest - mean), newest)
-        mean = np.where(is_known, moved, mean)
-        means[:, number] = mean
-    return means.reshape(n_series, -1)[:, :n_rows]
-
-
-def ffill(values: Doubles) -> tuple[Doubles, Integers]:
-    """Repeat the last value where one is missing; and count rows since it, `(series, row)` each.
-
-    NaN before the first value, where the count is that of all rows so far.
-    """
-    rows = np.arange(values.shape[1])
-    last = np.maximum.accumulate(np.where(np.isfinite(values), rows, -1), axis=1)
-    filled = np.take_along_axis(values, np.maximum(last, 0), axis=1)
-    return np.where(last >= 0, filled, np.nan), rows - last
-
-
-def shift(values: Doubles, n_rows: int) -> Doubles:
-    """Move values, `(series, row)`, to later rows; the first are NaN."""
-    shifted = np.full_like(values, np.nan)
-    if n_rows < values.shape[1]:
-        shifted[:, n_rows:] = values[:, : values.shape[1] - n_rows]
-    return shifted
 
 
 def levinson_durbin(covariances: Doubles) -> tuple[Doubles, Doubles]:

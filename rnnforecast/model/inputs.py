@@ -1,0 +1,270 @@
+"""Inputs of the network: for each segment what is known before it, and what the experts forecast.
+
+All is in units of a local spread, and large values are compressed, so that a network trained on
+other series can read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnforecast.data.arrays import Doubles, Floats, Integers
+from rnnforecast.data.season import Seasons
+from rnnforecast.model.experts import N_EXPERTS, N_FULL, NAMES, Experts
+
+_SEASON, _WEIGHTED = NAMES.index("season"), NAMES.index("weighted")
+_N_SHOWN = N_FULL + 1
+"""Experts whose forecasts are inputs: the full ones but for the level, and both autoregressions."""
+_N_BEFORE = 4
+"""Inputs for each row of the segment before: the reading, whether it is there, two differences."""
+_N_FACTS = 21
+_AGE_IN_ROWS, _AGE_IN_SEASONS = 13, 14
+"""Places of two facts that change over the horizon: how long nothing was read."""
+_LOG_FLOOR = 1e-4
+"""Least value, in units of the spread, whose logarithm is an input."""
+_ERROR_FLOOR = 1e-3
+"""The same for errors, in units of the best expert's error."""
+_MIN_GAIN = 0.01
+_MAX_VALUE = 1e6
+_MAX_FAR = 6
+"""Segments ahead over which the experts' errors are measured, at most."""
+
+
+def n_inputs(segment: int) -> int:
+    """Return how many inputs a segment has."""
+    return (_N_BEFORE + _N_SHOWN + 1) * segment + _N_FACTS + 2 * N_EXPERTS
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs of segments, and the units of what the network puts out for them.
+
+    Readings are those of the sensor less the center of their series.
+    """
+
+    values: Floats
+    """`(window, segment, input)`."""
+    experts: Floats
+    """`(window, segment, expert, row)`: forecasts less the level, in units of the spread."""
+    gain: Floats
+    """`(window, segment)`: the usual error of the best expert, in units of the spread."""
+    level: Doubles
+    """`(window, segment)`, in units of the readings."""
+    spread: Doubles
+    """`(window, segment)`, in units of the readings."""
+
+    def apply(self, function: Callable[..., NDArray[Any]], *others: Inputs) -> Inputs:
+        """Return the results of a function of each array, and of the same arrays of others."""
+        arrays = [[getattr(each, f.name) for each in (self, *others)] for f in fields(self)]
+        return Inputs(*(function(*same) for same in arrays))
+
+
+class SeriesInputs:
+    """Inputs of series, `(series, row)`, each with its seasons.
+
+    The rows end with the last segment. Series with equal seasons are computed together.
+    """
+
+    def __init__(
+        self, readings: Doubles, seasons: Sequence[Seasons], segment: int, *, n_ahead: int
+    ) -> None:
+        """Compute experts and inputs of all segments; `n_ahead` are those of a horizon."""
+        self.segment = segment
+        self._group = np.empty(len(readings), np.int64)
+        self._place = np.empty(len(readings), np.int64)
+        groups: dict[Seasons, list[int]] = {}
+        for number, own in enumerate(seasons):
+            groups.setdefault(own, []).append(number)
+
+        self._experts: list[Experts] = []
+        parts: list[Inputs] = []
+        for own, numbers in groups.items():
+            self._group[numbers] = len(self._experts)
+            self._place[numbers] = np.arange(len(numbers))
+            far = max(1, min(n_ahead, -(-own.main // segment) + 1, _MAX_FAR))
+            experts = Experts(readings[numbers], own, segment, far=far)
+            self._experts.append(experts)
+            parts.append(_of_history(experts))
+
+        order = np.concatenate([*groups.values()])
+        back = np.argsort(order)
+        self.history = parts[0].apply(lambda *same: np.concatenate(same)[back], *parts[1:])
+        self.n_segments = self.history.gain.shape[1]
+        self.center = np.concatenate([e.center for e in self._experts])[back]
+        self.readings = np.concatenate([e.readings for e in self._experts])[back]
+
+    def ahead(self, series: Integers, boundary: Integers, n_ahead: int) -> Inputs:
+        """Return the inputs of the segments after boundaries, `(window,)`, as if nothing was read.
+
+        `series` and `boundary` are `(window,)`.
+        """
+        groups = self._group[series]
+        numbers = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+        parts = [
+            _of_horizon(
+                self._experts[groups[at[0]]], self._place[series[at]], boundary[at], n_ahead
+            )
+            for at in numbers
+        ]
+        back = np.argsort(np.concatenate(numbers))
+        return parts[0].apply(lambda *same: np.concatenate(same)[back], *parts[1:])
+
+
+def _of_history(experts: Experts) -> Inputs:
+    """Return the inputs of all segments, one ahead of each boundary."""
+    n_series, n, segment = len(experts.readings), experts.n_segments, experts.segment
+    series = np.arange(n_series)
+    boundary = np.broadcast_to(np.arange(n), (n_series, n))
+    facts, level, spread, gain = _facts(experts, series, boundary)
+
+    # the segment before each boundary, which none stands before the first
+    actual = experts.readings.reshape(n_series, n, segment)
+    expected = experts.next_segment + experts.level[:, :-1, None, None]
+    before = np.zeros((n_series, n, _N_BEFORE, segment))
+    before[:, 1:] = _before(actual[:, :-1], expected[:, :-1], level[:, 1:], spread[:, 1:])
+    return _pack(experts.next_segment, experts.next_deviation, before, facts, level, spread, gain)
+
+
+def _of_horizon(experts: Experts, series: Integers, boundary: Integers, n_ahead: int) -> Inputs:
+    """Return the inputs of the segments after boundaries, `(window,)` as `series` is.
+
+    The first holds the segment before the boundary; to the others, nothing was read before.
+    """
+    segment, n_windows = experts.segment, len(series)
+    forecasts, deviation = experts.forecast(series, boundary[:, None], n_ahead * segment)
+    forecasts = forecasts[:, 0].reshape(n_windows, N_EXPERTS, n_ahead, segment).swapaxes(1, 2)
+    deviation = deviation[:, 0].reshape(n_windows, n_ahead, segment)
+    facts, level, spread, gain = _facts(experts, series, boundary[:, None])
+
+    repeated = [np.repeat(array, n_ahead, axis=1) for array in (facts, level, spread, gain)]
+    age = _age(experts, series[:, None], boundary[:, None]) + np.arange(n_ahead) * segment
+    repeated[0][..., _AGE_IN_ROWS] = 0.5 * np.log1p(age)
+    repeated[0][..., _AGE_IN_SEASONS] = 0.5 * np.log1p(age / experts.season_rows)
+
+    newest = np.maximum(boundary - 1, 0)
+    actual = experts.readings.reshape(len(experts.readings), -1, segment)[series, newest]
+    actual = np.where(boundary[:, None] > 0, actual, np.nan)
+    expected = experts.next_segment[series, newest] + experts.level[series, newest, None, None]
+    before = np.zeros((n_windows, n_ahead, _N_BEFORE, segment))
+    before[:, :1] = _before(actual[:, None], expected[:, None], level, spread)
+    return _pack(forecasts, deviation, before, *repeated)
+
+
+def _facts(
+    experts: Experts, series: Integers, boundary: Integers
+) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+    """Return what is known at boundaries, `(window, origin)`, for series, `(window,)`.
+
+    The facts, `(window, origin, fact)`, the level, the spread, and the gain.
+    """
+    at = series[:, None], boundary
+    seasons = experts.seasons
+    level, spread = experts.level[at], experts.spread[at]
+    is_first = boundary == 0
+    newest = np.maximum(boundary * experts.segment - 1, 0)
+    last = np.where(is_first, np.nan, experts.last[series[:, None], newest])
+    last = np.where(np.isfinite(last), last, level)
+    n_seen, age = experts.n_seen[at], _age(experts, *at)
+    error, n_judged = experts.error[at], experts.n_judged[at][..., None]
+    far_error, n_far = experts.far_error[at], experts.n_far_judged[at][..., None]
+
+    def log(values: Doubles) -> Doubles:
+        logarithm: Doubles = 0.4 * np.log(np.maximum(values, _LOG_FLOOR * spread) / spread)
+        return logarithm
+
+    is_judged = n_judged > 0
+    least = np.where(is_judged[..., 0], np.minimum(error.min(-1), spread), spread)
+    gain = np.where(is_judged[..., 0], np.clip(least / spread, _MIN_GAIN, 1.0), 1.0)
+    unit = (gain * spread)[..., None]
+
+    def log_errors(errors: Doubles) -> Doubles:
+        return 0.5 * np.log(np.maximum(errors, _ERROR_FLOOR * unit) / unit)
+
+    differences = [
+        last - level,
+        experts.short_remainder[at],
+        experts.season_remainder[at],
+        experts.season_drift[at],
+        experts.short_level[at] - level,
+        experts.mean[at] - level,
+        np.where(n_seen > 0, experts.minimum[at] - level, 0.0),
+        np.where(n_seen > 0, experts.maximum[at] - level, 0.0),
+    ]
+    facts = [
+        *(compress(difference / spread) for difference in differences),
+        0.4 * np.log(spread / experts.total_spread[at]),
+        *(log(e[at]) for e in (experts.season_error, experts.weighted_error, experts.change)),
+        log(experts.long_error[at]) if seasons.has_long else np.zeros_like(level),
+        0.5 * np.log1p(age),
+        0.5 * np.log1p(age / experts.season_rows),
+        0.5 * np.log1p(n_seen / seasons.main),
+        np.full_like(level, 0.3 * np.log(seasons.main)),
+        np.full_like(level, float(seasons.main > 1)),
+        np.where(n_seen > seasons.long, float(seasons.has_long), 0.0),
+        (n_seen == 0).astype(np.float64),
+        0.3 * np.log1p(n_judged[..., 0]),
+    ]
+    near = np.where(is_judged, log_errors(error), 0.0)
+    far = np.where(n_far > 0, log_errors(far_error), near)
+    joined: Doubles = np.concatenate([np.stack(facts, -1), near, far], -1)
+    return joined, level, spread, gain
+
+
+def _age(experts: Experts, series: Integers, boundary: Integers) -> Doubles:
+    """Return how many rows ago something was read last, `(window, origin)`."""
+    newest = np.maximum(boundary * experts.segment - 1, 0)
+    age = np.where(boundary > 0, experts.age[series, newest], 0)
+    return np.minimum(age, boundary * experts.segment).astype(np.float64)
+
+
+def _before(actual: Doubles, expected: Doubles, level: Doubles, spread: Doubles) -> Doubles:
+    """Return what was read in a segment, `(window, origin, 4, row)`.
+
+    `actual` is `(window, origin, row)`, what experts had expected `(window, origin, expert, row)`.
+    """
+    is_seen = np.isfinite(actual)
+    scale = spread[..., None]
+
+    def scaled(values: Doubles) -> Doubles:
+        return np.where(is_seen, compress(np.where(is_seen, values, 0.0) / scale), 0.0)
+
+    return np.stack(
+        [
+            scaled(actual - level[..., None]),
+            is_seen.astype(np.float64),
+            scaled(actual - expected[:, :, _SEASON]),
+            scaled(actual - expected[:, :, _WEIGHTED]),
+        ],
+        axis=2,
+    )
+
+
+def _pack(
+    forecasts: Doubles,
+    deviation: Doubles,
+    before: Doubles,
+    facts: Doubles,
+    level: Doubles,
+    spread: Doubles,
+    gain: Doubles,
+) -> Inputs:
+    """Join the inputs of segments; forecasts are `(window, segment, expert, row)`."""
+    scale = spread[..., None]
+    experts = forecasts / scale[..., None]
+    noise = 0.4 * np.log(np.maximum(deviation, _LOG_FLOOR * scale) / scale)
+    shape = *forecasts.shape[:2], -1
+    shown = compress(experts[:, :, 1 : 1 + _N_SHOWN])
+    parts = [before.reshape(shape), shown.reshape(shape), noise, facts]
+    values = np.concatenate(parts, axis=-1).astype(np.float32)
+    return Inputs(values, experts.astype(np.float32), gain.astype(np.float32), level, spread)
+
+
+def compress(values: Doubles) -> Doubles:
+    """Return the inverse hyperbolic sine: small values stay, large ones grow as their logarithm."""
+    compressed: Doubles = np.arcsinh(np.clip(values, -_MAX_VALUE, _MAX_VALUE))
+    return compressed
