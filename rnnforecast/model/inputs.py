@@ -183,7 +183,8 @@ def _facts(
     unit = (gain * spread)[..., None]
 
     def log_errors(errors: Doubles) -> Doubles:
-        return 0.5 * np.log(np.maximum(errors, _ERROR_FLOOR * unit) / unit)
+        logarithm: Doubles = 0.5 * np.log(np.maximum(errors, _ERROR_FLOOR * unit) / unit)
+        return logarithm
 
     differences = [
         last - level,
