@@ -67,6 +67,16 @@ class Recurrence(nn.Module):
                 embedded = torch.stack(states)
         return final
 
+    def run(self, embedded: Tensor, begin: State | None = None) -> tuple[Tensor, State]:
+        """Run a single layer over all steps, (S, N, D); return all states, and the final one."""
+        (linear_ih,), (linear_hh,) = self._products()
+        state = self._zeros(embedded) if begin is None else begin
+        states: list[Tensor] = []
+        for x_gates in linear_ih(embedded).unbind(0):
+            state = self.step(x_gates, linear_hh(state.hidden), state)
+            states.append(state.hidden)
+        return torch.stack(states) if states else embedded, state
+
     def truncated(self, embedded: Tensor, n_steps: int) -> list[State]:
         """Run over all steps, with gradients through the last `n_steps` only.
 
