@@ -7,12 +7,11 @@ one season at once: by running sums over time, and by one step of numpy for each
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Integers
+from rnnforecast.data.arrays import Doubles, Integers, sums_before
 from rnnforecast.data.season import Seasons, ffill, phase_means, shift
 
 N_LAGS = 5
@@ -362,8 +361,8 @@ class TrailingMeans:
 
     def __init__(self, values: Doubles, segment: int) -> None:
         is_known = np.isfinite(values)
-        self._sums = _sums_before(np.where(is_known, values, 0.0))
-        self._counts = _sums_before(is_known)
+        self._sums = sums_before(np.where(is_known, values, 0.0))
+        self._counts = sums_before(is_known)
         self._ends = np.arange(0, values.shape[1] + 1, segment)
 
     def counts(self) -> Doubles:
@@ -408,13 +407,6 @@ def levinson_durbin(covariances: Doubles) -> tuple[Doubles, Doubles]:
     is_constant = covariances[..., 0] <= 1e-12
     coefficients[is_constant] = 0.0
     return coefficients, np.where(is_constant, 1e-12, variance)
-
-
-def _sums_before(values: NDArray[Any]) -> Doubles:
-    """Return sums of the values before each row, `(series, row + 1)`."""
-    sums = np.zeros((len(values), values.shape[1] + 1))
-    np.cumsum(values, axis=1, out=sums[:, 1:])
-    return sums
 
 
 def _first_known(values: Doubles, otherwise: Doubles) -> Doubles:
