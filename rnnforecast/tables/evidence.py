@@ -128,16 +128,22 @@ class Evidence:
         texts = [c for c in self.columns.values() if c.n_values == 1 and c.numbers is None]
         return not all(column.is_unit or column.is_zone for column in texts)
 
+    @property
+    def constant_numbers(self) -> list[str]:
+        """The columns that hold one whole number; none in a table of many numbers."""
+        numbers = {n: c for n, c in self.columns.items() if c.numbers is not None}
+        constant = [n for n, c in numbers.items() if c.n_values == 1 and not c.is_fraction]
+        return constant if len(numbers) <= _MAX_NUMBERS_OF_ALL else []
+
     @cached_property
     def time_codes(self) -> Integers:
-        """`(row,)`: number of the row's time."""
-        codes: Integers = pd.factorize(self.times)[0]
-        return codes
+        """`(row,)`: code of the row's time."""
+        return code_times(self.times)
 
     @cached_property
     def n_times(self) -> int:
         """Number of different times."""
-        return int(self.time_codes.max(initial=-1)) + 1
+        return count_codes(self.time_codes)
 
     @property
     def repeated_times(self) -> float:
@@ -331,9 +337,30 @@ def column_evidence(column: Column, cells: pa.ChunkedArray) -> ColumnEvidence:
     return ColumnEvidence(column, codes, tuple(number_of), numbers)
 
 
+def code_times(times: Integers) -> Integers:
+    """`(row,)`: codes of times: their places on the grid of the first ones, if all lie on it.
+
+    Others are numbered in the order in which they appear, which takes longer.
+    """
+    if len(times):
+        first, last = int(times.min()), int(times.max())
+        step = max(1, int(np.gcd.reduce(times[:_MIN_SAMPLE_ROWS] - first)))
+        if (last - first) // step < _MAX_FLAGS_PER_ROW * len(times):
+            places = times - first
+            places //= step
+            expected = places * step
+            expected += first
+            if (expected == times).all():
+                return places
+    codes: Integers = pd.factorize(times)[0]
+    return codes
+
+
 def pair_codes(first: Integers, second: Integers) -> Integers:
     """`(row,)`: codes of the pairs of two codes; the second one may be -1, for a missing value."""
-    return first * (int(second.max(initial=-1)) + 2) + second + 1
+    codes = second + 1
+    codes += first * (int(second.max(initial=-1)) + 2)
+    return codes
 
 
 def count_codes(codes: Integers) -> int:
@@ -348,10 +375,9 @@ def count_codes(codes: Integers) -> int:
 
 def without_repeated_rows(evidence: Evidence) -> Evidence:
     """Drop rows that are the same as an earlier one in all of the columns."""
-    codes, n_codes = evidence.time_codes, evidence.n_times
+    codes = evidence.time_codes
     for column in sorted(evidence.columns.values(), key=lambda column: column.n_values):
-        n_codes *= column.n_values + 1
-        if n_codes > _MAX_FLAGS_PER_ROW * evidence.n_rows:
+        if int(codes.max(initial=0)) * (column.n_values + 1) > _MAX_FLAGS_PER_ROW * evidence.n_rows:
             break
         codes = pair_codes(codes, column.codes)
     if count_codes(codes) == evidence.n_rows:  # a few columns tell all rows apart

@@ -207,13 +207,12 @@ def _ranked(partitions: list[Partition], evidence: Evidence) -> list[KeyReading]
 
     ordered = sorted(partitions, key=lambda series: (*likelihood(series), *habit(series)))
     best = ordered[0]
-    codes = evidence.key_codes(best.key)
     rivals = [
         series
         for series in ordered[1:]
         if likelihood(series) == likelihood(best)
         and habit(series) == habit(best)
-        and not _is_same_partition(codes, evidence.key_codes(series.key))
+        and not _is_same_partition(evidence.key_codes(best.key), evidence.key_codes(series.key))
     ]
     order = list(evidence.columns)
     return [
@@ -353,10 +352,11 @@ def _reason_of_number(
         return f"{CONSTANT} {values[is_seen][0]:g}"
     n_series = int(codes.max(initial=0)) + 1
     if evidence.is_whole and n_series > 1:
-        n_pairs = count_codes(pair_codes(codes[is_seen], column.codes[is_seen]))
+        seen = slice(None) if n_seen == len(values) else is_seen
+        n_pairs = count_codes(pair_codes(codes[seen], column.codes[seen]))
         if n_pairs <= n_series:
             return SAME_IN_SERIES
-    if not is_seen.all():
+    if n_seen < len(values):
         return None
 
     if _is_row_number(values, column.n_values, codes, order):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, RnnForecastError
 from rnnforecast.events import ignore
 from rnnforecast.sources.source import open_table
-from rnnforecast.tables import evidence
+from rnnforecast.tables import evidence, match
 from rnnforecast.tables.match import read_inferred
 from tests.builders import wave
 from tests.data.tables import Read, failure, read, write
@@ -173,16 +174,33 @@ def test_a_rule_that_drops_much_is_not_offered_where_a_key_is_missing():
     assert (some.code, offered(some)) == ("duplicate-time", [("--series", "m")])
 
 
-def test_a_key_that_the_first_rows_do_not_show_is_found_in_all_rows(tmp_path, monkeypatch):
+@pytest.mark.parametrize("keys", [("p", "q", "r"), (7, 8, 9)])
+def test_a_key_that_the_first_rows_do_not_show_is_found_in_all_rows(tmp_path, monkeypatch, keys):
     monkeypatch.setattr(evidence, "_SAMPLE_ROWS", 100)
     path = tmp_path / "x.parquet"
-    frame = long([("p",), ("q",), ("r",)], "z", n=1200)
+    frame = long([(key,) for key in keys], "z", n=1200)
     frame.to_parquet(path, row_group_size=100)
     monkeypatch.setattr(evidence, "_MIN_SAMPLE_ROWS", 100)
+    read_panel = Mock(wraps=match.read_panel)
+    monkeypatch.setattr(match, "read_panel", read_panel)
 
-    assert read(path).panel.names == ("p", "q", "r")
-    assert read(path, freq="1h", agg="mean").panel.names == ("p", "q", "r")
-    assert read(path, on_duplicate="last").panel.names == ("p", "q", "r")
+    names = tuple(map(str, keys))
+    assert read(path).panel.names == names
+    assert read(path, freq="1h", agg="mean").panel.names == names
+    assert read(path, on_duplicate="last").panel.names == names
+    assert read_panel.call_count == 3
+
+
+def test_a_number_that_later_rows_change_is_no_key(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence, "_SAMPLE_ROWS", 100)
+    monkeypatch.setattr(evidence, "_MIN_SAMPLE_ROWS", 100)
+    path = tmp_path / "x.parquet"
+    frame = long([("p",)], "z", n=1200).drop(columns="z").assign(mode=np.arange(1200) // 400)
+    frame.to_parquet(path, row_group_size=100)
+
+    schema = read(path).schema
+
+    assert (schema.series, schema.targets) == (None, ("v", "mode"))
 
 
 def test_sensors_read_in_turn_at_their_own_levels_are_series():
