@@ -12,6 +12,7 @@ import pytest
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, RnnForecastError
 from rnnforecast.events import ignore
+from rnnforecast.sources import parquet
 from rnnforecast.sources.source import open_table
 from rnnforecast.tables import evidence, match
 from rnnforecast.tables.match import read_inferred
@@ -31,6 +32,14 @@ def long(keys: list[tuple[object, ...]], *names: str, n: int = N) -> pd.DataFram
         for i, key in enumerate(keys, 1)
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def small_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at few rows of a Parquet file first."""
+    monkeypatch.setattr(evidence, "_SAMPLE_ROWS", 24)
+    monkeypatch.setattr(evidence, "_MIN_SAMPLE_ROWS", 24)
+    monkeypatch.setattr(parquet, "_BATCH_VALUES", 24)
+    monkeypatch.setattr(parquet, "_MIN_BATCH_ROWS", 24)
 
 
 def in_turn(names: list[str], levels: list[float], n: int = 300) -> pd.DataFrame:
@@ -176,11 +185,9 @@ def test_a_rule_that_drops_much_is_not_offered_where_a_key_is_missing():
 
 @pytest.mark.parametrize("keys", [("p", "q", "r"), (7, 8, 9)])
 def test_a_key_that_the_first_rows_do_not_show_is_found_in_all_rows(tmp_path, monkeypatch, keys):
-    monkeypatch.setattr(evidence, "_SAMPLE_ROWS", 100)
+    small_first_rows(monkeypatch)
     path = tmp_path / "x.parquet"
-    frame = long([(key,) for key in keys], "z", n=1200)
-    frame.to_parquet(path, row_group_size=100)
-    monkeypatch.setattr(evidence, "_MIN_SAMPLE_ROWS", 100)
+    long([(key,) for key in keys], "z").to_parquet(path)
     read_panel = Mock(wraps=match.read_panel)
     monkeypatch.setattr(match, "read_panel", read_panel)
 
@@ -192,11 +199,9 @@ def test_a_key_that_the_first_rows_do_not_show_is_found_in_all_rows(tmp_path, mo
 
 
 def test_a_number_that_later_rows_change_is_no_key(tmp_path, monkeypatch):
-    monkeypatch.setattr(evidence, "_SAMPLE_ROWS", 100)
-    monkeypatch.setattr(evidence, "_MIN_SAMPLE_ROWS", 100)
+    small_first_rows(monkeypatch)
     path = tmp_path / "x.parquet"
-    frame = long([("p",)], "z", n=1200).drop(columns="z").assign(mode=np.arange(1200) // 400)
-    frame.to_parquet(path, row_group_size=100)
+    long([()]).assign(mode=np.arange(N) // 50).to_parquet(path)
 
     schema = read(path).schema
 
