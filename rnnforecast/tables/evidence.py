@@ -7,7 +7,6 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
-from zoneinfo import available_timezones
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from rnnforecast.errors import DataError
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.numbers import is_unit
 from rnnforecast.sources.source import Source
-from rnnforecast.tables.timestamps import TimestampReader
+from rnnforecast.tables.timestamps import TimestampReader, known_zones
 
 _SAMPLE_CELLS, _SAMPLE_ROWS, _MIN_SAMPLE_ROWS = 1 << 22, 1 << 18, 100
 """Cells and rows that are looked at first, and the fewest rows: most tables are read whole."""
@@ -83,7 +82,7 @@ class ColumnEvidence:
         """Whether it holds time zones: names, abbreviations or offsets."""
         texts = [text.strip() for text in self.texts]
         return 0 < len(texts) <= _MAX_TEXTS and all(
-            _ZONE_ABBREVIATION.fullmatch(text) or text in available_timezones() for text in texts
+            _ZONE_ABBREVIATION.fullmatch(text) or text in known_zones() for text in texts
         )
 
     @cached_property

@@ -10,7 +10,6 @@ import itertools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from zoneinfo import available_timezones
 
 import numpy as np
 import pandas as pd
@@ -32,6 +31,7 @@ from rnnforecast.tables.evidence import (
     regularity_of,
     without_repeated_rows,
 )
+from rnnforecast.tables.timestamps import known_zones
 from rnnforecast.units import format_utc_offset
 
 _MAX_KEY_COLUMNS, _MAX_COMBINED = 4, 8
@@ -553,7 +553,7 @@ def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> st
 def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
     """Return known zones whose clocks have a column's names, or offsets, at the times of rows."""
     names = [_GERMAN_CLOCKS.get(text.strip(), text.strip()) for text in column.texts]
-    known = [name for name in names if "/" in name and name in available_timezones()]
+    known = [name for name in names if "/" in name and name in known_zones()]
     if known:
         return list(dict.fromkeys(known))
 
@@ -620,7 +620,7 @@ def _first_zones(fits: Callable[[str], bool]) -> list[str]:
     """Return a few zones that fit: of the best known ones, and of all where none of these does."""
     zones = list(filter(fits, OFFERED_ZONES))
     if not zones:
-        places = (zone for zone in available_timezones() if "/" in zone and zone[:4] != "Etc/")
+        places = (zone for zone in known_zones() if "/" in zone and zone[:4] != "Etc/")
         zones = list(filter(fits, sorted(places)))
     return zones[:MAX_OFFERED_ZONES]
 

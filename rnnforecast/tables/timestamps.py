@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import available_timezones
 
@@ -90,6 +91,12 @@ class Zone:
         return cls(is_aware=True, name=name, has_offsets=not texts <= {"Z", "UTC"})
 
 
+@cache
+def known_zones() -> frozenset[str]:
+    """Return the names of all time zones, which takes long to list."""
+    return frozenset(available_timezones())
+
+
 def _zone_texts(column: Column) -> set[str]:
     """Return the offsets and names of zones that the first stamps of a column carry."""
     zones = set()
@@ -112,7 +119,7 @@ def _check_zone_names(column: Column, source: str) -> None:
     name = next((zone for zone in _zone_texts(column) if offset_minutes(zone) is None), None)
     if name is None:
         return
-    zones = ZONES_CALLED.get(name.strip("()"), (name,) if name in available_timezones() else ())
+    zones = ZONES_CALLED.get(name.strip("()"), (name,) if name in known_zones() else ())
     raise DataError(
         f"the stamps in column {column.name!r} name a zone {name!r}, "
         + (f"which may be {' or '.join(zones)}" if zones else "which is not known"),
