@@ -185,9 +185,7 @@ def run_in_folders(
             path = str(case.build())
         for command, options in commands.items():
             line = (command, path, *case.options, *options)
-            jobs.append(
-                Job(f"{command} {name}", str(place), line, getattr(case, "is_alone", False))
-            )
+            jobs.append(Job(f"{command} {name}", str(place), line))
     return run_all(jobs, folder)
 
 
