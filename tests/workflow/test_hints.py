@@ -32,6 +32,7 @@ from rnnforecast.units import format_duration
 from rnnforecast.workflow.check import Check
 from rnnforecast.workflow.model import Model
 from tests.conftest import Command
+from tests.thorough import THOROUGHLY
 
 MAX_ROUNDS = 3
 N = 480
