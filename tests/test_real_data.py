@@ -40,7 +40,7 @@ def test_the_defaults_beat_the_better_of_the_naive_methods(
     document = command("train", Path(FOLDER or "") / name, "--json", *options).document
     assert document["skill_over"] == over
     assert document["skill"] > 0
-    assert command("predict", "-q").code == 0
+    assert command("predict", "--trust-source", "-q").code == 0
     forecast = pd.read_csv("forecast.csv")
     assert forecast["timestamp"][0] == first
     assert len(forecast) == document["horizon"] * document["split"]["n_series"]
@@ -72,7 +72,7 @@ def test_the_line_that_check_proposes_trains_and_a_forecast_follows(
     trained = command(*words, "--steps", "20", "--json")
 
     assert trained.code == 0, trained.err
-    assert command("predict", "-m", "model", "-q").code == 0
+    assert command("predict", "-m", "model", "--trust-source", "-q").code == 0
     forecast = pd.read_csv("forecast.csv")
     assert list(forecast["series"].unique()) == targets
     assert set(forecast.groupby("series")["timestamp"].first()) == {first}
