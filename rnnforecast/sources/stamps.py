@@ -337,11 +337,11 @@ def is_stamp(text: str) -> bool:
 
     Digits alone are no stamp, nor is a month or a day of a year: numbers and names look like these.
     """
-    if not 6 <= len(text) <= _MAX_STAMP or _BEGIN.match(text) is None:
+    if not 6 <= len(text) <= _MAX_STAMP or text.isdigit() or _BEGIN.match(text) is None:
         return False
     for form in FORMS:
         parts = form.parts(text)
-        if parts is not None and (not form.is_weak or parts.get("H")) and not text.isdigit():
+        if parts is not None and (not form.is_weak or parts.get("H")):
             return True
     return False
 

@@ -39,8 +39,6 @@ def each_fault(
     root: Path,
     errors: tuple[int, ...],
     attempt: Callable[[Disk], None],
-    *,
-    modes: tuple[bool, ...] = (False, True),
 ) -> tuple[int, int]:
     """Let the N-th call of each kind fail until none is left to; return faults and attempts.
 
@@ -48,7 +46,7 @@ def each_fault(
     """
     n_faults = n_attempts = 0
     for kind in KINDS:
-        for for_ever in modes:
+        for for_ever in (False, True):
             for at in range(1, MOST_CALLS):
                 error = errors[(at + for_ever) % len(errors)]
                 disk = Disk(root, kind, at, for_ever, error)
@@ -62,9 +60,7 @@ def each_fault(
     return n_faults, n_attempts
 
 
-def fails_whole(
-    scene: Scene, command: Command, errors: tuple[int, ...], modes: tuple[bool, ...] = (False, True)
-) -> None:
+def fails_whole(scene: Scene, command: Command, errors: tuple[int, ...]) -> None:
     """Let every call of a command fail in turn: exit 7 or success, and the old or the new."""
     codes: dict[int, int] = {}
 
@@ -92,7 +88,7 @@ def fails_whole(
             assert scene.leftovers() == [], said
 
     with remembered_forecasts():
-        n_faults, n_attempts = each_fault(scene.folder, errors, attempt, modes=modes)
+        n_faults, n_attempts = each_fault(scene.folder, errors, attempt)
     tell(
         2,
         f"{command.name}, each call fails",
@@ -107,11 +103,6 @@ def fails_whole(
 def names_a_path(said: str, scene: Scene) -> bool:
     error = next((line for line in said.splitlines() if line.startswith("error")), "")
     return bool(re.search(r"(out|ledger|model|data)\b|job\.", error)) or str(scene.place) in error
-
-
-@pytest.mark.slow
-def test_predict_survives_each_call_that_fails(scene: Scene) -> None:
-    fails_whole(scene, PREDICT, ERRORS, modes=(False,))
 
 
 @pytest.mark.slow
