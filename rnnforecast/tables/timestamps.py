@@ -130,6 +130,10 @@ def _check_zone_names(column: Column, source: str) -> None:
     )
 
 
+_HISTORY, _MIN_HISTORY = ("1700", "1900"), 20
+"""Years, and how many different stamps must lie in them, of readings that begin before 1900."""
+
+
 @dataclass(frozen=True)
 class TimestampReader:
     """Converts batches of one column's stamps to microseconds; errors name the line of the row."""
@@ -198,7 +202,7 @@ class TimestampReader:
 
         begin_us, end_us = (np.datetime64(f"{y:04d}", "us").astype(np.int64) for y in self.years)
         is_outside = (times < begin_us) | (times >= end_us)
-        if is_outside.any():
+        if is_outside.any() and not self._is_history(times[is_outside]):
             first, end = self.years
             row = int(np.argmax(is_outside))
             year = (
@@ -214,6 +218,15 @@ class TimestampReader:
                 hint="correct or remove the row",
             )
         return times
+
+    def _is_history(self, times: Integers) -> bool:
+        """Tell whether stamps before the years are meant: a climate is known for centuries.
+
+        What loggers write for no time, such as 1899-12-31, is one stamp or a few.
+        """
+        begin_us, end_us = (np.datetime64(year, "us").astype(np.int64) for year in _HISTORY)
+        is_inside = ((times >= begin_us) & (times < end_us)).all()
+        return bool(is_inside) and len(np.unique(times)) >= _MIN_HISTORY
 
     def _parse_texts(self, array: pa.Array, n_before: int) -> Integers:
         """Parse a batch of texts; raise `DataError` for one that is no time, or of another kind."""
