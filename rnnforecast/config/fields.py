@@ -6,14 +6,20 @@ import difflib
 import hashlib
 import json
 import math
+import os
+import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rnnforecast.errors import UsageError
+from rnnforecast.process import open_regular
 
 _MAX_DEPTH = 12
 """Deepest nesting of JSON objects and lists that is accepted."""
+_MAX_TOML_BYTES = 1 << 20
+"""No file of options is larger: a thousand names of columns take 20 KB."""
 _T = TypeVar("_T")
 
 
@@ -101,6 +107,23 @@ def check_choices(config: Any) -> None:
             if choices and choice is not None and choice not in choices:
                 name = item.name.replace("_", "-")
                 raise UsageError(f"--{name} is {choice!r}, but must be one of {', '.join(choices)}")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a file of options, without waiting where it is a pipe or endless.
+
+    Raises `OSError` where it cannot be read, and `ValueError` where it is no TOML.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_TOML_BYTES:
+            raise ValueError(f"it has {size} bytes, over {_MAX_TOML_BYTES}")
+        # Files of the kernel have no size, and reading some of them waits.
+        content = file.read(size) if size else b""
+    try:
+        return tomllib.loads(content.decode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def parse_json(content: bytes) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from rnnforecast.errors import (
 from rnnforecast.evaluate.live import IN_SAMPLE, SCORED_COLUMNS, Score, score_issues
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.jobs.owner import JOB, belongs_to, describe_owner
+from rnnforecast.process import open_regular
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.storage.durable import publishing_file, remove_file
 from rnnforecast.storage.publish import publish
@@ -140,7 +141,7 @@ def read_parts(
     """
     tables = []
     for number, part in enumerate(parts):
-        with _as_damage(part), part.path.open("rb") as stream:
+        with _as_damage(part), open_regular(part.path) as stream:
             file = pa_parquet.ParquetFile(stream, read_dictionary=["series"])
             if since_utc_us is not None and _ends_before(file.metadata, since_utc_us):
                 continue
