@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -90,13 +91,24 @@ def _read_owner(ledger: Path) -> dict[str, Any]:
     return {}
 
 
-def list_parts(ledger: Path) -> list[LedgerPart]:
-    """Return all parts, in the order in which they were issued."""
+def list_parts(
+    ledger: Path, *, as_of: str | None = None, since: str | None = None
+) -> list[LedgerPart]:
+    """Return all parts, in the order in which they were issued.
+
+    Or those of one as-of time, or those `since` one, as file names have it: names are compared, for
+    they are many.
+    """
+    prefix, oldest = "" if as_of is None else f"{as_of}_", since or ""
     try:
-        names = [path.name for path in ledger.iterdir()]
+        with os.scandir(ledger) as entries:
+            matches = [
+                _NAME.fullmatch(entry.name)
+                for entry in entries
+                if entry.name >= oldest and entry.name.startswith(prefix) and entry.is_file()
+            ]
     except OSError:
         return []
-    matches = (_NAME.fullmatch(name) for name in names)
     return sorted(LedgerPart(m[1], int(m[2]), m[3], ledger / m[0]) for m in matches if m)
 
 
@@ -105,7 +117,7 @@ def publish_part(ledger: Path, table: pa.Table, *, as_of: str, key: str) -> Ledg
 
     The folder `ledger` must exist, and its lock be held.
     """
-    parts, key = [part for part in list_parts(ledger) if part.as_of == as_of], key[:KEY_LENGTH]
+    parts, key = list_parts(ledger, as_of=as_of), key[:KEY_LENGTH]
     existing = next((part for part in parts if part.key == key), None)
     if existing is not None:
         return existing
@@ -277,18 +289,15 @@ def score_job(
 
 
 def score_ledger(
-    ledger: Path, past: Past, *, since_us: int | None, by: Sequence[str], longest_us: int
+    ledger: Path, past: Past, *, since_us: int, by: Sequence[str], longest_us: int
 ) -> tuple[Score, ...]:
     """Score a ledger on readings that are already in memory; an empty ledger has no scores.
 
     Parts that are too old, by `longest_us`, an upper bound of the horizon, are not opened.
     Forecasts that are in-sample do not count.
     """
-    parts = list_parts(ledger)
-    if since_us is not None:
-        oldest = past.axis.format_for_file_name(since_us - longest_us)
-        parts = [part for part in parts if part.as_of >= oldest]
-    table = _read_scored(parts, past, since_us)
+    oldest = past.axis.format_for_file_name(since_us - longest_us)
+    table = _read_scored(list_parts(ledger, since=oldest), past, since_us)
     return tuple(score_issues(_out_of_sample(table), past, since_us=since_us, by=by))
 
 
