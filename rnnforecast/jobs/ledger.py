@@ -34,7 +34,7 @@ from rnnforecast.evaluate.live import IN_SAMPLE, SCORED_COLUMNS, Score, score_is
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.jobs.owner import JOB, belongs_to, describe_owner
 from rnnforecast.process import open_regular
-from rnnforecast.sources.files import check_outputs
+from rnnforecast.sources.files import check_fits, check_outputs
 from rnnforecast.storage.durable import publishing_file, remove_file
 from rnnforecast.storage.publish import publish
 from rnnforecast.storage.remote import local_path, read_json
@@ -49,6 +49,8 @@ KEY_LENGTH = 16
 _NAME = re.compile(rf"({STAMP})_([0-9]{{4,9}})_([0-9a-f]{{{KEY_LENGTH}}})\.parquet")
 OWNER_FILE, _OWNER_FORMAT = "job.json", "rnnforecast-ledger"
 """File of a ledger that says to which job it belongs."""
+_BYTES_PER_ROW, _BYTES_PER_POOLED_ROW = 250, 640
+"""Memory that a value takes while it is scored: by series, or all series together. Measured."""
 ISSUE = "issue"
 """Name of the column that `read_parts` adds: the position of a row's part in the order of issue."""
 
@@ -240,6 +242,7 @@ def score(
     past = make_past(model.read(source, options, events)[0])
 
     newest, since = _span(past, config)
+    _check_size(folder, past, since, config.by, options)
     table = _read_scored(list_parts(folder), past, since)
     n_in_sample = 0
     if not config.in_sample:
@@ -299,6 +302,28 @@ def score_ledger(
     oldest = past.axis.format_for_file_name(since_us - longest_us)
     table = _read_scored(list_parts(ledger, since=oldest), past, since_us)
     return tuple(score_issues(_out_of_sample(table), past, since_us=since_us, by=by))
+
+
+def _check_size(
+    ledger: Path, past: Past, since_us: int | None, by: Sequence[str], options: DataConfig
+) -> None:
+    """Raise `DataError` where scoring needs more memory than may be used.
+
+    How many values there are is estimated from the first, the middle and the last part.
+    """
+    oldest = None if since_us is None else past.axis.format_for_file_name(since_us)
+    parts = list_parts(ledger, since=oldest)
+    n_rows = 0
+    for part in {parts[0], parts[len(parts) // 2], parts[-1]} if parts else ():
+        with _as_damage(part), open_regular(part.path) as stream:
+            n_rows = max(n_rows, len(parts) * pa_parquet.read_metadata(stream).num_rows)
+    check_fits(
+        n_rows * (_BYTES_PER_ROW if "series" in by else _BYTES_PER_POOLED_ROW),
+        str(ledger),
+        f"to score {n_rows} values",
+        options,
+        hint="else score a part of it, such as with  --since 30d",
+    )
 
 
 def _read_scored(parts: Sequence[LedgerPart], past: Past, since_us: int | None) -> pa.Table:
