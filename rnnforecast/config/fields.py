@@ -126,10 +126,16 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from error
 
 
-def parse_json(content: bytes) -> dict[str, Any]:
-    """Parse a JSON object. Raises `ValueError` for duplicate keys, NaN and deep nesting."""
+def parse_json(content: bytes, *, max_keys: int | None = None) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises `ValueError` for duplicate keys, NaN, deep nesting, and an object of more than `max_keys`
+    keys.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if max_keys is not None and len(pairs) > max_keys:
+            raise ValueError(f"an object has {len(pairs)} keys, over {max_keys}")
         result = dict(pairs)
         if len(result) != len(pairs):
             raise ValueError("a key occurs twice")
@@ -159,9 +165,8 @@ def parse_json(content: bytes) -> dict[str, Any]:
 def _check_depth(value: Any, depth_left: int) -> None:
     if not depth_left:
         raise ValueError("nested too deeply")
-    children = value.values() if isinstance(value, dict) else value
-    if isinstance(value, dict | list):
-        for child in children:
+    for child in value.values() if isinstance(value, dict) else value:
+        if isinstance(child, dict | list):
             _check_depth(child, depth_left - 1)
 
 
