@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -46,6 +47,11 @@ app = make_app(
 
 
 _WORKERS_END_S = 5.0
+_NO_MEMORY = re.compile(
+    "failed to map segment|an't allocate memory|annot allocate memory|start new thread|"
+    "launch worker thread|error return without exception set"
+)
+"""What libraries say, in errors of their own kinds, where the system gives them no memory."""
 
 
 class Stopped(BaseException):
@@ -103,8 +109,9 @@ def _remove_traces_of_workers() -> None:
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         thread = threading.Thread(target=util._exit_function, daemon=True)
-        thread.start()
-        thread.join(_WORKERS_END_S)
+        with suppress(RuntimeError):  # there is no memory for another thread
+            thread.start()
+            thread.join(_WORKERS_END_S)
 
 
 def run(arguments: list[str], handler: _SignalHandler | None = None) -> int:
@@ -166,7 +173,9 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
                 return screen.error(OutputError(f"{message}; {screen.catch_up.summary}"))
             return screen.error(WriteError(message))
 
-        case MemoryError() if not screen.is_verbose:
+        case Exception() if not screen.is_verbose and (
+            isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))
+        ):
             return screen.error(
                 DataError(
                     f"there is not enough memory: {error or 'none is left'}",

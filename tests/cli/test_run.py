@@ -359,6 +359,8 @@ def test_score_joins_the_ledger_with_what_has_come(command: Command, place: Path
     of_job = command("score", "--job", place / "job.toml", "--json", "--in-sample")
     assert of_job.document == outcome.document
     assert command("score", *model, "--since", "2d", "--by", "series,day").code == 0
+    pooled = command("score", *model, "--by", "")
+    assert pooled.code == 0 and "all" in pooled.out
 
 
 def test_a_ledger_that_no_memory_holds_is_scored_in_part(
