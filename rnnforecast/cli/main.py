@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -47,6 +48,11 @@ app = make_app(
 
 
 _WORKERS_END_S = 5.0
+_REFUSALS = (
+    *(errno.EACCES, errno.EDQUOT, errno.EIO, errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG),
+    *(errno.ENFILE, errno.ENOSPC, errno.EPERM, errno.EROFS),
+)
+"""Errors that a system or a path is the cause of, wherever they are met."""
 _NO_MEMORY = re.compile(
     "failed to map segment|an't allocate memory|annot allocate memory|start new thread|"
     "launch worker thread|error return without exception set"
@@ -184,11 +190,14 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
                 )
             )
 
-        case OSError(filename=None) if not screen.is_verbose:
-            # Files have a name: these are temporary ones, sockets, processes.
+        case OSError(filename=name) if not screen.is_verbose and (
+            name is None or error.errno in _REFUSALS
+        ):
+            # Without a name these are temporary files, sockets, processes.
+            subject = "something" if name is None else str(name)
             return screen.error(
                 WriteError(
-                    f"the system refused something: {error.strerror or error}",
+                    f"the system refused {subject}: {error.strerror or error}",
                     code="system",
                     hint="check the folder of temporary files, which TMPDIR names, and the limits",
                 )

@@ -264,7 +264,8 @@ class RunLog:
     def _text_file_locked(self) -> Iterator[None]:
         """Keep other jobs from writing to the text file; a pipe or a device has no content."""
         assert self.textfile is not None
-        is_special = self.textfile.exists() and not self.textfile.is_file()
+        path = os.fspath(self.textfile)
+        is_special = os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113
         if is_special or not self.textfile.parent.is_dir():
             yield
             return

@@ -105,7 +105,7 @@ class Publication:
         config = replace(job.forecast, as_of=as_of, quantiles=quantiles)
         inputs = {"what is known ahead": config.future}
         # A dry run makes no folder, so an output in a missing one is not checked.
-        output = job.output if Path(job.output).parent.is_dir() else None
+        output = job.output if os.path.isdir(Path(job.output).parent) else None  # noqa: PTH112
         check_outputs(job.source, options, output=output, inputs=inputs)
 
         if options.exclude is not None:
