@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from types import FrameType
-from typing import BinaryIO
 
 from rnnforecast.errors import TimeLimitError
 
@@ -141,7 +141,7 @@ def _time_limit_error() -> TimeLimitError:
     )
 
 
-def open_regular(path: Path, flags: int = 0) -> BinaryIO:
+def open_regular(path: Path, flags: int = 0) -> BufferedReader:
     """Open a regular file for reading; a pipe is refused, so that nobody waits for its writer.
 
     `flags` are further ones of `os.open`. Raises `OSError`.
