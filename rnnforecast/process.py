@@ -148,9 +148,12 @@ def open_regular(path: Path, flags: int = 0) -> BufferedReader:
     """
     flags |= getattr(os, "O_NONBLOCK", 0)
     file = open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    except BaseException:
         file.close()
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
+        raise
     return file
 
 
