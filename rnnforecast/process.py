@@ -1,15 +1,19 @@
-"""Signal handlers, a time limit, and the variables that a launcher such as torchrun sets."""
+"""Signal handlers, a time limit, files that nobody waits for, and the variables of a launcher."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import math
 import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
 from types import FrameType
 
 from rnnforecast.errors import TimeLimitError
@@ -135,6 +139,22 @@ def _time_limit_error() -> TimeLimitError:
         "--max-time ran out",
         hint="nothing was published, and what was there before is unchanged",
     )
+
+
+def open_regular(path: Path, flags: int = 0) -> BufferedReader:
+    """Open a regular file for reading; a pipe is refused, so that nobody waits for its writer.
+
+    `flags` are further ones of `os.open`. Raises `OSError`.
+    """
+    flags |= getattr(os, "O_NONBLOCK", 0)
+    file = open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags))  # noqa: SIM115
+    try:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 @dataclass(frozen=True)

@@ -400,6 +400,17 @@ class Covariates:
         """The name of each feature that is known ahead."""
         return tuple(name for block in self.known for name in block.names)
 
+    def end_known(self, rows: Integers) -> Covariates:
+        """Return the covariates without those that are known ahead from row `rows[s]` on.
+
+        Only their values are what they were: places of series move.
+        """
+        known = tuple(
+            replace(block, values=block.values[:, block.places_before(rows)])
+            for block in self.known
+        )
+        return replace(self, known=known)
+
     def select(self, series: Integers) -> Covariates:
         """Return the covariates of these series, in this order."""
         return Covariates(

@@ -55,6 +55,8 @@ Tensors = dict[str, NDArray[np.float32]]
 
 # Limits on what is read before it is verified: a damaged manifest must not fill the memory.
 _MAX_MANIFEST_BYTES = 1 << 24
+_MAX_MANIFEST_KEYS = 1 << 16
+"""Keys of one of its objects; they are hashed before it is known that most mean nothing."""
 _MAX_BYTES = {SERIES: 1 << 30, METRICS: 1 << 24, HISTORY: 1 << 24}
 _MAX_HEADER_BYTES = 1 << 20
 """Room for the JSON header of the weights, besides the tensors, whose sizes are known."""
@@ -256,7 +258,7 @@ def _read_manifest(directory: AnyPath) -> dict[str, Any]:
     """Read a manifest as stored, and check its format. Raises `ModelError`."""
     content = read_regular(directory / MANIFEST, _MAX_MANIFEST_BYTES)
     try:
-        manifest = parse_json(content)
+        manifest = parse_json(content, max_keys=_MAX_MANIFEST_KEYS)
         version = manifest["format_version"]
         if manifest["format"] != FORMAT or type(version) is not int or version < 1:
             raise ValueError("not a model of rnnforecast")

@@ -273,7 +273,11 @@ def test_what_is_missing_or_damaged_is_not_committed_and_is_done_again(
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     refused = command(*predicting(plant, output, "--commit", "--json"))
 
-    for outcome in (missing, refused):
+    damaged.unlink()
+    os.mkfifo(damaged)
+    waiting = command(*predicting(plant, output, "--commit", "--json"))
+
+    for outcome in (missing, refused, waiting):
         assert outcome.code == 4
         assert outcome.error["code"] == "missing-parts"
     assert "2, 5" in missing.error["message"]
