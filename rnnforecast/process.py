@@ -9,6 +9,7 @@ import os
 import signal
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -77,6 +78,10 @@ class _Expired(BaseException):
     """The timer ran out. Not an `Exception`, so that no library swallows it."""
 
 
+_CHECKS = 100
+"""Jumps back in a loop, at each of which the interpreter looks for an exception of a thread."""
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TimeLimitError` in the block after this many seconds; infinity is no limit.
@@ -112,12 +117,14 @@ def time_limit(seconds: float) -> Iterator[None]:
 def _time_limit_of_thread(seconds: float) -> Iterator[None]:
     """Raise `TimeLimitError` in the block of this thread after this many seconds."""
     thread, lock = ctypes.c_ulong(threading.get_ident()), threading.Lock()
-    is_over = False
+    is_over = is_set = False
 
     def expire() -> None:
+        nonlocal is_set
         with lock:
             if not is_over:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_Expired))
+                is_set = True
 
     timer = threading.Timer(max(seconds, 1e-6), expire)
     timer.daemon = True
@@ -125,11 +132,14 @@ def _time_limit_of_thread(seconds: float) -> Iterator[None]:
         try:
             timer.start()
             yield
-        finally:  # an exception that was set just now, and not raised yet, is taken back
+        finally:
             with lock:
                 is_over = True
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
             timer.cancel()
+            # One that was set just now is raised here. Taken back, it would leave the interpreter
+            # looking for it after each instruction for ever, and stuck where it is profiled.
+            for _ in range(_CHECKS if is_set else 0):
+                time.sleep(0)
     except _Expired:
         raise _time_limit_error() from None
 
