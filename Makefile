@@ -23,15 +23,15 @@ demo: $(VENV)/installed
 test: lint
 	$(BIN)/pytest -n auto -m "not slow"
 
-# Each process begins with half of the files, and takes from the other where it has done its own;
+# A file stays in one process, since its tests share what they have trained;
 # only files that hold such tests are imported.
 slow: $(VENV)/installed
-	$(BIN)/pytest -n auto --dist worksteal -m "slow and not timed" \
+	$(BIN)/pytest -n auto --dist loadfile -m "slow and not timed" \
 		$$(grep -rlw mark.slow tests --include='test_*.py')
 	$(BIN)/pytest -m timed $$(grep -rlw mark.timed tests --include='test_*.py')
 
 thorough: $(VENV)/installed
-	RNNFORECAST_THOROUGH=6 $(BIN)/pytest -n auto --dist worksteal -m "slow and not timed"
+	RNNFORECAST_THOROUGH=6 $(BIN)/pytest -n auto --dist loadfile -m "slow and not timed"
 
 soak: $(VENV)/installed
 	$(BIN)/python -m tests.faults.soak --cycles 1000

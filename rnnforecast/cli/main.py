@@ -110,8 +110,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _remove_traces_of_workers() -> None:
     """Remove the folders and semaphores of processes that were started, as the interpreter would.
 
-    It is given up after a while: a worker that does not end must not keep this process.
+    What workers are forked from ends first: one that it forks now would find no semaphores, and
+    say so. All is given up after a while: a worker that does not end must not keep this process.
     """
+    server = sys.modules.get("multiprocessing.forkserver")
+    pid = server and server._forkserver._forkserver_pid
+    if pid:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         thread = threading.Thread(target=util._exit_function, daemon=True)
