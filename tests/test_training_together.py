@@ -31,7 +31,7 @@ N_ROWS = 150
 NETWORK = ["--hidden", "8", "-L", "24", "-H", "6", "--no-report"]
 LONG = [*NETWORK, "--steps", "100", "--epochs", "60"]
 """A training that lasts long enough to be disturbed."""
-_WAIT_S = 90
+_WAIT_S = 180
 
 
 def names_in(bucket: int, n: int, *, of: int) -> list[str]:
