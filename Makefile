@@ -1,7 +1,7 @@
 # make demo   set up .venv and run the main job on sample_data/
 # make test   set up the same .venv, then ruff, mypy and pytest
 # make slow   the tests that take longer; CI runs both
-# make thorough   the slow tests, with four times as many kills, signals and damaged files
+# make thorough   the slow tests, with six times as many kills, signals and damaged files
 # make soak   a thousand cycles of cron with a fault each, which takes a quarter of an hour
 
 PYTHON ?= python3
@@ -23,12 +23,15 @@ demo: $(VENV)/installed
 test: lint
 	$(BIN)/pytest -n auto -m "not slow"
 
+# A file stays in one process, since its tests share what they have trained;
+# only files that hold such tests are imported.
 slow: $(VENV)/installed
-	$(BIN)/pytest -n auto --dist loadfile -m "slow and not timed"
-	$(BIN)/pytest -m timed
+	$(BIN)/pytest -n auto --dist loadfile -m "slow and not timed" \
+		$$(grep -rlw mark.slow tests --include='test_*.py')
+	$(BIN)/pytest -m timed $$(grep -rlw mark.timed tests --include='test_*.py')
 
 thorough: $(VENV)/installed
-	RNNFORECAST_THOROUGH=4 $(BIN)/pytest -n auto --dist loadfile -m "slow and not timed"
+	RNNFORECAST_THOROUGH=6 $(BIN)/pytest -n auto --dist loadfile -m "slow and not timed"
 
 soak: $(VENV)/installed
 	$(BIN)/python -m tests.faults.soak --cycles 1000

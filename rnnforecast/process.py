@@ -1,15 +1,20 @@
-"""Signal handlers, a time limit, and the variables that a launcher such as torchrun sets."""
+"""Signal handlers, a time limit, files that nobody waits for, and the variables of a launcher."""
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import math
 import os
 import signal
+import stat
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
 from types import FrameType
 
 from rnnforecast.errors import TimeLimitError
@@ -73,6 +78,10 @@ class _Expired(BaseException):
     """The timer ran out. Not an `Exception`, so that no library swallows it."""
 
 
+_CHECKS = 100
+"""Jumps back in a loop, at each of which the interpreter looks for an exception of a thread."""
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TimeLimitError` in the block after this many seconds; infinity is no limit.
@@ -108,12 +117,14 @@ def time_limit(seconds: float) -> Iterator[None]:
 def _time_limit_of_thread(seconds: float) -> Iterator[None]:
     """Raise `TimeLimitError` in the block of this thread after this many seconds."""
     thread, lock = ctypes.c_ulong(threading.get_ident()), threading.Lock()
-    is_over = False
+    is_over = is_set = False
 
     def expire() -> None:
+        nonlocal is_set
         with lock:
             if not is_over:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_Expired))
+                is_set = True
 
     timer = threading.Timer(max(seconds, 1e-6), expire)
     timer.daemon = True
@@ -121,11 +132,14 @@ def _time_limit_of_thread(seconds: float) -> Iterator[None]:
         try:
             timer.start()
             yield
-        finally:  # an exception that was set just now, and not raised yet, is taken back
+        finally:
             with lock:
                 is_over = True
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
             timer.cancel()
+            # One that was set just now is raised here. Taken back, it would leave the interpreter
+            # looking for it after each instruction for ever, and stuck where it is profiled.
+            for _ in range(_CHECKS if is_set else 0):
+                time.sleep(0)
     except _Expired:
         raise _time_limit_error() from None
 
@@ -135,6 +149,22 @@ def _time_limit_error() -> TimeLimitError:
         "--max-time ran out",
         hint="nothing was published, and what was there before is unchanged",
     )
+
+
+def open_regular(path: Path, flags: int = 0) -> BufferedReader:
+    """Open a regular file for reading; a pipe is refused, so that nobody waits for its writer.
+
+    `flags` are further ones of `os.open`. Raises `OSError`.
+    """
+    flags |= getattr(os, "O_NONBLOCK", 0)
+    file = open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags))  # noqa: SIM115
+    try:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 @dataclass(frozen=True)

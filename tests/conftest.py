@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from tests.strangers import rewrite_manifest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch
 os.environ.setdefault("RNNFORECAST_TRAIN_REPORT", "0")  # drawing takes as long as such training
+_states = tempfile.TemporaryDirectory()  # no test reads or writes what is the user's
+os.environ["XDG_STATE_HOME"] = _states.name
 build_commands_once()
 gc.set_threshold(10_000)  # the default goes through all that the tests hold, every few seconds
 SMALL = ["--hidden", "8", "--steps", "8", "-L", "24", "-H", "6", "--threads", "1"]

@@ -33,8 +33,6 @@ class Job:
     name: str
     folder: str
     words: tuple[str, ...]
-    is_alone: bool = False
-    """Whether nothing may run beside it: it takes a good part of the limit."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,9 @@ class Done:
 
 
 def run_all(jobs: Sequence[Job], folder: Path) -> dict[str, Done]:
-    """Run the commands, each in a process of its own; results by name.
+    """Run the commands, each in a process of its own, as many at a time as there are cores.
 
-    Those that take long run one after the other, the others as many at a time as there are cores.
+    Returns the results by name.
     """
     plan, results = folder / "jobs.json", folder / "results.json"
     plan.write_text(json.dumps([asdict(job) for job in jobs]))
@@ -66,10 +64,7 @@ def _main(plan: Path, results: Path) -> None:
 
     preload("torch._dynamo")  # as the first step of a training does
     jobs = [Job(**job) for job in json.loads(plan.read_text())]
-    done = {}
-    for n_lanes, alone in ((n_processors(), False), (1, True)):
-        own = [job for job in jobs if job.is_alone == alone]
-        done |= _run(own, results.parent, n_lanes=n_lanes)
+    done = _run(jobs, results.parent, n_lanes=n_processors())
     results.write_text(json.dumps({name: asdict(one) for name, one in done.items()}))
 
 

@@ -50,6 +50,7 @@ def test_documented_failures_are_found_and_little_else(tmp_path: Path) -> None:
     quiet = table[table.timestamp < "2013-12-15"]
     quiet.to_csv(tmp_path / "early.csv", index=False)
     model = rnnforecast.train(tmp_path / "early.csv", model=None)
+    assert model.metrics["skill"] > 0  # by the defaults, over the better of the naive methods
 
     search = rnnforecast.anomalies(source, model=model, config=AnomalyConfig())
 

@@ -131,7 +131,7 @@ def test_a_damaged_file_gives_a_forecast_or_a_documented_code(
 
 @pytest.mark.slow
 @given(form=forms(), damages=damages())
-@settings(quick, max_examples=often(250), derandomize=IN_CI)
+@settings(quick, max_examples=often(150), derandomize=IN_CI)
 def test_many_damaged_files_give_a_forecast_or_a_documented_code(
     command: Command, models: dict[bool, Path], form: Form, damages: tuple[Damage, ...]
 ) -> None:
@@ -179,7 +179,7 @@ def test_a_look_at_a_damaged_file_ends_in_a_documented_code(
 
 @pytest.mark.slow
 @given(form=forms(), damages=damages(at_least=0))
-@settings(quick, max_examples=often(250), derandomize=IN_CI)
+@settings(quick, max_examples=often(150), derandomize=IN_CI)
 def test_many_looks_at_damaged_files_end_in_documented_codes(
     command: Command, form: Form, damages: tuple[Damage, ...]
 ) -> None:
@@ -207,7 +207,7 @@ def test_training_on_a_damaged_file_saves_a_model_that_forecasts_or_none(
 
 @pytest.mark.slow
 @given(form=forms(), damages=damages(at_least=0))
-@settings(quick, max_examples=often(40), derandomize=IN_CI)
+@settings(quick, max_examples=often(25), derandomize=IN_CI)
 def test_many_trainings_on_damaged_files_save_a_model_that_forecasts_or_none(
     command: Command, form: Form, damages: tuple[Damage, ...]
 ) -> None:

@@ -54,7 +54,7 @@ def measured(
         pytest.param("gru", 5, 1, marks=only_thoroughly),
         ("lstm", 5, 1),
         pytest.param("rnn", 50, 25, marks=only_thoroughly),
-        ("gru", 50, 25),
+        pytest.param("gru", 50, 25, marks=only_thoroughly),
         pytest.param("lstm", 50, 25, marks=only_thoroughly),
         ("mingru", 50, 25),
         ("gru", 200, 50),
@@ -82,7 +82,7 @@ def test_what_was_learnt_is_remembered_to_where_it_lies(cell: str, lag: int, seg
     [
         ("mingru", 5),
         ("rnn", 50),
-        ("lstm", 50),
+        pytest.param("lstm", 50, marks=only_thoroughly),
         pytest.param("gru", 50, marks=only_thoroughly),
         pytest.param("mingru", 50, marks=only_thoroughly),
         pytest.param("rnn", 200, marks=only_thoroughly),

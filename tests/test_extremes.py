@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import multiprocessing.util
 import random
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from rnnforecast.cli.main import _remove_traces_of_workers
 from tests.conftest import SMALL, Command
 from tests.extremes import all_cases, violations
 from tests.thorough import often
@@ -22,7 +24,7 @@ from tests.thorough import often
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="bounds on memory are those of Linux")
 def test_extreme_values_of_options_end_with_documented_codes(tmp_path: Path) -> None:
-    cases = random.Random(5).sample(all_cases(), often(60))
+    cases = random.Random(5).sample(all_cases(), often(40))
     assert list(violations(cases, tmp_path)) == []
 
 
@@ -95,6 +97,86 @@ def test_memory_that_is_not_there_is_said(
     monkeypatch.setattr("rnnforecast.tables.grid.to_grid", fail)
     outcome = command("check", trained / "data.csv", "--json")
     assert (outcome.code, outcome.error["code"]) == (4, "memory")
+
+
+LONG = "9" * 400
+"""No file has such a name, and looking for one is an error in itself."""
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (("train", "data.csv", *SMALL, "--model", LONG), 7),
+        (("check", f"{LONG}.csv"), 4),
+        (("predict", "data.csv", "--model", LONG), 6),
+        (("plot", "--forecast", f"{LONG}.csv"), 4),
+        (("run", f"{LONG}.toml"), 2),
+        (("score", "--ledger", LONG, "--data", "data.csv"), 4),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_name_that_is_too_long_is_no_bug(
+    command: Command, workplace: Path, monkeypatch: pytest.MonkeyPatch, line: object, code: int
+) -> None:
+    monkeypatch.chdir(workplace)
+    assert command(*line).code == code
+
+
+@pytest.mark.parametrize(
+    ("entry", "codes"),
+    [
+        ('forecast.output = "{0}/x.csv"', (0, 7)),
+        ('forecast.output = "{0}.csv"', (7,)),
+        ('metrics.textfile = "{0}"', (0, 7)),
+        ('log.file = "{0}"', (0, 7)),
+        ('ledger.path = "{0}"', (0, 7)),
+    ],
+)
+def test_a_job_with_a_name_that_is_too_long_is_no_bug(
+    command: Command, workplace: Path, entry: str, codes: tuple[int, ...]
+) -> None:
+    entries = ['data.source = "data.csv"', 'model.path = "model"', entry.format(LONG)]
+    if "output" not in entry:
+        entries.append('forecast.output = "out/x.csv"')
+    job = workplace / "job.toml"
+    job.write_text("\n".join(entries))
+    assert command("run", job, "--dry-run").code in codes
+    assert command("run", job).code == 7
+    assert command("status", job).code in (3, 6)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        RuntimeError("can't start new thread"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+        ),
+        SystemError("error return without exception set"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_libraries_that_get_no_memory_are_no_bug(
+    command: Command, trained: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr("rnnforecast.tables.grid.to_grid", fail)
+    outcome = command("check", trained / "data.csv", "--json")
+    assert (outcome.code, outcome.error["code"]) == (4, "memory")
+
+
+def test_an_end_without_memory_for_a_thread_has_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training under `ulimit -v` ended in a trace, after its error."""
+
+    def fail(_thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    multiprocessing.util.get_logger()
+    monkeypatch.setattr("threading.Thread.start", fail)
+    _remove_traces_of_workers()
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import Command
+from tests.thorough import only_thoroughly
 
 FOLDER = os.environ.get("RNNFORECAST_DATA")
 ETT = ("HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT")
@@ -23,11 +24,12 @@ pytestmark = [
 @pytest.mark.parametrize(
     ("name", "options", "over", "first"),
     [
-        (
+        pytest.param(
             "machine_temperature_system_failure.csv",
             ["--horizon", "24"],
             "naive",
             "2014-02-19 15:30:00",
+            marks=only_thoroughly,  # tests/test_bands.py trains on part of it, to the end too
         ),
         ("ETTh1.csv", ["--steps", "100"], "seasonal_naive", "2018-06-26 20:00:00"),
     ],
@@ -38,7 +40,7 @@ def test_the_defaults_beat_the_better_of_the_naive_methods(
     document = command("train", Path(FOLDER or "") / name, "--json", *options).document
     assert document["skill_over"] == over
     assert document["skill"] > 0
-    assert command("predict", "-q").code == 0
+    assert command("predict", "--trust-source", "-q").code == 0
     forecast = pd.read_csv("forecast.csv")
     assert forecast["timestamp"][0] == first
     assert len(forecast) == document["horizon"] * document["split"]["n_series"]
@@ -54,7 +56,7 @@ def test_the_defaults_beat_the_better_of_the_naive_methods(
         ),
         ("machine_temperature_system_failure.csv", ["value"], "2014-02-19 15:30:00"),
         ("ETTh1.csv", [*ETT], "2018-06-26 20:00:00"),
-        ("ETTm1.csv", [*ETT], "2018-06-26 20:00:00"),
+        pytest.param("ETTm1.csv", [*ETT], "2018-06-26 20:00:00", marks=only_thoroughly),
     ],
 )
 def test_the_line_that_check_proposes_trains_and_a_forecast_follows(
@@ -70,7 +72,7 @@ def test_the_line_that_check_proposes_trains_and_a_forecast_follows(
     trained = command(*words, "--steps", "20", "--json")
 
     assert trained.code == 0, trained.err
-    assert command("predict", "-m", "model", "-q").code == 0
+    assert command("predict", "-m", "model", "--trust-source", "-q").code == 0
     forecast = pd.read_csv("forecast.csv")
     assert list(forecast["series"].unique()) == targets
     assert set(forecast.groupby("series")["timestamp"].first()) == {first}
@@ -82,8 +84,12 @@ def test_the_line_that_check_proposes_trains_and_a_forecast_follows(
     ("name", "ends", "horizon", "seasonal", "naive"),
     [
         ("ETTh1", (8640, 11520, 14400), 96, (0.512, 0.433), (1.294, 0.713)),
-        ("ETTh1", (8640, 11520, 14400), 720, (0.655, 0.514), None),
-        ("ETTm1", (34560, 46080, 57600), 96, (0.423, 0.387), None),
+        pytest.param(
+            *("ETTh1", (8640, 11520, 14400), 720, (0.655, 0.514), None), marks=only_thoroughly
+        ),
+        pytest.param(
+            *("ETTm1", (34560, 46080, 57600), 96, (0.423, 0.387), None), marks=only_thoroughly
+        ),
     ],
 )
 def test_the_naive_methods_have_their_published_errors(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, is_dataclass
 from functools import cache, wraps
@@ -16,7 +15,14 @@ import typer
 import rnnforecast
 from rnnforecast._version import __version__
 from rnnforecast.cli.console import Screen
-from rnnforecast.config.fields import FieldError, check_keys, decode, option, option_fields
+from rnnforecast.config.fields import (
+    FieldError,
+    check_keys,
+    decode,
+    option,
+    option_fields,
+    read_toml,
+)
 from rnnforecast.config.training import STANDARD_OUTPUT
 from rnnforecast.errors import Proposal, UsageError
 from rnnforecast.storage.durable import check_not_overwriting
@@ -263,9 +269,8 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
             return path
 
     try:
-        with file.open("rb") as stream:
-            tables = tomllib.load(stream)
-    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
+        tables = read_toml(file)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{file} cannot be read: {error}", code="config-file") from error
 
     command, name = context.command, context.info_name

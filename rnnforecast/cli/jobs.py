@@ -178,7 +178,7 @@ def print_scores(scored: ScoreResult, screen: Screen) -> None:
     keys = [name for name in ("series", "lead", "day") if getattr(scores[0], name) is not None]
     rows = [
         (
-            *(str(getattr(score, name)) for name in keys),
+            *([str(getattr(score, name)) for name in keys] or [""]),
             str(score.n),
             format_number(score.mae),
             format_number(score.skill),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -46,6 +48,16 @@ app = make_app(
 
 
 _WORKERS_END_S = 5.0
+_REFUSALS = (
+    *(errno.EACCES, errno.EDQUOT, errno.EIO, errno.ELOOP, errno.EMFILE, errno.ENAMETOOLONG),
+    *(errno.ENFILE, errno.ENOSPC, errno.EPERM, errno.EROFS),
+)
+"""Errors that a system or a path is the cause of, wherever they are met."""
+_NO_MEMORY = re.compile(
+    "failed to map segment|an't allocate memory|annot allocate memory|start new thread|"
+    "launch worker thread|error return without exception set"
+)
+"""What libraries say, in errors of their own kinds, where the system gives them no memory."""
 
 
 class Stopped(BaseException):
@@ -98,13 +110,20 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 def _remove_traces_of_workers() -> None:
     """Remove the folders and semaphores of processes that were started, as the interpreter would.
 
-    It is given up after a while: a worker that does not end must not keep this process.
+    What workers are forked from ends first: one that it forks now would find no semaphores, and
+    say so. All is given up after a while: a worker that does not end must not keep this process.
     """
+    server = sys.modules.get("multiprocessing.forkserver")
+    pid = server and server._forkserver._forkserver_pid
+    if pid:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         thread = threading.Thread(target=util._exit_function, daemon=True)
-        thread.start()
-        thread.join(_WORKERS_END_S)
+        with suppress(RuntimeError):  # there is no memory for another thread
+            thread.start()
+            thread.join(_WORKERS_END_S)
 
 
 def run(arguments: list[str], handler: _SignalHandler | None = None) -> int:
@@ -166,7 +185,9 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
                 return screen.error(OutputError(f"{message}; {screen.catch_up.summary}"))
             return screen.error(WriteError(message))
 
-        case MemoryError() if not screen.is_verbose:
+        case Exception() if not screen.is_verbose and (
+            isinstance(error, MemoryError) or _NO_MEMORY.search(str(error))
+        ):
             return screen.error(
                 DataError(
                     f"there is not enough memory: {error or 'none is left'}",
@@ -175,11 +196,14 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
                 )
             )
 
-        case OSError(filename=None) if not screen.is_verbose:
-            # Files have a name: these are temporary ones, sockets, processes.
+        case OSError(filename=name) if not screen.is_verbose and (
+            name is None or error.errno in _REFUSALS
+        ):
+            # Without a name these are temporary files, sockets, processes.
+            subject = "something" if name is None else str(name)
             return screen.error(
                 WriteError(
-                    f"the system refused something: {error.strerror or error}",
+                    f"the system refused {subject}: {error.strerror or error}",
                     code="system",
                     hint="check the folder of temporary files, which TMPDIR names, and the limits",
                 )

@@ -6,14 +6,20 @@ import difflib
 import hashlib
 import json
 import math
+import os
+import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, field, fields, replace
+from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from rnnforecast.errors import UsageError
+from rnnforecast.process import open_regular
 
 _MAX_DEPTH = 12
 """Deepest nesting of JSON objects and lists that is accepted."""
+_MAX_TOML_BYTES = 1 << 20
+"""No file of options is larger: a thousand names of columns take 20 KB."""
 _T = TypeVar("_T")
 
 
@@ -103,10 +109,33 @@ def check_choices(config: Any) -> None:
                 raise UsageError(f"--{name} is {choice!r}, but must be one of {', '.join(choices)}")
 
 
-def parse_json(content: bytes) -> dict[str, Any]:
-    """Parse a JSON object. Raises `ValueError` for duplicate keys, NaN and deep nesting."""
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the tables of a file of options, without waiting where it is a pipe or endless.
+
+    Raises `OSError` where it cannot be read, and `ValueError` where it is no TOML.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > _MAX_TOML_BYTES:
+            raise ValueError(f"it has {size} bytes, over {_MAX_TOML_BYTES}")
+        # Files of the kernel have no size, and reading some of them waits.
+        content = file.read(size) if size else b""
+    try:
+        return tomllib.loads(content.decode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def parse_json(content: bytes, *, max_keys: int | None = None) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises `ValueError` for duplicate keys, NaN, deep nesting, and an object of more than `max_keys`
+    keys.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if max_keys is not None and len(pairs) > max_keys:
+            raise ValueError(f"an object has {len(pairs)} keys, over {max_keys}")
         result = dict(pairs)
         if len(result) != len(pairs):
             raise ValueError("a key occurs twice")
@@ -136,9 +165,8 @@ def parse_json(content: bytes) -> dict[str, Any]:
 def _check_depth(value: Any, depth_left: int) -> None:
     if not depth_left:
         raise ValueError("nested too deeply")
-    children = value.values() if isinstance(value, dict) else value
-    if isinstance(value, dict | list):
-        for child in children:
+    for child in value.values() if isinstance(value, dict) else value:
+        if isinstance(child, dict | list):
             _check_depth(child, depth_left - 1)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from rnnforecast.config.fields import (
     from_toml,
     option,
     option_fields,
+    read_toml,
 )
 from rnnforecast.config.reading import DataConfig, parse_bytes
 from rnnforecast.config.training import DEFAULT_MODEL, PredictConfig
@@ -212,11 +212,10 @@ def read_job(path: Path) -> Job:
     """
     check_not_collapsed(str(path))
     try:
-        with path.open("rb") as file:
-            tables = tomllib.load(file)
+        tables = read_toml(path)
     except FileNotFoundError as error:
         raise UsageError(f"there is no job file {path}", code="no-job") from error
-    except (OSError, UnicodeDecodeError, RecursionError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}", code="job-file") from error
 
     check_keys(tables, _TABLES, f"{path} has a table")

@@ -23,6 +23,8 @@ from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather, all_reduce_m
 
 _COUNTED_ROWS = 1 << 20
 """Rows that are counted at a time: each takes eight bytes meanwhile."""
+_LONG_ROWS = 1 << 8
+"""Series of more rows are counted one by one."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,13 @@ class Panel:
         """`(series,)`: how many readings this process stores, missing ones not counted."""
         counts = np.zeros(self.n_series, np.int64)
         for first, part in self.blocks(_COUNTED_ROWS):
-            n_before = offsets_from_lengths(np.isfinite(part.target))[part.offsets]
-            counts[first : first + part.n_series] = np.diff(n_before)
+            is_seen = np.isfinite(part.target)
+            if part.n_series * _LONG_ROWS < len(is_seen):
+                flags = np.split(is_seen, part.offsets[1:-1])
+                n_readings = np.array([np.count_nonzero(each) for each in flags], np.int64)
+            else:
+                n_readings = np.diff(offsets_from_lengths(is_seen)[part.offsets])
+            counts[first : first + part.n_series] = n_readings
         return counts
 
     @property
@@ -399,6 +406,17 @@ class Covariates:
     def known_names(self) -> tuple[str, ...]:
         """The name of each feature that is known ahead."""
         return tuple(name for block in self.known for name in block.names)
+
+    def end_known(self, rows: Integers) -> Covariates:
+        """Return the covariates without those that are known ahead from row `rows[s]` on.
+
+        Only their values are what they were: places of series move.
+        """
+        known = tuple(
+            replace(block, values=block.values[:, block.places_before(rows)])
+            for block in self.known
+        )
+        return replace(self, known=known)
 
     def select(self, series: Integers) -> Covariates:
         """Return the covariates of these series, in this order."""

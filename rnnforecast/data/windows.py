@@ -347,14 +347,18 @@ class Past:
         begin = 0 if newest is None else max(0, end - newest)
         return self._panel.of(int(self.series[origin]), begin, end)
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, horizon: int | None = None) -> str:
         """Return a SHA-256 of all that the origins together may see, and of the origins.
 
-        Covariates known ahead count as seen, however far they reach.
+        Covariates known ahead count as seen for as many rows after the cutoff as a `horizon` has,
+        however far they reach where none is given.
         """
         n_seen = np.zeros(self._panel.n_series, np.int64)
         np.maximum.at(n_seen, self.series, self.cutoff)
-        digest = hashlib.sha256(self._panel.truncate(n_seen).fingerprint().encode())
+        panel = self._panel.truncate(n_seen)
+        if horizon is not None and panel.covariates is not None:
+            panel = replace(panel, covariates=panel.covariates.end_known(n_seen + horizon))
+        digest = hashlib.sha256(panel.fingerprint().encode())
         for array in (self.series, self.cutoff):
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Forecast
@@ -19,6 +20,8 @@ from rnnforecast.evaluate.comparison import MIN_ERROR, NETWORK, REFERENCE_FIELDS
 DRIFTED = 4.0
 """Deviations off the error reference above which a series is flagged."""
 _ISSUE = "issue"
+_BLOCK_ROWS = 1 << 18
+"""Issued values that are scored at once, unless a single series has more: they take 150 MB."""
 IN_SAMPLE = "in_sample"
 """Column that tells whether the version had learnt from readings after those of the forecast."""
 _REFERENCE_COLUMNS = [f"usual_{name}" for name in REFERENCE_FIELDS]
@@ -106,37 +109,56 @@ def score_issues(
     """
     if not len(table):
         return []
-    rows = _match_readings(table, past)
-    if since_us is not None:
-        rows = rows[rows["time_us"] >= since_us]
-    if not len(rows):
-        return []
+    for name in set(_REFERENCE_COLUMNS) - set(table.column_names):  # of an older rnnforecast
+        table = table.append_column(name, pa.nulls(len(table), pa.float64()))
+    series = table["series"]
+    if not pa.types.is_dictionary(series.type):
+        series = series.dictionary_encode()
+    number = table.schema.get_field_index("series")
+    table = table.set_column(number, "series", series.unify_dictionaries())
+    longest = pc.max(table["lead"]).as_py()
 
-    keys = [{"series": "series", "lead": "lead", "day": "day"}[name] for name in by]
-    if "day" in keys:
-        stamps = past.axis.local(rows["time_us"].to_numpy())
-        rows = rows.assign(day=stamps.strftime("%Y-%m-%d").to_numpy())
-    groups = rows.groupby(keys, sort=True, observed=True) if keys else [((), rows)]
-    scores = [
-        _score(dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True)), part)
-        for key, part in groups
-    ]
+    keys, scores = list(by), []
+    for block in _series_blocks(table) if "series" in keys else [table]:
+        rows = _match_readings(block, past).assign(horizon=longest)
+        if since_us is not None:
+            rows = rows[rows["time_us"] >= since_us]
+        if "day" in keys:
+            stamps = past.axis.local(rows["time_us"].to_numpy())
+            rows = rows.assign(day=stamps.strftime("%Y-%m-%d").to_numpy())
+        groups = rows.groupby(keys, sort=True, observed=True) if keys else [((), rows)]
+        scores += [
+            _score(dict(zip(keys, key if isinstance(key, tuple) else (key,), strict=True)), part)
+            for key, part in groups
+            if len(part)
+        ]
 
     order = {name: number for number, name in enumerate(dict.fromkeys(past.names))}
     return sorted(scores, key=lambda score: order.get(score.series or "", 0))
 
 
+def _series_blocks(table: pa.Table) -> Iterator[pa.Table]:
+    """Yield the rows of some series after those of others: a score of series needs no more at once.
+
+    The column of series must be a dictionary, the same in all of its chunks.
+    """
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in table["series"].chunks])
+    n_rows = np.cumsum(np.bincount(codes))
+    first = 0
+    while first < len(n_rows):
+        n_before = n_rows[first - 1] if first else 0
+        last = max(first + 1, int(np.searchsorted(n_rows, n_before + _BLOCK_ROWS, "right")))
+        is_whole = last - first == len(n_rows)
+        yield table if is_whole else table.filter(pa.array((codes >= first) & (codes < last)))
+        first = last
+
+
 def _match_readings(table: pa.Table, past: Past) -> pd.DataFrame:
     """Return the last issue of each forecast value whose reading is known, with its errors."""
-    for name in set(_REFERENCE_COLUMNS) - set(table.column_names):  # of an older rnnforecast
-        table = table.append_column(name, pa.nulls(len(table), pa.float64()))
     numbers = ("lead", "forecast", "q10", "q90", _ISSUE, "seasonal_naive", "scale")
-    series = table["series"]
-    if not pa.types.is_dictionary(series.type):
-        series = series.dictionary_encode()
     rows = pd.DataFrame(
         {
-            "series": series.unify_dictionaries().to_pandas(),
+            "series": table["series"].to_pandas(),
             "cutoff": past.axis.from_utc(_microseconds(table["cutoff"])),
             "time_us": past.axis.from_utc(_microseconds(table["timestamp"])),
             **{name: table[name].to_numpy() for name in (*numbers, *_REFERENCE_COLUMNS)},
@@ -150,7 +172,6 @@ def _match_readings(table: pa.Table, past: Past) -> pd.DataFrame:
     origin_of_name = np.array([origin_of.get(x, -1) for x in rows["series"].cat.categories], int)
     origins = origin_of_name[rows["series"].cat.codes.to_numpy()]
     rows["actual"] = past.at(origins, rows["time_us"].to_numpy())
-    rows["horizon"] = rows["lead"].max()
     rows = rows[np.isfinite(rows["actual"])]
 
     scale = rows["scale"].where(rows["scale"] > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -32,7 +33,8 @@ from rnnforecast.errors import (
 from rnnforecast.evaluate.live import IN_SAMPLE, SCORED_COLUMNS, Score, score_issues
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.jobs.owner import JOB, belongs_to, describe_owner
-from rnnforecast.sources.files import check_outputs
+from rnnforecast.process import open_regular
+from rnnforecast.sources.files import check_fits, check_outputs
 from rnnforecast.storage.durable import publishing_file, remove_file
 from rnnforecast.storage.publish import publish
 from rnnforecast.storage.remote import local_path, read_json
@@ -47,6 +49,8 @@ KEY_LENGTH = 16
 _NAME = re.compile(rf"({STAMP})_([0-9]{{4,9}})_([0-9a-f]{{{KEY_LENGTH}}})\.parquet")
 OWNER_FILE, _OWNER_FORMAT = "job.json", "rnnforecast-ledger"
 """File of a ledger that says to which job it belongs."""
+_BYTES_PER_ROW, _BYTES_PER_POOLED_ROW = 250, 640
+"""Memory that a value takes while it is scored: by series, or all series together. Measured."""
 ISSUE = "issue"
 """Name of the column that `read_parts` adds: the position of a row's part in the order of issue."""
 
@@ -89,13 +93,24 @@ def _read_owner(ledger: Path) -> dict[str, Any]:
     return {}
 
 
-def list_parts(ledger: Path) -> list[LedgerPart]:
-    """Return all parts, in the order in which they were issued."""
+def list_parts(
+    ledger: Path, *, as_of: str | None = None, since: str | None = None
+) -> list[LedgerPart]:
+    """Return all parts, in the order in which they were issued.
+
+    Or those of one as-of time, or those `since` one, as file names have it: names are compared, for
+    they are many.
+    """
+    prefix, oldest = "" if as_of is None else f"{as_of}_", since or ""
     try:
-        names = [path.name for path in ledger.iterdir()]
+        with os.scandir(ledger) as entries:
+            matches = [
+                _NAME.fullmatch(entry.name)
+                for entry in entries
+                if entry.name >= oldest and entry.name.startswith(prefix) and entry.is_file()
+            ]
     except OSError:
         return []
-    matches = (_NAME.fullmatch(name) for name in names)
     return sorted(LedgerPart(m[1], int(m[2]), m[3], ledger / m[0]) for m in matches if m)
 
 
@@ -104,7 +119,7 @@ def publish_part(ledger: Path, table: pa.Table, *, as_of: str, key: str) -> Ledg
 
     The folder `ledger` must exist, and its lock be held.
     """
-    parts, key = [part for part in list_parts(ledger) if part.as_of == as_of], key[:KEY_LENGTH]
+    parts, key = list_parts(ledger, as_of=as_of), key[:KEY_LENGTH]
     existing = next((part for part in parts if part.key == key), None)
     if existing is not None:
         return existing
@@ -140,7 +155,7 @@ def read_parts(
     """
     tables = []
     for number, part in enumerate(parts):
-        with _as_damage(part), part.path.open("rb") as stream:
+        with _as_damage(part), open_regular(part.path) as stream:
             file = pa_parquet.ParquetFile(stream, read_dictionary=["series"])
             if since_utc_us is not None and _ends_before(file.metadata, since_utc_us):
                 continue
@@ -227,6 +242,7 @@ def score(
     past = make_past(model.read(source, options, events)[0])
 
     newest, since = _span(past, config)
+    _check_size(folder, past, since, config.by, options)
     table = _read_scored(list_parts(folder), past, since)
     n_in_sample = 0
     if not config.in_sample:
@@ -276,19 +292,38 @@ def score_job(
 
 
 def score_ledger(
-    ledger: Path, past: Past, *, since_us: int | None, by: Sequence[str], longest_us: int
+    ledger: Path, past: Past, *, since_us: int, by: Sequence[str], longest_us: int
 ) -> tuple[Score, ...]:
     """Score a ledger on readings that are already in memory; an empty ledger has no scores.
 
     Parts that are too old, by `longest_us`, an upper bound of the horizon, are not opened.
     Forecasts that are in-sample do not count.
     """
-    parts = list_parts(ledger)
-    if since_us is not None:
-        oldest = past.axis.format_for_file_name(since_us - longest_us)
-        parts = [part for part in parts if part.as_of >= oldest]
-    table = _read_scored(parts, past, since_us)
+    oldest = past.axis.format_for_file_name(since_us - longest_us)
+    table = _read_scored(list_parts(ledger, since=oldest), past, since_us)
     return tuple(score_issues(_out_of_sample(table), past, since_us=since_us, by=by))
+
+
+def _check_size(
+    ledger: Path, past: Past, since_us: int | None, by: Sequence[str], options: DataConfig
+) -> None:
+    """Raise `DataError` where scoring needs more memory than may be used.
+
+    How many values there are is estimated from the first, the middle and the last part.
+    """
+    oldest = None if since_us is None else past.axis.format_for_file_name(since_us)
+    parts = list_parts(ledger, since=oldest)
+    n_rows = 0
+    for part in {parts[0], parts[len(parts) // 2], parts[-1]} if parts else ():
+        with _as_damage(part), open_regular(part.path) as stream:
+            n_rows = max(n_rows, len(parts) * pa_parquet.read_metadata(stream).num_rows)
+    check_fits(
+        n_rows * (_BYTES_PER_ROW if "series" in by else _BYTES_PER_POOLED_ROW),
+        str(ledger),
+        f"to score {n_rows} values",
+        options,
+        hint="else score a part of it, such as with  --since 30d",
+    )
 
 
 def _read_scored(parts: Sequence[LedgerPart], past: Past, since_us: int | None) -> pa.Table:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import stat
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ from rnnforecast.events import (
 )
 from rnnforecast.jobs.owner import FROM_HERE, JOB, belongs_to, path_from
 from rnnforecast.jobs.publication import read_newest_manifest
+from rnnforecast.process import open_regular
 from rnnforecast.storage import versions
 from rnnforecast.storage.durable import PIPE_PATIENCE_S, append_line, publishing_output
 from rnnforecast.storage.lock import acquire
@@ -264,7 +264,8 @@ class RunLog:
     def _text_file_locked(self) -> Iterator[None]:
         """Keep other jobs from writing to the text file; a pipe or a device has no content."""
         assert self.textfile is not None
-        is_special = self.textfile.exists() and not self.textfile.is_file()
+        path = os.fspath(self.textfile)
+        is_special = os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113
         if is_special or not self.textfile.parent.is_dir():
             yield
             return
@@ -307,12 +308,9 @@ def _unescape_label(text: str) -> str:
 
 def _read_end(path: Path, n_bytes: int) -> bytes:
     """Return the last bytes of a file; nothing where it cannot be read, or is a pipe."""
-    with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                file.seek(max(0, file.seek(0, os.SEEK_END) - n_bytes))
-                return file.read(n_bytes)
+    with suppress(OSError), open_regular(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - n_bytes))
+        return file.read(n_bytes)
     return b""
 
 

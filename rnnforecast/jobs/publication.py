@@ -90,6 +90,8 @@ class Publication:
     """The same in ISO 8601, as every option takes it."""
     newest_us: int
     """Time of the newest reading."""
+    fingerprint: str
+    """Hash of what the forecast sees: readings, and what is known ahead up to its end."""
     key: str
     """Hash of all that decides the forecast: a run with the same key need not publish again."""
     output: Path
@@ -103,7 +105,7 @@ class Publication:
         config = replace(job.forecast, as_of=as_of, quantiles=quantiles)
         inputs = {"what is known ahead": config.future}
         # A dry run makes no folder, so an output in a missing one is not checked.
-        output = job.output if Path(job.output).parent.is_dir() else None
+        output = job.output if os.path.isdir(Path(job.output).parent) else None  # noqa: PTH112
         check_outputs(job.source, options, output=output, inputs=inputs)
 
         if options.exclude is not None:
@@ -115,6 +117,7 @@ class Publication:
         stamp = axis.format_for_file_name(as_of_us)
         path = job.output_path(stamp)
         check_not_shared(job, path)
+        fingerprint = ready.past.fingerprint(artifact.spec.horizon)
         forecast = {k: v for k, v in job.forecast.facts().items() if k != "as_of"}
         key = hash_facts(
             {
@@ -122,13 +125,13 @@ class Publication:
                 "forecast": {**forecast, "future": None},
                 "reading": ready.options.facts(),
                 "version": model.version,
-                "readings": ready.past.fingerprint(),
+                "readings": fingerprint,
                 "as_of": stamp,
                 "horizon": ready.horizon,
             }
         )
         as_of_iso = axis.format(as_of_us).replace(" ", "T")
-        return cls(job, model, ready, stamp, as_of_iso, newest_us, key, path)
+        return cls(job, model, ready, stamp, as_of_iso, newest_us, fingerprint, key, path)
 
     @property
     def newest_s(self) -> float:
@@ -192,7 +195,7 @@ class Publication:
             },
             "inputs": [file.describe() for _, file in sorted(events.inputs.items())],
             "data": {
-                "fingerprint": past.fingerprint(),
+                "fingerprint": self.fingerprint,
                 "series": past.n_origins,
                 "rows": past.n_rows,
                 "first": past.axis.format(past.first_us),

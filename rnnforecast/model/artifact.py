@@ -6,11 +6,17 @@ shapes before the network is made. torch is not imported, and nothing in the fil
 
 from __future__ import annotations
 
+import hmac
 import io
 import math
 import operator
+import os
 import re
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -49,6 +55,8 @@ Tensors = dict[str, NDArray[np.float32]]
 
 # Limits on what is read before it is verified: a damaged manifest must not fill the memory.
 _MAX_MANIFEST_BYTES = 1 << 24
+_MAX_MANIFEST_KEYS = 1 << 16
+"""Keys of one of its objects; they are hashed before it is known that most mean nothing."""
 _MAX_BYTES = {SERIES: 1 << 30, METRICS: 1 << 24, HISTORY: 1 << 24}
 _MAX_HEADER_BYTES = 1 << 20
 """Room for the JSON header of the weights, besides the tensors, whose sizes are known."""
@@ -57,6 +65,7 @@ _MAX_SERIES_BYTES = 1 << 29
 """The table of ten million series has less."""
 _MAX_SEASON = MAX_LOOKBACK
 """A longer season would not fit into any look-back."""
+_KEY_BYTES = 32
 _MAX_OUTPUT = 1e30
 """Outputs of the self-test are in units of a series' scale; no network is near this."""
 
@@ -249,7 +258,7 @@ def _read_manifest(directory: AnyPath) -> dict[str, Any]:
     """Read a manifest as stored, and check its format. Raises `ModelError`."""
     content = read_regular(directory / MANIFEST, _MAX_MANIFEST_BYTES)
     try:
-        manifest = parse_json(content)
+        manifest = parse_json(content, max_keys=_MAX_MANIFEST_KEYS)
         version = manifest["format_version"]
         if manifest["format"] != FORMAT or type(version) is not int or version < 1:
             raise ValueError("not a model of rnnforecast")
@@ -560,3 +569,47 @@ def damaged(directory: AnyPath, reason: str) -> ModelError:
         code="damaged-model",
         hint="put an intact copy in its place, or train again",
     )
+
+
+def seal_source(source: str) -> str | None:
+    """Return what shows later that this user has trained a model on a source.
+
+    It is an HMAC by a key that lies in the user's folder of states, mode 600, and is made when it
+    is first needed. None where there is no such folder, and none can be made.
+    """
+    key = _read_key() or _make_key()
+    return None if key is None else hmac.new(key, source.encode(), "sha256").hexdigest()
+
+
+def is_sealed(provenance: Mapping[str, Any]) -> bool:
+    """Tell whether the source of a model is one that this user has trained on."""
+    source, seal, key = provenance.get("source"), provenance.get("source_seal"), _read_key()
+    if key is None or not isinstance(source, str) or not isinstance(seal, str):
+        return False
+    expected = hmac.new(key, source.encode(), "sha256").hexdigest()
+    return hmac.compare_digest(expected.encode(), seal.encode())
+
+
+def _key_path() -> Path:
+    states = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    return Path(states).expanduser() / "rnnforecast" / "key"
+
+
+def _read_key() -> bytes | None:
+    with suppress(OSError, RuntimeError):  # there may be no home
+        key = _key_path().read_bytes()
+        return key if len(key) == _KEY_BYTES else None
+    return None
+
+
+def _make_key() -> bytes | None:
+    """Write a random key, unless another process has written one meanwhile, and return it."""
+    with suppress(OSError, RuntimeError):
+        path = _key_path()
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, secrets.token_bytes(_KEY_BYTES))
+        finally:
+            os.close(descriptor)
+    return _read_key()

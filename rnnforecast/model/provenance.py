@@ -19,7 +19,7 @@ from rnnforecast.data.limits import fit_limits
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import Split
 from rnnforecast.events import EpochEnded, WarningEvent
-from rnnforecast.model.artifact import Artifact
+from rnnforecast.model.artifact import Artifact, seal_source
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.tables.schema import Schema
@@ -129,6 +129,7 @@ def describe_run(
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
         "source": path,
+        "source_seal": None if path is None else seal_source(path),
         "fingerprint": setup.split.panel.fingerprint(),
         "steps": log.steps,
         "selected_members": list(log.selected),

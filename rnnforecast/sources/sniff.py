@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import islice, takewhile
 
 from rnnforecast.config.reading import BLANKS_BETWEEN, WHITESPACE, DataConfig
 from rnnforecast.errors import DataError, Location, Proposal
@@ -126,8 +126,8 @@ def sniff(
         body = [row for row in split_rows(header.rows, sep) if row]
     except csv.Error as error:
         raise field_too_long(name) from error
-    header.check(body)
     check_n_columns(len(header.names), name)
+    header.check(body)
     if sep == WHITESPACE and config.sep is None:
         listener(Notice(f"{name}: blanks divide the columns"))
 
@@ -390,9 +390,9 @@ class Header:
 
         n_rows = 0
         for (number, text), row, below in zip(numbered, rows, rows[1:], strict=False):
-            n_values = sum(map(_is_value, row))
+            n_values = len(tuple(islice(filter(_is_value, row), 2)))
             if n_values:
-                n_rows += n_values > 1 and len(row) == len(self.names)
+                n_rows += n_values == 2 and len(row) == len(self.names)
                 continue
             begins_table = len(below) == len(row) > 1 and are_names(row) and _has_value(below)
             if n_rows >= _MIN_ROWS and tuple(row) != self.names and begins_table:

@@ -317,8 +317,9 @@ def _forms() -> tuple[StampForm, ...]:
 
 
 FORMS = _forms()
-_ANY = re.compile("|".join(_unnamed(form.pattern) for form in FORMS), re.ASCII)
-"""What any of the forms matches."""
+_DATES_OF_FORMS = "|".join(_unnamed(form.date) for form in FORMS)
+_BEGIN = re.compile(rf"{_B}*{_WEEKDAY}(?:{_DATES_OF_FORMS})", re.ASCII)
+"""How stamps of all forms begin: whole ones take long to compile, and few tables need them."""
 
 
 @cache
@@ -336,11 +337,11 @@ def is_stamp(text: str) -> bool:
 
     Digits alone are no stamp, nor is a month or a day of a year: numbers and names look like these.
     """
-    if not 6 <= len(text) <= _MAX_STAMP or _ANY.fullmatch(text) is None:
+    if not 6 <= len(text) <= _MAX_STAMP or text.isdigit() or _BEGIN.match(text) is None:
         return False
     for form in FORMS:
         parts = form.parts(text)
-        if parts is not None and (not form.is_weak or parts.get("H")) and not text.isdigit():
+        if parts is not None and (not form.is_weak or parts.get("H")):
             return True
     return False
 

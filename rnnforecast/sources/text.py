@@ -328,8 +328,7 @@ class RowStream(_Stream):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         """Read some bytes into a buffer; none only at the end."""
-        is_filtered = self._n_first or self._comment or self._has_blanks or self._skips_damaged
-        if not (is_filtered or self._ready or self._partial_line):
+        if not (self._is_filtered or self._ready):
             return self._file.readinto(buffer)  # all that follows is passed through as it is
 
         view = memoryview(buffer)
@@ -355,7 +354,15 @@ class RowStream(_Stream):
             content = self._comment.sub(b"", content)
         if self._skips_damaged:
             content = _DAMAGED_LINE.sub(b"", content)
+        if not self._is_filtered:  # nothing is left to be done with the lines that follow
+            content, self._partial_line = content + self._partial_line, b""
         return _BLANKS.sub(_tab, content) if self._has_blanks else content
+
+    @property
+    def _is_filtered(self) -> bool:
+        """Whether lines may still have to be left out or changed."""
+        has_mark = self._comment is not None
+        return bool(self._n_first or has_mark or self._has_blanks or self._skips_damaged)
 
 
 def _tab(match: re.Match[bytes]) -> bytes:

@@ -46,7 +46,7 @@ def acquire(
         yield
         return
 
-    folder_is_new = not path.parent.exists()
+    folder_is_new = not os.path.exists(path.parent)  # noqa: PTH110 - a name may be too long
     descriptor = _lock(path, wait_s)
     _held.add(descriptor)
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
+from rnnforecast.process import open_regular
 from rnnforecast.storage import durable
 from rnnforecast.storage.durable import as_write_error, crash_point
 from rnnforecast.storage.remote import AnyPath, RemotePath, get_infos, is_remote, size_of, stores
@@ -41,8 +42,8 @@ def describe(path: AnyPath, content: bytes) -> dict[str, Any]:
 
 
 def describe_input(path: AnyPath) -> dict[str, Any]:
-    """Read a file, which may be large, and return its entry for a manifest."""
-    with path.open("rb") as file:
+    """Read a file, which may be large, and return its entry for a manifest. Raises `OSError`."""
+    with path.open() if is_remote(path) else open_regular(path) as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = file.tell()
     return {"path": str(path.resolve()), "bytes": size, "sha256": sha256}

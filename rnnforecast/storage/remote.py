@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import stat
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from rnnforecast.errors import UsageError
+from rnnforecast.process import open_regular
 from rnnforecast.urls import Url, check_not_collapsed, is_url, parse_database, parse_url
 
 if TYPE_CHECKING:
@@ -233,11 +233,7 @@ def read_bounded(location: AnyPath, max_bytes: int) -> bytes:
             with location.open() as file:
                 return _read_all(file, max_bytes, name)
 
-        # Without following a link, and without waiting for the writer of a pipe
-        flags = os.O_NOFOLLOW | os.O_NONBLOCK
-        with open(location, "rb", opener=lambda path, mode: os.open(path, mode | flags)) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ValueError(f"{name} is not a regular file")
+        with open_regular(location, os.O_NOFOLLOW) as file:
             return _read_all(file, max_bytes, name)
     except OSError as error:
         raise ValueError(f"{name} cannot be read ({error.strerror})") from error
@@ -246,13 +242,14 @@ def read_bounded(location: AnyPath, max_bytes: int) -> bytes:
 def _read_all(file: BinaryIO, max_bytes: int, subject: str) -> bytes:
     """Return the content. Raises `ValueError`, whose message begins with `subject`, if it is large.
 
-    A file that grows meanwhile cannot fill the memory: one byte of what is new is read.
+    A file that grows meanwhile cannot fill the memory: one byte of what is new is read. Files of
+    the kernel have no size, and reading some of them waits.
     """
     size = file.seek(0, os.SEEK_END)
     if size > max_bytes:
         raise ValueError(f"{subject} has {size} bytes, over {max_bytes}")
     file.seek(0)
-    return file.read(size + 1)
+    return file.read(size + 1) if size else b""
 
 
 def read_json(
@@ -264,7 +261,7 @@ def read_json(
     `max_bytes`, is no JSON, is nested too deeply, holds no object, or where the value of its key
     "format" is not `expected_format`; None accepts any.
     """
-    with location.open("rb") as file:
+    with location.open() if is_remote(location) else open_regular(location) as file:
         content = _read_all(file, max_bytes, "it")
     try:
         value = json.loads(content)

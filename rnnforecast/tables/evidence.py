@@ -7,7 +7,6 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
-from zoneinfo import available_timezones
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from rnnforecast.errors import DataError
 from rnnforecast.sources.columns import Column
 from rnnforecast.sources.numbers import is_unit
 from rnnforecast.sources.source import Source
-from rnnforecast.tables.timestamps import TimestampReader
+from rnnforecast.tables.timestamps import TimestampReader, known_zones
 
 _SAMPLE_CELLS, _SAMPLE_ROWS, _MIN_SAMPLE_ROWS = 1 << 22, 1 << 18, 100
 """Cells and rows that are looked at first, and the fewest rows: most tables are read whole."""
@@ -42,6 +41,8 @@ _ZONE_ABBREVIATION = re.compile(
     r"UTC|GMT|Z|WET|WEST|BST|CET|CEST|MEZ|MESZ|EET|EEST|MSK|[ECMPA][SD]T|AK[SD]T|HST|NZ[SD]T"
     r"|A[EC][SD]T|AWST|IST|JST|KST|SGT|HKT|(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?"
 )
+_MAX_FLAGS_PER_ROW = 8
+"""Codes are counted with so many flags of a byte each: a hash table takes more, and longer."""
 NO_TIME = np.iinfo(np.int64).min
 """A row without a time."""
 Flags = NDArray[np.bool_]
@@ -81,7 +82,7 @@ class ColumnEvidence:
         """Whether it holds time zones: names, abbreviations or offsets."""
         texts = [text.strip() for text in self.texts]
         return 0 < len(texts) <= _MAX_TEXTS and all(
-            _ZONE_ABBREVIATION.fullmatch(text) or text in available_timezones() for text in texts
+            _ZONE_ABBREVIATION.fullmatch(text) or text in known_zones() for text in texts
         )
 
     @cached_property
@@ -126,40 +127,54 @@ class Evidence:
         texts = [c for c in self.columns.values() if c.n_values == 1 and c.numbers is None]
         return not all(column.is_unit or column.is_zone for column in texts)
 
+    @property
+    def constant_numbers(self) -> list[str]:
+        """The columns that hold one whole number; none in a table of many numbers."""
+        numbers = {n: c for n, c in self.columns.items() if c.numbers is not None}
+        constant = [n for n, c in numbers.items() if c.n_values == 1 and not c.is_fraction]
+        return constant if len(numbers) <= _MAX_NUMBERS_OF_ALL else []
+
     @cached_property
     def time_codes(self) -> Integers:
-        """`(row,)`: number of the row's time."""
-        codes: Integers = pd.factorize(self.times)[0]
-        return codes
+        """`(row,)`: code of the row's time."""
+        return code_times(self.times)
 
     @cached_property
     def n_times(self) -> int:
         """Number of different times."""
-        return int(self.time_codes.max(initial=-1)) + 1
+        return count_codes(self.time_codes)
+
+    @property
+    def repeated_times(self) -> float:
+        """Share of rows at a time that another row has had before."""
+        return 1 - self.n_times / max(self.n_rows, 1)
 
     @property
     def repeats_times(self) -> bool:
         """Whether many rows are of a time that another row has, too: of several series."""
-        return self.repeated_share(np.zeros(self.n_rows, np.int64)) >= _REPEATED_SHARE
+        return self.repeated_times >= _REPEATED_SHARE
 
     def comes_together(self, column: ColumnEvidence) -> bool:
         """Tell whether most times have several values of a column: it names series, not times."""
-        pairs = self.time_codes * (column.n_values + 1) + column.codes + 1
-        return len(pd.unique(pairs)) > 1.5 * self.n_times
+        return count_codes(pair_codes(self.time_codes, column.codes)) > 1.5 * self.n_times
 
     def key_codes(self, key: Sequence[str]) -> Integers:
         """`(row,)`: number of the row's series, where these columns name it."""
         codes = np.zeros(self.n_rows, np.int64)
         for name in key:
-            column = self.columns[name]
-            combined = codes * (column.n_values + 1) + column.codes + 1
-            codes = pd.factorize(combined)[0] if codes.any() else combined
-        return pd.factorize(codes)[0] if key else codes
+            codes = pd.factorize(pair_codes(codes, self.columns[name].codes))[0]
+        return codes
 
     def repeated_share(self, codes: Integers) -> float:
         """Return the share of rows at a time that their series has had before."""
-        n_pairs = len(pd.unique(codes * self.n_times + self.time_codes))
+        n_pairs = count_codes(pair_codes(codes, self.time_codes))
         return 1 - n_pairs / max(self.n_rows, 1)
+
+    def sort(self, codes: Integers) -> Integers:
+        """Return the rows, `(row,)`, in the order of their series, and of time in each."""
+        short = codes.astype(np.min_scalar_type(codes.max(initial=0)))  # 8 or 16 bits sort faster
+        order: Integers = np.lexsort((self.times, short))
+        return order
 
     def earliest(self, n_rows: int) -> Evidence:
         """Return the rows up to the time of the n-th one."""
@@ -303,7 +318,7 @@ def column_evidence(column: Column, cells: pa.ChunkedArray) -> ColumnEvidence:
     if pa.types.is_floating(cells.type):
         numbers = cells.to_numpy().astype(np.float64, copy=False)
         codes = pd.factorize(numbers)[0]
-        return ColumnEvidence(column, codes.astype(np.int64), numbers=numbers)
+        return ColumnEvidence(column, codes.astype(np.int64, copy=False), numbers=numbers)
 
     if not pa.types.is_dictionary(cells.type):
         cells = cells.cast(pa.string()).dictionary_encode()
@@ -321,8 +336,52 @@ def column_evidence(column: Column, cells: pa.ChunkedArray) -> ColumnEvidence:
     return ColumnEvidence(column, codes, tuple(number_of), numbers)
 
 
+def code_times(times: Integers) -> Integers:
+    """`(row,)`: codes of times: their places on the grid of the first ones, if all lie on it.
+
+    Others are numbered in the order in which they appear, which takes longer.
+    """
+    if len(times):
+        first, last = int(times.min()), int(times.max())
+        step = max(1, int(np.gcd.reduce(times[:_MIN_SAMPLE_ROWS] - first)))
+        if (last - first) // step < _MAX_FLAGS_PER_ROW * len(times):
+            places = times - first
+            places //= step
+            expected = places * step
+            expected += first
+            if (expected == times).all():
+                return places
+    codes: Integers = pd.factorize(times)[0]
+    return codes
+
+
+def pair_codes(first: Integers, second: Integers) -> Integers:
+    """`(row,)`: codes of the pairs of two codes; the second one may be -1, for a missing value."""
+    codes = second + 1
+    codes += first * (int(second.max(initial=-1)) + 2)
+    return codes
+
+
+def count_codes(codes: Integers) -> int:
+    """Return how many codes, none below 0, are different."""
+    n_codes = int(codes.max(initial=-1)) + 1
+    if n_codes > _MAX_FLAGS_PER_ROW * len(codes):
+        return len(pd.unique(codes))
+    is_present = np.zeros(n_codes, np.bool_)
+    is_present[codes] = True
+    return int(np.count_nonzero(is_present))
+
+
 def without_repeated_rows(evidence: Evidence) -> Evidence:
     """Drop rows that are the same as an earlier one in all of the columns."""
+    codes = evidence.time_codes
+    for column in sorted(evidence.columns.values(), key=lambda column: column.n_values):
+        if int(codes.max(initial=0)) * (column.n_values + 1) > _MAX_FLAGS_PER_ROW * evidence.n_rows:
+            break
+        codes = pair_codes(codes, column.codes)
+    if count_codes(codes) == evidence.n_rows:  # a few columns tell all rows apart
+        return evidence
+
     digest = evidence.time_codes.astype(np.uint64)
     for column in evidence.columns.values():
         digest = digest * np.uint64(0x9E3779B97F4A7C15) + (column.codes + 1).astype(np.uint64)
@@ -365,7 +424,7 @@ def partition(evidence: Evidence, key: tuple[str, ...]) -> Partition:
     """Describe the series of a key."""
     codes = evidence.key_codes(key)
     n_series = int(codes.max(initial=0)) + 1
-    order = np.lexsort((evidence.times, codes))
+    order = evidence.sort(codes)
     series, times = codes[order], evidence.times[order]
     is_same = series[1:] == series[:-1]
     regularity, evenness, step_us = 0.0, 0.0, 0.0

@@ -10,7 +10,6 @@ import itertools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from zoneinfo import available_timezones
 
 import numpy as np
 import pandas as pd
@@ -26,10 +25,13 @@ from rnnforecast.tables.evidence import (
     Evidence,
     Flags,
     Partition,
+    count_codes,
+    pair_codes,
     partition,
     regularity_of,
     without_repeated_rows,
 )
+from rnnforecast.tables.timestamps import known_zones
 from rnnforecast.units import format_utc_offset
 
 _MAX_KEY_COLUMNS, _MAX_COMBINED = 4, 8
@@ -153,23 +155,32 @@ def _keys_of_repeated_times(
     """
     ordered = sorted(candidates, key=lambda column: (column.numbers is not None, column.n_values))
     names = [column.column.name for column in ordered[:_MAX_COMBINED]]
-    no_key = np.zeros(evidence.n_rows, np.int64)
-    limit = max(_RARELY, _UNEXPLAINED_SHARE * evidence.repeated_share(no_key))
+    limit = max(_RARELY, _UNEXPLAINED_SHARE * evidence.repeated_times)
     earliest = evidence.earliest(_MAX_ROWS_DESCRIBED)
+    is_large = earliest is not evidence
     partitions: list[Partition] = []
     for size in range(1, min(_MAX_KEY_COLUMNS, len(names)) + 1):
         for key in itertools.combinations(names, size):
-            is_larger = any(p.repeats == 0 and set(p.key) < set(key) for p in partitions)
-            share = 1.0 if is_larger else evidence.repeated_share(evidence.key_codes(key))
+            if any(p.repeats == 0 and set(p.key) < set(key) for p in partitions):
+                continue
+            # Numbers of large tables have many values, which take long to count in all rows
+            has_numbers = any(evidence.columns[name].numbers is not None for name in key)
+            series = partition(earliest, key) if has_numbers and is_large else None
+            if series is not None and not _is_orderly(series):
+                continue
+            share = evidence.repeated_share(evidence.key_codes(key))
             if share <= limit:
-                series = replace(partition(earliest, key), repeats=share)
-                is_text = all(evidence.columns[name].numbers is None for name in key)
-                is_orderly = series.coverage >= _ORDERLY or series.regularity >= _REGULAR
-                partitions += [series] if is_text or is_orderly else []
+                series = replace(series or partition(earliest, key), repeats=share)
+                partitions += [series] if _is_orderly(series) or not has_numbers else []
         if any(_rank_of_rows(p) == 0 and p.orderliness >= _REGULAR for p in partitions):
             break
 
     return _ranked(partitions, evidence) if partitions else _keys_by_name(evidence, candidates)
+
+
+def _is_orderly(series: Partition) -> bool:
+    """Tell whether series named by numbers have readings at most times, or at regular ones."""
+    return series.coverage >= _ORDERLY or series.regularity >= _REGULAR
 
 
 def _rank_of_rows(series: Partition) -> int:
@@ -196,13 +207,12 @@ def _ranked(partitions: list[Partition], evidence: Evidence) -> list[KeyReading]
 
     ordered = sorted(partitions, key=lambda series: (*likelihood(series), *habit(series)))
     best = ordered[0]
-    codes = evidence.key_codes(best.key)
     rivals = [
         series
         for series in ordered[1:]
         if likelihood(series) == likelihood(best)
         and habit(series) == habit(best)
-        and not _is_same_partition(codes, evidence.key_codes(series.key))
+        and not _is_same_partition(evidence.key_codes(best.key), evidence.key_codes(series.key))
     ]
     order = list(evidence.columns)
     return [
@@ -230,7 +240,7 @@ def _keys_by_name(
 
 def _is_same_partition(codes: Integers, other_codes: Integers) -> bool:
     """Tell whether two keys name the same series differently."""
-    n_pairs = len(pd.unique(codes * (int(other_codes.max(initial=0)) + 1) + other_codes))
+    n_pairs = count_codes(pair_codes(codes, other_codes))
     return n_pairs == int(codes.max(initial=0)) + 1 == int(other_codes.max(initial=0)) + 1
 
 
@@ -316,7 +326,7 @@ def left_out_numbers(
 ) -> dict[str, str]:
     """Return the columns of numbers that are no readings, with the reason; not those `named`."""
     codes = evidence.key_codes(key)
-    order = np.lexsort((evidence.times, codes)) if evidence.is_timed else np.arange(len(codes))
+    order = evidence.sort(codes) if evidence.is_timed else np.arange(len(codes))
     reasons = {}
     for name, column in evidence.columns.items():
         if column.numbers is None or name in key or name in named:
@@ -342,10 +352,11 @@ def _reason_of_number(
         return f"{CONSTANT} {values[is_seen][0]:g}"
     n_series = int(codes.max(initial=0)) + 1
     if evidence.is_whole and n_series > 1:
-        n_pairs = len(pd.unique(codes[is_seen] * column.n_values + column.codes[is_seen]))
+        seen = slice(None) if n_seen == len(values) else is_seen
+        n_pairs = count_codes(pair_codes(codes[seen], column.codes[seen]))
         if n_pairs <= n_series:
             return SAME_IN_SERIES
-    if not is_seen.all():
+    if n_seen < len(values):
         return None
 
     if _is_row_number(values, column.n_values, codes, order):
@@ -358,13 +369,13 @@ def _reason_of_number(
             return "a second time"
         if column.n_values == 2 and _tells_clock(values, evidence.times):
             return "whether clocks are set forward"
-        if _counts_steps(values[order], evidence.times[order], codes[order]):
+        if not column.is_fraction and _counts_steps(values, evidence.times, codes, order):
             return "numbers the rows"
     name_words = set(re.split(r"[^a-z]+", column.column.name.casefold()))
-    usual = np.bincount(column.codes).max() / n_seen
-    is_whole = bool((values == np.rint(values)).all())
-    if name_words & _STATUS_WORDS and is_whole and usual > 1 - _RARE_SHARE:
-        return "a status: nearly always the same whole number"
+    if name_words & _STATUS_WORDS and not column.is_fraction:
+        usual = np.bincount(column.codes).max() / n_seen
+        if usual > 1 - _RARE_SHARE:
+            return "a status: nearly always the same whole number"
     return None
 
 
@@ -375,19 +386,23 @@ def _is_row_number(values: Doubles, n_values: int, codes: Integers, order: Integ
     """
     if n_values == len(values) and np.ptp(values) == len(values) - 1:
         return bool((values == np.rint(values)).all())
-    is_same = np.diff(codes[order]) == 0
-    steps = np.diff(values[order])[is_same]
-    return bool(len(steps) and (steps == 1).all())
+    for rows in (order[:_MAX_ROWS_OF_TIME], order):  # the first rows tell most columns
+        is_same = np.diff(codes[rows]) == 0
+        steps = np.diff(values[rows])[is_same]
+        if (steps != 1).any():
+            return False
+    return len(steps) > 0
 
 
-def _counts_steps(values: Doubles, times: Integers, codes: Integers) -> bool:
+def _counts_steps(values: Doubles, times: Integers, codes: Integers, order: Integers) -> bool:
     """Tell whether whole numbers count by one at each step of their series, lost rows too.
 
-    Rows are sorted by series and time.
+    `order` sorts rows by series and time.
     """
+    values, times, codes = values[order], times[order], codes[order]
     steps = np.diff(times)[np.diff(codes) == 0]
     steps = steps[steps > 0]
-    if not len(steps) or (values != np.rint(values)).any():
+    if not len(steps):
         return False
     deviation = values - (times - times.min()) / float(np.median(steps))
     some = slice(_MAX_ROWS_OF_TIME)
@@ -527,7 +542,7 @@ def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> st
 
     codes = evidence.key_codes(key)
     n_series = int(codes.max(initial=0)) + 1
-    n_pairs = len(pd.unique(codes * (cells.n_values + 1) + cells.codes + 1))
+    n_pairs = count_codes(pair_codes(codes, cells.codes))
     if n_series > 1 and n_pairs <= n_series:
         return "units of measurement" if cells.is_unit else SAME_IN_SERIES
     if _TEXT_REPEATING_FACTOR * cells.n_values > evidence.n_rows:
@@ -538,7 +553,7 @@ def reason_of_text(column: Column, evidence: Evidence, key: Sequence[str]) -> st
 def zones_of(column: ColumnEvidence, evidence: Evidence) -> list[str]:
     """Return known zones whose clocks have a column's names, or offsets, at the times of rows."""
     names = [_GERMAN_CLOCKS.get(text.strip(), text.strip()) for text in column.texts]
-    known = [name for name in names if "/" in name and name in available_timezones()]
+    known = [name for name in names if "/" in name and name in known_zones()]
     if known:
         return list(dict.fromkeys(known))
 
@@ -605,7 +620,7 @@ def _first_zones(fits: Callable[[str], bool]) -> list[str]:
     """Return a few zones that fit: of the best known ones, and of all where none of these does."""
     zones = list(filter(fits, OFFERED_ZONES))
     if not zones:
-        places = (zone for zone in available_timezones() if "/" in zone and zone[:4] != "Etc/")
+        places = (zone for zone in known_zones() if "/" in zone and zone[:4] != "Etc/")
         zones = list(filter(fits, sorted(places)))
     return zones[:MAX_OFFERED_ZONES]
 

@@ -384,10 +384,14 @@ def infer_key(
 
     names = {column.name for column in may_be_key} - set(config.named_targets)
     series, reason = _infer_series(source, evidence, names)
-    if series is None and not evidence.is_whole and evidence.has_constant_text:
+    constant = evidence.constant_numbers
+    if series is None and not evidence.is_whole and (evidence.has_constant_text or constant):
         # a large table may be sorted by a key that its first rows do not show
-        evidence = gather_evidence(source, reader, may_be_key, all_rows=True)
-        series, reason = _infer_series(source, evidence, names)
+        rows = gather_evidence(source, reader, may_be_key, all_rows=True)
+        numbers = [rows.columns[name] for name in constant if name in rows.columns]
+        if evidence.has_constant_text or any(map(rows.comes_together, numbers)):
+            evidence = rows
+            series, reason = _infer_series(source, evidence, names)
     if series is None and evidence.repeats_times:
         evidence = with_texts_of_numbers(evidence, source, reader)
         series, reason = _infer_series(source, evidence, names)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import available_timezones
 
@@ -90,6 +91,12 @@ class Zone:
         return cls(is_aware=True, name=name, has_offsets=not texts <= {"Z", "UTC"})
 
 
+@cache
+def known_zones() -> frozenset[str]:
+    """Return the names of all time zones, which takes long to list."""
+    return frozenset(available_timezones())
+
+
 def _zone_texts(column: Column) -> set[str]:
     """Return the offsets and names of zones that the first stamps of a column carry."""
     zones = set()
@@ -112,7 +119,7 @@ def _check_zone_names(column: Column, source: str) -> None:
     name = next((zone for zone in _zone_texts(column) if offset_minutes(zone) is None), None)
     if name is None:
         return
-    zones = ZONES_CALLED.get(name.strip("()"), (name,) if name in available_timezones() else ())
+    zones = ZONES_CALLED.get(name.strip("()"), (name,) if name in known_zones() else ())
     raise DataError(
         f"the stamps in column {column.name!r} name a zone {name!r}, "
         + (f"which may be {' or '.join(zones)}" if zones else "which is not known"),
@@ -121,6 +128,10 @@ def _check_zone_names(column: Column, source: str) -> None:
         proposals=[Proposal(("--tz", zone), f"if they are times of {zone}") for zone in zones],
         hint=None if zones else "say which zone it is",
     )
+
+
+_HISTORY, _MIN_HISTORY = ("1700", "1900"), 20
+"""Years, and how many different stamps must lie in them, of readings that begin before 1900."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +202,7 @@ class TimestampReader:
 
         begin_us, end_us = (np.datetime64(f"{y:04d}", "us").astype(np.int64) for y in self.years)
         is_outside = (times < begin_us) | (times >= end_us)
-        if is_outside.any():
+        if is_outside.any() and not self._is_history(times[is_outside]):
             first, end = self.years
             row = int(np.argmax(is_outside))
             year = (
@@ -207,6 +218,15 @@ class TimestampReader:
                 hint="correct or remove the row",
             )
         return times
+
+    def _is_history(self, times: Integers) -> bool:
+        """Tell whether stamps before the years are meant: a climate is known for centuries.
+
+        What loggers write for no time, such as 1899-12-31, is one stamp or a few.
+        """
+        begin_us, end_us = (np.datetime64(year, "us").astype(np.int64) for year in _HISTORY)
+        is_inside = ((times >= begin_us) & (times < end_us)).all()
+        return bool(is_inside) and len(np.unique(times)) >= _MIN_HISTORY
 
     def _parse_texts(self, array: pa.Array, n_before: int) -> Integers:
         """Parse a batch of texts; raise `DataError` for one that is no time, or of another kind."""

@@ -37,7 +37,7 @@ from rnnforecast.evaluate.postprocess import (
     wrap_directions,
 )
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
-from rnnforecast.model.artifact import Artifact
+from rnnforecast.model.artifact import Artifact, is_sealed
 from rnnforecast.model.artifact import load as load_artifact
 from rnnforecast.sources.files import check_outputs, lies_beside
 from rnnforecast.spec import QUANTILES
@@ -213,8 +213,9 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
     """Return the file that a version was trained on.
 
     Somebody else may have made the model, and a name in it must not lead to any file or host: the
-    source counts where it lies in the folder that holds the model, or with the model in one
-    bucket; elsewhere only where it `is_trusted`. Raises `UsageError`, also where it was no file.
+    source counts where this user has trained on it, where it lies in the folder that holds the
+    model, or with the model in one bucket; else only where it `is_trusted`. Raises `UsageError`,
+    also where it was no file.
     """
     source = model.artifact.provenance.get("source")
     if not isinstance(source, str):
@@ -222,7 +223,7 @@ def training_source(model: Model, *, is_trusted: bool) -> str:
             "the model was not trained on a file, so there is nothing to read again",
             hint="pass the readings:  rnnforecast predict DATA",
         )
-    if is_trusted or model.is_trained_here:
+    if is_trusted or model.is_trained_here or is_sealed(model.artifact.provenance):
         return source
     if model.path is None or not lies_beside(source, model.path):
         raise UsageError(

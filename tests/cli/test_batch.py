@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -18,8 +19,10 @@ import pytest
 
 from rnnforecast.cli.main import run
 from rnnforecast.sources.shards import bucket_of
+from rnnforecast.storage.durable import CRASH_VARIABLE
 from tests.builders import wave
 from tests.conftest import SMALL, Command
+from tests.faults.warm import Warm
 
 SCALE = (Path(__file__).parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
 N_BUCKETS = 7
@@ -270,7 +273,11 @@ def test_what_is_missing_or_damaged_is_not_committed_and_is_done_again(
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
     refused = command(*predicting(plant, output, "--commit", "--json"))
 
-    for outcome in (missing, refused):
+    damaged.unlink()
+    os.mkfifo(damaged)
+    waiting = command(*predicting(plant, output, "--commit", "--json"))
+
+    for outcome in (missing, refused, waiting):
         assert outcome.code == 4
         assert outcome.error["code"] == "missing-parts"
     assert "2, 5" in missing.error["message"]
@@ -395,17 +402,23 @@ KILLS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("where", "options"), KILLS)
 def test_after_a_kill_the_same_command_gives_the_same_bytes(
-    where: str, options: list[str], command: Command, plant: Path, serial: Path, tmp_path: Path
+    where: str,
+    options: list[str],
+    command: Command,
+    plant: Path,
+    serial: Path,
+    tmp_path: Path,
+    warm: Warm,
 ) -> None:
     output = tmp_path / "out"
-    line = [sys.executable, "-m", "rnnforecast", *predicting(plant, output, *options)]
+    line = predicting(plant, output, *options)
 
-    killed = subprocess.run(line, env={**os.environ, "RNNFORECAST_CRASH_AT": where})
+    killed = warm.run(*line, cwd=tmp_path, env={CRASH_VARIABLE: where})
 
-    assert killed.returncode == -9
+    assert killed.code == -signal.SIGKILL
     if where != "forecast-activated":
         assert not (output / "CURRENT").exists()
-    assert command(*predicting(plant, output, *options)).code == 0
+    assert command(*line).code == 0
     assert command(*predicting(plant, output, "--commit")).code == 0
     assert parts_of(output) == parts_of(serial)
 
@@ -416,8 +429,8 @@ def test_workers_that_are_killed_again_and_again_lose_nothing_that_is_published(
 ) -> None:
     output = tmp_path / "out"
     line = [sys.executable, "-m", "rnnforecast", *predicting(plant, output, "--workers", "2")]
-    always = {**os.environ, "RNNFORECAST_CRASH_AT": "part-forecast"}
-    once_each = {**os.environ, "RNNFORECAST_CRASH_AT": "part-forecast:3"}
+    always = {**os.environ, CRASH_VARIABLE: "part-forecast"}
+    once_each = {**os.environ, CRASH_VARIABLE: "part-forecast:3"}
 
     hopeless = subprocess.run(line, env=always, capture_output=True, text=True)
     hopeful = subprocess.run(line, env=once_each, capture_output=True, text=True)
@@ -430,14 +443,14 @@ def test_workers_that_are_killed_again_and_again_lose_nothing_that_is_published(
 
 @pytest.mark.slow
 def test_two_on_the_same_shard_publish_it_once(
-    command: Command, plant: Path, serial: Path, tmp_path: Path
+    command: Command, plant: Path, serial: Path, tmp_path: Path, warm: Warm
 ) -> None:
     output = tmp_path / "out"
-    line = [sys.executable, "-m", "rnnforecast", *predicting(plant, output, "--shard", "0/1")]
+    line = predicting(plant, output, "--shard", "0/1")
 
-    both = [subprocess.Popen(line) for _ in range(2)]
+    both = [warm.start(*line, cwd=tmp_path) for _ in range(2)]
 
-    assert [process.wait() for process in both] == [0, 0]
+    assert [process.wait().code for process in both] == [0, 0]
     assert command(*predicting(plant, output, "--commit")).code == 0
     assert parts_of(output) == parts_of(serial)
 

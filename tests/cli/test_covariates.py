@@ -343,3 +343,27 @@ def test_a_series_that_only_the_plan_has_is_named(command: Command, several: Pat
     assert outcome.code == 0
     assert "plan.csv without readings, not used: c" in outcome.err
     assert set(pd.read_csv("forecast.csv")["series"]) == {"a", "b"}
+
+
+def test_a_plan_that_grows_is_no_other_run(command: Command, model: Path) -> None:
+    """What is known of times that no forecast sees must not make a job publish again."""
+    table = make_table()
+    table[:N].to_csv("readings.csv", index=False)
+    plan = table[N:].drop(columns="y")
+    Path("job.toml").write_text(
+        f"""
+        data.source = "readings.csv"
+        model.path = "{model / "model"}"
+        forecast = {{output = "out/forecast.csv", future = "plan.csv"}}
+        """
+    )
+    statuses = []
+    for n_ahead, setpoint in ((7, None), (AHEAD, None), (AHEAD, 70.0)):
+        changed = plan[:n_ahead].copy()
+        if setpoint is not None:
+            changed.iloc[5, changed.columns.get_loc("setpoint")] = setpoint
+        changed.to_csv("plan.csv", index=False)
+        outcome = command("run", "job.toml", "--json")
+        assert outcome.code == 0, outcome.err
+        statuses.append(outcome.document["status"])
+    assert statuses == ["published", "already published", "published"]

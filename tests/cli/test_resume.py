@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Command
-from tests.faults.warm import Warm
+from tests.faults.warm import Running, Warm
 from tests.objectstore import Bucket
 from tests.thorough import often
 
@@ -25,36 +25,6 @@ OPTIONS = ("--hidden", "32", "--epochs", "6", "--batch-size", "64", "--threads",
 WINDOWS = ("-L", "48", "-H", "6")
 LONG = ("--hidden", "64", "--epochs", "1000", "--verbose")
 ROOT = Path(__file__).parents[2]
-
-
-def start(data: Path, folder: Path, *more: str, **streams: object) -> subprocess.Popen[str]:
-    """Start a training in a folder. No signal is ignored there, as it would be under nohup."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in CODES}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rnnforecast", "train", str(data), *more],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        text=True,
-        **{"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, **streams},  # type: ignore[call-overload]
-    )
-    for number, handler in before.items():
-        signal.signal(number, handler)
-    return process
-
-
-def wait_for(process: subprocess.Popen[str], line: str) -> None:
-    """Read what a process says until a line begins like this."""
-    assert process.stderr is not None
-    for said in process.stderr:
-        if said.startswith(line):
-            return
-    pytest.fail(f"the process ended before it said {line!r}")
-
-
-def ended(process: subprocess.Popen[str], timeout_s: float) -> int:
-    """Wait for the end of a process, close its streams, and return its exit code."""
-    process.communicate(timeout=timeout_s)
-    return process.returncode
 
 
 def weights(model: Path) -> bytes:
@@ -86,13 +56,13 @@ def whole(
 
 
 @pytest.fixture
-def running(data: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def running(data: Path, tmp_path: Path, forking: Warm) -> Iterator[Running]:
     """Start a training that would take hours; its first epoch is over."""
-    process = start(data, tmp_path, *LONG)
-    wait_for(process, "epoch 1")
+    process = forking.start("train", data, *LONG, cwd=tmp_path)
+    process.wait_for("epoch 1")
     yield process
     process.kill()
-    ended(process, 10)
+    process.wait()
 
 
 @pytest.mark.parametrize(
@@ -105,23 +75,23 @@ def running(data: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     ],
 )
 def test_an_interrupted_training_publishes_nothing_and_says_how_to_go_on(
-    data: Path, tmp_path: Path, number: signal.Signals, more: tuple[str, ...]
+    data: Path, tmp_path: Path, forking: Warm, number: signal.Signals, more: tuple[str, ...]
 ) -> None:
-    process = start(data, tmp_path, *LONG, *more)
-    wait_for(process, "epoch 1")
-    process.send_signal(number)
+    process = forking.start("train", data, *LONG, *more, cwd=tmp_path)
+    process.wait_for("epoch 1")
+    process.kill(number)
     began = time.monotonic()
-    _, rest = process.communicate(timeout=60)
+    done = process.wait()
     assert time.monotonic() - began < 10
-    assert process.returncode == CODES[number]
-    assert "stopping after this step; a second signal ends at once\n" in rest
+    assert done.code == CODES[number]
+    assert "stopping after this step; a second signal ends at once\n" in done.err
     hint = "the training is kept: the same command with  --resume  goes on"
     if more:
-        error = json.loads(rest.splitlines()[-1])["error"]
+        error = json.loads(done.err.splitlines()[-1])["error"]
         assert error["exit"] == CODES[number]
         assert error["hint"] == hint
     else:
-        assert rest.splitlines()[-2:] == [
+        assert done.err.splitlines()[-2:] == [
             "error: interrupted; nothing was published",
             f"   = help: {hint}",
         ]
@@ -129,11 +99,11 @@ def test_an_interrupted_training_publishes_nothing_and_says_how_to_go_on(
 
 
 @pytest.mark.slow
-def test_a_second_signal_ends_at_once(running: subprocess.Popen[str]) -> None:
-    running.send_signal(signal.SIGTERM)
-    running.send_signal(signal.SIGINT)
+def test_a_second_signal_ends_at_once(running: Running) -> None:
+    running.kill(signal.SIGTERM)
+    running.kill(signal.SIGINT)
     began = time.monotonic()
-    assert ended(running, 10) in (130, 143)
+    assert running.wait().code in (130, 143)
     assert time.monotonic() - began < 1
 
 
@@ -141,10 +111,10 @@ def test_a_second_signal_ends_at_once(running: subprocess.Popen[str]) -> None:
 def test_what_was_interrupted_goes_on_to_the_same_bytes(
     data: Path, tmp_path: Path, forking: Warm, whole: tuple[Path, float]
 ) -> None:
-    process = start(data, tmp_path, *OPTIONS, *WINDOWS, "--verbose")
-    wait_for(process, "epoch 2")
-    process.send_signal(signal.SIGTERM)
-    assert ended(process, 10) == 143
+    process = forking.start("train", data, *OPTIONS, *WINDOWS, "--verbose", cwd=tmp_path)
+    process.wait_for("epoch 2")
+    process.kill(signal.SIGTERM)
+    assert process.wait().code == 143
     again = forking.run("train", data, *OPTIONS, *WINDOWS, "--resume", cwd=tmp_path)
     assert again.code == 0
     assert "training goes on after step" in again.err
@@ -178,10 +148,10 @@ def test_a_signal_after_the_fit_leaves_what_resuming_skips_it_with(
 ) -> None:
     words = ("train", data, *OPTIONS, *WINDOWS)
     for _ in range(5):  # on a busy machine a signal may come after all is published
-        process = start(data, tmp_path, *OPTIONS, *WINDOWS, "--report")  # drawing takes a second
-        wait_for(process, "trained 3 members")
-        process.send_signal(signal.SIGINT)
-        if (code := ended(process, 10)) not in (0, 9):
+        process = forking.start(*words, "--report", cwd=tmp_path)  # drawing takes a second
+        process.wait_for("trained 3 members")
+        process.kill(signal.SIGINT)
+        if (code := process.wait().code) not in (0, 9):
             break
         shutil.rmtree(tmp_path / "model")
     assert code == 130
@@ -191,10 +161,34 @@ def test_a_signal_after_the_fit_leaves_what_resuming_skips_it_with(
     assert weights(tmp_path / "model") == weights(whole[0])
 
 
+def start(data: Path, folder: Path, *prefix: str, **streams: int) -> subprocess.Popen[str]:
+    """Start a long training as a shell does; only the prefix may ignore a signal there."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in CODES}
+    process = subprocess.Popen(
+        [*prefix, sys.executable, "-m", "rnnforecast", "train", str(data), *LONG],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        **streams,
+    )
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    return process
+
+
+def wait_for(process: subprocess.Popen[str], line: str) -> None:
+    """Read what a process says until a line begins like this."""
+    assert process.stderr is not None
+    for said in process.stderr:
+        if said.startswith(line):
+            return
+    pytest.fail(f"the process ended before it said {line!r}")
+
+
 @pytest.mark.slow
 def test_a_reader_that_has_left_does_not_change_the_exit_code(data: Path, tmp_path: Path) -> None:
     read, write = os.pipe()
-    process = start(data, tmp_path, *LONG, stderr=write, stdout=write)
+    process = start(data, tmp_path, stdout=write, stderr=write)
     os.close(write)
     os.read(read, 100)
     os.close(read)  # every word from here on is a broken pipe
@@ -203,20 +197,12 @@ def test_a_reader_that_has_left_does_not_change_the_exit_code(data: Path, tmp_pa
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGHUP)
-    assert ended(process, 10) == 129
+    assert process.wait(timeout=10) == 129
 
 
 @pytest.mark.slow
 def test_a_signal_that_is_ignored_stays_ignored(data: Path, tmp_path: Path) -> None:
-    command = ["nohup", sys.executable, "-m", "rnnforecast", "train", str(data), *LONG]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = start(data, tmp_path, "nohup", stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for(process, "epoch 1")
     process.send_signal(signal.SIGHUP)
     wait_for(process, "epoch 3")
@@ -323,10 +309,10 @@ def test_a_training_on_a_store_goes_on_from_its_checkpoint_there(
 ) -> None:
     words = ("-m", bucket.url("model"), "--hidden", "32", "--epochs", "20", "--threads", "1")
     words = (*words, *WINDOWS, "--batch-size", "64", "--no-report", "--verbose")
-    process = start(data, tmp_path, *words)
-    wait_for(process, "epoch 1")
-    process.send_signal(signal.SIGTERM)
-    assert ended(process, 60) == 143
+    process = forking.start("train", data, *words, cwd=tmp_path, env=bucket.env)
+    process.wait_for("epoch 1")
+    process.kill(signal.SIGTERM)
+    assert process.wait().code == 143
     assert bucket.names() == ["model/checkpoint.safetensors"]
 
     again = forking.run("train", data, *words, "--resume", cwd=tmp_path, env=bucket.env)

@@ -359,6 +359,24 @@ def test_score_joins_the_ledger_with_what_has_come(command: Command, place: Path
     of_job = command("score", "--job", place / "job.toml", "--json", "--in-sample")
     assert of_job.document == outcome.document
     assert command("score", *model, "--since", "2d", "--by", "series,day").code == 0
+    pooled = command("score", *model, "--by", "")
+    assert pooled.code == 0 and "all" in pooled.out
+
+
+def test_a_ledger_that_no_memory_holds_is_scored_in_part(
+    command: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps = stamps_of(place)
+    for stamp in stamps[-30:-28]:
+        assert run(command, place, "--as-of", stamp).code == 0
+    words = ("score", "--ledger", place / "ledger", "--data", place / "data.csv", "--in-sample")
+    words = (*words, "-m", place / "model", "--json")
+    whole = command(*words)
+    monkeypatch.setattr("rnnforecast.jobs.ledger._BYTES_PER_ROW", 1 << 40)
+    refused = command(*words)
+    assert (refused.code, refused.error["code"]) == (4, "memory")
+    assert "--since" in refused.error["hint"] and str(place / "ledger") in refused.error["message"]
+    assert whole.code == 0
 
 
 def test_score_without_a_ledger_says_so(command: Command, place: Path) -> None:

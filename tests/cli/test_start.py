@@ -189,11 +189,11 @@ def test_help_costs_little_over_a_bare_interpreter() -> None:
         import time
 
         times = []
-        for _ in range(10):
+        for _ in range(7):
             begin = time.perf_counter()
             subprocess.run([sys.executable, *arguments], capture_output=True, timeout=60)
             times.append(time.perf_counter() - begin)
-        return sorted(times)[5]
+        return sorted(times)[3]
 
     assert median("-m", "rnnforecast", "--help") - median("-c", "pass") < 0.150
 
@@ -268,15 +268,13 @@ def test_a_full_disk_behind_standard_output_is_a_write_error(trained: Path) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", ["", "--json"])
+@pytest.mark.parametrize(("more", "code"), [("", 9), ("--json", 9), ("-o -", 7)])
 def test_a_forecast_that_is_published_is_not_called_a_failure_to_write(
-    workplace: Path, more: str
+    workplace: Path, more: str, code: int
 ) -> None:
     done = shell(f"rnnforecast predict {more} > /dev/full", workplace)
-    assert done.returncode == 9
-    assert "published" in done.stderr
-    assert (workplace / "forecast.csv").exists()
-    assert shell("rnnforecast predict -o - > /dev/full", workplace).returncode == 7
+    assert done.returncode == code
+    assert ("published" in done.stderr) == (workplace / "forecast.csv").exists() == (code == 9)
 
 
 @pytest.mark.slow
@@ -369,7 +367,7 @@ def test_predict_costs_little_over_importing_torch(trained: Path, tmp_path: Path
         "predict": ["-m", "rnnforecast", "predict", "-q", "-m", str(trained / "model")],
     }
     times: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(7):
+    for _ in range(5):
         for name, command in commands.items():
             begin = time.perf_counter()
             subprocess.run([sys.executable, *command], cwd=tmp_path, check=True, timeout=60)

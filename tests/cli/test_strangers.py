@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -286,7 +287,9 @@ def test_a_source_elsewhere_is_read_where_the_user_says_so(
     command: Command, trained: Path, workplace: Path
 ) -> None:
     os.chdir(workplace)
-    rewrite_manifest(Path("model"), provenance__source=str(trained / "data.csv"))
+    other = workplace.parent / "other.csv"
+    shutil.copy(trained / "data.csv", other)
+    rewrite_manifest(Path("model"), provenance__source=str(other))
 
     assert command("predict", "-q").code == 2
     assert command("predict", "-q", "--trust-source").code == 0
@@ -294,7 +297,27 @@ def test_a_source_elsewhere_is_read_where_the_user_says_so(
     assert rnnforecast.predict("model", trust_source=True).forecast.names
 
 
+def test_a_source_that_this_user_has_trained_on_is_read_wherever_it_lies(
+    command: Command, trained: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved readings and moved models included; another user has to say so."""
+    os.chdir(workplace)
+    copy = workplace.parent / "elsewhere" / "data.csv"
+    copy.parent.mkdir()
+    shutil.copy(trained / "data.csv", copy)
+    assert command("train", copy, *SMALL, "-m", "new", "-q").code == 0
+    assert command("predict", "-m", "new", "-q").code == 0
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(workplace.parent / "states"))
+    assert command("predict", "-m", "new", "-q").code == 2
+    assert not (workplace.parent / "states").exists()  # only a training makes a key
+    monkeypatch.setenv("XDG_STATE_HOME", str(copy))  # a file: there can be no key
+    assert command("train", copy, *SMALL, "-m", "newer", "-q").code == 0
+    assert command("predict", "-m", "newer", "-q").code == 2
+
+
 def test_nothing_lies_beside_a_model_at_the_root(workplace: Path) -> None:
+    rewrite_manifest(workplace / "model", provenance__source_seal=None)
     model = rnnforecast.load(str(workplace / "model"))
     with pytest.raises(UsageError, match="lies elsewhere"):
         training_source(replace(model, path=Path("/model")), is_trusted=False)

@@ -54,6 +54,48 @@ CONFUSED = {
 }
 
 
+SMALL_FILES = (
+    *(("show", "--config", "{}"), ("run", "{}"), ("status", "{}")),
+    ("score", "--job", "{}"),
+)
+"""Commands that read a file of options, which stands for {}."""
+
+
+@pytest.mark.parametrize("line", SMALL_FILES, ids=lambda line: line[0])
+@pytest.mark.parametrize("file", ["pipe", "/dev/zero", "/proc/kmsg", "large.toml"])
+def test_options_that_never_end_are_a_usage_error_at_once(
+    line: tuple[str, ...], file: str, command: Command, place: Path
+) -> None:
+    """A pipe without a writer held a run up for ever, and zeros without end took all memory."""
+    os.mkfifo(place / "pipe")
+    (place / "large.toml").write_bytes(b"#" * (1 << 21))
+    outcome = command(*(word.format(place / file) for word in line))
+    is_empty = file == "/proc/kmsg" and line[0] == "show"  # no option stands in it
+    assert outcome.code == (6 if is_empty else 2)
+    assert file in outcome.err or is_empty
+
+
+@pytest.mark.parametrize("name", ["run.json", "job.json", "part", "lock", "log"])
+def test_a_pipe_in_the_place_of_a_file_of_a_job_is_no_hang(
+    name: str, command: Command, place: Path
+) -> None:
+    assert run(command, place).code == 0
+    path = {
+        "run.json": place / "out/run.json",
+        "job.json": place / "ledger/job.json",
+        "part": next((place / "ledger").glob("*.parquet")),
+        "lock": place / "ledger/.lock",
+        "log": place / "run.log",
+    }[name]
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    for line in (("run",), ("status",), ("score", "--job")):
+        outcome = command(*line, place / "job.toml")
+        assert outcome.code in (0, 3, 4, 5, 6, 7)
+        assert "bug" not in outcome.err
+    assert path.is_file() == (name in ("run.json", "part"))
+
+
 @pytest.mark.parametrize("change_of", CONFUSED.values(), ids=CONFUSED.keys())
 @pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["run", "dry run"])
 def test_files_that_are_each_other_are_refused_before_anything_is_written(

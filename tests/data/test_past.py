@@ -409,3 +409,18 @@ def test_the_fingerprint_changes_with_what_is_known_ahead_and_was_known_before()
         another = {role: (changed,) if role == "known" else changed}
         moved = dataclasses.replace(panel, covariates=dataclasses.replace(covariates, **another))
         assert (make_past(moved, CUTOFF).fingerprint() != before) == moves
+
+
+@pytest.mark.parametrize("horizon", [1, 5])
+def test_what_is_known_beyond_the_horizon_is_no_part_of_the_fingerprint(horizon):
+    """Plans grow every day: a forecast that sees nothing of the new rows is the same one."""
+    panel = sensors()
+    covariates = panel.covariates
+    before = make_past(panel, CUTOFF).fingerprint(horizon)
+    block = covariates.known[0]
+    for place in range(int(block.high[0])):
+        values = block.values.copy()
+        values[0, place] += 1  # of the first series, which is seen up to row 60
+        known = (dataclasses.replace(block, values=values), *covariates.known[1:])
+        moved = dataclasses.replace(panel, covariates=dataclasses.replace(covariates, known=known))
+        assert (make_past(moved, CUTOFF).fingerprint(horizon) != before) == (place < 60 + horizon)

@@ -129,6 +129,19 @@ def _slow_score(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("by", [keys for keys in KEYS if "series" in keys], ids="-".join)
+def test_scores_do_not_depend_on_how_many_series_are_scored_at_once(
+    by: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = sensors()
+    table = issues(*(issued(panel, row, horizon=h) for row, h in ((170, 6), (176, 3), (179, 6))))
+    table = pa.concat_tables([table, table.slice(0, 7)])
+    together = score_issues(table, make_past(panel), since_us=None, by=by)
+    for n_rows in (1, 20):
+        monkeypatch.setattr("rnnforecast.evaluate.live._BLOCK_ROWS", n_rows)
+        assert score_issues(table, make_past(panel), since_us=None, by=by) == together
+
+
 @pytest.mark.parametrize("by", KEYS, ids="-".join)
 @pytest.mark.parametrize("tz", [None, "UTC", "Pacific/Auckland"])
 @pytest.mark.parametrize("since", [None, 181])

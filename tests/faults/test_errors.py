@@ -25,6 +25,7 @@ from tests.faults.counting import tell
 from tests.faults.disk import KINDS, Disk
 from tests.faults.scene import PREDICT, RUN, Command, Scene, quietly, remembered_forecasts
 from tests.faults.warm import ROOT, Warm
+from tests.thorough import THOROUGHLY
 
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES)
 MOST_CALLS = 200
@@ -40,16 +41,17 @@ def each_fault(
     errors: tuple[int, ...],
     attempt: Callable[[Disk], None],
     *,
-    modes: tuple[bool, ...] = (False, True),
+    every: int = 1,
 ) -> tuple[int, int]:
     """Let the N-th call of each kind fail until none is left to; return faults and attempts.
 
-    Calls take turns with the errors, and so does each call once and from then on.
+    Calls take turns with the errors, and so does each call once and from then on. With `every`
+    only each such call fails, another third once than from then on.
     """
     n_faults = n_attempts = 0
     for kind in KINDS:
-        for for_ever in modes:
-            for at in range(1, MOST_CALLS):
+        for for_ever in (False, True):
+            for at in range(1 + for_ever % every, MOST_CALLS, every):
                 error = errors[(at + for_ever) % len(errors)]
                 disk = Disk(root, kind, at, for_ever, error)
                 attempt(disk)
@@ -62,9 +64,7 @@ def each_fault(
     return n_faults, n_attempts
 
 
-def fails_whole(
-    scene: Scene, command: Command, errors: tuple[int, ...], modes: tuple[bool, ...] = (False, True)
-) -> None:
+def fails_whole(scene: Scene, command: Command, errors: tuple[int, ...]) -> None:
     """Let every call of a command fail in turn: exit 7 or success, and the old or the new."""
     codes: dict[int, int] = {}
 
@@ -92,7 +92,8 @@ def fails_whole(
             assert scene.leftovers() == [], said
 
     with remembered_forecasts():
-        n_faults, n_attempts = each_fault(scene.folder, errors, attempt, modes=modes)
+        every = 1 if THOROUGHLY > 1 else 3  # a command takes half a second, and makes many calls
+        n_faults, n_attempts = each_fault(scene.folder, errors, attempt, every=every)
     tell(
         2,
         f"{command.name}, each call fails",
@@ -107,11 +108,6 @@ def fails_whole(
 def names_a_path(said: str, scene: Scene) -> bool:
     error = next((line for line in said.splitlines() if line.startswith("error")), "")
     return bool(re.search(r"(out|ledger|model|data)\b|job\.", error)) or str(scene.place) in error
-
-
-@pytest.mark.slow
-def test_predict_survives_each_call_that_fails(scene: Scene) -> None:
-    fails_whole(scene, PREDICT, ERRORS, modes=(False,))
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from tests.faults.counting import tell
 from tests.faults.scene import COMMANDS, PREDICT, RUN, TRAIN, Command, Scene
 from tests.faults.versions import ages
 from tests.faults.warm import Warm, plain
-from tests.thorough import often
+from tests.thorough import THOROUGHLY, often
 
 LABELS = {
     "run": (
@@ -128,11 +128,12 @@ def test_a_kill_at_a_labelled_place_leaves_the_old_or_the_new(scene: Scene, warm
 def test_a_kill_at_every_labelled_place_leaves_the_old_or_the_new(
     command: Command, scene: Scene, warm: Warm
 ) -> None:
+    """At every second passage of each, and in `make thorough` at all of them."""
     if command is TRAIN:
         warm.import_too("torch._dynamo")  # as the first step of a training does
     kills, reader = 0, Reader(scene)
     for label in LABELS[command.name]:
-        for passage in range(1, MOST_PASSAGES):
+        for passage in range(1, MOST_PASSAGES, 1 if THOROUGHLY > 1 else 2):
             scene.reset()
             with reader.reading():
                 environment = {CRASH_VARIABLE: f"{label}:{passage}"}

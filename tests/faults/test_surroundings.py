@@ -16,8 +16,9 @@ import pytest
 from tests.builders import JOB
 from tests.faults.confined import confined, refused
 from tests.faults.counting import tell
-from tests.faults.scene import PREDICT, RUN, Command, Scene, files_in, quietly
+from tests.faults.scene import PREDICT, RUN, Scene, files_in, quietly
 from tests.faults.warm import QUIET, ROOT
+from tests.thorough import only_thoroughly
 
 ODD = "a b\n\u00fc \U0001f321 'x\" $HOME;&"
 """A space, a line break, other scripts, and what a shell would take for its own."""
@@ -127,15 +128,17 @@ def test_paths_may_hold_spaces_line_breaks_and_other_scripts(scene: Scene, tmp_p
 
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
-LOCALES = {
-    "the C locale": {"LC_ALL": "C"},
-    "a locale that does not exist": {"LC_ALL": "xx_YY.ISO-8859-15", "LANG": "nonsense"},
-    "no locale": {},
-}
+LOCALES = [
+    pytest.param({"LC_ALL": "C"}, id="the C locale", marks=only_thoroughly),
+    pytest.param(
+        {"LC_ALL": "xx_YY.ISO-8859-15", "LANG": "nonsense"}, id="a locale that does not exist"
+    ),
+    pytest.param({}, id="no locale"),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("env", LOCALES.values(), ids=LOCALES.keys())
+@pytest.mark.parametrize("env", LOCALES)
 def test_odd_paths_in_any_locale_without_a_home(
     env: dict[str, str], scene: Scene, tmp_path: Path
 ) -> None:
@@ -163,15 +166,13 @@ def test_a_locale_that_cannot_spell_a_path_is_an_error_that_says_what_to_set(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "streams"),
-    [(RUN, "<&- >&- 2>&-"), (RUN, ">&-"), (PREDICT, "<&- >&- 2>&-"), (PREDICT, "2>&-")],
-    ids=lambda x: getattr(x, "name", x),
-)
-def test_streams_may_be_closed(command: Command, streams: str, scene: Scene) -> None:
-    """What is opened first must not take the place of a stream, nor be printed into."""
-    words = ("-m", "rnnforecast", *command.words)
-    done = shell(f'exec "$@" {streams}', *words, cwd=scene.place, env={})
+@pytest.mark.parametrize("streams", ["<&- >&- 2>&-", ">&-"])
+def test_a_run_whose_streams_are_closed_publishes_the_same(streams: str, scene: Scene) -> None:
+    """What is opened first must not take the place of a stream, nor be printed into.
+
+    `tests/cli/test_start.py` has `predict`.
+    """
+    done = shell(f'exec "$@" {streams}', "-m", "rnnforecast", *RUN.words, cwd=scene.place, env={})
     assert done.returncode == 0, done.stderr
-    scene.check_done(command)
-    tell(13, f"{command.name} with closed streams {streams}", commands=1)
+    scene.check_done(RUN)
+    tell(13, f"run with closed streams {streams}", commands=1)

@@ -56,6 +56,17 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
+    def wait_for(self, line: str) -> None:
+        """Wait until a line on its standard error begins like this."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            is_running = self._warm.is_running(self.pid)
+            if f"\n{line}" in "\n" + _text_of(self.stem.with_suffix(".err")):
+                return
+            assert is_running, f"it ended before it said {line!r}"
+            assert time.monotonic() < deadline, f"it never said {line!r}"
+            time.sleep(0.01)
+
     def is_stopped(self) -> bool:
         """Wait until a signal has stopped it; False where it ended instead."""
         return os.WIFSTOPPED(self._warm.told(self.pid, 0))
@@ -128,6 +139,11 @@ class Warm:
     def run(self, *arguments: object, cwd: Path, **options: Any) -> Done:
         """Start a command and wait for its end."""
         return self.start(*arguments, cwd=cwd, **options).wait()
+
+    def is_running(self, pid: int) -> bool:
+        """Tell whether nothing is known of a process' end."""
+        with self._changed:
+            return pid not in self.ended
 
     def told(self, pid: int, number: int) -> int:
         """Wait for a process' next change, counted from 0, and return its status."""

@@ -23,13 +23,16 @@ from rnnforecast.jobs.log import RunReporter, RunResult, run_log_of
 from tests.builders import HOUR_US, START_US, wave
 from tests.limited import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timed]
+pytestmark = pytest.mark.slow
 N_SERIES, HORIZON, N_HOURS = 100, 24, 365 * 24
+N_NEW = 10 * 24
+"""Hours at the end whose parts are of their own, more than a score of a week looks at. The parts
+before are one file under many names: whoever reads them all has the year in memory all the same."""
 MOST_BYTES = 500_000_000
 NAMES = [f"station {n // 10}/sensor {n % 10}" for n in range(N_SERIES)]
 
 
-def part_as_of(hour: int, start_us: int) -> tuple[pa.Table, str]:
+def part_as_of(hour: int, start_us: int) -> pa.Table:
     """Make what one run issues: 24 steps of 100 series, as `issue_table` has them."""
     n = N_SERIES * HORIZON
     lead = np.tile(np.arange(1, HORIZON + 1, dtype=np.int32), N_SERIES)
@@ -46,7 +49,7 @@ def part_as_of(hour: int, start_us: int) -> tuple[pa.Table, str]:
     noise = np.random.default_rng(hour).normal(20, 5, (4, n))
     values = dict(zip(("forecast", "q10", "q90", "seasonal_naive"), noise, strict=True))
     usual = {"scale": np.ones(n), "usual_coverage": np.full(n, 0.8)}
-    return pa.table({**columns, **values, **usual}), format_for_file_name(cutoff[0], None)
+    return pa.table({**columns, **values, **usual})
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +65,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = ["--hidden", "4", "--steps", "4", "-L", "24", "-H", str(HORIZON), "--threads", "1"]
     assert run([*words, *small]) == 0
     (folder / "ledger").mkdir()
+    old = folder / "old.parquet"
+    pa_parquet.write_table(part_as_of(600, START_US), old)
     for hour in range(600, N_HOURS - 1):
-        rows, as_of = part_as_of(hour, START_US)
-        pa_parquet.write_table(rows, folder / f"ledger/{as_of}_0001_{hour:016x}.parquet")
+        as_of = format_for_file_name(START_US + hour * HOUR_US, None)
+        path = folder / f"ledger/{as_of}_0001_{hour:016x}.parquet"
+        if hour < N_HOURS - N_NEW:
+            path.hardlink_to(old)
+        else:
+            pa_parquet.write_table(part_as_of(hour, START_US), path)
     (folder / "job.toml").write_text(
         '[data]\nsource = "year.parquet"\n[forecast]\noutput = "out/{as_of}.parquet"\n'
         '[ledger]\npath = "ledger"\n[log]\nfile = "run.log"\nmax_size = "64K"\n'

@@ -423,6 +423,18 @@ def test_json_that_is_not_strict_is_refused(version: Path, files: Files, content
     refusal(version)
 
 
+def test_a_manifest_of_a_million_keys_is_refused_before_it_is_hashed(
+    version: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifacts, "_MAX_MANIFEST_KEYS", 60)
+    written(version, files)
+    load(version)
+    content = json.loads(files[MANIFEST])
+    content["provenance"] |= {f"k{n}": 1 for n in range(80)}
+    written(version, {**files, MANIFEST: json.dumps(content).encode()})
+    assert "keys" in refusal(version).message
+
+
 def test_strict_json_is_read() -> None:
     content = b'{"a": [1, -2.5e3, "x", null, true, {"b": {}}]}'
 

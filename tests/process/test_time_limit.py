@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -92,6 +94,43 @@ def test_a_limit_works_in_any_thread() -> None:
     thread.start()
     thread.join()
     assert found == ["done", "in time", 124]
+
+
+def test_a_limit_of_a_thread_leaves_nothing_behind_that_slows_the_interpreter() -> None:
+    """CPython 3.11 stands still under a profiler where an exception of a thread was taken back."""
+    program = (
+        "import sys, threading\n"
+        "from rnnforecast.process import time_limit\n"
+        "def work():\n"
+        "    with time_limit(10):\n"
+        "        pass\n"
+        "thread = threading.Thread(target=work)\n"
+        "thread.start()\n"
+        "thread.join()\n"
+        "sys.setprofile(lambda *_: None)\n"
+        "work()\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=20)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-4, 1e-3])
+def test_a_limit_of_a_thread_that_runs_out_as_its_block_ends_is_raised_there(seconds) -> None:
+    outcomes: list[str] = []
+
+    def work() -> None:
+        for _ in range(200):
+            try:
+                with time_limit(seconds):
+                    busy(seconds)
+                outcomes.append("in time")
+            except TimeLimitError:
+                outcomes.append("late")
+        busy(0.01)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert len(outcomes) == 200
 
 
 def test_a_limit_that_runs_out_while_the_block_ends_is_one_all_the_same(

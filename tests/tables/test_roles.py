@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,9 @@ import pytest
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import DataError, RnnForecastError
 from rnnforecast.events import ignore
+from rnnforecast.sources import parquet
 from rnnforecast.sources.source import open_table
-from rnnforecast.tables import evidence
+from rnnforecast.tables import evidence, match
 from rnnforecast.tables.match import read_inferred
 from tests.builders import wave
 from tests.data.tables import Read, failure, read, write
@@ -30,6 +32,14 @@ def long(keys: list[tuple[object, ...]], *names: str, n: int = N) -> pd.DataFram
         for i, key in enumerate(keys, 1)
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def small_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at few rows of a Parquet file first."""
+    monkeypatch.setattr(evidence, "_SAMPLE_ROWS", 24)
+    monkeypatch.setattr(evidence, "_MIN_SAMPLE_ROWS", 24)
+    monkeypatch.setattr(parquet, "_BATCH_VALUES", 24)
+    monkeypatch.setattr(parquet, "_MIN_BATCH_ROWS", 24)
 
 
 def in_turn(names: list[str], levels: list[float], n: int = 300) -> pd.DataFrame:
@@ -173,16 +183,29 @@ def test_a_rule_that_drops_much_is_not_offered_where_a_key_is_missing():
     assert (some.code, offered(some)) == ("duplicate-time", [("--series", "m")])
 
 
-def test_a_key_that_the_first_rows_do_not_show_is_found_in_all_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(evidence, "_SAMPLE_ROWS", 100)
+@pytest.mark.parametrize("keys", [("p", "q", "r"), (7, 8, 9)])
+def test_a_key_that_the_first_rows_do_not_show_is_found_in_all_rows(tmp_path, monkeypatch, keys):
+    small_first_rows(monkeypatch)
     path = tmp_path / "x.parquet"
-    frame = long([("p",), ("q",), ("r",)], "z", n=1200)
-    frame.to_parquet(path, row_group_size=100)
-    monkeypatch.setattr(evidence, "_MIN_SAMPLE_ROWS", 100)
+    long([(key,) for key in keys], "z").to_parquet(path)
+    read_panel = Mock(wraps=match.read_panel)
+    monkeypatch.setattr(match, "read_panel", read_panel)
 
-    assert read(path).panel.names == ("p", "q", "r")
-    assert read(path, freq="1h", agg="mean").panel.names == ("p", "q", "r")
-    assert read(path, on_duplicate="last").panel.names == ("p", "q", "r")
+    names = tuple(map(str, keys))
+    assert read(path).panel.names == names
+    assert read(path, freq="1h", agg="mean").panel.names == names
+    assert read(path, on_duplicate="last").panel.names == names
+    assert read_panel.call_count == 3
+
+
+def test_a_number_that_later_rows_change_is_no_key(tmp_path, monkeypatch):
+    small_first_rows(monkeypatch)
+    path = tmp_path / "x.parquet"
+    long([()]).assign(mode=np.arange(N) // 50).to_parquet(path)
+
+    schema = read(path).schema
+
+    assert (schema.series, schema.targets) == (None, ("v", "mode"))
 
 
 def test_sensors_read_in_turn_at_their_own_levels_are_series():

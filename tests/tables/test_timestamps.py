@@ -165,6 +165,14 @@ def test_a_year_that_cannot_be_meant_is_an_error_with_its_line(tmp_path, stamp):
     assert (error.code, error.location.line) == ("time-range", 4)
 
 
+def test_readings_of_centuries_are_read_and_a_few_early_stamps_are_not(tmp_path):
+    months = [f"{year}-{month:02d}-01" for year in range(1880, 1910) for month in range(1, 13)]
+
+    assert len(stamped(tmp_path, months).panel.target) == len(months)
+    early = [f"1899-12-{day:02d}" for day in range(1, 20)]
+    assert refused(tmp_path, [*early, *months[240:]]).code == "time-range"
+
+
 def test_seconds_since_1970_are_said(tmp_path):
     result = stamped(tmp_path, [START_US // 10**6 + 600 * i for i in range(3)])
 
