@@ -24,6 +24,7 @@ from rnnforecast.events import ignore
 from rnnforecast.units import format_duration, format_number, join_names
 
 if TYPE_CHECKING:
+    from rnnforecast.data.season import Seasons
     from rnnforecast.workflow.check import Check
 
 _ROLES = ("time", "series", "target", "known ahead", "known up to now", "static", "not used")
@@ -55,7 +56,8 @@ def check_document(result: Check) -> dict[str, Any]:
                 "longest_gap": int(profile.longest_gap[i]),
                 "level": _number(profile.level[i]),
                 "spread": _number(profile.spread[i]),
-                "season": int(profile.season[i]) if profile.season[i] > 1 else None,
+                "season": (*profile.seasons[i].periods, None)[0],
+                "seasons": list(profile.seasons[i].periods),
                 "findings": by_series[name],
             }
             for i, name in enumerate(panel.names)
@@ -116,12 +118,14 @@ def _series_rows(result: Check) -> list[tuple[str, ...]]:
             else "-",
             format_number(_number(profile.level[i])),
             format_number(_number(profile.spread[i])),
-            format_duration(int(profile.season[i]) * panel.step_us)
-            if profile.season[i] > 1
-            else "none",
+            _format_seasons(profile.seasons[i], panel.step_us),
         )
         for i in order[:_MAX_ROWS]
     ]
+
+
+def _format_seasons(seasons: Seasons, step_us: int) -> str:
+    return ", ".join(format_duration(n * step_us) for n in seasons.periods) or "none"
 
 
 def _number(value: float) -> float | None:

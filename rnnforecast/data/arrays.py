@@ -65,6 +65,13 @@ def offsets_from_lengths(lengths: Integers) -> Integers:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
+def sums_before(values: NDArray[Any]) -> Doubles:
+    """Return sums of the first 0, 1, ... values of each row, `(row, value + 1)`."""
+    sums = np.zeros((len(values), values.shape[1] + 1))
+    np.cumsum(values, axis=1, out=sums[:, 1:])
+    return sums
+
+
 class ArrayBuilder:
     """An array that grows at its end. Its chunks are views, and the last one to go frees it."""
 

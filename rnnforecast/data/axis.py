@@ -247,13 +247,15 @@ class TimeAxis:
     def periods(self, step_us: int) -> tuple[int, ...]:
         """Return the periods of the clock and the calendar in steps, the shortest first.
 
-        They are a minute, an hour, a day and a week, or a year of months. With closed hours a day
-        is one of the days that are open, where all of these are equally long.
+        They are a minute, an hour, a day and a week, and a year of days, weeks or months. With
+        closed hours a day is one of the days that are open, where all of these are equally long.
         """
         if self.kind == MONTHS:
             lengths: tuple[int, ...] = (_YEAR_US,)
         else:
             lengths = (HOUR_US // 60, HOUR_US, DAY_US, WEEK_US)
+            if step_us in (DAY_US, WEEK_US):  # 365 days, 52 weeks
+                lengths += (365 * DAY_US // step_us * step_us,)
         if not self.open_steps:
             return tuple(us // step_us for us in lengths if us % step_us == 0)
 

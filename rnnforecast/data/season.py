@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.config.training import MAX_LOOKBACK, WindowConfig
-from rnnforecast.data.arrays import Doubles, Floats
-from rnnforecast.data.axis import DAY_US, ELAPSED_UTC, TimeAxis
+from rnnforecast.data.arrays import Doubles, Integers, sums_before
+from rnnforecast.data.axis import ELAPSED_UTC, HOUR_US, Flags, TimeAxis
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError, Proposal
 from rnnforecast.spec import MemberSpec
 from rnnforecast.units import format_duration, parse_steps
 
+MIN_SEASON = 4
+"""Shorter seasons count as none: an autoregression holds them."""
 MAX_SEASON = 720
 """Steps of the longest look-back, and of the longest horizon, that `auto` chooses."""
 _MIN_DIP = 0.1
 """Least dip of the variogram at a season."""
 _NOISE_DIP = 4.0
 """Two standard deviations of the dip of white noise, times the root of the number of pairs."""
-_AROUND, _CLOSE = 0.4, 0.05
-"""Shares of a long season: where the lowest variogram is looked for, and where it must lie."""
-_LONGER_MUST_GAIN = 0.7
-"""A longer season must leave less than this share of the variogram at the shorter one."""
-_MAX_SERIES = 32
-"""Series that the season is found in, at most."""
-_MAX_ROWS = 65_536
-"""Newest rows of each series that the season is found in, at most."""
+_MAX_ROWS = 15_000
+"""Newest rows of each series that seasons are found in, at most."""
+_MAX_BLOCK = 96
+"""Rows of a block that is forecast at once, at most: a long season has several."""
+_TAIL = 0.005
+"""Share of the readings at each end that are brought nearer."""
+_MIN_BINS = 48
+"""A season of at least twice as many rows is looked at in bins, at least so many."""
+_BINNED_RATIO = 0.8
+"""A season that gains less in bins has to gain in every row, too."""
+_PHASE_RATES = (0.25, 0.04)
+"""Weights of the newest season in the means of each phase: a mean of many shows weak seasons."""
+_MIN_BLOCKS = 6
+"""With fewer blocks the errors do not show what is chance."""
+_CLEAR_RATIO, _CLEAR_SCORE = 0.98, 2.0
+"""What a season has to gain: of walks, noises and autoregressions, less than one in 100 did."""
+_USUAL_RATIO, _USUAL_SCORE = 0.99, 1.0
+"""The same for the usual season of a step, such as the day of hours."""
+_MIN_LONG_BLOCKS = 3
+"""Blocks without which no longer season is added to one that helps."""
+_FEW_RATIO = 0.8
+"""Largest ratio at which an unusual season is believed after a few blocks."""
+_ODD_RATIO = 0.9
+"""The same for a period that is none of the clock: it is the best of many."""
+_RESOLUTION = 1e-9
+"""Errors below this share of the readings are roundings."""
 _SEASONS = 21
 """Seasons in the longest look-back; the others hold a third and two thirds of them."""
 _SEGMENTS = (24, 48, 96)
@@ -78,33 +101,227 @@ def resolve_season(config: WindowConfig, past: Past) -> int:
 
 
 def infer_season(past: Past) -> int:
-    """Find the period, in steps, after which the readings repeat; 1 where there is none.
+    """Return the season of most series, in steps; 1 where most have none.
 
-    Periods of the clock (a day) and of the calendar (a year of months) come first; the shortest
-    wins unless a longer one explains much more. Other periods are looked for only where these are
-    none. A season has at most 720 steps, which a look-back holds, but for a minute, an hour or a
-    day of fine steps: the network learns their pattern by phase, and a day is what most sensors
-    repeat.
+    Of two seasons it is the longer one where that holds the other, as a week holds days, and a
+    look-back holds it.
     """
-    chosen = np.unique(np.linspace(0, past.n_origins - 1, _MAX_SERIES).astype(np.int64))
-    curves = [_variogram(past.readings(int(i), _MAX_ROWS)) for i in chosen]
+    seasons = find_seasons(past)
+    if not seasons:
+        return 1
+    counts = Counter(
+        each.long if each.long % each.main == 0 and 1 < each.long <= MAX_SEASON else each.main
+        for each in seasons
+    )
+    return max(counts, key=lambda period: (counts[period], period > 1, -period))
 
-    season = 1
-    for period in past.axis.periods(past.step_us):
-        longest = MAX_LOOKBACK if period * past.step_us <= DAY_US else MAX_SEASON
-        if not 2 <= period <= longest or _median_dip(curves, period) < _MIN_DIP:
+
+def find_seasons(past: Past) -> tuple[Seasons, ...]:
+    """Find the seasons of each origin in its newest readings, each held against none.
+
+    Periods of the clock and the calendar come first: the shortest that helps is the main season,
+    but for an hour where a day helps more; a longer one that helps is the long season. Where a
+    series is too short to tell, it has the usual season of its step. Other periods are looked for
+    only where these do not help.
+    """
+    periods = [p for p in past.axis.periods(past.step_us) if p >= MIN_SEASON]
+    usual = next((p for p in periods if p * past.step_us > HOUR_US), 0)
+    chosen = np.ones((past.n_origins, 2), np.int64)
+    for origins, table in past.tables():
+        n_rows = min(table.shape[1], _MAX_ROWS)
+        if not n_rows:
             continue
-        if period > MAX_SEASON and not _is_lowest(curves, period):
-            continue
-        if season > 1:  # the share of the variogram that is left at the longer period
-            ratios = [c[period] / c[season] for c in curves if period < len(c) and c[season] > 0]
-            if not (ratios and np.nanmedian(ratios) < _LONGER_MUST_GAIN):
+        readings = _clip(past.subset(origins).history(n_rows).astype(np.float64))
+        main = _main_seasons(readings, [p for p in periods if 2 * p < n_rows], usual)
+        chosen[origins, 0] = main
+        for period in periods:
+            if 2 * period >= n_rows:
                 continue
-        season = period
-    return season if season > 1 else _any_period(curves)
+            for shorter in np.unique(main[(main > 1) & (main < period)]).tolist():
+                rows = np.flatnonzero(main == shorter)
+                gains = _gains(readings[rows], period, over=shorter)
+                helps = gains.are_enough(is_usual=True) & (gains.ratio < _CLEAR_RATIO)
+                helps &= gains.n_blocks >= _MIN_LONG_BLOCKS
+                chosen[origins[rows[helps]], 1] = period
+    return tuple(Seasons(main, long) for main, long in past.filled(chosen).tolist())
 
 
-def _variogram(readings: Floats) -> Doubles:
+def _main_seasons(readings: Doubles, periods: Sequence[int], usual: int) -> Integers:
+    """Return the main season of each series, `(series,)`; 1 for none.
+
+    It is the natural period, up to the usual one, that helps most, or the shortest longer one.
+    """
+    gains = {period: _gains(readings, period) for period in periods}
+    main = np.ones(len(readings), np.int64)
+    n_readings = np.isfinite(readings).sum(1)
+    is_untested = gains[usual].n_blocks == 0 if usual in gains else n_readings > usual
+    main[is_untested & (n_readings > usual) & (usual > 1)] = usual
+
+    best = np.full(len(readings), np.inf)
+    for period, gain in gains.items():
+        is_better = gain.ratio < best if period <= usual else np.isinf(best)
+        chosen = gain.are_enough(is_usual=period == usual) & is_better
+        # a week without a day holds days all the same
+        main[chosen] = usual if period > usual > 1 and period % usual == 0 else period
+        best[chosen] = gain.ratio[chosen]
+    for row in np.flatnonzero(main == 1):
+        main[row] = _any_season(readings[row])
+    return main
+
+
+def _any_season(readings: Doubles) -> int:
+    """Find a season of any length in one series, `(row,)`; 1 where there is none."""
+    period = _any_period(_variogram(readings))
+    if period < MIN_SEASON or 2 * period >= len(readings):
+        return 1
+    gains = _gains(readings[None], period)
+    is_enough = gains.are_enough(is_usual=False) & (gains.ratio < _ODD_RATIO)
+    return period if is_enough[0] else 1
+
+
+@dataclass(frozen=True)
+class Gains:
+    """What a season gains over none in forecasts of each series' own past, `(series,)`."""
+
+    ratio: Doubles
+    """Mean absolute error with the season, as a share of that without."""
+    score: Doubles
+    """Mean difference of the errors of a block, in its standard errors."""
+    n_blocks: Integers
+    """Blocks of rows that were forecast."""
+
+    def are_enough(self, *, is_usual: bool) -> Flags:
+        """Tell where the season helps more than chance explains; a usual one is expected to."""
+        most, least = (_USUAL_RATIO, _USUAL_SCORE) if is_usual else (_CLEAR_RATIO, _CLEAR_SCORE)
+        is_clear = (self.n_blocks >= _MIN_BLOCKS) & (self.ratio < most) & (self.score > least)
+        is_likely = self.ratio < (1.0 if is_usual else _FEW_RATIO)
+        flags: Flags = is_clear | ((self.n_blocks > 0) & (self.n_blocks < _MIN_BLOCKS) & is_likely)
+        return flags
+
+
+def _clip(readings: Doubles) -> Doubles:
+    """Bring the farthest readings of each series, `(series, row)`, nearer: no spike may decide."""
+    has_readings = np.isfinite(readings).any(1)
+    clipped = readings.copy()
+    if not has_readings.any():
+        return clipped
+    seen = readings[has_readings]
+    low, high = np.nanquantile(seen, (_TAIL, 1 - _TAIL), axis=1)[..., None]
+    clipped[has_readings] = np.clip(seen, low, high)
+    return clipped
+
+
+def _gains(readings: Doubles, season: int, *, over: int = 1) -> Gains:
+    """Return what a season gains, in bins where it is long and helps much, or in every row."""
+    common = math.gcd(season, over) if over > 1 else season
+    width = max(k for k in range(1, max(season // _MIN_BINS, 1) + 1) if common % k == 0)
+    gains = season_gain(readings, season, over=over)
+    if width == 1:
+        return gains
+
+    binned = season_gain(_binned(readings, width), season // width, over=max(over // width, 1))
+    is_shown = (binned.ratio < _BINNED_RATIO) | (gains.ratio < 1.0)
+    return Gains(np.where(is_shown, binned.ratio, np.inf), binned.score, binned.n_blocks)
+
+
+def season_gain(readings: Doubles, season: int, *, over: int = 1) -> Gains:
+    """Forecast blocks of a series' past with a season and without, `(series, row)`.
+
+    A block is a season, or a part of a long one, and is forecast from the row before it: by means
+    of each phase, alone or shifted by what they left over lately. Without the season, the same
+    means are taken over all phases, so that trends and levels count on both sides, and the last
+    readings may come again. With a shorter season, `over`, that is on both sides, and the longer
+    one is added to it. The forecast with the least error of each
+    side counts, so that neither a walk nor noise is told a season.
+    """
+    n_rows = readings.shape[1]
+    block = min(season, _MAX_BLOCK)
+    last = np.arange(n_rows - block, season, -block)[::-1] - 1  # the newest row that is known
+    leads = np.arange(block)
+
+    ahead, ahead_over = (last[:, None] + 1 + steps for steps in (leads, leads % over))
+    actual = readings[:, ahead]  # (series, block, row)
+
+    def shifted(forecast: Doubles, left: Doubles, period: int) -> list[Doubles]:
+        widths = max(2, period // 8), period
+        shifts = [ffill(left)[0], *(_trailing_mean(left, width) for width in widths)]
+        return [forecast, *(forecast + np.nan_to_num(each[:, last, None]) for each in shifts)]
+
+    def phases(values: Doubles, period: int) -> list[Doubles]:
+        return [shift(phase_means(values, period, rate), period) for rate in _PHASE_RATES]
+
+    plain, seasonal = [], []
+    for expected in phases(readings, season):
+        level = _trailing_mean(expected, season)
+        seasonal += shifted(expected[:, ahead], readings - expected, season)
+        plain += shifted(level[:, ahead], readings - level, season)
+    plain += shifted(np.zeros_like(actual), readings, season)
+
+    if over > 1:
+        for expected in phases(readings, over):
+            plain += shifted(expected[:, ahead_over], readings - expected, over)
+            for added in phases(readings - expected, season):
+                # row by row, or alike for a whole short season, as a Sunday differs
+                smooth = np.roll(_trailing_mean(added, over), -(over // 2), axis=1)
+                for each in (added, smooth):
+                    left = readings - expected - each
+                    seasonal += shifted(expected[:, ahead_over] + each[:, ahead], left, over)
+
+    is_known = np.isfinite(actual)
+    for forecast in (*plain, *seasonal):
+        is_known &= np.isfinite(forecast)
+    n_known = is_known.sum(-1)
+    counts = n_known >= max(1, block // 4)
+    errors = [_least_errors(forecasts, actual, is_known, counts) for forecasts in (plain, seasonal)]
+    n_blocks = counts.sum(1)
+    difference = np.where(counts, errors[0] - errors[1], 0.0)
+    mean = difference.sum(1) / np.maximum(n_blocks, 1)
+    variance = np.where(counts, (difference - mean[:, None]) ** 2, 0.0).sum(1)
+    deviation = np.sqrt(variance) / np.maximum(n_blocks, 1)
+    sums = [np.where(counts, error, 0.0).sum(1) for error in errors]
+    # where all forecasts are exact but for roundings, none is better
+    smallest = _RESOLUTION * (np.abs(np.nan_to_num(readings)).max(1, initial=0.0) + 1.0)
+    return Gains(
+        (sums[1] + smallest) / (sums[0] + smallest),
+        mean / np.maximum(deviation, smallest),
+        n_blocks,
+    )
+
+
+def _binned(readings: Doubles, width: int) -> Doubles:
+    """Average readings over bins, `(series, bin)`: the shape of a season shows through noise."""
+    n_series, n_rows = readings.shape
+    parts = readings[:, n_rows % width :].reshape(n_series, -1, width)
+    n_known = np.isfinite(parts).sum(-1)
+    return np.where(n_known > 0, np.nansum(parts, axis=-1) / np.maximum(n_known, 1), np.nan)
+
+
+def _least_errors(
+    forecasts: Sequence[Doubles], actual: Doubles, is_known: Flags, counts: Flags
+) -> Doubles:
+    """Return the mean absolute errors, `(series, block)`, of the forecast with the least of all."""
+    n_known = np.maximum(is_known.sum(-1), 1)
+    errors = np.stack(
+        [
+            np.where(is_known, np.abs(actual - forecast), 0.0).sum(-1) / n_known
+            for forecast in forecasts
+        ]
+    )
+    best = np.where(counts, errors, 0.0).sum(-1).argmin(0)
+    least: Doubles = np.take_along_axis(errors, best[None, :, None], axis=0)[0]
+    return least
+
+
+def _trailing_mean(values: Doubles, n_rows: int) -> Doubles:
+    """Return the mean of the newest rows up to and with each, `(series, row)`; NaN without any."""
+    sums, counts = sums_before(np.nan_to_num(values)), sums_before(np.isfinite(values))
+    begin = np.maximum(np.arange(1, values.shape[1] + 1) - n_rows, 0)
+    n_known = counts[:, 1:] - counts[:, begin]
+    total = sums[:, 1:] - sums[:, begin]
+    return np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)
+
+
+def _variogram(readings: Doubles) -> Doubles:
     """Return the mean squared difference of readings k rows apart, for k in `[0, rows / 2)`.
 
     Pairs with a missing reading do not count; NaN for a lag without pairs. The sums over all
@@ -116,9 +333,7 @@ def _variogram(readings: Floats) -> Doubles:
     if seen.sum() < 4:
         return np.full(max(n // 2, 1), np.nan)
 
-    low, high = np.quantile(readings[seen], (0.005, 0.995))  # a spike must not decide
-    clipped = np.clip(readings, low, high, dtype=np.float64)
-    values = np.where(seen, clipped - clipped[seen].mean(), 0.0)
+    values = np.where(seen, readings - readings[seen].mean(dtype=np.float64), 0.0)
     size = 1 << int(2 * n - 1).bit_length()  # zero padding: no circular overlap
     ones = np.fft.rfft(seen.astype(np.float64), size)
     first = np.fft.rfft(values, size)
@@ -151,43 +366,87 @@ def _dip(curve: Doubles, period: int) -> float:
     return dip if dip > _NOISE_DIP / np.sqrt(n_pairs) else 0.0
 
 
-def _median_dip(curves: list[Doubles], period: int) -> float:
-    dips = [dip for curve in curves if np.isfinite(dip := _dip(curve, period))]
-    return float(np.median(dips)) if dips else 0.0
-
-
-def _is_lowest(curves: list[Doubles], period: int) -> bool:
-    """Tell whether most variograms of enough lags are lowest close to a period, and dip again.
-
-    Readings that stay where they are for hours have a variogram of few independent pairs at a lag
-    of a day, and dip there by chance: one in five walks that return to their level did.
-    """
-    around = slice(round((1 - _AROUND) * period), round((1 + _AROUND) * period))
-    reaching = [curve for curve in curves if around.stop < len(curve)]
-    width = 2 * round(_CLOSE * period) + 1  # a mean: noise must not decide what is lowest
-    means = [np.convolve(curve[around], np.ones(width) / width, "valid") for curve in reaching]
-    lowest = [around.start + width // 2 + int(np.argmin(mean)) for mean in means]
-    is_close = [abs(lag - period) < _CLOSE * period for lag in lowest]
-
-    twice, half = 2 * period, period // 2
-    between = [
-        (c[twice], c[twice - half] + c[twice + half]) for c in curves if twice + half < len(c)
-    ]
-    again = [2 * at_twice < (1 - _MIN_DIP) * chord for at_twice, chord in between]
-    return sum(is_close) > len(is_close) / 2 and sum(again) >= len(again) / 2
-
-
-def _any_period(curves: list[Doubles]) -> int:
+def _any_period(curve: Doubles) -> int:
     """Find the period with the deepest dip among all up to a sixth of the readings."""
-    longest = max((len(curve) for curve in curves), default=0) // 3
+    longest = len(curve) // 3
     periods = np.arange(4, min(longest, MAX_SEASON) + 1)
-    dips = np.array([_median_dip(curves, int(p)) for p in periods])
+    dips = np.nan_to_num([_dip(curve, int(p)) for p in periods])
     if not len(dips) or dips.max() < 3 * _MIN_DIP:
         return 1
     deep = np.flatnonzero(dips >= 0.9 * dips.max())
     run = deep[: int(np.argmax(np.append(np.diff(deep) > 1, True))) + 1]  # the first peak
     best = int(periods[run[np.argmax(dips[run])]])
     return best if best < periods[-1] else 1  # at the end of the range the dip may lie beyond it
+
+
+@dataclass(frozen=True)
+class Seasons:
+    """Seasons of a series, in rows: the main one, and a longer one beside it; 1 for none."""
+
+    main: int = 1
+    long: int = 1
+
+    @property
+    def periods(self) -> tuple[int, ...]:
+        """The seasons that there are, the shortest first."""
+        return tuple(n for n in (self.main, self.long) if n > 1)
+
+    @property
+    def has_main(self) -> bool:
+        """Whether there is a main season that is long enough to count."""
+        return self.main >= MIN_SEASON
+
+    @property
+    def has_long(self) -> bool:
+        """Whether there is a longer season beside the main one."""
+        return self.long > 1
+
+
+def phase_means(values: Doubles, season: int, rate: float) -> Doubles:
+    """Return exponentially weighted means of each phase of a season, `(series, row)`.
+
+    At a row it is the mean over its phase up to and with that row: the newest counts `rate`, or
+    as much as the others while there are fewer than 1 / rate. NaN before the first value.
+    Without a season it is the last value.
+    """
+    if season < MIN_SEASON:
+        return ffill(values)[0]
+    n_series, n_rows = values.shape
+    n_seasons = -(-n_rows // season)
+    padding = np.full((n_series, n_seasons * season - n_rows), np.nan)
+    table = np.concatenate([values, padding], axis=1).reshape(n_series, n_seasons, season)
+
+    means = np.empty_like(table)
+    mean = np.full((n_series, season), np.nan)
+    count = np.zeros((n_series, season))
+    for number in range(n_seasons):
+        newest = table[:, number]
+        is_known = np.isfinite(newest)
+        count += is_known
+        weight = np.maximum(rate, 1 / np.maximum(count, 1))
+        moved = np.where(count > 1, mean + weight * (newest - mean), newest)
+        mean = np.where(is_known, moved, mean)
+        means[:, number] = mean
+    return means.reshape(n_series, -1)[:, :n_rows]
+
+
+def ffill(values: Doubles) -> tuple[Doubles, Integers]:
+    """Repeat the last value where one is missing; and count rows since it, `(series, row)` each.
+
+    NaN before the first value, where the count is that of all rows so far.
+    """
+    rows = np.arange(values.shape[1])
+    last = np.maximum.accumulate(np.where(np.isfinite(values), rows, -1), axis=1)
+    filled = np.take_along_axis(values, np.maximum(last, 0), axis=1)
+    return np.where(last >= 0, filled, np.nan), rows - last
+
+
+def shift(values: Doubles, n_rows: int) -> Doubles:
+    """Move values, `(series, row)`, to later rows; the first are NaN."""
+    shifted = np.full_like(values, np.nan)
+    if n_rows < values.shape[1]:
+        shifted[:, n_rows:] = values[:, : values.shape[1] - n_rows]
+    return shifted
 
 
 def max_auto_horizon(longest: int) -> int:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
+from rnnforecast.data.arrays import Doubles, Floats, Integers, sums_before, take_names
 from rnnforecast.data.forecast import Forecast, normal_scores
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.windows import Past, TrainingWindows, add_base
@@ -99,11 +97,11 @@ def seasonal_differences(past: Past, season: int) -> Differences:
         difference = values[:, season:] - values[:, :-season]
         before_cutoff = row, np.maximum(past.cutoff[origins] - season, 0)
 
-        counts = _cumulative_sums(np.isfinite(difference))[before_cutoff]
+        counts = sums_before(np.isfinite(difference))[before_cutoff]
         clean = np.nan_to_num(difference)
         with np.errstate(invalid="ignore", divide="ignore"):
-            absolute[origins] = _cumulative_sums(np.abs(clean))[before_cutoff] / counts
-            square[origins] = _cumulative_sums(clean**2)[before_cutoff] / counts
+            absolute[origins] = sums_before(np.abs(clean))[before_cutoff] / counts
+            square[origins] = sums_before(clean**2)[before_cutoff] / counts
     return Differences(absolute, square)
 
 
@@ -123,13 +121,6 @@ def _tables_by_series(past: Past) -> Iterator[tuple[Integers, Integers, Floats]]
         row = np.repeat(np.arange(len(chosen)), n)
         number_in_series = np.arange(len(row)) - np.repeat(np.cumsum(n) - n, n)
         yield order[np.repeat(begin[chosen], n) + number_in_series], row, readings
-
-
-def _cumulative_sums(values: NDArray[Any]) -> Doubles:
-    """Return sums of the first 0, 1, ... values of each row, `(row, value + 1)`."""
-    sums = np.zeros((len(values), values.shape[1] + 1))
-    np.cumsum(values, axis=1, out=sums[:, 1:])
-    return sums
 
 
 def _newest_readings(past: Past, season: int) -> Floats:

@@ -12,10 +12,10 @@ from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.season import infer_season
+from rnnforecast.data.season import Seasons, find_seasons
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import Proposal, option_for_each
-from rnnforecast.events import Listener, ProgressEvent, WarningEvent, ignore
+from rnnforecast.events import Listener, WarningEvent
 from rnnforecast.sources.columns import Column
 from rnnforecast.tables.bins import count_increments
 from rnnforecast.tables.quality import (
@@ -39,8 +39,6 @@ _KIND_LABELS = {"number": "holds numbers", "time": "holds times", "text": "holds
 SPIKE = "spike"
 _MAX_LISTED = 5
 """Findings that a warning lists."""
-_MAX_OWN_SEASONS = 256
-"""With more series than these, one season is found for all of them."""
 _END_SHARE = 0.1
 """Share of a series that is its beginning, or its end, when their means are compared."""
 _SHIFT_FACTOR = 1.5
@@ -107,7 +105,7 @@ class Profile:
     """Mean, in the sensor's own units; NaN where there is no reading."""
     spread: Doubles
     """Standard deviation."""
-    season: Integers
+    seasons: tuple[Seasons, ...]
     """In steps; 1 where none is found."""
     findings: tuple[Finding, ...]
     sentinels: tuple[float, ...]
@@ -116,7 +114,7 @@ class Profile:
     """Of spikes and of level shifts."""
 
 
-def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
+def profile_panel(panel: Panel) -> Profile:
     """Profile all series of a panel."""
     stats = describe(panel)
     issues = find_quality_issues(panel)
@@ -152,7 +150,7 @@ def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
         longest_gap=longest_gap,
         level=stats.mean + panel.base,
         spread=stats.std,
-        season=_seasons(panel, listener),
+        seasons=find_seasons(make_past(panel)),
         findings=(
             *suspect("stuck-sensor", "stands at", issues.stuck),
             *suspect("sentinel", "far from all others:", issues.sentinels),
@@ -233,19 +231,6 @@ def column_roles(
         return ColumnRole(name, role, "named by the user" if name in explicit else reason)
 
     return tuple(role_of(c) for c in columns if not (is_joined and c.name == schema.series))
-
-
-def _seasons(panel: Panel, listener: Listener) -> Integers:
-    past = make_past(panel)
-    n_series = panel.n_series
-    if n_series > _MAX_OWN_SEASONS:
-        return np.full(n_series, infer_season(past), np.int64)
-    seasons = np.ones(n_series, np.int64)
-    for i in range(n_series):
-        listener(ProgressEvent("looking for seasons", i, n_series, "series"))
-        seasons[i] = infer_season(past.subset(slice(i, i + 1)))
-    listener(ProgressEvent("looking for seasons", n_series, n_series, "series"))
-    return seasons
 
 
 @dataclass(frozen=True)
