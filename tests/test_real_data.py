@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import rnnforecast
 from tests.conftest import Command
 from tests.thorough import only_thoroughly
 
@@ -115,3 +116,48 @@ def test_the_naive_methods_have_their_published_errors(
         found = (metrics[method]["scaled_mse"], metrics[method]["scaled_mae"])
         assert published is None or tuple(round(value, 3) for value in found) == published
         assert metrics[method]["n"] == n_windows * horizon * 7
+
+
+SEASONS = {
+    "etth1": 24,
+    "ettm1": 96,
+    "machine_temperature": None,
+    "vic_elec": 48,
+    "pjm_zones": 24,
+    "bdg2_buildings": 24,
+    "hotgym": 96,
+    "epf_prices": 24,
+    "webberville_solar": 24,
+    "hackberry_wind": 24,
+    "opsd_daily": 7,
+    "steel_industry": 96,
+    "india_pv_weather": 96,
+    "valencia_air": 24,
+    "swiss_nox_daily": 7,
+    "clemson_temps": 365,
+    "keywest_water": 24,
+    "aws_network_in": None,
+    "ad_exchange": 24,
+    "metro_traffic": 24,
+    "birmingham_parking": 18,  # half-hours that are open
+    "bicimad": 7,
+    "melbourne_pedestrians": 24,
+    "co2_weekly": 52,
+    "spain_fuel": 12,
+    "eu_stocks": None,
+}
+"""The main season, in steps, that a person sees in most series of a table, where it is plain."""
+
+
+def test_seasons_of_sensors_are_those_that_a_person_sees() -> None:
+    wrong = {}
+    for name, expected in SEASONS.items():
+        path = Path(FOLDER or "").parent / "suite" / "data" / f"{name}.csv.gz"
+        if not path.exists():
+            pytest.skip("the folder beside RNNFORECAST_DATA is not there")
+        seasons = [series.main for series in rnnforecast.check(str(path)).profile.seasons]
+        most = max(set(seasons), key=lambda season: (seasons.count(season), season > 1))
+        if most != (expected or 1):
+            wrong[name] = seasons
+
+    assert len(wrong) <= 0.1 * len(SEASONS), wrong

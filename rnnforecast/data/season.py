@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,8 @@ _CLEAR_RATIO, _CLEAR_SCORE = 0.98, 2.0
 """What a season has to gain: of walks, noises and autoregressions, less than one in 100 did."""
 _USUAL_RATIO, _USUAL_SCORE = 0.99, 1.0
 """The same for the usual season of a step, such as the day of hours."""
+_MIN_LONG_BLOCKS = 3
+"""Blocks without which no longer season is added to one that helps."""
 _FEW_RATIO = 0.8
 """Largest ratio at which an unusual season is believed after a few blocks."""
 _ODD_RATIO = 0.9
@@ -98,12 +101,19 @@ def resolve_season(config: WindowConfig, past: Past) -> int:
 
 
 def infer_season(past: Past) -> int:
-    """Return the main season of most series, in steps; 1 where most have none."""
-    main = np.array([seasons.main for seasons in find_seasons(past)], np.int64)
-    if not len(main):
+    """Return the season of most series, in steps; 1 where most have none.
+
+    Of two seasons it is the longer one where that holds the other, as a week holds days, and a
+    look-back holds it.
+    """
+    seasons = find_seasons(past)
+    if not seasons:
         return 1
-    periods, counts = np.unique(main, return_counts=True)
-    return int(periods[np.argmax(counts)])
+    counts = Counter(
+        each.long if each.long % each.main == 0 and 1 < each.long <= MAX_SEASON else each.main
+        for each in seasons
+    )
+    return max(counts, key=lambda period: (counts[period], period > 1, -period))
 
 
 def find_seasons(past: Past) -> tuple[Seasons, ...]:
@@ -116,23 +126,24 @@ def find_seasons(past: Past) -> tuple[Seasons, ...]:
     """
     periods = [p for p in past.axis.periods(past.step_us) if p >= MIN_SEASON]
     usual = next((p for p in periods if p * past.step_us > HOUR_US), 0)
-    seasons = [Seasons()] * past.n_origins
+    chosen = np.ones((past.n_origins, 2), np.int64)
     for origins, table in past.tables():
         n_rows = min(table.shape[1], _MAX_ROWS)
         if not n_rows:
             continue
         readings = _clip(past.subset(origins).history(n_rows).astype(np.float64))
         main = _main_seasons(readings, [p for p in periods if 2 * p < n_rows], usual)
-        long = np.ones_like(main)
+        chosen[origins, 0] = main
         for period in periods:
-            for other in np.unique(main[(main > 1) & (main < period)]).tolist():
-                rows = np.flatnonzero(main == other)
-                if 2 * period < n_rows:
-                    gains = _gains(readings[rows], period, over=other)
-                    long[rows[gains.are_enough(is_usual=False)]] = period
-        for row, origin in enumerate(origins.tolist()):
-            seasons[origin] = Seasons(int(main[row]), int(long[row]))
-    return tuple(seasons)
+            if 2 * period >= n_rows:
+                continue
+            for shorter in np.unique(main[(main > 1) & (main < period)]).tolist():
+                rows = np.flatnonzero(main == shorter)
+                gains = _gains(readings[rows], period, over=shorter)
+                helps = gains.are_enough(is_usual=True) & (gains.ratio < _CLEAR_RATIO)
+                helps &= gains.n_blocks >= _MIN_LONG_BLOCKS
+                chosen[origins[rows[helps]], 1] = period
+    return tuple(Seasons(main, long) for main, long in past.filled(chosen).tolist())
 
 
 def _main_seasons(readings: Doubles, periods: Sequence[int], usual: int) -> Integers:
@@ -218,32 +229,43 @@ def season_gain(readings: Doubles, season: int, *, over: int = 1) -> Gains:
 
     A block is a season, or a part of a long one, and is forecast from the row before it: by means
     of each phase, alone or shifted by what they left over lately. Without the season, the same
-    means are taken over all phases, so that trends and levels count on both sides, or of a shorter
-    season, `over`; and the last readings may come again. The forecast with the least error of each
+    means are taken over all phases, so that trends and levels count on both sides, and the last
+    readings may come again. With a shorter season, `over`, that is on both sides, and the longer
+    one is added to it. The forecast with the least error of each
     side counts, so that neither a walk nor noise is told a season.
     """
     n_rows = readings.shape[1]
     block = min(season, _MAX_BLOCK)
     last = np.arange(n_rows - block, season, -block)[::-1] - 1  # the newest row that is known
     leads = np.arange(block)
-    actual = readings[:, last[:, None] + 1 + leads]  # (series, block, row)
 
-    def forecasts(expected: Doubles, period: int) -> list[Doubles]:
-        left = readings - expected
+    ahead, ahead_over = (last[:, None] + 1 + steps for steps in (leads, leads % over))
+    actual = readings[:, ahead]  # (series, block, row)
+
+    def shifted(forecast: Doubles, left: Doubles, period: int) -> list[Doubles]:
         widths = max(2, period // 8), period
         shifts = [ffill(left)[0], *(_trailing_mean(left, width) for width in widths)]
-        plain = expected[:, last[:, None] + 1 + leads % period]
-        return [plain, *(plain + np.nan_to_num(values[:, last, None]) for values in shifts)]
+        return [forecast, *(forecast + np.nan_to_num(each[:, last, None]) for each in shifts)]
 
-    def phases(period: int) -> list[Doubles]:
-        return [shift(phase_means(readings, period, rate), period) for rate in _PHASE_RATES]
+    def phases(values: Doubles, period: int) -> list[Doubles]:
+        return [shift(phase_means(values, period, rate), period) for rate in _PHASE_RATES]
 
-    expected = phases(season)
-    seasonal = [forecast for each in expected for forecast in forecasts(each, season)]
-    levels = [*(_trailing_mean(each, season) for each in expected), np.zeros_like(readings)]
-    plain = [forecast for level in levels for forecast in forecasts(level, season)]
+    plain, seasonal = [], []
+    for expected in phases(readings, season):
+        level = _trailing_mean(expected, season)
+        seasonal += shifted(expected[:, ahead], readings - expected, season)
+        plain += shifted(level[:, ahead], readings - level, season)
+    plain += shifted(np.zeros_like(actual), readings, season)
+
     if over > 1:
-        plain += [forecast for each in phases(over) for forecast in forecasts(each, over)]
+        for expected in phases(readings, over):
+            plain += shifted(expected[:, ahead_over], readings - expected, over)
+            for added in phases(readings - expected, season):
+                # row by row, or alike for a whole short season, as a Sunday differs
+                smooth = np.roll(_trailing_mean(added, over), -(over // 2), axis=1)
+                for each in (added, smooth):
+                    left = readings - expected - each
+                    seasonal += shifted(expected[:, ahead_over] + each[:, ahead], left, over)
 
     is_known = np.isfinite(actual)
     for forecast in (*plain, *seasonal):

@@ -142,10 +142,10 @@ def parent_of(pid: int) -> int:
 
 @pytest.mark.parametrize("signalled", [False, True])
 def test_neither_folders_nor_semaphores_of_workers_stay(
-    plant: Path, tmp_path: Path, *, signalled: bool
+    plant: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, *, signalled: bool
 ) -> None:
-    temporary, output = tmp_path / "tmp", tmp_path / "out"
-    temporary.mkdir()
+    # a socket is made in there, whose path may have 107 bytes
+    temporary, output = tmp_path_factory.mktemp("t"), tmp_path / "out"
     words = ["predict", plant / "buckets", "-m", plant / "model", "-o", output, "--workers", "2"]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     process = subprocess.Popen(
