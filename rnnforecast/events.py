@@ -125,14 +125,14 @@ class InputRead:
 
 @dataclass(frozen=True)
 class CatchUpEvent:
-    """Of the as-of times of a catch-up so many are published, by this call or before."""
+    """Number of as-of times of a catch-up that are published, by this call or an earlier one."""
 
     n_published: int
     n_total: int
 
     @property
     def summary(self) -> str:
-        """How far it is, in words."""
+        """Describe the progress in words."""
         return f"{self.n_published} of {self.n_total} as-of times are published"
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +24,9 @@ path = "model"
 [forecast]
 output = "out/{as_of}.csv"
 """
-JOB = f"""{SMALL_JOB.replace("{as_of}", "forecast")}fallback = ["seasonal-naive", "naive"]
+ONE_FILE_JOB = SMALL_JOB.replace("{as_of}", "forecast")
+"""Each run writes the same file."""
+JOB = f"""{ONE_FILE_JOB}fallback = ["seasonal-naive", "naive"]
 [ledger]
 path = "ledger"
 [log]
@@ -30,6 +35,16 @@ file = "run.log"
 textfile = "job.prom"
 """
 """A job with a ledger, a log and metrics. Each run writes the same file."""
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Act as a user without rights; needs root."""
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def make_panel(*series: object, step_us: int = HOUR_US, start_us: int = START_US) -> Panel:

@@ -25,7 +25,7 @@ from pathlib import Path
 import typer
 
 from rnnforecast.cli.main import app, run
-from tests.builders import wave, write_wide
+from tests.builders import ONE_FILE_JOB, wave, write_wide
 from tests.conftest import SMALL
 
 DOCUMENTED = frozenset((0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 124))
@@ -51,18 +51,6 @@ VALUES = (
         "Mars/X",
     ),
 )
-JOB = """
-[data]
-source = "data.csv"
-[model]
-path = "model"
-[forecast]
-output = "out/forecast.csv"
-[ledger]
-path = "ledger"
-[log]
-file = "run.log"
-"""
 BASES: dict[str, Sequence[str]] = {
     "check": ["data.csv"],
     "train": ["data.csv", "-m", "new", *SMALL],
@@ -123,7 +111,8 @@ def make_place(folder: Path) -> Path:
     place = folder / "place"
     place.mkdir()
     write_wide(place / "data.csv", flow=wave(400), level=3 * wave(400, seed=1) - 10)
-    (place / "job.toml").write_text(JOB)
+    log = '[ledger]\npath = "ledger"\n[log]\nfile = "run.log"\n'
+    (place / "job.toml").write_text(ONE_FILE_JOB + log)
     (place / "closed").mkdir(mode=0)
     for words in (
         ["train", "data.csv", *SMALL],

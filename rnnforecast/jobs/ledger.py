@@ -73,7 +73,7 @@ def check_ledger_owner(job: Job, ledger: Path) -> None:
         raise UsageError(
             f"{ledger} is the ledger of another job, {owner[JOB]}",
             code="shared-ledger",
-            hint="let each job keep a ledger of its own",
+            hint="give each job its own ledger",
         )
 
 
@@ -255,8 +255,8 @@ def score(
     if not scores:
         condition = "if forecasts count that look better than live ones would"
         raise NotEnoughDataError(
-            f"of no forecast in {ledger} a reading has come"
-            + (", but for those that are in-sample" if n_in_sample else ""),
+            f"no reading has arrived yet for any forecast in {ledger}"
+            + (" except in-sample ones" if n_in_sample else ""),
             code="nothing-to-score",
             proposals=[Proposal(("--in-sample",), condition)] if n_in_sample else (),
             hint="pass newer readings with  --data , or an earlier  --since",
@@ -335,7 +335,7 @@ def _read_scored(parts: Sequence[LedgerPart], past: Past, since_us: int | None) 
 
 
 def _out_of_sample(table: pa.Table) -> pa.Table:
-    """Return the rows of versions that had not learnt from what came after the forecast."""
+    """Drop the rows whose model version was trained on readings after the forecast's cutoff."""
     if IN_SAMPLE not in table.column_names:
         return table
     return table.filter(pc.invert(table[IN_SAMPLE].fill_null(False)))

@@ -332,7 +332,7 @@ def check_not_shared(job: Job, output: Path) -> None:
             raise UsageError(
                 f"{path} belongs to another job, {manifest.get(JOB)}, with the output {existing}",
                 code="shared-output",
-                hint="let each job write to a folder of its own",
+                hint="give each job its own output folder",
             )
     if job.ledger is not None:
         check_ledger_owner(job, Path(job.ledger))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from urllib.parse import unquote
@@ -66,7 +66,7 @@ class ParquetFile:
             schema = pa_parquet.read_schema(self.input.arrow_input())
             _ = schema.names  # decodes them
         except _DAMAGED as error:
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
         for name, _ in self.folders:
             field, index = pa.field(name, pa.string()), schema.get_field_index(name)
             schema = schema.append(field) if index < 0 else schema.set(index, field)
@@ -91,7 +91,7 @@ class ParquetFile:
                 for name, index in indices.items():
                     is_long[name] |= _is_long(group.column(index))
         except _DAMAGED as error:
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
         return is_long
 
     @property
@@ -116,8 +116,13 @@ class ParquetFile:
         for batch in self.batches(list(types), n_rows):
             yield cast_batch(batch, types, str(self.path), texts)
 
-    def batches(self, names: list[str], n_rows: int) -> Generator[pa.RecordBatch]:
-        """Read columns of the types that they have, at most `n_rows` rows at a time."""
+    def batches(
+        self, names: list[str], n_rows: int, opened: pa_parquet.ParquetFile | None = None
+    ) -> Generator[pa.RecordBatch]:
+        """Read columns of the types that they have, at most `n_rows` rows at a time.
+
+        `opened` is the file, where it is open already.
+        """
         folders = dict(self.folders)
         stored = [name for name in names if name not in folders]
         for name in stored:
@@ -125,7 +130,7 @@ class ParquetFile:
                 raise self._long_texts(name)
 
         try:
-            with self._open(set(stored)) as file:
+            with nullcontext(opened) if opened else self.open_columns(set(stored)) as file:
                 for batch in self._read(file, stored, n_rows):
                     arrays = [
                         pa.repeat(folders[n], batch.num_rows) if n in folders else batch.column(n)
@@ -140,11 +145,12 @@ class ParquetFile:
                                 raise self._long_texts(name)
                     yield pa.RecordBatch.from_arrays(arrays, names=names)
         except _DAMAGED as error:
-            raise self._damaged(error) from error
+            raise self.damaged(error) from error
         finally:
             pa.default_memory_pool().release_unused()
 
-    def _open(self, names: Collection[str]) -> pa_parquet.ParquetFile:
+    def open_columns(self, names: Collection[str]) -> pa_parquet.ParquetFile:
+        """Open the file to read these columns; texts come as dictionaries."""
         texts = [name for name in names if name in self.texts]
         if not is_remote(self.path):
             return pa_parquet.ParquetFile(
@@ -184,7 +190,8 @@ class ParquetFile:
             hint="neither a time nor a name is so long; leave the column out",
         )
 
-    def _damaged(self, error: Exception) -> DataError:
+    def damaged(self, error: Exception) -> DataError:
+        """Return the error for a file that Arrow cannot read."""
         return DataError(
             f"{self.path} is not a whole Parquet file: {error}",
             code="unreadable",
@@ -342,13 +349,22 @@ def _head(file: ParquetFile, schema: pa.Schema) -> pa.Table | None:
     # A column of long texts is left out, and does not keep the others from being read.
     groups += [[name] for name in plain if name in file.texts]
     batches = []
-    for group in groups:
+    with ExitStack() as stack:
+        # A file of thousands of columns takes long to open: once is enough for the numbers.
+        is_opened = len(groups) > 1 and not is_remote(file.path)
         try:
-            with closing(file.batches(group, _HEAD_ROWS)) as iterator:
-                batches.append(next(iterator, None))
-        except DataError as error:
-            if error.code != "long-field":
-                raise
+            opened = stack.enter_context(file.open_columns(())) if is_opened else None
+        except _DAMAGED as error:
+            raise file.damaged(error) from error
+        for group in groups:
+            has_texts = group[0] in file.texts if group else False
+            try:
+                reading = file.batches(group, _HEAD_ROWS, None if has_texts else opened)
+                with closing(reading) as iterator:
+                    batches.append(next(iterator, None))
+            except DataError as error:
+                if error.code != "long-field":
+                    raise
 
     filled = [batch for batch in batches if batch is not None]
     if len(filled) < len(batches):
@@ -367,17 +383,21 @@ def _describe(schema: pa.Schema, head: pa.Table) -> tuple[Column, ...]:
         # pandas keeps an index that only counts rows in such a column.
         return field.name.startswith("__index_level_") and bool(pa.types.is_integer(field.type))
 
-    return tuple(_column(field, head) for field in schema if not is_row_number(field))
+    arrays = dict(zip(head.schema.names, head.columns, strict=True))
+    return tuple(
+        _column(field, arrays.get(field.name)) for field in schema if not is_row_number(field)
+    )
 
 
-def _column(field: pa.Field, head: pa.Table) -> Column:
+def _column(field: pa.Field, array: pa.ChunkedArray | None) -> Column:
+    """Describe a column by its first values; None where these are long texts."""
     if pa.types.is_nested(field.type):
         return Column(field.name, "nested")
-    if field.name not in head.schema.names:
-        return Column(field.name, "other")  # of long texts
+    if array is None:
+        return Column(field.name, "other")
 
     type_ = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    sample = _sample(field.name, head.column(field.name).drop_null(), type_)
+    sample = _sample(field.name, array.drop_null(), type_)
     if pa.types.is_timestamp(type_) or pa.types.is_date(type_):
         return Column(field.name, "time", sample, is_typed=True, tz=getattr(type_, "tz", None))
 

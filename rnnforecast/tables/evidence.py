@@ -42,7 +42,8 @@ _ZONE_ABBREVIATION = re.compile(
     r"|A[EC][SD]T|AWST|IST|JST|KST|SGT|HKT|(UTC|GMT)?[+-]\d{1,2}(:?\d{2})?"
 )
 _MAX_FLAGS_PER_ROW = 8
-"""Codes are counted with so many flags of a byte each: a hash table takes more, and longer."""
+"""Distinct codes are counted in a byte array of up to this many entries per row, which is smaller
+and faster than a hash table."""
 NO_TIME = np.iinfo(np.int64).min
 """A row without a time."""
 Flags = NDArray[np.bool_]

@@ -221,8 +221,8 @@ def merge_step_counts(steps: StepCounts, ranks: Ranks) -> StepCounts:
 def check_future(rows: Rows, step_us: int, context: ReadContext, *, is_aware: bool) -> None:
     """Warn of readings up to a step ahead of the clock; raise `DataError` for one further ahead.
 
-    A time without a zone has come once it has in any zone. Rows without a reading may lie ahead:
-    they hold covariates that are known ahead.
+    A time without a zone is in the future only if it is so in every zone. Rows without a reading
+    may be in the future: they hold covariates that are known ahead.
     """
     now_us = time.time_ns() // 1000 + (0 if is_aware else MAX_UTC_OFFSET_US)
     n_before = n_early = 0

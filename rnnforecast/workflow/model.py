@@ -295,9 +295,9 @@ def predict(
 ) -> Prediction:
     """Forecast the steps after the last reading; with `output`, write them to a file, or to `-`.
 
-    Without `data`, the source that the model was trained on is read again, where it lies beside the
-    model; elsewhere only with `trust_source`. Fields of `reading` that
-    differ from their defaults, or that `explicit` names, override the model's reading options.
+    Without `data`, the training source is read again: `training_source` says when it is trusted.
+    Fields of `reading` that differ from their defaults, or that `explicit` names, override the
+    model's reading options.
     Raises a `RnnForecastError`; a series that cannot be forecast is left out and named.
     """
     config = config or PredictConfig()

@@ -134,9 +134,11 @@ def test_force_publishes_again_the_same_bytes(command: Command, place: Path) -> 
     before = files(place)
     again = run(command, place, "--force")
     assert again.document["status"] == "published"
+    assert log(place)[-1]["status"] == "published"
     after = files(place)
     assert after.keys() == before.keys()
-    assert {name for name in after if after[name] != before[name]} == {"out/run.json"}
+    # The manifest states the second of publication, which may be the same one.
+    assert {name for name in after if after[name] != before[name]} <= {"out/run.json"}
 
 
 @pytest.mark.parametrize("damage", ["output", "ledger", "manifest"])

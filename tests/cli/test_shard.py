@@ -7,6 +7,7 @@ import hashlib
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -157,9 +158,9 @@ def test_a_wide_file_of_many_columns_is_read_a_few_at_a_time(
     together = []
     batches = ParquetFile.batches
 
-    def watched(file: ParquetFile, names: list[str], n_rows: int) -> object:
+    def watched(file: ParquetFile, names: list[str], *arguments: Any) -> object:
         together.append(len(names))
-        return batches(file, names, n_rows)
+        return batches(file, names, *arguments)
 
     monkeypatch.setattr(ParquetFile, "batches", watched)
     frame = wide(*(f"s{i}" for i in range(250))).assign(setpoint=np.arange(N) % 7.0)

@@ -18,19 +18,11 @@ from rnnforecast.config.training import Config, NetworkConfig, TrainConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.storage.remote import as_path
 from rnnforecast.workflow.model import training_source
-from tests.builders import wave, write_wide
+from tests.builders import ONE_FILE_JOB, wave, write_wide
 from tests.conftest import SMALL, Command
 from tests.strangers import rewrite_manifest
 
 BAD_ROW = "2024-01-17 16:00:00,1,2,ssh-rsa of a stranger\n"
-JOB = """
-[data]
-source = "data.csv"
-[model]
-path = "model"
-[forecast]
-output = "out/forecast.csv"
-"""
 
 
 @pytest.fixture
@@ -41,7 +33,7 @@ def place(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         file.write(BAD_ROW)
     Path("victim").write_text("not to be written\n")
     Path("victim.csv").write_text("not to be written\n")
-    Path("job.toml").write_text(JOB)
+    Path("job.toml").write_text(ONE_FILE_JOB)
     rewrite_manifest(
         Path("model"),
         config__data__on_bad_rows="skip",
@@ -131,7 +123,7 @@ def test_an_old_model_that_holds_only_the_name_of_bad_times_says_so(
 
 def test_a_job_is_the_same_from_every_folder(command: Command, workplace: Path) -> None:
     (workplace / "job.toml").write_text(
-        JOB.replace('"data.csv"', '"data.csv"\nexclude = "bad.csv"')
+        ONE_FILE_JOB.replace('"data.csv"', '"data.csv"\nexclude = "bad.csv"')
     )
     (workplace / "bad.csv").write_text(BAD_TIMES)
     (workplace / "elsewhere").mkdir()
@@ -149,7 +141,7 @@ def test_a_job_is_the_same_from_every_folder(command: Command, workplace: Path) 
 def test_a_dry_run_writes_no_rejected_rows_either(command: Command, workplace: Path) -> None:
     os.chdir(workplace)
     options = 'on_bad_rows = "skip"\nmax_bad_rows = "9"\nrejects = "rejected.txt"'
-    Path("job.toml").write_text(JOB.replace('"data.csv"', f'"data.csv"\n{options}'))
+    Path("job.toml").write_text(ONE_FILE_JOB.replace('"data.csv"', f'"data.csv"\n{options}'))
     with Path("data.csv").open("a") as file:
         file.write(BAD_ROW)
 

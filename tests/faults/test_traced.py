@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import wave, write_wide
+from tests.builders import ONE_FILE_JOB, wave, write_wide
 from tests.strangers import rewrite_manifest
 from tests.thorough import THOROUGHLY
 
@@ -42,14 +42,6 @@ LINES = {
     "plot --data data.csv --model model --forecast first.csv -o p.html": ("p.html",),
 }
 """Commands, and what each may write."""
-JOB = """
-[data]
-source = "data.csv"
-[model]
-path = "model"
-[forecast]
-output = "job.csv"
-"""
 HOOK = """
 import os, sys
 log = open(sys.argv.pop(1), "a", buffering=1)
@@ -142,7 +134,7 @@ def scene(trained: Path, port: int, tmp_path_factory: pytest.TempPathFactory) ->
     scene = Path(shutil.copytree(trained, folder / "scene"))
     with (scene / "data.csv").open("a") as file:
         file.write("2024-01-17 16:00:00,1,2,of a stranger\n")
-    (scene / "job.toml").write_text(JOB)
+    (scene / "job.toml").write_text(ONE_FILE_JOB.replace("out/forecast.csv", "job.csv"))
     stamps = write_wide(folder / "ahead.csv", start="2024-01-17 16:00", flow=wave(6), level=wave(6))
     rows = [line.split(",") for line in stamps.read_text().splitlines()[1:]]
     first = ["series,timestamp,forecast,q10,q90"]

@@ -8,7 +8,6 @@ import os
 import random
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
@@ -17,6 +16,7 @@ import pytest
 from rnnforecast.errors import DataError, WriteError
 from rnnforecast.sources.files import expand_path
 from rnnforecast.storage.durable import check_file, check_not_overwriting
+from tests.builders import another_user
 
 needs_root = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root becomes another user"
@@ -35,15 +35,6 @@ def folder() -> Iterator[Path]:
         yield place
         for site in place.glob("id=*"):
             site.chmod(0o755)
-
-
-@contextmanager
-def another_user() -> Iterator[None]:
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def refused(text: object, named: object) -> None:

@@ -24,6 +24,7 @@ import pytest
 from rnnforecast.errors import LockedError, WriteError
 from rnnforecast.storage import durable
 from rnnforecast.storage.lock import acquire
+from tests.builders import another_user
 
 HOLD = """
 import os, sys, time
@@ -290,15 +291,6 @@ def open_folder() -> Iterator[Path]:
     folder.chmod(0o777)
     yield folder
     shutil.rmtree(folder)
-
-
-@contextmanager
-def another_user() -> Iterator[None]:
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root is another user for a while")
