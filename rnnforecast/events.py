@@ -102,8 +102,6 @@ class EpochEnded:
     learning_rate: float
     """That of the last step."""
     is_best: bool
-    effective_memory: int | None = None
-    """Steps of history that the forecasts make use of; not measured in every epoch."""
 
 
 @dataclass(frozen=True)

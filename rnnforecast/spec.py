@@ -6,17 +6,21 @@ Standard library only: a damaged model is refused by its shapes before torch is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from rnnforecast.config.training import NetworkConfig
+from typing import NamedTuple
 
 Shape = tuple[int, ...]
 DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 QUANTILES = (0.025, *DECILES, 0.975)
 """Levels that every network learns: the nine deciles and the ends of a 95 % band."""
-HINGES = 16
-"""Hinge functions that the effect of known covariates is made of, besides straight lines."""
+N_FULL, N_EXPERTS = 8, 14
+"""Experts that forecast the reading, and all of them: see `model.experts`."""
+N_BEFORE, N_SHOWN, N_FACTS = 4, 9, 21
+"""Inputs for each row of the segment before, experts whose forecasts are inputs, and facts."""
+EXPANSION = 2
+"""Width of the layers between, as a multiple of the state's."""
+CONTEXT_ROWS = 512
+"""Rows of history that the recurrence runs over, at most; the experts see the whole look-back."""
+_LEAST_ROWS = 32
 
 
 class Cell(NamedTuple):
@@ -43,31 +47,27 @@ CELLS = {
 class MemberSpec:
     """The specification of one member of the ensemble."""
 
-    lookback: int
-    """Steps of history that the member sees, the newest ones."""
+    cell: str
+    hidden: int
+    layers: int
     segment: int
-    """Steps that one step of the recurrence takes in."""
-    linear: bool
-    """Whether forecasts are assumed to be linear in the deviations from the season's pattern: the
-    member trains on mirrored and mixed windows, too, and sees each window at unit spread."""
-    seasonal: bool
-    """Whether level and pattern of the window's own seasons persist into the horizon; requires two
-    seasons in the look-back."""
+    """Readings that one step of the recurrence takes in."""
     covariates: bool = False
     """Whether the member sees the covariates."""
+    is_trained: bool = True
+    """Whether it learns from these readings; else it stays as it was built in."""
 
     def __str__(self) -> str:
         """Describe the member as `rnnforecast show` prints it."""
-        parts = [f"{self.lookback} steps in segments of {self.segment}"]
-        parts += ["the window's own pattern lasts"] * self.seasonal
-        parts += ["in the series' units"] * (not self.linear)
+        parts = [f"{self.cell.upper()} of width {self.hidden}, {self.layers} layer(s)"]
+        parts += [f"segments of {self.segment}"]
         parts += ["with covariates"] * self.covariates
+        parts += ["built in, not trained on these readings"] * (not self.is_trained)
         return ", ".join(parts)
 
-    @property
-    def n_components(self) -> int:
-        """Number of components of a window that persist, as `model.network.lasting` lists them."""
-        return 3 if self.seasonal else 1
+
+BUILTIN = MemberSpec("gru", hidden=64, layers=2, segment=16, is_trained=False)
+"""The member that is built in; its weights lie beside `model.initialise`."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class NetworkSpec:
     lookback: int
     horizon: int
     season: int
-    """Period of the pattern in steps; 1 where there is no season."""
+    """The season of most series, in steps, 1 where they have none: errors are measured by it."""
     n_series: int
     members: tuple[MemberSpec, ...]
     quantiles: tuple[float, ...] = QUANTILES
@@ -87,6 +87,11 @@ class NetworkSpec:
     """Number of features known up to the cutoff only."""
     n_static: int = 0
     """Number of features that are constant for each series."""
+
+    @property
+    def least_history(self) -> int:
+        """Rows before a cutoff that training and evaluation ask for: two seasons, 32 at least."""
+        return min(self.lookback, max(2 * self.season, _LEAST_ROWS))
 
     @property
     def n_features(self) -> int:
@@ -99,73 +104,56 @@ class NetworkSpec:
         return self.quantiles.index(0.5)
 
 
-def expected_shapes(spec: NetworkSpec, config: NetworkConfig) -> dict[str, Shape]:
-    """Return the name and shape of every tensor that a network of this configuration stores."""
+def expected_shapes(spec: NetworkSpec) -> dict[str, Shape]:
+    """Return the name and shape of every tensor that a network of this specification stores."""
     entries = spec.n_series + 1  # entry 0 stands for every unknown series
     shapes: dict[str, Shape] = {
         "center": (entries,),
         "scale": (entries,),
         "outlier_threshold": (entries,),
+        "seasons": (entries, 2),
     }
     if spec.n_features:
         shapes |= {"feature_mean": (spec.n_features,), "feature_scale": (spec.n_features,)}
-
     for number, member in enumerate(spec.members):
-        for name, shape in member_shapes(spec, member, config).items():
+        for name, shape in member_shapes(spec, member).items():
             shapes[f"members.{number}.{name}"] = shape
     return shapes
 
 
-def member_shapes(spec: NetworkSpec, member: MemberSpec, config: NetworkConfig) -> dict[str, Shape]:
+def member_shapes(spec: NetworkSpec, member: MemberSpec) -> dict[str, Shape]:
     """Return the shapes of one member's tensors: its layers are made and checked by them."""
-    entries, width = spec.n_series + 1, config.hidden
-    out_segment = min(member.segment, spec.horizon)
-
-    shapes = {
-        "seasonal_pattern.weight": (entries, spec.season),
-        "persistence": (member.n_components, spec.horizon),
-        "segment_proj.weight": (width, member.segment),
-        "segment_proj.bias": (width,),
-        "missing_proj.weight": (width, member.segment),
-        "series_embedding.weight": (entries, width),
-        "lead_embedding": (-(-spec.horizon // out_segment), width),
-        "head.weight": (out_segment * len(spec.quantiles), width),
-        "head.bias": (out_segment * len(spec.quantiles),),
-        **recurrence_shapes(config),
+    width, between = member.hidden, EXPANSION * member.hidden
+    inputs, outputs = n_inputs(member.segment), len(spec.quantiles) + N_EXPERTS
+    cell = CELLS[member.cell]
+    linears: dict[str, Shape] = {
+        "embed": (width, inputs),
+        "embed_again": (width, width),
+        "head_hidden": (between, width + inputs),
+        "head": (member.segment * outputs, between),
     }
-
+    shapes: dict[str, Shape] = {"norm.weight": (width,), "norm.bias": (width,)}
+    for number in range(member.layers):
+        block = f"blocks.{number}"
+        for norm in ("norm", "norm_between"):
+            shapes |= {f"{block}.{norm}.weight": (width,), f"{block}.{norm}.bias": (width,)}
+        linears |= {f"{block}.expand": (between, width), f"{block}.contract": (width, between)}
+        for gates in ("linear_ih", "linear_hh")[: 1 + cell.reads_state]:
+            linears[f"{block}.recurrence.{gates}"] = (cell.n_gates * width, width)
+    for name, shape in linears.items():
+        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
     if member.covariates:
-        covariates = covariate_shapes(spec, member, config)
-        shapes |= {f"covariate_encoder.{name}": shape for name, shape in covariates.items()}
+        features = n_covariate_inputs(spec, member.segment)
+        shapes["covariates_to_state.weight"] = (width, features)
+        shapes["covariates_to_head.weight"] = (between, features)
     return shapes
 
 
-def recurrence_shapes(config: NetworkConfig) -> dict[str, Shape]:
-    """Return the shapes of the recurrent layers: input to gates and state to gates."""
-    cell = CELLS[config.cell]
-    n_gates = cell.n_gates * config.hidden
-    shapes: dict[str, Shape] = {}
-    for layer in range(config.layers):
-        for linear in ("linear_ih", "linear_hh") if cell.reads_state else ("linear_ih",):
-            shapes[f"recurrence.{linear}.{layer}.weight"] = (n_gates, config.hidden)
-            shapes[f"recurrence.{linear}.{layer}.bias"] = (n_gates,)
-    return shapes
+def n_inputs(segment: int) -> int:
+    """Return how many inputs a segment has, covariates aside: see `model.inputs`."""
+    return (N_BEFORE + N_SHOWN + 1) * segment + N_FACTS + 2 * N_EXPERTS
 
 
-def covariate_shapes(
-    spec: NetworkSpec, member: MemberSpec, config: NetworkConfig
-) -> dict[str, Shape]:
-    """Return the shapes of a member's covariate encoder; layers without input are left out."""
-    width, out_segment = config.hidden, min(member.segment, spec.horizon)
-    shapes: dict[str, Shape] = {}
-
-    if spec.n_known:
-        shapes["hinge.weight"] = (HINGES, spec.n_known)
-        shapes["hinge.bias"] = (HINGES,)
-        shapes["series_effect.weight"] = (spec.n_series + 1, spec.n_known + HINGES)
-        shapes["future_proj.weight"] = (width, spec.n_known * out_segment)
-    if spec.n_known + spec.n_past:
-        shapes["history_proj.weight"] = (width, (spec.n_known + spec.n_past) * member.segment)
-    if spec.n_static:
-        shapes["static_proj.weight"] = (width, spec.n_static)
-    return shapes
+def n_covariate_inputs(spec: NetworkSpec, segment: int) -> int:
+    """Return how many inputs a segment has from covariates: see `model.covariates`."""
+    return (2 * spec.n_known + spec.n_past) * segment + spec.n_static

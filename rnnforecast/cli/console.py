@@ -129,7 +129,6 @@ class Screen:
             format_number(epoch.gradient_norm),
             format_number(epoch.gradient_norm_99),
             f"{100 * epoch.clipped:.0f} %",
-            "-" if epoch.effective_memory is None else str(epoch.effective_memory),
         )
         widths = _TRACE_WIDTHS.values()
         self.note("  ".join(f"{cell:>{n}}" for cell, n in zip(cells, widths, strict=True)))

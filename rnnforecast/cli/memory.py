@@ -61,13 +61,11 @@ def print_memory(result: MemoryReport, screen: Screen, *, has_units: bool) -> No
         _print_leads(memory, result.step_us, screen)
         _print_peaks(memory, result.step_us, screen)
         screen.table(
-            ("member", "look-back", "segment", "remembers", "gradient at the end", "at the start"),
+            ("member", "segment", "gradient at the end", "at the start"),
             [
                 (
                     f"{number}",
-                    str(member.lookback),
                     str(member.segment),
-                    str(member.effective_memory),
                     format_number(member.state_gradient[0]),
                     format_number(member.state_gradient[-1]),
                 )
@@ -119,13 +117,12 @@ def _print_peaks(memory: MemoryAnalysis, step_us: int, screen: Screen) -> None:
         (
             f"{peak.lag} steps ({format_duration(peak.lag * step_us)})",
             f"{peak.autocorrelation:.2f}",
-            f"{peak.residual:.2f}",
             format_number(peak.error) if peak.error is not None else "beyond the look-back",
         )
         for peak in memory.peaks
     ]
     screen.table(
-        ("lag", "correlation", "after the pattern", "error beside it"),
+        ("lag", "correlation", "error beside it"),
         rows,
         title="Where readings come again (autocorrelation)",
     )

@@ -39,7 +39,10 @@ class WindowConfig:
 
     horizon: str = option("auto", "Steps to forecast: a number, a duration such as 24h.", "-H")
     lookback: str = option("auto", "Steps of history the network sees: the same forms.", "-L")
-    season: str = option("auto", "Season: steps, a duration, none, or auto (found in the data).")
+    season: str = option(
+        "auto",
+        "Season: steps, a duration, two such as 1d,1w, none, or auto (found in each series).",
+    )
 
     def __post_init__(self) -> None:
         """Convert numbers, which Python callers may pass, to text."""
@@ -52,8 +55,8 @@ class NetworkConfig:
     """The shape of the network."""
 
     cell: str = option("gru", "Recurrent cell.", choices=tuple(CELLS))
-    hidden: int = option(128, "Width of the recurrent state.")
-    layers: int = option(1, "Recurrent layers.")
+    hidden: int = option(64, "Width of the recurrent state.")
+    layers: int = option(2, "Recurrent layers.")
     segment: int | None = option(
         None, "Readings that one recurrent step takes in; 1 is the textbook network."
     )
@@ -63,7 +66,7 @@ class NetworkConfig:
         "default is torch's own.",
         choices=INITS,
     )
-    dropout: float = option(0.3, "Share of the decoded state that is dropped while training.")
+    dropout: float = option(0.0, "Share of the decoded state that is dropped while training.")
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for an invalid shape."""
@@ -86,9 +89,11 @@ class NetworkConfig:
 class TrainConfig:
     """How the network learns. Equal configurations and equal readings give equal weights."""
 
-    epochs: int = option(8, "Epochs at most; training stops early when validation says so.")
-    batch_size: int = option(256, "Windows in one step.")
-    learning_rate: float = option(3e-3, "Step size of the optimizer, after a warm-up.")
+    epochs: int = option(
+        16, "Epochs of 25 steps at most; training stops early when validation says so."
+    )
+    batch_size: int = option(64, "Windows in one step.")
+    learning_rate: float = option(2e-3, "Step size of the optimizer, after a warm-up.")
     clip: float = option(1.0, "Largest global gradient norm; 0 for no limit.")
     truncate: int | None = option(
         None, "Let gradients reach back over this many readings only. Default: all of them."

@@ -14,8 +14,7 @@ from rnnforecast.config.training import MAX_LOOKBACK, WindowConfig
 from rnnforecast.data.arrays import Doubles, Integers, sums_before
 from rnnforecast.data.axis import ELAPSED_UTC, HOUR_US, Flags, TimeAxis
 from rnnforecast.data.windows import Past
-from rnnforecast.errors import NotEnoughDataError, Proposal
-from rnnforecast.spec import MemberSpec
+from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
 from rnnforecast.units import format_duration, parse_steps
 
 MIN_SEASON = 4
@@ -52,10 +51,10 @@ _ODD_RATIO = 0.9
 """The same for a period that is none of the clock: it is the best of many."""
 _RESOLUTION = 1e-9
 """Errors below this share of the readings are roundings."""
-_SEASONS = 21
-"""Seasons in the longest look-back; the others hold a third and two thirds of them."""
-_SEGMENTS = (24, 48, 96)
-"""Three lengths of a segment, in steps, that `resolve_segment` chooses by."""
+_MAIN_SEASONS, _LONG_SEASONS = 28, 4
+"""Seasons in a look-back that is not given."""
+_MIN_LOOKBACK, _MAX_LOOKBACK = 672, 2048
+"""Bounds of a look-back that is not given (docs/decisions.md)."""
 _FEWEST_ROWS = 20
 """With fewer rows nothing tells how wrong a forecast will be."""
 _NO_SEASON_HORIZON = 24
@@ -73,47 +72,38 @@ _HIGHER_BY = 0.02
 """A peak after a shorter one counts only where it is higher by this much."""
 
 
-def resolve_season(config: WindowConfig, past: Past) -> int:
-    """Return the season in steps, given by the user or found before the cutoffs; 1 for none.
+def told_seasons(config: WindowConfig, past: Past) -> Seasons | None:
+    """Return the seasons that the user names for all series; None where each has its own.
 
-    Raises `NotEnoughDataError` where a given season is as long as the longest series.
+    Raises `NotEnoughDataError` where a named season is as long as the longest series.
     """
-    if config.season == "none":
-        return 1
     if config.season == "auto":
-        return infer_season(past)
-
-    season = parse_steps(
-        config.season,
-        step_us=past.step_us,
-        name="season",
-        limit=MAX_LOOKBACK,
-        measure=past.axis.measure,
-    )
+        return None
+    if config.season == "none":
+        return Seasons()
     longest = int(past.cutoff.max(initial=0))
-    if season >= longest:
-        raise NotEnoughDataError(
-            f"a season of {season} steps does not fit into {longest} rows to learn from",
-            code="too-short",
-            hint="pass a shorter --season, or more readings",
+    periods = []
+    for text in config.season.split(","):
+        season = _steps(text, "season", past.step_us, past.axis)
+        if season >= longest:
+            raise NotEnoughDataError(
+                f"a season of {season} steps does not fit into {longest} rows to learn from",
+                code="too-short",
+                hint="pass a shorter --season, or more readings",
+            )
+        periods.append(season)
+    if len(periods) > 2:
+        raise UsageError(
+            f"--season names {len(periods)} seasons, but there are at most two",
+            hint="pass a short one and a long one, such as  --season 1d,1w",
         )
-    return season
+    return Seasons(*sorted(periods))
 
 
-def infer_season(past: Past) -> int:
-    """Return the season of most series, in steps; 1 where most have none.
-
-    Of two seasons it is the longer one where that holds the other, as a week holds days, and a
-    look-back holds it.
-    """
-    seasons = find_seasons(past)
-    if not seasons:
-        return 1
-    counts = Counter(
-        each.long if each.long % each.main == 0 and 1 < each.long <= MAX_SEASON else each.main
-        for each in seasons
-    )
-    return max(counts, key=lambda period: (counts[period], period > 1, -period))
+def most_common(seasons: Sequence[Seasons]) -> int:
+    """Return the main season of most series, in steps; 1 where most have none."""
+    counts = Counter(each.main for each in seasons)
+    return max(counts, key=lambda period: (counts[period], period > 1, -period), default=1)
 
 
 def find_seasons(past: Past) -> tuple[Seasons, ...]:
@@ -454,17 +444,29 @@ def max_auto_horizon(longest: int) -> int:
     return max(1, min(MAX_SEASON, longest // 8))
 
 
-def resolve_windows(
-    config: WindowConfig, *, season: int, step_us: int, longest: int, axis: TimeAxis = ELAPSED_UTC
-) -> tuple[tuple[int, ...], int]:
-    """Return the look-backs that validation may choose among, increasing, and the horizon.
+def wanted_lookback(seasons: Sequence[Seasons]) -> int:
+    """Return the rows that hold 28 main and 4 long seasons of each series, from 672 to 2,048.
 
-    By default the horizon is one season, the longest look-back 21 seasons, or as many as a longer
-    horizon has, and the others a third and two thirds of it, in whole seasons. Without a season
-    the horizon is 24 steps, or an hour of finer ones, and the look-backs, where only the recent
-    past tells, are one, two and four horizons. They are at most 720 steps, and never more than the
-    data have room for: `longest` is the longest series' rows. Raises `NotEnoughDataError` where
-    the longest series is shorter than a window.
+    Longer ones forecast worse (docs/decisions.md).
+    """
+    wanted = [max(_MAIN_SEASONS * each.main, _LONG_SEASONS * each.long) for each in seasons]
+    return min(max(_MIN_LOOKBACK, *wanted), _MAX_LOOKBACK)
+
+
+def resolve_windows(
+    config: WindowConfig,
+    *,
+    season: int,
+    n_wanted: int,
+    step_us: int,
+    longest: int,
+    axis: TimeAxis = ELAPSED_UTC,
+) -> tuple[int, int]:
+    """Return look-back and horizon in steps.
+
+    By default the horizon is one `season`, or 24 steps without one, an hour of finer ones, and the
+    look-back `n_wanted`, see `wanted_lookback`, as far as the data have room for it: `longest` is
+    the longest series' rows. Raises `NotEnoughDataError` where that is shorter than a window.
     """
     if longest < _FEWEST_ROWS and "auto" in (config.horizon, config.lookback):
         raise NotEnoughDataError(
@@ -478,84 +480,42 @@ def resolve_windows(
         default = season if season > 1 else no_season
         horizon = min(default, max_auto_horizon(longest))
     else:
-        horizon = parse_steps(
-            config.horizon,
-            step_us=step_us,
-            name="horizon",
-            limit=MAX_LOOKBACK,
-            measure=axis.measure,
-        )
+        horizon = _steps(config.horizon, "horizon", step_us, axis)
     if config.lookback == "auto":
-        lookbacks = _lookbacks(season=season, horizon=horizon, longest=longest)
+        lookback = min(n_wanted, max(longest - 2 * horizon, 1))
     else:
-        lookbacks = (
-            parse_steps(
-                config.lookback,
-                step_us=step_us,
-                name="lookback",
-                limit=MAX_LOOKBACK,
-                measure=axis.measure,
-            ),
-        )
+        lookback = _steps(config.lookback, "lookback", step_us, axis)
 
-    if longest < lookbacks[-1] + horizon:
+    if longest < lookback + horizon:
         short = "--horizon", str(max(1, longest // 8)), "--lookback", str(max(1, longest // 3))
         fitting = [Proposal(short, "for windows that fit")]
         raise NotEnoughDataError(
             f"the longest series has {longest} rows, but training needs at least "
-            f"lookback + horizon = {lookbacks[-1]} + {horizon} = {lookbacks[-1] + horizon}",
+            f"lookback + horizon = {lookback} + {horizon} = {lookback + horizon}",
             code="too-short",
             proposals=fitting if longest >= _FEWEST_ROWS else (),
             hint="pass more readings",
         )
-    return lookbacks, horizon
+    return lookback, horizon
 
 
-def _lookbacks(*, season: int, horizon: int, longest: int) -> tuple[int, ...]:
-    """Return the look-backs that `auto` stands for, increasing."""
-    limit = min(MAX_SEASON, max((longest - 3 * horizon) // 3, 1))
-    if season == 1:
-        middle = max(2 * horizon, 2 * _NO_SEASON_HORIZON)
-        candidates = [middle // 2, middle, 2 * middle]
-    else:
-        n_seasons = min(max(_SEASONS, -(-horizon // season)), limit // season)
-        candidates = [max(2, round(n_seasons * thirds / 3)) * season for thirds in (1, 2, 3)]
-    limited = {min(steps, limit) for steps in candidates}
-    whole_seasons = {steps - steps % season if steps > season else steps for steps in limited}
-    return tuple(sorted(whole_seasons))
-
-
-def resolve_segment(segment: int | None, *, season: int, lookback: int) -> int:
-    """Return how many readings one recurrent step takes in.
-
-    Without a season an eighth of the look-back, at most 48. Else one season, or where that is not
-    between 24 and 96 steps the largest divisor or multiple beneath; it is at most a quarter of the
-    look-back, or 48 steps where these are more, and at most half of it. Segments that do not divide
-    the season, or span several of them, forecast worse.
-    """
-    if segment is not None:
-        return min(segment, lookback)
-    short, middle, long = _SEGMENTS
-    if season == 1:
-        return max(1, min(round(lookback / 8), middle))
-    longest = min(max(season, short), long, max(lookback // 4, middle), max(lookback // 2, 1))
-    return max(k for k in range(1, longest + 1) if season % k == 0 or k % season == 0)
+def _steps(text: str, name: str, step_us: int, axis: TimeAxis) -> int:
+    return parse_steps(text, step_us=step_us, name=name, limit=MAX_LOOKBACK, measure=axis.measure)
 
 
 def describe_windows(
-    step_us: int, *, season: int, horizon: int, members: Sequence[MemberSpec]
+    step_us: int, *, season: int, lookback: int, horizon: int, segment: int
 ) -> tuple[str, ...]:
     """Describe what was settled, a line for each."""
 
     def steps(n: int) -> str:
         return f"{n} steps ({format_duration(n * step_us)})" if n > 1 else "1 step"
 
-    lookbacks = [f"look-back {steps(m.lookback)}, in segments of {m.segment}" for m in members]
     return (
         f"step {format_duration(step_us)}",
         f"season {steps(season)}" if season > 1 else "no season",
         f"horizon {steps(horizon)}",
-        *dict.fromkeys(lookbacks),
+        f"look-back {steps(lookback)}, in segments of {segment}",
     )
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rnnforecast.config.training import MAX_HORIZON, BacktestConfig, Config
+from rnnforecast.config.training import MAX_HORIZON, BacktestConfig, Config, NetworkConfig
 from rnnforecast.data import season as seasons
 from rnnforecast.data.arrays import Integers, take_names
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.season import Seasons
 from rnnforecast.data.split import (
     Split,
     split_at,
@@ -17,10 +18,10 @@ from rnnforecast.data.split import (
     split_times_by_ends,
     split_times_by_share,
 )
-from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, make_past
+from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, make_past, windows_of
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
-from rnnforecast.spec import MemberSpec, NetworkSpec
+from rnnforecast.spec import BUILTIN, MemberSpec, NetworkSpec
 from rnnforecast.units import parse_duration_us, parse_steps
 
 _CHECKED_WINDOWS = 1024
@@ -51,6 +52,8 @@ class TrainingSetup:
     split: Split
     spec: NetworkSpec
     config: Config
+    seasons: Seasons | None = None
+    """The seasons of all series, where the user names them; else each has its own."""
 
 
 def set_up_training(panel: Panel, config: Config, listener: Listener) -> TrainingSetup:
@@ -60,11 +63,12 @@ def set_up_training(panel: Panel, config: Config, listener: Listener) -> Trainin
     `NotEnoughDataError` where no series is as long as one window.
     """
     train_past = make_past(panel, panel.rows_before(train_end_us(panel, config)))
-    spec = _settle(config, train_past, listener, longest=int(panel.lengths.max()))
-    split = split_by_time(panel, lookback=spec.lookback, horizon=spec.horizon, **_shares(config))
+    told = seasons.told_seasons(config.window, train_past)
+    spec = _settle(config, train_past, told, listener, longest=int(panel.lengths.max()))
+    split = split_by_time(panel, spec, **_shares(config))
     _check_usable(split, spec)
-    _warn(split, spec.lookback + spec.horizon, listener, lengths=panel.lengths)
-    return TrainingSetup(split, spec, config)
+    _warn(split, spec.least_history + spec.horizon, listener, lengths=panel.lengths)
+    return TrainingSetup(split, spec, config, told)
 
 
 def set_up_backtest(
@@ -82,21 +86,23 @@ def set_up_backtest(
         )
 
     train_past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends)))
-    spec = _settle(config, train_past, listener, longest=int(train_past.cutoff.max()))
+    told = seasons.told_seasons(config.window, train_past)
+    spec = _settle(config, train_past, told, listener, longest=int(train_past.cutoff.max()))
     cuts = split_times_by_ends(panel, ends, horizon=spec.horizon, **_shares(config))
     split = split_at(panel, cuts)
 
-    window_rows = spec.lookback + spec.horizon
-    if not len(split.train.windows(spec.lookback, spec.horizon)):
+    window_rows = spec.least_history + spec.horizon
+    if not len(windows_of(split.train, spec)):
         raise NotEnoughDataError(
             f"the longest series has {int(split.train.cutoff.max())} rows before the train part "
-            f"ends, but training needs at least lookback + horizon = {window_rows}",
+            f"ends, but training needs at least {spec.least_history} of history and a horizon: "
+            f"{window_rows}",
             code="too-short",
             hint="pass a later --train-end, or a shorter --lookback or --horizon",
         )
     _check_usable(split, spec)
     _warn(split, window_rows, listener, lengths=split.train.cutoff)
-    return TrainingSetup(split, spec, config)
+    return TrainingSetup(split, spec, config, told)
 
 
 def train_end_us(panel: Panel, config: Config) -> int:
@@ -132,24 +138,34 @@ def _max_horizon(config: Config, panel: Panel) -> int:
     )
 
 
-def _settle(config: Config, past: Past, listener: Listener, *, longest: int) -> NetworkSpec:
-    """Find season, windows and members in the readings of a Past, and note them."""
-    season = seasons.resolve_season(config.window, past)
-    lookbacks, horizon = seasons.resolve_windows(
-        config.window, season=season, step_us=past.step_us, longest=longest, axis=past.axis
+def _settle(
+    config: Config, past: Past, told: Seasons | None, listener: Listener, *, longest: int
+) -> NetworkSpec:
+    """Find windows and members for the readings of a Past, and note them."""
+    own = seasons.find_seasons(past) if told is None else (told,)
+    season = seasons.most_common(own)
+    lookback, horizon = seasons.resolve_windows(
+        config.window,
+        season=season,
+        n_wanted=seasons.wanted_lookback(own),
+        step_us=past.step_us,
+        longest=longest,
+        axis=past.axis,
     )
 
     n_known, n_past, n_static = past.n_features
-    members = _members(config.network.segment, season, lookbacks)
-    if n_known + n_past + n_static:
-        members += tuple(replace(member, covariates=True) for member in members)
+    members = _members(config.network, has_covariates=n_known + n_past + n_static > 0)
     for line in seasons.describe_windows(
-        past.step_us, season=season, horizon=horizon, members=members
+        past.step_us,
+        season=season,
+        lookback=lookback,
+        horizon=horizon,
+        segment=members[0].segment,
     ):
         listener(Notice(line))
 
     return NetworkSpec(
-        lookbacks[-1],
+        lookback,
         horizon,
         season,
         len(past.names),
@@ -160,32 +176,26 @@ def _settle(config: Config, past: Past, listener: Listener, *, longest: int) -> 
     )
 
 
-def _members(
-    segment: int | None, season: int, lookbacks: tuple[int, ...]
-) -> tuple[MemberSpec, ...]:
-    """Return three members with different assumptions and look-backs, the longest one first.
+def _members(network: NetworkConfig, *, has_covariates: bool) -> tuple[MemberSpec, ...]:
+    """Return two trained members, one of which sees covariates where there are any.
 
-    Two are linear in the deviations from the season; the plain one, in the middle, is not. The one
-    that looks back longest takes longest to train, and comes first.
+    Where they have the shape of the built-in network, that is a member, too.
     """
-    longest, middle, shortest = lookbacks[-1], lookbacks[len(lookbacks) // 2], lookbacks[0]
-    return tuple(
-        MemberSpec(
-            lookback,
-            seasons.resolve_segment(segment, season=season, lookback=lookback),
-            linear=linear,
-            # A pattern has to occur twice in the look-back.
-            seasonal=linear and 1 < season <= lookback // 2,
-        )
-        for lookback, linear in [(longest, True), (middle, False), (shortest, True)]
-    )
+    segment = BUILTIN.segment if network.segment is None else network.segment
+    first = MemberSpec(network.cell, network.hidden, network.layers, segment)
+    members = first, replace(first, covariates=has_covariates)
+    is_builtin = replace(first, is_trained=False) == BUILTIN
+    return (*members, BUILTIN) if is_builtin else members
 
 
 def _check_usable(split: Split, spec: NetworkSpec) -> None:
     """Raise `NotEnoughDataError` where gaps leave no training window half of its history."""
-    windows = split.train.windows(spec.lookback, spec.horizon)
+    windows = windows_of(split.train, spec)
     batch = windows.gather(windows.spread(_CHECKED_WINDOWS))
-    has_history = np.isfinite(batch.history).mean(1) >= MIN_OBSERVED_SHARE
+    is_read = np.isfinite(batch.history)
+    # rows before the first of a series are no gap
+    n_rows = spec.lookback - np.argmax(is_read, axis=1)
+    has_history = is_read.sum(1) >= MIN_OBSERVED_SHARE * n_rows
     if not (has_history & np.isfinite(batch.future).any(1)).any():
         n_rows = split.panel.n_rows
         raise NotEnoughDataError(
@@ -204,7 +214,7 @@ def _denser(split: Split, spec: NetworkSpec) -> list[Proposal]:
     steps = [step for step in _LONGER_STEPS if parse_duration_us(step) >= pace_us][:2]
     condition = "if the sensors report so rarely"
     longer = [Proposal(("--freq", step, "--agg", "mean"), condition) for step in steps]
-    lookback = str(max(1, spec.lookback // 4))
+    lookback = str(max(1, spec.least_history // 4))
     return [*longer, Proposal(("--lookback", lookback), "to learn from short stretches alone")]
 
 

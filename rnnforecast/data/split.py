@@ -13,9 +13,10 @@ from rnnforecast.config.training import BacktestConfig
 from rnnforecast.data.arrays import Integers
 from rnnforecast.data.limits import Limits, fit_limits
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.windows import Past, make_past
+from rnnforecast.data.windows import Past, make_past, windows_of
 from rnnforecast.errors import NotEnoughDataError, UsageError
 from rnnforecast.parallel import Ranks
+from rnnforecast.spec import NetworkSpec
 
 _MAX_EVALUATED = 150_000
 """Readings that are forecast in the test part, at most."""
@@ -72,21 +73,19 @@ class Split:
         return make_past(self.panel)
 
 
-def split_by_time(
-    panel: Panel, *, validation: float, test: float, lookback: int, horizon: int
-) -> Split:
+def split_by_time(panel: Panel, spec: NetworkSpec, *, validation: float, test: float) -> Split:
     """Cut the newest share of the readings off as test part, and the share before as validation.
 
     Each part is at least one horizon long. Where that leaves no window to train on, the validation
     part goes first, then the test part.
     """
-    cuts = split_times_by_share(panel, validation=validation, test=test, at_least=horizon)
+    cuts = split_times_by_share(panel, validation=validation, test=test, at_least=spec.horizon)
     no_validation = replace(cuts, train_until_us=cuts.test_from_us)
     no_test = SplitTimes(cuts.end_us, cuts.end_us, cuts.end_us)
 
     for candidate in (cuts, no_validation, no_test):
         split = split_at(panel, candidate)
-        if len(split.train.windows(lookback, horizon)):
+        if len(windows_of(split.train, spec)):
             break
     return split
 

@@ -15,6 +15,7 @@ from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.axis import TimeAxis
 from rnnforecast.data.panel import Features, Panel
 from rnnforecast.parallel import Ranks, all_reduce_masked, all_reduce_scattered
+from rnnforecast.spec import NetworkSpec
 
 MIN_OBSERVED_SHARE = 0.5
 """Windows with a smaller share of readings in their history are not trained on."""
@@ -54,7 +55,8 @@ class TrainingWindows:
     A window is `lookback` rows of history and the `horizon` rows after them, which the network
     learns to forecast. All of its rows belong to one series and lie before the cutoff of that
     series, so no reading at or after a cutoff is ever trained on. Windows that hold missing
-    readings count as well: their rows are NaN.
+    readings count as well: their rows are NaN, and so are rows before the first of the series,
+    where at least `least_history` rows lie in it.
 
     Windows have numbers, from 0, series by series and then in time. Only `gather` copies
     readings, so that a panel may have many more windows than fit into memory.
@@ -64,11 +66,12 @@ class TrainingWindows:
     series: Integers
     """`(series,)`: numbers of the series in the panel."""
     begin: Integers
-    """`(series,)`: row of the series where its first window begins."""
+    """`(series,)`: row of the series where its first window begins, negative for one before it."""
     ends: Integers
     """`(series,)`: cumulated numbers of windows."""
     lookback: int
     horizon: int
+    least_history: int
 
     @classmethod
     def before(
@@ -79,19 +82,29 @@ class TrainingWindows:
         *,
         lookback: int,
         horizon: int,
+        least_history: int | None = None,
         targets_from: Integers | None = None,
     ) -> TrainingWindows:
         """Return the windows of these series whose last row lies before `cutoff[i]`.
 
         `cutoff` is `(series,)`, in rows of each series. With `targets_from`, `(series,)`, the
-        future of a window begins at that row or later; its history may lie before.
+        future of a window begins at that row or later; its history may lie before. Without
+        `least_history` that is the whole look-back.
         """
-        begin = np.zeros_like(cutoff)
+        least = lookback if least_history is None else min(least_history, lookback)
+        begin = np.full_like(cutoff, least - lookback)
         if targets_from is not None:
-            begin = np.maximum(targets_from - lookback, 0)
+            begin = np.maximum(targets_from - lookback, begin)
         counts = np.maximum(cutoff - begin - lookback - horizon + 1, 0)
-        ends = np.cumsum(counts)
-        return cls(panel, series, begin=begin, ends=ends, lookback=lookback, horizon=horizon)
+        return cls(
+            panel,
+            series,
+            begin=begin,
+            ends=np.cumsum(counts),
+            lookback=lookback,
+            horizon=horizon,
+            least_history=least,
+        )
 
     @property
     def counts(self) -> Integers:
@@ -131,10 +144,12 @@ class TrainingWindows:
         is_local = panel.is_local[series]
         local_series, local_row = series[is_local], row[is_local]
 
-        first = panel.offsets[local_series] + local_row - self.lookback
-        values = np.empty((0, width), np.float32)
-        if len(first):
-            values = sliding_window_view(panel.target, width)[first]
+        low, high = (
+            panel.begins(local_series),
+            panel.begins(local_series) + panel.lengths[local_series],
+        )
+        start = low + local_row - self.lookback
+        values = gather(panel.target, start, width, low=low, high=high)
         features = None
         if panel.covariates is not None:
             features = panel.covariates.features(
@@ -149,10 +164,6 @@ class TrainingWindows:
                 *(all_reduce_scattered(self.ranks, array, is_local) for array in features)
             )
         return values, features
-
-    def without_features(self) -> TrainingWindows:
-        """Return the same windows without covariates."""
-        return replace(self, _panel=replace(self._panel, covariates=None))
 
     def spread(self, n: int) -> Integers:
         """Return the numbers of at most n windows, evenly spread over all of them."""
@@ -416,7 +427,12 @@ class Past:
         return self.filled(counts)
 
     def windows(
-        self, lookback: int, horizon: int, *, targets_after: Past | None = None
+        self,
+        lookback: int,
+        horizon: int,
+        *,
+        least_history: int | None = None,
+        targets_after: Past | None = None,
     ) -> TrainingWindows:
         """Return the windows to train on: all whose last row lies before the cutoff.
 
@@ -429,6 +445,7 @@ class Past:
             self.cutoff,
             lookback=lookback,
             horizon=horizon,
+            least_history=least_history,
             targets_from=None if targets_after is None else targets_after.cutoff,
         )
 
@@ -447,6 +464,18 @@ class Past:
         """Return one origin over a new panel that holds its series alone and ends at the cutoff."""
         panel = self._panel.select(self.series[origin : origin + 1])
         return make_past(panel.before(self.cutoff[origin : origin + 1]))
+
+
+def windows_of(
+    past: Past, spec: NetworkSpec, *, targets_after: Past | None = None
+) -> TrainingWindows:
+    """Return the windows of a network: see `Past.windows`."""
+    return past.windows(
+        spec.lookback,
+        spec.horizon,
+        least_history=spec.least_history,
+        targets_after=targets_after,
+    )
 
 
 def make_past(panel: Panel, cutoff: Integers | None = None) -> Past:

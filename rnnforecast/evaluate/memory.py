@@ -15,7 +15,7 @@ from rnnforecast.spec import NetworkSpec
 _MAX_GROWTH = 10.0
 """A gradient explodes that is more than this many times as large anywhere as at the end."""
 _STRONG = 0.3
-"""Autocorrelation of a peak, after the learned pattern, that a forecast should make use of."""
+"""Autocorrelation of a peak that a forecast should make use of."""
 _REMEMBERED_SHARE = 0.9
 """Share of a period from which on it counts as remembered."""
 _AS_GOOD, _EXPLAINED = 1.05, 0.9
@@ -33,8 +33,6 @@ class Peak:
 
     lag: int
     autocorrelation: float
-    residual: float
-    """Autocorrelation without the pattern that the network has learned by heart."""
     error: float | None = None
     """Error of the network up to this lead, in units of the error of the reading one lag before,
     shrunk by its autocorrelation; None where the lag exceeds the look-back."""
@@ -53,9 +51,7 @@ class Peak:
 class MemberMemory:
     """Memory and gradients of one ensemble member."""
 
-    lookback: int
     segment: int
-    effective_memory: int
     state_lags: tuple[int, ...]
     """Readings between a state and the begin of the forecast, increasing from 0."""
     state_gradient: tuple[float, ...]
@@ -113,16 +109,13 @@ class MemoryAnalysis:
                 {
                     "lag": peak.lag,
                     "autocorrelation": round(peak.autocorrelation, 3),
-                    "after_pattern": round(peak.residual, 3),
                     "error_ratio": None if peak.error is None else round(peak.error, 3),
                 }
                 for peak in self.peaks
             ],
             "members": [
                 {
-                    "lookback": member.lookback,
                     "segment": member.segment,
-                    "effective_memory": member.effective_memory,
                     "state_gradient_by_lag": [
                         [lag, size]
                         for lag, size in zip(member.state_lags, member.state_gradient, strict=True)
@@ -157,13 +150,13 @@ def diagnose(memory: MemoryAnalysis, spec: NetworkSpec, config: Config) -> Diagn
         )
 
     for peak in memory.peaks:
-        if peak.lag > memory.lookback or peak.residual < _STRONG or peak.error is None:
+        if peak.lag > memory.lookback or peak.autocorrelation < _STRONG or peak.error is None:
             continue
         is_forgotten = memory.effective < _REMEMBERED_SHARE * peak.lag and peak.error > _EXPLAINED
         if is_forgotten or peak.is_unused:
             reason = (
                 f"readings come again after {peak.lag} steps "
-                f"(autocorrelation {peak.residual:.2f}), but the forecasts make no use of it"
+                f"(autocorrelation {peak.autocorrelation:.2f}), but the forecasts make no use of it"
             )
             return Diagnosis(VANISHING, reason, _advice_against_vanishing(peak.lag, spec, config))
 

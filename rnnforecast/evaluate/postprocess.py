@@ -35,7 +35,7 @@ class Prediction:
     left_out: tuple[str, ...]
     """Series without a forecast: no method has readings to start from."""
     short_history: tuple[str, ...]
-    """Series that the network forecasts from less than half of a look-back."""
+    """Series that the network forecasts from less than half of the least history."""
     fallback: tuple[str, ...]
     """Series that a fallback forecasts: the forecast's `source` names it."""
     past: Past
@@ -68,6 +68,8 @@ class Fallback:
     """When a network's forecast is used, and what replaces it where it is not."""
 
     lookback: int
+    least_history: int
+    """Rows before a cutoff of which half should be read."""
     season: int
     methods: tuple[str, ...] = ()
     """Names of naive methods, of which the first that can forecast a series is used; a series that
@@ -78,14 +80,20 @@ class Fallback:
     def lacks_history(self, past: Past) -> NDArray[np.bool_]:
         """`(origin,)`: whether an origin has too few readings for the network.
 
-        With methods to fall back to, less than half of a look-back is too little; without, only an
-        empty look-back. A gap longer than `max_gap` is too long in both cases.
+        With methods to fall back to, less than half of `least_history` is too little; without,
+        only an empty look-back. A gap longer than `max_gap` is too long in both cases.
         """
-        seen = past.observed_share(self.lookback)
-        lacks: NDArray[np.bool_] = seen < MIN_OBSERVED_SHARE if self.methods else seen == 0
+        lacks: NDArray[np.bool_] = past.observed_share(self.lookback) == 0
+        if self.methods:
+            lacks = lacks | self.is_short(past)
         if self.max_gap is not None:
             lacks = lacks | (past.longest_gap(self.lookback) > self.max_gap)
         return lacks
+
+    def is_short(self, past: Past) -> NDArray[np.bool_]:
+        """`(origin,)`: whether less than half of `least_history` is read."""
+        is_short: NDArray[np.bool_] = past.observed_share(self.least_history) < MIN_OBSERVED_SHARE
+        return is_short
 
 
 def predict_with_fallback(
@@ -104,7 +112,7 @@ def predict_with_fallback(
     """
     with np.errstate(over="ignore", invalid="ignore"):  # readings that float32 cannot square
         forecast = network.predict(past, horizon, quantiles)
-    is_short = past.observed_share(rule.lookback) < MIN_OBSERVED_SHARE
+    is_short = rule.is_short(past)
     lacks = rule.lacks_history(past)
     if unknown is not None:
         lacks = lacks | unknown
@@ -150,11 +158,11 @@ def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: i
     return replace(forecast, values=values, source=take_names(names, source))
 
 
-def warnings_of(prediction: Prediction, *, lookback: int) -> list[WarningEvent]:
+def warnings_of(prediction: Prediction, *, least_history: int) -> list[WarningEvent]:
     """Return a warning for each kind of degraded series that there is."""
     kinds = {
         "left-out": (prediction.left_out, "too little to forecast from, left out"),
-        "short-history": (prediction.short_history, _SHORT.format(lookback)),
+        "short-history": (prediction.short_history, _SHORT.format(least_history)),
         "fallback": (prediction.fallback, "forecast by a fallback"),
     }
     return [
@@ -162,12 +170,12 @@ def warnings_of(prediction: Prediction, *, lookback: int) -> list[WarningEvent]:
     ]
 
 
-def warn_of_short_history(past: Past, listener: Listener, *, lookback: int) -> None:
+def warn_of_short_history(past: Past, listener: Listener, rule: Fallback) -> None:
     """Warn of series that a network would forecast from a short history, or not at all."""
-    seen = past.observed_share(lookback)
+    lacks = past.observed_share(rule.lookback) == 0
     for code, text, is_affected in (
-        ("left-out", "no reading to forecast from", seen == 0),
-        ("short-history", _SHORT.format(lookback), (seen > 0) & (seen < MIN_OBSERVED_SHARE)),
+        ("left-out", "no reading to forecast from", lacks),
+        ("short-history", _SHORT.format(rule.least_history), rule.is_short(past) & ~lacks),
     ):
         names = take_names(past.names, is_affected)
         if names:

@@ -11,7 +11,6 @@ import io
 import math
 import operator
 import os
-import re
 import secrets
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,7 +29,9 @@ from rnnforecast.config.fields import decode, has_type, parse_json, to_json
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import (
     MAX_FEATURES,
+    MAX_HIDDEN,
     MAX_HORIZON,
+    MAX_LAYERS,
     MAX_LOOKBACK,
     MAX_MEMBERS,
     Config,
@@ -42,13 +43,14 @@ from rnnforecast.data.arrays import Floats
 from rnnforecast.data.forecast import TAIL_PAIRS, Calibration
 from rnnforecast.data.limits import Limits
 from rnnforecast.errors import ModelError, UsageError
-from rnnforecast.spec import MemberSpec, NetworkSpec, expected_shapes
+from rnnforecast.spec import CELLS, MemberSpec, NetworkSpec, expected_shapes
 from rnnforecast.storage.publish import digest
 from rnnforecast.storage.remote import AnyPath, read_bounded
 from rnnforecast.tables.schema import Covariate, Schema
 
 FORMAT = "rnnforecast-model"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""Networks of earlier formats are none that this release knows: they have to be trained again."""
 MANIFEST, WEIGHTS, SERIES = "manifest.json", "weights.safetensors", "series.parquet"
 METRICS, HISTORY, REPORT = "metrics.json", "history.csv", "report.html"
 Tensors = dict[str, NDArray[np.float32]]
@@ -68,37 +70,6 @@ _MAX_SEASON = MAX_LOOKBACK
 _KEY_BYTES = 32
 _MAX_OUTPUT = 1e30
 """Outputs of the self-test are in units of a series' scale; no network is near this."""
-
-_FORMAT_1_TENSORS = {
-    "reach": "outlier_threshold",
-    "cycle.weight": "seasonal_pattern.weight",
-    "read.weight": "segment_proj.weight",
-    "read.bias": "segment_proj.bias",
-    "read_missing.weight": "missing_proj.weight",
-    "identity.weight": "series_embedding.weight",
-    "position": "lead_embedding",
-    "recurrence.from_input": "recurrence.linear_ih",
-    "recurrence.from_state": "recurrence.linear_hh",
-    "reader.curves": "covariate_encoder.hinge",
-    "reader.reaction": "covariate_encoder.series_effect",
-    "reader.ask": "covariate_encoder.future_proj",
-    "reader.read": "covariate_encoder.history_proj",
-    "reader.describe": "covariate_encoder.static_proj",
-}
-"""Names of tensors, or of the modules that own them: format 1 to today's."""
-_FORMAT_1_TENSOR = re.compile(
-    rf"\A(members\.\d+\.)?({'|'.join(map(re.escape, _FORMAT_1_TENSORS))})(?=\.|\Z)"
-)
-_FORMAT_1_KEYS = {
-    "": {"task": "spec", "learnt_until": "trained_until"},  # format 1
-    "provenance": {
-        "kept_members": "selected_members",  # format 1
-        "learn_on_steps": "fine_tune_steps",  # format 1
-    },
-    "metrics": {"usual": "error_reference"},  # format 1
-    "series": {"base": "offset", "moves": "quantile_shifts"},  # format 1
-}
-"""Keys of the manifest, of its provenance, of the metrics and columns of the series, likewise."""
 
 _SHIFTS = pa.list_(pa.float32(), len(TAIL_PAIRS))
 _SERIES_SCHEMA = pa.schema({"series": pa.string(), "offset": pa.float64()})
@@ -139,7 +110,7 @@ class Artifact:
     @property
     def n_parameters(self) -> int:
         """Number of trained parameters; the scaling statistics do not count."""
-        fixed = ("center", "scale", "outlier_threshold")
+        fixed = ("center", "scale", "outlier_threshold", "seasons")
         return sum(int(w.size) for name, w in self.weights.items() if name not in fixed)
 
     def pack(self, report: str | None = None) -> dict[str, bytes]:
@@ -201,25 +172,22 @@ _HINTS: dict[type, dict[str, Any]] = {cls: get_type_hints(cls) for cls in _STORE
 
 def load(directory: AnyPath) -> Artifact:
     """Read and verify a version. Raises `ModelError` for one that is damaged or too new."""
-    stored = _read_manifest(directory)
-    format_version = stored["format_version"]
-
+    manifest = load_manifest(directory)
     try:
-        manifest = _upgrade_manifest(stored)
         spec, config, schema = _decode(manifest)
         check_bounds(spec)
         check_self_test(manifest)
 
         # Sizes are checked before anything of that size is read.
-        shapes = expected_shapes(spec, config.network)
+        shapes = expected_shapes(spec)
         limits = {
             **_MAX_BYTES,
             WEIGHTS: _MAX_HEADER_BYTES + 4 * sum(map(math.prod, shapes.values())),
         }
         files = {name: read_listed(directory, name, manifest, limits[name]) for name in limits}
 
-        series = unpack_series(files[SERIES], spec.n_series, format_version)
-        weights = _unpack_weights(files[WEIGHTS], format_version)
+        series = unpack_series(files[SERIES], spec.n_series)
+        weights = _unpack_weights(files[WEIGHTS])
         check_weights(weights, shapes)
         artifact = Artifact(
             spec=spec,
@@ -228,7 +196,7 @@ def load(directory: AnyPath) -> Artifact:
             names=series.names,
             base=series.base,
             weights=weights,
-            metrics=_rename_keys(parse_json(files[METRICS]), "metrics", format_version),
+            metrics=parse_json(files[METRICS]),
             history=files[HISTORY].decode(),
             trained_until=manifest["trained_until"],
             training_range=manifest["training_range"],
@@ -238,7 +206,7 @@ def load(directory: AnyPath) -> Artifact:
             calibration=_calibration_of(manifest, series.quantile_shifts, spec.horizon),
             limits=series.limits,
         )
-        _check_manifest(manifest, artifact, stored)
+        _check_manifest(manifest, artifact)
     except (KeyError, TypeError, ValueError, UsageError) as error:
         raise damaged(directory, f"it does not describe a network ({error!r})") from error
     # Versions of earlier releases may name a file to write to: nothing that is stored is written.
@@ -246,16 +214,7 @@ def load(directory: AnyPath) -> Artifact:
 
 
 def load_manifest(directory: AnyPath) -> dict[str, Any]:
-    """Read a version's manifest only, with the keys of today's format. Raises `ModelError`."""
-    stored = _read_manifest(directory)
-    try:
-        return _upgrade_manifest(stored)
-    except (KeyError, TypeError, ValueError) as error:
-        raise damaged(directory, f"its manifest cannot be read ({error})") from error
-
-
-def _read_manifest(directory: AnyPath) -> dict[str, Any]:
-    """Read a manifest as stored, and check its format. Raises `ModelError`."""
+    """Read a version's manifest only, and check its format. Raises `ModelError`."""
     content = read_regular(directory / MANIFEST, _MAX_MANIFEST_BYTES)
     try:
         manifest = parse_json(content, max_keys=_MAX_MANIFEST_KEYS)
@@ -268,36 +227,18 @@ def _read_manifest(directory: AnyPath) -> dict[str, Any]:
     if version > FORMAT_VERSION:
         raise ModelError(
             f"{directory} was written by a newer rnnforecast (format {version}, this one reads "
-            f"up to {FORMAT_VERSION})",
+            f"format {FORMAT_VERSION})",
             code="newer-format",
             hint="update rnnforecast, or train again with this one",
         )
-    return manifest
-
-
-def _upgrade_manifest(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest of any known format with today's keys."""
-    version = stored["format_version"]
-    manifest = {**_rename_keys(stored, "", version), "format_version": FORMAT_VERSION}
     if version < FORMAT_VERSION:
-        manifest["provenance"] = _rename_keys(manifest["provenance"], "provenance", version)
-
-    # a version may be older than rules of --agg for single columns: then it has one, or none
-    config: Any = manifest.get("config")
-    reading = config.get("data") if isinstance(config, dict) else None
-    if isinstance(reading, dict) and isinstance(reading.get("agg", []), str | None):
-        rules = [reading["agg"]] if reading["agg"] else []
-        manifest["config"] = {**config, "data": {**reading, "agg": rules}}
+        raise ModelError(
+            f"{directory} was written by an earlier rnnforecast (format {version}), whose network "
+            f"this one, which reads format {FORMAT_VERSION}, does not have",
+            code="older-format",
+            hint="train again with this one, or forecast with the earlier one",
+        )
     return manifest
-
-
-def _rename_keys(values: dict[str, Any], part: str, format_version: int) -> dict[str, Any]:
-    """Return an object of the manifest, stored in this format, with today's keys."""
-    if format_version == FORMAT_VERSION:
-        return values
-    if not isinstance(values, dict):
-        raise ValueError(f"{part or 'the manifest'} is {values!r}")  # noqa: TRY004
-    return {_FORMAT_1_KEYS[part].get(key, key): value for key, value in values.items()}
 
 
 def _decode(manifest: dict[str, Any]) -> tuple[NetworkSpec, Config, Schema]:
@@ -333,8 +274,11 @@ def check_bounds(spec: NetworkSpec) -> None:
         "number of members": (len(spec.members), MAX_MEMBERS),
     }
     for number, member in enumerate(spec.members):
-        sizes[f"look-back of member {number}"] = (member.lookback, spec.lookback)
-        sizes[f"segment of member {number}"] = (member.segment, member.lookback)
+        sizes[f"width of member {number}"] = (member.hidden, MAX_HIDDEN)
+        sizes[f"number of layers of member {number}"] = (member.layers, MAX_LAYERS)
+        sizes[f"segment of member {number}"] = (member.segment, MAX_LOOKBACK)
+        if member.cell not in CELLS:
+            raise ValueError(f"the cell of member {number} is {member.cell!r}")
 
     features = ("n_known", "n_past", "n_static")
     if any(not 0 <= getattr(spec, name) <= MAX_FEATURES for name in features):
@@ -345,11 +289,6 @@ def check_bounds(spec: NetworkSpec) -> None:
     for name, (value, limit) in sizes.items():
         if type(value) is not int or not 1 <= value <= limit:
             raise ValueError(f"{name} is {value!r}")
-    if any(
-        member.seasonal and not 1 < spec.season <= member.lookback // 2 for member in spec.members
-    ):
-        raise ValueError("a member takes its pattern from less than two seasons")
-
     levels = spec.quantiles
     if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
         raise ValueError("the quantiles are not increasing levels around the median")
@@ -425,9 +364,7 @@ def pack_series(series: SeriesTable) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_series(
-    content: bytes, n_series: int, format_version: int = FORMAT_VERSION
-) -> SeriesTable:
+def unpack_series(content: bytes, n_series: int) -> SeriesTable:
     """Read the table; raises `ValueError` for a file that `pack_series` has not written."""
     try:
         # A long name that stands for many series is not written out before it is looked at.
@@ -437,16 +374,13 @@ def unpack_series(
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         if sum(group.total_byte_size for group in groups) > _MAX_SERIES_BYTES:
             raise ValueError("the series names unpack to more than any names do")
-        if format_version != FORMAT_VERSION:
-            keys = _FORMAT_1_KEYS["series"]
-            schema = pa.schema([f.with_name(keys.get(f.name, f.name)) for f in schema])
         optional = [f for f in (*_SHIFT_FIELDS, *_LIMIT_FIELDS) if f.name in schema.names]
         n_limits = len({"low", "high"} & set(schema.names))
         if schema != pa.schema([*_SERIES_SCHEMA, *optional]) or n_limits == 1:
             raise ValueError("the series names are not what was written")
         if file.metadata.num_rows != n_series:
             raise ValueError(f"there are {file.metadata.num_rows} series names, not {n_series}")
-        table = file.read().rename_columns(schema.names)
+        table = file.read()
         encoded = table.column("series").combine_chunks()
         lengths = pc.binary_length(encoded.dictionary).take(encoded.indices)
         if (pc.sum(lengths).as_py() or 0) > _MAX_SERIES_BYTES:
@@ -481,19 +415,13 @@ def unpack_series(
     return SeriesTable(tuple(names.to_pylist()), tuple(base.tolist()), shifts, limits)
 
 
-def _unpack_weights(content: bytes, format_version: int = FORMAT_VERSION) -> Tensors:
-    """Return the tensors of a file under today's names. Raises `ValueError`."""
+def _unpack_weights(content: bytes) -> Tensors:
+    """Return the tensors of a file. Raises `ValueError`."""
     try:
         tensors: Tensors = safetensors.numpy.load(content)
     except safetensors.SafetensorError as error:
         raise ValueError(f"the weights cannot be read: {error}") from error
-    if format_version == FORMAT_VERSION:
-        return tensors
-
-    def renamed(match: re.Match[str]) -> str:  # such as the "members.0.read" of members.0.read.bias
-        return (match[1] or "") + _FORMAT_1_TENSORS[match[2]]
-
-    return {_FORMAT_1_TENSOR.sub(renamed, name): tensor for name, tensor in tensors.items()}
+    return tensors
 
 
 def check_weights(weights: Tensors, expected: dict[str, tuple[int, ...]]) -> None:
@@ -526,28 +454,26 @@ def _calibration_of(
     return calibration
 
 
-def _check_manifest(manifest: dict[str, Any], artifact: Artifact, stored: dict[str, Any]) -> None:
+def _check_manifest(manifest: dict[str, Any], artifact: Artifact) -> None:
     """Raise `ValueError` for whatever in the manifest no other check covers.
 
-    It runs last, as the messages of the other checks say more. The hash is that of the manifest as
-    stored, in whatever format.
+    It runs last, as the messages of the other checks say more.
     """
-    upgraded = {key: value for key, value in manifest.items() if key != "sha256"}
-    hashed = {key: value for key, value in stored.items() if key != "sha256"}
+    stored = {key: value for key, value in manifest.items() if key != "sha256"}
 
     for name in ("trained_until", "training_range", "provenance", "parent"):
-        if not has_type(upgraded[name], _HINTS[Artifact][name]):
-            raise ValueError(f"{name} is {upgraded[name]!r}")
+        if not has_type(stored[name], _HINTS[Artifact][name]):
+            raise ValueError(f"{name} is {stored[name]!r}")
 
     expected = parse_json(to_json(artifact.to_json()))
-    for name in sorted(upgraded.keys() - {"files"} | expected.keys()):
+    for name in sorted(stored.keys() - {"files"} | expected.keys()):
         # Dataclasses gain fields over time: one that was stored may lack those with defaults.
         matches = _is_subset if name in ("config", "spec", "schema") else operator.eq
-        is_present = name in upgraded and name in expected
-        if not (is_present and matches(upgraded[name], expected[name])):
+        is_present = name in stored and name in expected
+        if not (is_present and matches(stored[name], expected[name])):
             raise ValueError(f"the manifest's {name} is not what was written")
 
-    if digest(to_json(hashed)) != stored["sha256"]:
+    if digest(to_json(stored)) != manifest["sha256"]:
         raise ValueError("the manifest is not what was written (its hash differs)")
 
 

@@ -1,113 +1,74 @@
-"""The encoder of one member for covariates."""
+"""Covariates as inputs of the network: standardised, and cut into segments."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+import numpy as np
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from rnnforecast.data.arrays import Doubles, Floats
+from rnnforecast.data.panel import Features
+from rnnforecast.data.season import ffill
+from rnnforecast.model.inputs import Places
 
-from rnnforecast.config.training import NetworkConfig
-from rnnforecast.spec import MemberSpec, NetworkSpec, Shape, covariate_shapes
-
-MOST = 10.0
+_MOST = 10.0
 """Features are clipped to this many standard deviations around their mean."""
-_Module = TypeVar("_Module", nn.Linear, nn.Embedding)
 
 
-class CovariateBatch(NamedTuple):
-    """The covariates of some windows, standardised; 0 where unknown. L is at least a member's."""
+def standardise(features: Features, mean: Floats, scale: Floats) -> Features:
+    """Standardise covariates; an unknown value repeats the last one, or is the mean, 0.
 
-    known: Tensor  # (N, K, L + H)
-    past: Tensor  # (N, P, L)
-    static: Tensor  # (N, C)
+    `mean` and `scale`, `(feature,)`, are those of known, past and static ones, in this order.
+    """
+    n_known, n_past = features.known.shape[1], features.past.shape[1]
 
-
-class CovariateEncoder(nn.Module):
-    """Encodes covariates for one member."""
-
-    def __init__(self, network_spec: NetworkSpec, spec: MemberSpec, config: NetworkConfig) -> None:
-        super().__init__()
-        self.network_spec, self.spec = network_spec, spec
-        self.out_segment = min(spec.segment, network_spec.horizon)
-        shapes = covariate_shapes(network_spec, spec, config)
-
-        # All but the hinges start at zero: a member begins as one without covariates.
-        if network_spec.n_known:
-            self.hinge = linear(shapes, "hinge")
-            self.series_effect = _from_zero(embedding(shapes, "series_effect"))
-            self.future_proj = _from_zero(linear(shapes, "future_proj"))
-        if network_spec.n_known + network_spec.n_past:
-            self.history_proj = _from_zero(linear(shapes, "history_proj"))
-        if network_spec.n_static:
-            self.static_proj = _from_zero(linear(shapes, "static_proj"))
-
-    def effect(self, covariates: CovariateBatch, series: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the effect of the known covariates, (N, L) and (N, H), or (N, 1) of zeros."""
-        if not self.network_spec.n_known:
-            nothing = covariates.past.new_zeros(len(series), 1)
-            return nothing, nothing
-        known = self._newest(covariates.known, self.network_spec.horizon).transpose(1, 2)
-        effect = (self.shapes(known) @ self.series_effect(series)[..., None])[..., 0]
-        return effect[:, : self.spec.lookback], effect[:, self.spec.lookback :]
-
-    def shapes(self, known: Tensor) -> Tensor:
-        """Return features (N, T, K) with hinge functions of them, (N, T, K + HINGES)."""
-        return torch.cat([known, F.relu(self.hinge(known))], -1)
-
-    def history(self, covariates: CovariateBatch) -> Tensor | float:
-        """Return the embedded covariates of each segment of the history, (S, N, D), or 0."""
-        if not self.network_spec.n_known + self.network_spec.n_past:
-            return 0.0
-        known = self._newest(covariates.known[..., : -self.network_spec.horizon], 0)
-        seen = torch.cat([known, self._newest(covariates.past, 0)], 1)
-        embedded: Tensor = self.history_proj(_cut(seen, self.spec.segment, at_end=False)).transpose(
-            0, 1
+    def standard(values: Floats, begin: int) -> Doubles:
+        places = slice(begin, begin + values.shape[1])
+        shape = (1, -1, *[1] * (values.ndim - 2))
+        return np.clip(
+            (values.astype(np.float64) - mean[places].reshape(shape))
+            / scale[places].reshape(shape),
+            -_MOST,
+            _MOST,
         )
-        return embedded
 
-    @property
-    def asks(self) -> bool:
-        """Whether the covariates add anything to the queries of the decoder."""
-        return self.network_spec.n_known + self.network_spec.n_static > 0
+    def filled(values: Doubles) -> Floats:
+        flat, _ = ffill(values.reshape(-1, values.shape[-1]))
+        return np.nan_to_num(flat).reshape(values.shape).astype(np.float32)
 
-    def question(self, covariates: CovariateBatch) -> Tensor:
-        """Return what the covariates add to the query of each segment ahead, (N, M or 1, D)."""
-        parts: list[Tensor] = []
-        if self.network_spec.n_known:
-            ahead = covariates.known[..., -self.network_spec.horizon :]
-            parts.append(self.future_proj(_cut(ahead, self.out_segment, at_end=True)))
-        if self.network_spec.n_static:
-            parts.append(self.static_proj(covariates.static)[:, None])
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
-
-    def _newest(self, values: Tensor, n_more: int) -> Tensor:
-        return values[..., -(self.spec.lookback + n_more) :]
+    return Features(
+        known=filled(standard(features.known, 0)),
+        past=filled(standard(features.past, n_known)),
+        static=np.nan_to_num(standard(features.static, n_known + n_past)).astype(np.float32),
+    )
 
 
-def linear(shapes: Mapping[str, Shape], name: str) -> nn.Linear:
-    """Return a linear layer of the listed shape, with a bias where one is listed."""
-    n_out, n_in = shapes[f"{name}.weight"]
-    return nn.Linear(n_in, n_out, bias=f"{name}.bias" in shapes)
+def covariate_inputs(features: Features, places: Places, segment: int) -> Floats:
+    """Return what is known of standardised covariates in segments, `(window, segment, input)`.
 
+    For each segment: the known ones in the segment before and in it, the past ones in the one
+    before, 0 where that lies ahead, and the static ones.
+    """
+    numbers, n_all = places.segments, places.n_segments + places.n_ahead
+    n_before = places.n_segments * segment - features.past.shape[2]  # rows before the first
 
-def embedding(shapes: Mapping[str, Shape], name: str) -> nn.Embedding:
-    """Return an embedding of the listed shape."""
-    n_entries, width = shapes[f"{name}.weight"]
-    return nn.Embedding(n_entries, width)
+    def cut(values: Floats) -> Floats:
+        """Return `(stretch, segment, feature * row)`, with zeros where there is no row."""
+        n, n_features, length = values.shape
+        table = np.zeros((n, n_features, n_all * segment), np.float32)
+        length = min(length, n_all * segment - n_before)
+        table[:, :, n_before : n_before + length] = values[:, :, :length]
+        parts = table.reshape(n, n_features, n_all, segment).transpose(0, 2, 1, 3)
+        return parts.reshape(n, n_all, n_features * segment)
 
-
-def _from_zero(module: _Module) -> _Module:
-    nn.init.zeros_(module.weight)
-    return module
-
-
-def _cut(values: Tensor, segment: int, *, at_end: bool) -> Tensor:
-    """Cut (N, F, T) into (N, T / segment, F * segment), filled up with zeros at one end."""
-    empty = -values.shape[-1] % segment
-    padded = F.pad(values, (0, empty) if at_end else (empty, 0))
-    n, n_features, length = padded.shape
-    parts = padded.view(n, n_features, length // segment, segment).transpose(1, 2)
-    return parts.reshape(n, length // segment, n_features * segment)
+    known, past = cut(features.known), cut(features.past)
+    stretch = places.stretch[:, None]
+    now, last = np.maximum(numbers, 0), np.maximum(numbers - 1, 0)
+    is_known = (numbers >= 1) & (numbers <= places.boundary[:, None])
+    static = np.repeat(features.static[places.stretch, None], numbers.shape[1], axis=1)
+    parts = [
+        np.where((numbers >= 1)[..., None], known[stretch, last], np.float32(0)),
+        np.where((numbers >= 0)[..., None], known[stretch, now], np.float32(0)),
+        np.where(is_known[..., None], past[stretch, last], np.float32(0)),
+        static,
+    ]
+    joined: Floats = np.concatenate(parts, axis=-1)
+    return joined

@@ -16,6 +16,7 @@ from typing import TypeVar
 import torch
 
 from rnnforecast.config.training import TrainConfig
+from rnnforecast.data.arrays import Doubles
 from rnnforecast.data.windows import TrainingWindows
 from rnnforecast.errors import UsageError, WorkerError, WriteError
 from rnnforecast.events import EpochEnded, Event, Listener, Notice, ProgressEvent, WarningEvent
@@ -23,7 +24,13 @@ from rnnforecast.gradients import diagnose_explosion
 from rnnforecast.model.checkpoint import Checkpoints, TrainingState, damaged
 from rnnforecast.model.loss import ValidationWindows
 from rnnforecast.model.network import Network
-from rnnforecast.model.training import MemberTraining, TrainingLog, fine_tune, steps_per_epoch
+from rnnforecast.model.training import (
+    EPOCH_STEPS,
+    MemberTraining,
+    TrainingLog,
+    fine_tune,
+    n_stretches,
+)
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, broadcast_int
 from rnnforecast.process import current_launch, defer_signals
 from rnnforecast.units import parse_duration_us
@@ -32,16 +39,14 @@ _FIRST_SHARE = 0.5
 """Share of `--max-time` after which training stops; fine-tuning takes at most as many steps."""
 _TRIED_STEPS = 5
 """Steps by which the duration of a step is first measured with `--max-time`."""
-_SELECTION_WINDOWS = 4096
-"""Validation windows by which members are selected, at most."""
 _TOLERANCE = 0.01
 """A group of members is as good as the best one where its loss is larger by at most this share: the
 best alone rests too much on one stretch of readings (docs/decisions.md, 6)."""
 _ENOUGH_WINDOWS = 100
 """With fewer disjoint validation windows the tolerance grows, with the root of the ratio."""
 _TURN_STEPS = 4
-"""Steps that a member takes before another one may have its thread: three members of one look-back
-would otherwise leave the second of two threads idle for a third of an epoch."""
+"""Steps that a member takes before another one may have its thread: three members would otherwise
+leave the second of two threads idle for a third of an epoch."""
 _WAIT_S = 0.1
 """Interval at which waiting threads check whether the work is cancelled."""
 _T = TypeVar("_T")
@@ -52,7 +57,15 @@ class EnsembleLog:
     """The training of all members, and the indices of those that were selected."""
 
     members: tuple[TrainingLog, ...]
+    """Of the trained ones, which are the first ones of the network."""
     selected: tuple[int, ...]
+
+    @property
+    def of_selected(self) -> tuple[TrainingLog, ...]:
+        """The training of each selected member; of one that is not trained, that of no step."""
+        untrained = TrainingLog((), 0, 0)
+        n_trained = len(self.members)
+        return tuple(self.members[i] if i < n_trained else untrained for i in self.selected)
 
     @property
     def epochs(self) -> tuple[EpochEnded, ...]:
@@ -69,12 +82,15 @@ def train_members(
     network: Network,
     windows: TrainingWindows,
     *,
+    scales: Doubles,
     validation: TrainingWindows | None,
     config: TrainConfig,
     listener: Listener,
     checkpoints: Checkpoints | None = None,
 ) -> EnsembleLog:
     """Train the network in place, and keep the members that help.
+
+    `scales`, `(series,)`, are what errors of each series are divided by.
 
     With `checkpoints` the training can be resumed after a signal: all members stop after a step,
     the state is saved, and what the signal's handler has raised is raised again. After resuming,
@@ -83,10 +99,12 @@ def train_members(
     """
     _check_options(network, windows.ranks.n, config, listener)
 
-    held_out = ValidationWindows(validation) if validation is not None and len(validation) else None
-    indices = range(len(network.members))
-    members = [MemberTraining(network, i, windows, held_out, config) for i in indices]
-    max_steps = steps_per_epoch(len(windows), config) * config.epochs
+    held_out = None
+    if validation is not None and len(validation):
+        held_out = ValidationWindows(network, validation, scales)
+    indices = [i for i, each in enumerate(network.spec.members) if each.is_trained]
+    members = [MemberTraining(network, i, windows, held_out, config, scales) for i in indices]
+    max_steps = EPOCH_STEPS * config.epochs
     ensemble = _Ensemble(members, min(max_steps, config.steps or max_steps), checkpoints)
 
     start, pace = ensemble.resume(listener), _Pace(config, windows.ranks)
@@ -112,7 +130,8 @@ def train_members(
     network.select_members(selected)
     listener(
         Notice(
-            f"trained {len(logs)} members, {current.end} steps; {len(selected)} of them forecast"
+            f"trained {len(logs)} members, {current.end} steps; of all {len(network.spec.members)}"
+            f" {len(selected)} forecast"
         )
     )
     return EnsembleLog(logs, selected)
@@ -120,9 +139,10 @@ def train_members(
 
 def _check_options(network: Network, n_ranks: int, config: TrainConfig, listener: Listener) -> None:
     """Raise `UsageError` where a rank would have no window of a batch; note a truncation."""
-    if config.batch_size < n_ranks:
+    if n_stretches(config) < n_ranks:
         raise UsageError(
-            f"--batch-size {config.batch_size} is less than there are ranks, {n_ranks}",
+            f"--batch-size {config.batch_size} gives {n_stretches(config)} stretches of readings "
+            f"to {n_ranks} ranks",
             hint="each rank takes a share of every batch: start fewer, or make it larger",
         )
 
@@ -162,7 +182,7 @@ def _select_members(network: Network, validation: ValidationWindows | None) -> t
     groups = [g for size in indices for g in itertools.combinations(indices, size + 1)]
     members = list(network.members)
     candidates = [[members[i] for i in g] for g in groups]
-    losses = validation.losses(network, candidates, max_windows=_SELECTION_WINDOWS)
+    losses = validation.losses(candidates)
 
     tolerance = _TOLERANCE * max(1.0, math.sqrt(_ENOUGH_WINDOWS / validation.n_disjoint))
     good = [
@@ -250,6 +270,7 @@ def fine_tune_members(
     network: Network,
     windows: TrainingWindows,
     *,
+    scales: Doubles,
     n_steps: Sequence[int],
     config: TrainConfig,
     listener: Listener,
@@ -260,7 +281,10 @@ def fine_tune_members(
     with worker_pool(len(n_steps), config, device, reporter, windows.ranks) as workers:
 
         def fine_tune_one(index: int) -> None:
-            for _ in fine_tune(network, index, windows, n_steps=n_steps[index], config=config):
+            steps = fine_tune(
+                network, index, windows, scales=scales, n_steps=n_steps[index], config=config
+            )
+            for _ in steps:
                 reporter.advance()
                 if workers.cancel_token.is_cancelled:
                     return
@@ -343,8 +367,7 @@ class CancelToken:
 class WorkQueue:
     """Steps that members have to take, in turns of a few steps, for threads to share.
 
-    A free thread takes the idle member with most work left: its steps times its look-back. A member
-    is in one thread at a time.
+    A free thread takes the idle member with most steps left. A member is in one thread at a time.
     """
 
     def __init__(self, n_steps: Mapping[MemberTraining, int]) -> None:
@@ -375,7 +398,7 @@ class WorkQueue:
             while any(self._remaining.values()) and not cancel_token.is_cancelled:
                 waiting = [member for member in self._idle if self._remaining[member]]
                 if waiting:
-                    member = max(waiting, key=lambda m: (self._remaining[m] * m.lookback, -m.index))
+                    member = max(waiting, key=lambda m: (self._remaining[m], -m.index))
                     self._idle.remove(member)
                     return member, min(self._remaining[member], _TURN_STEPS)
                 self._changed.wait(_WAIT_S)

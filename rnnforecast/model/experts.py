@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Integers, sums_before
 from rnnforecast.data.season import Seasons, ffill, phase_means, shift
+from rnnforecast.spec import N_EXPERTS, N_FULL
 
 N_LAGS = 5
 """Order of the autoregression of what a season leaves over."""
@@ -37,7 +38,7 @@ ADDITIVE = (
 )
 """Forecasts of the difference between the reading and a full expert's forecast."""
 NAMES = (*FULL, *ADDITIVE)
-N_FULL, N_EXPERTS = len(FULL), len(NAMES)
+assert (len(FULL), len(NAMES)) == (N_FULL, N_EXPERTS)
 BASES = np.array([*range(N_FULL), 3, 0, 3, 3, 3, 2])
 """`(expert,)`: the full expert to which each is added; its own number for a full one."""
 

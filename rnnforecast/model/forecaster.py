@@ -17,8 +17,8 @@ from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.arrays import Floats, Integers, take_names
 from rnnforecast.data.forecast import Forecast, interpolate_quantiles
 from rnnforecast.data.panel import Features
-from rnnforecast.data.scaling import CONSTANT_SCALE, fit_scaling
-from rnnforecast.data.windows import Past, add_base
+from rnnforecast.data.season import Seasons, find_seasons
+from rnnforecast.data.windows import Past, add_base, windows_of
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model.artifact import Tensors
@@ -26,13 +26,14 @@ from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.ensemble import EnsembleLog, fine_tune_members, n_processors, train_members
 from rnnforecast.model.initialise import (
     check_start,
+    describe_series,
     find_new_series,
-    init_new_series,
     initialise_network,
     known_entries,
-    warm_start_from,
+    take_weights,
 )
-from rnnforecast.model.network import Network
+from rnnforecast.model.loss import loss_scales
+from rnnforecast.model.network import History, Network
 from rnnforecast.process import current_launch
 from rnnforecast.spec import NetworkSpec
 
@@ -40,8 +41,8 @@ _MAX_PREDICTING = 8
 """Batches that are forecast at once, each of which takes its own memory."""
 # Origins, and their inputs and outputs, in one batch of forecasts: this bounds memory. Smaller and
 # larger batches change the time by less than 2 % (benchmarks/LOG.md).
-_BATCH_ORIGINS = 2048
-_BATCH_VALUES = 1 << 22
+_BATCH_ORIGINS = 512
+_BATCH_VALUES = 1 << 21
 _SELF_TEST_LEADS = 4
 _SELF_TEST_TOLERANCE = 1e-3
 """Allowed difference in units of the largest output."""
@@ -74,35 +75,39 @@ class RNNForecaster:
         spec: NetworkSpec,
         network: NetworkConfig,
         config: TrainConfig,
+        told: Seasons | None = None,
         listener: Listener = ignore,
         checkpoints: Checkpoints | None = None,
         start: RNNForecaster | None = None,
     ) -> RNNForecaster:
         """Train a network on the readings before the cutoffs of `train`, one origin per series.
 
-        The readings from there to the cutoffs of `validation` decide when to stop. With
+        The readings from there to the cutoffs of `validation` decide when to stop. Seasons are
+        `told` for all series, or found in each. With
         `checkpoints` an interrupted training can be resumed. With `start` the training begins from
-        the weights of that network, see `warm_start_from`; its spec may differ in the number of
-        series only, otherwise a `ModelError` names the differences.
+        the weights of that network; its spec may differ in the number of series only, otherwise a
+        `ModelError` names the differences.
         """
-        windows = train.windows(spec.lookback, spec.horizon)
+        windows = windows_of(train, spec)
+        seasons = _seasons_of(train, told)
+        scales = loss_scales(train, seasons)
         held_out = None
         if validation is not None:
-            held_out = validation.windows(spec.lookback, spec.horizon, targets_after=train)
+            held_out = windows_of(validation, spec, targets_after=train)
 
         with _repeatable(config):
             model = Network(spec, network)
             entries = np.zeros(spec.n_series, np.int64)
-            if start is None:
-                initialise_network(model, fit_scaling(train), windows)
-            else:
+            initialise_network(model, told, seasons, train, windows)
+            if start is not None:
                 check_start(start.network, spec, network)
                 entries = known_entries(train.names, start.network, start.names)
-                warm_start_from(model, start.network, entries, train)
+                take_weights(model, start.network)
             model.to(_device(config))
             log = train_members(
                 model,
                 windows,
+                scales=scales,
                 validation=held_out,
                 config=config,
                 listener=listener,
@@ -118,22 +123,26 @@ class RNNForecaster:
         """Return a forecaster that is also trained on the readings before the cutoffs of `past`.
 
         Each member takes a quarter of the steps that led to its best weights, over all windows, old
-        and new, at a rate that falls from a quarter of the peak. `new_series` are initialised from
+        and new, at a rate that falls from a quarter of the peak. `new_series` get the seasons of
         their readings first.
         """
         assert self.log is not None
         spec = self.network.spec
-        best = [self.log.members[i].best_steps for i in self.log.selected]
-        n_steps = tuple(max(1, round(_FINE_TUNE_SHARE * steps)) for steps in best)
+        best = [each.best_steps for each in self.log.of_selected]
+        n_steps = tuple(round(_FINE_TUNE_SHARE * steps) for steps in best)
 
         with _repeatable(config):
             model = Network(spec, self.network.config)
             model.load_state_dict(self.network.state_dict())
-            init_new_series(model, np.array(self.new_series, np.int64), past)
+            added = np.array(self.new_series, np.int64)
+            seasons = _seasons_of(past.subset(added), model.told_seasons)
+            describe_series(model, added, seasons, past)
+            scales = loss_scales(past, model.seasons_of(np.arange(past.n_origins) + 1))
             model.to(_device(config))
             fine_tune_members(
                 model,
-                past.windows(spec.lookback, spec.horizon),
+                windows_of(past, spec),
+                scales=scales,
                 n_steps=n_steps,
                 config=config,
                 listener=listener,
@@ -143,13 +152,13 @@ class RNNForecaster:
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast the `horizon` steps after each cutoff, at most the trained horizon.
 
-        Quantiles between the trained ones are interpolated. A series that has been constant in
-        training and since is forecast by its constant. An unknown series with fewer than three
-        readings in its look-back gets NaN, as its scale is unknown.
+        Quantiles between the trained ones are interpolated. A look-back in which all readings are
+        equal is forecast by them, without a band. A series with fewer than three readings in its
+        look-back gets NaN, as nothing tells how far it varies.
         """
         spec = self.network.spec
-        known = {name: entry for entry, name in enumerate(self.names, start=1)}
-        entries = np.array([known.get(name, 0) for name in past.names], np.int64)
+        entries = known_entries(past.names, self.network, self.names)[past.series]
+        seasons = self._seasons(past, entries)
 
         values = np.empty((past.n_origins, horizon, len(quantiles)), np.float32)
         width = spec.lookback + spec.horizon * len(spec.quantiles)
@@ -157,20 +166,21 @@ class RNNForecaster:
 
         def predict_part(first: int) -> None:
             part = past.subset(slice(first, first + size))
-            history, entry = part.history(spec.lookback), entries[part.series]
+            places = slice(first, first + part.n_origins)
+            readings = part.history(spec.lookback)
             features = part.features(spec.lookback, spec.horizon)
-            output = self._run(history, entry, part.next_step, features)[:, :horizon]
+            history = History(readings, entries[places], seasons[places], features)
+            output = self.network.forecast(history)[:, :horizon].astype(np.float32)
 
-            center, scale = (
-                x.cpu().numpy()[entry] for x in (self.network.center, self.network.scale)
+            n_readings = np.isfinite(readings).sum(1)
+            has_readings = n_readings > 0
+            newest = np.fmax.reduce(readings, axis=1, initial=-np.inf)
+            is_constant = has_readings & (
+                np.fmin.reduce(readings, axis=1, initial=np.inf) == newest
             )
-            is_unchanged = (np.isnan(history) | (history == center[:, None])).all(1)
-            is_constant = is_unchanged & (scale == CONSTANT_SCALE)
-            output[is_constant] = center[is_constant, None, None]
-
-            n_readings = np.isfinite(history).sum(1)
-            output[(entry == 0) & (n_readings < _MIN_READINGS)] = np.nan
-            values[first : first + size] = interpolate_quantiles(output, spec.quantiles, quantiles)
+            output[is_constant] = newest[is_constant, None, None]
+            output[n_readings < _MIN_READINGS] = np.nan
+            values[places] = interpolate_quantiles(output, spec.quantiles, quantiles)
 
         firsts = range(0, past.n_origins, size)
         if self.network.center.is_cuda:
@@ -232,28 +242,26 @@ class RNNForecaster:
             )
         return forecaster
 
-    @torch.no_grad()
-    def _run(
-        self, history: Floats, entries: Integers, next_step: Integers, features: Features | None
-    ) -> Floats:
-        """Return the forecast of the network, `(origin, horizon, quantile)`."""
-        device = self.network.center.device
-        inputs = [torch.from_numpy(x).to(device) for x in (history, entries, next_step)]
-        covariates = features and [torch.from_numpy(x).to(device) for x in features]
-        output: Floats = self.network(*inputs, covariates).cpu().numpy()
-        return output
+    def _seasons(self, past: Past, entries: Integers) -> tuple[Seasons, ...]:
+        """Return the seasons of each origin's series: of unknown ones those found before it."""
+        seasons = list(self.network.seasons_of(entries))
+        unknown = np.flatnonzero(entries == 0)
+        if len(unknown):
+            found = _seasons_of(past.subset(unknown), self.network.told_seasons)
+            for origin, each in zip(unknown.tolist(), found, strict=True):
+                seasons[origin] = each
+        return tuple(seasons)
 
     def _self_test_output(self) -> Floats:
         """Return outer quantiles and median of the first leads, scaled, for a wave with gaps."""
         spec = self.network.spec
         wave = np.sin(np.arange(spec.lookback) * 0.7) + 0.01 * np.arange(spec.lookback)
         wave[:: max(7, spec.lookback // 5)] = np.nan
-        center, scale = (float(x[-1]) for x in (self.network.center, self.network.scale))
-        history = (center + scale * wave).astype(np.float32)[None]
-        features = self._self_test_features()
-        output = self._run(history, np.array([spec.n_series]), np.array([0]), features)
-        scaled = (output[0, :_SELF_TEST_LEADS] - center) / scale
-        return scaled[:, [0, spec.median, -1]].ravel()
+        readings = wave.astype(np.float32)[None]
+        entry = np.zeros(1, np.int64)
+        history = History(readings, entry, [Seasons()], self._self_test_features())
+        output = self.network.forecast(history)[0, :_SELF_TEST_LEADS]
+        return output[:, [0, spec.median, -1]].ravel().astype(np.float32)
 
     def _self_test_features(self) -> Features | None:
         """Return waves as covariates, each of another length."""
@@ -274,6 +282,11 @@ class RNNForecaster:
             past=values[:, spec.n_known : n_ahead, : spec.lookback],
             static=values[:, n_ahead:, 0],
         )
+
+
+def _seasons_of(past: Past, told: Seasons | None) -> tuple[Seasons, ...]:
+    """Return the seasons of each origin: those that were told, or those found before it."""
+    return find_seasons(past) if told is None else (told,) * past.n_origins
 
 
 def _device(config: TrainConfig) -> torch.device:

@@ -7,7 +7,7 @@ other series can read it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,10 @@ from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.season import Seasons
-from rnnforecast.model.experts import N_EXPERTS, N_FULL, NAMES, Experts
+from rnnforecast.model.experts import NAMES, Experts
+from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS, N_SHOWN
 
 _SEASON, _WEIGHTED = NAMES.index("season"), NAMES.index("weighted")
-_N_SHOWN = N_FULL + 1
-"""Experts whose forecasts are inputs: the full ones but for the level, and both autoregressions."""
-_N_BEFORE = 4
-"""Inputs for each row of the segment before: the reading, whether it is there, two differences."""
-_N_FACTS = 21
 _AGE_IN_ROWS, _AGE_IN_SEASONS = 13, 14
 """Places of two facts that change over the horizon: how long nothing was read."""
 _LOG_FLOOR = 1e-4
@@ -33,11 +29,6 @@ _MIN_GAIN = 0.01
 _MAX_VALUE = 1e6
 _MAX_FAR = 6
 """Segments ahead over which the experts' errors are measured, at most."""
-
-
-def n_inputs(segment: int) -> int:
-    """Return how many inputs a segment has."""
-    return (_N_BEFORE + _N_SHOWN + 1) * segment + _N_FACTS + 2 * N_EXPERTS
 
 
 @dataclass(frozen=True)
@@ -115,6 +106,58 @@ class SeriesInputs:
         return parts[0].apply(lambda *same: np.concatenate(same)[back], *parts[1:])
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where windows lie in stretches of rows: the last segments of their history, those ahead."""
+
+    stretch: Integers
+    """`(window,)`: the stretch that each window ends in."""
+    boundary: Integers
+    """`(window,)`: segments of the stretch before the window's cutoff."""
+    n_history: int
+    n_ahead: int
+    n_segments: int
+    """Segments of a stretch, the first of which may begin before its first row."""
+
+    @classmethod
+    def at_end(
+        cls, n_stretches: int, n_rows: int, segment: int, *, n_ahead: int, n_origins: int = 1
+    ) -> Places:
+        """Place windows at the end of stretches; with several origins, more of them end before."""
+        n_segments = -(-n_rows // segment)
+        stride = max(1, min(n_ahead, n_segments // (2 * n_origins)))
+        boundaries = np.maximum(n_segments - stride * np.arange(n_origins), 0)
+        return cls(
+            np.repeat(np.arange(n_stretches), n_origins),
+            np.tile(boundaries, n_stretches),
+            n_history=min(-(-CONTEXT_ROWS // segment), n_segments),
+            n_ahead=n_ahead,
+            n_segments=n_segments,
+        )
+
+    @property
+    def segments(self) -> Integers:
+        """`(window, segment)`: which segment of its stretch each is; negative before the first."""
+        return self.boundary[:, None] + np.arange(-self.n_history, self.n_ahead)
+
+
+def window_inputs(
+    readings: Doubles, seasons: Sequence[Seasons], segment: int, places: Places
+) -> Inputs:
+    """Return the inputs of windows of stretches, `(stretch, row)`; NaN is missing.
+
+    Their level is that of the readings. Segments before the first are zeros.
+    """
+    stretches = SeriesInputs(readings, seasons, segment, n_ahead=places.n_ahead)
+    numbers = places.segments[:, : places.n_history]
+    at = places.stretch[:, None], np.maximum(numbers, 0)
+    history = stretches.history.apply(lambda array: array[at])
+    history.values[numbers < 0] = 0.0
+    ahead = stretches.ahead(places.stretch, places.boundary, places.n_ahead)
+    joined = history.apply(lambda *parts: np.concatenate(parts, axis=1), ahead)
+    return replace(joined, level=joined.level + stretches.center[places.stretch, None])
+
+
 def _of_history(experts: Experts) -> Inputs:
     """Return the inputs of all segments, one ahead of each boundary."""
     n_series, n, segment = len(experts.readings), experts.n_segments, experts.segment
@@ -125,7 +168,7 @@ def _of_history(experts: Experts) -> Inputs:
     # the segment before each boundary, which none stands before the first
     actual = experts.readings.reshape(n_series, n, segment)
     expected = experts.next_segment + experts.level[:, :-1, None, None]
-    before = np.zeros((n_series, n, _N_BEFORE, segment))
+    before = np.zeros((n_series, n, N_BEFORE, segment))
     before[:, 1:] = _before(actual[:, :-1], expected[:, :-1], level[:, 1:], spread[:, 1:])
     return _pack(experts.next_segment, experts.next_deviation, before, facts, level, spread, gain)
 
@@ -150,7 +193,7 @@ def _of_horizon(experts: Experts, series: Integers, boundary: Integers, n_ahead:
     actual = experts.readings.reshape(len(experts.readings), -1, segment)[series, newest]
     actual = np.where(boundary[:, None] > 0, actual, np.nan)
     expected = experts.next_segment[series, newest] + experts.level[series, newest, None, None]
-    before = np.zeros((n_windows, n_ahead, _N_BEFORE, segment))
+    before = np.zeros((n_windows, n_ahead, N_BEFORE, segment))
     before[:, :1] = _before(actual[:, None], expected[:, None], level, spread)
     return _pack(forecasts, deviation, before, *repeated)
 
@@ -259,7 +302,7 @@ def _pack(
     experts = forecasts / scale[..., None]
     noise = 0.4 * np.log(np.maximum(deviation, _LOG_FLOOR * scale) / scale)
     shape = *forecasts.shape[:2], -1
-    shown = compress(experts[:, :, 1 : 1 + _N_SHOWN])
+    shown = compress(experts[:, :, 1 : 1 + N_SHOWN])
     parts = [before.reshape(shape), shown.reshape(shape), noise, facts]
     values = np.concatenate(parts, axis=-1).astype(np.float32)
     return Inputs(values, experts.astype(np.float32), gain.astype(np.float32), level, spread)

@@ -1,171 +1,224 @@
-"""The pinball loss, the loss on validation windows, and the augmentation of training windows."""
+"""The loss of a training step, and that of validation windows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.panel import Features
-from rnnforecast.data.windows import Batch, TrainingWindows
-from rnnforecast.model.covariates import CovariateBatch
-from rnnforecast.model.network import Member, Network, mean_of
-from rnnforecast.parallel import Ranks, rank_share
+from rnnforecast.data.season import Seasons
+from rnnforecast.data.windows import Batch, Past, TrainingWindows
+from rnnforecast.model.inputs import Places
+from rnnforecast.model.member import Member
+from rnnforecast.model.network import History, Network, Prepared
+from rnnforecast.parallel import rank_share
+from rnnforecast.spec import N_EXPERTS, NetworkSpec, n_inputs
 
-# Validation windows are forecast in batches that bound the memory of inputs and activations.
-_BATCH_VALUES = 1 << 21
-"""Inputs and outputs in one batch."""
-_BATCH_WINDOWS = 1024
-_BATCH_STATES = 1 << 23
-"""Values of hidden states in one batch, over all steps; the gates take several times as much."""
+N_ORIGINS = 4
+"""Windows that end in each stretch of readings of a training step: they share its inputs."""
+_HORIZON_SHARE = 0.65
+"""Share of the loss on the horizon; the rest is on the segments of history, one ahead."""
+_MAX_TARGET = 25.0
+"""Targets further off the level, in spreads, are brought so near."""
+_MAX_WEIGHT = 20.0
+"""Largest spread of a window that counts, in units of its series' scale."""
+_MIN_LAG = 12
+"""Fewest rows between readings whose difference is the scale of a series."""
+_MIN_DIFFERENCE = 0.03
+"""Least scale, as a share of the mean deviation from the mean."""
+_MIN_WINDOWS, _MAX_WINDOWS = 32, 512
+_MAX_VALUES = 1 << 25
+"""Inputs of all validation windows, where that leaves `_MIN_WINDOWS`."""
 
-# These had the lowest validation loss of the variants tried on ETTh1 and ETTm1 (benchmarks/LOG.md).
-MIRRORED_SHARE = 0.25
-_MIXING_POWER = 1 / 0.3
-"""The smaller share of a mixture is u ** power / 2 for a uniform u, which is close to the smaller
-of x and 1 - x for x from Beta(0.3, 0.3)."""
 
+def loss_scales(past: Past, seasons: Sequence[Seasons]) -> Doubles:
+    """Return what errors of each series are divided by, `(origin,)`: they shall count alike.
 
-def quantile_loss(forecast: Tensor, actual: Tensor, quantiles: tuple[float, ...]) -> Tensor:
-    """Return the mean pinball loss of a forecast (N, H, Q) of the readings (N, H).
-
-    Missing readings, NaN, do not count; the loss is 0 where all are missing. Twice the pinball loss
-    at the median is the absolute error.
+    It is the mean absolute difference over whole seasons, of 12 rows at least. Where that is
+    unknown or small it is a share of the mean deviation; 1 for a series that never changes.
     """
-    seen = torch.isfinite(actual)
-    error = torch.where(seen, actual, 0.0)[..., None] - forecast
-    levels = torch.tensor(quantiles, dtype=error.dtype, device=error.device)
-    pinball = torch.maximum(levels * error, (levels - 1.0) * error).mean(-1)
-    return torch.where(seen, pinball, 0.0).sum() / seen.sum().clamp(min=1)
+    lag = np.array([each.main * -(-_MIN_LAG // each.main) for each in seasons], np.int64)
+    sums = np.zeros((past.n_origins, 4))
+    for origins, table in past.tables():
+        readings = table.astype(np.float64)
+        for rows in np.unique(lag[origins]).tolist():
+            at = np.flatnonzero(lag[origins] == rows)
+            difference = np.abs(readings[at, rows:] - readings[at, :-rows])
+            sums[origins[at], 0] = np.nansum(difference, axis=1)
+            sums[origins[at], 1] = np.isfinite(difference).sum(1)
+        n_known = np.maximum(np.isfinite(readings).sum(1), 1)
+        mean = np.nansum(readings, axis=1) / n_known
+        sums[origins, 2] = np.nansum(np.abs(readings - mean[:, None]), axis=1)
+        sums[origins, 3] = n_known
+    sums = past.filled(sums)
+
+    deviation = sums[:, 2] / np.maximum(sums[:, 3], 1)
+    difference = np.where(sums[:, 1] > 0, sums[:, 0] / np.maximum(sums[:, 1], 1), deviation)
+    scales: Doubles = np.maximum(difference, _MIN_DIFFERENCE * deviation)
+    return np.where(scales > 0, scales, 1.0)
 
 
-def pinball(forecast: Tensor, actual: Tensor, levels: Tensor) -> Tensor:
-    """Return the pinball loss of a forecast (N, H, Q), averaged over the quantiles: (N, H).
+def history_of(network: Network, batch: Batch) -> History:
+    """Return the windows of a batch as the network forecasts them."""
+    entry = batch.series + 1
+    return History(batch.history, entry, network.seasons_of(entry), batch.features)
 
-    `actual` is (N, H) and must not be NaN; `levels` is (Q,). The loss is (q - 1/2) error +
-    |error| / 2, with its own gradient: a quarter of the passes over (N, H, Q) of autograd.
+
+def step_loss(
+    network: Network,
+    member: Member,
+    batch: Batch,
+    scales: Doubles,
+    *,
+    reach: int | None = None,
+    rows: slice = slice(None),
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Return the quantile loss of a batch of stretches, in units of each series' scale.
+
+    In each, several windows end. Counted are their horizons, and the segments of their history,
+    each forecast from before it. `scales` is `(series,)`. `reach` limits the readings that
+    gradients come back through. With `rows` the result is the part of the loss that these
+    stretches contribute: the parts of all add up to the whole. `mask` is that of dropout.
     """
-    loss: Tensor = _Pinball.apply(forecast, actual, levels)  # type: ignore[no-untyped-call]
-    return loss
+    segment, spec = member.spec.segment, network.spec
+    stretches = take_rows(batch, rows)
+    prepared = network.prepare(history_of(network, stretches), segment, n_origins=N_ORIGINS)
+    n_history = prepared.places.n_history
+    n, n_rows = batch.history.shape
+    n_ahead = prepared.places.n_ahead
+    every = Places.at_end(n, n_rows, segment, n_ahead=n_ahead, n_origins=N_ORIGINS)
+    is_known = np.isfinite(_targets(network, batch, every, segment)).sum((0, 2))
+    targets = _targets(network, stretches, prepared.places, segment)
+    scaled, weights = _scaled(targets, prepared, scales[stretches.series])
+
+    n_frozen = 0 if reach is None else max(0, n_history - -(-reach // segment))
+    quantiles = member(prepared.segments, n_frozen=n_frozen, mask=mask)
+    error = scaled[:, :, None] - quantiles
+    levels = torch.tensor(spec.quantiles, device=error.device)[:, None]
+    loss = torch.maximum(levels * error, (levels - 1.0) * error).mean(2) * 2 * weights
+
+    history = loss[:, :n_history].sum() / max(int(is_known[:n_history].sum()), 1)
+    horizon = loss[:, n_history:].sum() / max(int(is_known[n_history:].sum()), 1)
+    return (1 - _HORIZON_SHARE) * history + _HORIZON_SHARE * horizon
 
 
-class _Pinball(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, forecast: Tensor, actual: Tensor, levels: Tensor) -> Tensor:
-        error = actual[..., None] - forecast
-        centred = levels - 0.5
-        ctx.save_for_backward(error, centred)
-        return (error @ centred + 0.5 * error.abs().sum(-1)) / len(levels)
+def _targets(network: Network, batch: Batch, places: Places, segment: int) -> Doubles:
+    """Return the readings of all segments, (N, S, P).
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
-        (grad,) = grads
-        error, centred = ctx.saved_tensors
-        slope = torch.sign(error).mul_(0.5).add_(centred).mul_(grad[..., None] / len(centred))
-        return -slope, slope.sum(-1), None
-
-
-def entries(batch: Batch, device: torch.device) -> Tensor:
-    """Return the entry of each window's series in the network, (N,); 0 for an unknown series."""
-    return torch.from_numpy(batch.series).to(device) + 1
-
-
-def covariates_of(network: Network, batch: Batch) -> CovariateBatch | None:
-    """Return the standardised covariates of a batch; None without covariates."""
-    if batch.features is None:
-        return None
-    device = network.center.device
-    return network.standardise_covariates([torch.from_numpy(x).to(device) for x in batch.features])
-
-
-def scaled_windows(
-    network: Network, batch: Batch, series: Tensor, entry: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return history (N, L) and future (N, H), scaled as the series `entry` (N,) is scaled.
-
-    `series` (N,) are the windows' real entries, by which spikes are masked; an `entry` of 0 shows a
-    window as one of an unknown series. Also returns the step of lead 1, (N,), and the ratio of both
-    scales, (N, 1): a scaled error times the ratio is in units of the real series' scale.
+    NaN where nothing was read, before the first row, and beyond the horizon.
     """
-    device = network.center.device
-    history, future, next_step = (
-        torch.from_numpy(x).to(device) for x in (batch.history, batch.future, batch.next_step)
-    )
+    entry = batch.series + 1
+    parts = [network.mask_spikes(values, entry) for values in (batch.history, batch.future)]
+    values = np.concatenate(parts, axis=1).astype(np.float64)
+    n_before = places.n_segments * segment - batch.history.shape[1]
+    n_after = -network.spec.horizon % segment
+    values = np.pad(values, ((0, 0), (n_before, n_after)), constant_values=np.nan)
+    values = values.reshape(len(values), -1, segment)
 
-    history, future = (network.mask_spikes(values, series) for values in (history, future))
-    _, series_scale = network.scaling(history, series)
-    center, scale = network.scaling(history, entry)
-    history, future = ((values - center) / scale for values in (history, future))
-    return history, future, next_step, scale / series_scale
+    numbers = places.segments
+    targets: Doubles = values[places.stretch[:, None], np.maximum(numbers, 0)]
+    targets[numbers < 0] = np.nan
+    if n_after:
+        targets[:, -1, segment - n_after :] = np.nan
+    return targets
 
 
-@dataclass(frozen=True)
+def _scaled(targets: Doubles, prepared: Prepared, scales: Doubles) -> tuple[Tensor, Tensor]:
+    """Return targets, (N, S, P), in units of their inputs, and their weights; both 0 where NaN.
+
+    `scales` is `(stretch,)`.
+    """
+    inputs, device = prepared.inputs, prepared.segments.gain.device
+    spread = inputs.spread[..., None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = np.clip((targets - inputs.level[..., None]) / spread, -_MAX_TARGET, _MAX_TARGET)
+    is_known = np.isfinite(scaled)
+    scale = scales[prepared.places.stretch, None, None]
+    weights = np.where(is_known, np.minimum(spread / scale, _MAX_WEIGHT), 0.0)
+    both = np.where(is_known, scaled, 0.0), weights
+    first, second = (torch.from_numpy(x.astype(np.float32)).to(device) for x in both)
+    return first, second
+
+
+def quantile_losses(forecast: Doubles, actual: Doubles, quantiles: tuple[float, ...]) -> Doubles:
+    """Return twice the mean pinball loss of each window, (N,), summed over its known readings.
+
+    `forecast` is (N, H, Q), `actual` (N, H), NaN where missing. At the median alone it is the
+    absolute error.
+    """
+    is_known = np.isfinite(actual)
+    error = np.where(is_known, actual, 0.0)[..., None] - forecast
+    levels = np.array(quantiles)
+    loss = 2 * np.maximum(levels * error, (levels - 1.0) * error).mean(-1)
+    sums: Doubles = np.where(is_known, loss, 0.0).sum(1)
+    return sums
+
+
 class ValidationWindows:
-    """The windows of the validation part, of which samples are spread evenly."""
+    """Windows of the validation part, spread evenly, with their inputs computed once."""
 
-    _windows: TrainingWindows
-
-    @property
-    def n_disjoint(self) -> int:
+    def __init__(self, network: Network, windows: TrainingWindows, scales: Doubles) -> None:
+        """Take up to 512 of the windows, fewer where they are large."""
+        spec = network.spec
+        n_values = max(_n_values(spec, i) for i in range(len(spec.members)))
+        n = min(max(_MAX_VALUES // n_values, _MIN_WINDOWS), _MAX_WINDOWS)
+        self.n_disjoint = int((-(-windows.counts // windows.horizon)).sum())
         """Number of windows whose targets do not overlap."""
-        return int((-(-self._windows.counts // self._windows.horizon)).sum())
+        self._network, self._ranks = network, windows.ranks
+        batch = windows.gather(windows.spread(n))
+        self._batch = take_rows(batch, rank_share(self._ranks, len(batch.series)))
+        self._scales = scales[self._batch.series]
+        self._prepared: dict[int, Prepared] = {}
 
-    def gather(self, max_windows: int) -> Batch:
-        """Return up to `max_windows` windows, evenly spread."""
-        return self._windows.gather(self._windows.spread(max_windows))
+    @cached_property
+    def _actual(self) -> Doubles:
+        future = self._network.mask_spikes(self._batch.future, self._batch.series + 1)
+        return future.astype(np.float64)
 
-    @torch.no_grad()
-    def losses(
-        self, network: Network, groups: Sequence[Sequence[Member]], *, max_windows: int
-    ) -> list[float]:
+    def _prepare(self, segment: int) -> Prepared:
+        if segment not in self._prepared:
+            history = history_of(self._network, self._batch)
+            self._prepared[segment] = self._network.prepare(history, segment)
+        return self._prepared[segment]
+
+    def losses(self, groups: Sequence[Sequence[Member]]) -> list[float]:
         """Return the quantile loss of each group's mean forecast, in units of the series' scale.
 
-        It is computed over up to `max_windows` windows, evenly spread; each rank forecasts its
-        share of them.
+        Each rank forecasts its share of the windows.
         """
         members = list({id(m): m for group in groups for m in group}.values())
-        chosen = self._windows.spread(max_windows)
-        spec = network.spec
-        width = spec.lookback + spec.horizon * len(spec.quantiles)
-        n_steps = max(-(-member.spec.lookback // member.spec.segment) for member in members)
-
-        n_parts = max(
-            1,
-            len(chosen) * width // _BATCH_VALUES,
-            len(chosen) // _BATCH_WINDOWS,
-            len(chosen) * n_steps * network.config.hidden // _BATCH_STATES,
-        )
-
-        sums, n_seen = np.zeros(len(groups)), 0
-        for part in np.array_split(chosen, n_parts):
-            batch = share_of_batch(self._windows.gather(part), self._windows.ranks)
-            if not len(batch.series):
-                continue
-            series = entries(batch, network.center.device)
-            history, future, next_step, _ = scaled_windows(network, batch, series, series)
-            covariates = covariates_of(network, batch)
-            forecasts = {id(m): m(history, series, next_step, covariates) for m in members}
-
-            count = int(np.isfinite(batch.future).sum())
-            n_seen += count
-            for i, group in enumerate(groups):
-                forecast = mean_of([forecasts[id(m)] for m in group])
-                loss = quantile_loss(forecast, future, spec.quantiles)
-                sums[i] += float(loss) * count
-
-        *totals, n_all = self._windows.ranks.all_reduce(np.array([*sums, n_seen])).tolist()
+        forecasts = {
+            id(m): self._network.member_forecast(m, self._prepare(m.spec.segment)) for m in members
+        }
+        sums = [
+            quantile_losses(
+                np.mean([forecasts[id(m)] for m in group], axis=0),
+                self._actual,
+                self._network.spec.quantiles,
+            )
+            for group in groups
+        ]
+        totals = [float((each / self._scales).sum()) for each in sums]
+        n_known = float(np.isfinite(self._actual).sum())
+        *totals, n_all = self._ranks.all_reduce(np.array([*totals, n_known])).tolist()
         return [total / max(n_all, 1) for total in totals]
 
 
-def share_of_batch(batch: Batch, ranks: Ranks) -> Batch:
-    """Return the windows of a batch that this rank forecasts."""
-    if ranks.n == 1:
-        return batch
-    rows = rank_share(ranks, len(batch.series))
+def _n_values(spec: NetworkSpec, number: int) -> int:
+    """Return how many numbers the inputs of a window are for a member."""
+    segment = spec.members[number].segment
+    n_segments = -(-spec.lookback // segment) + -(-spec.horizon // segment)
+    return n_segments * (n_inputs(segment) + N_EXPERTS * segment)
+
+
+def take_rows(batch: Batch, rows: slice | Integers) -> Batch:
+    """Return some windows of a batch."""
     return Batch(
         batch.history[rows],
         batch.future[rows],
@@ -173,28 +226,3 @@ def share_of_batch(batch: Batch, ranks: Ranks) -> Batch:
         batch.next_step[rows],
         batch.features and Features(*(x[rows] for x in batch.features)),
     )
-
-
-class Mixture(NamedTuple):
-    """Signs and mixing partners of the windows of one batch."""
-
-    sign: Tensor  # (N, 1), -1.0 for a mirrored window
-    share: Tensor  # (N, 1), of the partner
-    partner: Tensor  # (N,)
-
-    def apply(self, values: Tensor) -> Tensor:
-        """Mirror and mix deviations, (N, ...); where either window is missing nothing is mixed."""
-        shape = (-1, *[1] * (values.dim() - 1))
-        values = values * self.sign.view(shape)
-        mixed = torch.lerp(values, values[self.partner], self.share.view(shape))
-        return torch.where(torch.isnan(mixed), values, mixed)
-
-
-def draw_mixture(n: int, generator: torch.Generator) -> Mixture:
-    """Draw which of n windows are mirrored, and with which partner each is mixed."""
-    device = generator.device
-    mirrored = torch.rand(n, 1, generator=generator, device=device) < MIRRORED_SHARE
-    sign = torch.where(mirrored, -1.0, 1.0)
-    share = 0.5 * torch.rand(n, 1, generator=generator, device=device) ** _MIXING_POWER
-    partner = torch.randperm(n, generator=generator, device=device)
-    return Mixture(sign, share, partner)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnforecast.data.arrays import Doubles
+from rnnforecast.data.arrays import Doubles, Floats
 from rnnforecast.data.panel import Features
 from rnnforecast.data.windows import Batch
-from rnnforecast.model.covariates import CovariateBatch
-from rnnforecast.model.loss import covariates_of, entries, quantile_loss, scaled_windows
-from rnnforecast.model.network import Member, Network, Window, mean_of
+from rnnforecast.model.loss import history_of, quantile_losses
+from rnnforecast.model.member import Member, Segments
+from rnnforecast.model.network import Network
 from rnnforecast.model.recurrence import State
+from rnnforecast.spec import CONTEXT_ROWS
 
 TOLERANCE = 0.01
 """A history is long enough where its loss exceeds that of the full one by at most this share."""
@@ -24,12 +24,12 @@ _PER_DOUBLING = 4
 """Lengths that are tried between one length and twice as much."""
 _PRECISION = 0.02
 """The search for the effective memory ends when it is known to this share of itself."""
-_WINDOW_VALUES = 5000
-"""Of windows with fewer values (readings, states, quantiles) more are measured: on 128 windows the
-loss of a shorter history differs by two percent by chance alone (docs/decisions.md, 69)."""
-_MAX_WINDOWS = 1024
 _MAX_BORDERS = 64
 """States along the window for which gradients are computed, at most."""
+_MAX_LAGS = 64
+"""Lags at which readings are changed to see what that does to a forecast, at most."""
+_NUDGE = 0.05
+"""By how much a reading is changed, in units of its series' scale."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class MemoryCurve:
 
 @dataclass(frozen=True)
 class Deviations:
-    """Readings and forecasts less the baselines, in units of each series' scale."""
+    """Readings and forecasts less the level of each series, in units of its scale."""
 
     past: Doubles
     """`(window, L)`, NaN where missing."""
@@ -74,70 +74,31 @@ class Deviations:
         return float(network_error / naive_error), float(np.abs(actual)[known].sum() / naive_error)
 
 
-@torch.no_grad()
-def deviations_from_baseline(network: Network, batch: Batch) -> Deviations:
-    """Return the readings and forecasts of a batch less season and effects of covariates."""
-    history, future, series, next_step, covariates = _inputs(network, batch)
-    forecast = mean_of(
-        [member(history, series, next_step, covariates) for member in network.members]
-    )
-
-    longest = max(network.members, key=lambda member: member.spec.lookback)
-    past, ahead = longest.baselines(series, next_step, covariates)
-    parts = (
-        history[:, -past.shape[1] :] - past,
-        future - ahead,
-        forecast[:, :, network.spec.median] - ahead,
-    )
-    return Deviations(*(part.double().cpu().numpy() for part in parts))
-
-
-@torch.no_grad()
-def mean_seasonal_pattern(network: Network, entry: int, first_step: int, n: int) -> Doubles:
-    """Return the seasonal pattern of a series over n rows, `(n,)`, in the units of the panel.
-
-    It is the mean over the members; 0 for an unknown series, entry 0. `first_step` is the step of
-    the first row on the grid that begins in 1970.
-    """
-    if not entry:
-        return np.zeros(n)
-    patterns = [member.seasonal_pattern.weight[entry] for member in network.members]
-    scaled = torch.stack(patterns).mean(0)
-    pattern = (scaled * network.scale[entry]).double().cpu().numpy()
-    return pattern[(first_step + np.arange(n)) % network.spec.season]
-
-
-def n_windows_to_measure(network: Network, members: Sequence[Member], least: int) -> int:
-    """Return how many windows to measure members on: `least`, or more where they cost little."""
-    spec = network.spec
-    n_steps = sum(-(-member.spec.lookback // member.spec.segment) for member in members)
-    n_inputs = sum(member.spec.lookback + spec.horizon * len(spec.quantiles) for member in members)
-    n_values = (n_steps * network.config.hidden + n_inputs) / len(members)
-    return min(max(least, int(least * _WINDOW_VALUES / n_values)), max(least, _MAX_WINDOWS))
+def deviations_of(network: Network, batch: Batch) -> Deviations:
+    """Return the readings and forecasts of a batch less the level of their series."""
+    center, scale = _scaling(network, batch)
+    median = network.forecast(history_of(network, batch))[:, :, network.spec.median]
+    parts = batch.history, batch.future, median
+    return Deviations(*((part.astype(np.float64) - center) / scale for part in parts))
 
 
 def measure_memory(
-    network: Network,
-    batch: Batch,
-    *,
-    members: Sequence[Member] | None = None,
-    per_doubling: int = _PER_DOUBLING,
+    network: Network, batch: Batch, *, per_doubling: int = _PER_DOUBLING
 ) -> MemoryCurve:
     """Return the loss of forecasts from the newest readings only, by their number.
 
-    `members` forecast together; by default all of the network. Older readings and covariates are
-    marked missing before anything is computed from a window: its level and spread would otherwise
-    reveal them.
+    Older readings and covariates are marked missing before anything is computed from a window.
     """
-    members = list(network.members) if members is None else list(members)
-    lookback = max(member.spec.lookback for member in members)
+    lookback = batch.history.shape[1]
+    _, scale = _scaling(network, batch)
+    future = batch.future.astype(np.float64)
+    n_known = max(int(np.isfinite(future).sum()), 1)
 
-    @torch.no_grad()
     def loss(length: int) -> float:
-        newest = _mask_before(batch, length)
-        history, future, series, next_step, covariates = _inputs(network, newest)
-        forecast = mean_of([member(history, series, next_step, covariates) for member in members])
-        return float(quantile_loss(forecast, future, network.spec.quantiles))
+        newest = _only_newest(batch, length)
+        forecast = network.forecast(history_of(network, newest))
+        losses = quantile_losses(forecast, future, network.spec.quantiles)
+        return float((losses / scale[:, 0]).sum() / n_known)
 
     return find_effective_memory(loss, lookback, per_doubling=per_doubling)
 
@@ -170,26 +131,33 @@ def find_effective_memory(
 def gradients_by_lag(network: Network, batch: Batch, leads: Sequence[int]) -> Doubles:
     """Return the gradient of the median forecast with respect to each reading, `(lead, L)`, by lag.
 
-    It is the mean over the windows of the absolute gradient, both in the sensor's units; leads
-    count from 1. Missing readings do not count; a lag at which all are missing is NaN.
+    It is the mean over the windows of the absolute change of the median, where the reading changes
+    by a twentieth of its series' scale, over that change; leads count from 1. NaN at lags that are
+    not looked at, of which there are more the longer they are, or at which nothing was read.
     """
-    device = network.center.device
-    dtype = network.center.dtype
-    history = torch.from_numpy(batch.history).to(device, dtype).requires_grad_()
-    next_step = torch.from_numpy(batch.next_step).to(device)
-    features = batch.features and [torch.from_numpy(x).to(device, dtype) for x in batch.features]
-    quantiles = network(history, entries(batch, device), next_step, features)
-    medians = quantiles[:, :, network.spec.median]
+    lookback = batch.history.shape[1]
+    _, scale = _scaling(network, batch)
+    lags = np.unique(np.geomspace(1, lookback, _MAX_LAGS).round().astype(int))
+    at = [lead - 1 for lead in leads]
 
-    seen = np.isfinite(batch.history)
-    counts = seen.sum(0)
-    gradients = np.empty((len(leads), batch.history.shape[1]))
+    def medians(history: Floats) -> Doubles:
+        forecast = network.forecast(history_of(network, replace(batch, history=history)))
+        values: Doubles = forecast[:, at, network.spec.median]
+        return values
 
-    for row, lead in enumerate(leads):
-        (gradient,) = torch.autograd.grad(medians[:, lead - 1].sum(), history, retain_graph=True)
-        sizes = np.where(seen, gradient.abs().double().cpu().numpy(), 0.0).sum(0)
-        gradients[row] = np.where(counts > 0, sizes / np.maximum(counts, 1), np.nan)
-    return gradients[:, ::-1]
+    before = medians(batch.history)
+    gradients = np.full((len(leads), lookback), np.nan)
+    for lag in lags.tolist():
+        seen = np.isfinite(batch.history[:, -lag])
+        if not seen.any():
+            continue
+        history = batch.history.astype(np.float64)
+        history[:, -lag] += _NUDGE * scale[:, 0]
+        changed = history.astype(np.float32)
+        nudge = changed[:, -lag].astype(np.float64) - batch.history[:, -lag]
+        change = np.abs(medians(changed) - before)[seen] / np.abs(nudge[seen, None])
+        gradients[:, lag - 1] = change.mean(0)
+    return gradients
 
 
 def state_gradients(
@@ -197,43 +165,46 @@ def state_gradients(
 ) -> tuple[list[int], Doubles]:
     """Return the gradient of a member's median at one lead with respect to earlier states.
 
-    The first result, `(border,)`, counts recurrent steps back from the end of the window,
-    increasing from 0, where the forecast is decoded; the second, `(border,)`, is the norm of the
-    gradient with respect to the states of all layers, averaged over the windows.
-
-    The window is run in chunks, and gradients are taken at their borders: with the fused layers of
-    torch, `retain_grad` would show them at the last step only.
+    The first result, `(border,)`, counts recurrent steps back from the cutoff, increasing from 0;
+    the second, `(border,)`, is the norm of the gradient with respect to the states of all blocks,
+    averaged over the windows. The window is run in chunks, and gradients are taken at their
+    borders.
     """
-    window, series, covariates = _window_of(network, member, batch)
-    with torch.no_grad():
-        embedded = member.embed(window, covariates)
-    per_chunk = -(-len(embedded) // _MAX_BORDERS)
-    first = len(embedded) % per_chunk or per_chunk
-    sizes = [first, *[per_chunk] * ((len(embedded) - first) // per_chunk)]
-    borders = run_in_chunks(member, torch.split(embedded, sizes))
+    segments, n_history = _segments_of(network, member, batch)
+    embedded = member.embedded(segments).detach()
+    per_chunk = -(-n_history // _MAX_BORDERS)
+    first = n_history % per_chunk or per_chunk
+    sizes = [first, *[per_chunk] * ((n_history - first) // per_chunk)]
+    *history, ahead = torch.split(embedded, [*sizes, len(embedded) - n_history])
 
-    leads = member.decode_leads(borders[-1], series, covariates)
-    median = leads[:, lead - 1, network.spec.median].sum()
-    tensors = [
-        [part for state in states for part in state if part is not None] for states in borders
-    ]
-    flat = [tensor for at_border in tensors for tensor in at_border]
-    gradients = iter(torch.autograd.grad(median, flat, allow_unused=True))
+    borders: list[list[State]] = []
+    for chunk in history:
+        _, states = _run(member, chunk, borders[-1] if borders else None)
+        borders.append(states)
+    encoded, _ = _run(member, ahead, borders[-1])
+    later = Segments(*(None if x is None else x[:, n_history:] for x in segments))  # type: ignore[arg-type]
+    quantiles = member.decode(encoded.transpose(0, 1), later)
+    number, row = divmod(lead - 1, member.spec.segment)
+    median = quantiles[:, number, network.spec.median, row].sum()
 
+    flat = [x for states in borders for state in states for x in state if x is not None]
+    gradients = torch.autograd.grad(median, flat, allow_unused=True)
+    n = len(flat) // len(borders)
     norms = []
-    for at_border in tensors:
-        present = [x for x in itertools.islice(gradients, len(at_border)) if x is not None]
+    for place in range(len(borders)):
+        present = [x for x in gradients[place * n : (place + 1) * n] if x is not None]
         norms.append(float(torch.cat(present, -1).norm(dim=-1).double().mean()) if present else 0.0)
     steps_back = [per_chunk * i for i in range(len(borders))]
     return steps_back, np.array(norms[::-1])
 
 
-def run_in_chunks(member: Member, chunks: Sequence[Tensor]) -> list[list[State]]:
-    """Run the recurrence chunk by chunk; return the states of all layers after each chunk."""
-    borders: list[list[State]] = []
-    for chunk in chunks:
-        borders.append(member.recurrence(chunk, borders[-1] if borders else None))
-    return borders
+def _run(member: Member, x: Tensor, begin: Sequence[State] | None) -> tuple[Tensor, list[State]]:
+    """Run all blocks over a chunk, (S, N, D); return it and the final state of each block."""
+    states = []
+    for number, block in enumerate(member.blocks):
+        x, state = block(x, None if begin is None else begin[number])
+        states.append(state)
+    return x, states
 
 
 @torch.no_grad()
@@ -243,42 +214,51 @@ def time_constants(network: Network, member: Member, batch: Batch) -> Doubles | 
     It follows from the mean logarithm of the retention gate (Tallec and Ollivier 2018, arXiv
     1804.11188); None for a cell without such a gate.
     """
-    window, _, covariates = _window_of(network, member, batch)
-    log_retention = member.recurrence.log_retention(member.embed(window, covariates))
-    if log_retention is None:
-        return None
-    rates: Doubles = -torch.stack(log_retention).double().cpu().numpy()
+    segments, n_history = _segments_of(network, member, batch)
+    x = member.embedded(segments)[:n_history]
+    logs = []
+    for block in member.blocks:
+        retention = block.recurrence.log_retention(block.norm(x))
+        if retention is None:
+            return None
+        logs.append(retention)
+        x, _ = block(x)
+    rates: Doubles = -torch.stack(logs).double().cpu().numpy()
     return member.spec.segment / np.maximum(rates, 1e-9)
 
 
-def _mask_before(batch: Batch, length: int) -> Batch:
-    """Mark all but the newest `length` readings, and their covariates, as missing."""
-    n_masked = batch.history.shape[1] - length
-    if n_masked <= 0:
-        return batch
-    history = batch.history.copy()
+def _segments_of(network: Network, member: Member, batch: Batch) -> tuple[Segments, int]:
+    """Return the inputs of a member for a batch, and how many of the segments are history."""
+    prepared = network.prepare(history_of(network, batch), member.spec.segment)
+    return prepared.segments, prepared.places.n_history
+
+
+def _scaling(network: Network, batch: Batch) -> tuple[Doubles, Doubles]:
+    """Return level and scale of each window's series, (N, 1) each; its own where it is unknown."""
+    entry = batch.series + 1
+    center, scale = (x.double().cpu().numpy()[entry] for x in (network.center, network.scale))
+    unknown = np.flatnonzero((entry == 0) | ~np.isfinite(scale))
+    for row in unknown.tolist():
+        readings = batch.history[row][np.isfinite(batch.history[row])].astype(np.float64)
+        center[row] = np.median(readings) if len(readings) else 0.0
+        scale[row] = (readings.std() if len(readings) else 0.0) or 1.0
+    return center[:, None], scale[:, None]
+
+
+def _only_newest(batch: Batch, length: int) -> Batch:
+    """Mark all but the newest `length` readings, and their covariates, as missing.
+
+    Rows that neither these nor the recurrence reach are left out.
+    """
+    lookback = batch.history.shape[1]
+    n_rows = min(lookback, max(length, CONTEXT_ROWS))
+    history = batch.history[:, lookback - n_rows :].copy()
+    n_masked = n_rows - length
     history[:, :n_masked] = np.nan
     features = batch.features
     if features is not None:
-        known, past = features.known.copy(), features.past.copy()
+        known = features.known[:, :, lookback - n_rows :].copy()
+        past = features.past[:, :, lookback - n_rows :].copy()
         known[:, :, :n_masked] = past[:, :, :n_masked] = np.nan
         features = Features(known=known, past=past, static=features.static)
     return replace(batch, history=history, features=features)
-
-
-def _inputs(
-    network: Network, batch: Batch
-) -> tuple[Tensor, Tensor, Tensor, Tensor, CovariateBatch | None]:
-    """Return scaled history and future, entries of the series, next step, covariates."""
-    series = entries(batch, network.center.device)
-    history, future, next_step, _ = scaled_windows(network, batch, series, series)
-    return history, future, series, next_step, covariates_of(network, batch)
-
-
-def _window_of(
-    network: Network, member: Member, batch: Batch
-) -> tuple[Window, Tensor, CovariateBatch | None]:
-    """Return the normalised windows of a member, the entries of their series, covariates."""
-    history, _, series, next_step, covariates = _inputs(network, batch)
-    past, _ = member.baselines(series, next_step, covariates)
-    return member.normalised(history[:, -member.spec.lookback :] - past), series, covariates

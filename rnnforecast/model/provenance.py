@@ -133,7 +133,7 @@ def describe_run(
         "fingerprint": setup.split.panel.fingerprint(),
         "steps": log.steps,
         "selected_members": list(log.selected),
-        "best_steps": [log.members[i].best_steps for i in log.selected],
+        "best_steps": [each.best_steps for each in log.of_selected],
         "fine_tune_steps": list(forecaster.fine_tune_steps),
         "epochs": max(len(member.epochs) for member in log.members),
         "warnings": [warning.to_json() for warning in warnings],
@@ -153,7 +153,7 @@ def history_csv(epochs: tuple[EpochEnded, ...]) -> str:
 
 def model_card(artifact: Artifact) -> dict[str, str]:
     """Return the description of a version by heading, in the order in which it is shown."""
-    spec, network, provenance = artifact.spec, artifact.config.network, artifact.provenance
+    spec, provenance = artifact.spec, artifact.provenance
     step_us = artifact.schema.step_us or 1
     season = format_duration(spec.season * step_us) if spec.season > 1 else "none"
     columns = f"time {artifact.schema.time!r}"
@@ -174,8 +174,7 @@ def model_card(artifact: Artifact) -> dict[str, str]:
         "season": season,
         "horizon": f"{spec.horizon} steps ({format_duration(spec.horizon * step_us)})",
         "look-back": f"{spec.lookback} steps ({format_duration(spec.lookback * step_us)})",
-        "network": f"{network.cell.upper()} of width {network.hidden}, {network.layers} layer(s), "
-        f"{artifact.n_parameters} parameters",
+        "network": f"{len(spec.members)} member(s), {artifact.n_parameters} parameters",
         "members": "; ".join(str(member) for member in spec.members),
         "trained": f"{_numbers(provenance['best_steps'])} of {provenance['steps']} steps until "
         f"{artifact.training_range['train_until']}, then "

@@ -1,8 +1,8 @@
-"""Recurrent layers over segments of a window: cells, stacked layers, bfloat16 products."""
+"""A recurrent layer over segments: cells, how they start, and how long their units retain."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -11,151 +11,79 @@ from torch.nn import functional as F
 
 from rnnforecast.spec import CELLS
 
-_Product = Callable[[Tensor], Tensor]
-
-
-def _linears(width: int, n_out: int, layers: int) -> Any:
-    return nn.ModuleList(nn.Linear(width, n_out) for _ in range(layers))
-
 
 class Recurrence(nn.Module):
-    """Layers of one cell, all of width D."""
+    """One layer of a cell of width D."""
 
-    linear_ih: Sequence[nn.Linear]
-    linear_hh: Sequence[nn.Linear]
-    """Empty for a cell that does not read its state."""
-    rounds: bool
-    """Whether products over the history are taken in bfloat16 while gradients are recorded."""
+    linear_hh: nn.Linear | None
+    """None for a cell that does not read its state."""
 
     def __init__(
-        self, cell: str, width: int, layers: int, *, init: str = "orthogonal", n_steps: int = 1
+        self, cell: str, width: int, *, init: str = "orthogonal", n_steps: int = 1
     ) -> None:
         """Make one that will run over `n_steps` steps: chrono initialisation asks for them."""
         super().__init__()
         self.cell = CELLS[cell]
         self.step = _STEPS[cell]
         n_gates = self.cell.n_gates * width
-        self.linear_ih = _linears(width, n_gates, layers)
-        self.linear_hh = _linears(width, n_gates, layers if self.cell.reads_state else 0)
-        self.rounds = False
+        self.linear_ih = nn.Linear(width, n_gates)
+        self.linear_hh = nn.Linear(width, n_gates) if self.cell.reads_state else None
         if init != "default":  # torch has drawn all weights
             self._initialise(width)
         if init == "chrono":
             self._chrono_init(n_steps, width)
 
-    def forward(self, embedded: Tensor, begin: Sequence[State] | None = None) -> list[State]:
-        """Run over all steps, (S, N, D); return the final state of each layer.
+    def forward(self, embedded: Tensor, begin: State | None = None) -> tuple[Tensor, State]:
+        """Run over all steps, (S, N, D), from a state or zeros.
 
-        The initial states are `begin`, the final ones of an earlier chunk, or zeros.
+        Returns the hidden states, (S, N, D), and the final state.
         """
-        final: list[State] = []
-
-        for layer, (linear_ih, linear_hh) in enumerate(zip(*self._products(), strict=True)):
-            state = self._zeros(embedded) if begin is None else begin[layer]
-            states: list[Tensor] = []
-            if begin is None and self.cell.reads_state:
-                h_gates: Tensor = self.linear_hh[layer].bias.expand(embedded.shape[1], -1)
-            else:
-                h_gates = linear_hh(state.hidden)
-            for x_gates in linear_ih(embedded).unbind(0):
-                state = self.step(x_gates, h_gates, state)
-                states.append(state.hidden)
-                if len(states) < len(embedded):
-                    h_gates = linear_hh(state.hidden)
-            final.append(state)
-            if len(final) < len(self.linear_ih):
-                embedded = torch.stack(states)
-        return final
-
-    def run(self, embedded: Tensor, begin: State | None = None) -> tuple[Tensor, State]:
-        """Run a single layer over all steps, (S, N, D); return all states, and the final one."""
-        (linear_ih,), (linear_hh,) = self._products()
-        state = self._zeros(embedded) if begin is None else begin
+        state = self.zeros(embedded) if begin is None else begin
         states: list[Tensor] = []
-        for x_gates in linear_ih(embedded).unbind(0):
-            state = self.step(x_gates, linear_hh(state.hidden), state)
+        for x_gates in self.linear_ih(embedded).unbind(0):
+            state = self.step(x_gates, self._state_gates(state), state)
             states.append(state.hidden)
         return torch.stack(states) if states else embedded, state
 
-    def truncated(self, embedded: Tensor, n_steps: int) -> list[State]:
-        """Run over all steps, with gradients through the last `n_steps` only.
-
-        The state is carried over, as in truncated backpropagation through time. With at least as
-        many `n_steps` as steps this is `forward`.
-        """
-        if n_steps >= len(embedded):
-            return self(embedded)  # type: ignore[no-any-return]
-        with torch.no_grad():
-            carried = self(embedded[:-n_steps])
-        return self(embedded[-n_steps:], carried)  # type: ignore[no-any-return]
-
     @torch.no_grad()
-    def log_retention(self, embedded: Tensor) -> list[Tensor] | None:
-        """Return the mean logarithm of the share of its state that a unit retains in a step.
+    def log_retention(self, embedded: Tensor) -> Tensor | None:
+        """Return the mean logarithm of the share of its state that a unit retains in a step, (D,).
 
-        One tensor, (D,), for each layer, over all steps and windows of embedded (S, N, D); None for
-        a cell without such gates.
+        The mean is over all steps and windows of embedded (S, N, D). None for a cell without such
+        a gate.
         """
         if self.cell.retention_gate is None:
             return None
-        layers = []
+        state, logs = self.zeros(embedded), []
+        for x_gates in self.linear_ih(embedded).unbind(0):
+            h_gates = self._state_gates(state)
+            gates = (x_gates + h_gates).chunk(self.cell.n_gates, -1)
+            logs.append(F.logsigmoid(gates[self.cell.retention_gate]).mean(0))
+            state = self.step(x_gates, h_gates, state)
+        return torch.stack(logs).mean(0)
 
-        for linear_ih, linear_hh in zip(self.linear_ih, self._linear_hh, strict=True):
-            state, states, logs = self._zeros(embedded), [], []
-            for x_gates in linear_ih(embedded).unbind(0):
-                h_gates = linear_hh(state.hidden)
-                gates = (x_gates + h_gates).chunk(self.cell.n_gates, -1)
-                logs.append(F.logsigmoid(gates[self.cell.retention_gate]).mean(0))
-                state = self.step(x_gates, h_gates, state)
-                states.append(state.hidden)
-            layers.append(torch.stack(logs).mean(0))
-            embedded = torch.stack(states)
-        return layers
-
-    def decode(self, queries: Tensor, final: Sequence[State]) -> Tensor:
-        """Take one more step for each query from the final states, (N, Q, D).
-
-        The queries, broadcast to (N, Q, D), come as the gates of the first layer's input.
-        """
-        out, gates = queries, queries
-        for layer, state in enumerate(final):
-            if layer:
-                gates = self.linear_ih[layer](out)
-            h_gates = self._linear_hh[layer](state.hidden)[:, None]
-            memory = None if state.memory is None else state.memory[:, None]
-            out = self.step(gates, h_gates, State(state.hidden[:, None], memory)).hidden
-        return out
-
-    def _products(self) -> tuple[Sequence[_Product], Sequence[_Product]]:
-        if not (self.rounds and torch.is_grad_enabled()):
-            return self.linear_ih, self._linear_hh
-        linear_ih = [BF16Linear(layer) for layer in self.linear_ih]
-        if not self.cell.reads_state:
-            return linear_ih, self._linear_hh
-        return linear_ih, [BF16Linear(layer) for layer in self.linear_hh]
-
-    @property
-    def _linear_hh(self) -> Sequence[_Product]:
-        """The layers from state to gates; functions that return 0 for a cell without them."""
-        if self.cell.reads_state:
-            return self.linear_hh
-        return [_nothing] * len(self.linear_ih)
-
-    def _zeros(self, embedded: Tensor) -> State:
+    def zeros(self, embedded: Tensor) -> State:
+        """Return the state before the first of embedded (S, N, D)."""
         zeros = embedded.new_zeros(embedded.shape[1:])
         return State(zeros, zeros if self.cell.has_memory else None)
 
+    def _state_gates(self, state: State) -> Tensor:
+        """Return what the state adds to the gates; zeros for a cell that does not read it."""
+        if self.linear_hh is None:
+            return state.hidden.new_zeros(1).expand(*state.hidden.shape[:-1], 1)
+        gates: Tensor = self.linear_hh(state.hidden)
+        return gates
+
     @torch.no_grad()
     def _initialise(self, width: int) -> None:
-        for linear_hh in self.linear_hh:
-            for gate in linear_hh.weight.chunk(self.cell.n_gates):
+        nn.init.xavier_uniform_(self.linear_ih.weight)
+        nn.init.zeros_(self.linear_ih.bias)
+        if self.linear_hh is not None:
+            for gate in self.linear_hh.weight.chunk(self.cell.n_gates):
                 nn.init.orthogonal_(gate)
-            nn.init.zeros_(linear_hh.bias)
-        for linear_ih in self.linear_ih:
-            nn.init.xavier_uniform_(linear_ih.weight)
-            nn.init.zeros_(linear_ih.bias)
-            if self.cell.has_memory:
-                linear_ih.bias[width : 2 * width] = 1.0  # the forget gate starts open
+            nn.init.zeros_(self.linear_hh.bias)
+        if self.cell.has_memory:
+            self.linear_ih.bias[width : 2 * width] = 1.0  # the forget gate starts open
 
     @torch.no_grad()
     def _chrono_init(self, n_steps: int, width: int) -> None:
@@ -166,16 +94,10 @@ class Recurrence(nn.Module):
         """
         assert self.cell.retention_gate is not None
         first = self.cell.retention_gate * width
-        for linear_ih in self.linear_ih:
-            bias = torch.log(1 + torch.rand(width) * max(n_steps - 2, 1))
-            linear_ih.bias[first : first + width] = bias
-            if self.cell.has_memory:
-                linear_ih.bias[:width] = -bias
-
-
-def _nothing(hidden: Tensor) -> Tensor:
-    """Return zeros that broadcast to any gates."""
-    return hidden.new_zeros(1).expand(*hidden.shape[:-1], 1)
+        bias = torch.log(1 + torch.rand(width) * max(n_steps - 2, 1))
+        self.linear_ih.bias[first : first + width] = bias
+        if self.cell.has_memory:
+            self.linear_ih.bias[:width] = -bias
 
 
 class State(NamedTuple):
@@ -256,44 +178,3 @@ _STEPS: dict[str, Callable[[Tensor, Tensor, State], State]] = {
     "rnn": _rnn_step,
 }
 """(input gates, state gates, state) -> new state; the three broadcast against each other."""
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Tell whether products in bfloat16 are faster than in float32 on this processor."""
-    if device.type != "cpu":
-        return False
-    supports = getattr(torch.cpu, "_is_avx512_bf16_supported", None)  # not public in torch 2.13
-    return supports is not None and bool(supports())
-
-
-class BF16Linear:
-    """A linear layer with weights rounded to bfloat16 once, for one pass."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        self._linear = linear
-        self._rounded = linear.weight.detach().bfloat16()
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return x, (..., in), times the weights, (out, in), plus the bias: (..., out)."""
-        result: Tensor = _BF16Product.apply(  # type: ignore[no-untyped-call]
-            x, self._linear.weight, self._linear.bias, self._rounded
-        )
-        return result
-
-
-class _BF16Product(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, _weight: Tensor, bias: Tensor, rounded: Tensor) -> Tensor:
-        x = x.bfloat16()
-        ctx.save_for_backward(x, rounded)
-        return (x @ rounded.t()).float().add_(bias)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        (grad,) = grads
-        x, weight = ctx.saved_tensors
-        rows = grad.flatten(0, -2)
-        rounded = rows.bfloat16()
-        d_x = (rounded @ weight).float().view(*grad.shape[:-1], -1)
-        d_weight = (rounded.t() @ x.flatten(0, -2)).float()
-        return d_x, d_weight, rows.sum(0), None

@@ -12,47 +12,29 @@ import torch
 from torch import Tensor
 
 from rnnforecast.config.training import TrainConfig
-from rnnforecast.data.arrays import Floats
-from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Batch, TrainingWindows, epoch_batches
+from rnnforecast.data.arrays import Doubles, Floats
+from rnnforecast.data.windows import Batch, TrainingWindows, epoch_batches
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded
 from rnnforecast.gradients import EXPLODING, LARGE_NORM, explain_explosion
 from rnnforecast.model.artifact import Tensors
 from rnnforecast.model.checkpoint import MemberState
-from rnnforecast.model.covariates import CovariateBatch
 from rnnforecast.model.distributed import sum_gradients
-from rnnforecast.model.loss import (
-    ValidationWindows,
-    covariates_of,
-    draw_mixture,
-    entries,
-    pinball,
-    scaled_windows,
-)
-from rnnforecast.model.memory import measure_memory, n_windows_to_measure
-from rnnforecast.model.network import Member, Network
-from rnnforecast.model.recurrence import has_fast_bfloat16
+from rnnforecast.model.loss import N_ORIGINS, ValidationWindows, step_loss
+from rnnforecast.model.member import Member
+from rnnforecast.model.network import Network
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, rank_share
 
 # A constant rate after a warm-up with a running mean of the weights: the validation loss is that of
 # a one-cycle schedule, and no step depends on how many will follow (docs/decisions.md, 9).
-_WARM_UP_STEPS = 100
-_AVERAGED_STEPS = 50
+_WARM_UP_STEPS = 50
+_AVERAGED_STEPS = 100
 """Steps that the running mean of the weights reaches back."""
-
-# An epoch's length depends on the size of the data alone, never on a clock (docs/decisions.md, 10).
-_MIN_EPOCH_STEPS = 20
-_MAX_EPOCH_STEPS = 60
-
-_PATIENCE = 3
+EPOCH_STEPS = 25
+"""Steps of an epoch, whatever the size of the data: after each the weights are validated."""
+_PATIENCE = 4
 """Epochs without a better validation loss that end the training of a member."""
-_EPOCH_WINDOWS = 2048
-"""Validation windows that are forecast after an epoch, at most."""
-_MEMORY_EPOCHS, _MEMORY_WINDOWS = 3, 64
-"""The effective memory is measured every third epoch, on 64 windows or more."""
-_UNKNOWN_SHARE = 1 / 16
-"""Share of the training windows that are shown as of an unknown series, so that entry 0 is trained
-and a new series can be forecast."""
+_WEIGHT_DECAY = 0.02
 FINE_TUNE_RATE = 0.25
 """Share of the peak rate that fine-tuning starts from (docs/decisions.md, 1)."""
 
@@ -73,12 +55,6 @@ class TrainingLog:
         return explain_explosion(clipped, [epoch.train_loss for epoch in self.epochs], config)
 
 
-def steps_per_epoch(n_windows: int, config: TrainConfig) -> int:
-    """Return the number of steps in an epoch: as many as batches, within bounds."""
-    n_batches = -(-n_windows // config.batch_size)
-    return min(max(n_batches, _MIN_EPOCH_STEPS), _MAX_EPOCH_STEPS)
-
-
 class MemberTraining:
     """The training of one member, one step at a time, so that members can take turns."""
 
@@ -89,22 +65,26 @@ class MemberTraining:
         windows: TrainingWindows,
         validation: ValidationWindows | None,
         config: TrainConfig,
+        scales: Doubles,
     ) -> None:
+        """Begin with the weights that the member has; `scales` are those of `loss_scales`."""
         self.member = network.members[index]
         self.index = index
         self.steps = 0
         self.best_steps = 0
         self.epochs: list[EpochEnded] = []
         self._network = network
-        self._windows = visible_windows(self.member, windows)
+        self._windows = windows
         self._validation = validation
         self._config = config
-        self._epoch_steps = steps_per_epoch(len(windows), config)
+        self._scales = scales
 
         self._parameters = list(self.member.parameters())
         self._averaged = [p.detach().clone() for p in self._parameters]
-        self._best = self._averaged
+        self._best = [x.clone() for x in self._averaged]
         self._best_loss = float("inf")
+        if validation is not None:
+            (self._best_loss,) = validation.losses([[self.member]])
         self._optimizer = make_optimizer(self.member, config.learning_rate)
         self._set_rate()
 
@@ -114,16 +94,11 @@ class MemberTraining:
         self._norms: list[Tensor] = []
 
     @property
-    def lookback(self) -> int:
-        """Steps of history; a training step takes longer with more."""
-        return self.member.spec.lookback
-
-    @property
     def has_stopped(self) -> bool:
         """Whether the validation loss has not improved for `_PATIENCE` epochs."""
         recent = self.epochs[-_PATIENCE:]
         return (
-            len(self.epochs) > _PATIENCE
+            len(self.epochs) >= _PATIENCE
             and recent[-1].validation_loss is not None
             and not any(epoch.is_best for epoch in recent)
         )
@@ -131,11 +106,11 @@ class MemberTraining:
     @property
     def steps_to_epoch_end(self) -> int:
         """Number of steps until the epoch ends."""
-        return self._epoch_steps - self.steps % self._epoch_steps
+        return EPOCH_STEPS - self.steps % EPOCH_STEPS
 
     def step(self) -> EpochEnded | None:
         """Take one step; return the epoch that it ends, if any. Raises `DivergedError`."""
-        if self.steps % self._epoch_steps == 0:
+        if self.steps % EPOCH_STEPS == 0:
             self._batches = self._epoch_batches()
         loss, norm = train_step(
             self._network,
@@ -143,6 +118,7 @@ class MemberTraining:
             next(self._batches),
             self._optimizer,
             config=self._config,
+            scales=self._scales,
             generator=self._generator,
             ranks=self._windows.ranks,
         )
@@ -154,7 +130,7 @@ class MemberTraining:
         torch._foreach_lerp_(self._averaged, [p.detach() for p in self._parameters], share)
         self._losses.append(loss)
         self._norms.append(norm)
-        return self.end_epoch() if self.steps % self._epoch_steps == 0 else None
+        return self.end_epoch() if self.steps % EPOCH_STEPS == 0 else None
 
     def end_epoch(self) -> EpochEnded | None:
         """Validate the averaged weights, and keep them if they are the best so far.
@@ -174,19 +150,10 @@ class MemberTraining:
             )
 
         self._losses, self._norms = [], []
-        loss = effective_memory = None
+        loss = None
         if self._validation is not None:
             with swapped_parameters(self._parameters, self._averaged):
-                (loss,) = self._validation.losses(
-                    self._network, [[self.member]], max_windows=_EPOCH_WINDOWS
-                )
-                if (len(self.epochs) + 1) % _MEMORY_EPOCHS == 0:
-                    n_windows = n_windows_to_measure(self._network, [self.member], _MEMORY_WINDOWS)
-                    batch = self._validation.gather(n_windows)
-                    cut = measure_memory(
-                        self._network, batch, members=[self.member], per_doubling=2
-                    )
-                    effective_memory = cut.effective
+                (loss,) = self._validation.losses([[self.member]])
 
         is_best = loss is None or loss < self._best_loss
         if is_best:
@@ -204,7 +171,6 @@ class MemberTraining:
             clipped=float((norms > (self._config.clip or LARGE_NORM)).mean()),
             learning_rate=self._rate(self.steps - 1),
             is_best=is_best and loss is not None,
-            effective_memory=effective_memory,
         )
         self.epochs.append(ended)
         return ended
@@ -249,11 +215,8 @@ class MemberTraining:
         targets: dict[str, Sequence[Tensor]] = {
             "weights": self._parameters,
             "averaged": self._averaged,
+            "best": self._best,
         }
-        self._best = self._averaged  # before the first epoch ends, the two are the same tensors
-        if state.best_steps:
-            targets["best"] = self._best = [x.clone() for x in self._averaged]
-
         for kind, tensors in targets.items():
             for tensor, value in zip(tensors, getattr(state, kind).values(), strict=True):
                 tensor.copy_(torch.from_numpy(value))
@@ -275,12 +238,12 @@ class MemberTraining:
 
         self._generator.set_state(torch.from_numpy(state.generator))
         self._set_rate()
-        self._batches = islice(self._epoch_batches(), self.steps % self._epoch_steps, None)
+        self._batches = islice(self._epoch_batches(), self.steps % EPOCH_STEPS, None)
 
     def _set_rate(self) -> None:
         """Set the rate of the next step."""
-        (group,) = self._optimizer.param_groups
-        group["lr"] = self._rate(self.steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._rate(self.steps)
 
     def _rate(self, steps: int) -> float:
         """Return the rate of the step after `steps` steps; it depends on nothing else."""
@@ -290,9 +253,9 @@ class MemberTraining:
         """Yield all batches of the epoch that the next step belongs to."""
         return epoch_batches(
             self._windows,
-            n_steps=self._epoch_steps,
-            batch_size=self._config.batch_size,
-            key=(self._config.seed, self.index, self.steps // self._epoch_steps),
+            n_steps=EPOCH_STEPS,
+            batch_size=n_stretches(self._config),
+            key=(self._config.seed, self.index, self.steps // EPOCH_STEPS),
         )
 
     def _by_name(self, tensors: Sequence[Tensor]) -> Tensors:
@@ -300,15 +263,19 @@ class MemberTraining:
         return {n: x.detach().cpu().numpy() for n, x in zip(names, tensors, strict=True)}
 
 
-def visible_windows(member: Member, windows: TrainingWindows) -> TrainingWindows:
-    """Return the windows without covariates where the member does not see them."""
-    return windows if member.spec.covariates else windows.without_features()
+def n_stretches(config: TrainConfig) -> int:
+    """Return how many stretches of readings the windows of a step end in."""
+    return max(1, config.batch_size // N_ORIGINS)
 
 
 def make_optimizer(member: Member, rate: float) -> torch.optim.Optimizer:
-    """Return the optimizer of a member, and let its recurrence round where that is faster."""
-    member.recurrence.rounds = has_fast_bfloat16(member.persistence.device)
-    return torch.optim.AdamW(member.parameters(), lr=rate, fused=True)
+    """Return the optimizer of a member: matrices decay, biases and norms do not."""
+    parameters = list(member.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": _WEIGHT_DECAY},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)
 
 
 def make_generator(*key: int, device: torch.device) -> torch.Generator:
@@ -324,6 +291,7 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     *,
     config: TrainConfig,
+    scales: Doubles,
     generator: torch.Generator,
     ranks: Ranks = SINGLE_PROCESS,
 ) -> tuple[Tensor, Tensor]:
@@ -333,7 +301,10 @@ def train_step(
     """
     optimizer.zero_grad(set_to_none=True)
     rows = rank_share(ranks, len(batch.series))
-    loss = member_loss(network, member, batch, generator, reach=config.truncate, rows=rows)
+    mask = dropout_mask(member, len(batch.series) * N_ORIGINS, network.config.dropout, generator)
+    if mask is not None:
+        mask = mask[rows.start * N_ORIGINS : rows.stop * N_ORIGINS]
+    loss = step_loss(network, member, batch, scales, reach=config.truncate, rows=rows, mask=mask)
 
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = list(member.parameters())
@@ -344,58 +315,18 @@ def train_step(
     return loss, norm
 
 
-def member_loss(
-    network: Network,
-    member: Member,
-    batch: Batch,
-    generator: torch.Generator,
-    *,
-    reach: int | None = None,
-    rows: slice = slice(None),
-) -> Tensor:
-    """Return the quantile loss of a batch, in units of each series' scale.
+def dropout_mask(
+    member: Member, n: int, dropout: float, generator: torch.Generator
+) -> Tensor | None:
+    """Draw a dropout mask for the states of n windows, (N, 1, D), the same for all segments.
 
-    Spikes do not count, nor do windows with less than half of their history. Some windows are shown
-    as of an unknown series; linear members see mirrored and mixed windows. `reach` limits the steps
-    that gradients come through. With `rows` the result is the part of the loss that these windows
-    contribute: the parts of all windows add up to the whole.
+    It is scaled by 1 / (1 - dropout) where it keeps a value; None without dropout.
     """
-    series = entries(batch, network.center.device)
-    is_unknown = torch.rand(len(series), generator=generator, device=series.device) < _UNKNOWN_SHARE
-    entry = torch.where(is_unknown, 0, series)
-
-    history, future, next_step, scale_ratio = scaled_windows(network, batch, series, entry)
-    covariates = covariates_of(network, batch)
-    is_sparse = torch.isfinite(history).float().mean(1, keepdim=True) < MIN_OBSERVED_SHARE
-    past, ahead = member.baselines(entry, next_step, covariates)
-    past, ahead = history[:, -member.spec.lookback :] - past, future - ahead
-
-    if member.spec.linear:
-        mixture = draw_mixture(len(past), generator)
-        past, ahead = mixture.apply(past), mixture.apply(ahead)
-        covariates = covariates and CovariateBatch(*map(mixture.apply, covariates))
-    mask = member.dropout_mask(len(past), generator)
-
-    # Everything is drawn and counted for the whole batch before the rows are taken.
-    counts = torch.isfinite(ahead) & ~is_sparse
-    n_counted = counts.sum().clamp(min=1)
-    past, ahead, entry, counts, scale_ratio = (
-        values[rows] for values in (past, ahead, entry, counts, scale_ratio)
-    )
-    covariates = covariates and CovariateBatch(*(values[rows] for values in covariates))
-    mask = None if mask is None else mask[rows]
-
-    window = member.normalised(past)
-    window = window._replace(newest=window.newest.detach())
-    leads = member.decode(window, entry, covariates, mask=mask, reach=reach)
-
-    target = (torch.where(counts, ahead, 0.0) - window.level) / window.spread
-    loss = (
-        pinball(leads, target - member.persistence_term(window), member.levels)
-        * window.spread
-        * scale_ratio
-    )
-    return torch.where(counts, loss, 0.0).sum() / n_counted
+    if not dropout:
+        return None
+    shape = (n, 1, member.spec.hidden)
+    is_kept = torch.rand(shape, generator=generator, device=generator.device) >= dropout
+    return is_kept / (1 - dropout)
 
 
 def optimizer_state(
@@ -403,8 +334,7 @@ def optimizer_state(
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Return AdamW's running means of the gradients and of their squares, and its step counts.
 
-    One tensor for each parameter; zeros for a parameter without a gradient so far, such as
-    `missing_proj` before the first gap.
+    One tensor for each parameter; zeros for a parameter without a gradient so far.
     """
     zero = torch.zeros(())
     states = [optimizer.state.get(p, {}) for p in parameters]
@@ -457,7 +387,13 @@ def to_numpy(scalars: Sequence[Tensor]) -> Floats:
 
 
 def fine_tune(
-    network: Network, index: int, windows: TrainingWindows, *, n_steps: int, config: TrainConfig
+    network: Network,
+    index: int,
+    windows: TrainingWindows,
+    *,
+    scales: Doubles,
+    n_steps: int,
+    config: TrainConfig,
 ) -> Iterator[int]:
     """Train a member for `n_steps` steps, at a rate that falls linearly from a share of the peak.
 
@@ -465,12 +401,10 @@ def fine_tune(
     """
     member = network.members[index]
     optimizer = make_optimizer(member, config.learning_rate * FINE_TUNE_RATE)
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, n_steps)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, max(n_steps, 1))
     key = (config.seed, index, config.epochs)
     generator = make_generator(*key, device=network.center.device)
-
-    windows = visible_windows(member, windows)
-    batches = epoch_batches(windows, n_steps=n_steps, batch_size=config.batch_size, key=key)
+    batches = epoch_batches(windows, n_steps=n_steps, batch_size=n_stretches(config), key=key)
 
     for step, batch in enumerate(batches, start=1):
         train_step(
@@ -479,6 +413,7 @@ def fine_tune(
             batch,
             optimizer,
             config=config,
+            scales=scales,
             generator=generator,
             ranks=windows.ranks,
         )

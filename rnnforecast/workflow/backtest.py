@@ -63,6 +63,9 @@ from rnnforecast.workflow.steps import (
     with_windows,
 )
 
+_RIDGE_LAGS = 504
+"""Readings that ridge regression goes by, at most: three weeks of hours."""
+
 
 @dataclass(frozen=True)
 class Backtest:
@@ -225,7 +228,7 @@ def fitted_trial(
     assert test_from is not None
     length = split.end_us - test_from if ends.refit is None else ends.refit * stride * panel.step_us
     all_origins = Origins.rolling(
-        panel, test_from, lookback=spec.lookback, horizon=spec.horizon, stride=stride
+        panel, test_from, lookback=spec.least_history, horizon=spec.horizon, stride=stride
     )
 
     rounds = []
@@ -243,8 +246,8 @@ def fitted_trial(
 
     if not rounds:
         raise NotEnoughDataError(
-            f"no window of lookback + horizon = {spec.lookback} + {spec.horizon} fits into the "
-            "test part",
+            f"no window of history and horizon, {spec.least_history} + {spec.horizon}, fits into "
+            "the test part",
             code="too-short",
             hint="pass a later --test-end, or a shorter --horizon",
         )
@@ -282,7 +285,11 @@ def saved_trial(
     origins = None
     if split.test_from_us is not None:
         origins = Origins.rolling(
-            panel, split.test_from_us, lookback=spec.lookback, horizon=spec.horizon, stride=stride
+            panel,
+            split.test_from_us,
+            lookback=spec.least_history,
+            horizon=spec.horizon,
+            stride=stride,
         )
     if not origins:
         raise NotEnoughDataError(
@@ -332,7 +339,10 @@ def _make_baselines(
         return baselines
 
     ridge = RidgeOnLags.fit(
-        split.train, split.validation, lookback=spec.lookback, horizon=spec.horizon
+        split.train,
+        split.validation,
+        lookback=min(spec.lookback, _RIDGE_LAGS),
+        horizon=spec.horizon,
     )
     if ridge is None:
         listener(WarningEvent("no-ridge", "too few whole windows for ridge regression: left out"))

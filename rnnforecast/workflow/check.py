@@ -16,7 +16,7 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.setup import set_up_training
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import NotEnoughDataError, Proposal
-from rnnforecast.evaluate.postprocess import warn_of_short_history
+from rnnforecast.evaluate.postprocess import Fallback, warn_of_short_history
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.tables.cleaning import load_excluded_times, warn_of_suspect_readings
@@ -99,7 +99,8 @@ def check(
             past = make_past(panel)
             warn_of_suspect_readings(panel, listener)
             warn_unusual_series(past, known, listener, lookback=spec.lookback, horizon=spec.horizon)
-            warn_of_short_history(past, listener, lookback=spec.lookback)
+            rule = Fallback(spec.lookback, spec.least_history, spec.season)
+            warn_of_short_history(past, listener, rule)
         profile = profile_panel(panel)
         for warning in profile.warnings:
             # a range holds for the counts of a counter, not for what it counts in a step

@@ -23,7 +23,7 @@ from rnnforecast.data.output import (
 )
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import parse_moment
-from rnnforecast.data.windows import Past, TrainingWindows, make_past
+from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_of
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
 from rnnforecast.evaluate.anomalies import Anomalies, Episode, episodes, find_anomalies
 from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
@@ -267,7 +267,7 @@ def anomalies(
     result = find_anomalies(
         with_limits(restore(artifact), artifact.limits),
         panel,
-        lookback=spec.lookback,
+        lookback=spec.least_history,
         stride=stride,
         at_least=config.at_least,
         since_us=since,
@@ -275,7 +275,7 @@ def anomalies(
     )
     if not result.n_judged:
         raise NotEnoughDataError(
-            f"no reading follows a whole look-back of {spec.lookback} steps, so none can be judged",
+            f"no reading follows {spec.least_history} steps of history, so none can be judged",
             code="too-short",
             hint="pass more readings, or an earlier --since",
         )
@@ -323,26 +323,27 @@ def memory(
         artifact.config,
         entries=known_entries(panel.names, forecaster.network, forecaster.names).tolist(),
         explosion=_explosion_in(artifact),
-        min_windows=_MEMORY_WINDOWS,
+        n_windows=_MEMORY_WINDOWS,
     )
     return replace(result, warnings=tuple(events.warnings))
 
 
 def _memory_windows(artifact: Artifact, panel: Panel, listener: Listener) -> TrainingWindows:
     """Return the windows to measure memory on: with targets after the training, or the newest."""
-    lookback, horizon = artifact.spec.lookback, artifact.spec.horizon
+    spec = artifact.spec
     past, lengths = make_past(panel), panel.lengths
     n_trained = panel.rows_before(panel.axis.parse(artifact.trained_until) + 1)
-    newer = past.windows(lookback, horizon, targets_after=make_past(panel, n_trained))
+    newer = windows_of(past, spec, targets_after=make_past(panel, n_trained))
     if len(newer) >= MIN_WINDOWS:
         return newer
 
-    n_newest = np.maximum((_NEWEST_SHARE * lengths).astype(np.int64), horizon)
+    n_newest = np.maximum((_NEWEST_SHARE * lengths).astype(np.int64), spec.horizon)
     before = make_past(panel, np.maximum(lengths - n_newest, 0))
-    windows = past.windows(lookback, horizon, targets_after=before)
+    windows = windows_of(past, spec, targets_after=before)
     if not len(windows):
         raise NotEnoughDataError(
-            f"no series has the {lookback} + {horizon} readings of a look-back and a horizon",
+            f"no series has the {spec.least_history} + {spec.horizon} readings of a history "
+            "and a horizon",
             code="too-short",
             hint="pass more readings",
         )

@@ -413,7 +413,7 @@ def forecast(
     """
     spec, past, config = ready.artifact.spec, ready.past, ready.config
     max_gap = ready.options.max_gap_steps(past.step_us)
-    rule = Fallback(spec.lookback, spec.season, config.fallback, max_gap)
+    rule = Fallback(spec.lookback, spec.least_history, spec.season, config.fallback, max_gap)
     needed = ~rule.lacks_history(past)
     unknown = check_known_ahead(past, ready.horizon, needed=needed)
     if unknown.any():
@@ -426,7 +426,7 @@ def forecast(
     prediction = predict_with_fallback(
         forecaster, past, ready.horizon, quantiles, rule, unknown=unknown
     )
-    for warning in warnings_of(prediction, lookback=rule.lookback):
+    for warning in warnings_of(prediction, least_history=rule.least_history):
         events(warning)
     if not prediction.forecast.names:
         raise NotEnoughDataError(

@@ -16,7 +16,7 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.season import autocorrelation, find_peaks, median_curve
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import Split, rolling_test_origins, rolling_validation_origins
-from rnnforecast.data.windows import Batch, Past, TrainingWindows
+from rnnforecast.data.windows import Batch, Past, TrainingWindows, windows_of
 from rnnforecast.evaluate.backtest import (
     ErrorUnits,
     Example,
@@ -46,7 +46,7 @@ from rnnforecast.model.provenance import model_card
 from rnnforecast.report.html import ExampleWindow, MemoryFigures, Report, report_html
 from rnnforecast.report.plots import make_fans
 from rnnforecast.sources.files import check_fits
-from rnnforecast.spec import NetworkSpec
+from rnnforecast.spec import CONTEXT_ROWS, N_EXPERTS, NetworkSpec, n_inputs
 from rnnforecast.units import format_number, join_names
 
 if TYPE_CHECKING:
@@ -63,8 +63,6 @@ _WINDOWS_AFTER_TRAINING = 64
 """Windows that memory is measured on after a training, which should not take much longer for it."""
 _NUMBERS_PER_STATE = 40
 """Numbers that a step of the recurrence keeps for each number of its state, for the gradients."""
-_GRADIENT_VALUES = 1 << 23
-"""Numbers in the recurrent states that gradients are computed for at once: they stay in memory."""
 _CURVE_SERIES, _CURVE_ROWS = 32, 65_536
 """Series, and newest rows of each, that the autocorrelation is taken of, at most."""
 _SPIKE_TAIL = 0.005
@@ -116,6 +114,7 @@ def fit_network(
         spec=setup.spec,
         network=setup.config.network,
         config=setup.config.training,
+        told=setup.seasons,
         listener=listener,
         checkpoints=checkpoints,
         start=start,
@@ -127,13 +126,15 @@ def check_batch_memory(setup: TrainingSetup) -> None:
 
     What is kept for the gradients was measured with 20,000 windows at once.
     """
-    spec, network, training = setup.spec, setup.config.network, setup.config.training
-    n_segments = max(member.lookback / member.segment for member in spec.members)
-    n_numbers = (
-        _NUMBERS_PER_STATE * n_segments * network.hidden * network.layers
-        + spec.horizon * (6 * network.hidden + 8 * len(spec.quantiles))
-        + 8 * spec.lookback
-    )
+    spec, training = setup.spec, setup.config.training
+    n_numbers = 0
+    for member in spec.members:
+        n_ahead = -(-spec.horizon // member.segment)
+        n_history = -(-spec.lookback // member.segment)
+        n_states = min(n_history, -(-CONTEXT_ROWS // member.segment)) + n_ahead
+        n_values = n_inputs(member.segment) + 4 * N_EXPERTS * member.segment
+        per_state = _NUMBERS_PER_STATE * member.hidden * member.layers + n_values
+        n_numbers = max(n_numbers, n_states * per_state + n_history * n_values)
     purpose = f"for {training.batch_size} windows at once"
     needed = int(4 * n_numbers * training.batch_size)
     check_fits(needed, "--batch-size", purpose, setup.config.data, hint="else make it smaller")
@@ -157,7 +158,9 @@ def calibrate(
     """
     calibration = None
     if split.validation is not None:
-        origins = rolling_validation_origins(split, lookback=spec.lookback, horizon=spec.horizon)
+        origins = rolling_validation_origins(
+            split, lookback=spec.least_history, horizon=spec.horizon
+        )
         truth = Truth(split.panel, spec.horizon)
         calibration = fit_calibration(fitted, origins, truth, lookback=spec.lookback)
     if calibration is None:
@@ -196,7 +199,7 @@ def compare_held_out(
         SEASONAL_NAIVE: SeasonalNaive(spec.season),
         **(extra_forecasters or {}),
     }
-    origins = rolling_test_origins(split, lookback=spec.lookback, horizon=spec.horizon)
+    origins = rolling_test_origins(split, lookback=spec.least_history, horizon=spec.horizon)
     panel, rounds = split.panel, [Round.limited(origins, forecasters, split.limits_before_test)]
     truth, units = Truth(panel, spec.horizon), ErrorUnits(spec.season, deviations(split.train))
     accumulators = evaluate(rounds, truth, units, lookback=spec.lookback)
@@ -342,12 +345,12 @@ def analyse_memory_held_out(fitted: RNNForecaster, setup: TrainingSetup) -> Memo
     split, spec = setup.split, fitted.network.spec
     if split.validation is None:
         return None
-    windows = split.validation.windows(spec.lookback, spec.horizon, targets_after=split.train)
+    windows = windows_of(split.validation, spec, targets_after=split.train)
     if len(windows) < MIN_WINDOWS:
         return None
 
     assert fitted.log is not None
-    logs = [fitted.log.members[i] for i in fitted.log.selected]
+    logs = fitted.log.of_selected
     explosions = (log.explosion(setup.config.training) for log in logs)
     return analyse_memory(
         fitted.network,
@@ -356,7 +359,7 @@ def analyse_memory_held_out(fitted: RNNForecaster, setup: TrainingSetup) -> Memo
         setup.config,
         entries=range(1, split.panel.n_series + 1),
         explosion=next(filter(None, explosions), None),
-        min_windows=_WINDOWS_AFTER_TRAINING,
+        n_windows=_WINDOWS_AFTER_TRAINING,
     )
 
 
@@ -368,24 +371,20 @@ def analyse_memory(
     *,
     entries: Sequence[int],
     explosion: str | None,
-    min_windows: int,
+    n_windows: int,
 ) -> MemoryReport:
     """Measure the memory of a network and diagnose it.
 
     `entries`, one for each series of the panel, are their numbers in the network, 0 for unknown
-    ones; `explosion` is the reason why the training of a member exploded, None where none did. At
-    least `min_windows` windows are measured, as far as there are any; more where that is cheap.
+    ones; `explosion` is the reason why the training of a member exploded, None where none did. Up
+    to `n_windows` windows are measured, and gradients on a few of them.
     """
-    from rnnforecast.model.memory import gradients_by_lag, measure_memory, n_windows_to_measure
+    from rnnforecast.model.memory import gradients_by_lag, measure_memory
 
     spec = network.spec
-    n_windows = n_windows_to_measure(network, network.members, min_windows)
     positions = np.array(entries, np.int64) - 1
     batch = _gather(windows, n_windows, positions)
-    # Gradients need the recurrent states of all steps, so fewer windows may have to do.
-    n_steps = max(-(-spec.lookback // spec.segment) for spec in spec.members)
-    n_affordable = _GRADIENT_VALUES // (n_steps * network.config.hidden)
-    small_batch = _gather(windows, max(MIN_WINDOWS, min(n_windows, n_affordable)), positions)
+    small_batch = _gather(windows, MIN_WINDOWS, positions)
 
     leads = {"early": 1, "middle": (spec.horizon + 1) // 2, "late": spec.horizon}
     cut = measure_memory(network, batch)
@@ -400,8 +399,8 @@ def analyse_memory(
             name: tuple(None if np.isnan(x) else float(x) for x in row)
             for name, row in zip(leads, gradients, strict=True)
         },
-        members=tuple(_member_memories(network, batch, small_batch)),
-        peaks=tuple(_peaks(network, batch, panel, entries)),
+        members=tuple(_member_memories(network, small_batch)),
+        peaks=tuple(_peaks(network, batch, panel)),
         n_windows=len(batch.series),
         explosion=explosion,
     )
@@ -414,20 +413,17 @@ def _gather(windows: TrainingWindows, n: int, positions: Integers) -> Batch:
     return replace(batch, series=positions[batch.series])
 
 
-def _member_memories(network: Network, batch: Batch, small_batch: Batch) -> list[MemberMemory]:
-    """Measure each member by itself, its gradients on the small batch."""
-    from rnnforecast.model.memory import measure_memory, state_gradients, time_constants
+def _member_memories(network: Network, batch: Batch) -> list[MemberMemory]:
+    """Measure the gradients and time constants of each member by itself."""
+    from rnnforecast.model.memory import state_gradients, time_constants
 
     memories = []
     for member in network.members:
-        steps_back, sizes = state_gradients(network, member, small_batch, 1)
-        constants = time_constants(network, member, small_batch)
-        effective = measure_memory(network, batch, members=[member], per_doubling=2).effective
+        steps_back, sizes = state_gradients(network, member, batch, 1)
+        constants = time_constants(network, member, batch)
         memories.append(
             MemberMemory(
-                lookback=member.spec.lookback,
                 segment=member.spec.segment,
-                effective_memory=effective,
                 state_lags=tuple(member.spec.segment * n for n in steps_back),
                 state_gradient=tuple(sizes.tolist()),
                 time_constants=None
@@ -438,32 +434,26 @@ def _member_memories(network: Network, batch: Batch, small_batch: Batch) -> list
     return memories
 
 
-def _peaks(network: Network, batch: Batch, panel: Panel, entries: Sequence[int]) -> list[Peak]:
+def _peaks(network: Network, batch: Batch, panel: Panel) -> list[Peak]:
     """Return the peaks of the readings' autocorrelation, with the errors of forecasts there."""
-    from rnnforecast.model.memory import deviations_from_baseline, mean_seasonal_pattern
+    from rnnforecast.model.memory import deviations_of
 
     lookback = network.spec.lookback
     chosen = np.unique(np.linspace(0, panel.n_series - 1, _CURVE_SERIES).astype(np.int64))
     curves: list[Doubles] = []
-    curves_without_pattern: list[Doubles] = []
     for series in chosen.tolist():
-        n_before = max(0, int(panel.lengths[series]) - _CURVE_ROWS)
-        readings = panel.of(series, n_before).astype(np.float64)
+        newest = panel.of(series, max(0, int(panel.lengths[series]) - _CURVE_ROWS))
+        readings: Doubles = newest.astype(np.float64)
         if np.isfinite(readings).any():
-            limits = np.nanquantile(readings, (_SPIKE_TAIL, 1 - _SPIKE_TAIL))
-            readings = np.clip(readings, *limits)
-        first_step = int(panel.first_step[series]) + n_before
-        pattern = mean_seasonal_pattern(network, entries[series], first_step, len(readings))
+            low, high = np.nanquantile(readings, (_SPIKE_TAIL, 1 - _SPIKE_TAIL))
+            readings = readings.clip(low, high)
         curves.append(autocorrelation(readings, 2 * lookback))
-        curves_without_pattern.append(autocorrelation(readings - pattern, 2 * lookback))
-    curve, remainder = median_curve(curves), median_curve(curves_without_pattern)
+    curve = median_curve(curves)
 
-    forecast_errors = deviations_from_baseline(network, batch)
+    forecasts = deviations_of(network, batch)
     result = []
     for lag in find_peaks(curve, int(panel.lengths[chosen].max())):
-        correlation = float(remainder[lag])
-        errors = (
-            forecast_errors.errors_relative_to_lag(lag, correlation) if lag <= lookback else None
-        )
-        result.append(Peak(lag, float(curve[lag]), correlation, *(errors or ())))
+        correlation = float(curve[lag])
+        errors = forecasts.errors_relative_to_lag(lag, correlation) if lag <= lookback else None
+        result.append(Peak(lag, correlation, *(errors or ())))
     return result
