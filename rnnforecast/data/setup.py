@@ -177,15 +177,15 @@ def _settle(
 
 
 def _members(network: NetworkConfig, *, has_covariates: bool) -> tuple[MemberSpec, ...]:
-    """Return two trained members, one of which sees covariates where there are any.
+    """Return a trained member, one more that sees covariates where there are any, the built-in one.
 
-    Where they have the shape of the built-in network, that is a member, too.
+    The last is a member only where the trained ones have its shape, and begin with its weights.
     """
     segment = BUILTIN.segment if network.segment is None else network.segment
-    first = MemberSpec(network.cell, network.hidden, network.layers, segment)
-    members = first, replace(first, covariates=has_covariates)
-    is_builtin = replace(first, is_trained=False) == BUILTIN
-    return (*members, BUILTIN) if is_builtin else members
+    plain = MemberSpec(network.cell, network.hidden, network.layers, segment)
+    trained = [plain, replace(plain, covariates=True)] if has_covariates else [plain]
+    is_builtin = replace(plain, is_trained=False) == BUILTIN
+    return (*trained, *[BUILTIN] * is_builtin)
 
 
 def _check_usable(split: Split, spec: NetworkSpec) -> None:
