@@ -15,6 +15,7 @@ from rnnforecast.data.arrays import Doubles, Integers, sums_before
 from rnnforecast.data.axis import ELAPSED_UTC, HOUR_US, Flags, TimeAxis
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError, Proposal
+from rnnforecast.events import Listener, ProgressEvent, ignore
 from rnnforecast.spec import MemberSpec
 from rnnforecast.units import format_duration, parse_steps
 
@@ -101,22 +102,19 @@ def resolve_season(config: WindowConfig, past: Past) -> int:
 
 
 def infer_season(past: Past) -> int:
-    """Return the season of most series, in steps; 1 where most have none.
+    """Return the season of most readings, in steps; 1 where most have none.
 
     Of two seasons it is the longer one where that holds the other, as a week holds days, and a
-    look-back holds it.
+    look-back holds it. Series count by their readings, since few of them tell nothing.
     """
-    seasons = find_seasons(past)
-    if not seasons:
-        return 1
-    counts = Counter(
-        each.long if each.long % each.main == 0 and 1 < each.long <= MAX_SEASON else each.main
-        for each in seasons
-    )
-    return max(counts, key=lambda period: (counts[period], period > 1, -period))
+    counts: Counter[int] = Counter()
+    for each, n_readings in zip(find_seasons(past), past.n_seen.tolist(), strict=True):
+        holds = each.long % each.main == 0 and 1 < each.long <= MAX_SEASON
+        counts[each.long if holds else each.main] += n_readings
+    return max(counts, key=lambda period: (counts[period], period > 1, -period), default=1)
 
 
-def find_seasons(past: Past) -> tuple[Seasons, ...]:
+def find_seasons(past: Past, listener: Listener = ignore) -> tuple[Seasons, ...]:
     """Find the seasons of each origin in its newest readings, each held against none.
 
     Periods of the clock and the calendar come first: the shortest that helps is the main season,
@@ -127,7 +125,10 @@ def find_seasons(past: Past) -> tuple[Seasons, ...]:
     periods = [p for p in past.axis.periods(past.step_us) if p >= MIN_SEASON]
     usual = next((p for p in periods if p * past.step_us > HOUR_US), 0)
     chosen = np.ones((past.n_origins, 2), np.int64)
+    n_done = 0
     for origins, table in past.tables():
+        listener(ProgressEvent("looking for seasons", n_done, past.n_origins, "series"))
+        n_done += len(origins)
         n_rows = min(table.shape[1], _MAX_ROWS)
         if not n_rows:
             continue
@@ -143,6 +144,7 @@ def find_seasons(past: Past) -> tuple[Seasons, ...]:
                 helps = gains.are_enough(is_usual=True) & (gains.ratio < _CLEAR_RATIO)
                 helps &= gains.n_blocks >= _MIN_LONG_BLOCKS
                 chosen[origins[rows[helps]], 1] = period
+    listener(ProgressEvent("looking for seasons", past.n_origins, past.n_origins, "series"))
     return tuple(Seasons(main, long) for main, long in past.filled(chosen).tolist())
 
 
@@ -260,6 +262,11 @@ def season_gain(readings: Doubles, season: int, *, over: int = 1) -> Gains:
     if over > 1:
         for expected in phases(readings, over):
             plain += shifted(expected[:, ahead_over], readings - expected, over)
+            # growth is no season, however much a longer one explains of it
+            level = _trailing_mean(readings - expected, over)
+            slope = (level - shift(level, season - over)) / (season - over)
+            grown = level[:, last, None] + slope[:, last, None] * (leads + over / 2)
+            plain.append(expected[:, ahead_over] + np.nan_to_num(grown))
             for added in phases(readings - expected, season):
                 # row by row, or alike for a whole short season, as a Sunday differs
                 smooth = np.roll(_trailing_mean(added, over), -(over // 2), axis=1)

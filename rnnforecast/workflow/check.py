@@ -100,7 +100,7 @@ def check(
             warn_of_suspect_readings(panel, listener)
             warn_unusual_series(past, known, listener, lookback=spec.lookback, horizon=spec.horizon)
             warn_of_short_history(past, listener, lookback=spec.lookback)
-        profile = profile_panel(panel)
+        profile = profile_panel(panel, listener)
         for warning in profile.warnings:
             # a range holds for the counts of a counter, not for what it counts in a step
             proposals = (p for p in warning.proposals if not _is_of_counter(p, schema, config))
