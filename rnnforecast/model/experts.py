@@ -49,10 +49,13 @@ _MAX_RATIO = 50.0
 """Largest ratio between a reading and its level in a multiplicative season."""
 _SPREAD_FLOOR = 0.05
 """Least spread of the newest readings, as a share of the spread of all."""
-_RESOLUTION = 1e-8
-"""Least spread, as a share of the level: below it lie the roundings of doubles."""
+_RESOLUTION, _LEAST_SPREAD = 1e-8, 1e-12
+"""Least spread, as a share of the level and in units of the readings: smaller are roundings."""
 _MAX_REFLECTION, _FIRST_REFLECTION = 0.9, 0.995
 """Bounds of the reflection coefficients, which keep the autoregression stable."""
+_LEAST_VARIANCE, _SMALL_SPREAD = 1e-12, 0.01
+"""Variance of a step below which readings are constant; where a series spreads less than the
+second, the first is as much smaller as a square is."""
 _MIN_PAIRS = 20
 """Pairs of readings that an autocovariance needs; with fewer, all earlier ones count."""
 _MIN_AR_ROWS, _AR_SEASONS = 200, 6
@@ -104,11 +107,18 @@ class Experts:
         self.level = means.of_newest(width, at_least=max(1, width // 4))
         self.short_level = means.of_newest(_NO_SEASON_ROWS * 3 // 4)
         self.mean = means.of_all()
+        # readings of the first segment have no level before them, but that of their own end
+        is_first = self.n_seen[:, :-1] == 0
+        self.level_before = self._by_row(np.where(is_first, self.level[:, 1:], self.level[:, :-1]))
 
         # deviations from the level at the end of each segment: those that a boundary sees
         deviation = self._trailing(np.abs(readings - self._by_row(self.level[:, 1:])))
-        smallest = _RESOLUTION * (1 + np.abs(self.level + self.center[:, None]))
-        self.total_spread = np.maximum(deviation.of_all(), smallest)
+        size = np.abs(self.level + self.center[:, None])
+        spread = deviation.of_all()
+        is_spread = spread > np.maximum(_RESOLUTION * size, _LEAST_SPREAD)
+        self.total_spread = np.where(is_spread, spread, _RESOLUTION * (1 + size))
+        smallness = np.where(is_spread, np.minimum(spread / _SMALL_SPREAD, 1.0), 1.0)
+        self.least_variance = _LEAST_VARIANCE * smallness**2
         newest = deviation.of_newest(max(2 * seasons.main, 48), at_least=4)
         self.spread = np.maximum(newest, _SPREAD_FLOOR * self.total_spread)
 
@@ -131,13 +141,12 @@ class Experts:
             self.long_mean = phase_means(readings, long, _LONG_RATE)
         self.phase_ratio = self._phase_ratios()
 
-        level = self._by_row(self.level[:, :-1])
-        self.from_level = readings - level
+        self.from_level = readings - self.level_before
         self.remainder = self.from_level
         if seasons.has_main:
             expected = shift(self.phase_mean, main)
             is_known = np.isfinite(expected)
-            self.remainder = readings - np.where(is_known, expected, level)
+            self.remainder = readings - np.where(is_known, expected, self.level_before)
             self.has_remainder = self.is_seen & is_known
         else:
             self.has_remainder = self.is_seen
@@ -164,7 +173,7 @@ class Experts:
         if not self.seasons.has_main:
             return ratios
         values = self.readings + self.center[:, None]
-        level = self._by_row(self.level[:, :-1]) + self.center[:, None]
+        level = self.level_before + self.center[:, None]
         lowest = np.minimum.accumulate(np.where(self.is_seen, values, np.inf), axis=1)
         is_positive = (lowest >= 0) & (level > 0)
         ratio = np.clip(values / np.where(level > 0, level, 1.0), 0, _MAX_RATIO)
@@ -189,7 +198,7 @@ class Experts:
             products[:, lag:] = np.where(both, product, np.nan)
             means = self._trailing(products)
             covariances[..., lag] = means.of_newest(rows, at_least=_MIN_PAIRS)
-        return Autoregression(values, *levinson_durbin(covariances))
+        return Autoregression(values, *levinson_durbin(covariances, self.least_variance))
 
     # Forecasts
 
@@ -387,14 +396,15 @@ class TrailingMeans:
         return np.where(counts > 0, sums / np.maximum(counts, 1), 0.0)
 
 
-def levinson_durbin(covariances: Doubles) -> tuple[Doubles, Doubles]:
+def levinson_durbin(covariances: Doubles, floor: Doubles) -> tuple[Doubles, Doubles]:
     """Solve the Yule-Walker equations for autocovariances, `(..., lag + 1)`.
 
-    Returns coefficients, `(..., lag)`, and the variance of one step. Reflection coefficients are
-    bounded, so that missing readings, which leave no true autocovariance, do not make it explode.
+    Returns coefficients, `(..., lag)`, and the variance of one step, at least `floor`, `(...)`;
+    where readings vary less, coefficients are 0. Reflection coefficients are bounded, so that
+    missing readings, which leave no true autocovariance, do not make it explode.
     """
     coefficients = np.zeros((*covariances.shape[:-1], N_LAGS))
-    variance = covariances[..., 0] * 1.01 + 1e-12
+    variance = covariances[..., 0] * 1.01 + floor
     for lag in range(N_LAGS):
         earlier = coefficients[..., :lag]
         explained = (earlier * covariances[..., lag:0:-1]).sum(-1)
@@ -404,9 +414,9 @@ def levinson_durbin(covariances: Doubles) -> tuple[Doubles, Doubles]:
         coefficients[..., lag] = reflection
         variance = variance * (1 - reflection**2)
 
-    is_constant = covariances[..., 0] <= 1e-12
+    is_constant = covariances[..., 0] <= floor
     coefficients[is_constant] = 0.0
-    return coefficients, np.where(is_constant, 1e-12, variance)
+    return coefficients, np.where(is_constant, floor, variance)
 
 
 def _first_known(values: Doubles, otherwise: Doubles) -> Doubles:
