@@ -122,6 +122,14 @@ def find_seasons(past: Past, listener: Listener = ignore) -> tuple[Seasons, ...]
     series is too short to tell, it has the usual season of its step. Other periods are looked for
     only where these do not help.
     """
+    return tuple(Seasons(*each) for each in past.filled(local_seasons(past, listener)).tolist())
+
+
+def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
+    """Return the main and the long season of each origin, `(origin, 2)`, as `find_seasons` does.
+
+    1 for origins whose series other ranks store.
+    """
     periods = [p for p in past.axis.periods(past.step_us) if p >= MIN_SEASON]
     usual = next((p for p in periods if p * past.step_us > HOUR_US), 0)
     chosen = np.ones((past.n_origins, 2), np.int64)
@@ -145,7 +153,7 @@ def find_seasons(past: Past, listener: Listener = ignore) -> tuple[Seasons, ...]
                 helps &= gains.n_blocks >= _MIN_LONG_BLOCKS
                 chosen[origins[rows[helps]], 1] = period
     listener(ProgressEvent("looking for seasons", past.n_origins, past.n_origins, "series"))
-    return tuple(Seasons(main, long) for main, long in past.filled(chosen).tolist())
+    return chosen
 
 
 def _main_seasons(readings: Doubles, periods: Sequence[int], usual: int) -> Integers:
