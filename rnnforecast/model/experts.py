@@ -297,7 +297,8 @@ class Experts:
             )
             values = _first_known(weighted, level) + added
         else:
-            errors = self.error[at] + self.far_error[at]
+            has_far = self.n_far_judged[at][..., None] > 0
+            errors = self.error[at] + np.where(has_far, self.far_error[at], self.error[at])
             numbers = [NAMES.index(name) for name in _WITHOUT_SEASON]
             best = errors[..., numbers].argmin(-1)[..., None]
             newest = np.maximum(boundary * self.segment - 1, 0)
@@ -493,6 +494,8 @@ def _tables(past: Past, horizon: int) -> Iterator[tuple[Seasons, Integers, Integ
             n_alike = int(np.searchsorted(lengths[group], longest, side="right"))
             chosen = group[n_done : min(n_alike, n_done + n_rows)]
             n_done += len(chosen)
+            if not lengths[chosen].any():
+                continue  # nothing lies before these cutoffs
 
             place = np.full(len(keys), -1)
             place[chosen] = np.arange(len(chosen))

@@ -235,6 +235,22 @@ def test_a_table_of_unlike_series_gets_the_season_of_each():
     assert n_wrong <= 1
 
 
+def test_a_series_has_the_seasons_that_it_has_alone() -> None:
+    rng = np.random.default_rng(0)
+    series = []
+    for number, n_rows in enumerate(rng.integers(30, 900, 60)):
+        hours, noise = np.arange(n_rows), rng.standard_normal(n_rows)
+        kinds = (
+            np.cumsum(noise),
+            3 * np.sin(2 * np.pi * hours / 24) + noise,
+            np.where(hours // 24 % 7 >= 5, 0, 3) + noise,
+            3 * np.sin(2 * np.pi * hours / 37) + noise,
+        )
+        series.append(kinds[number % 4])
+
+    assert find_seasons(past(*series)) == tuple(find_seasons(past(x))[0] for x in series)
+
+
 def test_growth_neither_hides_a_day_nor_passes_for_a_week():
     hours = np.arange(24 * 40)
     growth = np.exp(hours / 500)
