@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from rnnforecast.data.arrays import Doubles, Integers, sums_before
 from rnnforecast.data.axis import ELAPSED_UTC, HOUR_US, Flags, TimeAxis
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
+from rnnforecast.events import Listener, ProgressEvent, ignore
 from rnnforecast.units import format_duration, parse_steps
 
 MIN_SEASON = 4
@@ -100,13 +101,23 @@ def told_seasons(config: WindowConfig, past: Past) -> Seasons | None:
     return Seasons(*sorted(periods))
 
 
-def most_common(seasons: Sequence[Seasons]) -> int:
-    """Return the main season of most series, in steps; 1 where most have none."""
-    counts = Counter(each.main for each in seasons)
+def infer_season(past: Past) -> int:
+    """Return the main season of most readings, in steps; 1 where most have none."""
+    return most_common(find_seasons(past), past.n_seen)
+
+
+def most_common(seasons: Sequence[Seasons], n_readings: Integers) -> int:
+    """Return the main season of most readings, in steps; 1 where most have none.
+
+    `n_readings`, `(series,)`, are those of each series: few of them tell nothing.
+    """
+    counts: Counter[int] = Counter()
+    for each, n in zip(seasons, n_readings.tolist(), strict=True):
+        counts[each.main] += n
     return max(counts, key=lambda period: (counts[period], period > 1, -period), default=1)
 
 
-def find_seasons(past: Past) -> tuple[Seasons, ...]:
+def find_seasons(past: Past, listener: Listener = ignore) -> tuple[Seasons, ...]:
     """Find the seasons of each origin in its newest readings, each held against none.
 
     Periods of the clock and the calendar come first: the shortest that helps is the main season,
@@ -114,34 +125,56 @@ def find_seasons(past: Past) -> tuple[Seasons, ...]:
     series is too short to tell, it has the usual season of its step. Other periods are looked for
     only where these do not help.
     """
+    return tuple(Seasons(*each) for each in past.filled(local_seasons(past, listener)).tolist())
+
+
+def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
+    """Return the main and the long season of each origin, `(origin, 2)`, as `find_seasons` does.
+
+    1 for origins whose series other ranks store.
+    """
     periods = [p for p in past.axis.periods(past.step_us) if p >= MIN_SEASON]
     usual = next((p for p in periods if p * past.step_us > HOUR_US), 0)
     chosen = np.ones((past.n_origins, 2), np.int64)
+    n_done = 0
     for origins, table in past.tables():
+        listener(ProgressEvent("looking for seasons", n_done, past.n_origins, "series"))
+        n_done += len(origins)
         n_rows = min(table.shape[1], _MAX_ROWS)
         if not n_rows:
             continue
         readings = _clip(past.subset(origins).history(n_rows).astype(np.float64))
-        main = _main_seasons(readings, [p for p in periods if 2 * p < n_rows], usual)
+        lengths = np.minimum(past.cutoff[origins], n_rows)
+        main = _main_seasons(readings, lengths, periods, usual)
         chosen[origins, 0] = main
         for period in periods:
             if 2 * period >= n_rows:
                 continue
-            for shorter in np.unique(main[(main > 1) & (main < period)]).tolist():
-                rows = np.flatnonzero(main == shorter)
-                gains = _gains(readings[rows], period, over=shorter)
+            is_open = (main > 1) & (main < period) & (2 * period < lengths)
+            for shorter in np.unique(main[is_open]).tolist():
+                rows = np.flatnonzero(is_open & (main == shorter))
+                gains = _gains(readings[rows], period, lengths[rows], over=shorter)
                 helps = gains.are_enough(is_usual=True) & (gains.ratio < _CLEAR_RATIO)
                 helps &= gains.n_blocks >= _MIN_LONG_BLOCKS
                 chosen[origins[rows[helps]], 1] = period
-    return tuple(Seasons(main, long) for main, long in past.filled(chosen).tolist())
+    listener(ProgressEvent("looking for seasons", past.n_origins, past.n_origins, "series"))
+    return chosen
 
 
-def _main_seasons(readings: Doubles, periods: Sequence[int], usual: int) -> Integers:
+def _main_seasons(
+    readings: Doubles, lengths: Integers, periods: Sequence[int], usual: int
+) -> Integers:
     """Return the main season of each series, `(series,)`; 1 for none.
 
     It is the natural period, up to the usual one, that helps most, or the shortest longer one.
+    `lengths`, `(series,)`, are the rows of each: the rest of the table is missing.
     """
-    gains = {period: _gains(readings, period) for period in periods}
+    gains = {}
+    for period in periods:
+        if 2 * period < readings.shape[1]:
+            gain = _gains(readings, period, lengths)
+            n_blocks = np.where(2 * period < lengths, gain.n_blocks, 0)
+            gains[period] = replace(gain, n_blocks=n_blocks)
     main = np.ones(len(readings), np.int64)
     n_readings = np.isfinite(readings).sum(1)
     is_untested = gains[usual].n_blocks == 0 if usual in gains else n_readings > usual
@@ -155,7 +188,7 @@ def _main_seasons(readings: Doubles, periods: Sequence[int], usual: int) -> Inte
         main[chosen] = usual if period > usual > 1 and period % usual == 0 else period
         best[chosen] = gain.ratio[chosen]
     for row in np.flatnonzero(main == 1):
-        main[row] = _any_season(readings[row])
+        main[row] = _any_season(readings[row, len(readings[row]) - lengths[row] :])
     return main
 
 
@@ -164,7 +197,7 @@ def _any_season(readings: Doubles) -> int:
     period = _any_period(_variogram(readings))
     if period < MIN_SEASON or 2 * period >= len(readings):
         return 1
-    gains = _gains(readings[None], period)
+    gains = _gains(readings[None], period, np.array([len(readings)]))
     is_enough = gains.are_enough(is_usual=False) & (gains.ratio < _ODD_RATIO)
     return period if is_enough[0] else 1
 
@@ -201,28 +234,32 @@ def _clip(readings: Doubles) -> Doubles:
     return clipped
 
 
-def _gains(readings: Doubles, season: int, *, over: int = 1) -> Gains:
+def _gains(readings: Doubles, season: int, lengths: Integers, *, over: int = 1) -> Gains:
     """Return what a season gains, in bins where it is long and helps much, or in every row."""
     common = math.gcd(season, over) if over > 1 else season
     width = max(k for k in range(1, max(season // _MIN_BINS, 1) + 1) if common % k == 0)
-    gains = season_gain(readings, season, over=over)
+    gains = season_gain(readings, season, lengths, over=over)
     if width == 1:
         return gains
 
-    binned = season_gain(_binned(readings, width), season // width, over=max(over // width, 1))
+    bins, n_bins = _binned(readings, width), lengths // width
+    bins[np.arange(bins.shape[1]) < (bins.shape[1] - n_bins)[:, None]] = np.nan  # not whole ones
+    binned = season_gain(bins, season // width, n_bins, over=max(over // width, 1))
     is_shown = (binned.ratio < _BINNED_RATIO) | (gains.ratio < 1.0)
     return Gains(np.where(is_shown, binned.ratio, np.inf), binned.score, binned.n_blocks)
 
 
-def season_gain(readings: Doubles, season: int, *, over: int = 1) -> Gains:
+def season_gain(readings: Doubles, season: int, lengths: Integers, *, over: int = 1) -> Gains:
     """Forecast blocks of a series' past with a season and without, `(series, row)`.
+
+    `lengths`, `(series,)`, are the rows of each series, which end its row of the table.
 
     A block is a season, or a part of a long one, and is forecast from the row before it: by means
     of each phase, alone or shifted by what they left over lately. Without the season, the same
     means are taken over all phases, so that trends and levels count on both sides, and the last
     readings may come again. With a shorter season, `over`, that is on both sides, and the longer
-    one is added to it. The forecast with the least error of each
-    side counts, so that neither a walk nor noise is told a season.
+    one is added to it. The forecast with the least error of each side counts, so that neither a
+    walk nor noise is told a season.
     """
     n_rows = readings.shape[1]
     block = min(season, _MAX_BLOCK)
@@ -250,6 +287,11 @@ def season_gain(readings: Doubles, season: int, *, over: int = 1) -> Gains:
     if over > 1:
         for expected in phases(readings, over):
             plain += shifted(expected[:, ahead_over], readings - expected, over)
+            # growth is no season, however much a longer one explains of it
+            level = _trailing_mean(readings - expected, over)
+            slope = (level - shift(level, season - over)) / (season - over)
+            grown = level[:, last, None] + slope[:, last, None] * (leads + over / 2)
+            plain.append(expected[:, ahead_over] + np.nan_to_num(grown))
             for added in phases(readings - expected, season):
                 # row by row, or alike for a whole short season, as a Sunday differs
                 smooth = np.roll(_trailing_mean(added, over), -(over // 2), axis=1)
@@ -262,6 +304,7 @@ def season_gain(readings: Doubles, season: int, *, over: int = 1) -> Gains:
         is_known &= np.isfinite(forecast)
     n_known = is_known.sum(-1)
     counts = n_known >= max(1, block // 4)
+    counts &= last >= (n_rows - lengths + season)[:, None]  # as if each series were alone
     errors = [_least_errors(forecasts, actual, is_known, counts) for forecasts in (plain, seasonal)]
     n_blocks = counts.sum(1)
     difference = np.where(counts, errors[0] - errors[1], 0.0)

@@ -142,8 +142,8 @@ def _settle(
     config: Config, past: Past, told: Seasons | None, listener: Listener, *, longest: int
 ) -> NetworkSpec:
     """Find windows and members for the readings of a Past, and note them."""
-    own = seasons.find_seasons(past) if told is None else (told,)
-    season = seasons.most_common(own)
+    own = seasons.find_seasons(past) if told is None else (told,) * past.n_origins
+    season = seasons.most_common(own, past.n_seen)
     lookback, horizon = seasons.resolve_windows(
         config.window,
         season=season,

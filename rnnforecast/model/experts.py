@@ -6,13 +6,17 @@ one season at once: by running sums over time, and by one step of numpy for each
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnforecast.data.arrays import Doubles, Integers, sums_before
-from rnnforecast.data.season import Seasons, ffill, phase_means, shift
+from rnnforecast.data.arrays import Doubles, Integers, sums_before, take_names
+from rnnforecast.data.forecast import Forecast, normal_scores
+from rnnforecast.data.season import Seasons, ffill, local_seasons, phase_means, shift
+from rnnforecast.data.windows import Past, add_base
 from rnnforecast.spec import N_EXPERTS, N_FULL
 
 N_LAGS = 5
@@ -42,6 +46,8 @@ assert (len(FULL), len(NAMES)) == (N_FULL, N_EXPERTS)
 BASES = np.array([*range(N_FULL), 3, 0, 3, 3, 3, 2])
 """`(expert,)`: the full expert to which each is added; its own number for a full one."""
 
+_WITHOUT_SEASON = ("last", "level", "slow", "autoregression")
+"""Forecasts without a season; the first one where no error is known."""
 _RATE, _SLOW_RATE, _LONG_RATE = 0.25, 0.04, 0.3
 """Weights of the newest season in the exponentially weighted means of each phase."""
 _NO_SEASON_ROWS = 12
@@ -50,10 +56,13 @@ _MAX_RATIO = 50.0
 """Largest ratio between a reading and its level in a multiplicative season."""
 _SPREAD_FLOOR = 0.05
 """Least spread of the newest readings, as a share of the spread of all."""
-_RESOLUTION = 1e-8
-"""Least spread, as a share of the level: below it lie the roundings of doubles."""
+_RESOLUTION, _LEAST_SPREAD = 1e-8, 1e-12
+"""Least spread, as a share of the level and in units of the readings: smaller are roundings."""
 _MAX_REFLECTION, _FIRST_REFLECTION = 0.9, 0.995
 """Bounds of the reflection coefficients, which keep the autoregression stable."""
+_LEAST_VARIANCE, _SMALL_SPREAD = 1e-12, 0.01
+"""Variance of a step below which readings are constant; where a series spreads less than the
+second, the first is as much smaller as a square is."""
 _MIN_PAIRS = 20
 """Pairs of readings that an autocovariance needs; with fewer, all earlier ones count."""
 _MIN_AR_ROWS, _AR_SEASONS = 200, 6
@@ -62,6 +71,23 @@ _MIN_ERRORS = 4
 """Readings of a segment without which the experts are not judged by it."""
 _ERROR_SEGMENTS = 12
 """Segments over which errors are averaged, or two seasons where these are longer."""
+
+_SEGMENT = 16
+"""Rows between the boundaries of `ExpertForecaster`."""
+_MAX_FAR = 6
+"""Segments ahead over which its experts are compared, at most."""
+_HISTORY = 16_384
+"""Rows that it sees at least, where there are as many."""
+_TABLE_VALUES, _COPIES = 1 << 24, 64
+"""Values that it holds at a time, and those for each reading."""
+_SEASON_DIGITS = 5
+"""Binary digits of the row at which seasons are looked for: at least 15 in 16 of the readings."""
+_BAND_ROWS = 512
+"""Newest rows whose errors set the bands, or six seasons where these are longer."""
+_PRIOR = 4
+"""Segments of errors that the deviation of the autoregression counts for."""
+_MEAN_ABSOLUTE = float(np.sqrt(2 / np.pi))
+"""Mean absolute value of a normal variable of deviation 1."""
 
 
 class Experts:
@@ -105,11 +131,18 @@ class Experts:
         self.level = means.of_newest(width, at_least=max(1, width // 4))
         self.short_level = means.of_newest(_NO_SEASON_ROWS * 3 // 4)
         self.mean = means.of_all()
+        # readings of the first segment have no level before them, but that of their own end
+        is_first = self.n_seen[:, :-1] == 0
+        self.level_before = self._by_row(np.where(is_first, self.level[:, 1:], self.level[:, :-1]))
 
         # deviations from the level at the end of each segment: those that a boundary sees
         deviation = self._trailing(np.abs(readings - self._by_row(self.level[:, 1:])))
-        smallest = _RESOLUTION * (1 + np.abs(self.level + self.center[:, None]))
-        self.total_spread = np.maximum(deviation.of_all(), smallest)
+        size = np.abs(self.level + self.center[:, None])
+        spread = deviation.of_all()
+        is_spread = spread > np.maximum(_RESOLUTION * size, _LEAST_SPREAD)
+        self.total_spread = np.where(is_spread, spread, _RESOLUTION * (1 + size))
+        smallness = np.where(is_spread, np.minimum(spread / _SMALL_SPREAD, 1.0), 1.0)
+        self.least_variance = _LEAST_VARIANCE * smallness**2
         newest = deviation.of_newest(max(2 * seasons.main, 48), at_least=4)
         self.spread = np.maximum(newest, _SPREAD_FLOOR * self.total_spread)
 
@@ -132,13 +165,12 @@ class Experts:
             self.long_mean = phase_means(readings, long, _LONG_RATE)
         self.phase_ratio = self._phase_ratios()
 
-        level = self._by_row(self.level[:, :-1])
-        self.from_level = readings - level
+        self.from_level = readings - self.level_before
         self.remainder = self.from_level
         if seasons.has_main:
             expected = shift(self.phase_mean, main)
             is_known = np.isfinite(expected)
-            self.remainder = readings - np.where(is_known, expected, level)
+            self.remainder = readings - np.where(is_known, expected, self.level_before)
             self.has_remainder = self.is_seen & is_known
         else:
             self.has_remainder = self.is_seen
@@ -165,7 +197,7 @@ class Experts:
         if not self.seasons.has_main:
             return ratios
         values = self.readings + self.center[:, None]
-        level = self._by_row(self.level[:, :-1]) + self.center[:, None]
+        level = self.level_before + self.center[:, None]
         lowest = np.minimum.accumulate(np.where(self.is_seen, values, np.inf), axis=1)
         is_positive = (lowest >= 0) & (level > 0)
         ratio = np.clip(values / np.where(level > 0, level, 1.0), 0, _MAX_RATIO)
@@ -190,7 +222,7 @@ class Experts:
             products[:, lag:] = np.where(both, product, np.nan)
             means = self._trailing(products)
             covariances[..., lag] = means.of_newest(rows, at_least=_MIN_PAIRS)
-        return Autoregression(values, *levinson_durbin(covariances))
+        return Autoregression(values, *levinson_durbin(covariances, self.least_variance))
 
     # Forecasts
 
@@ -202,16 +234,11 @@ class Experts:
         Returns forecasts less the level, `(window, origin, expert, lead)`, an additive expert's
         without its base; and the standard deviation of the autoregression, without the expert.
         """
+        ahead = partial(self._ahead, series, boundary, np.arange(horizon))
         series = series[:, None]
         first = (boundary * self.segment)[:, :, None]
         leads = np.arange(horizon)
         main, long, has_main = self.seasons.main, self.seasons.long, self.seasons.has_main
-
-        def ahead(means: Doubles, season: int) -> Doubles:
-            """Return the newest mean of the phase of each lead, NaN where there is none."""
-            row = first + leads - season * (leads // season + 1)
-            values: Doubles = means[series[:, :, None], np.maximum(row, 0)]
-            return np.where(row >= 0, values, np.nan)
 
         level = self.level[series, boundary][..., None]
         newest = np.maximum(first[..., 0] - 1, 0)
@@ -252,6 +279,41 @@ class Experts:
         n_seasons = leads // main + 1 if has_main else np.ones_like(leads)
         forecasts[:, :, N_FULL + 5] = self.season_drift[series, boundary][..., None] * n_seasons
         return forecasts, deviation
+
+    def combine(
+        self, series: Integers, boundary: Integers, horizon: int
+    ) -> tuple[Doubles, Doubles]:
+        """Forecast by the weighted season, and the autoregression of what it leaves over.
+
+        Without a season it is one of `_WITHOUT_SEASON`: the one with the least error lately. Takes
+        what `forecast` takes; returns forecasts less the center, NaN before the first reading, and
+        their standard deviation as the autoregression has it, `(window, origin, lead)` each.
+        """
+        at = series[:, None], boundary
+        level = self.level[at][..., None]
+        added, deviation = self.season_ar.forecast(series[:, None], boundary, self.segment, horizon)
+        if self.seasons.has_main:
+            weighted = self._ahead(
+                series, boundary, np.arange(horizon), self.phase_mean, self.seasons.main
+            )
+            values = _first_known(weighted, level) + added
+        else:
+            has_far = self.n_far_judged[at][..., None] > 0
+            errors = self.error[at] + np.where(has_far, self.far_error[at], self.error[at])
+            numbers = [NAMES.index(name) for name in _WITHOUT_SEASON]
+            best = errors[..., numbers].argmin(-1)[..., None]
+            newest = np.maximum(boundary * self.segment - 1, 0)
+            last = self.last[series[:, None], newest][..., None]
+            values = np.choose(best, (last, level, self.mean[at][..., None], level + added))
+        return np.where(self.n_seen[at][..., None] > 0, values, np.nan), deviation
+
+    def _ahead(
+        self, series: Integers, boundary: Integers, leads: Integers, means: Doubles, season: int
+    ) -> Doubles:
+        """Return the newest mean of the phase of each lead, NaN where there is none."""
+        row = (boundary * self.segment)[..., None] + leads - season * (leads // season + 1)
+        values: Doubles = means[series[:, None, None], np.maximum(row, 0)]
+        return np.where(row >= 0, values, np.nan)
 
     @property
     def season_rows(self) -> float:
@@ -357,6 +419,163 @@ class Autoregression:
         return np.moveaxis(path[N_LAGS:], 0, -1), np.moveaxis(deviation, 0, -1)
 
 
+@dataclass(frozen=True)
+class ExpertForecaster:
+    """Forecasts each series by the experts of its seasons alone, without a network.
+
+    With two seasons it is the better one lately: see `Experts.combine`. Bands are normal. An origin
+    has the forecast that it has alone; origins of one series share at most `_SEGMENT` passes over
+    its readings.
+    """
+
+    @classmethod
+    def fit(cls, train: Past, validation: Past | None) -> ExpertForecaster:
+        """Return the forecaster: it learns nothing, `predict` gets all that it needs."""
+        del train, validation
+        return cls()
+
+    def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
+        """Forecast after each cutoff; NaN where there is no reading."""
+        levels = tuple(quantiles)
+        point = np.full((past.n_origins, horizon), np.nan)
+        deviation = np.zeros_like(point)
+        for seasons, origins, row, table in _tables(past, horizon):
+            end = np.zeros(len(table), np.int64)
+            np.maximum.at(end, row, past.cutoff[origins])
+            n_later = (end[row] - past.cutoff[origins]) // _SEGMENT
+            error = np.full(len(origins), np.inf)
+            for period in seasons.periods or (1,):
+                experts = Experts(table, Seasons(period), _SEGMENT, far=_n_segments(horizon))
+                combined = _with_bands(experts, row, experts.n_segments - n_later, horizon)
+                is_better = (combined.error < error) | (period == seasons.main)
+                point[origins[is_better]] = combined.point[is_better]
+                deviation[origins[is_better]] = combined.deviation[is_better]
+                error = np.where(is_better, combined.error, error)
+
+        with np.errstate(over="ignore"):  # readings near the largest of float32
+            values = point[..., None] + deviation[..., None] * normal_scores(levels)
+            return Forecast(
+                values=add_base(values.astype(np.float32), past),
+                quantiles=levels,
+                names=take_names(past.names, past.series),
+                cutoff_us=past.cutoff_time,
+                step_us=past.step_us,
+                axis=past.axis,
+            )
+
+
+def _n_segments(horizon: int) -> int:
+    """Return the number of segments of a horizon, at most `_MAX_FAR`."""
+    return min(-(-horizon // _SEGMENT), _MAX_FAR)
+
+
+def _tables(past: Past, horizon: int) -> Iterator[tuple[Seasons, Integers, Integers, Doubles]]:
+    """Yield seasons, origins, the row of each in a table, and the table, `(row, reading)`.
+
+    The cutoffs of a row lie whole segments apart, and it ends at the latest of them. Shorter rows
+    begin with missing readings.
+    """
+    seasons, half = _seasons(past), _HISTORY // 2
+    begin = np.maximum((past.cutoff - _HISTORY) // half, 0) * half
+    keys = np.column_stack([seasons, begin, past.series, past.cutoff % _SEGMENT])
+    keys, row = np.unique(keys, axis=0, return_inverse=True)
+    row = row.ravel()
+    end = np.zeros(len(keys), np.int64)
+    np.maximum.at(end, row, past.cutoff)
+    lengths = end - keys[:, 2]
+
+    # rows of equal seasons and beginnings, the shortest first, share tables
+    order = np.lexsort((lengths, *keys[:, 2::-1].T))
+    differs = (np.diff(keys[order, :3], axis=0) != 0).any(1)
+    for group in np.split(order, np.flatnonzero(differs) + 1):
+        n_done = 0
+        while n_done < len(group):
+            longest = 2 * int(lengths[group[n_done]]) + _SEGMENT
+            n_rows = max(1, _TABLE_VALUES // (longest * (_COPIES + horizon // 4)))
+            n_alike = int(np.searchsorted(lengths[group], longest, side="right"))
+            chosen = group[n_done : min(n_alike, n_done + n_rows)]
+            n_done += len(chosen)
+            if not lengths[chosen].any():
+                continue  # nothing lies before these cutoffs
+
+            place = np.full(len(keys), -1)
+            place[chosen] = np.arange(len(chosen))
+            origins = np.flatnonzero(place[row] >= 0)
+            main, long, first, *_ = keys[chosen[0]].tolist()
+            ends = replace(past, series=keys[chosen, 3], cutoff=end[chosen])
+            table = ends.history(int(end[chosen].max()) - first).astype(np.float64)
+            is_earlier = np.arange(table.shape[1]) < (table.shape[1] - lengths[chosen])[:, None]
+            table[is_earlier] = np.nan
+            yield Seasons(main, long), origins, place[row[origins]], table
+
+
+def _seasons(past: Past) -> Integers:
+    """Return the main and the long season of each origin, `(origin, 2)`.
+
+    They are looked for at the cutoff, rounded down to its first binary digits, so that origins of
+    one series share them, and that none sees more than its past.
+    """
+    _, n_digits = np.frexp(past.cutoff)
+    unit = 1 << np.maximum(n_digits - _SEASON_DIGITS, 0).astype(np.int64)
+    keys = np.column_stack([past.series, past.cutoff // unit * unit])
+    keys, number = np.unique(keys, axis=0, return_inverse=True)
+    return local_seasons(replace(past, series=keys[:, 0], cutoff=keys[:, 1]))[number.ravel()]
+
+
+@dataclass(frozen=True)
+class _Combined:
+    """Forecasts of experts, `(origin, lead)`, with their deviations and recent errors."""
+
+    point: Doubles
+    deviation: Doubles
+    error: Doubles
+    """`(origin,)`: the mean absolute one over leads, lately; infinite where none is known."""
+
+
+def _with_bands(experts: Experts, series: Integers, boundary: Integers, horizon: int) -> _Combined:
+    """Forecast series after boundaries, `(origin,)` each, with the errors of earlier ones.
+
+    Deviations are those of the autoregression, times the errors of about the same lead lately as
+    a share of what these deviations let expect. Mean absolute errors are less moved by spikes than
+    squares, and as wide a band holds as much where errors are no normal variables.
+    """
+    segment, n_series = experts.segment, len(experts.readings)
+    width = -(-max(_AR_SEASONS * experts.seasons.main, _BAND_ROWS) // segment)
+    begin = max(int(boundary.min()) - width - -(-horizon // segment), 0)
+    earlier = np.arange(begin, int(boundary.max()) + 1)
+    every_boundary = np.broadcast_to(earlier, (n_series, len(earlier)))
+    point, deviation = experts.combine(np.arange(n_series), every_boundary, horizon)
+
+    rows = earlier[:, None] * segment + np.arange(horizon)
+    actual = experts.readings[:, np.minimum(rows, experts.n_rows - 1)]
+    errors = np.where(rows < experts.n_rows, np.abs(actual - point), np.nan)
+    is_known = np.isfinite(errors)
+    expected = np.where(is_known, deviation * _MEAN_ABSOLUTE, 0.0)
+    parts = np.where(is_known, errors, 0.0), expected, is_known
+
+    # groups of leads, each twice as long as the one before
+    ends = np.unique(np.minimum(2 ** np.arange(horizon.bit_length() + 1), horizon)).tolist()
+    origin = boundary - begin
+    factors = np.ones((len(series), horizon))
+    mean_error = np.zeros(len(series))
+    for first, end in zip([0, *ends[:-1]], ends, strict=True):
+        # boundaries whose readings up to the last lead are known
+        stop = np.maximum(origin - -(-end // segment) + 1, 0)
+        start = np.maximum(stop - width, 0)
+        sums = (sums_before(part[..., first:end].sum(-1)) for part in parts)
+        error, usual, n_known = (s[series, stop] - s[series, start] for s in sums)
+        ratio = np.where(usual > 0, error / np.where(usual > 0, usual, 1.0), 1.0)
+        weight = n_known / (end - first)
+        factor = (weight * ratio + _PRIOR) / (weight + _PRIOR)
+        factors[:, first:end] = factor[:, None]
+        mean = np.where(n_known > 0, error / np.maximum(n_known, 1), np.inf)
+        mean_error += mean * (end - first) / horizon
+
+    at = series, origin
+    center = experts.center[series, None]
+    return _Combined(point[at] + center, deviation[at] * factors, mean_error)
+
+
 class TrailingMeans:
     """Means of the newest values before each boundary; missing ones are NaN."""
 
@@ -388,14 +607,15 @@ class TrailingMeans:
         return np.where(counts > 0, sums / np.maximum(counts, 1), 0.0)
 
 
-def levinson_durbin(covariances: Doubles) -> tuple[Doubles, Doubles]:
+def levinson_durbin(covariances: Doubles, floor: Doubles) -> tuple[Doubles, Doubles]:
     """Solve the Yule-Walker equations for autocovariances, `(..., lag + 1)`.
 
-    Returns coefficients, `(..., lag)`, and the variance of one step. Reflection coefficients are
-    bounded, so that missing readings, which leave no true autocovariance, do not make it explode.
+    Returns coefficients, `(..., lag)`, and the variance of one step, at least `floor`, `(...)`;
+    where readings vary less, coefficients are 0. Reflection coefficients are bounded, so that
+    missing readings, which leave no true autocovariance, do not make it explode.
     """
     coefficients = np.zeros((*covariances.shape[:-1], N_LAGS))
-    variance = covariances[..., 0] * 1.01 + 1e-12
+    variance = covariances[..., 0] * 1.01 + floor
     for lag in range(N_LAGS):
         earlier = coefficients[..., :lag]
         explained = (earlier * covariances[..., lag:0:-1]).sum(-1)
@@ -405,9 +625,9 @@ def levinson_durbin(covariances: Doubles) -> tuple[Doubles, Doubles]:
         coefficients[..., lag] = reflection
         variance = variance * (1 - reflection**2)
 
-    is_constant = covariances[..., 0] <= 1e-12
+    is_constant = covariances[..., 0] <= floor
     coefficients[is_constant] = 0.0
-    return coefficients, np.where(is_constant, 1e-12, variance)
+    return coefficients, np.where(is_constant, floor, variance)
 
 
 def _first_known(values: Doubles, otherwise: Doubles) -> Doubles:

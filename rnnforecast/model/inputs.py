@@ -167,7 +167,7 @@ def _of_history(experts: Experts) -> Inputs:
 
     # the segment before each boundary, which none stands before the first
     actual = experts.readings.reshape(n_series, n, segment)
-    expected = experts.next_segment + experts.level[:, :-1, None, None]
+    expected = _expected(experts, series, boundary)
     before = np.zeros((n_series, n, N_BEFORE, segment))
     before[:, 1:] = _before(actual[:, :-1], expected[:, :-1], level[:, 1:], spread[:, 1:])
     return _pack(experts.next_segment, experts.next_deviation, before, facts, level, spread, gain)
@@ -192,9 +192,9 @@ def _of_horizon(experts: Experts, series: Integers, boundary: Integers, n_ahead:
     newest = np.maximum(boundary - 1, 0)
     actual = experts.readings.reshape(len(experts.readings), -1, segment)[series, newest]
     actual = np.where(boundary[:, None] > 0, actual, np.nan)
-    expected = experts.next_segment[series, newest] + experts.level[series, newest, None, None]
+    expected = _expected(experts, series, newest[:, None])
     before = np.zeros((n_windows, n_ahead, N_BEFORE, segment))
-    before[:, :1] = _before(actual[:, None], expected[:, None], level, spread)
+    before[:, :1] = _before(actual[:, None], expected, level, spread)
     return _pack(forecasts, deviation, before, *repeated)
 
 
@@ -264,6 +264,17 @@ def _age(experts: Experts, series: Integers, boundary: Integers) -> Doubles:
     newest = np.maximum(boundary * experts.segment - 1, 0)
     age = np.where(boundary > 0, experts.age[series, newest], 0)
     return np.minimum(age, boundary * experts.segment).astype(np.float64)
+
+
+def _expected(experts: Experts, series: Integers, boundary: Integers) -> Doubles:
+    """Return what experts had expected after boundaries, `(window, origin, expert, row)`.
+
+    Before the first reading they knew no level, and it is the one that the segment has ended at.
+    """
+    at = series[:, None], boundary
+    next_level = experts.level[series[:, None], boundary + 1]
+    level = np.where(experts.n_seen[at] > 0, experts.level[at], next_level)
+    return experts.next_segment[at] + level[..., None, None]
 
 
 def _before(actual: Doubles, expected: Doubles, level: Doubles, spread: Doubles) -> Doubles:

@@ -15,7 +15,7 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.season import Seasons, find_seasons
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import Proposal, option_for_each
-from rnnforecast.events import Listener, WarningEvent
+from rnnforecast.events import Listener, WarningEvent, ignore
 from rnnforecast.sources.columns import Column
 from rnnforecast.tables.bins import count_increments
 from rnnforecast.tables.quality import (
@@ -114,7 +114,7 @@ class Profile:
     """Of spikes and of level shifts."""
 
 
-def profile_panel(panel: Panel) -> Profile:
+def profile_panel(panel: Panel, listener: Listener = ignore) -> Profile:
     """Profile all series of a panel."""
     stats = describe(panel)
     issues = find_quality_issues(panel)
@@ -150,7 +150,7 @@ def profile_panel(panel: Panel) -> Profile:
         longest_gap=longest_gap,
         level=stats.mean + panel.base,
         spread=stats.std,
-        seasons=find_seasons(make_past(panel)),
+        seasons=find_seasons(make_past(panel), listener),
         findings=(
             *suspect("stuck-sensor", "stands at", issues.stuck),
             *suspect("sentinel", "far from all others:", issues.sentinels),

@@ -101,7 +101,7 @@ def check(
             warn_unusual_series(past, known, listener, lookback=spec.lookback, horizon=spec.horizon)
             rule = Fallback(spec.lookback, spec.least_history, spec.season)
             warn_of_short_history(past, listener, rule)
-        profile = profile_panel(panel)
+        profile = profile_panel(panel, listener)
         for warning in profile.warnings:
             # a range holds for the counts of a counter, not for what it counts in a step
             proposals = (p for p in warning.proposals if not _is_of_counter(p, schema, config))

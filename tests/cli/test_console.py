@@ -83,7 +83,7 @@ def test_reading_says_how_far_it_is(
     assert done == sorted(done) and len(set(done)) > 10
     assert all(200 < event.total < 800 for event in read)
     seasons = [e for e in heard if isinstance(e, ProgressEvent) and e.unit == "series"]
-    assert [event.done for event in seasons] == [0, 1, 2]
+    assert [(event.done, event.total) for event in seasons] == [(0, 2), (2, 2)]
 
 
 class Utf8(io.StringIO):

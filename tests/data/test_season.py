@@ -208,6 +208,60 @@ def test_most_series_decide():
     assert infer_season(past(*series)) == 24
 
 
+def test_many_series_that_are_too_short_to_tell_outvote_no_long_one():
+    assert infer_season(past(wave(480), *(wave(n) for n in (1, 2, 3, 5, 8, 12)))) == 24
+
+
+def test_a_table_of_unlike_series_gets_the_season_of_each():
+    """A walk, a day, a week of workdays, noise and growth, of 20 seeds; one in 100 may be wrong."""
+    hours = np.arange(24 * 7 * 6)
+    day = np.sin(2 * np.pi * hours / 24)
+    weekend = hours // 24 % 7 >= 5
+    truth = [{Seasons()}, {Seasons(24)}, {Seasons(24, 168)}, {Seasons()}, {Seasons()}]
+    n_wrong = 0
+    for seed in range(20):
+        noise = np.random.default_rng(seed).standard_normal((5, len(hours)))
+        seasons = find_seasons(
+            past(
+                np.cumsum(noise[0]),
+                20 + 5 * day + noise[1],
+                np.where(weekend, 2, 8 + 5 * day) + noise[2],
+                noise[3],
+                10 * np.exp(hours / 400) + noise[4],
+            )
+        )
+        n_wrong += sum(each not in true for each, true in zip(seasons, truth, strict=True))
+
+    assert n_wrong <= 1
+
+
+def test_a_series_has_the_seasons_that_it_has_alone() -> None:
+    rng = np.random.default_rng(0)
+    series = []
+    for number, n_rows in enumerate(rng.integers(30, 900, 60)):
+        hours, noise = np.arange(n_rows), rng.standard_normal(n_rows)
+        kinds = (
+            np.cumsum(noise),
+            3 * np.sin(2 * np.pi * hours / 24) + noise,
+            np.where(hours // 24 % 7 >= 5, 0, 3) + noise,
+            3 * np.sin(2 * np.pi * hours / 37) + noise,
+        )
+        series.append(kinds[number % 4])
+
+    assert find_seasons(past(*series)) == tuple(find_seasons(past(x))[0] for x in series)
+
+
+def test_growth_neither_hides_a_day_nor_passes_for_a_week():
+    hours = np.arange(24 * 40)
+    growth = np.exp(hours / 500)
+    day = np.sin(2 * np.pi * hours / 24)
+    noise = np.random.default_rng(0).standard_normal((2, len(hours)))
+
+    seasons = find_seasons(past(hours / 20 + 5 * day + noise[0], growth * (5 + day + noise[1] / 5)))
+
+    assert seasons == (Seasons(24), Seasons(24))
+
+
 def test_a_series_that_is_constant_in_part_warns_of_nothing():
     readings = wave(480)
     readings[:300] = 20
