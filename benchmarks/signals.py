@@ -297,8 +297,8 @@ def plateaus(rows: Rows) -> Doubles:
     """Return two to six levels with steep or slanted edges: schedules."""
     edges = np.sort(rows.generator.uniform(0, rows.n_steps, (rows.n, _PLATEAUS)), axis=1)
     number = (np.arange(rows.n_steps)[None, :, None] >= edges[:, None]).sum(2)
-    switched = rows.generator.integers(0, 2, (rows.n, _PLATEAUS))
-    levels = np.where(rows.chance(0.6), rows.normal(_PLATEAUS), switched)
+    on_and_off = np.arange(_PLATEAUS) % 2
+    levels = np.where(rows.chance(0.6), rows.normal(_PLATEAUS), on_and_off)
     values = pick(levels, number % rows.integers(2, _PLATEAUS + 1))
 
     slant = int(rows.generator.integers(0, rows.n_steps // 12 + 1))

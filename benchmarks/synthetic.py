@@ -501,7 +501,7 @@ class Batch:
 def draw(generator: np.random.Generator, size: Size, segment: int) -> Batch:
     """Draw a batch, without series of which too little is shown, or nothing but a constant."""
     batch = Rows(generator, 1, 1)  # what its series share
-    calendar, n_history = _draw_calendar(batch, size.n_context * segment, segment)
+    calendar, n_history = draw_calendar(batch, size.n_context * segment, segment)
     n_rows = n_history + size.n_ahead * segment
     rows = Rows(generator, min(size.n_series, max(MAX_READINGS // n_rows, 1)), n_rows)
     values, is_read = make_series(rows.over(max(n_rows, MIN_SERIES_LENGTH)), calendar)
@@ -524,11 +524,11 @@ def draw(generator: np.random.Generator, size: Size, segment: int) -> Batch:
     mean = shown.sum(1) / np.maximum(n_shown, 1)
     varies = (np.abs(values - mean[:, None]) * is_shown).max(1) > 1e-6
     kept = (n_shown >= least) & varies
-    told = _tell(batch, calendar, n_history)
+    told = tell(batch, calendar, n_history)
     return Batch(values[kept], is_read[kept], is_shown[kept], calendar.seasons, told, n_history)
 
 
-def _draw_calendar(batch: Rows, usual: int, segment: int) -> tuple[Calendar, int]:
+def draw_calendar(batch: Rows, usual: int, segment: int) -> tuple[Calendar, int]:
     """Draw what repeats, and how many rows the history has: whole segments.
 
     Three in five are longer than the usual one, the others may be very short.
@@ -556,7 +556,7 @@ def _draw_calendar(batch: Rows, usual: int, segment: int) -> tuple[Calendar, int
     return calendar, n_rows
 
 
-def _tell(batch: Rows, calendar: Calendar, n_history: int) -> Seasons:
+def tell(batch: Rows, calendar: Calendar, n_history: int) -> Seasons:
     """Return the seasons that a forecaster is told: one in eight times none, or a wrong one.
 
     A long season is told where the history holds it, and a third of the next one.
