@@ -411,13 +411,14 @@ def write(training: Training, out: Path) -> None:
     """Write the mean weights, and beside them a manifest of what they were made with."""
     content = save({name: w.contiguous() for name, w in training.averaged.items()})
     scores = training.scores(draw_scored(training.recipe))
+    decay_steps = training.decay[1] if training.decay else 0
     manifest = {
         "format": "rnnforecast-builtin",
         "format_version": 1,
         "generator": synthetic.VERSION,
         "recipe": asdict(training.recipe),
-        "steps": training.step,
-        "decay_steps": training.decay and training.decay[1],
+        "steps": training.step - decay_steps,
+        "decay_steps": decay_steps,
         "quantiles": QUANTILES,
         "scores": {name: round(score, 4) for name, score in scores.items()},
         "sha256": digest(content),

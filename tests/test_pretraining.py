@@ -109,11 +109,11 @@ def test_a_decay_leaves_the_state_and_lowers_the_rate(tmp_path: Path) -> None:
 
 def test_the_manifest_says_how_the_weights_were_made(tmp_path: Path) -> None:
     train(tmp_path, TINY, until=2)
-    write(decay(tmp_path, TINY, 2), tmp_path / "built.safetensors")
+    write(decay(tmp_path, TINY, 4), tmp_path / "built.safetensors")
 
     manifest = json.loads((tmp_path / "built.json").read_text())
 
-    assert (manifest["steps"], manifest["decay_steps"]) == (4, 2)
+    assert (manifest["steps"], manifest["decay_steps"]) == (2, 4)
     assert manifest["recipe"]["seed"] == TINY.seed
     assert set(manifest["scores"]) >= {"score", "48 to 8"}
 
