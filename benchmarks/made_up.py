@@ -6,13 +6,12 @@ python -m benchmarks.made_up
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import zip_longest
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
-from benchmarks.signals import NOISES, PATTERNS, TRENDS, Doubles, Rows, held, standardise
+from benchmarks.signals import NOISES, PATTERNS, TRENDS, Rows, held, standardise
 from benchmarks.synthetic import (
     DISTORTIONS,
     FAMILIES,
@@ -23,6 +22,7 @@ from benchmarks.synthetic import (
     spikes,
     stretch,
 )
+from rnnforecast.data.arrays import Doubles
 from rnnforecast.data.season import Seasons
 from rnnforecast.report.plots import Palette, drawing, new_figure
 from rnnforecast.storage.publish import publishing_file
@@ -67,9 +67,8 @@ def main() -> int:
         series = examples(seed=1)
         n_rows = -(-len(series) // _COLUMNS)
         figure = new_figure(10.0, 0.95 * n_rows)
-        for axes, (name, values) in zip_longest(
-            figure.subplots(n_rows, _COLUMNS).flat, series.items(), fillvalue=("", np.zeros(0))
-        ):
+        for number, (name, values) in enumerate(series.items(), start=1):
+            axes = figure.add_subplot(n_rows, _COLUMNS, number)
             axes.plot(np.round(values, 3), color=Palette.readings, linewidth=0.8)
             axes.set_title(name, fontsize=8)
             axes.axis("off")

@@ -21,7 +21,7 @@ import multiprocessing
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -191,7 +191,7 @@ def loss_scale(history: Doubles, season: int) -> Doubles:
     return np.maximum(np.maximum(unit, MIN_SCALE_SHARE * deviation), 1e-9)
 
 
-def batches(recipe: Recipe, first: int, n_workers: int) -> Iterator[Examples]:
+def batches(recipe: Recipe, first: int, n_workers: int) -> Generator[Examples]:
     """Draw the batches of all steps from the first on, ahead of time where there are workers."""
     if not n_workers:
         for step in count(first):
@@ -247,7 +247,7 @@ class Training:
         self.curve: list[dict[str, float]] = []
 
     @property
-    def weights(self) -> dict[str, torch.nn.Parameter]:
+    def weights(self) -> dict[str, Tensor]:
         """The weights by their names."""
         return dict(self.network.named_parameters())
 

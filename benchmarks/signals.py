@@ -302,7 +302,7 @@ def plateaus(rows: Rows) -> Doubles:
     values = pick(levels, number % rows.integers(2, _PLATEAUS + 1))
 
     slant = int(rows.generator.integers(0, rows.n_steps // 12 + 1))
-    return sum(np.roll(values, lag, axis=1) for lag in range(-slant, slant + 1)) / (2 * slant + 1)
+    return np.mean([np.roll(values, lag, axis=1) for lag in range(-slant, slant + 1)], axis=0)
 
 
 def daylight(rows: Rows) -> Doubles:

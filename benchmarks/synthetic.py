@@ -13,9 +13,7 @@ import numpy as np
 
 from benchmarks import signals
 from benchmarks.signals import (
-    Doubles,
     Flags,
-    Integers,
     Rows,
     factor,
     fading,
@@ -30,6 +28,7 @@ from benchmarks.signals import (
     standardise,
     white,
 )
+from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.season import Seasons
 
 VERSION = 1
@@ -103,6 +102,11 @@ def seasonal(rows: Rows, calendar: Calendar) -> Doubles:
         )
         return some.log_uniform(0.05, 1) * walk
 
+    def long_cycle(some: Rows) -> Doubles:
+        long = calendar.seasons.long
+        step = some.integers(0, long) + np.arange(some.n_steps)
+        return some.log_uniform(0.2, 2) * pick(pattern(some, long), step % long)
+
     phase = np.floor(step + main * variation * rows.some(0.25, warp)).astype(np.int64) % main
     shape = pick(pattern(rows, main), phase)
     turns = rows.chance(0.5)[:, 0]
@@ -121,7 +125,7 @@ def seasonal(rows: Rows, calendar: Calendar) -> Doubles:
         amplitude[has_week] *= gain
         level[has_week] += offset
     if calendar.seasons.has_long and not calendar.has_weeks:  # a year over weeks
-        level += rows.some(0.85, lambda some: _long_cycle(some, calendar.seasons.long))
+        level += rows.some(0.85, long_cycle)
     return amplitude * shape + level
 
 
@@ -161,11 +165,6 @@ def _weeks(
     other = blend * later + (1 - blend) * pick(pattern(rows, main), phase)
     is_other = has_weekend & rows.chance(0.5) & (day >= saturday)
     return pick(gain, day), pick(offset, day), np.where(is_other, other, shape)
-
-
-def _long_cycle(rows: Rows, season: int) -> Doubles:
-    step = rows.integers(0, season) + np.arange(rows.n_steps)
-    return rows.log_uniform(0.2, 2) * pick(pattern(rows, season), step % season)
 
 
 # Families
@@ -414,7 +413,7 @@ def make_series(rows: Rows, calendar: Calendar) -> tuple[Doubles, Flags]:
     """Make series, and tell which of their steps are read, `(series, step)` each.
 
     They have a standard deviation of 1, before faults. Half of them keep their zero, in which a
-    ratio has a meaning; the others lie anywhere.
+    ratio has a meaning; the others lie anywhere, and some are upside down.
     """
     kinds = rows.kinds([weight for weight, _ in FAMILIES])
     values = np.empty((rows.n, rows.n_steps))
@@ -425,11 +424,10 @@ def make_series(rows: Rows, calendar: Calendar) -> tuple[Doubles, Flags]:
             series = family(some, calendar)
             values[is_chosen] = distorted(some, series) if family in DISTORTED else series
 
-    standard = standardise(values)
     deviation = np.maximum(values.std(1, keepdims=True), 1e-9)
     offset = np.where(rows.chance(0.5), rows.normal() * rows.log_uniform(0.1, 100), 0.0)
-    values = np.where(rows.chance(0.5), values / deviation, standard + offset)
-    return with_faults(rows, values)
+    anywhere = np.where(rows.chance(0.3), -1, 1) * standardise(values) + offset
+    return with_faults(rows, np.where(rows.chance(0.5), values / deviation, anywhere))
 
 
 # Batches
@@ -524,6 +522,8 @@ def draw(generator: np.random.Generator, size: Size, segment: int) -> Batch:
     mean = shown.sum(1) / np.maximum(n_shown, 1)
     varies = (np.abs(values - mean[:, None]) * is_shown).max(1) > 1e-6
     kept = (n_shown >= least) & varies
+    if not kept.any():
+        return draw(generator, size, segment)
     told = tell(batch, calendar, n_history)
     return Batch(values[kept], is_read[kept], is_shown[kept], calendar.seasons, told, n_history)
 
