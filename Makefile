@@ -3,13 +3,16 @@
 # make slow   the tests that take longer; CI runs both
 # make thorough   the slow tests, with six times as many kills, signals and damaged files
 # make soak   a thousand cycles of cron with a fault each, which takes a quarter of an hour
+# make pretrain   go on with the training of the built-in weights: MINUTES=600 THREADS=2
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
+MINUTES ?= 60
+THREADS ?= 2
 
-.PHONY: demo test slow thorough soak lint clean
+.PHONY: demo test slow thorough soak pretrain lint clean
 
 demo: $(VENV)/installed
 	@mkdir -p $(DEMO)
@@ -35,6 +38,9 @@ thorough: $(VENV)/installed
 
 soak: $(VENV)/installed
 	$(BIN)/python -m tests.faults.soak --cycles 1000
+
+pretrain: $(VENV)/installed
+	$(BIN)/python -m benchmarks.pretrain --minutes $(MINUTES) --threads $(THREADS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
