@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rnnforecast.model.expert_network import ExpertNetwork
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -40,7 +41,6 @@ from benchmarks import synthetic
 from benchmarks.synthetic import Batch, Size
 from rnnforecast.data.arrays import Doubles, Floats, sums_before
 from rnnforecast.data.season import shift
-from rnnforecast.model.expert_network import ExpertNetwork
 from rnnforecast.model.inputs import Inputs, SeriesInputs
 from rnnforecast.model.loss import pinball
 from rnnforecast.spec import QUANTILES

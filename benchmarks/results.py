@@ -164,7 +164,9 @@ def main() -> None:
     text = "\n\n".join([*head, *tables]) + "\n"
     print(text)
     if not given.parts and given.steps is None:
-        (_HERE / "RESULTS.md").write_text(text)
+        page = (_HERE / "RESULTS.md").read_text()
+        sections = page[page.find("\n## ") :] if "\n## " in page else ""  # of the other scripts
+        (_HERE / "RESULTS.md").write_text(text + sections)
 
 
 if __name__ == "__main__":

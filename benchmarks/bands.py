@@ -1,6 +1,6 @@
 """How many readings the bands hold, before and after calibration: `train` with its defaults.
 
-    RNNFORECAST_DATA=... python benchmarks/coverage.py [--seeds 0 1 2]
+    RNNFORECAST_DATA=... python benchmarks/bands.py [--seeds 0 1 2]
 
 Prints a Markdown table: medians over the seeds, of the held-out test part that `train` measures
 itself on. The ranges are those of the series with the smallest and the largest share, over all
