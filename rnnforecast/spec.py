@@ -146,6 +146,9 @@ def member_shapes(spec: NetworkSpec, member: MemberSpec) -> dict[str, Shape]:
         features = n_covariate_inputs(spec, member.segment)
         shapes["covariates_to_state.weight"] = (width, features)
         shapes["covariates_to_head.weight"] = (between, features)
+        if spec.n_known:
+            shapes["reaction_head.weight"] = (member.segment, between)
+            shapes["reaction_head.bias"] = (member.segment,)
     return shapes
 
 
@@ -156,4 +159,5 @@ def n_inputs(segment: int) -> int:
 
 def n_covariate_inputs(spec: NetworkSpec, segment: int) -> int:
     """Return how many inputs a segment has from covariates: see `model.covariates`."""
-    return (2 * spec.n_known + spec.n_past) * segment + spec.n_static
+    n_reaction = segment + 1 if spec.n_known else 0
+    return (2 * spec.n_known + spec.n_past) * segment + spec.n_static + n_reaction

@@ -117,14 +117,21 @@ class Network(nn.Module):
         n_ahead = -(-self.spec.horizon // segment)
         n, n_rows = readings.shape
         places = Places.at_end(n, n_rows, segment, n_ahead=n_ahead, n_origins=n_origins)
-        inputs = window_inputs(readings, history.seasons, segment, places)
-        covariates = None
+        features = None
         if history.features is not None and self.spec.n_features:
             mean, scale = (x.cpu().numpy() for x in (self.feature_mean, self.feature_scale))
             features = standardise(history.features, mean, scale)
-            covariates = self._tensor(covariate_inputs(features, places, segment))
-        values, experts, gain = map(self._tensor, (inputs.values, inputs.experts, inputs.gain))
-        return Prepared(places, inputs, Segments(values, experts, gain, covariates))
+        known = features.known if features is not None and self.spec.n_known else None
+        inputs = window_inputs(readings, history.seasons, segment, places, known)
+        segments = Segments(*map(self._tensor, (inputs.values, inputs.experts, inputs.gain)))
+        if features is not None:
+            covariates = self._tensor(covariate_inputs(features, places, segment, inputs))
+            segments = segments._replace(
+                covariates=covariates,
+                reaction=self._tensor(inputs.reaction),
+                reaction_error=self._tensor(inputs.reaction_error),
+            )
+        return Prepared(places, inputs, segments)
 
     def seasons_of(self, entries: Integers) -> tuple[Seasons, ...]:
         """Return the seasons of series."""
