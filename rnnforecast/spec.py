@@ -80,6 +80,8 @@ class NetworkSpec:
     """The season of most series, in steps, 1 where they have none: errors are measured by it."""
     n_series: int
     members: tuple[MemberSpec, ...]
+    weights: tuple[float, ...] = ()
+    """Shares of the members in the forecast, which add up to 1; equal ones where there are none."""
     quantiles: tuple[float, ...] = QUANTILES
     n_known: int = 0
     """Number of features known ahead."""
@@ -87,6 +89,11 @@ class NetworkSpec:
     """Number of features known up to the cutoff only."""
     n_static: int = 0
     """Number of features that are constant for each series."""
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each member in the forecast."""
+        return self.weights or (1 / len(self.members),) * len(self.members)
 
     @property
     def least_history(self) -> int:
