@@ -19,7 +19,7 @@ from rnnforecast.model.network import History, Network, Prepared
 from rnnforecast.parallel import rank_share
 from rnnforecast.spec import N_EXPERTS, NetworkSpec, n_inputs
 
-N_ORIGINS = 4
+N_ORIGINS = 8
 """Windows that end in each stretch of readings of a training step: they share its inputs."""
 _HORIZON_SHARE = 0.65
 """Share of the loss on the horizon; the rest is on the segments of history, one ahead."""
