@@ -79,7 +79,7 @@ _MAX_FAR = 6
 """Segments ahead over which its experts are compared, at most."""
 _HISTORY = 16_384
 """Rows that it sees at least, where there are as many."""
-_TABLE_VALUES, _COPIES = 1 << 24, 64
+_TABLE_VALUES, _COPIES = 1 << 22, 64
 """Values that it holds at a time, and those for each reading."""
 _SEASON_DIGITS = 5
 """Binary digits of the row at which seasons are looked for: at least 15 in 16 of the readings."""
