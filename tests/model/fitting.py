@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
@@ -12,6 +15,7 @@ from rnnforecast.data.arrays import Doubles
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_of
 from rnnforecast.events import Listener, ignore
+from rnnforecast.model import ensemble, training
 from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.ensemble import EnsembleLog, train_members
 from rnnforecast.model.initialise import initialise_network
@@ -30,6 +34,19 @@ PAIR = (PLAIN, LSTM)
 THREE = (*PAIR, MINGRU)
 """Members that are trained."""
 FOUR = (*THREE, UNTRAINED)
+EPOCH = 4
+"""Steps of an epoch in these tests."""
+HARMFUL_RATE = 10.0
+"""A rate at which training only harms."""
+
+
+@contextmanager
+def short_epochs() -> Iterator[None]:
+    """Let epochs have a few steps."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (training, ensemble):
+            patched.setattr(module, "EPOCH_STEPS", EPOCH)
+        yield
 
 
 def split(readings: np.ndarray) -> tuple[Past, Past]:

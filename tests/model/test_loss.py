@@ -118,10 +118,8 @@ def test_the_losses_and_gradients_of_parts_add_up_to_those_of_the_whole(
             continue
         part = step_loss(network, member, batch, SCALES, rows=rows)
         total += part.item()
-        for gradient, more in zip(
-            gradients, torch.autograd.grad(part, list(member.parameters())), strict=True
-        ):
-            gradient += more
+        more = torch.autograd.grad(part, list(member.parameters()))
+        gradients = [x + y for x, y in zip(gradients, more, strict=True)]
 
     assert total == pytest.approx(whole.item(), rel=1e-5)
     for gradient, reference in zip(gradients, expected, strict=True):
