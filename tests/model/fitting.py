@@ -115,6 +115,6 @@ def fit(
     return network, train(network, readings, config, listener, checkpoints=checkpoints)
 
 
-def weights_of(network: Network) -> dict[str, bytes]:
+def weights_of(network: torch.nn.Module) -> dict[str, bytes]:
     """Return every weight, to compare bit by bit."""
     return {name: x.numpy().tobytes() for name, x in network.state_dict().items()}
