@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pytest
@@ -112,6 +113,11 @@ def test_few_validation_windows_leave_more_groups_as_good_as_the_best(
     assert ensemble._select_members(network, Scripted(network, losses, n_disjoint)) == kept  # type: ignore[arg-type]
 
 
+@cache
+def network_of_four() -> Network:
+    return Network(make_spec(members=FOUR), NetworkConfig())
+
+
 GROUPS = [g for size in (1, 2, 3, 4) for g in itertools.combinations(range(4), size)]
 
 
@@ -119,7 +125,7 @@ GROUPS = [g for size in (1, 2, 3, 4) for g in itertools.combinations(range(4), s
 @given(st.lists(st.integers(1000, 1040), min_size=15, max_size=15))
 def test_no_larger_group_and_none_as_large_would_be_better(drawn: list[int]) -> None:
     losses = dict(zip(GROUPS, drawn, strict=True))
-    network = Network(make_spec(members=FOUR), NetworkConfig())
+    network = network_of_four()
 
     kept = ensemble._select_members(network, Scripted(network, losses))  # type: ignore[arg-type]
 

@@ -26,9 +26,8 @@ from rnnforecast.model.training import (
     n_stretches,
     swapped_parameters,
 )
-from tests.builders import make_panel, make_spec, wave
+from tests.builders import make_panel, make_spec
 from tests.model.fitting import (
-    DAY,
     EPOCH,
     FOUR,
     HARMFUL_RATE,
