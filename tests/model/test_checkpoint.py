@@ -160,7 +160,7 @@ def test_training_that_is_interrupted_again_and_again_comes_to_the_same_end(
 def test_members_that_had_stopped_early_stay_stopped(
     place: Checkpoints, interrupted: Callable[..., None]
 ) -> None:
-    hasty = dataclasses.replace(QUICK, epochs=6, learning_rate=1.0)
+    hasty = dataclasses.replace(QUICK, epochs=8, learning_rate=1.0)
     uninterrupted = fit(NOISY, hasty, members=PAIR)
     steps = sorted(member.steps for member in uninterrupted[1].members)
     assert steps[0] < steps[-1], "the test needs a member that stops before the others"
