@@ -107,10 +107,9 @@ def _train_challenger(
     n_validation = max(horizon, int(config.training.validation * n_before))
     cuts = SplitTimes(test_from - n_validation * panel.step_us, test_from, panel.end_us)
     spec = replace(champion.spec, n_series=panel.n_series)
-    plan = TrainingSetup(split_at(panel, cuts), spec, config)
-
-    incumbent = restore(champion)
-    fitted = fit_network(plan, plan.split, events, start=restore_network(champion))
+    incumbent, start = restore(champion), restore_network(champion)
+    plan = TrainingSetup(split_at(panel, cuts), spec, config, start.network.told_seasons)
+    fitted = fit_network(plan, plan.split, events, start=start)
     calibration = calibrate(fitted, plan.split, plan.spec, events)
     comparison, seen = compare_held_out(
         fitted, calibration, plan, events, extra_forecasters={CHAMPION: incumbent}

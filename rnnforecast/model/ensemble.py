@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import threading
 import time
@@ -33,17 +32,19 @@ from rnnforecast.model.training import (
 )
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, broadcast_int
 from rnnforecast.process import current_launch, defer_signals
+from rnnforecast.spec import NetworkSpec
 from rnnforecast.units import parse_duration_us
 
 _FIRST_SHARE = 0.5
 """Share of `--max-time` after which training stops; fine-tuning takes at most as many steps."""
 _TRIED_STEPS = 5
 """Steps by which the duration of a step is first measured with `--max-time`."""
-_TOLERANCE = 0.01
-"""A group of members is as good as the best one where its loss is larger by at most this share: the
-best alone rests too much on one stretch of readings (docs/decisions.md, 6)."""
-_ENOUGH_WINDOWS = 100
-"""With fewer disjoint validation windows the tolerance grows, with the root of the ratio."""
+_STEP = 0.1
+"""Weights of members are multiples of this before they are shrunk."""
+_PRIOR_WINDOWS = 10.0
+"""With so many disjoint validation windows, weights lie halfway between equal and best ones."""
+_ENOUGH = 0.5
+"""Share of the best weights in those that are used from which a member without any may go."""
 _TURN_STEPS = 4
 """Steps that a member takes before another one may have its thread: three members would otherwise
 leave the second of two threads idle for a third of an epoch."""
@@ -126,12 +127,10 @@ def train_members(
 
     logs = tuple(member.finish() for member in members)
     _warn_of_gradients(logs, config, listener)
-    selected = _select_members(network, held_out)
-    network.select_members(selected)
+    selected = network.weigh_members(_weigh_members(network, held_out))
     listener(
         Notice(
-            f"trained {len(logs)} members, {current.end} steps; of all {len(network.spec.members)}"
-            f" {len(selected)} forecast"
+            f"trained {len(logs)} network(s), {current.end} steps; {describe_shares(network.spec)}"
         )
     )
     return EnsembleLog(logs, selected)
@@ -169,28 +168,34 @@ def _warn_of_gradients(
             listener(WarningEvent("exploding-gradients", message))
 
 
-def _select_members(network: Network, validation: ValidationWindows | None) -> tuple[int, ...]:
-    """Return the indices of the members that forecast.
+def _weigh_members(network: Network, validation: ValidationWindows | None) -> tuple[float, ...]:
+    """Return the weight of each member in the forecast.
 
-    They are the largest group that is as good as the best one, and of these the best. Without
-    validation all members are kept, or those that see covariates, if any: the user asked for them.
+    They are those with the least loss on validation windows, shrunk towards equal ones where these
+    are few. With enough windows a member that sees covariates goes where its weight is none, and
+    one that does not where they are all that helps. Without validation all members count alike, or
+    those that see covariates, if any: the user asked for them.
     """
-    indices = range(len(network.members))
-    if validation is None:
-        return tuple(i for i in indices if network.members[i].spec.covariates) or tuple(indices)
-
-    groups = [g for size in indices for g in itertools.combinations(indices, size + 1)]
     members = list(network.members)
-    candidates = [[members[i] for i in g] for g in groups]
-    losses = validation.losses(candidates)
+    n = len(members)
+    if validation is None:
+        sees = [float(member.spec.covariates) for member in members]
+        return tuple(sees) if any(sees) else (1 / n,) * n
 
-    tolerance = _TOLERANCE * max(1.0, math.sqrt(_ENOUGH_WINDOWS / validation.n_disjoint))
-    good = [
-        (-len(g), loss, g)
-        for g, loss in zip(groups, losses, strict=True)
-        if loss <= (1 + tolerance) * min(losses)
+    n_parts = round(1 / _STEP)
+    grid = [
+        tuple(part / n_parts for part in parts)
+        for parts in itertools.product(range(n_parts + 1), repeat=n)
+        if sum(parts) == n_parts
     ]
-    return min(good)[2]
+    best = min(zip(validation.losses(members, grid), grid, strict=True))[1]
+    share = validation.n_disjoint / (validation.n_disjoint + _PRIOR_WINDOWS)
+    trained = [i for i, member in enumerate(members) if member.spec.is_trained]
+    unused = {i for i in trained if not best[i]} if len(trained) > 1 and share > _ENOUGH else set()
+    if len(unused) == len(trained):  # the built-in one is best: at least one may learn on
+        unused.discard(trained[0])
+    weights = [share * weight + (1 - share) / n for weight in best]
+    return tuple(0.0 if i in unused else weight for i, weight in enumerate(weights))
 
 
 @dataclass(frozen=True)
@@ -291,6 +296,15 @@ def fine_tune_members(
 
         workers.for_each(range(len(n_steps)), fine_tune_one)
     reporter.finish()
+
+
+def describe_shares(spec: NetworkSpec) -> str:
+    """Describe the share of each member in the forecast."""
+    parts = []
+    for share, member in zip(spec.shares, spec.members, strict=True):
+        name = "trained" if member.is_trained else "built in"
+        parts.append(f"{100 * share:.0f} % {name}" + " with covariates" * member.covariates)
+    return "forecasts are " + ", ".join(parts)
 
 
 class _Pace:

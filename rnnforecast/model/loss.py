@@ -190,24 +190,25 @@ class ValidationWindows:
             self._prepared[segment] = self._network.prepare(history, segment)
         return self._prepared[segment]
 
-    def losses(self, groups: Sequence[Sequence[Member]]) -> list[float]:
-        """Return the quantile loss of each group's mean forecast, in units of the series' scale.
+    def loss(self, member: Member) -> float:
+        """Return the quantile loss of a member, in units of the series' scale."""
+        (loss,) = self.losses([member], [(1.0,)])
+        return loss
+
+    def losses(
+        self, members: Sequence[Member], weightings: Sequence[Sequence[float]]
+    ) -> list[float]:
+        """Return the quantile losses of weighted means of members, in units of the series' scale.
 
         Each rank forecasts its share of the windows.
         """
-        members = list({id(m): m for group in groups for m in group}.values())
-        forecasts = {
-            id(m): self._network.member_forecast(m, self._prepare(m.spec.segment)) for m in members
-        }
-        sums = [
-            quantile_losses(
-                np.mean([forecasts[id(m)] for m in group], axis=0),
-                self._actual,
-                self._network.spec.quantiles,
-            )
-            for group in groups
-        ]
-        totals = [float((each / self._scales).sum()) for each in sums]
+        network = self._network
+        forecasts = [network.member_forecast(m, self._prepare(m.spec.segment)) for m in members]
+        totals = []
+        for weights in weightings:
+            mean = np.sum([w * f for w, f in zip(weights, forecasts, strict=True)], axis=0)
+            losses = quantile_losses(mean, self._actual, network.spec.quantiles)
+            totals.append(float((losses / self._scales).sum()))
         n_known = float(np.isfinite(self._actual).sum())
         *totals, n_all = self._ranks.all_reduce(np.array([*totals, n_known])).tolist()
         return [total / max(n_all, 1) for total in totals]
