@@ -22,6 +22,8 @@ from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS, N_SHOWN
 _SEASON, _WEIGHTED = NAMES.index("season"), NAMES.index("weighted")
 _AGE_IN_ROWS, _AGE_IN_SEASONS = 13, 14
 """Places of two facts that change over the horizon: how long nothing was read."""
+_IS_BLIND = 19
+"""Place of the fact that nothing was read so far."""
 _LOG_FLOOR = 1e-4
 """Least value, in units of the spread, whose logarithm is an input."""
 _ERROR_FLOOR = 1e-3
@@ -368,6 +370,8 @@ def _pack(
     scale = spread[..., None]
     experts = forecasts / scale[..., None]
     noise = 0.4 * np.log(np.maximum(deviation, _LOG_FLOOR * scale) / scale)
+    # without a reading there is no spread: the ratio would depend on the unit
+    noise = np.where(facts[..., _IS_BLIND, None] > 0, 0.0, noise)
     shape = *forecasts.shape[:2], -1
     shown = compress(experts[:, :, 1 : 1 + N_SHOWN])
     parts = [before.reshape(shape), shown.reshape(shape), noise, facts]

@@ -113,9 +113,7 @@ def _targets(network: Network, batch: Batch, places: Places, segment: int) -> Do
 
     NaN where nothing was read, before the first row, and beyond the horizon.
     """
-    entry = batch.series + 1
-    parts = [network.mask_spikes(values, entry) for values in (batch.history, batch.future)]
-    values = np.concatenate(parts, axis=1).astype(np.float64)
+    values = _without_spikes(network, batch)
     n_before = places.n_segments * segment - batch.history.shape[1]
     n_after = -network.spec.horizon % segment
     values = np.pad(values, ((0, 0), (n_before, n_after)), constant_values=np.nan)
@@ -127,6 +125,12 @@ def _targets(network: Network, batch: Batch, places: Places, segment: int) -> Do
     if n_after:
         targets[:, -1, segment - n_after :] = np.nan
     return targets
+
+
+def _without_spikes(network: Network, batch: Batch) -> Doubles:
+    """Return history and future, (N, L + H): a few rows alone would not tell spike from level."""
+    values = np.concatenate([batch.history, batch.future], axis=1)
+    return network.mask_spikes(values, batch.series + 1).astype(np.float64)
 
 
 def _scaled(targets: Doubles, prepared: Prepared, scales: Doubles) -> tuple[Tensor, Tensor]:
@@ -178,8 +182,7 @@ class ValidationWindows:
 
     @cached_property
     def _actual(self) -> Doubles:
-        future = self._network.mask_spikes(self._batch.future, self._batch.series + 1)
-        return future.astype(np.float64)
+        return _without_spikes(self._network, self._batch)[:, self._batch.history.shape[1] :]
 
     def _prepare(self, segment: int) -> Prepared:
         if segment not in self._prepared:
