@@ -71,10 +71,8 @@ def make_spec(
     segment: int = 6,
     members: tuple[MemberSpec, ...] | None = None,
 ) -> NetworkSpec:
-    """Make the spec of these members; by default of one that learns from windows as they are."""
-    members = members or (
-        MemberSpec(lookback, min(segment, lookback), linear=False, seasonal=False),
-    )
+    """Make the spec of these members; by default of one GRU of width 8."""
+    members = members or (MemberSpec("gru", hidden=8, layers=1, segment=segment),)
     return NetworkSpec(lookback, horizon, season, n_series, members)
 
 
