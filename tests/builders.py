@@ -63,16 +63,16 @@ def make_panel(*series: object, step_us: int = HOUR_US, start_us: int = START_US
 
 
 def make_spec(
-    lookback: int = 24,
+    lookback: int = 32,
     horizon: int = 6,
-    season: int = 12,
+    season: int = 8,
     n_series: int = 1,
     *,
-    segment: int = 6,
+    segment: int = 4,
     members: tuple[MemberSpec, ...] | None = None,
 ) -> NetworkSpec:
-    """Make the spec of these members; by default of one GRU of width 8."""
-    members = members or (MemberSpec("gru", hidden=8, layers=1, segment=segment),)
+    """Make the spec of these members; by default of a small one."""
+    members = members or (MemberSpec("gru", hidden=4, layers=1, segment=segment),)
     return NetworkSpec(lookback, horizon, season, n_series, members)
 
 
