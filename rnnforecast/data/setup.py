@@ -194,7 +194,8 @@ def _check_usable(split: Split, spec: NetworkSpec) -> None:
     batch = windows.gather(windows.spread(_CHECKED_WINDOWS))
     is_read = np.isfinite(batch.history)
     # rows before the first of a series are no gap
-    n_rows = spec.lookback - np.argmax(is_read, axis=1)
+    n_before = batch.next_step - split.panel.first_step[batch.series]
+    n_rows = np.minimum(n_before, spec.lookback)
     has_history = is_read.sum(1) >= MIN_OBSERVED_SHARE * n_rows
     if not (has_history & np.isfinite(batch.future).any(1)).any():
         n_rows = split.panel.n_rows
@@ -214,7 +215,7 @@ def _denser(split: Split, spec: NetworkSpec) -> list[Proposal]:
     steps = [step for step in _LONGER_STEPS if parse_duration_us(step) >= pace_us][:2]
     condition = "if the sensors report so rarely"
     longer = [Proposal(("--freq", step, "--agg", "mean"), condition) for step in steps]
-    lookback = str(max(1, spec.least_history // 4))
+    lookback = str(max(1, spec.lookback // 4))
     return [*longer, Proposal(("--lookback", lookback), "to learn from short stretches alone")]
 
 
