@@ -126,14 +126,11 @@ def train_members(
 
     logs = tuple(member.finish() for member in members)
     _warn_of_gradients(logs, config, listener)
+    n_members = len(network.members)
     selected = _select_members(network, held_out)
     network.select_members(selected)
-    listener(
-        Notice(
-            f"trained {len(logs)} members, {current.end} steps; of all {len(network.spec.members)}"
-            f" {len(selected)} forecast"
-        )
-    )
+    trained = f"trained {len(logs)} member(s), {current.end} steps"
+    listener(Notice(f"{trained}; {len(selected)} of {n_members} forecast"))
     return EnsembleLog(logs, selected)
 
 

@@ -160,8 +160,9 @@ def test_no_series_with_a_reading_in_its_look_back_is_exit_5(
 ) -> None:
     assert command("predict", "-m", trained / "model", "--as-of", "1999-01-01").code == 5
     readings = pd.read_csv(trained / "data.csv")
-    for n, code in ((1, 5), (2, 5), (3, 3)):
-        readings.where(readings.index < n, readings[["timestamp"]]).to_csv("dead.csv", index=False)
+    for n, code in ((3, 3), (2, 5), (1, 5)):
+        readings.loc[n:, ["flow", "level"]] = np.nan
+        readings.to_csv("dead.csv", index=False)
         outcome = command("predict", "dead.csv", "-m", trained / "model")
         assert outcome.code == code, "three readings each are enough, and few"
     assert pd.read_csv("forecast.csv")["timestamp"][0] == "2024-01-01 03:00:00"
