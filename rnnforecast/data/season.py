@@ -98,7 +98,7 @@ def told_seasons(config: WindowConfig, past: Past) -> Seasons | None:
             f"--season names {len(periods)} seasons, but there are at most two",
             hint="pass a short one and a long one, such as  --season 1d,1w",
         )
-    return Seasons(*sorted(periods))
+    return Seasons(*sorted({period for period in periods if period > 1}))
 
 
 def infer_season(past: Past) -> int:

@@ -436,7 +436,7 @@ def forecast(
         events(warning)
     if not prediction.forecast.names:
         raise NotEnoughDataError(
-            "no series has a reading in its look-back, so nothing can be forecast",
+            "no series has three readings in its look-back, so nothing can be forecast",
             code="too-short",
             proposals=[Proposal(("--fallback", "seasonal-naive,naive"))],
             hint="pass newer readings",

@@ -183,11 +183,12 @@ def test_no_series_with_a_reading_in_its_look_back_is_exit_5(
 ) -> None:
     assert command("predict", "-m", trained / "model", "--as-of", "1999-01-01").code == 5
     readings = pd.read_csv(trained / "data.csv")
-    readings.loc[1:, ["flow", "level"]] = np.nan
-    readings.to_csv("dead.csv", index=False)
-    outcome = command("predict", "dead.csv", "-m", trained / "model")
-    assert outcome.code == 3, "one reading each: shortened"
-    assert pd.read_csv("forecast.csv")["timestamp"][0] == "2024-01-01 01:00:00"
+    for n, code in ((3, 3), (2, 5), (1, 5)):
+        readings.loc[n:, ["flow", "level"]] = np.nan
+        readings.to_csv("dead.csv", index=False)
+        outcome = command("predict", "dead.csv", "-m", trained / "model")
+        assert outcome.code == code, "three readings each are enough, and few"
+    assert pd.read_csv("forecast.csv")["timestamp"][0] == "2024-01-01 03:00:00"
 
 
 @pytest.mark.parametrize(
