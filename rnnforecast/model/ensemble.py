@@ -127,20 +127,9 @@ def train_members(
 
     logs = tuple(member.finish() for member in members)
     _warn_of_gradients(logs, config, listener)
-<<<<<<< HEAD
     selected = network.weigh_members(_weigh_members(network, held_out))
-    listener(
-        Notice(
-            f"trained {len(logs)} network(s), {current.end} steps; {describe_shares(network.spec)}"
-        )
-    )
-=======
-    n_members = len(network.members)
-    selected = _select_members(network, held_out)
-    network.select_members(selected)
     trained = f"trained {len(logs)} member(s), {current.end} steps"
-    listener(Notice(f"{trained}; {len(selected)} of {n_members} forecast"))
->>>>>>> tests2
+    listener(Notice(f"{trained}; {describe_shares(network.spec)}"))
     return EnsembleLog(logs, selected)
 
 

@@ -247,9 +247,7 @@ def test_a_random_walk_is_forecast_by_its_last_value_before_training() -> None:
     past: Past = make_past(make_panel(*walks))
     spec = network.spec
     network = Network(replace(spec, n_series=8), NetworkConfig())
-    initialise_network(
-        network, Seasons(), [Seasons()] * 8, past, windows_of(past, network.spec)
-    )
+    initialise_network(network, Seasons(), [Seasons()] * 8, past, windows_of(past, network.spec))
     history = make_history(walks[:, :96], seasons=Seasons())
     median = network.forecast(history)[..., spec.median]
     error = np.abs(median - walks[:, 96:]).mean()
