@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import inspect
 import multiprocessing
 import os
 import platform
@@ -43,16 +44,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import suite_methods
-from suite_methods import (
-    DECILES,
-    LEVELS,
-    LIBRARIES,
-    METHODS,
-    NETWORK,
-    Task,
-    repeat_season,
-    tasks_of,
-)
+from suite_methods import DECILES, LEVELS, METHODS, NETWORK, Task, repeat_season, tasks_of
 
 import rnnforecast
 
@@ -172,7 +164,7 @@ def _forecast(
 ) -> tuple[pd.DataFrame, float]:
     """Return a forecast and the seconds it took; those of other libraries from the cache."""
     path = None
-    if method in LIBRARIES:
+    if method != NETWORK:
         path = cache / method / f"{task.name}-{_digest(task, method)}.parquet"
         if path.exists():
             forecast = pd.read_parquet(path)
@@ -193,10 +185,15 @@ def _forecast(
 
 
 def _digest(task: Task, method: str) -> str:
-    """Return a digest of the readings, of the method's code and of its libraries."""
-    decides = [task.path.read_bytes(), Path(suite_methods.__file__).read_bytes()]
+    """Return a digest of the readings, of the code but for the network's, and of the libraries."""
+    code = (
+        Path(suite_methods.__file__)
+        .read_text()
+        .replace(inspect.getsource(suite_methods.network), "")
+    )
+    decides = [task.path.read_bytes(), code.encode()]
     decides += [f"{task.season} {task.horizon} {task.windows}".encode()]
-    decides += [version(library).encode() for library in LIBRARIES[method]]
+    decides += [version(library).encode() for library in suite_methods.LIBRARIES[method]]
     return hashlib.sha256(b"\n".join(decides)).hexdigest()[:12]
 
 
