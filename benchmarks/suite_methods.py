@@ -219,12 +219,11 @@ def _long_form(task: Task, readings: pd.DataFrame, history: int | None) -> pd.Da
     parts = []
     for name, column in readings.items():
         values = column.to_numpy().copy()
-        begin = np.flatnonzero(np.isfinite(values))[:1]
         for row in np.flatnonzero(np.isnan(values)):
             values[row] = values[row - task.season] if row >= task.season else np.nan
         values = pd.Series(values).ffill().to_numpy()
-        rows = np.arange(max(first, *begin), len(values))
-        if begin.size and len(rows) > task.windows * task.horizon:
+        rows = np.arange(max(first, np.isnan(values).sum()), len(values))  # from the first reading
+        if len(rows) > task.windows * task.horizon:
             weight = np.isfinite(column.to_numpy()[rows]).astype(float)
             part = {"unique_id": name, "ds": rows, "y": values[rows], "weight": weight}
             parts.append(pd.DataFrame(part))
@@ -235,14 +234,14 @@ def _from_intervals(rows: pd.DataFrame, model: str) -> pd.DataFrame:
     """Return a cross-validation's point forecasts and intervals of 20, 40, 60 and 80 %."""
     ends = [f"{model}-lo-{level}" for level in (80, 60, 40, 20)]
     ends += [model, *(f"{model}-hi-{level}" for level in (20, 40, 60, 80))]
-    rows = {
+    columns = {
         "series": rows["unique_id"],
         "cutoff": rows["cutoff"] + 1,
         "lead": rows["ds"] - rows["cutoff"],
         "forecast": rows[model],
         **{decile: rows[end] for decile, end in zip(DECILES, ends, strict=True)},
     }
-    return pd.DataFrame(rows)
+    return pd.DataFrame(columns)
 
 
 NETWORK = "network"
@@ -252,5 +251,9 @@ METHODS: dict[str, Callable[[Task, pd.DataFrame, int], pd.DataFrame]] = {
     "ets": ets,
     "theta": theta,
 }
-LIBRARIES = {"lightgbm": ("mlforecast", "lightgbm"), "ets": ("statsforecast",)}
-LIBRARIES["theta"] = LIBRARIES["ets"]
+LIBRARIES = {
+    "lightgbm": ("mlforecast", "lightgbm"),
+    "ets": ("statsforecast",),
+    "theta": ("statsforecast",),
+}
+"""What decides a forecast beside the code here; of other methods nothing is kept."""
