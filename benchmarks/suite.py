@@ -106,7 +106,8 @@ def score(
             "inside": np.where(np.isnan(actual), np.nan, is_inside),
             "filled": np.where(np.isnan(actual), np.nan, is_absent),
         }
-        measured[method] = {name: _mean_of_windows(column) for name, column in columns.items()}
+        flat = {name: pd.DataFrame(c.reshape(len(values), -1)) for name, c in columns.items()}
+        measured[method] = {name: frame.mean(axis=1).to_numpy() for name, frame in flat.items()}
 
     rows = []
     for method, means in measured.items():
@@ -118,10 +119,6 @@ def score(
         rows.append(frame.assign(method=method, set=task.name, kind=task.kind))
     scores = pd.concat(rows, ignore_index=True)
     return scores[scores["filled"].notna()]  # a series that has no reading to forecast is left out
-
-
-def _mean_of_windows(values: np.ndarray) -> np.ndarray:
-    return pd.DataFrame(values.reshape(len(values), -1)).mean(axis=1).to_numpy()
 
 
 @dataclass(frozen=True)
