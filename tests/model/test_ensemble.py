@@ -21,6 +21,7 @@ from rnnforecast.model.ensemble import (
     EnsembleLog,
     ProgressReporter,
     WorkQueue,
+    describe_shares,
     fine_tune_members,
     worker_pool,
 )
@@ -36,7 +37,9 @@ from tests.model.fitting import (
     HARMFUL_RATE,
     NOISY,
     PAIR,
+    PLAIN,
     THREE,
+    UNTRAINED,
     fit,
     scales_of,
     short_epochs,
@@ -238,11 +241,20 @@ def test_members_whose_gradients_explode_are_warned_of() -> None:
     assert all("--learning-rate" in event.message for event in warnings)
 
 
-def test_the_end_of_a_training_says_how_many_members_forecast() -> None:
+def test_the_end_of_a_training_says_what_the_forecasts_are() -> None:
     events: list[Event] = []
-    _, log = fit(NOISY, QUICK, events.append, members=FOUR)
+    network, _ = fit(NOISY, QUICK, events.append, members=(*PAIR, UNTRAINED))
     notice = [event.message for event in events if isinstance(event, Notice)][-1]
-    assert notice == f"trained 3 members, {2 * EPOCH} steps; of all 4 {len(log.selected)} forecast"
+    shares = describe_shares(network.spec)
+    assert notice == f"trained 2 network(s), {2 * EPOCH} steps; {shares}"
+
+
+def test_shares_are_described_in_percent() -> None:
+    members = (PLAIN, dataclasses.replace(PLAIN, covariates=True), UNTRAINED)
+    spec = dataclasses.replace(make_spec(members=members), weights=(0.2, 0.5, 0.3))
+    assert describe_shares(spec) == (
+        "forecasts are 20 % trained, 50 % trained with covariates, 30 % built in"
+    )
 
 
 # Listeners, errors and signals

@@ -66,7 +66,7 @@ def make_training(
 def validation_loss(network: Network) -> float:
     _, validation = windows_to_train(NOISY, network.spec)
     held_out = ValidationWindows(network, validation, scales_of(NOISY))
-    return held_out.losses([list(network.members)])[0]
+    return held_out.loss(network.members[0])
 
 
 def epochs_in(events: list[Event]) -> list[EpochEnded]:
