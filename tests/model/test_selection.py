@@ -187,10 +187,10 @@ def test_a_member_that_harms_the_mean_is_left_out(bad: int, error: float) -> Non
 
 
 def test_members_that_err_in_opposite_ways_share_the_forecast() -> None:
-    network = started(NOISY, make_spec(members=THREE))
-    members = err(network, 2.0, -1.0, -9.0)
+    network = started(NOISY, make_spec(members=PAIR))
+    members = err(network, 3.0, -1.5)
     best = best_weights(network, members)
-    assert best[0] < best[1] and best[2] == 0
+    assert 0.1 < best[0] < best[1]
 
     log = train(network, NOISY, STILL)
 
