@@ -109,9 +109,7 @@ def test_a_segment_has_the_covariates_of_its_rows_and_of_those_before(
             for row in rows
         ]
 
-    for window, (stretch, boundary) in enumerate(
-        zip(places.stretch, places.boundary, strict=True)
-    ):
+    for window, (stretch, boundary) in enumerate(zip(places.stretch, places.boundary, strict=True)):
         for i in range(n_segments):
             number = boundary - places.n_history + i
             zeros = [0.0] * sizes[1] * segment
@@ -250,9 +248,7 @@ def driven(
     return make_past(replace(make_panel(readings), covariates=covariates))
 
 
-def fit(
-    past: Past, *members: MemberSpec, steps: int = 10, validates: bool = True
-) -> RNNForecaster:
+def fit(past: Past, *members: MemberSpec, steps: int = 10, validates: bool = True) -> RNNForecaster:
     spec = replace(make_spec(LOOKBACK, HORIZON, 1, 1, members=members), n_known=1)
     return RNNForecaster.fit(
         replace(past, cutoff=past.cutoff * 3 // 4),

@@ -125,7 +125,9 @@ def test_more_ranks_than_stretches_in_a_batch_are_refused():
             listener=ignore,
         )
 
-    with pytest.raises(UsageError, match="--batch-size 11 gives 2 stretches of readings to 3 ranks"):
+    with pytest.raises(
+        UsageError, match="--batch-size 11 gives 2 stretches of readings to 3 ranks"
+    ):
         together(3, fit)
 
 
