@@ -53,7 +53,6 @@ _TRACE_WIDTHS = {
     "gradient": 9,
     "99 %": 9,
     "clipped": 7,
-    "memory": 6,
 }
 """Columns of the trace and their widths."""
 _GAP = 2

@@ -26,8 +26,9 @@ from rnnforecast.units import parse_duration_us, parse_steps
 
 _CHECKED_WINDOWS = 1024
 """Windows, spread over all of them, that are looked at for gaps."""
-
-
+_MIN_READ_SHARE = 0.1
+"""Where a smaller share of the rows is read, a shorter look-back is not proposed: the stamps or the
+step are rather misread."""
 _LONGER_STEPS = (
     "1min",
     "5min",
@@ -194,7 +195,8 @@ def _check_usable(split: Split, spec: NetworkSpec) -> None:
     batch = windows.gather(windows.spread(_CHECKED_WINDOWS))
     is_read = np.isfinite(batch.history)
     # rows before the first of a series are no gap
-    n_rows = spec.lookback - np.argmax(is_read, axis=1)
+    n_before = batch.next_step - split.panel.first_step[batch.series]
+    n_rows = np.minimum(n_before, spec.lookback)
     has_history = is_read.sum(1) >= MIN_OBSERVED_SHARE * n_rows
     if not (has_history & np.isfinite(batch.future).any(1)).any():
         n_rows = split.panel.n_rows
@@ -208,12 +210,14 @@ def _check_usable(split: Split, spec: NetworkSpec) -> None:
 
 
 def _denser(split: Split, spec: NetworkSpec) -> list[Proposal]:
-    """Return steps with a reading in each, as far as there are, and a shorter look-back."""
+    """Return steps with a reading in each, as far as there are, and maybe a shorter look-back."""
     panel = split.panel
     pace_us = panel.step_us * panel.n_rows / max(panel.n_readings, 1)
     steps = [step for step in _LONGER_STEPS if parse_duration_us(step) >= pace_us][:2]
     condition = "if the sensors report so rarely"
     longer = [Proposal(("--freq", step, "--agg", "mean"), condition) for step in steps]
+    if panel.n_readings < _MIN_READ_SHARE * panel.n_rows:
+        return longer
     lookback = str(max(1, spec.least_history // 4))
     return [*longer, Proposal(("--lookback", lookback), "to learn from short stretches alone")]
 

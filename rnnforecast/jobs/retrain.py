@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rnnforecast.config.training import EXPERT
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import SplitTimes, split_at
 from rnnforecast.errors import ModelError
@@ -16,6 +17,7 @@ from rnnforecast.evaluate.live import Score
 from rnnforecast.events import Recorder
 from rnnforecast.jobs.publication import Publication
 from rnnforecast.model.artifact import load_manifest
+from rnnforecast.model.experts import ExpertForecaster
 from rnnforecast.model.provenance import build_artifact
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
@@ -111,9 +113,8 @@ def _train_challenger(
     plan = TrainingSetup(split_at(panel, cuts), spec, config, start.network.told_seasons)
     fitted = fit_network(plan, plan.split, events, start=start)
     calibration = calibrate(fitted, plan.split, plan.spec, events)
-    comparison, seen = compare_held_out(
-        fitted, calibration, plan, events, extra_forecasters={CHAMPION: incumbent}
-    )
+    rivals = {EXPERT: ExpertForecaster(), CHAMPION: incumbent}
+    comparison, seen = compare_held_out(fitted, calibration, plan, events, rivals)
     decision = _decide(publication, challenge, comparison)
 
     forecaster = fine_tune(fitted, plan, plan.split.everything, events)

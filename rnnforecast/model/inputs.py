@@ -311,9 +311,9 @@ def _facts(
         (n_seen == 0).astype(np.float64),
         0.3 * np.log1p(n_judged[..., 0]),
     ]
-    near = np.where(is_judged, log_errors(error), 0.0)
-    far = np.where(n_far > 0, log_errors(far_error), near)
-    joined: Doubles = np.concatenate([np.stack(facts, -1), near, far], -1)
+    log_error = np.where(is_judged, log_errors(error), 0.0)
+    log_far_error = np.where(n_far > 0, log_errors(far_error), log_error)
+    joined: Doubles = np.concatenate([np.stack(facts, -1), log_error, log_far_error], -1)
     return joined, level, spread, gain
 
 

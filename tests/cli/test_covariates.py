@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import Command
 
 N, AHEAD = 500, 10
-FIT = ["--hidden", "8", "--steps", "8", "--learning-rate", "1e-2", "-L", "24", "-H", "6"]
-FIT += ["--threads", "1", "-q"]
+FIT = ["--hidden", "8", "--layers", "1", "--segment", "1", "--steps", "40"]
+FIT += ["--learning-rate", "2e-2", "-L", "24", "-H", "6", "--threads", "1", "-q"]
 KNOWN = ["--known", "setpoint", "--known", "mode"]
 
 

@@ -155,16 +155,40 @@ def test_a_fallback_forecasts_it_and_says_so(command: Command, trained: Path) ->
     assert outcome.code == 3
 
 
+def test_the_expert_is_a_fallback_that_no_other_series_moves(
+    command: Command, trained: Path
+) -> None:
+    readings = pd.read_csv(trained / "data.csv")
+    readings.loc[300:, "level"] = np.nan
+    forecasts = []
+    for name in ("dead.csv", "again.csv"):
+        readings.to_csv(name, index=False)
+        outcome = command(
+            "predict", name, "-m", trained / "model", "--fallback", "expert", "--json"
+        )
+        assert outcome.code == 3 and outcome.document["fallback"] == ["level"]
+        forecast = pd.read_csv("forecast.csv").set_index("series")
+        assert set(forecast.loc["level", "source"]) == {"expert"}
+        forecasts.append(forecast.loc["level"])
+        readings["flow"] += np.arange(len(readings)) % 7
+    pd.testing.assert_frame_equal(*forecasts)
+    level = forecasts[0]
+    assert (level["q10"] < level["forecast"]).all() and (level["forecast"] < level["q90"]).all()
+    seen = readings["level"].dropna()
+    assert level["forecast"].between(seen.min(), seen.max()).all()
+
+
 def test_no_series_with_a_reading_in_its_look_back_is_exit_5(
     command: Command, trained: Path
 ) -> None:
     assert command("predict", "-m", trained / "model", "--as-of", "1999-01-01").code == 5
     readings = pd.read_csv(trained / "data.csv")
-    readings.loc[1:, ["flow", "level"]] = np.nan
-    readings.to_csv("dead.csv", index=False)
-    outcome = command("predict", "dead.csv", "-m", trained / "model")
-    assert outcome.code == 3, "one reading each: shortened"
-    assert pd.read_csv("forecast.csv")["timestamp"][0] == "2024-01-01 01:00:00"
+    for n, code in ((3, 3), (2, 5), (1, 5)):
+        readings.loc[n:, ["flow", "level"]] = np.nan
+        readings.to_csv("dead.csv", index=False)
+        outcome = command("predict", "dead.csv", "-m", trained / "model")
+        assert outcome.code == code, "three readings each are enough, and few"
+    assert pd.read_csv("forecast.csv")["timestamp"][0] == "2024-01-01 03:00:00"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from tests.conftest import SMALL, Command
 LOOKBACK, HORIZON = 24, 6
 LENGTHS = {"one": 1, "long": 200, "two": 2, "few": 5, "half": 12, "short": 29, "enough": 30}
 TOO_SHORT = ["one", "two", "few", "half", "short"]
-BELOW_HALF = ["one", "two", "few"]
+TOO_FEW = ["one", "two"]
+"""Nothing tells how far they vary."""
+BELOW_HALF = ["few"]
 HOURS = pd.date_range("2024-01-01", periods=200, freq="1h")
 
 
@@ -67,9 +69,9 @@ def test_every_series_is_forecast_and_those_with_little_to_go_by_are_named(
 
     assert outcome.code == 3
     assert outcome.document["short_history"] == BELOW_HALF
-    assert (outcome.document["left_out"], outcome.document["fallback"]) == ([], [])
+    assert (outcome.document["left_out"], outcome.document["fallback"]) == (TOO_FEW, [])
     forecast = pd.read_csv(mixed / "forecast.csv")
-    assert list(forecast["series"].drop_duplicates()) == list(LENGTHS)
+    assert list(forecast["series"].drop_duplicates()) == [n for n in LENGTHS if n not in TOO_FEW]
     assert (forecast.groupby("series").size() == HORIZON).all()
     assert np.isfinite(forecast[["forecast", "q10", "q90"]]).all().all()
     assert (forecast["q10"] <= forecast["forecast"]).all()
@@ -115,9 +117,9 @@ def test_a_series_that_is_new_and_has_one_reading_is_left_out_and_the_others_are
     outcome = command("predict", "new.csv", "--json")
 
     assert outcome.code == 3
-    assert outcome.document["left_out"] == ["stranger"]
+    assert outcome.document["left_out"] == [*TOO_FEW, "stranger"]
     assert outcome.document["short_history"] == [*BELOW_HALF, "newer"]
-    assert outcome.document["series"] == len(LENGTHS) + 1
+    assert outcome.document["series"] == len(LENGTHS) - 1
 
 
 def test_where_all_are_too_short_nothing_is_trained_and_the_numbers_are_said(
@@ -133,15 +135,28 @@ def test_where_all_are_too_short_nothing_is_trained_and_the_numbers_are_said(
     assert command("train", "mixed.csv", "--series", "id", *SMALL, "-L", "23").code == 0
 
 
-@pytest.mark.parametrize("n", [1, 2, 50])
+@pytest.mark.parametrize("n", [3, 11, 12, 50])
 def test_where_all_are_too_short_for_the_look_back_they_are_forecast_and_flagged(
     mixed: Path, command: Command, n: int
 ) -> None:
-    """Fifty readings are more than a look-back: then nothing is amiss."""
+    """Half a look-back is enough to go by: then nothing is amiss."""
     table(mixed / "short.csv", dict.fromkeys(LENGTHS, n))
 
     outcome = command("predict", "short.csv", "--json")
 
-    assert outcome.code == (0 if n == 50 else 3)
-    assert outcome.document["short_history"] == ([] if n == 50 else list(LENGTHS))
+    assert outcome.code == (0 if n >= 12 else 3)
+    assert outcome.document["short_history"] == ([] if n >= 12 else list(LENGTHS))
     assert outcome.document["rows"] == HORIZON * len(LENGTHS)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_where_all_have_fewer_than_three_readings_none_is_forecast(
+    mixed: Path, command: Command, n: int
+) -> None:
+    table(mixed / "short.csv", dict.fromkeys(LENGTHS, n))
+
+    outcome = command("predict", "short.csv", "--json")
+
+    assert outcome.code == 5
+    assert "no series has three readings" in outcome.error["message"]
+    assert not (mixed / "forecast.csv").exists()

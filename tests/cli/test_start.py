@@ -120,7 +120,7 @@ def test_a_missing_command_is_a_usage_error(command: Command) -> None:
 
 def test_show_prints_the_card_and_json_the_whole_of_it(command: Command, trained: Path) -> None:
     card = command("show", "-m", trained / "model").out
-    for word in ("GRU", "flow, level", "1 h", "6 steps", "in segments of", "verdict"):
+    for word in ("GRU", "flow, level", "1 h", "6 steps", "segments of 16", "verdict"):
         assert word in card
     document = command("show", "-m", trained / "model", "--json").document
     assert document["schema"]["targets"] == ["flow", "level"]

@@ -32,7 +32,7 @@ def test_json_is_one_document_with_the_contracts_fields(command: Command, tmp_pa
     assert outcome.code == 0
     document = outcome.document
     assert document.keys() >= CONTRACT_FIELDS
-    assert set(document["metrics"]) == {"network", "naive", "seasonal_naive"}
+    assert set(document["metrics"]) == {"network", "naive", "seasonal_naive", "expert"}
     assert set(document["metrics"]["network"]) >= METRICS
     assert document["skill_over"] in ("naive", "seasonal_naive")
     assert (tmp_path / "model" / "CURRENT").read_text() == document["version"] + "\n"
@@ -92,7 +92,7 @@ def test_what_was_inferred_is_said_in_a_line_each(command: Command, tmp_path: Pa
 
 
 def test_quiet_says_nothing_on_standard_error(command: Command, tmp_path: Path) -> None:
-    write_wide(tmp_path / "data.csv", flow=wave(300))
+    write_wide(tmp_path / "data.csv", flow=wave(300, noise=2))
     assert command("train", "data.csv", "-q", *SMALL).err == ""
 
 

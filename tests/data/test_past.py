@@ -15,7 +15,7 @@ from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.season import infer_season
 from rnnforecast.data.split import split_by_time, split_times_by_share
 from rnnforecast.data.windows import Past, TrainingWindows, make_past
-from tests.builders import HOUR_US, START_US, make_panel, random_walk, wave
+from tests.builders import HOUR_US, START_US, make_panel, make_spec, random_walk, wave
 from tests.data.tables import few
 
 CUTOFF = np.array([60, 45, 0, 80], np.int64)
@@ -235,7 +235,7 @@ def test_times_of_a_past_follow_from_its_cutoffs():
 
 
 def test_windows_of_the_validation_part_share_no_target_with_the_train_part():
-    split = split_by_time(make_panel(wave(200)), validation=0.2, test=0.2, lookback=12, horizon=6)
+    split = split_by_time(make_panel(wave(200)), make_spec(12, 6), validation=0.2, test=0.2)
     rows = make_panel(np.arange(200.0))
     train, validation = (
         dataclasses.replace(past, _panel=rows) for past in (split.train, split.validation)

@@ -14,13 +14,12 @@ from rnnforecast.data.season import (
     describe_windows,
     find_seasons,
     infer_season,
-    resolve_season,
-    resolve_segment,
     resolve_windows,
+    told_seasons,
+    wanted_lookback,
 )
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import NotEnoughDataError, UsageError
-from rnnforecast.spec import MemberSpec
 from tests.builders import HOUR_US, make_panel, random_walk, wave
 from tests.data.tables import few
 
@@ -174,7 +173,7 @@ def test_there_is_no_day_in_minutes_of_noise_and_random_walks(seed):
     assert infer_season(past(random_walk(20_000, seed=seed), step_us=MINUTE_US)) == 1
 
 
-def test_a_season_that_no_look_back_holds_is_none():
+def test_a_season_of_no_clock_that_is_too_long_is_none():
     season = MAX_SEASON * 2
 
     assert infer_season(past(wave(5 * season, season=season), step_us=5 * MINUTE_US)) == 1
@@ -191,15 +190,8 @@ def test_a_season_that_no_look_back_holds_is_none():
         (5 * MINUTE_US, 1, 24),
     ],
 )
-def test_fine_steps_are_forecast_an_hour_ahead_or_as_far_as_a_look_back_goes(
-    step_us, season, horizon
-):
-    lookbacks, found = resolve_windows(
-        WindowConfig(), season=season, step_us=step_us, longest=50_000
-    )
-
-    assert found == horizon
-    assert lookbacks[-1] <= MAX_SEASON
+def test_fine_steps_are_forecast_an_hour_ahead_or_as_far_as_auto_goes(step_us, season, horizon):
+    assert windows(season, step_us=step_us, longest=50_000)[1] == horizon
 
 
 def test_most_series_decide():
@@ -273,150 +265,127 @@ def test_a_series_that_is_constant_in_part_warns_of_nothing():
 
 
 @pytest.mark.parametrize(
-    ("text", "season"), [("none", 1), ("auto", 24), ("12", 12), ("6h", 6), ("1d", 24)]
+    ("text", "expected"),
+    [
+        ("none", Seasons()),
+        ("1", Seasons()),
+        ("auto", None),
+        ("12", Seasons(12)),
+        ("6h", Seasons(6)),
+        ("1d", Seasons(24)),
+        ("1d,1w", Seasons(24, 168)),
+        ("168,24", Seasons(24, 168)),
+        ("1d,24", Seasons(24)),
+    ],
 )
-def test_a_season_can_be_said(text, season):
-    assert resolve_season(WindowConfig(season=text), past(wave(480))) == season
+def test_seasons_can_be_told(text: str, expected: Seasons | None) -> None:
+    assert told_seasons(WindowConfig(season=text), past(wave(480))) == expected
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "90min", "weekly", "1000000"])
+@pytest.mark.parametrize("text", ["0", "-1", "90min", "weekly", "1000000", "1d,", "6h,1d,1w"])
 def test_a_season_that_cannot_be_meant_is_a_usage_error(text):
     with pytest.raises(UsageError):
-        resolve_season(WindowConfig(season=text), past(wave(480)))
+        told_seasons(WindowConfig(season=text), past(wave(480)))
 
 
-seasons = st.sampled_from([1, 2, 7, 12, 24, 37, 48, 96, 168, 288, 720])
+@pytest.mark.parametrize("text", ["480", "20d", "1d,20d"])
+def test_a_season_as_long_as_the_readings_is_too_long(text):
+    with pytest.raises(NotEnoughDataError, match="480 steps does not fit into 480 rows"):
+        told_seasons(WindowConfig(season=text), past(wave(480)))
+
+
+@pytest.mark.parametrize(
+    ("seasons", "expected"),
+    [
+        ([Seasons()], 672),
+        ([Seasons(24)], 672),
+        ([Seasons(24, 168)], 672),
+        ([Seasons(48)], 1344),
+        ([Seasons(96)], 2048),
+        ([Seasons(7, 365)], 1460),
+        ([Seasons(168)], 2048),
+        ([Seasons(), Seasons(48), Seasons(24, 168)], 1344),
+    ],
+)
+def test_the_wanted_look_back_holds_28_main_and_4_long_seasons_within_bounds(seasons, expected):
+    assert wanted_lookback(seasons) == expected
+
+
+periods = st.sampled_from([1, 2, 7, 12, 24, 37, 48, 96, 168, 288, 720])
+
+
+def windows(season: int, *, step_us: int = HOUR_US, longest: int, **config: str) -> tuple[int, int]:
+    """Return the windows of series that all have one season."""
+    return resolve_windows(
+        WindowConfig(**config),
+        season=season,
+        n_wanted=wanted_lookback([Seasons(season)]),
+        step_us=step_us,
+        longest=longest,
+    )
 
 
 @few
-@given(seasons, st.integers(1, 50_000))
+@given(periods, st.integers(1, 50_000))
 def test_windows_that_are_found_fit_into_the_data(season, longest):
     try:
-        lookbacks, horizon = resolve_windows(
-            WindowConfig(), season=season, step_us=HOUR_US, longest=longest
-        )
+        lookback, horizon = windows(season, longest=longest)
     except NotEnoughDataError:
         assert longest < 20
         return
 
-    assert 1 <= len(lookbacks) <= 3
-    assert list(lookbacks) == sorted(set(lookbacks))
-    assert lookbacks[0] >= 1 <= horizon
-    assert lookbacks[-1] + horizon <= longest
-    assert lookbacks[-1] <= MAX_SEASON
-    assert all(steps <= season or steps % season == 0 for steps in lookbacks)
+    assert 1 <= lookback <= 2048
+    assert 1 <= horizon <= max(season, 24)
+    assert lookback + 2 * horizon <= longest
 
 
 @settings(few, max_examples=300)
-@given(st.integers(1, 720), st.integers(1, 720), st.integers(20, 20_000))
-def test_look_backs_beside_any_horizon_increase_and_leave_room(season, horizon, longest):
-    config = WindowConfig(horizon=str(horizon))
-    room = min(MAX_SEASON, max((longest - 3 * horizon) // 3, 1))
-
+@given(periods, st.integers(1, 720), st.integers(20, 20_000))
+def test_a_look_back_beside_any_horizon_leaves_room_for_one_more(season, horizon, longest):
     try:
-        lookbacks, found = resolve_windows(config, season=season, step_us=HOUR_US, longest=longest)
+        lookback, found = windows(season, longest=longest, horizon=str(horizon))
     except NotEnoughDataError:
         assert longest <= horizon, "only a horizon that fills the data leaves nothing"
         return
 
     assert found == horizon
-    assert 1 <= len(lookbacks) <= 3
-    assert list(lookbacks) == sorted(set(lookbacks))
-    assert 1 <= lookbacks[0] <= lookbacks[-1] <= room
-    assert all(steps < season or steps % season == 0 for steps in lookbacks)
-    if season > 1 and room >= 2 * season:
-        assert lookbacks[0] >= 2 * season
-
-
-@few
-@given(seasons.filter(lambda season: season > 1))
-def test_with_room_the_horizon_is_a_season_and_the_look_back_at_least_two(season):
-    lookbacks, horizon = resolve_windows(
-        WindowConfig(), season=season, step_us=HOUR_US, longest=20_000
-    )
-
-    assert horizon == season
-    assert lookbacks[0] >= min(2 * season, MAX_SEASON)
-
-
-@pytest.mark.parametrize(
-    ("season", "expected"),
-    [
-        (24, ((168, 336, 504), 24)),  # hours of a day
-        (48, ((240, 480, 720), 48)),  # half hours
-        (96, ((192, 480, 672), 96)),  # quarters of an hour
-        (144, ((288, 432, 720), 144)),  # ten minutes
-        (288, ((576,), 288)),  # five minutes
-        (7, ((49, 98, 147), 7)),  # days of a week
-        (168, ((336, 504, 672), 168)),  # hours of a week
-        (720, ((720,), 720)),
-        (1, ((24, 48, 96), 24)),
-    ],
-)
-def test_with_room_there_is_a_short_a_usual_and_a_long_look_back(season, expected):
-    found = resolve_windows(WindowConfig(), season=season, step_us=HOUR_US, longest=20_000)
-
-    assert found == expected
+    assert lookback == min(wanted_lookback([Seasons(season)]), max(longest - 2 * horizon, 1))
 
 
 @pytest.mark.parametrize(
     ("season", "longest", "expected"),
     [
-        (24, 1151, ((120, 216, 336), 24)),
-        (24, 1152, ((120, 240, 360), 24)),
-        (24, 1300, ((144, 264, 408), 24)),
-        (24, 600, ((48, 120, 168), 24)),
-        (24, 300, ((48, 72), 24)),
-        (24, 40, ((8,), 5)),
-        (144, 400, ((83,), 50)),
-        (1, 300, ((24, 48, 76), 24)),
-        (1, 216, ((24, 48), 24)),
-        (1, 168, ((24, 35), 21)),
-        (1, 20, ((4,), 2)),
+        (24, 20_000, (672, 24)),
+        (96, 20_000, (2048, 96)),
+        (7, 20_000, (672, 7)),
+        (1, 20_000, (672, 24)),
+        (24, 721, (672, 24)),
+        (24, 719, (671, 24)),
+        (24, 100, (76, 12)),
+        (24, 40, (30, 5)),
+        (1, 20, (16, 2)),
     ],
 )
-def test_short_readings_leave_room_for_shorter_or_fewer_look_backs(season, longest, expected):
-    found = resolve_windows(WindowConfig(), season=season, step_us=HOUR_US, longest=longest)
-
-    assert found == expected
-
-
-@pytest.mark.parametrize(
-    ("season", "horizon", "expected"),
-    [
-        (1, 60, (60, 120, 240)),
-        (24, 500, (168, 336, 504)),
-        (24, 720, (240, 480, 720)),
-        (4, 84, (28, 56, 84)),
-        (4, 120, (40, 80, 120)),
-        (4, 1000, (240, 480, 720)),
-    ],
-)
-def test_a_longer_horizon_makes_look_backs_longer(season, horizon, expected):
-    config = WindowConfig(horizon=str(horizon))
-
-    found = resolve_windows(config, season=season, step_us=HOUR_US, longest=20_000)
-
-    assert found == (expected, horizon)
+def test_short_readings_leave_room_for_a_shorter_look_back(season, longest, expected):
+    assert windows(season, longest=longest) == expected
 
 
 def test_window_lengths_can_be_steps_or_durations():
-    config = WindowConfig(horizon="6h", lookback="48")
+    options = {"step_us": 30 * MINUTE_US, "longest": 100}
 
-    assert resolve_windows(config, season=24, step_us=30 * MINUTE_US, longest=100) == ((48,), 12)
+    assert windows(24, **options, horizon="6h", lookback="48") == (48, 12)
 
 
 @few
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 120))
 def test_windows_that_do_not_fit_are_not_enough_data(lookback, horizon, longest):
-    config = WindowConfig(horizon=str(horizon), lookback=str(lookback))
-    options = {"season": 24, "step_us": HOUR_US, "longest": longest}
+    given_windows = {"horizon": str(horizon), "lookback": str(lookback)}
 
     if lookback + horizon <= longest:
-        assert resolve_windows(config, **options) == ((lookback,), horizon)
+        assert windows(24, longest=longest, **given_windows) == (lookback, horizon)
         return
     with pytest.raises(NotEnoughDataError) as caught:
-        resolve_windows(config, **options)
+        windows(24, longest=longest, **given_windows)
     assert caught.value.exit_code == 5
     assert f"{lookback} + {horizon} = {lookback + horizon}" in caught.value.message
 
@@ -425,73 +394,19 @@ def test_windows_that_do_not_fit_are_not_enough_data(lookback, horizon, longest)
 @pytest.mark.parametrize("name", ["horizon", "lookback"])
 def test_window_lengths_that_cannot_be_meant_are_usage_errors(name, text):
     with pytest.raises(UsageError, match=f"--{name}|duration"):
-        resolve_windows(WindowConfig(**{name: text}), season=1, step_us=HOUR_US, longest=10**6)
+        windows(1, longest=10**6, **{name: text})
 
 
 @few
-@given(seasons, st.integers(1, 720))
-def test_a_segment_divides_the_season_or_is_a_multiple_of_it(season, lookback):
-    segment = resolve_segment(None, season=season, lookback=lookback)
-
-    assert 1 <= segment <= max(lookback // 2, 1)
-    assert segment <= (48 if season == 1 else min(max(season, 24), 96))
-    assert segment <= max(lookback // 4, 48)
-    if season > 1:
-        assert season % segment == 0 or segment % season == 0
-    if 24 <= season <= min(96, lookback // 4):
-        assert segment == season
-
-
-@pytest.mark.parametrize(
-    ("season", "lookback", "segment"),
-    [
-        (24, 336, 24),
-        (24, 168, 24),
-        (24, 672, 24),
-        (96, 384, 96),
-        (96, 383, 48),
-        (96, 192, 48),
-        (48, 192, 48),
-        (144, 288, 72),
-        (7, 336, 21),
-        (168, 336, 84),
-        (168, 672, 84),
-        (720, 720, 90),
-        (37, 333, 37),
-        (24, 30, 12),
-        (24, 2, 1),
-        (24, 1, 1),
-        (1, 48, 6),
-        (1, 96, 12),
-        (1, 720, 48),
-        (1, 3, 1),
-    ],
-)
-def test_a_segment_is_a_season_or_the_largest_part_or_multiple_that_is_short_enough(
-    season, lookback, segment
-):
-    assert resolve_segment(None, season=season, lookback=lookback) == segment
-
-
-@few
-@given(st.integers(1, 100), st.integers(1, 100))
-def test_a_segment_that_is_said_is_taken_but_never_longer_than_the_look_back(segment, lookback):
-    assert resolve_segment(segment, season=24, lookback=lookback) == min(segment, lookback)
-
-
-@few
-@given(seasons, st.integers(1, 400), st.integers(1, 400))
+@given(periods, st.integers(1, 400), st.integers(1, 400))
 def test_what_was_settled_is_said(season, horizon, lookback):
     assume(season > 1 < horizon)
 
-    members = [MemberSpec(n, 5, kind, kind) for n in (lookback, 1000) for kind in (False, True)]
+    lines = describe_windows(HOUR_US, season=season, horizon=horizon, lookback=lookback, segment=5)
 
-    said = describe_windows(HOUR_US, season=season, horizon=horizon, members=members)
-
-    assert said[0] == "step 1 h"
-    assert f"season {season} steps" in said[1]
-    assert f"horizon {horizon} steps" in said[2]
-    assert f"look-back {lookback} step" in said[3]
-    assert "look-back 1000 steps" in said[4]
-    assert all(line.endswith("in segments of 5") for line in said[3:])
-    assert len(said) == 5
+    assert lines[0] == "step 1 h"
+    assert f"season {season} steps" in lines[1]
+    assert f"horizon {horizon} steps" in lines[2]
+    assert f"look-back {lookback} step" in lines[3]
+    assert lines[3].endswith("in segments of 5")
+    assert len(lines) == 4

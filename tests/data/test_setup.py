@@ -1,97 +1,146 @@
-"""What is settled before a training starts: who the members are."""
+"""What is settled before a training starts: seasons, windows and members."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rnnforecast.config.training import Config, NetworkConfig, WindowConfig
+from rnnforecast.data.panel import Panel, covariates_from_columns
+from rnnforecast.data.season import Seasons
 from rnnforecast.data.setup import TrainingSetup, set_up_training
-from rnnforecast.events import Event, Notice
-from tests.builders import make_panel, random_walk, wave
+from rnnforecast.data.windows import windows_of
+from rnnforecast.errors import NotEnoughDataError, UsageError
+from rnnforecast.events import Event, Listener, Notice, ignore
+from rnnforecast.spec import BUILTIN, MemberSpec
+from tests.builders import HOUR_US, make_panel, random_walk, wave
 
 
-def plan(readings: np.ndarray, *, segment: int | None = None, **window: str) -> TrainingSetup:
-    """Plan the training on one hourly series."""
-    config = Config(window=WindowConfig(**window), network=NetworkConfig(segment=segment))
-    return set_up_training(make_panel(readings), config, lambda _event: None)
+def plan(
+    panel: Panel,
+    network: NetworkConfig | None = None,
+    listener: Listener = ignore,
+    **window: str,
+) -> TrainingSetup:
+    config = Config(window=WindowConfig(**window), network=network or NetworkConfig())
+    return set_up_training(panel, config, listener)
 
 
-def members_of(made: TrainingSetup) -> list[tuple[int, int, bool, bool]]:
-    return [(own.lookback, own.segment, own.linear, own.seasonal) for own in made.spec.members]
+def sizes(setup: TrainingSetup) -> tuple[int, int, int]:
+    return setup.spec.lookback, setup.spec.horizon, setup.spec.season
+
+
+@pytest.mark.parametrize(("n", "lookback"), [(4000, 672), (600, 552), (250, 202), (100, 76)])
+def test_the_look_back_is_four_weeks_of_hours_or_what_the_readings_have_room_for(
+    n: int, lookback: int
+) -> None:
+    setup = plan(make_panel(wave(n)))
+
+    assert sizes(setup) == (lookback, min(24, n // 8), 24)
+    assert len(windows_of(setup.split.train, setup.spec)) > 0
+
+
+def test_the_look_back_is_that_of_the_series_with_the_longest_season() -> None:
+    quarters = make_panel(wave(8000), wave(8000, season=96), step_us=HOUR_US // 4)
+
+    assert sizes(plan(quarters))[0] == 2048
+
+
+def test_without_a_season_the_look_back_is_the_shortest_that_is_chosen() -> None:
+    assert sizes(plan(make_panel(random_walk(2000)), season="none")) == (672, 24, 1)
+
+
+def test_each_series_has_its_own_season_unless_all_are_told_theirs() -> None:
+    panel = make_panel(wave(1000), random_walk(1000))
+
+    assert plan(panel).seasons is None
+    assert plan(panel, season="none").seasons == Seasons()
+    for season in ("12", "12h", "12,12h", "1,12"):
+        assert plan(panel, season=season).seasons == Seasons(12)
+    week_and_day = plan(panel, season="1w,1d")
+    assert week_and_day.seasons == Seasons(24, 168)
+    assert sizes(week_and_day)[1:] == (24, 24)
+
+
+@pytest.mark.parametrize("season", ["1d,1w,90d", "1d,", "none,24"])
+def test_other_lists_of_seasons_are_a_usage_error(season: str) -> None:
+    with pytest.raises(UsageError):
+        plan(make_panel(wave(4000)), season=season)
+
+
+def test_a_second_season_has_to_fit_too() -> None:
+    with pytest.raises(NotEnoughDataError, match="168 steps does not fit"):
+        plan(make_panel(wave(100)), season="1d,1w")
+
+
+def test_windows_that_are_given_are_taken() -> None:
+    assert sizes(plan(make_panel(wave(600)), lookback="48", horizon="6")) == (48, 6, 24)
+
+
+@pytest.mark.parametrize(("lookback", "least"), [("672", 48), ("40", 40)])
+def test_windows_begin_before_the_first_reading_but_for_two_seasons(
+    lookback: str, least: int
+) -> None:
+    setup = plan(make_panel(wave(800)), lookback=lookback, horizon="6")
+    short = replace(setup.split.train, cutoff=np.array([least + 6]))
+
+    assert setup.spec.least_history == least
+    assert len(windows_of(short, setup.spec)) == 1
+
+
+def test_the_built_in_network_is_a_member_beside_the_one_that_begins_with_it() -> None:
+    trained = MemberSpec("gru", hidden=64, layers=2, segment=16)
+
+    assert plan(make_panel(wave(600))).spec.members == (trained, BUILTIN)
+    assert replace(trained, is_trained=False) == BUILTIN
 
 
 @pytest.mark.parametrize(
-    ("n", "expected"),
+    "network",
     [
-        (4000, [(504, 24, True, True), (336, 24, False, False), (168, 24, True, True)]),
-        (600, [(168, 24, True, True), (120, 24, False, False), (48, 24, True, True)]),
-        (250, [(48, 24, True, True), (48, 24, False, False), (48, 24, True, True)]),
+        NetworkConfig(cell="lstm"),
+        NetworkConfig(hidden=32),
+        NetworkConfig(layers=1),
+        NetworkConfig(segment=8),
+        NetworkConfig(segment=200),
     ],
-    ids=["three look-backs", "shorter ones", "one"],
 )
-def test_three_members_take_different_things_for_granted(
-    n: int, expected: list[tuple[int, int, bool, bool]]
-) -> None:
-    made = plan(wave(n))
+def test_a_network_of_another_shape_stands_alone(network: NetworkConfig) -> None:
+    (member,) = plan(make_panel(wave(600)), network).spec.members
 
-    assert members_of(made) == expected
-    assert (made.spec.season, made.spec.horizon) == (24, 24)
-    assert made.spec.lookback == expected[0][0], "the longest comes first"
-
-
-def test_without_a_season_the_members_look_one_two_and_four_horizons_back() -> None:
-    made = plan(random_walk(2000), season="none")
-
-    assert members_of(made) == [
-        (96, 12, True, False),
-        (48, 6, False, False),
-        (24, 3, True, False),
-    ]
+    assert (member.cell, member.hidden, member.layers) == (
+        network.cell,
+        network.hidden,
+        network.layers,
+    )
+    assert member.segment == (network.segment or 16)
+    assert member.is_trained
 
 
-def test_with_a_given_look_back_all_members_have_it() -> None:
-    made = plan(wave(600), lookback="48", horizon="6")
+def test_covariates_add_a_member_that_sees_them() -> None:
+    panel = make_panel(wave(600))
+    columns = {"known": [np.zeros(600, np.float32)], "past": [], "static": []}
+    names = {"known": ("heating",), "past": (), "static": ()}
+    covariates = covariates_from_columns(columns, names, panel.offsets, 1)
+    panel = replace(panel, covariates=covariates)
 
-    assert [(own.lookback, own.segment) for own in made.spec.members] == [(48, 24)] * 3
-    assert (made.spec.lookback, made.spec.horizon) == (48, 6)
+    first, second, builtin = plan(panel).spec.members
 
-
-def test_a_pattern_is_what_occurs_twice() -> None:
-    made = [plan(wave(600), lookback=str(n), horizon="6", season="24") for n in (24, 47, 48)]
-
-    for one, expected in zip(made, (False, False, True), strict=True):
-        assert [own.seasonal for own in one.spec.members] == [expected, False, expected]
-
-
-def test_a_given_segment_is_that_of_every_member() -> None:
-    made = plan(wave(4000), segment=200)
-
-    assert [own.segment for own in made.spec.members] == [200, 200, 168]
+    assert second == replace(first, covariates=True)
+    assert not first.covariates
+    assert builtin == BUILTIN
 
 
-@pytest.mark.parametrize("season", ["none", "7", "24", "144"])
-@pytest.mark.parametrize("n", [240, 700, 1152, 3000])
-def test_members_always_are_two_linear_ones_and_one_plain_the_longest_first(
-    n: int, season: str
-) -> None:
-    made = plan(wave(n), season=season)
-
-    lookbacks = [own.lookback for own in made.spec.members]
-    assert lookbacks == sorted(lookbacks, reverse=True)
-    assert made.spec.lookback == lookbacks[0]
-    assert [own.linear for own in made.spec.members] == [True, False, True]
-    assert all(own.linear or not own.seasonal for own in made.spec.members)
-
-
-def test_each_look_back_is_said_once() -> None:
+def test_what_was_settled_is_said_once() -> None:
     told: list[Event] = []
 
-    set_up_training(make_panel(wave(1100)), Config(), told.append)
+    plan(make_panel(wave(1100)), listener=told.append)
 
-    said = [e.message for e in told if isinstance(e, Notice) and "look-back" in e.message]
-    assert said == [
-        "look-back 336 steps (2 w), in segments of 24",
-        "look-back 216 steps (9 d), in segments of 24",
-        "look-back 120 steps (5 d), in segments of 24",
+    assert [event.message for event in told if isinstance(event, Notice)] == [
+        "step 1 h",
+        "season 24 steps (1 d)",
+        "horizon 24 steps (1 d)",
+        "look-back 672 steps (4 w), in segments of 16",
     ]

@@ -20,9 +20,9 @@ from rnnforecast.data.split import (
     split_times_by_ends,
     split_times_by_share,
 )
-from rnnforecast.data.windows import Past, make_past
+from rnnforecast.data.windows import Past, make_past, windows_of
 from rnnforecast.errors import NotEnoughDataError, UsageError
-from tests.builders import HOUR_US, START_US, make_panel
+from tests.builders import HOUR_US, START_US, make_panel, make_spec
 from tests.data.tables import few
 
 rolling_test_origins.__test__ = False  # a function of the package, not a test
@@ -46,14 +46,14 @@ def splits(draw):
     n = draw(st.integers(1, 4))
     lengths = [draw(st.integers(1, 150)) for _ in range(n)]
     begins = [draw(st.integers(0, 100)) for _ in range(n)]
-    lookback, horizon = draw(st.integers(1, 20)), draw(st.integers(1, 10))
-    assume(max(lengths) >= lookback + horizon)
+    spec = make_spec(draw(st.integers(1, 60)), draw(st.integers(1, 10)), draw(st.integers(1, 20)))
+    assume(max(lengths) >= spec.least_history + spec.horizon)
     shares = {
         "validation": draw(st.sampled_from([0.0, 0.1, 0.15, 0.4])),
         "test": draw(st.sampled_from([0.0, 0.1, 0.15, 0.4])),
     }
     panel = staggered(lengths, begins)
-    return split_by_time(panel, lookback=lookback, horizon=horizon, **shares), lookback, horizon
+    return split_by_time(panel, spec, **shares), spec
 
 
 def hours_of(split: Split) -> tuple[list[int], list[int], list[int]]:
@@ -87,28 +87,29 @@ def test_parts_are_cut_at_one_moment_for_all_series(drawn):
 @few
 @given(splits())
 def test_there_is_always_a_window_to_train_on(drawn):
-    split, lookback, horizon = drawn
+    split, spec = drawn
 
-    assert len(split.train.windows(lookback, horizon)) > 0
+    assert len(windows_of(split.train, spec)) > 0
 
 
 @few
 @given(splits())
 def test_a_part_that_is_there_spans_a_horizon(drawn):
-    split, _, horizon = drawn
+    split, spec = drawn
     train, validation, test = hours_of(split)
     end = max(train + validation + test) + 1
     test_from = end if split.test_from_us is None else (split.test_from_us - START_US) // HOUR_US
 
-    assert end - test_from >= horizon or not test
-    assert test_from - max(train) - 1 >= horizon or not validation
+    assert end - test_from >= spec.horizon or not test
+    assert test_from - max(train) - 1 >= spec.horizon or not validation
 
 
 @few
 @given(splits())
 def test_test_origins_see_the_test_part_alone_as_truth(drawn):
-    split, lookback, horizon = drawn
+    split, spec = drawn
     assume(split.test_from_us is not None)
+    lookback, horizon = spec.least_history, spec.horizon
 
     origins = all_of(rolling_test_origins(split, lookback=lookback, horizon=horizon))
 
@@ -126,7 +127,7 @@ def test_test_origins_see_the_test_part_alone_as_truth(drawn):
 def test_parts_have_the_sizes_that_were_asked_for(n, validation, test):
     panel = staggered([n], [0])
 
-    split = split_by_time(panel, validation=validation, test=test, lookback=24, horizon=12)
+    split = split_by_time(panel, make_spec(24, 12), validation=validation, test=test)
 
     sizes = [len(part) for part in hours_of(split)]
     assert sizes == pytest.approx([n * (1 - validation - test), n * validation, n * test], abs=1.5)
@@ -135,7 +136,7 @@ def test_parts_have_the_sizes_that_were_asked_for(n, validation, test):
 def test_shares_count_the_readings_of_all_series():
     panel = staggered([1000, 500], [0, 500])
 
-    sizes = [len(part) for part in hours_of(split_by_time(panel, lookback=24, horizon=6, **SHARES))]
+    sizes = [len(part) for part in hours_of(split_by_time(panel, make_spec(24, 6), **SHARES))]
 
     assert sizes == pytest.approx([1050, 225, 225], abs=4)
 
@@ -143,8 +144,8 @@ def test_shares_count_the_readings_of_all_series():
 def test_a_share_of_zero_leaves_its_part_out():
     panel = staggered([200], [0])
 
-    no_test = split_by_time(panel, validation=0.2, test=0.0, lookback=12, horizon=6)
-    no_validation = split_by_time(panel, validation=0.0, test=0.2, lookback=12, horizon=6)
+    no_test = split_by_time(panel, make_spec(12, 6), validation=0.2, test=0.0)
+    no_validation = split_by_time(panel, make_spec(12, 6), validation=0.0, test=0.2)
 
     assert no_test.test_from_us is None
     assert no_test.validation.cutoff.tolist() == [200]
@@ -154,7 +155,7 @@ def test_a_share_of_zero_leaves_its_part_out():
 
 
 def test_data_of_exactly_one_window_train_and_hold_nothing_out():
-    split = split_by_time(staggered([30], [0]), lookback=24, horizon=6, **SHARES)
+    split = split_by_time(staggered([30], [0]), make_spec(24, 6), **SHARES)
 
     assert split.train.cutoff.tolist() == [30]
     assert len(split.train.windows(24, 6)) == 1
@@ -166,7 +167,7 @@ def test_data_of_exactly_one_window_train_and_hold_nothing_out():
     ("n", "parts"), [(35, "train"), (36, "train, test"), (44, "train, validation, test")]
 )
 def test_the_validation_part_goes_first_where_room_is_short(n, parts):
-    split = split_by_time(staggered([n], [0]), lookback=24, horizon=6, **SHARES)
+    split = split_by_time(staggered([n], [0]), make_spec(24, 6), **SHARES)
 
     there = ["train"]
     there += ["validation"] if split.validation else []
@@ -175,13 +176,13 @@ def test_the_validation_part_goes_first_where_room_is_short(n, parts):
 
 
 def test_series_that_end_before_the_test_part_train_with_all_they_have():
-    split = split_by_time(staggered([1000, 100], [0, 0]), lookback=12, horizon=6, **SHARES)
+    split = split_by_time(staggered([1000, 100], [0, 0]), make_spec(12, 6), **SHARES)
 
     assert split.train.cutoff[1] == 100
 
 
 def test_everything_is_all_readings():
-    split = split_by_time(staggered([100, 50], [0, 7]), lookback=12, horizon=6, **SHARES)
+    split = split_by_time(staggered([100, 50], [0, 7]), make_spec(12, 6), **SHARES)
 
     assert split.everything.cutoff.tolist() == [100, 50]
 
@@ -190,7 +191,7 @@ def test_everything_is_all_readings():
 @pytest.mark.parametrize("lengths", [[1000], [1000, 400, 90]])
 def test_what_is_known_before_the_test_part_never_reaches_into_a_held_out_part(lengths, horizon):
     panel = staggered(lengths, [0] * len(lengths))
-    split = split_by_time(panel, lookback=24, horizon=horizon, **SHARES)
+    split = split_by_time(panel, make_spec(24, horizon), **SHARES)
 
     known = split_times_by_share(panel, at_least=horizon, **SHARES)
 
@@ -198,8 +199,8 @@ def test_what_is_known_before_the_test_part_never_reaches_into_a_held_out_part(l
 
 
 def test_test_origins_lie_a_horizon_apart_and_closer_where_that_gives_few():
-    long = split_by_time(staggered([4000], [0]), lookback=24, horizon=12, **SHARES)
-    short = split_by_time(staggered([400], [0]), lookback=24, horizon=12, **SHARES)
+    long = split_by_time(staggered([4000], [0]), make_spec(24, 12), **SHARES)
+    short = split_by_time(staggered([400], [0]), make_spec(24, 12), **SHARES)
 
     assert set(np.diff(all_of(rolling_test_origins(long, lookback=24, horizon=12)).cutoff)) == {12}
     closer = all_of(rolling_test_origins(short, lookback=24, horizon=12))
@@ -208,7 +209,7 @@ def test_test_origins_lie_a_horizon_apart_and_closer_where_that_gives_few():
 
 
 def test_the_first_test_origin_forecasts_the_first_reading_of_the_test_part():
-    split = split_by_time(staggered([400], [0]), lookback=24, horizon=12, **SHARES)
+    split = split_by_time(staggered([400], [0]), make_spec(24, 12), **SHARES)
 
     first = all_of(rolling_test_origins(split, lookback=24, horizon=12))
 

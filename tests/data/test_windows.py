@@ -19,12 +19,15 @@ def tasks(draw):
     lengths = draw(st.lists(st.integers(1, 25), min_size=1, max_size=5))
     panel = make_panel(*(1000 * s + np.arange(n) for s, n in enumerate(lengths)))
     lookback, horizon = draw(st.integers(1, 8)), draw(st.integers(1, 5))
+    least = draw(st.none() | st.integers(1, 10))
     cutoff = [draw(st.integers(0, n)) for n in lengths]
     targets_from = draw(st.none() | st.tuples(*(st.integers(0, c) for c in cutoff)))
-    return panel, lookback, horizon, cutoff, targets_from
+    return panel, lookback, horizon, least, cutoff, targets_from
 
 
-def windows_of(panel: Panel, lookback: int, horizon: int, cutoff=None, targets_from=None):
+def windows_of(
+    panel: Panel, lookback: int, horizon: int, least=None, cutoff=None, targets_from=None
+):
     """Make the windows of all series of a panel."""
     return TrainingWindows.before(
         panel,
@@ -32,16 +35,18 @@ def windows_of(panel: Panel, lookback: int, horizon: int, cutoff=None, targets_f
         panel.lengths if cutoff is None else np.array(cutoff, np.int64),
         lookback=lookback,
         horizon=horizon,
+        least_history=least,
         targets_from=None if targets_from is None else np.array(targets_from, np.int64),
     )
 
 
-def listed(panel: Panel, lookback: int, horizon: int, cutoff, targets_from):
-    """List the windows by a loop: (series, first row)."""
+def listed(panel: Panel, lookback: int, horizon: int, least, cutoff, targets_from):
+    """List the windows by a loop: (series, first row), negative where rows are missing."""
+    n_before = lookback - min(lookback, lookback if least is None else least)
     return [
         (s, row)
         for s in range(panel.n_series)
-        for row in range(int(panel.lengths[s]))
+        for row in range(-n_before, int(panel.lengths[s]))
         if row + lookback + horizon <= cutoff[s]
         and (targets_from is None or row + lookback >= targets_from[s])
     ]
@@ -50,16 +55,18 @@ def listed(panel: Panel, lookback: int, horizon: int, cutoff, targets_from):
 @few
 @given(tasks())
 def test_the_windows_are_those_that_a_loop_finds(task):
-    panel, lookback, horizon, cutoff, targets_from = task
+    panel, lookback, horizon, *_ = task
     expected = listed(*task)
 
-    windows = windows_of(panel, lookback, horizon, cutoff, targets_from)
+    windows = windows_of(*task)
 
     assert len(windows) == len(expected)
     if expected:
         batch = windows.gather(np.arange(len(windows)))
         for i, (s, row) in enumerate(expected):
-            readings = panel.of(s)[row : row + lookback + horizon]
+            n_before = max(-row, 0)
+            readings = panel.of(s)[row + n_before : row + lookback + horizon]
+            readings = np.concatenate([np.full(n_before, np.nan), readings])
             assert batch.series[i] == s
             assert batch.next_step[i] == panel.start[s] // HOUR_US + row + lookback
             np.testing.assert_array_equal(batch.history[i], readings[:lookback])
@@ -69,18 +76,34 @@ def test_the_windows_are_those_that_a_loop_finds(task):
 @few
 @given(tasks())
 def test_no_window_reaches_into_another_series_or_beyond_its_cutoff(task):
-    panel, lookback, horizon, cutoff, targets_from = task
-    windows = windows_of(panel, lookback, horizon, cutoff, targets_from)
+    _, _, _, _, cutoff, targets_from = task
+    windows = windows_of(*task)
     if not len(windows):
         return
 
     batch = windows.gather(np.arange(len(windows)))
 
     both = np.concatenate([batch.history, batch.future], 1)
-    assert (both // 1000 == batch.series[:, None]).all()
-    assert (both % 1000 < np.array(cutoff)[batch.series][:, None]).all()
+    is_row = np.isfinite(both)
+    assert ((both // 1000 == batch.series[:, None]) | ~is_row).all()
+    assert ((both % 1000 < np.array(cutoff)[batch.series][:, None]) | ~is_row).all()
     if targets_from is not None:
         assert (batch.future % 1000 >= np.array(targets_from)[batch.series][:, None]).all()
+
+
+@few
+@given(tasks())
+def test_a_history_holds_the_least_of_its_rows_and_a_future_all(task):
+    _, lookback, _, least, *_ = task
+    windows = windows_of(*task)
+    if not len(windows):
+        return
+
+    batch = windows.gather(np.arange(len(windows)))
+
+    n_rows = np.isfinite(batch.history).sum(1)
+    assert n_rows.min() >= min(lookback, lookback if least is None else least)
+    assert np.isfinite(batch.future).all()
 
 
 def test_windows_never_cross_a_gap_unseen():

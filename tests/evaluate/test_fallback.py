@@ -21,7 +21,7 @@ from rnnforecast.spec import QUANTILES
 from tests.builders import make_panel, wave
 
 NAN = np.nan
-SEASON, LOOKBACK, HORIZON = 4, 8, 6
+SEASON, LEAST, LOOKBACK, HORIZON = 4, 8, 12, 6
 WHOLE, HALF, SHORT, OLD, EMPTY = range(5)
 
 
@@ -52,7 +52,7 @@ def past() -> Past:
 
 
 def predicted(past: Past, *fallbacks: str, quantiles: Sequence[float] = QUANTILES) -> Prediction:
-    rule = Fallback(LOOKBACK, SEASON, fallbacks)
+    rule = Fallback(LOOKBACK, LEAST, SEASON, fallbacks)
     return predict_with_fallback(Constant(), past, HORIZON, quantiles, rule)
 
 
@@ -91,6 +91,23 @@ def test_a_method_that_cannot_tell_its_band_gives_way_to_the_next(past: Past) ->
     assert (np.ptp(found.forecast.values[2], axis=-1) > 0).all()
 
 
+def test_a_fallback_that_is_no_naive_method_is_given_by_name(past: Past) -> None:
+    rule = Fallback(LOOKBACK, SEASON, ("expert", "naive"))
+
+    for value, source in ((7.0, "expert"), (NAN, "naive")):
+        found = predict_with_fallback(
+            Constant(),
+            past,
+            HORIZON,
+            QUANTILES,
+            rule,
+            extra_forecasters={"expert": Constant(value)},
+        )
+        assert found.forecast.source == ("network", "network", source, source)
+        assert value != 7 or (found.forecast.values[2:] == 7).all()
+        assert found.left_out == ("s4",)
+
+
 def test_a_fallback_touches_no_series_that_the_network_can_forecast(past: Past) -> None:
     found = predicted(past, "seasonal-naive", "naive")
 
@@ -106,7 +123,7 @@ def test_a_series_without_any_reading_is_left_out_whatever_the_fallbacks(past: P
 
 def test_a_series_that_the_network_answers_with_nan_is_left_out(past: Past) -> None:
     found = predict_with_fallback(
-        Constant(NAN), past, HORIZON, QUANTILES, Fallback(LOOKBACK, SEASON)
+        Constant(NAN), past, HORIZON, QUANTILES, Fallback(LOOKBACK, LEAST, SEASON)
     )
 
     assert found.forecast.names == ()
@@ -151,20 +168,20 @@ def test_a_prediction_is_partial_unless_the_network_forecast_every_series_in_ful
 
 
 def test_each_kind_of_lack_is_one_warning_that_names_and_counts_the_series(past: Past) -> None:
-    without = warnings_of(predicted(past), lookback=LOOKBACK)
-    with_fallback = warnings_of(predicted(past, "naive"), lookback=LOOKBACK)
+    without = warnings_of(predicted(past), least_history=LEAST)
+    with_fallback = warnings_of(predicted(past, "naive"), least_history=LEAST)
 
     assert [(w.code, w.count) for w in without] == [("left-out", 2), ("short-history", 1)]
     assert [(w.code, w.count) for w in with_fallback] == [("left-out", 1), ("fallback", 2)]
     assert without[0].message.endswith(": s3, s4")
     assert "half of 8 readings" in without[1].message
-    assert warnings_of(predicted(past.subset(np.array([WHOLE]))), lookback=LOOKBACK) == []
+    assert warnings_of(predicted(past.subset(np.array([WHOLE]))), least_history=LEAST) == []
 
 
 def test_a_long_list_of_series_is_cut_short_in_a_warning() -> None:
     past = make_past(make_panel(*[[1.0]] * 7))
 
-    (warning,) = warnings_of(predicted(past), lookback=LOOKBACK)
+    (warning,) = warnings_of(predicted(past), least_history=LEAST)
 
     assert warning.message.endswith(": s0, s1, s2, s3, s4, ...")
     assert warning.count == 7
@@ -172,9 +189,9 @@ def test_a_long_list_of_series_is_cut_short_in_a_warning() -> None:
 
 def test_what_the_network_cannot_forecast_goes_to_a_fallback_or_is_left_out(past: Past) -> None:
     prediction = predict_with_fallback(
-        Constant(NAN), past, HORIZON, QUANTILES, Fallback(LOOKBACK, SEASON)
+        Constant(NAN), past, HORIZON, QUANTILES, Fallback(LOOKBACK, LEAST, SEASON)
     )
     assert prediction.left_out == past.names
-    rule = Fallback(LOOKBACK, SEASON, ("naive",))
+    rule = Fallback(LOOKBACK, LEAST, SEASON, ("naive",))
     filled = predict_with_fallback(Constant(NAN), past, HORIZON, QUANTILES, rule)
     assert filled.fallback == past.names[:-1]

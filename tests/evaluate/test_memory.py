@@ -12,7 +12,7 @@ from rnnforecast.gradients import explain_explosion
 from rnnforecast.spec import MemberSpec
 from tests.builders import make_spec
 
-MEMBER = MemberSpec(100, 1, linear=False, seasonal=False)
+MEMBER = MemberSpec("gru", hidden=4, layers=1, segment=1)
 TASK = make_spec(100, 6, 1, members=(MEMBER,))
 GOOD = MemoryAnalysis(
     lookback=100,
@@ -21,8 +21,8 @@ GOOD = MemoryAnalysis(
     losses=(1.0, 0.505, 0.5),
     leads={"early": 1},
     gradients={"early": (1.0, 0.5, 0.1)},
-    members=(MemberMemory(100, 1, 60, (0, 50, 99), (1.0, 0.5, 0.1), None),),
-    peaks=(Peak(50, 0.8, 0.7, 0.8),),
+    members=(MemberMemory(1, (0, 50, 99), (1.0, 0.5, 0.1), None),),
+    peaks=(Peak(50, 0.7, 0.8),),
     n_windows=64,
     explosion=None,
 )
@@ -41,10 +41,10 @@ def test_a_network_that_makes_use_of_what_comes_again_is_ok() -> None:
 @pytest.mark.parametrize(
     ("training", "advice"),
     [
-        (TrainConfig(learning_rate=0.1, clip=0.0), "--learning-rate 0.003"),
+        (TrainConfig(learning_rate=0.1, clip=0.0), "--learning-rate 0.002"),
         (TrainConfig(clip=0.0), "--clip 1"),
         (TrainConfig(clip=50.0), "--clip 1"),
-        (TrainConfig(), "--learning-rate 0.001"),
+        (TrainConfig(), "--learning-rate 0.0007"),
     ],
 )
 def test_a_training_that_exploded_is_said_to_have(training: TrainConfig, advice: str) -> None:
@@ -85,16 +85,16 @@ def test_a_gradient_that_grows_on_its_way_back_is_an_explosion() -> None:
 @pytest.mark.parametrize(
     ("effective", "peak", "expected"),
     [
-        (30, Peak(50, 0.8, 0.7, 0.95), "VANISHING"),  # forgets it
-        (44, Peak(50, 0.8, 0.7, 0.95), "VANISHING"),
-        (45, Peak(50, 0.8, 0.7, 0.95), "OK"),
-        (30, Peak(50, 0.8, 0.7, 0.5), "OK"),  # and does well without
-        (60, Peak(50, 0.8, 0.7, 1.26, 1.5), "VANISHING"),  # sees it, and makes little of it
-        (60, Peak(50, 0.8, 0.7, 1.24, 1.5), "OK"),  # makes more than half of it
-        (60, Peak(50, 0.8, 0.7, 1.06, 1.04), "VANISHING"),
-        (60, Peak(50, 0.8, 0.7, 1.04, 1.04), "OK"),  # as good, as far as can be seen
-        (30, Peak(50, 0.8, 0.2, 0.95), "OK"),  # the pattern says it already
-        (30, Peak(150, 0.8, 0.7, None), "OK"),  # no look-back holds it
+        (30, Peak(50, 0.7, 0.95), "VANISHING"),  # forgets it
+        (44, Peak(50, 0.7, 0.95), "VANISHING"),
+        (45, Peak(50, 0.7, 0.95), "OK"),
+        (30, Peak(50, 0.7, 0.5), "OK"),  # and does well without
+        (60, Peak(50, 0.7, 1.26, 1.5), "VANISHING"),  # sees it, and makes little of it
+        (60, Peak(50, 0.7, 1.24, 1.5), "OK"),  # makes more than half of it
+        (60, Peak(50, 0.7, 1.06, 1.04), "VANISHING"),
+        (60, Peak(50, 0.7, 1.04, 1.04), "OK"),  # as good, as far as can be seen
+        (30, Peak(50, 0.2, 0.95), "OK"),  # too weak
+        (30, Peak(150, 0.7, None), "OK"),  # no look-back holds it
     ],
 )
 def test_what_comes_again_and_is_not_made_use_of_has_vanished(
@@ -110,14 +110,14 @@ def test_what_comes_again_and_is_not_made_use_of_has_vanished(
         (CONFIG, 1, "--segment 7"),
         (Config(network=NetworkConfig(cell="rnn")), 10, "--cell gru"),
         (CONFIG, 10, "--init chrono"),
-        (Config(network=NetworkConfig(init="chrono")), 10, "--epochs 16"),
+        (Config(network=NetworkConfig(init="chrono")), 10, "--epochs 32"),
     ],
 )
 def test_against_vanishing_the_next_thing_to_try_is_named(
     config: Config, segment: int, advice: str
 ) -> None:
     spec = replace(TASK, members=(replace(MEMBER, segment=segment),))
-    forgetful = replace(GOOD, effective=5, peaks=(Peak(50, 0.8, 0.7, 2.0, 1.4),))
+    forgetful = replace(GOOD, effective=5, peaks=(Peak(50, 0.7, 2.0, 1.4),))
 
     judged = diagnose(forgetful, spec, config)
 
@@ -139,7 +139,7 @@ def test_a_shorter_window_holds_whole_seasons() -> None:
 
 
 def test_the_gravest_failure_comes_first() -> None:
-    both = {"effective": 3, "peaks": (Peak(50, 0.8, 0.7, 2.0, 1.4),)}
+    both = {"effective": 3, "peaks": (Peak(50, 0.7, 2.0, 1.4),)}
 
     assert verdict(**both, explosion="it did")[0] == "EXPLODING"
     assert verdict(**both)[0] == "VANISHING"

@@ -132,7 +132,7 @@ def test_ahead_nothing_is_read_and_the_age_grows_and_the_rest_stays() -> None:
     np.testing.assert_allclose(seasonal, np.tile(seasonal[0], (N_AHEAD, 1)), rtol=1e-5)
 
 
-@settings(few, max_examples=20)
+@settings(few, max_examples=12)
 @given(st.integers(1, 11), st.integers(0, 2**32), st.sampled_from(SEASONS))
 def test_no_reading_after_a_boundary_changes_its_inputs(
     boundary: int, seed: int, seasons: Seasons

@@ -1,4 +1,4 @@
-"""What is measured of a network's memory, against finite differences and slow loops."""
+"""What is measured of a network's memory, against forecasts that are known and slow loops."""
 
 from __future__ import annotations
 
@@ -8,160 +8,247 @@ import numpy as np
 import pytest
 import torch
 
-from rnnforecast.data.windows import make_past
+from rnnforecast.config.training import NetworkConfig
+from rnnforecast.data.panel import Features
+from rnnforecast.data.windows import Batch, make_past
+from rnnforecast.model import memory
+from rnnforecast.model.experts import NAMES
+from rnnforecast.model.loss import history_of, quantile_losses
 from rnnforecast.model.memory import (
     Deviations,
+    deviations_of,
     find_effective_memory,
     gradients_by_lag,
     measure_memory,
-    n_windows_to_measure,
-    run_in_chunks,
     state_gradients,
     time_constants,
 )
 from rnnforecast.model.network import Network
 from rnnforecast.model.recurrence import State
-from rnnforecast.spec import CELLS, MemberSpec
-from tests.builders import make_panel
-from tests.model.networks import CELL_NAMES, make_network
+from rnnforecast.spec import CELLS, CONTEXT_ROWS, N_FULL, MemberSpec, NetworkSpec
+from tests.builders import make_panel, make_spec, random_walk, wave
 
-LOOKBACK, HORIZON = 24, 12
-PLAIN = MemberSpec(LOOKBACK, 6, linear=False, seasonal=False)
-LINEAR = MemberSpec(LOOKBACK, 6, linear=True, seasonal=True)
-SHORT = MemberSpec(10, 4, linear=True, seasonal=False)
+LOOKBACK, HORIZON, SEASON = 24, 12, 8
+CELL_NAMES = sorted(CELLS)
 
 
-def gathered(n: int = 5, *, missing: bool = False):
+def gathered(n: int = 5, *, missing: bool = False, lookback: int = LOOKBACK) -> Batch:
     rng = np.random.default_rng(0)
-    readings = rng.standard_normal((2, 80)).astype(np.float32)
+    readings = rng.standard_normal((2, lookback + 56)).astype(np.float32)
     if missing:
-        readings[rng.random(readings.shape) < 0.1] = np.nan
-    windows = make_past(make_panel(*readings)).windows(LOOKBACK, HORIZON)
+        readings[rng.random(readings.shape) < 0.3] = np.nan
+    windows = make_past(make_panel(*readings)).windows(lookback, HORIZON)
     return windows.gather(windows.spread(n))
 
 
-def lively(**options: object) -> Network:
-    """Make a network in doubles whose every weight matters."""
-    network = make_network(**options).double()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator).double())
+def made(spec: NetworkSpec) -> Network:
+    network = Network(spec, NetworkConfig()).eval()
+    network.seasons[:] = torch.tensor([SEASON, 1])
     return network
 
 
-def medians(network: Network, batch) -> np.ndarray:
-    history = torch.from_numpy(batch.history).double()
-    series, step = torch.from_numpy(batch.series) + 1, torch.from_numpy(batch.next_step)
+def lively(
+    cell: str = "gru", *, layers: int = 1, segment: int = 2, lookback: int = LOOKBACK, **n: int
+) -> Network:
+    """Make a network whose every weight matters."""
+    torch.manual_seed(0)
+    member = MemberSpec(cell, hidden=6, layers=layers, segment=segment)
+    network = made(replace(make_spec(lookback, HORIZON, SEASON, 2, members=(member,)), **n))
     with torch.no_grad():
-        return network(history, series, step)[:, :, network.spec.median].numpy()
+        for parameter in network.members[0].parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape))
+    return network
+
+
+def repeating(expert: str) -> Network:
+    """Make a network that forecasts by one expert alone."""
+    network = made(make_spec(LOOKBACK, HORIZON, SEASON, 2))
+    head = network.members[0].head
+    with torch.no_grad():
+        head.weight.zero_()
+        bias = head.bias.zero_().view(-1, network.spec.members[0].segment)
+        bias[len(network.spec.quantiles) :][:N_FULL] = -100.0
+        bias[len(network.spec.quantiles) + NAMES.index(expert)] = 100.0
+    return network
+
+
+# Gradients by lag
 
 
 @pytest.mark.parametrize("missing", [False, True])
-@pytest.mark.parametrize("members", [(PLAIN,), (LINEAR, PLAIN, SHORT)])
-@pytest.mark.parametrize("cell", CELL_NAMES)
-def test_gradients_by_lag_are_those_of_finite_differences(
-    cell: str,
-    members: tuple[MemberSpec, ...],
+def test_the_gradient_of_the_last_value_is_1_at_the_newest_reading(
     missing: bool,  # noqa: FBT001
 ) -> None:
-    network, batch = lively(cell=cell, members=members), gathered(missing=missing)
-    leads = [1, 6, HORIZON]
+    batch = gathered(20, missing=missing)
 
-    found = gradients_by_lag(network, batch, leads)
+    gradients = gradients_by_lag(repeating("last"), batch, [1, HORIZON])
 
-    seen, step = np.isfinite(batch.history), 1e-4
-    for lag in (1, 2, 7, LOOKBACK):
-        place = LOOKBACK - lag
-        moved = []
-        for sign in (1, -1):
-            history = batch.history.astype(np.float64)
-            history[:, place] += sign * step
-            moved.append(medians(network, replace(batch, history=history)))
-        slopes = np.abs(moved[0] - moved[1]) / (2 * step)
-        expected = slopes[seen[:, place]].mean(0)[np.array(leads) - 1]
-        np.testing.assert_allclose(found[:, lag - 1], expected, rtol=1e-3, atol=1e-9)
-    assert (found[:, 0] > 0).all()
+    is_read = np.isfinite(batch.history[:, ::-1])
+    for lag in range(1, LOOKBACK + 1):
+        windows = is_read[is_read[:, lag - 1]]
+        is_newest = ~windows[:, : lag - 1].any(1)
+        np.testing.assert_allclose(gradients[:, lag - 1], is_newest.mean(), atol=1e-4)
 
 
-def step_by_step(network: Network, embedded: torch.Tensor) -> list[list[State]]:
-    """Run the cell's step in a plain loop, all layers at each step."""
+def test_the_gradient_of_a_repeated_season_is_1_one_season_before_the_lead() -> None:
+    gradients = gradients_by_lag(repeating("season"), gathered(), [1, 3, SEASON, SEASON + 1])
+
+    expected = np.zeros((4, LOOKBACK))
+    expected[range(4), np.array([8, 6, 1, 8]) - 1] = 1.0
+    np.testing.assert_allclose(gradients, expected, atol=1e-4)
+
+
+def test_the_gradient_of_the_level_is_spread_over_the_readings_that_it_is_the_mean_of() -> None:
+    gradients = gradients_by_lag(repeating("level"), gathered(), [1])
+
+    np.testing.assert_allclose(gradients[0, :12], 1 / 12, atol=1e-4)
+    np.testing.assert_allclose(gradients[0, 12:], 0.0, atol=1e-4)
+
+
+def test_long_look_backs_are_looked_at_more_closely_near_the_cutoff() -> None:
+    network, batch = lively(lookback=100), gathered(2, lookback=100)
+
+    (gradients,) = gradients_by_lag(network, batch, [1])
+
+    lags = np.flatnonzero(np.isfinite(gradients)) + 1
+    assert {*range(1, 11), 100} <= set(lags.tolist())
+    assert len(lags) <= 64
+
+
+def test_a_lag_at_which_nothing_was_read_has_no_gradient() -> None:
+    batch = gathered()
+    batch.history[:, -3] = np.nan
+
+    (gradients,) = gradients_by_lag(lively(), batch, [1])
+
+    assert np.flatnonzero(np.isnan(gradients)).tolist() == [2]
+
+
+# Gradients by state
+
+
+def from_border(network: Network, batch: Batch, border: int, lead: int) -> float:
+    """Run the segments one by one, from states at a border that are leaves."""
     (member,) = network.members
-    recurrence = member.recurrence
-    cell, width = recurrence.cell, embedded.shape[-1]
-    zeros = embedded.new_zeros(embedded.shape[1], width)
-    memory = zeros if cell.has_memory else None
-    states = [State(zeros, memory) for _ in recurrence.linear_ih]
-    every = []
-    for outside in embedded:
-        x = outside
-        for layer, state in enumerate(states):
-            h_gates = zeros[:, :1]
-            if cell.reads_state:
-                h_gates = recurrence.linear_hh[layer](state.hidden)
-            states[layer] = recurrence.step(recurrence.linear_ih[layer](x), h_gates, state)
-            x = states[layer].hidden
-        every.append(list(states))
-    return every
+    prepared = network.prepare(history_of(network, batch), member.spec.segment)
+    embedded = member.embedded(prepared.segments).detach()
+    states: list[State | None] = [None] * len(member.blocks)
+    leaves, outputs = [], []
+    for number in range(len(embedded)):
+        if number == border:
+            states = [
+                State(*(None if part is None else part.detach().requires_grad_() for part in state))
+                for state in states
+                if state is not None
+            ]
+            leaves = [part for state in states for part in state if part is not None]
+        x = embedded[number : number + 1]
+        for layer, block in enumerate(member.blocks):
+            x, states[layer] = block(x, states[layer])
+        outputs.append(x)
+
+    quantiles = member.decode(torch.cat(outputs).transpose(0, 1), prepared.segments)
+    ahead = quantiles[:, prepared.places.n_history :, network.spec.median].flatten(1)
+    gradients = torch.autograd.grad(ahead[:, lead - 1].sum(), leaves)
+    return float(torch.cat(gradients, -1).norm(dim=-1).mean())
 
 
+@pytest.mark.parametrize("most_borders", [64, 5])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("cell", CELL_NAMES)
-def test_state_gradients_of_the_chunked_pass_are_those_of_a_plain_loop(
-    cell: str, layers: int
+def test_state_gradients_are_those_of_a_plain_loop(
+    cell: str, layers: int, most_borders: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, batch = lively(cell=cell, layers=layers, segment=2), gathered()
-    (member,) = network.members
-    embedded = torch.randn(12, 5, 16, dtype=torch.float64)
-    series = torch.from_numpy(batch.series) + 1
-
-    borders = run_in_chunks(member, embedded.split(3))
-    loop = step_by_step(network, embedded)
-    both = []
-    for states, last in (([borders[1]], borders[-1]), ([loop[5]], loop[-1])):
-        moved = member.decode_leads(last, series)[:, 0, network.spec.median].sum()
-        parts = [part for state in states[0] for part in state if part is not None]
-        both.append(torch.autograd.grad(moved, parts))
-
-    for one, other in zip(*both, strict=True):
-        torch.testing.assert_close(one, other)
-    assert any(bool((one != 0).any()) for one in both[0])
-
-
-@pytest.mark.parametrize("cell", CELL_NAMES)
-def test_state_gradients_begin_at_the_end_and_have_a_place_for_each_border(cell: str) -> None:
-    network, batch = lively(cell=cell, segment=2), gathered()
+    monkeypatch.setattr(memory, "_MAX_BORDERS", most_borders)
+    network, batch = lively(cell, layers=layers), gathered()
     (member,) = network.members
 
-    back, sizes = state_gradients(network, member, batch, 1)
+    steps_back, sizes = state_gradients(network, member, batch, 3)
 
-    assert back == list(range(12))
-    assert len(sizes) == 12
-    assert (sizes > 0).all()
+    n_segments = LOOKBACK // 2
+    assert steps_back == list(range(0, n_segments, 1 if most_borders == 64 else 3))
+    expected = [from_border(network, batch, n_segments - n, 3) for n in steps_back]
+    np.testing.assert_allclose(sizes, expected, rtol=1e-3)
+    assert sizes[0] > 0
+
+
+# Loss by length of history
 
 
 def test_a_forecast_from_the_last_k_readings_knows_nothing_of_those_before() -> None:
     """Neither by level nor by spread: what stands there changes no loss but the longer ones."""
-    network, batch = lively(members=(LINEAR, PLAIN)), gathered()
+    network, batch = lively(), gathered()
     other = batch.history.copy()
     other[:, : LOOKBACK - 10] *= 7.0
 
     one = measure_memory(network, batch)
     two = measure_memory(network, replace(batch, history=other))
 
+    assert one.kept[-1] == LOOKBACK
     for kept, first, second in zip(one.kept, one.losses, two.losses, strict=False):
         assert (first == second) == (kept <= 10)
 
 
-def test_the_last_length_is_all_of_it() -> None:
-    network, batch = lively(members=(SHORT, PLAIN)), gathered()
+def test_nor_of_covariates_before_them() -> None:
+    network, batch = lively(n_known=2, n_past=1, n_static=1), gathered()
+    member = replace(network.spec.members[0], covariates=True)
+    network = made(replace(network.spec, members=(member,)))
+    torch.nn.init.normal_(network.members[0].covariates_to_head.weight)
+    torch.nn.init.normal_(network.members[0].covariates_to_state.weight)
+    rng = np.random.default_rng(0)
 
-    assert measure_memory(network, batch).kept[-1] == LOOKBACK
-    assert measure_memory(network, batch, members=[network.members[0]]).kept[-1] == 10
+    def with_covariates(n_changed: int) -> Batch:
+        known, past, static = (
+            np.ones(shape, np.float32)
+            for shape in ((5, 2, LOOKBACK + HORIZON), (5, 1, LOOKBACK), (5, 1))
+        )
+        for values in (known, past):
+            values[:, :, :n_changed] = rng.standard_normal((*values.shape[:2], n_changed))
+        return replace(batch, features=Features(known, past, static))
+
+    one = measure_memory(network, with_covariates(0))
+    two = measure_memory(network, with_covariates(LOOKBACK - 10))
+
+    for kept, first, second in zip(one.kept, one.losses, two.losses, strict=False):
+        assert (first == second) == (kept <= 10)
+
+
+def test_the_loss_of_a_length_is_that_of_windows_without_older_readings() -> None:
+    """Also where most rows are left out: those that the recurrence does not reach.
+
+    How many rows were missing before them is an input, which hardly matters.
+    """
+    lookback = 2 * CONTEXT_ROWS
+    network, batch = lively(lookback=lookback, segment=16), gathered(lookback=lookback)
+    network.scale[1:] = 2.0
+
+    curve = measure_memory(network, batch, per_doubling=1)
+
+    for kept, loss in zip(curve.kept, curve.losses, strict=True):
+        history = batch.history.copy()
+        history[:, : lookback - kept] = np.nan
+        forecast = network.forecast(history_of(network, replace(batch, history=history)))
+        losses = quantile_losses(forecast, batch.future, network.spec.quantiles)
+        assert loss == pytest.approx(losses.sum() / 2 / batch.future.size, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("expert", "readings", "needed"),
+    [("last", random_walk(100), 1), ("season", wave(100, season=SEASON), SEASON)],
+)
+def test_the_memory_of_an_expert_is_what_it_repeats(
+    expert: str, readings: np.ndarray, needed: int
+) -> None:
+    network = repeating(expert)
+    with torch.no_grad():  # no band, as that is wider after a longer history
+        network.members[0].head.bias.view(-1, 4)[1 : len(network.spec.quantiles)] = -100.0
+    windows = make_past(make_panel(readings)).windows(LOOKBACK, HORIZON)
+
+    assert measure_memory(network, windows.gather(windows.spread(40))).effective == needed
 
 
 @pytest.mark.parametrize("needed", [0, 1, 5, 50, 200, 719, 720])
-def test_the_length_from_which_on_nothing_is_lost_is_found_to_two_percent(needed: int) -> None:
+def test_the_effective_memory_is_exact_to_two_percent(needed: int) -> None:
     found = find_effective_memory(lambda k: 1.0 if k >= needed else 1.2, 720, per_doubling=2)
 
     assert abs(found.effective - needed) <= max(0, 0.02 * needed)
@@ -183,26 +270,42 @@ def test_a_loss_that_is_no_number_is_no_good_one() -> None:
     assert found.effective == 8
 
 
+# Time constants and errors
+
+
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_time_constants_are_those_of_the_gates_bias_where_nothing_else_moves_them(
     cell: str,
 ) -> None:
-    network, batch = lively(cell=cell, segment=2), gathered()
+    network, batch = lively(cell, layers=2), gathered()
     (member,) = network.members
-    recurrence = member.recurrence
-    if CELLS[cell].retention_gate is None:
+    gate = CELLS[cell].retention_gate
+    if gate is None:
         assert time_constants(network, member, batch) is None
         return
-    width = 16
-    gate = CELLS[cell].retention_gate
     with torch.no_grad():
-        for parameter in recurrence.parameters():
-            parameter.zero_()
-        recurrence.linear_ih[0].bias[gate * width : (gate + 1) * width] = np.log(49.0)
+        for block, share in zip(member.blocks, (0.98, 0.5), strict=True):
+            for parameter in block.recurrence.parameters():
+                parameter.zero_()
+            logit = np.log(share / (1 - share))
+            block.recurrence.linear_ih.bias[gate * 6 : (gate + 1) * 6] = logit
 
-    (found,) = time_constants(network, member, batch)
+    first, second = time_constants(network, member, batch)
 
-    np.testing.assert_allclose(found, 2 / -np.log(0.98), rtol=1e-6)
+    np.testing.assert_allclose(first, 2 / -np.log(0.98), rtol=1e-5)
+    np.testing.assert_allclose(second, 2 / -np.log(0.5), rtol=1e-5)
+
+
+def test_deviations_of_an_unknown_series_are_from_the_level_of_its_own_history() -> None:
+    network, batch = repeating("last"), gathered()
+    network.center[1:], network.scale[1:] = 5.0, 2.0
+    unknown = replace(batch, series=np.full_like(batch.series, -1))
+
+    known, own = (deviations_of(network, each).past for each in (batch, unknown))
+
+    np.testing.assert_allclose(known, (batch.history - 5.0) / 2.0, rtol=1e-6)
+    np.testing.assert_allclose(np.median(own, axis=1), 0.0, atol=1e-6)
+    np.testing.assert_allclose(own.std(1), 1.0, rtol=1e-6)
 
 
 def test_errors_beside_a_repetition_are_in_units_of_it() -> None:
@@ -222,13 +325,3 @@ def test_errors_beside_a_repetition_are_in_units_of_it() -> None:
     assert beside(repeats, lag=2) == pytest.approx(
         (np.abs(future - repeats)[:, :2].sum() / first_two, np.abs(future[:, :2]).sum() / first_two)
     )
-
-
-def test_more_windows_are_looked_at_where_they_cost_little() -> None:
-    small, long = make_network(members=(PLAIN,)), make_network(lookback=4000, segment=1)
-
-    assert n_windows_to_measure(long, long.members, 64) == 64
-    n_values = 4 * 16 + 24 + 12 * 11  # states, readings, quantiles of forecasts
-    assert n_windows_to_measure(small, small.members, 64) == min(64 * 5000 // n_values, 1024)
-    assert n_windows_to_measure(small, small.members, 600) == 1024
-    assert n_windows_to_measure(small, small.members, 2000) == 2000

@@ -1,4 +1,4 @@
-"""A model of every released format loads and forecasts what it did when it was made."""
+"""A model of every format loads and forecasts what it did when made; older ones are refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnnforecast.config.training import Config
 from rnnforecast.errors import ModelError
 from rnnforecast.model.artifact import (
     FORMAT_VERSION,
@@ -20,10 +19,14 @@ from rnnforecast.model.artifact import (
 )
 from rnnforecast.spec import expected_shapes
 from rnnforecast.storage.publish import digest
+from tests.builders import SMALL_JOB
 from tests.conftest import Command
+from tests.strangers import rewrite_manifest
 
 RELEASED = sorted((Path(__file__).parent.parent / "artifacts").glob("format-*"))
-SMALLEST = ["-L", "48", "-H", "6", "--hidden", "4", "--segment", "12", "--epochs", "1"]
+FIRST_FORMAT = 3
+"""Formats 1 and 2 held networks that exist no more."""
+SMALLEST = ["-L", "48", "-H", "6", "--hidden", "4", "--layers", "1", "--segment", "8"]
 
 
 def version_in(folder: Path) -> Path:
@@ -32,9 +35,10 @@ def version_in(folder: Path) -> Path:
     return version
 
 
-def test_there_is_one_of_every_format() -> None:
-    assert [path.name for path in RELEASED] == [f"format-{n + 1}" for n in range(FORMAT_VERSION)]
-    for number, folder in enumerate(RELEASED, start=1):
+def test_there_is_a_model_of_every_format_that_is_read() -> None:
+    formats = range(FIRST_FORMAT, FORMAT_VERSION + 1)
+    assert [path.name for path in RELEASED] == [f"format-{n}" for n in formats]
+    for number, folder in zip(formats, RELEASED, strict=True):
         assert json.loads((version_in(folder) / MANIFEST).read_bytes())["format_version"] == number
 
 
@@ -51,8 +55,7 @@ def test_a_released_format_forecasts_what_it_did(command: Command, folder: Path)
 def test_a_released_format_is_read_with_the_names_of_today(folder: Path) -> None:
     artifact = load(version_in(folder))
 
-    config: Config = artifact.config
-    assert set(artifact.weights) == set(expected_shapes(artifact.spec, config.network))
+    assert set(artifact.weights) == set(expected_shapes(artifact.spec))
     manifest = load_manifest(version_in(folder))
     assert manifest["format_version"] == FORMAT_VERSION
     assert manifest["trained_until"] == artifact.trained_until
@@ -70,14 +73,44 @@ def test_a_released_format_with_another_hash_is_refused(folder: Path, tmp_path: 
         load(version)
 
 
-def test_the_next_training_writes_the_format_of_today(command: Command, tmp_path: Path) -> None:
-    shutil.copytree(RELEASED[0] / "model", tmp_path / "model")
-    data = RELEASED[0] / "data.csv"
+@pytest.fixture(params=range(1, FIRST_FORMAT), ids="format {}".format)
+def outdated(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A folder with `data.csv` and `model`, whose only version is of an earlier format."""
+    shutil.copytree(RELEASED[-1], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "forecast.csv").unlink()
+    rewrite_manifest(tmp_path / "model", format_version=request.param)
+    return tmp_path
 
-    outcome = command("train", data, "-m", "model", *SMALLEST, "--threads", "1")
+
+def test_an_earlier_format_is_refused_with_what_to_do(command: Command, outdated: Path) -> None:
+    (outdated / "job.toml").write_text(SMALL_JOB)
+    name = version_in(outdated).name
+
+    for line in (
+        ["show"],
+        ["memory", "data.csv"],
+        ["predict", "data.csv"],
+        ["use", name],
+        ["run", "job.toml"],
+    ):
+        outcome = command(*line, "--json")
+        assert outcome.code == 6, line
+        assert outcome.error["code"] == "older-format"
+        assert "train again" in outcome.error["hint"]
+    assert not (outdated / "forecast.csv").exists()
+    assert not (outdated / "out").exists()
+
+
+def test_the_next_training_makes_a_model_of_today_beside_it(
+    command: Command, outdated: Path
+) -> None:
+    name = version_in(outdated).name
+
+    outcome = command("train", "data.csv", *SMALLEST, "--steps", "2", "--threads", "1")
 
     assert outcome.code == 0, outcome.err
-    active = tmp_path / "model" / "versions" / (tmp_path / "model" / "CURRENT").read_text().strip()
-    assert active.name != version_in(RELEASED[0]).name
+    active = outdated / "model" / "versions" / (outdated / "model" / "CURRENT").read_text().strip()
+    assert active.name != name
     assert json.loads((active / MANIFEST).read_bytes())["format_version"] == FORMAT_VERSION
-    assert command("use", version_in(RELEASED[0]).name, "-m", "model").code == 0
+    assert command("use", name).code == 6
+    assert command("predict", "data.csv").code == 0
