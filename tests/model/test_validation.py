@@ -5,20 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.windows import make_past
 from rnnforecast.model import loss
 from rnnforecast.model.loss import ValidationWindows, quantile_losses
 from rnnforecast.model.network import Network
 from tests.builders import make_panel, make_spec, wave
 from tests.model.fitting import FOUR, scales_of, started, windows_to_train
-from tests.model.networks import DAY, forecast_by, make_history, make_network
+from tests.model.networks import DAY, forecast_by, make_history
 
 
-@pytest.mark.parametrize("most", [16, 7])
+@pytest.mark.parametrize(("most", "part_rows"), [(16, 1 << 16), (16, 3 * 32), (7, 1)])
 def test_the_loss_of_weighted_members_is_that_of_the_mean_of_their_forecasts(
-    most: int, monkeypatch: pytest.MonkeyPatch
+    most: int, part_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """However many windows are prepared at once."""
     monkeypatch.setattr(loss, "_MAX_WINDOWS", most)
+    monkeypatch.setattr(loss, "_PART_ROWS", part_rows)
     readings = wave(200, season=8, noise=2.0)
     readings[160:170] = np.nan
     network = started(readings, make_spec(members=FOUR))
@@ -69,7 +72,7 @@ def test_of_large_windows_fewer_are_validated(monkeypatch: pytest.MonkeyPatch) -
     for limit, expected in ((50 * n_values, 45), (40 * n_values, 40), (1, 32)):
         monkeypatch.setattr(loss, "_MAX_VALUES", limit)
         held_out = ValidationWindows(network, windows, np.ones(1))
-        assert len(held_out._batch.series) == min(expected, len(windows))
+        assert len(held_out._actual) == min(expected, len(windows))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +81,7 @@ def test_of_large_windows_fewer_are_validated(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_windows_apart_are_counted_series_by_series(rows: list[int], n_disjoint: int) -> None:
     windows = make_past(make_panel(*(wave(n) for n in rows))).windows(30, 6)
-    network: Network = make_network(lookback=30, horizon=6)
+    network = Network(make_spec(30, 6, n_series=len(rows)), NetworkConfig())
 
     held_out = ValidationWindows(network, windows, np.ones(len(rows)))
 
