@@ -25,7 +25,6 @@ from rnnforecast.spec import BUILTIN, QUANTILES, NetworkSpec
 _WINDOWS = 4096
 """Windows from which the mean and scale of covariates are taken, at most."""
 _BUILTIN_FILE = "builtin.safetensors"
-_SHAPE_OPTIONS = ("cell", "hidden", "layers")
 
 
 @cache
