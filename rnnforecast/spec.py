@@ -80,6 +80,8 @@ class NetworkSpec:
     """The season of most series, in steps, 1 where they have none: errors are measured by it."""
     n_series: int
     members: tuple[MemberSpec, ...]
+    weights: tuple[float, ...] = ()
+    """Shares of the members in the forecast, which add up to 1; equal ones where there are none."""
     quantiles: tuple[float, ...] = QUANTILES
     n_known: int = 0
     """Number of features known ahead."""
@@ -87,6 +89,11 @@ class NetworkSpec:
     """Number of features known up to the cutoff only."""
     n_static: int = 0
     """Number of features that are constant for each series."""
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The share of each member in the forecast."""
+        return self.weights or (1 / len(self.members),) * len(self.members)
 
     @property
     def least_history(self) -> int:
@@ -146,6 +153,9 @@ def member_shapes(spec: NetworkSpec, member: MemberSpec) -> dict[str, Shape]:
         features = n_covariate_inputs(spec, member.segment)
         shapes["covariates_to_state.weight"] = (width, features)
         shapes["covariates_to_head.weight"] = (between, features)
+        if spec.n_known:
+            shapes["reaction_head.weight"] = (member.segment, between)
+            shapes["reaction_head.bias"] = (member.segment,)
     return shapes
 
 
@@ -156,4 +166,5 @@ def n_inputs(segment: int) -> int:
 
 def n_covariate_inputs(spec: NetworkSpec, segment: int) -> int:
     """Return how many inputs a segment has from covariates: see `model.covariates`."""
-    return (2 * spec.n_known + spec.n_past) * segment + spec.n_static
+    n_reaction = segment + 1 if spec.n_known else 0
+    return (2 * spec.n_known + spec.n_past) * segment + spec.n_static + n_reaction

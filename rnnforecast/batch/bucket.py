@@ -32,6 +32,7 @@ from rnnforecast.workflow.model import forecast, load, output_table, prepare, re
 
 _LATE_MODULES = (
     "rnnforecast.evaluate.calibration",
+    "rnnforecast.model.experts",
     "rnnforecast.model.forecaster",
     "pyarrow.pandas_compat",
 )

@@ -18,8 +18,9 @@ STANDARD_OUTPUT = "-"
 DEFAULT_MODEL = "model"
 NO_BOUNDS = "none"
 """The value of `bounds` by which forecasts go beyond the limits that readings rest on."""
-FALLBACKS = ("seasonal-naive", "naive")
-BASELINES = ("naive", "seasonal-naive", "ridge")
+EXPERT = "expert"
+FALLBACKS = ("seasonal-naive", "naive", EXPERT)
+BASELINES = ("naive", "seasonal-naive", EXPERT, "ridge")
 _EXCEL_SAFE = "Put ' before names that a spreadsheet would take for a formula (CSV)."
 MAX_LOOKBACK = 16_384
 MAX_HORIZON = 16_384
@@ -152,7 +153,7 @@ class PredictConfig:
     as_of: str | None = option(None, "Use no reading after this time. Default: the newest one.")
     fallback: tuple[str, ...] = option(
         (),
-        "Methods for series that the network cannot forecast: seasonal-naive, naive.",
+        "Methods for series that the network cannot forecast: seasonal-naive, naive, expert.",
         choices=FALLBACKS,
         listed=True,
     )

@@ -150,9 +150,10 @@ class Forecast:
 
 
 class Forecaster(Protocol):
-    """Anything that forecasts: `RNNForecaster`, `Calibrated`, `SeasonalNaive`, `RidgeOnLags`.
+    """Anything that forecasts: a network, calibrated or not, or a baseline.
 
-    Implementations are made by a classmethod `fit`.
+    They are `RNNForecaster`, `Calibrated`, `ExpertForecaster`, `SeasonalNaive` and `RidgeOnLags`,
+    made by a classmethod `fit`.
     """
 
     def predict(

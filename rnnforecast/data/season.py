@@ -125,7 +125,7 @@ def find_seasons(past: Past, listener: Listener = ignore) -> tuple[Seasons, ...]
     series is too short to tell, it has the usual season of its step. Other periods are looked for
     only where these do not help.
     """
-    return tuple(Seasons(*each) for each in past.filled(local_seasons(past, listener)).tolist())
+    return tuple(Seasons(*row) for row in past.filled(local_seasons(past, listener)).tolist())
 
 
 def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
@@ -269,10 +269,10 @@ def season_gain(readings: Doubles, season: int, lengths: Integers, *, over: int 
     ahead, ahead_over = (last[:, None] + 1 + steps for steps in (leads, leads % over))
     actual = readings[:, ahead]  # (series, block, row)
 
-    def shifted(forecast: Doubles, left: Doubles, period: int) -> list[Doubles]:
+    def shifted(forecast: Doubles, remainder: Doubles, period: int) -> list[Doubles]:
         widths = max(2, period // 8), period
-        shifts = [ffill(left)[0], *(_trailing_mean(left, width) for width in widths)]
-        return [forecast, *(forecast + np.nan_to_num(each[:, last, None]) for each in shifts)]
+        shifts = [ffill(remainder)[0], *(_trailing_mean(remainder, width) for width in widths)]
+        return [forecast, *(forecast + np.nan_to_num(by[:, last, None]) for by in shifts)]
 
     def phases(values: Doubles, period: int) -> list[Doubles]:
         return [shift(phase_means(values, period, rate), period) for rate in _PHASE_RATES]
@@ -295,9 +295,10 @@ def season_gain(readings: Doubles, season: int, lengths: Integers, *, over: int 
             for added in phases(readings - expected, season):
                 # row by row, or alike for a whole short season, as a Sunday differs
                 smooth = np.roll(_trailing_mean(added, over), -(over // 2), axis=1)
-                for each in (added, smooth):
-                    left = readings - expected - each
-                    seasonal += shifted(expected[:, ahead_over] + each[:, ahead], left, over)
+                for shape in (added, smooth):
+                    remainder = readings - expected - shape
+                    both = expected[:, ahead_over] + shape[:, ahead]
+                    seasonal += shifted(both, remainder, over)
 
     is_known = np.isfinite(actual)
     for forecast in (*plain, *seasonal):

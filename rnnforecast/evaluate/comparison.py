@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rnnforecast.config.training import EXPERT
 from rnnforecast.data.arrays import Doubles
 from rnnforecast.evaluate.metrics import (
     UNCALIBRATED,
@@ -21,7 +22,10 @@ from rnnforecast.units import format_duration
 
 UNKNOWN = "no held-out readings say how good the network is"
 UNDEFINED = "the readings never change from season to season, so no method can be better"
-NETWORK, NAIVE, SEASONAL_NAIVE, RIDGE = "network", "naive", "seasonal_naive", "ridge"
+NETWORK, NAIVE, SEASONAL_NAIVE = "network", "naive", "seasonal_naive"
+RIDGE = "ridge"
+_REMARKED = {EXPERT: "a weighted season with an autoregression", RIDGE: "ridge regression on lags"}
+"""Methods that the verdict names where they are better than the network."""
 _SKILL_OVER = (NAIVE, SEASONAL_NAIVE)
 _SEASONS = {86_400_000_000: "yesterday", 604_800_000_000: "last week"}
 _EQUAL = 0.05
@@ -114,7 +118,7 @@ class Comparison:
         if self.skill is None:
             return f"worse than {over}, whose MASE is 0 here"
         if abs(self.skill) < _EQUAL:
-            return f"as good as {over}" + self._ridge_remark()
+            return f"as good as {over}" + self._remark()
 
         side, interval = "better" if self.skill > 0 else "worse", ""
         if self.skill_interval is not None:
@@ -122,7 +126,7 @@ class Comparison:
             if self.skill < 0:
                 low, high = -high, -low
             interval = f", between {low:.0f} and {high:.0f} %"
-        return f"{_percent(self.skill)} {side} than {over}{interval}{self._ridge_remark()}"
+        return f"{_percent(self.skill)} {side} than {over}{interval}{self._remark()}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints and the artifact stores."""
@@ -141,14 +145,17 @@ class Comparison:
             "error_reference": reference and reference.to_json(),
         }
 
-    def _ridge_remark(self) -> str:
-        """Return a remark where ridge regression is better than the network, else nothing."""
-        if RIDGE not in self.metrics:
+    def _remark(self) -> str:
+        """Return a remark on the best of the other methods where it is better than the network."""
+        mases = {name: self.metrics[name].mase for name in _REMARKED if name in self.metrics}
+        known = {name: mase for name, mase in mases.items() if mase is not None}
+        network = self.metrics[NETWORK].mase if NETWORK in self.metrics else None
+        if network is None or not known:
             return ""
-        ridge, network = self.metrics[RIDGE].mase, self.metrics[NETWORK].mase
-        if ridge is None or network is None or ridge >= network:
+        best = min(known, key=lambda name: known[name])
+        if known[best] >= network:
             return ""
-        return f"; but ridge regression on lags is {_percent(100 * (1 - ridge / network))} better"
+        return f"; but {_REMARKED[best]} is {_percent(100 * (1 - known[best] / network))} better"
 
 
 def _percent(value: float) -> str:

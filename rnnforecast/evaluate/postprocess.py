@@ -72,7 +72,7 @@ class Fallback:
     """Rows before a cutoff of which half should be read."""
     season: int
     methods: tuple[str, ...] = ()
-    """Names of naive methods, of which the first that can forecast a series is used; a series that
+    """Names of methods, of which the first that can forecast a series is used; a series that
     none can forecast is left out."""
     max_gap: int | None = None
     """The most rows of a look-back that may be missing in a row."""
@@ -104,11 +104,13 @@ def predict_with_fallback(
     rule: Fallback,
     *,
     unknown: NDArray[np.bool_] | None = None,
+    extra_forecasters: Mapping[str, Forecaster] | None = None,
 ) -> Prediction:
     """Forecast every origin by the network, or by the first fallback that can.
 
     Origins that are not forecast are left out. The network's forecast is not used where it is not
     finite, where history is lacking, nor where covariates ahead are `unknown`, `(origin,)`.
+    `extra_forecasters` are the fallbacks that are no naive method, by name.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # readings that float32 cannot square
         forecast = network.predict(past, horizon, quantiles)
@@ -121,7 +123,12 @@ def predict_with_fallback(
     values = np.where(lacks[:, None, None], np.float32(np.nan), forecast.values)
     forecast = replace(forecast, values=values)
     if rule.methods:
-        forecast = _fill(forecast, past, rule.methods, season=rule.season)
+        methods = {
+            "naive": naive(),
+            "seasonal-naive": SeasonalNaive(rule.season),
+            **(extra_forecasters or {}),
+        }
+        forecast = _fill(forecast, past, {name: methods[name] for name in rule.methods})
 
     is_forecast = np.asarray(np.isfinite(forecast.values).all((1, 2)))
     names = forecast.names
@@ -134,27 +141,28 @@ def predict_with_fallback(
     )
 
 
-def _fill(forecast: Forecast, past: Past, methods: tuple[str, ...], *, season: int) -> Forecast:
+def _fill(forecast: Forecast, past: Past, methods: Mapping[str, Forecaster]) -> Forecast:
     """Replace the origins whose forecast is NaN by the first method that can forecast them.
 
-    A method needs two readings a season apart, from which it has the width of its band. An origin
-    that no method can forecast stays NaN. `source` names the method of each origin.
+    A method needs two readings, from which it has the width of its band; the seasonal one needs
+    them a season apart. An origin that no method can forecast stays NaN. `source` names the method
+    of each origin.
     """
     values = forecast.values.copy()
     source = np.zeros(past.n_origins, np.int64)
-    for number, method in enumerate(methods, start=1):
+    for number, method in enumerate(methods.values(), start=1):
         missing = np.flatnonzero(np.isnan(values).any((1, 2)))
         if not len(missing):
             break
-        baseline = naive() if method == "naive" else SeasonalNaive(season)
         part = past.subset(missing)
-        fallback = baseline.predict(part, forecast.horizon, forecast.quantiles)
-        has_band = np.isfinite(seasonal_differences(part, baseline.season).mean_square)
+        fallback = method.predict(part, forecast.horizon, forecast.quantiles)
+        season = method.season if isinstance(method, SeasonalNaive) else 1
+        has_band = np.isfinite(seasonal_differences(part, season).mean_square)
         usable = has_band & np.isfinite(fallback.values).all((1, 2))
         values[missing[usable]] = fallback.values[usable]
         source[missing[usable]] = number
 
-    names = (NETWORK, *(method.replace("-", "_") for method in methods))
+    names = (NETWORK, *(name.replace("-", "_") for name in methods))
     return replace(forecast, values=values, source=take_names(names, source))
 
 

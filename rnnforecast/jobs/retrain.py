@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rnnforecast.config.training import EXPERT
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import SplitTimes, split_at
 from rnnforecast.errors import ModelError
@@ -16,6 +17,7 @@ from rnnforecast.evaluate.live import Score
 from rnnforecast.events import Recorder
 from rnnforecast.jobs.publication import Publication
 from rnnforecast.model.artifact import load_manifest
+from rnnforecast.model.experts import ExpertForecaster
 from rnnforecast.model.provenance import build_artifact
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
@@ -107,14 +109,12 @@ def _train_challenger(
     n_validation = max(horizon, int(config.training.validation * n_before))
     cuts = SplitTimes(test_from - n_validation * panel.step_us, test_from, panel.end_us)
     spec = replace(champion.spec, n_series=panel.n_series)
-    plan = TrainingSetup(split_at(panel, cuts), spec, config)
-
-    incumbent = restore(champion)
-    fitted = fit_network(plan, plan.split, events, start=restore_network(champion))
+    incumbent, start = restore(champion), restore_network(champion)
+    plan = TrainingSetup(split_at(panel, cuts), spec, config, start.network.told_seasons)
+    fitted = fit_network(plan, plan.split, events, start=start)
     calibration = calibrate(fitted, plan.split, plan.spec, events)
-    comparison, seen = compare_held_out(
-        fitted, calibration, plan, events, extra_forecasters={CHAMPION: incumbent}
-    )
+    rivals = {EXPERT: ExpertForecaster(), CHAMPION: incumbent}
+    comparison, seen = compare_held_out(fitted, calibration, plan, events, rivals)
     decision = _decide(publication, challenge, comparison)
 
     forecaster = fine_tune(fitted, plan, plan.split.everything, events)

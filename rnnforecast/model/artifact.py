@@ -289,6 +289,10 @@ def check_bounds(spec: NetworkSpec) -> None:
     for name, (value, limit) in sizes.items():
         if type(value) is not int or not 1 <= value <= limit:
             raise ValueError(f"{name} is {value!r}")
+    weights = spec.weights
+    if weights and (len(weights) != len(spec.members) or not all(0 < w <= 1 for w in weights)):
+        raise ValueError("the members have no shares, or others than they can have")
+
     levels = spec.quantiles
     if not 1 <= len(levels) <= 99 or list(levels) != sorted(set(levels)) or 0.5 not in levels:
         raise ValueError("the quantiles are not increasing levels around the median")

@@ -7,10 +7,12 @@ import numpy as np
 from rnnforecast.data.arrays import Doubles, Floats
 from rnnforecast.data.panel import Features
 from rnnforecast.data.season import ffill
-from rnnforecast.model.inputs import Places
+from rnnforecast.model.inputs import Inputs, Places, compress
 
 _MOST = 10.0
 """Features are clipped to this many standard deviations around their mean."""
+_LEAST_ERROR = 0.01
+"""Least error of the reaction, in units of the best expert's, whose logarithm is an input."""
 
 
 def standardise(features: Features, mean: Floats, scale: Floats) -> Features:
@@ -41,11 +43,11 @@ def standardise(features: Features, mean: Floats, scale: Floats) -> Features:
     )
 
 
-def covariate_inputs(features: Features, places: Places, segment: int) -> Floats:
+def covariate_inputs(features: Features, places: Places, segment: int, inputs: Inputs) -> Floats:
     """Return what is known of standardised covariates in segments, `(window, segment, input)`.
 
     For each segment: the known ones in the segment before and in it, the past ones in the one
-    before, 0 where that lies ahead, and the static ones.
+    before, 0 where that lies ahead, the static ones; the reaction, and its error's logarithm.
     """
     numbers, n_all = places.segments, places.n_segments + places.n_ahead
     n_before = places.n_segments * segment - features.past.shape[2]  # rows before the first
@@ -70,5 +72,8 @@ def covariate_inputs(features: Features, places: Places, segment: int) -> Floats
         np.where(is_known[..., None], past[stretch, last], np.float32(0)),
         static,
     ]
-    joined: Floats = np.concatenate(parts, axis=-1)
+    if features.known.shape[1]:
+        error = np.log(np.maximum(inputs.reaction_error / inputs.gain, _LEAST_ERROR))
+        parts += [compress(inputs.reaction.astype(np.float64)), 0.5 * error[..., None]]
+    joined: Floats = np.concatenate(parts, axis=-1).astype(np.float32)
     return joined

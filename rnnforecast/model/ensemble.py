@@ -1,24 +1,17 @@
-"""Training of all members in a pool of threads, and the selection of those that forecast."""
+"""Training of all members, step by step in turn, and their weights in the forecast."""
 
 from __future__ import annotations
 
 import itertools
-import math
 import os
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-import torch
 
 from rnnforecast.config.training import TrainConfig
 from rnnforecast.data.arrays import Doubles
 from rnnforecast.data.windows import TrainingWindows
-from rnnforecast.errors import UsageError, WorkerError, WriteError
+from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.events import EpochEnded, Event, Listener, Notice, ProgressEvent, WarningEvent
 from rnnforecast.gradients import diagnose_explosion
 from rnnforecast.model.checkpoint import Checkpoints, TrainingState, damaged
@@ -31,25 +24,22 @@ from rnnforecast.model.training import (
     fine_tune,
     n_stretches,
 )
-from rnnforecast.parallel import SINGLE_PROCESS, Ranks, broadcast_int
+from rnnforecast.parallel import Ranks, broadcast_int
 from rnnforecast.process import current_launch, defer_signals
+from rnnforecast.spec import NetworkSpec
 from rnnforecast.units import parse_duration_us
 
 _FIRST_SHARE = 0.5
 """Share of `--max-time` after which training stops; fine-tuning takes at most as many steps."""
 _TRIED_STEPS = 5
 """Steps by which the duration of a step is first measured with `--max-time`."""
-_TOLERANCE = 0.01
-"""A group of members is as good as the best one where its loss is larger by at most this share: the
-best alone rests too much on one stretch of readings (docs/decisions.md, 6)."""
-_ENOUGH_WINDOWS = 100
-"""With fewer disjoint validation windows the tolerance grows, with the root of the ratio."""
-_TURN_STEPS = 4
-"""Steps that a member takes before another one may have its thread: three members would otherwise
-leave the second of two threads idle for a third of an epoch."""
-_WAIT_S = 0.1
-"""Interval at which waiting threads check whether the work is cancelled."""
-_T = TypeVar("_T")
+_STEP = 0.1
+"""Weights of members are multiples of this before they are shrunk."""
+_PRIOR_WINDOWS = 10.0
+"""With so many disjoint validation windows, weights lie halfway between equal and best ones."""
+_ENOUGH = 0.5
+"""Share of the best weights in those that are used from which a member without any may go."""
+_STOPPING = Notice("stopping after this step; a second signal ends at once")
 
 
 @dataclass(frozen=True)
@@ -111,26 +101,26 @@ def train_members(
     total, done = ensemble.max_steps * len(members), sum(member.steps for member in members)
     reporter = ProgressReporter(listener, "training", total, done=done)
 
-    device = network.center.device
-    with worker_pool(len(members), config, device, reporter, windows.ranks) as workers:
+    with defer_signals(lambda: reporter.report(_STOPPING)) as signals:
         current = start if start.end else ensemble.next_round(start, pace.steps_left(0))
         while current.active:
-            workers.run(WorkQueue(ensemble.steps_to_take(current)), reporter)
-            if workers.signals:
-                ensemble.save(current, reporter)
-                raise workers.signals[0]
+            for member in ensemble.turns(current):
+                reporter.report(member.step())
+                reporter.advance()
+                if signals:
+                    ensemble.save(current, reporter)
+                    raise signals[0]
             current = ensemble.next_round(current, pace.steps_left(current.end - start.end))
             ensemble.save(current, reporter)
-        workers.for_each(members, lambda member: reporter.report(member.end_epoch()))
+        for member in members:
+            reporter.report(member.end_epoch())
     reporter.finish()
 
     logs = tuple(member.finish() for member in members)
     _warn_of_gradients(logs, config, listener)
-    n_members = len(network.members)
-    selected = _select_members(network, held_out)
-    network.select_members(selected)
+    selected = network.weigh_members(_weigh_members(network, held_out))
     trained = f"trained {len(logs)} member(s), {current.end} steps"
-    listener(Notice(f"{trained}; {len(selected)} of {n_members} forecast"))
+    listener(Notice(f"{trained}; {describe_shares(network.spec)}"))
     return EnsembleLog(logs, selected)
 
 
@@ -166,28 +156,34 @@ def _warn_of_gradients(
             listener(WarningEvent("exploding-gradients", message))
 
 
-def _select_members(network: Network, validation: ValidationWindows | None) -> tuple[int, ...]:
-    """Return the indices of the members that forecast.
+def _weigh_members(network: Network, validation: ValidationWindows | None) -> tuple[float, ...]:
+    """Return the weight of each member in the forecast.
 
-    They are the largest group that is as good as the best one, and of these the best. Without
-    validation all members are kept, or those that see covariates, if any: the user asked for them.
+    They are those with the least loss on validation windows, shrunk towards equal ones where these
+    are few. With enough windows a member that sees covariates goes where its weight is none, and
+    one that does not where they are all that helps. Without validation all members count alike, or
+    those that see covariates, if any: the user asked for them.
     """
-    indices = range(len(network.members))
-    if validation is None:
-        return tuple(i for i in indices if network.members[i].spec.covariates) or tuple(indices)
-
-    groups = [g for size in indices for g in itertools.combinations(indices, size + 1)]
     members = list(network.members)
-    candidates = [[members[i] for i in g] for g in groups]
-    losses = validation.losses(candidates)
+    n = len(members)
+    if validation is None:
+        sees = [float(member.spec.covariates) for member in members]
+        return tuple(sees) if any(sees) else (1 / n,) * n
 
-    tolerance = _TOLERANCE * max(1.0, math.sqrt(_ENOUGH_WINDOWS / validation.n_disjoint))
-    good = [
-        (-len(g), loss, g)
-        for g, loss in zip(groups, losses, strict=True)
-        if loss <= (1 + tolerance) * min(losses)
+    n_parts = round(1 / _STEP)
+    grid = [
+        tuple(part / n_parts for part in parts)
+        for parts in itertools.product(range(n_parts + 1), repeat=n)
+        if sum(parts) == n_parts
     ]
-    return min(good)[2]
+    best = min(zip(validation.losses(members, grid), grid, strict=True))[1]
+    share = validation.n_disjoint / (validation.n_disjoint + _PRIOR_WINDOWS)
+    trained = [i for i, member in enumerate(members) if member.spec.is_trained]
+    unused = {i for i in trained if not best[i]} if len(trained) > 1 and share > _ENOUGH else set()
+    if len(unused) == len(trained):  # the built-in one is best: at least one may learn on
+        unused.discard(trained[0])
+    weights = [share * weight + (1 - share) / n for weight in best]
+    return tuple(0.0 if i in unused else weight for i, weight in enumerate(weights))
 
 
 @dataclass(frozen=True)
@@ -216,9 +212,11 @@ class _Ensemble:
         n_steps = min(n_steps, self.members[active[0]].steps_to_epoch_end)
         return _Round(current.end + n_steps, active)
 
-    def steps_to_take(self, current: _Round) -> dict[MemberTraining, int]:
-        """Return the steps of each member until the round ends; after a signal they differ."""
-        return {self.members[i]: current.end - self.members[i].steps for i in current.active}
+    def turns(self, current: _Round) -> Iterator[MemberTraining]:
+        """Yield the member that takes each step of a round: they take turns."""
+        members = [self.members[i] for i in current.active]
+        while waiting := [member for member in members if member.steps < current.end]:
+            yield min(waiting, key=lambda member: member.steps)
 
     def save(self, current: _Round, reporter: ProgressReporter) -> None:
         """Save a checkpoint; where it cannot be written the training continues with a warning."""
@@ -274,20 +272,23 @@ def fine_tune_members(
 ) -> None:
     """Train member i for `n_steps[i]` more steps over these windows, in place."""
     reporter = ProgressReporter(listener, "learning from the held-out readings", sum(n_steps))
-    device = network.center.device
-    with worker_pool(len(n_steps), config, device, reporter, windows.ranks) as workers:
-
-        def fine_tune_one(index: int) -> None:
-            steps = fine_tune(
-                network, index, windows, scales=scales, n_steps=n_steps[index], config=config
-            )
+    with defer_signals(lambda: reporter.report(_STOPPING)) as signals:
+        for index, n in enumerate(n_steps):
+            steps = fine_tune(network, index, windows, scales=scales, n_steps=n, config=config)
             for _ in steps:
                 reporter.advance()
-                if workers.cancel_token.is_cancelled:
-                    return
-
-        workers.for_each(range(len(n_steps)), fine_tune_one)
+                if signals:
+                    raise signals[0]
     reporter.finish()
+
+
+def describe_shares(spec: NetworkSpec) -> str:
+    """Describe the share of each member in the forecast."""
+    parts = []
+    for share, member in zip(spec.shares, spec.members, strict=True):
+        name = "trained" if member.is_trained else "built in"
+        parts.append(f"{100 * share:.0f} % {name}" + " with covariates" * member.covariates)
+    return "forecasts are " + ", ".join(parts)
 
 
 class _Pace:
@@ -320,156 +321,21 @@ def n_processors() -> int:
 
 
 class ProgressReporter:
-    """Passes events of several threads on to a listener, one at a time."""
+    """Counts steps, and passes events on to a listener."""
 
     def __init__(self, listener: Listener, name: str, total: int, *, done: int = 0) -> None:
         self._listener, self._name, self._total, self._done = listener, name, total, done
-        # Reentrant: a signal's handler reports, too, and may interrupt its own thread in here.
-        self._lock = threading.RLock()
 
     def report(self, event: Event | None) -> None:
         """Pass an event on, if there is one."""
         if event is not None:
-            with self._lock:
-                self._listener(event)
+            self._listener(event)
 
     def advance(self) -> None:
         """Report one more step."""
-        with self._lock:
-            self._done += 1
-            self._listener(ProgressEvent(self._name, self._done, self._total))
+        self._done += 1
+        self._listener(ProgressEvent(self._name, self._done, self._total))
 
     def finish(self) -> None:
         """Report the end, also where members have stopped early."""
         self._listener(ProgressEvent(self._name, self._total, self._total))
-
-
-class CancelToken:
-    """Whether threads are to end their work early: after an error, or after a signal."""
-
-    def __init__(self, signals: Sequence[BaseException] = ()) -> None:
-        self._signals = signals
-        self._is_set = False
-
-    def cancel(self) -> None:
-        """End the work of all threads that look at the token."""
-        self._is_set = True
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether threads are to end their work."""
-        return self._is_set or bool(self._signals)
-
-
-class WorkQueue:
-    """Steps that members have to take, in turns of a few steps, for threads to share.
-
-    A free thread takes the idle member with most steps left. A member is in one thread at a time.
-    """
-
-    def __init__(self, n_steps: Mapping[MemberTraining, int]) -> None:
-        self._remaining = dict(n_steps)
-        self._idle = set(n_steps)
-        self._changed = threading.Condition()
-
-    def work(self, reporter: ProgressReporter, cancel_token: CancelToken) -> None:
-        """Take turns until all steps are taken, or until cancelled."""
-        while (turn := self._next_turn(cancel_token)) is not None:
-            member, n_steps = turn
-
-            try:
-                for _ in range(n_steps):
-                    if cancel_token.is_cancelled:
-                        return
-                    reporter.report(member.step())
-                    reporter.advance()
-            finally:
-                with self._changed:
-                    self._remaining[member] -= n_steps
-                    self._idle.add(member)
-                    self._changed.notify_all()
-
-    def _next_turn(self, cancel_token: CancelToken) -> tuple[MemberTraining, int] | None:
-        """Wait for an idle member with steps left; return it with the number of its next steps."""
-        with self._changed:
-            while any(self._remaining.values()) and not cancel_token.is_cancelled:
-                waiting = [member for member in self._idle if self._remaining[member]]
-                if waiting:
-                    member = max(waiting, key=lambda m: (self._remaining[m], -m.index))
-                    self._idle.remove(member)
-                    return member, min(self._remaining[member], _TURN_STEPS)
-                self._changed.wait(_WAIT_S)
-        return None
-
-
-@dataclass(frozen=True)
-class Workers:
-    """A pool of threads, and what may end their work early."""
-
-    pool: ThreadPoolExecutor
-    n: int
-    cancel_token: CancelToken
-    signals: Sequence[BaseException]
-    """What the handlers of signals have raised meanwhile."""
-    threads: Set[threading.Thread]
-    """The threads of the pool, as far as they were started."""
-
-    def run(self, queue: WorkQueue, reporter: ProgressReporter) -> None:
-        """Let all threads work on a queue until it is empty, or until cancelled."""
-        self.for_each(range(self.n), lambda _: queue.work(reporter, self.cancel_token))
-
-    def for_each(self, items: Sequence[_T], work: Callable[[_T], None]) -> None:
-        """Call `work` for each item, in parallel, and wait for all; an error is raised at once.
-
-        Raises `WorkerError` where a thread has died: what it worked on would never end.
-        """
-        futures = [self.pool.submit(work, item) for item in items]
-        while True:
-            finished, waiting = wait(futures, _WAIT_S, return_when=FIRST_EXCEPTION)
-            if not waiting or any(future.exception() for future in finished):
-                break
-            if not all(thread.is_alive() for thread in self.threads):
-                raise WorkerError(
-                    "a thread of the training has died, which lack of memory does",
-                    hint="give it more memory, or let it do with less: fewer --threads",
-                )
-        for future in futures:
-            if future in finished:
-                future.result()
-
-
-@contextmanager
-def worker_pool(
-    n: int,
-    config: TrainConfig,
-    device: torch.device,
-    reporter: ProgressReporter,
-    ranks: Ranks = SINGLE_PROCESS,
-) -> Iterator[Workers]:
-    """Start up to n threads that share the processors. An error or a signal cancels their work.
-
-    What a signal's handler raises is held back until all threads have ended: raised between any two
-    instructions, it could leave a lock of the pool taken, and the process hanging.
-    """
-    # Ranks wait for each other at every step, so all must take the same steps in the same order.
-    n_threads = config.threads or n_processors()
-    n_workers = 1 if device.type == "cuda" or ranks.n > 1 else min(n, n_threads)
-    threads_per_worker = max(1, n_threads // n_workers)
-
-    threads: set[threading.Thread] = set()
-
-    def begin() -> None:
-        torch.set_num_threads(threads_per_worker)
-        threads.add(threading.current_thread())
-
-    stopping = Notice("stopping after this step; a second signal ends at once")
-    with (
-        defer_signals(lambda: reporter.report(stopping)) as signals,
-        ThreadPoolExecutor(n_workers, initializer=begin) as pool,
-    ):
-        workers = Workers(pool, n_workers, CancelToken(signals), signals, threads)
-        try:
-            yield workers
-        except BaseException:
-            workers.cancel_token.cancel()
-            raise

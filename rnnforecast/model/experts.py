@@ -43,12 +43,13 @@ ADDITIVE = (
 """Forecasts of the difference between the reading and a full expert's forecast."""
 NAMES = (*FULL, *ADDITIVE)
 assert (len(FULL), len(NAMES)) == (N_FULL, N_EXPERTS)
+WEIGHTED = FULL.index("weighted")
 BASES = np.array([*range(N_FULL), 3, 0, 3, 3, 3, 2])
 """`(expert,)`: the full expert to which each is added; its own number for a full one."""
 
 _WITHOUT_SEASON = ("last", "level", "slow", "autoregression")
 """Forecasts without a season; the first one where no error is known."""
-_RATE, _SLOW_RATE, _LONG_RATE = 0.25, 0.04, 0.3
+WEIGHTED_RATE, _SLOW_RATE, _LONG_RATE = 0.25, 0.04, 0.3
 """Weights of the newest season in the exponentially weighted means of each phase."""
 _NO_SEASON_ROWS = 12
 """Rows that stand for a season where there is none."""
@@ -78,7 +79,7 @@ _MAX_FAR = 6
 """Segments ahead over which its experts are compared, at most."""
 _HISTORY = 16_384
 """Rows that it sees at least, where there are as many."""
-_TABLE_VALUES, _COPIES = 1 << 24, 64
+_TABLE_VALUES, _COPIES = 1 << 22, 64
 """Values that it holds at a time, and those for each reading."""
 _SEASON_DIGITS = 5
 """Binary digits of the row at which seasons are looked for: at least 15 in 16 of the readings."""
@@ -126,9 +127,8 @@ class Experts:
         readings, seasons = self.readings, self.seasons
         self.last, self.age = ffill(readings)
         means = self._trailing(readings)
-        width = max(seasons.main, _NO_SEASON_ROWS)
         self.n_seen = means.counts()
-        self.level = means.of_newest(width, at_least=max(1, width // 4))
+        self.level = means.of_season(seasons)
         self.short_level = means.of_newest(_NO_SEASON_ROWS * 3 // 4)
         self.mean = means.of_all()
         # readings of the first segment have no level before them, but that of their own end
@@ -157,7 +157,7 @@ class Experts:
         readings, seasons = self.readings, self.seasons
         main, long = seasons.main, seasons.long
         self.phase_last = phase_means(readings, main, 1.0)
-        self.phase_mean = phase_means(readings, main, _RATE)
+        self.phase_mean = phase_means(readings, main, WEIGHTED_RATE)
         self.phase_slow = phase_means(readings, main, _SLOW_RATE)
         self.long_last, self.long_mean = self.phase_last, self.phase_mean
         if seasons.has_long:
@@ -201,16 +201,16 @@ class Experts:
         lowest = np.minimum.accumulate(np.where(self.is_seen, values, np.inf), axis=1)
         is_positive = (lowest >= 0) & (level > 0)
         ratio = np.clip(values / np.where(level > 0, level, 1.0), 0, _MAX_RATIO)
-        return phase_means(np.where(is_positive, ratio, np.nan), self.seasons.main, _RATE)
+        return phase_means(np.where(is_positive, ratio, np.nan), self.seasons.main, WEIGHTED_RATE)
 
     def _fit_autoregressions(self) -> None:
         """Autoregressions of what the season leaves over, and of deviations from the level."""
-        self.season_ar = self._autoregression(self.remainder, self.has_remainder)
+        self.season_ar = self.autoregression(self.remainder, self.has_remainder)
         self.level_ar = self.season_ar
         if self.seasons.has_main:
-            self.level_ar = self._autoregression(self.from_level, self.is_seen)
+            self.level_ar = self.autoregression(self.from_level, self.is_seen)
 
-    def _autoregression(self, values: Doubles, is_known: NDArray[np.bool_]) -> Autoregression:
+    def autoregression(self, values: Doubles, is_known: NDArray[np.bool_]) -> Autoregression:
         """Fit an autoregression at each boundary by the Yule-Walker equations."""
         values = np.where(is_known, values, 0.0)
         rows = max(_AR_SEASONS * self.seasons.main, _MIN_AR_ROWS)
@@ -325,23 +325,26 @@ class Experts:
         series = np.arange(len(self.readings))
         boundary = np.broadcast_to(np.arange(self.n_segments), (len(series), self.n_segments))
         forecasts, deviation = self.forecast(series, boundary, self.segment * self.far)
-        self.next_segment = forecasts[..., : self.segment]
+        self.next_segment = forecasts[..., : self.segment].copy()
         self.next_deviation = deviation[..., : self.segment]
-        self.error, self.n_judged = self._recent_errors(forecasts, 0)
+        forecasts[:, :, N_FULL:] += forecasts[:, :, BASES[N_FULL:]]
+        near, far = (
+            forecasts[..., lead * self.segment : (lead + 1) * self.segment]
+            for lead in (0, self.far - 1)
+        )
+        self.error, self.n_judged = self.recent_errors(near, 0)
         self.far_error, self.n_far_judged = self.error, np.zeros_like(self.n_judged)
         if 1 < self.far < self.n_segments:
-            self.far_error, self.n_far_judged = self._recent_errors(forecasts, self.far - 1)
+            self.far_error, self.n_far_judged = self.recent_errors(far, self.far - 1)
 
-    def _recent_errors(self, forecasts: Doubles, lead: int) -> tuple[Doubles, Doubles]:
+    def recent_errors(self, forecasts: Doubles, lead: int) -> tuple[Doubles, Doubles]:
         """Average errors over a segment that lies `lead` segments after its boundary.
 
-        Returns them, and how many segments were judged so far, `(series, boundary)`.
+        `forecasts`, less the level, are `(series, boundary, forecast, row)`. Returns their errors,
+        `(series, boundary, forecast)`, and how many segments were judged, `(series, boundary)`.
         """
         segment, n = self.segment, self.n_segments - lead
-        values = forecasts[:, :n, :, lead * segment : (lead + 1) * segment].copy()
-        values[:, :, N_FULL:] += values[:, :, BASES[N_FULL:]]
-        values += self.level[:, :n, None, None]
-
+        values = forecasts[:, :n] + self.level[:, :n, None, None]
         actual = self.readings.reshape(len(values), -1, 1, segment)[:, lead:]
         is_seen = np.isfinite(actual)
         n_readings = is_seen.sum(-1)
@@ -349,7 +352,7 @@ class Experts:
         is_judged = (n_readings >= min(_MIN_ERRORS, segment)) & (self.n_seen[:, :n, None] > 0)
         errors = np.where(is_judged, absolute / np.maximum(n_readings, 1), 0.0)
 
-        before = np.zeros((len(values), 1 + lead, N_EXPERTS))
+        before = np.zeros((len(values), 1 + lead, values.shape[2]))
         sums = np.concatenate([before, np.cumsum(errors, axis=1)], axis=1)
         counts = np.concatenate([before[..., :1], np.cumsum(is_judged, axis=1)], axis=1)
         width = max(_ERROR_SEGMENTS, -(-2 * self.seasons.main // segment))
@@ -592,6 +595,11 @@ class TrailingMeans:
     def of_all(self) -> Doubles:
         """Return the mean of all values before each boundary, 0 without any."""
         return self.of_newest(int(self._ends[-1]))
+
+    def of_season(self, seasons: Seasons) -> Doubles:
+        """Return the mean of the newest season before each boundary, the level there."""
+        width = max(seasons.main, _NO_SEASON_ROWS)
+        return self.of_newest(width, at_least=max(1, width // 4))
 
     def of_newest(self, n_rows: int, *, at_least: int = 1) -> Doubles:
         """Return the mean of the newest rows before each boundary.

@@ -90,7 +90,7 @@ def check_start(trained: Network, spec: NetworkSpec, config: NetworkConfig) -> N
     differing = [
         f"{name} is {expected[name]}, not {stored[name]}"
         for name in expected
-        if name not in ("n_series", "init", "season") and expected[name] != stored[name]
+        if name not in ("n_series", "init", "season", "weights") and expected[name] != stored[name]
     ]
     if differing:
         raise ModelError(

@@ -16,16 +16,20 @@ from numpy.typing import NDArray
 from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.season import Seasons
 from rnnforecast.model.experts import NAMES, Experts
+from rnnforecast.model.reaction import Reaction
 from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS, N_SHOWN
 
 _SEASON, _WEIGHTED = NAMES.index("season"), NAMES.index("weighted")
 _AGE_IN_ROWS, _AGE_IN_SEASONS = 13, 14
 """Places of two facts that change over the horizon: how long nothing was read."""
+_IS_BLIND = 19
+"""Place of the fact that nothing was read so far."""
 _LOG_FLOOR = 1e-4
 """Least value, in units of the spread, whose logarithm is an input."""
 _ERROR_FLOOR = 1e-3
 """The same for errors, in units of the best expert's error."""
-_MIN_GAIN = 0.01
+MIN_GAIN = 0.01
+"""Least error of the best expert, in units of the spread, that bands and offsets scale with."""
 _MAX_VALUE = 1e6
 _MAX_FAR = 6
 """Segments ahead over which the experts' errors are measured, at most."""
@@ -48,6 +52,11 @@ class Inputs:
     """`(window, segment)`, in units of the readings."""
     spread: Doubles
     """`(window, segment)`, in units of the readings."""
+    reaction: Floats
+    """`(window, segment, row)`: what known covariates add to the weighted season, in units of the
+    spread. Without them there is no row."""
+    reaction_error: Floats
+    """`(window, segment)`: its usual error, in units of the spread."""
 
     def apply(self, function: Callable[..., NDArray[Any]], *others: Inputs) -> Inputs:
         """Return the results of a function of each array, and of the same arrays of others."""
@@ -62,9 +71,18 @@ class SeriesInputs:
     """
 
     def __init__(
-        self, readings: Doubles, seasons: Sequence[Seasons], segment: int, *, n_ahead: int
+        self,
+        readings: Doubles,
+        seasons: Sequence[Seasons],
+        segment: int,
+        *,
+        n_ahead: int,
+        known: Floats | None = None,
     ) -> None:
-        """Compute experts and inputs of all segments; `n_ahead` are those of a horizon."""
+        """Compute experts and inputs of all segments; `n_ahead` are those of a horizon.
+
+        `known`, `(series, covariate, row)`, are covariates of these rows and those ahead.
+        """
         self.segment = segment
         self._group = np.empty(len(readings), np.int64)
         self._place = np.empty(len(readings), np.int64)
@@ -73,6 +91,7 @@ class SeriesInputs:
             groups.setdefault(own, []).append(number)
 
         self._experts: list[Experts] = []
+        self._reactions: list[Reaction | None] = []
         parts: list[Inputs] = []
         for own, numbers in groups.items():
             self._group[numbers] = len(self._experts)
@@ -80,7 +99,14 @@ class SeriesInputs:
             far = max(1, min(n_ahead, -(-own.main // segment) + 1, _MAX_FAR))
             experts = Experts(readings[numbers], own, segment, far=far)
             self._experts.append(experts)
-            parts.append(_of_history(experts))
+            reaction = None
+            if known is not None:
+                n_before = experts.n_rows - readings.shape[1]
+                n_after = experts.n_rows + n_ahead * segment - n_before - known.shape[2]
+                padding = (0, 0), (0, 0), (n_before, n_after)
+                reaction = Reaction(experts, np.pad(known[numbers], padding, mode="edge"))
+            self._reactions.append(reaction)
+            parts.append(_of_history(experts, reaction))
 
         order = np.concatenate([*groups.values()])
         back = np.argsort(order)
@@ -98,7 +124,11 @@ class SeriesInputs:
         numbers = [np.flatnonzero(groups == group) for group in np.unique(groups)]
         parts = [
             _of_horizon(
-                self._experts[groups[at[0]]], self._place[series[at]], boundary[at], n_ahead
+                self._experts[groups[at[0]]],
+                self._reactions[groups[at[0]]],
+                self._place[series[at]],
+                boundary[at],
+                n_ahead,
             )
             for at in numbers
         ]
@@ -142,13 +172,19 @@ class Places:
 
 
 def window_inputs(
-    readings: Doubles, seasons: Sequence[Seasons], segment: int, places: Places
+    readings: Doubles,
+    seasons: Sequence[Seasons],
+    segment: int,
+    places: Places,
+    known: Floats | None = None,
 ) -> Inputs:
     """Return the inputs of windows of stretches, `(stretch, row)`; NaN is missing.
 
-    Their level is that of the readings. Segments before the first are zeros.
+    Their level is that of the readings. Segments before the first are zeros. `known`, `(stretch,
+    covariate, row)`, are covariates of these rows and those of the horizon.
     """
-    stretches = SeriesInputs(readings, seasons, segment, n_ahead=places.n_ahead)
+    n_ahead = places.n_ahead
+    stretches = SeriesInputs(readings, seasons, segment, n_ahead=n_ahead, known=known)
     numbers = places.segments[:, : places.n_history]
     at = places.stretch[:, None], np.maximum(numbers, 0)
     history = stretches.history.apply(lambda array: array[at])
@@ -158,7 +194,7 @@ def window_inputs(
     return replace(joined, level=joined.level + stretches.center[places.stretch, None])
 
 
-def _of_history(experts: Experts) -> Inputs:
+def _of_history(experts: Experts, reaction: Reaction | None) -> Inputs:
     """Return the inputs of all segments, one ahead of each boundary."""
     n_series, n, segment = len(experts.readings), experts.n_segments, experts.segment
     series = np.arange(n_series)
@@ -170,10 +206,19 @@ def _of_history(experts: Experts) -> Inputs:
     expected = _expected(experts, series, boundary)
     before = np.zeros((n_series, n, N_BEFORE, segment))
     before[:, 1:] = _before(actual[:, :-1], expected[:, :-1], level[:, 1:], spread[:, 1:])
-    return _pack(experts.next_segment, experts.next_deviation, before, facts, level, spread, gain)
+    values = _pack(experts.next_segment, experts.next_deviation, before, facts, level, spread, gain)
+    if reaction is None:
+        return values
+    return _with_reaction(values, reaction.next_segment, reaction.error[:, :-1, 0])
 
 
-def _of_horizon(experts: Experts, series: Integers, boundary: Integers, n_ahead: int) -> Inputs:
+def _of_horizon(
+    experts: Experts,
+    reaction: Reaction | None,
+    series: Integers,
+    boundary: Integers,
+    n_ahead: int,
+) -> Inputs:
     """Return the inputs of the segments after boundaries, `(window,)` as `series` is.
 
     The first holds the segment before the boundary; to the others, nothing was read before.
@@ -195,7 +240,20 @@ def _of_horizon(experts: Experts, series: Integers, boundary: Integers, n_ahead:
     expected = _expected(experts, series, newest[:, None])
     before = np.zeros((n_windows, n_ahead, N_BEFORE, segment))
     before[:, :1] = _before(actual[:, None], expected, level, spread)
-    return _pack(forecasts, deviation, before, *repeated)
+    values = _pack(forecasts, deviation, before, *repeated)
+    if reaction is None:
+        return values
+    added = reaction.forecast(series, boundary[:, None], n_ahead * segment)
+    error = np.repeat(reaction.error[series, boundary], n_ahead, axis=1)
+    return _with_reaction(values, added.reshape(n_windows, n_ahead, segment), error)
+
+
+def _with_reaction(inputs: Inputs, reaction: Doubles, error: Doubles) -> Inputs:
+    """Add what known covariates add, `(window, segment, row)`, and its error, to inputs."""
+    scaled = (reaction / inputs.spread[..., None]).astype(np.float32)
+    return replace(
+        inputs, reaction=scaled, reaction_error=(error / inputs.spread).astype(np.float32)
+    )
 
 
 def _facts(
@@ -222,7 +280,7 @@ def _facts(
 
     is_judged = n_judged > 0
     least = np.where(is_judged[..., 0], np.minimum(error.min(-1), spread), spread)
-    gain = np.where(is_judged[..., 0], np.clip(least / spread, _MIN_GAIN, 1.0), 1.0)
+    gain = np.where(is_judged[..., 0], np.clip(least / spread, MIN_GAIN, 1.0), 1.0)
     unit = (gain * spread)[..., None]
 
     def log_errors(errors: Doubles) -> Doubles:
@@ -253,9 +311,9 @@ def _facts(
         (n_seen == 0).astype(np.float64),
         0.3 * np.log1p(n_judged[..., 0]),
     ]
-    near = np.where(is_judged, log_errors(error), 0.0)
-    far = np.where(n_far > 0, log_errors(far_error), near)
-    joined: Doubles = np.concatenate([np.stack(facts, -1), near, far], -1)
+    log_error = np.where(is_judged, log_errors(error), 0.0)
+    log_far_error = np.where(n_far > 0, log_errors(far_error), log_error)
+    joined: Doubles = np.concatenate([np.stack(facts, -1), log_error, log_far_error], -1)
     return joined, level, spread, gain
 
 
@@ -312,11 +370,22 @@ def _pack(
     scale = spread[..., None]
     experts = forecasts / scale[..., None]
     noise = 0.4 * np.log(np.maximum(deviation, _LOG_FLOOR * scale) / scale)
+    # without a reading there is no spread: the ratio would depend on the unit
+    noise = np.where(facts[..., _IS_BLIND, None] > 0, 0.0, noise)
     shape = *forecasts.shape[:2], -1
     shown = compress(experts[:, :, 1 : 1 + N_SHOWN])
     parts = [before.reshape(shape), shown.reshape(shape), noise, facts]
     values = np.concatenate(parts, axis=-1).astype(np.float32)
-    return Inputs(values, experts.astype(np.float32), gain.astype(np.float32), level, spread)
+    nothing = np.zeros((*level.shape, 0), np.float32)
+    return Inputs(
+        values,
+        experts.astype(np.float32),
+        gain.astype(np.float32),
+        level,
+        spread,
+        reaction=nothing,
+        reaction_error=np.zeros(level.shape, np.float32),
+    )
 
 
 def compress(values: Doubles) -> Doubles:

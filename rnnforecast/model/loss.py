@@ -19,7 +19,7 @@ from rnnforecast.model.network import History, Network, Prepared
 from rnnforecast.parallel import rank_share
 from rnnforecast.spec import N_EXPERTS, NetworkSpec, n_inputs
 
-N_ORIGINS = 4
+N_ORIGINS = 8
 """Windows that end in each stretch of readings of a training step: they share its inputs."""
 _HORIZON_SHARE = 0.65
 """Share of the loss on the horizon; the rest is on the segments of history, one ahead."""
@@ -113,9 +113,7 @@ def _targets(network: Network, batch: Batch, places: Places, segment: int) -> Do
 
     NaN where nothing was read, before the first row, and beyond the horizon.
     """
-    entry = batch.series + 1
-    parts = [network.mask_spikes(values, entry) for values in (batch.history, batch.future)]
-    values = np.concatenate(parts, axis=1).astype(np.float64)
+    values = _without_spikes(network, batch)
     n_before = places.n_segments * segment - batch.history.shape[1]
     n_after = -network.spec.horizon % segment
     values = np.pad(values, ((0, 0), (n_before, n_after)), constant_values=np.nan)
@@ -127,6 +125,12 @@ def _targets(network: Network, batch: Batch, places: Places, segment: int) -> Do
     if n_after:
         targets[:, -1, segment - n_after :] = np.nan
     return targets
+
+
+def _without_spikes(network: Network, batch: Batch) -> Doubles:
+    """Return history and future, (N, L + H): a few rows alone would not tell spike from level."""
+    values = np.concatenate([batch.history, batch.future], axis=1)
+    return network.mask_spikes(values, batch.series + 1).astype(np.float64)
 
 
 def _scaled(targets: Doubles, prepared: Prepared, scales: Doubles) -> tuple[Tensor, Tensor]:
@@ -178,8 +182,7 @@ class ValidationWindows:
 
     @cached_property
     def _actual(self) -> Doubles:
-        future = self._network.mask_spikes(self._batch.future, self._batch.series + 1)
-        return future.astype(np.float64)
+        return _without_spikes(self._network, self._batch)[:, self._batch.history.shape[1] :]
 
     def _prepare(self, segment: int) -> Prepared:
         if segment not in self._prepared:
@@ -187,24 +190,25 @@ class ValidationWindows:
             self._prepared[segment] = self._network.prepare(history, segment)
         return self._prepared[segment]
 
-    def losses(self, groups: Sequence[Sequence[Member]]) -> list[float]:
-        """Return the quantile loss of each group's mean forecast, in units of the series' scale.
+    def loss(self, member: Member) -> float:
+        """Return the quantile loss of a member, in units of the series' scale."""
+        (loss,) = self.losses([member], [(1.0,)])
+        return loss
+
+    def losses(
+        self, members: Sequence[Member], weightings: Sequence[Sequence[float]]
+    ) -> list[float]:
+        """Return the quantile losses of weighted means of members, in units of the series' scale.
 
         Each rank forecasts its share of the windows.
         """
-        members = list({id(m): m for group in groups for m in group}.values())
-        forecasts = {
-            id(m): self._network.member_forecast(m, self._prepare(m.spec.segment)) for m in members
-        }
-        sums = [
-            quantile_losses(
-                np.mean([forecasts[id(m)] for m in group], axis=0),
-                self._actual,
-                self._network.spec.quantiles,
-            )
-            for group in groups
-        ]
-        totals = [float((each / self._scales).sum()) for each in sums]
+        network = self._network
+        forecasts = [network.member_forecast(m, self._prepare(m.spec.segment)) for m in members]
+        totals = []
+        for weights in weightings:
+            mean = np.sum([w * f for w, f in zip(weights, forecasts, strict=True)], axis=0)
+            losses = quantile_losses(mean, self._actual, network.spec.quantiles)
+            totals.append(float((losses / self._scales).sum()))
         n_known = float(np.isfinite(self._actual).sum())
         *totals, n_all = self._ranks.all_reduce(np.array([*totals, n_known])).tolist()
         return [total / max(n_all, 1) for total in totals]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnnforecast.model.experts import NAMES
+from rnnforecast.model.inputs import MIN_GAIN
 from rnnforecast.model.recurrence import Recurrence, State
 from rnnforecast.spec import (
     EXPANSION,
@@ -35,6 +36,8 @@ _FIRST_SHARES = {
 """What a member begins with: of the full experts logits, of the additive ones weights."""
 _FIRST_GAP = -1.0
 """Distance of neighbouring quantiles at the start, before softplus."""
+_FIRST_REACTION = 0.5
+"""Share of the reaction to covariates that a member begins with."""
 _HEAD_SCALE = 0.3
 """The head begins with smaller weights than torch's own: the experts forecast at first."""
 
@@ -46,6 +49,8 @@ class Segments(NamedTuple):
     experts: Tensor  # (N, S, K, P)
     gain: Tensor  # (N, S)
     covariates: Tensor | None = None  # (N, S, C)
+    reaction: Tensor | None = None  # (N, S, P)
+    reaction_error: Tensor | None = None  # (N, S)
 
 
 class Block(nn.Module):
@@ -92,14 +97,18 @@ class Member(nn.Module):
         self.head_hidden = nn.Linear(width + n, between)
         self.head = nn.Linear(between, spec.segment * (self.n_quantiles + N_EXPERTS))
 
-        self.covariates_to_state = self.covariates_to_head = None
+        self.covariates_to_state = self.covariates_to_head = self.reaction_head = None
         if spec.covariates:
-            # From zero: a member begins as one without covariates.
+            # From zero: but for the reaction a member begins as one without covariates.
             n_features = n_covariate_inputs(network, spec.segment)
             self.covariates_to_state = nn.Linear(n_features, width, bias=False)
             self.covariates_to_head = nn.Linear(n_features, between, bias=False)
             nn.init.zeros_(self.covariates_to_state.weight)
             nn.init.zeros_(self.covariates_to_head.weight)
+            if network.n_known:
+                self.reaction_head = nn.Linear(between, spec.segment)
+                nn.init.zeros_(self.reaction_head.weight)
+                nn.init.constant_(self.reaction_head.bias, _FIRST_REACTION)
         self._initialise()
 
     def forward(
@@ -143,14 +152,21 @@ class Member(nn.Module):
         hidden = self.head_hidden(torch.cat([self.norm(encoded), segments.values], -1))
         if self.covariates_to_head is not None:
             hidden = hidden + self.covariates_to_head(segments.covariates)
-        out = self.head(F.silu(hidden))
+        hidden = F.silu(hidden)
+        out = self.head(hidden)
         out = out.view(*out.shape[:2], self.n_quantiles + N_EXPERTS, self.spec.segment)
 
-        unit = segments.gain[..., None, None]
+        gain = segments.gain
+        if self.reaction_head is not None and segments.reaction_error is not None:
+            gain = torch.minimum(gain, segments.reaction_error.clamp(min=MIN_GAIN))
+        unit = gain[..., None, None]
         sizes = [1, self.n_quantiles - 1, N_FULL, N_EXPERTS - N_FULL]
         offset, gaps, full, additive = torch.split(out, sizes, dim=2)
         weights = torch.cat([full.softmax(2), additive], dim=2)
         median = offset * unit + (weights * segments.experts).sum(2, keepdim=True)
+
+        if self.reaction_head is not None:
+            median = median + (self.reaction_head(hidden) * segments.reaction)[:, :, None]
 
         gaps = F.softplus(gaps) * unit
         n_above = self.n_quantiles - 1 - self.median

@@ -181,7 +181,8 @@ def state_gradients(
     for chunk in history:
         _, states = _run(member, chunk, borders[-1] if borders else None)
         # copies, as a state is also an input of others at its own border
-        borders.append([State(*(None if x is None else x.clone() for x in s)) for s in states])
+        copies = [State(*(x.clone() for x in s if x is not None)) for s in states]
+        borders.append(copies)
     encoded, _ = _run(member, ahead, borders[-1])
     later = Segments(*(None if x is None else x[:, n_history:] for x in segments))  # type: ignore[arg-type]
     quantiles = member.decode(encoded.transpose(0, 1), later)

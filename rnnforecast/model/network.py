@@ -90,19 +90,21 @@ class Network(nn.Module):
         )
 
     @torch.no_grad()
-    def forecast(self, history: History, members: Sequence[Member] | None = None) -> Doubles:
+    def forecast(self, history: History) -> Doubles:
         """Forecast in the units of the panel, (N, H, Q): those of the sensors, less an offset.
 
-        Each quantile is the mean of the members', by default of all.
+        Each quantile is the weighted mean of the members'.
         """
-        chosen = list(self.members) if members is None else list(members)
         prepared = {
             segment: self.prepare(history, segment)
-            for segment in {member.spec.segment for member in chosen}
+            for segment in {member.spec.segment for member in self.members}
         }
-        forecasts = [self.member_forecast(m, prepared[m.spec.segment]) for m in chosen]
-        mean: Doubles = np.mean(forecasts, axis=0)
-        return mean
+        weighted = [
+            share * self.member_forecast(member, prepared[member.spec.segment])
+            for share, member in zip(self.spec.shares, self.members, strict=True)
+        ]
+        total: Doubles = np.sum(weighted, axis=0)
+        return total
 
     @torch.no_grad()
     def member_forecast(self, member: Member, prepared: Prepared) -> Doubles:
@@ -117,14 +119,21 @@ class Network(nn.Module):
         n_ahead = -(-self.spec.horizon // segment)
         n, n_rows = readings.shape
         places = Places.at_end(n, n_rows, segment, n_ahead=n_ahead, n_origins=n_origins)
-        inputs = window_inputs(readings, history.seasons, segment, places)
-        covariates = None
+        features = None
         if history.features is not None and self.spec.n_features:
             mean, scale = (x.cpu().numpy() for x in (self.feature_mean, self.feature_scale))
             features = standardise(history.features, mean, scale)
-            covariates = self._tensor(covariate_inputs(features, places, segment))
-        values, experts, gain = map(self._tensor, (inputs.values, inputs.experts, inputs.gain))
-        return Prepared(places, inputs, Segments(values, experts, gain, covariates))
+        known = features.known if features is not None and self.spec.n_known else None
+        inputs = window_inputs(readings, history.seasons, segment, places, known)
+        segments = Segments(*map(self._tensor, (inputs.values, inputs.experts, inputs.gain)))
+        if features is not None:
+            covariates = self._tensor(covariate_inputs(features, places, segment, inputs))
+            segments = segments._replace(
+                covariates=covariates,
+                reaction=self._tensor(inputs.reaction),
+                reaction_error=self._tensor(inputs.reaction_error),
+            )
+        return Prepared(places, inputs, segments)
 
     def seasons_of(self, entries: Integers) -> tuple[Seasons, ...]:
         """Return the seasons of series."""
@@ -137,14 +146,20 @@ class Network(nn.Module):
         (told,) = self.seasons_of(np.zeros(1, np.int64))
         return told if told.main else None
 
-    def select_members(self, chosen: Sequence[int]) -> None:
-        """Keep the chosen members only; covariates that none sees are removed from the spec."""
+    def weigh_members(self, weights: Sequence[float]) -> tuple[int, ...]:
+        """Keep the members with a weight, `(member,)`, and return their numbers.
+
+        Covariates that none sees are removed from the spec.
+        """
+        chosen = tuple(i for i, weight in enumerate(weights) if weight > 0)
         members = tuple(self.spec.members[i] for i in chosen)
-        self.spec = replace(self.spec, members=members)
+        kept = tuple(weights[i] / sum(weights) for i in chosen)
+        self.spec = replace(self.spec, members=members, weights=kept)
         if self.spec.n_features and not any(member.covariates for member in members):
             self.spec = replace(self.spec, n_known=0, n_past=0, n_static=0)
             del self.feature_mean, self.feature_scale
         self._set_members([self.members[i] for i in chosen])
+        return chosen
 
     def mask_spikes(self, history: Floats, entry: Integers) -> Floats:
         """Mark spikes as missing: single readings beyond the outlier threshold of their series.

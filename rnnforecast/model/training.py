@@ -84,7 +84,7 @@ class MemberTraining:
         self._best = [x.clone() for x in self._averaged]
         self._best_loss = float("inf")
         if validation is not None:
-            (self._best_loss,) = validation.losses([[self.member]])
+            self._best_loss = validation.loss(self.member)
         self._optimizer = make_optimizer(self.member, config.learning_rate)
         self._set_rate()
 
@@ -153,7 +153,7 @@ class MemberTraining:
         loss = None
         if self._validation is not None:
             with swapped_parameters(self._parameters, self._averaged):
-                (loss,) = self._validation.losses([[self.member]])
+                loss = self._validation.loss(self.member)
 
         is_best = loss is None or loss < self._best_loss
         if is_best:

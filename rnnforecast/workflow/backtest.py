@@ -12,6 +12,7 @@ import numpy as np
 
 from rnnforecast.config.commands import check_format, check_page
 from rnnforecast.config.training import (
+    EXPERT,
     BacktestConfig,
     Config,
     NetworkConfig,
@@ -43,6 +44,7 @@ from rnnforecast.evaluate.comparison import (
     compare,
 )
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
+from rnnforecast.model.experts import ExpertForecaster
 from rnnforecast.report.html import ExampleWindow, Report, report_html
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.spec import NetworkSpec
@@ -333,8 +335,10 @@ def _split_after_training(saved: Model, panel: Panel, ends: BacktestConfig) -> S
 def _make_baselines(
     names: tuple[str, ...], split: Split, spec: NetworkSpec, listener: Listener
 ) -> dict[str, Forecaster]:
-    """Return the naive baselines, and ridge regression where `names` has it."""
+    """Return the naive baselines, and the expert and ridge regression where `names` has them."""
     baselines: dict[str, Forecaster] = {NAIVE: naive(), SEASONAL_NAIVE: SeasonalNaive(spec.season)}
+    if EXPERT in names:
+        baselines[EXPERT] = ExpertForecaster()
     if RIDGE not in names:
         return baselines
 

@@ -14,6 +14,7 @@ from rnnforecast.config.commands import check_format
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.config.training import (
     DEFAULT_MODEL,
+    EXPERT,
     NO_BOUNDS,
     PredictConfig,
     changed_fields,
@@ -423,8 +424,13 @@ def forecast(
     forecaster = forecaster or restore(ready.artifact)
     # The probability of exceeding a limit is interpolated from all trained quantiles.
     quantiles = sorted({0.5, *config.quantiles, *(QUANTILES if config.limits else ())})
+    extra: dict[str, Forecaster] = {}
+    if EXPERT in config.fallback:
+        from rnnforecast.model.experts import ExpertForecaster
+
+        extra[EXPERT] = ExpertForecaster()
     prediction = predict_with_fallback(
-        forecaster, past, ready.horizon, quantiles, rule, unknown=unknown
+        forecaster, past, ready.horizon, quantiles, rule, unknown=unknown, extra_forecasters=extra
     )
     for warning in warnings_of(prediction, least_history=rule.least_history):
         events(warning)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rnnforecast.config.commands import RanksConfig
-from rnnforecast.config.training import DEFAULT_MODEL, Config
+from rnnforecast.config.training import DEFAULT_MODEL, EXPERT, Config
 from rnnforecast.data.setup import TrainingSetup, set_up_training, train_end_us
 from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.evaluate.comparison import Comparison
@@ -26,6 +26,7 @@ from rnnforecast.events import (
 )
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import Checkpoints, discard_checkpoint
+from rnnforecast.model.experts import ExpertForecaster
 from rnnforecast.model.provenance import build_artifact, make_checkpoints
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather_object
 from rnnforecast.process import Launch, current_launch, defer_signals
@@ -144,7 +145,8 @@ def _train(
         clock.lap("calibrate_s")
         memory_report = analyse_memory_held_out(fitted, setup)
         clock.lap("memory_s")
-        comparison, examples = compare_held_out(fitted, calibration, setup, events)
+        expert = {EXPERT: ExpertForecaster()}
+        comparison, examples = compare_held_out(fitted, calibration, setup, events, expert)
         clock.lap("evaluate_s")
         forecaster = fine_tune(fitted, setup, setup.split.everything, events)
         clock.lap("fine_tune_s")

@@ -39,7 +39,7 @@ FIELDS = {
     "warnings",
     "timing",
 }
-METHODS = ["network", "naive", "seasonal_naive", "ridge"]
+METHODS = ["network", "naive", "seasonal_naive", "expert", "ridge"]
 
 
 @pytest.fixture
@@ -94,7 +94,16 @@ def test_time_stamps_and_row_numbers_mean_the_same(command: Command, data: Path)
 def test_the_table_names_methods_verdict_and_leads(command: Command, data: Path) -> None:
     out = command("backtest", data, *SMALL_TEST).out
 
-    for word in ("network", "seasonal naive", "ridge", "MASE", "MSE/s2", "verdict: ", "lead"):
+    for word in (
+        "network",
+        "seasonal naive",
+        "expert",
+        "ridge",
+        "MASE",
+        "MSE/s2",
+        "verdict: ",
+        "lead",
+    ):
         assert word in out
     assert "before 2024-01-17 16:00:00" in out
 

@@ -84,6 +84,26 @@ def test_one_worker_forecasts_every_series_as_one_command_does(
         np.testing.assert_allclose(batched[name], whole[name], rtol=1e-5)
 
 
+def test_a_fallback_forecasts_in_a_bucket_as_it_does_in_one_command(
+    command: Command, plant: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(plant / "long.csv")
+    is_missing = (table["sensor"] == "s3") & (table.groupby("sensor").cumcount() < 110)
+    table[~is_missing].to_csv("new.csv", index=False)  # ten readings of s3
+    command("shard", "new.csv", "--output", "new", "--buckets", N_BUCKETS, "-q")
+    options = ["-m", plant / "model", "--fallback", "expert"]
+
+    assert command("predict", "new.csv", *options, "-o", "all.csv").code == 3
+    assert command("predict", "new", *options, "-o", "out", "--workers", "1").code == 3
+
+    batched = pd.read_parquet(tmp_path / "out" / (tmp_path / "out/CURRENT").read_text().strip())
+    tables = pd.read_csv("all.csv"), batched
+    whole, part = (t[t["series"] == "s3"].reset_index(drop=True) for t in tables)
+    assert set(whole["source"]) == set(part["source"]) == {"expert"}
+    for name in ("forecast", "q10", "q90"):
+        np.testing.assert_allclose(part[name], whole[name], rtol=1e-5)
+
+
 def test_a_bucket_imports_nothing_that_was_not_imported_before_workers_are_forked(
     plant: Path, tmp_path: Path
 ) -> None:

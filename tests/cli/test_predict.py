@@ -155,6 +155,29 @@ def test_a_fallback_forecasts_it_and_says_so(command: Command, trained: Path) ->
     assert outcome.code == 3
 
 
+def test_the_expert_is_a_fallback_that_no_other_series_moves(
+    command: Command, trained: Path
+) -> None:
+    readings = pd.read_csv(trained / "data.csv")
+    readings.loc[300:, "level"] = np.nan
+    forecasts = []
+    for name in ("dead.csv", "again.csv"):
+        readings.to_csv(name, index=False)
+        outcome = command(
+            "predict", name, "-m", trained / "model", "--fallback", "expert", "--json"
+        )
+        assert outcome.code == 3 and outcome.document["fallback"] == ["level"]
+        forecast = pd.read_csv("forecast.csv").set_index("series")
+        assert set(forecast.loc["level", "source"]) == {"expert"}
+        forecasts.append(forecast.loc["level"])
+        readings["flow"] += np.arange(len(readings)) % 7
+    pd.testing.assert_frame_equal(*forecasts)
+    level = forecasts[0]
+    assert (level["q10"] < level["forecast"]).all() and (level["forecast"] < level["q90"]).all()
+    seen = readings["level"].dropna()
+    assert level["forecast"].between(seen.min(), seen.max()).all()
+
+
 def test_no_series_with_a_reading_in_its_look_back_is_exit_5(
     command: Command, trained: Path
 ) -> None:

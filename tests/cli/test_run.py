@@ -66,6 +66,20 @@ def test_a_run_publishes_what_predict_writes(command: Command, place: Path) -> N
     assert document["as_of"] == stamps_of(place)[-1].replace(" ", "T")
 
 
+def test_a_job_may_fall_back_on_the_expert(command: Command, place: Path) -> None:
+    change(place, '["seasonal-naive", "naive"]', '["expert"]')
+    readings = pd.read_csv(place / "data.csv")
+    readings.loc[len(readings) - 60 :, "level"] = None
+    readings.to_csv(place / "data.csv", index=False)
+
+    outcome = run(command, place)
+
+    assert outcome.code == 3
+    forecast = pd.read_csv(place / "out/forecast.csv").set_index("series")
+    assert set(forecast.loc["level", "source"]) == {"expert"}
+    assert set(forecast.loc["flow", "source"]) == {"network"}
+
+
 def test_the_manifest_names_what_was_read_and_what_was_written(
     command: Command, place: Path
 ) -> None:

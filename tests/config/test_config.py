@@ -231,7 +231,7 @@ def test_the_parts_that_are_held_out_leave_something_to_learn_from() -> None:
         (NetworkConfig, "cell", ("gru", "lstm", "mingru", "rnn")),
         (TrainConfig, "device", ("auto", "cpu", "cuda")),
         (DataConfig, "on_duplicate", ("error", "last", "mean")),
-        (PredictConfig, "fallback", (("seasonal-naive", "naive"), ("naive",), ())),
+        (PredictConfig, "fallback", (("seasonal-naive", "naive"), ("naive",), ("expert",), ())),
     ],
 )
 def test_a_choice_is_one_of_a_few(cls: type, field: str, choices: tuple) -> None:
@@ -248,7 +248,7 @@ def test_a_choice_is_one_of_a_few(cls: type, field: str, choices: tuple) -> None
         (lambda: DataConfig(freq="1h", agg="median"), ("--agg", "'median'", "mean")),
         (
             lambda: PredictConfig(fallback=("naive", "drift")),
-            ("--fallback", "'drift'", "seasonal-naive, naive"),
+            ("--fallback", "'drift'", "seasonal-naive, naive, expert"),
         ),
     ],
 )

@@ -190,9 +190,7 @@ def test_a_season_of_no_clock_that_is_too_long_is_none():
         (5 * MINUTE_US, 1, 24),
     ],
 )
-def test_fine_steps_are_forecast_an_hour_ahead_or_as_far_as_auto_goes(
-    step_us, season, horizon
-):
+def test_fine_steps_are_forecast_an_hour_ahead_or_as_far_as_auto_goes(step_us, season, horizon):
     assert windows(season, step_us=step_us, longest=50_000)[1] == horizon
 
 
@@ -404,9 +402,7 @@ def test_window_lengths_that_cannot_be_meant_are_usage_errors(name, text):
 def test_what_was_settled_is_said(season, horizon, lookback):
     assume(season > 1 < horizon)
 
-    lines = describe_windows(
-        HOUR_US, season=season, horizon=horizon, lookback=lookback, segment=5
-    )
+    lines = describe_windows(HOUR_US, season=season, horizon=horizon, lookback=lookback, segment=5)
 
     assert lines[0] == "step 1 h"
     assert f"season {season} steps" in lines[1]

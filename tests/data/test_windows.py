@@ -41,7 +41,7 @@ def windows_of(
 
 
 def listed(panel: Panel, lookback: int, horizon: int, least, cutoff, targets_from):
-    """List the windows by a loop: (series, first row), negative where rows before it are missing."""
+    """List the windows by a loop: (series, first row), negative where rows are missing."""
     n_before = lookback - min(lookback, lookback if least is None else least)
     return [
         (s, row)

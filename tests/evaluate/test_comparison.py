@@ -165,6 +165,11 @@ def test_readings_after_the_truth_change_nothing() -> None:
             "but ridge regression on lags is 10 % better",
         ),
         (
+            of_skill(18.2, metrics=with_mase(network=0.8, ridge=0.72, expert=0.6)),
+            "18 % better than repeating the last reading (naive); "
+            "but a weighted season with an autoregression is 25 % better",
+        ),
+        (
             of_skill(18.2, metrics=with_mase(network=0.8, ridge=0.8)),
             "18 % better than repeating the last reading (naive)",
         ),

@@ -91,6 +91,23 @@ def test_a_method_that_cannot_tell_its_band_gives_way_to_the_next(past: Past) ->
     assert (np.ptp(found.forecast.values[2], axis=-1) > 0).all()
 
 
+def test_a_fallback_that_is_no_naive_method_is_given_by_name(past: Past) -> None:
+    rule = Fallback(LOOKBACK, SEASON, ("expert", "naive"))
+
+    for value, source in ((7.0, "expert"), (NAN, "naive")):
+        found = predict_with_fallback(
+            Constant(),
+            past,
+            HORIZON,
+            QUANTILES,
+            rule,
+            extra_forecasters={"expert": Constant(value)},
+        )
+        assert found.forecast.source == ("network", "network", source, source)
+        assert value != 7 or (found.forecast.values[2:] == 7).all()
+        assert found.left_out == ("s4",)
+
+
 def test_a_fallback_touches_no_series_that_the_network_can_forecast(past: Past) -> None:
     found = predicted(past, "seasonal-naive", "naive")
 

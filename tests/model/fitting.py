@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
-from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.windows import Past, make_past
+from rnnforecast.data.arrays import Doubles
+from rnnforecast.data.season import Seasons
+from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_of
 from rnnforecast.events import Listener, ignore
+from rnnforecast.model import ensemble, training
 from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.ensemble import EnsembleLog, train_members
 from rnnforecast.model.initialise import initialise_network
+from rnnforecast.model.loss import loss_scales
 from rnnforecast.model.network import Network
 from rnnforecast.spec import MemberSpec, NetworkSpec
-from tests.builders import make_panel, make_spec
+from tests.builders import make_panel, make_spec, wave
 
-SMALL = NetworkConfig(hidden=8)
-PLAIN = MemberSpec(24, 6, linear=False, seasonal=False)
-MIXED = MemberSpec(24, 6, linear=True, seasonal=False)
-SHORT = MemberSpec(12, 6, linear=False, seasonal=False)
-SHORT_MIXED = MemberSpec(12, 6, linear=True, seasonal=False)
-SEASONAL = MemberSpec(24, 6, linear=True, seasonal=True)
-FOUR = (SEASONAL, PLAIN, SHORT, SHORT_MIXED)
+DAY = Seasons(8)
+NOISY = wave(200, season=8, noise=2.0)
+PLAIN = MemberSpec("gru", hidden=4, layers=1, segment=8)
+LSTM = replace(PLAIN, cell="lstm")
+MINGRU = replace(PLAIN, cell="mingru")
+UNTRAINED = replace(PLAIN, is_trained=False)
+PAIR = (PLAIN, LSTM)
+THREE = (*PAIR, MINGRU)
+"""Members that are trained."""
+FOUR = (*THREE, UNTRAINED)
+EPOCH = 4
+"""Steps of an epoch in these tests."""
+HARMFUL_RATE = 10.0
+"""A rate at which training only harms."""
+
+
+@contextmanager
+def short_epochs() -> Iterator[None]:
+    """Let epochs have a few steps."""
+    with pytest.MonkeyPatch.context() as patched:
+        for module in (training, ensemble):
+            patched.setattr(module, "EPOCH_STEPS", EPOCH)
+        yield
 
 
 def split(readings: np.ndarray) -> tuple[Past, Past]:
@@ -31,14 +55,27 @@ def split(readings: np.ndarray) -> tuple[Past, Past]:
     return make_past(panel, np.array([len(readings) * 3 // 4])), make_past(panel)
 
 
+def windows_to_train(
+    readings: np.ndarray, spec: NetworkSpec
+) -> tuple[TrainingWindows, TrainingWindows]:
+    """Return the windows of the first three quarters, and those whose horizon lies after them."""
+    first, everything = split(readings)
+    return windows_of(first, spec), windows_of(everything, spec, targets_after=first)
+
+
+def scales_of(readings: np.ndarray) -> Doubles:
+    """Return what errors of the series are divided by."""
+    return loss_scales(split(readings)[0], [DAY])
+
+
 def started(
-    readings: np.ndarray, spec: NetworkSpec, *, seed: int = 0, config: NetworkConfig = SMALL
+    readings: np.ndarray, spec: NetworkSpec, *, seed: int = 0, dropout: float = 0.0
 ) -> Network:
     """Make a network before its first step."""
-    train, _ = split(readings)
+    first, _ = split(readings)
     torch.manual_seed(seed)
-    network = Network(spec, config)
-    initialise_network(network, fit_scaling(train), train.windows(spec.lookback, spec.horizon))
+    network = Network(spec, NetworkConfig(dropout=dropout))
+    initialise_network(network, DAY, [DAY], first, windows_of(first, spec))
     return network
 
 
@@ -49,14 +86,15 @@ def train(
     listener: Listener = ignore,
     *,
     checkpoints: Checkpoints | None = None,
+    validates: bool = True,
 ) -> EnsembleLog:
     """Train a network in place on the first three quarters, validated on the rest."""
-    first, everything = split(readings)
-    spec = network.spec
+    windows, held_out = windows_to_train(readings, network.spec)
     return train_members(
         network,
-        first.windows(spec.lookback, spec.horizon),
-        validation=everything.windows(spec.lookback, spec.horizon, targets_after=first),
+        windows,
+        scales=scales_of(readings),
+        validation=held_out if validates else None,
         config=config,
         listener=listener,
         checkpoints=checkpoints,
@@ -70,12 +108,13 @@ def fit(
     *,
     members: tuple[MemberSpec, ...] = (PLAIN,),
     checkpoints: Checkpoints | None = None,
+    dropout: float = 0.0,
 ) -> tuple[Network, EnsembleLog]:
     """Make a network and train it."""
-    network = started(readings, make_spec(members=members), seed=config.seed)
+    network = started(readings, make_spec(members=members), seed=config.seed, dropout=dropout)
     return network, train(network, readings, config, listener, checkpoints=checkpoints)
 
 
-def weights_of(network: Network) -> dict[str, bytes]:
+def weights_of(network: torch.nn.Module) -> dict[str, bytes]:
     """Return every weight, to compare bit by bit."""
     return {name: x.numpy().tobytes() for name, x in network.state_dict().items()}

@@ -2,29 +2,87 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 
 from rnnforecast.config.training import NetworkConfig
-from rnnforecast.model.network import Network
-from rnnforecast.spec import CELLS, MemberSpec
+from rnnforecast.data.panel import Features
+from rnnforecast.data.season import Seasons
+from rnnforecast.model.member import Member, Segments
+from rnnforecast.model.network import History, Network
+from rnnforecast.spec import (
+    CELLS,
+    N_EXPERTS,
+    MemberSpec,
+    NetworkSpec,
+    n_covariate_inputs,
+    n_inputs,
+)
 from tests.builders import make_spec
 
 CELL_NAMES = sorted(CELLS)
+LOOKBACK, HORIZON, SEGMENT = 32, 10, 4
+DAY = Seasons(8)
 
 
 def make_network(
-    *,
+    *members: MemberSpec,
     cell: str = "gru",
-    lookback: int = 24,
-    horizon: int = 12,
-    segment: int = 6,
-    season: int = 4,
     layers: int = 1,
-    dropout: float = 0.0,
-    members: tuple[MemberSpec, ...] | None = None,
+    segment: int = SEGMENT,
+    lookback: int = LOOKBACK,
+    horizon: int = HORIZON,
+    n_features: tuple[int, int, int] = (0, 0, 0),
 ) -> Network:
-    """Make a network of width 16 for two series, by default of one member."""
+    """Make a network for two series whose every weight has been moved, by default of one member."""
     torch.manual_seed(0)
-    config = NetworkConfig(cell=cell, hidden=16, layers=layers, dropout=dropout)
-    spec = make_spec(lookback, horizon, season, 2, segment=segment, members=members)
-    return Network(spec, config).eval()
+    chosen = members or (MemberSpec(cell, 4, layers, segment),)
+    spec = make_spec(lookback, horizon, 8, 2, members=chosen)
+    n_known, n_past, n_static = n_features
+    spec = replace(spec, n_known=n_known, n_past=n_past, n_static=n_static)
+    network = Network(spec, NetworkConfig()).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return network
+
+
+def make_segments(
+    member: Member, spec: NetworkSpec, *, n: int = 3, n_segments: int = 6
+) -> Segments:
+    """Make the inputs of n windows from random numbers."""
+    torch.manual_seed(1)
+    segment = member.spec.segment
+    covariates = None
+    if spec.n_features:
+        covariates = torch.randn(n, n_segments, n_covariate_inputs(spec, segment))
+    return Segments(
+        torch.randn(n, n_segments, n_inputs(segment)),
+        torch.randn(n, n_segments, N_EXPERTS, segment),
+        0.1 + 0.9 * torch.rand(n, n_segments),
+        covariates,
+    )
+
+
+def make_history(
+    readings: np.ndarray,
+    *,
+    entry: int | np.ndarray = 1,
+    seasons: Seasons = DAY,
+    features: Features | None = None,
+) -> History:
+    """Make windows, `(window, lookback)`, of one series or of several."""
+    entries = np.broadcast_to(np.asarray(entry, np.int64), len(readings)).copy()
+    return History(np.asarray(readings, np.float32), entries, [seasons] * len(readings), features)
+
+
+def sensor_windows(n: int = 3, *, lookback: int = LOOKBACK, missing: float = 0.0) -> np.ndarray:
+    """Make windows of a season of 8 rows, a walk and noise."""
+    rng = np.random.default_rng(0)
+    t = np.arange(lookback)
+    walks = rng.normal(0, 0.3, (n, lookback)).cumsum(1)
+    readings = 3 * np.sin(np.pi * t / 4) + walks + rng.normal(0, 0.5, (n, lookback))
+    readings[rng.random(readings.shape) < missing] = np.nan
+    return readings.astype(np.float32)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config.training import TrainConfig
+from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import DivergedError, WorkerError
-from rnnforecast.events import EpochEnded, Event, ProgressEvent, ignore
+from rnnforecast.events import EpochEnded, Event, Notice, ProgressEvent, WarningEvent
 from rnnforecast.model import ensemble, training
 from rnnforecast.model.ensemble import (
     CancelToken,
@@ -21,82 +22,112 @@ from rnnforecast.model.ensemble import (
     ProgressReporter,
     WorkQueue,
     fine_tune_members,
-    train_members,
     worker_pool,
 )
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import MemberTraining
-from rnnforecast.parallel import Ranks
-from tests.builders import make_panel, make_spec, wave
-from tests.model.fitting import FOUR, MIXED, PLAIN, SMALL, fit, split, started, weights_of
-from tests.model.fitting import train as train_in_place
+from rnnforecast.parallel import SINGLE_PROCESS, Ranks
+from tests.builders import make_panel, make_spec
+from tests.model.fitting import (
+    DAY,
+    EPOCH,
+    FOUR,
+    HARMFUL_RATE,
+    NOISY,
+    PAIR,
+    THREE,
+    fit,
+    scales_of,
+    short_epochs,
+    started,
+    train,
+    weights_of,
+    windows_to_train,
+)
 
-NOISY = wave(400, season=12, noise=2.0)
-QUICK = TrainConfig(epochs=3, batch_size=16, threads=2)
-HASTY = dataclasses.replace(QUICK, epochs=12, learning_rate=0.05)
-PAIR = (PLAIN, MIXED)
+QUICK = TrainConfig(epochs=2, batch_size=8, threads=2)
+LONG = dataclasses.replace(QUICK, epochs=1000)
+HASTY = dataclasses.replace(QUICK, epochs=12, learning_rate=1.0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def epochs_are_short() -> Iterator[None]:
+    with short_epochs():
+        yield
 
 
 def steps_of(log: EnsembleLog) -> list[int]:
     return [member.steps for member in log.members]
 
 
-# Which threads there are
-
-
-def fitted(threads: int, *, is_validated: bool = True) -> RNNForecaster:
-    """Fit four members with so many threads; without validation all of them are kept."""
-    panel = make_panel(NOISY)
-    return RNNForecaster.fit(
-        make_past(panel, np.array([280])),
-        make_past(panel, np.array([340])) if is_validated else None,
-        spec=make_spec(members=FOUR),
-        network=SMALL,
-        config=dataclasses.replace(QUICK, epochs=2, threads=threads),
+def fine_tune(network: Network, n_steps: list[int], listener=lambda _: None, **options) -> None:
+    """Let members take so many more steps, in place."""
+    windows, _ = windows_to_train(NOISY, network.spec)
+    fine_tune_members(
+        network,
+        windows,
+        scales=scales_of(NOISY),
+        n_steps=n_steps,
+        config=dataclasses.replace(QUICK, **options),
+        listener=listener,
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("threads", [2, 4])
-def test_members_that_learn_side_by_side_learn_what_they_learn_one_by_one(threads: int) -> None:
-    one, several = fitted(1), fitted(threads)
-
-    assert several.log == one.log
-    assert weights_of(several.network) == weights_of(one.network)
+# Which threads there are
 
 
-def test_members_that_fine_tune_side_by_side_learn_what_they_learn_one_by_one() -> None:
-    first = fitted(1, is_validated=False)
+def fitted(threads: int) -> RNNForecaster:
+    """Fit three members and an untrained one with so many threads, without validation."""
+    return RNNForecaster.fit(
+        make_past(make_panel(NOISY), np.array([150])),
+        None,
+        spec=make_spec(members=FOUR),
+        network=NetworkConfig(),
+        config=dataclasses.replace(QUICK, threads=threads, steps=3),
+        told=DAY,
+    )
+
+
+def test_members_that_train_side_by_side_come_to_what_they_come_to_one_by_one() -> None:
+    single, several = fitted(1), fitted(3)
+
+    assert several.log == single.log
+    assert weights_of(several.network) == weights_of(single.network)
+
+
+def test_members_that_fine_tune_side_by_side_come_to_what_they_come_to_one_by_one() -> None:
+    first = fitted(1)
     everything = make_past(make_panel(NOISY))
 
-    one, two = (
+    single, several = (
         first.fine_tune(everything, config=dataclasses.replace(QUICK, threads=threads))
         for threads in (1, 2)
     )
 
-    assert len(one.network.members) == 4
-    assert weights_of(two.network) == weights_of(one.network) != weights_of(first.network)
+    assert len(single.network.members) == 4
+    assert weights_of(several.network) == weights_of(single.network) != weights_of(first.network)
+    before, after = (weights_of(f.network.members[3]) for f in (first, single))
+    assert before == after, "the built-in member stays as it is"
 
 
 # How long it lasts
 
 
-def test_what_a_time_limit_ended_can_be_repeated_with_as_many_steps() -> None:
-    config = dataclasses.replace(QUICK, epochs=1000, max_time="600ms")
-    network, log = fit(NOISY, config, members=FOUR)
-    assert 0 < log.steps < 40_000
+def test_training_that_a_time_limit_ended_can_be_repeated_with_as_many_steps() -> None:
+    config = dataclasses.replace(QUICK, epochs=1000, max_time="400ms")
+    network, log = fit(NOISY, config, members=PAIR)
+    assert 0 < log.steps < 4000
     again = dataclasses.replace(config, max_time=None, steps=log.steps)
 
-    repeated, other = fit(NOISY, again, members=FOUR)
+    repeated, log_of_repeated = fit(NOISY, again, members=PAIR)
 
-    assert other == log
+    assert log_of_repeated == log
     assert weights_of(repeated) == weights_of(network)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("epochs", "chunks"), [(1, [5, 10, 4]), (3, [5, 15, 10, 5]), (4, [5, 12, 3, 8, 7]), (4, [5])]
+    ("epochs", "chunks"), [(1, [1, 2, 1]), (3, [1, 3, 2, 1]), (4, [1, 2, 1, 1, 2]), (4, [3])]
 )
 def test_when_the_clock_was_looked_at_changes_nothing(
     epochs: int, chunks: list[int], monkeypatch: pytest.MonkeyPatch
@@ -111,12 +142,14 @@ def test_when_the_clock_was_looked_at_changes_nothing(
     config = dataclasses.replace(QUICK, epochs=epochs)
     with monkeypatch.context() as patched:
         patched.setattr(ensemble, "_Pace", Scripted)
-        network, log = fit(NOISY, config, members=FOUR)
-    assert log.steps == min(sum(chunks), 20 * epochs)
+        network, log = fit(NOISY, config, members=PAIR)
+    assert log.steps == min(sum(chunks), EPOCH * epochs)
 
-    repeated, other = fit(NOISY, dataclasses.replace(config, steps=log.steps), members=FOUR)
+    repeated, log_of_repeated = fit(
+        NOISY, dataclasses.replace(config, steps=log.steps), members=PAIR
+    )
 
-    assert other == log
+    assert log_of_repeated == log
     assert weights_of(repeated) == weights_of(network)
 
 
@@ -136,53 +169,80 @@ def raise_memory_error(_: object) -> None:
     raise MemoryError
 
 
-def test_a_time_limit_allows_half_of_it_for_the_first_training() -> None:
-    began = time.monotonic()
-    fit(NOISY, dataclasses.replace(QUICK, epochs=10_000, max_time="1s"), members=PAIR)
-    assert time.monotonic() - began < 2
+def test_a_time_limit_allows_half_of_it_for_the_first_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = ensemble._Pace(dataclasses.replace(QUICK, max_time="20s"), SINGLE_PROCESS)
+    assert pace.steps_left(0) == 5
+    now = 102.0
+    assert pace.steps_left(5) == 20, "8 of 10 seconds are left, and 5 steps took 2"
+    now = 111.0
+    assert pace.steps_left(28) < 0
+    unlimited = ensemble._Pace(QUICK, SINGLE_PROCESS)
+    assert unlimited.steps_left(0) > 1 << 60
 
 
-@pytest.mark.slow
 def test_progress_comes_to_its_end_although_members_drop_out() -> None:
-    seen: list[Event] = []
-    _, log = fit(NOISY, HASTY, seen.append, members=FOUR)
+    events: list[Event] = []
+    _, log = fit(NOISY, HASTY, events.append, members=THREE)
     assert len(set(steps_of(log))) > 1, "the test needs a member that stops before the others"
-    progress = [event for event in seen if isinstance(event, ProgressEvent)]
+    for member in log.members:
+        assert member.steps == 12 * EPOCH or member.steps - member.best_steps >= 4 * EPOCH
+    progress = [event for event in events if isinstance(event, ProgressEvent)]
     done = [event.done for event in progress]
     assert done == sorted(done)
-    assert {(event.task, event.total) for event in progress} == {("training", 4 * 12 * 20)}
+    total = 3 * 12 * EPOCH
+    assert {(event.task, event.total) for event in progress} == {("training", total)}
     assert progress[-1].done == progress[-1].total
 
 
-# Who goes on
+# Who trains
 
 
-@pytest.mark.slow
-def test_every_member_goes_on_until_validation_says_that_it_gains_no_more() -> None:
-    _, log = fit(NOISY, HASTY, members=FOUR)
-
-    for own in log.members:
-        assert own.steps == 12 * 20 or own.steps - own.best_steps == 3 * 20
-    assert len(set(steps_of(log))) > 1, "the test needs a member that stops before the others"
-
-
-def test_without_validation_all_members_go_on_and_are_kept() -> None:
+def test_without_validation_all_members_train_to_the_end_and_are_kept() -> None:
     network = started(NOISY, make_spec(members=FOUR))
-    windows = split(NOISY)[0].windows(24, 6)
 
-    log = train_members(network, windows, validation=None, config=QUICK, listener=ignore)
+    log = train(network, NOISY, QUICK, validates=False)
 
-    assert steps_of(log) == [60] * 4
+    assert steps_of(log) == [2 * EPOCH] * 3
     assert log.selected == (0, 1, 2, 3)
     assert network.spec.members == FOUR
+    assert [each.best_steps for each in log.of_selected] == [2 * EPOCH] * 3 + [0]
 
 
-def test_learning_on_takes_a_quarter_of_the_steps_to_the_best_weights_of_those_kept() -> None:
-    first, seen = fitted(2), []
-    learnt = first.fine_tune(make_past(make_panel(NOISY)), config=QUICK, listener=seen.append)
-    best = [first.log.members[i].best_steps for i in first.log.selected]
-    assert learnt.fine_tune_steps == tuple(round(steps / 4) for steps in best)
-    assert seen[-1].done == seen[-1].total == sum(learnt.fine_tune_steps)
+def test_a_member_that_is_not_trained_stays_as_it_is() -> None:
+    network = started(NOISY, make_spec(members=FOUR))
+    before = weights_of(network)
+    train(network, NOISY, QUICK, validates=False)
+    after = weights_of(network)
+    changed = {name.split(".")[1] for name in before if before[name] != after[name]}
+    assert changed == {"0", "1", "2"}
+
+
+def test_fine_tuning_takes_a_quarter_of_the_steps_to_the_best_weights_of_those_kept() -> None:
+    first, events = fitted(2), []
+    tuned = first.fine_tune(make_past(make_panel(NOISY)), config=QUICK, listener=events.append)
+    assert first.log is not None
+    assert [each.best_steps for each in first.log.of_selected] == [3, 3, 3, 0]
+    assert tuned.fine_tune_steps == (1, 1, 1, 0)
+    assert events[-1].done == events[-1].total == sum(tuned.fine_tune_steps)
+
+
+def test_members_whose_gradients_explode_are_warned_of() -> None:
+    events: list[Event] = []
+    fit(NOISY, dataclasses.replace(QUICK, learning_rate=HARMFUL_RATE), events.append, members=PAIR)
+    warnings = [event for event in events if isinstance(event, WarningEvent)]
+    assert {event.code for event in warnings} == {"exploding-gradients"}
+    assert all("--learning-rate" in event.message for event in warnings)
+
+
+def test_the_end_of_a_training_says_how_many_members_forecast() -> None:
+    events: list[Event] = []
+    _, log = fit(NOISY, QUICK, events.append, members=FOUR)
+    notice = [event.message for event in events if isinstance(event, Notice)][-1]
+    assert notice == f"trained 3 members, {2 * EPOCH} steps; of all 4 {len(log.selected)} forecast"
 
 
 # Listeners, errors and signals
@@ -198,21 +258,19 @@ def test_events_of_several_threads_come_one_at_a_time() -> None:
         time.sleep(0.001)
         inside.pop()
 
-    config = dataclasses.replace(QUICK, epochs=1)
-    network, _ = fit(NOISY, config, listen, members=PAIR)
-    windows = split(NOISY)[1].windows(24, 6)
-    n_steps = [20] * len(network.members)
-    fine_tune_members(network, windows, n_steps=n_steps, config=config, listener=listen)
+    network = started(NOISY, make_spec(members=PAIR))
+    train(network, NOISY, QUICK, listen, validates=False)
+    fine_tune(network, [8, 8], listen)
 
     assert len(threads) >= 2, "the test needs several threads"
     assert not overlaps
 
 
-def test_every_epoch_of_every_member_is_told_once() -> None:
+def test_every_epoch_of_every_member_is_reported_once() -> None:
     seen: list[Event] = []
     _, log = fit(NOISY, QUICK, seen.append, members=FOUR)
-    told = [event for event in seen if isinstance(event, EpochEnded)]
-    assert sorted(told, key=lambda e: (e.member, e.epoch)) == list(log.epochs)
+    epochs = [event for event in seen if isinstance(event, EpochEnded)]
+    assert sorted(epochs, key=lambda e: (e.member, e.epoch)) == list(log.epochs)
     for number, member in enumerate(log.members):
         assert {event.member for event in member.epochs} == {number}
 
@@ -222,7 +280,7 @@ class Slow:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, failing: int) -> None:
         self.counts = {0: 0, 1: 0}
-        step, learn = MemberTraining.step, training.train_step
+        step, take_step = MemberTraining.step, training.train_step
 
         def count(index: int) -> None:
             self.counts[index] += 1
@@ -230,16 +288,16 @@ class Slow:
                 raise DivergedError("the loss became nan")
             time.sleep(0.02)
 
-        def slow_step(one: MemberTraining) -> EpochEnded | None:
-            count(one.index)
-            return step(one)
+        def slow_step(run: MemberTraining) -> EpochEnded | None:
+            count(run.index)
+            return step(run)
 
         def slow_take(network: Network, member: torch.nn.Module, *rest: object, **more: object):
             count(list(network.members).index(member))
-            return learn(network, member, *rest, **more)
+            return take_step(network, member, *rest, **more)
 
         self.of_training = lambda: monkeypatch.setattr(MemberTraining, "step", slow_step)
-        self.of_learning_on = lambda: monkeypatch.setattr(training, "train_step", slow_take)
+        self.of_fine_tuning = lambda: monkeypatch.setattr(training, "train_step", slow_take)
 
 
 @pytest.mark.parametrize("failing", [0, 1])
@@ -249,20 +307,19 @@ def test_an_error_of_one_member_reaches_the_caller_and_ends_the_others_soon(
     slow = Slow(monkeypatch, failing=failing)
     slow.of_training()
     with pytest.raises(DivergedError, match="the loss became nan"):
-        fit(NOISY, QUICK, members=PAIR)
+        fit(NOISY, LONG, members=PAIR)
     assert slow.counts[1 - failing] < 20
 
 
 @pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_while_learning_on_ends_the_others_soon(
+def test_an_error_while_fine_tuning_ends_the_others_soon(
     failing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = Slow(monkeypatch, failing=failing)
-    slow.of_learning_on()
+    slow.of_fine_tuning()
     network = started(NOISY, make_spec(members=PAIR))
-    windows = split(NOISY)[1].windows(24, 6)
     with pytest.raises(DivergedError, match="the loss became nan"):
-        fine_tune_members(network, windows, n_steps=[40, 40], config=QUICK, listener=ignore)
+        fine_tune(network, [40, 40])
     assert slow.counts[1 - failing] < 20
 
 
@@ -270,35 +327,34 @@ def test_a_loss_that_is_not_finite_reaches_the_caller() -> None:
     network = started(NOISY, make_spec(members=PAIR))
     torch.nn.init.constant_(network.members[1].head.bias, float("nan"))
     with pytest.raises(DivergedError) as caught:
-        train_in_place(network, NOISY, QUICK)
+        train(network, NOISY, QUICK)
     assert "--learning-rate" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_interrupt_that_a_listener_raises_ends_the_training_soon(threads: int) -> None:
-    told: list[Event] = []
+    events: list[Event] = []
 
     def listen(event: Event) -> None:
-        told.append(event)
+        events.append(event)
         time.sleep(0.005)
-        if len(told) == 5:
+        if len(events) == 5:
             raise KeyboardInterrupt
 
     before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
-        fit(NOISY, dataclasses.replace(QUICK, threads=threads), listen, members=PAIR)
-    assert len(told) < 25
+        fit(NOISY, dataclasses.replace(LONG, threads=threads), listen, members=PAIR)
+    assert len(events) < 25
     assert set(threading.enumerate()) <= before, "no thread goes on"
 
 
-def test_an_error_of_a_listener_while_learning_on_reaches_the_caller() -> None:
+def test_an_error_of_a_listener_while_fine_tuning_reaches_the_caller() -> None:
     def listen(_event: Event) -> None:
         raise KeyboardInterrupt
 
     network = started(NOISY, make_spec(members=PAIR))
-    windows = split(NOISY)[1].windows(24, 6)
     with pytest.raises(KeyboardInterrupt):
-        fine_tune_members(network, windows, n_steps=[9, 9], config=QUICK, listener=listen)
+        fine_tune(network, [9, 9], listen)
 
 
 # WorkQueue
@@ -307,48 +363,49 @@ def test_an_error_of_a_listener_while_learning_on_reaches_the_caller() -> None:
 class Scripted:
     """A member whose steps take no time; it notes who takes them."""
 
-    def __init__(self, index: int, lookback: int, taken: list[int], fails_at: int = -1) -> None:
-        self.index, self.lookback, self.taken, self.fails_at = index, lookback, taken, fails_at
-        self.is_at_it = False
+    def __init__(self, index: int, taken: list[int], fails_at: int = -1) -> None:
+        self.index, self.taken, self.fails_at = index, taken, fails_at
+        self.is_busy = False
 
     def step(self) -> None:
-        assert not self.is_at_it, "one member is in two threads"
-        self.is_at_it = True
+        assert not self.is_busy, "one member is in two threads"
+        self.is_busy = True
         self.taken.append(self.index)
         if self.taken.count(self.index) == self.fails_at:
             raise RuntimeError("a step failed")
-        self.is_at_it = False
+        self.is_busy = False
 
 
-def take_turns(members: list[Scripted], n_workers: int, n_steps: int) -> None:
+def take_turns(n_steps: dict[Scripted, int], n_workers: int) -> None:
     config = dataclasses.replace(QUICK, threads=n_workers)
-    told = ProgressReporter(lambda _event: None, "training", n_steps * len(members))
-    with worker_pool(len(members), config, torch.device("cpu"), told) as workers:
-        workers.run(WorkQueue(dict.fromkeys(members, n_steps)), told)  # type: ignore[arg-type]
+    reporter = ProgressReporter(lambda _event: None, "training", sum(n_steps.values()))
+    with worker_pool(len(n_steps), config, torch.device("cpu"), reporter) as workers:
+        workers.run(WorkQueue(n_steps), reporter)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n_workers", [1, 2, 3])
 @pytest.mark.parametrize("n_steps", [1, 4, 30])
 def test_every_member_takes_its_steps_in_one_thread_at_a_time(n_workers: int, n_steps: int) -> None:
     taken: list[int] = []
-    take_turns([Scripted(i, 96, taken) for i in range(3)], n_workers, n_steps)
+    take_turns({Scripted(i, taken): n_steps for i in range(3)}, n_workers)
     assert sorted(taken) == [i for i in range(3) for _ in range(n_steps)]
 
 
-def test_with_one_thread_the_one_with_most_to_do_comes_first() -> None:
+def test_with_one_thread_the_one_with_most_steps_left_comes_first() -> None:
     taken: list[int] = []
-    take_turns([Scripted(0, 40, taken), Scripted(1, 96, taken)], 1, 8)
-    assert taken == [1] * 8 + [0] * 8
+    take_turns({Scripted(0, taken): 4, Scripted(1, taken): 13}, 1)
+    assert taken == [1] * 12 + [0] * 4 + [1]
 
 
 def test_a_step_that_fails_ends_all_turns() -> None:
     taken: list[int] = []
+    members = [Scripted(i, taken, fails_at=6 if i else -1) for i in range(3)]
     with pytest.raises(RuntimeError, match="a step failed"):
-        take_turns([Scripted(i, 96, taken, fails_at=6 if i else -1) for i in range(3)], 2, 1000)
+        take_turns(dict.fromkeys(members, 1000), 2)
     assert len(taken) < 3000
 
 
-def test_what_is_given_up_takes_not_one_step_more() -> None:
+def test_after_it_is_cancelled_no_step_is_taken() -> None:
     taken: list[int] = []
     token = CancelToken()
 
@@ -357,6 +414,6 @@ def test_what_is_given_up_takes_not_one_step_more() -> None:
             super().step()
             token.cancel()
 
-    told = ProgressReporter(lambda _event: None, "training", 30)
-    WorkQueue({Last(0, 96, taken): 30}).work(told, token)  # type: ignore[dict-item]
+    reporter = ProgressReporter(lambda _event: None, "training", 30)
+    WorkQueue({Last(0, taken): 30}).work(reporter, token)  # type: ignore[dict-item]
     assert taken == [0]

@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rnnforecast.data.season import Seasons
@@ -325,7 +325,7 @@ def test_no_autocovariances_make_an_autoregression_explode(seed: int) -> None:
     assert (variance > 0).all()
 
 
-@few
+@settings(few, max_examples=20)
 @given(st.sampled_from(SEASONS), st.sampled_from([1, 7, 16]), st.integers(1, 12), st.integers(0))
 def test_no_reading_after_a_boundary_changes_anything_at_it(
     seasons: Seasons, segment: int, boundary: int, seed: int

@@ -1,86 +1,271 @@
-"""The quantile loss against a loop, and the one with its own gradient against it."""
+"""The loss of a training step and the scale of each series, against loops."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from rnnforecast.model.loss import pinball, quantile_loss
-from rnnforecast.spec import QUANTILES
+from rnnforecast.data.season import Seasons
+from rnnforecast.data.windows import Batch, make_past
+from rnnforecast.model.loss import (
+    N_ORIGINS,
+    history_of,
+    loss_scales,
+    quantile_losses,
+    step_loss,
+    take_rows,
+)
+from rnnforecast.model.network import Network
+from tests.builders import make_panel, wave
+from tests.model.networks import DAY, make_network
+
+SCALES = np.array([2.0, 0.5])
 
 
-def test_quantile_loss_is_the_mean_of_the_pinball_losses() -> None:
+def make_batch(network: Network, n: int = 6) -> Batch:
+    """Gather stretches of two series with gaps, of which some begin before the first row."""
+    first, second = wave(90, season=8, noise=1.0), 5 * wave(60, season=8, noise=1.0, seed=1)
+    first[30:36], second[::7], second[40] = np.nan, np.nan, 900.0
+    first[:10] = np.nan
+    past = make_past(make_panel(first, second))
+    network.seasons[1:] = torch.tensor([DAY.main, DAY.long])
+    windows = past.windows(network.spec.lookback, network.spec.horizon, least_history=12)
+    batch = windows.gather(windows.spread(n))
+    assert np.isnan(batch.history[:, 0]).any(), "the test needs rows before the first"
+    assert set(batch.series.tolist()) == {0, 1}
+    return batch
+
+
+def loss_by_a_loop(network: Network, batch: Batch, scales: np.ndarray = SCALES) -> float:
+    """Return the loss, reading by reading."""
+    (member,) = network.members
+    segment, horizon = member.spec.segment, network.spec.horizon
+    prepared = network.prepare(history_of(network, batch), segment, n_origins=N_ORIGINS)
+    places, inputs = prepared.places, prepared.inputs
+    with torch.no_grad():
+        quantiles = member(prepared.segments).double().numpy()
+    entry = batch.series + 1
+    rows = network.mask_spikes(np.concatenate([batch.history, batch.future], axis=1), entry)
+    n_before = places.n_segments * segment - batch.history.shape[1]
+
+    sums, counts = np.zeros(2), np.zeros(2, int)
+    for window, (stretch, boundary) in enumerate(zip(places.stretch, places.boundary, strict=True)):
+        for i in range(places.n_history + places.n_ahead):
+            is_ahead = int(i >= places.n_history)
+            for k in range(segment):
+                row = (boundary + i - places.n_history) * segment + k - n_before
+                lead = (i - places.n_history) * segment + k
+                if row < 0 or lead >= horizon:
+                    continue
+                actual = float(rows[stretch, row])
+                if np.isnan(actual):
+                    continue
+                level, spread = inputs.level[window, i], inputs.spread[window, i]
+                target = min(max((actual - level) / spread, -25), 25)
+                weight = min(spread / scales[batch.series[stretch]], 20)
+                total = 0.0
+                for q, level_of in enumerate(network.spec.quantiles):
+                    error = target - quantiles[window, i, q, k]
+                    total += 2 * max(level_of * error, (level_of - 1) * error)
+                sums[is_ahead] += weight * total / len(network.spec.quantiles)
+                counts[is_ahead] += 1
+    return float(np.dot([0.35, 0.65], sums / counts))
+
+
+@pytest.mark.parametrize(("lookback", "horizon", "segment"), [(32, 10, 4), (30, 5, 8), (32, 8, 1)])
+def test_the_loss_is_that_of_a_loop_over_readings(
+    lookback: int, horizon: int, segment: int
+) -> None:
+    network = make_network(lookback=lookback, horizon=horizon, segment=segment)
+    network.outlier_threshold[2] = 300.0  # the one of 900 is a spike
+    batch = make_batch(network)
+
+    loss = step_loss(network, network.members[0], batch, SCALES)
+
+    assert loss.item() == pytest.approx(loss_by_a_loop(network, batch), rel=1e-4)
+
+
+def test_readings_far_out_and_windows_far_wider_than_their_series_are_bounded() -> None:
+    network = make_network()
+    batch = make_batch(network)
+    far = replace(batch, future=batch.future + np.float32(1e6))
+    values = []
+    for scales in (SCALES, SCALES / 1e6):
+        for each in (batch, far):
+            values.append(step_loss(network, network.members[0], each, scales).item())
+            expected = loss_by_a_loop(network, each, scales)
+            assert values[-1] == pytest.approx(expected, rel=1e-4)
+    assert values[1] < 100 * values[0]
+    assert values[2] < 100 * values[0]
+
+
+@pytest.mark.parametrize("sizes", [(6,), (1, 5), (2, 0, 4), (1, 1, 1, 1, 1, 1)])
+def test_the_losses_and_gradients_of_parts_add_up_to_those_of_the_whole(
+    sizes: tuple[int, ...],
+) -> None:
+    network = make_network()
+    (member,), batch = network.members, make_batch(network)
+    whole = step_loss(network, member, batch, SCALES)
+    expected = torch.autograd.grad(whole, list(member.parameters()))
+
+    total, gradients, begin = 0.0, [torch.zeros_like(p) for p in member.parameters()], 0
+    for size in sizes:
+        rows = slice(begin, begin := begin + size)
+        if not size:
+            continue
+        part = step_loss(network, member, batch, SCALES, rows=rows)
+        total += part.item()
+        more = torch.autograd.grad(part, list(member.parameters()))
+        gradients = [x + y for x, y in zip(gradients, more, strict=True)]
+
+    assert total == pytest.approx(whole.item(), rel=1e-5)
+    for gradient, reference in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-6)
+
+
+def test_a_missing_reading_carries_no_loss() -> None:
+    network = make_network()
+    batch = make_batch(network)
+    nothing = replace(
+        batch,
+        history=np.full_like(batch.history, np.nan),
+        future=np.full_like(batch.future, np.nan),
+    )
+    loss = step_loss(network, network.members[0], nothing, SCALES)
+    assert loss.item() == 0
+    loss.backward()
+    assert all((p.grad == 0).all() for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("reach", [32, 100])
+def test_truncated_after_the_whole_look_back_no_bit_differs(reach: int) -> None:
+    network = make_network()
+    (member,), batch = network.members, make_batch(network)
+    gradients = []
+    for limit in (None, reach):
+        loss = step_loss(network, member, batch, SCALES, reach=limit)
+        gradients.append([loss, *torch.autograd.grad(loss, list(member.parameters()))])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_truncated_before_it_the_loss_is_the_same_and_fewer_activations_are_kept() -> None:
+    network = make_network(segment=1, layers=4)
+    (member,), batch = network.members, make_batch(network)
+    values, sizes, gradients = [], [], []
+    for reach in (None, 3):
+        stored: dict[int, int] = {}
+
+        def store(x: torch.Tensor, stored: dict[int, int] = stored) -> torch.Tensor:
+            stored[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(store, lambda x: x):
+            loss = step_loss(network, member, batch, SCALES, reach=reach)
+        weight = member.blocks[0].recurrence.linear_hh.weight
+        gradients.append(torch.autograd.grad(loss, weight, retain_graph=False)[0])
+        values.append(loss.item())
+        sizes.append(sum(stored.values()))
+
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+    assert not torch.allclose(*gradients)
+    assert sizes[1] < 0.8 * sizes[0]
+
+
+def test_quantile_losses_are_sums_of_pinball_losses() -> None:
     rng = np.random.default_rng(0)
     forecast, actual = rng.normal(size=(4, 3, 2)), rng.normal(size=(4, 3))
     actual[1, 2] = np.nan
     levels = (0.2, 0.7)
-    losses = [
-        max(q * (actual[i, h] - forecast[i, h, k]), (q - 1) * (actual[i, h] - forecast[i, h, k]))
-        for i in range(4)
-        for h in range(3)
-        for k, q in enumerate(levels)
-        if np.isfinite(actual[i, h])
-    ]
-    found = quantile_loss(torch.from_numpy(forecast), torch.from_numpy(actual), levels)
-    assert found.item() == pytest.approx(np.mean(losses))
-
-
-def test_a_missing_target_carries_no_loss_and_no_gradient() -> None:
-    forecast = torch.zeros(1, 3, 2, requires_grad=True)
-    actual = torch.tensor([[1.0, torch.nan, 2.0]])
-    quantile_loss(forecast, actual, (0.1, 0.9)).backward()
-    assert (forecast.grad[0, 1] == 0).all()
-    assert (forecast.grad[0, [0, 2]] != 0).all()
-    assert quantile_loss(forecast, torch.full((1, 3), torch.nan), (0.1, 0.9)).item() == 0
-
-
-@pytest.mark.parametrize("quantiles", [QUANTILES, (0.5,), (0.2, 0.5)])
-def test_pinball_is_the_quantile_loss_of_each_lead_with_its_gradients(
-    quantiles: tuple[float, ...],
-) -> None:
-    torch.manual_seed(0)
-    levels = torch.tensor(quantiles, dtype=torch.float64)
-    forecast, actual = torch.randn(4, 3, len(quantiles)).double(), torch.randn(4, 3).double()
-    weights = torch.rand(4, 3).double()
-    quick = [x.clone().requires_grad_() for x in (forecast, actual)]
-    slow = [x.clone().requires_grad_() for x in (forecast, actual)]
-
-    found = pinball(*quick, levels)
-    expected = torch.stack(
-        [
-            quantile_loss(slow[0][n, h][None, None], slow[1][n, h][None, None], quantiles)
-            for n in range(4)
+    for i, value in enumerate(quantile_losses(forecast, actual, levels)):
+        pinball = [
+            max(q * error, (q - 1) * error)
             for h in range(3)
+            for k, q in enumerate(levels)
+            if np.isfinite(error := actual[i, h] - forecast[i, h, k])
         ]
-    ).view(4, 3)
-
-    torch.testing.assert_close(found, expected)
-    for loss in (found, expected):
-        (weights * loss).sum().backward()
-    for one, other in zip(quick, slow, strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
+        assert value == pytest.approx(2 * sum(pinball) / 2)
+    median = quantile_losses(forecast[..., :1], actual, (0.5,))
+    np.testing.assert_allclose(median, np.nansum(np.abs(actual - forecast[..., 0]), axis=1))
 
 
-def test_the_gradient_of_pinball_is_that_of_differences() -> None:
-    torch.manual_seed(0)
-    forecast = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
-    actual = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    levels = torch.tensor([0.1, 0.4, 0.5, 0.9], dtype=torch.float64)
+def test_the_quantile_loss_is_least_at_the_quantiles() -> None:
+    actual = np.arange(101.0)[:, None]
+    best = np.array([10.0, 50.0, 90.0])
 
-    assert torch.autograd.gradcheck(lambda f, a: pinball(f, a, levels), (forecast, actual))
-
-
-def test_pinball_is_least_at_the_quantiles() -> None:
-    actual = torch.arange(101.0)[:, None]
-    best = torch.tensor([10.0, 50.0, 90.0])
-    levels = torch.tensor([0.1, 0.5, 0.9])
-
-    def loss(forecast: torch.Tensor) -> float:
-        return pinball(forecast.expand(101, 1, 3), actual, levels).mean().item()
+    def loss(forecast: np.ndarray) -> float:
+        values = np.broadcast_to(forecast, (101, 1, 3))
+        return float(quantile_losses(values, actual, (0.1, 0.5, 0.9)).sum())
 
     for k in range(3):
         for step in (-5.0, 5.0):
-            moved = best.clone()
+            moved = best.copy()
             moved[k] += step
             assert loss(moved) > loss(best)
+
+
+def scale_by_a_loop(readings: list[float], season: int) -> float:
+    lag = season
+    while lag < 12:
+        lag += season
+    known = [x for x in readings if not np.isnan(x)]
+    if not known:
+        return 1.0
+    pairs = [abs(b - a) for a, b in zip(readings, readings[lag:], strict=False)]
+    pairs = [x for x in pairs if not np.isnan(x)]
+    mean = sum(known) / len(known)
+    deviation = sum(abs(x - mean) for x in known) / len(known)
+    difference = sum(pairs) / len(pairs) if pairs else deviation
+    return max(difference, 0.03 * deviation) or 1.0
+
+
+def test_the_scale_of_a_series_is_its_change_over_whole_seasons() -> None:
+    walk = np.random.default_rng(0).normal(size=70).cumsum()
+    repeating = np.tile(np.arange(8.0), 9)
+    gaps = wave(80, season=8, noise=1.0)
+    gaps[::3] = np.nan
+    series = [walk, repeating, gaps, np.full(40, 3.0), np.full(30, np.nan), np.arange(5.0)]
+    series = [x.astype(np.float32) for x in series]
+    seasons = [Seasons(), DAY, DAY, Seasons(16), Seasons(5), DAY]
+
+    scales = loss_scales(make_past(make_panel(*series)), seasons)
+
+    expected = [
+        scale_by_a_loop(x.tolist(), each.main) for x, each in zip(series, seasons, strict=True)
+    ]
+    np.testing.assert_allclose(scales, expected, rtol=1e-6)
+    assert scales[1] == pytest.approx(0.03 * 2), "what repeats has no change of its own"
+    assert scales[3] == scales[4] == 1
+
+
+def test_no_reading_after_the_cutoff_changes_the_scale() -> None:
+    readings = wave(80, season=8, noise=1.0)
+    other = readings.copy()
+    other[50:] = 1e6
+    cut = np.array([50])
+    assert loss_scales(make_past(make_panel(readings), cut), [DAY]) == loss_scales(
+        make_past(make_panel(other), cut), [DAY]
+    )
+
+
+def test_some_rows_of_a_batch_are_those_windows() -> None:
+    batch = make_batch(make_network())
+    chosen = np.array([4, 1])
+    part = take_rows(batch, chosen)
+    for name in ("history", "future", "series", "next_step"):
+        np.testing.assert_array_equal(getattr(part, name), getattr(batch, name)[chosen])
+    assert part.features is None
+
+
+def test_the_scale_of_the_loss_is_that_of_its_series() -> None:
+    """Readings in another unit have the same loss: they count alike."""
+    network = make_network()
+    batch = make_batch(network)
+    scaled = replace(batch, history=100 * batch.history, future=100 * batch.future)
+    values = [
+        step_loss(network, network.members[0], each, scales).item()
+        for each, scales in ((batch, SCALES), (scaled, 100 * SCALES))
+    ]
+    assert values[1] == pytest.approx(values[0], rel=1e-3)

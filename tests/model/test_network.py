@@ -1,42 +1,42 @@
-"""The network: what its members share, and that it is their mean."""
+"""The network: the mean of its members, in the units of each series, and what it keeps of them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
-from rnnforecast.model.network import Network
-from rnnforecast.spec import QUANTILES, MemberSpec, expected_shapes
+from rnnforecast.config.training import NetworkConfig
+from rnnforecast.data.arrays import Doubles
+from rnnforecast.data.panel import Features
+from rnnforecast.data.season import Seasons
+from rnnforecast.model.network import History, Network
+from rnnforecast.spec import BUILTIN, QUANTILES, MemberSpec, expected_shapes
 from tests.builders import make_spec
-from tests.model.networks import CELL_NAMES, make_network
-
-ENSEMBLE = (
-    MemberSpec(24, 6, linear=True, seasonal=True),
-    MemberSpec(11, 4, linear=True, seasonal=False),
-    MemberSpec(7, 7, linear=False, seasonal=False),
+from tests.model.networks import (
+    CELL_NAMES,
+    DAY,
+    HORIZON,
+    LOOKBACK,
+    make_history,
+    make_network,
+    sensor_windows,
 )
 
-
-def make_ensemble() -> Network:
-    """Make a network of three members that look back 24, 11 and 7 steps, and that disagree."""
-    network = make_network(members=ENSEMBLE)
-    for member in network.members:
-        nn.init.normal_(member.head.weight, std=2.0)
-        nn.init.normal_(member.seasonal_pattern.weight)
-    network.center[1:], network.scale[1:] = 3.0, 2.0
-    return network
+SMALL = MemberSpec("gru", 4, 1, 4)
+ENSEMBLE = (SMALL, MemberSpec("lstm", 4, 1, 8), MemberSpec("mingru", 6, 2, 4))
+READINGS = sensor_windows(5)
 
 
-def make_inputs() -> tuple[Tensor, Tensor, Tensor]:
-    torch.manual_seed(1)
-    return 3 + 2 * torch.randn(5, 24), torch.tensor([0, 1, 2, 1, 0]), torch.arange(5)
+def forecast(network: Network, readings: np.ndarray = READINGS, **options: object) -> Doubles:
+    return network.forecast(make_history(readings, **options))
 
 
 def alone(network: Network, index: int) -> Network:
     """Make a network of one of the members."""
-    own = network.spec.members[index]
-    spec = make_spec(network.spec.lookback, 12, 4, 2, members=(own,))
+    spec = replace(network.spec, members=network.spec.members[index : index + 1])
     single = Network(spec, network.config).eval()
     single.load_state_dict(
         {
@@ -48,126 +48,227 @@ def alone(network: Network, index: int) -> Network:
     return single
 
 
-def test_a_quantile_of_the_ensemble_is_the_mean_of_the_members() -> None:
-    network, inputs = make_ensemble(), make_inputs()
-    each = [alone(network, index)(*inputs) for index in range(3)]
-    expected = (each[0] + each[1] + each[2]) / 3
-    assert not torch.allclose(each[0], each[1], atol=0.1)
-    assert torch.allclose(network(*inputs), expected, atol=1e-4)
+# Members
 
 
-def test_quantiles_of_the_ensemble_never_cross() -> None:
-    assert (make_ensemble()(*make_inputs()).diff(dim=-1) >= 0).all()
+def test_a_quantile_is_the_mean_of_those_that_members_have_alone() -> None:
+    network = make_network(*ENSEMBLE)
+    singles = [forecast(alone(network, index)) for index in range(3)]
+    assert not np.allclose(singles[0], singles[1], atol=0.1)
+    assert np.array_equal(forecast(network), np.mean(singles, axis=0))
+    history = make_history(READINGS)
+    for member, expected in zip(network.members, singles, strict=True):
+        assert np.array_equal(network.forecast(history, [member]), expected)
 
 
-@pytest.mark.parametrize("index", range(3))
-@pytest.mark.parametrize("cell", CELL_NAMES)
-def test_every_lead_depends_on_the_newest_reading_by_every_member(cell: str, index: int) -> None:
-    network = alone(make_network(cell=cell, members=ENSEMBLE), index)
-    history, series, step = make_inputs()
-    history.requires_grad_()
-    medians = network(history, series, step)[..., network.spec.median].sum(0)
-    for lead in medians:
-        (gradient,) = torch.autograd.grad(lead, history, retain_graph=True)
-        assert (gradient[:, -1].abs() > 1e-9).all()
-        assert (gradient[1:4, : -ENSEMBLE[index].lookback] == 0).all()  # of known series
+def test_quantiles_never_cross() -> None:
+    network = make_network(*ENSEMBLE)
+    values = forecast(network, sensor_windows(40, missing=0.3))
+    assert values.shape == (40, HORIZON, len(QUANTILES))
+    assert (np.diff(values, axis=-1) >= 0).all()
 
 
-@pytest.mark.parametrize(
-    ("chosen", "lookback"), [((0,), 24), ((1, 2), 11), ((2,), 7), ((2, 0), 24), ((0, 1, 2), 24)]
-)
-def test_the_members_that_are_kept_go_on_alone(chosen: tuple[int, ...], lookback: int) -> None:
-    network, (history, series, step) = make_ensemble(), make_inputs()
-    known = series > 0  # the scaling of an unknown one comes from the whole window
-    expected = torch.stack([alone(network, i)(history, series, step) for i in chosen]).mean(0)
+@pytest.mark.parametrize("chosen", [(0,), (1, 2), (2, 0), (0, 1, 2)])
+def test_the_members_that_are_kept_go_on_alone(chosen: tuple[int, ...]) -> None:
+    network = make_network(*ENSEMBLE)
+    expected = np.mean([forecast(alone(network, i)) for i in chosen], axis=0)
 
     network.select_members(chosen)
 
     assert network.spec.members == tuple(ENSEMBLE[i] for i in chosen)
-    assert network.spec.lookback == lookback
-    found = network(history[:, -lookback:], series, step)
-    assert torch.allclose(found[known], expected[known], atol=1e-4)
-    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    assert expected_shapes(network.spec, network.config) == shapes
+    assert np.array_equal(forecast(network), expected)
+    assert expected_shapes(network.spec) == shapes_of(network)
+
+
+def shapes_of(network: Network) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def test_covariates_that_no_member_sees_are_forgotten() -> None:
+    network = make_network(SMALL, replace(SMALL, covariates=True), n_features=(1, 2, 1))
+    readings = READINGS[:1]
+    features = Features(
+        np.ones((1, 1, LOOKBACK + HORIZON)), np.ones((1, 2, LOOKBACK)), np.ones((1, 1))
+    )
+    blind = forecast(alone(network, 0), readings)
+
+    network.select_members([0])
+
+    assert (network.spec.n_known, network.spec.n_past, network.spec.n_static) == (0, 0, 0)
+    assert expected_shapes(network.spec) == shapes_of(network)
+    assert np.array_equal(forecast(network, readings), blind)
+    assert np.array_equal(forecast(network, readings, features=features), blind)
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
 @pytest.mark.parametrize(
-    ("lookback", "horizon", "segment"), [(24, 12, 6), (23, 7, 6), (5, 1, 1), (10, 30, 4), (6, 3, 6)]
+    ("lookback", "horizon", "segment"), [(32, 12, 4), (23, 7, 6), (5, 1, 1), (10, 30, 4), (6, 3, 8)]
 )
 def test_an_artifact_expects_the_tensors_that_the_network_has(
     cell: str, lookback: int, horizon: int, segment: int
 ) -> None:
-    network = make_network(cell=cell, lookback=lookback, horizon=horizon, segment=segment, layers=2)
-    actual = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    assert expected_shapes(network.spec, network.config) == actual
-    output = network(torch.randn(3, lookback), torch.tensor([0, 1, 2]), torch.zeros(3).long())
-    assert output.shape == (3, horizon, len(QUANTILES))
+    members = MemberSpec(cell, 3, 2, segment), MemberSpec(cell, 4, 1, segment, covariates=True)
+    network = make_network(*members, lookback=lookback, horizon=horizon, n_features=(2, 1, 3))
+    assert expected_shapes(network.spec) == shapes_of(network)
+    network.select_members([0])
+    values = forecast(network, sensor_windows(lookback=lookback))
+    assert values.shape == (3, horizon, len(QUANTILES))
+    assert np.isfinite(values).all()
 
 
-def test_an_unknown_series_is_forecast_in_its_own_units() -> None:
-    network = make_network(season=1)
-    history = torch.randn(4, 24)
-    unknown, step = torch.zeros(4).long(), torch.zeros(4).long()
-    plain = network(history, unknown, step)
-    moved = network(1e6 + 1e3 * history, unknown, step)
-    assert torch.allclose((moved - 1e6) / 1e3, plain, atol=0.01)
+def test_the_built_in_member_has_the_tensors_that_are_expected() -> None:
+    network = Network(make_spec(members=(BUILTIN,)), NetworkConfig())
+    assert expected_shapes(network.spec) == shapes_of(network)
 
 
-def test_a_window_without_any_reading_gives_a_finite_forecast() -> None:
+# What a forecast depends on
+
+
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_every_lead_depends_on_the_newest_reading(cell: str) -> None:
+    network = make_network(cell=cell)
+    changed = READINGS.copy()
+    changed[:, -1] += 1.0
+    moved = np.abs(forecast(network, changed) - forecast(network))
+    assert (moved[..., network.spec.median] > 1e-6).all()
+
+
+def test_a_window_is_forecast_as_it_is_alone_and_in_any_order() -> None:
+    network = make_network(*ENSEMBLE)
+    readings = sensor_windows(6, missing=0.1)
+    seasons = [DAY, Seasons(), Seasons(8, 16), DAY, Seasons(), Seasons(6)]
+    entry = np.array([0, 1, 2, 0, 1, 2])
+
+    def forecast_some(chosen: list[int]) -> Doubles:
+        history = History(readings[chosen], entry[chosen], [seasons[i] for i in chosen])
+        return network.forecast(history)
+
+    together = forecast_some([*range(6)])
+
+    order = [3, 5, 0, 2, 4, 1]
+    np.testing.assert_allclose(forecast_some(order), together[order], rtol=1e-5, atol=1e-5)
+    for window in range(6):
+        np.testing.assert_allclose(
+            forecast_some([window])[0], together[window], rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("entry", [0, 1])
+@pytest.mark.parametrize(
+    ("offset", "factor"), [(-700.0, 1.0), (0.0, 1000.0), (-3e4, 20.0), (0.0, 1e-3)]
+)
+def test_moved_and_stretched_readings_have_moved_and_stretched_forecasts(
+    offset: float, factor: float, entry: int
+) -> None:
+    """But for the multiplicative expert: a reading below zero leaves it out."""
+    network = make_network(*ENSEMBLE)
+    readings = sensor_windows(4, missing=0.1) - 20
+    moved = (offset + factor * readings.astype(np.float64)).astype(np.float32)
+
+    values = (forecast(network, moved, entry=entry) - offset) / factor
+
+    rounding = 2e-4 + 1e-5 * abs(offset) / factor  # of float32, and what the weights make of it
+    np.testing.assert_allclose(values, forecast(network, readings, entry=entry), atol=rounding)
+
+
+def test_the_season_that_a_series_has_changes_its_forecast() -> None:
     network = make_network()
-    output = network(torch.full((1, 24), torch.nan), torch.ones(1).long(), torch.zeros(1).long())
-    assert torch.isfinite(output).all()
+    by_season = [forecast(network, seasons=s) for s in (Seasons(), DAY, Seasons(8, 16))]
+    assert not np.allclose(by_season[0], by_season[1], atol=0.01)
+    assert not np.allclose(by_season[1], by_season[2], atol=0.01)
 
 
-def with_reach(reach: float) -> Network:
+@pytest.mark.parametrize("entry", [0, 1])
+@pytest.mark.parametrize("n_readings", [0, 1, 2])
+def test_hardly_any_reading_gives_a_finite_forecast(n_readings: int, entry: int) -> None:
+    readings = np.full((1, LOOKBACK), np.nan, np.float32)
+    readings[0, 20 : 20 + n_readings] = [7.0, 9.0][:n_readings]
+    assert np.isfinite(forecast(make_network(), readings, entry=entry)).all()
+
+
+def test_rows_before_the_first_reading_do_not_count() -> None:
+    """A short history is forecast as it is where the look-back is shorter."""
+    readings = READINGS.copy()
+    readings[:, :16] = np.nan
     network = make_network()
-    network.outlier_threshold[1:] = reach
+    short = make_network(lookback=16)
+    values = forecast(short, readings[:, 16:])
+    np.testing.assert_allclose(forecast(network, readings), values, atol=0.5)
+
+
+# Seasons of series
+
+
+def test_unknown_series_have_the_seasons_that_were_told_if_any() -> None:
+    network = make_network()
+    assert network.told_seasons is None
+    network.seasons[:] = torch.tensor([[0.0, 0.0], [8.0, 1.0], [24.0, 168.0]])
+    assert network.told_seasons is None
+    assert network.seasons_of(np.array([2, 1])) == (Seasons(24, 168), Seasons(8, 1))
+    network.seasons[0] = torch.tensor([8.0, 16.0])
+    assert network.told_seasons == Seasons(8, 16)
+
+
+# Spikes
+
+
+def with_threshold(threshold: float) -> Network:
+    network = make_network()
+    network.outlier_threshold[1:] = threshold
     return network
 
 
+def mask(network: Network, readings: np.ndarray, entry: int = 1) -> np.ndarray:
+    return network.mask_spikes(readings, np.full(len(readings), entry))
+
+
 def test_a_spike_in_the_history_does_not_move_the_forecast() -> None:
-    network = with_reach(20.0)
-    history = torch.randn(1, 24)
-    spiked, gapped = history.clone(), history.clone()
-    spiked[0, 7], gapped[0, 7] = 65_535.0, torch.nan
-    series, step = torch.ones(1).long(), torch.zeros(1).long()
-    assert torch.equal(network(spiked, series, step), network(gapped, series, step))
-    assert not torch.equal(with_reach(1e6)(spiked, series, step), network(gapped, series, step))
+    network = with_threshold(20.0)
+    spiked, gapped = READINGS.copy(), READINGS.copy()
+    spiked[:, 7], gapped[:, 7] = 65_535.0, np.nan
+    assert np.array_equal(forecast(network, spiked), forecast(network, gapped))
+    assert not np.array_equal(forecast(with_threshold(1e6), spiked), forecast(network, gapped))
 
 
 def test_a_new_level_is_believed() -> None:
-    network = with_reach(20.0)
-    history = torch.randn(1, 24)
-    series, step = torch.ones(1).long(), torch.zeros(1).long()
-    raised = network(history + 500.0, series, step)
-    assert torch.allclose(raised, network(history, series, step) + 500.0, atol=0.05)
+    network = with_threshold(20.0)
+    readings = READINGS - 20
+    raised = forecast(network, readings - 500)
+    np.testing.assert_allclose(raised, forecast(network, readings) - 500, atol=0.01)
 
 
-def test_a_series_without_a_reach_believes_everything() -> None:
-    network = with_reach(torch.nan)
-    history = torch.randn(1, 24)
-    history[:, 3] = 1e5
-    assert torch.equal(network.mask_spikes(history, torch.tensor([1])), history)
+def test_a_series_without_a_threshold_believes_everything() -> None:
+    spiked = READINGS.copy()
+    spiked[:, 3] = 1e5
+    assert np.array_equal(mask(with_threshold(np.nan), spiked), spiked)
 
 
 def test_an_unknown_series_is_judged_by_its_own_window() -> None:
-    network = with_reach(20.0)
-    history = 1000 + torch.randn(2, 24)
-    history[0, 3] = 1e9
-    seen = network.mask_spikes(history, torch.tensor([0, 0]))
-    assert torch.isnan(seen).nonzero().tolist() == [[0, 3]]
-    constant = torch.full((1, 24), 7.0)
+    network = with_threshold(20.0)
+    readings = 1000 + READINGS[:2]
+    readings[0, 3] = 1e9
+    assert np.argwhere(np.isnan(mask(network, readings, entry=0))).tolist() == [[0, 3]]
+    constant = np.full((1, LOOKBACK), 7.0, np.float32)
     constant[0, 5] = 8.0
-    assert torch.equal(network.mask_spikes(constant, torch.tensor([0])), constant)
+    assert np.array_equal(mask(network, constant, entry=0), constant)
+    nothing = np.full((1, LOOKBACK), np.nan, np.float32)
+    assert np.isnan(mask(network, nothing, entry=0)).all()
 
 
 @pytest.mark.parametrize(("run", "is_believed"), [(1, False), (2, False), (3, True)])
 def test_several_far_readings_in_a_row_are_no_spike(run: int, *, is_believed: bool) -> None:
-    network = with_reach(20.0)
-    history = torch.randn(1, 24).repeat(1, 3)
-    for start in (0, 30, 72 - run):
-        changed = history.clone()
+    network = with_threshold(20.0)
+    readings = np.tile(READINGS[:1], (1, 2))
+    for start in (0, 30, 64 - run):
+        changed = readings.copy()
         changed[0, start : start + run] = 500.0
-        seen = network.mask_spikes(changed, torch.ones(1).long())
-        assert torch.isfinite(seen).all() == is_believed
+        assert np.isfinite(mask(network, changed)).all() == is_believed
+
+
+def test_more_than_one_far_reading_in_twenty_is_no_spike() -> None:
+    network = with_threshold(20.0)
+    readings = np.tile(READINGS[:1], (1, 2))  # 64 rows: three are few
+    readings[0, [5, 20, 40]] = 500.0
+    assert np.isnan(mask(network, readings)).sum() == 3
+    readings[0, 50] = 500.0
+    assert np.array_equal(mask(network, readings), readings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 
 import pytest
 import torch
@@ -13,142 +12,115 @@ from rnnforecast.model.recurrence import _STEPS, Recurrence, State, _GRUStep
 from rnnforecast.spec import CELLS
 
 CELL_NAMES = sorted(CELLS)
-TORCHS_OWN = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
-OF_TORCH = sorted(TORCHS_OWN)
-WIDTH, N_WINDOWS, N_STEPS, N_QUERIES = 5, 3, 7, 4
+TORCH_LAYERS = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
+OF_TORCH = sorted(TORCH_LAYERS)
+WIDTH, N_WINDOWS, N_STEPS = 5, 3, 7
 
 
-def make_recurrence(cell: str, *, layers: int = 1) -> Recurrence:
+def make_recurrence(cell: str) -> Recurrence:
     torch.manual_seed(0)
-    recurrence = Recurrence(cell, WIDTH, layers).double()
+    recurrence = Recurrence(cell, WIDTH).double()
     for parameter in recurrence.parameters():
         nn.init.normal_(parameter, std=0.5)
     return recurrence
 
 
-def torchs_own(cell: str, recurrence: Recurrence) -> nn.RNNBase:
-    """Make torch's layers of the same weights."""
-    layers = len(recurrence.linear_ih)
-    own = TORCHS_OWN[cell](WIDTH, WIDTH, num_layers=layers).double()
+def make_steps(n: int = N_STEPS) -> Tensor:
+    torch.manual_seed(1)
+    return torch.randn(n, N_WINDOWS, WIDTH, dtype=torch.float64)
+
+
+def make_layer(cell: str, recurrence: Recurrence) -> nn.RNNBase:
+    """Make torch's layer of the same weights."""
+    layer = TORCH_LAYERS[cell](WIDTH, WIDTH).double()
     with torch.no_grad():
-        for k in range(layers):
-            for letter, linears in (("i", recurrence.linear_ih), ("h", recurrence.linear_hh)):
-                getattr(own, f"weight_{letter}h_l{k}").copy_(linears[k].weight)
-                getattr(own, f"bias_{letter}h_l{k}").copy_(linears[k].bias)
-    return own
-
-
-def gradients_of(own: nn.RNNBase) -> dict[str, Tensor]:
-    """Return the gradients of torch's layers, by the names of ours."""
-    return {
-        f"linear_{letter}h.{k}.{part}": getattr(own, f"{part}_{letter}h_l{k}").grad
-        for k in range(own.num_layers)
-        for letter in ("i", "h")
-        for part in ("weight", "bias")
-    }
-
-
-def assert_equal_gradients(recurrence: Recurrence, own: nn.RNNBase) -> None:
-    expected = gradients_of(own)
-    assert expected.keys() == dict(recurrence.named_parameters()).keys()
-    for name, parameter in recurrence.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], msg=name)
-        assert (expected[name] != 0).any()
-
-
-def run_by_torch(own: nn.RNNBase, embedded: Tensor, states: object = None) -> tuple[Tensor, ...]:
-    """Return the outputs, the final hidden states and, of an LSTM, the cells."""
-    outputs, final = own(embedded, states)
-    return (outputs, *final) if isinstance(final, tuple) else (outputs, final)
+        for letter, linear in (("i", recurrence.linear_ih), ("h", recurrence.linear_hh)):
+            getattr(layer, f"weight_{letter}h_l0").copy_(linear.weight)
+            getattr(layer, f"bias_{letter}h_l0").copy_(linear.bias)
+    return layer
 
 
 @pytest.mark.parametrize("n_steps", [1, N_STEPS])
-@pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("cell", OF_TORCH)
-def test_the_final_states_and_all_gradients_are_those_of_torchs_own_layers(
-    cell: str, layers: int, n_steps: int
-) -> None:
-    recurrence = make_recurrence(cell, layers=layers)
-    own = torchs_own(cell, recurrence)
-    embedded = torch.randn(n_steps, N_WINDOWS, WIDTH, dtype=torch.float64, requires_grad=True)
-    same = embedded.detach().clone().requires_grad_()
+def test_states_and_all_gradients_are_those_of_torchs_own_layer(cell: str, n_steps: int) -> None:
+    recurrence = make_recurrence(cell)
+    layer = make_layer(cell, recurrence)
+    steps, same = (make_steps(n_steps).requires_grad_() for _ in range(2))
 
-    final = recurrence(embedded)
-    _, *expected = run_by_torch(own, same)
+    states, final = recurrence(steps)
+    expected, end = layer(same)
 
-    found = [torch.stack([state.hidden for state in final])]
+    results = [states, final.hidden]
+    references = [expected, (end[0] if cell == "lstm" else end)[0]]
     if cell == "lstm":
-        found.append(torch.stack([state.memory for state in final]))
-    assert len(found) == len(expected)
-    weights = [torch.randn_like(x) for x in found]
-    for values in (found, expected):
+        results.append(final.memory)
+        references.append(end[1][0])
+    weights = [torch.randn_like(x) for x in results]
+    for values in (results, references):
         sum((w * x).sum() for w, x in zip(weights, values, strict=True)).backward()
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
-    torch.testing.assert_close(embedded.grad, same.grad)
-    if n_steps > 1:
-        assert_equal_gradients(recurrence, own)
+    for result, reference in zip(results, references, strict=True):
+        torch.testing.assert_close(result, reference)
+    torch.testing.assert_close(steps.grad, same.grad)
+    for name, parameter in recurrence.named_parameters():
+        linear, part = name.split(".")
+        torch.testing.assert_close(parameter.grad, getattr(layer, f"{part}_{linear[-2:]}_l0").grad)
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("cell", OF_TORCH)
-def test_asking_is_one_more_step_of_torchs_own_layers_for_each_query(
-    cell: str, layers: int
-) -> None:
-    recurrence = make_recurrence(cell, layers=layers)
-    own = torchs_own(cell, recurrence)
-    embedded = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64)
-    queries = torch.randn(N_WINDOWS, N_QUERIES, WIDTH, dtype=torch.float64)
-
-    answers = recurrence.decode(recurrence.linear_ih[0](queries), recurrence(embedded))
-    slow = []
-    for q in range(N_QUERIES):
-        longer = torch.cat([embedded, queries[None, :, q]])
-        slow.append(run_by_torch(own, longer)[0][-1])
-    expected = torch.stack(slow, 1)
-
-    torch.testing.assert_close(answers, expected)
-    weights = torch.randn_like(answers)
-    (weights * answers).sum().backward()
-    (weights * expected).sum().backward()
-    assert_equal_gradients(recurrence, own)
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
 
 
-@pytest.mark.parametrize("layers", [1, 2])
+def next_state(
+    cell: str, x: list[list[float]], h: list[list[float]], hidden: float, memory: float, i: int
+) -> tuple[float, float]:
+    """Return unit i of the next state: x and h are the gates from input and state, gate by gate."""
+    if cell == "rnn":
+        return math.tanh(x[0][i] + h[0][i]), 0.0
+    if cell == "gru":
+        reset, update = (sigmoid(x[k][i] + h[k][i]) for k in range(2))
+        new = math.tanh(x[2][i] + reset * h[2][i])
+        return (1 - update) * new + update * hidden, 0.0
+    if cell == "mingru":  # Feng and others 2024; their gate is 1 - update
+        update = sigmoid(x[0][i])
+        return (1 - update) * x[1][i] + update * hidden, 0.0
+    enter, forget, new, leave = (x[k][i] + h[k][i] for k in range(4))
+    memory = sigmoid(forget) * memory + sigmoid(enter) * math.tanh(new)
+    return sigmoid(leave) * math.tanh(memory), memory
+
+
+def products(linear: nn.Linear | None, values: list[float], n_gates: int) -> list[list[float]]:
+    """Return what a layer makes of values, gate by gate; zeros where there is none."""
+    if linear is None:
+        return [[0.0] * WIDTH] * n_gates
+    rows = zip(linear.weight.tolist(), linear.bias.tolist(), strict=True)
+    flat = [sum(w * v for w, v in zip(row, values, strict=True)) + b for row, b in rows]
+    return [flat[k * WIDTH : (k + 1) * WIDTH] for k in range(n_gates)]
+
+
 @pytest.mark.parametrize("cell", CELL_NAMES)
-def test_queries_that_all_windows_share_are_asked_as_one_by_one(cell: str, layers: int) -> None:
-    recurrence = make_recurrence(cell, layers=layers)
-    final = recurrence(torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64))
-    gates = torch.randn(N_QUERIES, CELLS[cell].n_gates * WIDTH, dtype=torch.float64)
-    shared, single = gates.clone().requires_grad_(), gates.clone().requires_grad_()
+def test_each_cell_is_the_loop_of_its_equations(cell: str) -> None:
+    recurrence, steps = make_recurrence(cell), make_steps()
+    n_gates = CELLS[cell].n_gates
 
-    together = recurrence.decode(shared, final)
-    alone = torch.empty_like(together)
+    states, final = recurrence(steps)
+
     for n in range(N_WINDOWS):
-        states = [
-            State(s.hidden[n, None], None if s.memory is None else s.memory[n, None]) for s in final
-        ]
-        for q in range(N_QUERIES):
-            alone[n, q] = recurrence.decode(single[None, None, q], states)[0, 0]
-
-    assert together.shape == (N_WINDOWS, N_QUERIES, WIDTH)
-    torch.testing.assert_close(together, alone)
-    weights = torch.randn_like(together)
-    (weights * together).sum().backward(retain_graph=True)
-    (weights * alone).sum().backward()
-    torch.testing.assert_close(shared.grad, single.grad)
+        hidden, memory = [0.0] * WIDTH, [0.0] * WIDTH
+        for t in range(N_STEPS):
+            x = products(recurrence.linear_ih, steps[t, n].tolist(), n_gates)
+            h = products(recurrence.linear_hh, hidden, n_gates)
+            units = [next_state(cell, x, h, hidden[i], memory[i], i) for i in range(WIDTH)]
+            hidden, memory = [u[0] for u in units], [u[1] for u in units]
+            assert states[t, n].tolist() == pytest.approx(hidden)
+        assert final.hidden[n].tolist() == pytest.approx(hidden)
+        assert (final.memory is None) == (cell != "lstm")
+        if final.memory is not None:
+            assert final.memory[n].tolist() == pytest.approx(memory)
 
 
 @pytest.mark.parametrize(
     ("x", "h", "state"),
-    [
-        ((3,), (3,), (3,)),
-        ((3,), (1,), (3,)),
-        ((3, 4), (3, 1), (3, 1)),
-        ((1, 4), (3, 1), (3, 1)),
-        ((4,), (3, 1), (3, 1)),
-        ((1, 1), (3, 1), (3, 1)),
-    ],
+    [((3,), (3,), (3,)), ((3,), (1,), (3,)), ((1, 4), (3, 1), (3, 1)), ((4,), (3, 1), (3, 1))],
 )
 def test_the_gradient_of_the_grus_step_is_that_of_differences(
     x: tuple[int, ...], h: tuple[int, ...], state: tuple[int, ...]
@@ -184,109 +156,73 @@ def test_the_grus_step_bears_gates_that_are_far_out() -> None:
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
 def test_recurrent_weights_start_orthogonal_and_the_forget_gate_open(cell: str) -> None:
-    recurrence = Recurrence(cell, 16, 2)
+    recurrence = Recurrence(cell, 16)
 
-    assert len(recurrence.linear_hh) == (2 if CELLS[cell].reads_state else 0)
-    for linear_hh in recurrence.linear_hh:
-        for gate in linear_hh.weight.chunk(CELLS[cell].n_gates):
+    assert (recurrence.linear_hh is not None) == CELLS[cell].reads_state
+    if recurrence.linear_hh is not None:
+        for gate in recurrence.linear_hh.weight.chunk(CELLS[cell].n_gates):
             assert torch.allclose(gate @ gate.T, torch.eye(16), atol=1e-5)
-        assert (linear_hh.bias == 0).all()
-    for linear_ih in recurrence.linear_ih:
-        opened = torch.zeros_like(linear_ih.bias)
-        if cell == "lstm":
-            opened[16:32] = 1
-        assert torch.equal(linear_ih.bias, opened)
-
-
-def test_the_mingru_is_the_loop_of_its_equations() -> None:
-    """Feng and others 2024: z = sigmoid(W_z x); h = (1 - z) h + z W_h x, number by number."""
-    recurrence = make_recurrence("mingru", layers=2)
-    embedded = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64)
-
-    final = recurrence(embedded)
-
-    for n in range(N_WINDOWS):
-        inputs = embedded[:, n].tolist()
-        for layer, linear in enumerate(recurrence.linear_ih):
-            weight, bias = linear.weight.tolist(), linear.bias.tolist()
-            hidden, outputs = [0.0] * WIDTH, []
-            for x in inputs:
-                product = [
-                    sum(map(operator.mul, row, x)) + b for row, b in zip(weight, bias, strict=True)
-                ]
-                for i in range(WIDTH):
-                    z = 1 - 1 / (1 + math.exp(-product[i]))  # the first gate says what is kept
-                    hidden[i] = (1 - z) * hidden[i] + z * product[WIDTH + i]
-                outputs.append(list(hidden))
-            assert final[layer].hidden[n].tolist() == pytest.approx(hidden)
-            inputs = outputs
+        assert (recurrence.linear_hh.bias == 0).all()
+    opened = torch.zeros_like(recurrence.linear_ih.bias)
+    if cell == "lstm":
+        opened[16:32] = 1
+    assert torch.equal(recurrence.linear_ih.bias, opened)
 
 
 def test_no_step_of_the_mingru_makes_a_gradient_larger() -> None:
     recurrence = make_recurrence("mingru")
-    begin = [State(torch.randn(N_WINDOWS, WIDTH, dtype=torch.float64).requires_grad_())]
-    embedded = 10 * torch.randn(50, N_WINDOWS, WIDTH, dtype=torch.float64)
+    begin = torch.randn(N_WINDOWS, WIDTH, dtype=torch.float64).requires_grad_()
 
-    recurrence(embedded, begin)[0].hidden.sum().backward()
+    _, final = recurrence(10 * make_steps(50), State(begin))
+    final.hidden.sum().backward()
 
-    assert (begin[0].hidden.grad.abs() <= 1).all()
-
-
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("cell", CELL_NAMES)
-def test_a_pass_in_parts_that_carry_the_state_is_one_pass(cell: str, layers: int) -> None:
-    recurrence = make_recurrence(cell, layers=layers)
-    embedded = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64)
-
-    states = None
-    for part in embedded.split(3):
-        states = recurrence(part, states)
-
-    for one, other in zip(states, recurrence(embedded), strict=True):
-        torch.testing.assert_close(one.hidden, other.hidden)
+    assert (begin.grad.abs() <= 1).all()
 
 
 @pytest.mark.parametrize("cell", CELL_NAMES)
-def test_truncated_the_states_are_the_same_and_gradients_end_at_the_border(cell: str) -> None:
-    recurrence = make_recurrence(cell, layers=2)
-    embedded = torch.randn(N_STEPS, N_WINDOWS, WIDTH, dtype=torch.float64, requires_grad=True)
+def test_a_pass_in_parts_that_carry_the_state_is_one_pass(cell: str) -> None:
+    recurrence, steps = make_recurrence(cell), make_steps()
 
-    whole, part = recurrence(embedded), recurrence.truncated(embedded, 3)
-    gradients = [
-        torch.autograd.grad(final[-1].hidden.sum(), embedded)[0].abs().sum((1, 2))
-        for final in (whole, part)
-    ]
+    parts, state = [], None
+    for part in (*steps.split(3), steps[:0]):
+        states, state = recurrence(part, state)
+        parts.append(states)
+    expected, final = recurrence(steps)
 
-    for one, other in zip(whole, part, strict=True):
-        torch.testing.assert_close(one.hidden, other.hidden)
-    assert (gradients[0] > 0).all()
-    assert (gradients[1][:-3] == 0).all()
-    assert (gradients[1][-3:] > 0).all()
+    torch.testing.assert_close(torch.cat(parts), expected)
+    for result, reference in zip(state, final, strict=True):
+        torch.testing.assert_close(result, reference)
 
 
-@pytest.mark.parametrize("n_steps", [N_STEPS, N_STEPS + 5])
 @pytest.mark.parametrize("cell", CELL_NAMES)
-def test_truncated_after_all_steps_nothing_differs_in_any_bit(cell: str, n_steps: int) -> None:
-    recurrence = make_recurrence(cell).float()
-    embedded = torch.randn(N_STEPS, N_WINDOWS, WIDTH)
+def test_retention_is_the_derivative_of_the_state_where_no_gate_reads_it(cell: str) -> None:
+    """Without recurrent weights a unit decays by its retention gate alone."""
+    recurrence = make_recurrence(cell)
+    if recurrence.linear_hh is not None:
+        nn.init.zeros_(recurrence.linear_hh.weight)
+    steps = make_steps(2)[:, :1]
+    logs = recurrence.log_retention(steps)
+    if CELLS[cell].retention_gate is None:
+        assert logs is None
+        return
 
-    found = []
-    for final in (recurrence(embedded), recurrence.truncated(embedded, n_steps)):
-        recurrence.zero_grad()
-        final[0].hidden.square().sum().backward()
-        found.append([final[0].hidden, *(p.grad for p in recurrence.parameters())])
+    begin = State(*(x.requires_grad_() for x in recurrence.zeros(steps) if x is not None))
+    _, final = recurrence(steps, begin)
+    kind = "memory" if cell == "lstm" else "hidden"
+    end, first = getattr(final, kind), getattr(begin, kind)
+    (gradient,) = torch.autograd.grad(end.sum(), first)
 
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    torch.testing.assert_close(gradient[0].log() / 2, logs)
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm", "mingru"])
 def test_chrono_spreads_how_long_units_remember_over_the_window(cell: str) -> None:
     torch.manual_seed(0)
-    recurrence = Recurrence(cell, 400, 1, init="chrono", n_steps=200)
+    recurrence = Recurrence(cell, 400, init="chrono", n_steps=200)
 
-    (kept,) = recurrence.log_retention(torch.zeros(1, 1, 400))
+    logs = recurrence.log_retention(torch.zeros(1, 1, 400))
 
-    steps = 1 / -torch.expm1(kept)  # 1 / (1 - share) of a uniform draw between 1 and 200
+    steps = 1 / -torch.expm1(logs)  # 1 / (1 - share) of a uniform draw between 1 and 200
     assert steps.min() >= 1
     assert steps.max() <= 200
     quarters = torch.quantile(steps, torch.tensor([0.25, 0.5, 0.75]))
@@ -297,20 +233,19 @@ def test_chrono_spreads_how_long_units_remember_over_the_window(cell: str) -> No
 def test_chrono_keeps_more_of_a_gradient_than_orthogonal_and_that_more_than_torchs_own(
     cell: str,
 ) -> None:
-    left = []
+    norms = []
     for init in ("default", "orthogonal", "chrono"):
         torch.manual_seed(0)
-        recurrence = Recurrence(cell, 64, 1, init=init, n_steps=100)
-        memory = torch.zeros(8, 64) if CELLS[cell].has_memory else None
-        begin = State(torch.zeros(8, 64).requires_grad_(), memory)
-        embedded = torch.randn(100, 8, 64)
-        (final,) = recurrence(embedded, [begin])
+        recurrence = Recurrence(cell, 32, init=init, n_steps=100)
+        memory = torch.zeros(8, 32) if CELLS[cell].has_memory else None
+        begin = State(torch.zeros(8, 32).requires_grad_(), memory)
+        _, final = recurrence(torch.randn(100, 8, 32), begin)
         (gradient,) = torch.autograd.grad(final.hidden.sum(), begin.hidden)
-        left.append(float(gradient.norm()))
+        norms.append(float(gradient.norm()))
 
-    assert left[2] > 100 * max(left[:2])
+    assert norms[2] > 100 * max(norms[:2])
     if cell != "mingru":  # whose gates have no recurrent weights
-        assert left[1] > 10 * left[0]
+        assert norms[1] > 10 * norms[0]
 
 
 def test_every_cell_has_its_equations() -> None:

@@ -3,285 +3,240 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config.training import NetworkConfig, TrainConfig
-from rnnforecast.data.windows import Batch, make_past
+from rnnforecast.config.training import TrainConfig
+from rnnforecast.data.windows import make_past, windows_of
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Listener, ignore
 from rnnforecast.model import training
-from rnnforecast.model.loss import ValidationWindows, quantile_loss
+from rnnforecast.model.loss import ValidationWindows
+from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import (
     MemberTraining,
+    dropout_mask,
     fine_tune,
     make_generator,
-    member_loss,
-    steps_per_epoch,
+    make_optimizer,
+    n_stretches,
     swapped_parameters,
 )
-from rnnforecast.spec import MemberSpec
-from tests.builders import make_panel, make_spec, wave
-from tests.model.fitting import FOUR, MIXED, PLAIN, SHORT, SMALL, fit, split, started, weights_of
+from tests.builders import make_panel, make_spec
+from tests.model.fitting import (
+    EPOCH,
+    FOUR,
+    HARMFUL_RATE,
+    LSTM,
+    NOISY,
+    PLAIN,
+    fit,
+    scales_of,
+    short_epochs,
+    started,
+    weights_of,
+    windows_to_train,
+)
 
 CPU = torch.device("cpu")
-NOISY = wave(400, season=12, noise=2.0)
+QUICK = TrainConfig(epochs=2, batch_size=8, threads=1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def epochs_are_short() -> Iterator[None]:
+    with short_epochs():
+        yield
 
 
 def make_training(
-    config: TrainConfig, *, readings: np.ndarray = NOISY, is_validated: bool = True
+    config: TrainConfig, *, is_validated: bool = False
 ) -> tuple[Network, MemberTraining]:
-    """Start the training of one plain member."""
-    train, everything = split(readings)
-    network = started(readings, make_spec())
-    held_out = ValidationWindows(everything.windows(24, 6, targets_after=train))
-    windows = train.windows(24, 6)
-    return network, MemberTraining(network, 0, windows, held_out if is_validated else None, config)
+    """Start the training of one member."""
+    network = started(NOISY, make_spec(members=(PLAIN,)))
+    windows, validation = windows_to_train(NOISY, network.spec)
+    scales = scales_of(NOISY)
+    held_out = ValidationWindows(network, validation, scales) if is_validated else None
+    return network, MemberTraining(network, 0, windows, held_out, config, scales)
 
 
-def gathered(readings: np.ndarray) -> Batch:
-    """Gather all windows of 24 + 6 readings."""
-    windows = make_past(make_panel(readings)).windows(24, 6)
-    return windows.gather(np.arange(len(windows)))
+def validation_loss(network: Network) -> float:
+    _, validation = windows_to_train(NOISY, network.spec)
+    held_out = ValidationWindows(network, validation, scales_of(NOISY))
+    return held_out.losses([list(network.members)])[0]
 
 
-def make_calm_network(own: MemberSpec) -> Network:
-    """Make a network without dropout whose quantiles do not cross."""
-    torch.manual_seed(0)
-    network = Network(make_spec(members=(own,)), NetworkConfig(hidden=8, dropout=0.0))
-    network.center[1], network.scale[1] = 20.0, 5.0
-    with torch.no_grad():
-        network.members[0].head.weight.mul_(0.1)
-        network.members[0].persistence.fill_(0.5)
-    return network
+def epochs_in(events: list[Event]) -> list[EpochEnded]:
+    return [event for event in events if isinstance(event, EpochEnded)]
 
 
-@pytest.mark.parametrize("own", [PLAIN, SHORT])
-def test_the_loss_is_the_quantile_loss_of_what_the_member_forecasts(
-    own: MemberSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "_UNKNOWN_SHARE", 0.0)
-    readings = NOISY.copy()
-    readings[50:60], readings[::13] = np.nan, np.nan
-    network = make_calm_network(own)
-    member, batch = network.members[0], gathered(readings)
-
-    found = member_loss(network, member, batch, make_generator(0, device=CPU))
-
-    history, future = ((torch.from_numpy(x) - 20) / 5 for x in (batch.history, batch.future))
-    series, step = torch.ones(len(history)).long(), torch.from_numpy(batch.next_step)
-    forecast = member(history, series, step)
-    assert torch.isnan(future).any()
-    expected = quantile_loss(forecast, future, network.spec.quantiles)
-    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+# What is kept
 
 
-def test_a_window_shown_without_its_name_counts_in_the_units_of_its_series(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(training, "_UNKNOWN_SHARE", 1.0)
-    network = make_calm_network(PLAIN)
-    member, batch = network.members[0], gathered(NOISY)
+def test_the_best_weights_are_kept() -> None:
+    events: list[Event] = []
+    config = dataclasses.replace(QUICK, epochs=12, learning_rate=1.0)
+    network, log = fit(NOISY, config, events.append)
 
-    found = member_loss(network, member, batch, make_generator(0, device=CPU))
-
-    inputs = (torch.from_numpy(batch.history), torch.zeros(len(batch.series)).long())
-    forecast = network(*inputs, torch.from_numpy(batch.next_step))
-    loss = quantile_loss(forecast, torch.from_numpy(batch.future), network.spec.quantiles) / 5
-    assert found.item() == pytest.approx(loss.item(), rel=1e-4)
-
-
-def test_only_a_linear_member_learns_from_windows_made_of_windows() -> None:
-    network = Network(make_spec(members=(PLAIN, MIXED)), NetworkConfig(hidden=8, dropout=0.0))
-    plain, mixed = network.members
-    mixed.load_state_dict(plain.state_dict())
-    batch = gathered(NOISY)
-
-    losses = [
-        member_loss(network, m, batch, make_generator(0, device=CPU)).item() for m in (plain, mixed)
-    ]
-
-    assert losses[0] != losses[1]
-    mixed.spec = PLAIN
-    assert member_loss(network, mixed, batch, make_generator(0, device=CPU)).item() == losses[0]
-
-
-def test_the_best_weights_seen_are_restored() -> None:
-    seen: list[Event] = []
-    config = TrainConfig(epochs=8, batch_size=32, learning_rate=0.05)
-    network, log = fit(NOISY, config, seen.append)
-    epochs = [event for event in seen if isinstance(event, EpochEnded)]
+    epochs = epochs_in(events)
     best = min(epochs, key=lambda e: e.validation_loss)
-    (own,) = log.members
-    assert best.is_best and best.steps == own.best_steps
-    assert own.best_steps < own.steps == log.steps, "the test needs a run that overfits"
-    assert log.epochs == own.epochs == tuple(epochs)
-    train, validation = split(NOISY)
-    held_out = validation.windows(24, 6, targets_after=train)
-    batch = held_out.gather(np.arange(len(held_out)))
-    with torch.no_grad():
-        series, step = torch.ones(len(held_out)).long(), torch.from_numpy(batch.next_step)
-        scaled = (torch.from_numpy(batch.history) - network.center[1]) / network.scale[1]
-        future = (torch.from_numpy(batch.future) - network.center[1]) / network.scale[1]
-        forecast = network.members[0](scaled, series, step)
-        loss = quantile_loss(forecast, future, network.spec.quantiles)
-    assert loss.item() == pytest.approx(best.validation_loss, rel=1e-4)
+    (member_log,) = log.members
+    assert best.is_best and best.steps == member_log.best_steps
+    assert member_log.best_steps < member_log.steps, "the test needs a run that overfits"
+    assert log.epochs == member_log.epochs == tuple(epochs)
+    assert validation_loss(network) == pytest.approx(best.validation_loss, rel=1e-5)
 
 
-def test_three_epochs_without_a_better_one_end_the_training() -> None:
-    _, log = fit(NOISY, TrainConfig(epochs=40, batch_size=32, learning_rate=0.05))
-    (own,) = log.members
-    assert len(own.epochs) < 40
-    assert own.steps - own.best_steps == 3 * 20
+def test_a_training_that_only_harms_ends_in_the_weights_that_it_began_with() -> None:
+    network = started(NOISY, make_spec(members=(PLAIN,)))
+    config = dataclasses.replace(QUICK, epochs=40, learning_rate=HARMFUL_RATE)
+    trained, log = fit(NOISY, config)
+
+    assert weights_of(trained) == weights_of(network)
+    assert log.members[0].best_steps == 0
+    assert not any(epoch.is_best for epoch in log.epochs)
 
 
-def test_what_is_kept_is_a_running_mean_of_the_weights() -> None:
-    network, run = make_training(TrainConfig(batch_size=32), is_validated=False)
-    head = network.members[0].head.weight
-    mean, shares = head.detach().double().clone(), []
-    for step in range(1, 71):
+def test_four_epochs_without_a_better_one_end_the_training() -> None:
+    _, log = fit(NOISY, dataclasses.replace(QUICK, epochs=40, learning_rate=HARMFUL_RATE))
+    assert log.steps == 4 * EPOCH
+
+
+def test_without_validation_training_never_stops_early() -> None:
+    _, run = make_training(dataclasses.replace(QUICK, learning_rate=HARMFUL_RATE))
+    for _ in range(5 * EPOCH):
         run.step()
-        shares.append(max(1 / 50, 9 / (step + 9)))
-        mean += shares[-1] * (head.detach().double() - mean)
+    assert not run.has_stopped
+    assert run.finish().best_steps == 5 * EPOCH
+
+
+def test_what_is_kept_is_a_running_mean_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_AVERAGED_STEPS", 3)
+    network, run = make_training(QUICK)
+    head = network.members[0].head.weight
+    mean = head.detach().double().clone()
+    for step in range(1, 21):
+        run.step()
+        mean += max(1 / 3, 9 / (step + 9)) * (head.detach().double() - mean)
     last = head.detach().clone()
     run.end_epoch()
     log = run.finish()
 
     assert torch.allclose(head.double(), mean, atol=1e-5)
     assert not torch.allclose(head, last, atol=1e-5)
-    assert (log.steps, log.best_steps) == (70, 70)
+    assert (log.steps, log.best_steps) == (20, 20)
 
 
-def test_the_rate_is_constant_after_the_warm_up_however_long_the_training_is() -> None:
+# Steps
+
+
+def test_the_rate_is_constant_after_the_warm_up_however_long_the_training_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training, "_WARM_UP_STEPS", 5)
     for epochs in (1, 100):
-        _, run = make_training(TrainConfig(batch_size=4, epochs=epochs, learning_rate=0.01))
+        _, run = make_training(dataclasses.replace(QUICK, epochs=epochs, learning_rate=0.01))
         rates = []
-        for _ in range(120):
-            rates.append(run._optimizer.param_groups[0]["lr"])
+        for _ in range(8):
+            rates.append({group["lr"] for group in run._optimizer.param_groups})
             run.step()
-        assert rates == pytest.approx([0.01 * min(1, (k + 1) / 100) for k in range(120)])
+        expected = [0.01 * min(1, (k + 1) / 5) for k in range(8)]
+        assert [x for rate in rates for x in rate] == pytest.approx(expected)
+
+
+def test_training_lowers_the_loss() -> None:
+    config = dataclasses.replace(QUICK, epochs=5, batch_size=32, learning_rate=0.05)
+    network = started(NOISY, make_spec(members=(PLAIN,)))
+    trained, _ = fit(NOISY, config)
+    assert validation_loss(trained) < 0.98 * validation_loss(network)
 
 
 def test_a_run_stopped_after_n_steps_is_the_beginning_of_the_whole_run() -> None:
-    config = TrainConfig(epochs=3, batch_size=32)
-    seen: list[Event] = []
-    fit(wave(400), config, seen.append)
-    part: list[Event] = []
-    fit(wave(400), dataclasses.replace(config, steps=20), part.append)
-    first = next(e for e in seen if isinstance(e, EpochEnded))
-    only = [e for e in part if isinstance(e, EpochEnded)]
-    assert len(only) == 1 and only[0] == first
+    events: list[Event] = []
+    fit(NOISY, QUICK, events.append)
+    beginning: list[Event] = []
+    fit(NOISY, dataclasses.replace(QUICK, steps=EPOCH), beginning.append)
+    assert len(epochs_in(events)) == 2
+    assert epochs_in(beginning) == epochs_in(events)[:1]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
-    network, run = make_training(TrainConfig(batch_size=32))
+    network, run = make_training(QUICK)
     torch.nn.init.constant_(network.members[0].head.bias, float("nan"))
     with pytest.raises(DivergedError) as caught:
-        for _ in range(40):
+        for _ in range(EPOCH):
             run.step()
     assert "--learning-rate" in (caught.value.hint or "")
+    assert run.state() is None, "nothing to resume from"
 
 
-def test_clipping_bounds_every_step() -> None:
-    seen: list[Event] = []
-    fit(wave(400), TrainConfig(epochs=1, clip=1e-4), seen.append)
-    epoch = next(e for e in seen if isinstance(e, EpochEnded))
-    assert epoch.clipped == 1.0 and epoch.gradient_norm > 1e-4
+def test_matrices_decay_and_biases_and_norms_do_not() -> None:
+    member = started(NOISY, make_spec(members=(PLAIN,))).members[0]
+    before = {name: p.detach().clone() for name, p in member.named_parameters()}
+    optimizer = make_optimizer(member, 0.5)
+    for parameter in member.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in member.named_parameters():
+        share = 1 - 0.5 * 0.02 if parameter.ndim > 1 else 1.0
+        torch.testing.assert_close(parameter.detach(), share * before[name], msg=name)
 
 
-def test_an_epoch_is_bounded_however_large_the_data_are() -> None:
-    config = TrainConfig(batch_size=256)
-    assert steps_per_epoch(10, config) == steps_per_epoch(5_000, config) == 20
-    assert steps_per_epoch(10_000, config) == 40, "every window once"
-    assert steps_per_epoch(10**9, config) == 60
-
-
-@pytest.mark.parametrize("own", [PLAIN, MIXED, SHORT])
-@pytest.mark.parametrize(("n_missing", "teaches"), [(0, True), (12, True), (13, False)])
-def test_a_window_with_more_than_half_of_its_history_missing_teaches_nothing(
-    n_missing: int,
-    teaches: bool,  # noqa: FBT001
-    own: MemberSpec,
-) -> None:
-    readings = wave(30, season=12)
-    readings[:n_missing] = np.nan
-    network = Network(make_spec(members=(own,)), SMALL)
-    member, batch = network.members[0], gathered(readings)
-    assert np.isnan(batch.history).sum() == n_missing
-    member_loss(network, member, batch, make_generator(0, device=CPU)).backward()
-    assert bool((member.head.bias.grad != 0).any()) == teaches
+def test_windows_of_a_step_are_a_multiple_of_the_stretches_that_they_end_in() -> None:
+    sizes = [n_stretches(TrainConfig(batch_size=n)) for n in (1, 3, 4, 64, 67)]
+    assert sizes == [1, 1, 1, 16, 16]
 
 
 def test_each_member_draws_other_windows_and_other_random_numbers() -> None:
-    network = started(NOISY, make_spec(members=(PLAIN, PLAIN)))
+    network = started(NOISY, make_spec(members=(PLAIN, PLAIN)), dropout=0.3)
     network.members[1].load_state_dict(network.members[0].state_dict())
-    windows = split(NOISY)[0].windows(24, 6)
+    windows, _ = windows_to_train(NOISY, network.spec)
     for index in range(2):
-        run = MemberTraining(network, index, windows, None, TrainConfig(batch_size=8))
-        run.step()
+        MemberTraining(network, index, windows, None, QUICK, scales_of(NOISY)).step()
     first, second = (m.head.weight for m in network.members)
     assert not torch.equal(first, second)
 
 
-def test_learning_on_takes_the_steps_it_was_given_and_changes_one_member() -> None:
-    network = started(NOISY, make_spec(members=FOUR))
+def test_a_series_shorter_than_the_look_back_teaches() -> None:
+    past = make_past(make_panel(NOISY[:44]))
+    spec = make_spec(lookback=96, members=(PLAIN,))
+    assert spec.least_history == 32
+    windows = windows_of(past, spec)
+    assert len(windows) == 44 - 32 - 6 + 1
+    network = started(NOISY, spec)
     before = weights_of(network)
-    windows = split(NOISY)[1].windows(24, 6)
-    steps = fine_tune(network, 2, windows, n_steps=5, config=TrainConfig(batch_size=8))
-    assert list(steps) == [1, 2, 3, 4, 5]
-    after = weights_of(network)
-    changed = {name for name in before if before[name] != after[name]}
-    assert changed and all(name.startswith("members.2.") for name in changed)
+    run = MemberTraining(network, 0, windows, None, QUICK, np.ones(1))
+    run.step()
+    assert torch.isfinite(run._losses[0]) and run._losses[0] > 0
+    assert weights_of(network) != before
 
 
-def test_other_values_are_active_only_for_a_while() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(3))
-    with swapped_parameters([parameter], [torch.ones(3)]):
-        assert parameter.tolist() == [1, 1, 1]
-    assert parameter.tolist() == [0, 0, 0]
+# Options
 
 
-def small_fit(listener: Listener = ignore, **options: object) -> dict[str, bytes]:
-    config = TrainConfig(epochs=1, batch_size=32, **options)
-    return weights_of(fit(NOISY, config, listener, members=(PLAIN, MIXED))[0])
+def small_fit(
+    listener: Listener = ignore, *, dropout: float = 0.0, **options: object
+) -> dict[str, bytes]:
+    config = dataclasses.replace(QUICK, steps=2, **options)
+    return weights_of(fit(NOISY, config, listener, members=(PLAIN, LSTM), dropout=dropout)[0])
 
 
-@pytest.mark.parametrize("reach", [24, 100])
+@pytest.mark.parametrize("reach", [32, 100])
 def test_truncated_after_the_whole_look_back_the_weights_are_the_same_bits(reach: int) -> None:
-    said: list[Event] = []
+    events: list[Event] = []
 
-    assert small_fit(said.append, truncate=reach) == small_fit()
-    assert not any("gradients come through" in str(event) for event in said)
-
-
-def test_truncated_before_it_they_differ_and_what_is_given_up_is_said() -> None:
-    said: list[Event] = []
-
-    assert small_fit(said.append, truncate=12) != small_fit()
-    assert any("the last 12 of 24 steps" in str(event) for event in said)
+    assert small_fit(events.append, truncate=reach) == small_fit()
+    assert not any("gradients come through" in str(event) for event in events)
 
 
-def test_truncated_a_step_keeps_fewer_activations() -> None:
-    network = make_calm_network(MemberSpec(24, 1, linear=False, seasonal=False))
-    batch, kept = gathered(NOISY), []
-    for reach in (None, 3):
-        sizes: dict[int, int] = {}
+def test_truncated_before_it_they_differ_and_a_notice_says_so() -> None:
+    events: list[Event] = []
 
-        def keep(x: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
-            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            loss = member_loss(
-                network, network.members[0], batch, make_generator(0, device=CPU), reach=reach
-            )
-        kept.append(sum(sizes.values()))
-        loss.backward()
-
-    assert kept[1] < 0.5 * kept[0]
+    assert small_fit(events.append, truncate=12) != small_fit()
+    assert any("the last 12 of 32 steps" in str(event) for event in events)
 
 
 def test_no_limit_clips_nothing() -> None:
@@ -290,3 +245,124 @@ def test_no_limit_clips_nothing() -> None:
 
     assert free == wide
     assert free != tight
+
+
+def test_steps_that_are_clipped_are_counted() -> None:
+    events: list[Event] = []
+    small_fit(events.append, clip=1e-4)
+    for epoch in epochs_in(events):
+        assert epoch.clipped == 1.0 and epoch.gradient_norm > 1e-4
+
+
+def test_seed_and_dropout_decide_the_weights() -> None:
+    weights = [small_fit(), small_fit(seed=1), small_fit(dropout=0.3)]
+    assert small_fit(dropout=0.3) == weights[2]
+    assert weights[0] != weights[1] != weights[2] != weights[0]
+
+
+def test_a_dropout_mask_keeps_whole_units_and_their_mean() -> None:
+    member: Member = started(NOISY, make_spec(members=(PLAIN,))).members[0]
+
+    def draw(seed: int) -> torch.Tensor:
+        mask = dropout_mask(member, 5000, 0.2, make_generator(seed, device=CPU))
+        assert mask is not None
+        return mask
+
+    mask = draw(0)
+
+    assert mask.shape == (5000, 1, 4)
+    assert mask.unique().tolist() == [0.0, 1.25]
+    assert mask.mean().item() == pytest.approx(1.0, abs=0.02)
+    assert torch.equal(draw(0), mask)
+    assert not torch.equal(draw(1), mask)
+    assert dropout_mask(member, 5, 0.0, make_generator(0, device=CPU)) is None
+
+
+def test_generators_depend_on_every_number_of_their_key() -> None:
+    draws = [
+        torch.rand(3, generator=make_generator(*key, device=CPU)).tolist()
+        for key in ((0, 1), (1, 0), (0, 1, 2), (0, 1))
+    ]
+    assert draws[0] == draws[3]
+    assert len({tuple(x) for x in draws}) == 3
+
+
+# Fine-tuning
+
+
+def test_fine_tuning_takes_the_steps_it_was_given_and_changes_one_member() -> None:
+    network = started(NOISY, make_spec(members=FOUR))
+    before = weights_of(network)
+    windows, _ = windows_to_train(NOISY, network.spec)
+    scales = scales_of(NOISY)
+    steps = fine_tune(network, 2, windows, scales=scales, n_steps=5, config=QUICK)
+    assert list(steps) == [1, 2, 3, 4, 5]
+    after = weights_of(network)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed and all(name.startswith("members.2.") for name in changed)
+    assert not list(fine_tune(network, 2, windows, scales=scales, n_steps=0, config=QUICK))
+    assert weights_of(network) == after
+
+
+def test_the_rate_of_fine_tuning_falls_from_a_quarter_of_the_peak_to_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rates, step = [], training.train_step
+
+    def recorded(network: Network, member: Member, batch: object, optimizer: object, **options):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(network, member, batch, optimizer, **options)
+
+    monkeypatch.setattr(training, "train_step", recorded)
+    network = started(NOISY, make_spec(members=(PLAIN,)))
+    windows, _ = windows_to_train(NOISY, network.spec)
+    config = dataclasses.replace(QUICK, learning_rate=0.04)
+    list(fine_tune(network, 0, windows, scales=scales_of(NOISY), n_steps=5, config=config))
+    assert rates == pytest.approx([0.01, 0.008, 0.006, 0.004, 0.002])
+
+
+def test_other_values_are_active_only_for_a_while() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    with pytest.raises(KeyError), swapped_parameters([parameter], [torch.ones(3)]):
+        assert parameter.tolist() == [1, 1, 1]
+        raise KeyError
+    assert parameter.tolist() == [0, 0, 0]
+
+
+# State
+
+
+@pytest.mark.parametrize("n_steps", [0, 1, EPOCH, EPOCH + 3])
+def test_a_training_that_is_restored_goes_on_in_the_same_bits(n_steps: int) -> None:
+    config = dataclasses.replace(QUICK, seed=3)
+    network, run = make_training(config, is_validated=True)
+    network.config = dataclasses.replace(network.config, dropout=0.2)
+    for _ in range(n_steps):
+        run.step()
+    state = run.state()
+    assert state is not None
+    copies = {
+        name: value.copy() if isinstance(value, np.ndarray) else value
+        for name, value in vars(state).items()
+    }
+    for kind in ("weights", "averaged", "best", "means", "squares"):
+        copies[kind] = {name: value.copy() for name, value in copies[kind].items()}
+    state = dataclasses.replace(state, **copies)
+
+    other, resumed = make_training(config, is_validated=True)
+    other.config = network.config
+    resumed.restore(state)
+    for _ in range(EPOCH + 1):
+        run.step()
+        resumed.step()
+
+    assert weights_of(other) == weights_of(network)
+    assert resumed.epochs == run.epochs
+    assert resumed.finish() == run.finish()
+    assert weights_of(other) == weights_of(network)
+
+
+def test_scales_are_those_of_the_training_readings() -> None:
+    assert scales_of(NOISY)[0] == pytest.approx(
+        np.abs(NOISY[16:150] - NOISY[:134]).mean(), rel=1e-6
+    )

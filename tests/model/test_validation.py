@@ -4,47 +4,70 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from rnnforecast.data.windows import make_past
 from rnnforecast.model import loss
-from rnnforecast.model.loss import ValidationWindows, quantile_loss
+from rnnforecast.model.loss import ValidationWindows, quantile_losses
+from rnnforecast.model.network import Network
 from tests.builders import make_panel, make_spec, wave
-from tests.model.fitting import FOUR, split, started
+from tests.model.fitting import FOUR, scales_of, started, windows_to_train
+from tests.model.networks import DAY, make_history, make_network
 
 
-@pytest.mark.parametrize("most", [4096, 7])
-@pytest.mark.parametrize("batch_values", [1 << 21, 1000])
+@pytest.mark.parametrize("most", [16, 7])
 def test_the_loss_of_a_group_is_that_of_the_mean_of_its_forecasts(
-    batch_values: int, most: int, monkeypatch: pytest.MonkeyPatch
+    most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss, "_BATCH_VALUES", batch_values)
-    readings = wave(200, season=12, noise=2.0)
+    monkeypatch.setattr(loss, "_MAX_WINDOWS", most)
+    readings = wave(200, season=8, noise=2.0)
     readings[160:170] = np.nan
     network = started(readings, make_spec(members=FOUR))
-    train, everything = split(readings)
-    windows = everything.windows(24, 6, targets_after=train)
+    _, windows = windows_to_train(readings, network.spec)
     a, b, c, d = network.members
     groups = [[a], [c], [a, b], [b, c, d], [a, b, c, d]]
 
-    found = ValidationWindows(windows).losses(network, groups, max_windows=most)
+    losses = ValidationWindows(network, windows, scales_of(readings)).losses(groups)
 
     chosen = windows.spread(most)
     assert len(chosen) == min(most, len(windows))
     batch = windows.gather(chosen)
-    center, scale = network.center[1], network.scale[1]
-    history, future = (
-        (torch.from_numpy(x) - center) / scale for x in (batch.history, batch.future)
-    )
-    step = torch.from_numpy(batch.next_step)
-    for group, value in zip(groups, found, strict=True):
-        forecasts, ones = [], torch.ones(1).long()
-        for i in range(len(history)):
-            made = [m(history[i, None], ones, step[i, None]) for m in group]
-            forecasts.append(sum(made) / len(made))
-        expected = quantile_loss(torch.cat(forecasts), future, network.spec.quantiles)
-        assert value == pytest.approx(expected.item(), rel=1e-4)
-    assert len(set(found)) == len(groups)
+    assert np.isnan(batch.future).any()
+    forecasts = {
+        m: [network.forecast(make_history(x[None], seasons=DAY), [m]) for x in batch.history]
+        for m in network.members
+    }
+    for group, value in zip(groups, losses, strict=True):
+        total = 0.0
+        for i in range(len(chosen)):
+            forecast = sum(forecasts[m][i] for m in group) / len(group)
+            actual = batch.future[i, None].astype(np.float64)
+            total += quantile_losses(forecast, actual, network.spec.quantiles)[0]
+        expected = total / scales_of(readings)[0] / np.isfinite(batch.future).sum()
+        assert value == pytest.approx(expected, rel=1e-4)
+    assert len(set(losses)) == len(groups)
+
+
+def test_spikes_are_no_truth_to_validate_on() -> None:
+    readings = wave(200, season=8, noise=2.0)
+    spiked, gapped = readings.copy(), readings.copy()
+    spiked[170], gapped[170] = 65_535.0, np.nan
+    losses = []
+    for each in (spiked, gapped):
+        network = started(readings, make_spec())
+        _, windows = windows_to_train(each, network.spec)
+        held_out = ValidationWindows(network, windows, scales_of(readings))
+        losses += held_out.losses([[network.members[0]]])
+    assert losses[0] == pytest.approx(losses[1])
+
+
+def test_of_large_windows_fewer_are_validated(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = started(wave(200), make_spec())
+    _, windows = windows_to_train(wave(200), network.spec)
+    n_values = loss._n_values(network.spec, 0)
+    for limit, expected in ((50 * n_values, 45), (40 * n_values, 40), (1, 32)):
+        monkeypatch.setattr(loss, "_MAX_VALUES", limit)
+        held_out = ValidationWindows(network, windows, np.ones(1))
+        assert len(held_out._batch.series) == min(expected, len(windows))
 
 
 @pytest.mark.parametrize(
@@ -52,6 +75,9 @@ def test_the_loss_of_a_group_is_that_of_the_mean_of_its_forecasts(
     [([36], 1), ([41], 1), ([42], 2), ([66], 6), ([36] * 300, 300), ([20, 36, 48], 1 + 3)],
 )
 def test_windows_apart_are_counted_series_by_series(rows: list[int], n_disjoint: int) -> None:
-    past = make_past(make_panel(*(wave(n) for n in rows)))
+    windows = make_past(make_panel(*(wave(n) for n in rows))).windows(30, 6)
+    network: Network = make_network(lookback=30, horizon=6)
 
-    assert ValidationWindows(past.windows(30, 6)).n_disjoint == n_disjoint
+    held_out = ValidationWindows(network, windows, np.ones(len(rows)))
+
+    assert held_out.n_disjoint == n_disjoint
