@@ -227,17 +227,18 @@ class Experts:
     # Forecasts
 
     def forecast(
-        self, series: Integers, boundary: Integers, horizon: int
+        self, series: Integers, boundary: Integers, horizon: int, *, begin: int = 0
     ) -> tuple[Doubles, Doubles]:
         """Forecast series, `(window,)`, from boundaries, `(window, origin)`.
 
         Returns forecasts less the level, `(window, origin, expert, lead)`, an additive expert's
         without its base; and the standard deviation of the autoregression, without the expert.
+        Leads up to `begin` are left out.
         """
-        ahead = partial(self._ahead, series, boundary, np.arange(horizon))
+        leads = np.arange(begin, horizon)
+        ahead = partial(self._ahead, series, boundary, leads)
         series = series[:, None]
         first = (boundary * self.segment)[:, :, None]
-        leads = np.arange(horizon)
         main, long, has_main = self.seasons.main, self.seasons.long, self.seasons.has_main
 
         level = self.level[series, boundary][..., None]
@@ -256,18 +257,15 @@ class Experts:
         scaled = _first_known(ratio * (level + center) - center, weighted)
         known_last = _first_known(last, level)
 
-        forecasts = np.empty((*boundary.shape, N_EXPERTS, horizon))
+        forecasts = np.empty((*boundary.shape, N_EXPERTS, len(leads)))
         profiles = season, weighted, slow, long_season, long_weighted, scaled
         for number, values in enumerate((level, known_last, *profiles)):
             forecasts[:, :, number] = values - level
-        forecasts[:, :, N_FULL], deviation = self.season_ar.forecast(
-            series, boundary, self.segment, horizon
-        )
-        forecasts[:, :, N_FULL + 1] = forecasts[:, :, N_FULL]
+        added, deviation = self.season_ar.forecast(series, boundary, self.segment, horizon)
+        forecasts[:, :, N_FULL : N_FULL + 2] = added[:, :, None, begin:]
         if has_main:
-            forecasts[:, :, N_FULL + 1], _ = self.level_ar.forecast(
-                series, boundary, self.segment, horizon
-            )
+            added, _ = self.level_ar.forecast(series, boundary, self.segment, horizon)
+            forecasts[:, :, N_FULL + 1] = added[..., begin:]
 
         age = np.where(boundary > 0, np.minimum(self.age[series, newest], first[..., 0]), 0)
         steps = age[..., None] + leads + 1.0
@@ -278,7 +276,7 @@ class Experts:
         forecasts[:, :, N_FULL + 4] = self.season_remainder[series, boundary][..., None]
         n_seasons = leads // main + 1 if has_main else np.ones_like(leads)
         forecasts[:, :, N_FULL + 5] = self.season_drift[series, boundary][..., None] * n_seasons
-        return forecasts, deviation
+        return forecasts, deviation[..., begin:]
 
     def combine(
         self, series: Integers, boundary: Integers, horizon: int
@@ -324,18 +322,15 @@ class Experts:
         """Mean absolute error of each expert lately, `(series, boundary, expert)`."""
         series = np.arange(len(self.readings))
         boundary = np.broadcast_to(np.arange(self.n_segments), (len(series), self.n_segments))
-        forecasts, deviation = self.forecast(series, boundary, self.segment * self.far)
-        self.next_segment = forecasts[..., : self.segment].copy()
-        self.next_deviation = deviation[..., : self.segment]
-        forecasts[:, :, N_FULL:] += forecasts[:, :, BASES[N_FULL:]]
-        near, far = (
-            forecasts[..., lead * self.segment : (lead + 1) * self.segment]
-            for lead in (0, self.far - 1)
-        )
-        self.error, self.n_judged = self.recent_errors(near, 0)
+        segment, far = self.segment, self.far
+        self.next_segment, self.next_deviation = self.forecast(series, boundary, segment)
+        self.error, self.n_judged = self.recent_errors(_with_bases(self.next_segment), 0)
         self.far_error, self.n_far_judged = self.error, np.zeros_like(self.n_judged)
-        if 1 < self.far < self.n_segments:
-            self.far_error, self.n_far_judged = self.recent_errors(far, self.far - 1)
+        if 1 < far < self.n_segments:
+            horizon, begin = far * segment, (far - 1) * segment
+            later, _ = self.forecast(series, boundary[:, : 1 - far], horizon, begin=begin)
+            errors = self.recent_errors(_with_bases(later), far - 1)
+            self.far_error, self.n_far_judged = errors
 
     def recent_errors(self, forecasts: Doubles, lead: int) -> tuple[Doubles, Doubles]:
         """Average errors over a segment that lies `lead` segments after its boundary.
@@ -344,7 +339,7 @@ class Experts:
         `(series, boundary, forecast)`, and how many segments were judged, `(series, boundary)`.
         """
         segment, n = self.segment, self.n_segments - lead
-        values = forecasts[:, :n] + self.level[:, :n, None, None]
+        values = forecasts + self.level[:, :n, None, None]
         actual = self.readings.reshape(len(values), -1, 1, segment)[:, lead:]
         is_seen = np.isfinite(actual)
         n_readings = is_seen.sum(-1)
@@ -636,6 +631,13 @@ def levinson_durbin(covariances: Doubles, floor: Doubles) -> tuple[Doubles, Doub
     is_constant = covariances[..., 0] <= floor
     coefficients[is_constant] = 0.0
     return coefficients, np.where(is_constant, floor, variance)
+
+
+def _with_bases(forecasts: Doubles) -> Doubles:
+    """Return forecasts of experts, `(series, boundary, expert, row)`, the additive ones in full."""
+    full = forecasts.copy()
+    full[:, :, N_FULL:] += forecasts[:, :, BASES[N_FULL:]]
+    return full
 
 
 def _first_known(values: Doubles, otherwise: Doubles) -> Doubles:

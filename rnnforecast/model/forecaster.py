@@ -39,10 +39,10 @@ from rnnforecast.spec import NetworkSpec
 
 _MAX_PREDICTING = 8
 """Batches that are forecast at once, each of which takes its own memory."""
-# Origins, and their inputs and outputs, in one batch of forecasts: this bounds memory. Smaller and
-# larger batches change the time by less than 2 % (benchmarks/LOG.md).
+# Origins, and their readings and quantiles, in one batch of forecasts. This bounds memory: experts
+# take some 2 kB for each reading.
 _BATCH_ORIGINS = 512
-_BATCH_VALUES = 1 << 21
+_BATCH_VALUES = 1 << 17
 _SELF_TEST_LEADS = 4
 _SELF_TEST_TOLERANCE = 1e-3
 """Allowed difference in units of the largest output."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -32,6 +31,8 @@ _MIN_LAG = 12
 _MIN_DIFFERENCE = 0.03
 """Least scale, as a share of the mean deviation from the mean."""
 _MIN_WINDOWS, _MAX_WINDOWS = 32, 512
+_PART_ROWS = 1 << 16
+"""Readings of validation windows whose inputs are computed at once."""
 _MAX_VALUES = 1 << 25
 """Inputs of all validation windows, where that leaves `_MIN_WINDOWS`."""
 
@@ -176,19 +177,24 @@ class ValidationWindows:
         """Number of windows whose targets do not overlap."""
         self._network, self._ranks = network, windows.ranks
         batch = windows.gather(windows.spread(n))
-        self._batch = take_rows(batch, rank_share(self._ranks, len(batch.series)))
-        self._scales = scales[self._batch.series]
-        self._prepared: dict[int, Prepared] = {}
+        batch = take_rows(batch, rank_share(self._ranks, len(batch.series)))
+        size = max(1, _PART_ROWS // spec.lookback)
+        starts = range(0, len(batch.series), size)
+        self._parts = [take_rows(batch, slice(start, start + size)) for start in starts]
+        self._scales = scales[batch.series]
+        future = network.mask_spikes(batch.future, batch.series + 1)
+        self._actual = future.astype(np.float64)
+        self._prepared: dict[int, list[Prepared]] = {}
 
-    @cached_property
-    def _actual(self) -> Doubles:
-        return _without_spikes(self._network, self._batch)[:, self._batch.history.shape[1] :]
-
-    def _prepare(self, segment: int) -> Prepared:
+    def _forecast(self, member: Member) -> Doubles:
+        """Forecast all windows by one member, (N, H, Q)."""
+        network, segment = self._network, member.spec.segment
         if segment not in self._prepared:
-            history = history_of(self._network, self._batch)
-            self._prepared[segment] = self._network.prepare(history, segment)
-        return self._prepared[segment]
+            histories = [history_of(network, part) for part in self._parts]
+            self._prepared[segment] = [network.prepare(each, segment) for each in histories]
+        forecasts = [network.member_forecast(member, each) for each in self._prepared[segment]]
+        shape = 0, network.spec.horizon, len(network.spec.quantiles)
+        return np.concatenate([np.empty(shape), *forecasts])
 
     def loss(self, member: Member) -> float:
         """Return the quantile loss of a member, in units of the series' scale."""
@@ -203,7 +209,7 @@ class ValidationWindows:
         Each rank forecasts its share of the windows.
         """
         network = self._network
-        forecasts = [network.member_forecast(m, self._prepare(m.spec.segment)) for m in members]
+        forecasts = [self._forecast(member) for member in members]
         totals = []
         for weights in weightings:
             mean = np.sum([w * f for w, f in zip(weights, forecasts, strict=True)], axis=0)
