@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rnnforecast.model.expert_network import ExpertNetwork
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -42,8 +41,8 @@ from benchmarks.synthetic import Batch, Size
 from rnnforecast.data.arrays import Doubles, Floats, sums_before
 from rnnforecast.data.season import shift
 from rnnforecast.model.inputs import Inputs, SeriesInputs
-from rnnforecast.model.loss import pinball
-from rnnforecast.spec import QUANTILES
+from rnnforecast.model.member import Member, Segments
+from rnnforecast.spec import QUANTILES, MemberSpec, NetworkSpec
 from rnnforecast.storage.publish import digest, publish, publishing_file
 
 FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "rnnforecast-pretrain"
@@ -93,17 +92,12 @@ class Recipe:
     report_steps: int = 200
     """Steps between two rows of the learning curve, which end a run, too."""
 
-    def network(self) -> ExpertNetwork:
+    def network(self) -> Member:
         """Return the network before its first step."""
         torch.manual_seed(self.seed)
-        return ExpertNetwork(
-            self.cell,
-            self.width,
-            self.layers,
-            self.segment,
-            n_quantiles=len(QUANTILES),
-            median=QUANTILES.index(0.5),
-        )
+        member = MemberSpec(self.cell, self.width, self.layers, self.segment)
+        n_rows, n_ahead = (n * self.segment for n in (self.max_context, self.max_ahead))
+        return Member(NetworkSpec(n_rows, n_ahead, season=1, n_series=0, members=(member,)), member)
 
 
 # Examples
@@ -211,13 +205,14 @@ def batches(recipe: Recipe, first: int, n_workers: int) -> Generator[Examples]:
 # Training
 
 
-def losses(network: ExpertNetwork, examples: Examples) -> tuple[Tensor, Tensor]:
+def losses(network: Member, examples: Examples) -> tuple[Tensor, Tensor]:
     """Return the mean quantile loss of the context, and of the segments ahead."""
     inputs = examples.inputs
     arrays = (inputs.values, inputs.experts, inputs.gain, examples.target, examples.weight)
     values, experts, gain, target, weight = map(torch.from_numpy, arrays)
-    forecast = network(values, experts, gain).transpose(2, 3)
-    loss = 2 * weight * pinball(forecast, target, torch.tensor(QUANTILES))
+    error = target[:, :, None] - network(Segments(values, experts, gain))
+    levels = torch.tensor(QUANTILES)[:, None]
+    loss = 2 * weight * torch.maximum(levels * error, (levels - 1) * error).mean(2)
     n_asked = weight > 0
 
     def mean(part: slice) -> Tensor:

@@ -27,6 +27,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import inspect
 import multiprocessing
 import os
 import platform
@@ -43,16 +44,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import suite_methods
-from suite_methods import (
-    DECILES,
-    LEVELS,
-    LIBRARIES,
-    METHODS,
-    NETWORK,
-    Task,
-    repeat_season,
-    tasks_of,
-)
+from suite_methods import DECILES, LEVELS, METHODS, NETWORK, Task, repeat_season, tasks_of
 
 import rnnforecast
 
@@ -114,7 +106,8 @@ def score(
             "inside": np.where(np.isnan(actual), np.nan, is_inside),
             "filled": np.where(np.isnan(actual), np.nan, is_absent),
         }
-        measured[method] = {name: _mean_of_windows(column) for name, column in columns.items()}
+        flat = {name: pd.DataFrame(c.reshape(len(values), -1)) for name, c in columns.items()}
+        measured[method] = {name: frame.mean(axis=1).to_numpy() for name, frame in flat.items()}
 
     rows = []
     for method, means in measured.items():
@@ -126,10 +119,6 @@ def score(
         rows.append(frame.assign(method=method, set=task.name, kind=task.kind))
     scores = pd.concat(rows, ignore_index=True)
     return scores[scores["filled"].notna()]  # a series that has no reading to forecast is left out
-
-
-def _mean_of_windows(values: np.ndarray) -> np.ndarray:
-    return pd.DataFrame(values.reshape(len(values), -1)).mean(axis=1).to_numpy()
 
 
 @dataclass(frozen=True)
@@ -157,6 +146,8 @@ def measure(task: Task, methods: Sequence[str], seeds: Sequence[int], cache: Pat
                 continue
             try:
                 forecast, duration = _forecast(task, readings, method, seed, cache)
+            except ImportError:  # the extra `bench` is missing
+                raise
             except Exception as error:  # the tables have a dash, and name the reason
                 failures[method] = f"{type(error).__name__}: {error}".splitlines()[0]
                 continue
@@ -171,13 +162,10 @@ def _forecast(
     task: Task, readings: pd.DataFrame, method: str, seed: int, cache: Path
 ) -> tuple[pd.DataFrame, float]:
     """Return a forecast and the seconds it took; those of other libraries from the cache."""
-    path = None
-    if method in LIBRARIES:
-        path = cache / method / f"{task.name}-{_digest(task, method)}.parquet"
-        if path.exists():
-            forecast = pd.read_parquet(path)
-            return forecast, float(forecast["seconds"].iloc[0])
-
+    path = None if method == NETWORK else _cache_path(task, method, cache)
+    if path is not None and path.exists():
+        forecast = pd.read_parquet(path)
+        return forecast, float(forecast["seconds"].iloc[0])
     started = time.monotonic()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries warn of each other's changes
@@ -186,18 +174,20 @@ def _forecast(
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        kept = forecast[["series", "cutoff", "lead", "forecast", *DECILES]]
-        kept.assign(seconds=seconds).to_parquet(partial)
+        columns = ["series", "cutoff", "lead", "forecast", *DECILES]
+        forecast[columns].assign(seconds=seconds).to_parquet(partial)
         partial.replace(path)
     return forecast, seconds
 
 
-def _digest(task: Task, method: str) -> str:
-    """Return a digest of the readings, of the method's code and of its libraries."""
-    decides = [task.path.read_bytes(), Path(suite_methods.__file__).read_bytes()]
-    decides += [f"{task.season} {task.horizon} {task.windows}".encode()]
-    decides += [version(library).encode() for library in LIBRARIES[method]]
-    return hashlib.sha256(b"\n".join(decides)).hexdigest()[:12]
+def _cache_path(task: Task, method: str, cache: Path) -> Path:
+    """Name a file by a digest of the readings, the code but the network's, and the libraries."""
+    source = Path(suite_methods.__file__).read_text()
+    code = source.replace(inspect.getsource(suite_methods.network), "")
+    facts = [code, f"{task.season} {task.horizon} {task.windows}"]
+    facts += [version(library) for library in suite_methods.LIBRARIES[method]]
+    digest = hashlib.sha256(task.path.read_bytes() + "\n".join(facts).encode()).hexdigest()
+    return cache / method / f"{task.name}-{digest[:12]}.parquet"
 
 
 def section(outcomes: Sequence[Outcome], methods: Sequence[str], seeds: Sequence[int]) -> str:
@@ -296,9 +286,10 @@ def _introduction(seeds: Sequence[int]) -> str:
         "Made by `python benchmarks/suite.py`; the protocol stands at its top. MAE and quantile "
         "loss over those of the better of naive and seasonal naive, geometric means over series "
         "and sets; a series is lost where its MAE is more than 5 % above. **The season is told to "
-        "all but the network**, which finds it. AutoETS (`ets`) and AutoTheta (`theta`) are fitted "
-        "to the last 1,500 to 3,000 readings before the first window. A dash: no forecast. One "
-        "thread for each set.\n\n"
+        "all but the network**, which finds it. LightGBM chooses for each series among readings "
+        "and two kinds of steps; AutoETS (`ets`, after STL where a season has more than 24 steps) "
+        "and AutoTheta (`theta`) are fitted to the last 1,500 to 3,000 readings before the first "
+        "window. A dash: no forecast. Seconds are those of one thread.\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores, "
         f"{platform.machine()}, {', '.join(libraries)}, seeds {list(seeds)}."
     )
@@ -328,8 +319,9 @@ def main() -> None:
         parser.error(f"--methods is {options.methods}; there are {', '.join(METHODS)}")
     seeds = [int(seed) for seed in options.seeds.split(",")]
     tasks = tasks_of(Path(os.environ["RNNFORECAST_DATA"]).parent / "suite")
-    chosen = [t for t in tasks if not options.sets or t.name in options.sets.split(",")]
-    if not chosen:
+    names = options.sets.split(",") if options.sets else [task.name for task in tasks]
+    chosen = [task for task in tasks if task.name in names]
+    if len(chosen) < len(names):
         parser.error(f"--sets is {options.sets}; there are {', '.join(t.name for t in tasks)}")
 
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -343,9 +335,8 @@ def main() -> None:
         for future in as_completed(futures):
             outcome = future.result()
             outcomes[outcome.task.name] = outcome
-            parts = [f"{method} {seconds:.0f} s" for method, seconds in outcome.seconds.items()]
-            parts += [f"{method} failed" for method in outcome.failures]
-            print(f"{outcome.task.name}: {', '.join(parts)}", file=sys.stderr, flush=True)
+            seconds = ", ".join(f"{method} {s:.0f} s" for method, s in outcome.seconds.items())
+            print(f"{outcome.task.name}: {seconds}", file=sys.stderr, flush=True)
 
     text = section([outcomes[task.name] for task in chosen], methods, seeds)
     print(text)

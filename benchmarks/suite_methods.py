@@ -107,15 +107,15 @@ def lightgbm(task: Task, readings: pd.DataFrame, _seed: int) -> pd.DataFrame:
     """
     long = _long_form(task, readings, None)
     n_rows = long.groupby("unique_id").size().min() - task.windows * task.horizon
-    # A quarter of the shortest series at most; 30 windows say enough of the errors.
-    n_earlier = int(np.clip(n_rows // (4 * task.horizon), 2, 30))
+    # A quarter of the shortest series at most; 20 windows say enough of the errors.
+    n_earlier = int(np.clip(n_rows // (4 * task.horizon), 2, 20))
     differences = sorted({0, 1, task.season})
     fits = [_lightgbm(task, long, n_rows, n_earlier, steps) for steps in differences]
-    made = fits[0]
-    shape = (made["series"].nunique(), -1, task.horizon)
+    rows = fits[0]
+    shape = (rows["series"].nunique(), -1, task.horizon)
     forecasts = np.stack([fit["forecast"].to_numpy().reshape(shape) for fit in fits])
-    columns = readings.columns.get_indexer(made["series"])
-    errors = readings.to_numpy()[made["ds"], columns].reshape(shape) - forecasts
+    columns = readings.columns.get_indexer(rows["series"])
+    errors = readings.to_numpy()[rows["ds"], columns].reshape(shape) - forecasts
     best = np.nanmean(np.abs(errors[:, :, :n_earlier]), axis=(2, 3)).argmin(axis=0)
     error, forecast = (values[best, np.arange(len(best))] for values in (errors, forecasts))
 
@@ -124,9 +124,9 @@ def lightgbm(task: Task, readings: pd.DataFrame, _seed: int) -> pd.DataFrame:
         known = np.concatenate([error[:, :window], -error[:, :window]], axis=1)
         widths = np.moveaxis(np.nanquantile(known, LEVELS, axis=1), 0, -1)
         deciles[:, window] = forecast[:, window, :, None] + widths
-    made = made.assign(forecast=forecast.ravel())
-    made[DECILES] = deciles.reshape(-1, len(LEVELS))
-    return made[made["cutoff"].isin(task.cutoffs(len(readings)))]
+    rows = rows.assign(forecast=forecast.ravel())
+    rows[DECILES] = deciles.reshape(-1, len(LEVELS))
+    return rows[rows["cutoff"].isin(task.cutoffs(len(readings)))]
 
 
 def _lightgbm(
@@ -154,7 +154,7 @@ def _lightgbm(
             LocalStandardScaler(),
         ],
     )
-    made = forecaster.cross_validation(
+    rows = forecaster.cross_validation(
         long,
         n_windows=n_earlier + task.windows,
         h=task.horizon,
@@ -165,8 +165,8 @@ def _lightgbm(
         # mlforecast hands the weights to the model as a feature from the second window on.
         before_predict_callback=lambda features: features.drop(columns="weight", errors="ignore"),
     )
-    made = made.rename(columns={"unique_id": "series"}).sort_values(["series", "cutoff", "ds"])
-    return made.assign(cutoff=made["cutoff"] + 1, lead=made["ds"] - made["cutoff"])
+    rows = rows.rename(columns={"unique_id": "series"}).sort_values(["series", "cutoff", "ds"])
+    return rows.assign(cutoff=rows["cutoff"] + 1, lead=rows["ds"] - rows["cutoff"])
 
 
 def ets(task: Task, readings: pd.DataFrame, _seed: int) -> pd.DataFrame:
@@ -198,7 +198,7 @@ def _statistical(task: Task, readings: pd.DataFrame, model: Any) -> pd.DataFrame
     from statsforecast import StatsForecast
 
     history = int(np.clip(10 * task.season, 1500, 3000))
-    made = StatsForecast([model], freq=1, n_jobs=1).cross_validation(
+    rows = StatsForecast([model], freq=1, n_jobs=1).cross_validation(
         df=_long_form(task, readings, history).drop(columns="weight"),
         h=task.horizon,
         n_windows=task.windows,
@@ -206,7 +206,7 @@ def _statistical(task: Task, readings: pd.DataFrame, model: Any) -> pd.DataFrame
         level=[20, 40, 60, 80],
         refit=False,
     )
-    return _from_intervals(made, model.alias)
+    return _from_intervals(rows, model.alias)
 
 
 def _long_form(task: Task, readings: pd.DataFrame, history: int | None) -> pd.DataFrame:
@@ -219,30 +219,29 @@ def _long_form(task: Task, readings: pd.DataFrame, history: int | None) -> pd.Da
     parts = []
     for name, column in readings.items():
         values = column.to_numpy().copy()
-        begin = np.flatnonzero(np.isfinite(values))[:1]
         for row in np.flatnonzero(np.isnan(values)):
             values[row] = values[row - task.season] if row >= task.season else np.nan
         values = pd.Series(values).ffill().to_numpy()
-        rows = np.arange(max(first, *begin), len(values))
-        if begin.size and len(rows) > task.windows * task.horizon:
+        rows = np.arange(max(first, np.isnan(values).sum()), len(values))  # from the first reading
+        if len(rows) > task.windows * task.horizon:
             weight = np.isfinite(column.to_numpy()[rows]).astype(float)
             part = {"unique_id": name, "ds": rows, "y": values[rows], "weight": weight}
             parts.append(pd.DataFrame(part))
     return pd.concat(parts, ignore_index=True)
 
 
-def _from_intervals(made: pd.DataFrame, model: str) -> pd.DataFrame:
+def _from_intervals(rows: pd.DataFrame, model: str) -> pd.DataFrame:
     """Return a cross-validation's point forecasts and intervals of 20, 40, 60 and 80 %."""
     ends = [f"{model}-lo-{level}" for level in (80, 60, 40, 20)]
     ends += [model, *(f"{model}-hi-{level}" for level in (20, 40, 60, 80))]
-    rows = {
-        "series": made["unique_id"],
-        "cutoff": made["cutoff"] + 1,
-        "lead": made["ds"] - made["cutoff"],
-        "forecast": made[model],
-        **{decile: made[end] for decile, end in zip(DECILES, ends, strict=True)},
+    columns = {
+        "series": rows["unique_id"],
+        "cutoff": rows["cutoff"] + 1,
+        "lead": rows["ds"] - rows["cutoff"],
+        "forecast": rows[model],
+        **{decile: rows[end] for decile, end in zip(DECILES, ends, strict=True)},
     }
-    return pd.DataFrame(rows)
+    return pd.DataFrame(columns)
 
 
 NETWORK = "network"
@@ -252,5 +251,9 @@ METHODS: dict[str, Callable[[Task, pd.DataFrame, int], pd.DataFrame]] = {
     "ets": ets,
     "theta": theta,
 }
-LIBRARIES = {"lightgbm": ("mlforecast", "lightgbm"), "ets": ("statsforecast",)}
-LIBRARIES["theta"] = LIBRARIES["ets"]
+LIBRARIES = {
+    "lightgbm": ("mlforecast", "lightgbm"),
+    "ets": ("statsforecast",),
+    "theta": ("statsforecast",),
+}
+"""What decides a forecast beside the code here; of other methods nothing is kept."""

@@ -454,6 +454,8 @@ OTHER_SEASON_SHARE = 0.25
 """Batches with a season of any length from 2 to 200."""
 SHORT_WEEKS_SHARE = 0.2
 """Batches with weeks whose history holds two or three of them."""
+LONG_SHARE, MAX_HISTORY = 0.12, 6000
+"""Batches with a long history, of up to twelve usual ones, and its most rows: what users have."""
 MAX_READINGS = 120_000
 """Most readings of a batch, above which it has fewer series."""
 MIN_SERIES_LENGTH = 64
@@ -531,7 +533,7 @@ def draw(generator: np.random.Generator, size: Size, segment: int) -> Batch:
 def draw_calendar(batch: Rows, usual: int, segment: int) -> tuple[Calendar, int]:
     """Draw what repeats, and how many rows the history has: whole segments.
 
-    Three in five are longer than the usual one, the others may be very short.
+    A few are long, most of the others somewhat longer than the usual one, or very short.
     """
     _, seasons = SEASONS[batch.kinds([weight for weight, _ in SEASONS])[0]]
     if batch.chance(OTHER_SEASON_SHARE):
@@ -543,6 +545,8 @@ def draw_calendar(batch: Rows, usual: int, segment: int) -> tuple[Calendar, int]
     if calendar.has_weeks and seasons.main >= MIN_DAY and batch.chance(SHORT_WEEKS_SHARE):
         calendar = Calendar(seasons, is_weekly=True)
         n_history = seasons.long * batch.uniform(2, 3)
+    elif batch.chance(LONG_SHARE):
+        n_history = batch.log_uniform(usual, min(12 * usual, MAX_HISTORY))
     elif batch.chance(0.6):
         n_history = batch.log_uniform(usual, max(2.5 * usual, usual + 600))
     else:

@@ -27,6 +27,8 @@ from benchmarks.pretrain import (
     write,
 )
 from benchmarks.synthetic import Batch, Size, draw
+from rnnforecast.model.initialise import builtin_weights
+from rnnforecast.model.member import Segments
 
 TINY = Recipe(
     width=4,
@@ -118,6 +120,12 @@ def test_the_manifest_says_how_the_weights_were_made(tmp_path: Path) -> None:
     assert set(manifest["scores"]) >= {"score", "48 to 8"}
 
 
+def test_the_built_in_weights_are_those_of_the_recipe() -> None:
+    shapes = {name: tuple(weight.shape) for name, weight in Recipe().network().state_dict().items()}
+
+    assert {name: weight.shape for name, weight in builtin_weights().items()} == shapes
+
+
 def test_the_state_of_another_training_is_refused(tmp_path: Path) -> None:
     train(tmp_path, TINY, until=1)
 
@@ -184,7 +192,8 @@ def test_the_loss_is_the_weighted_mean_over_quantiles_of_twice_the_pinball_loss(
     examples = draw_examples(TINY, 3)
     network = TINY.network()
     inputs = examples.inputs
-    forecast = network(*map(torch.from_numpy, (inputs.values, inputs.experts, inputs.gain)))
+    arrays = inputs.values, inputs.experts, inputs.gain
+    forecast = network(Segments(*map(torch.from_numpy, arrays)))
     quantiles = np.array(pretrain.QUANTILES)[:, None]
 
     error = examples.target[:, :, None] - forecast.detach().numpy()

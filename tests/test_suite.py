@@ -194,12 +194,9 @@ def test_the_networks_cutoffs_become_row_numbers(suite, folder, readings, monkey
     monkeypatch.setattr(rnnforecast, "backtest", backtest)
     (task,) = suite.tasks_of(folder)
     forecast = suite.METHODS["network"](task, readings, 7)
-    for made, right in zip(
-        suite.to_arrays(task, readings, forecast),
-        suite.to_arrays(task, readings, expected),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(made, right)
+    arrays = (suite.to_arrays(task, readings, table) for table in (forecast, expected))
+    for by_time, by_row in zip(*arrays, strict=True):
+        np.testing.assert_array_equal(by_time, by_row)
 
 
 def test_gaps_are_filled_from_the_past_alone(suite, folder, readings):

@@ -339,7 +339,8 @@ def _repeatable(config: TrainConfig) -> Iterator[None]:
 
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        torch.set_num_threads(config.threads or n_processors())
+        n = config.threads or n_processors()
+        torch.set_num_threads(max(1, n - 1))  # one prepares the inputs of the next step
         torch.use_deterministic_algorithms(True, warn_only=on_cuda)
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Batch, Past, TrainingWindows
 from rnnforecast.model.inputs import Places
-from rnnforecast.model.member import Member
+from rnnforecast.model.member import Member, Segments
 from rnnforecast.model.network import History, Network, Prepared
 from rnnforecast.parallel import rank_share
 from rnnforecast.spec import N_EXPERTS, NetworkSpec, n_inputs
@@ -71,42 +72,66 @@ def history_of(network: Network, batch: Batch) -> History:
     return History(batch.history, entry, network.seasons_of(entry), batch.features)
 
 
-def step_loss(
+class StepInputs(NamedTuple):
+    """All that the loss of a step is computed from; see `step_inputs`."""
+
+    segments: Segments
+    targets: Tensor  # (N, S, P), in units of the inputs
+    weights: Tensor  # (N, S, P), 0 where nothing was read
+    n_history: int
+    n_known: tuple[int, int]
+    """Readings that count, of history and of horizons, on all ranks."""
+
+
+def step_inputs(
     network: Network,
     member: Member,
     batch: Batch,
     scales: Doubles,
     *,
-    reach: int | None = None,
     rows: slice = slice(None),
-    mask: Tensor | None = None,
-) -> Tensor:
-    """Return the quantile loss of a batch of stretches, in units of each series' scale.
+) -> StepInputs:
+    """Return the inputs and targets of a step: several windows end in each stretch of a batch.
 
-    In each, several windows end. Counted are their horizons, and the segments of their history,
-    each forecast from before it. `scales` is `(series,)`. `reach` limits the readings that
-    gradients come back through. With `rows` the result is the part of the loss that these
-    stretches contribute: the parts of all add up to the whole. `mask` is that of dropout.
+    `scales` is `(series,)`. `rows` are the stretches that this rank learns from.
     """
-    segment, spec = member.spec.segment, network.spec
+    segment = member.spec.segment
     stretches = take_rows(batch, rows)
     prepared = network.prepare(history_of(network, stretches), segment, n_origins=N_ORIGINS)
-    n_history = prepared.places.n_history
+    places = prepared.places
     n, n_rows = batch.history.shape
-    n_ahead = prepared.places.n_ahead
-    of_batch = Places.at_end(n, n_rows, segment, n_ahead=n_ahead, n_origins=N_ORIGINS)
+    of_batch = Places.at_end(n, n_rows, segment, n_ahead=places.n_ahead, n_origins=N_ORIGINS)
     is_known = np.isfinite(_targets(network, batch, of_batch, segment)).sum((0, 2))
-    targets = _targets(network, stretches, prepared.places, segment)
+    n_known = is_known[: places.n_history].sum(), is_known[places.n_history :].sum()
+    targets = _targets(network, stretches, places, segment)
     scaled, weights = _scaled(targets, prepared, scales[stretches.series])
+    counts = int(n_known[0]), int(n_known[1])
+    return StepInputs(prepared.segments, scaled, weights, places.n_history, counts)
 
-    n_frozen = 0 if reach is None else max(0, n_history - -(-reach // segment))
-    quantiles = member(prepared.segments, n_frozen=n_frozen, mask=mask)
-    error = scaled[:, :, None] - quantiles
-    levels = torch.tensor(spec.quantiles, device=error.device)[:, None]
+
+def step_loss(
+    network: Network,
+    member: Member,
+    inputs: StepInputs,
+    *,
+    reach: int | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Return the quantile loss of a step, in units of each series' scale.
+
+    Counted are the horizons of the windows, and the segments of their history, each forecast from
+    before it. `reach` limits the readings that gradients come back through. The losses of the
+    ranks add up to that of all. `mask` is that of dropout.
+    """
+    segments, targets, weights, n_history, n_known = inputs
+    n_frozen = 0 if reach is None else max(0, n_history - -(-reach // member.spec.segment))
+    quantiles = member(segments, n_frozen=n_frozen, mask=mask)
+    error = targets[:, :, None] - quantiles
+    levels = torch.tensor(network.spec.quantiles, device=error.device)[:, None]
     loss = torch.maximum(levels * error, (levels - 1.0) * error).mean(2) * 2 * weights
 
-    history = loss[:, :n_history].sum() / max(int(is_known[:n_history].sum()), 1)
-    horizon = loss[:, n_history:].sum() / max(int(is_known[n_history:].sum()), 1)
+    history = loss[:, :n_history].sum() / max(n_known[0], 1)
+    horizon = loss[:, n_history:].sum() / max(n_known[1], 1)
     return (1 - _HORIZON_SHARE) * history + _HORIZON_SHARE * horizon
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -20,7 +22,13 @@ from rnnforecast.gradients import EXPLODING, LARGE_NORM, explain_explosion
 from rnnforecast.model.artifact import Tensors
 from rnnforecast.model.checkpoint import MemberState
 from rnnforecast.model.distributed import sum_gradients
-from rnnforecast.model.loss import N_ORIGINS, ValidationWindows, step_loss
+from rnnforecast.model.loss import (
+    N_ORIGINS,
+    StepInputs,
+    ValidationWindows,
+    step_inputs,
+    step_loss,
+)
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, rank_share
@@ -89,7 +97,7 @@ class MemberTraining:
         self._set_rate()
 
         self._generator = make_generator(config.seed, index, device=network.center.device)
-        self._batches: Iterator[Batch] = iter(())
+        self._batches: Iterator[StepInputs] = iter(())
         self._losses: list[Tensor] = []
         self._norms: list[Tensor] = []
 
@@ -111,14 +119,13 @@ class MemberTraining:
     def step(self) -> EpochEnded | None:
         """Take one step; return the epoch that it ends, if any. Raises `DivergedError`."""
         if self.steps % EPOCH_STEPS == 0:
-            self._batches = self._epoch_batches()
+            self._batches = self._epoch_batches(0)
         loss, norm = train_step(
             self._network,
             self.member,
             next(self._batches),
             self._optimizer,
             config=self._config,
-            scales=self._scales,
             generator=self._generator,
             ranks=self._windows.ranks,
         )
@@ -238,7 +245,7 @@ class MemberTraining:
 
         self._generator.set_state(torch.from_numpy(state.generator))
         self._set_rate()
-        self._batches = islice(self._epoch_batches(), self.steps % EPOCH_STEPS, None)
+        self._batches = self._epoch_batches(self.steps % EPOCH_STEPS)
 
     def _set_rate(self) -> None:
         """Set the rate of the next step."""
@@ -249,13 +256,21 @@ class MemberTraining:
         """Return the rate of the step after `steps` steps; it depends on nothing else."""
         return self._config.learning_rate * min(1.0, (steps + 1) / _WARM_UP_STEPS)
 
-    def _epoch_batches(self) -> Iterator[Batch]:
-        """Yield all batches of the epoch that the next step belongs to."""
-        return epoch_batches(
+    def _epoch_batches(self, first: int) -> Iterator[StepInputs]:
+        """Yield the batches of the epoch that the next step belongs to, from the first one on."""
+        batches = epoch_batches(
             self._windows,
             n_steps=EPOCH_STEPS,
             batch_size=n_stretches(self._config),
             key=(self._config.seed, self.index, self.steps // EPOCH_STEPS),
+        )
+        return prepared_batches(
+            self._network,
+            self.member,
+            islice(batches, first, None),
+            self._scales,
+            config=self._config,
+            ranks=self._windows.ranks,
         )
 
     def _by_name(self, tensors: Sequence[Tensor]) -> Tensors:
@@ -284,27 +299,59 @@ def make_generator(*key: int, device: torch.device) -> torch.Generator:
     return torch.Generator(device).manual_seed(int(seed))
 
 
+def prepared_batches(
+    network: Network,
+    member: Member,
+    batches: Iterable[Batch],
+    scales: Doubles,
+    *,
+    config: TrainConfig,
+    ranks: Ranks = SINGLE_PROCESS,
+) -> Iterator[StepInputs]:
+    """Yield the inputs of steps, each computed in a thread while the one before is learnt from.
+
+    Batches are gathered in the thread that asks for them, in which ranks exchange readings.
+    """
+
+    def prepare(batch: Batch) -> StepInputs:
+        rows = rank_share(ranks, len(batch.series))
+        return step_inputs(network, member, batch, scales, rows=rows)
+
+    if config.threads == 1:
+        yield from map(prepare, batches)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        pending: deque[Future[StepInputs]] = deque()
+        for batch in batches:
+            pending.append(pool.submit(prepare, batch))
+            if len(pending) > 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
 def train_step(
     network: Network,
     member: Member,
-    batch: Batch,
+    inputs: StepInputs,
     optimizer: torch.optim.Optimizer,
     *,
     config: TrainConfig,
-    scales: Doubles,
     generator: torch.Generator,
     ranks: Ranks = SINGLE_PROCESS,
 ) -> tuple[Tensor, Tensor]:
     """Take one step; return the loss and the gradient's norm before clipping.
 
-    All ranks have the same batch, and each computes the gradient of its share of it.
+    Each rank computes the gradient of its share of the batch.
     """
     optimizer.zero_grad(set_to_none=True)
-    rows = rank_share(ranks, len(batch.series))
-    mask = dropout_mask(member, len(batch.series) * N_ORIGINS, network.config.dropout, generator)
-    if mask is not None:
-        mask = mask[rows.start * N_ORIGINS : rows.stop * N_ORIGINS]
-    loss = step_loss(network, member, batch, scales, reach=config.truncate, rows=rows, mask=mask)
+    mask = None
+    if network.config.dropout:
+        n = n_stretches(config)
+        rows = rank_share(ranks, n)
+        mask = dropout_mask(member, n * N_ORIGINS, network.config.dropout, generator)
+        mask = mask[rows.start * N_ORIGINS : rows.stop * N_ORIGINS][: len(inputs.targets)]
+    loss = step_loss(network, member, inputs, reach=config.truncate, mask=mask)
 
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = list(member.parameters())
@@ -315,15 +362,11 @@ def train_step(
     return loss, norm
 
 
-def dropout_mask(
-    member: Member, n: int, dropout: float, generator: torch.Generator
-) -> Tensor | None:
+def dropout_mask(member: Member, n: int, dropout: float, generator: torch.Generator) -> Tensor:
     """Draw a dropout mask for the states of n windows, (N, 1, D), the same for all segments.
 
-    It is scaled by 1 / (1 - dropout) where it keeps a value; None without dropout.
+    It is scaled by 1 / (1 - dropout) where it keeps a value.
     """
-    if not dropout:
-        return None
     shape = (n, 1, member.spec.hidden)
     is_kept = torch.rand(shape, generator=generator, device=generator.device) >= dropout
     return is_kept / (1 - dropout)
@@ -404,18 +447,19 @@ def fine_tune(
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, max(n_steps, 1))
     key = (config.seed, index, config.epochs)
     generator = make_generator(*key, device=network.center.device)
+    ranks = windows.ranks
     batches = epoch_batches(windows, n_steps=n_steps, batch_size=n_stretches(config), key=key)
+    inputs = prepared_batches(network, member, batches, scales, config=config, ranks=ranks)
 
-    for step, batch in enumerate(batches, start=1):
+    for step, prepared in enumerate(inputs, start=1):
         train_step(
             network,
             member,
-            batch,
+            prepared,
             optimizer,
             config=config,
-            scales=scales,
             generator=generator,
-            ranks=windows.ranks,
+            ranks=ranks,
         )
         schedule.step()
         yield step
