@@ -15,8 +15,13 @@ from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.panel import Features
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.season import Seasons
-from rnnforecast.model.covariates import covariate_inputs, standardise
-from rnnforecast.model.inputs import Inputs, Places, window_inputs
+from rnnforecast.model.inputs import (
+    Inputs,
+    Places,
+    covariate_inputs,
+    standardise,
+    window_inputs,
+)
 from rnnforecast.model.member import Member, Segments
 from rnnforecast.spec import NetworkSpec
 
