@@ -12,6 +12,8 @@ import pandas as pd
 
 from rnnforecast.data.arrays import offsets_from_lengths
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.season import find_seasons, most_common
+from rnnforecast.data.windows import Past
 from rnnforecast.spec import MemberSpec, NetworkSpec
 
 HOUR_US = 3_600_000_000
@@ -74,6 +76,11 @@ def make_spec(
     """Make the spec of these members; by default of a small one."""
     members = members or (MemberSpec("gru", hidden=4, layers=1, segment=segment),)
     return NetworkSpec(lookback, horizon, season, n_series, members)
+
+
+def main_season(past: Past) -> int:
+    """Return the main season of most readings, in steps; 1 where most have none."""
+    return most_common(find_seasons(past), past.n_seen)
 
 
 def wave(n: int, *, season: int = 24, noise: float = 0.1, seed: int = 0) -> np.ndarray:

@@ -101,11 +101,6 @@ def told_seasons(config: WindowConfig, past: Past) -> Seasons | None:
     return Seasons(*sorted({period for period in periods if period > 1}))
 
 
-def infer_season(past: Past) -> int:
-    """Return the main season of most readings, in steps; 1 where most have none."""
-    return most_common(find_seasons(past), past.n_seen)
-
-
 def most_common(seasons: Sequence[Seasons], n_readings: Integers) -> int:
     """Return the main season of most readings, in steps; 1 where most have none.
 

@@ -25,7 +25,6 @@ from rnnforecast.spec import BUILTIN, QUANTILES, NetworkSpec
 _WINDOWS = 4096
 """Windows from which the mean and scale of covariates are taken, at most."""
 _BUILTIN_FILE = "builtin.safetensors"
-_SHAPE_OPTIONS = ("cell", "hidden", "layers")
 
 
 @cache
@@ -84,13 +83,12 @@ def describe_series(
 
 def check_start(trained: Network, spec: NetworkSpec, config: NetworkConfig) -> None:
     """Raise `ModelError` unless the weights of `trained` fit into a network of this spec."""
-    members = tuple(each for each in spec.members if each in trained.spec.members)
-    expected = {**vars(replace(spec, members=members)), "init": config.init}
+    expected = {**vars(spec), "init": config.init}
     stored = {**vars(trained.spec), "init": trained.config.init}
     differing = [
         f"{name} is {expected[name]}, not {stored[name]}"
         for name in expected
-        if name not in ("n_series", "init", "season", "weights") and expected[name] != stored[name]
+        if name not in ("n_series", "season", "weights") and expected[name] != stored[name]
     ]
     if differing:
         raise ModelError(

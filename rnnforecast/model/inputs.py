@@ -113,7 +113,6 @@ class SeriesInputs:
         self.history = parts[0].apply(lambda *same: np.concatenate(same)[back], *parts[1:])
         self.n_segments = self.history.gain.shape[1]
         self.center = np.concatenate([e.center for e in self._experts])[back]
-        self.readings = np.concatenate([e.readings for e in self._experts])[back]
 
     def ahead(self, series: Integers, boundary: Integers, n_ahead: int) -> Inputs:
         """Return the inputs of the segments after boundaries, `(window,)`, as if nothing was read.

@@ -207,8 +207,7 @@ class ValidationWindows:
         starts = range(0, len(batch.series), size)
         self._parts = [take_rows(batch, slice(start, start + size)) for start in starts]
         self._scales = scales[batch.series]
-        future = network.mask_spikes(batch.future, batch.series + 1)
-        self._actual = future.astype(np.float64)
+        self._actual = _without_spikes(network, batch)[:, spec.lookback :]
         self._prepared: dict[int, list[Prepared]] = {}
 
     def _forecast(self, member: Member) -> Doubles:

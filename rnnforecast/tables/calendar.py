@@ -94,14 +94,6 @@ def _offset_in_month(rows: Rows, tz: str | None) -> int | None:
     return None
 
 
-def _is_even_on(axis: TimeAxis, rows: Rows, step_us: int) -> bool:
-    """Tell whether all times lie at equal steps on an axis."""
-    phases = {
-        int(phase) for times in rows.times for phase in np.unique(axis.from_utc(times) % step_us)
-    }
-    return len(phases) == 1
-
-
 def zones_of_midnights(rows: Rows) -> list[str]:
     """Return known zones in which all days, or months, of times in UTC begin at midnight.
 

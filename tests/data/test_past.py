@@ -12,10 +12,9 @@ from rnnforecast.data import windows
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Covariates, FeatureBlock, Panel
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.season import infer_season
 from rnnforecast.data.split import split_by_time, split_times_by_share
 from rnnforecast.data.windows import Past, TrainingWindows, make_past
-from tests.builders import HOUR_US, START_US, make_panel, make_spec, random_walk, wave
+from tests.builders import HOUR_US, START_US, main_season, make_panel, make_spec, random_walk, wave
 from tests.data.tables import few
 
 CUTOFF = np.array([60, 45, 0, 80], np.int64)
@@ -123,7 +122,7 @@ VIEWS: dict[str, Callable[[Past], object]] = {
     "at": lambda past: past.at(*every_time(past)),
     "subset": lambda past: past.subset(np.array([3, 0])).history(LOOKBACK),
     "fit_scaling": lambda past: dataclasses.astuple(fit_scaling(past)),
-    "find_season": infer_season,
+    "find_season": main_season,
 }
 READINGS = (
     "history",
@@ -259,7 +258,7 @@ def test_nothing_chosen_before_training_depends_on_what_is_held_out():
     changed = make_past(another, another.rows_before(cuts.train_until_us))
 
     assert split_times_by_share(another, **shares) == cuts
-    assert infer_season(past) == infer_season(changed) == 24
+    assert main_season(past) == main_season(changed) == 24
 
 
 def forecast_of(*names: str) -> Forecast:

@@ -13,14 +13,13 @@ from rnnforecast.data.season import (
     _variogram,
     describe_windows,
     find_seasons,
-    infer_season,
     resolve_windows,
     told_seasons,
     wanted_lookback,
 )
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import NotEnoughDataError, UsageError
-from tests.builders import HOUR_US, make_panel, random_walk, wave
+from tests.builders import HOUR_US, main_season, make_panel, random_walk, wave
 from tests.data.tables import few
 
 MINUTE_US = 60_000_000
@@ -80,7 +79,7 @@ def test_a_period_of_the_calendar_is_found(period_us, step_us):
     season = period_us // step_us
     readings = wave(min(12 * season, 65_536), season=season, noise=1)
 
-    assert infer_season(past(readings, step_us=step_us)) == season
+    assert main_season(past(readings, step_us=step_us)) == season
 
 
 def test_a_day_is_found_under_a_slow_drift_with_gaps_and_spikes():
@@ -88,7 +87,7 @@ def test_a_day_is_found_under_a_slow_drift_with_gaps_and_spikes():
     readings[100:190] = np.nan
     readings[[50, 300, 777]] = 5000
 
-    assert infer_season(past(readings)) == 24
+    assert main_season(past(readings)) == 24
 
 
 def test_a_week_stands_beside_a_day_where_it_helps():
@@ -118,7 +117,7 @@ def test_a_year_stands_beside_the_week_of_days_and_alone_without_one():
 
 
 def test_a_period_that_no_calendar_knows_is_found_too():
-    assert infer_season(past(wave(37 * 20, season=37, noise=0.5))) == 37
+    assert main_season(past(wave(37 * 20, season=37, noise=0.5))) == 37
 
 
 def test_no_season_is_invented_in_noise_and_walks():
@@ -154,7 +153,7 @@ def test_a_series_that_is_too_short_to_tell_has_the_usual_season_of_its_step(n_r
     "readings", [[], [1.0], [1.0, 2.0, 3.0], np.full(500, 7.0), np.full(500, np.nan)]
 )
 def test_there_is_no_season_in_constant_missing_or_few_readings(readings):
-    assert infer_season(past(readings)) == 1
+    assert main_season(past(readings)) == 1
 
 
 @pytest.mark.parametrize("n_days", [4, 5, 7])
@@ -162,21 +161,21 @@ def test_a_day_of_minutes_is_found_in_a_few_noisy_days_with_gaps(n_days):
     readings = wave(1440 * n_days, season=1440, noise=5)
     readings[1000:1300] = np.nan
 
-    assert infer_season(past(readings, step_us=MINUTE_US)) == 1440
+    assert main_season(past(readings, step_us=MINUTE_US)) == 1440
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_there_is_no_day_in_minutes_of_noise_and_random_walks(seed):
     noise = np.random.default_rng(seed).standard_normal(20_000)
 
-    assert infer_season(past(noise, step_us=MINUTE_US)) == 1
-    assert infer_season(past(random_walk(20_000, seed=seed), step_us=MINUTE_US)) == 1
+    assert main_season(past(noise, step_us=MINUTE_US)) == 1
+    assert main_season(past(random_walk(20_000, seed=seed), step_us=MINUTE_US)) == 1
 
 
 def test_a_season_of_no_clock_that_is_too_long_is_none():
     season = MAX_SEASON * 2
 
-    assert infer_season(past(wave(5 * season, season=season), step_us=5 * MINUTE_US)) == 1
+    assert main_season(past(wave(5 * season, season=season), step_us=5 * MINUTE_US)) == 1
 
 
 @pytest.mark.parametrize(
@@ -197,11 +196,11 @@ def test_fine_steps_are_forecast_an_hour_ahead_or_as_far_as_auto_goes(step_us, s
 def test_most_series_decide():
     series = [wave(480, seed=s, noise=1) for s in range(6)] + [np.zeros(480), random_walk(480)]
 
-    assert infer_season(past(*series)) == 24
+    assert main_season(past(*series)) == 24
 
 
 def test_many_series_that_are_too_short_to_tell_outvote_no_long_one():
-    assert infer_season(past(wave(480), *(wave(n) for n in (1, 2, 3, 5, 8, 12)))) == 24
+    assert main_season(past(wave(480), *(wave(n) for n in (1, 2, 3, 5, 8, 12)))) == 24
 
 
 def test_a_table_of_unlike_series_gets_the_season_of_each():
@@ -260,8 +259,8 @@ def test_a_series_that_is_constant_in_part_warns_of_nothing():
     alarm = np.zeros(480)
     alarm[[200, 203]] = 1  # brought nearer as spikes are, it never changes
 
-    assert infer_season(past(readings, np.zeros(480), [1.0, np.nan])) in (1, 24)
-    assert infer_season(past(alarm)) == 1
+    assert main_season(past(readings, np.zeros(480), [1.0, np.nan])) in (1, 24)
+    assert main_season(past(alarm)) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.arrays import Doubles
@@ -19,7 +20,8 @@ from rnnforecast.model import ensemble, training
 from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.ensemble import EnsembleLog, train_members
 from rnnforecast.model.initialise import initialise_network
-from rnnforecast.model.loss import loss_scales
+from rnnforecast.model.loss import ValidationWindows, loss_scales
+from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.spec import MemberSpec, NetworkSpec
 from tests.builders import make_panel, make_spec, wave
@@ -46,6 +48,31 @@ def short_epochs() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         for module in (training, ensemble):
             patched.setattr(module, "EPOCH_STEPS", EPOCH)
+        yield
+
+
+class Distances:
+    """How far the weights of members are from those that they began with, to validate by."""
+
+    def __init__(self) -> None:
+        self._first: dict[Member, Tensor] = {}
+
+    def of(self, member: Member) -> float:
+        weights = torch.cat([p.detach().flatten() for p in member.parameters()])
+        return float((weights - self._first.setdefault(member, weights.clone())).norm())
+
+
+@contextmanager
+def second_member_stops() -> Iterator[None]:
+    """Let validation say that the second member never gets better, and the others always do."""
+    distances = Distances()
+
+    def loss(self: ValidationWindows, member: Member) -> float:
+        is_second = list(self._network.members).index(member) == 1
+        return 1.0 if is_second else -distances.of(member)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ValidationWindows, "loss", loss)
         yield
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from rnnforecast.config.training import NetworkConfig
+from rnnforecast.data.arrays import Doubles
 from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons
 from rnnforecast.model.member import Member, Segments
@@ -55,15 +56,23 @@ def make_segments(
     """Make the inputs of n windows from random numbers."""
     torch.manual_seed(1)
     segment = member.spec.segment
-    covariates = None
-    if spec.n_features:
-        covariates = torch.randn(n, n_segments, n_covariate_inputs(spec, segment))
-    return Segments(
+    segments = Segments(
         torch.randn(n, n_segments, n_inputs(segment)),
         torch.randn(n, n_segments, N_EXPERTS, segment),
         0.1 + 0.9 * torch.rand(n, n_segments),
-        covariates,
     )
+    if not spec.n_features:
+        return segments
+    return segments._replace(
+        covariates=torch.randn(n, n_segments, n_covariate_inputs(spec, segment)),
+        reaction=torch.randn(n, n_segments, segment if spec.n_known else 0),
+        reaction_error=torch.rand(n, n_segments),
+    )
+
+
+def forecast_by(network: Network, member: Member, history: History) -> Doubles:
+    """Forecast by one member."""
+    return network.member_forecast(member, network.prepare(history, member.spec.segment))
 
 
 def make_history(

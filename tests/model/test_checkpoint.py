@@ -34,6 +34,7 @@ from tests.model.fitting import (
     PLAIN,
     fit,
     scales_of,
+    second_member_stops,
     short_epochs,
     started,
     weights_of,
@@ -160,13 +161,13 @@ def test_training_that_is_interrupted_again_and_again_comes_to_the_same_end(
 def test_members_that_had_stopped_early_stay_stopped(
     place: Checkpoints, interrupted: Callable[..., None]
 ) -> None:
-    hasty = dataclasses.replace(QUICK, epochs=8, learning_rate=1.0)
-    uninterrupted = fit(NOISY, hasty, members=PAIR)
-    steps = sorted(member.steps for member in uninterrupted[1].members)
-    assert steps[0] < steps[-1], "the test needs a member that stops before the others"
-    interrupted(2 * steps[0] + 2, hasty, place, members=PAIR)
-    assert len(loaded(place, members=PAIR).active) < 2
-    resumed = fit(NOISY, hasty, members=PAIR, checkpoints=place)
+    config = dataclasses.replace(QUICK, epochs=6)
+    with second_member_stops():
+        uninterrupted = fit(NOISY, config, members=PAIR)
+        interrupted(2 * 4 * EPOCH + 2, config, place, members=PAIR)
+        assert loaded(place, members=PAIR).active == (0,)
+        resumed = fit(NOISY, config, members=PAIR, checkpoints=place)
+    assert [member.steps for member in resumed[1].members] == [6 * EPOCH, 4 * EPOCH]
     assert outcome(*resumed) == outcome(*uninterrupted)
 
 

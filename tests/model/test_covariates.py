@@ -1,270 +1,309 @@
-"""What a member makes of covariates: nothing at first, then the effect that it has learnt."""
+"""Covariates: how they are cut into segments, how series react to them, and what that gives."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
-from rnnforecast.data.panel import Covariates, FeatureBlock
-from rnnforecast.data.scaling import fit_scaling
+from rnnforecast.data.panel import Covariates, FeatureBlock, Features
+from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Past, make_past
-from rnnforecast.model.covariates import CovariateBatch
+from rnnforecast.model.covariates import covariate_inputs, standardise
+from rnnforecast.model.experts import Experts
 from rnnforecast.model.forecaster import RNNForecaster
-from rnnforecast.model.initialise import initialise_network
-from rnnforecast.model.loss import covariates_of
-from rnnforecast.model.network import Member, Network
-from rnnforecast.spec import MemberSpec, NetworkSpec, expected_shapes
-from tests.builders import make_panel, make_spec
+from rnnforecast.model.inputs import Places, window_inputs
+from rnnforecast.model.network import Network
+from rnnforecast.model.reaction import Reaction
+from rnnforecast.spec import MemberSpec, n_covariate_inputs
+from tests.builders import make_panel, make_spec, wave
+from tests.model.networks import (
+    DAY,
+    HORIZON,
+    LOOKBACK,
+    forecast_by,
+    make_history,
+    make_network,
+    sensor_windows,
+)
 
-LOOKBACK, HORIZON = 24, 10
-SIZES = [(2, 3, 1), (1, 0, 0), (0, 2, 0), (0, 0, 2), (1, 0, 1), (0, 1, 1)]
-SEES = MemberSpec(LOOKBACK, 6, linear=False, seasonal=False, covariates=True)
+SEES = MemberSpec("gru", 4, 1, 4, covariates=True)
 BLIND = replace(SEES, covariates=False)
-STATE = tuple[Tensor, Tensor]
+SIZES = [(2, 3, 1), (1, 0, 0), (0, 2, 0), (0, 0, 2)]
 
 
-def task_of(sizes: tuple[int, int, int], *members: MemberSpec) -> NetworkSpec:
-    spec = make_spec(LOOKBACK, HORIZON, 4, 2, members=members or (SEES,))
-    return replace(spec, n_known=sizes[0], n_past=sizes[1], n_static=sizes[2])
-
-
-def make_member(sizes: tuple[int, int, int] = (2, 3, 1), own: MemberSpec = SEES) -> Member:
-    torch.manual_seed(0)
-    (member,) = Network(task_of(sizes, own), NetworkConfig(hidden=16)).eval().members
-    return member
-
-
-def make_beside(sizes: tuple[int, int, int] = (2, 3, 1), n: int = 4) -> CovariateBatch:
-    torch.manual_seed(1)
+def make_features(
+    sizes: tuple[int, int, int] = (2, 3, 1), *, n: int = 3, missing: float = 0.1
+) -> Features:
+    rng = np.random.default_rng(0)
     n_known, n_past, n_static = sizes
-    return CovariateBatch(
-        torch.randn(n, n_known, LOOKBACK + HORIZON),
-        torch.randn(n, n_past, LOOKBACK),
-        torch.randn(n, n_static),
+    shapes = (n, n_known, LOOKBACK + HORIZON), (n, n_past, LOOKBACK), (n, n_static)
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    for array in arrays:
+        array[rng.random(array.shape) < missing] = np.nan
+    return Features(*arrays)
+
+
+# Standardised
+
+
+def test_covariates_are_standardised_by_kind_and_far_ones_are_brought_nearer() -> None:
+    features = Features(
+        np.full((2, 1, 9), 9.0, np.float32),
+        np.full((2, 1, 5), -4.0, np.float32),
+        np.full((2, 1), 1e9, np.float32),
     )
+    mean, scale = np.array([5.0, -3.0, 10.0]), np.array([2.0, 0.5, 1.0])
+    known, past, static = standardise(features, mean, scale)
+    assert (known == 2).all() and (past == -2).all() and (static == 10).all()
 
 
-def windows(n: int = 4) -> tuple[Tensor, Tensor, Tensor]:
-    torch.manual_seed(2)
-    return torch.randn(n, LOOKBACK), torch.ones(n).long(), torch.zeros(n).long()
+def test_a_missing_covariate_repeats_the_last_one_or_is_the_mean() -> None:
+    features = make_features()
+    n = sum(x.shape[1] for x in features)
+    known, past, static = standardise(features, np.full(n, 0.5), np.full(n, 2.0))
+    for found, given in ((known, features.known), (past, features.past)):
+        for window, feature in np.ndindex(*given.shape[:2]):
+            last = 0.0
+            for row, value in enumerate(given[window, feature].tolist()):
+                last = last if np.isnan(value) else (value - 0.5) / 2
+                assert found[window, feature, row] == pytest.approx(last, abs=1e-6)
+    expected = np.where(np.isnan(features.static), 0, (features.static - 0.5) / 2)
+    np.testing.assert_allclose(static, expected, rtol=1e-6)
 
 
-def learnt(member: Member) -> Member:
-    """Let every weight of the reader be something else than zero."""
-    torch.manual_seed(3)
-    assert member.covariate_encoder is not None
-    with torch.no_grad():
-        for weight in member.covariate_encoder.parameters():
-            weight.add_(0.1 * torch.randn(weight.shape))
-    return member
-
-
-@pytest.mark.parametrize("sizes", SIZES)
-def test_the_tensors_are_those_that_the_task_says(sizes: tuple[int, int, int]) -> None:
-    spec, config = task_of(sizes, SEES, BLIND), NetworkConfig(hidden=16)
-    state = Network(spec, config).state_dict()
-
-    assert {name: tuple(x.shape) for name, x in state.items()} == expected_shapes(spec, config)
+# Segments
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_before_training_it_is_as_if_there_were_none(sizes: tuple[int, int, int]) -> None:
-    sees, blind = make_member(sizes), make_member(sizes, BLIND)
-    state = {k: v for k, v in sees.state_dict().items() if not k.startswith("covariate_encoder.")}
-    blind.load_state_dict(state)
+@pytest.mark.parametrize(("segment", "n_origins"), [(4, 1), (5, 1), (4, 3)])
+def test_a_segment_has_the_covariates_of_its_rows_and_of_those_before(
+    sizes: tuple[int, int, int], segment: int, n_origins: int
+) -> None:
+    features = make_features(sizes, missing=0.0)
+    n_ahead = -(-HORIZON // segment)
+    places = Places.at_end(3, LOOKBACK, segment, n_ahead=n_ahead, n_origins=n_origins)
+    known = features.known if sizes[0] else None
+    readings = sensor_windows().astype(np.float64)
+    inputs = window_inputs(readings, [DAY] * 3, segment, places, known)
 
-    found = sees(*windows(), make_beside(sizes))
+    values = covariate_inputs(features, places, segment, inputs)
 
-    assert torch.equal(found, blind(*windows()))
+    spec = replace(make_spec(LOOKBACK, HORIZON), n_known=sizes[0], n_past=sizes[1])
+    spec = replace(spec, n_static=sizes[2])
+    n_segments = places.n_history + n_ahead
+    assert values.shape == (3 * n_origins, n_segments, n_covariate_inputs(spec, segment))
+    n_before = -LOOKBACK % segment
+
+    def of(table: np.ndarray, number: int) -> list[float]:
+        """Return the rows of a segment; 0 where there is no row."""
+        rows = range(number * segment - n_before, (number + 1) * segment - n_before)
+        return [
+            float(feature[row]) if 0 <= row < len(feature) else 0.0
+            for feature in table
+            for row in rows
+        ]
+
+    for window, (stretch, boundary) in enumerate(zip(places.stretch, places.boundary, strict=True)):
+        for i in range(n_segments):
+            number = boundary - places.n_history + i
+            zeros = [0.0] * sizes[1] * segment
+            past = of(features.past[stretch], number - 1) if number <= boundary else zeros
+            expected = [
+                *of(features.known[stretch], number - 1),
+                *of(features.known[stretch], number),
+                *past,
+                *features.static[stretch],
+            ]
+            np.testing.assert_allclose(values[window, i, : len(expected)], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("sizes", SIZES)
-def test_after_training_each_kind_moves_the_forecast(sizes: tuple[int, int, int]) -> None:
-    member, beside = learnt(make_member(sizes)), make_beside(sizes)
-    before = member(*windows(), beside)
-
-    for kind, size in zip(CovariateBatch._fields, sizes, strict=True):
-        moved = beside._replace(**{kind: getattr(beside, kind) + 1.0})
-        assert torch.equal(member(*windows(), moved), before) == (size == 0), kind
-
-
-def test_a_value_ahead_reaches_its_own_stretch_and_no_other() -> None:
-    member, beside = learnt(make_member()), make_beside()
-    known = beside.known.clone()
-    known[:, :, LOOKBACK + 7] += 1.0  # lead 8, in the second stretch of 6
-
-    moved = member(*windows(), beside._replace(known=known)) - member(*windows(), beside)
-
-    assert (moved[:, :6].abs() < 1e-5).all()
-    assert (moved[:, 7].abs() > 1e-4).all()
-
-
-def test_what_known_covariates_explain_is_taken_out_and_put_back() -> None:
-    member, beside = make_member(), make_beside()
-    history, series, step = windows()
-    assert member.covariate_encoder is not None
-    with torch.no_grad():
-        member.covariate_encoder.series_effect.weight[1] = 0.3 * torch.randn(18)
-        effect = member.covariate_encoder.effect(beside, series)
-        plain = member(history, series, step, CovariateBatch(*map(torch.zeros_like, beside)))
-        at_rest = member.covariate_encoder.effect(
-            CovariateBatch(*map(torch.zeros_like, beside)), series
+def test_no_past_covariate_after_the_cutoff_is_seen() -> None:
+    """Of several windows in a stretch, too, each sees those before its own cutoff alone."""
+    features = make_features((0, 1, 0), n=1, missing=0.0)
+    places = Places.at_end(1, LOOKBACK, 4, n_ahead=3, n_origins=3)
+    inputs = window_inputs(sensor_windows(1).astype(np.float64), [DAY], 4, places)
+    for window, boundary in enumerate(places.boundary):
+        changed = features.past.copy()
+        changed[..., boundary * 4 :] += 7
+        before, after = (
+            covariate_inputs(each, places, 4, inputs)[window]
+            for each in (features, features._replace(past=changed))
         )
-        found = member(history + (effect[0] - at_rest[0]), series, step, beside)
-
-    expected = plain + (effect[1] - at_rest[1])[..., None]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    assert effect[1].std() > 0.1
+        assert np.array_equal(before, after)
 
 
-def test_a_member_sees_the_newest_of_a_longer_history() -> None:
-    short = replace(SEES, lookback=12)
-    member, beside = learnt(make_member(own=short)), make_beside()
-    history, series, step = windows()
-    shorter = CovariateBatch(beside.known[..., 12:], beside.past[..., 12:], beside.static)
-
-    found = member(history[:, 12:], series, step, shorter)
-
-    assert torch.equal(found, member(history, series, step, beside))
+# Reaction
 
 
-def test_each_series_reacts_in_its_own_way() -> None:
-    member, beside = make_member(), make_beside()
-    assert member.covariate_encoder is not None
-    with torch.no_grad():
-        member.covariate_encoder.series_effect.weight[2, 0] = 1.0
-
-    one, other = (member.covariate_encoder.effect(beside, torch.full((4,), s))[1] for s in (1, 2))
-
-    assert (one == 0).all()
-    torch.testing.assert_close(other, beside.known[:, 0, LOOKBACK:])
+def driven_readings(n_rows: int, *, effect: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return readings with a season of 8 rows that react to a covariate, and the covariate."""
+    rng = np.random.default_rng(0)
+    covariate = rng.normal(size=n_rows + 24)
+    readings = wave(n_rows, season=8, noise=0.1) + effect * covariate[:n_rows]
+    return readings.astype(np.float64), covariate
 
 
-def make_network(sizes: tuple[int, int, int] = (1, 1, 1)) -> Network:
-    torch.manual_seed(0)
-    network = Network(task_of(sizes), NetworkConfig(hidden=16)).eval()
-    network.feature_mean.copy_(torch.tensor([5.0, -3.0, 10.0]))
-    network.feature_scale.copy_(torch.tensor([2.0, 0.5, 1.0]))
-    return network
+@pytest.mark.parametrize("seasons", [DAY, Seasons()])
+def test_the_reaction_to_a_covariate_is_fitted_and_forecast(seasons: Seasons) -> None:
+    readings, covariate = driven_readings(400)
+    if seasons == Seasons():
+        readings = readings - wave(400, season=8, noise=0.0) + 20
+    experts = Experts(readings[None], seasons, 8)
+    reaction = Reaction(experts, covariate[None, None])
+
+    (added,) = reaction.forecast(np.zeros(1, int), np.array([[50]]), 24)[0]
+
+    correlation = np.corrcoef(added, 3 * covariate[400:])[0, 1]
+    slope = np.dot(added, covariate[400:]) / np.dot(covariate[400:], covariate[400:])
+    assert correlation > 0.9
+    assert slope == pytest.approx(3, abs=0.5)
+    assert reaction.error[0, -1, 0] < 0.3 * np.abs(3 * covariate).mean() + 0.3
 
 
-def test_features_are_standardised_by_kind() -> None:
-    known, past = torch.full((2, 1, LOOKBACK + HORIZON), 9.0), torch.full((2, 1, LOOKBACK), -4.0)
-    beside = make_network().standardise_covariates([known, past, torch.full((2, 1), 12.0)])
-
-    assert beside is not None
-    assert (beside.known == 2).all() and (beside.past == -2).all() and (beside.static == 2).all()
-
-
-def test_what_is_missing_is_as_before_or_average() -> None:
-    known, past = torch.full((1, 1, LOOKBACK + HORIZON), 9.0), torch.full((1, 1, LOOKBACK), -4.0)
-    known[0, 0, 5:9] = torch.nan
-    known[0, 0, 5:] += 2
-    past[0, 0, :4] = torch.nan
-    beside = make_network().standardise_covariates([known, past, torch.full((1, 1), torch.nan)])
-
-    assert beside is not None
-    assert (beside.known[0, 0, :9] == 2).all() and (beside.known[0, 0, 9:] == 3).all()
-    assert (beside.past[0, 0, :4] == 0).all() and (beside.past[0, 0, 4:] == -2).all()
-    assert beside.static.item() == 0
+def test_no_later_reading_nor_covariate_changes_the_reaction_before_it() -> None:
+    readings, covariate = driven_readings(160)
+    changed_readings, changed = readings.copy(), covariate.copy()
+    changed_readings[80:], changed[80:] = -50.0, 9.0
+    first, second = (
+        Reaction(Experts(y[None], DAY, 8), x[None, None])
+        for y, x in ((readings, covariate), (changed_readings, changed))
+    )
+    # levels are less the center of all readings, which no difference depends on
+    np.testing.assert_allclose(first.next_segment[:, :10], second.next_segment[:, :10], rtol=1e-5)
 
 
+def test_a_series_that_reacts_to_nothing_is_forecast_without_a_reaction() -> None:
+    readings, covariate = driven_readings(400, effect=0.0)
+    reaction = Reaction(Experts(readings[None], DAY, 8), covariate[None, None])
+    added = reaction.forecast(np.zeros(1, int), np.array([[50]]), 24)
+    assert np.abs(added).max() < 0.3
+
+
+@pytest.mark.parametrize("n_known", [1, 20, 40])
+def test_many_covariates_are_bounded(n_known: int) -> None:
+    readings, _ = driven_readings(80)
+    known = np.random.default_rng(1).normal(size=(1, n_known, 104))
+    reaction = Reaction(Experts(readings[None], DAY, 8), known)
+    assert np.isfinite(reaction.forecast(np.zeros(1, int), np.array([[10]]), 24)).all()
+
+
+# Networks
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_a_member_that_sees_covariates_depends_on_them_and_another_does_not(
+    sizes: tuple[int, int, int],
+) -> None:
+    network = make_network(SEES, BLIND, n_features=sizes)
+    readings, features = sensor_windows(), make_features(sizes)
+    changed = Features(*(x + np.float32(0.5) for x in features))
+    if sizes[0]:  # a constant is none of the reaction
+        changed.known[:, 0] *= -2
+    histories = [make_history(readings, features=each) for each in (features, changed)]
+    sees, blind = (
+        [forecast_by(network, member, history) for history in histories]
+        for member in network.members
+    )
+    assert (np.abs(sees[1] - sees[0]).max((1, 2)) > 1e-4).all()
+    assert np.array_equal(*blind)
+    assert np.isfinite(sees).all()
+
+
+def test_windows_with_covariates_are_forecast_as_they_are_alone() -> None:
+    network = make_network(SEES, n_features=(2, 3, 1))
+    readings, features = sensor_windows(), make_features()
+    seasons = [DAY, Seasons(), DAY]
+    history = replace(make_history(readings, features=features), seasons=seasons)
+    together = network.forecast(history)
+    for window in range(3):
+        part = slice(window, window + 1)
+        single = make_history(
+            readings[part], seasons=seasons[window], features=Features(*(x[part] for x in features))
+        )
+        np.testing.assert_allclose(network.forecast(single)[0], together[window], rtol=1e-4)
+
+
+# Training
+
+
+@cache
 def driven(
-    n: int = 600, *, unit: float = 1.0, offset: float = 0.0, effect: Callable = lambda x: 3 * x
+    n: int = 320, *, unit: float = 1.0, offset: float = 0.0, effect: Callable = lambda x: 3 * x
 ) -> Past:
     """Make a reading that a setpoint drives, written in some unit, to be forecast at 3/4."""
     rng = np.random.default_rng(0)
-    setpoint = np.repeat(rng.normal(size=n // 6 + 10), 6)[: n + HORIZON].astype(np.float32)
+    setpoint = np.repeat(rng.normal(size=n // 4 + 10), 4)[: n + HORIZON].astype(np.float32)
     readings = 20 + effect(setpoint[:n]) + 0.1 * rng.normal(size=n)
-    panel = make_panel(readings)
-    every = np.zeros(1, np.int64)
+    zero = np.zeros(1, np.int64)
     values = (unit * setpoint + offset)[None].astype(np.float32)
-    known = FeatureBlock(values, ("setpoint",), every, every, every + n + HORIZON)
-    nothing = FeatureBlock(values[:0], (), every, every, every)
-    beside = Covariates((known,), nothing, np.empty((1, 0), np.float32))
-    return make_past(replace(panel, covariates=beside))
+    known = FeatureBlock(values, ("setpoint",), zero, zero, zero + n + HORIZON)
+    nothing = FeatureBlock(values[:0], (), zero, zero, zero)
+    covariates = Covariates((known,), nothing, np.empty((1, 0), np.float32))
+    return make_past(replace(make_panel(readings), covariates=covariates))
 
 
-def fit(
-    past: Past, *members: MemberSpec, epochs: int = 20, validates: bool = True
-) -> RNNForecaster:
+def fit(past: Past, *members: MemberSpec, steps: int = 10, validates: bool = True) -> RNNForecaster:
     spec = replace(make_spec(LOOKBACK, HORIZON, 1, 1, members=members), n_known=1)
-    first = replace(past, cutoff=past.cutoff * 3 // 4)
     return RNNForecaster.fit(
-        first,
+        replace(past, cutoff=past.cutoff * 3 // 4),
         past if validates else None,
         spec=spec,
-        network=NetworkConfig(hidden=16),
-        config=TrainConfig(epochs=epochs, threads=1, batch_size=64, learning_rate=1e-2),
+        network=NetworkConfig(),
+        config=TrainConfig(steps=steps, threads=1, batch_size=16, learning_rate=1e-2),
+        told=Seasons(),
     )
 
 
-@pytest.mark.parametrize("effect", [lambda x: 3 * x, lambda x: 3 * x**2, lambda x: 3 * np.abs(x)])
-def test_a_reaction_is_there_before_training(effect: Callable[[np.ndarray], np.ndarray]) -> None:
-    past = driven(effect=effect)
-    drawn = past.windows(LOOKBACK, HORIZON)
-    batch = drawn.gather(drawn.spread(200))
-    spec = replace(make_spec(LOOKBACK, HORIZON, 1, 1, members=(SEES,)), n_known=1)
-    torch.manual_seed(0)
-    network = Network(spec, NetworkConfig(hidden=16))
-
-    initialise_network(network, fit_scaling(past), drawn)
-
-    (member,), beside = network.members, covariates_of(network, batch)
-    assert (
-        member.covariate_encoder is not None and beside is not None and batch.features is not None
-    )
-    with torch.no_grad():
-        found = torch.cat(
-            member.covariate_encoder.effect(beside, torch.ones(200).long()), 1
-        ).numpy()
-    actual = effect(batch.features.known[:, 0])
-    left = network.scale[1].item() * found - actual
-    assert left.std() < 0.3 * actual.std()
-
-
-@pytest.mark.slow
-def test_a_setpoint_that_is_known_halves_the_error() -> None:
+def test_a_setpoint_that_is_known_halves_the_error_without_any_training() -> None:
     past = driven()
-    origins = np.arange(460, 590, 7)
+    origins = np.arange(240, 310, 7)
     many = replace(past, series=np.zeros(len(origins), np.int64), cutoff=origins)
     actual = past.readings(0)[origins[:, None] + np.arange(HORIZON)]
 
     errors = [
-        np.abs(fit(past, own).predict(many, HORIZON, (0.5,)).point - actual).mean()
-        for own in (SEES, BLIND)
+        np.abs(fit(past, member, steps=1).predict(many, HORIZON, (0.5,)).point - actual).mean()
+        for member in (SEES, BLIND)
     ]
 
-    assert errors[0] < 0.5 * errors[1]
+    assert errors[0] < 0.6 * errors[1]
 
 
 def test_the_unit_of_a_covariate_does_not_matter() -> None:
     celsius, fahrenheit = driven(), driven(unit=1.8, offset=32.0)
 
     first, second = (
-        fit(past, SEES, epochs=2).predict(past, HORIZON, (0.5,)).values
-        for past in (celsius, fahrenheit)
+        fit(past, SEES).predict(past, HORIZON, (0.5,)).values for past in (celsius, fahrenheit)
     )
 
     np.testing.assert_allclose(first, second, rtol=1e-3)
 
 
-@pytest.mark.slow
-def test_validation_leaves_out_the_members_that_do_not_see_what_helps() -> None:
+def test_validation_gives_more_weight_to_the_member_that_sees_what_helps() -> None:
     forecaster = fit(driven(), BLIND, SEES)
 
-    assert forecaster.log is not None and forecaster.log.selected == (1,)
+    spec = forecaster.network.spec
+    assert dict(zip(spec.members, spec.shares, strict=True))[SEES] > 0.6
+
+
+@pytest.mark.parametrize(("members", "selected"), [((BLIND, SEES), (1,)), ((BLIND,) * 2, (0, 1))])
+def test_without_validation_the_members_that_see_covariates_are_kept(
+    members: tuple[MemberSpec, ...], selected: tuple[int, ...]
+) -> None:
+    forecaster = fit(driven(), *members, steps=1, validates=False)
+
+    assert forecaster.log is not None and forecaster.log.selected == selected
+    assert forecaster.network.spec.n_known == int(SEES in members)
 
 
 def test_a_saved_network_reproduces_its_self_test() -> None:
-    forecaster = fit(driven(), SEES, epochs=1)
-    network = forecaster.network
+    forecaster = fit(driven(), SEES, steps=2)
+    network: Network = forecaster.network
 
     restored = RNNForecaster.restore(
         network.spec,
@@ -281,10 +320,17 @@ def test_a_saved_network_reproduces_its_self_test() -> None:
     )
 
 
-@pytest.mark.parametrize(("members", "kept"), [((BLIND, SEES), (1,)), ((BLIND, BLIND), (0, 1))])
-def test_without_validation_the_members_that_see_covariates_are_kept(
-    members: tuple[MemberSpec, ...], kept: tuple[int, ...]
-) -> None:
-    forecaster = fit(driven(), *members, epochs=1, validates=False)
-
-    assert forecaster.log is not None and forecaster.log.selected == kept
+def test_covariates_that_are_all_missing_are_average() -> None:
+    network = make_network(SEES, n_features=(1, 1, 1))
+    readings = sensor_windows(1)
+    empty, zero = (
+        Features(
+            np.full((1, 1, LOOKBACK + HORIZON), value, np.float32),
+            np.full((1, 1, LOOKBACK), value, np.float32),
+            np.full((1, 1), value, np.float32),
+        )
+        for value in (np.nan, 0.0)
+    )
+    assert torch.equal(network.feature_mean, torch.zeros(3))
+    forecasts = [network.forecast(make_history(readings, features=x)) for x in (empty, zero)]
+    assert np.array_equal(*forecasts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,83 +13,94 @@ from torch import Tensor
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.windows import make_past
+from rnnforecast.data.season import find_seasons
+from rnnforecast.data.windows import make_past, windows_of
 from rnnforecast.errors import UsageError
 from rnnforecast.events import ignore
 from rnnforecast.model.distributed import sum_gradients
 from rnnforecast.model.ensemble import train_members
 from rnnforecast.model.initialise import initialise_network
-from rnnforecast.model.loss import ValidationWindows
+from rnnforecast.model.loss import N_ORIGINS, ValidationWindows, loss_scales
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import MemberTraining, fine_tune
 from rnnforecast.spec import MemberSpec
 from tests.builders import make_panel, make_spec, wave
 from tests.data.test_past import sensors
+from tests.model.fitting import EPOCH, short_epochs
 from tests.together import ThreadRanks, held_by, together
 
+PLAIN = MemberSpec("gru", 4, 1, 8)
 MEMBERS = {
-    "plain": MemberSpec(24, 6, linear=False, seasonal=False),
-    "linear": MemberSpec(24, 6, linear=True, seasonal=True),
-    "beside": MemberSpec(24, 6, linear=True, seasonal=True, covariates=True),
+    "plain": PLAIN,
+    "mingru": dataclasses.replace(PLAIN, cell="mingru"),
+    "covariates": dataclasses.replace(PLAIN, covariates=True),
 }
-CONFIG = TrainConfig(batch_size=32, epochs=2, threads=1)
-N_STEPS = 25
+CONFIG = TrainConfig(batch_size=4 * N_ORIGINS, epochs=2, threads=1, learning_rate=0.01)
+N_STEPS = EPOCH + 2
 """Into the second epoch."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def epochs_are_short() -> Iterator[None]:
+    with short_epochs():
+        yield
 
 
 def readings() -> Panel:
     """Four sensors with gaps; the last is much shorter than the others."""
     panel = dataclasses.replace(sensors(), covariates=None)
-    return panel.before(np.array([100, 100, 100, 40]))
+    return panel.before(np.array([100, 100, 100, 50]))
 
 
-def begun(panel: Panel, own: MemberSpec, **network: object) -> Network:
+def begun(panel: Panel, member: MemberSpec, *, dropout: float = 0.0) -> Network:
     """Return a network as training begins with it."""
     known, past, static = panel.covariates.sizes if panel.covariates else (0, 0, 0)
     spec = dataclasses.replace(
-        make_spec(season=12, n_series=panel.n_series, members=(own,)),
+        make_spec(season=24, n_series=panel.n_series, members=(member,)),
         n_known=known,
         n_past=past,
         n_static=static,
     )
     torch.manual_seed(0)
-    return Network(spec, NetworkConfig(hidden=8, **network))
+    return Network(spec, NetworkConfig(dropout=dropout))
 
 
 def steps_of(network: Network, panel: Panel, config: TrainConfig = CONFIG) -> list[float]:
     """Train from the readings of a panel; return the loss of each step, and of each validation."""
     train = make_past(panel, panel.rows_before(panel.end_us - 20 * panel.step_us))
-    windows = train.windows(24, 6)
-    initialise_network(network, fit_scaling(train), windows)
-    held_out = ValidationWindows(make_past(panel).windows(24, 6, targets_after=train))
-    training = MemberTraining(network, 0, windows, held_out, config)
-    losses = []
+    seasons, spec = find_seasons(train), network.spec
+    windows, scales = windows_of(train, spec), loss_scales(train, seasons)
+    initialise_network(network, None, seasons, train, windows)
+    validation = windows_of(make_past(panel), spec, targets_after=train)
+    held_out = ValidationWindows(network, validation, scales)
+    training = MemberTraining(network, 0, windows, held_out, config, scales)
+    losses = [training._best_loss]
     for _ in range(N_STEPS):
         ended = training.step()
         losses.append(ended.train_loss if ended else float(training._losses[-1]))
     losses += [epoch.validation_loss for epoch in training.epochs]
-    for _ in fine_tune(network, 0, make_past(panel).windows(24, 6), n_steps=3, config=config):
+    everything = windows_of(make_past(panel), spec)
+    for _ in fine_tune(network, 0, everything, scales=scales, n_steps=2, config=config):
         pass
     return losses
 
 
 @pytest.mark.parametrize(
-    ("kind", "sizes"), [("plain", (1, 1, 2)), ("linear", (3, 1)), ("beside", (1, 1, 2))]
+    ("kind", "sizes"), [("plain", (1, 1, 2)), ("mingru", (3, 1)), ("covariates", (1, 1, 2))]
 )
 def test_ranks_reach_the_losses_of_one_process_at_each_step(kind, sizes):
-    panel = sensors() if kind == "beside" else readings()
+    panel = sensors() if kind == "covariates" else readings()
     alone = begun(panel, MEMBERS[kind], dropout=0.1)
     networks = [copy.deepcopy(alone) for _ in sizes]
     expected = steps_of(alone, panel)
 
-    found = together(
+    of_ranks = together(
         len(sizes), lambda ranks: steps_of(networks[ranks.rank], held_by(panel, sizes, ranks))
     )
 
-    assert len(expected) == N_STEPS + 1
-    assert expected[-1] < expected[0], "it learns"
-    for losses in found:
+    assert len(expected) == N_STEPS + 2
+    assert expected[-1] != expected[0], "it learns"
+    for losses in of_ranks:
         np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
     first = networks[0].state_dict()
     for other in networks[1:]:
@@ -98,17 +110,22 @@ def test_ranks_reach_the_losses_of_one_process_at_each_step(kind, sizes):
         torch.testing.assert_close(first[name], value, rtol=0, atol=2e-3)
 
 
-def test_more_ranks_than_windows_in_a_batch_are_told():
+def test_more_ranks_than_stretches_in_a_batch_are_refused():
     panel = make_panel(*(wave(60, season=12, seed=s) for s in range(3)))
 
     def fit(ranks: ThreadRanks) -> None:
         shared = held_by(panel, (1, 1, 1), ranks)
-        windows = make_past(shared).windows(24, 6)
-        network = begun(panel, MEMBERS["plain"])
-        config = dataclasses.replace(CONFIG, batch_size=2)
-        train_members(network, windows, validation=None, config=config, listener=ignore)
+        network = begun(panel, PLAIN)
+        train_members(
+            network,
+            windows_of(make_past(shared), network.spec),
+            scales=np.ones(3),
+            validation=None,
+            config=dataclasses.replace(CONFIG, batch_size=2 * N_ORIGINS + 3),
+            listener=ignore,
+        )
 
-    with pytest.raises(UsageError, match="--batch-size 2 is less than there are ranks, 3"):
+    with pytest.raises(UsageError, match="gives 2 stretches of readings to 3 ranks"):
         together(3, fit)
 
 

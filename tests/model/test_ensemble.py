@@ -1,9 +1,8 @@
-"""The ensemble: members learn side by side, for as long as they may, and errors end them."""
+"""The ensemble: members train in turn, for as long as they may, and errors end them."""
 
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Iterator
 
@@ -13,16 +12,13 @@ import torch
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.windows import make_past
-from rnnforecast.errors import DivergedError, WorkerError
+from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Notice, ProgressEvent, WarningEvent
-from rnnforecast.model import ensemble, training
+from rnnforecast.model import ensemble
 from rnnforecast.model.ensemble import (
-    CancelToken,
     EnsembleLog,
-    ProgressReporter,
-    WorkQueue,
+    describe_shares,
     fine_tune_members,
-    worker_pool,
 )
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.network import Network
@@ -36,9 +32,12 @@ from tests.model.fitting import (
     HARMFUL_RATE,
     NOISY,
     PAIR,
+    PLAIN,
     THREE,
+    UNTRAINED,
     fit,
     scales_of,
+    second_member_stops,
     short_epochs,
     started,
     train,
@@ -46,9 +45,8 @@ from tests.model.fitting import (
     windows_to_train,
 )
 
-QUICK = TrainConfig(epochs=2, batch_size=8, threads=2)
+QUICK = TrainConfig(epochs=2, batch_size=8, threads=1)
 LONG = dataclasses.replace(QUICK, epochs=1000)
-HASTY = dataclasses.replace(QUICK, epochs=12, learning_rate=1.0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -74,41 +72,65 @@ def fine_tune(network: Network, n_steps: list[int], listener=lambda _: None, **o
     )
 
 
-# Which threads there are
-
-
-def fitted(threads: int) -> RNNForecaster:
-    """Fit three members and an untrained one with so many threads, without validation."""
+def fitted(**options: object) -> RNNForecaster:
+    """Fit three members and an untrained one, without validation."""
     return RNNForecaster.fit(
         make_past(make_panel(NOISY), np.array([150])),
         None,
         spec=make_spec(members=FOUR),
         network=NetworkConfig(),
-        config=dataclasses.replace(QUICK, threads=threads, steps=3),
+        config=dataclasses.replace(QUICK, steps=3, **options),
         told=DAY,
     )
 
 
-def test_members_that_train_side_by_side_come_to_what_they_come_to_one_by_one() -> None:
-    single, several = fitted(1), fitted(3)
-
-    assert several.log == single.log
-    assert weights_of(several.network) == weights_of(single.network)
+# Turns
 
 
-def test_members_that_fine_tune_side_by_side_come_to_what_they_come_to_one_by_one() -> None:
-    first = fitted(1)
-    everything = make_past(make_panel(NOISY))
+def test_members_take_turns_until_each_has_come_to_the_end_of_an_epoch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns, step = [], MemberTraining.step
 
-    single, several = (
-        first.fine_tune(everything, config=dataclasses.replace(QUICK, threads=threads))
-        for threads in (1, 2)
-    )
+    def recorded(run: MemberTraining) -> EpochEnded | None:
+        turns.append((run.index, run.steps))
+        return step(run)
 
-    assert len(single.network.members) == 4
-    assert weights_of(several.network) == weights_of(single.network) != weights_of(first.network)
-    before, after = (weights_of(f.network.members[3]) for f in (first, single))
-    assert before == after, "the built-in member stays as it is"
+    monkeypatch.setattr(MemberTraining, "step", recorded)
+    fit(NOISY, dataclasses.replace(QUICK, steps=EPOCH + 2), members=PAIR)
+    assert turns == [(index, steps) for steps in range(EPOCH + 2) for index in range(2)]
+
+
+def test_a_member_that_is_behind_catches_up_first() -> None:
+    class Member:
+        def __init__(self, steps: int) -> None:
+            self.steps = steps
+
+    members = [Member(4), Member(1), Member(6), Member(3)]
+    rounds = ensemble._Ensemble(members, 100, None)  # type: ignore[arg-type]
+    order = []
+    for member in rounds.turns(ensemble._Round(6, (0, 1, 2, 3))):
+        order.append(members.index(member))  # type: ignore[arg-type]
+        member.steps += 1
+    assert order == [1, 1, 1, 3, 0, 1, 3, 0, 1, 3]
+    assert [member.steps for member in members] == [6] * 4
+
+
+def test_beside_others_a_member_is_trained_as_it_is_alone() -> None:
+    together = started(NOISY, make_spec(members=PAIR))
+    alone = started(NOISY, make_spec(members=PAIR[:1]))
+    alone.members[0].load_state_dict(together.members[0].state_dict())
+    logs = [train(network, NOISY, QUICK, validates=False) for network in (together, alone)]
+    assert weights_of(alone.members[0]) == weights_of(together.members[0])
+    assert logs[0].members[0] == logs[1].members[0]
+
+
+def test_the_built_in_member_stays_as_it_is_when_the_others_learn_on() -> None:
+    first = fitted()
+    tuned = first.fine_tune(make_past(make_panel(NOISY)), config=QUICK)
+    for number, member in enumerate(first.network.members):
+        changes = weights_of(tuned.network.members[number]) != weights_of(member)
+        assert changes == (number < 3)
 
 
 # How long it lasts
@@ -153,22 +175,6 @@ def test_when_the_clock_was_looked_at_changes_nothing(
     assert weights_of(repeated) == weights_of(network)
 
 
-def test_a_thread_that_dies_of_lack_of_memory_ends_the_training(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What is out of memory may not even pass on that it is; nobody may wait for it for ever."""
-    from concurrent.futures import thread
-
-    monkeypatch.setattr(thread._WorkItem, "run", raise_memory_error)
-    with pytest.raises(WorkerError) as caught:
-        fit(NOISY, QUICK, members=FOUR)
-    assert caught.value.exit_code == 10
-
-
-def raise_memory_error(_: object) -> None:
-    raise MemoryError
-
-
 def test_a_time_limit_allows_half_of_it_for_the_first_training(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -184,16 +190,16 @@ def test_a_time_limit_allows_half_of_it_for_the_first_training(
     assert unlimited.steps_left(0) > 1 << 60
 
 
-def test_progress_comes_to_its_end_although_members_drop_out() -> None:
+def test_progress_comes_to_its_end_although_a_member_stops_early() -> None:
     events: list[Event] = []
-    _, log = fit(NOISY, HASTY, events.append, members=THREE)
-    assert len(set(steps_of(log))) > 1, "the test needs a member that stops before the others"
-    for member in log.members:
-        assert member.steps == 12 * EPOCH or member.steps - member.best_steps >= 4 * EPOCH
+    with second_member_stops():
+        _, log = fit(NOISY, dataclasses.replace(QUICK, epochs=6), events.append, members=THREE)
+    assert steps_of(log) == [6 * EPOCH, 4 * EPOCH, 6 * EPOCH]
+    assert [member.best_steps for member in log.members] == [6 * EPOCH, 0, 6 * EPOCH]
     progress = [event for event in events if isinstance(event, ProgressEvent)]
     done = [event.done for event in progress]
     assert done == sorted(done)
-    total = 3 * 12 * EPOCH
+    total = 3 * 6 * EPOCH
     assert {(event.task, event.total) for event in progress} == {("training", total)}
     assert progress[-1].done == progress[-1].total
 
@@ -222,7 +228,7 @@ def test_a_member_that_is_not_trained_stays_as_it_is() -> None:
 
 
 def test_fine_tuning_takes_a_quarter_of_the_steps_to_the_best_weights_of_those_kept() -> None:
-    first, events = fitted(2), []
+    first, events = fitted(), []
     tuned = first.fine_tune(make_past(make_panel(NOISY)), config=QUICK, listener=events.append)
     assert first.log is not None
     assert [each.best_steps for each in first.log.of_selected] == [3, 3, 3, 0]
@@ -238,32 +244,23 @@ def test_members_whose_gradients_explode_are_warned_of() -> None:
     assert all("--learning-rate" in event.message for event in warnings)
 
 
-def test_the_end_of_a_training_says_how_many_members_forecast() -> None:
+def test_the_end_of_a_training_says_what_the_forecasts_are() -> None:
     events: list[Event] = []
-    _, log = fit(NOISY, QUICK, events.append, members=FOUR)
+    network, _ = fit(NOISY, QUICK, events.append, members=(*PAIR, UNTRAINED))
     notice = [event.message for event in events if isinstance(event, Notice)][-1]
-    assert notice == f"trained 3 members, {2 * EPOCH} steps; of all 4 {len(log.selected)} forecast"
+    shares = describe_shares(network.spec)
+    assert notice == f"trained 2 member(s), {2 * EPOCH} steps; {shares}"
+
+
+def test_shares_are_described_in_percent() -> None:
+    members = (PLAIN, dataclasses.replace(PLAIN, covariates=True), UNTRAINED)
+    spec = dataclasses.replace(make_spec(members=members), weights=(0.2, 0.5, 0.3))
+    assert describe_shares(spec) == (
+        "forecasts are 20 % trained, 50 % trained with covariates, 30 % built in"
+    )
 
 
 # Listeners, errors and signals
-
-
-def test_events_of_several_threads_come_one_at_a_time() -> None:
-    inside, threads, overlaps = [], set(), []
-
-    def listen(_event: Event) -> None:
-        overlaps.extend(inside)
-        inside.append(threading.get_ident())
-        threads.add(threading.get_ident())
-        time.sleep(0.001)
-        inside.pop()
-
-    network = started(NOISY, make_spec(members=PAIR))
-    train(network, NOISY, QUICK, listen, validates=False)
-    fine_tune(network, [8, 8], listen)
-
-    assert len(threads) >= 2, "the test needs several threads"
-    assert not overlaps
 
 
 def test_every_epoch_of_every_member_is_reported_once() -> None:
@@ -275,54 +272,6 @@ def test_every_epoch_of_every_member_is_reported_once() -> None:
         assert {event.member for event in member.epochs} == {number}
 
 
-class Slow:
-    """Lets a member take its steps slowly, and counts them; one of them fails at its second."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, failing: int) -> None:
-        self.counts = {0: 0, 1: 0}
-        step, take_step = MemberTraining.step, training.train_step
-
-        def count(index: int) -> None:
-            self.counts[index] += 1
-            if index == failing and self.counts[index] == 2:
-                raise DivergedError("the loss became nan")
-            time.sleep(0.02)
-
-        def slow_step(run: MemberTraining) -> EpochEnded | None:
-            count(run.index)
-            return step(run)
-
-        def slow_take(network: Network, member: torch.nn.Module, *rest: object, **more: object):
-            count(list(network.members).index(member))
-            return take_step(network, member, *rest, **more)
-
-        self.of_training = lambda: monkeypatch.setattr(MemberTraining, "step", slow_step)
-        self.of_fine_tuning = lambda: monkeypatch.setattr(training, "train_step", slow_take)
-
-
-@pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_of_one_member_reaches_the_caller_and_ends_the_others_soon(
-    failing: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow = Slow(monkeypatch, failing=failing)
-    slow.of_training()
-    with pytest.raises(DivergedError, match="the loss became nan"):
-        fit(NOISY, LONG, members=PAIR)
-    assert slow.counts[1 - failing] < 20
-
-
-@pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_while_fine_tuning_ends_the_others_soon(
-    failing: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slow = Slow(monkeypatch, failing=failing)
-    slow.of_fine_tuning()
-    network = started(NOISY, make_spec(members=PAIR))
-    with pytest.raises(DivergedError, match="the loss became nan"):
-        fine_tune(network, [40, 40])
-    assert slow.counts[1 - failing] < 20
-
-
 def test_a_loss_that_is_not_finite_reaches_the_caller() -> None:
     network = started(NOISY, make_spec(members=PAIR))
     torch.nn.init.constant_(network.members[1].head.bias, float("nan"))
@@ -331,21 +280,17 @@ def test_a_loss_that_is_not_finite_reaches_the_caller() -> None:
     assert "--learning-rate" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_an_interrupt_that_a_listener_raises_ends_the_training_soon(threads: int) -> None:
+def test_an_interrupt_that_a_listener_raises_ends_the_training_at_once() -> None:
     events: list[Event] = []
 
     def listen(event: Event) -> None:
         events.append(event)
-        time.sleep(0.005)
         if len(events) == 5:
             raise KeyboardInterrupt
 
-    before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
-        fit(NOISY, dataclasses.replace(LONG, threads=threads), listen, members=PAIR)
-    assert len(events) < 25
-    assert set(threading.enumerate()) <= before, "no thread goes on"
+        fit(NOISY, LONG, listen, members=PAIR)
+    assert len(events) == 5
 
 
 def test_an_error_of_a_listener_while_fine_tuning_reaches_the_caller() -> None:
@@ -355,65 +300,3 @@ def test_an_error_of_a_listener_while_fine_tuning_reaches_the_caller() -> None:
     network = started(NOISY, make_spec(members=PAIR))
     with pytest.raises(KeyboardInterrupt):
         fine_tune(network, [9, 9], listen)
-
-
-# WorkQueue
-
-
-class Scripted:
-    """A member whose steps take no time; it notes who takes them."""
-
-    def __init__(self, index: int, taken: list[int], fails_at: int = -1) -> None:
-        self.index, self.taken, self.fails_at = index, taken, fails_at
-        self.is_busy = False
-
-    def step(self) -> None:
-        assert not self.is_busy, "one member is in two threads"
-        self.is_busy = True
-        self.taken.append(self.index)
-        if self.taken.count(self.index) == self.fails_at:
-            raise RuntimeError("a step failed")
-        self.is_busy = False
-
-
-def take_turns(n_steps: dict[Scripted, int], n_workers: int) -> None:
-    config = dataclasses.replace(QUICK, threads=n_workers)
-    reporter = ProgressReporter(lambda _event: None, "training", sum(n_steps.values()))
-    with worker_pool(len(n_steps), config, torch.device("cpu"), reporter) as workers:
-        workers.run(WorkQueue(n_steps), reporter)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("n_workers", [1, 2, 3])
-@pytest.mark.parametrize("n_steps", [1, 4, 30])
-def test_every_member_takes_its_steps_in_one_thread_at_a_time(n_workers: int, n_steps: int) -> None:
-    taken: list[int] = []
-    take_turns({Scripted(i, taken): n_steps for i in range(3)}, n_workers)
-    assert sorted(taken) == [i for i in range(3) for _ in range(n_steps)]
-
-
-def test_with_one_thread_the_one_with_most_steps_left_comes_first() -> None:
-    taken: list[int] = []
-    take_turns({Scripted(0, taken): 4, Scripted(1, taken): 13}, 1)
-    assert taken == [1] * 12 + [0] * 4 + [1]
-
-
-def test_a_step_that_fails_ends_all_turns() -> None:
-    taken: list[int] = []
-    members = [Scripted(i, taken, fails_at=6 if i else -1) for i in range(3)]
-    with pytest.raises(RuntimeError, match="a step failed"):
-        take_turns(dict.fromkeys(members, 1000), 2)
-    assert len(taken) < 3000
-
-
-def test_after_it_is_cancelled_no_step_is_taken() -> None:
-    taken: list[int] = []
-    token = CancelToken()
-
-    class Last(Scripted):
-        def step(self) -> None:
-            super().step()
-            token.cancel()
-
-    reporter = ProgressReporter(lambda _event: None, "training", 30)
-    WorkQueue({Last(0, taken): 30}).work(reporter, token)  # type: ignore[dict-item]
-    assert taken == [0]

@@ -1,94 +1,133 @@
+"""The forecaster: causality, repeatability, seeds, strangers, and what every forecast holds."""
+
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-from rnnforecast.config.training import NetworkConfig, TrainConfig, WindowConfig
-from rnnforecast.data.season import resolve_season
+from rnnforecast.config.training import NetworkConfig, TrainConfig
+from rnnforecast.data.panel import Panel
+from rnnforecast.data.season import Seasons, find_seasons
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import ModelError
 from rnnforecast.model import forecaster as forecasters
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.network import Network
-from rnnforecast.spec import QUANTILES, MemberSpec
+from rnnforecast.spec import BUILTIN, QUANTILES, MemberSpec, NetworkSpec
 from tests.builders import make_panel, make_spec, random_walk, wave
+from tests.model.fitting import short_epochs
 
-SMALL = NetworkConfig(hidden=16)
-MEMBERS = (
-    MemberSpec(24, 6, linear=False, seasonal=False),
-    MemberSpec(18, 6, linear=True, seasonal=False),
-)
-QUICK = TrainConfig(epochs=2, batch_size=64, threads=1)
+SMALL = MemberSpec("gru", 4, 1, 8)
+MEMBERS = (SMALL, replace(SMALL, cell="lstm", segment=4))
+QUICK = TrainConfig(steps=6, batch_size=8, threads=1)
+DAY = Seasons(24)
+N = 240
 
 
-def fit(panel, train_until: int, validation_until: int, *, spec=None, config=QUICK, network=SMALL):
-    spec = spec or make_spec(n_series=panel.n_series, members=MEMBERS)
+@pytest.fixture(autouse=True, scope="module")
+def epochs_are_short() -> Iterator[None]:
+    with short_epochs():
+        yield
+
+
+def fit(
+    panel: Panel,
+    train_until: int = 150,
+    validation_until: int = 200,
+    *,
+    members: tuple[MemberSpec, ...] = MEMBERS,
+    spec: NetworkSpec | None = None,
+    told: Seasons | None = None,
+    **options: object,
+) -> RNNForecaster:
     ends = np.ones(panel.n_series, np.int64)
     return RNNForecaster.fit(
         make_past(panel, train_until * ends),
         make_past(panel, validation_until * ends),
-        spec=spec,
-        network=network,
-        config=config,
+        spec=spec or make_spec(season=24, n_series=panel.n_series, members=members),
+        network=NetworkConfig(),
+        told=told,
+        **{"config": QUICK, **options},
     )
 
 
 @cache
 def fitted(n_series: int = 1) -> RNNForecaster:
     """Fit once to the waves of these seeds; not to be changed."""
-    return fit(make_panel(*(wave(300, seed=seed) for seed in range(n_series))), 180, 240)
+    return fit(make_panel(*(wave(N, seed=seed) for seed in range(n_series))))
 
 
-def everything_learnt(forecaster: RNNForecaster) -> dict[str, bytes]:
+@cache
+def builtin(n_series: int = 1, *, lookback: int = 96, horizon: int = 6) -> RNNForecaster:
+    """Fit to the same waves, but for one step that changes nothing: the built-in weights."""
+    panel = make_panel(*(wave(N, seed=seed) for seed in range(n_series)))
+    spec = make_spec(lookback, horizon, 24, n_series, members=(replace(BUILTIN, is_trained=True),))
+    config = replace(QUICK, steps=1, learning_rate=1e-9)
+    return fit(panel, spec=spec, config=config)
+
+
+def weights_of(forecaster: RNNForecaster) -> dict[str, bytes]:
     return {name: tensor.tobytes() for name, tensor in forecaster.tensors().items()}
 
 
+def predict(forecaster: RNNForecaster, past: Past) -> np.ndarray:
+    return forecaster.predict(past, 6, QUANTILES).values
+
+
+def at_rows(panel: Panel, rows: np.ndarray) -> Past:
+    """Return origins at these rows of each series."""
+    n_series = panel.n_series
+    return Past(panel, np.repeat(np.arange(n_series), len(rows)), np.tile(rows, n_series))
+
+
+# What the future cannot change
+
+
 def test_changing_a_reading_after_the_cutoff_changes_nothing() -> None:
-    first = wave(300, season=12, seed=1)
-    second = wave(300, season=12, seed=2)
+    first, second = wave(N, seed=1), wave(N, seed=2)
     changed = [first.copy(), second.copy()]
-    changed[0][240:] = 1e6
-    changed[1][240:] = np.nan
-    forecasters, forecasts, seasons = [], [], []
+    changed[0][200:] = 1e6
+    changed[1][200:] = np.nan
+    weights, forecasts, seasons = [], [], []
     for panel in (make_panel(first, second), make_panel(*changed)):
-        forecaster = fit(panel, 180, 240).fine_tune(
-            make_past(panel, np.array([240, 240])), config=QUICK
-        )
-        past = Past(panel, series=np.array([0, 1, 1]), cutoff=np.array([240, 240, 200]))
-        forecasters.append(everything_learnt(forecaster))
-        forecasts.append(forecaster.predict(past, 6, QUANTILES).values.tobytes())
-        seasons.append(resolve_season(WindowConfig(), make_past(panel, np.array([240, 240]))))
-    assert forecasters[0] == forecasters[1]
+        seen = make_past(panel, np.array([200, 200]))
+        forecaster = fit(panel).fine_tune(seen, config=QUICK)
+        past = Past(panel, series=np.array([0, 1, 1]), cutoff=np.array([200, 200, 160]))
+        weights.append(weights_of(forecaster))
+        forecasts.append(predict(forecaster, past).tobytes())
+        seasons.append(find_seasons(seen))
+    assert weights[0] == weights[1]
     assert forecasts[0] == forecasts[1]
-    assert seasons[0] == seasons[1]
+    assert seasons[0] == seasons[1] == (DAY, DAY)
 
 
 def test_changing_a_reading_before_the_cutoff_does_change_the_weights() -> None:
-    readings = wave(300, season=12)
-    changed = readings.copy()
-    changed[150] += 3
-    assert everything_learnt(fit(make_panel(readings), 180, 240)) != everything_learnt(
-        fit(make_panel(changed), 180, 240)
-    )
+    readings = wave(N)
+    readings[100] += 3
+    assert weights_of(fit(make_panel(readings))) != weights_of(fitted())
 
 
-def test_validation_readings_decide_when_to_stop_but_do_not_touch_scaling() -> None:
-    readings = wave(300, season=12)
-    changed = readings.copy()
-    changed[180:240] *= 50
-    plain, other = (fit(make_panel(x), 180, 240).network for x in (readings, changed))
-    assert torch.equal(plain.center, other.center)
-    assert torch.equal(plain.scale, other.scale)
+def test_validation_readings_decide_when_to_stop_but_do_not_touch_statistics() -> None:
+    readings = wave(N)
+    readings[150:200] *= 50
+    network, expected = fit(make_panel(readings)).network, fitted().network
+    for name, values in expected.named_buffers():
+        assert torch.equal(network.get_buffer(name), values)
+
+
+# Repeatability
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
-    panel = make_panel(wave(300))
-    same = [everything_learnt(forecaster) for forecaster in (fitted(), fit(panel, 180, 240))]
-    other = everything_learnt(fit(panel, 180, 240, config=dataclasses.replace(QUICK, seed=1)))
-    assert same[0] == same[1]
-    assert same[0] != other
+    panel = make_panel(wave(N))
+    assert weights_of(fit(panel)) == weights_of(fitted())
+    assert weights_of(fit(panel, config=replace(QUICK, seed=1))) != weights_of(fitted())
 
 
 def test_fitting_leaves_torchs_own_state_as_it_was() -> None:
@@ -96,71 +135,38 @@ def test_fitting_leaves_torchs_own_state_as_it_was() -> None:
     expected = torch.rand(3)
     torch.manual_seed(5)
     threads = torch.get_num_threads()
-    fit(make_panel(wave(300)), 180, 240, config=dataclasses.replace(QUICK, threads=1))
+    fit(make_panel(wave(N)), config=replace(QUICK, steps=1, threads=2))
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_a_random_walk_is_forecast_as_well_as_by_its_last_value() -> None:
-    panel = make_panel(*(random_walk(900, seed=s) for s in range(6)))
-    spec = make_spec(lookback=48, horizon=8, season=1, n_series=6, segment=8)
-    forecaster = fit(panel, 600, 750, spec=spec, network=NetworkConfig(hidden=32))
-    rows = np.arange(750, 892)
-    past = Past(panel, series=np.repeat(np.arange(6), len(rows)), cutoff=np.tile(rows, 6))
-    truth = np.concatenate([panel.of(s)[rows] for s in range(6)])
-    last = np.concatenate([panel.of(s)[rows - 1] for s in range(6)])
-    error = np.abs(forecaster.predict(past, 8, QUANTILES).point[:, 0] - truth).mean()
-    assert error < 1.1 * np.abs(last - truth).mean()
-
-
-def test_a_season_is_learnt() -> None:
-    panel = make_panel(wave(600, season=12, noise=0.1))
-    forecaster = fit(panel, 400, 500)
-    past = make_past(panel, np.array([560]))
-    forecast = forecaster.predict(past, 6, QUANTILES)
-    assert np.abs(forecast.point[0] - panel.target[560:566]).max() < 1.0
-
-
-def test_prediction_does_not_depend_on_how_origins_are_batched() -> None:
-    panel = make_panel(wave(300), wave(300, seed=1))
-    forecaster = fitted(2)
-    rows = np.arange(100, 240)
-    past = Past(panel, series=np.repeat([0, 1], len(rows)), cutoff=np.tile(rows, 2))
-    together = forecaster.predict(past, 6, QUANTILES).values
-    alone = [forecaster.predict(past.subset(slice(i, i + 1)), 6, QUANTILES).values for i in (0, 99)]
-    assert np.allclose(together[[0, 99]], np.concatenate(alone), atol=1e-4)
-
-
-def test_a_shorter_horizon_is_the_beginning_of_the_whole() -> None:
-    panel = make_panel(wave(300))
-    forecaster = fitted()
-    whole = forecaster.predict(make_past(panel), 6, QUANTILES).values
-    assert np.array_equal(forecaster.predict(make_past(panel), 2, QUANTILES).values, whole[:, :2])
-
-
-def test_a_series_that_was_never_seen_is_forecast() -> None:
-    # The member in the series' units learns those of a stranger from one window in sixteen.
-    config = dataclasses.replace(QUICK, epochs=8)
-    forecaster = fit(make_panel(wave(600, season=12)), 400, 500, config=config)
-    stranger = dataclasses.replace(
-        make_panel(1000 + 40 * (wave(200, season=12, seed=9) - 20)), names=("new",)
-    )
-    forecast = forecaster.predict(make_past(stranger, np.array([180])), 6, QUANTILES)
-    assert np.abs(forecast.point[0] - stranger.target[180:186]).max() < 80
-
-
-def test_a_forecast_does_not_depend_on_the_names_beside_it() -> None:
-    panel = make_panel(wave(300), wave(300, seed=1))
-    forecaster = fitted(2)
-    both = forecaster.predict(make_past(panel), 6, QUANTILES).values
-    turned = forecaster.predict(make_past(panel.select(np.array([1, 0]))), 6, QUANTILES).values
-    assert np.allclose(both[::-1], turned, atol=1e-5)
+@pytest.mark.parametrize("n_series", [1, 3, 40])
+def test_the_bytes_of_a_forecast_do_not_depend_on_the_number_of_processors(
+    n_series: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor on how many batches are forecast at once."""
+    monkeypatch.setattr(forecasters, "_BATCH_ORIGINS", 16)
+    panel = make_panel(*(wave(N, seed=seed) for seed in range(n_series)))
+    spec = make_spec(96, season=24, n_series=n_series, members=(MemberSpec("gru", 32, 1, 8),))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Network(spec, NetworkConfig()).eval()
+    network.seasons[1:] = torch.tensor([24, 1])
+    forecaster = RNNForecaster(network, panel.names)
+    n_threads, values = torch.get_num_threads(), set()
+    try:
+        for n in (1, 2, 3, 8):
+            torch.set_num_threads(n)
+            values.add(predict(forecaster, make_past(panel)).tobytes())
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(n_threads)
+    assert len(values) == 1
 
 
 def test_restoring_gives_the_same_forecasts() -> None:
-    panel = make_panel(wave(300))
-    forecaster = fitted()
+    forecaster, past = fitted(), make_past(make_panel(wave(N)))
     restored = RNNForecaster.restore(
         forecaster.network.spec,
         forecaster.network.config,
@@ -168,9 +174,7 @@ def test_restoring_gives_the_same_forecasts() -> None:
         weights=forecaster.tensors(),
         self_test=forecaster.self_test(),
     )
-    past = make_past(panel)
-    before, after = (f.predict(past, 6, QUANTILES).values for f in (forecaster, restored))
-    assert np.array_equal(before, after)
+    assert np.array_equal(predict(restored, past), predict(forecaster, past))
 
 
 def test_a_model_that_computes_something_else_fails_its_self_test() -> None:
@@ -187,128 +191,226 @@ def test_a_model_that_computes_something_else_fails_its_self_test() -> None:
         )
 
 
-def test_series_with_gaps_can_be_learnt_and_forecast() -> None:
-    readings = wave(400, season=12)
+# Origins
+
+
+@pytest.mark.parametrize("size", [1, 7, 512])
+def test_a_forecast_does_not_depend_on_other_origins(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel = make_panel(wave(N), random_walk(N))
+    past = at_rows(panel, np.arange(20, 200, 15))
+    together = predict(fitted(2), past)
+    monkeypatch.setattr(forecasters, "_BATCH_ORIGINS", size)
+    order = np.random.default_rng(0).permutation(past.n_origins)
+    values = predict(fitted(2), past.subset(order))
+    np.testing.assert_allclose(values, together[order], rtol=1e-4, atol=1e-4)
+
+
+def test_a_forecast_does_not_depend_on_the_names_beside_it() -> None:
+    panel = make_panel(wave(N), wave(N, seed=1))
+    both = predict(fitted(2), make_past(panel))
+    turned = predict(fitted(2), make_past(panel.select(np.array([1, 0]))))
+    np.testing.assert_allclose(both[::-1], turned, atol=1e-5)
+
+
+def test_a_shorter_horizon_is_the_beginning_of_the_whole() -> None:
+    past = make_past(make_panel(wave(N)))
+    values = predict(fitted(), past)
+    assert np.array_equal(fitted().predict(past, 2, QUANTILES).values, values[:, :2])
+
+
+def test_quantiles_do_not_cross_and_those_between_are_interpolated() -> None:
+    past = at_rows(make_panel(wave(N, noise=2.0)), np.arange(50, 200, 10))
+    values = fitted().predict(past, 6, (0.1, 0.15, 0.2, 0.5, 0.975)).values
+    assert (np.diff(values, axis=-1) >= 0).all()
+    assert ((values[..., 1] >= values[..., 0]) & (values[..., 1] <= values[..., 2])).all()
+
+
+# Series
+
+
+def test_a_season_and_a_random_walk_are_forecast_by_built_in_weights() -> None:
+    walks = [random_walk(N, seed=s) for s in range(4)]
+    panel = make_panel(wave(N), *walks)
+    panel = replace(panel, names=("s0", *(f"walk{i}" for i in range(4))))
+    rows = np.arange(120, 230, 10)
+    past = at_rows(panel, rows)
+    actual = np.concatenate([[panel.of(s)[r : r + 6] for r in rows] for s in range(5)])
+    errors = np.abs(builtin().predict(past, 6, QUANTILES).point - actual).mean(1)
+    assert errors[: len(rows)].max() < 0.5
+    last = np.concatenate([panel.of(s)[rows - 1] for s in range(5)])[:, None]
+    naive = np.abs(last - actual).mean(1)
+    assert errors[len(rows) :].mean() < 1.1 * naive[len(rows) :].mean()
+
+
+def test_an_unknown_series_is_forecast_as_a_known_one_in_its_own_units() -> None:
+    past = at_rows(make_panel(wave(N) - 50), np.arange(150, 230, 10))
+    panel = replace(make_panel(1000 * (wave(N) - 50)), names=("new",))
+    known = predict(builtin(), past)
+    unknown = predict(builtin(), at_rows(panel, past.cutoff))
+    np.testing.assert_allclose(unknown / 1000, known, atol=0.02)
+
+
+def test_unknown_series_have_the_seasons_that_are_found_or_those_that_were_told() -> None:
+    past = make_past(replace(make_panel(random_walk(N)), names=("new",)))
+    entries = np.zeros(1, np.int64)
+    assert builtin()._seasons(past, entries) == find_seasons(past) == (Seasons(),)
+    assert builtin()._seasons(past, np.ones(1, np.int64)) == (DAY,)
+
+    weekly = Seasons(24, 168)
+    forecaster = fit(make_panel(wave(N)), told=weekly, config=replace(QUICK, steps=1))
+    assert forecaster.network.told_seasons == weekly
+    assert forecaster._seasons(past, entries) == (weekly,)
+    restored = RNNForecaster(forecaster.network, forecaster.names)
+    assert np.array_equal(predict(restored, past), predict(forecaster, past))
+
+
+def test_two_told_seasons_forecast_a_week_of_days() -> None:
+    rows = np.arange(24 * 7 * 4)
+    weekend = rows // 24 % 7 >= 5
+    readings = np.where(weekend, 10, wave(len(rows), noise=0.0)).astype(np.float32)
+    cutoff = 24 * (7 * 3 + 4)  # then come a Friday and a weekend
+    past = make_past(make_panel(readings), np.array([cutoff]))
+    spec = make_spec(24 * 7 * 3, 48, 24, members=(replace(BUILTIN, is_trained=True),))
+    errors = []
+    for told in (Seasons(24), Seasons(24, 168)):
+        still = replace(QUICK, steps=1, learning_rate=1e-9)
+        forecaster = fit(make_panel(readings), 550, 650, spec=spec, told=told, config=still)
+        point = forecaster.predict(past, 48, (0.5,)).point[0]
+        errors.append(np.abs(point - readings[cutoff : cutoff + 48]).mean())
+    assert errors[1] < 0.5 * errors[0]
+
+
+def test_series_with_gaps_can_be_trained_on_and_forecast() -> None:
+    readings = wave(N)
     readings[::7] = np.nan
-    readings[100:140] = np.nan
-    forecaster = fit(make_panel(readings), 280, 340)
-    forecast = forecaster.predict(make_past(make_panel(readings)), 6, QUANTILES)
-    assert np.isfinite(forecast.values).all()
+    readings[60:90] = np.nan
+    panel = make_panel(readings)
+    values = predict(fit(panel), at_rows(panel, np.arange(5, N, 9)))
+    assert np.isfinite(values).all()
 
 
-def test_a_series_too_young_to_train_on_starts_from_its_own_pattern() -> None:
-    old, young = wave(600, season=12), wave(600, season=12)
-    phase = np.roll(young, 6)  # what the network has learnt of the other is wrong for this one
-    phase[:440] = np.nan
-    panel = make_panel(old, phase)
-    forecaster = fit(panel, 450, 540)
+def test_spikes_do_not_move_a_forecast() -> None:
+    spiked, gapped = wave(N), wave(N)
+    spiked[220], gapped[220] = 65_535.0, np.nan
+    values = [predict(builtin(), make_past(make_panel(x))) for x in (spiked, gapped)]
+    np.testing.assert_allclose(*values, atol=0.01)
+
+
+def test_a_series_too_young_to_train_on_gets_its_seasons_when_the_network_learns_on() -> None:
+    young = wave(N, season=12)
+    young[:140] = np.nan
+    panel = make_panel(wave(N), young)
+    forecaster = fit(panel)
     assert forecaster.new_series == (1,)
-    later = make_past(panel, np.array([540, 540]))
-    learnt = forecaster.fine_tune(later, config=QUICK)
-    errors = [
-        np.abs(f.predict(later, 6, QUANTILES).point[1] - panel.target[1140:1146]).mean()
-        for f in (forecaster, learnt)
-    ]
-    assert errors[1] < 0.3 * errors[0]
+    assert forecaster.network.seasons_of(np.array([1, 2]))[0] == DAY
+    before = forecaster.network.scale[2].item()
 
+    later = make_past(panel, np.array([230, 230]))
+    tuned = forecaster.fine_tune(later, config=QUICK)
 
-def test_a_training_that_begins_from_another_network_begins_where_that_one_is() -> None:
-    panel = make_panel(wave(300), wave(300, seed=1))
-    first = fitted(2)
-    ends, still = np.full(2, 180), dataclasses.replace(QUICK, steps=1, learning_rate=1e-9)
-    again = RNNForecaster.fit(
-        make_past(panel, ends),
-        make_past(panel, ends + 60),
-        spec=first.network.spec,
-        network=SMALL,
-        config=still,
-        start=first,
-    )
-    past = make_past(panel)
-    before, after = (f.predict(past, 6, QUANTILES).values for f in (first, again))
-    assert np.allclose(before, after, atol=1e-4)
-    kept = [first.log.members[i].epochs for i in first.log.selected]
-    for own, learnt in zip(again.log.members, kept, strict=True):
-        best = min(epoch.validation_loss for epoch in learnt)
-        assert own.epochs[0].validation_loss == pytest.approx(best, rel=1e-4)
-
-
-def test_a_known_series_without_windows_keeps_what_was_learnt_of_it() -> None:
-    old, gone = wave(600, season=12), wave(600, season=12, seed=3)
-    first = fit(make_panel(old, gone), 400, 500)
-    gone[:] = np.nan
-    gone[430:438] = 20 + np.arange(8)
-    panel = dataclasses.replace(make_panel(old, gone, gone), names=("s0", "s1", "new"))
-    again = RNNForecaster.fit(
-        make_past(panel, np.full(3, 450)),
-        make_past(panel, np.full(3, 550)),
-        spec=dataclasses.replace(first.network.spec, n_series=3),
-        network=SMALL,
-        config=QUICK,
-        start=first,
-    )
-    assert again.names == ("s0", "s1", "new")
-    assert again.new_series == (2,)
-    assert np.isfinite(again.predict(make_past(panel), 6, QUANTILES).values[0]).all()
+    assert tuned.network.seasons_of(np.array([1, 2])) == (DAY, find_seasons(later)[1])
+    assert tuned.network.scale[2].item() != before
+    assert tuned.network.scale[1] == forecaster.network.scale[1]
 
 
 def test_a_series_that_never_changes_is_forecast_as_it_is() -> None:
-    panel = make_panel(wave(300), np.full(300, 5.1))
-    forecaster = fit(panel, 180, 240).fine_tune(make_past(panel), config=QUICK)
-    values = forecaster.predict(make_past(panel), 6, QUANTILES).values[1]
+    panel = make_panel(wave(N), np.full(N, 5.1))
+    forecaster = fit(panel).fine_tune(make_past(panel), config=QUICK)
+    values = predict(forecaster, make_past(panel))[1]
     assert np.array_equal(values, np.full_like(values, 5.1))
-    moved = make_panel(wave(300), np.append(np.full(299, 5.1), 6.0))
-    spread = np.ptp(forecaster.predict(make_past(moved), 6, QUANTILES).values[1], axis=-1)
-    assert (spread > 0).all()
+    moved = make_panel(wave(N), np.append(np.full(N - 1, 5.1), 6.0))
+    assert (np.ptp(predict(forecaster, make_past(moved))[1], axis=-1) > 0).all()
 
 
-def test_one_reading_has_a_band_as_wide_as_its_series() -> None:
-    panel = make_panel(wave(600, season=12))
-    forecaster = fit(panel, 400, 500, config=dataclasses.replace(QUICK, epochs=4))
-    one = dataclasses.replace(panel, target=np.append(np.full(599, np.nan), 20).astype(np.float32))
+@pytest.mark.parametrize("name", ["s0", "new"])
+def test_fewer_than_three_readings_are_not_forecast(name: str) -> None:
+    for n in range(5):
+        readings = np.full(N, np.nan)
+        readings[N - n :] = 20 + np.arange(n)
+        values = predict(fitted(), make_past(replace(make_panel(readings), names=(name,))))
+        assert np.isfinite(values).all() if n >= 3 else np.isnan(values).all()
+
+
+def test_a_short_history_is_forecast_with_a_wider_band() -> None:
+    readings = wave(N, noise=1.0)
+    short = readings.copy()
+    short[: N - 5] = np.nan
     bands = [
-        np.ptp(forecaster.predict(make_past(p), 6, (0.1, 0.5, 0.9)).values, axis=-1).mean()
-        for p in (panel, one)
+        np.ptp(predict(builtin(), make_past(make_panel(x))), axis=-1).mean()
+        for x in (readings, short)
     ]
     assert bands[1] > 1.3 * bands[0]
 
 
-def test_an_unknown_series_with_two_readings_is_not_forecast() -> None:
-    forecaster = fitted()
-    strangers = make_panel([1.0, 2.0], [1.0, 2.0, 3.0])
-    strangers = dataclasses.replace(strangers, names=("two", "three"))
-    values = forecaster.predict(make_past(strangers), 6, QUANTILES).values
-    assert np.isnan(values[0]).all()
-    assert np.isfinite(values[1]).all()
-
-
 def test_a_base_is_added_to_what_is_forecast() -> None:
-    panel = make_panel(wave(300))
-    raised = dataclasses.replace(panel, base=np.array([1e8]))
-    forecaster = fitted()
-    low, high = (forecaster.predict(make_past(p), 6, QUANTILES).values for p in (panel, raised))
+    panel = make_panel(wave(N))
+    raised = replace(panel, base=np.array([1e8]))
+    low, high = (predict(fitted(), make_past(p)) for p in (panel, raised))
     assert np.abs(high - 1e8 - low).max() < 1e-6
 
 
-@pytest.mark.parametrize("n_series", [1, 3, 40])
-def test_the_bytes_of_a_forecast_do_not_depend_on_the_number_of_processors(
-    n_series: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nor on how many batches are forecast at once."""
-    monkeypatch.setattr(forecasters, "_BATCH_ORIGINS", 16)
-    members = (MemberSpec(168, 24, linear=True, seasonal=False),)
-    spec = make_spec(n_series=n_series, lookback=168, members=members)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Network(spec, NetworkConfig(hidden=64))
-    panel = make_panel(*(wave(300, seed=seed) for seed in range(n_series)))
-    forecaster = RNNForecaster(network.eval(), panel.names)
-    n_threads, values = torch.get_num_threads(), set()
-    try:
-        for n in (1, 2, 3, 4, 8):
-            torch.set_num_threads(n)
-            values.add(forecaster.predict(make_past(panel), 6, QUANTILES).values.tobytes())
-            assert torch.get_num_threads() == n
-    finally:
-        torch.set_num_threads(n_threads)
-    assert len(values) == 1
+def test_without_origins_there_are_no_forecasts() -> None:
+    past = make_past(make_panel(wave(N))).subset(np.empty(0, np.int64))
+    assert predict(fitted(), past).shape == (0, 6, len(QUANTILES))
+
+
+# From another network
+
+
+def test_a_training_that_begins_from_another_network_begins_where_that_one_is() -> None:
+    panel = make_panel(wave(N), wave(N, seed=1))
+    first = fitted(2)
+    again = fit(
+        panel,
+        spec=first.network.spec,
+        config=replace(QUICK, steps=1, learning_rate=1e-9),
+        start=first,
+    )
+    past = make_past(panel)
+    history = [f.predict(past, 6, QUANTILES).values for f in (first, again)]
+    if again.network.spec.shares == first.network.spec.shares:
+        np.testing.assert_allclose(*history, atol=1e-4)
+    for name, weight in first.network.named_parameters():
+        torch.testing.assert_close(again.network.get_parameter(name), weight)
+
+
+def test_a_known_series_without_windows_is_no_new_one() -> None:
+    gone = np.full(N, np.nan)
+    gone[140:148] = 20 + np.arange(8)
+    panel = replace(make_panel(wave(N), gone, gone), names=("s0", "s1", "new"))
+    spec = replace(fitted(2).network.spec, n_series=3)
+    again = fit(panel, spec=spec, start=fitted(2))
+    assert again.names == ("s0", "s1", "new")
+    assert again.new_series == (2,)
+    assert np.isfinite(predict(again, make_past(panel))[0]).all()
+
+
+def test_a_network_of_another_spec_is_no_start() -> None:
+    with pytest.raises(ModelError, match="horizon is 5, not 6"):
+        fit(make_panel(wave(N)), spec=replace(fitted().network.spec, horizon=5), start=fitted())
+
+
+# Fine-tuning
+
+
+def test_fine_tuning_takes_a_quarter_of_the_steps_and_leaves_the_first_network_as_it_was() -> None:
+    forecaster = fitted(2)
+    before = weights_of(forecaster)
+    panel = make_panel(wave(N), wave(N, seed=1))
+    tuned = forecaster.fine_tune(make_past(panel), config=QUICK)
+    assert forecaster.log is not None
+    best = [each.best_steps for each in forecaster.log.of_selected]
+    assert tuned.fine_tune_steps == tuple(round(steps / 4) for steps in best)
+    assert weights_of(forecaster) == before != weights_of(tuned)
+
+
+def test_a_training_that_only_harms_ends_in_the_built_in_weights() -> None:
+    spec = make_spec(96, season=24, members=(replace(BUILTIN, is_trained=True), BUILTIN))
+    harmful = dataclasses.replace(QUICK, steps=4, learning_rate=10.0)
+    forecaster = fit(make_panel(wave(N)), spec=spec, config=harmful)
+    assert forecaster.log is not None
+    assert [each.best_steps for each in forecaster.log.of_selected] == [0, 0]
+    past = at_rows(make_panel(wave(N)), np.arange(150, 230, 20))
+    np.testing.assert_allclose(predict(forecaster, past), predict(builtin(), past), atol=1e-4)

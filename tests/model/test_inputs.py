@@ -31,7 +31,7 @@ def inputs_of(*series: object, seasons: object = None) -> SeriesInputs:
 
 
 def ahead_of(inputs: SeriesInputs, boundary: int | None = None) -> Inputs:
-    n = len(inputs.readings)
+    n = len(inputs.center)
     boundaries = np.full(n, inputs.n_segments if boundary is None else boundary)
     return inputs.ahead(np.arange(n), boundaries, N_AHEAD)
 
@@ -184,7 +184,7 @@ def test_series_have_the_same_inputs_in_any_order_and_alone() -> None:
 
     assert_equal(permuted.history, of(together.history, order), rtol=1e-6)
     assert_equal(ahead_of(permuted), of(ahead_of(together), order), rtol=1e-6)
-    np.testing.assert_array_equal(permuted.readings, together.readings[order])
+    np.testing.assert_array_equal(permuted.center, together.center[order])
     for number, readings in enumerate(series):
         alone = inputs_of(readings, seasons=[seasons[number]])
         chosen = np.array([number])

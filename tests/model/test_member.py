@@ -68,16 +68,22 @@ def quantiles_by_a_loop(member: Member, segments: Segments) -> np.ndarray:
 
             inputs = np.concatenate([norm(member.norm, x), values[window, i]])
             hidden = linear(member.head_hidden, inputs)
+            unit, reaction = gain[window, i], np.zeros(segment)
             if member.covariates_to_head is not None:
                 hidden = hidden + linear(member.covariates_to_head, covariates)
-            out = linear(member.head, silu(hidden)).reshape(N_QUANTILES + N_EXPERTS, segment)
+            hidden = silu(hidden)
+            if member.reaction_head is not None:
+                share = linear(member.reaction_head, hidden)
+                reaction = share * segments.reaction[window, i].double().numpy()
+                unit = min(unit, max(segments.reaction_error[window, i].item(), 0.01))
+            out = linear(member.head, hidden).reshape(N_QUANTILES + N_EXPERTS, segment)
             for row in range(segment):
                 logits = out[N_QUANTILES : N_QUANTILES + N_FULL, row]
                 shares = np.exp(logits) / np.exp(logits).sum()
                 weights = [*shares, *out[N_QUANTILES + N_FULL :, row]]
-                median = out[0, row] * gain[window, i]
+                median = out[0, row] * unit + reaction[row]
                 median += np.dot(weights, experts[window, i, :, row])
-                gaps = gain[window, i] * np.log1p(np.exp(out[1:N_QUANTILES, row]))
+                gaps = unit * np.log1p(np.exp(out[1:N_QUANTILES, row]))
                 line = [median]
                 for gap in gaps[: N_QUANTILES - 1 - MEDIAN]:
                     line.append(line[-1] + gap)
@@ -93,6 +99,7 @@ def quantiles_by_a_loop(member: Member, segments: Segments) -> np.ndarray:
         *(((), {"cell": cell}) for cell in CELL_NAMES),
         ((), {"layers": 3, "segment": 1}),
         ((SEES,), {"n_features": (2, 1, 1)}),
+        ((SEES,), {"n_features": (0, 1, 1)}),
     ],
     ids=str,
 )
@@ -199,19 +206,28 @@ def test_dropped_states_are_dropped_in_all_segments_and_before_the_head_alone() 
 # Covariates
 
 
-def test_covariates_have_no_effect_at_the_start_and_gradients_from_the_first_step() -> None:
+@pytest.mark.parametrize("n_known", [0, 2])
+def test_covariates_have_no_effect_at_the_start_but_for_half_of_the_reaction(n_known: int) -> None:
     torch.manual_seed(0)
-    spec = replace(make_spec(members=(SEES,)), n_known=2, n_past=1, n_static=1)
+    spec = replace(make_spec(members=(SEES,)), n_known=n_known, n_past=1, n_static=1)
     (member,) = Network(spec, NetworkConfig()).members
     segments = make_segments(member, spec)
     others = segments._replace(covariates=100 * torch.randn_like(segments.covariates))
+    blind = Network(replace(spec, members=(replace(SEES, covariates=False),)), NetworkConfig())
+    blind.members[0].load_state_dict(member.state_dict(), strict=False)
 
     quantiles = member(segments)
 
     assert torch.equal(quantiles, member(others))
+    unit, reaction = segments.gain, 0.0
+    if n_known:
+        unit = unit.minimum(segments.reaction_error.clamp(min=0.01))
+        reaction = 0.5 * segments.reaction[:, :, None]
+    expected = blind.members[0](segments._replace(gain=unit)) + reaction
+    torch.testing.assert_close(quantiles, expected)
     quantiles.square().sum().backward()
-    for layer in (member.covariates_to_state, member.covariates_to_head):
-        assert (layer.weight.grad != 0).any(1).all()
+    for layer in (member.covariates_to_state, member.covariates_to_head, member.reaction_head):
+        assert layer is None or (layer.weight.grad != 0).any(1).all()
 
 
 def test_covariates_that_were_learnt_have_an_effect_on_their_segment_and_later_ones() -> None:

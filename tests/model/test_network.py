@@ -20,6 +20,7 @@ from tests.model.networks import (
     DAY,
     HORIZON,
     LOOKBACK,
+    forecast_by,
     make_history,
     make_network,
     sensor_windows,
@@ -37,7 +38,7 @@ def forecast(network: Network, readings: np.ndarray = READINGS, **options: objec
 def alone(network: Network, index: int) -> Network:
     """Make a network of one of the members."""
     spec = replace(network.spec, members=network.spec.members[index : index + 1])
-    single = Network(spec, network.config).eval()
+    single = Network(replace(spec, weights=()), network.config).eval()
     single.load_state_dict(
         {
             name.replace(f"members.{index}.", "members.0."): value
@@ -51,14 +52,18 @@ def alone(network: Network, index: int) -> Network:
 # Members
 
 
-def test_a_quantile_is_the_mean_of_those_that_members_have_alone() -> None:
+@pytest.mark.parametrize("weights", [(), (0.5, 0.2, 0.3)])
+def test_a_quantile_is_the_weighted_mean_of_those_that_members_have_alone(
+    weights: tuple[float, ...],
+) -> None:
     network = make_network(*ENSEMBLE)
+    network.spec = replace(network.spec, weights=weights)
     singles = [forecast(alone(network, index)) for index in range(3)]
     assert not np.allclose(singles[0], singles[1], atol=0.1)
-    assert np.array_equal(forecast(network), np.mean(singles, axis=0))
-    history = make_history(READINGS)
-    for member, expected in zip(network.members, singles, strict=True):
-        assert np.array_equal(network.forecast(history, [member]), expected)
+    expected = np.average(singles, axis=0, weights=weights or None)
+    np.testing.assert_allclose(forecast(network), expected, rtol=1e-12)
+    for member, single in zip(network.members, singles, strict=True):
+        assert np.array_equal(forecast_by(network, member, make_history(READINGS)), single)
 
 
 def test_quantiles_never_cross() -> None:
@@ -68,15 +73,26 @@ def test_quantiles_never_cross() -> None:
     assert (np.diff(values, axis=-1) >= 0).all()
 
 
-@pytest.mark.parametrize("chosen", [(0,), (1, 2), (2, 0), (0, 1, 2)])
-def test_the_members_that_are_kept_go_on_alone(chosen: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("weights", "chosen", "shares"),
+    [
+        ((1.0, 0.0, 0.0), (0,), (1.0,)),
+        ((0.0, 0.2, 0.6), (1, 2), (0.25, 0.75)),
+        ((0.5, 0.3, 0.2), (0, 1, 2), (0.5, 0.3, 0.2)),
+    ],
+)
+def test_the_members_with_a_weight_go_on_without_the_others(
+    weights: tuple[float, ...], chosen: tuple[int, ...], shares: tuple[float, ...]
+) -> None:
     network = make_network(*ENSEMBLE)
-    expected = np.mean([forecast(alone(network, i)) for i in chosen], axis=0)
+    singles = [forecast(alone(network, i)) for i in chosen]
 
-    network.select_members(chosen)
+    assert network.weigh_members(weights) == chosen
 
     assert network.spec.members == tuple(ENSEMBLE[i] for i in chosen)
-    assert np.array_equal(forecast(network), expected)
+    assert network.spec.shares == pytest.approx(shares)
+    expected = np.average(singles, axis=0, weights=shares)
+    np.testing.assert_allclose(forecast(network), expected, rtol=1e-12)
     assert expected_shapes(network.spec) == shapes_of(network)
 
 
@@ -92,7 +108,7 @@ def test_covariates_that_no_member_sees_are_forgotten() -> None:
     )
     blind = forecast(alone(network, 0), readings)
 
-    network.select_members([0])
+    network.weigh_members([1.0, 0.0])
 
     assert (network.spec.n_known, network.spec.n_past, network.spec.n_static) == (0, 0, 0)
     assert expected_shapes(network.spec) == shapes_of(network)
@@ -110,7 +126,7 @@ def test_an_artifact_expects_the_tensors_that_the_network_has(
     members = MemberSpec(cell, 3, 2, segment), MemberSpec(cell, 4, 1, segment, covariates=True)
     network = make_network(*members, lookback=lookback, horizon=horizon, n_features=(2, 1, 3))
     assert expected_shapes(network.spec) == shapes_of(network)
-    network.select_members([0])
+    network.weigh_members([1.0, 0.0])
     values = forecast(network, sensor_windows(lookback=lookback))
     assert values.shape == (3, horizon, len(QUANTILES))
     assert np.isfinite(values).all()

@@ -1,49 +1,42 @@
-"""Which members are kept: the largest group whose mean forecast is as good as the best."""
+"""How members are weighed by their loss on validation windows, and which of them are kept."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.model import ensemble
 from rnnforecast.model.loss import quantile_losses
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
-from rnnforecast.spec import QUANTILES
-from tests.builders import make_spec
-from tests.data.tables import few
+from rnnforecast.spec import QUANTILES, MemberSpec
+from tests.builders import make_spec, wave
 from tests.model.fitting import (
-    FOUR,
     HARMFUL_RATE,
-    NOISY,
     PAIR,
     PLAIN,
     THREE,
     UNTRAINED,
-    scales_of,
     short_epochs,
     started,
     train,
     windows_to_train,
 )
-from tests.model.networks import make_history
+from tests.model.networks import forecast_by, make_history
 
+NOISY = wave(320, season=8, noise=2.0)
 STILL = TrainConfig(epochs=1, batch_size=4, threads=1, learning_rate=1e-6)
-N_DISJOINT = 8
+N_DISJOINT = 13
 """Windows of six steps in the validation part of the noisy readings that do not overlap."""
-AS_GOOD = 1 + 0.01 * math.sqrt(100 / N_DISJOINT)
-
-Group = tuple[int, ...]
+SHARE = N_DISJOINT / (N_DISJOINT + 10)
+SEES = dataclasses.replace(PLAIN, covariates=True)
+Weights = tuple[float, ...]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -52,105 +45,122 @@ def epochs_are_short() -> Iterator[None]:
         yield
 
 
-def losses_by_hand(network: Network, members: list[Member]) -> dict[Group, float]:
-    """Return the loss of every group of these members on the validation part."""
+@dataclasses.dataclass(frozen=True)
+class Scripted:
+    """Validation by which the loss of weighted members is a function of their weights."""
+
+    loss: Callable[[Weights], float]
+    n_disjoint: int
+
+    def losses(self, members: Sequence[Member], weightings: Sequence[Weights]) -> list[float]:
+        assert all(len(weights) == len(members) for weights in weightings)
+        assert all(sum(weights) == pytest.approx(1) for weights in weightings)
+        return [self.loss(weights) for weights in weightings]
+
+
+def weigh(
+    best: Weights, *, n_disjoint: int, members: tuple[MemberSpec, ...] = (PLAIN, SEES, UNTRAINED)
+) -> Weights:
+    """Weigh members where these weights have the least loss."""
+    spec = dataclasses.replace(make_spec(members=members), n_past=1)
+    network = Network(spec, NetworkConfig())
+
+    def loss(weights: Weights) -> float:
+        return 1 + sum((w - b) ** 2 for w, b in zip(weights, best, strict=True))
+
+    return ensemble._weigh_members(network, Scripted(loss, n_disjoint))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n_disjoint", [1, 10, 11, 90, 10_000])
+def test_weights_lie_between_equal_and_best_ones_and_nearer_the_more_windows_there_are(
+    n_disjoint: int,
+) -> None:
+    weights = weigh((0.2, 0.7, 0.1), n_disjoint=n_disjoint)
+    share = n_disjoint / (n_disjoint + 10)
+    expected = [share * w + (1 - share) / 3 for w in (0.2, 0.7, 0.1)]
+    assert weights == pytest.approx(expected)
+    assert sum(weights) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("best", "kept"),
+    [
+        ((0.0, 0.8, 0.2), (1, 2)),
+        ((0.3, 0.0, 0.7), (0, 2)),
+        ((0.0, 0.0, 1.0), (0, 2)),
+        ((0.0, 1.0, 0.0), (1, 2)),
+        ((0.5, 0.5, 0.0), (0, 1, 2)),
+    ],
+)
+def test_with_enough_windows_a_trained_member_without_a_weight_goes(
+    best: Weights, kept: tuple[int, ...]
+) -> None:
+    for n_disjoint, expected in ((100, kept), (10, (0, 1, 2))):
+        weights = weigh(best, n_disjoint=n_disjoint)
+        assert tuple(i for i, weight in enumerate(weights) if weight) == expected
+
+
+@pytest.mark.parametrize("best", [(1.0, 0.0), (0.0, 1.0)])
+def test_the_only_trained_member_and_the_built_in_one_are_always_kept(best: Weights) -> None:
+    weights = weigh(best, n_disjoint=1000, members=(PLAIN, UNTRAINED))
+    assert all(weights)
+    assert np.argmax(weights) == np.argmax(best)
+
+
+def test_one_member_has_all_the_weight() -> None:
+    assert weigh((1.0,), n_disjoint=50, members=(PLAIN,)) == (1.0,)
+
+
+@pytest.mark.parametrize(
+    ("members", "weights"),
+    [
+        ((PLAIN, UNTRAINED), (0.5, 0.5)),
+        ((PLAIN, SEES, UNTRAINED), (0.0, 1.0, 0.0)),
+        (THREE, (1 / 3,) * 3),
+    ],
+)
+def test_without_validation_members_count_alike_or_those_that_see_covariates(
+    members: tuple[MemberSpec, ...], weights: Weights
+) -> None:
+    network = Network(dataclasses.replace(make_spec(members=members), n_past=1), NetworkConfig())
+    assert ensemble._weigh_members(network, None) == weights
+
+
+def best_weights(network: Network, members: list[Member]) -> Weights:
+    """Return the weights with the least loss, by a loop over weights and windows."""
     _, windows = windows_to_train(NOISY, network.spec)
     batch = windows.gather(np.arange(len(windows)))
     history = make_history(batch.history)
-    forecasts = [network.forecast(history, [member]) for member in members]
-    return {
-        group: quantile_losses(
-            sum(forecasts[i] for i in group) / len(group), batch.future, QUANTILES
-        ).sum()
-        / batch.future.size
-        / scales_of(NOISY)[0]
-        for size in range(1, len(members) + 1)
-        for group in itertools.combinations(range(len(members)), size)
-    }
+    forecasts = [forecast_by(network, member, history) for member in members]
+    losses = {}
+    for parts in itertools.product(range(11), repeat=len(members)):
+        if sum(parts) != 10:
+            continue
+        mean = sum(part / 10 * f for part, f in zip(parts, forecasts, strict=True))
+        losses[parts] = quantile_losses(mean, batch.future, QUANTILES).sum()
+    return tuple(part / 10 for part in min(losses, key=losses.__getitem__))
 
 
-@dataclasses.dataclass(frozen=True)
-class Scripted:
-    """Validation that knows the loss of each group; others are very bad."""
-
-    network: Network
-    known: dict[Group, float]
-    n_disjoint: int = 1000
-
-    def losses(self, groups: list[list[Member]]) -> list[float]:
-        number = {id(member): i for i, member in enumerate(self.network.members)}
-        return [self.known.get(tuple(number[id(m)] for m in group), 9.0) for group in groups]
-
-
-@pytest.mark.parametrize(
-    ("losses", "kept"),
-    [
-        ({(0,): 1, (1,): 1, (2,): 1, (0, 1): 1, (0, 1, 2): 1.009}, (0, 1, 2)),
-        ({(1,): 1, (0, 1, 2): 1.011, (0, 1): 1.009, (1, 2): 1.005, (0, 2): 1.02}, (1, 2)),
-        ({(0,): 1.04, (1,): 1.08, (0, 1): 1, (0, 2): 1.02, (0, 1, 2): 1.015}, (0, 1)),
-        ({(0,): 1.002, (2,): 1, (0, 2): 1.03, (0, 1, 2): 1.02}, (2,)),
-        ({(0, 1): 1.001, (0, 2): 1.001, (1, 2): 1.001, (2,): 1}, (0, 1)),
-    ],
-    ids=["all as good", "best of the pairs", "a pair beats its parts", "one alone", "a tie"],
-)
-def test_the_largest_group_within_one_percent_is_kept_and_the_best_of_these(
-    losses: dict[Group, float], kept: Group
-) -> None:
-    network = Network(make_spec(members=THREE), NetworkConfig())
-
-    assert ensemble._select_members(network, Scripted(network, losses)) == kept  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("n_disjoint", "kept"), [(400, (1,)), (101, (1,)), (25, (0, 1)), (4, (0, 1, 2))]
-)
-def test_few_validation_windows_leave_more_groups_as_good_as_the_best(
-    n_disjoint: int, kept: Group
-) -> None:
-    network = Network(make_spec(members=THREE), NetworkConfig())
-    losses = {(1,): 1.0, (0, 1): 1.019, (0, 1, 2): 1.045}
-
-    assert ensemble._select_members(network, Scripted(network, losses, n_disjoint)) == kept  # type: ignore[arg-type]
-
-
-@cache
-def network_of_four() -> Network:
-    return Network(make_spec(members=FOUR), NetworkConfig())
-
-
-GROUPS = [g for size in (1, 2, 3, 4) for g in itertools.combinations(range(4), size)]
-
-
-@few
-@given(st.lists(st.integers(1000, 1040), min_size=15, max_size=15))
-def test_no_larger_group_and_none_as_large_would_be_better(drawn: list[int]) -> None:
-    losses = dict(zip(GROUPS, drawn, strict=True))
-    network = network_of_four()
-
-    kept = ensemble._select_members(network, Scripted(network, losses))  # type: ignore[arg-type]
-
-    good = [g for g in GROUPS if 100 * losses[g] <= 101 * min(drawn)]
-    assert kept in good
-    assert all(len(g) <= len(kept) for g in good)
-    assert all(losses[kept] <= losses[g] for g in good if len(g) == len(kept))
-
-
-def largest_good(losses: dict[Group, float]) -> Group:
-    """Return the best of the largest groups whose loss is as good as the least."""
-    good = [g for g in losses if losses[g] <= AS_GOOD * min(losses.values())]
-    return min(good, key=lambda g: (-len(g), losses[g]))
+def expected_shares(network: Network, members: list[Member]) -> tuple[float, ...]:
+    n = len(members)
+    best = best_weights(network, members)
+    weights = [SHARE * weight + (1 - SHARE) / n for weight in best if weight]
+    return tuple(weight / sum(weights) for weight in weights)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_of_members_that_were_trained_the_largest_good_group_is_kept(seed: int) -> None:
+def test_members_that_were_trained_have_the_weights_that_their_losses_give(seed: int) -> None:
     network = started(NOISY, make_spec(members=THREE), seed=seed)
     members = list(network.members)
 
-    log = train(network, NOISY, dataclasses.replace(STILL, epochs=3, learning_rate=0.5))
+    log = train(network, NOISY, dataclasses.replace(STILL, epochs=2, learning_rate=0.5))
 
-    assert log.selected == largest_good(losses_by_hand(network, members))
+    shares = expected_shares(network, members)
+    best = best_weights(network, members)
+    assert log.selected == tuple(i for i, weight in enumerate(best) if weight)
     assert list(network.members) == [members[i] for i in log.selected]
     assert network.spec.members == tuple(THREE[i] for i in log.selected)
+    assert network.spec.shares == pytest.approx(shares)
 
 
 def err(network: Network, *errors: float) -> list[Member]:
@@ -163,52 +173,46 @@ def err(network: Network, *errors: float) -> list[Member]:
 
 
 @pytest.mark.parametrize("bad", [0, 1])
-@pytest.mark.parametrize("error", [3.0, 50.0])
+@pytest.mark.parametrize("error", [9.0, 50.0])
 def test_a_member_that_harms_the_mean_is_left_out(bad: int, error: float) -> None:
     network = started(NOISY, make_spec(members=PAIR))
     members = err(network, *(error * (i == bad) for i in range(2)))
 
     log = train(network, NOISY, STILL)
 
-    losses = losses_by_hand(network, members)
-    assert losses[0, 1] > AS_GOOD * losses[1 - bad,]
     assert log.selected == (1 - bad,)
     assert list(network.members) == [members[1 - bad]]
+    assert network.spec.shares == (1.0,)
     assert len(log.members) == 2, "a bad one trains to the end, too"
 
 
-def test_a_member_that_is_a_little_worse_but_does_no_harm_stays() -> None:
+def test_members_that_err_in_opposite_ways_share_the_forecast() -> None:
     network = started(NOISY, make_spec(members=PAIR))
-    members = err(network, 0.0, 0.45)
+    members = err(network, 3.0, -1.5)
+    best = best_weights(network, members)
+    assert 0.1 < best[0] < best[1]
 
     log = train(network, NOISY, STILL)
 
-    losses = losses_by_hand(network, members)
-    assert losses[0,] < losses[0, 1] < AS_GOOD * losses[0,] < losses[1,]
     assert log.selected == (0, 1)
-
-
-@pytest.mark.parametrize(("third", "kept"), [(9.0, (0, 1)), (0.0, (0, 1, 2))])
-def test_members_that_err_in_opposite_ways_are_better_together(third: float, kept: Group) -> None:
-    network = started(NOISY, make_spec(members=THREE))
-    members = err(network, 1.5, -1.5, third)
-
-    log = train(network, NOISY, STILL)
-
-    losses = losses_by_hand(network, members)
-    assert AS_GOOD * losses[0, 1] < min(losses[0,], losses[1,])
-    assert log.selected == kept
+    assert network.spec.shares == pytest.approx(expected_shares(network, members))
 
 
 def test_where_training_only_harms_the_members_forecast_as_they_began() -> None:
     """So the built-in member is the floor: a trained one begins as it, and cannot get worse."""
     network = started(NOISY, make_spec(members=(PLAIN, UNTRAINED)))
     network.members[1].load_state_dict(network.members[0].state_dict())
-    before = losses_by_hand(network, list(network.members))
+    history = make_history(NOISY[None, :32])
+    before = forecast_by(network, network.members[0], history)
 
     config = dataclasses.replace(STILL, epochs=10, learning_rate=HARMFUL_RATE)
     log = train(network, NOISY, config)
 
     assert log.selected == (0, 1)
-    assert losses_by_hand(network, list(network.members)) == before
     assert [each.best_steps for each in log.of_selected] == [0, 0]
+    np.testing.assert_allclose(network.forecast(history), before, rtol=1e-12)
+
+
+def test_windows_are_as_many_as_these_tests_say() -> None:
+    _, windows = windows_to_train(NOISY, make_spec())
+    assert -(-len(windows) // 6) == N_DISJOINT

@@ -14,7 +14,7 @@ from rnnforecast.data.windows import make_past, windows_of
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Listener, ignore
 from rnnforecast.model import training
-from rnnforecast.model.loss import ValidationWindows
+from rnnforecast.model.loss import N_ORIGINS, ValidationWindows
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import (
@@ -34,10 +34,12 @@ from tests.model.fitting import (
     LSTM,
     NOISY,
     PLAIN,
+    Distances,
     fit,
     scales_of,
     short_epochs,
     started,
+    train,
     weights_of,
     windows_to_train,
 )
@@ -66,7 +68,7 @@ def make_training(
 def validation_loss(network: Network) -> float:
     _, validation = windows_to_train(NOISY, network.spec)
     held_out = ValidationWindows(network, validation, scales_of(NOISY))
-    return held_out.losses([list(network.members)])[0]
+    return held_out.loss(network.members[0])
 
 
 def epochs_in(events: list[Event]) -> list[EpochEnded]:
@@ -76,18 +78,35 @@ def epochs_in(events: list[Event]) -> list[EpochEnded]:
 # What is kept
 
 
-def test_the_best_weights_are_kept() -> None:
-    events: list[Event] = []
-    config = dataclasses.replace(QUICK, epochs=12, learning_rate=1.0)
-    network, log = fit(NOISY, config, events.append)
+def test_the_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of two epochs where these are made the best."""
+    shorter = started(NOISY, make_spec(members=(PLAIN,)))
+    train(shorter, NOISY, QUICK, validates=False)
+    distances = Distances()
+    distances.of(begun := started(NOISY, make_spec(members=(PLAIN,))).members[0])
+    begun.load_state_dict(shorter.members[0].state_dict())
+    best_distance, distances = distances.of(begun), Distances()
 
-    epochs = epochs_in(events)
-    best = min(epochs, key=lambda e: e.validation_loss)
+    def loss(_: ValidationWindows, member: Member) -> float:
+        return abs(distances.of(member) - best_distance)
+
+    monkeypatch.setattr(ValidationWindows, "loss", loss)
+    events: list[Event] = []
+    network, log = fit(NOISY, dataclasses.replace(QUICK, epochs=40), events.append)
+
+    assert weights_of(network) == weights_of(shorter)
     (member_log,) = log.members
-    assert best.is_best and best.steps == member_log.best_steps
-    assert member_log.best_steps < member_log.steps, "the test needs a run that overfits"
+    assert (member_log.best_steps, member_log.steps) == (2 * EPOCH, 6 * EPOCH)
+    epochs = epochs_in(events)
     assert log.epochs == member_log.epochs == tuple(epochs)
-    assert validation_loss(network) == pytest.approx(best.validation_loss, rel=1e-5)
+    assert [epoch.is_best for epoch in epochs] == [True, True, False, False, False, False]
+    assert epochs[1].validation_loss == 0
+
+
+def test_the_loss_that_an_epoch_reports_is_that_of_its_averaged_weights() -> None:
+    network, log = fit(NOISY, dataclasses.replace(QUICK, epochs=1, learning_rate=0.01))
+    assert log.members[0].best_steps == EPOCH, "the test needs an epoch that helps"
+    assert validation_loss(network) == pytest.approx(log.epochs[0].validation_loss, rel=1e-6)
 
 
 def test_a_training_that_only_harms_ends_in_the_weights_that_it_began_with() -> None:
@@ -186,8 +205,8 @@ def test_matrices_decay_and_biases_and_norms_do_not() -> None:
 
 
 def test_windows_of_a_step_are_a_multiple_of_the_stretches_that_they_end_in() -> None:
-    sizes = [n_stretches(TrainConfig(batch_size=n)) for n in (1, 3, 4, 64, 67)]
-    assert sizes == [1, 1, 1, 16, 16]
+    batch_sizes = 1, N_ORIGINS - 1, N_ORIGINS, 4 * N_ORIGINS, 4 * N_ORIGINS + 3
+    assert [n_stretches(TrainConfig(batch_size=n)) for n in batch_sizes] == [1, 1, 1, 4, 4]
 
 
 def test_each_member_draws_other_windows_and_other_random_numbers() -> None:

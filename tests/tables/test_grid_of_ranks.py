@@ -13,7 +13,6 @@ from rnnforecast.config.reading import DataConfig
 from rnnforecast.data.forecast import Forecast
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.season import infer_season
 from rnnforecast.data.split import Origins
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import DataError
@@ -32,7 +31,7 @@ from rnnforecast.sources.source import open_source
 from rnnforecast.tables.grid import read_panel
 from rnnforecast.tables.schema import infer_schema
 from rnnforecast.tables.steps import StepCounts, merge_step_counts
-from tests.builders import START_US, make_panel, random_walk, wave
+from tests.builders import START_US, main_season, make_panel, random_walk, wave
 from tests.data.test_past import sensors
 from tests.together import ThreadRanks, held_by, together
 
@@ -84,7 +83,7 @@ def test_statistics_are_those_of_one_process(sizes):
     def statistics(panel: Panel) -> list[np.ndarray]:
         past = make_past(panel, cutoff)
         scaling = fit_scaling(past)
-        return [*dataclasses.astuple(scaling), past.n_seen, deviations(past), infer_season(past)]
+        return [*dataclasses.astuple(scaling), past.n_seen, deviations(past), main_season(past)]
 
     expected = statistics(whole)
     for found in together(len(sizes), lambda ranks: statistics(held_by(whole, sizes, ranks))):
