@@ -55,7 +55,7 @@ _RESOLUTION = 1e-9
 _MAIN_SEASONS, _LONG_SEASONS = 28, 4
 """Seasons in a look-back that is not given."""
 _MIN_LOOKBACK, _MAX_LOOKBACK = 672, 2048
-"""Bounds of a look-back that is not given (docs/decisions.md)."""
+"""Bounds of a look-back that is not given (docs/decisions.md, 108)."""
 _FEWEST_ROWS = 20
 """With fewer rows nothing tells how wrong a forecast will be."""
 _NO_SEASON_HORIZON = 24
@@ -486,7 +486,7 @@ def max_auto_horizon(longest: int) -> int:
 def wanted_lookback(seasons: Sequence[Seasons]) -> int:
     """Return the rows that hold 28 main and 4 long seasons of each series, from 672 to 2,048.
 
-    Longer ones forecast worse (docs/decisions.md).
+    Longer ones forecast worse (docs/decisions.md, 108).
     """
     rows = [max(_MAIN_SEASONS * s.main, _LONG_SEASONS * s.long) for s in seasons]
     return min(max(_MIN_LOOKBACK, *rows), _MAX_LOOKBACK)

@@ -137,7 +137,9 @@ def gradients_by_lag(network: Network, batch: Batch, leads: Sequence[int]) -> Do
     """
     lookback = batch.history.shape[1]
     _, scale = _scaling(network, batch)
-    lags = np.unique(np.geomspace(1, lookback, _MAX_LAGS).round().astype(int))
+    near = min(_MAX_LAGS // 2, lookback)
+    far_lags = np.geomspace(near, lookback, near).round().astype(int)
+    lags = np.union1d(np.arange(1, near + 1), far_lags)
     at = [lead - 1 for lead in leads]
 
     def medians(history: Floats) -> Doubles:

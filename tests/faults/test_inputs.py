@@ -74,7 +74,7 @@ def test_readings_that_stand_still_are_said(scene: Scene) -> None:
     scene.expect(0, *RUN.words)
     path.write_text("\n".join([*lines, *more]) + "\n")
     outcome = scene.expect(0, *RUN.words)
-    assert "flow: live skill" in outcome.err
+    assert "warning: flow: live " in outcome.err
     scene.reset()
     path.write_text("\n".join([*lines[:-72], *stuck]) + "\n")
     job = scene.place / "job.toml"
