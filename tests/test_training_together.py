@@ -163,7 +163,7 @@ def test_two_ranks_take_the_steps_of_one_process(uneven: Path, tmp_path: Path) -
         np.array(json.loads((tmp_path / name).read_text()))
         for name in ("alone.0", "both.0", "both.1")
     )
-    assert len(expected) > 3 * 60, "three members, and what they learn on"
+    assert len(expected) > 60, "one member, and what it learns on"
     for losses in found:
         np.testing.assert_array_equal(losses, found[0])
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-5)

@@ -36,18 +36,19 @@ PAIR = (PLAIN, LSTM)
 THREE = (*PAIR, MINGRU)
 """Members that are trained."""
 FOUR = (*THREE, UNTRAINED)
-EPOCH = 4
-"""Steps of an epoch in these tests."""
+EPOCH, PATIENCE = 4, 3
+"""Steps of an epoch, and epochs without a better loss that end a training, in these tests."""
 HARMFUL_RATE = 10.0
 """A rate at which training only harms."""
 
 
 @contextmanager
 def short_epochs() -> Iterator[None]:
-    """Let epochs have a few steps."""
+    """Let epochs have a few steps, and trainings end soon."""
     with pytest.MonkeyPatch.context() as patched:
         for module in (training, ensemble):
             patched.setattr(module, "EPOCH_STEPS", EPOCH)
+        patched.setattr(training, "_PATIENCE", PATIENCE)
         yield
 
 

@@ -31,6 +31,7 @@ from tests.model.fitting import (
     HARMFUL_RATE,
     NOISY,
     PAIR,
+    PATIENCE,
     PLAIN,
     fit,
     scales_of,
@@ -161,13 +162,13 @@ def test_training_that_is_interrupted_again_and_again_comes_to_the_same_end(
 def test_members_that_had_stopped_early_stay_stopped(
     place: Checkpoints, interrupted: Callable[..., None]
 ) -> None:
-    config = dataclasses.replace(QUICK, epochs=6)
+    config = dataclasses.replace(QUICK, epochs=5)
     with second_member_stops():
         uninterrupted = fit(NOISY, config, members=PAIR)
-        interrupted(2 * 4 * EPOCH + 2, config, place, members=PAIR)
+        interrupted(2 * PATIENCE * EPOCH + 2, config, place, members=PAIR)
         assert loaded(place, members=PAIR).active == (0,)
         resumed = fit(NOISY, config, members=PAIR, checkpoints=place)
-    assert [member.steps for member in resumed[1].members] == [6 * EPOCH, 4 * EPOCH]
+    assert [member.steps for member in resumed[1].members] == [5 * EPOCH, PATIENCE * EPOCH]
     assert outcome(*resumed) == outcome(*uninterrupted)
 
 

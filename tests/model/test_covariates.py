@@ -165,6 +165,35 @@ def test_the_reaction_to_a_covariate_is_fitted_and_forecast(seasons: Seasons) ->
     assert reaction.error[0, -1, 0] < 0.3 * np.abs(3 * covariate).mean() + 0.3
 
 
+def test_the_reaction_is_a_ridge_regression_on_a_covariate_and_its_averages() -> None:
+    """Without a season, all less the mean of the last twelve rows before each segment."""
+    readings, covariate = driven_readings(80)
+    readings[20:25] = np.nan
+    experts = Experts(readings[None], Seasons(), 8)
+    reaction = Reaction(experts, covariate[None, None])
+
+    features = [covariate[:80].tolist()]
+    for rows in (2.0, 8.0, 32.0):
+        average, averages = covariate[0], []
+        for value in covariate[:80]:
+            average += (1 - np.exp(-1 / rows)) * (value - average)
+            averages.append(average)
+        features.append(averages)
+    products, squares = np.zeros(4), np.zeros((4, 4))
+    for row in range(80):
+        begin = row // 8 * 8
+        levels = [np.mean(x[max(begin - 12, 0) : begin]) if begin else 0.0 for x in features]
+        values = np.array([x[row] - level for x, level in zip(features, levels, strict=True)])
+        target = experts.remainder[0, row]
+        if not np.isnan(target):
+            products += target * values
+            squares += np.outer(values, values)
+    ridge = 1 + 0.01 * np.trace(squares) / 4
+    expected = np.linalg.solve(squares + ridge * np.eye(4), products)
+
+    np.testing.assert_allclose(reaction._coefficients[0, -1], expected, rtol=1e-6)
+
+
 def test_no_later_reading_nor_covariate_changes_the_reaction_before_it() -> None:
     readings, covariate = driven_readings(160)
     changed_readings, changed = readings.copy(), covariate.copy()

@@ -32,6 +32,7 @@ from tests.model.fitting import (
     HARMFUL_RATE,
     NOISY,
     PAIR,
+    PATIENCE,
     PLAIN,
     THREE,
     UNTRAINED,
@@ -193,13 +194,13 @@ def test_a_time_limit_allows_half_of_it_for_the_first_training(
 def test_progress_comes_to_its_end_although_a_member_stops_early() -> None:
     events: list[Event] = []
     with second_member_stops():
-        _, log = fit(NOISY, dataclasses.replace(QUICK, epochs=6), events.append, members=THREE)
-    assert steps_of(log) == [6 * EPOCH, 4 * EPOCH, 6 * EPOCH]
-    assert [member.best_steps for member in log.members] == [6 * EPOCH, 0, 6 * EPOCH]
+        _, log = fit(NOISY, dataclasses.replace(QUICK, epochs=5), events.append, members=THREE)
+    assert steps_of(log) == [5 * EPOCH, PATIENCE * EPOCH, 5 * EPOCH]
+    assert [member.best_steps for member in log.members] == [5 * EPOCH, 0, 5 * EPOCH]
     progress = [event for event in events if isinstance(event, ProgressEvent)]
     done = [event.done for event in progress]
     assert done == sorted(done)
-    total = 3 * 6 * EPOCH
+    total = 3 * 5 * EPOCH
     assert {(event.task, event.total) for event in progress} == {("training", total)}
     assert progress[-1].done == progress[-1].total
 

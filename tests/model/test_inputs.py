@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from rnnforecast.data.season import Seasons
 from rnnforecast.model.experts import NAMES
-from rnnforecast.model.inputs import Inputs, SeriesInputs
-from rnnforecast.spec import N_BEFORE, N_EXPERTS, N_FACTS, N_SHOWN, n_inputs
+from rnnforecast.model.inputs import Inputs, Places, SeriesInputs, window_inputs
+from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS, N_FACTS, N_SHOWN, n_inputs
 from tests.builders import random_walk
 from tests.data.tables import few
 from tests.model.test_experts import EXTREMES, sensor
@@ -198,6 +198,43 @@ def test_series_have_the_same_inputs_in_any_order_and_alone() -> None:
         part = slice(window, window + 1)
         single = together.ahead(which[part], boundary[part], N_AHEAD)
         assert_equal(single, mixed.apply(lambda v, part=part: v[part]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("n_rows", [96, 93])
+def test_windows_that_end_in_one_stretch_have_the_inputs_that_they_have_alone(n_rows: int) -> None:
+    segment, n_ahead = 8, 2
+    readings = np.stack([sensor(n_rows, seed=seed) for seed in range(3)])
+    seasons = [Seasons(), Seasons(8), Seasons(8, 24)]
+    places = Places.at_end(3, n_rows, segment, n_ahead=n_ahead, n_origins=4)
+    assert places.boundary.tolist() == [12, 11, 10, 9] * 3
+    assert places.stretch.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+
+    together = window_inputs(readings, seasons, segment, places)
+
+    for window, (stretch, boundary) in enumerate(zip(places.stretch, places.boundary, strict=True)):
+        n_seen = n_rows - (12 - boundary) * segment
+        single = Places.at_end(1, n_seen, segment, n_ahead=n_ahead)
+        part = readings[stretch, None, :n_seen]
+        alone = window_inputs(part, [seasons[stretch]], segment, single)
+        # the level before the first reading is that of all, and counts for nothing
+        n = boundary + n_ahead - 1
+        known, expected = (
+            part.apply(lambda v, w=w, n=n: v[w, None, v.shape[1] - n :])
+            for part, w in ((together, window), (alone, 0))
+        )
+        assert_equal(known, expected, rtol=1e-4, atol=1e-4)
+        n_missing = places.n_history - boundary
+        assert not together.values[window, :n_missing].any(), "before the first row"
+
+
+def test_places_do_not_lie_before_the_first_segment() -> None:
+    places = Places.at_end(1, 20, 16, n_ahead=2, n_origins=8)
+    assert places.boundary.tolist() == [2, 1, 0, 0, 0, 0, 0, 0]
+    assert places.segments[0].tolist() == [0, 1, 2, 3]
+    assert places.segments[2].tolist() == [-2, -1, 0, 1]
+    long = Places.at_end(1, 16 * 100, 16, n_ahead=3)
+    assert long.n_history * 16 == CONTEXT_ROWS
+    assert (long.segments[0, 0], long.segments[0, -1]) == (100 - long.n_history, 102)
 
 
 @pytest.mark.parametrize("seasons", [*SEASONS, Seasons(40, 1000)])

@@ -36,6 +36,7 @@ from tests.model.fitting import (
     HARMFUL_RATE,
     LSTM,
     NOISY,
+    PATIENCE,
     PLAIN,
     Distances,
     fit,
@@ -99,10 +100,10 @@ def test_the_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert weights_of(network) == weights_of(shorter)
     (member_log,) = log.members
-    assert (member_log.best_steps, member_log.steps) == (2 * EPOCH, 6 * EPOCH)
+    assert (member_log.best_steps, member_log.steps) == (2 * EPOCH, (2 + PATIENCE) * EPOCH)
     epochs = epochs_in(events)
     assert log.epochs == member_log.epochs == tuple(epochs)
-    assert [epoch.is_best for epoch in epochs] == [True, True, False, False, False, False]
+    assert [epoch.is_best for epoch in epochs] == [True] * 2 + [False] * PATIENCE
     assert epochs[1].validation_loss == 0
 
 
@@ -122,9 +123,9 @@ def test_a_training_that_only_harms_ends_in_the_weights_that_it_began_with() -> 
     assert not any(epoch.is_best for epoch in log.epochs)
 
 
-def test_four_epochs_without_a_better_one_end_the_training() -> None:
+def test_some_epochs_without_a_better_one_end_the_training() -> None:
     _, log = fit(NOISY, dataclasses.replace(QUICK, epochs=40, learning_rate=HARMFUL_RATE))
-    assert log.steps == 4 * EPOCH
+    assert log.steps == PATIENCE * EPOCH
 
 
 def test_without_validation_training_never_stops_early() -> None:
