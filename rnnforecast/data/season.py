@@ -107,8 +107,8 @@ def most_common(seasons: Sequence[Seasons], n_readings: Integers) -> int:
     `n_readings`, `(series,)`, are those of each series: few of them tell nothing.
     """
     counts: Counter[int] = Counter()
-    for each, n in zip(seasons, n_readings.tolist(), strict=True):
-        counts[each.main] += n
+    for periods, n in zip(seasons, n_readings.tolist(), strict=True):
+        counts[periods.main] += n
     return max(counts, key=lambda period: (counts[period], period > 1, -period), default=1)
 
 
@@ -488,8 +488,8 @@ def wanted_lookback(seasons: Sequence[Seasons]) -> int:
 
     Longer ones forecast worse (docs/decisions.md, 108).
     """
-    wanted = [max(_MAIN_SEASONS * each.main, _LONG_SEASONS * each.long) for each in seasons]
-    return min(max(_MIN_LOOKBACK, *wanted), _MAX_LOOKBACK)
+    n_rows = [max(_MAIN_SEASONS * s.main, _LONG_SEASONS * s.long) for s in seasons]
+    return min(max(_MIN_LOOKBACK, *n_rows), _MAX_LOOKBACK)
 
 
 def resolve_windows(

@@ -143,12 +143,12 @@ def _settle(
     config: Config, past: Past, told: Seasons | None, listener: Listener, *, longest: int
 ) -> NetworkSpec:
     """Find windows and members for the readings of a Past, and note them."""
-    own = seasons.find_seasons(past) if told is None else (told,) * past.n_origins
-    season = seasons.most_common(own, past.n_seen)
+    by_series = seasons.find_seasons(past) if told is None else (told,) * past.n_origins
+    season = seasons.most_common(by_series, past.n_seen)
     lookback, horizon = seasons.resolve_windows(
         config.window,
         season=season,
-        n_wanted=seasons.wanted_lookback(own),
+        n_wanted=seasons.wanted_lookback(by_series),
         step_us=past.step_us,
         longest=longest,
         axis=past.axis,

@@ -60,7 +60,7 @@ class Inputs:
 
     def apply(self, function: Callable[..., NDArray[Any]], *others: Inputs) -> Inputs:
         """Return the results of a function of each array, and of the same arrays of others."""
-        arrays = [[getattr(each, f.name) for each in (self, *others)] for f in fields(self)]
+        arrays = [[getattr(part, f.name) for part in (self, *others)] for f in fields(self)]
         return Inputs(*(function(*same) for same in arrays))
 
 
@@ -87,17 +87,17 @@ class SeriesInputs:
         self._group = np.empty(len(readings), np.int64)
         self._place = np.empty(len(readings), np.int64)
         groups: dict[Seasons, list[int]] = {}
-        for number, own in enumerate(seasons):
-            groups.setdefault(own, []).append(number)
+        for number, periods in enumerate(seasons):
+            groups.setdefault(periods, []).append(number)
 
         self._experts: list[Experts] = []
         self._reactions: list[Reaction | None] = []
         parts: list[Inputs] = []
-        for own, numbers in groups.items():
+        for periods, numbers in groups.items():
             self._group[numbers] = len(self._experts)
             self._place[numbers] = np.arange(len(numbers))
-            far = max(1, min(n_ahead, -(-own.main // segment) + 1, _MAX_FAR))
-            experts = Experts(readings[numbers], own, segment, far=far)
+            n_far = max(1, min(n_ahead, -(-periods.main // segment) + 1, _MAX_FAR))
+            experts = Experts(readings[numbers], periods, segment, far=n_far)
             self._experts.append(experts)
             reaction = None
             if known is not None:
@@ -372,8 +372,8 @@ def _pack(
     # without a reading there is no spread: the ratio would depend on the unit
     noise = np.where(facts[..., _IS_BLIND, None] > 0, 0.0, noise)
     shape = *forecasts.shape[:2], -1
-    shown = compress(experts[:, :, 1 : 1 + N_SHOWN])
-    parts = [before.reshape(shape), shown.reshape(shape), noise, facts]
+    forecasts = compress(experts[:, :, 1 : 1 + N_SHOWN])
+    parts = [before.reshape(shape), forecasts.reshape(shape), noise, facts]
     values = np.concatenate(parts, axis=-1).astype(np.float32)
     nothing = np.zeros((*level.shape, 0), np.float32)
     return Inputs(

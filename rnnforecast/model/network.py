@@ -85,8 +85,8 @@ class Network(nn.Module):
             self.register_buffer("feature_scale", torch.ones(spec.n_features))
 
         self._set_members(
-            Member(spec, each, init=config.init, n_steps=-(-spec.lookback // each.segment))
-            for each in spec.members
+            Member(spec, member, init=config.init, n_steps=-(-spec.lookback // member.segment))
+            for member in spec.members
         )
 
     @torch.no_grad()
@@ -153,8 +153,8 @@ class Network(nn.Module):
         """
         chosen = tuple(i for i, weight in enumerate(weights) if weight > 0)
         members = tuple(self.spec.members[i] for i in chosen)
-        kept = tuple(weights[i] / sum(weights) for i in chosen)
-        self.spec = replace(self.spec, members=members, weights=kept)
+        chosen_weights = tuple(weights[i] / sum(weights) for i in chosen)
+        self.spec = replace(self.spec, members=members, weights=chosen_weights)
         if self.spec.n_features and not any(member.covariates for member in members):
             self.spec = replace(self.spec, n_known=0, n_past=0, n_static=0)
             del self.feature_mean, self.feature_scale

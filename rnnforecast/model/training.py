@@ -451,11 +451,11 @@ def fine_tune(
     batches = epoch_batches(windows, n_steps=n_steps, batch_size=n_stretches(config), key=key)
     inputs = prepared_batches(network, member, batches, scales, config=config, ranks=ranks)
 
-    for step, each in enumerate(inputs, start=1):
+    for step, part in enumerate(inputs, start=1):
         train_step(
             network,
             member,
-            each,
+            part,
             optimizer,
             config=config,
             generator=generator,
