@@ -165,6 +165,6 @@ def n_inputs(segment: int) -> int:
 
 
 def n_covariate_inputs(spec: NetworkSpec, segment: int) -> int:
-    """Return how many inputs a segment has from covariates: see `model.covariates`."""
+    """Return how many inputs a segment has from covariates: see `model.inputs`."""
     n_reaction = segment + 1 if spec.n_known else 0
     return (2 * spec.n_known + spec.n_past) * segment + spec.n_static + n_reaction

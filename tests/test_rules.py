@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -342,3 +343,16 @@ def test_the_rules_tell_imports_at_module_level_from_those_of_a_call() -> None:
     tree = ast.parse("class A:\n    import a\ndef f():\n    import b\nif x:\n    import c")
 
     assert imported(tree, into_functions=False) == {"a", "c"}
+
+
+def test_files_that_are_no_modules_are_in_the_wheel() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    data = project["tool"]["setuptools"]["package-data"]
+    files = {
+        path.relative_to(PACKAGE.parent)
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert {
+        PurePath(*package.split("."), name) for package in data for name in data[package]
+    } == files

@@ -106,7 +106,7 @@ class Panel:
             is_seen = np.isfinite(part.target)
             if part.n_series * _LONG_ROWS < len(is_seen):
                 flags = np.split(is_seen, part.offsets[1:-1])
-                n_readings = np.array([np.count_nonzero(each) for each in flags], np.int64)
+                n_readings = np.array([np.count_nonzero(part) for part in flags], np.int64)
             else:
                 n_readings = np.diff(offsets_from_lengths(is_seen)[part.offsets])
             counts[first : first + part.n_series] = n_readings

@@ -107,8 +107,8 @@ def most_common(seasons: Sequence[Seasons], n_readings: Integers) -> int:
     `n_readings`, `(series,)`, are those of each series: few of them tell nothing.
     """
     counts: Counter[int] = Counter()
-    for periods, n in zip(seasons, n_readings.tolist(), strict=True):
-        counts[periods.main] += n
+    for of_series, n in zip(seasons, n_readings.tolist(), strict=True):
+        counts[of_series.main] += n
     return max(counts, key=lambda period: (counts[period], period > 1, -period), default=1)
 
 
@@ -488,8 +488,8 @@ def wanted_lookback(seasons: Sequence[Seasons]) -> int:
 
     Longer ones forecast worse (docs/decisions.md, 108).
     """
-    n_rows = [max(_MAIN_SEASONS * s.main, _LONG_SEASONS * s.long) for s in seasons]
-    return min(max(_MIN_LOOKBACK, *n_rows), _MAX_LOOKBACK)
+    rows = [max(_MAIN_SEASONS * s.main, _LONG_SEASONS * s.long) for s in seasons]
+    return min(max(_MIN_LOOKBACK, *rows), _MAX_LOOKBACK)
 
 
 def resolve_windows(

@@ -64,12 +64,12 @@ def set_up_training(panel: Panel, config: Config, listener: Listener) -> Trainin
     `NotEnoughDataError` where no series is as long as one window.
     """
     train_past = make_past(panel, panel.rows_before(train_end_us(panel, config)))
-    fixed_seasons = seasons.told_seasons(config.window, train_past)
-    spec = _settle(config, train_past, fixed_seasons, listener, longest=int(panel.lengths.max()))
+    common = seasons.told_seasons(config.window, train_past)
+    spec = _settle(config, train_past, common, listener, longest=int(panel.lengths.max()))
     split = split_by_time(panel, spec, **_shares(config))
     _check_usable(split, spec)
     _warn(split, spec.least_history + spec.horizon, listener, lengths=panel.lengths)
-    return TrainingSetup(split, spec, config, fixed_seasons)
+    return TrainingSetup(split, spec, config, common)
 
 
 def set_up_backtest(
@@ -87,10 +87,8 @@ def set_up_backtest(
         )
 
     train_past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends)))
-    fixed_seasons = seasons.told_seasons(config.window, train_past)
-    spec = _settle(
-        config, train_past, fixed_seasons, listener, longest=int(train_past.cutoff.max())
-    )
+    common = seasons.told_seasons(config.window, train_past)
+    spec = _settle(config, train_past, common, listener, longest=int(train_past.cutoff.max()))
     cuts = split_times_by_ends(panel, ends, horizon=spec.horizon, **_shares(config))
     split = split_at(panel, cuts)
 
@@ -105,7 +103,7 @@ def set_up_backtest(
         )
     _check_usable(split, spec)
     _warn(split, window_rows, listener, lengths=split.train.cutoff)
-    return TrainingSetup(split, spec, config, fixed_seasons)
+    return TrainingSetup(split, spec, config, common)
 
 
 def train_end_us(panel: Panel, config: Config) -> int:
@@ -142,12 +140,10 @@ def _max_horizon(config: Config, panel: Panel) -> int:
 
 
 def _settle(
-    config: Config, past: Past, fixed_seasons: Seasons | None, listener: Listener, *, longest: int
+    config: Config, past: Past, common: Seasons | None, listener: Listener, *, longest: int
 ) -> NetworkSpec:
     """Find windows and members for the readings of a Past, and note them."""
-    by_series = (
-        seasons.find_seasons(past) if fixed_seasons is None else (fixed_seasons,) * past.n_origins
-    )
+    by_series = seasons.find_seasons(past) if common is None else (common,) * past.n_origins
     season = seasons.most_common(by_series, past.n_seen)
     lookback, horizon = seasons.resolve_windows(
         config.window,

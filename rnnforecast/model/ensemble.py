@@ -92,7 +92,7 @@ def train_members(
     held_out = None
     if validation is not None and len(validation):
         held_out = ValidationWindows(network, validation, scales)
-    indices = [i for i, member in enumerate(network.spec.members) if member.is_trained]
+    indices = [i for i, spec in enumerate(network.spec.members) if spec.is_trained]
     members = [MemberTraining(network, i, windows, held_out, config, scales) for i in indices]
     max_steps = EPOCH_STEPS * config.epochs
     ensemble = _Ensemble(members, min(max_steps, config.steps or max_steps), checkpoints)

@@ -322,14 +322,14 @@ class Experts:
         """Mean absolute error of each expert lately, `(series, boundary, expert)`."""
         series = np.arange(len(self.readings))
         boundary = np.broadcast_to(np.arange(self.n_segments), (len(series), self.n_segments))
-        segment, far = self.segment, self.far
+        segment = self.segment
         self.next_segment, self.next_deviation = self.forecast(series, boundary, segment)
         self.error, self.n_judged = self.recent_errors(_with_bases(self.next_segment), 0)
         self.far_error, self.n_far_judged = self.error, np.zeros_like(self.n_judged)
-        if 1 < far < self.n_segments:
-            horizon, begin = far * segment, (far - 1) * segment
-            later, _ = self.forecast(series, boundary[:, : 1 - far], horizon, begin=begin)
-            errors = self.recent_errors(_with_bases(later), far - 1)
+        if 1 < self.far < self.n_segments:
+            horizon, begin = self.far * segment, (self.far - 1) * segment
+            later, _ = self.forecast(series, boundary[:, : 1 - self.far], horizon, begin=begin)
+            errors = self.recent_errors(_with_bases(later), self.far - 1)
             self.far_error, self.n_far_judged = errors
 
     def recent_errors(self, forecasts: Doubles, lead: int) -> tuple[Doubles, Doubles]:

@@ -128,7 +128,7 @@ class RNNForecaster:
         """
         assert self.log is not None
         spec = self.network.spec
-        best = [member.best_steps for member in self.log.of_selected]
+        best = [log.best_steps for log in self.log.of_selected]
         n_steps = tuple(round(_FINE_TUNE_SHARE * steps) for steps in best)
 
         with _repeatable(config):
@@ -247,9 +247,9 @@ class RNNForecaster:
         seasons = list(self.network.seasons_of(entries))
         unknown = np.flatnonzero(entries == 0)
         if len(unknown):
-            of_unknown = seasons_of(past.subset(unknown), self.network.told_seasons)
-            for origin, periods in zip(unknown.tolist(), of_unknown, strict=True):
-                seasons[origin] = periods
+            of_unknown = _seasons_of(past.subset(unknown), self.network.told_seasons)
+            for origin, of_origin in zip(unknown.tolist(), of_unknown, strict=True):
+                seasons[origin] = of_origin
         return tuple(seasons)
 
     def _self_test_output(self) -> Floats:

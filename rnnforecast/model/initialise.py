@@ -77,7 +77,7 @@ def describe_series(
     network.center[entries] = torch.from_numpy(scaling.center)
     network.scale[entries] = torch.from_numpy(scaling.scale)
     network.outlier_threshold[entries] = torch.from_numpy(scaling.reach)
-    rows = [[periods.main, periods.long] for periods in seasons]
+    rows = [[of_series.main, of_series.long] for of_series in seasons]
     network.seasons[entries] = torch.tensor(rows, dtype=network.seasons.dtype)
 
 

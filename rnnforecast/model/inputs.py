@@ -1,7 +1,7 @@
 """Inputs of the network: for each segment what is known before it, and what the experts forecast.
 
 All is in units of a local spread, and large values are compressed, so that a network trained on
-other series can read it.
+other series can read it. Covariates are standardised, and cut into the same segments.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnforecast.data.arrays import Doubles, Floats, Integers
-from rnnforecast.data.season import Seasons
+from rnnforecast.data.panel import Features
+from rnnforecast.data.season import Seasons, ffill
 from rnnforecast.model.experts import NAMES, Experts
 from rnnforecast.model.reaction import Reaction
 from rnnforecast.spec import CONTEXT_ROWS, N_BEFORE, N_EXPERTS, N_SHOWN
@@ -31,6 +32,10 @@ _ERROR_FLOOR = 1e-3
 MIN_GAIN = 0.01
 """Least error of the best expert, in units of the spread, that bands and offsets scale with."""
 _MAX_VALUE = 1e6
+_MAX_DEVIATION = 10.0
+"""Covariates are clipped to this many standard deviations around their mean."""
+_LEAST_REACTION_ERROR = 0.01
+"""Least error of the reaction, in units of the best expert's, whose logarithm is an input."""
 _MAX_FAR = 6
 """Segments ahead over which the experts' errors are measured, at most."""
 
@@ -58,9 +63,9 @@ class Inputs:
     reaction_error: Floats
     """`(window, segment)`: its usual error, in units of the spread."""
 
-    def apply(self, function: Callable[..., NDArray[Any]], *others: Inputs) -> Inputs:
-        """Return the results of a function of each array, and of the same arrays of others."""
-        arrays = [[getattr(part, f.name) for part in (self, *others)] for f in fields(self)]
+    def apply(self, function: Callable[..., NDArray[Any]], *more: Inputs) -> Inputs:
+        """Return the results of a function of each array, and of the same arrays of more inputs."""
+        arrays = [[getattr(inputs, f.name) for inputs in (self, *more)] for f in fields(self)]
         return Inputs(*(function(*same) for same in arrays))
 
 
@@ -87,17 +92,17 @@ class SeriesInputs:
         self._group = np.empty(len(readings), np.int64)
         self._place = np.empty(len(readings), np.int64)
         groups: dict[Seasons, list[int]] = {}
-        for number, periods in enumerate(seasons):
-            groups.setdefault(periods, []).append(number)
+        for number, of_series in enumerate(seasons):
+            groups.setdefault(of_series, []).append(number)
 
         self._experts: list[Experts] = []
         self._reactions: list[Reaction | None] = []
         parts: list[Inputs] = []
-        for periods, numbers in groups.items():
+        for of_group, numbers in groups.items():
             self._group[numbers] = len(self._experts)
             self._place[numbers] = np.arange(len(numbers))
-            n_far = max(1, min(n_ahead, -(-periods.main // segment) + 1, _MAX_FAR))
-            experts = Experts(readings[numbers], periods, segment, far=n_far)
+            lead = max(1, min(n_ahead, -(-of_group.main // segment) + 1, _MAX_FAR))
+            experts = Experts(readings[numbers], of_group, segment, far=lead)
             self._experts.append(experts)
             reaction = None
             if known is not None:
@@ -372,8 +377,8 @@ def _pack(
     # without a reading there is no spread: the ratio would depend on the unit
     noise = np.where(facts[..., _IS_BLIND, None] > 0, 0.0, noise)
     shape = *forecasts.shape[:2], -1
-    forecasts = compress(experts[:, :, 1 : 1 + N_SHOWN])
-    parts = [before.reshape(shape), forecasts.reshape(shape), noise, facts]
+    compressed = compress(experts[:, :, 1 : 1 + N_SHOWN])
+    parts = [before.reshape(shape), compressed.reshape(shape), noise, facts]
     values = np.concatenate(parts, axis=-1).astype(np.float32)
     nothing = np.zeros((*level.shape, 0), np.float32)
     return Inputs(
@@ -391,3 +396,67 @@ def compress(values: Doubles) -> Doubles:
     """Return the inverse hyperbolic sine: small values stay, large ones grow as their logarithm."""
     compressed: Doubles = np.arcsinh(np.clip(values, -_MAX_VALUE, _MAX_VALUE))
     return compressed
+
+
+def standardise(features: Features, mean: Floats, scale: Floats) -> Features:
+    """Standardise covariates; an unknown value repeats the last one, or is the mean, 0.
+
+    `mean` and `scale`, `(feature,)`, are those of known, past and static ones, in this order.
+    """
+    n_known, n_past = features.known.shape[1], features.past.shape[1]
+
+    def standard(values: Floats, begin: int) -> Doubles:
+        places = slice(begin, begin + values.shape[1])
+        shape = (1, -1, *[1] * (values.ndim - 2))
+        return np.clip(
+            (values.astype(np.float64) - mean[places].reshape(shape))
+            / scale[places].reshape(shape),
+            -_MAX_DEVIATION,
+            _MAX_DEVIATION,
+        )
+
+    def filled(values: Doubles) -> Floats:
+        flat, _ = ffill(values.reshape(-1, values.shape[-1]))
+        return np.nan_to_num(flat).reshape(values.shape).astype(np.float32)
+
+    return Features(
+        known=filled(standard(features.known, 0)),
+        past=filled(standard(features.past, n_known)),
+        static=np.nan_to_num(standard(features.static, n_known + n_past)).astype(np.float32),
+    )
+
+
+def covariate_inputs(features: Features, places: Places, segment: int, inputs: Inputs) -> Floats:
+    """Return what is known of standardised covariates in segments, `(window, segment, input)`.
+
+    For each segment: the known ones in the segment before and in it, the past ones in the one
+    before, 0 where that lies ahead, the static ones; the reaction, and its error's logarithm.
+    """
+    numbers, n_all = places.segments, places.n_segments + places.n_ahead
+    n_before = places.n_segments * segment - features.past.shape[2]  # rows before the first
+
+    def cut(values: Floats) -> Floats:
+        """Return `(stretch, segment, feature * row)`, with zeros where there is no row."""
+        n, n_features, length = values.shape
+        table = np.zeros((n, n_features, n_all * segment), np.float32)
+        length = min(length, n_all * segment - n_before)
+        table[:, :, n_before : n_before + length] = values[:, :, :length]
+        parts = table.reshape(n, n_features, n_all, segment).transpose(0, 2, 1, 3)
+        return parts.reshape(n, n_all, n_features * segment)
+
+    known, past = cut(features.known), cut(features.past)
+    stretch = places.stretch[:, None]
+    now, last = np.maximum(numbers, 0), np.maximum(numbers - 1, 0)
+    is_known = (numbers >= 1) & (numbers <= places.boundary[:, None])
+    static = np.repeat(features.static[places.stretch, None], numbers.shape[1], axis=1)
+    parts = [
+        np.where((numbers >= 1)[..., None], known[stretch, last], np.float32(0)),
+        np.where((numbers >= 0)[..., None], known[stretch, now], np.float32(0)),
+        np.where(is_known[..., None], past[stretch, last], np.float32(0)),
+        static,
+    ]
+    if features.known.shape[1]:
+        error = np.log(np.maximum(inputs.reaction_error / inputs.gain, _LEAST_REACTION_ERROR))
+        parts += [compress(inputs.reaction.astype(np.float64)), 0.5 * error[..., None]]
+    joined: Floats = np.concatenate(parts, axis=-1).astype(np.float32)
+    return joined

@@ -44,7 +44,8 @@ def loss_scales(past: Past, seasons: Sequence[Seasons]) -> Doubles:
     It is the mean absolute difference over whole seasons, of 12 rows at least. Where that is
     unknown or small it is a share of the mean deviation; 1 for a series that never changes.
     """
-    lag = np.array([s.main * -(-_MIN_LAG // s.main) for s in seasons], np.int64)
+    main = np.array([of_series.main for of_series in seasons], np.int64)
+    lag = main * -(-_MIN_LAG // main)
     sums = np.zeros((past.n_origins, 4))
     for origins, table in past.tables():
         readings = table.astype(np.float64)
@@ -99,8 +100,8 @@ def step_inputs(
     prepared = network.prepare(history_of(network, stretches), segment, n_origins=N_ORIGINS)
     places = prepared.places
     n, n_rows = batch.history.shape
-    all_places = Places.at_end(n, n_rows, segment, n_ahead=places.n_ahead, n_origins=N_ORIGINS)
-    is_known = np.isfinite(_targets(network, batch, all_places, segment)).sum((0, 2))
+    of_batch = Places.at_end(n, n_rows, segment, n_ahead=places.n_ahead, n_origins=N_ORIGINS)
+    is_known = np.isfinite(_targets(network, batch, of_batch, segment)).sum((0, 2))
     n_known = is_known[: places.n_history].sum(), is_known[places.n_history :].sum()
     targets = _targets(network, stretches, places, segment)
     scaled, weights = _scaled(targets, prepared, scales[stretches.series])
@@ -215,7 +216,7 @@ class ValidationWindows:
         network, segment = self._network, member.spec.segment
         if segment not in self._prepared:
             histories = [history_of(network, part) for part in self._parts]
-            self._prepared[segment] = [network.prepare(part, segment) for part in histories]
+            self._prepared[segment] = [network.prepare(history, segment) for history in histories]
         forecasts = [network.member_forecast(member, part) for part in self._prepared[segment]]
         shape = 0, network.spec.horizon, len(network.spec.quantiles)
         return np.concatenate([np.empty(shape), *forecasts])

@@ -15,8 +15,13 @@ from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.panel import Features
 from rnnforecast.data.scaling import SPIKE_RUN
 from rnnforecast.data.season import Seasons
-from rnnforecast.model.covariates import covariate_inputs, standardise
-from rnnforecast.model.inputs import Inputs, Places, window_inputs
+from rnnforecast.model.inputs import (
+    Inputs,
+    Places,
+    covariate_inputs,
+    standardise,
+    window_inputs,
+)
 from rnnforecast.model.member import Member, Segments
 from rnnforecast.spec import NetworkSpec
 
@@ -153,8 +158,8 @@ class Network(nn.Module):
         """
         chosen = tuple(i for i, weight in enumerate(weights) if weight > 0)
         members = tuple(self.spec.members[i] for i in chosen)
-        chosen_weights = tuple(weights[i] / sum(weights) for i in chosen)
-        self.spec = replace(self.spec, members=members, weights=chosen_weights)
+        shares = tuple(weights[i] / sum(weights) for i in chosen)
+        self.spec = replace(self.spec, members=members, weights=shares)
         if self.spec.n_features and not any(member.covariates for member in members):
             self.spec = replace(self.spec, n_known=0, n_past=0, n_static=0)
             del self.feature_mean, self.feature_scale

@@ -55,8 +55,8 @@ class Reaction:
         self._coefficients = self._fit(deviations, remainder, known_rows)
         parts = deviations.reshape(n_series, n_features, -1, experts.segment)
         fitted = np.einsum("sfnr,snf->snr", parts, self._coefficients[:, :-1])
-        unexplained = remainder - fitted.reshape(n_series, -1)
-        self._left = experts.autoregression(unexplained, known_rows)
+        residual = remainder - fitted.reshape(n_series, -1)
+        self._residual = experts.autoregression(residual, known_rows)
 
         everything = np.arange(n_series)
         n = experts.n_segments
@@ -85,8 +85,8 @@ class Reaction:
             expected = np.where(np.isfinite(of_phase), of_phase, expected)
         coefficients = self._coefficients[series[:, None], boundary]
         reaction = np.einsum("wofl,wof->wol", ahead - expected, coefficients)
-        added, _ = self._left.forecast(series[:, None], boundary, experts.segment, horizon)
-        total: Doubles = reaction + added
+        residual, _ = self._residual.forecast(series[:, None], boundary, experts.segment, horizon)
+        total: Doubles = reaction + residual
         return total
 
     def _fit(self, features: Doubles, target: Doubles, is_known: Flags) -> Doubles:
@@ -116,11 +116,11 @@ def _averages(known: Doubles) -> Doubles:
     """Return covariates, `(series, feature, row)`, and exponential averages of them."""
     n_series, n_known, n_rows = known.shape
     n_more = min(len(_TIME_CONSTANTS), max(_MAX_FEATURES // max(n_known, 1) - 1, 0))
-    covariates = known[:, :_MAX_FEATURES]
+    first = known[:, :_MAX_FEATURES]
     shares = 1 - np.exp(-1 / np.array(_TIME_CONSTANTS[:n_more]))
-    average = np.repeat(covariates[:, :, None, 0], n_more, axis=2)
-    averages = np.empty((n_series, covariates.shape[1], n_more, n_rows))
+    average = np.repeat(first[:, :, None, 0], n_more, axis=2)
+    averages = np.empty((n_series, first.shape[1], n_more, n_rows))
     for row in range(n_rows):
-        average = average + shares * (covariates[:, :, None, row] - average)
+        average = average + shares * (first[:, :, None, row] - average)
         averages[..., row] = average
-    return np.concatenate([covariates, averages.reshape(n_series, -1, n_rows)], axis=1)
+    return np.concatenate([first, averages.reshape(n_series, -1, n_rows)], axis=1)

@@ -40,7 +40,7 @@ _AVERAGED_STEPS = 100
 """Steps that the running mean of the weights reaches back."""
 EPOCH_STEPS = 25
 """Steps of an epoch, whatever the size of the data: after each the weights are validated."""
-_PATIENCE = 4
+_PATIENCE = 6
 """Epochs without a better validation loss that end the training of a member."""
 _WEIGHT_DECAY = 0.02
 FINE_TUNE_RATE = 0.25
@@ -451,11 +451,11 @@ def fine_tune(
     batches = epoch_batches(windows, n_steps=n_steps, batch_size=n_stretches(config), key=key)
     inputs = prepared_batches(network, member, batches, scales, config=config, ranks=ranks)
 
-    for step, part in enumerate(inputs, start=1):
+    for step, prepared in enumerate(inputs, start=1):
         train_step(
             network,
             member,
-            part,
+            prepared,
             optimizer,
             config=config,
             generator=generator,

@@ -14,10 +14,9 @@ from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.panel import Covariates, FeatureBlock, Features
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Past, make_past
-from rnnforecast.model.covariates import covariate_inputs, standardise
 from rnnforecast.model.experts import Experts
 from rnnforecast.model.forecaster import RNNForecaster
-from rnnforecast.model.inputs import Places, window_inputs
+from rnnforecast.model.inputs import Places, covariate_inputs, standardise, window_inputs
 from rnnforecast.model.network import Network
 from rnnforecast.model.reaction import Reaction
 from rnnforecast.spec import MemberSpec, n_covariate_inputs

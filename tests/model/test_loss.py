@@ -15,6 +15,7 @@ from rnnforecast.model.loss import (
     history_of,
     loss_scales,
     quantile_losses,
+    step_inputs,
     step_loss,
     take_rows,
 )
@@ -37,6 +38,19 @@ def make_batch(network: Network, n: int = 6) -> Batch:
     assert np.isnan(batch.history[:, 0]).any(), "the test needs rows before the first"
     assert set(batch.series.tolist()) == {0, 1}
     return batch
+
+
+def loss_of(
+    network: Network,
+    batch: Batch,
+    scales: np.ndarray = SCALES,
+    *,
+    rows: slice = slice(None),
+    reach: int | None = None,
+) -> torch.Tensor:
+    (member,) = network.members
+    inputs = step_inputs(network, member, batch, scales, rows=rows)
+    return step_loss(network, member, inputs, reach=reach)
 
 
 def loss_by_a_loop(network: Network, batch: Batch, scales: np.ndarray = SCALES) -> float:
@@ -83,7 +97,7 @@ def test_the_loss_is_that_of_a_loop_over_readings(
     network.outlier_threshold[2] = 300.0  # the one of 900 is a spike
     batch = make_batch(network)
 
-    loss = step_loss(network, network.members[0], batch, SCALES)
+    loss = loss_of(network, batch)
 
     assert loss.item() == pytest.approx(loss_by_a_loop(network, batch), rel=1e-4)
 
@@ -95,7 +109,7 @@ def test_readings_far_out_and_windows_far_wider_than_their_series_are_bounded() 
     values = []
     for scales in (SCALES, SCALES / 1e6):
         for each in (batch, far):
-            values.append(step_loss(network, network.members[0], each, scales).item())
+            values.append(loss_of(network, each, scales).item())
             expected = loss_by_a_loop(network, each, scales)
             assert values[-1] == pytest.approx(expected, rel=1e-4)
     assert values[1] < 100 * values[0]
@@ -108,7 +122,7 @@ def test_the_losses_and_gradients_of_parts_add_up_to_those_of_the_whole(
 ) -> None:
     network = make_network()
     (member,), batch = network.members, make_batch(network)
-    whole = step_loss(network, member, batch, SCALES)
+    whole = loss_of(network, batch)
     expected = torch.autograd.grad(whole, list(member.parameters()))
 
     total, gradients, begin = 0.0, [torch.zeros_like(p) for p in member.parameters()], 0
@@ -116,7 +130,7 @@ def test_the_losses_and_gradients_of_parts_add_up_to_those_of_the_whole(
         rows = slice(begin, begin := begin + size)
         if not size:
             continue
-        part = step_loss(network, member, batch, SCALES, rows=rows)
+        part = loss_of(network, batch, rows=rows)
         total += part.item()
         more = torch.autograd.grad(part, list(member.parameters()))
         gradients = [x + y for x, y in zip(gradients, more, strict=True)]
@@ -134,7 +148,7 @@ def test_a_missing_reading_carries_no_loss() -> None:
         history=np.full_like(batch.history, np.nan),
         future=np.full_like(batch.future, np.nan),
     )
-    loss = step_loss(network, network.members[0], nothing, SCALES)
+    loss = loss_of(network, nothing)
     assert loss.item() == 0
     loss.backward()
     assert all((p.grad == 0).all() for p in network.parameters() if p.grad is not None)
@@ -146,7 +160,7 @@ def test_truncated_after_the_whole_look_back_no_bit_differs(reach: int) -> None:
     (member,), batch = network.members, make_batch(network)
     gradients = []
     for limit in (None, reach):
-        loss = step_loss(network, member, batch, SCALES, reach=limit)
+        loss = loss_of(network, batch, reach=limit)
         gradients.append([loss, *torch.autograd.grad(loss, list(member.parameters()))])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
@@ -163,7 +177,7 @@ def test_truncated_before_it_the_loss_is_the_same_and_fewer_activations_are_kept
             return x
 
         with torch.autograd.graph.saved_tensors_hooks(store, lambda x: x):
-            loss = step_loss(network, member, batch, SCALES, reach=reach)
+            loss = loss_of(network, batch, reach=reach)
         weight = member.blocks[0].recurrence.linear_hh.weight
         gradients.append(torch.autograd.grad(loss, weight, retain_graph=False)[0])
         values.append(loss.item())
@@ -265,7 +279,7 @@ def test_the_scale_of_the_loss_is_that_of_its_series() -> None:
     batch = make_batch(network)
     scaled = replace(batch, history=100 * batch.history, future=100 * batch.future)
     values = [
-        step_loss(network, network.members[0], each, scales).item()
+        loss_of(network, each, scales).item()
         for each, scales in ((batch, SCALES), (scaled, 100 * SCALES))
     ]
     assert values[1] == pytest.approx(values[0], rel=1e-3)

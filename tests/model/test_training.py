@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +16,7 @@ from rnnforecast.data.windows import make_past, windows_of
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Listener, ignore
 from rnnforecast.model import training
-from rnnforecast.model.loss import N_ORIGINS, ValidationWindows
+from rnnforecast.model.loss import N_ORIGINS, ValidationWindows, step_inputs
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import (
@@ -24,6 +26,7 @@ from rnnforecast.model.training import (
     make_generator,
     make_optimizer,
     n_stretches,
+    prepared_batches,
     swapped_parameters,
 )
 from tests.builders import make_panel, make_spec
@@ -219,6 +222,53 @@ def test_each_member_draws_other_windows_and_other_random_numbers() -> None:
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("n_steps", [0, 1, 5])
+def test_inputs_that_a_thread_prepares_are_those_of_the_batches_in_their_order(
+    n_steps: int,
+) -> None:
+    network = started(NOISY, make_spec(members=(PLAIN,)))
+    (member,), (windows, _) = network.members, windows_to_train(NOISY, network.spec)
+    batches = [windows.gather(np.arange(i, i + 2)) for i in range(n_steps)]
+    single, several = (
+        list(
+            prepared_batches(
+                network, member, batches, np.ones(1), config=TrainConfig(threads=threads)
+            )
+        )
+        for threads in (1, 2)
+    )
+    assert len(single) == len(several) == n_steps
+    for one, other, batch in zip(single, several, batches, strict=True):
+        expected = step_inputs(network, member, batch, np.ones(1))
+        for inputs in (one, other):
+            assert torch.equal(inputs.targets, expected.targets)
+            assert torch.equal(inputs.segments.values, expected.segments.values)
+
+
+def test_an_error_of_the_thread_that_prepares_inputs_reaches_the_caller() -> None:
+    network = started(NOISY, make_spec(members=(PLAIN,)))
+    windows, _ = windows_to_train(NOISY, network.spec)
+    broken = dataclasses.replace(windows.gather(np.arange(2)), series=np.array([0, 7]))
+    before = set(threading.enumerate())
+    with pytest.raises(IndexError):
+        list(
+            prepared_batches(
+                network, network.members[0], [broken], np.ones(1), config=TrainConfig(threads=2)
+            )
+        )
+    assert set(threading.enumerate()) <= before, "no thread goes on"
+
+
+def test_a_training_that_is_left_in_an_epoch_leaves_no_thread() -> None:
+    before = set(threading.enumerate())
+    _, run = make_training(dataclasses.replace(QUICK, threads=2))
+    run.step()
+    assert set(threading.enumerate()) > before
+    del run
+    gc.collect()
+    assert set(threading.enumerate()) <= before
+
+
 def test_a_series_shorter_than_the_look_back_teaches() -> None:
     past = make_past(make_panel(NOISY[:44]))
     spec = make_spec(lookback=96, members=(PLAIN,))
@@ -273,9 +323,9 @@ def test_steps_that_are_clipped_are_counted() -> None:
         assert epoch.clipped == 1.0 and epoch.gradient_norm > 1e-4
 
 
-def test_seed_and_dropout_decide_the_weights() -> None:
+def test_seed_and_dropout_decide_the_weights_and_threads_do_not() -> None:
     weights = [small_fit(), small_fit(seed=1), small_fit(dropout=0.3)]
-    assert small_fit(dropout=0.3) == weights[2]
+    assert small_fit(dropout=0.3, threads=2) == weights[2]
     assert weights[0] != weights[1] != weights[2] != weights[0]
 
 
@@ -283,9 +333,7 @@ def test_a_dropout_mask_keeps_whole_units_and_their_mean() -> None:
     member: Member = started(NOISY, make_spec(members=(PLAIN,))).members[0]
 
     def draw(seed: int) -> torch.Tensor:
-        mask = dropout_mask(member, 5000, 0.2, make_generator(seed, device=CPU))
-        assert mask is not None
-        return mask
+        return dropout_mask(member, 5000, 0.2, make_generator(seed, device=CPU))
 
     mask = draw(0)
 
@@ -294,7 +342,6 @@ def test_a_dropout_mask_keeps_whole_units_and_their_mean() -> None:
     assert mask.mean().item() == pytest.approx(1.0, abs=0.02)
     assert torch.equal(draw(0), mask)
     assert not torch.equal(draw(1), mask)
-    assert dropout_mask(member, 5, 0.0, make_generator(0, device=CPU)) is None
 
 
 def test_generators_depend_on_every_number_of_their_key() -> None:
