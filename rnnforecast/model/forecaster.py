@@ -247,7 +247,7 @@ class RNNForecaster:
         seasons = list(self.network.seasons_of(entries))
         unknown = np.flatnonzero(entries == 0)
         if len(unknown):
-            of_unknown = _seasons_of(past.subset(unknown), self.network.told_seasons)
+            of_unknown = seasons_of(past.subset(unknown), self.network.told_seasons)
             for origin, of_origin in zip(unknown.tolist(), of_unknown, strict=True):
                 seasons[origin] = of_origin
         return tuple(seasons)

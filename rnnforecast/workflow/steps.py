@@ -375,8 +375,9 @@ def analyse_memory(
 ) -> MemoryReport:
     """Measure the memory of a network and diagnose it.
 
-    `entries`, one for each series of the panel, are their numbers in the network; `explosion` is the reason why the training of a member exploded, None where none did. Up
-    to `n_windows` windows are measured, and gradients on a few of them.
+    `entries`, one for each series of the panel, are their numbers in the network; `explosion` is
+    the reason why the training of a member exploded, None where none did. Up to `n_windows` windows
+    are measured, and gradients on a few of them.
     """
     from rnnforecast.model.memory import gradients_by_lag, measure_memory
 
