@@ -102,7 +102,7 @@ def test_a_method_that_cannot_tell_its_band_gives_way_to_the_next(past: Past) ->
 
 
 def test_a_fallback_that_is_no_naive_method_is_given_by_name(past: Past) -> None:
-    rule = Fallback(LOOKBACK, SEASON, ("expert", "naive"))
+    rule = Fallback(LOOKBACK, LEAST, SEASON, ("expert", "naive"))
 
     for value, source in ((7.0, "expert"), (NAN, "naive")):
         found = predict_with_fallback(
