@@ -515,6 +515,7 @@ WRONG_TYPES = [
     ("spec.weights", [1.0]),
     ("spec.weights", [0.5, 0.0]),
     ("spec.weights", [-0.5, 1.5]),
+    ("spec.weights", [0.5, 0.6]),
     ("spec.weights", ["0.5", "0.5"]),
     ("spec", ["lookback", "horizon", "season", "n_series", "quantiles"]),
     ("schema.time", 5),
