@@ -266,8 +266,8 @@ def season_gain(readings: Doubles, season: int, lengths: Integers, *, over: int 
 
     def shifted(forecast: Doubles, remainder: Doubles, period: int) -> list[Doubles]:
         widths = max(2, period // 8), period
-        shifts = [ffill(remainder)[0], *(_trailing_mean(remainder, width) for width in widths)]
-        return [forecast, *(forecast + np.nan_to_num(by[:, last, None]) for by in shifts)]
+        shifts = [ffill(remainder)[0][:, last], *_trailing_means(remainder, widths, last)]
+        return [forecast, *(forecast + np.nan_to_num(by[..., None]) for by in shifts)]
 
     def phases(values: Doubles, period: int) -> list[Doubles]:
         return [shift(phase_means(values, period, rate), period) for rate in _PHASE_RATES]
@@ -343,11 +343,20 @@ def _least_errors(
 
 def _trailing_mean(values: Doubles, n_rows: int) -> Doubles:
     """Return the mean of the newest rows up to and with each, `(series, row)`; NaN without any."""
+    (mean,) = _trailing_means(values, (n_rows,), np.arange(values.shape[1]))
+    return mean
+
+
+def _trailing_means(values: Doubles, widths: Sequence[int], at: Integers) -> list[Doubles]:
+    """Return the means of so many newest rows up to and with some, `(series, len(at))` each."""
     sums, counts = sums_before(np.nan_to_num(values)), sums_before(np.isfinite(values))
-    begin = np.maximum(np.arange(1, values.shape[1] + 1) - n_rows, 0)
-    n_known = counts[:, 1:] - counts[:, begin]
-    total = sums[:, 1:] - sums[:, begin]
-    return np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)
+    means = []
+    for width in widths:
+        begin = np.maximum(at + 1 - width, 0)
+        n_known = counts[:, at + 1] - counts[:, begin]
+        total = sums[:, at + 1] - sums[:, begin]
+        means.append(np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan))
+    return means
 
 
 def _variogram(readings: Doubles) -> Doubles:
