@@ -64,7 +64,7 @@ def prepare_and_forecast(source: pa.Table, path: Path, horizon: int) -> None:
         past,
         horizon,
         QUANTILES,
-        Fallback(LOOKBACK, 24, ("seasonal-naive", "naive")),
+        Fallback(LOOKBACK, 48, 24, ("seasonal-naive", "naive")),
     )
     assert len(prediction.forecast.names) > 0.9 * panel.n_series
     write_table(prediction.forecast.to_arrow((0.1, 0.9)), str(path))

@@ -290,7 +290,8 @@ def check_bounds(spec: NetworkSpec) -> None:
         if type(value) is not int or not 1 <= value <= limit:
             raise ValueError(f"{name} is {value!r}")
     weights = spec.weights
-    if weights and (len(weights) != len(spec.members) or not all(0 < w <= 1 for w in weights)):
+    are_shares = all(0 < w <= 1 for w in weights) and math.isclose(sum(weights), 1, rel_tol=1e-6)
+    if weights and (len(weights) != len(spec.members) or not are_shares):
         raise ValueError("the members have no shares, or others than they can have")
 
     levels = spec.quantiles

@@ -89,7 +89,7 @@ class RNNForecaster:
         `ModelError` names the differences.
         """
         windows = windows_of(train, spec)
-        seasons = _seasons_of(train, told)
+        seasons = seasons_of(train, told)
         scales = loss_scales(train, seasons)
         held_out = None
         if validation is not None:
@@ -135,7 +135,7 @@ class RNNForecaster:
             model = Network(spec, self.network.config)
             model.load_state_dict(self.network.state_dict())
             added = np.array(self.new_series, np.int64)
-            seasons = _seasons_of(past.subset(added), model.told_seasons)
+            seasons = seasons_of(past.subset(added), model.told_seasons)
             describe_series(model, added, seasons, past)
             scales = loss_scales(past, model.seasons_of(np.arange(past.n_origins) + 1))
             model.to(_device(config))
@@ -247,7 +247,7 @@ class RNNForecaster:
         seasons = list(self.network.seasons_of(entries))
         unknown = np.flatnonzero(entries == 0)
         if len(unknown):
-            of_unknown = _seasons_of(past.subset(unknown), self.network.told_seasons)
+            of_unknown = seasons_of(past.subset(unknown), self.network.told_seasons)
             for origin, of_origin in zip(unknown.tolist(), of_unknown, strict=True):
                 seasons[origin] = of_origin
         return tuple(seasons)
@@ -284,7 +284,7 @@ class RNNForecaster:
         )
 
 
-def _seasons_of(past: Past, told: Seasons | None) -> tuple[Seasons, ...]:
+def seasons_of(past: Past, told: Seasons | None) -> tuple[Seasons, ...]:
     """Return the seasons of each origin: those that were told, or those found before it."""
     return find_seasons(past) if told is None else (told,) * past.n_origins
 

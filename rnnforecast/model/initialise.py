@@ -81,6 +81,19 @@ def describe_series(
     network.seasons[entries] = torch.tensor(rows, dtype=network.seasons.dtype)
 
 
+@torch.no_grad()
+def add_unknown_series(network: Network, seasons: Sequence[Seasons]) -> Integers:
+    """Add entries of series of which only the seasons are known, in place; return their numbers."""
+    first, n = len(network.scale), len(seasons)
+    network.center = torch.cat([network.center, network.center.new_zeros(n)])
+    network.scale = torch.cat([network.scale, network.scale.new_full((n,), torch.nan)])
+    thresholds = network.outlier_threshold
+    network.outlier_threshold = torch.cat([thresholds, thresholds.new_full((n,), torch.nan)])
+    rows = network.seasons.new_tensor([[periods.main, periods.long] for periods in seasons])
+    network.seasons = torch.cat([network.seasons, rows])
+    return np.arange(first, first + n)
+
+
 def check_start(trained: Network, spec: NetworkSpec, config: NetworkConfig) -> None:
     """Raise `ModelError` unless the weights of `trained` fit into a network of this spec."""
     expected = {**vars(spec), "init": config.init}

@@ -88,15 +88,17 @@ def measure_memory(
     """Return the loss of forecasts from the newest readings only, by their number.
 
     Older readings and covariates are marked missing before anything is computed from a window.
+    Without any the forecast is the level of the series.
     """
     lookback = batch.history.shape[1]
-    _, scale = _scaling(network, batch)
+    center, scale = _scaling(network, batch)
     future = batch.future.astype(np.float64)
     n_known = max(int(np.isfinite(future).sum()), 1)
 
     def loss(length: int) -> float:
-        newest = _only_newest(batch, length)
-        forecast = network.forecast(history_of(network, newest))
+        forecast = np.broadcast_to(center[..., None], (*future.shape, len(network.spec.quantiles)))
+        if length:
+            forecast = network.forecast(history_of(network, _only_newest(batch, length)))
         losses = quantile_losses(forecast, future, network.spec.quantiles)
         return float((losses / scale[:, 0]).sum() / n_known)
 
@@ -137,9 +139,9 @@ def gradients_by_lag(network: Network, batch: Batch, leads: Sequence[int]) -> Do
     """
     lookback = batch.history.shape[1]
     _, scale = _scaling(network, batch)
-    near = min(_MAX_LAGS // 2, lookback)
-    far_lags = np.geomspace(near, lookback, near).round().astype(int)
-    lags = np.union1d(np.arange(1, near + 1), far_lags)
+    n_near = min(_MAX_LAGS // 2, lookback)
+    far_lags = np.geomspace(n_near, lookback, n_near).round().astype(int)
+    lags = np.union1d(np.arange(1, n_near + 1), far_lags)
     at = [lead - 1 for lead in leads]
 
     def medians(history: Floats) -> Doubles:

@@ -133,7 +133,7 @@ def describe_run(
         "fingerprint": setup.split.panel.fingerprint(),
         "steps": log.steps,
         "selected_members": list(log.selected),
-        "best_steps": [each.best_steps for each in log.of_selected],
+        "best_steps": [member.best_steps for member in log.of_selected],
         "fine_tune_steps": list(forecaster.fine_tune_steps),
         "epochs": max(len(member.epochs) for member in log.members),
         "warnings": [warning.to_json() for warning in warnings],

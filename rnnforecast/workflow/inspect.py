@@ -307,7 +307,8 @@ def memory(
     the readings that it was trained on are used, where there are enough; else the newest ones.
     Raises a `RnnForecastError`.
     """
-    from rnnforecast.model.initialise import known_entries
+    from rnnforecast.model.forecaster import seasons_of
+    from rnnforecast.model.initialise import add_unknown_series, known_entries
 
     model = as_model(model)
     artifact = model.artifact
@@ -316,12 +317,20 @@ def memory(
     panel, _ = model.read(source, resolve_options(artifact, reading, explicit), events)
     windows = _memory_windows(artifact, panel, events)
     forecaster = restore_network(artifact)
+    network = forecaster.network
+    entries = known_entries(panel.names, network, forecaster.names)
+    unknown = np.flatnonzero(entries == 0)
+    if len(unknown):
+        unknown_past = make_past(panel).subset(unknown)
+        entries[unknown] = add_unknown_series(
+            network, seasons_of(unknown_past, network.told_seasons)
+        )
     result = analyse_memory(
-        forecaster.network,
+        network,
         windows,
         panel,
         artifact.config,
-        entries=known_entries(panel.names, forecaster.network, forecaster.names).tolist(),
+        entries=entries.tolist(),
         explosion=_explosion_in(artifact),
         n_windows=_MEMORY_WINDOWS,
     )

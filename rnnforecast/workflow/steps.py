@@ -375,9 +375,9 @@ def analyse_memory(
 ) -> MemoryReport:
     """Measure the memory of a network and diagnose it.
 
-    `entries`, one for each series of the panel, are their numbers in the network, 0 for unknown
-    ones; `explosion` is the reason why the training of a member exploded, None where none did. Up
-    to `n_windows` windows are measured, and gradients on a few of them.
+    `entries`, one for each series of the panel, are their numbers in the network; `explosion` is
+    the reason why the training of a member exploded, None where none did. Up to `n_windows` windows
+    are measured, and gradients on a few of them.
     """
     from rnnforecast.model.memory import gradients_by_lag, measure_memory
 
@@ -408,7 +408,7 @@ def analyse_memory(
 
 
 def _gather(windows: TrainingWindows, n: int, positions: Integers) -> Batch:
-    """Gather n windows; `positions`, `(series,)`, are those in the network, -1 for unknown ones."""
+    """Gather n windows; `positions`, `(series,)`, are those in the network."""
     batch = windows.gather(windows.spread(n))
     return replace(batch, series=positions[batch.series])
 

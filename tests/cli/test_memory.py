@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from benchmarks.delayed import delayed
-from tests.builders import wave, write_wide
+from rnnforecast.data.season import Seasons
+from rnnforecast.data.windows import Batch
+from rnnforecast.model import memory
+from rnnforecast.model.loss import history_of
+from rnnforecast.model.memory import MemoryCurve, measure_memory
+from rnnforecast.model.network import Network
+from tests.builders import random_walk, wave, write_wide
 from tests.conftest import Command
 
 VERDICTS = {"OK", "VANISHING", "EXPLODING", "WASTED WINDOW"}
@@ -73,6 +79,25 @@ def test_newer_readings_are_measured_on_what_the_model_has_not_learnt(
     assert outcome.code == 0, outcome.err
     assert not outcome.document["warnings"]
     assert outcome.document["windows"] == 128
+
+
+def test_series_that_the_model_does_not_know_are_measured_with_their_own_seasons(
+    command: Command, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+
+    def measure(network: Network, batch: Batch) -> MemoryCurve:
+        measured.append(history_of(network, batch).seasons)
+        return measure_memory(network, batch)
+
+    monkeypatch.setattr(memory, "measure_memory", measure)
+    write_wide(tmp_path / "other.csv", level=wave(500), daily=wave(500), walk=random_walk(500))
+    targets = [word for name in ("level", "daily", "walk") for word in ("--target", name)]
+
+    outcome = command("memory", "other.csv", "-m", trained / "model", "--json", *targets)
+
+    assert outcome.code == 0, outcome.err
+    assert set(measured[0]) == {Seasons(24), Seasons()}
 
 
 def test_readings_that_are_too_few_are_said_to_be(

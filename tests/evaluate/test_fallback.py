@@ -82,6 +82,16 @@ def test_with_fallbacks_less_than_half_a_look_back_goes_to_the_first_method() ->
         assert (found.left_out, found.short_history, found.fallback) == (("s3",), (), ("s1", "s2"))
 
 
+def test_older_readings_of_a_look_back_are_enough_without_fallbacks_and_too_old_with_them() -> None:
+    old = [*wave(LOOKBACK - LEAST, season=SEASON), *[NAN] * LEAST]
+    past = make_past(make_panel(old))
+
+    without, with_naive = predicted(past), predicted(past, "naive")
+
+    assert (without.short_history, without.fallback) == (("s0",), ())
+    assert (with_naive.short_history, with_naive.fallback) == ((), ("s0",))
+
+
 def test_a_method_that_cannot_tell_its_band_gives_way_to_the_next(past: Past) -> None:
     found = predicted(past, "seasonal-naive", "naive")
 
@@ -92,7 +102,7 @@ def test_a_method_that_cannot_tell_its_band_gives_way_to_the_next(past: Past) ->
 
 
 def test_a_fallback_that_is_no_naive_method_is_given_by_name(past: Past) -> None:
-    rule = Fallback(LOOKBACK, SEASON, ("expert", "naive"))
+    rule = Fallback(LOOKBACK, LEAST, SEASON, ("expert", "naive"))
 
     for value, source in ((7.0, "expert"), (NAN, "naive")):
         found = predict_with_fallback(

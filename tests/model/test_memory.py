@@ -224,12 +224,22 @@ def test_the_loss_of_a_length_is_that_of_windows_without_older_readings() -> Non
 
     curve = measure_memory(network, batch, per_doubling=1)
 
-    for kept, loss in zip(curve.kept, curve.losses, strict=True):
+    assert curve.kept[0] == 0
+    for kept, loss in zip(curve.kept[1:], curve.losses[1:], strict=True):
         history = batch.history.copy()
         history[:, : lookback - kept] = np.nan
         forecast = network.forecast(history_of(network, replace(batch, history=history)))
         losses = quantile_losses(forecast, batch.future, network.spec.quantiles)
         assert loss == pytest.approx(losses.sum() / 2 / batch.future.size, rel=1e-3)
+
+
+def test_the_loss_without_any_reading_is_that_of_the_level() -> None:
+    network, batch = lively(), gathered()
+    network.center[1:], network.scale[1:] = 0.5, 2.0
+
+    curve = measure_memory(network, batch)
+
+    assert curve.losses[0] == pytest.approx(np.abs(batch.future - 0.5).mean() / 2.0)
 
 
 @pytest.mark.parametrize(
