@@ -24,7 +24,7 @@ _LEAST_ROWS = 32
 
 
 class Cell(NamedTuple):
-    """The structure of a recurrent cell; `model.recurrence` has its equations."""
+    """The structure of a recurrent cell; `model.member` has its equations."""
 
     n_gates: int
     reads_state: bool = True
@@ -67,7 +67,7 @@ class MemberSpec:
 
 
 BUILTIN = MemberSpec("gru", hidden=64, layers=2, segment=16, is_trained=False)
-"""The member that is built in; its weights lie beside `model.initialise`."""
+"""The member that is built in; its weights lie beside `model.forecaster`."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ from rnnforecast.data.arrays import Doubles, Floats
 from rnnforecast.data.panel import Features
 from rnnforecast.data.windows import Batch
 from rnnforecast.model.loss import history_of, quantile_losses
-from rnnforecast.model.member import Member, Segments
+from rnnforecast.model.member import Member, Segments, State
 from rnnforecast.model.network import Network
-from rnnforecast.model.recurrence import State
 from rnnforecast.spec import CONTEXT_ROWS
 
 TOLERANCE = 0.01

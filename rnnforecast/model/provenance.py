@@ -71,7 +71,7 @@ def make_checkpoints(model: AnyPath, setup: TrainingSetup, *, is_resuming: bool)
     The number of ranks, and of threads of each, changes the last digits only and is left out: a
     training that lacks a machine can be resumed.
     """
-    from rnnforecast.model.ensemble import n_processors
+    from rnnforecast.model.training import n_processors
 
     training, spec, panel = setup.config.training, setup.spec, setup.split.panel
     options = {**asdict(spec), **asdict(setup.config.network), **asdict(training)}

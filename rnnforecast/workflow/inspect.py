@@ -307,8 +307,7 @@ def memory(
     the readings that it was trained on are used, where there are enough; else the newest ones.
     Raises a `RnnForecastError`.
     """
-    from rnnforecast.model.forecaster import seasons_of
-    from rnnforecast.model.initialise import add_unknown_series, known_entries
+    from rnnforecast.model.forecaster import add_unknown_series, known_entries, seasons_of
 
     model = as_model(model)
     artifact = model.artifact

@@ -18,11 +18,11 @@ from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_o
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model import ensemble, training
 from rnnforecast.model.checkpoint import Checkpoints
-from rnnforecast.model.ensemble import EnsembleLog, train_members
-from rnnforecast.model.initialise import initialise_network
+from rnnforecast.model.forecaster import initialise_network
 from rnnforecast.model.loss import ValidationWindows, loss_scales
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
+from rnnforecast.model.training import EnsembleLog, train_members
 from rnnforecast.spec import MemberSpec, NetworkSpec
 from tests.builders import make_panel, make_spec, wave
 

@@ -21,9 +21,8 @@ from rnnforecast.errors import DivergedError, ModelError, UsageError, WriteError
 from rnnforecast.events import Event, Notice, ProgressEvent, WarningEvent, ignore
 from rnnforecast.model import checkpoint, ensemble
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints, TrainingState, pack, unpack
-from rnnforecast.model.ensemble import EnsembleLog
 from rnnforecast.model.network import Network
-from rnnforecast.model.training import MemberTraining
+from rnnforecast.model.training import EnsembleLog, MemberTraining
 from tests.builders import make_spec
 from tests.model.fitting import (
     EPOCH,

@@ -18,11 +18,10 @@ from rnnforecast.data.windows import make_past, windows_of
 from rnnforecast.errors import UsageError
 from rnnforecast.events import ignore
 from rnnforecast.model.distributed import sum_gradients
-from rnnforecast.model.ensemble import train_members
-from rnnforecast.model.initialise import initialise_network
+from rnnforecast.model.forecaster import initialise_network
 from rnnforecast.model.loss import N_ORIGINS, ValidationWindows, loss_scales
 from rnnforecast.model.network import Network
-from rnnforecast.model.training import MemberTraining, fine_tune
+from rnnforecast.model.training import MemberTraining, fine_tune, train_members
 from rnnforecast.spec import MemberSpec
 from tests.builders import make_panel, make_spec, wave
 from tests.data.test_past import sensors

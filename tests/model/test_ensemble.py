@@ -15,14 +15,14 @@ from rnnforecast.data.windows import make_past
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Notice, ProgressEvent, WarningEvent
 from rnnforecast.model import ensemble
-from rnnforecast.model.ensemble import (
+from rnnforecast.model.forecaster import RNNForecaster
+from rnnforecast.model.network import Network
+from rnnforecast.model.training import (
     EnsembleLog,
+    MemberTraining,
     describe_shares,
     fine_tune_members,
 )
-from rnnforecast.model.forecaster import RNNForecaster
-from rnnforecast.model.network import Network
-from rnnforecast.model.training import MemberTraining
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks
 from tests.builders import make_panel, make_spec
 from tests.model.fitting import (

@@ -15,7 +15,7 @@ from rnnforecast.data.panel import Covariates, FeatureBlock, Features
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Past, make_past, windows_of
 from rnnforecast.errors import ModelError
-from rnnforecast.model.initialise import (
+from rnnforecast.model.forecaster import (
     builtin_weights,
     check_start,
     describe_series,

@@ -14,6 +14,7 @@ from rnnforecast.data.windows import Batch, make_past
 from rnnforecast.model import memory
 from rnnforecast.model.experts import NAMES
 from rnnforecast.model.loss import history_of, quantile_losses
+from rnnforecast.model.member import State
 from rnnforecast.model.memory import (
     Deviations,
     deviations_of,
@@ -24,7 +25,6 @@ from rnnforecast.model.memory import (
     time_constants,
 )
 from rnnforecast.model.network import Network
-from rnnforecast.model.recurrence import State
 from rnnforecast.spec import CELLS, CONTEXT_ROWS, N_FULL, MemberSpec, NetworkSpec
 from tests.builders import make_panel, make_spec, random_walk, wave
 

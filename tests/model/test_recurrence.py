@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnforecast.model.recurrence import _STEPS, Recurrence, State, _GRUStep
+from rnnforecast.model.member import _STEPS, Recurrence, State, _GRUStep
 from rnnforecast.spec import CELLS
 
 CELL_NAMES = sorted(CELLS)
