@@ -16,7 +16,7 @@ from rnnforecast.data.arrays import Doubles
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_of
 from rnnforecast.events import Listener, ignore
-from rnnforecast.model import ensemble, training
+from rnnforecast.model import training
 from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.forecaster import initialise_network
 from rnnforecast.model.loss import ValidationWindows, loss_scales
@@ -46,7 +46,7 @@ HARMFUL_RATE = 10.0
 def short_epochs() -> Iterator[None]:
     """Let epochs have a few steps, and trainings end soon."""
     with pytest.MonkeyPatch.context() as patched:
-        for module in (training, ensemble):
+        for module in (training,):
             patched.setattr(module, "EPOCH_STEPS", EPOCH)
         patched.setattr(training, "_PATIENCE", PATIENCE)
         yield

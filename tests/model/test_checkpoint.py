@@ -19,7 +19,7 @@ import torch
 from rnnforecast.config.training import TrainConfig
 from rnnforecast.errors import DivergedError, ModelError, UsageError, WriteError
 from rnnforecast.events import Event, Notice, ProgressEvent, WarningEvent, ignore
-from rnnforecast.model import checkpoint, ensemble
+from rnnforecast.model import checkpoint, training
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints, TrainingState, pack, unpack
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import EnsembleLog, MemberTraining
@@ -220,7 +220,7 @@ def test_a_signal_while_members_fine_tune_is_raised_once_they_have_ended() -> No
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Asked):
-        ensemble.fine_tune_members(
+        training.fine_tune_members(
             network,
             windows,
             scales=scales_of(NOISY),

@@ -14,7 +14,7 @@ from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.windows import make_past
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Notice, ProgressEvent, WarningEvent
-from rnnforecast.model import ensemble
+from rnnforecast.model import training
 from rnnforecast.model.forecaster import RNNForecaster
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import (
@@ -108,9 +108,9 @@ def test_a_member_that_is_behind_catches_up_first() -> None:
             self.steps = steps
 
     members = [Member(4), Member(1), Member(6), Member(3)]
-    rounds = ensemble._Ensemble(members, 100, None)  # type: ignore[arg-type]
+    rounds = training._Ensemble(members, 100, None)  # type: ignore[arg-type]
     order = []
-    for member in rounds.turns(ensemble._Round(6, (0, 1, 2, 3))):
+    for member in rounds.turns(training._Round(6, (0, 1, 2, 3))):
         order.append(members.index(member))  # type: ignore[arg-type]
         member.steps += 1
     assert order == [1, 1, 1, 3, 0, 1, 3, 0, 1, 3]
@@ -164,7 +164,7 @@ def test_when_the_clock_was_looked_at_changes_nothing(
 
     config = dataclasses.replace(QUICK, epochs=epochs)
     with monkeypatch.context() as patched:
-        patched.setattr(ensemble, "_Pace", Scripted)
+        patched.setattr(training, "_Pace", Scripted)
         network, log = fit(NOISY, config, members=PAIR)
     assert log.steps == min(sum(chunks), EPOCH * epochs)
 
@@ -181,13 +181,13 @@ def test_a_time_limit_allows_half_of_it_for_the_first_training(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    pace = ensemble._Pace(dataclasses.replace(QUICK, max_time="20s"), SINGLE_PROCESS)
+    pace = training._Pace(dataclasses.replace(QUICK, max_time="20s"), SINGLE_PROCESS)
     assert pace.steps_left(0) == 5
     now = 102.0
     assert pace.steps_left(5) == 20, "8 of 10 seconds are left, and 5 steps took 2"
     now = 111.0
     assert pace.steps_left(28) < 0
-    unlimited = ensemble._Pace(QUICK, SINGLE_PROCESS)
+    unlimited = training._Pace(QUICK, SINGLE_PROCESS)
     assert unlimited.steps_left(0) > 1 << 60
 
 

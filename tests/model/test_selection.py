@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
-from rnnforecast.model import ensemble
+from rnnforecast.model import training
 from rnnforecast.model.loss import quantile_losses
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
@@ -68,7 +68,7 @@ def weigh(
     def loss(weights: Weights) -> float:
         return 1 + sum((w - b) ** 2 for w, b in zip(weights, best, strict=True))
 
-    return ensemble._weigh_members(network, Scripted(loss, n_disjoint))  # type: ignore[arg-type]
+    return training._weigh_members(network, Scripted(loss, n_disjoint))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("n_disjoint", [1, 10, 11, 90, 10_000])
@@ -123,7 +123,7 @@ def test_without_validation_members_count_alike_or_those_that_see_covariates(
     members: tuple[MemberSpec, ...], weights: Weights
 ) -> None:
     network = Network(dataclasses.replace(make_spec(members=members), n_past=1), NetworkConfig())
-    assert ensemble._weigh_members(network, None) == weights
+    assert training._weigh_members(network, None) == weights
 
 
 def best_weights(network: Network, members: list[Member]) -> Weights:
