@@ -65,11 +65,11 @@ def test_readings_that_stand_still_are_said(scene: Scene) -> None:
     """A frozen sensor is a warning, and with `stuck-as-na` no reading at all."""
     path = scene.place / "data.csv"
     lines = path.read_text().splitlines()
-    stuck = [f"{line.split(',')[0]},21.5,{line.split(',')[2]}" for line in lines[-72:]]
+    stuck = [f"{line.split(',')[0]},25.0,{line.split(',')[2]}" for line in lines[-72:]]
     last = datetime.fromisoformat(lines[-1].split(",")[0])
     times = [last + timedelta(hours=hour) for hour in range(1, 7)]
     more = [
-        f"{time},21.5,{line.split(',')[2]}" for time, line in zip(times, lines[-24:], strict=False)
+        f"{time},25.0,{line.split(',')[2]}" for time, line in zip(times, lines[-24:], strict=False)
     ]
     scene.expect(0, *RUN.words)
     path.write_text("\n".join([*lines, *more]) + "\n")
