@@ -604,6 +604,8 @@ def _form_of(places: Sequence[_Place], parts: Mapping[int, str]) -> StampForm | 
                 digits = rf"\d{{{low},{high}}}"
                 pattern += rf"(?P<{letter}>{_LETTERS + '{3,12}' if letter == 'b' else digits})"
         elif is_behind and place.is_number and places[i - 1].pieces[0] in ("+", "-"):
+            if "P<z>" in pattern:
+                return None  # a time has one offset
             sign = re.escape(places[i - 1].pieces[0])
             pattern = pattern.removesuffix(sign) + r"(?P<z>[-+]\d{2}:?(?:\d{2})?)"
             format_ = format_[:-1] + "%z"

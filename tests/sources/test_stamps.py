@@ -209,6 +209,12 @@ def test_names_and_numbers_are_no_dates(text):
     assert not is_date(text)
 
 
+@pytest.mark.parametrize("end", ["+01:00+00:00", "+0100+0100", "-02:00 +01:00+00:00"])
+def test_a_time_with_two_offsets_is_none(tmp_path, end):
+    stamps = [f"{moment}{end}" for moment in hours()]
+    failure(stamped(tmp_path, stamps))
+
+
 @pytest.mark.parametrize(
     ("form", "step"), [("%Y%m%d", 86_400), ("%Y%m%d%H", 3600), ("%Y%m%d%H%M", 600)]
 )
