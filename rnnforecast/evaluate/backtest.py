@@ -299,7 +299,7 @@ class _Candidates:
     def of(
         cls, forecaster: Forecaster, origins: Origins, truth: Truth, series: int, lookback: int
     ) -> _Candidates | None:
-        """Forecast the windows of a series again; None where no window has readings."""
+        """Forecast the windows of a series again; None where none has readings and a forecast."""
         counts = np.where(np.arange(len(origins.counts)) == series, origins.counts, 0)
         of_series = replace(origins, counts=counts, every=1)
         is_usable = [
@@ -313,6 +313,10 @@ class _Candidates:
         (past,) = of_series.parts(len(of_series))
         past = past.subset(usable[:: max(1, -(-len(usable) // _MAX_CANDIDATES))])
         forecast = forecaster.predict(past, truth.horizon, QUANTILES)
+        is_forecast = np.asarray(np.isfinite(forecast.values).all((1, 2)))
+        if not is_forecast.any():
+            return None
+        past, forecast = past.subset(is_forecast), forecast.subset(is_forecast)
         actual = truth.after(past)
         error: Doubles = np.nanmean(np.abs(actual - forecast.point).astype(np.float64), axis=1)
         return cls(past, forecast, actual, error)
