@@ -22,6 +22,8 @@ from rnnforecast.tables.rows import HALF_TURN
 from rnnforecast.tables.schema import target_of
 
 _SHORT = "less than half of {} readings to go by"
+_LATELY = 4
+"""Newest rows in which half of the least history is asked for, as a multiple of it."""
 _LIKELY = 0.5
 """Probability above which an exceedance is more likely than not."""
 Range = tuple[float, float]
@@ -69,7 +71,7 @@ class Fallback:
 
     lookback: int
     least_history: int
-    """Rows before a cutoff of which half should be read."""
+    """Rows of which half should have been read lately."""
     season: int
     methods: tuple[str, ...] = ()
     """Names of methods, of which the first that can forecast a series is used; a series that
@@ -91,8 +93,13 @@ class Fallback:
         return lacks
 
     def is_short(self, past: Past) -> NDArray[np.bool_]:
-        """`(origin,)`: whether less than half of `least_history` is read."""
-        is_short: NDArray[np.bool_] = past.observed_share(self.least_history) < MIN_OBSERVED_SHARE
+        """`(origin,)`: whether less than half of `least_history` was read lately.
+
+        That may be a while ago: an outage is no reason to forecast less well.
+        """
+        n_rows = min(self.lookback, _LATELY * self.least_history)
+        n_read = past.observed_share(n_rows) * n_rows
+        is_short: NDArray[np.bool_] = n_read < MIN_OBSERVED_SHARE * self.least_history
         return is_short
 
 

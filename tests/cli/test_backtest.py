@@ -219,7 +219,7 @@ def test_refit_learns_from_the_readings_that_have_come_since(
     again = command("backtest", "data.csv", *options, "--refit", "5")
 
     assert again.code == 0
-    assert again.err.count("trained 1 member(s), 40 steps") == 4
+    assert again.err.count("trained 1 member(s), ") == 4
     assert once.document["n_windows"] == again.document["n_windows"]
     mae = [o.document["metrics"]["ridge"]["mae"] for o in (once, again)]
     assert mae[1] != mae[0]

@@ -83,7 +83,7 @@ def test_with_fallbacks_less_than_half_a_look_back_goes_to_the_first_method() ->
 
 
 def test_older_readings_of_a_look_back_are_enough_without_fallbacks_and_too_old_with_them() -> None:
-    old = [*wave(LOOKBACK - LEAST, season=SEASON), *[NAN] * LEAST]
+    old = [*wave(LEAST // 2 - 1, season=SEASON), *[NAN] * (LOOKBACK - LEAST // 2 + 1)]
     past = make_past(make_panel(old))
 
     without, with_naive = predicted(past), predicted(past, "naive")
