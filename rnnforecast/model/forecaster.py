@@ -357,7 +357,7 @@ class RNNForecaster:
 
         Raises `ModelError` where this release of torch computes another output.
         """
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):  # nothing is drawn, nor computed
             model = Network(spec, network)
         model.load_state_dict(
             {name: torch.from_numpy(value) for name, value in weights.items()}, assign=True
@@ -395,7 +395,8 @@ class RNNForecaster:
         readings = wave.astype(np.float32)[None]
         entry = np.zeros(1, np.int64)
         history = History(readings, entry, [Seasons()], self._self_test_features())
-        output = self.network.forecast(history)[0, :_SELF_TEST_LEADS]
+        with _single_thread():
+            output = self.network.forecast(history)[0, :_SELF_TEST_LEADS]
         return output[:, [0, spec.median, -1]].ravel().astype(np.float32)
 
     def _self_test_features(self) -> Features | None:
@@ -440,10 +441,8 @@ def _call_on_single_threads(function: Callable[[int], None], numbers: Sequence[i
     How torch divides an operation among threads shows in the last bits of its result. So the calls
     are divided instead, and the bytes of a forecast do not depend on the number of processors.
     """
-    n_threads = torch.get_num_threads()
-    n_workers = min(len(numbers), n_threads, _MAX_PREDICTING)
-    torch.set_num_threads(1)
-    try:
+    n_workers = min(len(numbers), torch.get_num_threads(), _MAX_PREDICTING)
+    with _single_thread():
         if n_workers < 2:
             for number in numbers:
                 function(number)
@@ -454,6 +453,18 @@ def _call_on_single_threads(function: Callable[[int], None], numbers: Sequence[i
                 pass
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """Let operations of torch take one thread inside of the context.
+
+    A process that was forked from one with threads of torch would wait for them for ever.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(n_threads)
 
