@@ -142,13 +142,18 @@ class SeriesInputs:
 
 @dataclass(frozen=True)
 class Places:
-    """Where windows lie in stretches of rows: the last segments of their history, those ahead."""
+    """Where windows end in stretches of rows, and which segments the recurrence runs over.
+
+    The recurrence runs once over the last segments of a stretch; from its states at their cutoffs
+    all windows of the stretch are forecast.
+    """
 
     stretch: Integers
     """`(window,)`: the stretch that each window ends in."""
     boundary: Integers
     """`(window,)`: segments of the stretch before the window's cutoff."""
     n_history: int
+    """Segments of a stretch that the recurrence runs over, the last ones."""
     n_ahead: int
     n_segments: int
     """Segments of a stretch, the first of which may begin before its first row."""
@@ -161,18 +166,29 @@ class Places:
         n_segments = -(-n_rows // segment)
         stride = max(1, min(n_ahead, n_segments // (2 * n_origins)))
         boundaries = np.maximum(n_segments - stride * np.arange(n_origins), 0)
+        n_history = -(-CONTEXT_ROWS // segment) + stride * (n_origins - 1)
         return cls(
             np.repeat(np.arange(n_stretches), n_origins),
             np.tile(boundaries, n_stretches),
-            n_history=min(-(-CONTEXT_ROWS // segment), n_segments),
+            n_history=min(n_history, n_segments),
             n_ahead=n_ahead,
             n_segments=n_segments,
         )
 
     @property
-    def segments(self) -> Integers:
-        """`(window, segment)`: which segment of its stretch each is; negative before the first."""
-        return self.boundary[:, None] + np.arange(-self.n_history, self.n_ahead)
+    def first(self) -> int:
+        """Number of the first segment that the recurrence runs over."""
+        return self.n_segments - self.n_history
+
+    @property
+    def state(self) -> Integers:
+        """`(window,)`: segments that the recurrence has run over at the window's cutoff."""
+        return np.maximum(self.boundary - self.first, 0)
+
+    @property
+    def ahead(self) -> Integers:
+        """`(window, segment)`: numbers of the segments after the cutoff."""
+        return self.boundary[:, None] + np.arange(self.n_ahead)
 
 
 def window_inputs(
@@ -181,21 +197,20 @@ def window_inputs(
     segment: int,
     places: Places,
     known: Floats | None = None,
-) -> Inputs:
-    """Return the inputs of windows of stretches, `(stretch, row)`; NaN is missing.
+) -> tuple[Inputs, Inputs]:
+    """Return the inputs of the history of stretches, `(stretch, row)`, and of windows ahead.
 
-    Their level is that of the readings. Segments before the first are zeros. `known`, `(stretch,
-    covariate, row)`, are covariates of these rows and those of the horizon.
+    NaN is missing. Levels are those of the readings. `known`, `(stretch, covariate, row)`, are
+    covariates of these rows and those of the horizon.
     """
-    n_ahead = places.n_ahead
-    stretches = SeriesInputs(readings, seasons, segment, n_ahead=n_ahead, known=known)
-    numbers = places.segments[:, : places.n_history]
-    at = places.stretch[:, None], np.maximum(numbers, 0)
-    history = stretches.history.apply(lambda array: array[at])
-    history.values[numbers < 0] = 0.0
+    stretches = SeriesInputs(readings, seasons, segment, n_ahead=places.n_ahead, known=known)
+    center = stretches.center
+    history = stretches.history.apply(lambda array: array[:, places.first :])
     ahead = stretches.ahead(places.stretch, places.boundary, places.n_ahead)
-    joined = history.apply(lambda *parts: np.concatenate(parts, axis=1), ahead)
-    return replace(joined, level=joined.level + stretches.center[places.stretch, None])
+    return (
+        replace(history, level=history.level + center[:, None]),
+        replace(ahead, level=ahead.level + center[places.stretch, None]),
+    )
 
 
 def _of_history(experts: Experts, reaction: Reaction | None) -> Inputs:
@@ -426,37 +441,41 @@ def standardise(features: Features, mean: Floats, scale: Floats) -> Features:
     )
 
 
-def covariate_inputs(features: Features, places: Places, segment: int, inputs: Inputs) -> Floats:
-    """Return what is known of standardised covariates in segments, `(window, segment, input)`.
+def covariate_inputs(
+    features: Features, places: Places, segment: int, history: Inputs, ahead: Inputs
+) -> tuple[Floats, Floats]:
+    """Return what is known of standardised covariates in the segments of both inputs.
 
     For each segment: the known ones in the segment before and in it, the past ones in the one
     before, 0 where that lies ahead, the static ones; the reaction, and its error's logarithm.
     """
-    numbers, n_all = places.segments, places.n_segments + places.n_ahead
+    n_all = places.n_segments + places.n_ahead
     n_before = places.n_segments * segment - features.past.shape[2]  # rows before the first
 
     def cut(values: Floats) -> Floats:
-        """Return `(stretch, segment, feature * row)`, with zeros where there is no row."""
+        """Return `(stretch, 1 + segment, feature * row)`, zeros first and where no row is."""
         n, n_features, length = values.shape
-        table = np.zeros((n, n_features, n_all * segment), np.float32)
-        length = min(length, n_all * segment - n_before)
-        table[:, :, n_before : n_before + length] = values[:, :, :length]
-        parts = table.reshape(n, n_features, n_all, segment).transpose(0, 2, 1, 3)
-        return parts.reshape(n, n_all, n_features * segment)
+        table = np.zeros((n, n_features, (1 + n_all) * segment), np.float32)
+        begin = segment + n_before
+        length = min(length, table.shape[2] - begin)
+        table[:, :, begin : begin + length] = values[:, :, :length]
+        parts = table.reshape(n, n_features, 1 + n_all, segment).transpose(0, 2, 1, 3)
+        return parts.reshape(n, 1 + n_all, n_features * segment)
 
     known, past = cut(features.known), cut(features.past)
-    stretch = places.stretch[:, None]
-    now, last = np.maximum(numbers, 0), np.maximum(numbers - 1, 0)
-    is_known = (numbers >= 1) & (numbers <= places.boundary[:, None])
-    static = np.repeat(features.static[places.stretch, None], numbers.shape[1], axis=1)
-    parts = [
-        np.where((numbers >= 1)[..., None], known[stretch, last], np.float32(0)),
-        np.where((numbers >= 0)[..., None], known[stretch, now], np.float32(0)),
-        np.where(is_known[..., None], past[stretch, last], np.float32(0)),
-        static,
-    ]
-    if features.known.shape[1]:
-        error = np.log(np.maximum(inputs.reaction_error / inputs.gain, _LEAST_REACTION_ERROR))
-        parts += [compress(inputs.reaction.astype(np.float64)), 0.5 * error[..., None]]
-    joined: Floats = np.concatenate(parts, axis=-1).astype(np.float32)
-    return joined
+
+    def joined(stretch: Integers, numbers: Integers, n_past: Integers, inputs: Inputs) -> Floats:
+        at = stretch[:, None], numbers
+        is_past = (numbers <= n_past[:, None])[..., None]
+        static = np.repeat(features.static[stretch, None], numbers.shape[1], axis=1)
+        parts: list[NDArray[Any]] = [known[at], known[stretch[:, None], numbers + 1]]
+        parts += [np.where(is_past, past[at], np.float32(0)), static]
+        if features.known.shape[1]:
+            error = np.log(np.maximum(inputs.reaction_error / inputs.gain, _LEAST_REACTION_ERROR))
+            parts += [compress(inputs.reaction.astype(np.float64)), 0.5 * error[..., None]]
+        return np.concatenate(parts, axis=-1).astype(np.float32)
+
+    stretches = np.arange(len(features.static))
+    numbers = np.broadcast_to(np.arange(places.first, places.n_segments), history.gain.shape)
+    of_history = joined(stretches, numbers, np.full(len(stretches), places.n_segments), history)
+    return of_history, joined(places.stretch, places.ahead, places.boundary, ahead)

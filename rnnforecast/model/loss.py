@@ -13,8 +13,8 @@ from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Batch, Past, TrainingWindows
-from rnnforecast.model.inputs import Places
-from rnnforecast.model.member import Member, Segments
+from rnnforecast.model.inputs import Inputs, Places
+from rnnforecast.model.member import Member
 from rnnforecast.model.network import History, Network, Prepared
 from rnnforecast.parallel import rank_share
 from rnnforecast.spec import N_EXPERTS, NetworkSpec, n_inputs
@@ -75,10 +75,11 @@ def history_of(network: Network, batch: Batch) -> History:
 class StepInputs(NamedTuple):
     """All that the loss of a step is computed from; see `step_inputs`."""
 
-    segments: Segments
-    targets: Tensor  # (N, S, P), in units of the inputs
-    weights: Tensor  # (N, S, P), 0 where nothing was read
-    n_history: int
+    prepared: Prepared
+    targets: tuple[Tensor, Tensor]
+    """Readings of the segments of history, (M, T, P), and ahead, (N, S, P), in their units."""
+    weights: tuple[Tensor, Tensor]
+    """The same; 0 where nothing was read."""
     n_known: tuple[int, int]
     """Readings that count, of history and of horizons, on all ranks."""
 
@@ -100,13 +101,16 @@ def step_inputs(
     prepared = network.prepare(history_of(network, stretches), segment, n_origins=N_ORIGINS)
     places = prepared.places
     n, n_rows = batch.history.shape
-    of_batch = Places.at_end(n, n_rows, segment, n_ahead=places.n_ahead, n_origins=N_ORIGINS)
-    is_known = np.isfinite(_targets(network, batch, of_batch, segment)).sum((0, 2))
-    n_known = is_known[: places.n_history].sum(), is_known[places.n_history :].sum()
+    every = Places.at_end(n, n_rows, segment, n_ahead=places.n_ahead, n_origins=N_ORIGINS)
+    first, second = (int(np.isfinite(x).sum()) for x in _targets(network, batch, every, segment))
     targets = _targets(network, stretches, places, segment)
-    scaled, weights = _scaled(targets, prepared, scales[stretches.series])
-    counts = int(n_known[0]), int(n_known[1])
-    return StepInputs(prepared.segments, scaled, weights, places.n_history, counts)
+
+    scale = scales[stretches.series]
+    device = prepared.ahead.gain.device
+    history = _scaled(targets[0], prepared.history_inputs, scale, device)
+    ahead = _scaled(targets[1], prepared.inputs, scale[places.stretch], device)
+    both = (history[0], ahead[0]), (history[1], ahead[1])
+    return StepInputs(prepared, *both, n_known=(first, second))
 
 
 def step_loss(
@@ -121,22 +125,36 @@ def step_loss(
 
     Counted are the horizons of the windows, and the segments of their history, each forecast from
     before it. `reach` limits the readings that gradients come back through. The losses of the
-    ranks add up to that of all. `mask` is that of dropout.
+    ranks add up to that of all. `mask`, (stretch, 1, D), is that of dropout.
     """
-    segments, targets, weights, n_history, n_known = inputs
-    n_frozen = 0 if reach is None else max(0, n_history - -(-reach // member.spec.segment))
-    quantiles = member(segments, n_frozen=n_frozen, mask=mask)
-    error = targets[:, :, None] - quantiles
-    levels = torch.tensor(network.spec.quantiles, device=error.device)[:, None]
-    loss = torch.maximum(levels * error, (levels - 1.0) * error).mean(2) * 2 * weights
+    prepared = inputs.prepared
+    n_segments = None if reach is None else -(-reach // member.spec.segment)
+    encoded, states = member.encode(prepared.history, reach=n_segments)
+    later = member.encode_ahead(states, prepared.ahead, prepared.stretch, prepared.state)
+    if mask is not None:
+        encoded, later = encoded * mask, later * mask[prepared.stretch]
 
-    history = loss[:, :n_history].sum() / max(n_known[0], 1)
-    horizon = loss[:, n_history:].sum() / max(n_known[1], 1)
-    return (1 - _HORIZON_SHARE) * history + _HORIZON_SHARE * horizon
+    levels = torch.tensor(network.spec.quantiles, device=encoded.device)[:, None]
+    total = encoded.new_zeros(())
+    for hidden, segments, target, weight, n_known, share in zip(
+        (encoded, later),
+        (prepared.history, prepared.ahead),
+        inputs.targets,
+        inputs.weights,
+        inputs.n_known,
+        (1 - _HORIZON_SHARE, _HORIZON_SHARE),
+        strict=True,
+    ):
+        error = target[:, :, None] - member.decode(hidden, segments)
+        loss = torch.maximum(levels * error, (levels - 1.0) * error).mean(2) * 2 * weight
+        total = total + share * loss.sum() / max(n_known, 1)
+    return total
 
 
-def _targets(network: Network, batch: Batch, places: Places, segment: int) -> Doubles:
-    """Return the readings of all segments, (N, S, P).
+def _targets(
+    network: Network, batch: Batch, places: Places, segment: int
+) -> tuple[Doubles, Doubles]:
+    """Return the readings of the segments of history, (M, T, P), and ahead, (N, S, P).
 
     NaN where nothing was read, before the first row, and beyond the horizon.
     """
@@ -145,13 +163,10 @@ def _targets(network: Network, batch: Batch, places: Places, segment: int) -> Do
     n_after = -network.spec.horizon % segment
     values = np.pad(values, ((0, 0), (n_before, n_after)), constant_values=np.nan)
     values = values.reshape(len(values), -1, segment)
-
-    numbers = places.segments
-    targets: Doubles = values[places.stretch[:, None], np.maximum(numbers, 0)]
-    targets[numbers < 0] = np.nan
+    ahead: Doubles = values[places.stretch[:, None], places.ahead]
     if n_after:
-        targets[:, -1, segment - n_after :] = np.nan
-    return targets
+        ahead[:, -1, segment - n_after :] = np.nan
+    return values[:, places.first : places.n_segments], ahead
 
 
 def _without_spikes(network: Network, batch: Batch) -> Doubles:
@@ -160,18 +175,18 @@ def _without_spikes(network: Network, batch: Batch) -> Doubles:
     return network.mask_spikes(values, batch.series + 1).astype(np.float64)
 
 
-def _scaled(targets: Doubles, prepared: Prepared, scales: Doubles) -> tuple[Tensor, Tensor]:
+def _scaled(
+    targets: Doubles, inputs: Inputs, scales: Doubles, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Return targets, (N, S, P), in units of their inputs, and their weights; both 0 where NaN.
 
-    `scales` is `(stretch,)`.
+    `scales` is `(window,)`.
     """
-    inputs, device = prepared.inputs, prepared.segments.gain.device
     spread = inputs.spread[..., None]
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = np.clip((targets - inputs.level[..., None]) / spread, -_MAX_TARGET, _MAX_TARGET)
     is_known = np.isfinite(scaled)
-    scale = scales[prepared.places.stretch, None, None]
-    weights = np.where(is_known, np.minimum(spread / scale, _MAX_WEIGHT), 0.0)
+    weights = np.where(is_known, np.minimum(spread / scales[:, None, None], _MAX_WEIGHT), 0.0)
     both = np.where(is_known, scaled, 0.0), weights
     first, second = (torch.from_numpy(x.astype(np.float32)).to(device) for x in both)
     return first, second

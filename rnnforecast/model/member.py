@@ -44,17 +44,17 @@ class Recurrence(nn.Module):
         if init == "chrono":
             self._chrono_init(n_steps, width)
 
-    def forward(self, embedded: Tensor, begin: State | None = None) -> tuple[Tensor, State]:
-        """Run over all steps, (S, N, D), from a state or zeros.
+    def forward(self, embedded: Tensor, begin: State | None = None) -> State:
+        """Run over all steps, (S, N, D), from a state or zeros; return the states, (1 + S, N, D).
 
-        Returns the hidden states, (S, N, D), and the final state.
+        The first is the one that it began with.
         """
-        state = self.zeros(embedded) if begin is None else begin
-        states: list[Tensor] = []
+        states = [self.zeros(embedded) if begin is None else begin]
         for x_gates in self.linear_ih(embedded).unbind(0):
-            state = self.step(x_gates, self._state_gates(state), state)
-            states.append(state.hidden)
-        return torch.stack(states) if states else embedded, state
+            states.append(self.step(x_gates, self._state_gates(states[-1]), states[-1]))
+        hidden = torch.stack([state.hidden for state in states])
+        memories = [state.memory for state in states if state.memory is not None]
+        return State(hidden, torch.stack(memories) if memories else None)
 
     @torch.no_grad()
     def log_retention(self, embedded: Tensor) -> Tensor | None:
@@ -112,10 +112,18 @@ class Recurrence(nn.Module):
 
 
 class State(NamedTuple):
-    """The state of one layer; `memory` is the cell state of the LSTM, None for other cells."""
+    """States of one layer; `memory` is the cell state of the LSTM, None for other cells."""
 
-    hidden: Tensor  # (N, D)
+    hidden: Tensor  # (N, D), or (..., D)
     memory: Tensor | None = None
+
+    def at(self, *place: Tensor | int) -> State:
+        """Return the states at a place of all dimensions but the last."""
+        return State(self.hidden[place], None if self.memory is None else self.memory[place])
+
+    def detach(self) -> State:
+        """Return the same states, which gradients do not come through."""
+        return State(self.hidden.detach(), None if self.memory is None else self.memory.detach())
 
 
 class _GRUStep(torch.autograd.Function):
@@ -222,6 +230,19 @@ class Segments(NamedTuple):
     reaction_error: Tensor | None = None  # (N, S)
 
 
+def joined(chunks: Sequence[State]) -> State:
+    """Join the states of chunks, each of which begins with the last one of the chunk before."""
+    if len(chunks) == 1:
+        return chunks[0]
+    hidden = [chunk.hidden[1 if number else 0 :] for number, chunk in enumerate(chunks)]
+    memory = [
+        chunk.memory[1 if number else 0 :]
+        for number, chunk in enumerate(chunks)
+        if chunk.memory is not None
+    ]
+    return State(torch.cat(hidden), torch.cat(memory) if memory else None)
+
+
 class Block(nn.Module):
     """A recurrent layer and a layer between, each added to what comes in."""
 
@@ -235,10 +256,10 @@ class Block(nn.Module):
         self.contract = nn.Linear(EXPANSION * width, width)
 
     def forward(self, x: Tensor, begin: State | None = None) -> tuple[Tensor, State]:
-        """Run over segments, (S, N, D), from a state or zeros; return them and the final state."""
-        states, final = self.recurrence(self.norm(x), begin)
-        x = x + states
-        return x + self.contract(F.silu(self.expand(self.norm_between(x)))), final
+        """Run over segments, (S, N, D), from a state or zeros; return them and all states."""
+        states = self.recurrence(self.norm(x), begin)
+        x = x + states.hidden[1:]
+        return x + self.contract(F.silu(self.expand(self.norm_between(x)))), states
 
 
 class Member(nn.Module):
@@ -280,16 +301,14 @@ class Member(nn.Module):
                 nn.init.constant_(self.reaction_head.bias, _FIRST_REACTION)
         self._initialise()
 
-    def forward(
-        self, segments: Segments, *, n_frozen: int = 0, mask: Tensor | None = None
-    ) -> Tensor:
-        """Return quantiles less the level, in units of the spread, (N, S, Q, P).
+    def forward(self, history: Segments, ahead: Segments, stretch: Tensor, state: Tensor) -> Tensor:
+        """Return quantiles of segments ahead less the level, in units of the spread, (N, S, Q, P).
 
-        Gradients do not come through the first `n_frozen` states. `mask`, (N, 1, D), is that of
-        dropout.
+        `history` is that of stretches. Window n is forecast from stretch[n], after state[n] of its
+        segments.
         """
-        encoded = self.encode(segments, n_frozen=n_frozen)
-        return self.decode(encoded if mask is None else encoded * mask, segments)
+        _, states = self.encode(history)
+        return self.decode(self.encode_ahead(states, ahead, stretch, state), ahead)
 
     def embedded(self, segments: Segments) -> Tensor:
         """Return the input of the first block, (S, N, D)."""
@@ -300,21 +319,35 @@ class Member(nn.Module):
         embedded: Tensor = x.transpose(0, 1)
         return embedded
 
-    def encode(self, segments: Segments, *, n_frozen: int = 0) -> Tensor:
-        """Run the blocks over all segments, (N, S, D)."""
-        x = self.embedded(segments)
-        begin: list[State | None] = [None] * len(self.blocks)
-        before = x[:n_frozen]
-        if n_frozen:
-            with torch.no_grad():
-                for number, block in enumerate(self.blocks):
-                    before, begin[number] = block(before)
+    def encode(self, segments: Segments, *, reach: int | None = None) -> tuple[Tensor, list[State]]:
+        """Run the blocks over all segments; return what comes out, (N, S, D), and their states.
 
-        x = x[n_frozen:]
-        for block, state in zip(self.blocks, begin, strict=True):
-            x, _ = block(x, state)
-        encoded = torch.cat([before, x]) if n_frozen else x
-        return encoded.transpose(0, 1)
+        States are those of each block, (1 + S, N, D). With `reach`, gradients come back over so
+        many segments at most: they end at every `reach`-th one.
+        """
+        chunks = torch.split(self.embedded(segments), reach or 1 << 30)
+        states: list[list[State]] = []
+        parts = []
+        for chunk in chunks:
+            x, of_chunk = chunk, []
+            for number, block in enumerate(self.blocks):
+                begin = states[-1][number].at(-1).detach() if states else None
+                x, state = block(x, begin)
+                of_chunk.append(state)
+            states.append(of_chunk)
+            parts.append(x)
+        return torch.cat(parts).transpose(0, 1), [
+            joined(each) for each in zip(*states, strict=True)
+        ]
+
+    def encode_ahead(
+        self, states: Sequence[State], ahead: Segments, stretch: Tensor, state: Tensor
+    ) -> Tensor:
+        """Run the blocks over segments ahead, from the states of stretches: (N, S, D)."""
+        x = self.embedded(ahead)
+        for block, of_block in zip(self.blocks, states, strict=True):
+            x, _ = block(x, of_block.at(state, stretch))
+        return x.transpose(0, 1)
 
     def decode(self, encoded: Tensor, segments: Segments) -> Tensor:
         """Return the quantiles of segments from their states, (N, S, D): (N, S, Q, P)."""

@@ -13,7 +13,7 @@ from rnnforecast.data.arrays import Doubles, Floats
 from rnnforecast.data.panel import Features
 from rnnforecast.data.windows import Batch
 from rnnforecast.model.loss import history_of, quantile_losses
-from rnnforecast.model.member import Member, Segments, State
+from rnnforecast.model.member import Member, State
 from rnnforecast.model.network import Network
 from rnnforecast.spec import CONTEXT_ROWS
 
@@ -173,12 +173,12 @@ def state_gradients(
     averaged over the windows. The window is run in chunks, and gradients are taken at their
     borders.
     """
-    segments, n_history = _segments_of(network, member, batch)
-    embedded = member.embedded(segments).detach()
+    prepared = network.prepare(history_of(network, batch), member.spec.segment)
+    n_history = prepared.places.n_history
     per_chunk = -(-n_history // _MAX_BORDERS)
     first = n_history % per_chunk or per_chunk
     sizes = [first, *[per_chunk] * ((n_history - first) // per_chunk)]
-    *history, ahead = torch.split(embedded, [*sizes, len(embedded) - n_history])
+    history = torch.split(member.embedded(prepared.history).detach(), sizes)
 
     borders: list[list[State]] = []
     for chunk in history:
@@ -186,9 +186,8 @@ def state_gradients(
         # copies, as a state is also an input of others at its own border
         copies = [State(*(x.clone() for x in s if x is not None)) for s in states]
         borders.append(copies)
-    encoded, _ = _run(member, ahead, borders[-1])
-    later = Segments(*(None if x is None else x[:, n_history:] for x in segments))  # type: ignore[arg-type]
-    quantiles = member.decode(encoded.transpose(0, 1), later)
+    encoded, _ = _run(member, member.embedded(prepared.ahead), borders[-1])
+    quantiles = member.decode(encoded.transpose(0, 1), prepared.ahead)
     number, row = divmod(lead - 1, member.spec.segment)
     median = quantiles[:, number, network.spec.median, row].sum()
 
@@ -208,7 +207,7 @@ def _run(member: Member, x: Tensor, begin: Sequence[State] | None) -> tuple[Tens
     states = []
     for number, block in enumerate(member.blocks):
         x, state = block(x, None if begin is None else begin[number])
-        states.append(state)
+        states.append(state.at(-1))
     return x, states
 
 
@@ -219,8 +218,8 @@ def time_constants(network: Network, member: Member, batch: Batch) -> Doubles | 
     It follows from the mean logarithm of the retention gate (Tallec and Ollivier 2018, arXiv
     1804.11188); None for a cell without such a gate.
     """
-    segments, n_history = _segments_of(network, member, batch)
-    x = member.embedded(segments)[:n_history]
+    prepared = network.prepare(history_of(network, batch), member.spec.segment)
+    x = member.embedded(prepared.history)
     logs = []
     for block in member.blocks:
         retention = block.recurrence.log_retention(block.norm(x))
@@ -230,12 +229,6 @@ def time_constants(network: Network, member: Member, batch: Batch) -> Doubles | 
         x, _ = block(x)
     rates: Doubles = -torch.stack(logs).double().cpu().numpy()
     return member.spec.segment / np.maximum(rates, 1e-9)
-
-
-def _segments_of(network: Network, member: Member, batch: Batch) -> tuple[Segments, int]:
-    """Return the inputs of a member for a batch, and how many of the segments are history."""
-    prepared = network.prepare(history_of(network, batch), member.spec.segment)
-    return prepared.segments, prepared.places.n_history
 
 
 def _scaling(network: Network, batch: Batch) -> tuple[Doubles, Doubles]:

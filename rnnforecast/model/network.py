@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rnnforecast.config.training import NetworkConfig
@@ -51,14 +53,19 @@ class Prepared:
 
     places: Places
     inputs: Inputs
-    segments: Segments
+    """Of the segments ahead of windows."""
+    history_inputs: Inputs
+    history: Segments
+    ahead: Segments
+    stretch: Tensor  # (N,)
+    state: Tensor  # (N,)
 
-    def readings(self, quantiles: Tensor, begin: int) -> Doubles:
-        """Return quantiles of segments from `begin` on, (N, S, Q, P), as readings, (N, S * P, Q).
+    def readings(self, quantiles: Tensor) -> Doubles:
+        """Return quantiles of segments ahead, (N, S, Q, P), as readings, (N, S * P, Q).
 
         They come less the level, in units of the spread.
         """
-        spread, level = (x[:, begin:, None, None] for x in (self.inputs.spread, self.inputs.level))
+        spread, level = (x[:, :, None, None] for x in (self.inputs.spread, self.inputs.level))
         values = quantiles.cpu().numpy().astype(np.float64) * spread + level
         n, _, n_quantiles, _ = values.shape
         return values.transpose(0, 1, 3, 2).reshape(n, -1, n_quantiles)
@@ -114,9 +121,8 @@ class Network(nn.Module):
     @torch.no_grad()
     def member_forecast(self, member: Member, prepared: Prepared) -> Doubles:
         """Forecast by one member, in the units of the panel, (N, H, Q)."""
-        n_history = prepared.places.n_history
-        quantiles = member(prepared.segments)[:, n_history:]
-        return prepared.readings(quantiles, n_history)[:, : self.spec.horizon]
+        quantiles = member(prepared.history, prepared.ahead, prepared.stretch, prepared.state)
+        return prepared.readings(quantiles)[:, : self.spec.horizon]
 
     def prepare(self, history: History, segment: int, *, n_origins: int = 1) -> Prepared:
         """Return the inputs of windows for members of a segment length; see `Places.at_end`."""
@@ -129,16 +135,23 @@ class Network(nn.Module):
             mean, scale = (x.cpu().numpy() for x in (self.feature_mean, self.feature_scale))
             features = standardise(history.features, mean, scale)
         known = features.known if features is not None and self.spec.n_known else None
-        inputs = window_inputs(readings, history.seasons, segment, places, known)
-        segments = Segments(*map(self._tensor, (inputs.values, inputs.experts, inputs.gain)))
+        both = window_inputs(readings, history.seasons, segment, places, known)
+        covariates: tuple[Floats | None, Floats | None] = None, None
         if features is not None:
-            covariates = self._tensor(covariate_inputs(features, places, segment, inputs))
-            segments = segments._replace(
-                covariates=covariates,
-                reaction=self._tensor(inputs.reaction),
-                reaction_error=self._tensor(inputs.reaction_error),
-            )
-        return Prepared(places, inputs, segments)
+            covariates = covariate_inputs(features, places, segment, *both)
+        of_history, ahead = (
+            self._segments(inputs, values) for inputs, values in zip(both, covariates, strict=True)
+        )
+        where = self._tensor(places.stretch), self._tensor(places.state)
+        return Prepared(places, both[1], both[0], of_history, ahead, *where)
+
+    def _segments(self, inputs: Inputs, covariates: Floats | None) -> Segments:
+        """Return inputs as tensors, with covariates where there are any."""
+        segments = Segments(*map(self._tensor, (inputs.values, inputs.experts, inputs.gain)))
+        if covariates is None:
+            return segments
+        more = covariates, inputs.reaction, inputs.reaction_error
+        return Segments(*segments[:3], *map(self._tensor, more))
 
     def seasons_of(self, entries: Integers) -> tuple[Seasons, ...]:
         """Return the seasons of series."""
@@ -195,5 +208,5 @@ class Network(nn.Module):
     def _set_members(self, members: Iterable[Member]) -> None:
         self.members = nn.ModuleList(members)  # type: ignore[assignment]
 
-    def _tensor(self, values: Floats) -> Tensor:
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.center.device)

@@ -355,8 +355,7 @@ def train_step(
     if network.config.dropout:
         n = n_stretches(config)
         rows = rank_share(ranks, n)
-        mask = dropout_mask(member, n * N_ORIGINS, network.config.dropout, generator)
-        mask = mask[rows.start * N_ORIGINS : rows.stop * N_ORIGINS][: len(inputs.targets)]
+        mask = dropout_mask(member, n, network.config.dropout, generator)[rows]
     loss = step_loss(network, member, inputs, reach=config.truncate, mask=mask)
 
     loss.backward()  # type: ignore[no-untyped-call]
@@ -369,7 +368,7 @@ def train_step(
 
 
 def dropout_mask(member: Member, n: int, dropout: float, generator: torch.Generator) -> Tensor:
-    """Draw a dropout mask for the states of n windows, (N, 1, D), the same for all segments.
+    """Draw a dropout mask for the states of n stretches, (N, 1, D), the same for all segments.
 
     It is scaled by 1 / (1 - dropout) where it keeps a value.
     """
