@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rnnforecast.config.training import NetworkConfig
 from rnnforecast.data.arrays import Doubles
@@ -68,6 +69,31 @@ def make_segments(
         reaction=torch.randn(n, n_segments, segment if spec.n_known else 0),
         reaction_error=torch.rand(n, n_segments),
     )
+
+
+def split_segments(segments: Segments, n_history: int) -> tuple[Segments, Segments]:
+    """Return the first segments, a history, and the others, those ahead."""
+    first, second = (
+        Segments(*(x if x is None else x[:, part] for x in segments))
+        for part in (slice(n_history), slice(n_history, None))
+    )
+    return first, second
+
+
+def quantiles_of(
+    member: Member, segments: Segments, *, n_ahead: int = 2, reach: int | None = None
+) -> Tensor:
+    """Return the quantiles of all segments, the last of which lie ahead, (N, S, Q, P).
+
+    Each stretch has one window, at the end of its history.
+    """
+    n, n_segments = segments.gain.shape
+    history, ahead = split_segments(segments, n_segments - n_ahead)
+    encoded, states = member.encode(history, reach=reach)
+    later = member.encode_ahead(
+        states, ahead, torch.arange(n), torch.full((n,), n_segments - n_ahead)
+    )
+    return torch.cat([member.decode(encoded, history), member.decode(later, ahead)], dim=1)
 
 
 def forecast_by(network: Network, member: Member, history: History) -> Doubles:

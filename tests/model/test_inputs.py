@@ -209,32 +209,42 @@ def test_windows_that_end_in_one_stretch_have_the_inputs_that_they_have_alone(n_
     assert places.boundary.tolist() == [12, 11, 10, 9] * 3
     assert places.stretch.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
-    together = window_inputs(readings, seasons, segment, places)
+    history, ahead = window_inputs(readings, seasons, segment, places)
 
+    assert history.gain.shape == (3, 12)
     for window, (stretch, boundary) in enumerate(zip(places.stretch, places.boundary, strict=True)):
         n_seen = n_rows - (12 - boundary) * segment
         single = Places.at_end(1, n_seen, segment, n_ahead=n_ahead)
         part = readings[stretch, None, :n_seen]
         alone = window_inputs(part, [seasons[stretch]], segment, single)
         # the level before the first reading is that of all, and counts for nothing
-        n = boundary + n_ahead - 1
-        known, expected = (
-            part.apply(lambda v, w=w, n=n: v[w, None, v.shape[1] - n :])
-            for part, w in ((together, window), (alone, 0))
-        )
-        assert_equal(known, expected, rtol=1e-4, atol=1e-4)
-        n_missing = places.n_history - boundary
-        assert not together.values[window, :n_missing].any(), "before the first row"
+        known = history.apply(lambda v, s=stretch, b=boundary: v[s, None, 1:b])
+        assert_equal(known, alone[0].apply(lambda v: v[:, 1:]), rtol=1e-4, atol=1e-4)
+        own = ahead.apply(lambda v, w=window: v[w, None])
+        assert_equal(own, alone[1], rtol=1e-4, atol=1e-4)
 
 
 def test_places_do_not_lie_before_the_first_segment() -> None:
     places = Places.at_end(1, 20, 16, n_ahead=2, n_origins=8)
     assert places.boundary.tolist() == [2, 1, 0, 0, 0, 0, 0, 0]
-    assert places.segments[0].tolist() == [0, 1, 2, 3]
-    assert places.segments[2].tolist() == [-2, -1, 0, 1]
-    long = Places.at_end(1, 16 * 100, 16, n_ahead=3)
-    assert long.n_history * 16 == CONTEXT_ROWS
-    assert (long.segments[0, 0], long.segments[0, -1]) == (100 - long.n_history, 102)
+    assert (places.first, places.n_history) == (0, 2)
+    assert places.state.tolist() == places.boundary.tolist()
+    assert places.ahead[[0, 2]].tolist() == [[2, 3], [0, 1]]
+
+
+@pytest.mark.parametrize("n_origins", [1, 2, 8])
+def test_the_recurrence_runs_over_the_context_of_the_earliest_window_and_all_after_it(
+    n_origins: int,
+) -> None:
+    places = Places.at_end(1, 16 * 100, 16, n_ahead=3, n_origins=n_origins)
+    assert places.boundary.tolist() == [100 - 3 * i for i in range(n_origins)]
+    assert (places.boundary[-1] - places.first) * 16 == CONTEXT_ROWS
+    assert places.first + places.n_history == 100
+    assert (places.first + places.state == places.boundary).all()
+    assert places.ahead[0].tolist() == [100, 101, 102]
+    # as long as there are as many segments
+    few_rows = Places.at_end(1, CONTEXT_ROWS + 5, 16, n_ahead=3, n_origins=n_origins)
+    assert few_rows.first <= 1 and (few_rows.first == 0) == (n_origins > 1)
 
 
 @pytest.mark.parametrize("seasons", [*SEASONS, Seasons(40, 1000)])

@@ -16,9 +16,11 @@ from rnnforecast.model.member import _FIRST_SHARES, Member, Segments
 from rnnforecast.model.network import Network
 from rnnforecast.spec import N_EXPERTS, N_FULL, QUANTILES, MemberSpec
 from tests.builders import make_spec
-from tests.model.networks import CELL_NAMES, make_network, make_segments
+from tests.model.networks import CELL_NAMES, make_network, make_segments, quantiles_of
 
 N_QUANTILES, MEDIAN = len(QUANTILES), QUANTILES.index(0.5)
+STRETCH, STATE = [0, 0, 1, 2, 2], [4, 2, 0, 3, 1]
+"""The stretch of each window that branches off, and the segments of it before the cutoff."""
 SEES = MemberSpec("gru", 4, 1, 4, covariates=True)
 
 
@@ -27,6 +29,14 @@ def make_member(*members: MemberSpec, **options: object) -> tuple[Member, Segmen
     network = make_network(*members, **options)
     (member,) = network.members
     return member, make_segments(member, network.spec)
+
+
+def make_branches(*members: MemberSpec, **options: object) -> tuple[Member, Segments, Segments]:
+    """Make a member, and inputs of three stretches and of five windows that branch off them."""
+    network = make_network(*members, **options)
+    (member,) = network.members
+    history = make_segments(member, network.spec, n_segments=4)
+    return member, history, make_segments(member, network.spec, n=5, n_segments=2)
 
 
 def linear(layer: nn.Linear, x: np.ndarray) -> np.ndarray:
@@ -61,7 +71,7 @@ def quantiles_by_a_loop(member: Member, segments: Segments) -> np.ndarray:
             for number, block in enumerate(member.blocks):
                 step = torch.from_numpy(norm(block.norm, x)).float()[None, None]
                 with torch.no_grad():
-                    _, states[number] = block.recurrence(step, states[number])
+                    states[number] = block.recurrence(step, states[number]).at(-1)
                 x = x + states[number].hidden[0].double().numpy()
                 between = silu(linear(block.expand, norm(block.norm_between, x)))
                 x = x + linear(block.contract, between)
@@ -109,7 +119,7 @@ def test_quantiles_are_those_of_a_loop_over_windows_and_segments(
     member, segments = make_member(*members, **options)
 
     with torch.no_grad():
-        quantiles = member(segments)
+        quantiles = quantiles_of(member, segments)
 
     assert quantiles.shape == (3, 6, N_QUANTILES, member.spec.segment)
     np.testing.assert_allclose(quantiles, quantiles_by_a_loop(member, segments), atol=2e-5)
@@ -118,14 +128,14 @@ def test_quantiles_are_those_of_a_loop_over_windows_and_segments(
 def test_quantiles_never_cross_whatever_the_head_puts_out() -> None:
     member, segments = make_member()
     nn.init.normal_(member.head.weight, std=50.0)
-    quantiles = member(segments)
+    quantiles = quantiles_of(member, segments)
     assert (quantiles.diff(dim=2) >= 0).all()
     assert quantiles.abs().max() > 100, "the test needs large outputs"
 
 
 def test_quantiles_are_as_far_apart_as_the_gain() -> None:
     member, segments = make_member()
-    near, far = (member(segments._replace(gain=x * segments.gain)) for x in (1.0, 3.0))
+    near, far = (quantiles_of(member, segments._replace(gain=x * segments.gain)) for x in (1.0, 3.0))
     torch.testing.assert_close(far.diff(dim=2), 3 * near.diff(dim=2))
 
 
@@ -134,7 +144,7 @@ def test_a_segment_depends_on_all_before_it_and_on_none_after(cell: str) -> None
     """Every lead is thus forecast from a state that has seen the newest reading."""
     member, segments = make_member(cell=cell, layers=2)
     values = segments.values.clone().requires_grad_()
-    quantiles = member(segments._replace(values=values))
+    quantiles = quantiles_of(member, segments._replace(values=values))
 
     for i in range(6):
         for row in range(member.spec.segment):
@@ -147,10 +157,10 @@ def test_a_segment_depends_on_all_before_it_and_on_none_after(cell: str) -> None
 
 def test_a_window_has_the_quantiles_that_it_has_alone() -> None:
     member, segments = make_member(layers=2)
-    together = member(segments)
+    together = quantiles_of(member, segments)
     for window in range(3):
         alone = Segments(*(x if x is None else x[window, None] for x in segments))
-        torch.testing.assert_close(member(alone)[0], together[window])
+        torch.testing.assert_close(quantiles_of(member, alone)[0], together[window])
 
 
 def test_a_new_member_forecasts_by_experts_with_a_band_as_wide_as_their_error() -> None:
@@ -160,7 +170,7 @@ def test_a_new_member_forecasts_by_experts_with_a_band_as_wide_as_their_error() 
     nn.init.zeros_(member.head.weight)
     segments = make_segments(member, spec)
 
-    quantiles = member(segments)
+    quantiles = quantiles_of(member, segments)
 
     shares = [_FIRST_SHARES.get(name, 0.0) for name in NAMES]
     weights = torch.tensor(shares)
@@ -171,36 +181,102 @@ def test_a_new_member_forecasts_by_experts_with_a_band_as_wide_as_their_error() 
     torch.testing.assert_close(quantiles.diff(dim=2), gap.expand(3, 6, N_QUANTILES - 1, 4))
 
 
-@pytest.mark.parametrize("cell", CELL_NAMES)
-@pytest.mark.parametrize("n_frozen", [1, 4, 5])
-def test_truncated_the_quantiles_are_the_same_and_gradients_end_at_the_border(
-    cell: str, n_frozen: int
+@pytest.mark.parametrize(
+    ("members", "options"),
+    [
+        *(((), {"cell": cell, "layers": 2}) for cell in CELL_NAMES),
+        ((SEES,), {"n_features": (2, 1, 1)}),
+    ],
+    ids=str,
+)
+def test_windows_that_branch_off_a_stretch_have_the_quantiles_of_the_stretch_cut_there(
+    members: tuple[MemberSpec, ...], options: dict
 ) -> None:
-    member, segments = make_member(cell=cell, layers=2)
-    values = segments.values.clone().requires_grad_()
-    same = segments._replace(values=values)
+    member, history, ahead = make_branches(*members, **options)
 
-    whole, part = member(same), member(same, n_frozen=n_frozen)
+    with torch.no_grad():
+        quantiles = member(history, ahead, torch.tensor(STRETCH), torch.tensor(STATE))
 
-    torch.testing.assert_close(part, whole)
-    sizes = [
-        torch.autograd.grad(quantiles[:, -1].sum(), values)[0].abs().sum((0, 2))
-        for quantiles in (whole, part)
-    ]
-    assert (sizes[0] > 0).all()
-    assert (sizes[1][:n_frozen] == 0).all()
-    assert (sizes[1][n_frozen:] > 0).all()
+    for window, (stretch, state) in enumerate(zip(STRETCH, STATE, strict=True)):
+        cut = Segments(
+            *(
+                x if x is None else torch.cat([x[stretch, None, :state], y[window, None]], 1)
+                for x, y in zip(history, ahead, strict=True)
+            )
+        )
+        expected = quantiles_by_a_loop(member, cut)[0, state:]
+        np.testing.assert_allclose(quantiles[window], expected, atol=2e-5)
 
 
-def test_dropped_states_are_dropped_in_all_segments_and_before_the_head_alone() -> None:
-    member, segments = make_member()
-    encoded = member.encode(segments)
-    mask = torch.tensor([[0.0, 1.0, 2.0, 1.0]] * 3)[:, None]
+# Truncated
 
-    dropped = member(segments, mask=mask)
 
-    torch.testing.assert_close(dropped, member.decode(mask * encoded, segments))
-    assert torch.equal(member(segments, mask=torch.ones(3, 1, 4)), member(segments))
+@pytest.mark.parametrize("reach", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_truncated_nothing_changes_but_gradients_which_are_those_of_a_loop(
+    cell: str, reach: int
+) -> None:
+    """The loop runs segment by segment, and forgets at each border how its states came about."""
+    member, history, _ = make_branches(cell=cell, layers=2)
+    encoded, states = member.encode(history, reach=reach)
+
+    embedded = member.embedded(history)
+    parts, loop = [], [[block.recurrence.zeros(embedded)] for block in member.blocks]
+    for i in range(4):
+        x = embedded[i : i + 1]
+        for of_block, block in zip(loop, member.blocks, strict=True):
+            begin = of_block[-1].detach() if i % reach == 0 else of_block[-1]
+            x, both = block(x, begin)
+            of_block.append(both.at(1))
+        parts.append(x[0])
+    expected = [torch.stack(parts, 1)]
+    for of_block in loop:
+        expected += [torch.stack(x) for x in zip(*of_block, strict=True) if x[0] is not None]
+
+    whole, all_states = member.encode(history)
+    results = [encoded, *(x for state in states for x in state if x is not None)]
+    same = [whole, *(x for state in all_states for x in state if x is not None)]
+    for result, reference, value in zip(results, expected, same, strict=True):
+        torch.testing.assert_close(result, reference)
+        torch.testing.assert_close(result, value)
+    weights = [torch.randn_like(x) for x in results]
+    parameters = [member.embed.weight, *member.blocks.parameters()]
+    gradients, references = (
+        torch.autograd.grad(
+            sum((w * x).sum() for w, x in zip(weights, values, strict=True)), parameters
+        )
+        for values in (results, expected)
+    )
+    for gradient, reference in zip(gradients, references, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("reach", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("cell", CELL_NAMES)
+def test_gradients_end_at_every_border_of_the_reach_and_at_none_without(
+    cell: str, reach: int
+) -> None:
+    member, history, ahead = make_branches(cell=cell, layers=2)
+    values = history.values.clone().requires_grad_()
+    for limit in (None, reach):
+        encoded, states = member.encode(history._replace(values=values), reach=limit)
+        later = member.encode_ahead(states, ahead, torch.tensor(STRETCH), torch.tensor(STATE))
+
+        seen = torch.arange(4)
+        for i in range(4):
+            (gradient,) = torch.autograd.grad(encoded[:, i].sum(0)[0], values, retain_graph=True)
+            border = i // limit * limit if limit else 0
+            is_reached = (seen >= border) & (seen <= i)
+            assert torch.equal(gradient.abs().sum(2) > 0, is_reached.expand(3, 4))
+        for window, (stretch, state) in enumerate(zip(STRETCH, STATE, strict=True)):
+            if not state:
+                continue
+            last = later[window, -1, 0]
+            (gradient,) = torch.autograd.grad(last, values, retain_graph=True)
+            border = (state - 1) // limit * limit if limit else 0
+            is_reached = torch.zeros(3, 4, dtype=torch.bool)
+            is_reached[stretch, border:state] = True
+            assert torch.equal(gradient.abs().sum(2) > 0, is_reached)
 
 
 # Covariates
@@ -216,14 +292,14 @@ def test_covariates_have_no_effect_at_the_start_but_for_half_of_the_reaction(n_k
     blind = Network(replace(spec, members=(replace(SEES, covariates=False),)), NetworkConfig())
     blind.members[0].load_state_dict(member.state_dict(), strict=False)
 
-    quantiles = member(segments)
+    quantiles = quantiles_of(member, segments)
 
-    assert torch.equal(quantiles, member(others))
+    assert torch.equal(quantiles, quantiles_of(member, others))
     unit, reaction = segments.gain, 0.0
     if n_known:
         unit = unit.minimum(segments.reaction_error.clamp(min=0.01))
         reaction = 0.5 * segments.reaction[:, :, None]
-    expected = blind.members[0](segments._replace(gain=unit)) + reaction
+    expected = quantiles_of(blind.members[0], segments._replace(gain=unit)) + reaction
     torch.testing.assert_close(quantiles, expected)
     quantiles.square().sum().backward()
     for layer in (member.covariates_to_state, member.covariates_to_head, member.reaction_head):
@@ -235,7 +311,7 @@ def test_covariates_that_were_learnt_have_an_effect_on_their_segment_and_later_o
     changed = segments.covariates.clone()
     changed[1, 3] += 1.0
 
-    before, after = member(segments), member(segments._replace(covariates=changed))
+    before, after = quantiles_of(member, segments), quantiles_of(member, segments._replace(covariates=changed))
 
     differs = (before - after).abs().amax((2, 3)) > 1e-6
     expected = torch.zeros(3, 6, dtype=torch.bool)
@@ -245,4 +321,4 @@ def test_covariates_that_were_learnt_have_an_effect_on_their_segment_and_later_o
 
 def test_a_member_without_covariates_ignores_them() -> None:
     member, segments = make_member(replace(SEES, covariates=False), n_features=(1, 1, 1))
-    assert torch.equal(member(segments), member(segments._replace(covariates=None)))
+    assert torch.equal(quantiles_of(member, segments), quantiles_of(member, segments._replace(covariates=None)))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rnnforecast.model.member import _STEPS, Recurrence, State, _GRUStep
+from rnnforecast.model.member import _STEPS, Recurrence, State, _GRUStep, joined
 from rnnforecast.spec import CELLS
 
 CELL_NAMES = sorted(CELLS)
@@ -47,13 +47,14 @@ def test_states_and_all_gradients_are_those_of_torchs_own_layer(cell: str, n_ste
     layer = make_layer(cell, recurrence)
     steps, same = (make_steps(n_steps).requires_grad_() for _ in range(2))
 
-    states, final = recurrence(steps)
+    states = recurrence(steps)
     expected, end = layer(same)
 
-    results = [states, final.hidden]
+    assert states.hidden.shape == (1 + n_steps, N_WINDOWS, WIDTH)
+    results = [states.hidden[1:], states.hidden[-1]]
     references = [expected, (end[0] if cell == "lstm" else end)[0]]
     if cell == "lstm":
-        results.append(final.memory)
+        results.append(states.memory[-1])
         references.append(end[1][0])
     weights = [torch.randn_like(x) for x in results]
     for values in (results, references):
@@ -102,8 +103,10 @@ def test_each_cell_is_the_loop_of_its_equations(cell: str) -> None:
     recurrence, steps = make_recurrence(cell), make_steps()
     n_gates = CELLS[cell].n_gates
 
-    states, final = recurrence(steps)
+    states = recurrence(steps)
 
+    assert (states.memory is None) == (cell != "lstm")
+    assert all(x is None or not x[0].any() for x in states), "it began with zeros"
     for n in range(N_WINDOWS):
         hidden, memory = [0.0] * WIDTH, [0.0] * WIDTH
         for t in range(N_STEPS):
@@ -111,11 +114,9 @@ def test_each_cell_is_the_loop_of_its_equations(cell: str) -> None:
             h = products(recurrence.linear_hh, hidden, n_gates)
             units = [next_state(cell, x, h, hidden[i], memory[i], i) for i in range(WIDTH)]
             hidden, memory = [u[0] for u in units], [u[1] for u in units]
-            assert states[t, n].tolist() == pytest.approx(hidden)
-        assert final.hidden[n].tolist() == pytest.approx(hidden)
-        assert (final.memory is None) == (cell != "lstm")
-        if final.memory is not None:
-            assert final.memory[n].tolist() == pytest.approx(memory)
+            assert states.hidden[1 + t, n].tolist() == pytest.approx(hidden)
+            if states.memory is not None:
+                assert states.memory[1 + t, n].tolist() == pytest.approx(memory)
 
 
 @pytest.mark.parametrize(
@@ -173,8 +174,8 @@ def test_no_step_of_the_mingru_makes_a_gradient_larger() -> None:
     recurrence = make_recurrence("mingru")
     begin = torch.randn(N_WINDOWS, WIDTH, dtype=torch.float64).requires_grad_()
 
-    _, final = recurrence(10 * make_steps(50), State(begin))
-    final.hidden.sum().backward()
+    states = recurrence(10 * make_steps(50), State(begin))
+    states.hidden[-1].sum().backward()
 
     assert (begin.grad.abs() <= 1).all()
 
@@ -183,14 +184,13 @@ def test_no_step_of_the_mingru_makes_a_gradient_larger() -> None:
 def test_a_pass_in_parts_that_carry_the_state_is_one_pass(cell: str) -> None:
     recurrence, steps = make_recurrence(cell), make_steps()
 
-    parts, state = [], None
+    parts, state = [], recurrence.zeros(steps)
     for part in (*steps.split(3), steps[:0]):
-        states, state = recurrence(part, state)
-        parts.append(states)
-    expected, final = recurrence(steps)
+        parts.append(recurrence(part, state))
+        assert torch.equal(parts[-1].hidden[0], state.hidden), "the first is what it began with"
+        state = parts[-1].at(-1)
 
-    torch.testing.assert_close(torch.cat(parts), expected)
-    for result, reference in zip(state, final, strict=True):
+    for result, reference in zip(joined(parts), recurrence(steps), strict=True):
         torch.testing.assert_close(result, reference)
 
 
@@ -207,9 +207,8 @@ def test_retention_is_the_derivative_of_the_state_where_no_gate_reads_it(cell: s
         return
 
     begin = State(*(x.requires_grad_() for x in recurrence.zeros(steps) if x is not None))
-    _, final = recurrence(steps, begin)
     kind = "memory" if cell == "lstm" else "hidden"
-    end, first = getattr(final, kind), getattr(begin, kind)
+    end, first = getattr(recurrence(steps, begin).at(-1), kind), getattr(begin, kind)
     (gradient,) = torch.autograd.grad(end.sum(), first)
 
     torch.testing.assert_close(gradient[0].log() / 2, logs)
@@ -239,8 +238,8 @@ def test_chrono_keeps_more_of_a_gradient_than_orthogonal_and_that_more_than_torc
         recurrence = Recurrence(cell, 32, init=init, n_steps=100)
         memory = torch.zeros(8, 32) if CELLS[cell].has_memory else None
         begin = State(torch.zeros(8, 32).requires_grad_(), memory)
-        _, final = recurrence(torch.randn(100, 8, 32), begin)
-        (gradient,) = torch.autograd.grad(final.hidden.sum(), begin.hidden)
+        states = recurrence(torch.randn(100, 8, 32), begin)
+        (gradient,) = torch.autograd.grad(states.hidden[-1].sum(), begin.hidden)
         norms.append(float(gradient.norm()))
 
     assert norms[2] > 100 * max(norms[:2])
