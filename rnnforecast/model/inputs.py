@@ -183,7 +183,7 @@ class Places:
     @property
     def state(self) -> Integers:
         """`(window,)`: segments that the recurrence has run over at the window's cutoff."""
-        return np.maximum(self.boundary - self.first, 0)
+        return self.boundary - self.first
 
     @property
     def ahead(self) -> Integers:

@@ -80,10 +80,13 @@ def test_a_missing_covariate_repeats_the_last_one_or_is_the_mean() -> None:
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-@pytest.mark.parametrize(("segment", "n_origins"), [(4, 1), (5, 1), (4, 3)])
+@pytest.mark.parametrize(
+    ("segment", "n_origins", "context"), [(4, 1, 512), (5, 1, 512), (4, 3, 512), (5, 2, 11)]
+)
 def test_a_segment_has_the_covariates_of_its_rows_and_of_those_before(
-    sizes: tuple[int, int, int], segment: int, n_origins: int
+    sizes: tuple[int, int, int], segment: int, n_origins: int, context: int, monkeypatch
 ) -> None:
+    monkeypatch.setattr("rnnforecast.model.inputs.CONTEXT_ROWS", context)
     features = make_features(sizes, missing=0.0)
     n_ahead = -(-HORIZON // segment)
     places = Places.at_end(3, LOOKBACK, segment, n_ahead=n_ahead, n_origins=n_origins)
@@ -91,12 +94,13 @@ def test_a_segment_has_the_covariates_of_its_rows_and_of_those_before(
     readings = sensor_windows().astype(np.float64)
     inputs = window_inputs(readings, [DAY] * 3, segment, places, known)
 
-    values = covariate_inputs(features, places, segment, inputs)
+    values = covariate_inputs(features, places, segment, *inputs)
 
     spec = replace(make_spec(LOOKBACK, HORIZON), n_known=sizes[0], n_past=sizes[1])
     spec = replace(spec, n_static=sizes[2])
-    n_segments = places.n_history + n_ahead
-    assert values.shape == (3 * n_origins, n_segments, n_covariate_inputs(spec, segment))
+    n_inputs = n_covariate_inputs(spec, segment)
+    assert values[0].shape == (3, places.n_history, n_inputs)
+    assert values[1].shape == (3 * n_origins, n_ahead, n_inputs)
     n_before = -LOOKBACK % segment
 
     def of(table: np.ndarray, number: int) -> list[float]:
@@ -108,22 +112,29 @@ def test_a_segment_has_the_covariates_of_its_rows_and_of_those_before(
             for row in rows
         ]
 
+    def expected(stretch: int, number: int, boundary: int) -> list[float]:
+        zeros = [0.0] * sizes[1] * segment
+        return [
+            *of(features.known[stretch], number - 1),
+            *of(features.known[stretch], number),
+            *(of(features.past[stretch], number - 1) if number <= boundary else zeros),
+            *features.static[stretch],
+        ]
+
+    end = -(-LOOKBACK // segment)
+    assert (places.n_history < end) == (context < LOOKBACK)
+    for stretch in range(3):
+        for i, row in enumerate(values[0][stretch], start=end - places.n_history):
+            reference = expected(stretch, i, end)
+            np.testing.assert_allclose(row[: len(reference)], reference, rtol=1e-6)
     for window, (stretch, boundary) in enumerate(zip(places.stretch, places.boundary, strict=True)):
-        for i in range(n_segments):
-            number = boundary - places.n_history + i
-            zeros = [0.0] * sizes[1] * segment
-            past = of(features.past[stretch], number - 1) if number <= boundary else zeros
-            expected = [
-                *of(features.known[stretch], number - 1),
-                *of(features.known[stretch], number),
-                *past,
-                *features.static[stretch],
-            ]
-            np.testing.assert_allclose(values[window, i, : len(expected)], expected, rtol=1e-6)
+        for i, row in enumerate(values[1][window], start=boundary):
+            reference = expected(stretch, i, boundary)
+            np.testing.assert_allclose(row[: len(reference)], reference, rtol=1e-6)
 
 
 def test_no_past_covariate_after_the_cutoff_is_seen() -> None:
-    """Of several windows in a stretch, too, each sees those before its own cutoff alone."""
+    """Of several windows in a stretch, too, each sees those before its cutoff alone."""
     features = make_features((0, 1, 0), n=1, missing=0.0)
     places = Places.at_end(1, LOOKBACK, 4, n_ahead=3, n_origins=3)
     inputs = window_inputs(sensor_windows(1).astype(np.float64), [DAY], 4, places)
@@ -131,10 +142,13 @@ def test_no_past_covariate_after_the_cutoff_is_seen() -> None:
         changed = features.past.copy()
         changed[..., boundary * 4 :] += 7
         before, after = (
-            covariate_inputs(each, places, 4, inputs)[window]
+            covariate_inputs(each, places, 4, *inputs)
             for each in (features, features._replace(past=changed))
         )
-        assert np.array_equal(before, after)
+        assert np.array_equal(before[1][window], after[1][window])
+        n_seen = places.state[window] + 1  # the first segment after the cutoff sees none of itself
+        assert np.array_equal(before[0][:, :n_seen], after[0][:, :n_seen])
+    assert not np.array_equal(before[0], after[0]), "the test needs changes that later ones see"
 
 
 # Reaction

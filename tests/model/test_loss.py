@@ -47,42 +47,62 @@ def loss_of(
     *,
     rows: slice = slice(None),
     reach: int | None = None,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     (member,) = network.members
     inputs = step_inputs(network, member, batch, scales, rows=rows)
-    return step_loss(network, member, inputs, reach=reach)
+    return step_loss(network, member, inputs, reach=reach, mask=mask)
 
 
-def loss_by_a_loop(network: Network, batch: Batch, scales: np.ndarray = SCALES) -> float:
-    """Return the loss, reading by reading."""
+def loss_by_a_loop(
+    network: Network,
+    batch: Batch,
+    scales: np.ndarray = SCALES,
+    *,
+    mask: torch.Tensor | None = None,
+) -> float:
+    """Return the loss, reading by reading; each segment of history counts once."""
     (member,) = network.members
     segment, horizon = member.spec.segment, network.spec.horizon
     prepared = network.prepare(history_of(network, batch), segment, n_origins=N_ORIGINS)
-    places, inputs = prepared.places, prepared.inputs
+    places = prepared.places
+    kept = torch.ones(len(batch.series), 1, member.spec.hidden) if mask is None else mask
     with torch.no_grad():
-        quantiles = member(prepared.segments).double().numpy()
+        encoded, states = member.encode(prepared.history)
+        later = member.encode_ahead(states, prepared.ahead, prepared.stretch, prepared.state)
+        later = torch.stack([x * kept[i] for x, i in zip(later, places.stretch, strict=True)])
+        of_history = member.decode(encoded * kept, prepared.history).double().numpy()
+        ahead = member.decode(later, prepared.ahead).double().numpy()
     entry = batch.series + 1
     rows = network.mask_spikes(np.concatenate([batch.history, batch.future], axis=1), entry)
     n_before = places.n_segments * segment - batch.history.shape[1]
 
-    sums, counts = np.zeros(2), np.zeros(2, int)
+    # each: the stretch, the number of a segment, rows of it that count, its quantiles and units
+    first = places.n_segments - places.n_history
+    parts: tuple[list, list] = [], []
+    for stretch in range(len(batch.series)):
+        for i in range(places.n_history):
+            units = (getattr(prepared.history_inputs, x)[stretch, i] for x in ("level", "spread"))
+            parts[0].append((stretch, first + i, segment, of_history[stretch, i], *units))
     for window, (stretch, boundary) in enumerate(zip(places.stretch, places.boundary, strict=True)):
-        for i in range(places.n_history + places.n_ahead):
-            is_ahead = int(i >= places.n_history)
-            for k in range(segment):
-                row = (boundary + i - places.n_history) * segment + k - n_before
-                lead = (i - places.n_history) * segment + k
-                if row < 0 or lead >= horizon:
-                    continue
-                actual = float(rows[stretch, row])
+        for i in range(places.n_ahead):
+            units = (getattr(prepared.inputs, x)[window, i] for x in ("level", "spread"))
+            n_counted = min(segment, horizon - i * segment)
+            parts[1].append((stretch, boundary + i, n_counted, ahead[window, i], *units))
+
+    sums, counts = np.zeros(2), np.zeros(2, int)
+    for is_ahead, segments in enumerate(parts):
+        for stretch, number, n_counted, quantiles, level, spread in segments:
+            for k in range(n_counted):
+                row = number * segment + k - n_before
+                actual = float(rows[stretch, row]) if row >= 0 else np.nan
                 if np.isnan(actual):
                     continue
-                level, spread = inputs.level[window, i], inputs.spread[window, i]
                 target = min(max((actual - level) / spread, -25), 25)
                 weight = min(spread / scales[batch.series[stretch]], 20)
                 total = 0.0
                 for q, level_of in enumerate(network.spec.quantiles):
-                    error = target - quantiles[window, i, q, k]
+                    error = target - quantiles[q, k]
                     total += 2 * max(level_of * error, (level_of - 1) * error)
                 sums[is_ahead] += weight * total / len(network.spec.quantiles)
                 counts[is_ahead] += 1
@@ -100,6 +120,20 @@ def test_the_loss_is_that_of_a_loop_over_readings(
     loss = loss_of(network, batch)
 
     assert loss.item() == pytest.approx(loss_by_a_loop(network, batch), rel=1e-4)
+
+
+def test_dropped_states_are_dropped_in_all_segments_and_windows_of_a_stretch() -> None:
+    network = make_network(layers=2)
+    batch = make_batch(network)
+    torch.manual_seed(0)
+    mask = 2.0 * (torch.rand(len(batch.series), 1, 4) < 0.5)
+
+    loss = loss_of(network, batch, mask=mask)
+
+    assert loss.item() == pytest.approx(loss_by_a_loop(network, batch, mask=mask), rel=1e-4)
+    whole = loss_of(network, batch)
+    assert loss.item() != pytest.approx(whole.item(), rel=1e-3)
+    assert torch.equal(loss_of(network, batch, mask=torch.ones_like(mask)), whole)
 
 
 def test_readings_far_out_and_windows_far_wider_than_their_series_are_bounded() -> None:
@@ -165,27 +199,20 @@ def test_truncated_after_the_whole_look_back_no_bit_differs(reach: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
-def test_truncated_before_it_the_loss_is_the_same_and_fewer_activations_are_kept() -> None:
-    network = make_network(segment=1, layers=4)
+def test_truncated_before_it_the_loss_is_the_same_and_gradients_come_over_whole_segments() -> None:
+    network = make_network(layers=2)
     (member,), batch = network.members, make_batch(network)
-    values, sizes, gradients = [], [], []
-    for reach in (None, 3):
-        stored: dict[int, int] = {}
+    weight = member.blocks[0].recurrence.linear_hh.weight
+    losses, gradients = {}, {}
+    for reach in (None, 4, 5, 8, 9):
+        loss = loss_of(network, batch, reach=reach)
+        (gradients[reach],) = torch.autograd.grad(loss, weight)
+        losses[reach] = loss.item()
 
-        def store(x: torch.Tensor, stored: dict[int, int] = stored) -> torch.Tensor:
-            stored[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(store, lambda x: x):
-            loss = loss_of(network, batch, reach=reach)
-        weight = member.blocks[0].recurrence.linear_hh.weight
-        gradients.append(torch.autograd.grad(loss, weight, retain_graph=False)[0])
-        values.append(loss.item())
-        sizes.append(sum(stored.values()))
-
-    assert values[0] == pytest.approx(values[1], rel=1e-6)
-    assert not torch.allclose(*gradients)
-    assert sizes[1] < 0.8 * sizes[0]
+    assert [*losses.values()] == pytest.approx([losses[None]] * 5, rel=1e-6)
+    assert torch.equal(gradients[5], gradients[8])
+    for one, other in ((None, 4), (4, 5), (8, 9), (None, 9)):
+        assert not torch.allclose(gradients[one], gradients[other])
 
 
 def test_quantile_losses_are_sums_of_pinball_losses() -> None:

@@ -131,7 +131,9 @@ def from_border(network: Network, batch: Batch, border: int, lead: int) -> float
     """Run the segments one by one, from states at a border that are leaves."""
     (member,) = network.members
     prepared = network.prepare(history_of(network, batch), member.spec.segment)
-    embedded = member.embedded(prepared.segments).detach()
+    n_history = prepared.places.n_history
+    parts = member.embedded(prepared.history), member.embedded(prepared.ahead)
+    embedded = torch.cat(parts).detach()
     states: list[State | None] = [None] * len(member.blocks)
     leaves, outputs = [], []
     for number in range(len(embedded)):
@@ -144,11 +146,12 @@ def from_border(network: Network, batch: Batch, border: int, lead: int) -> float
             leaves = [part for state in states for part in state if part is not None]
         x = embedded[number : number + 1]
         for layer, block in enumerate(member.blocks):
-            x, states[layer] = block(x, states[layer])
+            x, both = block(x, states[layer])
+            states[layer] = both.at(1)
         outputs.append(x)
 
-    quantiles = member.decode(torch.cat(outputs).transpose(0, 1), prepared.segments)
-    ahead = quantiles[:, prepared.places.n_history :, network.spec.median].flatten(1)
+    encoded = torch.cat(outputs[n_history:]).transpose(0, 1)
+    ahead = member.decode(encoded, prepared.ahead)[:, :, network.spec.median].flatten(1)
     gradients = torch.autograd.grad(ahead[:, lead - 1].sum(), leaves)
     return float(torch.cat(gradients, -1).norm(dim=-1).mean())
 

@@ -242,8 +242,12 @@ def test_inputs_that_a_thread_prepares_are_those_of_the_batches_in_their_order(
     for one, other, batch in zip(single, several, batches, strict=True):
         expected = step_inputs(network, member, batch, np.ones(1))
         for inputs in (one, other):
-            assert torch.equal(inputs.targets, expected.targets)
-            assert torch.equal(inputs.segments.values, expected.segments.values)
+            for part in range(2):
+                assert torch.equal(inputs.targets[part], expected.targets[part])
+                assert torch.equal(inputs.weights[part], expected.weights[part])
+            for name in ("history", "ahead"):
+                segments, reference = (getattr(x.prepared, name) for x in (inputs, expected))
+                assert torch.equal(segments.values, reference.values)
 
 
 def test_an_error_of_the_thread_that_prepares_inputs_reaches_the_caller() -> None:
