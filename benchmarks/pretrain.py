@@ -210,7 +210,9 @@ def losses(network: Member, examples: Examples) -> tuple[Tensor, Tensor]:
     inputs = examples.inputs
     arrays = (inputs.values, inputs.experts, inputs.gain, examples.target, examples.weight)
     values, experts, gain, target, weight = map(torch.from_numpy, arrays)
-    error = target[:, :, None] - network(Segments(values, experts, gain))
+    segments = Segments(values, experts, gain)
+    encoded, _ = network.encode(segments)
+    error = target[:, :, None] - network.decode(encoded, segments)
     levels = torch.tensor(QUANTILES)[:, None]
     loss = 2 * weight * torch.maximum(levels * error, (levels - 1) * error).mean(2)
     n_asked = weight > 0

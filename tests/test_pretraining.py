@@ -29,6 +29,7 @@ from benchmarks.pretrain import (
 from benchmarks.synthetic import Batch, Size, draw
 from rnnforecast.model.forecaster import builtin_weights
 from rnnforecast.model.member import Segments
+from tests.model.networks import quantiles_of
 
 TINY = Recipe(
     width=4,
@@ -193,12 +194,13 @@ def test_the_loss_is_the_weighted_mean_over_quantiles_of_twice_the_pinball_loss(
     network = TINY.network()
     inputs = examples.inputs
     arrays = inputs.values, inputs.experts, inputs.gain
-    forecast = network(Segments(*map(torch.from_numpy, arrays)))
+    segments = Segments(*map(torch.from_numpy, arrays))
+    n, n_ahead = examples.n_context, inputs.gain.shape[1] - examples.n_context
+    forecast = quantiles_of(network, segments, n_ahead=n_ahead)
     quantiles = np.array(pretrain.QUANTILES)[:, None]
 
     error = examples.target[:, :, None] - forecast.detach().numpy()
     by_row = 2 * np.maximum(quantiles * error, (quantiles - 1) * error).mean(2) * examples.weight
-    n = examples.n_context
     expected = [
         by_row[:, part].sum() / max((examples.weight[:, part] > 0).sum(), 1)
         for part in (slice(n), slice(n, None))

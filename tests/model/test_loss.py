@@ -109,10 +109,15 @@ def loss_by_a_loop(
     return float(np.dot([0.35, 0.65], sums / counts))
 
 
-@pytest.mark.parametrize(("lookback", "horizon", "segment"), [(32, 10, 4), (30, 5, 8), (32, 8, 1)])
+@pytest.mark.parametrize(
+    ("lookback", "horizon", "segment", "context"),
+    [(32, 10, 4, 512), (30, 5, 8, 512), (32, 8, 1, 512), (32, 8, 1, 3), (40, 10, 4, 8)],
+)
 def test_the_loss_is_that_of_a_loop_over_readings(
-    lookback: int, horizon: int, segment: int
+    lookback: int, horizon: int, segment: int, context: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the recurrence does not run over the first segments."""
+    monkeypatch.setattr("rnnforecast.model.inputs.CONTEXT_ROWS", context)
     network = make_network(lookback=lookback, horizon=horizon, segment=segment)
     network.outlier_threshold[2] = 300.0  # the one of 900 is a spike
     batch = make_batch(network)

@@ -149,6 +149,41 @@ def test_every_lead_depends_on_the_newest_reading(cell: str) -> None:
     assert (moved[..., network.spec.median] > 1e-6).all()
 
 
+@pytest.mark.parametrize("n_features", [(0, 0, 0), (2, 1, 1)])
+@pytest.mark.parametrize(("n_rows", "context"), [(48, 512), (45, 512), (48, 8), (46, 10)])
+def test_a_window_that_ends_earlier_in_a_stretch_is_forecast_as_the_stretch_cut_there(
+    n_rows: int, context: int, n_features: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other windows of the cut stretch let the recurrence begin with the same segment."""
+    monkeypatch.setattr("rnnforecast.model.inputs.CONTEXT_ROWS", context)
+    # else a cutoff may have the fit of up to three segments before, counted from the stretch's end
+    monkeypatch.setattr("rnnforecast.model.reaction._REFIT", 1)
+    spec = replace(SMALL, layers=2, covariates=any(n_features))
+    network = make_network(spec, horizon=12, n_features=n_features)
+    (member,), readings = network.members, sensor_windows(3, lookback=n_rows, missing=0.1)
+    rng = np.random.default_rng(0)
+    n_known, n_past, n_static = n_features
+    shapes = (3, n_known, n_rows + 12), (3, n_past, n_rows), (3, n_static)
+    known, past, static = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+
+    def windows(n_origins: int) -> Doubles:
+        """Forecast windows of the stretch without the last segments, `(stretch, window, H, Q)`."""
+        n = n_rows - 8 * (3 - n_origins)
+        features = Features(known[..., : n + 12], past[..., :n], static)
+        history = make_history(readings[:, :n], features=features if any(n_features) else None)
+        prepared = network.prepare(history, 4, n_origins=n_origins)
+        is_whole = prepared.places.n_history == prepared.places.n_segments
+        assert is_whole == (context > n_rows)
+        return network.member_forecast(member, prepared).reshape(3, n_origins, 12, -1)
+
+    together = windows(3)
+
+    for n_origins in (1, 2):
+        cut = windows(n_origins)[:, 0]
+        np.testing.assert_allclose(together[:, 3 - n_origins], cut, rtol=1e-3, atol=1e-3)
+    assert not np.allclose(together[:, 1], together[:, 2], atol=0.05)
+
+
 def test_a_window_is_forecast_as_it_is_alone_and_in_any_order() -> None:
     network = make_network(*ENSEMBLE)
     readings = sensor_windows(6, missing=0.1)
