@@ -135,7 +135,9 @@ def test_quantiles_never_cross_whatever_the_head_puts_out() -> None:
 
 def test_quantiles_are_as_far_apart_as_the_gain() -> None:
     member, segments = make_member()
-    near, far = (quantiles_of(member, segments._replace(gain=x * segments.gain)) for x in (1.0, 3.0))
+    near, far = (
+        quantiles_of(member, segments._replace(gain=x * segments.gain)) for x in (1.0, 3.0)
+    )
     torch.testing.assert_close(far.diff(dim=2), 3 * near.diff(dim=2))
 
 
@@ -311,7 +313,10 @@ def test_covariates_that_were_learnt_have_an_effect_on_their_segment_and_later_o
     changed = segments.covariates.clone()
     changed[1, 3] += 1.0
 
-    before, after = quantiles_of(member, segments), quantiles_of(member, segments._replace(covariates=changed))
+    before, after = (
+        quantiles_of(member, segments),
+        quantiles_of(member, segments._replace(covariates=changed)),
+    )
 
     differs = (before - after).abs().amax((2, 3)) > 1e-6
     expected = torch.zeros(3, 6, dtype=torch.bool)
@@ -321,4 +326,6 @@ def test_covariates_that_were_learnt_have_an_effect_on_their_segment_and_later_o
 
 def test_a_member_without_covariates_ignores_them() -> None:
     member, segments = make_member(replace(SEES, covariates=False), n_features=(1, 1, 1))
-    assert torch.equal(quantiles_of(member, segments), quantiles_of(member, segments._replace(covariates=None)))
+    assert torch.equal(
+        quantiles_of(member, segments), quantiles_of(member, segments._replace(covariates=None))
+    )
