@@ -577,8 +577,8 @@ def _check_options(network: Network, n_ranks: int, config: TrainConfig, listener
     reach, lookback = config.truncate, network.spec.lookback
     if reach is not None and reach < lookback:
         message = (
-            f"gradients come back over {reach} of {lookback} steps at most: what is further back is "
-            "remembered as it happens, and not learnt to be"
+            f"gradients come back over {reach} of {lookback} steps at most: what is further back "
+            "is remembered as it happens, and not learnt to be"
         )
         listener(Notice(message))
 
