@@ -357,8 +357,9 @@ class RNNForecaster:
 
         Raises `ModelError` where this release of torch computes another output.
         """
-        with torch.device("meta"):  # nothing is drawn, nor computed
-            model = Network(spec, network)
+        with torch.random.fork_rng(devices=[]), _single_thread():
+            model = Network(spec, replace(network, init="default"))  # soon made; then overwritten
+        model.config = network
         model.load_state_dict(
             {name: torch.from_numpy(value) for name, value in weights.items()}, assign=True
         )
