@@ -167,7 +167,7 @@ def test_a_rate_that_is_far_too_high_is_called_exploding_and_what_is_advised_tra
     ]
     line += ["-H", "1", "-L", "20", "--season", "none", "--cell", "rnn", "--segment", "1"]
 
-    bad = command(*line, "-m", "bad", "--hidden", "16", "--learning-rate", "1", "--trace")
+    bad = command(*line, "-m", "bad", "--hidden", "16", "--learning-rate", "10", "--trace")
     good = command(*line, "-m", "good", "--hidden", "16", *bad.document["memory"]["advice"].split())
 
     assert bad.document["memory"]["verdict"] == "EXPLODING"
