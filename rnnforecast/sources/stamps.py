@@ -585,14 +585,28 @@ def _assignments(places: Sequence[_Place]) -> Iterator[dict[int, str]]:
                             yield dict(zip((*held, *around), (*parts, *units), strict=True))
 
 
+def _is_contradicted(behind: Sequence[_Place]) -> bool:
+    """Tell whether places behind a time hold a second offset, or Z beside one that is not zero.
+
+    `+00:00Z` is what many programs write, and `UTC` beside an offset says what it is counted from.
+    """
+    texts = [place.pieces[0] for place in behind]
+    n_signs = sum(text in ("+", "-") for text in texts)
+    is_zero = not any(set(piece) - {"0"} for p in behind if p.is_number for piece in p.pieces)
+    return n_signs > 1 or ("Z" in texts and not is_zero)
+
+
 def _form_of(places: Sequence[_Place], parts: Mapping[int, str]) -> StampForm | None:
     """Return the form of texts whose places hold these parts of a time; None for other numbers.
 
     Numbers behind a sign are the offset from UTC, and a word that says no more than a zone is one;
-    other places stay as they are, and words that differ are those of weekdays.
+    other places stay as they are, and words that differ are those of weekdays. None, too, where
+    an offset is contradicted.
     """
     format_ = pattern = ""
     has_offset = any(place.pieces[0] in ("+", "-") for place in places[max(parts) :])
+    if has_offset and _is_contradicted(places[max(parts) + 1 :]):
+        return None
     for i, place in enumerate(places):
         text, part = place.pieces[0], parts.get(i)
         is_behind = i > max(parts)
@@ -604,8 +618,6 @@ def _form_of(places: Sequence[_Place], parts: Mapping[int, str]) -> StampForm | 
                 digits = rf"\d{{{low},{high}}}"
                 pattern += rf"(?P<{letter}>{_LETTERS + '{3,12}' if letter == 'b' else digits})"
         elif is_behind and place.is_number and places[i - 1].pieces[0] in ("+", "-"):
-            if "P<z>" in pattern:
-                return None  # a time has one offset
             sign = re.escape(places[i - 1].pieces[0])
             pattern = pattern.removesuffix(sign) + r"(?P<z>[-+]\d{2}:?(?:\d{2})?)"
             format_ = format_[:-1] + "%z"

@@ -289,6 +289,7 @@ def _ways_to_count(column: Column) -> list[Proposal]:
     if column.kind != "number" or len(column.sample) < _FEWEST_COUNTS:
         return []
     numbers = np.array([float(text) for text in column.sample if is_number(text, ".")])
+    numbers = numbers[np.isfinite(numbers)]  # 1e400 is a number, and no time
     steps = np.diff(numbers)
     step = float(np.median(steps)) if len(steps) else 0.0
     is_even = step > 0 and np.mean(np.abs(steps - step) <= 0.1 * step) >= _EVEN_SHARE

@@ -209,10 +209,19 @@ def test_names_and_numbers_are_no_dates(text):
     assert not is_date(text)
 
 
-@pytest.mark.parametrize("end", ["+01:00+00:00", "+0100+0100", "-02:00 +01:00+00:00"])
-def test_a_time_with_two_offsets_is_none(tmp_path, end):
-    stamps = [f"{moment}{end}" for moment in hours()]
-    failure(stamped(tmp_path, stamps))
+@pytest.mark.parametrize(
+    "end",
+    ["+01:00+00:00", "+0100+0100", "-02:00 +01:00+00:00", "+01:00Z", "Z+01:00", "-0530 Z"],
+)
+def test_a_time_has_one_offset(tmp_path, end):
+    failure(stamped(tmp_path, [f"{moment}{end}" for moment in hours()]))
+
+
+@pytest.mark.parametrize("end", ["+00:00Z", "Z+00:00", "+0000 UTC"])
+def test_an_offset_of_nothing_may_stand_beside_utc(tmp_path, end):
+    result = read(stamped(tmp_path, [f"{moment}{end}" for moment in hours()]))
+    assert start_of(result) == START
+    assert result.panel.axis.tz == "UTC"
 
 
 @pytest.mark.parametrize(

@@ -181,3 +181,9 @@ def test_a_number_that_means_missing_is_missing_in_a_typed_table():
     table = part(0, n=4)
     panel = read(table, na_values=("2",)).panel
     np.testing.assert_array_equal(panel.target, [0, 1, np.nan, 3])
+
+
+@pytest.mark.parametrize("text", ["1e400", "-1e400"])
+def test_numbers_that_no_double_holds_are_no_times(tmp_path, text):
+    rows = [f"{text if day % 2 else f'2024-01-{day:02}'},{day}" for day in range(1, 29)]
+    assert failure(write(tmp_path / "x.csv", "time,v", *rows)).exit_code == 4
