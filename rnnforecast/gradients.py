@@ -31,15 +31,17 @@ class Diagnosis:
 
 
 def explain_explosion(
-    clipped: Sequence[float], losses: Sequence[float], training: TrainConfig
+    clipped: Sequence[float], losses: Sequence[float], training: TrainConfig, *, has_improved: bool
 ) -> str | None:
     """Return why a member's training exploded; None where it did not.
 
     `clipped` and `losses`, `(epoch,)`, are the share of clipped steps and the training loss. The
-    reason is clipping on too many steps, or a loss above twice the lowest one before.
+    reason is clipping on too many steps, or a loss above twice the lowest one before. Where the
+    validation loss has improved, clipping has done what it is for: errors of readings without
+    noise are small against their changes, and their gradients large.
     """
     share = sum(clipped) / len(clipped) if clipped else 0.0
-    if share > CLIPPED_TOO_OFTEN:
+    if share > CLIPPED_TOO_OFTEN and not has_improved:
         limit = training.clip or LARGE_NORM
         return f"{100 * share:.0f} % of the gradients were larger than {limit:g}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,9 +27,6 @@ from rnnforecast.units import parse_duration_us, parse_steps
 
 _CHECKED_WINDOWS = 1024
 """Windows, spread over all of them, that are looked at for gaps."""
-_MIN_READ_SHARE = 0.1
-"""Where a smaller share of the rows is read, a shorter look-back is not proposed: the stamps or the
-step are rather misread."""
 _LONGER_STEPS = (
     "1min",
     "5min",
@@ -190,36 +188,31 @@ def _members(network: NetworkConfig, *, has_covariates: bool) -> tuple[MemberSpe
 
 
 def _check_usable(split: Split, spec: NetworkSpec) -> None:
-    """Raise `NotEnoughDataError` where gaps leave no training window half of its history."""
+    """Raise `NotEnoughDataError` where gaps leave no training window enough of its history.
+
+    That is half of the readings that `least_history` rows have; they may lie anywhere in it.
+    """
     windows = windows_of(split.train, spec)
     batch = windows.gather(windows.spread(_CHECKED_WINDOWS))
-    is_read = np.isfinite(batch.history)
-    # rows before the first of a series are no gap
-    n_before = batch.next_step - split.panel.first_step[batch.series]
-    n_rows = np.minimum(n_before, spec.lookback)
-    has_history = is_read.sum(1) >= MIN_OBSERVED_SHARE * n_rows
+    n_needed = math.ceil(MIN_OBSERVED_SHARE * spec.least_history)
+    has_history = np.isfinite(batch.history).sum(1) >= n_needed
     if not (has_history & np.isfinite(batch.future).any(1)).any():
-        n_rows = split.panel.n_rows
+        panel = split.panel
         raise NotEnoughDataError(
-            f"no window has half of its history: {n_rows - split.panel.n_readings} of {n_rows} "
-            "readings are missing",
+            f"no window of {spec.lookback} steps holds {n_needed} readings: "
+            f"{panel.n_rows - panel.n_readings} of {panel.n_rows} are missing",
             code="too-sparse",
-            proposals=_denser(split, spec),
+            proposals=_longer_steps(panel),
             hint="pass more readings",
         )
 
 
-def _denser(split: Split, spec: NetworkSpec) -> list[Proposal]:
-    """Return steps with a reading in each, as far as there are, and maybe a shorter look-back."""
-    panel = split.panel
+def _longer_steps(panel: Panel) -> list[Proposal]:
+    """Return steps with a reading in each, as far as there are."""
     pace_us = panel.step_us * panel.n_rows / max(panel.n_readings, 1)
     steps = [step for step in _LONGER_STEPS if parse_duration_us(step) >= pace_us][:2]
     condition = "if the sensors report so rarely"
-    longer = [Proposal(("--freq", step, "--agg", "mean"), condition) for step in steps]
-    if panel.n_readings < _MIN_READ_SHARE * panel.n_rows:
-        return longer
-    lookback = str(max(1, spec.least_history // 4))
-    return [*longer, Proposal(("--lookback", lookback), "to learn from short stretches alone")]
+    return [Proposal(("--freq", step, "--agg", "mean"), condition) for step in steps]
 
 
 def _warn(split: Split, window_rows: int, listener: Listener, *, lengths: Integers) -> None:

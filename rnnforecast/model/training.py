@@ -65,8 +65,12 @@ class TrainingLog:
 
     def explosion(self, config: TrainConfig) -> str | None:
         """Return the reason why the gradients exploded; None where they did not."""
-        clipped = [epoch.clipped for epoch in self.epochs]
-        return explain_explosion(clipped, [epoch.train_loss for epoch in self.epochs], config)
+        return explain_explosion(
+            [epoch.clipped for epoch in self.epochs],
+            [epoch.train_loss for epoch in self.epochs],
+            config,
+            has_improved=any(epoch.is_best for epoch in self.epochs),
+        )
 
 
 class MemberTraining:

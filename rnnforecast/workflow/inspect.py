@@ -370,7 +370,9 @@ def _explosion_in(artifact: Artifact) -> str | None:
         epochs = [row for row in rows if row["member"] == str(number)]
         clipped = [float(row["clipped"]) for row in epochs]
         losses = [float(row["train_loss"]) for row in epochs]
-        reason = explain_explosion(clipped, losses, artifact.config.training)
+        has_improved = any(row["is_best"] == "True" for row in epochs)
+        training = artifact.config.training
+        reason = explain_explosion(clipped, losses, training, has_improved=has_improved)
         if reason is not None:
             return reason
     return None

@@ -67,7 +67,15 @@ def test_a_training_that_exploded_is_said_to_have(training: TrainConfig, advice:
 def test_a_training_explodes_where_steps_are_clipped_too_often_or_the_loss_jumps(
     clipped: list[float], losses: list[float], expected: str | None
 ) -> None:
-    assert explain_explosion(clipped, losses, TrainConfig()) == expected
+    assert explain_explosion(clipped, losses, TrainConfig(), has_improved=False) == expected
+
+
+def test_clipping_that_improves_the_forecasts_is_no_explosion() -> None:
+    def reason(losses: list[float]) -> str | None:
+        return explain_explosion([0.9, 0.9], losses, TrainConfig(), has_improved=True)
+
+    assert reason([1.0, 0.5]) is None
+    assert reason([1.0, 2.5]) == "the loss jumped in epoch 2"
 
 
 def test_a_gradient_that_grows_on_its_way_back_is_an_explosion() -> None:
