@@ -112,6 +112,11 @@ def most_common(seasons: Sequence[Seasons], n_readings: Integers) -> int:
     return max(counts, key=lambda period: (counts[period], period > 1, -period), default=1)
 
 
+def seasons_of(past: Past, told: Seasons | None) -> tuple[Seasons, ...]:
+    """Return the seasons of each origin: those that were told, or those found before it."""
+    return find_seasons(past) if told is None else (told,) * past.n_origins
+
+
 def find_seasons(past: Past, listener: Listener = ignore) -> tuple[Seasons, ...]:
     """Find the seasons of each origin in its newest readings, each held against none.
 

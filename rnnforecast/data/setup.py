@@ -51,8 +51,10 @@ class TrainingSetup:
     split: Split
     spec: NetworkSpec
     config: Config
-    seasons: Seasons | None = None
+    told: Seasons | None = None
     """The seasons of all series, where the user names them; else each has its own."""
+    seasons: tuple[Seasons, ...] | None = None
+    """Those of each series before the train part ends, where they have been looked for."""
 
 
 def set_up_training(panel: Panel, config: Config, listener: Listener) -> TrainingSetup:
@@ -62,12 +64,14 @@ def set_up_training(panel: Panel, config: Config, listener: Listener) -> Trainin
     `NotEnoughDataError` where no series is as long as one window.
     """
     train_past = make_past(panel, panel.rows_before(train_end_us(panel, config)))
-    common = seasons.told_seasons(config.window, train_past)
-    spec = _settle(config, train_past, common, listener, longest=int(panel.lengths.max()))
+    told = seasons.told_seasons(config.window, train_past)
+    by_series = seasons.seasons_of(train_past, told)
+    longest = int(panel.lengths.max())
+    spec = _settle(config, train_past, by_series, listener, longest=longest)
     split = split_by_time(panel, spec, **_shares(config))
     _check_usable(split, spec)
     _warn(split, spec.least_history + spec.horizon, listener, lengths=panel.lengths)
-    return TrainingSetup(split, spec, config, common)
+    return TrainingSetup(split, spec, config, told, by_series)
 
 
 def set_up_backtest(
@@ -85,8 +89,10 @@ def set_up_backtest(
         )
 
     train_past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends)))
-    common = seasons.told_seasons(config.window, train_past)
-    spec = _settle(config, train_past, common, listener, longest=int(train_past.cutoff.max()))
+    told = seasons.told_seasons(config.window, train_past)
+    by_series = seasons.seasons_of(train_past, told)
+    longest = int(train_past.cutoff.max())
+    spec = _settle(config, train_past, by_series, listener, longest=longest)
     cuts = split_times_by_ends(panel, ends, horizon=spec.horizon, **_shares(config))
     split = split_at(panel, cuts)
 
@@ -101,7 +107,7 @@ def set_up_backtest(
         )
     _check_usable(split, spec)
     _warn(split, window_rows, listener, lengths=split.train.cutoff)
-    return TrainingSetup(split, spec, config, common)
+    return TrainingSetup(split, spec, config, told, by_series)
 
 
 def train_end_us(panel: Panel, config: Config) -> int:
@@ -138,10 +144,14 @@ def _max_horizon(config: Config, panel: Panel) -> int:
 
 
 def _settle(
-    config: Config, past: Past, common: Seasons | None, listener: Listener, *, longest: int
+    config: Config,
+    past: Past,
+    by_series: tuple[Seasons, ...],
+    listener: Listener,
+    *,
+    longest: int,
 ) -> NetworkSpec:
     """Find windows and members for the readings of a Past, and note them."""
-    by_series = seasons.find_seasons(past) if common is None else (common,) * past.n_origins
     season = seasons.most_common(by_series, past.n_seen)
     lookback, horizon = seasons.resolve_windows(
         config.window,

@@ -21,7 +21,7 @@ from rnnforecast.data.arrays import Floats, Integers, take_names
 from rnnforecast.data.forecast import Forecast, interpolate_quantiles
 from rnnforecast.data.panel import Features
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.season import Seasons, find_seasons
+from rnnforecast.data.season import Seasons, seasons_of
 from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, TrainingWindows, add_base, windows_of
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
@@ -211,6 +211,7 @@ class RNNForecaster:
         network: NetworkConfig,
         config: TrainConfig,
         told: Seasons | None = None,
+        seasons: Sequence[Seasons] | None = None,
         listener: Listener = ignore,
         checkpoints: Checkpoints | None = None,
         start: RNNForecaster | None = None,
@@ -218,13 +219,13 @@ class RNNForecaster:
         """Train a network on the readings before the cutoffs of `train`, one origin per series.
 
         The readings from there to the cutoffs of `validation` decide when to stop. Seasons are
-        `told` for all series, or found in each. With
-        `checkpoints` an interrupted training can be resumed. With `start` the training begins from
+        `told` for all series, or `seasons` of each, or found in it. With `checkpoints` an
+        interrupted training can be resumed. With `start` the training begins from
         the weights of that network; its spec may differ in the number of series only, otherwise a
         `ModelError` names the differences.
         """
         windows = windows_of(train, spec)
-        seasons = seasons_of(train, told)
+        seasons = seasons or seasons_of(train, told)
         scales = loss_scales(train, seasons)
         held_out = None
         if validation is not None:
@@ -419,11 +420,6 @@ class RNNForecaster:
             past=values[:, spec.n_known : n_ahead, : spec.lookback],
             static=values[:, n_ahead:, 0],
         )
-
-
-def seasons_of(past: Past, told: Seasons | None) -> tuple[Seasons, ...]:
-    """Return the seasons of each origin: those that were told, or those found before it."""
-    return find_seasons(past) if told is None else (told,) * past.n_origins
 
 
 def _device(config: TrainConfig) -> torch.device:

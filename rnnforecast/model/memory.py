@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnforecast.data.arrays import Doubles, Floats
+from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.panel import Features
 from rnnforecast.data.windows import Batch
-from rnnforecast.model.loss import history_of, quantile_losses
+from rnnforecast.model.loss import history_of, quantile_losses, take_rows
 from rnnforecast.model.member import Member, State
 from rnnforecast.model.network import Network
 from rnnforecast.spec import CONTEXT_ROWS
 
 TOLERANCE = 0.01
 """A history is long enough where its loss exceeds that of the full one by at most this share."""
-_PER_DOUBLING = 4
+_PER_DOUBLING = 2
 """Lengths that are tried between one length and twice as much."""
 _PRECISION = 0.02
 """The search for the effective memory ends when it is known to this share of itself."""
@@ -27,6 +27,8 @@ _MAX_BORDERS = 64
 """States along the window for which gradients are computed, at most."""
 _MAX_LAGS = 64
 """Lags at which readings are changed to see what that does to a forecast, at most."""
+_LAGS_AT_ONCE = 16
+"""Lags of which the changed windows are forecast together."""
 _NUDGE = 0.05
 """By how much a reading is changed, in units of its series' scale."""
 
@@ -143,23 +145,30 @@ def gradients_by_lag(network: Network, batch: Batch, leads: Sequence[int]) -> Do
     lags = np.union1d(np.arange(1, n_near + 1), far_lags)
     at = [lead - 1 for lead in leads]
 
-    def medians(history: Floats) -> Doubles:
-        forecast = network.forecast(history_of(network, replace(batch, history=history)))
-        values: Doubles = forecast[:, at, network.spec.median]
+    def medians(history: Floats, rows: Integers) -> Doubles:
+        """Forecast windows, `(row,)` of the batch, from other readings."""
+        windows = replace(take_rows(batch, rows), history=history)
+        values: Doubles = network.forecast(history_of(network, windows))[:, at, spec.median]
         return values
 
-    before = medians(batch.history)
+    spec, n = network.spec, len(batch.history)
+    before = medians(batch.history, np.arange(n))
     gradients = np.full((len(leads), lookback), np.nan)
-    for lag in lags.tolist():
-        seen = np.isfinite(batch.history[:, -lag])
-        if not seen.any():
-            continue
-        history = batch.history.astype(np.float64)
-        history[:, -lag] += _NUDGE * scale[:, 0]
+    for first in range(0, len(lags), _LAGS_AT_ONCE):
+        part = lags[first : first + _LAGS_AT_ONCE]
+        rows, number = np.tile(np.arange(n), len(part)), np.repeat(np.arange(len(part)), n)
+        place = np.arange(len(rows)), -part[number]
+        history = batch.history[rows].astype(np.float64)
+        history[place] += _NUDGE * scale[rows, 0]
         changed = history.astype(np.float32)
-        nudge = changed[:, -lag].astype(np.float64) - batch.history[:, -lag]
-        change = np.abs(medians(changed) - before)[seen] / np.abs(nudge[seen, None])
-        gradients[:, lag - 1] = change.mean(0)
+        nudge = changed[place].astype(np.float64) - batch.history[rows, -part[number]]
+        change = np.abs(medians(changed, rows) - before[rows]) / np.abs(nudge[:, None])
+        of_lag = change.reshape(len(part), n, len(leads))
+        is_seen = np.isfinite(nudge).reshape(len(part), n, 1)
+        n_seen = is_seen.sum(1)
+        total = np.where(is_seen, of_lag, 0.0).sum(1)
+        means = np.where(n_seen > 0, total / np.maximum(n_seen, 1), np.nan)
+        gradients[:, part - 1] = means.T
     return gradients
 
 

@@ -22,6 +22,7 @@ from rnnforecast.data.output import (
     write_table,
 )
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.season import seasons_of
 from rnnforecast.data.split import parse_moment
 from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_of
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
@@ -307,7 +308,7 @@ def memory(
     the readings that it was trained on are used, where there are enough; else the newest ones.
     Raises a `RnnForecastError`.
     """
-    from rnnforecast.model.forecaster import add_unknown_series, known_entries, seasons_of
+    from rnnforecast.model.forecaster import add_unknown_series, known_entries
 
     model = as_model(model)
     artifact = model.artifact

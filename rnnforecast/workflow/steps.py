@@ -108,13 +108,15 @@ def fit_network(
     from rnnforecast.model.forecaster import RNNForecaster
 
     check_batch_memory(setup)
+    is_first = split.train_until_us == setup.split.train_until_us
     return RNNForecaster.fit(
         split.train,
         split.validation,
         spec=setup.spec,
         network=setup.config.network,
         config=setup.config.training,
-        told=setup.seasons,
+        told=setup.told,
+        seasons=setup.seasons if is_first else None,
         listener=listener,
         checkpoints=checkpoints,
         start=start,
