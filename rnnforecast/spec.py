@@ -18,7 +18,7 @@ N_BEFORE, N_SHOWN, N_FACTS = 4, 9, 21
 """Inputs for each row of the segment before, experts whose forecasts are inputs, and facts."""
 EXPANSION = 2
 """Width of the layers between, as a multiple of the state's."""
-CONTEXT_ROWS = 512
+CONTEXT_ROWS = 384
 """Rows of history that the recurrence runs over, at most; the experts see the whole look-back."""
 _LEAST_ROWS = 32
 

@@ -30,6 +30,8 @@ MAX_MEMBERS = 16
 MAX_FEATURES = 4096
 GATED = tuple(name for name, cell in CELLS.items() if cell.retention_gate is not None)
 """Cells with a gate that decides how long a unit remembers."""
+MAX_EPOCHS = 12
+"""Epochs of a training that is not told how many, at most."""
 INITS = ("orthogonal", "chrono", "default")
 _C = TypeVar("_C", "DataConfig", "WindowConfig")
 
@@ -90,8 +92,10 @@ class NetworkConfig:
 class TrainConfig:
     """How the network learns. Equal configurations and equal readings give equal weights."""
 
-    epochs: int = option(
-        16, "Epochs of 25 steps at most; training stops early when validation says so."
+    epochs: int | None = option(
+        None,
+        "Epochs of 25 steps at most; training stops early when validation says so. "
+        "Default: 4 to 12, by the number of readings.",
     )
     batch_size: int = option(64, "Windows in one step.")
     learning_rate: float = option(2e-3, "Step size of the optimizer, after a warm-up.")
@@ -110,7 +114,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for values out of range."""
         check_choices(self)
-        check_range("epochs", self.epochs, 1, 10_000)
+        if self.epochs is not None:
+            check_range("epochs", self.epochs, 1, 10_000)
         check_range("batch-size", self.batch_size, 1, 1_000_000)
         check_range("learning-rate", self.learning_rate, 1e-9, 10.0)
         check_range("clip", self.clip, 0.0, 1e9)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnforecast.config.training import Config
+from rnnforecast.config.training import MAX_EPOCHS, Config
 from rnnforecast.gradients import OK, VANISHING, WASTED, Diagnosis, diagnose_explosion
 from rnnforecast.spec import NetworkSpec
 
@@ -184,4 +184,4 @@ def _advice_against_vanishing(period: int, spec: NetworkSpec, config: Config) ->
         return "--cell gru"
     if network.init != "chrono":
         return "--init chrono"
-    return f"--epochs {2 * config.training.epochs}"
+    return f"--epochs {2 * (config.training.epochs or MAX_EPOCHS)}"

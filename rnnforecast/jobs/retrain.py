@@ -117,7 +117,7 @@ def _train_challenger(
     comparison, seen = compare_held_out(fitted, calibration, plan, events, rivals)
     decision = _decide(publication, challenge, comparison)
 
-    forecaster = fine_tune(fitted, plan, plan.split.everything, events)
+    forecaster = fine_tune(fitted, plan.split, plan.split.everything, plan.config, events)
     memory = analyse_memory_held_out(fitted, plan) if decision["promoted"] else None
     metrics = comparison.to_json()
     # Of both references for drift, the one that rests on more stretches of time is kept.

@@ -37,7 +37,7 @@ _STATE, _HASH, _HASH_BYTES = "state", "sha256", 32
 _MAX_SHOWN = 60
 """A message shows two differing values only where they have at most this many characters."""
 _HINTS = get_type_hints(EpochEnded)
-_PARAMETER_KINDS = ("weights", "averaged", "best", "means", "squares")
+_PARAMETER_KINDS = ("weights", "averaged", "means", "squares")
 """Fields of `MemberState` with an array for each parameter."""
 _ARRAYS = ("counts", "losses", "norms", "generator")
 
@@ -47,15 +47,10 @@ class MemberState:
     """The state of one member between two steps. Parameters are float32, by their names."""
 
     steps: int
-    best_steps: int
-    """Steps taken when the best weights were measured."""
-    best_loss: float | None
-    """The lowest validation loss; None before the first one."""
     epochs: tuple[EpochEnded, ...]
     weights: Tensors
     averaged: Tensors
     """Running means of the weights."""
-    best: Tensors
     means: Tensors
     """The optimizer's running means of the gradients."""
     squares: Tensors
@@ -82,8 +77,6 @@ class MemberState:
         """Return what is not an array, as JSON stores it."""
         return {
             "steps": self.steps,
-            "best_steps": self.best_steps,
-            "best_loss": self.best_loss,
             "epochs": [asdict(epoch) for epoch in self.epochs],
         }
 
@@ -276,18 +269,12 @@ def _decode_state(
 def _decode_member(
     scalars: dict[str, Any], prefix: str, tensors: dict[str, NDArray[Any]], like: MemberState
 ) -> MemberState:
-    best_loss = scalars["best_loss"]
-    if best_loss is not None and type(best_loss) is not float:
-        raise ValueError(f"the best loss is {best_loss!r}")
-
     arrays: dict[str, Any] = {name: tensors[f"{prefix}{name}"] for name in _ARRAYS}
     for kind in _PARAMETER_KINDS:
         arrays[kind] = {name: tensors[f"{prefix}{kind}.{name}"] for name in getattr(like, kind)}
 
     return MemberState(
         steps=_step_count(scalars["steps"]),
-        best_steps=_step_count(scalars["best_steps"]),
-        best_loss=best_loss,
         epochs=tuple(decode(EpochEnded, epoch, _HINTS) for epoch in scalars["epochs"]),
         **arrays,
     )

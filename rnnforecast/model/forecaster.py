@@ -182,7 +182,7 @@ _SELF_TEST_LEADS = 4
 _SELF_TEST_TOLERANCE = 1e-3
 """Allowed difference in units of the largest output."""
 _FINE_TUNE_SHARE = 0.25
-"""Steps of fine-tuning, as a share of the steps to the best weights (docs/decisions.md, 1)."""
+"""Steps of fine-tuning, as a share of the steps before it (docs/decisions.md, 1)."""
 _MIN_READINGS = 3
 """Readings from which the level and scale of an unknown series are estimated, at least."""
 
@@ -244,6 +244,7 @@ class RNNForecaster:
                 model,
                 windows,
                 scales=scales,
+                n_readings=int(train.n_seen.sum()),
                 validation=held_out,
                 config=config,
                 listener=listener,
@@ -258,14 +259,14 @@ class RNNForecaster:
     ) -> RNNForecaster:
         """Return a forecaster that is also trained on the readings before the cutoffs of `past`.
 
-        Each member takes a quarter of the steps that led to its best weights, over all windows, old
+        Each member takes a quarter of the steps that it has taken, over all windows, old
         and new, at a rate that falls from a quarter of the peak. `new_series` get the seasons of
         their readings first.
         """
         assert self.log is not None
         spec = self.network.spec
-        best = [log.best_steps for log in self.log.of_selected]
-        n_steps = tuple(round(_FINE_TUNE_SHARE * steps) for steps in best)
+        kept = [log.kept_steps for log in self.log.of_selected]
+        n_steps = tuple(round(_FINE_TUNE_SHARE * steps) for steps in kept)
 
         with _repeatable(config):
             model = Network(spec, self.network.config)
@@ -482,8 +483,7 @@ def _repeatable(config: TrainConfig) -> Iterator[None]:
 
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        n = config.threads or n_processors()
-        torch.set_num_threads(max(1, n - 1))  # one prepares the inputs of the next step
+        torch.set_num_threads(config.threads or n_processors())
         torch.use_deterministic_algorithms(True, warn_only=on_cuda)
         deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         try:

@@ -13,7 +13,7 @@ from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.panel import Features
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Batch, Past, TrainingWindows
-from rnnforecast.model.inputs import Inputs, Places
+from rnnforecast.model.inputs import Places
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import History, Network, Prepared
 from rnnforecast.parallel import rank_share
@@ -21,8 +21,6 @@ from rnnforecast.spec import N_EXPERTS, NetworkSpec, n_inputs
 
 N_ORIGINS = 8
 """Windows that end in each stretch of readings of a training step: they share its inputs."""
-_HORIZON_SHARE = 0.65
-"""Share of the loss on the horizon; the rest is on the segments of history, one ahead."""
 _MAX_TARGET = 25.0
 """Targets further off the level, in spreads, are brought so near."""
 _MAX_WEIGHT = 20.0
@@ -76,12 +74,10 @@ class StepInputs(NamedTuple):
     """All that the loss of a step is computed from; see `step_inputs`."""
 
     prepared: Prepared
-    targets: tuple[Tensor, Tensor]
-    """Readings of the segments of history, (M, T, P), and ahead, (N, S, P), in their units."""
-    weights: tuple[Tensor, Tensor]
-    """The same; 0 where nothing was read."""
-    n_known: tuple[int, int]
-    """Readings that count, of history and of horizons, on all ranks."""
+    target: Tensor  # (N, S, P), in units of the inputs ahead
+    weight: Tensor  # (N, S, P); 0 where nothing was read
+    n_known: int
+    """Readings that count, on all ranks."""
 
 
 def step_inputs(
@@ -94,23 +90,27 @@ def step_inputs(
 ) -> StepInputs:
     """Return the inputs and targets of a step: several windows end in each stretch of a batch.
 
-    `scales` is `(series,)`. `rows` are the stretches that this rank learns from.
+    `scales` is `(series,)`. `rows` are the stretches that this rank learns from. Readings more than
+    25 spreads off the level count as that far, and a spread as 20 scales at most.
     """
     segment = member.spec.segment
+    n, n_rows = batch.history.shape
     stretches = take_rows(batch, rows)
     prepared = network.prepare(history_of(network, stretches), segment, n_origins=N_ORIGINS)
-    places = prepared.places
-    n, n_rows = batch.history.shape
+    places, inputs = prepared.places, prepared.inputs
     every = Places.at_end(n, n_rows, segment, n_ahead=places.n_ahead, n_origins=N_ORIGINS)
-    first, second = (int(np.isfinite(x).sum()) for x in _targets(network, batch, every, segment))
-    targets = _targets(network, stretches, places, segment)
+    n_known = int(np.isfinite(_targets(network, batch, every, segment)).sum())
 
-    scale = scales[stretches.series]
+    spread, scale = inputs.spread[..., None], scales[stretches.series][places.stretch]
+    with np.errstate(over="ignore", invalid="ignore"):
+        target = (_targets(network, stretches, places, segment) - inputs.level[..., None]) / spread
+        target = np.clip(target, -_MAX_TARGET, _MAX_TARGET)
+    is_known = np.isfinite(target)
+    weight = np.where(is_known, np.minimum(spread / scale[:, None, None], _MAX_WEIGHT), 0.0)
     device = prepared.ahead.gain.device
-    history = _scaled(targets[0], prepared.history_inputs, scale, device)
-    ahead = _scaled(targets[1], prepared.inputs, scale[places.stretch], device)
-    both = (history[0], ahead[0]), (history[1], ahead[1])
-    return StepInputs(prepared, *both, n_known=(first, second))
+    both = np.where(is_known, target, 0.0), weight
+    tensors = [torch.from_numpy(x.astype(np.float32)).to(device) for x in both]
+    return StepInputs(prepared, tensors[0], tensors[1], n_known)
 
 
 def step_loss(
@@ -121,43 +121,26 @@ def step_loss(
     reach: int | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Return the quantile loss of a step, in units of each series' scale.
+    """Return the quantile loss of a step's horizons, in units of each series' scale.
 
-    Counted are the horizons of the windows, and the segments of their history, each forecast from
-    before it. `reach` limits the readings that gradients come back through. The losses of the
-    ranks add up to that of all. `mask`, (stretch, 1, D), is that of dropout.
+    `reach` limits the readings that gradients come back through. The losses of the ranks add up to
+    that of all. `mask`, (stretch, 1, D), is that of dropout.
     """
     prepared = inputs.prepared
     n_segments = None if reach is None else -(-reach // member.spec.segment)
-    encoded, states = member.encode(prepared.history, reach=n_segments)
-    later = member.encode_ahead(states, prepared.ahead, prepared.stretch, prepared.state)
+    _, states = member.encode(prepared.history, reach=n_segments)
+    encoded = member.encode_ahead(states, prepared.ahead, prepared.stretch, prepared.state)
     if mask is not None:
-        encoded, later = encoded * mask, later * mask[prepared.stretch]
+        encoded = encoded * mask[prepared.stretch]
 
     levels = torch.tensor(network.spec.quantiles, device=encoded.device)[:, None]
-    total = encoded.new_zeros(())
-    for hidden, segments, target, weight, n_known, share in zip(
-        (encoded, later),
-        (prepared.history, prepared.ahead),
-        inputs.targets,
-        inputs.weights,
-        inputs.n_known,
-        (1 - _HORIZON_SHARE, _HORIZON_SHARE),
-        strict=True,
-    ):
-        error = target[:, :, None] - member.decode(hidden, segments)
-        loss = torch.maximum(levels * error, (levels - 1.0) * error).mean(2) * 2 * weight
-        total = total + share * loss.sum() / max(n_known, 1)
-    return total
+    error = inputs.target[:, :, None] - member.decode(encoded, prepared.ahead)
+    loss = torch.maximum(levels * error, (levels - 1.0) * error).mean(2) * 2 * inputs.weight
+    return loss.sum() / max(inputs.n_known, 1)
 
 
-def _targets(
-    network: Network, batch: Batch, places: Places, segment: int
-) -> tuple[Doubles, Doubles]:
-    """Return the readings of the segments of history, (M, T, P), and ahead, (N, S, P).
-
-    NaN where nothing was read, before the first row, and beyond the horizon.
-    """
+def _targets(network: Network, batch: Batch, places: Places, segment: int) -> Doubles:
+    """Return the readings of the segments ahead, (N, S, P); NaN beyond the horizon, too."""
     values = _without_spikes(network, batch)
     n_before = places.n_segments * segment - batch.history.shape[1]
     n_after = -network.spec.horizon % segment
@@ -166,30 +149,13 @@ def _targets(
     ahead: Doubles = values[places.stretch[:, None], places.ahead]
     if n_after:
         ahead[:, -1, segment - n_after :] = np.nan
-    return values[:, places.first : places.n_segments], ahead
+    return ahead
 
 
 def _without_spikes(network: Network, batch: Batch) -> Doubles:
     """Return history and future, (N, L + H): a few rows alone would not tell spike from level."""
     values = np.concatenate([batch.history, batch.future], axis=1)
     return network.mask_spikes(values, batch.series + 1).astype(np.float64)
-
-
-def _scaled(
-    targets: Doubles, inputs: Inputs, scales: Doubles, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return targets, (N, S, P), in units of their inputs, and their weights; both 0 where NaN.
-
-    `scales` is `(window,)`.
-    """
-    spread = inputs.spread[..., None]
-    with np.errstate(over="ignore", invalid="ignore"):
-        scaled = np.clip((targets - inputs.level[..., None]) / spread, -_MAX_TARGET, _MAX_TARGET)
-    is_known = np.isfinite(scaled)
-    weights = np.where(is_known, np.minimum(spread / scales[:, None, None], _MAX_WEIGHT), 0.0)
-    both = np.where(is_known, scaled, 0.0), weights
-    first, second = (torch.from_numpy(x.astype(np.float32)).to(device) for x in both)
-    return first, second
 
 
 def quantile_losses(forecast: Doubles, actual: Doubles, quantiles: tuple[float, ...]) -> Doubles:

@@ -54,7 +54,6 @@ class Prepared:
     places: Places
     inputs: Inputs
     """Of the segments ahead of windows."""
-    history_inputs: Inputs
     history: Segments
     ahead: Segments
     stretch: Tensor  # (N,)
@@ -143,7 +142,7 @@ class Network(nn.Module):
             self._segments(inputs, values) for inputs, values in zip(both, covariates, strict=True)
         )
         where = self._tensor(places.stretch), self._tensor(places.state)
-        return Prepared(places, both[1], both[0], of_history, ahead, *where)
+        return Prepared(places, both[1], of_history, ahead, *where)
 
     def _segments(self, inputs: Inputs, covariates: Floats | None) -> Segments:
         """Return inputs as tensors, with covariates where there are any."""

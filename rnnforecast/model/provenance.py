@@ -133,7 +133,7 @@ def describe_run(
         "fingerprint": setup.split.panel.fingerprint(),
         "steps": log.steps,
         "selected_members": list(log.selected),
-        "best_steps": [member.best_steps for member in log.of_selected],
+        "kept_steps": [member.kept_steps for member in log.of_selected],
         "fine_tune_steps": list(forecaster.fine_tune_steps),
         "epochs": max(len(member.epochs) for member in log.members),
         "warnings": [warning.to_json() for warning in warnings],
@@ -176,7 +176,7 @@ def model_card(artifact: Artifact) -> dict[str, str]:
         "look-back": f"{spec.lookback} steps ({format_duration(spec.lookback * step_us)})",
         "network": f"{len(spec.members)} member(s), {artifact.n_parameters} parameters",
         "members": "; ".join(str(member) for member in spec.members),
-        "trained": f"{_numbers(provenance['best_steps'])} of {provenance['steps']} steps until "
+        "trained": f"{_numbers(provenance['kept_steps'])} of {provenance['steps']} steps until "
         f"{artifact.training_range['train_until']}, then "
         f"{_numbers(provenance['fine_tune_steps'])} steps over all readings until "
         f"{artifact.trained_until}",

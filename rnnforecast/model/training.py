@@ -5,9 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnnforecast.config.training import TrainConfig
+from rnnforecast.config.training import MAX_EPOCHS, TrainConfig
 from rnnforecast.data.arrays import Doubles, Floats
 from rnnforecast.data.windows import Batch, TrainingWindows, epoch_batches
 from rnnforecast.errors import DivergedError, UsageError, WriteError
@@ -46,9 +44,17 @@ _AVERAGED_STEPS = 100
 """Steps that the running mean of the weights reaches back."""
 EPOCH_STEPS = 25
 """Steps of an epoch, whatever the size of the data: after each the weights are validated."""
-_PATIENCE = 6
+_PATIENCE = 4
 """Epochs without a better validation loss that end the training of a member."""
+_READINGS_A_STEP = 40
+"""Readings for each step: where there are few, more steps learn them by heart."""
+_MIN_STEPS, _MAX_STEPS = 100, EPOCH_STEPS * MAX_EPOCHS
+"""Bounds of the steps that are taken at most (docs/decisions.md, 109)."""
+_MOST_HARM = 1.1
+"""Validation loss, in units of that before the first step, above which training was in vain."""
 _WEIGHT_DECAY = 0.02
+_FINE_TUNE_KEY = 1 << 20
+"""Number of the epoch by which the batches of fine-tuning are drawn."""
 FINE_TUNE_RATE = 0.25
 """Share of the peak rate that fine-tuning starts from (docs/decisions.md, 1)."""
 
@@ -60,8 +66,8 @@ class TrainingLog:
     epochs: tuple[EpochEnded, ...]
     steps: int
     """Steps taken until training stopped."""
-    best_steps: int
-    """Steps taken until the best weights."""
+    kept_steps: int
+    """The same, or 0 where they only harmed, and the first weights are kept."""
 
     def explosion(self, config: TrainConfig) -> str | None:
         """Return the reason why the gradients exploded; None where they did not."""
@@ -89,7 +95,6 @@ class MemberTraining:
         self.member = network.members[index]
         self.index = index
         self.steps = 0
-        self.best_steps = 0
         self.epochs: list[EpochEnded] = []
         self._network = network
         self._windows = windows
@@ -99,10 +104,8 @@ class MemberTraining:
 
         self._parameters = list(self.member.parameters())
         self._averaged = [p.detach().clone() for p in self._parameters]
-        self._best = [x.clone() for x in self._averaged]
-        self._best_loss = float("inf")
-        if validation is not None:
-            self._best_loss = validation.loss(self.member)
+        self._first = [x.clone() for x in self._averaged]
+        self._first_loss = float("inf") if validation is None else validation.loss(self.member)
         self._optimizer = make_optimizer(self.member, config.learning_rate)
         self._set_rate()
 
@@ -150,7 +153,7 @@ class MemberTraining:
         return self.end_epoch() if self.steps % EPOCH_STEPS == 0 else None
 
     def end_epoch(self) -> EpochEnded | None:
-        """Validate the averaged weights, and keep them if they are the best so far.
+        """Validate the averaged weights.
 
         Returns None where no step was taken since the last epoch. Raises `DivergedError` where a
         loss or the norm of a gradient is not finite.
@@ -172,11 +175,8 @@ class MemberTraining:
             with swapped_parameters(self._parameters, self._averaged):
                 loss = self._validation.loss(self.member)
 
-        is_best = loss is None or loss < self._best_loss
-        if is_best:
-            self._best_loss = float("inf") if loss is None else loss
-            self._best, self.best_steps = [x.clone() for x in self._averaged], self.steps
-
+        earlier = [epoch.validation_loss for epoch in self.epochs]
+        lowest = min([self._first_loss, *(x for x in earlier if x is not None)])
         ended = EpochEnded(
             member=self.index,
             epoch=len(self.epochs) + 1,
@@ -187,17 +187,24 @@ class MemberTraining:
             gradient_norm_99=float(np.quantile(norms, 0.99)),
             clipped=float((norms > (self._config.clip or LARGE_NORM)).mean()),
             learning_rate=self._rate(self.steps - 1),
-            is_best=is_best and loss is not None,
+            is_best=loss is not None and loss < lowest,
         )
         self.epochs.append(ended)
         return ended
 
     def finish(self) -> TrainingLog:
-        """Load the best weights into the network; without validation these are the last."""
+        """Load the averaged weights into the network, or the first ones where training harmed.
+
+        They are no earlier ones that validated better: chosen by few windows, those forecast worse.
+        """
+        last = self.epochs[-1].validation_loss if self.epochs else None
+        harms = last is not None and not last <= _MOST_HARM * self._first_loss
         with torch.no_grad():
-            for parameter, best in zip(self._parameters, self._best, strict=True):
-                parameter.copy_(best)
-        return TrainingLog(tuple(self.epochs), self.steps, self.best_steps)
+            for parameter, kept in zip(
+                self._parameters, self._first if harms else self._averaged, strict=True
+            ):
+                parameter.copy_(kept)
+        return TrainingLog(tuple(self.epochs), self.steps, 0 if harms else self.steps)
 
     def state(self) -> MemberState | None:
         """Return everything that the next step depends on; None where a loss is not finite.
@@ -212,12 +219,9 @@ class MemberTraining:
         means, squares, counts = optimizer_state(self._optimizer, self._parameters)
         return MemberState(
             steps=self.steps,
-            best_steps=self.best_steps,
-            best_loss=self._best_loss if np.isfinite(self._best_loss) else None,
             epochs=tuple(self.epochs),
             weights=self._by_name(self._parameters),
             averaged=self._by_name(self._averaged),
-            best=self._by_name(self._best),
             means=self._by_name(means),
             squares=self._by_name(squares),
             counts=to_numpy(counts),
@@ -232,7 +236,6 @@ class MemberTraining:
         targets: dict[str, Sequence[Tensor]] = {
             "weights": self._parameters,
             "averaged": self._averaged,
-            "best": self._best,
         }
         for kind, tensors in targets.items():
             for tensor, value in zip(tensors, getattr(state, kind).values(), strict=True):
@@ -245,8 +248,7 @@ class MemberTraining:
             counts=state.counts,
         )
 
-        self.steps, self.best_steps = state.steps, state.best_steps
-        self._best_loss = float("inf") if state.best_loss is None else state.best_loss
+        self.steps = state.steps
         self.epochs = list(state.epochs)
         device = self._parameters[0].device
         self._losses, self._norms = (
@@ -279,7 +281,6 @@ class MemberTraining:
             self.member,
             islice(batches, first, None),
             self._scales,
-            config=self._config,
             ranks=self._windows.ranks,
         )
 
@@ -315,29 +316,16 @@ def prepared_batches(
     batches: Iterable[Batch],
     scales: Doubles,
     *,
-    config: TrainConfig,
     ranks: Ranks = SINGLE_PROCESS,
 ) -> Iterator[StepInputs]:
-    """Yield the inputs of steps, each computed in a thread while the one before is learnt from.
+    """Yield the inputs of steps, of this rank's share of each batch.
 
-    Batches are gathered in the thread that asks for them, in which ranks exchange readings.
+    They are not computed ahead in a thread: that took longer on two processors, as most of it and
+    of a step holds the interpreter's lock.
     """
-
-    def prepare(batch: Batch) -> StepInputs:
+    for batch in batches:
         rows = rank_share(ranks, len(batch.series))
-        return step_inputs(network, member, batch, scales, rows=rows)
-
-    if config.threads == 1:
-        yield from map(prepare, batches)
-        return
-    with ThreadPoolExecutor(1) as pool:
-        pending: deque[Future[StepInputs]] = deque()
-        for batch in batches:
-            pending.append(pool.submit(prepare, batch))
-            if len(pending) > 1:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        yield step_inputs(network, member, batch, scales, rows=rows)
 
 
 def train_step(
@@ -454,11 +442,11 @@ def fine_tune(
     member = network.members[index]
     optimizer = make_optimizer(member, config.learning_rate * FINE_TUNE_RATE)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, max(n_steps, 1))
-    key = (config.seed, index, config.epochs)
+    key = (config.seed, index, _FINE_TUNE_KEY)
     generator = make_generator(*key, device=network.center.device)
     ranks = windows.ranks
     batches = epoch_batches(windows, n_steps=n_steps, batch_size=n_stretches(config), key=key)
-    inputs = prepared_batches(network, member, batches, scales, config=config, ranks=ranks)
+    inputs = prepared_batches(network, member, batches, scales, ranks=ranks)
 
     for step, prepared in enumerate(inputs, start=1):
         train_step(
@@ -480,8 +468,10 @@ _TRIED_STEPS = 5
 """Steps by which the duration of a step is first measured with `--max-time`."""
 _STEP = 0.1
 """Weights of members are multiples of this before they are shrunk."""
-_PRIOR_WINDOWS = 10.0
-"""With so many disjoint validation windows, weights lie halfway between equal and best ones."""
+_PRIOR_WINDOWS = 30.0
+"""With so many disjoint validation windows, weights lie halfway between usual and best ones."""
+_USUAL_SHARE = 0.7
+"""Usual weight of what was trained, beside the built-in member."""
 _ENOUGH = 0.5
 """Share of the best weights in those that are used from which a member without any may go."""
 _STOPPING = Notice("stopping after this step; a second signal ends at once")
@@ -518,6 +508,7 @@ def train_members(
     windows: TrainingWindows,
     *,
     scales: Doubles,
+    n_readings: int,
     validation: TrainingWindows | None,
     config: TrainConfig,
     listener: Listener,
@@ -525,7 +516,8 @@ def train_members(
 ) -> EnsembleLog:
     """Train the network in place, and keep the members that help.
 
-    `scales`, `(series,)`, are what errors of each series are divided by.
+    `scales`, `(series,)`, are what errors of each series are divided by; `n_readings` are learnt
+    from.
 
     With `checkpoints` the training can be resumed after a signal: all members stop after a step,
     the state is saved, and what the signal's handler has raised is raised again. After resuming,
@@ -539,8 +531,7 @@ def train_members(
         held_out = ValidationWindows(network, validation, scales)
     indices = [i for i, spec in enumerate(network.spec.members) if spec.is_trained]
     members = [MemberTraining(network, i, windows, held_out, config, scales) for i in indices]
-    max_steps = EPOCH_STEPS * config.epochs
-    ensemble = _Ensemble(members, min(max_steps, config.steps or max_steps), checkpoints)
+    ensemble = _Ensemble(members, max_steps(config, n_readings), checkpoints)
 
     start, pace = ensemble.resume(listener), _Pace(config, windows.ranks)
     total, done = ensemble.max_steps * len(members), sum(member.steps for member in members)
@@ -567,6 +558,14 @@ def train_members(
     trained = f"trained {len(logs)} member(s), {current.end} steps"
     listener(Notice(f"{trained}; {describe_shares(network.spec)}"))
     return EnsembleLog(logs, selected)
+
+
+def max_steps(config: TrainConfig, n_readings: int) -> int:
+    """Return the steps that a member takes at most, by how many readings it learns from."""
+    if config.epochs is not None:
+        steps = EPOCH_STEPS * config.epochs
+        return min(steps, config.steps or steps)
+    return config.steps or min(max(n_readings // _READINGS_A_STEP, _MIN_STEPS), _MAX_STEPS)
 
 
 def _check_options(network: Network, n_ranks: int, config: TrainConfig, listener: Listener) -> None:
@@ -604,16 +603,21 @@ def _warn_of_gradients(
 def _weigh_members(network: Network, validation: ValidationWindows | None) -> tuple[float, ...]:
     """Return the weight of each member in the forecast.
 
-    They are those with the least loss on validation windows, shrunk towards equal ones where these
+    They are those with the least loss on validation windows, shrunk towards usual ones where these
     are few. With enough windows a member that sees covariates goes where its weight is none, and
-    one that does not where they are all that helps. Without validation all members count alike, or
-    those that see covariates, if any: the user asked for them.
+    one that does not where they are all that helps. Without validation weights are the usual ones,
+    or those members count that see covariates, if any: the user asked for them.
     """
     members = list(network.members)
     n = len(members)
+    trained = [i for i, member in enumerate(members) if member.spec.is_trained]
+    usual = [1 / n] * n
+    if len(trained) < n:
+        shares = _USUAL_SHARE / len(trained), (1 - _USUAL_SHARE) / (n - len(trained))
+        usual = [shares[0] if i in trained else shares[1] for i in range(n)]
     if validation is None:
         sees = [float(member.spec.covariates) for member in members]
-        return tuple(sees) if any(sees) else (1 / n,) * n
+        return tuple(sees if any(sees) else usual)
 
     n_parts = round(1 / _STEP)
     grid = [
@@ -623,11 +627,10 @@ def _weigh_members(network: Network, validation: ValidationWindows | None) -> tu
     ]
     best = min(zip(validation.losses(members, grid), grid, strict=True))[1]
     share = validation.n_disjoint / (validation.n_disjoint + _PRIOR_WINDOWS)
-    trained = [i for i, member in enumerate(members) if member.spec.is_trained]
     unused = {i for i in trained if not best[i]} if len(trained) > 1 and share > _ENOUGH else set()
     if len(unused) == len(trained):  # the built-in one is best: at least one may learn on
         unused.discard(trained[0])
-    weights = [share * weight + (1 - share) / n for weight in best]
+    weights = [share * b + (1 - share) * u for b, u in zip(best, usual, strict=True)]
     return tuple(0.0 if i in unused else weight for i, weight in enumerate(weights))
 
 

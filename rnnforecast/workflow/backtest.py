@@ -59,6 +59,7 @@ from rnnforecast.workflow.steps import (
     Clock,
     calibrate,
     example_windows,
+    fine_tune,
     fit_network,
     make_report,
     with_calibration,
@@ -242,6 +243,8 @@ def fitted_trial(
         parts = split_at(panel, cuts)
         fitted = fit_network(setup, parts, listener)
         calibration = calibrate(fitted, parts, spec, listener)
+        # as `train` does, so that the newest readings before the test part are learnt from
+        fitted = fine_tune(fitted, parts, parts.before_test, config, listener)
         network = with_calibration(fitted, calibration, fitted.names)
         methods = {NETWORK: network, **_make_baselines(ends.baselines, parts, spec, listener)}
         rounds.append(Round.limited(origins, methods, parts.limits_before_test))

@@ -143,12 +143,12 @@ def check_batch_memory(setup: TrainingSetup) -> None:
 
 
 def fine_tune(
-    fitted: RNNForecaster, setup: TrainingSetup, known: Past, listener: Listener
+    fitted: RNNForecaster, split: Split, known: Past, config: Config, listener: Listener
 ) -> RNNForecaster:
     """Continue the training on `known`, which adds the readings after the train part, if any."""
-    if known.cutoff.sum() == setup.split.train.cutoff.sum():
+    if known.cutoff.sum() == split.train.cutoff.sum():
         return fitted
-    return fitted.fine_tune(known, config=setup.config.training, listener=listener)
+    return fitted.fine_tune(known, config=config.training, listener=listener)
 
 
 def calibrate(
@@ -194,7 +194,7 @@ def compare_held_out(
     if split.test_from_us is None:
         return not_compared(), ()
 
-    network = fine_tune(fitted, setup, split.before_test, listener)
+    network = fine_tune(fitted, split, split.before_test, setup.config, listener)
     forecasters: dict[str, Forecaster] = {
         NETWORK: with_calibration(network, calibration, network.names),
         NAIVE: naive(),

@@ -148,7 +148,8 @@ def _train(
         expert = {EXPERT: ExpertForecaster()}
         comparison, examples = compare_held_out(fitted, calibration, setup, events, expert)
         clock.lap("evaluate_s")
-        forecaster = fine_tune(fitted, setup, setup.split.everything, events)
+        split = setup.split
+        forecaster = fine_tune(fitted, split, split.everything, setup.config, events)
         clock.lap("fine_tune_s")
 
         memory = None if memory_report is None else memory_report.summary()
