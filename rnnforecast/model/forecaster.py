@@ -244,7 +244,6 @@ class RNNForecaster:
                 model,
                 windows,
                 scales=scales,
-                n_readings=int(train.n_seen.sum()),
                 validation=held_out,
                 config=config,
                 listener=listener,

@@ -46,8 +46,8 @@ EPOCH_STEPS = 25
 """Steps of an epoch, whatever the size of the data: after each the weights are validated."""
 _PATIENCE = 4
 """Epochs without a better validation loss that end the training of a member."""
-_READINGS_A_STEP = 40
-"""Readings for each step: where there are few, more steps learn them by heart."""
+_WINDOWS_A_STEP = 40
+"""Windows for each step: where there are few, more steps learn them by heart."""
 _MIN_STEPS, _MAX_STEPS = 100, EPOCH_STEPS * MAX_EPOCHS
 """Bounds of the steps that are taken at most (docs/decisions.md, 109)."""
 _MOST_HARM = 1.1
@@ -472,7 +472,7 @@ _PRIOR_WINDOWS = 30.0
 """With so many disjoint validation windows, weights lie halfway between usual and best ones."""
 _USUAL_SHARE = 0.7
 """Usual weight of what was trained, beside the built-in member."""
-_ENOUGH = 0.5
+_ENOUGH = 0.25
 """Share of the best weights in those that are used from which a member without any may go."""
 _STOPPING = Notice("stopping after this step; a second signal ends at once")
 
@@ -508,7 +508,6 @@ def train_members(
     windows: TrainingWindows,
     *,
     scales: Doubles,
-    n_readings: int,
     validation: TrainingWindows | None,
     config: TrainConfig,
     listener: Listener,
@@ -516,8 +515,7 @@ def train_members(
 ) -> EnsembleLog:
     """Train the network in place, and keep the members that help.
 
-    `scales`, `(series,)`, are what errors of each series are divided by; `n_readings` are learnt
-    from.
+    `scales`, `(series,)`, are what errors of each series are divided by.
 
     With `checkpoints` the training can be resumed after a signal: all members stop after a step,
     the state is saved, and what the signal's handler has raised is raised again. After resuming,
@@ -531,7 +529,7 @@ def train_members(
         held_out = ValidationWindows(network, validation, scales)
     indices = [i for i, spec in enumerate(network.spec.members) if spec.is_trained]
     members = [MemberTraining(network, i, windows, held_out, config, scales) for i in indices]
-    ensemble = _Ensemble(members, max_steps(config, n_readings), checkpoints)
+    ensemble = _Ensemble(members, max_steps(config, len(windows)), checkpoints)
 
     start, pace = ensemble.resume(listener), _Pace(config, windows.ranks)
     total, done = ensemble.max_steps * len(members), sum(member.steps for member in members)
@@ -560,12 +558,12 @@ def train_members(
     return EnsembleLog(logs, selected)
 
 
-def max_steps(config: TrainConfig, n_readings: int) -> int:
-    """Return the steps that a member takes at most, by how many readings it learns from."""
+def max_steps(config: TrainConfig, n_windows: int) -> int:
+    """Return the steps that a member takes at most, by how many windows it learns from."""
     if config.epochs is not None:
         steps = EPOCH_STEPS * config.epochs
         return min(steps, config.steps or steps)
-    return config.steps or min(max(n_readings // _READINGS_A_STEP, _MIN_STEPS), _MAX_STEPS)
+    return config.steps or min(max(n_windows // _WINDOWS_A_STEP, _MIN_STEPS), _MAX_STEPS)
 
 
 def _check_options(network: Network, n_ranks: int, config: TrainConfig, listener: Listener) -> None:

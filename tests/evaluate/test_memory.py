@@ -118,7 +118,7 @@ def test_what_comes_again_and_is_not_made_use_of_has_vanished(
         (CONFIG, 1, "--segment 7"),
         (Config(network=NetworkConfig(cell="rnn")), 10, "--cell gru"),
         (CONFIG, 10, "--init chrono"),
-        (Config(network=NetworkConfig(init="chrono")), 10, "--epochs 32"),
+        (Config(network=NetworkConfig(init="chrono")), 10, "--epochs 24"),
     ],
 )
 def test_against_vanishing_the_next_thing_to_try_is_named(

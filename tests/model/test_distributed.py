@@ -73,7 +73,7 @@ def steps_of(network: Network, panel: Panel, config: TrainConfig = CONFIG) -> li
     validation = windows_of(make_past(panel), spec, targets_after=train)
     held_out = ValidationWindows(network, validation, scales)
     training = MemberTraining(network, 0, windows, held_out, config, scales)
-    losses = [training._best_loss]
+    losses = [training._first_loss]
     for _ in range(N_STEPS):
         ended = training.step()
         losses.append(ended.train_loss if ended else float(training._losses[-1]))

@@ -196,7 +196,7 @@ def test_progress_comes_to_its_end_although_a_member_stops_early() -> None:
     with second_member_stops():
         _, log = fit(NOISY, dataclasses.replace(QUICK, epochs=5), events.append, members=THREE)
     assert steps_of(log) == [5 * EPOCH, PATIENCE * EPOCH, 5 * EPOCH]
-    assert [member.best_steps for member in log.members] == [5 * EPOCH, 0, 5 * EPOCH]
+    assert [member.kept_steps for member in log.members] == steps_of(log)
     progress = [event for event in events if isinstance(event, ProgressEvent)]
     done = [event.done for event in progress]
     assert done == sorted(done)
@@ -216,7 +216,7 @@ def test_without_validation_all_members_train_to_the_end_and_are_kept() -> None:
     assert steps_of(log) == [2 * EPOCH] * 3
     assert log.selected == (0, 1, 2, 3)
     assert network.spec.members == FOUR
-    assert [each.best_steps for each in log.of_selected] == [2 * EPOCH] * 3 + [0]
+    assert [each.kept_steps for each in log.of_selected] == [2 * EPOCH] * 3 + [0]
 
 
 def test_a_member_that_is_not_trained_stays_as_it_is() -> None:
@@ -232,7 +232,7 @@ def test_fine_tuning_takes_a_quarter_of_the_steps_to_the_best_weights_of_those_k
     first, events = fitted(), []
     tuned = first.fine_tune(make_past(make_panel(NOISY)), config=QUICK, listener=events.append)
     assert first.log is not None
-    assert [each.best_steps for each in first.log.of_selected] == [3, 3, 3, 0]
+    assert [each.kept_steps for each in first.log.of_selected] == [3, 3, 3, 0]
     assert tuned.fine_tune_steps == (1, 1, 1, 0)
     assert events[-1].done == events[-1].total == sum(tuned.fine_tune_steps)
 

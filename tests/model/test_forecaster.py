@@ -401,7 +401,7 @@ def test_fine_tuning_takes_a_quarter_of_the_steps_and_leaves_the_first_network_a
     panel = make_panel(wave(N), wave(N, seed=1))
     tuned = forecaster.fine_tune(make_past(panel), config=QUICK)
     assert forecaster.log is not None
-    best = [each.best_steps for each in forecaster.log.of_selected]
+    best = [each.kept_steps for each in forecaster.log.of_selected]
     assert tuned.fine_tune_steps == tuple(round(steps / 4) for steps in best)
     assert weights_of(forecaster) == before != weights_of(tuned)
 
@@ -411,6 +411,6 @@ def test_a_training_that_only_harms_ends_in_the_built_in_weights() -> None:
     harmful = dataclasses.replace(QUICK, steps=4, learning_rate=10.0)
     forecaster = fit(make_panel(wave(N)), spec=spec, config=harmful)
     assert forecaster.log is not None
-    assert [each.best_steps for each in forecaster.log.of_selected] == [0, 0]
+    assert [each.kept_steps for each in forecaster.log.of_selected] == [0, 0]
     past = at_rows(make_panel(wave(N)), np.arange(150, 230, 20))
     np.testing.assert_allclose(predict(forecaster, past), predict(builtin(), past), atol=1e-4)

@@ -34,7 +34,7 @@ NOISY = wave(320, season=8, noise=2.0)
 STILL = TrainConfig(epochs=1, batch_size=4, threads=1, learning_rate=1e-6)
 N_DISJOINT = 13
 """Windows of six steps in the validation part of the noisy readings that do not overlap."""
-SHARE = N_DISJOINT / (N_DISJOINT + 10)
+SHARE = N_DISJOINT / (N_DISJOINT + 30)
 SEES = dataclasses.replace(PLAIN, covariates=True)
 Weights = tuple[float, ...]
 
@@ -72,12 +72,13 @@ def weigh(
 
 
 @pytest.mark.parametrize("n_disjoint", [1, 10, 11, 90, 10_000])
-def test_weights_lie_between_equal_and_best_ones_and_nearer_the_more_windows_there_are(
+def test_weights_lie_between_usual_and_best_ones_and_nearer_the_more_windows_there_are(
     n_disjoint: int,
 ) -> None:
     weights = weigh((0.2, 0.7, 0.1), n_disjoint=n_disjoint)
-    share = n_disjoint / (n_disjoint + 10)
-    expected = [share * w + (1 - share) / 3 for w in (0.2, 0.7, 0.1)]
+    share = n_disjoint / (n_disjoint + 30)
+    usual, best = (0.35, 0.35, 0.3), (0.2, 0.7, 0.1)
+    expected = [share * b + (1 - share) * u for b, u in zip(best, usual, strict=True)]
     assert weights == pytest.approx(expected)
     assert sum(weights) == pytest.approx(1)
 
@@ -114,16 +115,16 @@ def test_one_member_has_all_the_weight() -> None:
 @pytest.mark.parametrize(
     ("members", "weights"),
     [
-        ((PLAIN, UNTRAINED), (0.5, 0.5)),
+        ((PLAIN, UNTRAINED), (0.7, 0.3)),
         ((PLAIN, SEES, UNTRAINED), (0.0, 1.0, 0.0)),
         (THREE, (1 / 3,) * 3),
     ],
 )
-def test_without_validation_members_count_alike_or_those_that_see_covariates(
+def test_without_validation_weights_are_usual_or_of_those_that_see_covariates(
     members: tuple[MemberSpec, ...], weights: Weights
 ) -> None:
     network = Network(dataclasses.replace(make_spec(members=members), n_past=1), NetworkConfig())
-    assert training._weigh_members(network, None) == weights
+    assert training._weigh_members(network, None) == pytest.approx(weights)
 
 
 def best_weights(network: Network, members: list[Member]) -> Weights:
@@ -209,7 +210,7 @@ def test_where_training_only_harms_the_members_forecast_as_they_began() -> None:
     log = train(network, NOISY, config)
 
     assert log.selected == (0, 1)
-    assert [each.best_steps for each in log.of_selected] == [0, 0]
+    assert [each.kept_steps for each in log.of_selected] == [0, 0]
     np.testing.assert_allclose(network.forecast(history), before, rtol=1e-12)
 
 

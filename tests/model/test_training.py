@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
-import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,7 +14,7 @@ from rnnforecast.data.windows import make_past, windows_of
 from rnnforecast.errors import DivergedError
 from rnnforecast.events import EpochEnded, Event, Listener, ignore
 from rnnforecast.model import training
-from rnnforecast.model.loss import N_ORIGINS, ValidationWindows, step_inputs
+from rnnforecast.model.loss import N_ORIGINS, ValidationWindows
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.model.training import (
@@ -26,7 +24,6 @@ from rnnforecast.model.training import (
     make_generator,
     make_optimizer,
     n_stretches,
-    prepared_batches,
     swapped_parameters,
 )
 from tests.builders import make_panel, make_spec
@@ -82,8 +79,10 @@ def epochs_in(events: list[Event]) -> list[EpochEnded]:
 # What is kept
 
 
-def test_the_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are those of two epochs where these are made the best."""
+def test_an_epoch_without_a_better_loss_than_all_before_is_not_the_best(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loss is the distance to the weights of two epochs."""
     shorter = started(NOISY, make_spec(members=(PLAIN,)))
     train(shorter, NOISY, QUICK, validates=False)
     distances = Distances()
@@ -96,20 +95,63 @@ def test_the_best_weights_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(ValidationWindows, "loss", loss)
     events: list[Event] = []
-    network, log = fit(NOISY, dataclasses.replace(QUICK, epochs=40), events.append)
+    _, log = fit(NOISY, dataclasses.replace(QUICK, epochs=40), events.append)
 
-    assert weights_of(network) == weights_of(shorter)
     (member_log,) = log.members
-    assert (member_log.best_steps, member_log.steps) == (2 * EPOCH, (2 + PATIENCE) * EPOCH)
+    assert member_log.steps == (2 + PATIENCE) * EPOCH
     epochs = epochs_in(events)
     assert log.epochs == member_log.epochs == tuple(epochs)
     assert [epoch.is_best for epoch in epochs] == [True] * 2 + [False] * PATIENCE
     assert epochs[1].validation_loss == 0
 
 
+@pytest.mark.parametrize(
+    ("loss", "kept"), [(1.05, "last"), (1.15, "first"), (float("nan"), "first")]
+)
+def test_the_last_weights_are_kept_unless_they_are_far_worse_than_the_first(
+    loss: float, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1.0, 0.5, loss, loss])
+    monkeypatch.setattr(ValidationWindows, "loss", lambda *_: next(losses))
+    network, run = make_training(QUICK, is_validated=True)
+    before = weights_of(network)
+    for _ in range(2 * EPOCH):
+        run.step()
+    averaged = [x.clone() for x in run._averaged]
+
+    log = run.finish()
+
+    assert log.steps == 2 * EPOCH
+    if kept == "last":
+        weights = list(network.members[0].parameters())
+        assert all(torch.equal(a, b) for a, b in zip(weights, averaged, strict=True))
+        assert log.kept_steps == 2 * EPOCH
+    else:
+        assert weights_of(network) == before
+        assert log.kept_steps == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "n_windows", "expected"),
+    [
+        ({}, 10, 100),
+        ({}, 8_000, 200),
+        ({}, 10**6, 300),
+        ({"steps": 1000}, 10, 1000),
+        ({"epochs": 40}, 10, 1000),
+        ({"epochs": 4, "steps": 1000}, 10, 100),
+        ({"epochs": 40, "steps": 7}, 10, 7),
+    ],
+)
+def test_the_number_of_windows_bounds_the_steps_unless_they_are_told(
+    options: dict[str, int], n_windows: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "EPOCH_STEPS", 25)
+    assert training.max_steps(TrainConfig(**options), n_windows) == expected
+
+
 def test_the_loss_that_an_epoch_reports_is_that_of_its_averaged_weights() -> None:
     network, log = fit(NOISY, dataclasses.replace(QUICK, epochs=1, learning_rate=0.01))
-    assert log.members[0].best_steps == EPOCH, "the test needs an epoch that helps"
     assert validation_loss(network) == pytest.approx(log.epochs[0].validation_loss, rel=1e-6)
 
 
@@ -119,7 +161,7 @@ def test_a_training_that_only_harms_ends_in_the_weights_that_it_began_with() -> 
     trained, log = fit(NOISY, config)
 
     assert weights_of(trained) == weights_of(network)
-    assert log.members[0].best_steps == 0
+    assert log.members[0].kept_steps == 0
     assert not any(epoch.is_best for epoch in log.epochs)
 
 
@@ -133,7 +175,7 @@ def test_without_validation_training_never_stops_early() -> None:
     for _ in range(5 * EPOCH):
         run.step()
     assert not run.has_stopped
-    assert run.finish().best_steps == 5 * EPOCH
+    assert run.finish().kept_steps == 5 * EPOCH
 
 
 def test_what_is_kept_is_a_running_mean_of_the_weights(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +192,7 @@ def test_what_is_kept_is_a_running_mean_of_the_weights(monkeypatch: pytest.Monke
 
     assert torch.allclose(head.double(), mean, atol=1e-5)
     assert not torch.allclose(head, last, atol=1e-5)
-    assert (log.steps, log.best_steps) == (20, 20)
+    assert (log.steps, log.kept_steps) == (20, 20)
 
 
 # Steps
@@ -221,57 +263,6 @@ def test_each_member_draws_other_windows_and_other_random_numbers() -> None:
         MemberTraining(network, index, windows, None, QUICK, scales_of(NOISY)).step()
     first, second = (m.head.weight for m in network.members)
     assert not torch.equal(first, second)
-
-
-@pytest.mark.parametrize("n_steps", [0, 1, 5])
-def test_inputs_that_a_thread_prepares_are_those_of_the_batches_in_their_order(
-    n_steps: int,
-) -> None:
-    network = started(NOISY, make_spec(members=(PLAIN,)))
-    (member,), (windows, _) = network.members, windows_to_train(NOISY, network.spec)
-    batches = [windows.gather(np.arange(i, i + 2)) for i in range(n_steps)]
-    single, several = (
-        list(
-            prepared_batches(
-                network, member, batches, np.ones(1), config=TrainConfig(threads=threads)
-            )
-        )
-        for threads in (1, 2)
-    )
-    assert len(single) == len(several) == n_steps
-    for one, other, batch in zip(single, several, batches, strict=True):
-        expected = step_inputs(network, member, batch, np.ones(1))
-        for inputs in (one, other):
-            for part in range(2):
-                assert torch.equal(inputs.targets[part], expected.targets[part])
-                assert torch.equal(inputs.weights[part], expected.weights[part])
-            for name in ("history", "ahead"):
-                segments, reference = (getattr(x.prepared, name) for x in (inputs, expected))
-                assert torch.equal(segments.values, reference.values)
-
-
-def test_an_error_of_the_thread_that_prepares_inputs_reaches_the_caller() -> None:
-    network = started(NOISY, make_spec(members=(PLAIN,)))
-    windows, _ = windows_to_train(NOISY, network.spec)
-    broken = dataclasses.replace(windows.gather(np.arange(2)), series=np.array([0, 7]))
-    before = set(threading.enumerate())
-    with pytest.raises(IndexError):
-        list(
-            prepared_batches(
-                network, network.members[0], [broken], np.ones(1), config=TrainConfig(threads=2)
-            )
-        )
-    assert set(threading.enumerate()) <= before, "no thread goes on"
-
-
-def test_a_training_that_is_left_in_an_epoch_leaves_no_thread() -> None:
-    before = set(threading.enumerate())
-    _, run = make_training(dataclasses.replace(QUICK, threads=2))
-    run.step()
-    assert set(threading.enumerate()) > before
-    del run
-    gc.collect()
-    assert set(threading.enumerate()) <= before
 
 
 def test_a_series_shorter_than_the_look_back_teaches() -> None:
@@ -416,7 +407,7 @@ def test_a_training_that_is_restored_goes_on_in_the_same_bits(n_steps: int) -> N
         name: value.copy() if isinstance(value, np.ndarray) else value
         for name, value in vars(state).items()
     }
-    for kind in ("weights", "averaged", "best", "means", "squares"):
+    for kind in ("weights", "averaged", "means", "squares"):
         copies[kind] = {name: value.copy() for name, value in copies[kind].items()}
     state = dataclasses.replace(state, **copies)
 
