@@ -31,11 +31,8 @@ def test_calibrated_bands_are_within_two_points_on_stationary_readings(tmp_path:
     day = 10 * np.sin(2 * np.pi * hours / 24)
     readings = {name: 50 + day + spread * rng.standard_normal(6000) for name in ("a", "b", "c")}
     write_wide(tmp_path / "data.csv", **readings)
-    config = rnnforecast.Config(
-        training=rnnforecast.TrainConfig(steps=120), window=rnnforecast.WindowConfig(lookback="72")
-    )
 
-    model = rnnforecast.train(tmp_path / "data.csv", model=None, horizon=24, config=config)
+    model = rnnforecast.train(tmp_path / "data.csv", model=None, horizon=24)
 
     assert model.metrics["metrics"]["network"]["coverage_80"] == pytest.approx(0.8, abs=0.02)
     bands = model.metrics["bands"]

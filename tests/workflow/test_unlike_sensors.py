@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import rnnforecast
-from rnnforecast.config.training import BacktestConfig, Config, TrainConfig, WindowConfig
+from rnnforecast.config.training import BacktestConfig, Config, WindowConfig
 
 N_ROWS, HORIZON, WINDOWS = 3_000, 24, 25
 MOST = 1.05
@@ -36,7 +36,7 @@ def sensors() -> pd.DataFrame:
 
 def errors(table: pd.DataFrame, folder: Path) -> pd.Series:
     """Return the mean absolute error of each series over the last windows."""
-    config = Config(window=WindowConfig(horizon=str(HORIZON)), training=TrainConfig(steps=100))
+    config = Config(window=WindowConfig(horizon=str(HORIZON)))
     ends = BacktestConfig(windows=WINDOWS, baselines=("naive",))
     output = folder / "backtest.parquet"
     rnnforecast.backtest(table, config=config, ends=ends, output=output)
