@@ -38,7 +38,7 @@ def measured(cell: str, lag: int, *, lookback: int, segment: int, epochs: int) -
         spec=make_spec(lookback, 1, 1, members=(member,)),
         network=config.network,
         config=config.training,
-        told=Seasons(),
+        common=Seasons(),
     )
     newer = make_panel(delayed(8_000, lag, seed=9))
     return analyse_memory(

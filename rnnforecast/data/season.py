@@ -42,12 +42,12 @@ _MIN_BLOCKS = 6
 """With fewer blocks the errors do not show what is chance."""
 _CLEAR_RATIO, _CLEAR_SCORE = 0.98, 2.0
 """What a season has to gain: of walks, noises and autoregressions, less than one in 100 did."""
-_USUAL_RATIO, _USUAL_SCORE = 0.99, 1.0
-"""The same for the usual season of a step, such as the day of hours."""
+_DEFAULT_RATIO, _DEFAULT_SCORE = 0.99, 1.0
+"""The same for the default season of a step, such as the day of hours."""
 _MIN_LONG_BLOCKS = 3
 """Blocks without which no longer season is added to one that helps."""
 _FEW_RATIO = 0.8
-"""Largest ratio at which an unusual season is believed after a few blocks."""
+"""Largest ratio at which an odd season is believed after a few blocks."""
 _ODD_RATIO = 0.9
 """The same for a period that is none of the clock: it is the best of many."""
 _RESOLUTION = 1e-9
@@ -73,7 +73,7 @@ _HIGHER_BY = 0.02
 """A peak after a shorter one counts only where it is higher by this much."""
 
 
-def told_seasons(config: WindowConfig, past: Past) -> Seasons | None:
+def parse_seasons(config: WindowConfig, past: Past) -> Seasons | None:
     """Return the seasons that the user names for all series; None where each has its own.
 
     Raises `NotEnoughDataError` where a named season is as long as the longest series.
@@ -112,9 +112,9 @@ def most_common(seasons: Sequence[Seasons], n_readings: Integers) -> int:
     return max(counts, key=lambda period: (counts[period], period > 1, -period), default=1)
 
 
-def seasons_of(past: Past, told: Seasons | None) -> tuple[Seasons, ...]:
-    """Return the seasons of each origin: those that were told, or those found before it."""
-    return find_seasons(past) if told is None else (told,) * past.n_origins
+def seasons_of(past: Past, common: Seasons | None) -> tuple[Seasons, ...]:
+    """Return the seasons of each origin: the common ones, or those found before it."""
+    return find_seasons(past) if common is None else (common,) * past.n_origins
 
 
 def find_seasons(past: Past, listener: Listener = ignore) -> tuple[Seasons, ...]:
@@ -122,7 +122,7 @@ def find_seasons(past: Past, listener: Listener = ignore) -> tuple[Seasons, ...]
 
     Periods of the clock and the calendar come first: the shortest that helps is the main season,
     but for an hour where a day helps more; a longer one that helps is the long season. Where a
-    series is too short to tell, it has the usual season of its step. Other periods are looked for
+    series is too short to tell, it has the default season of its step. Other periods are looked for
     only where these do not help.
     """
     return tuple(Seasons(*row) for row in past.filled(local_seasons(past, listener)).tolist())
@@ -134,7 +134,7 @@ def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
     1 for origins whose series other ranks store.
     """
     periods = [p for p in past.axis.periods(past.step_us) if p >= MIN_SEASON]
-    usual = next((p for p in periods if p * past.step_us > HOUR_US), 0)
+    default = next((p for p in periods if p * past.step_us > HOUR_US), 0)
     chosen = np.ones((past.n_origins, 2), np.int64)
     n_done = 0
     for origins, table in past.tables():
@@ -145,7 +145,7 @@ def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
             continue
         readings = _clip(past.subset(origins).history(n_rows).astype(np.float64))
         lengths = np.minimum(past.cutoff[origins], n_rows)
-        main = _main_seasons(readings, lengths, periods, usual)
+        main = _main_seasons(readings, lengths, periods, default)
         chosen[origins, 0] = main
         for period in periods:
             if 2 * period >= n_rows:
@@ -154,7 +154,7 @@ def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
             for shorter in np.unique(main[is_open]).tolist():
                 rows = np.flatnonzero(is_open & (main == shorter))
                 gains = _gains(readings[rows], period, lengths[rows], over=shorter)
-                helps = gains.are_enough(is_usual=True) & (gains.ratio < _CLEAR_RATIO)
+                helps = gains.are_enough(is_default=True) & (gains.ratio < _CLEAR_RATIO)
                 helps &= gains.n_blocks >= _MIN_LONG_BLOCKS
                 chosen[origins[rows[helps]], 1] = period
     listener(ProgressEvent("looking for seasons", past.n_origins, past.n_origins, "series"))
@@ -162,11 +162,11 @@ def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
 
 
 def _main_seasons(
-    readings: Doubles, lengths: Integers, periods: Sequence[int], usual: int
+    readings: Doubles, lengths: Integers, periods: Sequence[int], default: int
 ) -> Integers:
     """Return the main season of each series, `(series,)`; 1 for none.
 
-    It is the natural period, up to the usual one, that helps most, or the shortest longer one.
+    It is the natural period, up to the default one, that helps most, or the shortest longer one.
     `lengths`, `(series,)`, are the rows of each: the rest of the table is missing.
     """
     gains = {}
@@ -177,15 +177,15 @@ def _main_seasons(
             gains[period] = replace(gain, n_blocks=n_blocks)
     main = np.ones(len(readings), np.int64)
     n_readings = np.isfinite(readings).sum(1)
-    is_untested = gains[usual].n_blocks == 0 if usual in gains else n_readings > usual
-    main[is_untested & (n_readings > usual) & (usual > 1)] = usual
+    is_untested = gains[default].n_blocks == 0 if default in gains else n_readings > default
+    main[is_untested & (n_readings > default) & (default > 1)] = default
 
     best = np.full(len(readings), np.inf)
     for period, gain in gains.items():
-        is_better = gain.ratio < best if period <= usual else np.isinf(best)
-        chosen = gain.are_enough(is_usual=period == usual) & is_better
+        is_better = gain.ratio < best if period <= default else np.isinf(best)
+        chosen = gain.are_enough(is_default=period == default) & is_better
         # a week without a day holds days all the same
-        main[chosen] = usual if period > usual > 1 and period % usual == 0 else period
+        main[chosen] = default if period > default > 1 and period % default == 0 else period
         best[chosen] = gain.ratio[chosen]
     for row in np.flatnonzero(main == 1):
         main[row] = _any_season(readings[row, len(readings[row]) - lengths[row] :])
@@ -198,7 +198,7 @@ def _any_season(readings: Doubles) -> int:
     if period < MIN_SEASON or 2 * period >= len(readings):
         return 1
     gains = _gains(readings[None], period, np.array([len(readings)]))
-    is_enough = gains.are_enough(is_usual=False) & (gains.ratio < _ODD_RATIO)
+    is_enough = gains.are_enough(is_default=False) & (gains.ratio < _ODD_RATIO)
     return period if is_enough[0] else 1
 
 
@@ -213,11 +213,13 @@ class Gains:
     n_blocks: Integers
     """Blocks of rows that were forecast."""
 
-    def are_enough(self, *, is_usual: bool) -> Flags:
-        """Tell where the season helps more than chance explains; a usual one is expected to."""
-        most, least = (_USUAL_RATIO, _USUAL_SCORE) if is_usual else (_CLEAR_RATIO, _CLEAR_SCORE)
+    def are_enough(self, *, is_default: bool) -> Flags:
+        """Tell where the season helps more than chance explains; a default one is expected to."""
+        most, least = (
+            (_DEFAULT_RATIO, _DEFAULT_SCORE) if is_default else (_CLEAR_RATIO, _CLEAR_SCORE)
+        )
         is_clear = (self.n_blocks >= _MIN_BLOCKS) & (self.ratio < most) & (self.score > least)
-        is_likely = self.ratio < (1.0 if is_usual else _FEW_RATIO)
+        is_likely = self.ratio < (1.0 if is_default else _FEW_RATIO)
         flags: Flags = is_clear | ((self.n_blocks > 0) & (self.n_blocks < _MIN_BLOCKS) & is_likely)
         return flags
 

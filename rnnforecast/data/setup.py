@@ -51,7 +51,7 @@ class TrainingSetup:
     split: Split
     spec: NetworkSpec
     config: Config
-    told: Seasons | None = None
+    common: Seasons | None = None
     """The seasons of all series, where the user names them; else each has its own."""
     seasons: tuple[Seasons, ...] | None = None
     """Those of each series before the train part ends, where they have been looked for."""
@@ -64,14 +64,14 @@ def set_up_training(panel: Panel, config: Config, listener: Listener) -> Trainin
     `NotEnoughDataError` where no series is as long as one window.
     """
     train_past = make_past(panel, panel.rows_before(train_end_us(panel, config)))
-    told = seasons.told_seasons(config.window, train_past)
-    by_series = seasons.seasons_of(train_past, told)
+    common = seasons.parse_seasons(config.window, train_past)
+    by_series = seasons.seasons_of(train_past, common)
     longest = int(panel.lengths.max())
     spec = _settle(config, train_past, by_series, listener, longest=longest)
     split = split_by_time(panel, spec, **_shares(config))
     _check_usable(split, spec)
     _warn(split, spec.least_history + spec.horizon, listener, lengths=panel.lengths)
-    return TrainingSetup(split, spec, config, told, by_series)
+    return TrainingSetup(split, spec, config, common, by_series)
 
 
 def set_up_backtest(
@@ -89,8 +89,8 @@ def set_up_backtest(
         )
 
     train_past = make_past(panel, panel.rows_before(backtest_train_end_us(panel, config, ends)))
-    told = seasons.told_seasons(config.window, train_past)
-    by_series = seasons.seasons_of(train_past, told)
+    common = seasons.parse_seasons(config.window, train_past)
+    by_series = seasons.seasons_of(train_past, common)
     longest = int(train_past.cutoff.max())
     spec = _settle(config, train_past, by_series, listener, longest=longest)
     cuts = split_times_by_ends(panel, ends, horizon=spec.horizon, **_shares(config))
@@ -107,7 +107,7 @@ def set_up_backtest(
         )
     _check_usable(split, spec)
     _warn(split, window_rows, listener, lengths=split.train.cutoff)
-    return TrainingSetup(split, spec, config, told, by_series)
+    return TrainingSetup(split, spec, config, common, by_series)
 
 
 def train_end_us(panel: Panel, config: Config) -> int:

@@ -110,7 +110,7 @@ def _train_challenger(
     cuts = SplitTimes(test_from - n_validation * panel.step_us, test_from, panel.end_us)
     spec = replace(champion.spec, n_series=panel.n_series)
     incumbent, start = restore(champion), restore_network(champion)
-    plan = TrainingSetup(split_at(panel, cuts), spec, config, start.network.told_seasons)
+    plan = TrainingSetup(split_at(panel, cuts), spec, config, start.network.common_seasons)
     fitted = fit_network(plan, plan.split, events, start=start)
     calibration = calibrate(fitted, plan.split, plan.spec, events)
     rivals = {EXPERT: ExpertForecaster(), CHAMPION: incumbent}

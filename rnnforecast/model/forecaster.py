@@ -48,17 +48,17 @@ def builtin_weights() -> Tensors:
 @torch.no_grad()
 def initialise_network(
     network: Network,
-    told: Seasons | None,
+    common: Seasons | None,
     seasons: Sequence[Seasons],
     past: Past,
     windows: TrainingWindows,
 ) -> None:
     """Set what is known of each series and the covariates, and built-in weights, in place.
 
-    `seasons` are those of the series of `past`; where they were `told`, unknown series have them.
+    `seasons` are those of the series of `past`; unknown series have the `common` ones, if any.
     """
-    if told is not None:
-        network.seasons[0] = torch.tensor([told.main, told.long])
+    if common is not None:
+        network.seasons[0] = torch.tensor([common.main, common.long])
     describe_series(network, np.arange(past.n_origins), seasons, past)
     if network.spec.n_features:
         features = windows.gather(windows.spread(_WINDOWS)).features
@@ -210,7 +210,7 @@ class RNNForecaster:
         spec: NetworkSpec,
         network: NetworkConfig,
         config: TrainConfig,
-        told: Seasons | None = None,
+        common: Seasons | None = None,
         seasons: Sequence[Seasons] | None = None,
         listener: Listener = ignore,
         checkpoints: Checkpoints | None = None,
@@ -219,13 +219,13 @@ class RNNForecaster:
         """Train a network on the readings before the cutoffs of `train`, one origin per series.
 
         The readings from there to the cutoffs of `validation` decide when to stop. Seasons are
-        `told` for all series, or `seasons` of each, or found in it. With `checkpoints` an
+        `common` to all series, or `seasons` of each, or found in it. With `checkpoints` an
         interrupted training can be resumed. With `start` the training begins from
         the weights of that network; its spec may differ in the number of series only, otherwise a
         `ModelError` names the differences.
         """
         windows = windows_of(train, spec)
-        seasons = seasons or seasons_of(train, told)
+        seasons = seasons or seasons_of(train, common)
         scales = loss_scales(train, seasons)
         held_out = None
         if validation is not None:
@@ -234,7 +234,7 @@ class RNNForecaster:
         with _repeatable(config):
             model = Network(spec, network)
             entries = np.zeros(spec.n_series, np.int64)
-            initialise_network(model, told, seasons, train, windows)
+            initialise_network(model, common, seasons, train, windows)
             if start is not None:
                 check_start(start.network, spec, network)
                 entries = known_entries(train.names, start.network, start.names)
@@ -271,7 +271,7 @@ class RNNForecaster:
             model = Network(spec, self.network.config)
             model.load_state_dict(self.network.state_dict())
             added = np.array(self.new_series, np.int64)
-            seasons = seasons_of(past.subset(added), model.told_seasons)
+            seasons = seasons_of(past.subset(added), model.common_seasons)
             describe_series(model, added, seasons, past)
             scales = loss_scales(past, model.seasons_of(np.arange(past.n_origins) + 1))
             model.to(_device(config))
@@ -384,7 +384,7 @@ class RNNForecaster:
         seasons = list(self.network.seasons_of(entries))
         unknown = np.flatnonzero(entries == 0)
         if len(unknown):
-            of_unknown = seasons_of(past.subset(unknown), self.network.told_seasons)
+            of_unknown = seasons_of(past.subset(unknown), self.network.common_seasons)
             for origin, of_origin in zip(unknown.tolist(), of_unknown, strict=True):
                 seasons[origin] = of_origin
         return tuple(seasons)

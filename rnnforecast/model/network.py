@@ -158,10 +158,10 @@ class Network(nn.Module):
         return tuple(Seasons(main, long) for main, long in rows.tolist())
 
     @property
-    def told_seasons(self) -> Seasons | None:
-        """The seasons of unknown series, too, where they were told; None: they are to be found."""
-        (told,) = self.seasons_of(np.zeros(1, np.int64))
-        return told if told.main else None
+    def common_seasons(self) -> Seasons | None:
+        """The seasons that the user names for all series; None where each has its own."""
+        (common,) = self.seasons_of(np.zeros(1, np.int64))
+        return common if common.main else None
 
     def weigh_members(self, weights: Sequence[float]) -> tuple[int, ...]:
         """Keep the members with a weight, `(member,)`, and return their numbers.

@@ -469,9 +469,9 @@ _TRIED_STEPS = 5
 _STEP = 0.1
 """Weights of members are multiples of this before they are shrunk."""
 _PRIOR_WINDOWS = 30.0
-"""With so many disjoint validation windows, weights lie halfway between usual and best ones."""
-_USUAL_SHARE = 0.7
-"""Usual weight of what was trained, beside the built-in member."""
+"""With so many disjoint validation windows, weights lie halfway between default and best ones."""
+_TRAINED_SHARE = 0.7
+"""Default weight of what was trained, beside the built-in member."""
 _ENOUGH = 0.25
 """Share of the best weights in those that are used from which a member without any may go."""
 _STOPPING = Notice("stopping after this step; a second signal ends at once")
@@ -601,21 +601,21 @@ def _warn_of_gradients(
 def _weigh_members(network: Network, validation: ValidationWindows | None) -> tuple[float, ...]:
     """Return the weight of each member in the forecast.
 
-    They are those with the least loss on validation windows, shrunk towards usual ones where these
-    are few. With enough windows a member that sees covariates goes where its weight is none, and
-    one that does not where they are all that helps. Without validation weights are the usual ones,
-    or those members count that see covariates, if any: the user asked for them.
+    They are those with the least loss on validation windows, shrunk towards default ones where
+    these are few. With enough windows a member that sees covariates goes where its weight is none,
+    and one that does not where they are all that helps. Without validation weights are the default
+    ones, or those members count that see covariates, if any: the user asked for them.
     """
     members = list(network.members)
     n = len(members)
     trained = [i for i, member in enumerate(members) if member.spec.is_trained]
-    usual = [1 / n] * n
+    default = [1 / n] * n
     if len(trained) < n:
-        shares = _USUAL_SHARE / len(trained), (1 - _USUAL_SHARE) / (n - len(trained))
-        usual = [shares[0] if i in trained else shares[1] for i in range(n)]
+        shares = _TRAINED_SHARE / len(trained), (1 - _TRAINED_SHARE) / (n - len(trained))
+        default = [shares[0] if i in trained else shares[1] for i in range(n)]
     if validation is None:
         sees = [float(member.spec.covariates) for member in members]
-        return tuple(sees if any(sees) else usual)
+        return tuple(sees if any(sees) else default)
 
     n_parts = round(1 / _STEP)
     grid = [
@@ -628,7 +628,7 @@ def _weigh_members(network: Network, validation: ValidationWindows | None) -> tu
     unused = {i for i in trained if not best[i]} if len(trained) > 1 and share > _ENOUGH else set()
     if len(unused) == len(trained):  # the built-in one is best: at least one may learn on
         unused.discard(trained[0])
-    weights = [share * b + (1 - share) * u for b, u in zip(best, usual, strict=True)]
+    weights = [share * b + (1 - share) * u for b, u in zip(best, default, strict=True)]
     return tuple(0.0 if i in unused else weight for i, weight in enumerate(weights))
 
 

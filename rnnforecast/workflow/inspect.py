@@ -323,7 +323,7 @@ def memory(
     if len(unknown):
         unknown_past = make_past(panel).subset(unknown)
         entries[unknown] = add_unknown_series(
-            network, seasons_of(unknown_past, network.told_seasons)
+            network, seasons_of(unknown_past, network.common_seasons)
         )
     result = analyse_memory(
         network,

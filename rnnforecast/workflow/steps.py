@@ -115,7 +115,7 @@ def fit_network(
         spec=setup.spec,
         network=setup.config.network,
         config=setup.config.training,
-        told=setup.told,
+        common=setup.common,
         seasons=setup.seasons if is_first else None,
         listener=listener,
         checkpoints=checkpoints,

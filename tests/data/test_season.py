@@ -13,8 +13,8 @@ from rnnforecast.data.season import (
     _variogram,
     describe_windows,
     find_seasons,
+    parse_seasons,
     resolve_windows,
-    told_seasons,
     wanted_lookback,
 )
 from rnnforecast.data.windows import Past, make_past
@@ -278,19 +278,19 @@ def test_a_series_that_is_constant_in_part_warns_of_nothing():
     ],
 )
 def test_seasons_can_be_told(text: str, expected: Seasons | None) -> None:
-    assert told_seasons(WindowConfig(season=text), past(wave(480))) == expected
+    assert parse_seasons(WindowConfig(season=text), past(wave(480))) == expected
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "90min", "weekly", "1000000", "1d,", "6h,1d,1w"])
 def test_a_season_that_cannot_be_meant_is_a_usage_error(text):
     with pytest.raises(UsageError):
-        told_seasons(WindowConfig(season=text), past(wave(480)))
+        parse_seasons(WindowConfig(season=text), past(wave(480)))
 
 
 @pytest.mark.parametrize("text", ["480", "20d", "1d,20d"])
 def test_a_season_as_long_as_the_readings_is_too_long(text):
     with pytest.raises(NotEnoughDataError, match="480 steps does not fit into 480 rows"):
-        told_seasons(WindowConfig(season=text), past(wave(480)))
+        parse_seasons(WindowConfig(season=text), past(wave(480)))
 
 
 @pytest.mark.parametrize(

@@ -55,13 +55,13 @@ def test_without_a_season_the_look_back_is_the_shortest_that_is_chosen() -> None
 def test_each_series_has_its_own_season_unless_all_are_told_theirs() -> None:
     panel = make_panel(wave(1000), random_walk(1000))
 
-    assert plan(panel).told is None
+    assert plan(panel).common is None
     assert plan(panel).seasons == (Seasons(24), Seasons())
-    assert plan(panel, season="none").told == Seasons()
+    assert plan(panel, season="none").common == Seasons()
     for season in ("12", "12h", "12,12h", "1,12"):
-        assert plan(panel, season=season).told == Seasons(12)
+        assert plan(panel, season=season).common == Seasons(12)
     week_and_day = plan(panel, season="1w,1d")
-    assert week_and_day.told == Seasons(24, 168)
+    assert week_and_day.common == Seasons(24, 168)
     assert week_and_day.seasons == (Seasons(24, 168),) * 2
     assert sizes(week_and_day)[1:] == (24, 24)
 

@@ -298,7 +298,7 @@ def fit(past: Past, *members: MemberSpec, steps: int = 10, validates: bool = Tru
         spec=spec,
         network=NetworkConfig(),
         config=TrainConfig(steps=steps, threads=1, batch_size=16, learning_rate=1e-2),
-        told=Seasons(),
+        common=Seasons(),
     )
 
 

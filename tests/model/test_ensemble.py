@@ -81,7 +81,7 @@ def fitted(**options: object) -> RNNForecaster:
         spec=make_spec(members=FOUR),
         network=NetworkConfig(),
         config=dataclasses.replace(QUICK, steps=3, **options),
-        told=DAY,
+        common=DAY,
     )
 
 

@@ -43,7 +43,7 @@ def fit(
     *,
     members: tuple[MemberSpec, ...] = MEMBERS,
     spec: NetworkSpec | None = None,
-    told: Seasons | None = None,
+    common: Seasons | None = None,
     **options: object,
 ) -> RNNForecaster:
     ends = np.ones(panel.n_series, np.int64)
@@ -52,7 +52,7 @@ def fit(
         make_past(panel, validation_until * ends),
         spec=spec or make_spec(season=24, n_series=panel.n_series, members=members),
         network=NetworkConfig(),
-        told=told,
+        common=common,
         **{"config": QUICK, **options},
     )
 
@@ -259,14 +259,14 @@ def test_unknown_series_have_the_seasons_that_are_found_or_those_that_were_told(
     assert builtin()._seasons(past, np.ones(1, np.int64)) == (DAY,)
 
     weekly = Seasons(24, 168)
-    forecaster = fit(make_panel(wave(N)), told=weekly, config=replace(QUICK, steps=1))
-    assert forecaster.network.told_seasons == weekly
+    forecaster = fit(make_panel(wave(N)), common=weekly, config=replace(QUICK, steps=1))
+    assert forecaster.network.common_seasons == weekly
     assert forecaster._seasons(past, entries) == (weekly,)
     restored = RNNForecaster(forecaster.network, forecaster.names)
     assert np.array_equal(predict(restored, past), predict(forecaster, past))
 
 
-def test_two_told_seasons_forecast_a_week_of_days() -> None:
+def test_two_common_seasons_forecast_a_week_of_days() -> None:
     rows = np.arange(24 * 7 * 4)
     weekend = rows // 24 % 7 >= 5
     readings = np.where(weekend, 10, wave(len(rows), noise=0.0)).astype(np.float32)
@@ -274,9 +274,9 @@ def test_two_told_seasons_forecast_a_week_of_days() -> None:
     past = make_past(make_panel(readings), np.array([cutoff]))
     spec = make_spec(24 * 7 * 3, 48, 24, members=(replace(BUILTIN, is_trained=True),))
     errors = []
-    for told in (Seasons(24), Seasons(24, 168)):
+    for common in (Seasons(24), Seasons(24, 168)):
         still = replace(QUICK, steps=1, learning_rate=1e-9)
-        forecaster = fit(make_panel(readings), 550, 650, spec=spec, told=told, config=still)
+        forecaster = fit(make_panel(readings), 550, 650, spec=spec, common=common, config=still)
         point = forecaster.predict(past, 48, (0.5,)).point[0]
         errors.append(np.abs(point - readings[cutoff : cutoff + 48]).mean())
     assert errors[1] < 0.5 * errors[0]

@@ -37,12 +37,12 @@ OTHER = replace(SMALL, segment=8)
 WAVES = (wave(120, season=8), 3 * wave(120, season=8, seed=1) - 10)
 
 
-def begin(spec: NetworkSpec, *readings: np.ndarray, told: Seasons | None = None) -> Network:
+def begin(spec: NetworkSpec, *readings: np.ndarray, common: Seasons | None = None) -> Network:
     """Make a network as training begins with it, on readings with a season of 8 rows."""
     past = make_past(make_panel(*readings))
     torch.manual_seed(0)
     network = Network(spec, NetworkConfig())
-    initialise_network(network, told, [DAY] * len(readings), past, windows_of(past, spec))
+    initialise_network(network, common, [DAY] * len(readings), past, windows_of(past, spec))
     return network
 
 
@@ -97,7 +97,7 @@ def test_a_season_is_forecast_before_training() -> None:
 def test_each_series_has_its_seasons_center_and_scale() -> None:
     network = begin(make_spec(n_series=2), *WAVES)
     assert network.seasons_of(np.array([1, 2])) == (DAY, DAY)
-    assert network.told_seasons is None
+    assert network.common_seasons is None
     for entry, readings in enumerate(WAVES, start=1):
         low, middle, high = np.quantile(readings, (0.25, 0.5, 0.75))
         assert network.center[entry].item() == pytest.approx(middle)
@@ -107,7 +107,7 @@ def test_each_series_has_its_seasons_center_and_scale() -> None:
 
 def test_seasons_that_were_told_are_those_of_unknown_series_too() -> None:
     weekly = Seasons(8, 56)
-    assert begin(make_spec(), WAVES[0], told=weekly).told_seasons == weekly
+    assert begin(make_spec(), WAVES[0], common=weekly).common_seasons == weekly
 
 
 def test_only_the_series_that_are_named_are_described_anew() -> None:

@@ -252,12 +252,12 @@ def test_rows_before_the_first_reading_do_not_count() -> None:
 
 def test_unknown_series_have_the_seasons_that_were_told_if_any() -> None:
     network = make_network()
-    assert network.told_seasons is None
+    assert network.common_seasons is None
     network.seasons[:] = torch.tensor([[0.0, 0.0], [8.0, 1.0], [24.0, 168.0]])
-    assert network.told_seasons is None
+    assert network.common_seasons is None
     assert network.seasons_of(np.array([2, 1])) == (Seasons(24, 168), Seasons(8, 1))
     network.seasons[0] = torch.tensor([8.0, 16.0])
-    assert network.told_seasons == Seasons(8, 16)
+    assert network.common_seasons == Seasons(8, 16)
 
 
 # Spikes
