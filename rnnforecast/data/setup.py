@@ -27,6 +27,8 @@ from rnnforecast.units import parse_duration_us, parse_steps
 
 _CHECKED_WINDOWS = 1024
 """Windows, spread over all of them, that are looked at for gaps."""
+_MIN_READ_SHARE = 0.1
+"""Share of a window's rows that are read, at least: with fewer, stamps or step are misread."""
 _LONGER_STEPS = (
     "1min",
     "5min",
@@ -200,17 +202,20 @@ def _members(network: NetworkConfig, *, has_covariates: bool) -> tuple[MemberSpe
 def _check_usable(split: Split, spec: NetworkSpec) -> None:
     """Raise `NotEnoughDataError` where gaps leave no training window enough of its history.
 
-    That is half of the readings that `least_history` rows have; they may lie anywhere in it.
+    That is a tenth of its rows, and half of as many as `least_history`; they may lie anywhere.
     """
     windows = windows_of(split.train, spec)
     batch = windows.gather(windows.spread(_CHECKED_WINDOWS))
-    n_needed = math.ceil(MIN_OBSERVED_SHARE * spec.least_history)
+    rows_before = batch.next_step - split.panel.first_step[batch.series]
+    n_rows = np.minimum(rows_before, spec.lookback)  # none lies before the first of a series
+    n_least = math.ceil(MIN_OBSERVED_SHARE * spec.least_history)
+    n_needed = np.maximum(n_least, _MIN_READ_SHARE * n_rows)
     has_history = np.isfinite(batch.history).sum(1) >= n_needed
     if not (has_history & np.isfinite(batch.future).any(1)).any():
         panel = split.panel
         raise NotEnoughDataError(
-            f"no window of {spec.lookback} steps holds {n_needed} readings: "
-            f"{panel.n_rows - panel.n_readings} of {panel.n_rows} are missing",
+            f"no window of {spec.lookback} steps holds enough readings, a tenth and {n_least} at "
+            f"least: {panel.n_rows - panel.n_readings} of {panel.n_rows} are missing",
             code="too-sparse",
             proposals=_longer_steps(panel),
             hint="pass more readings",
