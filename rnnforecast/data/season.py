@@ -254,53 +254,15 @@ def _gains(readings: Doubles, season: int, lengths: Integers, *, over: int = 1) 
 def season_gain(readings: Doubles, season: int, lengths: Integers, *, over: int = 1) -> Gains:
     """Forecast blocks of a series' past with a season and without, `(series, row)`.
 
-    `lengths`, `(series,)`, are the rows of each series, which end its row of the table.
-
-    A block is a season, or a part of a long one, and is forecast from the row before it: by means
-    of each phase, alone or shifted by what they left over lately. Without the season, the same
-    means are taken over all phases, so that trends and levels count on both sides, and the last
-    readings may come again. With a shorter season, `over`, that is on both sides, and the longer
-    one is added to it. The forecast with the least error of each side counts, so that neither a
-    walk nor noise is told a season.
+    `lengths`, `(series,)`, are the rows of each series, which end its row of the table. A block is
+    a season, or a part of a long one, and is forecast from the row before it. The forecast with the
+    least error of each side counts, so that neither a walk nor noise is told a season.
     """
     n_rows = readings.shape[1]
     block = min(season, _MAX_BLOCK)
     last = np.arange(n_rows - block, season, -block)[::-1] - 1  # the newest row that is known
-    leads = np.arange(block)
-
-    ahead, ahead_over = (last[:, None] + 1 + steps for steps in (leads, leads % over))
-    actual = readings[:, ahead]  # (series, block, row)
-
-    def shifted(forecast: Doubles, remainder: Doubles, period: int) -> list[Doubles]:
-        widths = max(2, period // 8), period
-        shifts = [ffill(remainder)[0][:, last], *_trailing_means(remainder, widths, last)]
-        return [forecast, *(forecast + np.nan_to_num(by[..., None]) for by in shifts)]
-
-    def phases(values: Doubles, period: int) -> list[Doubles]:
-        return [shift(phase_means(values, period, rate), period) for rate in _PHASE_RATES]
-
-    plain, seasonal = [], []
-    for expected in phases(readings, season):
-        level = _trailing_mean(expected, season)
-        seasonal += shifted(expected[:, ahead], readings - expected, season)
-        plain += shifted(level[:, ahead], readings - level, season)
-    plain += shifted(np.zeros_like(actual), readings, season)
-
-    if over > 1:
-        for expected in phases(readings, over):
-            plain += shifted(expected[:, ahead_over], readings - expected, over)
-            # growth is no season, however much a longer one explains of it
-            level = _trailing_mean(readings - expected, over)
-            slope = (level - shift(level, season - over)) / (season - over)
-            grown = level[:, last, None] + slope[:, last, None] * (leads + over / 2)
-            plain.append(expected[:, ahead_over] + np.nan_to_num(grown))
-            for added in phases(readings - expected, season):
-                # row by row, or alike for a whole short season, as a Sunday differs
-                smooth = np.roll(_trailing_mean(added, over), -(over // 2), axis=1)
-                for shape in (added, smooth):
-                    remainder = readings - expected - shape
-                    both = expected[:, ahead_over] + shape[:, ahead]
-                    seasonal += shifted(both, remainder, over)
+    actual = readings[:, last[:, None] + 1 + np.arange(block)]  # (series, block, row)
+    plain, seasonal = _block_forecasts(readings, season, last, block=block, over=over)
 
     is_known = np.isfinite(actual)
     for forecast in (*plain, *seasonal):
@@ -322,6 +284,52 @@ def season_gain(readings: Doubles, season: int, lengths: Integers, *, over: int 
         mean / np.maximum(deviation, smallest),
         n_blocks,
     )
+
+
+def _block_forecasts(
+    readings: Doubles, season: int, last: Integers, *, block: int, over: int
+) -> tuple[list[Doubles], list[Doubles]]:
+    """Forecast blocks of rows after `last`, `(series, block, row)`, without a season and with it.
+
+    With it they are means of each phase, alone or shifted by what they left over lately. Without,
+    the same means are taken over all phases, so that trends and levels count on both sides, and the
+    last readings may come again. A shorter season, `over`, is on both sides, and the longer one is
+    added to it.
+    """
+    leads = np.arange(block)
+    ahead, ahead_over = (last[:, None] + 1 + steps for steps in (leads, leads % over))
+
+    def shifted(forecast: Doubles, remainder: Doubles, period: int) -> list[Doubles]:
+        widths = max(2, period // 8), period
+        shifts = [ffill(remainder)[0][:, last], *_trailing_means(remainder, widths, last)]
+        return [forecast, *(forecast + np.nan_to_num(by[..., None]) for by in shifts)]
+
+    def phases(values: Doubles, period: int) -> list[Doubles]:
+        return [shift(phase_means(values, period, rate), period) for rate in _PHASE_RATES]
+
+    plain, seasonal = [], []
+    for expected in phases(readings, season):
+        level = _trailing_mean(expected, season)
+        seasonal += shifted(expected[:, ahead], readings - expected, season)
+        plain += shifted(level[:, ahead], readings - level, season)
+    plain += shifted(np.zeros((len(readings), *ahead.shape)), readings, season)
+
+    if over > 1:
+        for expected in phases(readings, over):
+            plain += shifted(expected[:, ahead_over], readings - expected, over)
+            # growth is no season, however much a longer one explains of it
+            level = _trailing_mean(readings - expected, over)
+            slope = (level - shift(level, season - over)) / (season - over)
+            grown = level[:, last, None] + slope[:, last, None] * (leads + over / 2)
+            plain.append(expected[:, ahead_over] + np.nan_to_num(grown))
+            for added in phases(readings - expected, season):
+                # row by row, or alike for a whole short season, as a Sunday differs
+                smooth = np.roll(_trailing_mean(added, over), -(over // 2), axis=1)
+                for shape in (added, smooth):
+                    remainder = readings - expected - shape
+                    both = expected[:, ahead_over] + shape[:, ahead]
+                    seasonal += shifted(both, remainder, over)
+    return plain, seasonal
 
 
 def _binned(readings: Doubles, width: int) -> Doubles:
