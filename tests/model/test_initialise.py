@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 from dataclasses import replace
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -53,6 +56,19 @@ def test_built_in_weights_are_those_of_the_built_in_member() -> None:
     shapes = {name: x.shape for name, x in builtin_weights().items()}
     assert shapes == member_shapes(make_spec(members=(BUILTIN,)), BUILTIN)
     assert all(np.isfinite(x).all() for x in builtin_weights().values())
+
+
+def test_the_manifest_of_the_built_in_weights_is_of_this_file_and_network() -> None:
+    folder = files("rnnforecast.model")
+    content = folder.joinpath("builtin.safetensors").read_bytes()
+    manifest = json.loads(folder.joinpath("builtin.json").read_text())
+    recipe = manifest["recipe"]
+
+    assert manifest["sha256"] == hashlib.sha256(content).hexdigest()
+    assert manifest["quantiles"] == list(QUANTILES)
+    shape = recipe["cell"], recipe["width"], recipe["layers"], recipe["segment"]
+    assert shape == (BUILTIN.cell, BUILTIN.hidden, BUILTIN.layers, BUILTIN.segment)
+    assert len(content) < 2_000_000
 
 
 def test_members_of_its_shape_begin_as_the_built_in_one_and_others_do_not() -> None:
