@@ -231,15 +231,17 @@ def test_quantiles_do_not_cross_and_those_between_are_interpolated() -> None:
 
 
 def test_a_season_and_a_random_walk_are_forecast_by_built_in_weights() -> None:
-    walks = [random_walk(N, seed=s) for s in range(4)]
+    n_walks = 12
+    walks = [random_walk(N, seed=s) for s in range(n_walks)]
     panel = make_panel(wave(N), *walks)
-    panel = replace(panel, names=("s0", *(f"walk{i}" for i in range(4))))
+    panel = replace(panel, names=("s0", *(f"walk{i}" for i in range(n_walks))))
     rows = np.arange(120, 230, 10)
     past = at_rows(panel, rows)
-    actual = np.concatenate([[panel.of(s)[r : r + 6] for r in rows] for s in range(5)])
+    series = range(panel.n_series)
+    actual = np.concatenate([[panel.of(s)[r : r + 6] for r in rows] for s in series])
     errors = np.abs(builtin().predict(past, 6, QUANTILES).point - actual).mean(1)
     assert errors[: len(rows)].max() < 0.5
-    last = np.concatenate([panel.of(s)[rows - 1] for s in range(5)])[:, None]
+    last = np.concatenate([panel.of(s)[rows - 1] for s in series])[:, None]
     naive = np.abs(last - actual).mean(1)
     assert errors[len(rows) :].mean() < 1.1 * naive[len(rows) :].mean()
 
