@@ -185,7 +185,7 @@ def test_the_calendar_is_known_without_a_file(command: Command) -> None:
 @pytest.mark.slow  # nothing but the network knows of weekends, and it needs its steps
 def test_a_monday_after_a_sunday_is_forecast_by_the_calendar(command: Command) -> None:
     write_workdays()
-    options = ["--hidden", "8", "--layers", "1", "-L", "336", "--steps", "200", "--threads", "1"]
+    options = ["--hidden", "8", "--layers", "1", "-L", "336", "--steps", "600", "--threads", "1"]
 
     assert command("train", "data.csv", *options, "--learning-rate", "1e-2", *CALENDAR).code == 0
 
