@@ -2,6 +2,7 @@
 
 Rows to 8,640 train, to 11,520 validate, to 14,400 test (ETTm1: four times as many); each channel
 is forecast from every test window, stride 1; errors are in standard deviations of the train rows.
+Ours learns on from the validation rows before the test, as `train` does; the published ones do not.
 Sources: look-back 96, the repositories of SegRNN (lss-1138/SegRNN, one seed) and CycleNet
 (ACAT-SCUT/CycleNet, means of five seeds, which also ran the others); look-back 720, Lin and others
 2024 (SegRNN's journal version), Table II, and CycleNet's repository with a look-back of 336.
