@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,10 +24,12 @@ from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, make_past, window
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
 from rnnforecast.events import Listener, Notice, WarningEvent
 from rnnforecast.spec import BUILTIN, MemberSpec, NetworkSpec
-from rnnforecast.units import parse_duration_us, parse_steps
+from rnnforecast.units import format_duration, parse_duration_us, parse_steps
 
 _CHECKED_WINDOWS = 1024
 """Windows, spread over all of them, that are looked at for gaps."""
+_NAMED_SEASONS = 3
+"""Seasons that are named beside the one of most series."""
 _MIN_READ_SHARE = 0.1
 """Share of a window's rows that are read, at least: with fewer, stamps or step are misread."""
 _LONGER_STEPS = (
@@ -174,6 +177,13 @@ def _settle(
         segment=members[0].segment,
     ):
         listener(Notice(line))
+    others = Counter(each.main for each in by_series if each.main not in (1, season))
+    if others:
+        parts = (
+            f"{format_duration(period * past.step_us)} in {n}"
+            for period, n in others.most_common(_NAMED_SEASONS)
+        )
+        listener(Notice(f"other seasons: {', '.join(parts)} of {len(by_series)} series"))
 
     return NetworkSpec(
         lookback,

@@ -66,6 +66,19 @@ def test_each_series_has_its_own_season_unless_all_are_told_theirs() -> None:
     assert sizes(week_and_day)[1:] == (24, 24)
 
 
+def test_seasons_of_fewer_series_are_named_beside_that_of_most() -> None:
+    panel = make_panel(random_walk(1000), wave(1000), random_walk(1000, seed=3))
+    notices: list[str] = []
+
+    plan(panel, listener=lambda event: notices.append(event.message))
+    plan(make_panel(wave(1000)), listener=lambda event: notices.append(event.message))
+
+    assert "no season" in notices
+    assert [line for line in notices if "other seasons" in line] == [
+        "other seasons: 1 d in 1 of 3 series"
+    ]
+
+
 @pytest.mark.parametrize("season", ["1d,1w,90d", "1d,", "none,24"])
 def test_other_lists_of_seasons_are_a_usage_error(season: str) -> None:
     with pytest.raises(UsageError):
