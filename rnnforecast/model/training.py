@@ -469,7 +469,7 @@ _TRIED_STEPS = 5
 _STEP = 0.1
 """Weights of members are multiples of this before they are shrunk."""
 _PRIOR_WINDOWS = 30.0
-"""With so many disjoint validation windows, weights lie halfway between default and best ones."""
+"""Number of disjoint validation windows at which default and best weights count equally."""
 _TRAINED_SHARE = 0.7
 """Default weight of what was trained, beside the built-in member."""
 _ENOUGH = 0.25
