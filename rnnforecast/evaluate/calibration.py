@@ -1,4 +1,4 @@
-"""Conformal calibration of the quantiles on validation windows."""
+"""Calibration of the quantiles: on validation windows, and by the newest forecasts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from rnnforecast.config.training import BAND
 from rnnforecast.data.arrays import Doubles, Floats, Integers
 from rnnforecast.data.forecast import (
     TAIL_PAIRS,
@@ -19,7 +20,7 @@ from rnnforecast.data.forecast import (
     interpolate_quantiles,
 )
 from rnnforecast.data.split import Origins
-from rnnforecast.data.windows import Past
+from rnnforecast.data.windows import Past, Values, add_base
 from rnnforecast.evaluate.backtest import PART_VALUES, Truth
 from rnnforecast.parallel import all_gather
 from rnnforecast.spec import QUANTILES
@@ -29,6 +30,19 @@ _MAX_BLOCKS, _MIN_BLOCKS = 20, 5
 be told from chance: nothing moves."""
 _MAX_GROUPS = 6
 """Groups of leads, the first ones short; one for each lead was no better on any data set."""
+_LOST = 10.0
+"""A window with half of its readings so many widths outside is left out: a sensor that stood still
+and came to life again, say, whose band was all but closed. No width of others follows from it."""
+
+# How the newest forecasts count (docs/decisions.md, 110).
+_N_RECENT = 6
+"""Forecasts of the newest past, a horizon apart, whose bands are held against the readings."""
+_PRIOR = 3.0
+"""Whole windows of readings that would have to speak for another width to be half believed."""
+_SHARE_INSIDE = 0.82
+"""Share of the readings that the band is scaled to hold: a quantile of few windows is low."""
+_MAX_FACTOR = 3.0
+"""The newest readings alone widen a band by at most this, and narrow it by its inverse."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,105 @@ class Calibrated:
     @cached_property
     def _entries(self) -> dict[str, int]:
         return {name: entry for entry, name in enumerate(self.names, start=1)}
+
+
+@dataclass(frozen=True)
+class AdaptiveBands:
+    """A forecaster whose bands are scaled by how wide its newest ones should have been.
+
+    Forecasts from a few earlier cutoffs, made from what was known there, are held against the
+    readings that followed. Only such count that lie after the readings that it was trained on.
+    """
+
+    forecaster: Forecaster
+    untrained_from_us: int
+    """The first time that the forecaster has not learnt from; readings from there on count."""
+
+    def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
+        """Forecast, and scale the distances from the median; `uncalibrated` are those before."""
+        forecast = self.forecaster.predict(past, horizon, QUANTILES)
+        factor = self._factors(past, horizon)
+        median = forecast.point[:, :, None]
+        scaled = median + (forecast.values - median) * factor[:, None, None]
+        raw = forecast.values if forecast.uncalibrated is None else forecast.uncalibrated
+        return replace(
+            forecast,
+            values=interpolate_quantiles(scaled, QUANTILES, quantiles),
+            quantiles=tuple(quantiles),
+            uncalibrated=interpolate_quantiles(raw, QUANTILES, quantiles),
+        )
+
+    def _factors(self, past: Past, horizon: int) -> Floats:
+        """`(origin,)`: what each band is multiplied by; 1 without earlier forecasts."""
+        factors = np.ones(past.n_origins, np.float32)
+        size = max(1, PART_VALUES // (_N_RECENT * horizon * len(QUANTILES)))
+        for first in range(0, past.n_origins, size):
+            places = slice(first, first + size)
+            part = past.subset(places)
+            factors[places] = _scale(self._ratios(part, horizon))
+        return factors
+
+    def _ratios(self, past: Past, horizon: int) -> Floats:
+        """Return how far readings lay from the median, `(origin, window, lead)`, in half widths.
+
+        1 is the edge of the 80 % band; NaN where nothing is known.
+        """
+        ratios = np.full((past.n_origins, _N_RECENT, horizon), np.nan, np.float32)
+        ago = np.arange(1, _N_RECENT + 1) * horizon
+        cutoff = past.cutoff[:, None] - ago
+        seen_until = past.cutoff_time[:, None] - ago * past.step_us
+        # an earlier forecast has to know at least half of what the one of now does
+        counts = (2 * cutoff >= past.cutoff[:, None]) & (
+            seen_until + past.step_us >= self.untrained_from_us
+        )
+        origin, window = np.nonzero(counts)
+        if not len(origin):
+            return ratios
+
+        # rolling origins share most of their earlier forecasts
+        pairs = np.stack([past.series[origin], cutoff[origin, window]], axis=1)
+        _, once, number = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
+        earlier = past.earlier(origin[once], ago[window[once]])
+        values = self.forecaster.predict(earlier, horizon, QUANTILES).values[number.ravel()]
+
+        readings = past.history(_N_RECENT * horizon).reshape(-1, _N_RECENT, horizon)[:, ::-1]
+        actual = add_base(readings, past)[origin, window]
+        ratios[origin, window] = _in_half_widths(values, actual)
+        return ratios
+
+
+def _in_half_widths(values: Values, actual: Values) -> Values:
+    """Return distances of readings, `(window, lead)`, from the median, in half widths of the band.
+
+    The half is that of the reading's side. A reading on the median says nothing where a side has
+    no width, as many readings are then equal to several quantiles: 1. NaN where the band is closed.
+    """
+    low, median, high = (values[:, :, QUANTILES.index(level)] for level in (BAND[0], 0.5, BAND[1]))
+    distance, width = np.abs(actual - median), high - low
+    half = np.where(actual < median, median - low, high - median)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(half > 0, distance / half, 1 + distance / width)
+    is_tied = (distance == 0) & ((low == median) | (high == median))
+    return np.where(width > 0, np.where(is_tied, 1, ratio), np.nan)
+
+
+def _scale(ratios: Floats) -> Doubles:
+    """Return what a band is multiplied by, `(origin,)`, from ratios `(origin, window, lead)`.
+
+    With that factor it would have held its share of the readings of late. It counts as much as
+    there are windows of readings, beside `_PRIOR` windows of which each says 1.
+    """
+    flat = np.sort(ratios.reshape(len(ratios), -1).astype(np.float64), axis=1)  # NaN come last
+    n = np.isfinite(flat).sum(1)
+    place = np.maximum(_SHARE_INSIDE * n - 0.5, 0)
+    lower = np.minimum(place.astype(np.int64), np.maximum(n - 1, 0))
+    upper = np.minimum(lower + 1, np.maximum(n - 1, 0))
+    rows = np.arange(len(flat))
+    needed = flat[rows, lower] + (place - lower) * (flat[rows, upper] - flat[rows, lower])
+    needed = np.clip(np.where(n > 0, needed, 1.0), 1 / _MAX_FACTOR, _MAX_FACTOR)
+    n_windows = n / ratios.shape[2]
+    factors: Doubles = needed ** (n_windows / (n_windows + _PRIOR))
+    return factors
 
 
 def fit_calibration(
@@ -141,7 +254,10 @@ def _score(
             np.maximum(quantiles[:, :, low] - actual, actual - quantiles[:, :, high]) / widths
             for low, high in TAIL_PAIRS
         ]
-        values.append(np.stack(pairs, axis=-1).astype(np.float32))
+        scores = np.stack(pairs, axis=-1)
+        is_lost = 2 * (scores > _LOST).sum(1) >= np.isfinite(scores).sum(1)
+        scores = np.where(is_lost[:, None], np.nan, scores)
+        values.append(scores.astype(np.float32))
         series.append(part.series)
         cutoffs.append(part.cutoff_time)
 
@@ -151,8 +267,9 @@ def _score(
     elapsed = cutoff - cutoff.min()
     shortest = truth.horizon * held_out.step_us
     block = elapsed // max(shortest, -(-int(elapsed.max() + 1) // _MAX_BLOCKS))
-    scores = all_gather(ranks, np.concatenate(values))
-    return _Scores(scores, all_gather(ranks, np.concatenate(series)), block)
+    return _Scores(
+        all_gather(ranks, np.concatenate(values)), all_gather(ranks, np.concatenate(series)), block
+    )
 
 
 def _move(scores: Doubles, block: Integers, share: float) -> float:

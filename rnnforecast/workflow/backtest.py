@@ -245,7 +245,7 @@ def fitted_trial(
         calibration = calibrate(fitted, parts, spec, listener)
         # as `train` does, so that the newest readings before the test part are learnt from
         fitted = fine_tune(fitted, parts, parts.before_test, config, listener)
-        network = with_calibration(fitted, calibration, fitted.names)
+        network = with_calibration(fitted, calibration, fitted.names, untrained_from_us=begin)
         methods = {NETWORK: network, **_make_baselines(ends.baselines, parts, spec, listener)}
         rounds.append(Round.limited(origins, methods, parts.limits_before_test))
 

@@ -266,7 +266,7 @@ def anomalies(
         events(WarningEvent("already-learnt", message))
 
     result = find_anomalies(
-        with_limits(restore(artifact), artifact.limits),
+        with_limits(restore(artifact, is_adaptive=False), artifact.limits),
         panel,
         lookback=spec.least_history,
         stride=stride,

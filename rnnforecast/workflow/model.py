@@ -174,9 +174,22 @@ def use(
     return before
 
 
-def restore(artifact: Artifact) -> Forecaster:
-    """Make the forecaster of a saved version; imports torch. Raises `ModelError`."""
-    return with_calibration(restore_network(artifact), artifact.calibration, artifact.names)
+def restore(artifact: Artifact, *, is_adaptive: bool = True) -> Forecaster:
+    """Make the forecaster of a saved version; imports torch. Raises `ModelError`.
+
+    One that is adaptive scales its bands by how it forecast the readings since its training.
+    """
+    untrained_from_us = None
+    if is_adaptive:
+        schema = artifact.schema
+        assert schema.step_us is not None
+        untrained_from_us = schema.axis.parse(artifact.trained_until) + schema.step_us
+    return with_calibration(
+        restore_network(artifact),
+        artifact.calibration,
+        artifact.names,
+        untrained_from_us=untrained_from_us,
+    )
 
 
 def restore_network(artifact: Artifact) -> RNNForecaster:

@@ -27,7 +27,7 @@ from rnnforecast.evaluate.backtest import (
     select_examples,
 )
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
-from rnnforecast.evaluate.calibration import Calibrated, fit_calibration
+from rnnforecast.evaluate.calibration import AdaptiveBands, Calibrated, fit_calibration
 from rnnforecast.evaluate.comparison import (
     NAIVE,
     NETWORK,
@@ -171,10 +171,22 @@ def calibrate(
 
 
 def with_calibration(
-    forecaster: Forecaster, calibration: Calibration | None, names: tuple[str, ...]
+    forecaster: Forecaster,
+    calibration: Calibration | None,
+    names: tuple[str, ...],
+    *,
+    untrained_from_us: int | None,
 ) -> Forecaster:
-    """Return a forecaster with calibrated quantiles; without a calibration, the one given."""
-    return forecaster if calibration is None else Calibrated(forecaster, calibration, names)
+    """Return a forecaster with calibrated quantiles, which its newest forecasts scale.
+
+    Without a calibration the quantiles are as learnt; where no time is given from which on
+    readings are new to the forecaster, none scale them.
+    """
+    if calibration is not None:
+        forecaster = Calibrated(forecaster, calibration, names)
+    if untrained_from_us is None:
+        return forecaster
+    return AdaptiveBands(forecaster, untrained_from_us)
 
 
 def compare_held_out(
@@ -196,7 +208,9 @@ def compare_held_out(
 
     network = fine_tune(fitted, split, split.before_test, setup.config, listener)
     forecasters: dict[str, Forecaster] = {
-        NETWORK: with_calibration(network, calibration, network.names),
+        NETWORK: with_calibration(
+            network, calibration, network.names, untrained_from_us=split.test_from_us
+        ),
         NAIVE: naive(),
         SEASONAL_NAIVE: SeasonalNaive(spec.season),
         **(extra_forecasters or {}),

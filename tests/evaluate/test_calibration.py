@@ -164,15 +164,20 @@ def test_missing_readings_do_not_count() -> None:
     )
 
 
-def test_a_band_without_width_says_nothing_about_others() -> None:
+@pytest.mark.parametrize("width", [0.0, 1e-3])
+def test_a_band_that_is_all_but_closed_says_nothing_about_others(width: float) -> None:
+    """Such is that of a sensor that stood still, and then came to life again."""
+
     @dataclass(frozen=True)
-    class Flat(Normal):
+    class Closed(Normal):
         def predict(self, past, horizon, quantiles):
             made = super().predict(past, horizon, quantiles)
-            return replace(made, values=np.where(past.series[:, None, None] == 1, 20, made.values))
+            closed = 20 + width * (made.values - 20)
+            is_closed = past.series[:, None, None] == 1
+            return replace(made, values=np.where(is_closed, closed, made.values))
 
     alone = fitted(make_panel(noise(4000)), Normal(0.5)).calibration
-    beside = fitted(make_panel(noise(4000), noise(4000, seed=1)), Flat(0.5)).calibration
+    beside = fitted(make_panel(noise(4000), noise(4000, seed=1)), Closed(0.5)).calibration
 
     np.testing.assert_allclose(alone.by_lead, beside.by_lead, atol=1e-6)
     assert not beside.by_series[1].any()
