@@ -129,7 +129,11 @@ def test_who_is_at_the_model_is_not_disturbed(command: Command, place: Path) -> 
 
 @pytest.mark.slow
 def test_a_drift_brings_a_challenger(command: Command, place: Path) -> None:
-    stamps = [stamp.replace(" ", "T") for stamp in pd.read_csv(place / "data.csv")["timestamp"]]
+    data = pd.read_csv(place / "data.csv")
+    stamps = [stamp.replace(" ", "T") for stamp in data["timestamp"]]
+    columns = ["flow", "level"]
+    data.loc[N_OLD:, columns] += 4 * np.sin(2 * np.pi * np.arange(N_NEW) / 5)[:, None]
+    data.to_csv(place / "data.csv", index=False)
     (version,) = (place / "model/versions").iterdir()
     reference = json.loads((version / "metrics.json").read_text())["error_reference"]
     assert reference["others"] is not None, "the model must know what is usual"

@@ -347,7 +347,7 @@ def test_what_is_measured_has_learnt_nothing_from_the_test_part(
     evaluate = steps.evaluate
 
     def spy(rounds, *arguments, **options):
-        network = rounds[0].forecasters["network"]
+        network = rounds[0].forecasters["network"].forecaster  # which it scales the bands of
         tensors = {**network.forecaster.tensors(), "moves": network.calibration.by_lead}
         measured.append({k: v.tobytes() for k, v in tensors.items()})
         return evaluate(rounds, *arguments, **options)
