@@ -111,6 +111,11 @@ class NetworkSpec:
         return self.quantiles.index(0.5)
 
 
+def builtin_spec(n_series: int, *, lookback: int, horizon: int, season: int = 1) -> NetworkSpec:
+    """Return the specification of the built-in network alone, in steps."""
+    return NetworkSpec(lookback, horizon, season, n_series, (BUILTIN,))
+
+
 def expected_shapes(spec: NetworkSpec) -> dict[str, Shape]:
     """Return the name and shape of every tensor that a network of this specification stores."""
     entries = spec.n_series + 1  # entry 0 stands for every unknown series

@@ -27,7 +27,7 @@ from benchmarks.pretrain import (
     write,
 )
 from benchmarks.synthetic import Batch, Size, draw
-from rnnforecast.model.forecaster import builtin_weights
+from rnnforecast.model.builtin import builtin_weights
 from rnnforecast.model.member import Segments
 from tests.model.networks import quantiles_of
 

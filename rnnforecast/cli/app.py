@@ -23,7 +23,7 @@ from rnnforecast.config.fields import (
     option_fields,
     read_toml,
 )
-from rnnforecast.config.training import STANDARD_OUTPUT
+from rnnforecast.config.training import BUILTIN_MODEL, STANDARD_OUTPUT
 from rnnforecast.errors import Proposal, UsageError
 from rnnforecast.storage.durable import check_not_overwriting
 from rnnforecast.urls import is_url, parse_database
@@ -123,10 +123,10 @@ class Explicit(frozenset[str]):
 
 
 def load_optional_model(model: str | None, version: str | None) -> Model | None:
-    """Load a model that the command can do without; None where no path is given."""
+    """Load a model that the command can do without; None without a path, and for the built-in."""
     if model is None and version is not None:
         raise UsageError("--version names one of a model's", hint="add  --model DIR")
-    return None if model is None else rnnforecast.load(model, version=version)
+    return None if model in (None, BUILTIN_MODEL) else rnnforecast.load(model, version=version)
 
 
 def configure_screen(context: typer.Context, common: CommonOptions) -> Screen:

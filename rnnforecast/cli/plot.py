@@ -24,6 +24,7 @@ from rnnforecast.config.commands import MAX_DRAWN
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import (
     BAND,
+    BUILTIN_MODEL,
     DEFAULT_MODEL,
     STANDARD_OUTPUT,
     AnomalyConfig,
@@ -202,7 +203,7 @@ def anomalies(
     screen = configure_screen(context, common)
     search = rnnforecast.anomalies(
         data,
-        model=rnnforecast.load(model, version=version),
+        model=model if model == BUILTIN_MODEL else rnnforecast.load(model, version=version),
         config=config,
         reading=reading,
         explicit=explicit,

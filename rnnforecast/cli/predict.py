@@ -91,8 +91,8 @@ def predict(
             print_batch(result, screen)
     else:
         result = rnnforecast.predict(
-            model,
             data,
+            model=model if "model" in explicit else None,
             config=forecast,
             reading=reading,
             explicit=explicit,
@@ -137,6 +137,7 @@ def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
 
     return {
         "output": output,
+        "version": prediction.version,
         "series": len(forecast.names),
         "horizon": forecast.horizon,
         "rows": len(forecast.names) * forecast.horizon,

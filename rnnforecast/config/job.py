@@ -22,7 +22,7 @@ from rnnforecast.config.fields import (
     read_toml,
 )
 from rnnforecast.config.reading import DataConfig, parse_bytes
-from rnnforecast.config.training import DEFAULT_MODEL, PredictConfig
+from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL, PredictConfig
 from rnnforecast.errors import UsageError
 from rnnforecast.units import check_range, parse_duration_us
 from rnnforecast.urls import check_not_collapsed, is_url, parse_database, parse_url
@@ -253,7 +253,7 @@ def read_job(path: Path) -> Job:
         label=decode_part(JobPart, "job").name,
         reading=_resolve_fields(reading, ("exclude", "rejects"), folder),
         explicit=frozenset(key.replace("-", "_") for key in data),
-        model=replace(model, path=_resolve_input(model.path, folder)),
+        model=_resolve_model(model, folder),
         forecast=_decode_forecast(forecast, tables.get("fresh", {}), path),
         ledger=ledger and _resolve(ledger, folder),
         log=_resolve_fields(log, ("file",), folder),
@@ -302,6 +302,12 @@ def _check_model(path: Path, model: ModelPart, tables: Mapping[str, Any]) -> Non
     """Raise `UsageError` for a job that changes the versions of a model on an object store."""
     keep = {"keep"} if "versions" in tables.get("keep", {}) else set()
     changing = sorted(keep | ({"retrain"} & tables.keys()))
+    if model.path == BUILTIN_MODEL and (changing or model.version is not None):
+        raise UsageError(
+            f"{path}: [{'model' if model.version else changing[0]}] is about versions of a model, "
+            "and the built-in network has none",
+            hint="train one, and name its directory:  [model]  and below it  path = ...",
+        )
     if is_url(model.path) and changing:
         raise UsageError(
             f"{path}: [{changing[0]}] changes the model, and {parse_url(model.path)} has no lock",
@@ -362,6 +368,12 @@ def _is_invalid(cls: type[Any], key: str, value: Any) -> bool:
 def _resolve_input(path: str, folder: Path) -> str:
     """Return a path or a URL that is only read."""
     return str(parse_url(path)) if is_url(path) else _resolve(path, folder)
+
+
+def _resolve_model(model: ModelPart, folder: Path) -> ModelPart:
+    if model.path == BUILTIN_MODEL:
+        return model
+    return replace(model, path=_resolve_input(model.path, folder))
 
 
 def _resolve_fields(part: _T, names: tuple[str, ...], folder: Path) -> _T:

@@ -16,11 +16,13 @@ BAND = (0.1, 0.9)
 """Quantiles that are written next to the median by default."""
 STANDARD_OUTPUT = "-"
 DEFAULT_MODEL = "model"
+BUILTIN_MODEL = "builtin"
+"""Stands for the built-in network where a model is named; a folder of that name is ./builtin."""
 NO_BOUNDS = "none"
 """The value of `bounds` by which forecasts go beyond the limits that readings rest on."""
 EXPERT = "expert"
-FALLBACKS = ("seasonal-naive", "naive", EXPERT)
-BASELINES = ("naive", "seasonal-naive", EXPERT, "ridge")
+FALLBACKS = ("seasonal-naive", "naive", EXPERT, BUILTIN_MODEL)
+BASELINES = ("naive", "seasonal-naive", EXPERT, BUILTIN_MODEL, "ridge")
 _EXCEL_SAFE = "Put ' before names that a spreadsheet would take for a formula (CSV)."
 MAX_LOOKBACK = 16_384
 MAX_HORIZON = 16_384
@@ -158,7 +160,8 @@ class PredictConfig:
     as_of: str | None = option(None, "Use no reading after this time. Default: the newest one.")
     fallback: tuple[str, ...] = option(
         (),
-        "Methods for series that the network cannot forecast: seasonal-naive, naive, expert.",
+        "Methods for series that the network cannot forecast: seasonal-naive, naive, expert, "
+        "builtin.",
         choices=FALLBACKS,
         listed=True,
     )

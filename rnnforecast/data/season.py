@@ -512,6 +512,11 @@ def max_auto_horizon(longest: int) -> int:
     return max(1, min(MAX_SEASON, longest // 8))
 
 
+def default_horizon(season: int, step_us: int) -> int:
+    """Return one season, or 24 steps without one, an hour of finer ones."""
+    return season if season > 1 else max(_NO_SEASON_HORIZON, _LEAST_HORIZON_US // step_us)
+
+
 def wanted_lookback(seasons: Sequence[Seasons]) -> int:
     """Return the rows that hold 28 main and 4 long seasons of each series, from 672 to 2,048.
 
@@ -532,9 +537,9 @@ def resolve_windows(
 ) -> tuple[int, int]:
     """Return look-back and horizon in steps.
 
-    By default the horizon is one `season`, or 24 steps without one, an hour of finer ones, and the
-    look-back `n_wanted`, see `wanted_lookback`, as far as the data have room for it: `longest` is
-    the longest series' rows. Raises `NotEnoughDataError` where that is shorter than a window.
+    By default they are `default_horizon` and `n_wanted`, see `wanted_lookback`, as far as the data
+    have room for them: `longest` is the longest series' rows. Raises `NotEnoughDataError` where
+    that is shorter than a window.
     """
     if longest < _FEWEST_ROWS and "auto" in (config.horizon, config.lookback):
         raise NotEnoughDataError(
@@ -544,9 +549,7 @@ def resolve_windows(
         )
 
     if config.horizon == "auto":
-        no_season = max(_NO_SEASON_HORIZON, _LEAST_HORIZON_US // step_us)
-        default = season if season > 1 else no_season
-        horizon = min(default, max_auto_horizon(longest))
+        horizon = min(default_horizon(season, step_us), max_auto_horizon(longest))
     else:
         horizon = _steps(config.horizon, "horizon", step_us, axis)
     if config.lookback == "auto":

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnforecast.config.training import EXPERT
+from rnnforecast.config.training import BUILTIN_MODEL, EXPERT
 from rnnforecast.data.arrays import Doubles
 from rnnforecast.evaluate.metrics import (
     UNCALIBRATED,
@@ -24,7 +24,11 @@ UNKNOWN = "no held-out readings say how good the network is"
 UNDEFINED = "the readings never change from season to season, so no method can be better"
 NETWORK, NAIVE, SEASONAL_NAIVE = "network", "naive", "seasonal_naive"
 RIDGE = "ridge"
-_REMARKED = {EXPERT: "a weighted season with an autoregression", RIDGE: "ridge regression on lags"}
+_REMARKED = {
+    EXPERT: "a weighted season with an autoregression",
+    BUILTIN_MODEL: "the built-in network, which has learnt nothing here,",
+    RIDGE: "ridge regression on lags",
+}
 """Methods that the verdict names where they are better than the network."""
 _SKILL_OVER = (NAIVE, SEASONAL_NAIVE)
 _SEASONS = {86_400_000_000: "yesterday", 604_800_000_000: "last week"}

@@ -44,6 +44,8 @@ class Prediction:
     """The readings that the forecast was made from, in the order of its series."""
     exceedances: tuple[Exceedance, ...] = ()
     """For each series with a limit, when it is likely above it."""
+    version: str | None = None
+    """The version of the model; None where it has not been saved."""
     warnings: tuple[WarningEvent, ...] = ()
 
     def to_arrow(self, quantiles: Sequence[float] | None = None) -> pa.Table:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pa_parquet
 from rnnforecast.config.commands import DEFAULT_LEDGER, ScoreConfig
 from rnnforecast.config.job import Job, read_job
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.config.training import DEFAULT_MODEL
+from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import (
     DataError,
@@ -34,13 +34,13 @@ from rnnforecast.evaluate.live import IN_SAMPLE, SCORED_COLUMNS, Score, score_is
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
 from rnnforecast.jobs.owner import JOB, belongs_to, describe_owner
 from rnnforecast.process import open_regular
-from rnnforecast.sources.files import check_fits, check_outputs
+from rnnforecast.sources.files import check_fits
 from rnnforecast.storage.durable import publishing_file, remove_file
 from rnnforecast.storage.publish import publish
 from rnnforecast.storage.remote import local_path, read_json
 from rnnforecast.tables.match import newest_reading
 from rnnforecast.units import parse_duration_us
-from rnnforecast.workflow.model import Model, as_model, load, resolve_options, training_source
+from rnnforecast.workflow.model import Model, as_model, load, read_with_model, training_source
 
 STAMP = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{6}(?:_[0-9]{6})?Z?"
 """A regular expression of the as-of time in names of files, as `format_for_file_name` writes it."""
@@ -227,7 +227,8 @@ def score(
     """
     config = config or ScoreConfig()
     events = Recorder(listener, [])
-    model = as_model(model)
+    if model != BUILTIN_MODEL:
+        model = as_model(model)
     folder = local_path(ledger, "a ledger")
     if not list_parts(folder):
         raise DataError(
@@ -236,10 +237,10 @@ def score(
             hint="name the folder that  [ledger] path  of a job names, with  --ledger",
         )
 
-    options = resolve_options(model.artifact, reading, explicit)
-    source = training_source(model, is_trusted=trust_source) if data is None else data
-    check_outputs(source, options)
-    past = make_past(model.read(source, options, events)[0])
+    if data is None:
+        data = training_source(as_model(model), is_trusted=trust_source)
+    _, panel, options = read_with_model(data, model, reading, explicit, events)
+    past = make_past(panel)
 
     newest, since = _span(past, config)
     _check_size(folder, past, since, config.by, options)
@@ -279,7 +280,8 @@ def score_job(
         )
     check_ledger_owner(job, Path(job.ledger))
 
-    model = load(job.model.path, version=job.model.version)
+    is_builtin = job.model.path == BUILTIN_MODEL
+    model = BUILTIN_MODEL if is_builtin else load(job.model.path, version=job.model.version)
     return score(
         job.ledger,
         job.source,

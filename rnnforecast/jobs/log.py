@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnforecast.config.job import Job, read_job
+from rnnforecast.config.training import BUILTIN_MODEL
 from rnnforecast.errors import (
     PARTIAL,
     CatchUpError,
@@ -37,6 +38,7 @@ from rnnforecast.events import (
 )
 from rnnforecast.jobs.owner import FROM_HERE, JOB, belongs_to, path_from
 from rnnforecast.jobs.publication import read_newest_manifest
+from rnnforecast.model.builtin import builtin_version
 from rnnforecast.process import open_regular
 from rnnforecast.storage import versions
 from rnnforecast.storage.durable import PIPE_PATIENCE_S, append_line, publishing_output
@@ -591,9 +593,12 @@ def status(path: str | Path) -> Status:
 
     version, created, model_problem = None, None, None
     try:
-        version = versions.resolve_version(as_path(job.model.path), job.model.version).name
-        # The name of a version begins with the time at which it was made, in UTC.
-        created = datetime.strptime(f"{version[:15]}+0000", "%Y%m%dT%H%M%S%z").timestamp()
+        if job.model.path == BUILTIN_MODEL:
+            version = builtin_version()
+        else:
+            version = versions.resolve_version(as_path(job.model.path), job.model.version).name
+            # The name of a version begins with the time at which it was made, in UTC.
+            created = datetime.strptime(f"{version[:15]}+0000", "%Y%m%dT%H%M%S%z").timestamp()
     except ModelError as error:
         model_problem = error.message
 

@@ -20,7 +20,7 @@ from rnnforecast._version import __version__
 from rnnforecast.config.fields import hash_facts
 from rnnforecast.config.job import AS_OF, Job
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.config.training import changed_fields
+from rnnforecast.config.training import BUILTIN_MODEL, changed_fields
 from rnnforecast.data.output import encode_table
 from rnnforecast.errors import UsageError, redact
 from rnnforecast.evaluate.live import issue_table
@@ -54,13 +54,16 @@ from rnnforecast.storage.durable import (
 )
 from rnnforecast.storage.publish import describe_input, publish
 from rnnforecast.storage.remote import read_json
+from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import newest_reading, unix_time_s
 from rnnforecast.urls import is_url
 from rnnforecast.workflow.model import (
     Model,
     PreparedForecast,
+    load,
     output_table,
     prepare,
+    prepare_builtin,
     resolve_options,
 )
 from rnnforecast.workflow.steps import Clock
@@ -97,10 +100,17 @@ class Publication:
     output: Path
 
     @classmethod
-    def prepare(cls, job: Job, model: Model, as_of: str | None, events: Recorder) -> Publication:
-        """Read the readings, and resolve options, key and paths. Raises what reading raises."""
-        artifact = model.artifact
-        options = resolve_options(artifact, job.reading, job.explicit)
+    def prepare(cls, job: Job, as_of: str | None, events: Recorder) -> Publication:
+        """Load the model, read the readings, and resolve options, key and paths.
+
+        Raises what loading and reading raise.
+        """
+        model = None
+        if job.model.path == BUILTIN_MODEL:
+            options = load_excluded_times(job.reading)
+        else:
+            model = load(job.model.path, version=job.model.version)
+            options = resolve_options(model.artifact, job.reading, job.explicit)
         quantiles = tuple(sorted({0.1, 0.9, *job.forecast.quantiles}))
         config = replace(job.forecast, as_of=as_of, quantiles=quantiles)
         inputs = {"what is known ahead": config.future}
@@ -111,13 +121,16 @@ class Publication:
         if options.exclude is not None:
             exclude = InputFile.of(Path(options.exclude))
             events(InputRead(str(exclude.path), exclude.describe))
-        ready = prepare(artifact, job.source, config, options, events)
+        if model is None:
+            model, ready = prepare_builtin(job.source, config, options, events)
+        else:
+            ready = prepare(model.artifact, job.source, config, options, events)
         newest_us, axis = newest_reading(ready.past), ready.past.axis
         as_of_us = newest_us if as_of is None else axis.parse(as_of)
         stamp = axis.format_for_file_name(as_of_us)
         path = job.output_path(stamp)
         check_not_shared(job, path)
-        fingerprint = ready.past.fingerprint(artifact.spec.horizon)
+        fingerprint = ready.past.fingerprint(model.artifact.spec.horizon)
         forecast = {k: v for k, v in job.forecast.facts().items() if k != "as_of"}
         key = hash_facts(
             {
@@ -184,7 +197,10 @@ class Publication:
             "as_of": self.as_of_iso,
             "published": datetime.now(UTC).isoformat(timespec="seconds"),
             "arguments": [redact(argument) for argument in arguments],
-            "model": {"path": str(self.model.path), "version": self.model.version},
+            "model": {
+                "path": str(self.model.path or BUILTIN_MODEL),
+                "version": self.model.version,
+            },
             "in_sample": self.ready.is_in_sample,
             "horizon": self.ready.horizon,
             "config": _config_with_origins(self.job, self.ready.options),
@@ -303,7 +319,7 @@ def check_job_files(job: Job) -> None:
                     path / "part.parquet" if name == "the ledger" else path, source, content
                 )
                 check_spared(path, source, content)
-        if not is_url(job.model.path):
+        if not is_url(job.model.path) and job.model.path != BUILTIN_MODEL:
             _check_model_spared(path, Path(job.model.path), name)
 
 

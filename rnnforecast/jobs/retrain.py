@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rnnforecast.config.training import EXPERT
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import SplitTimes, split_at
 from rnnforecast.errors import ModelError
@@ -17,7 +16,6 @@ from rnnforecast.evaluate.live import Score
 from rnnforecast.events import Recorder
 from rnnforecast.jobs.publication import Publication
 from rnnforecast.model.artifact import load_manifest
-from rnnforecast.model.experts import ExpertForecaster
 from rnnforecast.model.provenance import build_artifact
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
@@ -29,6 +27,7 @@ from rnnforecast.workflow.steps import (
     compare_held_out,
     fine_tune,
     fit_network,
+    make_references,
     render_report,
 )
 
@@ -72,7 +71,7 @@ def _find_challenge(publication: Publication, scores: Sequence[Score]) -> _Chall
     if job.model.version is not None or (rule.every is None and rule.when is None):
         return None
     step_us, horizon = past.step_us, artifact.spec.horizon
-    trained_until_us = past.axis.parse(artifact.trained_until)
+    trained_until_us = artifact.untrained_from_us - step_us
     n_new = (publication.newest_us - trained_until_us) // step_us
     n_held_out = min(int(rule.hold_out * n_new), _MAX_HELD_OUT * horizon)
     if n_held_out < _MIN_HELD_OUT * horizon:
@@ -113,7 +112,7 @@ def _train_challenger(
     plan = TrainingSetup(split_at(panel, cuts), spec, config, start.network.common_seasons)
     fitted = fit_network(plan, plan.split, events, start=start)
     calibration = calibrate(fitted, plan.split, plan.spec, events)
-    rivals = {EXPERT: ExpertForecaster(), CHAMPION: incumbent}
+    rivals = {**make_references(plan), CHAMPION: incumbent}
     comparison, seen = compare_held_out(fitted, calibration, plan, events, rivals)
     decision = _decide(publication, challenge, comparison)
 

@@ -58,7 +58,7 @@ from rnnforecast.storage import versions
 from rnnforecast.storage.durable import check_file, make_directory
 from rnnforecast.storage.lock import acquire
 from rnnforecast.units import parse_duration_us
-from rnnforecast.workflow.model import forecast, load
+from rnnforecast.workflow.model import forecast
 from rnnforecast.workflow.steps import Clock
 
 SCORED_HORIZONS = 7
@@ -173,8 +173,8 @@ def _run_once(call: _Call, as_of: str | None, events: Recorder, clock: Clock) ->
     """
     job, config = call.job, call.config
     with time_limit(call.deadline - time.monotonic()):
-        model = load(job.model.path, version=job.model.version)
-        publication = Publication.prepare(job, model, as_of, events)
+        publication = Publication.prepare(job, as_of, events)
+        model = publication.model
         clock.lap("read_s")
         result = RunResult(
             PLANNED,

@@ -71,6 +71,8 @@ _KEY_BYTES = 32
 _MAX_OUTPUT = 1e30
 """Outputs of the self-test are in units of a series' scale; no network is near this."""
 
+UNTRAINED = -(1 << 62)
+"""Before all times: from when on readings are new to the built-in network, in microseconds."""
 _SHIFTS = pa.list_(pa.float32(), len(TAIL_PAIRS))
 _SERIES_SCHEMA = pa.schema({"series": pa.string(), "offset": pa.float64()})
 _SHIFT_FIELDS = [pa.field("quantile_shifts", _SHIFTS)]
@@ -93,11 +95,12 @@ class Artifact:
     metrics: dict[str, Any]
     history: str
     """The training log as CSV."""
-    trained_until: str
-    """Time of the newest reading that the weights were trained on."""
+    trained_until: str | None
+    """Time of the newest reading that the weights were trained on; None for the built-in network,
+    which is never saved."""
     training_range: dict[str, Any]
     """Time ranges of the train, validation and test parts, and the numbers of readings."""
-    self_test: dict[str, Any]
+    self_test: dict[str, Any] | None
     """Expected output for a fixed input, see `RNNForecaster.self_test`."""
     provenance: dict[str, Any]
     parent: str | None = None
@@ -106,6 +109,14 @@ class Artifact:
     """Shifts of the quantiles; None where too little was held out to estimate them."""
     limits: Limits | None = None
     """The limits that the readings rest on, of the trained series in their order; None without."""
+
+    @property
+    def untrained_from_us(self) -> int:
+        """The first time on the axis that the weights have not learnt from, in microseconds."""
+        if self.trained_until is None:
+            return UNTRAINED
+        assert self.schema.step_us is not None
+        return self.schema.axis.parse(self.trained_until) + self.schema.step_us
 
     @property
     def n_parameters(self) -> int:
@@ -467,7 +478,8 @@ def _check_manifest(manifest: dict[str, Any], artifact: Artifact) -> None:
     stored = {key: value for key, value in manifest.items() if key != "sha256"}
 
     for name in ("trained_until", "training_range", "provenance", "parent"):
-        if not has_type(stored[name], _HINTS[Artifact][name]):
+        hint = str if name == "trained_until" else _HINTS[Artifact][name]
+        if not has_type(stored[name], hint):
             raise ValueError(f"{name} is {stored[name]!r}")
 
     expected = parse_json(to_json(artifact.to_json()))

@@ -82,8 +82,9 @@ def read_inferred(
     find_train_end: FindTrainEnd | None = None,
     ranks: Ranks = SINGLE_PROCESS,
     keeps_other_steps: bool = False,
+    as_of: str | None = None,
 ) -> tuple[Panel, Schema]:
-    """Infer the schema of an open source, and read it.
+    """Infer the schema of an open source, and read it, up to the as-of time if there is one.
 
     Where times then repeat that did not in the first rows, the key is looked for in all rows.
     Series that are read at a longer step than others are left out, unless `keeps_other_steps`.
@@ -93,7 +94,13 @@ def read_inferred(
     def read(source: Source, listener: Listener, *, all_rows: bool) -> tuple[Panel, Schema]:
         schema = infer_schema(source, options, listener, all_rows=all_rows)
         panel, schema = read_panel(
-            source, schema, options, listener, find_train_end=find_train_end, ranks=ranks
+            source,
+            schema,
+            options,
+            listener,
+            as_of=as_of,
+            find_train_end=find_train_end,
+            ranks=ranks,
         )
         if keeps_other_steps or ranks is not SINGLE_PROCESS:
             return panel, schema
@@ -170,14 +177,7 @@ def read_past(
     the schema, and `UsageError` for an as-of time that has not come yet: files that are named by it
     would be the newest ones for ever.
     """
-    if as_of is not None and not options.allow_future:
-        now_us = time.time_ns() // 1000 + (MAX_UTC_OFFSET_US if schema.axis.tz is None else 0)
-        if parse_time_us(as_of, schema.axis.tz) > now_us:
-            raise UsageError(
-                f"--as-of {as_of} has not come yet",
-                code="future",
-                proposals=[Proposal(("--allow-future",), "if it is meant")],
-            )
+    check_as_of(as_of, schema.axis, options)
     source = open_table(
         data, options, listener, time_column=schema.time, series_column=schema.series
     )
@@ -188,6 +188,19 @@ def read_past(
         source, schema=schema, options=options, stats=stats, listener=listener, as_of=as_of
     )
     return make_past(panel), matched
+
+
+def check_as_of(as_of: str | None, axis: TimeAxis, options: DataConfig) -> None:
+    """Raise `UsageError` for an as-of time that has not come yet."""
+    if as_of is None or options.allow_future:
+        return
+    now_us = time.time_ns() // 1000 + (MAX_UTC_OFFSET_US if axis.tz is None else 0)
+    if parse_time_us(as_of, axis.tz) > now_us:
+        raise UsageError(
+            f"--as-of {as_of} has not come yet",
+            code="future",
+            proposals=[Proposal(("--allow-future",), "if it is meant")],
+        )
 
 
 def read_for_model(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 
 from rnnforecast.config.commands import check_format, check_page
 from rnnforecast.config.training import (
+    BUILTIN_MODEL,
     EXPERT,
     BacktestConfig,
     Config,
@@ -22,6 +23,7 @@ from rnnforecast.config.training import (
 from rnnforecast.data.forecast import Forecaster
 from rnnforecast.data.output import open_backtest_file, without_formulas
 from rnnforecast.data.panel import Panel
+from rnnforecast.data.season import Seasons, find_seasons
 from rnnforecast.data.setup import backtest_train_end_us, set_up_backtest
 from rnnforecast.data.split import (
     Origins,
@@ -62,6 +64,7 @@ from rnnforecast.workflow.steps import (
     fine_tune,
     fit_network,
     make_report,
+    untrained_forecaster,
     with_calibration,
     with_windows,
 )
@@ -246,7 +249,8 @@ def fitted_trial(
         # as `train` does, so that the newest readings before the test part are learnt from
         fitted = fine_tune(fitted, parts, parts.before_test, config, listener)
         network = with_calibration(fitted, calibration, fitted.names, untrained_from_us=begin)
-        methods = {NETWORK: network, **_make_baselines(ends.baselines, parts, spec, listener)}
+        baselines = _make_baselines(ends.baselines, parts, spec, listener, seasons=setup.seasons)
+        methods = {NETWORK: network, **baselines}
         rounds.append(Round.limited(origins, methods, parts.limits_before_test))
 
     if not rounds:
@@ -315,18 +319,18 @@ def _split_after_training(saved: Model, panel: Panel, ends: BacktestConfig) -> S
 
     Raises `DataError` where that lies among the training readings.
     """
-    trained_until = panel.axis.parse(saved.artifact.trained_until)
+    untrained_from = saved.artifact.untrained_from_us
     test_from = start_of_test_us(panel, ends, horizon=saved.artifact.spec.horizon)
     if test_from is None:
-        test_from = trained_until + panel.step_us
-    if test_from <= trained_until:
+        test_from = untrained_from
+    if test_from < untrained_from:
         raise DataError(
             f"version {saved.version} has learnt from the readings until "
             f"{saved.artifact.trained_until}, but the test part begins at "
             f"{panel.axis.format(test_from)}",
             code="already-learnt",
             hint="begin later, with  --validation-end "
-            f"'{panel.axis.format(trained_until + panel.step_us)}'  or fewer --windows",
+            f"'{panel.axis.format(untrained_from)}'  or fewer --windows",
         )
 
     train_end = test_from if ends.train_end is None else parse_moment(ends.train_end, panel)
@@ -336,12 +340,24 @@ def _split_after_training(saved: Model, panel: Panel, ends: BacktestConfig) -> S
 
 
 def _make_baselines(
-    names: tuple[str, ...], split: Split, spec: NetworkSpec, listener: Listener
+    names: tuple[str, ...],
+    split: Split,
+    spec: NetworkSpec,
+    listener: Listener,
+    *,
+    seasons: Sequence[Seasons] | None = None,
 ) -> dict[str, Forecaster]:
-    """Return the naive baselines, and the expert and ridge regression where `names` has them."""
+    """Return the naive baselines, and those of the others that `names` has.
+
+    `seasons` are those of each series, if known; else they are looked for.
+    """
     baselines: dict[str, Forecaster] = {NAIVE: naive(), SEASONAL_NAIVE: SeasonalNaive(spec.season)}
     if EXPERT in names:
         baselines[EXPERT] = ExpertForecaster()
+    if BUILTIN_MODEL in names:
+        past = split.before_test
+        seasons = seasons or find_seasons(past)
+        baselines[BUILTIN_MODEL] = untrained_forecaster(past, spec.horizon, seasons)
     if RIDGE not in names:
         return baselines
 

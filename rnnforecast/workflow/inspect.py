@@ -41,6 +41,7 @@ from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import (
     Model,
     as_model,
+    read_with_model,
     resolve_options,
     restore,
     restore_network,
@@ -245,11 +246,9 @@ def anomalies(
     config = config or AnomalyConfig()
     if output is not None:
         check_format(str(output))
-    model = as_model(model)
-    artifact = model.artifact
-    options = resolve_options(artifact, reading, explicit)
-    check_outputs(data, options, output=output)
-    events, spec = Recorder(listener), artifact.spec
+    events = Recorder(listener)
+    model, panel, _ = read_with_model(data, model, reading, explicit, events, output=output)
+    artifact, spec = model.artifact, model.artifact.spec
     stride = config.stride or spec.horizon
     if stride > spec.horizon:
         raise UsageError(
@@ -257,10 +256,9 @@ def anomalies(
             hint=f"pass at most  --stride {spec.horizon}",
         )
 
-    panel, _ = model.read(data, options, events)
     since = None if config.since is None else parse_moment(config.since, panel)
     first_us = panel.first_us if since is None else since
-    if panel.axis.parse(artifact.trained_until) >= first_us:
+    if artifact.untrained_from_us > first_us:
         message = f"the model has learnt from the readings until {artifact.trained_until}"
         message += ", and is less surprised by them than by new ones"
         events(WarningEvent("already-learnt", message))
@@ -341,7 +339,7 @@ def _memory_windows(artifact: Artifact, panel: Panel, listener: Listener) -> Tra
     """Return the windows to measure memory on: with targets after the training, or the newest."""
     spec = artifact.spec
     past, lengths = make_past(panel), panel.lengths
-    n_trained = panel.rows_before(panel.axis.parse(artifact.trained_until) + 1)
+    n_trained = panel.rows_before(artifact.untrained_from_us)
     newer = windows_of(past, spec, targets_after=make_past(panel, n_trained))
     if len(newer) >= MIN_WINDOWS:
         return newer

@@ -13,6 +13,7 @@ import pyarrow as pa
 from rnnforecast.config.commands import check_format
 from rnnforecast.config.reading import ANGLE, DataConfig
 from rnnforecast.config.training import (
+    BUILTIN_MODEL,
     DEFAULT_MODEL,
     EXPERT,
     NO_BOUNDS,
@@ -25,7 +26,8 @@ from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.limits import Limits
 from rnnforecast.data.output import without_formulas, write_table
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.windows import Past
+from rnnforecast.data.season import find_seasons
+from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import ModelError, NotEnoughDataError, Proposal, UsageError
 from rnnforecast.evaluate.postprocess import (
     Fallback,
@@ -37,9 +39,10 @@ from rnnforecast.evaluate.postprocess import (
     warnings_of,
     wrap_directions,
 )
-from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
+from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import Artifact, is_sealed
 from rnnforecast.model.artifact import load as load_artifact
+from rnnforecast.model.builtin import builtin_version
 from rnnforecast.sources.files import check_outputs, lies_beside
 from rnnforecast.spec import QUANTILES
 from rnnforecast.storage.lock import acquire
@@ -66,13 +69,18 @@ from rnnforecast.tables.match import (
 from rnnforecast.tables.schema import Schema, check_counters
 from rnnforecast.units import parse_steps
 from rnnforecast.workflow.advice import Task, trying_proposals
-from rnnforecast.workflow.steps import with_calibration
+from rnnforecast.workflow.builtin import builtin_artifact, note_of_builtin, read_for_builtin
+from rnnforecast.workflow.steps import untrained_forecaster, with_calibration
 
 if TYPE_CHECKING:
     from rnnforecast.model.forecaster import RNNForecaster
 
 _SETTLED = ("known", "past", "static", "categorical", "calendar", "holidays")
 """Options of covariates: they shape the network, so that a saved version cannot change them."""
+
+
+_LEAST_UNTRAINED = 6
+"""Rows of which half should have been read lately, for a forecast by the built-in network."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class Model:
         trust_source: bool = False,
     ) -> Prediction:
         """Forecast the steps after the last reading of `data`, or of the training source."""
-        return predict(self, data, config=config, trust_source=trust_source)
+        return predict(data, model=self, config=config, trust_source=trust_source)
 
     def read(self, data: object, options: DataConfig, listener: Listener) -> tuple[Panel, Schema]:
         """Read a table as the training readings were, with the options of `resolve_options`.
@@ -118,9 +126,19 @@ class Model:
         return self.artifact.metrics
 
 
+def model_directory(model: str | AnyPath) -> AnyPath:
+    """Return the path of a model directory. Raises `UsageError` for the built-in network."""
+    if model == BUILTIN_MODEL:
+        raise UsageError(
+            f"{BUILTIN_MODEL} is the built-in network, which has no versions",
+            hint=f"name a model directory; one that is called so is  ./{BUILTIN_MODEL}",
+        )
+    return as_path(model)
+
+
 def load(model: str | AnyPath = DEFAULT_MODEL, *, version: str | None = None) -> Model:
     """Load a saved version, by default the active one. Raises `ModelError` if it is damaged."""
-    path = as_path(model)
+    path = model_directory(model)
     directory = resolve_version(path, version)
     return Model(load_artifact(directory), path, directory.name)
 
@@ -135,7 +153,7 @@ def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
 
     The reason is why a retraining made it, and whether it was better; None where `train` made it.
     """
-    path = as_path(model)
+    path = model_directory(model)
     active = active_version(path)
     listing: list[dict[str, Any]] = []
     for name in list_versions(path):
@@ -164,7 +182,7 @@ def use(
     The version is loaded first, so that a damaged one is never activated. Raises a
     `RnnForecastError`.
     """
-    path = as_path(model)
+    path = model_directory(model)
     load(path, version=version)
     with acquire(path / LOCK, listener=listener):
         remove_leftovers(path)
@@ -179,11 +197,7 @@ def restore(artifact: Artifact, *, is_adaptive: bool = True) -> Forecaster:
 
     One that is adaptive scales its bands by how it forecast the readings since its training.
     """
-    untrained_from_us = None
-    if is_adaptive:
-        schema = artifact.schema
-        assert schema.step_us is not None
-        untrained_from_us = schema.axis.parse(artifact.trained_until) + schema.step_us
+    untrained_from_us = artifact.untrained_from_us if is_adaptive else None
     return with_calibration(
         restore_network(artifact),
         artifact.calibration,
@@ -296,9 +310,9 @@ def _option_text(name: str, value: Any) -> str:
 
 
 def predict(
-    model: Model | str | Path = DEFAULT_MODEL,
     data: object = None,
     *,
+    model: Model | str | Path | None = None,
     config: PredictConfig | None = None,
     reading: DataConfig | None = None,
     explicit: Collection[str] = (),
@@ -309,25 +323,36 @@ def predict(
 ) -> Prediction:
     """Forecast the steps after the last reading; with `output`, write them to a file, or to `-`.
 
-    Without `data`, the training source is read again: `training_source` says when it is trusted.
-    Fields of `reading` that differ from their defaults, or that `explicit` names, override the
-    model's reading options.
-    Raises a `RnnForecastError`; a series that cannot be forecast is left out and named.
+    Without a `model`, the one in the directory `model` forecasts; where there is none, or with
+    `"builtin"`, the built-in network does, which has not learnt from these readings. Without
+    `data`, the training source is read again: `training_source` says when it is trusted. Fields of
+    `reading` that differ from their defaults, or that `explicit` names, override the model's
+    reading options. Raises a `RnnForecastError`; a series that cannot be forecast is left out and
+    named.
     """
     config = config or PredictConfig()
     if output is not None:
         check_format(str(output))
-    events = Recorder(listener)
-    model = as_model(model, version=version)
-    options = resolve_options(model.artifact, reading, explicit)
-    if data is None:
-        data = training_source(model, is_trusted=trust_source)
-    check_outputs(data, options, output=output, inputs={"what is known ahead": config.future})
+    events, inputs = Recorder(listener), {"what is known ahead": config.future}
+    if model is None:
+        has_default = version is not None or data is None or as_path(DEFAULT_MODEL).exists()
+        model = DEFAULT_MODEL if has_default else BUILTIN_MODEL
+    if model == BUILTIN_MODEL:
+        options = load_excluded_times(reading or DataConfig())
+        check_outputs(data, options, output=output, inputs=inputs)
+        model, ready = prepare_builtin(data, config, options, events)
+    else:
+        model = as_model(model, version=version)
+        options = resolve_options(model.artifact, reading, explicit)
+        if data is None:
+            data = training_source(model, is_trusted=trust_source)
+        check_outputs(data, options, output=output, inputs=inputs)
+        ready = prepare(model.artifact, data, config, options, events)
 
-    prediction = forecast(prepare(model.artifact, data, config, options, events), events)
+    prediction = forecast(ready, events)
     if output is not None:
         write_table(output_table(prediction.forecast, str(output), config, events), str(output))
-    return replace(prediction, warnings=tuple(events.warnings))
+    return replace(prediction, version=model.version, warnings=tuple(events.warnings))
 
 
 @dataclass(frozen=True)
@@ -340,9 +365,9 @@ class PreparedForecast:
     config: PredictConfig
     options: DataConfig
     horizon: int
-    age_us: int
+    age_us: int = 0
     """Age of the newest reading, in microseconds."""
-    is_in_sample: bool
+    is_in_sample: bool = False
     """Whether the version has learnt from readings that come after those of the forecast."""
 
 
@@ -360,10 +385,10 @@ def prepare(
     `is_expected` tells which series of the model must be among the readings, where these are only a
     part of all. Raises a `RnnForecastError`.
     """
-    spec, horizon = artifact.spec, resolve_horizon(config, artifact)
+    horizon = resolve_horizon(config, artifact)
     known = replace(training_stats_of(artifact), is_expected=is_expected)
     future = config.future
-    if future is not None and not spec.n_known:
+    if future is not None and not artifact.spec.n_known:
         message = "the model uses no covariate that is known ahead: --future is not read"
         events(WarningEvent("unused-future", message))
         future = None
@@ -378,20 +403,91 @@ def prepare(
             listener=listener,
         )
 
-    # A bucket of slow sensors ends before the others that the version was trained on.
+    return _check(
+        PreparedForecast(artifact, past, schema, config, options, horizon),
+        known,
+        events,
+        is_whole=is_expected is None,
+    )
+
+
+def prepare_builtin(
+    data: object, config: PredictConfig, options: DataConfig, events: Recorder
+) -> tuple[Model, PreparedForecast]:
+    """Read and check readings for the built-in network, and say that it forecasts them.
+
+    Raises a `RnnForecastError`.
+    """
+    if config.max_drift is not None or config.require_series:
+        name = "require-series" if config.require_series else "max-drift"
+        raise UsageError(
+            f"--{name} compares with what a network was trained on, and the built-in one was not",
+            hint="leave it out, or train a network on these readings",
+        )
+    if config.future is not None:
+        message = "the built-in network knows no covariates: --future is not read"
+        events(WarningEvent("unused-future", message))
+    panel, schema = read_for_builtin(data, options, events, as_of=config.as_of)
+    artifact = builtin_artifact(panel, schema, options, horizon=config.horizon)
+    events(Notice(note_of_builtin(panel, data)))
+    ready = PreparedForecast(
+        artifact, make_past(panel), schema, config, options, artifact.spec.horizon
+    )
+    stats = training_stats_of(artifact)
+    # what is told of a series is what it is like now
+    stats = replace(stats, center=np.full_like(stats.center, np.nan))
+    return Model(artifact, version=builtin_version()), _check(ready, stats, events, is_whole=True)
+
+
+def read_with_model(
+    data: object,
+    model: Model | str | AnyPath,
+    reading: DataConfig | None,
+    explicit: Collection[str],
+    events: Recorder,
+    *,
+    output: str | Path | None = None,
+) -> tuple[Model, Panel, DataConfig]:
+    """Read all of a table as the training readings of a model were, or for the built-in network.
+
+    Returns the options of reading, too.
+    Raises a `RnnForecastError`.
+    """
+    if model == BUILTIN_MODEL:
+        options = load_excluded_times(reading or DataConfig())
+        check_outputs(data, options, output=output)
+        panel, schema = read_for_builtin(data, options, events)
+        artifact = builtin_artifact(panel, schema, options, horizon=None)
+        return Model(artifact, version=builtin_version()), panel, options
+    model = as_model(model)
+    options = resolve_options(model.artifact, reading, explicit)
+    check_outputs(data, options, output=output)
+    return model, model.read(data, options, events)[0], options
+
+
+def _check(
+    ready: PreparedForecast, known: TrainingStats, events: Recorder, *, is_whole: bool
+) -> PreparedForecast:
+    """Compare readings with those that the network was trained on, and with the clock.
+
+    `is_whole` tells whether they are all of them: a bucket of slow sensors ends before the others
+    that the version was trained on.
+    """
+    artifact, past, config = ready.artifact, ready.past, ready.config
     last_us = int(past.cutoff_time.max(initial=-1))
-    is_in_sample = is_expected is None and last_us < past.axis.parse(artifact.trained_until)
+    is_in_sample = is_whole and last_us + past.step_us < artifact.untrained_from_us
     if is_in_sample:
         message = "the forecast is in-sample: the version has learnt from readings after "
         message += f"{past.axis.format(last_us)}, until {artifact.trained_until}"
         events(WarningEvent("in-sample", message))
+    spec = artifact.spec
     warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
     if config.require_series:
         require_series(past, known)
     if config.max_drift is not None:
         check_drift(past, known, lookback=spec.lookback, limit=config.max_drift)
     age_us = check_freshness(past, config, events)
-    return PreparedForecast(artifact, past, schema, config, options, horizon, age_us, is_in_sample)
+    return replace(ready, age_us=age_us, is_in_sample=is_in_sample)
 
 
 def resolve_horizon(config: PredictConfig, artifact: Artifact) -> int:
@@ -427,7 +523,9 @@ def forecast(
     """
     spec, past, config = ready.artifact.spec, ready.past, ready.config
     max_gap = ready.options.max_gap_steps(past.step_us)
-    rule = Fallback(spec.lookback, spec.least_history, spec.season, config.fallback, max_gap)
+    is_untrained = ready.artifact.trained_until is None
+    least_history = _LEAST_UNTRAINED if is_untrained else spec.least_history
+    rule = Fallback(spec.lookback, least_history, spec.season, config.fallback, max_gap)
     needed = ~rule.lacks_history(past)
     unknown = check_known_ahead(past, ready.horizon, needed=needed)
     if unknown.any():
@@ -438,6 +536,8 @@ def forecast(
     # The probability of exceeding a limit is interpolated from all trained quantiles.
     quantiles = sorted({0.5, *config.quantiles, *(QUANTILES if config.limits else ())})
     extra: dict[str, Forecaster] = {}
+    if BUILTIN_MODEL in config.fallback:
+        extra[BUILTIN_MODEL] = untrained_forecaster(past, ready.horizon, find_seasons(past))
     if EXPERT in config.fallback:
         from rnnforecast.model.experts import ExpertForecaster
 

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnforecast.config.training import Config, WindowConfig, override
+from rnnforecast.config.training import BUILTIN_MODEL, EXPERT, Config, WindowConfig, override
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Calibration, Forecaster
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.season import autocorrelation, find_peaks, median_curve
+from rnnforecast.data.season import (
+    Seasons,
+    autocorrelation,
+    find_peaks,
+    median_curve,
+    seasons_of,
+    wanted_lookback,
+)
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import Split, rolling_test_origins, rolling_validation_origins
 from rnnforecast.data.windows import Batch, Past, TrainingWindows, windows_of
@@ -40,8 +47,9 @@ from rnnforecast.evaluate.memory import MemberMemory, MemoryAnalysis, Peak, diag
 from rnnforecast.evaluate.metrics import HEADINGS, MetricAccumulator
 from rnnforecast.events import EpochEnded, Listener, Notice, WarningEvent
 from rnnforecast.gradients import Diagnosis
-from rnnforecast.model.artifact import Artifact
+from rnnforecast.model.artifact import UNTRAINED, Artifact
 from rnnforecast.model.checkpoint import Checkpoints
+from rnnforecast.model.experts import ExpertForecaster
 from rnnforecast.model.provenance import model_card
 from rnnforecast.report.html import ExampleWindow, MemoryFigures, Report, report_html
 from rnnforecast.report.plots import make_fans
@@ -140,6 +148,27 @@ def check_batch_memory(setup: TrainingSetup) -> None:
     purpose = f"for {training.batch_size} windows at once"
     needed = int(4 * n_numbers * training.batch_size)
     check_fits(needed, "--batch-size", purpose, setup.config.data, hint="else make it smaller")
+
+
+def untrained_forecaster(past: Past, horizon: int, seasons: Sequence[Seasons]) -> Forecaster:
+    """Return the built-in network as `predict` uses it on series that it has not learnt from.
+
+    `past` has one origin in each series, of which `seasons` are told; imports torch.
+    """
+    from rnnforecast.model.forecaster import RNNForecaster
+
+    network = RNNForecaster.untrained(
+        past, lookback=wanted_lookback(seasons), horizon=horizon, seasons=seasons
+    )
+    return with_calibration(network, None, network.names, untrained_from_us=UNTRAINED)
+
+
+def make_references(setup: TrainingSetup) -> dict[str, Forecaster]:
+    """Return what the network is compared with beside the naive methods, by name."""
+    past = setup.split.before_test
+    seasons = setup.seasons or seasons_of(past, setup.common)
+    untrained = untrained_forecaster(past, setup.spec.horizon, seasons)
+    return {EXPERT: ExpertForecaster(), BUILTIN_MODEL: untrained}
 
 
 def fine_tune(

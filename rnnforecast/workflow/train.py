@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rnnforecast.config.commands import RanksConfig
-from rnnforecast.config.training import DEFAULT_MODEL, EXPERT, Config
+from rnnforecast.config.training import DEFAULT_MODEL, Config
 from rnnforecast.data.setup import TrainingSetup, set_up_training, train_end_us
 from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.evaluate.comparison import Comparison
@@ -26,7 +26,6 @@ from rnnforecast.events import (
 )
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import Checkpoints, discard_checkpoint
-from rnnforecast.model.experts import ExpertForecaster
 from rnnforecast.model.provenance import build_artifact, make_checkpoints
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, all_gather_object
 from rnnforecast.process import Launch, current_launch, defer_signals
@@ -39,7 +38,7 @@ from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import read_for_training
 from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import Task, trying_proposals
-from rnnforecast.workflow.model import Model
+from rnnforecast.workflow.model import Model, model_directory
 from rnnforecast.workflow.steps import (
     Clock,
     analyse_memory_held_out,
@@ -47,6 +46,7 @@ from rnnforecast.workflow.steps import (
     compare_held_out,
     fine_tune,
     fit_network,
+    make_references,
     render_report,
     with_windows,
 )
@@ -79,7 +79,7 @@ def train(
     they train one network, on a folder that `shard` has made, and the first one saves it. On a
     table in memory each process trains alone.
     """
-    path = None if model is None else as_path(model)
+    path = None if model is None else model_directory(model)
     if resume and path is None:
         raise UsageError("resume goes on from a checkpoint, and without a model there is none")
     if require_skill is not None and not math.isfinite(require_skill):
@@ -145,8 +145,8 @@ def _train(
         clock.lap("calibrate_s")
         memory_report = analyse_memory_held_out(fitted, setup)
         clock.lap("memory_s")
-        expert = {EXPERT: ExpertForecaster()}
-        comparison, examples = compare_held_out(fitted, calibration, setup, events, expert)
+        others = make_references(setup)
+        comparison, examples = compare_held_out(fitted, calibration, setup, events, others)
         clock.lap("evaluate_s")
         split = setup.split
         forecaster = fine_tune(fitted, split, split.everything, setup.config, events)

@@ -18,8 +18,8 @@ from rnnforecast.data.panel import Covariates, FeatureBlock, Features
 from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Past, make_past, windows_of
 from rnnforecast.errors import ModelError
+from rnnforecast.model.builtin import builtin_weights
 from rnnforecast.model.forecaster import (
-    builtin_weights,
     check_start,
     describe_series,
     find_new_series,
