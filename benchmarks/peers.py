@@ -121,7 +121,7 @@ def ours_predict() -> float:
     """Seconds to forecast 10,000 series that have been read, as neuralforecast's have."""
     import rnnforecast
     from rnnforecast.tables.match import read_past
-    from rnnforecast.workflow.model import restore, training_stats_of
+    from rnnforecast.workflow.saved import restore, training_stats_of
 
     frame = many_series()
     model = rnnforecast.train(

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from rnnforecast.workflow.backtest import Backtest, backtest
     from rnnforecast.workflow.check import check
     from rnnforecast.workflow.inspect import anomalies, memory, plot
-    from rnnforecast.workflow.model import Model, load, predict, use, versions
+    from rnnforecast.workflow.model import Model, load, predict
+    from rnnforecast.workflow.saved import use, versions
     from rnnforecast.workflow.train import train
 
 _HOMES = {
@@ -54,7 +55,8 @@ _HOMES = {
     "rnnforecast.workflow.backtest": "Backtest backtest",
     "rnnforecast.workflow.check": "check",
     "rnnforecast.workflow.inspect": "anomalies memory plot",
-    "rnnforecast.workflow.model": "Model load predict use versions",
+    "rnnforecast.workflow.model": "Model load predict",
+    "rnnforecast.workflow.saved": "use versions",
     "rnnforecast.workflow.train": "train",
 }
 

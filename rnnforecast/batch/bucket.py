@@ -28,7 +28,8 @@ from rnnforecast.storage.durable import crash_point
 from rnnforecast.storage.remote import as_path
 from rnnforecast.tables.match import newest_reading
 from rnnforecast.tables.schema import Schema
-from rnnforecast.workflow.model import forecast, load, output_table, prepare, restore
+from rnnforecast.workflow.model import forecast, load, output_table
+from rnnforecast.workflow.saved import prepare, restore
 
 _LATE_MODULES = (
     "rnnforecast.evaluate.calibration",

@@ -41,13 +41,8 @@ from rnnforecast.storage.lock import acquire
 from rnnforecast.storage.publish import check_directory
 from rnnforecast.storage.remote import AnyPath, as_path, is_in_folder, is_remote
 from rnnforecast.tables.match import check_age
-from rnnforecast.workflow.model import (
-    Model,
-    load,
-    resolve_horizon,
-    resolve_options,
-    training_source,
-)
+from rnnforecast.workflow.model import Model, load, training_source
+from rnnforecast.workflow.saved import resolve_horizon, resolve_options
 
 
 @dataclass(frozen=True)

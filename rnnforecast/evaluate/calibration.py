@@ -296,3 +296,22 @@ def _move(scores: Doubles, block: Integers, share: float) -> float:
     if not evidence:
         return 0.0
     return float(np.quantile(scores[is_known], observed + evidence * lacking))
+
+
+def with_calibration(
+    forecaster: Forecaster,
+    calibration: Calibration | None,
+    names: tuple[str, ...],
+    *,
+    untrained_from_us: int | None,
+) -> Forecaster:
+    """Return a forecaster with calibrated quantiles, which its newest forecasts scale.
+
+    Without a calibration the quantiles are as learnt; where no time is given from which on
+    readings are new to the forecaster, none scale them.
+    """
+    if calibration is not None:
+        forecaster = Calibrated(forecaster, calibration, names)
+    if untrained_from_us is None:
+        return forecaster
+    return AdaptiveBands(forecaster, untrained_from_us)

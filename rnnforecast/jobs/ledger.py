@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pa_parquet
 
 from rnnforecast.config.commands import DEFAULT_LEDGER, ScoreConfig
-from rnnforecast.config.job import Job, read_job
+from rnnforecast.config.job import JOB, Job, belongs_to, describe_owner, read_job
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL
 from rnnforecast.data.windows import Past, make_past
@@ -32,7 +32,6 @@ from rnnforecast.errors import (
 )
 from rnnforecast.evaluate.live import IN_SAMPLE, SCORED_COLUMNS, Score, score_issues
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
-from rnnforecast.jobs.owner import JOB, belongs_to, describe_owner
 from rnnforecast.process import open_regular
 from rnnforecast.sources.files import check_fits
 from rnnforecast.storage.durable import publishing_file, remove_file

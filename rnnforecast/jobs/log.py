@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rnnforecast.config.job import Job, read_job
+from rnnforecast.config.job import FROM_HERE, JOB, Job, belongs_to, path_from, read_job
 from rnnforecast.config.training import BUILTIN_MODEL
 from rnnforecast.errors import (
     PARTIAL,
@@ -36,7 +36,6 @@ from rnnforecast.events import (
     WarningEvent,
     escape_controls,
 )
-from rnnforecast.jobs.owner import FROM_HERE, JOB, belongs_to, path_from
 from rnnforecast.jobs.publication import read_newest_manifest
 from rnnforecast.model.builtin import builtin_version
 from rnnforecast.process import open_regular

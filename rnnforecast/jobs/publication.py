@@ -18,7 +18,16 @@ from typing import Any
 
 from rnnforecast._version import __version__
 from rnnforecast.config.fields import hash_facts
-from rnnforecast.config.job import AS_OF, Job
+from rnnforecast.config.job import (
+    AS_OF,
+    FROM_HERE,
+    JOB,
+    OUTPUT,
+    Job,
+    belongs_to,
+    describe_owner,
+    path_from,
+)
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import BUILTIN_MODEL, changed_fields
 from rnnforecast.data.output import encode_table
@@ -33,14 +42,7 @@ from rnnforecast.jobs.ledger import (
     publish_part,
     write_ledger_owner,
 )
-from rnnforecast.jobs.owner import (
-    FROM_HERE,
-    JOB,
-    OUTPUT,
-    belongs_to,
-    describe_owner,
-    path_from,
-)
+from rnnforecast.model.builtin import builtin_version
 from rnnforecast.sources.files import check_outputs, check_spared
 from rnnforecast.sources.inputs import InputFile
 from rnnforecast.storage import versions
@@ -54,18 +56,10 @@ from rnnforecast.storage.durable import (
 )
 from rnnforecast.storage.publish import describe_input, publish
 from rnnforecast.storage.remote import read_json
-from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import newest_reading, unix_time_s
 from rnnforecast.urls import is_url
-from rnnforecast.workflow.model import (
-    Model,
-    PreparedForecast,
-    load,
-    output_table,
-    prepare,
-    prepare_builtin,
-    resolve_options,
-)
+from rnnforecast.workflow.model import Model, load, output_table
+from rnnforecast.workflow.saved import PreparedForecast, prepare, prepare_builtin, resolve_options
 from rnnforecast.workflow.steps import Clock
 
 _LIBRARIES = ("torch", "numpy", "pandas", "pyarrow")
@@ -107,7 +101,7 @@ class Publication:
         """
         model = None
         if job.model.path == BUILTIN_MODEL:
-            options = load_excluded_times(job.reading)
+            options = job.reading
         else:
             model = load(job.model.path, version=job.model.version)
             options = resolve_options(model.artifact, job.reading, job.explicit)
@@ -122,7 +116,8 @@ class Publication:
             exclude = InputFile.of(Path(options.exclude))
             events(InputRead(str(exclude.path), exclude.describe))
         if model is None:
-            model, ready = prepare_builtin(job.source, config, options, events)
+            ready = prepare_builtin(job.source, config, options, events)
+            model = Model(ready.artifact, version=builtin_version())
         else:
             ready = prepare(model.artifact, job.source, config, options, events)
         newest_us, axis = newest_reading(ready.past), ready.past.axis

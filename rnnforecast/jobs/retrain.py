@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rnnforecast.config.training import BUILTIN_MODEL, EXPERT
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import SplitTimes, split_at
 from rnnforecast.errors import ModelError
@@ -20,14 +21,13 @@ from rnnforecast.model.provenance import build_artifact
 from rnnforecast.storage import versions
 from rnnforecast.storage.lock import acquire
 from rnnforecast.units import abbreviate_duration, parse_duration_us
-from rnnforecast.workflow.model import restore, restore_network
+from rnnforecast.workflow.saved import make_references, restore, restore_network
 from rnnforecast.workflow.steps import (
     analyse_memory_held_out,
     calibrate,
     compare_held_out,
     fine_tune,
     fit_network,
-    make_references,
     render_report,
 )
 
@@ -112,7 +112,8 @@ def _train_challenger(
     plan = TrainingSetup(split_at(panel, cuts), spec, config, start.network.common_seasons)
     fitted = fit_network(plan, plan.split, events, start=start)
     calibration = calibrate(fitted, plan.split, plan.spec, events)
-    rivals = {**make_references(plan), CHAMPION: incumbent}
+    rivals = make_references((EXPERT, BUILTIN_MODEL), plan.split.before_test, horizon)
+    rivals[CHAMPION] = incumbent
     comparison, seen = compare_held_out(fitted, calibration, plan, events, rivals)
     decision = _decide(publication, challenge, comparison)
 

@@ -6,17 +6,34 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
+from rnnforecast._version import __version__
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.training import MAX_HORIZON, Config, WindowConfig
+from rnnforecast.data.limits import fit_limits
+from rnnforecast.data.panel import Panel
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.season import Seasons
-from rnnforecast.data.windows import Past
-from rnnforecast.model.artifact import Tensors
+from rnnforecast.data.season import (
+    Seasons,
+    default_horizon,
+    find_seasons,
+    most_common,
+    wanted_lookback,
+)
+from rnnforecast.data.windows import Past, make_past
+from rnnforecast.model.artifact import Artifact, Tensors
+from rnnforecast.spec import builtin_spec
+from rnnforecast.tables.schema import Schema
+from rnnforecast.units import parse_steps
 
 _WEIGHTS, _MANIFEST = "builtin.safetensors", "builtin.json"
 _DIGITS = 6
+_ENOUGH_READINGS = 500
+"""From so many readings of a series on, training has paid on most tables."""
 
 
 @cache
@@ -47,3 +64,58 @@ def builtin_tensors(past: Past, seasons: Sequence[Seasons]) -> Tensors:
         "seasons": np.array(rows, np.float32),
     }
     return {**told, **{f"members.0.{name}": x for name, x in builtin_weights().items()}}
+
+
+def builtin_lookback(past: Past, seasons: Sequence[Seasons]) -> int:
+    """Return the rows that the built-in network sees of series with these seasons."""
+    return min(wanted_lookback(seasons), max(1, int(past.cutoff.max(initial=1))))
+
+
+def note_of_builtin(panel: Panel, data: object) -> str:
+    """Return the sentence that says what forecasts these readings, and what would do so better."""
+    source = f" {data}" if isinstance(data, str | Path) and str(data) != "-" else " DATA"
+    text = "forecast by the built-in network, which has not learnt from these readings"
+    if panel.lengths.max() < _ENOUGH_READINGS:
+        return text
+    return f"{text}: with so many  rnnforecast train{source}  is usually better"
+
+
+def builtin_artifact(
+    panel: Panel, schema: Schema, options: DataConfig, *, horizon: str | None
+) -> Artifact:
+    """Return the built-in network for the series of a panel; made without torch.
+
+    Without a `horizon` (steps or a duration) that is the main season or, without one, 24 steps, an
+    hour of finer ones, as long as half of the longest series.
+    """
+    past = make_past(panel)
+    seasons = find_seasons(past)
+    season = most_common(seasons, past.n_seen)
+    if horizon is None:
+        most = max(1, int(panel.lengths.max()) // 2)
+        n_ahead = min(default_horizon(season, panel.step_us), most)
+    else:
+        n_ahead = parse_steps(
+            horizon,
+            step_us=panel.step_us,
+            name="horizon",
+            limit=MAX_HORIZON,
+            measure=panel.axis.measure,
+        )
+    limits = fit_limits(past)
+    lookback = builtin_lookback(past, seasons)
+    return Artifact(
+        spec=builtin_spec(panel.n_series, lookback=lookback, horizon=n_ahead, season=season),
+        config=Config(options, WindowConfig(horizon=str(n_ahead))),
+        schema=schema,
+        names=panel.names,
+        base=tuple(panel.base.tolist()),
+        weights=builtin_tensors(past, seasons),
+        metrics={},
+        history="",
+        trained_until=None,
+        training_range={},
+        self_test=None,
+        provenance={"rnnforecast": __version__},
+        limits=limits if limits.any else None,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +12,6 @@ import numpy as np
 
 from rnnforecast.config.commands import check_format, check_page
 from rnnforecast.config.training import (
-    BUILTIN_MODEL,
-    EXPERT,
     BacktestConfig,
     Config,
     NetworkConfig,
@@ -23,8 +21,7 @@ from rnnforecast.config.training import (
 from rnnforecast.data.forecast import Forecaster
 from rnnforecast.data.output import open_backtest_file, without_formulas
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.season import Seasons, find_seasons
-from rnnforecast.data.setup import backtest_train_end_us, set_up_backtest
+from rnnforecast.data.setup import TrainingSetup, backtest_train_end_us, set_up_backtest
 from rnnforecast.data.split import (
     Origins,
     Split,
@@ -46,7 +43,6 @@ from rnnforecast.evaluate.comparison import (
     compare,
 )
 from rnnforecast.events import Listener, Recorder, WarningEvent, ignore
-from rnnforecast.model.experts import ExpertForecaster
 from rnnforecast.report.html import ExampleWindow, Report, report_html
 from rnnforecast.sources.files import check_outputs
 from rnnforecast.spec import NetworkSpec
@@ -55,17 +51,16 @@ from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import read_for_training, warn_unusual_series
 from rnnforecast.units import join_names
 from rnnforecast.workflow.advice import Task, trying_proposals
-from rnnforecast.workflow.model import Model, as_model, resolve_options, restore, training_stats_of
+from rnnforecast.workflow.model import Model, as_model
+from rnnforecast.workflow.saved import make_references, resolve_options, restore, training_stats_of
 from rnnforecast.workflow.steps import (
     NAMES_SHOWN,
     Clock,
+    as_tested,
     calibrate,
     example_windows,
-    fine_tune,
     fit_network,
     make_report,
-    untrained_forecaster,
-    with_calibration,
     with_windows,
 )
 
@@ -246,10 +241,8 @@ def fitted_trial(
         parts = split_at(panel, cuts)
         fitted = fit_network(setup, parts, listener)
         calibration = calibrate(fitted, parts, spec, listener)
-        # as `train` does, so that the newest readings before the test part are learnt from
-        fitted = fine_tune(fitted, parts, parts.before_test, config, listener)
-        network = with_calibration(fitted, calibration, fitted.names, untrained_from_us=begin)
-        baselines = _make_baselines(ends.baselines, parts, spec, listener, seasons=setup.seasons)
+        network = as_tested(fitted, calibration, parts, config, listener)
+        baselines = _make_baselines(ends.baselines, parts, spec, listener, setup)
         methods = {NETWORK: network, **baselines}
         rounds.append(Round.limited(origins, methods, parts.limits_before_test))
 
@@ -344,20 +337,16 @@ def _make_baselines(
     split: Split,
     spec: NetworkSpec,
     listener: Listener,
-    *,
-    seasons: Sequence[Seasons] | None = None,
+    setup: TrainingSetup | None = None,
 ) -> dict[str, Forecaster]:
     """Return the naive baselines, and those of the others that `names` has.
 
-    `seasons` are those of each series, if known; else they are looked for.
+    A `setup` knows the seasons of each series; without one they are looked for.
     """
     baselines: dict[str, Forecaster] = {NAIVE: naive(), SEASONAL_NAIVE: SeasonalNaive(spec.season)}
-    if EXPERT in names:
-        baselines[EXPERT] = ExpertForecaster()
-    if BUILTIN_MODEL in names:
-        past = split.before_test
-        seasons = seasons or find_seasons(past)
-        baselines[BUILTIN_MODEL] = untrained_forecaster(past, spec.horizon, seasons)
+    baselines |= make_references(
+        names, split.before_test, spec.horizon, None if setup is None else setup.seasons
+    )
     if RIDGE not in names:
         return baselines
 

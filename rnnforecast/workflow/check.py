@@ -25,7 +25,8 @@ from rnnforecast.tables.profile import ColumnRole, Profile, column_roles, profil
 from rnnforecast.tables.resample import drop_other_steps
 from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import MAX_SHARE, Task, trying_proposals, with_harmless
-from rnnforecast.workflow.model import Model, resolve_options, task_of, training_stats_of
+from rnnforecast.workflow.model import Model
+from rnnforecast.workflow.saved import resolve_options, task_of, training_stats_of
 
 _REFUSALS = ("too-short", "too-sparse")
 """Codes of the errors with which `train` refuses readings that can be read."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -28,7 +26,6 @@ from rnnforecast.data.windows import Past, TrainingWindows, make_past, windows_o
 from rnnforecast.errors import DataError, NotEnoughDataError, UsageError
 from rnnforecast.evaluate.anomalies import Anomalies, Episode, episodes, find_anomalies
 from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
-from rnnforecast.gradients import explain_explosion
 from rnnforecast.model.artifact import Artifact
 from rnnforecast.report.html import forecast_html
 from rnnforecast.report.plots import Fan, n_rows_back, render_image
@@ -38,16 +35,9 @@ from rnnforecast.storage.remote import local_path
 from rnnforecast.tables.match import read_for_training
 from rnnforecast.units import parse_steps
 from rnnforecast.workflow.advice import Task, trying_proposals
-from rnnforecast.workflow.model import (
-    Model,
-    as_model,
-    read_with_model,
-    resolve_options,
-    restore,
-    restore_network,
-    training_source,
-)
-from rnnforecast.workflow.steps import MIN_WINDOWS, MemoryReport, analyse_memory
+from rnnforecast.workflow.model import Model, as_model, read_with_model, training_source
+from rnnforecast.workflow.saved import resolve_options, restore, restore_network
+from rnnforecast.workflow.steps import MIN_WINDOWS, MemoryReport, analyse_memory, find_explosion
 
 _MAX_HISTORY = 100_000
 """Most readings that `--history` can ask for."""
@@ -329,7 +319,7 @@ def memory(
         panel,
         artifact.config,
         entries=entries.tolist(),
-        explosion=_explosion_in(artifact),
+        explosion=find_explosion(artifact),
         n_windows=_MEMORY_WINDOWS,
     )
     return replace(result, warnings=tuple(events.warnings))
@@ -360,18 +350,3 @@ def _memory_windows(artifact: Artifact, panel: Panel, listener: Listener) -> Tra
     )
     listener(WarningEvent("already-learnt", message))
     return windows
-
-
-def _explosion_in(artifact: Artifact) -> str | None:
-    """Return why the training of a member of the ensemble exploded; None where none did."""
-    rows = list(csv.DictReader(io.StringIO(artifact.history)))
-    for number in artifact.provenance["selected_members"]:
-        epochs = [row for row in rows if row["member"] == str(number)]
-        clipped = [float(row["clipped"]) for row in epochs]
-        losses = [float(row["train_loss"]) for row in epochs]
-        has_improved = any(row["is_best"] == "True" for row in epochs)
-        training = artifact.config.training
-        reason = explain_explosion(clipped, losses, training, has_improved=has_improved)
-        if reason is not None:
-            return reason
-    return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,17 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnforecast.config.training import BUILTIN_MODEL, EXPERT, Config, WindowConfig, override
+from rnnforecast.config.training import Config, WindowConfig, override
 from rnnforecast.data.arrays import Doubles, Integers
 from rnnforecast.data.forecast import Calibration, Forecaster
 from rnnforecast.data.panel import Panel
 from rnnforecast.data.season import (
-    Seasons,
     autocorrelation,
     find_peaks,
     median_curve,
-    seasons_of,
-    wanted_lookback,
 )
 from rnnforecast.data.setup import TrainingSetup
 from rnnforecast.data.split import Split, rolling_test_origins, rolling_validation_origins
@@ -34,7 +33,7 @@ from rnnforecast.evaluate.backtest import (
     select_examples,
 )
 from rnnforecast.evaluate.baselines import SeasonalNaive, naive
-from rnnforecast.evaluate.calibration import AdaptiveBands, Calibrated, fit_calibration
+from rnnforecast.evaluate.calibration import fit_calibration, with_calibration
 from rnnforecast.evaluate.comparison import (
     NAIVE,
     NETWORK,
@@ -46,10 +45,9 @@ from rnnforecast.evaluate.comparison import (
 from rnnforecast.evaluate.memory import MemberMemory, MemoryAnalysis, Peak, diagnose
 from rnnforecast.evaluate.metrics import HEADINGS, MetricAccumulator
 from rnnforecast.events import EpochEnded, Listener, Notice, WarningEvent
-from rnnforecast.gradients import Diagnosis
-from rnnforecast.model.artifact import UNTRAINED, Artifact
+from rnnforecast.gradients import Diagnosis, explain_explosion
+from rnnforecast.model.artifact import Artifact
 from rnnforecast.model.checkpoint import Checkpoints
-from rnnforecast.model.experts import ExpertForecaster
 from rnnforecast.model.provenance import model_card
 from rnnforecast.report.html import ExampleWindow, MemoryFigures, Report, report_html
 from rnnforecast.report.plots import make_fans
@@ -150,27 +148,6 @@ def check_batch_memory(setup: TrainingSetup) -> None:
     check_fits(needed, "--batch-size", purpose, setup.config.data, hint="else make it smaller")
 
 
-def untrained_forecaster(past: Past, horizon: int, seasons: Sequence[Seasons]) -> Forecaster:
-    """Return the built-in network as `predict` uses it on series that it has not learnt from.
-
-    `past` has one origin in each series, of which `seasons` are told; imports torch.
-    """
-    from rnnforecast.model.forecaster import RNNForecaster
-
-    network = RNNForecaster.untrained(
-        past, lookback=wanted_lookback(seasons), horizon=horizon, seasons=seasons
-    )
-    return with_calibration(network, None, network.names, untrained_from_us=UNTRAINED)
-
-
-def make_references(setup: TrainingSetup) -> dict[str, Forecaster]:
-    """Return what the network is compared with beside the naive methods, by name."""
-    past = setup.split.before_test
-    seasons = setup.seasons or seasons_of(past, setup.common)
-    untrained = untrained_forecaster(past, setup.spec.horizon, seasons)
-    return {EXPERT: ExpertForecaster(), BUILTIN_MODEL: untrained}
-
-
 def fine_tune(
     fitted: RNNForecaster, split: Split, known: Past, config: Config, listener: Listener
 ) -> RNNForecaster:
@@ -199,23 +176,22 @@ def calibrate(
     return calibration
 
 
-def with_calibration(
-    forecaster: Forecaster,
+def as_tested(
+    fitted: RNNForecaster,
     calibration: Calibration | None,
-    names: tuple[str, ...],
-    *,
-    untrained_from_us: int | None,
+    split: Split,
+    config: Config,
+    listener: Listener,
 ) -> Forecaster:
-    """Return a forecaster with calibrated quantiles, which its newest forecasts scale.
+    """Return a fitted network as it is scored on the test part: calibrated, and trained on.
 
-    Without a calibration the quantiles are as learnt; where no time is given from which on
-    readings are new to the forecaster, none scale them.
+    It has then also learnt from the validation part, as the saved network learns from all parts in
+    the end.
     """
-    if calibration is not None:
-        forecaster = Calibrated(forecaster, calibration, names)
-    if untrained_from_us is None:
-        return forecaster
-    return AdaptiveBands(forecaster, untrained_from_us)
+    network = fine_tune(fitted, split, split.before_test, config, listener)
+    return with_calibration(
+        network, calibration, network.names, untrained_from_us=split.test_from_us
+    )
 
 
 def compare_held_out(
@@ -227,19 +203,15 @@ def compare_held_out(
 ) -> tuple[Comparison, tuple[ExampleWindow, ...]]:
     """Compare a network with baselines on the test part; return that and example windows.
 
-    Before the test part, training is continued on the validation part, as the saved network is
-    trained on all parts in the end. `extra_forecasters` forecast the same windows, by name. All
+    It is as `as_tested` says. `extra_forecasters` forecast the same windows, by name. All
     stay inside of the limits that the readings before the test part rest on.
     """
     split, spec = setup.split, setup.spec
     if split.test_from_us is None:
         return not_compared(), ()
 
-    network = fine_tune(fitted, split, split.before_test, setup.config, listener)
     forecasters: dict[str, Forecaster] = {
-        NETWORK: with_calibration(
-            network, calibration, network.names, untrained_from_us=split.test_from_us
-        ),
+        NETWORK: as_tested(fitted, calibration, split, setup.config, listener),
         NAIVE: naive(),
         SEASONAL_NAIVE: SeasonalNaive(spec.season),
         **(extra_forecasters or {}),
@@ -406,6 +378,21 @@ def analyse_memory_held_out(fitted: RNNForecaster, setup: TrainingSetup) -> Memo
         explosion=next(filter(None, explosions), None),
         n_windows=_WINDOWS_AFTER_TRAINING,
     )
+
+
+def find_explosion(artifact: Artifact) -> str | None:
+    """Return why the training of a member of the ensemble exploded; None where none did."""
+    rows = list(csv.DictReader(io.StringIO(artifact.history)))
+    for number in artifact.provenance["selected_members"]:
+        epochs = [row for row in rows if row["member"] == str(number)]
+        clipped = [float(row["clipped"]) for row in epochs]
+        losses = [float(row["train_loss"]) for row in epochs]
+        has_improved = any(row["is_best"] == "True" for row in epochs)
+        training = artifact.config.training
+        reason = explain_explosion(clipped, losses, training, has_improved=has_improved)
+        if reason is not None:
+            return reason
+    return None
 
 
 def analyse_memory(

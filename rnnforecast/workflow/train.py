@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rnnforecast.config.commands import RanksConfig
-from rnnforecast.config.training import DEFAULT_MODEL, Config
+from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL, EXPERT, Config
 from rnnforecast.data.setup import TrainingSetup, set_up_training, train_end_us
 from rnnforecast.errors import QualityGateError, UsageError
 from rnnforecast.evaluate.comparison import Comparison
@@ -38,7 +38,8 @@ from rnnforecast.tables.cleaning import load_excluded_times
 from rnnforecast.tables.match import read_for_training
 from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import Task, trying_proposals
-from rnnforecast.workflow.model import Model, model_directory
+from rnnforecast.workflow.model import Model
+from rnnforecast.workflow.saved import make_references, model_directory
 from rnnforecast.workflow.steps import (
     Clock,
     analyse_memory_held_out,
@@ -46,7 +47,6 @@ from rnnforecast.workflow.steps import (
     compare_held_out,
     fine_tune,
     fit_network,
-    make_references,
     render_report,
     with_windows,
 )
@@ -145,10 +145,12 @@ def _train(
         clock.lap("calibrate_s")
         memory_report = analyse_memory_held_out(fitted, setup)
         clock.lap("memory_s")
-        others = make_references(setup)
-        comparison, examples = compare_held_out(fitted, calibration, setup, events, others)
-        clock.lap("evaluate_s")
         split = setup.split
+        references = make_references(
+            (EXPERT, BUILTIN_MODEL), split.before_test, setup.spec.horizon, setup.seasons
+        )
+        comparison, examples = compare_held_out(fitted, calibration, setup, events, references)
+        clock.lap("evaluate_s")
         forecaster = fine_tune(fitted, split, split.everything, setup.config, events)
         clock.lap("fine_tune_s")
 

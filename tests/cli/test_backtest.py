@@ -39,7 +39,7 @@ FIELDS = {
     "warnings",
     "timing",
 }
-METHODS = ["network", "naive", "seasonal_naive", "expert", "ridge"]
+METHODS = ["network", "naive", "seasonal_naive", "expert", "builtin", "ridge"]
 
 
 @pytest.fixture
@@ -98,6 +98,7 @@ def test_the_table_names_methods_verdict_and_leads(command: Command, data: Path)
         "network",
         "seasonal naive",
         "expert",
+        "builtin",
         "ridge",
         "MASE",
         "MSE/s2",

@@ -70,7 +70,7 @@ def test_a_challenger_that_is_better_is_activated_and_says_why(
     assert challenger.trained_until == pd.read_csv(place / "data.csv")["timestamp"].iloc[-1]
     assert challenger.provenance["challenge"]["reason"] == decision["reason"]
     assert rnnforecast.versions(place / "model")[-1]["reason"] == decision["reason"]
-    methods = {"network", "naive", "seasonal_naive", "expert", "active"}
+    methods = {"network", "naive", "seasonal_naive", "expert", "builtin", "active"}
     assert set(challenger.metrics["metrics"]) == methods
     assert (place / "model/versions" / decision["challenger"] / "report.html").is_file()
     assert run(command, place, EVERY)["version"] == decision["challenger"]

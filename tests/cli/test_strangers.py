@@ -286,7 +286,7 @@ def test_a_source_elsewhere_is_read_where_the_user_says_so(
     assert command("predict", "-q").code == 2
     assert command("predict", "-q", "--trust-source").code == 0
     assert command("memory", "-q", "--trust-source").code == 0
-    assert rnnforecast.predict("model", trust_source=True).forecast.names
+    assert rnnforecast.predict(model="model", trust_source=True).forecast.names
 
 
 def test_a_source_that_this_user_has_trained_on_is_read_wherever_it_lies(

@@ -32,7 +32,7 @@ def test_json_is_one_document_with_the_contracts_fields(command: Command, tmp_pa
     assert outcome.code == 0
     document = outcome.document
     assert document.keys() >= CONTRACT_FIELDS
-    assert set(document["metrics"]) == {"network", "naive", "seasonal_naive", "expert"}
+    assert set(document["metrics"]) == {"network", "naive", "seasonal_naive", "expert", "builtin"}
     assert set(document["metrics"]["network"]) >= METRICS
     assert document["skill_over"] in ("naive", "seasonal_naive")
     assert (tmp_path / "model" / "CURRENT").read_text() == document["version"] + "\n"

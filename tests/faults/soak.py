@@ -140,7 +140,9 @@ class Job:
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder, "forecast.csv")
             data = self.place / "data.csv"
-            rnnforecast.predict(self.place / "model", data, config=job.forecast, output=output)
+            rnnforecast.predict(
+                data, model=self.place / "model", config=job.forecast, output=output
+            )
             expected = output.read_bytes()
         assert newest.read_bytes() == expected, newest
         left = [path.name for path in self.place.rglob(".tmp-*")]

@@ -14,11 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rnnforecast.config.fields import hash_facts
-from rnnforecast.config.job import Job, KeepPart, read_job
+from rnnforecast.config.job import FROM_HERE, LABEL, OUTPUT, Job, KeepPart, describe_owner, read_job
 from rnnforecast.data.axis import format_for_file_name
 from rnnforecast.errors import UsageError, WriteError
 from rnnforecast.jobs.ledger import write_ledger_owner
-from rnnforecast.jobs.owner import FROM_HERE, LABEL, OUTPUT, describe_owner
 from rnnforecast.jobs.publication import (
     check_not_shared,
     is_published,

@@ -16,9 +16,8 @@ from rnnforecast.data.season import Seasons
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.model.experts import Experts
 from rnnforecast.model.forecaster import RNNForecaster
-from rnnforecast.model.inputs import Places, covariate_inputs, standardise, window_inputs
+from rnnforecast.model.inputs import Places, Reaction, covariate_inputs, standardise, window_inputs
 from rnnforecast.model.network import Network
-from rnnforecast.model.reaction import Reaction
 from rnnforecast.spec import MemberSpec, n_covariate_inputs
 from tests.builders import make_panel, make_spec, wave
 from tests.model.networks import (

@@ -157,7 +157,7 @@ def test_a_window_that_ends_earlier_in_a_stretch_is_forecast_as_the_stretch_cut_
     """The other windows of the cut stretch let the recurrence begin with the same segment."""
     monkeypatch.setattr("rnnforecast.model.inputs.CONTEXT_ROWS", context)
     # else a cutoff may have the fit of up to three segments before, counted from the stretch's end
-    monkeypatch.setattr("rnnforecast.model.reaction._REFIT", 1)
+    monkeypatch.setattr("rnnforecast.model.inputs._REFIT", 1)
     spec = replace(SMALL, layers=2, covariates=any(n_features))
     network = make_network(spec, horizon=12, n_features=n_features)
     (member,), readings = network.members, sensor_windows(3, lookback=n_rows, missing=0.1)

@@ -370,7 +370,7 @@ def test_a_model_reads_its_database_again_from_any_folder(
 
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    prediction = rnnforecast.predict(tmp_path / "m")
+    prediction = rnnforecast.predict(model=tmp_path / "m")
 
     assert prediction.forecast.names == ("a",)
 

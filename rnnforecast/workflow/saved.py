@@ -1,0 +1,386 @@
+"""Saved versions and the built-in network: restore them, read and check readings for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnforecast.config.reading import DataConfig
+from rnnforecast.config.training import (
+    BUILTIN_MODEL,
+    DEFAULT_MODEL,
+    EXPERT,
+    Config,
+    PredictConfig,
+    changed_fields,
+    override,
+)
+from rnnforecast.data.forecast import Forecaster
+from rnnforecast.data.panel import Panel
+from rnnforecast.data.season import Seasons, find_seasons
+from rnnforecast.data.windows import Past, make_past
+from rnnforecast.errors import ModelError, Proposal, UsageError
+from rnnforecast.evaluate.calibration import with_calibration
+from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
+from rnnforecast.model.artifact import UNTRAINED, Artifact
+from rnnforecast.model.artifact import load as load_artifact
+from rnnforecast.model.builtin import builtin_artifact, builtin_lookback, note_of_builtin
+from rnnforecast.model.experts import ExpertForecaster
+from rnnforecast.sources.source import open_table
+from rnnforecast.storage.lock import acquire
+from rnnforecast.storage.remote import AnyPath, as_path
+from rnnforecast.storage.versions import (
+    LOCK,
+    activate_version,
+    active_version,
+    list_versions,
+    remove_leftovers,
+    resolve_version,
+)
+from rnnforecast.tables.cleaning import load_excluded_times
+from rnnforecast.tables.match import (
+    TrainingStats,
+    check_as_of,
+    check_drift,
+    check_freshness,
+    read_inferred,
+    read_past,
+    require_series,
+    warn_unusual_series,
+)
+from rnnforecast.tables.schema import Schema, check_counters
+from rnnforecast.units import parse_steps
+from rnnforecast.workflow.advice import Task, trying_proposals
+
+if TYPE_CHECKING:
+    from rnnforecast.model.forecaster import RNNForecaster
+
+_SETTLED = ("known", "past", "static", "categorical", "calendar", "holidays")
+"""Options of covariates: they shape the network, so that a saved version cannot change them."""
+
+
+def model_directory(model: str | AnyPath) -> AnyPath:
+    """Return the path of a model directory. Raises `UsageError` for the built-in network."""
+    if model == BUILTIN_MODEL:
+        raise UsageError(
+            f"{BUILTIN_MODEL} is the built-in network, which has no versions",
+            hint=f"name a model directory; one that is called so is  ./{BUILTIN_MODEL}",
+        )
+    return as_path(model)
+
+
+def versions(model: str | Path = DEFAULT_MODEL) -> list[dict[str, Any]]:
+    """List the saved versions, oldest first: name, active or not, date, reason, skill, or damage.
+
+    The reason is why a retraining made it, and whether it was better; None where `train` made it.
+    """
+    path = model_directory(model)
+    active = active_version(path)
+    listing: list[dict[str, Any]] = []
+    for name in list_versions(path):
+        item: dict[str, Any] = {"version": name, "active": name == active}
+        try:
+            loaded = load_artifact(resolve_version(path, name))
+            challenge = loaded.provenance.get("challenge") or {}
+            item |= {
+                "created": loaded.provenance.get("created"),
+                "trained_until": loaded.trained_until,
+                "skill": loaded.metrics["skill"],
+                "reason": challenge.get("reason"),
+            }
+        except ModelError as error:
+            facts = dict.fromkeys(("created", "trained_until", "skill", "reason"))
+            item |= {**facts, "damage": error.message}
+        listing.append(item)
+    return listing
+
+
+def use(
+    version: str, *, model: str | Path = DEFAULT_MODEL, listener: Listener = ignore
+) -> str | None:
+    """Activate a version; return the one that was active before, or None.
+
+    The version is loaded first, so that a damaged one is never activated. Raises a
+    `RnnForecastError`.
+    """
+    path = model_directory(model)
+    load_artifact(resolve_version(path, version))
+    with acquire(path / LOCK, listener=listener):
+        remove_leftovers(path)
+        before = active_version(path)
+        if before != version:
+            activate_version(path, version)
+    return before
+
+
+def restore(artifact: Artifact, *, is_adaptive: bool = True) -> Forecaster:
+    """Make the forecaster of a saved version; imports torch. Raises `ModelError`.
+
+    One that is adaptive scales its bands by how it forecast the readings since its training.
+    """
+    untrained_from_us = artifact.untrained_from_us if is_adaptive else None
+    return with_calibration(
+        restore_network(artifact),
+        artifact.calibration,
+        artifact.names,
+        untrained_from_us=untrained_from_us,
+    )
+
+
+def restore_network(artifact: Artifact) -> RNNForecaster:
+    """Make the network of a saved version, without its calibration; imports torch."""
+    from rnnforecast.model.forecaster import RNNForecaster
+
+    return RNNForecaster.restore(
+        artifact.spec,
+        artifact.config.network,
+        names=artifact.names,
+        weights=artifact.weights,
+        self_test=artifact.self_test,
+    )
+
+
+def training_stats_of(artifact: Artifact) -> TrainingStats:
+    """Return the statistics of the series that a saved network was trained on."""
+    return TrainingStats(
+        artifact.names,
+        np.array(artifact.base),
+        # Row 0 of these weights is for series that the network does not know.
+        center=artifact.weights["center"][1:],
+        scale=artifact.weights["scale"][1:],
+        reach=artifact.weights["outlier_threshold"][1:],
+    )
+
+
+def task_of(artifact: Artifact, data: object, options: DataConfig) -> Task:
+    """Return how a table is read for a saved version, so that other options can be tried on it."""
+    config = replace(artifact.config, data=options)
+    return Task.for_model(data, config, artifact.schema, training_stats_of(artifact))
+
+
+def resolve_options(
+    artifact: Artifact, config: DataConfig | None = None, explicit: Collection[str] = ()
+) -> DataConfig:
+    """Return the reading options of a saved version, overridden by those set in `config`.
+
+    A field is set where it differs from its default, or where `explicit` names it. A file that
+    the version names is neither read nor written: of `exclude` it holds the content. Raises
+    `UsageError` where `config` contradicts what the version was trained with, for a counter that
+    is not one of its targets, and for an old version that holds the name of `exclude` alone.
+    """
+    stored = replace(artifact.config.data, exclude=None)
+    config = load_excluded_times(config or DataConfig())
+    changes = changed_fields(config, explicit)
+    lost = artifact.config.data.exclude if stored.excluded_times is None else None
+    if lost is not None and "exclude" not in changes:
+        raise UsageError(
+            f"the model was trained with --exclude {lost}, and holds only the name of that file",
+            code="exclude-not-stored",
+            proposals=[Proposal(("--exclude", lost), "if it is there")],
+            hint="or train again: new versions hold its content",
+        )
+    trained = {name: getattr(stored, name) for name in _SETTLED}
+    for name, value in trained.items():
+        change = changes.get(name, value)
+        # The order of a list of columns does not count.
+        is_same = set(change) == set(value) if isinstance(change, tuple) else change == value
+        if not is_same:
+            state = f"with {_option_text(name, value)}" if value else f"without --{name}"
+            raise UsageError(
+                f"the model was trained {state}, and cannot take {_option_text(name, change)}",
+                hint=f"leave out --{name}, or train again with what you want",
+            )
+    if "counter" in changes:
+        check_counters(config.target or artifact.schema.targets, config)
+    if "exclude" in changes:  # its content counts, even where that is nothing
+        explicit = {*explicit, "excluded_times"}
+    return override(stored, replace(config, **trained), explicit)
+
+
+def _option_text(name: str, value: Any) -> str:
+    """Write an option as it is typed; values of a repeated one are separated by commas."""
+    text = ", ".join(value) if isinstance(value, tuple) else value
+    return f"--{name} {text or repr('')}"
+
+
+@dataclass(frozen=True)
+class PreparedForecast:
+    """Inputs of a forecast, read and checked against the model. Made without torch."""
+
+    artifact: Artifact
+    past: Past
+    schema: Schema
+    config: PredictConfig
+    options: DataConfig
+    horizon: int
+    age_us: int = 0
+    """Age of the newest reading, in microseconds."""
+    is_in_sample: bool = False
+    """Whether the version has learnt from readings that come after those of the forecast."""
+
+
+def prepare(
+    artifact: Artifact,
+    data: object,
+    config: PredictConfig,
+    options: DataConfig,
+    events: Recorder,
+    *,
+    is_expected: Callable[[str], bool] | None = None,
+) -> PreparedForecast:
+    """Read and check the readings for a forecast.
+
+    `is_expected` tells which series of the model must be among the readings, where these are only a
+    part of all. Raises a `RnnForecastError`.
+    """
+    horizon = resolve_horizon(config, artifact)
+    known = replace(training_stats_of(artifact), is_expected=is_expected)
+    future = config.future
+    if future is not None and not artifact.spec.n_known:
+        message = "the model uses no covariate that is known ahead: --future is not read"
+        events(WarningEvent("unused-future", message))
+        future = None
+    with trying_proposals(task_of(artifact, data, options), events) as listener:
+        past, schema = read_past(
+            data,
+            schema=artifact.schema,
+            options=options,
+            as_of=config.as_of,
+            future=future,
+            stats=known,
+            listener=listener,
+        )
+
+    return _check(
+        PreparedForecast(artifact, past, schema, config, options, horizon),
+        known,
+        events,
+        is_whole=is_expected is None,
+    )
+
+
+def prepare_builtin(
+    data: object, config: PredictConfig, options: DataConfig, events: Recorder
+) -> PreparedForecast:
+    """Read and check readings for the built-in network, and say that it forecasts them.
+
+    Raises a `RnnForecastError`.
+    """
+    if config.max_drift is not None or config.require_series:
+        name = "require-series" if config.require_series else "max-drift"
+        raise UsageError(
+            f"--{name} compares with what a network was trained on, and the built-in one was not",
+            hint="leave it out, or train a network on these readings",
+        )
+    if config.future is not None:
+        message = "the built-in network knows no covariates: --future is not read"
+        events(WarningEvent("unused-future", message))
+    options = load_excluded_times(options)
+    panel, schema = read_for_builtin(data, options, events, as_of=config.as_of)
+    artifact = builtin_artifact(panel, schema, options, horizon=config.horizon)
+    events(Notice(note_of_builtin(panel, data)))
+    ready = PreparedForecast(
+        artifact, make_past(panel), schema, config, options, artifact.spec.horizon
+    )
+    stats = training_stats_of(artifact)
+    # what is told of a series is what it is like now
+    stats = replace(stats, center=np.full_like(stats.center, np.nan))
+    return _check(ready, stats, events, is_whole=True)
+
+
+def _check(
+    ready: PreparedForecast, known: TrainingStats, events: Recorder, *, is_whole: bool
+) -> PreparedForecast:
+    """Compare readings with those that the network was trained on, and with the clock.
+
+    `is_whole` tells whether they are all of them: a bucket of slow sensors ends before the others
+    that the version was trained on.
+    """
+    artifact, past, config = ready.artifact, ready.past, ready.config
+    last_us = int(past.cutoff_time.max(initial=-1))
+    is_in_sample = is_whole and last_us + past.step_us < artifact.untrained_from_us
+    if is_in_sample:
+        message = "the forecast is in-sample: the version has learnt from readings after "
+        message += f"{past.axis.format(last_us)}, until {artifact.trained_until}"
+        events(WarningEvent("in-sample", message))
+    spec = artifact.spec
+    warn_unusual_series(past, known, events, lookback=spec.lookback, horizon=spec.horizon)
+    if config.require_series:
+        require_series(past, known)
+    if config.max_drift is not None:
+        check_drift(past, known, lookback=spec.lookback, limit=config.max_drift)
+    age_us = check_freshness(past, config, events)
+    return replace(ready, age_us=age_us, is_in_sample=is_in_sample)
+
+
+def resolve_horizon(config: PredictConfig, artifact: Artifact) -> int:
+    """Return the steps to forecast. Raises `UsageError` for more than the model was trained for."""
+    spec, step_us = artifact.spec, artifact.schema.step_us
+    if config.horizon is None:
+        return spec.horizon
+
+    assert step_us is not None
+    horizon = parse_steps(
+        config.horizon,
+        step_us=step_us,
+        name="horizon",
+        limit=10**9,
+        measure=artifact.schema.axis.measure,
+    )
+    if horizon > spec.horizon:
+        raise UsageError(
+            f"--horizon {config.horizon} is {horizon} steps, but the model was trained for "
+            f"{spec.horizon}",
+            hint=f"train again with  --horizon {config.horizon}",
+        )
+    return horizon
+
+
+def read_for_builtin(
+    data: object, options: DataConfig, listener: Listener, *, as_of: str | None = None
+) -> tuple[Panel, Schema]:
+    """Read a table as `train` does, up to the as-of time; covariates are left out.
+
+    Raises as `read_past` does.
+    """
+    with trying_proposals(Task(data, Config(options), is_training=False), listener) as tried:
+        source = open_table(data, options, tried)
+        panel, schema = read_inferred(source, options, tried, as_of=as_of)
+        check_as_of(as_of, schema.axis, options)
+    if panel.covariates is not None:
+        message = "the built-in network knows no covariates: train one that learns what they do"
+        listener(WarningEvent("unused-covariates", message))
+    return replace(panel, covariates=None), replace(schema, covariates=())
+
+
+def untrained_forecaster(past: Past, horizon: int, seasons: Sequence[Seasons]) -> Forecaster:
+    """Return the built-in network as `predict` uses it on series that it has not learnt from.
+
+    `past` has one origin in each series, of which `seasons` are told; imports torch.
+    """
+    from rnnforecast.model.forecaster import RNNForecaster
+
+    network = RNNForecaster.untrained(
+        past, lookback=builtin_lookback(past, seasons), horizon=horizon, seasons=seasons
+    )
+    return with_calibration(network, None, network.names, untrained_from_us=UNTRAINED)
+
+
+def make_references(
+    names: Collection[str], past: Past, horizon: int, seasons: Sequence[Seasons] | None = None
+) -> dict[str, Forecaster]:
+    """Return the expert and the built-in network as far as `names` has them.
+
+    `past` has one origin in each series, with their `seasons`, if known; else they are looked for.
+    """
+    references: dict[str, Forecaster] = {}
+    if EXPERT in names:
+        references[EXPERT] = ExpertForecaster()
+    if BUILTIN_MODEL in names:
+        seasons = seasons or find_seasons(past)
+        references[BUILTIN_MODEL] = untrained_forecaster(past, horizon, seasons)
+    return references
