@@ -163,6 +163,19 @@ class Forecaster(Protocol):
         ...
 
 
+class RollingForecaster(Forecaster, Protocol):
+    """A forecaster that also forecasts from earlier cutoffs, at little cost."""
+
+    def predict_earlier(
+        self, past: Past, horizon: int, n: int
+    ) -> tuple[Values, Integers]:  # pragma: no cover
+        """Forecast the `QUANTILES` from n earlier cutoffs, `(origin, n, horizon, quantile)`.
+
+        Returns also how many rows before those of `past` they lie, `(n,)`.
+        """
+        ...
+
+
 def _rounded(values: Values) -> Values:
     """Round doubles, `(origin, ...)`, to a millionth of the range of each origin's forecast.
 

@@ -20,6 +20,8 @@ from rnnforecast.spec import NetworkSpec
 
 _MAX_EVALUATED = 150_000
 """Readings that are forecast in the test part, at most."""
+_MAX_TESTED = 10_000
+"""Origins in the test part, at most."""
 _MAX_CALIBRATED = 400_000
 """Readings that are forecast in the validation part to calibrate quantiles, at most."""
 _MAX_DIGITS = 18
@@ -113,7 +115,7 @@ def rolling_test_origins(split: Split, *, lookback: int, horizon: int) -> Origin
     all_rows = Origins.rolling(panel, from_us, stride=1, **lengths)
     stride = max(1, min(horizon, int(all_rows.counts.max(initial=0)) // _MIN_ORIGINS))
     origins = Origins.rolling(panel, from_us, stride=stride, **lengths)
-    return origins.subsample(_MAX_EVALUATED // horizon)
+    return origins.subsample(min(_MAX_EVALUATED // horizon, _MAX_TESTED))
 
 
 def rolling_validation_origins(split: Split, *, lookback: int, horizon: int) -> Origins:

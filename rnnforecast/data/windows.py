@@ -453,14 +453,6 @@ class Past:
         """Return a Past of some of the origins."""
         return replace(self, series=self.series[origins], cutoff=self.cutoff[origins])
 
-    def earlier(self, origins: Integers, rows: Integers) -> Past:
-        """Return a Past of the same series some rows earlier; `rows`, `(origin,)`, not negative.
-
-        No cutoff may come to lie before the first row.
-        """
-        assert (rows >= 0).all()
-        return replace(self, series=self.series[origins], cutoff=self.cutoff[origins] - rows)
-
     def panel_at_cutoffs(self) -> Panel:
         """Return a panel whose readings end at the cutoffs; there must be one origin in a series.
 

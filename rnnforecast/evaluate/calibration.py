@@ -10,12 +10,13 @@ from itertools import pairwise
 import numpy as np
 
 from rnnforecast.config.training import BAND
-from rnnforecast.data.arrays import Doubles, Floats, Integers
+from rnnforecast.data.arrays import Doubles, Floats, Integers, take_names
 from rnnforecast.data.forecast import (
     TAIL_PAIRS,
     Calibration,
     Forecast,
     Forecaster,
+    RollingForecaster,
     band_widths,
     interpolate_quantiles,
 )
@@ -49,7 +50,7 @@ _MAX_FACTOR = 3.0
 class Calibrated:
     """A forecaster with its quantiles moved by a calibration."""
 
-    forecaster: Forecaster
+    forecaster: RollingForecaster
     calibration: Calibration
     names: tuple[str, ...]
     """The series of the calibration, in its order."""
@@ -57,14 +58,23 @@ class Calibrated:
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
         """Forecast, and move the quantiles; `uncalibrated` holds those before."""
         raw = self.forecaster.predict(past, horizon, QUANTILES)
-        entries = np.array([self._entries.get(name, 0) for name in raw.names], np.int64)
-        moved = self.calibration.apply(raw.values, entries)
+        moved = self.calibration.apply(raw.values, self._entries_of(raw.names))
         return replace(
             raw,
             values=interpolate_quantiles(moved, QUANTILES, quantiles),
             quantiles=tuple(quantiles),
             uncalibrated=interpolate_quantiles(raw.values, QUANTILES, quantiles),
         )
+
+    def predict_earlier(self, past: Past, horizon: int, n: int) -> tuple[Values, Integers]:
+        """Forecast from earlier cutoffs, see `RollingForecaster`, and move the quantiles."""
+        raw, ago = self.forecaster.predict_earlier(past, horizon, n)
+        entries = self._entries_of(take_names(past.names, past.series))
+        flat = raw.reshape(-1, *raw.shape[2:])
+        return self.calibration.apply(flat, entries.repeat(n)).reshape(raw.shape), ago
+
+    def _entries_of(self, names: Sequence[str]) -> Integers:
+        return np.array([self._entries.get(name, 0) for name in names], np.int64)
 
     @cached_property
     def _entries(self) -> dict[str, int]:
@@ -79,7 +89,7 @@ class AdaptiveBands:
     readings that followed. Only such count that lie after the readings that it was trained on.
     """
 
-    forecaster: Forecaster
+    forecaster: RollingForecaster
     untrained_from_us: int
     """The first time that the forecaster has not learnt from; readings from there on count."""
 
@@ -113,26 +123,22 @@ class AdaptiveBands:
         1 is the edge of the 80 % band; NaN where nothing is known.
         """
         ratios = np.full((past.n_origins, _N_RECENT, horizon), np.nan, np.float32)
-        ago = np.arange(1, _N_RECENT + 1) * horizon
-        cutoff = past.cutoff[:, None] - ago
-        seen_until = past.cutoff_time[:, None] - ago * past.step_us
-        # an earlier forecast has to know at least half of what the one of now does
-        counts = (2 * cutoff >= past.cutoff[:, None]) & (
-            seen_until + past.step_us >= self.untrained_from_us
-        )
-        origin, window = np.nonzero(counts)
-        if not len(origin):
+        origins = np.flatnonzero(past.cutoff_time >= self.untrained_from_us)
+        if not len(origins):
             return ratios
+        part = past.subset(origins)
+        values, ago = self.forecaster.predict_earlier(part, horizon, _N_RECENT)
 
-        # rolling origins share most of their earlier forecasts
-        pairs = np.stack([past.series[origin], cutoff[origin, window]], axis=1)
-        _, once, number = np.unique(pairs, axis=0, return_index=True, return_inverse=True)
-        earlier = past.earlier(origin[once], ago[window[once]])
-        values = self.forecaster.predict(earlier, horizon, QUANTILES).values[number.ravel()]
-
-        readings = past.history(_N_RECENT * horizon).reshape(-1, _N_RECENT, horizon)[:, ::-1]
-        actual = add_base(readings, past)[origin, window]
-        ratios[origin, window] = _in_half_widths(values, actual)
+        # rows after the cutoff are not known
+        readings = add_base(part.history(int(ago.max())), part)
+        readings = np.pad(readings, ((0, 0), (0, horizon)), constant_values=np.nan)
+        rows = ago.max() - ago[:, None] + np.arange(horizon)
+        n_known = part.cutoff[:, None] - ago
+        first_us = part.cutoff_time[:, None] - (ago - 1) * past.step_us  # of each horizon
+        counts = (2 * n_known >= part.cutoff[:, None]) & (first_us >= self.untrained_from_us)
+        for window in range(_N_RECENT):
+            actual = np.where(counts[:, window, None], readings[:, rows[window]], np.nan)
+            ratios[origins, window] = _in_half_widths(values[:, window], actual)
         return ratios
 
 
@@ -299,7 +305,7 @@ def _move(scores: Doubles, block: Integers, share: float) -> float:
 
 
 def with_calibration(
-    forecaster: Forecaster,
+    forecaster: RollingForecaster,
     calibration: Calibration | None,
     names: tuple[str, ...],
     *,

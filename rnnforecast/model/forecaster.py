@@ -19,7 +19,14 @@ from rnnforecast.data.forecast import Forecast, interpolate_quantiles
 from rnnforecast.data.panel import Features
 from rnnforecast.data.scaling import fit_scaling
 from rnnforecast.data.season import Seasons, seasons_of
-from rnnforecast.data.windows import MIN_OBSERVED_SHARE, Past, TrainingWindows, add_base, windows_of
+from rnnforecast.data.windows import (
+    MIN_OBSERVED_SHARE,
+    Past,
+    TrainingWindows,
+    Values,
+    add_base,
+    windows_of,
+)
 from rnnforecast.errors import ModelError, UsageError
 from rnnforecast.events import Listener, ignore
 from rnnforecast.model.artifact import Tensors
@@ -297,38 +304,21 @@ class RNNForecaster:
         look-back gets NaN, as nothing tells how far it varies.
         """
         spec = self.network.spec
-        entries = known_entries(past.names, self.network, self.names)[past.series]
-        seasons = self._seasons(past, entries)
-
         values = np.empty((past.n_origins, horizon, len(quantiles)), np.float32)
-        width = spec.lookback + spec.horizon * len(spec.quantiles)
-        size = max(1, min(_BATCH_ORIGINS, _BATCH_VALUES // width))
 
-        def predict_part(first: int) -> None:
-            part = past.subset(slice(first, first + size))
-            places = slice(first, first + part.n_origins)
-            readings = part.history(spec.lookback)
-            features = part.features(spec.lookback, spec.horizon)
-            history = History(readings, entries[places], seasons[places], features)
+        def predict_part(places: slice, history: History) -> None:
             output = self.network.forecast(history)[:, :horizon].astype(np.float32)
-
-            n_readings = np.isfinite(readings).sum(1)
+            n_readings = np.isfinite(history.readings).sum(1)
             has_readings = n_readings > 0
-            newest = np.fmax.reduce(readings, axis=1, initial=-np.inf)
+            newest = np.fmax.reduce(history.readings, axis=1, initial=-np.inf)
             is_constant = has_readings & (
-                np.fmin.reduce(readings, axis=1, initial=np.inf) == newest
+                np.fmin.reduce(history.readings, axis=1, initial=np.inf) == newest
             )
             output[is_constant] = newest[is_constant, None, None]
             output[n_readings < _MIN_READINGS] = np.nan
             values[places] = interpolate_quantiles(output, spec.quantiles, quantiles)
 
-        firsts = range(0, past.n_origins, size)
-        if self.network.center.is_cuda:
-            for first in firsts:
-                predict_part(first)
-        else:
-            _call_on_single_threads(predict_part, firsts)
-
+        self._for_parts(predict_part, past)
         return Forecast(
             values=add_base(values, past),
             quantiles=tuple(quantiles),
@@ -337,6 +327,51 @@ class RNNForecaster:
             step_us=past.step_us,
             axis=past.axis,
         )
+
+    def predict_earlier(self, past: Past, horizon: int, n: int) -> tuple[Values, Integers]:
+        """Forecast from n earlier cutoffs of each origin, `(origin, n, horizon, quantile)`.
+
+        Returns also how many rows before those of `past` they lie, `(n,)`. NaN where less than half
+        of the look-back lies before. The quantiles are those that the network learns.
+        """
+        spec = self.network.spec
+        values = np.empty((past.n_origins, n, horizon, len(spec.quantiles)), np.float32)
+        ago = np.zeros(n, np.int64)
+
+        def predict_part(places: slice, history: History) -> None:
+            output, ago[:] = self.network.forecast_earlier(history, n)
+            values[places] = output[:, :, :horizon]
+
+        self._for_parts(predict_part, past, n_cutoffs=n + 1)
+        values[:, 2 * ago > spec.lookback] = np.nan
+        return add_base(values, past), ago
+
+    def _for_parts(
+        self, work: Callable[[slice, History], None], past: Past, *, n_cutoffs: int = 1
+    ) -> None:
+        """Call a function with places among the origins and their look-backs, part by part.
+
+        Each look-back is forecast from so many cutoffs.
+        """
+        spec = self.network.spec
+        entries = known_entries(past.names, self.network, self.names)[past.series]
+        seasons = self._seasons(past, entries)
+        width = spec.lookback + n_cutoffs * spec.horizon * len(spec.quantiles)
+        size = max(1, min(_BATCH_ORIGINS, _BATCH_VALUES // width))
+
+        def work_on(first: int) -> None:
+            part = past.subset(slice(first, first + size))
+            places = slice(first, first + part.n_origins)
+            features = part.features(spec.lookback, spec.horizon)
+            readings = part.history(spec.lookback)
+            work(places, History(readings, entries[places], seasons[places], features))
+
+        firsts = range(0, past.n_origins, size)
+        if self.network.center.is_cuda:
+            for first in firsts:
+                work_on(first)
+        else:
+            _call_on_single_threads(work_on, firsts)
 
     def tensors(self) -> Tensors:
         """Return all tensors of the network as numpy arrays, for the artifact."""

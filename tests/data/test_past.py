@@ -121,7 +121,6 @@ VIEWS: dict[str, Callable[[Past], object]] = {
     "fingerprint": lambda past: past.fingerprint(),
     "at": lambda past: past.at(*every_time(past)),
     "subset": lambda past: past.subset(np.array([3, 0])).history(LOOKBACK),
-    "earlier": lambda past: past.earlier(np.array([3, 0]), np.array([7, 0])).history(LOOKBACK),
     "fit_scaling": lambda past: dataclasses.astuple(fit_scaling(past)),
     "find_season": main_season,
 }
@@ -132,7 +131,6 @@ READINGS = (
     "windows",
     "windows of a later part",
     "subset",
-    "earlier",
     "fit_scaling",
     "fingerprint",
     "at",

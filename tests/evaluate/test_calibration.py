@@ -44,6 +44,13 @@ class Normal:
         names = take_names(past.names, past.series)
         return Forecast(values, tuple(quantiles), names, past.cutoff_time, past.step_us)
 
+    def predict_earlier(self, past: Past, horizon: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """From cutoffs a horizon apart."""
+        ago = horizon * np.arange(1, n + 1)
+        earlier = [replace(past, cutoff=past.cutoff - rows) for rows in ago]
+        values = [self.predict(one, horizon, QUANTILES).values for one in earlier]
+        return np.stack(values, axis=1), ago
+
 
 def origins(panel, *, from_row: int = LOOKBACK, stride: int = 5) -> Origins:
     begin = START_US + from_row * HOUR_US

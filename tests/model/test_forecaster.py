@@ -246,6 +246,28 @@ def test_a_season_and_a_random_walk_are_forecast_by_built_in_weights() -> None:
     assert errors[len(rows) :].mean() < 1.1 * naive[len(rows) :].mean()
 
 
+@pytest.mark.parametrize(("lookback", "horizon"), [(320, 16), (320, 40), (100, 24)])
+def test_earlier_forecasts_are_those_of_the_readings_before_them(
+    lookback: int, horizon: int
+) -> None:
+    panel = make_panel(wave(700), random_walk(700))
+    past = make_past(panel)
+    seasons = (Seasons(24), Seasons())
+
+    def untrained(n_rows: int) -> RNNForecaster:
+        return RNNForecaster.untrained(past, lookback=n_rows, horizon=horizon, seasons=seasons)
+
+    values, ago = untrained(lookback).predict_earlier(past, horizon, 4)
+    assert (np.diff(ago) >= 16).all() and ago[0] >= 16
+    for number, rows in enumerate(ago.tolist()):
+        if rows > lookback / 2:
+            assert np.isnan(values[:, number]).all()
+            continue
+        before = make_past(panel, past.cutoff - rows)
+        alone = untrained(lookback - rows).predict(before, horizon, QUANTILES).values
+        np.testing.assert_allclose(values[:, number], alone, rtol=1e-3, atol=1e-3)
+
+
 def test_an_unknown_series_is_forecast_as_a_known_one_in_its_own_units() -> None:
     past = at_rows(make_panel(wave(N) - 50), np.arange(150, 230, 10))
     panel = replace(make_panel(1000 * (wave(N) - 50)), names=("new",))
