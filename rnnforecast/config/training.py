@@ -20,6 +20,7 @@ BUILTIN_MODEL = "builtin"
 """Stands for the built-in network where a model is named; a folder of that name is ./builtin."""
 NO_BOUNDS = "none"
 """The value of `bounds` by which forecasts go beyond the limits that readings rest on."""
+AUTO, TRAINED = "auto", "trained"
 EXPERT = "expert"
 FALLBACKS = ("seasonal-naive", "naive", EXPERT, BUILTIN_MODEL)
 BASELINES = ("naive", "seasonal-naive", EXPERT, BUILTIN_MODEL, "ridge")
@@ -35,6 +36,7 @@ GATED = tuple(name for name, cell in CELLS.items() if cell.retention_gate is not
 MAX_EPOCHS = 12
 """Epochs of a training that is not told how many, at most."""
 INITS = ("orthogonal", "chrono", "default")
+_BUILTIN_SHAPE = "gru", 64, 2, None
 _C = TypeVar("_C", "DataConfig", "WindowConfig")
 
 
@@ -59,6 +61,12 @@ class WindowConfig:
 class NetworkConfig:
     """The shape of the network."""
 
+    network: str = option(
+        AUTO,
+        "What forecasts: a network trained on these readings, the built-in one, or both as far as "
+        "validation says so (auto).",
+        choices=(AUTO, TRAINED, BUILTIN_MODEL),
+    )
     cell: str = option("gru", "Recurrent cell.", choices=tuple(CELLS))
     hidden: int = option(64, "Width of the recurrent state.")
     layers: int = option(2, "Recurrent layers.")
@@ -76,6 +84,12 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         """Raise `UsageError` for an invalid shape."""
         check_choices(self)
+        shape = self.cell, self.hidden, self.layers, self.segment
+        if self.network == BUILTIN_MODEL and shape != _BUILTIN_SHAPE:
+            raise UsageError(
+                "--network builtin has a shape of its own",
+                hint="leave out the other options of the network, or train one",
+            )
         if self.init == "chrono" and self.cell not in GATED:
             raise UsageError(
                 f"--init chrono sets how long gates let a unit remember, and --cell {self.cell} "

@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rnnforecast.config.training import MAX_HORIZON, BacktestConfig, Config, NetworkConfig
+from rnnforecast.config.training import (
+    BUILTIN_MODEL,
+    MAX_HORIZON,
+    TRAINED,
+    BacktestConfig,
+    Config,
+    NetworkConfig,
+)
 from rnnforecast.data import season as seasons
 from rnnforecast.data.arrays import Integers, take_names
 from rnnforecast.data.panel import Panel
@@ -200,12 +207,15 @@ def _settle(
 def _members(network: NetworkConfig, *, has_covariates: bool) -> tuple[MemberSpec, ...]:
     """Return a trained member, one more that sees covariates where there are any, the built-in one.
 
-    The last is a member only where the trained ones have its shape, and begin with its weights.
+    The last is a member only where the trained ones have its shape, and begin with its weights;
+    `--network` may ask for one kind alone.
     """
+    if network.network == BUILTIN_MODEL:
+        return (BUILTIN,)
     segment = BUILTIN.segment if network.segment is None else network.segment
     plain = MemberSpec(network.cell, network.hidden, network.layers, segment)
     trained = [plain, replace(plain, covariates=True)] if has_covariates else [plain]
-    is_builtin = replace(plain, is_trained=False) == BUILTIN
+    is_builtin = network.network != TRAINED and replace(plain, is_trained=False) == BUILTIN
     return (*trained, *[BUILTIN] * is_builtin)
 
 

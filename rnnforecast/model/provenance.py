@@ -135,7 +135,7 @@ def describe_run(
         "selected_members": list(log.selected),
         "kept_steps": [member.kept_steps for member in log.of_selected],
         "fine_tune_steps": list(forecaster.fine_tune_steps),
-        "epochs": max(len(member.epochs) for member in log.members),
+        "epochs": max((len(member.epochs) for member in log.members), default=0),
         "warnings": [warning.to_json() for warning in warnings],
     }
 

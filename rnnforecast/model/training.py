@@ -500,7 +500,7 @@ class EnsembleLog:
     @property
     def steps(self) -> int:
         """Steps of the member that trained longest: `--steps` with them repeats the training."""
-        return max(member.steps for member in self.members)
+        return max((member.steps for member in self.members), default=0)
 
 
 def train_members(
@@ -553,7 +553,7 @@ def train_members(
     logs = tuple(member.finish() for member in members)
     _warn_of_gradients(logs, config, listener)
     selected = network.weigh_members(_weigh_members(network, held_out))
-    trained = f"trained {len(logs)} member(s), {current.end} steps"
+    trained = f"trained {len(logs)} member(s), {current.end} steps" if logs else "nothing trained"
     listener(Notice(f"{trained}; {describe_shares(network.spec)}"))
     return EnsembleLog(logs, selected)
 
@@ -609,6 +609,8 @@ def _weigh_members(network: Network, validation: ValidationWindows | None) -> tu
     members = list(network.members)
     n = len(members)
     trained = [i for i, member in enumerate(members) if member.spec.is_trained]
+    if not trained:
+        return (1.0,) * n
     default = [1 / n] * n
     if len(trained) < n:
         shares = _TRAINED_SHARE / len(trained), (1 - _TRAINED_SHARE) / (n - len(trained))
