@@ -34,8 +34,8 @@ _TAIL = 0.005
 """Share of the readings at each end that are brought nearer."""
 _MIN_BINS = 48
 """A season of at least twice as many rows is looked at in bins, at least so many."""
-_BINNED_RATIO = 0.8
-"""A season that gains less in bins has to gain in every row, too."""
+_BINNED_RATIO, _MOST_RATIO = 0.8, 1.2
+"""A season that gains less in bins has to gain in every row, too; none may lose much there."""
 _PHASE_RATES = (0.25, 0.04)
 """Weights of the newest season in the means of each phase: a mean of many shows weak seasons."""
 _MIN_BLOCKS = 6
@@ -44,6 +44,10 @@ _CLEAR_RATIO, _CLEAR_SCORE = 0.98, 2.0
 """What a season has to gain: of walks, noises and autoregressions, less than one in 100 did."""
 _DEFAULT_RATIO, _DEFAULT_SCORE = 0.99, 1.0
 """The same for the default season of a step, such as the day of hours."""
+_OPEN_BLOCKS, _PRIOR_GAIN = 14, 2.0
+"""With fewer blocks a default season is believed unless the logarithm of the ratio, times their
+number, is above this: with so few days a season that is missed costs six times as much as one that
+is invented (docs/decisions.md, 111)."""
 _MIN_LONG_BLOCKS = 3
 """Blocks without which no longer season is added to one that helps."""
 _FEW_RATIO = 0.8
@@ -189,6 +193,8 @@ def _main_seasons(
         best[chosen] = gain.ratio[chosen]
     for row in np.flatnonzero(main == 1):
         main[row] = _any_season(readings[row, len(readings[row]) - lengths[row] :])
+    if default in gains:
+        main[(main == 1) & gains[default].are_open] = default
     return main
 
 
@@ -225,6 +231,13 @@ class Gains:
         flags: Flags = is_clear | ((self.n_blocks > 0) & (self.n_blocks < _MIN_BLOCKS) & is_likely)
         return flags
 
+    @property
+    def are_open(self) -> Flags:
+        """Whether there is too little to tell that a season which is expected does not help."""
+        is_likely = self.ratio < np.exp(_PRIOR_GAIN / np.maximum(self.n_blocks, 1))
+        flags: Flags = (self.n_blocks > 0) & (self.n_blocks < _OPEN_BLOCKS) & is_likely
+        return flags
+
 
 def _clip(readings: Doubles) -> Doubles:
     """Bring the farthest readings of each series, `(series, row)`, nearer: no spike may decide."""
@@ -252,7 +265,8 @@ def _gains(readings: Doubles, season: int, lengths: Integers, *, over: int = 1) 
     bins, n_bins = _binned(readings, width), lengths // width
     bins[np.arange(bins.shape[1]) < (bins.shape[1] - n_bins)[:, None]] = np.nan  # not whole ones
     binned = season_gain(bins, season // width, n_bins, over=max(over // width, 1))
-    is_shown = (binned.ratio < _BINNED_RATIO) | (gains.ratio < 1.0)
+    is_clear = (binned.ratio < _BINNED_RATIO) & (gains.ratio < _MOST_RATIO)
+    is_shown = is_clear | (gains.ratio < 1.0)
     return Gains(np.where(is_shown, binned.ratio, np.inf), binned.score, binned.n_blocks)
 
 
@@ -318,14 +332,13 @@ def _block_forecasts(
         seasonal += shifted(expected[:, ahead], readings - expected, season)
         plain += shifted(level[:, ahead], readings - level, season)
     plain += shifted(np.zeros((len(readings), *ahead.shape)), readings, season)
+    plain.append(_grown(readings, season, last, leads))
 
     if over > 1:
         for expected in phases(readings, over):
             plain += shifted(expected[:, ahead_over], readings - expected, over)
             # growth is no season, however much a longer one explains of it
-            level = _trailing_mean(readings - expected, over)
-            slope = (level - shift(level, season - over)) / (season - over)
-            grown = level[:, last, None] + slope[:, last, None] * (leads + over / 2)
+            grown = _grown(readings - expected, over, last, leads, apart=season - over)
             plain.append(expected[:, ahead_over] + np.nan_to_num(grown))
             for added in phases(readings - expected, season):
                 # row by row, or alike for a whole short season, as a Sunday differs
@@ -335,6 +348,20 @@ def _block_forecasts(
                     both = expected[:, ahead_over] + shape[:, ahead]
                     seasonal += shifted(both, remainder, over)
     return plain, seasonal
+
+
+def _grown(
+    readings: Doubles, width: int, last: Integers, leads: Integers, *, apart: int | None = None
+) -> Doubles:
+    """Continue the growth of the mean over so many newest rows, `(series, block, row)`.
+
+    It is taken between two means that lie `apart`, a width by default.
+    """
+    apart = width if apart is None else apart
+    level = _trailing_mean(readings, width)
+    slope = (level - shift(level, apart)) / apart
+    grown: Doubles = level[:, last, None] + slope[:, last, None] * (leads + (width + 1) / 2)
+    return grown
 
 
 def _binned(readings: Doubles, width: int) -> Doubles:

@@ -124,7 +124,7 @@ def test_no_season_is_invented_in_noise_and_walks():
     """Of 240 series, each of a different kind, length and seed, at most two are told a season."""
     rng = np.random.default_rng(0)
     n_invented = 0
-    for n_rows in (240, 500, 1500):
+    for n_rows in (400, 700, 1500):
         noise = rng.standard_normal((80, n_rows))
         kinds = [
             noise[:10],
@@ -140,6 +140,12 @@ def test_no_season_is_invented_in_noise_and_walks():
         n_invented += sum(each.has_main for each in seasons)
 
     assert n_invented <= 2
+
+
+def test_a_few_days_are_believed_to_have_a_day_unless_they_speak_against_it():
+    rng = np.random.default_rng(0)
+    assert {main_season(past(rng.standard_normal(n))) for n in (60, 100, 240)} == {24}
+    assert main_season(past(wave(300, season=10, noise=0.1))) == 10
 
 
 @pytest.mark.parametrize("n_rows", [30, 50, 70])
