@@ -277,7 +277,7 @@ def test_an_unknown_series_is_forecast_as_a_known_one_in_its_own_units() -> None
 
 
 def test_unknown_series_have_the_seasons_that_are_found_or_those_that_were_told() -> None:
-    past = make_past(replace(make_panel(random_walk(N)), names=("new",)))
+    past = make_past(replace(make_panel(random_walk(700)), names=("new",)))
     entries = np.zeros(1, np.int64)
     assert builtin()._seasons(past, entries) == find_seasons(past) == (Seasons(),)
     assert builtin()._seasons(past, np.ones(1, np.int64)) == (DAY,)
