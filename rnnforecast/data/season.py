@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +30,8 @@ _NOISE_DIP = 4.0
 """Two standard deviations of the dip of white noise, times the root of the number of pairs."""
 _MAX_ROWS = 15_000
 """Newest rows of each series that seasons are found in, at most."""
+_MAX_THREADS = 4
+"""Parts of the series that are looked at at once, each of which takes some 200 MB."""
 _MAX_BLOCK = 96
 """Rows of a block that is forecast at once, at most: a long season has several."""
 _TAIL = 0.005
@@ -140,13 +144,11 @@ def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
     periods = [p for p in past.axis.periods(past.step_us) if p >= MIN_SEASON]
     default = next((p for p in periods if p * past.step_us > HOUR_US), 0)
     chosen = np.ones((past.n_origins, 2), np.int64)
-    n_done = 0
-    for origins, table in past.tables():
-        listener(ProgressEvent("looking for seasons", n_done, past.n_origins, "series"))
-        n_done += len(origins)
-        n_rows = min(table.shape[1], _MAX_ROWS)
+
+    def choose(origins: Integers) -> None:
+        n_rows = min(int(past.cutoff[origins].max()), _MAX_ROWS)
         if not n_rows:
-            continue
+            return
         readings = _clip(past.subset(origins).history(n_rows).astype(np.float64))
         lengths = np.minimum(past.cutoff[origins], n_rows)
         main = _main_seasons(readings, lengths, periods, default)
@@ -161,6 +163,13 @@ def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
                 helps = gains.are_enough(is_default=True) & (gains.ratio < _CLEAR_RATIO)
                 helps &= gains.n_blocks >= _MIN_LONG_BLOCKS
                 chosen[origins[rows[helps]], 1] = period
+
+    parts = [origins for origins, _ in past.tables()]
+    n_done = 0
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1, max(len(parts), 1))) as pool:
+        for origins, _ in zip(parts, pool.map(choose, parts), strict=True):
+            listener(ProgressEvent("looking for seasons", n_done, past.n_origins, "series"))
+            n_done += len(origins)
     listener(ProgressEvent("looking for seasons", past.n_origins, past.n_origins, "series"))
     return chosen
 
