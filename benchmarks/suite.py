@@ -1,7 +1,7 @@
-"""The network beside LightGBM, AutoETS and AutoTheta, on sets of readings of many kinds of sensor.
+"""The networks beside LightGBM, AutoETS and AutoTheta, on readings of many kinds of sensor.
 
     pip install -e ".[bench]"
-    RNNFORECAST_DATA=... python benchmarks/suite.py [--methods network,lightgbm,ets,theta]
+    RNNFORECAST_DATA=... python benchmarks/suite.py [--methods network,builtin,lightgbm,ets,theta]
         [--sets a,b] [--seeds 0,1,2] [--jobs 2] [--cache FOLDER]
 
 The folder `suite` beside that of RNNFORECAST_DATA holds `suite.json`, which names the sets with
@@ -18,8 +18,9 @@ set, then over sets. A series is lost where its MAE is more than 5 % above that 
 method. What a method does not forecast counts as seasonal naive. With several seeds, the medians of
 a series count.
 
-The network is called with its defaults and the horizon, and finds the season itself; the others are
-told it. Their forecasts are kept in the cache, by a digest of all that decides them.
+The network is called with its defaults and the horizon, and finds the season itself, and so does
+the built-in one, which learns nothing; the others are told it. Their forecasts are kept in the
+cache, by a digest of all that decides them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import suite_methods
-from suite_methods import DECILES, LEVELS, METHODS, NETWORK, Task, repeat_season, tasks_of
+from suite_methods import (
+    DECILES,
+    LEVELS,
+    METHODS,
+    NETWORK,
+    OURS,
+    Task,
+    repeat_season,
+    tasks_of,
+)
 
 import rnnforecast
 
@@ -162,7 +172,7 @@ def _forecast(
     task: Task, readings: pd.DataFrame, method: str, seed: int, cache: Path
 ) -> tuple[pd.DataFrame, float]:
     """Return a forecast and the seconds it took; those of other libraries from the cache."""
-    path = None if method == NETWORK else _cache_path(task, method, cache)
+    path = None if method in OURS else _cache_path(task, method, cache)
     if path is not None and path.exists():
         forecast = pd.read_parquet(path)
         return forecast, float(forecast["seconds"].iloc[0])
@@ -181,9 +191,10 @@ def _forecast(
 
 
 def _cache_path(task: Task, method: str, cache: Path) -> Path:
-    """Name a file by a digest of the readings, the code but the network's, and the libraries."""
-    source = Path(suite_methods.__file__).read_text()
-    code = source.replace(inspect.getsource(suite_methods.network), "")
+    """Name a file by a digest of the readings, the code but ours, and the libraries."""
+    code = Path(suite_methods.__file__).read_text()
+    for function in OURS.values():
+        code = code.replace(inspect.getsource(function), "")
     facts = [code, f"{task.season} {task.horizon} {task.windows}"]
     facts += [version(library) for library in suite_methods.LIBRARIES[method]]
     digest = hashlib.sha256(task.path.read_bytes() + "\n".join(facts).encode()).hexdigest()
@@ -286,8 +297,8 @@ def _introduction(seeds: Sequence[int]) -> str:
         "Made by `python benchmarks/suite.py`; the protocol stands at its top. MAE and quantile "
         "loss over those of the better of naive and seasonal naive, geometric means over series "
         "and sets; a series is lost where its MAE is more than 5 % above. **The season is told to "
-        "all but the network**, which finds it. LightGBM chooses for each series among readings "
-        "and two kinds of steps; AutoETS (`ets`, after STL where a season has more than 24 steps) "
+        "all but the networks**, which find it; `builtin` learns nothing. LightGBM chooses for each "
+        "series among readings and two kinds of steps; AutoETS (`ets`, after STL where a season has more than 24 steps) "
         "and AutoTheta (`theta`) are fitted to the last 1,500 to 3,000 readings before the first "
         "window. A dash: no forecast. Seconds are those of one thread.\n\n"
         f"{datetime.now(UTC):%Y-%m-%d}, {len(os.sched_getaffinity(0))} cores, "

@@ -78,7 +78,14 @@ def repeat_season(task: Task, readings: pd.DataFrame, season: int) -> tuple[np.n
     return np.reshape(medians, shape), np.reshape(deciles, (*shape, len(LEVELS)))
 
 
-def network(task: Task, readings: pd.DataFrame, seed: int) -> pd.DataFrame:
+def builtin(task: Task, readings: pd.DataFrame, _seed: int) -> pd.DataFrame:
+    """Forecast with the built-in network, which has not learnt from the readings."""
+    return network(task, readings, 0, method="builtin")
+
+
+def network(
+    task: Task, readings: pd.DataFrame, seed: int, *, method: str = "network"
+) -> pd.DataFrame:
     """Forecast with `rnnforecast.backtest`, in one thread."""
     import rnnforecast
 
@@ -87,12 +94,19 @@ def network(task: Task, readings: pd.DataFrame, seed: int) -> pd.DataFrame:
         rnnforecast.backtest(
             task.path,
             horizon=task.horizon,
-            config=rnnforecast.Config(training=rnnforecast.TrainConfig(seed=seed, threads=1)),
-            ends=rnnforecast.BacktestConfig(windows=task.windows, baselines=()),
+            config=rnnforecast.Config(
+                network=rnnforecast.NetworkConfig(
+                    network="builtin" if method == "builtin" else "auto"
+                ),
+                training=rnnforecast.TrainConfig(seed=seed, threads=1),
+            ),
+            ends=rnnforecast.BacktestConfig(
+                windows=task.windows, baselines=() if method == "network" else (method,)
+            ),
             output=output,
         )
         forecast = pd.read_parquet(output)
-    forecast = forecast[forecast["method"] == "network"]
+    forecast = forecast[forecast["method"] == method]
     newest = pd.DatetimeIndex(forecast["cutoff"]).tz_localize(None)
     rows = readings.index.get_indexer(newest) + 1
     return forecast.assign(cutoff=rows, q50=forecast["forecast"])
@@ -245,8 +259,9 @@ def _from_intervals(rows: pd.DataFrame, model: str) -> pd.DataFrame:
 
 
 NETWORK = "network"
+OURS = {NETWORK: network, "builtin": builtin}
 METHODS: dict[str, Callable[[Task, pd.DataFrame, int], pd.DataFrame]] = {
-    NETWORK: network,
+    **OURS,
     "lightgbm": lightgbm,
     "ets": ets,
     "theta": theta,

@@ -246,6 +246,8 @@ def anomalies(
             hint=f"pass at most  --stride {spec.horizon}",
         )
 
+    if artifact.trained_until is None:
+        events(Notice("judged by the built-in network, which has not learnt from these readings"))
     since = None if config.since is None else parse_moment(config.since, panel)
     first_us = panel.first_us if since is None else since
     if artifact.untrained_from_us > first_us:
