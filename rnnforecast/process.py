@@ -204,3 +204,13 @@ def is_main_process() -> bool:
     """Tell whether this process prints the result: the first of a launch, or a single one."""
     launch = current_launch()
     return launch is None or launch.rank == 0
+
+
+def n_processors() -> int:
+    """Return the number of processors for this process: its affinity, where the system tells it.
+
+    Processes that a launcher has started on one machine share them.
+    """
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    launch = current_launch()
+    return n if launch is None else max(1, n // launch.local_world_size)

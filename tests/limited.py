@@ -60,7 +60,7 @@ def run_all(jobs: Sequence[Job], folder: Path) -> dict[str, Done]:
 
 
 def _main(plan: Path, results: Path) -> None:
-    from rnnforecast.model.training import n_processors
+    from rnnforecast.process import n_processors
 
     preload("torch._dynamo")  # as the first step of a training does
     jobs = [Job(**job) for job in json.loads(plan.read_text())]

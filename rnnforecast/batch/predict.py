@@ -16,7 +16,7 @@ from rnnforecast.batch.parts import COUNTS, DEGRADED, LOCK, Parts
 from rnnforecast.config import fields
 from rnnforecast.config.commands import BatchConfig
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.config.training import DEFAULT_MODEL, PredictConfig
+from rnnforecast.config.training import BUILTIN_MODEL, DEFAULT_MODEL, PredictConfig
 from rnnforecast.errors import DataError, UsageError
 from rnnforecast.events import (
     Listener,
@@ -92,6 +92,11 @@ def predict_batch(
     with defer_signals(lambda: None):
         if batch.uses_processes:
             executors.start_fork_server()
+        if model == BUILTIN_MODEL:
+            raise UsageError(
+                "a forecast in batches needs a trained model, not the built-in network",
+                hint="train one:  rnnforecast train DATA",
+            )
         loaded = load(model, version=version)
         if data is None:
             data = training_source(loaded, is_trusted=trust_source)

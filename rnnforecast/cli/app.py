@@ -45,7 +45,10 @@ OptionalData = Annotated[
     ),
 ]
 ModelPath = Annotated[
-    str, typer.Option("--model", "-m", metavar="PATH", help="The model directory.")
+    str,
+    typer.Option(
+        "--model", "-m", metavar="PATH", help="The model directory. For forecasts also: builtin."
+    ),
 ]
 Version = Annotated[str | None, typer.Option(help="A saved version. Default: the active one.")]
 TrustSource = Annotated[
@@ -123,10 +126,17 @@ class Explicit(frozenset[str]):
 
 
 def load_optional_model(model: str | None, version: str | None) -> Model | None:
-    """Load a model that the command can do without; None without a path, and for the built-in."""
+    """Load a model that the command can do without; None where no path is given."""
     if model is None and version is not None:
         raise UsageError("--version names one of a model's", hint="add  --model DIR")
-    return None if model in (None, BUILTIN_MODEL) else rnnforecast.load(model, version=version)
+    return None if model is None else rnnforecast.load(model, version=version)
+
+
+def load_or_builtin(model: str, version: str | None) -> Model | str:
+    """Load a model; return the name of the built-in network as it is."""
+    if model == BUILTIN_MODEL and version is None:
+        return model
+    return rnnforecast.load(model, version=version)
 
 
 def configure_screen(context: typer.Context, common: CommonOptions) -> Screen:

@@ -17,6 +17,7 @@ from rnnforecast.cli.app import (
     Version,
     configure_screen,
     load_optional_model,
+    load_or_builtin,
     with_options,
 )
 from rnnforecast.cli.console import Screen
@@ -24,7 +25,6 @@ from rnnforecast.config.commands import MAX_DRAWN
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.config.training import (
     BAND,
-    BUILTIN_MODEL,
     DEFAULT_MODEL,
     STANDARD_OUTPUT,
     AnomalyConfig,
@@ -203,7 +203,7 @@ def anomalies(
     screen = configure_screen(context, common)
     search = rnnforecast.anomalies(
         data,
-        model=model if model == BUILTIN_MODEL else rnnforecast.load(model, version=version),
+        model=load_or_builtin(model, version),
         config=config,
         reading=reading,
         explicit=explicit,

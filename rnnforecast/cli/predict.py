@@ -138,6 +138,10 @@ def predict_document(prediction: Prediction, output: str) -> dict[str, Any]:
     return {
         "output": output,
         "version": prediction.version,
+        "as_of": forecast.axis.format(int(forecast.cutoff_us.max())),
+        "first": forecast.axis.format(int(forecast.times_us.min())),
+        "last": forecast.axis.format(int(forecast.times_us.max())),
+        "n_series": len(forecast.names),
         "series": len(forecast.names),
         "horizon": forecast.horizon,
         "rows": len(forecast.names) * forecast.horizon,

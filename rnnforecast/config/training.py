@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from rnnforecast.config.fields import check_choices, option
 from rnnforecast.config.reading import DataConfig
 from rnnforecast.errors import UsageError
-from rnnforecast.spec import CELLS, QUANTILES
+from rnnforecast.spec import BUILTIN, CELLS, QUANTILES
 from rnnforecast.units import check_range, parse_duration_us, parse_limits, parse_ranges
 
 BAND = (0.1, 0.9)
@@ -36,7 +36,7 @@ GATED = tuple(name for name, cell in CELLS.items() if cell.retention_gate is not
 MAX_EPOCHS = 12
 """Epochs of a training that is not told how many, at most."""
 INITS = ("orthogonal", "chrono", "default")
-_BUILTIN_SHAPE = "gru", 64, 2, None
+_BUILTIN_SHAPE = BUILTIN.cell, BUILTIN.hidden, BUILTIN.layers, None
 _C = TypeVar("_C", "DataConfig", "WindowConfig")
 
 

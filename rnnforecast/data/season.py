@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from rnnforecast.data.axis import ELAPSED_UTC, HOUR_US, Flags, TimeAxis
 from rnnforecast.data.windows import Past
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
 from rnnforecast.events import Listener, ProgressEvent, ignore
+from rnnforecast.process import n_processors
 from rnnforecast.units import format_duration, parse_steps
 
 MIN_SEASON = 4
@@ -151,7 +151,8 @@ def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
             return
         readings = _clip(past.subset(origins).history(n_rows).astype(np.float64))
         lengths = np.minimum(past.cutoff[origins], n_rows)
-        main = _main_seasons(readings, lengths, periods, default)
+        is_short = past.cutoff[origins] < (_OPEN_BLOCKS + 1) * default
+        main = _main_seasons(readings, lengths, periods, default, is_short)
         chosen[origins, 0] = main
         for period in periods:
             if 2 * period >= n_rows:
@@ -166,7 +167,7 @@ def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
 
     parts = [origins for origins, _ in past.tables()]
     n_done = 0
-    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1, max(len(parts), 1))) as pool:
+    with ThreadPoolExecutor(min(_MAX_THREADS, n_processors(), max(len(parts), 1))) as pool:
         for origins, _ in zip(parts, pool.map(choose, parts), strict=True):
             listener(ProgressEvent("looking for seasons", n_done, past.n_origins, "series"))
             n_done += len(origins)
@@ -175,12 +176,13 @@ def local_seasons(past: Past, listener: Listener = ignore) -> Integers:
 
 
 def _main_seasons(
-    readings: Doubles, lengths: Integers, periods: Sequence[int], default: int
+    readings: Doubles, lengths: Integers, periods: Sequence[int], default: int, is_short: Flags
 ) -> Integers:
     """Return the main season of each series, `(series,)`; 1 for none.
 
     It is the natural period, up to the default one, that helps most, or the shortest longer one.
-    `lengths`, `(series,)`, are the rows of each: the rest of the table is missing.
+    `lengths`, `(series,)`, are the rows of each: the rest of the table is missing. Of those that
+    are short the default period is believed unless it speaks against it.
     """
     gains = {}
     for period in periods:
@@ -203,7 +205,7 @@ def _main_seasons(
     for row in np.flatnonzero(main == 1):
         main[row] = _any_season(readings[row, len(readings[row]) - lengths[row] :])
     if default in gains:
-        main[(main == 1) & gains[default].are_open] = default
+        main[(main == 1) & is_short & gains[default].are_open] = default
     return main
 
 
@@ -276,7 +278,8 @@ def _gains(readings: Doubles, season: int, lengths: Integers, *, over: int = 1) 
     binned = season_gain(bins, season // width, n_bins, over=max(over // width, 1))
     is_clear = (binned.ratio < _BINNED_RATIO) & (gains.ratio < _MOST_RATIO)
     is_shown = is_clear | (gains.ratio < 1.0)
-    return Gains(np.where(is_shown, binned.ratio, np.inf), binned.score, binned.n_blocks)
+    ratio = np.where(is_shown, binned.ratio, np.maximum(binned.ratio, gains.ratio))
+    return Gains(ratio, binned.score, binned.n_blocks)
 
 
 def season_gain(readings: Doubles, season: int, lengths: Integers, *, over: int = 1) -> Gains:
@@ -341,7 +344,8 @@ def _block_forecasts(
         seasonal += shifted(expected[:, ahead], readings - expected, season)
         plain += shifted(level[:, ahead], readings - level, season)
     plain += shifted(np.zeros((len(readings), *ahead.shape)), readings, season)
-    plain.append(_grown(readings, season, last, leads))
+    grown = _grown(readings, season, last, leads)
+    plain.append(np.where(np.isfinite(grown), grown, plain[-3]))  # else the last value
 
     if over > 1:
         for expected in phases(readings, over):

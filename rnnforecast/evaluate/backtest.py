@@ -15,6 +15,7 @@ from rnnforecast.data.panel import Panel
 from rnnforecast.data.split import Origins
 from rnnforecast.data.windows import Past, Values, add_base, gather
 from rnnforecast.evaluate.baselines import seasonal_differences
+from rnnforecast.evaluate.comparison import NETWORK
 from rnnforecast.evaluate.metrics import UNCALIBRATED, MetricAccumulator, WindowContext
 from rnnforecast.events import Listener, ProgressEvent, ignore
 from rnnforecast.parallel import all_gather_object
@@ -103,7 +104,7 @@ def evaluate(
 ) -> dict[str, MetricAccumulator]:
     """Score every method on the same origins: those that all methods of a round can forecast.
 
-    A calibrated method is also scored without its calibration, as `UNCALIBRATED`. Each rank scores
+    A calibrated network is also scored without its calibration, as `UNCALIBRATED`. Each rank scores
     the origins of the series that it holds. Raises `LeakageError` for a forecast that changes when
     later readings are taken away.
     """
@@ -130,7 +131,7 @@ def evaluate(
             )
             for name, forecast in forecasts.items():
                 sums[name].add(actual, forecast, windows)
-                if forecast.uncalibrated is not None:
+                if name == NETWORK and forecast.uncalibrated is not None:
                     raw = sums.setdefault(UNCALIBRATED, sums[name].empty())
                     raw.add(actual, replace(forecast, values=forecast.uncalibrated), windows)
                 if sink is not None:

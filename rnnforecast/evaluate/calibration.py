@@ -32,8 +32,8 @@ be told from chance: nothing moves."""
 _MAX_GROUPS = 6
 """Groups of leads, the first ones short; one for each lead was no better on any data set."""
 _LOST = 10.0
-"""A window with half of its readings so many widths outside is left out: a sensor that stood still
-and came to life again, say, whose band was all but closed. No width of others follows from it."""
+"""Readings so many widths outside say nothing: they are of a sensor that stood still and came to
+life again, say, whose band was all but closed. No width of others follows from it."""
 
 # How the newest forecasts count (docs/decisions.md, 110).
 _N_RECENT = 6
@@ -94,17 +94,17 @@ class AdaptiveBands:
     """The first time that the forecaster has not learnt from; readings from there on count."""
 
     def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
-        """Forecast, and scale the distances from the median; `uncalibrated` are those before."""
+        """Forecast, and scale the distances from the median."""
         forecast = self.forecaster.predict(past, horizon, QUANTILES)
         factor = self._factors(past, horizon)
         median = forecast.point[:, :, None]
         scaled = median + (forecast.values - median) * factor[:, None, None]
-        raw = forecast.values if forecast.uncalibrated is None else forecast.uncalibrated
+        raw = forecast.uncalibrated
         return replace(
             forecast,
             values=interpolate_quantiles(scaled, QUANTILES, quantiles),
             quantiles=tuple(quantiles),
-            uncalibrated=interpolate_quantiles(raw, QUANTILES, quantiles),
+            uncalibrated=None if raw is None else interpolate_quantiles(raw, QUANTILES, quantiles),
         )
 
     def _factors(self, past: Past, horizon: int) -> Floats:
@@ -261,9 +261,7 @@ def _score(
             for low, high in TAIL_PAIRS
         ]
         scores = np.stack(pairs, axis=-1)
-        is_lost = 2 * (scores > _LOST).sum(1) >= np.isfinite(scores).sum(1)
-        scores = np.where(is_lost[:, None], np.nan, scores)
-        values.append(scores.astype(np.float32))
+        values.append(np.where(scores > _LOST, np.nan, scores).astype(np.float32))
         series.append(part.series)
         cutoffs.append(part.cutoff_time)
 

@@ -112,7 +112,9 @@ def _train_challenger(
     plan = TrainingSetup(split_at(panel, cuts), spec, config, start.network.common_seasons)
     fitted = fit_network(plan, plan.split, events, start=start)
     calibration = calibrate(fitted, plan.split, plan.spec, events)
-    rivals = make_references((EXPERT, BUILTIN_MODEL), plan.split.before_test, horizon)
+    rivals = make_references(
+        (EXPERT, BUILTIN_MODEL), plan.split.before_test, horizon, fitted.seasons
+    )
     rivals[CHAMPION] = incumbent
     comparison, seen = compare_held_out(fitted, calibration, plan, events, rivals)
     decision = _decide(publication, challenge, comparison)

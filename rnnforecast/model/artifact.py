@@ -113,7 +113,7 @@ class Artifact:
     @property
     def untrained_from_us(self) -> int:
         """The first time on the axis that the weights have not learnt from, in microseconds."""
-        if self.trained_until is None:
+        if self.trained_until is None or not any(m.is_trained for m in self.spec.members):
             return UNTRAINED
         assert self.schema.step_us is not None
         return self.schema.axis.parse(self.trained_until) + self.schema.step_us

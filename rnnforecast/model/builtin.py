@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -32,8 +33,8 @@ from rnnforecast.units import parse_steps
 
 _WEIGHTS, _MANIFEST = "builtin.safetensors", "builtin.json"
 _DIGITS = 6
-_ENOUGH_READINGS = 500
-"""From so many readings of a series on, training has paid on most tables."""
+_ENOUGH_ROWS = 500
+"""From so many rows of a series on, training has paid on most tables."""
 
 
 @cache
@@ -57,27 +58,25 @@ def builtin_tensors(past: Past, seasons: Sequence[Seasons]) -> Tensors:
     """
     scaling = fit_scaling(past)
     rows = [(0, 0), *((of_series.main, of_series.long) for of_series in seasons)]
-    told = {
+    facts = {
         "center": np.append(np.float32(0), scaling.center),
         "scale": np.append(np.float32(1), scaling.scale),
         "outlier_threshold": np.append(np.float32(np.nan), scaling.reach),
         "seasons": np.array(rows, np.float32),
     }
-    return {**told, **{f"members.0.{name}": x for name, x in builtin_weights().items()}}
-
-
-def builtin_lookback(past: Past, seasons: Sequence[Seasons]) -> int:
-    """Return the rows that the built-in network sees of series with these seasons."""
-    return min(wanted_lookback(seasons), max(1, int(past.cutoff.max(initial=1))))
+    return {**facts, **{f"members.0.{name}": x for name, x in builtin_weights().items()}}
 
 
 def note_of_builtin(panel: Panel, data: object) -> str:
     """Return the sentence that says what forecasts these readings, and what would do so better."""
-    source = f" {data}" if isinstance(data, str | Path) and str(data) != "-" else " DATA"
+    is_file = isinstance(data, str | Path) and str(data) != "-"
+    source = shlex.quote(str(data)) if is_file else "DATA"
     text = "forecast by the built-in network, which has not learnt from these readings"
-    if panel.lengths.max() < _ENOUGH_READINGS:
-        return text
-    return f"{text}: with so many  rnnforecast train{source}  is usually better"
+    is_enough = panel.lengths.max() >= _ENOUGH_ROWS
+    better = (
+        "usually better with so many" if is_enough else f"better from some {_ENOUGH_ROWS} rows on"
+    )
+    return f"{text};  rnnforecast train {source}  does, and is {better}"
 
 
 def builtin_artifact(
@@ -103,7 +102,7 @@ def builtin_artifact(
             measure=panel.axis.measure,
         )
     limits = fit_limits(past)
-    lookback = builtin_lookback(past, seasons)
+    lookback = min(wanted_lookback(seasons), int(panel.lengths.max()))
     return Artifact(
         spec=builtin_spec(panel.n_series, lookback=lookback, horizon=n_ahead, season=season),
         config=Config(options, WindowConfig(horizon=str(n_ahead))),

@@ -87,6 +87,8 @@ _BAND_ROWS = 512
 """Newest rows whose errors set the bands, or six seasons where these are longer."""
 _PRIOR = 4
 """Segments of errors that the deviation of the autoregression counts for."""
+_MAX_RATIO = 10.0
+"""Errors lately are bands of their own where they are more than this times what was expected."""
 _MEAN_ABSOLUTE = float(np.sqrt(2 / np.pi))
 """Mean absolute value of a normal variable of deviation 1."""
 
@@ -554,7 +556,7 @@ def _with_bands(experts: Experts, series: Integers, boundary: Integers, horizon:
     # groups of leads, each twice as long as the one before
     ends = np.unique(np.minimum(2 ** np.arange(horizon.bit_length() + 1), horizon)).tolist()
     origin = boundary - begin
-    factors = np.ones((len(series), horizon))
+    deviations = deviation[series, origin]
     mean_error = np.zeros(len(series))
     for first, end in zip([0, *ends[:-1]], ends, strict=True):
         # boundaries whose readings up to the last lead are known
@@ -565,13 +567,17 @@ def _with_bands(experts: Experts, series: Integers, boundary: Integers, horizon:
         ratio = np.where(usual > 0, error / np.where(usual > 0, usual, 1.0), 1.0)
         weight = n_known / (end - first)
         factor = (weight * ratio + _PRIOR) / (weight + _PRIOR)
-        factors[:, first:end] = factor[:, None]
         mean = np.where(n_known > 0, error / np.maximum(n_known, 1), np.inf)
+        # deviations that said next to nothing are no measure of the errors
+        from_errors = np.where(ratio > _MAX_RATIO, mean / _MEAN_ABSOLUTE, np.nan)[:, None]
+        part = deviations[:, first:end]
+        deviations[:, first:end] = np.where(
+            np.isfinite(from_errors), from_errors, part * factor[:, None]
+        )
         mean_error += mean * (end - first) / horizon
 
-    at = series, origin
     center = experts.center[series, None]
-    return _Combined(point[at] + center, deviation[at] * factors, mean_error)
+    return _Combined(point[series, origin] + center, deviations, mean_error)
 
 
 class TrailingMeans:

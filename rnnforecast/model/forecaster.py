@@ -18,7 +18,7 @@ from rnnforecast.data.arrays import Floats, Integers, take_names
 from rnnforecast.data.forecast import Forecast, interpolate_quantiles
 from rnnforecast.data.panel import Features
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.season import Seasons, seasons_of
+from rnnforecast.data.season import Seasons, local_seasons, seasons_of
 from rnnforecast.data.windows import (
     MIN_OBSERVED_SHARE,
     Past,
@@ -34,8 +34,8 @@ from rnnforecast.model.builtin import builtin_tensors, builtin_weights
 from rnnforecast.model.checkpoint import Checkpoints
 from rnnforecast.model.loss import loss_scales
 from rnnforecast.model.network import History, Network
-from rnnforecast.model.training import EnsembleLog, fine_tune_members, n_processors, train_members
-from rnnforecast.process import current_launch
+from rnnforecast.model.training import EnsembleLog, fine_tune_members, train_members
+from rnnforecast.process import current_launch, n_processors
 from rnnforecast.spec import BUILTIN, QUANTILES, NetworkSpec, builtin_spec
 
 _WINDOWS = 4096
@@ -259,10 +259,10 @@ class RNNForecaster:
         horizon: int,
         seasons: Sequence[Seasons],
     ) -> RNNForecaster:
-        """Return the built-in network for the series of `past`, one origin in each of them."""
-        spec = builtin_spec(len(past.names), lookback=lookback, horizon=horizon)
-        weights = builtin_tensors(past, seasons)
-        return cls.restore(spec, NetworkConfig(), names=past.names, weights=weights)
+        """Return the built-in network for the series of the origins, of which each has one."""
+        spec = builtin_spec(past.n_origins, lookback=lookback, horizon=horizon)
+        names, weights = take_names(past.names, past.series), builtin_tensors(past, seasons)
+        return cls.restore(spec, NetworkConfig(), names=names, weights=weights)
 
     def fine_tune(
         self, past: Past, *, config: TrainConfig, listener: Listener = ignore
@@ -332,7 +332,8 @@ class RNNForecaster:
         """Forecast from n earlier cutoffs of each origin, `(origin, n, horizon, quantile)`.
 
         Returns also how many rows before those of `past` they lie, `(n,)`. NaN where less than half
-        of the look-back lies before. The quantiles are those that the network learns.
+        of the look-back lies before, or fewer than three readings that differ. The quantiles are
+        those that the network learns.
         """
         spec = self.network.spec
         values = np.empty((past.n_origins, n, horizon, len(spec.quantiles)), np.float32)
@@ -341,6 +342,14 @@ class RNNForecaster:
         def predict_part(places: slice, history: History) -> None:
             output, ago[:] = self.network.forecast_earlier(history, n)
             values[places] = output[:, :, :horizon]
+            n_rows = history.readings.shape[1]
+            for number, rows in enumerate(ago.tolist()):
+                known = history.readings[:, : n_rows - rows]
+                n_known = np.isfinite(known).sum(1)
+                lowest = np.fmin.reduce(known, axis=1, initial=np.inf)
+                highest = np.fmax.reduce(known, axis=1, initial=-np.inf)
+                says_nothing = (n_known < _MIN_READINGS) | (lowest == highest)
+                values[places][says_nothing, number] = np.nan
 
         self._for_parts(predict_part, past, n_cutoffs=n + 1)
         values[:, 2 * ago > spec.lookback] = np.nan
@@ -372,6 +381,11 @@ class RNNForecaster:
                 work_on(first)
         else:
             _call_on_single_threads(work_on, firsts)
+
+    @property
+    def seasons(self) -> tuple[Seasons, ...]:
+        """The seasons of the trained series, `(series,)`."""
+        return self.network.seasons_of(np.arange(1, len(self.names) + 1))
 
     def tensors(self) -> Tensors:
         """Return all tensors of the network as numpy arrays, for the artifact."""
@@ -425,7 +439,12 @@ class RNNForecaster:
         seasons = list(self.network.seasons_of(entries))
         unknown = np.flatnonzero(entries == 0)
         if len(unknown):
-            of_unknown = seasons_of(past.subset(unknown), self.network.common_seasons)
+            common = self.network.common_seasons
+            if common is None:  # those of other ranks are theirs to look for
+                rows = local_seasons(past.subset(unknown)).tolist()
+                of_unknown = [Seasons(*row) for row in rows]
+            else:
+                of_unknown = [common] * len(unknown)
             for origin, of_origin in zip(unknown.tolist(), of_unknown, strict=True):
                 seasons[origin] = of_origin
         return tuple(seasons)

@@ -21,6 +21,7 @@ from rnnforecast.data.split import Split
 from rnnforecast.events import EpochEnded, WarningEvent
 from rnnforecast.model.artifact import Artifact, seal_source
 from rnnforecast.model.checkpoint import CHECKPOINT, Checkpoints
+from rnnforecast.process import n_processors
 from rnnforecast.storage.remote import AnyPath, as_path
 from rnnforecast.tables.schema import Schema
 from rnnforecast.units import format_duration, join_names
@@ -71,8 +72,6 @@ def make_checkpoints(model: AnyPath, setup: TrainingSetup, *, is_resuming: bool)
     The number of ranks, and of threads of each, changes the last digits only and is left out: a
     training that lacks a machine can be resumed.
     """
-    from rnnforecast.model.training import n_processors
-
     training, spec, panel = setup.config.training, setup.spec, setup.split.panel
     options = {**asdict(spec), **asdict(setup.config.network), **asdict(training)}
     options["threads"] = training.threads or n_processors() if panel.shared is None else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from rnnforecast.model.loss import (
 from rnnforecast.model.member import Member
 from rnnforecast.model.network import Network
 from rnnforecast.parallel import SINGLE_PROCESS, Ranks, broadcast_int, rank_share
-from rnnforecast.process import current_launch, defer_signals
+from rnnforecast.process import defer_signals
 from rnnforecast.spec import NetworkSpec
 from rnnforecast.units import parse_duration_us
 
@@ -756,16 +755,6 @@ class _Pace:
             return _TRIED_STEPS
         elapsed_s = time.monotonic() - self._started
         return broadcast_int(self._ranks, int((self._limit_s - elapsed_s) * steps / elapsed_s))
-
-
-def n_processors() -> int:
-    """Return the number of processors for this process: its affinity, where the system tells it.
-
-    Processes that a launcher has started on one machine share them.
-    """
-    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    launch = current_launch()
-    return n if launch is None else max(1, n // launch.local_world_size)
 
 
 class ProgressReporter:

@@ -35,7 +35,10 @@ _NAME = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{6}")
 _NAME_FORMAT = "%Y%m%dT%H%M%SZ"
 _CANNOT_BE_READ = ("unreadable-model", "unreachable-model")
 """Codes of errors that leave open which version is active."""
-_HINT_TRAIN = "train one first with  rnnforecast train DATA , or pass its folder with  --model"
+_HINT_TRAIN = (
+    "train one first with  rnnforecast train DATA , or pass its folder with  --model . Without one "
+    "rnnforecast predict DATA  forecasts by the built-in network"
+)
 
 
 def publish_version(model: AnyPath, files: Mapping[str, bytes], *, now: datetime) -> str:

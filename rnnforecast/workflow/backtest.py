@@ -21,7 +21,7 @@ from rnnforecast.config.training import (
 from rnnforecast.data.forecast import Forecaster
 from rnnforecast.data.output import open_backtest_file, without_formulas
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.setup import TrainingSetup, backtest_train_end_us, set_up_backtest
+from rnnforecast.data.setup import backtest_train_end_us, set_up_backtest
 from rnnforecast.data.split import (
     Origins,
     Split,
@@ -52,7 +52,13 @@ from rnnforecast.tables.match import read_for_training, warn_unusual_series
 from rnnforecast.units import join_names
 from rnnforecast.workflow.advice import Task, trying_proposals
 from rnnforecast.workflow.model import Model, as_model
-from rnnforecast.workflow.saved import make_references, resolve_options, restore, training_stats_of
+from rnnforecast.workflow.saved import (
+    make_references,
+    resolve_options,
+    restore,
+    seasons_by_name,
+    training_stats_of,
+)
 from rnnforecast.workflow.steps import (
     NAMES_SHOWN,
     Clock,
@@ -242,7 +248,10 @@ def fitted_trial(
         fitted = fit_network(setup, parts, listener)
         calibration = calibrate(fitted, parts, spec, listener)
         network = as_tested(fitted, calibration, parts, config, listener)
-        baselines = _make_baselines(ends.baselines, parts, spec, listener, setup)
+        references = make_references(
+            ends.baselines, parts.before_test, spec.horizon, fitted.seasons
+        )
+        baselines = _add_baselines(references, ends.baselines, parts, spec, listener)
         methods = {NETWORK: network, **baselines}
         rounds.append(Round.limited(origins, methods, parts.limits_before_test))
 
@@ -301,7 +310,9 @@ def saved_trial(
             hint="pass newer readings, together with a look-back of older ones",
         )
 
-    baselines = _make_baselines(ends.baselines, split, spec, listener)
+    seasons = seasons_by_name(artifact, panel.names)
+    references = make_references(ends.baselines, split.before_test, spec.horizon, seasons)
+    baselines = _add_baselines(references, ends.baselines, split, spec, listener)
     methods = {NETWORK: restore(artifact), **baselines}
     rounds = [Round.limited(origins, methods, artifact.limits)]
     return Trial(rounds, spec, split, stride, saved.version)
@@ -316,7 +327,7 @@ def _split_after_training(saved: Model, panel: Panel, ends: BacktestConfig) -> S
     test_from = start_of_test_us(panel, ends, horizon=saved.artifact.spec.horizon)
     if test_from is None:
         test_from = untrained_from
-    if test_from < untrained_from:
+    if test_from <= untrained_from - panel.step_us:
         raise DataError(
             f"version {saved.version} has learnt from the readings until "
             f"{saved.artifact.trained_until}, but the test part begins at "
@@ -332,21 +343,16 @@ def _split_after_training(saved: Model, panel: Panel, ends: BacktestConfig) -> S
     return split_at(panel, SplitTimes(train_end, test_from, panel.end_us))
 
 
-def _make_baselines(
+def _add_baselines(
+    references: dict[str, Forecaster],
     names: tuple[str, ...],
     split: Split,
     spec: NetworkSpec,
     listener: Listener,
-    setup: TrainingSetup | None = None,
 ) -> dict[str, Forecaster]:
-    """Return the naive baselines, and those of the others that `names` has.
-
-    A `setup` knows the seasons of each series; without one they are looked for.
-    """
+    """Return the naive baselines, the references, and ridge regression where `names` has it."""
     baselines: dict[str, Forecaster] = {NAIVE: naive(), SEASONAL_NAIVE: SeasonalNaive(spec.season)}
-    baselines |= make_references(
-        names, split.before_test, spec.horizon, None if setup is None else setup.seasons
-    )
+    baselines |= references
     if RIDGE not in names:
         return baselines
 

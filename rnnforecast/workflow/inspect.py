@@ -250,7 +250,7 @@ def anomalies(
         events(Notice("judged by the built-in network, which has not learnt from these readings"))
     since = None if config.since is None else parse_moment(config.since, panel)
     first_us = panel.first_us if since is None else since
-    if artifact.untrained_from_us > first_us:
+    if artifact.untrained_from_us - panel.step_us >= first_us:
         message = f"the model has learnt from the readings until {artifact.trained_until}"
         message += ", and is less surprised by them than by new ones"
         events(WarningEvent("already-learnt", message))

@@ -23,7 +23,6 @@ from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.limits import Limits
 from rnnforecast.data.output import without_formulas, write_table
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.season import find_seasons
 from rnnforecast.errors import NotEnoughDataError, Proposal, UsageError
 from rnnforecast.evaluate.postprocess import (
     Fallback,
@@ -51,7 +50,10 @@ from rnnforecast.tables.match import (
 from rnnforecast.tables.schema import Schema
 from rnnforecast.workflow.advice import trying_proposals
 from rnnforecast.workflow.saved import (
+    BuiltinFallback,
     PreparedForecast,
+    check_builtin,
+    common_seasons,
     model_directory,
     prepare,
     prepare_builtin,
@@ -60,7 +62,6 @@ from rnnforecast.workflow.saved import (
     restore,
     task_of,
     training_stats_of,
-    untrained_forecaster,
 )
 
 _LEAST_UNTRAINED = 6
@@ -175,9 +176,10 @@ def predict(
         check_format(str(output))
     events, inputs = Recorder(listener), {"what is known ahead": config.future}
     if model is None:
-        has_default = version is not None or data is None or as_path(DEFAULT_MODEL).exists()
+        has_default = version is not None or data is None or as_path(DEFAULT_MODEL).is_dir()
         model = DEFAULT_MODEL if has_default else BUILTIN_MODEL
     if model == BUILTIN_MODEL:
+        check_builtin(data, version)
         options = reading or DataConfig()
         check_outputs(data, options, output=output, inputs=inputs)
         ready = prepare_builtin(data, config, options, events)
@@ -246,7 +248,7 @@ def forecast(
     quantiles = sorted({0.5, *config.quantiles, *(QUANTILES if config.limits else ())})
     extra: dict[str, Forecaster] = {}
     if BUILTIN_MODEL in config.fallback:
-        extra[BUILTIN_MODEL] = untrained_forecaster(past, ready.horizon, find_seasons(past))
+        extra[BUILTIN_MODEL] = BuiltinFallback(common_seasons(ready.artifact))
     if EXPERT in config.fallback:
         from rnnforecast.model.experts import ExpertForecaster
 

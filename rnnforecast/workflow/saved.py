@@ -19,16 +19,16 @@ from rnnforecast.config.training import (
     changed_fields,
     override,
 )
-from rnnforecast.data.forecast import Forecaster
+from rnnforecast.data.forecast import Forecast, Forecaster
 from rnnforecast.data.panel import Panel
-from rnnforecast.data.season import Seasons, find_seasons
+from rnnforecast.data.season import Seasons, describe_windows, seasons_of, wanted_lookback
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import ModelError, Proposal, UsageError
 from rnnforecast.evaluate.calibration import with_calibration
 from rnnforecast.events import Listener, Notice, Recorder, WarningEvent, ignore
 from rnnforecast.model.artifact import UNTRAINED, Artifact
 from rnnforecast.model.artifact import load as load_artifact
-from rnnforecast.model.builtin import builtin_artifact, builtin_lookback, note_of_builtin
+from rnnforecast.model.builtin import builtin_artifact, note_of_builtin
 from rnnforecast.model.experts import ExpertForecaster
 from rnnforecast.sources.source import open_table
 from rnnforecast.storage.lock import acquire
@@ -68,7 +68,8 @@ def model_directory(model: str | AnyPath) -> AnyPath:
     if model == BUILTIN_MODEL:
         raise UsageError(
             f"{BUILTIN_MODEL} is the built-in network, which has no versions",
-            hint=f"name a model directory; one that is called so is  ./{BUILTIN_MODEL}",
+            hint=f"name a model directory; one that is called so is  ./{BUILTIN_MODEL} ; `train` "
+            f"and `backtest` have  --network {BUILTIN_MODEL}",
         )
     return as_path(model)
 
@@ -263,6 +264,20 @@ def prepare(
     )
 
 
+def check_builtin(data: object, version: str | None = None) -> None:
+    """Raise `UsageError` where the built-in network is asked for what it has not."""
+    if version is not None:
+        raise UsageError(
+            f"--version {version} is one of a model, and {BUILTIN_MODEL} is the built-in network",
+            hint="leave out one of them",
+        )
+    if data is None:
+        raise UsageError(
+            "the built-in network was trained on no readings that could be read again",
+            hint="name the readings",
+        )
+
+
 def prepare_builtin(
     data: object, config: PredictConfig, options: DataConfig, events: Recorder
 ) -> PreparedForecast:
@@ -283,6 +298,15 @@ def prepare_builtin(
     panel, schema = read_for_builtin(data, options, events, as_of=config.as_of)
     artifact = builtin_artifact(panel, schema, options, horizon=config.horizon)
     events(Notice(note_of_builtin(panel, data)))
+    spec = artifact.spec
+    _, season, horizon, _ = describe_windows(
+        panel.step_us,
+        season=spec.season,
+        lookback=spec.lookback,
+        horizon=spec.horizon,
+        segment=spec.members[0].segment,
+    )
+    events(Notice(f"{season}, {horizon}"))
     ready = PreparedForecast(
         artifact, make_past(panel), schema, config, options, artifact.spec.horizon
     )
@@ -335,7 +359,8 @@ def resolve_horizon(config: PredictConfig, artifact: Artifact) -> int:
         raise UsageError(
             f"--horizon {config.horizon} is {horizon} steps, but the model was trained for "
             f"{spec.horizon}",
-            hint=f"train again with  --horizon {config.horizon}",
+            hint=f"train again with  --horizon {config.horizon} , or let the built-in network "
+            f"forecast so far, with  --model {BUILTIN_MODEL}",
         )
     return horizon
 
@@ -360,27 +385,53 @@ def read_for_builtin(
 def untrained_forecaster(past: Past, horizon: int, seasons: Sequence[Seasons]) -> Forecaster:
     """Return the built-in network as `predict` uses it on series that it has not learnt from.
 
-    `past` has one origin in each series, of which `seasons` are told; imports torch.
+    Each series has one origin at most, of which it is told level, spread and `seasons`; imports
+    torch.
     """
     from rnnforecast.model.forecaster import RNNForecaster
 
     network = RNNForecaster.untrained(
-        past, lookback=builtin_lookback(past, seasons), horizon=horizon, seasons=seasons
+        past, lookback=wanted_lookback(seasons), horizon=horizon, seasons=seasons
     )
     return with_calibration(network, None, network.names, untrained_from_us=UNTRAINED)
 
 
+@dataclass(frozen=True)
+class BuiltinFallback:
+    """The built-in network for series that a trained one cannot forecast."""
+
+    common: Seasons | None
+    """The seasons of all series, where the user named them; else they are looked for."""
+
+    def predict(self, past: Past, horizon: int, quantiles: Sequence[float]) -> Forecast:
+        """Forecast, see `Forecaster`; each series has one origin at most."""
+        untrained = untrained_forecaster(past, horizon, seasons_of(past, self.common))
+        return untrained.predict(past, horizon, quantiles)
+
+
+def common_seasons(artifact: Artifact) -> Seasons | None:
+    """Return the seasons that the user named for all series of a version, if any."""
+    main, long = artifact.weights["seasons"][0].astype(int).tolist()
+    return Seasons(main, long) if main else None
+
+
+def seasons_by_name(artifact: Artifact, names: Sequence[str]) -> tuple[Seasons, ...]:
+    """Return the seasons that a version knows of each series; none of one that is new."""
+    rows = artifact.weights["seasons"][1:].astype(int).tolist()
+    known = {name: Seasons(*row) for name, row in zip(artifact.names, rows, strict=True)}
+    return tuple(known.get(name, Seasons()) for name in names)
+
+
 def make_references(
-    names: Collection[str], past: Past, horizon: int, seasons: Sequence[Seasons] | None = None
+    names: Collection[str], past: Past, horizon: int, seasons: Sequence[Seasons]
 ) -> dict[str, Forecaster]:
     """Return the expert and the built-in network as far as `names` has them.
 
-    `past` has one origin in each series, with their `seasons`, if known; else they are looked for.
+    `past` has one origin in each series, whose `seasons` are told to the network.
     """
     references: dict[str, Forecaster] = {}
     if EXPERT in names:
         references[EXPERT] = ExpertForecaster()
     if BUILTIN_MODEL in names:
-        seasons = seasons or find_seasons(past)
         references[BUILTIN_MODEL] = untrained_forecaster(past, horizon, seasons)
     return references

@@ -147,7 +147,7 @@ def _train(
         clock.lap("memory_s")
         split = setup.split
         references = make_references(
-            (EXPERT, BUILTIN_MODEL), split.before_test, setup.spec.horizon, setup.seasons
+            (EXPERT, BUILTIN_MODEL), split.before_test, setup.spec.horizon, fitted.seasons
         )
         comparison, examples = compare_held_out(fitted, calibration, setup, events, references)
         clock.lap("evaluate_s")

@@ -10,7 +10,7 @@ from rnnforecast.data.windows import Past, make_past
 from rnnforecast.evaluate.calibration import AdaptiveBands, _in_half_widths, _scale
 from rnnforecast.spec import QUANTILES
 from tests.builders import HOUR_US, START_US, make_panel
-from tests.evaluate.test_calibration import HORIZON, Normal, inside, noise
+from tests.evaluate.test_calibration import HORIZON, Normal, fitted, inside, noise
 
 LEVELS = (0.1, 0.5, 0.9)
 WINDOWS = 6
@@ -54,8 +54,11 @@ def test_medians_stay_and_quantiles_keep_their_order() -> None:
 
     assert (np.diff(made.values, axis=-1) > 0).all()
     np.testing.assert_array_equal(made.point, 20)
-    raw = Normal().predict(past, HORIZON, QUANTILES).values
-    np.testing.assert_allclose(made.uncalibrated, raw, rtol=1e-6)
+    assert made.uncalibrated is None
+    calibrated = fitted(make_panel(noise(4000)), Normal(0.5))
+    raw = Normal(0.5).predict(past, HORIZON, QUANTILES).values
+    both = AdaptiveBands(calibrated, 0).predict(past, HORIZON, QUANTILES)
+    np.testing.assert_allclose(both.uncalibrated, raw, rtol=1e-6)
 
 
 def test_readings_that_were_learnt_from_say_nothing() -> None:

@@ -144,9 +144,9 @@ class Widened:
         return replace(forecast, values=values, uncalibrated=forecast.values)
 
 
-def test_a_calibrated_method_is_also_scored_as_it_was_before() -> None:
+def test_a_calibrated_network_is_also_scored_as_it_was_before() -> None:
     panel = make_panel(wave(300), random_walk(250))
-    rounds = [Round(rolling(panel), {"it": Widened(), "naive": naive()})]
+    rounds = [Round(rolling(panel), {"network": Widened(), "it": Widened(), "naive": naive()})]
 
     found = evaluate(rounds, Truth(panel, HORIZON), ErrorUnits(DAY, np.ones(2)), lookback=LOOKBACK)
 
