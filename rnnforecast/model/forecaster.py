@@ -15,10 +15,11 @@ from torch.utils import deterministic
 
 from rnnforecast.config.training import NetworkConfig, TrainConfig
 from rnnforecast.data.arrays import Floats, Integers, take_names
+from rnnforecast.data.axis import Flags
 from rnnforecast.data.forecast import Forecast, interpolate_quantiles
 from rnnforecast.data.panel import Features
 from rnnforecast.data.scaling import fit_scaling
-from rnnforecast.data.season import Seasons, local_seasons, seasons_of
+from rnnforecast.data.season import MIN_SEASON, Seasons, local_seasons, seasons_of
 from rnnforecast.data.windows import (
     MIN_OBSERVED_SHARE,
     Past,
@@ -102,6 +103,36 @@ def add_unknown_series(network: Network, seasons: Sequence[Seasons]) -> Integers
     return np.arange(first, first + n)
 
 
+def constant_phases(
+    readings: Floats, seasons: Sequence[Seasons], horizon: int
+) -> tuple[Flags, Floats]:
+    """Tell where leads fall into a part of the season in which all readings are equal.
+
+    `readings` is `(window, lookback)`, NaN where missing. Returns flags and the readings there,
+    `(window, lead)`. At least five of the last fourteen seasons have to be read at that hour, and
+    all readings from an hour of a day before it to an hour after it (a 24th of the season, one row
+    at least) have to be the same: so days may grow a while.
+    """
+    n, n_rows = readings.shape
+    flags, levels = np.zeros((n, horizon), np.bool_), np.zeros((n, horizon), np.float32)
+    periods = np.array([of_window.main for of_window in seasons])
+    for period in np.unique(periods[periods >= MIN_SEASON]).tolist():
+        windows = np.flatnonzero(periods == period)
+        n_seasons = min(n_rows // period, _LATEST_SEASONS)
+        if n_seasons < _FEWEST_SEASONS:
+            continue
+        newest = readings[windows, n_rows - n_seasons * period :].reshape(-1, n_seasons, period)
+        n_read = np.isfinite(newest).sum(1)
+        low = np.fmin.reduce(newest, axis=1, initial=np.inf)
+        high = np.fmax.reduce(newest, axis=1, initial=-np.inf)
+        reach = max(1, period // 24)
+        around = (np.arange(period)[:, None] + np.arange(-reach, reach + 1)) % period
+        is_still = (low[:, around].min(-1) == high[:, around].max(-1)) & (n_read >= _FEWEST_SEASONS)
+        phase = np.arange(horizon) % period
+        flags[windows], levels[windows] = is_still[:, phase], low[:, phase]
+    return flags, levels
+
+
 def check_start(trained: Network, spec: NetworkSpec, config: NetworkConfig) -> None:
     """Raise `ModelError` unless the weights of `trained` fit into a network of this spec."""
     expected = {**vars(spec), "init": config.init}
@@ -180,6 +211,8 @@ _SELF_TEST_TOLERANCE = 1e-3
 """Allowed difference in units of the largest output."""
 _FINE_TUNE_SHARE = 0.25
 """Steps of fine-tuning, as a share of the steps before it (docs/decisions.md, 1)."""
+_FEWEST_SEASONS, _LATEST_SEASONS = 5, 14
+"""Seasons in which a part has to be constant, and those that are looked at, the newest ones."""
 _MIN_READINGS = 3
 """Readings from which the level and scale of an unknown series are estimated, at least."""
 
@@ -300,7 +333,8 @@ class RNNForecaster:
         """Forecast the `horizon` steps after each cutoff, at most the trained horizon.
 
         Quantiles between the trained ones are interpolated. A look-back in which all readings are
-        equal is forecast by them, without a band. A series with fewer than three readings in its
+        equal is forecast by them, without a band, and so are hours at which they were always equal
+        (nights without sun): see `constant_phases`. A series with fewer than three readings in its
         look-back gets NaN, as nothing tells how far it varies.
         """
         spec = self.network.spec
@@ -315,6 +349,8 @@ class RNNForecaster:
                 np.fmin.reduce(history.readings, axis=1, initial=np.inf) == newest
             )
             output[is_constant] = newest[is_constant, None, None]
+            still, levels = constant_phases(history.readings, history.seasons, horizon)
+            output[still] = levels[still, None]
             output[n_readings < _MIN_READINGS] = np.nan
             values[places] = interpolate_quantiles(output, spec.quantiles, quantiles)
 

@@ -17,7 +17,7 @@ from rnnforecast.data.season import Seasons, find_seasons
 from rnnforecast.data.windows import Past, make_past
 from rnnforecast.errors import ModelError
 from rnnforecast.model import forecaster as forecasters
-from rnnforecast.model.forecaster import RNNForecaster
+from rnnforecast.model.forecaster import RNNForecaster, constant_phases
 from rnnforecast.model.network import Network
 from rnnforecast.spec import BUILTIN, QUANTILES, MemberSpec, NetworkSpec
 from tests.builders import make_panel, make_spec, random_walk, wave
@@ -244,6 +244,49 @@ def test_a_season_and_a_random_walk_are_forecast_by_built_in_weights() -> None:
     last = np.concatenate([panel.of(s)[rows - 1] for s in series])[:, None]
     naive = np.abs(last - actual).mean(1)
     assert errors[len(rows) :].mean() < 1.1 * naive[len(rows) :].mean()
+
+
+def test_hours_at_which_nothing_ever_happens_are_forecast_as_they_are() -> None:
+    rows = np.arange(24 * 20)
+    rng = np.random.default_rng(0)
+    sun = np.maximum(np.sin(2 * np.pi * (rows % 24 - 6) / 24), 0) * rng.uniform(0.5, 1.5, len(rows))
+    panel = make_panel(np.where(np.abs(sun) < 1e-9, 0, 100 * sun))
+    past, night = make_past(panel), [0, 1, 2, 3, 4, 20, 21, 22, 23]
+    made = RNNForecaster.untrained(past, lookback=400, horizon=24, seasons=(DAY,)).predict(
+        past, 24, QUANTILES
+    )
+
+    assert (made.values[0, night] == 0).all()
+    noon = made.values[0, 10:15]
+    assert (noon[:, 0] < noon[:, -1]).all()
+
+
+def test_constant_phases_are_those_of_a_slow_obvious_reference() -> None:
+    rng = np.random.default_rng(1)
+    readings = rng.integers(0, 2, (40, 130)).astype(np.float32)
+    readings[:, ::10] = readings[:, 1::10] = 3  # ten rows a season, two or three of them still
+    readings[20:, 2::10] = 3
+    readings[rng.random(readings.shape) < 0.2] = np.nan
+    periods = [10, 1, 40, 5] * 10
+    seasons = [Seasons(period) for period in periods]
+
+    still, levels = constant_phases(readings, seasons, 25)
+    for window, lead in np.ndindex(still.shape):
+        period, expected = periods[window], True
+        n_seasons = min(130 // period, 14)
+        if period < 4 or n_seasons < 5:
+            assert not still[window, lead]
+            continue
+        around = []
+        for row in range(lead - 1, lead + 2):
+            past_rows = [130 - k * period + row % period for k in range(1, n_seasons + 1)]
+            seen = [x for x in readings[window, past_rows].tolist() if not np.isnan(x)]
+            around += seen
+            expected &= row != lead or len(seen) >= 5
+        expected &= len(set(around)) == 1
+        assert still[window, lead] == expected
+        assert not expected or levels[window, lead] == around[0]
+    assert 0 < still.sum() < still.size
 
 
 @pytest.mark.parametrize(("lookback", "horizon"), [(320, 16), (320, 40), (100, 24)])
