@@ -84,8 +84,16 @@ def readings_of(task: Task) -> pd.DataFrame:
     return means
 
 
-def run(task: Task, *, seed: int, steps: int | None = None) -> dict[str, float]:
+def run_builtin(task: Task, *, seed: int, steps: int | None = None) -> dict[str, float]:
+    """Score one task by the built-in network, which has not learnt from it."""
+    return run(task, seed=seed, steps=steps, method="builtin")
+
+
+def run(
+    task: Task, *, seed: int, steps: int | None = None, method: str = "network"
+) -> dict[str, float]:
     """Fit and score one task with the defaults."""
+    is_builtin = method == "builtin"
     result = rnnforecast.backtest(
         readings_of(task),
         config=rnnforecast.Config(
@@ -93,8 +101,11 @@ def run(task: Task, *, seed: int, steps: int | None = None) -> dict[str, float]:
                 horizon=str(task.horizon),
                 season="none" if task.season == 1 else str(task.season),
             ),
+            network=rnnforecast.NetworkConfig(network="builtin" if is_builtin else "auto"),
             training=rnnforecast.TrainConfig(steps=steps, seed=seed),
         ),
-        ends=rnnforecast.BacktestConfig(windows=task.windows, baselines=()),
+        ends=rnnforecast.BacktestConfig(
+            windows=task.windows, baselines=(method,) if is_builtin else ()
+        ),
     )
-    return scores(result, "mase", "wql")
+    return scores(result, "mase", "wql", method=method)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import rnnforecast
 
 
-def scores(result: rnnforecast.Backtest, first: str, second: str) -> dict[str, float]:
-    """Return these two metrics of the network and of seasonal naive, and what goes with them."""
-    own, naive = (result.metrics[name] for name in ("network", "seasonal_naive"))
+def scores(
+    result: rnnforecast.Backtest, first: str, second: str, *, method: str = "network"
+) -> dict[str, float]:
+    """Return these two metrics of a method and of seasonal naive, and what goes with them."""
+    own, naive = (result.metrics[name] for name in (method, "seasonal_naive"))
     return {
         "first": own[first],
         "second": own[second],
