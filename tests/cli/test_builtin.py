@@ -190,3 +190,36 @@ def test_a_folder_of_that_name_is_a_model(command: Command) -> None:
     assert command("train", "data.csv", "-q", "-m", "./builtin", *SMALL).code == 0
     document = json.loads(command("predict", "data.csv", "-m", "./builtin", "--json").out)
     assert not document["version"].startswith("builtin-")
+
+
+def test_beside_a_saved_version_it_is_tried_on_readings_that_begin_after_the_training(
+    command: Command,
+) -> None:
+    table = pd.read_csv("data.csv")
+    table[:250].to_csv("old.csv", index=False)
+    table[250:].to_csv("new.csv", index=False)
+    assert command("train", "old.csv", "-q", *SMALL).code == 0
+    document = command("backtest", "new.csv", "--model", "model", "--json").document
+    assert document["metrics"]["builtin"]["n"] == document["metrics"]["network"]["n"] > 100
+    assert document["metrics"]["builtin"]["mase"] < document["metrics"]["naive"]["mase"]
+
+
+def test_what_is_measured_before_calibration_is_the_networks_alone(command: Command) -> None:
+    bands = [
+        command("backtest", "data.csv", "--json", *SMALL, "--baselines", names).document["bands"]
+        for names in ("naive", "naive,builtin,expert")
+    ]
+    assert bands[0] == bands[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "data.csv", "--version", "x"],
+        ["predict"],
+        ["anomalies", "data.csv", "--version", "x"],
+        ["backtest", "data.csv"],
+    ],
+)
+def test_what_it_cannot_do_is_a_usage_error(command: Command, arguments: list[str]) -> None:
+    assert command(*arguments, "-m", "builtin").code == 2
