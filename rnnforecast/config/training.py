@@ -87,7 +87,7 @@ class NetworkConfig:
         shape = self.cell, self.hidden, self.layers, self.segment
         if self.network == BUILTIN_MODEL and shape != _BUILTIN_SHAPE:
             raise UsageError(
-                "--network builtin has a shape of its own",
+                "--network builtin has a fixed architecture",
                 hint="leave out the other options of the network, or train one",
             )
         if self.init == "chrono" and self.cell not in GATED:

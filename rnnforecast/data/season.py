@@ -365,9 +365,9 @@ def _block_forecasts(
 def _grown(
     readings: Doubles, width: int, last: Integers, leads: Integers, *, apart: int | None = None
 ) -> Doubles:
-    """Continue the growth of the mean over so many newest rows, `(series, block, row)`.
+    """Extrapolate the trend of a trailing mean of `width` rows, `(series, block, row)`.
 
-    It is taken between two means that lie `apart`, a width by default.
+    The slope is that between two trailing means `apart` rows from each other, by default `width`.
     """
     apart = width if apart is None else apart
     level = _trailing_mean(readings, width)

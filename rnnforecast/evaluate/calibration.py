@@ -32,8 +32,8 @@ be told from chance: nothing moves."""
 _MAX_GROUPS = 6
 """Groups of leads, the first ones short; one for each lead was no better on any data set."""
 _LOST = 10.0
-"""Readings so many widths outside say nothing: they are of a sensor that stood still and came to
-life again, say, whose band was all but closed. No width of others follows from it."""
+"""Readings further outside the band, in band widths, are ignored. They come from bands that are
+almost closed, such as those of a sensor that was stuck, and would widen the bands of others."""
 
 # How the newest forecasts count (docs/decisions.md, 110).
 _N_RECENT = 6

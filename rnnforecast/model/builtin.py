@@ -34,7 +34,7 @@ from rnnforecast.units import parse_steps
 _WEIGHTS, _MANIFEST = "builtin.safetensors", "builtin.json"
 _DIGITS = 6
 _ENOUGH_ROWS = 500
-"""From so many rows of a series on, training has paid on most tables."""
+"""Rows of the longest series from which the note recommends training; a rule of thumb."""
 
 
 @cache
@@ -72,11 +72,9 @@ def note_of_builtin(panel: Panel, data: object) -> str:
     is_file = isinstance(data, str | Path) and str(data) != "-"
     source = shlex.quote(str(data)) if is_file else "DATA"
     text = "forecast by the built-in network, which has not learnt from these readings"
-    is_enough = panel.lengths.max() >= _ENOUGH_ROWS
-    better = (
-        "usually better with so many" if is_enough else f"better from some {_ENOUGH_ROWS} rows on"
-    )
-    return f"{text};  rnnforecast train {source}  does, and is {better}"
+    if panel.lengths.max() < _ENOUGH_ROWS:
+        return f"{text}; with {_ENOUGH_ROWS} rows or more, try  rnnforecast train {source}"
+    return f"{text};  rnnforecast train {source}  is usually better"
 
 
 def builtin_artifact(

@@ -394,9 +394,9 @@ class RNNForecaster:
     def _for_parts(
         self, work: Callable[[slice, History], None], past: Past, *, n_cutoffs: int = 1
     ) -> None:
-        """Call a function with places among the origins and their look-backs, part by part.
+        """Call `work` for one batch of origins after another, with their slice and history.
 
-        Each look-back is forecast from so many cutoffs.
+        `n_cutoffs` is the number of forecasts per origin, which bounds the size of a batch.
         """
         spec = self.network.spec
         entries = known_entries(past.names, self.network, self.names)[past.series]

@@ -45,7 +45,7 @@ _LEAST_REACTION_ERROR = 0.01
 _MAX_FAR = 6
 """Segments ahead over which the experts' errors are measured, at most."""
 _TIME_CONSTANTS = (2.0, 8.0, 32.0)
-"""Rows after which a reaction has come to 1 - 1/e: besides that at once, those that are fitted."""
+"""Time constants, in rows, of the exponential averages of covariates that are fitted."""
 _MAX_FEATURES = 32
 """Features of the regression: with more covariates there are fewer time constants, then none."""
 _REFIT = 4

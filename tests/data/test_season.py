@@ -172,10 +172,10 @@ def test_a_day_of_minutes_is_found_in_a_few_noisy_days_with_gaps(n_days):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_there_is_no_day_in_minutes_of_noise_and_random_walks(seed):
-    noise = np.random.default_rng(seed).standard_normal(30_000)
+    noise = np.random.default_rng(seed).standard_normal(20_000)
 
     assert main_season(past(noise, step_us=MINUTE_US)) == 1
-    assert main_season(past(random_walk(30_000, seed=seed), step_us=MINUTE_US)) == 1
+    assert main_season(past(random_walk(20_000, seed=seed), step_us=MINUTE_US)) == 1
 
 
 def test_a_season_of_no_clock_that_is_too_long_is_none():
