@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, is_dataclass
+from dataclasses import Field, dataclass, is_dataclass
 from functools import cache, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args, get_origin, get_type_hints
@@ -14,7 +14,9 @@ import typer
 
 import rnnforecast
 from rnnforecast._version import __version__
+from rnnforecast.cli.completion import complete_choices, complete_columns, complete_versions
 from rnnforecast.cli.console import Screen
+from rnnforecast.cli.help import Command, Group, metavar_of, show_all
 from rnnforecast.config.fields import (
     FieldError,
     check_keys,
@@ -23,6 +25,7 @@ from rnnforecast.config.fields import (
     option_fields,
     read_toml,
 )
+from rnnforecast.config.reading import COLUMN
 from rnnforecast.config.training import BUILTIN_MODEL, STANDARD_OUTPUT
 from rnnforecast.errors import Proposal, UsageError
 from rnnforecast.storage.durable import check_not_overwriting
@@ -35,26 +38,45 @@ Data = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
-        help="A file, a folder, a glob in quotes, a URL, a database, or -",
+        help="File, folder, quoted glob, URL, database, or - for standard input",
     ),
 ]
 OptionalData = Annotated[
     str | None,
     typer.Argument(
-        metavar="[DATA]", help="Newer readings. Default: what the model was trained on."
+        metavar="[DATA]", help="Data to forecast from (default: re-read the training file)"
     ),
+]
+ModelDirectory = Annotated[
+    str,
+    typer.Option("--model", "-m", metavar="DIR", help="Model directory", rich_help_panel="Model"),
 ]
 ModelPath = Annotated[
     str,
     typer.Option(
-        "--model", "-m", metavar="PATH", help="The model directory. For forecasts also: builtin."
+        "--model",
+        "-m",
+        metavar="DIR",
+        help="Model directory, or builtin for the built-in network",
+        rich_help_panel="Model",
     ),
 ]
-Version = Annotated[str | None, typer.Option(help="A saved version. Default: the active one.")]
+Version = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Model version to use (default: the active one)",
+        rich_help_panel="Model",
+        autocompletion=complete_versions,
+    ),
+]
 TrustSource = Annotated[
     bool,
     typer.Option(
-        "--trust-source", help="Without DATA: read what the model names, wherever that lies."
+        "--trust-source",
+        help="Without DATA: read the source that the model names, wherever it is",
+        rich_help_panel="Model",
+        hidden=True,
     ),
 ]
 CONFIG_FILE = "rnnforecast.toml"
@@ -70,8 +92,7 @@ def make_app(commands: Iterable[Callable[..., None]]) -> typer.Typer:
     """Return the application; its help lists the commands in this order."""
     app = typer.Typer(
         name="rnnforecast",
-        help="Forecasts of sensor readings with recurrent networks.",
-        add_completion=False,
+        cls=Group,
         rich_markup_mode=None,
         context_settings={
             "help_option_names": ["-h", "--help"],
@@ -80,7 +101,7 @@ def make_app(commands: Iterable[Callable[..., None]]) -> typer.Typer:
     )
     app.callback()(root)
     for command in commands:
-        app.command()(command)
+        app.command(cls=Command)(command)
     return app
 
 
@@ -98,24 +119,29 @@ def root(
             "--version",
             is_eager=True,
             callback=_show_version,
-            help="Show the version and exit.",
-            show_envvar=False,
+            help="Show the version and exit",
             allow_from_autoenv=False,  # many images set RNNFORECAST_VERSION to something else
         ),
     ] = False,
+    help_all: Annotated[
+        bool, typer.Option("--help-all", is_eager=True, callback=show_all, hidden=True)
+    ] = False,
 ) -> None:
-    """Forecasts of sensor readings with recurrent networks."""
+    """Forecast sensor readings with recurrent networks."""
 
 
 @dataclass(frozen=True)
 class CommonOptions:
     """Options of every command."""
 
-    quiet: bool = option(False, "Say only what went wrong.", "-q")
-    verbose: bool = option(False, "Say more; show the trace of a bug.", "-v")
-    json: bool = option(False, "One JSON document on standard output, nothing else there.")
-    no_color: bool = option(False, "No colour.")
-    config: Path | None = option(None, "Options from this TOML file. Default: rnnforecast.toml.")
+    quiet: bool = option(False, "Suppress progress and notes (results still go to stdout)", "-q")
+    verbose: bool = option(False, "Verbose output; show tracebacks", "-v")
+    json: bool = option(False, "Print the result as JSON")
+    no_color: bool = option(False, "Disable colours")
+    config: Path | None = option(
+        None, "Read options from a TOML file (default: ./rnnforecast.toml)"
+    )
+    help_all: bool = option(False, "Show all options and their environment variables")
 
 
 class Explicit(frozenset[str]):
@@ -230,13 +256,8 @@ def _parameters(cls: Any) -> tuple[inspect.Parameter, ...]:
     parameters = []
     for item in option_fields(cls):
         spelling = item.name.rstrip("_").replace("_", "-")  # from_ is --from, a keyword of Python
-        choices = item.metadata["choices"]
-        help_text = item.metadata["help"] + (f" One of: {', '.join(choices)}." if choices else "")
-        eager: dict[str, Any] = {}
-        if item.name == "config":
-            eager = {"is_eager": True, "callback": load_config_file}
-
         hint, default = hints[item.name], cast(Any, item.default)
+        settings = _settings(item, hint)
         if item.metadata["listed"]:
             hint, default = str, ",".join(map(str, default))
         elif isinstance(default, tuple):
@@ -248,10 +269,30 @@ def _parameters(cls: Any) -> tuple[inspect.Parameter, ...]:
                 item.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=default,
-                annotation=Annotated[hint, typer.Option(*names, help=help_text, **eager)],
+                annotation=Annotated[hint, typer.Option(*names, **settings)],
             )
         )
     return tuple(parameters)
+
+
+def _settings(item: Field[Any], hint: Any) -> dict[str, Any]:
+    """Return what Typer is told of an option: help, metavar, heading, completion, callback."""
+    choices, is_listed = item.metadata["choices"], item.metadata["listed"]
+    metavar = item.metadata["metavar"] or metavar_of(hint, choices, is_listed=is_listed)
+    settings: dict[str, Any] = {
+        "help": item.metadata["help"],
+        "metavar": metavar,
+        "rich_help_panel": item.metadata["group"],
+        "hidden": item.metadata["is_rare"],
+    }
+
+    if choices:
+        settings["autocompletion"] = complete_choices(choices, is_listed=is_listed)
+    elif metavar == COLUMN:
+        settings["autocompletion"] = complete_columns
+    if item.name in _CALLBACKS:
+        settings |= {"is_eager": True, "callback": _CALLBACKS[item.name]}
+    return settings
 
 
 def _from_option(value: Any, hint: Any) -> Any:
@@ -270,6 +311,8 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
     Paths in the file are relative to its folder.
     """
     file = path or Path(CONFIG_FILE)
+    if context.resilient_parsing:  # completion
+        return path
     if path is None:
         try:
             is_file = file.is_file()
@@ -295,7 +338,7 @@ def load_config_file(context: typer.Context, path: Path | None) -> Path | None:
 
     known = {p.name.rstrip("_"): (p.name, p.multiple) for p in command.params if p.name}
     values = {str(key).replace("-", "_"): value for key, value in table.items()}
-    check_keys(values, known.keys() - {"config"}, f"[{name}] in {file} has a key")
+    check_keys(values, known.keys() - {*_CALLBACKS}, f"[{name}] in {file} has a key")
 
     defaults: dict[str, Any] = {}
     for key, value in values.items():
@@ -314,3 +357,7 @@ def _relative_to(folder: Path, path: str) -> str:
     """Return a path in a file of this folder; a URL, a database and `-` stay as they are."""
     is_elsewhere = is_url(path) or parse_database(path) is not None or path == STANDARD_OUTPUT
     return path if is_elsewhere or folder == Path() else str(folder / path)
+
+
+_CALLBACKS: dict[str, Callable[..., object]] = {"config": load_config_file, "help_all": show_all}
+"""Options that act before all others are looked at."""

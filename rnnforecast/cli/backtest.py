@@ -119,20 +119,30 @@ def backtest(
         typer.Option(
             "--model",
             "-m",
-            metavar="PATH",
-            help="Try this model, on readings it has not learnt from.",
+            metavar="DIR",
+            help="Evaluate this saved model on data it was not trained on",
+            rich_help_panel="Model",
         ),
     ] = None,
     version: Version = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="A .csv, .parquet or .jsonl file of all forecasts."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write every forecast value to a .csv, .parquet or .jsonl file",
+            rich_help_panel="Output",
+        ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(help="An .html file that shows what was found.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write an HTML report to this file", rich_help_panel="Output"
+        ),
     ] = None,
 ) -> None:
-    """Forecast from many origins in the past, and compare with what came."""
+    """Evaluate on past data (rolling-origin backtest)."""
     screen = configure_screen(context, common)
     result = rnnforecast.backtest(
         data,

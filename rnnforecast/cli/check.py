@@ -143,11 +143,17 @@ def check(
     explicit: Explicit,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", metavar="PATH", help="Say whether the data fit this model."),
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="DIR",
+            help="Check whether the data match this model",
+            rich_help_panel="Model",
+        ),
     ] = None,
     version: Version = None,
 ) -> None:
-    """Say what is in the data, what is strange about it, and what to type next."""
+    """Inspect a data file and suggest the command to run."""
     screen = configure_screen(context, common)
     result = rnnforecast.check(
         data,

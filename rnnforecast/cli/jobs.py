@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from rnnforecast.jobs.ledger import ScoreResult
     from rnnforecast.jobs.log import RunResult, Status
 
-JobPath = Annotated[Path, typer.Argument(metavar="JOB.toml", help="The job file.")]
+JobPath = Annotated[Path, typer.Argument(metavar="JOB.toml", help="Job file")]
 _MAX_ROWS = 20
 """Groups of scores in the table; JSON has all of them."""
 
 
 @with_options
 def run(context: typer.Context, job: JobPath, *, config: RunConfig, common: CommonOptions) -> None:
-    """Run a job once: lock, read, check, predict, publish, record, score."""
+    """Run one scheduled cycle of a job file."""
     from rnnforecast.jobs import log
 
     screen = configure_screen(context, common)
@@ -63,18 +63,33 @@ def score(
     common: CommonOptions,
     explicit: Explicit,
     ledger: Annotated[
-        Path | None, typer.Option(help="The ledger of issued forecasts. Default: ledger.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Ledger of earlier forecasts (default: ledger)",
+            rich_help_panel="Scoring",
+        ),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Readings. Default: what the model was trained on.")
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Newer readings (default: re-read the training file)",
+            rich_help_panel="Scoring",
+        ),
     ] = None,
     model: ModelPath = DEFAULT_MODEL,
     trust_source: TrustSource = False,
     job: Annotated[
-        Path | None, typer.Option(help="Take ledger, readings and model from this job file.")
+        Path | None,
+        typer.Option(
+            metavar="JOB.toml",
+            help="Take ledger, data and model from this job file",
+            rich_help_panel="Scoring",
+        ),
     ] = None,
 ) -> None:
-    """Score forecasts that were issued earlier against the readings that have come since."""
+    """Compare earlier forecasts with what actually happened."""
     screen = configure_screen(context, common)
     if job is None:
         scored = rnnforecast.score(
@@ -99,10 +114,10 @@ def score(
 
 @with_options
 def status(context: typer.Context, job: JobPath, *, common: CommonOptions) -> None:
-    """Say when a job last succeeded, and how old its data, model and forecast are.
+    """Show when a job last succeeded and how old its data and forecast are.
 
-    Exit code: 0 where all is well, 3 where the last run failed or was partial, 5 where something is
-    older than the job allows, 6 where it never ran or has no model.
+    Exit code: 0 all is well, 3 the last run failed or was partial, 5 something is older than the
+    job allows, 6 the job never ran or its model is missing.
     """
     screen = configure_screen(context, common)
     result = rnnforecast.status(job)

@@ -18,6 +18,7 @@ import typer
 from rnnforecast.cli.app import make_app
 from rnnforecast.cli.backtest import backtest
 from rnnforecast.cli.check import check
+from rnnforecast.cli.completion import COMPLETE_VARIABLE
 from rnnforecast.cli.console import Screen
 from rnnforecast.cli.jobs import run as run_job
 from rnnforecast.cli.jobs import score, status
@@ -160,6 +161,8 @@ def run(arguments: list[str], handler: _SignalHandler | None = None) -> int:
 
 def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) -> int:
     """Report an error, and return its exit code."""
+    if COMPLETE_VARIABLE in os.environ and not isinstance(error, SystemExit):
+        return 1  # a message would be printed into the line that the user types
     match error:
         case RnnForecastError():
             return screen.error(error)
@@ -176,6 +179,9 @@ def _report_failure(screen: Screen, error: BaseException, arguments: list[str]) 
         case BrokenPipeError() | SystemExit(__context__=BrokenPipeError()):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 0
+
+        case SystemExit(code=int(code)):  # of completions, and of their installation
+            return code
 
         case StandardOutputError():
             message = f"cannot write standard output: {error}"

@@ -160,10 +160,13 @@ def memory(
     version: Version = None,
     trust_source: TrustSource = False,
     units: Annotated[
-        bool, typer.Option("--units", help="Say how long each unit's gates let it remember.")
+        bool,
+        typer.Option(
+            "--units", help="Show how long each unit retains information", rich_help_panel="Output"
+        ),
     ] = False,
 ) -> None:
-    """Say how far back the network remembers, and whether gradients vanish or explode."""
+    """Measure how much history the network uses."""
     screen = configure_screen(context, common)
     result = rnnforecast.memory(
         data,

@@ -143,23 +143,36 @@ def plot(
     common: CommonOptions,
     config: PlotConfig,
     data: Annotated[
-        str | None, typer.Option(help="Readings to show before and beside the forecast.")
+        str | None,
+        typer.Option(
+            metavar="DATA",
+            help="Readings to draw with the forecast",
+            rich_help_panel="Plot",
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
             "--model",
             "-m",
-            metavar="PATH",
-            help="Read the data as this model does. Default: model, if it is there.",
+            metavar="DIR",
+            help="Read the data as this model does (default: model, if it exists)",
+            rich_help_panel="Model",
         ),
     ] = None,
     version: Version = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", help="A .png, .svg or .html file.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write a .png, .svg or .html file instead",
+            rich_help_panel="Output",
+        ),
     ] = None,
 ) -> None:
-    """Show a forecast with the readings around it: in the terminal, or as a picture."""
+    """Plot a forecast in the terminal or to a file."""
     screen = configure_screen(context, common)
     if model is None and data is not None and (Path(DEFAULT_MODEL) / "CURRENT").is_file():
         model = DEFAULT_MODEL
@@ -194,10 +207,16 @@ def anomalies(
     version: Version = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="A .csv, .parquet or .jsonl file of all, or -"),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write all anomalies to a .csv, .parquet or .jsonl file, or - for standard output",
+            rich_help_panel="Output",
+        ),
     ] = None,
 ) -> None:
-    """List readings that left their band: each held against a forecast that had not seen it."""
+    """Find anomalous readings."""
     if output == STANDARD_OUTPUT and common.json:
         raise UsageError("--json and -o - both want standard output", hint="name an output file")
     screen = configure_screen(context, common)

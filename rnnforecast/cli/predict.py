@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 Output = Annotated[
     str,
     typer.Option(
-        "--output", "-o", help="A .csv, .parquet or .jsonl file, or -; in batches a folder."
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="Forecast file (.csv, .parquet, .jsonl), - for standard output; in batches a folder",
+        rich_help_panel="Output",
     ),
 ]
 
@@ -62,7 +66,8 @@ def predict(
     version: Version = None,
     trust_source: TrustSource = False,
     plot: Annotated[
-        bool, typer.Option("--plot", help="Show the forecast in the terminal.")
+        bool,
+        typer.Option("--plot", help="Plot the forecast in the terminal", rich_help_panel="Output"),
     ] = False,
 ) -> None:
     """Forecast the steps after the last reading."""
@@ -224,12 +229,19 @@ def shard(
     output: Annotated[
         str,
         typer.Option(
-            "--output", "-o", metavar="PATH", help="The folder to make. It must not exist."
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Output folder (must not exist)",
+            rich_help_panel="Output",
         ),
     ],
-    buckets: Annotated[int, typer.Option(help="How many buckets, 1 to 100000.")],
+    buckets: Annotated[
+        int,
+        typer.Option(metavar="N", help="Number of buckets, 1 to 100000", rich_help_panel="Output"),
+    ],
 ) -> None:
-    """Make a Parquet folder in which each series lies wholly in one bucket."""
+    """Split data into Parquet buckets for parallel runs."""
     screen = configure_screen(context, common)
     sharded = rnnforecast.shard(data, output, buckets, config=reading, listener=screen)
 

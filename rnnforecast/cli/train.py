@@ -13,11 +13,12 @@ import rnnforecast
 from rnnforecast.cli.app import (
     CommonOptions,
     Data,
-    ModelPath,
+    ModelDirectory,
     Version,
     configure_screen,
     with_options,
 )
+from rnnforecast.cli.completion import complete_versions
 from rnnforecast.cli.console import Screen
 from rnnforecast.config.commands import RanksConfig
 from rnnforecast.config.reading import DataConfig
@@ -202,21 +203,38 @@ def train(
     training: TrainConfig,
     ranks: RanksConfig,
     common: CommonOptions,
-    model: ModelPath = DEFAULT_MODEL,
+    model: ModelDirectory = DEFAULT_MODEL,
     require_skill: Annotated[
-        float | None, typer.Option(help="Activate only with at least this skill, in percent.")
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Activate the new version only if its skill is at least this many percent",
+            rich_help_panel="Output",
+        ),
     ] = None,
     report: Annotated[
-        bool, typer.Option("--report/--no-report", help="Save an HTML report with the version.")
+        bool,
+        typer.Option(
+            "--report/--no-report",
+            help="Save an HTML report with the version",
+            rich_help_panel="Output",
+        ),
     ] = True,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a training that was interrupted.")
+        bool,
+        typer.Option("--resume", help="Resume an interrupted training", rich_help_panel="Training"),
     ] = False,
     trace: Annotated[
-        bool, typer.Option("--trace", help="Show gradients, losses and memory, epoch by epoch.")
+        bool,
+        typer.Option(
+            "--trace",
+            help="Print losses and gradient norms after each epoch",
+            rich_help_panel="Training",
+            hidden=True,
+        ),
     ] = False,
 ) -> None:
-    """Fit a network, measure it on held-out readings beside the naive methods, save it."""
+    """Train a model and test it on held-out data."""
     screen = configure_screen(context, common)
     screen.is_tracing = trace
     trained = rnnforecast.train(
@@ -245,11 +263,13 @@ def show(
     context: typer.Context,
     *,
     common: CommonOptions,
-    model: ModelPath = DEFAULT_MODEL,
+    model: ModelDirectory = DEFAULT_MODEL,
     version: Version = None,
-    versions: Annotated[bool, typer.Option("--versions", help="List the saved versions.")] = False,
+    versions: Annotated[
+        bool, typer.Option("--versions", help="List the saved versions", rich_help_panel="Model")
+    ] = False,
 ) -> None:
-    """Show the model card: configuration, schema, provenance, metrics, versions."""
+    """Show the model card, or list the saved versions."""
     screen = configure_screen(context, common)
     if versions:
         show_versions(rnnforecast.versions(model), screen)
@@ -265,12 +285,19 @@ def show(
 @with_options
 def use(
     context: typer.Context,
-    version: Annotated[str, typer.Argument(help="A saved version: see show --versions.")],
+    version: Annotated[
+        str,
+        typer.Argument(
+            metavar="VERSION",
+            help="Name or unambiguous prefix of a saved version, latest, or previous",
+            autocompletion=complete_versions,
+        ),
+    ],
     *,
     common: CommonOptions,
-    model: ModelPath = DEFAULT_MODEL,
+    model: ModelDirectory = DEFAULT_MODEL,
 ) -> None:
-    """Activate a saved version: roll back, or forward."""
+    """Switch to another saved model version (rollback)."""
     screen = configure_screen(context, common)
     before = rnnforecast.use(version, model=model, listener=screen)
     screen.has_published = True

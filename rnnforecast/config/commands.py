@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 
 from rnnforecast.config.fields import check_choices, option
 from rnnforecast.config.training import STANDARD_OUTPUT
@@ -21,25 +22,34 @@ PAGE_FORMATS = (".html", ".htm")
 MAX_DRAWN = 12
 """Series in a picture, unless `--series` names more."""
 DEFAULT_LEDGER = "ledger"
+_run = partial(option, group="Run")
+_catch_up = partial(option, group="Catch-up")
+_score = partial(option, group="Scoring")
+_processes = partial(option, group="Several processes")
 
 
 @dataclass(frozen=True)
 class RunConfig:
     """Options of one run of a job."""
 
-    force: bool = option(False, "Publish again what is published already.")
-    dry_run: bool = option(False, "Say what would be done; write nothing, take no lock.")
-    as_of: str | None = option(None, "Run as at this time: use no reading after it.")
-    from_: str | None = option(None, "Catch up: the first as-of time.")
-    to: str | None = option(None, "Catch up: the last as-of time.")
-    every: str = option("1d", "Catch up: the time between two.")
-    fail_on: str = option(
+    force: bool = _run(False, "Publish again even if this forecast exists already")
+    dry_run: bool = _run(False, "Show what would be done; write nothing and take no lock")
+    as_of: str | None = _run(None, "Run as of this time (ignore later readings)", metavar="TIME")
+    from_: str | None = _catch_up(None, "First as-of time", metavar="TIME")
+    to: str | None = _catch_up(None, "Last as-of time", metavar="TIME")
+    every: str = _catch_up("1d", "Interval between catch-up runs", metavar="DURATION")
+    fail_on: str = _run(
         "partial",
-        "What counts as a failure: only errors, or also series that were not forecast as usual.",
+        "Exit with a failure code on errors only, or also if some series were not forecast as "
+        "usual",
         choices=("error", "partial"),
     )
-    lock_wait: str | None = option(None, "Wait so long for another run, such as 10m.")
-    max_time: str | None = option(None, "Give up after this time; nothing is published then.")
+    lock_wait: str | None = _run(
+        None, "Wait up to this long for another run to finish", metavar="DURATION"
+    )
+    max_time: str | None = _run(
+        None, "Abort after this time without publishing anything", metavar="DURATION"
+    )
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for invalid values, and for options that contradict each other."""
@@ -56,20 +66,23 @@ class RunConfig:
 class ScoreConfig:
     """Which forecasts are scored, and how scores are grouped."""
 
-    since: str | None = option(
-        None, "Only readings of so long before the newest one, such as 30d, or from a time on."
+    since: str | None = _score(
+        None, "Only score the last 30d, or from a given time", metavar="DURATION|TIME"
     )
-    by: tuple[str, ...] = option(
+    by: tuple[str, ...] = _score(
         ("series",),
-        "Figures for each series, lead, day, or several of them.",
+        "Group results by series, lead, day (comma-separated)",
         choices=("series", "lead", "day"),
         listed=True,
     )
-    in_sample: bool = option(
-        False, "Count forecasts of versions that had learnt from later readings, too."
+    in_sample: bool = _score(
+        False, "Include forecasts of versions that were trained on later readings"
     )
-    max_drift: float | None = option(
-        None, "Exit with 8 where a series is further off what was usual at training: deviations."
+    max_drift: float | None = _score(
+        None,
+        "Exit with code 8 if a series is more than this many standard deviations from its "
+        "training level",
+        metavar="X",
     )
 
     def __post_init__(self) -> None:
@@ -83,15 +96,19 @@ class ScoreConfig:
 class BatchConfig:
     """Which buckets of a folder made by `shard` are forecast, and by which workers."""
 
-    shard: str | None = option(
-        None, "Forecast the buckets of shard I of N only, counted from 0: I/N."
+    shard: str | None = _processes(
+        None, "Forecast only shard I of N, counted from 0", metavar="I/N"
     )
-    commit: bool = option(False, "Check all buckets' forecasts, and activate the whole.")
-    workers: int | None = option(
-        None, "Forecast all buckets with this many processes, and activate the whole."
+    commit: bool = _processes(False, "Verify all shards and publish the result")
+    workers: int | None = _processes(
+        None, "Number of worker processes; they forecast all buckets and publish the result"
     )
-    engine: str | None = option(None, "What runs the workers. Default: processes.", choices=ENGINES)
-    address: str | None = option(None, "Address of the Ray cluster. Default: a local one.")
+    engine: str | None = _processes(
+        None, "Launcher of the workers (default: processes)", choices=ENGINES
+    )
+    address: str | None = _processes(
+        None, "Address of the Ray cluster (default: a local one)", metavar="ADDRESS", rare=True
+    )
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for invalid values, and for options that contradict each other."""
@@ -144,14 +161,21 @@ class BatchConfig:
 class RanksConfig:
     """Ranks that train together. Those that torchrun starts need no options to find each other."""
 
-    engine: str | None = option(
-        None,
-        "Start the ranks of a training with it; torchrun starts them itself.",
-        choices=TRAINING_ENGINES,
+    engine: str | None = _processes(
+        None, "Launcher for multi-process training", choices=TRAINING_ENGINES, rare=True
     )
-    workers: int | None = option(None, "With --engine: number of ranks that train together.")
-    address: str | None = option(None, "Address of the Ray cluster. Default: a local one.")
-    rank_timeout: str = option("10m", "Give up where another rank does not answer for so long.")
+    workers: int | None = _processes(
+        None, "Number of training processes (with --engine)", rare=True
+    )
+    address: str | None = _processes(
+        None, "Address of the Ray cluster (default: a local one)", metavar="ADDRESS", rare=True
+    )
+    rank_timeout: str = _processes(
+        "10m",
+        "Abort if another process does not respond within this time",
+        metavar="DURATION",
+        rare=True,
+    )
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for invalid values, and for options that need each other."""

@@ -29,12 +29,25 @@ def option(
     *names: str,
     choices: tuple[str, ...] = (),
     listed: bool = False,
+    metavar: str | None = None,
+    group: str = "General",
+    rare: bool = False,
 ) -> Any:
     """Return a dataclass field that is an option on the command line: help, short names, choices.
 
-    An option with a tuple may be repeated or, if `listed`, takes one text with commas.
+    An option with a tuple may be repeated or, if `listed`, takes one text with commas. `group` is
+    the heading it stands under in the help, `metavar` what its value is called there; a `rare`
+    option is listed by `--help-all` alone.
     """
-    metadata = {"help": help, "names": names, "choices": choices, "listed": listed}
+    metadata = {
+        "help": help,
+        "names": names,
+        "choices": choices,
+        "listed": listed,
+        "metavar": metavar,
+        "group": group,
+        "is_rare": rare,
+    }
     return field(default=default, metadata=metadata)
 
 

@@ -7,6 +7,7 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -36,115 +37,175 @@ WHITESPACE = "whitespace"
 """What stands for a separator where runs of blanks and tabs divide the columns."""
 BLANKS_BETWEEN = (WHITESPACE, r"\s+")
 """What `--sep` may be for that."""
+COLUMN = "COLUMN"
+"""The metavar of options that name a column: the command line completes their values."""
+_data = partial(option, group="Data")
+_text = partial(option, group="Reading text")
+_cleaning = partial(option, group="Cleaning")
+_covariates = partial(option, group="Covariates")
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """How readings are read. What is not set is inferred, reported, and stored with the model."""
 
-    time: str | None = option(None, "Time column.")
-    series: str | None = option(
-        None, "Column that names the series (long tables); several with commas: site,sensor."
+    time: str | None = _data(None, "Time column", metavar=COLUMN)
+    series: str | None = _data(
+        None,
+        "Key columns of a long table, comma-separated",
+        metavar=COLUMN,
     )
-    target: tuple[str, ...] = option((), "Column to forecast; repeatable. Default: every numeric.")
-    known: tuple[str, ...] = option(
-        (), "Column whose future values are known: setpoints, tariffs, plans; repeatable."
+    target: tuple[str, ...] = _data(
+        (), "Column to forecast; repeatable (default: all numeric columns)", metavar=COLUMN
     )
-    past: tuple[str, ...] = option((), "Column that helps but is known only up to now; repeatable.")
-    static: tuple[str, ...] = option(
-        (), "Column that stays the same for each series (long tables); repeatable."
-    )
-    categorical: tuple[str, ...] = option(
-        (), "Column of --known, --past or --static whose values are names; repeatable."
-    )
-    calendar: tuple[str, ...] = option(
+    known: tuple[str, ...] = _covariates(
         (),
-        "What the calendar says, where it helps: hour, weekday, month.",
+        "Column whose future values are known in advance (setpoints, tariffs, schedules); "
+        "repeatable",
+        metavar=COLUMN,
+    )
+    past: tuple[str, ...] = _covariates(
+        (), "Extra input known only up to the present; repeatable", metavar=COLUMN
+    )
+    static: tuple[str, ...] = _covariates(
+        (), "Column that is constant within each series; repeatable", metavar=COLUMN
+    )
+    categorical: tuple[str, ...] = _covariates(
+        (),
+        "Treat this --known, --past or --static column as categories; repeatable",
+        metavar=COLUMN,
+        rare=True,
+    )
+    calendar: tuple[str, ...] = _covariates(
+        (),
+        "Calendar features, comma-separated: hour, weekday, month",
         choices=("hour", "weekday", "month"),
         listed=True,
     )
-    holidays: str | None = option(
-        None, "Country whose public holidays are known, or a part of one, such as DE-BY."
+    holidays: str | None = _covariates(
+        None, "Add public holidays of a country or region (DE, DE-BY)", metavar="REGION", rare=True
     )
-    freq: str | None = option(None, "Step between readings, such as 15min.")
-    agg: tuple[str, ...] = option(
+    freq: str | None = _data(None, "Step between readings, e.g. 15min", metavar="DURATION")
+    agg: tuple[str, ...] = _data(
         (),
-        "How readings that fall into one step of --freq become one: mean, sum, last, min or max; "
-        "of one column: column=rule, where angle is a rule, too, for directions; repeatable.",
+        "How to combine readings within one --freq step: mean, sum, last, min, max, or "
+        "COLUMN=RULE (also angle); repeatable",
+        metavar="RULE",
     )
-    min_share: float | None = option(
+    min_share: float | None = _data(
         None,
-        "A step of --freq with a smaller share of its readings is missing. Default: 0.9 for sums, "
-        "0.5 otherwise.",
+        "Share of its readings below which a --freq step is missing (default: 0.9 for sums, "
+        "0.5 otherwise)",
+        metavar="FRACTION",
+        rare=True,
     )
-    hold: str | None = option(
+    hold: str | None = _data(
         None,
-        "A sensor that does not change sends nothing: its last value counts for so long, such as "
-        "2h.",
+        "Keep the last value this long, for sensors that send only changes, e.g. 2h",
+        metavar="DURATION",
+        rare=True,
     )
-    tz: str | None = option(None, "Time zone of stamps that carry none, such as Europe/Vienna.")
-    closed: str = option(
+    tz: str | None = _data(None, "Time zone of timestamps without one", metavar="ZONE")
+    closed: str = _cleaning(
         "auto",
-        "Hours of the week in which there are never readings: no gaps, but left out, or none.",
+        "Leave out hours of the week without any readings (auto), or count them as gaps (none)",
         choices=("auto", "none"),
+        rare=True,
     )
-    sep: str | None = option(None, "Separator of the columns; whitespace: runs of blanks.")
-    decimal: str | None = option(None, "Decimal mark: . or ,")
-    thousands: str | None = option(None, "Mark between thousands, such as . in 1.234,5")
-    encoding: str | None = option(None, "Text encoding, such as cp1252.")
-    sheet: str | None = option(None, "Sheet of an Excel file. Default: the first with a table.")
-    query: str | None = option(None, "What to read from a database, in SQL.")
-    skip_rows: int = option(0, "Lines to skip: above the header, or of units below it.")
-    comment: str | None = option(None, "Mark with which lines begin that are no rows, such as #.")
-    no_header: bool = option(False, "The first line is a row; --columns names the columns.")
-    id_from_columns: bool = option(
-        False, "Every column is a series that its header names; none names the series of a row."
+    sep: str | None = _text(
+        None, "Column separator; whitespace means runs of blanks", metavar="CHAR"
     )
-    columns: tuple[str, ...] = option((), "Names of all columns, with commas.", listed=True)
-    na_values: tuple[str, ...] = option((), "Text that means a missing reading; repeatable.")
-    on_bad_rows: str = option(
-        "error", "Rows with too few or too many fields.", choices=("error", "skip")
+    decimal: str | None = _text(None, "Decimal mark: . or ,", metavar="CHAR")
+    thousands: str | None = _text(None, "Thousands separator", metavar="CHAR", rare=True)
+    encoding: str | None = _text(None, "Text encoding, e.g. cp1252", metavar="NAME")
+    sheet: str | None = _text(
+        None, "Sheet of an Excel file (default: the first with a table)", metavar="NAME", rare=True
     )
-    rejects: str | None = option(None, "Write the rows that are skipped to this file.")
-    max_bad_rows: str = option("0.1%", "Largest share, or number, of rows to skip.")
-    inf_as_na: bool = option(False, "Take infinite values for missing readings.")
-    time_format: str | None = option(None, "Format of the stamps, such as '%d/%m/%Y %H:%M'.")
-    time_unit: str | None = option(
-        None,
-        "What numeric stamps count since 1970; excel: days as spreadsheets count them.",
-        choices=(*EPOCH_UNITS_US, EXCEL),
+    query: str | None = _text(None, "SQL query to read from a database", metavar="SQL", rare=True)
+    skip_rows: int = _text(0, "Lines to skip before the data (preamble, units line)", metavar="N")
+    comment: str | None = _text(
+        None, "Prefix of comment lines, such as #", metavar="TEXT", rare=True
     )
-    leap_second: str = option(
-        "clamp",
-        "A sixtieth second: the end of the second before, or an error.",
-        choices=("clamp", "error"),
+    no_header: bool = _text(
+        False, "The file has no header; name the columns with --columns", rare=True
     )
-    time_range: str = option("1900:2200", "Years that stamps may lie in, the last one apart.")
-    counter: tuple[str, ...] = option(
-        (), "A column that counts up, as meters do: its differences are forecast; repeatable."
-    )
-    exclude: str | None = option(
-        None, "CSV file of bad times, with columns series (empty: all), from, to; to is apart."
-    )
-    valid_range: tuple[str, ...] = option(
-        (), "Readings outside are missing: column=low:high, either may be left out; repeatable."
-    )
-    stuck_as_na: str | None = option(
-        None,
-        "Readings that stay the same for so long, such as 6h, are missing.",
-    )
-    max_gap: str | None = option(
-        None, "Longest gap that a forecast may rest on, in steps or as a duration."
-    )
-    allow_future: bool = option(False, "Take readings whose time has not come yet.")
-    map: tuple[str, ...] = option((), "A column's new name and the model's: new=old; repeatable.")
-    max_memory: str | None = option(
-        None, "Refuse a table that needs more, such as 4G. Default: most of what there is."
-    )
-    max_input_bytes: str = option("64G", "Refuse a file that unpacks to more.")
-    on_duplicate: str = option(
+    id_from_columns: bool = _text(False, "Wide table: every column is its own series", rare=True)
+    columns: tuple[str, ...] = _text((), "Comma-separated column names", listed=True, rare=True)
+    na_values: tuple[str, ...] = _text((), "Text to treat as missing; repeatable", metavar="TEXT")
+    on_bad_rows: str = _cleaning(
         "error",
-        "Two different readings of one series at one time.",
+        "What to do with rows that have too few or too many fields",
+        choices=("error", "skip"),
+        rare=True,
+    )
+    rejects: str | None = _cleaning(
+        None, "Write skipped rows to this file", metavar="FILE", rare=True
+    )
+    max_bad_rows: str = _cleaning(
+        "0.1%", "Maximum rows to skip, as a number or a percentage", metavar="N|PERCENT", rare=True
+    )
+    inf_as_na: bool = _cleaning(False, "Treat infinite values as missing", rare=True)
+    time_format: str | None = _text(
+        None, "Format of the timestamps, e.g. '%d/%m/%Y %H:%M'", metavar="FORMAT"
+    )
+    time_unit: str | None = _text(
+        None,
+        "Unit of numeric timestamps (Unix time); excel: days of a spreadsheet",
+        choices=(*EPOCH_UNITS_US, EXCEL),
+        rare=True,
+    )
+    leap_second: str = _text(
+        "clamp",
+        "How to read hh:mm:60: clamp to :59.999999, or fail",
+        choices=("clamp", "error"),
+        rare=True,
+    )
+    time_range: str = _text(
+        "1900:2200", "Accepted years, from:to (end excluded)", metavar="YEARS", rare=True
+    )
+    counter: tuple[str, ...] = _data(
+        (),
+        "Cumulative meter column; forecast increments; repeatable",
+        metavar=COLUMN,
+    )
+    exclude: str | None = _cleaning(
+        None,
+        "CSV of periods to ignore: series (empty = all), from, to (end excluded)",
+        metavar="FILE",
+    )
+    valid_range: tuple[str, ...] = _cleaning(
+        (),
+        "Treat readings outside column=low:high as missing (either bound optional); repeatable",
+        metavar="RANGE",
+    )
+    stuck_as_na: str | None = _cleaning(
+        None,
+        "Treat readings unchanged for this long as missing, e.g. 6h",
+        metavar="DURATION",
+        rare=True,
+    )
+    max_gap: str | None = _cleaning(
+        None,
+        "Do not forecast from a history with a gap longer than this",
+        metavar="N|DURATION",
+        rare=True,
+    )
+    allow_future: bool = _cleaning(False, "Accept timestamps in the future", rare=True)
+    map: tuple[str, ...] = _data(
+        (), "Rename a column: new=old; repeatable", metavar="NEW=OLD", rare=True
+    )
+    max_memory: str | None = _data(
+        None,
+        "Memory limit, e.g. 4G (default: most of the available memory)",
+        metavar="SIZE",
+        rare=True,
+    )
+    max_input_bytes: str = _data(
+        "64G", "Limit on the decompressed input size", metavar="SIZE", rare=True
+    )
+    on_duplicate: str = _cleaning(
+        "error",
+        "What to do with conflicting readings for the same timestamp",
         choices=("error", "last", "mean"),
     )
     excluded_times: str | None = resolved(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from rnnforecast.config.fields import check_choices, option
@@ -24,7 +25,7 @@ AUTO, TRAINED = "auto", "trained"
 EXPERT = "expert"
 FALLBACKS = ("seasonal-naive", "naive", EXPERT, BUILTIN_MODEL)
 BASELINES = ("naive", "seasonal-naive", EXPERT, BUILTIN_MODEL, "ridge")
-_EXCEL_SAFE = "Put ' before names that a spreadsheet would take for a formula (CSV)."
+_EXCEL_SAFE = "Prefix names that look like formulas with ' (CSV only)"
 MAX_LOOKBACK = 16_384
 MAX_HORIZON = 16_384
 MAX_HIDDEN = 4_096
@@ -38,17 +39,30 @@ MAX_EPOCHS = 12
 INITS = ("orthogonal", "chrono", "default")
 _BUILTIN_SHAPE = BUILTIN.cell, BUILTIN.hidden, BUILTIN.layers, None
 _C = TypeVar("_C", "DataConfig", "WindowConfig")
+_data = partial(option, group="Data")
+_network = partial(option, group="Network")
+_training = partial(option, group="Training")
+_forecast = partial(option, group="Forecast")
+_evaluation = partial(option, group="Evaluation")
+_anomalies = partial(option, group="Anomalies")
+_plot = partial(option, group="Plot")
+_output = partial(option, group="Output")
 
 
 @dataclass(frozen=True)
 class WindowConfig:
     """Lengths of a window: steps, a duration such as 24h, or auto."""
 
-    horizon: str = option("auto", "Steps to forecast: a number, a duration such as 24h.", "-H")
-    lookback: str = option("auto", "Steps of history the network sees: the same forms.", "-L")
-    season: str = option(
+    horizon: str = _network(
+        "auto", "Forecast horizon: steps or a duration (24h)", "-H", metavar="N|DURATION"
+    )
+    lookback: str = _network(
+        "auto", "History the network sees: steps or a duration", "-L", metavar="N|DURATION"
+    )
+    season: str = _data(
         "auto",
-        "Season: steps, a duration, two such as 1d,1w, none, or auto (found in each series).",
+        "Season: steps, 1d, 1d,1w or none",
+        metavar="PERIOD",
     )
 
     def __post_init__(self) -> None:
@@ -61,25 +75,21 @@ class WindowConfig:
 class NetworkConfig:
     """The shape of the network."""
 
-    network: str = option(
+    network: str = _network(
         AUTO,
-        "What forecasts: a network trained on these readings, the built-in one, or both as far as "
-        "validation says so (auto).",
+        "Use a trained network, the built-in one, or both",
         choices=(AUTO, TRAINED, BUILTIN_MODEL),
     )
-    cell: str = option("gru", "Recurrent cell.", choices=tuple(CELLS))
-    hidden: int = option(64, "Width of the recurrent state.")
-    layers: int = option(2, "Recurrent layers.")
-    segment: int | None = option(
-        None, "Readings that one recurrent step takes in; 1 is the textbook network."
+    cell: str = _network("gru", "Recurrent cell", choices=tuple(CELLS))
+    hidden: int = _network(64, "Width of the recurrent state")
+    layers: int = _network(2, "Number of recurrent layers")
+    segment: int | None = _network(
+        None, "Readings per recurrent step; 1 is the textbook network", rare=True
     )
-    init: str = option(
-        "orthogonal",
-        "How the recurrence starts: chrono spreads how long its units remember over the window, "
-        "default is torch's own.",
-        choices=INITS,
+    init: str = _network(
+        "orthogonal", "Initialisation of the recurrent weights", choices=INITS, rare=True
     )
-    dropout: float = option(0.0, "Share of the decoded state that is dropped while training.")
+    dropout: float = _network(0.0, "Dropout rate", metavar="FRACTION", rare=True)
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for an invalid shape."""
@@ -108,24 +118,27 @@ class NetworkConfig:
 class TrainConfig:
     """How the network learns. Equal configurations and equal readings give equal weights."""
 
-    epochs: int | None = option(
+    epochs: int | None = _training(
         None,
-        "Epochs of 25 steps at most; training stops early when validation says so. "
-        "Default: 4 to 12, by the number of readings.",
+        "Maximum epochs of 25 steps (default: 4 to 12)",
     )
-    batch_size: int = option(64, "Windows in one step.")
-    learning_rate: float = option(2e-3, "Step size of the optimizer, after a warm-up.")
-    clip: float = option(1.0, "Largest global gradient norm; 0 for no limit.")
-    truncate: int | None = option(
-        None, "Let gradients reach back over this many readings only. Default: all of them."
+    batch_size: int = _training(64, "Batch size")
+    learning_rate: float = _training(2e-3, "Peak learning rate", metavar="RATE")
+    clip: float = _training(
+        1.0, "Gradient-norm clipping threshold; 0 disables it", metavar="NORM", rare=True
     )
-    seed: int = option(0, "Seed of everything random.")
-    device: str = option("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))
-    threads: int | None = option(None, "Processor threads. Default: as many as there are.")
-    max_time: str | None = option(None, "Stop training after this time, such as 2m.")
-    steps: int | None = option(None, "Stop training after this many steps.")
-    validation: float = option(0.15, "Share of the readings that decides when to stop.")
-    test: float = option(0.15, "Share of the readings, the newest, that is held out.")
+    truncate: int | None = _training(
+        None, "Truncate backpropagation to this many readings (default: no limit)", rare=True
+    )
+    seed: int = _training(0, "Random seed")
+    device: str = _training("auto", "Device to train on", choices=("auto", "cpu", "cuda"))
+    threads: int | None = _training(None, "Number of CPU threads (default: all)", rare=True)
+    max_time: str | None = _training(
+        None, "Stop training after this time, e.g. 2m", metavar="DURATION"
+    )
+    steps: int | None = _training(None, "Stop training after this many steps", rare=True)
+    validation: float = _training(0.15, "Share of data for early stopping", metavar="FRACTION")
+    test: float = _training(0.15, "Share of the newest data held out", metavar="FRACTION")
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for values out of range."""
@@ -167,37 +180,55 @@ class PredictConfig:
     Python callers may pass the horizon as a number of steps.
     """
 
-    horizon: str | None = option(None, "Steps to forecast, up to the trained ones.", "-H")
-    quantiles: tuple[float, ...] = option(
-        BAND, "Quantiles to write beside the median.", listed=True
+    horizon: str | None = _forecast(
+        None,
+        "Steps or duration to forecast, up to the trained horizon (default: all of it)",
+        "-H",
+        metavar="N|DURATION",
     )
-    as_of: str | None = option(None, "Use no reading after this time. Default: the newest one.")
-    fallback: tuple[str, ...] = option(
+    quantiles: tuple[float, ...] = _forecast(
+        BAND, "Quantiles to write beside the median, comma-separated", listed=True
+    )
+    as_of: str | None = _forecast(
+        None, "Ignore readings after this time (default: the newest reading)", metavar="TIME"
+    )
+    fallback: tuple[str, ...] = _forecast(
         (),
-        "Methods for series that the network cannot forecast: seasonal-naive, naive, expert, "
-        "builtin.",
+        "Methods for series the network cannot forecast, comma-separated: seasonal-naive, naive, "
+        "expert, builtin",
         choices=FALLBACKS,
         listed=True,
     )
-    bounds: tuple[str, ...] = option(
+    bounds: tuple[str, ...] = _forecast(
         (),
-        "Forecast and quantiles stay inside: name=low:high, either may be left out; repeatable. "
-        "none: not even inside of the limits that the readings rest on.",
+        "Keep forecasts inside name=low:high (either bound optional); none lifts the limits "
+        "learned in training; repeatable",
+        metavar="RANGE",
     )
-    exceed: tuple[str, ...] = option(
-        (), "Add p_exceed, the probability of a reading above: name=limit; repeatable."
+    exceed: tuple[str, ...] = _forecast(
+        (),
+        "Add the column p_exceed, the probability of a reading above name=limit; repeatable",
+        metavar="LIMIT",
     )
-    future: str | None = option(None, "File with the future values of --known columns.")
-    max_age: str | None = option(
-        None, "Publish nothing where the newest reading is older, such as 2h."
+    future: str | None = _forecast(
+        None, "File with the future values of --known columns", metavar="FILE"
     )
-    warn_age: str | None = option(None, "Warn where the newest reading is older.")
-    require_series: bool = option(False, "Fail where a series of the model is not in the readings.")
-    max_drift: float | None = option(
-        None, "Publish nothing where a series is further off its trained level, in its spreads."
+    max_age: str | None = _forecast(
+        None, "Fail if the newest reading is older than this, e.g. 2h", metavar="DURATION"
     )
-    excel_safe: bool = option(False, _EXCEL_SAFE)
-    wide: bool = option(False, "Write one column for each series, of point forecasts only.")
+    warn_age: str | None = _forecast(
+        None, "Warn if the newest reading is older than this", metavar="DURATION"
+    )
+    require_series: bool = _forecast(
+        False, "Fail if a series of the model is missing from the data", rare=True
+    )
+    max_drift: float | None = _forecast(
+        None,
+        "Fail if a series is more than this many standard deviations from its training level",
+        metavar="X",
+    )
+    excel_safe: bool = _output(False, _EXCEL_SAFE, rare=True)
+    wide: bool = _output(False, "Write one column per series, point forecasts only")
 
     def facts(self) -> dict[str, Any]:
         """Return all that decides what is written, for the key of a forecast.
@@ -240,12 +271,10 @@ class PredictConfig:
 class AnomalyConfig:
     """Which readings are compared with forecasts, and which are listed as anomalies."""
 
-    at_least: float = option(
-        4.0, "List what is so surprising: standard deviations off a normal forecast."
-    )
-    stride: int | None = option(None, "Steps between forecasts. Default: the horizon.")
-    since: str | None = option(None, "Judge no reading before this time.")
-    excel_safe: bool = option(False, _EXCEL_SAFE)
+    at_least: float = _anomalies(4.0, "Minimum anomaly score in standard deviations", metavar="X")
+    stride: int | None = _anomalies(None, "Steps between forecasts (default: the horizon)")
+    since: str | None = _anomalies(None, "Ignore readings before this time", metavar="TIME")
+    excel_safe: bool = _output(False, _EXCEL_SAFE, rare=True)
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for numbers out of range."""
@@ -258,9 +287,13 @@ class AnomalyConfig:
 class PlotConfig:
     """Which series of a forecast to plot, with how much history."""
 
-    forecast: str = option("forecast.csv", "What `predict` has written.")
-    series: tuple[str, ...] = option((), "A series to show; repeatable. Default: the first ones.")
-    history: str = option("auto", "Readings before the forecast: steps, a duration, or auto.")
+    forecast: str = _plot("forecast.csv", "Forecast file written by predict", metavar="FILE")
+    series: tuple[str, ...] = _plot(
+        (), "Series to show; repeatable (default: the first ones)", metavar="NAME"
+    )
+    history: str = _plot(
+        "auto", "Readings before the forecast: steps or a duration", metavar="N|DURATION"
+    )
 
 
 @dataclass(frozen=True)
@@ -270,19 +303,25 @@ class BacktestConfig:
     An end is a time stamp or a row number, and exclusive.
     """
 
-    train_end: str | None = option(None, "End of the train part: a time stamp or a row number.")
-    validation_end: str | None = option(None, "End of the validation part; the test part follows.")
-    test_end: str | None = option(None, "End of the test part. Default: the end of the readings.")
-    stride: int | None = option(None, "Steps between origins. Default: the horizon.")
-    windows: int | None = option(None, "Only the last windows of the test part, this many.")
-    refit: int | None = option(None, "Fit again after this many windows.")
-    baselines: tuple[str, ...] = option(
+    train_end: str | None = _evaluation(
+        None, "End of the training part: a timestamp or a row number", metavar="TIME|ROW"
+    )
+    validation_end: str | None = _evaluation(
+        None, "End of the validation part; the test part follows", metavar="TIME|ROW"
+    )
+    test_end: str | None = _evaluation(
+        None, "End of the test part (default: the end of the data)", metavar="TIME|ROW"
+    )
+    stride: int | None = _evaluation(None, "Steps between origins (default: the horizon)")
+    windows: int | None = _evaluation(None, "Evaluate only the last N windows")
+    refit: int | None = _evaluation(None, "Refit every N windows")
+    baselines: tuple[str, ...] = _evaluation(
         BASELINES,
-        "Methods beside the network; the naive ones are always there.",
+        "Methods to compare with, comma-separated; both naive ones are always included",
         choices=BASELINES,
         listed=True,
     )
-    excel_safe: bool = option(False, _EXCEL_SAFE)
+    excel_safe: bool = _output(False, _EXCEL_SAFE, rare=True)
 
     def __post_init__(self) -> None:
         """Raise `UsageError` for invalid numbers; convert row numbers from Python to text."""
