@@ -3,5 +3,5 @@
 Only Typer, Rich and the standard library are imported at module level; everything else inside
 commands.
 
-Libraries: typer, rich, numpy.
+Libraries: typer, rich, numpy, pyarrow.
 """

@@ -14,7 +14,12 @@ import typer
 
 import rnnforecast
 from rnnforecast._version import __version__
-from rnnforecast.cli.completion import complete_choices, complete_columns, complete_versions
+from rnnforecast.cli.completion import (
+    complete_choices,
+    complete_columns,
+    complete_versions,
+    while_completing,
+)
 from rnnforecast.cli.console import Screen
 from rnnforecast.cli.help import Command, Group, metavar_of, show_all
 from rnnforecast.config.fields import (
@@ -67,7 +72,7 @@ Version = Annotated[
         metavar="NAME",
         help="Model version to use (default: the active one)",
         rich_help_panel="Model",
-        autocompletion=complete_versions,
+        autocompletion=while_completing(complete_versions),
     ),
 ]
 TrustSource = Annotated[
@@ -287,9 +292,10 @@ def _settings(item: Field[Any], hint: Any) -> dict[str, Any]:
     }
 
     if choices:
-        settings["autocompletion"] = complete_choices(choices, is_listed=is_listed)
+        complete = complete_choices(choices, is_listed=is_listed)
+        settings["autocompletion"] = while_completing(complete)
     elif metavar == COLUMN:
-        settings["autocompletion"] = complete_columns
+        settings["autocompletion"] = while_completing(complete_columns)
     if item.name in _CALLBACKS:
         settings |= {"is_eager": True, "callback": _CALLBACKS[item.name]}
     return settings

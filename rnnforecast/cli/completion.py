@@ -7,6 +7,7 @@ stand in functions: every command declares its completions, and starts without w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,14 @@ _HEADER_BYTES = 1 << 16
 """The header line of a table is looked for in this many bytes."""
 _SEPARATORS = ",;\t|"
 _PARQUET = (".parquet", ".pq")
+
+
+def while_completing(complete: Callable[..., list[str]]) -> Callable[..., list[str]] | None:
+    """Return a completion where a shell asks for one, else None.
+
+    Typer examines the signature of every completion, which takes a tenth of the start of a command.
+    """
+    return complete if COMPLETE_VARIABLE in os.environ else None
 
 
 def complete_choices(choices: Sequence[str], *, is_listed: bool) -> Callable[[str], list[str]]:

@@ -24,7 +24,7 @@ _NAME_WIDTH = 28
 """Columns for the names of options; a longer one stands on a line of its own."""
 _IS_WHOLE = "rnnforecast.is_whole"
 """The key, in the context, of whether the page lists rare options and environment variables."""
-_WITHOUT_VARIABLE = ("help", "help_all", "version", "install_completion", "show_completion")
+_WITHOUT_VARIABLE = ("help", "help_all", "install_completion", "show_completion")
 _FOOTER = "Run 'rnnforecast COMMAND --help' for the options and examples of a command."
 
 
@@ -172,15 +172,15 @@ PAGES = {
 class Command(TyperCommand):
     """A command whose help lists options under headings, and ends in examples."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, arguments: list[str]) -> list[str]:
         """Parse the words after the command's name.
 
         While a value is completed, its option has none yet: it would end the parsing before DATA
         is known.
         """
-        if ctx.resilient_parsing and args and args[-1].startswith("-"):
-            args = args[:-1]
-        return super().parse_args(ctx, args)
+        if ctx.resilient_parsing and arguments and arguments[-1].startswith("-"):
+            arguments = arguments[:-1]
+        return super().parse_args(ctx, arguments)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """Return the words after the command's name in the line of its usage."""
@@ -224,10 +224,10 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """The application: its help lists the commands in groups; without a command it is shown."""
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, arguments: list[str]) -> list[str]:
         """Parse the words before the command; none at all ask for help."""
-        is_bare = not args and not ctx.resilient_parsing
-        return super().parse_args(ctx, ["--help"] if is_bare else args)
+        is_bare = not arguments and not ctx.resilient_parsing
+        return super().parse_args(ctx, ["--help"] if is_bare else arguments)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the commands in groups, then the options."""
@@ -249,12 +249,13 @@ class Group(TyperGroup):
         formatter.write(f"\n{_FOOTER}\n")
 
 
-def show_all(context: typer.Context, is_set: bool) -> None:  # noqa: FBT001
+def show_all(context: typer.Context, is_set: bool) -> bool:  # noqa: FBT001
     """Print the whole help of a command, and end: the callback of `--help-all`."""
     if is_set and not context.resilient_parsing:
         context.meta[_IS_WHOLE] = True
         typer.echo(context.get_help())
         raise typer.Exit
+    return is_set
 
 
 def metavar_of(hint: Any, choices: Sequence[str], *, is_listed: bool) -> str:
@@ -294,7 +295,7 @@ def _record(option: TyperOption, context: Any, *, is_whole: bool) -> tuple[str, 
     elif default and "(default:" not in text:
         notes.append(f"default: {default}")
     prefix = context.auto_envvar_prefix
-    if is_whole and prefix and option.name not in _WITHOUT_VARIABLE:
+    if is_whole and prefix and option.allow_from_autoenv and option.name not in _WITHOUT_VARIABLE:
         notes.append(f"env: {prefix}_{option.name.upper()}")
     return names, f"{text} [{'; '.join(notes)}]" if notes else text
 

@@ -18,7 +18,7 @@ from rnnforecast.cli.app import (
     configure_screen,
     with_options,
 )
-from rnnforecast.cli.completion import complete_versions
+from rnnforecast.cli.completion import complete_versions, while_completing
 from rnnforecast.cli.console import Screen
 from rnnforecast.config.commands import RanksConfig
 from rnnforecast.config.reading import DataConfig
@@ -290,7 +290,7 @@ def use(
         typer.Argument(
             metavar="VERSION",
             help="Name or unambiguous prefix of a saved version, latest, or previous",
-            autocompletion=complete_versions,
+            autocompletion=while_completing(complete_versions),
         ),
     ],
     *,

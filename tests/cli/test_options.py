@@ -406,4 +406,4 @@ def test_every_option_can_come_from_the_environment_and_help_names_the_variable(
     monkeypatch.setenv("RNNFORECAST_SHOW_MODEL", "from the environment")
 
     assert "from the environment" in command("show").err
-    assert "RNNFORECAST_TRAIN_BATCH_SIZE" in command("train", "--help").out
+    assert "RNNFORECAST_TRAIN_BATCH_SIZE" in command("train", "--help-all").out

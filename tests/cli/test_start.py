@@ -113,9 +113,9 @@ def test_version_is_one_line(command: Command) -> None:
     assert (outcome.code, outcome.out) == (0, f"rnnforecast {rnnforecast.__version__}\n")
 
 
-def test_a_missing_command_is_a_usage_error(command: Command) -> None:
+def test_an_unknown_command_is_a_usage_error(command: Command) -> None:
     assert command("fit", "data.csv").code == 2
-    assert command().code == 2
+    assert command("--version-of", "data.csv").code == 2
 
 
 def test_show_prints_the_card_and_json_the_whole_of_it(command: Command, trained: Path) -> None:
