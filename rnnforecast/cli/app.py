@@ -174,7 +174,7 @@ def configure_screen(context: typer.Context, common: CommonOptions) -> Screen:
     """Configure the screen of this run, and check that no result overwrites the options' file."""
     screen: Screen = context.obj
     screen.is_quiet, screen.is_verbose, screen.is_json = common.quiet, common.verbose, common.json
-    screen.has_color = not common.no_color and "NO_COLOR" not in os.environ
+    screen.has_color = not common.no_color and not os.environ.get("NO_COLOR")
 
     for name in _written_options(context):
         path, file = context.params[name], common.config or Path(CONFIG_FILE)

@@ -44,17 +44,19 @@ _BAR_AFTER_S = 1.0
 _FILE_WIDTH = 10_000
 """Width of a table that is written to a file: enough for all columns. No screen is wider."""
 _TRACE_WIDTHS = {
-    "member": 6,
+    "network": 7,
     "epoch": 5,
     "steps": 5,
     "rate": 8,
     "loss": 9,
-    "held out": 10,
+    "validation": 10,
     "gradient": 9,
     "99 %": 9,
     "clipped": 7,
 }
 """Columns of the trace and their widths."""
+_COLORS = {"error:": "1;31", "warning:": "33", "   = help:": "36", "  -->": "36"}
+"""Labels at the beginning of a line, and the codes of their colours: red, yellow, cyan."""
 _GAP = 2
 """Blanks between columns."""
 _MIN_NAME_WIDTH = 8
@@ -96,11 +98,11 @@ class Screen:
                     self._trace(event)
                 elif self.is_verbose:
                     loss = event.validation_loss
-                    held_out = "" if loss is None else f", held out {loss:.4f}"
+                    held_out = "" if loss is None else f", validation loss {loss:.4f}"
                     best = " (best)" if event.is_best else ""
                     self.note(
-                        f"epoch {event.epoch} of member {event.member}: "
-                        f"loss {event.train_loss:.4f}{held_out}{best}; gradient norm "
+                        f"network {event.member}, epoch {event.epoch}: training loss "
+                        f"{event.train_loss:.4f}{held_out}{best}; gradient norm "
                         f"{event.gradient_norm:.3f}, {100 * event.clipped:.0f} % clipped"
                     )
             case ProgressEvent():
@@ -134,11 +136,14 @@ class Screen:
 
     def note(self, message: str) -> None:
         """Print a line on standard error; a standard error that is closed is ignored."""
+        line = self._paint(printable(message), sys.stderr)
         with suppress(OSError, ValueError):
             if self._progress is not None:
-                self._progress.console.print(printable(message), markup=False, highlight=False)
+                from rich.text import Text
+
+                self._progress.console.print(Text.from_ansi(line))
             else:
-                print(printable(message), file=sys.stderr)
+                print(line, file=sys.stderr)
 
     def result(self, text: str) -> None:
         """Print a line of the result on standard output."""
@@ -173,7 +178,7 @@ class Screen:
         with writing_standard_output():
             console.print(table)
         if omitted and not self.is_quiet:
-            self.note(f"the screen is too narrow for {', '.join(omitted)}; --json has all")
+            self.note(f"columns hidden (terminal too narrow): {', '.join(omitted)}; use --json")
 
     def picture(self, draw: Callable[[int, bool, bool], Sequence[str]]) -> None:
         """Print the lines of `draw(width, has_color, is_unicode)` on standard output."""
@@ -194,8 +199,23 @@ class Screen:
             if self.is_json:
                 print(_to_json(error_document(error), sys.stderr), file=sys.stderr)
             else:
-                print("\n".join(error_lines(error)), file=sys.stderr)
+                lines = (self._paint(line, sys.stderr) for line in error_lines(error))
+                print("\n".join(lines), file=sys.stderr)
         return error.exit_code
+
+    def _paint(self, line: str, stream: TextIO) -> str:
+        """Return a line whose label, such as `error:`, has its colour where the stream shows any.
+
+        NO_COLOR, --no-color and TERM=dumb come before FORCE_COLOR, which colours files, too.
+        """
+        label = next((label for label in _COLORS if line.startswith(label)), None)
+        if label is None or not self.has_color or os.environ.get("NO_COLOR"):
+            return line
+        if os.environ.get("TERM") == "dumb":
+            return line
+        if not (os.environ.get("FORCE_COLOR") or stream.isatty()):
+            return line
+        return f"\x1b[{_COLORS[label]}m{label}\x1b[0m{line.removeprefix(label)}"
 
     def close(self) -> None:
         """Remove the progress bars."""
@@ -306,8 +326,8 @@ def error_lines(error: RnnForecastError) -> list[str]:
 
     if location is not None and location.also_lines:
         *first, last = map(str, location.also_lines)
-        also = f"{', '.join(first)} and {last}" if first else last
-        lines.append(f"   = also lines {also}")
+        also = f"lines {', '.join(first)} and {last}" if first else f"line {last}"
+        lines.append(f"   = also {also}")
     if error.advice:
         lines.append(f"   = help: {printable(error.advice)}")
     return lines

@@ -133,7 +133,11 @@ def run(arguments: list[str], handler: _SignalHandler | None = None) -> int:
     After a signal, every outcome counts as interrupted: the interrupted code may have turned the
     exception into another error, or have swallowed it.
     """
-    screen = Screen(is_json="--json" in arguments, is_verbose="--verbose" in arguments)
+    screen = Screen(
+        is_json="--json" in arguments,
+        is_verbose="--verbose" in arguments,
+        has_color="--no-color" not in arguments,
+    )
     # Before torch starts its threads: while another process keeps a core busy, threads that spin
     # make a training step several times as slow as threads that sleep.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +13,9 @@ import pytest
 
 from rnnforecast.cli import console
 from rnnforecast.cli.console import Screen
+from rnnforecast.cli.main import run
 from rnnforecast.config.reading import DataConfig
-from rnnforecast.events import Event, ProgressEvent
+from rnnforecast.events import Event, ProgressEvent, WarningEvent
 from rnnforecast.workflow.check import check
 from tests.builders import wave, write_wide
 
@@ -118,3 +120,52 @@ def test_a_screen_is_not_as_wide_as_the_environment_may_say(
 
     Screen().picture(draw)
     assert widths == [10_000]
+
+
+def colored(
+    monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool = True, **environment: str
+) -> bool:
+    """Whether an error, its hint and a warning have colours on a standard error."""
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm", **environment}.items():
+        monkeypatch.setenv(name, value)
+    stream = Terminal() if is_terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+
+    assert run(["train", "no-such-file.csv"]) == 4
+    assert run(["train", "x.csv", "--no-such-option"]) == 2
+    Screen()(WarningEvent("code", "something is odd"))
+
+    text = stream.getvalue()
+    escapes = re.findall(r"\x1b\[([\d;]+)m(error:|   = help:|warning:)\x1b\[0m ", text)
+    n_escapes = text.count("\x1b")
+    assert "error: " in re.sub(r"\x1b\[[\d;]*m", "", text)
+    assert n_escapes == 0 or {label for _, label in escapes} == {
+        *("error:", "   = help:", "warning:")
+    }
+    return n_escapes > 0
+
+
+def test_a_terminal_shows_errors_and_warnings_in_colour(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert colored(monkeypatch)
+    assert not colored(monkeypatch, is_terminal=False)
+    assert colored(monkeypatch, is_terminal=False, FORCE_COLOR="1")
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_who_wants_no_colour_gets_none(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    assert not colored(monkeypatch, **environment)
+    assert not colored(monkeypatch, **environment, FORCE_COLOR="1")
+    assert colored(monkeypatch, NO_COLOR="")
+
+
+def test_no_color_holds_for_a_usage_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+
+    assert run(["train", "x.csv", "--no-such-option", "--no-color"]) == 2
+    assert "error: No such option" in stream.getvalue()
